@@ -1,0 +1,97 @@
+//! `fedmill inspect`: look at updates before merging them.
+
+use super::{Common, Failure, Outcome, UpdatePaths, print};
+use crate::round::inspect::{InspectError, InspectedUpdate, Inspection};
+use crate::round::passes::PassError;
+use crate::round::roster::Expectations;
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use std::path::PathBuf;
+
+/// Look at updates: norms, angles, faults.
+///
+/// Prints a table, or with --json one JSON object a line. Bad updates do not stop it.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    paths: UpdatePaths,
+    /// The model that the updates started from; norms and angles are then those of deltas.
+    #[arg(long, value_name = "BASE")]
+    base: Option<PathBuf>,
+    /// Count updates that say they are of another round as faulty.
+    #[arg(long, value_name = "N")]
+    round: Option<u64>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Exit with status 1 if any update has a fault.
+    #[arg(long)]
+    check: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let inspection = Inspection {
+            updates: self.paths.resolve()?,
+            base: self.base.clone(),
+            expected: Expectations { round: self.round },
+            isa: common.isa(),
+        };
+        let updates = inspection.run(&common.pool()?, &common.progress()).map_err(|error| {
+            let signal = match &error {
+                InspectError::Pass(PassError::Interrupted(interrupted)) => Some(interrupted.signal),
+                _ => None,
+            };
+            Failure { signal, ..Failure::from(error) }
+        })?;
+        print(&if self.json { json_lines(&updates)? } else { table(&updates) })?;
+        let faulty = updates.iter().filter(|update| !update.faults.is_empty()).count();
+        if self.check && faulty > 0 {
+            return Ok(Outcome::Refused(format!("{faulty} of {} updates have faults", updates.len())));
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn json_lines(updates: &[InspectedUpdate]) -> Result<String, Failure> {
+    let mut lines = String::new();
+    for update in updates {
+        lines.push_str(&serde_json::to_string(update)?);
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+fn table(updates: &[InspectedUpdate]) -> String {
+    let header =
+        ["client", "tensors", "parameters", "dtype", "bytes", "examples", "norm", "cos(median)", "max abs", "non-finite"];
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    for column in (1..header.len()).filter(|column| *column != 3) {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for update in updates {
+        table.add_row([
+            update.id.clone(),
+            text(update.tensors),
+            text(update.parameters),
+            text(update.dtype.as_ref()),
+            text(update.bytes),
+            text(update.examples),
+            text(update.norm.map(|norm| format!("{norm:.4}"))),
+            text(update.cosine_to_median.map(|cosine| format!("{cosine:+.3}"))),
+            text(update.max_abs.map(|largest| format!("{largest:.4}"))),
+            text(update.non_finite),
+        ]);
+    }
+    let faults = updates.iter().flat_map(|update| {
+        update.faults.iter().map(move |fault| format!("{}: {fault}\n", update.file.display()))
+    });
+    format!("{}\n{}", table.trim_fmt(), faults.collect::<String>())
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map_or("-".to_owned(), |value| value.to_string())
+}

@@ -1,0 +1,196 @@
+//! The command line: one file a subcommand, its arguments as typed, then resolved, then run.
+
+mod aggregate;
+mod inspect;
+mod size;
+
+use crate::io::interrupt;
+use crate::kernels::lanes::Isa;
+use crate::telemetry::console::{self, LogFormat};
+use crate::telemetry::progress::Progress;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing::Level;
+
+/// The server side of federated learning, files to files.
+///
+/// Exit status: 0 done; 1 a valid run that policy refused; 2 an error. Nothing is published unless it is 0.
+#[derive(Parser, Debug)]
+#[command(name = "fedmill", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Aggregate(aggregate::Arguments),
+    Inspect(inspect::Arguments),
+}
+
+/// Options of every subcommand.
+#[derive(Args, Debug)]
+struct Common {
+    /// Where to compute; this version has the CPU only.
+    #[arg(long, global = true, value_name = "BACKEND", default_value = "auto", help_heading = "Common options")]
+    backend: Backend,
+    /// Worker threads [default: one a processor].
+    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    threads: Option<NonZeroUsize>,
+    /// CPU instruction set [default: the best there is].
+    #[arg(long, global = true, value_name = "SET", value_parser = parse_isa, help_heading = "Common options")]
+    isa: Option<Isa>,
+    /// Say nothing but errors.
+    #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = "Common options")]
+    quiet: bool,
+    /// Say what is done.
+    #[arg(long, short, global = true, help_heading = "Common options")]
+    verbose: bool,
+    /// Messages for people, or one JSON object a line.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Common options")]
+    log_format: LogFormat,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Backend {
+    /// What is fastest.
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+fn parse_isa(name: &str) -> Result<Isa, String> {
+    let known = || Isa::available().iter().map(Isa::to_string).collect::<Vec<_>>().join(", ");
+    Isa::named(name).ok_or_else(|| format!("this processor has {}", known()))
+}
+
+/// How a subcommand ended without an error.
+enum Outcome {
+    /// It did what it was asked to.
+    Done,
+    /// Policy refused, for this reason.
+    Refused(String),
+}
+
+/// An error as the user meets it.
+struct Failure {
+    error: anyhow::Error,
+    hint: Option<String>,
+    signal: Option<i32>,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), hint: None, signal: None }
+    }
+}
+
+/// Parses the command line, runs the command, and says how it ended.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    cli.common.install_console();
+    match cli.execute() {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Refused(why)) => {
+            tracing::error!("refused: {why}");
+            ExitCode::from(1)
+        }
+        Err(failure) => failure.tell(),
+    }
+}
+
+impl Cli {
+    fn execute(&self) -> Result<Outcome, Failure> {
+        interrupt::listen()?;
+        match &self.command {
+            Command::Aggregate(arguments) => arguments.run(&self.common),
+            Command::Inspect(arguments) => arguments.run(&self.common),
+        }
+    }
+}
+
+impl Failure {
+    fn tell(self) -> ExitCode {
+        match self.hint {
+            Some(hint) => tracing::error!(hint, "{:#}", self.error),
+            None => tracing::error!("{:#}", self.error),
+        }
+        // The shell's convention for a process that a signal ended.
+        let code = self.signal.map_or(2, |signal| 128 + signal);
+        ExitCode::from(u8::try_from(code).unwrap_or(2))
+    }
+}
+
+impl Common {
+    fn install_console(&self) {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => Level::ERROR,
+            (_, true) => Level::INFO,
+            _ => Level::WARN,
+        };
+        console::install(level, self.log_format);
+    }
+
+    fn pool(&self) -> Result<ThreadPool, Failure> {
+        let threads = self.threads.map_or(0, NonZeroUsize::get);
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
+        tracing::info!(
+            "backend: cpu with {} on {} threads; the CPU is the only backend of this version",
+            self.isa(),
+            pool.current_num_threads()
+        );
+        Ok(pool)
+    }
+
+    fn isa(&self) -> Isa {
+        self.isa.unwrap_or_else(Isa::detect)
+    }
+
+    fn progress(&self) -> Progress {
+        let plain = self.quiet || self.verbose || self.log_format == LogFormat::Json;
+        if plain { Progress::hidden() } else { Progress::on_terminal() }
+    }
+}
+
+/// Which updates to read.
+#[derive(Args, Debug)]
+struct UpdatePaths {
+    /// Update files (.safetensors), indexes of sharded updates (.safetensors.index.json), or
+    /// directories of either.
+    #[arg(value_name = "UPDATE")]
+    updates: Vec<PathBuf>,
+    /// Read more update paths from a file, one a line; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    files_from: Option<PathBuf>,
+}
+
+impl UpdatePaths {
+    fn resolve(&self) -> Result<Vec<PathBuf>, Failure> {
+        let mut paths = self.updates.clone();
+        if let Some(list) = &self.files_from {
+            paths.extend(crate::io::discover::paths_from(list)?);
+        }
+        Ok(paths)
+    }
+}
+
+/// Writes data to standard output. A reader that went away is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => Err(why.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The command line as clap sees it, for tests and generated help.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

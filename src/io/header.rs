@@ -1,0 +1,294 @@
+//! Reads and checks the header of a safetensors file.
+//!
+//! A header is 8 bytes of length and that much JSON; whoever sent it may be hostile. Nothing in it is
+//! believed before it is checked against the file's real length, nothing is allocated by its say-so, and every
+//! fault is found, not just the first. What the `safetensors` crate refuses is refused here too, and
+//! duplicate keys besides.
+
+use crate::model::dtype::Dtype;
+use crate::model::layout::TensorSpec;
+use safetensors::tensor::TensorInfo;
+use serde::Deserializer as _;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+
+/// The longest header that is read, in bytes; the `safetensors` crate has the same limit.
+pub const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Bytes before the header, which hold its length.
+pub const LENGTH_BYTES: u64 = 8;
+
+/// The key that free-form metadata stands under.
+pub const METADATA_KEY: &str = "__metadata__";
+
+/// What a header says, checked.
+#[derive(Debug)]
+pub struct Header {
+    /// The tensors in the order of their data.
+    pub tensors: Vec<StoredTensor>,
+    /// The free-form metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A tensor and where its values are.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct StoredTensor {
+    /// Name, dtype and shape.
+    pub spec: TensorSpec,
+    /// First byte of its values, counted from the end of the header.
+    pub offset: u64,
+}
+
+/// Something wrong with a header.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum HeaderFault {
+    #[error("file has {bytes} bytes, expected at least the {LENGTH_BYTES} of the header's length")]
+    NoLength { bytes: u64 },
+    #[error("header claims {claimed} bytes, expected at most {MAX_HEADER_BYTES}")]
+    TooLarge { claimed: u64 },
+    #[error("header claims {claimed} bytes, but the file has only {available} more")]
+    PastEnd { claimed: u64, available: u64 },
+    #[error("header is not a JSON object: {why}")]
+    NotAnObject { why: String },
+    #[error("metadata is not a map of strings: {why}")]
+    BadMetadata { why: String },
+    #[error("key `{key}` stands twice in the header")]
+    DuplicateKey { key: String },
+    #[error("tensor `{tensor}`: header entry is not understood: {why}")]
+    BadEntry { tensor: String, why: String },
+    #[error("tensor `{tensor}`: dtype {found} cannot be merged, expected one of {}", supported())]
+    UnsupportedDtype { tensor: String, found: String },
+    #[error("tensor `{tensor}`: shape {shape:?} has more values than memory has addresses")]
+    ShapeOverflow { tensor: String, shape: Vec<usize> },
+    #[error("tensor `{tensor}`: offsets {begin}..{end} hold {} bytes, expected {expected} for {dtype} {shape:?}", .end.saturating_sub(*.begin))]
+    WrongLength { tensor: String, begin: usize, end: usize, expected: usize, dtype: Dtype, shape: Vec<usize> },
+    #[error("tensor `{tensor}`: data ends at byte {end}, but the file holds only {available} bytes of data (truncated?)")]
+    OutOfRange { tensor: String, end: usize, available: u64 },
+    #[error("tensor `{tensor}`: data starts at byte {begin}, inside tensor `{other}` which ends at {other_end}")]
+    Overlap { tensor: String, begin: usize, other: String, other_end: usize },
+    #[error("tensor `{tensor}`: data starts at byte {begin}, expected {expected}: the bytes between belong to no tensor")]
+    Gap { tensor: String, begin: usize, expected: usize },
+    #[error("file holds {available} bytes of data, expected {expected}: the rest belongs to no tensor")]
+    TrailingBytes { available: u64, expected: usize },
+}
+
+fn supported() -> String {
+    Dtype::ALL.map(|dtype| dtype.to_string()).join(", ")
+}
+
+/// The length that the first bytes of a file of `file_bytes` give its header, if it can be true.
+///
+/// # Errors
+///
+/// When it is longer than the file or than [`MAX_HEADER_BYTES`].
+pub fn header_length(first: [u8; 8], file_bytes: u64) -> Result<usize, HeaderFault> {
+    let claimed = u64::from_le_bytes(first);
+    let available = file_bytes.saturating_sub(LENGTH_BYTES);
+    if claimed > MAX_HEADER_BYTES {
+        return Err(HeaderFault::TooLarge { claimed });
+    }
+    if claimed > available {
+        return Err(HeaderFault::PastEnd { claimed, available });
+    }
+    usize::try_from(claimed).map_err(|_| HeaderFault::TooLarge { claimed })
+}
+
+impl Header {
+    /// Reads a header from its JSON text, given how many bytes of data follow it in the file.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the header, tensors in the order of the text.
+    pub fn parse(json: &[u8], data_bytes: u64) -> Result<Self, Vec<HeaderFault>> {
+        let entries = entries(json).map_err(|fault| vec![fault])?;
+        let mut faults = duplicate_keys(&entries);
+        let mut metadata = BTreeMap::new();
+        let mut tensors = Vec::with_capacity(entries.len());
+        for (key, value) in &entries {
+            if key == METADATA_KEY {
+                match string_map(value) {
+                    Ok(map) => metadata = map,
+                    Err(fault) => faults.push(fault),
+                }
+            } else {
+                match tensor(key, value) {
+                    Ok(tensor) => tensors.push(tensor),
+                    Err(fault) => faults.push(fault),
+                }
+            }
+        }
+        // A missing entry would make its neighbours look wrong.
+        if faults.is_empty() {
+            tensors.sort_by_key(|tensor| (tensor.offset, tensor.spec.bytes()));
+            faults = placement_faults(&tensors, data_bytes);
+        }
+        if faults.is_empty() { Ok(Self { tensors, metadata }) } else { Err(faults) }
+    }
+}
+
+/// The entries of a JSON object in order, duplicates included.
+fn entries(json: &[u8]) -> Result<Vec<(String, &RawValue)>, HeaderFault> {
+    struct Entries;
+    impl<'de> Visitor<'de> for Entries {
+        type Value = Vec<(String, &'de RawValue)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    let not_an_object = |why: &dyn fmt::Display| HeaderFault::NotAnObject { why: why.to_string() };
+    let text = std::str::from_utf8(json).map_err(|why| not_an_object(&why))?;
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let entries = parser.deserialize_map(Entries).map_err(|why| not_an_object(&why))?;
+    parser.end().map_err(|why| not_an_object(&why))?;
+    Ok(entries)
+}
+
+fn duplicate_keys(entries: &[(String, &RawValue)]) -> Vec<HeaderFault> {
+    let mut seen = HashSet::new();
+    entries
+        .iter()
+        .filter(|(key, _)| !seen.insert(key))
+        .map(|(key, _)| HeaderFault::DuplicateKey { key: key.clone() })
+        .collect()
+}
+
+fn string_map(value: &RawValue) -> Result<BTreeMap<String, String>, HeaderFault> {
+    let bad = |why: serde_json::Error| HeaderFault::BadMetadata { why: why.to_string() };
+    let entries = entries(value.get().as_bytes())
+        .map_err(|fault| HeaderFault::BadMetadata { why: fault.to_string() })?;
+    let mut map = BTreeMap::new();
+    for (key, value) in entries {
+        if map.insert(key.clone(), serde_json::from_str(value.get()).map_err(bad)?).is_some() {
+            return Err(HeaderFault::DuplicateKey { key: format!("{METADATA_KEY}.{key}") });
+        }
+    }
+    Ok(map)
+}
+
+fn tensor(name: &str, value: &RawValue) -> Result<StoredTensor, HeaderFault> {
+    let tensor = name.to_owned();
+    let info: TensorInfo = match serde_json::from_str(value.get()) {
+        Ok(info) => info,
+        Err(why) => return Err(HeaderFault::BadEntry { tensor, why: why.to_string() }),
+    };
+    let Some(dtype) = Dtype::from_stored(info.dtype) else {
+        return Err(HeaderFault::UnsupportedDtype { tensor, found: format!("{:?}", info.dtype) });
+    };
+    let shape = info.shape;
+    let bytes = |len: &usize| len.checked_mul(dtype.bytes());
+    let Some(len) = element_count(&shape).filter(|len| bytes(len).is_some()) else {
+        return Err(HeaderFault::ShapeOverflow { tensor, shape });
+    };
+    let (begin, end) = info.data_offsets;
+    let expected = len * dtype.bytes();
+    if end.checked_sub(begin) != Some(expected) {
+        return Err(HeaderFault::WrongLength { tensor, begin, end, expected, dtype, shape });
+    }
+    Ok(StoredTensor { spec: TensorSpec { name: tensor, dtype, shape, len }, offset: begin as u64 })
+}
+
+/// The product of a shape, if it can be counted.
+fn element_count(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1usize, |product, extent| product.checked_mul(*extent))
+}
+
+/// Tensors, in order of their offsets, must fill the data exactly.
+fn placement_faults(tensors: &[StoredTensor], data_bytes: u64) -> Vec<HeaderFault> {
+    let mut faults = Vec::new();
+    let mut expected = 0;
+    let mut furthest: Option<&StoredTensor> = None;
+    for stored in tensors {
+        let tensor = stored.spec.name.clone();
+        let begin = stored.offset as usize;
+        let end = begin + stored.spec.bytes();
+        if let (true, Some(other)) = (begin < expected, furthest) {
+            let other = other.spec.name.clone();
+            faults.push(HeaderFault::Overlap { tensor, begin, other, other_end: expected });
+        } else if end as u64 > data_bytes {
+            faults.push(HeaderFault::OutOfRange { tensor, end, available: data_bytes });
+        } else if begin > expected {
+            faults.push(HeaderFault::Gap { tensor, begin, expected });
+        }
+        if end >= expected {
+            expected = end;
+            furthest = Some(stored);
+        }
+    }
+    if faults.is_empty() && data_bytes > expected as u64 {
+        faults.push(HeaderFault::TrailingBytes { available: data_bytes, expected });
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(json: &str, data_bytes: u64) -> String {
+        let faults = Header::parse(json.as_bytes(), data_bytes).unwrap_err();
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn parse_keeps_the_order_of_the_data() {
+        let json = r#"{"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]},
+            "a":{"dtype":"I32","shape":[],"data_offsets":[0,4]},
+            "none":{"dtype":"F16","shape":[0,3],"data_offsets":[12,12]},
+            "__metadata__":{"client_id":"x"}}   "#;
+        let header = Header::parse(json.as_bytes(), 12).unwrap();
+        let names: Vec<_> = header.tensors.iter().map(|t| t.spec.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "none"]);
+        assert_eq!(header.tensors[1].spec.len, 2);
+        assert_eq!(header.metadata["client_id"], "x");
+    }
+
+    #[test]
+    fn parse_finds_every_fault() {
+        let json = r#"{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]},
+            "b":{"dtype":"F32","shape":[2],"data_offsets":[0,9]},
+            "b":{"dtype":"F32","shape":[2]},
+            "c":{"dtype":"F32","shape":[9223372036854775807,3],"data_offsets":[0,9]}}"#;
+        let found = faults(json, 100);
+        for part in ["`b` stands twice", "`a`: dtype F4", "`b`: offsets 0..9 hold 9 bytes, expected 8",
+            "`b`: header entry", "`c`: shape"] {
+            assert!(found.contains(part), "{part} in {found}");
+        }
+    }
+
+    #[test]
+    fn parse_checks_placement() {
+        let two = |a: [u64; 2], b: [u64; 2]| {
+            format!(
+                r#"{{"a":{{"dtype":"U8","shape":[{}],"data_offsets":{a:?}}},"b":{{"dtype":"U8","shape":[{}],"data_offsets":{b:?}}}}}"#,
+                a[1] - a[0], b[1] - b[0]
+            )
+        };
+        assert!(Header::parse(two([0, 4], [4, 8]).as_bytes(), 8).is_ok());
+        assert!(faults(&two([0, 4], [2, 6]), 6).contains("inside tensor `a`"));
+        assert!(faults(&two([0, 8], [2, 6]), 8).contains("inside tensor `a`"));
+        assert!(faults(&two([0, 4], [6, 8]), 8).contains("expected 4"));
+        assert!(faults(&two([0, 4], [4, 8]), 7).contains("`b`: data ends at byte 8"));
+        assert!(faults(&two([0, 4], [4, 8]), 9).contains("belongs to no tensor"));
+    }
+
+    #[test]
+    fn header_length_is_checked_against_the_file() {
+        assert_eq!(header_length(4u64.to_le_bytes(), 12), Ok(4));
+        assert!(header_length(5u64.to_le_bytes(), 12).is_err());
+        assert!(header_length((MAX_HEADER_BYTES + 1).to_le_bytes(), u64::MAX).is_err());
+    }
+}

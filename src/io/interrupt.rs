@@ -1,0 +1,44 @@
+//! Signals that end a run: it stops at the next tile, removes what it was writing, and exits.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use std::io;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The run was asked to stop.
+#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
+#[error("interrupted by signal {signal}")]
+pub struct Interrupted {
+    /// Number of the signal that asked.
+    pub signal: i32,
+}
+
+static ASKED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
+/// From now on SIGINT, SIGTERM and SIGHUP ask the run to stop instead of killing it.
+///
+/// # Errors
+///
+/// When the system refuses a handler.
+pub fn listen() -> io::Result<()> {
+    let asked = ASKED.get_or_init(Arc::default);
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register_usize(signal, Arc::clone(asked), signal as usize)?;
+    }
+    // A file past the size limit (ulimit -f) then is an error like a full disk, not the end of the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    Ok(())
+}
+
+/// Goes on unless a signal asked to stop.
+///
+/// # Errors
+///
+/// When one did.
+pub fn check() -> Result<(), Interrupted> {
+    match ASKED.get().map_or(0, |asked| asked.load(Ordering::Relaxed)) {
+        0 => Ok(()),
+        signal => Err(Interrupted { signal: signal as i32 }),
+    }
+}

@@ -1,0 +1,17 @@
+//! The only room that opens files.
+//!
+//! [`discover`] finds updates, [`header`] checks what a safetensors file claims about itself, [`source`] reads files in
+//! place, [`model_file`] puts header and sources together, [`digest`] names a file's content;
+//! [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, and
+//! [`interrupt`] lets a signal end a run without leaving anything behind. [`text`] and [`memory`] are small.
+
+pub mod digest;
+pub mod discover;
+pub mod header;
+pub mod interrupt;
+pub mod memory;
+pub mod model_file;
+pub mod model_writer;
+pub mod publish;
+pub mod source;
+pub mod text;

@@ -1,0 +1,343 @@
+//! Streams a model to disk: header first, then tiles in place, in any order, from any thread.
+//!
+//! A model above the shard limit becomes several files and a Hugging Face index. The index is what loaders
+//! open, so it goes last, and an old one goes first: no moment shows an index beside shards of another model.
+
+use crate::io::discover::{INDEX_SUFFIX, MODEL_SUFFIX};
+use crate::io::header::{LENGTH_BYTES, METADATA_KEY};
+use crate::io::interrupt::{self, Interrupted};
+use crate::io::publish::{Staged, directory_of, remove_leftovers, sync_directory_of};
+use crate::model::layout::{Layout, Piece, TensorSpec};
+use safetensors::tensor::TensorInfo;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Why a model could not be written.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum WriteError {
+    #[error("{}: cannot be written: {source}", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: directory does not exist", .path.display())]
+    NoDirectory { path: PathBuf },
+    #[error("{}: is a directory, expected a file name", .path.display())]
+    IsDirectory { path: PathBuf },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl WriteError {
+    /// The error of an operation on `path`.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// A model that is being written and not yet seen.
+#[derive(Debug)]
+pub struct ModelWriter {
+    target: PathBuf,
+    shards: Vec<Shard>,
+    /// Shard and first byte of each tensor of the layout.
+    places: Vec<(usize, u64)>,
+    value_bytes: Vec<u64>,
+    index: Option<(PathBuf, Staged)>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    staged: Staged,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Published {
+    /// The file to load: the model, or its index.
+    pub path: PathBuf,
+    /// The files that hold data.
+    pub files: Vec<PathBuf>,
+    /// Bytes in all files.
+    pub bytes: u64,
+    /// Time spent waiting for the disk.
+    pub sync_time: Duration,
+}
+
+impl ModelWriter {
+    /// Starts writing a model of this layout to `target`, in shards where its data passes
+    /// `max_shard_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// When the target cannot be written.
+    pub fn create(
+        target: &Path,
+        layout: &Layout,
+        metadata: &BTreeMap<String, String>,
+        max_shard_bytes: Option<u64>,
+    ) -> Result<Self, WriteError> {
+        check_target(target)?;
+        remove_leftovers(target).map_err(WriteError::at(target))?;
+        let ranges = shard_ranges(layout.tensors(), max_shard_bytes);
+        let names = shard_names(target, ranges.len());
+        let mut writer = Self {
+            target: target.to_owned(),
+            shards: Vec::new(),
+            places: Vec::new(),
+            value_bytes: layout.tensors().iter().map(|spec| spec.dtype.bytes() as u64).collect(),
+            index: None,
+            bytes: 0,
+        };
+        if ranges.len() > 1 {
+            let index = index_json(layout.tensors(), metadata, &ranges, &names);
+            let staged = stage(target, index.as_bytes(), index.len() as u64)?;
+            writer.index = Some((index_path(target), staged));
+            writer.bytes = index.len() as u64;
+        }
+        for (range, name) in ranges.into_iter().zip(names) {
+            writer.add_shard(&layout.tensors()[range], metadata, target.with_file_name(name))?;
+        }
+        Ok(writer)
+    }
+
+    fn add_shard(
+        &mut self,
+        tensors: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+        path: PathBuf,
+    ) -> Result<(), WriteError> {
+        let header = header_bytes(tensors, metadata);
+        let mut end = header.len() as u64;
+        for tensor in tensors {
+            self.places.push((self.shards.len(), end));
+            end += tensor.bytes() as u64;
+        }
+        let staged = stage(&self.target, &header, end)?;
+        self.shards.push(Shard { path, staged });
+        self.bytes += end;
+        Ok(())
+    }
+
+    /// Writes the encoded values of consecutive pieces.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn write(&self, pieces: impl Iterator<Item = Piece>, bytes: &[u8]) -> Result<(), WriteError> {
+        let mut pending: Option<(usize, Range<u64>)> = None;
+        let mut written = 0;
+        for piece in pieces {
+            let (shard, start) = self.places[piece.tensor];
+            let size = self.value_bytes[piece.tensor];
+            let begin = start + piece.start as u64 * size;
+            let end = begin + piece.len as u64 * size;
+            match &mut pending {
+                Some((last, run)) if *last == shard && run.end == begin => run.end = end,
+                _ => {
+                    if let Some(run) = pending.replace((shard, begin..end)) {
+                        written += self.write_run(run, &bytes[written..])?;
+                    }
+                }
+            }
+        }
+        if let Some(run) = pending {
+            self.write_run(run, &bytes[written..])?;
+        }
+        Ok(())
+    }
+
+    fn write_run(&self, (shard, run): (usize, Range<u64>), bytes: &[u8]) -> Result<usize, WriteError> {
+        let len = (run.end - run.start) as usize;
+        let shard = &self.shards[shard];
+        shard.staged.write_at(&bytes[..len], run.start).map_err(WriteError::at(&shard.path))?;
+        Ok(len)
+    }
+
+    /// Brings the model to disk and gives it its name, in place of the model that had it before.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be, or a signal asked to stop before the first name was given.
+    pub fn publish(self) -> Result<Published, WriteError> {
+        let started = Instant::now();
+        for shard in &self.shards {
+            shard.staged.sync().map_err(WriteError::at(&shard.path))?;
+        }
+        if let Some((path, staged)) = &self.index {
+            staged.sync().map_err(WriteError::at(path))?;
+        }
+        interrupt::check()?;
+
+        let at_target = || WriteError::at(&self.target);
+        let old_index = index_path(&self.target);
+        remove_if_there(&old_index).map_err(at_target())?;
+        let mut files = Vec::new();
+        for shard in self.shards {
+            shard.staged.publish(&shard.path).map_err(WriteError::at(&shard.path))?;
+            files.push(shard.path);
+        }
+        let mut path = self.target.clone();
+        if let Some((index, staged)) = self.index {
+            sync_directory_of(&self.target).map_err(at_target())?;
+            staged.publish(&index).map_err(WriteError::at(&index))?;
+            path = index;
+        }
+        for old in family(&self.target).map_err(at_target())? {
+            if old != path && !files.contains(&old) {
+                remove_if_there(&old).map_err(at_target())?;
+            }
+        }
+        sync_directory_of(&self.target).map_err(at_target())?;
+        Ok(Published { path, files, bytes: self.bytes, sync_time: started.elapsed() })
+    }
+}
+
+/// The files that publishing a model to `target` may replace: the file, an index and its shards.
+///
+/// # Errors
+///
+/// When the directory cannot be listed.
+pub fn family(target: &Path) -> io::Result<Vec<PathBuf>> {
+    let stem = stem_of(target);
+    let is_shard = |name: &str| {
+        let numbers = name.strip_prefix(&format!("{stem}-")).and_then(|rest| rest.strip_suffix(MODEL_SUFFIX));
+        let parts = numbers.and_then(|numbers| numbers.split_once("-of-"));
+        let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        parts.is_some_and(|(number, count)| is_number(number) && is_number(count))
+    };
+    let mut files = vec![target.to_owned(), index_path(target)];
+    for entry in fs::read_dir(directory_of(target))? {
+        let name = entry?.file_name();
+        if name.to_str().is_some_and(is_shard) {
+            files.push(target.with_file_name(name));
+        }
+    }
+    Ok(files)
+}
+
+/// Checks that a file can stand at `target`, before any work is done for it.
+///
+/// # Errors
+///
+/// When it is a directory, or its directory does not exist.
+pub fn check_target(target: &Path) -> Result<(), WriteError> {
+    if target.is_dir() {
+        return Err(WriteError::IsDirectory { path: target.to_owned() });
+    }
+    let directory = directory_of(target);
+    if !directory.is_dir() {
+        return Err(WriteError::NoDirectory { path: directory.to_owned() });
+    }
+    Ok(())
+}
+
+fn stage(target: &Path, start: &[u8], bytes: u64) -> Result<Staged, WriteError> {
+    let staged = Staged::create(target, bytes).map_err(WriteError::at(target))?;
+    staged.write_at(start, 0).map_err(WriteError::at(target))?;
+    Ok(staged)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+        _ => Ok(()),
+    }
+}
+
+/// Which tensors go into which shard: in order, a new one where the next tensor would pass the limit.
+fn shard_ranges(tensors: &[TensorSpec], max_shard_bytes: Option<u64>) -> Vec<Range<usize>> {
+    let limit = max_shard_bytes.unwrap_or(u64::MAX);
+    let mut ranges = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (i, tensor) in tensors.iter().enumerate() {
+        let size = tensor.bytes() as u64;
+        if i > start && bytes + size > limit {
+            ranges.push(start..i);
+            (start, bytes) = (i, 0);
+        }
+        bytes += size;
+    }
+    ranges.push(start..tensors.len());
+    ranges
+}
+
+fn shard_names(target: &Path, count: usize) -> Vec<String> {
+    if count == 1 {
+        return vec![target.file_name().unwrap_or_default().to_string_lossy().into_owned()];
+    }
+    let stem = stem_of(target);
+    (1..=count).map(|i| format!("{stem}-{i:05}-of-{count:05}{MODEL_SUFFIX}")).collect()
+}
+
+fn stem_of(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(MODEL_SUFFIX).unwrap_or(&name).to_owned()
+}
+
+fn index_path(target: &Path) -> PathBuf {
+    target.with_file_name(stem_of(target) + INDEX_SUFFIX)
+}
+
+fn index_json(
+    tensors: &[TensorSpec],
+    metadata: &BTreeMap<String, String>,
+    ranges: &[Range<usize>],
+    names: &[String],
+) -> String {
+    let total_size: usize = tensors.iter().map(TensorSpec::bytes).sum();
+    let mut index_metadata: BTreeMap<&str, serde_json::Value> =
+        metadata.iter().map(|(key, value)| (key.as_str(), json!(value))).collect();
+    index_metadata.insert("total_size", json!(total_size));
+    let weight_map: BTreeMap<&str, &str> = ranges
+        .iter()
+        .zip(names)
+        .flat_map(|(range, name)| tensors[range.clone()].iter().map(|t| (t.name.as_str(), name.as_str())))
+        .collect();
+    let index = json!({ "metadata": index_metadata, "weight_map": weight_map });
+    format!("{index:#}\n")
+}
+
+/// Length and JSON of a safetensors header, padded so that data starts on a multiple of 8 bytes.
+fn header_bytes(tensors: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut json = json_of(&HeaderJson { tensors, metadata });
+    json.resize(json.len().next_multiple_of(LENGTH_BYTES as usize), b' ');
+    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    bytes.append(&mut json);
+    bytes
+}
+
+#[expect(clippy::expect_used, reason = "maps with string keys always serialise")]
+fn json_of(header: &HeaderJson) -> Vec<u8> {
+    serde_json::to_vec(header).expect("a header of strings and numbers")
+}
+
+/// The header as JSON: metadata, then tensors in the order of their data.
+struct HeaderJson<'a> {
+    tensors: &'a [TensorSpec],
+    metadata: &'a BTreeMap<String, String>,
+}
+
+impl Serialize for HeaderJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(METADATA_KEY, self.metadata)?;
+        let mut begin = 0;
+        for tensor in self.tensors {
+            let end = begin + tensor.bytes();
+            let (dtype, shape) = (tensor.dtype.stored(), tensor.shape.clone());
+            let info = TensorInfo { dtype, shape, data_offsets: (begin, end) };
+            map.serialize_entry(&tensor.name, &info)?;
+            begin = end;
+        }
+        map.end()
+    }
+}

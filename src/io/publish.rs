@@ -1,0 +1,164 @@
+//! Makes whole files appear at once: written under a temporary name beside the target, flushed, then renamed.
+//!
+//! A temporary is called `.TARGET.PID-N.fedmill-tmp` and locked while its writer lives. It is removed when the
+//! writer fails or is interrupted; what a killed writer leaves, the next run to the same target removes.
+
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Ending of every temporary file.
+pub const TEMPORARY_SUFFIX: &str = ".fedmill-tmp";
+
+/// A file that is being written and not yet seen.
+#[derive(Debug)]
+pub struct Staged {
+    file: File,
+    path: PathBuf,
+    published: bool,
+}
+
+impl Staged {
+    /// Starts a file of `bytes` bytes beside `target`, and reserves the room for it where the file
+    /// system can.
+    ///
+    /// # Errors
+    ///
+    /// When the directory does not exist or cannot be written, or the disk has no room.
+    pub fn create(target: &Path, bytes: u64) -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let path = target.with_file_name(temporary_name(target, &unique));
+            let file = match File::options().read(true).write(true).create_new(true).open(&path) {
+                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => continue,
+                opened => opened?,
+            };
+            let staged = Self { file, path, published: false };
+            staged.file.lock()?;
+            // Between creating and locking, another run may have taken the file for a leftover.
+            if staged.file.metadata()?.nlink() > 0 {
+                staged.reserve(bytes)?;
+                return Ok(staged);
+            }
+        }
+    }
+
+    /// Takes the room on disk now: a full disk is better met before the work than after it.
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        if bytes == 0 {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.file.set_len(bytes),
+            done => Ok(done?),
+        }
+    }
+
+    /// Writes bytes at an offset.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Waits until everything written is on disk.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be brought there.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// Gives the file its name, in place of what had it before. Call [`sync`](Self::sync) first, and
+    /// [`sync_directory_of`] after.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be renamed.
+    pub fn publish(mut self, target: &Path) -> io::Result<()> {
+        fs::rename(&self.path, target)?;
+        self.published = true;
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.published {
+            // Nothing is left to tell if this fails; the next run tries again.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Brings the names in the directory of `target` to disk.
+///
+/// # Errors
+///
+/// When the directory cannot be synced.
+pub fn sync_directory_of(target: &Path) -> io::Result<()> {
+    File::open(directory_of(target))?.sync_all()
+}
+
+/// Writes a whole small file at once.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    remove_leftovers(target)?;
+    let staged = Staged::create(target, bytes.len() as u64)?;
+    staged.write_at(bytes, 0)?;
+    staged.sync()?;
+    staged.publish(target)?;
+    sync_directory_of(target)
+}
+
+/// Removes temporaries that killed runs left for `target`. Those of living runs are locked and stay.
+///
+/// # Errors
+///
+/// When the directory of the target cannot be listed.
+pub fn remove_leftovers(target: &Path) -> io::Result<()> {
+    let prefix = temporary_name(target, "").to_string_lossy().replace(TEMPORARY_SUFFIX, "");
+    for entry in fs::read_dir(directory_of(target))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let unique = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
+        let is_ours = |unique: &str| unique.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        if !unique.is_some_and(is_ours) {
+            continue;
+        }
+        if let Ok(file) = File::options().write(true).open(&path)
+            && !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+        {
+            // It may be gone already: another run cleans up too.
+            let _ = fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+/// The directory that holds `target`.
+pub fn directory_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn temporary_name(target: &Path, unique: &str) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(format!(".{unique}{TEMPORARY_SUFFIX}"));
+    name
+}

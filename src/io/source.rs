@@ -1,0 +1,142 @@
+//! Files read in place with positioned reads, more of them than the process may hold open.
+//!
+//! Files are not mapped: a client that truncates its file under us gets an error, not a crash of the server.
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Descriptors left for outputs, standard streams and the runtime.
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// How many more files this run may hold open.
+#[derive(Debug)]
+pub struct OpenFiles {
+    left: AtomicUsize,
+}
+
+impl OpenFiles {
+    /// Raises the process's limit on open files as far as it may and counts what that leaves.
+    pub fn raise_limit() -> Self {
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current != limit.maximum {
+            let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+            if setrlimit(Resource::Nofile, raised).is_ok() {
+                limit = raised;
+            }
+        }
+        let left = limit.current.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
+        Self { left: AtomicUsize::new(usize::try_from(left).unwrap_or(usize::MAX)) }
+    }
+
+    /// Takes one descriptor, if one is left.
+    fn take(&self) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+/// A file to read from: held open, or opened anew for each read once the limit on open files is
+/// reached.
+#[derive(Debug)]
+pub struct SourceFile {
+    path: PathBuf,
+    identity: Identity,
+    held: Option<File>,
+}
+
+/// What tells that a file was replaced or rewritten while we read it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Identity {
+    fn of(file: &File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            bytes: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        })
+    }
+}
+
+/// Device and inode of the file at `path`, if there is one: the same for every path of one file.
+pub fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+impl SourceFile {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened or is no regular file (a pipe would block the run).
+    pub fn open(path: &Path, files: &OpenFiles) -> io::Result<Self> {
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let file = File::open(path)?;
+        let identity = Identity::of(&file)?;
+        Ok(Self { path: path.to_owned(), identity, held: files.take().then_some(file) })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes in the file when it was opened.
+    pub fn bytes(&self) -> u64 {
+        self.identity.bytes
+    }
+
+    /// Device and inode, the same for every path of one file.
+    pub fn identity(&self) -> (u64, u64) {
+        (self.identity.device, self.identity.inode)
+    }
+
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes cannot be read, or the file is no longer the one that was opened.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match &self.held {
+            Some(file) => file.read_exact_at(buffer, offset),
+            None => self.reopen()?.read_exact_at(buffer, offset),
+        }
+    }
+
+    /// Checks that nobody replaced or rewrote the file since it was opened.
+    ///
+    /// # Errors
+    ///
+    /// When someone did, or the file cannot be looked at.
+    pub fn check_unchanged(&self) -> io::Result<()> {
+        match &self.held {
+            Some(file) => self.compare(file),
+            None => self.reopen().map(drop),
+        }
+    }
+
+    fn reopen(&self) -> io::Result<File> {
+        let file = File::open(&self.path)?;
+        self.compare(&file)?;
+        Ok(file)
+    }
+
+    fn compare(&self, file: &File) -> io::Result<()> {
+        if Identity::of(file)? == self.identity {
+            return Ok(());
+        }
+        Err(io::Error::other("file changed while it was being read"))
+    }
+}

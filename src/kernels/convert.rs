@@ -1,0 +1,297 @@
+//! Stored values to working floats and back, one correct rounding each way.
+//!
+//! Decoding to the working float of [`Dtype::working`] is exact (64-bit integers above 2^53 excepted).
+//! Encoding rounds half to even, straight from the f64: formats narrower than f32 go through an f32 rounded
+//! to odd, which keeps what a second rounding needs to know (Boldo and Melquiond, Emulation of a fused
+//! multiply-add and correctly rounded sums, 2008). Agreement: bits.
+//!
+//! F8 formats: Micikevicius et al., FP8 formats for deep learning, 2022.
+
+use crate::kernels::dispatch;
+use crate::kernels::element::{Element, widen_bf16, widen_f16};
+use crate::model::dtype::Dtype;
+use half::{bf16, f16};
+
+dispatch! {
+    /// Decodes stored values of `dtype`, aligned to their size, into `out`, one each.
+    pub fn decode<A: Arch, F: Element>(dtype: Dtype, bytes: &[u8], out: &mut [F]) {
+        match dtype {
+            Dtype::F64 => decode_with(bytes, out, |x: f64| F::from_exact(x)),
+            Dtype::F32 => decode_with(bytes, out, |x: f32| F::from_exact(f64::from(x))),
+            Dtype::F16 => decode_with(bytes, out, |x: f16| F::from_exact(widen_f16(x))),
+            Dtype::BF16 => decode_with(bytes, out, |x: bf16| F::from_exact(widen_bf16(x))),
+            Dtype::F8E4M3 => decode_with(bytes, out, |x: u8| F::from_exact(E4M3[usize::from(x)])),
+            Dtype::F8E5M2 => decode_with(bytes, out, |x: u8| F::from_exact(widen_e5m2(x))),
+            Dtype::I64 => decode_with(bytes, out, |x: i64| F::from_exact(x as f64)),
+            Dtype::U64 => decode_with(bytes, out, |x: u64| F::from_exact(x as f64)),
+            Dtype::I32 => decode_with(bytes, out, |x: i32| F::from_exact(f64::from(x))),
+            Dtype::U32 => decode_with(bytes, out, |x: u32| F::from_exact(f64::from(x))),
+            Dtype::I16 => decode_with(bytes, out, |x: i16| F::from_exact(f64::from(x))),
+            Dtype::U16 => decode_with(bytes, out, |x: u16| F::from_exact(f64::from(x))),
+            Dtype::I8 => decode_with(bytes, out, |x: i8| F::from_exact(f64::from(x))),
+            Dtype::U8 => decode_with(bytes, out, |x: u8| F::from_exact(f64::from(x))),
+            Dtype::Bool => decode_with(bytes, out, |x: u8| F::from_exact(f64::from(u8::from(x != 0)))),
+        }
+    }
+}
+
+#[inline(always)]
+fn decode_with<T: bytemuck::Pod, F>(bytes: &[u8], out: &mut [F], to_float: impl Fn(T) -> F) {
+    for (out, stored) in out.iter_mut().zip(bytemuck::cast_slice::<u8, T>(bytes)) {
+        *out = to_float(*stored);
+    }
+}
+
+dispatch! {
+    /// Encodes each value as `dtype` into `out`, aligned to its size. Values are within [`Dtype::limit`].
+    pub fn encode<A: Arch>(dtype: Dtype, values: &[f64], out: &mut [u8]) {
+        match dtype {
+            Dtype::F64 => encode_with(values, out, |x| x),
+            Dtype::F32 => encode_with(values, out, |x| x as f32),
+            Dtype::F16 => encode_with(values, out, |x| narrow::<5, 10>(x) as u16 | sign(x) << 8),
+            Dtype::BF16 => encode_with(values, out, narrow_bf16),
+            Dtype::F8E4M3 => encode_with(values, out, |x| narrow::<4, 3>(x) as u8 | sign(x) as u8),
+            Dtype::F8E5M2 => encode_with(values, out, |x| narrow::<5, 2>(x) as u8 | sign(x) as u8),
+            Dtype::I64 => encode_with(values, out, |x| x.round_ties_even() as i64),
+            Dtype::U64 => encode_with(values, out, |x| x.round_ties_even() as u64),
+            Dtype::I32 => encode_with(values, out, |x| x.round_ties_even() as i32),
+            Dtype::U32 => encode_with(values, out, |x| x.round_ties_even() as u32),
+            Dtype::I16 => encode_with(values, out, |x| x.round_ties_even() as i16),
+            Dtype::U16 => encode_with(values, out, |x| x.round_ties_even() as u16),
+            Dtype::I8 => encode_with(values, out, |x| x.round_ties_even() as i8),
+            Dtype::U8 => encode_with(values, out, |x| x.round_ties_even() as u8),
+            Dtype::Bool => encode_with(values, out, |x| u8::from(x.round_ties_even() != 0.0)),
+        }
+    }
+}
+
+#[inline(always)]
+fn encode_with<T: bytemuck::Pod>(values: &[f64], out: &mut [u8], store: impl Fn(f64) -> T) {
+    for (out, value) in bytemuck::cast_slice_mut::<u8, T>(out).iter_mut().zip(values) {
+        *out = store(*value);
+    }
+}
+
+dispatch! {
+    /// Whether every value is a number of at most `limit` in magnitude.
+    pub fn all_within<A: Arch>(values: &[f64], limit: f64) -> bool {
+        let mut within = true;
+        for x in values {
+            within &= x.abs() <= limit;
+        }
+        within
+    }
+}
+
+/// The sign of `x` as bit 7.
+#[inline(always)]
+fn sign(x: f64) -> u16 {
+    ((x.to_bits() >> 56) & 0x80) as u16
+}
+
+/// `x` as f32: itself if it fits, else of its two neighbours the one with an odd last bit.
+#[inline(always)]
+fn round_to_odd(x: f64) -> f32 {
+    let nearest = x as f32;
+    let widened = f64::from(nearest);
+    let toward_zero = nearest.to_bits() - u32::from(widened.abs() > x.abs());
+    f32::from_bits(toward_zero | u32::from(widened != x))
+}
+
+#[inline(always)]
+fn narrow_bf16(x: f64) -> u16 {
+    let bits = round_to_odd(x).to_bits();
+    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+}
+
+/// The magnitude of `x` in a format of so many exponent and mantissa bits. What passes the largest
+/// finite number gives the code of infinity; e4m3 has none, and gives NaN, its last code.
+#[inline(always)]
+fn narrow<const EXPONENT: u32, const MANTISSA: u32>(x: f64) -> u32 {
+    let odd = round_to_odd(x).to_bits() & 0x7fff_ffff;
+    let bias = (1 << (EXPONENT - 1)) - 1;
+    let smallest_normal = (127 + 1 - bias) << 23;
+    let shift = 23 - MANTISSA;
+    // Subnormals are multiples of one step; adding a number whose last bit is worth that step rounds to it.
+    let step_anchor = f32::from_bits((127 + 1 - bias + shift) << 23);
+    let subnormal = (f32::from_bits(odd) + step_anchor).to_bits() - step_anchor.to_bits();
+    let half_to_even = (1 << (shift - 1)) - 1 + ((odd >> shift) & 1);
+    let normal = ((odd + half_to_even) >> shift).wrapping_sub((127 - bias) << MANTISSA);
+    let last_code = (1 << (EXPONENT + MANTISSA)) - 1;
+    let infinity = if EXPONENT == 4 { last_code } else { last_code >> MANTISSA << MANTISSA };
+    if odd < smallest_normal { subnormal } else { normal.min(infinity) }
+}
+
+/// The number that an e5m2 code stands for: the upper half of an f16.
+#[inline(always)]
+fn widen_e5m2(code: u8) -> f64 {
+    widen_f16(f16::from_bits(u16::from(code) << 8))
+}
+
+/// The number that each e4m3 code stands for.
+static E4M3: [f64; 256] = e4m3_table();
+
+const fn e4m3_table() -> [f64; 256] {
+    let mut table = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        table[code] = e4m3(code as u64);
+        code += 1;
+    }
+    table
+}
+
+const fn e4m3(code: u64) -> f64 {
+    let (exponent, mantissa) = ((code >> 3) & 15, code & 7);
+    let magnitude = if exponent == 15 && mantissa == 7 {
+        f64::NAN
+    } else if exponent == 0 {
+        mantissa as f64 / 512.0
+    } else {
+        f64::from_bits((1023 + exponent - 7) << 52 | mantissa << 49)
+    };
+    if code & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::lanes::Isa;
+    use serde_json::Value;
+
+    /// A golden table of `data/vectors`, made there by exact arithmetic in Python.
+    fn vectors(file: &str) -> Vec<Value> {
+        let path = format!("{}/data/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn number(hex: &Value) -> f64 {
+        let hex = hex.as_str().unwrap();
+        hex.strip_prefix("0x")
+            .map_or(f64::NAN, |digits| f64::from_bits(u64::from_str_radix(digits, 16).unwrap()))
+    }
+
+    #[track_caller]
+    fn assert_decodes(dtype: Dtype, bytes: &[u8], expected: &[f64]) {
+        for isa in Isa::available() {
+            let mut out = vec![f64::MIN; expected.len()];
+            decode(isa, dtype, bytes, &mut out);
+            for (i, (got, want)) in out.iter().zip(expected).enumerate() {
+                let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
+                assert!(same, "{dtype} value {i} on {isa}: got {got:e}, expected {want:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn decode_matches_the_golden_tables() {
+        for (dtype, file) in [(Dtype::F8E4M3, "f8_e4m3.json"), (Dtype::F8E5M2, "f8_e5m2.json")] {
+            let expected: Vec<f64> = vectors(file).iter().map(number).collect();
+            let codes: Vec<u8> = (0..=255).collect();
+            assert_decodes(dtype, &codes, &expected);
+        }
+        let f16s = vectors("f16_decode.json");
+        let codes: Vec<u16> = f16s.iter().map(|row| row[0].as_u64().unwrap() as u16).collect();
+        let expected: Vec<f64> = f16s.iter().map(|row| number(&row[1])).collect();
+        assert_decodes(Dtype::F16, bytemuck::cast_slice(&codes), &expected);
+    }
+
+    #[test]
+    fn decode_reads_every_other_dtype() {
+        let cast = bytemuck::cast_slice::<u64, u8>;
+        let bits = [0x0102_0304_0506_0708_u64, 0xfffe_fdfc_fbfa_f9f8];
+        assert_decodes(Dtype::U64, cast(&bits), &bits.map(|x| x as f64));
+        assert_decodes(Dtype::I64, cast(&bits), &[0x0102_0304_0506_0708_i64 as f64, -0x1_0203_0405_0608_i64 as f64]);
+        let bits = [0x3ff8_0000_c000_0000_u64, 0x8000_0000_0000_0001];
+        assert_decodes(Dtype::F64, cast(&bits), &bits.map(f64::from_bits));
+        assert_decodes(Dtype::F32, cast(&bits), &[-2.0, 1.9375, 1e-45f32.into(), -0.0]);
+        assert_decodes(Dtype::BF16, cast(&bits[..1]), &[0.0, -2.0, 0.0, 1.9375]);
+        assert_decodes(Dtype::U32, cast(&bits[..1]), &[3_221_225_472.0, 1_073_217_536.0]);
+        assert_decodes(Dtype::I32, cast(&bits[..1]), &[-1_073_741_824.0, 1_073_217_536.0]);
+        assert_decodes(Dtype::U16, cast(&bits[..1]), &[0.0, 49152.0, 0.0, 16376.0]);
+        assert_decodes(Dtype::I16, cast(&bits[..1]), &[0.0, -16384.0, 0.0, 16376.0]);
+        assert_decodes(Dtype::U8, &[0, 127, 128, 255], &[0.0, 127.0, 128.0, 255.0]);
+        assert_decodes(Dtype::I8, &[0, 127, 128, 255], &[0.0, 127.0, -128.0, -1.0]);
+        assert_decodes(Dtype::Bool, &[0, 1, 2, 255], &[0.0, 1.0, 1.0, 1.0]);
+    }
+
+    #[track_caller]
+    fn assert_encodes<T: bytemuck::Pod + PartialEq + std::fmt::Debug>(
+        dtype: Dtype,
+        values: &[f64],
+        expected: &[T],
+    ) {
+        for isa in Isa::available() {
+            let mut out = expected.to_vec();
+            bytemuck::cast_slice_mut::<T, u8>(&mut out).fill(0xa5);
+            encode(isa, dtype, values, bytemuck::cast_slice_mut(&mut out));
+            for (i, (got, want)) in out.iter().zip(expected).enumerate() {
+                assert_eq!(got, want, "{dtype} of {:e} (value {i}) on {isa}", values[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn encode_rounds_once() {
+        let cases = vectors("round_f64.json");
+        assert!(cases.len() > 1000);
+        let values: Vec<f64> = cases.iter().map(|case| number(&case["x"])).collect();
+        let column = |key: &str| cases.iter().map(|case| case[key].as_u64().unwrap()).collect();
+        let bits: Vec<u64> = column("f32");
+        assert_encodes(Dtype::F32, &values, &bits.iter().map(|x| *x as u32).collect::<Vec<_>>());
+        for (dtype, key) in [(Dtype::F16, "f16"), (Dtype::BF16, "bf16")] {
+            let bits: Vec<u64> = column(key);
+            assert_encodes(dtype, &values, &bits.iter().map(|x| *x as u16).collect::<Vec<_>>());
+        }
+        for (dtype, key) in [(Dtype::F8E4M3, "e4m3"), (Dtype::F8E5M2, "e5m2")] {
+            let bits: Vec<u64> = column(key);
+            assert_encodes(dtype, &values, &bits.iter().map(|x| *x as u8).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn encode_rounds_integers_half_to_even() {
+        let values = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.49];
+        assert_encodes(Dtype::I64, &values, &[-2i64, -2, 0, 0, 2, 2, 3]);
+        assert_encodes(Dtype::I32, &values, &[-2i32, -2, 0, 0, 2, 2, 3]);
+        assert_encodes(Dtype::I16, &values, &[-2i16, -2, 0, 0, 2, 2, 3]);
+        assert_encodes(Dtype::I8, &values, &[-2i8, -2, 0, 0, 2, 2, 3]);
+        assert_encodes(Dtype::U8, &values[2..], &[0u8, 0, 2, 2, 3]);
+        assert_encodes(Dtype::U16, &values[2..], &[0u16, 0, 2, 2, 3]);
+        assert_encodes(Dtype::U32, &values[2..], &[0u32, 0, 2, 2, 3]);
+        assert_encodes(Dtype::U64, &[1.5, u64::MAX as f64], &[2u64, u64::MAX]);
+        assert_encodes(Dtype::Bool, &[0.0, 0.5, 0.51, 1.0], &[0u8, 0, 1, 1]);
+        assert_encodes(Dtype::F64, &[0.1, -0.0], &[0.1f64.to_bits(), 1 << 63]);
+    }
+
+    #[test]
+    fn limit_is_the_last_magnitude_that_stays_finite() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8E4M3, Dtype::F8E5M2] {
+            let limit = dtype.limit();
+            let mut back = [0.0f64; 2];
+            let mut code = [0u64; 2];
+            let bytes = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut code)[..2 * dtype.bytes()];
+            encode(Isa::detect(), dtype, &[limit, limit.next_up()], bytes);
+            decode(Isa::detect(), dtype, bytes, &mut back);
+            assert!(back[0].is_finite(), "{dtype}");
+            assert!(!back[1].is_finite(), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn all_within_sees_every_bad_value() {
+        for isa in Isa::available() {
+            for len in [0, 1, 7, 8, 9, 33] {
+                let good = vec![-2.0; len];
+                assert!(all_within(isa, &good, 2.0));
+                for at in 0..len {
+                    for bad in [2.1, f64::NAN, f64::NEG_INFINITY] {
+                        let mut values = good.clone();
+                        values[at] = bad;
+                        assert!(!all_within(isa, &values, 2.0), "{bad} at {at} of {len} on {isa}");
+                    }
+                }
+            }
+        }
+    }
+}

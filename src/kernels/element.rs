@@ -1,0 +1,128 @@
+//! The floats that kernels run over, and the integer keys that order them.
+
+use crate::kernels::lanes::{Arch, Lanes};
+use crate::model::dtype::Dtype;
+use half::{bf16, f16};
+use std::fmt::Debug;
+
+/// A float that tiles hold: `f32`, `f64`, [`bf16`] or [`f16`].
+///
+/// Kernels see finite values only; [`finite`](crate::kernels::finite) screens them first.
+pub trait Element: bytemuck::Pod + Debug + Send + Sync {
+    /// The signed integer whose order is the order of the floats.
+    type Key: bytemuck::Pod + Ord + Send + Sync;
+    /// A vector of keys.
+    type Lanes<A: Arch>: Lanes<Key = Self::Key>;
+    /// The dtype of files that hold this float.
+    const DTYPE: Dtype;
+    /// Bits of the smallest pattern, sign cleared, that is not a finite number.
+    const INFINITY: Self::Key;
+    /// Greater or equal to every key.
+    const MAX_KEY: Self::Key;
+    /// Less or equal to every key.
+    const MIN_KEY: Self::Key;
+
+    /// The bit pattern without its sign; at least [`INFINITY`](Self::INFINITY) for infinity and NaN.
+    fn magnitude(self) -> Self::Key;
+    /// The float a key stands for, exactly.
+    fn from_key(key: Self::Key) -> Self;
+    /// The same number as `f64`, exactly.
+    fn widen(self) -> f64;
+    /// The float that equals `x`, which is known to be one.
+    fn from_exact(x: f64) -> Self;
+}
+
+macro_rules! element {
+    ($float:ty, $dtype:ident, $key:ty, $lanes:ident, $infinity:expr, $from_bits:expr, $to_bits:expr,
+     $widen:expr, $from_exact:expr) => {
+        impl Element for $float {
+            type Key = $key;
+            type Lanes<A: Arch> = A::$lanes;
+            const DTYPE: Dtype = Dtype::$dtype;
+            const INFINITY: $key = $infinity;
+            const MAX_KEY: $key = <$key>::MAX;
+            const MIN_KEY: $key = <$key>::MIN;
+
+            #[inline(always)]
+            fn magnitude(self) -> $key {
+                $to_bits(self) as $key & <$key>::MAX
+            }
+            #[inline(always)]
+            fn from_key(key: $key) -> Self {
+                let bits = key ^ ((key >> (<$key>::BITS - 1)) & <$key>::MAX);
+                $from_bits(bits as _)
+            }
+            #[inline(always)]
+            fn widen(self) -> f64 {
+                $widen(self)
+            }
+            #[inline(always)]
+            fn from_exact(x: f64) -> Self {
+                $from_exact(x)
+            }
+        }
+    };
+}
+element!(f32, F32, i32, I32, 0x7f80_0000, f32::from_bits, f32::to_bits, f64::from, |x| x as f32);
+element!(f64, F64, i64, I64, 0x7ff0 << 48, f64::from_bits, f64::to_bits, f64::from, |x| x);
+element!(bf16, BF16, i16, I16, 0x7f80, bf16::from_bits, bf16::to_bits, widen_bf16, bf16::from_f64);
+element!(f16, F16, i16, I16, 0x7c00, f16::from_bits, f16::to_bits, widen_f16, f16::from_f64);
+
+/// `bf16` is the upper half of an `f32`. Unlike `half`'s conversion this has no branch, so loops
+/// over it vectorise.
+#[inline(always)]
+pub(crate) fn widen_bf16(x: bf16) -> f64 {
+    f64::from(f32::from_bits(u32::from(x.to_bits()) << 16))
+}
+
+/// Moves exponent and mantissa into place and rescales by the difference of the exponent biases,
+/// which is exact for subnormals too. No branch, so loops over it vectorise.
+#[inline(always)]
+pub(crate) fn widen_f16(x: f16) -> f64 {
+    const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
+    let bits = u32::from(x.to_bits());
+    let finite = f32::from_bits((bits & 0x7fff) << 13) * REBIAS;
+    let special = 0x7f80_0000 | (bits & 0x3ff) << 13;
+    let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { finite.to_bits() };
+    f64::from(f32::from_bits(magnitude | (bits & 0x8000) << 16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::dispatch;
+    use crate::kernels::lanes::Isa;
+
+    dispatch! {
+        /// Flips the first 32 keys in place.
+        pub fn flip_first<A: Arch, E: Element>(keys: &mut [E::Key]) {
+            for start in (0..32).step_by(E::Lanes::<A>::WIDTH) {
+                E::Lanes::<A>::load(&keys[start..]).flip().store(&mut keys[start..]);
+            }
+        }
+    }
+
+    /// Keys of ascending floats ascend, give the floats back, and agree with the vectors' flip.
+    fn ordered<E: Element + PartialEq>(ascending: &[E]) {
+        let bits: &[E::Key] = bytemuck::cast_slice(ascending);
+        for isa in Isa::available() {
+            let mut keys = bits.to_vec();
+            keys.resize(64, E::MAX_KEY);
+            flip_first::<E>(isa, &mut keys);
+            keys.truncate(bits.len());
+            assert!(keys.is_sorted_by(|a, b| a < b), "{ascending:?} on {isa}");
+            assert!(*keys.first().unwrap() > E::MIN_KEY && *keys.last().unwrap() < E::MAX_KEY);
+            for (key, x) in keys.iter().zip(ascending) {
+                assert!(E::from_key(*key) == *x);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_order_like_the_floats() {
+        ordered(&[f32::MIN, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, f32::MAX]);
+        ordered(&[f64::MIN, -1.0, -5e-324, -0.0, 0.0, 5e-324, 1.0, f64::MAX]);
+        ordered(&[bf16::MIN, bf16::NEG_ONE, bf16::NEG_ZERO, bf16::ZERO, bf16::ONE, bf16::MAX]);
+        ordered(&[f16::MIN, f16::NEG_ONE, f16::NEG_ZERO, f16::ZERO, f16::ONE, f16::MAX]);
+    }
+}

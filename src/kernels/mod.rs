@@ -1,0 +1,68 @@
+//! The numeric primitives, one file each: contract, CPU implementation, unit tests.
+//!
+//! | kernel | computes | agreement | shader |
+//! |---|---|---|---|
+//! | [`finite`] | finds NaN and infinity by bit pattern | bits | none yet |
+//! | [`weighted_sum`] | sum of weighted rows in f64, in row order | bits on CPU | none yet |
+//! | [`coordinate_median`] | median of every column | bits | none yet |
+//! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | none yet |
+//! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | none yet |
+//! | [`convert`] | dtype to working float and back, one rounding | bits | none yet |
+//!
+//! [`lanes`] holds the vectors and instruction sets they run on, [`element`] the floats they run
+//! over, [`network`] generates sorting networks, [`columns`] sorts with them.
+
+pub(crate) mod columns;
+pub mod convert;
+pub mod coordinate_median;
+pub mod element;
+pub mod finite;
+pub mod lanes;
+pub mod network;
+pub mod norms;
+pub mod trimmed_mean;
+pub mod weighted_sum;
+
+/// Compiles one kernel body for every instruction set and picks one at run time.
+///
+/// The body is generic over `A: Arch` first; the function that results takes the [`Isa`](lanes::Isa)
+/// to run on as its first argument. Plain loops in the body are vectorised for each set by the
+/// compiler.
+macro_rules! dispatch {
+    (
+        $(#[$meta:meta])*
+        pub fn $name:ident<A: Arch $(, $g:ident : $bound:path)*>($($arg:ident: $ty:ty),* $(,)?)
+        $(-> $ret:ty)? $body:block
+    ) => {
+        $(#[$meta])*
+        pub fn $name<$($g: $bound),*>(isa: $crate::kernels::lanes::Isa, $($arg: $ty),*) $(-> $ret)? {
+            use $crate::kernels::lanes::{self, Arch, IsaKind};
+
+            #[inline(always)]
+            fn body<A: Arch $(, $g: $bound)*>($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512<$($g: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+                body::<lanes::Avx512 $(, $g)*>($($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            fn avx2<$($g: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+                body::<lanes::Avx2 $(, $g)*>($($arg),*)
+            }
+
+            match isa.kind() {
+                IsaKind::Portable => body::<lanes::Portable $(, $g)*>($($arg),*),
+                // SAFETY: an `Isa` of this kind is only made after its features were detected.
+                #[cfg(target_arch = "x86_64")]
+                IsaKind::Avx2 => unsafe { avx2::<$($g),*>($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                IsaKind::Avx512 => unsafe { avx512::<$($g),*>($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use dispatch;

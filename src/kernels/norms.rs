@@ -1,0 +1,98 @@
+//! Sums over one row: squared norm of its delta and its dot product with another vector; largest magnitude.
+//!
+//! Sums run in f64 in sixteen interleaved parts of fixed order, so every instruction set gives the
+//! same bits. Agreement: bits on the CPU.
+
+use crate::kernels::dispatch;
+use crate::kernels::element::Element;
+
+/// Partial sums of a row. A fixed number, so that the shape of the sum never depends on the machine.
+const PARTS: usize = 16;
+
+dispatch! {
+    /// The sum of `(row - base)^2`. `base` is as long as `row`, or empty for zero.
+    pub fn squared_norm<A: Arch, E: Element>(row: &[E], base: &[f64]) -> f64 {
+        if base.is_empty() {
+            sum_over(row, |_, x| x * x)
+        } else {
+            let base = &base[..row.len()];
+            sum_over(row, |i, x| (x - base[i]) * (x - base[i]))
+        }
+    }
+}
+
+dispatch! {
+    /// The sum of `(row - base) * other`. `base` is as long as `row`, or empty for zero.
+    pub fn dot<A: Arch, E: Element>(row: &[E], base: &[f64], other: &[f64]) -> f64 {
+        let other = &other[..row.len()];
+        if base.is_empty() {
+            sum_over(row, |i, x| x * other[i])
+        } else {
+            let base = &base[..row.len()];
+            sum_over(row, |i, x| (x - base[i]) * other[i])
+        }
+    }
+}
+
+dispatch! {
+    /// The largest magnitude of the row, as f64; zero for an empty row.
+    pub fn largest_magnitude<A: Arch, E: Element>(row: &[E]) -> f64 {
+        let mut largest = 0.0f64;
+        for x in row {
+            largest = largest.max(x.widen().abs());
+        }
+        largest
+    }
+}
+
+#[inline(always)]
+fn sum_over<E: Element>(row: &[E], term: impl Fn(usize, f64) -> f64) -> f64 {
+    let mut parts = [0.0; PARTS];
+    let whole = row.len() / PARTS * PARTS;
+    for start in (0..whole).step_by(PARTS) {
+        for (lane, part) in parts.iter_mut().enumerate() {
+            *part += term(start + lane, row[start + lane].widen());
+        }
+    }
+    for (lane, i) in (whole..row.len()).enumerate() {
+        parts[lane] += term(i, row[i].widen());
+    }
+    parts.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::lanes::Isa;
+
+    #[test]
+    fn sums_match_the_plain_ones_on_every_isa() {
+        for len in [0usize, 1, 15, 16, 17, 1001] {
+            let row: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7).sin()).collect();
+            let base: Vec<f64> = (0..len).map(|i| (i as f64 * 0.3).cos()).collect();
+            let other: Vec<f64> = (0..len).map(|i| i as f64 - 5.0).collect();
+            let deltas = || row.iter().zip(&base).map(|(x, b)| f64::from(*x) - b);
+            let norm: f64 = deltas().map(|d| d * d).sum();
+            let product: f64 = deltas().zip(&other).map(|(d, o)| d * o).sum();
+            let portable = Isa::named("portable").unwrap();
+            for isa in Isa::available() {
+                let got = squared_norm(isa, &row, &base);
+                assert!((got - norm).abs() <= 1e-13 * norm, "len {len} on {isa}");
+                assert_eq!(got.to_bits(), squared_norm(portable, &row, &base).to_bits());
+                let got = dot(isa, &row, &base, &other);
+                assert!((got - product).abs() <= 1e-9, "len {len} on {isa}");
+                assert_eq!(got.to_bits(), dot(portable, &row, &base, &other).to_bits());
+                let plain: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
+                assert!((squared_norm(isa, &row, &[]) - plain).abs() <= 1e-13 * plain);
+            }
+        }
+    }
+
+    #[test]
+    fn largest_magnitude_takes_signs_off() {
+        for isa in Isa::available() {
+            assert_eq!(largest_magnitude::<f32>(isa, &[]), 0.0);
+            assert_eq!(largest_magnitude(isa, &[1.0f32, -3.0, 2.0]), 3.0);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The server side of federated learning: client updates in, one merged model and a report out.
+//!
+//! Every rule is a function of statistics of the clients, or acts on each coordinate by itself. So no rule needs
+//! the updates in memory: rules decide on statistics, and passes stream tiles.
+//!
+//! ```text
+//! update files --open--> UpdateSet --statistics--> rule --> Recipe + Verdicts
+//!                            |                                |
+//!                            +--------tiles, pass 2-----------+--> merged tiles --> writer --> merged model
+//!                                                                                  report
+//! ```
+//!
+//! The rooms, in the order that data flows; arrows between them go one way, and a test holds them to it:
+//!
+//! - [`cli`]: arguments as typed, then resolved, then run; one file a subcommand.
+//! - [`round`]: one round from update files to a published model; streams the tiles.
+//! - [`rules`]: one file an aggregation rule: statistics in, recipe out.
+//! - [`kernels`]: the numeric primitives, one file each, on every instruction set.
+//! - [`model`]: dtypes, layouts, tiles; no files.
+//! - [`io`]: the only room that opens files; called from `cli` and `round`.
+//! - [`telemetry`]: the report, progress, messages; called from `cli` and `round`.
+
+pub mod cli;
+pub mod io;
+pub mod kernels;
+pub mod model;
+pub mod round;
+pub mod rules;
+pub mod telemetry;

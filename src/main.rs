@@ -1,0 +1,7 @@
+//! The `fedmill` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fedmill::cli::run()
+}

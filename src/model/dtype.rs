@@ -1,0 +1,186 @@
+//! The dtypes of tensors that fedmill can merge.
+
+use safetensors::Dtype as StoredDtype;
+use std::fmt;
+
+/// The dtype of a tensor in a file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[expect(missing_docs, reason = "the names are the safetensors format's own")]
+pub enum Dtype {
+    F64,
+    F32,
+    F16,
+    BF16,
+    F8E4M3,
+    F8E5M2,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+}
+
+/// What the values of a dtype are. Values convert within a kind and never between kinds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Takes part in distances and norms.
+    Float,
+    /// Merged in f64 and rounded; no part in distances.
+    Integer,
+    /// Merged as 0 and 1 and rounded; no part in distances.
+    Bool,
+}
+
+/// The floats a kernel works in for one tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Working {
+    /// Every client sends bf16.
+    BF16,
+    /// Every client sends f16.
+    F16,
+    /// Floats of up to 32 bits, exactly.
+    F32,
+    /// 64-bit floats, and integers.
+    F64,
+}
+
+impl Working {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::BF16 | Self::F16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    /// The narrowest working float that holds the values of both exactly.
+    pub fn join(self, other: Self) -> Self {
+        match (self, other) {
+            (a, b) if a == b => a,
+            (Self::F64, _) | (_, Self::F64) => Self::F64,
+            _ => Self::F32,
+        }
+    }
+}
+
+impl Dtype {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 | Self::U64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
+            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+
+    /// What its values are.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::F8E4M3 | Self::F8E5M2 => {
+                Kind::Float
+            }
+            Self::Bool => Kind::Bool,
+            _ => Kind::Integer,
+        }
+    }
+
+    /// Whether values of this dtype can stand for values of `other`.
+    pub fn converts_to(self, other: Self) -> bool {
+        self.kind() == other.kind()
+    }
+
+    /// The narrowest working float that holds every value exactly (64-bit integers above 2^53 are
+    /// rounded).
+    pub fn working(self) -> Working {
+        match self {
+            Self::BF16 => Working::BF16,
+            Self::F16 => Working::F16,
+            Self::F32 | Self::F8E4M3 | Self::F8E5M2 => Working::F32,
+            _ => Working::F64,
+        }
+    }
+
+    /// The largest magnitude that a merged value may have: beyond, rounding to this dtype would
+    /// give infinity or NaN, or cut an integer off.
+    pub fn limit(self) -> f64 {
+        // A float limit is the largest finite value and just under half a step more.
+        let float = |exponent: i32, mantissa_bits: i32| {
+            (2.0 - 2f64.powi(-mantissa_bits - 1)).next_down() * 2f64.powi(exponent)
+        };
+        match self {
+            Self::F64 => f64::MAX,
+            Self::F32 => float(127, 23),
+            Self::F16 => float(15, 10),
+            Self::BF16 => float(127, 7),
+            // The top code of e4m3 is NaN, which leaves 448 and half a step: a tie that goes to 448.
+            Self::F8E4M3 => 464.0,
+            Self::F8E5M2 => float(15, 2),
+            Self::I64 => i64::MAX as f64,
+            Self::U64 => u64::MAX as f64,
+            Self::I32 => f64::from(i32::MAX),
+            Self::U32 => f64::from(u32::MAX),
+            Self::I16 => f64::from(i16::MAX),
+            Self::U16 => f64::from(u16::MAX),
+            Self::I8 => f64::from(i8::MAX),
+            Self::U8 => f64::from(u8::MAX),
+            Self::Bool => 1.0,
+        }
+    }
+
+    /// The dtype as the safetensors crate names it.
+    pub fn stored(self) -> StoredDtype {
+        match self {
+            Self::F64 => StoredDtype::F64,
+            Self::F32 => StoredDtype::F32,
+            Self::F16 => StoredDtype::F16,
+            Self::BF16 => StoredDtype::BF16,
+            Self::F8E4M3 => StoredDtype::F8_E4M3,
+            Self::F8E5M2 => StoredDtype::F8_E5M2,
+            Self::I64 => StoredDtype::I64,
+            Self::I32 => StoredDtype::I32,
+            Self::I16 => StoredDtype::I16,
+            Self::I8 => StoredDtype::I8,
+            Self::U64 => StoredDtype::U64,
+            Self::U32 => StoredDtype::U32,
+            Self::U16 => StoredDtype::U16,
+            Self::U8 => StoredDtype::U8,
+            Self::Bool => StoredDtype::BOOL,
+        }
+    }
+
+    /// The dtype of that name in the safetensors crate, if fedmill can merge it.
+    pub fn from_stored(stored: StoredDtype) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.stored() == stored)
+    }
+
+    /// Every dtype.
+    pub const ALL: [Self; 15] = [
+        Self::F64,
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::F8E4M3,
+        Self::F8E5M2,
+        Self::I64,
+        Self::I32,
+        Self::I16,
+        Self::I8,
+        Self::U64,
+        Self::U32,
+        Self::U16,
+        Self::U8,
+        Self::Bool,
+    ];
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.stored())
+    }
+}

@@ -1,0 +1,99 @@
+//! The layout of a model: its tensors in order, and the flat coordinates they cover.
+//!
+//! The tensors of a layout, one behind the other, are one long vector. Rules, tiles and reports speak
+//! of its coordinates; how a file orders the same tensors does not matter.
+
+use crate::model::dtype::Dtype;
+use std::ops::Range;
+
+/// Name, dtype and shape of one tensor.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TensorSpec {
+    /// Name in the file.
+    pub name: String,
+    /// Dtype in the file.
+    pub dtype: Dtype,
+    /// Extent of each axis; none for a scalar.
+    pub shape: Vec<usize>,
+    /// Number of values, the product of `shape`.
+    pub len: usize,
+}
+
+impl TensorSpec {
+    /// Bytes of all values.
+    pub fn bytes(&self) -> usize {
+        self.len * self.dtype.bytes()
+    }
+}
+
+/// The tensors of a model in the order of their flat coordinates.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    tensors: Vec<TensorSpec>,
+    /// First coordinate of each tensor, and the end of the last.
+    starts: Vec<usize>,
+}
+
+/// A run of values within one tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// Index of the tensor in the layout.
+    pub tensor: usize,
+    /// First value, counted within the tensor.
+    pub start: usize,
+    /// Number of values, at least one.
+    pub len: usize,
+}
+
+impl Layout {
+    /// The layout of these tensors in this order.
+    pub fn new(tensors: Vec<TensorSpec>) -> Self {
+        let mut starts = vec![0];
+        let mut end = 0;
+        for tensor in &tensors {
+            end += tensor.len;
+            starts.push(end);
+        }
+        Self { tensors, starts }
+    }
+
+    /// The tensors in order.
+    pub fn tensors(&self) -> &[TensorSpec] {
+        &self.tensors
+    }
+
+    /// Number of coordinates.
+    pub fn parameters(&self) -> usize {
+        self.starts[self.tensors.len()]
+    }
+
+    /// The coordinates of one tensor.
+    pub fn coordinates(&self, tensor: usize) -> Range<usize> {
+        self.starts[tensor]..self.starts[tensor + 1]
+    }
+
+    /// The pieces of tensors that make up a range of coordinates, in order.
+    pub fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
+        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
+        (first..self.tensors.len())
+            .take_while({
+                let end = range.end;
+                move |tensor| self.starts[*tensor] < end
+            })
+            .filter_map(move |tensor| {
+                let within = self.coordinates(tensor);
+                let (start, end) = (range.start.max(within.start), range.end.min(within.end));
+                (start < end).then(|| Piece {
+                    tensor,
+                    start: start - within.start,
+                    len: end - start,
+                })
+            })
+    }
+
+    /// The tensor that a coordinate lies in and the flat index within it.
+    pub fn locate(&self, coordinate: usize) -> (&TensorSpec, usize) {
+        let tensor = self.starts.partition_point(|start| *start <= coordinate) - 1;
+        (&self.tensors[tensor], coordinate - self.starts[tensor])
+    }
+}

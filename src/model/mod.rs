@@ -1,0 +1,8 @@
+//! What a model is made of: dtypes, layouts, tiles. No files, no device.
+
+pub mod dtype;
+pub mod layout;
+pub mod tile;
+
+#[cfg(target_endian = "big")]
+compile_error!("safetensors data is little endian and read in place: big-endian targets are not supported");

@@ -1,0 +1,72 @@
+//! A tile: the same range of coordinates of every client, one row each, in one reused buffer.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes in a cache line, and in the widest vector.
+pub const LINE_BYTES: usize = 64;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; LINE_BYTES]);
+
+/// Rows of raw bytes at a fixed distance, each starting on a cache line, and ending in padding that
+/// lets a kernel read whole vectors past the last column.
+pub struct TileBuffer {
+    lines: Vec<Line>,
+    lines_per_row: usize,
+}
+
+impl TileBuffer {
+    /// Room for `rows` rows of up to `row_bytes` each.
+    pub fn new(rows: usize, row_bytes: usize) -> Self {
+        // One line more than needed: rows a power of two apart would share cache sets.
+        let lines_per_row = row_bytes.div_ceil(LINE_BYTES) + 1;
+        Self { lines: vec![Line([0; LINE_BYTES]); rows * lines_per_row], lines_per_row }
+    }
+
+    /// The bytes of one row, padding included.
+    pub fn row_mut(&mut self, row: usize) -> &mut [u8] {
+        let start = row * self.lines_per_row;
+        bytemuck::cast_slice_mut(&mut self.lines[start..start + self.lines_per_row])
+    }
+
+    /// The first `columns` values of each of the first `rows` rows.
+    pub fn rows<E: Pod>(&self, rows: usize, columns: usize) -> Rows<'_, E> {
+        let row_bytes = self.lines_per_row * LINE_BYTES;
+        assert!(columns * size_of::<E>() <= row_bytes - LINE_BYTES, "row overflows the tile");
+        Rows {
+            values: bytemuck::cast_slice(&self.lines[..rows * self.lines_per_row]),
+            stride: row_bytes / size_of::<E>(),
+            rows,
+            columns,
+        }
+    }
+}
+
+/// A matrix of `len` rows and `columns` columns, each row readable one whole vector past its end.
+#[derive(Clone, Copy)]
+pub struct Rows<'a, E> {
+    values: &'a [E],
+    stride: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl<'a, E> Rows<'a, E> {
+    /// Number of rows.
+    #[expect(clippy::len_without_is_empty, reason = "a tile always has a row")]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// The values of one row.
+    pub fn row(&self, row: usize) -> &'a [E] {
+        &self.values[row * self.stride..][..self.columns]
+    }
+
+    /// The values of one row from `column` on, and the padding behind them.
+    #[inline(always)]
+    pub fn from_column(&self, row: usize, column: usize) -> &'a [E] {
+        &self.values[row * self.stride + column..(row + 1) * self.stride]
+    }
+}

@@ -1,0 +1,54 @@
+//! What can be wrong with one update.
+
+use crate::io::model_file::OpenFault;
+use crate::model::dtype::Dtype;
+use crate::round::metadata::UpdateKind;
+use std::io;
+use std::path::PathBuf;
+
+/// Something that keeps an update out of a round.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum Fault {
+    #[error(transparent)]
+    Open(#[from] OpenFault),
+    #[error("metadata `{key}` is `{found}`, expected {expected}")]
+    Metadata { key: &'static str, found: String, expected: &'static str },
+    #[error("client id `{id}` is also that of {}", .other.display())]
+    DuplicateClient { id: String, other: PathBuf },
+    #[error("update is of round {found}, expected round {expected}")]
+    OtherRound { found: u64, expected: u64 },
+    #[error("update started from base {found}, expected {expected}")]
+    OtherBase { found: String, expected: String },
+    #[error("update holds a {found}, but most others hold {expected} (without --base they cannot be merged)")]
+    OtherKind { found: UpdateKind, expected: UpdateKind },
+    #[error("tensor `{tensor}` is missing, expected {dtype} {shape:?}")]
+    MissingTensor { tensor: String, dtype: Dtype, shape: Vec<usize> },
+    #[error("tensor `{tensor}` is not expected: the {reference} has none of that name")]
+    ExtraTensor { tensor: String, reference: &'static str },
+    #[error("tensor `{tensor}` has shape {found:?}, expected {expected:?}")]
+    OtherShape { tensor: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error("tensor `{tensor}` has dtype {found}, which does not convert to {expected}")]
+    OtherDtype { tensor: String, found: Dtype, expected: Dtype },
+    #[error("tensor `{tensor}` holds {value} at flat index {index}, expected a finite number ({count} such values in the update)")]
+    NonFinite { tensor: String, index: usize, value: f64, count: u64 },
+    #[error("metadata `num_examples` is missing, expected it for weighting by examples")]
+    NoExamples,
+    #[error("client `{id}` has no weight in the weights file")]
+    NoWeight { id: String },
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+}
+
+impl Fault {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
+            Self::DuplicateClient { .. } => Some("remove one of the two, or set `client_id` in its metadata"),
+            Self::OtherKind { .. } => Some("pass the model the deltas belong to as --base"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Looks at updates one by one, without merging them: what each is, what it measures, what is wrong with it.
+
+use crate::io::discover::{self, DiscoverError};
+use crate::io::model_file::{ModelFile, TablePool};
+use crate::io::source::OpenFiles;
+use crate::kernels::lanes::Isa;
+use crate::model::layout::Layout;
+use crate::round::fault::Fault;
+use crate::round::passes::PassError;
+use crate::round::roster::{self, BadBase, Client, Expectations, Frame, Place, Update, UpdateSet};
+use crate::round::survey::{Measured, Survey, reject_non_finite};
+use crate::telemetry::progress::Progress;
+use rayon::ThreadPool;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Updates to look at.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Update files and directories of them.
+    pub updates: Vec<PathBuf>,
+    /// The model they started from.
+    pub base: Option<PathBuf>,
+    /// What an update must say to be free of faults.
+    pub expected: Expectations,
+    /// Instruction set to run on.
+    pub isa: Isa,
+}
+
+/// What was seen of one update. A field is none where the update cannot tell it.
+#[derive(Serialize, Clone, Debug)]
+pub struct InspectedUpdate {
+    /// Its client.
+    pub id: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// Number of tensors.
+    pub tensors: Option<usize>,
+    /// Number of values.
+    pub parameters: Option<usize>,
+    /// Its dtypes, most values first, joined by `+`.
+    pub dtype: Option<String>,
+    /// Bytes of its files.
+    pub bytes: Option<u64>,
+    /// Examples it says it was trained on.
+    pub examples: Option<f64>,
+    /// Round it says it was made in.
+    pub round: Option<u64>,
+    /// `weights` or `delta`.
+    pub kind: String,
+    /// L2 norm of its delta (with a base), else of its values; floats only.
+    pub norm: Option<f64>,
+    /// Cosine of the angle between its delta and the coordinate median of the deltas of all sound updates.
+    pub cosine_to_median: Option<f64>,
+    /// Largest absolute value among its finite floats.
+    pub max_abs: Option<f64>,
+    /// Values that are NaN or infinite.
+    pub non_finite: Option<u64>,
+    /// Everything found wrong with it.
+    pub faults: Vec<String>,
+}
+
+/// Why updates could not be looked at.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum InspectError {
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    #[error(transparent)]
+    Base(#[from] BadBase),
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+}
+
+impl Inspection {
+    /// Looks at every update, in at most three reads of each. Rows are in order of file.
+    ///
+    /// # Errors
+    ///
+    /// When no update is found, the base is unusable or a file cannot be read any more; never for a bad update.
+    pub fn run(self, pool: &ThreadPool, progress: &Progress) -> Result<Vec<InspectedUpdate>, InspectError> {
+        let paths = discover::updates(&self.updates)?;
+        let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
+        let base = self.base.as_deref().map(|path| roster::open_base(path, &files, &tables)).transpose()?;
+        let opened = pool.install(|| roster::open(&paths, &files, &tables));
+        let (mut set, rejected) = roster::admit(opened, base, &self.expected).map_err(|source| {
+            InspectError::Read { path: self.base.clone().unwrap_or_default(), source }
+        })?;
+
+        let mut rows = Vec::new();
+        let has_base = set.base.is_some();
+        for update in rejected {
+            rows.push(inspect_alone(self.isa, update, has_base, pool)?);
+        }
+        progress.start("measuring", bytes_of(&set));
+        let measured = Survey { isa: self.isa, set: &set, pool, progress }.measure()?;
+        for (client, measured) in set.clients.iter().zip(&measured) {
+            let faults = measured.fault(&set).into_iter().collect::<Vec<_>>();
+            let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
+            row.measured(measured);
+            rows.push(row);
+        }
+        reject_non_finite(&mut set, &measured);
+        if !set.clients.is_empty() {
+            progress.start("comparing", bytes_of(&set));
+            let sound = measured.iter().filter(|measured| measured.non_finite == 0);
+            let norms: Vec<f64> = sound.map(|measured| measured.squared_norm).collect();
+            let cosines = Survey { isa: self.isa, set: &set, pool, progress }.cosines_to_median(&norms)?;
+            for (client, cosine) in set.clients.iter().zip(cosines) {
+                if let Some(row) = rows.iter_mut().find(|row| row.file == client.model.path) {
+                    row.cosine_to_median = cosine;
+                }
+            }
+        }
+        progress.finish();
+        rows.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(rows)
+    }
+}
+
+fn bytes_of(set: &UpdateSet) -> u64 {
+    set.clients.iter().map(|client| client.model.bytes()).sum()
+}
+
+/// Looks at an update that cannot be compared with the others, in a layout of its own.
+fn inspect_alone(
+    isa: Isa,
+    mut update: Update,
+    has_base: bool,
+    pool: &ThreadPool,
+) -> Result<InspectedUpdate, InspectError> {
+    let Some(model) = update.model.take() else {
+        return Ok(unopened(update));
+    };
+    let layout = Layout::new(model.table.iter().map(|place| place.spec.clone()).collect());
+    let placement = Arc::new(model.table.iter().map(Place::from).collect());
+    let client = Client { id: update.id, model, metadata: update.metadata, placement };
+    let set = UpdateSet {
+        layout,
+        clients: vec![client],
+        base: None,
+        frame: Frame::AsSent,
+        metadata: Default::default(),
+    };
+    let measured = Survey { isa, set: &set, pool, progress: &Progress::hidden() }.measure()?;
+    let client = &set.clients[0];
+    let mut faults = update.faults;
+    let known = faults.iter().any(|fault| matches!(fault, Fault::NonFinite { .. }));
+    faults.extend(measured[0].fault(&set).filter(|_| !known));
+    let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
+    row.measured(&measured[0]);
+    if has_base {
+        // The norm of its values is not that of its delta.
+        row.norm = None;
+    }
+    Ok(row)
+}
+
+fn unopened(update: Update) -> InspectedUpdate {
+    InspectedUpdate {
+        id: update.id,
+        file: update.path,
+        tensors: None,
+        parameters: None,
+        dtype: None,
+        bytes: None,
+        examples: update.metadata.num_examples,
+        round: update.metadata.round,
+        kind: update.metadata.kind.to_string(),
+        norm: None,
+        cosine_to_median: None,
+        max_abs: None,
+        non_finite: None,
+        faults: update.faults.iter().map(Fault::to_string).collect(),
+    }
+}
+
+fn describe(
+    id: &str,
+    model: &ModelFile,
+    metadata: &crate::round::metadata::UpdateMetadata,
+    faults: &[Fault],
+) -> InspectedUpdate {
+    InspectedUpdate {
+        id: id.to_owned(),
+        file: model.path.clone(),
+        tensors: Some(model.table.len()),
+        parameters: Some(model.table.iter().map(|place| place.spec.len).sum()),
+        dtype: Some(dtypes_of(model)),
+        bytes: Some(model.bytes()),
+        examples: metadata.num_examples,
+        round: metadata.round,
+        kind: metadata.kind.to_string(),
+        norm: None,
+        cosine_to_median: None,
+        max_abs: None,
+        non_finite: None,
+        faults: faults.iter().map(Fault::to_string).collect(),
+    }
+}
+
+/// The dtypes of a model, that of most values first.
+fn dtypes_of(model: &ModelFile) -> String {
+    let names: BTreeSet<String> = model.table.iter().map(|place| place.spec.dtype.to_string()).collect();
+    let values = |name: &String| -> usize {
+        let of_dtype = model.table.iter().filter(|place| place.spec.dtype.to_string() == *name);
+        of_dtype.map(|place| place.spec.len).sum()
+    };
+    let mut names: Vec<String> = names.into_iter().collect();
+    names.sort_by_key(|name| std::cmp::Reverse(values(name)));
+    names.join("+")
+}
+
+impl InspectedUpdate {
+    fn measured(&mut self, measured: &Measured) {
+        self.non_finite = Some(measured.non_finite);
+        self.max_abs = Some(measured.max_abs);
+        self.norm = Some(measured.squared_norm.sqrt()).filter(|norm| norm.is_finite());
+    }
+}

@@ -1,0 +1,125 @@
+//! What an update says about itself in its safetensors metadata.
+
+use crate::round::fault::Fault;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The metadata of an update, parsed. All of it is optional.
+#[derive(Clone, PartialEq, Debug)]
+pub struct UpdateMetadata {
+    /// Who sent it.
+    pub client_id: Option<String>,
+    /// Training examples it was made from.
+    pub num_examples: Option<f64>,
+    /// Local optimiser steps it was made by.
+    pub local_steps: Option<f64>,
+    /// Round it was made in.
+    pub round: Option<u64>,
+    /// Hex digest of the model it started from.
+    pub base: Option<String>,
+    /// What its values are.
+    pub kind: UpdateKind,
+}
+
+/// What the values of an update are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum UpdateKind {
+    /// The client's model.
+    #[default]
+    Weights,
+    /// The client's model minus the base.
+    Delta,
+}
+
+impl fmt::Display for UpdateKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Weights => "weights",
+            Self::Delta => "delta",
+        })
+    }
+}
+
+/// Metadata keys that speak of one update and so are not passed on to a merged model.
+pub const UPDATE_KEYS: [&str; 6] =
+    ["client_id", "num_examples", "local_steps", "round", "base", "kind"];
+
+impl UpdateMetadata {
+    /// Parses metadata. A key whose value makes no sense is left out and reported.
+    pub fn parse(metadata: &BTreeMap<String, String>) -> (Self, Vec<Fault>) {
+        let mut faults = Vec::new();
+        let mut read = Reader { metadata, faults: &mut faults };
+        let parsed = Self {
+            client_id: read.value("client_id", "a name", |id| (!id.is_empty()).then(|| id.to_owned())),
+            num_examples: read.value("num_examples", "a number that is not negative", count),
+            local_steps: read.value("local_steps", "a number that is not negative", count),
+            round: read.value("round", "a whole number", |text| text.parse().ok()),
+            base: read.value("base", "a hex digest", |text| Some(text.to_owned())),
+            kind: read.value("kind", "`weights` or `delta`", kind).unwrap_or_default(),
+        };
+        (parsed, faults)
+    }
+}
+
+struct Reader<'a> {
+    metadata: &'a BTreeMap<String, String>,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn value<T>(
+        &mut self,
+        key: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let found = self.metadata.get(key)?;
+        let value = parse(found.trim());
+        if value.is_none() {
+            self.faults.push(Fault::Metadata { key, found: found.clone(), expected });
+        }
+        value
+    }
+}
+
+fn count(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|count: &f64| count.is_finite() && *count >= 0.0)
+}
+
+fn kind(text: &str) -> Option<UpdateKind> {
+    match text {
+        "weights" => Some(UpdateKind::Weights),
+        "delta" => Some(UpdateKind::Delta),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(key: &str, value: &str) -> (UpdateMetadata, Vec<Fault>) {
+        UpdateMetadata::parse(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
+    }
+
+    #[test]
+    fn good_values_parse() {
+        assert_eq!(parse("num_examples", "120").0.num_examples, Some(120.0));
+        assert_eq!(parse("num_examples", " 0.5 ").0.num_examples, Some(0.5));
+        assert_eq!(parse("round", "7").0.round, Some(7));
+        assert_eq!(parse("kind", "delta").0.kind, UpdateKind::Delta);
+        assert_eq!(parse("kind", "weights").1.len(), 0);
+    }
+
+    #[test]
+    fn bad_values_are_faults() {
+        for (key, value) in [
+            ("num_examples", "-1"), ("num_examples", "many"), ("num_examples", "NaN"), ("num_examples", "inf"),
+            ("local_steps", "-3"), ("round", "-1"), ("round", "1.5"), ("kind", "gradient"), ("client_id", ""),
+        ] {
+            let (_, faults) = parse(key, value);
+            assert_eq!(faults.len(), 1, "{key} {value}");
+            assert!(faults[0].to_string().contains(&format!("`{key}` is `{value}`")));
+        }
+    }
+}

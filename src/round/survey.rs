@@ -1,0 +1,192 @@
+//! Measures each update by itself: non-finite values, largest magnitude, norm; and its angle to the
+//! coordinate median of all.
+
+use crate::kernels::coordinate_median::coordinate_median;
+use crate::kernels::element::Element;
+use crate::kernels::finite::{all_finite, non_finite};
+use crate::kernels::lanes::Isa;
+use crate::kernels::norms::{dot, largest_magnitude, squared_norm};
+use crate::model::dtype::{Kind, Working};
+use crate::model::tile::Rows;
+use crate::round::combine::add_rows;
+use crate::round::fault::Fault;
+use crate::round::metadata::UpdateKind;
+use crate::round::passes::{InTileOrder, PassError, Tile, TilePlan, Workspace, for_each_tile};
+use crate::round::roster::{Client, Frame, Update, UpdateSet};
+use crate::telemetry::progress::Progress;
+use half::{bf16, f16};
+use rayon::ThreadPool;
+
+/// What one update measures.
+#[derive(Clone, Default, Debug)]
+pub struct Measured {
+    /// Values that are NaN or infinite.
+    pub non_finite: u64,
+    /// Coordinate and value of the first of them.
+    pub first_non_finite: Option<(usize, f64)>,
+    /// The largest magnitude among finite floats.
+    pub max_abs: f64,
+    /// Squared L2 norm of its delta (with a base), else of its values; floats only. NaN if some are not finite.
+    pub squared_norm: f64,
+}
+
+/// A pass that measures.
+pub struct Survey<'a> {
+    /// The instruction set to run on.
+    pub isa: Isa,
+    /// The updates.
+    pub set: &'a UpdateSet,
+    /// The threads to run on.
+    pub pool: &'a ThreadPool,
+    /// Told about every tile.
+    pub progress: &'a Progress,
+}
+
+impl Survey<'_> {
+    /// Measures every update, in one read.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be read.
+    pub fn measure(&self) -> Result<Vec<Measured>, PassError> {
+        self.each_tile(vec![Measured::default(); self.set.clients.len()], fold_measured, |space, tile| {
+            match tile.working {
+                Working::BF16 => self.measure_rows::<bf16>(space, tile),
+                Working::F16 => self.measure_rows::<f16>(space, tile),
+                Working::F32 => self.measure_rows::<f32>(space, tile),
+                Working::F64 => self.measure_rows::<f64>(space, tile),
+            }
+        })
+    }
+
+    /// The cosine of the angle between each delta and the coordinate median of all deltas, given
+    /// their squared norms, in one read. Every update is finite. None where a vector is zero.
+    ///
+    /// # Errors
+    ///
+    /// When an update cannot be read.
+    pub fn cosines_to_median(&self, squared_norms: &[f64]) -> Result<Vec<Option<f64>>, PassError> {
+        let clients = self.set.clients.len();
+        // The last sum is the median's own squared norm.
+        let mut sums = self.each_tile(vec![0.0; clients + 1], add_rows, |space, tile| match tile.working {
+            Working::BF16 => self.dots::<bf16>(space, tile),
+            Working::F16 => self.dots::<f16>(space, tile),
+            Working::F32 => self.dots::<f32>(space, tile),
+            Working::F64 => self.dots::<f64>(space, tile),
+        })?;
+        let median = sums.pop().unwrap_or(0.0);
+        let cosine = |(dot, norm): (f64, &f64)| {
+            let product = (norm * median).sqrt();
+            (product > 0.0).then(|| (dot / product).clamp(-1.0, 1.0))
+        };
+        Ok(sums.into_iter().zip(squared_norms).map(cosine).collect())
+    }
+
+    fn each_tile<T: Send, S: Send>(
+        &self,
+        sum: S,
+        fold: fn(&mut S, T),
+        visit: impl Fn(&mut Workspace, &Tile) -> Result<T, PassError> + Sync,
+    ) -> Result<S, PassError> {
+        let plan = TilePlan::new(self.set);
+        let sum = InTileOrder::new(sum, fold);
+        for_each_tile(self.pool, &plan, || Workspace::new(self.set, &plan), |space, tile| {
+            sum.add(tile.number, visit(space, tile)?);
+            let bytes = self.set.clients.len() * tile.coordinates.len() * tile.dtype.bytes();
+            self.progress.advance(bytes as u64);
+            Ok::<_, PassError>(())
+        })?;
+        Ok(sum.finish())
+    }
+
+    fn measure_rows<E: Element>(&self, space: &mut Workspace, tile: &Tile) -> Result<Vec<Measured>, PassError> {
+        space.read::<E>(self.isa, self.set, tile, true)?;
+        let rows = space.rows::<E>(self.set, tile);
+        let measure = |row: usize| {
+            let values = rows.row(row);
+            let mut measured = Measured::default();
+            if tile.dtype.kind() != Kind::Float {
+                return measured;
+            }
+            if all_finite(self.isa, values) {
+                measured.max_abs = largest_magnitude(self.isa, values);
+                measured.squared_norm = squared_norm(self.isa, values, self.base_of(row, &space.base));
+            } else {
+                measured = measure_non_finite(values, tile.coordinates.start);
+            }
+            measured
+        };
+        Ok((0..rows.len()).map(measure).collect())
+    }
+
+    fn dots<E: Element>(&self, space: &mut Workspace, tile: &Tile) -> Result<Vec<f64>, PassError> {
+        if tile.dtype.kind() != Kind::Float {
+            return Ok(Vec::new());
+        }
+        space.read::<E>(self.isa, self.set, tile, true)?;
+        let rows = space.rows::<E>(self.set, tile);
+        let median = self.median_delta(&rows, &space.base);
+        let row_dot = |row| dot(self.isa, rows.row(row), self.base_of(row, &space.base), &median);
+        let mut sums: Vec<f64> = (0..rows.len()).map(row_dot).collect();
+        sums.push(squared_norm(self.isa, &median, &[]));
+        Ok(sums)
+    }
+
+    fn median_delta<E: Element>(&self, rows: &Rows<E>, base: &[f64]) -> Vec<f64> {
+        let mut median = vec![0.0; rows.row(0).len()];
+        coordinate_median(self.isa, rows, &mut median);
+        for (median, base) in median.iter_mut().zip(self.base_of(0, base)) {
+            *median -= base;
+        }
+        median
+    }
+
+    /// What to subtract from a row to get its delta: nothing where rows are deltas already.
+    fn base_of<'b>(&self, row: usize, base: &'b [f64]) -> &'b [f64] {
+        let weights = self.set.clients[row].metadata.kind == UpdateKind::Weights;
+        if weights && self.set.frame == Frame::AsSent { base } else { &[] }
+    }
+}
+
+fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Measured {
+    let mut measured = Measured { squared_norm: f64::NAN, ..Measured::default() };
+    for column in non_finite(values) {
+        measured.non_finite += 1;
+        measured.first_non_finite.get_or_insert((start + column, values[column].widen()));
+    }
+    let finite = values.iter().map(|x| x.widen().abs()).filter(|x| x.is_finite());
+    measured.max_abs = finite.fold(0.0, f64::max);
+    measured
+}
+
+fn fold_measured(all: &mut Vec<Measured>, tile: Vec<Measured>) {
+    for (all, tile) in all.iter_mut().zip(tile) {
+        all.non_finite += tile.non_finite;
+        all.first_non_finite = all.first_non_finite.or(tile.first_non_finite);
+        all.max_abs = all.max_abs.max(tile.max_abs);
+        all.squared_norm += tile.squared_norm;
+    }
+}
+
+impl Measured {
+    /// The fault of an update with non-finite values.
+    pub fn fault(&self, set: &UpdateSet) -> Option<Fault> {
+        let (coordinate, value) = self.first_non_finite?;
+        let (tensor, index) = set.layout.locate(coordinate);
+        Some(Fault::NonFinite { tensor: tensor.name.clone(), index, value, count: self.non_finite })
+    }
+}
+
+/// Moves the clients with non-finite values out of the set.
+pub fn reject_non_finite(set: &mut UpdateSet, measured: &[Measured]) -> Vec<Update> {
+    let faults: Vec<Option<Fault>> = measured.iter().map(|measured| measured.fault(set)).collect();
+    let (mut kept, mut rejected) = (Vec::new(), Vec::new());
+    for (client, fault) in std::mem::take(&mut set.clients).into_iter().zip(faults) {
+        match fault {
+            Some(fault) => rejected.push(Client::reject(client, fault)),
+            None => kept.push(client),
+        }
+    }
+    set.clients = kept;
+    rejected
+}

@@ -1,0 +1,53 @@
+//! The median of every coordinate, unweighted, the midpoint of the middle two for an even number of clients.
+//!
+//! - Paper: Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
+//!   definition 1.
+//! - Cost: a selection network, about ten comparisons a value for 32 clients.
+//! - Tolerates: fewer than half of the clients.
+//! - Arguments: none.
+
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{Decision, Recipe, Rule, RuleError, Statistics, Verdict};
+use std::fmt;
+
+/// The coordinate-wise median.
+#[derive(Clone, Copy, Debug)]
+pub struct Median;
+
+impl Median {
+    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl fmt::Display for Median {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("median")
+    }
+}
+
+impl Rule for Median {
+    fn tolerates(&self, clients: usize) -> usize {
+        less_than_half(clients)
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let reason = "the median chooses by coordinate, not by client";
+        Ok(Decision {
+            recipe: Recipe::Median,
+            verdicts: every_client_kept(statistics.clients(), reason),
+            warnings: Vec::new(),
+        })
+    }
+}
+
+/// The most that is less than half of `clients`.
+pub(super) fn less_than_half(clients: usize) -> usize {
+    clients.saturating_sub(1) / 2
+}
+
+/// The verdicts of a rule that works by coordinate.
+pub(super) fn every_client_kept(clients: usize, reason: &str) -> Vec<Verdict> {
+    let verdict = Verdict { kept: true, weight: None, score: None, reason: reason.to_owned() };
+    vec![verdict; clients]
+}

@@ -1,0 +1,96 @@
+//! A part of the clients: a count, or a fraction rounded down.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A count (`4`), or a fraction below 1 (`0.2`), kept as written so that 0.29 of 100 is 29.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Share {
+    digits: u128,
+    /// Power of ten that `digits` are divided by; none for a count.
+    scale: Option<u128>,
+    text: String,
+}
+
+/// Digits that a share may have; more would not fit the exact arithmetic.
+const MAX_DIGITS: usize = 18;
+
+/// Not a share.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("found `{found}`, expected a count such as 3 or a fraction below 1 such as 0.2")]
+pub struct BadShare {
+    found: String,
+}
+
+impl Share {
+    /// How many of `clients` it is, rounded down.
+    pub fn of(&self, clients: usize) -> usize {
+        let count = match self.scale {
+            None => self.digits,
+            Some(scale) => self.digits * clients as u128 / scale,
+        };
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromStr for Share {
+    type Err = BadShare;
+
+    fn from_str(text: &str) -> Result<Self, BadShare> {
+        let bad = || BadShare { found: text.to_owned() };
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let digits = format!("{whole}{fraction}");
+        if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(bad());
+        }
+        let digits: u128 = digits.parse().map_err(|_| bad())?;
+        let scale = 10u128.pow(fraction.len() as u32);
+        if fraction.is_empty() || digits % scale == 0 {
+            return Ok(Self { digits: digits / scale, scale: None, text: text.to_owned() });
+        }
+        if digits > scale {
+            return Err(bad());
+        }
+        Ok(Self { digits, scale: Some(scale), text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str, clients: usize) -> usize {
+        text.parse::<Share>().unwrap().of(clients)
+    }
+
+    #[test]
+    fn fractions_round_down_exactly() {
+        assert_eq!(of("0.29", 100), 29);
+        assert_eq!(of("0.1", 30), 3);
+        assert_eq!(of("0.2", 4), 0);
+        assert_eq!(of(".5", 5), 2);
+        assert_eq!(of("0.999", 1000), 999);
+    }
+
+    #[test]
+    fn whole_numbers_are_counts() {
+        assert_eq!(of("3", 100), 3);
+        assert_eq!(of("0", 100), 0);
+        assert_eq!(of("1", 100), 1);
+        assert_eq!(of("2.0", 100), 2);
+        assert_eq!(of("0.0", 100), 0);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", ".", "1.5", "-1", "a", "0.2x", "1e3", "NaN", "9999999999999999999"] {
+            assert!(text.parse::<Share>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The mean of every coordinate without its smallest and largest values, unweighted.
+//!
+//! - Paper: Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
+//!   definition 2.
+//! - Cost: a sorting network, about twelve comparisons a value for 32 clients.
+//! - Tolerates: as many clients as values are cut on each side.
+//! - Arguments: `cut`, values left out on each side, a count or a fraction of the clients rounded down;
+//!   as many as are assumed hostile if not given.
+
+use crate::rules::mean::weighted_mean;
+use crate::rules::median::{every_client_kept, less_than_half};
+use crate::rules::share::Share;
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{Decision, Recipe, Rule, RuleError, Statistics};
+use std::fmt;
+
+/// The coordinate-wise trimmed mean.
+#[derive(Clone, Debug)]
+pub struct TrimmedMean {
+    cut: Option<Share>,
+}
+
+impl TrimmedMean {
+    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        Ok(Box::new(Self { cut: settings.take("cut")? }))
+    }
+
+    fn resolve_cut(&self, statistics: &Statistics) -> (usize, Vec<String>) {
+        match (&self.cut, statistics.byzantine) {
+            (Some(cut), _) => (cut.of(statistics.clients()), Vec::new()),
+            (None, Some(byzantine)) => (byzantine, Vec::new()),
+            (None, None) => {
+                let warning = "trimmed-mean cuts nothing: neither cut=.. nor --byzantine is given";
+                (0, vec![warning.to_owned()])
+            }
+        }
+    }
+}
+
+impl fmt::Display for TrimmedMean {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cut {
+            Some(cut) => write!(f, "trimmed-mean:cut={cut}"),
+            None => f.write_str("trimmed-mean"),
+        }
+    }
+}
+
+impl Rule for TrimmedMean {
+    fn tolerates(&self, clients: usize) -> usize {
+        self.cut.as_ref().map_or(less_than_half(clients), |cut| cut.of(clients))
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let clients = statistics.clients();
+        let (cut, warnings) = self.resolve_cut(statistics);
+        let most = less_than_half(clients);
+        if cut > most {
+            return Err(RuleError::NothingLeft { rule: self.to_string(), cut, clients, most });
+        }
+        if cut == 0 {
+            // The same sum in the same order as the mean's, so the same bits.
+            let decision = weighted_mean(&vec![1.0; clients], "nothing is cut");
+            return Ok(Decision { warnings, ..decision });
+        }
+        let reason = format!("at each coordinate the {cut} smallest and {cut} largest values are left out");
+        Ok(Decision {
+            recipe: Recipe::TrimmedMean { cut },
+            verdicts: every_client_kept(clients, &reason),
+            warnings,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{decide, parse};
+
+    fn recipe(text: &str, clients: usize, byzantine: Option<usize>) -> Result<Recipe, RuleError> {
+        let statistics = Statistics { weights: vec![1.0; clients], byzantine };
+        decide(parse(text).unwrap().as_ref(), &statistics).map(|decision| decision.recipe)
+    }
+
+    #[test]
+    fn cut_is_what_is_given_else_byzantine() {
+        assert_eq!(recipe("trimmed-mean:cut=0.2", 20, Some(3)), Ok(Recipe::TrimmedMean { cut: 4 }));
+        assert_eq!(recipe("trimmed-mean", 20, Some(3)), Ok(Recipe::TrimmedMean { cut: 3 }));
+        let nothing_cut = Recipe::WeightedMean { weights: vec![1.0; 20] };
+        assert_eq!(recipe("trimmed-mean", 20, None), Ok(nothing_cut));
+    }
+
+    #[test]
+    fn infeasible_settings_name_the_most() {
+        let most = |error: Result<Recipe, RuleError>| match error {
+            Err(RuleError::NothingLeft { most, .. } | RuleError::TooManyByzantine { most, .. }) => most,
+            Ok(_) => panic!("expected an error"),
+        };
+        assert_eq!(most(recipe("trimmed-mean:cut=2", 4, None)), 1);
+        assert_eq!(most(recipe("trimmed-mean:cut=1", 5, Some(2))), 1);
+        assert_eq!(most(recipe("trimmed-mean", 5, Some(3))), 2);
+        assert_eq!(most(recipe("median", 20, Some(10))), 9);
+        assert_eq!(most(recipe("mean", 20, Some(1))), 0);
+    }
+}

@@ -1,0 +1,77 @@
+//! Messages on standard error: `warning: ..`, `error: ..` and `hint: ..` lines for people, or JSON lines.
+//! Standard output carries only data.
+
+use anstyle::{AnsiColor, Style};
+use std::fmt;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::registry::LookupSpan;
+
+/// How messages look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sends messages of `level` and above to standard error from now on.
+pub fn install(level: Level, format: LogFormat) {
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    match format {
+        // Colours are written always and taken out by the stream where they do not belong.
+        LogFormat::Text => builder.with_writer(anstream::stderr).event_format(Plain).init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+    }
+}
+
+/// One line a message: its level in the words of command-line tools, then the text.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let (word, color) = match *event.metadata().level() {
+            Level::ERROR => ("error", Some(AnsiColor::Red)),
+            Level::WARN => ("warning", Some(AnsiColor::Yellow)),
+            _ => ("info", None),
+        };
+        let style = color.map_or(Style::new(), |color| color.on_default().bold());
+        let mut text = Text::default();
+        event.record(&mut text);
+        writeln!(out, "{style}{word}{style:#}: {}", text.message)?;
+        match text.hint {
+            Some(hint) => {
+                let style = AnsiColor::Cyan.on_default().bold();
+                writeln!(out, "{style}hint{style:#}: {hint}")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The parts of a message that people read.
+#[derive(Default)]
+struct Text {
+    message: String,
+    hint: Option<String>,
+}
+
+impl tracing::field::Visit for Text {
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        if field.name() == "hint" {
+            self.hint = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What a run tells: the report file, progress on a terminal, messages.
+
+pub mod console;
+pub mod progress;
+pub mod report;
