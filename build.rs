@@ -17,17 +17,18 @@ fn main() {
 
     let mut code = String::new();
     for n in BLOCK_SIZES {
-        emit(&mut code, "SortBlock", "sorted", n, &network::sorting(n));
+        emit_network(&mut code, "SortBlock", "sorted", n, &network::sorting(n));
+        emit_gather(&mut code, n);
     }
     let merge = network::bitonic_merge(MAX_BLOCK);
-    emit(&mut code, "MergeBlock", "merged", MAX_BLOCK, &merge);
+    emit_network(&mut code, "MergeBlock", "merged", MAX_BLOCK, &merge);
 
     let out_dir = env::var("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
     fs::write(Path::new(&out_dir).join("networks.rs"), code).expect("OUT_DIR is writable");
 }
 
 /// Writes `impl TRAIT for [V; n]`, one line of code a comparator.
-fn emit(code: &mut String, trait_: &str, method: &str, n: usize, comparators: &[Comparator]) {
+fn emit_network(code: &mut String, trait_: &str, method: &str, n: usize, comparators: &[Comparator]) {
     let wires: Vec<String> = (0..n).map(|i| format!("r{i}")).collect();
     let wires = wires.join(", ");
     let mut body = String::new();
@@ -39,6 +40,19 @@ fn emit(code: &mut String, trait_: &str, method: &str, n: usize, comparators: &[
         code,
         "impl<V: Lanes> {trait_} for [V; {n}] {{\n    #[inline(always)]\n    \
          fn {method}(self) -> Self {{\n        let [{wires}] = self;\n{body}        [{wires}]\n    }}\n}}\n"
+    )
+    .expect("writing to a string");
+}
+
+/// Writes `impl GatherBlock for [V; n]`: one load a row, none of them in a loop or behind a branch.
+fn emit_gather(code: &mut String, n: usize) {
+    let rows: Vec<String> = (0..n).map(|i| format!("row({i})")).collect();
+    write!(
+        code,
+        "impl<V: Lanes> GatherBlock<V> for [V; {n}] {{\n    #[inline(always)]\n    \
+         fn gathered(block: &Block<V::Key>, column: usize) -> Self {{\n        \
+         let row = block.reader::<V>(column, {n});\n        [{}]\n    }}\n}}\n",
+        rows.join(", ").replace("row(", "row.load(")
     )
     .expect("writing to a string");
 }

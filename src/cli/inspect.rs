@@ -63,8 +63,18 @@ fn json_lines(updates: &[InspectedUpdate]) -> Result<String, Failure> {
 }
 
 fn table(updates: &[InspectedUpdate]) -> String {
-    let header =
-        ["client", "tensors", "parameters", "dtype", "bytes", "examples", "norm", "cos(median)", "max abs", "non-finite"];
+    let header = [
+        "client",
+        "tensors",
+        "parameters",
+        "dtype",
+        "bytes",
+        "examples",
+        "norm",
+        "cos(median)",
+        "max abs",
+        "non-finite",
+    ];
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     for column in (1..header.len()).filter(|column| *column != 3) {

@@ -37,7 +37,13 @@ enum Command {
 #[derive(Args, Debug)]
 struct Common {
     /// Where to compute; this version has the CPU only.
-    #[arg(long, global = true, value_name = "BACKEND", default_value = "auto", help_heading = "Common options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "BACKEND",
+        default_value = "auto",
+        help_heading = "Common options"
+    )]
     backend: Backend,
     /// Worker threads [default: one a processor].
     #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
@@ -52,7 +58,13 @@ struct Common {
     #[arg(long, short, global = true, help_heading = "Common options")]
     verbose: bool,
     /// Messages for people, or one JSON object a line.
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Common options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Common options"
+    )]
     log_format: LogFormat,
 }
 

@@ -55,8 +55,8 @@ pub fn updates(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DiscoverError> {
 ///
 /// When the list cannot be read.
 pub fn paths_from(list: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
-    let text = text::read(list)
-        .map_err(|source| DiscoverError::UnreadableList { path: list.to_owned(), source })?;
+    let text =
+        text::read(list).map_err(|source| DiscoverError::UnreadableList { path: list.to_owned(), source })?;
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(PathBuf::from).collect())
 }
 

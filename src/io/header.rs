@@ -66,11 +66,17 @@ pub enum HeaderFault {
     ShapeOverflow { tensor: String, shape: Vec<usize> },
     #[error("tensor `{tensor}`: offsets {begin}..{end} hold {} bytes, expected {expected} for {dtype} {shape:?}", .end.saturating_sub(*.begin))]
     WrongLength { tensor: String, begin: usize, end: usize, expected: usize, dtype: Dtype, shape: Vec<usize> },
-    #[error("tensor `{tensor}`: data ends at byte {end}, but the file holds only {available} bytes of data (truncated?)")]
+    #[error(
+        "tensor `{tensor}`: data ends at byte {end}, but the file holds only {available} bytes of data (truncated?)"
+    )]
     OutOfRange { tensor: String, end: usize, available: u64 },
-    #[error("tensor `{tensor}`: data starts at byte {begin}, inside tensor `{other}` which ends at {other_end}")]
+    #[error(
+        "tensor `{tensor}`: data starts at byte {begin}, inside tensor `{other}` which ends at {other_end}"
+    )]
     Overlap { tensor: String, begin: usize, other: String, other_end: usize },
-    #[error("tensor `{tensor}`: data starts at byte {begin}, expected {expected}: the bytes between belong to no tensor")]
+    #[error(
+        "tensor `{tensor}`: data starts at byte {begin}, expected {expected}: the bytes between belong to no tensor"
+    )]
     Gap { tensor: String, begin: usize, expected: usize },
     #[error("file holds {available} bytes of data, expected {expected}: the rest belongs to no tensor")]
     TrailingBytes { available: u64, expected: usize },
@@ -263,8 +269,13 @@ mod tests {
             "b":{"dtype":"F32","shape":[2]},
             "c":{"dtype":"F32","shape":[9223372036854775807,3],"data_offsets":[0,9]}}"#;
         let found = faults(json, 100);
-        for part in ["`b` stands twice", "`a`: dtype F4", "`b`: offsets 0..9 hold 9 bytes, expected 8",
-            "`b`: header entry", "`c`: shape"] {
+        for part in [
+            "`b` stands twice",
+            "`a`: dtype F4",
+            "`b`: offsets 0..9 hold 9 bytes, expected 8",
+            "`b`: header entry",
+            "`c`: shape",
+        ] {
             assert!(found.contains(part), "{part} in {found}");
         }
     }
@@ -274,7 +285,8 @@ mod tests {
         let two = |a: [u64; 2], b: [u64; 2]| {
             format!(
                 r#"{{"a":{{"dtype":"U8","shape":[{}],"data_offsets":{a:?}}},"b":{{"dtype":"U8","shape":[{}],"data_offsets":{b:?}}}}}"#,
-                a[1] - a[0], b[1] - b[0]
+                a[1] - a[0],
+                b[1] - b[0]
             )
         };
         assert!(Header::parse(two([0, 4], [4, 8]).as_bytes(), 8).is_ok());

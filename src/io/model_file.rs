@@ -106,11 +106,8 @@ type Opened = (Vec<SourceFile>, TensorTable, BTreeMap<String, String>);
 
 fn open_single(path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenFault>> {
     let (source, header, data_start) = open_file(path, files)?;
-    let place = |stored: StoredTensor| TensorPlace {
-        offset: data_start + stored.offset,
-        spec: stored.spec,
-        file: 0,
-    };
+    let place =
+        |stored: StoredTensor| TensorPlace { offset: data_start + stored.offset, spec: stored.spec, file: 0 };
     Ok((vec![source], header.tensors.into_iter().map(place).collect(), header.metadata))
 }
 
@@ -179,10 +176,11 @@ fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenF
                 }));
                 sources.push(source);
             }
-            Err(found) => faults.extend(found.into_iter().map(|fault| OpenFault::Shard {
-                shard: name.clone(),
-                fault: Box::new(fault),
-            })),
+            Err(found) => faults.extend(
+                found
+                    .into_iter()
+                    .map(|fault| OpenFault::Shard { shard: name.clone(), fault: Box::new(fault) }),
+            ),
         }
     }
     if faults.is_empty() { Ok((sources, table, metadata)) } else { Err(faults) }
@@ -197,18 +195,14 @@ fn index_faults(index: &ShardIndex, shard: &str, header: &Header) -> Vec<OpenFau
         .iter()
         .filter(|(tensor, file)| *file == shard && !held.contains(tensor.as_str()))
         .map(|(tensor, _)| OpenFault::NotInShard { tensor: tensor.clone(), shard: shard.to_owned() });
-    let extra = header
-        .tensors
-        .iter()
-        .filter(|stored| !placed(&stored.spec.name))
-        .map(|stored| OpenFault::NotInIndex { tensor: stored.spec.name.clone(), shard: shard.to_owned() });
+    let extra =
+        header.tensors.iter().filter(|stored| !placed(&stored.spec.name)).map(|stored| {
+            OpenFault::NotInIndex { tensor: stored.spec.name.clone(), shard: shard.to_owned() }
+        });
     missing.chain(extra).collect()
 }
 
-fn merge_metadata(
-    all: &mut BTreeMap<String, String>,
-    shard: BTreeMap<String, String>,
-) -> Vec<OpenFault> {
+fn merge_metadata(all: &mut BTreeMap<String, String>, shard: BTreeMap<String, String>) -> Vec<OpenFault> {
     let mut faults = Vec::new();
     for (key, value) in shard {
         let known = all.entry(key.clone()).or_insert_with(|| value.clone());

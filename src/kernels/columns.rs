@@ -9,8 +9,8 @@
 //! Batcher, Sorting networks and their applications, 1968.
 
 use crate::kernels::element::Element;
-use crate::kernels::lanes::{Arch, Lanes};
-use crate::kernels::network::MAX_BLOCK;
+use crate::kernels::lanes::{Lanes, MAX_WIDTH};
+use crate::kernels::network::{BLOCK_SIZES, MAX_BLOCK};
 use crate::model::tile::Rows;
 use std::ops::RangeInclusive;
 
@@ -26,138 +26,189 @@ pub(crate) trait MergeBlock {
     fn merged(self) -> Self;
 }
 
+/// Loads a block of rows into registers.
+pub(crate) trait GatherBlock<V: Lanes> {
+    /// The keys of every row from `column` on.
+    fn gathered(block: &Block<V::Key>, column: usize) -> Self;
+}
+
 include!(concat!(env!("OUT_DIR"), "/networks.rs"));
 
-/// Calls `$body` with `$n` bound to the smallest block size that holds `$rows`.
+/// Evaluates `$body` with `$n` bound to the smallest block size that holds `$rows`.
 macro_rules! with_block_size {
     ($rows:expr, $n:ident => $body:expr) => {
-        with_block_size!(@ $rows, $n => $body; 2 4 6 8 12 16 20 24 28)
+        $crate::kernels::columns::with_block_size!(@ $rows, $n => $body; 2 4 6 8 12 16 20 24 28)
     };
     (@ $rows:expr, $n:ident => $body:expr; $($size:literal)*) => {
         match $rows {
             $(rows if rows <= $size => { const $n: usize = $size; $body })*
-            _ => { const $n: usize = MAX_BLOCK; $body }
+            _ => { const $n: usize = $crate::kernels::network::MAX_BLOCK; $body }
         }
     };
 }
+pub(crate) use with_block_size;
 
-/// The two middle keys of columns `column..` of at most 32 rows, equal when the number of rows is odd.
-/// Nothing but the comparators those two depend on is computed.
-#[inline(always)]
-pub(crate) fn middle_of_block<A: Arch, E: Element>(
-    rows: &Rows<E>,
-    column: usize,
-) -> [E::Lanes<A>; 2] {
-    let (upper, middle) = with_block_size!(rows.len(), N => {
-        // Equal padding at both ends keeps the middle in the middle.
-        let low_padding = (N - rows.len()) / 2;
-        let block = gather::<A, E, N>(&Run { rows, column, low_padding, start: 0, len: rows.len() });
-        let sorted = block.sorted();
-        (sorted[N / 2], sorted[N / 2 - 1])
-    });
-    if rows.len() % 2 == 0 { [middle, upper] } else { [middle, middle] }
+/// Up to 32 rows of float bits, filled up to a block size with rows of padding.
+pub(crate) struct Block<'a, K> {
+    /// The first `size` of these have `columns` values; the others none.
+    rows: [&'a [K]; MAX_BLOCK],
+    size: usize,
+    columns: usize,
 }
 
-/// Room for one vector of columns of `n` rows.
-pub(crate) fn scratch<A: Arch, E: Element>(n: usize) -> Vec<E::Lanes<A>> {
-    vec![E::Lanes::<A>::splat(E::MAX_KEY); n.next_multiple_of(MAX_BLOCK)]
-}
-
-/// Sorts columns `column..` of `rows` into `out` (from [`scratch`]), keys ascending. Only the rows in `wanted` are
-/// promised to be right.
-#[inline(always)]
-pub(crate) fn sort_columns<A: Arch, E: Element>(
-    rows: &Rows<E>,
-    column: usize,
-    wanted: RangeInclusive<usize>,
-    out: &mut [E::Lanes<A>],
-) {
-    for start in (0..rows.len()).step_by(MAX_BLOCK) {
-        let len = (rows.len() - start).min(MAX_BLOCK);
-        with_block_size!(len, N => sort_run::<A, E, N>(rows, start, len, column, out));
+impl<'a, K: bytemuck::Pod> Block<'a, K> {
+    /// Rows `start..start + len` of a tile, after `low` rows of `padding`'s small values and before as many
+    /// of its large ones as it takes.
+    pub(crate) fn new<E: Element<Key = K>>(
+        rows: &Rows<'a, E>,
+        start: usize,
+        len: usize,
+        low: usize,
+        padding: &'a Padding<K>,
+    ) -> Self {
+        let columns = rows.whole_columns();
+        let size = BLOCK_SIZES.into_iter().find(|size| *size >= len).unwrap_or(MAX_BLOCK);
+        let row = |i: usize| match i.checked_sub(low) {
+            _ if i >= size => &[],
+            None => &padding.small[..columns],
+            Some(i) if i < len => bytemuck::cast_slice(rows.whole_row(start + i)),
+            Some(_) => &padding.large[..columns],
+        };
+        Self { rows: std::array::from_fn(row), size, columns }
     }
-    let padded = rows.len().next_multiple_of(MAX_BLOCK).min(out.len());
-    let mut run = MAX_BLOCK;
-    while run < padded {
-        let last = 2 * run >= padded;
-        let wanted = if last { wanted.clone() } else { 0..=padded - 1 };
-        merge_runs::<A, E>(&mut out[..padded], run, &wanted);
-        run *= 2;
-    }
-}
 
-/// The rows `start..start + len` of a tile, with padding on both sides to fill a block.
-struct Run<'a, E> {
-    rows: &'a Rows<'a, E>,
-    column: usize,
-    start: usize,
-    len: usize,
-    low_padding: usize,
-}
-
-impl<E: Element> Run<'_, E> {
-    /// The keys of row `i` of the block.
+    /// Loads the first `size` rows from `column` on.
     #[inline(always)]
-    fn keys<A: Arch>(&self, i: usize) -> E::Lanes<A> {
-        if i < self.low_padding {
-            E::Lanes::<A>::splat(E::MIN_KEY)
-        } else if i - self.low_padding < self.len {
-            keys::<A, E>(self.rows, self.start + i - self.low_padding, self.column)
-        } else {
-            E::Lanes::<A>::splat(E::MAX_KEY)
+    fn reader<V: Lanes<Key = K>>(&self, column: usize, size: usize) -> Reader<'_, 'a, K> {
+        assert!(size <= self.size && column + V::WIDTH <= self.columns, "outside the block");
+        Reader { block: self, column }
+    }
+}
+
+/// Rows of one block at one column, which was checked to have a whole vector behind it.
+struct Reader<'b, 'a, K> {
+    block: &'b Block<'a, K>,
+    column: usize,
+}
+
+impl<K: bytemuck::Pod> Reader<'_, '_, K> {
+    #[inline(always)]
+    fn load<V: Lanes<Key = K>>(&self, row: usize) -> V {
+        // SAFETY: generated code asks for rows below the size given to `reader`, which checked that the block has
+        // them; they have `columns` values, and it checked that a vector fits.
+        V::load(unsafe { self.block.rows[row].get_unchecked(self.column..) }).flip()
+    }
+}
+
+/// Rows that pad a block: the smallest and largest finite floats, as bits, so that padding never looks like
+/// a value that is not finite.
+pub(crate) struct Padding<K> {
+    small: Vec<K>,
+    large: Vec<K>,
+}
+
+impl<K: bytemuck::Pod> Padding<K> {
+    /// Padding as long as the rows, if their number is not that of whole blocks.
+    pub(crate) fn new<E: Element<Key = K>>(rows: &Rows<E>) -> Self {
+        let bits = |key| bytemuck::cast::<E, K>(E::from_key(key));
+        let last_block = (rows.len() - 1) % MAX_BLOCK + 1;
+        let columns = if BLOCK_SIZES.contains(&last_block) { 0 } else { rows.whole_columns() };
+        Self { small: vec![bits(E::MIN_KEY); columns], large: vec![bits(E::MAX_KEY); columns] }
+    }
+}
+
+/// The smallest and largest keys seen, lane by lane.
+#[derive(Clone, Copy)]
+pub(crate) struct Extremes<V> {
+    low: V,
+    high: V,
+}
+
+impl<V: Lanes> Extremes<V> {
+    pub(crate) fn none<E: Element<Key = V::Key>>() -> Self {
+        Self { low: V::splat(E::MAX_KEY), high: V::splat(E::MIN_KEY) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn see(&mut self, keys: &[V]) {
+        for keys in keys {
+            self.low = Lanes::min(self.low, *keys);
+            self.high = Lanes::max(self.high, *keys);
         }
     }
-}
 
-/// The keys of one row, from `column` on.
-#[inline(always)]
-pub(crate) fn keys<A: Arch, E: Element>(rows: &Rows<E>, row: usize, column: usize) -> E::Lanes<A> {
-    E::Lanes::<A>::load(bytemuck::cast_slice(rows.from_column(row, column))).flip()
-}
-
-#[inline(always)]
-fn gather<A: Arch, E: Element, const N: usize>(run: &Run<E>) -> [E::Lanes<A>; N] {
-    let mut block = [E::Lanes::<A>::splat(E::MAX_KEY); N];
-    for (i, row) in block.iter_mut().enumerate() {
-        *row = run.keys::<A>(i);
+    /// Whether all keys seen are those of finite floats.
+    #[inline(always)]
+    pub(crate) fn finite<E: Element<Key = V::Key>>(self) -> bool {
+        let (mut low, mut high) = ([E::MIN_KEY; MAX_WIDTH], [E::MAX_KEY; MAX_WIDTH]);
+        self.low.store(&mut low);
+        self.high.store(&mut high);
+        low.iter().all(|key| *key >= E::MIN_KEY) && high.iter().all(|key| *key <= E::MAX_KEY)
     }
-    block
 }
 
-/// Sorts rows `start..start + len` in registers; what pads them to a whole run goes behind.
-#[inline(always)]
-fn sort_run<A: Arch, E: Element, const N: usize>(
-    rows: &Rows<E>,
-    start: usize,
-    len: usize,
-    column: usize,
-    out: &mut [E::Lanes<A>],
-) where
-    [E::Lanes<A>; N]: SortBlock,
-{
-    let block = gather::<A, E, N>(&Run { rows, column, start, len, low_padding: 0 });
-    let run = &mut out[start..start + MAX_BLOCK];
-    run[..N].copy_from_slice(&block.sorted());
-    run[N..].fill(E::Lanes::<A>::splat(E::MAX_KEY));
+/// Sorts vectors of columns of one tile.
+pub(crate) struct ColumnSorter<'a, V: Lanes> {
+    runs: Vec<Block<'a, V::Key>>,
+    last_run: usize,
+    sorted: Vec<V>,
+    wanted: RangeInclusive<usize>,
+}
+
+impl<'a, V: Lanes> ColumnSorter<'a, V> {
+    /// A sorter that gets the rows in `wanted` right.
+    pub(crate) fn new<E: Element<Key = V::Key>>(
+        rows: &Rows<'a, E>,
+        padding: &'a Padding<V::Key>,
+        wanted: RangeInclusive<usize>,
+    ) -> Self {
+        let runs: Vec<_> = (0..rows.len())
+            .step_by(MAX_BLOCK)
+            .map(|start| Block::new(rows, start, (rows.len() - start).min(MAX_BLOCK), 0, padding))
+            .collect();
+        let last_run = rows.len() - (runs.len() - 1) * MAX_BLOCK;
+        let sorted = vec![V::splat(E::MAX_KEY); runs.len() * MAX_BLOCK];
+        Self { runs, last_run, sorted, wanted }
+    }
+
+    /// Sorts the columns from `column` on, keys ascending, and looks at the extremes.
+    #[inline(always)]
+    pub(crate) fn sort(&mut self, column: usize, extremes: &mut Extremes<V>) -> &[V] {
+        let last = self.runs.len() - 1;
+        for (i, (run, out)) in self.runs.iter().zip(self.sorted.chunks_mut(MAX_BLOCK)).enumerate() {
+            let len = if i == last { self.last_run } else { MAX_BLOCK };
+            with_block_size!(len, N => {
+                let block = <[V; N]>::gathered(run, column);
+                extremes.see(&block);
+                // Rows behind a shorter block are padding, sorted in already.
+                out[..N].copy_from_slice(&block.sorted());
+            });
+        }
+        let rows = self.sorted.len();
+        let mut run = MAX_BLOCK;
+        while run < rows {
+            let whole = 0..=rows - 1;
+            let wanted = if 2 * run >= rows { &self.wanted } else { &whole };
+            merge_runs(&mut self.sorted, run, wanted);
+            run *= 2;
+        }
+        &self.sorted
+    }
 }
 
 /// Merges neighbouring sorted runs of `run` rows. Blocks outside `wanted` are left unsorted.
 #[inline(always)]
-fn merge_runs<A: Arch, E: Element>(
-    out: &mut [E::Lanes<A>],
-    run: usize,
-    wanted: &RangeInclusive<usize>,
-) {
-    for pair in out.chunks_mut(2 * run) {
+fn merge_runs<V: Lanes>(rows: &mut [V], run: usize, wanted: &RangeInclusive<usize>) {
+    for pair in rows.chunks_mut(2 * run) {
         let (low, high) = pair.split_at_mut(run.min(pair.len()));
         // Rows of `high` past its end are infinities: their partners in `low` already hold the minimum.
-        for (h, high) in high.iter_mut().enumerate() {
-            compare_exchange(&mut low[run - 1 - h], high);
+        for (low, high) in low.iter_mut().rev().zip(high) {
+            compare_exchange(low, high);
         }
     }
     let mut distance = run / 2;
     while distance >= MAX_BLOCK {
-        for block in wanted_blocks(out, 2 * distance, wanted) {
+        for block in wanted_blocks(rows, 2 * distance, wanted) {
             let (low, high) = block.split_at_mut(distance.min(block.len()));
             for (low, high) in low.iter_mut().zip(high) {
                 compare_exchange(low, high);
@@ -165,8 +216,8 @@ fn merge_runs<A: Arch, E: Element>(
         }
         distance /= 2;
     }
-    for block in wanted_blocks(out, MAX_BLOCK, wanted) {
-        if let Ok(block) = <&mut [E::Lanes<A>; MAX_BLOCK]>::try_from(block) {
+    for block in wanted_blocks(rows, MAX_BLOCK, wanted) {
+        if let Ok(block) = <&mut [V; MAX_BLOCK]>::try_from(block) {
             *block = block.merged();
         }
     }

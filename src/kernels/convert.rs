@@ -3,12 +3,12 @@
 //! Decoding to the working float of [`Dtype::working`] is exact (64-bit integers above 2^53 excepted).
 //! Encoding rounds half to even, straight from the f64: formats narrower than f32 go through an f32 rounded
 //! to odd, which keeps what a second rounding needs to know (Boldo and Melquiond, Emulation of a fused
-//! multiply-add and correctly rounded sums, 2008). Agreement: bits.
+//! multiply-add and correctly rounded sums, 2008; see [`Merged`]). Agreement: bits.
 //!
 //! F8 formats: Micikevicius et al., FP8 formats for deep learning, 2022.
 
 use crate::kernels::dispatch;
-use crate::kernels::element::{Element, widen_bf16, widen_f16};
+use crate::kernels::element::{Element, Merged, widen_bf16, widen_f16};
 use crate::model::dtype::Dtype;
 use half::{bf16, f16};
 
@@ -44,40 +44,45 @@ fn decode_with<T: bytemuck::Pod, F>(bytes: &[u8], out: &mut [F], to_float: impl 
 
 dispatch! {
     /// Encodes each value as `dtype` into `out`, aligned to its size. Values are within [`Dtype::limit`].
-    pub fn encode<A: Arch>(dtype: Dtype, values: &[f64], out: &mut [u8]) {
+    pub fn encode<A: Arch, F: Merged>(dtype: Dtype, values: &[F], out: &mut [u8]) {
         match dtype {
-            Dtype::F64 => encode_with(values, out, |x| x),
-            Dtype::F32 => encode_with(values, out, |x| x as f32),
+            Dtype::F64 => encode_with(values, out, F::widen),
+            Dtype::F32 => encode_with(values, out, |x| x.widen() as f32),
             Dtype::F16 => encode_with(values, out, |x| narrow::<5, 10>(x) as u16 | sign(x) << 8),
             Dtype::BF16 => encode_with(values, out, narrow_bf16),
             Dtype::F8E4M3 => encode_with(values, out, |x| narrow::<4, 3>(x) as u8 | sign(x) as u8),
             Dtype::F8E5M2 => encode_with(values, out, |x| narrow::<5, 2>(x) as u8 | sign(x) as u8),
-            Dtype::I64 => encode_with(values, out, |x| x.round_ties_even() as i64),
-            Dtype::U64 => encode_with(values, out, |x| x.round_ties_even() as u64),
-            Dtype::I32 => encode_with(values, out, |x| x.round_ties_even() as i32),
-            Dtype::U32 => encode_with(values, out, |x| x.round_ties_even() as u32),
-            Dtype::I16 => encode_with(values, out, |x| x.round_ties_even() as i16),
-            Dtype::U16 => encode_with(values, out, |x| x.round_ties_even() as u16),
-            Dtype::I8 => encode_with(values, out, |x| x.round_ties_even() as i8),
-            Dtype::U8 => encode_with(values, out, |x| x.round_ties_even() as u8),
-            Dtype::Bool => encode_with(values, out, |x| u8::from(x.round_ties_even() != 0.0)),
+            Dtype::I64 => encode_with(values, out, |x| rounded(x) as i64),
+            Dtype::U64 => encode_with(values, out, |x| rounded(x) as u64),
+            Dtype::I32 => encode_with(values, out, |x| rounded(x) as i32),
+            Dtype::U32 => encode_with(values, out, |x| rounded(x) as u32),
+            Dtype::I16 => encode_with(values, out, |x| rounded(x) as i16),
+            Dtype::U16 => encode_with(values, out, |x| rounded(x) as u16),
+            Dtype::I8 => encode_with(values, out, |x| rounded(x) as i8),
+            Dtype::U8 => encode_with(values, out, |x| rounded(x) as u8),
+            Dtype::Bool => encode_with(values, out, |x| u8::from(rounded(x) != 0.0)),
         }
     }
 }
 
 #[inline(always)]
-fn encode_with<T: bytemuck::Pod>(values: &[f64], out: &mut [u8], store: impl Fn(f64) -> T) {
+fn encode_with<F: Merged, T: bytemuck::Pod>(values: &[F], out: &mut [u8], store: impl Fn(F) -> T) {
     for (out, value) in bytemuck::cast_slice_mut::<u8, T>(out).iter_mut().zip(values) {
         *out = store(*value);
     }
 }
 
+#[inline(always)]
+fn rounded<F: Merged>(x: F) -> f64 {
+    x.widen().round_ties_even()
+}
+
 dispatch! {
     /// Whether every value is a number of at most `limit` in magnitude.
-    pub fn all_within<A: Arch>(values: &[f64], limit: f64) -> bool {
+    pub fn all_within<A: Arch, F: Merged>(values: &[F], limit: f64) -> bool {
         let mut within = true;
         for x in values {
-            within &= x.abs() <= limit;
+            within &= x.widen().abs() <= limit;
         }
         within
     }
@@ -85,30 +90,21 @@ dispatch! {
 
 /// The sign of `x` as bit 7.
 #[inline(always)]
-fn sign(x: f64) -> u16 {
-    ((x.to_bits() >> 56) & 0x80) as u16
-}
-
-/// `x` as f32: itself if it fits, else of its two neighbours the one with an odd last bit.
-#[inline(always)]
-fn round_to_odd(x: f64) -> f32 {
-    let nearest = x as f32;
-    let widened = f64::from(nearest);
-    let toward_zero = nearest.to_bits() - u32::from(widened.abs() > x.abs());
-    f32::from_bits(toward_zero | u32::from(widened != x))
+fn sign<F: Merged>(x: F) -> u16 {
+    ((x.round_to_odd().to_bits() >> 24) & 0x80) as u16
 }
 
 #[inline(always)]
-fn narrow_bf16(x: f64) -> u16 {
-    let bits = round_to_odd(x).to_bits();
+fn narrow_bf16<F: Merged>(x: F) -> u16 {
+    let bits = x.round_to_odd().to_bits();
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
 /// The magnitude of `x` in a format of so many exponent and mantissa bits. What passes the largest
 /// finite number gives the code of infinity; e4m3 has none, and gives NaN, its last code.
 #[inline(always)]
-fn narrow<const EXPONENT: u32, const MANTISSA: u32>(x: f64) -> u32 {
-    let odd = round_to_odd(x).to_bits() & 0x7fff_ffff;
+fn narrow<const EXPONENT: u32, const MANTISSA: u32>(x: impl Merged) -> u32 {
+    let odd = x.round_to_odd().to_bits() & 0x7fff_ffff;
     let bias = (1 << (EXPONENT - 1)) - 1;
     let smallest_normal = (127 + 1 - bias) << 23;
     let shift = 23 - MANTISSA;
@@ -201,7 +197,11 @@ mod tests {
         let cast = bytemuck::cast_slice::<u64, u8>;
         let bits = [0x0102_0304_0506_0708_u64, 0xfffe_fdfc_fbfa_f9f8];
         assert_decodes(Dtype::U64, cast(&bits), &bits.map(|x| x as f64));
-        assert_decodes(Dtype::I64, cast(&bits), &[0x0102_0304_0506_0708_i64 as f64, -0x1_0203_0405_0608_i64 as f64]);
+        assert_decodes(
+            Dtype::I64,
+            cast(&bits),
+            &[0x0102_0304_0506_0708_i64 as f64, -0x1_0203_0405_0608_i64 as f64],
+        );
         let bits = [0x3ff8_0000_c000_0000_u64, 0x8000_0000_0000_0001];
         assert_decodes(Dtype::F64, cast(&bits), &bits.map(f64::from_bits));
         assert_decodes(Dtype::F32, cast(&bits), &[-2.0, 1.9375, 1e-45f32.into(), -0.0]);

@@ -4,9 +4,11 @@
 //! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
 //! definition 1. Agreement: bits.
 
-use crate::kernels::columns::{middle_of_block, scratch, sort_columns};
+use crate::kernels::columns::{
+    Block, ColumnSorter, Extremes, GatherBlock, Padding, SortBlock, with_block_size,
+};
 use crate::kernels::dispatch;
-use crate::kernels::element::Element;
+use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Lanes;
 use crate::kernels::network::MAX_BLOCK;
 use crate::model::tile::Rows;
@@ -15,35 +17,83 @@ use crate::model::tile::Rows;
 const CHUNK: usize = 512;
 
 dispatch! {
-    /// Writes the median of each column of `rows` (at least one row, finite values) to `out`.
-    pub fn coordinate_median<A: Arch, E: Element>(rows: &Rows<E>, out: &mut [f64]) {
+    /// Writes the median of each column of `rows` (at least one) to `out`. Returns whether every value is finite;
+    /// if not, `out` means nothing.
+    pub fn coordinate_median<A: Arch, E: Element, F: Merged>(rows: &Rows<E>, out: &mut [F]) -> bool {
+        let padding = Padding::new(rows);
         let n = rows.len();
-        let (lower, upper) = ((n - 1) / 2, n / 2);
-        let mut sorted = if n > MAX_BLOCK { scratch::<A, E>(n) } else { Vec::new() };
-        let mut lows = [E::MIN_KEY; CHUNK];
-        let mut highs = [E::MIN_KEY; CHUNK];
-        for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
-            for start in (0..out.len()).step_by(E::Lanes::<A>::WIDTH) {
-                let column = chunk * CHUNK + start;
-                let [low, high] = if n > MAX_BLOCK {
-                    sort_columns::<A, E>(rows, column, lower..=upper, &mut sorted);
-                    [sorted[lower], sorted[upper]]
-                } else {
-                    middle_of_block::<A, E>(rows, column)
-                };
-                low.store(&mut lows[start..]);
-                high.store(&mut highs[start..]);
-            }
-            for ((out, low), high) in out.iter_mut().zip(&lows).zip(&highs) {
-                *out = midpoint(E::from_key(*low).widen(), E::from_key(*high).widen());
-            }
+        if n > MAX_BLOCK {
+            let (lower, upper) = ((n - 1) / 2, n / 2);
+            let mut sorter = ColumnSorter::<E::Lanes<A>>::new(rows, &padding, lower..=upper);
+            medians::<E, E::Lanes<A>, F>(out, Sorting { sorter: &mut sorter, lower, upper })
+        } else {
+            with_block_size!(n, N => {
+                // Equal padding at both ends keeps the middle in the middle.
+                let block = Block::new(rows, 0, n, (N - n) / 2, &padding);
+                medians::<E, E::Lanes<A>, F>(out, Selecting::<E, N> { block, odd: n % 2 == 1 })
+            })
         }
     }
 }
 
-/// The number halfway between two finite numbers, which never overflows.
+/// Finds the two middle keys of a vector of columns, equal when the number of rows is odd.
+trait MiddleKeys<V> {
+    fn middle(&mut self, column: usize, extremes: &mut Extremes<V>) -> [V; 2];
+}
+
+/// Up to 32 rows: nothing but the comparators that the middle depends on is computed.
+struct Selecting<'a, E: Element, const N: usize> {
+    block: Block<'a, E::Key>,
+    odd: bool,
+}
+
+impl<E, V, const N: usize> MiddleKeys<V> for Selecting<'_, E, N>
+where
+    E: Element,
+    V: Lanes<Key = E::Key>,
+    [V; N]: GatherBlock<V> + SortBlock,
+{
+    #[inline(always)]
+    fn middle(&mut self, column: usize, extremes: &mut Extremes<V>) -> [V; 2] {
+        let block = <[V; N]>::gathered(&self.block, column);
+        extremes.see(&block);
+        let sorted = block.sorted();
+        [sorted[N / 2 - 1], sorted[if self.odd { N / 2 - 1 } else { N / 2 }]]
+    }
+}
+
+/// Any number of rows.
+struct Sorting<'s, 'a, V: Lanes> {
+    sorter: &'s mut ColumnSorter<'a, V>,
+    lower: usize,
+    upper: usize,
+}
+
+impl<V: Lanes> MiddleKeys<V> for Sorting<'_, '_, V> {
+    #[inline(always)]
+    fn middle(&mut self, column: usize, extremes: &mut Extremes<V>) -> [V; 2] {
+        let sorted = self.sorter.sort(column, extremes);
+        [sorted[self.lower], sorted[self.upper]]
+    }
+}
+
 #[inline(always)]
-fn midpoint(a: f64, b: f64) -> f64 {
-    let sum = a + b;
-    if sum.is_finite() { sum * 0.5 } else { a * 0.5 + b * 0.5 }
+fn medians<E: Element, V: Lanes<Key = E::Key>, F: Merged>(
+    out: &mut [F],
+    mut keys: impl MiddleKeys<V>,
+) -> bool {
+    let mut extremes = Extremes::none::<E>();
+    let mut lows = [E::MIN_KEY; CHUNK];
+    let mut highs = [E::MIN_KEY; CHUNK];
+    for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
+        for start in (0..out.len()).step_by(V::WIDTH) {
+            let [low, high] = keys.middle(chunk * CHUNK + start, &mut extremes);
+            low.store(&mut lows[start..]);
+            high.store(&mut highs[start..]);
+        }
+        for ((out, low), high) in out.iter_mut().zip(&lows).zip(&highs) {
+            *out = F::midpoint(E::from_key(*low), E::from_key(*high));
+        }
+    }
+    extremes.finite::<E>()
 }

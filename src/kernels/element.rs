@@ -17,9 +17,11 @@ pub trait Element: bytemuck::Pod + Debug + Send + Sync {
     const DTYPE: Dtype;
     /// Bits of the smallest pattern, sign cleared, that is not a finite number.
     const INFINITY: Self::Key;
-    /// Greater or equal to every key.
+    /// Bits of its significand, the implicit one counted.
+    const SIGNIFICAND_BITS: u32;
+    /// The key of the largest finite float.
     const MAX_KEY: Self::Key;
-    /// Less or equal to every key.
+    /// The key of the smallest finite float.
     const MIN_KEY: Self::Key;
 
     /// The bit pattern without its sign; at least [`INFINITY`](Self::INFINITY) for infinity and NaN.
@@ -32,16 +34,80 @@ pub trait Element: bytemuck::Pod + Debug + Send + Sync {
     fn from_exact(x: f64) -> Self;
 }
 
+/// A float that merged values are held in before they are stored: `f64`, or `f32` where that loses nothing.
+pub trait Merged: bytemuck::Pod + Default + Send + Sync {
+    /// The number halfway between two working floats, rounded to this float once. Never overflows.
+    fn midpoint<E: Element>(a: E, b: E) -> Self;
+    /// As f32: itself if it fits, else of its two neighbours the one with an odd last bit, so that rounding the
+    /// result to fewer bits equals rounding the value itself (Boldo and Melquiond, 2008).
+    fn round_to_odd(self) -> f32;
+    /// The same number as `f64`, exactly.
+    fn widen(self) -> f64;
+    /// The float of this type nearest to `x`.
+    fn rounded(x: f64) -> Self;
+}
+
+impl Merged for f64 {
+    #[inline(always)]
+    fn midpoint<E: Element>(a: E, b: E) -> Self {
+        let (a, b) = (a.widen(), b.widen());
+        let sum = a + b;
+        // Halving first is exact for narrower floats, but would lose the last bit of f64's smallest.
+        if E::SIGNIFICAND_BITS == Self::SIGNIFICAND_BITS && sum.is_finite() {
+            sum * 0.5
+        } else {
+            a * 0.5 + b * 0.5
+        }
+    }
+    #[inline(always)]
+    fn round_to_odd(self) -> f32 {
+        let nearest = self as f32;
+        let widened = Self::from(nearest);
+        let toward_zero = nearest.to_bits() - u32::from(widened.abs() > self.abs());
+        f32::from_bits(toward_zero | u32::from(widened != self))
+    }
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        self
+    }
+    #[inline(always)]
+    fn rounded(x: f64) -> Self {
+        x
+    }
+}
+
+/// For medians of 16-bit floats. Their midpoint is either exact in f32, or so close to half of the larger one
+/// that it rounds to the same 16-bit float.
+impl Merged for f32 {
+    #[inline(always)]
+    fn midpoint<E: Element>(a: E, b: E) -> Self {
+        a.widen() as Self * 0.5 + b.widen() as Self * 0.5
+    }
+    #[inline(always)]
+    fn round_to_odd(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        f64::from(self)
+    }
+    #[inline(always)]
+    fn rounded(x: f64) -> Self {
+        x as Self
+    }
+}
+
 macro_rules! element {
-    ($float:ty, $dtype:ident, $key:ty, $lanes:ident, $infinity:expr, $from_bits:expr, $to_bits:expr,
+    ($float:ty, $dtype:ident, $key:ty, $lanes:ident, $infinity:literal, $significand:literal, $from_bits:expr, $to_bits:expr,
      $widen:expr, $from_exact:expr) => {
         impl Element for $float {
             type Key = $key;
             type Lanes<A: Arch> = A::$lanes;
             const DTYPE: Dtype = Dtype::$dtype;
             const INFINITY: $key = $infinity;
-            const MAX_KEY: $key = <$key>::MAX;
-            const MIN_KEY: $key = <$key>::MIN;
+            const SIGNIFICAND_BITS: u32 = $significand;
+            const MAX_KEY: $key = $infinity - 1;
+            const MIN_KEY: $key = -$infinity;
 
             #[inline(always)]
             fn magnitude(self) -> $key {
@@ -63,10 +129,10 @@ macro_rules! element {
         }
     };
 }
-element!(f32, F32, i32, I32, 0x7f80_0000, f32::from_bits, f32::to_bits, f64::from, |x| x as f32);
-element!(f64, F64, i64, I64, 0x7ff0 << 48, f64::from_bits, f64::to_bits, f64::from, |x| x);
-element!(bf16, BF16, i16, I16, 0x7f80, bf16::from_bits, bf16::to_bits, widen_bf16, bf16::from_f64);
-element!(f16, F16, i16, I16, 0x7c00, f16::from_bits, f16::to_bits, widen_f16, f16::from_f64);
+element!(f32, F32, i32, I32, 0x7f80_0000, 24, f32::from_bits, f32::to_bits, f64::from, |x| x as f32);
+element!(f64, F64, i64, I64, 0x7ff0_0000_0000_0000, 53, f64::from_bits, f64::to_bits, f64::from, |x| x);
+element!(bf16, BF16, i16, I16, 0x7f80, 8, bf16::from_bits, bf16::to_bits, widen_bf16, bf16::from_f64);
+element!(f16, F16, i16, I16, 0x7c00, 11, f16::from_bits, f16::to_bits, widen_f16, f16::from_f64);
 
 /// `bf16` is the upper half of an `f32`. Unlike `half`'s conversion this has no branch, so loops
 /// over it vectorise.
@@ -111,7 +177,7 @@ mod tests {
             flip_first::<E>(isa, &mut keys);
             keys.truncate(bits.len());
             assert!(keys.is_sorted_by(|a, b| a < b), "{ascending:?} on {isa}");
-            assert!(*keys.first().unwrap() > E::MIN_KEY && *keys.last().unwrap() < E::MAX_KEY);
+            assert!(*keys.first().unwrap() == E::MIN_KEY && *keys.last().unwrap() == E::MAX_KEY);
             for (key, x) in keys.iter().zip(ascending) {
                 assert!(E::from_key(*key) == *x);
             }

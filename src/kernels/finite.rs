@@ -47,9 +47,14 @@ mod tests {
     #[test]
     fn non_finite_values_are_found_anywhere() {
         let payload = |sign: u32| f32::from_bits(sign << 31 | 0x7f80_0001);
-        finds(&[0.0, -0.0, f32::MAX, f32::MIN, 1e-45],
-            &[f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, payload(0), payload(1)]);
-        finds(&[0.0, -0.0, f64::MAX, f64::MIN, 5e-324], &[f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
+        finds(
+            &[0.0, -0.0, f32::MAX, f32::MIN, 1e-45],
+            &[f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, payload(0), payload(1)],
+        );
+        finds(
+            &[0.0, -0.0, f64::MAX, f64::MIN, 5e-324],
+            &[f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY],
+        );
         finds(&[bf16::ZERO, bf16::MAX, bf16::MIN], &[bf16::NAN, bf16::INFINITY, bf16::NEG_INFINITY]);
         finds(&[f16::ZERO, f16::MAX, f16::MIN], &[f16::NAN, f16::INFINITY, f16::NEG_INFINITY]);
     }

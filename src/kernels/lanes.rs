@@ -36,10 +36,11 @@ impl Isa {
         let mut sets = vec![Self(IsaKind::Portable)];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 sets.push(Self(IsaKind::Avx2));
             }
-            if is_x86_feature_detected!("avx512f")
+            if is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
@@ -72,13 +73,16 @@ impl fmt::Display for Isa {
     }
 }
 
+/// Lanes of the widest vector.
+pub(crate) const MAX_WIDTH: usize = 32;
+
 /// A vector of keys. Minimum and maximum work lane by lane.
 ///
 /// The methods of the x86 implementations use instructions of their set, so values of those types
 /// stay inside code entered through [`dispatch!`](crate::kernels::dispatch).
 pub trait Lanes: Copy {
     /// The integer in each lane.
-    type Key: Copy;
+    type Key: bytemuck::Pod + Ord;
     /// Number of lanes.
     const WIDTH: usize;
     /// The lanes at the start of `keys`, which holds at least `WIDTH`.
@@ -97,6 +101,8 @@ pub trait Lanes: Copy {
 
 /// The vector types of one instruction set.
 pub trait Arch {
+    /// Whether a fused multiply-add is one instruction.
+    const FUSES: bool;
     /// Keys of 16-bit floats.
     type I16: Lanes<Key = i16>;
     /// Keys of 32-bit floats.
@@ -109,6 +115,7 @@ pub trait Arch {
 pub(crate) struct Portable;
 
 impl Arch for Portable {
+    const FUSES: bool = false;
     type I16 = i16;
     type I32 = i32;
     type I64 = i64;
@@ -161,6 +168,7 @@ mod x86 {
     pub(crate) struct Avx2;
 
     impl Arch for Avx2 {
+        const FUSES: bool = true;
         type I16 = Ymm16;
         type I32 = Ymm32;
         type I64 = Ymm64;
@@ -169,6 +177,7 @@ mod x86 {
     pub(crate) struct Avx512;
 
     impl Arch for Avx512 {
+        const FUSES: bool = true;
         type I16 = Zmm16;
         type I32 = Zmm32;
         type I64 = Zmm64;
@@ -257,27 +266,63 @@ mod x86 {
     }
 
     register_lanes!(
-        Zmm16(__m512i), i16, _mm512_loadu_epi16, _mm512_storeu_epi16, _mm512_set1_epi16,
-        _mm512_min_epi16, _mm512_max_epi16, flip_zmm16
+        Zmm16(__m512i),
+        i16,
+        _mm512_loadu_epi16,
+        _mm512_storeu_epi16,
+        _mm512_set1_epi16,
+        _mm512_min_epi16,
+        _mm512_max_epi16,
+        flip_zmm16
     );
     register_lanes!(
-        Zmm32(__m512i), i32, _mm512_loadu_epi32, _mm512_storeu_epi32, _mm512_set1_epi32,
-        _mm512_min_epi32, _mm512_max_epi32, flip_zmm32
+        Zmm32(__m512i),
+        i32,
+        _mm512_loadu_epi32,
+        _mm512_storeu_epi32,
+        _mm512_set1_epi32,
+        _mm512_min_epi32,
+        _mm512_max_epi32,
+        flip_zmm32
     );
     register_lanes!(
-        Zmm64(__m512i), i64, _mm512_loadu_epi64, _mm512_storeu_epi64, _mm512_set1_epi64,
-        _mm512_min_epi64, _mm512_max_epi64, flip_zmm64
+        Zmm64(__m512i),
+        i64,
+        _mm512_loadu_epi64,
+        _mm512_storeu_epi64,
+        _mm512_set1_epi64,
+        _mm512_min_epi64,
+        _mm512_max_epi64,
+        flip_zmm64
     );
     register_lanes!(
-        Ymm16(__m256i), i16, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_set1_epi16,
-        _mm256_min_epi16, _mm256_max_epi16, flip_ymm16
+        Ymm16(__m256i),
+        i16,
+        _mm256_loadu_si256,
+        _mm256_storeu_si256,
+        _mm256_set1_epi16,
+        _mm256_min_epi16,
+        _mm256_max_epi16,
+        flip_ymm16
     );
     register_lanes!(
-        Ymm32(__m256i), i32, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_set1_epi32,
-        _mm256_min_epi32, _mm256_max_epi32, flip_ymm32
+        Ymm32(__m256i),
+        i32,
+        _mm256_loadu_si256,
+        _mm256_storeu_si256,
+        _mm256_set1_epi32,
+        _mm256_min_epi32,
+        _mm256_max_epi32,
+        flip_ymm32
     );
     register_lanes!(
-        Ymm64(__m256i), i64, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_set1_epi64x,
-        min_ymm64, max_ymm64, flip_ymm64
+        Ymm64(__m256i),
+        i64,
+        _mm256_loadu_si256,
+        _mm256_storeu_si256,
+        _mm256_set1_epi64x,
+        min_ymm64,
+        max_ymm64,
+        flip_ymm64
     );
 }

@@ -42,13 +42,13 @@ macro_rules! dispatch {
             fn body<A: Arch $(, $g: $bound)*>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            #[target_feature(enable = "fma,avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512<$($g: $bound),*>($($arg: $ty),*) $(-> $ret)? {
                 body::<lanes::Avx512 $(, $g)*>($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2")]
+            #[target_feature(enable = "avx2,fma")]
             fn avx2<$($g: $bound),*>($($arg: $ty),*) $(-> $ret)? {
                 body::<lanes::Avx2 $(, $g)*>($($arg),*)
             }

@@ -25,11 +25,7 @@ pub fn sorting(n: usize) -> Vec<Comparator> {
     while p > 0 {
         let (mut q, mut r, mut d) = (top, 0, p);
         loop {
-            comparators.extend(
-                (0..n.saturating_sub(d))
-                    .filter(|i| i & p == r)
-                    .map(|i| (i, i + d)),
-            );
+            comparators.extend((0..n.saturating_sub(d)).filter(|i| i & p == r).map(|i| (i, i + d)));
             if q == p {
                 break;
             }

@@ -5,33 +5,57 @@
 //! which client sent which value. It is never taken as the total less the extremes: one huge value
 //! would leave nothing of the rest. Agreement: bits on the CPU.
 
-use crate::kernels::columns::{scratch, sort_columns};
+use crate::kernels::columns::{ColumnSorter, Extremes, Padding};
 use crate::kernels::dispatch;
 use crate::kernels::element::Element;
-use crate::kernels::lanes::Lanes;
+use crate::kernels::lanes::{Lanes, MAX_WIDTH};
 use crate::model::tile::Rows;
 
 dispatch! {
     /// Writes the mean of each column of `rows` without its `cut` smallest and `cut` largest values
-    /// to `out`. `2 * cut` is less than the number of rows; values are finite.
-    pub fn trimmed_mean<A: Arch, E: Element>(rows: &Rows<E>, cut: usize, out: &mut [f64]) {
-        let width = E::Lanes::<A>::WIDTH;
+    /// to `out`; `2 * cut` is less than the number of rows. Returns whether every value is finite; if not, `out`
+    /// means nothing.
+    pub fn trimmed_mean<A: Arch, E: Element>(rows: &Rows<E>, cut: usize, out: &mut [f64]) -> bool {
         let kept = cut..=rows.len() - 1 - cut;
         let count = (rows.len() - 2 * cut) as f64;
-        let mut sorted = scratch::<A, E>(rows.len());
-        let mut keys = [E::MIN_KEY; 32];
-        for (block, out) in out.chunks_mut(width).enumerate() {
-            sort_columns::<A, E>(rows, block * width, kept.clone(), &mut sorted);
-            let mut sum = [0.0; 32];
-            for row in &sorted[kept.clone()] {
-                row.store(&mut keys);
-                for (sum, key) in sum[..width].iter_mut().zip(&keys[..width]) {
-                    *sum += E::from_key(*key).widen();
-                }
-            }
-            for (out, sum) in out.iter_mut().zip(sum) {
+        let padding = Padding::new(rows);
+        let mut sorter = ColumnSorter::<E::Lanes<A>>::new(rows, &padding, kept.clone());
+        let mut extremes = Extremes::none::<E>();
+        for (block, out) in out.chunks_mut(E::Lanes::<A>::WIDTH).enumerate() {
+            let sorted = sorter.sort(block * E::Lanes::<A>::WIDTH, &mut extremes);
+            let sums = ascending_sums::<E, E::Lanes<A>>(&sorted[kept.clone()]);
+            for (out, sum) in out.iter_mut().zip(sums) {
                 *out = sum / count;
             }
         }
+        extremes.finite::<E>()
+    }
+}
+
+/// The sum of the rows, lane by lane.
+#[inline(always)]
+fn ascending_sums<E: Element, V: Lanes<Key = E::Key>>(rows: &[V]) -> [f64; MAX_WIDTH] {
+    let mut sums = [0.0; MAX_WIDTH];
+    match V::WIDTH {
+        width if width % 8 == 0 => sum_lanes::<E, V, 8>(rows, &mut sums),
+        4 => sum_lanes::<E, V, 4>(rows, &mut sums),
+        _ => sum_lanes::<E, V, 1>(rows, &mut sums),
+    }
+    sums
+}
+
+/// Sums `L` lanes at a time, few enough to stay in a register.
+#[inline(always)]
+fn sum_lanes<E: Element, V: Lanes<Key = E::Key>, const L: usize>(rows: &[V], sums: &mut [f64; MAX_WIDTH]) {
+    let mut keys = [E::MIN_KEY; MAX_WIDTH];
+    for start in (0..V::WIDTH).step_by(L) {
+        let mut sum = [0.0; L];
+        for row in rows {
+            row.store(&mut keys);
+            for (lane, sum) in sum.iter_mut().enumerate() {
+                *sum += E::from_key(keys[start + lane]).widen();
+            }
+        }
+        sums[start..start + L].copy_from_slice(&sum);
     }
 }

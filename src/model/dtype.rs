@@ -82,9 +82,7 @@ impl Dtype {
     /// What its values are.
     pub fn kind(self) -> Kind {
         match self {
-            Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::F8E4M3 | Self::F8E5M2 => {
-                Kind::Float
-            }
+            Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::F8E4M3 | Self::F8E5M2 => Kind::Float,
             Self::Bool => Kind::Bool,
             _ => Kind::Integer,
         }

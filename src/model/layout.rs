@@ -83,11 +83,7 @@ impl Layout {
             .filter_map(move |tensor| {
                 let within = self.coordinates(tensor);
                 let (start, end) = (range.start.max(within.start), range.end.min(within.end));
-                (start < end).then(|| Piece {
-                    tensor,
-                    start: start - within.start,
-                    len: end - start,
-                })
+                (start < end).then(|| Piece { tensor, start: start - within.start, len: end - start })
             })
     }
 

@@ -1,6 +1,7 @@
 //! A tile: the same range of coordinates of every client, one row each, in one reused buffer.
 
 use bytemuck::{Pod, Zeroable};
+use std::ops::Range;
 
 /// Bytes in a cache line, and in the widest vector.
 pub const LINE_BYTES: usize = 64;
@@ -30,6 +31,13 @@ impl TileBuffer {
         bytemuck::cast_slice_mut(&mut self.lines[start..start + self.lines_per_row])
     }
 
+    /// Makes what stands behind the first `bytes` bytes of a row, as far as a vector that starts before it
+    /// reaches, zero: kernels look at whole vectors.
+    pub fn clear_behind(&mut self, row: usize, bytes: usize) {
+        let end = bytes.next_multiple_of(LINE_BYTES);
+        self.row_mut(row)[bytes..end].fill(0);
+    }
+
     /// The first `columns` values of each of the first `rows` rows.
     pub fn rows<E: Pod>(&self, rows: usize, columns: usize) -> Rows<'_, E> {
         let row_bytes = self.lines_per_row * LINE_BYTES;
@@ -38,17 +46,20 @@ impl TileBuffer {
             values: bytemuck::cast_slice(&self.lines[..rows * self.lines_per_row]),
             stride: row_bytes / size_of::<E>(),
             rows,
+            first: 0,
             columns,
         }
     }
 }
 
-/// A matrix of `len` rows and `columns` columns, each row readable one whole vector past its end.
+/// A matrix of `len` rows and `columns` columns. Whole vectors that start in it may be read: behind the
+/// last column stand zeros, or other columns.
 #[derive(Clone, Copy)]
 pub struct Rows<'a, E> {
     values: &'a [E],
     stride: usize,
     rows: usize,
+    first: usize,
     columns: usize,
 }
 
@@ -59,14 +70,29 @@ impl<'a, E> Rows<'a, E> {
         self.rows
     }
 
-    /// The values of one row.
-    pub fn row(&self, row: usize) -> &'a [E] {
-        &self.values[row * self.stride..][..self.columns]
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
     }
 
-    /// The values of one row from `column` on, and the padding behind them.
-    #[inline(always)]
-    pub fn from_column(&self, row: usize, column: usize) -> &'a [E] {
-        &self.values[row * self.stride + column..(row + 1) * self.stride]
+    /// Columns that may be read: these, and up to a whole vector.
+    pub fn whole_columns(&self) -> usize {
+        self.columns.next_multiple_of(LINE_BYTES / size_of::<E>())
+    }
+
+    /// The values of one row.
+    pub fn row(&self, row: usize) -> &'a [E] {
+        &self.values[row * self.stride + self.first..][..self.columns]
+    }
+
+    /// The values of one row, up to a whole vector.
+    pub fn whole_row(&self, row: usize) -> &'a [E] {
+        &self.values[row * self.stride + self.first..][..self.whole_columns()]
+    }
+
+    /// The same rows at some of their columns; `range` starts where a whole vector may.
+    pub fn at(&self, range: Range<usize>) -> Self {
+        assert!(range.end <= self.columns && range.start % LINE_BYTES == 0, "columns outside the tile");
+        Self { first: self.first + range.start, columns: range.len(), ..*self }
     }
 }

@@ -4,21 +4,21 @@ use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
 use crate::kernels::convert::{all_within, encode};
 use crate::kernels::coordinate_median::coordinate_median;
-use crate::kernels::element::Element;
-use crate::kernels::finite::all_finite;
+use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
 use crate::kernels::norms::squared_norm;
 use crate::kernels::trimmed_mean::trimmed_mean;
-use crate::kernels::weighted_sum::weighted_sum;
+use crate::kernels::weighted_sum::add_weighted;
 use crate::model::dtype::{Dtype, Kind, Working};
-use crate::model::tile::{Rows, TileBuffer};
-use crate::round::metadata::UpdateKind;
+use crate::model::tile::{LINE_BYTES, Rows, TileBuffer};
 use crate::round::passes::{Clock, InTileOrder, PassError, Tile, TilePlan, Workspace, for_each_tile};
 use crate::round::roster::{Frame, UpdateSet};
 use crate::rules::Recipe;
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
+use std::ops::Range;
+use std::time::Instant;
 
 /// Why the pass stopped.
 #[derive(thiserror::Error, Debug)]
@@ -38,6 +38,17 @@ pub enum CombineError {
 impl From<Interrupted> for CombineError {
     fn from(interrupted: Interrupted) -> Self {
         Self::Pass(interrupted.into())
+    }
+}
+
+impl CombineError {
+    /// Whether an update with NaN or infinity may be the cause.
+    pub fn may_be_non_finite(&self) -> bool {
+        match self {
+            Self::NonFinite => true,
+            Self::DoesNotFit { value, .. } => !value.is_finite(),
+            Self::Pass(_) | Self::Write(_) => false,
+        }
     }
 }
 
@@ -64,11 +75,18 @@ pub struct Pass<'a> {
     pub progress: &'a Progress,
 }
 
+/// Rows that a sum holds at once: it needs no more, and short columns of many rows would be slow to read.
+const SUMMED_ROWS: usize = 4;
+
+/// Bytes of all rows that are worked on at once: they stay in the second-level cache from one kernel to the next.
+const BLOCK_BYTES: usize = 256 << 10;
+
 /// What a worker needs besides its rows.
-struct Worker {
-    space: Workspace,
-    merged: Vec<f64>,
+struct Worker<'a> {
+    space: Workspace<'a>,
+    sums: Vec<f64>,
     encoded: TileBuffer,
+    squared_norms: Vec<f64>,
 }
 
 impl Pass<'_> {
@@ -82,89 +100,186 @@ impl Pass<'_> {
         pool: &ThreadPool,
         write: impl Fn(&Tile, &[u8]) -> Result<(), WriteError> + Sync,
     ) -> Result<Combined, CombineError> {
-        let plan = TilePlan::new(self.set);
-        let norms = InTileOrder::new(vec![0.0; self.set.clients.len()], add_rows);
-        let new_worker = || Worker {
-            space: Workspace::new(self.set, &plan),
-            merged: Vec::new(),
-            encoded: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
+        let clients = self.set.clients.len();
+        let rows_at_once = match self.recipe {
+            Recipe::WeightedMean { .. } => SUMMED_ROWS.min(clients),
+            Recipe::Median | Recipe::TrimmedMean { .. } => clients,
         };
-        let workers = for_each_tile(pool, &plan, new_worker, |worker, tile| {
-            let squares = match tile.working {
-                Working::BF16 => self.combine::<bf16>(worker, tile),
-                Working::F16 => self.combine::<f16>(worker, tile),
-                Working::F32 => self.combine::<f32>(worker, tile),
-                Working::F64 => self.combine::<f64>(worker, tile),
-            }?;
-            norms.add(tile.number, squares);
-            let bytes = &worker.encoded.row_mut(0)[..tile.coordinates.len() * tile.dtype.bytes()];
-            worker.space.clock.time(|clock| &mut clock.write, || write(tile, bytes))?;
-            self.progress.advance((self.set.clients.len() * bytes.len()) as u64);
-            Ok::<_, CombineError>(())
-        })?;
+        let plan = TilePlan::new(self.set, rows_at_once);
+        let norms = InTileOrder::new(vec![0.0; clients], add_rows);
+        let workers = for_each_tile(
+            pool,
+            &plan,
+            || self.new_worker(&plan),
+            |worker, tile| {
+                match tile.working {
+                    Working::BF16 => self.merge_tile::<bf16>(worker, tile),
+                    Working::F16 => self.merge_tile::<f16>(worker, tile),
+                    Working::F32 => self.merge_tile::<f32>(worker, tile),
+                    Working::F64 => self.merge_tile::<f64>(worker, tile),
+                }?;
+                norms.add(tile.number, std::mem::take(&mut worker.squared_norms));
+                let bytes = &worker.encoded.row_mut(0)[..tile.coordinates.len() * tile.dtype.bytes()];
+                worker.space.clock.time(|clock| &mut clock.write, || write(tile, bytes))?;
+                self.progress.advance((clients * bytes.len()) as u64);
+                Ok::<_, CombineError>(())
+            },
+        )?;
         let clock = workers.iter().map(|worker| worker.space.clock).fold(Clock::default(), Clock::and);
         let norms = self.with_norms.then(|| norms.finish().into_iter().map(f64::sqrt).collect());
         Ok(Combined { norms, clock })
     }
 
-    /// Merges one tile into `worker.encoded`. Returns the squared norms of its rows, if asked for.
-    fn combine<E: Element>(&self, worker: &mut Worker, tile: &Tile) -> Result<Vec<f64>, CombineError> {
-        let deltas = self.set.frame != Frame::AsSent;
-        worker.space.read::<E>(self.isa, self.set, tile, deltas || self.with_norms)?;
-        let started = std::time::Instant::now();
-        let rows = worker.space.rows::<E>(self.set, tile);
-        if !(0..rows.len()).all(|row| all_finite(self.isa, rows.row(row))) {
-            return Err(CombineError::NonFinite);
+    fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
+        Worker {
+            space: Workspace::new(self.isa, self.set, plan),
+            sums: Vec::new(),
+            encoded: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
+            squared_norms: Vec::new(),
         }
-        worker.merged.resize(tile.coordinates.len(), 0.0);
-        self.reduce(&rows, &mut worker.merged);
-        if deltas {
-            for (merged, base) in worker.merged.iter_mut().zip(&worker.space.base) {
-                *merged += base;
-            }
-        }
-        let squares = self.squared_norms(&rows, &worker.space.base, tile);
-        self.check_fits(&worker.merged, tile)?;
-        let stored = &mut worker.encoded.row_mut(0)[..worker.merged.len() * tile.dtype.bytes()];
-        encode(self.isa, tile.dtype, &worker.merged, stored);
-        worker.space.clock.compute += started.elapsed();
-        Ok(squares)
     }
 
-    fn reduce<E: Element>(&self, rows: &Rows<E>, merged: &mut [f64]) {
+    /// Merges one tile into `worker.encoded`.
+    fn merge_tile<E: Element>(&self, worker: &mut Worker, tile: &Tile) -> Result<(), CombineError> {
+        let as_sent = self.set.frame == Frame::AsSent;
+        if self.with_norms || !as_sent {
+            worker.space.read_base(tile)?;
+        }
+        let before = worker.space.clock.read;
+        let started = Instant::now();
         match self.recipe {
-            Recipe::WeightedMean { weights } => {
-                weighted_sum(self.isa, rows, weights, weights.iter().sum(), merged);
+            Recipe::WeightedMean { weights } => self.sum_tile::<E>(worker, tile, weights)?,
+            // Medians that go straight to a 16-bit float need no more than f32.
+            Recipe::Median if tile.dtype == E::DTYPE && tile.dtype.bytes() == 2 && as_sent => {
+                self.select_tile::<E, f32>(worker, tile, |rows, merged| {
+                    coordinate_median(self.isa, rows, merged)
+                })?;
             }
-            Recipe::Median => coordinate_median(self.isa, rows, merged),
-            Recipe::TrimmedMean { cut } => trimmed_mean(self.isa, rows, *cut, merged),
+            Recipe::Median => self.select_tile::<E, f64>(worker, tile, |rows, merged| {
+                coordinate_median(self.isa, rows, merged)
+            })?,
+            Recipe::TrimmedMean { cut } => self.select_tile::<E, f64>(worker, tile, |rows, merged| {
+                trimmed_mean(self.isa, rows, *cut, merged)
+            })?,
         }
+        let read = worker.space.clock.read - before;
+        worker.space.clock.compute += started.elapsed().saturating_sub(read);
+        Ok(())
     }
 
-    fn squared_norms<E: Element>(&self, rows: &Rows<E>, base: &[f64], tile: &Tile) -> Vec<f64> {
+    /// Sums a few rows at a time. A value that is not finite shows in the merged value.
+    fn sum_tile<E: Element>(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        weights: &[f64],
+    ) -> Result<(), CombineError> {
+        let columns = tile.coordinates.len();
+        let mut sums = std::mem::take(&mut worker.sums);
+        sums.clear();
+        sums.resize(columns, 0.0);
+        for (group, weights) in weights.chunks(SUMMED_ROWS).enumerate() {
+            let first = group * SUMMED_ROWS;
+            worker.space.read::<E>(tile, first..first + weights.len())?;
+            let rows = worker.space.rows::<E>(tile, weights.len());
+            for block in blocks::<E>(weights.len(), columns) {
+                add_weighted(self.isa, &rows.at(block.clone()), weights, &mut sums[block]);
+            }
+            let squares = self.squared_norms(&worker.space, &rows, first, 0..columns, tile);
+            worker.squared_norms.extend(squares);
+        }
+        let divisor: f64 = weights.iter().sum();
+        for block in blocks::<f64>(1, columns) {
+            let merged = &mut sums[block.clone()];
+            for sum in &mut *merged {
+                *sum /= divisor;
+            }
+            self.finish_block(worker, tile, block, merged)?;
+        }
+        worker.sums = sums;
+        Ok(())
+    }
+
+    /// Merges all rows, a block of columns at a time, by a kernel that says whether all values are finite.
+    fn select_tile<E: Element, F: Merged>(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        kernel: impl Fn(&Rows<E>, &mut [F]) -> bool,
+    ) -> Result<(), CombineError> {
+        let clients = self.set.clients.len();
+        let mut merged = Vec::new();
+        worker.space.read::<E>(tile, 0..clients)?;
+        for block in blocks::<E>(clients, tile.coordinates.len()) {
+            merged.resize(block.len(), F::default());
+            let rows = worker.space.rows::<E>(tile, clients);
+            if !kernel(&rows.at(block.clone()), &mut merged) {
+                return Err(CombineError::NonFinite);
+            }
+            let squares = self.squared_norms(&worker.space, &rows, 0, block.clone(), tile);
+            worker.squared_norms.resize(squares.len(), 0.0);
+            add_rows(&mut worker.squared_norms, squares);
+            self.finish_block(worker, tile, block, &mut merged)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the base to a block of merged deltas, and encodes it.
+    fn finish_block<F: Merged>(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        block: Range<usize>,
+        merged: &mut [F],
+    ) -> Result<(), CombineError> {
+        if self.set.frame != Frame::AsSent {
+            for (merged, base) in merged.iter_mut().zip(&worker.space.base()[block.clone()]) {
+                *merged = F::rounded(merged.widen() + base);
+            }
+        }
+        self.check_fits(merged, tile.coordinates.start + block.start, tile.dtype)?;
+        let bytes = block.start * tile.dtype.bytes()..block.end * tile.dtype.bytes();
+        encode(self.isa, tile.dtype, merged, &mut worker.encoded.row_mut(0)[bytes]);
+        Ok(())
+    }
+
+    /// The squared norms of rows at some columns, the first of them that of client `first`; none if nobody asked.
+    fn squared_norms<E: Element>(
+        &self,
+        space: &Workspace,
+        rows: &Rows<E>,
+        first: usize,
+        columns: Range<usize>,
+        tile: &Tile,
+    ) -> Vec<f64> {
         if !self.with_norms || tile.dtype.kind() != Kind::Float {
             return Vec::new();
         }
+        let rows = rows.at(columns.clone());
         let norm = |row: usize| {
-            // In the other frames the rows are deltas already.
-            let weights = self.set.clients[row].metadata.kind == UpdateKind::Weights;
-            let subtract = weights && self.set.frame == Frame::AsSent;
-            squared_norm(self.isa, rows.row(row), if subtract { base } else { &[] })
+            let base = space.base_of(first + row);
+            squared_norm(self.isa, rows.row(row), base.get(columns.clone()).unwrap_or_default())
         };
         (0..rows.len()).map(norm).collect()
     }
 
-    fn check_fits(&self, merged: &[f64], tile: &Tile) -> Result<(), CombineError> {
-        let limit = tile.dtype.limit();
+    fn check_fits<F: Merged>(&self, merged: &[F], first: usize, dtype: Dtype) -> Result<(), CombineError> {
+        let limit = dtype.limit();
         if all_within(self.isa, merged, limit) {
             return Ok(());
         }
-        let fits = |value: &f64| value.abs() <= limit;
+        let fits = |value: &F| value.widen().abs() <= limit;
         let column = merged.iter().position(|value| !fits(value)).unwrap_or(0);
-        let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
-        let (tensor, dtype) = (tensor.name.clone(), tensor.dtype);
-        Err(CombineError::DoesNotFit { tensor, index, value: merged[column], dtype })
+        let (tensor, index) = self.set.layout.locate(first + column);
+        let value = merged[column].widen();
+        Err(CombineError::DoesNotFit { tensor: tensor.name.clone(), index, value, dtype })
     }
+}
+
+/// Ranges of columns whose values in all rows fit the cache.
+fn blocks<E>(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = (BLOCK_BYTES / size_of::<E>() / rows).next_multiple_of(LINE_BYTES);
+    (0..columns).step_by(size).map(move |start| start..(start + size).min(columns))
 }
 
 /// Adds the parts of a tile, if it has any, to the sums of each row.

@@ -31,7 +31,9 @@ pub enum Fault {
     OtherShape { tensor: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("tensor `{tensor}` has dtype {found}, which does not convert to {expected}")]
     OtherDtype { tensor: String, found: Dtype, expected: Dtype },
-    #[error("tensor `{tensor}` holds {value} at flat index {index}, expected a finite number ({count} such values in the update)")]
+    #[error(
+        "tensor `{tensor}` holds {value} at flat index {index}, expected a finite number ({count} such values in the update)"
+    )]
     NonFinite { tensor: String, index: usize, value: f64, count: u64 },
     #[error("metadata `num_examples` is missing, expected it for weighting by examples")]
     NoExamples,

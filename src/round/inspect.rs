@@ -88,9 +88,8 @@ impl Inspection {
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = self.base.as_deref().map(|path| roster::open_base(path, &files, &tables)).transpose()?;
         let opened = pool.install(|| roster::open(&paths, &files, &tables));
-        let (mut set, rejected) = roster::admit(opened, base, &self.expected).map_err(|source| {
-            InspectError::Read { path: self.base.clone().unwrap_or_default(), source }
-        })?;
+        let (mut set, rejected) = roster::admit(opened, base, &self.expected)
+            .map_err(|source| InspectError::Read { path: self.base.clone().unwrap_or_default(), source })?;
 
         let mut rows = Vec::new();
         let has_base = set.base.is_some();

@@ -163,7 +163,8 @@ impl Job {
         let files = |model: &crate::io::model_file::ModelFile| -> Vec<(u64, u64)> {
             model.files.iter().map(SourceFile::identity).collect()
         };
-        let mut inputs: Vec<(u64, u64)> = set.clients.iter().flat_map(|client| files(&client.model)).collect();
+        let mut inputs: Vec<(u64, u64)> =
+            set.clients.iter().flat_map(|client| files(&client.model)).collect();
         inputs.extend(set.base.iter().flat_map(|base| files(&base.model)));
         let named = self.other_inputs.iter().chain(&self.base);
         let named = named.chain(set.clients.iter().map(|client| &client.model.path));
@@ -204,11 +205,8 @@ impl Run {
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = job.base.as_deref().map(|path| roster::open_base(path, &files, &tables)).transpose()?;
         let opened = pool.install(|| roster::open(&paths, &files, &tables));
-        let (set, rejected) =
-            roster::admit(opened, base, &job.expected).map_err(|source| MergeError::Read {
-                path: job.base.clone().unwrap_or_default(),
-                source,
-            })?;
+        let (set, rejected) = roster::admit(opened, base, &job.expected)
+            .map_err(|source| MergeError::Read { path: job.base.clone().unwrap_or_default(), source })?;
         job.check_outputs(&set, &rejected)?;
         let threads = pool.current_num_threads();
         let (timings, bytes) = (Timings::default(), Bytes::default());
@@ -240,15 +238,21 @@ impl Run {
         progress: &Progress,
     ) -> Result<(), MergeError> {
         match why {
-            MergeError::Combine(CombineError::NonFinite) => {
+            MergeError::Combine(why) if why.may_be_non_finite() => {
                 progress.start("looking for non-finite values", self.data_bytes());
                 self.bytes.read += self.data_bytes();
                 let survey = Survey { isa: self.job.isa, set: &self.set, pool, progress };
                 let measured = survey.measure().map_err(CombineError::from)?;
-                self.rejected.extend(reject_non_finite(&mut self.set, &measured));
+                let culprits = reject_non_finite(&mut self.set, &measured);
+                if culprits.is_empty() {
+                    return Err(why.into());
+                }
+                self.rejected.extend(culprits);
                 Ok(())
             }
-            MergeError::Combine(CombineError::Pass(PassError::Read { client: Some(row), source, .. })) => {
+            MergeError::Combine(CombineError::Pass(PassError::Read {
+                client: Some(row), source, ..
+            })) => {
                 let client = self.set.clients.remove(row);
                 self.rejected.push(client.reject(Fault::Read(source)));
                 Ok(())
@@ -303,9 +307,8 @@ impl Run {
             with_norms: self.job.report.is_some(),
             progress,
         };
-        let combined = pass.run(pool, |tile, bytes| {
-            writer.write(self.set.layout.pieces(tile.coordinates.clone()), bytes)
-        })?;
+        let combined = pass
+            .run(pool, |tile, bytes| writer.write(self.set.layout.pieces(tile.coordinates.clone()), bytes))?;
         self.check_unchanged()?;
         self.timings.pass_s += started.elapsed().as_secs_f64();
         let published = writer.publish()?;
@@ -346,12 +349,7 @@ impl Run {
         metadata
     }
 
-    fn report(
-        mut self,
-        decision: Decision,
-        combined: Combined,
-        published: Published,
-    ) -> Report {
+    fn report(mut self, decision: Decision, combined: Combined, published: Published) -> Report {
         self.add_clock(combined.clock, published.sync_time);
         for warning in &decision.warnings {
             tracing::warn!("{warning}");

@@ -41,8 +41,7 @@ impl fmt::Display for UpdateKind {
 }
 
 /// Metadata keys that speak of one update and so are not passed on to a merged model.
-pub const UPDATE_KEYS: [&str; 6] =
-    ["client_id", "num_examples", "local_steps", "round", "base", "kind"];
+pub const UPDATE_KEYS: [&str; 6] = ["client_id", "num_examples", "local_steps", "round", "base", "kind"];
 
 impl UpdateMetadata {
     /// Parses metadata. A key whose value makes no sense is left out and reported.
@@ -114,8 +113,15 @@ mod tests {
     #[test]
     fn bad_values_are_faults() {
         for (key, value) in [
-            ("num_examples", "-1"), ("num_examples", "many"), ("num_examples", "NaN"), ("num_examples", "inf"),
-            ("local_steps", "-3"), ("round", "-1"), ("round", "1.5"), ("kind", "gradient"), ("client_id", ""),
+            ("num_examples", "-1"),
+            ("num_examples", "many"),
+            ("num_examples", "NaN"),
+            ("num_examples", "inf"),
+            ("local_steps", "-3"),
+            ("round", "-1"),
+            ("round", "1.5"),
+            ("kind", "gradient"),
+            ("client_id", ""),
         ] {
             let (_, faults) = parse(key, value);
             assert_eq!(faults.len(), 1, "{key} {value}");

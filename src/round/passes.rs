@@ -5,15 +5,15 @@
 //! whatever the model's size. The shape of a tile depends on the clients and the layout only, never on threads.
 
 use crate::io::interrupt::{self, Interrupted};
+use crate::io::model_file::ModelFile;
 use crate::kernels::convert::decode;
 use crate::kernels::element::Element;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::layout::{Layout, Piece};
-use crate::model::tile::TileBuffer;
+use crate::model::tile::{LINE_BYTES, Rows, TileBuffer};
 use crate::round::metadata::UpdateKind;
-use crate::round::roster::{Base, Client, Frame, Placement, UpdateSet};
-use crate::io::model_file::ModelFile;
+use crate::round::roster::{Client, Frame, Placement, UpdateSet};
 use rayon::ThreadPool;
 use std::io;
 use std::ops::Range;
@@ -22,13 +22,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes of a tile that its shape aims at: about what stays in a core's second-level cache.
-const TILE_BYTES: usize = 1 << 20;
+/// Bytes of a tile that its shape aims at: what stays in a core's share of the caches.
+const TILE_BYTES: usize = 3 << 20;
 
-/// Bytes of one row of a tile: enough to be worth a system call, at most what a tile of few clients needs.
-const ROW_BYTES: Range<usize> = 8 << 10..64 << 10;
+/// Bytes of one row of a tile: enough to be read at full speed, at most what a tile of few rows needs.
+const ROW_BYTES: Range<usize> = 32 << 10..256 << 10;
 
-/// Bytes that a tile of very many clients may take; rows get shorter than [`ROW_BYTES`] to keep to it.
+/// Bytes that a tile of very many rows may take; rows get shorter than [`ROW_BYTES`] to keep to it.
 const MAX_TILE_BYTES: usize = 40 << 20;
 
 /// A range of coordinates that is merged in one go.
@@ -49,6 +49,7 @@ pub struct Tile {
 pub struct TilePlan {
     stretches: Vec<Stretch>,
     tiles: usize,
+    rows: usize,
 }
 
 /// Consecutive tensors of one dtype and one working float.
@@ -62,8 +63,8 @@ struct Stretch {
 }
 
 impl TilePlan {
-    /// Cuts the layout of an update set into tiles.
-    pub fn new(set: &UpdateSet) -> Self {
+    /// Cuts the layout of an update set into tiles of which `rows` clients' rows are held at once.
+    pub fn new(set: &UpdateSet, rows: usize) -> Self {
         let mut stretches: Vec<Stretch> = Vec::new();
         for (tensor, working) in set.working().into_iter().enumerate() {
             let dtype = set.layout.tensors()[tensor].dtype;
@@ -74,7 +75,7 @@ impl TilePlan {
                     last.coordinates.end = coordinates.end;
                 }
                 _ => {
-                    let columns = tile_columns(set.clients.len(), working.bytes());
+                    let columns = tile_columns(rows, working.bytes());
                     stretches.push(Stretch { coordinates, working, dtype, columns, first_tile: 0 });
                 }
             }
@@ -84,7 +85,7 @@ impl TilePlan {
             stretch.first_tile = tiles;
             tiles += stretch.coordinates.len().div_ceil(stretch.columns);
         }
-        Self { stretches, tiles }
+        Self { stretches, tiles, rows }
     }
 
     /// Number of tiles.
@@ -110,11 +111,11 @@ impl TilePlan {
     }
 }
 
-fn tile_columns(clients: usize, value_bytes: usize) -> usize {
-    let clients = clients.max(1);
-    let row_bytes = (TILE_BYTES / clients).clamp(ROW_BYTES.start, ROW_BYTES.end);
-    let row_bytes = row_bytes.min(MAX_TILE_BYTES / clients).max(512);
-    (row_bytes / value_bytes).next_multiple_of(64)
+fn tile_columns(rows: usize, value_bytes: usize) -> usize {
+    let rows = rows.max(1);
+    let row_bytes = (TILE_BYTES / rows).clamp(ROW_BYTES.start, ROW_BYTES.end);
+    let row_bytes = row_bytes.min(MAX_TILE_BYTES / rows).max(LINE_BYTES * size_of::<f64>());
+    (row_bytes / value_bytes).next_multiple_of(LINE_BYTES)
 }
 
 /// Why a pass stopped.
@@ -159,67 +160,92 @@ impl Clock {
 }
 
 /// The buffers of one worker: rows of the current tile, base values, and room for stored values.
-pub struct Workspace {
+pub struct Workspace<'a> {
+    isa: Isa,
+    set: &'a UpdateSet,
     tile: TileBuffer,
     stored: TileBuffer,
-    /// The base's values of the tile.
-    pub base: Vec<f64>,
+    base: Vec<f64>,
     /// Where this worker's time went.
     pub clock: Clock,
 }
 
-impl Workspace {
+impl<'a> Workspace<'a> {
     /// Buffers for the largest tile of a plan.
-    pub fn new(set: &UpdateSet, plan: &TilePlan) -> Self {
+    pub fn new(isa: Isa, set: &'a UpdateSet, plan: &TilePlan) -> Self {
         Self {
-            tile: TileBuffer::new(set.clients.len(), plan.most_row_bytes()),
+            isa,
+            set,
+            tile: TileBuffer::new(plan.rows, plan.most_row_bytes()),
             stored: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
             base: Vec::new(),
             clock: Clock::default(),
         }
     }
 
-    /// The rows of the tile that was read last.
-    pub fn rows<E: Element>(&self, set: &UpdateSet, tile: &Tile) -> crate::model::tile::Rows<'_, E> {
-        self.tile.rows(set.clients.len(), tile.coordinates.len())
+    /// The base's values of a tile as it was read last; empty if [`read_base`](Self::read_base) was not called.
+    pub fn base(&self) -> &[f64] {
+        &self.base
     }
 
-    /// Reads the rows of a tile, one a client, and in deltas the base's values where they are needed.
+    /// What to subtract from a client's row to get its delta: the base, or nothing where rows are deltas already.
+    pub fn base_of(&self, client: usize) -> &[f64] {
+        let weights = self.set.clients[client].metadata.kind == UpdateKind::Weights;
+        if weights && self.set.frame == Frame::AsSent { &self.base } else { &[] }
+    }
+
+    /// Reads the base's values of a tile, if there is a base.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be read or changed since it was opened.
+    pub fn read_base(&mut self, tile: &Tile) -> Result<(), PassError> {
+        let Some(base) = &self.set.base else { return Ok(()) };
+        let started = Instant::now();
+        self.base.resize(tile.coordinates.len(), 0.0);
+        let read = Reading {
+            isa: self.isa,
+            model: &base.model,
+            placement: &base.placement,
+            layout: &self.set.layout,
+        };
+        read.tile(tile, &mut self.stored, &mut self.base).map_err(|source| PassError::Read {
+            path: base.model.path.clone(),
+            client: None,
+            source,
+        })?;
+        self.clock.read += started.elapsed();
+        Ok(())
+    }
+
+    /// Reads some clients' rows of a tile. Where weights and deltas are mixed, the base must have been read.
     ///
     /// # Errors
     ///
     /// When a file cannot be read or changed since it was opened.
-    pub fn read<E: Element>(
-        &mut self,
-        isa: Isa,
-        set: &UpdateSet,
-        tile: &Tile,
-        with_base: bool,
-    ) -> Result<(), PassError> {
+    pub fn read<E: Element>(&mut self, tile: &Tile, clients: Range<usize>) -> Result<(), PassError> {
         let started = Instant::now();
         let columns = tile.coordinates.len();
-        self.base.clear();
-        if let Some(base) = set.base.as_ref().filter(|_| with_base) {
-            self.base.resize(columns, 0.0);
-            self.read_base(isa, base, &set.layout, tile)?;
-        }
-        for (row, client) in set.clients.iter().enumerate() {
+        for (row, index) in clients.enumerate() {
+            let client = &self.set.clients[index];
             let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
-            read_row(isa, &client.model, &client.placement, &set.layout, tile, &mut self.stored, values)
-                .map_err(|source| read_error(row, client, source))?;
-            if set.frame == Frame::Mixed && client.metadata.kind == UpdateKind::Weights {
+            let (model, placement) = (&client.model, &client.placement);
+            let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout };
+            read.tile(tile, &mut self.stored, values).map_err(|source| read_error(index, client, source))?;
+            if self.set.frame == Frame::Mixed && client.metadata.kind == UpdateKind::Weights {
                 for (x, base) in values.iter_mut().zip(&self.base) {
                     *x = E::from_exact(x.widen() - base);
                 }
             }
+            self.tile.clear_behind(row, columns * size_of::<E>());
         }
         self.clock.read += started.elapsed();
         Ok(())
     }
 
-    fn read_base(&mut self, isa: Isa, base: &Base, layout: &Layout, tile: &Tile) -> Result<(), PassError> {
-        read_row(isa, &base.model, &base.placement, layout, tile, &mut self.stored, &mut self.base)
-            .map_err(|source| PassError::Read { path: base.model.path.clone(), client: None, source })
+    /// The rows that were read last, so many of them.
+    pub fn rows<E: Element>(&self, tile: &Tile, rows: usize) -> Rows<'_, E> {
+        self.tile.rows(rows, tile.coordinates.len())
     }
 }
 
@@ -227,32 +253,34 @@ fn read_error(row: usize, client: &Client, source: io::Error) -> PassError {
     PassError::Read { path: client.model.path.clone(), client: Some(row), source }
 }
 
-/// Reads one model's values of a tile: straight into the row where the file holds what the kernels work in,
-/// else by way of `stored`. Neighbouring tensors that are neighbours in the file too are read in one go.
-fn read_row<E: Element>(
+/// One model to read tiles of.
+struct Reading<'a> {
     isa: Isa,
-    model: &ModelFile,
-    placement: &Placement,
-    layout: &Layout,
-    tile: &Tile,
-    stored: &mut TileBuffer,
-    values: &mut [E],
-) -> io::Result<()> {
-    let mut column = 0;
-    let mut runs = Runs { placement, pieces: layout.pieces(tile.coordinates.clone()), next: None };
-    while let Some(run) = runs.next() {
-        let values = &mut values[column..column + run.len];
-        let file = &model.files[run.file];
-        if E::DTYPE == run.dtype {
-            file.read_exact_at(bytemuck::cast_slice_mut(values), run.offset)?;
-        } else {
-            let bytes = &mut stored.row_mut(0)[..run.len * run.dtype.bytes()];
-            file.read_exact_at(bytes, run.offset)?;
-            decode(isa, run.dtype, bytes, values);
+    model: &'a ModelFile,
+    placement: &'a Placement,
+    layout: &'a Layout,
+}
+
+impl Reading<'_> {
+    /// Reads the model's values of a tile: straight into the row where the file holds what the kernels
+    /// work in, else by way of `stored`. Neighbouring tensors that are neighbours in the file too are read in one go.
+    fn tile<E: Element>(&self, tile: &Tile, stored: &mut TileBuffer, values: &mut [E]) -> io::Result<()> {
+        let pieces = self.layout.pieces(tile.coordinates.clone());
+        let mut column = 0;
+        for run in (Runs { placement: self.placement, pieces, next: None }) {
+            let values = &mut values[column..column + run.len];
+            let file = &self.model.files[run.file];
+            if E::DTYPE == run.dtype {
+                file.read_exact_at(bytemuck::cast_slice_mut(values), run.offset)?;
+            } else {
+                let bytes = &mut stored.row_mut(0)[..run.len * run.dtype.bytes()];
+                file.read_exact_at(bytes, run.offset)?;
+                decode(self.isa, run.dtype, bytes, values);
+            }
+            column += run.len;
         }
-        column += run.len;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Values of one dtype that stand together in one file.

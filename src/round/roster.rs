@@ -135,8 +135,8 @@ fn list(faults: &[OpenFault]) -> String {
 ///
 /// When it is no model that can be merged onto.
 pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<Base, BadBase> {
-    let model = ModelFile::open(path, files, tables)
-        .map_err(|faults| BadBase { path: path.to_owned(), faults })?;
+    let model =
+        ModelFile::open(path, files, tables).map_err(|faults| BadBase { path: path.to_owned(), faults })?;
     let placement = model.table.iter().map(Place::from).collect();
     Ok(Base { model, placement })
 }
@@ -255,8 +255,7 @@ fn shapes(table: &TensorTable) -> Shapes<'_> {
 }
 
 fn dtypes(table: &TensorTable) -> Vec<(&str, Dtype)> {
-    let mut dtypes: Vec<_> =
-        table.iter().map(|place| (place.spec.name.as_str(), place.spec.dtype)).collect();
+    let mut dtypes: Vec<_> = table.iter().map(|place| (place.spec.name.as_str(), place.spec.dtype)).collect();
     dtypes.sort_by_key(|(name, _)| *name);
     dtypes
 }
@@ -358,10 +357,9 @@ fn placement(
         }
     }
     let extra = table.iter().filter(|place| by_name.contains_key(place.spec.name.as_str()));
-    faults.extend(extra.map(|place| Fault::ExtraTensor {
-        tensor: place.spec.name.clone(),
-        reference: reference_name,
-    }));
+    faults.extend(
+        extra.map(|place| Fault::ExtraTensor { tensor: place.spec.name.clone(), reference: reference_name }),
+    );
     if faults.is_empty() { Ok(placement) } else { Err(faults) }
 }
 

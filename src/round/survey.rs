@@ -10,9 +10,8 @@ use crate::model::dtype::{Kind, Working};
 use crate::model::tile::Rows;
 use crate::round::combine::add_rows;
 use crate::round::fault::Fault;
-use crate::round::metadata::UpdateKind;
 use crate::round::passes::{InTileOrder, PassError, Tile, TilePlan, Workspace, for_each_tile};
-use crate::round::roster::{Client, Frame, Update, UpdateSet};
+use crate::round::roster::{Client, Update, UpdateSet};
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
@@ -68,12 +67,13 @@ impl Survey<'_> {
     pub fn cosines_to_median(&self, squared_norms: &[f64]) -> Result<Vec<Option<f64>>, PassError> {
         let clients = self.set.clients.len();
         // The last sum is the median's own squared norm.
-        let mut sums = self.each_tile(vec![0.0; clients + 1], add_rows, |space, tile| match tile.working {
-            Working::BF16 => self.dots::<bf16>(space, tile),
-            Working::F16 => self.dots::<f16>(space, tile),
-            Working::F32 => self.dots::<f32>(space, tile),
-            Working::F64 => self.dots::<f64>(space, tile),
-        })?;
+        let mut sums =
+            self.each_tile(vec![0.0; clients + 1], add_rows, |space, tile| match tile.working {
+                Working::BF16 => self.dots::<bf16>(space, tile),
+                Working::F16 => self.dots::<f16>(space, tile),
+                Working::F32 => self.dots::<f32>(space, tile),
+                Working::F64 => self.dots::<f64>(space, tile),
+            })?;
         let median = sums.pop().unwrap_or(0.0);
         let cosine = |(dot, norm): (f64, &f64)| {
             let product = (norm * median).sqrt();
@@ -88,20 +88,29 @@ impl Survey<'_> {
         fold: fn(&mut S, T),
         visit: impl Fn(&mut Workspace, &Tile) -> Result<T, PassError> + Sync,
     ) -> Result<S, PassError> {
-        let plan = TilePlan::new(self.set);
+        let plan = TilePlan::new(self.set, self.set.clients.len());
         let sum = InTileOrder::new(sum, fold);
-        for_each_tile(self.pool, &plan, || Workspace::new(self.set, &plan), |space, tile| {
-            sum.add(tile.number, visit(space, tile)?);
-            let bytes = self.set.clients.len() * tile.coordinates.len() * tile.dtype.bytes();
-            self.progress.advance(bytes as u64);
-            Ok::<_, PassError>(())
-        })?;
+        for_each_tile(
+            self.pool,
+            &plan,
+            || Workspace::new(self.isa, self.set, &plan),
+            |space, tile| {
+                sum.add(tile.number, visit(space, tile)?);
+                let bytes = self.set.clients.len() * tile.coordinates.len() * tile.dtype.bytes();
+                self.progress.advance(bytes as u64);
+                Ok::<_, PassError>(())
+            },
+        )?;
         Ok(sum.finish())
     }
 
-    fn measure_rows<E: Element>(&self, space: &mut Workspace, tile: &Tile) -> Result<Vec<Measured>, PassError> {
-        space.read::<E>(self.isa, self.set, tile, true)?;
-        let rows = space.rows::<E>(self.set, tile);
+    fn measure_rows<E: Element>(
+        &self,
+        space: &mut Workspace,
+        tile: &Tile,
+    ) -> Result<Vec<Measured>, PassError> {
+        self.read::<E>(space, tile)?;
+        let rows = space.rows::<E>(tile, self.set.clients.len());
         let measure = |row: usize| {
             let values = rows.row(row);
             let mut measured = Measured::default();
@@ -110,7 +119,7 @@ impl Survey<'_> {
             }
             if all_finite(self.isa, values) {
                 measured.max_abs = largest_magnitude(self.isa, values);
-                measured.squared_norm = squared_norm(self.isa, values, self.base_of(row, &space.base));
+                measured.squared_norm = squared_norm(self.isa, values, space.base_of(row));
             } else {
                 measured = measure_non_finite(values, tile.coordinates.start);
             }
@@ -123,28 +132,28 @@ impl Survey<'_> {
         if tile.dtype.kind() != Kind::Float {
             return Ok(Vec::new());
         }
-        space.read::<E>(self.isa, self.set, tile, true)?;
-        let rows = space.rows::<E>(self.set, tile);
-        let median = self.median_delta(&rows, &space.base);
-        let row_dot = |row| dot(self.isa, rows.row(row), self.base_of(row, &space.base), &median);
+        self.read::<E>(space, tile)?;
+        let rows = space.rows::<E>(tile, self.set.clients.len());
+        let median = self.median_delta(&rows, space.base_of(0));
+        let row_dot = |row| dot(self.isa, rows.row(row), space.base_of(row), &median);
         let mut sums: Vec<f64> = (0..rows.len()).map(row_dot).collect();
         sums.push(squared_norm(self.isa, &median, &[]));
         Ok(sums)
     }
 
+    /// Reads all rows of a tile, and the base's.
+    fn read<E: Element>(&self, space: &mut Workspace, tile: &Tile) -> Result<(), PassError> {
+        space.read_base(tile)?;
+        space.read::<E>(tile, 0..self.set.clients.len())
+    }
+
     fn median_delta<E: Element>(&self, rows: &Rows<E>, base: &[f64]) -> Vec<f64> {
-        let mut median = vec![0.0; rows.row(0).len()];
+        let mut median = vec![0.0; rows.columns()];
         coordinate_median(self.isa, rows, &mut median);
-        for (median, base) in median.iter_mut().zip(self.base_of(0, base)) {
+        for (median, base) in median.iter_mut().zip(base) {
             *median -= base;
         }
         median
-    }
-
-    /// What to subtract from a row to get its delta: nothing where rows are deltas already.
-    fn base_of<'b>(&self, row: usize, base: &'b [f64]) -> &'b [f64] {
-        let weights = self.set.clients[row].metadata.kind == UpdateKind::Weights;
-        if weights && self.set.frame == Frame::AsSent { base } else { &[] }
     }
 }
 

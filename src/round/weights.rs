@@ -72,10 +72,9 @@ impl Weighting {
             _ => "uniform",
         };
         let weight = |client: &Client| match self {
-            Self::Table(table) => table
-                .get(&client.id)
-                .copied()
-                .ok_or_else(|| Fault::NoWeight { id: client.id.clone() }),
+            Self::Table(table) => {
+                table.get(&client.id).copied().ok_or_else(|| Fault::NoWeight { id: client.id.clone() })
+            }
             _ if by_examples => client.metadata.num_examples.ok_or(Fault::NoExamples),
             _ => Ok(1.0),
         };
@@ -106,8 +105,8 @@ impl Weighting {
 ///
 /// When the file cannot be read or understood.
 pub fn read_table(path: &Path) -> Result<BTreeMap<String, f64>, WeightsError> {
-    let text = text::read(path)
-        .map_err(|source| WeightsError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        text::read(path).map_err(|source| WeightsError::Unreadable { path: path.to_owned(), source })?;
     if text.trim_start().starts_with('{') { parse_json(path, &text) } else { parse_lines(path, &text) }
 }
 
@@ -131,7 +130,8 @@ fn parse_lines(path: &Path, text: &str) -> Result<BTreeMap<String, f64>, Weights
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let bad = || WeightsError::BadLine { path: path.to_owned(), line: number + 1, found: line.to_owned() };
+        let bad =
+            || WeightsError::BadLine { path: path.to_owned(), line: number + 1, found: line.to_owned() };
         let (id, weight) = line.rsplit_once([',', '\t', ' ']).ok_or_else(bad)?;
         let weight = weight.parse().ok().filter(is_weight).ok_or_else(bad)?;
         let id = id.trim_end_matches([',', '\t', ' ']).to_owned();

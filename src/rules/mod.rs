@@ -77,7 +77,9 @@ pub struct Decision {
 pub enum RuleError {
     #[error("{rule} tolerates at most {most} hostile of {clients} clients, but --byzantine says {byzantine}")]
     TooManyByzantine { rule: String, byzantine: usize, clients: usize, most: usize },
-    #[error("{rule} cuts {cut} values on each side of {clients}, which leaves none; the most it can cut is {most}")]
+    #[error(
+        "{rule} cuts {cut} values on each side of {clients}, which leaves none; the most it can cut is {most}"
+    )]
     NothingLeft { rule: String, cut: usize, clients: usize, most: usize },
 }
 
