@@ -6,6 +6,8 @@
 //! of the pair, quoted as median (minimum to maximum). The output's own write and fsync are apart. Peak
 //! memory is that of `fedmill aggregate` as a process of its own on the same files.
 
+#![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
+
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::kernels::lanes::Isa;
 use fedmill::model::tile::TileBuffer;

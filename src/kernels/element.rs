@@ -5,7 +5,7 @@ use crate::model::dtype::Dtype;
 use half::{bf16, f16};
 use std::fmt::Debug;
 
-/// A float that tiles hold: `f32`, `f64`, [`bf16`] or [`f16`].
+/// A float that tiles hold: `f32`, `f64`, `bf16` or `f16`.
 ///
 /// Kernels see finite values only; [`finite`](crate::kernels::finite) screens them first.
 pub trait Element: bytemuck::Pod + Debug + Send + Sync {
@@ -13,6 +13,8 @@ pub trait Element: bytemuck::Pod + Debug + Send + Sync {
     type Key: bytemuck::Pod + Ord + Send + Sync;
     /// A vector of keys.
     type Lanes<A: Arch>: Lanes<Key = Self::Key>;
+    /// What a median may be held in on the way to a file of this float, without a bit changing.
+    type Median: Merged;
     /// The dtype of files that hold this float.
     const DTYPE: Dtype;
     /// Bits of the smallest pattern, sign cleared, that is not a finite number.
@@ -98,11 +100,12 @@ impl Merged for f32 {
 }
 
 macro_rules! element {
-    ($float:ty, $dtype:ident, $key:ty, $lanes:ident, $infinity:literal, $significand:literal, $from_bits:expr, $to_bits:expr,
+    ($float:ty, $dtype:ident, $median:ty, $key:ty, $lanes:ident, $infinity:literal, $significand:literal, $from_bits:expr, $to_bits:expr,
      $widen:expr, $from_exact:expr) => {
         impl Element for $float {
             type Key = $key;
             type Lanes<A: Arch> = A::$lanes;
+            type Median = $median;
             const DTYPE: Dtype = Dtype::$dtype;
             const INFINITY: $key = $infinity;
             const SIGNIFICAND_BITS: u32 = $significand;
@@ -129,10 +132,10 @@ macro_rules! element {
         }
     };
 }
-element!(f32, F32, i32, I32, 0x7f80_0000, 24, f32::from_bits, f32::to_bits, f64::from, |x| x as f32);
-element!(f64, F64, i64, I64, 0x7ff0_0000_0000_0000, 53, f64::from_bits, f64::to_bits, f64::from, |x| x);
-element!(bf16, BF16, i16, I16, 0x7f80, 8, bf16::from_bits, bf16::to_bits, widen_bf16, bf16::from_f64);
-element!(f16, F16, i16, I16, 0x7c00, 11, f16::from_bits, f16::to_bits, widen_f16, f16::from_f64);
+element!(f32, F32, f64, i32, I32, 0x7f80_0000, 24, f32::from_bits, f32::to_bits, f64::from, |x| x as f32);
+element!(f64, F64, f64, i64, I64, 0x7ff0_0000_0000_0000, 53, f64::from_bits, f64::to_bits, f64::from, |x| x);
+element!(bf16, BF16, f32, i16, I16, 0x7f80, 8, bf16::from_bits, bf16::to_bits, widen_bf16, bf16::from_f64);
+element!(f16, F16, f32, i16, I16, 0x7c00, 11, f16::from_bits, f16::to_bits, widen_f16, f16::from_f64);
 
 /// `bf16` is the upper half of an `f32`. Unlike `half`'s conversion this has no branch, so loops
 /// over it vectorise.
@@ -161,7 +164,7 @@ mod tests {
 
     dispatch! {
         /// Flips the first 32 keys in place.
-        pub fn flip_first<A: Arch, E: Element>(keys: &mut [E::Key]) {
+        fn flip_first<A: Arch, E: Element>(keys: &mut [E::Key]) {
             for start in (0..32).step_by(E::Lanes::<A>::WIDTH) {
                 E::Lanes::<A>::load(&keys[start..]).flip().store(&mut keys[start..]);
             }

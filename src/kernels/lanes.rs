@@ -5,7 +5,7 @@
 //! sign flipped when the sign is set, read as a signed integer: an order isomorphism from the
 //! finite floats, and its own inverse.
 //!
-//! A kernel body is written once, generic over [`Arch`]; [`dispatch!`](crate::kernels::dispatch)
+//! A kernel body is written once, generic over [`Arch`]; `dispatch!`
 //! compiles it for each instruction set and picks one at run time by [`Isa`].
 
 use std::fmt;
@@ -79,7 +79,7 @@ pub(crate) const MAX_WIDTH: usize = 32;
 /// A vector of keys. Minimum and maximum work lane by lane.
 ///
 /// The methods of the x86 implementations use instructions of their set, so values of those types
-/// stay inside code entered through [`dispatch!`](crate::kernels::dispatch).
+/// stay inside code entered through `dispatch!`.
 pub trait Lanes: Copy {
     /// The integer in each lane.
     type Key: bytemuck::Pod + Ord;

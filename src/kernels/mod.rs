@@ -3,14 +3,14 @@
 //! | kernel | computes | agreement | shader |
 //! |---|---|---|---|
 //! | [`finite`] | finds NaN and infinity by bit pattern | bits | none yet |
-//! | [`weighted_sum`] | sum of weighted rows in f64, in row order | bits on CPU | none yet |
+//! | [`weighted_sum`] | adds weighted rows in f64, in row order | bits on CPU | none yet |
 //! | [`coordinate_median`] | median of every column | bits | none yet |
 //! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | none yet |
 //! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | none yet |
 //! | [`convert`] | dtype to working float and back, one rounding | bits | none yet |
 //!
 //! [`lanes`] holds the vectors and instruction sets they run on, [`element`] the floats they run
-//! over, [`network`] generates sorting networks, [`columns`] sorts with them.
+//! over, [`network`] generates sorting networks, `columns` sorts with them.
 
 pub(crate) mod columns;
 pub mod convert;
@@ -31,13 +31,14 @@ pub mod weighted_sum;
 macro_rules! dispatch {
     (
         $(#[$meta:meta])*
-        pub fn $name:ident<A: Arch $(, $g:ident : $bound:path)*>($($arg:ident: $ty:ty),* $(,)?)
+        $vis:vis fn $name:ident<A: Arch $(, $g:ident : $bound:path)*>($($arg:ident: $ty:ty),* $(,)?)
         $(-> $ret:ty)? $body:block
     ) => {
         $(#[$meta])*
-        pub fn $name<$($g: $bound),*>(isa: $crate::kernels::lanes::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name<$($g: $bound),*>(isa: $crate::kernels::lanes::Isa, $($arg: $ty),*) $(-> $ret)? {
             use $crate::kernels::lanes::{self, Arch, IsaKind};
 
+            #[allow(clippy::extra_unused_type_parameters, reason = "plain loops need no vector type")]
             #[inline(always)]
             fn body<A: Arch $(, $g: $bound)*>($($arg: $ty),*) $(-> $ret)? $body
 

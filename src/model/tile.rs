@@ -92,7 +92,10 @@ impl<'a, E> Rows<'a, E> {
 
     /// The same rows at some of their columns; `range` starts where a whole vector may.
     pub fn at(&self, range: Range<usize>) -> Self {
-        assert!(range.end <= self.columns && range.start % LINE_BYTES == 0, "columns outside the tile");
+        assert!(
+            range.end <= self.columns && range.start.is_multiple_of(LINE_BYTES),
+            "columns outside the tile"
+        );
         Self { first: self.first + range.start, columns: range.len(), ..*self }
     }
 }

@@ -11,8 +11,10 @@ use crate::kernels::trimmed_mean::trimmed_mean;
 use crate::kernels::weighted_sum::add_weighted;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::tile::{LINE_BYTES, Rows, TileBuffer};
-use crate::round::passes::{Clock, InTileOrder, PassError, Tile, TilePlan, Workspace, for_each_tile};
+use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::roster::{Frame, UpdateSet};
+use crate::round::tiles::{Tile, TilePlan};
+use crate::round::workspace::Workspace;
 use crate::rules::Recipe;
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
@@ -106,7 +108,7 @@ impl Pass<'_> {
             Recipe::Median | Recipe::TrimmedMean { .. } => clients,
         };
         let plan = TilePlan::new(self.set, rows_at_once);
-        let norms = InTileOrder::new(vec![0.0; clients], add_rows);
+        let norms = InTileOrder::new(vec![0.0; clients], |sums, parts: Vec<f64>| add_rows(sums, &parts));
         let workers = for_each_tile(
             pool,
             &plan,
@@ -149,9 +151,8 @@ impl Pass<'_> {
         let started = Instant::now();
         match self.recipe {
             Recipe::WeightedMean { weights } => self.sum_tile::<E>(worker, tile, weights)?,
-            // Medians that go straight to a 16-bit float need no more than f32.
-            Recipe::Median if tile.dtype == E::DTYPE && tile.dtype.bytes() == 2 && as_sent => {
-                self.select_tile::<E, f32>(worker, tile, |rows, merged| {
+            Recipe::Median if tile.dtype == E::DTYPE && as_sent => {
+                self.select_tile::<E, E::Median>(worker, tile, |rows, merged| {
                     coordinate_median(self.isa, rows, merged)
                 })?;
             }
@@ -218,7 +219,7 @@ impl Pass<'_> {
             }
             let squares = self.squared_norms(&worker.space, &rows, 0, block.clone(), tile);
             worker.squared_norms.resize(squares.len(), 0.0);
-            add_rows(&mut worker.squared_norms, squares);
+            add_rows(&mut worker.squared_norms, &squares);
             self.finish_block(worker, tile, block, &mut merged)?;
         }
         Ok(())
@@ -283,7 +284,7 @@ fn blocks<E>(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> 
 }
 
 /// Adds the parts of a tile, if it has any, to the sums of each row.
-pub(crate) fn add_rows(sums: &mut Vec<f64>, parts: Vec<f64>) {
+pub(crate) fn add_rows(sums: &mut [f64], parts: &[f64]) {
     for (sum, part) in sums.iter_mut().zip(parts) {
         *sum += part;
     }

@@ -395,11 +395,7 @@ impl Run {
             kept: false,
             reason: "no model was published".to_owned(),
         };
-        let mut rejected: Vec<RejectedRow> = self
-            .rejected
-            .iter()
-            .map(|update| RejectedRow::new(&update.id, update.path.clone(), &update.faults))
-            .collect();
+        let mut rejected: Vec<RejectedRow> = self.rejected.iter().map(rejected_row).collect();
         rejected.sort_by(|a, b| a.file.cmp(&b.file));
         Report {
             schema: SCHEMA,
@@ -438,4 +434,10 @@ impl Run {
             threads: self.threads,
         }
     }
+}
+
+fn rejected_row(update: &Update) -> RejectedRow {
+    let errors: Vec<String> = update.faults.iter().map(Fault::to_string).collect();
+    let error = errors.first().cloned().unwrap_or_default();
+    RejectedRow { id: update.id.clone(), file: update.path.clone(), error, errors }
 }

@@ -1,7 +1,8 @@
 //! One round, from update files to a published model.
 //!
-//! [`roster`] opens the updates and says who takes part, [`passes`] streams their tiles, [`combine`] is the
-//! second pass, [`survey`] measures each update, and [`merge`] is the whole job in order.
+//! [`roster`] opens the updates and says who takes part ([`metadata`], [`weights`], [`fault`] are its words).
+//! [`tiles`] cuts their layout, [`passes`] streams the tiles, each worker in its [`workspace`]; [`combine`] is the
+//! second pass, [`survey`] measures each update. [`merge`] and [`inspect`] are the whole jobs, in order.
 
 pub mod combine;
 pub mod fault;
@@ -11,4 +12,6 @@ pub mod metadata;
 pub mod passes;
 pub mod roster;
 pub mod survey;
+pub mod tiles;
 pub mod weights;
+pub mod workspace;

@@ -10,8 +10,10 @@ use crate::model::dtype::{Kind, Working};
 use crate::model::tile::Rows;
 use crate::round::combine::add_rows;
 use crate::round::fault::Fault;
-use crate::round::passes::{InTileOrder, PassError, Tile, TilePlan, Workspace, for_each_tile};
+use crate::round::passes::{InTileOrder, PassError, for_each_tile};
 use crate::round::roster::{Client, Update, UpdateSet};
+use crate::round::tiles::{Tile, TilePlan};
+use crate::round::workspace::Workspace;
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
@@ -48,14 +50,17 @@ impl Survey<'_> {
     ///
     /// When one cannot be read.
     pub fn measure(&self) -> Result<Vec<Measured>, PassError> {
-        self.each_tile(vec![Measured::default(); self.set.clients.len()], fold_measured, |space, tile| {
-            match tile.working {
+        let none = vec![Measured::default(); self.set.clients.len()];
+        self.each_tile(
+            none,
+            |all, tile: Vec<Measured>| fold_measured(all, tile),
+            |space, tile| match tile.working {
                 Working::BF16 => self.measure_rows::<bf16>(space, tile),
                 Working::F16 => self.measure_rows::<f16>(space, tile),
                 Working::F32 => self.measure_rows::<f32>(space, tile),
                 Working::F64 => self.measure_rows::<f64>(space, tile),
-            }
-        })
+            },
+        )
     }
 
     /// The cosine of the angle between each delta and the coordinate median of all deltas, given
@@ -67,13 +72,16 @@ impl Survey<'_> {
     pub fn cosines_to_median(&self, squared_norms: &[f64]) -> Result<Vec<Option<f64>>, PassError> {
         let clients = self.set.clients.len();
         // The last sum is the median's own squared norm.
-        let mut sums =
-            self.each_tile(vec![0.0; clients + 1], add_rows, |space, tile| match tile.working {
+        let mut sums = self.each_tile(
+            vec![0.0; clients + 1],
+            |sums, parts: Vec<f64>| add_rows(sums, &parts),
+            |space, tile| match tile.working {
                 Working::BF16 => self.dots::<bf16>(space, tile),
                 Working::F16 => self.dots::<f16>(space, tile),
                 Working::F32 => self.dots::<f32>(space, tile),
                 Working::F64 => self.dots::<f64>(space, tile),
-            })?;
+            },
+        )?;
         let median = sums.pop().unwrap_or(0.0);
         let cosine = |(dot, norm): (f64, &f64)| {
             let product = (norm * median).sqrt();
@@ -168,7 +176,7 @@ fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Measured {
     measured
 }
 
-fn fold_measured(all: &mut Vec<Measured>, tile: Vec<Measured>) {
+fn fold_measured(all: &mut [Measured], tile: Vec<Measured>) {
     for (all, tile) in all.iter_mut().zip(tile) {
         all.non_finite += tile.non_finite;
         all.first_non_finite = all.first_non_finite.or(tile.first_non_finite);

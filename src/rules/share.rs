@@ -45,7 +45,7 @@ impl FromStr for Share {
         }
         let digits: u128 = digits.parse().map_err(|_| bad())?;
         let scale = 10u128.pow(fraction.len() as u32);
-        if fraction.is_empty() || digits % scale == 0 {
+        if fraction.is_empty() || digits.is_multiple_of(scale) {
             return Ok(Self { digits: digits / scale, scale: None, text: text.to_owned() });
         }
         if digits > scale {

@@ -1,6 +1,5 @@
 //! The report of a merge: who was kept and why, and where the time went. JSON, schema `fedmill.report/1`.
 
-use crate::round::fault::Fault;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -106,14 +105,6 @@ pub struct RejectedRow {
     pub error: String,
     /// Everything found wrong with it.
     pub errors: Vec<String>,
-}
-
-impl RejectedRow {
-    /// The row of an update with these faults.
-    pub fn new(id: &str, file: PathBuf, faults: &[Fault]) -> Self {
-        let errors: Vec<String> = faults.iter().map(Fault::to_string).collect();
-        Self { id: id.to_owned(), file, error: errors.first().cloned().unwrap_or_default(), errors }
-    }
 }
 
 /// The merged model.

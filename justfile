@@ -1,0 +1,44 @@
+# List the commands.
+default:
+    @just --list
+
+# Everything a pull request must pass, short of the tests.
+check:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Run the tests.
+test:
+    cargo test
+
+# Time whole merges against the read floor; FILTER picks rows by name.
+bench *FILTER:
+    cargo bench --bench aggregate -- {{FILTER}}
+
+# Merge the round in data/ by every rule and measure the accuracies (needs NumPy).
+demo:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --release --quiet
+    for rule in mean median trimmed-mean:cut=0.2; do
+        target/release/fedmill aggregate --rule $rule --base data/mnist-round/base.safetensors \
+            data/mnist-round/updates -o target/merged-${rule%%:*}.safetensors
+        python3 data/mnist-round/accuracy.py target/merged-${rule%%:*}.safetensors
+    done
+
+# Accept changed snapshots.
+bless:
+    INSTA_UPDATE=always cargo test --test integration help
+
+# Make the golden vectors anew (needs data/vectors/requirements.txt).
+vectors:
+    python3 data/vectors/make_dtypes.py
+
+# Build the documentation.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Fuzz the header reader (needs cargo-fuzz).
+fuzz *ARGS:
+    cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz header {{ARGS}}

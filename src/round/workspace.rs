@@ -1,0 +1,188 @@
+//! The buffers of one worker, and how a tile gets into them.
+
+use crate::io::model_file::ModelFile;
+use crate::kernels::convert::decode;
+use crate::kernels::element::Element;
+use crate::kernels::lanes::Isa;
+use crate::model::dtype::Dtype;
+use crate::model::layout::{Layout, Piece};
+use crate::model::tile::{Rows, TileBuffer};
+use crate::round::metadata::UpdateKind;
+use crate::round::passes::{Clock, PassError};
+use crate::round::roster::{Client, Frame, Placement, UpdateSet};
+use crate::round::tiles::{Tile, TilePlan};
+use std::io;
+use std::ops::Range;
+use std::time::Instant;
+
+/// The buffers of one worker: rows of the current tile, base values, and room for stored values.
+pub struct Workspace<'a> {
+    isa: Isa,
+    set: &'a UpdateSet,
+    tile: TileBuffer,
+    stored: TileBuffer,
+    base: Vec<f64>,
+    /// Where this worker's time went.
+    pub clock: Clock,
+}
+
+impl<'a> Workspace<'a> {
+    /// Buffers for the largest tile of a plan.
+    pub fn new(isa: Isa, set: &'a UpdateSet, plan: &TilePlan) -> Self {
+        Self {
+            isa,
+            set,
+            tile: TileBuffer::new(plan.rows, plan.most_row_bytes()),
+            stored: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
+            base: Vec::new(),
+            clock: Clock::default(),
+        }
+    }
+
+    /// The base's values of a tile as it was read last; empty if [`read_base`](Self::read_base) was not called.
+    pub fn base(&self) -> &[f64] {
+        &self.base
+    }
+
+    /// What to subtract from a client's row to get its delta: the base, or nothing where rows are deltas already.
+    pub fn base_of(&self, client: usize) -> &[f64] {
+        let weights = self.set.clients[client].metadata.kind == UpdateKind::Weights;
+        if weights && self.set.frame == Frame::AsSent { &self.base } else { &[] }
+    }
+
+    /// Reads the base's values of a tile, if there is a base.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be read or changed since it was opened.
+    pub fn read_base(&mut self, tile: &Tile) -> Result<(), PassError> {
+        let Some(base) = &self.set.base else { return Ok(()) };
+        let started = Instant::now();
+        self.base.resize(tile.coordinates.len(), 0.0);
+        let read = Reading {
+            isa: self.isa,
+            model: &base.model,
+            placement: &base.placement,
+            layout: &self.set.layout,
+        };
+        read.tile(tile, &mut self.stored, &mut self.base).map_err(|source| PassError::Read {
+            path: base.model.path.clone(),
+            client: None,
+            source,
+        })?;
+        self.clock.read += started.elapsed();
+        Ok(())
+    }
+
+    /// Reads some clients' rows of a tile. Where weights and deltas are mixed, the base must have been read.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or changed since it was opened.
+    pub fn read<E: Element>(&mut self, tile: &Tile, clients: Range<usize>) -> Result<(), PassError> {
+        let started = Instant::now();
+        let columns = tile.coordinates.len();
+        for (row, index) in clients.enumerate() {
+            let client = &self.set.clients[index];
+            let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
+            let (model, placement) = (&client.model, &client.placement);
+            let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout };
+            read.tile(tile, &mut self.stored, values).map_err(|source| read_error(index, client, source))?;
+            if self.set.frame == Frame::Mixed && client.metadata.kind == UpdateKind::Weights {
+                for (x, base) in values.iter_mut().zip(&self.base) {
+                    *x = E::from_exact(x.widen() - base);
+                }
+            }
+            self.tile.clear_behind(row, columns * size_of::<E>());
+        }
+        self.clock.read += started.elapsed();
+        Ok(())
+    }
+
+    /// The rows that were read last, so many of them.
+    pub fn rows<E: Element>(&self, tile: &Tile, rows: usize) -> Rows<'_, E> {
+        self.tile.rows(rows, tile.coordinates.len())
+    }
+}
+
+fn read_error(row: usize, client: &Client, source: io::Error) -> PassError {
+    PassError::Read { path: client.model.path.clone(), client: Some(row), source }
+}
+
+/// One model to read tiles of.
+struct Reading<'a> {
+    isa: Isa,
+    model: &'a ModelFile,
+    placement: &'a Placement,
+    layout: &'a Layout,
+}
+
+impl Reading<'_> {
+    /// Reads the model's values of a tile: straight into the row where the file holds what the kernels
+    /// work in, else by way of `stored`. Neighbouring tensors that are neighbours in the file too are read in one go.
+    fn tile<E: Element>(&self, tile: &Tile, stored: &mut TileBuffer, values: &mut [E]) -> io::Result<()> {
+        let pieces = self.layout.pieces(tile.coordinates.clone());
+        let mut column = 0;
+        for run in (Runs { placement: self.placement, pieces, next: None }) {
+            let values = &mut values[column..column + run.len];
+            let file = &self.model.files[run.file];
+            if E::DTYPE == run.dtype {
+                file.read_exact_at(bytemuck::cast_slice_mut(values), run.offset)?;
+            } else {
+                let bytes = &mut stored.row_mut(0)[..run.len * run.dtype.bytes()];
+                file.read_exact_at(bytes, run.offset)?;
+                decode(self.isa, run.dtype, bytes, values);
+            }
+            column += run.len;
+        }
+        Ok(())
+    }
+}
+
+/// Values of one dtype that stand together in one file.
+#[derive(Clone, Copy)]
+struct Run {
+    file: usize,
+    offset: u64,
+    dtype: Dtype,
+    len: usize,
+}
+
+/// Joins pieces into runs.
+struct Runs<'a, I> {
+    placement: &'a Placement,
+    pieces: I,
+    next: Option<Run>,
+}
+
+impl<I: Iterator<Item = Piece>> Iterator for Runs<'_, I> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        for piece in self.pieces.by_ref() {
+            let place = self.placement[piece.tensor];
+            let run = Run {
+                file: place.file,
+                offset: place.offset + (piece.start * place.dtype.bytes()) as u64,
+                dtype: place.dtype,
+                len: piece.len,
+            };
+            match &mut self.next {
+                Some(last) if last.continues_with(&run) => last.len += run.len,
+                _ => {
+                    if let Some(done) = self.next.replace(run) {
+                        return Some(done);
+                    }
+                }
+            }
+        }
+        self.next.take()
+    }
+}
+
+impl Run {
+    fn continues_with(&self, other: &Self) -> bool {
+        (self.file, self.dtype) == (other.file, other.dtype)
+            && self.offset + (self.len * self.dtype.bytes()) as u64 == other.offset
+    }
+}

@@ -1,0 +1,36 @@
+//! The oracle: every rule as its paper writes it, naive and in f64. Slow, and right.
+
+/// Sorted copy, by value; equal values are equal whatever their sign of zero.
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    sorted
+}
+
+/// The median, the midpoint of the middle two for an even number of values (Yin et al. 2018, definition 1).
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let sorted = sorted(values);
+    let n = sorted.len();
+    if n % 2 == 1 { sorted[n / 2] } else { sorted[n / 2 - 1] / 2.0 + sorted[n / 2] / 2.0 }
+}
+
+/// The mean without the `cut` smallest and the `cut` largest values (Yin et al. 2018, definition 2).
+pub(crate) fn trimmed_mean(values: &[f64], cut: usize) -> f64 {
+    let sorted = sorted(values);
+    let kept = &sorted[cut..sorted.len() - cut];
+    kept.iter().sum::<f64>() / kept.len() as f64
+}
+
+/// The weighted mean (McMahan et al. 2017, algorithm 1).
+pub(crate) fn weighted_mean(values: &[f64], weights: &[f64]) -> f64 {
+    let total: f64 = weights.iter().sum();
+    values.iter().zip(weights).map(|(x, w)| x * w).sum::<f64>() / total
+}
+
+/// Fails unless `got` is `want` but for rounding; `terms` numbers of at most `scale` were added up.
+#[track_caller]
+pub(crate) fn assert_close(got: f64, want: f64, terms: usize, scale: f64, what: &str) {
+    assert!(got.is_finite() && want.is_finite(), "{what}: got {got:e}, expected {want:e}");
+    let bound = 4.0 * terms as f64 * f64::EPSILON * scale;
+    assert!((got - want).abs() <= bound, "{what}: got {got:e}, expected {want:e} to {bound:e}");
+}
