@@ -21,7 +21,10 @@ fn file_cut_off() {
 #[test]
 fn header_of_wrong_length() {
     assert_rejected(&bad().length(5000), &["header claims 5000 bytes, but the file has only"]);
-    assert_rejected(&bad().length(100_000_001), &["header claims 100000001 bytes, expected at most 100000000"]);
+    assert_rejected(
+        &bad().length(100_000_001),
+        &["header claims 100000001 bytes, expected at most 100000000"],
+    );
     assert_rejected(&bad().length(u64::MAX), &["header claims 18446744073709551615 bytes"]);
     assert_rejected(&bad().length(0), &["header is not a JSON object"]);
     assert_rejected(&bad().length(20), &["header is not a JSON object"]);
@@ -52,10 +55,16 @@ fn header_with_bad_offsets() {
     let parts = ["tensor `b`: data starts at byte 2, inside tensor `a` which ends at 4"];
     assert_rejected(&two("[0,4]", "[2,6]"), &parts);
     assert_rejected(&two("[0,4]", "[0,4]"), &["tensor `b`: data starts at byte 0, inside tensor `a`"]);
-    assert_rejected(&two("[0,4]", "[8,12]"), &["tensor `b`: data ends at byte 12, but the file holds only 8"]);
+    assert_rejected(
+        &two("[0,4]", "[8,12]"),
+        &["tensor `b`: data ends at byte 12, but the file holds only 8"],
+    );
     assert_rejected(&two("[1,5]", "[5,9]"), &["tensor `b`: data ends at byte 9"]);
     assert_rejected(&two("[4,0]", "[4,8]"), &["tensor `a`: offsets 4..0"]);
-    assert_rejected(&two("[0,8]", "[4,8]"), &["tensor `a`: offsets 0..8 hold 8 bytes, expected 4 for U8 [4]"]);
+    assert_rejected(
+        &two("[0,8]", "[4,8]"),
+        &["tensor `a`: offsets 0..8 hold 8 bytes, expected 4 for U8 [4]"],
+    );
     assert_rejected(&two("[0,-4]", "[4,8]"), &["tensor `a`: header entry is not understood"]);
     assert_rejected(&bad().behind(&[0; 4]), &["file holds 36 bytes of data, expected 32"]);
     let gap = with_header(r#""a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}"#);
@@ -161,7 +170,10 @@ fn shard_index_that_does_not_fit_its_shards() {
     let reject = |index: &str, parts: &[&str]| {
         assert_rejected_with(|dir| write_shards(dir, index), &[], parts);
     };
-    reject(&weight_map(ONE, "client-1-3.safetensors"), &["shard client-1-3.safetensors: cannot be read: No such"]);
+    reject(
+        &weight_map(ONE, "client-1-3.safetensors"),
+        &["shard client-1-3.safetensors: cannot be read: No such"],
+    );
     reject(
         &weight_map(TWO, TWO),
         &[&format!("tensor `fc.bias`: the index places it in {TWO}, which does not hold it")],
@@ -179,7 +191,10 @@ fn shard_index_that_does_not_fit_its_shards() {
     assert_rejected_with(both_in_one, &[], &[&part]);
     let cut_off = |dir: &Dir| {
         write_shards(dir, &weight_map(ONE, TWO));
-        Update::new(&format!("{BAD}-00002-of-00002")).f32("fc.weight", &[2, 3], &[0.5; 6]).cut_to(90).write(dir);
+        Update::new(&format!("{BAD}-00002-of-00002"))
+            .f32("fc.weight", &[2, 3], &[0.5; 6])
+            .cut_to(90)
+            .write(dir);
     };
     assert_rejected_with(cut_off, &[], &[&format!("shard {TWO}: tensor `fc.weight`: data ends at byte 24")]);
     let contradicting = |dir: &Dir| {

@@ -5,8 +5,11 @@
 //! - `harness`: a fresh folder for each test, files good and broken, the program and what it said. No tests.
 //! - `bad_input`: updates that cannot be merged, each refused, skipped, and counted against the quorum.
 //! - `bad_file`: the same for files that are broken as files: headers and shard indexes.
-//! - `bad_request`: everything else a run can ask for in vain: settings, outputs, bases, weights, disks.
-//! - `dtypes`: every dtype, alone and mixed, against values computed by hand; deltas; what a merged file keeps.
+//! - `bad_request`: requests that cannot be met whatever the updates: settings, bases, weights, lists.
+//! - `bad_output`: outputs that cannot be written, or must not be; full disks.
+//! - `roster`: who takes part and what updates are held against: file names, client ids, the shared layout.
+//! - `dtypes`: every dtype, alone and mixed, against values computed by hand.
+//! - `deltas`: updates that are deltas, and what a merged file keeps of its base.
 //! - `output`: what a run leaves behind: shards, reports, messages, temporaries.
 //! - `inspect`: what `fedmill inspect` shows and finds.
 //! - `kill`: runs that are killed at random moments.
@@ -16,10 +19,13 @@
 
 mod bad_file;
 mod bad_input;
+mod bad_output;
 mod bad_request;
+mod deltas;
 mod dtypes;
 mod harness;
 mod help;
 mod inspect;
 mod kill;
 mod output;
+mod roster;

@@ -129,14 +129,26 @@ impl Cli {
 
 impl Failure {
     fn tell(self) -> ExitCode {
+        let message = message(&self.error);
         match self.hint {
-            Some(hint) => tracing::error!(hint, "{:#}", self.error),
-            None => tracing::error!("{:#}", self.error),
+            Some(hint) => tracing::error!(hint, "{message}"),
+            None => tracing::error!("{message}"),
         }
         // The shell's convention for a process that a signal ended.
         let code = self.signal.map_or(2, |signal| 128 + signal);
         ExitCode::from(u8::try_from(code).unwrap_or(2))
     }
+}
+
+/// An error and its causes, those left out that it mentions already.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 impl Common {

@@ -4,17 +4,16 @@ use crate::io::discover::{self, DiscoverError};
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
 use crate::kernels::lanes::Isa;
-use crate::model::layout::Layout;
 use crate::round::fault::Fault;
+use crate::round::metadata::UpdateMetadata;
 use crate::round::passes::PassError;
-use crate::round::roster::{self, BadBase, Client, Expectations, Frame, Place, Update, UpdateSet};
+use crate::round::roster::{self, BadBase, Expectations, Update, UpdateSet};
 use crate::round::survey::{Measured, Survey, reject_non_finite};
 use crate::telemetry::progress::Progress;
 use rayon::ThreadPool;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Updates to look at.
 #[derive(Debug)]
@@ -92,33 +91,57 @@ impl Inspection {
             .map_err(|source| InspectError::Read { path: self.base.clone().unwrap_or_default(), source })?;
 
         let mut rows = Vec::new();
-        let has_base = set.base.is_some();
         for update in rejected {
-            rows.push(inspect_alone(self.isa, update, has_base, pool)?);
+            rows.push(inspect_alone(self.isa, update, &set, pool)?);
         }
-        progress.start("measuring", bytes_of(&set));
-        let measured = Survey { isa: self.isa, set: &set, pool, progress }.measure()?;
-        for (client, measured) in set.clients.iter().zip(&measured) {
-            let faults = measured.fault(&set).into_iter().collect::<Vec<_>>();
-            let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
-            row.measured(measured);
-            rows.push(row);
-        }
+        let measured = self.measure(&mut rows, &set, pool, progress)?;
         reject_non_finite(&mut set, &measured);
         if !set.clients.is_empty() {
-            progress.start("comparing", bytes_of(&set));
-            let sound = measured.iter().filter(|measured| measured.non_finite == 0);
-            let norms: Vec<f64> = sound.map(|measured| measured.squared_norm).collect();
-            let cosines = Survey { isa: self.isa, set: &set, pool, progress }.cosines_to_median(&norms)?;
-            for (client, cosine) in set.clients.iter().zip(cosines) {
-                if let Some(row) = rows.iter_mut().find(|row| row.file == client.model.path) {
-                    row.cosine_to_median = cosine;
-                }
-            }
+            self.compare(&mut rows, &set, &measured, pool, progress)?;
         }
         progress.finish();
         rows.sort_by(|a, b| a.file.cmp(&b.file));
         Ok(rows)
+    }
+
+    /// Adds a row for every client of the set.
+    fn measure(
+        &self,
+        rows: &mut Vec<InspectedUpdate>,
+        set: &UpdateSet,
+        pool: &ThreadPool,
+        progress: &Progress,
+    ) -> Result<Vec<Measured>, PassError> {
+        progress.start("measuring", bytes_of(set));
+        let measured = Survey { isa: self.isa, set, pool, progress }.measure()?;
+        for (client, measured) in set.clients.iter().zip(&measured) {
+            let faults = measured.fault(set).into_iter().collect::<Vec<_>>();
+            let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
+            row.measured(measured);
+            rows.push(row);
+        }
+        Ok(measured)
+    }
+
+    /// Compares the finite clients, which stand in the rows of their set in the same order, with their median.
+    fn compare(
+        &self,
+        rows: &mut [InspectedUpdate],
+        finite: &UpdateSet,
+        measured: &[Measured],
+        pool: &ThreadPool,
+        progress: &Progress,
+    ) -> Result<(), PassError> {
+        progress.start("comparing", bytes_of(finite));
+        let is_finite = |measured: &&Measured| measured.non_finite == 0;
+        let norms: Vec<f64> = measured.iter().filter(is_finite).map(|m| m.squared_norm).collect();
+        let cosines = Survey { isa: self.isa, set: finite, pool, progress }.cosines_to_median(&norms)?;
+        let first = rows.len() - measured.len();
+        let compared = rows[first..].iter_mut().zip(measured).filter(|(_, measured)| is_finite(measured));
+        for ((row, _), cosine) in compared.zip(cosines) {
+            row.cosine_to_median = cosine;
+        }
+        Ok(())
     }
 }
 
@@ -126,34 +149,23 @@ fn bytes_of(set: &UpdateSet) -> u64 {
     set.clients.iter().map(|client| client.model.bytes()).sum()
 }
 
-/// Looks at an update that cannot be compared with the others, in a layout of its own.
+/// Looks at an update that cannot be merged with the others.
 fn inspect_alone(
     isa: Isa,
     mut update: Update,
-    has_base: bool,
+    set: &UpdateSet,
     pool: &ThreadPool,
 ) -> Result<InspectedUpdate, InspectError> {
-    let Some(model) = update.model.take() else {
+    let Some(alone) = set.of_one(&mut update) else {
         return Ok(unopened(update));
     };
-    let layout = Layout::new(model.table.iter().map(|place| place.spec.clone()).collect());
-    let placement = Arc::new(model.table.iter().map(Place::from).collect());
-    let client = Client { id: update.id, model, metadata: update.metadata, placement };
-    let set = UpdateSet {
-        layout,
-        clients: vec![client],
-        base: None,
-        frame: Frame::AsSent,
-        metadata: Default::default(),
-    };
-    let measured = Survey { isa, set: &set, pool, progress: &Progress::hidden() }.measure()?;
-    let client = &set.clients[0];
+    let measured = Survey { isa, set: &alone, pool, progress: &Progress::hidden() }.measure()?;
+    let client = &alone.clients[0];
     let mut faults = update.faults;
-    let known = faults.iter().any(|fault| matches!(fault, Fault::NonFinite { .. }));
-    faults.extend(measured[0].fault(&set).filter(|_| !known));
+    faults.extend(measured[0].fault(&alone));
     let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
     row.measured(&measured[0]);
-    if has_base {
+    if set.base.is_some() && alone.base.is_none() {
         // The norm of its values is not that of its delta.
         row.norm = None;
     }
@@ -179,12 +191,7 @@ fn unopened(update: Update) -> InspectedUpdate {
     }
 }
 
-fn describe(
-    id: &str,
-    model: &ModelFile,
-    metadata: &crate::round::metadata::UpdateMetadata,
-    faults: &[Fault],
-) -> InspectedUpdate {
+fn describe(id: &str, model: &ModelFile, metadata: &UpdateMetadata, faults: &[Fault]) -> InspectedUpdate {
     InspectedUpdate {
         id: id.to_owned(),
         file: model.path.clone(),

@@ -4,7 +4,7 @@ use crate::io::discover;
 use crate::io::discover::DiscoverError;
 use crate::io::interrupt::Interrupted;
 use crate::io::memory::peak_resident_bytes;
-use crate::io::model_file::TablePool;
+use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::model_writer::{self, ModelWriter, Published, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
@@ -160,9 +160,8 @@ impl Job {
     }
 
     fn check_outputs(&self, set: &UpdateSet, rejected: &[Update]) -> Result<(), MergeError> {
-        let files = |model: &crate::io::model_file::ModelFile| -> Vec<(u64, u64)> {
-            model.files.iter().map(SourceFile::identity).collect()
-        };
+        let files =
+            |model: &ModelFile| -> Vec<(u64, u64)> { model.files.iter().map(SourceFile::identity).collect() };
         let mut inputs: Vec<(u64, u64)> =
             set.clients.iter().flat_map(|client| files(&client.model)).collect();
         inputs.extend(set.base.iter().flat_map(|base| files(&base.model)));
@@ -362,6 +361,8 @@ impl Run {
             row.reason = verdict.reason;
             row.norm = combined.norms.as_ref().map(|norms| norms[i]);
         }
+        let (merged, rejected) = (report.clients.len(), report.rejected.len());
+        tracing::info!("merged {merged} updates by {} ({rejected} rejected)", self.job.rule);
         report.published = true;
         report.warnings = decision.warnings;
         report.output = Some(Output {

@@ -101,7 +101,7 @@ pub struct UpdateSet {
     /// Who takes part.
     pub clients: Vec<Client>,
     /// The model they started from.
-    pub base: Option<Base>,
+    pub base: Option<Arc<Base>>,
     /// What is merged.
     pub frame: Frame,
     /// Metadata of the reference: the base, or the first client of the layout most share.
@@ -184,9 +184,10 @@ pub fn admit(
     };
     let (table, metadata) = reference.unwrap_or_default();
     let reference = if base.is_some() { "base" } else { "layout most updates share" };
-    let (clients, rejected) = place(opened, &table, reference);
     let layout = Layout::new(table.iter().map(|place| place.spec.clone()).collect());
+    let (clients, rejected) = place(opened, layout.tensors(), reference);
     let frame = frame_of(&clients, base.is_some());
+    let base = base.map(Arc::new);
     Ok((UpdateSet { layout, clients, base, frame, metadata }, rejected))
 }
 
@@ -303,7 +304,7 @@ impl From<&TensorPlace> for Place {
 }
 
 /// Finds each tensor of the reference in each update.
-fn place(opened: Vec<Update>, reference: &TensorTable, name: &'static str) -> (Vec<Client>, Vec<Update>) {
+fn place(opened: Vec<Update>, reference: &[TensorSpec], name: &'static str) -> (Vec<Client>, Vec<Update>) {
     let (mut clients, mut rejected) = (Vec::new(), Vec::new());
     let mut known: HashMap<*const TensorTable, Arc<Placement>> = HashMap::new();
     for mut update in opened {
@@ -336,14 +337,14 @@ fn place(opened: Vec<Update>, reference: &TensorTable, name: &'static str) -> (V
 
 fn placement(
     table: &TensorTable,
-    reference: &TensorTable,
+    reference: &[TensorSpec],
     reference_name: &'static str,
 ) -> Result<Placement, Vec<Fault>> {
     let mut by_name: HashMap<&str, &TensorPlace> =
         table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
     let mut faults = Vec::new();
     let mut placement = Vec::with_capacity(reference.len());
-    for expected in reference.iter().map(|place| &place.spec) {
+    for expected in reference {
         match by_name.remove(expected.name.as_str()) {
             Some(found) => match tensor_fault(&found.spec, expected) {
                 None => placement.push(Place::from(found)),
@@ -386,6 +387,24 @@ fn frame_of(clients: &[Client], has_base: bool) -> Frame {
 }
 
 impl UpdateSet {
+    /// A set of one update that does not belong into this one: in this set's layout if it fits that, else in
+    /// its own and without a base. None if it could not be opened.
+    pub fn of_one(&self, update: &mut Update) -> Option<Self> {
+        let model = update.model.take()?;
+        let fitting = placement(&model.table, self.layout.tensors(), "reference").ok();
+        let (layout, base, placement) = match fitting {
+            Some(placement) => (self.layout.clone(), self.base.clone(), placement),
+            None => {
+                let own = model.table.iter().map(|place| place.spec.clone()).collect();
+                (Layout::new(own), None, model.table.iter().map(Place::from).collect())
+            }
+        };
+        let (id, metadata) = (update.id.clone(), update.metadata.clone());
+        let clients = vec![Client { id, model, metadata, placement: Arc::new(placement) }];
+        let frame = frame_of(&clients, base.is_some());
+        Some(Self { layout, clients, base, frame, metadata: BTreeMap::new() })
+    }
+
     /// The working float of each tensor: the narrowest that holds every client's values exactly.
     pub fn working(&self) -> Vec<Working> {
         let mut placements: Vec<&Arc<Placement>> = self.clients.iter().map(|c| &c.placement).collect();
