@@ -79,7 +79,8 @@ fn the_list_of_arrows_has_no_circle() {
 fn only_io_touches_the_file_system() {
     for (room, path, text) in sources() {
         for line in code(&text).filter(|_| room != "io") {
-            let touches = ["std::fs", " fs::", " File::", "rustix::fs"].iter().any(|word| line.contains(word));
+            let touches =
+                ["std::fs", " fs::", " File::", "rustix::fs"].iter().any(|word| line.contains(word));
             assert!(!touches, "{}: only io opens files: {line}", path.display());
         }
     }

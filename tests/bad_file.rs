@@ -171,8 +171,8 @@ fn shard_index_that_does_not_fit_its_shards() {
         assert_rejected_with(|dir| write_shards(dir, index), &[], parts);
     };
     reject(
-        &weight_map(ONE, "client-1-3.safetensors"),
-        &["shard client-1-3.safetensors: cannot be read: No such"],
+        &weight_map(ONE, "client-1-00003-of-00003.safetensors"),
+        &["shard client-1-00003-of-00003.safetensors: cannot be read: No such"],
     );
     reject(
         &weight_map(TWO, TWO),
@@ -219,7 +219,6 @@ fn shard_index_that_reaches_elsewhere() {
     }
 }
 
-// BUG(found 1): the index takes client-0 out of the round and sends client-0's values as its own.
 #[test]
 fn shard_index_that_names_the_file_of_another_client() {
     let other = "client-0.safetensors";

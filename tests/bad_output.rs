@@ -19,7 +19,6 @@ fn output_that_cannot_stand_there() {
     assert_ends(&dir, &merge("linked"), &["linked: is a directory"]);
 }
 
-// BUG(found 14): a pipe, or /dev/null, is replaced by a file.
 #[test]
 fn output_that_is_no_regular_file() {
     let dir = round();
@@ -29,7 +28,6 @@ fn output_that_is_no_regular_file() {
     assert!(fs::metadata(dir.path("pipe")).unwrap().file_type().is_fifo());
 }
 
-// BUG(found 15): a model is written there that nobody can load, fedmill included.
 #[test]
 fn output_that_is_named_as_an_index() {
     let dir = round();
@@ -102,7 +100,6 @@ fn report_that_is_the_output() {
     assert_refused(&dir, &[&report(index)[..], &["--max-shard-size", "20"]].concat(), &[index]);
 }
 
-// BUG(found 4): only paths that are spelt alike are compared, so the report replaces the model.
 #[test]
 fn report_that_is_the_output_by_another_path() {
     let dir = round();
@@ -110,7 +107,6 @@ fn report_that_is_the_output_by_another_path() {
     assert_refused(&dir, &["--report", "updates/../merged.safetensors"], &["merged.safetensors"]);
 }
 
-// BUG(found 5): the model is published before the report fails.
 #[test]
 fn report_that_cannot_be_written() {
     let dir = round();
@@ -140,7 +136,6 @@ fn disk_full_for_the_model() {
     dir.assert_unchanged_since(&before);
 }
 
-// BUG(found 5): the model is published before the report fails.
 #[test]
 fn disk_full_for_the_report() {
     let dir = Dir::new();

@@ -92,7 +92,6 @@ fn deltas_merged_into_one_are_a_delta_again() {
     assert_eq!(Model::read(&dir, "merged.safetensors").f32("w"), direct.f32("w"));
 }
 
-// BUG(found 11): the weights left are still merged as deltas, with two roundings more.
 #[test]
 fn delta_among_weights_that_is_rejected_changes_nothing() {
     // In f64, (x - base) + base is another number than x here, so the weights left must be merged as they stand.

@@ -66,7 +66,6 @@ fn norm_and_angle_are_of_deltas_with_a_base() {
     assert_eq!(column("max_abs"), [5.0, 3.0, 9.0]);
 }
 
-// BUG(found 12): with one delta among them, the largest absolute value of weights is that of weights minus base.
 #[test]
 fn row_is_the_same_whatever_the_others_are() {
     let dir = round();

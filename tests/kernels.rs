@@ -175,7 +175,13 @@ fn trimmed_mean_matches<E: Sample>(isa: Isa) {
                 let values = column(rows, j);
                 let scale = values.iter().fold(E::SMALLEST, |a, x| a.max(x.abs()));
                 let want = reference::trimmed_mean(&values, cut);
-                reference::assert_close(*got, want, n, scale, &format!("n {n} cut {cut} column {j} {kind:?}"));
+                reference::assert_close(
+                    *got,
+                    want,
+                    n,
+                    scale,
+                    &format!("n {n} cut {cut} column {j} {kind:?}"),
+                );
             }
         }
     });
@@ -187,7 +193,8 @@ fn weighted_sum_matches<E: Sample>(isa: Isa) {
             return;
         }
         for fractional in [false, true] {
-            let weight = |i: usize| if fractional { 0.1 + 1.0 / (i + 3) as f64 } else { (i * 37 % 101) as f64 + 1.0 };
+            let weight =
+                |i: usize| if fractional { 0.1 + 1.0 / (i + 3) as f64 } else { (i * 37 % 101) as f64 + 1.0 };
             let weights: Vec<f64> = (0..rows.len()).map(weight).collect();
             let total: f64 = weights.iter().sum();
             let mut sums = vec![0.0; rows.columns()];
@@ -195,11 +202,22 @@ fn weighted_sum_matches<E: Sample>(isa: Isa) {
             let mut plain = vec![0.0; rows.columns()];
             add_weighted(Isa::named("portable").unwrap(), rows, &weights, &mut plain);
             for (j, sum) in sums.iter().enumerate() {
-                assert_eq!(sum.to_bits(), plain[j].to_bits(), "not the portable bits: n {} {kind:?}", rows.len());
+                assert_eq!(
+                    sum.to_bits(),
+                    plain[j].to_bits(),
+                    "not the portable bits: n {} {kind:?}",
+                    rows.len()
+                );
                 let values = column(rows, j);
                 let scale = values.iter().fold(E::SMALLEST, |a, x| a.max(x.abs()));
                 let want = reference::weighted_mean(&values, &weights);
-                reference::assert_close(sum / total, want, rows.len(), scale, &format!("n {} {kind:?}", rows.len()));
+                reference::assert_close(
+                    sum / total,
+                    want,
+                    rows.len(),
+                    scale,
+                    &format!("n {} {kind:?}", rows.len()),
+                );
             }
         }
     });

@@ -29,7 +29,8 @@ fn updates() -> Arc<Dir> {
 fn make_updates() -> Dir {
     let dir = Dir::new();
     for client in 0..8 {
-        let values = |scale: f32| (0..LEN).map(move |i| scale * ((i * 7919 + client * 104_729) % 1000) as f32);
+        let values =
+            |scale: f32| (0..LEN).map(move |i| scale * ((i * 7919 + client * 104_729) % 1000) as f32);
         let [a, b] = [0.5, 0.25].map(|scale| values(scale).collect::<Vec<_>>());
         let update = Update::new(&format!("client-{client}")).f32("a", &[LEN], &a).f32("b", &[LEN], &b);
         update.write(&dir);

@@ -14,18 +14,30 @@
 //! - `inspect`: what `fedmill inspect` shows and finds.
 //! - `kill`: runs that are killed at random moments.
 //! - `help`: the help texts, as snapshots.
+//! - `reference`: the oracle, naive and in f64. No tests.
+//! - `kernels`: every kernel against the oracle, on every instruction set.
+//! - `rules`: every rule, files to file, against the oracle; properties.
+//! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
+//! - `architecture`: the rooms of the source and the arrows between them.
+//! - `fuzz_seeds`: the seeds of the fuzz target.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod architecture;
 mod bad_file;
 mod bad_input;
 mod bad_output;
 mod bad_request;
 mod deltas;
 mod dtypes;
+mod fuzz_seeds;
 mod harness;
 mod help;
 mod inspect;
+mod kernels;
 mod kill;
 mod output;
+mod reference;
 mod roster;
+mod rules;
+mod same_bits;

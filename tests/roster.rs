@@ -32,7 +32,6 @@ fn layouts_equally_shared_go_by_the_lowest_client_id() {
     }
 }
 
-// BUG(found 16): the reference, and so the merged file's metadata and dtypes, is chosen before values are looked at.
 #[test]
 fn reference_is_not_a_client_that_is_rejected_for_its_values() {
     let of = |name: &str, value: f32, format: &str| {
@@ -48,7 +47,6 @@ fn reference_is_not_a_client_that_is_rejected_for_its_values() {
     assert!(dir.read("merged.safetensors") == alone);
 }
 
-// BUG(found 17): an id goes to the first file that claims it, even if that file is rejected for its tensors.
 #[test]
 fn client_id_claimed_by_a_broken_update_stays_with_the_sound_one() {
     let dir = round_of(sound);
@@ -64,7 +62,6 @@ fn client_id_claimed_by_a_broken_update_stays_with_the_sound_one() {
 const MAKE_A_NAME_THAT_IS_NO_TEXT: &str =
     r#"name=$(printf 'updates/client-\377.safetensors') && cp updates/client-0.safetensors "$name""#;
 
-// BUG(found 6): the model is published, then the report fails.
 #[test]
 fn name_that_is_no_text_is_reported() {
     let dir = round_of(sound);
@@ -74,7 +71,6 @@ fn name_that_is_no_text_is_reported() {
     assert_eq!(dir.json("report.json")["clients"].as_array().unwrap().len(), 1);
 }
 
-// BUG(found 7): such a name in a directory is passed over without a word.
 #[test]
 fn name_that_is_no_text_is_not_lost() {
     let dir = round_of(sound);

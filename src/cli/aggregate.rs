@@ -1,14 +1,11 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
 use super::{Common, Failure, Outcome, UpdatePaths, print, size};
-use crate::io::publish;
 use crate::round::merge::{Job, MergeError, OnBadUpdate};
 use crate::round::roster::Expectations;
 use crate::round::weights::{Weighting, read_table};
 use crate::rules::share::Share;
 use crate::rules::{self, Rule};
-use crate::telemetry::report::Report;
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,15 +67,10 @@ impl Arguments {
         let pool = common.pool()?;
         match self.job(common)?.run(&pool, &common.progress()) {
             Ok(report) => {
-                self.write_report(&report)?;
-                let path = report.output.as_ref().map_or(&self.output, |output| &output.path);
-                print(&format!("{}\n", path.display()))?;
+                print(&report.output.map_or_else(String::new, |output| output.path + "\n"))?;
                 Ok(Outcome::Done)
             }
-            Err(MergeError::Refused(report)) => {
-                self.write_report(&report)?;
-                Ok(Outcome::Refused(report.refused.unwrap_or_default()))
-            }
+            Err(MergeError::Refused(report)) => Ok(Outcome::Refused(report.refused.unwrap_or_default())),
             Err(error) => {
                 let (hint, signal) = (error.hint(), error.signal());
                 Err(Failure { hint, signal, ..Failure::from(error) })
@@ -125,13 +117,5 @@ impl Arguments {
             (Some(_), _) => Weighting::Uniform,
             (None, _) => Weighting::Default,
         })
-    }
-
-    fn write_report(&self, report: &Report) -> Result<(), Failure> {
-        let Some(path) = &self.report else { return Ok(()) };
-        let mut json = serde_json::to_vec_pretty(report)?;
-        json.push(b'\n');
-        publish::write(path, &json).with_context(|| format!("{}: cannot be written", path.display()))?;
-        Ok(())
     }
 }

@@ -96,9 +96,9 @@ fn table(updates: &[InspectedUpdate]) -> String {
             text(update.non_finite),
         ]);
     }
-    let faults = updates.iter().flat_map(|update| {
-        update.faults.iter().map(move |fault| format!("{}: {fault}\n", update.file.display()))
-    });
+    let faults = updates
+        .iter()
+        .flat_map(|update| update.faults.iter().map(move |fault| format!("{}: {fault}\n", update.file)));
     format!("{}\n{}", table.trim_fmt(), faults.collect::<String>())
 }
 

@@ -1,16 +1,11 @@
 //! Finds update files from the paths a user names.
 
+use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, shard_stem};
 use crate::io::text;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// Ending of the index of a sharded model.
-pub const INDEX_SUFFIX: &str = ".safetensors.index.json";
-
-/// Ending of a model in one file.
-pub const MODEL_SUFFIX: &str = ".safetensors";
 
 /// Why no updates could be found.
 #[derive(thiserror::Error, Debug)]
@@ -73,34 +68,23 @@ fn updates_in(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
     let unlistable = |source| DiscoverError::Unlistable { path: directory.to_owned(), source };
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(unlistable)? {
-        let entry = entry.map_err(unlistable)?;
-        if let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')) {
-            names.push(name.to_owned());
-        }
+        let name = entry.map_err(unlistable)?.file_name();
+        // A name that is no text keeps its ending: what it is can be told all the same.
+        names.push((name.to_string_lossy().into_owned(), name));
     }
-    names.sort();
-    let shards: HashSet<String> = names
-        .iter()
-        .filter(|name| name.ends_with(INDEX_SUFFIX))
-        .flat_map(|name| shards_of(&directory.join(name)))
-        .collect();
-    let updates: Vec<PathBuf> = names
-        .iter()
-        .filter(|name| name.ends_with(INDEX_SUFFIX) || name.ends_with(MODEL_SUFFIX))
-        .filter(|name| !shards.contains(*name))
-        .map(|name| directory.join(name))
-        .collect();
+    let indexes: HashSet<String> =
+        names.iter().filter_map(|(text, _)| text.strip_suffix(INDEX_SUFFIX)).map(str::to_owned).collect();
+    let is_update = |text: &str| {
+        let model = text.ends_with(INDEX_SUFFIX) || text.ends_with(MODEL_SUFFIX);
+        let shard = shard_stem(text).is_some_and(|stem| indexes.contains(stem));
+        model && !shard && !text.starts_with('.')
+    };
+    let updates = names.iter().filter(|(text, _)| is_update(text));
+    let updates: Vec<PathBuf> = updates.map(|(_, name)| directory.join(name)).collect();
     if updates.is_empty() {
         return Err(DiscoverError::Empty { path: directory.to_owned() });
     }
     Ok(updates)
-}
-
-/// The files an index names. None if it is not understood: opening it will say why.
-fn shards_of(index: &Path) -> Vec<String> {
-    crate::io::model_file::read_index(index)
-        .map(|index| index.weight_map.into_values().collect())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

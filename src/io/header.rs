@@ -5,11 +5,10 @@
 //! fault is found, not just the first. What the `safetensors` crate refuses is refused here too, and
 //! duplicate keys besides.
 
+use crate::io::text::object_entries;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use safetensors::tensor::TensorInfo;
-use serde::Deserializer as _;
-use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -110,7 +109,9 @@ impl Header {
     ///
     /// Every fault of the header, tensors in the order of the text.
     pub fn parse(json: &[u8], data_bytes: u64) -> Result<Self, Vec<HeaderFault>> {
-        let entries = entries(json).map_err(|fault| vec![fault])?;
+        let not_an_object = |why: &dyn fmt::Display| vec![HeaderFault::NotAnObject { why: why.to_string() }];
+        let json = std::str::from_utf8(json).map_err(|why| not_an_object(&why))?;
+        let entries = object_entries(json).map_err(|why| not_an_object(&why))?;
         let mut faults = duplicate_keys(&entries);
         let mut metadata = BTreeMap::new();
         let mut tensors = Vec::with_capacity(entries.len());
@@ -136,30 +137,6 @@ impl Header {
     }
 }
 
-/// The entries of a JSON object in order, duplicates included.
-fn entries(json: &[u8]) -> Result<Vec<(String, &RawValue)>, HeaderFault> {
-    struct Entries;
-    impl<'de> Visitor<'de> for Entries {
-        type Value = Vec<(String, &'de RawValue)>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-            let mut entries = Vec::new();
-            while let Some(entry) = map.next_entry()? {
-                entries.push(entry);
-            }
-            Ok(entries)
-        }
-    }
-    let not_an_object = |why: &dyn fmt::Display| HeaderFault::NotAnObject { why: why.to_string() };
-    let text = std::str::from_utf8(json).map_err(|why| not_an_object(&why))?;
-    let mut parser = serde_json::Deserializer::from_str(text);
-    let entries = parser.deserialize_map(Entries).map_err(|why| not_an_object(&why))?;
-    parser.end().map_err(|why| not_an_object(&why))?;
-    Ok(entries)
-}
-
 fn duplicate_keys(entries: &[(String, &RawValue)]) -> Vec<HeaderFault> {
     let mut seen = HashSet::new();
     entries
@@ -171,8 +148,7 @@ fn duplicate_keys(entries: &[(String, &RawValue)]) -> Vec<HeaderFault> {
 
 fn string_map(value: &RawValue) -> Result<BTreeMap<String, String>, HeaderFault> {
     let bad = |why: serde_json::Error| HeaderFault::BadMetadata { why: why.to_string() };
-    let entries = entries(value.get().as_bytes())
-        .map_err(|fault| HeaderFault::BadMetadata { why: fault.to_string() })?;
+    let entries = object_entries(value.get()).map_err(bad)?;
     let mut map = BTreeMap::new();
     for (key, value) in entries {
         if map.insert(key.clone(), serde_json::from_str(value.get()).map_err(bad)?).is_some() {

@@ -1,6 +1,6 @@
 //! The only room that opens files.
 //!
-//! [`discover`] finds updates, [`header`] checks what a safetensors file claims about itself, [`source`] reads files in
+//! [`discover`] finds updates, [`shards`] names the files of sharded ones, [`header`] checks what a safetensors file claims about itself, [`source`] reads files in
 //! place, [`model_file`] puts header and sources together, [`digest`] names a file's content;
 //! [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, and
 //! [`interrupt`] lets a signal end a run without leaving anything behind. [`text`] and [`memory`] are small.
@@ -13,5 +13,6 @@ pub mod memory;
 pub mod model_file;
 pub mod model_writer;
 pub mod publish;
+pub mod shards;
 pub mod source;
 pub mod text;

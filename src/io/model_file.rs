@@ -1,7 +1,8 @@
 //! A model on disk: one safetensors file, or several under a Hugging Face shard index.
 
-use crate::io::discover::INDEX_SUFFIX;
+use crate::io::discover::stem;
 use crate::io::header::{Header, HeaderFault, LENGTH_BYTES, StoredTensor, header_length};
+use crate::io::shards::{INDEX_SUFFIX, is_shard_of};
 use crate::io::source::{OpenFiles, SourceFile};
 use crate::model::layout::TensorSpec;
 use serde::Deserialize;
@@ -28,8 +29,10 @@ pub enum OpenFault {
     Shard { shard: String, fault: Box<OpenFault> },
     #[error("shard index is not understood: {why}")]
     BadIndex { why: String },
-    #[error("shard index names `{shard}`, expected a file beside it")]
-    ShardElsewhere { shard: String },
+    #[error(
+        "shard index names `{shard}`, expected a file beside it called {stem}-NNNNN-of-NNNNN.safetensors"
+    )]
+    ForeignShard { shard: String, stem: String },
     #[error("tensor `{tensor}`: the index places it in {shard}, which does not hold it")]
     NotInShard { tensor: String, shard: String },
     #[error("tensor `{tensor}`: {shard} holds it, but the index does not place it there")]
@@ -132,15 +135,15 @@ fn open_file(path: &Path, files: &OpenFiles) -> Result<(SourceFile, Header, u64)
 
 /// What a shard index says.
 #[derive(Deserialize, Debug)]
-pub(crate) struct ShardIndex {
+struct ShardIndex {
     /// The file that holds each tensor.
-    pub(crate) weight_map: BTreeMap<String, String>,
+    weight_map: BTreeMap<String, String>,
     /// Free-form metadata.
     #[serde(default)]
     metadata: BTreeMap<String, Value>,
 }
 
-pub(crate) fn read_index(path: &Path) -> Result<ShardIndex, OpenFault> {
+fn read_index(path: &Path) -> Result<ShardIndex, OpenFault> {
     let meta = fs::metadata(path).map_err(OpenFault::Unreadable)?;
     if !meta.is_file() || meta.len() > MAX_INDEX_BYTES {
         let why = format!("expected a regular file of at most {MAX_INDEX_BYTES} bytes");
@@ -151,6 +154,7 @@ pub(crate) fn read_index(path: &Path) -> Result<ShardIndex, OpenFault> {
 }
 
 fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenFault>> {
+    let stem = stem(index_path);
     let index = read_index(index_path).map_err(|fault| vec![fault])?;
     let names: BTreeSet<&String> = index.weight_map.values().collect();
     let mut metadata: BTreeMap<String, String> = index
@@ -160,9 +164,8 @@ fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenF
         .collect();
     let (mut sources, mut table, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for name in names {
-        // A hostile index must not reach for files that are not its client's.
-        if Path::new(name).file_name().is_none_or(|file| file != name.as_str()) {
-            faults.push(OpenFault::ShardElsewhere { shard: name.clone() });
+        if !is_shard_of(&stem, name) {
+            faults.push(OpenFault::ForeignShard { shard: name.clone(), stem: stem.clone() });
             continue;
         }
         match open_file(&index_path.with_file_name(name), files) {

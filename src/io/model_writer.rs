@@ -3,10 +3,10 @@
 //! A model above the shard limit becomes several files and a Hugging Face index. The index is what loaders
 //! open, so it goes last, and an old one goes first: no moment shows an index beside shards of another model.
 
-use crate::io::discover::{INDEX_SUFFIX, MODEL_SUFFIX};
 use crate::io::header::{LENGTH_BYTES, METADATA_KEY};
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::publish::{Staged, directory_of, remove_leftovers, sync_directory_of};
+use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, is_shard_of, shard_name};
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use safetensors::tensor::TensorInfo;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -29,6 +29,10 @@ pub enum WriteError {
     NoDirectory { path: PathBuf },
     #[error("{}: is a directory, expected a file name", .path.display())]
     IsDirectory { path: PathBuf },
+    #[error("{}: is no regular file, expected one or none", .path.display())]
+    NotAFile { path: PathBuf },
+    #[error("{}: is the name of a shard index, expected one like model.safetensors", .path.display())]
+    IsIndexName { path: PathBuf },
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }
@@ -57,19 +61,6 @@ pub struct ModelWriter {
 struct Shard {
     path: PathBuf,
     staged: Staged,
-}
-
-/// What was written.
-#[derive(Debug)]
-pub struct Published {
-    /// The file to load: the model, or its index.
-    pub path: PathBuf,
-    /// The files that hold data.
-    pub files: Vec<PathBuf>,
-    /// Bytes in all files.
-    pub bytes: u64,
-    /// Time spent waiting for the disk.
-    pub sync_time: Duration,
 }
 
 impl ModelWriter {
@@ -162,12 +153,12 @@ impl ModelWriter {
         Ok(len)
     }
 
-    /// Brings the model to disk and gives it its name, in place of the model that had it before.
+    /// Brings everything written to disk. Returns how long that took.
     ///
     /// # Errors
     ///
-    /// When it cannot be, or a signal asked to stop before the first name was given.
-    pub fn publish(self) -> Result<Published, WriteError> {
+    /// When it cannot be, or a signal asked to stop.
+    pub fn sync(&self) -> Result<Duration, WriteError> {
         let started = Instant::now();
         for shard in &self.shards {
             shard.staged.sync().map_err(WriteError::at(&shard.path))?;
@@ -176,7 +167,30 @@ impl ModelWriter {
             staged.sync().map_err(WriteError::at(path))?;
         }
         interrupt::check()?;
+        Ok(started.elapsed())
+    }
 
+    /// The file to load once the model is published: the model, or its index.
+    pub fn path(&self) -> &Path {
+        self.index.as_ref().map_or(&self.target, |(path, _)| path)
+    }
+
+    /// The files that hold data.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(|shard| shard.path.as_path())
+    }
+
+    /// Bytes in all files.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives the model its name, in place of the model that had it before. Call [`sync`](Self::sync) first.
+    ///
+    /// # Errors
+    ///
+    /// When files cannot be renamed.
+    pub fn publish(self) -> Result<(), WriteError> {
         let at_target = || WriteError::at(&self.target);
         let old_index = index_path(&self.target);
         remove_if_there(&old_index).map_err(at_target())?;
@@ -197,7 +211,7 @@ impl ModelWriter {
             }
         }
         sync_directory_of(&self.target).map_err(at_target())?;
-        Ok(Published { path, files, bytes: self.bytes, sync_time: started.elapsed() })
+        Ok(())
     }
 }
 
@@ -208,30 +222,39 @@ impl ModelWriter {
 /// When the directory cannot be listed.
 pub fn family(target: &Path) -> io::Result<Vec<PathBuf>> {
     let stem = stem_of(target);
-    let is_shard = |name: &str| {
-        let numbers = name.strip_prefix(&format!("{stem}-")).and_then(|rest| rest.strip_suffix(MODEL_SUFFIX));
-        let parts = numbers.and_then(|numbers| numbers.split_once("-of-"));
-        let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-        parts.is_some_and(|(number, count)| is_number(number) && is_number(count))
-    };
     let mut files = vec![target.to_owned(), index_path(target)];
     for entry in fs::read_dir(directory_of(target))? {
         let name = entry?.file_name();
-        if name.to_str().is_some_and(is_shard) {
+        if name.to_str().is_some_and(|name| is_shard_of(&stem, name)) {
             files.push(target.with_file_name(name));
         }
     }
     Ok(files)
 }
 
-/// Checks that a file can stand at `target`, before any work is done for it.
+/// Checks that a model can stand at `target`, before any work is done for it.
 ///
 /// # Errors
 ///
-/// When it is a directory, or its directory does not exist.
+/// As [`check_file_target`], and when the name is that of an index.
 pub fn check_target(target: &Path) -> Result<(), WriteError> {
+    if target.to_string_lossy().ends_with(INDEX_SUFFIX) {
+        return Err(WriteError::IsIndexName { path: target.to_owned() });
+    }
+    check_file_target(target)
+}
+
+/// Checks that a file can stand at `target`.
+///
+/// # Errors
+///
+/// When something else stands there, or its directory does not exist.
+pub fn check_file_target(target: &Path) -> Result<(), WriteError> {
     if target.is_dir() {
         return Err(WriteError::IsDirectory { path: target.to_owned() });
+    }
+    if target.exists() && !target.is_file() {
+        return Err(WriteError::NotAFile { path: target.to_owned() });
     }
     let directory = directory_of(target);
     if !directory.is_dir() {
@@ -275,7 +298,7 @@ fn shard_names(target: &Path, count: usize) -> Vec<String> {
         return vec![target.file_name().unwrap_or_default().to_string_lossy().into_owned()];
     }
     let stem = stem_of(target);
-    (1..=count).map(|i| format!("{stem}-{i:05}-of-{count:05}{MODEL_SUFFIX}")).collect()
+    (1..=count).map(|number| shard_name(&stem, number, count)).collect()
 }
 
 fn stem_of(target: &Path) -> String {

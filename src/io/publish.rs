@@ -109,18 +109,23 @@ pub fn sync_directory_of(target: &Path) -> io::Result<()> {
     File::open(directory_of(target))?.sync_all()
 }
 
-/// Writes a whole small file at once.
+/// Brings a whole small file to disk, ready to be published.
 ///
 /// # Errors
 ///
 /// When it cannot be written.
-pub fn write(target: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn stage(target: &Path, bytes: &[u8]) -> io::Result<Staged> {
     remove_leftovers(target)?;
     let staged = Staged::create(target, bytes.len() as u64)?;
     staged.write_at(bytes, 0)?;
     staged.sync()?;
-    staged.publish(target)?;
-    sync_directory_of(target)
+    Ok(staged)
+}
+
+/// The one path of a file that may not exist yet: its directory as the system knows it, and its name.
+pub fn resolved(path: &Path) -> PathBuf {
+    let directory = fs::canonicalize(directory_of(path));
+    directory.map_or(path.to_owned(), |directory| directory.join(path.file_name().unwrap_or_default()))
 }
 
 /// Removes temporaries that killed runs left for `target`. Those of living runs are locked and stay.

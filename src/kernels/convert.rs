@@ -11,6 +11,7 @@ use crate::kernels::dispatch;
 use crate::kernels::element::{Element, Merged, widen_bf16, widen_f16};
 use crate::model::dtype::Dtype;
 use half::{bf16, f16};
+use std::ops::RangeInclusive;
 
 dispatch! {
     /// Decodes stored values of `dtype`, aligned to their size, into `out`, one each.
@@ -43,7 +44,7 @@ fn decode_with<T: bytemuck::Pod, F>(bytes: &[u8], out: &mut [F], to_float: impl 
 }
 
 dispatch! {
-    /// Encodes each value as `dtype` into `out`, aligned to its size. Values are within [`Dtype::limit`].
+    /// Encodes each value as `dtype` into `out`, aligned to its size. Values are within [`Dtype::limits`].
     pub fn encode<A: Arch, F: Merged>(dtype: Dtype, values: &[F], out: &mut [u8]) {
         match dtype {
             Dtype::F64 => encode_with(values, out, F::widen),
@@ -78,11 +79,12 @@ fn rounded<F: Merged>(x: F) -> f64 {
 }
 
 dispatch! {
-    /// Whether every value is a number of at most `limit` in magnitude.
-    pub fn all_within<A: Arch, F: Merged>(values: &[F], limit: f64) -> bool {
+    /// Whether every value is a number within the limits.
+    pub fn all_within<A: Arch, F: Merged>(values: &[F], limits: &RangeInclusive<f64>) -> bool {
+        let (low, high) = (*limits.start(), *limits.end());
         let mut within = true;
         for x in values {
-            within &= x.widen().abs() <= limit;
+            within &= x.widen() >= low && x.widen() <= high;
         }
         within
     }
@@ -267,7 +269,7 @@ mod tests {
     #[test]
     fn limit_is_the_last_magnitude_that_stays_finite() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8E4M3, Dtype::F8E5M2] {
-            let limit = dtype.limit();
+            let limit = *dtype.limits().end();
             let mut back = [0.0f64; 2];
             let mut code = [0u64; 2];
             let bytes = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut code)[..2 * dtype.bytes()];
@@ -283,12 +285,12 @@ mod tests {
         for isa in Isa::available() {
             for len in [0, 1, 7, 8, 9, 33] {
                 let good = vec![-2.0; len];
-                assert!(all_within(isa, &good, 2.0));
+                assert!(all_within(isa, &good, &(-2.0..=2.0)));
                 for at in 0..len {
-                    for bad in [2.1, f64::NAN, f64::NEG_INFINITY] {
+                    for bad in [2.1, -2.1, f64::NAN, f64::NEG_INFINITY] {
                         let mut values = good.clone();
                         values[at] = bad;
-                        assert!(!all_within(isa, &values, 2.0), "{bad} at {at} of {len} on {isa}");
+                        assert!(!all_within(isa, &values, &(-2.0..=2.0)), "{bad} at {at} of {len} on {isa}");
                     }
                 }
             }

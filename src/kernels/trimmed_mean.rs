@@ -24,12 +24,24 @@ dispatch! {
         for (block, out) in out.chunks_mut(E::Lanes::<A>::WIDTH).enumerate() {
             let sorted = sorter.sort(block * E::Lanes::<A>::WIDTH, &mut extremes);
             let sums = ascending_sums::<E, E::Lanes<A>>(&sorted[kept.clone()]);
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = sum / count;
+            for (lane, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+                let kept = &sorted[kept.clone()];
+                *out = if sum.is_finite() { sum / count } else { mean_of_huge::<E, _>(kept, lane) };
             }
         }
         extremes.finite::<E>()
     }
+}
+
+/// The mean of one lane whose sum is more than f64 can hold.
+#[cold]
+fn mean_of_huge<E: Element, V: Lanes<Key = E::Key>>(rows: &[V], lane: usize) -> f64 {
+    let mut keys = [E::MIN_KEY; MAX_WIDTH];
+    let part = |row: &V| {
+        row.store(&mut keys);
+        E::from_key(keys[lane]).widen() / rows.len() as f64
+    };
+    rows.iter().map(part).sum()
 }
 
 /// The sum of the rows, lane by lane.

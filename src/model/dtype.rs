@@ -2,6 +2,7 @@
 
 use safetensors::Dtype as StoredDtype;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// The dtype of a tensor in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -104,30 +105,33 @@ impl Dtype {
         }
     }
 
-    /// The largest magnitude that a merged value may have: beyond, rounding to this dtype would
-    /// give infinity or NaN, or cut an integer off.
-    pub fn limit(self) -> f64 {
-        // A float limit is the largest finite value and just under half a step more.
+    /// The merged values that this dtype can hold: beyond, rounding would give infinity or NaN, or cut an
+    /// integer off.
+    pub fn limits(self) -> RangeInclusive<f64> {
+        // A float's limit is the largest finite value and just under half a step more.
         let float = |exponent: i32, mantissa_bits: i32| {
-            (2.0 - 2f64.powi(-mantissa_bits - 1)).next_down() * 2f64.powi(exponent)
+            let limit = (2.0 - 2f64.powi(-mantissa_bits - 1)).next_down() * 2f64.powi(exponent);
+            -limit..=limit
         };
+        // An integer's, what still rounds to its ends.
+        let integer = |low: f64, high: f64| low - 0.5..=(high + 0.5).next_down().max(high);
         match self {
-            Self::F64 => f64::MAX,
+            Self::F64 => f64::MIN..=f64::MAX,
             Self::F32 => float(127, 23),
             Self::F16 => float(15, 10),
             Self::BF16 => float(127, 7),
             // The top code of e4m3 is NaN, which leaves 448 and half a step: a tie that goes to 448.
-            Self::F8E4M3 => 464.0,
+            Self::F8E4M3 => -464.0..=464.0,
             Self::F8E5M2 => float(15, 2),
-            Self::I64 => i64::MAX as f64,
-            Self::U64 => u64::MAX as f64,
-            Self::I32 => f64::from(i32::MAX),
-            Self::U32 => f64::from(u32::MAX),
-            Self::I16 => f64::from(i16::MAX),
-            Self::U16 => f64::from(u16::MAX),
-            Self::I8 => f64::from(i8::MAX),
-            Self::U8 => f64::from(u8::MAX),
-            Self::Bool => 1.0,
+            Self::I64 => integer(i64::MIN as f64, i64::MAX as f64),
+            Self::U64 => integer(0.0, u64::MAX as f64),
+            Self::I32 => integer(i32::MIN.into(), i32::MAX.into()),
+            Self::U32 => integer(0.0, u32::MAX.into()),
+            Self::I16 => integer(i16::MIN.into(), i16::MAX.into()),
+            Self::U16 => integer(0.0, u16::MAX.into()),
+            Self::I8 => integer(i8::MIN.into(), i8::MAX.into()),
+            Self::U8 => integer(0.0, u8::MAX.into()),
+            Self::Bool => integer(0.0, 1.0),
         }
     }
 

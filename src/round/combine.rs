@@ -20,6 +20,7 @@ use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Why the pass stopped.
@@ -33,6 +34,8 @@ pub enum CombineError {
     Write(#[from] WriteError),
     #[error("an update holds a value that is not finite")]
     NonFinite,
+    #[error("{}: tensor `{tensor}` of the base holds {value} at flat index {index}, expected a finite number", .path.display())]
+    BaseNotFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
     #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
 }
@@ -49,7 +52,7 @@ impl CombineError {
         match self {
             Self::NonFinite => true,
             Self::DoesNotFit { value, .. } => !value.is_finite(),
-            Self::Pass(_) | Self::Write(_) => false,
+            Self::Pass(_) | Self::Write(_) | Self::BaseNotFinite { .. } => false,
         }
     }
 }
@@ -147,10 +150,22 @@ impl Pass<'_> {
         if self.with_norms || !as_sent {
             worker.space.read_base(tile)?;
         }
+        if !as_sent {
+            self.check_base(worker.space.base(), tile)?;
+        }
         let before = worker.space.clock.read;
         let started = Instant::now();
         match self.recipe {
-            Recipe::WeightedMean { weights } => self.sum_tile::<E>(worker, tile, weights)?,
+            Recipe::WeightedMean { weights } => match self.sum_tile::<E>(worker, tile, weights) {
+                // Numbers near the end of f64 add up past it, though their mean does not.
+                Err(CombineError::DoesNotFit { value, .. })
+                    if E::DTYPE == Dtype::F64 && !value.is_finite() =>
+                {
+                    worker.squared_norms.clear();
+                    self.sum_tile::<E>(worker, tile, &scaled_down(weights))?;
+                }
+                done => done?,
+            },
             Recipe::Median if tile.dtype == E::DTYPE && as_sent => {
                 self.select_tile::<E, E::Median>(worker, tile, |rows, merged| {
                     coordinate_median(self.isa, rows, merged)
@@ -182,6 +197,7 @@ impl Pass<'_> {
         for (group, weights) in weights.chunks(SUMMED_ROWS).enumerate() {
             let first = group * SUMMED_ROWS;
             worker.space.read::<E>(tile, first..first + weights.len())?;
+            worker.space.subtract_base::<E>(tile, first..first + weights.len());
             let rows = worker.space.rows::<E>(tile, weights.len());
             for block in blocks::<E>(weights.len(), columns) {
                 add_weighted(self.isa, &rows.at(block.clone()), weights, &mut sums[block]);
@@ -211,6 +227,7 @@ impl Pass<'_> {
         let clients = self.set.clients.len();
         let mut merged = Vec::new();
         worker.space.read::<E>(tile, 0..clients)?;
+        worker.space.subtract_base::<E>(tile, 0..clients);
         for block in blocks::<E>(clients, tile.coordinates.len()) {
             merged.resize(block.len(), F::default());
             let rows = worker.space.rows::<E>(tile, clients);
@@ -264,17 +281,34 @@ impl Pass<'_> {
         (0..rows.len()).map(norm).collect()
     }
 
-    fn check_fits<F: Merged>(&self, merged: &[F], first: usize, dtype: Dtype) -> Result<(), CombineError> {
-        let limit = dtype.limit();
-        if all_within(self.isa, merged, limit) {
+    fn check_base(&self, base: &[f64], tile: &Tile) -> Result<(), CombineError> {
+        if all_within(self.isa, base, &Dtype::F64.limits()) {
             return Ok(());
         }
-        let fits = |value: &F| value.widen().abs() <= limit;
+        let column = base.iter().position(|value| !value.is_finite()).unwrap_or(0);
+        let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
+        let (tensor, value) = (tensor.name.clone(), base[column]);
+        let path = self.set.base.as_ref().map(|base| base.model.path.clone()).unwrap_or_default();
+        Err(CombineError::BaseNotFinite { path, tensor, index, value })
+    }
+
+    fn check_fits<F: Merged>(&self, merged: &[F], first: usize, dtype: Dtype) -> Result<(), CombineError> {
+        let limits = dtype.limits();
+        if all_within(self.isa, merged, &limits) {
+            return Ok(());
+        }
+        let fits = |value: &F| limits.contains(&value.widen());
         let column = merged.iter().position(|value| !fits(value)).unwrap_or(0);
         let (tensor, index) = self.set.layout.locate(first + column);
         let value = merged[column].widen();
         Err(CombineError::DoesNotFit { tensor: tensor.name.clone(), index, value, dtype })
     }
+}
+
+/// The same weights divided by a power of two that brings their sum below one; exact but for numbers near zero.
+fn scaled_down(weights: &[f64]) -> Vec<f64> {
+    let scale = weights.iter().sum::<f64>().log2().floor().exp2() * 2.0;
+    weights.iter().map(|weight| weight / scale).collect()
 }
 
 /// Ranges of columns whose values in all rows fit the cache.

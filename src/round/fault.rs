@@ -44,6 +44,19 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether it comes of comparing the update with others, and may go away when those change.
+    pub fn is_relative(&self) -> bool {
+        matches!(
+            self,
+            Self::DuplicateClient { .. }
+                | Self::OtherKind { .. }
+                | Self::MissingTensor { .. }
+                | Self::ExtraTensor { .. }
+                | Self::OtherShape { .. }
+                | Self::OtherDtype { .. }
+        )
+    }
+
     /// What the user may do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

@@ -8,12 +8,13 @@ use crate::round::fault::Fault;
 use crate::round::metadata::UpdateMetadata;
 use crate::round::passes::PassError;
 use crate::round::roster::{self, BadBase, Expectations, Update, UpdateSet};
-use crate::round::survey::{Measured, Survey, reject_non_finite};
+use crate::round::survey::{Measured, Survey};
 use crate::telemetry::progress::Progress;
 use rayon::ThreadPool;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Updates to look at.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub struct InspectedUpdate {
     /// Its client.
     pub id: String,
     /// Its file.
-    pub file: PathBuf,
+    pub file: String,
     /// Number of tensors.
     pub tensors: Option<usize>,
     /// Number of values.
@@ -86,6 +87,7 @@ impl Inspection {
         let paths = discover::updates(&self.updates)?;
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = self.base.as_deref().map(|path| roster::open_base(path, &files, &tables)).transpose()?;
+        let base = base.map(Arc::new);
         let opened = pool.install(|| roster::open(&paths, &files, &tables));
         let (mut set, rejected) = roster::admit(opened, base, &self.expected)
             .map_err(|source| InspectError::Read { path: self.base.clone().unwrap_or_default(), source })?;
@@ -95,7 +97,9 @@ impl Inspection {
             rows.push(inspect_alone(self.isa, update, &set, pool)?);
         }
         let measured = self.measure(&mut rows, &set, pool, progress)?;
-        reject_non_finite(&mut set, &measured);
+        let is_finite: Vec<bool> = measured.iter().map(|measured| measured.non_finite == 0).collect();
+        let mut keep = is_finite.iter();
+        set.clients.retain(|_| keep.next().copied().unwrap_or(false));
         if !set.clients.is_empty() {
             self.compare(&mut rows, &set, &measured, pool, progress)?;
         }
@@ -175,7 +179,7 @@ fn inspect_alone(
 fn unopened(update: Update) -> InspectedUpdate {
     InspectedUpdate {
         id: update.id,
-        file: update.path,
+        file: update.path.display().to_string(),
         tensors: None,
         parameters: None,
         dtype: None,
@@ -194,7 +198,7 @@ fn unopened(update: Update) -> InspectedUpdate {
 fn describe(id: &str, model: &ModelFile, metadata: &UpdateMetadata, faults: &[Fault]) -> InspectedUpdate {
     InspectedUpdate {
         id: id.to_owned(),
-        file: model.path.clone(),
+        file: model.path.display().to_string(),
         tensors: Some(model.table.len()),
         parameters: Some(model.table.iter().map(|place| place.spec.len).sum()),
         dtype: Some(dtypes_of(model)),

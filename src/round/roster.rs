@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// An update that takes part.
 #[derive(Debug)]
@@ -60,15 +60,9 @@ pub struct Update {
 }
 
 impl Client {
-    /// Leaves the round.
-    pub fn reject(self, fault: Fault) -> Update {
-        Update {
-            path: self.model.path.clone(),
-            id: self.id,
-            metadata: self.metadata,
-            model: Some(self.model),
-            faults: vec![fault],
-        }
+    fn into_update(self, faults: Vec<Fault>) -> Update {
+        let Self { id, model, metadata, .. } = self;
+        Update { path: model.path.clone(), id, metadata, model: Some(model), faults }
     }
 }
 
@@ -79,6 +73,18 @@ pub struct Base {
     pub model: ModelFile,
     /// Where its tensors are.
     pub placement: Placement,
+    digest: OnceLock<Digest>,
+}
+
+impl Base {
+    /// The digest of its files, read once.
+    fn digest(&self) -> io::Result<&Digest> {
+        if let Some(digest) = self.digest.get() {
+            return Ok(digest);
+        }
+        let digest = Digest::of(&self.model.files)?;
+        Ok(self.digest.get_or_init(|| digest))
+    }
 }
 
 /// What the values that are merged are.
@@ -138,7 +144,7 @@ pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<B
     let model =
         ModelFile::open(path, files, tables).map_err(|faults| BadBase { path: path.to_owned(), faults })?;
     let placement = model.table.iter().map(Place::from).collect();
-    Ok(Base { model, placement })
+    Ok(Base { model, placement, digest: OnceLock::new() })
 }
 
 /// Reads the headers of all updates, in parallel.
@@ -166,14 +172,13 @@ impl Update {
 /// When the base cannot be read.
 pub fn admit(
     mut opened: Vec<Update>,
-    base: Option<Base>,
+    base: Option<Arc<Base>>,
     expected: &Expectations,
 ) -> io::Result<(UpdateSet, Vec<Update>)> {
     mark_other_rounds(&mut opened, expected);
     if let Some(base) = &base {
         mark_other_bases(&mut opened, base)?;
     }
-    mark_duplicates(&mut opened);
     opened.sort_by(|a, b| a.id.cmp(&b.id).then_with(|| a.path.cmp(&b.path)));
     if base.is_none() {
         mark_other_kinds(&mut opened);
@@ -185,24 +190,21 @@ pub fn admit(
     let (table, metadata) = reference.unwrap_or_default();
     let reference = if base.is_some() { "base" } else { "layout most updates share" };
     let layout = Layout::new(table.iter().map(|place| place.spec.clone()).collect());
-    let (clients, rejected) = place(opened, layout.tensors(), reference);
+    let (mut clients, mut rejected) = place(opened, layout.tensors(), reference);
+    reject_duplicates(&mut clients, &mut rejected);
     let frame = frame_of(&clients, base.is_some());
-    let base = base.map(Arc::new);
     Ok((UpdateSet { layout, clients, base, frame, metadata }, rejected))
 }
 
-/// Of sound updates that claim one client, the first by path keeps it.
-fn mark_duplicates(opened: &mut [Update]) {
-    let mut first: HashMap<String, PathBuf> = HashMap::new();
-    for update in opened.iter_mut().filter(|update| update.faults.is_empty()) {
-        match first.get(&update.id) {
-            Some(other) => {
-                let (id, other) = (update.id.clone(), other.clone());
-                update.faults.push(Fault::DuplicateClient { id, other });
+/// Of sound updates that claim one client, the first by path keeps it. Clients are in order of id and path.
+fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
+    for client in std::mem::take(clients) {
+        match clients.last() {
+            Some(first) if first.id == client.id => {
+                let fault = Fault::DuplicateClient { id: client.id.clone(), other: first.model.path.clone() };
+                rejected.push(client.into_update(vec![fault]));
             }
-            None => {
-                first.insert(update.id.clone(), update.path.clone());
-            }
+            _ => clients.push(client),
         }
     }
 }
@@ -220,7 +222,7 @@ fn mark_other_bases(opened: &mut [Update], base: &Base) -> io::Result<()> {
     if opened.iter().all(|update| update.metadata.base.is_none()) {
         return Ok(());
     }
-    let digest = Digest::of(&base.model.files)?;
+    let digest = base.digest()?;
     for update in opened {
         if let Some(found) = update.metadata.base.clone().filter(|named| !digest.is_named(named)) {
             let expected = format!("blake3:{} or sha256:{}", digest.blake3, digest.sha256);
@@ -264,11 +266,10 @@ fn dtypes(table: &TensorTable) -> Vec<(&str, Dtype)> {
 /// The layout that most sound updates share (ties: lowest client id). Shapes are counted first and dtypes among
 /// those, since dtypes convert.
 fn most_shared_layout(opened: &[Update]) -> Option<(Arc<TensorTable>, BTreeMap<String, String>)> {
-    let sound: Vec<&ModelFile> = opened
-        .iter()
-        .filter(|update| update.faults.is_empty())
-        .filter_map(|update| update.model.as_ref())
-        .collect();
+    let mut sound: Vec<&Update> = opened.iter().filter(|update| update.faults.is_empty()).collect();
+    // Updates are in order of id: a client has one vote, however many files claim to be its.
+    sound.dedup_by(|a, b| a.id == b.id);
+    let sound = sound.into_iter().filter_map(|update| update.model.as_ref()).collect();
     let same_shapes = largest_group(sound, |model| shapes(&model.table));
     let same_dtypes = largest_group(same_shapes, |model| dtypes(&model.table));
     let first = same_dtypes.first()?;
@@ -387,6 +388,22 @@ fn frame_of(clients: &[Client], has_base: bool) -> Frame {
 }
 
 impl UpdateSet {
+    /// Undoes an admission: all updates in order of path, with the faults that were found in clients since, by
+    /// their place in the set, and without those that came of comparing updates.
+    pub fn dissolve(self, rejected: Vec<Update>, found: Vec<(usize, Fault)>) -> Vec<Update> {
+        let mut updates: Vec<Update> =
+            self.clients.into_iter().map(|client| client.into_update(Vec::new())).collect();
+        for (client, fault) in found {
+            updates[client].faults.push(fault);
+        }
+        updates.extend(rejected);
+        for update in &mut updates {
+            update.faults.retain(|fault| !fault.is_relative());
+        }
+        updates.sort_by(|a, b| a.path.cmp(&b.path));
+        updates
+    }
+
     /// A set of one update that does not belong into this one: in this set's layout if it fits that, else in
     /// its own and without a base. None if it could not be opened.
     pub fn of_one(&self, update: &mut Update) -> Option<Self> {

@@ -11,7 +11,7 @@ use crate::model::tile::Rows;
 use crate::round::combine::add_rows;
 use crate::round::fault::Fault;
 use crate::round::passes::{InTileOrder, PassError, for_each_tile};
-use crate::round::roster::{Client, Update, UpdateSet};
+use crate::round::roster::UpdateSet;
 use crate::round::tiles::{Tile, TilePlan};
 use crate::round::workspace::Workspace;
 use crate::telemetry::progress::Progress;
@@ -141,6 +141,7 @@ impl Survey<'_> {
             return Ok(Vec::new());
         }
         self.read::<E>(space, tile)?;
+        space.subtract_base::<E>(tile, 0..self.set.clients.len());
         let rows = space.rows::<E>(tile, self.set.clients.len());
         let median = self.median_delta(&rows, space.base_of(0));
         let row_dot = |row| dot(self.isa, rows.row(row), space.base_of(row), &median);
@@ -194,16 +195,8 @@ impl Measured {
     }
 }
 
-/// Moves the clients with non-finite values out of the set.
-pub fn reject_non_finite(set: &mut UpdateSet, measured: &[Measured]) -> Vec<Update> {
-    let faults: Vec<Option<Fault>> = measured.iter().map(|measured| measured.fault(set)).collect();
-    let (mut kept, mut rejected) = (Vec::new(), Vec::new());
-    for (client, fault) in std::mem::take(&mut set.clients).into_iter().zip(faults) {
-        match fault {
-            Some(fault) => rejected.push(Client::reject(client, fault)),
-            None => kept.push(client),
-        }
-    }
-    set.clients = kept;
-    rejected
+/// The faults of the clients with non-finite values, by their place in the set.
+pub fn non_finite_faults(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, Fault)> {
+    let fault = |(i, measured): (usize, &Measured)| Some((i, measured.fault(set)?));
+    measured.iter().enumerate().filter_map(fault).collect()
 }

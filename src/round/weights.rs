@@ -2,7 +2,7 @@
 
 use crate::io::text;
 use crate::round::fault::Fault;
-use crate::round::roster::{Client, Update};
+use crate::round::roster::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -48,45 +48,23 @@ pub enum WeightsError {
 }
 
 impl Weighting {
-    /// The weights of these clients, in their order. Those that have none are moved to the rejected.
+    /// The weights of these clients, in their order; or what is wrong with those that have none.
     ///
     /// # Errors
     ///
     /// When all weights are zero.
-    pub fn apply(
-        &self,
-        clients: &mut Vec<Client>,
-        rejected: &mut Vec<Update>,
-    ) -> Result<Weights, WeightsError> {
-        let by_examples = match self {
-            Self::Default => clients.iter().any(|client| client.metadata.num_examples.is_some()),
-            Self::Examples => true,
-            Self::Uniform | Self::Table(_) => false,
-        };
-        if *self == Self::Default && !by_examples && !clients.is_empty() {
-            tracing::warn!("no update states `num_examples`: every client weighs the same");
-        }
-        let source = match self {
-            Self::Table(_) => "file",
-            _ if by_examples => "examples",
-            _ => "uniform",
-        };
-        let weight = |client: &Client| match self {
-            Self::Table(table) => {
-                table.get(&client.id).copied().ok_or_else(|| Fault::NoWeight { id: client.id.clone() })
-            }
-            _ if by_examples => client.metadata.num_examples.ok_or(Fault::NoExamples),
-            _ => Ok(1.0),
-        };
+    pub fn weigh(&self, clients: &[Client]) -> Result<Result<Weights, Vec<(usize, Fault)>>, WeightsError> {
+        let source = self.source(clients);
         let mut values = Vec::with_capacity(clients.len());
-        for client in std::mem::take(clients) {
-            match weight(&client) {
-                Ok(weight) => {
-                    values.push(weight);
-                    clients.push(client);
-                }
-                Err(fault) => rejected.push(client.reject(fault)),
+        let mut faults = Vec::new();
+        for (i, client) in clients.iter().enumerate() {
+            match self.weight(client, source) {
+                Ok(weight) => values.push(weight),
+                Err(fault) => faults.push((i, fault)),
             }
+        }
+        if !faults.is_empty() {
+            return Ok(Err(faults));
         }
         match values.iter().sum::<f64>() {
             _ if values.is_empty() => {}
@@ -94,7 +72,28 @@ impl Weighting {
             total if total.is_finite() => {}
             _ => return Err(WeightsError::Overflow),
         }
-        Ok(Weights { values, source })
+        Ok(Ok(Weights { values, source }))
+    }
+
+    fn source(&self, clients: &[Client]) -> &'static str {
+        match self {
+            Self::Table(_) => "file",
+            Self::Examples => "examples",
+            Self::Default if clients.iter().any(|client| client.metadata.num_examples.is_some()) => {
+                "examples"
+            }
+            Self::Default | Self::Uniform => "uniform",
+        }
+    }
+
+    fn weight(&self, client: &Client, source: &str) -> Result<f64, Fault> {
+        match self {
+            Self::Table(table) => {
+                table.get(&client.id).copied().ok_or_else(|| Fault::NoWeight { id: client.id.clone() })
+            }
+            _ if source == "examples" => client.metadata.num_examples.ok_or(Fault::NoExamples),
+            _ => Ok(1.0),
+        }
     }
 }
 
@@ -116,11 +115,15 @@ fn is_weight(weight: &f64) -> bool {
 
 fn parse_json(path: &Path, text: &str) -> Result<BTreeMap<String, f64>, WeightsError> {
     let bad = |why: String| WeightsError::BadJson { path: path.to_owned(), why };
-    let table: BTreeMap<String, f64> = serde_json::from_str(text).map_err(|why| bad(why.to_string()))?;
-    match table.iter().find(|(_, weight)| !is_weight(weight)) {
-        Some((id, weight)) => Err(bad(format!("the weight of `{id}` is {weight}"))),
-        None => Ok(table),
+    let mut table = BTreeMap::new();
+    for (id, value) in text::object_entries(text).map_err(|why| bad(why.to_string()))? {
+        let weight = serde_json::from_str(value.get()).ok().filter(is_weight);
+        let weight = weight.ok_or_else(|| bad(format!("the weight of `{id}` is {}", value.get())))?;
+        if table.insert(id.clone(), weight).is_some() {
+            return Err(WeightsError::Twice { path: path.to_owned(), id });
+        }
     }
+    Ok(table)
 }
 
 fn parse_lines(path: &Path, text: &str) -> Result<BTreeMap<String, f64>, WeightsError> {

@@ -22,6 +22,8 @@ pub struct Workspace<'a> {
     tile: TileBuffer,
     stored: TileBuffer,
     base: Vec<f64>,
+    /// Whether rows that hold weights were turned into deltas.
+    subtracted: bool,
     /// Where this worker's time went.
     pub clock: Clock,
 }
@@ -35,6 +37,7 @@ impl<'a> Workspace<'a> {
             tile: TileBuffer::new(plan.rows, plan.most_row_bytes()),
             stored: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
             base: Vec::new(),
+            subtracted: false,
             clock: Clock::default(),
         }
     }
@@ -47,7 +50,7 @@ impl<'a> Workspace<'a> {
     /// What to subtract from a client's row to get its delta: the base, or nothing where rows are deltas already.
     pub fn base_of(&self, client: usize) -> &[f64] {
         let weights = self.set.clients[client].metadata.kind == UpdateKind::Weights;
-        if weights && self.set.frame == Frame::AsSent { &self.base } else { &[] }
+        if weights && !self.subtracted { &self.base } else { &[] }
     }
 
     /// Reads the base's values of a tile, if there is a base.
@@ -74,7 +77,7 @@ impl<'a> Workspace<'a> {
         Ok(())
     }
 
-    /// Reads some clients' rows of a tile. Where weights and deltas are mixed, the base must have been read.
+    /// Reads some clients' rows of a tile.
     ///
     /// # Errors
     ///
@@ -82,21 +85,34 @@ impl<'a> Workspace<'a> {
     pub fn read<E: Element>(&mut self, tile: &Tile, clients: Range<usize>) -> Result<(), PassError> {
         let started = Instant::now();
         let columns = tile.coordinates.len();
+        self.subtracted = false;
         for (row, index) in clients.enumerate() {
             let client = &self.set.clients[index];
             let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
             let (model, placement) = (&client.model, &client.placement);
             let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout };
             read.tile(tile, &mut self.stored, values).map_err(|source| read_error(index, client, source))?;
-            if self.set.frame == Frame::Mixed && client.metadata.kind == UpdateKind::Weights {
-                for (x, base) in values.iter_mut().zip(&self.base) {
-                    *x = E::from_exact(x.widen() - base);
-                }
-            }
             self.tile.clear_behind(row, columns * size_of::<E>());
         }
         self.clock.read += started.elapsed();
         Ok(())
+    }
+
+    /// Where weights and deltas are mixed, turns the rows of these clients, read before, into deltas. The base must
+    /// have been read.
+    pub fn subtract_base<E: Element>(&mut self, tile: &Tile, clients: Range<usize>) {
+        if self.set.frame != Frame::Mixed {
+            return;
+        }
+        for (row, client) in clients.enumerate() {
+            if self.set.clients[client].metadata.kind == UpdateKind::Weights {
+                let values = bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row));
+                for (x, base) in values[..tile.coordinates.len()].iter_mut().zip(&self.base) {
+                    *x = E::from_exact(x.widen() - base);
+                }
+            }
+        }
+        self.subtracted = true;
     }
 
     /// The rows that were read last, so many of them.

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// The schema that reports name.
 pub const SCHEMA: &str = "fedmill.report/1";
@@ -54,7 +53,7 @@ pub struct Settings {
     pub rule: String,
     pub byzantine: Option<usize>,
     pub weights: &'static str,
-    pub base: Option<PathBuf>,
+    pub base: Option<String>,
     pub min_clients: usize,
     pub on_bad_update: &'static str,
     pub round: Option<u64>,
@@ -77,7 +76,7 @@ pub struct ClientRow {
     /// Its id.
     pub id: String,
     /// Its file.
-    pub file: PathBuf,
+    pub file: String,
     /// Bytes of its files.
     pub bytes: u64,
     /// Examples it says it trained on.
@@ -100,7 +99,7 @@ pub struct RejectedRow {
     /// The client it says it is from.
     pub id: String,
     /// Its file.
-    pub file: PathBuf,
+    pub file: String,
     /// The first thing found wrong with it.
     pub error: String,
     /// Everything found wrong with it.
@@ -111,8 +110,8 @@ pub struct RejectedRow {
 #[derive(Serialize, Clone, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Output {
-    pub path: PathBuf,
-    pub files: Vec<PathBuf>,
+    pub path: String,
+    pub files: Vec<String>,
     pub tensors: usize,
     pub parameters: usize,
     pub metadata: BTreeMap<String, String>,

@@ -4,7 +4,7 @@ use fedmill::io::header::{Header, LENGTH_BYTES, header_length};
 
 /// Reads `file` as a safetensors file. An accepted header must describe exactly the bytes that are there, and
 /// the `safetensors` crate must accept what we accept.
-pub fn check(file: &[u8]) -> bool {
+pub(super) fn check(file: &[u8]) -> bool {
     let Some((length, rest)) = file.split_first_chunk::<{ LENGTH_BYTES as usize }>() else { return false };
     let Ok(length) = header_length(*length, file.len() as u64) else { return false };
     let (json, data) = rest.split_at(length);
