@@ -140,6 +140,6 @@ pub struct Timings {
     pub write_s: f64,
     /// Bringing the merged model to disk.
     pub sync_s: f64,
-    /// All of it.
+    /// All of it, up to giving the model its name.
     pub total_s: f64,
 }
