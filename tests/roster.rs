@@ -78,3 +78,18 @@ fn name_that_is_no_text_is_not_lost() {
     fedmill_after(&dir, MAKE_A_NAME_THAT_IS_NO_TEXT, &args).assert_merged("merged.safetensors");
     assert_eq!(Model::read(&dir, "merged.safetensors").metadata["fedmill.clients"], "4");
 }
+
+/// A round that starts again without an update keeps what is known of the others, once.
+#[test]
+fn faults_are_told_once_when_a_round_starts_again() {
+    let dir = round_of(sound);
+    Update::new("updates/stale").f32("fc.bias", &[2], &[0.0; 2]).meta("round", "3").write(&dir);
+    let nan = Update::new("updates/nan").f32("fc.bias", &[2], &[f32::NAN, 0.0]);
+    nan.f32("fc.weight", &[2, 3], &[0.0; 6]).meta("num_examples", "10").write(&dir);
+    let run = aggregate(&dir, &[], &["--round", "4", "--on-bad-update", "skip", "--report", "report.json"]);
+    run.assert_merged("merged.safetensors");
+    assert_eq!(run.stderr.matches("update is of round 3, expected round 4").count(), 1, "{}", run.stderr);
+    let rejected = dir.json("report.json")["rejected"].clone();
+    let faults = |i: usize| rejected[i]["errors"].as_array().unwrap().len();
+    assert_eq!((faults(0), faults(1)), (1, 2), "{rejected:#}");
+}

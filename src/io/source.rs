@@ -140,3 +140,52 @@ impl SourceFile {
         Err(io::Error::other("file changed while it was being read"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    /// A file of four bytes, held open or opened anew for each read.
+    fn source(directory: &Path, files: usize) -> SourceFile {
+        let path = directory.join("update");
+        fs::write(&path, [1, 2, 3, 4]).unwrap();
+        SourceFile::open(&path, &OpenFiles { left: AtomicUsize::new(files) }).unwrap()
+    }
+
+    #[test]
+    fn reads_are_the_same_held_open_or_not() {
+        let directory = tempfile::tempdir().unwrap();
+        for files in [0, 1] {
+            let source = source(directory.path(), files);
+            assert_eq!(source.held.is_some(), files == 1);
+            let mut bytes = [0; 2];
+            source.read_exact_at(&mut bytes, 1).unwrap();
+            assert_eq!(bytes, [2, 3]);
+            assert!(source.read_exact_at(&mut bytes, 3).is_err());
+            source.check_unchanged().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_rewritten_file_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        for files in [0, 1] {
+            let source = source(directory.path(), files);
+            let later = SystemTime::now() + Duration::from_secs(5);
+            File::options().write(true).open(source.path()).unwrap().set_modified(later).unwrap();
+            assert!(source.check_unchanged().is_err());
+            assert_eq!(source.read_exact_at(&mut [0], 0).is_err(), files == 0);
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_is_noticed_when_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = source(directory.path(), 0);
+        let other = directory.path().join("other");
+        fs::write(&other, [5, 6, 7, 8]).unwrap();
+        fs::rename(&other, source.path()).unwrap();
+        assert!(source.read_exact_at(&mut [0], 0).is_err());
+    }
+}

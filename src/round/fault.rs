@@ -44,11 +44,13 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it comes of comparing the update with others, and may go away when those change.
+    /// Whether admission to a round finds it, anew each time: it may go away when the other updates change.
     pub fn is_relative(&self) -> bool {
         matches!(
             self,
             Self::DuplicateClient { .. }
+                | Self::OtherRound { .. }
+                | Self::OtherBase { .. }
                 | Self::OtherKind { .. }
                 | Self::MissingTensor { .. }
                 | Self::ExtraTensor { .. }

@@ -389,7 +389,7 @@ fn frame_of(clients: &[Client], has_base: bool) -> Frame {
 
 impl UpdateSet {
     /// Undoes an admission: all updates in order of path, with the faults that were found in clients since, by
-    /// their place in the set, and without those that came of comparing updates.
+    /// their place in the set, and without those that admission finds anew.
     pub fn dissolve(self, rejected: Vec<Update>, found: Vec<(usize, Fault)>) -> Vec<Update> {
         let mut updates: Vec<Update> =
             self.clients.into_iter().map(|client| client.into_update(Vec::new())).collect();
