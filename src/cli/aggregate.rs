@@ -1,7 +1,8 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
 use super::{Common, Failure, Outcome, UpdatePaths, print, size};
-use crate::round::merge::{Job, MergeError, OnBadUpdate};
+use crate::round::merge::{Job, OnBadUpdate};
+use crate::round::refusal::MergeError;
 use crate::round::roster::Expectations;
 use crate::round::weights::{Weighting, read_table};
 use crate::rules::share::Share;

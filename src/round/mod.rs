@@ -2,7 +2,8 @@
 //!
 //! [`roster`] opens the updates and says who takes part ([`metadata`], [`weights`], [`fault`] are its words).
 //! [`tiles`] cuts their layout, [`passes`] streams the tiles, each worker in its [`workspace`]; [`combine`] is the
-//! second pass, [`survey`] measures each update. [`merge`] and [`inspect`] are the whole jobs, in order.
+//! second pass, [`survey`] measures each update. [`merge`] and [`inspect`] are the whole jobs, in order;
+//! [`refusal`] says why a merge published nothing.
 
 pub mod combine;
 pub mod fault;
@@ -10,6 +11,7 @@ pub mod inspect;
 pub mod merge;
 pub mod metadata;
 pub mod passes;
+pub mod refusal;
 pub mod roster;
 pub mod survey;
 pub mod tiles;

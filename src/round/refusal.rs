@@ -1,0 +1,87 @@
+//! Why a merge published no model: the one error that all its steps end in.
+
+use crate::io::discover::DiscoverError;
+use crate::io::interrupt::Interrupted;
+use crate::io::model_writer::WriteError;
+use crate::round::combine::CombineError;
+use crate::round::fault::Fault;
+use crate::round::passes::PassError;
+use crate::round::roster::{BadBase, Update};
+use crate::round::weights::WeightsError;
+use crate::rules::RuleError;
+use crate::telemetry::report::Report;
+use std::path::PathBuf;
+
+/// Why no model was published.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum MergeError {
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    #[error(transparent)]
+    Base(#[from] BadBase),
+    #[error("{list}")]
+    BadUpdates { list: String, hint: &'static str },
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    #[error("{}: is an input too, expected another output path", .path.display())]
+    OutputIsInput { path: PathBuf },
+    #[error("{}: is the merged model too, expected another path for the report", .path.display())]
+    ReportIsOutput { path: PathBuf },
+    #[error("the report cannot be written as JSON: {0}")]
+    Report(serde_json::Error),
+    #[error(transparent)]
+    Combine(#[from] CombineError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// Policy refused; not an error of the input.
+    #[error("{}", .0.refused.as_deref().unwrap_or_default())]
+    Refused(Box<Report>),
+}
+
+/// Bad updates that an error message lists before it only counts them.
+const MOST_LISTED: usize = 20;
+
+impl MergeError {
+    /// The error that these updates are bad.
+    pub(crate) fn bad_updates(bad: &[Update]) -> Self {
+        let faults = || bad.iter().flat_map(|update| update.faults.iter().map(move |fault| (update, fault)));
+        let line = |(update, fault): (&Update, &Fault)| format!("{}: {fault}", update.path.display());
+        let mut lines: Vec<String> = faults().take(MOST_LISTED).map(line).collect();
+        if let Some(more) = faults().count().checked_sub(MOST_LISTED).filter(|more| *more > 0) {
+            lines.push(format!("and {more} more faults in {} updates", bad.len()));
+        }
+        let specific = faults().find_map(|(_, fault)| fault.hint());
+        let hint = specific.unwrap_or("pass --on-bad-update skip to merge the others");
+        Self::BadUpdates { list: lines.join("\n"), hint }
+    }
+
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
+            Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
+            Self::Combine(CombineError::DoesNotFit { value, .. }) if value.is_finite() => {
+                Some("the deltas push the base past its dtype; merge onto a base of a wider one".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// The signal that ended the run, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Write(WriteError::Interrupted(Interrupted { signal }))
+            | Self::Combine(
+                CombineError::Write(WriteError::Interrupted(Interrupted { signal }))
+                | CombineError::Pass(PassError::Interrupted(Interrupted { signal })),
+            ) => Some(*signal),
+            _ => None,
+        }
+    }
+}
