@@ -1,16 +1,6 @@
 //! Updates that are deltas, and what a merged file keeps of its base.
 
-use crate::harness::{Dir, Model, Run, Update, fedmill};
-
-fn aggregate(dir: &Dir, args: &[&str]) -> Run {
-    fedmill(dir, &[&["aggregate", "updates", "-o", "merged.safetensors"], args].concat())
-}
-
-#[track_caller]
-fn merge(dir: &Dir, args: &[&str]) -> Model {
-    aggregate(dir, args).assert_merged("merged.safetensors");
-    Model::read(dir, "merged.safetensors")
-}
+use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
 
 const ONTO_BASE: [&str; 4] = ["--rule", "median", "--base", "base.safetensors"];
 

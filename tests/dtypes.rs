@@ -1,21 +1,10 @@
 //! Every dtype, alone and mixed, against values computed by hand; deltas; what a merged file keeps.
 
-use crate::harness::{Dir, Model, Run, Update, fedmill, le};
+use crate::harness::{Dir, Model, Update, aggregate, le, merge};
 
 /// Client `number` with one tensor `w` of these bytes.
 fn client(number: usize, dtype: &str, shape: &[usize], bytes: &[u8]) -> Update {
     Update::new(&format!("updates/client-{number}")).raw("w", dtype, shape, bytes)
-}
-
-fn aggregate(dir: &Dir, args: &[&str]) -> Run {
-    fedmill(dir, &[&["aggregate", "updates", "-o", "merged.safetensors"], args].concat())
-}
-
-/// The merged model of `updates`, by these arguments.
-#[track_caller]
-fn merge(dir: &Dir, args: &[&str]) -> Model {
-    aggregate(dir, args).assert_merged("merged.safetensors");
-    Model::read(dir, "merged.safetensors")
 }
 
 /// Bits as values of so many bytes.

@@ -230,6 +230,18 @@ pub(crate) fn fedmill(dir: &Dir, args: &[&str]) -> Run {
     fedmill_with_stdin(dir, args, "")
 }
 
+/// Merges the folder's `updates` into `merged.safetensors`.
+pub(crate) fn aggregate(dir: &Dir, args: &[&str]) -> Run {
+    fedmill(dir, &[&["aggregate", "updates", "-o", "merged.safetensors"], args].concat())
+}
+
+/// The model that [`aggregate`] merges.
+#[track_caller]
+pub(crate) fn merge(dir: &Dir, args: &[&str]) -> Model {
+    aggregate(dir, args).assert_merged("merged.safetensors");
+    Model::read(dir, "merged.safetensors")
+}
+
 pub(crate) fn fedmill_with_stdin(dir: &Dir, args: &[&str], stdin: &str) -> Run {
     run(dir, FEDMILL, args, stdin)
 }
