@@ -2,7 +2,8 @@
 //! positioned reads, page cache warm.
 //!
 //! `cargo bench --bench aggregate [-- FILTER]` prints a table; `--json` prints one line a row. Updates are made
-//! once, under `target/bench-data`, and stay there. Floor and merge take turns in one process; ratios are
+//! once, under `target/bench-data`, and stay there. Of rules that need a first pass it also prints that pass over
+//! the floor, and as a part of the multiply-add peak that the same threads reach: with reading, and computing alone. Floor and merge take turns in one process; ratios are
 //! of the pair, quoted as median (minimum to maximum). The output's own write and fsync are apart. Peak
 //! memory is that of `fedmill aggregate` as a process of its own on the same files.
 
@@ -10,11 +11,14 @@
 
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::kernels::lanes::Isa;
+use fedmill::kernels::peak::multiply_adds;
 use fedmill::model::tile::TileBuffer;
+use fedmill::round::first_pass::Distances;
+use fedmill::round::judge::{Aggregation, MetricsWanted};
 use fedmill::round::merge::{Job, OnBadUpdate};
 use fedmill::round::roster::Expectations;
 use fedmill::round::weights::Weighting;
-use fedmill::rules;
+use fedmill::rules::{self, Definition, pre};
 use fedmill::telemetry::progress::Progress;
 use fedmill::telemetry::report::Report;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -38,18 +42,86 @@ const FLOOR_CHUNK_BYTES: usize = 1 << 20;
 
 struct Row {
     rule: &'static str,
+    pre: &'static [&'static str],
+    byzantine: Option<&'static str>,
     clients: usize,
     parameters: usize,
     dtype: Dtype,
-    bar: f64,
+    bar: Bar,
 }
 
-const ROWS: [Row; 5] = [
-    Row { rule: "mean", clients: 32, parameters: 11_700_000, dtype: Dtype::F32, bar: 1.5 },
-    Row { rule: "median", clients: 32, parameters: 11_700_000, dtype: Dtype::F32, bar: 2.5 },
-    Row { rule: "trimmed-mean:cut=0.2", clients: 32, parameters: 11_700_000, dtype: Dtype::F32, bar: 2.5 },
-    Row { rule: "median", clients: 256, parameters: 1_000_000, dtype: Dtype::F32, bar: 8.0 },
-    Row { rule: "median", clients: 8, parameters: 100_000_000, dtype: Dtype::BF16, bar: 2.0 },
+/// What a row is held to.
+#[derive(Clone, Copy)]
+enum Bar {
+    /// The whole merge over the read floor.
+    Merge(f64),
+    /// The first pass over the read floor.
+    FirstPass(f64),
+    /// The first pass as a part of the multiply-add peak.
+    Peak(f64),
+    /// Nothing.
+    None,
+}
+
+const LARGE: Row = Row {
+    rule: "mean",
+    pre: &[],
+    byzantine: None,
+    clients: 32,
+    parameters: 11_700_000,
+    dtype: Dtype::F32,
+    bar: Bar::None,
+};
+const MANY: Row = Row { clients: 256, parameters: 1_000_000, ..LARGE };
+
+const ROWS: [Row; 19] = [
+    Row { rule: "mean", bar: Bar::Merge(1.5), ..LARGE },
+    Row { rule: "median", bar: Bar::Merge(2.5), ..LARGE },
+    Row { rule: "trimmed-mean:cut=0.2", bar: Bar::Merge(2.5), ..LARGE },
+    Row { rule: "median", bar: Bar::Merge(8.0), ..MANY },
+    Row {
+        rule: "median",
+        clients: 8,
+        parameters: 100_000_000,
+        dtype: Dtype::BF16,
+        bar: Bar::Merge(2.0),
+        ..LARGE
+    },
+    Row { rule: "krum", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
+    Row { rule: "multi-krum", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
+    Row { rule: "bulyan", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
+    Row { rule: "geometric-median", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
+    Row { rule: "caf", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
+    Row { rule: "distance-trim", ..LARGE },
+    Row { rule: "meamed", byzantine: Some("0.2"), ..LARGE },
+    Row { rule: "trimmed-mean", pre: &["nnm"], byzantine: Some("0.2"), ..LARGE },
+    Row { rule: "krum", byzantine: Some("0.2"), bar: Bar::Peak(0.6), ..MANY },
+    Row { rule: "geometric-median", bar: Bar::Peak(0.6), ..MANY },
+    Row { rule: "bulyan", byzantine: Some("0.2"), bar: Bar::Peak(0.6), ..MANY },
+    Row {
+        rule: "krum",
+        byzantine: Some("0.2"),
+        clients: 64,
+        parameters: 4_000_000,
+        bar: Bar::Peak(0.6),
+        ..LARGE
+    },
+    Row {
+        rule: "krum",
+        byzantine: Some("0.2"),
+        clients: 128,
+        parameters: 2_000_000,
+        bar: Bar::Peak(0.6),
+        ..LARGE
+    },
+    Row {
+        rule: "krum",
+        byzantine: Some("0.2"),
+        clients: 16,
+        parameters: 11_700_000,
+        bar: Bar::FirstPass(3.0),
+        ..LARGE
+    },
 ];
 
 fn main() {
@@ -61,15 +133,22 @@ fn main() {
     if !as_json {
         println!("{} with {} threads, {}", processor(), pool.current_num_threads(), Isa::detect());
         println!(
-            "{:<52} {:>6} {:>22} {:>5} {:>9} {:>9} {:>9} {:>9}",
-            "work", "floor", "merge / floor", "bar", "GB/s", "write", "fsync", "peak"
+            "{:<58} {:>6} {:>22} {:>22} {:>9} {:>12} {:>8} {:>8} {:>9}",
+            "work",
+            "floor",
+            "merge / floor",
+            "first pass / floor",
+            "FMA peak",
+            "bar",
+            "write",
+            "fsync",
+            "memory"
         );
     }
     for row in ROWS {
         let name = row.name();
         if filters.iter().all(|filter| name.contains(filter.as_str())) {
-            let measured = row.measure(&pool);
-            measured.print(&name, row.bar, as_json);
+            row.measure(&pool).print(&name, &row, as_json);
         }
     }
 }
@@ -77,6 +156,12 @@ fn main() {
 struct Measured {
     floors: Vec<f64>,
     merges: Vec<f64>,
+    first_passes: Vec<f64>,
+    /// Of the first pass, what was not reading.
+    computes: Vec<f64>,
+    /// Multiply-adds a second on all threads at once.
+    peaks: Vec<f64>,
+    reads: f64,
     writes: Vec<f64>,
     syncs: Vec<f64>,
     bytes: u64,
@@ -86,7 +171,8 @@ struct Measured {
 impl Row {
     fn name(&self) -> String {
         let millions = self.parameters as f64 / 1e6;
-        format!("{}, {} updates of {millions} M {:?}", self.rule, self.clients, self.dtype)
+        let steps: Vec<&str> = self.pre.iter().copied().chain([self.rule]).collect();
+        format!("{}, {} updates of {millions} M {:?}", steps.join(" "), self.clients, self.dtype)
     }
 
     fn measure(&self, pool: &ThreadPool) -> Measured {
@@ -101,6 +187,10 @@ impl Row {
         let mut measured = Measured {
             floors: Vec::new(),
             merges: Vec::new(),
+            first_passes: Vec::new(),
+            computes: Vec::new(),
+            peaks: Vec::new(),
+            reads: 0.0,
             writes: Vec::new(),
             syncs: Vec::new(),
             bytes: sources.iter().map(SourceFile::bytes).sum(),
@@ -109,7 +199,14 @@ impl Row {
         read_floor(pool, &sources);
         for _ in 0..PAIRS {
             measured.floors.push(read_floor(pool, &sources));
-            let timings = self.merge(pool, &directory, &output).timings;
+            let report = self.merge(pool, &directory, &output);
+            let timings = report.timings;
+            measured.reads = report.bytes.read as f64 / measured.bytes as f64;
+            if timings.first_pass_s > 0.0 {
+                measured.peaks.push(multiply_add_peak(pool));
+                measured.first_passes.push(timings.first_pass_s);
+                measured.computes.push(timings.first_compute_s);
+            }
             measured.merges.push(timings.total_s - timings.write_s - timings.sync_s);
             measured.writes.push(timings.write_s);
             measured.syncs.push(timings.sync_s);
@@ -122,8 +219,7 @@ impl Row {
         let job = Job {
             updates: vec![updates.to_owned()],
             base: None,
-            rule: rules::parse(self.rule).expect("a rule").into(),
-            byzantine: None,
+            aggregation: self.aggregation(),
             weighting: Weighting::Default,
             min_clients: 1,
             on_bad_update: OnBadUpdate::Fail,
@@ -137,11 +233,26 @@ impl Row {
         job.run(pool, &Progress::hidden()).expect("the updates merge")
     }
 
+    fn aggregation(&self) -> Aggregation {
+        Aggregation {
+            rule: rules::parse(self.rule, Definition::Paper).expect("a rule"),
+            pre: self.pre.iter().map(|step| pre::parse(step).expect("a step")).collect(),
+            shadow: Vec::new(),
+            byzantine: self.byzantine.map(|share| share.parse().expect("a share")),
+            seed: 0,
+            distances: Distances::Auto,
+            metrics: MetricsWanted::Nothing,
+        }
+    }
+
     /// Runs the command once, which also warms the page cache.
     fn peak_bytes(&self, updates: &Path, output: &Path) -> u64 {
         let report = output.with_extension("json");
         let status = Command::new(env!("CARGO_BIN_EXE_fedmill"))
-            .args(["aggregate", "--quiet", "--rule", self.rule, "--report"])
+            .args(["aggregate", "--quiet", "--rule", self.rule])
+            .args(self.pre.iter().flat_map(|step| ["--pre", step]))
+            .args(self.byzantine.iter().flat_map(|share| ["--byzantine", share]))
+            .args(["--metrics", "none", "--report"])
             .args([&report, &updates.to_owned()])
             .arg("-o")
             .arg(output)
@@ -157,31 +268,58 @@ impl Row {
 }
 
 impl Measured {
-    fn print(&self, name: &str, bar: f64, as_json: bool) {
-        let ratios: Vec<f64> = self.merges.iter().zip(&self.floors).map(|(m, f)| m / f).collect();
-        let (low, ratio, high) = spread(&ratios);
-        let (_, floor, _) = spread(&self.floors);
-        let (_, merge, _) = spread(&self.merges);
-        let (_, write, _) = spread(&self.writes);
-        let (_, sync, _) = spread(&self.syncs);
-        let gigabytes = self.bytes as f64 / merge / 1e9;
-        let mebibytes = self.peak_bytes >> 20;
+    fn print(&self, name: &str, row: &Row, as_json: bool) {
+        let over_floor =
+            |times: &[f64]| -> Vec<f64> { times.iter().zip(&self.floors).map(|(t, f)| t / f).collect() };
+        let pairs = (row.clients * (row.clients + 1) / 2 * row.parameters) as f64;
+        let of_peak = |times: &[f64]| -> Vec<f64> {
+            times.iter().zip(&self.peaks).map(|(t, p)| pairs / t / p).collect()
+        };
+        let merge = spread(&over_floor(&self.merges));
+        let first = (!self.first_passes.is_empty()).then(|| spread(&over_floor(&self.first_passes)));
+        let peak = first.map(|_| (spread(&of_peak(&self.first_passes)), spread(&of_peak(&self.computes))));
+        let [floor, write, sync] = [&self.floors, &self.writes, &self.syncs].map(|times| spread(times).1);
         if as_json {
             println!(
                 "{}",
                 json!({
                     "work": name, "processor": processor(), "isa": Isa::detect().to_string(), "floor_s": floor,
-                    "merge_s": merge, "ratio": ratio, "ratio_min": low, "ratio_max": high, "bar": bar,
+                    "ratio": merge.1, "ratio_min": merge.0, "ratio_max": merge.2,
+                    "first_pass_ratio": first.map(|f| f.1), "first_pass_of_peak": peak.map(|p| p.0.1),
+                    "first_pass_computing_of_peak": peak.map(|p| p.1.1), "reads": self.reads,
                     "bytes": self.bytes, "write_s": write, "fsync_s": sync, "peak_bytes": self.peak_bytes,
                 })
             );
             return;
         }
+        let range = |(low, middle, high): (f64, f64, f64)| format!("{middle:.2} ({low:.2} to {high:.2})");
+        let bar = match row.bar {
+            Bar::Merge(most) => format!("merge {most}"),
+            Bar::FirstPass(most) => format!("pass {most}"),
+            Bar::Peak(least) => format!("peak {:.0} %", least * 100.0),
+            Bar::None => String::new(),
+        };
         println!(
-            "{name:<52} {floor:>5.3}s {:>22} {bar:>5} {gigabytes:>9.1} {write:>8.3}s {sync:>8.3}s {mebibytes:>5} MiB",
-            format!("{ratio:.2} ({low:.2} to {high:.2})"),
+            "{name:<58} {floor:>5.3}s {:>22} {:>22} {:>9} {bar:>12} {write:>7.3}s {sync:>7.3}s {:>5} MiB",
+            range(merge),
+            first.map_or_else(String::new, range),
+            peak.map_or_else(String::new, |(pass, compute)| {
+                format!("{:.0}/{:.0} %", pass.1 * 100.0, compute.1 * 100.0)
+            }),
+            self.peak_bytes >> 20,
         );
     }
+}
+
+/// Multiply-adds a second that all threads do at once.
+fn multiply_add_peak(pool: &ThreadPool) -> f64 {
+    let rates = pool.broadcast(|_| {
+        let started = Instant::now();
+        let (count, sum) = multiply_adds(Isa::detect(), 1_000_000);
+        std::hint::black_box(sum);
+        count as f64 / started.elapsed().as_secs_f64()
+    });
+    rates.iter().sum()
 }
 
 /// Minimum, median, maximum.

@@ -27,7 +27,7 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     for room in fs::read_dir(source_root()).unwrap().map(|entry| entry.unwrap().path()) {
         if room.is_dir() {
             let name = room.file_name().unwrap().to_string_lossy().into_owned();
-            for file in fs::read_dir(&room).unwrap().map(|entry| entry.unwrap().path()) {
+            for file in files_below(&room) {
                 let text = fs::read_to_string(&file).unwrap();
                 found.push((name.clone(), file, text));
             }
@@ -37,9 +37,14 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     found
 }
 
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
 /// The code of a file, without its unit tests and comments.
 fn code(text: &str) -> impl Iterator<Item = &str> {
-    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let code = text.split("#[cfg(test)]\n").next().unwrap();
     code.lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 

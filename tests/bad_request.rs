@@ -34,7 +34,7 @@ fn cut_that_leaves_nobody() {
     assert_refused(
         &dir,
         &["--rule", "trimmed-mean", "--byzantine", "2"],
-        &["cuts 2 values on each side of 3"],
+        &["trimmed-mean tolerates at most 1 hostile of 3 clients, but --byzantine says 2"],
     );
     sound(4).write(&dir);
     assert_refused(&dir, &["--rule", "trimmed-mean:cut=0.5"], &["cuts 2 values on each side of 4"]);

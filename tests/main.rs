@@ -14,9 +14,12 @@
 //! - `inspect`: what `fedmill inspect` shows and finds.
 //! - `kill`: runs that are killed at random moments.
 //! - `help`: the help texts, as snapshots.
-//! - `reference`: the oracle, naive and in f64. No tests.
+//! - `reference`: the oracle, naive and in f64, and cases that show it right.
 //! - `kernels`: every kernel against the oracle, on every instruction set.
 //! - `rules`: every rule, files to file, against the oracle; properties.
+//! - `robust`: the same for the rules that judge whole clients: oracles, bounds, symmetries, the real round.
+//! - `pre`: the steps before a rule, against their oracles; properties.
+//! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
 //! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
 //! - `architecture`: the rooms of the source and the arrows between them.
 //! - `fuzz_seeds`: the seeds of the fuzz target.
@@ -31,13 +34,16 @@ mod bad_request;
 mod deltas;
 mod dtypes;
 mod fuzz_seeds;
+mod golden_rules;
 mod harness;
 mod help;
 mod inspect;
 mod kernels;
 mod kill;
 mod output;
+mod pre;
 mod reference;
+mod robust;
 mod roster;
 mod rules;
 mod same_bits;

@@ -131,7 +131,7 @@ fn report(dir: &Dir, args: &[&str]) -> Value {
 #[test]
 fn report_of_every_client() {
     let dir = round();
-    let report = report(&dir, &[]);
+    let report = report(&dir, &["--metrics", "none"]);
     assert_eq!(report["schema"], "fedmill.report/1");
     assert_eq!(report["tool"], json!({"name": "fedmill", "version": env!("CARGO_PKG_VERSION")}));
     assert_eq!((&report["published"], &report["rejected"]), (&json!(true), &json!([])));
@@ -141,6 +141,7 @@ fn report_of_every_client() {
     let first = json!({
         "id": "client-0", "file": file, "bytes": dir.read(file).len(), "examples": 10.0,
         "weight": 10.0 / 60.0, "norm": norm, "score": null, "kept": true, "reason": "every client has its weight",
+        "influence": null,
     });
     assert_eq!(report["clients"][0], first);
     assert_eq!(report["clients"][1]["weight"], json!(0.5));
@@ -158,7 +159,8 @@ fn report_of_the_settings() {
     let report = report(&dir, &[&args[..], &["--max-shard-size", "24B", "--round", "9"]].concat());
     let expected = json!({
         "rule": "trimmed-mean", "byzantine": 1, "weights": "uniform", "base": null, "min_clients": 1,
-        "on_bad_update": "skip", "round": 9, "max_shard_size": 24, "threads": 2,
+        "on_bad_update": "skip", "round": 9, "max_shard_size": 24, "threads": 2, "pre": [], "seed": 0,
+        "definition": "paper", "distances": "direct",
     });
     assert_eq!(report["settings"], expected);
     assert_eq!(report["backend"]["name"], "cpu");

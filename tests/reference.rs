@@ -1,4 +1,11 @@
 //! The oracle: every rule as its paper writes it, naive and in f64. Slow, and right.
+//!
+//! Here are the rules that work by coordinate; below, those that judge whole clients.
+
+pub(crate) mod pre;
+pub(crate) mod robust;
+pub(crate) mod spectral;
+pub(crate) mod vectors;
 
 /// Sorted copy, by value; equal values are equal whatever their sign of zero.
 fn sorted(values: &[f64]) -> Vec<f64> {

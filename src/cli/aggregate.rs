@@ -1,15 +1,17 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
 use super::{Common, Failure, Outcome, UpdatePaths, print, size};
+use crate::round::first_pass::Distances;
+use crate::round::judge::{Aggregation, MetricsWanted};
 use crate::round::merge::{Job, OnBadUpdate};
 use crate::round::refusal::MergeError;
 use crate::round::roster::Expectations;
 use crate::round::weights::{Weighting, read_table};
 use crate::rules::share::Share;
-use crate::rules::{self, Rule};
+use crate::rules::spec::{SpecError, split_list};
+use crate::rules::{self, Definition, pre};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Merge client updates into one model.
 ///
@@ -22,13 +24,32 @@ pub(super) struct Arguments {
     /// The model that the updates started from.
     #[arg(long, value_name = "BASE")]
     base: Option<PathBuf>,
-    /// How to combine the updates: mean (weighted), median, or trimmed-mean[:cut=N]; a cut below 1
-    /// is a fraction of the clients, on each side.
-    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = parse_rule)]
-    rule: Arc<dyn Rule>,
+    /// How to combine the updates: mean, median, trimmed-mean[:cut=N], meamed, krum, multi-krum[:m=N], bulyan,
+    /// geometric-median, centered-clipping[:tau=X,iterations=N], mda, smea, caf, monna:trusted=ID, or
+    /// distance-trim[:keep=Q]. docs/rules.md says which when.
+    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = rule_text)]
+    rule: String,
+    /// What to do to the updates before; may be repeated, in order: nnm, bucketing:s=N, clip:norm=X, arc, or outliers.
+    #[arg(long, value_name = "STEP", value_parser = step_text)]
+    pre: Vec<String>,
     /// How many clients are assumed hostile: a count, or a fraction below 1, rounded down.
     #[arg(long, value_name = "F")]
     byzantine: Option<Share>,
+    /// Also tell in the report which clients these rules would have kept.
+    #[arg(long, value_name = "RULES", value_parser = shadow_text, requires = "report")]
+    shadow_rules: Option<String>,
+    /// Whose definition of a rule to follow, where a library's differs from the paper's.
+    #[arg(long, value_name = "LIBRARY")]
+    compat: Option<Library>,
+    /// How distances between clients are found: from the Gram matrix, or directly, which auto does for up to 16.
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    distances: HowDistances,
+    /// What the report says of the round as a whole [default: geometry for up to 1024 clients].
+    #[arg(long, value_name = "WHICH", requires = "report")]
+    metrics: Option<Metrics>,
+    /// What shuffles where something is shuffled. Clients should not be able to guess it.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     /// What each client weighs in rules that weigh clients: examples, uniform, or a file of client ids and
     /// weights (lines or a JSON object) [default: examples if the updates state them].
     #[arg(long, value_name = "WEIGHTS")]
@@ -59,8 +80,41 @@ enum BadUpdateAction {
     Skip,
 }
 
-fn parse_rule(text: &str) -> Result<Arc<dyn Rule>, rules::spec::SpecError> {
-    rules::parse(text).map(Arc::from)
+/// A library whose definitions can be followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Library {
+    Byzfl,
+    Flower,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum HowDistances {
+    Auto,
+    Gram,
+    Direct,
+}
+
+/// What the report says of the round as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Metrics {
+    None,
+    /// Coherence, alignment, signal fraction, noise scale, effective rank, influence.
+    Geometry,
+    /// Those, and sign agreement.
+    Signs,
+}
+
+// A rule's definition hangs on another option: here it is checked that the text names one, later it is made.
+fn rule_text(text: &str) -> Result<String, SpecError> {
+    rules::parse(text, Definition::Paper).map(|_| text.to_owned())
+}
+
+fn step_text(text: &str) -> Result<String, SpecError> {
+    pre::parse(text).map(|_| text.to_owned())
+}
+
+fn shadow_text(text: &str) -> Result<String, SpecError> {
+    split_list(text).iter().try_for_each(|rule| rule_text(rule).map(drop)).map(|()| text.to_owned())
 }
 
 impl Arguments {
@@ -80,16 +134,18 @@ impl Arguments {
     }
 
     fn job(&self, common: &Common) -> Result<Job, Failure> {
-        if self.weights.is_some() && !self.rule.uses_weights() {
-            tracing::warn!("{} is unweighted: --weights has no part in it", self.rule);
+        let aggregation = self.aggregation()?;
+        let uses_weights =
+            aggregation.shadow.iter().chain([&aggregation.rule]).any(|rule| rule.uses_weights());
+        if self.weights.is_some() && !uses_weights {
+            tracing::warn!("{} is unweighted: --weights has no part in it", aggregation.rule);
         }
         let weights_file = self.weights_file().map(Path::to_owned);
         Ok(Job {
             updates: self.paths.resolve()?,
             base: self.base.clone(),
-            rule: Arc::clone(&self.rule),
-            byzantine: self.byzantine.clone(),
-            weighting: self.weighting()?,
+            aggregation,
+            weighting: self.weighting(uses_weights)?,
             min_clients: self.min_clients,
             on_bad_update: match self.on_bad_update {
                 BadUpdateAction::Fail => OnBadUpdate::Fail,
@@ -104,12 +160,45 @@ impl Arguments {
         })
     }
 
+    fn aggregation(&self) -> Result<Aggregation, Failure> {
+        let definition = match self.compat {
+            None => Definition::Paper,
+            Some(Library::Byzfl) => Definition::Byzfl,
+            Some(Library::Flower) => Definition::Flower,
+        };
+        let shadow = self.shadow_rules.as_deref().map(split_list).unwrap_or_default();
+        let rule = rules::parse(&self.rule, definition)?;
+        if rule.definition() != definition {
+            tracing::warn!(
+                "{rule}: {definition} has no definition of its own that could be followed: the paper's runs"
+            );
+        }
+        Ok(Aggregation {
+            rule,
+            pre: self.pre.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
+            shadow: shadow.iter().map(|rule| rules::parse(rule, definition)).collect::<Result<_, _>>()?,
+            byzantine: self.byzantine.clone(),
+            seed: self.seed,
+            distances: match self.distances {
+                HowDistances::Auto => Distances::Auto,
+                HowDistances::Gram => Distances::Gram,
+                HowDistances::Direct => Distances::Direct,
+            },
+            metrics: match self.metrics {
+                None if self.report.is_some() => MetricsWanted::IfFew,
+                None | Some(Metrics::None) => MetricsWanted::Nothing,
+                Some(Metrics::Geometry) => MetricsWanted::Geometry,
+                Some(Metrics::Signs) => MetricsWanted::GeometryAndSigns,
+            },
+        })
+    }
+
     fn weights_file(&self) -> Option<&Path> {
         self.weights.as_deref().filter(|name| !["examples", "uniform"].contains(name)).map(Path::new)
     }
 
-    fn weighting(&self) -> Result<Weighting, Failure> {
-        if !self.rule.uses_weights() {
+    fn weighting(&self, uses_weights: bool) -> Result<Weighting, Failure> {
+        if !uses_weights {
             return Ok(Weighting::Uniform);
         }
         Ok(match (self.weights.as_deref(), self.weights_file()) {

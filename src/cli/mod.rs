@@ -29,7 +29,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    Aggregate(aggregate::Arguments),
+    Aggregate(Box<aggregate::Arguments>),
     Inspect(inspect::Arguments),
 }
 

@@ -15,6 +15,8 @@ pub trait Element: bytemuck::Pod + Debug + Send + Sync {
     type Lanes<A: Arch>: Lanes<Key = Self::Key>;
     /// What a median may be held in on the way to a file of this float, without a bit changing.
     type Median: Merged;
+    /// What combinations of these floats are held in: f32, or f64 for itself.
+    type Mixed: Element + Merged;
     /// The dtype of files that hold this float.
     const DTYPE: Dtype;
     /// Bits of the smallest pattern, sign cleared, that is not a finite number.
@@ -32,6 +34,8 @@ pub trait Element: bytemuck::Pod + Debug + Send + Sync {
     fn from_key(key: Self::Key) -> Self;
     /// The same number as `f64`, exactly.
     fn widen(self) -> f64;
+    /// The f32 nearest to it: the same number unless this is f64.
+    fn narrow(self) -> f32;
     /// The float that equals `x`, which is known to be one.
     fn from_exact(x: f64) -> Self;
 }
@@ -47,6 +51,8 @@ pub trait Merged: bytemuck::Pod + Default + Send + Sync {
     fn widen(self) -> f64;
     /// The float of this type nearest to `x`.
     fn rounded(x: f64) -> Self;
+    /// `x - self`, to f32.
+    fn less_from<E: Element>(self, x: E) -> f32;
 }
 
 impl Merged for f64 {
@@ -76,6 +82,10 @@ impl Merged for f64 {
     fn rounded(x: f64) -> Self {
         x
     }
+    #[inline(always)]
+    fn less_from<E: Element>(self, x: E) -> f32 {
+        (E::widen(x) - self) as f32
+    }
 }
 
 /// For medians of 16-bit floats. Their midpoint is either exact in f32, or so close to half of the larger one
@@ -97,15 +107,20 @@ impl Merged for f32 {
     fn rounded(x: f64) -> Self {
         x as Self
     }
+    #[inline(always)]
+    fn less_from<E: Element>(self, x: E) -> f32 {
+        x.narrow() - self
+    }
 }
 
 macro_rules! element {
-    ($float:ty, $dtype:ident, $median:ty, $key:ty, $lanes:ident, $infinity:literal, $significand:literal, $from_bits:expr, $to_bits:expr,
-     $widen:expr, $from_exact:expr) => {
+    ($float:ty, $dtype:ident, $median:ty, $mixed:ty, $key:ty, $lanes:ident, $infinity:literal, $significand:literal, $from_bits:expr, $to_bits:expr,
+     $widen:expr, $narrow:expr, $from_exact:expr) => {
         impl Element for $float {
             type Key = $key;
             type Lanes<A: Arch> = A::$lanes;
             type Median = $median;
+            type Mixed = $mixed;
             const DTYPE: Dtype = Dtype::$dtype;
             const INFINITY: $key = $infinity;
             const SIGNIFICAND_BITS: u32 = $significand;
@@ -126,34 +141,104 @@ macro_rules! element {
                 $widen(self)
             }
             #[inline(always)]
+            fn narrow(self) -> f32 {
+                $narrow(self)
+            }
+            #[inline(always)]
             fn from_exact(x: f64) -> Self {
                 $from_exact(x)
             }
         }
     };
 }
-element!(f32, F32, f64, i32, I32, 0x7f80_0000, 24, f32::from_bits, f32::to_bits, f64::from, |x| x as f32);
-element!(f64, F64, f64, i64, I64, 0x7ff0_0000_0000_0000, 53, f64::from_bits, f64::to_bits, f64::from, |x| x);
-element!(bf16, BF16, f32, i16, I16, 0x7f80, 8, bf16::from_bits, bf16::to_bits, widen_bf16, bf16::from_f64);
-element!(f16, F16, f32, i16, I16, 0x7c00, 11, f16::from_bits, f16::to_bits, widen_f16, f16::from_f64);
+element!(
+    f32,
+    F32,
+    f64,
+    f32,
+    i32,
+    I32,
+    0x7f80_0000,
+    24,
+    f32::from_bits,
+    f32::to_bits,
+    f64::from,
+    |x| x,
+    |x| x as f32
+);
+element!(
+    f64,
+    F64,
+    f64,
+    f64,
+    i64,
+    I64,
+    0x7ff0_0000_0000_0000,
+    53,
+    f64::from_bits,
+    f64::to_bits,
+    f64::from,
+    |x| x as f32,
+    |x| x
+);
+element!(
+    bf16,
+    BF16,
+    f32,
+    f32,
+    i16,
+    I16,
+    0x7f80,
+    8,
+    bf16::from_bits,
+    bf16::to_bits,
+    widen_bf16,
+    bf16_to_f32,
+    bf16::from_f64
+);
+element!(
+    f16,
+    F16,
+    f32,
+    f32,
+    i16,
+    I16,
+    0x7c00,
+    11,
+    f16::from_bits,
+    f16::to_bits,
+    widen_f16,
+    f16_to_f32,
+    f16::from_f64
+);
 
 /// `bf16` is the upper half of an `f32`. Unlike `half`'s conversion this has no branch, so loops
 /// over it vectorise.
 #[inline(always)]
+pub(crate) fn bf16_to_f32(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+#[inline(always)]
 pub(crate) fn widen_bf16(x: bf16) -> f64 {
-    f64::from(f32::from_bits(u32::from(x.to_bits()) << 16))
+    f64::from(bf16_to_f32(x))
 }
 
 /// Moves exponent and mantissa into place and rescales by the difference of the exponent biases,
 /// which is exact for subnormals too. No branch, so loops over it vectorise.
 #[inline(always)]
-pub(crate) fn widen_f16(x: f16) -> f64 {
+pub(crate) fn f16_to_f32(x: f16) -> f32 {
     const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
     let bits = u32::from(x.to_bits());
     let finite = f32::from_bits((bits & 0x7fff) << 13) * REBIAS;
     let special = 0x7f80_0000 | (bits & 0x3ff) << 13;
     let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { finite.to_bits() };
-    f64::from(f32::from_bits(magnitude | (bits & 0x8000) << 16))
+    f32::from_bits(magnitude | (bits & 0x8000) << 16)
+}
+
+#[inline(always)]
+pub(crate) fn widen_f16(x: f16) -> f64 {
+    f64::from(f16_to_f32(x))
 }
 
 #[cfg(test)]

@@ -99,10 +99,53 @@ pub trait Lanes: Copy {
     fn flip(self) -> Self;
 }
 
+/// Sixteen f32, whatever the width of the machine's vectors, so that sums have one shape everywhere. Like those of
+/// [`Lanes`], methods stay inside code entered through `dispatch!`.
+pub trait Floats: Copy {
+    /// Zeros.
+    fn zero() -> Self;
+    /// The sixteen floats that `from` points at.
+    ///
+    /// # Safety
+    ///
+    /// All of them may be read.
+    unsafe fn load(from: *const f32) -> Self;
+    /// The lanes.
+    fn lanes(self) -> [f32; FLOATS];
+    /// `self - other`.
+    fn minus(self, other: Self) -> Self;
+    /// `self * other + sum`, rounded once.
+    fn times_plus(self, other: Self, sum: Self) -> Self;
+
+    /// The sum of each vector's lanes, added as a tree: the halves, the halves of that, and so on.
+    #[inline(always)]
+    fn sums_of<const N: usize>(vectors: [Self; N]) -> [f32; N] {
+        let mut sums = [0.0; N];
+        for (sum, vector) in sums.iter_mut().zip(vectors) {
+            let mut lanes = vector.lanes();
+            for half in [8, 4, 2, 1] {
+                for lane in 0..half {
+                    lanes[lane] += lanes[lane + half];
+                }
+            }
+            *sum = lanes[0];
+        }
+        sums
+    }
+}
+
+/// Lanes of [`Floats`].
+pub const FLOATS: usize = 16;
+
 /// The vector types of one instruction set.
 pub trait Arch {
     /// Whether a fused multiply-add is one instruction.
     const FUSES: bool;
+    /// Sixteen floats.
+    type Floats: Floats;
+    /// How many rows are worth holding against how many in a kernel over pairs of rows: `SQUARE * SQUARE` sums and
+    /// as many rows have to fit the registers. Two or four.
+    const SQUARE: usize;
     /// Keys of 16-bit floats.
     type I16: Lanes<Key = i16>;
     /// Keys of 32-bit floats.
@@ -116,9 +159,41 @@ pub(crate) struct Portable;
 
 impl Arch for Portable {
     const FUSES: bool = false;
+    const SQUARE: usize = 2;
+    type Floats = [f32; FLOATS];
     type I16 = i16;
     type I32 = i32;
     type I64 = i64;
+}
+
+impl Floats for [f32; FLOATS] {
+    #[inline(always)]
+    fn zero() -> Self {
+        [0.0; FLOATS]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise; any bits are floats.
+        unsafe { from.cast::<Self>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn lanes(self) -> [f32; FLOATS] {
+        self
+    }
+    #[inline(always)]
+    fn minus(mut self, other: Self) -> Self {
+        for (x, y) in self.iter_mut().zip(other) {
+            *x -= y;
+        }
+        self
+    }
+    #[inline(always)]
+    fn times_plus(mut self, other: Self, sum: Self) -> Self {
+        for ((x, y), sum) in self.iter_mut().zip(other).zip(sum) {
+            *x = x.mul_add(y, sum);
+        }
+        self
+    }
 }
 
 macro_rules! single_lane {
@@ -162,13 +237,15 @@ pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Arch, Lanes};
+    use super::{Arch, FLOATS, Floats, Lanes};
     use std::arch::x86_64::*;
 
     pub(crate) struct Avx2;
 
     impl Arch for Avx2 {
         const FUSES: bool = true;
+        const SQUARE: usize = 2;
+        type Floats = [__m256; 2];
         type I16 = Ymm16;
         type I32 = Ymm32;
         type I64 = Ymm64;
@@ -178,9 +255,97 @@ mod x86 {
 
     impl Arch for Avx512 {
         const FUSES: bool = true;
+        const SQUARE: usize = 4;
+        type Floats = __m512;
         type I16 = Zmm16;
         type I32 = Zmm32;
         type I64 = Zmm64;
+    }
+
+    impl Floats for [__m256; 2] {
+        #[inline(always)]
+        fn zero() -> Self {
+            // SAFETY: the set was detected (see the trait).
+            unsafe { [_mm256_setzero_ps(); 2] }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller's promise; unaligned loads are allowed, and the set was detected.
+            unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] }
+        }
+        #[inline(always)]
+        fn lanes(self) -> [f32; FLOATS] {
+            // SAFETY: both are sixteen floats, and any bits are floats.
+            unsafe { std::mem::transmute(self) }
+        }
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: the set was detected (see the trait).
+            unsafe { [_mm256_sub_ps(self[0], other[0]), _mm256_sub_ps(self[1], other[1])] }
+        }
+        #[inline(always)]
+        fn times_plus(self, other: Self, sum: Self) -> Self {
+            // SAFETY: the set was detected (see the trait).
+            unsafe {
+                [_mm256_fmadd_ps(self[0], other[0], sum[0]), _mm256_fmadd_ps(self[1], other[1], sum[1])]
+            }
+        }
+    }
+
+    impl Floats for __m512 {
+        #[inline(always)]
+        fn zero() -> Self {
+            // SAFETY: the set was detected (see the trait).
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller's promise; unaligned loads are allowed, and the set was detected.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        fn lanes(self) -> [f32; FLOATS] {
+            // SAFETY: both are sixteen floats, and any bits are floats.
+            unsafe { std::mem::transmute(self) }
+        }
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: the set was detected (see the trait).
+            unsafe { _mm512_sub_ps(self, other) }
+        }
+        #[inline(always)]
+        fn times_plus(self, other: Self, sum: Self) -> Self {
+            // SAFETY: the set was detected (see the trait).
+            unsafe { _mm512_fmadd_ps(self, other, sum) }
+        }
+        /// Four vectors at a time: the same tree, as a transposition that adds.
+        #[inline(always)]
+        fn sums_of<const N: usize>(vectors: [Self; N]) -> [f32; N] {
+            let mut sums = [0.0; N];
+            for (four, sums) in vectors.chunks(4).zip(sums.chunks_mut(4)) {
+                let at = |i: usize| four[i.min(four.len() - 1)];
+                // SAFETY: the set was detected (see the trait).
+                let four = unsafe { sums_of_four(at(0), at(1), at(2), at(3)) };
+                sums.copy_from_slice(&four[..sums.len()]);
+            }
+            sums
+        }
+    }
+
+    /// The sums of the lanes of four vectors.
+    #[inline(always)]
+    unsafe fn sums_of_four(a: __m512, b: __m512, c: __m512, d: __m512) -> [f32; 4] {
+        // SAFETY: the caller has the set; the result is four floats.
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+            let cd = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+            let quads =
+                _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+            let pairs = _mm512_add_ps(quads, _mm512_permute_ps::<0b0100_1110>(quads));
+            let ones = _mm512_add_ps(pairs, _mm512_permute_ps::<0b1011_0001>(pairs));
+            let lanes: [f32; FLOATS] = std::mem::transmute(ones);
+            [lanes[0], lanes[4], lanes[8], lanes[12]]
+        }
     }
 
     /// Implements [`Lanes`] for a register type from the intrinsics of its set.

@@ -6,20 +6,27 @@
 //! | [`weighted_sum`] | adds weighted rows in f64, in row order | bits on CPU | none yet |
 //! | [`coordinate_median`] | median of every column | bits | none yet |
 //! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | none yet |
+//! | [`gram`] | sums over pairs of rows: products, squared differences | bits on CPU | none yet |
+//! | [`mean_near_median`] | mean of the values of every column nearest to its median | bits on CPU | none yet |
 //! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | none yet |
+//! | [`signs`] | sums of the signs of every column | bits | none yet |
 //! | [`convert`] | dtype to working float and back, one rounding | bits | none yet |
 //!
 //! [`lanes`] holds the vectors and instruction sets they run on, [`element`] the floats they run
-//! over, [`network`] generates sorting networks, `columns` sorts with them.
+//! over, [`network`] generates sorting networks, `columns` sorts with them; [`peak`] measures what a core can do.
 
 pub(crate) mod columns;
 pub mod convert;
 pub mod coordinate_median;
 pub mod element;
 pub mod finite;
+pub mod gram;
 pub mod lanes;
+pub mod mean_near_median;
 pub mod network;
 pub mod norms;
+pub mod peak;
+pub mod signs;
 pub mod trimmed_mean;
 pub mod weighted_sum;
 

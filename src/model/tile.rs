@@ -25,6 +25,11 @@ impl TileBuffer {
         Self { lines: vec![Line([0; LINE_BYTES]); rows * lines_per_row], lines_per_row }
     }
 
+    /// Whether it has room for `rows` rows of `row_bytes` each.
+    pub fn holds(&self, rows: usize, row_bytes: usize) -> bool {
+        self.lines.len() >= rows * self.lines_per_row && self.lines_per_row > row_bytes.div_ceil(LINE_BYTES)
+    }
+
     /// The bytes of one row, padding included.
     pub fn row_mut(&mut self, row: usize) -> &mut [u8] {
         let start = row * self.lines_per_row;
@@ -88,6 +93,18 @@ impl<'a, E> Rows<'a, E> {
     /// The values of one row, up to a whole vector.
     pub fn whole_row(&self, row: usize) -> &'a [E] {
         &self.values[row * self.stride + self.first..][..self.whole_columns()]
+    }
+
+    /// Every `step`th row from `first` on.
+    pub fn every(&self, first: usize, step: usize) -> Self {
+        assert!(first < self.rows, "no such row");
+        let first_value = self.first + first * self.stride;
+        Self {
+            first: first_value,
+            stride: self.stride * step,
+            rows: (self.rows - first).div_ceil(step),
+            ..*self
+        }
     }
 
     /// The same rows at some of their columns; `range` starts where a whole vector may.

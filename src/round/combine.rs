@@ -6,6 +6,7 @@ use crate::kernels::convert::{all_within, encode};
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
+use crate::kernels::mean_near_median::mean_near_median;
 use crate::kernels::norms::squared_norm;
 use crate::kernels::trimmed_mean::trimmed_mean;
 use crate::kernels::weighted_sum::add_weighted;
@@ -15,12 +16,12 @@ use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::roster::{Frame, UpdateSet};
 use crate::round::tiles::{Tile, TilePlan};
 use crate::round::workspace::Workspace;
-use crate::rules::Recipe;
+use crate::rules::mixing::Mixing;
+use crate::rules::{OrderStatistic, Recipe, Reduction};
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// Why the pass stopped.
@@ -34,8 +35,6 @@ pub enum CombineError {
     Write(#[from] WriteError),
     #[error("an update holds a value that is not finite")]
     NonFinite,
-    #[error("{}: tensor `{tensor}` of the base holds {value} at flat index {index}, expected a finite number", .path.display())]
-    BaseNotFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
     #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
 }
@@ -52,7 +51,7 @@ impl CombineError {
         match self {
             Self::NonFinite => true,
             Self::DoesNotFit { value, .. } => !value.is_finite(),
-            Self::Pass(_) | Self::Write(_) | Self::BaseNotFinite { .. } => false,
+            Self::Pass(_) | Self::Write(_) => false,
         }
     }
 }
@@ -74,8 +73,10 @@ pub struct Pass<'a> {
     pub set: &'a UpdateSet,
     /// How to combine them.
     pub recipe: &'a Recipe,
-    /// Whether to measure the norm of each delta on the way.
+    /// Whether to measure the norm of each delta on the way; every client is read then.
     pub with_norms: bool,
+    /// Whether every update is known to be finite, so that those without a part need not be read.
+    pub screened: bool,
     /// Told about every tile.
     pub progress: &'a Progress,
 }
@@ -91,7 +92,53 @@ struct Worker<'a> {
     space: Workspace<'a>,
     sums: Vec<f64>,
     encoded: TileBuffer,
+    mixed: Option<TileBuffer>,
     squared_norms: Vec<f64>,
+}
+
+/// A recipe turned into what is done to every tile.
+enum Method<'a> {
+    Sum(Sum),
+    Select(Select<'a>),
+}
+
+/// `(sum_i weights[i] * row_i + base * base's row) / divisor`.
+struct Sum {
+    clients: Vec<usize>,
+    weights: Vec<f64>,
+    base: f64,
+    divisor: f64,
+}
+
+/// An order statistic of rows.
+struct Select<'a> {
+    clients: Vec<usize>,
+    /// The rows as combinations of the clients'; none for these themselves.
+    mixing: Option<&'a Mixing>,
+    statistic: OrderStatistic,
+}
+
+impl Sum {
+    /// The same weights divided by a power of two that brings their sum below one; exact but for numbers near zero.
+    fn scaled_down(&self) -> Self {
+        let scale = self.divisor.log2().floor().exp2() * 2.0;
+        let weights = self.weights.iter().map(|weight| weight / scale).collect();
+        Self {
+            clients: self.clients.clone(),
+            weights,
+            base: self.base / scale,
+            divisor: self.divisor / scale,
+        }
+    }
+}
+
+impl Method<'_> {
+    fn clients(&self) -> &[usize] {
+        match self {
+            Self::Sum(sum) => &sum.clients,
+            Self::Select(select) => &select.clients,
+        }
+    }
 }
 
 impl Pass<'_> {
@@ -105,28 +152,26 @@ impl Pass<'_> {
         pool: &ThreadPool,
         write: impl Fn(&Tile, &[u8]) -> Result<(), WriteError> + Sync,
     ) -> Result<Combined, CombineError> {
-        let clients = self.set.clients.len();
-        let rows_at_once = match self.recipe {
-            Recipe::WeightedMean { .. } => SUMMED_ROWS.min(clients),
-            Recipe::Median | Recipe::TrimmedMean { .. } => clients,
-        };
-        let plan = TilePlan::new(self.set, rows_at_once);
-        let norms = InTileOrder::new(vec![0.0; clients], |sums, parts: Vec<f64>| add_rows(sums, &parts));
+        let method = self.method();
+        let readers = method.clients().len();
+        let plan = TilePlan::new(self.set, self.rows_at_once(&method));
+        let no_norms = vec![0.0; self.set.clients.len()];
+        let norms = InTileOrder::new(no_norms, |sums, parts: Vec<f64>| add_rows(sums, &parts));
         let workers = for_each_tile(
             pool,
             &plan,
             || self.new_worker(&plan),
             |worker, tile| {
                 match tile.working {
-                    Working::BF16 => self.merge_tile::<bf16>(worker, tile),
-                    Working::F16 => self.merge_tile::<f16>(worker, tile),
-                    Working::F32 => self.merge_tile::<f32>(worker, tile),
-                    Working::F64 => self.merge_tile::<f64>(worker, tile),
+                    Working::BF16 => self.merge_tile::<bf16>(worker, tile, &method),
+                    Working::F16 => self.merge_tile::<f16>(worker, tile, &method),
+                    Working::F32 => self.merge_tile::<f32>(worker, tile, &method),
+                    Working::F64 => self.merge_tile::<f64>(worker, tile, &method),
                 }?;
                 norms.add(tile.number, std::mem::take(&mut worker.squared_norms));
                 let bytes = &worker.encoded.row_mut(0)[..tile.coordinates.len() * tile.dtype.bytes()];
                 worker.space.clock.time(|clock| &mut clock.write, || write(tile, bytes))?;
-                self.progress.advance((clients * bytes.len()) as u64);
+                self.progress.advance((readers * bytes.len()) as u64);
                 Ok::<_, CombineError>(())
             },
         )?;
@@ -135,81 +180,127 @@ impl Pass<'_> {
         Ok(Combined { norms, clock })
     }
 
+    /// How many clients the pass reads.
+    pub fn readers(&self) -> usize {
+        self.method().clients().len()
+    }
+
+    fn method(&self) -> Method<'_> {
+        match &self.recipe.reduction {
+            Reduction::WeightedMean { weights } => {
+                Method::Sum(self.sum_of(weights, 0.0, weights.iter().sum()))
+            }
+            Reduction::WeightedSum { coefficients, .. } => {
+                // Rows that are weights bring the base along, each by its coefficient.
+                let brings_base = self.set.frame == Frame::AsSent && self.set.base.is_some();
+                let rest = 1.0 - coefficients.iter().sum::<f64>();
+                Method::Sum(self.sum_of(coefficients, if brings_base { rest } else { 0.0 }, 1.0))
+            }
+            Reduction::Select(statistic) => Method::Select(self.select_by(*statistic)),
+        }
+    }
+
+    fn sum_of(&self, weights: &[f64], base: f64, divisor: f64) -> Sum {
+        let skips = self.screened && !self.with_norms;
+        let used = |client: &usize| !skips || weights[*client] != 0.0;
+        let clients: Vec<usize> = (0..weights.len()).filter(used).collect();
+        Sum { weights: clients.iter().map(|client| weights[*client]).collect(), clients, base, divisor }
+    }
+
+    fn select_by(&self, statistic: OrderStatistic) -> Select<'_> {
+        let all = 0..self.set.clients.len();
+        let Some(mixing) = &self.recipe.mixing else {
+            return Select { clients: all.collect(), mixing: None, statistic };
+        };
+        if let Some(clients) = mixing.all_chosen() {
+            return Select { clients, mixing: None, statistic };
+        }
+        let has_part = |client: &usize| (0..mixing.len()).any(|row| mixing.row(row)[*client] != 0.0);
+        Select { clients: all.filter(has_part).collect(), mixing: Some(mixing), statistic }
+    }
+
+    fn rows_at_once(&self, method: &Method) -> usize {
+        match method {
+            Method::Sum(sum) => SUMMED_ROWS.min(sum.clients.len()),
+            Method::Select(select) => select.clients.len(),
+        }
+        .max(1)
+    }
+
     fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
         Worker {
             space: Workspace::new(self.isa, self.set, plan),
             sums: Vec::new(),
             encoded: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
+            mixed: None,
             squared_norms: Vec::new(),
         }
     }
 
     /// Merges one tile into `worker.encoded`.
-    fn merge_tile<E: Element>(&self, worker: &mut Worker, tile: &Tile) -> Result<(), CombineError> {
-        let as_sent = self.set.frame == Frame::AsSent;
-        if self.with_norms || !as_sent {
+    fn merge_tile<E: Element>(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        method: &Method,
+    ) -> Result<(), CombineError> {
+        if self.adds_base(method) {
+            worker.space.read_finite_base(tile)?;
+        } else if self.with_norms {
             worker.space.read_base(tile)?;
-        }
-        if !as_sent {
-            self.check_base(worker.space.base(), tile)?;
         }
         let before = worker.space.clock.read;
         let started = Instant::now();
-        match self.recipe {
-            Recipe::WeightedMean { weights } => match self.sum_tile::<E>(worker, tile, weights) {
+        match method {
+            Method::Sum(sum) => match self.sum_tile::<E>(worker, tile, sum) {
                 // Numbers near the end of f64 add up past it, though their mean does not.
                 Err(CombineError::DoesNotFit { value, .. })
                     if E::DTYPE == Dtype::F64 && !value.is_finite() =>
                 {
                     worker.squared_norms.clear();
-                    self.sum_tile::<E>(worker, tile, &scaled_down(weights))?;
+                    self.sum_tile::<E>(worker, tile, &sum.scaled_down())?;
                 }
                 done => done?,
             },
-            Recipe::Median if tile.dtype == E::DTYPE && as_sent => {
-                self.select_tile::<E, E::Median>(worker, tile, |rows, merged| {
-                    coordinate_median(self.isa, rows, merged)
-                })?;
-            }
-            Recipe::Median => self.select_tile::<E, f64>(worker, tile, |rows, merged| {
-                coordinate_median(self.isa, rows, merged)
-            })?,
-            Recipe::TrimmedMean { cut } => self.select_tile::<E, f64>(worker, tile, |rows, merged| {
-                trimmed_mean(self.isa, rows, *cut, merged)
-            })?,
+            Method::Select(select) => self.select_tile::<E>(worker, tile, select)?,
         }
         let read = worker.space.clock.read - before;
         worker.space.clock.compute += started.elapsed().saturating_sub(read);
         Ok(())
     }
 
+    /// Whether the base has a part in what is merged.
+    fn adds_base(&self, method: &Method) -> bool {
+        self.set.frame != Frame::AsSent
+            || match method {
+                Method::Sum(sum) => sum.base != 0.0,
+                Method::Select(select) => select.mixing.is_some(),
+            }
+    }
+
     /// Sums a few rows at a time. A value that is not finite shows in the merged value.
-    fn sum_tile<E: Element>(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        weights: &[f64],
-    ) -> Result<(), CombineError> {
+    fn sum_tile<E: Element>(&self, worker: &mut Worker, tile: &Tile, sum: &Sum) -> Result<(), CombineError> {
         let columns = tile.coordinates.len();
         let mut sums = std::mem::take(&mut worker.sums);
         sums.clear();
         sums.resize(columns, 0.0);
-        for (group, weights) in weights.chunks(SUMMED_ROWS).enumerate() {
-            let first = group * SUMMED_ROWS;
-            worker.space.read::<E>(tile, first..first + weights.len())?;
-            worker.space.subtract_base::<E>(tile, first..first + weights.len());
+        if sum.base != 0.0 {
+            add_times(worker.space.base(), sum.base, &mut sums);
+        }
+        for (clients, weights) in sum.clients.chunks(SUMMED_ROWS).zip(sum.weights.chunks(SUMMED_ROWS)) {
+            worker.space.read::<E>(tile, clients)?;
+            worker.space.subtract_base::<E>(tile, clients);
             let rows = worker.space.rows::<E>(tile, weights.len());
             for block in blocks::<E>(weights.len(), columns) {
                 add_weighted(self.isa, &rows.at(block.clone()), weights, &mut sums[block]);
             }
-            let squares = self.squared_norms(&worker.space, &rows, first, 0..columns, tile);
+            let squares = self.squared_norms(&worker.space, &rows, clients, 0..columns, tile);
             worker.squared_norms.extend(squares);
         }
-        let divisor: f64 = weights.iter().sum();
         for block in blocks::<f64>(1, columns) {
             let merged = &mut sums[block.clone()];
-            for sum in &mut *merged {
-                *sum /= divisor;
+            for x in &mut *merged {
+                *x /= sum.divisor;
             }
             self.finish_block(worker, tile, block, merged)?;
         }
@@ -217,28 +308,83 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Merges all rows, a block of columns at a time, by a kernel that says whether all values are finite.
-    fn select_tile<E: Element, F: Merged>(
+    /// Merges all rows by an order statistic.
+    fn select_tile<E: Element>(
         &self,
         worker: &mut Worker,
         tile: &Tile,
+        select: &Select,
+    ) -> Result<(), CombineError> {
+        worker.space.read::<E>(tile, &select.clients)?;
+        worker.space.subtract_base::<E>(tile, &select.clients);
+        if let Some(mixing) = select.mixing {
+            return self.select_mixed::<E>(worker, tile, &select.clients, mixing, select.statistic);
+        }
+        match select.statistic {
+            // A median is one of the values, or half way between two.
+            OrderStatistic::Median if tile.dtype == E::DTYPE && self.set.frame == Frame::AsSent => {
+                self.select_blocks::<E, E::Median>(worker, tile, &select.clients, |rows, merged| {
+                    coordinate_median(self.isa, rows, merged)
+                })
+            }
+            statistic => self.select_blocks::<E, f64>(worker, tile, &select.clients, |rows, merged| {
+                reduce(self.isa, statistic, rows, merged)
+            }),
+        }
+    }
+
+    /// Merges rows a block of columns at a time, by a kernel that says whether all values are finite.
+    fn select_blocks<E: Element, F: Merged>(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        clients: &[usize],
         kernel: impl Fn(&Rows<E>, &mut [F]) -> bool,
     ) -> Result<(), CombineError> {
-        let clients = self.set.clients.len();
         let mut merged = Vec::new();
-        worker.space.read::<E>(tile, 0..clients)?;
-        worker.space.subtract_base::<E>(tile, 0..clients);
-        for block in blocks::<E>(clients, tile.coordinates.len()) {
+        for block in blocks::<E>(clients.len(), tile.coordinates.len()) {
             merged.resize(block.len(), F::default());
-            let rows = worker.space.rows::<E>(tile, clients);
+            let rows = worker.space.rows::<E>(tile, clients.len());
             if !kernel(&rows.at(block.clone()), &mut merged) {
                 return Err(CombineError::NonFinite);
             }
-            let squares = self.squared_norms(&worker.space, &rows, 0, block.clone(), tile);
+            let squares = self.squared_norms(&worker.space, &rows, clients, block.clone(), tile);
             worker.squared_norms.resize(squares.len(), 0.0);
             add_rows(&mut worker.squared_norms, &squares);
             self.finish_block(worker, tile, block, &mut merged)?;
         }
+        Ok(())
+    }
+
+    /// Mixes rows a block of columns at a time, and merges the mixtures.
+    fn select_mixed<E: Element>(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        clients: &[usize],
+        mixing: &Mixing,
+        statistic: OrderStatistic,
+    ) -> Result<(), CombineError> {
+        let (columns, brings_base) = (tile.coordinates.len(), self.set.frame == Frame::AsSent);
+        let most = blocks::<E>(clients.len(), columns).map(|block| block.len()).max().unwrap_or(0);
+        let row_bytes = most * size_of::<f64>();
+        let mut mixed = match worker.mixed.take() {
+            Some(buffer) if buffer.holds(mixing.len(), row_bytes) => buffer,
+            _ => TileBuffer::new(mixing.len(), row_bytes),
+        };
+        let mut merged = Vec::new();
+        for block in blocks::<E>(clients.len(), columns) {
+            let rows = worker.space.rows::<E>(tile, clients.len()).at(block.clone());
+            let base = worker.space.base().get(block.clone()).filter(|_| brings_base).unwrap_or_default();
+            mix(self.isa, &rows, clients, mixing, base, &mut mixed);
+            merged.resize(block.len(), 0.0);
+            let mixtures = mixed.rows::<E::Mixed>(mixing.len(), block.len());
+            if !reduce(self.isa, statistic, &mixtures, &mut merged) {
+                return Err(CombineError::NonFinite);
+            }
+            self.finish_block(worker, tile, block, &mut merged)?;
+        }
+        worker.mixed = Some(mixed);
         Ok(())
     }
 
@@ -261,12 +407,12 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// The squared norms of rows at some columns, the first of them that of client `first`; none if nobody asked.
+    /// The squared norms of these clients' rows at some columns; none if nobody asked.
     fn squared_norms<E: Element>(
         &self,
         space: &Workspace,
         rows: &Rows<E>,
-        first: usize,
+        clients: &[usize],
         columns: Range<usize>,
         tile: &Tile,
     ) -> Vec<f64> {
@@ -275,21 +421,10 @@ impl Pass<'_> {
         }
         let rows = rows.at(columns.clone());
         let norm = |row: usize| {
-            let base = space.base_of(first + row);
+            let base = space.base_of(clients[row]);
             squared_norm(self.isa, rows.row(row), base.get(columns.clone()).unwrap_or_default())
         };
         (0..rows.len()).map(norm).collect()
-    }
-
-    fn check_base(&self, base: &[f64], tile: &Tile) -> Result<(), CombineError> {
-        if all_within(self.isa, base, &Dtype::F64.limits()) {
-            return Ok(());
-        }
-        let column = base.iter().position(|value| !value.is_finite()).unwrap_or(0);
-        let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
-        let (tensor, value) = (tensor.name.clone(), base[column]);
-        let path = self.set.base.as_ref().map(|base| base.model.path.clone()).unwrap_or_default();
-        Err(CombineError::BaseNotFinite { path, tensor, index, value })
     }
 
     fn check_fits<F: Merged>(&self, merged: &[F], first: usize, dtype: Dtype) -> Result<(), CombineError> {
@@ -305,10 +440,45 @@ impl Pass<'_> {
     }
 }
 
-/// The same weights divided by a power of two that brings their sum below one; exact but for numbers near zero.
-fn scaled_down(weights: &[f64]) -> Vec<f64> {
-    let scale = weights.iter().sum::<f64>().log2().floor().exp2() * 2.0;
-    weights.iter().map(|weight| weight / scale).collect()
+/// Reduces each column of rows to a value. Returns whether every value is finite.
+fn reduce<E: Element>(isa: Isa, statistic: OrderStatistic, rows: &Rows<E>, merged: &mut [f64]) -> bool {
+    match statistic {
+        OrderStatistic::Median => coordinate_median(isa, rows, merged),
+        OrderStatistic::TrimmedMean { cut } => trimmed_mean(isa, rows, cut, merged),
+        OrderStatistic::MeanNearMedian { kept } => mean_near_median(isa, rows, kept, merged),
+    }
+}
+
+/// Writes the mixtures of rows of these clients to `mixed`. What a mixture's coefficients lack to one is
+/// made up by the base, unless that is empty.
+pub(super) fn mix<E: Element>(
+    isa: Isa,
+    rows: &Rows<E>,
+    clients: &[usize],
+    mixing: &Mixing,
+    base: &[f64],
+    mixed: &mut TileBuffer,
+) {
+    let mut sums = vec![0.0; rows.columns()];
+    for k in 0..mixing.len() {
+        let weights: Vec<f64> = clients.iter().map(|client| mixing.row(k)[*client]).collect();
+        sums.fill(0.0);
+        if !base.is_empty() {
+            add_times(base, 1.0 - weights.iter().sum::<f64>(), &mut sums);
+        }
+        add_weighted(isa, rows, &weights, &mut sums);
+        let row: &mut [E::Mixed] = bytemuck::cast_slice_mut(mixed.row_mut(k));
+        for (x, sum) in row.iter_mut().zip(&sums) {
+            *x = <E::Mixed as Merged>::rounded(*sum);
+        }
+        mixed.clear_behind(k, sums.len() * size_of::<E::Mixed>());
+    }
+}
+
+fn add_times(row: &[f64], factor: f64, sums: &mut [f64]) {
+    for (sum, x) in sums.iter_mut().zip(row) {
+        *sum += factor * x;
+    }
 }
 
 /// Ranges of columns whose values in all rows fit the cache.

@@ -35,6 +35,10 @@ pub enum Fault {
         "tensor `{tensor}` holds {value} at flat index {index}, expected a finite number ({count} such values in the update)"
     )]
     NonFinite { tensor: String, index: usize, value: f64, count: u64 },
+    #[error(
+        "its values are so large that their squares do not fit f64, expected an update whose distance to others can be measured"
+    )]
+    TooLarge,
     #[error("metadata `num_examples` is missing, expected it for weighting by examples")]
     NoExamples,
     #[error("client `{id}` has no weight in the weights file")]

@@ -1,28 +1,24 @@
 //! The whole job of merging a round: open, check, decide, combine, publish.
 
 use crate::io::discover;
-use crate::io::memory::peak_resident_bytes;
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::publish::{self, Staged};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
-use crate::model::layout::TensorSpec;
 use crate::round::combine::{CombineError, Combined, Pass};
 use crate::round::fault::Fault;
-use crate::round::metadata::{UPDATE_KEYS, UpdateKind};
+use crate::round::judge::{Aggregation, Judge, Judgement, Spent, Unjudged};
 use crate::round::passes::PassError;
 use crate::round::refusal::MergeError;
-use crate::round::roster::{self, Base, Client, Expectations, Update, UpdateSet};
+use crate::round::roster::{self, Base, Expectations, Update, UpdateSet};
 use crate::round::survey::{Survey, non_finite_faults};
 use crate::round::weights::Weighting;
-use crate::rules::{self, Byzantine, Decision, Rule, Statistics};
+use crate::rules::Statistics;
 use crate::telemetry::progress::Progress;
-use crate::telemetry::report::{
-    BackendChoice, Bytes, ClientRow, Output, RejectedRow, Report, SCHEMA, Settings, Timings, Tool,
-};
+use crate::telemetry::report::{Bytes, Report, Timings};
 use rayon::ThreadPool;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,10 +39,8 @@ pub struct Job {
     pub updates: Vec<PathBuf>,
     /// The model the updates started from.
     pub base: Option<PathBuf>,
-    /// How to combine them.
-    pub rule: Arc<dyn Rule>,
-    /// How many clients are assumed hostile.
-    pub byzantine: Option<Byzantine>,
+    /// How to judge and combine them.
+    pub aggregation: Aggregation,
     /// How much each client counts.
     pub weighting: Weighting,
     /// The fewest clients that make a round.
@@ -108,24 +102,47 @@ impl Job {
 }
 
 /// A job whose updates are open.
-struct Run {
-    job: Job,
+pub(super) struct Run {
+    pub(super) job: Job,
     base: Option<Arc<Base>>,
     updates: Vec<Update>,
     /// Files of rejected updates that the user was told about.
     told: BTreeSet<PathBuf>,
-    started: Instant,
-    timings: Timings,
-    bytes: Bytes,
-    threads: usize,
+    pub(super) started: Instant,
+    pub(super) timings: Timings,
+    pub(super) bytes: Bytes,
+    pub(super) threads: usize,
+}
+
+/// Why a round did not end in a report.
+enum Stopped {
+    /// Updates are bad, by their place in the set.
+    BadUpdates(Vec<(usize, Fault)>),
+    Error(MergeError),
+}
+
+impl From<Unjudged> for Stopped {
+    fn from(why: Unjudged) -> Self {
+        match why {
+            Unjudged::BadUpdates(found) => Self::BadUpdates(found),
+            Unjudged::Rule(why) => Self::Error(why.into()),
+            Unjudged::Pass(why) => Self::Error(CombineError::from(why).into()),
+        }
+    }
+}
+
+impl From<MergeError> for Stopped {
+    fn from(why: MergeError) -> Self {
+        Self::Error(why)
+    }
 }
 
 /// A set of clients, what they weigh, and who is not among them.
-struct Round {
-    set: UpdateSet,
-    rejected: Vec<Update>,
-    weights_source: &'static str,
-    byzantine: Option<usize>,
+pub(super) struct Round {
+    pub(super) set: UpdateSet,
+    pub(super) rejected: Vec<Update>,
+    pub(super) weights_source: &'static str,
+    pub(super) byzantine: Option<usize>,
 }
 
 impl Run {
@@ -161,22 +178,45 @@ impl Run {
                     continue;
                 }
             };
-            let byzantine = self.job.byzantine.as_ref().map(|share| share.of(weights.values.len()));
+            let byzantine = self.job.aggregation.byzantine.as_ref();
+            let byzantine = byzantine.map(|share| share.of(weights.values.len()));
             let round = Round { set, rejected, weights_source: weights.source, byzantine };
             self.check_quorum(&round)?;
             if weights.source == "uniform" && self.job.weighting == Weighting::Default {
                 tracing::warn!("no update states `num_examples`: every client weighs the same");
             }
-            let statistics = Statistics { weights: weights.values, byzantine };
-            let decision = rules::decide(self.job.rule.as_ref(), &statistics)?;
-            match self.combine_and_publish(&round, &decision, pool, progress) {
+            let merged = self.judge(&round, weights.values, pool, progress);
+            let merged = merged.and_then(|judgement| {
+                self.combine_and_publish(&round, &judgement, pool, progress).map_err(Into::into)
+            });
+            let found = match merged {
                 Ok(report) => return Ok(report),
-                Err(why) => {
-                    let found = self.culprits(why, &round.set, pool, progress)?;
-                    self.updates = round.set.dissolve(round.rejected, found);
-                }
-            }
+                Err(Stopped::BadUpdates(found)) => found,
+                Err(Stopped::Error(why)) => self.culprits(why, &round.set, pool, progress)?,
+            };
+            self.updates = round.set.dissolve(round.rejected, found);
         }
+    }
+
+    fn judge(
+        &mut self,
+        round: &Round,
+        weights: Vec<f64>,
+        pool: &ThreadPool,
+        progress: &Progress,
+    ) -> Result<Judgement, Stopped> {
+        let (set, isa, aggregation) = (&round.set, self.job.isa, &self.job.aggregation);
+        let ids = set.clients.iter().map(|client| client.id.clone()).collect();
+        let (byzantine, seed) = (round.byzantine, aggregation.seed);
+        let statistics = Statistics { ids, weights, byzantine, seed, geometry: None };
+        let mut judge = Judge { isa, aggregation, set, pool, progress, spent: Spent::default() };
+        let judgement = judge.judge(statistics);
+        let spent = judge.spent;
+        self.bytes.read += spent.passes * set.data_bytes();
+        self.timings.first_pass_s += spent.elapsed.as_secs_f64();
+        self.timings.first_read_s += spent.clock.read.as_secs_f64() / self.threads as f64;
+        self.timings.first_compute_s += spent.clock.compute.as_secs_f64() / self.threads as f64;
+        Ok(judgement?)
     }
 
     fn admit(&mut self) -> Result<(UpdateSet, Vec<Update>), MergeError> {
@@ -199,8 +239,8 @@ impl Run {
     ) -> Result<Vec<(usize, Fault)>, MergeError> {
         match why {
             MergeError::Combine(why) if why.may_be_non_finite() => {
-                progress.start("looking for non-finite values", data_bytes(set));
-                self.bytes.read += data_bytes(set);
+                progress.start("looking for non-finite values", set.data_bytes());
+                self.bytes.read += set.data_bytes();
                 let measured = Survey { isa: self.job.isa, set, pool, progress }.measure();
                 let found = non_finite_faults(set, &measured.map_err(CombineError::from)?);
                 if found.is_empty() { Err(why.into()) } else { Ok(found) }
@@ -245,18 +285,25 @@ impl Run {
     fn combine_and_publish(
         &mut self,
         round: &Round,
-        decision: &Decision,
+        judgement: &Judgement,
         pool: &ThreadPool,
         progress: &Progress,
     ) -> Result<Report, MergeError> {
         let (job, set) = (&self.job, &round.set);
         let metadata = self.output_metadata(round);
         let writer = ModelWriter::create(&job.output, &set.layout, &metadata, job.max_shard_bytes)?;
-        progress.start("merging", data_bytes(set));
         let started = Instant::now();
-        self.bytes.read += data_bytes(set);
-        let with_norms = job.report.is_some();
-        let pass = Pass { isa: job.isa, set, recipe: &decision.recipe, with_norms, progress };
+        let pass = Pass {
+            isa: job.isa,
+            set,
+            recipe: &judgement.decision.recipe,
+            with_norms: job.report.is_some() && judgement.norms.is_none(),
+            screened: judgement.screened,
+            progress,
+        };
+        let bytes = set.data_bytes() / set.clients.len() as u64 * pass.readers() as u64;
+        progress.start("merging", bytes);
+        self.bytes.read += bytes;
         let combined =
             pass.run(pool, |tile, bytes| writer.write(set.layout.pieces(tile.coordinates.clone()), bytes))?;
         check_unchanged(set)?;
@@ -265,32 +312,15 @@ impl Run {
         self.bytes.written = writer.bytes();
 
         // The report is on disk before the model has its name: what can fail, fails before.
-        let report = self.report(round, decision, &combined, &writer, metadata);
+        let report = self.report(round, judgement, &combined, &writer, metadata);
         let staged = self.stage_report(&report)?;
         writer.publish()?;
         if let Some((path, staged)) = staged {
             publish_report(&path, staged)?;
         }
         let (merged, rejected) = (set.clients.len(), round.rejected.len());
-        tracing::info!("merged {merged} updates by {} ({rejected} rejected)", self.job.rule);
+        tracing::info!("merged {merged} updates by {} ({rejected} rejected)", self.job.aggregation.rule);
         Ok(report)
-    }
-
-    /// What the merged file says about itself: what the reference said, and how it was made. No times, no paths,
-    /// no thread counts: the same round gives the same bytes.
-    fn output_metadata(&self, round: &Round) -> BTreeMap<String, String> {
-        let mut metadata = round.set.metadata.clone();
-        metadata.retain(|key, _| !UPDATE_KEYS.contains(&key.as_str()) && !key.starts_with("fedmill"));
-        metadata.insert("fedmill.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        metadata.insert("fedmill.rule".to_owned(), self.job.rule.to_string());
-        metadata.insert("fedmill.clients".to_owned(), round.set.clients.len().to_string());
-        if self.job.rule.uses_weights() {
-            metadata.insert("fedmill.weights".to_owned(), round.weights_source.to_owned());
-        }
-        if round.set.merged_kind() == UpdateKind::Delta {
-            metadata.insert("kind".to_owned(), UpdateKind::Delta.to_string());
-        }
-        metadata
     }
 
     fn add_clock(&mut self, combined: &Combined, sync: Duration) {
@@ -307,78 +337,6 @@ impl Run {
         let staged = publish::stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
         Ok(Some((path.clone(), staged)))
     }
-
-    fn report(
-        &self,
-        round: &Round,
-        decision: &Decision,
-        combined: &Combined,
-        writer: &ModelWriter,
-        metadata: BTreeMap<String, String>,
-    ) -> Report {
-        for warning in &decision.warnings {
-            tracing::warn!("{warning}");
-        }
-        let mut report = self.report_rows(round);
-        for (i, (row, verdict)) in report.clients.iter_mut().zip(&decision.verdicts).enumerate() {
-            row.weight = verdict.weight;
-            row.score = verdict.score;
-            row.kept = verdict.kept;
-            row.reason.clone_from(&verdict.reason);
-            row.norm = combined.norms.as_ref().map(|norms| norms[i]);
-        }
-        report.published = true;
-        report.warnings.clone_from(&decision.warnings);
-        report.output = Some(Output {
-            path: writer.path().display().to_string(),
-            files: writer.files().map(|path| path.display().to_string()).collect(),
-            tensors: round.set.layout.tensors().len(),
-            parameters: round.set.layout.parameters(),
-            metadata,
-        });
-        report
-    }
-
-    /// The report as far as it is known without a decision.
-    fn report_rows(&self, round: &Round) -> Report {
-        let total_s = self.started.elapsed().as_secs_f64();
-        Report {
-            schema: SCHEMA,
-            tool: Tool { name: "fedmill", version: env!("CARGO_PKG_VERSION") },
-            published: false,
-            refused: None,
-            settings: self.settings(round),
-            backend: BackendChoice {
-                name: "cpu",
-                instruction_set: self.job.isa.to_string(),
-                why: "the CPU is the only backend of this version",
-            },
-            clients: round.set.clients.iter().map(client_row).collect(),
-            rejected: round.rejected.iter().map(rejected_row).collect(),
-            warnings: Vec::new(),
-            output: None,
-            bytes: self.bytes,
-            timings: Timings { total_s, ..self.timings },
-            peak_resident_bytes: peak_resident_bytes(),
-        }
-    }
-
-    fn settings(&self, round: &Round) -> Settings {
-        Settings {
-            rule: self.job.rule.to_string(),
-            byzantine: round.byzantine,
-            weights: round.weights_source,
-            base: self.job.base.as_ref().map(|path| path.display().to_string()),
-            min_clients: self.job.min_clients,
-            on_bad_update: match self.job.on_bad_update {
-                OnBadUpdate::Fail => "fail",
-                OnBadUpdate::Skip => "skip",
-            },
-            round: self.job.expected.round,
-            max_shard_size: self.job.max_shard_bytes,
-            threads: self.threads,
-        }
-    }
 }
 
 fn publish_report(path: &Path, staged: Staged) -> Result<(), WriteError> {
@@ -394,30 +352,4 @@ fn check_unchanged(set: &UpdateSet) -> Result<(), MergeError> {
         file.check_unchanged().map_err(|source| MergeError::Read { path: file.path().to_owned(), source })?;
     }
     Ok(())
-}
-
-/// Bytes of values of all clients, in the layout's dtypes.
-fn data_bytes(set: &UpdateSet) -> u64 {
-    let model: usize = set.layout.tensors().iter().map(TensorSpec::bytes).sum();
-    (model * set.clients.len()) as u64
-}
-
-fn client_row(client: &Client) -> ClientRow {
-    ClientRow {
-        id: client.id.clone(),
-        file: client.model.path.display().to_string(),
-        bytes: client.model.bytes(),
-        examples: client.metadata.num_examples,
-        weight: None,
-        norm: None,
-        score: None,
-        kept: false,
-        reason: "no model was published".to_owned(),
-    }
-}
-
-fn rejected_row(update: &Update) -> RejectedRow {
-    let errors: Vec<String> = update.faults.iter().map(Fault::to_string).collect();
-    let error = errors.first().cloned().unwrap_or_default();
-    RejectedRow { id: update.id.clone(), file: update.path.display().to_string(), error, errors }
 }

@@ -1,13 +1,17 @@
 //! One round, from update files to a published model.
 //!
 //! [`roster`] opens the updates and says who takes part ([`metadata`], [`weights`], [`fault`] are its words).
-//! [`tiles`] cuts their layout, [`passes`] streams the tiles, each worker in its [`workspace`]; [`combine`] is the
-//! second pass, [`survey`] measures each update. [`merge`] and [`inspect`] are the whole jobs, in order;
-//! [`refusal`] says why a merge published nothing.
+//! [`tiles`] cuts their layout, [`passes`] streams the tiles, each worker in its [`workspace`]; [`first_pass`] finds
+//! what rules decide on, [`judge`] has them decide, [`combine`] is the second pass; [`survey`] measures each update
+//! for `inspect`. [`merge`] and [`inspect`] are the whole jobs, in order;
+//! `account` is what a merge reports, [`refusal`] says why one published nothing.
 
+mod account;
 pub mod combine;
 pub mod fault;
+pub mod first_pass;
 pub mod inspect;
+pub mod judge;
 pub mod merge;
 pub mod metadata;
 pub mod passes;

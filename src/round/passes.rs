@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 pub enum PassError {
     #[error("{}: {source}", .path.display())]
     Read { path: PathBuf, client: Option<usize>, source: io::Error },
+    #[error("{}: tensor `{tensor}` of the base holds {value} at flat index {index}, expected a finite number", .path.display())]
+    BaseNotFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }

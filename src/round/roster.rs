@@ -438,6 +438,12 @@ impl UpdateSet {
         }
     }
 
+    /// Bytes of values of all clients, in the layout's dtypes.
+    pub fn data_bytes(&self) -> u64 {
+        let model: usize = self.layout.tensors().iter().map(TensorSpec::bytes).sum();
+        (model * self.clients.len()) as u64
+    }
+
     /// What the merged values are.
     pub fn merged_kind(&self) -> UpdateKind {
         match (self.frame, self.clients.first()) {

@@ -53,7 +53,7 @@ impl Survey<'_> {
         let none = vec![Measured::default(); self.set.clients.len()];
         self.each_tile(
             none,
-            |all, tile: Vec<Measured>| fold_measured(all, tile),
+            |all, tile: Vec<Measured>| fold_measured(all, &tile),
             |space, tile| match tile.working {
                 Working::BF16 => self.measure_rows::<bf16>(space, tile),
                 Working::F16 => self.measure_rows::<f16>(space, tile),
@@ -141,7 +141,7 @@ impl Survey<'_> {
             return Ok(Vec::new());
         }
         self.read::<E>(space, tile)?;
-        space.subtract_base::<E>(tile, 0..self.set.clients.len());
+        space.subtract_base::<E>(tile, &self.everyone());
         let rows = space.rows::<E>(tile, self.set.clients.len());
         let median = self.median_delta(&rows, space.base_of(0));
         let row_dot = |row| dot(self.isa, rows.row(row), space.base_of(row), &median);
@@ -150,10 +150,14 @@ impl Survey<'_> {
         Ok(sums)
     }
 
+    fn everyone(&self) -> Vec<usize> {
+        (0..self.set.clients.len()).collect()
+    }
+
     /// Reads all rows of a tile, and the base's.
     fn read<E: Element>(&self, space: &mut Workspace, tile: &Tile) -> Result<(), PassError> {
         space.read_base(tile)?;
-        space.read::<E>(tile, 0..self.set.clients.len())
+        space.read::<E>(tile, &self.everyone())
     }
 
     fn median_delta<E: Element>(&self, rows: &Rows<E>, base: &[f64]) -> Vec<f64> {
@@ -166,7 +170,8 @@ impl Survey<'_> {
     }
 }
 
-fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Measured {
+/// What a row with values that are not finite measures; its first coordinate is `start`.
+pub(super) fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Measured {
     let mut measured = Measured { squared_norm: f64::NAN, ..Measured::default() };
     for column in non_finite(values) {
         measured.non_finite += 1;
@@ -177,16 +182,22 @@ fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Measured {
     measured
 }
 
-fn fold_measured(all: &mut [Measured], tile: Vec<Measured>) {
+/// Adds what a later tile measures.
+pub(super) fn fold_measured(all: &mut [Measured], tile: &[Measured]) {
     for (all, tile) in all.iter_mut().zip(tile) {
-        all.non_finite += tile.non_finite;
-        all.first_non_finite = all.first_non_finite.or(tile.first_non_finite);
-        all.max_abs = all.max_abs.max(tile.max_abs);
-        all.squared_norm += tile.squared_norm;
+        all.add(tile);
     }
 }
 
 impl Measured {
+    /// Adds what later coordinates measure.
+    pub(super) fn add(&mut self, later: &Self) {
+        self.non_finite += later.non_finite;
+        self.first_non_finite = self.first_non_finite.or(later.first_non_finite);
+        self.max_abs = self.max_abs.max(later.max_abs);
+        self.squared_norm += later.squared_norm;
+    }
+
     /// The fault of an update with non-finite values.
     pub fn fault(&self, set: &UpdateSet) -> Option<Fault> {
         let (coordinate, value) = self.first_non_finite?;

@@ -1,7 +1,7 @@
 //! The buffers of one worker, and how a tile gets into them.
 
 use crate::io::model_file::ModelFile;
-use crate::kernels::convert::decode;
+use crate::kernels::convert::{all_within, decode};
 use crate::kernels::element::Element;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -12,7 +12,6 @@ use crate::round::passes::{Clock, PassError};
 use crate::round::roster::{Client, Frame, Placement, UpdateSet};
 use crate::round::tiles::{Tile, TilePlan};
 use std::io;
-use std::ops::Range;
 use std::time::Instant;
 
 /// The buffers of one worker: rows of the current tile, base values, and room for stored values.
@@ -77,21 +76,37 @@ impl<'a> Workspace<'a> {
         Ok(())
     }
 
+    /// Reads the base's values of a tile, and checks that they are numbers.
+    ///
+    /// # Errors
+    ///
+    /// When one is not, or its file cannot be read.
+    pub fn read_finite_base(&mut self, tile: &Tile) -> Result<(), PassError> {
+        self.read_base(tile)?;
+        if all_within(self.isa, &self.base, &Dtype::F64.limits()) {
+            return Ok(());
+        }
+        let column = self.base.iter().position(|value| !value.is_finite()).unwrap_or(0);
+        let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
+        let path = self.set.base.as_ref().map(|base| base.model.path.clone()).unwrap_or_default();
+        Err(PassError::BaseNotFinite { path, tensor: tensor.name.clone(), index, value: self.base[column] })
+    }
+
     /// Reads some clients' rows of a tile.
     ///
     /// # Errors
     ///
     /// When a file cannot be read or changed since it was opened.
-    pub fn read<E: Element>(&mut self, tile: &Tile, clients: Range<usize>) -> Result<(), PassError> {
+    pub fn read<E: Element>(&mut self, tile: &Tile, clients: &[usize]) -> Result<(), PassError> {
         let started = Instant::now();
         let columns = tile.coordinates.len();
         self.subtracted = false;
-        for (row, index) in clients.enumerate() {
-            let client = &self.set.clients[index];
+        for (row, index) in clients.iter().enumerate() {
+            let client = &self.set.clients[*index];
             let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
             let (model, placement) = (&client.model, &client.placement);
             let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout };
-            read.tile(tile, &mut self.stored, values).map_err(|source| read_error(index, client, source))?;
+            read.tile(tile, &mut self.stored, values).map_err(|source| read_error(*index, client, source))?;
             self.tile.clear_behind(row, columns * size_of::<E>());
         }
         self.clock.read += started.elapsed();
@@ -100,12 +115,12 @@ impl<'a> Workspace<'a> {
 
     /// Where weights and deltas are mixed, turns the rows of these clients, read before, into deltas. The base must
     /// have been read.
-    pub fn subtract_base<E: Element>(&mut self, tile: &Tile, clients: Range<usize>) {
+    pub fn subtract_base<E: Element>(&mut self, tile: &Tile, clients: &[usize]) {
         if self.set.frame != Frame::Mixed {
             return;
         }
-        for (row, client) in clients.enumerate() {
-            if self.set.clients[client].metadata.kind == UpdateKind::Weights {
+        for (row, client) in clients.iter().enumerate() {
+            if self.set.clients[*client].metadata.kind == UpdateKind::Weights {
                 let values = bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row));
                 for (x, base) in values[..tile.coordinates.len()].iter_mut().zip(&self.base) {
                     *x = E::from_exact(x.widen() - base);

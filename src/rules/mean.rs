@@ -6,7 +6,7 @@
 //! - Arguments: none.
 
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Recipe, Rule, RuleError, Statistics, Verdict};
+use crate::rules::{Decision, Reduction, Rule, RuleError, Statistics, Verdict};
 use std::fmt;
 
 /// The weighted mean.
@@ -50,7 +50,7 @@ pub(super) fn weighted_mean(weights: &[f64], reason: &str) -> Decision {
     };
     Decision {
         verdicts: weights.iter().map(verdict).collect(),
-        recipe: Recipe::WeightedMean { weights: weights.to_vec() },
+        recipe: Reduction::WeightedMean { weights: weights.to_vec() }.into(),
         warnings: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@
 //! - Arguments: none.
 
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Recipe, Rule, RuleError, Statistics, Verdict};
+use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Verdict, less_than_half};
 use std::fmt;
 
 /// The coordinate-wise median.
@@ -34,16 +34,11 @@ impl Rule for Median {
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
         let reason = "the median chooses by coordinate, not by client";
         Ok(Decision {
-            recipe: Recipe::Median,
+            recipe: OrderStatistic::Median.into(),
             verdicts: every_client_kept(statistics.clients(), reason),
             warnings: Vec::new(),
         })
     }
-}
-
-/// The most that is less than half of `clients`.
-pub(super) fn less_than_half(clients: usize) -> usize {
-    clients.saturating_sub(1) / 2
 }
 
 /// The verdicts of a rule that works by coordinate.

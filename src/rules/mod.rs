@@ -2,24 +2,52 @@
 //!
 //! A rule never sees an update. It is a pure function from [`Statistics`] of the clients to a [`Recipe`] for
 //! the second pass, and a [`Verdict`] on each client. To add one: its file, and a line in [`RULES`].
+//!
+//! [`geometry`] is what rules know of the updates, [`mixing`] what [`pre`]-aggregation makes of them, [`ranking`] and
+//! [`eigen`] what several rules need to choose.
 
+pub mod bulyan;
+pub mod caf;
+pub mod centered_clipping;
+pub mod distance_trim;
+pub mod eigen;
+pub mod geometric_median;
+pub mod geometry;
+pub mod krum;
+pub mod mda;
+pub mod meamed;
 pub mod mean;
 pub mod median;
+pub mod metrics;
+pub mod mixing;
+pub mod monna;
+pub mod multi_krum;
+pub mod pre;
+pub mod ranking;
 pub mod share;
+pub mod smea;
 pub mod spec;
 pub mod trimmed_mean;
 
+use geometry::Geometry;
+use mixing::Mixing;
 use share::Share;
-use spec::{Settings, SpecError};
+use spec::{Parse, SpecError};
 use std::fmt;
 
 /// What a rule may know about the clients, in order of client id.
 #[derive(Clone, Debug)]
 pub struct Statistics {
+    /// The id of each client.
+    pub ids: Vec<String>,
     /// The weight of each client as the run was told: examples, one each, or from a file.
     pub weights: Vec<f64>,
     /// How many clients are assumed hostile, if the run says.
     pub byzantine: Option<usize>,
+    /// What shuffles them, where something does.
+    pub seed: u64,
+    /// Their distances, if they were measured.
+    pub geometry: Option<Geometry>,
 }
 
 impl Statistics {
@@ -27,22 +55,109 @@ impl Statistics {
     pub fn clients(&self) -> usize {
         self.weights.len()
     }
+
+    /// How many clients are assumed hostile; none if the run does not say.
+    pub fn hostile(&self) -> usize {
+        self.byzantine.unwrap_or(0)
+    }
+
+    /// The geometry, for those that said they need it.
+    ///
+    /// # Errors
+    ///
+    /// When it was not measured.
+    pub fn geometry(&self) -> Result<&Geometry, RuleError> {
+        self.geometry.as_ref().ok_or(RuleError::NotMeasured { what: "the distances of the updates" })
+    }
+}
+
+/// What a rule must know of the updates, least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Needs {
+    /// Nothing: it works by coordinate.
+    Nothing,
+    /// Their geometry.
+    Geometry,
+    /// Their geometry and their coordinate median.
+    Median,
+}
+
+/// Whose definition of a rule runs, where definitions differ.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Definition {
+    /// That of its paper.
+    #[default]
+    Paper,
+    /// That of the library ByzFL.
+    Byzfl,
+    /// That of Flower.
+    Flower,
+}
+
+impl fmt::Display for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Paper => "paper",
+            Self::Byzfl => "byzfl",
+            Self::Flower => "flower",
+        })
+    }
 }
 
 /// How the second pass combines the clients' rows into one.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Recipe {
+pub struct Recipe {
+    /// The rows that are reduced, as combinations of the clients'; none for the clients' own.
+    pub mixing: Option<Mixing>,
+    /// What is made of them.
+    pub reduction: Reduction,
+}
+
+impl From<OrderStatistic> for Recipe {
+    fn from(statistic: OrderStatistic) -> Self {
+        Reduction::Select(statistic).into()
+    }
+}
+
+impl From<Reduction> for Recipe {
+    fn from(reduction: Reduction) -> Self {
+        Self { mixing: None, reduction }
+    }
+}
+
+/// What the second pass makes of rows.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Reduction {
     /// `sum_i weights[i] * row_i / divisor`, with the sum of the weights for divisor.
     WeightedMean {
-        /// One weight a client.
+        /// One weight a row.
         weights: Vec<f64>,
     },
-    /// The median of each coordinate, the midpoint of the middle two for an even number.
+    /// `sum_i coefficients[i] * delta_i`: what lacks to one stays at the base.
+    WeightedSum {
+        /// One coefficient a row, and one for the centre that an earlier round left, if there is one.
+        coefficients: Vec<f64>,
+        /// The coefficient of that centre.
+        centre: f64,
+    },
+    /// An order statistic of each coordinate.
+    Select(OrderStatistic),
+}
+
+/// What is made of the sorted values of a coordinate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OrderStatistic {
+    /// Their median, the midpoint of the middle two for an even number.
     Median,
-    /// The mean of each coordinate without its `cut` smallest and `cut` largest values.
+    /// Their mean without the `cut` smallest and `cut` largest.
     TrimmedMean {
         /// Values left out on each side.
         cut: usize,
+    },
+    /// The mean of the `kept` that are nearest to the median; of two as near, the smaller.
+    MeanNearMedian {
+        /// Values that count.
+        kept: usize,
     },
 }
 
@@ -71,16 +186,31 @@ pub struct Decision {
 }
 
 /// Why a rule cannot be used on these clients.
-#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum RuleError {
     #[error("{rule} tolerates at most {most} hostile of {clients} clients, but --byzantine says {byzantine}")]
     TooManyByzantine { rule: String, byzantine: usize, clients: usize, most: usize },
+    #[error("{rule} needs at least {least} clients, found {clients}")]
+    TooFewClients { rule: String, clients: usize, least: usize },
     #[error(
         "{rule} cuts {cut} values on each side of {clients}, which leaves none; the most it can cut is {most}"
     )]
     NothingLeft { rule: String, cut: usize, clients: usize, most: usize },
+    #[error("{rule}: {key} is {found}, expected {expected}")]
+    BadSetting { rule: String, key: &'static str, found: String, expected: String },
+    #[error("{rule}: no client is called `{id}`; the trusted client must be among those merged")]
+    NoSuchClient { rule: String, id: String },
+    #[error(
+        "{rule}: the search for the best {kept} of {clients} clients was given up after {steps} steps; nnm or \
+         multi-krum bound the same attacks without a search"
+    )]
+    TooMuchWork { rule: String, kept: usize, clients: usize, steps: usize },
+    #[error("{what} were not measured")]
+    NotMeasured { what: &'static str },
+    #[error("after --pre {steps}, which made {rows} updates of {clients}: {source}")]
+    AfterPre { steps: String, rows: usize, clients: usize, source: Box<Self> },
 }
 
 /// An aggregation rule with its settings. Displays as the text that parses to it.
@@ -90,10 +220,37 @@ pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
         false
     }
 
-    /// The most hostile clients among `clients` that cannot move the result arbitrarily far.
+    /// What must be measured for it.
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
+
+    /// Whose definition it is.
+    fn definition(&self) -> Definition {
+        Definition::Paper
+    }
+
+    /// Whether it starts at a centre that `--state` keeps between rounds.
+    fn keeps_centre(&self) -> bool {
+        false
+    }
+
+    /// Whether it has to be told how many clients are hostile.
+    fn uses_byzantine(&self) -> bool {
+        false
+    }
+
+    /// The fewest clients that it works on.
+    fn least_clients(&self) -> usize {
+        1
+    }
+
+    /// The most hostile clients among `clients`, at least [`least_clients`](Self::least_clients), that cannot move
+    /// the result arbitrarily far.
     fn tolerates(&self, clients: usize) -> usize;
 
-    /// The decision for at least one client.
+    /// The decision for at least [`least_clients`](Self::least_clients) clients, no more of them hostile than it
+    /// tolerates.
     ///
     /// # Errors
     ///
@@ -101,14 +258,22 @@ pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError>;
 }
 
-/// Makes a rule of its settings.
-type Parse = fn(&mut Settings) -> Result<Box<dyn Rule>, SpecError>;
-
 /// Every rule by name.
-pub const RULES: [(&str, Parse); 3] = [
+pub const RULES: [(&str, Parse<Box<dyn Rule>>); 14] = [
     ("mean", mean::Mean::parse),
     ("median", median::Median::parse),
     ("trimmed-mean", trimmed_mean::TrimmedMean::parse),
+    ("meamed", meamed::Meamed::parse),
+    ("krum", krum::Krum::parse),
+    ("multi-krum", multi_krum::MultiKrum::parse),
+    ("bulyan", bulyan::Bulyan::parse),
+    ("geometric-median", geometric_median::GeometricMedian::parse),
+    ("centered-clipping", centered_clipping::CenteredClipping::parse),
+    ("mda", mda::Mda::parse),
+    ("smea", smea::Smea::parse),
+    ("caf", caf::Caf::parse),
+    ("monna", monna::Monna::parse),
+    ("distance-trim", distance_trim::DistanceTrim::parse),
 ];
 
 /// Reads a rule as a user writes it: `name` or `name:key=value,key=value`.
@@ -116,15 +281,8 @@ pub const RULES: [(&str, Parse); 3] = [
 /// # Errors
 ///
 /// When there is no such rule, or it has no such setting or value.
-pub fn parse(text: &str) -> Result<Box<dyn Rule>, SpecError> {
-    let mut settings = Settings::parse(text)?;
-    let (_, parse) = RULES.iter().find(|(name, _)| *name == settings.name()).ok_or_else(|| {
-        let known = RULES.map(|(name, _)| name).join(", ");
-        SpecError::UnknownRule { found: settings.name().to_owned(), known }
-    })?;
-    let rule = parse(&mut settings)?;
-    settings.finish()?;
-    Ok(rule)
+pub fn parse(text: &str, definition: Definition) -> Result<Box<dyn Rule>, SpecError> {
+    spec::parse("rule", text, definition, &RULES)
 }
 
 /// Applies a rule after checking that it tolerates the hostile clients assumed.
@@ -133,14 +291,64 @@ pub fn parse(text: &str) -> Result<Box<dyn Rule>, SpecError> {
 ///
 /// When it does not, or its settings make no sense for that many clients.
 pub fn decide(rule: &dyn Rule, statistics: &Statistics) -> Result<Decision, RuleError> {
-    let clients = statistics.clients();
-    let decision = rule.decide(statistics)?;
-    let most = rule.tolerates(clients);
+    check(rule, statistics)?;
+    let mut decision = rule.decide(statistics)?;
+    if rule.uses_byzantine() && statistics.byzantine.is_none() {
+        decision.warnings.insert(0, unknown_byzantine(rule));
+    }
+    Ok(decision)
+}
+
+/// Checks that a rule works on so many clients, so many of them hostile.
+///
+/// # Errors
+///
+/// When it does not.
+pub fn check(rule: &dyn Rule, statistics: &Statistics) -> Result<(), RuleError> {
+    let (clients, least) = (statistics.clients(), rule.least_clients());
+    if clients < least {
+        return Err(RuleError::TooFewClients { rule: rule.to_string(), clients, least });
+    }
+    check_tolerates(&rule.to_string(), rule.tolerates(clients), statistics)
+}
+
+/// What is said when a rule or step goes by the number of hostile clients, and nobody said it.
+fn unknown_byzantine(user: impl fmt::Display) -> String {
+    format!("{user} goes by the number of hostile clients, and --byzantine is not given: none are assumed")
+}
+
+fn check_tolerates(name: &str, most: usize, statistics: &Statistics) -> Result<(), RuleError> {
     match statistics.byzantine {
-        Some(byzantine) if byzantine > most => {
-            Err(RuleError::TooManyByzantine { rule: rule.to_string(), byzantine, clients, most })
-        }
-        _ => Ok(decision),
+        Some(byzantine) if byzantine > most => Err(RuleError::TooManyByzantine {
+            rule: name.to_owned(),
+            byzantine,
+            clients: statistics.clients(),
+            most,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The most that is less than half of `clients`.
+fn less_than_half(clients: usize) -> usize {
+    clients.saturating_sub(1) / 2
+}
+
+/// The decision to take the plain mean of the clients that are kept. `reasons` are for those that are and those that
+/// are not.
+fn mean_of_kept(kept: &[bool], scores: &[f64], reasons: (&str, &str)) -> Decision {
+    let weights: Vec<f64> = kept.iter().map(|kept| f64::from(*kept)).collect();
+    let share = 1.0 / weights.iter().sum::<f64>();
+    let verdict = |(kept, score): (&bool, &f64)| Verdict {
+        kept: *kept,
+        weight: Some(if *kept { share } else { 0.0 }),
+        score: Some(*score),
+        reason: if *kept { reasons.0 } else { reasons.1 }.to_owned(),
+    };
+    Decision {
+        verdicts: kept.iter().zip(scores).map(verdict).collect(),
+        recipe: Reduction::WeightedMean { weights }.into(),
+        warnings: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
-//! How users write a rule and its settings: `name` or `name:key=value,key=value`.
+//! How users write a rule or a step and its settings: `name` or `name:key=value,key=value`.
 
+use crate::rules::Definition;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -9,8 +10,10 @@ use std::str::FromStr;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum SpecError {
-    #[error("found rule `{found}`, expected one of {known}")]
-    UnknownRule { found: String, known: String },
+    #[error("found {kind} `{found}`, expected one of {known}")]
+    UnknownName { kind: &'static str, found: String, known: String },
+    #[error("{rule}: setting `{key}` is missing, expected {rule}:{key}={example}")]
+    Missing { rule: String, key: &'static str, example: &'static str },
     #[error("{rule}: found setting `{found}`, expected key=value")]
     NotASetting { rule: String, found: String },
     #[error("{rule}: setting `{key}` is given twice")]
@@ -25,12 +28,13 @@ pub enum SpecError {
 #[derive(Debug)]
 pub struct Settings {
     name: String,
+    definition: Definition,
     values: BTreeMap<String, String>,
     known: Vec<&'static str>,
 }
 
 impl Settings {
-    pub(super) fn parse(text: &str) -> Result<Self, SpecError> {
+    fn parse(text: &str, definition: Definition) -> Result<Self, SpecError> {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         let rule = || name.to_owned();
         let mut values = BTreeMap::new();
@@ -42,11 +46,12 @@ impl Settings {
                 return Err(SpecError::GivenTwice { rule: rule(), key: key.to_owned() });
             }
         }
-        Ok(Self { name: rule(), values, known: Vec::new() })
+        Ok(Self { name: rule(), definition, values, known: Vec::new() })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// Whose definition is asked for.
+    pub fn definition(&self) -> Definition {
+        self.definition
     }
 
     /// The value of a setting, if it was given.
@@ -64,8 +69,22 @@ impl Settings {
         })
     }
 
+    /// The value of a setting that has to be given.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, or does not parse.
+    pub fn require<T: FromStr<Err: Display>>(
+        &mut self,
+        key: &'static str,
+        example: &'static str,
+    ) -> Result<T, SpecError> {
+        let value = self.take(key)?;
+        value.ok_or_else(|| SpecError::Missing { rule: self.name.clone(), key, example })
+    }
+
     /// Checks that every setting was taken.
-    pub(super) fn finish(self) -> Result<(), SpecError> {
+    fn finish(self) -> Result<(), SpecError> {
         match self.values.into_keys().next() {
             None => Ok(()),
             Some(key) => {
@@ -75,26 +94,119 @@ impl Settings {
     }
 }
 
+/// Makes something of its settings.
+pub type Parse<T> = fn(&mut Settings) -> Result<T, SpecError>;
+
+/// Reads a text by the table of what it may name.
+pub(super) fn parse<T>(
+    kind: &'static str,
+    text: &str,
+    definition: Definition,
+    table: &[(&str, Parse<T>)],
+) -> Result<T, SpecError> {
+    let mut settings = Settings::parse(text, definition)?;
+    let (_, parse) = table.iter().find(|(name, _)| *name == settings.name).ok_or_else(|| {
+        let known = table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        SpecError::UnknownName { kind, found: settings.name.clone(), known }
+    })?;
+    let parsed = parse(&mut settings)?;
+    settings.finish()?;
+    Ok(parsed)
+}
+
+/// Splits a list of rules at its commas, those between the settings of one rule left alone: a part with `=` but
+/// without a name of its own goes on with the settings before it.
+pub fn split_list(text: &str) -> Vec<String> {
+    let mut rules: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        match rules.last_mut() {
+            Some(last) if part.contains('=') && !part.contains(':') => *last = format!("{last},{part}"),
+            _ => rules.push(part.to_owned()),
+        }
+    }
+    rules
+}
+
+/// A number above zero.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Positive(pub f64);
+
+impl FromStr for Positive {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
+        number.map(Self).ok_or_else(|| format!("found `{text}`, expected a number above zero"))
+    }
+}
+
+impl Display for Positive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The text of a rule with those of its settings that were given.
+pub(super) fn written(name: &str, settings: &[(&str, Option<&dyn Display>)]) -> String {
+    let given = settings.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={value}")));
+    let given = given.collect::<Vec<_>>().join(",");
+    if given.is_empty() { name.to_owned() } else { format!("{name}:{given}") }
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::rules::parse;
+    use super::split_list;
+    use crate::rules::spec::SpecError;
+    use crate::rules::{Definition, Rule};
+
+    fn parse(text: &str) -> Result<Box<dyn Rule>, SpecError> {
+        crate::rules::parse(text, Definition::Paper)
+    }
 
     #[test]
     fn a_rule_displays_as_it_parses() {
-        for text in ["mean", "median", "trimmed-mean", "trimmed-mean:cut=3", "trimmed-mean:cut=0.25"] {
+        for text in
+            ["mean", "median", "trimmed-mean", "trimmed-mean:cut=3", "trimmed-mean:cut=0.25", "meamed"]
+        {
+            assert_eq!(parse(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "krum",
+            "multi-krum",
+            "multi-krum:m=3",
+            "bulyan",
+            "geometric-median:smoothing=0.01,iterations=7",
+            "centered-clipping",
+            "centered-clipping:tau=2.5,iterations=3",
+            "centered-clipping:tau=auto",
+            "mda",
+            "smea",
+            "caf",
+            "monna:trusted=client-3",
+            "distance-trim:keep=0.75",
+        ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
     }
 
     #[test]
+    fn lists_are_split_between_rules_only() {
+        let text = "krum,centered-clipping:tau=2,iterations=3,median";
+        assert_eq!(split_list(text), ["krum", "centered-clipping:tau=2,iterations=3", "median"]);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, part) in [
-            ("medain", "expected one of mean, median, trimmed-mean"),
+            ("medain", "found rule `medain`, expected one of mean, median, trimmed-mean, "),
             ("median:cut=1", "median has no setting `cut`; it has none"),
             ("trimmed-mean:cut", "expected key=value"),
             ("trimmed-mean:cut=1,cut=2", "given twice"),
             ("trimmed-mean:cut=x", "found `x`, expected a count"),
             ("trimmed-mean:trim=1", "it has cut"),
+            ("monna", "expected monna:trusted=ID"),
+            ("centered-clipping:tau=-1", "expected auto or a number above zero"),
+            ("geometric-median:smoothing=0", "expected a number above zero"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

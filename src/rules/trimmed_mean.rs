@@ -8,10 +8,10 @@
 //!   as many as are assumed hostile if not given.
 
 use crate::rules::mean::weighted_mean;
-use crate::rules::median::{every_client_kept, less_than_half};
+use crate::rules::median::every_client_kept;
 use crate::rules::share::Share;
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Recipe, Rule, RuleError, Statistics};
+use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, less_than_half};
 use std::fmt;
 
 /// The coordinate-wise trimmed mean.
@@ -65,7 +65,7 @@ impl Rule for TrimmedMean {
         }
         let reason = format!("at each coordinate the {cut} smallest and {cut} largest values are left out");
         Ok(Decision {
-            recipe: Recipe::TrimmedMean { cut },
+            recipe: OrderStatistic::TrimmedMean { cut }.into(),
             verdicts: every_client_kept(clients, &reason),
             warnings,
         })
@@ -75,18 +75,22 @@ impl Rule for TrimmedMean {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::{decide, parse};
+    use crate::rules::{Definition, Recipe, Reduction, decide, parse};
 
     fn recipe(text: &str, clients: usize, byzantine: Option<usize>) -> Result<Recipe, RuleError> {
-        let statistics = Statistics { weights: vec![1.0; clients], byzantine };
-        decide(parse(text).unwrap().as_ref(), &statistics).map(|decision| decision.recipe)
+        let ids = (0..clients).map(|i| i.to_string()).collect();
+        let statistics = Statistics { ids, weights: vec![1.0; clients], byzantine, seed: 0, geometry: None };
+        decide(parse(text, Definition::Paper).unwrap().as_ref(), &statistics).map(|decision| decision.recipe)
     }
 
     #[test]
     fn cut_is_what_is_given_else_byzantine() {
-        assert_eq!(recipe("trimmed-mean:cut=0.2", 20, Some(3)), Ok(Recipe::TrimmedMean { cut: 4 }));
-        assert_eq!(recipe("trimmed-mean", 20, Some(3)), Ok(Recipe::TrimmedMean { cut: 3 }));
-        let nothing_cut = Recipe::WeightedMean { weights: vec![1.0; 20] };
+        assert_eq!(
+            recipe("trimmed-mean:cut=0.2", 20, Some(3)),
+            Ok(OrderStatistic::TrimmedMean { cut: 4 }.into())
+        );
+        assert_eq!(recipe("trimmed-mean", 20, Some(3)), Ok(OrderStatistic::TrimmedMean { cut: 3 }.into()));
+        let nothing_cut = Reduction::WeightedMean { weights: vec![1.0; 20] }.into();
         assert_eq!(recipe("trimmed-mean", 20, None), Ok(nothing_cut));
     }
 
@@ -94,7 +98,7 @@ mod tests {
     fn infeasible_settings_name_the_most() {
         let most = |error: Result<Recipe, RuleError>| match error {
             Err(RuleError::NothingLeft { most, .. } | RuleError::TooManyByzantine { most, .. }) => most,
-            Ok(_) => panic!("expected an error"),
+            other => panic!("expected an error about F, got {other:?}"),
         };
         assert_eq!(most(recipe("trimmed-mean:cut=2", 4, None)), 1);
         assert_eq!(most(recipe("trimmed-mean:cut=1", 5, Some(2))), 1);

@@ -26,6 +26,12 @@ pub struct Report {
     pub clients: Vec<ClientRow>,
     /// Who did not, in order of file.
     pub rejected: Vec<RejectedRow>,
+    /// What was done to the updates before the rule, in order.
+    pub pre: Vec<StepRow>,
+    /// What other rules would have made of them.
+    pub shadow: Vec<ShadowRow>,
+    /// Numbers of the round as a whole.
+    pub metrics: Option<MetricsRow>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// The merged model.
@@ -51,7 +57,13 @@ pub struct Tool {
 #[expect(missing_docs, reason = "named as on the command line")]
 pub struct Settings {
     pub rule: String,
+    /// Whose definition of the rule ran.
+    pub definition: String,
+    pub pre: Vec<String>,
     pub byzantine: Option<usize>,
+    pub seed: u64,
+    /// How distances between clients were found, if they were.
+    pub distances: Option<&'static str>,
     pub weights: &'static str,
     pub base: Option<String>,
     pub min_clients: usize,
@@ -87,10 +99,69 @@ pub struct ClientRow {
     pub norm: Option<f64>,
     /// What the rule judged it by.
     pub score: Option<f64>,
+    /// What the weighted mean of all loses without it.
+    pub influence: Option<InfluenceRow>,
     /// Whether it has a part in the merged model.
     pub kept: bool,
     /// Why.
     pub reason: String,
+}
+
+/// What the weighted mean loses when one client is left out.
+#[derive(Serialize, Clone, Copy, Debug)]
+pub struct InfluenceRow {
+    /// How far it moves.
+    pub distance: Option<f64>,
+    /// One minus the cosine between the means with and without the client.
+    pub angle: Option<f64>,
+}
+
+/// A step of pre-aggregation.
+#[derive(Serialize, Clone, Debug)]
+pub struct StepRow {
+    /// The step.
+    pub step: String,
+    /// How many updates it left.
+    pub updates: usize,
+    /// What it found of each client that it was given.
+    pub clients: Vec<StepClientRow>,
+}
+
+/// What a step found of a client.
+#[derive(Serialize, Clone, Debug)]
+pub struct StepClientRow {
+    /// Its id.
+    pub id: String,
+    /// Whether the step left it out.
+    pub left_out: bool,
+    /// Numbers by name.
+    #[serde(flatten)]
+    pub found: BTreeMap<&'static str, f64>,
+}
+
+/// What another rule would have made of the same updates.
+#[derive(Serialize, Clone, Debug)]
+pub struct ShadowRow {
+    /// The rule.
+    pub rule: String,
+    /// Ids of the clients it would have kept.
+    pub kept: Option<Vec<String>>,
+    /// Its score of each client, in their order.
+    pub scores: Option<Vec<Option<f64>>>,
+    /// Why it could not be used.
+    pub error: Option<String>,
+}
+
+/// Numbers of a round as a whole; docs/metrics.md has their formulas.
+#[derive(Serialize, Clone, Debug)]
+#[expect(missing_docs, reason = "docs/metrics.md says what they are")]
+pub struct MetricsRow {
+    pub coherence: Option<f64>,
+    pub alignment: Option<f64>,
+    pub signal_fraction: Option<f64>,
+    pub noise_scale: Option<f64>,
+    pub effective_rank: Option<f64>,
+    pub sign_agreement: Option<f64>,
 }
 
 /// An update that took no part.
@@ -125,18 +196,24 @@ pub struct Bytes {
     pub written: u64,
 }
 
-/// Seconds. Those of the pass's parts are averages over its threads.
+/// Seconds. Those of the passes' parts are averages over its threads.
 #[derive(Serialize, Clone, Copy, Default, Debug)]
 pub struct Timings {
     /// Finding files and checking headers.
     pub open_s: f64,
-    /// The pass as a whole.
+    /// The first pass, from which rules decide, if there was one.
+    pub first_pass_s: f64,
+    /// In the first pass: reading.
+    pub first_read_s: f64,
+    /// In the first pass: everything else.
+    pub first_compute_s: f64,
+    /// The pass that merges, as a whole.
     pub pass_s: f64,
-    /// In the pass: reading.
+    /// In the merging pass: reading.
     pub read_s: f64,
-    /// In the pass: decoding, screening, merging, encoding.
+    /// In the merging pass: decoding, screening, merging, encoding.
     pub compute_s: f64,
-    /// In the pass: writing the merged model.
+    /// In the merging pass: writing the merged model.
     pub write_s: f64,
     /// Bringing the merged model to disk.
     pub sync_s: f64,

@@ -1,0 +1,259 @@
+//! Sums over every pair of rows: products, which make a Gram matrix, or squared differences.
+//!
+//! One read of the rows gives all that rules which judge clients by distance need. Products cost one multiply-add a
+//! pair and coordinate and lose what two rows have in common, so their rows are centred first; squared differences
+//! cost a subtraction more and lose nothing. Rows are taken in blocks of [`BLOCK`] coordinates. Within a block sums
+//! run in f32, in sixteen interleaved parts that are added as a tree; blocks are added in f64. The shape of the
+//! sum of a pair depends on nothing else, and a fused multiply-add is used everywhere, so every instruction set
+//! gives the same bits. Agreement: bits on the CPU; to the true sum, [`RELATIVE_ERROR`] of the sum of magnitudes.
+
+use crate::kernels::dispatch;
+use crate::kernels::element::{Element, Merged};
+use crate::kernels::lanes::{FLOATS, Floats};
+use crate::model::tile::Rows;
+
+/// Coordinates whose products are summed in f32.
+pub const BLOCK: usize = 1024;
+
+/// The most by which a sum over one block may be off, relative to the sum of its terms' magnitudes: each of the
+/// sixteen parts adds `BLOCK / 16` terms, the tree adds four times, and a term carries the rounding of its inputs.
+pub const RELATIVE_ERROR: f64 = (BLOCK / FLOATS + 8) as f64 * (f32::EPSILON / 2.0) as f64;
+
+/// Rows worked on together: their blocks stay in the second-level cache.
+const GROUP: usize = 32;
+
+/// What is summed over a pair of rows.
+pub trait Term: Copy {
+    /// Adds the terms of sixteen coordinates.
+    fn add<F: Floats>(a: F, b: F, sum: F) -> F;
+    /// The term of one coordinate.
+    fn of(a: f64, b: f64) -> f64;
+}
+
+/// `a * b`.
+#[derive(Clone, Copy, Debug)]
+pub struct Product;
+
+impl Term for Product {
+    #[inline(always)]
+    fn add<F: Floats>(a: F, b: F, sum: F) -> F {
+        a.times_plus(b, sum)
+    }
+    #[inline(always)]
+    fn of(a: f64, b: f64) -> f64 {
+        a * b
+    }
+}
+
+/// `(a - b)^2`.
+#[derive(Clone, Copy, Debug)]
+pub struct SquaredDifference;
+
+impl Term for SquaredDifference {
+    #[inline(always)]
+    fn add<F: Floats>(a: F, b: F, sum: F) -> F {
+        let difference = a.minus(b);
+        difference.times_plus(difference, sum)
+    }
+    #[inline(always)]
+    fn of(a: f64, b: f64) -> f64 {
+        (a - b) * (a - b)
+    }
+}
+
+dispatch! {
+    /// Adds the sum over all columns of each pair of rows `i <= j` to `sums[i * n + j]`, `n` rows of at most
+    /// [`BLOCK`] columns. Columns behind the last up to a whole vector hold zeros.
+    pub fn add_pair_sums<A: Arch, T: Term>(rows: &Rows<f32>, sums: &mut [f64]) {
+        assert!(rows.columns() <= BLOCK && sums.len() == rows.len() * rows.len(), "one block, n * n sums");
+        let n = rows.len();
+        for group in (0..n).step_by(GROUP) {
+            for other in (group..n).step_by(GROUP) {
+                for first in (group..(group + GROUP).min(n)).step_by(A::SQUARE) {
+                    for second in (other.max(first)..(other + GROUP).min(n)).step_by(A::SQUARE) {
+                        if A::SQUARE == 4 {
+                            add_square::<A, T, 4, 16>(rows, first, second, sums);
+                        } else {
+                            add_square::<A, T, 2, 4>(rows, first, second, sums);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds the sums of `R` rows from `first` on with `R` rows from `second` on; `R2` is `R * R`.
+#[inline(always)]
+fn add_square<A: crate::kernels::lanes::Arch, T: Term, const R: usize, const R2: usize>(
+    rows: &Rows<f32>,
+    first: usize,
+    second: usize,
+    sums: &mut [f64],
+) {
+    let n = rows.len();
+    let columns = rows.whole_columns();
+    // Past the last row stands the last row again; what it gives is not used.
+    let mut a = [std::ptr::null(); R];
+    let mut b = [std::ptr::null(); R];
+    for r in 0..R {
+        a[r] = rows.whole_row((first + r).min(n - 1)).as_ptr();
+        b[r] = rows.whole_row((second + r).min(n - 1)).as_ptr();
+    }
+    let mut parts = [A::Floats::zero(); R2];
+    for column in (0..columns).step_by(FLOATS) {
+        for r in 0..R {
+            // SAFETY: whole rows are whole vectors long, and `column` starts one of them.
+            let x = unsafe { A::Floats::load(a[r].add(column)) };
+            for c in 0..R {
+                // SAFETY: as above.
+                let y = unsafe { A::Floats::load(b[c].add(column)) };
+                parts[r * R + c] = T::add(x, y, parts[r * R + c]);
+            }
+        }
+    }
+    let parts = A::Floats::sums_of(parts);
+    for r in 0..R {
+        for c in 0..R {
+            let (i, j) = (first + r, second + c);
+            if i <= j && j < n {
+                sums[i * n + j] += f64::from(parts[r * R + c]);
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// The same in f64 throughout: for f64 rows, and for values whose squares f32 cannot hold.
+    pub fn add_wide_pair_sums<A: Arch, T: Term>(rows: &Rows<f64>, sums: &mut [f64]) {
+        let n = rows.len();
+        assert_eq!(sums.len(), n * n, "n * n sums");
+        for i in 0..n {
+            for j in i..n {
+                sums[i * n + j] += wide_sum::<T>(rows.row(i), rows.row(j));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn wide_sum<T: Term>(a: &[f64], b: &[f64]) -> f64 {
+    const PARTS: usize = 8;
+    let mut parts = [0.0; PARTS];
+    let (a_chunks, a_rest) = a.as_chunks::<PARTS>();
+    let (b_chunks, b_rest) = b.as_chunks::<PARTS>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..PARTS {
+            parts[lane] += T::of(a[lane], b[lane]);
+        }
+    }
+    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        parts[lane] += T::of(*a, *b);
+    }
+    parts.iter().sum()
+}
+
+dispatch! {
+    /// Writes `row - centre` (`row` itself for an empty centre) to `out`, rounded to f32. Returns the bits of the
+    /// largest magnitude written: those of infinity or more where a value is not finite or does not fit.
+    pub fn centre<A: Arch, E: Element, C: Merged>(row: &[E], centre: &[C], out: &mut [f32]) -> u32 {
+        let out = &mut out[..row.len()];
+        let mut largest = 0;
+        if centre.is_empty() {
+            for (out, x) in out.iter_mut().zip(row) {
+                *out = x.narrow();
+                largest = largest.max(out.to_bits() & 0x7fff_ffff);
+            }
+        } else {
+            for ((out, x), centre) in out.iter_mut().zip(row).zip(&centre[..row.len()]) {
+                *out = centre.less_from(*x);
+                largest = largest.max(out.to_bits() & 0x7fff_ffff);
+            }
+        }
+        largest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::lanes::Isa;
+    use crate::model::tile::TileBuffer;
+
+    fn filled(n: usize, columns: usize) -> TileBuffer {
+        let mut tile = TileBuffer::new(n, BLOCK * 4);
+        for i in 0..n {
+            let row: &mut [f32] = bytemuck::cast_slice_mut(tile.row_mut(i));
+            for (j, x) in row[..columns].iter_mut().enumerate() {
+                *x = ((i * 37 + j * 11) as f32 * 0.731).sin();
+            }
+        }
+        tile
+    }
+
+    fn check<T: Term>(n: usize, columns: usize) {
+        let tile = filled(n, columns);
+        let rows = tile.rows::<f32>(n, columns);
+        let mut portable = vec![1.0; n * n];
+        add_pair_sums::<T>(Isa::named("portable").unwrap(), &rows, &mut portable);
+        for isa in Isa::available() {
+            let mut sums = vec![1.0; n * n];
+            add_pair_sums::<T>(isa, &rows, &mut sums);
+            assert_eq!(sums, portable, "{n} rows of {columns} on {isa}");
+        }
+        for i in 0..n {
+            for j in i..n {
+                let terms =
+                    || rows.row(i).iter().zip(rows.row(j)).map(|(a, b)| T::of(f64::from(*a), f64::from(*b)));
+                let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                let got = portable[i * n + j] - 1.0;
+                assert!((got - sum).abs() <= RELATIVE_ERROR * size + 1e-15, "{i} {j}: {got} {sum}");
+                assert_ne!(portable[i * n + j], if columns > 0 && sum.abs() > 1e-9 { 1.0 } else { -1.0 });
+            }
+        }
+        assert!((0..n).all(|i| (0..i).all(|j| portable[i * n + j] == 1.0)), "below the diagonal");
+    }
+
+    #[test]
+    fn pairs_sum_on_every_isa() {
+        for n in [1, 2, 3, 4, 5, 31, 32, 33, 70] {
+            for columns in [0, 1, 15, 16, 17, 1023, 1024] {
+                if n < 8 || columns > 1000 {
+                    check::<Product>(n, columns);
+                    check::<SquaredDifference>(n, columns);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wide_sums_are_the_plain_ones() {
+        let mut tile = TileBuffer::new(3, 8 * 21);
+        for i in 0..3 {
+            let row: &mut [f64] = bytemuck::cast_slice_mut(tile.row_mut(i));
+            for (j, x) in row[..21].iter_mut().enumerate() {
+                *x = 1e100 * ((i * 5 + j) as f64).cos();
+            }
+        }
+        let rows = tile.rows::<f64>(3, 21);
+        for isa in Isa::available() {
+            let mut sums = vec![0.0; 9];
+            add_wide_pair_sums::<SquaredDifference>(isa, &rows, &mut sums);
+            let want: f64 = rows.row(0).iter().zip(rows.row(2)).map(|(a, b)| (a - b).powi(2)).sum();
+            assert!((sums[2] - want).abs() <= 1e-14 * want);
+            assert_eq!(sums[0], 0.0);
+        }
+    }
+
+    #[test]
+    fn centring_sees_what_does_not_fit() {
+        for isa in Isa::available() {
+            let mut out = [9.0f32; 4];
+            let largest = centre(isa, &[1.0f32, -3.0, 0.5], &[1.0f32, 1.0, 1.0], &mut out);
+            assert_eq!(out, [0.0, -4.0, -0.5, 9.0]);
+            assert_eq!(f32::from_bits(largest), 4.0);
+            assert!(f32::from_bits(centre(isa, &[3e38f32], &[-3e38f32], &mut out)).is_infinite());
+            assert!(f32::from_bits(centre::<f32, f32>(isa, &[1.0, f32::NAN], &[], &mut out)).is_nan());
+        }
+    }
+}

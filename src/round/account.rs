@@ -1,0 +1,191 @@
+//! What the report and the merged file say of a merge.
+
+use crate::io::memory::peak_resident_bytes;
+use crate::io::model_writer::ModelWriter;
+use crate::round::combine::Combined;
+use crate::round::fault::Fault;
+use crate::round::first_pass::Distances;
+use crate::round::judge::Judgement;
+use crate::round::merge::{OnBadUpdate, Round, Run};
+use crate::round::metadata::{UPDATE_KEYS, UpdateKind};
+use crate::round::roster::{Client, Update};
+use crate::rules::metrics::RoundMetrics;
+use crate::rules::pre::StepTaken;
+use crate::rules::{Decision, RuleError};
+use crate::telemetry::report::{
+    BackendChoice, ClientRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA, Settings,
+    ShadowRow, StepClientRow, StepRow, Timings, Tool,
+};
+use std::collections::BTreeMap;
+
+impl Run {
+    /// What the merged file says about itself: what the reference said, and how it was made. No times, no paths,
+    /// no thread counts: the same round gives the same bytes.
+    pub(super) fn output_metadata(&self, round: &Round) -> BTreeMap<String, String> {
+        let mut metadata = round.set.metadata.clone();
+        metadata.retain(|key, _| !UPDATE_KEYS.contains(&key.as_str()) && !key.starts_with("fedmill"));
+        metadata.insert("fedmill.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        metadata.insert("fedmill.rule".to_owned(), self.job.aggregation.rule.to_string());
+        metadata.insert("fedmill.clients".to_owned(), round.set.clients.len().to_string());
+        if self.job.aggregation.rule.uses_weights() {
+            metadata.insert("fedmill.weights".to_owned(), round.weights_source.to_owned());
+        }
+        if round.set.merged_kind() == UpdateKind::Delta {
+            metadata.insert("kind".to_owned(), UpdateKind::Delta.to_string());
+        }
+        metadata
+    }
+
+    /// The report of a round that is about to be published.
+    pub(super) fn report(
+        &self,
+        round: &Round,
+        judgement: &Judgement,
+        combined: &Combined,
+        writer: &ModelWriter,
+        metadata: BTreeMap<String, String>,
+    ) -> Report {
+        let decision = &judgement.decision;
+        for warning in &decision.warnings {
+            tracing::warn!("{warning}");
+        }
+        let mut report = self.report_rows(round);
+        let norms = judgement.norms.as_ref().or(combined.norms.as_ref());
+        for (i, (row, verdict)) in report.clients.iter_mut().zip(&decision.verdicts).enumerate() {
+            row.weight = verdict.weight;
+            row.score = verdict.score;
+            row.kept = verdict.kept;
+            row.reason.clone_from(&verdict.reason);
+            row.norm = norms.map(|norms| norms[i]);
+            row.influence = judgement.metrics.as_ref().map(|metrics| InfluenceRow {
+                distance: metrics.influence[i].distance,
+                angle: metrics.influence[i].angle,
+            });
+        }
+        let ids: Vec<&str> = round.set.clients.iter().map(|client| client.id.as_str()).collect();
+        report.settings.distances = judgement.distances.map(|distances| match distances {
+            Distances::Auto | Distances::Gram => "gram",
+            Distances::Direct => "direct",
+        });
+        report.pre = judgement.steps.iter().map(|step| step_row(step, &ids)).collect();
+        report.shadow = judgement.shadows.iter().map(|(rule, made)| shadow_row(rule, made, &ids)).collect();
+        report.metrics =
+            judgement.metrics.as_ref().map(|metrics| metrics_row(metrics, judgement.sign_agreement));
+        report.published = true;
+        report.warnings.clone_from(&decision.warnings);
+        report.output = Some(Output {
+            path: writer.path().display().to_string(),
+            files: writer.files().map(|path| path.display().to_string()).collect(),
+            tensors: round.set.layout.tensors().len(),
+            parameters: round.set.layout.parameters(),
+            metadata,
+        });
+        report
+    }
+
+    /// The report as far as it is known without a decision.
+    pub(super) fn report_rows(&self, round: &Round) -> Report {
+        let total_s = self.started.elapsed().as_secs_f64();
+        Report {
+            schema: SCHEMA,
+            tool: Tool { name: "fedmill", version: env!("CARGO_PKG_VERSION") },
+            published: false,
+            refused: None,
+            settings: self.settings(round),
+            backend: BackendChoice {
+                name: "cpu",
+                instruction_set: self.job.isa.to_string(),
+                why: "the CPU is the only backend of this version",
+            },
+            clients: round.set.clients.iter().map(client_row).collect(),
+            rejected: round.rejected.iter().map(rejected_row).collect(),
+            pre: Vec::new(),
+            shadow: Vec::new(),
+            metrics: None,
+            warnings: Vec::new(),
+            output: None,
+            bytes: self.bytes,
+            timings: Timings { total_s, ..self.timings },
+            peak_resident_bytes: peak_resident_bytes(),
+        }
+    }
+
+    fn settings(&self, round: &Round) -> Settings {
+        let aggregation = &self.job.aggregation;
+        Settings {
+            rule: aggregation.rule.to_string(),
+            definition: aggregation.rule.definition().to_string(),
+            pre: aggregation.pre.iter().map(ToString::to_string).collect(),
+            byzantine: round.byzantine,
+            seed: aggregation.seed,
+            distances: None,
+            weights: round.weights_source,
+            base: self.job.base.as_ref().map(|path| path.display().to_string()),
+            min_clients: self.job.min_clients,
+            on_bad_update: match self.job.on_bad_update {
+                OnBadUpdate::Fail => "fail",
+                OnBadUpdate::Skip => "skip",
+            },
+            round: self.job.expected.round,
+            max_shard_size: self.job.max_shard_bytes,
+            threads: self.threads,
+        }
+    }
+}
+
+fn client_row(client: &Client) -> ClientRow {
+    ClientRow {
+        id: client.id.clone(),
+        file: client.model.path.display().to_string(),
+        bytes: client.model.bytes(),
+        examples: client.metadata.num_examples,
+        weight: None,
+        norm: None,
+        score: None,
+        influence: None,
+        kept: false,
+        reason: "no model was published".to_owned(),
+    }
+}
+
+fn rejected_row(update: &Update) -> RejectedRow {
+    let errors: Vec<String> = update.faults.iter().map(Fault::to_string).collect();
+    let error = errors.first().cloned().unwrap_or_default();
+    RejectedRow { id: update.id.clone(), file: update.path.display().to_string(), error, errors }
+}
+
+fn step_row(step: &StepTaken, ids: &[&str]) -> StepRow {
+    let client = |(i, found): (usize, &Option<BTreeMap<&'static str, f64>>)| {
+        let found = found.clone()?;
+        Some(StepClientRow { id: ids[i].to_owned(), left_out: step.left_out.contains(&i), found })
+    };
+    StepRow {
+        step: step.step.clone(),
+        updates: step.updates,
+        clients: step.found.iter().enumerate().filter_map(client).collect(),
+    }
+}
+
+fn shadow_row(rule: &str, made: &Result<Decision, RuleError>, ids: &[&str]) -> ShadowRow {
+    let kept = made.as_ref().map(|decision| {
+        let kept = decision.verdicts.iter().zip(ids).filter(|(verdict, _)| verdict.kept);
+        kept.map(|(_, id)| (*id).to_owned()).collect()
+    });
+    ShadowRow {
+        rule: rule.to_owned(),
+        kept: kept.as_ref().ok().cloned(),
+        scores: made.as_ref().ok().map(|decision| decision.verdicts.iter().map(|v| v.score).collect()),
+        error: made.as_ref().err().map(ToString::to_string),
+    }
+}
+
+fn metrics_row(metrics: &RoundMetrics, sign_agreement: Option<f64>) -> MetricsRow {
+    MetricsRow {
+        coherence: metrics.coherence,
+        alignment: metrics.alignment,
+        signal_fraction: metrics.signal_fraction,
+        noise_scale: metrics.noise_scale,
+        effective_rank: metrics.effective_rank,
+        sign_agreement,
+    }
+}

@@ -1,0 +1,413 @@
+//! The first pass: one read of every update gives its non-finite values, and the geometry that rules decide on.
+//!
+//! Tile by tile, [`BLOCK`] coordinates at a time, rows are centred about their coordinate median (of many rows with few
+//! hostile ones, the median of the medians of a few groups), and the products of all pairs are added up. The centre
+//! takes off what all updates have in common before anything is rounded to f32, and being a median, hostile clients
+//! cannot move it away and so blur the distances of the others. Blocks whose values are too large or small for their squares to fit f32
+//! are summed in f64.
+
+use crate::kernels::coordinate_median::coordinate_median;
+use crate::kernels::element::{Element, Merged};
+use crate::kernels::finite::all_finite;
+use crate::kernels::gram::{
+    BLOCK, Product, RELATIVE_ERROR, SquaredDifference, add_pair_sums, add_wide_pair_sums, centre,
+};
+use crate::kernels::lanes::Isa;
+use crate::kernels::network::MAX_BLOCK;
+use crate::kernels::signs::add_signs;
+use crate::model::dtype::{Kind, Working};
+use crate::model::tile::{Rows, TileBuffer};
+use crate::round::combine::{add_rows, mix};
+use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
+use crate::round::roster::{Frame, UpdateSet};
+use crate::round::survey::{Measured, fold_measured, measure_non_finite};
+use crate::round::tiles::{Tile, TilePlan};
+use crate::round::workspace::Workspace;
+use crate::rules::geometry::{Geometry, Matrix, References};
+use crate::rules::mixing::Mixing;
+use crate::telemetry::progress::Progress;
+use half::{bf16, f16};
+use rayon::ThreadPool;
+use std::ops::Range;
+use std::time::Instant;
+
+/// How the distances between clients are found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Distances {
+    /// From differences for few clients, else from the Gram matrix.
+    #[default]
+    Auto,
+    /// From the Gram matrix.
+    Gram,
+    /// From differences: a subtraction more a pair and coordinate, and exact however far clients are from the centre.
+    Direct,
+}
+
+/// The most clients whose distances are found from differences by themselves: so few cost next to nothing.
+const DIRECT_CLIENTS: usize = 16;
+
+impl Distances {
+    /// What `Auto` means for so many clients.
+    #[must_use]
+    pub fn resolved(self, clients: usize) -> Self {
+        match self {
+            Self::Auto if clients <= DIRECT_CLIENTS => Self::Direct,
+            Self::Auto => Self::Gram,
+            chosen => chosen,
+        }
+    }
+}
+
+/// The pass, ready to run.
+pub struct FirstPass<'a> {
+    /// The instruction set to run on.
+    pub isa: Isa,
+    /// The updates.
+    pub set: &'a UpdateSet,
+    /// How distances are found.
+    pub distances: Distances,
+    /// How many clients are assumed hostile, if the run says.
+    pub hostile: Option<usize>,
+    /// The updates to look at, as combinations of the clients'; none for these themselves.
+    pub mixing: Option<&'a Mixing>,
+    /// The points besides the clients and the origin.
+    pub references: References,
+    /// Whether to count signs.
+    pub with_signs: bool,
+    /// Told about every tile.
+    pub progress: &'a Progress,
+}
+
+/// What the pass found.
+#[derive(Debug)]
+pub struct FirstLook {
+    /// What each update measures; if one is not finite, the rest means nothing.
+    pub measured: Vec<Measured>,
+    /// The geometry of the updates.
+    pub geometry: Geometry,
+    /// Mean over the coordinates of `|sum_i sign(delta_i)| / n`, if asked for.
+    pub sign_agreement: Option<f64>,
+    /// Where the time went, added over the threads.
+    pub clock: Clock,
+}
+
+/// What tiles add up to.
+struct Sums {
+    products: Vec<f64>,
+    squares: Vec<f64>,
+    measured: Vec<Measured>,
+    signs: u64,
+    floats: u64,
+}
+
+/// Magnitudes whose squares, a block of them added, f32 holds.
+const FITTING: Range<f32> = 1.0 / (1u64 << 39) as f32..(1u64 << 57) as f32;
+
+struct Worker<'a> {
+    space: Workspace<'a>,
+    panels: Panels,
+}
+
+/// All points of a block, less its centre.
+struct Panels {
+    narrow: TileBuffer,
+    /// Of a block that f32 does not hold, if there was one.
+    wide: Option<TileBuffer>,
+}
+
+impl FirstPass<'_> {
+    /// Runs the pass.
+    ///
+    /// # Errors
+    ///
+    /// When an update cannot be read.
+    pub fn run(&self, pool: &ThreadPool) -> Result<FirstLook, PassError> {
+        let plan = TilePlan::new(self.set, self.set.clients.len());
+        let sums = InTileOrder::new(self.no_sums(), |sums: &mut Sums, tile| sums.add(&tile));
+        let workers = for_each_tile(
+            pool,
+            &plan,
+            || self.new_worker(&plan),
+            |worker, tile| {
+                let started = (Instant::now(), worker.space.clock.read);
+                let tile_sums = match tile.working {
+                    _ if tile.dtype.kind() != Kind::Float => self.no_sums(),
+                    Working::BF16 => self.look::<bf16>(worker, tile)?,
+                    Working::F16 => self.look::<f16>(worker, tile)?,
+                    Working::F32 => self.look::<f32>(worker, tile)?,
+                    Working::F64 => self.look::<f64>(worker, tile)?,
+                };
+                let read = worker.space.clock.read - started.1;
+                worker.space.clock.compute += started.0.elapsed().saturating_sub(read);
+                sums.add(tile.number, tile_sums);
+                self.progress
+                    .advance((self.set.clients.len() * tile.coordinates.len() * tile.dtype.bytes()) as u64);
+                Ok::<_, PassError>(())
+            },
+        )?;
+        let clock = workers.iter().map(|worker| worker.space.clock).fold(Clock::default(), Clock::and);
+        Ok(self.concluded(sums.finish(), clock))
+    }
+
+    /// How many updates are looked at.
+    fn updates(&self) -> usize {
+        self.mixing.map_or(self.set.clients.len(), Mixing::len)
+    }
+
+    fn points(&self) -> usize {
+        self.updates() + self.references.count()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.distances.resolved(self.updates()) == Distances::Direct
+    }
+
+    fn no_sums(&self) -> Sums {
+        let (n, p) = (self.updates(), self.points());
+        Sums {
+            products: vec![0.0; p * p],
+            squares: if self.is_direct() { vec![0.0; n * n] } else { Vec::new() },
+            measured: vec![Measured::default(); n],
+            signs: 0,
+            floats: 0,
+        }
+    }
+
+    fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
+        Worker {
+            space: Workspace::new(self.isa, self.set, plan),
+            panels: Panels { narrow: TileBuffer::new(self.points(), BLOCK * size_of::<f32>()), wide: None },
+        }
+    }
+
+    fn concluded(&self, sums: Sums, clock: Clock) -> FirstLook {
+        let products = Matrix::mirrored(self.points(), &sums.products);
+        let squares = self.is_direct().then(|| Matrix::mirrored(self.updates(), &sums.squares));
+        let agreement = sums.signs as f64 / (sums.floats as f64 * self.updates() as f64);
+        FirstLook {
+            measured: sums.measured,
+            geometry: Geometry::new(self.updates(), self.references, products, squares, RELATIVE_ERROR),
+            sign_agreement: (self.with_signs && sums.floats > 0).then_some(agreement),
+            clock,
+        }
+    }
+
+    fn look<E: Element>(&self, worker: &mut Worker, tile: &Tile) -> Result<Sums, PassError> {
+        let clients: Vec<usize> = (0..self.set.clients.len()).collect();
+        worker.space.read_finite_base(tile)?;
+        worker.space.read::<E>(tile, &clients)?;
+        worker.space.subtract_base::<E>(tile, &clients);
+        let mut sums = self.no_sums();
+        let columns = tile.coordinates.len();
+        let Worker { space, panels } = worker;
+        for start in (0..columns).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(columns);
+            let rows = space.rows::<E>(tile, clients.len()).at(block.clone());
+            let look = BlockLook {
+                pass: self,
+                origin: self.origin(space, &block),
+                first: tile.coordinates.start + start,
+            };
+            match self.mixing {
+                None => look.at::<E>(&rows, panels, &mut sums),
+                Some(mixing) => {
+                    let mut mixed = TileBuffer::new(mixing.len(), block.len() * size_of::<E::Mixed>());
+                    mix(self.isa, &rows, &clients, mixing, look.origin, &mut mixed);
+                    look.at::<E::Mixed>(&mixed.rows(mixing.len(), block.len()), panels, &mut sums);
+                }
+            }
+            if self.with_signs {
+                sums.signs += count_signs(self.isa, space, &rows, &block);
+            }
+        }
+        sums.floats = columns as u64;
+        Ok(sums)
+    }
+
+    /// What the zero delta is among the rows: the base where they are weights, else zero.
+    fn origin<'s>(&self, space: &'s Workspace, block: &Range<usize>) -> &'s [f64] {
+        match self.set.frame {
+            Frame::AsSent => space.base().get(block.clone()).unwrap_or_default(),
+            Frame::Deltas | Frame::Mixed => &[],
+        }
+    }
+}
+
+/// One block of coordinates to look at.
+struct BlockLook<'a> {
+    pass: &'a FirstPass<'a>,
+    /// Empty for zero.
+    origin: &'a [f64],
+    first: usize,
+}
+
+impl BlockLook<'_> {
+    fn at<E: Element>(&self, rows: &Rows<E>, panels: &mut Panels, sums: &mut Sums) {
+        let (isa, columns, pass) = (self.pass.isa, rows.columns(), self.pass);
+        let mut middle = vec![E::Mixed::default(); columns];
+        robust_centre(isa, rows, pass.hostile, &mut middle);
+        let mut median = Vec::new();
+        if pass.references.median {
+            median.resize(columns, 0.0);
+            coordinate_median(isa, rows, &mut median);
+        }
+        let points = Centred { middle: &middle, origin: self.origin, median: &median };
+        if points.fill(isa, rows, pass.references, &mut panels.narrow) {
+            let points = panels.narrow.rows::<f32>(pass.points(), columns);
+            add_pair_sums::<Product>(isa, &points, &mut sums.products);
+            if pass.is_direct() {
+                add_differences(isa, rows, &middle, &mut panels.narrow, &mut sums.squares);
+            }
+        } else if !note_non_finite(isa, rows, self.first, &mut sums.measured) {
+            let panel =
+                panels.wide.get_or_insert_with(|| TileBuffer::new(pass.points(), BLOCK * size_of::<f64>()));
+            points.fill_wide(rows, pass.references, panel);
+            add_wide_pair_sums::<Product>(isa, &panel.rows(pass.points(), columns), &mut sums.products);
+            if pass.is_direct() {
+                let updates = panel.rows::<f64>(rows.len(), columns);
+                add_wide_pair_sums::<SquaredDifference>(isa, &updates, &mut sums.squares);
+            }
+        }
+    }
+}
+
+/// Adds the squared differences of rows as they stand: two that agree far from the centre keep all digits.
+fn add_differences<E: Element>(
+    isa: Isa,
+    rows: &Rows<E>,
+    middle: &[E::Mixed],
+    panel: &mut TileBuffer,
+    sums: &mut [f64],
+) {
+    // f32 holds narrower floats as they are; of f64 it holds the differences from the centre.
+    let middle = if E::SIGNIFICAND_BITS > f32::MANTISSA_DIGITS { middle } else { &[] };
+    for i in 0..rows.len() {
+        centre(isa, rows.row(i), middle, bytemuck::cast_slice_mut(panel.row_mut(i)));
+    }
+    add_pair_sums::<SquaredDifference>(isa, &panel.rows(rows.len(), rows.columns()), sums);
+}
+
+/// What the points of a block are centred about, and the references among them.
+struct Centred<'a, C> {
+    middle: &'a [C],
+    /// Empty for zero.
+    origin: &'a [f64],
+    median: &'a [f64],
+}
+
+impl<C: Element + Merged> Centred<'_, C> {
+    /// Writes all points, less the middle, to the panel. Returns whether f32 holds their products.
+    fn fill<E: Element>(
+        &self,
+        isa: Isa,
+        rows: &Rows<E>,
+        references: References,
+        panel: &mut TileBuffer,
+    ) -> bool {
+        let mut fits = true;
+        for i in 0..rows.len() {
+            let row = bytemuck::cast_slice_mut(panel.row_mut(i));
+            let largest = f32::from_bits(centre(isa, rows.row(i), self.middle, row));
+            fits &= largest == 0.0 || FITTING.contains(&largest);
+            panel.clear_behind(i, rows.columns() * size_of::<f32>());
+        }
+        for (i, reference) in self.references(references).enumerate() {
+            let row: &mut [f32] = bytemuck::cast_slice_mut(panel.row_mut(rows.len() + i));
+            for (j, (x, middle)) in row.iter_mut().zip(self.middle).enumerate() {
+                *x = (reference.get(j).unwrap_or(&0.0) - Merged::widen(*middle)) as f32;
+                fits &= x.abs() < FITTING.end;
+            }
+            panel.clear_behind(rows.len() + i, rows.columns() * size_of::<f32>());
+        }
+        fits
+    }
+
+    /// The same in f64.
+    fn fill_wide<E: Element>(&self, rows: &Rows<E>, references: References, panel: &mut TileBuffer) {
+        for i in 0..rows.len() {
+            let row: &mut [f64] = bytemuck::cast_slice_mut(panel.row_mut(i));
+            for ((out, x), middle) in row.iter_mut().zip(rows.row(i)).zip(self.middle) {
+                *out = x.widen() - Merged::widen(*middle);
+            }
+        }
+        for (i, reference) in self.references(references).enumerate() {
+            let row: &mut [f64] = bytemuck::cast_slice_mut(panel.row_mut(rows.len() + i));
+            for (j, (x, middle)) in row.iter_mut().zip(self.middle).enumerate() {
+                *x = reference.get(j).unwrap_or(&0.0) - Merged::widen(*middle);
+            }
+        }
+    }
+
+    /// The references in their order, each as long as the block or empty for zero.
+    fn references(&self, references: References) -> impl Iterator<Item = &[f64]> {
+        let median = references.median.then_some(self.median);
+        [Some(self.origin), median].into_iter().flatten()
+    }
+}
+
+/// A point amid the rows that so many hostile ones cannot move far, coordinate by coordinate: the median, or where
+/// that is as good and much cheaper, the median of the medians of every g-th row.
+fn robust_centre<E: Element>(isa: Isa, rows: &Rows<E>, hostile: Option<usize>, out: &mut [E::Mixed]) {
+    let Some(groups) = safe_groups(rows.len(), hostile) else {
+        coordinate_median(isa, rows, out);
+        return;
+    };
+    let mut medians = TileBuffer::new(groups, size_of_val(out));
+    for group in 0..groups {
+        let row: &mut [E::Mixed] = bytemuck::cast_slice_mut(medians.row_mut(group));
+        coordinate_median(isa, &rows.every(group, groups), &mut row[..out.len()]);
+    }
+    coordinate_median(isa, &medians.rows::<E::Mixed>(groups, out.len()), out);
+}
+
+/// An odd number of groups of up to 32 rows, if it takes more than the hostile ones to be half of most groups.
+fn safe_groups(rows: usize, hostile: Option<usize>) -> Option<usize> {
+    let groups = rows.div_ceil(MAX_BLOCK) | 1;
+    let half_of_most = groups.div_ceil(2) * (rows / groups).div_ceil(2);
+    (rows > MAX_BLOCK && hostile? < half_of_most).then_some(groups)
+}
+
+/// Notes which rows hold values that are not finite. Returns whether any does.
+fn note_non_finite<E: Element>(isa: Isa, rows: &Rows<E>, start: usize, measured: &mut [Measured]) -> bool {
+    let mut any = false;
+    for (i, total) in measured.iter_mut().enumerate() {
+        if !all_finite(isa, rows.row(i)) {
+            total.add(&measure_non_finite(rows.row(i), start));
+            any = true;
+        }
+    }
+    any
+}
+
+/// The sum over the block's coordinates of how many more deltas have one sign than the other.
+fn count_signs<E: Element>(isa: Isa, space: &Workspace, rows: &Rows<E>, block: &Range<usize>) -> u64 {
+    let mut counts = vec![0; block.len()];
+    for i in 0..rows.len() {
+        add_signs(isa, rows.row(i), space.base_of(i).get(block.clone()).unwrap_or_default(), &mut counts);
+    }
+    counts.iter().map(|count| u64::from(count.unsigned_abs())).sum()
+}
+
+impl Sums {
+    fn add(&mut self, other: &Self) {
+        add_rows(&mut self.products, &other.products);
+        add_rows(&mut self.squares, &other.squares);
+        fold_measured(&mut self.measured, &other.measured);
+        self.signs += other.signs;
+        self.floats += other.floats;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::safe_groups;
+
+    #[test]
+    fn groups_are_only_used_where_they_are_safe() {
+        assert_eq!(safe_groups(32, Some(0)), None, "one block is sorted as cheaply");
+        assert_eq!(safe_groups(40, None), None, "nobody said how many are hostile");
+        // Three groups of 13: two of them with seven hostile rows each.
+        assert_eq!((safe_groups(40, Some(13)), safe_groups(40, Some(14))), (Some(3), None));
+        assert_eq!(safe_groups(256, Some(51)), Some(9));
+    }
+}

@@ -1,0 +1,237 @@
+//! From updates to a decision: the first pass if something needs it, the steps before the rule, the rule, and what
+//! other rules would have made of the same numbers.
+
+use crate::kernels::lanes::Isa;
+use crate::round::fault::Fault;
+use crate::round::first_pass::{Distances, FirstLook, FirstPass};
+use crate::round::passes::{Clock, PassError};
+use crate::round::roster::UpdateSet;
+use crate::round::survey::non_finite_faults;
+use crate::rules::geometry::{Geometry, References};
+use crate::rules::metrics::RoundMetrics;
+use crate::rules::mixing::Mixing;
+use crate::rules::pre::{self, Prepared, Step, StepTaken};
+use crate::rules::{self, Byzantine, Decision, Needs, Rule, RuleError, Statistics};
+use crate::telemetry::progress::Progress;
+use rayon::ThreadPool;
+use std::time::{Duration, Instant};
+
+/// How updates are judged and combined.
+#[derive(Debug)]
+pub struct Aggregation {
+    /// How to combine them.
+    pub rule: Box<dyn Rule>,
+    /// What to do before that, in order.
+    pub pre: Vec<Box<dyn Step>>,
+    /// Rules whose decisions are told and not followed.
+    pub shadow: Vec<Box<dyn Rule>>,
+    /// How many clients are assumed hostile.
+    pub byzantine: Option<Byzantine>,
+    /// What shuffles them, where something does.
+    pub seed: u64,
+    /// How distances between clients are found.
+    pub distances: Distances,
+    /// What the report says of the round as a whole.
+    pub metrics: MetricsWanted,
+}
+
+/// What the report says of the round as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricsWanted {
+    /// Nothing.
+    Nothing,
+    /// What the geometry of the updates tells, where the square of their number is no burden.
+    IfFew,
+    /// What the geometry of the updates tells.
+    Geometry,
+    /// That, and how far the signs of the deltas agree.
+    GeometryAndSigns,
+}
+
+/// The most clients whose geometry is found for the report alone.
+const FEW_CLIENTS: usize = 1024;
+
+/// What was made of the updates.
+#[derive(Debug)]
+pub struct Judgement {
+    /// What to do, and who is kept.
+    pub decision: Decision,
+    /// What was done before.
+    pub steps: Vec<StepTaken>,
+    /// What other rules would have done.
+    pub shadows: Vec<(String, Result<Decision, RuleError>)>,
+    /// Numbers of the round as a whole.
+    pub metrics: Option<RoundMetrics>,
+    /// How far the signs of the deltas agree.
+    pub sign_agreement: Option<f64>,
+    /// L2 norm of each client's delta.
+    pub norms: Option<Vec<f64>>,
+    /// How the distances were found, if they were.
+    pub distances: Option<Distances>,
+    /// Whether every update is known to be finite.
+    pub screened: bool,
+}
+
+/// Judges one set of updates.
+pub struct Judge<'a> {
+    /// The instruction set to run on.
+    pub isa: Isa,
+    /// How to judge.
+    pub aggregation: &'a Aggregation,
+    /// The updates.
+    pub set: &'a UpdateSet,
+    /// The threads to run on.
+    pub pool: &'a ThreadPool,
+    /// Told about every tile.
+    pub progress: &'a Progress,
+    /// Passes made, where their time went, and how long they took.
+    pub spent: Spent,
+}
+
+/// What judging took.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Spent {
+    /// Reads of all updates.
+    pub passes: u64,
+    /// Their time, added over the threads.
+    pub clock: Clock,
+    /// Their time by the clock on the wall.
+    pub elapsed: Duration,
+}
+
+/// Why there is no judgement.
+#[derive(Debug)]
+pub enum Unjudged {
+    /// Some updates are bad, by their place in the set.
+    BadUpdates(Vec<(usize, Fault)>),
+    /// The rule or a step cannot be used.
+    Rule(RuleError),
+    /// An update could not be read.
+    Pass(PassError),
+}
+
+impl From<RuleError> for Unjudged {
+    fn from(why: RuleError) -> Self {
+        Self::Rule(why)
+    }
+}
+
+impl From<PassError> for Unjudged {
+    fn from(why: PassError) -> Self {
+        Self::Pass(why)
+    }
+}
+
+impl Aggregation {
+    /// What the rule and its steps have to know of the updates.
+    fn needs(&self) -> Needs {
+        let steps = if self.pre.is_empty() { Needs::Nothing } else { Needs::Geometry };
+        self.shadow.iter().map(|rule| rule.needs()).chain([steps, self.rule.needs()]).max().unwrap_or(steps)
+    }
+
+    /// Says what can be said before anything is read.
+    fn check(&self, statistics: &Statistics) -> Result<(), RuleError> {
+        match self.pre.is_empty() {
+            true => rules::check(self.rule.as_ref(), statistics),
+            // What a step leaves to the rule is known after it.
+            false => Ok(()),
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// Looks at the updates if that is needed, and decides.
+    ///
+    /// # Errors
+    ///
+    /// When an update is bad or cannot be read, or the rule or a step cannot be used.
+    pub fn judge(&mut self, mut statistics: Statistics) -> Result<Judgement, Unjudged> {
+        let aggregation = self.aggregation;
+        aggregation.check(&statistics)?;
+        let needs = aggregation.needs();
+        let wanted = match aggregation.metrics {
+            MetricsWanted::Nothing => false,
+            MetricsWanted::IfFew => statistics.clients() <= FEW_CLIENTS,
+            MetricsWanted::Geometry | MetricsWanted::GeometryAndSigns => true,
+        };
+        let mut sign_agreement = None;
+        if needs > Needs::Nothing || wanted {
+            let look = self.look(None, needs, statistics.byzantine)?;
+            self.check_sound(&look)?;
+            sign_agreement = look.sign_agreement;
+            statistics.geometry = Some(look.geometry);
+        }
+        let screened = statistics.geometry.is_some();
+        let weights = statistics.weights.clone();
+        let about = self.check_fits(&mut statistics, needs)?;
+        let metrics = statistics.geometry.as_ref().filter(|_| wanted).map(|g| RoundMetrics::of(g, &weights));
+        let norms = statistics.geometry.as_ref().map(|g| (0..g.clients()).map(|i| g.norm(i)).collect());
+        let distances = screened.then(|| aggregation.distances.resolved(statistics.clients()));
+
+        let mut prepared = pre::prepare(&aggregation.pre, statistics)?;
+        self.look_again(&mut prepared, needs)?;
+        let mut decision = prepared.decide(aggregation.rule.as_ref())?;
+        let shadow = |rule: &dyn Rule| (rule.to_string(), prepared.decide(rule));
+        let shadows = aggregation.shadow.iter().map(|rule| shadow(rule.as_ref())).collect();
+        let Prepared { steps, warnings, .. } = prepared;
+        decision.warnings.splice(0..0, about.into_iter().chain(warnings));
+        Ok(Judgement { decision, steps, shadows, metrics, sign_agreement, norms, distances, screened })
+    }
+
+    fn look(
+        &mut self,
+        mixing: Option<&Mixing>,
+        needs: Needs,
+        hostile: Option<usize>,
+    ) -> Result<FirstLook, PassError> {
+        let bytes = self.set.data_bytes();
+        self.progress.start("looking", bytes);
+        let started = Instant::now();
+        let pass = FirstPass {
+            isa: self.isa,
+            set: self.set,
+            distances: self.aggregation.distances,
+            hostile,
+            mixing,
+            references: References { median: needs == Needs::Median, centre: false },
+            with_signs: self.aggregation.metrics == MetricsWanted::GeometryAndSigns,
+            progress: self.progress,
+        };
+        let look = pass.run(self.pool)?;
+        self.spent.passes += 1;
+        self.spent.elapsed += started.elapsed();
+        self.spent.clock = self.spent.clock.and(look.clock);
+        Ok(look)
+    }
+
+    /// The coordinate median of mixed updates is not known from that of the clients': they are mixed and looked at
+    /// in one more read, for the rules that go by it.
+    fn look_again(&mut self, prepared: &mut Prepared, needs: Needs) -> Result<(), PassError> {
+        if prepared.knows(needs) {
+            return Ok(());
+        }
+        let look = self.look(prepared.mixing.as_ref(), needs, prepared.statistics.byzantine)?;
+        prepared.statistics.geometry = Some(look.geometry);
+        Ok(())
+    }
+
+    fn check_sound(&self, look: &FirstLook) -> Result<(), Unjudged> {
+        let faults = non_finite_faults(self.set, &look.measured);
+        if faults.is_empty() { Ok(()) } else { Err(Unjudged::BadUpdates(faults)) }
+    }
+
+    /// Squares of f64 values may not fit f64. Updates of which that is so are bad where the geometry is needed, and
+    /// else there is none. Returns what the user should know.
+    fn check_fits(&self, statistics: &mut Statistics, needs: Needs) -> Result<Option<String>, Unjudged> {
+        let too_large = statistics.geometry.as_ref().map_or_else(Vec::new, Geometry::unmeasurable);
+        if too_large.is_empty() {
+            return Ok(None);
+        }
+        if needs > Needs::Nothing {
+            let faults = too_large.into_iter().map(|client| (client, Fault::TooLarge)).collect();
+            return Err(Unjudged::BadUpdates(faults));
+        }
+        statistics.geometry = None;
+        Ok(Some("the report has no metrics: squared values do not fit a number".to_owned()))
+    }
+}

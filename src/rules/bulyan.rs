@@ -1,0 +1,126 @@
+//! Krum again and again, then the middle of what it chose, coordinate by coordinate.
+//!
+//! - Paper: El Mhamdi et al., The hidden vulnerability of distributed learning in Byzantium, 2018, section 4.
+//! - Cost: the distances of all updates, and a sorting network over those that are chosen.
+//! - Tolerates: F of n where n >= 4F + 3.
+//! - Arguments: none. Krum chooses n - 2F times, each time from what is left, whose size and so neighbour count
+//!   shrink with it. Then each coordinate is the mean of the n - 4F values nearest to the median of those chosen.
+//! - Elsewhere: Flower's current version takes the n - 2F best scores of one round of Krum.
+
+use crate::rules::krum;
+use crate::rules::mixing::Mixing;
+use crate::rules::ranking::{Score, lowest, ranked};
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{
+    Decision, Definition, Needs, OrderStatistic, Recipe, Reduction, Rule, RuleError, Statistics, Verdict,
+    mean_of_kept,
+};
+use std::fmt;
+
+/// Bulyan over Krum.
+#[derive(Clone, Copy, Debug)]
+pub struct Bulyan {
+    definition: Definition,
+}
+
+impl Bulyan {
+    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        let definition = match settings.definition() {
+            Definition::Flower => Definition::Flower,
+            Definition::Paper | Definition::Byzfl => Definition::Paper,
+        };
+        Ok(Box::new(Self { definition }))
+    }
+}
+
+impl fmt::Display for Bulyan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bulyan")
+    }
+}
+
+/// Who was chosen, in which order, and by what score each was judged last.
+struct Choice {
+    chosen: Vec<usize>,
+    scores: Vec<f64>,
+    warnings: Vec<String>,
+}
+
+impl Rule for Bulyan {
+    fn needs(&self) -> Needs {
+        Needs::Geometry
+    }
+
+    fn definition(&self) -> Definition {
+        self.definition
+    }
+
+    fn uses_byzantine(&self) -> bool {
+        true
+    }
+
+    fn least_clients(&self) -> usize {
+        3
+    }
+
+    fn tolerates(&self, clients: usize) -> usize {
+        clients.saturating_sub(3) / 4
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let (n, f) = (statistics.clients(), statistics.hostile());
+        let Choice { chosen, scores, warnings } = match self.definition {
+            Definition::Flower => choose_at_once(statistics, n - 2 * f)?,
+            Definition::Paper | Definition::Byzfl => choose_one_by_one(statistics, n - 2 * f)?,
+        };
+        let mut places: Vec<Option<usize>> = vec![None; n];
+        for (place, client) in chosen.iter().enumerate() {
+            places[*client] = Some(place + 1);
+        }
+        let kept: Vec<bool> = places.iter().map(Option::is_some).collect();
+        let verdict = |verdict: Verdict, place: &Option<usize>| match place {
+            Some(place) => {
+                Verdict { weight: None, reason: format!("Krum chose it as number {place}"), ..verdict }
+            }
+            None => Verdict { weight: None, ..verdict },
+        };
+        let plain = mean_of_kept(&kept, &scores, ("", "Krum never chose it")).verdicts;
+        let verdicts = plain.into_iter().zip(&places).map(|(v, place)| verdict(v, place)).collect();
+        let in_order: Vec<usize> = (0..n).filter(|client| kept[*client]).collect();
+        let recipe = Recipe {
+            mixing: Some(Mixing::choose(n, &in_order)),
+            reduction: Reduction::Select(OrderStatistic::MeanNearMedian { kept: n - 4 * f }),
+        };
+        Ok(Decision { recipe, verdicts, warnings })
+    }
+}
+
+/// Krum on what is left, `count` times.
+fn choose_one_by_one(statistics: &Statistics, count: usize) -> Result<Choice, RuleError> {
+    let geometry = statistics.geometry()?;
+    let mut left: Vec<usize> = (0..statistics.clients()).collect();
+    let mut choice = Choice { chosen: Vec::new(), scores: vec![0.0; left.len()], warnings: Vec::new() };
+    while choice.chosen.len() < count {
+        let neighbours = krum::neighbours(left.len(), statistics.hostile());
+        let scores = krum::scores_among(geometry, &left, neighbours);
+        for (client, score) in left.iter().zip(&scores) {
+            choice.scores[*client] = score.value;
+        }
+        // Only who is chosen last and who is left out depends on how close calls end.
+        if choice.chosen.len() + 1 == count {
+            let ids: Vec<String> = left.iter().map(|client| statistics.ids[*client].clone()).collect();
+            choice.warnings.extend(lowest(&scores, 1, &ids).1);
+        }
+        choice.chosen.push(left.remove(ranked(&scores)[0]));
+    }
+    Ok(choice)
+}
+
+/// The `count` best scores of one round of Krum.
+fn choose_at_once(statistics: &Statistics, count: usize) -> Result<Choice, RuleError> {
+    let scores = krum::scores(Definition::Flower, statistics)?;
+    let chosen = ranked(&scores)[..count].to_vec();
+    let warnings = lowest(&scores, count, &statistics.ids).1.into_iter().collect();
+    let scores = scores.iter().map(|score: &Score| score.value).collect();
+    Ok(Choice { chosen, scores, warnings })
+}

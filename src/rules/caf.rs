@@ -1,0 +1,107 @@
+//! The weighted mean that a spectral filter finds: the direction in which clients differ most loses weight, until
+//! no more weight is left than honest clients are sure to have.
+//!
+//! - Paper: Allouah, Guerraoui and Stephan, Towards trustworthy federated learning with untrusted participants, 2025,
+//!   algorithm 2 (covariance bound-agnostic filter).
+//! - Cost: the inner products of all updates and a few small eigenproblems; then a weighted mean.
+//! - Tolerates: fewer than half.
+//! - Arguments: none. All weights start at one; while they add up to more than n - 2F, each is multiplied by
+//!   `1 - t_i / max t`, with `t_i` the squared projection of client i's difference from the weighted mean on the leading
+//!   eigenvector of the weighted covariance. The mean with the least leading eigenvalue is the result.
+//! - Elsewhere: ByzFL takes one power iteration from a random start for the eigenvector, so its results vary.
+
+use crate::rules::eigen::leading_pair;
+use crate::rules::geometry::Geometry;
+use crate::rules::mean::weighted_mean;
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half};
+use std::fmt;
+
+/// The filter.
+#[derive(Clone, Copy, Debug)]
+pub struct Caf;
+
+impl Caf {
+    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl fmt::Display for Caf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("caf")
+    }
+}
+
+impl Rule for Caf {
+    fn needs(&self) -> Needs {
+        Needs::Geometry
+    }
+
+    fn uses_byzantine(&self) -> bool {
+        true
+    }
+
+    fn tolerates(&self, clients: usize) -> usize {
+        less_than_half(clients)
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let geometry = statistics.geometry()?;
+        let weights = filtered_weights(geometry, statistics.hostile());
+        let total: f64 = weights.iter().sum();
+        let shares: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
+        let distances = geometry.squared_distances_to(&geometry.combination(&shares));
+        let mut decision = weighted_mean(&weights, "the filter left it this weight");
+        for (verdict, distance) in decision.verdicts.iter_mut().zip(&distances) {
+            verdict.score = Some(distance.sqrt());
+            if !verdict.kept {
+                "the filter took all its weight".clone_into(&mut verdict.reason);
+            }
+        }
+        Ok(decision)
+    }
+}
+
+/// The weights of the mean with the least leading eigenvalue.
+fn filtered_weights(geometry: &Geometry, hostile: usize) -> Vec<f64> {
+    let n = geometry.clients();
+    let mut weights = vec![1.0; n];
+    let (mut best, mut least) = (weights.clone(), f64::INFINITY);
+    while weights.iter().sum::<f64>() > (n - 2 * hostile) as f64 {
+        let (eigenvalue, projections) = leading_direction(geometry, &weights);
+        if eigenvalue < least {
+            (best, least) = (weights.clone(), eigenvalue);
+        }
+        // One that has lost all its weight does not count: far away, it would spare all others from then on.
+        let counts = projections.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
+        let most = counts.fold(0.0f64, |most, (t, _)| most.max(*t));
+        if most == 0.0 {
+            break;
+        }
+        for (weight, projection) in weights.iter_mut().zip(&projections) {
+            *weight *= (1.0 - projection / most).max(0.0);
+        }
+    }
+    best
+}
+
+/// The leading eigenvalue of the weighted covariance, and every client's squared projection on its eigenvector.
+///
+/// With `D` the differences from the weighted mean, one a row, and `s_i = sqrt(w_i / sum w)`, the covariance
+/// `(sD)' (sD)` and the small matrix `(sD) (sD)'` share their eigenvalues; an eigenvector `u` of the small one gives
+/// `(sD)' u / sqrt(lambda)`.
+fn leading_direction(geometry: &Geometry, weights: &[f64]) -> (f64, Vec<f64>) {
+    let total: f64 = weights.iter().sum();
+    let roots: Vec<f64> = weights.iter().map(|weight| (weight / total).sqrt()).collect();
+    let products = geometry.about_mean(weights);
+    let (eigenvalue, u) = leading_pair(&products.scaled(&roots));
+    if eigenvalue <= 0.0 {
+        return (0.0, vec![0.0; weights.len()]);
+    }
+    let projection = |i: usize| {
+        let terms = roots.iter().zip(&u).enumerate().map(|(j, (root, u))| root * u * products.at(i, j));
+        terms.sum::<f64>().powi(2) / eigenvalue
+    };
+    (eigenvalue, (0..weights.len()).map(projection).collect())
+}

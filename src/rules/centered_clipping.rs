@@ -1,0 +1,154 @@
+//! A centre that moves by the mean of the updates' differences from it, each clipped in length.
+//!
+//! - Paper: Karimireddy, He and Jaggi, Learning from history for Byzantine robust optimization, 2021, algorithm 2.
+//! - Cost: the inner products of all updates, however many iterations it takes; then a weighted sum.
+//! - Tolerates: fewer than half; how far each can pull is at most `tau` over n an iteration.
+//! - Arguments: `tau`, the length that differences are clipped to, a number or `auto` (default): the median of their
+//!   lengths, anew in each iteration; `iterations` (default 1). It starts at the zero delta, or at the centre that
+//!   `--state` keeps between rounds.
+//! - Elsewhere: ByzFL's default for `tau` is 100.
+
+use crate::rules::geometry::Geometry;
+use crate::rules::ranking::median;
+use crate::rules::spec::{Positive, Settings, SpecError, written};
+use crate::rules::{
+    Decision, Definition, Needs, Reduction, Rule, RuleError, Statistics, Verdict, less_than_half,
+};
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+/// Centered clipping.
+#[derive(Clone, Copy, Debug)]
+pub struct CenteredClipping {
+    tau: Option<Tau>,
+    iterations: Option<usize>,
+    definition: Definition,
+}
+
+/// How long a difference may be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Tau {
+    /// As the median of all.
+    Auto,
+    Length(Positive),
+}
+
+impl FromStr for Tau {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => {
+                let length = text.parse().map(Self::Length);
+                length.map_err(|_: String| format!("found `{text}`, expected auto or a number above zero"))
+            }
+        }
+    }
+}
+
+impl Display for Tau {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Length(length) => length.fmt(f),
+        }
+    }
+}
+
+impl CenteredClipping {
+    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        let definition = match settings.definition() {
+            Definition::Byzfl => Definition::Byzfl,
+            Definition::Paper | Definition::Flower => Definition::Paper,
+        };
+        Ok(Box::new(Self {
+            tau: settings.take("tau")?,
+            iterations: settings.take("iterations")?,
+            definition,
+        }))
+    }
+
+    fn tau(&self) -> Tau {
+        let default = match self.definition {
+            Definition::Byzfl => Tau::Length(Positive(100.0)),
+            Definition::Paper | Definition::Flower => Tau::Auto,
+        };
+        self.tau.unwrap_or(default)
+    }
+
+    /// The centre as a combination of all points.
+    fn centre(&self, geometry: &Geometry) -> Vec<f64> {
+        let n = geometry.clients();
+        let mut centre = vec![0.0; geometry.points()];
+        centre[geometry.centre().unwrap_or(geometry.origin())] = 1.0;
+        for _ in 0..self.iterations.unwrap_or(1) {
+            let factors = clip_factors(&geometry.squared_distances_to(&centre)[..n], self.tau());
+            let stays = 1.0 - factors.iter().sum::<f64>() / n as f64;
+            for coefficient in &mut centre {
+                *coefficient *= stays;
+            }
+            for (coefficient, factor) in centre.iter_mut().zip(&factors) {
+                *coefficient += factor / n as f64;
+            }
+        }
+        centre
+    }
+}
+
+/// By what each difference is multiplied.
+fn clip_factors(squared_lengths: &[f64], tau: Tau) -> Vec<f64> {
+    let lengths: Vec<f64> = squared_lengths.iter().map(|length| length.sqrt()).collect();
+    let tau = match tau {
+        Tau::Auto => median(lengths.clone()),
+        Tau::Length(length) => length.0,
+    };
+    lengths.iter().map(|length| if *length > tau { tau / length } else { 1.0 }).collect()
+}
+
+impl Display for CenteredClipping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = [
+            ("tau", self.tau.as_ref().map(|tau| tau as &dyn Display)),
+            ("iterations", self.iterations.as_ref().map(|i| i as &dyn Display)),
+        ];
+        f.write_str(&written("centered-clipping", &settings))
+    }
+}
+
+impl Rule for CenteredClipping {
+    fn needs(&self) -> Needs {
+        Needs::Geometry
+    }
+
+    fn definition(&self) -> Definition {
+        self.definition
+    }
+
+    fn keeps_centre(&self) -> bool {
+        true
+    }
+
+    fn tolerates(&self, clients: usize) -> usize {
+        less_than_half(clients)
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let geometry = statistics.geometry()?;
+        let n = statistics.clients();
+        let centre = self.centre(geometry);
+        let distances = geometry.squared_distances_to(&centre);
+        let verdict = |(weight, distance): (&f64, &f64)| Verdict {
+            kept: *weight > 0.0,
+            weight: Some(*weight),
+            score: Some(distance.sqrt()),
+            reason: "its difference from the centre is clipped".to_owned(),
+        };
+        let verdicts = centre[..n].iter().zip(&distances).map(verdict).collect();
+        let recipe = Reduction::WeightedSum {
+            coefficients: centre[..n].to_vec(),
+            centre: geometry.centre().map_or(0.0, |point| centre[point]),
+        };
+        Ok(Decision { recipe: recipe.into(), verdicts, warnings: Vec::new() })
+    }
+}

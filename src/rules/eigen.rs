@@ -1,0 +1,219 @@
+//! Eigenvalues and eigenvectors of small symmetric matrices: one client a row.
+//!
+//! Householder's tridiagonal form, then implicit QL steps with Wilkinson's shift (Golub and Van Loan, Matrix
+//! computations, 4th edition, algorithms 8.3.1 and 8.3.3). No random start, no early stop: the same matrix gives the
+//! same answer to the last bit.
+
+use crate::rules::geometry::{Matrix, dot};
+
+/// The spectrum of a symmetric matrix.
+#[derive(Debug)]
+pub struct Eigen {
+    /// Eigenvalues, in no order.
+    pub values: Vec<f64>,
+    /// Unit eigenvectors in the order of the values; none if they were not asked for.
+    pub vectors: Vec<Vec<f64>>,
+}
+
+/// QL steps for one eigenvalue; two or three are usual.
+const MOST_STEPS: usize = 60;
+
+/// The eigenvalues of a symmetric matrix.
+pub fn eigenvalues(matrix: &Matrix) -> Vec<f64> {
+    Tridiagonal::of(matrix, false).solve().values
+}
+
+/// The largest eigenvalue; zero for an empty matrix.
+pub fn largest_eigenvalue(matrix: &Matrix) -> f64 {
+    eigenvalues(matrix).into_iter().fold(0.0, f64::max)
+}
+
+/// The largest eigenvalue and its unit eigenvector.
+pub fn leading_pair(matrix: &Matrix) -> (f64, Vec<f64>) {
+    let Eigen { values, vectors } = Tridiagonal::of(matrix, true).solve();
+    let pairs = values.into_iter().zip(vectors);
+    pairs.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, Vec::new()))
+}
+
+/// A tridiagonal matrix, and the rotations that led to it: row `i` of `vectors` belongs to diagonal value `i`.
+struct Tridiagonal {
+    diagonal: Vec<f64>,
+    /// Behind the last stands a zero.
+    off: Vec<f64>,
+    vectors: Vec<Vec<f64>>,
+}
+
+impl Tridiagonal {
+    fn of(matrix: &Matrix, with_vectors: bool) -> Self {
+        let n = matrix.size();
+        let mut a: Vec<Vec<f64>> = (0..n).map(|i| matrix.row(i).to_vec()).collect();
+        let mut vectors: Vec<Vec<f64>> = Vec::new();
+        if with_vectors {
+            vectors = (0..n).map(|i| (0..n).map(|j| f64::from(i == j)).collect()).collect();
+        }
+        let mut off = vec![0.0; n];
+        for k in 0..n.saturating_sub(1) {
+            let column: Vec<f64> = (k + 1..n).map(|i| a[i][k]).collect();
+            let (v, length) = reflector(&column);
+            off[k] = length;
+            if !v.is_empty() {
+                reflect_both_sides(&mut a, k + 1, &v);
+                reflect_rows(&mut vectors, k + 1, &v);
+            }
+        }
+        Self { diagonal: (0..n).map(|i| a[i][i]).collect(), off, vectors }
+    }
+
+    fn solve(mut self) -> Eigen {
+        for low in 0..self.diagonal.len() {
+            for _ in 0..MOST_STEPS {
+                let high = self.unreduced_end(low);
+                if high == low {
+                    break;
+                }
+                self.step(low, high);
+            }
+        }
+        Eigen { values: self.diagonal, vectors: self.vectors }
+    }
+
+    /// The last row that is coupled to row `low`.
+    fn unreduced_end(&self, low: usize) -> usize {
+        let coupled = |i: usize| {
+            let size = self.diagonal[i].abs() + self.diagonal[i + 1].abs();
+            self.off[i].abs() > f64::EPSILON * size
+        };
+        (low..self.diagonal.len() - 1).find(|i| !coupled(*i)).unwrap_or(self.diagonal.len() - 1)
+    }
+
+    /// One implicit QL step on rows `low..=high`, shifted to bring `low` to its eigenvalue.
+    fn step(&mut self, low: usize, high: usize) {
+        let (d, e) = (&mut self.diagonal, &mut self.off);
+        let half = (d[low + 1] - d[low]) / (2.0 * e[low]);
+        let shift = d[low] - e[low] / (half + half.hypot(1.0).copysign(half));
+        let (mut sine, mut cosine, mut carried) = (1.0, 1.0, 0.0);
+        let mut bulge = d[high] - shift;
+        for i in (low..high).rev() {
+            let (f, b) = (sine * e[i], cosine * e[i]);
+            let length = f.hypot(bulge);
+            e[i + 1] = length;
+            if length == 0.0 {
+                // The matrix falls apart here; the rest is left for the next step.
+                d[i + 1] -= carried;
+                e[high] = 0.0;
+                return;
+            }
+            (sine, cosine) = (f / length, bulge / length);
+            bulge = d[i + 1] - carried;
+            let twist = (d[i] - bulge) * sine + 2.0 * cosine * b;
+            carried = sine * twist;
+            d[i + 1] = bulge + carried;
+            bulge = cosine * twist - b;
+            rotate(&mut self.vectors, i, sine, cosine);
+        }
+        d[low] -= carried;
+        e[low] = bulge;
+        e[high] = 0.0;
+    }
+}
+
+/// The vector whose reflection turns `column` into a multiple of its first axis, and that multiple; empty if
+/// there is nothing to turn.
+fn reflector(column: &[f64]) -> (Vec<f64>, f64) {
+    let scale = column.iter().fold(0.0f64, |scale, x| scale.max(x.abs()));
+    if column[1..].iter().all(|x| *x == 0.0) {
+        return (Vec::new(), column[0]);
+    }
+    let mut v: Vec<f64> = column.iter().map(|x| x / scale).collect();
+    let length = -dot(&v, &v).sqrt().copysign(v[0]);
+    v[0] -= length;
+    (v, length * scale)
+}
+
+/// Reflects rows and columns from `first` on.
+fn reflect_both_sides(a: &mut [Vec<f64>], first: usize, v: &[f64]) {
+    let norm = dot(v, v);
+    let p: Vec<f64> = a[first..].iter().map(|row| 2.0 * dot(&row[first..], v) / norm).collect();
+    let half = dot(&p, v) / norm;
+    let w: Vec<f64> = p.iter().zip(v).map(|(p, v)| p - half * v).collect();
+    for (i, row) in a[first..].iter_mut().enumerate() {
+        for (x, (v_j, w_j)) in row[first..].iter_mut().zip(v.iter().zip(&w)) {
+            *x -= v[i] * w_j + w[i] * v_j;
+        }
+    }
+}
+
+/// Reflects the rows from `first` on among each other.
+fn reflect_rows(rows: &mut [Vec<f64>], first: usize, v: &[f64]) {
+    let Some(rows) = rows.get_mut(first..) else { return };
+    let norm = dot(v, v);
+    let mut sums = vec![0.0; rows.first().map_or(0, Vec::len)];
+    for (row, v) in rows.iter().zip(v) {
+        for (sum, x) in sums.iter_mut().zip(row) {
+            *sum += v * x;
+        }
+    }
+    for (row, v) in rows.iter_mut().zip(v) {
+        for (x, sum) in row.iter_mut().zip(&sums) {
+            *x -= 2.0 * v / norm * sum;
+        }
+    }
+}
+
+/// Rotates rows `i` and `i + 1` into each other.
+fn rotate(rows: &mut [Vec<f64>], i: usize, sine: f64, cosine: f64) {
+    let Some([low, high]) = rows.get_mut(i..i + 2) else { return };
+    for (low, high) in low.iter_mut().zip(high) {
+        let (a, b) = (*low, *high);
+        *high = sine * a + cosine * b;
+        *low = cosine * a - sine * b;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(matrix: &Matrix) {
+        let n = matrix.size();
+        let Eigen { values, vectors } = Tridiagonal::of(matrix, true).solve();
+        let size = (0..n).map(|i| dot(matrix.row(i), matrix.row(i))).sum::<f64>().sqrt();
+        for (value, vector) in values.iter().zip(&vectors) {
+            assert!((dot(vector, vector) - 1.0).abs() < 1e-12);
+            for i in 0..n {
+                let residue = dot(matrix.row(i), vector) - value * vector[i];
+                assert!(residue.abs() <= 1e-13 * (n as f64 + 1.0) * size, "{n}: {residue:e} of {size:e}");
+            }
+        }
+        let trace: f64 = (0..n).map(|i| matrix.at(i, i)).sum();
+        assert!((values.iter().sum::<f64>() - trace).abs() <= 1e-12 * size.max(1.0));
+        let mut alone = eigenvalues(matrix);
+        let mut values = values;
+        alone.sort_by(f64::total_cmp);
+        values.sort_by(f64::total_cmp);
+        for (a, b) in alone.iter().zip(&values) {
+            assert!((a - b).abs() <= 1e-12 * size);
+        }
+        let (top, _) = leading_pair(matrix);
+        assert_eq!(Some(&top), values.last());
+    }
+
+    #[test]
+    fn pairs_satisfy_their_equation() {
+        for n in [1, 2, 3, 4, 7, 20, 41] {
+            check(&Matrix::new(n, |i, j| ((i * j + i + j) as f64).sin()));
+            check(&Matrix::new(n, |i, j| f64::from(i == j) * (i as f64 - 2.0)));
+            check(&Matrix::new(n, |_, _| 1.0));
+            check(&Matrix::new(n, |_, _| 0.0));
+            check(&Matrix::new(n, |i, j| 1e-8f64.powi((i + j) as i32 % 5)));
+        }
+    }
+
+    #[test]
+    fn closed_cases() {
+        let (value, vector) = leading_pair(&Matrix::new(2, |i, j| if i == j { 2.0 } else { 1.0 }));
+        assert!((value - 3.0).abs() < 1e-14 && (vector[0] - vector[1]).abs() < 1e-14);
+        assert!((largest_eigenvalue(&Matrix::new(5, |_, _| 2.0)) - 10.0).abs() < 1e-13);
+        assert_eq!(largest_eigenvalue(&Matrix::new(0, |_, _| 2.0)), 0.0);
+    }
+}

@@ -1,0 +1,355 @@
+//! What rules know of the updates: the inner products of everything they may combine.
+//!
+//! The points of a round are its clients' updates and a few references: the origin, where the delta is zero, and if
+//! asked for the coordinate median and the centre that an earlier round left. All a rule can make of them
+//! are affine combinations, and the distances between those follow from the Gram matrix of the points about any
+//! common centre: `|sum_p c_p P_p|^2 = c' G c` for coefficients that add up to zero. So rules iterate on n x n
+//! numbers, however large the model is.
+//!
+//! The Gram matrix is taken about a centre amid the clients, not about the origin: updates that agree in all but
+//! their last digits keep those digits, and clients far away do not blur the distances between the others.
+
+use crate::rules::mixing::Mixing;
+
+/// A square matrix, row by row.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Matrix {
+    size: usize,
+    values: Vec<f64>,
+}
+
+impl Matrix {
+    /// The matrix whose value at row `i` and column `j` is `at(i, j)`.
+    pub fn new(size: usize, at: impl Fn(usize, usize) -> f64) -> Self {
+        let values = (0..size * size).map(|k| at(k / size, k % size)).collect();
+        Self { size, values }
+    }
+
+    /// The symmetric matrix whose upper triangle `values` holds, row by row, `size` a row; what is below is
+    /// not looked at.
+    pub fn mirrored(size: usize, values: &[f64]) -> Self {
+        assert_eq!(values.len(), size * size, "a square");
+        Self::new(size, |i, j| values[i.min(j) * size + i.max(j)])
+    }
+
+    /// Rows and columns multiplied by `factors`.
+    #[must_use]
+    pub fn scaled(&self, factors: &[f64]) -> Self {
+        Self::new(self.size, |i, j| factors[i] * factors[j] * self.at(i, j))
+    }
+
+    /// Number of rows.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// One value.
+    pub fn at(&self, row: usize, column: usize) -> f64 {
+        self.values[row * self.size + column]
+    }
+
+    /// One row.
+    pub fn row(&self, row: usize) -> &[f64] {
+        &self.values[row * self.size..][..self.size]
+    }
+}
+
+/// The sum of products of two lists.
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// The points of a round and the geometry between them.
+#[derive(Clone, Debug)]
+pub struct Geometry {
+    clients: usize,
+    /// Inner products of all points about the common centre: clients, origin, then what else was measured.
+    gram: Matrix,
+    /// Squared distances of all points.
+    squared: Matrix,
+    /// Whether the squared distances between clients were measured, and are not from the Gram matrix.
+    measured: bool,
+    /// By how much a squared distance from the Gram matrix may be off: `relative_error` times the sum of these of both
+    /// points. One that was measured is off by `relative_error` times itself.
+    spread: Vec<f64>,
+    relative_error: f64,
+    median: Option<usize>,
+    centre: Option<usize>,
+}
+
+/// What besides the clients and the origin is among the points, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct References {
+    /// The coordinate median of the clients.
+    pub median: bool,
+    /// The centre that an earlier round left.
+    pub centre: bool,
+}
+
+impl References {
+    /// How many points that is, with the origin.
+    pub fn count(self) -> usize {
+        1 + usize::from(self.median) + usize::from(self.centre)
+    }
+}
+
+impl Geometry {
+    /// The geometry of `clients` points and references with these inner products, and squared distances between the
+    /// clients if they were measured, both to `relative_error`.
+    pub fn new(
+        clients: usize,
+        references: References,
+        gram: Matrix,
+        measured: Option<Matrix>,
+        relative_error: f64,
+    ) -> Self {
+        assert_eq!(gram.size(), clients + references.count(), "one row a point");
+        let spread = (0..gram.size()).map(|p| gram.at(p, p)).collect();
+        let mut squared = squared_distances(&gram);
+        if let Some(measured) = &measured {
+            squared = Matrix::new(gram.size(), |p, q| {
+                if p.max(q) < clients { measured.at(p, q) } else { squared.at(p, q) }
+            });
+        }
+        let measured = measured.is_some();
+        let median = references.median.then_some(clients + 1);
+        let centre = references.centre.then(|| clients + references.count() - 1);
+        Self { clients, gram, squared, measured, spread, relative_error, median, centre }
+    }
+
+    /// Number of clients.
+    pub fn clients(&self) -> usize {
+        self.clients
+    }
+
+    /// Number of points.
+    pub fn points(&self) -> usize {
+        self.gram.size()
+    }
+
+    /// The clients whose squared values did not fit a number.
+    pub fn unmeasurable(&self) -> Vec<usize> {
+        (0..self.clients)
+            .filter(|i| !self.gram.at(*i, *i).is_finite() || !self.norm(*i).is_finite())
+            .collect()
+    }
+
+    /// The point of the zero delta.
+    pub fn origin(&self) -> usize {
+        self.clients
+    }
+
+    /// The point of the coordinate median, if it was measured.
+    pub fn median(&self) -> Option<usize> {
+        self.median
+    }
+
+    /// The point that an earlier round left, if there is one.
+    pub fn centre(&self) -> Option<usize> {
+        self.centre
+    }
+
+    /// The squared distance of two points.
+    pub fn squared_distance(&self, a: usize, b: usize) -> f64 {
+        self.squared.at(a, b)
+    }
+
+    /// The distance of two points.
+    pub fn distance(&self, a: usize, b: usize) -> f64 {
+        self.squared_distance(a, b).sqrt()
+    }
+
+    /// By how much the squared distance of two points may be off.
+    pub fn error(&self, a: usize, b: usize) -> f64 {
+        let is_measured = self.measured && a.max(b) < self.clients;
+        let scale = if is_measured { self.squared_distance(a, b) } else { self.spread[a] + self.spread[b] };
+        if a == b { 0.0 } else { self.relative_error * scale }
+    }
+
+    /// The L2 norm of a client's delta.
+    pub fn norm(&self, client: usize) -> f64 {
+        self.distance(client, self.origin())
+    }
+
+    /// The inner product of two clients' deltas.
+    pub fn product(&self, a: usize, b: usize) -> f64 {
+        let origin = self.origin();
+        let gram = &self.gram;
+        gram.at(a, b) - gram.at(a, origin) - gram.at(b, origin) + gram.at(origin, origin)
+    }
+
+    /// The inner products of all deltas.
+    pub fn products(&self) -> Matrix {
+        // The norms are known better than the differences that the other products are.
+        let at = |i, j| if i == j { self.norm(i).powi(2) } else { self.product(i, j) };
+        Matrix::new(self.clients, at)
+    }
+
+    /// The inner products of the clients' differences from their weighted mean.
+    pub fn about_mean(&self, weights: &[f64]) -> Matrix {
+        let total: f64 = weights.iter().sum();
+        let n = weights.len();
+        let pulls: Vec<f64> = (0..n).map(|i| dot(&self.gram.row(i)[..n], weights) / total).collect();
+        let own = dot(&pulls, weights) / total;
+        Matrix::new(n, |i, j| self.gram.at(i, j) - pulls[i] - pulls[j] + own)
+    }
+
+    /// The inner products of the differences of some clients from their mean.
+    pub fn scatter(&self, members: &[usize]) -> Matrix {
+        let m = members.len();
+        let product = |i: usize, j: usize| self.gram.at(members[i], members[j]);
+        let pulls: Vec<f64> = (0..m).map(|i| (0..m).map(|j| product(i, j)).sum::<f64>() / m as f64).collect();
+        let own = pulls.iter().sum::<f64>() / m as f64;
+        Matrix::new(m, |i, j| product(i, j) - pulls[i] - pulls[j] + own)
+    }
+
+    /// The largest error of a squared distance among some clients.
+    pub fn largest_error(&self, members: &[usize]) -> f64 {
+        let pairs = members.iter().flat_map(|i| members.iter().map(move |j| (*i, *j)));
+        pairs.map(|(i, j)| self.error(i, j)).fold(0.0, f64::max)
+    }
+
+    /// Of an affine combination of the points, one coefficient each, the squared distance to every point.
+    pub fn squared_distances_to(&self, coefficients: &[f64]) -> Vec<f64> {
+        let pull: Vec<f64> = (0..self.points()).map(|p| dot(self.gram.row(p), coefficients)).collect();
+        let own = dot(&pull, coefficients);
+        // Where it is that very point, rounding must not show.
+        let is_point = |p: usize| coefficients.iter().enumerate().all(|(q, c)| *c == f64::from(p == q));
+        (0..self.points())
+            .map(|p| if is_point(p) { 0.0 } else { (own - 2.0 * pull[p] + self.gram.at(p, p)).max(0.0) })
+            .collect()
+    }
+
+    /// The geometry of mixed updates: rows take the clients' place. The coordinate median is not known of them.
+    #[must_use]
+    pub fn mixed(&self, mixing: &Mixing) -> Self {
+        if mixing.inputs() == mixing.len() && (0..mixing.len()).all(|k| mixing.chosen(k) == Some(k)) {
+            return self.clone();
+        }
+        let extras: Vec<usize> = [Some(self.origin()), self.centre].into_iter().flatten().collect();
+        // Each new point as a combination of the old ones.
+        let mut points: Vec<Vec<f64>> = (0..mixing.len()).map(|k| self.combination(mixing.row(k))).collect();
+        points.extend(extras.iter().map(|extra| unit(*extra, self.points())));
+        let gram = self.gram_of(&points);
+        let old = |p: usize| if p < mixing.len() { mixing.chosen(p) } else { Some(extras[p - mixing.len()]) };
+        let from_gram = squared_distances(&gram);
+        let squared = Matrix::new(points.len(), |p, q| match (old(p), old(q)) {
+            (Some(p), Some(q)) => self.squared.at(p, q),
+            _ => from_gram.at(p, q),
+        });
+        let all_chosen = (0..mixing.len()).all(|k| mixing.chosen(k).is_some());
+        Self {
+            clients: mixing.len(),
+            gram,
+            squared,
+            measured: self.measured && all_chosen,
+            spread: points.iter().map(|point| self.spread_of(point)).collect(),
+            relative_error: self.relative_error,
+            median: None,
+            centre: self.centre.map(|_| mixing.len() + 1),
+        }
+    }
+
+    /// A combination of clients' deltas as an affine combination of all points: the origin takes what lacks to one.
+    pub fn combination(&self, deltas: &[f64]) -> Vec<f64> {
+        let mut coefficients = vec![0.0; self.points()];
+        coefficients[..self.clients].copy_from_slice(deltas);
+        let sum: f64 = deltas.iter().sum();
+        // Coefficients that were meant to add up to one do so but for rounding.
+        coefficients[self.origin()] = if (1.0 - sum).abs() < 1e-14 { 0.0 } else { 1.0 - sum };
+        coefficients
+    }
+
+    /// The length of a difference of combinations: coefficients of all points that add up to zero.
+    pub fn length(&self, coefficients: &[f64]) -> f64 {
+        let pulls: Vec<f64> = (0..self.points()).map(|p| dot(self.gram.row(p), coefficients)).collect();
+        dot(&pulls, coefficients).max(0.0).sqrt()
+    }
+
+    fn gram_of(&self, points: &[Vec<f64>]) -> Matrix {
+        let pulls: Vec<Vec<f64>> = points
+            .iter()
+            .map(|point| (0..self.points()).map(|p| dot(self.gram.row(p), point)).collect())
+            .collect();
+        Matrix::new(points.len(), |p, q| dot(&pulls[p.min(q)], &points[p.max(q)]))
+    }
+
+    /// The square of the length that a combination's parts add up to: what its errors scale with.
+    fn spread_of(&self, coefficients: &[f64]) -> f64 {
+        let length = |(p, c): (usize, &f64)| c.abs() * self.spread[p].sqrt();
+        coefficients.iter().enumerate().map(length).sum::<f64>().powi(2)
+    }
+}
+
+fn unit(place: usize, len: usize) -> Vec<f64> {
+    let mut unit = vec![0.0; len];
+    unit[place] = 1.0;
+    unit
+}
+
+fn squared_distances(gram: &Matrix) -> Matrix {
+    Matrix::new(gram.size(), |i, j| (gram.at(i, i) + gram.at(j, j) - 2.0 * gram.at(i, j)).max(0.0))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The geometry of deltas written out, about their first point; the median is among the points.
+    pub(crate) fn geometry_of(rows: &[Vec<f64>]) -> Geometry {
+        let d = rows[0].len();
+        let column = |j: usize| {
+            let mut values: Vec<f64> = rows.iter().map(|row| row[j]).collect();
+            values.sort_by(f64::total_cmp);
+            (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
+        };
+        let mut points = rows.to_vec();
+        points.push(vec![0.0; d]);
+        points.push((0..d).map(column).collect());
+        let centred: Vec<Vec<f64>> =
+            points.iter().map(|p| p.iter().zip(&rows[0]).map(|(x, c)| x - c).collect()).collect();
+        let gram = Matrix::new(points.len(), |i, j| dot(&centred[i], &centred[j]));
+        Geometry::new(rows.len(), References { median: true, centre: false }, gram, None, 1e-15)
+    }
+
+    fn corners() -> Vec<Vec<f64>> {
+        vec![vec![1.0, 0.0], vec![0.0, 2.0], vec![3.0, 4.0]]
+    }
+
+    #[test]
+    fn distances_norms_and_products_are_those_of_the_deltas() {
+        let geometry = geometry_of(&corners());
+        assert_eq!(geometry.squared_distance(0, 1), 5.0);
+        assert_eq!(geometry.norm(2), 5.0);
+        assert_eq!(geometry.product(1, 2), 8.0);
+        assert_eq!(geometry.squared_distance(2, geometry.median().unwrap()), 8.0);
+    }
+
+    #[test]
+    fn combinations_lie_where_their_coefficients_say() {
+        let geometry = geometry_of(&corners());
+        // (0.5, 1) as half of the first two.
+        let middle = geometry.combination(&[0.5, 0.5, 0.0]);
+        assert_eq!(geometry.squared_distances_to(&middle)[2], 2.5f64.powi(2) + 9.0);
+        // Half of the third delta is half way to the origin.
+        let half = geometry.combination(&[0.0, 0.0, 0.5]);
+        assert_eq!(geometry.squared_distances_to(&half)[geometry.origin()], 6.25);
+    }
+
+    #[test]
+    fn mixed_updates_have_the_geometry_of_what_they_are() {
+        let geometry = geometry_of(&corners());
+        let mixing = Mixing::new(3, vec![vec![0.5, 0.5, 0.0], vec![0.0, 0.0, 0.5], vec![0.5, 0.5, 0.0]]);
+        let mixed = geometry.mixed(&mixing);
+        let plain = geometry_of(&[vec![0.5, 1.0], vec![1.5, 2.0], vec![0.5, 1.0]]);
+        for i in 0..3 {
+            assert!((mixed.norm(i) - plain.norm(i)).abs() < 1e-12);
+            for j in 0..3 {
+                assert!((mixed.squared_distance(i, j) - plain.squared_distance(i, j)).abs() < 1e-12);
+                assert!((mixed.product(i, j) - plain.product(i, j)).abs() < 1e-12);
+            }
+        }
+        assert_eq!(mixed.squared_distance(0, 2), 0.0);
+        assert_eq!(mixed.median(), None);
+    }
+}

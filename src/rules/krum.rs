@@ -1,0 +1,116 @@
+//! The one update with the least sum of squared distances to its nearest neighbours.
+//!
+//! - Paper: Blanchard et al., Machine learning with adversaries: Byzantine tolerant gradient descent, 2017, section 4.
+//! - Cost: the distances of all updates; then one is copied.
+//! - Tolerates: F of n where n >= 2F + 3.
+//! - Arguments: none. A client's score is the sum over its n - F - 2 nearest others.
+//! - Elsewhere: ByzFL counts n - F - 1 neighbours and takes their mean (n > 2F); Flower counts max(1, n - F - 2) and
+//!   has no condition on n.
+
+use crate::rules::geometry::Geometry;
+use crate::rules::ranking::{Score, lowest};
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use std::fmt;
+
+/// Krum.
+#[derive(Clone, Copy, Debug)]
+pub struct Krum {
+    definition: Definition,
+}
+
+impl Krum {
+    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        Ok(Box::new(Self { definition: settings.definition() }))
+    }
+}
+
+impl fmt::Display for Krum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("krum")
+    }
+}
+
+impl Rule for Krum {
+    fn needs(&self) -> Needs {
+        Needs::Geometry
+    }
+
+    fn definition(&self) -> Definition {
+        self.definition
+    }
+
+    fn uses_byzantine(&self) -> bool {
+        true
+    }
+
+    fn least_clients(&self) -> usize {
+        least_clients(self.definition)
+    }
+
+    fn tolerates(&self, clients: usize) -> usize {
+        tolerates(self.definition, clients)
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let scores = scores(self.definition, statistics)?;
+        let (kept, warning) = lowest(&scores, 1, &statistics.ids);
+        let values: Vec<f64> = scores.iter().map(|score| score.value).collect();
+        let reasons = ("its score is the lowest", "another's score is lower");
+        Ok(Decision { warnings: warning.into_iter().collect(), ..mean_of_kept(&kept, &values, reasons) })
+    }
+}
+
+pub(super) fn least_clients(definition: Definition) -> usize {
+    match definition {
+        Definition::Paper => 3,
+        Definition::Byzfl | Definition::Flower => 1,
+    }
+}
+
+/// The most hostile clients under which the definition may be used.
+pub(super) fn tolerates(definition: Definition, clients: usize) -> usize {
+    match definition {
+        Definition::Paper => clients.saturating_sub(3) / 2,
+        Definition::Byzfl => less_than_half(clients),
+        Definition::Flower => clients.saturating_sub(1),
+    }
+}
+
+/// The score of every client by one definition.
+pub(super) fn scores(definition: Definition, statistics: &Statistics) -> Result<Vec<Score>, RuleError> {
+    let (n, f) = (statistics.clients(), statistics.hostile());
+    let geometry = statistics.geometry()?;
+    let all: Vec<usize> = (0..n).collect();
+    let neighbours = match definition {
+        Definition::Paper | Definition::Flower => neighbours(n, f),
+        Definition::Byzfl => n.saturating_sub(f + 1),
+    };
+    let mut scores = scores_among(geometry, &all, neighbours);
+    if definition == Definition::Byzfl && neighbours > 0 {
+        for score in &mut scores {
+            score.value /= neighbours as f64;
+            score.error /= neighbours as f64;
+        }
+    }
+    Ok(scores)
+}
+
+/// How many neighbours count in a set of `n`. One at least: with none, every score would be zero.
+pub(super) fn neighbours(n: usize, f: usize) -> usize {
+    n.saturating_sub(f + 2).max(1)
+}
+
+/// For each member of a set, the sum of its squared distances to its nearest `neighbours` in the set, itself not
+/// counted.
+pub(super) fn scores_among(geometry: &Geometry, members: &[usize], neighbours: usize) -> Vec<Score> {
+    let score = |member: &usize| {
+        let others = members.iter().filter(|other| *other != member);
+        let mut distances: Vec<Score> =
+            others.map(|other| Score::squared_distance(geometry, *member, *other)).collect();
+        distances.sort_by(|a, b| a.value.total_cmp(&b.value));
+        let nearest = &distances[..neighbours.min(distances.len())];
+        Score { value: nearest.iter().map(|d| d.value).sum(), error: nearest.iter().map(|d| d.error).sum() }
+    };
+    members.iter().map(score).collect()
+}

@@ -1,0 +1,183 @@
+//! The mean of the n - F updates of least diameter: the largest distance between two of them.
+//!
+//! - Paper: El Mhamdi et al., Distributed momentum for Byzantine-resilient stochastic gradient descent, 2021, section 2
+//!   (minimum diameter averaging); Rousseeuw, Multivariate estimation with high breakdown point, 1985.
+//! - Cost: the distances of all updates, and a search that is short unless very many are hostile; beyond
+//!   [`MOST_STEPS`] it is given up with an error.
+//! - Tolerates: fewer than half.
+//! - Arguments: none. Of sets with one diameter, that of the lowest ids.
+
+use crate::rules::geometry::Geometry;
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use std::fmt;
+
+/// Steps that a search may take: seconds.
+pub const MOST_STEPS: usize = 1 << 24;
+
+/// Minimum diameter averaging.
+#[derive(Clone, Copy, Debug)]
+pub struct Mda;
+
+impl Mda {
+    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl fmt::Display for Mda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("mda")
+    }
+}
+
+impl Rule for Mda {
+    fn needs(&self) -> Needs {
+        Needs::Geometry
+    }
+
+    fn uses_byzantine(&self) -> bool {
+        true
+    }
+
+    fn tolerates(&self, clients: usize) -> usize {
+        less_than_half(clients)
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let geometry = statistics.geometry()?;
+        let (clients, hostile) = (statistics.clients(), statistics.hostile());
+        let (kept, steps) = (clients - hostile, MOST_STEPS);
+        let found = Search { geometry, steps: 0 }.least_diameter(hostile);
+        let (set, close) =
+            found.ok_or_else(|| RuleError::TooMuchWork { rule: self.to_string(), kept, clients, steps })?;
+        let farthest = |i: usize| {
+            let distances = (0..clients).filter(|j| set[*j]).map(|j| geometry.distance(i, j));
+            distances.fold(0.0, f64::max)
+        };
+        let distances: Vec<f64> = (0..clients).map(farthest).collect();
+        let reasons = ("it is in the set of least diameter", "it is not in the set of least diameter");
+        let warnings =
+            close.then(|| "another set of clients has the same diameter to the numeric bound".to_owned());
+        Ok(Decision { warnings: warnings.into_iter().collect(), ..mean_of_kept(&set, &distances, reasons) })
+    }
+}
+
+/// Whether a diameter can be kept to is whether few clients touch every pair that is farther apart: a vertex cover,
+/// searched by taking the client of most such pairs, or all its partners.
+struct Search<'a> {
+    geometry: &'a Geometry,
+    steps: usize,
+}
+
+impl Search<'_> {
+    /// Who is in the set of least diameter when `out` are left out, and whether another set is as good to the
+    /// numeric bound. None if the search takes too many steps.
+    fn least_diameter(&mut self, out: usize) -> Option<(Vec<bool>, bool)> {
+        let n = self.geometry.clients();
+        let mut diameters: Vec<f64> = vec![0.0];
+        diameters.extend((0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| self.squared(i, j)));
+        diameters.sort_by(f64::total_cmp);
+        diameters.dedup();
+        let (mut low, mut high) = (0, diameters.len() - 1);
+        while low < high {
+            let middle = (low + high) / 2;
+            if self.coverable(diameters[middle], &vec![true; n], out)? {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        let set = self.lowest_ids(diameters[low], out)?;
+        let close = self.has_rival(&set, diameters[low], out)?;
+        Some((set, close))
+    }
+
+    fn squared(&self, i: usize, j: usize) -> f64 {
+        self.geometry.squared_distance(i, j)
+    }
+
+    /// The members too far from `i` for a diameter.
+    fn partners(&self, i: usize, diameter: f64, members: &[bool]) -> Vec<usize> {
+        let far = |j: &usize| members[*j] && *j != i && self.squared(i, *j) > diameter;
+        (0..members.len()).filter(far).collect()
+    }
+
+    /// Whether leaving out at most `out` members brings the others within a diameter.
+    fn coverable(&mut self, diameter: f64, members: &[bool], out: usize) -> Option<bool> {
+        self.steps += 1;
+        if self.steps > MOST_STEPS {
+            return None;
+        }
+        let partners =
+            (0..members.len()).filter(|i| members[*i]).map(|i| (i, self.partners(i, diameter, members)));
+        let partners: Vec<(usize, Vec<usize>)> =
+            partners.filter(|(_, partners)| !partners.is_empty()).collect();
+        let pairs = partners.iter().map(|(_, partners)| partners.len()).sum::<usize>() / 2;
+        let Some((worst, its_partners)) = partners.into_iter().max_by_key(|(_, partners)| partners.len())
+        else {
+            return Some(true);
+        };
+        if pairs > out * its_partners.len() {
+            return Some(false);
+        }
+        let without = |left: &[usize]| {
+            let mut members = members.to_vec();
+            left.iter().for_each(|i| members[*i] = false);
+            members
+        };
+        if its_partners.len() <= out
+            && self.coverable(diameter, &without(&its_partners), out - its_partners.len())?
+        {
+            return Some(true);
+        }
+        self.coverable(diameter, &without(&[worst]), out - 1)
+    }
+
+    /// Of the sets within a diameter, that which has the lowest ids.
+    fn lowest_ids(&mut self, diameter: f64, mut out: usize) -> Option<Vec<bool>> {
+        let n = self.geometry.clients();
+        let size = n - out;
+        let mut members = vec![true; n];
+        for i in 0..n {
+            if !members[i] {
+                continue;
+            }
+            let partners = self.partners(i, diameter, &members);
+            let mut with = members.clone();
+            partners.iter().for_each(|j| with[*j] = false);
+            // Members before `i` are settled: nobody left is too far from them.
+            if partners.len() <= out && self.coverable(diameter, &with, out - partners.len())? {
+                members = with;
+                out -= partners.len();
+            } else {
+                members[i] = false;
+                out -= 1;
+            }
+        }
+        let mut left = size;
+        for member in &mut members {
+            *member = *member && left > 0;
+            left -= usize::from(*member);
+        }
+        Some(members)
+    }
+
+    /// Whether a set without one of these members has as small a diameter, to the numeric bound.
+    fn has_rival(&mut self, set: &[bool], diameter: f64, out: usize) -> Option<bool> {
+        let n = set.len();
+        if out == 0 {
+            return Some(false);
+        }
+        let kept: Vec<usize> = (0..n).filter(|i| set[*i]).collect();
+        let bound = 2.0 * self.geometry.largest_error(&kept);
+        for i in kept {
+            let mut members = vec![true; n];
+            members[i] = false;
+            if self.coverable(diameter + bound, &members, out - 1)? {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+}

@@ -1,0 +1,90 @@
+//! A mixing matrix: what a rule works on, as combinations of the clients' deltas.
+
+/// Rows that are combinations of inputs: `row_k = sum_i coefficients[k][i] * delta_i`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Mixing {
+    inputs: usize,
+    rows: Vec<Vec<f64>>,
+    /// Of each row that is one input as it stands, that input.
+    chosen: Vec<Option<usize>>,
+}
+
+impl Mixing {
+    /// A matrix of these rows, one coefficient for each of `inputs`.
+    pub fn new(inputs: usize, rows: Vec<Vec<f64>>) -> Self {
+        assert!(rows.iter().all(|row| row.len() == inputs), "one coefficient an input");
+        let chosen = rows.iter().map(|row| only_one(row)).collect();
+        Self { inputs, rows, chosen }
+    }
+
+    /// The rows that are these inputs as they stand.
+    pub fn choose(inputs: usize, chosen: &[usize]) -> Self {
+        let unit = |i: &usize| (0..inputs).map(|j| f64::from(*i == j)).collect();
+        Self::new(inputs, chosen.iter().map(unit).collect())
+    }
+
+    /// Number of rows.
+    #[expect(clippy::len_without_is_empty, reason = "there is always a row")]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The coefficients of one row.
+    pub fn row(&self, row: usize) -> &[f64] {
+        &self.rows[row]
+    }
+
+    /// The input that a row is, if it is one as it stands.
+    pub fn chosen(&self, row: usize) -> Option<usize> {
+        self.chosen[row]
+    }
+
+    /// The inputs that the rows are, if each is one as it stands.
+    pub fn all_chosen(&self) -> Option<Vec<usize>> {
+        self.chosen.iter().copied().collect()
+    }
+
+    /// The rows of `self` made of rows that `first` makes of its inputs.
+    #[must_use]
+    pub fn after(&self, first: &Self) -> Self {
+        Self::new(first.inputs, self.rows.iter().map(|row| first.combine(row)).collect())
+    }
+
+    /// A combination of the rows as one of the inputs.
+    pub fn combine(&self, rows: &[f64]) -> Vec<f64> {
+        let mut sums = vec![0.0; self.inputs];
+        for (row, coefficient) in self.rows.iter().zip(rows).filter(|(_, coefficient)| **coefficient != 0.0) {
+            for (sum, x) in sums.iter_mut().zip(row) {
+                *sum += coefficient * x;
+            }
+        }
+        sums
+    }
+}
+
+fn only_one(row: &[f64]) -> Option<usize> {
+    let mut parts = row.iter().enumerate().filter(|(_, x)| **x != 0.0);
+    match (parts.next(), parts.next()) {
+        (Some((i, x)), None) if *x == 1.0 => Some(i),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mixings_follow_each_other() {
+        let first = Mixing::new(3, vec![vec![0.5, 0.5, 0.0], vec![0.0, 0.0, 1.0]]);
+        assert_eq!((first.chosen(0), first.chosen(1), first.all_chosen()), (None, Some(2), None));
+        let second = Mixing::choose(2, &[1]).after(&first);
+        assert_eq!(second.all_chosen(), Some(vec![2]));
+        assert_eq!(first.combine(&[2.0, 3.0]), [1.0, 1.0, 3.0]);
+    }
+}

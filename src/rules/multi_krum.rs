@@ -1,0 +1,107 @@
+//! The mean of the updates with the least Krum scores.
+//!
+//! - Paper: Blanchard et al., Machine learning with adversaries: Byzantine tolerant gradient descent, 2017, section 5.
+//! - Cost: the distances of all updates, and the mean of those that are kept.
+//! - Tolerates: F of n where n >= 2F + 3.
+//! - Arguments: `m`, how many are kept; n - F - 2 if not given. The mean is plain: with weights, a client that is
+//!   kept could claim a huge number of examples.
+//! - Elsewhere: ByzFL counts n - F - 1 neighbours and keeps n - F; Flower weighs by examples and keeps one if not told.
+
+use crate::rules::krum;
+use crate::rules::mean::weighted_mean;
+use crate::rules::ranking::lowest;
+use crate::rules::spec::{Settings, SpecError, written};
+use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, mean_of_kept};
+use std::fmt;
+
+/// Multi-Krum.
+#[derive(Clone, Copy, Debug)]
+pub struct MultiKrum {
+    m: Option<usize>,
+    definition: Definition,
+}
+
+impl MultiKrum {
+    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        Ok(Box::new(Self { m: settings.take("m")?, definition: settings.definition() }))
+    }
+
+    /// How many clients are kept.
+    fn count(&self, n: usize, f: usize) -> Result<usize, RuleError> {
+        let default = match self.definition {
+            Definition::Paper => krum::neighbours(n, f),
+            Definition::Byzfl => n - f,
+            Definition::Flower => 1,
+        };
+        match self.m.unwrap_or(default) {
+            m if (1..=n).contains(&m) => Ok(m),
+            m => Err(RuleError::BadSetting {
+                rule: self.to_string(),
+                key: "m",
+                found: m.to_string(),
+                expected: format!("1 to {n}, the number of clients"),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for MultiKrum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&written("multi-krum", &[("m", self.m.as_ref().map(|m| m as &dyn fmt::Display))]))
+    }
+}
+
+impl Rule for MultiKrum {
+    fn uses_weights(&self) -> bool {
+        self.definition == Definition::Flower
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Geometry
+    }
+
+    fn definition(&self) -> Definition {
+        self.definition
+    }
+
+    fn uses_byzantine(&self) -> bool {
+        true
+    }
+
+    fn least_clients(&self) -> usize {
+        krum::least_clients(self.definition)
+    }
+
+    fn tolerates(&self, clients: usize) -> usize {
+        krum::tolerates(self.definition, clients)
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let (n, f) = (statistics.clients(), statistics.hostile());
+        let m = self.count(n, f)?;
+        let scores = krum::scores(self.definition, statistics)?;
+        let (kept, warning) = lowest(&scores, m, &statistics.ids);
+        let values: Vec<f64> = scores.iter().map(|score| score.value).collect();
+        let (is, is_not) =
+            (format!("its score is among the {m} lowest"), format!("its score is not among the {m} lowest"));
+        let mut decision = mean_of_kept(&kept, &values, (&is, &is_not));
+        let mut warnings: Vec<String> = warning.into_iter().collect();
+        if m + f > n {
+            warnings.push(format!(
+                "{self} keeps {m} of {n} clients, of which {f} are assumed hostile: some of those are kept"
+            ));
+        }
+        if self.uses_weights() {
+            let weights: Vec<f64> =
+                kept.iter().zip(&statistics.weights).map(|(kept, w)| if *kept { *w } else { 0.0 }).collect();
+            if weights.iter().any(|weight| *weight > 0.0) {
+                decision.recipe = weighted_mean(&weights, "").recipe;
+                let total: f64 = weights.iter().sum();
+                for (verdict, weight) in decision.verdicts.iter_mut().zip(&weights) {
+                    verdict.weight = Some(weight / total);
+                }
+            }
+        }
+        Ok(Decision { warnings, ..decision })
+    }
+}

@@ -1,0 +1,123 @@
+//! Updates are shuffled and become the means of buckets of a few.
+//!
+//! - Paper: Karimireddy, He and Jaggi, Byzantine-robust learning on heterogeneous datasets via bucketing, 2022,
+//!   algorithm 1.
+//! - Cost: none.
+//! - Tolerates: any number, but F stays while updates get fewer: each hostile client may spoil a bucket of its own. What
+//!   follows has to bear F of n / s.
+//! - Arguments: `s`, how many share a bucket (the last may be smaller). `--seed` shuffles; one that clients cannot guess
+//!   keeps them from choosing their bucket.
+
+use crate::rules::mixing::Mixing;
+use crate::rules::pre::{Step, Stepped};
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{RuleError, Statistics};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+
+/// Bucketing.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucketing {
+    size: NonZeroUsize,
+}
+
+impl Bucketing {
+    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Step>, SpecError> {
+        Ok(Box::new(Self { size: settings.require("s", "2")? }))
+    }
+}
+
+impl fmt::Display for Bucketing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bucketing:s={}", self.size)
+    }
+}
+
+impl Step for Bucketing {
+    fn uses_byzantine(&self) -> bool {
+        false
+    }
+
+    fn tolerates(&self, clients: usize) -> usize {
+        clients
+    }
+
+    fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
+        let n = statistics.clients();
+        let order = shuffled(n, statistics.seed);
+        let mut place = vec![None; n];
+        let mut rows = Vec::new();
+        for (bucket, members) in order.chunks(self.size.get()).enumerate() {
+            let mut row = vec![0.0; n];
+            for member in members {
+                row[*member] = 1.0 / members.len() as f64;
+                place[*member] = Some(bucket);
+            }
+            rows.push(row);
+        }
+        let found = place.iter().flatten().map(|bucket| BTreeMap::from([("bucket", *bucket as f64)]));
+        let found = found.collect();
+        let note = format!(
+            "{self} made {} updates of {n}, of which as many as before may be hostile: {}",
+            rows.len(),
+            statistics.hostile()
+        );
+        let warnings = if statistics.hostile() > 0 && rows.len() < n { vec![note] } else { Vec::new() };
+        Ok(Stepped { mixing: Mixing::new(n, rows), place, found, warnings })
+    }
+}
+
+/// The numbers below `n` in an order that the seed decides, all orders alike (Fisher and Yates).
+fn shuffled(n: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    let mut state = seed;
+    for i in (1..n).rev() {
+        order.swap(i, below(i + 1, &mut state));
+    }
+    order
+}
+
+/// A number below `bound`, each as likely: what would make some likelier is drawn again.
+fn below(bound: usize, state: &mut u64) -> usize {
+    let bound = bound as u64;
+    let even = u64::MAX - u64::MAX % bound;
+    loop {
+        let number = split_mix(state);
+        if number < even {
+            return (number % bound) as usize;
+        }
+    }
+}
+
+/// Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_order_comes_up_as_often() {
+        let mut counts = BTreeMap::new();
+        for seed in 0..6000 {
+            *counts.entry(shuffled(3, seed)).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 6);
+        assert!(counts.values().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_seed_gives_one_order() {
+        assert_eq!(shuffled(20, 7), shuffled(20, 7));
+        assert_ne!(shuffled(20, 7), shuffled(20, 8));
+        // The reference's first output for seed 0.
+        assert_eq!(split_mix(&mut 0), 0xe220_a839_7b1d_cdaf);
+    }
+}

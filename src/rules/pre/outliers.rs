@@ -1,0 +1,102 @@
+//! The F clients that stand out most, by distance and by direction, are left out.
+//!
+//! - Source: the score of several federated servers, with both parts standardised so that neither swamps the other.
+//! - Cost: the inner products of all updates.
+//! - Tolerates: fewer than half. F stays for the rule that follows: the step may have left out the wrong ones.
+//! - Arguments: none. A client's score is the sum of two numbers, each less its mean and divided by its standard
+//!   deviation over the clients: the median of its distances to the others, and one minus the cosine between its delta
+//!   and the geometric median of all.
+
+use crate::rules::geometric_median::geometric_median;
+use crate::rules::geometry::Geometry;
+use crate::rules::mixing::Mixing;
+use crate::rules::pre::{Step, Stepped};
+use crate::rules::ranking::{Score, lowest, median};
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{RuleError, Statistics, less_than_half};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Leaving out outliers.
+#[derive(Clone, Copy, Debug)]
+pub struct Outliers;
+
+impl Outliers {
+    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Step>, SpecError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl fmt::Display for Outliers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("outliers")
+    }
+}
+
+impl Step for Outliers {
+    fn tolerates(&self, clients: usize) -> usize {
+        less_than_half(clients)
+    }
+
+    fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
+        let geometry = statistics.geometry()?;
+        let n = statistics.clients();
+        let (distances, angles) = (median_distances(geometry), angles_to_centre(geometry));
+        let (distance_z, angle_z) = (standardised(&distances), standardised(&angles));
+        let scores: Vec<Score> =
+            distance_z.iter().zip(&angle_z).map(|(d, a)| Score { value: d + a, error: 1e-9 }).collect();
+        let (kept, warning) = lowest(&scores, n - statistics.hostile(), &statistics.ids);
+        let chosen: Vec<usize> = (0..n).filter(|i| kept[*i]).collect();
+        let mut place = vec![None; n];
+        for (row, i) in chosen.iter().enumerate() {
+            place[*i] = Some(row);
+        }
+        let found = |i: usize| {
+            BTreeMap::from([
+                ("median_distance", distances[i]),
+                ("median_distance_z", distance_z[i]),
+                ("angle", angles[i]),
+                ("angle_z", angle_z[i]),
+                ("score", scores[i].value),
+            ])
+        };
+        Ok(Stepped {
+            mixing: Mixing::choose(n, &chosen),
+            place,
+            found: (0..n).map(found).collect(),
+            warnings: warning.into_iter().map(|warning| format!("outliers: {warning}")).collect(),
+        })
+    }
+}
+
+/// For each client, the median of its distances to the others.
+fn median_distances(geometry: &Geometry) -> Vec<f64> {
+    let n = geometry.clients();
+    let of = |i: usize| median((0..n).filter(|j| *j != i).map(|j| geometry.distance(i, j)).collect());
+    (0..n).map(of).collect()
+}
+
+/// For each client, one minus the cosine between its delta and the geometric median; one where a delta is zero.
+fn angles_to_centre(geometry: &Geometry) -> Vec<f64> {
+    let n = geometry.clients();
+    let centre = geometric_median(geometry, &vec![1.0; n]).coefficients;
+    let distances = geometry.squared_distances_to(&geometry.combination(&centre));
+    let own = distances[geometry.origin()];
+    let angle = |i: usize| {
+        // Of the triangle of origin, centre and client, three sides are known.
+        let norm = geometry.norm(i);
+        let product = (own + norm * norm - distances[i]) / 2.0;
+        let cosine = product / (own.sqrt() * norm);
+        if cosine.is_finite() { 1.0 - cosine.clamp(-1.0, 1.0) } else { 1.0 }
+    };
+    (0..n).map(angle).collect()
+}
+
+/// Values less their mean, over their standard deviation; zeros where they do not differ.
+fn standardised(values: &[f64]) -> Vec<f64> {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let differs = deviation > 1e-12 * mean.abs();
+    values.iter().map(|x| if differs { (x - mean) / deviation } else { 0.0 }).collect()
+}

@@ -1,0 +1,96 @@
+//! Puts clients in order of what they are judged by. Ties go to the lowest client id.
+
+use crate::rules::geometry::Geometry;
+
+/// What a client is judged by, and by how much that may be off.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Score {
+    /// The lower, the better.
+    pub value: f64,
+    /// Bound of the numeric error.
+    pub error: f64,
+}
+
+impl Score {
+    /// A score from exact numbers.
+    pub fn exact(value: f64) -> Self {
+        Self { value, error: 0.0 }
+    }
+
+    /// The squared distance of two points.
+    pub fn squared_distance(geometry: &Geometry, a: usize, b: usize) -> Self {
+        Self { value: geometry.squared_distance(a, b), error: geometry.error(a, b) }
+    }
+}
+
+/// The places of scores, lowest score first.
+pub fn ranked(scores: &[Score]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // A stable sort: ties stay in order of id.
+    order.sort_by(|a, b| scores[*a].value.total_cmp(&scores[*b].value));
+    order
+}
+
+/// Which of `scores` are among the `count` lowest, and a warning if that hangs on a tie or on rounding.
+pub fn lowest(scores: &[Score], count: usize, ids: &[String]) -> (Vec<bool>, Option<String>) {
+    let order = ranked(scores);
+    let mut kept = vec![false; scores.len()];
+    for i in &order[..count] {
+        kept[*i] = true;
+    }
+    let warning = match (order.get(count.wrapping_sub(1)), order.get(count)) {
+        (Some(last), Some(first)) => close_call(scores, *last, *first, ids),
+        _ => None,
+    };
+    (kept, warning)
+}
+
+/// What to tell the user about a choice between two scores that rounding could turn.
+fn close_call(scores: &[Score], kept: usize, dropped: usize, ids: &[String]) -> Option<String> {
+    let (a, b) = (scores[kept], scores[dropped]);
+    let (kept, dropped) = (&ids[kept], &ids[dropped]);
+    if a.value == b.value {
+        return Some(format!("`{kept}` and `{dropped}` score the same, {}: the lower id is kept", a.value));
+    }
+    (b.value - a.value <= a.error + b.error).then(|| {
+        let bound = a.error + b.error;
+        format!(
+            "`{kept}` is kept before `{dropped}` by {:e}, less than the numeric bound {bound:e}",
+            b.value - a.value
+        )
+    })
+}
+
+/// The median, the midpoint of the middle two for an even number; zero of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n => values[(n - 1) / 2] * 0.5 + values[n / 2] * 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("c{i}")).collect()
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_id_and_are_told() {
+        let scores = [3.0, 1.0, 1.0, 2.0].map(Score::exact);
+        let (kept, warning) = lowest(&scores, 1, &ids(4));
+        assert_eq!(kept, [false, true, false, false]);
+        assert!(warning.unwrap().contains("`c1` and `c2` score the same"));
+        assert_eq!(lowest(&scores, 2, &ids(4)), (vec![false, true, true, false], None));
+        assert_eq!(lowest(&scores, 4, &ids(4)).1, None);
+    }
+
+    #[test]
+    fn a_gap_below_the_bound_is_told() {
+        let scores = [Score { value: 1.0, error: 0.1 }, Score { value: 1.15, error: 0.1 }];
+        assert!(lowest(&scores, 1, &ids(2)).1.unwrap().contains("less than the numeric bound"));
+    }
+}

@@ -1,0 +1,136 @@
+//! The mean of the n - F updates whose covariance has the least leading eigenvalue.
+//!
+//! - Paper: Allouah et al., On the privacy-robustness-utility trilemma in distributed learning, 2023, section 4.
+//! - Cost: the inner products of all updates, and a search whose steps grow like the number of subsets where
+//!   hostile clients do not stand out; beyond [`MOST_STEPS`] it is given up with an error.
+//! - Tolerates: fewer than half.
+//! - Arguments: none.
+//! - Elsewhere: ByzFL takes one power iteration from a random start for the eigenvalue, so its results vary.
+
+use crate::rules::eigen::largest_eigenvalue;
+use crate::rules::geometry::Geometry;
+use crate::rules::spec::{Settings, SpecError};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use std::fmt;
+
+/// Eigenvalues that a search may take: seconds for 40 clients.
+pub const MOST_STEPS: usize = 1 << 18;
+
+/// SMEA.
+#[derive(Clone, Copy, Debug)]
+pub struct Smea;
+
+impl Smea {
+    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl fmt::Display for Smea {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("smea")
+    }
+}
+
+impl Rule for Smea {
+    fn needs(&self) -> Needs {
+        Needs::Geometry
+    }
+
+    fn uses_byzantine(&self) -> bool {
+        true
+    }
+
+    fn tolerates(&self, clients: usize) -> usize {
+        less_than_half(clients)
+    }
+
+    fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
+        let geometry = statistics.geometry()?;
+        let (clients, steps) = (statistics.clients(), MOST_STEPS);
+        let kept = clients - statistics.hostile();
+        let search = Search::run(geometry, kept).ok_or_else(|| RuleError::TooMuchWork {
+            rule: self.to_string(),
+            kept,
+            clients,
+            steps,
+        })?;
+        let is_kept: Vec<bool> = (0..clients).map(|i| search.best.contains(&i)).collect();
+        let share = 1.0 / kept as f64;
+        let mean: Vec<f64> = is_kept.iter().map(|kept| if *kept { share } else { 0.0 }).collect();
+        let distances = geometry.squared_distances_to(&geometry.combination(&mean));
+        let distances: Vec<f64> = distances[..clients].iter().map(|d| d.sqrt()).collect();
+        let reasons = ("it is in the set of least variance", "it is not in the set of least variance");
+        let warnings = search
+            .close
+            .then(|| "another set of clients has the same leading variance to the numeric bound".to_owned());
+        Ok(Decision {
+            warnings: warnings.into_iter().collect(),
+            ..mean_of_kept(&is_kept, &distances, reasons)
+        })
+    }
+}
+
+/// A search by branch and bound: clients are taken in or left out one by one, those farthest from the others first.
+/// The scatter of a set only grows with its members, so a part of a set bounds it from below.
+struct Search<'a> {
+    geometry: &'a Geometry,
+    order: Vec<usize>,
+    size: usize,
+    best: Vec<usize>,
+    least: f64,
+    /// Whether another whole set came as close as numbers tell.
+    close: bool,
+    steps: usize,
+}
+
+impl<'a> Search<'a> {
+    /// None if it takes too many steps.
+    fn run(geometry: &'a Geometry, size: usize) -> Option<Self> {
+        let n = geometry.clients();
+        let remoteness: Vec<f64> =
+            (0..n).map(|i| (0..n).map(|j| geometry.squared_distance(i, j)).sum()).collect();
+        let mut order: Vec<usize> = (0..n).collect();
+        // Of clients as far, the highest ids are left out first.
+        order.sort_by(|a, b| remoteness[*b].total_cmp(&remoteness[*a]).then(b.cmp(a)));
+        let (best, least) = (Vec::new(), f64::INFINITY);
+        let mut search = Self { geometry, order, size, best, least, close: false, steps: 0 };
+        search.branch(0, &mut Vec::new())?;
+        search.best.sort_unstable();
+        Some(search)
+    }
+
+    /// Decides on clients from place `next` of the order on, given the members so far.
+    fn branch(&mut self, next: usize, members: &mut Vec<usize>) -> Option<()> {
+        if members.len() == self.size {
+            return Some(());
+        }
+        let left_out = next - members.len();
+        if left_out < self.order.len() - self.size {
+            self.branch(next + 1, members)?;
+        }
+        members.push(self.order[next]);
+        self.steps += 1;
+        if self.steps > MOST_STEPS {
+            return None;
+        }
+        let scatter = largest_eigenvalue(&self.geometry.scatter(members));
+        if members.len() == self.size {
+            self.judge(members, scatter);
+        } else if scatter < self.least {
+            self.branch(next + 1, members)?;
+        }
+        members.pop();
+        Some(())
+    }
+
+    fn judge(&mut self, members: &[usize], scatter: f64) {
+        let bound = self.geometry.largest_error(members);
+        let gap = self.least - scatter;
+        self.close = if gap > bound { false } else { self.close || gap.abs() <= bound };
+        if scatter < self.least {
+            self.least = scatter;
+            self.best = members.to_vec();
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The rules that judge whole clients, files to file. Here: rounds, runs and what is compared; below: the tests.
+
+mod breakdown;
+mod closed;
+mod infeasible;
+mod near_identical;
+mod oracle;
+mod real_round;
+mod shadow;
+mod symmetry;
+
+use crate::harness::{Dir, Model, Update, fedmill};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::RngSeed;
+use serde_json::Value;
+use std::ops::RangeInclusive;
+
+/// One row a client, in order of id.
+pub(crate) type Round = Vec<Vec<f32>>;
+
+/// The same cases each time.
+pub(crate) fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(17),
+        ..ProptestConfig::default()
+    }
+}
+
+/// Every way to measure distances.
+pub(crate) const DISTANCES: [&[&str]; 3] = [&[], &["--distances", "gram"], &["--distances", "direct"]];
+
+/// The most hostile clients that rules stand which need fewer than half.
+pub(crate) fn less_than_half(clients: usize) -> usize {
+    (clients - 1) / 2
+}
+
+/// Krum needs `n >= 2f + 3`.
+pub(crate) fn krums_most(clients: usize) -> usize {
+    clients.saturating_sub(3) / 2
+}
+
+/// Bulyan needs `n >= 4f + 3`.
+pub(crate) fn bulyans_most(clients: usize) -> usize {
+    clients.saturating_sub(3) / 4
+}
+
+/// A rule that judges clients or stands hostile ones, and the most that it stands.
+pub(crate) type Tolerates = (&'static str, fn(usize) -> usize);
+
+/// Every rule that says how many hostile clients it stands. Client 0 is the one trusted. Clipping is iterated
+/// until nothing is left of where it started.
+pub(crate) const TOLERANT: [Tolerates; 11] = [
+    ("krum", krums_most),
+    ("multi-krum", krums_most),
+    ("bulyan", bulyans_most),
+    ("geometric-median", less_than_half),
+    ("centered-clipping:tau=auto,iterations=1000", less_than_half),
+    ("mda", less_than_half),
+    ("smea", less_than_half),
+    ("caf", less_than_half),
+    ("monna:trusted=client-00", less_than_half),
+    ("meamed", less_than_half),
+    ("median", less_than_half),
+];
+
+/// Numbers of a proptest case below a bound that is known only later.
+pub(crate) fn any_index() -> impl Strategy<Value = Index> {
+    any::<Index>()
+}
+
+/// A change that makes rows alike.
+#[derive(Clone, Copy, Debug)]
+enum Edit {
+    /// One row becomes another.
+    Duplicate(Index, Index),
+    /// One row becomes a multiple of another's signs: several of these lie on a line.
+    OnLine(Index, i8),
+}
+
+impl Edit {
+    fn apply(self, round: &mut Round) {
+        match self {
+            Self::Duplicate(i, j) => {
+                let (i, j) = (i.index(round.len()), j.index(round.len()));
+                round[i] = round[j].clone();
+            }
+            Self::OnLine(i, times) => {
+                let i = i.index(round.len());
+                let sign = |j: usize| if j.is_multiple_of(3) { -0.5 } else { 1.0 };
+                round[i] = (0..round[i].len()).map(|j| sign(j) * f32::from(times)).collect();
+            }
+        }
+    }
+}
+
+/// Values in sixteenths, up to four: so small that distances, their sums and midpoints are exact however they are
+/// added up, in f32 too. Ties are then ties, and a choice is right or wrong.
+fn sixteenths() -> impl Strategy<Value = f32> {
+    prop_oneof![4 => -64i8..=64, 1 => Just(0i8), 1 => Just(16i8)].prop_map(|x| f32::from(x) / 16.0)
+}
+
+/// Rounds in sixteenths without rows that are made alike.
+pub(crate) fn scattered(
+    clients: RangeInclusive<usize>,
+    values: RangeInclusive<usize>,
+) -> impl Strategy<Value = Round> {
+    (clients, values).prop_flat_map(|(clients, values)| {
+        proptest::collection::vec(proptest::collection::vec(sixteenths(), values), clients)
+    })
+}
+
+/// Rounds in sixteenths with duplicates, rows on a line, and, in some, hardly any different values.
+pub(crate) fn tied(clients: RangeInclusive<usize>) -> impl Strategy<Value = Round> {
+    let edit = prop_oneof![
+        (any_index(), any_index()).prop_map(|(i, j)| Edit::Duplicate(i, j)),
+        (any_index(), -4i8..=4).prop_map(|(i, times)| Edit::OnLine(i, times)),
+    ];
+    let edits = proptest::collection::vec(edit, 0..12);
+    (scattered(clients, 1..=12), edits, proptest::bool::weighted(0.25)).prop_map(
+        |(mut round, edits, coarse)| {
+            if coarse {
+                round.iter_mut().flatten().for_each(|x| *x = (*x / 2.0).round());
+            }
+            edits.into_iter().for_each(|edit| edit.apply(&mut round));
+            round
+        },
+    )
+}
+
+pub(crate) fn id(client: usize) -> String {
+    format!("client-{client:02}")
+}
+
+/// Weights that rules without weights must not heed.
+pub(crate) fn examples(client: usize) -> f64 {
+    if client.is_multiple_of(3) { 0.25 + client as f64 } else { (client * client % 17 + 1) as f64 }
+}
+
+/// An update with one tensor, in the folder `in`.
+pub(crate) fn write_client(dir: &Dir, client: usize, row: &[f32]) {
+    Update::new(&format!("in/{}", id(client)))
+        .f32("w", &[row.len()], row)
+        .meta("num_examples", &examples(client).to_string())
+        .write(dir);
+}
+
+pub(crate) fn write_round(round: &[Vec<f32>]) -> Dir {
+    let dir = Dir::new();
+    round.iter().enumerate().for_each(|(client, row)| write_client(&dir, client, row));
+    dir
+}
+
+/// A base with the round's tensor.
+pub(crate) fn write_base(dir: &Dir, values: &[f32]) {
+    Update::new("base").f32("w", &[values.len()], values).write(dir);
+}
+
+/// What a run made of a round.
+pub(crate) struct Merged {
+    pub(crate) values: Vec<f64>,
+    pub(crate) report: Value,
+}
+
+impl Merged {
+    fn clients(&self) -> &[Value] {
+        self.report["clients"].as_array().unwrap()
+    }
+
+    /// Those kept, as places in the order of ids.
+    pub(crate) fn kept(&self) -> Vec<usize> {
+        let kept = self.clients().iter().enumerate().filter(|(_, client)| client["kept"] == true);
+        kept.map(|(place, _)| place).collect()
+    }
+
+    pub(crate) fn kept_ids(&self) -> Vec<String> {
+        let kept = self.clients().iter().filter(|client| client["kept"] == true);
+        kept.map(|client| client["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn scores(&self) -> Vec<f64> {
+        self.clients().iter().map(|client| client["score"].as_f64().unwrap()).collect()
+    }
+
+    /// Each client's share; zero where none is told.
+    pub(crate) fn shares(&self) -> Vec<f64> {
+        self.clients().iter().map(|client| client["weight"].as_f64().unwrap_or(0.0)).collect()
+    }
+}
+
+/// Merges the folder's `in`.
+#[track_caller]
+pub(crate) fn merge(dir: &Dir, rule: &str, args: &[&str]) -> Merged {
+    let fixed = ["aggregate", "-q", "in", "-o", "merged.safetensors", "--report", "r.json", "--rule", rule];
+    fedmill(dir, &[&fixed, args].concat()).assert_merged("merged.safetensors");
+    let values = Model::read(dir, "merged.safetensors").f32("w").iter().map(|x| f64::from(*x)).collect();
+    Merged { values, report: dir.json("r.json") }
+}
+
+/// Merges with so many hostile clients assumed.
+#[track_caller]
+pub(crate) fn merge_against(dir: &Dir, rule: &str, f: usize, args: &[&str]) -> Merged {
+    merge(dir, rule, &[&["--byzantine", &f.to_string()], args].concat())
+}
+
+pub(crate) fn wide(round: &[Vec<f32>]) -> Vec<Vec<f64>> {
+    round.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect()
+}
+
+/// The largest magnitude in the rows.
+pub(crate) fn magnitude(rows: &[Vec<f64>]) -> f64 {
+    rows.iter().flatten().fold(0.0, |most, x| x.abs().max(most))
+}
+
+/// Merged values are f32, and rows that are mixed first may be rounded to f32 once more: a millionth of the largest
+/// magnitude is some sixteen roundings of it.
+#[track_caller]
+pub(crate) fn assert_near(got: &[f64], want: &[f64], scale: f64, what: &str) {
+    assert_within(got, want, 1e-6 * scale, what);
+}
+
+#[track_caller]
+pub(crate) fn assert_within(got: &[f64], want: &[f64], bound: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (j, (got, want)) in got.iter().zip(want).enumerate() {
+        let fine = (got - want).abs() <= bound;
+        assert!(fine, "{what}: value {j}: got {got:e}, expected {want:e} to {bound:e}");
+    }
+}
