@@ -227,6 +227,7 @@ impl Row {
             output: output.to_owned(),
             max_shard_bytes: None,
             report: None,
+            state: None,
             other_inputs: Vec::new(),
             isa: Isa::detect(),
         };

@@ -21,6 +21,7 @@
 //! - `pre`: the steps before a rule, against their oracles; properties.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
 //! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
+//! - `state`: what centred clipping keeps between rounds.
 //! - `architecture`: the rooms of the source and the arrows between them.
 //! - `fuzz_seeds`: the seeds of the fuzz target.
 
@@ -47,3 +48,4 @@ mod robust;
 mod roster;
 mod rules;
 mod same_bits;
+mod state;

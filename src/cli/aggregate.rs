@@ -41,6 +41,9 @@ pub(super) struct Arguments {
     /// Whose definition of a rule to follow, where a library's differs from the paper's.
     #[arg(long, value_name = "LIBRARY")]
     compat: Option<Library>,
+    /// Keep what the rule carries from round to round in this file: the centre of centered-clipping.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
     /// How distances between clients are found: from the Gram matrix, or directly, which auto does for up to 16.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     distances: HowDistances,
@@ -140,6 +143,13 @@ impl Arguments {
         if self.weights.is_some() && !uses_weights {
             tracing::warn!("{} is unweighted: --weights has no part in it", aggregation.rule);
         }
+        if self.state.is_some() && !aggregation.rule.keeps_centre() {
+            let rule = &aggregation.rule;
+            return Err(anyhow::anyhow!(
+                "--state: {rule} keeps nothing between rounds, expected centered-clipping"
+            )
+            .into());
+        }
         let weights_file = self.weights_file().map(Path::to_owned);
         Ok(Job {
             updates: self.paths.resolve()?,
@@ -155,6 +165,7 @@ impl Arguments {
             output: self.output.clone(),
             max_shard_bytes: self.max_shard_size,
             report: self.report.clone(),
+            state: self.state.clone(),
             other_inputs: self.paths.files_from.iter().cloned().chain(weights_file).collect(),
             isa: common.isa(),
         })

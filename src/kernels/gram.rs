@@ -9,7 +9,7 @@
 
 use crate::kernels::dispatch;
 use crate::kernels::element::{Element, Merged};
-use crate::kernels::lanes::{FLOATS, Floats};
+use crate::kernels::lanes::{Arch, FLOATS, Floats};
 use crate::model::tile::Rows;
 
 /// Coordinates whose products are summed in f32.
@@ -71,10 +71,23 @@ dispatch! {
             for other in (group..n).step_by(GROUP) {
                 for first in (group..(group + GROUP).min(n)).step_by(A::SQUARE) {
                     for second in (other.max(first)..(other + GROUP).min(n)).step_by(A::SQUARE) {
-                        if A::SQUARE == 4 {
-                            add_square::<A, T, 4, 16>(rows, first, second, sums);
-                        } else {
-                            add_square::<A, T, 2, 4>(rows, first, second, sums);
+                        // Bits do not hang on how many rows are taken together.
+                        match (A::SQUARE, first == second, n - second) {
+                            (4, false, 4..) => add_rectangle::<A, T, 4, 4, 16>(rows, first, second, sums),
+                            (4, false, 1) => add_rectangle::<A, T, 4, 1, 4>(rows, first, second, sums),
+                            (4, false, 2) => add_rectangle::<A, T, 4, 2, 8>(rows, first, second, sums),
+                            (4, false, _) => add_rectangle::<A, T, 4, 3, 12>(rows, first, second, sums),
+                            (2, false, 2..) => add_rectangle::<A, T, 2, 2, 4>(rows, first, second, sums),
+                            (2, false, _) => add_rectangle::<A, T, 2, 1, 2>(rows, first, second, sums),
+                            (4, true, 4..) => add_triangle::<A, T, 4, 16>(rows, first, sums),
+                            (2.., true, 2..) => {
+                                add_triangle::<A, T, 2, 4>(rows, first, sums);
+                                if n - second == 3 && A::SQUARE == 4 {
+                                    add_rectangle::<A, T, 2, 1, 2>(rows, first, first + 2, sums);
+                                    add_triangle::<A, T, 1, 1>(rows, first + 2, sums);
+                                }
+                            }
+                            _ => add_triangle::<A, T, 1, 1>(rows, first, sums),
                         }
                     }
                 }
@@ -83,44 +96,76 @@ dispatch! {
     }
 }
 
-/// Adds the sums of `R` rows from `first` on with `R` rows from `second` on; `R2` is `R * R`.
+/// Adds the sums of `R` rows from `first` on with `C` rows from `second` on, `N` pairs.
 #[inline(always)]
-fn add_square<A: crate::kernels::lanes::Arch, T: Term, const R: usize, const R2: usize>(
+fn add_rectangle<A: Arch, T: Term, const R: usize, const C: usize, const N: usize>(
     rows: &Rows<f32>,
     first: usize,
     second: usize,
     sums: &mut [f64],
 ) {
-    let n = rows.len();
-    let columns = rows.whole_columns();
-    // Past the last row stands the last row again; what it gives is not used.
-    let mut a = [std::ptr::null(); R];
-    let mut b = [std::ptr::null(); R];
-    for r in 0..R {
-        a[r] = rows.whole_row((first + r).min(n - 1)).as_ptr();
-        b[r] = rows.whole_row((second + r).min(n - 1)).as_ptr();
-    }
-    let mut parts = [A::Floats::zero(); R2];
-    for column in (0..columns).step_by(FLOATS) {
+    let (a, b) = (starts::<R>(rows, first), starts::<C>(rows, second));
+    let mut parts = [A::Floats::zero(); N];
+    for column in (0..rows.whole_columns()).step_by(FLOATS) {
+        let mut x = [A::Floats::zero(); R];
         for r in 0..R {
             // SAFETY: whole rows are whole vectors long, and `column` starts one of them.
-            let x = unsafe { A::Floats::load(a[r].add(column)) };
-            for c in 0..R {
-                // SAFETY: as above.
-                let y = unsafe { A::Floats::load(b[c].add(column)) };
-                parts[r * R + c] = T::add(x, y, parts[r * R + c]);
+            x[r] = unsafe { A::Floats::load(a[r].add(column)) };
+        }
+        for c in 0..C {
+            // SAFETY: as above.
+            let y = unsafe { A::Floats::load(b[c].add(column)) };
+            for r in 0..R {
+                parts[r * C + c] = T::add(x[r], y, parts[r * C + c]);
             }
         }
     }
     let parts = A::Floats::sums_of(parts);
     for r in 0..R {
-        for c in 0..R {
-            let (i, j) = (first + r, second + c);
-            if i <= j && j < n {
-                sums[i * n + j] += f64::from(parts[r * R + c]);
+        let sums = &mut sums[(first + r) * rows.len() + second..][..C];
+        for c in 0..C {
+            sums[c] += f64::from(parts[r * C + c]);
+        }
+    }
+}
+
+/// Adds the sums of `R` rows from `first` on with each other; `N` is `R * R`.
+#[inline(always)]
+fn add_triangle<A: Arch, T: Term, const R: usize, const N: usize>(
+    rows: &Rows<f32>,
+    first: usize,
+    sums: &mut [f64],
+) {
+    let a = starts::<R>(rows, first);
+    let mut parts = [A::Floats::zero(); N];
+    for column in (0..rows.whole_columns()).step_by(FLOATS) {
+        let mut x = [A::Floats::zero(); R];
+        for r in 0..R {
+            // SAFETY: whole rows are whole vectors long, and `column` starts one of them.
+            x[r] = unsafe { A::Floats::load(a[r].add(column)) };
+        }
+        for r in 0..R {
+            for c in r..R {
+                parts[r * R + c] = T::add(x[r], x[c], parts[r * R + c]);
             }
         }
     }
+    let parts = A::Floats::sums_of(parts);
+    for r in 0..R {
+        for c in r..R {
+            sums[(first + r) * rows.len() + first + c] += f64::from(parts[r * R + c]);
+        }
+    }
+}
+
+/// Where `R` rows start.
+#[inline(always)]
+fn starts<const R: usize>(rows: &Rows<f32>, first: usize) -> [*const f32; R] {
+    let mut starts = [std::ptr::null(); R];
+    for (r, start) in starts.iter_mut().enumerate() {
+        *start = rows.whole_row(first + r).as_ptr();
+    }
+    starts
 }
 
 dispatch! {

@@ -14,6 +14,7 @@ use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::tile::{LINE_BYTES, Rows, TileBuffer};
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::roster::{Frame, UpdateSet};
+use crate::round::state::stored_dtype;
 use crate::round::tiles::{Tile, TilePlan};
 use crate::round::workspace::Workspace;
 use crate::rules::mixing::Mixing;
@@ -77,6 +78,8 @@ pub struct Pass<'a> {
     pub with_norms: bool,
     /// Whether every update is known to be finite, so that those without a part need not be read.
     pub screened: bool,
+    /// Whether to hand on the merged delta too, as it is kept between rounds.
+    pub with_delta: bool,
     /// Told about every tile.
     pub progress: &'a Progress,
 }
@@ -92,6 +95,7 @@ struct Worker<'a> {
     space: Workspace<'a>,
     sums: Vec<f64>,
     encoded: TileBuffer,
+    delta: TileBuffer,
     mixed: Option<TileBuffer>,
     squared_norms: Vec<f64>,
 }
@@ -102,11 +106,12 @@ enum Method<'a> {
     Select(Select<'a>),
 }
 
-/// `(sum_i weights[i] * row_i + base * base's row) / divisor`.
+/// `(sum_i weights[i] * row_i + base * base's row + centre * the earlier centre) / divisor`.
 struct Sum {
     clients: Vec<usize>,
     weights: Vec<f64>,
     base: f64,
+    centre: f64,
     divisor: f64,
 }
 
@@ -127,6 +132,7 @@ impl Sum {
             clients: self.clients.clone(),
             weights,
             base: self.base / scale,
+            centre: self.centre / scale,
             divisor: self.divisor / scale,
         }
     }
@@ -142,7 +148,8 @@ impl Method<'_> {
 }
 
 impl Pass<'_> {
-    /// Runs the pass; `write` takes the encoded values of each tile, in any order.
+    /// Runs the pass; `write` takes the encoded values of each tile, and of its merged delta if that is asked for, in
+    /// any order.
     ///
     /// # Errors
     ///
@@ -150,7 +157,7 @@ impl Pass<'_> {
     pub fn run(
         &self,
         pool: &ThreadPool,
-        write: impl Fn(&Tile, &[u8]) -> Result<(), WriteError> + Sync,
+        write: impl Fn(&Tile, &[u8], &[u8]) -> Result<(), WriteError> + Sync,
     ) -> Result<Combined, CombineError> {
         let method = self.method();
         let readers = method.clients().len();
@@ -170,7 +177,9 @@ impl Pass<'_> {
                 }?;
                 norms.add(tile.number, std::mem::take(&mut worker.squared_norms));
                 let bytes = &worker.encoded.row_mut(0)[..tile.coordinates.len() * tile.dtype.bytes()];
-                worker.space.clock.time(|clock| &mut clock.write, || write(tile, bytes))?;
+                let delta_bytes = if self.with_delta { stored_dtype(tile.dtype).bytes() } else { 0 };
+                let delta = &worker.delta.row_mut(0)[..tile.coordinates.len() * delta_bytes];
+                worker.space.clock.time(|clock| &mut clock.write, || write(tile, bytes, delta))?;
                 self.progress.advance((readers * bytes.len()) as u64);
                 Ok::<_, CombineError>(())
             },
@@ -188,23 +197,29 @@ impl Pass<'_> {
     fn method(&self) -> Method<'_> {
         match &self.recipe.reduction {
             Reduction::WeightedMean { weights } => {
-                Method::Sum(self.sum_of(weights, 0.0, weights.iter().sum()))
+                Method::Sum(self.sum_of(weights, (0.0, 0.0), weights.iter().sum()))
             }
-            Reduction::WeightedSum { coefficients, .. } => {
+            Reduction::WeightedSum { coefficients, centre } => {
                 // Rows that are weights bring the base along, each by its coefficient.
                 let brings_base = self.set.frame == Frame::AsSent && self.set.base.is_some();
                 let rest = 1.0 - coefficients.iter().sum::<f64>();
-                Method::Sum(self.sum_of(coefficients, if brings_base { rest } else { 0.0 }, 1.0))
+                Method::Sum(self.sum_of(coefficients, (if brings_base { rest } else { 0.0 }, *centre), 1.0))
             }
             Reduction::Select(statistic) => Method::Select(self.select_by(*statistic)),
         }
     }
 
-    fn sum_of(&self, weights: &[f64], base: f64, divisor: f64) -> Sum {
+    fn sum_of(&self, weights: &[f64], (base, centre): (f64, f64), divisor: f64) -> Sum {
         let skips = self.screened && !self.with_norms;
         let used = |client: &usize| !skips || weights[*client] != 0.0;
         let clients: Vec<usize> = (0..weights.len()).filter(used).collect();
-        Sum { weights: clients.iter().map(|client| weights[*client]).collect(), clients, base, divisor }
+        Sum {
+            weights: clients.iter().map(|client| weights[*client]).collect(),
+            clients,
+            base,
+            centre,
+            divisor,
+        }
     }
 
     fn select_by(&self, statistic: OrderStatistic) -> Select<'_> {
@@ -232,6 +247,10 @@ impl Pass<'_> {
             space: Workspace::new(self.isa, self.set, plan),
             sums: Vec::new(),
             encoded: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
+            delta: TileBuffer::new(
+                1,
+                if self.with_delta { plan.most_columns() * size_of::<f64>() } else { 0 },
+            ),
             mixed: None,
             squared_norms: Vec::new(),
         }
@@ -271,7 +290,8 @@ impl Pass<'_> {
 
     /// Whether the base has a part in what is merged.
     fn adds_base(&self, method: &Method) -> bool {
-        self.set.frame != Frame::AsSent
+        self.with_delta
+            || self.set.frame != Frame::AsSent
             || match method {
                 Method::Sum(sum) => sum.base != 0.0,
                 Method::Select(select) => select.mixing.is_some(),
@@ -286,6 +306,10 @@ impl Pass<'_> {
         sums.resize(columns, 0.0);
         if sum.base != 0.0 {
             add_times(worker.space.base(), sum.base, &mut sums);
+        }
+        if sum.centre != 0.0 {
+            worker.space.read_centre(tile)?;
+            add_times(worker.space.centre(), sum.centre, &mut sums);
         }
         for (clients, weights) in sum.clients.chunks(SUMMED_ROWS).zip(sum.weights.chunks(SUMMED_ROWS)) {
             worker.space.read::<E>(tile, clients)?;
@@ -396,6 +420,9 @@ impl Pass<'_> {
         block: Range<usize>,
         merged: &mut [F],
     ) -> Result<(), CombineError> {
+        if self.with_delta {
+            self.keep_delta(worker, tile, &block, merged);
+        }
         if self.set.frame != Frame::AsSent {
             for (merged, base) in merged.iter_mut().zip(&worker.space.base()[block.clone()]) {
                 *merged = F::rounded(merged.widen() + base);
@@ -405,6 +432,20 @@ impl Pass<'_> {
         let bytes = block.start * tile.dtype.bytes()..block.end * tile.dtype.bytes();
         encode(self.isa, tile.dtype, merged, &mut worker.encoded.row_mut(0)[bytes]);
         Ok(())
+    }
+
+    /// Encodes a block of merged values, less the base where they are not deltas.
+    fn keep_delta<F: Merged>(&self, worker: &mut Worker, tile: &Tile, block: &Range<usize>, merged: &[F]) {
+        let mut delta: Vec<f64> = merged.iter().map(|x| x.widen()).collect();
+        if self.set.frame == Frame::AsSent {
+            for (x, base) in delta.iter_mut().zip(worker.space.base().get(block.clone()).unwrap_or_default())
+            {
+                *x -= base;
+            }
+        }
+        let dtype = stored_dtype(tile.dtype);
+        let bytes = block.start * dtype.bytes()..block.end * dtype.bytes();
+        encode(self.isa, dtype, &delta, &mut worker.delta.row_mut(0)[bytes]);
     }
 
     /// The squared norms of these clients' rows at some columns; none if nobody asked.
@@ -482,7 +523,7 @@ fn add_times(row: &[f64], factor: f64, sums: &mut [f64]) {
 }
 
 /// Ranges of columns whose values in all rows fit the cache.
-fn blocks<E>(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn blocks<E>(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
     let size = (BLOCK_BYTES / size_of::<E>() / rows).next_multiple_of(LINE_BYTES);
     (0..columns).step_by(size).map(move |start| start..(start + size).min(columns))
 }

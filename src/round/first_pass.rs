@@ -17,7 +17,7 @@ use crate::kernels::network::MAX_BLOCK;
 use crate::kernels::signs::add_signs;
 use crate::model::dtype::{Kind, Working};
 use crate::model::tile::{Rows, TileBuffer};
-use crate::round::combine::{add_rows, mix};
+use crate::round::combine::{add_rows, blocks, mix};
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::roster::{Frame, UpdateSet};
 use crate::round::survey::{Measured, fold_measured, measure_non_finite};
@@ -28,6 +28,7 @@ use crate::rules::mixing::Mixing;
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -195,6 +196,7 @@ impl FirstPass<'_> {
     fn look<E: Element>(&self, worker: &mut Worker, tile: &Tile) -> Result<Sums, PassError> {
         let clients: Vec<usize> = (0..self.set.clients.len()).collect();
         worker.space.read_finite_base(tile)?;
+        worker.space.read_centre(tile)?;
         worker.space.read::<E>(tile, &clients)?;
         worker.space.subtract_base::<E>(tile, &clients);
         let mut sums = self.no_sums();
@@ -206,6 +208,7 @@ impl FirstPass<'_> {
             let look = BlockLook {
                 pass: self,
                 origin: self.origin(space, &block),
+                centre: space.centre().get(block.clone()).unwrap_or_default(),
                 first: tile.coordinates.start + start,
             };
             match self.mixing {
@@ -238,25 +241,30 @@ struct BlockLook<'a> {
     pass: &'a FirstPass<'a>,
     /// Empty for zero.
     origin: &'a [f64],
+    /// The delta that an earlier round left; empty if there is none.
+    centre: &'a [f64],
     first: usize,
 }
 
 impl BlockLook<'_> {
     fn at<E: Element>(&self, rows: &Rows<E>, panels: &mut Panels, sums: &mut Sums) {
         let (isa, columns, pass) = (self.pass.isa, rows.columns(), self.pass);
-        let mut middle = vec![E::Mixed::default(); columns];
-        robust_centre(isa, rows, pass.hostile, &mut middle);
-        let mut median = Vec::new();
-        if pass.references.median {
-            median.resize(columns, 0.0);
-            coordinate_median(isa, rows, &mut median);
-        }
-        let points = Centred { middle: &middle, origin: self.origin, median: &median };
-        if points.fill(isa, rows, pass.references, &mut panels.narrow) {
-            let points = panels.narrow.rows::<f32>(pass.points(), columns);
-            add_pair_sums::<Product>(isa, &points, &mut sums.products);
+        let mut points = Centred {
+            middle: vec![E::Mixed::default(); columns],
+            origin: self.origin,
+            centre: self.centre,
+            median: vec![0.0; if pass.references.median { columns } else { 0 }],
+        };
+        // A row's values are still in the cache from finding the middle when it is taken off.
+        let fits = blocks::<E>(rows.len(), columns).fold(true, |fits, part| {
+            points.find(pass, &rows.at(part.clone()), part.clone());
+            points.fill(isa, &rows.at(part.clone()), part, &mut panels.narrow) && fits
+        });
+        if fits && points.fill_references(rows.len(), pass.references, &mut panels.narrow) {
+            let panel = panels.narrow.rows::<f32>(pass.points(), columns);
+            add_pair_sums::<Product>(isa, &panel, &mut sums.products);
             if pass.is_direct() {
-                add_differences(isa, rows, &middle, &mut panels.narrow, &mut sums.squares);
+                add_differences(isa, rows, &points.middle, &mut panels.narrow, &mut sums.squares);
             }
         } else if !note_non_finite(isa, rows, self.first, &mut sums.measured) {
             let panel =
@@ -289,59 +297,79 @@ fn add_differences<E: Element>(
 
 /// What the points of a block are centred about, and the references among them.
 struct Centred<'a, C> {
-    middle: &'a [C],
+    middle: Vec<C>,
     /// Empty for zero.
     origin: &'a [f64],
-    median: &'a [f64],
+    /// As a delta; empty if it is no point.
+    centre: &'a [f64],
+    /// Empty if it is no point.
+    median: Vec<f64>,
 }
 
 impl<C: Element + Merged> Centred<'_, C> {
-    /// Writes all points, less the middle, to the panel. Returns whether f32 holds their products.
+    /// Finds the middle of some columns, and their median.
+    fn find<E: Element<Mixed = C>>(&mut self, pass: &FirstPass, rows: &Rows<E>, columns: Range<usize>) {
+        robust_centre(pass.isa, rows, pass.hostile, &mut self.middle[columns.clone()]);
+        if pass.references.median {
+            coordinate_median(pass.isa, rows, &mut self.median[columns]);
+        }
+    }
+
+    /// Writes some columns of the rows, less the middle, to the panel. Returns whether f32 holds their products.
     fn fill<E: Element>(
         &self,
         isa: Isa,
         rows: &Rows<E>,
-        references: References,
+        columns: Range<usize>,
         panel: &mut TileBuffer,
     ) -> bool {
         let mut fits = true;
         for i in 0..rows.len() {
-            let row = bytemuck::cast_slice_mut(panel.row_mut(i));
-            let largest = f32::from_bits(centre(isa, rows.row(i), self.middle, row));
+            let row: &mut [f32] = bytemuck::cast_slice_mut(panel.row_mut(i));
+            let largest = centre(isa, rows.row(i), &self.middle[columns.clone()], &mut row[columns.clone()]);
+            let largest = f32::from_bits(largest);
             fits &= largest == 0.0 || FITTING.contains(&largest);
-            panel.clear_behind(i, rows.columns() * size_of::<f32>());
-        }
-        for (i, reference) in self.references(references).enumerate() {
-            let row: &mut [f32] = bytemuck::cast_slice_mut(panel.row_mut(rows.len() + i));
-            for (j, (x, middle)) in row.iter_mut().zip(self.middle).enumerate() {
-                *x = (reference.get(j).unwrap_or(&0.0) - Merged::widen(*middle)) as f32;
-                fits &= x.abs() < FITTING.end;
-            }
-            panel.clear_behind(rows.len() + i, rows.columns() * size_of::<f32>());
+            panel.clear_behind(i, columns.end * size_of::<f32>());
         }
         fits
     }
 
-    /// The same in f64.
-    fn fill_wide<E: Element>(&self, rows: &Rows<E>, references: References, panel: &mut TileBuffer) {
-        for i in 0..rows.len() {
-            let row: &mut [f64] = bytemuck::cast_slice_mut(panel.row_mut(i));
-            for ((out, x), middle) in row.iter_mut().zip(rows.row(i)).zip(self.middle) {
-                *out = x.widen() - Merged::widen(*middle);
-            }
-        }
+    /// Writes the references, less the middle, behind so many rows of the panel. Returns whether f32 holds their
+    /// products.
+    fn fill_references(&self, rows: usize, references: References, panel: &mut TileBuffer) -> bool {
+        let mut fits = true;
         for (i, reference) in self.references(references).enumerate() {
-            let row: &mut [f64] = bytemuck::cast_slice_mut(panel.row_mut(rows.len() + i));
-            for (j, (x, middle)) in row.iter_mut().zip(self.middle).enumerate() {
-                *x = reference.get(j).unwrap_or(&0.0) - Merged::widen(*middle);
+            let row: &mut [f32] = bytemuck::cast_slice_mut(panel.row_mut(rows + i));
+            for ((out, x), middle) in row.iter_mut().zip(reference.iter()).zip(&self.middle) {
+                *out = (x - Merged::widen(*middle)) as f32;
+            }
+            fits &= row[..self.middle.len()].iter().fold(true, |fits, x| fits & (x.abs() < FITTING.end));
+            panel.clear_behind(rows + i, self.middle.len() * size_of::<f32>());
+        }
+        fits
+    }
+
+    /// All points in f64.
+    fn fill_wide<E: Element>(&self, rows: &Rows<E>, references: References, panel: &mut TileBuffer) {
+        let widened = |i: usize| Cow::from(rows.row(i).iter().map(|x| x.widen()).collect::<Vec<f64>>());
+        let points = (0..rows.len()).map(widened).chain(self.references(references));
+        for (i, point) in points.enumerate() {
+            let row: &mut [f64] = bytemuck::cast_slice_mut(panel.row_mut(i));
+            for ((out, x), middle) in row.iter_mut().zip(point.iter()).zip(&self.middle) {
+                *out = x - Merged::widen(*middle);
             }
         }
     }
 
-    /// The references in their order, each as long as the block or empty for zero.
-    fn references(&self, references: References) -> impl Iterator<Item = &[f64]> {
-        let median = references.median.then_some(self.median);
-        [Some(self.origin), median].into_iter().flatten()
+    /// The references in their order, each as long as the block.
+    fn references(&self, references: References) -> impl Iterator<Item = Cow<'_, [f64]>> {
+        let origin = match self.origin.is_empty() {
+            true => Cow::from(vec![0.0; self.middle.len()]),
+            false => Cow::from(self.origin),
+        };
+        let median = references.median.then(|| Cow::from(&self.median));
+        let centre = references.centre.then(|| origin.iter().zip(self.centre).map(|(o, c)| o + c).collect());
+        [Some(origin.clone()), median, centre].into_iter().flatten()
     }
 }
 

@@ -193,7 +193,7 @@ impl Judge<'_> {
             distances: self.aggregation.distances,
             hostile,
             mixing,
-            references: References { median: needs == Needs::Median, centre: false },
+            references: References { median: needs == Needs::Median, centre: self.set.centre.is_some() },
             with_signs: self.aggregation.metrics == MetricsWanted::GeometryAndSigns,
             progress: self.progress,
         };

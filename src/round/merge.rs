@@ -12,6 +12,7 @@ use crate::round::judge::{Aggregation, Judge, Judgement, Spent, Unjudged};
 use crate::round::passes::PassError;
 use crate::round::refusal::MergeError;
 use crate::round::roster::{self, Base, Expectations, Update, UpdateSet};
+use crate::round::state;
 use crate::round::survey::{Survey, non_finite_faults};
 use crate::round::weights::Weighting;
 use crate::rules::Statistics;
@@ -55,6 +56,8 @@ pub struct Job {
     pub max_shard_bytes: Option<u64>,
     /// Where the report goes.
     pub report: Option<PathBuf>,
+    /// Where what the rule keeps between rounds is read from and goes to.
+    pub state: Option<PathBuf>,
     /// Other files that are read, which no output may replace.
     pub other_inputs: Vec<PathBuf>,
     /// Instruction set to run on.
@@ -75,6 +78,7 @@ impl Job {
 
     fn check_targets(&self) -> Result<(), WriteError> {
         model_writer::check_target(&self.output)?;
+        self.state.as_deref().map_or(Ok(()), model_writer::check_file_target)?;
         self.report.as_deref().map_or(Ok(()), model_writer::check_file_target)
     }
 
@@ -88,13 +92,14 @@ impl Job {
         let inputs: Vec<(u64, u64)> = files.chain(named.filter_map(|path| identity_of(path))).collect();
 
         let family = model_writer::family(&self.output).map_err(WriteError::at(&self.output))?;
-        if let Some(report) = &self.report
-            && family.iter().any(|path| publish::resolved(path) == publish::resolved(report))
-        {
-            return Err(MergeError::ReportIsOutput { path: report.clone() });
+        let mut outputs: BTreeSet<PathBuf> = family.iter().map(|path| publish::resolved(path)).collect();
+        for other in self.state.iter().chain(&self.report) {
+            if !outputs.insert(publish::resolved(other)) {
+                return Err(MergeError::SameOutput { path: other.clone() });
+            }
         }
         let is_input = |path: &PathBuf| identity_of(path).is_some_and(|id| inputs.contains(&id));
-        match family.into_iter().chain(self.report.clone()).find(is_input) {
+        match family.into_iter().chain(self.report.clone()).chain(self.state.clone()).find(is_input) {
             Some(path) => Err(MergeError::OutputIsInput { path }),
             None => Ok(()),
         }
@@ -222,10 +227,13 @@ impl Run {
     fn admit(&mut self) -> Result<(UpdateSet, Vec<Update>), MergeError> {
         let updates = std::mem::take(&mut self.updates);
         let admitted = roster::admit(updates, self.base.clone(), &self.job.expected);
-        let (set, mut rejected) = admitted
+        let (mut set, mut rejected) = admitted
             .map_err(|source| MergeError::Read { path: self.job.base.clone().unwrap_or_default(), source })?;
         rejected.sort_by(|a, b| a.path.cmp(&b.path));
         self.job.check_outputs(&set, &rejected)?;
+        if let Some(path) = &self.job.state {
+            set.centre = state::open(path, &set.layout)?;
+        }
         Ok((set, rejected))
     }
 
@@ -299,22 +307,38 @@ impl Run {
             recipe: &judgement.decision.recipe,
             with_norms: job.report.is_some() && judgement.norms.is_none(),
             screened: judgement.screened,
+            with_delta: job.state.is_some(),
             progress,
         };
         let bytes = set.data_bytes() / set.clients.len() as u64 * pass.readers() as u64;
         progress.start("merging", bytes);
         self.bytes.read += bytes;
-        let combined =
-            pass.run(pool, |tile, bytes| writer.write(set.layout.pieces(tile.coordinates.clone()), bytes))?;
+        let state = job
+            .state
+            .as_deref()
+            .map(|path| ModelWriter::create(path, &state::stored(&set.layout), &state::metadata(), None));
+        let state = state.transpose()?;
+        let combined = pass.run(pool, |tile, bytes, delta| {
+            if let Some(state) = &state {
+                state.write(set.layout.pieces(tile.coordinates.clone()), delta)?;
+            }
+            writer.write(set.layout.pieces(tile.coordinates.clone()), bytes)
+        })?;
         check_unchanged(set)?;
         self.timings.pass_s += started.elapsed().as_secs_f64();
         self.add_clock(&combined, writer.sync()?);
-        self.bytes.written = writer.bytes();
+        self.bytes.written = writer.bytes() + state.as_ref().map_or(0, ModelWriter::bytes);
+        if let Some(state) = &state {
+            self.timings.sync_s += state.sync()?.as_secs_f64();
+        }
 
         // The report is on disk before the model has its name: what can fail, fails before.
         let report = self.report(round, judgement, &combined, &writer, metadata);
         let staged = self.stage_report(&report)?;
         writer.publish()?;
+        if let Some(state) = state {
+            state.publish()?;
+        }
         if let Some((path, staged)) = staged {
             publish_report(&path, staged)?;
         }
@@ -348,6 +372,7 @@ fn publish_report(path: &Path, staged: Staged) -> Result<(), WriteError> {
 fn check_unchanged(set: &UpdateSet) -> Result<(), MergeError> {
     let models = set.clients.iter().map(|client| &client.model);
     let models = models.chain(set.base.iter().map(|base| &base.model));
+    let models = models.chain(set.centre.iter().map(|centre| &centre.model));
     for file in models.flat_map(|model| &model.files) {
         file.check_unchanged().map_err(|source| MergeError::Read { path: file.path().to_owned(), source })?;
     }

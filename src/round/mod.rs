@@ -4,7 +4,7 @@
 //! [`tiles`] cuts their layout, [`passes`] streams the tiles, each worker in its [`workspace`]; [`first_pass`] finds
 //! what rules decide on, [`judge`] has them decide, [`combine`] is the second pass; [`survey`] measures each update
 //! for `inspect`. [`merge`] and [`inspect`] are the whole jobs, in order;
-//! `account` is what a merge reports, [`refusal`] says why one published nothing.
+//! [`state`] is what stays for the next, `account` what a merge reports, [`refusal`] says why one published nothing.
 
 mod account;
 pub mod combine;
@@ -17,6 +17,7 @@ pub mod metadata;
 pub mod passes;
 pub mod refusal;
 pub mod roster;
+pub mod state;
 pub mod survey;
 pub mod tiles;
 pub mod weights;

@@ -7,6 +7,7 @@ use crate::round::combine::CombineError;
 use crate::round::fault::Fault;
 use crate::round::passes::PassError;
 use crate::round::roster::{BadBase, Update};
+use crate::round::state::StateError;
 use crate::round::weights::WeightsError;
 use crate::rules::RuleError;
 use crate::telemetry::report::Report;
@@ -29,8 +30,10 @@ pub enum MergeError {
     Rule(#[from] RuleError),
     #[error("{}: is an input too, expected another output path", .path.display())]
     OutputIsInput { path: PathBuf },
-    #[error("{}: is the merged model too, expected another path for the report", .path.display())]
-    ReportIsOutput { path: PathBuf },
+    #[error("{}: is another output too, expected a path of its own for each of model, state and report", .path.display())]
+    SameOutput { path: PathBuf },
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error("the report cannot be written as JSON: {0}")]
     Report(serde_json::Error),
     #[error(transparent)]

@@ -11,6 +11,7 @@ use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::layout::{Layout, TensorSpec};
 use crate::round::fault::Fault;
 use crate::round::metadata::{UpdateKind, UpdateMetadata};
+use crate::round::state::Centre;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -108,6 +109,8 @@ pub struct UpdateSet {
     pub clients: Vec<Client>,
     /// The model they started from.
     pub base: Option<Arc<Base>>,
+    /// The centre that an earlier round left, if the rule starts there.
+    pub centre: Option<Centre>,
     /// What is merged.
     pub frame: Frame,
     /// Metadata of the reference: the base, or the first client of the layout most share.
@@ -193,7 +196,7 @@ pub fn admit(
     let (mut clients, mut rejected) = place(opened, layout.tensors(), reference);
     reject_duplicates(&mut clients, &mut rejected);
     let frame = frame_of(&clients, base.is_some());
-    Ok((UpdateSet { layout, clients, base, frame, metadata }, rejected))
+    Ok((UpdateSet { layout, clients, base, centre: None, frame, metadata }, rejected))
 }
 
 /// Of sound updates that claim one client, the first by path keeps it. Clients are in order of id and path.
@@ -336,7 +339,8 @@ fn place(opened: Vec<Update>, reference: &[TensorSpec], name: &'static str) -> (
     (clients, rejected)
 }
 
-fn placement(
+/// Where the tensors of a reference are in a model, or how it differs.
+pub(super) fn placement(
     table: &TensorTable,
     reference: &[TensorSpec],
     reference_name: &'static str,
@@ -419,7 +423,7 @@ impl UpdateSet {
         let (id, metadata) = (update.id.clone(), update.metadata.clone());
         let clients = vec![Client { id, model, metadata, placement: Arc::new(placement) }];
         let frame = frame_of(&clients, base.is_some());
-        Some(Self { layout, clients, base, frame, metadata: BTreeMap::new() })
+        Some(Self { layout, clients, base, centre: None, frame, metadata: BTreeMap::new() })
     }
 
     /// The working float of each tensor: the narrowest that holds every client's values exactly.

@@ -21,6 +21,7 @@ pub struct Workspace<'a> {
     tile: TileBuffer,
     stored: TileBuffer,
     base: Vec<f64>,
+    centre: Vec<f64>,
     /// Whether rows that hold weights were turned into deltas.
     subtracted: bool,
     /// Where this worker's time went.
@@ -36,6 +37,7 @@ impl<'a> Workspace<'a> {
             tile: TileBuffer::new(plan.rows, plan.most_row_bytes()),
             stored: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
             base: Vec::new(),
+            centre: Vec::new(),
             subtracted: false,
             clock: Clock::default(),
         }
@@ -59,16 +61,42 @@ impl<'a> Workspace<'a> {
     /// When its file cannot be read or changed since it was opened.
     pub fn read_base(&mut self, tile: &Tile) -> Result<(), PassError> {
         let Some(base) = &self.set.base else { return Ok(()) };
+        let mut values = std::mem::take(&mut self.base);
+        self.read_reference(tile, &base.model, &base.placement, &mut values)?;
+        self.base = values;
+        Ok(())
+    }
+
+    /// Reads the values of the centre that an earlier round left, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be read or changed since it was opened.
+    pub fn read_centre(&mut self, tile: &Tile) -> Result<(), PassError> {
+        let Some(centre) = &self.set.centre else { return Ok(()) };
+        let mut values = std::mem::take(&mut self.centre);
+        self.read_reference(tile, &centre.model, &centre.placement, &mut values)?;
+        self.centre = values;
+        Ok(())
+    }
+
+    /// The centre's values of a tile as it was read last: a delta. Empty if there is none.
+    pub fn centre(&self) -> &[f64] {
+        &self.centre
+    }
+
+    fn read_reference(
+        &mut self,
+        tile: &Tile,
+        model: &ModelFile,
+        placement: &Placement,
+        values: &mut Vec<f64>,
+    ) -> Result<(), PassError> {
         let started = Instant::now();
-        self.base.resize(tile.coordinates.len(), 0.0);
-        let read = Reading {
-            isa: self.isa,
-            model: &base.model,
-            placement: &base.placement,
-            layout: &self.set.layout,
-        };
-        read.tile(tile, &mut self.stored, &mut self.base).map_err(|source| PassError::Read {
-            path: base.model.path.clone(),
+        values.resize(tile.coordinates.len(), 0.0);
+        let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout };
+        read.tile(tile, &mut self.stored, values).map_err(|source| PassError::Read {
+            path: model.path.clone(),
             client: None,
             source,
         })?;

@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""What every rule and every step before it makes of this round, as a Markdown table.
+
+    python3 rules_table.py FEDMILL [--runs N] [--write PAGE]
+
+FEDMILL is the program, best a release build. Every line of the table is a merge of
+the 20 updates on the base with --byzantine 4 (the mean alone takes no such number):
+who was kept, the distance of the merged floats to the plain mean of the 16 honest
+clients, accuracy.py's accuracy, the time that the whole process took and the most
+memory it held. All but time and memory are the same on every machine, but for the
+last digit of an accuracy. With --write the table takes the place of what stands
+between the lines `<!-- table -->` and `<!-- /table -->` of PAGE; else it is printed.
+
+Needs NumPy and nothing else.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+
+import accuracy
+
+HERE = Path(__file__).resolve().parent
+BASE = HERE / "base.safetensors"
+UPDATES = HERE / "updates"
+HOSTILE = {"client-16", "client-17", "client-18", "client-19"}
+BEGIN, END = "<!-- table -->", "<!-- /table -->"
+
+# Steps and a rule each.
+CASES = [
+    ([], "mean"),
+    ([], "median"),
+    ([], "trimmed-mean"),
+    ([], "meamed"),
+    ([], "krum"),
+    ([], "multi-krum"),
+    ([], "bulyan"),
+    ([], "geometric-median"),
+    ([], "centered-clipping"),
+    ([], "centered-clipping:iterations=10"),
+    ([], "mda"),
+    ([], "smea"),
+    ([], "caf"),
+    ([], "monna:trusted=client-00"),
+    ([], "distance-trim"),
+    (["nnm"], "trimmed-mean"),
+    (["nnm"], "median"),
+    (["nnm"], "krum"),
+    (["bucketing:s=2"], "median"),
+    (["clip:norm=5"], "mean"),
+    (["arc"], "mean"),
+    (["arc"], "geometric-median"),
+    (["outliers"], "mean"),
+    (["outliers"], "median"),
+]
+
+Measured = namedtuple("Measured", "kept hostile distance accuracy ms mib")
+
+
+class Failed(Exception):
+    """A merge failed, or the page cannot be written."""
+
+
+class Judge:
+    """Holds models against the honest mean and the test images."""
+
+    def __init__(self):
+        self.images = accuracy.read_idx(HERE / "t10k-images-idx3-ubyte.gz")
+        self.labels = accuracy.read_idx(HERE / "t10k-labels-idx1-ubyte.gz")
+        paths = sorted(UPDATES.glob("*.safetensors"))
+        honest = [accuracy.read_model(path) for path in paths if path.stem not in HOSTILE]
+        self.honest_mean = {
+            name: sum(model[name].astype(np.float64) for model in honest) / len(honest)
+            for name in accuracy.SHAPES
+        }
+
+    def distance(self, model):
+        """L2, over all floats; the base cancels, so deltas are as far apart as models."""
+        return np.sqrt(sum(((model[name].astype(np.float64) - mean) ** 2).sum()
+                           for name, mean in self.honest_mean.items()))
+
+    def judged(self, model, kept, hostile="", ms="", mib=""):
+        model = {name: values.astype(np.float32) for name, values in model.items()}
+        percent = accuracy.accuracy(model, self.images, self.labels)
+        return Measured(kept, hostile, f"{self.distance(model):.3f}", f"{percent:.1f} %", ms, mib)
+
+
+def merge(fedmill, steps, rule, folder):
+    """One run: the seconds it took, and its report."""
+    merged, report = folder / "merged.safetensors", folder / "report.json"
+    command = [fedmill, "aggregate", "--quiet", "--rule", rule, "--base", BASE, UPDATES, "-o", merged,
+               "--report", report, "--metrics", "none"]
+    if steps or rule != "mean":
+        command += ["--byzantine", "4"]
+    for step in steps:
+        command += ["--pre", step]
+    started = time.perf_counter()
+    run = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if run.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))}: {run.stderr.strip()}")
+    return seconds, json.loads(report.read_text())
+
+
+def who(clients):
+    """How many clients have a part in the model, and which of the hostile ones."""
+    kept = [client for client in clients if client["kept"]]
+    hostile = [client for client in kept if client["id"] in HOSTILE]
+    if all(client["weight"] is None for client in clients):
+        if len(kept) == len(clients):
+            return "by coordinate", ""
+        return f"{len(kept)}, then by coordinate", named(hostile)
+    share = sum(client["weight"] for client in hostile)
+    return str(len(kept)), named(hostile) + (f" ({100 * share:.1f} %)" if hostile else "")
+
+
+def named(clients):
+    return " ".join(client["id"].removeprefix("client-") for client in clients) or "none"
+
+
+def measure(judge, fedmill, steps, rule, runs, folder):
+    times, peaks = [], []
+    for _ in range(runs):
+        seconds, report = merge(fedmill, steps, rule, folder)
+        times.append(1000 * seconds)
+        peaks.append((report["peak_resident_bytes"] or 0) / 2**20)
+    model = accuracy.read_model(folder / "merged.safetensors")
+    time_and_memory = (f"{statistics.median(values):.0f}" for values in (times, peaks))
+    return judge.judged(model, *who(report["clients"]), *time_and_memory), report
+
+
+def machine(report):
+    """What times and memory were measured on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.machine()
+    return (f"fedmill {report['tool']['version']} on {report['settings']['threads']} threads of a machine with "
+            f"{os.cpu_count()} processors ({name}), {report['backend']['instruction_set']}")
+
+
+def table(fedmill, runs):
+    judge = Judge()
+    names = ["steps", "rule", "clients kept", "hostile among them (their weight)", "distance to honest mean",
+             "accuracy", "ms", "MiB"]
+    yield row(names)
+    yield row("---" for _ in names)
+    yield row(["", "the base, nothing merged", *judge.judged(accuracy.read_model(BASE), "0", "none")])
+    yield row(["", "the honest mean, if one only knew", *judge.judged(judge.honest_mean, "16", "none")])
+    with tempfile.TemporaryDirectory() as folder:
+        for steps, rule in CASES:
+            found, report = measure(judge, fedmill, steps, rule, runs, Path(folder))
+            yield row([" ".join(map(code, steps)), code(rule), *found])
+    yield ""
+    yield f"Time (median of {runs} runs of the whole process) and memory: {machine(report)}."
+
+
+def code(text):
+    return f"`{text}`"
+
+
+def row(cells):
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+def write(page, lines):
+    old = page.read_text(encoding="utf-8").splitlines()
+    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
+        raise Failed(f"{page}: expected one line `{BEGIN}` and behind it one line `{END}`")
+    new = old[:old.index(BEGIN) + 1] + lines + old[old.index(END):]
+    page.write_text("\n".join(new) + "\n", encoding="utf-8", newline="\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("fedmill", type=Path, metavar="FEDMILL")
+    parser.add_argument("--runs", type=int, default=5, metavar="N")
+    parser.add_argument("--write", type=Path, metavar="PAGE")
+    args = parser.parse_args()
+    try:
+        lines = list(table(args.fedmill.resolve(), max(args.runs, 1)))
+        if args.write:
+            write(args.write, lines)
+        else:
+            print("\n".join(lines))
+    except (Failed, accuracy.BadModel, OSError, ValueError) as problem:
+        print(f"rules_table.py: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
