@@ -27,6 +27,11 @@ demo:
         python3 data/mnist-round/accuracy.py target/merged-${rule%%:*}.safetensors
     done
 
+# Merge the round in data/ by every rule and step, and put what came out into docs/rules.md (needs NumPy).
+table:
+    cargo build --release --quiet
+    python3 data/mnist-round/rules_table.py target/release/fedmill --write docs/rules.md
+
 # Accept changed snapshots.
 bless:
     INSTA_UPDATE=always cargo test --test integration help

@@ -65,7 +65,11 @@ fn without_a_state_every_round_starts_at_zero() {
     write_round(&dir, 1, false);
     let first = merge(&dir, &["--state", "centre.safetensors"]);
     assert_eq!(merge(&dir, &[]), first, "a first round starts at zero too");
-    assert_ne!(merge(&dir, &["--state", "centre.safetensors"]), first, "the second starts at the first's centre");
+    assert_ne!(
+        merge(&dir, &["--state", "centre.safetensors"]),
+        first,
+        "the second starts at the first's centre"
+    );
 }
 
 #[test]

@@ -28,7 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-import accuracy
+sys.dont_write_bytecode = True  # no folder of it beside the data
+import accuracy  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 BASE = HERE / "base.safetensors"
@@ -152,7 +153,7 @@ def machine(report):
 
 def table(fedmill, runs):
     judge = Judge()
-    names = ["steps", "rule", "clients kept", "hostile among them (their weight)", "distance to honest mean",
+    names = ["`--pre`", "`--rule`", "clients kept", "hostile among them (their weight)", "distance to the honest mean",
              "accuracy", "ms", "MiB"]
     yield row(names)
     yield row("---" for _ in names)
@@ -179,7 +180,7 @@ def write(page, lines):
     if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
         raise Failed(f"{page}: expected one line `{BEGIN}` and behind it one line `{END}`")
     new = old[:old.index(BEGIN) + 1] + lines + old[old.index(END):]
-    page.write_text("\n".join(new) + "\n", encoding="utf-8", newline="\n")
+    page.write_bytes(("\n".join(new) + "\n").encode("utf-8"))
 
 
 def main():

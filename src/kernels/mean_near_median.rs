@@ -1,72 +1,122 @@
 //! The mean of the values of every coordinate that are nearest to its median, unweighted.
 //!
-//! Xie, Koyejo and Gupta, Generalized Byzantine-tolerant SGD, 2018, definition 6. In a sorted column those values
-//! stand together: it loses its farthest end again and again; of two as far, the larger. They are summed in
-//! ascending order in f64, so the sum does not depend on which client sent which value. Agreement: bits on the CPU.
+//! Xie, Koyejo and Gupta, Generalized Byzantine-tolerant SGD, 2018, definition 6. In a sorted column those values stand
+//! together. Where the first of them stands is counted: every value that is farther from the median than the one
+//! `kept` places up does not belong to them. They are summed in ascending order in f64, so the sum does not depend on
+//! which client sent which value. Agreement: bits on the CPU.
 
 use crate::kernels::columns::{ColumnSorter, Extremes, Padding};
 use crate::kernels::dispatch;
 use crate::kernels::element::Element;
 use crate::kernels::lanes::{Lanes, MAX_WIDTH};
+use crate::kernels::trimmed_mean::mean_of_huge;
 use crate::model::tile::Rows;
 
 dispatch! {
     /// Writes the mean of the `kept` values of each column of `rows` nearest to its median to `out`; one at least, and
-    /// no more than there are. Returns whether every value is finite; if not, `out` means nothing.
+    /// no more than there are. Of two values as near, the smaller counts. Returns whether every value is finite; if
+    /// not, `out` means nothing.
     pub fn mean_near_median<A: Arch, E: Element>(rows: &Rows<E>, kept: usize, out: &mut [f64]) -> bool {
+        assert!((1..=rows.len()).contains(&kept), "some values are kept");
         let padding = Padding::new(rows);
         let n = rows.len();
         let mut sorter = ColumnSorter::<E::Lanes<A>>::new(rows, &padding, 0..=n - 1);
         let mut extremes = Extremes::none::<E>();
         let width = E::Lanes::<A>::WIDTH;
-        // Column after column of the vector, each sorted.
-        let mut columns = vec![0.0; n * width];
         for (block, out) in out.chunks_mut(width).enumerate() {
-            let sorted = sorter.sort(block * width, &mut extremes);
-            let mut keys = [E::MIN_KEY; MAX_WIDTH];
-            for (i, row) in sorted[..n].iter().enumerate() {
-                row.store(&mut keys);
-                for lane in 0..width {
-                    columns[lane * n + i] = E::from_key(keys[lane]).widen();
-                }
+            let sorted = &sorter.sort(block * width, &mut extremes)[..n];
+            let mut means = [0.0; MAX_WIDTH];
+            match width {
+                width if width % 8 == 0 => means_near_middle::<E, E::Lanes<A>, 8>(sorted, kept, &mut means),
+                4 => means_near_middle::<E, E::Lanes<A>, 4>(sorted, kept, &mut means),
+                _ => means_near_middle::<E, E::Lanes<A>, 1>(sorted, kept, &mut means),
             }
-            for (out, column) in out.iter_mut().zip(columns.chunks(n)) {
-                *out = mean_near_middle(column, kept);
-            }
+            out.copy_from_slice(&means[..out.len()]);
         }
         extremes.finite::<E>()
     }
 }
 
+/// The means of sorted columns, `L` lanes at a time, few enough to stay in registers.
 #[inline(always)]
-fn mean_near_middle(sorted: &[f64], kept: usize) -> f64 {
+fn means_near_middle<E: Element, V: Lanes<Key = E::Key>, const L: usize>(
+    sorted: &[V],
+    kept: usize,
+    means: &mut [f64; MAX_WIDTH],
+) {
     let n = sorted.len();
-    let middle = sorted[(n - 1) / 2] * 0.5 + sorted[n / 2] * 0.5;
-    let mut low = 0;
-    for high in (kept..n).rev() {
-        // The values at `low` and `high + low` are the ends of what is left, `high + 1` values.
-        let goes_low = middle - sorted[low] > sorted[low + high] - middle;
-        low += usize::from(goes_low);
+    for start in (0..V::WIDTH).step_by(L) {
+        let (below, above) =
+            (widened::<E, V, L>(sorted[(n - 1) / 2], start), widened::<E, V, L>(sorted[n / 2], start));
+        let mut middle = [0.0; L];
+        for lane in 0..L {
+            middle[lane] = f64::midpoint(below[lane], above[lane]);
+        }
+        let mut first = [0.0; L];
+        for (low, high) in sorted.iter().zip(&sorted[kept..]) {
+            let (low, high) = (widened::<E, V, L>(*low, start), widened::<E, V, L>(*high, start));
+            for lane in 0..L {
+                first[lane] += if middle[lane] - low[lane] > high[lane] - middle[lane] { 1.0 } else { 0.0 };
+            }
+        }
+        let mut sum = [0.0; L];
+        for (place, row) in sorted.iter().enumerate() {
+            let (place, row) = (place as f64, widened::<E, V, L>(*row, start));
+            for lane in 0..L {
+                let counts = place >= first[lane] && place < first[lane] + kept as f64;
+                sum[lane] += if counts { row[lane] } else { 0.0 };
+            }
+        }
+        for lane in 0..L {
+            means[start + lane] = sum[lane] / kept as f64;
+            if !sum[lane].is_finite() {
+                let near = &sorted[first[lane] as usize..][..kept];
+                means[start + lane] = mean_of_huge::<E, V>(near, start + lane);
+            }
+        }
     }
-    let near = &sorted[low..low + kept];
-    let sum: f64 = near.iter().sum();
-    if sum.is_finite() { sum / kept as f64 } else { near.iter().map(|x| x / kept as f64).sum() }
+}
+
+/// Some lanes as f64.
+#[inline(always)]
+fn widened<E: Element, V: Lanes<Key = E::Key>, const L: usize>(row: V, start: usize) -> [f64; L] {
+    let mut keys = [E::MIN_KEY; MAX_WIDTH];
+    row.store(&mut keys);
+    let mut widened = [0.0; L];
+    for lane in 0..L {
+        widened[lane] = E::widen(E::from_key(keys[start + lane]));
+    }
+    widened
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::lanes::Isa;
+    use crate::model::tile::TileBuffer;
+
+    fn mean(values: &[f64], kept: usize) -> f64 {
+        let mut tile = TileBuffer::new(values.len(), 8);
+        for (i, value) in values.iter().enumerate() {
+            bytemuck::cast_slice_mut::<u8, f64>(tile.row_mut(i))[0] = *value;
+        }
+        let mut means = [0.0];
+        for isa in Isa::available() {
+            assert!(mean_near_median(isa, &tile.rows::<f64>(values.len(), 1), kept, &mut means));
+        }
+        means[0]
+    }
 
     #[test]
     fn the_farthest_end_goes_first() {
-        let values = [-5.0, 0.0, 1.0, 2.0, 100.0];
-        assert_eq!(mean_near_middle(&values, 5), 98.0 / 5.0);
-        assert_eq!(mean_near_middle(&values, 4), -0.5);
-        assert_eq!(mean_near_middle(&values, 3), 1.0);
+        let values = [100.0, 0.0, 1.0, -5.0, 2.0];
+        assert_eq!(mean(&values, 5), 98.0 / 5.0);
+        assert_eq!(mean(&values, 4), -0.5);
+        assert_eq!(mean(&values, 3), 1.0);
         // Of 0 and 2 the larger goes.
-        assert_eq!(mean_near_middle(&values, 2), 0.5);
-        assert_eq!(mean_near_middle(&values, 1), 1.0);
-        assert_eq!(mean_near_middle(&[1.0, 3.0], 1), 1.0);
-        assert_eq!(mean_near_middle(&[f64::MAX, f64::MAX], 2), f64::MAX);
+        assert_eq!(mean(&values, 2), 0.5);
+        assert_eq!(mean(&values, 1), 1.0);
+        assert_eq!(mean(&[3.0, 1.0], 1), 1.0);
+        assert_eq!(mean(&[f64::MAX, f64::MAX], 2), f64::MAX);
     }
 }

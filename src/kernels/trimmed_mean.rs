@@ -35,7 +35,7 @@ dispatch! {
 
 /// The mean of one lane whose sum is more than f64 can hold.
 #[cold]
-fn mean_of_huge<E: Element, V: Lanes<Key = E::Key>>(rows: &[V], lane: usize) -> f64 {
+pub(super) fn mean_of_huge<E: Element, V: Lanes<Key = E::Key>>(rows: &[V], lane: usize) -> f64 {
     let mut keys = [E::MIN_KEY; MAX_WIDTH];
     let part = |row: &V| {
         row.store(&mut keys);
