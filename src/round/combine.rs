@@ -12,13 +12,14 @@ use crate::kernels::trimmed_mean::trimmed_mean;
 use crate::kernels::weighted_sum::add_weighted;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::tile::{LINE_BYTES, Rows, TileBuffer};
+use crate::round::method::{Method, Select, Sum};
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::roster::{Frame, UpdateSet};
 use crate::round::state::stored_dtype;
 use crate::round::tiles::{Tile, TilePlan};
 use crate::round::workspace::Workspace;
 use crate::rules::mixing::Mixing;
-use crate::rules::{OrderStatistic, Recipe, Reduction};
+use crate::rules::{OrderStatistic, Recipe};
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
@@ -100,53 +101,6 @@ struct Worker<'a> {
     squared_norms: Vec<f64>,
 }
 
-/// A recipe turned into what is done to every tile.
-enum Method<'a> {
-    Sum(Sum),
-    Select(Select<'a>),
-}
-
-/// `(sum_i weights[i] * row_i + base * base's row + centre * the earlier centre) / divisor`.
-struct Sum {
-    clients: Vec<usize>,
-    weights: Vec<f64>,
-    base: f64,
-    centre: f64,
-    divisor: f64,
-}
-
-/// An order statistic of rows.
-struct Select<'a> {
-    clients: Vec<usize>,
-    /// The rows as combinations of the clients'; none for these themselves.
-    mixing: Option<&'a Mixing>,
-    statistic: OrderStatistic,
-}
-
-impl Sum {
-    /// The same weights divided by a power of two that brings their sum below one; exact but for numbers near zero.
-    fn scaled_down(&self) -> Self {
-        let scale = self.divisor.log2().floor().exp2() * 2.0;
-        let weights = self.weights.iter().map(|weight| weight / scale).collect();
-        Self {
-            clients: self.clients.clone(),
-            weights,
-            base: self.base / scale,
-            centre: self.centre / scale,
-            divisor: self.divisor / scale,
-        }
-    }
-}
-
-impl Method<'_> {
-    fn clients(&self) -> &[usize] {
-        match self {
-            Self::Sum(sum) => &sum.clients,
-            Self::Select(select) => &select.clients,
-        }
-    }
-}
-
 impl Pass<'_> {
     /// Runs the pass; `write` takes the encoded values of each tile, and of its merged delta if that is asked for, in
     /// any order.
@@ -161,7 +115,11 @@ impl Pass<'_> {
     ) -> Result<Combined, CombineError> {
         let method = self.method();
         let readers = method.clients().len();
-        let plan = TilePlan::new(self.set, self.rows_at_once(&method));
+        let rows_at_once = match &method {
+            Method::Sum(_) => SUMMED_ROWS.min(readers),
+            Method::Select(_) => readers,
+        };
+        let plan = TilePlan::new(self.set, rows_at_once.max(1));
         let no_norms = vec![0.0; self.set.clients.len()];
         let norms = InTileOrder::new(no_norms, |sums, parts: Vec<f64>| add_rows(sums, &parts));
         let workers = for_each_tile(
@@ -195,51 +153,7 @@ impl Pass<'_> {
     }
 
     fn method(&self) -> Method<'_> {
-        match &self.recipe.reduction {
-            Reduction::WeightedMean { weights } => {
-                Method::Sum(self.sum_of(weights, (0.0, 0.0), weights.iter().sum()))
-            }
-            Reduction::WeightedSum { coefficients, centre } => {
-                // Rows that are weights bring the base along, each by its coefficient.
-                let brings_base = self.set.frame == Frame::AsSent && self.set.base.is_some();
-                let rest = 1.0 - coefficients.iter().sum::<f64>();
-                Method::Sum(self.sum_of(coefficients, (if brings_base { rest } else { 0.0 }, *centre), 1.0))
-            }
-            Reduction::Select(statistic) => Method::Select(self.select_by(*statistic)),
-        }
-    }
-
-    fn sum_of(&self, weights: &[f64], (base, centre): (f64, f64), divisor: f64) -> Sum {
-        let skips = self.screened && !self.with_norms;
-        let used = |client: &usize| !skips || weights[*client] != 0.0;
-        let clients: Vec<usize> = (0..weights.len()).filter(used).collect();
-        Sum {
-            weights: clients.iter().map(|client| weights[*client]).collect(),
-            clients,
-            base,
-            centre,
-            divisor,
-        }
-    }
-
-    fn select_by(&self, statistic: OrderStatistic) -> Select<'_> {
-        let all = 0..self.set.clients.len();
-        let Some(mixing) = &self.recipe.mixing else {
-            return Select { clients: all.collect(), mixing: None, statistic };
-        };
-        if let Some(clients) = mixing.all_chosen() {
-            return Select { clients, mixing: None, statistic };
-        }
-        let has_part = |client: &usize| (0..mixing.len()).any(|row| mixing.row(row)[*client] != 0.0);
-        Select { clients: all.filter(has_part).collect(), mixing: Some(mixing), statistic }
-    }
-
-    fn rows_at_once(&self, method: &Method) -> usize {
-        match method {
-            Method::Sum(sum) => SUMMED_ROWS.min(sum.clients.len()),
-            Method::Select(select) => select.clients.len(),
-        }
-        .max(1)
+        Method::of(self.recipe, self.set, self.screened && !self.with_norms)
     }
 
     fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
@@ -263,7 +177,7 @@ impl Pass<'_> {
         tile: &Tile,
         method: &Method,
     ) -> Result<(), CombineError> {
-        if self.adds_base(method) {
+        if self.with_delta || self.set.frame != Frame::AsSent || method.uses_base() {
             worker.space.read_finite_base(tile)?;
         } else if self.with_norms {
             worker.space.read_base(tile)?;
@@ -286,16 +200,6 @@ impl Pass<'_> {
         let read = worker.space.clock.read - before;
         worker.space.clock.compute += started.elapsed().saturating_sub(read);
         Ok(())
-    }
-
-    /// Whether the base has a part in what is merged.
-    fn adds_base(&self, method: &Method) -> bool {
-        self.with_delta
-            || self.set.frame != Frame::AsSent
-            || match method {
-                Method::Sum(sum) => sum.base != 0.0,
-                Method::Select(select) => select.mixing.is_some(),
-            }
     }
 
     /// Sums a few rows at a time. A value that is not finite shows in the merged value.

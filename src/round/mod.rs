@@ -1,10 +1,10 @@
 //! One round, from update files to a published model.
 //!
-//! [`roster`] opens the updates and says who takes part ([`metadata`], [`weights`], [`fault`] are its words).
-//! [`tiles`] cuts their layout, [`passes`] streams the tiles, each worker in its [`workspace`]; [`first_pass`] finds
-//! what rules decide on, [`judge`] has them decide, [`combine`] is the second pass; [`survey`] measures each update
-//! for `inspect`. [`merge`] and [`inspect`] are the whole jobs, in order;
-//! [`state`] is what stays for the next, `account` what a merge reports, [`refusal`] says why one published nothing.
+//! [`roster`] opens the updates and says who takes part ([`metadata`], [`weights`], [`fault`] are its words). [`tiles`]
+//! cuts their layout, [`passes`] streams the tiles, each worker in its [`workspace`]. [`first_pass`] finds what rules
+//! decide on, [`judge`] has them decide, [`combine`] is the second pass, `method` what it does to every tile; [`survey`]
+//! measures each update for `inspect`. [`merge`] and [`inspect`] are the whole jobs, in order; [`state`] is what stays
+//! for the next round, `account` what a merge reports, [`refusal`] says why one published nothing.
 
 mod account;
 pub mod combine;
@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod judge;
 pub mod merge;
 pub mod metadata;
+mod method;
 pub mod passes;
 pub mod refusal;
 pub mod roster;

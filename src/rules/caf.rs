@@ -14,7 +14,7 @@ use crate::rules::eigen::leading_pair;
 use crate::rules::geometry::Geometry;
 use crate::rules::mean::weighted_mean;
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics};
 use std::fmt;
 
 /// The filter.
@@ -40,10 +40,6 @@ impl Rule for Caf {
 
     fn uses_byzantine(&self) -> bool {
         true
-    }
-
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
     }
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {

@@ -11,9 +11,7 @@
 use crate::rules::geometry::Geometry;
 use crate::rules::ranking::median;
 use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::rules::{
-    Decision, Definition, Needs, Reduction, Rule, RuleError, Statistics, Verdict, less_than_half,
-};
+use crate::rules::{Decision, Definition, Needs, Reduction, Rule, RuleError, Statistics, Verdict};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
@@ -127,10 +125,6 @@ impl Rule for CenteredClipping {
 
     fn keeps_centre(&self) -> bool {
         true
-    }
-
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
     }
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {

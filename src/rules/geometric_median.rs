@@ -13,7 +13,7 @@
 use crate::rules::geometry::{Geometry, dot};
 use crate::rules::mean::weighted_mean;
 use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, less_than_half};
+use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics};
 use std::fmt::{self, Display};
 
 /// The geometric median.
@@ -160,10 +160,6 @@ impl Rule for GeometricMedian {
 
     fn definition(&self) -> Definition {
         self.definition
-    }
-
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
     }
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {

@@ -9,7 +9,7 @@
 
 use crate::rules::geometry::Geometry;
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
 use std::fmt;
 
 /// Steps that a search may take: seconds.
@@ -38,10 +38,6 @@ impl Rule for Mda {
 
     fn uses_byzantine(&self) -> bool {
         true
-    }
-
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
     }
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {

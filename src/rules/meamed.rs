@@ -8,7 +8,7 @@
 use crate::rules::mean::weighted_mean;
 use crate::rules::median::every_client_kept;
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, less_than_half};
+use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics};
 use std::fmt;
 
 /// The mean around the median.
@@ -30,10 +30,6 @@ impl fmt::Display for Meamed {
 impl Rule for Meamed {
     fn uses_byzantine(&self) -> bool {
         true
-    }
-
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
     }
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {

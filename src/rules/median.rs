@@ -7,7 +7,7 @@
 //! - Arguments: none.
 
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Verdict, less_than_half};
+use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Verdict};
 use std::fmt;
 
 /// The coordinate-wise median.
@@ -27,10 +27,6 @@ impl fmt::Display for Median {
 }
 
 impl Rule for Median {
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
-    }
-
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
         let reason = "the median chooses by coordinate, not by client";
         Ok(Decision {

@@ -247,7 +247,9 @@ pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
 
     /// The most hostile clients among `clients`, at least [`least_clients`](Self::least_clients), that cannot move
     /// the result arbitrarily far.
-    fn tolerates(&self, clients: usize) -> usize;
+    fn tolerates(&self, clients: usize) -> usize {
+        less_than_half(clients)
+    }
 
     /// The decision for at least [`least_clients`](Self::least_clients) clients, no more of them hostile than it
     /// tolerates.

@@ -7,7 +7,7 @@
 
 use crate::rules::ranking::{Score, lowest};
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
 use std::fmt;
 
 /// MoNNA.
@@ -35,10 +35,6 @@ impl Rule for Monna {
 
     fn uses_byzantine(&self) -> bool {
         true
-    }
-
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
     }
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {

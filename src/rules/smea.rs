@@ -10,7 +10,7 @@
 use crate::rules::eigen::largest_eigenvalue;
 use crate::rules::geometry::Geometry;
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
 use std::fmt;
 
 /// Eigenvalues that a search may take: seconds for 40 clients.
@@ -39,10 +39,6 @@ impl Rule for Smea {
 
     fn uses_byzantine(&self) -> bool {
         true
-    }
-
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
     }
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {

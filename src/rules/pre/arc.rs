@@ -9,7 +9,7 @@
 use crate::rules::pre::clip::clipped;
 use crate::rules::pre::{Step, Stepped};
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{RuleError, Statistics, less_than_half};
+use crate::rules::{RuleError, Statistics};
 use std::fmt;
 
 /// Adaptive robust clipping.
@@ -29,10 +29,6 @@ impl fmt::Display for Arc {
 }
 
 impl Step for Arc {
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
-    }
-
     fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
         let (n, f) = (statistics.clients(), statistics.hostile());
         let geometry = statistics.geometry()?;

@@ -14,7 +14,7 @@ use crate::rules::mixing::Mixing;
 use crate::rules::spec::{self, Parse, SpecError};
 use crate::rules::{
     Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, check_tolerates, decide,
-    unknown_byzantine,
+    less_than_half, unknown_byzantine,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +40,9 @@ pub trait Step: fmt::Debug + fmt::Display + Send + Sync {
     }
 
     /// The most hostile clients among so many that it can bear.
-    fn tolerates(&self, clients: usize) -> usize;
+    fn tolerates(&self, clients: usize) -> usize {
+        less_than_half(clients)
+    }
 
     /// What it makes of these updates.
     ///

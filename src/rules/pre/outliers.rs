@@ -13,7 +13,7 @@ use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, Stepped};
 use crate::rules::ranking::{Score, lowest, median};
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{RuleError, Statistics, less_than_half};
+use crate::rules::{RuleError, Statistics};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -34,10 +34,6 @@ impl fmt::Display for Outliers {
 }
 
 impl Step for Outliers {
-    fn tolerates(&self, clients: usize) -> usize {
-        less_than_half(clients)
-    }
-
     fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
         let geometry = statistics.geometry()?;
         let n = statistics.clients();

@@ -1,0 +1,99 @@
+//! A recipe turned into what is done to every tile: who is read, and what becomes of their rows.
+
+use crate::round::roster::{Frame, UpdateSet};
+use crate::rules::mixing::Mixing;
+use crate::rules::{OrderStatistic, Recipe, Reduction};
+
+/// What is done to every tile.
+pub(super) enum Method<'a> {
+    Sum(Sum),
+    Select(Select<'a>),
+}
+
+/// `(sum_i weights[i] * row_i + base * base's row + centre * the earlier centre) / divisor`.
+pub(super) struct Sum {
+    pub(super) clients: Vec<usize>,
+    pub(super) weights: Vec<f64>,
+    pub(super) base: f64,
+    pub(super) centre: f64,
+    pub(super) divisor: f64,
+}
+
+/// An order statistic of rows.
+pub(super) struct Select<'a> {
+    pub(super) clients: Vec<usize>,
+    /// The rows as combinations of the clients'; none for these themselves.
+    pub(super) mixing: Option<&'a Mixing>,
+    pub(super) statistic: OrderStatistic,
+}
+
+impl<'a> Method<'a> {
+    /// What a recipe means for a set. Clients that have no part are not read if `skips`.
+    pub(super) fn of(recipe: &'a Recipe, set: &UpdateSet, skips: bool) -> Self {
+        match &recipe.reduction {
+            Reduction::WeightedMean { weights } => {
+                Self::Sum(Sum { divisor: weights.iter().sum(), ..Sum::of(weights, skips) })
+            }
+            Reduction::WeightedSum { coefficients, centre } => {
+                // Rows that are weights bring the base along, each by its coefficient.
+                let brings_base = set.frame == Frame::AsSent && set.base.is_some();
+                let rest = 1.0 - coefficients.iter().sum::<f64>();
+                let base = if brings_base { rest } else { 0.0 };
+                Self::Sum(Sum { base, centre: *centre, ..Sum::of(coefficients, skips) })
+            }
+            Reduction::Select(statistic) => {
+                Self::Select(Select::of(*statistic, recipe.mixing.as_ref(), set.clients.len()))
+            }
+        }
+    }
+
+    /// Who is read.
+    pub(super) fn clients(&self) -> &[usize] {
+        match self {
+            Self::Sum(sum) => &sum.clients,
+            Self::Select(select) => &select.clients,
+        }
+    }
+
+    /// Whether the base has a part in it, where rows are not deltas.
+    pub(super) fn uses_base(&self) -> bool {
+        match self {
+            Self::Sum(sum) => sum.base != 0.0,
+            Self::Select(select) => select.mixing.is_some(),
+        }
+    }
+}
+
+impl Sum {
+    fn of(weights: &[f64], skips: bool) -> Self {
+        let used = |client: &usize| !skips || weights[*client] != 0.0;
+        let clients: Vec<usize> = (0..weights.len()).filter(used).collect();
+        let weights = clients.iter().map(|client| weights[*client]).collect();
+        Self { clients, weights, base: 0.0, centre: 0.0, divisor: 1.0 }
+    }
+
+    /// The same weights divided by a power of two that brings their sum below one; exact but for numbers near zero.
+    pub(super) fn scaled_down(&self) -> Self {
+        let scale = self.divisor.log2().floor().exp2() * 2.0;
+        Self {
+            clients: self.clients.clone(),
+            weights: self.weights.iter().map(|weight| weight / scale).collect(),
+            base: self.base / scale,
+            centre: self.centre / scale,
+            divisor: self.divisor / scale,
+        }
+    }
+}
+
+impl<'a> Select<'a> {
+    fn of(statistic: OrderStatistic, mixing: Option<&'a Mixing>, clients: usize) -> Self {
+        let Some(mixing) = mixing else {
+            return Self { clients: (0..clients).collect(), mixing: None, statistic };
+        };
+        if let Some(clients) = mixing.all_chosen() {
+            return Self { clients, mixing: None, statistic };
+        }
+        let has_part = |client: &usize| (0..mixing.len()).any(|row| mixing.row(row)[*client] != 0.0);
+        Self { clients: (0..clients).filter(has_part).collect(), mixing: Some(mixing), statistic }
+    }
+}
