@@ -16,7 +16,7 @@ test:
 bench *FILTER:
     cargo bench --bench aggregate -- {{FILTER}}
 
-# Merge the round in data/ by every rule and measure the accuracies (needs NumPy).
+# Merge the round in data/ as the README does and measure the accuracies (needs NumPy).
 demo:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -36,9 +36,10 @@ table:
 bless:
     INSTA_UPDATE=always cargo test --test integration help
 
-# Make the golden vectors anew (needs data/vectors/requirements.txt).
+# Make the golden vectors anew (needs what data/vectors/README.md says).
 vectors:
     python3 data/vectors/make_dtypes.py
+    python3 data/vectors/make_rules.py
 
 # Build the documentation.
 docs:

@@ -138,8 +138,9 @@ impl Arguments {
 
     fn job(&self, common: &Common) -> Result<Job, Failure> {
         let aggregation = self.aggregation()?;
-        let uses_weights =
-            aggregation.shadow.iter().chain([&aggregation.rule]).any(|rule| rule.uses_weights());
+        // A shadow rule weighs as it is told, but does not make an update without a weight a bad one by itself.
+        let shadow_weighs = aggregation.shadow.iter().any(|rule| rule.uses_weights());
+        let uses_weights = aggregation.rule.uses_weights() || self.weights.is_some() && shadow_weighs;
         if self.weights.is_some() && !uses_weights {
             tracing::warn!("{} is unweighted: --weights has no part in it", aggregation.rule);
         }

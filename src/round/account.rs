@@ -11,7 +11,7 @@ use crate::round::metadata::{UPDATE_KEYS, UpdateKind};
 use crate::round::roster::{Client, Update};
 use crate::rules::metrics::RoundMetrics;
 use crate::rules::pre::StepTaken;
-use crate::rules::{Decision, RuleError};
+use crate::rules::{Decision, Definition, RuleError};
 use crate::telemetry::report::{
     BackendChoice, ClientRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA, Settings,
     ShadowRow, StepClientRow, StepRow, Timings, Tool,
@@ -22,10 +22,22 @@ impl Run {
     /// What the merged file says about itself: what the reference said, and how it was made. No times, no paths,
     /// no thread counts: the same round gives the same bytes.
     pub(super) fn output_metadata(&self, round: &Round) -> BTreeMap<String, String> {
+        let aggregation = &self.job.aggregation;
         let mut metadata = round.set.metadata.clone();
         metadata.retain(|key, _| !UPDATE_KEYS.contains(&key.as_str()) && !key.starts_with("fedmill"));
         metadata.insert("fedmill.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         metadata.insert("fedmill.rule".to_owned(), self.job.aggregation.rule.to_string());
+        if !aggregation.pre.is_empty() {
+            let steps: Vec<String> = aggregation.pre.iter().map(ToString::to_string).collect();
+            metadata.insert("fedmill.pre".to_owned(), steps.join(" "));
+            metadata.insert("fedmill.seed".to_owned(), aggregation.seed.to_string());
+        }
+        if aggregation.rule.definition() != Definition::Paper {
+            metadata.insert("fedmill.definition".to_owned(), aggregation.rule.definition().to_string());
+        }
+        if let Some(byzantine) = round.byzantine {
+            metadata.insert("fedmill.byzantine".to_owned(), byzantine.to_string());
+        }
         metadata.insert("fedmill.clients".to_owned(), round.set.clients.len().to_string());
         if self.job.aggregation.rule.uses_weights() {
             metadata.insert("fedmill.weights".to_owned(), round.weights_source.to_owned());
@@ -175,6 +187,7 @@ fn shadow_row(rule: &str, made: &Result<Decision, RuleError>, ids: &[&str]) -> S
         rule: rule.to_owned(),
         kept: kept.as_ref().ok().cloned(),
         scores: made.as_ref().ok().map(|decision| decision.verdicts.iter().map(|v| v.score).collect()),
+        warnings: made.as_ref().map(|decision| decision.warnings.clone()).unwrap_or_default(),
         error: made.as_ref().err().map(ToString::to_string),
     }
 }

@@ -4,6 +4,7 @@
 use crate::kernels::lanes::Isa;
 use crate::round::fault::Fault;
 use crate::round::first_pass::{Distances, FirstLook, FirstPass};
+use crate::round::metadata::UpdateKind;
 use crate::round::passes::{Clock, PassError};
 use crate::round::roster::UpdateSet;
 use crate::round::survey::non_finite_faults;
@@ -126,7 +127,19 @@ impl Aggregation {
     /// What the rule and its steps have to know of the updates.
     fn needs(&self) -> Needs {
         let steps = if self.pre.is_empty() { Needs::Nothing } else { Needs::Geometry };
-        self.shadow.iter().map(|rule| rule.needs()).chain([steps, self.rule.needs()]).max().unwrap_or(steps)
+        steps.max(self.rule.needs())
+    }
+
+    /// What the shadow rules have to know besides.
+    fn needs_with_shadows(&self) -> Needs {
+        self.shadow.iter().map(|rule| rule.needs()).fold(self.needs(), Needs::max)
+    }
+
+    /// What goes by the lengths of deltas: it means little where rows are not deltas.
+    fn users_of_lengths(&self) -> Vec<String> {
+        let steps = self.pre.iter().filter(|step| step.uses_lengths()).map(ToString::to_string);
+        let rule = self.rule.keeps_centre().then(|| self.rule.to_string());
+        steps.chain(rule).collect()
     }
 
     /// Says what can be said before anything is read.
@@ -148,7 +161,7 @@ impl Judge<'_> {
     pub fn judge(&mut self, mut statistics: Statistics) -> Result<Judgement, Unjudged> {
         let aggregation = self.aggregation;
         aggregation.check(&statistics)?;
-        let needs = aggregation.needs();
+        let needs = aggregation.needs_with_shadows();
         let wanted = match aggregation.metrics {
             MetricsWanted::Nothing => false,
             MetricsWanted::IfFew => statistics.clients() <= FEW_CLIENTS,
@@ -163,18 +176,23 @@ impl Judge<'_> {
         }
         let screened = statistics.geometry.is_some();
         let weights = statistics.weights.clone();
-        let about = self.check_fits(&mut statistics, needs)?;
+        let about = self.check_fits(&mut statistics, aggregation.needs())?;
         let metrics = statistics.geometry.as_ref().filter(|_| wanted).map(|g| RoundMetrics::of(g, &weights));
         let norms = statistics.geometry.as_ref().map(|g| (0..g.clients()).map(|i| g.norm(i)).collect());
         let distances = screened.then(|| aggregation.distances.resolved(statistics.clients()));
 
-        let mut prepared = pre::prepare(&aggregation.pre, statistics)?;
-        self.look_again(&mut prepared, needs)?;
-        let mut decision = prepared.decide(aggregation.rule.as_ref())?;
-        let shadow = |rule: &dyn Rule| (rule.to_string(), prepared.decide(rule));
+        let prepared = pre::prepare(&aggregation.pre, statistics)?;
+        let looked_again = self.look_again(&prepared, needs)?;
+        // Each rule has the numbers it would have alone: a shadow changes nothing.
+        let decide = |rule: &dyn Rule| match &looked_again {
+            Some(again) if rule.needs() == Needs::Median => again.decide(rule),
+            _ => prepared.decide(rule),
+        };
+        let mut decision = decide(aggregation.rule.as_ref())?;
+        let shadow = |rule: &dyn Rule| (rule.to_string(), decide(rule));
         let shadows = aggregation.shadow.iter().map(|rule| shadow(rule.as_ref())).collect();
         let Prepared { steps, warnings, .. } = prepared;
-        decision.warnings.splice(0..0, about.into_iter().chain(warnings));
+        decision.warnings.splice(0..0, about.into_iter().chain(self.lengths_of_weights()).chain(warnings));
         Ok(Judgement { decision, steps, shadows, metrics, sign_agreement, norms, distances, screened })
     }
 
@@ -206,13 +224,25 @@ impl Judge<'_> {
 
     /// The coordinate median of mixed updates is not known from that of the clients': they are mixed and looked at
     /// in one more read, for the rules that go by it.
-    fn look_again(&mut self, prepared: &mut Prepared, needs: Needs) -> Result<(), PassError> {
-        if prepared.knows(needs) {
-            return Ok(());
+    fn look_again(&mut self, prepared: &Prepared, needs: Needs) -> Result<Option<Prepared>, PassError> {
+        if needs < Needs::Median || prepared.knows(needs) || prepared.statistics.geometry.is_none() {
+            return Ok(None);
         }
         let look = self.look(prepared.mixing.as_ref(), needs, prepared.statistics.byzantine)?;
-        prepared.statistics.geometry = Some(look.geometry);
-        Ok(())
+        let mut again = prepared.clone();
+        again.statistics.geometry = Some(look.geometry);
+        Ok(Some(again))
+    }
+
+    fn lengths_of_weights(&self) -> Option<String> {
+        let are_weights = self.set.base.is_none() && self.set.merged_kind() == UpdateKind::Weights;
+        let users = self.aggregation.users_of_lengths();
+        (are_weights && !users.is_empty()).then(|| {
+            format!(
+                "{} goes by how long deltas are, but without --base updates are taken as they stand",
+                users.join(", ")
+            )
+        })
     }
 
     fn check_sound(&self, look: &FirstLook) -> Result<(), Unjudged> {
@@ -232,6 +262,6 @@ impl Judge<'_> {
             return Err(Unjudged::BadUpdates(faults));
         }
         statistics.geometry = None;
-        Ok(Some("the report has no metrics: squared values do not fit a number".to_owned()))
+        Ok(Some("the report has no metrics, and no shadow rules that go by distance: squared values do not fit a number".to_owned()))
     }
 }

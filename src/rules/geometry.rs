@@ -69,8 +69,8 @@ pub struct Geometry {
     squared: Matrix,
     /// Whether the squared distances between clients were measured, and are not from the Gram matrix.
     measured: bool,
-    /// By how much a squared distance from the Gram matrix may be off: `relative_error` times the sum of these of both
-    /// points. One that was measured is off by `relative_error` times itself.
+    /// By how much a squared distance from the Gram matrix may be off: `relative_error` times twice the sum of these of
+    /// both points. One that was measured is off by `relative_error` times itself.
     spread: Vec<f64>,
     relative_error: f64,
     median: Option<usize>,
@@ -162,7 +162,9 @@ impl Geometry {
     /// By how much the squared distance of two points may be off.
     pub fn error(&self, a: usize, b: usize) -> f64 {
         let is_measured = self.measured && a.max(b) < self.clients;
-        let scale = if is_measured { self.squared_distance(a, b) } else { self.spread[a] + self.spread[b] };
+        // Of `G_aa + G_bb - 2 G_ab` the last may be off as much as both others together.
+        let from_gram = || 2.0 * (self.spread[a] + self.spread[b]);
+        let scale = if is_measured { self.squared_distance(a, b) } else { from_gram() };
         if a == b { 0.0 } else { self.relative_error * scale }
     }
 

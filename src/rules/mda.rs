@@ -3,7 +3,7 @@
 //! - Paper: El Mhamdi et al., Distributed momentum for Byzantine-resilient stochastic gradient descent, 2021, section 2
 //!   (minimum diameter averaging); Rousseeuw, Multivariate estimation with high breakdown point, 1985.
 //! - Cost: the distances of all updates, and a search that is short unless very many are hostile; beyond
-//!   [`MOST_STEPS`] it is given up with an error.
+//!   [`MOST_WORK`] it is given up with an error.
 //! - Tolerates: fewer than half.
 //! - Arguments: none. Of sets with one diameter, that of the lowest ids.
 
@@ -12,8 +12,8 @@ use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
 use std::fmt;
 
-/// Steps that a search may take: seconds.
-pub const MOST_STEPS: usize = 1 << 24;
+/// Work that a search may take, in pairs of clients looked at: seconds.
+pub const MOST_WORK: u64 = 1 << 32;
 
 /// Minimum diameter averaging.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +43,15 @@ impl Rule for Mda {
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
         let geometry = statistics.geometry()?;
         let (clients, hostile) = (statistics.clients(), statistics.hostile());
-        let (kept, steps) = (clients - hostile, MOST_STEPS);
-        let found = Search { geometry, steps: 0 }.least_diameter(hostile);
-        let (set, close) =
-            found.ok_or_else(|| RuleError::TooMuchWork { rule: self.to_string(), kept, clients, steps })?;
+        let (kept, work, unit) = (clients - hostile, MOST_WORK, "looks at pairs");
+        let found = Search { geometry, work: 0 }.least_diameter(hostile);
+        let (set, close) = found.ok_or_else(|| RuleError::TooMuchWork {
+            rule: self.to_string(),
+            kept,
+            clients,
+            work,
+            unit,
+        })?;
         let farthest = |i: usize| {
             let distances = (0..clients).filter(|j| set[*j]).map(|j| geometry.distance(i, j));
             distances.fold(0.0, f64::max)
@@ -63,12 +68,12 @@ impl Rule for Mda {
 /// searched by taking the client of most such pairs, or all its partners.
 struct Search<'a> {
     geometry: &'a Geometry,
-    steps: usize,
+    work: u64,
 }
 
 impl Search<'_> {
     /// Who is in the set of least diameter when `out` are left out, and whether another set is as good to the
-    /// numeric bound. None if the search takes too many steps.
+    /// numeric bound. None if the search takes too much work.
     fn least_diameter(&mut self, out: usize) -> Option<(Vec<bool>, bool)> {
         let n = self.geometry.clients();
         let mut diameters: Vec<f64> = vec![0.0];
@@ -101,8 +106,8 @@ impl Search<'_> {
 
     /// Whether leaving out at most `out` members brings the others within a diameter.
     fn coverable(&mut self, diameter: f64, members: &[bool], out: usize) -> Option<bool> {
-        self.steps += 1;
-        if self.steps > MOST_STEPS {
+        self.work += (members.len() as u64).pow(2);
+        if self.work > MOST_WORK {
             return None;
         }
         let partners =

@@ -203,10 +203,10 @@ pub enum RuleError {
     #[error("{rule}: no client is called `{id}`; the trusted client must be among those merged")]
     NoSuchClient { rule: String, id: String },
     #[error(
-        "{rule}: the search for the best {kept} of {clients} clients was given up after {steps} steps; nnm or \
-         multi-krum bound the same attacks without a search"
+        "{rule}: the search for the best {kept} of {clients} clients was given up after {work} {unit}; multi-krum, \
+         and any rule after --pre nnm, stand the same attacks without a search"
     )]
-    TooMuchWork { rule: String, kept: usize, clients: usize, steps: usize },
+    TooMuchWork { rule: String, kept: usize, clients: usize, work: u64, unit: &'static str },
     #[error("{what} were not measured")]
     NotMeasured { what: &'static str },
     #[error("after --pre {steps}, which made {rows} updates of {clients}: {source}")]

@@ -2,7 +2,7 @@
 //!
 //! - Paper: Allouah et al., On the privacy-robustness-utility trilemma in distributed learning, 2023, section 4.
 //! - Cost: the inner products of all updates, and a search whose steps grow like the number of subsets where
-//!   hostile clients do not stand out; beyond [`MOST_STEPS`] it is given up with an error.
+//!   hostile clients do not stand out; beyond [`MOST_WORK`] it is given up with an error.
 //! - Tolerates: fewer than half.
 //! - Arguments: none.
 //! - Elsewhere: ByzFL takes one power iteration from a random start for the eigenvalue, so its results vary.
@@ -13,8 +13,8 @@ use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
 use std::fmt;
 
-/// Eigenvalues that a search may take: seconds for 40 clients.
-pub const MOST_STEPS: usize = 1 << 18;
+/// Work that a search may take, in multiply-adds of its eigenproblems (the cube of their size): seconds.
+pub const MOST_WORK: u64 = 1 << 33;
 
 /// SMEA.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +43,14 @@ impl Rule for Smea {
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
         let geometry = statistics.geometry()?;
-        let (clients, steps) = (statistics.clients(), MOST_STEPS);
+        let (clients, work, unit) = (statistics.clients(), MOST_WORK, "multiply-adds");
         let kept = clients - statistics.hostile();
         let search = Search::run(geometry, kept).ok_or_else(|| RuleError::TooMuchWork {
             rule: self.to_string(),
             kept,
             clients,
-            steps,
+            work,
+            unit,
         })?;
         let is_kept: Vec<bool> = (0..clients).map(|i| search.best.contains(&i)).collect();
         let share = 1.0 / kept as f64;
@@ -77,11 +78,11 @@ struct Search<'a> {
     least: f64,
     /// Whether another whole set came as close as numbers tell.
     close: bool,
-    steps: usize,
+    work: u64,
 }
 
 impl<'a> Search<'a> {
-    /// None if it takes too many steps.
+    /// None if it takes too much work.
     fn run(geometry: &'a Geometry, size: usize) -> Option<Self> {
         let n = geometry.clients();
         let remoteness: Vec<f64> =
@@ -90,7 +91,7 @@ impl<'a> Search<'a> {
         // Of clients as far, the highest ids are left out first.
         order.sort_by(|a, b| remoteness[*b].total_cmp(&remoteness[*a]).then(b.cmp(a)));
         let (best, least) = (Vec::new(), f64::INFINITY);
-        let mut search = Self { geometry, order, size, best, least, close: false, steps: 0 };
+        let mut search = Self { geometry, order, size, best, least, close: false, work: 0 };
         search.branch(0, &mut Vec::new())?;
         search.best.sort_unstable();
         Some(search)
@@ -106,8 +107,8 @@ impl<'a> Search<'a> {
             self.branch(next + 1, members)?;
         }
         members.push(self.order[next]);
-        self.steps += 1;
-        if self.steps > MOST_STEPS {
+        self.work += (members.len() as u64).pow(3);
+        if self.work > MOST_WORK {
             return None;
         }
         let scatter = largest_eigenvalue(&self.geometry.scatter(members));

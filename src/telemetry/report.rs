@@ -148,6 +148,8 @@ pub struct ShadowRow {
     pub kept: Option<Vec<String>>,
     /// Its score of each client, in their order.
     pub scores: Option<Vec<Option<f64>>>,
+    /// What the user should know of it.
+    pub warnings: Vec<String>,
     /// Why it could not be used.
     pub error: Option<String>,
 }

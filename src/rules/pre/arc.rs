@@ -29,6 +29,10 @@ impl fmt::Display for Arc {
 }
 
 impl Step for Arc {
+    fn uses_lengths(&self) -> bool {
+        true
+    }
+
     fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
         let (n, f) = (statistics.clients(), statistics.hostile());
         let geometry = statistics.geometry()?;

@@ -31,6 +31,10 @@ impl fmt::Display for Clip {
 }
 
 impl Step for Clip {
+    fn uses_lengths(&self) -> bool {
+        true
+    }
+
     fn uses_byzantine(&self) -> bool {
         false
     }

@@ -39,6 +39,11 @@ pub trait Step: fmt::Debug + fmt::Display + Send + Sync {
         true
     }
 
+    /// Whether it goes by the lengths or directions of deltas, and not only by the distances between them.
+    fn uses_lengths(&self) -> bool {
+        false
+    }
+
     /// The most hostile clients among so many that it can bear.
     fn tolerates(&self, clients: usize) -> usize {
         less_than_half(clients)

@@ -34,6 +34,10 @@ impl fmt::Display for Outliers {
 }
 
 impl Step for Outliers {
+    fn uses_lengths(&self) -> bool {
+        true
+    }
+
     fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
         let geometry = statistics.geometry()?;
         let n = statistics.clients();
