@@ -3,8 +3,10 @@
 mod breakdown;
 mod closed;
 mod infeasible;
+mod layouts;
 mod near_identical;
 mod oracle;
+mod passes;
 mod real_round;
 mod shadow;
 mod symmetry;

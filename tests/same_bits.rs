@@ -1,9 +1,36 @@
-//! The same round gives the same bytes: whatever the order of files, the threads, the instruction set.
+//! The same round gives the same bytes: whatever the order of files, the threads, the instruction set. Bytes of the
+//! model, and of what the report says of the clients and of the round.
 
 use crate::harness::{Dir, Update, fedmill, fedmill_after};
 use fedmill::kernels::lanes::Isa;
 
-const RULES: [&str; 3] = ["mean", "median", "trimmed-mean:cut=0.2"];
+/// A rule and the options it runs with.
+type Way = (&'static str, &'static [&'static str]);
+
+/// As many hostile as every rule here stands, of five clients or more.
+const HOSTILE: [&str; 2] = ["--byzantine", "0.12"];
+
+/// By coordinate, by distances from differences and from the Gram matrix, by the coordinate median, and mixed before.
+const WAYS: [Way; 14] = [
+    ("mean", &[]),
+    ("median", &[]),
+    ("trimmed-mean:cut=0.2", &[]),
+    ("krum", &HOSTILE),
+    ("multi-krum", &HOSTILE),
+    ("multi-krum", &["--byzantine", "0.12", "--distances", "direct"]),
+    ("bulyan", &HOSTILE),
+    ("geometric-median", &HOSTILE),
+    ("caf", &HOSTILE),
+    ("meamed", &HOSTILE),
+    ("distance-trim", &[]),
+    ("centered-clipping:iterations=3", &HOSTILE),
+    ("trimmed-mean", &["--byzantine", "0.12", "--pre", "nnm"]),
+    ("distance-trim", &["--byzantine", "0.12", "--pre", "arc", "--pre", "nnm"]),
+];
+
+/// Everything that a report can tell of clients and round.
+const REPORT: [&str; 6] =
+    ["--report", "r.json", "--metrics", "signs", "--shadow-rules", "krum,bulyan,caf,geometric-median"];
 
 /// Enough values for many tiles, uneven tensors, several dtypes, weights that are not whole numbers.
 fn write_round(dir: &Dir, clients: usize, values: usize) -> Vec<String> {
@@ -27,23 +54,60 @@ fn write_round(dir: &Dir, clients: usize, values: usize) -> Vec<String> {
         .collect()
 }
 
-fn merge(dir: &Dir, rule: &str, args: &[&str]) -> Vec<u8> {
-    let all = [&["aggregate", "--rule", rule, "-o", "m.safetensors"], args].concat();
-    fedmill(dir, &all).assert_merged("m.safetensors");
+/// What a run left: the model, and the part of the report that does not say where and how long.
+#[derive(PartialEq)]
+struct Outcome {
+    model: Vec<u8>,
+    told: String,
+}
+
+fn arguments<'a>((rule, options): Way, more: &[&'a str]) -> Vec<&'a str> {
+    [&["aggregate", "-q", "--rule", rule, "-o", "m.safetensors"], options, more].concat()
+}
+
+fn merge(dir: &Dir, way: Way, more: &[&str]) -> Vec<u8> {
+    fedmill(dir, &arguments(way, more)).assert_merged("m.safetensors");
     dir.read("m.safetensors")
+}
+
+fn merge_and_tell(dir: &Dir, way: Way, more: &[&str]) -> Outcome {
+    let model = merge(dir, way, &[&REPORT, more].concat());
+    Outcome { model, told: told(dir) }
+}
+
+/// From the clients to the warnings, as text: the last digit of every number counts.
+fn told(dir: &Dir) -> String {
+    let report = String::from_utf8(dir.read("r.json")).unwrap();
+    let start = report.find("\n  \"clients\": [").unwrap();
+    let end = report.find("\n  \"output\": {").unwrap();
+    let told = &report[start..end];
+    for part in ["\"score\"", "\"influence\"", "\"shadow\"", "\"metrics\"", "\"sign_agreement\""] {
+        assert!(told.contains(part), "no {part} between clients and output");
+    }
+    told.to_owned()
+}
+
+#[track_caller]
+fn assert_same(got: &Outcome, want: &Outcome, way: Way, what: &str) {
+    assert!(got.model == want.model, "{way:?}: {what} in the model");
+    if got.told != want.told {
+        let lines = || got.told.lines().zip(want.told.lines());
+        let differing = lines().find(|(got, want)| got != want);
+        panic!("{way:?}: {what} in the report: {differing:?}");
+    }
 }
 
 #[test]
 fn file_order_changes_nothing() {
     let dir = Dir::new();
     let mut files = write_round(&dir, 9, 50_000);
-    for rule in RULES {
-        let want = merge(&dir, rule, &["in"]);
+    for way in WAYS {
+        let want = merge_and_tell(&dir, way, &["in"]);
         for turn in 1..4 {
             files.rotate_left(turn);
             files.reverse();
             let shuffled: Vec<&str> = files.iter().map(String::as_str).collect();
-            assert!(merge(&dir, rule, &shuffled) == want, "{rule}: the order of files shows");
+            assert_same(&merge_and_tell(&dir, way, &shuffled), &want, way, "the order of files shows");
         }
     }
 }
@@ -51,17 +115,12 @@ fn file_order_changes_nothing() {
 #[test]
 fn threads_change_nothing() {
     let dir = Dir::new();
-    write_round(&dir, 40, 300_000);
-    for rule in RULES {
-        let want = merge(&dir, rule, &["in", "--threads", "1", "--report", "want.json"]);
+    write_round(&dir, 40, 120_000);
+    for way in WAYS {
+        let want = merge_and_tell(&dir, way, &["in", "--threads", "1"]);
         for threads in ["2", "3", "8"] {
-            let got = merge(&dir, rule, &["in", "--threads", threads, "--report", "got.json"]);
-            assert!(got == want, "{rule}: {threads} threads show");
-            let norms = |name: &str| {
-                let clients = dir.json(name)["clients"].clone();
-                clients.as_array().unwrap().iter().map(|client| client["norm"].clone()).collect::<Vec<_>>()
-            };
-            assert_eq!(norms("want.json"), norms("got.json"));
+            let got = merge_and_tell(&dir, way, &["in", "--threads", threads]);
+            assert_same(&got, &want, way, &format!("{threads} threads show"));
         }
     }
 }
@@ -70,10 +129,11 @@ fn threads_change_nothing() {
 fn instruction_sets_change_nothing() {
     let dir = Dir::new();
     write_round(&dir, 70, 9_001);
-    for rule in RULES {
-        let want = merge(&dir, rule, &["in", "--isa", "portable"]);
+    for way in WAYS {
+        let want = merge_and_tell(&dir, way, &["in", "--isa", "portable"]);
         for isa in Isa::available() {
-            assert!(merge(&dir, rule, &["in", "--isa", &isa.to_string()]) == want, "{rule}: {isa} shows");
+            let got = merge_and_tell(&dir, way, &["in", "--isa", &isa.to_string()]);
+            assert_same(&got, &want, way, &format!("{isa} shows"));
         }
     }
 }
@@ -81,11 +141,15 @@ fn instruction_sets_change_nothing() {
 #[test]
 fn a_rerun_and_a_report_change_nothing() {
     let dir = Dir::new();
-    write_round(&dir, 5, 20_000);
-    for rule in RULES {
-        let want = merge(&dir, rule, &["in"]);
-        assert!(merge(&dir, rule, &["in"]) == want);
-        assert!(merge(&dir, rule, &["in", "--report", "r.json"]) == want, "{rule}: asking for norms shows");
+    for clients in [5, 20] {
+        write_round(&dir, clients, 20_000);
+        for way in WAYS {
+            let want = merge_and_tell(&dir, way, &["in"]);
+            assert_same(&merge_and_tell(&dir, way, &["in"]), &want, way, "a rerun shows");
+            assert!(merge(&dir, way, &["in"]) == want.model, "{way:?}: asking for a report shows");
+            let short = ["in", "--report", "short.json", "--metrics", "none"];
+            assert!(merge(&dir, way, &short) == want.model, "{way:?}: asking for norms shows");
+        }
     }
 }
 
@@ -94,11 +158,12 @@ fn a_rerun_and_a_report_change_nothing() {
 fn few_open_files_change_nothing() {
     let dir = Dir::new();
     write_round(&dir, 200, 3_000);
-    for rule in RULES {
-        let want = merge(&dir, rule, &["in"]);
-        let args = ["aggregate", "--rule", rule, "in", "-o", "m.safetensors"];
+    for way in WAYS {
+        let want = merge_and_tell(&dir, way, &["in"]);
+        let args = arguments(way, &[&REPORT[..], &["in"]].concat());
         fedmill_after(&dir, "ulimit -n 100", &args).assert_merged("m.safetensors");
-        assert!(dir.read("m.safetensors") == want, "{rule}: the limit on open files shows");
+        let got = Outcome { model: dir.read("m.safetensors"), told: told(&dir) };
+        assert_same(&got, &want, way, "the limit on open files shows");
     }
 }
 
@@ -112,6 +177,6 @@ fn ten_thousand_updates_merge() {
     let mut values: Vec<f32> = (0..10_000).map(|i| ((i * 7919) % 10_007) as f32).collect();
     values.sort_by(f32::total_cmp);
     let median = (values[4999] + values[5000]) / 2.0;
-    merge(&dir, "median", &["in"]);
+    merge(&dir, ("median", &[]), &["in"]);
     assert_eq!(crate::harness::Model::read(&dir, "m.safetensors").f32("w"), [median, -median]);
 }

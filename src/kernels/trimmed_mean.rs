@@ -33,15 +33,18 @@ dispatch! {
     }
 }
 
-/// The mean of one lane whose sum is more than f64 can hold.
+/// The mean of one lane of sorted rows whose sum is more than f64 can hold. Parts that were rounded up may add up to
+/// more than the largest value, which no mean is.
 #[cold]
 pub(super) fn mean_of_huge<E: Element, V: Lanes<Key = E::Key>>(rows: &[V], lane: usize) -> f64 {
     let mut keys = [E::MIN_KEY; MAX_WIDTH];
-    let part = |row: &V| {
+    let mut value = |row: &V| {
         row.store(&mut keys);
-        E::from_key(keys[lane]).widen() / rows.len() as f64
+        E::from_key(keys[lane]).widen()
     };
-    rows.iter().map(part).sum()
+    let (least, most) = (value(&rows[0]), value(&rows[rows.len() - 1]));
+    // Not `clamp`: what is not finite is told apart later, and must not panic here.
+    rows.iter().map(|row| value(row) / rows.len() as f64).sum::<f64>().max(least).min(most)
 }
 
 /// The sum of the rows, lane by lane.
