@@ -262,6 +262,6 @@ impl Judge<'_> {
             return Err(Unjudged::BadUpdates(faults));
         }
         statistics.geometry = None;
-        Ok(Some("the report has no metrics, and no shadow rules that go by distance: squared values do not fit a number".to_owned()))
+        Ok(Some("the report has no metrics: squared values do not fit a number".to_owned()))
     }
 }

