@@ -264,7 +264,8 @@ impl BlockLook<'_> {
             let panel = panels.narrow.rows::<f32>(pass.points(), columns);
             add_pair_sums::<Product>(isa, &panel, &mut sums.products);
             if pass.is_direct() {
-                add_differences(isa, rows, &points.middle, &mut panels.narrow, &mut sums.squares);
+                let updates = panels.narrow.rows::<f32>(rows.len(), columns);
+                add_pair_sums::<SquaredDifference>(isa, &updates, &mut sums.squares);
             }
         } else if !note_non_finite(isa, rows, self.first, &mut sums.measured) {
             let panel =
@@ -277,22 +278,6 @@ impl BlockLook<'_> {
             }
         }
     }
-}
-
-/// Adds the squared differences of rows as they stand: two that agree far from the centre keep all digits.
-fn add_differences<E: Element>(
-    isa: Isa,
-    rows: &Rows<E>,
-    middle: &[E::Mixed],
-    panel: &mut TileBuffer,
-    sums: &mut [f64],
-) {
-    // f32 holds narrower floats as they are; of f64 it holds the differences from the centre.
-    let middle = if E::SIGNIFICAND_BITS > f32::MANTISSA_DIGITS { middle } else { &[] };
-    for i in 0..rows.len() {
-        centre(isa, rows.row(i), middle, bytemuck::cast_slice_mut(panel.row_mut(i)));
-    }
-    add_pair_sums::<SquaredDifference>(isa, &panel.rows(rows.len(), rows.columns()), sums);
 }
 
 /// What the points of a block are centred about, and the references among them.
