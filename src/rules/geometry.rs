@@ -70,7 +70,8 @@ pub struct Geometry {
     /// Whether the squared distances between clients were measured, and are not from the Gram matrix.
     measured: bool,
     /// By how much a squared distance from the Gram matrix may be off: `relative_error` times twice the sum of these of
-    /// both points. One that was measured is off by `relative_error` times itself.
+    /// both points. One that was measured is off by `relative_error` times itself, and by the
+    /// rounding of the rows.
     spread: Vec<f64>,
     relative_error: f64,
     median: Option<usize>,
@@ -161,11 +162,16 @@ impl Geometry {
 
     /// By how much the squared distance of two points may be off.
     pub fn error(&self, a: usize, b: usize) -> f64 {
-        let is_measured = self.measured && a.max(b) < self.clients;
-        // Of `G_aa + G_bb - 2 G_ab` the last may be off as much as both others together.
-        let from_gram = || 2.0 * (self.spread[a] + self.spread[b]);
-        let scale = if is_measured { self.squared_distance(a, b) } else { from_gram() };
-        if a == b { 0.0 } else { self.relative_error * scale }
+        if a == b {
+            return 0.0;
+        }
+        if !self.measured || a.max(b) >= self.clients {
+            // Of `G_aa + G_bb - 2 G_ab` the last may be off as much as both others together.
+            return self.relative_error * 2.0 * (self.spread[a] + self.spread[b]);
+        }
+        // Rows were rounded to f32 when the centre was taken off, each by half a last digit.
+        let rounded = f64::from(f32::EPSILON) * (self.spread[a].sqrt() + self.spread[b].sqrt());
+        self.relative_error * self.squared_distance(a, b) + rounded * self.distance(a, b)
     }
 
     /// The L2 norm of a client's delta.
