@@ -11,7 +11,7 @@ use std::{env, fs, path::Path};
 #[path = "src/kernels/network.rs"]
 mod network;
 
-use network::{BLOCK_SIZES, Comparator, MAX_BLOCK};
+use network::{BLOCK_SIZES, Comparator, MAX_BLOCK, SHADER_SIZES};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -27,6 +27,52 @@ fn main() {
 
     let out_dir = env::var("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
     fs::write(Path::new(&out_dir).join("networks.rs"), code).expect("OUT_DIR is writable");
+    fs::write(Path::new(&out_dir).join("shader_networks.rs"), shader_networks())
+        .expect("OUT_DIR is writable");
+}
+
+/// The same networks in WGSL, for every size with the places that a median reads and with all.
+fn shader_networks() -> String {
+    let mut code = String::from("const NETWORKS: &[(usize, bool, &str)] = &[\n");
+    for n in SHADER_SIZES {
+        for all in [false, true] {
+            let wanted: Vec<usize> = if all { (0..n).collect() } else { vec![n / 2 - 1, n / 2] };
+            let text = shader_network(n, &network::sorting(n), &wanted);
+            writeln!(code, "({n}, {all}, {text:?}),").expect("writing to a string");
+        }
+    }
+    code + "];\n"
+}
+
+/// Writes `fn visit_sorted()`: a name for every value that a wanted place depends on, none assigned twice.
+fn shader_network(n: usize, comparators: &[Comparator], wanted: &[usize]) -> String {
+    let mut needed = vec![false; n];
+    wanted.iter().for_each(|wire| needed[*wire] = true);
+    // Backwards: which of the two results of each comparator somebody reads.
+    let mut used = vec![(false, false); comparators.len()];
+    for (used, (i, j)) in used.iter_mut().zip(comparators).rev() {
+        *used = (needed[*i], needed[*j]);
+        let either = needed[*i] || needed[*j];
+        (needed[*i], needed[*j]) = (either, either);
+    }
+    let mut code = String::from("fn visit_sorted() {\n");
+    let mut names: Vec<String> = (0..n).map(|wire| format!("k{wire}")).collect();
+    for (wire, name) in names.iter().enumerate() {
+        writeln!(code, "    let {name} = padded_key({wire}u);").expect("writing to a string");
+    }
+    for (number, ((i, j), (low, high))) in comparators.iter().zip(used).enumerate() {
+        let (a, b) = (names[*i].clone(), names[*j].clone());
+        for (is_used, wire, pick) in [(low, *i, "min"), (high, *j, "max")] {
+            if is_used {
+                names[wire] = format!("{}{number}", if pick == "min" { "a" } else { "b" });
+                writeln!(code, "    let {} = {pick}({a}, {b});", names[wire]).expect("writing to a string");
+            }
+        }
+    }
+    for place in wanted {
+        writeln!(code, "    take({place}u, {});", names[*place]).expect("writing to a string");
+    }
+    code + "}\n"
 }
 
 /// Writes `impl TRAIT for [V; n]`, one line of code a comparator.

@@ -15,12 +15,14 @@
 //! - [`cli`]: arguments as typed, then resolved, then run; one file a subcommand.
 //! - [`round`]: one round from update files to a published model; streams the tiles.
 //! - [`rules`]: one file an aggregation rule: statistics in, recipe out.
+//! - [`gpu`]: the same primitives as shaders; adapters, and the slots that tiles pass through.
 //! - [`kernels`]: the numeric primitives, one file each, on every instruction set.
 //! - [`model`]: dtypes, layouts, tiles; no files.
 //! - [`io`]: the only room that opens files; called from `cli` and `round`.
 //! - [`telemetry`]: the report, progress, messages; called from `cli` and `round`.
 
 pub mod cli;
+pub mod gpu;
 pub mod io;
 pub mod kernels;
 pub mod model;

@@ -16,6 +16,7 @@
 //! - `help`: the help texts, as snapshots.
 //! - `reference`: the oracle, naive and in f64, and cases that show it right.
 //! - `kernels`: every kernel against the oracle, on every instruction set.
+//! - `gpu`: the GPU backend, on every adapter there is.
 //! - `rules`: every rule, files to file, against the oracle; properties.
 //! - `robust`: the same for the rules that judge whole clients: oracles, bounds, symmetries, the real round.
 //! - `pre`: the steps before a rule, against their oracles; properties.
@@ -36,6 +37,8 @@ mod deltas;
 mod dtypes;
 mod fuzz_seeds;
 mod golden_rules;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod harness;
 mod help;
 mod inspect;

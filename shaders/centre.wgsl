@@ -1,0 +1,73 @@
+// The points of a tile less its middle: the rows, then the zero delta, then, where they are points, the coordinate
+// median and the centre that an earlier round left.
+//
+// Ulp(1), of the coordinate median Ulp(2): one subtraction. Notes the largest magnitude of every point.
+//
+// Defined outside: HAS_MEDIAN, whether the coordinate median is a point; ORIGIN_IS_BASE, whether the zero delta is the
+// base's value or zero.
+
+#import rows
+#import references
+#import status
+
+const GROUP: u32 = 256u;
+
+// The lower middle of every column, then the upper.
+@group(0) @binding(5) var<storage, read> middle: array<u32>;
+// The points, one behind the other.
+@group(0) @binding(6) var<storage, read_write> panel: array<f32>;
+@group(0) @binding(7) var<storage, read_write> largest_of_point: array<atomic<u32>>;
+
+var<workgroup> group_peak: atomic<u32>;
+
+fn origin_at(column: u32) -> f32 {
+    if ORIGIN_IS_BASE {
+        return reference_at(0u, column);
+    }
+    return 0.0;
+}
+
+fn reference_point(place: u32, column: u32) -> f32 {
+    if place == 0u {
+        return origin_at(column);
+    }
+    if HAS_MEDIAN && place == 1u {
+        let lower = bitcast<f32>(middle[column]);
+        let upper = bitcast<f32>(middle[shape.columns + column]);
+        return lower * 0.5 + upper * 0.5;
+    }
+    // The centre is a delta, and the last reference.
+    return origin_at(column) + reference_at(REFERENCES - 1u, column);
+}
+
+@compute @workgroup_size(GROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let column = group.x * GROUP + lane;
+    let point = group.y;
+    if lane == 0u {
+        atomicStore(&group_peak, 0u);
+    }
+    workgroupBarrier();
+    var largest = 0u;
+    if column < shape.columns {
+        var value: f32;
+        if point < shape.rows {
+            let bits = bits_at(point, column);
+            largest = bits & MAGNITUDE;
+            value = bitcast<f32>(bits);
+        } else {
+            value = reference_point(point - shape.rows, column);
+        }
+        let centred = value - bitcast<f32>(middle[column]);
+        panel[point * shape.columns + column] = centred;
+        atomicMax(&group_peak, bitcast<u32>(centred) & MAGNITUDE);
+    }
+    workgroupBarrier();
+    if lane == 0u {
+        atomicMax(&largest_of_point[point], atomicLoad(&group_peak));
+    }
+    finish(lane, largest);
+}

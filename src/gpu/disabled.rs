@@ -1,0 +1,128 @@
+//! The same surface without the `gpu` feature: no device can be opened, so nothing else can be called.
+
+use crate::gpu::job::{
+    Adapter, CombineJob, Combined, DeviceTime, GpuError, Options, PairSums, PairsJob, TileShape,
+};
+
+/// No adapters.
+pub fn adapters() -> Vec<Adapter> {
+    Vec::new()
+}
+
+/// A device that cannot be opened.
+#[derive(Debug)]
+pub enum Gpu {}
+
+/// See the `gpu` feature.
+#[derive(Debug)]
+pub enum CombineProgram {}
+
+/// See the `gpu` feature.
+#[derive(Debug)]
+pub enum PairsProgram {}
+
+/// See the `gpu` feature.
+#[derive(Debug)]
+pub enum Input {}
+
+/// See the `gpu` feature.
+#[derive(Debug)]
+pub enum Slot<'g> {
+    /// Cannot be made.
+    Never(&'g Gpu),
+}
+
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "as with the `gpu` feature")]
+impl Gpu {
+    pub fn open(_: &Options) -> Result<Self, GpuError> {
+        Err(GpuError::NotBuilt)
+    }
+
+    pub fn adapter(&self) -> &Adapter {
+        match *self {}
+    }
+
+    pub fn options(&self) -> &Options {
+        match *self {}
+    }
+
+    pub fn lose(&self) {
+        match *self {}
+    }
+
+    pub fn binding_bytes(&self) -> usize {
+        match *self {}
+    }
+
+    pub fn resident_bytes(&self) -> u64 {
+        match *self {}
+    }
+}
+
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "as with the `gpu` feature")]
+impl CombineProgram {
+    pub fn new(gpu: &Gpu, _: &CombineJob) -> Result<Self, GpuError> {
+        match *gpu {}
+    }
+}
+
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "as with the `gpu` feature")]
+impl PairsProgram {
+    pub fn new(gpu: &Gpu, _: &PairsJob) -> Result<Self, GpuError> {
+        match *gpu {}
+    }
+
+    pub fn most_columns(gpu: &Gpu, _: usize) -> usize {
+        match *gpu {}
+    }
+}
+
+#[expect(missing_docs, reason = "as with the `gpu` feature")]
+impl Input {
+    pub fn tile(&self) -> &TileShape {
+        match *self {}
+    }
+}
+
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "as with the `gpu` feature")]
+impl<'g> Slot<'g> {
+    pub fn for_combine(gpu: &'g Gpu, _: &CombineProgram) -> Result<Self, GpuError> {
+        match *gpu {}
+    }
+
+    pub fn for_pairs(gpu: &'g Gpu, _: &PairsProgram) -> Result<Self, GpuError> {
+        match *gpu {}
+    }
+
+    pub fn fill<E: From<GpuError>>(
+        &mut self,
+        _: usize,
+        _: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Self::Never(gpu) = self;
+        match **gpu {}
+    }
+
+    pub fn keep(&mut self) -> Result<Input, GpuError> {
+        let Self::Never(gpu) = self;
+        match **gpu {}
+    }
+
+    pub fn combine(
+        &mut self,
+        program: &CombineProgram,
+        _: Option<&Input>,
+        _: &mut Vec<f64>,
+    ) -> Result<Combined, GpuError> {
+        match *program {}
+    }
+
+    pub fn pairs(&mut self, program: &PairsProgram, _: Option<&Input>) -> Result<PairSums, GpuError> {
+        match *program {}
+    }
+
+    pub fn time(&self) -> DeviceTime {
+        let Self::Never(gpu) = self;
+        match **gpu {}
+    }
+}

@@ -1,0 +1,35 @@
+//! The kernels' shaders on a GPU: adapters, pipelines, and the slots that tiles pass through. Knows kernels, nothing of
+//! federated learning.
+//!
+//! [`job`] says what may be asked of a tile. [`shaders`] holds the WGSL that is embedded in the program and puts a
+//! kernel's text together. `adapter` finds devices, `device` opens one and compiles, `program` turns a job into steps,
+//! `slot` is one place of the ring: it takes a tile in, runs a program on it and hands the results back. Without the
+//! `gpu` feature [`disabled`] stands in their place and has nothing to offer.
+
+pub mod job;
+
+#[cfg(feature = "gpu")]
+mod adapter;
+#[cfg(feature = "gpu")]
+mod device;
+#[cfg(feature = "gpu")]
+mod memory;
+#[cfg(feature = "gpu")]
+mod program;
+#[cfg(feature = "gpu")]
+pub mod shaders;
+#[cfg(feature = "gpu")]
+mod slot;
+
+#[cfg(feature = "gpu")]
+pub use {
+    adapter::adapters,
+    device::Gpu,
+    program::{CombineProgram, PairsProgram},
+    slot::{Input, Slot},
+};
+
+#[cfg(not(feature = "gpu"))]
+mod disabled;
+#[cfg(not(feature = "gpu"))]
+pub use disabled::{CombineProgram, Gpu, Input, PairsProgram, Slot, adapters};
