@@ -66,6 +66,9 @@ pub(super) struct Arguments {
     /// Reject updates that say they are of another round.
     #[arg(long, value_name = "N")]
     round: Option<u64>,
+    /// Tell how long CPU and GPU are predicted to take, and what was chosen.
+    #[arg(long)]
+    explain: bool,
     /// Write who was kept and why to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -169,6 +172,7 @@ impl Arguments {
             state: self.state.clone(),
             other_inputs: self.paths.files_from.iter().cloned().chain(weights_file).collect(),
             isa: common.isa(),
+            backend: common.backend(self.explain),
         })
     }
 

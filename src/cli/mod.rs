@@ -4,8 +4,10 @@ mod aggregate;
 mod inspect;
 mod size;
 
+use crate::gpu;
 use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
+use crate::round::backend::{Asked, Backend};
 use crate::telemetry::console::{self, LogFormat};
 use crate::telemetry::progress::Progress;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -36,7 +38,7 @@ enum Command {
 /// Options of every subcommand.
 #[derive(Args, Debug)]
 struct Common {
-    /// Where to compute; this version has the CPU only.
+    /// Where to compute. gpu never falls back to the CPU; auto takes a GPU where it is predicted to be faster.
     #[arg(
         long,
         global = true,
@@ -44,7 +46,16 @@ struct Common {
         default_value = "auto",
         help_heading = "Common options"
     )]
-    backend: Backend,
+    backend: BackendName,
+    /// Use the GPU whose name contains this; the only way to use a software adapter.
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Common options")]
+    adapter: Option<String>,
+    /// Tiles that are on their way through the GPU at once.
+    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    gpu_slots: Option<NonZeroUsize>,
+    /// Keep the checks of bounds and loops in shaders.
+    #[arg(long, global = true, help_heading = "Common options")]
+    gpu_checks: bool,
     /// Worker threads [default: one a processor].
     #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
     threads: Option<NonZeroUsize>,
@@ -70,11 +81,10 @@ struct Common {
 
 /// Where to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Backend {
-    /// What is fastest.
+enum BackendName {
     Auto,
-    /// The processor.
     Cpu,
+    Gpu,
 }
 
 fn parse_isa(name: &str) -> Result<Isa, String> {
@@ -163,13 +173,27 @@ impl Common {
 
     fn pool(&self) -> Result<ThreadPool, Failure> {
         let threads = self.threads.map_or(0, NonZeroUsize::get);
-        let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
-        tracing::info!(
-            "backend: cpu with {} on {} threads; the CPU is the only backend of this version",
-            self.isa(),
-            pool.current_num_threads()
-        );
-        Ok(pool)
+        Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
+    }
+
+    /// Which GPU to use, and how.
+    fn gpu_options(&self) -> gpu::job::Options {
+        gpu::job::Options {
+            adapter: self.adapter.clone(),
+            checked: self.gpu_checks,
+            slots: self.gpu_slots.map(NonZeroUsize::get),
+            ..gpu::job::Options::default()
+        }
+    }
+
+    /// Where to compute.
+    fn backend(&self, explain: bool) -> Backend {
+        let asked = match self.backend {
+            BackendName::Auto => Asked::Auto,
+            BackendName::Cpu => Asked::Cpu,
+            BackendName::Gpu => Asked::Gpu,
+        };
+        Backend { asked, options: self.gpu_options(), explain }
     }
 
     fn isa(&self) -> Isa {

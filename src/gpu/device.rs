@@ -5,6 +5,7 @@ use crate::gpu::job::{Adapter, GpuError, Options};
 use crate::gpu::shaders::Variant;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,14 @@ pub struct Gpu {
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
     /// Invocations in every subgroup, if subgroups are used and all of one size.
+    #[expect(dead_code, reason = "for kernels to come")]
     pub(super) subgroup: Option<u32>,
     pub(super) timestamps: bool,
     options: Options,
     adapter: Adapter,
     pipelines: Mutex<HashMap<Variant, Arc<wgpu::ComputePipeline>>>,
     trouble: Arc<Mutex<Option<String>>>,
+    runs: AtomicUsize,
 }
 
 impl fmt::Debug for Gpu {
@@ -72,6 +75,7 @@ impl Gpu {
             adapter,
             pipelines: Mutex::default(),
             trouble,
+            runs: AtomicUsize::new(0),
         })
     }
 
@@ -90,6 +94,13 @@ impl Gpu {
         self.device.destroy();
     }
 
+    /// Counts a run that begins.
+    pub(super) fn begin_run(&self) {
+        if self.options.lose_after == Some(self.runs.fetch_add(1, Ordering::Relaxed)) {
+            self.lose();
+        }
+    }
+
     /// Bytes that may be bound at once.
     pub fn binding_bytes(&self) -> usize {
         usize::try_from(self.limits.max_storage_buffer_binding_size).unwrap_or(usize::MAX)
@@ -97,7 +108,7 @@ impl Gpu {
 
     /// Bytes of the device's memory that updates may stay in between passes.
     pub fn resident_bytes(&self) -> u64 {
-        self.adapter.memory.unwrap_or(0) / 10 * 7
+        self.options.resident_bytes.unwrap_or(self.adapter.memory.unwrap_or(0) / 10 * 7)
     }
 
     /// A compiled kernel.

@@ -21,6 +21,10 @@ pub struct Options {
     pub slot_bytes: usize,
     /// The most bytes that are bound at once, if less than the device allows.
     pub binding_bytes: Option<u64>,
+    /// Bytes of the device's memory that updates may stay in between passes; none for most of what it has.
+    pub resident_bytes: Option<u64>,
+    /// Destroy the device after so many runs, as a driver that crashes would. For tests.
+    pub lose_after: Option<usize>,
 }
 
 impl Default for Options {
@@ -32,6 +36,8 @@ impl Default for Options {
             slots: None,
             slot_bytes: 32 << 20,
             binding_bytes: None,
+            resident_bytes: None,
+            lose_after: None,
         }
     }
 }
@@ -89,6 +95,10 @@ pub enum GpuError {
         "{adapter}: {what}: the device found {found:e}, the CPU {expected:e}, which may differ by {bound:e}"
     )]
     Wrong { adapter: String, what: String, found: f64, expected: f64, bound: f64 },
+    #[error(
+        "{adapter} has nothing to do: every tensor is of f64 or of integers, expected floats of up to 32 bits"
+    )]
+    NothingToDo { adapter: String },
     #[error("{what}: found {found}, expected at most {most} on {adapter}")]
     TooMany { adapter: String, what: &'static str, found: usize, most: usize },
 }

@@ -228,6 +228,7 @@ impl<'g> Slot<'g> {
     /// Submits a run and waits for its results to be mapped.
     fn run(&mut self, program: &Program, kept: Option<&Input>) -> Result<(), GpuError> {
         let started = Instant::now();
+        self.gpu.begin_run();
         let device = &self.gpu.device;
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.stamp(&mut encoder, 0);

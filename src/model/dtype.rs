@@ -37,7 +37,7 @@ pub enum Kind {
 }
 
 /// The floats a kernel works in for one tensor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Working {
     /// Every client sends bf16.
     BF16,

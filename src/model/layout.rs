@@ -67,6 +67,13 @@ impl Layout {
         self.starts[self.tensors.len()]
     }
 
+    /// Bytes of the values at some coordinates.
+    pub fn bytes_of(&self, coordinates: Range<usize>) -> u64 {
+        self.pieces(coordinates)
+            .map(|piece| (piece.len * self.tensors[piece.tensor].dtype.bytes()) as u64)
+            .sum()
+    }
+
     /// The coordinates of one tensor.
     pub fn coordinates(&self, tensor: usize) -> Range<usize> {
         self.starts[tensor]..self.starts[tensor + 1]

@@ -2,6 +2,7 @@
 
 use crate::io::memory::peak_resident_bytes;
 use crate::io::model_writer::ModelWriter;
+use crate::round::backend::Chosen;
 use crate::round::combine::Combined;
 use crate::round::fault::Fault;
 use crate::round::first_pass::Distances;
@@ -11,7 +12,7 @@ use crate::round::metadata::{UPDATE_KEYS, UpdateKind};
 use crate::round::roster::{Client, Update};
 use crate::rules::metrics::RoundMetrics;
 use crate::rules::pre::StepTaken;
-use crate::rules::{Decision, Definition, RuleError};
+use crate::rules::{Decision, Definition, RuleError, Warning};
 use crate::telemetry::report::{
     BackendChoice, ClientRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA, Settings,
     ShadowRow, StepClientRow, StepRow, Timings, Tool,
@@ -84,7 +85,7 @@ impl Run {
         report.metrics =
             judgement.metrics.as_ref().map(|metrics| metrics_row(metrics, judgement.sign_agreement));
         report.published = true;
-        report.warnings.clone_from(&decision.warnings);
+        report.warnings = texts(&decision.warnings);
         report.output = Some(Output {
             path: writer.path().display().to_string(),
             files: writer.files().map(|path| path.display().to_string()).collect(),
@@ -104,11 +105,7 @@ impl Run {
             published: false,
             refused: None,
             settings: self.settings(round),
-            backend: BackendChoice {
-                name: "cpu",
-                instruction_set: self.job.isa.to_string(),
-                why: "the CPU is the only backend of this version",
-            },
+            backend: self.backend_row(),
             clients: round.set.clients.iter().map(client_row).collect(),
             rejected: round.rejected.iter().map(rejected_row).collect(),
             pre: Vec::new(),
@@ -119,6 +116,18 @@ impl Run {
             bytes: self.bytes,
             timings: Timings { total_s, ..self.timings },
             peak_resident_bytes: peak_resident_bytes(),
+        }
+    }
+
+    fn backend_row(&self) -> BackendChoice {
+        let chosen = self.chosen.as_ref();
+        let device = chosen.and_then(|chosen| chosen.device.as_ref());
+        BackendChoice {
+            name: chosen.map_or("cpu", Chosen::name),
+            instruction_set: self.job.isa.to_string(),
+            adapter: device.map(|device| device.gpu().adapter().name.clone()),
+            driver: device.map(|device| device.gpu().adapter().driver.clone()),
+            why: chosen.map_or_else(String::new, |chosen| chosen.why.clone()),
         }
     }
 
@@ -143,6 +152,10 @@ impl Run {
             threads: self.threads,
         }
     }
+}
+
+fn texts(warnings: &[Warning]) -> Vec<String> {
+    warnings.iter().map(ToString::to_string).collect()
 }
 
 fn client_row(client: &Client) -> ClientRow {
@@ -187,7 +200,7 @@ fn shadow_row(rule: &str, made: &Result<Decision, RuleError>, ids: &[&str]) -> S
         rule: rule.to_owned(),
         kept: kept.as_ref().ok().cloned(),
         scores: made.as_ref().ok().map(|decision| decision.verdicts.iter().map(|v| v.score).collect()),
-        warnings: made.as_ref().map(|decision| decision.warnings.clone()).unwrap_or_default(),
+        warnings: made.as_ref().map(|decision| texts(&decision.warnings)).unwrap_or_default(),
         error: made.as_ref().err().map(ToString::to_string),
     }
 }

@@ -1,5 +1,6 @@
 //! The second pass: combines every tile by the rule's recipe and hands on the merged values.
 
+use crate::gpu::job::GpuError;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
 use crate::kernels::convert::{all_within, encode};
@@ -12,6 +13,7 @@ use crate::kernels::trimmed_mean::trimmed_mean;
 use crate::kernels::weighted_sum::add_weighted;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::tile::{LINE_BYTES, Rows, TileBuffer};
+use crate::round::device::{self, Device};
 use crate::round::method::{Method, Select, Sum};
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::roster::{Frame, UpdateSet};
@@ -35,6 +37,8 @@ pub enum CombineError {
     Pass(#[from] PassError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     #[error("an update holds a value that is not finite")]
     NonFinite,
     #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
@@ -53,7 +57,7 @@ impl CombineError {
         match self {
             Self::NonFinite => true,
             Self::DoesNotFit { value, .. } => !value.is_finite(),
-            Self::Pass(_) | Self::Write(_) => false,
+            Self::Pass(_) | Self::Write(_) | Self::Gpu(_) => false,
         }
     }
 }
@@ -65,7 +69,12 @@ pub struct Combined {
     pub norms: Option<Vec<f64>>,
     /// Where the time went, added over the threads.
     pub clock: Clock,
+    /// Why the device did not finish, if the CPU did.
+    pub device_failure: Option<GpuError>,
 }
+
+/// Takes the encoded values of a tile, and of its merged delta.
+pub(super) type Write<'w> = dyn Fn(&Tile, &[u8], &[u8]) -> Result<(), WriteError> + Sync + 'w;
 
 /// The second pass, ready to run.
 pub struct Pass<'a> {
@@ -81,6 +90,8 @@ pub struct Pass<'a> {
     pub screened: bool,
     /// Whether to hand on the merged delta too, as it is kept between rounds.
     pub with_delta: bool,
+    /// The device to run on, as far as it can; none for the CPU alone.
+    pub device: Option<&'a Device>,
     /// Told about every tile.
     pub progress: &'a Progress,
 }
@@ -92,13 +103,13 @@ const SUMMED_ROWS: usize = 4;
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// What a worker needs besides its rows.
-struct Worker<'a> {
-    space: Workspace<'a>,
+pub(super) struct Worker<'a> {
+    pub(super) space: Workspace<'a>,
     sums: Vec<f64>,
     encoded: TileBuffer,
     delta: TileBuffer,
     mixed: Option<TileBuffer>,
-    squared_norms: Vec<f64>,
+    pub(super) squared_norms: Vec<f64>,
 }
 
 impl Pass<'_> {
@@ -115,48 +126,86 @@ impl Pass<'_> {
     ) -> Result<Combined, CombineError> {
         let method = self.method();
         let readers = method.clients().len();
-        let rows_at_once = match &method {
-            Method::Sum(_) => SUMMED_ROWS.min(readers),
-            Method::Select(_) => readers,
+        let on_device = match self.device {
+            Some(device) => Some(self.run_on_device(device, &method, &write)?),
+            None => None,
         };
-        let plan = TilePlan::new(self.set, rows_at_once.max(1));
-        let no_norms = vec![0.0; self.set.clients.len()];
-        let norms = InTileOrder::new(no_norms, |sums, parts: Vec<f64>| add_rows(sums, &parts));
+        let (done, so_far, device_clock, device_failure) = match on_device {
+            Some(on) => (on.done, on.squared_norms, on.clock, on.failure),
+            None => (Vec::new(), vec![0.0; self.set.clients.len()], Clock::default(), None),
+        };
+        let plan = TilePlan::of_ranges(self.set, self.rows_at_once(&method), &device::rest(self.set, done));
+        let norms = InTileOrder::new(so_far, |sums, parts: Vec<f64>| add_rows(sums, &parts));
         let workers = for_each_tile(
             pool,
             &plan,
             || self.new_worker(&plan),
             |worker, tile| {
-                match tile.working {
-                    Working::BF16 => self.merge_tile::<bf16>(worker, tile, &method),
-                    Working::F16 => self.merge_tile::<f16>(worker, tile, &method),
-                    Working::F32 => self.merge_tile::<f32>(worker, tile, &method),
-                    Working::F64 => self.merge_tile::<f64>(worker, tile, &method),
-                }?;
+                self.merge_any(worker, tile, &method)?;
                 norms.add(tile.number, std::mem::take(&mut worker.squared_norms));
-                let bytes = &worker.encoded.row_mut(0)[..tile.coordinates.len() * tile.dtype.bytes()];
-                let delta_bytes = if self.with_delta { stored_dtype(tile.dtype).bytes() } else { 0 };
-                let delta = &worker.delta.row_mut(0)[..tile.coordinates.len() * delta_bytes];
-                worker.space.clock.time(|clock| &mut clock.write, || write(tile, bytes, delta))?;
-                self.progress.advance((readers * bytes.len()) as u64);
-                Ok::<_, CombineError>(())
+                self.hand_on(worker, tile, readers, &write)
             },
         )?;
-        let clock = workers.iter().map(|worker| worker.space.clock).fold(Clock::default(), Clock::and);
+        let clock = workers.iter().map(|worker| worker.space.clock).fold(device_clock, Clock::and);
         let norms = self.with_norms.then(|| norms.finish().into_iter().map(f64::sqrt).collect());
-        Ok(Combined { norms, clock })
+        Ok(Combined { norms, clock, device_failure })
     }
 
-    /// How many clients the pass reads.
-    pub fn readers(&self) -> usize {
-        self.method().clients().len()
+    /// Rows that a worker of the CPU holds at once.
+    pub(super) fn rows_at_once(&self, method: &Method) -> usize {
+        let readers = method.clients().len().max(1);
+        match method {
+            Method::Sum(_) => SUMMED_ROWS.min(readers),
+            Method::Select(_) => readers,
+        }
+    }
+
+    /// Merges one tile of any float into `worker.encoded`.
+    pub(super) fn merge_any(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        method: &Method,
+    ) -> Result<(), CombineError> {
+        match tile.working {
+            Working::BF16 => self.merge_tile::<bf16>(worker, tile, method),
+            Working::F16 => self.merge_tile::<f16>(worker, tile, method),
+            Working::F32 => self.merge_tile::<f32>(worker, tile, method),
+            Working::F64 => self.merge_tile::<f64>(worker, tile, method),
+        }
+    }
+
+    /// Hands a merged tile to the writer.
+    pub(super) fn hand_on(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        readers: usize,
+        write: &Write,
+    ) -> Result<(), CombineError> {
+        let bytes = &worker.encoded.row_mut(0)[..tile.coordinates.len() * tile.dtype.bytes()];
+        let delta_bytes = if self.with_delta { stored_dtype(tile.dtype).bytes() } else { 0 };
+        let delta = &worker.delta.row_mut(0)[..tile.coordinates.len() * delta_bytes];
+        worker.space.clock.time(|clock| &mut clock.write, || write(tile, bytes, delta))?;
+        self.progress.advance((readers * bytes.len()) as u64);
+        Ok(())
+    }
+
+    /// Bytes of updates that the pass works on, and those of them that it reads: what stayed on the device is not.
+    pub fn bytes(&self) -> (u64, u64) {
+        let readers = self.method().clients().len() as u64;
+        let kept = |part: &device::Part| self.device.is_some_and(|on| on.kept_shape(part.stored).is_some());
+        let parts = device::parts(self.set).into_iter().filter(kept);
+        let kept: u64 = parts.flat_map(|part| part.ranges).map(|range| self.set.layout.bytes_of(range)).sum();
+        let model = self.set.data_bytes() / self.set.clients.len() as u64;
+        (model * readers, (model - kept) * readers)
     }
 
     fn method(&self) -> Method<'_> {
         Method::of(self.recipe, self.set, self.screened && !self.with_norms)
     }
 
-    fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
+    pub(super) fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
         Worker {
             space: Workspace::new(self.isa, self.set, plan),
             sums: Vec::new(),
@@ -317,7 +366,7 @@ impl Pass<'_> {
     }
 
     /// Adds the base to a block of merged deltas, and encodes it.
-    fn finish_block<F: Merged>(
+    pub(super) fn finish_block<F: Merged>(
         &self,
         worker: &mut Worker,
         tile: &Tile,
@@ -386,7 +435,12 @@ impl Pass<'_> {
 }
 
 /// Reduces each column of rows to a value. Returns whether every value is finite.
-fn reduce<E: Element>(isa: Isa, statistic: OrderStatistic, rows: &Rows<E>, merged: &mut [f64]) -> bool {
+pub(super) fn reduce<E: Element>(
+    isa: Isa,
+    statistic: OrderStatistic,
+    rows: &Rows<E>,
+    merged: &mut [f64],
+) -> bool {
     match statistic {
         OrderStatistic::Median => coordinate_median(isa, rows, merged),
         OrderStatistic::TrimmedMean { cut } => trimmed_mean(isa, rows, cut, merged),
@@ -420,7 +474,7 @@ pub(super) fn mix<E: Element>(
     }
 }
 
-fn add_times(row: &[f64], factor: f64, sums: &mut [f64]) {
+pub(super) fn add_times(row: &[f64], factor: f64, sums: &mut [f64]) {
     for (sum, x) in sums.iter_mut().zip(row) {
         *sum += factor * x;
     }

@@ -6,6 +6,7 @@
 //! cannot move it away and so blur the distances of the others. Blocks whose values are too large or small for their squares to fit f32
 //! are summed in f64.
 
+use crate::gpu::job::PAIRS_RELATIVE_ERROR;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::{Element, Merged};
 use crate::kernels::finite::all_finite;
@@ -18,6 +19,7 @@ use crate::kernels::signs::add_signs;
 use crate::model::dtype::{Kind, Working};
 use crate::model::tile::{Rows, TileBuffer};
 use crate::round::combine::{add_rows, blocks, mix};
+use crate::round::device::{self, Device};
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::roster::{Frame, UpdateSet};
 use crate::round::survey::{Measured, fold_measured, measure_non_finite};
@@ -43,6 +45,19 @@ pub enum Distances {
     /// From differences: a subtraction more a pair and coordinate, and exact however far clients are from the centre.
     Direct,
 }
+
+/// How exact the numbers of a pass have to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// As exact as is cheap: products in f32.
+    Usual,
+    /// Products in f64, for a choice that hangs on less than the usual bound.
+    F64,
+}
+
+/// What sums in f64 may be off by, relative to the sum of their terms' magnitudes: 136 additions in a block, and those
+/// of up to a million blocks.
+const F64_RELATIVE_ERROR: f64 = (1 << 20) as f64 * (f64::EPSILON / 2.0);
 
 /// The most clients whose distances are found from differences by themselves: so few cost next to nothing.
 const DIRECT_CLIENTS: usize = 16;
@@ -75,6 +90,12 @@ pub struct FirstPass<'a> {
     pub references: References,
     /// Whether to count signs.
     pub with_signs: bool,
+    /// How exact the numbers have to be.
+    pub precision: Precision,
+    /// The device to run on, as far as it can; none for the CPU alone.
+    pub device: Option<&'a Device>,
+    /// Whether updates may stay on the device for the second pass.
+    pub keeps: bool,
     /// Told about every tile.
     pub progress: &'a Progress,
 }
@@ -93,19 +114,19 @@ pub struct FirstLook {
 }
 
 /// What tiles add up to.
-struct Sums {
-    products: Vec<f64>,
-    squares: Vec<f64>,
-    measured: Vec<Measured>,
-    signs: u64,
-    floats: u64,
+pub(super) struct Sums {
+    pub(super) products: Vec<f64>,
+    pub(super) squares: Vec<f64>,
+    pub(super) measured: Vec<Measured>,
+    pub(super) signs: u64,
+    pub(super) floats: u64,
 }
 
 /// Magnitudes whose squares, a block of them added, f32 holds.
-const FITTING: Range<f32> = 1.0 / (1u64 << 39) as f32..(1u64 << 57) as f32;
+pub(super) const FITTING: Range<f32> = 1.0 / (1u64 << 39) as f32..(1u64 << 57) as f32;
 
-struct Worker<'a> {
-    space: Workspace<'a>,
+pub(super) struct Worker<'a> {
+    pub(super) space: Workspace<'a>,
     panels: Panels,
 }
 
@@ -123,21 +144,19 @@ impl FirstPass<'_> {
     ///
     /// When an update cannot be read.
     pub fn run(&self, pool: &ThreadPool) -> Result<FirstLook, PassError> {
-        let plan = TilePlan::new(self.set, self.set.clients.len());
-        let sums = InTileOrder::new(self.no_sums(), |sums: &mut Sums, tile| sums.add(&tile));
+        let (on_device, device_clock, done) = match self.device {
+            Some(device) => self.look_on_device(device)?,
+            None => (self.no_sums(), Clock::default(), Vec::new()),
+        };
+        let plan = TilePlan::of_ranges(self.set, self.set.clients.len(), &device::rest(self.set, done));
+        let sums = InTileOrder::new(on_device, |sums: &mut Sums, tile| sums.add(&tile));
         let workers = for_each_tile(
             pool,
             &plan,
             || self.new_worker(&plan),
             |worker, tile| {
                 let started = (Instant::now(), worker.space.clock.read);
-                let tile_sums = match tile.working {
-                    _ if tile.dtype.kind() != Kind::Float => self.no_sums(),
-                    Working::BF16 => self.look::<bf16>(worker, tile)?,
-                    Working::F16 => self.look::<f16>(worker, tile)?,
-                    Working::F32 => self.look::<f32>(worker, tile)?,
-                    Working::F64 => self.look::<f64>(worker, tile)?,
-                };
+                let tile_sums = self.look_any(worker, tile)?;
                 let read = worker.space.clock.read - started.1;
                 worker.space.clock.compute += started.0.elapsed().saturating_sub(read);
                 sums.add(tile.number, tile_sums);
@@ -146,24 +165,43 @@ impl FirstPass<'_> {
                 Ok::<_, PassError>(())
             },
         )?;
-        let clock = workers.iter().map(|worker| worker.space.clock).fold(Clock::default(), Clock::and);
+        let clock = workers.iter().map(|worker| worker.space.clock).fold(device_clock, Clock::and);
         Ok(self.concluded(sums.finish(), clock))
     }
 
+    /// Looks at one tile of any float; integers are not looked at.
+    pub(super) fn look_any(&self, worker: &mut Worker, tile: &Tile) -> Result<Sums, PassError> {
+        match tile.working {
+            _ if tile.dtype.kind() != Kind::Float => Ok(self.no_sums()),
+            Working::BF16 => self.look::<bf16>(worker, tile),
+            Working::F16 => self.look::<f16>(worker, tile),
+            Working::F32 => self.look::<f32>(worker, tile),
+            Working::F64 => self.look::<f64>(worker, tile),
+        }
+    }
+
+    fn relative_error(&self) -> f64 {
+        match (self.precision, self.device) {
+            (Precision::F64, _) => F64_RELATIVE_ERROR,
+            (Precision::Usual, Some(_)) => PAIRS_RELATIVE_ERROR,
+            (Precision::Usual, None) => RELATIVE_ERROR,
+        }
+    }
+
     /// How many updates are looked at.
-    fn updates(&self) -> usize {
+    pub(super) fn updates(&self) -> usize {
         self.mixing.map_or(self.set.clients.len(), Mixing::len)
     }
 
-    fn points(&self) -> usize {
+    pub(super) fn points(&self) -> usize {
         self.updates() + self.references.count()
     }
 
-    fn is_direct(&self) -> bool {
-        self.distances.resolved(self.updates()) == Distances::Direct
+    pub(super) fn is_direct(&self) -> bool {
+        self.precision == Precision::Usual && self.distances.resolved(self.updates()) == Distances::Direct
     }
 
-    fn no_sums(&self) -> Sums {
+    pub(super) fn no_sums(&self) -> Sums {
         let (n, p) = (self.updates(), self.points());
         Sums {
             products: vec![0.0; p * p],
@@ -174,7 +212,7 @@ impl FirstPass<'_> {
         }
     }
 
-    fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
+    pub(super) fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
         Worker {
             space: Workspace::new(self.isa, self.set, plan),
             panels: Panels { narrow: TileBuffer::new(self.points(), BLOCK * size_of::<f32>()), wide: None },
@@ -187,7 +225,13 @@ impl FirstPass<'_> {
         let agreement = sums.signs as f64 / (sums.floats as f64 * self.updates() as f64);
         FirstLook {
             measured: sums.measured,
-            geometry: Geometry::new(self.updates(), self.references, products, squares, RELATIVE_ERROR),
+            geometry: Geometry::new(
+                self.updates(),
+                self.references,
+                products,
+                squares,
+                self.relative_error(),
+            ),
             sign_agreement: (self.with_signs && sums.floats > 0).then_some(agreement),
             clock,
         }
@@ -260,7 +304,8 @@ impl BlockLook<'_> {
             points.find(pass, &rows.at(part.clone()), part.clone());
             points.fill(isa, &rows.at(part.clone()), part, &mut panels.narrow) && fits
         });
-        if fits && points.fill_references(rows.len(), pass.references, &mut panels.narrow) {
+        let narrow = self.pass.precision == Precision::Usual && fits;
+        if narrow && points.fill_references(rows.len(), pass.references, &mut panels.narrow) {
             let panel = panels.narrow.rows::<f32>(pass.points(), columns);
             add_pair_sums::<Product>(isa, &panel, &mut sums.products);
             if pass.is_direct() {
@@ -402,7 +447,7 @@ fn count_signs<E: Element>(isa: Isa, space: &Workspace, rows: &Rows<E>, block: &
 }
 
 impl Sums {
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         add_rows(&mut self.products, &other.products);
         add_rows(&mut self.squares, &other.squares);
         fold_measured(&mut self.measured, &other.measured);

@@ -1,9 +1,11 @@
 //! From updates to a decision: the first pass if something needs it, the steps before the rule, the rule, and what
 //! other rules would have made of the same numbers.
 
+use crate::gpu::job::GpuError;
 use crate::kernels::lanes::Isa;
+use crate::round::device::Device;
 use crate::round::fault::Fault;
-use crate::round::first_pass::{Distances, FirstLook, FirstPass};
+use crate::round::first_pass::{Distances, FirstLook, FirstPass, Precision};
 use crate::round::metadata::UpdateKind;
 use crate::round::passes::{Clock, PassError};
 use crate::round::roster::UpdateSet;
@@ -12,7 +14,7 @@ use crate::rules::geometry::{Geometry, References};
 use crate::rules::metrics::RoundMetrics;
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{self, Prepared, Step, StepTaken};
-use crate::rules::{self, Byzantine, Decision, Needs, Rule, RuleError, Statistics};
+use crate::rules::{self, Byzantine, Decision, Needs, Rule, RuleError, Statistics, Warning};
 use crate::telemetry::progress::Progress;
 use rayon::ThreadPool;
 use std::time::{Duration, Instant};
@@ -83,6 +85,10 @@ pub struct Judge<'a> {
     pub set: &'a UpdateSet,
     /// The threads to run on.
     pub pool: &'a ThreadPool,
+    /// The device to look on; none for the CPU.
+    pub device: Option<&'a Device>,
+    /// Why the device was given up, if it was.
+    pub device_failure: Option<GpuError>,
     /// Told about every tile.
     pub progress: &'a Progress,
     /// Passes made, where their time went, and how long they took.
@@ -158,9 +164,20 @@ impl Judge<'_> {
     /// # Errors
     ///
     /// When an update is bad or cannot be read, or the rule or a step cannot be used.
-    pub fn judge(&mut self, mut statistics: Statistics) -> Result<Judgement, Unjudged> {
+    pub fn judge(&mut self, statistics: Statistics) -> Result<Judgement, Unjudged> {
+        self.aggregation.check(&statistics)?;
+        let judgement = self.judge_to(Precision::Usual, statistics.clone())?;
+        if !judgement.decision.warnings.iter().any(|warning| warning.is_close_call) {
+            return Ok(judgement);
+        }
+        let mut judgement = self.judge_to(Precision::F64, statistics)?;
+        let note = "a choice hung on less than the numeric bound: distances were found again in f64";
+        judgement.decision.warnings.insert(0, note.into());
+        Ok(judgement)
+    }
+
+    fn judge_to(&mut self, precision: Precision, mut statistics: Statistics) -> Result<Judgement, Unjudged> {
         let aggregation = self.aggregation;
-        aggregation.check(&statistics)?;
         let needs = aggregation.needs_with_shadows();
         let wanted = match aggregation.metrics {
             MetricsWanted::Nothing => false,
@@ -169,7 +186,7 @@ impl Judge<'_> {
         };
         let mut sign_agreement = None;
         if needs > Needs::Nothing || wanted {
-            let look = self.look(None, needs, statistics.byzantine)?;
+            let look = self.look(precision, None, needs, statistics.byzantine)?;
             self.check_sound(&look)?;
             sign_agreement = look.sign_agreement;
             statistics.geometry = Some(look.geometry);
@@ -182,7 +199,7 @@ impl Judge<'_> {
         let distances = screened.then(|| aggregation.distances.resolved(statistics.clients()));
 
         let prepared = pre::prepare(&aggregation.pre, statistics)?;
-        let looked_again = self.look_again(&prepared, needs)?;
+        let looked_again = self.look_again(precision, &prepared, needs)?;
         // Each rule has the numbers it would have alone: a shadow changes nothing.
         let decide = |rule: &dyn Rule| match &looked_again {
             Some(again) if rule.needs() == Needs::Median => again.decide(rule),
@@ -192,12 +209,34 @@ impl Judge<'_> {
         let shadow = |rule: &dyn Rule| (rule.to_string(), decide(rule));
         let shadows = aggregation.shadow.iter().map(|rule| shadow(rule.as_ref())).collect();
         let Prepared { steps, warnings, .. } = prepared;
-        decision.warnings.splice(0..0, about.into_iter().chain(self.lengths_of_weights()).chain(warnings));
+        let about = about.into_iter().chain(self.lengths_of_weights()).map(Warning::from);
+        decision.warnings.splice(0..0, about.chain(warnings));
         Ok(Judgement { decision, steps, shadows, metrics, sign_agreement, norms, distances, screened })
     }
 
+    /// Looks at the updates: on the device, and on the CPU where that fails and the CPU may take over.
     fn look(
         &mut self,
+        precision: Precision,
+        mixing: Option<&Mixing>,
+        needs: Needs,
+        hostile: Option<usize>,
+    ) -> Result<FirstLook, PassError> {
+        let found = self.look_with(precision, mixing, needs, hostile);
+        match (found, self.device) {
+            (Err(PassError::Gpu(why)), Some(device)) if device.falls_back => {
+                tracing::warn!("{why}; the CPU takes over");
+                self.device_failure = Some(why);
+                self.device = None;
+                self.look_with(precision, mixing, needs, hostile)
+            }
+            (found, _) => found,
+        }
+    }
+
+    fn look_with(
+        &mut self,
+        precision: Precision,
         mixing: Option<&Mixing>,
         needs: Needs,
         hostile: Option<usize>,
@@ -213,6 +252,9 @@ impl Judge<'_> {
             mixing,
             references: References { median: needs == Needs::Median, centre: self.set.centre.is_some() },
             with_signs: self.aggregation.metrics == MetricsWanted::GeometryAndSigns,
+            precision,
+            device: self.device.filter(|_| precision == Precision::Usual),
+            keeps: mixing.is_none(),
             progress: self.progress,
         };
         let look = pass.run(self.pool)?;
@@ -224,11 +266,16 @@ impl Judge<'_> {
 
     /// The coordinate median of mixed updates is not known from that of the clients': they are mixed and looked at
     /// in one more read, for the rules that go by it.
-    fn look_again(&mut self, prepared: &Prepared, needs: Needs) -> Result<Option<Prepared>, PassError> {
+    fn look_again(
+        &mut self,
+        precision: Precision,
+        prepared: &Prepared,
+        needs: Needs,
+    ) -> Result<Option<Prepared>, PassError> {
         if needs < Needs::Median || prepared.knows(needs) || prepared.statistics.geometry.is_none() {
             return Ok(None);
         }
-        let look = self.look(prepared.mixing.as_ref(), needs, prepared.statistics.byzantine)?;
+        let look = self.look(precision, prepared.mixing.as_ref(), needs, prepared.statistics.byzantine)?;
         let mut again = prepared.clone();
         again.statistics.geometry = Some(look.geometry);
         Ok(Some(again))

@@ -1,12 +1,15 @@
 //! The whole job of merging a round: open, check, decide, combine, publish.
 
+use crate::gpu::job::GpuError;
 use crate::io::discover;
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::publish::{self, Staged};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
+use crate::round::backend::{Backend, Chosen};
 use crate::round::combine::{CombineError, Combined, Pass};
+use crate::round::device::Device;
 use crate::round::fault::Fault;
 use crate::round::judge::{Aggregation, Judge, Judgement, Spent, Unjudged};
 use crate::round::passes::PassError;
@@ -62,6 +65,8 @@ pub struct Job {
     pub other_inputs: Vec<PathBuf>,
     /// Instruction set to run on.
     pub isa: Isa,
+    /// Where to compute.
+    pub backend: Backend,
 }
 
 impl Job {
@@ -117,6 +122,8 @@ pub(super) struct Run {
     pub(super) timings: Timings,
     pub(super) bytes: Bytes,
     pub(super) threads: usize,
+    /// Where it computes; chosen when it is known what is to be done.
+    pub(super) chosen: Option<Chosen>,
 }
 
 /// Why a round did not end in a report.
@@ -167,6 +174,7 @@ impl Run {
             timings: Timings { open_s: started.elapsed().as_secs_f64(), ..Timings::default() },
             bytes: Bytes::default(),
             threads: pool.current_num_threads(),
+            chosen: None,
         })
     }
 
@@ -190,6 +198,7 @@ impl Run {
             if weights.source == "uniform" && self.job.weighting == Weighting::Default {
                 tracing::warn!("no update states `num_examples`: every client weighs the same");
             }
+            self.choose_backend(&round)?;
             let merged = self.judge(&round, weights.values, pool, progress);
             let merged = merged.and_then(|judgement| {
                 self.combine_and_publish(&round, &judgement, pool, progress).map_err(Into::into)
@@ -200,6 +209,26 @@ impl Run {
                 Err(Stopped::Error(why)) => self.culprits(why, &round.set, pool, progress)?,
             };
             self.updates = round.set.dissolve(round.rejected, found);
+        }
+    }
+
+    /// Chooses where to compute, once; what an earlier set left on the device is of no more use.
+    fn choose_backend(&mut self, round: &Round) -> Result<(), MergeError> {
+        match &self.chosen {
+            Some(chosen) => chosen.device.iter().for_each(Device::forget),
+            None => {
+                let chosen = self.job.backend.choose(&round.set, self.threads)?;
+                tracing::info!("backend: {}, {}", chosen.description(self.job.isa, self.threads), chosen.why);
+                self.chosen = Some(chosen);
+            }
+        }
+        Ok(())
+    }
+
+    /// The device is no more to be relied on.
+    fn give_up_device(&mut self, why: Option<GpuError>) {
+        if let (Some(why), Some(chosen)) = (why, &mut self.chosen) {
+            chosen.give_up(why);
         }
     }
 
@@ -214,9 +243,12 @@ impl Run {
         let ids = set.clients.iter().map(|client| client.id.clone()).collect();
         let (byzantine, seed) = (round.byzantine, aggregation.seed);
         let statistics = Statistics { ids, weights, byzantine, seed, geometry: None };
-        let mut judge = Judge { isa, aggregation, set, pool, progress, spent: Spent::default() };
+        let device = self.chosen.as_ref().and_then(|chosen| chosen.device.as_ref());
+        let spent = Spent::default();
+        let mut judge = Judge { isa, aggregation, set, pool, device, device_failure: None, progress, spent };
         let judgement = judge.judge(statistics);
-        let spent = judge.spent;
+        let (spent, failure) = (judge.spent, judge.device_failure.take());
+        self.give_up_device(failure);
         self.bytes.read += spent.passes * set.data_bytes();
         self.timings.first_pass_s += spent.elapsed.as_secs_f64();
         self.timings.first_read_s += spent.clock.read.as_secs_f64() / self.threads as f64;
@@ -308,11 +340,12 @@ impl Run {
             with_norms: job.report.is_some() && judgement.norms.is_none(),
             screened: judgement.screened,
             with_delta: job.state.is_some(),
+            device: self.chosen.as_ref().and_then(|chosen| chosen.device.as_ref()),
             progress,
         };
-        let bytes = set.data_bytes() / set.clients.len() as u64 * pass.readers() as u64;
+        let (bytes, read) = pass.bytes();
         progress.start("merging", bytes);
-        self.bytes.read += bytes;
+        self.bytes.read += read;
         let state = job
             .state
             .as_deref()
@@ -325,6 +358,10 @@ impl Run {
             writer.write(set.layout.pieces(tile.coordinates.clone()), bytes)
         })?;
         check_unchanged(set)?;
+        if let Some(why) = &combined.device_failure {
+            tracing::warn!("{why}; the CPU took over");
+        }
+        self.give_up_device(combined.device_failure.clone());
         self.timings.pass_s += started.elapsed().as_secs_f64();
         self.add_clock(&combined, writer.sync()?);
         self.bytes.written = writer.bytes() + state.as_ref().map_or(0, ModelWriter::bytes);

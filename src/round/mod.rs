@@ -7,7 +7,11 @@
 //! for the next round, `account` what a merge reports, [`refusal`] says why one published nothing.
 
 mod account;
+pub mod backend;
 pub mod combine;
+pub mod device;
+mod device_combine;
+mod device_pairs;
 pub mod fault;
 pub mod first_pass;
 pub mod inspect;
@@ -18,6 +22,7 @@ mod method;
 pub mod passes;
 pub mod refusal;
 pub mod roster;
+mod spot_check;
 pub mod state;
 pub mod survey;
 pub mod tiles;

@@ -3,6 +3,7 @@
 //! Threads take tiles in order; each has its own buffers, so memory is one tile a thread whatever the model's
 //! size. What tiles add up to is added in their order, whichever thread is done first.
 
+use crate::gpu::job::GpuError;
 use crate::io::interrupt::{self, Interrupted};
 use crate::round::tiles::{Tile, TilePlan};
 use rayon::ThreadPool;
@@ -22,6 +23,8 @@ pub enum PassError {
     Read { path: PathBuf, client: Option<usize>, source: io::Error },
     #[error("{}: tensor `{tensor}` of the base holds {value} at flat index {index}, expected a finite number", .path.display())]
     BaseNotFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }

@@ -1,5 +1,6 @@
 //! Why a merge published no model: the one error that all its steps end in.
 
+use crate::gpu::job::GpuError;
 use crate::io::discover::DiscoverError;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
@@ -39,6 +40,8 @@ pub enum MergeError {
     #[error(transparent)]
     Combine(#[from] CombineError),
     #[error(transparent)]
+    Gpu(#[from] GpuError),
+    #[error(transparent)]
     Write(#[from] WriteError),
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
@@ -71,6 +74,10 @@ impl MergeError {
             Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
             Self::Combine(CombineError::DoesNotFit { value, .. }) if value.is_finite() => {
                 Some("the deltas push the base past its dtype; merge onto a base of a wider one".to_owned())
+            }
+            Self::Gpu(why)
+            | Self::Combine(CombineError::Gpu(why) | CombineError::Pass(PassError::Gpu(why))) => {
+                why.hint().map(str::to_owned)
             }
             _ => None,
         }

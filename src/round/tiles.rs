@@ -52,18 +52,39 @@ struct Stretch {
 impl TilePlan {
     /// Cuts the layout of an update set into tiles of which `rows` clients' rows are held at once.
     pub fn new(set: &UpdateSet, rows: usize) -> Self {
+        Self::within(set, rows, &[0..set.layout.parameters()], |working| tile_columns(rows, working.bytes()))
+    }
+
+    /// Cuts some ranges of coordinates, in order, into tiles for the caches as [`new`](Self::new) does.
+    pub fn of_ranges(set: &UpdateSet, rows: usize, ranges: &[Range<usize>]) -> Self {
+        Self::within(set, rows, ranges, |working| tile_columns(rows, working.bytes()))
+    }
+
+    /// Cuts some ranges of coordinates, in order, into tiles of up to so many columns.
+    pub fn within(
+        set: &UpdateSet,
+        rows: usize,
+        ranges: &[Range<usize>],
+        columns: impl Fn(Working) -> usize,
+    ) -> Self {
         let mut stretches: Vec<Stretch> = Vec::new();
-        for (tensor, working) in set.working().into_iter().enumerate() {
+        let tensors = set.working().into_iter().enumerate();
+        for (tensor, working) in tensors {
             let dtype = set.layout.tensors()[tensor].dtype;
-            let coordinates = set.layout.coordinates(tensor);
-            match stretches.last_mut() {
-                _ if coordinates.is_empty() => {}
-                Some(last) if (last.working, last.dtype) == (working, dtype) => {
-                    last.coordinates.end = coordinates.end;
-                }
-                _ => {
-                    let columns = tile_columns(rows, working.bytes());
-                    stretches.push(Stretch { coordinates, working, dtype, columns, first_tile: 0 });
+            let whole = set.layout.coordinates(tensor);
+            let parts = ranges.iter().map(|range| whole.start.max(range.start)..whole.end.min(range.end));
+            for coordinates in parts.filter(|part| !part.is_empty()) {
+                match stretches.last_mut() {
+                    Some(last)
+                        if (last.working, last.dtype, last.coordinates.end)
+                            == (working, dtype, coordinates.start) =>
+                    {
+                        last.coordinates.end = coordinates.end;
+                    }
+                    _ => {
+                        let columns = columns(working);
+                        stretches.push(Stretch { coordinates, working, dtype, columns, first_tile: 0 });
+                    }
                 }
             }
         }

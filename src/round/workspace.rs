@@ -34,7 +34,7 @@ impl<'a> Workspace<'a> {
         Self {
             isa,
             set,
-            tile: TileBuffer::new(plan.rows, plan.most_row_bytes()),
+            tile: TileBuffer::new(plan.rows, if plan.rows == 0 { 0 } else { plan.most_row_bytes() }),
             stored: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
             base: Vec::new(),
             centre: Vec::new(),
@@ -137,6 +137,26 @@ impl<'a> Workspace<'a> {
             read.tile(tile, &mut self.stored, values).map_err(|source| read_error(*index, client, source))?;
             self.tile.clear_behind(row, columns * size_of::<E>());
         }
+        self.clock.read += started.elapsed();
+        Ok(())
+    }
+
+    /// Reads one client's row of a tile into memory of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be read or changed since it was opened.
+    pub fn read_row<E: Element>(
+        &mut self,
+        tile: &Tile,
+        client: usize,
+        values: &mut [E],
+    ) -> Result<(), PassError> {
+        let started = Instant::now();
+        let Client { model, placement, .. } = &self.set.clients[client];
+        let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout };
+        read.tile(tile, &mut self.stored, values)
+            .map_err(|source| read_error(client, &self.set.clients[client], source))?;
         self.clock.read += started.elapsed();
         Ok(())
     }

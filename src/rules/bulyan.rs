@@ -13,7 +13,7 @@ use crate::rules::ranking::{Score, lowest, ranked};
 use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{
     Decision, Definition, Needs, OrderStatistic, Recipe, Reduction, Rule, RuleError, Statistics, Verdict,
-    mean_of_kept,
+    Warning, mean_of_kept,
 };
 use std::fmt;
 
@@ -43,7 +43,7 @@ impl fmt::Display for Bulyan {
 struct Choice {
     chosen: Vec<usize>,
     scores: Vec<f64>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 impl Rule for Bulyan {

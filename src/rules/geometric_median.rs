@@ -13,7 +13,7 @@
 use crate::rules::geometry::{Geometry, dot};
 use crate::rules::mean::weighted_mean;
 use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics};
+use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, Warning};
 use std::fmt::{self, Display};
 
 /// The geometric median.
@@ -174,9 +174,9 @@ impl Rule for GeometricMedian {
             let text = format!(
                 "{self} had not settled when it stopped: its coefficients still changed by {change:.1e}"
             );
-            decision.warnings.push(text);
+            decision.warnings.push(text.into());
         }
-        decision.warnings.extend(heavy_few(self, statistics));
+        decision.warnings.extend(heavy_few(self, statistics).map(Warning::from));
         Ok(decision)
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::rules::geometry::Geometry;
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
 use std::fmt;
 
 /// Work that a search may take, in pairs of clients looked at: seconds.
@@ -58,8 +58,9 @@ impl Rule for Mda {
         };
         let distances: Vec<f64> = (0..clients).map(farthest).collect();
         let reasons = ("it is in the set of least diameter", "it is not in the set of least diameter");
-        let warnings =
-            close.then(|| "another set of clients has the same diameter to the numeric bound".to_owned());
+        let warnings = close.then(|| {
+            Warning::close_call("another set of clients has the same diameter to the numeric bound")
+        });
         Ok(Decision { warnings: warnings.into_iter().collect(), ..mean_of_kept(&set, &distances, reasons) })
     }
 }

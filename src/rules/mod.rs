@@ -182,7 +182,34 @@ pub struct Decision {
     /// One a client, in order of client id.
     pub verdicts: Vec<Verdict>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
+}
+
+/// Something the user should know of a decision.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Warning {
+    /// What it is.
+    pub text: String,
+    /// Whether the decision hung on less than the numbers are known to, so that more exact ones may turn it.
+    pub is_close_call: bool,
+}
+
+impl Warning {
+    fn close_call(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_close_call: true }
+    }
+}
+
+impl<T: Into<String>> From<T> for Warning {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), is_close_call: false }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// Why a rule cannot be used on these clients.
@@ -296,7 +323,7 @@ pub fn decide(rule: &dyn Rule, statistics: &Statistics) -> Result<Decision, Rule
     check(rule, statistics)?;
     let mut decision = rule.decide(statistics)?;
     if rule.uses_byzantine() && statistics.byzantine.is_none() {
-        decision.warnings.insert(0, unknown_byzantine(rule));
+        decision.warnings.insert(0, unknown_byzantine(rule).into());
     }
     Ok(decision)
 }

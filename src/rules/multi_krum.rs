@@ -11,7 +11,7 @@ use crate::rules::krum;
 use crate::rules::mean::weighted_mean;
 use crate::rules::ranking::lowest;
 use crate::rules::spec::{Settings, SpecError, written};
-use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, mean_of_kept};
+use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
 use std::fmt;
 
 /// Multi-Krum.
@@ -85,11 +85,12 @@ impl Rule for MultiKrum {
         let (is, is_not) =
             (format!("its score is among the {m} lowest"), format!("its score is not among the {m} lowest"));
         let mut decision = mean_of_kept(&kept, &values, (&is, &is_not));
-        let mut warnings: Vec<String> = warning.into_iter().collect();
+        let mut warnings: Vec<Warning> = warning.into_iter().collect();
         if m + f > n {
-            warnings.push(format!(
+            let text = format!(
                 "{self} keeps {m} of {n} clients, of which {f} are assumed hostile: some of those are kept"
-            ));
+            );
+            warnings.push(text.into());
         }
         if self.uses_weights() {
             let weights: Vec<f64> =

@@ -1,5 +1,6 @@
 //! Puts clients in order of what they are judged by. Ties go to the lowest client id.
 
+use crate::rules::Warning;
 use crate::rules::geometry::Geometry;
 
 /// What a client is judged by, and by how much that may be off.
@@ -32,7 +33,7 @@ pub fn ranked(scores: &[Score]) -> Vec<usize> {
 }
 
 /// Which of `scores` are among the `count` lowest, and a warning if that hangs on a tie or on rounding.
-pub fn lowest(scores: &[Score], count: usize, ids: &[String]) -> (Vec<bool>, Option<String>) {
+pub fn lowest(scores: &[Score], count: usize, ids: &[String]) -> (Vec<bool>, Option<Warning>) {
     let order = ranked(scores);
     let mut kept = vec![false; scores.len()];
     for i in &order[..count] {
@@ -46,18 +47,19 @@ pub fn lowest(scores: &[Score], count: usize, ids: &[String]) -> (Vec<bool>, Opt
 }
 
 /// What to tell the user about a choice between two scores that rounding could turn.
-fn close_call(scores: &[Score], kept: usize, dropped: usize, ids: &[String]) -> Option<String> {
+fn close_call(scores: &[Score], kept: usize, dropped: usize, ids: &[String]) -> Option<Warning> {
     let (a, b) = (scores[kept], scores[dropped]);
     let (kept, dropped) = (&ids[kept], &ids[dropped]);
     if a.value == b.value {
-        return Some(format!("`{kept}` and `{dropped}` score the same, {}: the lower id is kept", a.value));
+        let text = format!("`{kept}` and `{dropped}` score the same, {}: the lower id is kept", a.value);
+        return Some(text.into());
     }
     (b.value - a.value <= a.error + b.error).then(|| {
         let bound = a.error + b.error;
-        format!(
+        Warning::close_call(format!(
             "`{kept}` is kept before `{dropped}` by {:e}, less than the numeric bound {bound:e}",
             b.value - a.value
-        )
+        ))
     })
 }
 
@@ -83,7 +85,7 @@ mod tests {
         let scores = [3.0, 1.0, 1.0, 2.0].map(Score::exact);
         let (kept, warning) = lowest(&scores, 1, &ids(4));
         assert_eq!(kept, [false, true, false, false]);
-        assert!(warning.unwrap().contains("`c1` and `c2` score the same"));
+        assert!(warning.unwrap().text.contains("`c1` and `c2` score the same"));
         assert_eq!(lowest(&scores, 2, &ids(4)), (vec![false, true, true, false], None));
         assert_eq!(lowest(&scores, 4, &ids(4)).1, None);
     }
@@ -91,6 +93,6 @@ mod tests {
     #[test]
     fn a_gap_below_the_bound_is_told() {
         let scores = [Score { value: 1.0, error: 0.1 }, Score { value: 1.15, error: 0.1 }];
-        assert!(lowest(&scores, 1, &ids(2)).1.unwrap().contains("less than the numeric bound"));
+        assert!(lowest(&scores, 1, &ids(2)).1.unwrap().text.contains("less than the numeric bound"));
     }
 }

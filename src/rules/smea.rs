@@ -10,7 +10,7 @@
 use crate::rules::eigen::largest_eigenvalue;
 use crate::rules::geometry::Geometry;
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
 use std::fmt;
 
 /// Work that a search may take, in multiply-adds of its eigenproblems (the cube of their size): seconds.
@@ -58,9 +58,9 @@ impl Rule for Smea {
         let distances = geometry.squared_distances_to(&geometry.combination(&mean));
         let distances: Vec<f64> = distances[..clients].iter().map(|d| d.sqrt()).collect();
         let reasons = ("it is in the set of least variance", "it is not in the set of least variance");
-        let warnings = search
-            .close
-            .then(|| "another set of clients has the same leading variance to the numeric bound".to_owned());
+        let warnings = search.close.then(|| {
+            Warning::close_call("another set of clients has the same leading variance to the numeric bound")
+        });
         Ok(Decision {
             warnings: warnings.into_iter().collect(),
             ..mean_of_kept(&is_kept, &distances, reasons)

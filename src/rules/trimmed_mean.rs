@@ -11,7 +11,7 @@ use crate::rules::mean::weighted_mean;
 use crate::rules::median::every_client_kept;
 use crate::rules::share::Share;
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, less_than_half};
+use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Warning, less_than_half};
 use std::fmt;
 
 /// The coordinate-wise trimmed mean.
@@ -25,13 +25,13 @@ impl TrimmedMean {
         Ok(Box::new(Self { cut: settings.take("cut")? }))
     }
 
-    fn resolve_cut(&self, statistics: &Statistics) -> (usize, Vec<String>) {
+    fn resolve_cut(&self, statistics: &Statistics) -> (usize, Vec<Warning>) {
         match (&self.cut, statistics.byzantine) {
             (Some(cut), _) => (cut.of(statistics.clients()), Vec::new()),
             (None, Some(byzantine)) => (byzantine, Vec::new()),
             (None, None) => {
                 let warning = "trimmed-mean cuts nothing: neither cut=.. nor --byzantine is given";
-                (0, vec![warning.to_owned()])
+                (0, vec![warning.into()])
             }
         }
     }

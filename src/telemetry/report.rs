@@ -79,7 +79,11 @@ pub struct Settings {
 pub struct BackendChoice {
     pub name: &'static str,
     pub instruction_set: String,
-    pub why: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    pub why: String,
 }
 
 /// A client that took part.

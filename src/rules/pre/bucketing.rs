@@ -63,7 +63,8 @@ impl Step for Bucketing {
             rows.len(),
             statistics.hostile()
         );
-        let warnings = if statistics.hostile() > 0 && rows.len() < n { vec![note] } else { Vec::new() };
+        let warnings =
+            if statistics.hostile() > 0 && rows.len() < n { vec![note.into()] } else { Vec::new() };
         Ok(Stepped { mixing: Mixing::new(n, rows), place, found, warnings })
     }
 }

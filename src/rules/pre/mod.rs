@@ -13,8 +13,8 @@ pub mod outliers;
 use crate::rules::mixing::Mixing;
 use crate::rules::spec::{self, Parse, SpecError};
 use crate::rules::{
-    Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, check_tolerates, decide,
-    less_than_half, unknown_byzantine,
+    Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning, check_tolerates,
+    decide, less_than_half, unknown_byzantine,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +29,7 @@ pub struct Stepped {
     /// For each update given, what the step found, by name.
     pub found: Vec<BTreeMap<&'static str, f64>>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// A step of pre-aggregation with its settings. Displays as the text that parses to it.
@@ -87,7 +87,7 @@ pub struct Prepared {
     /// What each step did.
     pub steps: Vec<StepTaken>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// What a step did.
@@ -124,7 +124,7 @@ impl Prepared {
         let statistics = &self.statistics;
         check_tolerates(&step.to_string(), step.tolerates(statistics.clients()), statistics)?;
         if step.uses_byzantine() && statistics.byzantine.is_none() {
-            self.warnings.push(unknown_byzantine(step));
+            self.warnings.push(unknown_byzantine(step).into());
         }
         let stepped = step.take(statistics)?;
         let left_out =
@@ -173,7 +173,7 @@ impl Prepared {
         let mut decision = decide(rule, &Statistics { byzantine: None, ..self.statistics.clone() })?;
         decision
             .warnings
-            .push(format!("{rule} itself tolerates no hostile client: it relies on the steps before"));
+            .push(format!("{rule} itself tolerates no hostile client: it relies on the steps before").into());
         Ok(decision)
     }
 

@@ -7,9 +7,9 @@
 
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, Stepped};
-use crate::rules::ranking::{Score, ranked};
+use crate::rules::ranking::{Score, lowest};
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{RuleError, Statistics};
+use crate::rules::{RuleError, Statistics, Warning};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -34,19 +34,21 @@ impl Step for NearestNeighbourMixing {
         let geometry = statistics.geometry()?;
         let n = statistics.clients();
         let mixed = n - statistics.hostile();
-        let row = |i: usize| {
+        let mut close = None;
+        let rows = (0..n).map(|i| {
             let distances: Vec<Score> = (0..n).map(|j| Score::squared_distance(geometry, i, j)).collect();
-            let mut row = vec![0.0; n];
-            for j in &ranked(&distances)[..mixed] {
-                row[*j] = 1.0 / mixed as f64;
-            }
-            row
-        };
+            let (nearest, warning) = lowest(&distances, mixed, &statistics.ids);
+            close = close.take().or(warning.filter(|warning| warning.is_close_call));
+            nearest.iter().map(|near| if *near { 1.0 / mixed as f64 } else { 0.0 }).collect()
+        });
         Ok(Stepped {
-            mixing: Mixing::new(n, (0..n).map(row).collect()),
+            mixing: Mixing::new(n, rows.collect()),
             place: (0..n).map(Some).collect(),
             found: vec![BTreeMap::new(); n],
-            warnings: Vec::new(),
+            warnings: close
+                .into_iter()
+                .map(|warning| Warning { text: format!("nnm: among its neighbours {warning}"), ..warning })
+                .collect(),
         })
     }
 }

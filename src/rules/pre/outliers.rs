@@ -13,7 +13,7 @@ use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, Stepped};
 use crate::rules::ranking::{Score, lowest, median};
 use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{RuleError, Statistics};
+use crate::rules::{RuleError, Statistics, Warning};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -64,7 +64,10 @@ impl Step for Outliers {
             mixing: Mixing::choose(n, &chosen),
             place,
             found: (0..n).map(found).collect(),
-            warnings: warning.into_iter().map(|warning| format!("outliers: {warning}")).collect(),
+            warnings: warning
+                .into_iter()
+                .map(|warning| Warning { text: format!("outliers: {warning}"), ..warning })
+                .collect(),
         })
     }
 }

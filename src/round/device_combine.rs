@@ -1,0 +1,323 @@
+//! The second pass on a device: tiles go through the slots of its ring, what comes back is finished as on the CPU.
+
+use crate::gpu::job::{CombineJob, GpuError, MOST_MAGNITUDE, Reduction, TileShape};
+use crate::gpu::{CombineProgram, Slot};
+use crate::kernels::element::Element;
+use crate::model::dtype::Working;
+use crate::round::combine::{CombineError, Pass, Worker, add_rows, add_times, blocks};
+use crate::round::device::{self, Device, Part, Reference};
+use crate::round::metadata::UpdateKind;
+use crate::round::method::{Method, Select, Sum};
+use crate::round::passes::{Clock, InTileOrder, for_each_tile};
+use crate::round::roster::Frame;
+use crate::round::spot_check::SpotCheck;
+use crate::round::tiles::{Tile, TilePlan};
+use crate::rules::OrderStatistic;
+use half::{bf16, f16};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// What a device did of a pass.
+pub(super) struct OnDevice {
+    /// Squared norms of the coordinates that it did.
+    pub(super) squared_norms: Vec<f64>,
+    /// Where the time went.
+    pub(super) clock: Clock,
+    /// The coordinates that it did and nobody has to do again.
+    pub(super) done: Vec<Range<usize>>,
+    /// Why it stopped, if it did.
+    pub(super) failure: Option<GpuError>,
+}
+
+/// A slot and what its thread needs besides.
+struct Lane<'a> {
+    slot: Slot<'a>,
+    host: Worker<'a>,
+    check: SpotCheck<'a>,
+    merged: Vec<f64>,
+}
+
+/// One part of the coordinates, compiled.
+struct Compiled<'a> {
+    device: &'a Device,
+    program: CombineProgram,
+    /// Whose rows are in a slot, in order.
+    clients: Vec<usize>,
+    references: Vec<Reference>,
+    stored: Working,
+    is_kept: bool,
+}
+
+impl Pass<'_> {
+    /// Runs what of the pass is for the device. A device that fails is no error where the CPU may take over.
+    pub(super) fn run_on_device(
+        &self,
+        device: &Device,
+        method: &Method,
+        write: &super::combine::Write,
+    ) -> Result<OnDevice, CombineError> {
+        let mut all = OnDevice {
+            squared_norms: vec![0.0; self.set.clients.len()],
+            clock: Clock::default(),
+            done: Vec::new(),
+            failure: None,
+        };
+        for part in device::parts(self.set) {
+            if !part.ranges.is_empty() {
+                let done = Mutex::new(Vec::new());
+                let found = self.run_part(device, &part, method, write, &done);
+                all.done.append(&mut done.into_inner().unwrap_or_else(PoisonError::into_inner));
+                match found {
+                    Ok((norms, clock)) => {
+                        add_rows(&mut all.squared_norms, &norms);
+                        all.clock = all.clock.and(clock);
+                    }
+                    Err(CombineError::Gpu(why)) if device.falls_back => {
+                        if matches!(why, GpuError::Wrong { .. }) {
+                            // Nothing that it did can be trusted.
+                            all.done.clear();
+                        }
+                        all.failure = Some(why);
+                        return Ok(all);
+                    }
+                    Err(why) => return Err(why),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn run_part(
+        &self,
+        device: &Device,
+        part: &Part,
+        method: &Method,
+        write: &super::combine::Write,
+        done: &Mutex<Vec<Range<usize>>>,
+    ) -> Result<(Vec<f64>, Clock), CombineError> {
+        let (compiled, columns) = self.compile(device, part, method)?;
+        let plan = device::plan(self.set, part, columns);
+        let norms =
+            InTileOrder::new(vec![0.0; self.set.clients.len()], |sums: &mut Vec<f64>, part: Vec<f64>| {
+                add_rows(sums, &part);
+            });
+        let workers = for_each_tile(
+            device.lanes(),
+            &plan,
+            || self.new_lane(&compiled, &plan, method),
+            |lane: &mut Result<Lane, GpuError>, tile| {
+                let lane = lane.as_mut().map_err(|why| why.clone())?;
+                let squared_norms = match compiled.stored {
+                    Working::BF16 => self.device_tile::<bf16>(lane, tile, method, &compiled, write)?,
+                    Working::F16 => self.device_tile::<f16>(lane, tile, method, &compiled, write)?,
+                    _ => self.device_tile::<f32>(lane, tile, method, &compiled, write)?,
+                };
+                norms.add(tile.number, squared_norms);
+                done.lock().unwrap_or_else(PoisonError::into_inner).push(tile.coordinates.clone());
+                Ok::<_, CombineError>(())
+            },
+        )?;
+        let clock =
+            workers.iter().flatten().map(|lane| lane.host.space.clock).fold(Clock::default(), Clock::and);
+        Ok((norms.finish(), clock))
+    }
+
+    fn compile<'a>(
+        &self,
+        device: &'a Device,
+        part: &Part,
+        method: &Method,
+    ) -> Result<(Compiled<'a>, usize), GpuError> {
+        let readers = method.clients();
+        let kept = device.kept_shape(part.stored);
+        let has_base = self.set.frame == Frame::AsSent && self.set.base.is_some();
+        let needs_base =
+            has_base && (self.with_norms || matches!(method, Method::Select(Select { mixing: Some(_), .. })));
+        let (clients, chosen, references): (Vec<usize>, Vec<usize>, Vec<Reference>) = match kept {
+            Some(_) => {
+                ((0..self.set.clients.len()).collect(), readers.to_vec(), device::references(self.set))
+            }
+            None => {
+                let references = if needs_base { vec![Reference::Base] } else { Vec::new() };
+                (readers.to_vec(), (0..readers.len()).collect(), references)
+            }
+        };
+        let mixtures = match method {
+            Method::Select(Select { mixing: Some(mixing), .. }) => mixing.len(),
+            _ => 0,
+        };
+        let shape = match kept {
+            Some(shape) => shape,
+            None => TileShape {
+                rows: clients.len(),
+                stored: part.stored,
+                references: references.len(),
+                columns: device.columns(clients.len(), part.stored, references.len(), mixtures)?,
+            },
+        };
+        let job = CombineJob {
+            shape,
+            chosen: chosen.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect(),
+            norms: self.with_norms.then(|| readers.iter().map(|client| self.is_less_base(*client)).collect()),
+            ..self.job(method, has_base)
+        };
+        let job = CombineJob { shape, ..job };
+        let program = CombineProgram::new(device.gpu(), &job)?;
+        let is_kept = kept.is_some();
+        Ok((Compiled { device, program, clients, references, stored: part.stored, is_kept }, shape.columns))
+    }
+
+    /// What the method means for rows; the shape and who is chosen are still to be filled in.
+    fn job(&self, method: &Method, has_base: bool) -> CombineJob {
+        let shape = TileShape { rows: 0, stored: Working::F32, references: 0, columns: 0 };
+        let none = CombineJob {
+            shape,
+            chosen: Vec::new(),
+            weights: Vec::new(),
+            mixing: None,
+            reduction: Reduction::WeightedSum,
+            norms: None,
+        };
+        match method {
+            Method::Sum(sum) => CombineJob { weights: sum.weights.clone(), ..none },
+            Method::Select(select) => CombineJob {
+                reduction: match select.statistic {
+                    OrderStatistic::Median => Reduction::Median,
+                    OrderStatistic::TrimmedMean { cut } => Reduction::TrimmedMean { cut },
+                    OrderStatistic::MeanNearMedian { kept } => Reduction::MeanNearMedian { kept },
+                },
+                mixing: select.mixing.map(|mixing| {
+                    let row = |k: usize| {
+                        let mut row: Vec<f64> = select.clients.iter().map(|i| mixing.row(k)[*i]).collect();
+                        row.push(if has_base { 1.0 - row.iter().sum::<f64>() } else { 0.0 });
+                        row
+                    };
+                    (0..mixing.len()).map(row).collect()
+                }),
+                ..none
+            },
+        }
+    }
+
+    /// Whether a client's row holds weights, of which the base is to be taken off.
+    fn is_less_base(&self, client: usize) -> bool {
+        let is_weights = self.set.clients[client].metadata.kind == UpdateKind::Weights;
+        is_weights && self.set.base.is_some() && self.set.frame == Frame::AsSent
+    }
+
+    fn new_lane<'a>(
+        &'a self,
+        compiled: &Compiled<'a>,
+        plan: &TilePlan,
+        method: &Method,
+    ) -> Result<Lane<'a>, GpuError> {
+        Ok(Lane {
+            slot: Slot::for_combine(compiled.device.gpu(), &compiled.program)?,
+            host: self.new_worker(plan),
+            check: SpotCheck::new(self.isa, self.set, method, plan),
+            merged: Vec::new(),
+        })
+    }
+
+    /// Merges one tile and hands it on. Returns the squared norms of its deltas.
+    fn device_tile<E: Element>(
+        &self,
+        lane: &mut Lane,
+        tile: &Tile,
+        method: &Method,
+        compiled: &Compiled,
+        write: &super::combine::Write,
+    ) -> Result<Vec<f64>, CombineError> {
+        let kept = compiled.device.kept_tile(compiled.stored, tile.number).filter(|_| compiled.is_kept);
+        if kept.is_none() {
+            fill::<E>(lane, tile, compiled)?;
+        }
+        let started = Instant::now();
+        let found = lane.slot.combine(&compiled.program, kept.as_deref(), &mut lane.merged)?;
+        lane.host.space.clock.compute += started.elapsed();
+        if found.largest.is_infinite() {
+            return Err(CombineError::NonFinite);
+        }
+        let is_exact =
+            matches!(method, Method::Select(Select { mixing: None, statistic: OrderStatistic::Median, .. }));
+        if found.largest > MOST_MAGNITUDE && !is_exact {
+            return self.merge_elsewhere(tile, method, write);
+        }
+        lane.check.compare::<E>(tile, method, &lane.merged, compiled.device.gpu())?;
+        self.finish_tile(lane, tile, method)?;
+        self.hand_on(&mut lane.host, tile, method.clients().len(), write)?;
+        Ok(found.squared_norms)
+    }
+
+    /// Adds what is not the device's, and encodes.
+    fn finish_tile(&self, lane: &mut Lane, tile: &Tile, method: &Method) -> Result<(), CombineError> {
+        let (host, merged) = (&mut lane.host, &mut lane.merged);
+        if self.with_delta || self.set.frame != Frame::AsSent || method.uses_base() {
+            host.space.read_finite_base(tile)?;
+        }
+        let started = Instant::now();
+        if let Method::Sum(sum) = method {
+            self.finish_sum(host, tile, sum, merged)?;
+        }
+        for block in blocks::<f64>(1, merged.len()) {
+            self.finish_block(host, tile, block.clone(), &mut merged[block])?;
+        }
+        host.space.clock.compute += started.elapsed();
+        Ok(())
+    }
+
+    fn finish_sum(
+        &self,
+        host: &mut Worker,
+        tile: &Tile,
+        sum: &Sum,
+        merged: &mut [f64],
+    ) -> Result<(), CombineError> {
+        if sum.base != 0.0 {
+            add_times(host.space.base(), sum.base, merged);
+        }
+        if sum.centre != 0.0 {
+            host.space.read_centre(tile)?;
+            add_times(host.space.centre(), sum.centre, merged);
+        }
+        for x in merged {
+            *x /= sum.divisor;
+        }
+        Ok(())
+    }
+
+    /// Merges a tile on the CPU whose values are too large for sums in f32.
+    fn merge_elsewhere(
+        &self,
+        tile: &Tile,
+        method: &Method,
+        write: &super::combine::Write,
+    ) -> Result<Vec<f64>, CombineError> {
+        let plan =
+            TilePlan::of_ranges(self.set, self.rows_at_once(method), std::slice::from_ref(&tile.coordinates));
+        let mut worker = self.new_worker(&plan);
+        let mut squared_norms = vec![0.0; self.set.clients.len()];
+        for number in 0..plan.tiles() {
+            let tile = plan.tile(number);
+            self.merge_any(&mut worker, &tile, method)?;
+            add_rows(&mut squared_norms, &std::mem::take(&mut worker.squared_norms));
+            self.hand_on(&mut worker, &tile, method.clients().len(), write)?;
+        }
+        Ok(squared_norms)
+    }
+}
+
+/// Reads a tile into the slot.
+fn fill<E: Element>(lane: &mut Lane, tile: &Tile, compiled: &Compiled) -> Result<(), CombineError> {
+    let space = &mut lane.host.space;
+    device::read_references(space, &compiled.references, tile)?;
+    let clients = &compiled.clients;
+    lane.slot.fill::<CombineError>(tile.coordinates.len(), |row, out| {
+        match clients.get(row) {
+            Some(client) => space.read_row::<E>(tile, *client, bytemuck::cast_slice_mut(out))?,
+            None => device::write_reference(space, compiled.references[row - clients.len()], out),
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,345 @@
+//! Whole rounds, files to file: the device against the CPU.
+
+use super::REQUIRED;
+use crate::harness::{Dir, Model, Update};
+use fedmill::gpu::adapters;
+use fedmill::gpu::job::Options;
+use fedmill::kernels::lanes::Isa;
+use fedmill::round::backend::{Asked, Backend};
+use fedmill::round::first_pass::Distances;
+use fedmill::round::judge::{Aggregation, MetricsWanted};
+use fedmill::round::merge::{Job, OnBadUpdate};
+use fedmill::round::refusal::MergeError;
+use fedmill::round::roster::Expectations;
+use fedmill::round::weights::Weighting;
+use fedmill::rules::{self, Definition, pre};
+use fedmill::telemetry::progress::Progress;
+use fedmill::telemetry::report::Report;
+use half::{bf16, f16};
+use rayon::ThreadPoolBuilder;
+use std::path::PathBuf;
+
+/// A round that can be merged on every backend.
+pub(super) struct Round {
+    pub(super) dir: Dir,
+    pub(super) with_base: bool,
+}
+
+/// A value that looks random.
+fn value(client: usize, place: usize) -> f64 {
+    let x = (client as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ (place as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+    let x = (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (x >> 40) as f64 / f64::from(1 << 23) - 1.0
+}
+
+/// The value that honest clients of a round agree on.
+fn common(place: usize) -> f64 {
+    (place as f64 * 0.37).sin()
+}
+
+fn stored(dtype: &str, values: &[f64]) -> Vec<u8> {
+    let bytes = |x: &f64| match dtype {
+        "F64" => x.to_le_bytes().to_vec(),
+        "F16" => f16::from_f64(*x).to_le_bytes().to_vec(),
+        "BF16" => bf16::from_f64(*x).to_le_bytes().to_vec(),
+        _ => (*x as f32).to_le_bytes().to_vec(),
+    };
+    values.iter().flat_map(bytes).collect()
+}
+
+/// Tensors of a dtype, and one of f64 and one of integers that the device leaves to the CPU.
+fn model(name: &str, dtype: &str, of: impl Fn(usize) -> f64) -> Update {
+    let values = |range: std::ops::Range<usize>| -> Vec<f64> { range.map(&of).collect() };
+    Update::new(name)
+        .raw("body.weight", dtype, &[37, 61], &stored(dtype, &values(0..37 * 61)))
+        .raw("none", dtype, &[0, 3], &[])
+        .i64("steps", &[2], &[3, of(9) as i64])
+        .raw("wide", "F64", &[5], &stored("F64", &values(3000..3005)))
+        .raw("scalar", dtype, &[], &stored(dtype, &values(4000..4001)))
+        .raw("head.weight", dtype, &[1501], &stored(dtype, &values(5000..6501)))
+}
+
+impl Round {
+    /// `clients` updates of a dtype, the last `hostile` of them far off.
+    pub(super) fn new(clients: usize, hostile: usize, dtype: &str, with_base: bool) -> Self {
+        let dir = Dir::new();
+        for client in 0..clients {
+            let far = if client + hostile >= clients { 3.0 } else { 0.3 };
+            let of = |place: usize| common(place) + far * value(client, place);
+            let update = model(&format!("updates/client-{client:03}"), dtype, of);
+            update.meta("num_examples", &(10 + client * 7 % 13).to_string()).write(&dir);
+        }
+        if with_base {
+            model("base", dtype, |place| common(place) * 0.9).write(&dir);
+        }
+        Self { dir, with_base }
+    }
+
+    fn job(&self, rule: &str, steps: &[&str], byzantine: Option<usize>, backend: Backend) -> Job {
+        Job {
+            updates: vec![self.dir.path("updates")],
+            base: self.with_base.then(|| self.dir.path("base.safetensors")),
+            aggregation: Aggregation {
+                rule: rules::parse(rule, Definition::Paper).unwrap(),
+                pre: steps.iter().map(|step| pre::parse(step).unwrap()).collect(),
+                shadow: Vec::new(),
+                byzantine: byzantine.map(|count| count.to_string().parse().unwrap()),
+                seed: 0,
+                distances: Distances::Auto,
+                metrics: MetricsWanted::Nothing,
+            },
+            weighting: Weighting::Default,
+            min_clients: 1,
+            on_bad_update: OnBadUpdate::Fail,
+            expected: Expectations { round: None },
+            output: self.dir.path("merged.safetensors"),
+            max_shard_bytes: None,
+            report: Some(self.dir.path("report.json")),
+            state: None,
+            other_inputs: Vec::<PathBuf>::new(),
+            isa: Isa::detect(),
+            backend,
+        }
+    }
+
+    pub(super) fn merge(
+        &self,
+        rule: &str,
+        steps: &[&str],
+        byzantine: Option<usize>,
+        backend: Backend,
+    ) -> (Model, Report) {
+        let report = self.try_merge(rule, steps, byzantine, backend).unwrap();
+        (Model::read(&self.dir, "merged.safetensors"), report)
+    }
+
+    pub(super) fn try_merge(
+        &self,
+        rule: &str,
+        steps: &[&str],
+        byzantine: Option<usize>,
+        backend: Backend,
+    ) -> Result<Report, MergeError> {
+        let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        self.job(rule, steps, byzantine, backend).run(&pool, &Progress::hidden())
+    }
+}
+
+pub(super) fn on_cpu() -> Backend {
+    Backend { asked: Asked::Cpu, options: Options::default(), explain: false }
+}
+
+/// Every adapter there is, as a backend.
+pub(super) fn on_gpus(options: &Options) -> Vec<Backend> {
+    let found = adapters();
+    assert!(
+        !found.is_empty() || std::env::var_os(REQUIRED).is_none(),
+        "no adapter was found, and one is required"
+    );
+    let named = |name: String| Options { adapter: Some(name), ..options.clone() };
+    let backend = |options| Backend { asked: Asked::Gpu, options, explain: false };
+    found.into_iter().map(|adapter| backend(named(adapter.name))).collect()
+}
+
+/// Small slots: many tiles, several in flight.
+fn small_slots() -> Options {
+    Options { slot_bytes: 16 << 10, slots: Some(3), ..Options::default() }
+}
+
+fn floats(model: &Model, tensor: &str) -> Vec<f64> {
+    let (dtype, _, bytes) = &model.tensors[tensor];
+    match dtype.as_str() {
+        "F32" => bytes.chunks(4).map(|x| f64::from(f32::from_le_bytes(x.try_into().unwrap()))).collect(),
+        "F16" => bytes.chunks(2).map(|x| f16::from_le_bytes(x.try_into().unwrap()).to_f64()).collect(),
+        "BF16" => bytes.chunks(2).map(|x| bf16::from_le_bytes(x.try_into().unwrap()).to_f64()).collect(),
+        other => panic!("{other} is not compared by value"),
+    }
+}
+
+/// Tensors of the device agree to rounding, those of the CPU to the bit.
+#[track_caller]
+fn assert_agree(device: &Model, cpu: &Model, what: &str) {
+    for (name, (dtype, _, bytes)) in &cpu.tensors {
+        if ["F64", "I64"].contains(&dtype.as_str()) {
+            assert_eq!(&device.tensors[name].2, bytes, "{what}: {name}");
+            continue;
+        }
+        let last_digit = match dtype.as_str() {
+            "F32" => f64::from(f32::EPSILON),
+            "F16" => 2f64.powi(-10),
+            _ => 2f64.powi(-7),
+        };
+        for (i, (a, b)) in floats(device, name).iter().zip(floats(cpu, name)).enumerate() {
+            let bound = last_digit * b.abs() + 4e-6;
+            assert!((a - b).abs() <= bound, "{what}: {name} at {i}: {a} on the device, {b} on the CPU");
+        }
+    }
+}
+
+#[track_caller]
+fn assert_same_kept(device: &Report, cpu: &Report, what: &str) {
+    let kept = |report: &Report| report.clients.iter().map(|row| row.kept).collect::<Vec<_>>();
+    assert_eq!(kept(device), kept(cpu), "{what}: other clients are kept");
+    assert_eq!((device.backend.name, cpu.backend.name), ("gpu", "cpu"), "{what}");
+}
+
+const RULES: [(&str, &[&str]); 14] = [
+    ("mean", &[]),
+    ("median", &[]),
+    ("trimmed-mean", &[]),
+    ("meamed", &[]),
+    ("krum", &[]),
+    ("multi-krum", &[]),
+    ("bulyan", &[]),
+    ("geometric-median", &[]),
+    ("mda", &[]),
+    ("distance-trim", &[]),
+    ("median", &["nnm"]),
+    ("trimmed-mean", &["clip:norm=4"]),
+    ("meamed", &["bucketing:s=2"]),
+    ("distance-trim", &["outliers", "nnm"]),
+];
+
+#[test]
+fn every_rule_agrees_with_the_cpu() {
+    for backend in on_gpus(&small_slots()) {
+        for (clients, dtype, with_base) in [(9, "F32", true), (21, "BF16", false), (19, "F16", true)] {
+            let round = Round::new(clients, 2, dtype, with_base);
+            for (rule, steps) in RULES {
+                let byzantine = (rule != "mean").then_some(2);
+                let what = format!("{rule} after {steps:?}, {clients} of {dtype}");
+                let (cpu, cpu_report) = round.merge(rule, steps, byzantine, on_cpu());
+                let (device, report) = round.merge(rule, steps, byzantine, backend.clone());
+                assert_same_kept(&report, &cpu_report, &what);
+                assert_agree(&device, &cpu, &what);
+                if (rule, steps.len()) == ("median", 0) {
+                    assert_eq!(device.tensors, cpu.tensors, "{what}: a median agrees in every bit");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn slots_and_tiles_change_no_bit() {
+    let round = Round::new(12, 2, "F32", true);
+    for rule in ["mean", "trimmed-mean", "multi-krum"] {
+        let byzantine = (rule != "mean").then_some(2);
+        for first in on_gpus(&small_slots()) {
+            let (expected, _) = round.merge(rule, &[], byzantine, first.clone());
+            for slots in [1, 2, 5] {
+                let options = Options { slots: Some(slots), ..first.options.clone() };
+                let backend = Backend { options, ..first.clone() };
+                for _ in 0..3 {
+                    let (model, _) = round.merge(rule, &[], byzantine, backend.clone());
+                    assert_eq!(model.tensors, expected.tensors, "{rule} with {slots} slots");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_fits_the_device_is_read_once() {
+    let round = Round::new(12, 2, "F32", false);
+    for fits in on_gpus(&small_slots()) {
+        let options = Options { resident_bytes: Some(0), ..fits.options.clone() };
+        let streams = Backend { options, ..fits.clone() };
+        let (kept, kept_report) = round.merge("multi-krum", &[], Some(2), fits);
+        let (streamed, streamed_report) = round.merge("multi-krum", &[], Some(2), streams);
+        assert_eq!(kept.tensors, streamed.tensors);
+        let contents = round.dir.contents();
+        let data = contents.iter().filter(|(name, _)| name.starts_with("updates/c"));
+        let data: usize = data.map(|(_, bytes)| bytes.len()).sum();
+        // The integers and f64s of the second pass are read again.
+        assert!(kept_report.bytes.read < data as u64 * 11 / 10, "{} of {data}", kept_report.bytes.read);
+        assert!(
+            streamed_report.bytes.read > data as u64 * 17 / 10,
+            "{} of {data}",
+            streamed_report.bytes.read
+        );
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_ends_the_run_and_nothing_is_published() {
+    let round = Round::new(9, 2, "F32", false);
+    for rule in ["median", "krum"] {
+        for lose_after in [0, 1, 3] {
+            for backend in on_gpus(&Options { lose_after: Some(lose_after), ..small_slots() }) {
+                let before = round.dir.contents();
+                let why = round.try_merge(rule, &[], Some(2), backend).unwrap_err();
+                assert!(why.to_string().contains("was lost"), "{rule}: {why}");
+                assert!(why.hint().is_some());
+                round.dir.assert_unchanged_since(&before);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_adapter_that_is_not_there_is_an_error() {
+    let round = Round::new(3, 0, "F32", false);
+    let options = Options { adapter: Some("no such adapter".to_owned()), ..Options::default() };
+    let backend = Backend { asked: Asked::Gpu, options, explain: false };
+    let why = round.try_merge("median", &[], None, backend).unwrap_err().to_string();
+    assert!(why.contains("no adapter is called `no such adapter`"), "{why}");
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_found() {
+    let round = Round::new(5, 0, "F32", false);
+    let bad = |place: usize| if place == 5003 { f64::NAN } else { common(place) };
+    model("updates/client-bad", "F32", bad).meta("num_examples", "3").write(&round.dir);
+    for backend in on_gpus(&small_slots()) {
+        for rule in ["mean", "median", "krum"] {
+            let why = round.try_merge(rule, &[], None, backend.clone()).unwrap_err().to_string();
+            let expected = "client-bad.safetensors: tensor `head.weight` holds NaN at flat index 3";
+            assert!(why.contains(expected), "{rule}: {why}");
+        }
+    }
+}
+
+/// Sums of values near the end of f32, and products of values near its beginning, are the CPU's.
+#[test]
+fn values_that_f32_cannot_add_up_are_left_to_the_cpu() {
+    for scale in [1e35, 1e-30] {
+        let round = Round { dir: Dir::new(), with_base: false };
+        for client in 0..7 {
+            let of = |place: usize| scale * (common(place) + 0.1 * value(client, place));
+            model(&format!("updates/client-{client}"), "F32", of).write(&round.dir);
+        }
+        for backend in on_gpus(&small_slots()) {
+            for rule in ["mean", "trimmed-mean:cut=1", "krum"] {
+                let (cpu, cpu_report) = round.merge(rule, &[], None, on_cpu());
+                let (device, report) = round.merge(rule, &[], None, backend.clone());
+                assert_same_kept(&report, &cpu_report, rule);
+                for tensor in ["body.weight", "head.weight"] {
+                    for (a, b) in floats(&device, tensor).iter().zip(floats(&cpu, tensor)) {
+                        assert!((a - b).abs() <= 1e-6 * scale, "{rule}: {a:e} {b:e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Two clients whose scores differ by less than the bound: both backends look again in f64, and keep the same.
+#[test]
+fn close_calls_are_settled_in_f64() {
+    let round = Round { dir: Dir::new(), with_base: false };
+    for client in 0..21 {
+        let twin = if client % 2 == 1 { client - 1 } else { client };
+        let of = |place: usize| common(place) + value(twin, place) + 1e-6 * value(client + 100, place);
+        model(&format!("updates/client-{client:02}"), "F32", of).write(&round.dir);
+    }
+    for backend in on_gpus(&small_slots()) {
+        let (cpu, cpu_report) = round.merge("krum", &[], Some(3), on_cpu());
+        let (device, report) = round.merge("krum", &[], Some(3), backend);
+        assert_same_kept(&report, &cpu_report, "krum");
+        assert_agree(&device, &cpu, "krum");
+        let settled = |report: &Report| report.warnings.iter().any(|text| text.contains("again in f64"));
+        assert!(settled(&report), "{:?}", report.warnings);
+    }
+}
