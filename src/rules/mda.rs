@@ -45,7 +45,7 @@ impl Rule for Mda {
         let (clients, hostile) = (statistics.clients(), statistics.hostile());
         let (kept, work, unit) = (clients - hostile, MOST_WORK, "looks at pairs");
         let found = Search { geometry, work: 0 }.least_diameter(hostile);
-        let (set, close) = found.ok_or_else(|| RuleError::TooMuchWork {
+        let (set, rival) = found.ok_or_else(|| RuleError::TooMuchWork {
             rule: self.to_string(),
             kept,
             clients,
@@ -58,11 +58,23 @@ impl Rule for Mda {
         };
         let distances: Vec<f64> = (0..clients).map(farthest).collect();
         let reasons = ("it is in the set of least diameter", "it is not in the set of least diameter");
-        let warnings = close.then(|| {
-            Warning::close_call("another set of clients has the same diameter to the numeric bound")
-        });
+        let text = "another set of clients has the same diameter to the numeric bound";
+        let warnings = match rival {
+            Rival::None => None,
+            Rival::Tied => Some(Warning::from(text)),
+            Rival::Close => Some(Warning::close_call(text)),
+        };
         Ok(Decision { warnings: warnings.into_iter().collect(), ..mean_of_kept(&set, &distances, reasons) })
     }
+}
+
+/// Whether another set is as good as the best.
+enum Rival {
+    None,
+    /// It has the same diameter, and would have by more exact numbers.
+    Tied,
+    /// It has the same diameter as far as these numbers tell.
+    Close,
 }
 
 /// Whether a diameter can be kept to is whether few clients touch every pair that is farther apart: a vertex cover,
@@ -75,7 +87,7 @@ struct Search<'a> {
 impl Search<'_> {
     /// Who is in the set of least diameter when `out` are left out, and whether another set is as good to the
     /// numeric bound. None if the search takes too much work.
-    fn least_diameter(&mut self, out: usize) -> Option<(Vec<bool>, bool)> {
+    fn least_diameter(&mut self, out: usize) -> Option<(Vec<bool>, Rival)> {
         let n = self.geometry.clients();
         let mut diameters: Vec<f64> = vec![0.0];
         diameters.extend((0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| self.squared(i, j)));
@@ -91,8 +103,15 @@ impl Search<'_> {
             }
         }
         let set = self.lowest_ids(diameters[low], out)?;
-        let close = self.has_rival(&set, diameters[low], out)?;
-        Some((set, close))
+        let least = diameters[low];
+        let bound = self.bound(&set);
+        let rival = match self.has_rival(&set, least + bound, out)? {
+            false => Rival::None,
+            // More exact numbers could only tell them apart if the distance of other two clients is as good.
+            true if diameters.iter().any(|d| *d != least && (d - least).abs() <= bound) => Rival::Close,
+            true => Rival::Tied,
+        };
+        Some((set, rival))
     }
 
     fn squared(&self, i: usize, j: usize) -> f64 {
@@ -165,18 +184,22 @@ impl Search<'_> {
         Some(members)
     }
 
-    /// Whether a set without one of these members has as small a diameter, to the numeric bound.
+    /// By how much the diameter of a set may be off, and that of another that is as good.
+    fn bound(&self, set: &[bool]) -> f64 {
+        let kept: Vec<usize> = (0..set.len()).filter(|i| set[*i]).collect();
+        2.0 * self.geometry.largest_error(&kept)
+    }
+
+    /// Whether a set without one of these members is within a diameter.
     fn has_rival(&mut self, set: &[bool], diameter: f64, out: usize) -> Option<bool> {
         let n = set.len();
         if out == 0 {
             return Some(false);
         }
-        let kept: Vec<usize> = (0..n).filter(|i| set[*i]).collect();
-        let bound = 2.0 * self.geometry.largest_error(&kept);
-        for i in kept {
+        for i in (0..n).filter(|i| set[*i]) {
             let mut members = vec![true; n];
             members[i] = false;
-            if self.coverable(diameter + bound, &members, out - 1)? {
+            if self.coverable(diameter, &members, out - 1)? {
                 return Some(true);
             }
         }
