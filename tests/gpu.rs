@@ -2,8 +2,11 @@
 //! happens when a device fails. Where there is no adapter these tests say so and pass, unless
 //! `FEDMILL_REQUIRE_GPU` is set.
 
+mod failures;
 mod kernels;
+mod ring;
 mod rounds;
+mod shaders;
 
 use fedmill::gpu::job::Options;
 use fedmill::gpu::{Gpu, adapters};

@@ -163,7 +163,7 @@ impl Gpu {
         let errors = [pollster::block_on(internal.pop()), pollster::block_on(scope.pop())];
         match errors.into_iter().flatten().next() {
             Some(why) => Err(failed(why.to_string())),
-            None => self.check().map(|()| pipeline),
+            None => self.check_now().map(|()| pipeline),
         }
     }
 
@@ -197,7 +197,7 @@ impl Gpu {
         let errors = [pollster::block_on(validation.pop()), pollster::block_on(memory.pop())];
         match errors.into_iter().flatten().next() {
             Some(why) => Err(failed(why.to_string())),
-            None => self.check().map(|()| buffer),
+            None => self.check_now().map(|()| buffer),
         }
     }
 
@@ -239,6 +239,14 @@ impl Gpu {
                 return Err(self.lost(&"a run did not end"));
             }
         }
+    }
+
+    /// The same, after asking the device: one that was lost makes things that cannot be used, and says so only then.
+    fn check_now(&self) -> Result<(), GpuError> {
+        if let Err(why) = self.device.poll(wgpu::PollType::Poll) {
+            note(&self.trouble, why.to_string());
+        }
+        self.check()
     }
 
     /// The first thing that went wrong, if something did.

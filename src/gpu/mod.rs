@@ -2,7 +2,7 @@
 //! federated learning.
 //!
 //! [`job`] says what may be asked of a tile. [`shaders`] holds the WGSL that is embedded in the program and puts a
-//! kernel's text together. `adapter` finds devices, `device` opens one and compiles, `program` turns a job into steps,
+//! kernel's text together, [`variants`] lists what is ever asked for. `adapter` finds devices, `device` opens one and compiles, `program` turns a job into steps,
 //! `slot` is one place of the ring: it takes a tile in, runs a program on it and hands the results back. Without the
 //! `gpu` feature [`disabled`] stands in their place and has nothing to offer.
 
@@ -20,6 +20,8 @@ mod program;
 pub mod shaders;
 #[cfg(feature = "gpu")]
 mod slot;
+#[cfg(feature = "gpu")]
+pub mod variants;
 
 #[cfg(feature = "gpu")]
 pub use {

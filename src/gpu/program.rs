@@ -4,9 +4,10 @@ use crate::gpu::device::Gpu;
 use crate::gpu::job::{
     CombineJob, Combined, GpuError, MOST_SORTED_ROWS, PairSums, PairsJob, Reduction, TileShape,
 };
-use crate::gpu::shaders::{Value, Variant, Wanted};
+use crate::gpu::shaders::{Variant, Wanted};
+use crate::gpu::variants::{self, GROUP, NETWORK_GROUP, NORM_CHUNK, Square};
 use crate::kernels::element::Merged;
-use crate::kernels::network::{MAX_SHADER_ROWS, SHADER_SIZES};
+use crate::kernels::network::MAX_SHADER_ROWS;
 use crate::model::dtype::Working;
 use std::sync::Arc;
 
@@ -92,13 +93,6 @@ fn column_groups(columns: usize, size: usize) -> [u32; 2] {
     [groups.min(MOST_GROUPS), groups.div_ceil(MOST_GROUPS)]
 }
 
-/// Columns of a workgroup of kernels that take a column an invocation.
-const GROUP: usize = 256;
-/// The same of kernels that hold a whole column in registers.
-const NETWORK_GROUP: usize = 64;
-/// Columns whose squares a workgroup of `norms` sums.
-const NORM_CHUNK: usize = 4096;
-
 impl Program {
     fn new(shape: TileShape) -> Self {
         Self { shape, steps: Vec::new(), constants: Vec::new(), scratch: Vec::new(), outputs: Vec::new() }
@@ -145,7 +139,7 @@ impl Program {
         let all: Vec<u32> = (0..words(matrix.len())).collect();
         let (chosen, mixtures) = (self.constant(gpu, "chosen", &all)?, matrix.len());
         let place = self.scratch(move |tile| mixtures * tile.columns);
-        let variant = Variant::new("mixing", &[stored(source.stored), self.references()]);
+        let variant = variants::mixing(source.stored, self.shape.references);
         let places = vec![
             source.place,
             Place::Constant(source.chosen),
@@ -181,16 +175,10 @@ impl Program {
                 most: MOST_SORTED_ROWS,
             });
         }
-        let size = SHADER_SIZES.into_iter().find(|size| *size >= source.rows).unwrap_or(MAX_SHADER_ROWS);
-        let defines = vec![stored(source.stored), ("SIZE", Value::Number(words(size)))];
-        let variant = Variant { kernel, defines, network: Some((size, wanted)) };
+        let variant = variants::sorted(kernel, wanted, source.stored, source.rows);
         let places = vec![source.place, Place::Constant(source.chosen), out];
         let shape = move |tile: &TileShape| shape(&source, tile, parameter);
         self.step(gpu, &variant, places, shape, |tile| column_groups(tile.columns, NETWORK_GROUP))
-    }
-
-    fn references(&self) -> (&'static str, Value) {
-        ("REFERENCES", Value::Number(words(self.shape.references)))
     }
 
     /// How many workgroups run over a tile.
@@ -206,16 +194,6 @@ fn shape(source: &Source, tile: &TileShape, parameter: usize) -> Shape {
         stride: source.stride(tile),
         parameter: words(parameter),
     }
-}
-
-fn stored(working: Working) -> (&'static str, Value) {
-    let number = match working {
-        // Callers keep f64 to themselves.
-        Working::F32 | Working::F64 => 0,
-        Working::BF16 => 1,
-        Working::F16 => 2,
-    };
-    ("STORED", Value::Number(number))
 }
 
 fn float(word: u32) -> f64 {
@@ -255,7 +233,7 @@ impl CombineProgram {
                     job.weights.iter().map(|weight| ((weight / scale) as f32).to_bits()).collect();
                 let weights = program.constant(gpu, "weights", &weights)?;
                 let sums = program.output(|tile| tile.columns);
-                let variant = Variant::new("weighted_sum", &[stored(source.stored)]);
+                let variant = variants::weighted_sum(source.stored);
                 let places =
                     vec![source.place, Place::Constant(source.chosen), Place::Constant(weights), sums];
                 program.step(
@@ -312,9 +290,12 @@ impl CombineProgram {
             }
         }
         let norms = self.norms.map(|rows| {
-            let chunks = tile.columns.div_ceil(NORM_CHUNK);
+            let chunks = tile.columns.div_ceil(NORM_CHUNK).max(1);
             let row = |row: &[u32]| row.iter().map(|sum| float(*sum)).sum();
-            outputs[1].chunks(chunks).take(rows).map(row).collect()
+            let mut norms: Vec<f64> = outputs[1].chunks(chunks).take(rows).map(row).collect();
+            // A tile of no columns has no chunks.
+            norms.resize(rows, 0.0);
+            norms
         });
         Combined { largest: magnitude(largest), squared_norms: norms.unwrap_or_default() }
     }
@@ -332,7 +313,7 @@ impl Program {
         let less_base = self.constant(gpu, "less_base", &less_base)?;
         let rows = source.rows;
         let sums = self.output(move |tile| rows * tile.columns.div_ceil(NORM_CHUNK));
-        let variant = Variant::new("norms", &[stored(source.stored), self.references()]);
+        let variant = variants::norms(source.stored, self.shape.references);
         let places = vec![
             source.place,
             Place::Constant(source.chosen),
@@ -352,30 +333,8 @@ impl Program {
     }
 }
 
-/// A square of points that a workgroup of `gram` takes, and columns that it takes at once.
-#[derive(Clone, Copy)]
-struct Square {
-    side: usize,
-    stage: usize,
-}
-
-impl Square {
-    fn of(points: usize, gpu: &Gpu) -> Self {
-        match points {
-            0..=16 => Self { side: 2, stage: 128 },
-            17..=32 => Self { side: 4, stage: 64 },
-            // Two squares of 17 vectors a column.
-            _ if gpu.limits.max_compute_workgroup_storage_size >= 32 * 17 * 16 * 2 + 4 => {
-                Self { side: 8, stage: 32 }
-            }
-            _ => Self { side: 8, stage: 16 },
-        }
-    }
-
-    /// Columns that an invocation adds 256 of.
-    fn chunk(self) -> usize {
-        256 * 256 / (self.side * self.side)
-    }
+fn square_of(points: usize, gpu: &Gpu) -> Square {
+    Square::of(points, gpu.limits.max_compute_workgroup_storage_size)
 }
 
 /// Chunks of a tile, whose sums are added in f32: the bound counts on it.
@@ -409,17 +368,13 @@ impl PairsProgram {
         let middle = program.scratch(|tile| 2 * tile.columns);
         program.median(gpu, source, middle)?;
         let panel = program.scratch(move |tile| points * tile.columns);
-        let defines = [
-            stored(source.stored),
-            program.references(),
-            ("ORIGIN_IS_BASE", Value::Flag(job.origin_is_base)),
-            ("HAS_MEDIAN", Value::Flag(job.with_median)),
-        ];
+        let variant =
+            variants::centre(source.stored, job.shape.references, job.origin_is_base, job.with_median);
         let places =
             vec![source.place, Place::Constant(source.chosen), Place::References, middle, panel, largest];
         program.step(
             gpu,
-            &Variant::new("centre", &defines),
+            &variant,
             places,
             move |tile| shape(&source, tile, 0),
             move |tile| [words(tile.columns.div_ceil(GROUP).max(1)), words(points)],
@@ -456,7 +411,7 @@ impl PairsProgram {
 
     /// The most columns of a tile of so many points.
     pub fn most_columns(gpu: &Gpu, points: usize) -> usize {
-        let chunk = Square::of(points, gpu).chunk();
+        let chunk = square_of(points, gpu).chunk();
         let chunk_bytes = points * points * size_of::<f32>();
         (gpu.binding_bytes() / chunk_bytes).min(MOST_CHUNKS) * chunk
     }
@@ -471,17 +426,10 @@ impl Program {
         points: usize,
         differences: bool,
     ) -> Result<(), GpuError> {
-        let square = Square::of(points, gpu);
+        let square = square_of(points, gpu);
         let chunks = move |tile: &TileShape| tile.columns.div_ceil(square.chunk()).max(1);
         let chunk_sums = self.scratch(move |tile| chunks(tile) * points * points);
-        let variant = Variant::new(
-            "gram",
-            &[
-                ("SIDE", Value::Number(words(square.side))),
-                ("STAGE", Value::Number(words(square.stage))),
-                ("DIFFERENCES", Value::Flag(differences)),
-            ],
-        );
+        let variant = variants::gram(square, differences);
         let squares = points.div_ceil(square.side * 8);
         self.step(
             gpu,
@@ -498,7 +446,7 @@ impl Program {
         let sums = self.output(move |_| points * points);
         self.step(
             gpu,
-            &Variant::new("gram_reduce", &[]),
+            &variants::gram_reduce(),
             vec![chunk_sums, sums],
             move |tile| Shape {
                 rows: words(chunks(tile)),
@@ -516,7 +464,7 @@ impl Program {
         let less_base = self.constant(gpu, "less_base", &less_base)?;
         let groups = |tile: &TileShape| column_groups(tile.columns, GROUP);
         let counts = self.output(move |tile| groups(tile).iter().product::<u32>() as usize);
-        let variant = Variant::new("signs", &[stored(source.stored), self.references()]);
+        let variant = variants::signs(source.stored, self.shape.references);
         let places = vec![
             source.place,
             Place::Constant(source.chosen),

@@ -48,6 +48,11 @@ const FILES: &[(&str, &str)] = embedded! {
 
 include!(concat!(env!("OUT_DIR"), "/shader_networks.rs"));
 
+/// The text of every file that is embedded, by stem.
+pub fn files() -> &'static [(&'static str, &'static str)] {
+    FILES
+}
+
 impl Variant {
     /// A variant that imports no network.
     pub fn new(kernel: &'static str, defines: &[(&'static str, Value)]) -> Self {
@@ -67,18 +72,22 @@ impl Variant {
                 Value::Flag(flag) => writeln!(text, "const {name}: bool = {flag};"),
             };
         }
-        let mut imported = Vec::new();
-        self.append(self.kernel, &mut text, &mut imported)?;
+        self.expand(self.file(self.kernel)?, &mut text, &mut Vec::new())?;
         Ok(text)
     }
 
-    fn append(&self, name: &str, text: &mut String, imported: &mut Vec<String>) -> Result<(), String> {
-        for line in self.file(name)?.lines() {
+    /// Appends a file's text with what it imports, each import once.
+    ///
+    /// # Errors
+    ///
+    /// Names an import that there is not.
+    pub fn expand(&self, file: &str, text: &mut String, imported: &mut Vec<String>) -> Result<(), String> {
+        for line in file.lines() {
             match line.strip_prefix("#import ") {
                 Some(import) if imported.iter().any(|name| name == import) => {}
                 Some(import) => {
                     imported.push(import.to_owned());
-                    self.append(import, text, imported)?;
+                    self.expand(self.file(import)?, text, imported)?;
                 }
                 None => {
                     text.push_str(line);

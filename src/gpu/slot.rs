@@ -130,6 +130,9 @@ impl<'g> Slot<'g> {
         mut write: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let tile = TileShape { columns, ..self.shape };
+        // Until all rows are there the slot holds nothing: neither half a tile nor the one before.
+        self.is_fresh = false;
+        self.input.tile.columns = 0;
         let staging = self.staging()?;
         let mut view = staging
             .get_mapped_range_mut(..(tile.bytes().next_multiple_of(4) as u64))
@@ -182,8 +185,10 @@ impl<'g> Slot<'g> {
     pub fn keep(&mut self) -> Result<Input, GpuError> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
         let empty = self.gpu.buffer("input", self.shape.bytes(), usage, false)?;
+        let buffer = std::mem::replace(&mut self.input.buffer, empty);
         let tile = self.input.tile;
-        Ok(Input { buffer: std::mem::replace(&mut self.input.buffer, empty), tile })
+        self.input.tile.columns = 0;
+        Ok(Input { buffer, tile })
     }
 
     /// Merges the tile that was filled in, or one that stayed on the device. `merged` is as long as the tile after.

@@ -2,15 +2,15 @@
 //!
 //! | kernel | computes | agreement | shader |
 //! |---|---|---|---|
-//! | [`finite`] | finds NaN and infinity by bit pattern | bits | none yet |
-//! | [`weighted_sum`] | adds weighted rows in f64, in row order | bits on CPU | none yet |
-//! | [`coordinate_median`] | median of every column | bits | none yet |
-//! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | none yet |
-//! | [`gram`] | sums over pairs of rows: products, squared differences | bits on CPU | none yet |
+//! | [`finite`] | finds NaN and infinity by bit pattern | bits | in every one: `status` |
+//! | [`weighted_sum`] | adds weighted rows in f64, in row order | bits on CPU | `weighted_sum`, `mixing` |
+//! | [`coordinate_median`] | median of every column | bits | `coordinate_median` |
+//! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | `trimmed_mean` |
+//! | [`gram`] | sums over pairs of rows: products, squared differences | bits on CPU | `centre`, `gram`, `gram_reduce` |
 //! | [`mean_near_median`] | mean of the values of every column nearest to its median | bits on CPU | none yet |
-//! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | none yet |
-//! | [`signs`] | sums of the signs of every column | bits | none yet |
-//! | [`convert`] | dtype to working float and back, one rounding | bits | none yet |
+//! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
+//! | [`signs`] | sums of the signs of every column | bits | `signs` |
+//! | [`convert`] | dtype to working float and back, one rounding | bits | to f32: `rows` |
 //!
 //! [`lanes`] holds the vectors and instruction sets they run on, [`element`] the floats they run
 //! over, [`network`] generates sorting networks, `columns` sorts with them; [`peak`] measures what a core can do.

@@ -1,0 +1,260 @@
+//! Every shader without a device: each variant that a job can ask for is parsed and validated by naga, and what Rust
+//! and WGSL both know of layouts and sizes is compared.
+
+use fedmill::gpu::shaders::{Variant, files};
+use fedmill::gpu::variants;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, Expression, Literal, Module, TypeInner};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines that a shader may have.
+const MOST_LINES: usize = 150;
+/// Shaders that may have more, because they name their registers one by one.
+const LONG: [(&str, usize); 1] = [("gram", 210)];
+
+/// What is wrong with the text of a variant; empty if nothing is.
+fn faults(variant: &Variant, source: &str) -> Vec<String> {
+    let module = match naga::front::wgsl::parse_str(source) {
+        Ok(module) => module,
+        Err(why) => return vec![why.emit_to_string(source)],
+    };
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER;
+    if let Err(why) = Validator::new(ValidationFlags::all(), capabilities).validate(&module) {
+        return vec![why.emit_to_string(source)];
+    }
+    let mut faults = Vec::new();
+    check_entry(variant, &module, &mut faults);
+    check_bindings(&module, &mut faults);
+    check_shape(&module, &mut faults);
+    check_chunk(variant, &module, &mut faults);
+    faults
+}
+
+fn check_entry(variant: &Variant, module: &Module, faults: &mut Vec<String>) {
+    let entries: Vec<_> = module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
+    if entries != ["main"] {
+        faults.push(format!("its entry points are {entries:?}"));
+        return;
+    }
+    let (found, expected) =
+        (module.entry_points[0].workgroup_size, variants::workgroup_size(variant.kernel) as u32);
+    if found != [expected, 1, 1] {
+        faults.push(format!("a workgroup is {found:?}, but {expected} invocations are dispatched"));
+    }
+}
+
+/// Bindings 0 and 1 are the shape and the status; the others follow without a gap.
+fn check_bindings(module: &Module, faults: &mut Vec<String>) {
+    let mut bindings = Vec::new();
+    for (_, global) in module.global_variables.iter() {
+        if let Some(binding) = &global.binding {
+            let name = module.types[global.ty].name.clone().unwrap_or_default();
+            bindings.push((binding.group, binding.binding, name, global.space));
+        }
+    }
+    bindings.sort_by_key(|(group, binding, ..)| (*group, *binding));
+    let places: Vec<_> = bindings.iter().map(|(group, binding, ..)| (*group, *binding)).collect();
+    if places != (0..bindings.len() as u32).map(|binding| (0, binding)).collect::<Vec<_>>() {
+        faults.push(format!("its bindings are {places:?}"));
+    }
+    let is = |place: usize, name: &str, is_space: fn(AddressSpace) -> bool| {
+        bindings.get(place).is_some_and(|(_, _, found, space)| found == name && is_space(*space))
+    };
+    if !is(0, "Shape", |space| space == AddressSpace::Uniform) {
+        faults.push("binding 0 is not the uniform shape".to_owned());
+    }
+    if !is(1, "Status", |space| matches!(space, AddressSpace::Storage { .. })) {
+        faults.push("binding 1 is not the status".to_owned());
+    }
+}
+
+/// The members of a struct of the shader, with their offsets, and its size.
+fn layout(module: &Module, name: &str) -> (Vec<(String, usize)>, usize) {
+    let found = module.types.iter().find(|(_, kind)| kind.name.as_deref() == Some(name));
+    match found.map(|(_, kind)| &kind.inner) {
+        Some(TypeInner::Struct { members, span }) => {
+            let member = |member: &naga::StructMember| {
+                (member.name.clone().unwrap_or_default(), member.offset as usize)
+            };
+            (members.iter().map(member).collect(), *span as usize)
+        }
+        _ => (Vec::new(), 0),
+    }
+}
+
+fn check_shape(module: &Module, faults: &mut Vec<String>) {
+    let (members, size) = variants::shape_layout();
+    let expected: Vec<_> = members.into_iter().map(|(name, offset)| (name.to_owned(), offset)).collect();
+    let found = layout(module, "Shape");
+    if found != (expected.clone(), size) {
+        faults.push(format!("its shape is {found:?}, that of Rust {expected:?} of {size} bytes"));
+    }
+    let status = layout(module, "Status");
+    if status.0 != [("finished".to_owned(), 0), ("largest".to_owned(), 4)] {
+        faults.push(format!("its status is {status:?}"));
+    }
+}
+
+/// The value of a constant of the shader.
+fn constant(module: &Module, name: &str) -> Option<u32> {
+    let found = module.constants.iter().find(|(_, constant)| constant.name.as_deref() == Some(name));
+    match found.map(|(_, constant)| &module.global_expressions[constant.init]) {
+        Some(Expression::Literal(Literal::U32(value))) => Some(*value),
+        _ => None,
+    }
+}
+
+fn check_chunk(variant: &Variant, module: &Module, faults: &mut Vec<String>) {
+    let (found, expected) = (constant(module, "CHUNK"), variants::chunk(variant));
+    if found.map(|chunk| chunk as usize) != expected {
+        faults.push(format!("its chunk is {found:?}, but dispatches count {expected:?} columns"));
+    }
+}
+
+#[test]
+fn every_variant_is_valid_and_laid_out_as_rust_has_it() {
+    let all = variants::all();
+    assert!(all.len() > 100, "the variants were not found");
+    for variant in all {
+        let source = variant.source().unwrap();
+        let faults = faults(&variant, &source);
+        assert!(faults.is_empty(), "{variant:?}: {}", faults.join("; "));
+    }
+}
+
+#[test]
+fn no_variant_is_listed_twice() {
+    let all = variants::all();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+}
+
+#[test]
+fn faults_are_noticed() {
+    let all = variants::all();
+    let variant = all.iter().find(|variant| variant.kernel == "norms").unwrap();
+    let source = variant.source().unwrap();
+    let cases = [
+        ("fn main", "fn entry", "entry points"),
+        ("const GROUP: u32 = 256u;", "const GROUP: u32 = 128u;", "a workgroup is"),
+        ("const CHUNK: u32 = 4096u;", "const CHUNK: u32 = 2048u;", "its chunk is"),
+        ("    columns: u32,\n", "    wide: u32,\n    columns: u32,\n", "its shape is"),
+        (
+            "    finished: atomic<u32>,",
+            "    ended: atomic<u32>,\n    finished: atomic<u32>,",
+            "its status is",
+        ),
+        ("var<uniform>", "var<storage, read>", "not the uniform shape"),
+        ("@binding(6)", "@binding(7)", "its bindings are"),
+        ("finish(lane, 0u);", "finish(lane, 0i);", "error"),
+        ("parts[lane] = sum;", "parts[lane] = missing;", "error"),
+    ];
+    for (from, to, expected) in cases {
+        let broken = source.replace(from, to);
+        assert_ne!(broken, source, "`{from}` is not in the source");
+        let faults = faults(variant, &broken);
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{to}: {faults:?}");
+    }
+    let two = format!("{source}\n@compute @workgroup_size(1)\nfn more() {{}}\n");
+    assert!(faults(variant, &two)[0].contains("entry points"));
+}
+
+#[test]
+fn an_import_that_there_is_not_is_an_error() {
+    let variant = Variant::new("norms", &[]);
+    let expanded = |text: &str| {
+        let mut source = String::new();
+        variant.expand(text, &mut source, &mut Vec::new()).map(|()| source)
+    };
+    assert_eq!(expanded("#import missing\n"), Err("no shader is called `missing`".to_owned()));
+    assert_eq!(expanded("#import network\n"), Err("norms: no network was chosen".to_owned()));
+    assert_eq!(Variant::new("missing", &[]).source(), Err("no shader is called `missing`".to_owned()));
+    let twice = expanded("#import shape\n#import shape\n").unwrap();
+    assert_eq!(twice.matches("struct Shape").count(), 1);
+    // What is no import by the rule stays in the text, where it is no WGSL.
+    assert!(naga::front::wgsl::parse_str(&expanded("  #import shape\n").unwrap()).is_err());
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders")
+}
+
+/// The stems of the shaders in a folder.
+fn stems(folder: &Path) -> BTreeSet<String> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.is_file())
+        .inspect(|path| assert_eq!(path.extension().unwrap(), "wgsl", "{}", path.display()))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect()
+}
+
+/// What a file imports, and what those import.
+fn add_imports(text: &str, reached: &mut BTreeSet<String>) {
+    for import in text.lines().filter_map(|line| line.strip_prefix("#import ")) {
+        let file = files().iter().find(|(stem, _)| *stem == import);
+        if let Some((_, text)) = file.filter(|_| reached.insert(import.to_owned())) {
+            add_imports(text, reached);
+        }
+    }
+}
+
+#[test]
+fn every_file_is_embedded_and_reached() {
+    let embedded: BTreeSet<String> = files().iter().map(|(stem, _)| (*stem).to_owned()).collect();
+    let (kernels, shared) = (stems(&folder()), stems(&folder().join("shared")));
+    assert_eq!(embedded, kernels.union(&shared).cloned().collect(), "files and FILES differ");
+    assert_eq!(embedded.len(), files().len(), "two files have one stem");
+
+    let mut reached: BTreeSet<String> =
+        variants::all().iter().map(|variant| variant.kernel.to_owned()).collect();
+    assert_eq!(reached, kernels, "kernels and the list of variants differ");
+    for kernel in &kernels {
+        add_imports(files().iter().find(|(stem, _)| stem == kernel).unwrap().1, &mut reached);
+    }
+    assert_eq!(reached, embedded, "a shared file is not imported");
+}
+
+#[test]
+fn every_file_reads_well() {
+    for (stem, text) in files() {
+        let is_kernel = folder().join(format!("{stem}.wgsl")).exists();
+        assert!(text.starts_with("// "), "{stem}: it does not say what it is for");
+        let head: String = text.lines().take_while(|line| line.starts_with("//")).collect();
+        let agrees = ["// Bits", "// Ulp(", "// Close: "].iter().any(|class| head.contains(class));
+        assert_eq!(agrees, is_kernel, "{stem}: kernels, and they alone, say how they agree with the CPU");
+        assert_eq!(text.matches("@compute").count(), usize::from(is_kernel), "{stem}: entry points");
+        let most = LONG.iter().find(|(long, _)| long == stem).map_or(MOST_LINES, |(_, most)| *most);
+        assert!(text.lines().count() < most, "{stem}: {} lines", text.lines().count());
+        // naga takes the builtins without, and refuses some of them with.
+        assert!(!text.lines().any(|line| line.trim_start().starts_with("enable")), "{stem}: enables");
+    }
+}
+
+/// Each kernel of the table in `src/kernels/mod.rs`, with the shaders that it says there are.
+fn table() -> Vec<(String, Vec<String>)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels/mod.rs");
+    let text = fs::read_to_string(path).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("//! | [`"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let named = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        (named(cells[1])[0].clone(), named(cells[4]))
+    })
+    .collect()
+}
+
+#[test]
+fn the_table_of_kernels_tells_their_shaders() {
+    let table = table();
+    assert!(table.len() > 5, "the table was not found");
+    let named: BTreeSet<String> = table.iter().flat_map(|(_, shaders)| shaders).cloned().collect();
+    let embedded: BTreeSet<String> = files().iter().map(|(stem, _)| (*stem).to_owned()).collect();
+    assert!(named.is_subset(&embedded), "{:?} are no shaders", named.difference(&embedded));
+    let kernels = stems(&folder());
+    assert!(kernels.is_subset(&named), "{:?} are in no row", kernels.difference(&named));
+    for (kernel, shaders) in table.iter().filter(|(kernel, _)| kernels.contains(kernel)) {
+        assert!(shaders.contains(kernel), "{kernel} has a shader of its name, and its row does not say so");
+    }
+}
