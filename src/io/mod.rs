@@ -3,12 +3,15 @@
 //! [`discover`] finds updates, [`shards`] names the files of sharded ones, [`header`] checks what a safetensors file claims about itself, [`source`] reads files in
 //! place, [`model_file`] puts header and sources together, [`digest`] names a file's content;
 //! [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, and
-//! [`interrupt`] lets a signal end a run without leaving anything behind. [`text`] and [`memory`] are small.
+//! [`interrupt`] lets a signal end a run without leaving anything behind. [`cache`] keeps small files from run to run.
+//! [`text`], [`memory`] and [`machine`] are small.
 
+pub mod cache;
 pub mod digest;
 pub mod discover;
 pub mod header;
 pub mod interrupt;
+pub mod machine;
 pub mod memory;
 pub mod model_file;
 pub mod model_writer;

@@ -5,15 +5,21 @@
 //! decide on, [`judge`] has them decide, [`combine`] is the second pass, `method` what it does to every tile; [`survey`]
 //! measures each update for `inspect`. [`merge`] and [`inspect`] are the whole jobs, in order; [`state`] is what stays
 //! for the next round, `account` what a merge reports, [`refusal`] says why one published nothing.
+//!
+//! [`backend`] chooses where to compute: [`forecast`] predicts from a [`calibration`] what either side takes.
+//! [`device`] is what a run knows of its GPU; `device_pairs` and `device_combine` are the two passes on it, and
+//! `spot_check` does a sample of its work again.
 
 mod account;
 pub mod backend;
+pub mod calibration;
 pub mod combine;
 pub mod device;
 mod device_combine;
 mod device_pairs;
 pub mod fault;
 pub mod first_pass;
+pub mod forecast;
 pub mod inspect;
 pub mod judge;
 pub mod merge;

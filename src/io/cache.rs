@@ -1,0 +1,69 @@
+//! Small files that are kept from run to run, under the user's cache directory.
+
+use crate::io::publish;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where a cached file of this name is: under `$XDG_CACHE_HOME/fedmill`, or `~/.cache/fedmill`.
+pub fn path(name: &str) -> Option<PathBuf> {
+    let set = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+    place(set("XDG_CACHE_HOME"), set("HOME")).map(|place| place.join(name))
+}
+
+/// A relative `XDG_CACHE_HOME` is to be ignored, as its specification says.
+fn place(cache: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let cache = cache.map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = cache.or_else(|| home.map(|home| PathBuf::from(home).join(".cache")));
+    cache.map(|cache| cache.join("fedmill"))
+}
+
+/// The bytes of a cached file; none if there is no such file.
+///
+/// # Errors
+///
+/// When it is there and cannot be read.
+pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
+/// Puts a file in place whole, and makes the folder that it belongs in.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(publish::directory_of(path))?;
+    publish::stage(path, bytes)?.publish(path)?;
+    publish::sync_directory_of(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_follows_the_specification() {
+        let os = |text: &str| Some(OsString::from(text));
+        assert_eq!(place(os("/c"), os("/h")), Some("/c/fedmill".into()));
+        assert_eq!(place(os("c"), os("/h")), Some("/h/.cache/fedmill".into()));
+        assert_eq!(place(None, os("/h")), Some("/h/.cache/fedmill".into()));
+        assert_eq!(place(None, None), None);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/file");
+        assert_eq!(read(&path).unwrap(), None);
+        for bytes in [b"one".as_slice(), b"two"] {
+            write(&path, bytes).unwrap();
+            assert_eq!(read(&path).unwrap().as_deref(), Some(bytes));
+        }
+    }
+}
