@@ -193,7 +193,7 @@ impl Common {
             BackendName::Cpu => Asked::Cpu,
             BackendName::Gpu => Asked::Gpu,
         };
-        Backend { asked, options: self.gpu_options(), explain }
+        Backend { asked, options: self.gpu_options(), calibration: None, explain }
     }
 
     fn isa(&self) -> Isa {

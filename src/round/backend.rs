@@ -3,8 +3,14 @@
 use crate::gpu::Gpu;
 use crate::gpu::job::{GpuError, Options};
 use crate::kernels::lanes::Isa;
+use crate::round::calibration::{Calibration, Host};
 use crate::round::device::{self, Device};
+use crate::round::first_pass::Distances;
+use crate::round::forecast::{Look, Merge, Reduced, Work, forecast};
+use crate::round::judge::Aggregation;
 use crate::round::roster::UpdateSet;
+use crate::rules::{self, Needs, OrderStatistic, Reduction, Statistics};
+use crate::telemetry::console;
 
 /// Where to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +30,8 @@ pub struct Backend {
     pub asked: Asked,
     /// Which device, and how.
     pub options: Options,
+    /// What was measured of this host; none for what the cache holds.
+    pub calibration: Option<Calibration>,
     /// Tell what was predicted.
     pub explain: bool,
 }
@@ -38,6 +46,10 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
+    fn cpu(why: impl Into<String>) -> Self {
+        Self { device: None, why: why.into(), failure: None }
+    }
+
     /// The name of the backend, as a report has it.
     pub(super) fn name(&self) -> &'static str {
         if self.device.is_some() { "gpu" } else { "cpu" }
@@ -62,19 +74,62 @@ impl Chosen {
 }
 
 impl Backend {
-    /// Opens what was asked for, for a set of updates.
-    pub(super) fn choose(&self, set: &UpdateSet, threads: usize) -> Result<Chosen, GpuError> {
-        let on_cpu = |why: &str| Chosen { device: None, why: why.to_owned(), failure: None };
-        match self.asked {
-            Asked::Cpu => Ok(on_cpu("--backend cpu")),
-            Asked::Gpu => {
-                let device = self.open(threads, false)?;
-                if device::parts(set).is_empty() {
-                    return Err(GpuError::NothingToDo { adapter: device.gpu().adapter().name.clone() });
-                }
-                Ok(Chosen { device: Some(device), why: "--backend gpu".to_owned(), failure: None })
+    /// Opens what was asked for, for a set of updates and what is to be done to it.
+    pub(super) fn choose(
+        &self,
+        set: &UpdateSet,
+        aggregation: &Aggregation,
+        statistics: &Statistics,
+        host: &Host,
+    ) -> Result<Chosen, GpuError> {
+        if self.explain || self.asked == Asked::Auto {
+            let (calibration, unusable) = self.calibration(host);
+            let forecast = forecast(&calibration, &work(set, aggregation, statistics));
+            if self.explain {
+                console::tell(&forecast.to_string());
             }
-            Asked::Auto => Ok(on_cpu("no device was measured")),
+            if self.asked == Asked::Auto {
+                let why = unusable.unwrap_or_else(|| forecast.choice.why().to_owned());
+                return Ok(match forecast.choice.is_gpu() && !device::parts(set).is_empty() {
+                    true => self.try_device(&calibration, why, host.threads),
+                    false => Chosen::cpu(why),
+                });
+            }
+        }
+        if self.asked == Asked::Cpu {
+            return Ok(Chosen::cpu("--backend cpu"));
+        }
+        let device = self.open(host.threads, false)?;
+        if device::parts(set).is_empty() {
+            return Err(GpuError::NothingToDo { adapter: device.gpu().adapter().name.clone() });
+        }
+        Ok(Chosen { device: Some(device), ..Chosen::cpu("--backend gpu") })
+    }
+
+    /// What is known of this host, and why the cache was of no use if it was not.
+    fn calibration(&self, host: &Host) -> (Calibration, Option<String>) {
+        let found = match &self.calibration {
+            Some(known) => Ok(known.clone()),
+            None => Calibration::load(host),
+        };
+        match found {
+            Ok(known) => (known, None),
+            Err(why) => (Calibration::default(), Some(why.to_string())),
+        }
+    }
+
+    /// The device that a calibration is of, or the CPU and the reason.
+    fn try_device(&self, calibration: &Calibration, why: String, threads: usize) -> Chosen {
+        let opened = self.open(threads, true).map_err(|why| why.to_string()).and_then(|device| {
+            let measured = calibration.device.as_ref().map_or(Ok(()), |of| of.is_of(device.gpu().adapter()));
+            measured.map(|()| device).map_err(|why| why.to_string())
+        });
+        match opened {
+            Ok(device) => Chosen { device: Some(device), ..Chosen::cpu(why) },
+            Err(why) => {
+                tracing::warn!("{why}; the CPU is used");
+                Chosen::cpu(why)
+            }
         }
     }
 
@@ -83,5 +138,40 @@ impl Backend {
         let adapter = gpu.adapter().name.clone();
         Device::new(gpu, threads, falls_back)
             .map_err(|why| GpuError::NotOpened { adapter, why: why.to_string() })
+    }
+}
+
+/// What merging a set takes, as far as that can be told before anything is read.
+fn work(set: &UpdateSet, aggregation: &Aggregation, statistics: &Statistics) -> Work {
+    let clients = set.clients.len();
+    let parameters = set.layout.parameters().max(1);
+    let reduction = reduction(aggregation, statistics);
+    let mixes = !aggregation.pre.is_empty() && reduction != Reduced::WeightedSum;
+    let look = Look {
+        rows: clients,
+        points: clients + 1,
+        mixed: false,
+        differences: aggregation.distances.resolved(clients) == Distances::Direct,
+    };
+    Work {
+        clients,
+        parameters,
+        value_bytes: (set.data_bytes() / (clients * parameters) as u64).max(1) as usize,
+        looks: if aggregation.looks(clients) { vec![look] } else { Vec::new() },
+        merge: Merge { clients, mixtures: mixes.then_some(clients), reduction },
+    }
+}
+
+/// What the second pass makes of rows: rules that judge clients end in a sum of them.
+fn reduction(aggregation: &Aggregation, statistics: &Statistics) -> Reduced {
+    let rule = aggregation.rule.as_ref();
+    if rule.needs() > Needs::Nothing {
+        return Reduced::WeightedSum;
+    }
+    match rules::decide(rule, statistics).map(|decision| decision.recipe.reduction) {
+        Ok(Reduction::Select(OrderStatistic::Median)) => Reduced::Median,
+        Ok(Reduction::Select(OrderStatistic::TrimmedMean { .. })) => Reduced::TrimmedMean,
+        Ok(Reduction::Select(OrderStatistic::MeanNearMedian { .. })) => Reduced::MeanNearMedian,
+        _ => Reduced::WeightedSum,
     }
 }

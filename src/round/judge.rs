@@ -141,6 +141,19 @@ impl Aggregation {
         self.shadow.iter().map(|rule| rule.needs()).fold(self.needs(), Needs::max)
     }
 
+    fn wants_metrics(&self, clients: usize) -> bool {
+        match self.metrics {
+            MetricsWanted::Nothing => false,
+            MetricsWanted::IfFew => clients <= FEW_CLIENTS,
+            MetricsWanted::Geometry | MetricsWanted::GeometryAndSigns => true,
+        }
+    }
+
+    /// Whether so many updates are looked at before they are merged.
+    pub(super) fn looks(&self, clients: usize) -> bool {
+        self.needs_with_shadows() > Needs::Nothing || self.wants_metrics(clients)
+    }
+
     /// What goes by the lengths of deltas: it means little where rows are not deltas.
     fn users_of_lengths(&self) -> Vec<String> {
         let steps = self.pre.iter().filter(|step| step.uses_lengths()).map(ToString::to_string);
@@ -179,11 +192,7 @@ impl Judge<'_> {
     fn judge_to(&mut self, precision: Precision, mut statistics: Statistics) -> Result<Judgement, Unjudged> {
         let aggregation = self.aggregation;
         let needs = aggregation.needs_with_shadows();
-        let wanted = match aggregation.metrics {
-            MetricsWanted::Nothing => false,
-            MetricsWanted::IfFew => statistics.clients() <= FEW_CLIENTS,
-            MetricsWanted::Geometry | MetricsWanted::GeometryAndSigns => true,
-        };
+        let wanted = aggregation.wants_metrics(statistics.clients());
         let mut sign_agreement = None;
         if needs > Needs::Nothing || wanted {
             let look = self.look(precision, None, needs, statistics.byzantine)?;

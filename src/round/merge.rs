@@ -8,6 +8,7 @@ use crate::io::publish::{self, Staged};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
 use crate::round::backend::{Backend, Chosen};
+use crate::round::calibration::Host;
 use crate::round::combine::{CombineError, Combined, Pass};
 use crate::round::device::Device;
 use crate::round::fault::Fault;
@@ -198,8 +199,9 @@ impl Run {
             if weights.source == "uniform" && self.job.weighting == Weighting::Default {
                 tracing::warn!("no update states `num_examples`: every client weighs the same");
             }
-            self.choose_backend(&round)?;
-            let merged = self.judge(&round, weights.values, pool, progress);
+            let statistics = self.statistics(&round, weights.values);
+            self.choose_backend(&round, &statistics)?;
+            let merged = self.judge(&round, statistics, pool, progress);
             let merged = merged.and_then(|judgement| {
                 self.combine_and_publish(&round, &judgement, pool, progress).map_err(Into::into)
             });
@@ -213,11 +215,13 @@ impl Run {
     }
 
     /// Chooses where to compute, once; what an earlier set left on the device is of no more use.
-    fn choose_backend(&mut self, round: &Round) -> Result<(), MergeError> {
+    fn choose_backend(&mut self, round: &Round, statistics: &Statistics) -> Result<(), MergeError> {
         match &self.chosen {
             Some(chosen) => chosen.device.iter().for_each(Device::forget),
             None => {
-                let chosen = self.job.backend.choose(&round.set, self.threads)?;
+                let host = Host::here(self.job.isa, self.threads);
+                let (job, set) = (&self.job, &round.set);
+                let chosen = job.backend.choose(set, &job.aggregation, statistics, &host)?;
                 tracing::info!("backend: {}, {}", chosen.description(self.job.isa, self.threads), chosen.why);
                 self.chosen = Some(chosen);
             }
@@ -232,17 +236,21 @@ impl Run {
         }
     }
 
+    /// What is known of the clients before they are looked at.
+    fn statistics(&self, round: &Round, weights: Vec<f64>) -> Statistics {
+        let ids = round.set.clients.iter().map(|client| client.id.clone()).collect();
+        let (byzantine, seed) = (round.byzantine, self.job.aggregation.seed);
+        Statistics { ids, weights, byzantine, seed, geometry: None }
+    }
+
     fn judge(
         &mut self,
         round: &Round,
-        weights: Vec<f64>,
+        statistics: Statistics,
         pool: &ThreadPool,
         progress: &Progress,
     ) -> Result<Judgement, Stopped> {
         let (set, isa, aggregation) = (&round.set, self.job.isa, &self.job.aggregation);
-        let ids = set.clients.iter().map(|client| client.id.clone()).collect();
-        let (byzantine, seed) = (round.byzantine, aggregation.seed);
-        let statistics = Statistics { ids, weights, byzantine, seed, geometry: None };
         let device = self.chosen.as_ref().and_then(|chosen| chosen.device.as_ref());
         let spent = Spent::default();
         let mut judge = Judge { isa, aggregation, set, pool, device, device_failure: None, progress, spent };

@@ -75,3 +75,10 @@ impl tracing::field::Visit for Text {
         }
     }
 }
+
+/// Tells the user what was asked for, beside the log: several lines, to standard error.
+pub fn tell(text: &str) {
+    use std::io::Write;
+    // Nobody listens any more: nothing is lost.
+    let _ = anstream::stderr().write_all(text.as_bytes());
+}

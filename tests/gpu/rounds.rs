@@ -6,6 +6,7 @@ use fedmill::gpu::adapters;
 use fedmill::gpu::job::Options;
 use fedmill::kernels::lanes::Isa;
 use fedmill::round::backend::{Asked, Backend};
+use fedmill::round::calibration::{Calibration, Curve, DeviceCalibration, Rates};
 use fedmill::round::first_pass::Distances;
 use fedmill::round::judge::{Aggregation, MetricsWanted};
 use fedmill::round::merge::{Job, OnBadUpdate};
@@ -127,7 +128,7 @@ impl Round {
 }
 
 pub(super) fn on_cpu() -> Backend {
-    Backend { asked: Asked::Cpu, options: Options::default(), explain: false }
+    Backend { asked: Asked::Cpu, options: Options::default(), calibration: None, explain: false }
 }
 
 /// Every adapter there is, as a backend.
@@ -138,7 +139,7 @@ pub(super) fn on_gpus(options: &Options) -> Vec<Backend> {
         "no adapter was found, and one is required"
     );
     let named = |name: String| Options { adapter: Some(name), ..options.clone() };
-    let backend = |options| Backend { asked: Asked::Gpu, options, explain: false };
+    let backend = |options| Backend { asked: Asked::Gpu, options, calibration: None, explain: false };
     found.into_iter().map(|adapter| backend(named(adapter.name))).collect()
 }
 
@@ -254,11 +255,7 @@ fn what_fits_the_device_is_read_once() {
         let data: usize = data.map(|(_, bytes)| bytes.len()).sum();
         // The integers and f64s of the second pass are read again.
         assert!(kept_report.bytes.read < data as u64 * 11 / 10, "{} of {data}", kept_report.bytes.read);
-        assert!(
-            streamed_report.bytes.read > data as u64 * 3 / 2,
-            "{} of {data}",
-            streamed_report.bytes.read
-        );
+        assert!(streamed_report.bytes.read > data as u64 * 3 / 2, "{} of {data}", streamed_report.bytes.read);
     }
 }
 
@@ -282,7 +279,7 @@ fn a_device_that_is_lost_ends_the_run_and_nothing_is_published() {
 fn an_adapter_that_is_not_there_is_an_error() {
     let round = Round::new(3, 0, "F32", false);
     let options = Options { adapter: Some("no such adapter".to_owned()), ..Options::default() };
-    let backend = Backend { asked: Asked::Gpu, options, explain: false };
+    let backend = Backend { asked: Asked::Gpu, options, calibration: None, explain: false };
     let why = round.try_merge("median", &[], None, backend).unwrap_err().to_string();
     assert!(why.contains("no adapter is called `no such adapter`"), "{why}");
 }
@@ -341,5 +338,80 @@ fn close_calls_are_settled_in_f64() {
         assert_agree(&device, &cpu, "krum");
         let settled = |report: &Report| report.warnings.iter().any(|text| text.contains("again in f64"));
         assert!(settled(&report), "{:?}", report.warnings);
+    }
+}
+
+/// A host whose GPU is said to be so fast that every merge is worth it.
+fn wonderful(adapter: &fedmill::gpu::job::Adapter) -> Calibration {
+    let mut known = Calibration::default();
+    known.read_bytes_per_s = 1e12;
+    let rates = known.cpu.clone();
+    let slow = || Curve::new(vec![(1, 1.0)]);
+    known.cpu = Rates {
+        sum_bytes_per_s: slow(),
+        median_values_per_s: slow(),
+        trimmed_values_per_s: slow(),
+        near_values_per_s: slow(),
+        pairs_multiply_adds_per_s: slow(),
+        mix_multiply_adds_per_s: slow(),
+    };
+    known.device = Some(DeviceCalibration {
+        adapter: adapter.name.clone(),
+        driver: adapter.driver.clone(),
+        is_software: false,
+        start_s: 0.0,
+        latency_s: 0.0,
+        slot_bytes: 1 << 20,
+        ingest_bytes_per_s: 1e12,
+        upload_bytes_per_s: 1e12,
+        resident_bytes: 1 << 30,
+        rates,
+    });
+    known
+}
+
+#[test]
+fn auto_finishes_on_the_cpu_when_the_device_is_lost() {
+    let round = Round::new(12, 2, "F32", true);
+    for adapter in adapters() {
+        for rule in ["median", "trimmed-mean", "krum"] {
+            let (expected, _) = round.merge(rule, &[], Some(2), on_cpu());
+            for lose_after in [0, 1, 4, 9] {
+                let name = Some(adapter.name.clone());
+                // Nothing stays on the device: the second pass runs on it too.
+                let options = Options { adapter: name, lose_after: Some(lose_after), ..small_slots() };
+                let calibration = Some(wonderful(&adapter));
+                let backend = Backend { asked: Asked::Auto, options, calibration, explain: false };
+                let (model, report) = round.merge(rule, &[], Some(2), backend);
+                let what = format!("{rule}, lost after {lose_after}");
+                assert_agree(&model, &expected, &what);
+                assert_eq!(report.backend.name, "cpu", "{what}");
+                assert!(report.backend.why.contains("the CPU took over"), "{what}: {}", report.backend.why);
+            }
+        }
+    }
+}
+
+#[test]
+fn auto_takes_a_device_that_is_worth_it_and_no_other() {
+    let round = Round::new(9, 2, "F32", false);
+    for adapter in adapters() {
+        let auto = |calibration: Option<Calibration>| {
+            let options = Options { adapter: Some(adapter.name.clone()), ..small_slots() };
+            Backend { asked: Asked::Auto, options, calibration, explain: true }
+        };
+        let (_, report) = round.merge("median", &[], None, auto(Some(wonderful(&adapter))));
+        assert_eq!(report.backend.name, "gpu", "{}", report.backend.why);
+        let mut other = wonderful(&adapter);
+        other.device.as_mut().unwrap().driver = "another version".to_owned();
+        let mut software = wonderful(&adapter);
+        software.device.as_mut().unwrap().is_software = true;
+        for (calibration, why) in
+            [(Calibration::default(), "doctor"), (other, "driver"), (software, "software")]
+        {
+            let (_, report) = round.merge("median", &[], None, auto(Some(calibration)));
+            assert_eq!(report.backend.name, "cpu");
+            assert!(report.backend.why.contains(why), "{}", report.backend.why);
+        }
     }
 }
