@@ -2,6 +2,7 @@
 //!
 //! Here are the rules that work by coordinate; below, those that judge whole clients.
 
+pub(crate) mod nearest;
 pub(crate) mod pre;
 pub(crate) mod robust;
 pub(crate) mod spectral;

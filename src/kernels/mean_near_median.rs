@@ -2,8 +2,10 @@
 //!
 //! Xie, Koyejo and Gupta, Generalized Byzantine-tolerant SGD, 2018, definition 6. In a sorted column those values stand
 //! together. Where the first of them stands is counted: every value that is farther from the median than the one
-//! `kept` places up does not belong to them. They are summed in ascending order in f64, so the sum does not depend on
-//! which client sent which value. Agreement: bits on the CPU.
+//! `kept` places up does not belong to them. With `below` and `above` in the middle, `low` is farther than `high` if
+//! below + above > low + high, which is decided exactly: a sum of two floats is compared with what rounding took from
+//! it. The values are summed in ascending order in f64, so the sum does not depend on which client sent which value.
+//! Agreement: which values are kept is exact, on a GPU too; bits on the CPU, close on a GPU.
 
 use crate::kernels::columns::{ColumnSorter, Extremes, Padding};
 use crate::kernels::dispatch;
@@ -46,17 +48,21 @@ fn means_near_middle<E: Element, V: Lanes<Key = E::Key>, const L: usize>(
 ) {
     let n = sorted.len();
     for start in (0..V::WIDTH).step_by(L) {
+        let scale = scales::<E, V, L>(sorted, start);
         let (below, above) =
             (widened::<E, V, L>(sorted[(n - 1) / 2], start), widened::<E, V, L>(sorted[n / 2], start));
-        let mut middle = [0.0; L];
+        let mut middle = [(0.0, 0.0); L];
         for lane in 0..L {
-            middle[lane] = f64::midpoint(below[lane], above[lane]);
+            middle[lane] = exact_sum(below[lane] * scale[lane], above[lane] * scale[lane]);
         }
         let mut first = [0.0; L];
         for (low, high) in sorted.iter().zip(&sorted[kept..]) {
             let (low, high) = (widened::<E, V, L>(*low, start), widened::<E, V, L>(*high, start));
             for lane in 0..L {
-                first[lane] += if middle[lane] - low[lane] > high[lane] - middle[lane] { 1.0 } else { 0.0 };
+                let (sum, rest) = exact_sum(low[lane] * scale[lane], high[lane] * scale[lane]);
+                let (middle, middle_rest) = middle[lane];
+                let is_farther = (sum < middle) | ((sum == middle) & (rest < middle_rest));
+                first[lane] += if is_farther { 1.0 } else { 0.0 };
             }
         }
         let mut sum = [0.0; L];
@@ -75,6 +81,33 @@ fn means_near_middle<E: Element, V: Lanes<Key = E::Key>, const L: usize>(
             }
         }
     }
+}
+
+/// What two values are multiplied by before they are added: a half where f64 would overflow. Beside values so large
+/// that costs nothing but the last bit of a subnormal.
+#[inline(always)]
+fn scales<E: Element, V: Lanes<Key = E::Key>, const L: usize>(sorted: &[V], start: usize) -> [f64; L] {
+    let mut scales = [1.0; L];
+    if size_of::<E>() == size_of::<f64>() {
+        let least = widened::<E, V, L>(sorted[0], start);
+        let most = widened::<E, V, L>(sorted[sorted.len() - 1], start);
+        for lane in 0..L {
+            let may_overflow = (least[lane] < -f64::MAX / 2.0) | (most[lane] > f64::MAX / 2.0);
+            scales[lane] = if may_overflow { 0.5 } else { 1.0 };
+        }
+    }
+    scales
+}
+
+/// A sum as rounded, and what rounding took from it, exactly. Of two pairs the sums are in the order of the first, and
+/// of the second where those are equal.
+///
+/// Knuth, The Art of Computer Programming vol. 2, section 4.2.2, theorem B.
+#[inline(always)]
+fn exact_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let from_b = sum - a;
+    (sum, (a - (sum - from_b)) + (b - from_b))
 }
 
 /// Some lanes as f64.
@@ -118,5 +151,33 @@ mod tests {
         assert_eq!(mean(&values, 1), 1.0);
         assert_eq!(mean(&[3.0, 1.0], 1), 1.0);
         assert_eq!(mean(&[f64::MAX, f64::MAX], 2), f64::MAX);
+    }
+
+    #[test]
+    fn near_ties_are_decided_exactly() {
+        // The middle is 5e29 + 0.5, which is 0.5 nearer to 1e30 than to 0; f64 holds no such half.
+        assert_eq!(mean(&[0.0, 1.0, 1e30, 1e30], 3), (1.0 + 1e30 + 1e30) / 3.0);
+        // Exactly as near: the smaller counts.
+        assert_eq!(mean(&[1.0, 1.0, 1e30, 1e30], 3), (1.0 + 1.0 + 1e30) / 3.0);
+        // By 1e-30 the smaller is nearer.
+        assert_eq!(mean(&[-1e30, -1e30, 1e-30, 1.0, 1e30], 1), 1e-30);
+        assert_eq!(mean(&[-1e30, -1.0, -1e-30, 1.0, 1e30], 4), mean(&[-1e30, -1.0, -1e-30, 1.0], 4));
+        assert_eq!(mean(&[-1e30, -1.0, 1e-30, 1.0, 1e30], 4), mean(&[-1.0, 1e-30, 1.0, 1e30], 4));
+        // Half way between two of the smallest.
+        assert_eq!(mean(&[0.0, 5e-324], 1), 0.0);
+        assert_eq!(mean(&[0.0, 5e-324, 1e-323, 1e-323], 3), (5e-324 + 1e-323 + 1e-323) / 3.0);
+        // Sums that f64 cannot hold.
+        assert_eq!(mean(&[-f64::MAX, f64::MAX, f64::MAX], 2), f64::MAX);
+        assert_eq!(mean(&[-f64::MAX, -f64::MAX, f64::MAX], 2), -f64::MAX);
+        assert_eq!(mean(&[f64::MAX, 1.0, f64::MAX, f64::MAX], 3), f64::MAX);
+    }
+
+    #[test]
+    fn sums_are_exact() {
+        assert_eq!(exact_sum(1e30, 1.0), (1e30, 1.0));
+        assert_eq!(exact_sum(1.0, 1e30), (1e30, 1.0));
+        assert_eq!(exact_sum(1e-30, -1e30), (-1e30, 1e-30));
+        assert_eq!(exact_sum(0.1, 0.2), (0.30000000000000004, -2.0f64.powi(-55)));
+        assert_eq!(exact_sum(3.0, -3.0), (0.0, 0.0));
     }
 }
