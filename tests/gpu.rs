@@ -7,9 +7,17 @@ mod kernels;
 mod ring;
 mod rounds;
 mod shaders;
+mod order;
+mod sample;
 
-use fedmill::gpu::job::Options;
-use fedmill::gpu::{Gpu, adapters};
+use fedmill::gpu::job::{CombineJob, Combined, Options, Reduction, TileShape};
+use fedmill::gpu::{CombineProgram, Gpu, Slot, adapters};
+use sample::Sample;
+
+/// 2^-24: half the distance of 1 from the next f32.
+pub(crate) const UNIT: f64 = f32::EPSILON as f64 / 2.0;
+/// The smallest normal f32: a device may take what is smaller for zero.
+pub(crate) const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
 
 /// Set where a missing adapter is a failure.
 pub(crate) const REQUIRED: &str = "FEDMILL_REQUIRE_GPU";
@@ -23,4 +31,85 @@ pub(crate) fn devices(options: &Options) -> Vec<Gpu> {
     }
     let named = |name: String| Options { adapter: Some(name), ..options.clone() };
     found.into_iter().map(|adapter| Gpu::open(&named(adapter.name)).unwrap()).collect()
+}
+
+/// The ways to open a device that change what runs on it.
+pub(crate) fn ways() -> [Options; 3] {
+    let usual = Options::default();
+    [usual.clone(), Options { subgroups: false, ..usual.clone() }, Options { checked: true, ..usual }]
+}
+
+/// A job that takes all rows as they are.
+pub(crate) fn job(shape: TileShape, reduction: Reduction) -> CombineJob {
+    let n = shape.rows;
+    CombineJob {
+        shape,
+        chosen: (0..n as u32).collect(),
+        weights: vec![1.0; n],
+        mixing: None,
+        reduction,
+        norms: None,
+    }
+}
+
+/// A compiled job and the slot it runs in.
+pub(crate) struct Combiner<'g> {
+    pub(crate) program: CombineProgram,
+    pub(crate) slot: Slot<'g>,
+    merged: Vec<f64>,
+}
+
+impl<'g> Combiner<'g> {
+    pub(crate) fn new(gpu: &'g Gpu, job: &CombineJob) -> Self {
+        let program = CombineProgram::new(gpu, job).unwrap();
+        let slot = Slot::for_combine(gpu, &program).unwrap();
+        Self { program, slot, merged: vec![f64::NAN; 3] }
+    }
+
+    /// Runs on a tile; nothing of an earlier run is left to be taken for its result.
+    pub(crate) fn run(&mut self, sample: &Sample) -> (&[f64], Combined) {
+        sample.fill(&mut self.slot);
+        self.slot.poison();
+        let combined = self.slot.combine(&self.program, None, &mut self.merged).unwrap();
+        (&self.merged, combined)
+    }
+}
+
+/// The first value that is farther from what is wanted than its bound.
+pub(crate) fn first_wrong(got: &[f64], want: &[(f64, f64)]) -> Option<String> {
+    if got.len() != want.len() {
+        return Some(format!("{} values, expected {}", got.len(), want.len()));
+    }
+    let wrong = |(got, (want, bound)): (&f64, &(f64, f64))| {
+        let fine = (got - want).abs() <= *bound;
+        (!fine).then(|| format!("got {got:e}, expected {want:e} to {bound:e}"))
+    };
+    let mut found = got.iter().zip(want).map(wrong).enumerate();
+    found.find_map(|(j, wrong)| wrong.map(|wrong| format!("at {j}: {wrong}")))
+}
+
+/// The first value that has not the bits of the one that is wanted.
+pub(crate) fn first_other_bits(got: &[f64], want: &[f64]) -> Option<String> {
+    if got.len() != want.len() {
+        return Some(format!("{} values, expected {}", got.len(), want.len()));
+    }
+    let j = got.iter().zip(want).position(|(got, want)| got.to_bits() != want.to_bits())?;
+    Some(format!("at {j}: got {:e}, expected {:e}", got[j], want[j]))
+}
+
+/// The negative control: values that are off, by more than their bounds and by the least bit, too few of them, and
+/// those that are no numbers.
+#[test]
+fn wrong_is_noticed() {
+    let want = [(1.0, 1e-6), (-2.0, 1e-6)];
+    assert_eq!(first_wrong(&[1.0 + 0.9e-6, -2.0 - 0.9e-6], &want), None);
+    for got in
+        [&[1.0 + 1.1e-6, -2.0][..], &[1.0, -2.0 - 1.1e-6], &[1.0], &[f64::NAN, -2.0], &[1.0, -2.0, 0.0]]
+    {
+        assert!(first_wrong(got, &want).is_some(), "{got:?}");
+    }
+    assert_eq!(first_other_bits(&[1.0, -0.0], &[1.0, -0.0]), None);
+    for got in [&[1.0f64.next_up(), -0.0][..], &[1.0, 0.0], &[1.0]] {
+        assert!(first_other_bits(got, &[1.0, -0.0]).is_some(), "{got:?}");
+    }
 }

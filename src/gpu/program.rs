@@ -1,13 +1,13 @@
 //! A job turned into steps: which kernels run over which buffers, and how what they leave is read.
 
+mod order_statistic;
+
+
 use crate::gpu::device::Gpu;
-use crate::gpu::job::{
-    CombineJob, Combined, GpuError, MOST_SORTED_ROWS, PairSums, PairsJob, Reduction, TileShape,
-};
-use crate::gpu::shaders::{Variant, Wanted};
-use crate::gpu::variants::{self, GROUP, NETWORK_GROUP, NORM_CHUNK, Square};
+use crate::gpu::job::{CombineJob, Combined, GpuError, PairSums, PairsJob, Reduction, TileShape};
+use crate::gpu::shaders::Variant;
+use crate::gpu::variants::{self, GROUP, MEAN_NEAR_MEDIAN, NORM_CHUNK, Square, TRIMMED_MEAN};
 use crate::kernels::element::Merged;
-use crate::kernels::network::MAX_SHADER_ROWS;
 use crate::model::dtype::Working;
 use std::sync::Arc;
 
@@ -152,35 +152,6 @@ impl Program {
         Ok(Source { place, stored: Working::F32, chosen, rows: mixtures })
     }
 
-    /// The two middle values of every column.
-    fn median(&mut self, gpu: &Gpu, source: Source, middle: Place) -> Result<(), GpuError> {
-        self.order_statistic(gpu, "coordinate_median", Wanted::Middle, source, middle, 0)
-    }
-
-    /// An order statistic of every column: sorted in registers, or found by bisection where they are many.
-    fn order_statistic(
-        &mut self,
-        gpu: &Gpu,
-        kernel: &'static str,
-        wanted: Wanted,
-        source: Source,
-        out: Place,
-        parameter: usize,
-    ) -> Result<(), GpuError> {
-        if source.rows > MAX_SHADER_ROWS {
-            return Err(GpuError::TooMany {
-                adapter: gpu.adapter().name.clone(),
-                what: "rows to put in order",
-                found: source.rows,
-                most: MOST_SORTED_ROWS,
-            });
-        }
-        let variant = variants::sorted(kernel, wanted, source.stored, source.rows);
-        let places = vec![source.place, Place::Constant(source.chosen), out];
-        let shape = move |tile: &TileShape| shape(&source, tile, parameter);
-        self.step(gpu, &variant, places, shape, |tile| column_groups(tile.columns, NETWORK_GROUP))
-    }
-
     /// How many workgroups run over a tile.
     pub(super) fn groups(&self, tile: &TileShape) -> u32 {
         self.steps.iter().map(|step| (step.groups)(tile)).map(|[x, y]| x * y).sum()
@@ -250,11 +221,11 @@ impl CombineProgram {
             }
             Reduction::TrimmedMean { cut } => {
                 let sums = program.output(|tile| tile.columns);
-                program.order_statistic(gpu, "trimmed_mean", Wanted::All, source, sums, cut)?;
+                program.order_statistic(gpu, &TRIMMED_MEAN, source, sums, cut)?;
             }
             Reduction::MeanNearMedian { kept } => {
                 let sums = program.output(|tile| tile.columns);
-                program.order_statistic(gpu, "mean_near_median", Wanted::All, source, sums, kept)?;
+                program.order_statistic(gpu, &MEAN_NEAR_MEDIAN, source, sums, kept)?;
             }
         }
         let norms = match &job.norms {

@@ -1,7 +1,7 @@
 //! The shaders that are embedded in the program, and how a kernel's text is put together.
 //!
 //! A shader file is plain WGSL with one addition: a line `#import NAME` stands for `shaders/shared/NAME.wgsl`, once
-//! however often it is named. Constants that differ between variants of a kernel are defined in front, from Rust.
+//! however often it is named; `lanes` is that of subgroups or of workgroups, as `SUBGROUPS` says. Constants that differ between variants of a kernel are defined in front, from Rust.
 
 use std::fmt::Write as _;
 
@@ -42,8 +42,10 @@ macro_rules! embedded {
 
 /// The files, by stem. Nothing else is ever compiled.
 const FILES: &[(&str, &str)] = embedded! {
-    "": "centre" "coordinate_median" "gram" "gram_reduce" "mixing" "norms" "signs" "trimmed_mean" "weighted_sum";
-    "shared/": "floats" "references" "rows" "shape" "sorted" "status";
+    "": "centre" "coordinate_median" "coordinate_median_many" "gram" "gram_reduce" "mean_near_median"
+        "mean_near_median_many" "mixing" "norms" "signs" "trimmed_mean" "trimmed_mean_many" "weighted_sum";
+    "shared/": "bisection" "floats" "interval_sum" "lanes_subgroup" "lanes_workgroup" "nearness" "references" "rows"
+        "shape" "sorted" "status";
 };
 
 include!(concat!(env!("OUT_DIR"), "/shader_networks.rs"));
@@ -107,6 +109,11 @@ impl Variant {
                 .map(|(_, _, text)| *text)
                 .ok_or_else(|| format!("no network of {} wires", wanted.0));
         }
+        let name = match name {
+            "lanes" if self.defines.contains(&("SUBGROUPS", Value::Flag(true))) => "lanes_subgroup",
+            "lanes" => "lanes_workgroup",
+            name => name,
+        };
         let found = FILES.iter().find(|(stem, _)| *stem == name);
         found.map(|(_, text)| *text).ok_or_else(|| format!("no shader is called `{name}`"))
     }

@@ -18,8 +18,65 @@ pub(super) const NORM_CHUNK: usize = 4096;
 const STORED: [Working; 3] = [Working::F32, Working::BF16, Working::F16];
 /// The most rows behind the clients': the base, the centre.
 const MOST_REFERENCES: u32 = 2;
-/// Kernels over sorted columns, and which places of these they read.
-const SORTED: [(&str, Wanted); 2] = [("coordinate_median", Wanted::Middle), ("trimmed_mean", Wanted::All)];
+/// Keys that an invocation holds where columns are bisected, the largest that
+/// [`MOST_SORTED_ROWS`](crate::gpu::job::MOST_SORTED_ROWS) asks of a workgroup.
+const BISECTION_KEYS: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40];
+
+/// The kernels of an order statistic.
+#[derive(Debug)]
+pub(super) struct OrderStatistic {
+    /// That of columns sorted in registers.
+    sorted: &'static str,
+    /// The places of a sorted column that it reads.
+    wanted: Wanted,
+    /// That of columns of many rows.
+    bisected: &'static str,
+}
+
+pub(super) const COORDINATE_MEDIAN: OrderStatistic = OrderStatistic {
+    sorted: "coordinate_median",
+    wanted: Wanted::Middle,
+    bisected: "coordinate_median_many",
+};
+pub(super) const TRIMMED_MEAN: OrderStatistic =
+    OrderStatistic { sorted: "trimmed_mean", wanted: Wanted::All, bisected: "trimmed_mean_many" };
+pub(super) const MEAN_NEAR_MEDIAN: OrderStatistic =
+    OrderStatistic { sorted: "mean_near_median", wanted: Wanted::All, bisected: "mean_near_median_many" };
+const ORDER_STATISTICS: [&OrderStatistic; 3] = [&COORDINATE_MEDIAN, &TRIMMED_MEAN, &MEAN_NEAR_MEDIAN];
+
+/// How invocations hold a column of many rows together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Lanes {
+    /// Invocations to a column.
+    pub(super) lanes: usize,
+    /// Keys that each holds.
+    keys: usize,
+    /// Whether they are a subgroup.
+    subgroup: bool,
+}
+
+impl Lanes {
+    /// As few lanes as hold so many rows, none if there are more than a workgroup holds.
+    pub(super) fn of(rows: usize, subgroup: Option<u32>) -> Option<Self> {
+        let subgroup = subgroup.map(|size| (size as usize, true));
+        let (lanes, subgroup) = subgroup
+            .into_iter()
+            .chain([(32, false), (GROUP, false)])
+            .find(|(lanes, _)| rows <= lanes * BISECTION_KEYS[BISECTION_KEYS.len() - 1])?;
+        let keys = BISECTION_KEYS.into_iter().find(|keys| rows <= lanes * keys)?;
+        Some(Self { lanes, keys, subgroup })
+    }
+
+    /// Every way that a device may ask for.
+    fn all() -> impl Iterator<Item = Self> {
+        let lanes = [(32, false), (GROUP, false), (4, true), (8, true), (16, true), (32, true), (64, true)];
+        let all = lanes.into_iter().flat_map(|(lanes, subgroup)| {
+            BISECTION_KEYS.map(|keys| Self { lanes, keys, subgroup })
+        });
+        // Columns of fewer rows are sorted.
+        all.filter(|way| way.lanes * way.keys > MAX_SHADER_ROWS)
+    }
+}
 
 /// A square of points that a workgroup of `gram` takes, and columns that it takes at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,11 +144,19 @@ pub(super) fn weighted_sum(working: Working) -> Variant {
     Variant::new("weighted_sum", &[stored(working)])
 }
 
-/// A kernel that sorts up to [`MAX_SHADER_ROWS`] rows in registers.
-pub(super) fn sorted(kernel: &'static str, wanted: Wanted, working: Working, rows: usize) -> Variant {
+/// The kernel that sorts columns of up to [`MAX_SHADER_ROWS`] rows in registers.
+pub(super) fn sorted(statistic: &OrderStatistic, working: Working, rows: usize) -> Variant {
     let size = SHADER_SIZES.into_iter().find(|size| *size >= rows).unwrap_or(MAX_SHADER_ROWS);
     let defines = vec![stored(working), ("SIZE", number(size))];
-    Variant { kernel, defines, network: Some((size, wanted)) }
+    Variant { kernel: statistic.sorted, defines, network: Some((size, statistic.wanted)) }
+}
+
+/// The kernel that bisects the keys of columns of more rows.
+pub(super) fn bisected(statistic: &OrderStatistic, working: Working, lanes: Lanes) -> Variant {
+    let (count, keys) = (number(lanes.lanes), number(lanes.keys));
+    let defines =
+        [stored(working), ("LANES", count), ("KEYS", keys), ("SUBGROUPS", Value::Flag(lanes.subgroup))];
+    Variant::new(statistic.bisected, &defines)
 }
 
 pub(super) fn centre(working: Working, references: usize, origin_is_base: bool, has_median: bool) -> Variant {
@@ -119,8 +184,9 @@ pub fn all() -> Vec<Variant> {
     }
     for working in STORED {
         all.push(weighted_sum(working));
-        for (kernel, wanted) in SORTED {
-            all.extend(SHADER_SIZES.map(|size| sorted(kernel, wanted, working, size)));
+        for statistic in ORDER_STATISTICS {
+            all.extend(SHADER_SIZES.map(|size| sorted(statistic, working, size)));
+            all.extend(Lanes::all().map(|lanes| bisected(statistic, working, lanes)));
         }
         for references in 0..=MOST_REFERENCES as usize {
             all.extend([mixing, norms, signs].map(|variant| variant(working, references)));
@@ -137,7 +203,7 @@ pub fn all() -> Vec<Variant> {
 
 /// Invocations of a workgroup of this kernel, as the dispatch counts them.
 pub fn workgroup_size(kernel: &str) -> usize {
-    if SORTED.iter().any(|(name, _)| *name == kernel) { NETWORK_GROUP } else { GROUP }
+    if ORDER_STATISTICS.iter().any(|statistic| statistic.sorted == kernel) { NETWORK_GROUP } else { GROUP }
 }
 
 /// Columns that a workgroup of this variant sums, as the dispatch counts them; none where each invocation takes one.

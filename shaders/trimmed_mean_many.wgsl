@@ -1,0 +1,15 @@
+// The sum of every column of many rows without its `parameter` smallest and largest values. The host divides.
+//
+// Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|; see `interval_sum`. Which values are kept is
+// exact.
+
+#import interval_sum
+
+@group(0) @binding(4) var<storage, read_write> sums: array<f32>;
+
+fn reduce(seat: u32) {
+    let sum = sum_of_ranks(shape.parameter, shape.rows - shape.parameter, seat);
+    if lane == 0u && column < shape.columns {
+        sums[column] = sum;
+    }
+}

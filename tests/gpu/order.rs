@@ -1,0 +1,238 @@
+//! Order statistics: the median has the CPU's bits; of the others which values are kept is exact, and their sum close.
+
+use super::sample::{ADDED, Kind, STORED, Sample};
+use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job, ways};
+use crate::reference::nearest::nearest_to_median;
+use fedmill::gpu::Gpu;
+use fedmill::gpu::job::{Options, Reduction, TileShape};
+use fedmill::model::dtype::Working;
+
+/// Column counts around a workgroup of every kernel, the largest first.
+const COLUMNS: [usize; 9] = [1031, 1, 63, 64, 65, 127, 255, 256, 257];
+/// Row counts on both sides of every network.
+const FEW: [usize; 26] =
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 20, 21, 24, 28, 31, 32, 33, 40, 47, 48, 56, 63, 64];
+/// Row counts on both sides of what a lane holds, with and without subgroups.
+const MANY: [usize; 13] = [65, 96, 100, 128, 129, 256, 300, 320, 321, 1000, 1280, 1281, 2000];
+
+/// Values of a tile, so that the whole suite takes a software adapter seconds.
+const MOST_VALUES: usize = 60_000;
+
+/// The mean of what is kept of a column, and what it may be off by: `64` additions of each value in a network, 40 in a
+/// lane and 13 besides by bisection.
+fn expected(reduction: Reduction, column: &[f64]) -> (f64, f64) {
+    let kept = match reduction {
+        Reduction::TrimmedMean { cut } => {
+            let mut sorted = column.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            sorted[cut..column.len() - cut].to_vec()
+        }
+        Reduction::MeanNearMedian { kept } => nearest_to_median(column, kept),
+        Reduction::WeightedSum | Reduction::Median => panic!("{reduction:?} has a bound of its own"),
+    };
+    let additions = if column.len() <= 64 { 64.0 } else { 40.0 + 8.0 + 5.0 };
+    let count = kept.len() as f64;
+    let magnitude: f64 = kept.iter().map(|x| x.abs()).sum();
+    let bound = additions * UNIT * magnitude / count + FLUSHED;
+    (kept.iter().sum::<f64>() / count, bound)
+}
+
+/// Fails unless a run on the chosen rows gives what is expected of them.
+fn check(combiner: &mut Combiner, sample: &Sample, chosen: &[u32], reduction: Reduction, what: &str) {
+    let (merged, combined) = combiner.run(sample);
+    let wrong = match reduction {
+        Reduction::Median => first_other_bits(merged, &sample.median(chosen)),
+        _ => {
+            let want: Vec<(f64, f64)> =
+                (0..sample.columns).map(|j| expected(reduction, &sample.column(chosen, j))).collect();
+            first_wrong(merged, &want)
+        }
+    };
+    assert_eq!(wrong, None, "{what}");
+    assert_eq!(combined.largest, sample.largest(chosen), "the largest magnitude: {what}");
+}
+
+/// The statistics to try of so many rows.
+fn reductions(n: usize) -> Vec<Reduction> {
+    let cuts = [0, 1, n / 5, (n - 1) / 2].into_iter().filter(|cut| 2 * cut < n);
+    let kept = [1, n / 3 + 1, n / 2 + 1, n].into_iter();
+    let mut all = vec![Reduction::Median];
+    all.extend(cuts.map(|cut| Reduction::TrimmedMean { cut }));
+    all.extend(kept.map(|kept| Reduction::MeanNearMedian { kept }));
+    all.dedup();
+    all
+}
+
+/// Tries a number of rows: every statistic on a few widths and kinds of values, others for others.
+fn check_rows(gpu: &Gpu, stored: Working, n: usize, turns: usize) {
+    let columns = COLUMNS.map(|columns| columns.min((MOST_VALUES / n).max(1)));
+    let shape = TileShape { rows: n, stored, references: 0, columns: columns[0] };
+    let all: Vec<u32> = (0..n as u32).collect();
+    for (place, reduction) in reductions(n).into_iter().enumerate() {
+        let mut combiner = Combiner::new(gpu, &job(shape, reduction));
+        for turn in 0..turns {
+            let number = n + place + turn;
+            let kind = match reduction {
+                Reduction::Median if number % 7 == 6 => Kind::Extremes,
+                _ => ADDED[number % ADDED.len()],
+            };
+            let columns = columns[number % columns.len()];
+            let what = format!("{reduction:?} of {n} x {columns} {stored:?} {kind:?} on {gpu:?}");
+            check(&mut combiner, &Sample::new(stored, kind, n, columns), &all, reduction, &what);
+        }
+    }
+}
+
+#[test]
+fn few_rows() {
+    for gpu in devices(&Options::default()) {
+        FEW.into_iter().for_each(|n| check_rows(&gpu, Working::F32, n, 4));
+    }
+}
+
+#[test]
+fn few_narrow_rows() {
+    for gpu in devices(&Options::default()) {
+        for stored in [Working::BF16, Working::F16] {
+            [1, 2, 3, 8, 11, 17, 33].into_iter().for_each(|n| check_rows(&gpu, stored, n, 6));
+        }
+    }
+}
+
+#[test]
+fn many_rows() {
+    for gpu in devices(&Options::default()) {
+        MANY.into_iter().for_each(|n| check_rows(&gpu, Working::F32, n, 2));
+    }
+}
+
+#[test]
+fn many_rows_without_subgroups() {
+    for gpu in devices(&Options { subgroups: false, ..Options::default() }) {
+        MANY.into_iter().for_each(|n| check_rows(&gpu, Working::F32, n, 2));
+    }
+}
+
+#[test]
+fn many_narrow_rows() {
+    for options in ways() {
+        for gpu in devices(&options) {
+            for stored in [Working::BF16, Working::F16] {
+                [65, 130, 321].into_iter().for_each(|n| check_rows(&gpu, stored, n, 6));
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_with_checks() {
+    for gpu in devices(&Options { checked: true, ..Options::default() }) {
+        [1, 2, 5, 16, 31, 65, 257, 1281].into_iter().for_each(|n| check_rows(&gpu, Working::F32, n, 2));
+    }
+}
+
+#[test]
+fn ten_thousand_rows() {
+    for gpu in devices(&Options::default()) {
+        check_rows(&gpu, Working::F32, 10_240, 1);
+    }
+}
+
+/// Rows of a subset, in another order than they lie in.
+#[test]
+fn some_rows() {
+    for gpu in devices(&Options::default()) {
+        for (n, step) in [(9, 2), (70, 3), (200, 7), (400, 11)] {
+            let chosen: Vec<u32> = (0..n).map(|i| i * step % n).filter(|i| i % 5 != 1).collect();
+            for stored in STORED {
+                let sample = Sample::new(stored, Kind::Smooth, n as usize, 65);
+                let kept = chosen.len() / 2;
+                for reduction in
+                    [Reduction::Median, Reduction::TrimmedMean { cut: 2 }, Reduction::MeanNearMedian { kept }]
+                {
+                    let mut job = job(sample.shape(), reduction);
+                    job.chosen = chosen.clone();
+                    let what = format!("{reduction:?} of some of {n} {stored:?} on {gpu:?}");
+                    check(&mut Combiner::new(&gpu, &job), &sample, &chosen, reduction, &what);
+                }
+            }
+        }
+    }
+}
+
+/// A column whose two ends are as far from its median as f32 can tell, or nearly: `-far` and a value near `far`, about
+/// a middle of `middle`.
+fn near_tie(n: usize, middle: [f32; 2], low: f32, high: f32) -> Vec<f32> {
+    let mut column = vec![low, high];
+    let inner = |i: usize| middle[i % 2];
+    column.extend((0..n - 2).map(inner));
+    column
+}
+
+/// Near ties that f32, and some that f64, would decide wrongly; which end goes tells the sums apart by far.
+#[test]
+fn near_ties_are_decided_exactly() {
+    let (tiny, step) = (f32::from_bits(1), f32::EPSILON);
+    let mut ties: Vec<([f32; 2], f32, f32)> = Vec::new();
+    for (a, b) in
+        [(0.0, 0.0), (tiny, tiny), (0.0, tiny), (1.0, 1.0), (1.0, 1.0 + step), (-0.0, 0.0), (-1.0, 1.0)]
+    {
+        for far in [16.0, 16.0 + 16.0 * step, 1e20, 1e30, 3e37] {
+            ties.push(([a, b], -far, far));
+            ties.push(([a, b], -far, far.next_up()));
+            ties.push(([a, b], -far, far.next_down()));
+        }
+    }
+    for (a, b) in [(0.0, 0.0), (0.0, tiny), (tiny, tiny), (-tiny, 0.0), (1e-38, 1e-38)] {
+        for far in [3.0 * tiny, 1e-38, 1e-32, 2e-30, 1e-20] {
+            ties.push(([a, b], -far, far));
+            ties.push(([a, b], -far, far.next_up()));
+        }
+    }
+    ties.push(([1.0, 1e30], 0.0, 1e30));
+    ties.push(([1e-30, 1.0], -1e30, 1e30));
+    for n in [4, 7, 16, 33, 66, 67, 400] {
+        let columns: Vec<Vec<f32>> = ties.iter().map(|(m, low, high)| near_tie(n, *m, *low, *high)).collect();
+        let mut sample = Sample::new(Working::F32, Kind::AllEqual, n, columns.len());
+        for (i, row) in sample.rows.iter_mut().enumerate() {
+            *row = columns.iter().map(|column| column[i]).collect();
+        }
+        let all: Vec<u32> = (0..n as u32).collect();
+        let reduction = Reduction::MeanNearMedian { kept: n - 1 };
+        for options in ways() {
+            for gpu in devices(&options) {
+                let mut combiner = Combiner::new(&gpu, &job(sample.shape(), reduction));
+                check(&mut combiner, &sample, &all, reduction, &format!("{n} rows on {gpu:?}"));
+            }
+        }
+    }
+}
+
+/// The negative control: other statistics than the one that ran are noticed, those of a neighbour too.
+#[test]
+fn wrong_statistics_are_noticed() {
+    for gpu in devices(&Options::default()) {
+        for n in [9, 70] {
+            let sample = Sample::new(Working::F32, Kind::Smooth, n, 65);
+            let all: Vec<u32> = (0..n as u32).collect();
+            let wrong = |got: &[f64], reduction| {
+                let want: Vec<(f64, f64)> =
+                    (0..65).map(|j| expected(reduction, &sample.column(&all, j))).collect();
+                first_wrong(got, &want).is_some()
+            };
+            let trimmed = |cut| Reduction::TrimmedMean { cut };
+            let mut combiner = Combiner::new(&gpu, &job(sample.shape(), trimmed(2)));
+            let (merged, _) = combiner.run(&sample);
+            assert!(!wrong(merged, trimmed(2)) && wrong(merged, trimmed(1)) && wrong(merged, trimmed(3)));
+            let near = |kept| Reduction::MeanNearMedian { kept };
+            let mut combiner = Combiner::new(&gpu, &job(sample.shape(), near(5)));
+            let (merged, _) = combiner.run(&sample);
+            assert!(!wrong(merged, near(5)) && wrong(merged, near(4)) && wrong(merged, near(6)));
+            let mut combiner = Combiner::new(&gpu, &job(sample.shape(), Reduction::Median));
+            let mut median = combiner.run(&sample).0.to_vec();
+            assert_eq!(first_other_bits(&median, &sample.median(&all)), None);
+            median[64] = median[64].next_up();
+            assert!(first_other_bits(&median, &sample.median(&all)).is_some());
+        }
+    }
+}
