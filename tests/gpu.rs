@@ -3,12 +3,14 @@
 //! `FEDMILL_REQUIRE_GPU` is set.
 
 mod failures;
-mod kernels;
+mod limits;
+mod order;
+mod pairs;
 mod ring;
 mod rounds;
-mod shaders;
-mod order;
 mod sample;
+mod shaders;
+mod sums;
 
 use fedmill::gpu::job::{CombineJob, Combined, Options, Reduction, TileShape};
 use fedmill::gpu::{CombineProgram, Gpu, Slot, adapters};
