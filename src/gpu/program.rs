@@ -40,17 +40,19 @@ pub(super) enum Place {
     Output(usize),
 }
 
+/// What follows from a tile's shape.
+type OfTile<T> = Box<dyn Fn(&TileShape) -> T + Send + Sync>;
+/// Words of a buffer.
+pub(super) type Words = OfTile<usize>;
+
 /// One dispatch.
 pub(super) struct Step {
     pub(super) pipeline: Arc<wgpu::ComputePipeline>,
     /// Bindings from 2 on; 0 is the shape, 1 the status.
     pub(super) places: Vec<Place>,
-    pub(super) shape: Box<dyn Fn(&TileShape) -> Shape + Send + Sync>,
-    pub(super) groups: Box<dyn Fn(&TileShape) -> [u32; 2] + Send + Sync>,
+    pub(super) shape: OfTile<Shape>,
+    pub(super) groups: OfTile<[u32; 2]>,
 }
-
-/// Words of a buffer, by the tile's columns.
-type Words = Box<dyn Fn(&TileShape) -> usize + Send + Sync>;
 
 /// The steps of a job and the memory they need.
 pub(super) struct Program {

@@ -5,7 +5,7 @@
 
 use crate::gpu::device::Gpu;
 use crate::gpu::job::{Combined, DeviceTime, GpuError, PairSums, TileShape};
-use crate::gpu::program::{CombineProgram, PairsProgram, Place, Program};
+use crate::gpu::program::{CombineProgram, PairsProgram, Place, Program, Words};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ impl<'g> Slot<'g> {
         let output_words: usize = program.outputs.iter().map(|words| words(&shape)).sum();
         let stamp_bytes = STAMPS as usize * size_of::<u64>();
         let read_back = sized(STATUS_WORDS + output_words) + 8 * program.outputs.len() + 8 + stamp_bytes;
-        let buffers = |words: &[Box<dyn Fn(&TileShape) -> usize + Send + Sync>], label, usage| {
+        let buffers = |words: &[Words], label, usage| {
             words.iter().map(|words| gpu.buffer(label, sized(words(&shape)), usage, false)).collect()
         };
         Ok(Self {
