@@ -1,4 +1,5 @@
-// Rows as combinations of the rows of a tile, and of the base as one row more.
+// Rows as combinations of the rows of a tile, and of the base as one row more. An invocation makes a column of four
+// mixtures: a row's value is read once for them.
 //
 // Close: |error| <= (64 + rows / 64 + 3) * 2^-24 * sum |coefficient * value|, as for a weighted sum.
 
@@ -11,35 +12,48 @@ const PART: u32 = 64u;
 
 // For each mixture a coefficient for every row that is taken, then one for the base.
 @group(0) @binding(5) var<storage, read> coefficients: array<f32>;
-// The mixtures, one behind the other.
+// The `parameter` mixtures, one behind the other.
 @group(0) @binding(6) var<storage, read_write> mixed: array<f32>;
+
+// The coefficients of a row in four mixtures; those that there are not have none.
+fn four_coefficients(mixture: u32, row: u32) -> vec4<f32> {
+    let last = shape.parameter - 1u;
+    let mixtures = min(vec4<u32>(mixture, mixture + 1u, mixture + 2u, mixture + 3u), vec4<u32>(last));
+    let places = mixtures * (shape.rows + 1u) + row;
+    return vec4<f32>(
+        coefficients[places.x],
+        coefficients[places.y],
+        coefficients[places.z],
+        coefficients[places.w],
+    );
+}
 
 @compute @workgroup_size(GROUP)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let column = group.x * GROUP + lane;
-    let mixture = group.y;
-    let own = mixture * (shape.rows + 1u);
+    let mixture = group.y * 4u;
     var largest = 0u;
     if column < shape.columns {
-        var sum = 0.0;
+        var sum = vec4<f32>();
         if REFERENCES > 0u {
-            sum = coefficients[own + shape.rows] * reference_at(0u, column);
+            sum = four_coefficients(mixture, shape.rows) * reference_at(0u, column);
         }
         for (var first = 0u; first < shape.rows; first += PART) {
-            var part = 0.0;
+            var part = vec4<f32>();
             let end = min(first + PART, shape.rows);
             for (var i = first; i < end; i += 1u) {
                 let bits = bits_at(i, column);
                 largest = max(largest, bits & MAGNITUDE);
-                part += coefficients[own + i] * bitcast<f32>(bits);
+                part += four_coefficients(mixture, i) * bitcast<f32>(bits);
             }
             sum += part;
         }
-        mixed[mixture * shape.columns + column] = sum;
+        for (var k = 0u; k < min(4u, shape.parameter - mixture); k += 1u) {
+            mixed[(mixture + k) * shape.columns + column] = sum[k];
+        }
     }
     finish(lane, largest);
 }

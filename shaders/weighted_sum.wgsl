@@ -25,7 +25,20 @@ fn main(
         for (var first = 0u; first < shape.rows; first += PART) {
             var part = 0.0;
             let end = min(first + PART, shape.rows);
-            for (var i = first; i < end; i += 1u) {
+            var i = first;
+            // Four loads are on their way before the first is needed.
+            for (; i + 4u <= end; i += 4u) {
+                let bits =
+                    vec4<u32>(bits_at(i, column), bits_at(i + 1u, column), bits_at(i + 2u, column), bits_at(i + 3u, column));
+                let magnitudes = bits & vec4<u32>(MAGNITUDE);
+                largest = max(largest, max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w)));
+                let values = bitcast<vec4<f32>>(bits);
+                part += weights[i] * values.x;
+                part += weights[i + 1u] * values.y;
+                part += weights[i + 2u] * values.z;
+                part += weights[i + 3u] * values.w;
+            }
+            for (; i < end; i += 1u) {
                 let bits = bits_at(i, column);
                 largest = max(largest, bits & MAGNITUDE);
                 part += weights[i] * bitcast<f32>(bits);

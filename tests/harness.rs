@@ -259,7 +259,7 @@ fn run(dir: &Dir, program: &str, args: &[&str], stdin: &str) -> Run {
     for variable in ["CLICOLOR_FORCE", "CLICOLOR", "NO_COLOR", "RUST_LOG", "TMPDIR"] {
         command.env_remove(variable);
     }
-    let output = command.env("COLUMNS", "100").output().unwrap();
+    let output = command.env("COLUMNS", "100").env("NODEVICE_SELECT", "1").output().unwrap();
     Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),

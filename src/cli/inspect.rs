@@ -1,6 +1,6 @@
 //! `fedmill inspect`: look at updates before merging them.
 
-use super::{Common, Failure, Outcome, UpdatePaths, print};
+use super::{BackendName, Common, Failure, Outcome, UpdatePaths, print};
 use crate::round::inspect::{InspectError, InspectedUpdate, Inspection};
 use crate::round::passes::PassError;
 use crate::round::roster::Expectations;
@@ -31,6 +31,11 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        if common.backend == BackendName::Gpu {
+            return Err(
+                anyhow::anyhow!("--backend gpu: inspect runs on the CPU, expected auto or cpu").into()
+            );
+        }
         let inspection = Inspection {
             updates: self.paths.resolve()?,
             base: self.base.clone(),

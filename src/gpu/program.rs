@@ -2,11 +2,12 @@
 
 mod order_statistic;
 
-
 use crate::gpu::device::Gpu;
 use crate::gpu::job::{CombineJob, Combined, GpuError, PairSums, PairsJob, Reduction, TileShape};
 use crate::gpu::shaders::Variant;
-use crate::gpu::variants::{self, GROUP, MEAN_NEAR_MEDIAN, NORM_CHUNK, Square, TRIMMED_MEAN};
+use crate::gpu::variants::{
+    self, GROUP, MEAN_NEAR_MEDIAN, MIXTURES_AT_ONCE, NORM_CHUNK, Square, TRIMMED_MEAN,
+};
 use crate::kernels::element::Merged;
 use crate::model::dtype::Working;
 use std::sync::Arc;
@@ -149,8 +150,10 @@ impl Program {
             Place::Constant(coefficients),
             place,
         ];
-        let groups = move |tile: &TileShape| [words(tile.columns.div_ceil(GROUP).max(1)), words(mixtures)];
-        self.step(gpu, &variant, places, move |tile| shape(&source, tile, 0), groups)?;
+        let groups = move |tile: &TileShape| {
+            [words(tile.columns.div_ceil(GROUP).max(1)), words(mixtures.div_ceil(MIXTURES_AT_ONCE))]
+        };
+        self.step(gpu, &variant, places, move |tile| shape(&source, tile, mixtures), groups)?;
         Ok(Source { place, stored: Working::F32, chosen, rows: mixtures })
     }
 

@@ -11,6 +11,8 @@ use std::mem::offset_of;
 pub(super) const GROUP: usize = 256;
 /// The same of kernels that hold a whole column in registers.
 pub(super) const NETWORK_GROUP: usize = 64;
+/// Mixtures that an invocation of `mixing` makes.
+pub(super) const MIXTURES_AT_ONCE: usize = 4;
 /// Columns whose squares a workgroup of `norms` sums.
 pub(super) const NORM_CHUNK: usize = 4096;
 
@@ -70,9 +72,9 @@ impl Lanes {
     /// Every way that a device may ask for.
     fn all() -> impl Iterator<Item = Self> {
         let lanes = [(32, false), (GROUP, false), (4, true), (8, true), (16, true), (32, true), (64, true)];
-        let all = lanes.into_iter().flat_map(|(lanes, subgroup)| {
-            BISECTION_KEYS.map(|keys| Self { lanes, keys, subgroup })
-        });
+        let all = lanes
+            .into_iter()
+            .flat_map(|(lanes, subgroup)| BISECTION_KEYS.map(|keys| Self { lanes, keys, subgroup }));
         // Columns of fewer rows are sorted.
         all.filter(|way| way.lanes * way.keys > MAX_SHADER_ROWS)
     }
