@@ -9,6 +9,7 @@ mod pairs;
 mod ring;
 mod rounds;
 mod sample;
+mod selftest;
 mod shaders;
 mod sums;
 

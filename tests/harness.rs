@@ -7,8 +7,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Names the program under test where the tests were built elsewhere.
+const FEDMILL_BIN: &str = "FEDMILL_BIN";
+
 /// The program under test.
-pub(crate) const FEDMILL: &str = env!("CARGO_BIN_EXE_fedmill");
+pub(crate) fn program() -> String {
+    std::env::var(FEDMILL_BIN).unwrap_or_else(|_| env!("CARGO_BIN_EXE_fedmill").to_owned())
+}
+
+/// The source tree; none where the tests were built elsewhere, and tests of the source say that they are skipped.
+pub(crate) fn source_tree() -> Option<&'static Path> {
+    if std::env::var_os(FEDMILL_BIN).is_some() {
+        eprintln!("SKIPPED: {FEDMILL_BIN} is set, so there is no source tree");
+        return None;
+    }
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")))
+}
 
 /// Longer than any run here takes; a run that hangs fails its test.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -243,13 +257,14 @@ pub(crate) fn merge(dir: &Dir, args: &[&str]) -> Model {
 }
 
 pub(crate) fn fedmill_with_stdin(dir: &Dir, args: &[&str], stdin: &str) -> Run {
-    run(dir, FEDMILL, args, stdin)
+    run(dir, &program(), args, stdin)
 }
 
 /// Runs the program in the folder from a shell that did `setup` before, such as `ulimit -f 8`.
 pub(crate) fn fedmill_after(dir: &Dir, setup: &str, args: &[&str]) -> Run {
     let script = format!("{setup} && exec \"$0\" \"$@\"");
-    let args: Vec<&str> = ["-c", &script, FEDMILL].into_iter().chain(args.iter().copied()).collect();
+    let program = program();
+    let args: Vec<&str> = ["-c", &script, &program].into_iter().chain(args.iter().copied()).collect();
     run(dir, "sh", &args, "")
 }
 

@@ -26,6 +26,11 @@ fn help_of_inspect() {
 }
 
 #[test]
+fn help_of_doctor() {
+    insta::assert_snapshot!(help(&["doctor", "--help"]));
+}
+
+#[test]
 fn help_is_on_every_argument() {
     fn check(command: &clap::Command) {
         let unsaid = |argument: &&clap::Arg| argument.get_help().is_none();

@@ -1,6 +1,6 @@
 //! Runs that are ended by a signal at random moments: no half model is ever seen.
 
-use crate::harness::{Dir, FEDMILL, Update, fedmill};
+use crate::harness::{Dir, Update, fedmill, program};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs;
@@ -71,7 +71,7 @@ impl Merge {
 
     /// Starts a run, and ends it by a signal after a part of the time that a run takes.
     fn run_and_signal(&self, signal: Signal, part: f64) -> ExitStatus {
-        let mut command = Command::new(FEDMILL);
+        let mut command = Command::new(program());
         command
             .args(&self.arguments)
             .current_dir(self.dir.path(""))

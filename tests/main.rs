@@ -12,6 +12,7 @@
 //! - `deltas`: updates that are deltas, and what a merged file keeps of its base.
 //! - `output`: what a run leaves behind: shards, reports, messages, temporaries.
 //! - `inspect`: what `fedmill inspect` shows and finds.
+//! - `doctor`: what `fedmill doctor` shows, tests and advises.
 //! - `kill`: runs that are killed at random moments.
 //! - `help`: the help texts, as snapshots.
 //! - `reference`: the oracle, naive and in f64, and cases that show it right.
@@ -34,6 +35,7 @@ mod bad_input;
 mod bad_output;
 mod bad_request;
 mod deltas;
+mod doctor;
 mod dtypes;
 mod fuzz_seeds;
 mod golden_rules;

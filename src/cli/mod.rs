@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, its arguments as typed, then resolved, then run.
 
 mod aggregate;
+mod doctor;
 mod inspect;
 mod size;
 
@@ -33,6 +34,7 @@ struct Cli {
 enum Command {
     Aggregate(Box<aggregate::Arguments>),
     Inspect(inspect::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 /// Options of every subcommand.
@@ -133,6 +135,7 @@ impl Cli {
         match &self.command {
             Command::Aggregate(arguments) => arguments.run(&self.common),
             Command::Inspect(arguments) => arguments.run(&self.common),
+            Command::Doctor(arguments) => arguments.run(&self.common),
         }
     }
 }

@@ -1,12 +1,17 @@
 //! The same surface without the `gpu` feature: no device can be opened, so nothing else can be called.
 
 use crate::gpu::job::{
-    Adapter, CombineJob, Combined, DeviceTime, GpuError, Options, PairSums, PairsJob, TileShape,
+    Adapter, CombineJob, Combined, DeviceTime, Finding, GpuError, Options, PairSums, PairsJob, TileShape,
 };
 
 /// No adapters.
 pub fn adapters() -> Vec<Adapter> {
     Vec::new()
+}
+
+/// Nothing to test.
+pub fn self_test(gpu: &Gpu) -> Vec<Finding> {
+    match *gpu {}
 }
 
 /// A device that cannot be opened.

@@ -247,3 +247,16 @@ pub struct DeviceTime {
     /// Waiting for a run from submission to results.
     pub waited: Duration,
 }
+
+/// What a self-test found of a kernel.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Finding {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// What it was run on.
+    pub case: String,
+    /// The first difference from the CPU beyond what the kernel declares, or why it did not run; none if all is well.
+    pub difference: Option<String>,
+    /// How long it took, compiling included.
+    pub milliseconds: f64,
+}

@@ -2,9 +2,10 @@
 //! federated learning.
 //!
 //! [`job`] says what may be asked of a tile. [`shaders`] holds the WGSL that is embedded in the program and puts a
-//! kernel's text together, [`variants`] lists what is ever asked for. `adapter` finds devices, `device` opens one and compiles, `program` turns a job into steps,
-//! `slot` is one place of the ring: it takes a tile in, runs a program on it and hands the results back. Without the
-//! `gpu` feature [`disabled`] stands in their place and has nothing to offer.
+//! kernel's text together; [`variants`] lists all that is ever asked for. `adapter` finds devices, `device` opens one
+//! and compiles, `program` turns a job into steps, `slot` is one place of the ring: it takes a tile in, runs a program
+//! on it and hands the results back. `selftest` runs all of it on a little data. Without the `gpu` feature [`disabled`]
+//! stands in their place and has nothing to offer.
 
 pub mod job;
 
@@ -17,6 +18,8 @@ mod memory;
 #[cfg(feature = "gpu")]
 mod program;
 #[cfg(feature = "gpu")]
+mod selftest;
+#[cfg(feature = "gpu")]
 pub mod shaders;
 #[cfg(feature = "gpu")]
 mod slot;
@@ -28,10 +31,11 @@ pub use {
     adapter::adapters,
     device::Gpu,
     program::{CombineProgram, PairsProgram},
+    selftest::self_test,
     slot::{Input, Slot},
 };
 
 #[cfg(not(feature = "gpu"))]
 mod disabled;
 #[cfg(not(feature = "gpu"))]
-pub use disabled::{CombineProgram, Gpu, Input, PairsProgram, Slot, adapters};
+pub use disabled::{CombineProgram, Gpu, Input, PairsProgram, Slot, adapters, self_test};

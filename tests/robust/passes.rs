@@ -2,7 +2,7 @@
 //! between the passes, how much they read, and how integers follow.
 
 use super::id;
-use crate::harness::{Dir, FEDMILL, Model, Update, fedmill};
+use crate::harness::{Dir, Model, Update, fedmill, program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -289,7 +289,7 @@ fn run_changing(dir: &Dir, rule: &str, after: u64, change: impl FnOnce()) -> Opt
         "--rule",
         rule,
     ];
-    let mut command = Command::new(FEDMILL);
+    let mut command = Command::new(program());
     command.args(args).current_dir(dir.path("")).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let signal = |child: &Child, signal| kill_process(Pid::from_child(child), signal).unwrap();

@@ -1,0 +1,229 @@
+//! `fedmill doctor`: which devices there are, whether they compute right, and what is missing.
+
+mod advice;
+
+use super::{Common, Failure, Outcome, print};
+use crate::gpu::job::{Adapter, Finding, GpuError, Options};
+use crate::gpu::{self, Gpu};
+use crate::io::interrupt;
+use crate::io::system::{self, Processor, Vulkan};
+use crate::kernels::lanes::Isa;
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Look at the devices, and test them.
+///
+/// Runs every kernel on every adapter, software ones too, or on the one that --adapter names, and holds the results
+/// against the CPU. Says what to install where no GPU is found. Exit status 1 if a test fails.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that was looked at.
+struct Examination {
+    processor: Processor,
+    isa: Isa,
+    threads: usize,
+    vulkan: Vulkan,
+    adapters: Vec<Tested>,
+    advice: Vec<String>,
+}
+
+/// An adapter and what its self-test found.
+struct Tested {
+    adapter: Adapter,
+    findings: Vec<Finding>,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let examination = examine(common)?;
+        print(&if self.json { format!("{}\n", examination.json()) } else { examination.text() })?;
+        // What a calibration measures belongs here, behind the tests: a device that computes wrong is not timed.
+        let failed: usize = examination.adapters.iter().map(Tested::failed).sum();
+        if failed > 0 {
+            return Ok(Outcome::Refused(format!("{failed} self-tests failed")));
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn examine(common: &Common) -> Result<Examination, Failure> {
+    let (found, vulkan) = (gpu::adapters(), system::vulkan());
+    let advice = advice::advice(&vulkan, &found);
+    let options = common.gpu_options();
+    let mut adapters = Vec::new();
+    for adapter in chosen(found, &options).map_err(told)? {
+        interrupt::check().map_err(|interrupted| Failure {
+            signal: Some(interrupted.signal),
+            ..Failure::from(interrupted)
+        })?;
+        adapters.push(Tested::new(adapter, &options));
+    }
+    let threads = common.pool()?.current_num_threads();
+    Ok(Examination { processor: system::processor(), isa: common.isa(), threads, vulkan, adapters, advice })
+}
+
+fn told(error: GpuError) -> Failure {
+    let hint = error.hint().map(str::to_owned);
+    Failure { hint, ..Failure::from(error) }
+}
+
+/// All adapters, or those that the options name.
+fn chosen(found: Vec<Adapter>, options: &Options) -> Result<Vec<Adapter>, GpuError> {
+    let Some(wanted) = &options.adapter else { return Ok(found) };
+    let names = found.iter().map(|adapter| adapter.name.clone()).collect();
+    let is_named = |adapter: &Adapter| adapter.name.to_lowercase().contains(&wanted.to_lowercase());
+    let chosen: Vec<Adapter> = found.into_iter().filter(is_named).collect();
+    if chosen.is_empty() {
+        return Err(GpuError::NoSuchAdapter { wanted: wanted.clone(), found: names });
+    }
+    Ok(chosen)
+}
+
+impl Tested {
+    fn new(adapter: Adapter, options: &Options) -> Self {
+        let named = Options { adapter: Some(adapter.name.clone()), ..options.clone() };
+        let findings = match Gpu::open(&named) {
+            Ok(gpu) => gpu::self_test(&gpu),
+            Err(error) => vec![Finding {
+                kernel: "open",
+                case: "device".to_owned(),
+                difference: Some(error.to_string()),
+                milliseconds: 0.0,
+            }],
+        };
+        Self { adapter, findings }
+    }
+
+    fn failed(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.difference.is_some()).count()
+    }
+
+    fn json(&self) -> Value {
+        let adapter = &self.adapter;
+        let finding = |finding: &Finding| {
+            json!({
+                "kernel": finding.kernel,
+                "case": finding.case,
+                "ok": finding.difference.is_none(),
+                "difference": finding.difference,
+                "milliseconds": finding.milliseconds,
+            })
+        };
+        json!({
+            "name": adapter.name,
+            "kind": adapter.kind,
+            "driver": adapter.driver,
+            "interface": adapter.interface,
+            "memory_bytes": adapter.memory,
+            "subgroup_sizes": [adapter.subgroup.0, adapter.subgroup.1],
+            "limits": adapter.limits.iter().copied().collect::<BTreeMap<_, _>>(),
+            "features": adapter.features,
+            "self_test": self.findings.iter().map(finding).collect::<Vec<_>>(),
+        })
+    }
+
+    fn write(&self, text: &mut String) {
+        let adapter = &self.adapter;
+        let subgroups = match adapter.subgroup {
+            (0, _) => "none".to_owned(),
+            (least, most) if least == most => format!("of {least}"),
+            (least, most) => format!("of {least} to {most}"),
+        };
+        let memory = adapter.memory.map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        let limits: Vec<String> =
+            adapter.limits.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let lines = [
+            ("kind", adapter.kind.to_owned()),
+            ("driver", adapter.driver.clone()),
+            ("interface", adapter.interface.clone()),
+            ("memory", memory),
+            ("subgroups", subgroups),
+            ("features", adapter.features.join(", ")),
+            ("limits", limits.join("\n")),
+        ];
+        write_section(text, &format!("adapter {}", adapter.name), &lines);
+        let _ = writeln!(text, "{}\n", findings_table(&self.findings));
+    }
+}
+
+/// A heading, and names with values below it; values of several lines stand below each other.
+fn write_section(text: &mut String, heading: &str, lines: &[(&str, String)]) {
+    let _ = writeln!(text, "{heading}");
+    for (name, value) in lines {
+        let _ = writeln!(text, "  {name:<16} {}", value.replace('\n', &format!("\n  {:<16} ", "")));
+    }
+}
+
+fn findings_table(findings: &[Finding]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["  self-test", "case", "ms", ""]);
+    if let Some(column) = table.column_mut(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for finding in findings {
+        let verdict = finding.difference.as_ref().map_or("ok".to_owned(), |why| format!("FAILED: {why}"));
+        let time = format!("{:.1}", finding.milliseconds);
+        table.add_row([format!("  {}", finding.kernel), finding.case.clone(), time, verdict]);
+    }
+    table.trim_fmt()
+}
+
+impl Examination {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let cores = self.processor.cores.map_or("unknown".to_owned(), |cores| cores.to_string());
+        let lines = [
+            ("model", self.processor.model.clone().unwrap_or_else(|| "unknown".to_owned())),
+            ("cores", cores),
+            ("threads", self.threads.to_string()),
+            ("instruction set", format!("{} (there are {})", self.isa, sets().join(", "))),
+        ];
+        write_section(&mut text, "processor", &lines);
+        text.push('\n');
+        self.adapters.iter().for_each(|tested| tested.write(&mut text));
+        if self.adapters.is_empty() {
+            text.push_str("no adapter was found: everything runs on the CPU\n");
+        }
+        for advice in &self.advice {
+            let _ = writeln!(text, "- {advice}");
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let vulkan = &self.vulkan;
+        json!({
+            "schema": "fedmill.doctor/1",
+            "version": env!("CARGO_PKG_VERSION"),
+            "processor": {
+                "model": self.processor.model,
+                "cores": self.processor.cores,
+                "threads": self.threads,
+                "instruction_set": self.isa.to_string(),
+                "instruction_sets": sets(),
+            },
+            "vulkan": {
+                "loader": vulkan.has_loader,
+                "manifests": vulkan.manifests,
+                "manifests_named_by": vulkan.named_by,
+                "nvidia_module": vulkan.has_nvidia_module,
+                "render_node": vulkan.has_render_node,
+            },
+            "adapters": self.adapters.iter().map(Tested::json).collect::<Vec<_>>(),
+            "advice": self.advice,
+            "ok": self.adapters.iter().all(|tested| tested.failed() == 0),
+        })
+    }
+}
+
+fn sets() -> Vec<String> {
+    Isa::available().iter().map(Isa::to_string).collect()
+}

@@ -1,0 +1,172 @@
+//! What this machine has installed that a GPU needs, and what its processor is; read off files, nothing is run.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where the Vulkan loader looks for the drivers' manifests.
+const MANIFEST_FOLDERS: [&str; 4] = [
+    "/etc/vulkan/icd.d",
+    "/usr/local/etc/vulkan/icd.d",
+    "/usr/local/share/vulkan/icd.d",
+    "/usr/share/vulkan/icd.d",
+];
+/// Variables that name manifests, or folders of these, instead; the first that is set counts.
+const MANIFEST_VARIABLES: [&str; 2] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
+/// Folders that libraries lie in, if the linker's cache does not tell.
+const LIBRARY_FOLDERS: [&str; 6] =
+    ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu"];
+
+/// What there is of Vulkan.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Vulkan {
+    /// Whether the loader, `libvulkan.so.1`, is installed.
+    pub has_loader: bool,
+    /// The drivers' manifests that the loader reads.
+    pub manifests: Vec<PathBuf>,
+    /// The variable that names them, if one does.
+    pub named_by: Option<&'static str>,
+    /// Whether NVIDIA's kernel module is loaded, or its device is here.
+    pub has_nvidia_module: bool,
+    /// Whether one of the manifests is NVIDIA's.
+    pub has_nvidia_manifest: bool,
+    /// Whether `libXext.so.6`, which NVIDIA's driver links to, is installed.
+    pub has_libxext: bool,
+    /// Whether a device of the kernel's graphics drivers is here.
+    pub has_render_node: bool,
+}
+
+/// What the processor is.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Processor {
+    /// Its name, where the system tells.
+    pub model: Option<String>,
+    /// Physical cores, where the system tells.
+    pub cores: Option<usize>,
+}
+
+/// Looks for what Vulkan needs.
+pub fn vulkan() -> Vulkan {
+    vulkan_under(Path::new("/"), |name| std::env::var_os(name).filter(|value| !value.is_empty()))
+}
+
+/// The same, of a system whose files lie under `root`.
+fn vulkan_under(root: &Path, variable: impl Fn(&str) -> Option<OsString>) -> Vulkan {
+    let below = |path: &str| root.join(path.trim_start_matches('/'));
+    let named_by = MANIFEST_VARIABLES.into_iter().find(|name| variable(name).is_some());
+    let named: Vec<PathBuf> = match named_by.and_then(&variable) {
+        Some(paths) => std::env::split_paths(&paths).collect(),
+        None => MANIFEST_FOLDERS.iter().map(|folder| below(folder)).collect(),
+    };
+    let manifests: Vec<PathBuf> = named.iter().flat_map(|path| json_files(path)).collect();
+    let has_library = |name: &str| {
+        let cached = fs::read(below("/etc/ld.so.cache"))
+            .is_ok_and(|cache| cache.windows(name.len()).any(|found| found == name.as_bytes()));
+        let searched = variable("LD_LIBRARY_PATH").map(|paths| std::env::split_paths(&paths).collect());
+        let searched: Vec<PathBuf> = searched.unwrap_or_default();
+        let folders = LIBRARY_FOLDERS.iter().map(|folder| below(folder)).chain(searched);
+        cached || folders.map(|folder| folder.join(name)).any(|path| path.exists())
+    };
+    Vulkan {
+        has_loader: has_library("libvulkan.so.1"),
+        has_nvidia_module: ["/proc/driver/nvidia/version", "/dev/nvidia0"]
+            .iter()
+            .any(|path| below(path).exists()),
+        has_nvidia_manifest: manifests.iter().any(|path| is_nvidia(path)),
+        has_libxext: has_library("libXext.so.6"),
+        has_render_node: fs::read_dir(below("/dev/dri")).is_ok_and(|entries| {
+            entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("renderD"))
+        }),
+        manifests,
+        named_by,
+    }
+}
+
+/// The file itself, or those of a folder, in order of their names.
+fn json_files(path: &Path) -> Vec<PathBuf> {
+    let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let mut files: Vec<PathBuf> = match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(is_json).collect(),
+        Err(_) => Some(path.to_owned()).filter(|path| path.is_file()).into_iter().collect(),
+    };
+    files.sort();
+    files
+}
+
+/// Whether a manifest names NVIDIA's library: `libGLX_nvidia`, or `libEGL_nvidia` where there is no display.
+fn is_nvidia(manifest: &Path) -> bool {
+    fs::read_to_string(manifest).is_ok_and(|text| text.contains("_nvidia.so"))
+}
+
+/// Looks at the processor.
+pub fn processor() -> Processor {
+    fs::read_to_string("/proc/cpuinfo").map_or_else(|_| Processor::default(), |text| described(&text))
+}
+
+fn described(cpuinfo: &str) -> Processor {
+    let value = |block: &str, name: &str| {
+        let line = block.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
+        line.split_once(':').map(|(_, value)| value.trim().to_owned())
+    };
+    let place = |block| Some((value(block, "physical id")?, value(block, "core id")?));
+    let places: BTreeSet<_> = cpuinfo.split("\n\n").filter_map(place).collect();
+    Processor { model: value(cpuinfo, "model name"), cores: Some(places.len()).filter(|count| *count > 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn an_empty_system_has_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(vulkan_under(root.path(), |_| None), Vulkan::default());
+    }
+
+    #[test]
+    fn what_is_installed_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "usr/share/vulkan/icd.d/lvp_icd.json", r#"{"library_path": "libvulkan_lvp.so"}"#);
+        write(root.path(), "usr/share/vulkan/icd.d/README", "");
+        write(root.path(), "etc/vulkan/icd.d/nvidia_icd.json", r#"{"library_path": "libGLX_nvidia.so.0"}"#);
+        write(root.path(), "etc/ld.so.cache", "ld.so-1.7.0\0libvulkan.so.1\0");
+        write(root.path(), "usr/lib/libXext.so.6", "");
+        write(root.path(), "dev/dri/renderD128", "");
+        write(root.path(), "proc/driver/nvidia/version", "");
+        let found = vulkan_under(root.path(), |_| None);
+        assert!(found.has_loader && found.has_libxext && found.has_render_node, "{found:?}");
+        assert!(found.has_nvidia_module && found.has_nvidia_manifest, "{found:?}");
+        assert_eq!((found.manifests.len(), found.named_by), (2, None));
+    }
+
+    #[test]
+    fn a_variable_that_names_manifests_is_followed() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "usr/share/vulkan/icd.d/nvidia_icd.json", "libGLX_nvidia.so.0");
+        write(root.path(), "mine/a.json", "");
+        write(root.path(), "mine/b.json", "");
+        let (folder, missing) = (root.path().join("mine"), root.path().join("missing.json"));
+        let named = std::env::join_paths([&folder, &missing]).unwrap();
+        let found = vulkan_under(root.path(), |name| (name == "VK_ICD_FILENAMES").then(|| named.clone()));
+        assert_eq!(found.manifests, [folder.join("a.json"), folder.join("b.json")]);
+        assert!(found.named_by == Some("VK_ICD_FILENAMES") && !found.has_nvidia_manifest);
+    }
+
+    #[test]
+    fn cores_are_counted_once() {
+        let core = |socket, core| {
+            format!("processor\t: 0\nmodel name\t: A 9000\nphysical id\t: {socket}\ncore id\t\t: {core}\n\n")
+        };
+        let text: String = [(0, 0), (0, 1), (0, 0), (1, 0)].map(|(a, b)| core(a, b)).concat();
+        let expected = Processor { model: Some("A 9000".to_owned()), cores: Some(3) };
+        assert_eq!(described(&text), expected);
+        assert_eq!(described("processor\t: 0\n"), Processor::default());
+    }
+}
