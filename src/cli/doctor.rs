@@ -5,8 +5,8 @@ mod advice;
 use super::{Common, Failure, Outcome, print};
 use crate::gpu::job::{Adapter, Finding, GpuError, Options};
 use crate::gpu::{self, Gpu};
-use crate::io::interrupt;
-use crate::io::system::{self, Processor, Vulkan};
+use crate::io::system::{self, Vulkan};
+use crate::io::{interrupt, machine};
 use crate::kernels::lanes::Isa;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -27,7 +27,6 @@ pub(super) struct Arguments {
 
 /// Everything that was looked at.
 struct Examination {
-    processor: Processor,
     isa: Isa,
     threads: usize,
     vulkan: Vulkan,
@@ -67,7 +66,7 @@ fn examine(common: &Common) -> Result<Examination, Failure> {
         adapters.push(Tested::new(adapter, &options));
     }
     let threads = common.pool()?.current_num_threads();
-    Ok(Examination { processor: system::processor(), isa: common.isa(), threads, vulkan, adapters, advice })
+    Ok(Examination { isa: common.isa(), threads, vulkan, adapters, advice })
 }
 
 fn told(error: GpuError) -> Failure {
@@ -179,9 +178,9 @@ fn findings_table(findings: &[Finding]) -> String {
 impl Examination {
     fn text(&self) -> String {
         let mut text = String::new();
-        let cores = self.processor.cores.map_or("unknown".to_owned(), |cores| cores.to_string());
+        let cores = machine::cores().map_or("unknown".to_owned(), |cores| cores.to_string());
         let lines = [
-            ("model", self.processor.model.clone().unwrap_or_else(|| "unknown".to_owned())),
+            ("model", machine::processor()),
             ("cores", cores),
             ("threads", self.threads.to_string()),
             ("instruction set", format!("{} (there are {})", self.isa, sets().join(", "))),
@@ -204,8 +203,8 @@ impl Examination {
             "schema": "fedmill.doctor/1",
             "version": env!("CARGO_PKG_VERSION"),
             "processor": {
-                "model": self.processor.model,
-                "cores": self.processor.cores,
+                "model": machine::processor(),
+                "cores": machine::cores(),
                 "threads": self.threads,
                 "instruction_set": self.isa.to_string(),
                 "instruction_sets": sets(),

@@ -1,5 +1,6 @@
 //! What the machine says of itself.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 /// The processor's name.
@@ -7,6 +8,21 @@ pub fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// Physical cores, where the system tells.
+pub fn cores() -> Option<usize> {
+    count_cores(&fs::read_to_string("/proc/cpuinfo").ok()?)
+}
+
+fn count_cores(cpuinfo: &str) -> Option<usize> {
+    let value = |block: &str, name: &str| {
+        let line = block.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
+        line.split_once(':').map(|(_, value)| value.trim().to_owned())
+    };
+    let place = |block| Some((value(block, "physical id")?, value(block, "core id")?));
+    let places: BTreeSet<_> = cpuinfo.split("\n\n").filter_map(place).collect();
+    Some(places.len()).filter(|count| *count > 0)
 }
 
 /// The operating system: its name, and its kernel's release where it tells.
@@ -21,4 +37,17 @@ pub fn available_memory() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_counted_once() {
+        let core = |socket, core| format!("processor\t: 0\nphysical id\t: {socket}\ncore id\t\t: {core}\n\n");
+        let text: String = [(0, 0), (0, 1), (0, 0), (1, 0)].map(|(a, b)| core(a, b)).concat();
+        assert_eq!(count_cores(&text), Some(3));
+        assert_eq!(count_cores("processor\t: 0\n"), None);
+    }
 }

@@ -1,6 +1,5 @@
-//! What this machine has installed that a GPU needs, and what its processor is; read off files, nothing is run.
+//! What this machine has installed that a GPU needs; read off files, nothing is run.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,15 +34,6 @@ pub struct Vulkan {
     pub has_libxext: bool,
     /// Whether a device of the kernel's graphics drivers is here.
     pub has_render_node: bool,
-}
-
-/// What the processor is.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Processor {
-    /// Its name, where the system tells.
-    pub model: Option<String>,
-    /// Physical cores, where the system tells.
-    pub cores: Option<usize>,
 }
 
 /// Looks for what Vulkan needs.
@@ -99,21 +89,6 @@ fn is_nvidia(manifest: &Path) -> bool {
     fs::read_to_string(manifest).is_ok_and(|text| text.contains("_nvidia.so"))
 }
 
-/// Looks at the processor.
-pub fn processor() -> Processor {
-    fs::read_to_string("/proc/cpuinfo").map_or_else(|_| Processor::default(), |text| described(&text))
-}
-
-fn described(cpuinfo: &str) -> Processor {
-    let value = |block: &str, name: &str| {
-        let line = block.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
-        line.split_once(':').map(|(_, value)| value.trim().to_owned())
-    };
-    let place = |block| Some((value(block, "physical id")?, value(block, "core id")?));
-    let places: BTreeSet<_> = cpuinfo.split("\n\n").filter_map(place).collect();
-    Processor { model: value(cpuinfo, "model name"), cores: Some(places.len()).filter(|count| *count > 0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,16 +132,5 @@ mod tests {
         let found = vulkan_under(root.path(), |name| (name == "VK_ICD_FILENAMES").then(|| named.clone()));
         assert_eq!(found.manifests, [folder.join("a.json"), folder.join("b.json")]);
         assert!(found.named_by == Some("VK_ICD_FILENAMES") && !found.has_nvidia_manifest);
-    }
-
-    #[test]
-    fn cores_are_counted_once() {
-        let core = |socket, core| {
-            format!("processor\t: 0\nmodel name\t: A 9000\nphysical id\t: {socket}\ncore id\t\t: {core}\n\n")
-        };
-        let text: String = [(0, 0), (0, 1), (0, 0), (1, 0)].map(|(a, b)| core(a, b)).concat();
-        let expected = Processor { model: Some("A 9000".to_owned()), cores: Some(3) };
-        assert_eq!(described(&text), expected);
-        assert_eq!(described("processor\t: 0\n"), Processor::default());
     }
 }
