@@ -4,10 +4,10 @@
 //! |---|---|---|---|
 //! | [`finite`] | finds NaN and infinity by bit pattern | bits | in every one: `status` |
 //! | [`weighted_sum`] | adds weighted rows in f64, in row order | bits on CPU | `weighted_sum`, `mixing` |
-//! | [`coordinate_median`] | median of every column | bits | `coordinate_median` |
-//! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | `trimmed_mean` |
+//! | [`coordinate_median`] | median of every column | bits | `coordinate_median`, `coordinate_median_many` |
+//! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | `trimmed_mean`, `trimmed_mean_many` |
 //! | [`gram`] | sums over pairs of rows: products, squared differences | bits on CPU | `centre`, `gram`, `gram_reduce` |
-//! | [`mean_near_median`] | mean of the values of every column nearest to its median | bits on CPU | none yet |
+//! | [`mean_near_median`] | mean of the values of every column nearest to its median | bits on CPU | `mean_near_median`, `mean_near_median_many` |
 //! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
 //! | [`signs`] | sums of the signs of every column | bits | `signs` |
 //! | [`convert`] | dtype to working float and back, one rounding | bits | to f32: `rows` |
