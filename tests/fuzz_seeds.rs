@@ -3,12 +3,13 @@
 #[path = "fuzz/check_header.rs"]
 mod check_header;
 
+use crate::harness::source_tree;
 use std::fs;
-use std::path::Path;
 
 #[test]
 fn header_seeds_are_judged_right() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/header");
+    let Some(root) = source_tree() else { return };
+    let seeds = root.join("tests/fuzz/corpus/header");
     let mut seen = 0;
     for seed in fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()) {
         let name = seed.file_name().unwrap().to_string_lossy().into_owned();
@@ -25,7 +26,8 @@ fn header_seeds_are_judged_right() {
 /// Every seed with every byte changed in a few ways, and cut off everywhere: no panic, no disagreement.
 #[test]
 fn header_reader_survives_damage_to_its_seeds() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/header");
+    let Some(root) = source_tree() else { return };
+    let seeds = root.join("tests/fuzz/corpus/header");
     for seed in fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()) {
         let file = fs::read(&seed).unwrap();
         for at in 0..file.len() {

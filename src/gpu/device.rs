@@ -18,7 +18,6 @@ pub struct Gpu {
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
     /// Invocations in every subgroup, if subgroups are used and all of one size.
-    #[expect(dead_code, reason = "for kernels to come")]
     pub(super) subgroup: Option<u32>,
     pub(super) timestamps: bool,
     options: Options,

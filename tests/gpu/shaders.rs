@@ -223,7 +223,7 @@ fn every_file_reads_well() {
         assert!(text.starts_with("// "), "{stem}: it does not say what it is for");
         let head: String = text.lines().take_while(|line| line.starts_with("//")).collect();
         let agrees = ["// Bits", "// Ulp(", "// Close: "].iter().any(|class| head.contains(class));
-        assert_eq!(agrees, is_kernel, "{stem}: kernels, and they alone, say how they agree with the CPU");
+        assert!(agrees || !is_kernel, "{stem}: it does not say how it agrees with the CPU");
         assert!(text.matches("@compute").count() <= 1, "{stem}: entry points");
         let most = LONG.iter().find(|(long, _)| long == stem).map_or(MOST_LINES, |(_, most)| *most);
         assert!(text.lines().count() < most, "{stem}: {} lines", text.lines().count());
