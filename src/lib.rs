@@ -13,14 +13,16 @@
 //! The rooms, in the order that data flows; arrows between them go one way, and a test holds them to it:
 //!
 //! - [`cli`]: arguments as typed, then resolved, then run; one file a subcommand.
+//! - [`bench`]: measures kernels and whole merges, on the CPU and on GPUs, side by side.
 //! - [`round`]: one round from update files to a published model; streams the tiles.
 //! - [`rules`]: one file an aggregation rule: statistics in, recipe out.
 //! - [`gpu`]: the same primitives as shaders; adapters, and the slots that tiles pass through.
 //! - [`kernels`]: the numeric primitives, one file each, on every instruction set.
 //! - [`model`]: dtypes, layouts, tiles; no files.
-//! - [`io`]: the only room that opens files; called from `cli` and `round`.
-//! - [`telemetry`]: the report, progress, messages; called from `cli` and `round`.
+//! - [`io`]: the only room that opens files; called from `cli`, `bench` and `round`.
+//! - [`telemetry`]: the report, progress, messages; called from `cli`, `bench` and `round`.
 
+pub mod bench;
 pub mod cli;
 pub mod gpu;
 pub mod io;

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use. Arrows go one way: no room is listed behind one that uses it.
-const ARROWS: [(&str, &[&str]); 8] = [
-    ("cli", &["round", "rules", "io", "telemetry", "gpu", "kernels"]),
+const ARROWS: [(&str, &[&str]); 9] = [
+    ("cli", &["bench", "round", "rules", "io", "telemetry", "gpu", "kernels", "model"]),
+    ("bench", &["round", "rules", "gpu", "kernels", "model", "io", "telemetry"]),
     ("round", &["rules", "gpu", "kernels", "model", "io", "telemetry"]),
     ("rules", &[]),
     ("telemetry", &[]),

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, its arguments as typed, then resolved, then run.
 
 mod aggregate;
+mod bench;
 mod doctor;
 mod inspect;
 mod size;
@@ -35,6 +36,7 @@ enum Command {
     Aggregate(Box<aggregate::Arguments>),
     Inspect(inspect::Arguments),
     Doctor(doctor::Arguments),
+    Bench(bench::Arguments),
 }
 
 /// Options of every subcommand.
@@ -136,6 +138,7 @@ impl Cli {
             Command::Aggregate(arguments) => arguments.run(&self.common),
             Command::Inspect(arguments) => arguments.run(&self.common),
             Command::Doctor(arguments) => arguments.run(&self.common),
+            Command::Bench(arguments) => arguments.run(&self.common),
         }
     }
 }

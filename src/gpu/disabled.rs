@@ -3,6 +3,7 @@
 use crate::gpu::job::{
     Adapter, CombineJob, Combined, DeviceTime, Finding, GpuError, Options, PairSums, PairsJob, TileShape,
 };
+use std::time::Duration;
 
 /// No adapters.
 pub fn adapters() -> Vec<Adapter> {
@@ -60,6 +61,18 @@ impl Gpu {
     }
 
     pub fn resident_bytes(&self) -> u64 {
+        match *self {}
+    }
+
+    pub fn latency(&self) -> Result<Duration, GpuError> {
+        match *self {}
+    }
+
+    pub fn copy_bytes_per_s(&self) -> Result<f64, GpuError> {
+        match *self {}
+    }
+
+    pub fn multiply_adds_per_s(&self) -> Result<f64, GpuError> {
         match *self {}
     }
 }

@@ -4,7 +4,8 @@
 //! place, [`model_file`] puts header and sources together, [`digest`] names a file's content;
 //! [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, and
 //! [`interrupt`] lets a signal end a run without leaving anything behind. [`cache`] keeps small files from run to run.
-//! [`text`], [`memory`] and [`machine`] are small; [`system`] looks at what is installed.
+//! [`synthetic`] makes updates to measure with; [`text`], [`memory`] and [`machine`] are small; [`system`] looks at what
+//! is installed.
 
 pub mod cache;
 pub mod digest;
@@ -18,5 +19,6 @@ pub mod model_writer;
 pub mod publish;
 pub mod shards;
 pub mod source;
+pub mod synthetic;
 pub mod system;
 pub mod text;

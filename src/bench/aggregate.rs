@@ -1,0 +1,87 @@
+//! Whole merges, files to file, in this process.
+
+use super::BenchError;
+use super::sampling::{Sample, timed};
+use crate::gpu::Gpu;
+use crate::io::synthetic::SyntheticUpdates;
+use crate::kernels::lanes::Isa;
+use crate::round::first_pass::Distances;
+use crate::round::judge::{Aggregation, MetricsWanted};
+use crate::round::merge::{Job, OnBadUpdate};
+use crate::round::roster::Expectations;
+use crate::round::weights::Weighting;
+use crate::rules::{self, Definition, Rule};
+use crate::telemetry::progress::Progress;
+use rayon::ThreadPool;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Hostile clients that rules assume which have to be told: a fifth.
+const BYZANTINE: &str = "0.2";
+
+/// Where a merge computes.
+#[derive(Clone, Copy, Debug)]
+pub enum Side<'a> {
+    /// On the processor.
+    Cpu,
+    /// On a device.
+    Gpu(&'a Arc<Gpu>),
+}
+
+/// Merges these updates by a rule once; none if merges cannot run on that side.
+///
+/// # Errors
+///
+/// When they cannot be merged.
+pub fn merge(
+    rule: &str,
+    updates: &SyntheticUpdates,
+    side: Side,
+    isa: Isa,
+    pool: &ThreadPool,
+) -> Result<Option<Sample>, BenchError> {
+    let Some(job) = on_side(job(rule, updates, isa)?, side) else { return Ok(None) };
+    let (total, report) = timed(|| job.run(pool, &Progress::hidden()));
+    let timings = report?.timings;
+    let computed = Duration::from_secs_f64((timings.first_compute_s + timings.compute_s).max(0.0));
+    Ok(Some(Sample { compute: Some(computed), ..Sample::whole(total) }))
+}
+
+/// The one place that tells a merge where to compute.
+fn on_side(job: Job, side: Side) -> Option<Job> {
+    match side {
+        Side::Cpu => Some(job),
+        Side::Gpu(_) => None,
+    }
+}
+
+fn job(rule: &str, updates: &SyntheticUpdates, isa: Isa) -> Result<Job, BenchError> {
+    let rule = rules::parse(rule, Definition::Paper)?;
+    Ok(Job {
+        updates: vec![updates.updates().to_owned()],
+        base: None,
+        aggregation: aggregation(rule)?,
+        weighting: Weighting::Default,
+        min_clients: 1,
+        on_bad_update: OnBadUpdate::Fail,
+        expected: Expectations::default(),
+        output: updates.output(),
+        max_shard_bytes: None,
+        report: None,
+        state: None,
+        other_inputs: Vec::new(),
+        isa,
+    })
+}
+
+fn aggregation(rule: Box<dyn Rule>) -> Result<Aggregation, BenchError> {
+    Ok(Aggregation {
+        byzantine: rule.uses_byzantine().then(|| BYZANTINE.parse().ok()).flatten(),
+        rule,
+        pre: Vec::new(),
+        shadow: Vec::new(),
+        seed: 0,
+        distances: Distances::Auto,
+        metrics: MetricsWanted::Nothing,
+    })
+}

@@ -1,0 +1,203 @@
+//! Kernels on a GPU: a ring of slots that rows go through, and the same over rows that stay on the device.
+
+use super::BenchError;
+use super::kernel::{Kernel, Value, coefficient};
+use super::sampling::{Sample, timed};
+use crate::gpu::job::{CombineJob, DeviceTime, GpuError, PairsJob, Reduction, TileShape};
+use crate::gpu::{CombineProgram, Gpu, Input, PairsProgram, Slot};
+use crate::io::synthetic;
+use rayon::ThreadPool;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Slots of the ring, if the options do not say.
+const SLOTS: usize = 4;
+
+/// Bytes that may stay on a device whose memory is not known.
+const RESIDENT_BYTES: u64 = 1 << 30;
+
+/// Tiles start at columns that a word may hold the first of.
+const COLUMN_STEP: usize = 64;
+
+/// Made-up rows in memory.
+pub(super) struct HostMatrix {
+    rows: Vec<Vec<u8>>,
+    value_bytes: usize,
+    parameters: usize,
+}
+
+impl HostMatrix {
+    pub(super) fn new<E: Value>(rows: usize, parameters: usize) -> Self {
+        let row = |row: usize| {
+            let values: Vec<E> = synthetic::values(row as u64).take(parameters).map(E::nearest).collect();
+            bytemuck::cast_slice(&values).to_vec()
+        };
+        Self { rows: (0..rows).map(row).collect(), value_bytes: size_of::<E>(), parameters }
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.rows.len() * self.parameters * self.value_bytes) as u64
+    }
+}
+
+enum Program {
+    Combine(CombineProgram),
+    Pairs(PairsProgram),
+}
+
+/// A kernel, compiled, and the slots it runs in.
+pub(super) struct DeviceCase<'a> {
+    gpu: &'a Gpu,
+    matrix: &'a HostMatrix,
+    program: Program,
+    slots: Vec<Mutex<Slot<'a>>>,
+    columns: usize,
+}
+
+impl<'a> DeviceCase<'a> {
+    /// Compiles a kernel for the rows of a matrix.
+    pub(super) fn new<E: Value>(
+        kernel: Kernel,
+        gpu: &'a Gpu,
+        matrix: &'a HostMatrix,
+        threads: usize,
+    ) -> Result<Self, GpuError> {
+        let n = matrix.rows.len();
+        let columns = columns(kernel, gpu, matrix);
+        let shape = TileShape { rows: n, stored: E::DTYPE.working(), references: 0, columns };
+        let program = match kernel {
+            Kernel::Pairs => Program::Pairs(PairsProgram::new(gpu, &pairs_job(shape))?),
+            _ => Program::Combine(CombineProgram::new(gpu, &combine_job(kernel, shape))?),
+        };
+        let tiles = matrix.parameters.div_ceil(columns);
+        let slots = gpu.options().slots.unwrap_or(SLOTS).min(threads).min(tiles).max(1);
+        let slot = || match &program {
+            Program::Combine(program) => Slot::for_combine(gpu, program),
+            Program::Pairs(program) => Slot::for_pairs(gpu, program),
+        };
+        let slots = (0..slots).map(|_| slot().map(Mutex::new)).collect::<Result<_, _>>()?;
+        Ok(Self { gpu, matrix, program, slots, columns })
+    }
+
+    /// Whether all rows may stay on the device.
+    pub(super) fn fits(&self) -> bool {
+        let most =
+            if self.gpu.adapter().memory.is_some() { self.gpu.resident_bytes() } else { RESIDENT_BYTES };
+        self.matrix.bytes() <= most
+    }
+
+    /// Brings all rows through the ring.
+    pub(super) fn stream(&self, pool: &ThreadPool) -> Result<Sample, BenchError> {
+        let next = AtomicUsize::new(0);
+        let work = |context: rayon::BroadcastContext<'_>| match self.slots.get(context.index()) {
+            Some(slot) => {
+                self.stream_through(&mut slot.lock().unwrap_or_else(PoisonError::into_inner), &next)
+            }
+            None => Ok(Vec::new()),
+        };
+        let (total, times) = timed(|| pool.broadcast(work));
+        let times: Vec<Vec<DeviceTime>> = times.into_iter().collect::<Result<_, _>>()?;
+        let sum = |of: fn(&DeviceTime) -> Option<Duration>| times.iter().flatten().map(of).sum();
+        Ok(Sample { total, transfer: sum(|time| time.upload), compute: sum(|time| time.kernels) })
+    }
+
+    fn stream_through(&self, slot: &mut Slot, next: &AtomicUsize) -> Result<Vec<DeviceTime>, GpuError> {
+        let (mut times, mut merged) = (Vec::new(), Vec::new());
+        while let Some(tile) = self.tile(next.fetch_add(1, Ordering::Relaxed)) {
+            self.fill(slot, tile)?;
+            self.run(slot, None, &mut merged)?;
+            times.push(slot.time());
+        }
+        Ok(times)
+    }
+
+    /// Brings all rows to the device, to stay there.
+    pub(super) fn upload(&self) -> Result<Vec<Input>, BenchError> {
+        let Some(slot) = self.slots.first() else { return Ok(Vec::new()) };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let tiles = (0..).map_while(|number| self.tile(number));
+        let inputs = tiles.map(|tile| {
+            self.fill(&mut slot, tile)?;
+            self.run(&mut slot, None, &mut Vec::new())?;
+            slot.keep()
+        });
+        Ok(inputs.collect::<Result<_, GpuError>>()?)
+    }
+
+    /// Runs over rows that are there. Only kernels count, where the device has a clock, else waiting for them.
+    pub(super) fn run_resident(&self, inputs: &[Input]) -> Result<Sample, BenchError> {
+        let Some(slot) = self.slots.first() else { return Ok(Sample::default()) };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut total, mut merged) = (Duration::ZERO, Vec::new());
+        for input in inputs {
+            self.run(&mut slot, Some(input), &mut merged)?;
+            let time = slot.time();
+            total += time.kernels.unwrap_or(time.waited);
+        }
+        Ok(Sample::whole(total))
+    }
+
+    fn tile(&self, number: usize) -> Option<Range<usize>> {
+        let start = number.checked_mul(self.columns)?;
+        (start < self.matrix.parameters).then(|| start..(start + self.columns).min(self.matrix.parameters))
+    }
+
+    fn fill(&self, slot: &mut Slot, tile: Range<usize>) -> Result<(), GpuError> {
+        let bytes = tile.start * self.matrix.value_bytes..tile.end * self.matrix.value_bytes;
+        slot.fill(tile.len(), |row, out| {
+            out.copy_from_slice(&self.matrix.rows[row][bytes.clone()]);
+            Ok(())
+        })
+    }
+
+    fn run(&self, slot: &mut Slot, kept: Option<&Input>, merged: &mut Vec<f64>) -> Result<(), GpuError> {
+        match &self.program {
+            Program::Combine(program) => slot.combine(program, kept, merged).map(drop),
+            Program::Pairs(program) => slot.pairs(program, kept).map(drop),
+        }
+    }
+}
+
+/// Columns of a tile: as many as a slot holds, and as every buffer of the kernel can.
+fn columns(kernel: Kernel, gpu: &Gpu, matrix: &HostMatrix) -> usize {
+    let n = matrix.rows.len();
+    let in_slot = gpu.options().slot_bytes / (n * matrix.value_bytes);
+    // The widest buffer is that of all points in f32.
+    let bound = gpu.binding_bytes() / ((n + 2) * size_of::<f32>());
+    let most = if kernel == Kernel::Pairs { PairsProgram::most_columns(gpu, n + 1) } else { usize::MAX };
+    let columns = in_slot.min(bound).min(most) / COLUMN_STEP * COLUMN_STEP;
+    columns.max(COLUMN_STEP).min(matrix.parameters)
+}
+
+fn pairs_job(shape: TileShape) -> PairsJob {
+    PairsJob {
+        shape,
+        mixing: None,
+        origin_is_base: false,
+        with_median: false,
+        with_centre: false,
+        differences: false,
+        signs: None,
+    }
+}
+
+fn combine_job(kernel: Kernel, shape: TileShape) -> CombineJob {
+    let n = shape.rows;
+    // A coefficient for each client, and none of the base.
+    let mixture = |k: usize| (0..n).map(|i| coefficient(k, i, n)).chain([0.0]).collect::<Vec<f64>>();
+    CombineJob {
+        shape,
+        chosen: (0..u32::try_from(n).unwrap_or(u32::MAX)).collect(),
+        weights: (0..n).map(|i| (100 + i) as f64).collect(),
+        mixing: (kernel == Kernel::MixingMedian).then(|| (0..n).map(mixture).collect()),
+        reduction: match kernel {
+            Kernel::Median | Kernel::MixingMedian => Reduction::Median,
+            Kernel::TrimmedMean => Reduction::TrimmedMean { cut: Kernel::left_out(n) },
+            Kernel::MeanNearMedian => Reduction::MeanNearMedian { kept: n - Kernel::left_out(n) },
+            Kernel::WeightedSum | Kernel::Norms | Kernel::Pairs => Reduction::WeightedSum,
+        },
+        norms: (kernel == Kernel::Norms).then(|| vec![false; n]),
+    }
+}

@@ -1,0 +1,132 @@
+//! The kernels that are measured, and how much work each has.
+
+use half::{bf16, f16};
+use serde::{Serialize, Serializer};
+
+use crate::kernels::element::Element;
+use crate::model::dtype::Dtype;
+
+/// A kernel, or kernels that a pass runs together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kernel {
+    /// The weighted sum of all rows.
+    WeightedSum,
+    /// The median.
+    Median,
+    /// The trimmed mean; a fifth is cut at each end.
+    TrimmedMean,
+    /// The mean of the four fifths nearest to the median.
+    MeanNearMedian,
+    /// The products of all pairs of rows and the origin, less the median, which is found first.
+    Pairs,
+    /// The weighted sum with the squared norm of every row, as a pass does that reports norms.
+    Norms,
+    /// The median of as many mixtures as there are rows.
+    MixingMedian,
+}
+
+impl Kernel {
+    /// Every kernel.
+    pub const ALL: [Self; 7] = [
+        Self::WeightedSum,
+        Self::Median,
+        Self::TrimmedMean,
+        Self::MeanNearMedian,
+        Self::Pairs,
+        Self::Norms,
+        Self::MixingMedian,
+    ];
+
+    /// As users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WeightedSum => "weighted-sum",
+            Self::Median => "median",
+            Self::TrimmedMean => "trimmed-mean",
+            Self::MeanNearMedian => "mean-near-median",
+            Self::Pairs => "pairs",
+            Self::Norms => "norms",
+            Self::MixingMedian => "mixing-median",
+        }
+    }
+
+    /// The kernel that users write so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kernel| kernel.name() == name)
+    }
+
+    /// Multiply-adds of f32 that it cannot do without; zero where memory is what it waits for, or comparisons are.
+    pub fn multiply_adds(self, clients: usize, parameters: usize) -> f64 {
+        let (n, d) = (clients as f64, parameters as f64);
+        match self {
+            Self::Pairs => (n + 1.0) * (n + 2.0) / 2.0 * d,
+            Self::MixingMedian => n * n * d,
+            _ => 0.0,
+        }
+    }
+
+    /// How many values are left out of so many at each end, or as the farthest.
+    pub(super) fn left_out(clients: usize) -> usize {
+        clients / 5
+    }
+}
+
+impl Serialize for Kernel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// A mixture coefficient of client `i` in mixture `k`: all different, and one for each mixture together.
+pub(super) fn coefficient(k: usize, i: usize, clients: usize) -> f64 {
+    let n = clients as f64;
+    (1.0 + ((k + i) % clients) as f64) / (n * (n + 1.0) / 2.0)
+}
+
+/// A float that updates are measured in.
+pub(super) trait Value: Element {
+    /// The value nearest to `x`.
+    fn nearest(x: f32) -> Self;
+}
+
+impl Value for f32 {
+    fn nearest(x: f32) -> Self {
+        x
+    }
+}
+
+impl Value for bf16 {
+    fn nearest(x: f32) -> Self {
+        Self::from_f32(x)
+    }
+}
+
+impl Value for f16 {
+    fn nearest(x: f32) -> Self {
+        Self::from_f32(x)
+    }
+}
+
+/// The dtypes that are measured.
+pub const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::BF16, Dtype::F16];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_their_kernels() {
+        for kernel in Kernel::ALL {
+            assert_eq!(Kernel::named(kernel.name()), Some(kernel));
+        }
+        assert_eq!(Kernel::named("sum"), None);
+    }
+
+    #[test]
+    fn coefficients_of_a_mixture_add_up_to_one() {
+        for k in 0..5 {
+            let sum: f64 = (0..5).map(|i| coefficient(k, i, 5)).sum();
+            assert!((sum - 1.0).abs() < 1e-12);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Draws results: time against clients, both logarithmic, a panel for each kernel and rule, dashed lines for limits.
+
+use super::BenchError;
+use super::raster::{self, Raster};
+use super::results::{Backend, Results, Row, Subject, Work, duration};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use std::collections::BTreeMap;
+
+/// Pixels of a panel.
+const PANEL: (u32, u32) = (640, 440);
+
+/// Pixels above the panels, that say what machine this is.
+const HEAD: u32 = 52;
+
+/// Panels beside each other.
+const COLUMNS: usize = 2;
+
+/// More panels than these are not drawn: nobody would find anything among them.
+pub const MOST_PANELS: usize = 24;
+
+/// One colour for each backend and device.
+const COLORS: [RGBColor; 6] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(148, 103, 189),
+    RGBColor(255, 127, 14),
+    RGBColor(23, 190, 207),
+];
+
+/// What a picture is stored as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Format {
+    Svg,
+    Png,
+}
+
+/// Draws results as a file of this format.
+///
+/// # Errors
+///
+/// When they cannot be drawn.
+pub fn draw(results: &Results, format: Format) -> Result<Vec<u8>, BenchError> {
+    let panels = Panel::all(results);
+    let rows = panels.len().div_ceil(COLUMNS).max(1) as u32;
+    let size = (PANEL.0 * COLUMNS as u32, HEAD + PANEL.1 * rows);
+    match format {
+        Format::Svg => {
+            let mut text = String::new();
+            draw_on(&SVGBackend::with_string(&mut text, size).into_drawing_area(), results, &panels)?;
+            Ok(text.into_bytes())
+        }
+        Format::Png => {
+            let mut pixels = vec![255; 3 * size.0 as usize * size.1 as usize];
+            draw_on(&Raster::new(&mut pixels, size).into_drawing_area(), results, &panels)?;
+            raster::png(&pixels, size).map_err(not_drawn)
+        }
+    }
+}
+
+fn not_drawn(why: impl std::fmt::Display) -> BenchError {
+    BenchError::NotDrawn(why.to_string())
+}
+
+/// Times of one subject.
+struct Panel {
+    title: String,
+    series: Vec<Series>,
+}
+
+/// Times of a backend by clients, and what it cannot be faster than.
+struct Series {
+    label: String,
+    limit_label: String,
+    color: RGBColor,
+    seconds: Vec<(f64, f64)>,
+    limits: Vec<(f64, f64)>,
+}
+
+impl Panel {
+    fn all(results: &Results) -> Vec<Self> {
+        let mut subjects: Vec<&Subject> = Vec::new();
+        for row in &results.rows {
+            if !subjects.contains(&&row.subject) {
+                subjects.push(&row.subject);
+            }
+        }
+        // Kernels first, in the order in which they were measured.
+        subjects.sort_by_key(|subject| subject.work);
+        subjects.into_iter().take(MOST_PANELS).map(|subject| Self::of(subject, &results.rows)).collect()
+    }
+
+    fn of(subject: &Subject, rows: &[Row]) -> Self {
+        let mut sides: BTreeMap<(Option<&str>, Backend), Vec<&Row>> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.subject == *subject) {
+            sides.entry((row.adapter.as_deref(), row.backend)).or_default().push(row);
+        }
+        let series = sides.into_iter().zip(COLORS.iter().cycle());
+        let series =
+            series.map(|(((adapter, backend), rows), color)| Series::of(backend, adapter, rows, *color));
+        Self { title: subject.to_string(), series: series.collect() }
+    }
+}
+
+impl Series {
+    fn of(backend: Backend, adapter: Option<&str>, mut rows: Vec<&Row>, color: RGBColor) -> Self {
+        rows.sort_by_key(|row| row.clients);
+        let points =
+            |seconds: fn(&Row) -> f64| rows.iter().map(|row| (row.clients as f64, seconds(row))).collect();
+        let of_merge = rows.first().is_some_and(|row| row.subject.work == Work::Aggregate);
+        Self {
+            label: adapter.map_or(backend.to_string(), |adapter| format!("{backend}, {}", clipped(adapter))),
+            limit_label: if of_merge {
+                "limit: read floor".to_owned()
+            } else {
+                format!("limit of {backend}")
+            },
+            color,
+            seconds: points(|row| row.latency.total.p50_ns as f64 / 1e9),
+            limits: points(|row| row.limit.seconds.max(1e-9)),
+        }
+    }
+}
+
+/// A name that leaves room for the lines.
+fn clipped(name: &str) -> String {
+    const MOST: usize = 24;
+    if name.chars().count() <= MOST {
+        name.to_owned()
+    } else {
+        name.chars().take(MOST - 1).chain(['.']).collect()
+    }
+}
+
+type Area<B> = DrawingArea<B, Shift>;
+
+fn draw_on<B: DrawingBackend>(area: &Area<B>, results: &Results, panels: &[Panel]) -> Result<(), BenchError> {
+    area.fill(&WHITE).map_err(not_drawn)?;
+    let (head, body) = area.split_vertically(HEAD);
+    let machine = &results.machine;
+    let lines = [
+        format!("fedmill {} bench: median time of {} runs", results.tool.version, results.settings.samples),
+        format!("{}, {}, {} threads", machine.processor, machine.instruction_set, machine.threads),
+    ];
+    for (line, y) in lines.iter().zip([8, 28]) {
+        head.draw(&Text::new(line.as_str(), (12, y), ("sans-serif", 16).into_font())).map_err(not_drawn)?;
+    }
+    let places = body.split_evenly((panels.len().div_ceil(COLUMNS).max(1), COLUMNS));
+    for (panel, place) in panels.iter().zip(&places) {
+        draw_panel(place, panel).map_err(not_drawn)?;
+    }
+    area.present().map_err(not_drawn)
+}
+
+/// The least and the greatest, with some room about them.
+fn range(values: impl Iterator<Item = f64>, room: f64) -> std::ops::Range<f64> {
+    let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
+    low / room..high * room
+}
+
+fn draw_panel<B: DrawingBackend>(
+    area: &Area<B>,
+    panel: &Panel,
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    let points = || panel.series.iter().flat_map(|series| series.seconds.iter().chain(&series.limits));
+    let across = range(points().map(|point| point.0), 1.3);
+    let up = range(points().map(|point| point.1), 2.0);
+    let mut chart = ChartBuilder::on(area)
+        .caption(&panel.title, ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(44)
+        .y_label_area_size(84)
+        .build_cartesian_2d(across.log_scale(), up.log_scale())?;
+    chart
+        .configure_mesh()
+        .light_line_style(BLACK.mix(0.04))
+        .bold_line_style(BLACK.mix(0.12))
+        .label_style(("sans-serif", 14))
+        .x_desc("clients")
+        .x_label_formatter(&|clients| format!("{clients:.0}"))
+        .y_label_formatter(&|seconds| duration((seconds * 1e9) as u64))
+        .draw()?;
+    for series in &panel.series {
+        let (color, line) = (series.color, ShapeStyle::from(series.color).stroke_width(2));
+        chart
+            .draw_series(LineSeries::new(series.seconds.iter().copied(), line).point_size(3))?
+            .label(&series.label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color));
+        let dashed =
+            DashedLineSeries::new(series.limits.iter().copied(), 6, 4, color.mix(0.6).stroke_width(1));
+        chart.draw_series(dashed)?.label(&series.limit_label).legend(move |(x, y)| {
+            EmptyElement::at((x, y))
+                + PathElement::new([(0, 0), (7, 0)], color.mix(0.6))
+                + PathElement::new([(12, 0), (19, 0)], color.mix(0.6))
+        });
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .label_font(("sans-serif", 14))
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.2))
+        .draw()
+}

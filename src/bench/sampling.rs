@@ -1,0 +1,150 @@
+//! Repeats a case, first to warm up, then to measure, and keeps percentiles in a histogram of three digits.
+
+use crate::io::interrupt::{self, Interrupted};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// How often a case is run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Repeats {
+    /// Before anything is measured.
+    pub warm_up: usize,
+    /// Measured.
+    pub samples: usize,
+}
+
+/// One run.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Sample {
+    /// All of it.
+    pub total: Duration,
+    /// Bringing data to the device, where that could be told apart.
+    pub transfer: Option<Duration>,
+    /// Kernels, where they could be told apart.
+    pub compute: Option<Duration>,
+}
+
+impl Sample {
+    /// A run of which only the whole is known.
+    pub fn whole(total: Duration) -> Self {
+        Self { total, ..Self::default() }
+    }
+}
+
+/// Times in nanoseconds.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Percentiles {
+    pub samples: u64,
+    pub min_ns: u64,
+    pub p50_ns: u64,
+    pub p90_ns: u64,
+    pub p99_ns: u64,
+    pub max_ns: u64,
+}
+
+/// The runs of a case.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Latency {
+    /// Whole runs.
+    pub total: Percentiles,
+    /// Of them, bringing data to the device.
+    pub transfer: Option<Percentiles>,
+    /// Of them, kernels.
+    pub compute: Option<Percentiles>,
+}
+
+/// Runs a case; its first runs do not count.
+///
+/// # Errors
+///
+/// Those of the case, and when a signal asked to stop.
+pub fn sample<E: From<Interrupted>>(
+    repeats: Repeats,
+    mut run: impl FnMut() -> Result<Sample, E>,
+) -> Result<Latency, E> {
+    for _ in 0..repeats.warm_up {
+        interrupt::check()?;
+        run()?;
+    }
+    let mut samples = Vec::with_capacity(repeats.samples);
+    for _ in 0..repeats.samples.max(1) {
+        interrupt::check()?;
+        samples.push(run()?);
+    }
+    let part = |of: fn(&Sample) -> Option<Duration>| {
+        let times: Vec<Duration> = samples.iter().filter_map(of).collect();
+        (!times.is_empty()).then(|| percentiles(&times))
+    };
+    let totals: Vec<Duration> = samples.iter().map(|sample| sample.total).collect();
+    Ok(Latency {
+        total: percentiles(&totals),
+        transfer: part(|sample| sample.transfer),
+        compute: part(|sample| sample.compute),
+    })
+}
+
+/// How long something takes.
+pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let started = Instant::now();
+    let done = work();
+    (started.elapsed(), done)
+}
+
+/// Three significant digits.
+const DIGITS: u8 = 3;
+
+fn percentiles(times: &[Duration]) -> Percentiles {
+    let nanoseconds = |time: &Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let (min, max) = (times.iter().map(nanoseconds).min(), times.iter().map(nanoseconds).max());
+    let (min_ns, max_ns) = (min.unwrap_or(0), max.unwrap_or(0));
+    // A histogram rounds up within its digits: nothing is told that is beyond what was seen.
+    let at = |quantile: f64| match Histogram::<u64>::new(DIGITS) {
+        Ok(mut histogram) => {
+            times.iter().for_each(|time| histogram.saturating_record(nanoseconds(time)));
+            histogram.value_at_quantile(quantile).clamp(min_ns, max_ns)
+        }
+        Err(_) => max_ns,
+    };
+    Percentiles {
+        samples: times.len() as u64,
+        min_ns,
+        p50_ns: at(0.5),
+        p90_ns: at(0.9),
+        p99_ns: at(0.99),
+        max_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_runs_that_count() {
+        let mut run = 0;
+        let latency = sample::<Interrupted>(Repeats { warm_up: 3, samples: 100 }, || {
+            run += 1;
+            let total = if run <= 3 { Duration::from_secs(9) } else { Duration::from_micros(run - 3) };
+            Ok(Sample { total, transfer: Some(total / 2), compute: None })
+        });
+        let Latency { total, transfer, compute } = latency.unwrap();
+        assert_eq!((total.samples, total.min_ns, total.max_ns), (100, 1_000, 100_000));
+        for (found, expected) in [(total.p50_ns, 50_000), (total.p90_ns, 90_000), (total.p99_ns, 99_000)] {
+            assert!(found.abs_diff(expected) <= expected / 1000 + 1, "{found}, expected {expected}");
+        }
+        assert!(transfer.unwrap().p50_ns.abs_diff(25_000) <= 26);
+        assert_eq!(compute, None);
+    }
+
+    #[test]
+    fn one_run_is_all_percentiles() {
+        let run = || Ok::<_, Interrupted>(Sample::whole(Duration::from_nanos(1_234_567)));
+        let total = sample(Repeats { warm_up: 0, samples: 0 }, run).unwrap().total;
+        assert_eq!(
+            (total.min_ns, total.p50_ns, total.p99_ns, total.max_ns),
+            (1_234_567, 1_234_567, 1_234_567, 1_234_567)
+        );
+    }
+}

@@ -1,0 +1,314 @@
+//! `fedmill bench`: measure kernels and whole merges on the CPU and on GPUs.
+
+use super::{Backend, Common, Failure, Outcome, print};
+use crate::bench::BenchError;
+use crate::bench::grid::{Grid, check_rule};
+use crate::bench::kernel::{DTYPES, Kernel};
+use crate::bench::plot::{self, Format};
+use crate::bench::results::{Limits, Machine, Results, Row, Work, duration, short};
+use crate::bench::sampling::Repeats;
+use crate::gpu::adapters;
+use crate::gpu::job::{GpuError, Options};
+use crate::io::publish;
+use crate::model::dtype::Dtype;
+use crate::rules::spec::split_list;
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Measure kernels and whole merges, on the CPU and on every GPU side by side.
+///
+/// Prints a table, or with --json one JSON object: how long, how near to what the machine can do at most, and from how
+/// many clients on a GPU is faster. Updates are made up, written to temporary files, and gone afterwards.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Kernels to measure by themselves: weighted-sum, median, trimmed-mean, mean-near-median, pairs, norms,
+    /// mixing-median; all, or none.
+    #[arg(long, value_name = "LIST", default_value = "weighted-sum,median,pairs", value_parser = kernels)]
+    kernels: KernelList,
+    /// Rules to measure as whole merges, files to file, as in --rule; or none. Those that need to be told assume a fifth
+    /// of the clients to be hostile.
+    #[arg(long, value_name = "LIST", default_value = "mean,median,multi-krum", value_parser = rules)]
+    rules: RuleList,
+    /// Numbers of clients.
+    #[arg(long, value_name = "LIST", default_value = "2,8,32,64", value_delimiter = ',', value_parser = count)]
+    clients: Vec<usize>,
+    /// Numbers of parameters of a model; 100k and 1M are understood.
+    #[arg(long, value_name = "LIST", default_value = "1M", value_delimiter = ',', value_parser = count)]
+    parameters: Vec<usize>,
+    /// Dtypes of updates: f32, bf16, f16.
+    #[arg(long, value_name = "LIST", default_value = "f32", value_delimiter = ',', value_parser = dtype)]
+    dtype: Vec<Dtype>,
+    /// Measured runs of each case.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = samples)]
+    samples: usize,
+    /// Runs of each case before those.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    warm_up: usize,
+    /// The GPU to measure, by a part of its name [default: all but software adapters].
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Measure software adapters too.
+    #[arg(long)]
+    software: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Draw time against clients, with limits, as an .svg or .png file.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Where updates are written for as long as they are needed [default: where the system has temporary files].
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+}
+
+/// A list that clap takes for one value.
+#[derive(Clone, Debug)]
+struct KernelList(Vec<Kernel>);
+
+#[derive(Clone, Debug)]
+struct RuleList(Vec<String>);
+
+fn kernels(text: &str) -> Result<KernelList, String> {
+    let known = || Kernel::ALL.map(Kernel::name).join(", ");
+    let named = |name: &str| {
+        Kernel::named(name)
+            .ok_or_else(|| format!("found `{name}`, expected all, none, or some of {}", known()))
+    };
+    match text {
+        "none" => Ok(KernelList(Vec::new())),
+        "all" => Ok(KernelList(Kernel::ALL.to_vec())),
+        list => list.split(',').map(named).collect::<Result<_, _>>().map(KernelList),
+    }
+}
+
+fn rules(text: &str) -> Result<RuleList, String> {
+    if text == "none" {
+        return Ok(RuleList(Vec::new()));
+    }
+    let list = split_list(text);
+    list.iter().try_for_each(|rule| check_rule(rule)).map_err(|why| why.to_string())?;
+    Ok(RuleList(list))
+}
+
+/// A count above zero, in thousands or millions if it says so.
+fn count(text: &str) -> Result<usize, String> {
+    let bad = || format!("found `{text}`, expected a count above zero such as 300, 100k or 1.5M");
+    let (number, factor) = match text.strip_suffix(['k', 'K', 'm', 'M']) {
+        Some(number) if text.ends_with(['k', 'K']) => (number, 1e3),
+        Some(number) => (number, 1e6),
+        None => (text, 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    let count = (number * factor).round();
+    // No model has more parameters than this, and every product below fits.
+    let fits = (1.0..1e12).contains(&count) && (count - number * factor).abs() < 1e-6 * count;
+    if fits { Ok(count as usize) } else { Err(bad()) }
+}
+
+fn dtype(text: &str) -> Result<Dtype, String> {
+    let found = DTYPES.into_iter().find(|dtype| dtype.to_string().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("found `{text}`, expected f32, bf16 or f16"))
+}
+
+fn samples(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+    count.ok_or_else(|| format!("found `{text}`, expected a count from 1 to 1000000"))
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let format = self.plot.as_deref().map(format_of).transpose()?;
+        let grid = self.grid(common)?;
+        let results = grid.run(&common.pool()?, &common.progress()).map_err(failure)?;
+        if let (Some(path), Some(format)) = (&self.plot, format) {
+            write_plot(&results, path, format)?;
+        }
+        print(&if self.json { serde_json::to_string(&results)? + "\n" } else { text(&results) })?;
+        Ok(Outcome::Done)
+    }
+
+    fn grid(&self, common: &Common) -> Result<Grid, Failure> {
+        let sorted = |list: &[usize]| list.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        Ok(Grid {
+            kernels: self.kernels.0.clone(),
+            rules: self.rules.0.clone(),
+            clients: sorted(&self.clients),
+            parameters: sorted(&self.parameters),
+            dtypes: self.dtype.clone(),
+            repeats: Repeats { warm_up: self.warm_up, samples: self.samples },
+            devices: self.devices(common)?,
+            directory: self.dir.clone(),
+            isa: common.isa(),
+        })
+    }
+
+    /// The device that is named, or all that are none of software, unless these are asked for.
+    fn devices(&self, common: &Common) -> Result<Vec<Options>, Failure> {
+        if common.backend == Backend::Cpu {
+            return Ok(Vec::new());
+        }
+        let found = adapters();
+        let chosen: Vec<String> = match &self.adapter {
+            Some(wanted) => {
+                let is_named = |name: &str| name.to_lowercase().contains(&wanted.to_lowercase());
+                let named = found.iter().map(|adapter| adapter.name.clone()).find(|name| is_named(name));
+                let names = || found.iter().map(|adapter| adapter.name.clone()).collect();
+                let missing = || GpuError::NoSuchAdapter { wanted: wanted.clone(), found: names() };
+                vec![named.ok_or_else(missing).map_err(|why| failure(why.into()))?]
+            }
+            None => {
+                let wanted = found.iter().filter(|adapter| self.software || !adapter.is_software());
+                wanted.map(|adapter| adapter.name.clone()).collect()
+            }
+        };
+        if chosen.is_empty() {
+            tracing::info!("no GPU was found: the CPU is measured alone");
+        }
+        Ok(chosen.into_iter().map(|name| Options { adapter: Some(name), ..gpu_options() }).collect())
+    }
+}
+
+/// How devices are opened.
+fn gpu_options() -> Options {
+    Options::default()
+}
+
+fn failure(error: BenchError) -> Failure {
+    Failure { hint: error.hint(), signal: error.signal(), ..Failure::from(error) }
+}
+
+fn format_of(path: &Path) -> Result<Format, Failure> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("svg") => Ok(Format::Svg),
+        Some("png") => Ok(Format::Png),
+        _ => {
+            Err(anyhow::anyhow!("--plot: {}: expected a file that ends in .svg or .png", path.display())
+                .into())
+        }
+    }
+}
+
+fn write_plot(results: &Results, path: &Path, format: Format) -> Result<(), Failure> {
+    let picture = plot::draw(results, format).map_err(failure)?;
+    let written = publish::stage(path, &picture).and_then(|staged| staged.publish(path));
+    written
+        .map_err(|why| anyhow::Error::new(why).context(format!("{} could not be written", path.display())))?;
+    let subjects: BTreeSet<_> = results.rows.iter().map(|row| &row.subject).collect();
+    if subjects.len() > plot::MOST_PANELS {
+        tracing::warn!("--plot: {} of {} panels were drawn", plot::MOST_PANELS, subjects.len());
+    }
+    Ok(())
+}
+
+fn text(results: &Results) -> String {
+    let mut text = head(&results.machine, &results.limits);
+    let settings = &results.settings;
+    let _ = writeln!(text, "median of {} runs after {}\n", settings.samples, settings.warm_up);
+    for (work, title) in [(Work::Kernel, "kernels"), (Work::Aggregate, "aggregate, files to file")] {
+        let rows: Vec<&Row> = results.rows.iter().filter(|row| row.subject.work == work).collect();
+        if !rows.is_empty() {
+            let _ = writeln!(text, "{title}\n{}\n", table(&rows));
+        }
+    }
+    for crossover in &results.crossovers {
+        let _ = writeln!(text, "{crossover}");
+    }
+    for left_out in &results.left_out {
+        let _ = writeln!(text, "not measured: {}: {}", left_out.case, left_out.why);
+    }
+    text
+}
+
+fn head(machine: &Machine, limits: &Limits) -> String {
+    let mut head = format!(
+        "{}, {}, {} threads, {}\n",
+        machine.processor, machine.instruction_set, machine.threads, machine.operating_system
+    );
+    let mut line = |name: &str, memory: f64, sums: f64| {
+        let _ =
+            writeln!(head, "{name}: memory {:.1} GB/s, {:.1} G multiply-adds/s", memory / 1e9, sums / 1e9);
+    };
+    line("limits of the host", limits.host.memory_bytes_per_s, limits.host.multiply_adds_per_s);
+    for adapter in &machine.adapters {
+        if let Some(found) = limits.devices.get(&adapter.name) {
+            let name = format!("{} ({}, {}), limits", adapter.name, adapter.kind, adapter.driver);
+            line(&name, found.memory_bytes_per_s, found.multiply_adds_per_s);
+        }
+    }
+    head
+}
+
+fn table(rows: &[&Row]) -> String {
+    let header = [
+        "work",
+        "dtype",
+        "parameters",
+        "clients",
+        "backend",
+        "p50",
+        "p90",
+        "p99",
+        "GB/s",
+        "of limit",
+        "limit",
+        "transfer",
+        "compute",
+    ];
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    for column in [2, 3, 5, 6, 7, 8, 9, 11, 12] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for row in rows {
+        let (latency, part) = (&row.latency, |ns: Option<u64>| ns.map_or("-".to_owned(), duration));
+        table.add_row([
+            row.subject.name.clone(),
+            row.subject.dtype.clone(),
+            short(row.subject.parameters),
+            row.clients.to_string(),
+            row.backend.to_string(),
+            duration(latency.total.p50_ns),
+            duration(latency.total.p90_ns),
+            duration(latency.total.p99_ns),
+            format!("{:.2}", row.bytes_per_s / 1e9),
+            format!("{:.0} %", row.share_of_limit * 100.0),
+            row.limit.name.to_owned(),
+            part(latency.transfer.map(|time| time.p50_ns)),
+            part(latency.compute.map(|time| time.p50_ns)),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_may_be_in_thousands_and_millions() {
+        let good = [("3", 3), ("100k", 100_000), ("1M", 1_000_000), ("11.7M", 11_700_000), ("2K", 2000)];
+        for (text, expected) in good {
+            assert_eq!(count(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "k", "0", "-1", "1.5", "1G", "1e99", "nan", "inf", "0.0001k", "9999999M"] {
+            assert!(count(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_name_what_they_expect() {
+        assert_eq!(kernels("none").unwrap().0, []);
+        assert_eq!(kernels("all").unwrap().0.len(), Kernel::ALL.len());
+        assert!(kernels("median,what").unwrap_err().contains("weighted-sum"));
+        assert_eq!(rules("mean,trimmed-mean:cut=2").unwrap().0, ["mean", "trimmed-mean:cut=2"]);
+        assert!(rules("none").unwrap().0.is_empty());
+        assert!(rules("average").is_err());
+        assert_eq!(dtype("BF16"), Ok(Dtype::BF16));
+        assert!(dtype("f64").is_err());
+    }
+}
