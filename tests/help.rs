@@ -28,6 +28,8 @@ fn help_of_inspect() {
 #[test]
 fn help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor", "--help"]));
+fn help_of_bench() {
+    insta::assert_snapshot!(help(&["bench", "--help"]));
 }
 
 #[test]

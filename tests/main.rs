@@ -13,6 +13,7 @@
 //! - `output`: what a run leaves behind: shards, reports, messages, temporaries.
 //! - `inspect`: what `fedmill inspect` shows and finds.
 //! - `doctor`: what `fedmill doctor` shows, tests and advises.
+//! - `bench`: what `fedmill bench` measures and draws; nothing timed is held to anything.
 //! - `kill`: runs that are killed at random moments.
 //! - `help`: the help texts, as snapshots.
 //! - `reference`: the oracle, naive and in f64, and cases that show it right.
@@ -34,6 +35,7 @@ mod bad_file;
 mod bad_input;
 mod bad_output;
 mod bad_request;
+mod bench;
 mod deltas;
 mod doctor;
 mod dtypes;

@@ -111,7 +111,7 @@ fn device(options: &Options, pool: &ThreadPool) -> Result<DeviceCalibration, Ben
         let matrix = HostMatrix::new::<f32>(rows, all / rows);
         let case = match DeviceCase::new::<f32>(kernel, &gpu, &matrix, 1) {
             Ok(case) => case,
-            Err(GpuError::TooMany { .. }) => return Ok(None),
+            Err(GpuError::TooMany { .. } | GpuError::NotCompiled { .. }) => return Ok(None),
             Err(why) => return Err(why.into()),
         };
         let inputs = case.upload()?;

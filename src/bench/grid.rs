@@ -207,7 +207,11 @@ impl Run<'_> {
         tracing::info!("{subject} on {name}, {} clients", size.clients);
         let case = match DeviceCase::new::<E>(kernel, &gpu, matrix, self.pool.current_num_threads()) {
             Ok(case) => case,
-            Err(why @ (GpuError::TooMany { .. } | GpuError::OutOfMemory { .. })) => {
+            // One kernel that a driver cannot do should not hide what it does with the others.
+            Err(
+                why
+                @ (GpuError::TooMany { .. } | GpuError::OutOfMemory { .. } | GpuError::NotCompiled { .. }),
+            ) => {
                 self.leave_out(format!("{} clients, {subject} on {name}", size.clients), why.to_string());
                 return Ok(());
             }

@@ -5,6 +5,7 @@ use super::sampling::timed;
 use crate::gpu::Gpu;
 use crate::io::source::{OpenFiles, SourceFile};
 use crate::io::synthetic::SyntheticUpdates;
+use crate::kernels::finite::all_finite;
 use crate::kernels::lanes::Isa;
 use crate::kernels::peak::multiply_adds;
 use crate::model::tile::TileBuffer;
@@ -29,7 +30,7 @@ const ATTEMPTS: usize = 5;
 /// What the host can do, all threads at once.
 #[derive(Serialize, Clone, Copy, Debug)]
 pub struct HostLimits {
-    /// Bytes that go through memory when it is copied: each is read and written, and counts twice.
+    /// Bytes that go through memory when it is read, or copied and so both read and written, whichever is faster.
     pub memory_bytes_per_s: f64,
     /// Multiply-adds of f32.
     pub multiply_adds_per_s: f64,
@@ -50,7 +51,7 @@ impl HostLimits {
     /// Measures them.
     pub fn measure(isa: Isa, pool: &ThreadPool) -> Self {
         Self {
-            memory_bytes_per_s: memory_bytes_per_s(pool),
+            memory_bytes_per_s: memory_bytes_per_s(isa, pool),
             multiply_adds_per_s: multiply_adds_per_s(isa, pool),
         }
     }
@@ -84,21 +85,28 @@ fn multiply_adds_per_s(isa: Isa, pool: &ThreadPool) -> f64 {
     (0..ATTEMPTS).map(|_| peak()).fold(0.0, f64::max)
 }
 
-fn memory_bytes_per_s(pool: &ThreadPool) -> f64 {
+fn memory_bytes_per_s(isa: Isa, pool: &ThreadPool) -> f64 {
     let buffers: Vec<Mutex<[TileBuffer; 2]>> = (0..pool.current_num_threads())
         .map(|_| Mutex::new([TileBuffer::new(1, COPY_BYTES), TileBuffer::new(1, COPY_BYTES)]))
         .collect();
-    let copy = || {
-        pool.broadcast(|context| {
-            let mut pair = buffers[context.index()].lock().unwrap_or_else(PoisonError::into_inner);
-            let [from, to] = &mut *pair;
-            to.row_mut(0).copy_from_slice(from.row_mut(0));
-            black_box(&pair[1]);
-        });
+    let rate = |bytes: usize, work: &(dyn Fn(&mut [TileBuffer; 2]) + Sync)| {
+        let run = || {
+            pool.broadcast(|context| {
+                work(&mut buffers[context.index()].lock().unwrap_or_else(PoisonError::into_inner));
+            });
+        };
+        run();
+        let best = (0..ATTEMPTS).map(|_| timed(run).0).min().unwrap_or(Duration::MAX);
+        (bytes * buffers.len()) as f64 / best.as_secs_f64()
     };
-    copy();
-    let best = (0..ATTEMPTS).map(|_| timed(copy).0).min().unwrap_or(Duration::MAX);
-    (2 * COPY_BYTES * buffers.len()) as f64 / best.as_secs_f64()
+    let copied = rate(2 * COPY_BYTES, &|[from, to]| {
+        to.row_mut(0).copy_from_slice(from.row_mut(0));
+        black_box(to);
+    });
+    let read = rate(COPY_BYTES, &|[from, _]| {
+        black_box(all_finite::<f32>(isa, bytemuck::cast_slice(from.row_mut(0))));
+    });
+    copied.max(read)
 }
 
 /// Files that are read to find the floor.

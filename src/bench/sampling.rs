@@ -95,17 +95,21 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 /// Three significant digits.
 const DIGITS: u8 = 3;
 
+/// A day: nothing that is measured takes longer.
+const LONGEST_NS: u64 = 86_400_000_000_000;
+
 fn percentiles(times: &[Duration]) -> Percentiles {
     let nanoseconds = |time: &Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
     let (min, max) = (times.iter().map(nanoseconds).min(), times.iter().map(nanoseconds).max());
     let (min_ns, max_ns) = (min.unwrap_or(0), max.unwrap_or(0));
+    let histogram = Histogram::<u64>::new_with_bounds(1, LONGEST_NS, DIGITS).map(|mut histogram| {
+        times.iter().for_each(|time| histogram.saturating_record(nanoseconds(time)));
+        histogram
+    });
     // A histogram rounds up within its digits: nothing is told that is beyond what was seen.
-    let at = |quantile: f64| match Histogram::<u64>::new(DIGITS) {
-        Ok(mut histogram) => {
-            times.iter().for_each(|time| histogram.saturating_record(nanoseconds(time)));
-            histogram.value_at_quantile(quantile).clamp(min_ns, max_ns)
-        }
-        Err(_) => max_ns,
+    let at = |quantile: f64| {
+        let found = histogram.as_ref().map_or(max_ns, |histogram| histogram.value_at_quantile(quantile));
+        found.clamp(min_ns, max_ns)
     };
     Percentiles {
         samples: times.len() as u64,

@@ -95,12 +95,12 @@ pub struct DeviceCalibration {
 pub struct Curve(Vec<(usize, f64)>);
 
 impl Curve {
-    /// A rate through these points, numbers of rows rising; at least one.
+    /// A rate through these points, numbers of rows rising. None at all for what a device cannot do.
     pub fn new(points: Vec<(usize, f64)>) -> Self {
         Self(points)
     }
 
-    /// The rate for so many rows: a power law between two measured numbers, the last rate beyond.
+    /// The rate for so many rows: a power law between two measured numbers, the last rate beyond; NaN if there is none.
     pub fn at(&self, rows: usize) -> f64 {
         let above = self.0.partition_point(|(n, _)| *n < rows);
         match (self.0.get(above.wrapping_sub(1)), self.0.get(above)) {
@@ -112,7 +112,7 @@ impl Curve {
 
     fn is_sound(&self) -> bool {
         let rises = self.0.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        !self.0.is_empty() && rises && self.0.iter().all(|(n, rate)| *n > 0 && is_rate(*rate))
+        rises && self.0.iter().all(|(n, rate)| *n > 0 && is_rate(*rate))
     }
 }
 
@@ -249,6 +249,7 @@ impl Calibration {
             device.slot_bytes > 0 && is_rate(device.ingest_bytes_per_s) && is_rate(device.upload_bytes_per_s)
         });
         let curves = rates.into_iter().flatten().flat_map(Rates::curves).all(Curve::is_sound);
+        let curves = curves && self.cpu.curves().iter().all(|curve| !curve.0.is_empty());
         self.schema == SCHEMA && is_rate(self.read_bytes_per_s) && seconds && bytes && curves
     }
 }

@@ -239,7 +239,9 @@ fn choose(calibration: &Calibration, cpu_s: f64, gpu_s: Option<f64>) -> Choice {
     let (ratio, saved) = (cpu_s / gpu_s, cpu_s - gpu_s);
     if device.is_software {
         cpu(format!("{} is a software adapter", device.adapter))
-    } else if ratio.is_nan() || ratio <= LEAST_RATIO {
+    } else if ratio.is_nan() {
+        cpu(format!("nothing was measured of this on {}", device.adapter))
+    } else if ratio <= LEAST_RATIO {
         cpu(format!("the GPU would be {ratio:.2} times as fast, and is taken above {LEAST_RATIO}"))
     } else if saved <= LEAST_SAVED_S {
         cpu(format!("the GPU would save {}, and is taken above {LEAST_SAVED_S} s", seconds(saved)))
@@ -419,6 +421,16 @@ mod tests {
         let software = DeviceCalibration { is_software: true, ..device() };
         let found = choose(&calibration(Some(software)), 1000.0, Some(1.0));
         assert_eq!(found, Choice::Cpu { why: "Big is a software adapter".into() });
+    }
+
+    #[test]
+    fn what_was_not_measured_of_a_device_is_not_done_there() {
+        let mut lame = device();
+        lame.rates.near_values_per_s = Curve::new(Vec::new());
+        let with = calibration(Some(lame));
+        let found = forecast(&with, &work(vec![LOOK], Reduced::MeanNearMedian));
+        assert_eq!(found.choice.why(), "nothing was measured of this on Big");
+        assert!(forecast(&with, &work(vec![LOOK], Reduced::Median)).choice.is_gpu());
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! `fedmill bench`: what it measures, tells and draws. Nothing that is timed is held to anything.
+
+use crate::harness::{Dir, Run, fedmill};
+use serde_json::Value;
+
+/// A few small cases, done in a moment.
+const SMALL: [&str; 10] =
+    ["--clients", "3,5", "--parameters", "2k", "--samples", "4", "--warm-up", "1", "--dir", "."];
+
+fn bench(dir: &Dir, args: &[&str]) -> Run {
+    fedmill(dir, &[&["bench"], &SMALL[..], args].concat())
+}
+
+/// Results of a run that ends well and leaves nothing but `files`.
+#[track_caller]
+fn results(dir: &Dir, args: &[&str], files: &[&str]) -> Value {
+    let run = bench(dir, &[args, &["--json"]].concat());
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(dir.names(), files);
+    serde_json::from_str(&run.stdout).unwrap()
+}
+
+/// Asserts that a row is in itself right; returns its backend.
+fn checked(row: &Value) -> String {
+    for part in ["total", "transfer", "compute"] {
+        let latency = &row["latency"][part];
+        if part != "total" && latency.is_null() {
+            continue;
+        }
+        let at = |name: &str| latency[name].as_u64().unwrap();
+        let times = ["min_ns", "p50_ns", "p90_ns", "p99_ns", "max_ns"].map(at);
+        assert!(times[0] > 0 && times.is_sorted(), "{row:#}");
+        assert_eq!(at("samples"), 4);
+    }
+    let number = |name: &str| row[name].as_f64().unwrap();
+    let seconds = row["latency"]["total"]["p50_ns"].as_f64().unwrap() / 1e9;
+    let bytes = number("clients") * number("parameters") * if row["dtype"] == "F32" { 4.0 } else { 2.0 };
+    assert!((number("bytes") - bytes).abs() < 0.5);
+    assert!((number("bytes_per_s") * seconds / bytes - 1.0).abs() < 1e-9);
+    let limit = row["limit"]["seconds"].as_f64().unwrap();
+    assert!((number("share_of_limit") * seconds / limit - 1.0).abs() < 1e-9 && limit > 0.0, "{row:#}");
+    row["backend"].as_str().unwrap().to_owned()
+}
+
+fn rows(results: &Value) -> &[Value] {
+    results["rows"].as_array().unwrap()
+}
+
+#[test]
+fn every_kernel_and_rule_has_a_row_at_every_size() {
+    let args = ["--backend", "cpu", "--kernels", "all", "--rules", "mean,krum", "--dtype", "f32,bf16,f16"];
+    let found = results(&Dir::new(), &args, &[]);
+    assert_eq!(rows(&found).len(), (7 + 2) * 2 * 3);
+    assert!(rows(&found).iter().all(|row| checked(row) == "cpu"));
+    for (work, name, dtype, clients) in [
+        ("kernel", "mixing-median", "F16", 5),
+        ("aggregate", "krum", "BF16", 3),
+        ("kernel", "pairs", "F32", 3),
+    ] {
+        let is_it = |row: &&Value| {
+            row["work"] == work && row["name"] == name && row["dtype"] == dtype && row["clients"] == clients
+        };
+        assert_eq!(rows(&found).iter().filter(is_it).count(), 1, "{work} {name} {dtype} {clients}");
+    }
+}
+
+#[test]
+fn the_settings_and_the_machine_are_told() {
+    let found = results(
+        &Dir::new(),
+        &["--backend", "cpu", "--kernels", "median", "--rules", "none", "--threads", "2"],
+        &[],
+    );
+    assert_eq!(found["schema"], "fedmill.bench/1");
+    assert_eq!(found["tool"]["version"], env!("CARGO_PKG_VERSION"));
+    let settings = &found["settings"];
+    assert_eq!(settings["clients"], serde_json::json!([3, 5]));
+    assert_eq!(settings["parameters"], serde_json::json!([2000]));
+    assert_eq!((&settings["samples"], &settings["warm_up"]), (&Value::from(4), &Value::from(1)));
+    assert_eq!(settings["kernels"], serde_json::json!(["median"]));
+    let machine = &found["machine"];
+    assert_eq!(machine["threads"], 2);
+    for name in ["processor", "instruction_set", "operating_system"] {
+        assert!(!machine[name].as_str().unwrap().is_empty(), "{name}");
+    }
+    assert!(found["limits"]["host"]["memory_bytes_per_s"].as_f64().unwrap() > 0.0);
+    assert!(found["limits"]["host"]["multiply_adds_per_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn the_table_has_a_line_for_each_row() {
+    let run = bench(&Dir::new(), &["--backend", "cpu", "--kernels", "median", "--rules", "mean"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+    let lines = |start: &str| run.stdout.lines().filter(|line| line.trim_start().starts_with(start)).count();
+    assert_eq!((lines("median "), lines("mean ")), (2 + 1, 2), "{}", run.stdout);
+    assert!(run.stdout.contains("limits of the host: memory"));
+}
+
+#[test]
+fn plots_have_series_limits_and_names() {
+    let dir = Dir::new();
+    let args = ["--backend", "cpu", "--kernels", "median", "--rules", "mean"];
+    results(&dir, &[&args[..], &["--plot", "p.svg"]].concat(), &["p.svg"]);
+    let svg = String::from_utf8(dir.read("p.svg")).unwrap();
+    for text in [
+        "<svg",
+        "kernel median, 2k F32",
+        "aggregate mean",
+        "clients",
+        "cpu",
+        "limit of cpu",
+        "limit: read floor",
+    ] {
+        assert!(svg.contains(text), "no `{text}` in the plot");
+    }
+    results(&dir, &[&args[..], &["--plot", "p.png"]].concat(), &["p.png", "p.svg"]);
+    let png = dir.read("p.png");
+    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"));
+    assert!(png.len() > 10_000, "a picture of {} bytes is empty", png.len());
+}
+
+#[test]
+fn bad_options_are_errors_and_nothing_is_measured() {
+    for (args, said) in [
+        (["--kernels", "mode"], "expected all, none, or some of weighted-sum"),
+        (["--rules", "average"], "average"),
+        (["--clients", "0"], "expected a count above zero"),
+        (["--parameters", "1G"], "expected a count above zero"),
+        (["--dtype", "f64"], "expected f32, bf16 or f16"),
+        (["--samples", "0"], "expected a count from 1"),
+        (["--plot", "p.pdf"], "expected a file that ends in .svg or .png"),
+        (["--plot", "p"], "expected a file that ends in .svg or .png"),
+    ] {
+        let dir = Dir::new();
+        fedmill(&dir, &[&["bench"], &args[..]].concat()).assert_fails(2, &[said]);
+        assert!(dir.names().is_empty());
+    }
+}
+
+#[test]
+fn places_that_cannot_be_written_are_errors() {
+    let quick = ["--backend", "cpu", "--kernels", "none", "--rules", "mean"];
+    let dir = Dir::new();
+    let run = fedmill(
+        &dir,
+        &[&["bench", "--clients", "2", "--parameters", "10", "--dir", "no/such"], &quick[..]].concat(),
+    );
+    run.assert_fails(2, &["synthetic updates could not be written"]);
+    let run = bench(&dir, &[&quick[..], &["--plot", "no/such/p.svg"]].concat());
+    run.assert_fails(2, &["no/such/p.svg could not be written"]);
+}
+
+#[cfg(feature = "gpu")]
+mod on_devices {
+    use super::*;
+    use fedmill::gpu::adapters;
+
+    /// The name of an adapter; nothing, said aloud, where there is none.
+    fn adapter() -> Option<String> {
+        let found = adapters().into_iter().next().map(|adapter| adapter.name);
+        if found.is_none() {
+            let required = std::env::var_os("FEDMILL_REQUIRE_GPU").is_some();
+            assert!(!required, "no adapter was found, and one is required");
+            eprintln!("SKIPPED: no adapter was found; `fedmill doctor` says what is missing");
+        }
+        found
+    }
+
+    #[test]
+    fn both_sides_and_their_crossover_are_in_one_run() {
+        let Some(name) = adapter() else { return };
+        let dir = Dir::new();
+        let args = [
+            "--adapter",
+            &name,
+            "--kernels",
+            "median,pairs",
+            "--rules",
+            "none",
+            "--plot",
+            "p.svg",
+            "--dtype",
+            "bf16",
+        ];
+        let found = results(&dir, &args, &["p.svg"]);
+        let mut backends: Vec<String> = rows(&found).iter().map(checked).collect();
+        assert_eq!(backends.len(), 2 * 3 * 2);
+        backends.sort();
+        backends.dedup();
+        assert_eq!(backends, ["cpu", "gpu", "gpu-resident"]);
+        assert_eq!(found["machine"]["adapters"][0]["name"], name.as_str());
+        let limits = &found["limits"]["devices"][&name];
+        for limit in ["memory_bytes_per_s", "multiply_adds_per_s", "latency_s"] {
+            assert!(limits[limit].as_f64().unwrap() > 0.0, "{limit}");
+        }
+        let crossovers = found["crossovers"].as_array().unwrap();
+        assert_eq!(crossovers.len(), 2 * 2);
+        assert!(
+            crossovers
+                .iter()
+                .all(|crossover| crossover["up_to"] == 5 && crossover["adapter"] == name.as_str())
+        );
+        let svg = String::from_utf8(dir.read("p.svg")).unwrap();
+        for text in [">\ncpu\n", "gpu, ", "gpu resident, ", "limit of cpu", "limit of gpu resident"] {
+            assert!(svg.contains(text), "no `{text}` in the plot");
+        }
+    }
+
+    #[test]
+    fn an_adapter_that_is_not_there_is_an_error() {
+        let run = bench(&Dir::new(), &["--adapter", "no such adapter"]);
+        run.assert_fails(2, &["no adapter is called `no such adapter`"]);
+    }
+
+    #[test]
+    fn software_adapters_take_part_only_when_asked_to() {
+        let args = ["--kernels", "median", "--rules", "none"];
+        let software: Vec<String> = adapters()
+            .into_iter()
+            .filter(|adapter| adapter.is_software())
+            .map(|adapter| adapter.name)
+            .collect();
+        let names = |found: &Value| -> Vec<String> {
+            let adapters = found["machine"]["adapters"].as_array().unwrap();
+            adapters.iter().map(|adapter| adapter["name"].as_str().unwrap().to_owned()).collect()
+        };
+        let without = names(&results(&Dir::new(), &args, &[]));
+        assert!(software.iter().all(|name| !without.contains(name)));
+        let with = names(&results(&Dir::new(), &[&args[..], &["--software"]].concat(), &[]));
+        assert!(software.iter().all(|name| with.contains(name)));
+    }
+}
