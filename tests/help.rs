@@ -28,6 +28,9 @@ fn help_of_inspect() {
 #[test]
 fn help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor", "--help"]));
+}
+
+#[test]
 fn help_of_bench() {
     insta::assert_snapshot!(help(&["bench", "--help"]));
 }

@@ -3,8 +3,10 @@
 use super::BenchError;
 use super::sampling::{Sample, timed};
 use crate::gpu::Gpu;
+use crate::gpu::job::Options;
 use crate::io::synthetic::SyntheticUpdates;
 use crate::kernels::lanes::Isa;
+use crate::round::backend::{Asked, Backend};
 use crate::round::first_pass::Distances;
 use crate::round::judge::{Aggregation, MetricsWanted};
 use crate::round::merge::{Job, OnBadUpdate};
@@ -28,7 +30,7 @@ pub enum Side<'a> {
     Gpu(&'a Arc<Gpu>),
 }
 
-/// Merges these updates by a rule once; none if merges cannot run on that side.
+/// Merges these updates by a rule once. On a device that includes opening it, as it does for whoever merges.
 ///
 /// # Errors
 ///
@@ -39,20 +41,20 @@ pub fn merge(
     side: Side,
     isa: Isa,
     pool: &ThreadPool,
-) -> Result<Option<Sample>, BenchError> {
-    let Some(job) = on_side(job(rule, updates, isa)?, side) else { return Ok(None) };
+) -> Result<Sample, BenchError> {
+    let job = Job { backend: backend(side), ..job(rule, updates, isa)? };
     let (total, report) = timed(|| job.run(pool, &Progress::hidden()));
     let timings = report?.timings;
     let computed = Duration::from_secs_f64((timings.first_compute_s + timings.compute_s).max(0.0));
-    Ok(Some(Sample { compute: Some(computed), ..Sample::whole(total) }))
+    Ok(Sample { compute: Some(computed), ..Sample::whole(total) })
 }
 
-/// The one place that tells a merge where to compute.
-fn on_side(job: Job, side: Side) -> Option<Job> {
-    match side {
-        Side::Cpu => Some(job),
-        Side::Gpu(_) => None,
-    }
+fn backend(side: Side) -> Backend {
+    let (asked, options) = match side {
+        Side::Cpu => (Asked::Cpu, Options::default()),
+        Side::Gpu(gpu) => (Asked::Gpu, gpu.options().clone()),
+    };
+    Backend { asked, options, calibration: None, explain: false }
 }
 
 fn job(rule: &str, updates: &SyntheticUpdates, isa: Isa) -> Result<Job, BenchError> {
@@ -71,6 +73,7 @@ fn job(rule: &str, updates: &SyntheticUpdates, isa: Isa) -> Result<Job, BenchErr
         state: None,
         other_inputs: Vec::new(),
         isa,
+        backend: backend(Side::Cpu),
     })
 }
 

@@ -10,7 +10,7 @@ use super::results::{
     AdapterRow, Backend, LeftOut, Limit, Limits, Machine, Results, Row, SCHEMA, SettingsRow, Subject, Tool,
     Work, crossovers,
 };
-use super::sampling::{Latency, Repeats, Sample, sample, timed};
+use super::sampling::{Latency, Repeats, sample, timed};
 use crate::gpu::Gpu;
 use crate::gpu::job::{GpuError, Options};
 use crate::io::machine;
@@ -266,18 +266,14 @@ impl Run<'_> {
         let case =
             format!("{} clients, {subject} on {}", size.clients, backend.1.as_deref().unwrap_or("the CPU"));
         tracing::info!("{case}");
-        let run = || match aggregate::merge(rule, updates, side, self.grid.isa, self.pool)? {
-            Some(sample) => Ok::<Sample, NotMerged>(sample),
-            None => Err(NotMerged::NotThere),
-        };
+        let run = || aggregate::merge(rule, updates, side, self.grid.isa, self.pool);
         match sample(self.grid.repeats, run) {
             Ok(latency) => self.add(subject, size, backend, latency, limit),
-            Err(NotMerged::NotThere) => self.leave_out(case, "merges do not run there yet".to_owned()),
             // A rule may need more clients than a row has.
-            Err(NotMerged::Failed(BenchError::Merge(MergeError::Rule(why)))) => {
+            Err(BenchError::Merge(MergeError::Rule(why))) => {
                 self.leave_out(case, why.to_string());
             }
-            Err(NotMerged::Failed(why)) => return Err(why),
+            Err(why) => return Err(why),
         }
         Ok(())
     }
@@ -321,18 +317,6 @@ fn device_limit(kernel: Kernel, size: Size, limits: &DeviceLimits) -> Limit {
     let sums = kernel.multiply_adds(size.clients, size.parameters) / limits.multiply_adds_per_s;
     let seconds = size.bytes() as f64 / limits.memory_bytes_per_s;
     Limit { name: "device memory", seconds }.or(Limit { name: "device multiply-adds", seconds: sums })
-}
-
-/// Why a merge was not measured.
-enum NotMerged {
-    NotThere,
-    Failed(BenchError),
-}
-
-impl<E: Into<BenchError>> From<E> for NotMerged {
-    fn from(why: E) -> Self {
-        Self::Failed(why.into())
-    }
 }
 
 /// Checks a rule before anything is measured.

@@ -1,6 +1,6 @@
 //! `fedmill bench`: measure kernels and whole merges on the CPU and on GPUs.
 
-use super::{Backend, Common, Failure, Outcome, print};
+use super::{BackendName, Common, Failure, Outcome, print};
 use crate::bench::BenchError;
 use crate::bench::grid::{Grid, check_rule};
 use crate::bench::kernel::{DTYPES, Kernel};
@@ -47,10 +47,7 @@ pub(super) struct Arguments {
     /// Runs of each case before those.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warm_up: usize,
-    /// The GPU to measure, by a part of its name [default: all but software adapters].
-    #[arg(long, value_name = "NAME")]
-    adapter: Option<String>,
-    /// Measure software adapters too.
+    /// Measure software adapters too, and not only where --adapter names one.
     #[arg(long)]
     software: bool,
     /// Print one JSON object.
@@ -147,11 +144,11 @@ impl Arguments {
 
     /// The device that is named, or all that are none of software, unless these are asked for.
     fn devices(&self, common: &Common) -> Result<Vec<Options>, Failure> {
-        if common.backend == Backend::Cpu {
+        if common.backend == BackendName::Cpu {
             return Ok(Vec::new());
         }
         let found = adapters();
-        let chosen: Vec<String> = match &self.adapter {
+        let chosen: Vec<String> = match &common.adapter {
             Some(wanted) => {
                 let is_named = |name: &str| name.to_lowercase().contains(&wanted.to_lowercase());
                 let named = found.iter().map(|adapter| adapter.name.clone()).find(|name| is_named(name));
@@ -167,13 +164,9 @@ impl Arguments {
         if chosen.is_empty() {
             tracing::info!("no GPU was found: the CPU is measured alone");
         }
-        Ok(chosen.into_iter().map(|name| Options { adapter: Some(name), ..gpu_options() }).collect())
+        let options = |name| Options { adapter: Some(name), ..common.gpu_options() };
+        Ok(chosen.into_iter().map(options).collect())
     }
-}
-
-/// How devices are opened.
-fn gpu_options() -> Options {
-    Options::default()
 }
 
 fn failure(error: BenchError) -> Failure {

@@ -3,11 +3,13 @@
 mod advice;
 
 use super::{Common, Failure, Outcome, print};
+use crate::bench;
 use crate::gpu::job::{Adapter, Finding, GpuError, Options};
 use crate::gpu::{self, Gpu};
 use crate::io::system::{self, Vulkan};
 use crate::io::{interrupt, machine};
 use crate::kernels::lanes::Isa;
+use crate::telemetry::console;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -20,6 +22,9 @@ use std::fmt::Write as _;
 /// against the CPU. Says what to install where no GPU is found. Exit status 1 if a test fails.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
+    /// Measure what CPU and GPU can do, and keep it in the cache for --backend auto. Takes some seconds.
+    #[arg(long)]
+    calibrate: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -44,13 +49,30 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let examination = examine(common)?;
         print(&if self.json { format!("{}\n", examination.json()) } else { examination.text() })?;
-        // What a calibration measures belongs here, behind the tests: a device that computes wrong is not timed.
         let failed: usize = examination.adapters.iter().map(Tested::failed).sum();
         if failed > 0 {
+            // A device that computes wrong is not timed.
             return Ok(Outcome::Refused(format!("{failed} self-tests failed")));
+        }
+        if self.calibrate {
+            calibrate(common, &examination)?;
         }
         Ok(Outcome::Done)
     }
+}
+
+/// Measures the host, and the device that was named or the best that is no software adapter.
+fn calibrate(common: &Common, examination: &Examination) -> Result<(), Failure> {
+    let mut options = common.gpu_options();
+    let adapters = examination.adapters.iter().map(|tested| &tested.adapter);
+    let best = adapters.filter(|adapter| options.adapter.is_some() || !adapter.is_software()).next();
+    options.adapter = best.map(|adapter| adapter.name.clone());
+    let device = best.map(|_| &options);
+    let measured = bench::calibrate::calibrate(&common.pool()?, common.isa(), device)?;
+    let path = measured.store()?;
+    let of = best.map_or("the CPU alone", |adapter| &adapter.name);
+    console::tell(&format!("calibrated {of}: {}\n", path.display()));
+    Ok(())
 }
 
 fn examine(common: &Common) -> Result<Examination, Failure> {
