@@ -36,13 +36,13 @@ fn is_farther(low: u32, high: u32, below: u32, above: u32) -> bool {
 }
 
 // Whether the sum of four floats, as bits, is more than zero: 16 bits of it at a time, from the lowest that a term has
-// to the highest that their sum may have, with what goes over carried along.
+// to the highest, with what goes over carried along.
 fn is_positive_sum(terms: vec4<u32>) -> bool {
     let zero = (terms & vec4<u32>(MAGNITUDE)) == vec4<u32>();
     let least = select(scale_of(terms), vec4<u32>(255u), zero);
     let most = select(scale_of(terms), vec4<u32>(), zero);
     let first = min(min(least.x, least.y), min(least.z, least.w)) / 16u;
-    let last = (max(max(most.x, most.y), max(most.z, most.w)) + 23u) / 16u + 1u;
+    let last = (max(max(most.x, most.y), max(most.z, most.w)) + 23u) / 16u;
     var carry = 0i;
     var rest = 0i;
     for (var i = first; i <= last; i += 1u) {

@@ -1,8 +1,8 @@
 //! Order statistics: the median has the CPU's bits; of the others which values are kept is exact, and their sum close.
 
-use super::sample::{ADDED, Kind, STORED, Sample};
+use super::sample::{ADDED, Kind, Random, STORED, Sample};
 use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job, ways};
-use crate::reference::nearest::nearest_to_median;
+use crate::reference::nearest::{nearest_to_median, sign_of_sum};
 use fedmill::gpu::Gpu;
 use fedmill::gpu::job::{Options, Reduction, TileShape};
 use fedmill::model::dtype::Working;
@@ -160,42 +160,53 @@ fn some_rows() {
     }
 }
 
-/// A column whose two ends are as far from its median as f32 can tell, or nearly: `-far` and a value near `far`, about
-/// a middle of `middle`.
-fn near_tie(n: usize, middle: [f32; 2], low: f32, high: f32) -> Vec<f32> {
-    let mut column = vec![low, high];
-    let inner = |i: usize| middle[i % 2];
-    column.extend((0..n - 2).map(inner));
-    column
+/// Two middle values and two ends that are, or nearly, as far from the midpoint of those.
+type Tie = ([f32; 2], f32, f32);
+
+/// Ties, and near ties that f32, and some that f64, would decide wrongly.
+fn ties() -> Vec<Tie> {
+    let (tiny, step) = (f32::from_bits(1), f32::EPSILON);
+    let mut ties = vec![([1.0, 1e30], 0.0, 1e30), ([1e-30, 1.0], -1e30, 1e30)];
+    let mut around = |middle: [f32; 2], far: f32| {
+        let others =
+            [far, far.next_up(), far.next_down(), far * (1.0 + 9.0 * step), far * (1.0 - 9.0 * step)];
+        ties.extend(others.map(|high| (middle, -far, high)));
+    };
+    for middle in
+        [[0.0, 0.0], [tiny, tiny], [0.0, tiny], [1.0, 1.0], [1.0, 1.0 + step], [-0.0, 0.0], [-1.0, 1.0]]
+    {
+        [16.0, 16.0 + 16.0 * step, 1e20, 1e30, 3e37].into_iter().for_each(|far| around(middle, far));
+    }
+    for middle in [[0.0, 0.0], [0.0, tiny], [tiny, tiny], [-tiny, 0.0], [1e-38, 1e-38]] {
+        [1e-36, 1e-32, 5e-31, 2e-30, 1e-20].into_iter().for_each(|far| around(middle, far));
+    }
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut below = |most: u64| (random.next() >> 20) % most;
+    for _ in 0..300 {
+        let scale = 2.0f32.powi(below(180) as i32 - 120);
+        let mut value = || (below(1 << 24) as f32 / (1 << 23) as f32 - 1.0) * scale;
+        let (a, b) = (value(), value());
+        let far = scale * 2.0f32.powi(below(36) as i32 - 4);
+        let (a, b) = (a.min(b), a.max(b));
+        let bits = (b + far).to_bits() + below(7) as u32 - 3;
+        ties.push(([a, b], a - far, f32::from_bits(bits).max(b)));
+    }
+    ties
 }
 
-/// Near ties that f32, and some that f64, would decide wrongly; which end goes tells the sums apart by far.
+/// All but one value are kept: which end goes tells the sums apart by far.
 #[test]
 fn near_ties_are_decided_exactly() {
-    let (tiny, step) = (f32::from_bits(1), f32::EPSILON);
-    let mut ties: Vec<([f32; 2], f32, f32)> = Vec::new();
-    for (a, b) in
-        [(0.0, 0.0), (tiny, tiny), (0.0, tiny), (1.0, 1.0), (1.0, 1.0 + step), (-0.0, 0.0), (-1.0, 1.0)]
-    {
-        for far in [16.0, 16.0 + 16.0 * step, 1e20, 1e30, 3e37] {
-            ties.push(([a, b], -far, far));
-            ties.push(([a, b], -far, far.next_up()));
-            ties.push(([a, b], -far, far.next_down()));
-        }
-    }
-    for (a, b) in [(0.0, 0.0), (0.0, tiny), (tiny, tiny), (-tiny, 0.0), (1e-38, 1e-38)] {
-        for far in [3.0 * tiny, 1e-38, 1e-32, 2e-30, 1e-20] {
-            ties.push(([a, b], -far, far));
-            ties.push(([a, b], -far, far.next_up()));
-        }
-    }
-    ties.push(([1.0, 1e30], 0.0, 1e30));
-    ties.push(([1e-30, 1.0], -1e30, 1e30));
+    let ties = ties();
     for n in [4, 7, 16, 33, 66, 67, 400] {
-        let columns: Vec<Vec<f32>> = ties.iter().map(|(m, low, high)| near_tie(n, *m, *low, *high)).collect();
-        let mut sample = Sample::new(Working::F32, Kind::AllEqual, n, columns.len());
+        let mut sample = Sample::new(Working::F32, Kind::AllEqual, n, ties.len());
         for (i, row) in sample.rows.iter_mut().enumerate() {
-            *row = columns.iter().map(|column| column[i]).collect();
+            let value = |(middle, low, high): &Tie| match i {
+                0 => *low,
+                1 => *high,
+                _ => middle[i % 2],
+            };
+            *row = ties.iter().map(value).collect();
         }
         let all: Vec<u32> = (0..n as u32).collect();
         let reduction = Reduction::MeanNearMedian { kept: n - 1 };
@@ -206,6 +217,17 @@ fn near_ties_are_decided_exactly() {
             }
         }
     }
+}
+
+/// Most of the random ties are near ones, decided either way.
+#[test]
+fn ties_are_near() {
+    let mut found = [0; 3];
+    for ([a, b], low, high) in ties() {
+        let terms = [a, b, -low, -high].map(f64::from);
+        found[(sign_of_sum(&terms) as i8 + 1) as usize] += 1;
+    }
+    assert!(found.iter().all(|count| *count > 30), "{found:?}");
 }
 
 /// The negative control: other statistics than the one that ran are noticed, those of a neighbour too.
