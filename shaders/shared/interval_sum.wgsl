@@ -26,7 +26,8 @@ fn sum_of_ranks(first: u32, end: u32, seat: u32) -> f32 {
     var part = 0.0;
     for (var k = 0u; k < KEYS; k += 1u) {
         let is_inside = keys[k] > ends.x && keys[k] < ends.y;
-        part += select(0.0, value_of(keys[k]), is_inside);
+        // As bits: those of padding are no number.
+        part += bitcast<f32>(select(0u, bits_of(keys[k]), is_inside));
     }
     let counts = total(counted_below(ends.x + 1u) | (counted_below(ends.y) << 16u));
     let inside = added(part, seat);

@@ -18,9 +18,22 @@ const MANY: [usize; 13] = [65, 96, 100, 128, 129, 256, 300, 320, 321, 1000, 1280
 /// Values of a tile, so that the whole suite takes a software adapter seconds.
 const MOST_VALUES: usize = 60_000;
 
-/// The mean of what is kept of a column, and what it may be off by: `64` additions of each value in a network, 40 in a
-/// lane and 13 besides by bisection.
-fn expected(reduction: Reduction, column: &[f64]) -> (f64, f64) {
+/// How many roundings a kept value of so many takes part in, as the shaders state: 64 in the registers of an invocation;
+/// of many rows those of a lane, of the tree over lanes, and five.
+fn roundings(gpu: &Gpu, rows: usize) -> f64 {
+    if rows <= 64 {
+        return 64.0;
+    }
+    let (least, most) = gpu.adapter().subgroup;
+    let subgroup = (gpu.options().subgroups && least == most && (4..=64).contains(&least)).then_some(least);
+    let mut lanes = subgroup.into_iter().chain([32, 256]).map(|lanes| lanes as usize);
+    let lanes = lanes.find(|lanes| rows <= 40 * lanes).unwrap();
+    // KEYS is as many or a few more; what a lane holds behind the rows is never added.
+    rows.div_ceil(lanes) as f64 + f64::from(lanes.ilog2()) + 5.0
+}
+
+/// The mean of what is kept of a column, and what it may be off by.
+fn expected(reduction: Reduction, column: &[f64], roundings: f64) -> (f64, f64) {
     let kept = match reduction {
         Reduction::TrimmedMean { cut } => {
             let mut sorted = column.to_vec();
@@ -30,21 +43,29 @@ fn expected(reduction: Reduction, column: &[f64]) -> (f64, f64) {
         Reduction::MeanNearMedian { kept } => nearest_to_median(column, kept),
         Reduction::WeightedSum | Reduction::Median => panic!("{reduction:?} has a bound of its own"),
     };
-    let additions = if column.len() <= 64 { 64.0 } else { 40.0 + 8.0 + 5.0 };
     let count = kept.len() as f64;
     let magnitude: f64 = kept.iter().map(|x| x.abs()).sum();
-    let bound = additions * UNIT * magnitude / count + FLUSHED;
+    let bound = roundings * UNIT * magnitude / count + FLUSHED;
     (kept.iter().sum::<f64>() / count, bound)
 }
 
 /// Fails unless a run on the chosen rows gives what is expected of them.
-fn check(combiner: &mut Combiner, sample: &Sample, chosen: &[u32], reduction: Reduction, what: &str) {
+fn check(
+    gpu: &Gpu,
+    combiner: &mut Combiner,
+    sample: &Sample,
+    chosen: &[u32],
+    reduction: Reduction,
+    what: &str,
+) {
     let (merged, combined) = combiner.run(sample);
     let wrong = match reduction {
         Reduction::Median => first_other_bits(merged, &sample.median(chosen)),
         _ => {
-            let want: Vec<(f64, f64)> =
-                (0..sample.columns).map(|j| expected(reduction, &sample.column(chosen, j))).collect();
+            let roundings = roundings(gpu, chosen.len());
+            let want: Vec<(f64, f64)> = (0..sample.columns)
+                .map(|j| expected(reduction, &sample.column(chosen, j), roundings))
+                .collect();
             first_wrong(merged, &want)
         }
     };
@@ -78,7 +99,7 @@ fn check_rows(gpu: &Gpu, stored: Working, n: usize, turns: usize) {
             };
             let columns = columns[number % columns.len()];
             let what = format!("{reduction:?} of {n} x {columns} {stored:?} {kind:?} on {gpu:?}");
-            check(&mut combiner, &Sample::new(stored, kind, n, columns), &all, reduction, &what);
+            check(gpu, &mut combiner, &Sample::new(stored, kind, n, columns), &all, reduction, &what);
         }
     }
 }
@@ -153,7 +174,7 @@ fn some_rows() {
                     let mut job = job(sample.shape(), reduction);
                     job.chosen = chosen.clone();
                     let what = format!("{reduction:?} of some of {n} {stored:?} on {gpu:?}");
-                    check(&mut Combiner::new(&gpu, &job), &sample, &chosen, reduction, &what);
+                    check(&gpu, &mut Combiner::new(&gpu, &job), &sample, &chosen, reduction, &what);
                 }
             }
         }
@@ -213,7 +234,7 @@ fn near_ties_are_decided_exactly() {
         for options in ways() {
             for gpu in devices(&options) {
                 let mut combiner = Combiner::new(&gpu, &job(sample.shape(), reduction));
-                check(&mut combiner, &sample, &all, reduction, &format!("{n} rows on {gpu:?}"));
+                check(&gpu, &mut combiner, &sample, &all, reduction, &format!("{n} rows on {gpu:?}"));
             }
         }
     }
@@ -238,8 +259,9 @@ fn wrong_statistics_are_noticed() {
             let sample = Sample::new(Working::F32, Kind::Smooth, n, 65);
             let all: Vec<u32> = (0..n as u32).collect();
             let wrong = |got: &[f64], reduction| {
+                let roundings = roundings(&gpu, n);
                 let want: Vec<(f64, f64)> =
-                    (0..65).map(|j| expected(reduction, &sample.column(&all, j))).collect();
+                    (0..65).map(|j| expected(reduction, &sample.column(&all, j), roundings)).collect();
                 first_wrong(got, &want).is_some()
             };
             let trimmed = |cut| Reduction::TrimmedMean { cut };
