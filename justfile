@@ -8,9 +8,55 @@ check:
     cargo clippy --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# Run the tests.
+# Run the tests; those of the GPU are skipped, and say so, where there is no adapter.
 test:
     cargo test
+
+# Run the tests of the GPU; a missing adapter fails. Without cargo the tests of `gpu-kit` run.
+test-gpu *FILTER="gpu:: doctor::":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export FEDMILL_REQUIRE_GPU=1
+    if command -v cargo >/dev/null; then
+        cargo test --test integration -- {{FILTER}}
+    else
+        FEDMILL_BIN=target/gpu-kit/fedmill target/gpu-kit/integration {{FILTER}}
+    fi
+
+# Time kernels and merges on the CPU and each GPU (`fedmill bench`). Without cargo the program of `gpu-kit` runs.
+bench-gpu *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    fedmill=target/gpu-kit/fedmill
+    if command -v cargo >/dev/null; then
+        cargo build --release --quiet
+        fedmill=target/release/fedmill
+    fi
+    "$fedmill" doctor
+    "$fedmill" bench {{ARGS}}
+
+# Build what `test-gpu` and `bench-gpu` need on a machine without cargo, registry or network, into target/gpu-kit.
+gpu-kit:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    rm -rf target/gpu-kit
+    mkdir -p target/gpu-kit
+    cargo build --release
+    tests=$(cargo test --test integration --no-run --message-format=json |
+        sed -n 's/.*"name":"integration".*"executable":"\([^"]*\)".*/\1/p')
+    cp "${CARGO_TARGET_DIR:-target}/release/fedmill" target/gpu-kit/fedmill
+    cp "$tests" target/gpu-kit/integration
+    strip --strip-debug target/gpu-kit/*
+    ls -l target/gpu-kit
+
+# Check every variant of every shader, which needs no device.
+shaders:
+    cargo test --test integration -- gpu::shaders
+
+# Lint and test without the GPU backend.
+features:
+    cargo clippy --all-targets --no-default-features -- -D warnings
+    cargo test --no-default-features
 
 # Time whole merges against the read floor; FILTER picks rows by name.
 bench *FILTER:

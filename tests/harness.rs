@@ -12,7 +12,11 @@ const FEDMILL_BIN: &str = "FEDMILL_BIN";
 
 /// The program under test.
 pub(crate) fn program() -> String {
-    std::env::var(FEDMILL_BIN).unwrap_or_else(|_| env!("CARGO_BIN_EXE_fedmill").to_owned())
+    match std::env::var(FEDMILL_BIN) {
+        // Runs start in folders of their own.
+        Ok(path) => std::path::absolute(path).unwrap().into_os_string().into_string().unwrap(),
+        Err(_) => env!("CARGO_BIN_EXE_fedmill").to_owned(),
+    }
 }
 
 /// The source tree; none where the tests were built elsewhere, and tests of the source say that they are skipped.
