@@ -201,7 +201,7 @@ mod on_devices {
                 .all(|crossover| crossover["up_to"] == 5 && crossover["adapter"] == name.as_str())
         );
         let svg = String::from_utf8(dir.read("p.svg")).unwrap();
-        for text in [">\ncpu\n", "gpu, ", "gpu resident, ", "limit of cpu", "limit of gpu resident"] {
+        for text in ["\ncpu\n", "\ngpu\n", "\ngpu resident\n", "limit of cpu", "limit of gpu resident"] {
             assert!(svg.contains(text), "no `{text}` in the plot");
         }
     }

@@ -8,10 +8,13 @@ use plotters::prelude::*;
 use std::collections::BTreeMap;
 
 /// Pixels of a panel.
-const PANEL: (u32, u32) = (640, 440);
+const PANEL: (u32, u32) = (720, 400);
 
-/// Pixels above the panels, that say what machine this is.
-const HEAD: u32 = 52;
+/// Pixels of it that name its lines.
+const LEGEND: u32 = 220;
+
+/// Pixels of a line of text.
+const LINE: u32 = 20;
 
 /// Panels beside each other.
 const COLUMNS: usize = 2;
@@ -45,7 +48,7 @@ pub enum Format {
 pub fn draw(results: &Results, format: Format) -> Result<Vec<u8>, BenchError> {
     let panels = Panel::all(results);
     let rows = panels.len().div_ceil(COLUMNS).max(1) as u32;
-    let size = (PANEL.0 * COLUMNS as u32, HEAD + PANEL.1 * rows);
+    let size = (PANEL.0 * COLUMNS as u32, head_height(results) + PANEL.1 * rows);
     match format {
         Format::Svg => {
             let mut text = String::new();
@@ -79,6 +82,31 @@ struct Series {
     limits: Vec<(f64, f64)>,
 }
 
+/// The machine and its devices, a line each.
+fn head(results: &Results) -> Vec<String> {
+    let machine = &results.machine;
+    let mut lines = vec![
+        format!("fedmill {} bench: median time of {} runs", results.tool.version, results.settings.samples),
+        format!("cpu: {}, {}, {} threads", machine.processor, machine.instruction_set, machine.threads),
+    ];
+    for adapter in &machine.adapters {
+        let number = number_of(results, &adapter.name);
+        lines.push(format!("gpu{number}: {}, {}", adapter.name, adapter.driver));
+    }
+    lines
+}
+
+fn head_height(results: &Results) -> u32 {
+    (head(results).len() as u32 + 1) * LINE
+}
+
+/// What tells a device from others, where there are some.
+fn number_of(results: &Results, adapter: &str) -> String {
+    let adapters = &results.machine.adapters;
+    let place = adapters.iter().position(|other| other.name == adapter).filter(|_| adapters.len() > 1);
+    place.map_or_else(String::new, |place| format!(" {}", place + 1))
+}
+
 impl Panel {
     fn all(results: &Results) -> Vec<Self> {
         let mut subjects: Vec<&Subject> = Vec::new();
@@ -89,34 +117,32 @@ impl Panel {
         }
         // Kernels first, in the order in which they were measured.
         subjects.sort_by_key(|subject| subject.work);
-        subjects.into_iter().take(MOST_PANELS).map(|subject| Self::of(subject, &results.rows)).collect()
+        subjects.into_iter().take(MOST_PANELS).map(|subject| Self::of(subject, results)).collect()
     }
 
-    fn of(subject: &Subject, rows: &[Row]) -> Self {
+    fn of(subject: &Subject, results: &Results) -> Self {
         let mut sides: BTreeMap<(Option<&str>, Backend), Vec<&Row>> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.subject == *subject) {
+        for row in results.rows.iter().filter(|row| row.subject == *subject) {
             sides.entry((row.adapter.as_deref(), row.backend)).or_default().push(row);
         }
         let series = sides.into_iter().zip(COLORS.iter().cycle());
-        let series =
-            series.map(|(((adapter, backend), rows), color)| Series::of(backend, adapter, rows, *color));
+        let series = series.map(|(((adapter, backend), rows), color)| {
+            let number = adapter.map_or_else(String::new, |adapter| number_of(results, adapter));
+            Series::of(&format!("{backend}{number}"), rows, *color)
+        });
         Self { title: subject.to_string(), series: series.collect() }
     }
 }
 
 impl Series {
-    fn of(backend: Backend, adapter: Option<&str>, mut rows: Vec<&Row>, color: RGBColor) -> Self {
+    fn of(label: &str, mut rows: Vec<&Row>, color: RGBColor) -> Self {
         rows.sort_by_key(|row| row.clients);
         let points =
             |seconds: fn(&Row) -> f64| rows.iter().map(|row| (row.clients as f64, seconds(row))).collect();
         let of_merge = rows.first().is_some_and(|row| row.subject.work == Work::Aggregate);
         Self {
-            label: adapter.map_or(backend.to_string(), |adapter| format!("{backend}, {}", clipped(adapter))),
-            limit_label: if of_merge {
-                "limit: read floor".to_owned()
-            } else {
-                format!("limit of {backend}")
-            },
+            label: label.to_owned(),
+            limit_label: if of_merge { "limit: read floor".to_owned() } else { format!("limit of {label}") },
             color,
             seconds: points(|row| row.latency.total.p50_ns as f64 / 1e9),
             limits: points(|row| row.limit.seconds.max(1e-9)),
@@ -124,28 +150,13 @@ impl Series {
     }
 }
 
-/// A name that leaves room for the lines.
-fn clipped(name: &str) -> String {
-    const MOST: usize = 24;
-    if name.chars().count() <= MOST {
-        name.to_owned()
-    } else {
-        name.chars().take(MOST - 1).chain(['.']).collect()
-    }
-}
-
 type Area<B> = DrawingArea<B, Shift>;
 
 fn draw_on<B: DrawingBackend>(area: &Area<B>, results: &Results, panels: &[Panel]) -> Result<(), BenchError> {
     area.fill(&WHITE).map_err(not_drawn)?;
-    let (head, body) = area.split_vertically(HEAD);
-    let machine = &results.machine;
-    let lines = [
-        format!("fedmill {} bench: median time of {} runs", results.tool.version, results.settings.samples),
-        format!("{}, {}, {} threads", machine.processor, machine.instruction_set, machine.threads),
-    ];
-    for (line, y) in lines.iter().zip([8, 28]) {
-        head.draw(&Text::new(line.as_str(), (12, y), ("sans-serif", 16).into_font())).map_err(not_drawn)?;
+    let (top, body) = area.split_vertically(head_height(results));
+    for (line, y) in head(results).into_iter().zip((8..).step_by(LINE as usize)) {
+        top.draw(&Text::new(line, (12, y), ("sans-serif", 16).into_font())).map_err(not_drawn)?;
     }
     let places = body.split_evenly((panels.len().div_ceil(COLUMNS).max(1), COLUMNS));
     for (panel, place) in panels.iter().zip(&places) {
@@ -160,19 +171,23 @@ fn range(values: impl Iterator<Item = f64>, room: f64) -> std::ops::Range<f64> {
     low / room..high * room
 }
 
-fn draw_panel<B: DrawingBackend>(
-    area: &Area<B>,
-    panel: &Panel,
-) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
+
+fn draw_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Drawn<B> {
+    let (area, legend) = area.split_horizontally(PANEL.0 - LEGEND);
+    draw_legend(&legend, panel)?;
     let points = || panel.series.iter().flat_map(|series| series.seconds.iter().chain(&series.limits));
-    let across = range(points().map(|point| point.0), 1.3);
+    let mut clients: Vec<f64> = points().map(|point| point.0).collect();
+    clients.sort_by(f64::total_cmp);
+    clients.dedup();
+    let across = range(clients.iter().copied(), 1.3);
     let up = range(points().map(|point| point.1), 2.0);
-    let mut chart = ChartBuilder::on(area)
+    let mut chart = ChartBuilder::on(&area)
         .caption(&panel.title, ("sans-serif", 18))
         .margin(10)
         .x_label_area_size(44)
         .y_label_area_size(84)
-        .build_cartesian_2d(across.log_scale(), up.log_scale())?;
+        .build_cartesian_2d(across.log_scale().with_key_points(clients), up.log_scale())?;
     chart
         .configure_mesh()
         .light_line_style(BLACK.mix(0.04))
@@ -183,24 +198,27 @@ fn draw_panel<B: DrawingBackend>(
         .y_label_formatter(&|seconds| duration((seconds * 1e9) as u64))
         .draw()?;
     for series in &panel.series {
-        let (color, line) = (series.color, ShapeStyle::from(series.color).stroke_width(2));
-        chart
-            .draw_series(LineSeries::new(series.seconds.iter().copied(), line).point_size(3))?
-            .label(&series.label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color));
-        let dashed =
-            DashedLineSeries::new(series.limits.iter().copied(), 6, 4, color.mix(0.6).stroke_width(1));
-        chart.draw_series(dashed)?.label(&series.limit_label).legend(move |(x, y)| {
-            EmptyElement::at((x, y))
-                + PathElement::new([(0, 0), (7, 0)], color.mix(0.6))
-                + PathElement::new([(12, 0), (19, 0)], color.mix(0.6))
-        });
+        let line = series.color.stroke_width(2);
+        chart.draw_series(LineSeries::new(series.seconds.iter().copied(), line).point_size(3))?;
+        let faint = series.color.mix(0.6).stroke_width(1);
+        chart.draw_series(DashedLineSeries::new(series.limits.iter().copied(), 6, 4, faint))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .label_font(("sans-serif", 14))
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.2))
-        .draw()
+    Ok(())
+}
+
+/// The names of the lines, beside them: on them, names would hide what they name.
+fn draw_legend<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Drawn<B> {
+    let mut y = 48;
+    let text = ("sans-serif", 14).into_font();
+    for series in &panel.series {
+        area.draw(&PathElement::new([(0, y), (22, y)], series.color.stroke_width(2)))?;
+        area.draw(&Text::new(series.label.as_str(), (30, y - 8), text.clone()))?;
+        y += LINE as i32;
+        for dash in [0, 8, 16] {
+            area.draw(&PathElement::new([(dash, y), (dash + 5, y)], series.color.mix(0.6)))?;
+        }
+        area.draw(&Text::new(series.limit_label.as_str(), (30, y - 8), text.clone()))?;
+        y += LINE as i32;
+    }
+    Ok(())
 }
