@@ -143,3 +143,37 @@ fn ingest(gpu: &Gpu, values: usize, pool: &ThreadPool) -> Result<(f64, f64), Ben
     let upload = latency.transfer.map_or(ingest, |time| bytes * 1e9 / time.min_ns as f64);
     Ok((ingest, upload))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::adapters;
+    use crate::round::forecast::{Look, Merge, Reduced, Work, forecast};
+    use rayon::ThreadPoolBuilder;
+
+    /// A merge that uses every rate but one.
+    fn work() -> Work {
+        let look = Look { rows: 20, points: 21, mixed: true, differences: true };
+        let merge = Merge { clients: 40, mixtures: Some(20), reduction: Reduced::Median };
+        Work { clients: 40, parameters: 1_000_000, value_bytes: 4, looks: vec![look], merge }
+    }
+
+    #[test]
+    fn what_is_measured_can_be_forecast_from_and_never_chooses_software() {
+        let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let adapter = adapters().into_iter().next();
+        let options = adapter.map(|adapter| Options { adapter: Some(adapter.name), ..Options::default() });
+        let found = calibrate(&pool, Isa::detect(), options.as_ref()).unwrap();
+        println!("{found:#?}");
+        let text = serde_json::to_string(&found).unwrap();
+        assert!(serde_json::from_str::<Calibration>(&text).is_ok());
+        let predicted = forecast(&found, &work());
+        println!("{predicted}");
+        assert!(predicted.cpu_s.is_finite() && predicted.cpu_s > 0.0);
+        assert_eq!(predicted.gpu_s.is_some(), options.is_some());
+        assert!(predicted.gpu_s.is_none_or(|s| s.is_finite() && s > 0.0));
+        if found.device.is_some_and(|device| device.is_software) {
+            assert!(!predicted.choice.is_gpu());
+        }
+    }
+}

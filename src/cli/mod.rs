@@ -185,7 +185,8 @@ impl Common {
     /// Which GPU to use, and how.
     fn gpu_options(&self) -> gpu::job::Options {
         gpu::job::Options {
-            adapter: self.adapter.clone(),
+            // As other programs on wgpu have it.
+            adapter: self.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok()),
             checked: self.gpu_checks,
             slots: self.gpu_slots.map(NonZeroUsize::get),
             ..gpu::job::Options::default()

@@ -107,7 +107,9 @@ impl Gpu {
 
     /// Bytes of the device's memory that updates may stay in between passes.
     pub fn resident_bytes(&self) -> u64 {
-        self.options.resident_bytes.unwrap_or(self.adapter.memory.unwrap_or(0) / 10 * 7)
+        // What a software adapter calls its own is the host's, which holds no more than the slots.
+        let own = self.adapter.memory.filter(|_| !self.adapter.is_software()).unwrap_or(0);
+        self.options.resident_bytes.unwrap_or(own / 10 * 7)
     }
 
     /// A compiled kernel.

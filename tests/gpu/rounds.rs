@@ -1,7 +1,7 @@
 //! Whole rounds, files to file: the device against the CPU.
 
 use super::REQUIRED;
-use crate::harness::{Dir, Model, Update};
+use crate::harness::{Dir, Model, Update, fedmill, fedmill_after};
 use fedmill::gpu::adapters;
 use fedmill::gpu::job::Options;
 use fedmill::kernels::lanes::Isa;
@@ -205,7 +205,7 @@ const RULES: [(&str, &[&str]); 14] = [
 #[test]
 fn every_rule_agrees_with_the_cpu() {
     for backend in on_gpus(&small_slots()) {
-        for (clients, dtype, with_base) in [(9, "F32", true), (21, "BF16", false), (19, "F16", true)] {
+        for (clients, dtype, with_base) in [(9, "F32", true), (21, "BF16", false), (19, "F16", true), (67, "F32", true)] {
             let round = Round::new(clients, 2, dtype, with_base);
             for (rule, steps) in RULES {
                 let byzantine = (rule != "mean").then_some(2);
@@ -244,7 +244,7 @@ fn slots_and_tiles_change_no_bit() {
 #[test]
 fn what_fits_the_device_is_read_once() {
     let round = Round::new(12, 2, "F32", false);
-    for fits in on_gpus(&small_slots()) {
+    for fits in on_gpus(&Options { resident_bytes: Some(1 << 30), ..small_slots() }) {
         let options = Options { resident_bytes: Some(0), ..fits.options.clone() };
         let streams = Backend { options, ..fits.clone() };
         let (kept, kept_report) = round.merge("multi-krum", &[], Some(2), fits);
@@ -413,5 +413,37 @@ fn auto_takes_a_device_that_is_worth_it_and_no_other() {
             assert_eq!(report.backend.name, "cpu");
             assert!(report.backend.why.contains(why), "{}", report.backend.why);
         }
+    }
+}
+
+/// Without a driver `gpu` is an error that says what to do, and `auto` does without.
+#[test]
+fn a_missing_driver_is_told() {
+    let round = Round::new(3, 0, "F32", false);
+    let arguments = ["aggregate", "updates", "-o", "merged.safetensors", "--backend"];
+    let without = "export VK_DRIVER_FILES=/nonexistent.json VK_ICD_FILENAMES=/nonexistent.json";
+    let before = round.dir.contents();
+    let run = fedmill_after(&round.dir, without, &[&arguments[..], &["gpu"]].concat());
+    run.assert_fails(2, &["no GPU was found", "hint: `fedmill doctor` says what is missing"]);
+    round.dir.assert_unchanged_since(&before);
+    fedmill_after(&round.dir, without, &[&arguments[..], &["auto"]].concat()).assert_merged("merged.safetensors");
+}
+
+/// A software adapter is not a GPU, unless it is named.
+#[test]
+fn a_software_adapter_has_to_be_named() {
+    let round = Round::new(3, 0, "F32", false);
+    let found = adapters();
+    let arguments = ["aggregate", "updates", "-o", "merged.safetensors", "--backend", "gpu"];
+    if found.iter().all(|adapter| adapter.is_software()) {
+        let run = fedmill(&round.dir, &arguments);
+        let besides: Vec<&str> = found.iter().map(|adapter| adapter.name.as_str()).collect();
+        run.assert_fails(2, &[&["no GPU was found"][..], &besides].concat());
+    }
+    for adapter in found {
+        let named = [&arguments[..], &["--adapter", &adapter.name]].concat();
+        fedmill(&round.dir, &named).assert_merged("merged.safetensors");
+        let exported = format!("export WGPU_ADAPTER_NAME='{}'", adapter.name);
+        fedmill_after(&round.dir, &exported, &arguments).assert_merged("merged.safetensors");
     }
 }
