@@ -259,9 +259,12 @@ pub struct LeftOut {
     pub why: String,
 }
 
+/// A subject on a backend, on a device.
+type SideOf<'a> = (&'a Subject, Backend, &'a str);
+
 /// Where each device starts to win.
 pub fn crossovers(rows: &[Row]) -> Vec<Crossover> {
-    let mut sides: BTreeMap<(&Subject, Backend, &str), Vec<(usize, u64)>> = BTreeMap::new();
+    let mut sides: BTreeMap<SideOf, Vec<(usize, u64)>> = BTreeMap::new();
     for row in rows {
         let adapter = row.adapter.as_deref().unwrap_or_default();
         let side = sides.entry((&row.subject, row.backend, adapter)).or_default();
