@@ -9,10 +9,12 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
+use fedmill::gpu::job::Options;
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::kernels::lanes::Isa;
 use fedmill::kernels::peak::multiply_adds;
 use fedmill::model::tile::TileBuffer;
+use fedmill::round::backend::{Asked, Backend};
 use fedmill::round::first_pass::Distances;
 use fedmill::round::judge::{Aggregation, MetricsWanted};
 use fedmill::round::merge::{Job, OnBadUpdate};
@@ -230,6 +232,12 @@ impl Row {
             state: None,
             other_inputs: Vec::new(),
             isa: Isa::detect(),
+            backend: Backend {
+                asked: Asked::Cpu,
+                options: Options::default(),
+                calibration: None,
+                explain: false,
+            },
         };
         job.run(pool, &Progress::hidden()).expect("the updates merge")
     }

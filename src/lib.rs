@@ -13,7 +13,7 @@
 //! The rooms, in the order that data flows; arrows between them go one way, and a test holds them to it:
 //!
 //! - [`cli`]: arguments as typed, then resolved, then run; one file a subcommand.
-//! - [`bench`]: measures kernels and whole merges, on the CPU and on GPUs, side by side.
+//! - [`mod@bench`]: measures kernels and whole merges, on the CPU and on GPUs, side by side.
 //! - [`round`]: one round from update files to a published model; streams the tiles.
 //! - [`rules`]: one file an aggregation rule: statistics in, recipe out.
 //! - [`gpu`]: the same primitives as shaders; adapters, and the slots that tiles pass through.

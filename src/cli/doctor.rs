@@ -64,8 +64,8 @@ impl Arguments {
 /// Measures the host, and the device that was named or the best that is no software adapter.
 fn calibrate(common: &Common, examination: &Examination) -> Result<(), Failure> {
     let mut options = common.gpu_options();
-    let adapters = examination.adapters.iter().map(|tested| &tested.adapter);
-    let best = adapters.filter(|adapter| options.adapter.is_some() || !adapter.is_software()).next();
+    let mut adapters = examination.adapters.iter().map(|tested| &tested.adapter);
+    let best = adapters.find(|adapter| options.adapter.is_some() || !adapter.is_software());
     options.adapter = best.map(|adapter| adapter.name.clone());
     let device = best.map(|_| &options);
     let measured = bench::calibrate::calibrate(&common.pool()?, common.isa(), device)?;

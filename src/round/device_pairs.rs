@@ -229,8 +229,9 @@ fn compare(
                 pairs.push((found.squares[i * updates + j], expected.squares[i * updates + j]));
             }
             for (found, expected) in pairs {
-                // Not `>`: what is no number is wrong too.
-                if !((found - expected).abs() <= bound) {
+                // What is no number is wrong too.
+                let is_near = (found - expected).abs() <= bound;
+                if !is_near {
                     let adapter = device.gpu().adapter().name.clone();
                     let what = format!("the squared distance of updates {i} and {j}");
                     return Err(GpuError::Wrong { adapter, what, found, expected, bound }.into());

@@ -48,8 +48,7 @@ struct Expected {
 impl<'a> SpotCheck<'a> {
     /// Room to check tiles of a plan.
     pub(super) fn new(isa: Isa, set: &'a UpdateSet, method: &Method, plan: &TilePlan) -> Self {
-        let sample =
-            TilePlan::within(set, method.clients().len().max(1), &[0..set.layout.parameters()], |_| RUN);
+        let sample = TilePlan::of_columns(set, method.clients().len().max(1), |_| RUN);
         let runs = (COORDINATES / RUN).div_ceil(plan.tiles().max(1));
         Self { isa, set, space: Workspace::new(isa, set, &sample), runs }
     }

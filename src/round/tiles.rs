@@ -52,7 +52,12 @@ struct Stretch {
 impl TilePlan {
     /// Cuts the layout of an update set into tiles of which `rows` clients' rows are held at once.
     pub fn new(set: &UpdateSet, rows: usize) -> Self {
-        Self::within(set, rows, &[0..set.layout.parameters()], |working| tile_columns(rows, working.bytes()))
+        Self::of_columns(set, rows, |working| tile_columns(rows, working.bytes()))
+    }
+
+    /// Cuts the layout into tiles of up to so many columns.
+    pub fn of_columns(set: &UpdateSet, rows: usize, columns: impl Fn(Working) -> usize) -> Self {
+        Self::within(set, rows, std::slice::from_ref(&(0..set.layout.parameters())), columns)
     }
 
     /// Cuts some ranges of coordinates, in order, into tiles for the caches as [`new`](Self::new) does.
