@@ -15,6 +15,9 @@ const MOST_LINES: usize = 150;
 /// Shaders that may have more, because they name their registers one by one.
 const LONG: [(&str, usize); 1] = [("gram", 210)];
 
+/// No kernel: a shader that only measures, which no job asks for.
+const PROBE: &str = "peak";
+
 /// What is wrong with the text of a variant; empty if nothing is.
 fn faults(variant: &Variant, source: &str) -> Vec<String> {
     let module = match naga::front::wgsl::parse_str(source) {
@@ -182,13 +185,14 @@ fn folder() -> Option<PathBuf> {
     source_tree().map(|root| root.join("shaders"))
 }
 
-/// The stems of the shaders in a folder.
+/// The stems of the kernels and shared pieces in a folder.
 fn stems(folder: &Path) -> BTreeSet<String> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     paths
         .filter(|path| path.is_file())
         .inspect(|path| assert_eq!(path.extension().unwrap(), "wgsl", "{}", path.display()))
         .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|stem| stem != PROBE)
         .collect()
 }
 
@@ -213,6 +217,17 @@ fn every_file_is_embedded_and_reached() {
         assert_eq!(files().iter().filter(|(_, text)| text.starts_with(first)).count(), 1, "{stem}");
         assert!(lines.contains(first), "{stem} is in no variant");
     }
+}
+
+#[test]
+fn the_probe_is_valid() {
+    let Some(folder) = folder() else { return };
+    let source = fs::read_to_string(folder.join(PROBE).with_extension("wgsl")).unwrap();
+    let module = naga::front::wgsl::parse_str(&source).unwrap();
+    Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+    let entries: Vec<_> =
+        module.entry_points.iter().map(|entry| (&*entry.name, entry.workgroup_size)).collect();
+    assert_eq!(entries, [("main", [variants::workgroup_size(PROBE) as u32, 1, 1])]);
 }
 
 #[test]
