@@ -161,7 +161,7 @@ mod on_devices {
         if found.is_none() {
             let required = std::env::var_os("FEDMILL_REQUIRE_GPU").is_some();
             assert!(!required, "no adapter was found, and one is required");
-            eprintln!("SKIPPED: no adapter was found; `fedmill doctor` says what is missing");
+            crate::harness::skip("no adapter was found; `fedmill doctor` says what is missing");
         }
         found
     }

@@ -30,7 +30,7 @@ pub(crate) fn devices(options: &Options) -> Vec<Gpu> {
     let found = adapters();
     if found.is_empty() {
         assert!(std::env::var_os(REQUIRED).is_none(), "no adapter was found, and one is required");
-        eprintln!("SKIPPED: no adapter was found; `fedmill doctor` says what is missing");
+        crate::harness::skip("no adapter was found; `fedmill doctor` says what is missing");
     }
     let named = |name: String| Options { adapter: Some(name), ..options.clone() };
     found.into_iter().map(|adapter| Gpu::open(&named(adapter.name)).unwrap()).collect()

@@ -3,6 +3,7 @@
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -19,10 +20,17 @@ pub(crate) fn program() -> String {
     }
 }
 
+/// Says that a test skips something, past the capture that hides what tests that pass print.
+pub(crate) fn skip(why: &str) {
+    let thread = std::thread::current();
+    let line = format!("SKIPPED {}: {why}\n", thread.name().unwrap_or_default());
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
 /// The source tree; none where the tests were built elsewhere, and tests of the source say that they are skipped.
 pub(crate) fn source_tree() -> Option<&'static Path> {
     if std::env::var_os(FEDMILL_BIN).is_some() {
-        eprintln!("SKIPPED: {FEDMILL_BIN} is set, so there is no source tree");
+        skip(&format!("{FEDMILL_BIN} is set, so there is no source tree"));
         return None;
     }
     Some(Path::new(env!("CARGO_MANIFEST_DIR")))

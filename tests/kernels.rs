@@ -297,7 +297,7 @@ macro_rules! suite {
             fn on_backend(check: fn(Isa)) {
                 match Isa::named(stringify!($isa)) {
                     Some(isa) => check(isa),
-                    None => eprintln!("SKIPPED: this processor has no {}", stringify!($isa)),
+                    None => crate::harness::skip(concat!("this processor has no ", stringify!($isa))),
                 }
             }
 

@@ -205,7 +205,9 @@ const RULES: [(&str, &[&str]); 14] = [
 #[test]
 fn every_rule_agrees_with_the_cpu() {
     for backend in on_gpus(&small_slots()) {
-        for (clients, dtype, with_base) in [(9, "F32", true), (21, "BF16", false), (19, "F16", true), (67, "F32", true)] {
+        for (clients, dtype, with_base) in
+            [(9, "F32", true), (21, "BF16", false), (19, "F16", true), (67, "F32", true)]
+        {
             let round = Round::new(clients, 2, dtype, with_base);
             for (rule, steps) in RULES {
                 let byzantine = (rule != "mean").then_some(2);
@@ -426,7 +428,8 @@ fn a_missing_driver_is_told() {
     let run = fedmill_after(&round.dir, without, &[&arguments[..], &["gpu"]].concat());
     run.assert_fails(2, &["no GPU was found", "hint: `fedmill doctor` says what is missing"]);
     round.dir.assert_unchanged_since(&before);
-    fedmill_after(&round.dir, without, &[&arguments[..], &["auto"]].concat()).assert_merged("merged.safetensors");
+    fedmill_after(&round.dir, without, &[&arguments[..], &["auto"]].concat())
+        .assert_merged("merged.safetensors");
 }
 
 /// A software adapter is not a GPU, unless it is named.
