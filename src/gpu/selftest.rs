@@ -64,7 +64,7 @@ struct Sample<E> {
 }
 
 fn value(row: usize, column: usize) -> f32 {
-    let mixed = row * 7_919 + column * 104_729 + row * column * 31;
+    let mixed = row * 7_919 + column * 104_729 + row * column * 37;
     // Ties, zeros of both signs, magnitudes apart.
     let scale = [1.0, 1e-3, -0.5, 64.0][column % 4];
     ((mixed % 997) as f32 / 499.0 - 1.0) * scale

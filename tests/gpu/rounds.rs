@@ -152,22 +152,23 @@ fn floats(model: &Model, tensor: &str) -> Vec<f64> {
     let (dtype, _, bytes) = &model.tensors[tensor];
     match dtype.as_str() {
         "F32" => bytes.chunks(4).map(|x| f64::from(f32::from_le_bytes(x.try_into().unwrap()))).collect(),
+        "F64" => bytes.chunks(8).map(|x| f64::from_le_bytes(x.try_into().unwrap())).collect(),
         "F16" => bytes.chunks(2).map(|x| f16::from_le_bytes(x.try_into().unwrap()).to_f64()).collect(),
         "BF16" => bytes.chunks(2).map(|x| bf16::from_le_bytes(x.try_into().unwrap()).to_f64()).collect(),
         other => panic!("{other} is not compared by value"),
     }
 }
 
-/// Tensors of the device agree to rounding, those of the CPU to the bit.
+/// Floats agree to rounding: those of f64 are the CPU's, but coefficients come from distances.
 #[track_caller]
 fn assert_agree(device: &Model, cpu: &Model, what: &str) {
     for (name, (dtype, _, bytes)) in &cpu.tensors {
-        if ["F64", "I64"].contains(&dtype.as_str()) {
+        if dtype == "I64" {
             assert_eq!(&device.tensors[name].2, bytes, "{what}: {name}");
             continue;
         }
         let last_digit = match dtype.as_str() {
-            "F32" => f64::from(f32::EPSILON),
+            "F32" | "F64" => f64::from(f32::EPSILON),
             "F16" => 2f64.powi(-10),
             _ => 2f64.powi(-7),
         };
@@ -210,7 +211,7 @@ fn every_rule_agrees_with_the_cpu() {
         {
             let round = Round::new(clients, 2, dtype, with_base);
             for (rule, steps) in RULES {
-                let byzantine = (rule != "mean").then_some(2);
+                let byzantine = (rule != "mean").then_some(if clients > 11 { 2 } else { 1 });
                 let what = format!("{rule} after {steps:?}, {clients} of {dtype}");
                 let (cpu, cpu_report) = round.merge(rule, steps, byzantine, on_cpu());
                 let (device, report) = round.merge(rule, steps, byzantine, backend.clone());
