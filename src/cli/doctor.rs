@@ -71,7 +71,7 @@ fn calibrate(common: &Common, examination: &Examination) -> Result<(), Failure> 
     let measured = bench::calibrate::calibrate(&common.pool()?, common.isa(), device)?;
     let path = measured.store()?;
     let of = best.map_or("the CPU alone", |adapter| &adapter.name);
-    console::tell(&format!("calibrated {of}: {}\n", path.display()));
+    console::tell(&format!("calibrated {of}: {}", path.display()));
     Ok(())
 }
 

@@ -25,10 +25,11 @@ fn count_cores(cpuinfo: &str) -> Option<usize> {
     Some(places.len()).filter(|count| *count > 0)
 }
 
-/// The operating system: its name, and its kernel's release where it tells.
+/// The operating system: its name, and its kernel's version where it tells.
 pub fn operating_system() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{} {}", std::env::consts::OS, release.trim()).trim().to_owned()
+    let version = release.trim().split('-').next().unwrap_or_default();
+    format!("{} {version}", std::env::consts::OS).trim().to_owned()
 }
 
 /// Bytes of memory that could be used now, where the system tells.

@@ -80,5 +80,5 @@ impl tracing::field::Visit for Text {
 pub fn tell(text: &str) {
     use std::io::Write;
     // Nobody listens any more: nothing is lost.
-    let _ = anstream::stderr().write_all(text.as_bytes());
+    let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
 }
