@@ -168,34 +168,50 @@ fn starts<const R: usize>(rows: &Rows<f32>, first: usize) -> [*const f32; R] {
     starts
 }
 
+/// Partial sums of a pair in f64.
+const WIDE_PARTS: usize = 8;
+
+/// Rows that one row is taken with at once in f64: sums that do not wait for each other.
+const WIDE_ROWS: usize = 4;
+
 dispatch! {
-    /// The same in f64 throughout: for f64 rows, and for values whose squares f32 cannot hold.
+    /// The same in f64 throughout: for f64 rows, for values whose squares f32 cannot hold, and for choices that hang on
+    /// less than sums in f32 are known to.
     pub fn add_wide_pair_sums<A: Arch, T: Term>(rows: &Rows<f64>, sums: &mut [f64]) {
         let n = rows.len();
         assert_eq!(sums.len(), n * n, "n * n sums");
         for i in 0..n {
-            for j in i..n {
-                sums[i * n + j] += wide_sum::<T>(rows.row(i), rows.row(j));
+            for j in (i..n).step_by(WIDE_ROWS) {
+                if n - j >= WIDE_ROWS {
+                    add_wide_sums::<T, WIDE_ROWS>(rows, i, j, sums);
+                } else {
+                    (j..n).for_each(|j| add_wide_sums::<T, 1>(rows, i, j, sums));
+                }
             }
         }
     }
 }
 
+/// Adds the sums of row `i` with `C` rows from `j` on. The shape of a sum does not depend on `C`.
 #[inline(always)]
-fn wide_sum<T: Term>(a: &[f64], b: &[f64]) -> f64 {
-    const PARTS: usize = 8;
-    let mut parts = [0.0; PARTS];
-    let (a_chunks, a_rest) = a.as_chunks::<PARTS>();
-    let (b_chunks, b_rest) = b.as_chunks::<PARTS>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..PARTS {
-            parts[lane] += T::of(a[lane], b[lane]);
+fn add_wide_sums<T: Term, const C: usize>(rows: &Rows<f64>, i: usize, j: usize, sums: &mut [f64]) {
+    let (a, a_rest) = rows.row(i).as_chunks::<WIDE_PARTS>();
+    let mut parts = [[0.0; WIDE_PARTS]; C];
+    let others: [(&[[f64; WIDE_PARTS]], &[f64]); C] = std::array::from_fn(|c| rows.row(j + c).as_chunks());
+    for k in 0..a.len() {
+        for c in 0..C {
+            let b = &others[c].0[..a.len()][k];
+            for lane in 0..WIDE_PARTS {
+                parts[c][lane] += T::of(a[k][lane], b[lane]);
+            }
         }
     }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        parts[lane] += T::of(*a, *b);
+    for c in 0..C {
+        for (lane, (a, b)) in a_rest.iter().zip(others[c].1).enumerate() {
+            parts[c][lane] += T::of(*a, *b);
+        }
+        sums[i * rows.len() + j + c] += parts[c].iter().sum::<f64>();
     }
-    parts.iter().sum()
 }
 
 dispatch! {

@@ -5,13 +5,16 @@
 //! results and hands them on; so files are read while the device works.
 
 use crate::gpu::job::{GpuError, TileShape};
-use crate::gpu::{Gpu, Input};
+use crate::gpu::{Gpu, Input, Slot};
+use crate::kernels::element::Element;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::tile::LINE_BYTES;
+use crate::round::metadata::UpdateKind;
 use crate::round::passes::PassError;
 use crate::round::roster::{Frame, UpdateSet};
 use crate::round::tiles::{Tile, TilePlan};
 use crate::round::workspace::Workspace;
+use crate::rules::mixing::Mixing;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -209,8 +212,49 @@ pub(super) fn plan(set: &UpdateSet, part: &Part, columns: usize) -> TilePlan {
     TilePlan::within(set, 0, &part.ranges, |_| columns)
 }
 
+/// Whether a client's row holds weights, of which the base is to be taken off.
+pub(super) fn is_less_base(set: &UpdateSet, client: usize) -> bool {
+    let is_weights = set.clients[client].metadata.kind == UpdateKind::Weights;
+    is_weights && set.base.is_some() && set.frame == Frame::AsSent
+}
+
+/// Mixtures of these clients' rows as a device takes them: a coefficient for each, then for the base what they lack
+/// to one, where rows bring it along.
+pub(super) fn mixtures(set: &UpdateSet, mixing: &Mixing, clients: &[usize]) -> Vec<Vec<f64>> {
+    let brings_base = set.frame == Frame::AsSent && set.base.is_some();
+    let mixture = |k: usize| {
+        let mut row: Vec<f64> = clients.iter().map(|client| mixing.row(k)[*client]).collect();
+        row.push(if brings_base { 1.0 - row.iter().sum::<f64>() } else { 0.0 });
+        row
+    };
+    (0..mixing.len()).map(mixture).collect()
+}
+
+/// Reads the rows of clients, and of references, of a tile into a slot.
+pub(super) fn fill<E: Element>(
+    slot: &mut Slot,
+    space: &mut Workspace,
+    tile: &Tile,
+    clients: &[usize],
+    references: &[Reference],
+) -> Result<(), PassError> {
+    for reference in references {
+        match reference {
+            Reference::Base => space.read_finite_base(tile)?,
+            Reference::Centre => space.read_centre(tile)?,
+        }
+    }
+    slot.fill::<PassError>(tile.coordinates.len(), |row, out| match clients.get(row) {
+        Some(client) => space.read_row::<E>(tile, *client, bytemuck::cast_slice_mut(out)),
+        None => {
+            write_reference(space, references[row - clients.len()], out);
+            Ok(())
+        }
+    })
+}
+
 /// Writes a reference's values of a tile, which the workspace has read.
-pub(super) fn write_reference(space: &Workspace, reference: Reference, out: &mut [u8]) {
+fn write_reference(space: &Workspace, reference: Reference, out: &mut [u8]) {
     let values = match reference {
         Reference::Base => space.base(),
         Reference::Centre => space.centre(),
@@ -219,19 +263,4 @@ pub(super) fn write_reference(space: &Workspace, reference: Reference, out: &mut
     for (out, value) in out.iter_mut().zip(values) {
         *out = *value as f32;
     }
-}
-
-/// Reads the references of a tile.
-pub(super) fn read_references(
-    space: &mut Workspace,
-    references: &[Reference],
-    tile: &Tile,
-) -> Result<(), PassError> {
-    for reference in references {
-        match reference {
-            Reference::Base => space.read_finite_base(tile)?,
-            Reference::Centre => space.read_centre(tile)?,
-        }
-    }
-    Ok(())
 }

@@ -6,9 +6,8 @@ use crate::kernels::element::Element;
 use crate::model::dtype::Working;
 use crate::round::combine::{CombineError, Pass, Worker, add_rows, add_times, blocks};
 use crate::round::device::{self, Device, Part, Reference};
-use crate::round::metadata::UpdateKind;
 use crate::round::method::{Method, Select, Sum};
-use crate::round::passes::{Clock, InTileOrder, for_each_tile};
+use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::roster::Frame;
 use crate::round::spot_check::SpotCheck;
 use crate::round::tiles::{Tile, TilePlan};
@@ -28,6 +27,12 @@ pub(super) struct OnDevice {
     pub(super) done: Vec<Range<usize>>,
     /// Why it stopped, if it did.
     pub(super) failure: Option<GpuError>,
+}
+
+impl OnDevice {
+    fn nothing(clients: usize) -> Self {
+        Self { squared_norms: vec![0.0; clients], clock: Clock::default(), done: Vec::new(), failure: None }
+    }
 }
 
 /// A slot and what its thread needs besides.
@@ -57,32 +62,26 @@ impl Pass<'_> {
         method: &Method,
         write: &super::combine::Write,
     ) -> Result<OnDevice, CombineError> {
-        let mut all = OnDevice {
-            squared_norms: vec![0.0; self.set.clients.len()],
-            clock: Clock::default(),
-            done: Vec::new(),
-            failure: None,
-        };
+        let mut all = OnDevice::nothing(self.set.clients.len());
         for part in device::parts(self.set) {
-            if !part.ranges.is_empty() {
-                let done = Mutex::new(Vec::new());
-                let found = self.run_part(device, &part, method, write, &done);
-                all.done.append(&mut done.into_inner().unwrap_or_else(PoisonError::into_inner));
-                match found {
-                    Ok((norms, clock)) => {
-                        add_rows(&mut all.squared_norms, &norms);
-                        all.clock = all.clock.and(clock);
-                    }
-                    Err(CombineError::Gpu(why)) if device.falls_back => {
-                        if matches!(why, GpuError::Wrong { .. }) {
-                            // Nothing that it did can be trusted.
-                            all.done.clear();
-                        }
-                        all.failure = Some(why);
-                        return Ok(all);
-                    }
-                    Err(why) => return Err(why),
+            let done = Mutex::new(Vec::new());
+            let found = self.run_part(device, &part, method, write, &done);
+            all.done.append(&mut done.into_inner().unwrap_or_else(PoisonError::into_inner));
+            match found {
+                Ok((norms, clock)) => {
+                    add_rows(&mut all.squared_norms, &norms);
+                    all.clock = all.clock.and(clock);
                 }
+                Err(CombineError::Gpu(why) | CombineError::Pass(PassError::Gpu(why)))
+                    if device.falls_back =>
+                {
+                    // What a device did that computes wrong cannot be trusted, and norms are of whole parts.
+                    if matches!(why, GpuError::Wrong { .. }) || self.with_norms {
+                        all = OnDevice::nothing(self.set.clients.len());
+                    }
+                    return Ok(OnDevice { failure: Some(why), ..all });
+                }
+                Err(why) => return Err(why),
             }
         }
         Ok(all)
@@ -131,21 +130,11 @@ impl Pass<'_> {
     ) -> Result<(Compiled<'a>, usize), GpuError> {
         let readers = method.clients();
         let kept = device.kept_shape(part.stored);
-        let has_base = self.set.frame == Frame::AsSent && self.set.base.is_some();
-        let needs_base =
-            has_base && (self.with_norms || matches!(method, Method::Select(Select { mixing: Some(_), .. })));
-        let (clients, chosen, references): (Vec<usize>, Vec<usize>, Vec<Reference>) = match kept {
+        let (clients, chosen, references): (Vec<usize>, Vec<usize>, _) = match kept {
             Some(_) => {
                 ((0..self.set.clients.len()).collect(), readers.to_vec(), device::references(self.set))
             }
-            None => {
-                let references = if needs_base { vec![Reference::Base] } else { Vec::new() };
-                (readers.to_vec(), (0..readers.len()).collect(), references)
-            }
-        };
-        let mixtures = match method {
-            Method::Select(Select { mixing: Some(mixing), .. }) => mixing.len(),
-            _ => 0,
+            None => (readers.to_vec(), (0..readers.len()).collect(), self.references(method)),
         };
         let shape = match kept {
             Some(shape) => shape,
@@ -153,24 +142,28 @@ impl Pass<'_> {
                 rows: clients.len(),
                 stored: part.stored,
                 references: references.len(),
-                columns: device.columns(clients.len(), part.stored, references.len(), mixtures)?,
+                columns: device.columns(clients.len(), part.stored, references.len(), method.mixtures())?,
             },
         };
+        let less_base = |client: &usize| device::is_less_base(self.set, *client);
         let job = CombineJob {
-            shape,
             chosen: chosen.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect(),
-            norms: self.with_norms.then(|| readers.iter().map(|client| self.is_less_base(*client)).collect()),
-            ..self.job(method, has_base)
+            norms: self.with_norms.then(|| readers.iter().map(less_base).collect()),
+            ..self.job(method, shape)
         };
-        let job = CombineJob { shape, ..job };
         let program = CombineProgram::new(device.gpu(), &job)?;
         let is_kept = kept.is_some();
         Ok((Compiled { device, program, clients, references, stored: part.stored, is_kept }, shape.columns))
     }
 
-    /// What the method means for rows; the shape and who is chosen are still to be filled in.
-    fn job(&self, method: &Method, has_base: bool) -> CombineJob {
-        let shape = TileShape { rows: 0, stored: Working::F32, references: 0, columns: 0 };
+    /// What has to be on the device besides the rows that are read.
+    fn references(&self, method: &Method) -> Vec<Reference> {
+        let is_needed = self.with_norms || method.mixtures() > 0;
+        device::references(self.set).into_iter().filter(|of| is_needed && *of == Reference::Base).collect()
+    }
+
+    /// What the method means for rows; who is chosen is still to be filled in.
+    fn job(&self, method: &Method, shape: TileShape) -> CombineJob {
         let none = CombineJob {
             shape,
             chosen: Vec::new(),
@@ -187,23 +180,10 @@ impl Pass<'_> {
                     OrderStatistic::TrimmedMean { cut } => Reduction::TrimmedMean { cut },
                     OrderStatistic::MeanNearMedian { kept } => Reduction::MeanNearMedian { kept },
                 },
-                mixing: select.mixing.map(|mixing| {
-                    let row = |k: usize| {
-                        let mut row: Vec<f64> = select.clients.iter().map(|i| mixing.row(k)[*i]).collect();
-                        row.push(if has_base { 1.0 - row.iter().sum::<f64>() } else { 0.0 });
-                        row
-                    };
-                    (0..mixing.len()).map(row).collect()
-                }),
+                mixing: select.mixing.map(|mixing| device::mixtures(self.set, mixing, &select.clients)),
                 ..none
             },
         }
-    }
-
-    /// Whether a client's row holds weights, of which the base is to be taken off.
-    fn is_less_base(&self, client: usize) -> bool {
-        let is_weights = self.set.clients[client].metadata.kind == UpdateKind::Weights;
-        is_weights && self.set.base.is_some() && self.set.frame == Frame::AsSent
     }
 
     fn new_lane<'a>(
@@ -231,7 +211,8 @@ impl Pass<'_> {
     ) -> Result<Vec<f64>, CombineError> {
         let kept = compiled.device.kept_tile(compiled.stored, tile.number).filter(|_| compiled.is_kept);
         if kept.is_none() {
-            fill::<E>(lane, tile, compiled)?;
+            let (slot, space) = (&mut lane.slot, &mut lane.host.space);
+            device::fill::<E>(slot, space, tile, &compiled.clients, &compiled.references)?;
         }
         let started = Instant::now();
         let found = lane.slot.combine(&compiled.program, kept.as_deref(), &mut lane.merged)?;
@@ -306,18 +287,4 @@ impl Pass<'_> {
         }
         Ok(squared_norms)
     }
-}
-
-/// Reads a tile into the slot.
-fn fill<E: Element>(lane: &mut Lane, tile: &Tile, compiled: &Compiled) -> Result<(), CombineError> {
-    let space = &mut lane.host.space;
-    device::read_references(space, &compiled.references, tile)?;
-    let clients = &compiled.clients;
-    lane.slot.fill::<CombineError>(tile.coordinates.len(), |row, out| {
-        match clients.get(row) {
-            Some(client) => space.read_row::<E>(tile, *client, bytemuck::cast_slice_mut(out))?,
-            None => device::write_reference(space, compiled.references[row - clients.len()], out),
-        }
-        Ok(())
-    })
 }

@@ -6,11 +6,8 @@ use crate::kernels::element::Element;
 use crate::model::dtype::Working;
 use crate::round::device::{self, Device, Part, Reference};
 use crate::round::first_pass::{FITTING, FirstPass, Sums, Worker};
-use crate::round::metadata::UpdateKind;
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
-use crate::round::roster::Frame;
 use crate::round::tiles::{Tile, TilePlan};
-use crate::rules::mixing::Mixing;
 use half::{bf16, f16};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,11 +31,17 @@ struct Compiled<'a> {
     program: PairsProgram,
     references: Vec<Reference>,
     stored: Working,
-    clients: usize,
+    clients: Vec<usize>,
     /// Whether tiles stay on the device for the second pass.
     keeps: AtomicBool,
     /// Every so many tiles one is checked.
     check_every: usize,
+}
+
+impl Compiled<'_> {
+    fn fill<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<(), PassError> {
+        device::fill::<E>(&mut lane.slot, &mut lane.host.space, tile, &self.clients, &self.references)
+    }
 }
 
 impl FirstPass<'_> {
@@ -59,6 +62,7 @@ impl FirstPass<'_> {
 
     fn look_at_part(&self, device: &Device, part: &Part) -> Result<(Sums, Clock), PassError> {
         let n = self.set.clients.len();
+        let clients: Vec<usize> = (0..n).collect();
         let references = device::references(self.set);
         let columns = device
             .columns(n, part.stored, references.len(), self.points().max(self.updates()))?
@@ -71,12 +75,14 @@ impl FirstPass<'_> {
         let shape = TileShape { rows: n, stored: part.stored, references: references.len(), columns };
         let job = PairsJob {
             shape,
-            mixing: self.mixing.map(|mixing| self.matrix(mixing)),
+            mixing: self.mixing.map(|mixing| device::mixtures(self.set, mixing, &clients)),
             origin_is_base: references.contains(&Reference::Base),
             with_median: self.references.median,
             with_centre: self.references.centre,
             differences: self.is_direct(),
-            signs: self.with_signs.then(|| (0..n).map(|client| self.is_less_base(client)).collect()),
+            signs: self
+                .with_signs
+                .then(|| (0..n).map(|client| device::is_less_base(self.set, client)).collect()),
         };
         let plan = device::plan(self.set, part, columns);
         let keeps = self.keeps && device.keeps(self.set, shape.bytes());
@@ -85,7 +91,7 @@ impl FirstPass<'_> {
             program: PairsProgram::new(device.gpu(), &job)?,
             references,
             stored: part.stored,
-            clients: n,
+            clients,
             keeps: AtomicBool::new(keeps),
             check_every: plan.tiles().div_ceil(CHECKED_TILES).max(1),
         };
@@ -120,21 +126,6 @@ impl FirstPass<'_> {
         Ok(Lane { slot, host: self.new_worker(plan) })
     }
 
-    fn matrix(&self, mixing: &Mixing) -> Vec<Vec<f64>> {
-        let has_base = self.set.frame == Frame::AsSent && self.set.base.is_some();
-        let row = |k: usize| {
-            let own = mixing.row(k);
-            let rest = if has_base { 1.0 - own.iter().sum::<f64>() } else { 0.0 };
-            own.iter().copied().chain([rest]).collect()
-        };
-        (0..mixing.len()).map(row).collect()
-    }
-
-    fn is_less_base(&self, client: usize) -> bool {
-        let is_weights = self.set.clients[client].metadata.kind == UpdateKind::Weights;
-        is_weights && self.set.base.is_some() && self.set.frame == Frame::AsSent
-    }
-
     fn device_tile<E: Element>(
         &self,
         lane: &mut Lane,
@@ -144,7 +135,7 @@ impl FirstPass<'_> {
         if tile.number.is_multiple_of(compiled.check_every) {
             self.check::<E>(lane, tile, compiled)?;
         }
-        fill::<E>(lane, tile, compiled)?;
+        compiled.fill::<E>(lane, tile)?;
         let started = Instant::now();
         let found = lane.slot.pairs(&compiled.program, None)?;
         lane.host.space.clock.compute += started.elapsed();
@@ -196,7 +187,7 @@ impl FirstPass<'_> {
     fn check<E: Element>(&self, lane: &mut Lane, tile: &Tile, compiled: &Compiled) -> Result<(), PassError> {
         let end = tile.coordinates.end.min(tile.coordinates.start + CHECKED_COLUMNS);
         let part = Tile { coordinates: tile.coordinates.start..end, ..tile.clone() };
-        fill::<E>(lane, &part, compiled)?;
+        compiled.fill::<E>(lane, &part)?;
         let found = lane.slot.pairs(&compiled.program, None)?;
         if !self.fits(&found) {
             return Ok(());
@@ -240,19 +231,4 @@ fn compare(
         }
     }
     Ok(())
-}
-
-/// Reads a tile into the slot.
-fn fill<E: Element>(lane: &mut Lane, tile: &Tile, compiled: &Compiled) -> Result<(), PassError> {
-    let space = &mut lane.host.space;
-    device::read_references(space, &compiled.references, tile)?;
-    let clients = compiled.clients;
-    lane.slot.fill::<PassError>(tile.coordinates.len(), |row, out| {
-        if row < clients {
-            space.read_row::<E>(tile, row, bytemuck::cast_slice_mut(out))?;
-        } else {
-            device::write_reference(space, compiled.references[row - clients], out);
-        }
-        Ok(())
-    })
 }

@@ -55,6 +55,14 @@ impl<'a> Method<'a> {
         }
     }
 
+    /// How many mixtures of rows are made first.
+    pub(super) fn mixtures(&self) -> usize {
+        match self {
+            Self::Select(Select { mixing: Some(mixing), .. }) => mixing.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether the base has a part in it, where rows are not deltas.
     pub(super) fn uses_base(&self) -> bool {
         match self {
