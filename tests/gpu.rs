@@ -72,7 +72,7 @@ impl<'g> Combiner<'g> {
     /// Runs on a tile; nothing of an earlier run is left to be taken for its result.
     pub(crate) fn run(&mut self, sample: &Sample) -> (&[f64], Combined) {
         sample.fill(&mut self.slot);
-        self.slot.poison();
+        self.slot.poison().unwrap();
         let combined = self.slot.combine(&self.program, None, &mut self.merged).unwrap();
         (&self.merged, combined)
     }

@@ -3,6 +3,7 @@
 
 use crate::gpu::device::Gpu;
 use crate::gpu::job::GpuError;
+use crate::gpu::shaders::Variant;
 use std::time::{Duration, Instant};
 use wgpu::BufferUsages;
 
@@ -18,7 +19,7 @@ const COPY_BYTES: usize = 256 << 20;
 /// The same for the processor in disguise, which has less of everything.
 const SOFTWARE_COPY_BYTES: usize = 64 << 20;
 
-/// Invocations of a workgroup, and multiply-adds of a round of one of them; as in `shaders/peak.wgsl`.
+/// Invocations of a workgroup, and multiply-adds of a round of one of them; as in `shaders/probes/peak.wgsl`.
 const GROUP: u32 = 256;
 const MULTIPLY_ADDS: u64 = 16;
 
@@ -63,7 +64,7 @@ impl Gpu {
     ///
     /// When the device fails.
     pub fn multiply_adds_per_s(&self) -> Result<f64, GpuError> {
-        let pipeline = self.peak_pipeline()?;
+        let pipeline = self.pipeline(&Variant::new("peak", &[]))?;
         let groups = if self.adapter().is_software() { GROUPS / 64 } else { GROUPS };
         let sums = self.constants("sums", &[0; GROUP as usize])?;
         let plan = self.buffer("plan", 16, BufferUsages::UNIFORM | BufferUsages::COPY_DST, false)?;
@@ -80,27 +81,6 @@ impl Gpu {
             pass.dispatch_workgroups(groups, 1, 1);
         })?;
         Ok(rounds * (MULTIPLY_ADDS * u64::from(GROUP) * u64::from(groups)) as f64)
-    }
-
-    fn peak_pipeline(&self) -> Result<wgpu::ComputePipeline, GpuError> {
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some("fedmill.peak"),
-            source: wgpu::ShaderSource::Wgsl(include_str!("../../shaders/peak.wgsl").into()),
-        };
-        // SAFETY: the text is embedded in this program; its loop ends, and its index stays inside the buffer, which has a
-        // word for every invocation of a workgroup.
-        let module = unsafe {
-            self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-        };
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some("fedmill.peak"),
-            layout: None,
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        self.check().map(|()| pipeline)
     }
 
     /// Repeats a second: as many at once as take long enough to be measured, the best of three.

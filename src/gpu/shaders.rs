@@ -40,7 +40,7 @@ macro_rules! embedded {
     };
 }
 
-/// The files, by stem. Nothing else is ever compiled.
+/// The files of kernels, by stem. Nothing but these and the probes is ever compiled.
 const FILES: &[(&str, &str)] = embedded! {
     "": "centre" "coordinate_median" "coordinate_median_many" "gram" "gram_reduce" "mean_near_median"
         "mean_near_median_many" "mixing" "norms" "signs" "trimmed_mean" "trimmed_mean_many" "weighted_sum";
@@ -48,11 +48,19 @@ const FILES: &[(&str, &str)] = embedded! {
         "shape" "sorted" "status";
 };
 
+/// Shaders that are no kernels: they measure a device, or spoil its memory for tests.
+const PROBES: &[(&str, &str)] = embedded! { "probes/": "peak" "poison"; };
+
 include!(concat!(env!("OUT_DIR"), "/shader_networks.rs"));
 
 /// The text of every file that is embedded, by stem.
 pub fn files() -> &'static [(&'static str, &'static str)] {
     FILES
+}
+
+/// The text of every shader that is no kernel, by stem.
+pub fn probes() -> &'static [(&'static str, &'static str)] {
+    PROBES
 }
 
 impl Variant {
@@ -114,7 +122,7 @@ impl Variant {
             "lanes" => "lanes_workgroup",
             name => name,
         };
-        let found = FILES.iter().find(|(stem, _)| *stem == name);
+        let found = FILES.iter().chain(PROBES).find(|(stem, _)| *stem == name);
         found.map(|(_, text)| *text).ok_or_else(|| format!("no shader is called `{name}`"))
     }
 }

@@ -6,6 +6,8 @@
 use crate::gpu::device::Gpu;
 use crate::gpu::job::{Combined, DeviceTime, GpuError, PairSums, TileShape};
 use crate::gpu::program::{CombineProgram, PairsProgram, Place, Program, Words};
+use crate::gpu::shaders::Variant;
+use crate::gpu::variants::GROUP;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -223,11 +225,32 @@ impl<'g> Slot<'g> {
         self.time
     }
 
-    /// Fills everything that a run writes with a pattern. For tests: nothing may rely on fresh memory.
-    pub fn poison(&self) {
+    /// Fills everything that a run writes with a pattern, and workgroup memory with it. For tests: nothing may rely on
+    /// fresh memory.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails.
+    pub fn poison(&self) -> Result<(), GpuError> {
         for buffer in self.scratch.iter().chain(&self.outputs) {
             self.gpu.queue.write_buffer(buffer, 0, &vec![0xa5; usize::try_from(buffer.size()).unwrap_or(0)]);
         }
+        let pipeline = self.gpu.pipeline(&Variant::new("poison", &[]))?;
+        let seen = self.gpu.constants("seen", &[0; GROUP])?;
+        let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: seen.as_entire_binding() }],
+        });
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        // More workgroups than any device runs at once.
+        pass.dispatch_workgroups(1024, 1, 1);
+        drop(pass);
+        self.gpu.queue.submit([encoder.finish()]);
+        Ok(())
     }
 
     /// Submits a run and waits for its results to be mapped.

@@ -170,7 +170,7 @@ fn reruns_give_the_same_bits() {
                 let mut slot = Slot::for_pairs(&gpu, &program).unwrap();
                 let mut runs = (0..if n > 100 { 2 } else { 10 }).map(|_| {
                     sample.fill(&mut slot);
-                    slot.poison();
+                    slot.poison().unwrap();
                     slot.pairs(&program, None).unwrap()
                 });
                 let first = runs.next().unwrap();

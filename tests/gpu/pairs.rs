@@ -24,7 +24,7 @@ fn run(gpu: &Gpu, job: &PairsJob, sample: &Sample) -> PairSums {
     let program = PairsProgram::new(gpu, job).unwrap();
     let mut slot = Slot::for_pairs(gpu, &program).unwrap();
     sample.fill(&mut slot);
-    slot.poison();
+    slot.poison().unwrap();
     slot.pairs(&program, None).unwrap()
 }
 

@@ -75,7 +75,7 @@ pub(super) fn merge(
     kept: Option<&fedmill::gpu::Input>,
 ) -> Result<Merged, GpuError> {
     // Results that are not written would be found.
-    slot.poison();
+    slot.poison()?;
     let mut values = vec![f64::NAN; 3];
     let combined = slot.combine(program, kept, &mut values)?;
     let bits = |values: &[f64]| values.iter().map(|x| x.to_bits()).collect();
@@ -149,7 +149,7 @@ fn pairs_in_several_slots_give_the_bits_of_one() {
                 let mut slot = Slot::for_pairs(&gpu, &program).unwrap();
                 while let Some(tile) = next(tiles) {
                     fill(&mut slot, tile).unwrap();
-                    slot.poison();
+                    slot.poison().unwrap();
                     done.push((tile, slot.pairs(&program, None).unwrap()));
                 }
             })

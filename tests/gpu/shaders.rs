@@ -2,7 +2,7 @@
 //! and WGSL both know of layouts and sizes is compared.
 
 use crate::harness::source_tree;
-use fedmill::gpu::shaders::{Variant, files};
+use fedmill::gpu::shaders::{Variant, files, probes};
 use fedmill::gpu::variants;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, TypeInner};
@@ -14,9 +14,6 @@ use std::path::{Path, PathBuf};
 const MOST_LINES: usize = 150;
 /// Shaders that may have more, because they name their registers one by one.
 const LONG: [(&str, usize); 1] = [("gram", 210)];
-
-/// No kernel: a shader that only measures, which no job asks for.
-const PROBE: &str = "peak";
 
 /// What is wrong with the text of a variant; empty if nothing is.
 fn faults(variant: &Variant, source: &str) -> Vec<String> {
@@ -192,7 +189,6 @@ fn stems(folder: &Path) -> BTreeSet<String> {
         .filter(|path| path.is_file())
         .inspect(|path| assert_eq!(path.extension().unwrap(), "wgsl", "{}", path.display()))
         .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
-        .filter(|stem| stem != PROBE)
         .collect()
 }
 
@@ -220,14 +216,17 @@ fn every_file_is_embedded_and_reached() {
 }
 
 #[test]
-fn the_probe_is_valid() {
+fn the_probes_are_valid() {
+    for (stem, text) in probes() {
+        let module = naga::front::wgsl::parse_str(text).unwrap();
+        Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+        let entries: Vec<_> =
+            module.entry_points.iter().map(|entry| (&*entry.name, entry.workgroup_size)).collect();
+        assert_eq!(entries, [("main", [variants::workgroup_size(stem) as u32, 1, 1])], "{stem}");
+    }
     let Some(folder) = folder() else { return };
-    let source = fs::read_to_string(folder.join(PROBE).with_extension("wgsl")).unwrap();
-    let module = naga::front::wgsl::parse_str(&source).unwrap();
-    Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
-    let entries: Vec<_> =
-        module.entry_points.iter().map(|entry| (&*entry.name, entry.workgroup_size)).collect();
-    assert_eq!(entries, [("main", [variants::workgroup_size(PROBE) as u32, 1, 1])]);
+    let embedded: BTreeSet<String> = probes().iter().map(|(stem, _)| (*stem).to_owned()).collect();
+    assert_eq!(embedded, stems(&folder.join("probes")));
 }
 
 #[test]

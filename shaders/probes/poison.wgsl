@@ -1,0 +1,21 @@
+// Fills workgroup memory with a pattern, so that a kernel that reads what it has not written gives something wrong.
+//
+// Not a kernel: tests run it before one, by `Slot::poison`.
+
+const GROUP: u32 = 256u;
+// All that every device has.
+const WORDS: u32 = 4096u;
+
+@group(0) @binding(0) var<storage, read_write> seen: array<u32>;
+
+var<workgroup> memory: array<u32, WORDS>;
+
+@compute @workgroup_size(GROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    for (var i = lane; i < WORDS; i += GROUP) {
+        memory[i] = 0xa5a5a5a5u;
+    }
+    workgroupBarrier();
+    // Somebody reads it, so that it is written.
+    seen[lane] = memory[(lane * 17u + group.x) % WORDS];
+}
