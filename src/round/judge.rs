@@ -54,6 +54,9 @@ pub enum MetricsWanted {
 /// The most clients whose geometry is found for the report alone.
 const FEW_CLIENTS: usize = 1024;
 
+/// The most products that a close call is settled with in f64: a fraction of a second.
+const MOST_F64_TERMS: u64 = 1 << 30;
+
 /// What was made of the updates.
 #[derive(Debug)]
 pub struct Judgement {
@@ -183,10 +186,23 @@ impl Judge<'_> {
         if !judgement.decision.warnings.iter().any(|warning| warning.is_close_call) {
             return Ok(judgement);
         }
-        let mut judgement = self.judge_to(Precision::F64, statistics)?;
-        let note = "a choice hung on less than the numeric bound: distances were found again in f64";
+        let (precision, how) = match self.device {
+            _ if self.is_f64_cheap() => (Precision::F64, "in f64"),
+            // The CPU's own numbers: so both backends choose the same.
+            Some(_) => (Precision::Usual, "on the CPU"),
+            None => return Ok(judgement),
+        };
+        self.device = None;
+        let mut judgement = self.judge_to(precision, statistics)?;
+        let note = format!("a choice hung on less than the numeric bound: distances were found again {how}");
         judgement.decision.warnings.insert(0, note.into());
         Ok(judgement)
+    }
+
+    /// Whether products of all updates in f64 cost little. The same on every machine and backend.
+    fn is_f64_cheap(&self) -> bool {
+        let (n, d) = (self.set.clients.len() as u64, self.set.layout.parameters() as u64);
+        n.saturating_mul(n + 1).saturating_mul(d) / 2 <= MOST_F64_TERMS
     }
 
     fn judge_to(&mut self, precision: Precision, mut statistics: Statistics) -> Result<Judgement, Unjudged> {
