@@ -41,13 +41,11 @@ pub struct Backend {
 pub(super) struct Chosen {
     pub(super) device: Option<Device>,
     pub(super) why: String,
-    /// Why the device was given up, if it was.
-    pub(super) failure: Option<GpuError>,
 }
 
 impl Chosen {
     fn cpu(why: impl Into<String>) -> Self {
-        Self { device: None, why: why.into(), failure: None }
+        Self { device: None, why: why.into() }
     }
 
     /// The name of the backend, as a report has it.
@@ -66,9 +64,8 @@ impl Chosen {
     }
 
     /// Gives the device up.
-    pub(super) fn give_up(&mut self, why: GpuError) {
+    pub(super) fn give_up(&mut self, why: &GpuError) {
         self.why = format!("{why}; the CPU took over");
-        self.failure = Some(why);
         self.device = None;
     }
 }

@@ -20,7 +20,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The most columns of a tile: what the host makes of them fits its caches' neighbourhood, whatever the clients.
+/// The most columns of a tile: the host holds their merged values and the base's in f64, 4 MiB each, however few clients
+/// there are.
 const MOST_COLUMNS: usize = 512 << 10;
 
 /// Places of the ring when nobody says.

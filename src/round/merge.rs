@@ -232,7 +232,7 @@ impl Run {
     /// The device is no more to be relied on.
     fn give_up_device(&mut self, why: Option<GpuError>) {
         if let (Some(why), Some(chosen)) = (why, &mut self.chosen) {
-            chosen.give_up(why);
+            chosen.give_up(&why);
         }
     }
 
