@@ -17,14 +17,17 @@
 //! - [`round`]: one round from update files to a published model; streams the tiles.
 //! - [`rules`]: one file an aggregation rule: statistics in, recipe out.
 //! - [`strategies`]: one file a server strategy: merged delta and what is kept in, new model out.
+//! - [`updates`]: one update as a file: opened however it is encoded, compressed, decompressed.
+//! - [`codecs`]: one file an encoding: values to bytes and back.
 //! - [`gpu`]: the same primitives as shaders; adapters, and the slots that tiles pass through.
 //! - [`kernels`]: the numeric primitives, one file each, on every instruction set.
 //! - [`model`]: dtypes, layouts, tiles; no files.
-//! - [`io`]: the only room that opens files; called from `cli`, `bench` and `round`.
-//! - [`telemetry`]: the report, progress, messages; called from `cli`, `bench` and `round`.
+//! - [`io`]: the only room that opens files; called from `cli`, `bench`, `round` and `updates`.
+//! - [`telemetry`]: the report, progress, messages; called from `cli`, `bench`, `round` and `updates`.
 
 pub mod bench;
 pub mod cli;
+pub mod codecs;
 pub mod gpu;
 pub mod io;
 pub mod kernels;
@@ -33,3 +36,4 @@ pub mod round;
 pub mod rules;
 pub mod strategies;
 pub mod telemetry;
+pub mod updates;

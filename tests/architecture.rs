@@ -4,11 +4,32 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use. Arrows go one way: no room is listed behind one that uses it.
-const ARROWS: [(&str, &[&str]); 10] = [
-    ("cli", &["bench", "round", "strategies", "rules", "io", "telemetry", "gpu", "kernels", "model"]),
-    ("bench", &["round", "strategies", "rules", "gpu", "kernels", "model", "io", "telemetry"]),
-    ("round", &["strategies", "rules", "gpu", "kernels", "model", "io", "telemetry"]),
+const ARROWS: [(&str, &[&str]); 12] = [
+    (
+        "cli",
+        &[
+            "bench",
+            "round",
+            "updates",
+            "codecs",
+            "strategies",
+            "rules",
+            "io",
+            "telemetry",
+            "gpu",
+            "kernels",
+            "model",
+        ],
+    ),
+    (
+        "bench",
+        &["round", "updates", "codecs", "strategies", "rules", "gpu", "kernels", "model", "io", "telemetry"],
+    ),
+    ("round", &["updates", "strategies", "rules", "gpu", "kernels", "model", "io", "telemetry"]),
+    ("updates", &["codecs", "gpu", "kernels", "model", "io", "telemetry", "rules"]),
     ("strategies", &["rules", "kernels"]),
+    // How settings are written is the same for all that users name.
+    ("codecs", &["rules", "kernels", "model"]),
     ("rules", &[]),
     ("telemetry", &[]),
     ("io", &["model"]),

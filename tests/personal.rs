@@ -212,7 +212,7 @@ fn control_variates_are_of_what_is_shared() {
     dir.write(names[0], update(false).bytes());
     dir.write(names[1], update(true).bytes());
     let paths = names.map(|name| dir.path(name));
-    let opened = roster::open(&paths, &OpenFiles::raise_limit(), &TablePool::default());
+    let opened = roster::open(&paths, &OpenFiles::raise_limit(), &TablePool::default(), None);
     let personal = Personal { layers: vec!["head.*".parse().unwrap()] };
     let expected =
         Expectations { control_prefix: Some(SCAFFOLD_CONTROL), personal, ..Expectations::default() };

@@ -110,7 +110,8 @@ fn admit(updates: &[Update], base: Option<Update>, expected: &Expectations) -> (
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let base = base.map(|base| write(&base, "base.safetensors".to_owned()));
     let base = base.map(|path| Arc::new(roster::open_base(&path, &files, &tables).unwrap()));
-    let (set, rejected) = roster::admit(roster::open(&paths, &files, &tables), base, expected).unwrap();
+    let (set, rejected) =
+        roster::admit(roster::open(&paths, &files, &tables, base.as_deref()), base, expected).unwrap();
     let fault = |update: &roster::Update| format!("{}: {}", update.id, update.faults[0]);
     (set, rejected.iter().map(fault).collect())
 }

@@ -3,7 +3,9 @@
 mod aggregate;
 mod bench;
 mod combine;
+mod compress;
 mod decide;
+mod decompress;
 mod doctor;
 mod gram;
 mod inspect;
@@ -41,6 +43,8 @@ struct Cli {
 enum Command {
     Aggregate(Box<aggregate::Arguments>),
     Inspect(inspect::Arguments),
+    Compress(compress::Arguments),
+    Decompress(decompress::Arguments),
     Personalize(personalize::Arguments),
     Doctor(doctor::Arguments),
     Bench(bench::Arguments),
@@ -147,6 +151,8 @@ impl Cli {
         interrupt::listen()?;
         match &self.command {
             Command::Aggregate(arguments) => arguments.run(&self.common),
+            Command::Compress(arguments) => arguments.run(&self.common),
+            Command::Decompress(arguments) => arguments.run(&self.common),
             Command::Inspect(arguments) => arguments.run(&self.common),
             Command::Personalize(arguments) => arguments.run(&self.common),
             Command::Doctor(arguments) => arguments.run(&self.common),

@@ -8,6 +8,7 @@ use crate::model::layout::TensorSpec;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub enum OpenFault {
     NotInShard { tensor: String, shard: String },
     #[error("tensor `{tensor}`: {shard} holds it, but the index does not place it there")]
     NotInIndex { tensor: String, shard: String },
+    #[error("update is encoded, but {why}")]
+    BadEncoding { why: String },
     #[error("metadata `{key}` is `{one}` in one shard and `{other}` in another")]
     ConflictingMetadata { key: String, one: String, other: String },
 }
@@ -46,10 +49,23 @@ pub enum OpenFault {
 pub struct TensorPlace {
     /// Name, dtype and shape.
     pub spec: TensorSpec,
-    /// Index of the file that holds it.
+    /// Index of the file that holds it, or [`ENCODED`].
     pub file: usize,
-    /// First byte of its values in that file.
+    /// First byte of its values in that file; its number in the model if it is encoded.
     pub offset: u64,
+}
+
+/// Stands for the file of a tensor whose values only the model's decoder can read.
+pub const ENCODED: usize = usize::MAX;
+
+/// Reads values of a model that are encoded.
+pub trait Decoder: Debug + Send + Sync {
+    /// Decodes values of a tensor, by its number in the model, from `start` on.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, or does not hold what it should.
+    fn decode(&self, files: &[SourceFile], tensor: usize, start: usize, out: &mut [f32]) -> io::Result<()>;
 }
 
 /// The tensors of a model in the order of their data.
@@ -62,7 +78,8 @@ pub struct TablePool {
 }
 
 impl TablePool {
-    fn share(&self, table: TensorTable) -> Arc<TensorTable> {
+    /// The one copy of a table.
+    pub fn share(&self, table: TensorTable) -> Arc<TensorTable> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = tables.get(&table) {
             return Arc::clone(known);
@@ -84,6 +101,8 @@ pub struct ModelFile {
     pub table: Arc<TensorTable>,
     /// Its metadata; that of all shards together.
     pub metadata: BTreeMap<String, String>,
+    /// Reads those of its tensors that are encoded.
+    pub decoder: Option<Arc<dyn Decoder>>,
 }
 
 impl ModelFile {
@@ -96,7 +115,7 @@ impl ModelFile {
         let is_index = path.to_string_lossy().ends_with(INDEX_SUFFIX);
         let (files, places, metadata) =
             if is_index { open_shards(path, files)? } else { open_single(path, files)? };
-        Ok(Self { path: path.to_owned(), files, table: tables.share(places), metadata })
+        Ok(Self { path: path.to_owned(), files, table: tables.share(places), metadata, decoder: None })
     }
 
     /// Bytes in all its files.

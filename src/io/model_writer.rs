@@ -396,7 +396,7 @@ fn index_json(
 }
 
 /// Length and JSON of a safetensors header, padded so that data starts on a multiple of 8 bytes.
-fn header_bytes(tensors: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Vec<u8> {
+pub fn header_bytes(tensors: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let mut json = json_of(&HeaderJson { tensors, metadata });
     json.resize(json.len().next_multiple_of(LENGTH_BYTES as usize), b' ');
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();

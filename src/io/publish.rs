@@ -79,6 +79,15 @@ impl Staged {
         self.file.read_exact_at(bytes, offset)
     }
 
+    /// Cuts it off behind so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be.
+    pub fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+
     /// Waits until everything written is on disk.
     ///
     /// # Errors

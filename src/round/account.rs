@@ -9,7 +9,6 @@ use crate::round::first_pass::Distances;
 use crate::round::job::OnBadUpdate;
 use crate::round::judge::Judgement;
 use crate::round::merge::Run;
-use crate::round::metadata::{UPDATE_KEYS, UpdateKind};
 use crate::round::partial::NO_METRICS;
 use crate::round::partial::description::Member;
 use crate::round::roster::{Client, Update, UpdateSet};
@@ -21,6 +20,7 @@ use crate::telemetry::report::{
     BackendChoice, ClientRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA, Settings,
     ShadowRow, StepClientRow, StepRow, StrategyRow, Timings, Tool,
 };
+use crate::updates::metadata::{UPDATE_KEYS, UpdateKind};
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -2,9 +2,9 @@
 
 use crate::io::model_file::OpenFault;
 use crate::model::dtype::Dtype;
-use crate::round::metadata::UpdateKind;
 use crate::round::roster::SCAFFOLD_CONTROL;
 use crate::strategies::Lacking;
+use crate::updates::metadata::{MetadataFault, UpdateKind};
 use std::io;
 use std::path::PathBuf;
 
@@ -15,8 +15,8 @@ use std::path::PathBuf;
 pub enum Fault {
     #[error(transparent)]
     Open(#[from] OpenFault),
-    #[error("metadata `{key}` is `{found}`, expected {expected}")]
-    Metadata { key: &'static str, found: String, expected: &'static str },
+    #[error(transparent)]
+    Metadata(#[from] MetadataFault),
     #[error("client id `{id}` is also that of {}", .other.display())]
     DuplicateClient { id: String, other: PathBuf },
     #[error("update is of round {found}, expected round {expected}")]

@@ -5,11 +5,11 @@ use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
 use crate::kernels::lanes::Isa;
 use crate::round::fault::Fault;
-use crate::round::metadata::UpdateMetadata;
 use crate::round::passes::PassError;
 use crate::round::roster::{self, BadBase, Expectations, Update, UpdateSet};
 use crate::round::survey::{Measured, Survey};
 use crate::telemetry::progress::Progress;
+use crate::updates::metadata::UpdateMetadata;
 use rayon::ThreadPool;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -88,7 +88,7 @@ impl Inspection {
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = self.base.as_deref().map(|path| roster::open_base(path, &files, &tables)).transpose()?;
         let base = base.map(Arc::new);
-        let opened = pool.install(|| roster::open(&paths, &files, &tables));
+        let opened = pool.install(|| roster::open(&paths, &files, &tables, base.as_deref()));
         let (mut set, rejected) = roster::admit(opened, base, &self.expected)
             .map_err(|source| InspectError::Read { path: self.base.clone().unwrap_or_default(), source })?;
 

@@ -5,7 +5,6 @@ use crate::kernels::server_step::ServerStep;
 use crate::round::fault::Fault;
 use crate::round::first_pass::Distances;
 use crate::round::looks::{Asked, Looks};
-use crate::round::metadata::UpdateKind;
 use crate::round::passes::PassError;
 use crate::round::roster::UpdateSet;
 use crate::round::shard::partial::ShardError;
@@ -16,6 +15,7 @@ use crate::rules::mixing::Mixing;
 use crate::rules::pre::{self, Prepared, Step, StepTaken};
 use crate::rules::{self, Byzantine, Decision, Needs, Recipe, Rule, RuleError, Statistics, Warning};
 use crate::strategies::{Cohort, Decided, Strategy, StrategyError};
+use crate::updates::metadata::UpdateKind;
 use serde::{Deserialize, Serialize};
 
 /// How updates are judged and combined.

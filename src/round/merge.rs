@@ -98,7 +98,7 @@ impl Run {
             // Hashed now, by all threads; whoever wants the digest finds it.
             pool.install(|| digest_of(base))?;
         }
-        let updates = pool.install(|| roster::open(&paths, &files, &tables));
+        let updates = pool.install(|| roster::open(&paths, &files, &tables, base.as_ref()));
         job.expected.personal.check_round(base.as_ref(), &updates)?;
         Ok(Self {
             job,

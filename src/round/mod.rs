@@ -1,6 +1,6 @@
 //! One round, from update files to a published model.
 //!
-//! [`roster`] opens the updates and says who takes part ([`metadata`], [`weights`], [`fault`] are its words), held
+//! [`roster`] opens the updates and says who takes part ([`weights`], [`fault`] are its words), held
 //! against a `reference`; [`personal`] layers stay with them, [`tiers`] of clients each have a rule of their own
 //! (`tiered`). [`tiles`] cuts their layout, [`passes`] streams the tiles, each worker in its [`workspace`].
 //! [`first_pass`] finds the [`sums`] that rules decide on, [`judge`] has them decide by [`looks`], [`combine`] is the
@@ -34,7 +34,6 @@ pub mod job;
 pub mod judge;
 pub mod looks;
 pub mod merge;
-pub mod metadata;
 mod method;
 pub mod partial;
 pub mod passes;

@@ -15,9 +15,9 @@ use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
 use crate::round::fault::Fault;
-use crate::round::metadata::{UpdateKind, UpdateMetadata};
 use crate::round::personal::{NormModules, Personal, PersonalError};
 use crate::round::reference::{placement, tensor_fault};
+use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
@@ -202,7 +202,8 @@ fn open(path: &Path) -> Result<ModelFile, PersonalizeError> {
 fn about(model: &ModelFile) -> Result<UpdateMetadata, PersonalizeError> {
     let (about, mut faults) = UpdateMetadata::parse(&model.metadata);
     // What else it says has no part in this.
-    faults.retain(|fault| matches!(fault, Fault::Metadata { key: "kind" | "client_id", .. }));
+    faults.retain(|fault| matches!(fault.key, "kind" | "client_id"));
+    let faults: Vec<Fault> = faults.into_iter().map(Fault::from).collect();
     if !faults.is_empty() {
         return Err(PersonalizeError::Client { path: model.path.clone(), faults });
     }

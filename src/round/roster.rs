@@ -10,12 +10,13 @@ use crate::io::source::OpenFiles;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::layout::{Layout, TensorSpec};
 use crate::round::fault::Fault;
-use crate::round::metadata::{UpdateKind, UpdateMetadata};
 use crate::round::partial::Partial;
 use crate::round::personal::{MergedLayout, Personal};
 use crate::round::reference::{Reference, placement};
 use crate::round::state::{State, stored_dtype};
 use crate::strategies::{Reported, Slot};
+use crate::updates;
+use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::io;
@@ -233,19 +234,20 @@ pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<B
     Ok(Base::new(Arc::new(model), placement))
 }
 
-/// Reads the headers of all updates, in parallel.
-pub fn open(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool) -> Vec<Update> {
-    paths.par_iter().map(|path| Update::read(path, files, tables)).collect()
+/// Reads the headers of all updates, in parallel. Encoded ones may leave the names of their tensors to the base.
+pub fn open(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Vec<Update> {
+    paths.par_iter().map(|path| Update::read(path, files, tables, base)).collect()
 }
 
 impl Update {
-    fn read(path: &Path, files: &OpenFiles, tables: &TablePool) -> Self {
-        let (model, mut faults) = match ModelFile::open(path, files, tables) {
+    fn read(path: &Path, files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Self {
+        let base = base.map(|base| &*base.model.table);
+        let (model, mut faults) = match updates::open(path, files, tables, base) {
             Ok(model) => (Some(Arc::new(model)), Vec::new()),
             Err(faults) => (None, faults.into_iter().map(Fault::from).collect()),
         };
         let (metadata, bad) = UpdateMetadata::parse(model.as_ref().map_or(&BTreeMap::new(), |m| &m.metadata));
-        faults.extend(bad);
+        faults.extend(bad.into_iter().map(Fault::from));
         let id = metadata.client_id.clone().unwrap_or_else(|| stem(path));
         Self { path: path.to_owned(), id, metadata, model, faults }
     }

@@ -1,18 +1,18 @@
 //! The buffers of one worker, and how a tile gets into them.
 
-use crate::io::model_file::ModelFile;
+use crate::io::model_file::{Decoder, ENCODED, ModelFile};
 use crate::kernels::convert::{all_within, decode};
 use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece};
 use crate::model::tile::{Rows, TileBuffer};
-use crate::round::metadata::UpdateKind;
 use crate::round::partial::Partial;
 use crate::round::passes::{Clock, PassError};
 use crate::round::roster::{Client, Frame, Placement, UpdateSet};
 use crate::round::tiles::{Tile, TilePlan};
 use crate::strategies::Kept;
+use crate::updates::metadata::UpdateKind;
 use std::io;
 use std::time::Instant;
 
@@ -279,6 +279,9 @@ impl Reading<'_> {
     fn read<E: Element>(&self, tile: &Tile, stored: &mut TileBuffer, values: &mut [E]) -> io::Result<()> {
         let pieces = self.layout.pieces(tile.coordinates.clone());
         let mut column = 0;
+        if let Some(decoder) = &self.model.decoder {
+            return self.read_decoded(&**decoder, pieces, stored, values);
+        }
         for run in (Runs { placement: self.placement, pieces, next: None }) {
             let values = &mut values[column..column + run.len];
             let file = &self.model.files[run.file];
@@ -290,6 +293,35 @@ impl Reading<'_> {
                 decode(self.isa, run.dtype, bytes, values);
             }
             column += run.len;
+        }
+        Ok(())
+    }
+}
+
+impl Reading<'_> {
+    /// The same of a model of which tensors are encoded.
+    fn read_decoded<E: Element>(
+        &self,
+        decoder: &dyn Decoder,
+        pieces: impl Iterator<Item = Piece>,
+        stored: &mut TileBuffer,
+        values: &mut [E],
+    ) -> io::Result<()> {
+        let mut column = 0;
+        for piece in pieces {
+            let place = self.placement[piece.tensor];
+            let values = &mut values[column..column + piece.len];
+            if place.file == ENCODED {
+                let floats = &mut bytemuck::cast_slice_mut(stored.row_mut(0))[..piece.len];
+                decoder.decode(&self.model.files, place.offset as usize, piece.start, floats)?;
+                values.iter_mut().zip(&*floats).for_each(|(x, float)| *x = E::from_exact(f64::from(*float)));
+            } else {
+                let bytes = &mut stored.row_mut(0)[..piece.len * place.dtype.bytes()];
+                let offset = place.offset + (piece.start * place.dtype.bytes()) as u64;
+                self.model.files[place.file].read_exact_at(bytes, offset)?;
+                decode(self.isa, place.dtype, bytes, values);
+            }
+            column += piece.len;
         }
         Ok(())
     }

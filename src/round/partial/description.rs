@@ -1,7 +1,7 @@
 //! What a partial says about itself: JSON under one key of its safetensors metadata.
 
 use crate::model::dtype::Dtype;
-use crate::round::metadata::UpdateKind;
+use crate::updates::metadata::UpdateKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;

@@ -15,8 +15,8 @@ pub mod request;
 pub(super) mod sums;
 
 use crate::io::model_file::ModelFile;
-use crate::round::metadata::UpdateMetadata;
 use crate::round::roster::{Placement, Update};
+use crate::updates::metadata::UpdateMetadata;
 use description::Description;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,8 +1,19 @@
 //! What an update says about itself in its safetensors metadata.
 
-use crate::round::fault::Fault;
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// A key of the metadata whose value makes no sense.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("metadata `{key}` is `{found}`, expected {expected}")]
+pub struct MetadataFault {
+    /// The key.
+    pub key: &'static str,
+    /// Its value.
+    pub found: String,
+    /// What it may be.
+    pub expected: &'static str,
+}
 
 /// The metadata of an update, parsed. All of it is optional.
 #[derive(Clone, PartialEq, Debug)]
@@ -64,7 +75,7 @@ pub const UPDATE_KEYS: [&str; 10] = [
 
 impl UpdateMetadata {
     /// Parses metadata. A key whose value makes no sense is left out and reported.
-    pub fn parse(metadata: &BTreeMap<String, String>) -> (Self, Vec<Fault>) {
+    pub fn parse(metadata: &BTreeMap<String, String>) -> (Self, Vec<MetadataFault>) {
         let mut faults = Vec::new();
         let mut read = Reader { metadata, faults: &mut faults };
         let parsed = Self {
@@ -87,7 +98,7 @@ impl UpdateMetadata {
 
 struct Reader<'a> {
     metadata: &'a BTreeMap<String, String>,
-    faults: &'a mut Vec<Fault>,
+    faults: &'a mut Vec<MetadataFault>,
 }
 
 impl Reader<'_> {
@@ -100,7 +111,7 @@ impl Reader<'_> {
         let found = self.metadata.get(key)?;
         let value = parse(found.trim());
         if value.is_none() {
-            self.faults.push(Fault::Metadata { key, found: found.clone(), expected });
+            self.faults.push(MetadataFault { key, found: found.clone(), expected });
         }
         value
     }
@@ -126,7 +137,7 @@ fn kind(text: &str) -> Option<UpdateKind> {
 mod tests {
     use super::*;
 
-    fn parse(key: &str, value: &str) -> (UpdateMetadata, Vec<Fault>) {
+    fn parse(key: &str, value: &str) -> (UpdateMetadata, Vec<MetadataFault>) {
         UpdateMetadata::parse(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
     }
 

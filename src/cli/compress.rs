@@ -1,0 +1,95 @@
+//! `fedmill compress`: one update to fewer bytes.
+
+use super::{BackendName, Common, Failure, Outcome, print};
+use crate::codecs::{self, Codec};
+use crate::telemetry::console;
+use crate::updates::compress::{Compressed, Compression, How};
+use crate::updates::file::FileLayout;
+use crate::updates::values::NonFinite;
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Compress an update.
+///
+/// Prints the path of the compressed update. It is a safetensors file, and `aggregate` takes it as it is.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The update: a .safetensors file or an index of shards.
+    #[arg(value_name = "UPDATE")]
+    update: PathBuf,
+    /// The model that it started from: what is sent is the difference.
+    #[arg(long, value_name = "BASE")]
+    base: Option<PathBuf>,
+    /// How values are encoded, with settings behind a colon: u8:block=128.
+    #[arg(long, value_name = "CODEC", value_parser = parse_codec)]
+    codec: Arc<dyn Codec>,
+    /// What random numbers come from; for codecs that go by a mask of the round, the same for all clients.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// What to do with NaN and infinity.
+    #[arg(long, value_name = "WHAT", default_value = "error")]
+    nonfinite: NonFinite,
+    /// Every stream a tensor of its own, or all in one [default: what is shorter by more than 2 %].
+    #[arg(long, value_name = "LAYOUT")]
+    layout: Option<FileLayout>,
+    /// Print what was measured as one JSON object, in place of the path.
+    #[arg(long)]
+    json: bool,
+    /// Where the compressed update goes.
+    #[arg(long, short, value_name = "OUT")]
+    output: PathBuf,
+}
+
+fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
+    codecs::parse(text).map(Arc::from).map_err(|why| why.to_string())
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        if common.backend == BackendName::Gpu {
+            let why = anyhow::anyhow!("--backend gpu: compress runs on the CPU, expected auto or cpu");
+            return Err(why.into());
+        }
+        let compression = Compression {
+            update: self.update.clone(),
+            base: self.base.clone(),
+            how: How::Codec(Arc::clone(&self.codec)),
+            seed: self.seed,
+            non_finite: self.nonfinite,
+            layout: self.layout,
+            output: Some(self.output.clone()),
+            isa: common.isa(),
+        };
+        let compressed = compression.run(&common.pool()?).map_err(|error| {
+            let (hint, signal) = (error.hint(), error.signal());
+            Failure { hint, signal, ..Failure::from(error) }
+        })?;
+        match self.json {
+            true => print(&format!("{}\n", serde_json::to_string(&compressed)?))?,
+            false => {
+                if !common.quiet {
+                    console::tell(&summary(&compressed));
+                }
+                print(&format!("{}\n", self.output.display()))?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn summary(found: &Compressed) -> String {
+    let measures = &found.measures;
+    format!(
+        "{}: {} bytes, {:.2}x ({:.3} bits per parameter); NMSE {:.3e}, cosine {:.4}, norm ratio {:.4}; \
+         least NMSE of white data {:.3e}",
+        found.input,
+        found.output_bytes,
+        found.ratio,
+        found.bits_per_parameter,
+        measures.nmse,
+        measures.cosine,
+        measures.norm_ratio,
+        found.white_nmse_bound
+    )
+}

@@ -1,0 +1,39 @@
+//! `fedmill decompress`: an update as `aggregate` sees it, from a compressed one.
+
+use super::{BackendName, Common, Failure, Outcome, print};
+use crate::updates::decompress::Decompression;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Decompress an update.
+///
+/// Prints the path of the plain update: what `aggregate` sees in the compressed one.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The compressed update.
+    #[arg(value_name = "UPDATE")]
+    update: PathBuf,
+    /// The model that it started from, where it leaves the names of its tensors to that.
+    #[arg(long, value_name = "BASE")]
+    base: Option<PathBuf>,
+    /// Where the plain update goes.
+    #[arg(long, short, value_name = "OUT")]
+    output: PathBuf,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        if common.backend == BackendName::Gpu {
+            let why = anyhow::anyhow!("--backend gpu: decompress runs on the CPU, expected auto or cpu");
+            return Err(why.into());
+        }
+        let (update, base, output) = (self.update.clone(), self.base.clone(), self.output.clone());
+        let decompression = Decompression { update, base, output, isa: common.isa() };
+        let path = decompression.run(&common.pool()?).map_err(|error| {
+            let signal = error.signal();
+            Failure { signal, ..Failure::from(error) }
+        })?;
+        print(&format!("{}\n", path.display()))?;
+        Ok(Outcome::Done)
+    }
+}

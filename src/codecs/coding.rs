@@ -1,0 +1,62 @@
+//! What travels with an encoded vector: which codec, and every number that its decoder needs.
+//!
+//! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
+
+use super::{Scheme, constant, half, uniform};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// How a vector was encoded.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Coding {
+    /// The bytes as they were, whatever they are. Tensors that were not encoded.
+    Raw,
+    /// One value for all.
+    Constant(constant::Constant),
+    /// 16-bit floats.
+    Half(half::Half),
+    /// Integers on an even grid between the ends of a block.
+    Uniform(uniform::Uniform),
+}
+
+impl Coding {
+    /// How its values stand in streams; none for [`Coding::Raw`], which has one stream of stored values.
+    pub fn scheme(&self) -> Option<&dyn Scheme> {
+        match self {
+            Self::Raw => None,
+            Self::Constant(scheme) => Some(scheme),
+            Self::Half(scheme) => Some(scheme),
+            Self::Uniform(scheme) => Some(scheme),
+        }
+    }
+}
+
+/// A float that is written by its bits: as hex in JSON, so that no decimal is ever rounded, else as four bytes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Bits(pub f32);
+
+impl Serialize for Bits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.serialize_str(&format!("{:08x}", self.0.to_bits())),
+            false => self.0.to_le_bytes().serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let float = match deserializer.is_human_readable() {
+            true => {
+                let hex = String::deserialize(deserializer)?;
+                let bits = u32::from_str_radix(&hex, 16).ok().filter(|_| hex.len() == 8);
+                f32::from_bits(bits.ok_or_else(|| de::Error::custom("expected eight hex digits"))?)
+            }
+            false => f32::from_le_bytes(<[u8; 4]>::deserialize(deserializer)?),
+        };
+        match float.is_finite() {
+            true => Ok(Self(float)),
+            false => Err(de::Error::custom(format!("found {float}, expected a finite number"))),
+        }
+    }
+}

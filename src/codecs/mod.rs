@@ -1,0 +1,233 @@
+//! Encodings of updates, one file each: a vector of f32 to fewer bytes, and back.
+//!
+//! A codec has two halves. The first knows the vector: a [`Codec`], as users name it, makes an [`Encoder`], which looks
+//! at all values as often as it has to (each look adds up to a [`Tally`]), and then takes them chunk by chunk. The second
+//! knows only the file: what the encoder settled on is a [`Coding`], which travels with the update, and says what streams
+//! of bytes there are ([`Scheme::streams`]) and how a run of values is decoded from its bytes of each. Chunks are
+//! [`CHUNK`] values, and no byte of a stream belongs to two: so tiles are decoded in place, from any thread.
+//!
+//! A decoder's input comes from strangers. It checks everything, and never allocates by a stream's say-so.
+//!
+//! To add one: its file, a line in [`CODECS`], a variant of [`Coding`].
+
+pub mod coding;
+pub mod constant;
+pub mod directory;
+pub mod half;
+pub mod uniform;
+
+pub use coding::Coding;
+
+use crate::kernels::lanes::Isa;
+use crate::model::dtype::Dtype;
+use crate::rules::Definition;
+use crate::rules::spec::{self, Parse, SpecError};
+use std::fmt;
+use std::ops::Range;
+
+/// Values that are encoded in one go; every scheme's unit divides it.
+pub const CHUNK: usize = 65_536;
+
+/// A vector that is encoded: a tensor, or several small ones, one behind the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Vector {
+    /// Number of values.
+    pub len: usize,
+    /// The extents of the tensor it is; just `len` if it is several.
+    pub shape: Vec<usize>,
+}
+
+/// What an encoder may draw its random numbers from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seeds {
+    /// This vector's own, of this client and round.
+    pub own: u64,
+    /// The same for this vector of all clients of a round.
+    pub shared: u64,
+}
+
+/// What is added up over all values of a vector in a look.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Tally {
+    /// Counts.
+    pub counts: Vec<u64>,
+    /// Sums.
+    pub sums: Vec<f64>,
+    /// The smallest value.
+    pub low: f32,
+    /// The largest.
+    pub high: f32,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { counts: Vec::new(), sums: Vec::new(), low: f32::INFINITY, high: f32::NEG_INFINITY }
+    }
+}
+
+impl Tally {
+    /// Adds what was seen in the next chunk. Chunks are added in order, so that sums have one shape.
+    pub fn add(&mut self, next: &Self) {
+        self.counts.resize(self.counts.len().max(next.counts.len()), 0);
+        self.sums.resize(self.sums.len().max(next.sums.len()), 0.0);
+        self.counts.iter_mut().zip(&next.counts).for_each(|(all, more)| *all += more);
+        self.sums.iter_mut().zip(&next.sums).for_each(|(all, more)| *all += more);
+        self.low = self.low.min(next.low);
+        self.high = self.high.max(next.high);
+    }
+}
+
+/// Which coordinates an update that was encoded so can be other than zero at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Support {
+    /// All of them.
+    Dense,
+    /// Those that the client chose.
+    Chosen,
+    /// Those that the round's seed chose, the same for all clients.
+    Shared,
+}
+
+/// An encoding, as users name it.
+pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
+    /// Starts encoding a vector of at least one value.
+    fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder>;
+    /// Whether the mean of what is decoded, over seeds, is what was encoded. One that is biased should be used with a
+    /// residual.
+    fn is_unbiased(&self) -> bool {
+        false
+    }
+    /// Which coordinates are sent.
+    fn support(&self) -> Support {
+        Support::Dense
+    }
+}
+
+/// A vector on its way into streams. All its values are finite, and none is `-0.0`.
+pub trait Encoder: fmt::Debug + Send + Sync {
+    /// Whether all values have to be looked at (again) before they are encoded.
+    fn wants_look(&self) -> bool {
+        false
+    }
+    /// Looks at the values from `start` on: a chunk, or what is left at the end.
+    fn look(&self, _start: usize, _values: &[f32]) -> Tally {
+        Tally::default()
+    }
+    /// Learns from a look at all of them.
+    fn learn(&mut self, _tally: Tally) {}
+    /// What the decoder has to know. Settled once no look is wanted.
+    fn coding(&self) -> Coding;
+    /// Bytes that all chunks of all streams of which no size is known will have, about.
+    fn expected_bytes(&self) -> u64 {
+        0
+    }
+    /// Encodes the values from `start` on, a chunk or what is left at the end: the bytes of each stream.
+    fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>>;
+}
+
+/// Bytes of an encoded vector that belong together: a tensor of the file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stream {
+    /// What its name ends with, behind the vector's; empty for the vector's own.
+    pub suffix: &'static str,
+    /// What its values are.
+    pub dtype: Dtype,
+    /// How many there are.
+    pub extent: Extent,
+}
+
+/// How long a stream is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// A tensor of this shape.
+    Known(Vec<usize>),
+    /// As many bytes as each chunk turns out to have; the directory counts them. The last of the streams, at most one.
+    Chunks,
+}
+
+/// Why what a file holds is no encoding of anything.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+impl Invalid {
+    /// Says what was found and what was expected.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+/// How values stand in streams.
+pub trait Scheme {
+    /// The streams of a vector.
+    ///
+    /// # Errors
+    ///
+    /// When a vector like this cannot have been encoded so.
+    fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid>;
+    /// Values are decoded in runs that start at a multiple of this. Divides [`CHUNK`].
+    fn unit(&self, _vector: &Vector) -> usize {
+        1
+    }
+    /// The bytes of a stream of known extent that a run of values is decoded from. The run starts at a unit and ends
+    /// at one or at the vector's end.
+    fn bytes(&self, vector: &Vector, stream: usize, values: Range<usize>) -> Range<usize>;
+    /// Decodes a run of values within one chunk, from `start` on, as many as `out` takes, from the bytes of each stream
+    /// that [`bytes`](Self::bytes) says, or of the whole chunk.
+    ///
+    /// # Errors
+    ///
+    /// When they are not what an encoder writes.
+    fn decode(
+        &self,
+        isa: Isa,
+        vector: &Vector,
+        start: usize,
+        streams: &[&[u8]],
+        out: &mut [f32],
+    ) -> Result<(), Invalid>;
+}
+
+/// The codecs that can be named, and how each is made from its settings. `u1` to `u8` are `u` with `bits` set.
+const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
+    ("f16", half::f16),
+    ("bf16", half::bf16),
+    ("u1", uniform::parse::<1>),
+    ("u2", uniform::parse::<2>),
+    ("u3", uniform::parse::<3>),
+    ("u4", uniform::parse::<4>),
+    ("u5", uniform::parse::<5>),
+    ("u6", uniform::parse::<6>),
+    ("u7", uniform::parse::<7>),
+    ("u8", uniform::parse::<8>),
+];
+
+/// The codec that a text like `u8:block=128` names.
+///
+/// # Errors
+///
+/// When it names none, or a setting makes no sense.
+pub fn parse(text: &str) -> Result<Box<dyn Codec>, SpecError> {
+    spec::parse("codec", text, Definition::Paper, CODECS)
+}
+
+/// The names that can be given.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CODECS.iter().map(|(name, _)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_name_codecs_and_back() {
+        for text in ["f16", "bf16", "u8:block=128", "u4:block=64", "u8:block=0,rounding=stochastic"] {
+            let codec = parse(text).unwrap();
+            assert_eq!(codec.to_string(), text);
+        }
+        assert!(parse("u9").is_err());
+        assert!(parse("u8:block=100").is_err());
+        assert!(parse("f16:block=1").is_err());
+    }
+}

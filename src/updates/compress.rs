@@ -1,0 +1,326 @@
+//! Compresses one update, file to file, in memory of a few chunks.
+
+use super::encode::{self, EncodeError, Outcome};
+use super::encoded::open;
+use super::file::{Design, FileLayout, Finished, LayoutError};
+use super::metadata::{MetadataFault, UpdateKind, UpdateMetadata};
+use super::plan::{self, PartPlan};
+use super::quality::{Measures, Quality, white_bound};
+use super::values::{NonFinite, Values};
+use crate::codecs::directory::{FORMAT_KEY, Tensors};
+use crate::codecs::{Codec, Seeds};
+use crate::io::digest::Digest;
+use crate::io::discover::stem;
+use crate::io::interrupt::Interrupted;
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
+use crate::io::model_writer::{self, WriteError};
+use crate::io::publish::{remove_leftovers, sync_directory_of};
+use crate::io::source::{OpenFiles, identity_of};
+use crate::kernels::lanes::Isa;
+use crate::model::layout::TensorSpec;
+use rayon::ThreadPool;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is to be compressed, how, and where to.
+#[derive(Debug)]
+pub struct Compression {
+    /// The update: weights, or a delta.
+    pub update: PathBuf,
+    /// What is subtracted from weights first.
+    pub base: Option<PathBuf>,
+    /// How.
+    pub how: How,
+    /// What the update's own random numbers, and those that all clients share, come from.
+    pub seed: u64,
+    /// What becomes of values that are not finite.
+    pub non_finite: NonFinite,
+    /// The layout of the file; the one that is shorter by more than a little if none.
+    pub layout: Option<FileLayout>,
+    /// Where the compressed update goes; nowhere if none.
+    pub output: Option<PathBuf>,
+    /// The instruction set to work with.
+    pub isa: Isa,
+}
+
+/// How an update is to be encoded.
+#[derive(Clone, Debug)]
+pub enum How {
+    /// By one codec wherever that makes sense.
+    Codec(Arc<dyn Codec>),
+}
+
+/// Why an update was not compressed.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum CompressError {
+    #[error("{}: {}", .path.display(), list(.faults))]
+    Open { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: {}", .path.display(), list(.faults))]
+    Metadata { path: PathBuf, faults: Vec<MetadataFault> },
+    #[error("{}: is encoded already, expected an update as it was trained", .path.display())]
+    Encoded { path: PathBuf },
+    #[error("{}: holds a delta, expected weights beside --base", .path.display())]
+    IsDelta { path: PathBuf },
+    #[error("{}: tensor `{tensor}` is {found}, expected {expected} as in the base", .path.display())]
+    OtherTensor { path: PathBuf, tensor: String, found: String, expected: String },
+    #[error("{}: {source}", .path.display())]
+    Encode { path: PathBuf, source: EncodeError },
+    #[error("{}: {source}", .path.display())]
+    Layout { path: PathBuf, source: LayoutError },
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: is also an input, expected another path for the output", .path.display())]
+    OutputIsInput { path: PathBuf },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+fn list<E: ToString>(faults: &[E]) -> String {
+    faults.iter().map(E::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl CompressError {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Encoded { .. } => Some("`fedmill decompress` it first".to_owned()),
+            Self::IsDelta { .. } => Some("leave --base out: a delta is compressed as it is".to_owned()),
+            Self::Encode { source: EncodeError::Value(_), .. } => {
+                Some("--nonfinite zero sends zeros in their place".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// The signal that stopped it, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Encode { source: EncodeError::Interrupted(Interrupted { signal }), .. } => Some(*signal),
+            _ => None,
+        }
+    }
+}
+
+/// What came of compressing: measured on the file and on what it is decoded to.
+#[derive(Clone, Serialize, Debug)]
+pub struct Compressed {
+    /// The file that was compressed.
+    pub input: String,
+    /// Its bytes.
+    pub input_bytes: u64,
+    /// Where the compressed file is.
+    pub output: Option<String>,
+    /// Its bytes, header included.
+    pub output_bytes: u64,
+    /// Input bytes over output bytes.
+    pub ratio: f64,
+    /// Bytes of header and directory.
+    pub header_bytes: u64,
+    /// Float values in the update.
+    pub parameters: u64,
+    /// Bits of the file for each of them.
+    pub bits_per_parameter: f64,
+    /// How near it is.
+    #[serde(flatten)]
+    pub measures: Measures,
+    /// The least NMSE that any code of so many bits has on white Gaussian data.
+    pub white_nmse_bound: f64,
+    /// Values and bytes by codec.
+    pub codecs: BTreeMap<String, u64>,
+}
+
+/// Everything that is read.
+struct Inputs {
+    update: ModelFile,
+    base: Option<(ModelFile, Vec<TensorPlace>, Digest)>,
+    about: UpdateMetadata,
+}
+
+/// An encoded update that is not yet seen.
+struct Attempt {
+    finished: Finished,
+    parts: Vec<encode::Running>,
+    outcome: Outcome,
+}
+
+impl Compression {
+    /// Compresses the update, and publishes the file.
+    ///
+    /// # Errors
+    ///
+    /// When inputs cannot be used, or the output cannot be written; nothing is published then.
+    pub fn run(&self, pool: &ThreadPool) -> Result<Compressed, CompressError> {
+        if let Some(output) = &self.output {
+            model_writer::check_target(output)?;
+            remove_leftovers(output).map_err(WriteError::at(output))?;
+        }
+        let inputs = self.open(pool)?;
+        self.check_output(&inputs)?;
+        let tensors: Vec<TensorSpec> = inputs.update.table.iter().map(|place| place.spec.clone()).collect();
+        let values = self.values(&inputs);
+        let How::Codec(codec) = &self.how;
+        let plans = plan::by_tensor(&tensors, codec);
+        let mut attempt = pool.install(|| self.attempt(&inputs, &values, &tensors, plans))?;
+        let staged = attempt.finished.staged.take();
+        for file in inputs.update.files.iter().chain(inputs.base.iter().flat_map(|(base, ..)| &base.files)) {
+            file.check_unchanged()
+                .map_err(|source| CompressError::Read { path: file.path().to_owned(), source })?;
+        }
+        if let (Some(output), Some(staged)) = (&self.output, staged) {
+            let at = || WriteError::at(output);
+            staged.sync().map_err(at())?;
+            staged.publish(output).map_err(at())?;
+            sync_directory_of(output).map_err(at())?;
+        }
+        Ok(self.account(&inputs, &attempt, &tensors))
+    }
+
+    fn open(&self, pool: &ThreadPool) -> Result<Inputs, CompressError> {
+        let files = OpenFiles::raise_limit();
+        let open = |path: &Path| {
+            let model = open(path, &files, &TablePool::default(), None)
+                .map_err(|faults| CompressError::Open { path: path.to_owned(), faults })?;
+            match model.metadata.contains_key(FORMAT_KEY) {
+                true => Err(CompressError::Encoded { path: path.to_owned() }),
+                false => Ok(model),
+            }
+        };
+        let update = open(&self.update)?;
+        let (about, faults) = UpdateMetadata::parse(&update.metadata);
+        if !faults.is_empty() {
+            return Err(CompressError::Metadata { path: self.update.clone(), faults });
+        }
+        let Some(base) = &self.base else { return Ok(Inputs { update, base: None, about }) };
+        if about.kind == UpdateKind::Delta {
+            return Err(CompressError::IsDelta { path: self.update.clone() });
+        }
+        let model = open(base)?;
+        let places = self.places(&update, &model)?;
+        let digest = pool
+            .install(|| Digest::of(&model.files))
+            .map_err(|source| CompressError::Read { path: base.clone(), source })?;
+        Ok(Inputs { update, base: Some((model, places, digest)), about })
+    }
+
+    /// Where each tensor of the update is in the base.
+    fn places(&self, update: &ModelFile, base: &ModelFile) -> Result<Vec<TensorPlace>, CompressError> {
+        let by_name: HashMap<&str, &TensorPlace> =
+            base.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
+        let place = |ours: &TensorPlace| {
+            let spec = &ours.spec;
+            let theirs = by_name.get(spec.name.as_str());
+            let fits = |theirs: &&&TensorPlace| {
+                theirs.spec.shape == spec.shape && spec.dtype.converts_to(theirs.spec.dtype)
+            };
+            theirs.filter(fits).map(|place| (*place).clone()).ok_or_else(|| CompressError::OtherTensor {
+                path: self.update.clone(),
+                tensor: spec.name.clone(),
+                found: format!("{} {:?}", spec.dtype, spec.shape),
+                expected: theirs.map_or("none".to_owned(), |theirs| {
+                    format!("{} {:?}", theirs.spec.dtype, theirs.spec.shape)
+                }),
+            })
+        };
+        update.table.iter().map(place).collect()
+    }
+
+    fn check_output(&self, inputs: &Inputs) -> Result<(), CompressError> {
+        let Some(output) = &self.output else { return Ok(()) };
+        let base = inputs.base.iter().flat_map(|(base, ..)| &base.files);
+        let mut files = inputs.update.files.iter().chain(base);
+        match identity_of(output) {
+            Some(id) if files.any(|file| file.identity() == id) => {
+                Err(CompressError::OutputIsInput { path: output.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn values<'a>(&self, inputs: &'a Inputs) -> Values<'a> {
+        let base = inputs.base.as_ref().map(|(model, places, _)| (model, places.clone()));
+        Values { isa: self.isa, update: &inputs.update, base, non_finite: self.non_finite }
+    }
+
+    /// Encodes by a plan into a file that nobody sees yet.
+    fn attempt(
+        &self,
+        inputs: &Inputs,
+        values: &Values,
+        tensors: &[TensorSpec],
+        plans: Vec<PartPlan>,
+    ) -> Result<Attempt, CompressError> {
+        let failed = |source| CompressError::Encode { path: self.update.clone(), source };
+        let seeds = |part: usize| self.seeds(inputs, part);
+        let parts = encode::settle(values, plans, tensors, seeds).map_err(failed)?;
+        let target = self.output.clone().unwrap_or_else(|| self.update.clone());
+        let unlaid = |source| CompressError::Layout { path: target.clone(), source };
+        let design = self.design(inputs, tensors, &parts);
+        let mut sink = design.begin(&target, &parts).map_err(unlaid)?;
+        let outcome = encode::run(values, &parts, tensors, &mut sink, None).map_err(failed)?;
+        let finished = design.finish(sink, &target, &parts, &outcome).map_err(unlaid)?;
+        Ok(Attempt { finished, parts, outcome })
+    }
+
+    fn design<'a>(
+        &self,
+        inputs: &Inputs,
+        tensors: &'a [TensorSpec],
+        _parts: &[encode::Running],
+    ) -> Design<'a> {
+        let mut metadata = inputs.update.metadata.clone();
+        metadata.remove("format");
+        metadata.entry("client_id".to_owned()).or_insert_with(|| stem(&self.update));
+        if let Some((_, _, digest)) = &inputs.base {
+            metadata.insert("kind".to_owned(), UpdateKind::Delta.to_string());
+            metadata.insert("base".to_owned(), format!("sha256:{}", digest.sha256));
+        }
+        let layout = self.layout.unwrap_or(FileLayout::Plain);
+        Design { layout, tensors, naming: Tensors::here(tensors), metadata }
+    }
+
+    /// What a part draws its random numbers from: clients must not draw the same, or their errors would not average out.
+    fn seeds(&self, inputs: &Inputs, part: usize) -> Seeds {
+        let client = inputs.about.client_id.clone().unwrap_or_else(|| stem(&self.update));
+        let draw = |what: &str| {
+            let hash = blake3::hash(format!("fedmill.seed {} {part} {what}", self.seed).as_bytes());
+            hash.as_bytes().iter().take(8).fold(0u64, |seed, byte| seed << 8 | u64::from(*byte))
+        };
+        let own = draw(&format!("own {client} {:?}", inputs.about.round));
+        Seeds { own, shared: draw("shared") }
+    }
+
+    fn account(&self, inputs: &Inputs, attempt: &Attempt, tensors: &[TensorSpec]) -> Compressed {
+        let (input_bytes, output_bytes) = (inputs.update.bytes(), attempt.finished.bytes);
+        let mut quality = Quality::default();
+        let mut codecs = BTreeMap::new();
+        for (part, found) in attempt.parts.iter().zip(&attempt.outcome.quality) {
+            quality.add(found);
+            let name = match (&part.plan.codec, part.plan.tensors.first()) {
+                (Some(codec), _) => codec.to_string(),
+                (None, _) => "raw".to_owned(),
+            };
+            *codecs.entry(name).or_insert(0) += part.plan.vector.len as u64;
+        }
+        let floats = tensors.iter().filter(|spec| spec.dtype.kind() == crate::model::dtype::Kind::Float);
+        let parameters: u64 = floats.map(|spec| spec.len as u64).sum();
+        let bits = 8.0 * output_bytes as f64 / parameters.max(1) as f64;
+        Compressed {
+            input: self.update.display().to_string(),
+            input_bytes,
+            output: self.output.as_ref().map(|path| path.display().to_string()),
+            output_bytes,
+            ratio: input_bytes as f64 / output_bytes as f64,
+            header_bytes: attempt.finished.header_bytes,
+            parameters,
+            bits_per_parameter: bits,
+            measures: quality.measures(),
+            white_nmse_bound: white_bound(bits),
+            codecs,
+        }
+    }
+}

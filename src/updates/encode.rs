@@ -1,0 +1,307 @@
+//! Runs encoders over values: the looks that they want, then every chunk, in parallel, a bounded number at a time.
+
+use super::file::Sink;
+use super::plan::PartPlan;
+use super::quality::Quality;
+use super::values::{ValueError, Values};
+use crate::codecs::coding::Bits;
+use crate::codecs::constant::Constant;
+use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
+use crate::io::interrupt::{self, Interrupted};
+use crate::kernels::convert::encode;
+use crate::model::layout::TensorSpec;
+use crate::model::tile::TileBuffer;
+use rayon::prelude::*;
+use std::io;
+
+/// Chunks that are under way at once, for each thread.
+const CHUNKS_AT_ONCE: usize = 4;
+
+/// Why an update cannot be encoded.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum EncodeError {
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    #[error("cannot be written: {0}")]
+    Write(io::Error),
+    #[error("tensor `{tensor}`: the delta {value} at flat index {index} does not fit {dtype}")]
+    DoesNotFit { tensor: String, index: usize, value: f64, dtype: crate::model::dtype::Dtype },
+    #[error("tensor `{tensor}`: its encoding cannot be decoded: {why}")]
+    Invalid { tensor: String, why: Invalid },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+/// A vector on its way: what it is, and who encodes it.
+#[derive(Debug)]
+pub struct Running {
+    /// The tensors, and how they were to be encoded.
+    pub plan: PartPlan,
+    /// Encodes; none if it is sent as it is, or is all one value.
+    encoder: Option<Box<dyn Encoder>>,
+    /// What the decoder has to know, once settled.
+    pub coding: Coding,
+    /// Its streams, once settled.
+    pub streams: Vec<Stream>,
+}
+
+/// A chunk of a part.
+#[derive(Clone, Copy)]
+struct Chunk {
+    part: usize,
+    start: usize,
+    len: usize,
+}
+
+/// What came of encoding.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Bytes of each chunk in the stream of no known extent, part by part.
+    pub chunks: Vec<Vec<u32>>,
+    /// How near each part is to what was encoded.
+    pub quality: Vec<Quality>,
+}
+
+/// Takes what a chunk leaves behind: its part, where it starts, and what is sent less what is decoded.
+pub type Residue<'a> = dyn Fn(&PartPlan, usize, &[f32]) -> io::Result<()> + Sync + 'a;
+
+/// Starts encoders, and has them look until all is settled.
+///
+/// # Errors
+///
+/// When values cannot be read, or a signal asked to stop.
+pub fn settle(
+    values: &Values,
+    plans: Vec<PartPlan>,
+    tensors: &[TensorSpec],
+    seeds: impl Fn(usize) -> Seeds,
+) -> Result<Vec<Running>, EncodeError> {
+    let mut parts = Vec::with_capacity(plans.len());
+    for (number, plan) in plans.into_iter().enumerate() {
+        let encoder = match &plan.codec {
+            Some(codec) => match constant(values, &plan)? {
+                Some(value) => Err(Coding::Constant(Constant(Bits(value)))),
+                None => Ok(codec.encoder(values.isa, &plan.vector, seeds(number))),
+            },
+            None => Err(Coding::Raw),
+        };
+        let (encoder, coding) = match encoder {
+            Ok(encoder) => (Some(encoder), Coding::Raw),
+            Err(coding) => (None, coding),
+        };
+        parts.push(Running { plan, encoder, coding, streams: Vec::new() });
+    }
+    look(values, &mut parts)?;
+    for part in &mut parts {
+        if let Some(encoder) = &part.encoder {
+            part.coding = encoder.coding();
+        }
+        part.streams = part.streams(tensors)?;
+    }
+    Ok(parts)
+}
+
+/// The value that all values of a part are, if they are all the same.
+fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError> {
+    let mut chunk = vec![0.0; CHUNK.min(plan.vector.len)];
+    let mut value = None;
+    for start in (0..plan.vector.len).step_by(CHUNK) {
+        let chunk = &mut chunk[..CHUNK.min(plan.vector.len - start)];
+        values.read(plan, start, chunk)?;
+        let first = *value.get_or_insert(chunk[0]);
+        if chunk.iter().any(|x| *x != first) {
+            return Ok(None);
+        }
+    }
+    Ok(value)
+}
+
+/// Looks at parts as often as their encoders want it.
+fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
+    loop {
+        let wants = |part: &Running| part.encoder.as_ref().is_some_and(|encoder| encoder.wants_look());
+        let chunks: Vec<Chunk> = chunks(parts).filter(|chunk| wants(&parts[chunk.part])).collect();
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let mut tallies: Vec<Tally> = vec![Tally::default(); parts.len()];
+        for batch in batches(&chunks) {
+            interrupt::check()?;
+            let seen: Vec<Tally> = batch
+                .par_iter()
+                .map_init(Vec::new, |buffer, chunk| {
+                    let part = &parts[chunk.part];
+                    let values = read(values, &part.plan, *chunk, buffer)?;
+                    let encoder = part.encoder.as_ref();
+                    Ok(encoder.map_or_else(Tally::default, |encoder| encoder.look(chunk.start, values)))
+                })
+                .collect::<Result<_, EncodeError>>()?;
+            batch.iter().zip(&seen).for_each(|(chunk, seen)| tallies[chunk.part].add(seen));
+        }
+        let mut looked: Vec<bool> = vec![false; parts.len()];
+        chunks.iter().for_each(|chunk| looked[chunk.part] = true);
+        for ((part, tally), _) in parts.iter_mut().zip(tallies).zip(looked).filter(|(_, looked)| *looked) {
+            if let Some(encoder) = &mut part.encoder {
+                encoder.learn(tally);
+            }
+        }
+    }
+}
+
+fn chunks(parts: &[Running]) -> impl Iterator<Item = Chunk> {
+    parts.iter().enumerate().flat_map(|(number, part)| {
+        let len = part.plan.vector.len;
+        (0..len).step_by(CHUNK).map(move |start| Chunk { part: number, start, len: CHUNK.min(len - start) })
+    })
+}
+
+fn batches(chunks: &[Chunk]) -> impl Iterator<Item = &[Chunk]> {
+    chunks.chunks(CHUNKS_AT_ONCE * rayon::current_num_threads())
+}
+
+fn read<'b>(
+    values: &Values,
+    plan: &PartPlan,
+    chunk: Chunk,
+    buffer: &'b mut Vec<f32>,
+) -> Result<&'b [f32], EncodeError> {
+    buffer.resize(chunk.len, 0.0);
+    values.read(plan, chunk.start, buffer)?;
+    Ok(buffer)
+}
+
+impl Running {
+    fn streams(&self, tensors: &[TensorSpec]) -> Result<Vec<Stream>, EncodeError> {
+        let first = self.plan.tensors.first().map(|first| &tensors[*first]);
+        match (self.coding.scheme(), first) {
+            (Some(scheme), first) => scheme.streams(&self.plan.vector).map_err(|why| EncodeError::Invalid {
+                tensor: first.map_or(String::new(), |spec| spec.name.clone()),
+                why,
+            }),
+            (None, Some(spec)) => {
+                let extent = Extent::Known(spec.shape.clone());
+                Ok(vec![Stream { suffix: "", dtype: spec.dtype, extent }])
+            }
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+
+    /// Chunks of its stream of no known extent, none if it has none.
+    pub fn chunk_count(&self) -> usize {
+        let has = self.streams.iter().any(|stream| stream.extent == Extent::Chunks);
+        if has { self.plan.vector.len.div_ceil(CHUNK) } else { 0 }
+    }
+
+    /// Bytes that its stream of no known extent will have, about.
+    pub fn expected_bytes(&self) -> u64 {
+        self.encoder.as_ref().map_or(0, |encoder| encoder.expected_bytes())
+    }
+}
+
+/// Encodes all chunks into a sink. Where a stream of no known extent is, its chunks are appended in order.
+///
+/// # Errors
+///
+/// When values cannot be read or bytes not written, or a signal asked to stop.
+pub fn run(
+    values: &Values,
+    parts: &[Running],
+    tensors: &[TensorSpec],
+    sink: &mut Sink,
+    residue: Option<&Residue>,
+) -> Result<Outcome, EncodeError> {
+    let all: Vec<Chunk> = chunks(parts).collect();
+    let mut outcome =
+        Outcome { chunks: vec![Vec::new(); parts.len()], quality: vec![Quality::default(); parts.len()] };
+    for batch in batches(&all) {
+        interrupt::check()?;
+        let shared: &Sink = sink;
+        let done: Vec<(Option<Vec<u8>>, Quality)> = batch
+            .par_iter()
+            .map_init(Vec::new, |buffer, chunk| {
+                let part = &parts[chunk.part];
+                match part.coding {
+                    Coding::Raw => copy(values, part, *chunk, shared, tensors),
+                    _ => one(values, part, *chunk, shared, residue, tensors, buffer),
+                }
+            })
+            .collect::<Result<_, EncodeError>>()?;
+        for (chunk, (appended, quality)) in batch.iter().zip(done) {
+            outcome.quality[chunk.part].add(&quality);
+            if let Some(bytes) = appended {
+                outcome.chunks[chunk.part].push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                sink.append(&bytes).map_err(EncodeError::Write)?;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// Encodes a chunk, writes what has a place already, and decodes it again. Returns what is to be appended.
+fn one(
+    values: &Values,
+    part: &Running,
+    chunk: Chunk,
+    sink: &Sink,
+    residue: Option<&Residue>,
+    tensors: &[TensorSpec],
+    buffer: &mut Vec<f32>,
+) -> Result<(Option<Vec<u8>>, Quality), EncodeError> {
+    let sent = read(values, &part.plan, chunk, buffer)?;
+    let run = chunk.start..chunk.start + chunk.len;
+    let mut streams =
+        part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
+    let mut decoded = vec![0.0; chunk.len];
+    if let Some(scheme) = part.coding.scheme() {
+        let bytes: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
+        let tensor = || part.plan.tensors.first().map_or(String::new(), |first| tensors[*first].name.clone());
+        scheme
+            .decode(values.isa, &part.plan.vector, chunk.start, &bytes, &mut decoded)
+            .map_err(|why| EncodeError::Invalid { tensor: tensor(), why })?;
+        for (number, stream) in part.streams.iter().enumerate() {
+            if stream.extent != Extent::Chunks {
+                let within = scheme.bytes(&part.plan.vector, number, run.clone());
+                sink.write(chunk.part, number, within.start, &streams[number]).map_err(EncodeError::Write)?;
+            }
+        }
+    }
+    let quality = Quality::of(sent, &decoded);
+    if let Some(residue) = residue {
+        decoded.iter_mut().zip(sent).for_each(|(left, sent)| *left = sent - *left);
+        residue(&part.plan, chunk.start, &decoded).map_err(EncodeError::Write)?;
+    }
+    let is_appended = part.streams.last().is_some_and(|stream| stream.extent == Extent::Chunks);
+    Ok((if is_appended { streams.pop() } else { None }, quality))
+}
+
+/// Sends a chunk of a tensor as it is, or as the difference from its base in its own dtype.
+fn copy(
+    values: &Values,
+    part: &Running,
+    chunk: Chunk,
+    sink: &Sink,
+    tensors: &[TensorSpec],
+) -> Result<(Option<Vec<u8>>, Quality), EncodeError> {
+    let spec = &tensors[part.plan.tensors[0]];
+    let dtype = spec.dtype;
+    let sent = values.read_exact(part.plan.tensors[0], chunk.start, chunk.len)?;
+    let limits = dtype.limits();
+    if let Some(index) = sent.iter().position(|x| x.is_finite() && !limits.contains(x)) {
+        let (tensor, value) = (spec.name.clone(), sent[index]);
+        return Err(EncodeError::DoesNotFit { tensor, index: chunk.start + index, value, dtype });
+    }
+    let mut stored = TileBuffer::new(1, chunk.len * dtype.bytes());
+    let bytes = &mut stored.row_mut(0)[..chunk.len * dtype.bytes()];
+    match values.base {
+        None => values.read_bytes(part.plan.tensors[0], chunk.start, bytes)?,
+        Some(_) => encode(values.isa, dtype, &sent, bytes),
+    }
+    sink.write(chunk.part, 0, chunk.start * dtype.bytes(), bytes).map_err(EncodeError::Write)?;
+    let floats: Vec<f32> = match dtype.kind() {
+        crate::model::dtype::Kind::Float => sent.iter().map(|x| *x as f32).collect(),
+        _ => Vec::new(),
+    };
+    Ok((None, Quality::of(&floats, &floats)))
+}

@@ -1,0 +1,322 @@
+//! Opens updates however they are encoded, and decodes tiles of them in place.
+
+use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, PartStreams};
+use crate::codecs::{CHUNK, Coding, Extent, Invalid, Vector};
+use crate::io::model_file::{Decoder, ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable};
+use crate::io::source::{OpenFiles, SourceFile};
+use crate::kernels::convert::{decode, encode};
+use crate::kernels::lanes::Isa;
+use crate::model::dtype::{Dtype, Kind};
+use crate::model::layout::TensorSpec;
+use crate::model::tile::TileBuffer;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The longest directory that is read, in bytes.
+const MAX_DIRECTORY_BYTES: u64 = 100_000_000;
+
+/// Opens an update and checks everything that it says of itself. Reads no values. An encoded one shows the tensors that
+/// it is decoded to; those that it leaves to its base are `base`'s.
+///
+/// # Errors
+///
+/// Every fault found.
+pub fn open(
+    path: &Path,
+    files: &OpenFiles,
+    tables: &TablePool,
+    base: Option<&TensorTable>,
+) -> Result<ModelFile, Vec<OpenFault>> {
+    let mut model = ModelFile::open(path, files, tables)?;
+    if let Some(encoded) = Encoded::of(&model, base).map_err(bad)? {
+        let table = encoded.table();
+        model.metadata.extend(encoded.metadata.clone());
+        model.table = tables.share(table);
+        model.decoder = Some(Arc::new(encoded));
+    }
+    Ok(model)
+}
+
+fn bad(why: Invalid) -> Vec<OpenFault> {
+    vec![OpenFault::BadEncoding { why: why.0 }]
+}
+
+/// An encoded update, its directory read and held against the file.
+#[derive(Debug)]
+pub struct Encoded {
+    isa: Isa,
+    tensors: Vec<TensorSpec>,
+    /// The part of each tensor, and its first value there.
+    places: Vec<(usize, usize)>,
+    parts: Vec<EncodedPart>,
+    metadata: std::collections::BTreeMap<String, String>,
+}
+
+/// A vector and where its bytes are.
+#[derive(Debug)]
+struct EncodedPart {
+    coding: Coding,
+    vector: Vector,
+    streams: Vec<Place>,
+    /// First byte of each chunk in the stream of no known extent, and its end.
+    chunks: Vec<u64>,
+}
+
+/// Where the bytes of a stream are.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    file: usize,
+    offset: u64,
+    is_chunks: bool,
+}
+
+/// Finds the bytes of streams in a file, one by one, and in the end that there are no others.
+trait Layout {
+    /// Where the bytes of a stream are, given the tensor that it would be.
+    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid>;
+    /// Checks that all bytes belong to a stream.
+    fn finish(self) -> Result<(), Invalid>;
+}
+
+/// Every stream is a tensor of its own.
+struct Plain<'a> {
+    stored: HashMap<&'a str, &'a TensorPlace>,
+}
+
+impl Layout for Plain<'_> {
+    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
+        let name = &spec.name;
+        let place = self
+            .stored
+            .remove(name.as_str())
+            .ok_or_else(|| Invalid(format!("tensor `{name}` is missing")))?;
+        if (place.spec.dtype, &place.spec.shape) != (spec.dtype, &spec.shape) {
+            let (found, shape) = (place.spec.dtype, &place.spec.shape);
+            return Err(Invalid(format!(
+                "tensor `{name}` is {found} {shape:?}, expected {} {:?}",
+                spec.dtype, spec.shape
+            )));
+        }
+        Ok((place.file, place.offset))
+    }
+
+    fn finish(self) -> Result<(), Invalid> {
+        match self.stored.into_keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Invalid(format!("tensor `{name}` belongs to none of its vectors"))),
+        }
+    }
+}
+
+/// All streams stand one behind the other.
+struct Bundle {
+    next: u64,
+    end: u64,
+}
+
+impl Layout for Bundle {
+    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
+        let offset = self.next;
+        let end = offset.checked_add(spec.bytes() as u64).filter(|end| *end <= self.end);
+        self.next = end.ok_or_else(|| Invalid(format!("the bytes of `{}` are missing", spec.name)))?;
+        Ok((0, offset))
+    }
+
+    fn finish(self) -> Result<(), Invalid> {
+        match self.end - self.next {
+            0 => Ok(()),
+            rest => Err(Invalid(format!("{rest} bytes belong to none of its vectors"))),
+        }
+    }
+}
+
+impl Encoded {
+    /// What an open file holds, if it is encoded.
+    fn of(model: &ModelFile, base: Option<&TensorTable>) -> Result<Option<Self>, Invalid> {
+        match model.metadata.get(FORMAT_KEY).map(String::as_str) {
+            None => return Ok(None),
+            Some(FORMAT) => {}
+            Some(other) => {
+                return Err(Invalid(format!("its `{FORMAT_KEY}` is `{other}`, expected `{FORMAT}`")));
+            }
+        }
+        let base: Option<Vec<TensorSpec>> =
+            base.map(|table| table.iter().map(|place| place.spec.clone()).collect());
+        if let Some(json) = model.metadata.get(CODEC_KEY) {
+            let stored = model.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
+            return Self::new(Directory::from_json(json)?, base.as_deref(), Plain { stored }).map(Some);
+        }
+        let [bundle] = &model.table[..] else {
+            return Err(Invalid(format!("it has neither `{CODEC_KEY}` nor the tensor `{BUNDLE}` alone")));
+        };
+        let (directory, end) = read_directory(bundle, &model.files)?;
+        Self::new(directory, base.as_deref(), Bundle { next: bundle.offset, end }).map(Some)
+    }
+
+    fn new(
+        directory: Directory,
+        base: Option<&[TensorSpec]>,
+        mut layout: impl Layout,
+    ) -> Result<Self, Invalid> {
+        let tensors = directory.tensors.resolve(base)?;
+        directory.check_cover(tensors.len())?;
+        let mut places = vec![(0, 0); tensors.len()];
+        let mut parts = Vec::with_capacity(directory.parts.len());
+        for (number, part) in directory.parts.into_iter().enumerate() {
+            let mut start = 0;
+            for tensor in &part.tensors {
+                let spec = &tensors[*tensor as usize];
+                places[*tensor as usize] = (number, start);
+                start += spec.len;
+                if part.coding != Coding::Raw && spec.dtype.kind() != Kind::Float {
+                    return Err(Invalid(format!(
+                        "tensor `{}` is {}, expected a float",
+                        spec.name, spec.dtype
+                    )));
+                }
+            }
+            let PartStreams { vector, streams } = part.streams(&tensors)?;
+            let name = part.tensors.first().map_or("", |first| &tensors[*first as usize].name);
+            let mut placed = Vec::with_capacity(streams.len());
+            for stream in &streams {
+                let (file, offset) = layout.place(&stream.spec(name, part.chunk_bytes())?)?;
+                placed.push(Place { file, offset, is_chunks: stream.extent == Extent::Chunks });
+            }
+            let ends = part.chunks.iter().scan(0, |end, bytes| {
+                *end += u64::from(*bytes);
+                Some(*end)
+            });
+            let chunks = std::iter::once(0).chain(ends).collect();
+            parts.push(EncodedPart { coding: part.coding, vector, streams: placed, chunks });
+        }
+        layout.finish()?;
+        Ok(Self { isa: Isa::detect(), tensors, places, parts, metadata: directory.metadata })
+    }
+
+    /// The tensors that it is decoded to.
+    fn table(&self) -> TensorTable {
+        let place = |(number, spec): (usize, &TensorSpec)| {
+            let part = &self.parts[self.places[number].0];
+            let (file, offset) = match part.coding {
+                Coding::Raw => (part.streams[0].file, part.streams[0].offset),
+                _ => (ENCODED, number as u64),
+            };
+            TensorPlace { spec: spec.clone(), file, offset }
+        };
+        self.tensors.iter().enumerate().map(place).collect()
+    }
+}
+
+/// Reads the directory at the end of a bundle. Also returns where the streams end.
+fn read_directory(bundle: &TensorPlace, files: &[SourceFile]) -> Result<(Directory, u64), Invalid> {
+    let unreadable = |why: io::Error| Invalid(format!("its directory cannot be read: {why}"));
+    if (bundle.spec.name.as_str(), bundle.spec.dtype) != (BUNDLE, Dtype::U8) {
+        return Err(Invalid(format!("its tensor is `{}`, expected `{BUNDLE}`", bundle.spec.name)));
+    }
+    let bytes = bundle.spec.len as u64;
+    let mut length = [0; 4];
+    let end = bytes.checked_sub(4).ok_or_else(|| Invalid(format!("its bundle has {bytes} bytes")))?;
+    files[bundle.file].read_exact_at(&mut length, bundle.offset + end).map_err(unreadable)?;
+    let length = u64::from(u32::from_le_bytes(length));
+    let start = end.checked_sub(length).filter(|_| length <= MAX_DIRECTORY_BYTES);
+    let start = start.ok_or_else(|| {
+        Invalid(format!("its directory claims {length} bytes, but its bundle has {bytes} in all"))
+    })?;
+    let mut text = vec![0; length as usize];
+    files[bundle.file].read_exact_at(&mut text, bundle.offset + start).map_err(unreadable)?;
+    Ok((Directory::from_bytes(&text)?, bundle.offset + start))
+}
+
+impl Decoder for Encoded {
+    fn decode(&self, files: &[SourceFile], tensor: usize, start: usize, out: &mut [f32]) -> io::Result<()> {
+        let spec = &self.tensors[tensor];
+        let (part, first) = self.places[tensor];
+        let decoded = self.parts[part].decode(self.isa, files, first + start, out);
+        decoded.map_err(|why| match why {
+            Trouble::Read(why) => why,
+            Trouble::Invalid(why) => {
+                io::Error::new(io::ErrorKind::InvalidData, format!("tensor `{}`: {why}", spec.name))
+            }
+        })?;
+        round_to(self.isa, spec.dtype, out);
+        Ok(())
+    }
+}
+
+/// Rounds values to a dtype: what is decoded is what a file of that dtype would hold.
+pub(super) fn round_to(isa: Isa, dtype: Dtype, values: &mut [f32]) {
+    if matches!(dtype, Dtype::F32 | Dtype::F64) {
+        return;
+    }
+    let largest = dtype.limits().end().min(f64::from(f32::MAX)) as f32;
+    let mut stored = TileBuffer::new(1, values.len() * dtype.bytes());
+    values.iter_mut().for_each(|x| *x = x.clamp(-largest, largest));
+    let bytes = &mut stored.row_mut(0)[..values.len() * dtype.bytes()];
+    encode(isa, dtype, values, bytes);
+    decode(isa, dtype, bytes, values);
+}
+
+enum Trouble {
+    Read(io::Error),
+    Invalid(Invalid),
+}
+
+impl From<Invalid> for Trouble {
+    fn from(why: Invalid) -> Self {
+        Self::Invalid(why)
+    }
+}
+
+impl EncodedPart {
+    /// Decodes values from `start` on.
+    fn decode(&self, isa: Isa, files: &[SourceFile], start: usize, out: &mut [f32]) -> Result<(), Trouble> {
+        let Some(scheme) = self.coding.scheme() else { return Ok(()) };
+        let of_chunks = self.streams.iter().any(|stream| stream.is_chunks);
+        let unit = if of_chunks { CHUNK } else { scheme.unit(&self.vector) };
+        let mut scratch = Vec::new();
+        let mut done = 0;
+        while done < out.len() {
+            let from = start + done;
+            let chunk_end = (from / CHUNK + 1) * CHUNK;
+            let to = (start + out.len()).min(chunk_end);
+            // The run of whole units around it.
+            let run = from / unit * unit..to.next_multiple_of(unit).min(self.vector.len);
+            let bytes = self.read(files, &run)?;
+            let streams: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+            let wanted = &mut out[done..done + to - from];
+            if run == (from..to) {
+                scheme.decode(isa, &self.vector, run.start, &streams, wanted)?;
+            } else {
+                scratch.resize(run.len(), 0.0);
+                scheme.decode(isa, &self.vector, run.start, &streams, &mut scratch)?;
+                wanted.copy_from_slice(&scratch[from - run.start..to - run.start]);
+            }
+            done += to - from;
+        }
+        Ok(())
+    }
+
+    /// Reads the bytes of each stream that a run within one chunk is decoded from.
+    fn read(&self, files: &[SourceFile], run: &std::ops::Range<usize>) -> Result<Vec<Vec<u8>>, Trouble> {
+        let Some(scheme) = self.coding.scheme() else { return Ok(Vec::new()) };
+        let mut streams = Vec::with_capacity(self.streams.len());
+        for (number, place) in self.streams.iter().enumerate() {
+            let bytes = match place.is_chunks {
+                true => {
+                    let chunk = run.start / CHUNK;
+                    self.chunks[chunk]..self.chunks[chunk + 1]
+                }
+                false => {
+                    let bytes = scheme.bytes(&self.vector, number, run.clone());
+                    bytes.start as u64..bytes.end as u64
+                }
+            };
+            let mut read = vec![0; (bytes.end - bytes.start) as usize];
+            files[place.file].read_exact_at(&mut read, place.offset + bytes.start).map_err(Trouble::Read)?;
+            streams.push(read);
+        }
+        Ok(streams)
+    }
+}

@@ -1,0 +1,48 @@
+//! Which tensors become which vectors, and by which codec.
+
+use crate::codecs::{Codec, Vector};
+use crate::model::dtype::Kind;
+use crate::model::layout::TensorSpec;
+use std::sync::Arc;
+
+/// Tensors of fewer values are sent as they are: what a codec would need to say of them is as long.
+const LEAST_ENCODED: usize = 256;
+
+/// A vector that is to be encoded.
+#[derive(Clone, Debug)]
+pub struct PartPlan {
+    /// The tensors that it is made of, by their number, ascending.
+    pub tensors: Vec<usize>,
+    /// The vector.
+    pub vector: Vector,
+    /// How; as it is if none.
+    pub codec: Option<Arc<dyn Codec>>,
+}
+
+impl PartPlan {
+    /// A vector of these tensors.
+    pub fn new(tensors: Vec<usize>, all: &[TensorSpec], codec: Option<Arc<dyn Codec>>) -> Self {
+        let len = tensors.iter().map(|tensor| all[*tensor].len).sum();
+        let shape = match tensors[..] {
+            [only] => all[only].shape.clone(),
+            _ => vec![len],
+        };
+        Self { tensors, vector: Vector { len, shape }, codec }
+    }
+}
+
+/// Every tensor by itself, by one codec where that belongs.
+pub fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan> {
+    let part = |(number, spec): (usize, &TensorSpec)| {
+        let codec = is_encoded(spec).then(|| Arc::clone(codec));
+        PartPlan::new(vec![number], tensors, codec)
+    };
+    tensors.iter().enumerate().map(part).collect()
+}
+
+/// Whether a tensor is encoded at all: not if it is of integers, so small that it makes no difference, or holds
+/// variances, which must never become negative.
+pub fn is_encoded(spec: &TensorSpec) -> bool {
+    let is_statistic = ["running_var", "num_batches_tracked"].iter().any(|name| spec.name.contains(name));
+    spec.dtype.kind() == Kind::Float && spec.len >= LEAST_ENCODED && !spec.shape.is_empty() && !is_statistic
+}

@@ -1,0 +1,73 @@
+//! How near a decoded update is to what was encoded.
+
+use serde::Serialize;
+
+/// Sums over values and what they were decoded to. Added in order of chunks.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct Quality {
+    /// Values.
+    pub values: u64,
+    /// Their squares.
+    pub squares: f64,
+    /// Squared errors.
+    pub errors: f64,
+    /// Squares of what was decoded.
+    pub decoded: f64,
+    /// Products of both.
+    pub products: f64,
+}
+
+/// The same as people read it.
+#[derive(Clone, Copy, PartialEq, Serialize, Debug)]
+pub struct Measures {
+    /// Squared error over squared norm; zero where both are.
+    pub nmse: f64,
+    /// Cosine of the angle between both.
+    pub cosine: f64,
+    /// Norm of what was decoded over that of what was encoded.
+    pub norm_ratio: f64,
+}
+
+impl Quality {
+    /// Of one chunk.
+    pub fn of(values: &[f32], decoded: &[f32]) -> Self {
+        let mut quality = Self { values: values.len() as u64, ..Self::default() };
+        for (x, y) in values.iter().zip(decoded) {
+            let (x, y) = (f64::from(*x), f64::from(*y));
+            quality.squares += x * x;
+            quality.errors += (x - y) * (x - y);
+            quality.decoded += y * y;
+            quality.products += x * y;
+        }
+        quality
+    }
+
+    /// Adds the next chunk.
+    pub fn add(&mut self, next: &Self) {
+        self.values += next.values;
+        self.squares += next.squares;
+        self.errors += next.errors;
+        self.decoded += next.decoded;
+        self.products += next.products;
+    }
+
+    /// As people read it.
+    pub fn measures(&self) -> Measures {
+        let over = |a: f64, b: f64, if_both_zero: f64| if a == b { if_both_zero } else { a / b };
+        let norms = (self.squares * self.decoded).sqrt();
+        Measures {
+            nmse: if self.errors == 0.0 { 0.0 } else { self.errors / self.squares },
+            cosine: if norms == 0.0 {
+                over(self.squares, self.decoded, 1.0).min(0.0)
+            } else {
+                self.products / norms
+            },
+            norm_ratio: if self.squares == self.decoded { 1.0 } else { (self.decoded / self.squares).sqrt() },
+        }
+    }
+}
+
+/// The least NMSE that any code of so many bits a value has on white Gaussian data, `2^(-2R)` (Shannon, 1959).
+pub fn white_bound(bits_per_value: f64) -> f64 {
+    (-2.0 * bits_per_value).exp2()
+}

@@ -1,0 +1,132 @@
+//! What is sent: the values of an update as f32, less those of its base.
+
+use super::plan::PartPlan;
+use crate::io::model_file::{ModelFile, TensorPlace};
+use crate::kernels::convert::decode;
+use crate::kernels::lanes::Isa;
+use crate::model::layout::TensorSpec;
+use crate::model::tile::TileBuffer;
+use std::io;
+
+/// What becomes of NaN and infinity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum NonFinite {
+    /// They are an error.
+    Error,
+    /// They are sent as zero.
+    Zero,
+}
+
+/// Why values cannot be read.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum ValueError {
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("tensor `{tensor}` holds {value} at flat index {index}, expected a finite number")]
+    NonFinite { tensor: String, index: usize, value: f64 },
+}
+
+/// The values of an update.
+pub struct Values<'a> {
+    /// The instruction set to decode with.
+    pub isa: Isa,
+    /// The update.
+    pub update: &'a ModelFile,
+    /// What is subtracted: a model, and where each tensor of the update is in it.
+    pub base: Option<(&'a ModelFile, Vec<TensorPlace>)>,
+    /// What becomes of values that are not finite.
+    pub non_finite: NonFinite,
+}
+
+impl Values<'_> {
+    /// The tensors, in the order of their data.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.update.table.iter().map(|place| &place.spec)
+    }
+
+    /// Reads values of a part from `start` on.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or are not finite and have to be.
+    pub fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
+        let mut first = 0;
+        let end = start + out.len();
+        for tensor in &part.tensors {
+            let place = &self.update.table[*tensor];
+            let within = start.max(first)..end.min(first + place.spec.len);
+            if !within.is_empty() {
+                let out = &mut out[within.start - start..within.end - start];
+                self.read_tensor(*tensor, within.start - first, out)?;
+            }
+            first += place.spec.len;
+        }
+        Ok(())
+    }
+
+    /// Reads values of a tensor that is not encoded, less its base's, in f64. Integers may be anything, floats finite.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or are not finite and have to be.
+    pub fn read_exact(&self, tensor: usize, start: usize, len: usize) -> Result<Vec<f64>, ValueError> {
+        let mut sent = vec![0.0f64; len];
+        self.read_stored(self.update, &self.update.table[tensor], start, &mut sent)?;
+        if let Some((model, places)) = &self.base {
+            let mut base = vec![0.0f64; len];
+            self.read_stored(model, &places[tensor], start, &mut base)?;
+            sent.iter_mut().zip(&base).for_each(|(x, base)| *x -= base);
+        }
+        Ok(sent)
+    }
+
+    /// Reads the stored bytes of values of a tensor.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn read_bytes(&self, tensor: usize, start: usize, bytes: &mut [u8]) -> Result<(), ValueError> {
+        let place = &self.update.table[tensor];
+        let offset = place.offset + (start * place.spec.dtype.bytes()) as u64;
+        Ok(self.update.files[place.file].read_exact_at(bytes, offset)?)
+    }
+
+    fn read_tensor(&self, tensor: usize, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
+        let sent = self.read_exact(tensor, start, out.len())?;
+        for (i, (out, x)) in out.iter_mut().zip(&sent).enumerate() {
+            // Plus zero, so that nobody has to care for minus zero.
+            *out = *x as f32 + 0.0;
+            if !out.is_finite() {
+                *out = self.replaced(tensor, start + i, *x)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replaced(&self, tensor: usize, index: usize, value: f64) -> Result<f32, ValueError> {
+        match self.non_finite {
+            NonFinite::Zero => Ok(0.0),
+            NonFinite::Error => {
+                let tensor = self.update.table[tensor].spec.name.clone();
+                Err(ValueError::NonFinite { tensor, index, value })
+            }
+        }
+    }
+
+    fn read_stored(
+        &self,
+        model: &ModelFile,
+        place: &TensorPlace,
+        start: usize,
+        out: &mut [f64],
+    ) -> io::Result<()> {
+        let size = place.spec.dtype.bytes();
+        let mut stored = TileBuffer::new(1, out.len() * size);
+        let bytes = &mut stored.row_mut(0)[..out.len() * size];
+        model.files[place.file].read_exact_at(bytes, place.offset + (start * size) as u64)?;
+        decode(self.isa, place.spec.dtype, bytes, out);
+        Ok(())
+    }
+}
