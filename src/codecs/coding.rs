@@ -2,7 +2,8 @@
 //!
 //! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
 
-use super::{Scheme, constant, half, uniform};
+use super::{Scheme, constant, half, integers, uniform};
+use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// How a vector was encoded.
@@ -17,6 +18,8 @@ pub enum Coding {
     Half(half::Half),
     /// Integers on an even grid between the ends of a block.
     Uniform(uniform::Uniform),
+    /// Integers of few digits, as they are.
+    Integers(integers::Integers),
 }
 
 impl Coding {
@@ -27,6 +30,16 @@ impl Coding {
             Self::Constant(scheme) => Some(scheme),
             Self::Half(scheme) => Some(scheme),
             Self::Uniform(scheme) => Some(scheme),
+            Self::Integers(scheme) => Some(scheme),
+        }
+    }
+
+    /// Whether tensors of a dtype may be encoded so: integers only without a loss.
+    pub fn takes(&self, dtype: Dtype) -> bool {
+        match self {
+            Self::Raw => true,
+            Self::Integers(_) => dtype.kind() == Kind::Integer,
+            _ => dtype.kind() == Kind::Float,
         }
     }
 }

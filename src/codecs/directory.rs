@@ -8,7 +8,7 @@ use super::{CHUNK, Extent, Invalid, Stream, Vector};
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 /// What `fedmill.format` says of an encoded update.
 pub const FORMAT: &str = "fedmill-update/1";
@@ -27,10 +27,63 @@ pub const BUNDLE: &str = "fedmill.bundle";
 pub struct Directory {
     /// Its tensors, in the order of the model.
     pub tensors: Tensors,
-    /// Its vectors. Each tensor is in one.
+    /// Its vectors. Each tensor is in one; all that no other names, in one that names none.
     pub parts: Vec<Part>,
     /// Metadata that is not in the header: all of a bundle's.
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Vec<(Key, String)>,
+    /// How the BLAKE3 digest of the base begins, if the metadata does not say.
+    pub base: Option<[u8; BASE_BYTES]>,
+}
+
+/// Bytes of the base's digest that a directory names it by.
+pub const BASE_BYTES: usize = 16;
+
+/// A metadata key: a word that is known by its number, or any other.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Key {
+    /// One of [`KNOWN_KEYS`].
+    Known(u8),
+    /// Another.
+    Named(String),
+}
+
+/// Keys that go by their number in a bundle. Appended to, never changed.
+const KNOWN_KEYS: [&str; 9] = [
+    "client_id",
+    "num_examples",
+    "local_steps",
+    "round",
+    "kind",
+    "momentum",
+    "proximal_mu",
+    "local_lr",
+    "loss",
+];
+
+impl Key {
+    /// The key of that name.
+    pub fn of(name: &str) -> Self {
+        match KNOWN_KEYS.iter().position(|known| *known == name) {
+            Some(number) => Self::Known(number as u8),
+            None => Self::Named(name.to_owned()),
+        }
+    }
+
+    /// Its name.
+    ///
+    /// # Errors
+    ///
+    /// When it has a number that no word has.
+    pub fn name(&self) -> Result<&str, Invalid> {
+        match self {
+            Self::Named(name) => Ok(name),
+            Self::Known(number) => KNOWN_KEYS
+                .get(usize::from(*number))
+                .copied()
+                .ok_or_else(|| Invalid(format!("metadata has a key of number {number}"))),
+        }
+    }
 }
 
 /// The tensors of an encoded update.
@@ -40,7 +93,7 @@ pub enum Tensors {
     /// Name, dtype, shape.
     Here(Vec<(String, String, Vec<u64>)>),
     /// Those of the base, whose layout has this check sum.
-    OfBase(u32),
+    OfBase([u8; 4]),
 }
 
 /// A vector of an encoded update.
@@ -48,20 +101,21 @@ pub enum Tensors {
 pub struct Part {
     /// How it is encoded.
     pub coding: Coding,
-    /// The tensors that it is made of, by their number, ascending.
+    /// The tensors that it is made of, by their number, ascending; none for all that are in no other part.
     pub tensors: Vec<u32>,
     /// Bytes that each chunk has in the stream of no known extent, if it has one.
     pub chunks: Vec<u32>,
 }
 
 /// A check sum of a layout.
-pub fn layout_check(tensors: &[TensorSpec]) -> u32 {
+pub fn layout_check(tensors: &[TensorSpec]) -> [u8; 4] {
     let mut hasher = blake3::Hasher::new();
     for tensor in tensors {
         hasher.update(format!("{} {} {:?}\n", tensor.name, tensor.dtype, tensor.shape).as_bytes());
     }
-    let bytes = hasher.finalize();
-    u32::from_le_bytes([bytes.as_bytes()[0], bytes.as_bytes()[1], bytes.as_bytes()[2], bytes.as_bytes()[3]])
+    let mut check = [0; 4];
+    hasher.finalize_xof().fill(&mut check);
+    check
 }
 
 impl Tensors {
@@ -186,12 +240,12 @@ impl Stream {
 }
 
 impl Directory {
-    /// Checks that every tensor is in one part.
+    /// Names the tensors of the part that names none, and checks that every tensor is in one part.
     ///
     /// # Errors
     ///
     /// When one is in none, or in two.
-    pub fn check_cover(&self, tensors: usize) -> Result<(), Invalid> {
+    pub fn name_the_rest(&mut self, tensors: usize) -> Result<(), Invalid> {
         let mut seen = vec![false; tensors];
         for number in self.parts.iter().flat_map(|part| &part.tensors) {
             match seen.get_mut(*number as usize) {
@@ -201,10 +255,14 @@ impl Directory {
                 }
             }
         }
-        match seen.iter().position(|seen| !seen) {
-            None => Ok(()),
-            Some(missing) => Err(Invalid(format!("tensor {missing} is in no part"))),
+        let rest: Vec<u32> =
+            (0u32..).zip(&seen).filter(|(_, seen)| !**seen).map(|(number, _)| number).collect();
+        match (self.parts.iter_mut().find(|part| part.tensors.is_empty()), rest.first()) {
+            (Some(part), Some(_)) => part.tensors = rest,
+            (None, Some(missing)) => return Err(Invalid(format!("tensor {missing} is in no part"))),
+            (_, None) => {}
         }
+        Ok(())
     }
 
     /// As it stands at the end of a bundle: itself, and its length in four bytes.

@@ -14,6 +14,7 @@ pub mod coding;
 pub mod constant;
 pub mod directory;
 pub mod half;
+pub mod integers;
 pub mod uniform;
 
 pub use coding::Coding;

@@ -93,11 +93,22 @@ impl Digest {
         Ok(Self { blake3: blake3.finalize().to_hex().to_string(), sha256 })
     }
 
-    /// Whether `named` is one of the two, in any case, with or without `blake3:` or `sha256:` before it.
+    /// The first bytes of the BLAKE3 digest: enough to name a file by where every byte counts.
+    pub fn blake3_start<const BYTES: usize>(&self) -> [u8; BYTES] {
+        let digits = self.blake3.as_bytes().chunks(2);
+        let byte =
+            |digits: &[u8]| std::str::from_utf8(digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let mut start = [0; BYTES];
+        start.iter_mut().zip(digits).for_each(|(to, digits)| *to = byte(digits).unwrap_or(0));
+        start
+    }
+
+    /// Whether `named` is one of the two, in any case, with or without `blake3:` or `sha256:` before it; of the first,
+    /// 32 digits are enough behind its name.
     pub fn is_named(&self, named: &str) -> bool {
         let named = named.trim().to_ascii_lowercase();
         match named.split_once(':') {
-            Some(("blake3", hex)) => hex == self.blake3,
+            Some(("blake3", hex)) => hex.len() >= 32 && self.blake3.starts_with(hex),
             Some(("sha256", hex)) => hex == self.sha256,
             _ => named == self.blake3 || named == self.sha256,
         }

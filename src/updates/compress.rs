@@ -7,7 +7,7 @@ use super::metadata::{MetadataFault, UpdateKind, UpdateMetadata};
 use super::plan::{self, PartPlan};
 use super::quality::{Measures, Quality, white_bound};
 use super::values::{NonFinite, Values};
-use crate::codecs::directory::{FORMAT_KEY, Tensors};
+use crate::codecs::directory::{FORMAT_KEY, Tensors, layout_check};
 use crate::codecs::{Codec, Seeds};
 use crate::io::digest::Digest;
 use crate::io::discover::stem;
@@ -259,7 +259,7 @@ impl Compression {
         let parts = encode::settle(values, plans, tensors, seeds).map_err(failed)?;
         let target = self.output.clone().unwrap_or_else(|| self.update.clone());
         let unlaid = |source| CompressError::Layout { path: target.clone(), source };
-        let design = self.design(inputs, tensors, &parts);
+        let design = self.design(inputs, tensors, &parts).map_err(unlaid)?;
         let mut sink = design.begin(&target, &parts).map_err(unlaid)?;
         let outcome = encode::run(values, &parts, tensors, &mut sink, None).map_err(failed)?;
         let finished = design.finish(sink, &target, &parts, &outcome).map_err(unlaid)?;
@@ -270,17 +270,31 @@ impl Compression {
         &self,
         inputs: &Inputs,
         tensors: &'a [TensorSpec],
-        _parts: &[encode::Running],
-    ) -> Design<'a> {
+        parts: &[encode::Running],
+    ) -> Result<Design<'a>, LayoutError> {
         let mut metadata = inputs.update.metadata.clone();
         metadata.remove("format");
         metadata.entry("client_id".to_owned()).or_insert_with(|| stem(&self.update));
-        if let Some((_, _, digest)) = &inputs.base {
+        let base = inputs.base.as_ref().map(|(.., digest)| digest.clone());
+        if base.is_some() {
             metadata.insert("kind".to_owned(), UpdateKind::Delta.to_string());
-            metadata.insert("base".to_owned(), format!("sha256:{}", digest.sha256));
+            metadata.remove("base");
         }
-        let layout = self.layout.unwrap_or(FileLayout::Plain);
-        Design { layout, tensors, naming: Tensors::here(tensors), metadata }
+        let layout = FileLayout::Plain;
+        let mut design = Design { layout, tensors, naming: Tensors::here(tensors), metadata, base };
+        let fits = || Ok::<_, LayoutError>(design.is_plain_fit(parts)?);
+        let bundled =
+            self.layout.map_or_else(|| fits().map(|fits| !fits), |to| Ok(to == FileLayout::Bundle))?;
+        if bundled {
+            design.layout = FileLayout::Bundle;
+            let of_base = |(base, ..): &(ModelFile, Vec<TensorPlace>, Digest)| {
+                base.table.iter().map(|place| &place.spec).eq(tensors)
+            };
+            if inputs.base.as_ref().is_some_and(of_base) {
+                design.naming = Tensors::OfBase(layout_check(tensors));
+            }
+        }
+        Ok(design)
     }
 
     /// What a part draws its random numbers from: clients must not draw the same, or their errors would not average out.

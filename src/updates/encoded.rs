@@ -6,10 +6,10 @@ use crate::io::model_file::{Decoder, ENCODED, ModelFile, OpenFault, TablePool, T
 use crate::io::source::{OpenFiles, SourceFile};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
-use crate::model::dtype::{Dtype, Kind};
+use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use crate::model::tile::TileBuffer;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub fn open(
     let mut model = ModelFile::open(path, files, tables)?;
     if let Some(encoded) = Encoded::of(&model, base).map_err(bad)? {
         let table = encoded.table();
-        model.metadata.extend(encoded.metadata.clone());
+        model.metadata.append(&mut encoded.metadata.clone());
         model.table = tables.share(table);
         model.decoder = Some(Arc::new(encoded));
     }
@@ -51,7 +51,7 @@ pub struct Encoded {
     /// The part of each tensor, and its first value there.
     places: Vec<(usize, usize)>,
     parts: Vec<EncodedPart>,
-    metadata: std::collections::BTreeMap<String, String>,
+    metadata: BTreeMap<String, String>,
 }
 
 /// A vector and where its bytes are.
@@ -156,12 +156,13 @@ impl Encoded {
     }
 
     fn new(
-        directory: Directory,
+        mut directory: Directory,
         base: Option<&[TensorSpec]>,
         mut layout: impl Layout,
     ) -> Result<Self, Invalid> {
         let tensors = directory.tensors.resolve(base)?;
-        directory.check_cover(tensors.len())?;
+        directory.name_the_rest(tensors.len())?;
+        let metadata = metadata(&directory)?;
         let mut places = vec![(0, 0); tensors.len()];
         let mut parts = Vec::with_capacity(directory.parts.len());
         for (number, part) in directory.parts.into_iter().enumerate() {
@@ -170,11 +171,9 @@ impl Encoded {
                 let spec = &tensors[*tensor as usize];
                 places[*tensor as usize] = (number, start);
                 start += spec.len;
-                if part.coding != Coding::Raw && spec.dtype.kind() != Kind::Float {
-                    return Err(Invalid(format!(
-                        "tensor `{}` is {}, expected a float",
-                        spec.name, spec.dtype
-                    )));
+                if !part.coding.takes(spec.dtype) {
+                    let (name, dtype) = (&spec.name, spec.dtype);
+                    return Err(Invalid(format!("tensor `{name}` is {dtype}, which is not encoded so")));
                 }
             }
             let PartStreams { vector, streams } = part.streams(&tensors)?;
@@ -192,7 +191,7 @@ impl Encoded {
             parts.push(EncodedPart { coding: part.coding, vector, streams: placed, chunks });
         }
         layout.finish()?;
-        Ok(Self { isa: Isa::detect(), tensors, places, parts, metadata: directory.metadata })
+        Ok(Self { isa: Isa::detect(), tensors, places, parts, metadata })
     }
 
     /// The tensors that it is decoded to.
@@ -207,6 +206,19 @@ impl Encoded {
         };
         self.tensors.iter().enumerate().map(place).collect()
     }
+}
+
+/// What the directory says in place of the header.
+fn metadata(directory: &Directory) -> Result<BTreeMap<String, String>, Invalid> {
+    let mut metadata = BTreeMap::new();
+    for (key, value) in &directory.metadata {
+        metadata.insert(key.name()?.to_owned(), value.clone());
+    }
+    if let Some(base) = &directory.base {
+        let hex: String = base.iter().map(|byte| format!("{byte:02x}")).collect();
+        metadata.insert("base".to_owned(), format!("blake3:{hex}"));
+    }
+    Ok(metadata)
 }
 
 /// Reads the directory at the end of a bundle. Also returns where the streams end.

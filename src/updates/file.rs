@@ -7,19 +7,23 @@
 //! is held back in memory until its length is known, before what is not room is left.
 
 use super::encode::{Outcome, Running};
-use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, Part, Tensors};
+use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, Key, Part, Tensors};
 use crate::codecs::{Extent, Invalid};
+use crate::io::digest::Digest;
 use crate::io::model_writer::header_bytes;
 use crate::io::publish::Staged;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// Files of up to so many bytes are put together in memory.
 const HELD_BYTES: u64 = 4 << 20;
+
+/// The most that the header of a plain file may be, of its data.
+const MOST_HEADER: f64 = 0.02;
 
 /// Which layout a file has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -96,6 +100,8 @@ pub struct Design<'a> {
     pub naming: Tensors,
     /// What the update says of itself.
     pub metadata: BTreeMap<String, String>,
+    /// The digest of the base, if it was made with one.
+    pub base: Option<Digest>,
 }
 
 /// A finished file that is not yet seen.
@@ -110,6 +116,22 @@ pub struct Finished {
 }
 
 impl Design<'_> {
+    /// Whether a plain file suits these parts: its header would be little beside its data, and no two tensors of it
+    /// would have one name.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be laid out at all.
+    pub fn is_plain_fit(&self, parts: &[Running]) -> Result<bool, Invalid> {
+        let chunks: Vec<Vec<u32>> = parts.iter().map(|part| vec![0; part.chunk_count()]).collect();
+        let specs = self.stream_specs(parts, &chunks)?;
+        let mut names = HashSet::new();
+        let data = specs.iter().map(|spec| spec.bytes() as u64).sum::<u64>();
+        let data = data + parts.iter().map(Running::expected_bytes).sum::<u64>();
+        let header = self.header(parts, &chunks, data)?.len() as f64;
+        Ok(specs.iter().all(|spec| names.insert(spec.name.as_str())) && header < MOST_HEADER * data as f64)
+    }
+
     /// Makes room for parts in a file beside `target`.
     ///
     /// # Errors
@@ -156,25 +178,27 @@ impl Design<'_> {
 
     /// The directory of these parts.
     pub fn directory(&self, parts: &[Running], chunks: &[Vec<u32>]) -> Directory {
+        let number = |tensor: &usize| u32::try_from(*tensor).unwrap_or(u32::MAX);
         let part = |(part, chunks): (&Running, &Vec<u32>)| Part {
             coding: part.coding.clone(),
-            tensors: part
-                .plan
-                .tensors
-                .iter()
-                .map(|tensor| u32::try_from(*tensor).unwrap_or(u32::MAX))
-                .collect(),
+            tensors: part.plan.tensors.iter().map(number).collect(),
             chunks: chunks.clone(),
         };
-        let metadata = match self.layout {
-            FileLayout::Plain => BTreeMap::new(),
-            FileLayout::Bundle => self.metadata.clone(),
-        };
-        Directory {
+        let mut directory = Directory {
             tensors: self.naming.clone(),
             parts: parts.iter().zip(chunks).map(part).collect(),
-            metadata,
+            metadata: Vec::new(),
+            base: None,
+        };
+        if self.layout == FileLayout::Bundle {
+            directory.metadata =
+                self.metadata.iter().map(|(key, value)| (Key::of(key), value.clone())).collect();
+            directory.base = self.base.as_ref().map(Digest::blake3_start);
+            // One part need not say what it is made of: what no other is.
+            let longest = directory.parts.iter_mut().max_by_key(|part| part.tensors.len());
+            longest.into_iter().for_each(|part| part.tensors.clear());
         }
+        directory
     }
 
     /// The header of a file whose data is so long.
@@ -189,6 +213,9 @@ impl Design<'_> {
             return Ok(header_bytes(&[bundle], &metadata));
         }
         metadata.extend(self.metadata.clone());
+        if let Some(base) = &self.base {
+            metadata.insert("base".to_owned(), format!("sha256:{}", base.sha256));
+        }
         metadata.insert(CODEC_KEY.to_owned(), self.directory(parts, chunks).to_json()?);
         Ok(header_bytes(&self.stream_specs(parts, chunks)?, &metadata))
     }
