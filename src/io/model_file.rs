@@ -40,8 +40,20 @@ pub enum OpenFault {
     NotInIndex { tensor: String, shard: String },
     #[error("update is encoded, but {why}")]
     BadEncoding { why: String },
+    #[error("is an encoded update, expected a plain model")]
+    Encoded,
     #[error("metadata `{key}` is `{one}` in one shard and `{other}` in another")]
     ConflictingMetadata { key: String, one: String, other: String },
+}
+
+impl OpenFault {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Encoded => Some("`fedmill decompress` it first"),
+            _ => None,
+        }
+    }
 }
 
 /// A tensor and where its first value is.

@@ -17,6 +17,7 @@ use crate::model::tile::TileBuffer;
 use crate::round::fault::Fault;
 use crate::round::personal::{NormModules, Personal, PersonalError};
 use crate::round::reference::{placement, tensor_fault};
+use crate::updates;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -87,6 +88,7 @@ impl PersonalizeError {
                 "add it to the model it started from: fedmill aggregate --base BASE {} -o WEIGHTS",
                 path.display()
             )),
+            Self::Open { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
             Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
             _ => None,
         }
@@ -194,7 +196,7 @@ impl Personalization {
 }
 
 fn open(path: &Path) -> Result<ModelFile, PersonalizeError> {
-    ModelFile::open(path, &OpenFiles::raise_limit(), &TablePool::default())
+    updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
         .map_err(|faults| PersonalizeError::Open { path: path.to_owned(), faults })
 }
 

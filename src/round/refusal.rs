@@ -97,6 +97,7 @@ impl MergeError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
+            Self::Base(why) => why.hint().map(str::to_owned),
             Self::Partial(request) => request.hint().map(str::to_owned),
             Self::Shard(why) => why.hint(),
             Self::Tiers(why) => why.hint(),

@@ -218,6 +218,13 @@ pub struct BadBase {
     pub faults: Vec<OpenFault>,
 }
 
+impl BadBase {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.faults.iter().find_map(OpenFault::hint)
+    }
+}
+
 fn list(faults: &[OpenFault]) -> String {
     faults.iter().map(OpenFault::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -229,7 +236,7 @@ fn list(faults: &[OpenFault]) -> String {
 /// When it is no model that can be merged onto.
 pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<Base, BadBase> {
     let model =
-        ModelFile::open(path, files, tables).map_err(|faults| BadBase { path: path.to_owned(), faults })?;
+        updates::open_plain(path, files, tables).map_err(|faults| BadBase { path: path.to_owned(), faults })?;
     let placement = model.table.iter().map(Place::from).collect();
     Ok(Base::new(Arc::new(model), placement))
 }

@@ -19,6 +19,7 @@ use crate::round::judge::Aggregation;
 use crate::round::reference::placement;
 use crate::round::roster::{Place, Placement};
 use crate::strategies::{Kept, Slot};
+use crate::updates;
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
@@ -93,6 +94,7 @@ impl StateError {
                 "each strategy keeps a state of its own; to start one, move {} away",
                 path.display()
             )),
+            Self::Unreadable { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
             _ => None,
         }
     }
@@ -170,7 +172,7 @@ impl Keeping {
             return Ok(None);
         }
         let at = || path.to_owned();
-        let model = ModelFile::open(path, &OpenFiles::raise_limit(), &TablePool::default())
+        let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
             .map_err(|faults| StateError::Unreadable { path: at(), faults })?;
         let found = model.metadata.get(key::OWNER);
         if found != Some(&self.owner) {

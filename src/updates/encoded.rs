@@ -39,6 +39,19 @@ pub fn open(
     Ok(model)
 }
 
+/// Opens a model that has to be plain, such as a base.
+///
+/// # Errors
+///
+/// Every fault found; that it is encoded is one.
+pub fn open_plain(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<ModelFile, Vec<OpenFault>> {
+    let model = ModelFile::open(path, files, tables)?;
+    match model.metadata.contains_key(FORMAT_KEY) {
+        true => Err(vec![OpenFault::Encoded]),
+        false => Ok(model),
+    }
+}
+
 fn bad(why: Invalid) -> Vec<OpenFault> {
     vec![OpenFault::BadEncoding { why: why.0 }]
 }

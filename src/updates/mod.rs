@@ -1,7 +1,7 @@
 //! One update as a file: opened however it is encoded, compressed, decompressed.
 //!
 //! [`open`] is how every update is opened: what it gives reads like a plain model, and tiles of tensors that are encoded
-//! are decoded in place ([`encoded`]). [`compress`] is the way there: [`values`] reads what is sent (minus the base, plus
+//! are decoded in place ([`encoded`]); [`open_plain`] opens what must not be encoded. [`compress`] is the way there: [`values`] reads what is sent (minus the base, plus
 //! what earlier rounds left), [`plan`] says which tensors become which vectors and by which codec, [`encode`] runs the
 //! looks and the chunks, [`file`] lays the streams out. [`decompress`] is the way back. [`metadata`] is what updates say
 //! of themselves.
@@ -16,4 +16,4 @@ pub mod plan;
 pub mod quality;
 pub mod values;
 
-pub use encoded::open;
+pub use encoded::{open, open_plain};
