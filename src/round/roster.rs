@@ -235,8 +235,8 @@ fn list(faults: &[OpenFault]) -> String {
 ///
 /// When it is no model that can be merged onto.
 pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<Base, BadBase> {
-    let model =
-        updates::open_plain(path, files, tables).map_err(|faults| BadBase { path: path.to_owned(), faults })?;
+    let model = updates::open_plain(path, files, tables)
+        .map_err(|faults| BadBase { path: path.to_owned(), faults })?;
     let placement = model.table.iter().map(Place::from).collect();
     Ok(Base::new(Arc::new(model), placement))
 }

@@ -261,7 +261,8 @@ impl Compression {
         let unlaid = |source| CompressError::Layout { path: target.clone(), source };
         let design = self.design(inputs, tensors, &parts).map_err(unlaid)?;
         let mut sink = design.begin(&target, &parts).map_err(unlaid)?;
-        let outcome = encode::run(values, &parts, tensors, &mut sink, None).map_err(failed)?;
+        let encoding = encode::Encoding { values, parts: &parts, tensors, residue: None };
+        let outcome = encoding.run(&mut sink).map_err(failed)?;
         let finished = design.finish(sink, &target, &parts, &outcome).map_err(unlaid)?;
         Ok(Attempt { finished, parts, outcome })
     }

@@ -9,6 +9,7 @@ use crate::codecs::constant::Constant;
 use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
 use crate::io::interrupt::{self, Interrupted};
 use crate::kernels::convert::encode;
+use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::TensorSpec;
 use crate::model::tile::TileBuffer;
 use rayon::prelude::*;
@@ -27,7 +28,7 @@ pub enum EncodeError {
     #[error("cannot be written: {0}")]
     Write(io::Error),
     #[error("tensor `{tensor}`: the delta {value} at flat index {index} does not fit {dtype}")]
-    DoesNotFit { tensor: String, index: usize, value: f64, dtype: crate::model::dtype::Dtype },
+    DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
     #[error("tensor `{tensor}`: its encoding cannot be decoded: {why}")]
     Invalid { tensor: String, why: Invalid },
     #[error(transparent)]
@@ -62,6 +63,8 @@ pub struct Outcome {
     pub chunks: Vec<Vec<u32>>,
     /// How near each part is to what was encoded.
     pub quality: Vec<Quality>,
+    /// Variances that would become negative where the update is added to its base.
+    pub negative_variances: u64,
 }
 
 /// Takes what a chunk leaves behind: its part, where it starts, and what is sent less what is decoded.
@@ -122,27 +125,19 @@ fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError
 fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
     loop {
         let wants = |part: &Running| part.encoder.as_ref().is_some_and(|encoder| encoder.wants_look());
-        let chunks: Vec<Chunk> = chunks(parts).filter(|chunk| wants(&parts[chunk.part])).collect();
-        if chunks.is_empty() {
+        let looking: Vec<bool> = parts.iter().map(wants).collect();
+        if !looking.contains(&true) {
             return Ok(());
         }
         let mut tallies: Vec<Tally> = vec![Tally::default(); parts.len()];
-        for batch in batches(&chunks) {
-            interrupt::check()?;
-            let seen: Vec<Tally> = batch
-                .par_iter()
-                .map_init(Vec::new, |buffer, chunk| {
-                    let part = &parts[chunk.part];
-                    let values = read(values, &part.plan, *chunk, buffer)?;
-                    let encoder = part.encoder.as_ref();
-                    Ok(encoder.map_or_else(Tally::default, |encoder| encoder.look(chunk.start, values)))
-                })
-                .collect::<Result<_, EncodeError>>()?;
-            batch.iter().zip(&seen).for_each(|(chunk, seen)| tallies[chunk.part].add(seen));
-        }
-        let mut looked: Vec<bool> = vec![false; parts.len()];
-        chunks.iter().for_each(|chunk| looked[chunk.part] = true);
-        for ((part, tally), _) in parts.iter_mut().zip(tallies).zip(looked).filter(|(_, looked)| *looked) {
+        let seen = |chunk: &Chunk, values: &[f32]| {
+            let encoder = parts[chunk.part].encoder.as_ref();
+            encoder.map_or_else(Tally::default, |encoder| encoder.look(chunk.start, values))
+        };
+        let chunks = chunks(parts.iter().map(|part| &part.plan)).filter(|chunk| looking[chunk.part]);
+        let plan = |part: usize| &parts[part].plan;
+        gather_chunks(values, chunks.collect(), plan, seen, |part, tally: Tally| tallies[part].add(&tally))?;
+        for ((part, tally), _) in parts.iter_mut().zip(tallies).zip(looking).filter(|(_, looking)| *looking) {
             if let Some(encoder) = &mut part.encoder {
                 encoder.learn(tally);
             }
@@ -150,9 +145,44 @@ fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
     }
 }
 
-fn chunks(parts: &[Running]) -> impl Iterator<Item = Chunk> {
-    parts.iter().enumerate().flat_map(|(number, part)| {
-        let len = part.plan.vector.len;
+/// Looks at every chunk of some parts, in parallel, and takes what was seen in order.
+///
+/// # Errors
+///
+/// When values cannot be read, or a signal asked to stop.
+pub fn gather<T: Send>(
+    values: &Values,
+    parts: &[PartPlan],
+    look: impl Fn(usize, &[f32]) -> T + Sync,
+    add: impl FnMut(usize, T),
+) -> Result<(), EncodeError> {
+    let look = |chunk: &Chunk, values: &[f32]| look(chunk.start, values);
+    gather_chunks(values, chunks(parts.iter()).collect(), |part| &parts[part], look, add)
+}
+
+fn gather_chunks<'p, T: Send>(
+    values: &Values,
+    chunks: Vec<Chunk>,
+    plan: impl Fn(usize) -> &'p PartPlan + Sync,
+    look: impl Fn(&Chunk, &[f32]) -> T + Sync,
+    mut add: impl FnMut(usize, T),
+) -> Result<(), EncodeError> {
+    for batch in batches(&chunks) {
+        interrupt::check()?;
+        let seen: Vec<T> = batch
+            .par_iter()
+            .map_init(Vec::new, |buffer, chunk| {
+                Ok(look(chunk, read(values, plan(chunk.part), *chunk, buffer)?))
+            })
+            .collect::<Result<_, EncodeError>>()?;
+        batch.iter().zip(seen).for_each(|(chunk, seen)| add(chunk.part, seen));
+    }
+    Ok(())
+}
+
+fn chunks<'p>(parts: impl Iterator<Item = &'p PartPlan>) -> impl Iterator<Item = Chunk> {
+    parts.enumerate().flat_map(|(number, plan)| {
+        let len = plan.vector.len;
         (0..len).step_by(CHUNK).map(move |start| Chunk { part: number, start, len: CHUNK.min(len - start) })
     })
 }
@@ -200,108 +230,139 @@ impl Running {
     }
 }
 
-/// Encodes all chunks into a sink. Where a stream of no known extent is, its chunks are appended in order.
-///
-/// # Errors
-///
-/// When values cannot be read or bytes not written, or a signal asked to stop.
-pub fn run(
-    values: &Values,
-    parts: &[Running],
-    tensors: &[TensorSpec],
-    sink: &mut Sink,
-    residue: Option<&Residue>,
-) -> Result<Outcome, EncodeError> {
-    let all: Vec<Chunk> = chunks(parts).collect();
-    let mut outcome =
-        Outcome { chunks: vec![Vec::new(); parts.len()], quality: vec![Quality::default(); parts.len()] };
-    for batch in batches(&all) {
-        interrupt::check()?;
-        let shared: &Sink = sink;
-        let done: Vec<(Option<Vec<u8>>, Quality)> = batch
-            .par_iter()
-            .map_init(Vec::new, |buffer, chunk| {
-                let part = &parts[chunk.part];
-                match part.coding {
-                    Coding::Raw => copy(values, part, *chunk, shared, tensors),
-                    _ => one(values, part, *chunk, shared, residue, tensors, buffer),
-                }
-            })
-            .collect::<Result<_, EncodeError>>()?;
-        for (chunk, (appended, quality)) in batch.iter().zip(done) {
-            outcome.quality[chunk.part].add(&quality);
-            if let Some(bytes) = appended {
-                outcome.chunks[chunk.part].push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-                sink.append(&bytes).map_err(EncodeError::Write)?;
-            }
-        }
-    }
-    Ok(outcome)
+/// Everything that chunks are encoded with.
+pub struct Encoding<'a> {
+    /// What is sent.
+    pub values: &'a Values<'a>,
+    /// The parts, settled.
+    pub parts: &'a [Running],
+    /// The tensors of the update.
+    pub tensors: &'a [TensorSpec],
+    /// Takes what is sent less what is decoded.
+    pub residue: Option<&'a Residue<'a>>,
 }
 
-/// Encodes a chunk, writes what has a place already, and decodes it again. Returns what is to be appended.
-fn one(
-    values: &Values,
-    part: &Running,
-    chunk: Chunk,
-    sink: &Sink,
-    residue: Option<&Residue>,
-    tensors: &[TensorSpec],
-    buffer: &mut Vec<f32>,
-) -> Result<(Option<Vec<u8>>, Quality), EncodeError> {
-    let sent = read(values, &part.plan, chunk, buffer)?;
-    let run = chunk.start..chunk.start + chunk.len;
-    let mut streams =
-        part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
-    let mut decoded = vec![0.0; chunk.len];
-    if let Some(scheme) = part.coding.scheme() {
+/// What came of a chunk.
+#[derive(Default)]
+struct Done {
+    /// What is to be appended.
+    appended: Option<Vec<u8>>,
+    quality: Quality,
+    negative_variances: u64,
+}
+
+impl Encoding<'_> {
+    /// Encodes all chunks into a sink. Where a stream of no known extent is, its chunks are appended in order.
+    ///
+    /// # Errors
+    ///
+    /// When values cannot be read or bytes not written, or a signal asked to stop.
+    pub fn run(&self, sink: &mut Sink) -> Result<Outcome, EncodeError> {
+        let all: Vec<Chunk> = chunks(self.parts.iter().map(|part| &part.plan)).collect();
+        let mut outcome = Outcome {
+            chunks: vec![Vec::new(); self.parts.len()],
+            quality: vec![Quality::default(); self.parts.len()],
+            negative_variances: 0,
+        };
+        for batch in batches(&all) {
+            interrupt::check()?;
+            let shared: &Sink = sink;
+            let done: Vec<Done> = batch
+                .par_iter()
+                .map_init(Vec::new, |buffer, chunk| match self.parts[chunk.part].coding {
+                    Coding::Raw => self.copy(*chunk, shared),
+                    _ => self.encode(*chunk, shared, buffer),
+                })
+                .collect::<Result<_, EncodeError>>()?;
+            for (chunk, done) in batch.iter().zip(done) {
+                outcome.quality[chunk.part].add(&done.quality);
+                outcome.negative_variances += done.negative_variances;
+                if let Some(bytes) = done.appended {
+                    outcome.chunks[chunk.part].push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                    sink.append(&bytes).map_err(EncodeError::Write)?;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Encodes a chunk, writes what has a place already, and decodes it again.
+    fn encode(&self, chunk: Chunk, sink: &Sink, buffer: &mut Vec<f32>) -> Result<Done, EncodeError> {
+        let part = &self.parts[chunk.part];
+        let sent = read(self.values, &part.plan, chunk, buffer)?;
+        let mut streams =
+            part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
+        let mut decoded = self.decode(part, chunk, &streams)?;
+        self.write(part, chunk, &streams, sink)?;
+        let mut done = Done { quality: Quality::of(sent, &decoded), ..Done::default() };
+        if matches!(part.coding, Coding::Integers(_)) {
+            done.quality = Quality::default();
+        }
+        let negative = self.values.negative_variances(&part.plan, chunk.start, &decoded);
+        done.negative_variances = negative.map_err(ValueError::Read)?;
+        if let Some(residue) = self.residue {
+            decoded.iter_mut().zip(sent).for_each(|(left, sent)| *left = sent - *left);
+            residue(&part.plan, chunk.start, &decoded).map_err(EncodeError::Write)?;
+        }
+        let is_appended = part.streams.last().is_some_and(|stream| stream.extent == Extent::Chunks);
+        done.appended = if is_appended { streams.pop() } else { None };
+        Ok(done)
+    }
+
+    /// What the shipped decoder makes of the bytes of a chunk.
+    fn decode(&self, part: &Running, chunk: Chunk, streams: &[Vec<u8>]) -> Result<Vec<f32>, EncodeError> {
+        let mut decoded = vec![0.0; chunk.len];
+        let Some(scheme) = part.coding.scheme() else { return Ok(decoded) };
         let bytes: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
-        let tensor = || part.plan.tensors.first().map_or(String::new(), |first| tensors[*first].name.clone());
+        let first = part.plan.tensors.first().map(|first| self.tensors[*first].name.clone());
         scheme
-            .decode(values.isa, &part.plan.vector, chunk.start, &bytes, &mut decoded)
-            .map_err(|why| EncodeError::Invalid { tensor: tensor(), why })?;
+            .decode(self.values.isa, &part.plan.vector, chunk.start, &bytes, &mut decoded)
+            .map_err(|why| EncodeError::Invalid { tensor: first.unwrap_or_default(), why })?;
+        Ok(decoded)
+    }
+
+    /// Writes the streams of known extent.
+    fn write(
+        &self,
+        part: &Running,
+        chunk: Chunk,
+        streams: &[Vec<u8>],
+        sink: &Sink,
+    ) -> Result<(), EncodeError> {
+        let Some(scheme) = part.coding.scheme() else { return Ok(()) };
         for (number, stream) in part.streams.iter().enumerate() {
             if stream.extent != Extent::Chunks {
-                let within = scheme.bytes(&part.plan.vector, number, run.clone());
+                let run = chunk.start..chunk.start + chunk.len;
+                let within = scheme.bytes(&part.plan.vector, number, run);
                 sink.write(chunk.part, number, within.start, &streams[number]).map_err(EncodeError::Write)?;
             }
         }
+        Ok(())
     }
-    let quality = Quality::of(sent, &decoded);
-    if let Some(residue) = residue {
-        decoded.iter_mut().zip(sent).for_each(|(left, sent)| *left = sent - *left);
-        residue(&part.plan, chunk.start, &decoded).map_err(EncodeError::Write)?;
-    }
-    let is_appended = part.streams.last().is_some_and(|stream| stream.extent == Extent::Chunks);
-    Ok((if is_appended { streams.pop() } else { None }, quality))
-}
 
-/// Sends a chunk of a tensor as it is, or as the difference from its base in its own dtype.
-fn copy(
-    values: &Values,
-    part: &Running,
-    chunk: Chunk,
-    sink: &Sink,
-    tensors: &[TensorSpec],
-) -> Result<(Option<Vec<u8>>, Quality), EncodeError> {
-    let spec = &tensors[part.plan.tensors[0]];
-    let dtype = spec.dtype;
-    let sent = values.read_exact(part.plan.tensors[0], chunk.start, chunk.len)?;
-    let limits = dtype.limits();
-    if let Some(index) = sent.iter().position(|x| x.is_finite() && !limits.contains(x)) {
-        let (tensor, value) = (spec.name.clone(), sent[index]);
-        return Err(EncodeError::DoesNotFit { tensor, index: chunk.start + index, value, dtype });
+    /// Sends a chunk of a tensor as it is, or as the difference from its base in its own dtype.
+    fn copy(&self, chunk: Chunk, sink: &Sink) -> Result<Done, EncodeError> {
+        let part = &self.parts[chunk.part];
+        let tensor = part.plan.tensors[0];
+        let spec = &self.tensors[tensor];
+        let dtype = spec.dtype;
+        let sent = self.values.read_exact(tensor, chunk.start, chunk.len)?;
+        let limits = dtype.limits();
+        if let Some(index) = sent.iter().position(|x| x.is_finite() && !limits.contains(x)) {
+            let (tensor, value) = (spec.name.clone(), sent[index]);
+            return Err(EncodeError::DoesNotFit { tensor, index: chunk.start + index, value, dtype });
+        }
+        let mut stored = TileBuffer::new(1, chunk.len * dtype.bytes());
+        let bytes = &mut stored.row_mut(0)[..chunk.len * dtype.bytes()];
+        match self.values.base {
+            None => self.values.read_bytes(tensor, chunk.start, bytes)?,
+            Some(_) => encode(self.values.isa, dtype, &sent, bytes),
+        }
+        sink.write(chunk.part, 0, chunk.start * dtype.bytes(), bytes).map_err(EncodeError::Write)?;
+        let floats: Vec<f32> = match dtype.kind() {
+            Kind::Float => sent.iter().map(|x| *x as f32).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Done { quality: Quality::of(&floats, &floats), ..Done::default() })
     }
-    let mut stored = TileBuffer::new(1, chunk.len * dtype.bytes());
-    let bytes = &mut stored.row_mut(0)[..chunk.len * dtype.bytes()];
-    match values.base {
-        None => values.read_bytes(part.plan.tensors[0], chunk.start, bytes)?,
-        Some(_) => encode(values.isa, dtype, &sent, bytes),
-    }
-    sink.write(chunk.part, 0, chunk.start * dtype.bytes(), bytes).map_err(EncodeError::Write)?;
-    let floats: Vec<f32> = match dtype.kind() {
-        crate::model::dtype::Kind::Float => sent.iter().map(|x| *x as f32).collect(),
-        _ => Vec::new(),
-    };
-    Ok((None, Quality::of(&floats, &floats)))
 }

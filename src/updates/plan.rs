@@ -43,6 +43,13 @@ pub fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan
 /// Whether a tensor is encoded at all: not if it is of integers, so small that it makes no difference, or holds
 /// variances, which must never become negative.
 pub fn is_encoded(spec: &TensorSpec) -> bool {
-    let is_statistic = ["running_var", "num_batches_tracked"].iter().any(|name| spec.name.contains(name));
-    spec.dtype.kind() == Kind::Float && spec.len >= LEAST_ENCODED && !spec.shape.is_empty() && !is_statistic
+    spec.dtype.kind() == Kind::Float
+        && spec.len >= LEAST_ENCODED
+        && !spec.shape.is_empty()
+        && !is_variance(spec)
+}
+
+/// Whether a tensor holds running variances, as far as its name tells.
+pub fn is_variance(spec: &TensorSpec) -> bool {
+    ["running_var", "num_batches_tracked"].iter().any(|name| spec.name.contains(name))
 }

@@ -1,6 +1,6 @@
 //! What is sent: the values of an update as f32, less those of its base.
 
-use super::plan::PartPlan;
+use super::plan::{PartPlan, is_variance};
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::kernels::convert::decode;
 use crate::kernels::lanes::Isa;
@@ -91,6 +91,34 @@ impl Values<'_> {
         let place = &self.update.table[tensor];
         let offset = place.offset + (start * place.spec.dtype.bytes()) as u64;
         Ok(self.update.files[place.file].read_exact_at(bytes, offset)?)
+    }
+
+    /// Whether it can be told that a variance stays one.
+    pub fn can_check_variances(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// How many variances a part would make negative if these were its values from `start` on, added to the base's.
+    ///
+    /// # Errors
+    ///
+    /// When the base cannot be read.
+    pub fn negative_variances(&self, part: &PartPlan, start: usize, sent: &[f32]) -> io::Result<u64> {
+        let Some((model, places)) = &self.base else { return Ok(0) };
+        let (mut first, end, mut negative) = (0, start + sent.len(), 0);
+        for tensor in &part.tensors {
+            let spec = &self.update.table[*tensor].spec;
+            let within = start.max(first)..end.min(first + spec.len);
+            if !within.is_empty() && is_variance(spec) {
+                let mut base = vec![0.0; within.len()];
+                self.read_stored(model, &places[*tensor], within.start - first, &mut base)?;
+                let sent = &sent[within.start - start..within.end - start];
+                let is_negative = |(base, sent): &(&f64, &f32)| **base + f64::from(**sent) < 0.0;
+                negative += base.iter().zip(sent).filter(is_negative).count() as u64;
+            }
+            first += spec.len;
+        }
+        Ok(negative)
     }
 
     fn read_tensor(&self, tensor: usize, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
