@@ -11,19 +11,24 @@
 //! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
 //! | [`signs`] | sums of the signs of every column | bits | `signs` |
 //! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
+//! | [`magnitudes`] | histogram of magnitudes | bits | |
+//! | [`dead_zone`] | integer codes of a uniform quantizer with a dead zone | bits | |
 //! | [`convert`] | dtype to working float and back, one rounding | bits | to f32: `rows` |
 //!
 //! [`lanes`] holds the vectors and instruction sets they run on, [`element`] the floats they run
-//! over, [`exact_sum`] how sums are exact, [`network`] generates sorting networks, `columns` sorts with them; [`peak`] measures what a core can do.
+//! over, [`exact_sum`] how sums are exact, [`network`] generates sorting networks, `columns` sorts with them; [`cells`] estimates what quantizers would do; [`peak`] measures what a core can do.
 
+pub mod cells;
 pub(crate) mod columns;
 pub mod convert;
 pub mod coordinate_median;
+pub mod dead_zone;
 pub mod element;
 pub mod exact_sum;
 pub mod finite;
 pub mod gram;
 pub mod lanes;
+pub mod magnitudes;
 pub mod mean_near_median;
 pub mod network;
 pub mod norms;

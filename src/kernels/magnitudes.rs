@@ -1,0 +1,210 @@
+//! How large the values of a vector are: a histogram of magnitudes with 2048 bins, an eighth of an octave each.
+//!
+//! The bin of a value is the top eleven bits below its sign, so that no step or range has to be known. Besides how many
+//! they are, a bin has the sum of its magnitudes and of their squares. From these come, without another look at the data,
+//! the energy of the k largest values and the bits and error of any uniform quantizer: what a byte budget is planned by.
+//!
+//! Within a chunk all sums are of integers. Agreement: bits.
+
+use crate::kernels::dispatch;
+
+/// Bins of a histogram.
+pub const BINS: usize = 2048;
+
+/// Bits of a float below those that say its bin.
+const LOW_BITS: u32 = 20;
+
+/// Histograms that are filled side by side, so that a value need not wait for the one before it.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Values that a bin's integer sums have room for.
+const ROOM: usize = 1 << 20;
+
+/// A histogram of magnitudes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Magnitudes {
+    /// Values in each bin.
+    pub counts: Vec<u64>,
+    /// The sum of their magnitudes.
+    pub sums: Vec<f64>,
+    /// The sum of their squares.
+    pub squares: Vec<f64>,
+}
+
+/// A bin being filled: how many values and the sum of their low bits in one word, and the sum of those bits' squares.
+#[derive(Clone, Copy, Default)]
+struct Filling {
+    values: u64,
+    squares: u64,
+}
+
+/// What one value adds to [`Filling::values`], besides its low bits.
+const ONE: u64 = 1 << 42;
+
+dispatch! {
+    fn fill<A: Arch>(values: &[f32], tables: &mut [[Filling; BINS]; SIDE_BY_SIDE]) -> () {
+        let (fours, rest) = values.as_chunks::<SIDE_BY_SIDE>();
+        for four in fours {
+            for lane in 0..SIDE_BY_SIDE {
+                add(&mut tables[lane], four[lane]);
+            }
+        }
+        for x in rest {
+            add(&mut tables[0], *x);
+        }
+    }
+}
+
+#[inline(always)]
+fn add(table: &mut [Filling; BINS], x: f32) {
+    let key = x.to_bits() & 0x7fff_ffff;
+    let low = u64::from(key & ((1 << LOW_BITS) - 1));
+    let bin = &mut table[(key >> LOW_BITS) as usize % BINS];
+    bin.values += ONE + low;
+    bin.squares += low * low;
+}
+
+/// The least magnitude of a bin, and of what would follow the last one that is finite.
+pub(super) fn edge(bin: usize) -> f64 {
+    let least = f64::from(f32::from_bits((bin as u32) << LOW_BITS));
+    if least.is_finite() { least } else { 2f64.powi(128) }
+}
+
+/// What the lowest of the low bits is worth in a bin.
+fn unit(bin: usize) -> f64 {
+    let exponent = (bin >> 3).max(1) as i32;
+    2f64.powi(exponent - 150)
+}
+
+impl Default for Magnitudes {
+    fn default() -> Self {
+        Self { counts: vec![0; BINS], sums: vec![0.0; BINS], squares: vec![0.0; BINS] }
+    }
+}
+
+impl Magnitudes {
+    /// The histogram of finite values.
+    pub fn of(isa: crate::kernels::lanes::Isa, values: &[f32]) -> Self {
+        let mut all = Self::default();
+        let mut tables = vec![[Filling::default(); BINS]; SIDE_BY_SIDE];
+        for run in values.chunks(ROOM) {
+            let Some(tables) = tables.first_chunk_mut() else { break };
+            fill(isa, run, tables);
+            for table in tables {
+                all.empty(table);
+            }
+        }
+        all
+    }
+
+    /// Adds what was filled, and leaves it empty.
+    fn empty(&mut self, table: &mut [Filling; BINS]) {
+        for (bin, filling) in table.iter_mut().enumerate().filter(|(_, filling)| filling.values != 0) {
+            let count = filling.values / ONE;
+            let (n, low, squares) = (count as f64, (filling.values % ONE) as f64, filling.squares as f64);
+            let (edge, unit) = (edge(bin), unit(bin));
+            self.counts[bin] += count;
+            self.sums[bin] += n * edge + low * unit;
+            self.squares[bin] += n * edge * edge + 2.0 * edge * unit * low + unit * unit * squares;
+            *filling = Filling::default();
+        }
+    }
+
+    /// Adds another histogram.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(all, more)| *all += more);
+        self.sums.iter_mut().zip(&other.sums).for_each(|(all, more)| *all += more);
+        self.squares.iter_mut().zip(&other.squares).for_each(|(all, more)| *all += more);
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sum of all squares.
+    pub fn energy(&self) -> f64 {
+        self.squares.iter().sum()
+    }
+
+    /// No value is larger than this; zero only if all are.
+    pub fn largest(&self) -> f64 {
+        match self.counts.iter().rposition(|count| *count > 0) {
+            Some(bin) if self.sums[bin] > 0.0 => edge(bin + 1).min(f64::from(f32::MAX)),
+            _ => 0.0,
+        }
+    }
+
+    /// The sum of the squares of the `k` largest values; those that only some of a bin belong to are taken to be as its
+    /// mean.
+    pub fn energy_of_largest(&self, k: u64) -> f64 {
+        let mut left = k;
+        let mut energy = 0.0;
+        for (count, squares) in self.counts.iter().zip(&self.squares).rev().filter(|(count, _)| **count > 0) {
+            let taken = left.min(*count);
+            energy += squares * taken as f64 / *count as f64;
+            left -= taken;
+        }
+        energy
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::kernels::lanes::Isa;
+
+    pub(in crate::kernels) fn samples(len: usize) -> Vec<f32> {
+        let mut state = 7u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f64 / f64::from(1 << 24) + 1e-9
+        };
+        let normal = |u: f64, v: f64| (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+        (0..len).map(|_| normal(uniform(), uniform()) as f32).collect()
+    }
+
+    #[test]
+    fn bins_hold_what_plain_sums_say_on_every_isa() {
+        let odd = [0.0f32, 1e-45, -3e-40, f32::MIN_POSITIVE, f32::MAX, -1.0, 1.0, 1.125];
+        for values in [samples(0), samples(3), samples(65_537), odd.to_vec()] {
+            let first = Magnitudes::of(Isa::detect(), &values);
+            let mut plain = Magnitudes::default();
+            for x in &values {
+                let bin = (x.abs().to_bits() >> 20) as usize;
+                plain.counts[bin] += 1;
+                plain.sums[bin] += f64::from(x.abs());
+                plain.squares[bin] += f64::from(*x).powi(2);
+            }
+            assert_eq!(first.counts, plain.counts);
+            for (found, expected) in
+                first.sums.iter().zip(&plain.sums).chain(first.squares.iter().zip(&plain.squares))
+            {
+                assert!((found - expected).abs() <= 1e-12 * expected, "{found} {expected}");
+            }
+            for isa in Isa::available() {
+                assert_eq!(Magnitudes::of(isa, &values), first, "{isa}");
+            }
+        }
+    }
+
+    #[test]
+    fn largest_values_have_the_energy_that_sorting_finds() {
+        let values = samples(20_000);
+        let magnitudes = Magnitudes::of(Isa::detect(), &values);
+        let mut squares: Vec<f64> = values.iter().map(|x| f64::from(*x).powi(2)).collect();
+        squares.sort_by(|a, b| b.total_cmp(a));
+        for k in [0, 1, 20, 200, 2000, 20_000] {
+            let expected: f64 = squares[..k].iter().sum();
+            let found = magnitudes.energy_of_largest(k as u64);
+            assert!((found - expected).abs() <= 0.05 * expected, "{k}: {found} {expected}");
+        }
+        assert!(magnitudes.largest() >= squares[0].sqrt() && magnitudes.largest() < 1.13 * squares[0].sqrt());
+        assert_eq!(Magnitudes::of(Isa::detect(), &[0.0, 0.0]).largest(), 0.0);
+    }
+}
