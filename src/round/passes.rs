@@ -76,16 +76,19 @@ pub fn for_each_tile<W: Send, E: From<Interrupted> + Send>(
     let workers = pool.broadcast(|_| {
         let mut worker = new_worker();
         loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= plan.tiles() {
+            let first = next.fetch_add(plan.at_once, Ordering::Relaxed);
+            if first >= plan.tiles() {
                 return worker;
             }
-            let visited = interrupt::check().map_err(E::from);
-            if let Err(why) = visited.and_then(|()| visit(&mut worker, &plan.tile(number))) {
-                next.store(plan.tiles(), Ordering::Relaxed);
-                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                if failed.as_ref().is_none_or(|(other, _)| number < *other) {
-                    *failed = Some((number, why));
+            for number in first..plan.tiles().min(first + plan.at_once) {
+                let visited = interrupt::check().map_err(E::from);
+                if let Err(why) = visited.and_then(|()| visit(&mut worker, &plan.tile(number))) {
+                    next.store(plan.tiles(), Ordering::Relaxed);
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    if failed.as_ref().is_none_or(|(other, _)| number < *other) {
+                        *failed = Some((number, why));
+                    }
+                    break;
                 }
             }
         }

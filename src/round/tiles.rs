@@ -40,6 +40,9 @@ pub struct TilePlan {
     tiles: usize,
     /// Clients' rows that are held at once.
     pub rows: usize,
+    /// Consecutive tiles that one worker takes: those of a section where updates are encoded, since values that are
+    /// encoded together are best decoded once.
+    pub at_once: usize,
 }
 
 /// Consecutive tensors of one dtype and one working float.
@@ -114,7 +117,12 @@ impl TilePlan {
             stretch.first_tile = tiles;
             tiles += stretch.tiles();
         }
-        Self { stretches, tiles, rows }
+        let in_section = |stretch: &Stretch| SECTION.div_ceil(stretch.columns);
+        let at_once = match set.clients.iter().any(|client| client.model.decoder.is_some()) {
+            true => stretches.iter().map(in_section).max().unwrap_or(1),
+            false => 1,
+        };
+        Self { stretches, tiles, rows, at_once }
     }
 
     /// Number of tiles.

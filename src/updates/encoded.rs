@@ -9,10 +9,13 @@ use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use crate::model::tile::TileBuffer;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The longest directory that is read, in bytes.
 const MAX_DIRECTORY_BYTES: u64 = 100_000_000;
@@ -56,10 +59,23 @@ fn bad(why: Invalid) -> Vec<OpenFault> {
     vec![OpenFault::BadEncoding { why: why.0 }]
 }
 
+/// Chunks of which parts were asked for that a thread keeps, in case the rest is asked for next: so many.
+const KEPT_CHUNKS: usize = 512;
+
+/// A part of an update: that of its number among all that were opened, and its own.
+type PartKey = (u64, usize);
+
+thread_local! {
+    /// The last chunk that was decoded of each part, and which it was. Tiles are smaller than chunks.
+    static KEPT: RefCell<HashMap<PartKey, (usize, Vec<f32>)>> = RefCell::default();
+}
+
 /// An encoded update, its directory read and held against the file.
 #[derive(Debug)]
 pub struct Encoded {
     isa: Isa,
+    /// Which of all that were opened.
+    number: u64,
     tensors: Vec<TensorSpec>,
     /// The part of each tensor, and its first value there.
     places: Vec<(usize, usize)>,
@@ -204,7 +220,9 @@ impl Encoded {
             parts.push(EncodedPart { coding: part.coding, vector, streams: placed, chunks });
         }
         layout.finish()?;
-        Ok(Self { isa: Isa::detect(), tensors, places, parts, metadata })
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let number = OPENED.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { isa: Isa::detect(), number, tensors, places, parts, metadata })
     }
 
     /// The tensors that it is decoded to.
@@ -258,7 +276,8 @@ impl Decoder for Encoded {
     fn decode(&self, files: &[SourceFile], tensor: usize, start: usize, out: &mut [f32]) -> io::Result<()> {
         let spec = &self.tensors[tensor];
         let (part, first) = self.places[tensor];
-        let decoded = self.parts[part].decode(self.isa, files, first + start, out);
+        let key = (self.number, part);
+        let decoded = self.parts[part].decode(self.isa, files, key, first + start, out);
         decoded.map_err(|why| match why {
             Trouble::Read(why) => why,
             Trouble::Invalid(why) => {
@@ -296,7 +315,14 @@ impl From<Invalid> for Trouble {
 
 impl EncodedPart {
     /// Decodes values from `start` on.
-    fn decode(&self, isa: Isa, files: &[SourceFile], start: usize, out: &mut [f32]) -> Result<(), Trouble> {
+    fn decode(
+        &self,
+        isa: Isa,
+        files: &[SourceFile],
+        key: PartKey,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), Trouble> {
         let Some(scheme) = self.coding.scheme() else { return Ok(()) };
         let of_chunks = self.streams.iter().any(|stream| stream.is_chunks);
         let unit = if of_chunks { CHUNK } else { scheme.unit(&self.vector) };
@@ -304,27 +330,67 @@ impl EncodedPart {
         let mut done = 0;
         while done < out.len() {
             let from = start + done;
-            let chunk_end = (from / CHUNK + 1) * CHUNK;
-            let to = (start + out.len()).min(chunk_end);
+            let to = (start + out.len()).min((from / CHUNK + 1) * CHUNK);
             // The run of whole units around it.
             let run = from / unit * unit..to.next_multiple_of(unit).min(self.vector.len);
-            let bytes = self.read(files, &run)?;
-            let streams: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
             let wanted = &mut out[done..done + to - from];
+            let within = from - run.start..to - run.start;
             if run == (from..to) {
-                scheme.decode(isa, &self.vector, run.start, &streams, wanted)?;
+                self.decode_run(isa, files, run.start, wanted)?;
+            } else if of_chunks {
+                self.copy_of_chunk(isa, files, key, run, within, wanted)?;
             } else {
                 scratch.resize(run.len(), 0.0);
-                scheme.decode(isa, &self.vector, run.start, &streams, &mut scratch)?;
-                wanted.copy_from_slice(&scratch[from - run.start..to - run.start]);
+                self.decode_run(isa, files, run.start, &mut scratch)?;
+                wanted.copy_from_slice(&scratch[within]);
             }
             done += to - from;
         }
         Ok(())
     }
 
+    /// Decodes a run of whole units within one chunk.
+    fn decode_run(
+        &self,
+        isa: Isa,
+        files: &[SourceFile],
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), Trouble> {
+        let Some(scheme) = self.coding.scheme() else { return Ok(()) };
+        let bytes = self.read(files, &(start..start + out.len()))?;
+        let streams: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+        Ok(scheme.decode(isa, &self.vector, start, &streams, out)?)
+    }
+
+    /// Takes some values of a chunk, which stays decoded for those beside them.
+    fn copy_of_chunk(
+        &self,
+        isa: Isa,
+        files: &[SourceFile],
+        key: PartKey,
+        chunk: Range<usize>,
+        within: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), Trouble> {
+        KEPT.with_borrow_mut(|kept| {
+            if kept.len() >= KEPT_CHUNKS && !kept.contains_key(&key) {
+                kept.clear();
+            }
+            let (start, values) = kept.entry(key).or_insert((usize::MAX, Vec::new()));
+            if *start != chunk.start {
+                *start = usize::MAX;
+                values.resize(chunk.len(), 0.0);
+                self.decode_run(isa, files, chunk.start, values)?;
+                *start = chunk.start;
+            }
+            out.copy_from_slice(&values[within]);
+            Ok(())
+        })
+    }
+
     /// Reads the bytes of each stream that a run within one chunk is decoded from.
-    fn read(&self, files: &[SourceFile], run: &std::ops::Range<usize>) -> Result<Vec<Vec<u8>>, Trouble> {
+    fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, Trouble> {
         let Some(scheme) = self.coding.scheme() else { return Ok(Vec::new()) };
         let mut streams = Vec::with_capacity(self.streams.len());
         for (number, place) in self.streams.iter().enumerate() {
