@@ -1,12 +1,12 @@
 //! `fedmill compress`: one update to fewer bytes.
 
-use super::{BackendName, Common, Failure, Outcome, print};
+use super::{BackendName, Common, Failure, Outcome, print, size};
 use crate::codecs::{self, Codec};
 use crate::telemetry::console;
-use crate::updates::compress::{Compressed, Compression, How};
+use crate::updates::compress::{Compressed, Compression, How, Wanted};
 use crate::updates::file::FileLayout;
 use crate::updates::values::NonFinite;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use std::sync::Arc;
 ///
 /// Prints the path of the compressed update. It is a safetensors file, and `aggregate` takes it as it is.
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("how").required(true).multiple(true))]
 pub(super) struct Arguments {
     /// The update: a .safetensors file or an index of shards.
     #[arg(value_name = "UPDATE")]
@@ -22,8 +23,20 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BASE")]
     base: Option<PathBuf>,
     /// How values are encoded, with settings behind a colon: u8:block=128.
-    #[arg(long, value_name = "CODEC", value_parser = parse_codec)]
-    codec: Arc<dyn Codec>,
+    #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how")]
+    codec: Option<Arc<dyn Codec>>,
+    /// Choose codecs and steps so that the file is at least this many times smaller: 100, or 100x.
+    #[arg(long, value_name = "RATIO", value_parser = parse_ratio, group = "how", conflicts_with = "codec")]
+    target: Option<f64>,
+    /// Choose codecs and steps so that the file has at most this many bytes; for example 4kB.
+    #[arg(long, value_name = "N", value_parser = size::parse_bytes, group = "how", conflicts_with = "codec")]
+    max_bytes: Option<u64>,
+    /// Choose codecs and steps so that the squared error is at most this much of the squared norm.
+    #[arg(long, value_name = "E", value_parser = parse_nmse, group = "how", conflicts_with = "codec")]
+    max_nmse: Option<f64>,
+    /// Where the best file misses the target, publish it all the same.
+    #[arg(long, conflicts_with = "codec")]
+    best_effort: bool,
     /// What random numbers come from; for codecs that go by a mask of the round, the same for all clients.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -45,7 +58,29 @@ fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
     codecs::parse(text).map(Arc::from).map_err(|why| why.to_string())
 }
 
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.strip_suffix('x').unwrap_or(text).parse().ok();
+    ratio.filter(|ratio: &f64| *ratio > 0.0 && ratio.is_finite()).ok_or_else(|| "expected a ratio like 100x".to_owned())
+}
+
+fn parse_nmse(text: &str) -> Result<f64, String> {
+    let nmse = text.parse().ok().filter(|nmse| (0.0..).contains(nmse));
+    nmse.ok_or_else(|| "expected a number that is not negative".to_owned())
+}
+
 impl Arguments {
+    fn how(&self) -> How {
+        match &self.codec {
+            Some(codec) => How::Codec(Arc::clone(codec)),
+            None => How::Wanted(Wanted {
+                ratio: self.target,
+                bytes: self.max_bytes,
+                nmse: self.max_nmse,
+                best_effort: self.best_effort,
+            }),
+        }
+    }
+
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         if common.backend == BackendName::Gpu {
             let why = anyhow::anyhow!("--backend gpu: compress runs on the CPU, expected auto or cpu");
@@ -54,7 +89,7 @@ impl Arguments {
         let compression = Compression {
             update: self.update.clone(),
             base: self.base.clone(),
-            how: How::Codec(Arc::clone(&self.codec)),
+            how: self.how(),
             seed: self.seed,
             non_finite: self.nonfinite,
             layout: self.layout,
@@ -65,6 +100,9 @@ impl Arguments {
             let (hint, signal) = (error.hint(), error.signal());
             Failure { hint, signal, ..Failure::from(error) }
         })?;
+        if let Some(missed) = compressed.missed.as_ref().filter(|_| !self.best_effort) {
+            return Ok(Outcome::Refused(missed.clone()));
+        }
         match self.json {
             true => print(&format!("{}\n", serde_json::to_string(&compressed)?))?,
             false => {

@@ -8,6 +8,7 @@
 //! A kernel body is written once, generic over [`Arch`]; `dispatch!`
 //! compiles it for each instruction set and picks one at run time by [`Isa`].
 
+use crate::kernels::hadamard::Butterfly;
 use std::fmt;
 
 /// An instruction set this processor was seen to have. Values for other sets cannot be made, which
@@ -142,7 +143,7 @@ pub trait Arch {
     /// Whether a fused multiply-add is one instruction.
     const FUSES: bool;
     /// Sixteen floats.
-    type Floats: Floats;
+    type Floats: Floats + Butterfly;
     /// How many rows are worth holding against how many in a kernel over pairs of rows: `SQUARE * SQUARE` sums and
     /// as many rows have to fit the registers. Two or four.
     const SQUARE: usize;

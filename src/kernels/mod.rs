@@ -13,12 +13,19 @@
 //! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
 //! | [`magnitudes`] | histogram of magnitudes | bits | |
 //! | [`dead_zone`] | integer codes of a uniform quantizer with a dead zone | bits | |
+//! | [`block_quantize`] | ends of blocks; values to integers on an even grid, and back | bits | none yet |
+//! | [`bucketize`] | the bucket of a magnitude among thresholds | bits | none yet |
+//! | [`hadamard`] | the Walsh-Hadamard transform, random signs | bits | none yet |
+//! | [`philox`] | random words by counter | bits | none yet |
+//! | [`pack_bits`] | codes of a few bits in a stream of bytes, and back | bits | none |
 //! | [`convert`] | dtype to working float and back, one rounding | bits | to f32: `rows` |
 //!
 //! [`lanes`] holds the vectors and instruction sets they run on, [`element`] the floats they run
 //! over, [`exact_sum`] how sums are exact, [`network`] generates sorting networks, `columns` sorts with them; [`cells`] estimates what quantizers would do; [`peak`] measures what a core can do.
 
 pub mod cells;
+pub mod block_quantize;
+pub mod bucketize;
 pub(crate) mod columns;
 pub mod convert;
 pub mod coordinate_median;
@@ -27,12 +34,15 @@ pub mod element;
 pub mod exact_sum;
 pub mod finite;
 pub mod gram;
+pub mod hadamard;
 pub mod lanes;
 pub mod magnitudes;
 pub mod mean_near_median;
 pub mod network;
 pub mod norms;
+pub mod pack_bits;
 pub mod peak;
+pub mod philox;
 pub mod server_step;
 pub mod signs;
 pub mod trimmed_mean;

@@ -1,5 +1,6 @@
 //! Compresses one update, file to file, in memory of a few chunks.
 
+use super::auto::{self, Found, Goal, Search, Survey, Variances};
 use super::encode::{self, EncodeError, Outcome};
 use super::encoded::open;
 use super::file::{Design, FileLayout, Finished, LayoutError};
@@ -51,6 +52,30 @@ pub struct Compression {
 pub enum How {
     /// By one codec wherever that makes sense.
     Codec(Arc<dyn Codec>),
+    /// However these are met.
+    Wanted(Wanted),
+}
+
+/// What a compressed update has to meet.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct Wanted {
+    /// Input bytes over output bytes, at least.
+    pub ratio: Option<f64>,
+    /// Output bytes, at most.
+    pub bytes: Option<u64>,
+    /// NMSE, at most.
+    pub nmse: Option<f64>,
+    /// Whether the best file is to be published even if it does not meet them.
+    pub best_effort: bool,
+}
+
+impl Wanted {
+    /// As bytes and error, for an input of so many bytes.
+    fn goal(&self, input_bytes: u64) -> Goal {
+        let of_ratio = self.ratio.map(|ratio| (input_bytes as f64 / ratio) as u64);
+        let bytes = [of_ratio, self.bytes].into_iter().flatten().min();
+        Goal { bytes, nmse: self.nmse }
+    }
 }
 
 /// Why an update was not compressed.
@@ -130,8 +155,10 @@ pub struct Compressed {
     pub measures: Measures,
     /// The least NMSE that any code of so many bits has on white Gaussian data.
     pub white_nmse_bound: f64,
-    /// Values and bytes by codec.
+    /// Values by codec.
     pub codecs: BTreeMap<String, u64>,
+    /// Why it does not meet what was wanted, if it does not.
+    pub missed: Option<String>,
 }
 
 /// Everything that is read.
@@ -163,10 +190,19 @@ impl Compression {
         self.check_output(&inputs)?;
         let tensors: Vec<TensorSpec> = inputs.update.table.iter().map(|place| place.spec.clone()).collect();
         let values = self.values(&inputs);
-        let How::Codec(codec) = &self.how;
-        let plans = plan::by_tensor(&tensors, codec);
-        let mut attempt = pool.install(|| self.attempt(&inputs, &values, &tensors, plans))?;
-        let staged = attempt.finished.staged.take();
+        let mut attempt = pool.install(|| match &self.how {
+            How::Codec(codec) => {
+                self.attempt(&inputs, &values, &tensors, plan::by_tensor(&tensors, codec))
+            }
+            How::Wanted(wanted) => {
+                self.search(&inputs, &values, &tensors, wanted.goal(inputs.update.bytes()))
+            }
+        })?;
+        let account = self.account(&inputs, &attempt, &tensors);
+        let mut staged = attempt.finished.staged.take();
+        if account.missed.is_some() && !matches!(&self.how, How::Wanted(wanted) if wanted.best_effort) {
+            staged = None;
+        }
         for file in inputs.update.files.iter().chain(inputs.base.iter().flat_map(|(base, ..)| &base.files)) {
             file.check_unchanged()
                 .map_err(|source| CompressError::Read { path: file.path().to_owned(), source })?;
@@ -177,7 +213,7 @@ impl Compression {
             staged.publish(output).map_err(at())?;
             sync_directory_of(output).map_err(at())?;
         }
-        Ok(self.account(&inputs, &attempt, &tensors))
+        Ok(account)
     }
 
     fn open(&self, pool: &ThreadPool) -> Result<Inputs, CompressError> {
@@ -244,6 +280,46 @@ impl Compression {
     fn values<'a>(&self, inputs: &'a Inputs) -> Values<'a> {
         let base = inputs.base.as_ref().map(|(model, places, _)| (model, places.clone()));
         Values { isa: self.isa, update: &inputs.update, base, non_finite: self.non_finite }
+    }
+
+    /// Makes file after file until one meets a goal as well as it can be met.
+    fn search(
+        &self,
+        inputs: &Inputs,
+        values: &Values,
+        tensors: &[TensorSpec],
+        goal: Goal,
+    ) -> Result<Attempt, CompressError> {
+        let failed = |source| CompressError::Encode { path: self.update.clone(), source };
+        let is_tiny = tensors.iter().map(|spec| spec.len).sum::<usize>() <= auto::TINY_MODEL;
+        let tries = if is_tiny { 16 } else { 4 };
+        let mut best: Option<(Found, Attempt)> = None;
+        let mut variances = Variances::of(values);
+        let mut groupings: Vec<bool> = if is_tiny { vec![true, false] } else { vec![false] };
+        while let Some(as_one) = groupings.pop() {
+            let survey = Survey::new(values, tensors, as_one, variances).map_err(failed)?;
+            let mut search = Search::new(&survey, goal);
+            while let Some(step) = search.next(tries) {
+                let attempt = self.attempt(inputs, values, tensors, survey.plan(step))?;
+                if attempt.outcome.negative_variances > 0 {
+                    // Rounded so, a variance would not be one: they are sent as they are.
+                    variances = Variances::AsTheyAre;
+                    groupings.push(as_one);
+                    break;
+                }
+                let found = attempt.found();
+                if best.as_ref().is_none_or(|(best, _)| goal.prefers(&found, best)) {
+                    best = Some((found, attempt));
+                }
+                if search.learn(step, &found) {
+                    break;
+                }
+            }
+        }
+        match best {
+            Some((_, attempt)) => Ok(attempt),
+            None => self.attempt(inputs, values, tensors, plan::raw(tensors)),
+        }
     }
 
     /// Encodes by a plan into a file that nobody sees yet.
@@ -336,6 +412,27 @@ impl Compression {
             measures: quality.measures(),
             white_nmse_bound: white_bound(bits),
             codecs,
+            missed: self.missed(inputs, &attempt.found()),
         }
+    }
+
+    /// How a file misses what was wanted, if it does.
+    fn missed(&self, inputs: &Inputs, found: &Found) -> Option<String> {
+        let How::Wanted(wanted) = &self.how else { return None };
+        let goal = wanted.goal(inputs.update.bytes());
+        let bytes = goal.bytes.filter(|most| found.bytes > *most);
+        let nmse = goal.nmse.filter(|most| found.nmse > *most);
+        let bytes = bytes.map(|most| format!("{} bytes, expected at most {most}", found.bytes));
+        let nmse = nmse.map(|most| format!("NMSE {:.4e}, expected at most {most:e}", found.nmse));
+        let missed: Vec<String> = bytes.into_iter().chain(nmse).collect();
+        (!missed.is_empty()).then(|| format!("the best file found has {}", missed.join("; ")))
+    }
+}
+
+impl Attempt {
+    fn found(&self) -> Found {
+        let mut quality = Quality::default();
+        self.outcome.quality.iter().for_each(|part| quality.add(part));
+        Found { bytes: self.finished.bytes, nmse: quality.measures().nmse }
     }
 }

@@ -40,6 +40,11 @@ pub fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan
     tensors.iter().enumerate().map(part).collect()
 }
 
+/// Every tensor by itself, as it is.
+pub fn raw(tensors: &[TensorSpec]) -> Vec<PartPlan> {
+    (0..tensors.len()).map(|number| PartPlan::new(vec![number], tensors, None)).collect()
+}
+
 /// Whether a tensor is encoded at all: not if it is of integers, so small that it makes no difference, or holds
 /// variances, which must never become negative.
 pub fn is_encoded(spec: &TensorSpec) -> bool {

@@ -1,0 +1,292 @@
+//! Values to integers on an even grid, and back: a block at a time, whose grid its caller makes.
+//!
+//! Grids are made in f64 and rounded once; here everything is one f32 operation after the other, so that every
+//! instruction set and every device finds the same code. Values are finite and none is `-0.0`.
+//!
+//! Agreement: bits.
+
+use crate::kernels::dispatch;
+
+/// Values that are compared side by side.
+const LANES: usize = 16;
+/// Added to a float of magnitude up to 2^22, it rounds to an integer, half to even, that stands in the lowest bits.
+const ROUNDER: f32 = 12_582_912.0;
+/// Random bits that a fraction is held against.
+const FRACTION_BITS: u32 = 24;
+
+/// What becomes of what lies between two codes.
+#[derive(Clone, Copy, Debug)]
+pub enum Rounding<'a> {
+    /// The nearest, half to even.
+    Nearest,
+    /// The upper one as often as the value is near to it. A random word for each value, of which the upper 24 bits count: so
+    /// a fraction below 2^-24 is none.
+    Stochastic(&'a [u32]),
+}
+
+dispatch! {
+    /// The smallest and the largest value of each block of `block` values, of which the last may have fewer.
+    pub fn block_ends<A: Arch>(values: &[f32], block: usize, ends: &mut [[f32; 2]]) {
+        for (values, ends) in values.chunks(block).zip(ends) {
+            let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+            let whole = values.chunks_exact(LANES);
+            let rest = whole.remainder();
+            for values in whole {
+                for lane in 0..LANES {
+                    low[lane] = lesser(values[lane], low[lane]);
+                    high[lane] = greater(values[lane], high[lane]);
+                }
+            }
+            for (lane, x) in rest.iter().enumerate() {
+                low[lane] = lesser(*x, low[lane]);
+                high[lane] = greater(*x, high[lane]);
+            }
+            for half in [8, 4, 2, 1] {
+                for lane in 0..half {
+                    low[lane] = lesser(low[lane], low[lane + half]);
+                    high[lane] = greater(high[lane], high[lane + half]);
+                }
+            }
+            *ends = [low[0], high[0]];
+        }
+    }
+}
+
+dispatch! {
+    /// The largest magnitude of each block of `block` values, of which the last may have fewer.
+    pub fn block_largest<A: Arch>(values: &[f32], block: usize, largest: &mut [f32]) {
+        for (values, largest) in values.chunks(block).zip(largest) {
+            let mut bits = 0u32;
+            for x in values {
+                bits = bits.max(x.to_bits() & 0x7fff_ffff);
+            }
+            *largest = f32::from_bits(bits);
+        }
+    }
+}
+
+dispatch! {
+    /// The codes 0 to `top` of the values of a block: `(x - low) * inverse`, rounded. `top` is at most 255. The
+    /// caller sees to it that no `x - low` overflows.
+    pub fn quantize<A: Arch>(
+        values: &[f32],
+        low: f32,
+        inverse: f32,
+        top: u8,
+        rounding: Rounding,
+        codes: &mut [u8],
+    ) {
+        let top = f32::from(top);
+        match rounding {
+            Rounding::Nearest => {
+                for (x, code) in values.iter().zip(codes) {
+                    *code = nearest(between((*x - low) * inverse, 0.0, top)) as u8;
+                }
+            }
+            Rounding::Stochastic(words) => {
+                for ((x, word), code) in values.iter().zip(words).zip(codes) {
+                    *code = drawn(between((*x - low) * inverse, 0.0, top), *word) as u8;
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// The codes `-top` to `top` of the values of a block: `x * inverse`, rounded. `top` is at most 127.
+    pub fn quantize_symmetric<A: Arch>(
+        values: &[f32],
+        inverse: f32,
+        top: i8,
+        rounding: Rounding,
+        codes: &mut [i8],
+    ) {
+        let top = f32::from(top);
+        match rounding {
+            Rounding::Nearest => {
+                for (x, code) in values.iter().zip(codes) {
+                    *code = nearest(between(*x * inverse, -top, top)) as i8;
+                }
+            }
+            Rounding::Stochastic(words) => {
+                for ((x, word), code) in values.iter().zip(words).zip(codes) {
+                    *code = drawn(between(*x * inverse, -top, top), *word) as i8;
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// What codes of a block stand for: `low + code * step`.
+    pub fn dequantize<A: Arch>(codes: &[u8], low: f32, step: f32, out: &mut [f32]) {
+        for (code, x) in codes.iter().zip(out) {
+            *x = low + f32::from(*code) * step;
+        }
+    }
+}
+
+dispatch! {
+    /// What codes of a symmetric block stand for: `code * step`.
+    pub fn dequantize_symmetric<A: Arch>(codes: &[i8], step: f32, out: &mut [f32]) {
+        for (code, x) in codes.iter().zip(out) {
+            *x = f32::from(*code) * step;
+        }
+    }
+}
+
+// As comparisons, which are one instruction where `f32::min` is several.
+#[inline(always)]
+fn lesser(x: f32, other: f32) -> f32 {
+    if x < other { x } else { other }
+}
+
+#[inline(always)]
+fn greater(x: f32, other: f32) -> f32 {
+    if x > other { x } else { other }
+}
+
+/// `t` within the ends; the lower end for what is no number.
+#[inline(always)]
+fn between(t: f32, low: f32, high: f32) -> f32 {
+    lesser(greater(t, low), high)
+}
+
+/// The nearest integer, half to even. `t` is between -128 and 255.
+#[inline(always)]
+fn nearest(t: f32) -> i32 {
+    // The lowest 23 bits are those of the mantissa: the integer plus half of what they hold.
+    (t + ROUNDER).to_bits() as i32 & 0xff
+}
+
+/// The integer below, or the one above, as the word draws. `t` is between -128 and 255.
+#[inline(always)]
+fn drawn(t: f32, word: u32) -> i32 {
+    // SAFETY: `t` is within the ends that `between` gave it, and a number.
+    let toward_zero: i32 = unsafe { t.to_int_unchecked() };
+    let below = toward_zero - i32::from(toward_zero as f32 > t);
+    let fraction = (t - below as f32) * (1u32 << FRACTION_BITS) as f32;
+    // SAFETY: a number of 0 to 2^24.
+    let fraction: i32 = unsafe { fraction.to_int_unchecked() };
+    below + i32::from(((word >> (32 - FRACTION_BITS)) as i32) < fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::lanes::Isa;
+    use crate::kernels::philox::random_words;
+
+    const SIZES: [usize; 12] = [0, 1, 2, 7, 15, 16, 17, 63, 65, 255, 257, 1031];
+
+    fn values(len: usize) -> Vec<f32> {
+        let value = |i: usize| ((i * 7_919 % 997) as f32 / 499.0 - 1.0) * [1.0, 1e-3, 40.0, 1e-30][i % 4];
+        (0..len).map(value).collect()
+    }
+
+    fn words(len: usize) -> Vec<u32> {
+        let mut words = vec![0; len];
+        random_words(Isa::detect(), 9, 1, 0, &mut words);
+        words
+    }
+
+    #[test]
+    fn ends_and_magnitudes_are_those_of_each_block() {
+        for isa in Isa::available() {
+            for (len, block) in SIZES.into_iter().flat_map(|len| [1, 8, 16, 33, 128].map(|b| (len, b))) {
+                let values: Vec<f32> = values(len).iter().map(|x| x - 2.0).collect();
+                let blocks = len.div_ceil(block);
+                let (mut ends, mut largest) = (vec![[f32::NAN; 2]; blocks], vec![f32::NAN; blocks]);
+                block_ends(isa, &values, block, &mut ends);
+                block_largest(isa, &values, block, &mut largest);
+                for (i, values) in values.chunks(block).enumerate() {
+                    let mut sorted = values.to_vec();
+                    sorted.sort_by(f32::total_cmp);
+                    assert_eq!(
+                        ends[i],
+                        [sorted[0], sorted[sorted.len() - 1]],
+                        "block {i} of {block} on {isa}"
+                    );
+                    assert_eq!(largest[i], sorted.iter().fold(0.0, |m: f32, x| m.max(x.abs())));
+                }
+            }
+        }
+    }
+
+    /// In f64, from the definition.
+    fn expected(t: f32, word: Option<u32>, low: f64, top: f64) -> f64 {
+        let t = f64::from(t).clamp(low, top);
+        match word {
+            None => t.round_ties_even(),
+            Some(word) => {
+                let fraction = f64::from((t - t.floor()) as f32);
+                t.floor() + f64::from(u8::from(f64::from(word >> 8) < (fraction * 2f64.powi(24)).floor()))
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_those_of_the_definition() {
+        for isa in Isa::available() {
+            for (len, bits) in SIZES.into_iter().flat_map(|len| (1..=8).map(move |bits| (len, bits))) {
+                let (values, words) = (values(len), words(len));
+                let (top, low) = (((1u32 << bits) - 1) as u8, -31.5f32);
+                let inverse = (f64::from(top) / 70.0) as f32;
+                let side = (top / 2) as i8;
+                for rounding in [Rounding::Nearest, Rounding::Stochastic(&words)] {
+                    let (mut codes, mut signed) = (vec![0xaa; len], vec![0x55; len]);
+                    quantize(isa, &values, low, inverse, top, rounding, &mut codes);
+                    quantize_symmetric(isa, &values, inverse, side, rounding, &mut signed);
+                    for (i, x) in values.iter().enumerate() {
+                        let word = matches!(rounding, Rounding::Stochastic(_)).then(|| words[i]);
+                        let want = expected((x - low) * inverse, word, 0.0, top.into());
+                        assert_eq!(f64::from(codes[i]), want, "{x} of {len} by {bits} bits on {isa}");
+                        let want = expected(x * inverse, word, -f64::from(side), side.into());
+                        assert_eq!(f64::from(signed[i]), want, "{x} of {len} by {bits} bits on {isa}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_outside_and_what_is_no_number_is_an_end() {
+        let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e38, -1e38, 2.5, 3.5];
+        for isa in Isa::available() {
+            for rounding in [Rounding::Nearest, Rounding::Stochastic(&[u32::MAX; 7])] {
+                let (mut codes, mut signed) = ([9; 7], [9; 7]);
+                quantize(isa, &values, 0.0, 1.0, 15, rounding, &mut codes);
+                quantize_symmetric(isa, &values, 1.0, 7, rounding, &mut signed);
+                assert_eq!(codes[..5], [0, 15, 0, 15, 0]);
+                assert_eq!(signed[..5], [-7, 7, -7, 7, -7]);
+                let half = if matches!(rounding, Rounding::Nearest) { [2, 4] } else { [2, 3] };
+                assert_eq!((codes[5..] == half, signed[5..] == half.map(|x| x as i8)), (true, true), "{isa}");
+            }
+        }
+    }
+
+    #[test]
+    fn stochastic_codes_are_right_on_average() {
+        let words = words(100_000);
+        for (x, want) in [(0.25f32, 0.25), (-0.25, -0.25), (2.9, 2.9), (-2.9, -2.9)] {
+            let mut codes = vec![0; words.len()];
+            let values = vec![x; words.len()];
+            quantize_symmetric(Isa::detect(), &values, 1.0, 7, Rounding::Stochastic(&words), &mut codes);
+            let mean = codes.iter().map(|code| f64::from(*code)).sum::<f64>() / words.len() as f64;
+            assert!((mean - want).abs() < 0.006, "{mean}, expected {want}");
+        }
+    }
+
+    #[test]
+    fn codes_stand_for_points_of_the_grid() {
+        let codes: Vec<u8> = (0..=255).collect();
+        let signed: Vec<i8> = (-128..=127).collect();
+        for isa in Isa::available() {
+            let mut out = [f32::NAN; 256];
+            dequantize(isa, &codes, -3.0, 0.37, &mut out);
+            assert!(out.iter().zip(&codes).all(|(x, code)| *x == -3.0 + f32::from(*code) * 0.37), "{isa}");
+            dequantize_symmetric(isa, &signed, 0.37, &mut out);
+            assert!(out.iter().zip(&signed).all(|(x, code)| *x == f32::from(*code) * 0.37), "{isa}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Codes of one to eight bits, one after the other in a stream of bytes, the lowest bits first; and back.
+//!
+//! Eight codes are as many bytes as a code has bits. They are brought together in one word: pairs, then pairs of those,
+//! then the two halves.
+//!
+//! Agreement: bits.
+
+use crate::kernels::dispatch;
+
+/// Bytes that so many codes of `bits` bits are packed into.
+pub const fn packed_len(codes: usize, bits: u8) -> usize {
+    // Not a product of all, which may overflow.
+    codes / 8 * bits as usize + (codes % 8 * bits as usize).div_ceil(8)
+}
+
+/// Calls a function for the number of bits of a code, 1 to 8.
+macro_rules! by_bits {
+    ($bits:expr, $function:ident($($argument:expr),*)) => {
+        match $bits {
+            1 => $function::<1>($($argument),*),
+            2 => $function::<2>($($argument),*),
+            3 => $function::<3>($($argument),*),
+            4 => $function::<4>($($argument),*),
+            5 => $function::<5>($($argument),*),
+            6 => $function::<6>($($argument),*),
+            7 => $function::<7>($($argument),*),
+            _ => $function::<8>($($argument),*),
+        }
+    };
+}
+
+dispatch! {
+    /// Packs codes of `bits` bits, 1 to 8; of each only so many of its lowest bits. `out` is [`packed_len`] bytes; bits
+    /// behind the last code are zero.
+    pub fn pack_bits<A: Arch>(bits: u8, codes: &[u8], out: &mut [u8]) {
+        by_bits!(bits, pack(codes, out))
+    }
+}
+
+dispatch! {
+    /// Unpacks codes of `bits` bits, 1 to 8, as many as `codes` takes, from [`packed_len`] bytes.
+    pub fn unpack_bits<A: Arch>(bits: u8, packed: &[u8], codes: &mut [u8]) {
+        by_bits!(bits, unpack(packed, codes))
+    }
+}
+
+/// The lower half of each pair: of codes in two bytes, of pairs in four, of fours in eight.
+#[inline(always)]
+const fn lower_halves<const BITS: usize>() -> [u64; 3] {
+    [
+        u64::MAX / 0xffff * ((1 << BITS) - 1),
+        u64::MAX / 0xffff_ffff * ((1 << (2 * BITS)) - 1),
+        (1 << (4 * BITS)) - 1,
+    ]
+}
+
+#[inline(always)]
+fn pack<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+    let (whole, rest) = codes.as_chunks::<8>();
+    let (out, out_rest) = out.split_at_mut(BITS * whole.len());
+    for (codes, out) in whole.iter().zip(out.as_chunks_mut::<BITS>().0) {
+        *out = lowest(gathered::<BITS>(u64::from_le_bytes(*codes)));
+    }
+    let last: [u8; 8] = lowest(gathered::<BITS>(u64::from_le_bytes(padded(rest))));
+    out_rest.iter_mut().zip(last).for_each(|(out, byte)| *out = byte);
+}
+
+#[inline(always)]
+fn unpack<const BITS: usize>(packed: &[u8], codes: &mut [u8]) {
+    let (whole, rest) = codes.as_chunks_mut::<8>();
+    let (packed, packed_rest) = packed.split_at(BITS * whole.len());
+    for (packed, codes) in packed.as_chunks::<BITS>().0.iter().zip(whole) {
+        *codes = spread::<BITS>(u64::from_le_bytes(padded(packed))).to_le_bytes();
+    }
+    let last = spread::<BITS>(u64::from_le_bytes(padded(packed_rest))).to_le_bytes();
+    rest.iter_mut().zip(last).for_each(|(code, byte)| *code = byte);
+}
+
+/// The lowest bits of eight bytes, side by side.
+#[inline(always)]
+fn gathered<const BITS: usize>(codes: u64) -> u64 {
+    let mut x = codes;
+    for (level, lower) in const { lower_halves::<BITS>() }.into_iter().enumerate() {
+        let (bits, bytes) = (BITS << level, 1 << level);
+        x = x & lower | x >> (8 * bytes - bits) & lower << bits;
+    }
+    x
+}
+
+/// Eight codes that stand side by side, each in a byte of its own.
+#[inline(always)]
+fn spread<const BITS: usize>(packed: u64) -> u64 {
+    let mut x = packed;
+    for (level, lower) in const { lower_halves::<BITS>() }.into_iter().enumerate().rev() {
+        let (bits, bytes) = (BITS << level, 1 << level);
+        x = x & lower | (x & lower << bits) << (8 * bytes - bits);
+    }
+    x
+}
+
+/// Up to eight bytes, and zeros behind them.
+#[inline(always)]
+fn padded(bytes: &[u8]) -> [u8; 8] {
+    let mut eight = [0; 8];
+    eight.iter_mut().zip(bytes).for_each(|(byte, from)| *byte = *from);
+    eight
+}
+
+/// The lowest bytes.
+#[inline(always)]
+fn lowest<const BYTES: usize>(x: u64) -> [u8; BYTES] {
+    let eight = x.to_le_bytes();
+    let mut bytes = [0; BYTES];
+    bytes.iter_mut().zip(eight).for_each(|(byte, from)| *byte = from);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::lanes::Isa;
+
+    #[test]
+    fn codes_stand_one_behind_the_other() {
+        for isa in Isa::available() {
+            for (len, bits) in [0usize, 1, 2, 7, 8, 9, 63, 64, 65, 257]
+                .into_iter()
+                .flat_map(|len| (1..=8).map(move |b| (len, b)))
+            {
+                let code = |i: usize| (i * 7_919 % 251) as u8 & (0xffu32 >> (8 - bits)) as u8;
+                let codes: Vec<u8> = (0..len).map(code).collect();
+                let mut packed = vec![0xaa; packed_len(len, bits)];
+                pack_bits(isa, bits, &codes, &mut packed);
+                let bit = |at: usize| packed[at / 8] >> (at % 8) & 1;
+                for (i, code) in codes.iter().enumerate() {
+                    let found =
+                        (0..usize::from(bits)).fold(0, |x, j| x | bit(i * usize::from(bits) + j) << j);
+                    assert_eq!(found, *code, "{i} of {len}, {bits} bits on {isa}");
+                }
+                assert!((len * usize::from(bits)..8 * packed.len()).all(|at| bit(at) == 0));
+                let mut back = vec![0x55; len];
+                unpack_bits(isa, bits, &packed, &mut back);
+                assert_eq!(back, codes, "{len} of {bits} bits on {isa}");
+            }
+        }
+    }
+
+    #[test]
+    fn higher_bits_do_not_leak_into_neighbours() {
+        let mut packed = [0; 3];
+        pack_bits(Isa::detect(), 3, &[0xf8, 0xff, 0xf8, 0xf8, 0xf8, 0xf8, 0xf8, 0xf8], &mut packed);
+        assert_eq!(packed, [0b11_1000, 0, 0]);
+    }
+
+    #[test]
+    fn lengths_do_not_overflow() {
+        assert_eq!(packed_len(9, 3), 4);
+        assert_eq!(packed_len(usize::MAX / 8 * 8, 8), usize::MAX / 8 * 8);
+    }
+}
