@@ -13,6 +13,7 @@
 //! - `output`: what a run leaves behind: shards, reports, messages, temporaries.
 //! - `partials`: trees of aggregators against one merge of all, and what partials are refused for.
 //! - `inspect`: what `fedmill inspect` shows and finds.
+//! - `compress`: updates compressed and decompressed, files to files, and encoded ones in a merge.
 //! - `doctor`: what `fedmill doctor` shows, tests and advises.
 //! - `bench`: what `fedmill bench` measures and draws; nothing timed is held to anything.
 //! - `kill`: runs that are killed at random moments.
@@ -40,6 +41,7 @@ mod bad_input;
 mod bad_output;
 mod bad_request;
 mod bench;
+mod compress;
 mod deltas;
 mod doctor;
 mod dtypes;

@@ -60,7 +60,9 @@ fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio = text.strip_suffix('x').unwrap_or(text).parse().ok();
-    ratio.filter(|ratio: &f64| *ratio > 0.0 && ratio.is_finite()).ok_or_else(|| "expected a ratio like 100x".to_owned())
+    ratio
+        .filter(|ratio: &f64| *ratio > 0.0 && ratio.is_finite())
+        .ok_or_else(|| "expected a ratio like 100x".to_owned())
 }
 
 fn parse_nmse(text: &str) -> Result<f64, String> {

@@ -23,9 +23,9 @@
 //! [`lanes`] holds the vectors and instruction sets they run on, [`element`] the floats they run
 //! over, [`exact_sum`] how sums are exact, [`network`] generates sorting networks, `columns` sorts with them; [`cells`] estimates what quantizers would do; [`peak`] measures what a core can do.
 
-pub mod cells;
 pub mod block_quantize;
 pub mod bucketize;
+pub mod cells;
 pub(crate) mod columns;
 pub mod convert;
 pub mod coordinate_median;

@@ -10,11 +10,11 @@ use super::encode::{self, EncodeError};
 use super::plan::{PartPlan, is_variance};
 use super::quality::Quality;
 use super::values::Values;
-use crate::codecs::ecsq::Ecsq;
 use crate::codecs::integers::{self, Integers};
 use crate::codecs::{self, CHUNK, Codec, Seeds, Tally, Vector};
+use crate::kernels::dead_zone::DeadZone;
 use crate::kernels::lanes::Isa;
-use crate::kernels::magnitudes::{DeadZone, Magnitudes};
+use crate::kernels::magnitudes::Magnitudes;
 use crate::model::dtype::Kind;
 use crate::model::layout::TensorSpec;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ const SMALL: usize = 4096;
 pub const TINY_MODEL: usize = 1 << 18;
 
 /// Codecs that are tried on a sample of each tensor beside `ecsq`.
-const TRIED: [&str; 5] = ["f16", "u8:block=128", "u4:block=64", "eden4:scale=min-error", "eden2:scale=min-error"];
+const TRIED: [&str; 5] =
+    ["f16", "u8:block=128", "u4:block=64", "eden4:scale=min-error", "eden2:scale=min-error"];
 
 /// Chunks of a sample.
 const SAMPLED: usize = 3;
@@ -134,7 +135,9 @@ fn groups(
             Kind::Float if !is_safe => fixed.push(number),
             Kind::Float if as_one || spec.len < SMALL => small.push(number),
             Kind::Float => large.push(vec![number]),
-            Kind::Integer if spec.len < SMALL && are_few_digits(values, number, spec)? => counters.push(number),
+            Kind::Integer if spec.len < SMALL && are_few_digits(values, number, spec)? => {
+                counters.push(number)
+            }
             _ => fixed.push(number),
         }
     }
@@ -186,7 +189,8 @@ impl Survey {
     /// The plan that a step stands for.
     pub fn plan(&self, step: f64) -> Vec<PartPlan> {
         let slope = self.slope(step);
-        let choose = |piece: &Piece| PartPlan { codec: Some(piece.choose(step, slope).codec), ..piece.plan.clone() };
+        let choose =
+            |piece: &Piece| PartPlan { codec: Some(piece.choose(step, slope).codec), ..piece.plan.clone() };
         self.pieces.iter().map(choose).chain(self.fixed.iter().cloned()).collect()
     }
 
@@ -230,15 +234,18 @@ impl Piece {
     /// The least error for its bytes, at so much error a byte.
     fn choose(&self, step: f64, slope: f64) -> Tried {
         let (bits, error) = self.magnitudes.entropy_and_error(step, ZONE);
-        let ecsq = Tried {
-            codec: Arc::new(Ecsq::with_step(step as f32)),
-            bytes: bits / 8.0 + VECTOR_BYTES,
-            error,
-        };
+        let ecsq = Tried { codec: ecsq(step), bytes: bits / 8.0 + VECTOR_BYTES, error };
         let cost = |tried: &Tried| tried.error + slope * tried.bytes;
         let best = self.tried.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         best.filter(|best| cost(best) < cost(&ecsq)).cloned().unwrap_or(ecsq)
     }
+}
+
+/// The codec of a step.
+fn ecsq(step: f64) -> Arc<dyn Codec> {
+    let step = step as f32;
+    let bf16: Arc<dyn Codec> = Arc::new(codecs::half::Half::Bf16);
+    codecs::parse(&format!("ecsq:step={step:e}")).map_or(bf16, Arc::from)
 }
 
 /// What codecs make of a sample of a vector, as of all of it.

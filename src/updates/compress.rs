@@ -191,9 +191,7 @@ impl Compression {
         let tensors: Vec<TensorSpec> = inputs.update.table.iter().map(|place| place.spec.clone()).collect();
         let values = self.values(&inputs);
         let mut attempt = pool.install(|| match &self.how {
-            How::Codec(codec) => {
-                self.attempt(&inputs, &values, &tensors, plan::by_tensor(&tensors, codec))
-            }
+            How::Codec(codec) => self.attempt(&inputs, &values, &tensors, plan::by_tensor(&tensors, codec)),
             How::Wanted(wanted) => {
                 self.search(&inputs, &values, &tensors, wanted.goal(inputs.update.bytes()))
             }

@@ -1,9 +1,10 @@
 //! Runs encoders over values: the looks that they want, then every chunk, in parallel, a bounded number at a time.
 
+use super::encoded::round_to;
 use super::file::Sink;
 use super::plan::PartPlan;
 use super::quality::Quality;
-use super::values::{ValueError, Values};
+use super::values::{NonFinite, ValueError, Values};
 use crate::codecs::coding::Bits;
 use crate::codecs::constant::Constant;
 use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
@@ -318,6 +319,13 @@ impl Encoding<'_> {
         scheme
             .decode(self.values.isa, &part.plan.vector, chunk.start, &bytes, &mut decoded)
             .map_err(|why| EncodeError::Invalid { tensor: first.unwrap_or_default(), why })?;
+        // What is seen of it is of the tensors' own dtypes.
+        let mut rest = &mut decoded[..];
+        for piece in part.plan.pieces(chunk.start, chunk.len, |tensor| self.tensors[tensor].len) {
+            let (of_tensor, behind) = rest.split_at_mut(piece.len);
+            round_to(self.values.isa, self.tensors[piece.tensor].dtype, of_tensor);
+            rest = behind;
+        }
         Ok(decoded)
     }
 
@@ -354,9 +362,10 @@ impl Encoding<'_> {
         }
         let mut stored = TileBuffer::new(1, chunk.len * dtype.bytes());
         let bytes = &mut stored.row_mut(0)[..chunk.len * dtype.bytes()];
+        let is_replaced = dtype.kind() == Kind::Float && self.values.non_finite == NonFinite::Zero;
         match self.values.base {
-            None => self.values.read_bytes(tensor, chunk.start, bytes)?,
-            Some(_) => encode(self.values.isa, dtype, &sent, bytes),
+            None if !is_replaced => self.values.read_bytes(tensor, chunk.start, bytes)?,
+            _ => encode(self.values.isa, dtype, &sent, bytes),
         }
         sink.write(chunk.part, 0, chunk.start * dtype.bytes(), bytes).map_err(EncodeError::Write)?;
         let floats: Vec<f32> = match dtype.kind() {

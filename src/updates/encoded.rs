@@ -192,6 +192,10 @@ impl Encoded {
         let tensors = directory.tensors.resolve(base)?;
         directory.name_the_rest(tensors.len())?;
         let metadata = metadata(&directory)?;
+        let bytes = tensors.iter().try_fold(0usize, |bytes, spec| bytes.checked_add(spec.bytes()));
+        if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+            return Err(Invalid::new("its tensors have too many values together"));
+        }
         let mut places = vec![(0, 0); tensors.len()];
         let mut parts = Vec::with_capacity(directory.parts.len());
         for (number, part) in directory.parts.into_iter().enumerate() {

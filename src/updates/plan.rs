@@ -2,7 +2,7 @@
 
 use crate::codecs::{Codec, Vector};
 use crate::model::dtype::Kind;
-use crate::model::layout::TensorSpec;
+use crate::model::layout::{Piece, TensorSpec};
 use std::sync::Arc;
 
 /// Tensors of fewer values are sent as they are: what a codec would need to say of them is as long.
@@ -28,6 +28,25 @@ impl PartPlan {
             _ => vec![len],
         };
         Self { tensors, vector: Vector { len, shape }, codec }
+    }
+}
+
+impl PartPlan {
+    /// The pieces of tensors that `len` values from `start` on are, in order, given how many values each tensor has.
+    pub fn pieces<'a>(
+        &'a self,
+        start: usize,
+        len: usize,
+        len_of: impl Fn(usize) -> usize + 'a,
+    ) -> impl Iterator<Item = Piece> + 'a {
+        let mut first = 0;
+        self.tensors.iter().filter_map(move |tensor| {
+            let of = first..first + len_of(*tensor);
+            first = of.end;
+            let within = start.max(of.start)..(start + len).min(of.end);
+            let piece = || Piece { tensor: *tensor, start: within.start - of.start, len: within.len() };
+            (!within.is_empty()).then(piece)
+        })
     }
 }
 

@@ -4,7 +4,8 @@ use super::plan::{PartPlan, is_variance};
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::kernels::convert::decode;
 use crate::kernels::lanes::Isa;
-use crate::model::layout::TensorSpec;
+use crate::model::dtype::Kind;
+use crate::model::layout::{Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
 use std::io;
 
@@ -52,16 +53,11 @@ impl Values<'_> {
     ///
     /// When they cannot be read, or are not finite and have to be.
     pub fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
-        let mut first = 0;
-        let end = start + out.len();
-        for tensor in &part.tensors {
-            let place = &self.update.table[*tensor];
-            let within = start.max(first)..end.min(first + place.spec.len);
-            if !within.is_empty() {
-                let out = &mut out[within.start - start..within.end - start];
-                self.read_tensor(*tensor, within.start - first, out)?;
-            }
-            first += place.spec.len;
+        let mut rest = out;
+        for piece in part.pieces(start, rest.len(), |tensor| self.update.table[tensor].spec.len) {
+            let (out, behind) = rest.split_at_mut(piece.len);
+            self.read_tensor(piece, out)?;
+            rest = behind;
         }
         Ok(())
     }
@@ -78,6 +74,11 @@ impl Values<'_> {
             let mut base = vec![0.0f64; len];
             self.read_stored(model, &places[tensor], start, &mut base)?;
             sent.iter_mut().zip(&base).for_each(|(x, base)| *x -= base);
+        }
+        if self.update.table[tensor].spec.dtype.kind() == Kind::Float {
+            for (i, x) in sent.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
+                *x = self.replaced(tensor, start + i, *x)?;
+            }
         }
         Ok(sent)
     }
@@ -105,35 +106,35 @@ impl Values<'_> {
     /// When the base cannot be read.
     pub fn negative_variances(&self, part: &PartPlan, start: usize, sent: &[f32]) -> io::Result<u64> {
         let Some((model, places)) = &self.base else { return Ok(0) };
-        let (mut first, end, mut negative) = (0, start + sent.len(), 0);
-        for tensor in &part.tensors {
-            let spec = &self.update.table[*tensor].spec;
-            let within = start.max(first)..end.min(first + spec.len);
-            if !within.is_empty() && is_variance(spec) {
-                let mut base = vec![0.0; within.len()];
-                self.read_stored(model, &places[*tensor], within.start - first, &mut base)?;
-                let sent = &sent[within.start - start..within.end - start];
+        let (mut rest, mut negative) = (sent, 0);
+        for Piece { tensor, start, len } in
+            part.pieces(start, sent.len(), |tensor| self.update.table[tensor].spec.len)
+        {
+            let (sent, behind) = rest.split_at(len);
+            rest = behind;
+            if is_variance(&self.update.table[tensor].spec) {
+                let mut base = vec![0.0; len];
+                self.read_stored(model, &places[tensor], start, &mut base)?;
                 let is_negative = |(base, sent): &(&f64, &f32)| **base + f64::from(**sent) < 0.0;
                 negative += base.iter().zip(sent).filter(is_negative).count() as u64;
             }
-            first += spec.len;
         }
         Ok(negative)
     }
 
-    fn read_tensor(&self, tensor: usize, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
-        let sent = self.read_exact(tensor, start, out.len())?;
+    fn read_tensor(&self, Piece { tensor, start, len }: Piece, out: &mut [f32]) -> Result<(), ValueError> {
+        let sent = self.read_exact(tensor, start, len)?;
         for (i, (out, x)) in out.iter_mut().zip(&sent).enumerate() {
             // Plus zero, so that nobody has to care for minus zero.
             *out = *x as f32 + 0.0;
             if !out.is_finite() {
-                *out = self.replaced(tensor, start + i, *x)?;
+                *out = self.replaced(tensor, start + i, *x)? as f32;
             }
         }
         Ok(())
     }
 
-    fn replaced(&self, tensor: usize, index: usize, value: f64) -> Result<f32, ValueError> {
+    fn replaced(&self, tensor: usize, index: usize, value: f64) -> Result<f64, ValueError> {
         match self.non_finite {
             NonFinite::Zero => Ok(0.0),
             NonFinite::Error => {

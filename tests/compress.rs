@@ -1,0 +1,424 @@
+//! `fedmill compress` and `decompress`, files to files: what comes back, what it says of itself, what is refused; and
+//! encoded updates in a merge.
+
+use crate::harness::{Dir, Model, Run, Update, fedmill, le};
+use safetensors::SafeTensors;
+use sha2::Digest as _;
+
+const LAYOUTS: [&str; 2] = ["plain", "bundle"];
+
+/// Values that look like those of a trained layer, from a small generator of their own.
+fn values(seed: u32, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1u32 << 24) - 0.5
+    };
+    (0..len).map(|_| ((next() + next() + next()) * 0.1) as f32).collect()
+}
+
+/// Every dtype of floats, and all that is not encoded.
+fn update(name: &str, seed: u32) -> Update {
+    let doubles: Vec<f64> = values(seed + 1, 300).iter().map(|x| f64::from(*x)).collect();
+    let f16: Vec<u16> = values(seed + 2, 512).iter().map(|x| half::f16::from_f32(*x).to_bits()).collect();
+    let bf16: Vec<u16> = values(seed + 3, 600).iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();
+    Update::new(name)
+        .f32("layer.weight", &[40, 50], &values(seed, 2000))
+        .f64("double", &[300], &doubles)
+        .half("f16", "F16", &[16, 32], &f16)
+        .half("bf16", "BF16", &[600], &bf16)
+        .f32("all.equal", &[512], &[0.25; 512])
+        .f32("layer.bias", &[10], &values(seed + 4, 10))
+        .f32("bn.running_var", &[300], &values(seed + 5, 300))
+        .f32("empty", &[0, 7], &[])
+        .f32("scalar", &[], &[1.5])
+        .i64("bn.num_batches_tracked", &[3], &[1, -2, 1 << 60])
+        .raw("mask", "BOOL", &[5], &[1, 0, 0, 1, 1])
+        .raw("bytes", "U8", &[300], &[7; 300])
+}
+
+/// Those tensors of [`update`] that a codec changes.
+const ENCODED: [&str; 4] = ["layer.weight", "double", "f16", "bf16"];
+
+#[track_caller]
+fn compress(dir: &Dir, args: &[&str], output: &str) -> Run {
+    let run = fedmill(dir, &[&["compress", "--quiet", "-o", output], args].concat());
+    assert_eq!((run.code, run.stdout.trim_end()), (Some(0), output), "{run:#?}");
+    run
+}
+
+#[track_caller]
+fn decompress(dir: &Dir, input: &str, output: &str) -> Model {
+    let run = fedmill(dir, &["decompress", input, "-o", output]);
+    assert_eq!((run.code, run.stdout.trim_end()), (Some(0), output), "{run:#?}");
+    Model::read(dir, output)
+}
+
+/// The values of a float tensor.
+fn floats(model: &Model, tensor: &str) -> Vec<f64> {
+    let (dtype, _, bytes) = &model.tensors[tensor];
+    let half = |x: &[u8]| u16::from_le_bytes([x[0], x[1]]);
+    match dtype.as_str() {
+        "F64" => model.f64(tensor),
+        "F32" => model.f32(tensor).into_iter().map(f64::from).collect(),
+        "F16" => bytes.chunks_exact(2).map(|x| half::f16::from_bits(half(x)).to_f64()).collect(),
+        "BF16" => bytes.chunks_exact(2).map(|x| half::bf16::from_bits(half(x)).to_f64()).collect(),
+        other => panic!("{tensor} is {other}"),
+    }
+}
+
+fn nmse(sent: &[f64], decoded: &[f64]) -> f64 {
+    assert_eq!(sent.len(), decoded.len());
+    let squares: f64 = sent.iter().map(|x| x * x).sum();
+    sent.iter().zip(decoded).map(|(x, y)| (x - y) * (x - y)).sum::<f64>() / squares
+}
+
+#[test]
+fn what_was_compressed_comes_back() {
+    let dir = Dir::new();
+    update("a", 1).meta("num_examples", "120").meta("note", "kept").meta("round", "4").write(&dir);
+    let before = Model::read(&dir, "a.safetensors");
+    for (codec, most) in [("f16", 1e-6), ("bf16", 1e-5), ("u8", 1e-4), ("u4", 2e-2)] {
+        let mut plain = Vec::new();
+        for layout in LAYOUTS {
+            compress(&dir, &["--codec", codec, "--layout", layout, "a.safetensors"], "a.packed.safetensors");
+            let after = decompress(&dir, "a.packed.safetensors", "back.safetensors");
+            for (name, (dtype, shape, bytes)) in &before.tensors {
+                let (found, extents, decoded) = &after.tensors[name];
+                assert_eq!((found, extents), (dtype, shape), "{codec} {layout} {name}");
+                if !ENCODED.contains(&name.as_str()) {
+                    assert_eq!(decoded, bytes, "{codec} {layout} {name}");
+                }
+            }
+            assert_eq!(after.tensors.len(), before.tensors.len());
+            for name in ENCODED {
+                // bf16 itself has eight bits.
+                let most = if name == "bf16" { 1e-5f64.max(most) } else { most };
+                let nmse = nmse(&floats(&before, name), &floats(&after, name));
+                assert!(nmse <= most, "{codec} {layout} {name}: {nmse}");
+            }
+            let mut expected = before.metadata.clone();
+            expected.insert("client_id".to_owned(), "a".to_owned());
+            expected.retain(|key, _| key != "format");
+            let mut found = after.metadata.clone();
+            found.retain(|key, _| key != "format");
+            assert_eq!(found, expected, "{codec} {layout}");
+            plain.push(dir.read("back.safetensors"));
+        }
+        assert!(plain[0] == plain[1], "{codec}: the layouts decode to different bytes");
+    }
+}
+
+/// Any reader opens what was compressed, and the streams of a plain file go by the names of their tensors.
+#[test]
+fn compressed_files_are_safetensors() {
+    let dir = Dir::new();
+    update("a", 1).write(&dir);
+    for layout in LAYOUTS {
+        compress(&dir, &["--codec", "f16", "--layout", layout, "a.safetensors"], "packed.safetensors");
+        let bytes = dir.read("packed.safetensors");
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        if layout == "plain" {
+            let weight = tensors.tensor("layer.weight").unwrap();
+            assert_eq!((weight.dtype(), weight.shape()), (safetensors::Dtype::F16, &[40, 50][..]));
+        } else {
+            assert_eq!(tensors.names(), ["fedmill.bundle"]);
+        }
+        let model = Model::read(&dir, "packed.safetensors");
+        assert_eq!(model.metadata["fedmill.format"], "fedmill-update/1");
+    }
+}
+
+#[test]
+fn a_single_value_nothing_and_chunks_to_spare() {
+    let dir = Dir::new();
+    Update::new("none").write(&dir);
+    Update::new("empty").f32("w", &[0], &[]).write(&dir);
+    Update::new("one").f32("w", &[1], &[-3.5]).write(&dir);
+    for len in [255, 256, 257, 65_535, 65_536, 65_537, 200_003] {
+        Update::new(&len.to_string()).f32("w", &[len], &values(len as u32, len)).write(&dir);
+    }
+    for name in ["none", "empty", "one", "255", "256", "257", "65535", "65536", "65537", "200003"] {
+        let input = format!("{name}.safetensors");
+        let before = Model::read(&dir, &input);
+        for layout in LAYOUTS {
+            compress(&dir, &["--codec", "u8", "--layout", layout, &input], "packed.safetensors");
+            let after = decompress(&dir, "packed.safetensors", "back.safetensors");
+            assert_eq!(after.tensors.keys().collect::<Vec<_>>(), before.tensors.keys().collect::<Vec<_>>());
+            match name.parse::<usize>() {
+                Ok(256..) => {
+                    assert!(nmse(&floats(&before, "w"), &floats(&after, "w")) < 1e-4, "{name} {layout}");
+                }
+                _ => assert_eq!(after.tensors, before.tensors, "{name} {layout}"),
+            }
+        }
+    }
+}
+
+/// The figures are those of the files: sizes by the file system, errors by what is decoded.
+#[test]
+fn what_is_told_is_what_is_there() {
+    let dir = Dir::new();
+    update("a", 9).write(&dir);
+    let args =
+        ["compress", "--quiet", "--json", "--codec", "u4", "a.safetensors", "-o", "packed.safetensors"];
+    let run = fedmill(&dir, &args);
+    let told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let bytes = |name: &str| dir.read(name).len() as u64;
+    let (input, output) = (bytes("a.safetensors"), bytes("packed.safetensors"));
+    assert_eq!((&told["input_bytes"], &told["output_bytes"]), (&input.into(), &output.into()));
+    assert!((told["ratio"].as_f64().unwrap() - input as f64 / output as f64).abs() < 1e-12);
+    let before = Model::read(&dir, "a.safetensors");
+    let after = decompress(&dir, "packed.safetensors", "back.safetensors");
+    let names: Vec<&String> = before.tensors.keys().collect();
+    let is_float = |name: &&&String| before.dtype(name).starts_with('F') || before.dtype(name) == "BF16";
+    let all = |model: &Model| -> Vec<f64> {
+        names.iter().filter(is_float).flat_map(|name| floats(model, name)).collect()
+    };
+    let (sent, decoded) = (all(&before), all(&after));
+    let expected = nmse(&sent, &decoded);
+    let found = told["nmse"].as_f64().unwrap();
+    assert!((found - expected).abs() <= 1e-6 * expected, "told {found}, found {expected}");
+    assert_eq!(told["parameters"], sent.len() as u64);
+}
+
+#[test]
+fn the_same_bytes_every_time() {
+    let dir = Dir::new();
+    Update::new("a").f32("w", &[3, 70_000], &values(5, 210_000)).write(&dir);
+    for codec in fedmill::codecs::names() {
+        let mut first: Option<Vec<u8>> = None;
+        for more in [&["--threads", "1"][..], &["--threads", "4"], &["--isa", "portable"]] {
+            let args =
+                [&["compress", "-q", "--codec", codec, "a.safetensors", "-o", "out.safetensors"], more];
+            let run = fedmill(&dir, &args.concat());
+            assert_eq!(run.code, Some(0), "{codec}: {run:#?}");
+            let bytes = dir.read("out.safetensors");
+            assert!(*first.get_or_insert_with(|| bytes.clone()) == bytes, "{codec} {more:?}");
+        }
+    }
+}
+
+/// A file of weights with a base is sent as a delta that names its base.
+#[test]
+fn weights_are_sent_as_what_they_changed() {
+    let dir = Dir::new();
+    let base = values(1, 1000);
+    let delta = values(2, 1000);
+    let weights: Vec<f32> = base.iter().zip(&delta).map(|(x, d)| x + d).collect();
+    Update::new("base").f32("w", &[1000], &base).i64("n", &[1], &[40]).write(&dir);
+    Update::new("a").f32("w", &[1000], &weights).i64("n", &[1], &[42]).write(&dir);
+    let args = ["--base", "base.safetensors", "--codec", "u8", "a.safetensors"];
+    compress(&dir, &args, "packed.safetensors");
+    let after = decompress(&dir, "packed.safetensors", "back.safetensors");
+    let delta: Vec<f64> = weights.iter().zip(&base).map(|(x, b)| f64::from(*x) - f64::from(*b)).collect();
+    assert!(nmse(&delta, &floats(&after, "w")) < 1e-4);
+    assert_eq!(after.bytes("n"), 2i64.to_le_bytes());
+    let digest: String =
+        sha2::Sha256::digest(dir.read("base.safetensors")).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(after.metadata["base"], format!("sha256:{digest}"));
+    assert_eq!(after.metadata["kind"], "delta");
+
+    let merge = |base: &str| {
+        let args = ["aggregate", "-q", "packed.safetensors", "--base", base, "-o", "merged.safetensors"];
+        fedmill(&dir, &args)
+    };
+    merge("base.safetensors").assert_merged("merged.safetensors");
+    let merged = Model::read(&dir, "merged.safetensors");
+    let near = floats(&merged, "w").iter().zip(&weights).all(|(x, y)| (x - f64::from(*y)).abs() < 2e-3);
+    assert!(near);
+    assert_eq!(merged.bytes("n"), 42i64.to_le_bytes());
+
+    Update::new("other").f32("w", &[1000], &weights).i64("n", &[1], &[40]).write(&dir);
+    merge("other.safetensors").assert_fails(2, &["packed.safetensors", "base"]);
+}
+
+/// Every rule sees in an encoded update what decompressing it gives.
+#[test]
+fn a_merge_of_mixed_encodings_is_that_of_the_plain_files() {
+    let dir = Dir::new();
+    update("base", 50).write(&dir);
+    for (client, codec) in [("a", None), ("b", Some("u8")), ("c", Some("f16")), ("d", Some("u4"))] {
+        let seed = u32::from(client.as_bytes()[0]);
+        update(&format!("trained/{client}"), seed)
+            .meta("num_examples", "7")
+            .meta("client_id", client)
+            .write(&dir);
+        let trained = format!("trained/{client}.safetensors");
+        let (encoded, plain) =
+            (format!("encoded/{client}.safetensors"), format!("plain/{client}.safetensors"));
+        dir.write(&encoded, b"");
+        dir.write(&plain, b"");
+        match codec {
+            Some(codec) => {
+                let layout = if client == "c" { "bundle" } else { "plain" };
+                compress(&dir, &["--codec", codec, "--layout", layout, &trained], &encoded);
+                decompress(&dir, &encoded, &plain);
+            }
+            None => [encoded, plain].iter().for_each(|path| dir.write(path, dir.read(&trained))),
+        }
+    }
+    for rule in ["mean", "median", "trimmed-mean:cut=1", "krum"] {
+        let mut merged = ["encoded", "plain"].map(|updates| {
+            let output = format!("{updates}.safetensors");
+            let args =
+                ["aggregate", "-q", updates, "--rule", rule, "--base", "base.safetensors", "-o", &output];
+            fedmill(&dir, &args).assert_merged(&output);
+            dir.read(&output)
+        });
+        assert!(merged[0] == merged[1], "{rule}");
+        merged[0].clear();
+    }
+}
+
+/// How many values are NaN or infinite, in a tensor that is encoded and in one that is not.
+fn broken(dir: &Dir, tensor: usize, value: f32) {
+    let mut large = values(1, 300);
+    let mut small = values(2, 8);
+    if tensor == 0 {
+        large[17] = value
+    } else {
+        small[3] = value
+    }
+    Update::new("a").f32("large", &[300], &large).f32("small", &[8], &small).write(dir);
+}
+
+#[test]
+fn values_that_are_not_finite() {
+    let dir = Dir::new();
+    for (tensor, name, index) in [(0, "large", 17), (1, "small", 3)] {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            broken(&dir, tensor, value);
+            let before = dir.contents();
+            let args = ["compress", "--codec", "u8", "a.safetensors", "-o", "packed.safetensors"];
+            let expected = format!("a.safetensors: tensor `{name}` holds {value} at flat index {index}");
+            let expected = [expected.as_str(), "hint: --nonfinite zero"];
+            fedmill(&dir, &args).assert_fails(2, &expected);
+            dir.assert_unchanged_since(&before);
+            compress(&dir, &["--codec", "u8", "--nonfinite", "zero", "a.safetensors"], "packed.safetensors");
+            let after = decompress(&dir, "packed.safetensors", "back.safetensors");
+            let found = after.f32(name)[index];
+            assert!(found.abs() < 2e-3, "{name} has {found}");
+            std::fs::remove_file(dir.path("packed.safetensors")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_compressed() {
+    let dir = Dir::new();
+    update("a", 1).write(&dir);
+    update("delta", 1).meta("kind", "delta").write(&dir);
+    update("odd", 1).meta("round", "first").write(&dir);
+    Update::new("narrow").f32("layer.weight", &[40, 49], &values(1, 1960)).write(&dir);
+    Update::new("small").raw("mask", "BOOL", &[1], &[0]).write(&dir);
+    Update::new("large").raw("mask", "BOOL", &[1], &[1]).write(&dir);
+    compress(&dir, &["--codec", "u8", "a.safetensors"], "packed.safetensors");
+    std::fs::hard_link(dir.path("a.safetensors"), dir.path("link.safetensors")).unwrap();
+    let before = dir.contents();
+    let base = |base| ["--base", base];
+    let cases: [(&str, &[&str], &str, &[&str]); 10] = [
+        ("missing.safetensors", &[], "out.safetensors", &["missing.safetensors: cannot be read"]),
+        (
+            "packed.safetensors",
+            &[],
+            "out.safetensors",
+            &["packed.safetensors: is encoded already", "hint: `fedmill decompress` it first"],
+        ),
+        (
+            "a.safetensors",
+            &base("packed.safetensors"),
+            "out.safetensors",
+            &["packed.safetensors: is encoded already", "hint: `fedmill decompress` it first"],
+        ),
+        (
+            "delta.safetensors",
+            &base("a.safetensors"),
+            "out.safetensors",
+            &["holds a delta", "hint: leave --base out"],
+        ),
+        ("a.safetensors", &[], "a.safetensors", &["a.safetensors: is also an input"]),
+        ("a.safetensors", &[], "link.safetensors", &["link.safetensors: is also an input"]),
+        ("a.safetensors", &[], "no/folder.safetensors", &["directory does not exist"]),
+        ("odd.safetensors", &[], "out.safetensors", &["`round` is `first`, expected a whole number"]),
+        ("a.safetensors", &base("narrow.safetensors"), "out.safetensors", &["tensor `", "as in the base"]),
+        (
+            "small.safetensors",
+            &base("large.safetensors"),
+            "out.safetensors",
+            &["tensor `mask`: the delta -1 at flat index 0 does not fit BOOL"],
+        ),
+    ];
+    for (input, more, output, parts) in cases {
+        let args = [&["compress", "--codec", "u8", input, "-o", output], more].concat();
+        fedmill(&dir, &args).assert_fails(2, parts);
+        dir.assert_unchanged_since(&before);
+    }
+    let args = ["compress", "--codec", "u9", "a.safetensors", "-o", "out.safetensors"];
+    fedmill(&dir, &args).assert_fails(2, &["found codec `u9`, expected one of"]);
+    let args = ["compress", "--backend", "gpu", "--codec", "u8", "a.safetensors", "-o", "out.safetensors"];
+    fedmill(&dir, &args).assert_fails(2, &["--backend gpu"]);
+}
+
+#[test]
+fn what_cannot_be_decompressed() {
+    let dir = Dir::new();
+    update("a", 1).write(&dir);
+    compress(&dir, &["--codec", "u8", "a.safetensors"], "packed.safetensors");
+    let cut = dir.read("packed.safetensors").len() - 9;
+    dir.write("cut.safetensors", &dir.read("packed.safetensors")[..cut]);
+    let before = dir.contents();
+    for (input, output, part) in [
+        ("a.safetensors", "out.safetensors", "a.safetensors: is not encoded"),
+        ("cut.safetensors", "out.safetensors", "cut.safetensors: "),
+        ("packed.safetensors", "packed.safetensors", "packed.safetensors: is also an input"),
+    ] {
+        fedmill(&dir, &["decompress", input, "-o", output]).assert_fails(2, &[part]);
+        dir.assert_unchanged_since(&before);
+    }
+}
+
+/// A base and a state are models, and what a client sends is none.
+#[test]
+fn encoded_files_are_no_models() {
+    let dir = Dir::new();
+    update("a", 1).write(&dir);
+    compress(&dir, &["--codec", "u8", "a.safetensors"], "packed.safetensors");
+    let says = ["packed.safetensors: ", "is an encoded update", "hint: `fedmill decompress` it first"];
+    let out = ["a.safetensors", "-o", "out.safetensors"];
+    let merge = |more: &[&str]| fedmill(&dir, &[&["aggregate"], &out[..], more].concat());
+    let before = dir.contents();
+    merge(&["--base", "packed.safetensors"]).assert_fails(2, &says);
+    let state = ["--base", "a.safetensors", "--strategy", "fedadam", "--state", "packed.safetensors"];
+    merge(&state).assert_fails(2, &says);
+    for (global, client) in [("a", "packed"), ("packed", "a")] {
+        let [global, client] = [global, client].map(|name| format!("{name}.safetensors"));
+        let both = ["--global", &global, "--personal", &client, "--mix", "0.5", "-o", "out.safetensors"];
+        fedmill(&dir, &[&["personalize"], &both[..]].concat()).assert_fails(2, &says);
+    }
+    dir.assert_unchanged_since(&before);
+}
+
+/// A file that is encoded and broken is one bad update among others.
+#[test]
+fn a_broken_encoding_is_a_bad_update() {
+    let dir = Dir::new();
+    ["a", "b", "c"].iter().for_each(|name| update(&format!("in/{name}"), 3).write(&dir));
+    dir.write("in/z.safetensors", b"");
+    compress(&dir, &["--codec", "u8", "in/a.safetensors"], "in/z.safetensors");
+    let metadata = |text: &str| {
+        let header =
+            format!(r#"{{"__metadata__":{{"fedmill.format":"fedmill-update/1","fedmill.codec":{text}}}}}"#);
+        [&le([(header.len() as u64).to_le_bytes()])[..], header.as_bytes()].concat()
+    };
+    for broken in [r#""{}""#, r#""no json""#, r#""{\"tensors\":{\"here\":[]},\"parts\":[],\"metadata\":{}}""#]
+    {
+        dir.write("in/z.safetensors", metadata(broken));
+        let run = fedmill(&dir, &["aggregate", "in", "-o", "merged.safetensors"]);
+        run.assert_fails(2, &["in/z.safetensors: "]);
+        let run =
+            fedmill(&dir, &["aggregate", "in", "--on-bad-update", "skip", "-q", "-o", "merged.safetensors"]);
+        run.assert_merged("merged.safetensors");
+        std::fs::remove_file(dir.path("merged.safetensors")).unwrap();
+    }
+}
