@@ -26,12 +26,10 @@ dispatch! {
         let mut number = first / WORDS as u64;
         for out in out.chunks_mut(COUNTERS * WORDS) {
             let mut words = [[0u32; COUNTERS]; WORDS];
-            for lane in 0..COUNTERS {
+            let [a, b, c, d] = &mut words;
+            for (lane, (((a, b), c), d)) in a.iter_mut().zip(b).zip(c).zip(d).enumerate() {
                 let counter = number.wrapping_add(lane as u64);
-                let made = block([counter as u32, (counter >> 32) as u32, purpose, 0], key);
-                for word in 0..WORDS {
-                    words[word][lane] = made[word];
-                }
+                [*a, *b, *c, *d] = block([counter as u32, (counter >> 32) as u32, purpose, 0], key);
             }
             for (place, out) in out.iter_mut().enumerate() {
                 *out = words[place % WORDS][place / WORDS];
