@@ -365,7 +365,9 @@ impl Compression {
             let of_base = |(base, ..): &(ModelFile, Vec<TensorPlace>, Digest)| {
                 base.table.iter().map(|place| &place.spec).eq(tensors)
             };
-            if inputs.base.as_ref().is_some_and(of_base) {
+            // Where bytes are counted, names are left to whoever has the base.
+            let counts = matches!(self.how, How::Wanted(_));
+            if counts && inputs.base.as_ref().is_some_and(of_base) {
                 design.naming = Tensors::OfBase(layout_check(tensors));
             }
         }
