@@ -191,14 +191,24 @@ impl Design<'_> {
             base: None,
         };
         if self.layout == FileLayout::Bundle {
-            directory.metadata =
-                self.metadata.iter().map(|(key, value)| (Key::of(key), value.clone())).collect();
-            directory.base = self.base.as_ref().map(Digest::blake3_start);
+            directory.metadata = self.said().map(|(key, value)| (Key::of(&key), value)).collect();
+            // Enough to name it by, where bytes are counted.
+            directory.base = match self.naming {
+                Tensors::OfBase(_) => self.base.as_ref().map(Digest::blake3_start),
+                Tensors::Here(_) => None,
+            };
             // One part need not say what it is made of: what no other is.
             let longest = directory.parts.iter_mut().max_by_key(|part| part.tensors.len());
             longest.into_iter().for_each(|part| part.tensors.clear());
         }
         directory
+    }
+
+    /// What the update says of itself, its base by its whole digest, unless that is named in fewer bytes.
+    fn said(&self) -> impl Iterator<Item = (String, String)> {
+        let named = self.base.as_ref().filter(|_| matches!(self.naming, Tensors::Here(_)));
+        let base = named.map(|base| ("base".to_owned(), format!("sha256:{}", base.sha256)));
+        self.metadata.clone().into_iter().chain(base)
     }
 
     /// The header of a file whose data is so long.
@@ -212,10 +222,7 @@ impl Design<'_> {
             let bundle = TensorSpec { name: BUNDLE.to_owned(), dtype: Dtype::U8, shape: vec![len], len };
             return Ok(header_bytes(&[bundle], &metadata));
         }
-        metadata.extend(self.metadata.clone());
-        if let Some(base) = &self.base {
-            metadata.insert("base".to_owned(), format!("sha256:{}", base.sha256));
-        }
+        metadata.extend(self.said());
         metadata.insert(CODEC_KEY.to_owned(), self.directory(parts, chunks).to_json()?);
         Ok(header_bytes(&self.stream_specs(parts, chunks)?, &metadata))
     }
