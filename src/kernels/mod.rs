@@ -10,6 +10,8 @@
 //! | [`mean_near_median`] | mean of the values of every column nearest to its median | bits on CPU | `mean_near_median`, `mean_near_median_many` |
 //! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
 //! | [`signs`] | sums of the signs of every column | bits | `signs` |
+//! | [`select_largest`] | the k values of largest magnitude | bits | |
+//! | [`sign_bits`] | one bit a value, and back | bits | |
 //! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
 //! | [`magnitudes`] | histogram of magnitudes | bits | |
 //! | [`dead_zone`] | integer codes of a uniform quantizer with a dead zone | bits | |
@@ -43,7 +45,9 @@ pub mod norms;
 pub mod pack_bits;
 pub mod peak;
 pub mod philox;
+pub mod select_largest;
 pub mod server_step;
+pub mod sign_bits;
 pub mod signs;
 pub mod trimmed_mean;
 pub mod weighted_sum;

@@ -1,0 +1,212 @@
+//! The k values of largest magnitude of a vector, exactly, by radix select.
+//!
+//! The magnitude of a finite float orders as the 31 bits below its sign. Three looks at all values settle those of the
+//! k-th largest, 11, 11 and 9 bits at a time: each look counts how many of the values that agree with the bits so far
+//! have each next digit (Alabi et al., Fast k-selection algorithms for graphics processing units, 2012). Of values
+//! that tie for the last places those of the lowest index are taken, so the choice hangs on nothing but the values.
+//!
+//! Agreement: bits; the sum of magnitudes has a fixed shape.
+
+use crate::kernels::dispatch;
+use crate::kernels::lanes::Isa;
+
+/// Lowest bit and number of bits of each digit of a key, the highest digit first.
+const DIGITS: [(u32, u32); 3] = [(20, 11), (9, 11), (0, 9)];
+
+/// Histograms that are filled in turn: equal values one behind the other do not wait for each other's count.
+const HISTOGRAMS: usize = 4;
+
+/// Values that are passed over in one go if none of them is large enough.
+const BLOCK: usize = 64;
+
+/// Partial sums of magnitudes, as many on every machine.
+const PARTS: usize = 16;
+
+/// The bits that magnitudes are ordered by.
+#[inline(always)]
+pub fn key(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
+/// A search for the k-th largest magnitude.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Search {
+    /// Digits settled.
+    digits: usize,
+    /// The bits settled, in their places.
+    prefix: u32,
+    /// Which of the values that have these bits it is, the largest being the first.
+    wanted: u64,
+    /// How many values have these bits.
+    alike: u64,
+}
+
+/// The k-th largest magnitude.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Threshold {
+    /// Its bits.
+    pub key: u32,
+    /// How many of the values that have them are among the k.
+    pub ties: u64,
+    /// How many values have them.
+    pub tied: u64,
+}
+
+impl Search {
+    /// For the k-th largest of at least `k` values; `k` is at least 1.
+    pub fn new(k: u64) -> Self {
+        Self { digits: 0, prefix: 0, wanted: k, alike: 0 }
+    }
+
+    /// The magnitude, once three looks have been learned from.
+    pub fn threshold(&self) -> Option<Threshold> {
+        let is_settled = self.digits == DIGITS.len();
+        is_settled.then_some(Threshold { key: self.prefix, ties: self.wanted, tied: self.alike })
+    }
+
+    /// A look: how many of these values have each next digit. Counts of all values are added up.
+    pub fn count(&self, isa: Isa, values: &[f32]) -> Vec<u64> {
+        let Some((low, bits)) = DIGITS.get(self.digits).copied() else { return Vec::new() };
+        let mut counts = vec![[0u32; HISTOGRAMS]; 1 << bits];
+        count_digits(isa, values, self.prefix, low, bits, &mut counts);
+        counts.iter().map(|counts| counts.iter().map(|count| u64::from(*count)).sum()).collect()
+    }
+
+    /// Learns from the counts of all values.
+    pub fn narrow(&mut self, counts: &[u64]) {
+        let Some((low, _)) = DIGITS.get(self.digits) else { return };
+        for (digit, count) in counts.iter().enumerate().rev() {
+            if self.wanted <= *count || digit == 0 {
+                self.prefix |= (digit as u32) << low;
+                (self.wanted, self.alike) = (self.wanted.min(*count), *count);
+                break;
+            }
+            self.wanted -= count;
+        }
+        self.digits += 1;
+    }
+}
+
+dispatch! {
+    fn count_digits<A: Arch>(
+        values: &[f32],
+        prefix: u32,
+        low: u32,
+        bits: u32,
+        counts: &mut [[u32; HISTOGRAMS]],
+    ) {
+        let (above, digit) = (low + bits, (1u32 << bits) - 1);
+        let counts = &mut counts[..digit as usize + 1];
+        let mut histogram = 0;
+        for x in values {
+            let key = key(*x);
+            if key >> above == prefix >> above {
+                counts[((key >> low) & digit) as usize][histogram] += 1;
+                histogram = (histogram + 1) % HISTOGRAMS;
+            }
+        }
+    }
+}
+
+/// What a run of values has at and beyond a magnitude.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Beyond {
+    /// Values of exactly that magnitude.
+    pub tied: u64,
+    /// The sum of all larger ones.
+    pub sum: f64,
+}
+
+dispatch! {
+    /// What these values have at and beyond a magnitude, given by its key.
+    pub fn beyond<A: Arch>(values: &[f32], threshold: u32) -> Beyond {
+        let (mut tied, mut parts) = (0u64, [0.0f64; PARTS]);
+        for values in values.chunks(PARTS) {
+            for (x, part) in values.iter().zip(&mut parts) {
+                let key = key(*x);
+                tied += u64::from(key == threshold);
+                *part += if key > threshold { f64::from(x.abs()) } else { 0.0 };
+            }
+        }
+        Beyond { tied, sum: parts.iter().sum() }
+    }
+}
+
+dispatch! {
+    /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have it.
+    pub fn take<A: Arch>(values: &[f32], threshold: u32, ties: u64) -> Vec<u32> {
+        let (mut taken, mut ties) = (Vec::new(), ties);
+        for (block, values) in values.chunks(BLOCK).enumerate() {
+            let mut largest = 0;
+            for x in values {
+                largest = largest.max(key(*x));
+            }
+            if largest < threshold {
+                continue;
+            }
+            for (i, x) in values.iter().enumerate() {
+                let (key, is_left) = (key(*x), ties > 0);
+                let is_tied = key == threshold && is_left;
+                ties -= u64::from(is_tied);
+                if key > threshold || is_tied {
+                    taken.push((block * BLOCK + i) as u32);
+                }
+            }
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The indices of the k largest, ties to the lowest index: by sorting.
+    fn sorted(values: &[f32], k: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..values.len() as u32).collect();
+        order.sort_by(|a, b| values[*b as usize].abs().total_cmp(&values[*a as usize].abs()).then(a.cmp(b)));
+        order.truncate(k);
+        order.sort_unstable();
+        order
+    }
+
+    fn selected(isa: Isa, values: &[f32], k: usize) -> Vec<u32> {
+        let mut search = Search::new(k as u64);
+        while search.threshold().is_none() {
+            // In two halves, as chunks are.
+            let (a, b) = values.split_at(values.len() / 2);
+            let (a, b) = (search.count(isa, a), search.count(isa, b));
+            let counts: Vec<u64> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+            search.narrow(&counts);
+        }
+        let Threshold { key, ties, tied } = search.threshold().unwrap();
+        let at = beyond(isa, values, key);
+        assert_eq!(at.tied, tied);
+        let larger: f64 =
+            values.iter().map(|x| f64::from(x.abs())).filter(|x| *x > f64::from(f32::from_bits(key))).sum();
+        assert!((at.sum - larger).abs() <= 1e-12 * larger);
+        take(isa, values, key, ties)
+    }
+
+    #[test]
+    fn the_same_as_by_sorting() {
+        let mut state = 7u32;
+        let mut draw = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        for isa in Isa::available() {
+            for len in [1usize, 2, 63, 64, 65, 257, 1001] {
+                let any: Vec<f32> = (0..len).map(|_| f32::from_bits(draw() << 7)).collect();
+                let any: Vec<f32> = any.into_iter().map(|x| if x.is_finite() { x } else { 3e38 }).collect();
+                let few: Vec<f32> = (0..len).map(|_| (draw() % 5) as f32 - 2.0).collect();
+                let near: Vec<f32> = (0..len).map(|_| -f32::from_bits(0x3f80_0000 | draw() % 700)).collect();
+                for values in [any, few, near, vec![1.5; len], vec![0.0; len]] {
+                    for k in [1, 2, len / 2, len - 1, len].into_iter().filter(|k| (1..=len).contains(k)) {
+                        assert_eq!(selected(isa, &values, k), sorted(&values, k), "{k} of {len} on {isa}");
+                    }
+                }
+            }
+        }
+    }
+}
