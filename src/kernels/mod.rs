@@ -13,6 +13,7 @@
 //! | [`select_largest`] | the k values of largest magnitude | bits | |
 //! | [`sign_bits`] | one bit a value, and back | bits | |
 //! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
+//! | [`distortion`] | squares, squared errors and products of values and what they are decoded to | bits on CPU | |
 //! | [`magnitudes`] | histogram of magnitudes | bits | |
 //! | [`dead_zone`] | integer codes of a uniform quantizer with a dead zone | bits | |
 //! | [`block_quantize`] | ends of blocks; values to integers on an even grid, and back | bits | none yet |
@@ -32,6 +33,7 @@ pub(crate) mod columns;
 pub mod convert;
 pub mod coordinate_median;
 pub mod dead_zone;
+pub mod distortion;
 pub mod element;
 pub mod exact_sum;
 pub mod finite;

@@ -289,7 +289,7 @@ fn try_codec(isa: Isa, codec: &dyn Codec, sample: &[f32]) -> Option<(usize, f64)
         let mut decoded = vec![0.0; chunk.len()];
         let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
         scheme.decode(isa, &vector, number * CHUNK, &streams, &mut decoded).ok()?;
-        quality.add(&Quality::of(chunk, &decoded));
+        quality.add(&Quality::of(isa, chunk, &decoded));
     }
     Some((bytes, quality.errors))
 }

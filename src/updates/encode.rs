@@ -295,7 +295,7 @@ impl Encoding<'_> {
             part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
         let mut decoded = self.decode(part, chunk, &streams)?;
         self.write(part, chunk, &streams, sink)?;
-        let mut done = Done { quality: Quality::of(sent, &decoded), ..Done::default() };
+        let mut done = Done { quality: Quality::of(self.values.isa, sent, &decoded), ..Done::default() };
         if matches!(part.coding, Coding::Integers(_)) {
             done.quality = Quality::default();
         }
@@ -372,6 +372,6 @@ impl Encoding<'_> {
             Kind::Float => sent.iter().map(|x| *x as f32).collect(),
             _ => Vec::new(),
         };
-        Ok(Done { quality: Quality::of(&floats, &floats), ..Done::default() })
+        Ok(Done { quality: Quality::of(self.values.isa, &floats, &floats), ..Done::default() })
     }
 }

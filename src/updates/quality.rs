@@ -1,5 +1,7 @@
 //! How near a decoded update is to what was encoded.
 
+use crate::kernels::distortion::{Distortion, distortion};
+use crate::kernels::lanes::Isa;
 use serde::Serialize;
 
 /// Sums over values and what they were decoded to. Added in order of chunks.
@@ -30,16 +32,9 @@ pub struct Measures {
 
 impl Quality {
     /// Of one chunk.
-    pub fn of(values: &[f32], decoded: &[f32]) -> Self {
-        let mut quality = Self { values: values.len() as u64, ..Self::default() };
-        for (x, y) in values.iter().zip(decoded) {
-            let (x, y) = (f64::from(*x), f64::from(*y));
-            quality.squares += x * x;
-            quality.errors += (x - y) * (x - y);
-            quality.decoded += y * y;
-            quality.products += x * y;
-        }
-        quality
+    pub fn of(isa: Isa, values: &[f32], decoded: &[f32]) -> Self {
+        let Distortion { squares, errors, decoded, products } = distortion(isa, values, decoded);
+        Self { values: values.len() as u64, squares, errors, decoded, products }
     }
 
     /// Adds the next chunk.

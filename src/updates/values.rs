@@ -3,8 +3,10 @@
 use super::plan::{PartPlan, is_variance};
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::kernels::convert::decode;
+use crate::kernels::element::Element;
+use crate::kernels::finite::all_finite;
 use crate::kernels::lanes::Isa;
-use crate::model::dtype::Kind;
+use crate::model::dtype::{Kind, Working};
 use crate::model::layout::{Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
 use std::io;
@@ -113,7 +115,7 @@ impl Values<'_> {
             let (sent, behind) = rest.split_at(len);
             rest = behind;
             if is_variance(&self.update.table[tensor].spec) {
-                let mut base = vec![0.0; len];
+                let mut base = vec![0.0f64; len];
                 self.read_stored(model, &places[tensor], start, &mut base)?;
                 let is_negative = |(base, sent): &(&f64, &f32)| **base + f64::from(**sent) < 0.0;
                 negative += base.iter().zip(sent).filter(is_negative).count() as u64;
@@ -122,13 +124,28 @@ impl Values<'_> {
         Ok(negative)
     }
 
-    fn read_tensor(&self, Piece { tensor, start, len }: Piece, out: &mut [f32]) -> Result<(), ValueError> {
-        let sent = self.read_exact(tensor, start, len)?;
-        for (i, (out, x)) in out.iter_mut().zip(&sent).enumerate() {
-            // Plus zero, so that nobody has to care for minus zero.
-            *out = *x as f32 + 0.0;
-            if !out.is_finite() {
-                *out = self.replaced(tensor, start + i, *x)? as f32;
+    fn read_tensor(&self, piece: Piece, out: &mut [f32]) -> Result<(), ValueError> {
+        let places = self.base.as_ref().map(|(model, places)| (*model, &places[piece.tensor]));
+        let place = &self.update.table[piece.tensor];
+        let is_wide = |place: &TensorPlace| place.spec.dtype.working() == Working::F64;
+        if is_wide(place) || places.is_some_and(|(_, place)| is_wide(place)) {
+            let sent = self.read_exact(piece.tensor, piece.start, piece.len)?;
+            out.iter_mut().zip(&sent).for_each(|(out, x)| *out = *x as f32);
+        } else {
+            self.read_stored(self.update, place, piece.start, out)?;
+            if let Some((model, place)) = places {
+                let mut base = vec![0.0f32; piece.len];
+                self.read_stored(model, place, piece.start, &mut base)?;
+                // As if in f64 and then rounded.
+                out.iter_mut().zip(&base).for_each(|(x, base)| *x -= base);
+            }
+        }
+        // Plus zero, so that nobody has to care for minus zero.
+        out.iter_mut().for_each(|x| *x += 0.0);
+        if !all_finite(self.isa, out) {
+            let Piece { tensor, start, .. } = piece;
+            for (i, x) in out.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
+                *x = self.replaced(tensor, start + i, f64::from(*x))? as f32;
             }
         }
         Ok(())
@@ -144,18 +161,23 @@ impl Values<'_> {
         }
     }
 
-    fn read_stored(
+    /// Reads values straight to where they go if they are stored as what they are read as.
+    fn read_stored<E: Element>(
         &self,
         model: &ModelFile,
         place: &TensorPlace,
         start: usize,
-        out: &mut [f64],
+        out: &mut [E],
     ) -> io::Result<()> {
-        let size = place.spec.dtype.bytes();
-        let mut stored = TileBuffer::new(1, out.len() * size);
-        let bytes = &mut stored.row_mut(0)[..out.len() * size];
-        model.files[place.file].read_exact_at(bytes, place.offset + (start * size) as u64)?;
-        decode(self.isa, place.spec.dtype, bytes, out);
+        let (dtype, file) = (place.spec.dtype, &model.files[place.file]);
+        let offset = place.offset + (start * dtype.bytes()) as u64;
+        if E::DTYPE == dtype {
+            return file.read_exact_at(bytemuck::cast_slice_mut(out), offset);
+        }
+        let mut stored = TileBuffer::new(1, out.len() * dtype.bytes());
+        let bytes = &mut stored.row_mut(0)[..out.len() * dtype.bytes()];
+        file.read_exact_at(bytes, offset)?;
+        decode(self.isa, dtype, bytes, out);
         Ok(())
     }
 }
