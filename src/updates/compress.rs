@@ -176,6 +176,12 @@ struct Attempt {
 }
 
 impl Compression {
+    /// Of one update by itself, with nothing else asked for, to nowhere.
+    pub fn new(update: PathBuf, how: How) -> Self {
+        let (base, output, layout, non_finite) = (None, None, None, NonFinite::Error);
+        Self { update, base, how, seed: 0, non_finite, layout, output, isa: Isa::detect() }
+    }
+
     /// Compresses the update, and publishes the file.
     ///
     /// # Errors
