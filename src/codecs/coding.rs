@@ -2,7 +2,7 @@
 //!
 //! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
 
-use super::{Scheme, constant, half, integers, uniform};
+use super::{Scheme, constant, half, integers, randk, sign, topk, uniform};
 use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -16,6 +16,12 @@ pub enum Coding {
     Constant(constant::Constant),
     /// 16-bit floats.
     Half(half::Half),
+    /// The values of largest magnitude.
+    TopK(topk::Chosen),
+    /// Values at random places that all clients share.
+    RandK(randk::Drawn),
+    /// A sign a value.
+    Sign(sign::Magnitude),
     /// Integers on an even grid between the ends of a block.
     Uniform(uniform::Uniform),
     /// Integers of few digits, as they are.
@@ -29,6 +35,9 @@ impl Coding {
             Self::Raw => None,
             Self::Constant(scheme) => Some(scheme),
             Self::Half(scheme) => Some(scheme),
+            Self::TopK(scheme) => Some(scheme),
+            Self::RandK(scheme) => Some(scheme),
+            Self::Sign(scheme) => Some(scheme),
             Self::Uniform(scheme) => Some(scheme),
             Self::Integers(scheme) => Some(scheme),
         }

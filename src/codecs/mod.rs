@@ -15,6 +15,15 @@ pub mod constant;
 pub mod directory;
 pub mod half;
 pub mod integers;
+pub mod kept_values;
+pub mod portion;
+pub mod randk;
+mod random;
+mod rice;
+pub mod sign;
+pub mod topk;
+#[cfg(test)]
+mod trial;
 pub mod uniform;
 
 pub use coding::Coding;
@@ -193,6 +202,9 @@ pub trait Scheme {
 const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
     ("f16", half::f16),
     ("bf16", half::bf16),
+    ("randk", randk::parse),
+    ("sign", sign::parse),
+    ("topk", topk::parse),
     ("u1", uniform::parse::<1>),
     ("u2", uniform::parse::<2>),
     ("u3", uniform::parse::<3>),
@@ -226,6 +238,9 @@ mod tests {
         for text in ["f16", "bf16", "u8:block=128", "u4:block=64", "u8:block=0,rounding=stochastic"] {
             let codec = parse(text).unwrap();
             assert_eq!(codec.to_string(), text);
+        }
+        for text in ["topk:k=100,values=u8", "randk:fraction=0.1,scale=inverse,values=f16", "sign"] {
+            assert_eq!(parse(text).unwrap().to_string(), text);
         }
         assert!(parse("u9").is_err());
         assert!(parse("u8:block=100").is_err());

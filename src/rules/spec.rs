@@ -83,6 +83,11 @@ impl Settings {
         value.ok_or_else(|| SpecError::Missing { rule: self.name.clone(), key, example })
     }
 
+    /// The error that the value of a setting makes no sense.
+    pub fn bad(&self, key: &str, why: impl Into<String>) -> SpecError {
+        SpecError::BadValue { rule: self.name.clone(), key: key.to_owned(), why: why.into() }
+    }
+
     /// Checks that every setting was taken.
     fn finish(self) -> Result<(), SpecError> {
         match self.values.into_keys().next() {
