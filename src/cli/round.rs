@@ -71,6 +71,9 @@ pub(super) struct RoundOptions {
     /// Whether an update that cannot be merged ends the run or is left out.
     #[arg(long, value_name = "ACTION", default_value = "fail")]
     on_bad_update: BadUpdateAction,
+    /// Also merge updates of which the clients chose few values to send (topk) by rules that compare clients.
+    #[arg(long)]
+    allow_sparse_robust: bool,
     /// Reject updates that say they are of another round.
     #[arg(long, value_name = "N")]
     round: Option<u64>,
@@ -263,6 +266,7 @@ impl RoundOptions {
             round: self.round,
             takes_stale: strategy.takes_stale(),
             personal: Personal { layers: self.personal.clone() },
+            allows_sparse: self.allow_sparse_robust,
             control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),
         }
     }

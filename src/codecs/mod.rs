@@ -98,6 +98,29 @@ pub enum Support {
     Shared,
 }
 
+/// Which values of a vector an encoding of it keeps; all others are decoded as zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// All.
+    All,
+    /// As many as the client chose.
+    Chosen {
+        /// The codec.
+        codec: &'static str,
+        /// How many.
+        values: u64,
+    },
+    /// Those that a seed chose: the same where seed and number are.
+    Shared {
+        /// The codec.
+        codec: &'static str,
+        /// The seed.
+        seed: u64,
+        /// How many runs of values.
+        runs: u64,
+    },
+}
+
 /// An encoding, as users name it.
 pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
     /// Starts encoding a vector of at least one value.
@@ -182,6 +205,10 @@ pub trait Scheme {
     /// The bytes of a stream of known extent that a run of values is decoded from. The run starts at a unit and ends
     /// at one or at the vector's end.
     fn bytes(&self, vector: &Vector, stream: usize, values: Range<usize>) -> Range<usize>;
+    /// Which values are kept.
+    fn kept(&self, _vector: &Vector) -> Kept {
+        Kept::All
+    }
     /// Decodes a run of values within one chunk, from `start` on, as many as `out` takes, from the bytes of each stream
     /// that [`bytes`](Self::bytes) says, or of the whole chunk.
     ///

@@ -13,7 +13,7 @@
 use super::kept_values::{KeptValues, ValueCode};
 use super::portion::Portion;
 use super::random::{below, word};
-use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Support, Vector};
+use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Vector};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Settings, SpecError};
@@ -224,6 +224,10 @@ impl Scheme for Drawn {
         let mask = self.mask(vector, chunk);
         let bytes = |run: usize| self.value_bytes() * self.sent(vector, mask.rank(run - chunk * CHUNK_RUNS));
         bytes(values.start / RUN)..bytes(values.end.div_ceil(RUN))
+    }
+
+    fn kept(&self, _vector: &Vector) -> Kept {
+        Kept::Shared { codec: "randk", seed: self.seed, runs: self.runs }
     }
 
     fn decode(

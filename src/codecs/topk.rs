@@ -8,11 +8,12 @@
 //! Each chunk stands by itself: three bytes with the number of values and the m of the Rice code, the indices
 //! ([`rice`]; none where all values of the chunk are sent), the values ([`KeptValues`]).
 
-use super::coding::Bits;
 use super::kept_values::{KeptValues, ValueCode};
 use super::portion::Portion;
 use super::rice;
-use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Support, Tally, Vector};
+use super::{
+    CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Tally, Vector,
+};
 use crate::kernels::lanes::Isa;
 use crate::kernels::select_largest::{self, Beyond, Search, Threshold};
 use crate::model::dtype::Dtype;
@@ -219,6 +220,10 @@ impl Scheme for Chosen {
         0..0
     }
 
+    fn kept(&self, _vector: &Vector) -> Kept {
+        Kept::Chosen { codec: "topk", values: self.k }
+    }
+
     fn decode(
         &self,
         isa: Isa,
@@ -258,6 +263,7 @@ fn head(bytes: &[u8], len: usize) -> Result<(usize, u32, &[u8]), Invalid> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::coding::Bits;
     use super::super::trial::{SIZES, encode, hard, normal};
     use super::*;
 

@@ -11,6 +11,7 @@ use crate::round::partial::request::Purpose;
 use crate::round::publish::publish_report;
 use crate::round::refusal::MergeError;
 use crate::round::roster::{self, Client, Update, UpdateSet};
+use crate::round::sparse;
 use crate::round::state::Keeping;
 use crate::round::tiers::Sorted;
 use crate::round::weights::Weighting;
@@ -78,7 +79,7 @@ impl Run {
             let fault = strategy.check(client, round).err()?;
             Some((i, Fault::from(fault)))
         });
-        let lacking: Vec<(usize, Fault)> = lacking.collect();
+        let lacking: Vec<(usize, Fault)> = lacking.chain(sparse::misleading(set, &self.job)).collect();
         if !lacking.is_empty() {
             return Ok(Err(lacking));
         }

@@ -51,6 +51,14 @@ pub enum Fault {
     NoWeight { id: String },
     #[error(transparent)]
     Lacking(#[from] Lacking),
+    #[error(
+        "update is encoded by {codec}: the client chose the {percent:.3} % of values that are sent, expected at least 50 %, or a choice that all clients share, for {rule}, which compares clients"
+    )]
+    OwnChoice { codec: &'static str, percent: f64, rule: String },
+    #[error(
+        "update is encoded by {codec} with another choice of values than most others, expected one that all clients share, for {rule}, which compares clients"
+    )]
+    OtherChoice { codec: &'static str, rule: String },
     #[error("metadata `fedmill.partial` is not understood: {why}")]
     BadPartial { why: String },
     #[error("partial has {what} {found}, expected {expected}")]
@@ -89,6 +97,14 @@ impl Fault {
             Self::StaleWeights { .. } => {
                 Some("send what it changed, from the model it started from, as a delta")
             }
+            Self::OwnChoice { .. } => Some(
+                "compress by randk, whose choice all clients share, or by a codec that sends all values, such as \
+                 ecsq or eden; --allow-sparse-robust merges such updates all the same",
+            ),
+            Self::OtherChoice { .. } => Some(
+                "compress the updates of a round with the same --seed and the same settings; --allow-sparse-robust \
+                 merges them all the same",
+            ),
             Self::ExtraTensor { tensor, .. } if tensor.starts_with(SCAFFOLD_CONTROL) => {
                 Some("pass --strategy scaffold, which takes the changes of control variates")
             }

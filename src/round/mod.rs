@@ -47,6 +47,7 @@ mod rows;
 pub mod sections;
 mod select;
 pub mod shard;
+mod sparse;
 mod spot_check;
 pub mod state;
 pub mod sums;

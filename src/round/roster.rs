@@ -188,6 +188,8 @@ pub struct Expectations {
     pub control_prefix: Option<&'static str>,
     /// Layers that stay with the clients: updates may hold them or not, in any shape.
     pub personal: Personal,
+    /// Whether updates are welcome under any rule of which the client chose few values to send.
+    pub allows_sparse: bool,
 }
 
 impl Expectations {

@@ -185,7 +185,7 @@ impl Tiers {
         let path = || self.path.clone();
         let mut members = vec![Vec::new(); self.tiers.len()];
         for (i, client) in clients.iter().enumerate() {
-            let tier = self.tiers.iter().position(|tier| tier.has(&client.id));
+            let tier = self.place_of(&client.id);
             let none = || TiersError::NoTier { path: path(), client: client.id.clone() };
             members[tier.ok_or_else(none)?].push(i);
         }
@@ -207,6 +207,15 @@ impl Tiers {
         }
         sorted.iter_mut().for_each(|tier| tier.share /= total);
         Ok(sorted)
+    }
+
+    /// The tier of a client, if one has it.
+    pub fn tier_of(&self, client: &str) -> Option<&Tier> {
+        self.place_of(client).map(|place| &self.tiers[place])
+    }
+
+    fn place_of(&self, client: &str) -> Option<usize> {
+        self.tiers.iter().position(|tier| tier.has(client))
     }
 
     fn weight(&self, tier: &Tier, clients: &[usize], weights: &[f64]) -> Result<f64, TiersError> {

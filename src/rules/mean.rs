@@ -30,6 +30,10 @@ impl Rule for Mean {
         true
     }
 
+    fn compares_clients(&self) -> bool {
+        false
+    }
+
     fn tolerates(&self, _: usize) -> usize {
         0
     }

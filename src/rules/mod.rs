@@ -317,6 +317,12 @@ pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
         Needs::Nothing
     }
 
+    /// Whether it holds clients against each other, value by value or by their distances: then a zero that only says
+    /// that a client did not send a value misleads it.
+    fn compares_clients(&self) -> bool {
+        true
+    }
+
     /// Whose definition it is.
     fn definition(&self) -> Definition {
         Definition::Paper

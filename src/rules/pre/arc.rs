@@ -33,6 +33,10 @@ impl Step for Arc {
         true
     }
 
+    fn compares_clients(&self) -> bool {
+        false
+    }
+
     fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
         let (n, f) = (statistics.clients(), statistics.hostile());
         let geometry = statistics.geometry()?;

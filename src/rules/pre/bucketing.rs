@@ -43,6 +43,10 @@ impl Step for Bucketing {
         clients
     }
 
+    fn compares_clients(&self) -> bool {
+        false
+    }
+
     fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
         let n = statistics.clients();
         let order = shuffled(n, statistics.seed);

@@ -43,6 +43,10 @@ impl Step for Clip {
         clients
     }
 
+    fn compares_clients(&self) -> bool {
+        false
+    }
+
     fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
         clipped(statistics, self.norm.0)
     }

@@ -44,6 +44,11 @@ pub trait Step: fmt::Debug + fmt::Display + Send + Sync {
         false
     }
 
+    /// Whether it goes by the distances between clients, as rules may ([`Rule::compares_clients`]).
+    fn compares_clients(&self) -> bool {
+        true
+    }
+
     /// The most hostile clients among so many that it can bear.
     fn tolerates(&self, clients: usize) -> usize {
         less_than_half(clients)
