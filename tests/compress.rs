@@ -208,16 +208,25 @@ fn weights_are_sent_as_what_they_changed() {
     let weights: Vec<f32> = base.iter().zip(&delta).map(|(x, d)| x + d).collect();
     Update::new("base").f32("w", &[1000], &base).i64("n", &[1], &[40]).write(&dir);
     Update::new("a").f32("w", &[1000], &weights).i64("n", &[1], &[42]).write(&dir);
-    let args = ["--base", "base.safetensors", "--codec", "u8", "a.safetensors"];
-    compress(&dir, &args, "packed.safetensors");
-    let after = decompress(&dir, "packed.safetensors", "back.safetensors");
     let delta: Vec<f64> = weights.iter().zip(&base).map(|(x, b)| f64::from(*x) - f64::from(*b)).collect();
-    assert!(nmse(&delta, &floats(&after, "w")) < 1e-4);
-    assert_eq!(after.bytes("n"), 2i64.to_le_bytes());
-    let digest: String =
-        sha2::Sha256::digest(dir.read("base.safetensors")).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(after.metadata["base"], format!("sha256:{digest}"));
-    assert_eq!(after.metadata["kind"], "delta");
+    let bytes = dir.read("base.safetensors");
+    let sha256: String = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let blake3 = blake3::hash(&bytes).to_hex();
+    for (layout, digest) in
+        [("plain", format!("sha256:{sha256}")), ("bundle", format!("blake3:{}", &blake3[..32]))]
+    {
+        let args = ["--layout", layout, "--base", "base.safetensors", "--codec", "u8", "a.safetensors"];
+        compress(&dir, &args, "packed.safetensors");
+        let args =
+            ["decompress", "packed.safetensors", "--base", "base.safetensors", "-o", "back.safetensors"];
+        assert_eq!(fedmill(&dir, &args).code, Some(0));
+        let after = Model::read(&dir, "back.safetensors");
+        assert!(nmse(&delta, &floats(&after, "w")) < 1e-4);
+        assert_eq!(after.bytes("n"), 2i64.to_le_bytes());
+        assert_eq!((&after.metadata["base"], after.metadata["kind"].as_str()), (&digest, "delta"));
+    }
+    let args = ["decompress", "packed.safetensors", "-o", "out.safetensors"];
+    fedmill(&dir, &args).assert_fails(2, &["packed.safetensors: ", "expected --base"]);
 
     let merge = |base: &str| {
         let args = ["aggregate", "-q", "packed.safetensors", "--base", base, "-o", "merged.safetensors"];

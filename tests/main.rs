@@ -26,6 +26,7 @@
 //! - `pre`: the steps before a rule, against their oracles; properties.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
 //! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
+//! - `residual`: error feedback of clients on disk, against its definition, killed and run again.
 //! - `resume`: rounds that keep a state, cut off before every durable step and run again.
 //! - `state`: what centred clipping keeps between rounds.
 //! - `strategies`: server strategies over ten rounds against the oracle.
@@ -60,6 +61,7 @@ mod personal;
 mod personalize;
 mod pre;
 mod reference;
+mod residual;
 mod resume;
 mod robust;
 mod roster;

@@ -5,6 +5,7 @@ use crate::codecs::{self, Codec};
 use crate::telemetry::console;
 use crate::updates::compress::{Compressed, Compression, How, Wanted};
 use crate::updates::file::FileLayout;
+use crate::updates::residual::{Feedback, ResidualDtype};
 use crate::updates::values::NonFinite;
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;
@@ -40,6 +41,18 @@ pub(super) struct Arguments {
     /// What random numbers come from; for codecs that go by a mask of the round, the same for all clients.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// What could not be sent before and is added to this update; made anew, for the next. Private: it stays here.
+    #[arg(long, value_name = "FILE")]
+    residual: Option<PathBuf>,
+    /// What the residual's values are stored as.
+    #[arg(long, value_name = "DTYPE", default_value = "f32", requires = "residual")]
+    residual_dtype: ResidualDtype,
+    /// Forget the residual if more than N rounds lie between it and this update.
+    #[arg(long, value_name = "N", requires = "residual")]
+    residual_max_age: Option<u64>,
+    /// What the residual is multiplied by before it is added, from 0 to 1.
+    #[arg(long, value_name = "G", default_value = "1", value_parser = decay, requires = "residual")]
+    decay: f64,
     /// What to do with NaN and infinity.
     #[arg(long, value_name = "WHAT", default_value = "error")]
     nonfinite: NonFinite,
@@ -70,6 +83,11 @@ fn parse_nmse(text: &str) -> Result<f64, String> {
     nmse.ok_or_else(|| "expected a number that is not negative".to_owned())
 }
 
+fn decay(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|decay| (0.0..=1.0).contains(decay));
+    number.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
 impl Arguments {
     fn how(&self) -> How {
         match &self.codec {
@@ -83,10 +101,26 @@ impl Arguments {
         }
     }
 
+    fn feedback(&self) -> Option<Feedback> {
+        self.residual.as_ref().map(|path| Feedback {
+            path: path.clone(),
+            dtype: self.residual_dtype,
+            max_age: self.residual_max_age,
+            decay: self.decay,
+        })
+    }
+
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         if common.backend == BackendName::Gpu {
             let why = anyhow::anyhow!("--backend gpu: compress runs on the CPU, expected auto or cpu");
             return Err(why.into());
+        }
+        if self.residual.is_none() && self.codec.as_ref().is_none_or(|codec| !codec.is_unbiased()) {
+            let codec = self.codec.as_ref().map_or("what meets a target".to_owned(), ToString::to_string);
+            tracing::warn!(
+                hint = "--residual FILE keeps what is left for the next round",
+                "{codec} is biased: its errors add up over rounds"
+            );
         }
         let compression = Compression {
             update: self.update.clone(),
@@ -94,6 +128,7 @@ impl Arguments {
             how: self.how(),
             seed: self.seed,
             non_finite: self.nonfinite,
+            feedback: self.feedback(),
             layout: self.layout,
             output: Some(self.output.clone()),
             isa: common.isa(),

@@ -73,6 +73,21 @@ fn each_chunk(
     Ok(())
 }
 
+/// The SHA-256 digest of so many bytes that `read` gives, as `sha256sum` prints it.
+///
+/// # Errors
+///
+/// When they cannot be read.
+pub fn sha256(bytes: u64, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io::Result<String> {
+    let mut sha256 = sha2::Sha256::new();
+    each_chunk(bytes, CHUNK_BYTES, read, |chunk| sha256.update(chunk))?;
+    Ok(hex(&sha256.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Digest {
     /// The digest of the bytes of these files, one behind the other.
     ///
@@ -89,8 +104,7 @@ impl Digest {
                 sha256.update(chunk);
             })?;
         }
-        let sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { blake3: blake3.finalize().to_hex().to_string(), sha256 })
+        Ok(Self { blake3: blake3.finalize().to_hex().to_string(), sha256: hex(&sha256.finalize()) })
     }
 
     /// The first bytes of the BLAKE3 digest: enough to name a file by where every byte counts.

@@ -7,7 +7,7 @@ use crate::io::crash;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -30,11 +30,24 @@ impl Staged {
     ///
     /// When the directory does not exist or cannot be written, or the disk has no room.
     pub fn create(target: &Path, bytes: u64) -> io::Result<Self> {
+        Self::create_with(target, bytes, 0o666)
+    }
+
+    /// The same for a file that only its owner may read.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_private(target: &Path, bytes: u64) -> io::Result<Self> {
+        Self::create_with(target, bytes, 0o600)
+    }
+
+    fn create_with(target: &Path, bytes: u64, mode: u32) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         loop {
             let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
             let path = target.with_file_name(temporary_name(target, &unique));
-            let file = match File::options().read(true).write(true).create_new(true).open(&path) {
+            let file = match File::options().read(true).write(true).create_new(true).mode(mode).open(&path) {
                 Err(why) if why.kind() == io::ErrorKind::AlreadyExists => continue,
                 opened => opened?,
             };
@@ -129,6 +142,26 @@ impl Drop for Staged {
 pub fn sync_directory_of(target: &Path) -> io::Result<()> {
     crash::before_step();
     File::open(directory_of(target))?.sync_all()
+}
+
+/// Gives a file that is on disk another name, in place of what had it before, for good.
+///
+/// # Errors
+///
+/// When it cannot be renamed.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    crash::before_step();
+    fs::rename(from, to)?;
+    sync_directory_of(to)
+}
+
+/// Removes a file.
+///
+/// # Errors
+///
+/// When it cannot be.
+pub fn discard(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
 }
 
 /// Brings a whole small file to disk, ready to be published.

@@ -7,21 +7,22 @@ use super::file::{Design, FileLayout, Finished, LayoutError};
 use super::metadata::{MetadataFault, UpdateKind, UpdateMetadata};
 use super::plan::{self, PartPlan};
 use super::quality::{Measures, Quality, white_bound};
+use super::residual::{Carried, Feedback, ResidualError, ResidualWriter, Subject};
 use super::values::{NonFinite, Values};
 use crate::codecs::directory::{FORMAT_KEY, Tensors, layout_check};
 use crate::codecs::{Codec, Seeds};
-use crate::io::digest::Digest;
+use crate::io::digest::{self, Digest};
 use crate::io::discover::stem;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
 use crate::io::model_writer::{self, WriteError};
-use crate::io::publish::{remove_leftovers, sync_directory_of};
-use crate::io::source::{OpenFiles, identity_of};
+use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
+use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
 use crate::model::layout::TensorSpec;
 use rayon::ThreadPool;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Compression {
     pub non_finite: NonFinite,
     /// The layout of the file; the one that is shorter by more than a little if none.
     pub layout: Option<FileLayout>,
+    /// How what cannot be sent is kept for the next round, if it is.
+    pub feedback: Option<Feedback>,
     /// Where the compressed update goes; nowhere if none.
     pub output: Option<PathBuf>,
     /// The instruction set to work with.
@@ -102,6 +105,8 @@ pub enum CompressError {
     #[error("{}: is also an input, expected another path for the output", .path.display())]
     OutputIsInput { path: PathBuf },
     #[error(transparent)]
+    Residual(#[from] ResidualError),
+    #[error(transparent)]
     Write(#[from] WriteError),
 }
 
@@ -114,6 +119,7 @@ impl CompressError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Encoded { .. } => Some("`fedmill decompress` it first".to_owned()),
+            Self::Residual(why) => why.hint(),
             Self::IsDelta { .. } => Some("leave --base out: a delta is compressed as it is".to_owned()),
             Self::Encode { source: EncodeError::Value(_), .. } => {
                 Some("--nonfinite zero sends zeros in their place".to_owned())
@@ -166,6 +172,8 @@ struct Inputs {
     update: ModelFile,
     base: Option<(ModelFile, Vec<TensorPlace>, Digest)>,
     about: UpdateMetadata,
+    /// Whose update it is.
+    client: String,
 }
 
 /// An encoded update that is not yet seen.
@@ -173,13 +181,14 @@ struct Attempt {
     finished: Finished,
     parts: Vec<encode::Running>,
     outcome: Outcome,
+    residual: Option<ResidualWriter>,
 }
 
 impl Compression {
     /// Of one update by itself, with nothing else asked for, to nowhere.
     pub fn new(update: PathBuf, how: How) -> Self {
-        let (base, output, layout, non_finite) = (None, None, None, NonFinite::Error);
-        Self { update, base, how, seed: 0, non_finite, layout, output, isa: Isa::detect() }
+        let (base, output, layout, feedback, non_finite) = (None, None, None, None, NonFinite::Error);
+        Self { update, base, how, seed: 0, non_finite, layout, feedback, output, isa: Isa::detect() }
     }
 
     /// Compresses the update, and publishes the file.
@@ -195,7 +204,8 @@ impl Compression {
         let inputs = self.open(pool)?;
         self.check_output(&inputs)?;
         let tensors: Vec<TensorSpec> = inputs.update.table.iter().map(|place| place.spec.clone()).collect();
-        let values = self.values(&inputs);
+        let carried = self.carried(&inputs, &tensors)?;
+        let values = self.values(&inputs, carried.as_ref());
         let mut attempt = pool.install(|| match &self.how {
             How::Codec(codec) => self.attempt(&inputs, &values, &tensors, plan::by_tensor(&tensors, codec)),
             How::Wanted(wanted) => {
@@ -212,12 +222,48 @@ impl Compression {
                 .map_err(|source| CompressError::Read { path: file.path().to_owned(), source })?;
         }
         if let (Some(output), Some(staged)) = (&self.output, staged) {
-            let at = || WriteError::at(output);
-            staged.sync().map_err(at())?;
-            staged.publish(output).map_err(at())?;
-            sync_directory_of(output).map_err(at())?;
+            self.publish(output, staged, &attempt.finished, attempt.residual.take())?;
         }
         Ok(account)
+    }
+
+    /// Makes the file appear, and what it leaves for the next round with it.
+    fn publish(
+        &self,
+        output: &Path,
+        staged: Staged,
+        finished: &Finished,
+        residual: Option<ResidualWriter>,
+    ) -> Result<(), CompressError> {
+        let at = || WriteError::at(output);
+        staged.sync().map_err(at())?;
+        if let Some(residual) = residual {
+            let read = |chunk: &mut [u8], offset| staged.read_at(chunk, offset);
+            residual.publish(&digest::sha256(finished.bytes, read).map_err(at())?)?;
+        }
+        staged.publish(output).map_err(at())?;
+        sync_directory_of(output).map_err(at())?;
+        self.feedback.as_ref().map_or(Ok(()), Feedback::promote).map_err(CompressError::from)
+    }
+
+    /// What earlier rounds left.
+    fn carried(&self, inputs: &Inputs, tensors: &[TensorSpec]) -> Result<Option<Carried>, CompressError> {
+        let Some(feedback) = &self.feedback else { return Ok(None) };
+        let files = inputs.update.files.iter().chain(inputs.base.iter().flat_map(|(base, ..)| &base.files));
+        let named = [Some(self.update.as_path()), self.base.as_deref(), self.output.as_deref()];
+        feedback.check(files.map(SourceFile::path).chain(named.into_iter().flatten()))?;
+        if let Some(output) = &self.output {
+            feedback.recover(output)?;
+        }
+        let input = Digest::of(&inputs.update.files)
+            .map_err(|source| CompressError::Read { path: self.update.clone(), source })?;
+        let subject = Subject {
+            client: inputs.client.clone(),
+            round: inputs.about.round,
+            local_lr: inputs.about.local_lr,
+            input_sha256: input.sha256,
+        };
+        Ok(Some(feedback.open(subject, tensors)?))
     }
 
     fn open(&self, pool: &ThreadPool) -> Result<Inputs, CompressError> {
@@ -235,7 +281,8 @@ impl Compression {
         if !faults.is_empty() {
             return Err(CompressError::Metadata { path: self.update.clone(), faults });
         }
-        let Some(base) = &self.base else { return Ok(Inputs { update, base: None, about }) };
+        let client = about.client_id.clone().unwrap_or_else(|| stem(&self.update));
+        let Some(base) = &self.base else { return Ok(Inputs { update, base: None, about, client }) };
         if about.kind == UpdateKind::Delta {
             return Err(CompressError::IsDelta { path: self.update.clone() });
         }
@@ -244,7 +291,7 @@ impl Compression {
         let digest = pool
             .install(|| Digest::of(&model.files))
             .map_err(|source| CompressError::Read { path: base.clone(), source })?;
-        Ok(Inputs { update, base: Some((model, places, digest)), about })
+        Ok(Inputs { update, base: Some((model, places, digest)), about, client })
     }
 
     /// Where each tensor of the update is in the base.
@@ -281,9 +328,9 @@ impl Compression {
         }
     }
 
-    fn values<'a>(&self, inputs: &'a Inputs) -> Values<'a> {
+    fn values<'a>(&self, inputs: &'a Inputs, carried: Option<&'a Carried>) -> Values<'a> {
         let base = inputs.base.as_ref().map(|(model, places, _)| (model, places.clone()));
-        Values { isa: self.isa, update: &inputs.update, base, non_finite: self.non_finite }
+        Values { isa: self.isa, update: &inputs.update, base, non_finite: self.non_finite, carried }
     }
 
     /// Makes file after file until one meets a goal as well as it can be met.
@@ -341,10 +388,35 @@ impl Compression {
         let unlaid = |source| CompressError::Layout { path: target.clone(), source };
         let design = self.design(inputs, tensors, &parts).map_err(unlaid)?;
         let mut sink = design.begin(&target, &parts).map_err(unlaid)?;
-        let encoding = encode::Encoding { values, parts: &parts, tensors, residue: None };
+        let residual = self.residual(inputs, values, tensors, &parts)?;
+        let keep = |part: &PartPlan, start: usize, left: &[f32]| match &residual {
+            Some(residual) => residual.write(self.isa, tensors, part, start, left),
+            None => Ok(()),
+        };
+        let kept: Option<&encode::Residue> = if residual.is_some() { Some(&keep) } else { None };
+        let encoding = encode::Encoding { values, parts: &parts, tensors, residue: kept };
         let outcome = encoding.run(&mut sink).map_err(failed)?;
         let finished = design.finish(sink, &target, &parts, &outcome).map_err(unlaid)?;
-        Ok(Attempt { finished, parts, outcome })
+        Ok(Attempt { finished, parts, outcome, residual })
+    }
+
+    /// Starts what is left for the next round.
+    fn residual(
+        &self,
+        inputs: &Inputs,
+        values: &Values,
+        tensors: &[TensorSpec],
+        parts: &[encode::Running],
+    ) -> Result<Option<ResidualWriter>, CompressError> {
+        let (Some(feedback), Some(carried), Some(output)) = (&self.feedback, values.carried, &self.output)
+        else {
+            return Ok(None);
+        };
+        let codecs: BTreeSet<String> =
+            parts.iter().filter_map(|part| part.plan.codec.as_ref()).map(ToString::to_string).collect();
+        let codecs = codecs.into_iter().collect::<Vec<_>>().join(" ");
+        let base = inputs.base.as_ref().map(|(.., digest)| digest.sha256.as_str());
+        Ok(Some(ResidualWriter::create(feedback, carried, tensors, &codecs, base, output)?))
     }
 
     fn design<'a>(
@@ -355,7 +427,7 @@ impl Compression {
     ) -> Result<Design<'a>, LayoutError> {
         let mut metadata = inputs.update.metadata.clone();
         metadata.remove("format");
-        metadata.entry("client_id".to_owned()).or_insert_with(|| stem(&self.update));
+        metadata.entry("client_id".to_owned()).or_insert_with(|| inputs.client.clone());
         let base = inputs.base.as_ref().map(|(.., digest)| digest.clone());
         if base.is_some() {
             metadata.insert("kind".to_owned(), UpdateKind::Delta.to_string());
@@ -382,7 +454,7 @@ impl Compression {
 
     /// What a part draws its random numbers from: clients must not draw the same, or their errors would not average out.
     fn seeds(&self, inputs: &Inputs, part: usize) -> Seeds {
-        let client = inputs.about.client_id.clone().unwrap_or_else(|| stem(&self.update));
+        let client = &inputs.client;
         let draw = |what: &str| {
             let hash = blake3::hash(format!("fedmill.seed {} {part} {what}", self.seed).as_bytes());
             hash.as_bytes().iter().take(8).fold(0u64, |seed, byte| seed << 8 | u64::from(*byte))

@@ -11,7 +11,7 @@ use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tall
 use crate::io::interrupt::{self, Interrupted};
 use crate::kernels::convert::encode;
 use crate::model::dtype::{Dtype, Kind};
-use crate::model::layout::TensorSpec;
+use crate::model::layout::{Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
 use rayon::prelude::*;
 use std::io;
@@ -368,10 +368,21 @@ impl Encoding<'_> {
             _ => encode(self.values.isa, dtype, &sent, bytes),
         }
         sink.write(chunk.part, 0, chunk.start * dtype.bytes(), bytes).map_err(EncodeError::Write)?;
+        self.leave(chunk, tensor)?;
         let floats: Vec<f32> = match dtype.kind() {
             Kind::Float => sent.iter().map(|x| *x as f32).collect(),
             _ => Vec::new(),
         };
         Ok(Done { quality: Quality::of(self.values.isa, &floats, &floats), ..Done::default() })
+    }
+
+    /// What is sent as it is has nothing added to it: what was left of it before is left still.
+    fn leave(&self, chunk: Chunk, tensor: usize) -> Result<(), EncodeError> {
+        let (Some(residue), Some(carried)) = (self.residue, self.values.carried) else { return Ok(()) };
+        let mut left = vec![0.0; chunk.len];
+        let piece = Piece { tensor, start: chunk.start, len: chunk.len };
+        carried.add(self.values.isa, piece, &mut left).map_err(ValueError::from)?;
+        let left: Vec<f32> = left.into_iter().map(|left| left as f32).collect();
+        residue(&self.parts[chunk.part].plan, chunk.start, &left).map_err(EncodeError::Write)
     }
 }

@@ -15,6 +15,7 @@ pub mod file;
 pub mod metadata;
 pub mod plan;
 pub mod quality;
+pub mod residual;
 pub mod values;
 
 pub use encoded::{open, open_plain};

@@ -1,6 +1,7 @@
 //! What is sent: the values of an update as f32, less those of its base.
 
 use super::plan::{PartPlan, is_variance};
+use super::residual::Carried;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::kernels::convert::decode;
 use crate::kernels::element::Element;
@@ -41,6 +42,8 @@ pub struct Values<'a> {
     pub base: Option<(&'a ModelFile, Vec<TensorPlace>)>,
     /// What becomes of values that are not finite.
     pub non_finite: NonFinite,
+    /// What is added to values that are encoded.
+    pub carried: Option<&'a Carried>,
 }
 
 impl Values<'_> {
@@ -128,8 +131,11 @@ impl Values<'_> {
         let places = self.base.as_ref().map(|(model, places)| (*model, &places[piece.tensor]));
         let place = &self.update.table[piece.tensor];
         let is_wide = |place: &TensorPlace| place.spec.dtype.working() == Working::F64;
-        if is_wide(place) || places.is_some_and(|(_, place)| is_wide(place)) {
-            let sent = self.read_exact(piece.tensor, piece.start, piece.len)?;
+        if self.carried.is_some() || is_wide(place) || places.is_some_and(|(_, place)| is_wide(place)) {
+            let mut sent = self.read_exact(piece.tensor, piece.start, piece.len)?;
+            if let Some(carried) = self.carried {
+                carried.add(self.isa, piece, &mut sent)?;
+            }
             out.iter_mut().zip(&sent).for_each(|(out, x)| *out = *x as f32);
         } else {
             self.read_stored(self.update, place, piece.start, out)?;

@@ -1,0 +1,376 @@
+//! Error feedback on disk: residuals against the definition, runs killed before every durable step, reruns, resets.
+
+use crate::harness::{Contents, Dir, Model, Run, Update, fedmill, fedmill_after};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+const ROUNDS: usize = 4;
+
+/// What a client trained in a round: a delta of a tensor that is encoded, and of two that are not.
+fn trained(round: usize) -> Vec<f32> {
+    (0..700).map(|j| ((j * (2 * round + 3) + round) % 101) as f32 / 500.0 - 0.1).collect()
+}
+
+fn update(name: &str, round: usize) -> Update {
+    Update::new(name)
+        .f32("w", &[70, 10], &trained(round))
+        .f32("small", &[4], &trained(round)[..4])
+        .i64("n", &[1], &[round as i64])
+        .meta("kind", "delta")
+        .meta("client_id", "ada")
+        .meta("round", &round.to_string())
+}
+
+/// One client, round by round, with the options that all its runs have.
+struct Client {
+    dir: Dir,
+    more: Vec<&'static str>,
+    /// Whether all rounds write to one file.
+    is_one_output: bool,
+}
+
+impl Client {
+    fn new(more: &[&'static str]) -> Self {
+        let client = Self { dir: Dir::new(), more: more.to_vec(), is_one_output: false };
+        for round in 1..=ROUNDS {
+            let lr = 0.1 / round as f64;
+            update(&format!("in-{round}"), round).meta("local_lr", &lr.to_string()).write(&client.dir);
+        }
+        client
+    }
+
+    fn output(&self, round: usize) -> String {
+        if self.is_one_output { "out.safetensors".to_owned() } else { format!("out-{round}.safetensors") }
+    }
+
+    fn arguments(&self, round: usize) -> Vec<String> {
+        let (input, output) = (format!("in-{round}.safetensors"), self.output(round));
+        let fixed = ["compress", "--codec", "u2", "--residual", "e.safetensors", &input, "-o", &output];
+        fixed.iter().chain(&self.more).map(ToString::to_string).collect()
+    }
+
+    fn try_run(&self, round: usize, setup: &str) -> Run {
+        let arguments = self.arguments(round);
+        fedmill_after(&self.dir, setup, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Runs a round. Returns what it said.
+    #[track_caller]
+    fn run(&self, round: usize) -> String {
+        let run = self.try_run(round, "true");
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        run.stderr
+    }
+
+    fn decoded(&self, round: usize) -> Vec<f32> {
+        let args = ["decompress", &self.output(round), "-o", "back.safetensors"];
+        assert_eq!(fedmill(&self.dir, &args).code, Some(0));
+        let decoded = Model::read(&self.dir, "back.safetensors").f32("w");
+        fs::remove_file(self.dir.path("back.safetensors")).unwrap();
+        decoded
+    }
+
+    fn residual(&self) -> Model {
+        Model::read(&self.dir, "e.safetensors")
+    }
+
+    /// Everything but what a killed run left under a temporary name.
+    fn contents(&self) -> Contents {
+        let mut contents = self.dir.contents();
+        contents.retain(|name, _| !name.ends_with(".fedmill-tmp"));
+        contents
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `p = u + decay (lr_before / lr) e`, and what stays is `p` less what the file decodes to.
+#[test]
+fn residuals_are_what_was_not_sent() {
+    for (more, decay) in [(&[][..], 1.0), (&["--decay", "0.5"], 0.5)] {
+        let client = Client::new(more);
+        let mut left = vec![0.0f32; 700];
+        for round in 1..=ROUNDS {
+            client.run(round);
+            let lr = |round: usize| (0.1 / round as f64).to_string().parse::<f64>().unwrap();
+            let ratio = if round == 1 { 1.0 } else { lr(round - 1) / lr(round) };
+            let u = trained(round);
+            let p = u.iter().zip(&left).map(|(u, e)| (f64::from(*u) + decay * ratio * f64::from(*e)) as f32);
+            left = p.zip(client.decoded(round)).map(|(p, sent)| p - sent).collect();
+            let residual = client.residual();
+            assert_eq!(residual.f32("w"), left, "round {round}");
+            assert_eq!(residual.f32("small"), [0.0; 4]);
+            assert_eq!(residual.tensors.len(), 2, "integers leave nothing");
+            assert_eq!(residual.tensors["w"].1, [70, 10]);
+            let said = |key: &str| residual.metadata[key].clone();
+            assert_eq!(said("client_id"), "ada");
+            assert_eq!(said("round"), round.to_string());
+            assert_eq!(said("fedmill.update_sha256"), sha256(&client.dir.read(&client.output(round))));
+            assert_eq!(
+                said("fedmill.input_sha256"),
+                sha256(&client.dir.read(&format!("in-{round}.safetensors")))
+            );
+            assert_eq!(said("fedmill.decay"), decay.to_string());
+            assert!(said("fedmill.codec_of").starts_with("u2:"));
+        }
+    }
+}
+
+/// What was sent over all rounds is what was trained, but for what is left at the end; without feedback errors add up.
+#[test]
+fn errors_do_not_add_up() {
+    let client = Client::new(&[]);
+    let sum = |of: &dyn Fn(usize) -> Vec<f32>| {
+        (1..=12).fold(vec![0.0f64; 700], |sum, round| {
+            sum.iter().zip(of(round)).map(|(sum, x)| sum + f64::from(x)).collect::<Vec<f64>>()
+        })
+    };
+    let constant = |name: &str, round: usize| {
+        Update::new(name)
+            .f32("w", &[700], &trained(3))
+            .meta("round", &round.to_string())
+            .meta("client_id", "ada")
+    };
+    let sent = |more: &[&str]| {
+        sum(&|round| {
+            constant("in", round).write(&client.dir);
+            let args =
+                [&["compress", "-q", "--codec", "u2", "in.safetensors", "-o", "out-1.safetensors"], more];
+            assert_eq!(fedmill(&client.dir, &args.concat()).code, Some(0));
+            client.decoded(1)
+        })
+    };
+    let expected = sum(&|_| trained(3));
+    let error = |found: Vec<f64>| -> f64 {
+        found.iter().zip(&expected).map(|(x, y)| (x - y) * (x - y)).sum::<f64>().sqrt()
+    };
+    let with = error(sent(&["--residual", "e.safetensors"]));
+    let without = error(sent(&[]));
+    let left: f64 = client.residual().f32("w").iter().map(|e| f64::from(*e).powi(2)).sum::<f64>().sqrt();
+    assert!((with - left).abs() < 1e-4 * left, "{with} is missing, {left} is left");
+    assert!(with < without / 4.0, "{with} with, {without} without");
+}
+
+#[test]
+fn residuals_are_private_and_may_be_halved() {
+    let client = Client::new(&["--residual-dtype", "bf16"]);
+    client.run(1);
+    client.run(2);
+    let halved = client.residual();
+    assert_eq!((halved.dtype("w"), halved.dtype("small")), ("BF16", "BF16"));
+    for name in ["e.safetensors", "e.safetensors.previous"] {
+        let mode = fs::metadata(client.dir.path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let (client, whole) = (Client::new(&["--residual-dtype", "bf16"]), Client::new(&[]));
+    [&client, &whole].iter().for_each(|client| drop(client.run(1)));
+    let halved: Vec<u16> =
+        client.residual().bytes("w").chunks(2).map(|x| u16::from_le_bytes([x[0], x[1]])).collect();
+    let rounded = whole.residual().f32("w").into_iter().map(|e| half::bf16::from_f32(e).to_bits());
+    assert!(client.dir.read("out-1.safetensors") == whole.dir.read("out-1.safetensors"));
+    assert_eq!(halved, rounded.collect::<Vec<_>>());
+}
+
+/// An update that is compressed once more starts from what it started from before.
+#[test]
+fn a_rerun_counts_nothing_twice() {
+    let client = Client::new(&[]);
+    for round in 1..=ROUNDS {
+        client.run(round);
+        let before = client.contents();
+        client.run(round);
+        assert!(client.contents() == before, "round {round}");
+    }
+    let once = Client::new(&[]);
+    (1..=ROUNDS).for_each(|round| drop(once.run(round)));
+    assert!(client.contents() == once.contents());
+}
+
+/// Another update of the same round takes the place of the one before.
+#[test]
+fn an_update_that_is_trained_again_replaces_the_first() {
+    let client = Client::new(&[]);
+    let straight = Client::new(&[]);
+    [&client, &straight].iter().for_each(|client| drop(client.run(1)));
+    update("in-2", 9).meta("round", "2").write(&client.dir);
+    client.run(2);
+    fs::copy(straight.dir.path("in-2.safetensors"), client.dir.path("in-2.safetensors")).unwrap();
+    let said = client.run(2);
+    assert!(
+        said.contains("warning: e.safetensors: another update of round 2 was compressed before"),
+        "{said}"
+    );
+    straight.run(2);
+    assert!(client.contents() == straight.contents());
+}
+
+/// Kills a round before every durable step, and runs it again: the same bytes as if nothing had been.
+fn killed_everywhere(killed: usize, is_one_output: bool) -> usize {
+    let new = || Client { is_one_output, ..Client::new(&["-q"]) };
+    let whole = new();
+    (1..=ROUNDS).for_each(|round| drop(whole.run(round)));
+    for step in 1.. {
+        let client = new();
+        (1..killed).for_each(|round| drop(client.run(round)));
+        let run = client.try_run(killed, &format!("export FEDMILL_FAIL_AT={step}"));
+        if run.code == Some(0) {
+            return step - 1;
+        }
+        assert!(run.code != Some(1) && run.code != Some(2), "{run:#?}");
+        (killed..=ROUNDS).for_each(|round| drop(client.run(round)));
+        assert!(client.contents() == whole.contents(), "killed before step {step} of round {killed}");
+    }
+    unreachable!()
+}
+
+#[test]
+fn killed_before_every_durable_step_and_run_again() {
+    assert_eq!(killed_everywhere(1, false), 8);
+    assert_eq!(killed_everywhere(3, false), 9);
+    assert_eq!(killed_everywhere(3, true), 9);
+}
+
+/// A round whose update is there is not run again: the next one still finds what it left.
+#[test]
+fn killed_behind_the_update_and_not_run_again() {
+    let whole = Client::new(&["-q"]);
+    (1..=ROUNDS).for_each(|round| drop(whole.run(round)));
+    let mut went_on = 0;
+    for step in 1..=9 {
+        let client = Client::new(&["-q"]);
+        client.run(1);
+        client.try_run(2, &format!("export FEDMILL_FAIL_AT={step}"));
+        let is_there = client.dir.exists("out-2.safetensors");
+        went_on += usize::from(is_there);
+        (if is_there { 3 } else { 2 }..=ROUNDS).for_each(|round| drop(client.run(round)));
+        assert!(client.contents() == whole.contents(), "killed before step {step}");
+    }
+    assert_eq!(went_on, 4);
+}
+
+/// A run that is killed while it is run again.
+#[test]
+fn a_rerun_killed_before_every_durable_step() {
+    let whole = Client::new(&["-q"]);
+    (1..=ROUNDS).for_each(|round| drop(whole.run(round)));
+    for step in 1..=9 {
+        let client = Client::new(&["-q"]);
+        (1..=3).for_each(|round| drop(client.run(round)));
+        client.try_run(3, &format!("export FEDMILL_FAIL_AT={step}"));
+        (3..=ROUNDS).for_each(|round| drop(client.run(round)));
+        assert!(client.contents() == whole.contents(), "killed before step {step}");
+    }
+}
+
+#[test]
+fn residuals_that_are_of_no_use_are_forgotten() {
+    let fresh = Client::new(&[]);
+    fresh.run(4);
+    let client = Client::new(&["--residual-max-age", "2"]);
+    client.run(1);
+    let said = client.run(4);
+    assert!(
+        said.contains("warning: e.safetensors: is 3 rounds old, more than 2, and is forgotten"),
+        "{said}"
+    );
+    assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
+    client.run(4);
+    assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"), "run again");
+
+    let client = Client::new(&["--residual-max-age", "3"]);
+    client.run(1);
+    let said = client.run(4);
+    assert_eq!(said, summary(&said), "three rounds are not more than three");
+    assert_ne!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
+
+    let client = Client::new(&[]);
+    Update::new("in-1").f32("w", &[7, 100], &trained(1)).meta("client_id", "ada").write(&client.dir);
+    client.run(1);
+    let said = client.run(4);
+    assert!(said.contains("warning: e.safetensors: is of another model and is forgotten: "), "{said}");
+    assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
+}
+
+#[test]
+fn what_is_no_residual_of_this_client() {
+    let client = Client::new(&[]);
+    let dir = &client.dir;
+    client.run(1);
+    client.run(2);
+    update("other", 3).meta("client_id", "bob").write(dir);
+    fs::copy(dir.path("e.safetensors"), dir.path("alone.safetensors")).unwrap();
+    dir.write("cut.safetensors", &dir.read("e.safetensors")[..90]);
+    let before = dir.contents();
+    let cases: [(&str, &str, &[&str]); 8] = [
+        (
+            "other",
+            "e.safetensors",
+            &["is the residual of client `ada`, expected that of `bob`", "hint: each client"],
+        ),
+        (
+            "in-3",
+            "in-1.safetensors",
+            &["in-1.safetensors: is no residual: metadata `fedmill.residual` is missing"],
+        ),
+        ("in-3", "cut.safetensors", &["cut.safetensors: the residual cannot be used: "]),
+        ("in-3", "in-3.safetensors", &["in-3.safetensors: is also the update, its base or the output"]),
+        ("in-3", "out.safetensors", &["out.safetensors: is also the update, its base or the output"]),
+        ("in-3", "./out.safetensors", &["out.safetensors: is also the update, its base or the output"]),
+        ("in-3", "no/folder/e.safetensors", &["directory does not exist"]),
+        (
+            "in-2",
+            "alone.safetensors",
+            &["accounts for this update already, and alone.safetensors.previous", "hint: to start over"],
+        ),
+    ];
+    for (input, residual, parts) in cases {
+        let input = format!("{input}.safetensors");
+        let args = ["compress", "--codec", "u2", "--residual", residual, &input, "-o", "out.safetensors"];
+        fedmill(dir, &args).assert_fails(2, parts);
+        dir.assert_unchanged_since(&before);
+    }
+    for more in
+        [&["--decay", "1.5", "--residual", "e"][..], &["--decay", "0.5"], &["--residual-max-age", "1"]]
+    {
+        let args =
+            [&["compress", "--codec", "u2", "in-3.safetensors", "-o", "out.safetensors"], more].concat();
+        assert_eq!(fedmill(dir, &args).code, Some(2), "{more:?}");
+    }
+}
+
+/// A run that finds another at work on the residual leaves it alone.
+#[test]
+fn two_runs_on_one_residual_are_kept_apart() {
+    let client = Client::new(&[]);
+    client.run(1);
+    let name = ".e.safetensors.next.1-0.fedmill-tmp";
+    client.dir.write(name, b"half a residual");
+    let other = fs::File::options().write(true).open(client.dir.path(name)).unwrap();
+    other.lock().unwrap();
+    let before = client.dir.contents();
+    client.try_run(2, "true").assert_fails(2, &["e.safetensors: is being written by another run"]);
+    client.dir.assert_unchanged_since(&before);
+    drop(other);
+    client.run(2);
+    assert!(!client.dir.exists(name));
+}
+
+/// Who uses a biased codec without a residual is told, once.
+#[test]
+fn a_biased_codec_wants_a_residual() {
+    let client = Client::new(&[]);
+    let said = client.run(1);
+    assert_eq!(said, summary(&said));
+    let args = ["compress", "--codec", "u2", "in-1.safetensors", "-o", "out-1.safetensors"];
+    let said = fedmill(&client.dir, &args).stderr;
+    assert_eq!(said.matches("is biased").count(), 1, "{said}");
+    assert!(said.contains("hint: --residual FILE"), "{said}");
+}
+
+/// What is told of every update.
+fn summary(said: &str) -> String {
+    said.lines().filter(|line| line.contains(" bits per parameter")).map(|line| format!("{line}\n")).collect()
+}
