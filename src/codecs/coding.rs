@@ -46,7 +46,7 @@ impl Coding {
     /// Whether tensors of a dtype may be encoded so: integers only without a loss.
     pub fn takes(&self, dtype: Dtype) -> bool {
         match self {
-            Self::Raw => true,
+            Self::Raw | Self::Constant(_) => true,
             Self::Integers(_) => dtype.kind() == Kind::Integer,
             _ => dtype.kind() == Kind::Float,
         }
