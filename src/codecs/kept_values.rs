@@ -7,6 +7,7 @@
 use super::Invalid;
 use super::coding::Bits;
 use crate::kernels::lanes::Isa;
+use crate::kernels::pack_bits::{pack_bits, packed_len, unpack_bits};
 use crate::kernels::sign_bits;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -105,8 +106,10 @@ impl ValueCode {
             Self::U4 => {
                 let grid = Grid::of(values, 3);
                 out.extend(grid.ends());
-                let code = |x: Option<&f32>| x.map_or(0, |x| grid.code(*x));
-                out.extend(values.chunks(2).map(|pair| code(pair.first()) | code(pair.get(1)) << 4));
+                let codes: Vec<u8> = values.iter().map(|x| grid.code(*x)).collect();
+                let start = out.len();
+                out.resize(start + packed_len(codes.len(), 4), 0);
+                pack_bits(isa, 4, &codes, &mut out[start..]);
             }
             Self::Ternary => out.extend(sign_bits::pack(isa, values)),
         }
@@ -155,13 +158,13 @@ impl KeptValues {
             }
             Self::U4 => {
                 let (grid, codes) = Grid::read(bytes, 3)?;
-                expect_bytes(codes, out.len().div_ceil(2))?;
+                expect_bytes(codes, packed_len(out.len(), 4))?;
                 if out.len() % 2 == 1 && codes.last().is_some_and(|last| last >> 4 != 0) {
                     return Err(Invalid::new("values do not end in zeros"));
                 }
-                for (i, x) in out.iter_mut().enumerate() {
-                    *x = grid.value(codes[i / 2] >> (4 * (i % 2)) & 15);
-                }
+                let mut unpacked = vec![0; out.len()];
+                unpack_bits(isa, 4, codes, &mut unpacked);
+                out.iter_mut().zip(unpacked).for_each(|(x, code)| *x = grid.value(code));
                 Ok(())
             }
             Self::Ternary(Bits(magnitude)) => {

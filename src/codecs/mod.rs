@@ -18,7 +18,6 @@ pub mod integers;
 pub mod kept_values;
 pub mod portion;
 pub mod randk;
-mod random;
 mod rice;
 pub mod sign;
 pub mod topk;

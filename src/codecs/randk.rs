@@ -12,9 +12,9 @@
 
 use super::kept_values::{KeptValues, ValueCode};
 use super::portion::Portion;
-use super::random::{below, word};
 use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Vector};
 use crate::kernels::lanes::Isa;
+use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,10 @@ const RUN: usize = 32;
 
 /// Runs of a chunk.
 const CHUNK_RUNS: usize = CHUNK / RUN;
+
+/// What random words are drawn for: which runs of a chunk, and how chunks share them.
+const RUNS_OF_CHUNK: u32 = 0;
+const SHARES: u32 = 1;
 
 /// The codec.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -141,8 +145,11 @@ impl Drawn {
     /// Runs drawn of those before run number `end`.
     fn before(&self, vector: &Vector, end: u64) -> u64 {
         let all = runs(vector);
-        let offset = below(word(self.seed, u64::MAX), all);
-        ((u128::from(self.runs) * u128::from(end) + u128::from(offset)) / u128::from(all)) as u64
+        let mut random = [0; 2];
+        random_words(Isa::detect(), self.seed, SHARES, 0, &mut random);
+        let random = u64::from(random[0]) | (u64::from(random[1]) << 32);
+        let offset = (u128::from(random) * u128::from(all)) >> 64;
+        ((u128::from(self.runs) * u128::from(end) + offset) / u128::from(all)) as u64
     }
 
     fn mask(&self, vector: &Vector, chunk: usize) -> Mask {
@@ -150,9 +157,12 @@ impl Drawn {
         let len = (runs(vector) - start).min(CHUNK_RUNS as u64);
         let before = self.before(vector, start);
         let mut wanted = self.before(vector, start + len) - before;
+        let mut random = [0; CHUNK_RUNS];
+        random_words(Isa::detect(), self.seed, RUNS_OF_CHUNK, start, &mut random);
         let mut drawn = [0; CHUNK_RUNS / 64];
-        for run in 0..len {
-            if below(word(self.seed, start + run), len - run) < wanted {
+        for (run, random) in (0..len).zip(random) {
+            // Below the number of runs left, as good as evenly.
+            if (u64::from(random) * (len - run)) >> 32 < wanted {
                 drawn[run as usize / 64] |= 1 << (run % 64);
                 wanted -= 1;
             }

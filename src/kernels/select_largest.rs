@@ -200,7 +200,8 @@ mod tests {
                 let any: Vec<f32> = (0..len).map(|_| f32::from_bits(draw() << 7)).collect();
                 let any: Vec<f32> = any.into_iter().map(|x| if x.is_finite() { x } else { 3e38 }).collect();
                 let few: Vec<f32> = (0..len).map(|_| (draw() % 5) as f32 - 2.0).collect();
-                let near: Vec<f32> = (0..len).map(|_| -f32::from_bits(0x3f80_0000 | draw() % 700)).collect();
+                let near: Vec<f32> =
+                    (0..len).map(|_| -f32::from_bits(0x3f80_0000 | (draw() % 700))).collect();
                 for values in [any, few, near, vec![1.5; len], vec![0.0; len]] {
                     for k in [1, 2, len / 2, len - 1, len].into_iter().filter(|k| (1..=len).contains(k)) {
                         assert_eq!(selected(isa, &values, k), sorted(&values, k), "{k} of {len} on {isa}");
