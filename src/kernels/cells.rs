@@ -15,29 +15,19 @@ const SPLIT: f64 = 64.0;
 const BIT_IN_SQUARED_STEPS: f64 = 0.08;
 
 /// How often the best zone is found again, with the counts that the last one leads to.
-const ZONE_ROUNDS: usize = 4;
+const ZONE_ROUNDS: usize = 5;
 
 impl Magnitudes {
     /// What an entropy coder would need for all codes of a uniform quantizer, in bits, and the sum of squared errors if
     /// every code is decoded as the mean of what it stands for. Estimates, within a few per cent for smooth data.
     pub fn entropy_and_error(&self, step: f64, zone: DeadZone) -> (f64, f64) {
-        let cells = self.cells(step, zone);
-        let all = self.len() as f64;
-        let mut bits = cells.even_bits;
-        let mut error = cells.even_error;
-        for (code, cell) in cells.cells.iter().enumerate().filter(|(_, cell)| cell.count > 0.0) {
-            let signs = if code > 0 { 1.0 } else { 0.0 };
-            bits += cell.count * ((all / cell.count).log2() + signs);
-            let centre = if code > 0 { cell.sum / cell.count } else { 0.0 };
-            error += (cell.squares - centre * (2.0 * cell.sum - centre * cell.count)).max(0.0);
-        }
-        (bits.max(0.0), error)
+        self.cells(step, zone).entropy_and_error()
     }
 
     /// The cells of a uniform quantizer: how many values each code stands for, estimated.
     pub fn cells(&self, step: f64, zone: DeadZone) -> Cells {
         let all = self.len() as f64;
-        let mut cells = Cells::default();
+        let mut cells = Cells { all, ..Cells::default() };
         for bin in (0..BINS).filter(|bin| self.counts[*bin] > 0) {
             let density = Density::of(self, bin);
             let (low, high) = (edge(bin) / step, edge(bin + 1) / step);
@@ -56,16 +46,26 @@ impl Magnitudes {
     /// The dead zone of the least error for its bits, at a step.
     pub fn best_zone(&self, step: f64) -> DeadZone {
         let mut zone = DeadZone { zero_below: 0.6, rounding: 0.4 };
+        let mut best = (f64::INFINITY, zone);
+        // The rounds may end at a zone that is only best for the counts it leads to itself.
         for _ in 0..ZONE_ROUNDS {
-            zone = self.cells(step, zone).better_zone(self.len() as f64, step, zone);
+            let cells = self.cells(step, zone);
+            let (bits, error) = cells.entropy_and_error();
+            let cost = error + BIT_IN_SQUARED_STEPS * step * step * bits;
+            if cost < best.0 {
+                best = (cost, zone);
+            }
+            zone = cells.better_zone(step, zone);
         }
-        zone
+        best.1
     }
 }
 
 /// What a quantizer makes of a histogram.
 #[derive(Clone, Default, Debug)]
 pub struct Cells {
+    /// Values in all.
+    pub all: f64,
     /// By the code's magnitude; those so high that bins hold many codes are not among them.
     pub cells: Vec<Cell>,
     /// Bits for the others.
@@ -86,10 +86,22 @@ pub struct Cell {
 }
 
 impl Cells {
+    /// Bits for all codes, and the sum of squared errors.
+    fn entropy_and_error(&self) -> (f64, f64) {
+        let (mut bits, mut error) = (self.even_bits, self.even_error);
+        for (code, cell) in self.cells.iter().enumerate().filter(|(_, cell)| cell.count > 0.0) {
+            let signs = if code > 0 { 1.0 } else { 0.0 };
+            bits += cell.count * ((self.all / cell.count).log2() + signs);
+            let centre = if code > 0 { cell.sum / cell.count } else { 0.0 };
+            error += (cell.squares - centre * (2.0 * cell.sum - centre * cell.count)).max(0.0);
+        }
+        (bits.max(0.0), error)
+    }
+
     /// The zone that is best if codes cost what they cost in this one, of `zone`.
-    fn better_zone(&self, all: f64, step: f64, zone: DeadZone) -> DeadZone {
+    fn better_zone(&self, step: f64, zone: DeadZone) -> DeadZone {
         let seen = |code: usize| self.cells.get(code).filter(|cell| cell.count > 0.0);
-        let bits = |cell: &Cell| (all / cell.count).log2();
+        let bits = |cell: &Cell| (self.all / cell.count).log2();
         let centre = |cell: &Cell| cell.sum / cell.count / step;
         // Between two neighbours at `a < b` steps, the border is where both are worth the same.
         let border = |a: f64, b: f64, more_bits: f64| {
