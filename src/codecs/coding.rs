@@ -2,7 +2,7 @@
 //!
 //! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
 
-use super::{Scheme, constant, half, integers, randk, sign, topk, uniform};
+use super::{Scheme, constant, ecsq, half, integers, randk, sign, topk, uniform};
 use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -26,6 +26,8 @@ pub enum Coding {
     Uniform(uniform::Uniform),
     /// Integers of few digits, as they are.
     Integers(integers::Integers),
+    /// Integers of one step, entropy-coded.
+    Ecsq(ecsq::Quantized),
 }
 
 impl Coding {
@@ -39,6 +41,7 @@ impl Coding {
             Self::RandK(scheme) => Some(scheme),
             Self::Sign(scheme) => Some(scheme),
             Self::Uniform(scheme) => Some(scheme),
+            Self::Ecsq(scheme) => Some(scheme),
             Self::Integers(scheme) => Some(scheme),
         }
     }
@@ -80,5 +83,37 @@ impl<'de> Deserialize<'de> for Bits {
             true => Ok(Self(float)),
             false => Err(de::Error::custom(format!("found {float}, expected a finite number"))),
         }
+    }
+}
+
+/// Bytes: as hex in JSON, else as they are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Packed(pub Vec<u8>);
+
+impl Serialize for Packed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => {
+                let hex: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+                serializer.serialize_str(&hex)
+            }
+            false => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Packed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return Vec::deserialize(deserializer).map(Self);
+        }
+        let hex = String::deserialize(deserializer)?;
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        let byte = |pair: &[u8]| match *pair {
+            [high, low] => Some((digit(high)? << 4 | digit(low)?) as u8),
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> = hex.as_bytes().chunks(2).map(byte).collect();
+        bytes.map(Self).ok_or_else(|| de::Error::custom("expected pairs of hex digits"))
     }
 }

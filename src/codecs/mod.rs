@@ -13,11 +13,13 @@
 pub mod coding;
 pub mod constant;
 pub mod directory;
+pub mod ecsq;
 pub mod half;
 pub mod integers;
 pub mod kept_values;
 pub mod portion;
 pub mod randk;
+mod rans;
 mod rice;
 pub mod sign;
 pub mod topk;
@@ -228,6 +230,7 @@ pub trait Scheme {
 const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
     ("f16", half::f16),
     ("bf16", half::bf16),
+    ("ecsq", ecsq::parse),
     ("randk", randk::parse),
     ("sign", sign::parse),
     ("topk", topk::parse),

@@ -1,0 +1,181 @@
+//! Finds the table that takes the fewest bits, its own among them, for the codes that were counted.
+//!
+//! A level need not be the nearest to a magnitude's logarithm: one nearer to what is expected is shorter, and for rare
+//! magnitudes that is worth more. Magnitudes beyond some are left to the escape, if that is shorter.
+
+use super::bits::{golomb_bits, signed_bits};
+use super::table::{FINEST, LEAST_BITS, OCTAVES, Table, expected};
+use crate::kernels::dead_zone::{ESCAPE, LARGEST, MOST};
+
+/// How often each code occurs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Counts {
+    /// Codes as bytes; [`ESCAPE`] stands for all magnitudes above [`MOST`].
+    pub(super) codes: Vec<u64>,
+    /// Those magnitudes, by their number of binary digits.
+    pub(super) large: Vec<u64>,
+}
+
+/// Digits that a magnitude can have, and one more.
+pub(super) const DIGITS: usize = LARGEST.ilog2() as usize + 2;
+
+/// What a longer table of frequencies must save of all bits for each bit of theirs: decoders read it for every chunk.
+const WORTH_A_BIT: f64 = 0.0002;
+
+/// A table and the bits that it needs, its own among them.
+struct Candidate {
+    table: Table,
+    bits: f64,
+}
+
+/// The table of the fewest bits, and how many these are.
+pub(super) fn fit(counts: &Counts) -> (Table, f64) {
+    let mut mosts = counts.worthwhile();
+    // The finest details of the table matter less than how far it goes, and hardly depend on it.
+    let first = mosts.pop().unwrap_or(0);
+    let mut best = cheapest(
+        (0..=FINEST)
+            .flat_map(|resolution| (0..=2).map(move |order| (resolution, order)))
+            .map(|(resolution, order)| counts.candidate(first, resolution, order, false)),
+    );
+    let (resolution, order) = (best.table.resolution, best.table.order);
+    let others = mosts.into_iter().map(|most| counts.candidate(most, resolution, order, false));
+    best = cheapest(std::iter::once(best).chain(others));
+    let most = best.table.most();
+    if counts.sides_differ(most) {
+        best = cheapest([best, counts.candidate(most, resolution, order, true)].into_iter());
+    }
+    (best.table, best.bits)
+}
+
+fn cheapest(candidates: impl Iterator<Item = Candidate>) -> Candidate {
+    let empty = Candidate { table: Table { bits: LEAST_BITS, ..Table::default() }, bits: f64::INFINITY };
+    candidates.fold(empty, |best, next| if next.bits < best.bits { next } else { best })
+}
+
+impl Counts {
+    /// How many codes are of a magnitude up to [`MOST`], both signs together.
+    pub(super) fn of(&self, magnitude: u8) -> u64 {
+        match usize::from(magnitude) {
+            0 => self.codes[0],
+            m => self.codes[2 * m - 1] + self.codes[2 * m],
+        }
+    }
+
+    /// Largest magnitudes of tables that may be the best: each leaves about twice as many codes to the escape as the
+    /// one behind it.
+    fn worthwhile(&self) -> Vec<u8> {
+        let mut rest = self.codes[usize::from(ESCAPE)];
+        let mut bound = rest;
+        let mut mosts = Vec::new();
+        for most in (0..=MOST).rev() {
+            if mosts.is_empty() && (self.of(most) > 0 || rest > 0 || most == 0) {
+                mosts.push(most);
+            } else if rest > bound {
+                mosts.push(most);
+                bound = 2 * rest;
+            }
+            rest += self.of(most);
+        }
+        mosts.reverse();
+        mosts
+    }
+
+    /// Whether negative codes are so much rarer or more frequent than positive ones that this may be worth saying.
+    fn sides_differ(&self, most: u8) -> bool {
+        let cost = |m: u8| {
+            let sides = [self.codes[2 * usize::from(m) - 1], self.codes[2 * usize::from(m)]];
+            let half = self.of(m) as f64 / 2.0;
+            sides.iter().filter(|n| **n > 0).map(|n| *n as f64 * (*n as f64 / half).log2()).sum::<f64>()
+        };
+        (1..=most).map(cost).sum::<f64>() > f64::from(most)
+    }
+
+    /// The levels of the magnitudes up to `most` and the escape, and what all that costs.
+    fn candidate(&self, most: u8, resolution: u32, order: u32, is_two_sided: bool) -> Candidate {
+        let fitting = Fitting { zeros: (self.codes[0] as f64).max(0.5), resolution };
+        let mut levels = vec![0];
+        for m in 1..=most {
+            let level = fitting.level(self.of(m) as f64, 2.0, expected(&levels), order);
+            levels.push(level);
+        }
+        let negative = |m: u8| {
+            let (code, level) = (2 * usize::from(m), levels[usize::from(m)]);
+            fitting.level(self.codes[code] as f64, 1.0, level, 0)
+        };
+        let positive = |m: u8| {
+            let (code, level) = (2 * usize::from(m) - 1, levels[usize::from(m)]);
+            fitting.level(self.codes[code] as f64, 1.0, level, 0)
+        };
+        let negative: Option<Vec<i32>> = is_two_sided.then(|| (1..=most).map(negative).collect());
+        let positive: Vec<i32> = match is_two_sided {
+            true => (1..=most).map(positive).collect(),
+            false => levels[1..].to_vec(),
+        };
+        let escaped = self.escaped(most);
+        let last = positive.last().copied().unwrap_or(0);
+        let (escape_order, escape_bits) = self.escape_order(most);
+        let escape = (escaped > 0).then(|| (fitting.level(escaped as f64, 1.0, last, order), escape_order));
+        let table = Table { bits: LEAST_BITS, resolution, order, positive, negative, escape };
+        let own = f64::from(table.own_bits()) + escape_bits;
+        cheapest((LEAST_BITS..LEAST_BITS + 4).map(|bits| {
+            let table = Table { bits, ..table.clone() };
+            let codes = self.bits(&table) * (1.0 + WORTH_A_BIT * f64::from(bits - LEAST_BITS));
+            Candidate { table, bits: own + codes }
+        }))
+    }
+
+    /// Codes above a magnitude.
+    fn escaped(&self, most: u8) -> u64 {
+        self.codes[2 * usize::from(most) + 1..].iter().sum()
+    }
+
+    /// Bits that all codes take by a table, without what follows an escape.
+    fn bits(&self, table: &Table) -> f64 {
+        let frequencies = table.frequencies();
+        let own = 2 * usize::from(table.most()) + 1;
+        let cost = |(code, n): (usize, &u64)| if *n > 0 { *n as f64 * frequencies.cost(code) } else { 0.0 };
+        let escaped = self.escaped(table.most());
+        self.codes[..own].iter().enumerate().map(cost).sum::<f64>() + cost((own, &escaped))
+    }
+
+    /// The best order for what follows escapes, and the bits of that.
+    fn escape_order(&self, most: u8) -> (u32, f64) {
+        let bits = |order: u32| {
+            let one = |magnitude: u32| f64::from(golomb_bits(magnitude - u32::from(most) - 1, order) + 1);
+            let small = (most + 1..=MOST).map(|m| self.of(m) as f64 * one(u32::from(m))).sum::<f64>();
+            let middle =
+                |digits: usize| one(3 << (digits - 2)) + if digits + 1 == DIGITS { 32.0 } else { 0.0 };
+            let large = self.large.iter().enumerate().filter(|(_, n)| **n > 0);
+            small + large.map(|(digits, n)| *n as f64 * middle(digits)).sum::<f64>()
+        };
+        let least = (0..16).map(|order| (order, bits(order))).min_by(|a, b| a.1.total_cmp(&b.1));
+        least.unwrap_or((0, 0.0))
+    }
+}
+
+/// What levels are fitted to.
+struct Fitting {
+    /// Codes that are zero.
+    zeros: f64,
+    resolution: u32,
+}
+
+impl Fitting {
+    /// The level of `codes` codes that occur `count` times together, of the fewest bits for these and for itself.
+    fn level(&self, count: f64, codes: f64, expected: i32, order: u32) -> i32 {
+        let steps = f64::from(1 << self.resolution);
+        let limit = OCTAVES << self.resolution;
+        let nearest = ((count.max(0.3) / codes / self.zeros).log2() * steps).round() as i32;
+        let (nearest, expected) = (nearest.clamp(-limit, limit), expected.clamp(-limit, limit));
+        // What a wrong frequency costs: count ln(count / taken) - count + taken.
+        let bits = |level: &i32| {
+            let taken = codes * self.zeros * (f64::from(*level) / steps).exp2();
+            let wrong = taken - count - if count > 0.0 { count * (taken / count).ln() } else { 0.0 };
+            wrong / std::f64::consts::LN_2 + f64::from(signed_bits(level - expected, order))
+        };
+        let towards = (nearest - 8).max(nearest.min(expected))..=(nearest + 8).min(nearest.max(expected));
+        let best = towards.map(|level| (level, bits(&level))).min_by(|a, b| a.1.total_cmp(&b.1));
+        best.map_or(nearest, |(level, _)| level)
+    }
+}

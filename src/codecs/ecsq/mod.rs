@@ -1,0 +1,362 @@
+//! `ecsq`: entropy-coded scalar quantization, the least error for its bytes of all codecs here.
+//!
+//! Integers of a uniform quantizer with a dead zone, as in ISO/IEC 15938-17 (neural network coding; Wiedemann et al.,
+//! DeepCABAC, 2020), written by rANS with a static table. The dead zone is the best for the vector by rate and
+//! distortion, or that of a `rounding` that is asked for. What is decoded is the mean of the values that a code stands for,
+//! for the magnitudes 1, 2, and above. It is biased towards zero.
+//!
+//! A chunk of zeros has no bytes. Another has the codes; before them, if the table has an escape, the length in bytes
+//! (LEB128) of what follows escapes, and that: for each the magnitude as an exponential Golomb code and the sign.
+//! Magnitudes from 2^23 on are followed by the value itself.
+
+mod bits;
+mod fit;
+mod goal;
+mod model;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use model::Step;
+
+use super::coding::Packed;
+use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, rans};
+use crate::kernels::dead_zone::{self, ESCAPE, LARGEST, MOST, Quantizer};
+use crate::kernels::lanes::Isa;
+use crate::kernels::magnitudes::Magnitudes;
+use crate::model::dtype::Dtype;
+use crate::rules::spec::{Positive, Settings, SpecError, written};
+use bits::{Reader, Writer};
+use fit::{Counts, DIGITS};
+use goal::{Choice, Goal};
+use model::Model;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Range;
+
+/// Looks that count codes, at most: the first step is within a few per cent of its goal, and each look brings it nearer.
+const MOST_COUNTS: u32 = 5;
+
+/// By how much each look aims lower than the one before, so that small vectors, which jump, get below their goal.
+const CAUTION: f64 = 1.01;
+
+/// How steps are chosen.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ecsq {
+    goal: Goal,
+    rounding: Option<f32>,
+}
+
+impl Ecsq {
+    /// Of this step, with the best dead zone. The step is rounded to nine significant bits.
+    pub fn with_step(step: f32) -> Self {
+        Self { goal: Goal::Step(step), rounding: None }
+    }
+}
+
+pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+    let step = settings.take::<Positive>("step")?.map(|step| Goal::Step(step.0 as f32));
+    let bits = settings.take::<Positive>("bits")?.map(|bits| Goal::Bits(bits.0));
+    let nmse = settings.take::<Positive>("nmse")?.map(|nmse| Goal::Nmse(nmse.0));
+    let rounding = settings.take::<f32>("rounding")?;
+    let bad = |key: &str, why: &str| SpecError::BadValue {
+        rule: "ecsq".to_owned(),
+        key: key.to_owned(),
+        why: why.to_owned(),
+    };
+    if rounding.is_some_and(|rounding| !(0.0..=0.95).contains(&rounding)) {
+        return Err(bad("rounding", "expected a number from 0 to 0.95; plain rounding is 0.5"));
+    }
+    match [step, bits, nmse].into_iter().flatten().collect::<Vec<_>>()[..] {
+        [] => Err(SpecError::Missing { rule: "ecsq".to_owned(), key: "bits", example: "0.32" }),
+        [goal] => Ok(Box::new(Ecsq { goal, rounding })),
+        _ => Err(bad("step", "expected one of step, bits and nmse alone")),
+    }
+}
+
+impl fmt::Display for Ecsq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, goal): (_, &dyn fmt::Display) = match &self.goal {
+            Goal::Step(step) => ("step", step),
+            Goal::Bits(bits) => ("bits", bits),
+            Goal::Nmse(nmse) => ("nmse", nmse),
+        };
+        let rounding = self.rounding.as_ref().map(|rounding| -> &dyn fmt::Display { rounding });
+        f.write_str(&written("ecsq", &[(key, Some(goal)), ("rounding", rounding)]))
+    }
+}
+
+impl Codec for Ecsq {
+    fn encoder(&self, isa: Isa, _vector: &Vector, _seeds: Seeds) -> Box<dyn Encoder> {
+        Box::new(EcsqEncoder {
+            isa,
+            ecsq: self.clone(),
+            magnitudes: None,
+            looks: 0,
+            tried: None,
+            best: None,
+            settled: None,
+        })
+    }
+}
+
+/// A vector on its way: first its magnitudes are looked at, then its codes by a step are counted, until the step will do.
+#[derive(Debug)]
+struct EcsqEncoder {
+    isa: Isa,
+    ecsq: Ecsq,
+    magnitudes: Option<Magnitudes>,
+    looks: u32,
+    tried: Option<(Choice, Quantizer)>,
+    /// The nearest to the goal of those tried, and what is held against the goal.
+    best: Option<(f64, Settled)>,
+    settled: Option<Settled>,
+}
+
+/// All that encoding takes.
+#[derive(Debug)]
+struct Settled {
+    step: Step,
+    quantizer: Quantizer,
+    model: Model,
+    encoder: rans::Encoder,
+    chunk_bytes: f64,
+}
+
+impl EcsqEncoder {
+    /// Tries the step that is right if `correction` times as much comes of one as the histogram lets expect.
+    fn try_step(&mut self, correction: f64) {
+        let Some(magnitudes) = &self.magnitudes else { return };
+        let choice = self.ecsq.goal.choose(magnitudes, self.ecsq.rounding, correction);
+        self.tried = Some((choice, Quantizer::new(choice.step.value(), choice.zone)));
+    }
+
+    /// Fits a model to what was counted, and settles for it if the goal is met.
+    fn judge(&mut self, tally: &Tally) {
+        let (Some((choice, quantizer)), Some(magnitudes)) = (self.tried, &self.magnitudes) else {
+            return;
+        };
+        let (counts, deviations) = from_tally(tally);
+        let fitted = Model::fit(&counts, &deviations);
+        let model = fitted.model;
+        let values = magnitudes.len() as f64;
+        let bits = 8.0 * (fitted.chunk_bytes + model.to_bytes().len() as f64) / values;
+        let nmse = fitted.error * f64::from(choice.step.value()).powi(2) / magnitudes.energy();
+        let found = self.ecsq.goal.measure(bits, nmse);
+        self.looks += 1;
+        if self.best.as_ref().is_none_or(|(best, _)| self.ecsq.goal.is_nearer(found, *best)) {
+            let encoder = rans::Encoder::new(&model.table.frequencies());
+            let chunk_bytes = fitted.chunk_bytes;
+            self.best = Some((found, Settled { step: choice.step, quantizer, model, encoder, chunk_bytes }));
+        }
+        let correction = found / choice.expected * CAUTION.powi(self.looks as i32 - 1);
+        if self.ecsq.goal.is_met(found) || self.looks == MOST_COUNTS || !correction.is_normal() {
+            self.settled = self.best.take().map(|(_, settled)| settled);
+        } else {
+            self.try_step(correction);
+        }
+    }
+}
+
+/// Counts and deviations as they are added up.
+fn to_tally(codes: &[u32; 256], large: &[u64; DIGITS], deviations: &dead_zone::Deviations) -> Tally {
+    let counts = codes.iter().map(|n| u64::from(*n)).chain(large.iter().copied()).collect();
+    Tally { counts, sums: [deviations.sums, deviations.squares].concat(), ..Tally::default() }
+}
+
+fn from_tally(tally: &Tally) -> (Counts, dead_zone::Deviations) {
+    let (codes, large) = tally.counts.split_at(256);
+    let mut deviations = dead_zone::Deviations::default();
+    deviations.sums.copy_from_slice(&tally.sums[..4]);
+    deviations.squares.copy_from_slice(&tally.sums[4..]);
+    (Counts { codes: codes.to_vec(), large: large.to_vec() }, deviations)
+}
+
+impl From<Magnitudes> for Tally {
+    fn from(magnitudes: Magnitudes) -> Self {
+        let sums = [magnitudes.sums, magnitudes.squares].concat();
+        Self { counts: magnitudes.counts, sums, ..Self::default() }
+    }
+}
+
+impl From<Tally> for Magnitudes {
+    fn from(mut tally: Tally) -> Self {
+        let squares = tally.sums.split_off(tally.counts.len());
+        Self { counts: tally.counts, sums: tally.sums, squares }
+    }
+}
+
+impl Encoder for EcsqEncoder {
+    fn wants_look(&self) -> bool {
+        self.settled.is_none()
+    }
+
+    fn look(&self, _start: usize, values: &[f32]) -> Tally {
+        let Some((_, quantizer)) = self.tried else { return Magnitudes::of(self.isa, values).into() };
+        let mut codes = vec![0; values.len()];
+        dead_zone::codes(self.isa, values, quantizer, MOST, &mut codes);
+        let counts = dead_zone::count(&codes);
+        let mut large = [0; DIGITS];
+        if counts[usize::from(ESCAPE)] > 0 {
+            for (x, _) in values.iter().zip(&codes).filter(|(_, code)| **code == ESCAPE) {
+                large[quantizer.magnitude(*x).ilog2() as usize + 1] += 1;
+            }
+        }
+        to_tally(&counts, &large, &dead_zone::deviations(self.isa, values, quantizer))
+    }
+
+    fn learn(&mut self, tally: Tally) {
+        if self.tried.is_some() {
+            self.judge(&tally);
+        } else {
+            self.magnitudes = Some(tally.into());
+            self.try_step(1.0);
+        }
+    }
+
+    fn coding(&self) -> Coding {
+        match &self.settled {
+            Some(settled) => {
+                Coding::Ecsq(Quantized { step: settled.step, model: Packed(settled.model.to_bytes()) })
+            }
+            None => Coding::Raw,
+        }
+    }
+
+    fn expected_bytes(&self) -> u64 {
+        self.settled.as_ref().map_or(0, |settled| settled.chunk_bytes as u64)
+    }
+
+    fn encode(&self, _start: usize, values: &[f32]) -> Vec<Vec<u8>> {
+        let Some(settled) = &self.settled else { return Vec::new() };
+        vec![settled.encode(self.isa, values)]
+    }
+}
+
+impl Settled {
+    fn encode(&self, isa: Isa, values: &[f32]) -> Vec<u8> {
+        let most = self.model.table.most();
+        let mut codes = vec![0; values.len()];
+        dead_zone::codes(isa, values, self.quantizer, most, &mut codes);
+        let coded = self.encoder.encode(self.model.lanes, &codes);
+        let Some((_, order)) = self.model.table.escape.filter(|_| !coded.is_empty()) else { return coded };
+        let mut writer = Writer::default();
+        for (x, _) in values.iter().zip(&codes).filter(|(_, code)| **code == 2 * most + 1) {
+            let magnitude = self.quantizer.magnitude(*x);
+            writer.put_golomb(magnitude - u32::from(most) - 1, order);
+            match magnitude {
+                LARGEST => writer.put(x.to_bits(), 32),
+                _ => writer.put(u32::from(*x < 0.0), 1),
+            }
+        }
+        let escaped = writer.finish();
+        [leb128(escaped.len()), escaped, coded].concat()
+    }
+}
+
+/// A length in as few bytes as it needs, seven bits in each, the lowest first; the highest bit says that more follow.
+fn leb128(mut length: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while length >= 128 {
+        bytes.push(length as u8 | 128);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes
+}
+
+/// Takes a length of at most four bytes, and that many bytes.
+fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
+    let digits = bytes.iter().take(4).position(|byte| *byte < 128);
+    let digits =
+        digits.ok_or_else(|| Invalid::new("a chunk ends within a length, or has an endless one"))? + 1;
+    let length = bytes[..digits].iter().rev().fold(0, |length, byte| length << 7 | usize::from(byte & 127));
+    let found = bytes.len() - digits;
+    bytes[digits..].split_at_checked(length).ok_or_else(|| {
+        Invalid(format!("a chunk claims {length} bytes for large values, but has {found} in all"))
+    })
+}
+
+/// Quantized values.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct Quantized {
+    /// What codes are multiples of.
+    pub step: Step,
+    /// How they are written.
+    pub model: Packed,
+}
+
+impl Scheme for Quantized {
+    fn streams(&self, _vector: &Vector) -> Result<Vec<Stream>, Invalid> {
+        Model::from_bytes(&self.model.0)?;
+        Ok(vec![Stream { suffix: "_codes", dtype: Dtype::U8, extent: Extent::Chunks }])
+    }
+
+    fn unit(&self, _vector: &Vector) -> usize {
+        CHUNK
+    }
+
+    fn bytes(&self, _vector: &Vector, _stream: usize, _values: Range<usize>) -> Range<usize> {
+        0..0
+    }
+
+    fn decode(
+        &self,
+        _isa: Isa,
+        _vector: &Vector,
+        _start: usize,
+        streams: &[&[u8]],
+        out: &mut [f32],
+    ) -> Result<(), Invalid> {
+        if streams[0].is_empty() {
+            out.fill(0.0);
+            return Ok(());
+        }
+        let model = Model::from_bytes(&self.model.0)?;
+        let (escaped, coded) = match model.table.escape {
+            Some(_) => take_section(streams[0])?,
+            None => (&[][..], streams[0]),
+        };
+        let mut codes = vec![0; out.len()];
+        rans::Decoder::new(&model.table.frequencies()).decode(model.lanes, coded, &mut codes)?;
+        let values = self.values(&model);
+        out.iter_mut().zip(&codes).for_each(|(x, code)| *x = values[usize::from(*code)]);
+        self.decode_escaped(&model, escaped, &codes, out)
+    }
+}
+
+impl Quantized {
+    /// What each code is decoded to.
+    fn values(&self, model: &Model) -> [f32; 256] {
+        std::array::from_fn(|code| {
+            let value = model.value(code.div_ceil(2) as u32, self.step.value());
+            if code % 2 == 1 { value } else { 0.0 - value }
+        })
+    }
+
+    /// Puts the values of codes that are escapes in their places.
+    fn decode_escaped(
+        &self,
+        model: &Model,
+        escaped: &[u8],
+        codes: &[u8],
+        out: &mut [f32],
+    ) -> Result<(), Invalid> {
+        let Some((_, order)) = model.table.escape else { return Ok(()) };
+        let most = model.table.most();
+        let mut reader = Reader::new(escaped);
+        for (x, _) in out.iter_mut().zip(codes).filter(|(_, code)| **code == 2 * most + 1) {
+            let magnitude = reader.take_golomb(order)? + u32::from(most) + 1;
+            *x = match magnitude {
+                0..LARGEST if reader.take(1)? == 1 => -model.value(magnitude, self.step.value()),
+                0..LARGEST => model.value(magnitude, self.step.value()),
+                LARGEST => f32::from_bits(reader.take(32)?),
+                _ => return Err(Invalid(format!("found a code of {magnitude}, expected at most {LARGEST}"))),
+            };
+            if !x.is_finite() {
+                return Err(Invalid(format!("found {x}, expected a finite number")));
+            }
+        }
+        reader.finish()
+    }
+}

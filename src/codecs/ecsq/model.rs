@@ -1,0 +1,149 @@
+//! What travels with quantized values: the step, where values lie within a code's interval, how frequent codes are.
+
+use super::bits::{Reader, Writer};
+use super::fit::{Counts, fit};
+use super::table::Table;
+use crate::codecs::coding::Bits;
+use crate::codecs::{CHUNK, Invalid};
+use crate::kernels::dead_zone::{Deviations, ESCAPE, MOST};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A step of nine significant bits, from 2^-125 to 2^125, so that its inverse is a normal number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step(u16);
+
+/// Bits of a float that a step does without.
+const STEP_SHIFT: u32 = 15;
+
+impl Step {
+    /// The step nearest to a number.
+    pub fn nearest(step: f32) -> Self {
+        let least = f32::MIN_POSITIVE * 2.0;
+        let step = if step > least { step.min(1.0 / least) } else { least };
+        Self(((step.to_bits() + (1 << (STEP_SHIFT - 1))) >> STEP_SHIFT) as u16)
+    }
+
+    /// The step.
+    pub fn value(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << STEP_SHIFT)
+    }
+
+    /// The step, if it is one that [`nearest`](Self::nearest) makes.
+    fn checked(step: f32) -> Option<Self> {
+        Some(Self::nearest(step)).filter(|nearest| nearest.value() == step)
+    }
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => Bits(self.value()).serialize(serializer),
+            false => self.0.to_le_bytes().serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Step {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = match deserializer.is_human_readable() {
+            true => Bits::deserialize(deserializer)?.0,
+            false => Self(u16::from_le_bytes(<[u8; 2]>::deserialize(deserializer)?)).value(),
+        };
+        Self::checked(value).ok_or_else(|| de::Error::custom(format!("found {value}, expected a step")))
+    }
+}
+
+/// Parts of a step that the centre of a code is a multiple of.
+const PARTS: f64 = 32.0;
+
+/// Bits of a centre.
+const CENTRE_BITS: u32 = 6;
+
+/// How codes are written, and what they are decoded to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Model {
+    /// 1, 2, 4 or 8.
+    pub(super) lanes: u32,
+    pub(super) table: Table,
+    /// How far values are above their code, on average, in 32nds of a step: for the magnitudes 1, 2, and above.
+    centres: [i8; 3],
+}
+
+/// A model for what was counted, and what it leads to.
+#[derive(Debug)]
+pub(super) struct Fitted {
+    pub(super) model: Model,
+    /// Bytes of all chunks, about.
+    pub(super) chunk_bytes: f64,
+    /// The squared error, in squared steps.
+    pub(super) error: f64,
+}
+
+impl Model {
+    /// The model of the fewest bytes for what was counted.
+    pub(super) fn fit(counts: &Counts, deviations: &Deviations) -> Fitted {
+        let (table, bits) = fit(counts);
+        let len: u64 = counts.codes.iter().sum();
+        let chunks = len.div_ceil(CHUNK as u64) as f64;
+        let payload = (bits - f64::from(table.own_bits())) / 8.0;
+        // A lane costs two bytes, and saves time only where there is much to do.
+        let lanes = match payload / chunks {
+            bytes if bytes < 2048.0 => 1,
+            bytes if bytes < 8192.0 => 2,
+            _ => 4,
+        };
+        let lengths = if table.escape.is_some() { 1.5 } else { 0.0 };
+        let overhead = chunks * (lengths + if lanes == 1 { 2.0 } else { 2.5 * f64::from(lanes) });
+        let mut model = Self { lanes, table, centres: [0; 3] };
+        let mut error = deviations.squares[0];
+        for group in 1..4 {
+            let members: u64 = match group {
+                1 | 2 => counts.of(group as u8),
+                _ => (3..=MOST).map(|m| counts.of(m)).sum::<u64>() + counts.codes[usize::from(ESCAPE)],
+            };
+            let (members, sum) = (members as f64, deviations.sums[group]);
+            let centre = (sum / members.max(1.0) * PARTS).round().clamp(-32.0, 31.0);
+            model.centres[group - 1] = centre as i8;
+            let centre = centre / PARTS;
+            error += (deviations.squares[group] - 2.0 * centre * sum + centre * centre * members).max(0.0);
+        }
+        Fitted { model, chunk_bytes: payload + overhead, error }
+    }
+
+    /// How many centres it needs.
+    fn centres_needed(table: &Table) -> usize {
+        if table.escape.is_some() { 3 } else { usize::from(table.most()).min(3) }
+    }
+
+    /// What a magnitude is decoded to.
+    pub(super) fn value(&self, magnitude: u32, step: f32) -> f32 {
+        let group = magnitude.min(3) as usize;
+        let centre = if group == 0 { 0.0 } else { f32::from(self.centres[group - 1]) / PARTS as f32 };
+        ((magnitude as f32 + centre) * step).min(f32::MAX)
+    }
+
+    /// The model in few bytes.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.put(self.lanes.ilog2(), 2);
+        self.table.put(&mut writer);
+        for centre in &self.centres[..Self::centres_needed(&self.table)] {
+            writer.put(*centre as u32, CENTRE_BITS);
+        }
+        writer.finish()
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
+        let mut reader = Reader::new(bytes);
+        let lanes = 1 << reader.take(2)?;
+        let table = Table::take(&mut reader)?;
+        let mut centres = [0; 3];
+        for centre in &mut centres[..Self::centres_needed(&table)] {
+            let bits = reader.take(CENTRE_BITS)? as i8;
+            *centre = bits << 2 >> 2;
+        }
+        reader.finish()?;
+        Ok(Self { lanes, table, centres })
+    }
+}
