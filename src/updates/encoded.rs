@@ -200,7 +200,8 @@ impl Encoded {
             return Err(Invalid::new("its tensors have too many values together"));
         }
         let mut places = vec![(0, 0); tensors.len()];
-        let mut parts = Vec::with_capacity(directory.parts.len());
+        let mut parts: Vec<EncodedPart> = Vec::with_capacity(directory.parts.len());
+        let mut appended = Vec::new();
         for (number, part) in directory.parts.into_iter().enumerate() {
             let mut start = 0;
             for tensor in &part.tensors {
@@ -216,8 +217,14 @@ impl Encoded {
             let name = part.tensors.first().map_or("", |first| &tensors[*first as usize].name);
             let mut placed = Vec::with_capacity(streams.len());
             for stream in &streams {
-                let (file, offset) = layout.place(&stream.spec(name, part.chunk_bytes())?)?;
-                placed.push(Place { file, offset, is_chunks: stream.extent == Extent::Chunks });
+                let spec = stream.spec(name, part.chunk_bytes())?;
+                let is_chunks = stream.extent == Extent::Chunks;
+                // Those of no known extent stand behind all others.
+                let (file, offset) = if is_chunks { (0, 0) } else { layout.place(&spec)? };
+                if is_chunks {
+                    appended.push((number, placed.len(), spec));
+                }
+                placed.push(Place { file, offset, is_chunks });
             }
             let ends = part.chunks.iter().scan(0, |end, bytes| {
                 *end += u64::from(*bytes);
@@ -225,6 +232,10 @@ impl Encoded {
             });
             let chunks = std::iter::once(0).chain(ends).collect();
             parts.push(EncodedPart { coding: part.coding, vector, streams: placed, chunks });
+        }
+        for (part, stream, spec) in appended {
+            let place = &mut parts[part].streams[stream];
+            (place.file, place.offset) = layout.place(&spec)?;
         }
         layout.finish()?;
         static OPENED: AtomicU64 = AtomicU64::new(0);
