@@ -2,7 +2,7 @@
 //!
 //! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
 
-use super::{Scheme, constant, ecsq, half, integers, randk, sign, topk, uniform};
+use super::{Scheme, constant, ecsq, half, integers, lowrank, randk, sign, topk, uniform};
 use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -22,6 +22,8 @@ pub enum Coding {
     RandK(randk::Drawn),
     /// A sign a value.
     Sign(sign::Magnitude),
+    /// The product of two thin matrices.
+    LowRank(lowrank::LowRank),
     /// Integers on an even grid between the ends of a block.
     Uniform(uniform::Uniform),
     /// Integers of few digits, as they are.
@@ -40,6 +42,7 @@ impl Coding {
             Self::TopK(scheme) => Some(scheme),
             Self::RandK(scheme) => Some(scheme),
             Self::Sign(scheme) => Some(scheme),
+            Self::LowRank(scheme) => Some(scheme),
             Self::Uniform(scheme) => Some(scheme),
             Self::Ecsq(scheme) => Some(scheme),
             Self::Integers(scheme) => Some(scheme),

@@ -17,6 +17,7 @@ pub mod ecsq;
 pub mod half;
 pub mod integers;
 pub mod kept_values;
+pub mod lowrank;
 pub mod portion;
 pub mod randk;
 mod rans;
@@ -231,6 +232,7 @@ const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
     ("f16", half::f16),
     ("bf16", half::bf16),
     ("ecsq", ecsq::parse),
+    ("lowrank", lowrank::parse),
     ("randk", randk::parse),
     ("sign", sign::parse),
     ("topk", topk::parse),
@@ -268,7 +270,9 @@ mod tests {
             let codec = parse(text).unwrap();
             assert_eq!(codec.to_string(), text);
         }
-        for text in ["topk:k=100,values=u8", "randk:fraction=0.1,scale=inverse,values=f16", "sign"] {
+        for text in
+            ["topk:k=100,values=u8", "randk:fraction=0.1,scale=inverse,values=f16", "sign", "lowrank:rank=2"]
+        {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
         assert!(parse("u9").is_err());

@@ -10,6 +10,7 @@
 //! | [`mean_near_median`] | mean of the values of every column nearest to its median | bits on CPU | `mean_near_median`, `mean_near_median_many` |
 //! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
 //! | [`signs`] | sums of the signs of every column | bits | `signs` |
+//! | [`low_rank`] | products with factors of few columns | bits on CPU | |
 //! | [`select_largest`] | the k values of largest magnitude | bits | |
 //! | [`sign_bits`] | one bit a value, and back | bits | |
 //! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
@@ -40,6 +41,7 @@ pub mod finite;
 pub mod gram;
 pub mod hadamard;
 pub mod lanes;
+pub mod low_rank;
 pub mod magnitudes;
 pub mod mean_near_median;
 pub mod network;
