@@ -2,6 +2,7 @@
 //! happens when a device fails. Where there is no adapter these tests say so and pass, unless
 //! `FEDMILL_REQUIRE_GPU` is set.
 
+mod codecs;
 mod failures;
 mod limits;
 mod order;

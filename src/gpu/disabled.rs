@@ -1,7 +1,8 @@
 //! The same surface without the `gpu` feature: no device can be opened, so nothing else can be called.
 
 use crate::gpu::job::{
-    Adapter, CombineJob, Combined, DeviceTime, Finding, GpuError, Options, PairSums, PairsJob, TileShape,
+    Adapter, CombineJob, Combined, DeviceTime, Draw, Finding, GpuError, Options, PairSums, PairsJob,
+    TileShape,
 };
 use std::time::Duration;
 
@@ -142,5 +143,77 @@ impl<'g> Slot<'g> {
     pub fn time(&self) -> DeviceTime {
         let Self::Never(gpu) = self;
         match **gpu {}
+    }
+}
+
+/// See the `gpu` feature.
+#[derive(Clone, Copy, Debug)]
+pub enum Vectors<'g> {
+    /// Cannot be made.
+    Never(&'g Gpu),
+}
+
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "as with the `gpu` feature")]
+impl<'g> Vectors<'g> {
+    pub fn on(gpu: &'g Gpu) -> Self {
+        match *gpu {}
+    }
+
+    pub fn spoiled(self) -> Self {
+        self.never()
+    }
+
+    fn never(&self) -> ! {
+        let Self::Never(gpu) = self;
+        match **gpu {}
+    }
+
+    pub fn block_ends(&self, _: &[f32], _: usize) -> Result<Vec<[f32; 2]>, GpuError> {
+        self.never()
+    }
+
+    pub fn quantize(&self, _: &[f32], _: usize, _: &[[f32; 2]], _: u8, _: Draw) -> Result<Vec<u8>, GpuError> {
+        self.never()
+    }
+
+    pub fn quantize_symmetric(
+        &self,
+        _: &[f32],
+        _: usize,
+        _: &[f32],
+        _: i8,
+        _: Draw,
+    ) -> Result<Vec<i8>, GpuError> {
+        self.never()
+    }
+
+    pub fn dequantize(&self, _: &[u8], _: usize, _: &[[f32; 2]]) -> Result<Vec<f32>, GpuError> {
+        self.never()
+    }
+
+    pub fn dequantize_symmetric(&self, _: &[i8], _: usize, _: &[f32]) -> Result<Vec<f32>, GpuError> {
+        self.never()
+    }
+
+    pub fn rotate(&self, _: &[f32], _: &[&[u32]]) -> Result<Vec<f32>, GpuError> {
+        self.never()
+    }
+
+    pub fn bucketize(&self, _: &[f32], _: usize, _: &[f32], _: &[f32]) -> Result<Vec<u8>, GpuError> {
+        self.never()
+    }
+
+    pub fn rotate_and_bucketize(
+        &self,
+        _: &[f32],
+        _: &[&[u32]],
+        _: &[f32],
+        _: &[f32],
+    ) -> Result<(Vec<u8>, Vec<f32>), GpuError> {
+        self.never()
+    }
+
+    pub fn select_largest(&self, _: &[f32], _: usize) -> Result<Vec<u32>, GpuError> {
+        self.never()
     }
 }

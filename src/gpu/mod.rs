@@ -4,7 +4,7 @@
 //! [`job`] says what may be asked of a tile, [`step`] what the server's step is there. [`shaders`] holds the WGSL that is embedded in the program and puts a
 //! kernel's text together; [`variants`] lists all that is ever asked for. `adapter` finds devices, `device` opens one
 //! and compiles, `program` turns a job into steps, `slot` is one place of the ring: it takes a tile in, runs a program
-//! on it and hands the results back. `measure` finds what a device can do at most, `selftest` runs all kernels on a
+//! on it and hands the results back. `vector` runs the kernels of codecs over flat vectors. `measure` finds what a device can do at most, `selftest` runs all kernels on a
 //! little data. Without the `gpu` feature `disabled` stands in their place and has nothing to offer.
 
 pub mod job;
@@ -28,6 +28,8 @@ pub mod shaders;
 mod slot;
 #[cfg(feature = "gpu")]
 pub mod variants;
+#[cfg(feature = "gpu")]
+mod vector;
 
 #[cfg(feature = "gpu")]
 pub use {
@@ -36,9 +38,10 @@ pub use {
     program::{CombineProgram, PairsProgram},
     selftest::self_test,
     slot::{Input, Slot},
+    vector::Vectors,
 };
 
 #[cfg(not(feature = "gpu"))]
 mod disabled;
 #[cfg(not(feature = "gpu"))]
-pub use disabled::{CombineProgram, Gpu, Input, PairsProgram, Slot, adapters, self_test};
+pub use disabled::{CombineProgram, Gpu, Input, PairsProgram, Slot, Vectors, adapters, self_test};

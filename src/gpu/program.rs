@@ -84,7 +84,7 @@ impl Source {
 }
 
 /// A number of rows, columns or words as shaders hold it. Tiles are cut so that it fits.
-fn words(count: usize) -> u32 {
+pub(super) fn words(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
@@ -92,7 +92,7 @@ fn words(count: usize) -> u32 {
 const MOST_GROUPS: u32 = 65_535;
 
 /// Workgroups of `size` columns each.
-fn column_groups(columns: usize, size: usize) -> [u32; 2] {
+pub(super) fn column_groups(columns: usize, size: usize) -> [u32; 2] {
     let groups = words(columns.div_ceil(size).max(1));
     [groups.min(MOST_GROUPS), groups.div_ceil(MOST_GROUPS)]
 }

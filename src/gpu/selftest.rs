@@ -1,6 +1,8 @@
 //! A look at every kernel on an open device: small tiles, held against the CPU's kernels, or against plain f64 where
 //! these sum in another order. Each agrees as its shader's head says.
 
+mod vectors;
+
 use crate::gpu::device::Gpu;
 use crate::gpu::job::{
     CombineJob, Combined, Finding, GpuError, PAIRS_RELATIVE_ERROR, PairSums, PairsJob, Reduction, TileShape,
@@ -58,6 +60,9 @@ pub fn self_test(gpu: &Gpu) -> Vec<Finding> {
     test("signs", "33 rows".to_owned(), &|| signs(gpu));
     test("decoding", "every f16".to_owned(), &|| median(gpu, &every::<f16>(Working::F16)));
     test("decoding", "every bf16".to_owned(), &|| median(gpu, &every::<bf16>(Working::BF16)));
+    for (kernel, case, run) in vectors::CASES {
+        test(kernel, case.to_owned(), &|| run(gpu));
+    }
     findings
 }
 

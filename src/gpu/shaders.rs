@@ -42,10 +42,12 @@ macro_rules! embedded {
 
 /// The files of kernels, by stem. Nothing but these and the probes is ever compiled.
 const FILES: &[(&str, &str)] = embedded! {
-    "": "centre" "coordinate_median" "coordinate_median_many" "gram" "gram_reduce" "mean_near_median"
-        "mean_near_median_many" "mixing" "norms" "server_step" "signs" "trimmed_mean" "trimmed_mean_many" "weighted_sum";
-    "shared/": "bisection" "floats" "interval_sum" "lanes_subgroup" "lanes_workgroup" "nearness" "references" "rows"
-        "shape" "sorted" "status";
+    "": "block_dequantize" "block_ends" "block_quantize" "bucketize" "centre" "coordinate_median"
+        "coordinate_median_many" "gram" "gram_reduce" "hadamard" "mean_near_median" "mean_near_median_many" "mixing"
+        "norms" "select_histogram" "select_output" "server_step" "signs" "trimmed_mean" "trimmed_mean_many"
+        "weighted_sum";
+    "shared/": "bisection" "floats" "interval_sum" "lanes_subgroup" "lanes_workgroup" "nearness" "packed" "philox"
+        "references" "rows" "shape" "sorted" "status";
 };
 
 /// Shaders that are no kernels: they measure a device, or spoil its memory for tests.

@@ -235,22 +235,7 @@ impl<'g> Slot<'g> {
         for buffer in self.scratch.iter().chain(&self.outputs) {
             self.gpu.queue.write_buffer(buffer, 0, &vec![0xa5; usize::try_from(buffer.size()).unwrap_or(0)]);
         }
-        let pipeline = self.gpu.pipeline(&Variant::new("poison", &[]))?;
-        let seen = self.gpu.constants("seen", &[0; GROUP])?;
-        let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &[wgpu::BindGroupEntry { binding: 0, resource: seen.as_entire_binding() }],
-        });
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(&pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        // More workgroups than any device runs at once.
-        pass.dispatch_workgroups(1024, 1, 1);
-        drop(pass);
-        self.gpu.queue.submit([encoder.finish()]);
-        Ok(())
+        self.gpu.spoil_workgroups()
     }
 
     /// Submits a run and waits for its results to be mapped.
@@ -414,6 +399,28 @@ impl<'g> Slot<'g> {
         }
         let adapter = self.gpu.adapter().name.clone();
         found.ok_or(GpuError::Unfinished { adapter, finished, started })
+    }
+}
+
+impl Gpu {
+    /// Fills workgroup memory with a pattern. For tests.
+    pub(super) fn spoil_workgroups(&self) -> Result<(), GpuError> {
+        let pipeline = self.pipeline(&Variant::new("poison", &[]))?;
+        let seen = self.constants("seen", &[0; GROUP])?;
+        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: seen.as_entire_binding() }],
+        });
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        // More workgroups than any device runs at once.
+        pass.dispatch_workgroups(1024, 1, 1);
+        drop(pass);
+        self.queue.submit([encoder.finish()]);
+        Ok(())
     }
 }
 

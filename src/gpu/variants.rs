@@ -17,6 +17,11 @@ pub(super) const MIXTURES_AT_ONCE: usize = 4;
 /// Columns whose squares a workgroup of `norms` sums.
 pub(super) const NORM_CHUNK: usize = 4096;
 
+/// Values that a workgroup takes of a kernel that transforms blocks, or selects.
+pub(super) const VECTOR_CHUNK: usize = 4096;
+/// Codes that an invocation makes, or takes: as many as fit a word.
+pub(super) const CODES_AT_ONCE: usize = 4;
+
 /// Floats that rows are stored as on a device.
 const STORED: [Working; 3] = [Working::F32, Working::BF16, Working::F16];
 /// The most rows behind the clients' that kernels tell apart: the base, the centre.
@@ -196,9 +201,53 @@ fn server_step_of(kind: usize, paired: bool) -> Variant {
     Variant::new("server_step", &[("KIND", number(kind)), ("PAIRED", Value::Flag(paired))])
 }
 
+pub(super) fn block_ends() -> Variant {
+    Variant::new("block_ends", &[])
+}
+
+/// Codes of values, from minus the top code on if `signed`, rounded by random words if `stochastic`.
+pub(super) fn block_quantize(signed: bool, stochastic: bool) -> Variant {
+    Variant::new(
+        "block_quantize",
+        &[("SIGNED", Value::Flag(signed)), ("STOCHASTIC", Value::Flag(stochastic))],
+    )
+}
+
+pub(super) fn block_dequantize(signed: bool) -> Variant {
+    Variant::new("block_dequantize", &[("SIGNED", Value::Flag(signed))])
+}
+
+pub(super) fn hadamard() -> Variant {
+    Variant::new("hadamard", &[])
+}
+
+pub(super) fn bucketize() -> Variant {
+    Variant::new("bucketize", &[])
+}
+
+pub(super) fn select_histogram() -> Variant {
+    Variant::new("select_histogram", &[])
+}
+
+/// The indices that are selected, or how many each workgroup has.
+pub(super) fn select_output(counts: bool) -> Variant {
+    Variant::new("select_output", &[("COUNTS", Value::Flag(counts))])
+}
+
+/// The kernels over a vector.
+fn of_vectors() -> Vec<Variant> {
+    let mut all = vec![block_ends(), hadamard(), bucketize(), select_histogram()];
+    for flag in [false, true] {
+        all.extend([block_quantize(flag, false), block_quantize(flag, true)]);
+        all.extend([block_dequantize(flag), select_output(flag)]);
+    }
+    all
+}
+
 /// Every variant that a job can ask for.
 pub fn all() -> Vec<Variant> {
-    let mut all = vec![gram_reduce()];
+    let mut all = of_vectors();
+    all.push(gram_reduce());
     for square in Square::ALL {
         all.extend([gram(square, false), gram(square, true)]);
     }
@@ -229,10 +278,12 @@ pub fn workgroup_size(kernel: &str) -> usize {
     if ORDER_STATISTICS.iter().any(|statistic| statistic.sorted == kernel) { NETWORK_GROUP } else { GROUP }
 }
 
-/// Columns that a workgroup of this variant sums, as the dispatch counts them; none where each invocation takes one.
+/// Columns that a workgroup of this variant takes together, as the dispatch counts them; none where each invocation
+/// takes one.
 pub fn chunk(variant: &Variant) -> Option<usize> {
     match variant.kernel {
         "norms" => Some(NORM_CHUNK),
+        "hadamard" | "select_histogram" | "select_output" => Some(VECTOR_CHUNK),
         "gram" => Square::ALL
             .into_iter()
             .find(|square| [false, true].iter().any(|differences| gram(*square, *differences) == *variant))

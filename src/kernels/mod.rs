@@ -11,16 +11,16 @@
 //! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
 //! | [`signs`] | sums of the signs of every column | bits | `signs` |
 //! | [`low_rank`] | products with factors of few columns | bits on CPU | |
-//! | [`select_largest`] | the k values of largest magnitude | bits | |
+//! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
 //! | [`sign_bits`] | one bit a value, and back | bits | |
 //! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
 //! | [`distortion`] | squares, squared errors and products of values and what they are decoded to | bits on CPU | |
 //! | [`magnitudes`] | histogram of magnitudes | bits | |
 //! | [`dead_zone`] | integer codes of a uniform quantizer with a dead zone | bits | |
-//! | [`block_quantize`] | ends of blocks; values to integers on an even grid, and back | bits | none yet |
-//! | [`bucketize`] | the bucket of a magnitude among thresholds | bits | none yet |
-//! | [`hadamard`] | the Walsh-Hadamard transform, random signs | bits | none yet |
-//! | [`philox`] | random words by counter | bits | none yet |
+//! | [`block_quantize`] | ends of blocks; values to integers on an even grid, and back | bits | `block_ends`, `block_quantize`, `block_dequantize` |
+//! | [`bucketize`] | the bucket of a magnitude among thresholds | bits | `bucketize` |
+//! | [`hadamard`] | the Walsh-Hadamard transform, random signs | bits | `hadamard` |
+//! | [`philox`] | random words by counter | bits | in `block_quantize`: `philox` |
 //! | [`pack_bits`] | codes of a few bits in a stream of bytes, and back | bits | none |
 //! | [`convert`] | dtype to working float and back, one rounding | bits | to f32: `rows` |
 //!

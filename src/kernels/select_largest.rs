@@ -64,6 +64,14 @@ impl Search {
         is_settled.then_some(Threshold { key: self.prefix, ties: self.wanted, tied: self.alike })
     }
 
+    /// What the next look counts, for a device that takes it: the bits settled, where they stand, the lowest bit of the
+    /// digit, and all of its bits. None once the magnitude is settled.
+    pub fn next_digit(&self) -> Option<[u32; 4]> {
+        let (low, bits) = DIGITS.get(self.digits)?;
+        let settled = 0x7fff_ffff & !((1u32 << (low + bits)) - 1);
+        Some([self.prefix, settled, *low, (1 << bits) - 1])
+    }
+
     /// A look: how many of these values have each next digit. Counts of all values are added up.
     pub fn count(&self, isa: Isa, values: &[f32]) -> Vec<u64> {
         let Some((low, bits)) = DIGITS.get(self.digits).copied() else { return Vec::new() };

@@ -1,0 +1,76 @@
+// Flips signs and transforms, in workgroup memory, a block of CHUNK values a workgroup: the Walsh-Hadamard transform, not
+// normalised. `columns` values, a whole number of blocks.
+//
+// Bits, where no value and no sum is subnormal. Sums are added stage by stage, neighbours first, as in
+// `src/kernels/hadamard.rs`; nothing is multiplied.
+
+#import shape
+#import status
+
+const GROUP: u32 = 256u;
+const CHUNK: u32 = 4096u;
+// Values that an invocation holds: four stages of a transform.
+const HELD: u32 = 16u;
+
+@group(0) @binding(2) var<storage, read> values: array<u32>;
+// A bit for each value, whether its sign flips.
+@group(0) @binding(3) var<storage, read> flips: array<u32>;
+@group(0) @binding(4) var<storage, read_write> transformed: array<f32>;
+
+var<workgroup> shared_values: array<f32, CHUNK>;
+
+// Where a value of the block is kept: so that values sixteen apart are not all in one bank.
+fn place_of(i: u32) -> u32 {
+    return i ^ ((i >> 4u) & 15u);
+}
+
+// Four stages, of values `stride` to `8 * stride` apart.
+fn stages(lane: u32, stride: u32) {
+    let start = (lane / stride) * stride * HELD + lane % stride;
+    var held: array<f32, HELD>;
+    for (var i = 0u; i < HELD; i += 1u) {
+        held[i] = shared_values[place_of(start + i * stride)];
+    }
+    for (var apart = 1u; apart < HELD; apart *= 2u) {
+        for (var pair = 0u; pair < HELD / 2u; pair += 1u) {
+            let first = (pair / apart) * 2u * apart + pair % apart;
+            let a = held[first];
+            let b = held[first + apart];
+            held[first] = a + b;
+            held[first + apart] = a - b;
+        }
+    }
+    for (var i = 0u; i < HELD; i += 1u) {
+        shared_values[place_of(start + i * stride)] = held[i];
+    }
+}
+
+@compute @workgroup_size(GROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let start = column_of(group, groups, CHUNK, 0u);
+    for (var i = lane; i < CHUNK; i += GROUP) {
+        var bits = 0u;
+        if start + i < shape.columns {
+            let flip = (flips[(start + i) / 32u] >> (i % 32u)) & 1u;
+            bits = values[start + i] ^ (flip << 31u);
+        }
+        shared_values[place_of(i)] = bitcast<f32>(bits);
+    }
+    workgroupBarrier();
+    stages(lane, 1u);
+    workgroupBarrier();
+    stages(lane, HELD);
+    workgroupBarrier();
+    stages(lane, HELD * HELD);
+    workgroupBarrier();
+    for (var i = lane; i < CHUNK; i += GROUP) {
+        if start + i < shape.columns {
+            transformed[start + i] = shared_values[place_of(i)];
+        }
+    }
+    finish(lane, 0u);
+}

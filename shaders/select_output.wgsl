@@ -1,0 +1,84 @@
+// Writes the indices of the largest magnitudes, ascending: those above a threshold, and the first of those at it. A
+// workgroup takes CHUNK values, an invocation HELD of them that follow each other.
+//
+// Bits. Each workgroup knows how many stand before its own, so nothing depends on which comes first.
+//
+// Defined outside: COUNTS, whether a workgroup only writes how many of its values are above the threshold, then how many
+// are at it.
+
+#import shape
+#import floats
+#import status
+
+const GROUP: u32 = 256u;
+const CHUNK: u32 = 4096u;
+const HELD: u32 = CHUNK / GROUP;
+
+struct Chosen {
+    // Bits of the magnitude that the last one has, and how many that have it are taken.
+    threshold: u32,
+    ties: u32,
+}
+
+@group(0) @binding(2) var<storage, read> values: array<u32>;
+@group(0) @binding(3) var<storage, read> chosen: Chosen;
+// Of each workgroup how many values above the threshold stand before its own, and how many at it.
+@group(0) @binding(4) var<storage, read> before: array<vec2<u32>>;
+@group(0) @binding(5) var<storage, read_write> written: array<u32>;
+
+// How many values above the threshold an invocation and those before it have; in the upper half, how many at it. A
+// workgroup has no more than 4096 of both.
+var<workgroup> seen: array<u32, GROUP>;
+
+fn kind_of(i: u32) -> u32 {
+    if i >= shape.columns {
+        return 0u;
+    }
+    let magnitude = values[i] & MAGNITUDE;
+    return select(0u, 1u, magnitude > chosen.threshold) + select(0u, 0x10000u, magnitude == chosen.threshold);
+}
+
+@compute @workgroup_size(GROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let number = column_of(group, groups, 1u, 0u);
+    let start = number * CHUNK + lane * HELD;
+    var own = 0u;
+    for (var i = 0u; i < HELD; i += 1u) {
+        own += kind_of(start + i);
+    }
+    seen[lane] = own;
+    workgroupBarrier();
+    for (var apart = 1u; apart < GROUP; apart *= 2u) {
+        var more = 0u;
+        if lane >= apart {
+            more = seen[lane - apart];
+        }
+        workgroupBarrier();
+        seen[lane] += more;
+        workgroupBarrier();
+    }
+    let has_values = number * CHUNK < shape.columns;
+    if COUNTS {
+        if has_values && lane == GROUP - 1u {
+            written[2u * number] = seen[lane] & 0xffffu;
+            written[2u * number + 1u] = seen[lane] >> 16u;
+        }
+    } else if has_values {
+        let earlier = seen[lane] - own;
+        var above = before[number].x + (earlier & 0xffffu);
+        var at = before[number].y + (earlier >> 16u);
+        for (var i = 0u; i < HELD; i += 1u) {
+            let kind = kind_of(start + i);
+            if kind == 1u || (kind == 0x10000u && at < chosen.ties) {
+                written[above + min(at, chosen.ties)] = start + i;
+            }
+            above += kind & 0xffffu;
+            at += kind >> 16u;
+        }
+    }
+    finish(lane, 0u);
+}
