@@ -280,7 +280,7 @@ mod tests {
             let (values, mut found) = (values(len), values(len));
             hadamard(Isa::detect(), &mut found);
             for (i, found) in found.iter().enumerate() {
-                let sign = |j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                let sign = |j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
                 let want: f64 = values.iter().enumerate().map(|(j, x)| sign(j) * f64::from(*x)).sum();
                 assert!((f64::from(*found) - want).abs() < 1e-3, "{i} of {len}: {found}, expected {want}");
             }
