@@ -230,8 +230,14 @@ fn weights_are_sent_as_what_they_changed() {
         assert_eq!(after.bytes("n"), 2i64.to_le_bytes());
         assert_eq!((&after.metadata["base"], after.metadata["kind"].as_str()), (digest, "delta"));
     }
-    let args = ["decompress", "packed.safetensors", "-o", "out.safetensors"];
-    fedmill(&dir, &args).assert_fails(2, &["packed.safetensors: ", "expected --base"]);
+    // Where bytes are counted the names of its tensors are left to the base.
+    compress(
+        &dir,
+        &["--max-bytes", "300B", "--best-effort", "--base", "base.safetensors", "a.safetensors"],
+        "small.safetensors",
+    );
+    let args = ["decompress", "small.safetensors", "-o", "out.safetensors"];
+    fedmill(&dir, &args).assert_fails(2, &["small.safetensors: ", "expected --base"]);
 
     let merge = |base: &str| {
         let args = ["aggregate", "-q", "packed.safetensors", "--base", base, "-o", "merged.safetensors"];
@@ -434,5 +440,91 @@ fn a_broken_encoding_is_a_bad_update() {
             fedmill(&dir, &["aggregate", "in", "--on-bad-update", "skip", "-q", "-o", "merged.safetensors"]);
         run.assert_merged("merged.safetensors");
         std::fs::remove_file(dir.path("merged.safetensors")).unwrap();
+    }
+}
+
+/// What is told of a file that is not written is what is told of one that is.
+#[test]
+fn a_dry_run_leaves_nothing() {
+    let dir = Dir::new();
+    update("a", 1).write(&dir);
+    Update::new("large").f32("w", &[1500, 1000], &values(2, 1_500_000)).write(&dir);
+    let told = |args: &[&str], more: &[&str]| -> serde_json::Value {
+        let run = fedmill(&dir, &[&["compress", "-q", "--json"], args, more].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let mut told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        told["output"].take();
+        told
+    };
+    // The last is so large that it is not put together in memory.
+    for args in [&["--codec", "u8", "a.safetensors"][..], &["--codec", "f16", "large.safetensors"]] {
+        let before = dir.contents();
+        let dry = told(args, &["--dry-run"]);
+        dir.assert_unchanged_since(&before);
+        assert_eq!(dry, told(args, &["-o", "packed.safetensors"]));
+        assert_eq!(dry["output_bytes"], dir.read("packed.safetensors").len() as u64);
+        std::fs::remove_file(dir.path("packed.safetensors")).unwrap();
+    }
+    let before = dir.contents();
+    let run = fedmill(&dir, &["compress", "--codec", "u8", "--dry-run", "a.safetensors"]);
+    assert_eq!((run.code, run.stdout.starts_with("a.safetensors: ")), (Some(0), true), "{run:#?}");
+    let residual = ["--residual", "e.safetensors", "-o", "out.safetensors"];
+    told(&["--codec", "u2", "a.safetensors", "--dry-run"], &residual);
+    dir.assert_unchanged_since(&before);
+}
+
+#[test]
+fn a_table_of_what_every_codec_makes_of_an_update() {
+    let dir = Dir::new();
+    Update::new("a").f32("w", &[40, 100], &values(2, 4000)).f32("b", &[10], &values(3, 10)).write(&dir);
+    let before = dir.contents();
+    let run = fedmill(&dir, &["compress", "--dry-run", "--table", "--json", "a.safetensors"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    dir.assert_unchanged_since(&before);
+    let rows: Vec<serde_json::Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let bits = |row: &serde_json::Value| row["bits_per_parameter"].as_f64().unwrap();
+    assert!(rows.windows(2).all(|pair| bits(&pair[0]) >= bits(&pair[1])), "rows are in order");
+    for text in fedmill::updates::table::tried() {
+        let codec = fedmill::codecs::parse(&text).unwrap().to_string();
+        let row = rows.iter().find(|row| row["codec"] == codec.as_str());
+        let row = row.unwrap_or_else(|| panic!("no row of {codec}"));
+        compress(&dir, &["--codec", &text, "a.safetensors"], "packed.safetensors");
+        assert_eq!(row["bytes"], dir.read("packed.safetensors").len() as u64, "{codec}");
+        for speed in ["encode_mb_per_s", "decode_mb_per_s"] {
+            assert!(row[speed].as_f64().unwrap() > 0.0, "{codec}");
+        }
+    }
+    let args = ["compress", "--dry-run", "--table", "--plot", "plot.svg", "a.safetensors"];
+    let run = fedmill(&dir, &args);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let head: Vec<&str> = run.stdout.lines().next().unwrap().split_whitespace().take(4).collect();
+    assert_eq!(head, ["codec", "bytes", "ratio", "bits"]);
+    assert_eq!(run.stdout.lines().count(), rows.len() + 1);
+    let svg = String::from_utf8(dir.read("plot.svg")).unwrap();
+    for text in ["<svg", "bits per parameter", "NMSE", "least NMSE of white data", "f16"] {
+        assert!(svg.contains(text), "{text}");
+    }
+    let args = ["compress", "--dry-run", "--table", "--plot", "plot.png", "a.safetensors"];
+    assert_eq!(fedmill(&dir, &args).code, Some(0));
+    assert!(dir.read("plot.png").starts_with(b"\x89PNG"));
+}
+
+#[test]
+fn tables_that_make_no_sense() {
+    let dir = Dir::new();
+    Update::new("a").f32("w", &[400], &values(2, 400)).write(&dir);
+    let before = dir.contents();
+    for args in [
+        &["--table", "-o", "out.safetensors"][..],
+        &["--dry-run", "--table", "--codec", "u8"],
+        &["--dry-run", "--codec", "u8", "--plot", "plot.svg"],
+        &["--dry-run", "--table", "--plot", "plot.gif"],
+        &["--dry-run"],
+        &["--codec", "u8"],
+    ] {
+        let run = fedmill(&dir, &[&["compress", "a.safetensors"], args].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{args:?}");
+        dir.assert_unchanged_since(&before);
     }
 }

@@ -251,6 +251,21 @@ fn killed_behind_the_update_and_not_run_again() {
     assert_eq!(went_on, 4);
 }
 
+/// A round that is given up before its update is there was never: what it would have left is forgotten.
+#[test]
+fn killed_before_the_update_and_given_up() {
+    let without = Client::new(&["-q"]);
+    [1, 3, 4].iter().for_each(|round| drop(without.run(*round)));
+    for step in 1..=5 {
+        let client = Client::new(&["-q"]);
+        client.run(1);
+        client.try_run(2, &format!("export FEDMILL_FAIL_AT={step}"));
+        assert!(!client.dir.exists("out-2.safetensors"));
+        [3, 4].iter().for_each(|round| drop(client.run(*round)));
+        assert!(client.contents() == without.contents(), "killed before step {step}");
+    }
+}
+
 /// A run that is killed while it is run again.
 #[test]
 fn a_rerun_killed_before_every_durable_step() {

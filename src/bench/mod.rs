@@ -2,7 +2,7 @@
 //!
 //! [`grid`] goes through the cases of a run: [`kernel`] says which kernels, `host` and `device` run them, [`aggregate`]
 //! merges files to file. [`sampling`] repeats a case and keeps percentiles. [`limits`] finds what the machine can do at
-//! most, which [`results`] holds every row against; [`plot`] draws them. [`calibrate`] measures what forecasts are made
+//! most, which [`results`] holds every row against; [`plot`] draws them, [`rates`] what codecs make of an update. [`calibrate`] measures what forecasts are made
 //! from. Nothing here decides anything about a round.
 
 pub mod aggregate;
@@ -12,8 +12,10 @@ pub mod grid;
 mod host;
 pub mod kernel;
 pub mod limits;
+pub mod picture;
 pub mod plot;
 mod raster;
+pub mod rates;
 pub mod results;
 pub mod sampling;
 

@@ -1,9 +1,8 @@
 //! Draws results: time against clients, both logarithmic, a panel for each kernel and rule, dashed lines for limits.
 
 use super::BenchError;
-use super::raster::{self, Raster};
+use super::picture::{self, Area, COLORS, Drawn, Format, Picture, range};
 use super::results::{Backend, Results, Row, Subject, Work, duration};
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
 
@@ -22,49 +21,19 @@ const COLUMNS: usize = 2;
 /// More panels than these are not drawn: nobody would find anything among them.
 pub const MOST_PANELS: usize = 24;
 
-/// One colour for each backend and device.
-const COLORS: [RGBColor; 6] = [
-    RGBColor(31, 119, 180),
-    RGBColor(214, 39, 40),
-    RGBColor(44, 160, 44),
-    RGBColor(148, 103, 189),
-    RGBColor(255, 127, 14),
-    RGBColor(23, 190, 207),
-];
-
-/// What a picture is stored as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Format {
-    Svg,
-    Png,
-}
-
 /// Draws results as a file of this format.
 ///
 /// # Errors
 ///
 /// When they cannot be drawn.
 pub fn draw(results: &Results, format: Format) -> Result<Vec<u8>, BenchError> {
-    let panels = Panel::all(results);
-    let rows = panels.len().div_ceil(COLUMNS).max(1) as u32;
-    let size = (PANEL.0 * COLUMNS as u32, head_height(results) + PANEL.1 * rows);
-    match format {
-        Format::Svg => {
-            let mut text = String::new();
-            draw_on(&SVGBackend::with_string(&mut text, size).into_drawing_area(), results, &panels)?;
-            Ok(text.into_bytes())
-        }
-        Format::Png => {
-            let mut pixels = vec![255; 3 * size.0 as usize * size.1 as usize];
-            draw_on(&Raster::new(&mut pixels, size).into_drawing_area(), results, &panels)?;
-            raster::png(&pixels, size).map_err(not_drawn)
-        }
-    }
+    picture::render(&Panels { results, panels: Panel::all(results) }, format)
 }
 
-fn not_drawn(why: impl std::fmt::Display) -> BenchError {
-    BenchError::NotDrawn(why.to_string())
+/// All that is drawn.
+struct Panels<'a> {
+    results: &'a Results,
+    panels: Vec<Panel>,
 }
 
 /// Times of one subject.
@@ -150,28 +119,21 @@ impl Series {
     }
 }
 
-type Area<B> = DrawingArea<B, Shift>;
-
-fn draw_on<B: DrawingBackend>(area: &Area<B>, results: &Results, panels: &[Panel]) -> Result<(), BenchError> {
-    area.fill(&WHITE).map_err(not_drawn)?;
-    let (top, body) = area.split_vertically(head_height(results));
-    for (line, y) in head(results).into_iter().zip((8..).step_by(LINE as usize)) {
-        top.draw(&Text::new(line, (12, y), ("sans-serif", 16).into_font())).map_err(not_drawn)?;
+impl Picture for Panels<'_> {
+    fn size(&self) -> (u32, u32) {
+        let rows = self.panels.len().div_ceil(COLUMNS).max(1) as u32;
+        (PANEL.0 * COLUMNS as u32, head_height(self.results) + PANEL.1 * rows)
     }
-    let places = body.split_evenly((panels.len().div_ceil(COLUMNS).max(1), COLUMNS));
-    for (panel, place) in panels.iter().zip(&places) {
-        draw_panel(place, panel).map_err(not_drawn)?;
+
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
+        let (top, body) = area.split_vertically(head_height(self.results));
+        for (line, y) in head(self.results).into_iter().zip((8..).step_by(LINE as usize)) {
+            top.draw(&Text::new(line, (12, y), ("sans-serif", 16).into_font()))?;
+        }
+        let places = body.split_evenly((self.panels.len().div_ceil(COLUMNS).max(1), COLUMNS));
+        self.panels.iter().zip(&places).try_for_each(|(panel, place)| draw_panel(place, panel))
     }
-    area.present().map_err(not_drawn)
 }
-
-/// The least and the greatest, with some room about them.
-fn range(values: impl Iterator<Item = f64>, room: f64) -> std::ops::Range<f64> {
-    let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
-    low / room..high * room
-}
-
-type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 fn draw_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Drawn<B> {
     let (area, legend) = area.split_horizontally(PANEL.0 - LEGEND);

@@ -1,15 +1,15 @@
 //! `fedmill bench`: measure kernels and whole merges on the CPU and on GPUs.
 
-use super::{BackendName, Common, Failure, Outcome, print};
+use super::{BackendName, Common, Failure, Outcome, print, rates};
 use crate::bench::BenchError;
 use crate::bench::grid::{Grid, check_rule};
 use crate::bench::kernel::{DTYPES, Kernel};
-use crate::bench::plot::{self, Format};
+use crate::bench::picture::Format;
+use crate::bench::plot;
 use crate::bench::results::{Limits, Machine, Results, Row, Work, duration, short};
 use crate::bench::sampling::Repeats;
 use crate::gpu::adapters;
 use crate::gpu::job::{GpuError, Options};
-use crate::io::publish;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::split_list;
 use clap::Args;
@@ -117,7 +117,7 @@ fn samples(text: &str) -> Result<usize, String> {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let format = self.plot.as_deref().map(format_of).transpose()?;
+        let format = self.plot.as_deref().map(rates::format_of).transpose()?;
         let grid = self.grid(common)?;
         let results = grid.run(&common.pool()?, &common.progress()).map_err(failure)?;
         if let (Some(path), Some(format)) = (&self.plot, format) {
@@ -173,22 +173,9 @@ fn failure(error: BenchError) -> Failure {
     Failure { hint: error.hint(), signal: error.signal(), ..Failure::from(error) }
 }
 
-fn format_of(path: &Path) -> Result<Format, Failure> {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("svg") => Ok(Format::Svg),
-        Some("png") => Ok(Format::Png),
-        _ => {
-            Err(anyhow::anyhow!("--plot: {}: expected a file that ends in .svg or .png", path.display())
-                .into())
-        }
-    }
-}
-
 fn write_plot(results: &Results, path: &Path, format: Format) -> Result<(), Failure> {
     let picture = plot::draw(results, format).map_err(failure)?;
-    let written = publish::stage(path, &picture).and_then(|staged| staged.publish(path));
-    written
-        .map_err(|why| anyhow::Error::new(why).context(format!("{} could not be written", path.display())))?;
+    rates::write(path, &picture)?;
     let subjects: BTreeSet<_> = results.rows.iter().map(|row| &row.subject).collect();
     if subjects.len() > plot::MOST_PANELS {
         tracing::warn!("--plot: {} of {} panels were drawn", plot::MOST_PANELS, subjects.len());

@@ -1,9 +1,9 @@
 //! `fedmill compress`: one update to fewer bytes.
 
-use super::{BackendName, Common, Failure, Outcome, print, size};
+use super::{BackendName, Common, Failure, Outcome, print, rates, size};
 use crate::codecs::{self, Codec};
 use crate::telemetry::console;
-use crate::updates::compress::{Compressed, Compression, How, Wanted};
+use crate::updates::compress::{CompressError, Compressed, Compression, How, Wanted};
 use crate::updates::file::FileLayout;
 use crate::updates::residual::{Feedback, ResidualDtype};
 use crate::updates::values::NonFinite;
@@ -59,12 +59,21 @@ pub(super) struct Arguments {
     /// Every stream a tensor of its own, or all in one [default: what is shorter by more than 2 %].
     #[arg(long, value_name = "LAYOUT")]
     layout: Option<FileLayout>,
+    /// Measure, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what every codec makes of the update; with --dry-run.
+    #[arg(long, group = "how", requires = "dry_run", conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
+    table: bool,
+    /// Draw the table as NMSE by bits per parameter, into a .svg or .png file.
+    #[arg(long, value_name = "FILE", requires = "table", conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
+    plot: Option<PathBuf>,
     /// Print what was measured as one JSON object, in place of the path.
     #[arg(long)]
     json: bool,
     /// Where the compressed update goes.
-    #[arg(long, short, value_name = "OUT")]
-    output: PathBuf,
+    #[arg(long, short, value_name = "OUT", required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
 }
 
 fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
@@ -115,14 +124,21 @@ impl Arguments {
             let why = anyhow::anyhow!("--backend gpu: compress runs on the CPU, expected auto or cpu");
             return Err(why.into());
         }
-        if self.residual.is_none() && self.codec.as_ref().is_none_or(|codec| !codec.is_unbiased()) {
-            let codec = self.codec.as_ref().map_or("what meets a target".to_owned(), ToString::to_string);
-            tracing::warn!(
-                hint = "--residual FILE keeps what is left for the next round",
-                "{codec} is biased: its errors add up over rounds"
-            );
+        let compression = self.compression(common);
+        if self.table {
+            return rates::run(&compression, self.json, self.plot.as_deref(), common).map(|()| Outcome::Done);
         }
-        let compression = Compression {
+        self.warn_of_bias();
+        let compressed = compression.run(&common.pool()?).map_err(failure)?;
+        if let Some(missed) = compressed.missed.as_ref().filter(|_| !self.best_effort) {
+            return Ok(Outcome::Refused(missed.clone()));
+        }
+        self.tell(&compressed, common)?;
+        Ok(Outcome::Done)
+    }
+
+    fn compression(&self, common: &Common) -> Compression {
+        Compression {
             update: self.update.clone(),
             base: self.base.clone(),
             how: self.how(),
@@ -130,27 +146,39 @@ impl Arguments {
             non_finite: self.nonfinite,
             feedback: self.feedback(),
             layout: self.layout,
-            output: Some(self.output.clone()),
+            output: self.output.clone().filter(|_| !self.dry_run),
             isa: common.isa(),
-        };
-        let compressed = compression.run(&common.pool()?).map_err(|error| {
-            let (hint, signal) = (error.hint(), error.signal());
-            Failure { hint, signal, ..Failure::from(error) }
-        })?;
-        if let Some(missed) = compressed.missed.as_ref().filter(|_| !self.best_effort) {
-            return Ok(Outcome::Refused(missed.clone()));
         }
-        match self.json {
-            true => print(&format!("{}\n", serde_json::to_string(&compressed)?))?,
-            false => {
+    }
+
+    fn warn_of_bias(&self) {
+        if self.residual.is_none() && self.codec.as_ref().is_none_or(|codec| !codec.is_unbiased()) {
+            let codec = self.codec.as_ref().map_or("what meets a target".to_owned(), ToString::to_string);
+            tracing::warn!(
+                hint = "--residual FILE keeps what is left for the next round",
+                "{codec} is biased: its errors add up over rounds"
+            );
+        }
+    }
+
+    /// Says what was done: where the file is, or, if there is none, what was measured.
+    fn tell(&self, found: &Compressed, common: &Common) -> Result<(), Failure> {
+        match &found.output {
+            _ if self.json => print(&format!("{}\n", serde_json::to_string(found)?)),
+            None => print(&format!("{}\n", summary(found))),
+            Some(path) => {
                 if !common.quiet {
-                    console::tell(&summary(&compressed));
+                    console::tell(&summary(found));
                 }
-                print(&format!("{}\n", self.output.display()))?;
+                print(&format!("{path}\n"))
             }
         }
-        Ok(Outcome::Done)
     }
+}
+
+pub(super) fn failure(error: CompressError) -> Failure {
+    let (hint, signal) = (error.hint(), error.signal());
+    Failure { hint, signal, ..Failure::from(error) }
 }
 
 fn summary(found: &Compressed) -> String {

@@ -11,6 +11,7 @@ mod gram;
 mod inspect;
 mod merge;
 mod personalize;
+mod rates;
 mod round;
 mod size;
 

@@ -10,7 +10,7 @@ use super::quality::{Measures, Quality, white_bound};
 use super::residual::{Carried, Feedback, ResidualError, ResidualWriter, Subject};
 use super::values::{NonFinite, Values};
 use crate::codecs::directory::{FORMAT_KEY, Tensors, layout_check};
-use crate::codecs::{Codec, Seeds};
+use crate::codecs::{Codec, Seeds, Vector};
 use crate::io::digest::{self, Digest};
 use crate::io::discover::stem;
 use crate::io::interrupt::Interrupted;
@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is to be compressed, how, and where to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Compression {
     /// The update: weights, or a delta.
     pub update: PathBuf,
@@ -227,6 +227,34 @@ impl Compression {
         Ok(account)
     }
 
+    /// Up to `most` values of the largest tensor that a codec would encode: its first rows. None if there is no such.
+    ///
+    /// # Errors
+    ///
+    /// When inputs cannot be used.
+    pub fn sample(
+        &self,
+        most: usize,
+        pool: &ThreadPool,
+    ) -> Result<Option<(Vector, Vec<f32>)>, CompressError> {
+        let inputs = self.open(pool)?;
+        let tensors: Vec<TensorSpec> = inputs.update.table.iter().map(|place| place.spec.clone()).collect();
+        let encoded = tensors.iter().enumerate().filter(|(_, spec)| plan::is_encoded(spec));
+        let Some((number, spec)) = encoded.max_by_key(|(_, spec)| spec.len) else { return Ok(None) };
+        let rows = spec.shape[0];
+        let rows = (most / (spec.len / rows)).clamp(1, rows);
+        let mut shape = spec.shape.clone();
+        shape[0] = rows;
+        let len = (spec.len / spec.shape[0] * rows).min(most);
+        let mut values = vec![0.0; len];
+        let part = PartPlan::new(vec![number], &tensors, None);
+        self.values(&inputs, None)
+            .read(&part, 0, &mut values)
+            .map_err(|why| CompressError::Encode { path: self.update.clone(), source: why.into() })?;
+        let shape = if shape.iter().product::<usize>() == len { shape } else { vec![len] };
+        Ok(Some((Vector { len, shape }, values)))
+    }
+
     /// Makes the file appear, and what it leaves for the next round with it.
     fn publish(
         &self,
@@ -387,7 +415,7 @@ impl Compression {
         let target = self.output.clone().unwrap_or_else(|| self.update.clone());
         let unlaid = |source| CompressError::Layout { path: target.clone(), source };
         let design = self.design(inputs, tensors, &parts).map_err(unlaid)?;
-        let mut sink = design.begin(&target, &parts).map_err(unlaid)?;
+        let mut sink = design.begin(self.output.as_deref(), &parts).map_err(unlaid)?;
         let residual = self.residual(inputs, values, tensors, &parts)?;
         let keep = |part: &PartPlan, start: usize, left: &[f32]| match &residual {
             Some(residual) => residual.write(self.isa, tensors, part, start, left),
@@ -396,7 +424,7 @@ impl Compression {
         let kept: Option<&encode::Residue> = if residual.is_some() { Some(&keep) } else { None };
         let encoding = encode::Encoding { values, parts: &parts, tensors, residue: kept };
         let outcome = encoding.run(&mut sink).map_err(failed)?;
-        let finished = design.finish(sink, &target, &parts, &outcome).map_err(unlaid)?;
+        let finished = design.finish(sink, self.output.as_deref(), &parts, &outcome).map_err(unlaid)?;
         Ok(Attempt { finished, parts, outcome, residual })
     }
 

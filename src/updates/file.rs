@@ -50,6 +50,8 @@ enum Target {
     Held(Mutex<Vec<u8>>),
     /// In a file, behind so many bytes that are left for the header.
     Staged(Staged, u64),
+    /// Nowhere: bytes are only counted, behind so many for the header if those would be left.
+    Nowhere(Option<u64>),
 }
 
 impl Sink {
@@ -76,6 +78,7 @@ impl Sink {
     fn put(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         match &self.target {
             Target::Staged(staged, start) => staged.write_at(bytes, start + offset),
+            Target::Nowhere(_) => Ok(()),
             Target::Held(held) => {
                 let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
                 let (start, end) = (offset as usize, offset as usize + bytes.len());
@@ -132,12 +135,12 @@ impl Design<'_> {
         Ok(specs.iter().all(|spec| names.insert(spec.name.as_str())) && header < MOST_HEADER * data as f64)
     }
 
-    /// Makes room for parts in a file beside `target`.
+    /// Makes room for parts in a file beside `target`; none makes no file, only its length.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn begin(&self, target: &Path, parts: &[Running]) -> Result<Sink, LayoutError> {
+    pub fn begin(&self, target: Option<&Path>, parts: &[Running]) -> Result<Sink, LayoutError> {
         let mut places: Vec<Vec<u64>> = parts.iter().map(|part| vec![0; part.streams.len()]).collect();
         let mut order: Vec<(usize, usize, TensorSpec)> = Vec::new();
         for (number, part) in parts.iter().enumerate() {
@@ -156,11 +159,11 @@ impl Design<'_> {
             end += spec.bytes() as u64;
         }
         let expected = end + parts.iter().map(Running::expected_bytes).sum::<u64>();
-        let target = if expected <= HELD_BYTES {
-            Target::Held(Mutex::default())
-        } else {
-            let start = self.room_for_header(parts)?;
-            Target::Staged(Staged::create(target, start + expected)?, start)
+        let start = (expected > HELD_BYTES).then(|| self.room_for_header(parts)).transpose()?;
+        let target = match (target, start) {
+            (None, start) => Target::Nowhere(start),
+            (Some(_), None) => Target::Held(Mutex::default()),
+            (Some(target), Some(start)) => Target::Staged(Staged::create(target, start + expected)?, start),
         };
         Ok(Sink { target, places, end })
     }
@@ -250,7 +253,7 @@ impl Design<'_> {
     pub fn finish(
         &self,
         mut sink: Sink,
-        target: &Path,
+        target: Option<&Path>,
         parts: &[Running],
         outcome: &Outcome,
     ) -> Result<Finished, LayoutError> {
@@ -261,24 +264,29 @@ impl Design<'_> {
         }
         let end = sink.end;
         let mut header = self.header(parts, &outcome.chunks, end)?;
-        let staged = match sink.target {
-            Target::Held(held) => {
+        let staged = match (sink.target, target) {
+            (Target::Nowhere(start), _) => {
+                header = start.map_or(Ok(header.clone()), |start| padded(header, start))?;
+                None
+            }
+            (Target::Held(_), None) => None,
+            (Target::Held(held), Some(target)) => {
                 let held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
                 let staged = Staged::create(target, header.len() as u64 + end)?;
                 staged.write_at(&header, 0)?;
                 staged.write_at(&held, header.len() as u64)?;
-                staged
+                Some(staged)
             }
-            Target::Staged(staged, start) => {
+            (Target::Staged(staged, start), _) => {
                 header = padded(header, start)?;
                 staged.write_at(&header, 0)?;
                 staged.set_len(start + end)?;
-                staged
+                Some(staged)
             }
         };
         let overhead = end - streams_end;
         let header = header.len() as u64;
-        Ok(Finished { staged: Some(staged), bytes: header + end, header_bytes: header + overhead })
+        Ok(Finished { staged, bytes: header + end, header_bytes: header + overhead })
     }
 }
 

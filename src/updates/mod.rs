@@ -16,6 +16,7 @@ pub mod metadata;
 pub mod plan;
 pub mod quality;
 pub mod residual;
+pub mod table;
 pub mod values;
 
 pub use encoded::{open, open_plain};
