@@ -123,6 +123,15 @@ pub enum Kept {
     },
 }
 
+/// What a codec is to come to over a whole model, however its tensors share that.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum ModelGoal {
+    /// So many bits a value.
+    Bits(f64),
+    /// So much squared error over squared norm.
+    Nmse(f64),
+}
+
 /// An encoding, as users name it.
 pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
     /// Starts encoding a vector of at least one value.
@@ -131,6 +140,11 @@ pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
     /// residual.
     fn is_unbiased(&self) -> bool {
         false
+    }
+    /// What it is to come to over a whole model, if it has one step for all of it that is yet to be found: that of
+    /// `ecsq`.
+    fn model_goal(&self) -> Option<ModelGoal> {
+        None
     }
     /// Which coordinates are sent.
     fn support(&self) -> Support {

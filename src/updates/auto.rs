@@ -7,11 +7,12 @@
 //! what is reported is never an estimate.
 
 use super::encode::{self, EncodeError};
-use super::plan::{PartPlan, is_variance};
+use super::plan::{self, PartPlan, is_variance};
 use super::quality::Quality;
 use super::values::Values;
+use crate::codecs::ecsq::Ecsq;
 use crate::codecs::integers::{self, Integers};
-use crate::codecs::{self, CHUNK, Codec, Seeds, Tally, Vector};
+use crate::codecs::{self, CHUNK, Codec, ModelGoal, Seeds, Tally, Vector};
 use crate::kernels::dead_zone::DeadZone;
 use crate::kernels::lanes::Isa;
 use crate::kernels::magnitudes::Magnitudes;
@@ -170,13 +171,7 @@ impl Survey {
         let (groups, fixed) = groups(values, tensors, as_one, variances)?;
         let plans: Vec<PartPlan> =
             groups.into_iter().map(|group| PartPlan::new(group, tensors, None)).collect();
-        let mut found: Vec<Magnitudes> = plans.iter().map(|_| Magnitudes::default()).collect();
-        encode::gather(
-            values,
-            &plans,
-            |_, chunk| Magnitudes::of(values.isa, chunk),
-            |part, more| found[part].add(&more),
-        )?;
+        let found = Self::magnitudes(values, &plans)?;
         let mut pieces = Vec::with_capacity(plans.len());
         for (plan, magnitudes) in plans.into_iter().zip(found) {
             let tried = try_codecs(values, &plan, magnitudes.energy())?;
@@ -184,6 +179,24 @@ impl Survey {
         }
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
         Ok(Self { pieces, fixed, energy })
+    }
+
+    /// Looks at vectors that have a codec, for which nothing but the step is to be found.
+    fn of_vectors(values: &Values, plans: &[PartPlan]) -> Result<Self, EncodeError> {
+        let (encoded, fixed): (Vec<PartPlan>, _) =
+            plans.iter().cloned().partition(|part| part.codec.is_some());
+        let found = Self::magnitudes(values, &encoded)?;
+        let piece = |(plan, magnitudes)| Piece { plan, magnitudes, tried: Vec::new() };
+        let pieces: Vec<Piece> = encoded.into_iter().zip(found).map(piece).collect();
+        let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
+        Ok(Self { pieces, fixed, energy })
+    }
+
+    fn magnitudes(values: &Values, plans: &[PartPlan]) -> Result<Vec<Magnitudes>, EncodeError> {
+        let mut found: Vec<Magnitudes> = plans.iter().map(|_| Magnitudes::default()).collect();
+        let look = |_, chunk: &[f32]| Magnitudes::of(values.isa, chunk);
+        encode::gather(values, plans, look, |part, more| found[part].add(&more))?;
+        Ok(found)
     }
 
     /// The plan that a step stands for.
@@ -234,18 +247,12 @@ impl Piece {
     /// The least error for its bytes, at so much error a byte.
     fn choose(&self, step: f64, slope: f64) -> Tried {
         let (bits, error) = self.magnitudes.entropy_and_error(step, ZONE);
-        let ecsq = Tried { codec: ecsq(step), bytes: bits / 8.0 + VECTOR_BYTES, error };
+        let ecsq =
+            Tried { codec: Arc::new(Ecsq::with_step(step as f32)), bytes: bits / 8.0 + VECTOR_BYTES, error };
         let cost = |tried: &Tried| tried.error + slope * tried.bytes;
         let best = self.tried.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         best.filter(|best| cost(best) < cost(&ecsq)).cloned().unwrap_or(ecsq)
     }
-}
-
-/// The codec of a step.
-fn ecsq(step: f64) -> Arc<dyn Codec> {
-    let step = step as f32;
-    let bf16: Arc<dyn Codec> = Arc::new(codecs::half::Half::Bf16);
-    codecs::parse(&format!("ecsq:step={step:e}")).map_or(bf16, Arc::from)
 }
 
 /// What codecs make of a sample of a vector, as of all of it.
@@ -292,6 +299,106 @@ fn try_codec(isa: Isa, codec: &dyn Codec, sample: &[f32]) -> Option<(usize, f64)
         quality.add(&Quality::of(isa, chunk, &decoded));
     }
     Some((bytes, quality.errors))
+}
+
+/// What is sought, and among which plans.
+#[derive(Debug)]
+pub struct Sought {
+    goal: Goal,
+    /// Vectors that share one step of `ecsq`; all plans there are if none.
+    vectors: Option<Vec<PartPlan>>,
+}
+
+impl Sought {
+    /// A file that meets a goal.
+    pub fn of_file(goal: Goal) -> Self {
+        Self { goal, vectors: None }
+    }
+
+    /// Vectors by `ecsq` of one step, which come to a goal together.
+    pub fn of_vectors(plans: Vec<PartPlan>, goal: &ModelGoal) -> Self {
+        let encoded = plans.iter().filter(|part| part.codec.is_some());
+        let values: usize = encoded.map(|part| part.vector.len).sum();
+        let goal = match goal {
+            ModelGoal::Bits(bits) => Goal { bytes: Some((bits * values as f64 / 8.0) as u64), nmse: None },
+            ModelGoal::Nmse(nmse) => Goal { bytes: None, nmse: Some(*nmse) },
+        };
+        Self { goal, vectors: Some(plans) }
+    }
+
+    /// Whether all of a tiny model may also go into one vector.
+    fn groupings(&self, tensors: &[TensorSpec]) -> Vec<bool> {
+        if self.vectors.is_none() && is_tiny(tensors) { vec![true, false] } else { vec![false] }
+    }
+
+    fn survey(
+        &self,
+        values: &Values,
+        tensors: &[TensorSpec],
+        as_one: bool,
+        variances: Variances,
+    ) -> Result<Survey, EncodeError> {
+        match &self.vectors {
+            None => Survey::new(values, tensors, as_one, variances),
+            Some(plans) => Survey::of_vectors(values, plans),
+        }
+    }
+}
+
+fn is_tiny(tensors: &[TensorSpec]) -> bool {
+    tensors.iter().map(|spec| spec.len).sum::<usize>() <= TINY_MODEL
+}
+
+/// A file that was made by a plan.
+pub trait Made {
+    /// What it came to.
+    fn found(&self) -> Found;
+    /// Bytes of its encoded vectors.
+    fn vector_bytes(&self) -> u64;
+    /// Variances that it would make negative.
+    fn negative_variances(&self) -> u64;
+}
+
+/// Makes file after file until one meets a goal as well as it can be met.
+///
+/// # Errors
+///
+/// When values cannot be read, or files not be made.
+pub fn meet<T: Made, E>(
+    sought: &Sought,
+    values: &Values,
+    tensors: &[TensorSpec],
+    make: impl Fn(Vec<PartPlan>) -> Result<T, E>,
+    failed: impl Fn(EncodeError) -> E,
+) -> Result<T, E> {
+    let most_tries = if is_tiny(tensors) { 16 } else { 4 };
+    let mut best: Option<(Found, T)> = None;
+    let mut variances = Variances::of(values);
+    let mut groupings = sought.groupings(tensors);
+    while let Some(as_one) = groupings.pop() {
+        let survey = sought.survey(values, tensors, as_one, variances).map_err(&failed)?;
+        let mut search = Search::new(&survey, sought.goal);
+        while let Some(step) = search.next(most_tries) {
+            let made = make(survey.plan(step))?;
+            if made.negative_variances() > 0 && variances == Variances::Checked {
+                // Rounded so, a variance would not be one: they are sent as they are.
+                variances = Variances::AsTheyAre;
+                groupings.push(as_one);
+                break;
+            }
+            let mut found = made.found();
+            if sought.vectors.is_some() {
+                found.bytes = made.vector_bytes();
+            }
+            if best.as_ref().is_none_or(|(best, _)| sought.goal.prefers(&found, best)) {
+                best = Some((found, made));
+            }
+            if search.learn(step, &found) {
+                break;
+            }
+        }
+    }
+    best.map_or_else(|| make(plan::raw(tensors)), |(_, made)| Ok(made))
 }
 
 /// Looks for the step whose file meets a goal best, file by file.

@@ -1,6 +1,6 @@
 //! Compresses one update, file to file, in memory of a few chunks.
 
-use super::auto::{self, Found, Goal, Search, Survey, Variances};
+use super::auto::{self, Found, Goal, Made, Sought};
 use super::encode::{self, EncodeError, Outcome};
 use super::encoded::open;
 use super::file::{Design, FileLayout, Finished, LayoutError};
@@ -206,11 +206,12 @@ impl Compression {
         let tensors: Vec<TensorSpec> = inputs.update.table.iter().map(|place| place.spec.clone()).collect();
         let carried = self.carried(&inputs, &tensors)?;
         let values = self.values(&inputs, carried.as_ref());
-        let mut attempt = pool.install(|| match &self.how {
-            How::Codec(codec) => self.attempt(&inputs, &values, &tensors, plan::by_tensor(&tensors, codec)),
-            How::Wanted(wanted) => {
-                self.search(&inputs, &values, &tensors, wanted.goal(inputs.update.bytes()))
-            }
+        let failed = |source| CompressError::Encode { path: self.update.clone(), source };
+        let make = |plans| self.attempt(&inputs, &values, &tensors, plans);
+        let mut attempt = pool.install(|| match (&self.how, self.sought(&inputs, &tensors)) {
+            (_, Some(sought)) => auto::meet(&sought, &values, &tensors, make, failed),
+            (How::Codec(codec), None) => make(plan::by_tensor(&tensors, codec)),
+            (How::Wanted(_), None) => make(plan::raw(&tensors)),
         })?;
         let account = self.account(&inputs, &attempt, &tensors);
         let mut staged = attempt.finished.staged.take();
@@ -361,43 +362,14 @@ impl Compression {
         Values { isa: self.isa, update: &inputs.update, base, non_finite: self.non_finite, carried }
     }
 
-    /// Makes file after file until one meets a goal as well as it can be met.
-    fn search(
-        &self,
-        inputs: &Inputs,
-        values: &Values,
-        tensors: &[TensorSpec],
-        goal: Goal,
-    ) -> Result<Attempt, CompressError> {
-        let failed = |source| CompressError::Encode { path: self.update.clone(), source };
-        let is_tiny = tensors.iter().map(|spec| spec.len).sum::<usize>() <= auto::TINY_MODEL;
-        let tries = if is_tiny { 16 } else { 4 };
-        let mut best: Option<(Found, Attempt)> = None;
-        let mut variances = Variances::of(values);
-        let mut groupings: Vec<bool> = if is_tiny { vec![true, false] } else { vec![false] };
-        while let Some(as_one) = groupings.pop() {
-            let survey = Survey::new(values, tensors, as_one, variances).map_err(failed)?;
-            let mut search = Search::new(&survey, goal);
-            while let Some(step) = search.next(tries) {
-                let attempt = self.attempt(inputs, values, tensors, survey.plan(step))?;
-                if attempt.outcome.negative_variances > 0 {
-                    // Rounded so, a variance would not be one: they are sent as they are.
-                    variances = Variances::AsTheyAre;
-                    groupings.push(as_one);
-                    break;
-                }
-                let found = attempt.found();
-                if best.as_ref().is_none_or(|(best, _)| goal.prefers(&found, best)) {
-                    best = Some((found, attempt));
-                }
-                if search.learn(step, &found) {
-                    break;
-                }
+    /// What is to be met, if something is.
+    fn sought(&self, inputs: &Inputs, tensors: &[TensorSpec]) -> Option<Sought> {
+        match &self.how {
+            How::Wanted(wanted) => Some(Sought::of_file(wanted.goal(inputs.update.bytes()))),
+            How::Codec(codec) => {
+                let plans = plan::by_tensor(tensors, codec);
+                codec.model_goal().map(|goal| Sought::of_vectors(plans, &goal))
             }
-        }
-        match best {
-            Some((_, attempt)) => Ok(attempt),
-            None => self.attempt(inputs, values, tensors, plan::raw(tensors)),
         }
     }
 
@@ -535,10 +507,20 @@ impl Compression {
     }
 }
 
-impl Attempt {
+impl Made for Attempt {
     fn found(&self) -> Found {
         let mut quality = Quality::default();
         self.outcome.quality.iter().for_each(|part| quality.add(part));
         Found { bytes: self.finished.bytes, nmse: quality.measures().nmse }
+    }
+
+    fn vector_bytes(&self) -> u64 {
+        let vectors =
+            self.parts.iter().zip(&self.outcome.chunks).filter(|(part, _)| part.plan.codec.is_some());
+        vectors.map(|(part, chunks)| part.bytes(chunks)).sum()
+    }
+
+    fn negative_variances(&self) -> u64 {
+        self.outcome.negative_variances
     }
 }

@@ -225,6 +225,15 @@ impl Running {
         if has { self.plan.vector.len.div_ceil(CHUNK) } else { 0 }
     }
 
+    /// Bytes of what the decoder has to know and of all streams, given those of its chunks.
+    pub fn bytes(&self, chunks: &[u32]) -> u64 {
+        let coding = postcard::to_allocvec(&self.coding).map_or(0, |bytes| bytes.len() as u64);
+        let known = self.streams.iter().filter(|stream| stream.extent != Extent::Chunks);
+        let known: u64 =
+            known.filter_map(|stream| stream.spec("", 0).ok()).map(|spec| spec.bytes() as u64).sum();
+        coding + known + chunks.iter().map(|bytes| u64::from(*bytes)).sum::<u64>()
+    }
+
     /// Bytes that its stream of no known extent will have, about.
     pub fn expected_bytes(&self) -> u64 {
         self.encoder.as_ref().map_or(0, |encoder| encoder.expected_bytes())

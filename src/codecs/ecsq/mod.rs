@@ -20,7 +20,9 @@ mod tests;
 pub use model::Step;
 
 use super::coding::Packed;
-use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, rans};
+use super::{
+    CHUNK, Codec, Coding, Encoder, Extent, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector, rans,
+};
 use crate::kernels::dead_zone::{self, ESCAPE, LARGEST, MOST, Quantizer};
 use crate::kernels::lanes::Isa;
 use crate::kernels::magnitudes::Magnitudes;
@@ -54,6 +56,9 @@ impl Ecsq {
     }
 }
 
+/// Bits a value where nothing is said.
+const DEFAULT_BITS: f64 = 2.0;
+
 pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let step = settings.take::<Positive>("step")?.map(|step| Goal::Step(step.0 as f32));
     let bits = settings.take::<Positive>("bits")?.map(|bits| Goal::Bits(bits.0));
@@ -68,7 +73,7 @@ pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError
         return Err(bad("rounding", "expected a number from 0 to 0.95; plain rounding is 0.5"));
     }
     match [step, bits, nmse].into_iter().flatten().collect::<Vec<_>>()[..] {
-        [] => Err(SpecError::Missing { rule: "ecsq".to_owned(), key: "bits", example: "0.32" }),
+        [] => Ok(Box::new(Ecsq { goal: Goal::Bits(DEFAULT_BITS), rounding })),
         [goal] => Ok(Box::new(Ecsq { goal, rounding })),
         _ => Err(bad("step", "expected one of step, bits and nmse alone")),
     }
@@ -87,6 +92,14 @@ impl fmt::Display for Ecsq {
 }
 
 impl Codec for Ecsq {
+    fn model_goal(&self) -> Option<ModelGoal> {
+        match self.goal {
+            Goal::Step(_) => None,
+            Goal::Bits(bits) => Some(ModelGoal::Bits(bits)),
+            Goal::Nmse(nmse) => Some(ModelGoal::Nmse(nmse)),
+        }
+    }
+
     fn encoder(&self, isa: Isa, _vector: &Vector, _seeds: Seeds) -> Box<dyn Encoder> {
         Box::new(EcsqEncoder {
             isa,
