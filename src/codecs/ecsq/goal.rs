@@ -24,20 +24,30 @@ pub(super) struct Choice {
     pub(super) expected: f64,
 }
 
-/// How often the interval that the step lies in is halved, to find where about it is.
-const HALVINGS: usize = 10;
+/// Octaves that the step is searched in: from coarser than all values to finer than f32 is.
+const OCTAVES: f64 = 25.0;
 
-/// Steps that are compared around there, in eighths of an octave: with the best zone, neither bits nor error go one way.
-const AROUND: std::ops::RangeInclusive<i32> = -10..=10;
+/// How often they are halved with one zone, to find where about the step is.
+const HALVINGS: usize = 9;
 
-/// How often what is compared is brought nearer to the best one.
-const REFINEMENTS: i32 = 6;
+/// How far from there it may lie with another zone, in octaves, and how often these are halved.
+const AROUND: (f64, usize) = (0.7, 9);
+
+/// Zones that are compared with the one that is best by rate and distortion: what comes of these goes steadily with the
+/// step, and for short vectors and few bits one of them is better.
+const ZONES: [DeadZone; 5] = [
+    DeadZone { zero_below: 0.5, rounding: 0.5 },
+    DeadZone { zero_below: 0.58, rounding: 0.42 },
+    DeadZone { zero_below: 0.65, rounding: 0.4 },
+    DeadZone { zero_below: 0.8, rounding: 0.27 },
+    DeadZone { zero_below: 1.0, rounding: 0.2 },
+];
 
 /// What is aimed at, of what is allowed.
-const AIM: f64 = 0.995;
+const AIM: f64 = 0.9985;
 
 /// What is left as it is, of what is allowed.
-const NEAR: f64 = 0.985;
+const NEAR: f64 = 0.995;
 
 impl Goal {
     /// What is allowed.
@@ -72,60 +82,73 @@ impl Goal {
     /// The best step that leads to what is allowed, its zone, and what the histogram lets expect of it, if it lets expect
     /// `correction` times less than comes of steps.
     pub(super) fn choose(self, magnitudes: &Magnitudes, rounding: Option<f32>, correction: f64) -> Choice {
-        let compared = |octaves: f64| {
-            let step = Step::nearest(octaves.exp2() as f32);
-            let exact = f64::from(step.value());
-            let zone = rounding.map_or_else(|| magnitudes.best_zone(exact), DeadZone::of);
-            let (bits, nmse) = ratios(magnitudes, zone, exact);
-            let (expected, other) = match self {
-                Self::Nmse(_) => (nmse, bits),
-                _ => (bits, nmse),
-            };
-            let excess = expected * correction / (self.most() * AIM);
-            // What is not allowed is worse than all that is.
-            let rank = if excess <= 1.0 { (false, other) } else { (true, excess) };
-            (rank, octaves, Choice { step, zone, expected })
-        };
+        let best_zone = |step: f64| rounding.map_or_else(|| magnitudes.best_zone(step), DeadZone::of);
         if let Self::Step(step) = self {
-            return compared(f64::from(step).log2()).2;
+            let step = Step::nearest(step);
+            return Choice { step, zone: best_zone(f64::from(step.value())), expected: 1.0 };
         }
-        let about = self.about(magnitudes, correction);
-        let mut best = compared(about);
-        let mut try_at = |octaves: f64| {
-            let next = compared(octaves);
-            if next.0 < best.0 {
-                best = next;
+        let search = Search { goal: self, magnitudes, correction };
+        let largest = magnitudes.largest().max(f64::from(f32::MIN_POSITIVE)).log2();
+        let middle = largest + 1.0 - OCTAVES / 2.0;
+        let about = search.halve(middle, (OCTAVES / 2.0, HALVINGS), |_| DeadZone::of(0.4)).octaves;
+        let mut best = search.halve(about, AROUND, best_zone);
+        for zone in ZONES.iter().filter(|_| rounding.is_none()) {
+            let other = search.halve(about, AROUND, |_| *zone);
+            if other.rank < best.rank {
+                best = other;
             }
-            best.1
-        };
-        let mut centre =
-            AROUND.map(|eighths| try_at(about + f64::from(eighths) / 8.0)).last().unwrap_or(about);
-        for refinement in 1..=REFINEMENTS {
-            let width = f64::from(-3 - refinement).exp2();
-            try_at(centre - width);
-            centre = try_at(centre + width);
         }
-        best.2
-    }
-
-    /// The logarithm of the step that leads to what is allowed with a zone that is always the same: from one coarser than
-    /// all values to one finer than f32 is.
-    fn about(self, magnitudes: &Magnitudes, correction: f64) -> f64 {
-        let largest = magnitudes.largest().max(f64::from(f32::MIN_POSITIVE));
-        let (mut fine, mut coarse) = (largest.log2() - 24.0, largest.log2() + 1.0);
-        for _ in 0..HALVINGS {
-            let middle = (fine + coarse) / 2.0;
-            let (bits, nmse) = ratios(magnitudes, DeadZone::of(0.4), middle.exp2());
-            let is_more = self.measure(bits, nmse) * correction > self.most();
-            let is_too_coarse = is_more == matches!(self, Self::Nmse(_));
-            *(if is_too_coarse { &mut coarse } else { &mut fine }) = middle;
-        }
-        (fine + coarse) / 2.0
+        best.choice
     }
 }
 
-/// Bits a value, and the squared error over the squared norm, that the histogram lets expect.
-fn ratios(magnitudes: &Magnitudes, zone: DeadZone, step: f64) -> (f64, f64) {
-    let (bits, error) = magnitudes.entropy_and_error(step, zone);
-    (bits / magnitudes.len() as f64, error / magnitudes.energy())
+/// Looks for a step.
+struct Search<'a> {
+    goal: Goal,
+    magnitudes: &'a Magnitudes,
+    correction: f64,
+}
+
+/// A step that was tried.
+#[derive(Clone, Copy)]
+struct Tried {
+    /// What is not allowed is worse than all that is; then by what is not bounded, or by how far it is off.
+    rank: (bool, f64),
+    octaves: f64,
+    choice: Choice,
+}
+
+impl Search<'_> {
+    fn judge(&self, octaves: f64, zone: impl Fn(f64) -> DeadZone) -> Tried {
+        let step = Step::nearest(octaves.exp2() as f32);
+        let exact = f64::from(step.value());
+        let zone = zone(exact);
+        let (bits, error) = self.magnitudes.entropy_and_error(exact, zone);
+        let bits = bits / self.magnitudes.len() as f64;
+        let nmse = error / self.magnitudes.energy();
+        let (expected, other) = match self.goal {
+            Goal::Nmse(_) => (nmse, bits),
+            _ => (bits, nmse),
+        };
+        let excess = expected * self.correction / (self.goal.most() * AIM);
+        let rank = if excess <= 1.0 { (false, other) } else { (true, excess) };
+        Tried { rank, octaves, choice: Choice { step, zone, expected } }
+    }
+
+    /// Halves the steps within so many octaves of a middle, so often. Returns the best that was tried.
+    fn halve(&self, middle: f64, (around, halvings): (f64, usize), zone: impl Fn(f64) -> DeadZone) -> Tried {
+        let mut best = self.judge(middle, &zone);
+        let (mut last, mut width) = (best, around);
+        for _ in 0..halvings {
+            width /= 2.0;
+            let (is_excess, _) = last.rank;
+            let is_too_coarse = is_excess == matches!(self.goal, Goal::Nmse(_));
+            let next = if is_too_coarse { last.octaves - width } else { last.octaves + width };
+            last = self.judge(next, &zone);
+            if last.rank < best.rank {
+                best = last;
+            }
+        }
+        best
+    }
 }
