@@ -31,6 +31,7 @@
 //! - `state`: what centred clipping keeps between rounds.
 //! - `strategies`: server strategies over ten rounds against the oracle.
 //! - `shards`: rounds cut into shards, against the bytes of one process; partials that do not fit together.
+//! - `quality`: the error of codecs for their bytes, on vectors of four distributions.
 //! - `architecture`: the rooms of the source and the arrows between them.
 //! - `fuzz_seeds`: the seeds of the fuzz target.
 
@@ -60,6 +61,7 @@ mod partials;
 mod personal;
 mod personalize;
 mod pre;
+mod quality;
 mod reference;
 mod residual;
 mod resume;

@@ -1,0 +1,120 @@
+//! The error of codecs for their bytes, on vectors of four distributions.
+
+mod ecsq;
+
+use fedmill::codecs::{self, CHUNK, Seeds, Tally, Vector};
+use fedmill::kernels::lanes::Isa;
+
+/// Values of a vector.
+pub(crate) const VALUES: usize = 1 << 18;
+
+/// A distribution of values, the same ones each time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Distribution {
+    Gaussian,
+    Laplace,
+    /// Student's t with three degrees of freedom: heavy tails.
+    StudentT3,
+    /// 90 % exact zeros, the others Gaussian.
+    Sparse,
+}
+
+pub(crate) const DISTRIBUTIONS: [Distribution; 4] =
+    [Distribution::Gaussian, Distribution::Laplace, Distribution::StudentT3, Distribution::Sparse];
+
+/// A small deterministic generator (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    /// Above 0, below 1.
+    fn uniform(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// Box and Muller, 1958.
+    fn gaussian(&mut self) -> f64 {
+        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+}
+
+impl Distribution {
+    /// `len` values of it.
+    pub(crate) fn values(self, len: usize) -> Vec<f32> {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ self as u64);
+        let mut one = || match self {
+            Self::Gaussian => random.gaussian(),
+            Self::Laplace => {
+                let u = random.uniform() - 0.5;
+                -u.signum() * (1.0 - 2.0 * u.abs()).ln()
+            }
+            Self::StudentT3 => {
+                let squares: f64 = (0..3).map(|_| random.gaussian().powi(2)).sum();
+                random.gaussian() / (squares / 3.0).sqrt()
+            }
+            Self::Sparse if random.uniform() < 0.9 => 0.0,
+            Self::Sparse => random.gaussian(),
+        };
+        (0..len).map(|_| one() as f32).collect()
+    }
+}
+
+/// What came of encoding.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    /// Bits a value, of streams and of what the decoder has to know.
+    pub(crate) bits: f64,
+    /// Squared error over squared norm.
+    pub(crate) nmse: f64,
+}
+
+/// Encodes and decodes values.
+pub(crate) fn run(codec: &str, values: &[f32], seed: u64) -> Outcome {
+    let vector = Vector { len: values.len(), shape: vec![values.len()] };
+    let seeds = Seeds { own: seed, shared: 1 };
+    let mut encoder = codecs::parse(codec).unwrap().encoder(Isa::detect(), &vector, seeds);
+    let chunks = || values.chunks(CHUNK).enumerate().map(|(number, chunk)| (number * CHUNK, chunk));
+    while encoder.wants_look() {
+        let mut tally = Tally::default();
+        chunks().for_each(|(start, chunk)| tally.add(&encoder.look(start, chunk)));
+        encoder.learn(tally);
+    }
+    let coding = encoder.coding();
+    let scheme = coding.scheme().unwrap();
+    let mut bytes = postcard::to_allocvec(&coding).unwrap().len();
+    let (mut error, mut energy) = (0.0, 0.0);
+    for (start, chunk) in chunks() {
+        let streams = encoder.encode(start, chunk);
+        bytes += streams.iter().map(Vec::len).sum::<usize>();
+        let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
+        let mut decoded = vec![f32::NAN; chunk.len()];
+        scheme.decode(Isa::detect(), &vector, start, &streams, &mut decoded).unwrap();
+        for (x, y) in chunk.iter().zip(decoded) {
+            error += (f64::from(*x) - f64::from(y)).powi(2);
+            energy += f64::from(*x).powi(2);
+        }
+    }
+    Outcome { bits: 8.0 * bytes as f64 / values.len() as f64, nmse: error / energy }
+}
+
+#[test]
+fn distributions_have_their_moments() {
+    for (distribution, square, fourth) in [
+        (Distribution::Gaussian, 1.0, 3.0),
+        (Distribution::Laplace, 2.0, 24.0),
+        (Distribution::Sparse, 0.1, 0.3),
+    ] {
+        let values = distribution.values(VALUES);
+        let moment = |k: i32| values.iter().map(|x| f64::from(*x).powi(k)).sum::<f64>() / VALUES as f64;
+        assert!(moment(1).abs() < 0.01, "{distribution:?}");
+        assert!((moment(2) / square - 1.0).abs() < 0.02, "{distribution:?}");
+        assert!((moment(4) / fourth - 1.0).abs() < 0.06, "{distribution:?}");
+    }
+    // Half of t3 lies within 0.7649, nine tenths within 2.3534.
+    let mut magnitudes: Vec<f32> = Distribution::StudentT3.values(VALUES).iter().map(|x| x.abs()).collect();
+    magnitudes.sort_by(f32::total_cmp);
+    assert!((magnitudes[VALUES / 2] - 0.7649).abs() < 0.01);
+    assert!((magnitudes[VALUES / 10 * 9] - 2.3534).abs() < 0.03);
+}

@@ -1,0 +1,39 @@
+//! `ecsq` against the errors that ideal entropy coding of the same kind of quantizer has, side data free.
+
+use super::{DISTRIBUTIONS, Distribution, VALUES, run};
+
+/// For bits a value, the NMSE of each distribution, in their order: a uniform step with plain dead zone, its codes at
+/// their entropy, computed with NumPy.
+const IDEAL: [(f64, [f64; 4]); 4] = [
+    (0.32, [0.739, 0.610, 0.481, 0.159]),
+    (1.0, [0.348, 0.261, 0.216, 0.0042]),
+    (2.0, [0.0895, 0.073, 0.062, 0.0014]),
+    (4.0, [0.0056, 0.0048, 0.0039, 9e-5]),
+];
+
+/// The least error that there can be, 2^(-2R), for the Gaussian.
+fn bound(bits: f64) -> f64 {
+    (-2.0 * bits).exp2()
+}
+
+#[test]
+fn ecsq_has_the_error_of_ideal_coding_within_3_per_cent() {
+    for (bits, ideal) in IDEAL {
+        for (distribution, ideal) in DISTRIBUTIONS.into_iter().zip(ideal) {
+            let found = run(&format!("ecsq:bits={bits}"), &distribution.values(VALUES), 1);
+            assert!(found.bits <= 1.002 * bits, "{distribution:?} at {bits}: {found:?}");
+            assert!(found.nmse <= 1.03 * ideal, "{distribution:?} at {bits}: {found:?}, expected {ideal}");
+            if distribution == Distribution::Gaussian {
+                assert!(found.nmse >= bound(found.bits), "{found:?} is better than can be");
+            }
+        }
+    }
+}
+
+#[test]
+fn ecsq_spends_little_on_small_vectors() {
+    for (len, bits, most) in [(1000, 2.0, 0.11), (4000, 1.0, 0.37), (20_000, 0.32, 0.76)] {
+        let found = run(&format!("ecsq:bits={bits}"), &Distribution::Gaussian.values(len), 1);
+        assert!(found.bits <= 1.01 * bits && found.nmse <= most, "{len} at {bits}: {found:?}");
+    }
+}
