@@ -2,7 +2,7 @@
 //!
 //! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
 
-use super::{Scheme, constant, ecsq, half, integers, lowrank, randk, sign, topk, uniform};
+use super::{Scheme, constant, ecsq, half, integers, lowrank, randk, sign, symmetric, topk, uniform};
 use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -26,6 +26,8 @@ pub enum Coding {
     LowRank(lowrank::LowRank),
     /// Integers on an even grid between the ends of a block.
     Uniform(uniform::Uniform),
+    /// Integers on an even grid about zero.
+    Symmetric(symmetric::Symmetric),
     /// Integers of few digits, as they are.
     Integers(integers::Integers),
     /// Integers of one step, entropy-coded.
@@ -45,6 +47,7 @@ impl Coding {
             Self::LowRank(scheme) => Some(scheme),
             Self::Uniform(scheme) => Some(scheme),
             Self::Ecsq(scheme) => Some(scheme),
+            Self::Symmetric(scheme) => Some(scheme),
             Self::Integers(scheme) => Some(scheme),
         }
     }

@@ -10,6 +10,8 @@
 //!
 //! To add one: its file, a line in [`CODECS`], a variant of [`Coding`].
 
+pub mod bits;
+pub mod blocks;
 pub mod coding;
 pub mod constant;
 pub mod directory;
@@ -24,6 +26,9 @@ mod rans;
 mod rice;
 pub mod sign;
 pub mod topk;
+pub mod symmetric;
+#[cfg(test)]
+mod block_trial;
 #[cfg(test)]
 mod trial;
 pub mod uniform;
@@ -69,11 +74,19 @@ pub struct Tally {
     pub low: f32,
     /// The largest.
     pub high: f32,
+    /// The lowest and the highest value of blocks, by the number of each, ascending.
+    pub ends: Vec<(usize, blocks::Ends)>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { counts: Vec::new(), sums: Vec::new(), low: f32::INFINITY, high: f32::NEG_INFINITY }
+        Self {
+            counts: Vec::new(),
+            sums: Vec::new(),
+            low: f32::INFINITY,
+            high: f32::NEG_INFINITY,
+            ends: Vec::new(),
+        }
     }
 }
 
@@ -86,6 +99,18 @@ impl Tally {
         self.sums.iter_mut().zip(&next.sums).for_each(|(all, more)| *all += more);
         self.low = self.low.min(next.low);
         self.high = self.high.max(next.high);
+        self.add_ends(&next.ends);
+    }
+
+    /// Only the first block that was seen can have begun before.
+    fn add_ends(&mut self, next: &[(usize, blocks::Ends)]) {
+        match (self.ends.last_mut(), next) {
+            (Some((last, [low, high])), [(first, ends), rest @ ..]) if last == first => {
+                (*low, *high) = (low.min(ends[0]), high.max(ends[1]));
+                self.ends.extend(rest);
+            }
+            _ => self.ends.extend(next),
+        }
     }
 }
 
@@ -241,7 +266,25 @@ pub trait Scheme {
     ) -> Result<(), Invalid>;
 }
 
-/// The codecs that can be named, and how each is made from its settings. `u1` to `u8` are `u` with `bits` set.
+/// Checks that a run of values came with as many bytes of each stream of known extent as it is decoded from.
+fn check_lengths(
+    scheme: &dyn Scheme,
+    vector: &Vector,
+    values: Range<usize>,
+    streams: &[&[u8]],
+) -> Result<(), Invalid> {
+    let known = scheme.streams(vector)?.into_iter().enumerate();
+    for (number, stream) in known.filter(|(_, stream)| stream.extent != Extent::Chunks) {
+        let found = streams.get(number).map_or(0, |bytes| bytes.len());
+        let expected = scheme.bytes(vector, number, values.clone()).len();
+        if found != expected {
+            return Err(Invalid(format!("found {found} bytes of `{}`, expected {expected}", stream.suffix)));
+        }
+    }
+    Ok(())
+}
+
+/// The codecs that can be named, and how each is made from its settings.
 const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
     ("f16", half::f16),
     ("bf16", half::bf16),
@@ -258,6 +301,13 @@ const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
     ("u6", uniform::parse::<6>),
     ("u7", uniform::parse::<7>),
     ("u8", uniform::parse::<8>),
+    ("i2", symmetric::parse::<2>),
+    ("i3", symmetric::parse::<3>),
+    ("i4", symmetric::parse::<4>),
+    ("i5", symmetric::parse::<5>),
+    ("i6", symmetric::parse::<6>),
+    ("i7", symmetric::parse::<7>),
+    ("i8", symmetric::parse::<8>),
 ];
 
 /// The codec that a text like `u8:block=128` names.
@@ -280,7 +330,16 @@ mod tests {
 
     #[test]
     fn texts_name_codecs_and_back() {
-        for text in ["f16", "bf16", "u8:block=128", "u4:block=64", "u8:block=0,rounding=stochastic"] {
+        for text in [
+            "f16",
+            "bf16",
+            "u8:block=128",
+            "u4:block=64",
+            "u8:block=0,rounding=stochastic",
+            "u2:per=channel",
+            "i8:block=128",
+            "i4:per=channel,rounding=stochastic",
+        ] {
             let codec = parse(text).unwrap();
             assert_eq!(codec.to_string(), text);
         }
@@ -292,5 +351,7 @@ mod tests {
         assert!(parse("u9").is_err());
         assert!(parse("u8:block=100").is_err());
         assert!(parse("f16:block=1").is_err());
+        assert!(parse("i1").is_err());
+        assert!(parse("i4:block=64,per=channel").is_err());
     }
 }

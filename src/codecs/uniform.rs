@@ -1,104 +1,352 @@
 //! `u1` to `u8`: integers on an even grid from the lowest to the highest value of each block.
 //!
-//! `s = (hi - lo) / (2^b - 1)`, `q = round((x - lo) / s)`, decoded as `lo + q s`.
+//! `s = (hi - lo) / (2^b - 1)`, `q = round((x - lo) / s)`, decoded as `lo + q s`. Both ends travel, so that the decoder
+//! makes the same grid, and no range is too wide for it: grids are made in f64. Where `s` would be no normal f32, all
+//! values of a block are taken for the middle.
 
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use super::blocks::{Blocks, Ends, EndsOfBlocks};
+use super::{
+    Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits, check_lengths,
+};
+use crate::kernels::block_quantize::{Rounding, dequantize, quantize};
 use crate::kernels::lanes::Isa;
+use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
+
+/// What rounding draws its random words for, so that nothing else draws the same.
+const PURPOSE: u32 = 1;
+
+/// Beyond this magnitude differences of values are no f32, or their sums with steps.
+const WIDE: f32 = 1e38;
 
 /// How codes of a vector are made.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Uniform {
     /// Bits of a code, 1 to 8.
     pub bits: u8,
-    /// Values of a block, a power of two from 8 to [`CHUNK`](super::CHUNK).
-    pub block: u32,
+    /// Which values share a grid.
+    pub blocks: Blocks,
 }
 
-pub(super) fn parse<const BITS: u8>(_settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
-    Ok(Box::new(Uniform { bits: BITS, block: 128 }))
+/// What becomes of values between two codes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Round {
+    /// The nearest, half to even.
+    Nearest,
+    /// The upper one as often as the value is near to it: right on average.
+    Stochastic,
 }
 
-impl fmt::Display for Uniform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "u{}:block={}", self.bits, self.block)
+impl FromStr for Round {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "nearest" => Ok(Self::Nearest),
+            "stochastic" => Ok(Self::Stochastic),
+            _ => Err(format!("found `{text}`, expected nearest or stochastic")),
+        }
     }
 }
 
-impl Codec for Uniform {
-    fn encoder(&self, _isa: Isa, _vector: &Vector, _seeds: Seeds) -> Box<dyn Encoder> {
-        Box::new(UniformEncoder(self.clone()))
+impl fmt::Display for Round {
+    /// As it stands behind the other settings of a codec.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nearest => "",
+            Self::Stochastic => ",rounding=stochastic",
+        })
+    }
+}
+
+impl Round {
+    pub(super) fn parse(settings: &mut Settings) -> Result<Self, SpecError> {
+        Ok(settings.take("rounding")?.unwrap_or(Self::Nearest))
+    }
+
+    /// Random words for `len` values from `start` on, if it takes any.
+    pub(super) fn words(self, isa: Isa, seed: u64, start: usize, len: usize) -> Option<Vec<u32>> {
+        (self == Self::Stochastic).then(|| {
+            let mut words = vec![0; len];
+            random_words(isa, seed, PURPOSE, start as u64, &mut words);
+            words
+        })
+    }
+}
+
+/// How the kernels are to round a piece of a run that has these random words.
+pub(super) fn rounding(words: Option<&Vec<u32>>, piece: Range<usize>) -> Rounding<'_> {
+    words.map_or(Rounding::Nearest, |words| Rounding::Stochastic(&words[piece]))
+}
+
+#[derive(Clone, Copy, Debug)]
+struct UniformCodec {
+    scheme: Uniform,
+    round: Round,
+}
+
+pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+    let default = Blocks::Runs(if BITS == 8 { 128 } else { 64 });
+    let blocks = Blocks::parse(settings, &format!("u{BITS}"), default)?;
+    Ok(Box::new(UniformCodec { scheme: Uniform { bits: BITS, blocks }, round: Round::parse(settings)? }))
+}
+
+impl fmt::Display for UniformCodec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "u{}:{}{}", self.scheme.bits, self.scheme.blocks, self.round)
+    }
+}
+
+impl Codec for UniformCodec {
+    fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
+        let ends = EndsOfBlocks::new(isa, self.scheme.blocks, vector);
+        Box::new(UniformEncoder { codec: *self, ends, seed: seeds.own })
+    }
+
+    fn is_unbiased(&self) -> bool {
+        self.round == Round::Stochastic
     }
 }
 
 #[derive(Debug)]
-struct UniformEncoder(Uniform);
+struct UniformEncoder {
+    codec: UniformCodec,
+    ends: EndsOfBlocks,
+    seed: u64,
+}
 
 impl Encoder for UniformEncoder {
-    fn coding(&self) -> Coding {
-        Coding::Uniform(self.0.clone())
+    fn wants_look(&self) -> bool {
+        self.ends.wants_look()
     }
 
-    fn encode(&self, _start: usize, values: &[f32]) -> Vec<Vec<u8>> {
-        let (mut codes, mut ends) = (Vec::new(), Vec::new());
-        let top = f64::from((1u32 << self.0.bits) - 1);
-        for block in values.chunks(self.0.block as usize) {
-            let low = block.iter().copied().fold(f32::INFINITY, f32::min);
-            let high = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let step = ((f64::from(high) - f64::from(low)) / top) as f32;
-            let code = |x: &f32| {
-                let t = (f64::from(*x) - f64::from(low)) / f64::from(step);
-                if step > 0.0 { t.round_ties_even().clamp(0.0, top) as u8 } else { 0 }
-            };
-            codes.extend(block.iter().map(code));
-            ends.extend([low, step]);
+    fn look(&self, start: usize, values: &[f32]) -> Tally {
+        self.ends.look(start, values)
+    }
+
+    fn learn(&mut self, tally: Tally) {
+        self.ends.learn(tally);
+    }
+
+    fn coding(&self) -> Coding {
+        Coding::Uniform(self.codec.scheme)
+    }
+
+    fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {
+        let (isa, Uniform { bits, blocks }) = (self.ends.isa, self.codec.scheme);
+        let grids: Vec<Grid> =
+            self.ends.of(start, values).iter().map(|ends| Grid::between(*ends, bits)).collect();
+        let words = self.codec.round.words(isa, self.seed, start, values.len());
+        let mut codes = vec![0; values.len()];
+        for (piece, grid) in blocks.pieces(&self.ends.vector, start, values.len()).zip(&grids) {
+            let rounding = rounding(words.as_ref(), piece.clone());
+            grid.quantize(isa, &values[piece.clone()], rounding, &mut codes[piece]);
         }
-        vec![bytemuck::cast_slice(&ends).to_vec(), codes]
+        let ends: Vec<Ends> = grids.iter().map(|grid| grid.ends).collect();
+        vec![bytemuck::cast_slice(&ends).to_vec(), bits::pack(isa, bits, codes)]
+    }
+}
+
+/// The grid of a block.
+#[derive(Clone, Copy, Debug)]
+struct Grid {
+    ends: Ends,
+    top: u8,
+    step: f64,
+}
+
+impl Grid {
+    /// The one that the decoder makes too.
+    fn of(ends: Ends, bits: u8) -> Self {
+        let top = ((1u32 << bits) - 1) as u8;
+        Self { ends, top, step: (f64::from(ends[1]) - f64::from(ends[0])) / f64::from(top) }
+    }
+
+    /// The one to encode values between these ends with.
+    fn between(ends: Ends, bits: u8) -> Self {
+        let grid = Self::of(ends, bits);
+        if grid.step >= f64::from(f32::MIN_POSITIVE) {
+            return grid;
+        }
+        let middle = ((f64::from(ends[0]) + f64::from(ends[1])) / 2.0) as f32;
+        Self::of([middle; 2], bits)
+    }
+
+    fn is_wide(&self) -> bool {
+        self.ends.iter().any(|end| end.abs() > WIDE)
+    }
+
+    fn quantize(&self, isa: Isa, values: &[f32], rounding: Rounding, codes: &mut [u8]) {
+        if self.step == 0.0 {
+            return codes.fill(0);
+        }
+        if !self.is_wide() {
+            return quantize(isa, values, self.ends[0], (1.0 / self.step) as f32, self.top, rounding, codes);
+        }
+        let quarters: Vec<f32> = values.iter().map(|x| x / 4.0).collect();
+        quantize(isa, &quarters, self.ends[0] / 4.0, (4.0 / self.step) as f32, self.top, rounding, codes);
+    }
+
+    fn dequantize(&self, isa: Isa, codes: &[u8], out: &mut [f32]) {
+        let low = self.ends[0];
+        if !self.is_wide() {
+            return dequantize(isa, codes, low, self.step as f32, out);
+        }
+        for (x, code) in out.iter_mut().zip(codes) {
+            *x = (f64::from(low) + f64::from(*code) * self.step) as f32;
+        }
     }
 }
 
 impl Scheme for Uniform {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
-        let blocks = vector.len.div_ceil(self.block as usize);
-        let ends = Stream { suffix: "_scale", dtype: Dtype::F32, extent: Extent::Known(vec![blocks, 2]) };
-        let codes =
-            Stream { suffix: "_codes", dtype: Dtype::U8, extent: Extent::Known(vector.shape.clone()) };
-        Ok(vec![ends, codes])
+        self.blocks.check()?;
+        if !(1..=8).contains(&self.bits) {
+            return Err(Invalid(format!("found codes of {} bits, expected 1 to 8", self.bits)));
+        }
+        let ends = Extent::Known(vec![self.blocks.count(vector), 2]);
+        let codes = match self.bits {
+            8 => Extent::Known(vector.shape.clone()),
+            bits => Extent::Known(vec![bits::bytes(bits, vector.len)]),
+        };
+        Ok(vec![
+            Stream { suffix: "_ends", dtype: Dtype::F32, extent: ends },
+            Stream { suffix: "_codes", dtype: Dtype::U8, extent: codes },
+        ])
     }
 
     fn unit(&self, _vector: &Vector) -> usize {
-        self.block as usize
+        self.blocks.unit()
     }
 
-    fn bytes(&self, _vector: &Vector, stream: usize, values: Range<usize>) -> Range<usize> {
+    fn bytes(&self, vector: &Vector, stream: usize, values: Range<usize>) -> Range<usize> {
         match stream {
-            0 => 8 * (values.start / self.block as usize)..8 * values.end.div_ceil(self.block as usize),
-            _ => values,
+            0 => {
+                let blocks = self.blocks.touched(vector, values);
+                8 * blocks.start..8 * blocks.end
+            }
+            _ => bits::range(self.bits, values),
         }
     }
 
     fn decode(
         &self,
-        _isa: Isa,
-        _vector: &Vector,
-        _start: usize,
+        isa: Isa,
+        vector: &Vector,
+        start: usize,
         streams: &[&[u8]],
         out: &mut [f32],
     ) -> Result<(), Invalid> {
-        let ends: Vec<f32> = bytemuck::pod_collect_to_vec(streams[0]);
-        for ((block, codes), ends) in out
-            .chunks_mut(self.block as usize)
-            .zip(streams[1].chunks(self.block as usize))
-            .zip(ends.chunks(2))
-        {
-            for (x, code) in block.iter_mut().zip(codes) {
-                *x = ends[0] + f32::from(*code) * ends[1];
-            }
+        check_lengths(self, vector, start..start + out.len(), streams)?;
+        let ends: Vec<Ends> = bytemuck::pod_collect_to_vec(streams[0]);
+        let is_right = |ends: &Ends| ends.iter().all(|end| end.is_finite()) && ends[0] <= ends[1];
+        if let Some(ends) = ends.iter().find(|ends| !is_right(ends)) {
+            return Err(Invalid(format!("found {ends:?} as ends of a block, expected two finite numbers")));
+        }
+        let codes = bits::unpack(isa, self.bits, streams[1], out.len())?;
+        for (piece, ends) in self.blocks.pieces(vector, start, out.len()).zip(ends) {
+            Grid::of(ends, self.bits).dequantize(isa, &codes[piece.clone()], &mut out[piece]);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codecs::block_trial::{assert_refuses_damage, back, nmse, shapes, trial_values};
+
+    /// Half a step, or what the next code is away, and what rounding adds.
+    fn largest_error(values: &[f32], scheme: Uniform, steps: f64) -> f64 {
+        let low = values.iter().copied().fold(f32::INFINITY, f32::min);
+        let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let step = Grid::of([low, high], scheme.bits).step;
+        let largest = f64::from(low.abs().max(high.abs()));
+        step * (steps + 1e-4) + largest * 3e-7 + f64::from(f32::MIN_POSITIVE) * 255.0
+    }
+
+    #[test]
+    fn values_come_back_to_the_nearest_code() {
+        for (text, steps) in
+            [("u8", 0.5), ("u4", 0.5), ("u1:block=8", 0.5), ("u3:per=channel", 0.5), ("u8:block=0", 0.5)]
+                .into_iter()
+                .chain([("u5:rounding=stochastic", 1.0), ("u7:block=65536", 0.5)])
+        {
+            for (what, values) in trial_values() {
+                for vector in shapes(values.len()) {
+                    let (coding, decoded) = back(text, &vector, &values);
+                    let Coding::Uniform(scheme) = coding else { panic!("{coding:?}") };
+                    let block = scheme.blocks.len(&vector);
+                    for (sent, got) in values.chunks(block).zip(decoded.chunks(block)) {
+                        let bar = largest_error(sent, scheme, steps);
+                        for (x, y) in sent.iter().zip(got) {
+                            let error = (f64::from(*x) - f64::from(*y)).abs();
+                            assert!(error <= bar, "{text}, {what}: {x} became {y}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_range_is_its_middle() {
+        for text in ["u8", "u1", "u4:block=0"] {
+            for value in [0.0f32, 1.5, -1e-40, 3e38] {
+                let values = vec![value; 300];
+                let (_, decoded) = back(text, &shapes(300)[0], &values);
+                assert_eq!(decoded, values, "{text}");
+            }
+        }
+        // A range of a few subnormal numbers.
+        let values: Vec<f32> = (0..300).map(|i| f32::from_bits(i % 7)).collect();
+        let (_, decoded) = back("u8", &shapes(300)[0], &values);
+        assert!(decoded.iter().all(|x| *x == f32::from_bits(3)));
+    }
+
+    #[test]
+    fn damage_is_refused() {
+        for text in ["u8", "u3", "u4:per=channel"] {
+            assert_refuses_damage(text);
+        }
+        let vector = shapes(64)[0].clone();
+        let scheme = Uniform { bits: 8, blocks: Blocks::Runs(64) };
+        for ends in [[f32::NAN, 1.0], [0.0, f32::INFINITY], [1.0, 0.0]] {
+            let decoded = scheme.decode(
+                Isa::detect(),
+                &vector,
+                0,
+                &[bytemuck::cast_slice(&ends), &[0; 64]],
+                &mut [0.0; 64],
+            );
+            assert!(decoded.unwrap_err().0.contains("ends of a block"));
+        }
+        for (bits, blocks) in
+            [(0, Blocks::Whole), (9, Blocks::Whole), (8, Blocks::Runs(0)), (8, Blocks::Runs(100))]
+        {
+            assert!(Uniform { bits, blocks }.streams(&vector).is_err());
+        }
+    }
+
+    #[test]
+    fn stochastic_rounding_is_right_on_average() {
+        let values: Vec<f32> = (0..4096).map(|i| ((i * 7919) % 1009) as f32 / 1009.0).collect();
+        let codec = crate::codecs::parse("u2:block=0,rounding=stochastic").unwrap();
+        assert!(codec.is_unbiased());
+        let mut mean = vec![0.0f64; values.len()];
+        let draws = 64;
+        for seed in 0..draws {
+            let decoded = crate::codecs::block_trial::back_with(codec.as_ref(), &shapes(4096)[0], &values, seed).1;
+            mean.iter_mut().zip(decoded).for_each(|(mean, x)| *mean += f64::from(x) / draws as f64);
+        }
+        let mean: Vec<f32> = mean.iter().map(|x| *x as f32).collect();
+        let once = nmse(&values, &back("u2:block=0,rounding=stochastic", &shapes(4096)[0], &values).1);
+        let bar = 1.2 * once / draws as f64;
+        assert!(nmse(&values, &mean) < bar, "{} of {bar}", nmse(&values, &mean));
     }
 }

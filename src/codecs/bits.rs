@@ -1,0 +1,62 @@
+//! Codes of few bits as a stream of bytes, lowest bits first.
+
+use super::Invalid;
+use crate::kernels::lanes::Isa;
+use crate::kernels::pack_bits::{pack_bits, unpack_bits};
+use std::ops::Range;
+
+/// Bytes that `len` codes of `bits` bits take.
+pub(super) fn bytes(bits: u8, len: usize) -> usize {
+    // In this order nothing overflows, however long a file claims to be.
+    len / 8 * usize::from(bits) + (len % 8 * usize::from(bits)).div_ceil(8)
+}
+
+/// Where the bytes of a run of codes are, that starts at a multiple of eight and ends at one or at the last code.
+pub(super) fn range(bits: u8, codes: Range<usize>) -> Range<usize> {
+    bytes(bits, codes.start)..bytes(bits, codes.end)
+}
+
+/// Packs codes of `bits` bits. Bits behind the last one are zero.
+pub(super) fn pack(isa: Isa, bits: u8, codes: Vec<u8>) -> Vec<u8> {
+    if bits == 8 {
+        return codes;
+    }
+    let mut packed = vec![0; bytes(bits, codes.len())];
+    pack_bits(isa, bits, &codes, &mut packed);
+    packed
+}
+
+/// Unpacks `len` codes of `bits` bits.
+///
+/// # Errors
+///
+/// When a bit behind the last one is set.
+pub(super) fn unpack(isa: Isa, bits: u8, packed: &[u8], len: usize) -> Result<Vec<u8>, Invalid> {
+    let mut codes = vec![0; len];
+    unpack_bits(isa, bits, packed, &mut codes);
+    let used = len * usize::from(bits) % 8;
+    match packed.last() {
+        Some(last) if used != 0 && last >> used != 0 => {
+            Err(Invalid(format!("found {last:#010b} as the last byte of codes, expected {used} bits")))
+        }
+        _ => Ok(codes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_come_back_and_nothing_follows_them() {
+        let isa = Isa::detect();
+        for (bits, len) in (1..=8).flat_map(|bits| [1, 7, 8, 9, 1031].map(|len| (bits, len))) {
+            let codes: Vec<u8> = (0..len).map(|i| (i * 37 % (1 << bits)) as u8).collect();
+            let packed = pack(isa, bits, codes.clone());
+            assert_eq!(packed.len(), (len * usize::from(bits)).div_ceil(8));
+            assert_eq!(unpack(isa, bits, &packed, len).unwrap(), codes);
+        }
+        assert_eq!(pack(isa, 3, vec![1, 2, 3]), [0b1101_0001, 0]);
+        assert!(unpack(isa, 3, &[0b1101_0001, 0b10], 3).is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! Which values of a vector share a scale: runs of equal length, the rows of a tensor, or all of them; and between which
+//! ends the values of each lie.
+
+use super::{CHUNK, Invalid, Tally, Vector};
+use crate::kernels::block_quantize::block_ends;
+use crate::kernels::lanes::Isa;
+use crate::rules::spec::{Settings, SpecError};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+/// Which values share a scale.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocks {
+    /// Runs of so many values, a power of two from [`SHORTEST`] to [`CHUNK`]; the last may be shorter.
+    Runs(u32),
+    /// Those of one index on the first axis; all of them where there is but one axis.
+    Rows,
+    /// All of them.
+    Whole,
+}
+
+/// Values of the shortest runs: their codes, of however many bits, end on a byte.
+pub const SHORTEST: usize = 8;
+
+/// The lowest and the highest value of a block.
+pub type Ends = [f32; 2];
+
+/// What stands behind `block=`.
+struct RunLength(u32);
+
+impl FromStr for RunLength {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let len = text.parse().ok().filter(|len| *len == 0 || is_run(*len));
+        let len = len.ok_or_else(|| {
+            format!("found `{text}`, expected a power of two from {SHORTEST} to {CHUNK}, or 0 for all values")
+        })?;
+        Ok(Self(len))
+    }
+}
+
+/// What stands behind `per=`.
+struct Channel;
+
+impl FromStr for Channel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "channel" => Ok(Self),
+            _ => Err(format!("found `{text}`, expected channel")),
+        }
+    }
+}
+
+fn is_run(len: u32) -> bool {
+    len.is_power_of_two() && (SHORTEST..=CHUNK).contains(&(len as usize))
+}
+
+impl Blocks {
+    /// Those that the settings `block` and `per` of a codec name.
+    ///
+    /// # Errors
+    ///
+    /// When they make no sense.
+    pub(super) fn parse(settings: &mut Settings, codec: &str, default: Self) -> Result<Self, SpecError> {
+        let run = settings.take::<RunLength>("block")?;
+        match (run, settings.take::<Channel>("per")?) {
+            (None, None) => Ok(default),
+            (None, Some(Channel)) => Ok(Self::Rows),
+            (Some(RunLength(0)), None) => Ok(Self::Whole),
+            (Some(RunLength(len)), None) => Ok(Self::Runs(len)),
+            (Some(_), Some(Channel)) => Err(SpecError::BadValue {
+                rule: codec.to_owned(),
+                key: "block".to_owned(),
+                why: "found beside per=channel, expected one of both".to_owned(),
+            }),
+        }
+    }
+
+    /// Checks that an encoder can have made them.
+    pub(super) fn check(self) -> Result<(), Invalid> {
+        match self {
+            Self::Runs(len) if !is_run(len) => {
+                Err(Invalid(format!("found blocks of {len} values, expected a power of two from {SHORTEST}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Values of each.
+    pub(super) fn len(self, vector: &Vector) -> usize {
+        match (self, &vector.shape[..]) {
+            (Self::Runs(len), _) => len as usize,
+            (Self::Rows, [rows, _, ..]) => vector.len / rows,
+            (Self::Rows | Self::Whole, _) => vector.len,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn count(self, vector: &Vector) -> usize {
+        vector.len.div_ceil(self.len(vector))
+    }
+
+    /// Values that are decoded in one go.
+    pub(super) fn unit(self) -> usize {
+        match self {
+            Self::Runs(len) => len as usize,
+            Self::Rows | Self::Whole => SHORTEST,
+        }
+    }
+
+    /// The blocks that some values are of.
+    pub(super) fn touched(self, vector: &Vector, values: Range<usize>) -> Range<usize> {
+        let len = self.len(vector);
+        values.start / len..values.end.div_ceil(len)
+    }
+
+    /// Where the values of each touched block lie in a run of values from `start` on.
+    pub(super) fn pieces(
+        self,
+        vector: &Vector,
+        start: usize,
+        len: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (block, end) = (self.len(vector), start + len);
+        let piece = move |i: usize| (i * block).max(start) - start..((i + 1) * block).min(end) - start;
+        self.touched(vector, start..end).map(piece)
+    }
+
+    fn ends_within(self, isa: Isa, vector: &Vector, start: usize, values: &[f32]) -> Vec<Ends> {
+        let mut ends = vec![[0.0; 2]; self.touched(vector, start..start + values.len()).len()];
+        match self {
+            Self::Runs(len) => block_ends(isa, values, len as usize, &mut ends),
+            Self::Rows | Self::Whole => {
+                for (piece, ends) in self.pieces(vector, start, values.len()).zip(ends.chunks_mut(1)) {
+                    block_ends(isa, &values[piece.clone()], piece.len(), ends);
+                }
+            }
+        }
+        ends
+    }
+}
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Runs(len) => write!(f, "block={len}"),
+            Self::Rows => f.write_str("per=channel"),
+            Self::Whole => f.write_str("block=0"),
+        }
+    }
+}
+
+/// Finds the ends of blocks: chunk by chunk where blocks lie within chunks, else in a look at all values.
+#[derive(Debug)]
+pub(super) struct EndsOfBlocks {
+    /// The instruction set to work with.
+    pub(super) isa: Isa,
+    /// The blocks.
+    pub(super) blocks: Blocks,
+    /// The vector.
+    pub(super) vector: Vector,
+    seen: Option<Vec<Ends>>,
+}
+
+impl EndsOfBlocks {
+    pub(super) fn new(isa: Isa, blocks: Blocks, vector: &Vector) -> Self {
+        Self { isa, blocks, vector: vector.clone(), seen: None }
+    }
+
+    /// Whether blocks reach beyond a chunk and were not looked at yet.
+    pub(super) fn wants_look(&self) -> bool {
+        let reach_beyond = !matches!(self.blocks, Blocks::Runs(_)) && self.vector.len > CHUNK;
+        reach_beyond && self.seen.is_none()
+    }
+
+    pub(super) fn look(&self, start: usize, values: &[f32]) -> Tally {
+        let first = start / self.blocks.len(&self.vector);
+        let ends = self.blocks.ends_within(self.isa, &self.vector, start, values);
+        Tally {
+            ends: ends.into_iter().enumerate().map(|(i, ends)| (first + i, ends)).collect(),
+            ..Tally::default()
+        }
+    }
+
+    pub(super) fn learn(&mut self, tally: Tally) {
+        self.seen = Some(tally.ends.into_iter().map(|(_, ends)| ends).collect());
+    }
+
+    /// The ends of the blocks that the values from `start` on are of.
+    pub(super) fn of(&self, start: usize, values: &[f32]) -> Cow<'_, [Ends]> {
+        match &self.seen {
+            None => Cow::Owned(self.blocks.ends_within(self.isa, &self.vector, start, values)),
+            Some(seen) => {
+                Cow::Borrowed(&seen[self.blocks.touched(&self.vector, start..start + values.len())])
+            }
+        }
+    }
+
+    /// The scales of the same blocks: what brings the largest magnitude to `top`. Zero where that would be no normal f32.
+    pub(super) fn scales(&self, start: usize, values: &[f32], top: f64) -> Vec<f32> {
+        let scale = |[low, high]: &Ends| {
+            let scale = (f64::from(low.abs().max(high.abs())) / top) as f32;
+            if scale < f32::MIN_POSITIVE { 0.0 } else { scale }
+        };
+        self.of(start, values).iter().map(scale).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shaped(shape: &[usize]) -> Vector {
+        Vector { len: shape.iter().product(), shape: shape.to_vec() }
+    }
+
+    #[test]
+    fn pieces_are_what_a_run_holds_of_each_block() {
+        let vector = shaped(&[5, 7]);
+        assert_eq!((Blocks::Rows.len(&vector), Blocks::Rows.count(&vector)), (7, 5));
+        let pieces: Vec<_> = Blocks::Rows.pieces(&vector, 8, 16).collect();
+        assert_eq!(pieces, [0..6, 6..13, 13..16]);
+        assert_eq!(Blocks::Runs(16).pieces(&vector, 16, 19).collect::<Vec<_>>(), [0..16, 16..19]);
+        assert_eq!(Blocks::Whole.pieces(&vector, 8, 8).collect::<Vec<_>>(), [0..8]);
+        assert_eq!(Blocks::Rows.len(&shaped(&[9])), 9);
+    }
+
+    #[test]
+    fn ends_of_rows_are_joined_over_chunks() {
+        let vector = shaped(&[3, 50_000]);
+        let values: Vec<f32> = (0..vector.len).map(|i| ((i * 7919) % 100_003) as f32 - 5e4).collect();
+        for blocks in [Blocks::Rows, Blocks::Whole] {
+            let mut found = EndsOfBlocks::new(Isa::detect(), blocks, &vector);
+            assert!(found.wants_look());
+            let mut tally = Tally::default();
+            for (number, chunk) in values.chunks(CHUNK).enumerate() {
+                tally.add(&found.look(number * CHUNK, chunk));
+            }
+            found.learn(tally);
+            assert!(!found.wants_look());
+            let ends = |block: &[f32]| {
+                let low = block.iter().copied().fold(f32::INFINITY, f32::min);
+                [low, block.iter().copied().fold(f32::NEG_INFINITY, f32::max)]
+            };
+            let expected: Vec<Ends> = values.chunks(blocks.len(&vector)).map(ends).collect();
+            assert_eq!(found.of(0, &values).to_vec(), expected);
+        }
+    }
+}
