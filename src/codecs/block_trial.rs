@@ -1,17 +1,12 @@
-//! Tries codecs in unit tests the way files do: looks, chunks, streams put together, runs decoded.
+//! What tests of block codecs share: streams put together as a file has them, runs decoded of them, matrices.
 
+use super::trial::normal;
 use super::{CHUNK, Codec, Coding, Invalid, Scheme, Seeds, Tally, Vector, parse};
 use crate::kernels::lanes::Isa;
 
-/// Numbers that look like a Gaussian's, the same on every call.
+/// So many numbers of a standard normal distribution, the same on every call.
 pub(super) fn gaussian(len: usize) -> Vec<f32> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut uniform = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f64 + 0.5) / (1u64 << 24) as f64
-    };
-    let draw = |_| ((-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32;
-    (0..len).map(draw).collect()
+    normal(len, 1)
 }
 
 /// Values of all kinds, with a word for each.

@@ -213,6 +213,31 @@ impl EndsOfBlocks {
     }
 }
 
+/// What values are multiplied with before they are rounded; zero for a scale of zero.
+pub(super) fn inverse(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { (1.0 / f64::from(scale)) as f32 }
+}
+
+/// Scales as a decoder takes them.
+///
+/// # Errors
+///
+/// When one is negative or not finite.
+pub(super) fn scales(stream: &[u8]) -> Result<Vec<f32>, Invalid> {
+    let scales: Vec<f32> = bytemuck::pod_collect_to_vec(stream);
+    match scales.iter().find(|scale| !(scale.is_finite() && **scale >= 0.0)) {
+        None => Ok(scales),
+        Some(scale) => {
+            Err(Invalid(format!("found {scale} as a scale, expected a finite number from zero up")))
+        }
+    }
+}
+
+/// Keeps values finite: codes times scales may come to more than the largest f32, if only by a rounding.
+pub(super) fn limit(values: &mut [f32]) {
+    values.iter_mut().for_each(|x| *x = x.clamp(f32::MIN, f32::MAX));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,9 @@
 //!
 //! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
 
-use super::{Scheme, constant, ecsq, half, integers, lowrank, randk, sign, symmetric, topk, uniform};
+use super::{
+    Scheme, constant, ecsq, eden, fp8, half, integers, lowrank, mxfp8, randk, sign, symmetric, topk, uniform,
+};
 use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -28,6 +30,12 @@ pub enum Coding {
     Uniform(uniform::Uniform),
     /// Integers on an even grid about zero.
     Symmetric(symmetric::Symmetric),
+    /// Floats of eight bits, scaled.
+    E4m3(fp8::E4m3),
+    /// Floats of eight bits that share a power of two.
+    Mxfp8(mxfp8::Mxfp8),
+    /// Rotated, then the best code of a Gaussian.
+    Eden(eden::Eden),
     /// Integers of few digits, as they are.
     Integers(integers::Integers),
     /// Integers of one step, entropy-coded.
@@ -48,6 +56,9 @@ impl Coding {
             Self::Uniform(scheme) => Some(scheme),
             Self::Ecsq(scheme) => Some(scheme),
             Self::Symmetric(scheme) => Some(scheme),
+            Self::E4m3(scheme) => Some(scheme),
+            Self::Mxfp8(scheme) => Some(scheme),
+            Self::Eden(scheme) => Some(scheme),
             Self::Integers(scheme) => Some(scheme),
         }
     }

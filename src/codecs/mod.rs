@@ -11,24 +11,28 @@
 //! To add one: its file, a line in [`CODECS`], a variant of [`Coding`].
 
 pub mod bits;
+#[cfg(test)]
+mod block_trial;
 pub mod blocks;
 pub mod coding;
 pub mod constant;
 pub mod directory;
 pub mod ecsq;
+pub mod eden;
+pub mod fp8;
 pub mod half;
 pub mod integers;
 pub mod kept_values;
+mod lloyd_max;
 pub mod lowrank;
+pub mod mxfp8;
 pub mod portion;
 pub mod randk;
 mod rans;
 mod rice;
 pub mod sign;
-pub mod topk;
 pub mod symmetric;
-#[cfg(test)]
-mod block_trial;
+pub mod topk;
 #[cfg(test)]
 mod trial;
 pub mod uniform;
@@ -308,6 +312,16 @@ const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
     ("i6", symmetric::parse::<6>),
     ("i7", symmetric::parse::<7>),
     ("i8", symmetric::parse::<8>),
+    ("e4m3", fp8::parse),
+    ("mxfp8", mxfp8::parse),
+    ("eden1", eden::parse::<1>),
+    ("eden2", eden::parse::<2>),
+    ("eden3", eden::parse::<3>),
+    ("eden4", eden::parse::<4>),
+    ("eden5", eden::parse::<5>),
+    ("eden6", eden::parse::<6>),
+    ("eden7", eden::parse::<7>),
+    ("eden8", eden::parse::<8>),
 ];
 
 /// The codec that a text like `u8:block=128` names.
@@ -339,6 +353,12 @@ mod tests {
             "u2:per=channel",
             "i8:block=128",
             "i4:per=channel,rounding=stochastic",
+            "e4m3:block=0",
+            "e4m3:per=channel,as=f8",
+            "mxfp8",
+            "mxfp8:scale=floor",
+            "eden1:block=4096,scale=unbiased",
+            "eden8:block=256,scale=min-error",
         ] {
             let codec = parse(text).unwrap();
             assert_eq!(codec.to_string(), text);

@@ -6,7 +6,7 @@
 //! them: `weight_packed`, the codes plus `2^(b-1)` in words of 32 bits, lowest bits first, rows padded to whole words;
 //! `weight_scale`, a row of scales for each row; `weight_shape`. Codes of 8 bits stand as they are, as I8.
 
-use super::blocks::{Blocks, EndsOfBlocks};
+use super::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
 use super::uniform::{Round, rounding};
 use super::{
     Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits, check_lengths,
@@ -111,11 +111,6 @@ impl Encoder for SymmetricEncoder {
             }
         }
     }
-}
-
-/// What values are multiplied with before they are rounded; zero for a scale of zero.
-pub(super) fn inverse(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { (1.0 / f64::from(scale)) as f32 }
 }
 
 fn shape_bytes(vector: &Vector) -> Vec<u8> {
@@ -288,26 +283,6 @@ impl Scheme for Symmetric {
         limit(out);
         Ok(())
     }
-}
-
-/// Scales as a decoder takes them.
-///
-/// # Errors
-///
-/// When one is negative or not finite.
-pub(super) fn scales(stream: &[u8]) -> Result<Vec<f32>, Invalid> {
-    let scales: Vec<f32> = bytemuck::pod_collect_to_vec(stream);
-    match scales.iter().find(|scale| !(scale.is_finite() && **scale >= 0.0)) {
-        None => Ok(scales),
-        Some(scale) => {
-            Err(Invalid(format!("found {scale} as a scale, expected a finite number from zero up")))
-        }
-    }
-}
-
-/// Keeps values finite: codes times scales may come to more than the largest f32, if only by a rounding.
-pub(super) fn limit(values: &mut [f32]) {
-    values.iter_mut().for_each(|x| *x = x.clamp(f32::MIN, f32::MAX));
 }
 
 #[cfg(test)]

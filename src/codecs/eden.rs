@@ -1,0 +1,347 @@
+//! `eden1` to `eden8`: blocks are rotated at random, so that their values become Gaussian whatever they were, and then take
+//! the best code of a Gaussian (EDEN: Vargaftik et al., 2022; DRIVE, 2021, is its one bit).
+//!
+//! `y = H D2 H D1 x`, with `H` the Walsh-Hadamard transform over the root of the block's length and `D` random signs: one
+//! round would leave a vector of few values other than zero as it is, but for signs. The codes `q` are the bins of
+//! `y sqrt(B) / |x|` among the levels of Lloyd and Max. Of one float a block, what is decoded is `S` times the inverse
+//! rotation of `q`:
+//!
+//! - `S = |x|^2 / <y, q>` is right on average over rotations (their equation 2): for plain means.
+//! - `S = <y, q> / |q|^2` has the least error: with a residual.
+//! - `S = |x| / |q|` keeps the norm: before rules that judge norms.
+//!
+//! What is left behind the last whole block is padded with zeros to a power of two from 256 on where that adds at most
+//! a tenth of the vector, else cut into powers of two (OpenFL's rule).
+
+use super::blocks::{limit, scales};
+use super::lloyd_max::LEVELS;
+use super::{
+    CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, bits, check_lengths,
+};
+use crate::kernels::bucketize::bucketize;
+use crate::kernels::hadamard::{flip_signs, hadamard, scaled};
+use crate::kernels::lanes::Isa;
+use crate::kernels::norms::{dot, squared_norm};
+use crate::kernels::philox::random_words;
+use crate::model::dtype::Dtype;
+use crate::rules::spec::{Settings, SpecError};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+/// Values of the shortest block that is chosen, and of the shortest that a tail is padded to.
+const SHORTEST: usize = 256;
+
+/// Padding is at most one part in so many of a vector.
+const PADDING: usize = 10;
+
+/// What the rounds of a rotation draw their random words for, so that nothing else draws the same.
+const PURPOSES: [u32; 2] = [2, 3];
+
+/// How codes of a vector are made.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Eden {
+    /// Bits of a code, 1 to 8.
+    pub bits: u8,
+    /// Values of a block, a power of two from 256 to [`CHUNK`].
+    pub block: u32,
+    /// What the rotations are drawn from.
+    pub seed: u64,
+}
+
+/// What stands behind `block=`.
+struct BlockLength(u32);
+
+impl FromStr for BlockLength {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let len = text.parse().ok().filter(|len| is_block(*len));
+        len.map(Self)
+            .ok_or_else(|| format!("found `{text}`, expected a power of two from {SHORTEST} to {CHUNK}"))
+    }
+}
+
+fn is_block(len: u32) -> bool {
+    len.is_power_of_two() && (SHORTEST..=CHUNK).contains(&(len as usize))
+}
+
+/// What a block is scaled for.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+enum Scale {
+    #[default]
+    Unbiased,
+    MinError,
+    Norm,
+}
+
+const SCALES: [(&str, Scale); 3] =
+    [("unbiased", Scale::Unbiased), ("min-error", Scale::MinError), ("norm", Scale::Norm)];
+
+impl FromStr for Scale {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = SCALES.into_iter().find(|(name, _)| *name == text);
+        named
+            .map(|(_, scale)| scale)
+            .ok_or_else(|| format!("found `{text}`, expected unbiased, min-error or norm"))
+    }
+}
+
+impl fmt::Display for Scale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SCALES.into_iter().filter(|(_, scale)| scale == self).try_for_each(|(name, _)| f.write_str(name))
+    }
+}
+
+impl Scale {
+    /// Of the squared norm of a block, its product with the levels of its codes, and their squared norm.
+    fn of(self, square: f64, product: f64, levels: f64) -> f64 {
+        match self {
+            Self::Unbiased => square / product,
+            Self::MinError => product / levels,
+            Self::Norm => (square / levels).sqrt(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct EdenCodec {
+    bits: u8,
+    block: u32,
+    scale: Scale,
+}
+
+pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+    let block = settings.take("block")?.unwrap_or(BlockLength(4096)).0;
+    Ok(Box::new(EdenCodec { bits: BITS, block, scale: settings.take("scale")?.unwrap_or_default() }))
+}
+
+impl fmt::Display for EdenCodec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "eden{}:block={},scale={}", self.bits, self.block, self.scale)
+    }
+}
+
+impl Codec for EdenCodec {
+    fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
+        let scheme = Eden { bits: self.bits, block: self.block, seed: seeds.own };
+        Box::new(EdenEncoder { isa, scheme, scale: self.scale, len: vector.len, code: Code::of(self.bits) })
+    }
+
+    fn is_unbiased(&self) -> bool {
+        self.scale == Scale::Unbiased
+    }
+}
+
+/// Levels and the boundaries between them.
+#[derive(Clone, Debug)]
+struct Code {
+    /// Of each code: its top bit is the sign.
+    levels: Vec<f32>,
+    /// Between magnitudes.
+    thresholds: Vec<f32>,
+}
+
+impl Code {
+    fn of(bits: u8) -> Self {
+        let positive = LEVELS[usize::from(bits) - 1];
+        let middle = |pair: &[f32]| ((f64::from(pair[0]) + f64::from(pair[1])) / 2.0) as f32;
+        let levels = positive.iter().copied().chain(positive.iter().map(|level| -level));
+        Self { levels: levels.collect(), thresholds: positive.windows(2).map(middle).collect() }
+    }
+}
+
+/// Values that are rotated together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Block {
+    /// Which of the vector's.
+    values: Range<usize>,
+    /// Where their codes stand, those of padding among them.
+    codes: Range<usize>,
+}
+
+impl Eden {
+    /// The blocks behind the last whole one.
+    fn tail(self, len: usize) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut value = len / self.block as usize * self.block as usize;
+        let mut code = value;
+        while value < len {
+            let left = len - value;
+            let fits = |codes: &usize| (codes - left).saturating_mul(PADDING) <= len;
+            let next = left.next_power_of_two();
+            let padded = [next.max(SHORTEST), next].into_iter().find(fits);
+            let codes = padded.unwrap_or(next / 2);
+            blocks.push(Block { values: value..value + codes.min(left), codes: code..code + codes });
+            (value, code) = (value + codes.min(left), code + codes);
+        }
+        blocks
+    }
+
+    /// The blocks of a run of values.
+    fn blocks(self, len: usize, run: &Range<usize>) -> Vec<Block> {
+        let block = self.block as usize;
+        let whole = (run.start..run.end / block * block).step_by(block);
+        let mut blocks: Vec<Block> =
+            whole.map(|start| Block { values: start..start + block, codes: start..start + block }).collect();
+        if run.end == len {
+            blocks.extend(self.tail(len));
+        }
+        blocks
+    }
+
+    /// How many blocks and codes stand before a value at which a block starts, or the vector ends.
+    fn before(self, len: usize, value: usize) -> (usize, usize) {
+        let whole = value / self.block as usize;
+        match self.tail(len) {
+            tail if value == len => (whole + tail.len(), tail.last().map_or(value, |last| last.codes.end)),
+            _ => (whole, value),
+        }
+    }
+
+    /// The random signs of a block in a round of its rotation, a bit each.
+    fn signs(self, isa: Isa, purpose: u32, block: &Block) -> Vec<u32> {
+        // Words come in fours.
+        let (start, skipped) = (block.codes.start / 128 * 4, block.codes.start % 128);
+        let mut words = vec![0; (skipped + block.codes.len()).div_ceil(32)];
+        random_words(isa, self.seed, purpose, start as u64, &mut words);
+        words.drain(..skipped / 32);
+        // Blocks of less than a word lie within one.
+        words[0] >>= skipped % 32;
+        words
+    }
+
+    /// Rotates, and multiplies by the length of the block to the half of the number of rounds.
+    fn rotate(self, isa: Isa, purposes: &[u32], block: &Block, values: &mut [f32]) {
+        for purpose in purposes {
+            flip_signs(isa, &self.signs(isa, *purpose, block), values);
+            hadamard(isa, values);
+        }
+    }
+
+    /// The inverse of [`rotate`](Self::rotate), but for the same factor.
+    fn rotate_back(self, isa: Isa, purposes: &[u32], block: &Block, values: &mut [f32]) {
+        for purpose in purposes.iter().rev() {
+            hadamard(isa, values);
+            flip_signs(isa, &self.signs(isa, *purpose, block), values);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct EdenEncoder {
+    isa: Isa,
+    scheme: Eden,
+    scale: Scale,
+    len: usize,
+    code: Code,
+}
+
+impl EdenEncoder {
+    /// Encodes the values of a block, padding behind them, and returns its scale.
+    fn encode_block(&self, block: &Block, values: &mut [f32], codes: &mut [u8]) -> f32 {
+        let Some(exponent) = scaled(self.isa, values) else {
+            codes.fill(0);
+            return 0.0;
+        };
+        let square = squared_norm(self.isa, values, &[]);
+        self.scheme.rotate(self.isa, &PURPOSES, block, values);
+        // Two rounds of a transform that is not normalised.
+        let rotated = values.len() as f64;
+        let factor = 1.0 / (square.sqrt() * rotated.sqrt());
+        bucketize(self.isa, values, factor as f32, &self.code.thresholds, codes);
+        let levels: Vec<f64> =
+            codes.iter().map(|code| f64::from(self.code.levels[usize::from(*code)])).collect();
+        let product = dot(self.isa, values, &[], &levels) / rotated;
+        let scale = self.scale.of(square, product, squared_norm(self.isa, &levels, &[]));
+        (scale * f64::from(exponent).exp2()).min(f64::from(f32::MAX)) as f32
+    }
+}
+
+impl Encoder for EdenEncoder {
+    fn coding(&self) -> Coding {
+        Coding::Eden(self.scheme)
+    }
+
+    fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {
+        let blocks = self.scheme.blocks(self.len, &(start..start + values.len()));
+        let end = blocks.last().map_or(start, |last| last.codes.end);
+        let mut codes = vec![0; end - start];
+        let mut scales = Vec::with_capacity(blocks.len());
+        let mut rotated = vec![0.0; self.scheme.block as usize];
+        for block in &blocks {
+            let rotated = &mut rotated[..block.codes.len()];
+            let (own, padding) = rotated.split_at_mut(block.values.len());
+            own.copy_from_slice(&values[block.values.start - start..block.values.end - start]);
+            padding.fill(0.0);
+            let codes = &mut codes[block.codes.start - start..block.codes.end - start];
+            scales.push(self.encode_block(block, rotated, codes));
+        }
+        vec![bytemuck::cast_slice(&scales).to_vec(), bits::pack(self.isa, self.scheme.bits, codes)]
+    }
+}
+
+impl Scheme for Eden {
+    fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
+        if !(1..=8).contains(&self.bits) {
+            return Err(Invalid(format!("found codes of {} bits, expected 1 to 8", self.bits)));
+        }
+        if !is_block(self.block) {
+            let expected = format!("a power of two from {SHORTEST} to {CHUNK}");
+            return Err(Invalid(format!("found blocks of {} values, expected {expected}", self.block)));
+        }
+        let (blocks, codes) = self.before(vector.len, vector.len);
+        let stream = |suffix, dtype, len| Stream { suffix, dtype, extent: Extent::Known(vec![len]) };
+        Ok(vec![
+            stream("_scale", Dtype::F32, blocks),
+            stream("_codes", Dtype::U8, bits::bytes(self.bits, codes)),
+        ])
+    }
+
+    fn unit(&self, _vector: &Vector) -> usize {
+        self.block as usize
+    }
+
+    fn bytes(&self, vector: &Vector, stream: usize, values: Range<usize>) -> Range<usize> {
+        let (first, last) = (self.before(vector.len, values.start), self.before(vector.len, values.end));
+        match stream {
+            0 => 4 * first.0..4 * last.0,
+            _ => bits::range(self.bits, first.1..last.1),
+        }
+    }
+
+    fn decode(
+        &self,
+        isa: Isa,
+        vector: &Vector,
+        start: usize,
+        streams: &[&[u8]],
+        out: &mut [f32],
+    ) -> Result<(), Invalid> {
+        let run = start..start + out.len();
+        check_lengths(self, vector, run.clone(), streams)?;
+        let scales = scales(streams[0])?;
+        let blocks = self.blocks(vector.len, &run);
+        let end = blocks.last().map_or(start, |last| last.codes.end);
+        let codes = bits::unpack(isa, self.bits, streams[1], end - start)?;
+        let levels = Code::of(self.bits).levels;
+        let mut rotated = vec![0.0; self.block as usize];
+        for (block, scale) in blocks.iter().zip(scales) {
+            let rotated = &mut rotated[..block.codes.len()];
+            let codes = &codes[block.codes.start - start..block.codes.end - start];
+            rotated.iter_mut().zip(codes).for_each(|(x, code)| *x = levels[usize::from(*code)]);
+            self.rotate_back(isa, &PURPOSES, block, rotated);
+            let (normal, out) = (1.0 / block.codes.len() as f32, &mut out[block.values.start - start..]);
+            // The scale comes last: it may be subnormal.
+            out.iter_mut().zip(&rotated[..block.values.len()]).for_each(|(out, x)| *out = x * normal * scale);
+        }
+        limit(out);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
