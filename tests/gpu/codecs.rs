@@ -28,8 +28,8 @@ fn values(len: usize, largest: f32) -> Vec<f32> {
         let unit = (random.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
         match i % 7 {
             0 => 0.25 * largest,
-            3 if i % 5 == 0 => 0.0,
-            4 if i % 3 == 0 => unit * 1e-38,
+            3 if i.is_multiple_of(5) => 0.0,
+            4 if i.is_multiple_of(3) => unit * 1e-38,
             k => unit * largest * 0.1f32.powi(k as i32 % 4),
         }
     };
