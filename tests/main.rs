@@ -12,6 +12,7 @@
 //! - `deltas`: updates that are deltas, and what a merged file keeps of its base.
 //! - `output`: what a run leaves behind: shards, reports, messages, temporaries.
 //! - `partials`: trees of aggregators against one merge of all, and what partials are refused for.
+//! - `hostile_updates`: encoded updates from attackers, cut off, changed at random, and made up.
 //! - `inspect`: what `fedmill inspect` shows and finds.
 //! - `compress`: updates compressed and decompressed, files to files, and encoded ones in a merge.
 //! - `doctor`: what `fedmill doctor` shows, tests and advises.
@@ -53,6 +54,7 @@ mod golden_rules;
 mod gpu;
 mod harness;
 mod help;
+mod hostile_updates;
 mod inspect;
 mod kernels;
 mod kill;
