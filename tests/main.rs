@@ -33,6 +33,7 @@
 //! - `strategies`: server strategies over ten rounds against the oracle.
 //! - `shards`: rounds cut into shards, against the bytes of one process; partials that do not fit together.
 //! - `quality`: the error of codecs for their bytes, on vectors of four distributions.
+//! - `sparse`: codecs that send few values in merges, and rules that refuse them.
 //! - `architecture`: the rooms of the source and the arrows between them.
 //! - `fuzz_seeds`: the seeds of the fuzz target.
 
@@ -72,6 +73,7 @@ mod roster;
 mod rules;
 mod same_bits;
 mod shards;
+mod sparse;
 mod state;
 mod strategies;
 mod tiers;

@@ -1,0 +1,113 @@
+//! Codecs that send few values, files to files: what a merge makes of them, and which rules refuse them.
+
+use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
+
+const LEN: usize = 3000;
+
+/// Values with a few large ones, from a small generator of their own.
+fn values(seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(97);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1u32 << 24) - 0.5
+    };
+    (0..LEN).map(|_| (next() * next() * next()) as f32).collect()
+}
+
+#[track_caller]
+fn done(dir: &Dir, args: &[&str]) {
+    let run = fedmill(dir, args);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+}
+
+/// Three updates, each compressed by its codec into `updates`; what each is decoded to in `plain`.
+#[track_caller]
+fn clients(compressed_by: [&[&str]; 3]) -> Dir {
+    let dir = Dir::new();
+    dir.write("updates/.keep", "");
+    dir.write("plain/.keep", "");
+    for (client, how) in (1u32..).zip(compressed_by) {
+        let name = format!("c{client}");
+        Update::new(&name)
+            .f32("w", &[LEN / 3, 3], &values(client))
+            .f32("bias", &[2], &[client as f32, -1.0])
+            .meta("kind", "delta")
+            .write(&dir);
+        let (input, packed) = (format!("{name}.safetensors"), format!("updates/{name}.safetensors"));
+        done(&dir, &[&["compress", "--quiet", &input, "-o", &packed], how].concat());
+        done(&dir, &["decompress", &packed, "-o", &format!("plain/{name}.safetensors")]);
+    }
+    dir
+}
+
+const TOPK: &[&str] = &["--codec", "topk:fraction=0.01,values=u8"];
+const RANDK: &[&str] = &["--codec", "randk:fraction=0.1"];
+const DENSE: &[&str] = &["--codec", "f16"];
+
+#[test]
+fn the_largest_values_come_back_and_no_others() {
+    let dir = clients([&["--codec", "topk:k=17"], TOPK, TOPK]);
+    let (sent, found) = (values(1), Model::read(&dir, "plain/c1.safetensors").f32("w"));
+    let mut order: Vec<usize> = (0..LEN).collect();
+    order.sort_by(|a, b| sent[*b].abs().total_cmp(&sent[*a].abs()));
+    assert!(order[..17].iter().all(|i| found[*i] == sent[*i]));
+    assert!(order[17..].iter().all(|i| found[*i] == 0.0));
+}
+
+/// Means of sparse updates are those of what they are decoded to.
+#[test]
+fn the_mean_is_that_of_decoded_updates() {
+    let sign: &[&str] = &["--codec", "sign"];
+    for codec in [TOPK, RANDK, sign] {
+        let dir = clients([codec; 3]);
+        let packed = merge(&dir, &[]);
+        done(&dir, &["aggregate", "plain", "-o", "expected.safetensors"]);
+        assert_eq!(packed.tensors, Model::read(&dir, "expected.safetensors").tensors);
+    }
+}
+
+#[test]
+fn rules_that_compare_clients_refuse_choices_of_their_own() {
+    let dir = clients([DENSE, TOPK, DENSE]);
+    let before = dir.contents();
+    for rule in [
+        &["--rule", "median"][..],
+        &["--rule", "trimmed-mean:cut=1"],
+        &["--rule", "meamed", "--byzantine", "0"],
+        &["--rule", "krum", "--byzantine", "0"],
+        &["--rule", "geometric-median"],
+        &["--pre", "nnm", "--byzantine", "0"],
+    ] {
+        let run = aggregate(&dir, rule);
+        run.assert_fails(2, &["updates/c2.safetensors: update is encoded by topk", "1.000 % of values"]);
+        run.assert_fails(2, &["hint: compress by randk", "ecsq", "--allow-sparse-robust"]);
+        assert!(!run.stderr.contains("c1.safetensors"), "{run:#?}");
+        dir.assert_unchanged_since(&before);
+    }
+    for rule in [&["--rule", "mean"][..], &["--rule", "median", "--allow-sparse-robust"]] {
+        merge(&dir, rule);
+    }
+    let report = ["--rule", "median", "--on-bad-update", "skip", "--report", "report.json"];
+    merge(&dir, &report);
+    assert_eq!(dir.json("report.json")["clients"].as_array().unwrap().len(), 2);
+    let quorum = [&report[..], &["--min-clients", "3"]].concat();
+    aggregate(&dir, &quorum).assert_fails(1, &["2 usable updates (1 rejected)"]);
+}
+
+#[test]
+fn most_of_the_values_are_enough_for_every_rule() {
+    let half: &[&str] = &["--codec", "topk:fraction=0.5"];
+    merge(&clients([half; 3]), &["--rule", "median"]);
+}
+
+#[test]
+fn a_shared_choice_suits_every_rule_as_long_as_it_is_shared() {
+    let dir = clients([RANDK; 3]);
+    let median = merge(&dir, &["--rule", "median"]).f32("w");
+    assert!(median.iter().filter(|x| **x != 0.0).count() > LEN / 20);
+    let other: &[&str] = &["--codec", "randk:fraction=0.1", "--seed", "7"];
+    let dir = clients([RANDK, RANDK, other]);
+    let run = aggregate(&dir, &["--rule", "median"]);
+    run.assert_fails(2, &["c3.safetensors", "another choice of values than most others", "same --seed"]);
+    merge(&dir, &["--rule", "mean"]);
+}
