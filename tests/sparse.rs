@@ -111,3 +111,88 @@ fn a_shared_choice_suits_every_rule_as_long_as_it_is_shared() {
     run.assert_fails(2, &["c3.safetensors", "another choice of values than most others", "same --seed"]);
     merge(&dir, &["--rule", "mean"]);
 }
+
+const SKETCH: &[&str] = &["--codec", "sketch:rows=5,columns=30000,k=200"];
+
+/// Three clients that all have a few large values at the same places, as sketches.
+fn sketches() -> Dir {
+    let dir = Dir::new();
+    for client in 1..=3u32 {
+        let mut values: Vec<f32> = values(client).iter().map(|x| x * 0.01).collect();
+        (0..5).for_each(|i| values[500 * i + 3] = client as f32 * if i % 2 == 0 { 1.0 } else { -1.0 });
+        let name = format!("c{client}");
+        Update::new(&name)
+            .f32("w", &[LEN / 3, 3], &values)
+            .f32("zeros", &[400], &[0.0; 400])
+            .f32("bias", &[2], &[client as f32, -1.0])
+            .i64("steps", &[1], &[3])
+            .meta("kind", "delta")
+            .write(&dir);
+        dir.write("updates/.keep", "");
+        let (input, packed) = (format!("{name}.safetensors"), format!("updates/{name}.safetensors"));
+        done(&dir, &[&["compress", "--quiet", &input, "-o", &packed], SKETCH].concat());
+    }
+    dir
+}
+
+#[test]
+fn the_mean_of_sketches_is_a_sketch_of_the_mean() {
+    let dir = sketches();
+    let merged = merge(&dir, &[]);
+    assert_eq!(merged.metadata["fedmill.kind"], "sketch");
+    let sent = Model::read(&dir, "updates/c1.safetensors");
+    assert_eq!(merged.tensors["w"].1, sent.tensors["w"].1);
+    done(&dir, &["decompress", "merged.safetensors", "-o", "mean.safetensors"]);
+    let mean = Model::read(&dir, "mean.safetensors");
+    assert!(!mean.metadata.keys().any(|key| ["fedmill.kind", "fedmill.codec"].contains(&key.as_str())));
+    assert_eq!((mean.f32("bias"), mean.f32("zeros")), (vec![2.0, -1.0], vec![0.0; 400]));
+    let w = mean.f32("w");
+    for i in 0..5 {
+        let expected = if i % 2 == 0 { 2.0 } else { -2.0 };
+        assert!((w[500 * i + 3] - expected).abs() < 0.01, "{}", w[500 * i + 3]);
+    }
+    assert_eq!(w.iter().filter(|x| **x != 0.0).count(), 10);
+    // The mean of means, on the way to a base.
+    done(&dir, &["aggregate", "mean.safetensors", "--base", "mean.safetensors", "-o", "new.safetensors"]);
+}
+
+#[test]
+fn sketches_are_merged_with_their_like_by_means_alone() {
+    let dir = sketches();
+    let refused = |args: &[&str], parts: &[&str]| aggregate(&dir, args).assert_fails(2, parts);
+    refused(
+        &["--rule", "median"],
+        &["c1.safetensors: update is a sketch", "values for median", "hint: pass --rule mean"],
+    );
+    refused(&["--pre", "nnm", "--byzantine", "0"], &["update is a sketch", "for nnm"]);
+    refused(
+        &["--base", "c1.safetensors"],
+        &["update is a sketch", "hint: merge the sketches without --base"],
+    );
+    let again = |args: &[&str]| {
+        let to = ["compress", "--quiet", "c3.safetensors", "-o", "updates/c3.safetensors"];
+        done(&dir, &[&to[..], args].concat());
+    };
+    again(&[SKETCH, &["--seed", "9"]].concat());
+    refused(&[], &["c3.safetensors: update is another sketch"]);
+    again(DENSE);
+    refused(&[], &["c3.safetensors: update is no sketch, expected one"]);
+    merge(&dir, &["--on-bad-update", "skip"]);
+    assert_eq!(Model::read(&dir, "merged.safetensors").metadata["fedmill.clients"], "2");
+}
+
+#[test]
+fn what_low_rank_does_not_suit_goes_as_f16_and_the_summary_says_so() {
+    let dir = Dir::new();
+    let (row, column) = (values(1), values(2));
+    let matrix: Vec<f32> = (0..80 * 90).map(|i| 100.0 * row[i / 90] * column[i % 90]).collect();
+    Update::new("a").f32("w", &[80, 90], &matrix).f32("v", &[LEN], &values(3)).write(&dir);
+    let run =
+        fedmill(&dir, &["compress", "a.safetensors", "--codec", "lowrank:rank=2", "-o", "b.safetensors"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stderr.contains("values by codec: f16 3000, lowrank:rank=2 7200"), "{}", run.stderr);
+    done(&dir, &["decompress", "b.safetensors", "-o", "c.safetensors"]);
+    let found = Model::read(&dir, "c.safetensors").f32("w");
+    let largest = matrix.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    assert!(found.iter().zip(&matrix).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+}

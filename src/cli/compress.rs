@@ -183,9 +183,11 @@ pub(super) fn failure(error: CompressError) -> Failure {
 
 fn summary(found: &Compressed) -> String {
     let measures = &found.measures;
+    let values = |(codec, values): (&String, &u64)| format!("{codec} {values}");
+    let codecs = found.codecs.iter().map(values).collect::<Vec<_>>().join(", ");
     format!(
         "{}: {} bytes, {:.2}x ({:.3} bits per parameter); NMSE {:.3e}, cosine {:.4}, norm ratio {:.4}; \
-         least NMSE of white data {:.3e}",
+         least NMSE of white data {:.3e}; values by codec: {codecs}",
         found.input,
         found.output_bytes,
         found.ratio,

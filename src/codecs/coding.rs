@@ -3,7 +3,8 @@
 //! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
 
 use super::{
-    Scheme, constant, ecsq, eden, fp8, half, integers, lowrank, mxfp8, randk, sign, symmetric, topk, uniform,
+    Scheme, constant, ecsq, eden, fp8, half, integers, lowrank, mxfp8, randk, sign, sketch, symmetric, topk,
+    uniform,
 };
 use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -26,6 +27,8 @@ pub enum Coding {
     Sign(sign::Magnitude),
     /// The product of two thin matrices.
     LowRank(lowrank::LowRank),
+    /// A count sketch.
+    Sketch(sketch::Tables),
     /// Integers on an even grid between the ends of a block.
     Uniform(uniform::Uniform),
     /// Integers on an even grid about zero.
@@ -53,6 +56,7 @@ impl Coding {
             Self::RandK(scheme) => Some(scheme),
             Self::Sign(scheme) => Some(scheme),
             Self::LowRank(scheme) => Some(scheme),
+            Self::Sketch(scheme) => Some(scheme),
             Self::Uniform(scheme) => Some(scheme),
             Self::Ecsq(scheme) => Some(scheme),
             Self::Symmetric(scheme) => Some(scheme),

@@ -31,6 +31,7 @@ pub mod randk;
 mod rans;
 mod rice;
 pub mod sign;
+pub mod sketch;
 pub mod symmetric;
 pub mod topk;
 #[cfg(test)]
@@ -175,6 +176,10 @@ pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
     fn model_goal(&self) -> Option<ModelGoal> {
         None
     }
+    /// Whether what clients of a round send can be added as it is. Then everything that travels is the same for all.
+    fn is_linear(&self) -> bool {
+        false
+    }
     /// Which coordinates are sent.
     fn support(&self) -> Support {
         Support::Dense
@@ -296,6 +301,7 @@ const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
     ("lowrank", lowrank::parse),
     ("randk", randk::parse),
     ("sign", sign::parse),
+    ("sketch", sketch::parse),
     ("topk", topk::parse),
     ("u1", uniform::parse::<1>),
     ("u2", uniform::parse::<2>),
@@ -363,9 +369,13 @@ mod tests {
             let codec = parse(text).unwrap();
             assert_eq!(codec.to_string(), text);
         }
-        for text in
-            ["topk:k=100,values=u8", "randk:fraction=0.1,scale=inverse,values=f16", "sign", "lowrank:rank=2"]
-        {
+        for text in [
+            "topk:k=100,values=u8",
+            "randk:fraction=0.1,scale=inverse,values=f16",
+            "sign",
+            "sketch:rows=3,columns=100,k=7",
+            "lowrank:rank=2",
+        ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
         assert!(parse("u9").is_err());

@@ -341,7 +341,8 @@ mod tests {
         let mut mean = vec![0.0f64; values.len()];
         let draws = 64;
         for seed in 0..draws {
-            let decoded = crate::codecs::block_trial::back_with(codec.as_ref(), &shapes(4096)[0], &values, seed).1;
+            let decoded =
+                crate::codecs::block_trial::back_with(codec.as_ref(), &shapes(4096)[0], &values, seed).1;
             mean.iter_mut().zip(decoded).for_each(|(mean, x)| *mean += f64::from(x) / draws as f64);
         }
         let mean: Vec<f32> = mean.iter().map(|x| *x as f32).collect();

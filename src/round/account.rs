@@ -20,6 +20,7 @@ use crate::telemetry::report::{
     BackendChoice, ClientRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA, Settings,
     ShadowRow, StepClientRow, StepRow, StrategyRow, Timings, Tool,
 };
+use crate::updates::encoded::{sketch_metadata, sketched};
 use crate::updates::metadata::{UPDATE_KEYS, UpdateKind};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,6 +63,8 @@ impl Run {
         if round.set.merged_kind() == UpdateKind::Delta {
             metadata.insert("kind".to_owned(), UpdateKind::Delta.to_string());
         }
+        let sketch = round.set.clients.first().and_then(|client| sketched(&client.model));
+        metadata.extend(sketch.into_iter().flat_map(sketch_metadata));
         metadata
     }
 

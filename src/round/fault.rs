@@ -59,6 +59,12 @@ pub enum Fault {
         "update is encoded by {codec} with another choice of values than most others, expected one that all clients share, for {rule}, which compares clients"
     )]
     OtherChoice { codec: &'static str, rule: String },
+    #[error("update is a sketch, expected one that can be added to a base")]
+    SketchOntoBase,
+    #[error("update is {found}, expected {expected}")]
+    OtherSketch { found: &'static str, expected: &'static str },
+    #[error("update is a sketch, expected one of values for {rule}: of sketches only means make sense")]
+    SketchUnderRule { rule: String },
     #[error("metadata `fedmill.partial` is not understood: {why}")]
     BadPartial { why: String },
     #[error("partial has {what} {found}, expected {expected}")]
@@ -83,6 +89,8 @@ impl Fault {
                 | Self::ExtraTensor { .. }
                 | Self::OtherShape { .. }
                 | Self::OtherDtype { .. }
+                | Self::SketchOntoBase
+                | Self::OtherSketch { .. }
                 | Self::BadPartial { .. }
                 | Self::OtherPartial { .. }
         )
@@ -101,6 +109,10 @@ impl Fault {
                 "compress by randk, whose choice all clients share, or by a codec that sends all values, such as \
                  ecsq or eden; --allow-sparse-robust merges such updates all the same",
             ),
+            Self::SketchOntoBase => Some(
+                "merge the sketches without --base, decompress what comes of it, and aggregate that onto the base",
+            ),
+            Self::SketchUnderRule { .. } => Some("pass --rule mean, or decompress each update first"),
             Self::OtherChoice { .. } => Some(
                 "compress the updates of a round with the same --seed and the same settings; --allow-sparse-robust \
                  merges them all the same",

@@ -16,8 +16,10 @@ use crate::round::reference::{Reference, placement};
 use crate::round::state::{State, stored_dtype};
 use crate::strategies::{Reported, Slot};
 use crate::updates;
+use crate::updates::encoded::sketched;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 use rayon::prelude::*;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -251,7 +253,7 @@ pub fn open(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool, base: Opti
 impl Update {
     fn read(path: &Path, files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Self {
         let base = base.map(|base| &*base.model.table);
-        let (model, mut faults) = match updates::open(path, files, tables, base) {
+        let (model, mut faults) = match updates::open_to_merge(path, files, tables, base) {
             Ok(model) => (Some(Arc::new(model)), Vec::new()),
             Err(faults) => (None, faults.into_iter().map(Fault::from).collect()),
         };
@@ -280,6 +282,7 @@ pub fn admit(
     if base.is_none() {
         mark_other_kinds(&mut opened);
     }
+    mark_other_sketches(&mut opened, base.is_some());
     let reference = match &base {
         Some(base) => Reference::of_base(&base.model, &opened, expected),
         None => Reference::most_shared(&opened, expected),
@@ -336,6 +339,44 @@ fn mark_other_kinds(opened: &mut [Update]) {
             update.faults.push(Fault::OtherKind { found, expected });
         }
     }
+}
+
+/// Sketches are added to their like alone: what most updates are stays. A base has no sketch that they could be added to.
+fn mark_other_sketches(opened: &mut [Update], has_base: bool) {
+    let by = |update: &Update| update.model.as_ref().map(|model| sketched(model).map(str::to_owned));
+    let found: Vec<Option<Option<String>>> = opened.iter().map(by).collect();
+    if found.iter().flatten().all(Option::is_none) {
+        return;
+    }
+    let sound = opened.iter().zip(&found).filter(|(update, _)| update.faults.is_empty());
+    let most = most_common(sound.filter_map(|(_, by)| by.as_ref())).cloned().flatten();
+    for (update, found) in opened.iter_mut().zip(found).filter_map(|(update, found)| Some((update, found?))) {
+        let faults = &mut update.faults;
+        match (found, &most) {
+            (Some(_), _) if has_base => faults.push(Fault::SketchOntoBase),
+            (Some(found), Some(most)) if found != *most => {
+                let (found, expected) =
+                    ("another sketch", "one of the seed, settings and tensors of most others");
+                faults.push(Fault::OtherSketch { found, expected });
+            }
+            (Some(_), None) => {
+                faults.push(Fault::OtherSketch { found: "a sketch", expected: "none, as most others" });
+            }
+            (None, Some(_)) if !has_base => {
+                faults.push(Fault::OtherSketch { found: "no sketch", expected: "one, as most others" });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What comes most often; of two that come as often, what comes first.
+pub(super) fn most_common<T: Ord>(found: impl Iterator<Item = T>) -> Option<T> {
+    let mut votes: BTreeMap<T, (usize, Reverse<usize>)> = BTreeMap::new();
+    for (i, found) in found.enumerate() {
+        votes.entry(found).or_insert((0, Reverse(i))).0 += 1;
+    }
+    votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(found, _)| found)
 }
 
 impl From<&TensorPlace> for Place {

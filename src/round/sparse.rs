@@ -8,8 +8,8 @@ use crate::io::model_file::{Choice, Sparsity};
 use crate::round::fault::Fault;
 use crate::round::job::Job;
 use crate::round::judge::Aggregation;
-use crate::round::roster::{Client, UpdateSet};
-use std::collections::BTreeMap;
+use crate::round::roster::{Client, UpdateSet, most_common};
+use crate::updates::encoded::sketched;
 
 /// The least part of the values that clients may choose by themselves under rules that compare them.
 const LEAST_FRACTION: f64 = 0.5;
@@ -25,21 +25,41 @@ impl Aggregation {
 
 /// The updates, by their place in the set, that the rules of a job would be misled by.
 pub(super) fn misleading(set: &UpdateSet, job: &Job) -> Vec<(usize, Fault)> {
-    if job.expected.allows_sparse {
-        return Vec::new();
+    let mut faults = sketches(set, job);
+    if !job.expected.allows_sparse {
+        faults.extend(choices(set, job));
     }
-    let of_tier = |client: &Client| {
-        let tiers = job.tiers.as_ref()?;
-        tiers.tier_of(&client.id).map(|tier| tier.aggregation.comparer())
+    faults
+}
+
+/// What compares a client with others, if anything does.
+fn comparer(client: &Client, job: &Job) -> Option<String> {
+    let tier = job.tiers.as_ref().and_then(|tiers| tiers.tier_of(&client.id));
+    tier.map_or(&job.aggregation, |tier| &tier.aggregation).comparer()
+}
+
+/// Sketches under rules that compare them: their cells are sums of values by chance, and say nothing of any.
+fn sketches(set: &UpdateSet, job: &Job) -> Vec<(usize, Fault)> {
+    let sketches = set.clients.iter().enumerate().filter(|(_, client)| sketched(&client.model).is_some());
+    let fault = |(i, client)| {
+        let asked = job.partial.then(|| "a partial".to_owned());
+        Some((i, Fault::SketchUnderRule { rule: asked.or_else(|| comparer(client, job))? }))
     };
-    let rule = job.aggregation.comparer();
+    sketches.filter_map(fault).collect()
+}
+
+/// Updates with choices of their own under rules that compare clients.
+fn choices(set: &UpdateSet, job: &Job) -> Vec<(usize, Fault)> {
     let found = set.clients.iter().enumerate().filter_map(|(i, client)| {
         let sparsity = client.model.decoder.as_ref()?.sparsity()?;
-        let rule = of_tier(client).unwrap_or_else(|| rule.clone())?;
-        Some((i, sparsity, rule))
+        Some((i, sparsity, comparer(client, job)?))
     });
     let found: Vec<(usize, Sparsity, String)> = found.collect();
-    let most = most_shared(found.iter().map(|(_, sparsity, _)| sparsity));
+    let marks = found.iter().filter_map(|(_, sparsity, _)| match sparsity.choice {
+        Choice::Shared { mark } => Some(mark),
+        Choice::Client { .. } => None,
+    });
+    let most = most_common(marks);
     found
         .into_iter()
         .filter_map(|(i, Sparsity { codec, choice }, rule)| match choice {
@@ -50,15 +70,4 @@ pub(super) fn misleading(set: &UpdateSet, job: &Job) -> Vec<(usize, Fault)> {
             Choice::Client { .. } | Choice::Shared { .. } => None,
         })
         .collect()
-}
-
-/// The choice that most updates share; of two that as many do, the one that comes first.
-fn most_shared<'a>(updates: impl Iterator<Item = &'a Sparsity>) -> Option<u64> {
-    let mut votes: BTreeMap<u64, (usize, std::cmp::Reverse<usize>)> = BTreeMap::new();
-    for (i, sparsity) in updates.enumerate() {
-        if let Choice::Shared { mark } = sparsity.choice {
-            votes.entry(mark).or_insert((0, std::cmp::Reverse(i))).0 += 1;
-        }
-    }
-    votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(mark, _)| mark)
 }

@@ -2,7 +2,7 @@
 
 use super::auto::{self, Found, Goal, Made, Sought};
 use super::encode::{self, EncodeError, Outcome};
-use super::encoded::open;
+use super::encoded::{KIND_SKETCH, open};
 use super::file::{Design, FileLayout, Finished, LayoutError};
 use super::metadata::{MetadataFault, UpdateKind, UpdateMetadata};
 use super::plan::{self, PartPlan};
@@ -10,7 +10,7 @@ use super::quality::{Measures, Quality, white_bound};
 use super::residual::{Carried, Feedback, ResidualError, ResidualWriter, Subject};
 use super::values::{NonFinite, Values};
 use crate::codecs::directory::{FORMAT_KEY, Tensors, layout_check};
-use crate::codecs::{Codec, Seeds, Vector};
+use crate::codecs::{Codec, Coding, Seeds, Vector};
 use crate::io::digest::{self, Digest};
 use crate::io::discover::stem;
 use crate::io::interrupt::Interrupted;
@@ -433,9 +433,16 @@ impl Compression {
             metadata.insert("kind".to_owned(), UpdateKind::Delta.to_string());
             metadata.remove("base");
         }
+        // Tables are added as tensors, so each has to be one.
+        let is_linear =
+            parts.iter().any(|part| part.plan.codec.as_ref().is_some_and(|codec| codec.is_linear()));
+        if is_linear {
+            let (key, value) = KIND_SKETCH;
+            metadata.insert(key.to_owned(), value.to_owned());
+        }
         let layout = FileLayout::Plain;
         let mut design = Design { layout, tensors, naming: Tensors::here(tensors), metadata, base };
-        let fits = || Ok::<_, LayoutError>(design.is_plain_fit(parts)?);
+        let fits = || Ok::<_, LayoutError>(is_linear || design.is_plain_fit(parts)?);
         let bundled =
             self.layout.map_or_else(|| fits().map(|fits| !fits), |to| Ok(to == FileLayout::Bundle))?;
         if bundled {
@@ -469,7 +476,10 @@ impl Compression {
         let mut codecs = BTreeMap::new();
         for (part, found) in attempt.parts.iter().zip(&attempt.outcome.quality) {
             quality.add(found);
-            let name = match (&part.plan.codec, part.plan.tensors.first()) {
+            let name = match (&part.plan.codec, &part.coding) {
+                (_, Coding::Constant(_)) => "const".to_owned(),
+                // Also where another codec was asked for that is not worth it there.
+                (_, Coding::Half(half)) => half.to_string(),
                 (Some(codec), _) => codec.to_string(),
                 (None, _) => "raw".to_owned(),
             };

@@ -1,6 +1,6 @@
 //! Decompresses one update: the plain file that `aggregate` sees in an encoded one.
 
-use super::encoded::open;
+use super::encoded::{KIND_SKETCH, open};
 use crate::codecs::directory::{CODEC_KEY, FORMAT_KEY};
 use crate::io::interrupt;
 use crate::io::model_file::{ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable};
@@ -85,7 +85,7 @@ impl Decompression {
         }
         let layout = Layout::new(update.table.iter().map(|place| place.spec.clone()).collect());
         let mut metadata = update.metadata.clone();
-        metadata.retain(|key, _| key != FORMAT_KEY && key != CODEC_KEY);
+        metadata.retain(|key, _| ![FORMAT_KEY, CODEC_KEY, KIND_SKETCH.0].contains(&key.as_str()));
         let writer = ModelWriter::create(&self.output, &layout, &metadata, None)?;
         let pieces: Vec<Piece> = pieces(&layout).collect();
         pool.install(|| pieces.par_iter().try_for_each(|piece| self.write(&update, &writer, *piece)))?;

@@ -85,7 +85,7 @@ pub fn settle(
     let mut parts = Vec::with_capacity(plans.len());
     for (number, plan) in plans.into_iter().enumerate() {
         let encoder = match &plan.codec {
-            Some(codec) => match constant(values, &plan)? {
+            Some(codec) => match if codec.is_linear() { None } else { constant(values, &plan)? } {
                 Some(value) => Err(Coding::Constant(Constant(Bits(value)))),
                 None => Ok(codec.encoder(values.isa, &plan.vector, seeds(number))),
             },

@@ -45,6 +45,49 @@ pub fn open(
     Ok(model)
 }
 
+/// Opens an update as merges take it: like [`open`], but of a sketch it shows the tables, which add up to the sketch of
+/// the sum.
+///
+/// # Errors
+///
+/// Every fault found.
+pub fn open_to_merge(
+    path: &Path,
+    files: &OpenFiles,
+    tables: &TablePool,
+    base: Option<&TensorTable>,
+) -> Result<ModelFile, Vec<OpenFault>> {
+    let mut model = ModelFile::open(path, files, tables)?;
+    let Some(encoded) = Encoded::of(&model, base).map_err(bad)? else { return Ok(model) };
+    model.metadata.append(&mut encoded.metadata.clone());
+    if encoded.is_sketch().map_err(bad)? {
+        // Every other tensor of it is as it is, so the file's own tensors are what is merged.
+        return if model.metadata.contains_key(CODEC_KEY) { Ok(model) } else { Err(bad(no_tables())) };
+    }
+    model.table = tables.share(encoded.table());
+    model.decoder = Some(Arc::new(encoded));
+    Ok(model)
+}
+
+fn no_tables() -> Invalid {
+    Invalid::new("it is a sketch in a bundle, expected one of which each table is a tensor (--layout plain)")
+}
+
+/// What an update that [`open_to_merge`] opened is a sketch by, if it is one: the same for all that can be added.
+pub fn sketched(model: &ModelFile) -> Option<&str> {
+    let is_sketch = model.decoder.is_none() && model.metadata.contains_key(FORMAT_KEY);
+    model.metadata.get(CODEC_KEY).filter(|_| is_sketch).map(String::as_str)
+}
+
+/// What the merged file of sketches says, so that it is a sketch again.
+pub fn sketch_metadata(by: &str) -> [(String, String); 3] {
+    [(FORMAT_KEY, FORMAT), (CODEC_KEY, by), KIND_SKETCH]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+}
+
+/// What a sketch says that it is.
+pub(super) const KIND_SKETCH: (&str, &str) = ("fedmill.kind", "sketch");
+
 /// Opens a model that has to be plain, such as a base.
 ///
 /// # Errors
@@ -241,6 +284,19 @@ impl Encoded {
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
         Ok(Self { isa: Isa::detect(), number, tensors, places, parts, metadata })
+    }
+
+    /// Whether it is a sketch. Then nothing in it is encoded otherwise.
+    fn is_sketch(&self) -> Result<bool, Invalid> {
+        let of =
+            |found: fn(&Coding) -> bool| self.parts.iter().filter(move |part| found(&part.coding)).count();
+        let (sketches, raw) =
+            (of(|coding| matches!(coding, Coding::Sketch(_))), of(|coding| *coding == Coding::Raw));
+        match sketches {
+            0 => Ok(false),
+            _ if sketches + raw == self.parts.len() => Ok(true),
+            _ => Err(Invalid::new("it is a sketch, and some of its tensors are encoded otherwise")),
+        }
     }
 
     /// The tensors that it is decoded to.

@@ -19,4 +19,4 @@ pub mod residual;
 pub mod table;
 pub mod values;
 
-pub use encoded::{open, open_plain};
+pub use encoded::{open, open_plain, open_to_merge};
