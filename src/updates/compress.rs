@@ -467,7 +467,8 @@ impl Compression {
             hash.as_bytes().iter().take(8).fold(0u64, |seed, byte| seed << 8 | u64::from(*byte))
         };
         let own = draw(&format!("own {client} {:?}", inputs.about.round));
-        Seeds { own, shared: draw("shared") }
+        // Another choice in every round, where rounds are told: else some values would never be sent.
+        Seeds { own, shared: draw(&format!("shared {:?}", inputs.about.round)) }
     }
 
     fn account(&self, inputs: &Inputs, attempt: &Attempt, tensors: &[TensorSpec]) -> Compressed {
