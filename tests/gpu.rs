@@ -3,6 +3,7 @@
 //! `FEDMILL_REQUIRE_GPU` is set.
 
 mod codecs;
+mod compress;
 mod failures;
 mod limits;
 mod order;

@@ -3,7 +3,7 @@
 
 use crate::harness::{Dir, Update, fedmill_after, le};
 use fedmill::codecs::directory::{CODEC_KEY, Directory, Tensors};
-use fedmill::io::model_file::{Decoder as _, ENCODED, ModelFile, TablePool};
+use fedmill::io::model_file::{ENCODED, ModelFile, TablePool};
 use fedmill::io::source::OpenFiles;
 use fedmill::kernels::lanes::Isa;
 use fedmill::model::dtype::Dtype;
@@ -66,16 +66,12 @@ fn trained() -> Update {
 /// The bytes of an update as a codec and a layout encode it.
 fn encoded(dir: &Dir, codec: &str, layout: FileLayout) -> Vec<u8> {
     trained().write(dir);
+    let how = How::Codec(Arc::from(fedmill::codecs::parse(codec).unwrap()));
     let compression = Compression {
-        update: dir.path("trained.safetensors"),
-        base: None,
-        how: How::Codec(Arc::from(fedmill::codecs::parse(codec).unwrap())),
         seed: 1,
-        non_finite: NonFinite::Error,
         layout: Some(layout),
-        feedback: None,
         output: Some(dir.path("encoded.safetensors")),
-        isa: Isa::detect(),
+        ..Compression::new(dir.path("trained.safetensors"), how)
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     compression.run(&pool).unwrap();
@@ -117,7 +113,7 @@ fn decode_all(model: &ModelFile, random: &mut Random) -> bool {
     let mut is_good = true;
     for (number, place) in model.table.iter().enumerate().filter(|(_, place)| place.file == ENCODED) {
         let len = place.spec.len;
-        let mut run = |start: usize, values: usize| {
+        let run = |start: usize, values: usize| {
             let mut out = vec![f32::NAN; values];
             decoder.decode(&model.files, number, start, &mut out).ok().map(|()| out)
         };

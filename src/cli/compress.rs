@@ -4,6 +4,7 @@ use super::{BackendName, Common, Failure, Outcome, print, rates, size};
 use crate::codecs::{self, Codec};
 use crate::telemetry::console;
 use crate::updates::compress::{CompressError, Compressed, Compression, How, Wanted};
+use crate::updates::device::Lent;
 use crate::updates::file::FileLayout;
 use crate::updates::residual::{Feedback, ResidualDtype};
 use crate::updates::values::NonFinite;
@@ -120,11 +121,7 @@ impl Arguments {
     }
 
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        if common.backend == BackendName::Gpu {
-            let why = anyhow::anyhow!("--backend gpu: compress runs on the CPU, expected auto or cpu");
-            return Err(why.into());
-        }
-        let compression = self.compression(common);
+        let compression = Compression { device: self.device(common)?, ..self.compression(common) };
         if self.table {
             return rates::run(&compression, self.json, self.plot.as_deref(), common).map(|()| Outcome::Done);
         }
@@ -148,6 +145,30 @@ impl Arguments {
             layout: self.layout,
             output: self.output.clone().filter(|_| !self.dry_run),
             isa: common.isa(),
+            device: None,
+        }
+    }
+
+    /// The device that was asked for, if one was.
+    fn device(&self, common: &Common) -> Result<Option<Arc<Lent>>, Failure> {
+        match (common.backend, &self.codec) {
+            (BackendName::Cpu, _) => Ok(None),
+            (BackendName::Auto, _) => {
+                tracing::info!(
+                    "compress runs on the CPU; --backend gpu takes a device for codecs with shaders"
+                );
+                Ok(None)
+            }
+            (BackendName::Gpu, Some(codec)) if codec.has_shaders() => {
+                let opened = Lent::open(&common.gpu_options());
+                opened.map(Some).map_err(|why| Failure { hint: why.hint().map(str::to_owned), ..why.into() })
+            }
+            (BackendName::Gpu, codec) => {
+                let found =
+                    codec.as_ref().map_or("no --codec".to_owned(), |codec| format!("--codec {codec}"));
+                let why = anyhow::anyhow!("--backend gpu: found {found}, expected one with shaders: topk");
+                Err(Failure { hint: Some("--backend cpu runs every codec".to_owned()), ..why.into() })
+            }
         }
     }
 

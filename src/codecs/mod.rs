@@ -16,6 +16,7 @@ mod block_trial;
 pub mod blocks;
 pub mod coding;
 pub mod constant;
+pub mod device;
 pub mod directory;
 pub mod ecsq;
 pub mod eden;
@@ -39,6 +40,7 @@ mod trial;
 pub mod uniform;
 
 pub use coding::Coding;
+pub use device::Device;
 
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -46,6 +48,7 @@ use crate::rules::Definition;
 use crate::rules::spec::{self, Parse, SpecError};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Values that are encoded in one go; every scheme's unit divides it.
 pub const CHUNK: usize = 65_536;
@@ -183,6 +186,14 @@ pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
     /// Which coordinates are sent.
     fn support(&self) -> Support {
         Support::Dense
+    }
+    /// Whether a device can do part of the work.
+    fn has_shaders(&self) -> bool {
+        false
+    }
+    /// The same, with a device that does the part that has shaders; none if no part has. The bytes are the same.
+    fn on_device(&self, _device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
+        None
     }
 }
 

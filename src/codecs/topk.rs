@@ -12,7 +12,8 @@ use super::kept_values::{KeptValues, ValueCode};
 use super::portion::Portion;
 use super::rice;
 use super::{
-    CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Tally, Vector,
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Tally,
+    Vector,
 };
 use crate::kernels::lanes::Isa;
 use crate::kernels::select_largest::{self, Beyond, Search, Threshold};
@@ -21,6 +22,7 @@ use crate::rules::spec::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes before the indices of a chunk.
 const HEAD_BYTES: usize = 3;
@@ -29,15 +31,16 @@ const HEAD_BYTES: usize = 3;
 const COUNT_BITS: u32 = 17;
 
 /// The codec.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct TopK {
     portion: Portion,
     values: ValueCode,
+    device: Option<Arc<dyn Device>>,
 }
 
 pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let portion = Portion::take(settings)?;
-    Ok(Box::new(TopK { portion, values: settings.take("values")?.unwrap_or(ValueCode::F32) }))
+    Ok(Box::new(TopK { portion, values: settings.take("values")?.unwrap_or(ValueCode::F32), device: None }))
 }
 
 impl fmt::Display for TopK {
@@ -54,7 +57,16 @@ impl Codec for TopK {
     fn encoder(&self, isa: Isa, vector: &Vector, _seeds: Seeds) -> Box<dyn Encoder> {
         let k = self.portion.of(vector.len as u64);
         let stage = Stage::Searching(Search::new(k));
-        Box::new(TopKEncoder { isa, len: vector.len, k, values: self.values, stage })
+        let device = self.device.clone();
+        Box::new(TopKEncoder { isa, device, len: vector.len, k, values: self.values, stage })
+    }
+
+    fn has_shaders(&self) -> bool {
+        true
+    }
+
+    fn on_device(&self, device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
+        Some(Arc::new(Self { device: Some(device), ..self.clone() }))
     }
 
     fn support(&self) -> Support {
@@ -74,6 +86,7 @@ pub struct Chosen {
 #[derive(Debug)]
 struct TopKEncoder {
     isa: Isa,
+    device: Option<Arc<dyn Device>>,
     len: usize,
     k: u64,
     values: ValueCode,
@@ -100,6 +113,19 @@ struct Settled {
 }
 
 impl TopKEncoder {
+    /// What the search wants counted, on the device if there is one.
+    fn count(&self, search: &Search, values: &[f32]) -> Vec<u64> {
+        let on_device =
+            self.device.as_ref().and_then(|device| device.histogram(values, search.next_digit()?));
+        on_device.unwrap_or_else(|| search.count(self.isa, values))
+    }
+
+    /// What is taken of a chunk, on the device if there is one.
+    fn take(&self, values: &[f32], key: u32, ties: u64) -> Vec<u32> {
+        let on_device = self.device.as_ref().and_then(|device| device.take(values, key, ties));
+        on_device.unwrap_or_else(|| select_largest::take(self.isa, values, key, ties))
+    }
+
     /// Settles what the search found, if no more need be known.
     fn found(&self, threshold: Threshold) -> Stage {
         let Threshold { key, ties, tied } = threshold;
@@ -137,7 +163,7 @@ impl Encoder for TopKEncoder {
 
     fn look(&self, start: usize, values: &[f32]) -> Tally {
         match &self.stage {
-            Stage::Searching(search) => Tally { counts: search.count(self.isa, values), ..Tally::default() },
+            Stage::Searching(search) => Tally { counts: self.count(search, values), ..Tally::default() },
             Stage::Counting(threshold) => {
                 let Beyond { tied, sum } = select_largest::beyond(self.isa, values, threshold.key);
                 // How many are tied in each chunk, and behind that, how many are not zero in all.
@@ -189,7 +215,7 @@ impl Encoder for TopKEncoder {
             None => u64::MAX,
             Some(ties) => ties.get(start / CHUNK).copied().unwrap_or(0),
         };
-        let taken = select_largest::take(self.isa, values, settled.key, ties);
+        let taken = self.take(values, settled.key, ties);
         let is_full = taken.len() == values.len();
         let m = if is_full { 0 } else { rice::parameter(&taken) };
         let head = taken.len() as u32 | m << COUNT_BITS;

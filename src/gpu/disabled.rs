@@ -213,6 +213,14 @@ impl<'g> Vectors<'g> {
         self.never()
     }
 
+    pub fn histogram(&self, _: &[f32], _: [u32; 4]) -> Result<Vec<u64>, GpuError> {
+        self.never()
+    }
+
+    pub fn take(&self, _: &[f32], _: u32, _: u64) -> Result<Vec<u32>, GpuError> {
+        self.never()
+    }
+
     pub fn select_largest(&self, _: &[f32], _: usize) -> Result<Vec<u32>, GpuError> {
         self.never()
     }

@@ -289,7 +289,19 @@ impl<'g> Vectors<'g> {
             search.narrow(&self.histogram(values, digit)?);
         }
         let Some(last) = search.threshold() else { return Ok(Vec::new()) };
-        let chosen = [last.key, u32::try_from(last.ties).unwrap_or(u32::MAX)];
+        self.take(values, last.key, last.ties)
+    }
+
+    /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have it.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails or has no memory for it.
+    pub fn take(&self, values: &[f32], key: u32, ties: u64) -> Result<Vec<u32>, GpuError> {
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chosen = [key, u32::try_from(ties).unwrap_or(u32::MAX)];
         let mut before = self.select(values, chosen, &[], 2 * values.len().div_ceil(VECTOR_CHUNK))?;
         // From how many a workgroup has to how many are before its own.
         let mut sums = [0u32; 2];
@@ -297,11 +309,16 @@ impl<'g> Vectors<'g> {
             let own = std::mem::replace(word, sums[place % 2]);
             sums[place % 2] += own;
         }
-        self.select(values, chosen, &before, count)
+        let count = sums[0] + sums[1].min(chosen[1]);
+        self.select(values, chosen, &before, count as usize)
     }
 
-    /// How many of the values have each next digit.
-    fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Result<Vec<u64>, GpuError> {
+    /// How many of the values have each next digit, as [`Search::next_digit`] has it.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails or has no memory for it.
+    pub fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Result<Vec<u64>, GpuError> {
         let mut run = self.run()?;
         let sent = run.input("values", bytemuck::cast_slice(values))?;
         let digit = run.input("digit", &digit)?;

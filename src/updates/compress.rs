@@ -1,6 +1,7 @@
 //! Compresses one update, file to file, in memory of a few chunks.
 
 use super::auto::{self, Found, Goal, Made, Sought};
+use super::device::Lent;
 use super::encode::{self, EncodeError, Outcome};
 use super::encoded::{KIND_SKETCH, open};
 use super::file::{Design, FileLayout, Finished, LayoutError};
@@ -11,6 +12,7 @@ use super::residual::{Carried, Feedback, ResidualError, ResidualWriter, Subject}
 use super::values::{NonFinite, Values};
 use crate::codecs::directory::{FORMAT_KEY, Tensors, layout_check};
 use crate::codecs::{Codec, Coding, Seeds, Vector};
+use crate::gpu::job::GpuError;
 use crate::io::digest::{self, Digest};
 use crate::io::discover::stem;
 use crate::io::interrupt::Interrupted;
@@ -48,6 +50,8 @@ pub struct Compression {
     pub output: Option<PathBuf>,
     /// The instruction set to work with.
     pub isa: Isa,
+    /// A device for codecs that have shaders.
+    pub device: Option<Arc<Lent>>,
 }
 
 /// How an update is to be encoded.
@@ -105,6 +109,8 @@ pub enum CompressError {
     #[error("{}: is also an input, expected another path for the output", .path.display())]
     OutputIsInput { path: PathBuf },
     #[error(transparent)]
+    Device(#[from] GpuError),
+    #[error(transparent)]
     Residual(#[from] ResidualError),
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -120,6 +126,7 @@ impl CompressError {
         match self {
             Self::Encoded { .. } => Some("`fedmill decompress` it first".to_owned()),
             Self::Residual(why) => why.hint(),
+            Self::Device(why) => why.hint().map(str::to_owned),
             Self::IsDelta { .. } => Some("leave --base out: a delta is compressed as it is".to_owned()),
             Self::Encode { source: EncodeError::Value(_), .. } => {
                 Some("--nonfinite zero sends zeros in their place".to_owned())
@@ -188,7 +195,8 @@ impl Compression {
     /// Of one update by itself, with nothing else asked for, to nowhere.
     pub fn new(update: PathBuf, how: How) -> Self {
         let (base, output, layout, feedback, non_finite) = (None, None, None, None, NonFinite::Error);
-        Self { update, base, how, seed: 0, non_finite, layout, feedback, output, isa: Isa::detect() }
+        let (isa, device) = (Isa::detect(), None);
+        Self { update, base, how, seed: 0, non_finite, layout, feedback, output, isa, device }
     }
 
     /// Compresses the update, and publishes the file.
@@ -210,9 +218,15 @@ impl Compression {
         let make = |plans| self.attempt(&inputs, &values, &tensors, plans);
         let mut attempt = pool.install(|| match (&self.how, self.sought(&inputs, &tensors)) {
             (_, Some(sought)) => auto::meet(&sought, &values, &tensors, make, failed),
-            (How::Codec(codec), None) => make(plan::by_tensor(&tensors, codec)),
+            (How::Codec(codec), None) => {
+                let lent = self.device.as_ref().map(|device| device.to(codec));
+                make(plan::by_tensor(&tensors, lent.as_ref().unwrap_or(codec)))
+            }
             (How::Wanted(_), None) => make(plan::raw(&tensors)),
         })?;
+        if let Some(device) = &self.device {
+            device.check()?;
+        }
         let account = self.account(&inputs, &attempt, &tensors);
         let mut staged = attempt.finished.staged.take();
         if account.missed.is_some() && !matches!(&self.how, How::Wanted(wanted) if wanted.best_effort) {

@@ -1,0 +1,58 @@
+//! A GPU lent to encoders, and what went wrong with it.
+
+use crate::codecs::{Codec, Device};
+use crate::gpu::job::{GpuError, Options};
+use crate::gpu::{Gpu, Vectors};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// An open device that encoders work on. Shared by all threads.
+#[derive(Debug)]
+pub struct Lent {
+    gpu: Gpu,
+    trouble: Mutex<Option<GpuError>>,
+}
+
+impl Lent {
+    /// Opens the device that the options choose.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it cannot be opened.
+    pub fn open(options: &Options) -> Result<Arc<Self>, GpuError> {
+        Ok(Arc::new(Self { gpu: Gpu::open(options)?, trouble: Mutex::default() }))
+    }
+
+    /// The codec with this device, or as it is if none of its kernels has a shader.
+    pub fn to(self: &Arc<Self>, codec: &Arc<dyn Codec>) -> Arc<dyn Codec> {
+        let device: Arc<dyn Device> = Arc::<Self>::clone(self);
+        codec.on_device(device).unwrap_or_else(|| Arc::clone(codec))
+    }
+
+    /// Tells whether the device did all that it was asked for.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong first.
+    pub fn check(&self) -> Result<(), GpuError> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
+        trouble.map_or(Ok(()), Err)
+    }
+
+    /// What was found; a failure is kept, the first one.
+    fn found<T>(&self, found: Result<T, GpuError>) -> Option<T> {
+        let keep = |why| {
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        };
+        found.map_err(keep).ok()
+    }
+}
+
+impl Device for Lent {
+    fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Option<Vec<u64>> {
+        self.found(Vectors::on(&self.gpu).histogram(values, digit))
+    }
+
+    fn take(&self, values: &[f32], key: u32, ties: u64) -> Option<Vec<u32>> {
+        self.found(Vectors::on(&self.gpu).take(values, key, ties))
+    }
+}

@@ -1,0 +1,108 @@
+//! `compress` on a device, files to files: the bytes of the CPU, and nothing at all where the device fails.
+
+use super::REQUIRED;
+use crate::harness::{Dir, Update, fedmill, skip};
+use fedmill::codecs;
+use fedmill::gpu::adapters;
+use fedmill::gpu::job::Options;
+use fedmill::updates::compress::{Compression, How};
+use fedmill::updates::device::Lent;
+use rayon::ThreadPoolBuilder;
+
+/// Codecs that have shaders, each with settings that take another way.
+const CODECS: [&str; 4] =
+    ["topk:fraction=0.01", "topk:fraction=0.3,values=ternary", "topk:k=7", "topk:fraction=0.05,values=u8"];
+
+/// Ways to open every adapter.
+fn everywhere() -> Vec<Options> {
+    let found = adapters();
+    if found.is_empty() {
+        assert!(std::env::var_os(REQUIRED).is_none(), "no adapter was found, and one is required");
+        skip("no adapter was found; `fedmill doctor` says what is missing");
+    }
+    let named = |name: String| Options { adapter: Some(name), ..Options::default() };
+    found.into_iter().map(|adapter| named(adapter.name)).collect()
+}
+
+/// A tensor of several chunks, whose values are often alike; one of a few values; one of zeros but for one.
+fn update(dir: &Dir) {
+    let alike: Vec<f32> = (0..140_001).map(|i: u32| (i * 7_919 % 997) as f32 / 499.0 - 1.0).collect();
+    let small: Vec<f32> = (0..300).map(|i| f32::from_bits(i * 31 + 1)).collect();
+    let mut zeros = vec![0.0; 400];
+    zeros[399] = -3.0;
+    Update::new("a")
+        .f32("alike", &[140_001], &alike)
+        .f32("small", &[300], &small)
+        .f32("zeros", &[400], &zeros)
+        .write(dir);
+}
+
+#[test]
+fn bytes_are_those_of_the_cpu() {
+    for options in everywhere() {
+        let dir = Dir::new();
+        update(&dir);
+        for codec in CODECS {
+            let compress = |backend: &[&str], output: &str| {
+                let args = ["compress", "--quiet", "--codec", codec, "a.safetensors", "-o", output];
+                let run = fedmill(&dir, &[&args, backend].concat());
+                assert_eq!(run.code, Some(0), "{run:#?}");
+                dir.read(output)
+            };
+            let adapter = options.adapter.as_deref().unwrap();
+            let found = compress(&["--backend", "gpu", "--adapter", adapter], "gpu.safetensors");
+            assert!(found == compress(&["--backend", "cpu"], "cpu.safetensors"), "{codec} on {adapter}");
+        }
+    }
+}
+
+/// A device that fails on the way: the work is done over by nobody, and nothing appears.
+#[test]
+fn nothing_is_published_where_the_device_fails() {
+    for options in everywhere() {
+        for runs in [0, 1, 12] {
+            let dir = Dir::new();
+            update(&dir);
+            let before = dir.contents();
+            let how = How::Codec(codecs::parse(CODECS[0]).unwrap().into());
+            let device = Lent::open(&Options { lose_after: Some(runs), ..options.clone() }).unwrap();
+            let compression = Compression {
+                output: Some(dir.path("out.safetensors")),
+                device: Some(device),
+                ..Compression::new(dir.path("a.safetensors"), how)
+            };
+            let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+            let failed = compression.run(&pool).unwrap_err();
+            assert!(failed.to_string().contains("was lost"), "after {runs} runs: {failed}");
+            dir.assert_unchanged_since(&before);
+        }
+    }
+}
+
+#[test]
+fn what_has_no_shaders_is_refused() {
+    let dir = Dir::new();
+    update(&dir);
+    let before = dir.contents();
+    for (how, what) in [(["--codec", "f16"], "--codec f16"), (["--target", "10x"], "no --codec")] {
+        let args =
+            [&["compress", "--backend", "gpu", "a.safetensors", "-o", "out.safetensors"], &how[..]].concat();
+        let why = format!("--backend gpu: found {what}, expected one with shaders: topk");
+        fedmill(&dir, &args).assert_fails(2, &[&why, "hint: --backend cpu runs every codec"]);
+        dir.assert_unchanged_since(&before);
+    }
+}
+
+#[test]
+fn where_it_runs_is_told_to_those_who_ask() {
+    let dir = Dir::new();
+    update(&dir);
+    let args = ["compress", "--codec", "topk:k=9", "a.safetensors", "-o", "out.safetensors"];
+    let tells = |more: &[&str]| {
+        let run = fedmill(&dir, &[&args, more].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        run.stderr.contains("compress runs on the CPU")
+    };
+    assert!(tells(&["--verbose"]));
+    assert!(!tells(&[]) && !tells(&["--verbose", "--backend", "cpu"]));
+}
