@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Codecs that are tried with other settings than none. Those that are not listed are tried as they are.
-const SETTINGS: &[(&str, &[&str])] =
-    &[("randk", &["fraction=0.01", "fraction=0.1"]), ("topk", &["fraction=0.01", "fraction=0.1"])];
+const SETTINGS: &[(&str, &[&str])] = &[
+    ("ecsq", &["bits=0.32", "bits=1", "bits=2", "bits=4"]),
+    ("randk", &["fraction=0.01", "fraction=0.1"]),
+    ("topk", &["fraction=0.01", "fraction=0.1"]),
+];
 
 /// Ratios that codecs and steps are chosen for by what is found in the update.
 const TARGETS: [f64; 4] = [8.0, 16.0, 32.0, 100.0];
