@@ -37,3 +37,13 @@ fn ecsq_spends_little_on_small_vectors() {
         assert!(found.bits <= 1.01 * bits && found.nmse <= most, "{len} at {bits}: {found:?}");
     }
 }
+
+#[test]
+fn ecsq_stays_near_the_bound_at_many_bits() {
+    let values = Distribution::Gaussian.values(VALUES);
+    for (bits, most) in [(6.0, 1.45), (8.0, 1.6)] {
+        let found = run(&format!("ecsq:bits={bits}"), &values, 1);
+        // Uniform steps at their entropy are 1.42 times the bound.
+        assert!(found.bits <= bits && found.nmse <= most * bound(found.bits), "{found:?}");
+    }
+}

@@ -39,6 +39,9 @@ use std::ops::Range;
 /// Looks that count codes, at most: the first step is within a few per cent of its goal, and each look brings it nearer.
 const MOST_COUNTS: u32 = 5;
 
+/// Bytes of a coding besides its model: that it is this one, the step, the length of the model.
+const BESIDE_MODEL: usize = 4;
+
 /// By how much each look aims lower than the one before, so that small vectors, which jump, get below their goal.
 const CAUTION: f64 = 1.01;
 
@@ -153,7 +156,8 @@ impl EcsqEncoder {
         let fitted = Model::fit(&counts, &deviations);
         let model = fitted.model;
         let values = magnitudes.len() as f64;
-        let bits = 8.0 * (fitted.chunk_bytes + model.to_bytes().len() as f64) / values;
+        let bytes = model.to_bytes().len() + BESIDE_MODEL;
+        let bits = 8.0 * (fitted.chunk_bytes + bytes as f64) / values;
         let nmse = fitted.error * f64::from(choice.step.value()).powi(2) / magnitudes.energy();
         let found = self.ecsq.goal.measure(bits, nmse);
         self.looks += 1;

@@ -135,5 +135,5 @@ impl Table {
 /// The weight of a level.
 fn weight(level: i32, resolution: u32) -> u64 {
     let eighths = level << (FINEST - resolution);
-    EIGHTHS[(eighths & 7) as usize] << (eighths >> 3).clamp(-OCTAVES, OCTAVES) + OCTAVES
+    EIGHTHS[(eighths & 7) as usize] << ((eighths >> 3).clamp(-OCTAVES, OCTAVES) + OCTAVES)
 }

@@ -2,66 +2,25 @@
 
 use super::*;
 use crate::codecs::parse;
-
-/// Sizes at which something begins or ends.
-const SIZES: [usize; 12] = [1, 2, 63, 64, 65, 255, 256, 257, CHUNK - 1, CHUNK, CHUNK + 1, 200_003];
-
-/// A vector that was encoded.
-struct Encoded {
-    vector: Vector,
-    scheme: Quantized,
-    chunks: Vec<Vec<u8>>,
-}
+use crate::codecs::trial::{self, Encoded, SIZES};
 
 fn encode(text: &str, values: &[f32]) -> Encoded {
-    let vector = Vector { len: values.len(), shape: vec![values.len()] };
-    let mut encoder = parse(text).unwrap().encoder(Isa::detect(), &vector, Seeds { own: 1, shared: 2 });
-    while encoder.wants_look() {
-        let mut tally = Tally::default();
-        values.chunks(CHUNK).for_each(|chunk| tally.add(&encoder.look(0, chunk)));
-        encoder.learn(tally);
-    }
-    let json = serde_json::to_string(&encoder.coding()).unwrap();
-    let bytes = postcard::to_allocvec(&encoder.coding()).unwrap();
-    assert_eq!(postcard::from_bytes::<Coding>(&bytes).unwrap(), encoder.coding());
-    let Coding::Ecsq(scheme) = serde_json::from_str(&json).unwrap() else { panic!("{json}") };
-    assert_eq!(encoder.coding(), Coding::Ecsq(scheme.clone()));
-    let chunks = values.chunks(CHUNK).map(|chunk| encoder.encode(0, chunk).remove(0)).collect();
-    scheme.streams(&vector).unwrap();
-    Encoded { vector, scheme, chunks }
+    trial::encode(parse(text).unwrap().as_ref(), &[values.len()], values)
 }
 
-impl Encoded {
-    fn decode_chunk(&self, chunk: usize, bytes: &[u8]) -> Result<Vec<f32>, Invalid> {
-        let start = chunk * CHUNK;
-        let mut out = vec![f32::NAN; CHUNK.min(self.vector.len - start)];
-        self.scheme.decode(Isa::detect(), &self.vector, start, &[bytes], &mut out).map(|()| out)
-    }
-
-    fn decode(&self) -> Vec<f32> {
-        let chunk = |(i, bytes): (usize, &Vec<u8>)| self.decode_chunk(i, bytes).unwrap();
-        self.chunks.iter().enumerate().flat_map(chunk).collect()
-    }
-
-    fn bytes(&self) -> usize {
-        self.chunks.iter().map(Vec::len).sum::<usize>() + self.scheme.model.0.len() + 2
-    }
-
-    fn nmse(&self, values: &[f32]) -> f64 {
-        let error = |(x, y): (&f32, f32)| (f64::from(*x) - f64::from(y)).powi(2);
-        let errors: f64 = values.iter().zip(self.decode()).map(error).sum();
-        errors / values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()
-    }
+fn quantized(encoded: &Encoded) -> &Quantized {
+    let Coding::Ecsq(quantized) = &encoded.coding else { panic!("{:?}", encoded.coding) };
+    quantized
 }
 
-/// Nearly normal values.
+/// Bytes of the streams and of what the decoder has to know.
+fn bytes(encoded: &Encoded) -> usize {
+    let streams: usize = encoded.chunks.iter().flatten().map(Vec::len).sum();
+    streams + postcard::to_allocvec(&encoded.coding).unwrap().len()
+}
+
 fn samples(len: usize) -> Vec<f32> {
-    let mut state = 5u64;
-    let mut uniform = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    (0..len).map(|_| (0..12).map(|_| uniform()).sum()).collect()
+    trial::normal(len, 5)
 }
 
 fn assert_near(text: &str, values: &[f32], step: f32) {
@@ -109,9 +68,9 @@ fn chunks_of_zeros_take_no_bytes() {
     let mut values = vec![0.0; 3 * CHUNK];
     values[2 * CHUNK + 5] = 1.0;
     let encoded = encode("ecsq:step=0.1", &values);
-    let sizes: Vec<usize> = encoded.chunks.iter().map(Vec::len).collect();
+    let sizes: Vec<usize> = encoded.chunks.iter().flatten().map(Vec::len).collect();
     assert_eq!(sizes[..2], [0, 0]);
-    assert!(encoded.bytes() < 20, "{} bytes", encoded.bytes());
+    assert!(bytes(&encoded) < 20, "{} bytes", bytes(&encoded));
     assert!((encoded.decode()[2 * CHUNK + 5] - 1.0).abs() < 0.01);
 }
 
@@ -120,7 +79,7 @@ fn goals_are_met() {
     for len in [1000, 70_000] {
         let values = samples(len);
         for bits in [0.32, 1.0, 3.0] {
-            let found = 8.0 * encode(&format!("ecsq:bits={bits}"), &values).bytes() as f64 / len as f64;
+            let found = 8.0 * bytes(&encode(&format!("ecsq:bits={bits}"), &values)) as f64 / len as f64;
             assert!((0.93 * bits..1.01 * bits).contains(&found), "{len} values: {found} bits for {bits}");
         }
         for nmse in [0.5, 0.01] {
@@ -145,14 +104,14 @@ fn broken_bytes_are_refused_or_finite() {
     values[200] = -40.0;
     for text in ["ecsq:step=0.25", "ecsq:step=0.03,rounding=0.5", "ecsq:bits=0.4"] {
         let encoded = encode(text, &values);
-        let whole = &encoded.chunks[0];
+        let whole = &encoded.chunks[0][0];
         let (mut refused, mut tried) = (0, 0);
         for at in (0..whole.len()).step_by(1 + whole.len() / 200) {
             let mut broken = whole.clone();
             broken[at] ^= 1 << (at % 8);
             let longer = [whole.clone(), vec![at as u8; 1 + at % 5]].concat();
-            for bytes in [&whole[..at.max(1)], &broken, &longer] {
-                match encoded.decode_chunk(0, bytes) {
+            for bytes in [whole[..at.max(1)].to_vec(), broken, longer] {
+                match encoded.decode_chunk(0, &[bytes]) {
                     Err(_) => refused += 1,
                     Ok(found) => assert!(found.iter().all(|x| x.is_finite())),
                 }
@@ -169,14 +128,14 @@ fn models_that_are_broken_are_refused_or_read() {
     let mut values = samples(5000);
     values[7] = 1e9;
     let encoded = encode("ecsq:step=0.1", &values);
-    let model = &encoded.scheme.model.0;
+    let Packed(model) = &quantized(&encoded).model;
     for at in 0..model.len() {
         assert!(Model::from_bytes(&model[..at]).is_err(), "{at} bytes");
         for bit in 0..8 {
             let mut broken = model.clone();
             broken[at] ^= 1 << bit;
-            let scheme = Quantized { model: Packed(broken), ..encoded.scheme.clone() };
-            let found = Encoded { scheme, vector: encoded.vector.clone(), chunks: Vec::new() }
+            let coding = Coding::Ecsq(Quantized { model: Packed(broken), ..quantized(&encoded).clone() });
+            let found = Encoded { coding, vector: encoded.vector.clone(), chunks: Vec::new() }
                 .decode_chunk(0, &encoded.chunks[0]);
             assert!(found.is_err() || found.unwrap().iter().all(|x| x.is_finite()));
         }
