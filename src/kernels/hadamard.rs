@@ -185,9 +185,10 @@ mod x86 {
         #[inline(always)]
         fn among_lanes(self) -> Self {
             // SAFETY: the set was detected (see the trait).
-            let [a, b] = self.map(|x| unsafe { among_eight(x) });
-            // SAFETY: as above.
-            unsafe { [_mm256_add_ps(a, b), _mm256_sub_ps(a, b)] }
+            unsafe {
+                let (a, b) = (among_eight(self[0]), among_eight(self[1]));
+                [_mm256_add_ps(a, b), _mm256_sub_ps(a, b)]
+            }
         }
     }
 
@@ -223,16 +224,21 @@ mod x86 {
         }
         #[inline(always)]
         fn among_lanes(self) -> Self {
-            // SAFETY: the set was detected (see the trait). A mask has the second of each pair.
+            // SAFETY: the set was detected (see the trait).
             unsafe {
-                let stage =
-                    |x, other, seconds| _mm512_mask_sub_ps(_mm512_add_ps(other, x), seconds, other, x);
-                let x = stage(self, _mm512_permute_ps::<0b1011_0001>(self), 0xaaaa);
-                let x = stage(x, _mm512_permute_ps::<0b0100_1110>(x), 0xcccc);
-                let x = stage(x, _mm512_shuffle_f32x4::<0b1011_0001>(x, x), 0xf0f0);
-                stage(x, _mm512_shuffle_f32x4::<0b0100_1110>(x, x), 0xff00)
+                let x = stage::<0xaaaa>(self, _mm512_permute_ps::<0b1011_0001>(self));
+                let x = stage::<0xcccc>(x, _mm512_permute_ps::<0b0100_1110>(x));
+                let x = stage::<0xf0f0>(x, _mm512_shuffle_f32x4::<0b1011_0001>(x, x));
+                stage::<0xff00>(x, _mm512_shuffle_f32x4::<0b0100_1110>(x, x))
             }
         }
+    }
+
+    /// A stage among lanes, given each lane's partner; the mask has the second of each pair.
+    #[inline(always)]
+    unsafe fn stage<const SECONDS: u16>(x: __m512, other: __m512) -> __m512 {
+        // SAFETY: the caller has the set.
+        unsafe { _mm512_mask_sub_ps(_mm512_add_ps(other, x), SECONDS, other, x) }
     }
 }
 

@@ -43,7 +43,8 @@ dispatch! {
 #[inline(always)]
 fn block(mut counter: [u32; WORDS], mut key: [u32; 2]) -> [u32; WORDS] {
     for _ in 0..ROUNDS {
-        let [a, b] = [0, 1].map(|i| u64::from(MULTIPLIERS[i]) * u64::from(counter[2 * i]));
+        let a = u64::from(MULTIPLIERS[0]) * u64::from(counter[0]);
+        let b = u64::from(MULTIPLIERS[1]) * u64::from(counter[2]);
         counter = [
             (b >> 32) as u32 ^ counter[1] ^ key[0],
             b as u32,
