@@ -2,6 +2,7 @@
 //! refused, or decoded to the shapes that it claims; none ends in a panic, a hang, or memory that it only claims to need.
 
 use crate::harness::{Dir, Update, fedmill_after, le};
+use fedmill::codecs::Support;
 use fedmill::codecs::directory::{CODEC_KEY, Directory, Tensors};
 use fedmill::io::model_file::{ENCODED, ModelFile, TablePool};
 use fedmill::io::source::OpenFiles;
@@ -181,8 +182,6 @@ fn edited_json(json: &[u8], random: &mut Random) -> Vec<u8> {
         ["0", "1", "-1", "255", "65537", "4294967295", "1152921504606846976", "18446744073709551615", "1e9"];
     let words = ["F32", "U8", "I64", "raw", "constant", "w", "fedmill-update/1", "", "null"];
     let text = String::from_utf8_lossy(json).into_owned();
-    let is_in =
-        |a: char, b: char, digits: bool| (a.is_ascii_digit() == digits) && (b.is_ascii_digit() == digits);
     let digits = random.below(3) > 0;
     let letters: Vec<char> = text.chars().collect();
     let starts: Vec<usize> = (1..letters.len())
@@ -195,12 +194,12 @@ fn edited_json(json: &[u8], random: &mut Random) -> Vec<u8> {
         return json.to_vec();
     }
     let start = random.one_of(&starts);
-    let same = |letter: &&char| is_in(**letter, letters[start], digits) && letter.is_ascii_alphanumeric();
-    let len = letters[start..].iter().take_while(same).count();
-    let put = if digits { random.one_of(&numbers) } else { random.one_of(&words) };
+    let is_same = |letter: &&char| letter.is_ascii_alphanumeric() && letter.is_ascii_digit() == digits;
+    let len = letters[start..].iter().take_while(is_same).count();
+    let other = if digits { random.one_of(&numbers) } else { random.one_of(&words) };
     let changed: String = letters[..start]
         .iter()
-        .chain(&put.chars().collect::<Vec<_>>())
+        .chain(&other.chars().collect::<Vec<_>>())
         .chain(&letters[start + len..])
         .collect();
     changed.into_bytes()
@@ -293,7 +292,9 @@ fn claims_of_what_is_not_there() {
                 tensors[tensor].2 = extents.clone();
                 let claims = Directory { tensors: Tensors::Here(tensors), ..honest.clone() };
                 let is_good = look(&path, &with_directory(&file, &claims), &mut random);
-                assert!(!is_good, "{codec}: {extents:?} is refused");
+                // What is zero but for a few values takes few bytes, however much it is.
+                let may_be_short = fedmill::codecs::parse(&codec).unwrap().support() != Support::Dense;
+                assert!(may_be_short || !is_good, "{codec}: {extents:?} is refused");
             }
         }
         let mut doubled = honest.clone();
