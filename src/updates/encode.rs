@@ -305,7 +305,8 @@ impl Encoding<'_> {
         let mut decoded = self.decode(part, chunk, &streams)?;
         self.write(part, chunk, &streams, sink)?;
         let mut done = Done { quality: Quality::of(self.values.isa, sent, &decoded), ..Done::default() };
-        if matches!(part.coding, Coding::Integers(_)) {
+        // Counters are no part of any norm, however they are sent.
+        if self.tensors[part.plan.tensors[0]].dtype.kind() != Kind::Float {
             done.quality = Quality::default();
         }
         let negative = self.values.negative_variances(&part.plan, chunk.start, &decoded);
