@@ -253,7 +253,7 @@ mod tests {
         let pieces: Vec<_> = Blocks::Rows.pieces(&vector, 8, 16).collect();
         assert_eq!(pieces, [0..6, 6..13, 13..16]);
         assert_eq!(Blocks::Runs(16).pieces(&vector, 16, 19).collect::<Vec<_>>(), [0..16, 16..19]);
-        assert_eq!(Blocks::Whole.pieces(&vector, 8, 8).collect::<Vec<_>>(), [0..8]);
+        assert!(Blocks::Whole.pieces(&vector, 8, 8).eq(std::iter::once(0..8)));
         assert_eq!(Blocks::Rows.len(&shaped(&[9])), 9);
     }
 
