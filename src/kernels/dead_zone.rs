@@ -35,6 +35,15 @@ impl DeadZone {
     pub fn of(rounding: f32) -> Self {
         Self { zero_below: 1.0 - rounding, rounding }
     }
+
+    /// The zone in the middle between two.
+    pub fn halfway(self, other: Self) -> Self {
+        let middle = |a: f32, b: f32| (a + b) / 2.0;
+        Self {
+            zero_below: middle(self.zero_below, other.zero_below),
+            rounding: middle(self.rounding, other.rounding),
+        }
+    }
 }
 
 /// A quantizer.
