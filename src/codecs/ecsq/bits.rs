@@ -151,7 +151,7 @@ mod tests {
     fn what_no_writer_makes_is_refused() {
         assert!(Reader::new(&[0, 0, 0, 0, 0, 0, 0, 0]).take_golomb(0).is_err());
         assert!(Reader::new(&[1]).take(9).is_err());
-        for bytes in [&[1, 2][..], &[3, 0], &[1, 0, 0]] {
+        for bytes in [&[1, 2][..], &[3], &[3, 0], &[1, 0, 0]] {
             let mut reader = Reader::new(bytes);
             reader.take(1).unwrap();
             assert!(reader.finish().is_err(), "{bytes:?}");
