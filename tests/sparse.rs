@@ -196,3 +196,18 @@ fn what_low_rank_does_not_suit_goes_as_f16_and_the_summary_says_so() {
     let largest = matrix.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     assert!(found.iter().zip(&matrix).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
 }
+
+/// Which values are sent of an update of a client and round.
+fn sent_of(client: &str, round: &str) -> Vec<bool> {
+    let dir = Dir::new();
+    Update::new("a").f32("w", &[LEN], &values(5)).meta("client_id", client).meta("round", round).write(&dir);
+    done(&dir, &[&["compress", "--quiet", "a.safetensors", "-o", "b.safetensors"], RANDK].concat());
+    done(&dir, &["decompress", "b.safetensors", "-o", "c.safetensors"]);
+    Model::read(&dir, "c.safetensors").f32("w").iter().map(|x| *x != 0.0).collect()
+}
+
+#[test]
+fn every_round_has_another_choice_that_all_its_clients_share() {
+    assert_eq!(sent_of("ada", "1"), sent_of("bob", "1"));
+    assert_ne!(sent_of("ada", "1"), sent_of("ada", "2"));
+}
