@@ -87,7 +87,7 @@ impl fmt::Display for RandK {
 impl Codec for RandK {
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let all = runs(vector);
-        let runs = self.portion.of(vector.len as u64).div_ceil(RUN as u64);
+        let runs = self.portion.of(vector.len as u64).div_ceil(RUN as u64).max(least_runs(vector));
         let drawn = Drawn { runs, seed: seeds.shared, values: self.values.with_magnitude(0.0) };
         let factor = match self.scale {
             Scale::None => 1.0,
@@ -108,6 +108,11 @@ impl Codec for RandK {
 /// Runs of a vector.
 fn runs(vector: &Vector) -> u64 {
     vector.len.div_ceil(RUN) as u64
+}
+
+/// The fewest runs that are sent: one a chunk on average. So no few bytes stand for a vector without end.
+fn least_runs(vector: &Vector) -> u64 {
+    vector.len.div_ceil(CHUNK) as u64
 }
 
 /// What travels: which runs were drawn, and how their values are written.
@@ -212,9 +217,9 @@ impl Encoder for RandKEncoder {
 
 impl Scheme for Drawn {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
-        let all = runs(vector);
-        if !(1..=all).contains(&self.runs) {
-            return Err(Invalid(format!("randk sends {} runs of {all}", self.runs)));
+        let (least, all) = (least_runs(vector), runs(vector));
+        if !(least..=all).contains(&self.runs) {
+            return Err(Invalid(format!("randk sends {} runs, expected {least} to {all}", self.runs)));
         }
         let dtype = match self.values {
             KeptValues::F32 => Dtype::F32,
@@ -369,6 +374,8 @@ mod tests {
         for (runs, values) in [(0, KeptValues::F32), (5, KeptValues::F32), (1, KeptValues::U8)] {
             assert!(Drawn { runs, seed: 1, values }.streams(&vector).is_err());
         }
+        let endless = Vector { len: 1 << 40, shape: vec![1 << 40] };
+        assert!(Drawn { runs: 1000, seed: 1, values: KeptValues::F32 }.streams(&endless).is_err());
         assert!(super::super::parse("randk:values=u8").is_err());
         assert!(super::super::parse("randk:scale=half").is_err());
     }
