@@ -166,7 +166,9 @@ impl Arguments {
             (BackendName::Gpu, codec) => {
                 let found =
                     codec.as_ref().map_or("no --codec".to_owned(), |codec| format!("--codec {codec}"));
-                let why = anyhow::anyhow!("--backend gpu: found {found}, expected one with shaders: topk");
+                let why = anyhow::anyhow!(
+                    "--backend gpu: found {found}, expected one with shaders: u, i, eden, topk"
+                );
                 Err(Failure { hint: Some("--backend cpu runs every codec".to_owned()), ..why.into() })
             }
         }

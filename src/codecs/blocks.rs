@@ -133,6 +133,15 @@ impl Blocks {
         self.touched(vector, start..end).map(piece)
     }
 
+    /// Values of each block of a run of so many, if all but the last are as long: what a device takes.
+    pub(super) fn on_device(self, values: usize) -> Option<usize> {
+        match self {
+            Self::Runs(len) => Some(len as usize),
+            Self::Whole => Some(values),
+            Self::Rows => None,
+        }
+    }
+
     fn ends_within(self, isa: Isa, vector: &Vector, start: usize, values: &[f32]) -> Vec<Ends> {
         let mut ends = vec![[0.0; 2]; self.touched(vector, start..start + values.len()).len()];
         match self {

@@ -16,7 +16,8 @@
 use super::blocks::{limit, scales};
 use super::lloyd_max::LEVELS;
 use super::{
-    CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, bits, check_lengths,
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, bits,
+    check_lengths,
 };
 use crate::kernels::bucketize::bucketize;
 use crate::kernels::hadamard::{flip_signs, hadamard, scaled};
@@ -29,12 +30,16 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Values of the shortest block that is chosen, and of the shortest that a tail is padded to.
 const SHORTEST: usize = 256;
 
 /// Padding is at most one part in so many of a vector.
 const PADDING: usize = 10;
+
+/// Values of a block that a device rotates.
+const ON_DEVICE: usize = 4096;
 
 /// What the rounds of a rotation draw their random words for, so that nothing else draws the same.
 const PURPOSES: [u32; 2] = [2, 3];
@@ -107,16 +112,18 @@ impl Scale {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct EdenCodec {
     bits: u8,
     block: u32,
     scale: Scale,
+    device: Option<Arc<dyn Device>>,
 }
 
 pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let block = settings.take("block")?.unwrap_or(BlockLength(4096)).0;
-    Ok(Box::new(EdenCodec { bits: BITS, block, scale: settings.take("scale")?.unwrap_or_default() }))
+    let scale = settings.take("scale")?.unwrap_or_default();
+    Ok(Box::new(EdenCodec { bits: BITS, block, scale, device: None }))
 }
 
 impl fmt::Display for EdenCodec {
@@ -128,11 +135,20 @@ impl fmt::Display for EdenCodec {
 impl Codec for EdenCodec {
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let scheme = Eden { bits: self.bits, block: self.block, seed: seeds.own };
-        Box::new(EdenEncoder { isa, scheme, scale: self.scale, len: vector.len, code: Code::of(self.bits) })
+        let (scale, code, device) = (self.scale, Code::of(self.bits), self.device.clone());
+        Box::new(EdenEncoder { isa, scheme, scale, len: vector.len, code, device })
     }
 
     fn is_unbiased(&self) -> bool {
         self.scale == Scale::Unbiased
+    }
+
+    fn has_shaders(&self) -> bool {
+        self.block as usize == ON_DEVICE
+    }
+
+    fn on_device(&self, device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
+        self.has_shaders().then(|| Arc::new(Self { device: Some(device), ..self.clone() }) as Arc<dyn Codec>)
     }
 }
 
@@ -238,26 +254,66 @@ struct EdenEncoder {
     scale: Scale,
     len: usize,
     code: Code,
+    device: Option<Arc<dyn Device>>,
+}
+
+/// What is kept of a block that is rotated.
+struct Norm {
+    /// The exponent of what its values were divided by.
+    exponent: i32,
+    /// The squared norm of what came of it.
+    square: f64,
+    /// What rotated values are multiplied by to be Gaussian, of variance one.
+    factor: f32,
 }
 
 impl EdenEncoder {
+    /// Scales a block; none if all of it is zero.
+    fn norm(&self, values: &mut [f32]) -> Option<Norm> {
+        let exponent = scaled(self.isa, values)?;
+        let square = squared_norm(self.isa, values, &[]);
+        // Two rounds of a transform that is not normalised.
+        let factor = (1.0 / (square.sqrt() * (values.len() as f64).sqrt())) as f32;
+        Some(Norm { exponent, square, factor })
+    }
+
     /// Encodes the values of a block, padding behind them, and returns its scale.
     fn encode_block(&self, block: &Block, values: &mut [f32], codes: &mut [u8]) -> f32 {
-        let Some(exponent) = scaled(self.isa, values) else {
+        let Some(norm) = self.norm(values) else {
             codes.fill(0);
             return 0.0;
         };
-        let square = squared_norm(self.isa, values, &[]);
         self.scheme.rotate(self.isa, &PURPOSES, block, values);
-        // Two rounds of a transform that is not normalised.
-        let rotated = values.len() as f64;
-        let factor = 1.0 / (square.sqrt() * rotated.sqrt());
-        bucketize(self.isa, values, factor as f32, &self.code.thresholds, codes);
+        bucketize(self.isa, values, norm.factor, &self.code.thresholds, codes);
+        self.scale_of(&norm, values, codes)
+    }
+
+    /// The scale of a block, given its rotated values and their codes.
+    fn scale_of(&self, norm: &Norm, rotated: &[f32], codes: &[u8]) -> f32 {
         let levels: Vec<f64> =
             codes.iter().map(|code| f64::from(self.code.levels[usize::from(*code)])).collect();
-        let product = dot(self.isa, values, &[], &levels) / rotated;
-        let scale = self.scale.of(square, product, squared_norm(self.isa, &levels, &[]));
-        (scale * f64::from(exponent).exp2()).min(f64::from(f32::MAX)) as f32
+        let product = dot(self.isa, rotated, &[], &levels) / rotated.len() as f64;
+        let scale = self.scale.of(norm.square, product, squared_norm(self.isa, &levels, &[]));
+        (scale * f64::from(norm.exponent).exp2()).min(f64::from(f32::MAX)) as f32
+    }
+
+    /// The codes and scales of the whole blocks of a chunk as a device finds them, if there is one.
+    fn on_device(&self, start: usize, values: &[f32]) -> Option<(Vec<u8>, Vec<f32>)> {
+        let device = self.device.as_ref()?;
+        let mut sent = values[..values.len() / ON_DEVICE * ON_DEVICE].to_vec();
+        let norms: Vec<Option<Norm>> = sent.chunks_mut(ON_DEVICE).map(|block| self.norm(block)).collect();
+        let factors: Vec<f32> =
+            norms.iter().map(|norm| norm.as_ref().map_or(0.0, |norm| norm.factor)).collect();
+        let all = Block { values: start..start + sent.len(), codes: start..start + sent.len() };
+        let flips = PURPOSES.map(|purpose| self.scheme.signs(self.isa, purpose, &all));
+        let thresholds = &self.code.thresholds;
+        let (codes, rotated) =
+            device.rotate_and_bucketize(&sent, [&flips[0], &flips[1]], &factors, thresholds)?;
+        let blocks = norms.iter().zip(rotated.chunks(ON_DEVICE).zip(codes.chunks(ON_DEVICE)));
+        let scale = |(norm, (rotated, codes)): (&Option<Norm>, _)| {
+            norm.as_ref().map_or(0.0, |norm| self.scale_of(norm, rotated, codes))
+        };
+        Some((codes.clone(), blocks.map(scale).collect()))
     }
 }
 
@@ -269,10 +325,13 @@ impl Encoder for EdenEncoder {
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {
         let blocks = self.scheme.blocks(self.len, &(start..start + values.len()));
         let end = blocks.last().map_or(start, |last| last.codes.end);
-        let mut codes = vec![0; end - start];
-        let mut scales = Vec::with_capacity(blocks.len());
+        let is_whole = values.len() >= ON_DEVICE;
+        let (mut codes, mut scales) =
+            is_whole.then(|| self.on_device(start, values)).flatten().unwrap_or_default();
+        let found = scales.len();
+        codes.resize(end - start, 0);
         let mut rotated = vec![0.0; self.scheme.block as usize];
-        for block in &blocks {
+        for block in &blocks[found..] {
             let rotated = &mut rotated[..block.codes.len()];
             let (own, padding) = rotated.split_at_mut(block.values.len());
             own.copy_from_slice(&values[block.values.start - start..block.values.end - start]);

@@ -9,7 +9,8 @@
 use super::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
 use super::uniform::{Round, rounding};
 use super::{
-    Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits, check_lengths,
+    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits,
+    check_lengths, device,
 };
 use crate::kernels::block_quantize::{dequantize_symmetric, quantize_symmetric};
 use crate::kernels::lanes::Isa;
@@ -18,6 +19,7 @@ use crate::rules::spec::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes of a word that rows are padded to.
 const WORD: usize = 4;
@@ -31,16 +33,18 @@ pub struct Symmetric {
     pub blocks: Blocks,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct SymmetricCodec {
     scheme: Symmetric,
     round: Round,
+    device: Option<Arc<dyn Device>>,
 }
 
 pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let default = Blocks::Runs(if BITS == 8 { 128 } else { 32 });
     let blocks = Blocks::parse(settings, &format!("i{BITS}"), default)?;
-    Ok(Box::new(SymmetricCodec { scheme: Symmetric { bits: BITS, blocks }, round: Round::parse(settings)? }))
+    let (scheme, round) = (Symmetric { bits: BITS, blocks }, Round::parse(settings)?);
+    Ok(Box::new(SymmetricCodec { scheme, round, device: None }))
 }
 
 impl fmt::Display for SymmetricCodec {
@@ -52,11 +56,19 @@ impl fmt::Display for SymmetricCodec {
 impl Codec for SymmetricCodec {
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let ends = EndsOfBlocks::new(isa, self.scheme.blocks, vector);
-        Box::new(SymmetricEncoder { codec: *self, ends, seed: seeds.own })
+        Box::new(SymmetricEncoder { codec: self.clone(), ends, seed: seeds.own })
     }
 
     fn is_unbiased(&self) -> bool {
         self.round == Round::Stochastic
+    }
+
+    fn has_shaders(&self) -> bool {
+        self.scheme.blocks != Blocks::Rows
+    }
+
+    fn on_device(&self, device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
+        Some(Arc::new(Self { device: Some(device), ..self.clone() }))
     }
 }
 
@@ -65,6 +77,32 @@ struct SymmetricEncoder {
     codec: SymmetricCodec,
     ends: EndsOfBlocks,
     seed: u64,
+}
+
+impl SymmetricEncoder {
+    /// The codes as a device finds them, if there is one and scales are such that it finds those of the CPU.
+    fn on_device(&self, start: usize, values: &[f32], scales: &[f32]) -> Option<Vec<i8>> {
+        let (device, scheme) = (self.codec.device.as_ref()?, self.codec.scheme);
+        let block = scheme.blocks.on_device(values.len())?;
+        if scales.iter().any(|scale| !device::suits(f64::from(*scale))) {
+            return None;
+        }
+        let inverses: Vec<f32> = scales.iter().map(|scale| inverse(*scale)).collect();
+        let draw = self.codec.round.draw(self.seed, start);
+        device.quantize_symmetric(values, block, &inverses, scheme.top(), draw)
+    }
+
+    fn codes(&self, start: usize, values: &[f32], scales: &[f32]) -> Vec<i8> {
+        let (isa, scheme) = (self.ends.isa, self.codec.scheme);
+        let words = self.codec.round.words(isa, self.seed, start, values.len());
+        let mut codes = vec![0i8; values.len()];
+        for (piece, scale) in scheme.blocks.pieces(&self.ends.vector, start, values.len()).zip(scales) {
+            let rounding = rounding(words.as_ref(), piece.clone());
+            let values = &values[piece.clone()];
+            quantize_symmetric(isa, values, inverse(*scale), scheme.top(), rounding, &mut codes[piece]);
+        }
+        codes
+    }
 }
 
 impl Encoder for SymmetricEncoder {
@@ -86,21 +124,9 @@ impl Encoder for SymmetricEncoder {
 
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {
         let (isa, scheme, vector) = (self.ends.isa, self.codec.scheme, &self.ends.vector);
-        let top = scheme.top();
-        let scales = self.ends.scales(start, values, f64::from(top));
-        let words = self.codec.round.words(isa, self.seed, start, values.len());
-        let mut codes = vec![0i8; values.len()];
-        for (piece, scale) in scheme.blocks.pieces(vector, start, values.len()).zip(&scales) {
-            let rounding = rounding(words.as_ref(), piece.clone());
-            quantize_symmetric(
-                isa,
-                &values[piece.clone()],
-                inverse(*scale),
-                top,
-                rounding,
-                &mut codes[piece],
-            );
-        }
+        let scales = self.ends.scales(start, values, f64::from(scheme.top()));
+        let codes =
+            self.on_device(start, values, &scales).unwrap_or_else(|| self.codes(start, values, &scales));
         let scales = bytemuck::cast_slice(&scales).to_vec();
         match scheme.form(vector) {
             Form::Plain => vec![bytemuck::cast_vec(codes), scales],

@@ -6,9 +6,10 @@
 
 use super::blocks::{Blocks, Ends, EndsOfBlocks};
 use super::{
-    Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits, check_lengths,
+    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits,
+    check_lengths, device,
 };
-use crate::kernels::block_quantize::{Rounding, dequantize, quantize};
+use crate::kernels::block_quantize::{Draw, Rounding, dequantize, quantize};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// What rounding draws its random words for, so that nothing else draws the same.
 const PURPOSE: u32 = 1;
@@ -69,6 +71,14 @@ impl Round {
         Ok(settings.take("rounding")?.unwrap_or(Self::Nearest))
     }
 
+    /// What a device draws for values from `start` on, the same words.
+    pub(super) fn draw(self, seed: u64, start: usize) -> Draw {
+        match self {
+            Self::Nearest => Draw::Nearest,
+            Self::Stochastic => Draw::Stochastic { seed, purpose: PURPOSE, first: start as u64 },
+        }
+    }
+
     /// Random words for `len` values from `start` on, if it takes any.
     pub(super) fn words(self, isa: Isa, seed: u64, start: usize, len: usize) -> Option<Vec<u32>> {
         (self == Self::Stochastic).then(|| {
@@ -84,16 +94,18 @@ pub(super) fn rounding(words: Option<&Vec<u32>>, piece: Range<usize>) -> Roundin
     words.map_or(Rounding::Nearest, |words| Rounding::Stochastic(&words[piece]))
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct UniformCodec {
     scheme: Uniform,
     round: Round,
+    device: Option<Arc<dyn Device>>,
 }
 
 pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let default = Blocks::Runs(if BITS == 8 { 128 } else { 64 });
     let blocks = Blocks::parse(settings, &format!("u{BITS}"), default)?;
-    Ok(Box::new(UniformCodec { scheme: Uniform { bits: BITS, blocks }, round: Round::parse(settings)? }))
+    let (scheme, round) = (Uniform { bits: BITS, blocks }, Round::parse(settings)?);
+    Ok(Box::new(UniformCodec { scheme, round, device: None }))
 }
 
 impl fmt::Display for UniformCodec {
@@ -105,11 +117,19 @@ impl fmt::Display for UniformCodec {
 impl Codec for UniformCodec {
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let ends = EndsOfBlocks::new(isa, self.scheme.blocks, vector);
-        Box::new(UniformEncoder { codec: *self, ends, seed: seeds.own })
+        Box::new(UniformEncoder { codec: self.clone(), ends, seed: seeds.own })
     }
 
     fn is_unbiased(&self) -> bool {
         self.round == Round::Stochastic
+    }
+
+    fn has_shaders(&self) -> bool {
+        self.scheme.blocks != Blocks::Rows
+    }
+
+    fn on_device(&self, device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
+        Some(Arc::new(Self { device: Some(device), ..self.clone() }))
     }
 }
 
@@ -118,6 +138,19 @@ struct UniformEncoder {
     codec: UniformCodec,
     ends: EndsOfBlocks,
     seed: u64,
+}
+
+impl UniformEncoder {
+    /// The codes as a device finds them, if there is one and grids are such that it finds those of the CPU.
+    fn on_device(&self, start: usize, values: &[f32], grids: &[Grid]) -> Option<Vec<u8>> {
+        let device = self.codec.device.as_ref()?;
+        let block = self.codec.scheme.blocks.on_device(values.len())?;
+        if grids.iter().any(|grid| grid.is_wide() || !device::suits(grid.step)) {
+            return None;
+        }
+        let sent: Vec<[f32; 2]> = grids.iter().map(|grid| [grid.ends[0], grid.inverse()]).collect();
+        device.quantize(values, block, &sent, grids.first()?.top, self.codec.round.draw(self.seed, start))
+    }
 }
 
 impl Encoder for UniformEncoder {
@@ -141,12 +174,15 @@ impl Encoder for UniformEncoder {
         let (isa, Uniform { bits, blocks }) = (self.ends.isa, self.codec.scheme);
         let grids: Vec<Grid> =
             self.ends.of(start, values).iter().map(|ends| Grid::between(*ends, bits)).collect();
-        let words = self.codec.round.words(isa, self.seed, start, values.len());
-        let mut codes = vec![0; values.len()];
-        for (piece, grid) in blocks.pieces(&self.ends.vector, start, values.len()).zip(&grids) {
-            let rounding = rounding(words.as_ref(), piece.clone());
-            grid.quantize(isa, &values[piece.clone()], rounding, &mut codes[piece]);
-        }
+        let codes = self.on_device(start, values, &grids).unwrap_or_else(|| {
+            let words = self.codec.round.words(isa, self.seed, start, values.len());
+            let mut codes = vec![0; values.len()];
+            for (piece, grid) in blocks.pieces(&self.ends.vector, start, values.len()).zip(&grids) {
+                let rounding = rounding(words.as_ref(), piece.clone());
+                grid.quantize(isa, &values[piece.clone()], rounding, &mut codes[piece]);
+            }
+            codes
+        });
         let ends: Vec<Ends> = grids.iter().map(|grid| grid.ends).collect();
         vec![bytemuck::cast_slice(&ends).to_vec(), bits::pack(isa, bits, codes)]
     }
@@ -177,6 +213,10 @@ impl Grid {
         Self::of([middle; 2], bits)
     }
 
+    fn inverse(&self) -> f32 {
+        if self.step == 0.0 { 0.0 } else { (1.0 / self.step) as f32 }
+    }
+
     fn is_wide(&self) -> bool {
         self.ends.iter().any(|end| end.abs() > WIDE)
     }
@@ -186,7 +226,7 @@ impl Grid {
             return codes.fill(0);
         }
         if !self.is_wide() {
-            return quantize(isa, values, self.ends[0], (1.0 / self.step) as f32, self.top, rounding, codes);
+            return quantize(isa, values, self.ends[0], self.inverse(), self.top, rounding, codes);
         }
         let quarters: Vec<f32> = values.iter().map(|x| x / 4.0).collect();
         quantize(isa, &quarters, self.ends[0] / 4.0, (4.0 / self.step) as f32, self.top, rounding, codes);

@@ -1,9 +1,9 @@
 //! The same surface without the `gpu` feature: no device can be opened, so nothing else can be called.
 
 use crate::gpu::job::{
-    Adapter, CombineJob, Combined, DeviceTime, Draw, Finding, GpuError, Options, PairSums, PairsJob,
-    TileShape,
+    Adapter, CombineJob, Combined, DeviceTime, Finding, GpuError, Options, PairSums, PairsJob, TileShape,
 };
+use crate::kernels::block_quantize::Draw;
 use std::time::Duration;
 
 /// No adapters.

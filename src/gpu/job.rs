@@ -71,22 +71,6 @@ impl Adapter {
     }
 }
 
-/// How a device rounds what lies between two codes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Draw {
-    /// To the nearest, half to even.
-    Nearest,
-    /// By random words: those of this seed and purpose, from `first` on, a multiple of four; one a value.
-    Stochastic {
-        /// The key of the stream.
-        seed: u64,
-        /// What the words are for.
-        purpose: u32,
-        /// The number of the first value's word.
-        first: u64,
-    },
-}
-
 /// Why a device did not do what it was asked to.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[non_exhaustive]

@@ -6,9 +6,10 @@
 mod run;
 
 use crate::gpu::device::Gpu;
-use crate::gpu::job::{Draw, GpuError};
+use crate::gpu::job::GpuError;
 use crate::gpu::program::{Shape, column_groups, words};
 use crate::gpu::variants::{self, CODES_AT_ONCE, GROUP, VECTOR_CHUNK};
+use crate::kernels::block_quantize::Draw;
 use crate::kernels::philox;
 use crate::kernels::select_largest::Search;
 use run::Run;

@@ -24,6 +24,22 @@ pub enum Rounding<'a> {
     Stochastic(&'a [u32]),
 }
 
+/// The same for a device, which makes the random words by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Draw {
+    /// To the nearest, half to even.
+    Nearest,
+    /// By random words: those of this seed and purpose, from `first` on, a multiple of four; one a value.
+    Stochastic {
+        /// The key of the stream.
+        seed: u64,
+        /// What the words are for.
+        purpose: u32,
+        /// The number of the first value's word.
+        first: u64,
+    },
+}
+
 dispatch! {
     /// The smallest and the largest value of each block of `block` values, of which the last may have fewer.
     pub fn block_ends<A: Arch>(values: &[f32], block: usize, ends: &mut [[f32; 2]]) {

@@ -3,6 +3,7 @@
 use crate::codecs::{Codec, Device};
 use crate::gpu::job::{GpuError, Options};
 use crate::gpu::{Gpu, Vectors};
+use crate::kernels::block_quantize::Draw;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An open device that encoders work on. Shared by all threads.
@@ -54,5 +55,37 @@ impl Device for Lent {
 
     fn take(&self, values: &[f32], key: u32, ties: u64) -> Option<Vec<u32>> {
         self.found(Vectors::on(&self.gpu).take(values, key, ties))
+    }
+
+    fn quantize(
+        &self,
+        values: &[f32],
+        block: usize,
+        grids: &[[f32; 2]],
+        top: u8,
+        draw: Draw,
+    ) -> Option<Vec<u8>> {
+        self.found(Vectors::on(&self.gpu).quantize(values, block, grids, top, draw))
+    }
+
+    fn quantize_symmetric(
+        &self,
+        values: &[f32],
+        block: usize,
+        inverses: &[f32],
+        top: i8,
+        draw: Draw,
+    ) -> Option<Vec<i8>> {
+        self.found(Vectors::on(&self.gpu).quantize_symmetric(values, block, inverses, top, draw))
+    }
+
+    fn rotate_and_bucketize(
+        &self,
+        values: &[f32],
+        flips: [&[u32]; 2],
+        factors: &[f32],
+        thresholds: &[f32],
+    ) -> Option<(Vec<u8>, Vec<f32>)> {
+        self.found(Vectors::on(&self.gpu).rotate_and_bucketize(values, &flips, factors, thresholds))
     }
 }

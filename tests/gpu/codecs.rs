@@ -2,10 +2,10 @@
 
 use super::sample::Random;
 use super::{devices, ways};
-use fedmill::gpu::job::{Draw, Options};
+use fedmill::gpu::job::Options;
 use fedmill::gpu::{Gpu, Vectors};
 use fedmill::kernels::block_quantize as cpu;
-use fedmill::kernels::block_quantize::Rounding;
+use fedmill::kernels::block_quantize::{Draw, Rounding};
 use fedmill::kernels::bucketize::bucketize;
 use fedmill::kernels::hadamard::{flip_signs, hadamard, scaled};
 use fedmill::kernels::lanes::Isa;

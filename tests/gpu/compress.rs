@@ -10,8 +10,21 @@ use fedmill::updates::device::Lent;
 use rayon::ThreadPoolBuilder;
 
 /// Codecs that have shaders, each with settings that take another way.
-const CODECS: [&str; 4] =
-    ["topk:fraction=0.01", "topk:fraction=0.3,values=ternary", "topk:k=7", "topk:fraction=0.05,values=u8"];
+const CODECS: [&str; 13] = [
+    "u8",
+    "u3:block=8,rounding=stochastic",
+    "u4:block=0",
+    "i8",
+    "i4:rounding=stochastic",
+    "i2:block=0",
+    "eden1",
+    "eden2:scale=norm",
+    "eden8:scale=min-error",
+    "topk:fraction=0.01",
+    "topk:fraction=0.3,values=ternary",
+    "topk:k=7",
+    "topk:fraction=0.05,values=u8",
+];
 
 /// Ways to open every adapter.
 fn everywhere() -> Vec<Options> {
@@ -56,15 +69,22 @@ fn bytes_are_those_of_the_cpu() {
     }
 }
 
-/// A device that fails on the way: the work is done over by nobody, and nothing appears.
+/// A device that fails on the way, so one that was asked: nothing appears, though the CPU could do the rest.
 #[test]
 fn nothing_is_published_where_the_device_fails() {
     for options in everywhere() {
-        for runs in [0, 1, 12] {
+        for (codec, runs) in [
+            ("u8", 0),
+            ("u8", 3),
+            ("i4", 0),
+            ("eden1", 0),
+            ("topk:fraction=0.01", 1),
+            ("topk:fraction=0.01", 12),
+        ] {
             let dir = Dir::new();
             update(&dir);
             let before = dir.contents();
-            let how = How::Codec(codecs::parse(CODECS[0]).unwrap().into());
+            let how = How::Codec(codecs::parse(codec).unwrap().into());
             let device = Lent::open(&Options { lose_after: Some(runs), ..options.clone() }).unwrap();
             let compression = Compression {
                 output: Some(dir.path("out.safetensors")),
@@ -73,7 +93,7 @@ fn nothing_is_published_where_the_device_fails() {
             };
             let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
             let failed = compression.run(&pool).unwrap_err();
-            assert!(failed.to_string().contains("was lost"), "after {runs} runs: {failed}");
+            assert!(failed.to_string().contains("was lost"), "{codec} after {runs} runs: {failed}");
             dir.assert_unchanged_since(&before);
         }
     }
@@ -84,10 +104,15 @@ fn what_has_no_shaders_is_refused() {
     let dir = Dir::new();
     update(&dir);
     let before = dir.contents();
-    for (how, what) in [(["--codec", "f16"], "--codec f16"), (["--target", "10x"], "no --codec")] {
+    for (how, what) in [
+        (["--codec", "f16"], "--codec f16"),
+        (["--codec", "u8:per=channel"], "--codec u8:per=channel"),
+        (["--codec", "eden1:block=512"], "--codec eden1:block=512,scale=unbiased"),
+        (["--target", "10x"], "no --codec"),
+    ] {
         let args =
             [&["compress", "--backend", "gpu", "a.safetensors", "-o", "out.safetensors"], &how[..]].concat();
-        let why = format!("--backend gpu: found {what}, expected one with shaders: topk");
+        let why = format!("--backend gpu: found {what}, expected one with shaders: u, i, eden, topk");
         fedmill(&dir, &args).assert_fails(2, &[&why, "hint: --backend cpu runs every codec"]);
         dir.assert_unchanged_since(&before);
     }

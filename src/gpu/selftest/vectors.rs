@@ -2,9 +2,9 @@
 
 use super::{Difference, HALF_ULP, difference, value};
 use crate::gpu::device::Gpu;
-use crate::gpu::job::{Draw, GpuError};
+use crate::gpu::job::GpuError;
 use crate::gpu::vector::Vectors;
-use crate::kernels::block_quantize::{self as cpu, Rounding};
+use crate::kernels::block_quantize::{self as cpu, Draw, Rounding};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::kernels::select_largest::{Search, take};
