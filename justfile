@@ -78,6 +78,11 @@ ten-rounds:
     cargo build --release --quiet
     data/mnist-round/ten_rounds.sh target/release/fedmill target/ten-rounds
 
+# Five rounds of the clients in data/ that compress what they send, and of the same clients as they are.
+compressed-rounds *HOW:
+    cargo build --release --quiet
+    data/mnist-round/compressed_rounds.sh target/release/fedmill target/compressed-rounds {{HOW}}
+
 # Merge the round in data/ by every rule and step, and put what came out into docs/rules.md (needs NumPy).
 table:
     cargo build --release --quiet

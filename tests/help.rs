@@ -26,6 +26,16 @@ fn help_of_inspect() {
 }
 
 #[test]
+fn help_of_compress() {
+    insta::assert_snapshot!(help(&["compress", "--help"]));
+}
+
+#[test]
+fn help_of_decompress() {
+    insta::assert_snapshot!(help(&["decompress", "--help"]));
+}
+
+#[test]
 fn help_of_personalize() {
     insta::assert_snapshot!(help(&["personalize", "--help"]));
 }

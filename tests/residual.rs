@@ -207,6 +207,25 @@ fn an_update_that_is_trained_again_replaces_the_first() {
     assert!(client.contents() == straight.contents());
 }
 
+/// The same weights are another update once the base has moved.
+#[test]
+fn a_base_that_moved_makes_another_update() {
+    let client = Client::new(&[]);
+    Update::new("base-1").f32("w", &[700], &trained(1)).write(&client.dir);
+    Update::new("base-2").f32("w", &[700], &trained(2)).write(&client.dir);
+    Update::new("weights").f32("w", &[700], &trained(3)).write(&client.dir);
+    let run = |base: &str| {
+        let args =
+            ["--residual", "e.safetensors", "weights.safetensors", "-o", "out.safetensors", "--base", base];
+        let run = fedmill(&client.dir, &[&["compress", "-q", "--codec", "u2"], &args[..]].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        client.residual().metadata["fedmill.residual"].clone()
+    };
+    assert_eq!(run("base-1.safetensors"), "1");
+    assert_eq!(run("base-2.safetensors"), "2");
+    assert_eq!(run("base-2.safetensors"), "2", "the same once more");
+}
+
 /// Kills a round before every durable step, and runs it again: the same bytes as if nothing had been.
 fn killed_everywhere(killed: usize, is_one_output: bool) -> usize {
     let new = || Client { is_one_output, ..Client::new(&["-q"]) };
@@ -388,4 +407,40 @@ fn a_biased_codec_wants_a_residual() {
 /// What is told of every update.
 fn summary(said: &str) -> String {
     said.lines().filter(|line| line.contains(" bits per parameter")).map(|line| format!("{line}\n")).collect()
+}
+
+/// The script behind `just compressed-rounds`: a robust merge of compressed updates goes where that of plain ones does.
+#[test]
+fn compressed_rounds_from_the_shell() {
+    let Some(root) = crate::harness::source_tree() else { return };
+    let dir = Dir::new();
+    let script = root.join("data/mnist-round/compressed_rounds.sh");
+    let output = std::process::Command::new("bash")
+        .arg(script)
+        .arg(crate::harness::program())
+        .arg(dir.path(""))
+        .output();
+    let output = output.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let bytes: Vec<u64> =
+        said.lines().next().unwrap().split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [5, 20, plain, compressed] = bytes[..] else { panic!("{said}") };
+    assert!(plain > 6 * compressed, "{said}");
+    let went = |path: &str| {
+        let base = fs::read(root.join("data/mnist-round/base.safetensors")).unwrap();
+        dir.write("base.safetensors", base);
+        let (model, base) = (Model::read(&dir, path), Model::read(&dir, "base.safetensors"));
+        model
+            .f32("fc1.weight")
+            .iter()
+            .zip(base.f32("fc1.weight"))
+            .map(|(x, b)| f64::from(x - b))
+            .collect::<Vec<_>>()
+    };
+    let (plain, compressed) = (went("plain.safetensors"), went("compressed.safetensors"));
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let cosine =
+        product(&plain, &compressed) / (product(&plain, &plain) * product(&compressed, &compressed)).sqrt();
+    assert!(cosine > 0.95, "{cosine}");
 }

@@ -305,6 +305,7 @@ impl Compression {
             round: inputs.about.round,
             local_lr: inputs.about.local_lr,
             input_sha256: input.sha256,
+            base_sha256: inputs.base.as_ref().map(|(.., digest)| digest.sha256.clone()),
         };
         Ok(Some(feedback.open(subject, tensors)?))
     }
@@ -429,8 +430,7 @@ impl Compression {
         let codecs: BTreeSet<String> =
             parts.iter().filter_map(|part| part.plan.codec.as_ref()).map(ToString::to_string).collect();
         let codecs = codecs.into_iter().collect::<Vec<_>>().join(" ");
-        let base = inputs.base.as_ref().map(|(.., digest)| digest.sha256.as_str());
-        Ok(Some(ResidualWriter::create(feedback, carried, tensors, &codecs, base, output)?))
+        Ok(Some(ResidualWriter::create(feedback, carried, tensors, &codecs, output)?))
     }
 
     fn design<'a>(

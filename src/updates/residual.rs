@@ -30,7 +30,7 @@ mod key {
     pub(super) const CLIENT: &str = "client_id";
     pub(super) const ROUND: &str = "round";
     pub(super) const LOCAL_LR: &str = "local_lr";
-    pub(super) const BASE: &str = "base";
+    pub(super) const BASE: &str = "fedmill.base_sha256";
     pub(super) const STEPS: &str = "fedmill.residual";
     pub(super) const CODEC: &str = "fedmill.codec_of";
     pub(super) const DECAY: &str = "fedmill.decay";
@@ -76,6 +76,8 @@ pub struct Subject {
     pub local_lr: Option<f64>,
     /// Digest of its files.
     pub input_sha256: String,
+    /// Digest of its base, if it has one.
+    pub base_sha256: Option<String>,
 }
 
 /// Why error feedback is not possible.
@@ -129,6 +131,8 @@ struct Kept {
     /// Digests of the update that it was left by: before and after it was compressed.
     input: String,
     update: String,
+    /// Digest of the base of the former.
+    base: Option<String>,
     /// The name of the latter.
     output: String,
     /// The `update` of the residual that it follows.
@@ -165,6 +169,7 @@ impl Kept {
             local_lr: model.metadata.get(key::LOCAL_LR).and_then(|lr| lr.parse().ok()),
             input: text(key::INPUT)?,
             update: text(key::UPDATE)?,
+            base: model.metadata.get(key::BASE).cloned(),
             output: text(key::OUTPUT)?,
             follows: text(key::FOLLOWS)?,
             steps,
@@ -176,9 +181,15 @@ impl Kept {
         (&next.follows, next.steps) == (&self.update, self.steps + 1)
     }
 
+    /// Whether this very update left it.
+    fn is_of(&self, subject: &Subject) -> bool {
+        self.input == subject.input_sha256 && self.base == subject.base_sha256
+    }
+
     /// Whether what is left of this update is in it already: then the update is compressed once more.
     fn accounts_for(&self, subject: &Subject) -> bool {
-        self.input == subject.input_sha256 || (self.round.is_some() && self.round == subject.round)
+        let is_same = self.is_of(subject);
+        is_same || (self.round.is_some() && self.round == subject.round)
     }
 
     /// Where the tensors of an update are, none for those that are no floats; or what is different.
@@ -325,7 +336,7 @@ impl Feedback {
             return Ok(Some(current));
         }
         let path = self.path.display();
-        match current.input == subject.input_sha256 {
+        match current.is_of(subject) {
             true => tracing::info!("{path}: the update is compressed once more"),
             false => {
                 let round = subject.round.unwrap_or_default();
@@ -382,7 +393,7 @@ pub struct ResidualWriter {
 }
 
 impl ResidualWriter {
-    /// Starts the residual of an update that is encoded by `codec`, and less its base, into `output`.
+    /// Starts the residual of an update that is encoded by `codec` into `output`.
     ///
     /// # Errors
     ///
@@ -392,7 +403,6 @@ impl ResidualWriter {
         carried: &Carried,
         tensors: &[TensorSpec],
         codec: &str,
-        base: Option<&str>,
         output: &Path,
     ) -> Result<Self, ResidualError> {
         let Carried { subject, from, .. } = carried;
@@ -410,7 +420,7 @@ impl ResidualWriter {
         ]);
         metadata.extend(subject.round.map(|round| (key::ROUND, round.to_string())));
         metadata.extend(subject.local_lr.map(|lr| (key::LOCAL_LR, lr.to_string())));
-        metadata.extend(base.map(|base| (key::BASE, format!("sha256:{base}"))));
+        metadata.extend(subject.base_sha256.clone().map(|base| (key::BASE, base)));
         let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let dtype = match feedback.dtype {
             ResidualDtype::F32 => Dtype::F32,
