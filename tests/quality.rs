@@ -1,6 +1,7 @@
 //! The error of codecs for their bytes, on vectors of four distributions.
 
 mod ecsq;
+mod same_size;
 
 use fedmill::codecs::{self, CHUNK, Seeds, Tally, Vector};
 use fedmill::kernels::lanes::Isa;

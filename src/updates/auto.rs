@@ -26,6 +26,9 @@ const SMALL: usize = 4096;
 /// Models of up to so many values are also tried as one vector.
 pub const TINY_MODEL: usize = 1 << 18;
 
+/// Models of up to so many values are made into more files on the way to a goal than larger ones.
+const SMALL_MODEL: usize = 1 << 24;
+
 /// Codecs that are tried on a sample of each tensor beside `ecsq`.
 const TRIED: [&str; 5] =
     ["f16", "u8:block=128", "u4:block=64", "eden4:scale=min-error", "eden2:scale=min-error"];
@@ -223,7 +226,8 @@ impl Survey {
             all.fold((0.0, 0.0), |(bits, error), (b, e)| (bits + b / 8.0, error + e))
         };
         let ((most, least_error), (least, most_error)) = (total(step / NUDGE), total(step * NUDGE));
-        if most > least { (most_error - least_error).max(0.0) / (most - least) } else { 0.0 }
+        // Where a step more or less changes nothing, nothing is worth a byte.
+        if most > least { (most_error - least_error).max(0.0) / (most - least) } else { f64::INFINITY }
     }
 
     /// The steps between which all choices lie.
@@ -249,6 +253,9 @@ impl Piece {
         let (bits, error) = self.magnitudes.entropy_and_error(step, ZONE);
         let ecsq =
             Tried { codec: Arc::new(Ecsq::with_step(step as f32)), bytes: bits / 8.0 + VECTOR_BYTES, error };
+        if slope.is_infinite() {
+            return ecsq;
+        }
         let cost = |tried: &Tried| tried.error + slope * tried.bytes;
         let best = self.tried.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         best.filter(|best| cost(best) < cost(&ecsq)).cloned().unwrap_or(ecsq)
@@ -371,7 +378,11 @@ pub fn meet<T: Made, E>(
     make: impl Fn(Vec<PartPlan>) -> Result<T, E>,
     failed: impl Fn(EncodeError) -> E,
 ) -> Result<T, E> {
-    let most_tries = if is_tiny(tensors) { 16 } else { 4 };
+    let most_tries = match tensors.iter().map(|spec| spec.len).sum::<usize>() {
+        ..=TINY_MODEL => 16,
+        ..=SMALL_MODEL => 8,
+        _ => 4,
+    };
     let mut best: Option<(Found, T)> = None;
     let mut variances = Variances::of(values);
     let mut groupings = sought.groupings(tensors);
@@ -390,6 +401,7 @@ pub fn meet<T: Made, E>(
             if sought.vectors.is_some() {
                 found.bytes = made.vector_bytes();
             }
+            tracing::info!("step {step:e}: {} bytes, NMSE {:.4e}", found.bytes, found.nmse);
             if best.as_ref().is_none_or(|(best, _)| sought.goal.prefers(&found, best)) {
                 best = Some((found, made));
             }
@@ -413,6 +425,9 @@ pub struct Search<'a> {
     correction: f64,
     tries: u32,
 }
+
+/// Logs of steps that are so near are those of one step: nine bits of it are kept.
+const STEP_APART: f64 = 1.0 / 512.0;
 
 /// How near to the goal is near enough, of it.
 const NEAR: f64 = 0.002;
@@ -441,7 +456,7 @@ impl<'a> Search<'a> {
         let at = f64::midpoint(a, b);
         let at = match (self.room, self.missed) {
             (Some(room), Some(missed)) => {
-                if (room - missed).abs() < 1e-4 {
+                if (room - missed).abs() < STEP_APART {
                     return None;
                 }
                 let (from, to) = (room.min(missed), room.max(missed));

@@ -1,0 +1,65 @@
+//! What is chosen for a number of bytes against every codec by itself, on real deltas: never worse in as many bytes.
+
+use fedmill::codecs;
+use fedmill::updates::compress::{Compressed, Compression, How, Wanted};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Codecs by themselves, from many bits a value to few.
+const CODECS: [&str; 16] = [
+    "f16",
+    "bf16",
+    "e4m3",
+    "mxfp8",
+    "u8:block=128",
+    "u4:block=64",
+    "i4:block=32",
+    "u2:block=128",
+    "eden4:scale=min-error",
+    "eden1:scale=min-error",
+    "sign",
+    "topk:fraction=0.1,values=u4",
+    "topk:fraction=0.02,values=ternary",
+    "randk:fraction=0.05",
+    "lowrank:rank=1",
+    "ecsq:bits=1",
+];
+
+fn compressed(client: usize, how: How) -> Compressed {
+    let data = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mnist-round"));
+    let update = data.join(format!("updates/client-{client:02}.safetensors"));
+    let compression =
+        Compression { base: Some(data.join("base.safetensors")), ..Compression::new(update, how) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    compression.run(&pool).unwrap()
+}
+
+fn of_bytes(client: usize, bytes: u64) -> Compressed {
+    compressed(client, How::Wanted(Wanted { bytes: Some(bytes), ..Wanted::default() }))
+}
+
+#[test]
+fn no_codec_is_better_in_as_many_bytes() {
+    for codec in CODECS {
+        let other = compressed(3, How::Codec(Arc::from(codecs::parse(codec).unwrap())));
+        let chosen = of_bytes(3, other.output_bytes);
+        assert_eq!(chosen.missed, None, "{codec}");
+        assert!(
+            chosen.measures.nmse <= other.measures.nmse,
+            "{codec}: {} bytes of NMSE {}, but {} bytes of {} were chosen",
+            other.output_bytes,
+            other.measures.nmse,
+            chosen.output_bytes,
+            chosen.measures.nmse
+        );
+    }
+}
+
+#[test]
+fn a_hundredth_of_the_bytes_is_met_to_the_byte() {
+    for client in [0, 5, 17, 19] {
+        let found = compressed(client, How::Wanted(Wanted { ratio: Some(100.0), ..Wanted::default() }));
+        assert!(found.ratio >= 100.0 && found.ratio < 104.0, "{found:?}");
+        assert!(found.measures.nmse < 0.75, "{found:?}");
+    }
+}
