@@ -1,6 +1,8 @@
 //! The error of codecs for their bytes, on vectors of four distributions.
 
+mod blocks;
 mod ecsq;
+mod eden;
 mod same_size;
 
 use fedmill::codecs::{self, CHUNK, Seeds, Tally, Vector};
@@ -18,6 +20,8 @@ pub(crate) enum Distribution {
     StudentT3,
     /// 90 % exact zeros, the others Gaussian.
     Sparse,
+    /// The exponential of a Gaussian: none is negative.
+    LogNormal,
 }
 
 pub(crate) const DISTRIBUTIONS: [Distribution; 4] =
@@ -57,6 +61,7 @@ impl Distribution {
             }
             Self::Sparse if random.uniform() < 0.9 => 0.0,
             Self::Sparse => random.gaussian(),
+            Self::LogNormal => random.gaussian().exp(),
         };
         (0..len).map(|_| one() as f32).collect()
     }
@@ -73,6 +78,17 @@ pub(crate) struct Outcome {
 
 /// Encodes and decodes values.
 pub(crate) fn run(codec: &str, values: &[f32], seed: u64) -> Outcome {
+    let (bytes, decoded) = coded(codec, values, seed);
+    Outcome { bits: 8.0 * bytes as f64 / values.len() as f64, nmse: nmse(values, &decoded) }
+}
+
+/// What values are decoded to.
+pub(crate) fn decoded(codec: &str, values: &[f32], seed: u64) -> Vec<f32> {
+    coded(codec, values, seed).1
+}
+
+/// The bytes that values are encoded to, and what those are decoded to.
+fn coded(codec: &str, values: &[f32], seed: u64) -> (usize, Vec<f32>) {
     let vector = Vector { len: values.len(), shape: vec![values.len()] };
     let seeds = Seeds { own: seed, shared: 1 };
     let mut encoder = codecs::parse(codec).unwrap().encoder(Isa::detect(), &vector, seeds);
@@ -85,19 +101,25 @@ pub(crate) fn run(codec: &str, values: &[f32], seed: u64) -> Outcome {
     let coding = encoder.coding();
     let scheme = coding.scheme().unwrap();
     let mut bytes = postcard::to_allocvec(&coding).unwrap().len();
-    let (mut error, mut energy) = (0.0, 0.0);
-    for (start, chunk) in chunks() {
+    let mut decoded = vec![f32::NAN; values.len()];
+    for ((start, chunk), decoded) in chunks().zip(decoded.chunks_mut(CHUNK)) {
         let streams = encoder.encode(start, chunk);
         bytes += streams.iter().map(Vec::len).sum::<usize>();
         let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
-        let mut decoded = vec![f32::NAN; chunk.len()];
-        scheme.decode(Isa::detect(), &vector, start, &streams, &mut decoded).unwrap();
-        for (x, y) in chunk.iter().zip(decoded) {
-            error += (f64::from(*x) - f64::from(y)).powi(2);
-            energy += f64::from(*x).powi(2);
-        }
+        scheme.decode(Isa::detect(), &vector, start, &streams, decoded).unwrap();
     }
-    Outcome { bits: 8.0 * bytes as f64 / values.len() as f64, nmse: error / energy }
+    (bytes, decoded)
+}
+
+/// The sum of squares.
+pub(crate) fn square(values: &[f32]) -> f64 {
+    values.iter().map(|x| f64::from(*x).powi(2)).sum()
+}
+
+/// Squared error over squared norm.
+pub(crate) fn nmse(values: &[f32], decoded: &[f32]) -> f64 {
+    let error = |(x, y): (&f32, &f32)| (f64::from(*x) - f64::from(*y)).powi(2);
+    values.iter().zip(decoded).map(error).sum::<f64>() / square(values)
 }
 
 #[test]
