@@ -34,6 +34,7 @@
 //! - `shards`: rounds cut into shards, against the bytes of one process; partials that do not fit together.
 //! - `quality`: the error of codecs for their bytes, on vectors of four distributions.
 //! - `sparse`: codecs that send few values in merges, and rules that refuse them.
+//! - `compressed_tensors`: files that compressed-tensors decodes, and what it is told.
 //! - `upstream_mistakes`: what widely used code was seen to get wrong.
 //! - `architecture`: the rooms of the source and the arrows between them.
 //! - `fuzz_seeds`: the seeds of the fuzz target.
@@ -47,6 +48,7 @@ mod bad_output;
 mod bad_request;
 mod bench;
 mod compress;
+mod compressed_tensors;
 mod deltas;
 mod doctor;
 mod dtypes;

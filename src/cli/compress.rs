@@ -60,6 +60,9 @@ pub(super) struct Arguments {
     /// Every stream a tensor of its own, or all in one [default: what is shorter by more than 2 %].
     #[arg(long, value_name = "LAYOUT")]
     layout: Option<FileLayout>,
+    /// Also write how compressed-tensors is to decode its matrices: the `quantization_config` of a model's config.json.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    emit_config: Option<PathBuf>,
     /// Measure, and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -142,7 +145,8 @@ impl Arguments {
             seed: self.seed,
             non_finite: self.nonfinite,
             feedback: self.feedback(),
-            layout: self.layout,
+            layout: self.layout.or(self.emit_config.as_ref().map(|_| FileLayout::Plain)),
+            config: self.emit_config.clone(),
             output: self.output.clone().filter(|_| !self.dry_run),
             isa: common.isa(),
             device: None,

@@ -15,6 +15,7 @@ pub mod bits;
 mod block_trial;
 pub mod blocks;
 pub mod coding;
+pub mod compressed_tensors;
 pub mod constant;
 pub mod device;
 pub mod directory;

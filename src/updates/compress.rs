@@ -11,14 +11,14 @@ use super::quality::{Measures, Quality, white_bound};
 use super::residual::{Carried, Feedback, ResidualError, ResidualWriter, Subject};
 use super::values::{NonFinite, Values};
 use crate::codecs::directory::{FORMAT_KEY, Tensors, layout_check};
-use crate::codecs::{Codec, Coding, Seeds, Vector};
+use crate::codecs::{Codec, Coding, Seeds, Vector, compressed_tensors};
 use crate::gpu::job::GpuError;
 use crate::io::digest::{self, Digest};
 use crate::io::discover::stem;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
 use crate::io::model_writer::{self, WriteError};
-use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
+use crate::io::publish::{self, Staged, remove_leftovers, sync_directory_of};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
 use crate::model::layout::TensorSpec;
@@ -46,6 +46,8 @@ pub struct Compression {
     pub layout: Option<FileLayout>,
     /// How what cannot be sent is kept for the next round, if it is.
     pub feedback: Option<Feedback>,
+    /// Where to tell compressed-tensors how to decode it, if that is wanted: a `quantization_config`.
+    pub config: Option<PathBuf>,
     /// Where the compressed update goes; nowhere if none.
     pub output: Option<PathBuf>,
     /// The instruction set to work with.
@@ -108,6 +110,8 @@ pub enum CompressError {
     Read { path: PathBuf, source: io::Error },
     #[error("{}: is also an input, expected another path for the output", .path.display())]
     OutputIsInput { path: PathBuf },
+    #[error("{}: holds no matrix as compressed-tensors has it, expected one for {}", .path.display(), .config.display())]
+    NoConfig { path: PathBuf, config: PathBuf },
     #[error(transparent)]
     Device(#[from] GpuError),
     #[error(transparent)]
@@ -127,6 +131,9 @@ impl CompressError {
             Self::Encoded { .. } => Some("`fedmill decompress` it first".to_owned()),
             Self::Residual(why) => why.hint(),
             Self::Device(why) => why.hint().map(str::to_owned),
+            Self::NoConfig { .. } => {
+                Some("it has i2 to i8, by channel or by blocks that divide rows, in a plain file".to_owned())
+            }
             Self::IsDelta { .. } => Some("leave --base out: a delta is compressed as it is".to_owned()),
             Self::Encode { source: EncodeError::Value(_), .. } => {
                 Some("--nonfinite zero sends zeros in their place".to_owned())
@@ -194,9 +201,9 @@ struct Attempt {
 impl Compression {
     /// Of one update by itself, with nothing else asked for, to nowhere.
     pub fn new(update: PathBuf, how: How) -> Self {
-        let (base, output, layout, feedback, non_finite) = (None, None, None, None, NonFinite::Error);
-        let (isa, device) = (Isa::detect(), None);
-        Self { update, base, how, seed: 0, non_finite, layout, feedback, output, isa, device }
+        let (base, output, layout, feedback, config) = (None, None, None, None, None);
+        let (isa, device, non_finite) = (Isa::detect(), None, NonFinite::Error);
+        Self { update, base, how, seed: 0, non_finite, layout, feedback, config, output, isa, device }
     }
 
     /// Compresses the update, and publishes the file.
@@ -228,6 +235,7 @@ impl Compression {
             device.check()?;
         }
         let account = self.account(&inputs, &attempt, &tensors);
+        let config = self.config_of(&attempt, &tensors)?;
         let mut staged = attempt.finished.staged.take();
         if account.missed.is_some() && !matches!(&self.how, How::Wanted(wanted) if wanted.best_effort) {
             staged = None;
@@ -238,6 +246,9 @@ impl Compression {
         }
         if let (Some(output), Some(staged)) = (&self.output, staged) {
             self.publish(output, staged, &attempt.finished, attempt.residual.take())?;
+            if let Some((path, config)) = config {
+                config.publish(path).map_err(WriteError::at(path))?;
+            }
         }
         Ok(account)
     }
@@ -268,6 +279,24 @@ impl Compression {
             .map_err(|why| CompressError::Encode { path: self.update.clone(), source: why.into() })?;
         let shape = if shape.iter().product::<usize>() == len { shape } else { vec![len] };
         Ok(Some((Vector { len, shape }, values)))
+    }
+
+    /// What compressed-tensors is told, and where, if it is to be; not yet seen.
+    fn config_of(
+        &self,
+        attempt: &Attempt,
+        tensors: &[TensorSpec],
+    ) -> Result<Option<(&Path, Staged)>, CompressError> {
+        let Some(path) = &self.config else { return Ok(None) };
+        let is_plain = self.layout == Some(FileLayout::Plain);
+        let matrices = attempt.parts.iter().filter_map(|part| match part.plan.tensors[..] {
+            [only] if is_plain => Some((tensors[only].name.as_str(), &part.coding, &part.plan.vector)),
+            _ => None,
+        });
+        let config = compressed_tensors::config(matrices)
+            .ok_or_else(|| CompressError::NoConfig { path: self.update.clone(), config: path.clone() })?;
+        let staged = publish::stage(path, format!("{config:#}\n").as_bytes());
+        Ok(Some((path, staged.map_err(WriteError::at(path))?)))
     }
 
     /// Makes the file appear, and what it leaves for the next round with it.

@@ -1,0 +1,110 @@
+//! What compressed-tensors has to be told to decode the matrices of a plain file: the `quantization_config` that stands in
+//! a model's `config.json`.
+
+use super::blocks::Blocks;
+use super::fp8::{Container, E4m3};
+use super::symmetric::Symmetric;
+use super::{Coding, Vector};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What the name of a layer's matrix ends with.
+const WEIGHT: &str = ".weight";
+
+/// How that library calls a matrix that is encoded so: its format, and the arguments of its quantizer. None if it has no
+/// such.
+fn arguments(coding: &Coding, vector: &Vector) -> Option<(&'static str, Value)> {
+    let [_, columns] = vector.shape[..] else { return None };
+    match *coding {
+        Coding::Symmetric(Symmetric { bits, blocks }) => {
+            let format = match bits {
+                8 => "int-quantized",
+                _ if columns % 8 == 0 => "pack-quantized",
+                _ => return None,
+            };
+            Some((format, strategy(bits, "int", blocks, columns)?))
+        }
+        Coding::E4m3(E4m3 { blocks, container: Container::Native }) => {
+            Some(("float-quantized", strategy(8, "float", blocks, columns)?))
+        }
+        _ => None,
+    }
+}
+
+fn strategy(bits: u8, kind: &str, blocks: Blocks, columns: usize) -> Option<Value> {
+    let (strategy, group) = match blocks {
+        Blocks::Rows => ("channel", None),
+        // Packed codes need rows of words, which only blocks within rows have.
+        Blocks::Whole if bits == 8 => ("tensor", None),
+        Blocks::Runs(len) if kind == "int" && columns.is_multiple_of(len as usize) => ("group", Some(len)),
+        _ => return None,
+    };
+    Some(json!({
+        "num_bits": bits, "type": kind, "symmetric": true, "strategy": strategy, "group_size": group,
+        "dynamic": false,
+    }))
+}
+
+/// The config for matrices of these names; none if that library could decode none of them.
+pub fn config<'a>(matrices: impl Iterator<Item = (&'a str, &'a Coding, &'a Vector)>) -> Option<Value> {
+    let mut groups: BTreeMap<(&str, String), (Value, Vec<&str>)> = BTreeMap::new();
+    for (name, coding, vector) in matrices {
+        let layer = name.strip_suffix(WEIGHT);
+        if let (Some(layer), Some((format, arguments))) = (layer, arguments(coding, vector)) {
+            let group = groups.entry((format, arguments.to_string()));
+            group.or_insert((arguments, Vec::new())).1.push(layer);
+        }
+    }
+    let format = match groups.keys().map(|(format, _)| *format).collect::<Vec<_>>()[..] {
+        [] => return None,
+        [first, ref rest @ ..] if rest.iter().all(|format| *format == first) => first,
+        _ => "mixed-precision",
+    };
+    let group = |(i, ((format, _), (arguments, targets)))| {
+        let group = json!({
+            "targets": targets, "weights": arguments, "input_activations": null, "output_activations": null,
+            "format": format,
+        });
+        (format!("group_{i}"), group)
+    };
+    let groups: serde_json::Map<String, Value> = groups.into_iter().enumerate().map(group).collect();
+    Some(json!({
+        "quant_method": "compressed-tensors", "quantization_status": "compressed", "format": format,
+        "config_groups": groups, "ignore": [],
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrices_that_the_library_has_are_told_by_layer() {
+        let vector = |shape: &[usize]| Vector { len: shape.iter().product(), shape: shape.to_vec() };
+        let coding = |bits, blocks| Coding::Symmetric(Symmetric { bits, blocks });
+        let (wide, odd, flat) = (vector(&[4, 256]), vector(&[4, 27]), vector(&[1024]));
+        let groups = coding(4, Blocks::Runs(128));
+        let told = config(
+            [
+                ("a.weight", &groups, &wide),
+                ("b.weight", &groups, &wide),
+                ("odd.weight", &groups, &odd),
+                ("flat.weight", &groups, &flat),
+                ("a.table", &groups, &wide),
+            ]
+            .into_iter(),
+        )
+        .unwrap();
+        assert_eq!(told["format"], "pack-quantized");
+        assert_eq!(told["config_groups"]["group_0"]["targets"], json!(["a", "b"]));
+        let weights = &told["config_groups"]["group_0"]["weights"];
+        assert_eq!([&weights["num_bits"], &weights["group_size"]], [4, 128]);
+        assert_eq!(weights["strategy"], "group");
+        assert_eq!(told["config_groups"].as_object().unwrap().len(), 1);
+        assert!(config([("odd.weight", &coding(3, Blocks::Rows), &odd)].into_iter()).is_none());
+        let rows = coding(8, Blocks::Rows);
+        let bytes = config([("odd.weight", &rows, &odd)].into_iter()).unwrap();
+        assert_eq!(bytes["format"], "int-quantized");
+        assert_eq!(bytes["config_groups"]["group_0"]["weights"]["strategy"], "channel");
+    }
+}
