@@ -432,7 +432,7 @@ impl Compression {
         let unlaid = |source| CompressError::Layout { path: target.clone(), source };
         let design = self.design(inputs, tensors, &parts).map_err(unlaid)?;
         let mut sink = design.begin(self.output.as_deref(), &parts).map_err(unlaid)?;
-        let residual = self.residual(inputs, values, tensors, &parts)?;
+        let residual = self.residual(values, tensors, &parts)?;
         let keep = |part: &PartPlan, start: usize, left: &[f32]| match &residual {
             Some(residual) => residual.write(self.isa, tensors, part, start, left),
             None => Ok(()),
@@ -447,7 +447,6 @@ impl Compression {
     /// Starts what is left for the next round.
     fn residual(
         &self,
-        inputs: &Inputs,
         values: &Values,
         tensors: &[TensorSpec],
         parts: &[encode::Running],
