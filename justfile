@@ -101,6 +101,6 @@ vectors:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# Fuzz the header reader (needs cargo-fuzz).
-fuzz *ARGS:
-    cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz header {{ARGS}}
+# Fuzz the reader of headers, or of updates: TARGET is header or update (needs cargo-fuzz).
+fuzz TARGET="header" *ARGS:
+    cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz {{TARGET}} {{ARGS}}

@@ -1,26 +1,38 @@
-//! The fuzz target's seeds, as a test: good ones are accepted, bad ones refused, none panics.
+//! The fuzz targets' seeds, as a test: good ones are accepted, bad ones refused, none panics.
 
 #[path = "fuzz/check_header.rs"]
 mod check_header;
+#[path = "fuzz/check_update.rs"]
+mod check_update;
 
 use crate::harness::source_tree;
 use std::fs;
 
-#[test]
-fn header_seeds_are_judged_right() {
-    let Some(root) = source_tree() else { return };
-    let seeds = root.join("tests/fuzz/corpus/header");
+/// Judges the seeds of a target. Returns how many have a name that says what they are.
+fn judge(target: &str, check: fn(&[u8]) -> bool) -> usize {
+    let Some(root) = source_tree() else { return usize::MAX };
     let mut seen = 0;
-    for seed in fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()) {
+    for seed in fs::read_dir(root.join("tests/fuzz/corpus").join(target)).unwrap() {
+        let seed = seed.unwrap().path();
         let name = seed.file_name().unwrap().to_string_lossy().into_owned();
-        let accepted = check_header::check(&fs::read(&seed).unwrap());
+        let accepted = check(&fs::read(&seed).unwrap());
         // Seeds that a fuzzer found have other names; they only must not panic.
         if name.starts_with("good_") || name.starts_with("bad_") {
             assert_eq!(accepted, name.starts_with("good_"), "{name}");
             seen += 1;
         }
     }
-    assert!(seen >= 23, "seeds are missing");
+    seen
+}
+
+#[test]
+fn header_seeds_are_judged_right() {
+    assert!(judge("header", check_header::check) >= 23, "seeds are missing");
+}
+
+#[test]
+fn update_seeds_are_judged_right() {
+    assert!(judge("update", check_update::check) >= 10, "seeds are missing");
 }
 
 /// Every seed with every byte changed in a few ways, and cut off everywhere: no panic, no disagreement.

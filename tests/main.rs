@@ -37,7 +37,7 @@
 //! - `compressed_tensors`: files that compressed-tensors decodes, and what it is told.
 //! - `upstream_mistakes`: what widely used code was seen to get wrong.
 //! - `architecture`: the rooms of the source and the arrows between them.
-//! - `fuzz_seeds`: the seeds of the fuzz target.
+//! - `fuzz_seeds`: the seeds of the fuzz targets.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
