@@ -377,7 +377,7 @@ fn what_cannot_be_compressed() {
     }
     let args = ["compress", "--codec", "u9", "a.safetensors", "-o", "out.safetensors"];
     fedmill(&dir, &args).assert_fails(2, &["found codec `u9`, expected one of"]);
-    let args = ["compress", "--backend", "gpu", "--codec", "u8", "a.safetensors", "-o", "out.safetensors"];
+    let args = ["compress", "--backend", "gpu", "--codec", "sign", "a.safetensors", "-o", "out.safetensors"];
     fedmill(&dir, &args).assert_fails(2, &["--backend gpu"]);
 }
 

@@ -12,7 +12,7 @@ const SPLIT: f64 = 64.0;
 
 /// What a bit is worth, in squared steps of error. Along the curve of best step against rate it hardly changes: for normal,
 /// Laplace, heavy-tailed and sparse values and 0.3 to 4 bits a value, this is within 0.3 % of the best error.
-const BIT_IN_SQUARED_STEPS: f64 = 0.08;
+pub const BIT_IN_SQUARED_STEPS: f64 = 0.08;
 
 /// How often the best zone is found again, with the counts that the last one leads to.
 const ZONE_ROUNDS: usize = 7;

@@ -13,6 +13,7 @@ use super::values::Values;
 use crate::codecs::ecsq::Ecsq;
 use crate::codecs::integers::{self, Integers};
 use crate::codecs::{self, CHUNK, Codec, ModelGoal, Seeds, Tally, Vector};
+use crate::kernels::cells::BIT_IN_SQUARED_STEPS;
 use crate::kernels::dead_zone::DeadZone;
 use crate::kernels::lanes::Isa;
 use crate::kernels::magnitudes::Magnitudes;
@@ -204,7 +205,7 @@ impl Survey {
 
     /// The plan that a step stands for.
     pub fn plan(&self, step: f64) -> Vec<PartPlan> {
-        let slope = self.slope(step);
+        let slope = byte_at(step);
         let choose =
             |piece: &Piece| PartPlan { codec: Some(piece.choose(step, slope).codec), ..piece.plan.clone() };
         self.pieces.iter().map(choose).chain(self.fixed.iter().cloned()).collect()
@@ -212,22 +213,11 @@ impl Survey {
 
     /// Bytes of the vectors and NMSE that the plan of a step will come to, about.
     fn predict(&self, step: f64) -> Found {
-        let slope = self.slope(step);
+        let slope = byte_at(step);
         let chosen: Vec<Tried> = self.pieces.iter().map(|piece| piece.choose(step, slope)).collect();
         let bytes: f64 = chosen.iter().map(|tried| tried.bytes).sum();
         let error: f64 = chosen.iter().map(|tried| tried.error).sum();
         Found { bytes: bytes as u64, nmse: if error == 0.0 { 0.0 } else { error / self.energy } }
-    }
-
-    /// The error that a byte more or less is worth at a step: what `ecsq` trades there.
-    fn slope(&self, step: f64) -> f64 {
-        let total = |step: f64| {
-            let all = self.pieces.iter().map(|piece| piece.magnitudes.entropy_and_error(step, ZONE));
-            all.fold((0.0, 0.0), |(bits, error), (b, e)| (bits + b / 8.0, error + e))
-        };
-        let ((most, least_error), (least, most_error)) = (total(step / NUDGE), total(step * NUDGE));
-        // Where a step more or less changes nothing, nothing is worth a byte.
-        if most > least { (most_error - least_error).max(0.0) / (most - least) } else { f64::INFINITY }
     }
 
     /// The steps between which all choices lie.
@@ -241,8 +231,10 @@ impl Survey {
 /// The zone that estimates go by.
 const ZONE: DeadZone = DeadZone { zero_below: 0.62, rounding: 0.4 };
 
-/// How far apart the steps are that a slope is measured between.
-const NUDGE: f64 = 1.05;
+/// The error that a byte more or less is worth at a step.
+fn byte_at(step: f64) -> f64 {
+    8.0 * BIT_IN_SQUARED_STEPS * step * step
+}
 
 /// Bytes that a vector costs besides its codes, about.
 const VECTOR_BYTES: f64 = 24.0;
@@ -253,9 +245,6 @@ impl Piece {
         let (bits, error) = self.magnitudes.entropy_and_error(step, ZONE);
         let ecsq =
             Tried { codec: Arc::new(Ecsq::with_step(step as f32)), bytes: bits / 8.0 + VECTOR_BYTES, error };
-        if slope.is_infinite() {
-            return ecsq;
-        }
         let cost = |tried: &Tried| tried.error + slope * tried.bytes;
         let best = self.tried.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         best.filter(|best| cost(best) < cost(&ecsq)).cloned().unwrap_or(ecsq)
@@ -378,9 +367,10 @@ pub fn meet<T: Made, E>(
     make: impl Fn(Vec<PartPlan>) -> Result<T, E>,
     failed: impl Fn(EncodeError) -> E,
 ) -> Result<T, E> {
-    let most_tries = match tensors.iter().map(|spec| spec.len).sum::<usize>() {
-        ..=TINY_MODEL => 16,
-        ..=SMALL_MODEL => 8,
+    let values_in_all: usize = tensors.iter().map(|spec| spec.len).sum();
+    let most_tries = match values_in_all {
+        _ if values_in_all <= TINY_MODEL => 16,
+        _ if values_in_all <= SMALL_MODEL => 8,
         _ => 4,
     };
     let mut best: Option<(Found, T)> = None;
