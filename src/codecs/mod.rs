@@ -85,6 +85,8 @@ pub struct Tally {
     pub high: f32,
     /// The lowest and the highest value of blocks, by the number of each, ascending.
     pub ends: Vec<(usize, blocks::Ends)>,
+    /// Keys of magnitudes, one behind the other.
+    pub keys: Vec<u32>,
 }
 
 impl Default for Tally {
@@ -95,6 +97,7 @@ impl Default for Tally {
             low: f32::INFINITY,
             high: f32::NEG_INFINITY,
             ends: Vec::new(),
+            keys: Vec::new(),
         }
     }
 }
@@ -109,6 +112,7 @@ impl Tally {
         self.low = self.low.min(next.low);
         self.high = self.high.max(next.high);
         self.add_ends(&next.ends);
+        self.keys.extend(&next.keys);
     }
 
     /// Only the first block that was seen can have begun before.
@@ -203,6 +207,10 @@ pub trait Encoder: fmt::Debug + Send + Sync {
     /// Whether all values have to be looked at (again) before they are encoded.
     fn wants_look(&self) -> bool {
         false
+    }
+    /// Looks at one chunk of so many, from the first on.
+    fn look_at_each(&self) -> usize {
+        1
     }
     /// Looks at the values from `start` on: a chunk, or what is left at the end.
     fn look(&self, _start: usize, _values: &[f32]) -> Tally {

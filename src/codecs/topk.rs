@@ -30,6 +30,16 @@ const HEAD_BYTES: usize = 3;
 /// Bits of the number of values of a chunk in its head; the others are m.
 const COUNT_BITS: u32 = 17;
 
+/// Vectors of so many values are sampled first, which tells where to look for the k-th largest: one look at all values
+/// is then enough.
+const LONG: usize = 2 * SAMPLED * CHUNK;
+
+/// One chunk of so many is sampled.
+const SAMPLED: usize = 32;
+
+/// Keys that a chunk gives at most; of more, digits are searched.
+const MOST_KEYS: usize = CHUNK / 8;
+
 /// The codec.
 #[derive(Clone, Debug)]
 pub struct TopK {
@@ -56,8 +66,11 @@ impl fmt::Display for TopK {
 impl Codec for TopK {
     fn encoder(&self, isa: Isa, vector: &Vector, _seeds: Seeds) -> Box<dyn Encoder> {
         let k = self.portion.of(vector.len as u64);
-        let stage = Stage::Searching(Search::new(k));
         let device = self.device.clone();
+        let stage = match vector.len >= LONG && device.is_none() {
+            true => Stage::Sampling,
+            false => Stage::Searching(Search::new(k)),
+        };
         Box::new(TopKEncoder { isa, device, len: vector.len, k, values: self.values, stage })
     }
 
@@ -96,7 +109,11 @@ struct TopKEncoder {
 /// How far an encoder is.
 #[derive(Debug)]
 enum Stage {
-    /// For the k-th largest.
+    /// For where the k-th largest lies, by every so many chunks of a long vector.
+    Sampling,
+    /// For the k-th largest, among all between two keys.
+    Narrowing(Range<u32>),
+    /// For the k-th largest, digit by digit.
     Searching(Search),
     /// It is known, but not how many of those like it each chunk has, or what the mean of the k is.
     Counting(Threshold),
@@ -161,8 +178,22 @@ impl Encoder for TopKEncoder {
         !matches!(self.stage, Stage::Settled(_))
     }
 
+    fn look_at_each(&self) -> usize {
+        if matches!(self.stage, Stage::Sampling) { SAMPLED } else { 1 }
+    }
+
     fn look(&self, start: usize, values: &[f32]) -> Tally {
         match &self.stage {
+            Stage::Sampling => Tally { counts: select_largest::count_sample(values), ..Tally::default() },
+            Stage::Narrowing(range) => {
+                let mut keys = Vec::new();
+                let beyond = select_largest::narrow_down(self.isa, values, range, &mut keys, MOST_KEYS);
+                let dropped = u64::from(keys.len() >= MOST_KEYS);
+                if dropped > 0 {
+                    keys.clear();
+                }
+                Tally { counts: vec![beyond, dropped], keys, ..Tally::default() }
+            }
             Stage::Searching(search) => Tally { counts: self.count(search, values), ..Tally::default() },
             Stage::Counting(threshold) => {
                 let Beyond { tied, sum } = select_largest::beyond(self.isa, values, threshold.key);
@@ -180,6 +211,19 @@ impl Encoder for TopKEncoder {
 
     fn learn(&mut self, tally: Tally) {
         self.stage = match &mut self.stage {
+            Stage::Sampling => {
+                Stage::Narrowing(select_largest::likely(&tally.counts, self.k, self.len as u64))
+            }
+            Stage::Narrowing(_) => {
+                let found = match tally.counts[..] {
+                    [beyond, 0] => select_largest::threshold_among(tally.keys, beyond, self.k),
+                    _ => None,
+                };
+                match found {
+                    Some(threshold) => self.found(threshold),
+                    None => Stage::Searching(Search::new(self.k)),
+                }
+            }
             Stage::Searching(search) => {
                 search.narrow(&tally.counts);
                 match search.threshold() {
@@ -318,6 +362,27 @@ mod tests {
             for values in hard(len) {
                 assert_eq!(encode(&*codec, &[len], &values).decode(), kept(&values, k), "{len}");
             }
+        }
+    }
+
+    #[test]
+    fn a_long_vector_is_sampled_and_searched_again_where_the_sample_misleads() {
+        let k = LONG.div_ceil(100);
+        let mut values = normal(LONG, 5);
+        for is_misleading in [false, true] {
+            if is_misleading {
+                // What is sampled is much smaller than all else.
+                values
+                    .chunks_mut(CHUNK)
+                    .step_by(SAMPLED)
+                    .for_each(|chunk| chunk.iter_mut().for_each(|x| *x *= 1e-3));
+            }
+            let decoded = encode(&*topk("topk:fraction=0.01"), &[LONG], &values).decode();
+            let mut magnitudes: Vec<f32> = values.iter().map(|x| x.abs()).collect();
+            let least = *magnitudes.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
+            assert!(values.iter().zip(&decoded).all(|(x, y)| *y == if x.abs() > least { *x } else { *y }));
+            assert!(decoded.iter().all(|x| *x == 0.0 || x.abs() >= least));
+            assert_eq!(decoded.iter().filter(|x| **x != 0.0).count(), k);
         }
     }
 

@@ -23,7 +23,8 @@ pub(super) fn encode(codec: &dyn Codec, shape: &[usize], values: &[f32]) -> Enco
     let chunks = || values.chunks(CHUNK).enumerate().map(|(i, chunk)| (i * CHUNK, chunk));
     while encoder.wants_look() {
         let mut tally = Tally::default();
-        chunks().for_each(|(start, chunk)| tally.add(&encoder.look(start, chunk)));
+        let wanted = |(start, _): &(usize, &[f32])| (start / CHUNK).is_multiple_of(encoder.look_at_each());
+        chunks().filter(wanted).for_each(|(start, chunk)| tally.add(&encoder.look(start, chunk)));
         encoder.learn(tally);
     }
     let chunks = chunks().map(|(start, chunk)| encoder.encode(start, chunk)).collect();

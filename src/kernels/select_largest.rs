@@ -9,6 +9,7 @@
 
 use crate::kernels::dispatch;
 use crate::kernels::lanes::Isa;
+use std::ops::Range;
 
 /// Lowest bit and number of bits of each digit of a key, the highest digit first.
 const DIGITS: [(u32, u32); 3] = [(20, 11), (9, 11), (0, 9)];
@@ -116,6 +117,70 @@ dispatch! {
     }
 }
 
+/// Bits of a key that a sample is counted by.
+const SAMPLED_BITS: u32 = 15;
+/// Lowest of them.
+const SAMPLED_LOW: u32 = 31 - SAMPLED_BITS;
+/// How far the rank in a sample may be off, in standard deviations of a random one.
+const DEVIATIONS: f64 = 6.0;
+
+/// How many of a sample have each of the upper halves of keys.
+pub fn count_sample(values: &[f32]) -> Vec<u64> {
+    let mut counts = vec![0; 1 << SAMPLED_BITS];
+    values.iter().for_each(|x| counts[(key(*x) >> SAMPLED_LOW) as usize] += 1);
+    counts
+}
+
+/// The keys between which the k-th largest of `len` values most likely lies, by the counts of a sample of them.
+pub fn likely(counts: &[u64], k: u64, len: u64) -> Range<u32> {
+    let sampled: u64 = counts.iter().sum();
+    let rank = k as f64 * sampled as f64 / len as f64;
+    let margin = DEVIATIONS * (rank + 1.0).sqrt();
+    let (first, last) = (rank - margin, rank + margin);
+    let (mut larger, mut high) = (0, counts.len());
+    for (bin, count) in counts.iter().enumerate().rev() {
+        if larger as f64 <= first {
+            high = bin + 1;
+        }
+        larger += count;
+        if larger as f64 >= last {
+            return (bin as u32) << SAMPLED_LOW..(high as u32) << SAMPLED_LOW;
+        }
+    }
+    0..(high as u32) << SAMPLED_LOW
+}
+
+dispatch! {
+    /// How many of these values have keys beyond a range; the keys within it are put behind `within`, as long as there
+    /// are not more than it may hold.
+    pub fn narrow_down<A: Arch>(values: &[f32], range: &Range<u32>, within: &mut Vec<u32>, most: usize) -> u64 {
+        let (low, span) = (range.start, range.end - range.start);
+        let mut beyond = 0u64;
+        for block in values.chunks(BLOCK) {
+            let (mut larger, mut inside) = (0u32, 0u32);
+            for x in block {
+                let above = key(*x).wrapping_sub(low);
+                larger += u32::from((above as i32) >= (span as i32));
+                inside += u32::from(above < span);
+            }
+            beyond += u64::from(larger);
+            if inside > 0 && within.len() < most {
+                within.extend(block.iter().map(|x| key(*x)).filter(|key| key.wrapping_sub(low) < span));
+            }
+        }
+        beyond
+    }
+}
+
+/// The k-th largest magnitude, if it is one of these keys, beyond which there are so many.
+pub fn threshold_among(mut keys: Vec<u32>, beyond: u64, k: u64) -> Option<Threshold> {
+    let rank = usize::try_from(k.checked_sub(beyond + 1)?).ok().filter(|rank| *rank < keys.len())?;
+    let (larger, key, rest) = keys.select_nth_unstable_by(rank, |a, b| b.cmp(a));
+    let (key, before) = (*key, larger.iter().filter(|other| **other == *key).count() as u64);
+    let behind = rest.iter().filter(|other| **other == key).count() as u64;
+    Some(Threshold { key, ties: before + 1, tied: before + 1 + behind })
+}
+
 /// What a run of values has at and beyond a magnitude.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Beyond {
@@ -215,6 +280,29 @@ mod tests {
                         assert_eq!(selected(isa, &values, k), sorted(&values, k), "{k} of {len} on {isa}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_says_where_to_look() {
+        let random = |len: u32| (0..len).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761) >> 2) - 1.0);
+        let values: Vec<f32> = random(100_000).collect();
+        let tied: Vec<f32> = (0..100_000).map(|i| [1.0, -1.0, 2.0][i % 3]).collect();
+        for isa in Isa::available() {
+            for (values, k) in
+                [(&values, 1), (&values, 1000), (&values, 99_999), (&tied, 50_000), (&tied, 10)]
+            {
+                let range = likely(&count_sample(&values[..10_000]), k, values.len() as u64);
+                let mut keys = Vec::new();
+                let beyond = narrow_down(isa, values, &range, &mut keys, usize::MAX);
+                let mut search = Search::new(k);
+                while search.threshold().is_none() {
+                    search.narrow(&search.count(isa, values));
+                }
+                assert_eq!(threshold_among(keys.clone(), beyond, k), search.threshold(), "{k} {range:?}");
+                // Looked for in the wrong place, it is not found.
+                assert_eq!(threshold_among(keys, k, k), None);
             }
         }
     }

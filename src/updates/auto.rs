@@ -6,7 +6,7 @@
 //! allocation; Shoham and Gersho, 1988). Then the file is made and measured, and the step corrected by what was found:
 //! what is reported is never an estimate.
 
-use super::encode::{self, EncodeError};
+use super::encode::{self, EncodeError, Running};
 use super::plan::{self, PartPlan, is_variance};
 use super::quality::Quality;
 use super::values::Values;
@@ -26,9 +26,6 @@ const SMALL: usize = 4096;
 
 /// Models of up to so many values are also tried as one vector.
 pub const TINY_MODEL: usize = 1 << 18;
-
-/// Models of up to so many values are made into more files on the way to a goal than larger ones.
-const SMALL_MODEL: usize = 1 << 24;
 
 /// Codecs that are tried on a sample of each tensor beside `ecsq`.
 const TRIED: [&str; 5] =
@@ -87,7 +84,7 @@ impl Goal {
 #[derive(Debug)]
 pub struct Piece {
     plan: PartPlan,
-    magnitudes: Magnitudes,
+    magnitudes: Arc<Magnitudes>,
     /// What other codecs came to.
     tried: Vec<Tried>,
 }
@@ -196,11 +193,11 @@ impl Survey {
         Ok(Self { pieces, fixed, energy })
     }
 
-    fn magnitudes(values: &Values, plans: &[PartPlan]) -> Result<Vec<Magnitudes>, EncodeError> {
+    fn magnitudes(values: &Values, plans: &[PartPlan]) -> Result<Vec<Arc<Magnitudes>>, EncodeError> {
         let mut found: Vec<Magnitudes> = plans.iter().map(|_| Magnitudes::default()).collect();
         let look = |_, chunk: &[f32]| Magnitudes::of(values.isa, chunk);
         encode::gather(values, plans, look, |part, more| found[part].add(&more))?;
-        Ok(found)
+        Ok(found.into_iter().map(Arc::new).collect())
     }
 
     /// The plan that a step stands for.
@@ -243,8 +240,11 @@ impl Piece {
     /// The least error for its bytes, at so much error a byte.
     fn choose(&self, step: f64, slope: f64) -> Tried {
         let (bits, error) = self.magnitudes.entropy_and_error(step, ZONE);
-        let ecsq =
-            Tried { codec: Arc::new(Ecsq::with_step(step as f32)), bytes: bits / 8.0 + VECTOR_BYTES, error };
+        let ecsq = Tried {
+            codec: Arc::new(Ecsq::with_step_of(step as f32, &self.magnitudes)),
+            bytes: bits / 8.0 + VECTOR_BYTES,
+            error,
+        };
         let cost = |tried: &Tried| tried.error + slope * tried.bytes;
         let best = self.tried.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         best.filter(|best| cost(best) < cost(&ecsq)).cloned().unwrap_or(ecsq)
@@ -355,7 +355,8 @@ pub trait Made {
     fn negative_variances(&self) -> u64;
 }
 
-/// Makes file after file until one meets a goal as well as it can be met.
+/// Makes file after file until one meets a goal as well as it can be met. Of large models, vectors are only settled as
+/// long as the bytes that they will have miss the goal.
 ///
 /// # Errors
 ///
@@ -364,33 +365,37 @@ pub fn meet<T: Made, E>(
     sought: &Sought,
     values: &Values,
     tensors: &[TensorSpec],
-    make: impl Fn(Vec<PartPlan>) -> Result<T, E>,
+    settle: impl Fn(Vec<PartPlan>) -> Result<Vec<Running>, E>,
+    make: impl Fn(Vec<Running>) -> Result<T, E>,
     failed: impl Fn(EncodeError) -> E,
 ) -> Result<T, E> {
-    let values_in_all: usize = tensors.iter().map(|spec| spec.len).sum();
-    let most_tries = match values_in_all {
-        _ if values_in_all <= TINY_MODEL => 16,
-        _ if values_in_all <= SMALL_MODEL => 8,
-        _ => 4,
-    };
     let mut best: Option<(Found, T)> = None;
     let mut variances = Variances::of(values);
     let mut groupings = sought.groupings(tensors);
     while let Some(as_one) = groupings.pop() {
         let survey = sought.survey(values, tensors, as_one, variances).map_err(&failed)?;
         let mut search = Search::new(&survey, sought.goal);
-        while let Some(step) = search.next(most_tries) {
-            let made = make(survey.plan(step))?;
+        let mut effort = Effort::of(sought, tensors);
+        while let Some(step) = search.next(effort.files + effort.settlings) {
+            let parts = settle(survey.plan(step))?;
+            if effort.settlings > 0 {
+                effort.settlings -= 1;
+                if !search.learn(step, &sought.expected(&parts)) && effort.settlings > 0 {
+                    continue;
+                }
+                // From here on only what files came to counts.
+                effort.settlings = 0;
+                search.forget();
+            }
+            effort.files -= 1;
+            let made = make(parts)?;
             if made.negative_variances() > 0 && variances == Variances::Checked {
                 // Rounded so, a variance would not be one: they are sent as they are.
                 variances = Variances::AsTheyAre;
                 groupings.push(as_one);
                 break;
             }
-            let mut found = made.found();
-            if sought.vectors.is_some() {
-                found.bytes = made.vector_bytes();
-            }
+            let found = sought.found(&made);
             tracing::info!("step {step:e}: {} bytes, NMSE {:.4e}", found.bytes, found.nmse);
             if best.as_ref().is_none_or(|(best, _)| sought.goal.prefers(&found, best)) {
                 best = Some((found, made));
@@ -400,8 +405,47 @@ pub fn meet<T: Made, E>(
             }
         }
     }
-    best.map_or_else(|| make(plan::raw(tensors)), |(_, made)| Ok(made))
+    best.map_or_else(|| make(settle(plan::raw(tensors))?), |(_, made)| Ok(made))
 }
+
+/// How often is tried what.
+struct Effort {
+    /// Settling vectors, which tells what bytes they will have.
+    settlings: u32,
+    /// Making files.
+    files: u32,
+}
+
+impl Effort {
+    fn of(sought: &Sought, tensors: &[TensorSpec]) -> Self {
+        let values: usize = tensors.iter().map(|spec| spec.len).sum();
+        match (values, sought.goal.bytes) {
+            (..=TINY_MODEL, _) => Self { settlings: 0, files: 16 },
+            (_, Some(_)) => Self { settlings: 4, files: 3 },
+            (_, None) => Self { settlings: 0, files: 5 },
+        }
+    }
+}
+
+impl Sought {
+    /// What settled vectors will come to. Nothing is known of their error.
+    fn expected(&self, parts: &[Running]) -> Found {
+        let counted = parts.iter().filter(|part| self.vectors.is_none() || part.plan.codec.is_some());
+        let bytes: u64 = counted.map(|part| part.bytes(&[]) + part.expected_bytes()).sum();
+        let beside = if self.vectors.is_none() { HEADER_BYTES + PART_BYTES * parts.len() as u64 } else { 0 };
+        Found { bytes: bytes + beside, nmse: 0.0 }
+    }
+
+    fn found(&self, made: &impl Made) -> Found {
+        let found = made.found();
+        let bytes = if self.vectors.is_some() { made.vector_bytes() } else { found.bytes };
+        Found { bytes, ..found }
+    }
+}
+
+/// Bytes of a header, and of what it says of a part, about.
+const HEADER_BYTES: u64 = 256;
+const PART_BYTES: u64 = 32;
 
 /// Looks for the step whose file meets a goal best, file by file.
 #[derive(Debug)]
@@ -413,7 +457,6 @@ pub struct Search<'a> {
     missed: Option<f64>,
     /// What files are larger, or worse, than predicted, as a factor.
     correction: f64,
-    tries: u32,
 }
 
 /// Logs of steps that are so near are those of one step: nine bits of it are kept.
@@ -425,12 +468,12 @@ const NEAR: f64 = 0.002;
 impl<'a> Search<'a> {
     /// Begins.
     pub fn new(survey: &'a Survey, goal: Goal) -> Self {
-        Self { survey, goal, room: None, missed: None, correction: 0.0, tries: 0 }
+        Self { survey, goal, room: None, missed: None, correction: 0.0 }
     }
 
-    /// The next step to try; none once there is nothing to gain.
-    pub fn next(&self, most_tries: u32) -> Option<f64> {
-        if self.tries >= most_tries {
+    /// The next step to try; none once there is nothing to gain, or so many tries are left as zero.
+    pub fn next(&self, tries_left: u32) -> Option<f64> {
+        if tries_left == 0 {
             return None;
         }
         let (low, high) = self.survey.range();
@@ -459,9 +502,13 @@ impl<'a> Search<'a> {
         (!is_known(self.room) && !is_known(self.missed)).then(|| at.exp())
     }
 
+    /// Forgets which steps had room left and which missed.
+    fn forget(&mut self) {
+        (self.room, self.missed) = (None, None);
+    }
+
     /// Learns what the file of a step came to. Returns whether it is as near as makes sense.
     pub fn learn(&mut self, step: f64, found: &Found) -> bool {
-        self.tries += 1;
         let excess = self.goal.excess(found);
         self.correction = excess - self.goal.excess(&self.survey.predict(step));
         let is_met = excess <= 0.0;

@@ -222,14 +222,18 @@ impl Compression {
         let carried = self.carried(&inputs, &tensors)?;
         let values = self.values(&inputs, carried.as_ref());
         let failed = |source| CompressError::Encode { path: self.update.clone(), source };
-        let make = |plans| self.attempt(&inputs, &values, &tensors, plans);
+        let settle = |plans| {
+            let seeds = |part: usize| self.seeds(&inputs, part);
+            encode::settle(&values, plans, &tensors, seeds).map_err(failed)
+        };
+        let make = |parts| self.attempt(&inputs, &values, &tensors, parts);
         let mut attempt = pool.install(|| match (&self.how, self.sought(&inputs, &tensors)) {
-            (_, Some(sought)) => auto::meet(&sought, &values, &tensors, make, failed),
+            (_, Some(sought)) => auto::meet(&sought, &values, &tensors, settle, make, failed),
             (How::Codec(codec), None) => {
                 let lent = self.device.as_ref().map(|device| device.to(codec));
-                make(plan::by_tensor(&tensors, lent.as_ref().unwrap_or(codec)))
+                make(settle(plan::by_tensor(&tensors, lent.as_ref().unwrap_or(codec)))?)
             }
-            (How::Wanted(_), None) => make(plan::raw(&tensors)),
+            (How::Wanted(_), None) => make(settle(plan::raw(&tensors))?),
         })?;
         if let Some(device) = &self.device {
             device.check()?;
@@ -417,17 +421,15 @@ impl Compression {
         }
     }
 
-    /// Encodes by a plan into a file that nobody sees yet.
+    /// Encodes settled vectors into a file that nobody sees yet.
     fn attempt(
         &self,
         inputs: &Inputs,
         values: &Values,
         tensors: &[TensorSpec],
-        plans: Vec<PartPlan>,
+        parts: Vec<encode::Running>,
     ) -> Result<Attempt, CompressError> {
         let failed = |source| CompressError::Encode { path: self.update.clone(), source };
-        let seeds = |part: usize| self.seeds(inputs, part);
-        let parts = encode::settle(values, plans, tensors, seeds).map_err(failed)?;
         let target = self.output.clone().unwrap_or_else(|| self.update.clone());
         let unlaid = |source| CompressError::Layout { path: target.clone(), source };
         let design = self.design(inputs, tensors, &parts).map_err(unlaid)?;

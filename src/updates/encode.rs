@@ -125,9 +125,11 @@ fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError
 /// Looks at parts as often as their encoders want it.
 fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
     loop {
-        let wants = |part: &Running| part.encoder.as_ref().is_some_and(|encoder| encoder.wants_look());
-        let looking: Vec<bool> = parts.iter().map(wants).collect();
-        if !looking.contains(&true) {
+        // One chunk of how many each wants to look at; none if it wants no look.
+        let wants = |encoder: &Box<dyn Encoder>| encoder.wants_look().then(|| encoder.look_at_each());
+        let looking: Vec<Option<usize>> =
+            parts.iter().map(|part| part.encoder.as_ref().and_then(wants)).collect();
+        if looking.iter().all(Option::is_none) {
             return Ok(());
         }
         let mut tallies: Vec<Tally> = vec![Tally::default(); parts.len()];
@@ -135,10 +137,14 @@ fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
             let encoder = parts[chunk.part].encoder.as_ref();
             encoder.map_or_else(Tally::default, |encoder| encoder.look(chunk.start, values))
         };
-        let chunks = chunks(parts.iter().map(|part| &part.plan)).filter(|chunk| looking[chunk.part]);
+        let chunks = chunks(parts.iter().map(|part| &part.plan)).filter(|chunk| {
+            looking[chunk.part].is_some_and(|each| (chunk.start / CHUNK).is_multiple_of(each))
+        });
         let plan = |part: usize| &parts[part].plan;
         gather_chunks(values, chunks.collect(), plan, seen, |part, tally: Tally| tallies[part].add(&tally))?;
-        for ((part, tally), _) in parts.iter_mut().zip(tallies).zip(looking).filter(|(_, looking)| *looking) {
+        for ((part, tally), _) in
+            parts.iter_mut().zip(tallies).zip(looking).filter(|(_, looking)| looking.is_some())
+        {
             if let Some(encoder) = &mut part.encoder {
                 encoder.learn(tally);
             }

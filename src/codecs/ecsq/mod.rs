@@ -35,6 +35,7 @@ use model::Model;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Looks that count codes, at most: the first step is within a few per cent of its goal, and each look brings it nearer.
 const MOST_COUNTS: u32 = 5;
@@ -50,12 +51,19 @@ const CAUTION: f64 = 1.01;
 pub struct Ecsq {
     goal: Goal,
     rounding: Option<f32>,
+    /// The magnitudes of the vector, if someone looked at them already.
+    known: Option<Arc<Magnitudes>>,
 }
 
 impl Ecsq {
     /// Of this step, with the best dead zone. The step is rounded to nine significant bits.
     pub fn with_step(step: f32) -> Self {
-        Self { goal: Goal::Step(step), rounding: None }
+        Self { goal: Goal::Step(step), rounding: None, known: None }
+    }
+
+    /// The same of a vector whose magnitudes are known, which saves a look.
+    pub fn with_step_of(step: f32, magnitudes: &Arc<Magnitudes>) -> Self {
+        Self { known: Some(Arc::clone(magnitudes)), ..Self::with_step(step) }
     }
 }
 
@@ -76,8 +84,8 @@ pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError
         return Err(bad("rounding", "expected a number from 0 to 0.95; plain rounding is 0.5"));
     }
     match [step, bits, nmse].into_iter().flatten().collect::<Vec<_>>()[..] {
-        [] => Ok(Box::new(Ecsq { goal: Goal::Bits(DEFAULT_BITS), rounding })),
-        [goal] => Ok(Box::new(Ecsq { goal, rounding })),
+        [] => Ok(Box::new(Ecsq { goal: Goal::Bits(DEFAULT_BITS), rounding, known: None })),
+        [goal] => Ok(Box::new(Ecsq { goal, rounding, known: None })),
         _ => Err(bad("step", "expected one of step, bits and nmse alone")),
     }
 }
@@ -104,15 +112,11 @@ impl Codec for Ecsq {
     }
 
     fn encoder(&self, isa: Isa, _vector: &Vector, _seeds: Seeds) -> Box<dyn Encoder> {
-        Box::new(EcsqEncoder {
-            isa,
-            ecsq: self.clone(),
-            magnitudes: None,
-            looks: 0,
-            tried: None,
-            best: None,
-            settled: None,
-        })
+        let magnitudes = self.known.clone();
+        let (looks, tried, best, settled) = (0, None, None, None);
+        let mut encoder = EcsqEncoder { isa, ecsq: self.clone(), magnitudes, looks, tried, best, settled };
+        encoder.try_step(1.0);
+        Box::new(encoder)
     }
 }
 
@@ -121,7 +125,7 @@ impl Codec for Ecsq {
 struct EcsqEncoder {
     isa: Isa,
     ecsq: Ecsq,
-    magnitudes: Option<Magnitudes>,
+    magnitudes: Option<Arc<Magnitudes>>,
     looks: u32,
     tried: Option<(Choice, Quantizer)>,
     /// The nearest to the goal of those tried, and what is held against the goal.
@@ -226,7 +230,7 @@ impl Encoder for EcsqEncoder {
         if self.tried.is_some() {
             self.judge(&tally);
         } else {
-            self.magnitudes = Some(tally.into());
+            self.magnitudes = Some(Arc::new(tally.into()));
             self.try_step(1.0);
         }
     }
