@@ -10,6 +10,7 @@
 //!
 //! To add one: its file, a line in [`CODECS`], a variant of [`Coding`].
 
+mod bit_stream;
 pub mod bits;
 #[cfg(test)]
 mod block_trial;

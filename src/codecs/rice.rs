@@ -5,6 +5,7 @@
 //! of their entropy, and with m = 0 it is a bit mask, so dense ones need no form of their own.
 
 use super::Invalid;
+use super::bit_stream::{Reader, Writer};
 
 /// The largest m.
 pub(super) const MOST_BITS: u32 = 15;
@@ -25,41 +26,27 @@ pub(super) fn parameter(positions: &[u32]) -> u32 {
     (0..=MOST_BITS).min_by_key(bits).unwrap_or(0)
 }
 
-/// Appends the gaps of ascending positions, filled up to whole bytes with zeros.
-pub(super) fn encode(positions: &[u32], m: u32, out: &mut Vec<u8>) {
-    let (mut window, mut held) = (0u64, 0u32);
-    let mut put = |bits: u64, count: u32| {
-        window |= bits << held;
-        held += count;
-        while held >= 8 {
-            out.push(window as u8);
-            window >>= 8;
-            held -= 8;
-        }
-    };
+/// The gaps of ascending positions behind some bytes, filled up to whole bytes with zeros.
+pub(super) fn encode(positions: &[u32], m: u32, behind: Vec<u8>) -> Vec<u8> {
+    let mut writer = Writer::behind(behind);
     for gap in gaps(positions) {
-        let mut zeros = gap >> m;
-        while zeros >= 32 {
-            put(0, 32);
-            zeros -= 32;
-        }
-        put(1 << zeros, zeros + 1);
-        put(u64::from(gap) & ((1 << m) - 1), m);
+        writer.put_unary(gap >> m);
+        writer.put(gap, m);
     }
-    put(0, 7);
+    writer.finish()
 }
 
-/// Reads `count` ascending positions, all below `end`. Also returns how many bytes they took.
+/// Reads `count` ascending positions, all below `end`. Also returns the bytes that follow them.
 ///
 /// # Errors
 ///
 /// When the bytes end before, a position is not below `end`, or the last byte is not filled up with zeros.
-pub(super) fn decode(bytes: &[u8], m: u32, count: usize, end: usize) -> Result<(Vec<u32>, usize), Invalid> {
-    let mut reader = Reader { bytes, next: 0, window: 0, held: 0 };
+pub(super) fn decode(bytes: &[u8], m: u32, count: usize, end: usize) -> Result<(Vec<u32>, &[u8]), Invalid> {
+    let mut reader = Reader::new(bytes);
     let mut positions = Vec::with_capacity(count.min(end));
     let mut next = 0u64;
     for _ in 0..count {
-        let gap = (reader.zeros()? << m) + reader.take(m)?;
+        let gap = (reader.take_unary()? << m) + u64::from(reader.take(m)?);
         let position = next + gap;
         if position >= end as u64 {
             return Err(Invalid(format!("index {position} is sent, expected one below {end}")));
@@ -67,72 +54,7 @@ pub(super) fn decode(bytes: &[u8], m: u32, count: usize, end: usize) -> Result<(
         positions.push(position as u32);
         next = position + 1;
     }
-    Ok((positions, reader.finish()?))
-}
-
-/// Takes bits from bytes.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    next: usize,
-    /// The next bits; zeros beyond those held.
-    window: u64,
-    held: u32,
-}
-
-impl Reader<'_> {
-    fn fill(&mut self) {
-        while self.held <= 56 && self.next < self.bytes.len() {
-            self.window |= u64::from(self.bytes[self.next]) << self.held;
-            self.held += 8;
-            self.next += 1;
-        }
-    }
-
-    fn drop(&mut self, bits: u32) {
-        self.window = self.window.checked_shr(bits).unwrap_or(0);
-        self.held -= bits;
-    }
-
-    /// Zeros before a one.
-    fn zeros(&mut self) -> Result<u64, Invalid> {
-        let mut zeros = 0;
-        loop {
-            self.fill();
-            if self.window != 0 {
-                let more = self.window.trailing_zeros();
-                self.drop(more + 1);
-                return Ok(zeros + u64::from(more));
-            }
-            if self.held == 0 {
-                return Err(ended());
-            }
-            zeros += u64::from(self.held);
-            self.drop(self.held);
-        }
-    }
-
-    fn take(&mut self, bits: u32) -> Result<u64, Invalid> {
-        self.fill();
-        if self.held < bits {
-            return Err(ended());
-        }
-        let taken = self.window & ((1 << bits) - 1);
-        self.drop(bits);
-        Ok(taken)
-    }
-
-    /// How many bytes were begun; what is left of the last has to be zeros.
-    fn finish(self) -> Result<usize, Invalid> {
-        let rest = self.window & ((1 << (self.held % 8)) - 1);
-        match rest {
-            0 => Ok(self.next - self.held as usize / 8),
-            _ => Err(Invalid::new("indices do not end in zeros")),
-        }
-    }
-}
-
-fn ended() -> Invalid {
-    Invalid::new("indices end before their count is reached")
+    Ok((positions, reader.rest()?))
 }
 
 #[cfg(test)]
@@ -140,9 +62,7 @@ mod tests {
     use super::*;
 
     fn coded(positions: &[u32], m: u32) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        encode(positions, m, &mut bytes);
-        bytes
+        encode(positions, m, Vec::new())
     }
 
     #[test]
@@ -153,7 +73,7 @@ mod tests {
             for m in 0..=MOST_BITS {
                 let bytes = coded(positions, m);
                 let found = decode(&bytes, m, positions.len(), 65_536).unwrap();
-                assert_eq!(found, (positions.to_vec(), bytes.len()), "m = {m}");
+                assert_eq!(found, (positions.to_vec(), &[][..]), "m = {m}");
             }
         }
     }

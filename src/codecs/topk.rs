@@ -265,7 +265,7 @@ impl Encoder for TopKEncoder {
         let head = taken.len() as u32 | m << COUNT_BITS;
         let mut bytes = head.to_le_bytes()[..HEAD_BYTES].to_vec();
         if !is_full {
-            rice::encode(&taken, m, &mut bytes);
+            bytes = rice::encode(&taken, m, bytes);
         }
         let kept: Vec<f32> = taken.iter().map(|index| values[*index as usize]).collect();
         self.values.encode(self.isa, &kept, &mut bytes);
@@ -306,9 +306,9 @@ impl Scheme for Chosen {
         if count == out.len() {
             return self.values.decode(isa, rest, out);
         }
-        let (positions, used) = rice::decode(rest, m, count, out.len())?;
+        let (positions, rest) = rice::decode(rest, m, count, out.len())?;
         let mut kept = vec![0.0; count];
-        self.values.decode(isa, &rest[used..], &mut kept)?;
+        self.values.decode(isa, rest, &mut kept)?;
         out.fill(0.0);
         positions.iter().zip(kept).for_each(|(position, x)| out[*position as usize] = x);
         Ok(())

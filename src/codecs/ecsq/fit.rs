@@ -3,8 +3,8 @@
 //! A level need not be the nearest to a magnitude's logarithm: one nearer to what is expected is shorter, and for rare
 //! magnitudes that is worth more. Magnitudes beyond some are left to the escape, if that is shorter.
 
-use super::bits::{golomb_bits, signed_bits};
 use super::table::{FINEST, LEAST_BITS, OCTAVES, Table, expected};
+use crate::codecs::bit_stream::{golomb_bits, signed_bits};
 use crate::kernels::dead_zone::{ESCAPE, LARGEST, MOST};
 
 /// How often each code occurs.

@@ -9,7 +9,6 @@
 //! (LEB128) of what follows escapes, and that: for each the magnitude as an exponential Golomb code and the sign.
 //! Magnitudes from 2^23 on are followed by the value itself.
 
-mod bits;
 mod fit;
 mod goal;
 mod model;
@@ -19,6 +18,7 @@ mod tests;
 
 pub use model::Step;
 
+use super::bit_stream::{Reader, Writer};
 use super::coding::Packed;
 use super::{
     CHUNK, Codec, Coding, Encoder, Extent, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector, rans,
@@ -28,7 +28,6 @@ use crate::kernels::lanes::Isa;
 use crate::kernels::magnitudes::Magnitudes;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Positive, Settings, SpecError, written};
-use bits::{Reader, Writer};
 use fit::{Counts, DIGITS};
 use goal::{Choice, Goal};
 use model::Model;

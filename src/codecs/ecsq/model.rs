@@ -1,8 +1,8 @@
 //! What travels with quantized values: the step, where values lie within a code's interval, how frequent codes are.
 
-use super::bits::{Reader, Writer};
 use super::fit::{Counts, fit};
 use super::table::Table;
+use crate::codecs::bit_stream::{Reader, Writer};
 use crate::codecs::coding::Bits;
 use crate::codecs::{CHUNK, Invalid};
 use crate::kernels::dead_zone::{Deviations, ESCAPE, MOST};

@@ -5,8 +5,8 @@
 //! along a line for all vectors that occur, so a level takes some three bits. Nothing depends on the rounding of floats:
 //! frequencies are made of weights by integers alone.
 
-use super::bits::{Reader, Writer};
 use crate::codecs::Invalid;
+use crate::codecs::bit_stream::{Reader, Writer};
 use crate::codecs::rans::Frequencies;
 use crate::kernels::dead_zone::MOST;
 

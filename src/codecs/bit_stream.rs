@@ -1,6 +1,10 @@
-//! Numbers of few bits, one behind the other, from the lowest bit of each byte up.
+//! Numbers of any few bits, one behind the other, from the lowest bit of each byte up; and codes of no fixed length.
+//!
+//! Unary: as many zeros as the number says, then a one. Exponential Golomb codes of an order `m` (Teuhola, A compression
+//! method for clustered bit-vectors, 1978): of `n / 2^m + 1` its length in unary and all digits but the first, then the m
+//! lowest bits of `n`. Codes that all have the same few bits are [`bits`](super::bits).
 
-use crate::codecs::Invalid;
+use super::Invalid;
 
 /// Puts numbers together.
 #[derive(Default, Debug)]
@@ -11,6 +15,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Appends to whole bytes.
+    pub(super) fn behind(bytes: Vec<u8>) -> Self {
+        Self { bytes, ..Self::default() }
+    }
+
     /// Appends the lowest `count` bits of a number, at most 32.
     pub(super) fn put(&mut self, number: u32, count: u32) {
         self.window |= (u64::from(number) & ((1 << count) - 1)) << self.held;
@@ -22,19 +31,27 @@ impl Writer {
         }
     }
 
+    /// Appends so many zeros and a one.
+    pub(super) fn put_unary(&mut self, mut zeros: u32) {
+        while zeros >= 32 {
+            self.put(0, 32);
+            zeros -= 32;
+        }
+        self.put(1 << zeros, zeros + 1);
+    }
+
     /// Appends a number as an exponential Golomb code of an order up to 15: few bits for those not far above `2^order`.
     pub(super) fn put_golomb(&mut self, number: u32, order: u32) {
         let above = (number >> order) + 1;
         let digits = above.ilog2();
-        self.put(0, digits);
-        self.put(1, 1);
+        self.put_unary(digits);
         self.put(above, digits);
         self.put(number, order);
     }
 
     /// Appends a number that may be negative likewise.
     pub(super) fn put_signed(&mut self, number: i32, order: u32) {
-        self.put_golomb((number << 1 ^ number >> 31) as u32, order);
+        self.put_golomb(folded(number), order);
     }
 
     /// The bytes, the last one filled up with zeros.
@@ -44,6 +61,11 @@ impl Writer {
     }
 }
 
+/// A number that may be negative as one that is not: 0, -1, 1, -2 and so on.
+fn folded(number: i32) -> u32 {
+    (number << 1 ^ number >> 31) as u32
+}
+
 /// Bits that [`Writer::put_golomb`] takes.
 pub(super) fn golomb_bits(number: u32, order: u32) -> u32 {
     2 * ((number >> order) + 1).ilog2() + 1 + order
@@ -51,48 +73,78 @@ pub(super) fn golomb_bits(number: u32, order: u32) -> u32 {
 
 /// Bits that [`Writer::put_signed`] takes.
 pub(super) fn signed_bits(number: i32, order: u32) -> u32 {
-    golomb_bits((number << 1 ^ number >> 31) as u32, order)
+    golomb_bits(folded(number), order)
 }
 
 /// Takes numbers apart again.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
+    /// Bytes that were taken into the window.
+    next: usize,
+    /// The next bits; zeros beyond those held.
     window: u64,
     held: u32,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, window: 0, held: 0 }
+        Self { bytes, next: 0, window: 0, held: 0 }
+    }
+
+    fn fill(&mut self) {
+        while self.held <= 56 && self.next < self.bytes.len() {
+            self.window |= u64::from(self.bytes[self.next]) << self.held;
+            self.held += 8;
+            self.next += 1;
+        }
+    }
+
+    fn drop(&mut self, bits: u32) {
+        self.window = self.window.checked_shr(bits).unwrap_or(0);
+        self.held -= bits;
     }
 
     /// The next number of `count` bits, at most 32.
+    ///
+    /// # Errors
+    ///
+    /// When fewer are left.
     pub(super) fn take(&mut self, count: u32) -> Result<u32, Invalid> {
-        while self.held < count {
-            let Some((byte, rest)) = self.bytes.split_first() else {
-                return Err(Invalid::new("numbers of few bits end too early"));
-            };
-            self.window |= u64::from(*byte) << self.held;
-            self.held += 8;
-            self.bytes = rest;
+        self.fill();
+        if self.held < count {
+            return Err(ended());
         }
         let taken = self.window & ((1 << count) - 1);
-        self.window >>= count;
-        self.held -= count;
+        self.drop(count);
         Ok(taken as u32)
     }
 
-    /// The next exponential Golomb code, of a number below 2^24.
-    pub(super) fn take_golomb(&mut self, order: u32) -> Result<u32, Invalid> {
-        let mut digits = 0;
-        while self.take(1)? == 0 {
-            digits += 1;
-            if digits + order > 24 {
-                return Err(Invalid::new("found a number of more than 24 bits, expected a smaller one"));
+    /// How many zeros come before the next one.
+    pub(super) fn take_unary(&mut self) -> Result<u64, Invalid> {
+        let mut zeros = 0;
+        loop {
+            self.fill();
+            if self.window != 0 {
+                let more = self.window.trailing_zeros();
+                self.drop(more + 1);
+                return Ok(zeros + u64::from(more));
             }
+            if self.held == 0 {
+                return Err(ended());
+            }
+            zeros += u64::from(self.held);
+            self.drop(self.held);
         }
-        let above = 1 << digits | self.take(digits)?;
+    }
+
+    /// The next exponential Golomb code, of a number below 2^24 or so.
+    pub(super) fn take_golomb(&mut self, order: u32) -> Result<u32, Invalid> {
+        let digits = self.take_unary()?;
+        if digits + u64::from(order) > 24 {
+            return Err(Invalid::new("found a number of more than 24 bits, expected a smaller one"));
+        }
+        let above = 1 << digits | self.take(digits as u32)?;
         Ok((above - 1) << order | self.take(order)?)
     }
 
@@ -102,13 +154,25 @@ impl<'a> Reader<'a> {
         Ok((number >> 1) as i32 ^ -((number & 1) as i32))
     }
 
-    /// Checks that only zeros are left of the last byte, and no other byte.
-    pub(super) fn finish(self) -> Result<(), Invalid> {
-        match self.bytes.is_empty() && self.window == 0 && self.held < 8 {
-            true => Ok(()),
-            false => Err(Invalid::new("something follows where nothing is expected")),
+    /// The bytes behind the last one that was begun, of which only zeros may be left.
+    pub(super) fn rest(self) -> Result<&'a [u8], Invalid> {
+        match self.window & ((1 << (self.held % 8)) - 1) {
+            0 => Ok(&self.bytes[self.next - self.held as usize / 8..]),
+            _ => Err(Invalid::new("numbers of few bits do not end in zeros")),
         }
     }
+
+    /// Checks that only zeros are left of the last byte, and no other byte.
+    pub(super) fn finish(self) -> Result<(), Invalid> {
+        match self.rest()? {
+            [] => Ok(()),
+            more => Err(Invalid(format!("{} bytes follow where none is expected", more.len()))),
+        }
+    }
+}
+
+fn ended() -> Invalid {
+    Invalid::new("numbers of few bits end before their count is reached")
 }
 
 #[cfg(test)]
