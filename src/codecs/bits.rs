@@ -2,18 +2,12 @@
 
 use super::Invalid;
 use crate::kernels::lanes::Isa;
-use crate::kernels::pack_bits::{pack_bits, unpack_bits};
+use crate::kernels::pack_bits::{pack_bits, packed_len, unpack_bits};
 use std::ops::Range;
-
-/// Bytes that `len` codes of `bits` bits take.
-pub(super) fn bytes(bits: u8, len: usize) -> usize {
-    // In this order nothing overflows, however long a file claims to be.
-    len / 8 * usize::from(bits) + (len % 8 * usize::from(bits)).div_ceil(8)
-}
 
 /// Where the bytes of a run of codes are, that starts at a multiple of eight and ends at one or at the last code.
 pub(super) fn range(bits: u8, codes: Range<usize>) -> Range<usize> {
-    bytes(bits, codes.start)..bytes(bits, codes.end)
+    packed_len(codes.start, bits)..packed_len(codes.end, bits)
 }
 
 /// Packs codes of `bits` bits. Bits behind the last one are zero.
@@ -21,7 +15,7 @@ pub(super) fn pack(isa: Isa, bits: u8, codes: Vec<u8>) -> Vec<u8> {
     if bits == 8 {
         return codes;
     }
-    let mut packed = vec![0; bytes(bits, codes.len())];
+    let mut packed = vec![0; packed_len(codes.len(), bits)];
     pack_bits(isa, bits, &codes, &mut packed);
     packed
 }
@@ -30,8 +24,12 @@ pub(super) fn pack(isa: Isa, bits: u8, codes: Vec<u8>) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// When a bit behind the last one is set.
+/// When there are more or fewer bytes than these take, or a bit behind the last one is set.
 pub(super) fn unpack(isa: Isa, bits: u8, packed: &[u8], len: usize) -> Result<Vec<u8>, Invalid> {
+    let (found, expected) = (packed.len(), packed_len(len, bits));
+    if found != expected {
+        return Err(Invalid(format!("found {found} bytes of codes, expected {expected}")));
+    }
     let mut codes = vec![0; len];
     unpack_bits(isa, bits, packed, &mut codes);
     let used = len * usize::from(bits) % 8;
@@ -58,5 +56,7 @@ mod tests {
         }
         assert_eq!(pack(isa, 3, vec![1, 2, 3]), [0b1101_0001, 0]);
         assert!(unpack(isa, 3, &[0b1101_0001, 0b10], 3).is_err());
+        assert!(unpack(isa, 3, &[0b1101_0001], 3).is_err());
+        assert!(unpack(isa, 3, &[0b1101_0001, 0, 0], 3).is_err());
     }
 }

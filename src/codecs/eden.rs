@@ -23,6 +23,7 @@ use crate::kernels::bucketize::bucketize;
 use crate::kernels::hadamard::{flip_signs, hadamard, scaled};
 use crate::kernels::lanes::Isa;
 use crate::kernels::norms::{dot, squared_norm};
+use crate::kernels::pack_bits::packed_len;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Settings, SpecError};
@@ -356,7 +357,7 @@ impl Scheme for Eden {
         let stream = |suffix, dtype, len| Stream { suffix, dtype, extent: Extent::Known(vec![len]) };
         Ok(vec![
             stream("_scale", Dtype::F32, blocks),
-            stream("_codes", Dtype::U8, bits::bytes(self.bits, codes)),
+            stream("_codes", Dtype::U8, packed_len(codes, self.bits)),
         ])
     }
 

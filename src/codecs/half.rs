@@ -44,6 +44,21 @@ impl Half {
         }
     }
 
+    /// The nearest of values, none of them infinite.
+    pub(super) fn pack(self, isa: Isa, values: &[f32]) -> Vec<u8> {
+        let largest = self.largest();
+        let clamped: Vec<f32> = values.iter().map(|x| x.clamp(-largest, largest)).collect();
+        let mut codes = vec![0u16; values.len()];
+        encode(isa, self.dtype(), &clamped, bytemuck::cast_slice_mut(&mut codes));
+        bytemuck::cast_slice(&codes).to_vec()
+    }
+
+    /// What [`pack`](Self::pack) made, as many values as `out` takes.
+    pub(super) fn unpack(self, isa: Isa, bytes: &[u8], out: &mut [f32]) {
+        let codes: Vec<u16> = bytemuck::pod_collect_to_vec(bytes);
+        decode(isa, self.dtype(), bytemuck::cast_slice(&codes), out);
+    }
+
     fn largest(self) -> f32 {
         match self {
             Self::F16 => half::f16::MAX.to_f32(),
@@ -70,11 +85,7 @@ impl Encoder for HalfEncoder {
     }
 
     fn encode(&self, _start: usize, values: &[f32]) -> Vec<Vec<u8>> {
-        let largest = self.half.largest();
-        let clamped: Vec<f32> = values.iter().map(|x| x.clamp(-largest, largest)).collect();
-        let mut codes = vec![0u16; values.len()];
-        encode(self.isa, self.half.dtype(), &clamped, bytemuck::cast_slice_mut(&mut codes));
-        vec![bytemuck::cast_slice(&codes).to_vec()]
+        vec![self.half.pack(self.isa, values)]
     }
 }
 
@@ -95,8 +106,7 @@ impl Scheme for Half {
         streams: &[&[u8]],
         out: &mut [f32],
     ) -> Result<(), Invalid> {
-        let codes: Vec<u16> = bytemuck::pod_collect_to_vec(streams[0]);
-        decode(isa, self.dtype(), bytemuck::cast_slice(&codes), out);
+        self.unpack(isa, streams[0], out);
         Ok(())
     }
 }

@@ -4,11 +4,11 @@
 //! which stand before them: values beyond a threshold come in two heaps, with nothing between. `ternary` is the sign
 //! alone, with one magnitude for all chunks.
 
-use super::Invalid;
 use super::coding::Bits;
+use super::half::Half;
+use super::sign::{self, Magnitude};
+use super::{Invalid, bits};
 use crate::kernels::lanes::Isa;
-use crate::kernels::pack_bits::{pack_bits, packed_len, unpack_bits};
-use crate::kernels::sign_bits;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -41,7 +41,7 @@ pub enum KeptValues {
     /// A sign and three bits.
     U4,
     /// A sign; the magnitude is this for all.
-    Ternary(Bits),
+    Ternary(Magnitude),
 }
 
 /// Every form by name.
@@ -89,7 +89,7 @@ impl ValueCode {
             Self::F16 => KeptValues::F16,
             Self::U8 => KeptValues::U8,
             Self::U4 => KeptValues::U4,
-            Self::Ternary => KeptValues::Ternary(Bits(magnitude)),
+            Self::Ternary => KeptValues::Ternary(Magnitude(Bits(magnitude))),
         }
     }
 
@@ -97,7 +97,7 @@ impl ValueCode {
     pub(super) fn encode(self, isa: Isa, values: &[f32], out: &mut Vec<u8>) {
         match self {
             Self::F32 => out.extend_from_slice(bytemuck::cast_slice(values)),
-            Self::F16 => values.iter().for_each(|x| out.extend(to_f16(*x).to_le_bytes())),
+            Self::F16 => out.extend(Half::F16.pack(isa, values)),
             Self::U8 => {
                 let grid = Grid::of(values, 7);
                 out.extend(grid.ends());
@@ -106,29 +106,18 @@ impl ValueCode {
             Self::U4 => {
                 let grid = Grid::of(values, 3);
                 out.extend(grid.ends());
-                let codes: Vec<u8> = values.iter().map(|x| grid.code(*x)).collect();
-                let start = out.len();
-                out.resize(start + packed_len(codes.len(), 4), 0);
-                pack_bits(isa, 4, &codes, &mut out[start..]);
+                out.extend(bits::pack(isa, 4, values.iter().map(|x| grid.code(*x)).collect()));
             }
-            Self::Ternary => out.extend(sign_bits::pack(isa, values)),
+            Self::Ternary => out.extend(sign::pack(isa, values)),
         }
     }
-}
-
-/// The nearest 16-bit float, which is never infinite.
-fn to_f16(x: f32) -> half::f16 {
-    let largest = half::f16::MAX.to_f32();
-    half::f16::from_f32(x.clamp(-largest, largest))
 }
 
 impl KeptValues {
     /// Checks what travels with the values.
     pub(super) fn check(&self) -> Result<(), Invalid> {
         match self {
-            Self::Ternary(Bits(magnitude)) if *magnitude < 0.0 => {
-                Err(Invalid(format!("magnitude of all values is {magnitude}, expected none below zero")))
-            }
+            Self::Ternary(magnitude) => magnitude.check(),
             _ => Ok(()),
         }
     }
@@ -142,13 +131,13 @@ impl KeptValues {
         match self {
             Self::F32 => {
                 expect_bytes(bytes, 4 * out.len())?;
-                let stored = bytes.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]));
-                fill(stored, out)
+                bytemuck::cast_slice_mut(out).copy_from_slice(bytes);
+                expect_finite(out)
             }
             Self::F16 => {
                 expect_bytes(bytes, 2 * out.len())?;
-                let stored = bytes.chunks_exact(2).map(|x| half::f16::from_le_bytes([x[0], x[1]]).to_f32());
-                fill(stored, out)
+                Half::F16.unpack(isa, bytes, out);
+                expect_finite(out)
             }
             Self::U8 => {
                 let (grid, codes) = Grid::read(bytes, 7)?;
@@ -158,25 +147,11 @@ impl KeptValues {
             }
             Self::U4 => {
                 let (grid, codes) = Grid::read(bytes, 3)?;
-                expect_bytes(codes, packed_len(out.len(), 4))?;
-                if out.len() % 2 == 1 && codes.last().is_some_and(|last| last >> 4 != 0) {
-                    return Err(Invalid::new("values do not end in zeros"));
-                }
-                let mut unpacked = vec![0; out.len()];
-                unpack_bits(isa, 4, codes, &mut unpacked);
-                out.iter_mut().zip(unpacked).for_each(|(x, code)| *x = grid.value(code));
+                let codes = bits::unpack(isa, 4, codes, out.len())?;
+                out.iter_mut().zip(codes).for_each(|(x, code)| *x = grid.value(code));
                 Ok(())
             }
-            Self::Ternary(Bits(magnitude)) => {
-                if !sign_bits::is_whole(bytes, out.len()) {
-                    let (found, expected) = (bytes.len(), out.len());
-                    return Err(Invalid(format!(
-                        "{found} bytes of signs are not those of {expected} values"
-                    )));
-                }
-                sign_bits::unpack(isa, bytes, *magnitude, out);
-                Ok(())
-            }
+            Self::Ternary(magnitude) => magnitude.signed(isa, bytes, out),
         }
     }
 }
@@ -188,9 +163,8 @@ fn expect_bytes(bytes: &[u8], expected: usize) -> Result<(), Invalid> {
     }
 }
 
-fn fill(stored: impl Iterator<Item = f32>, out: &mut [f32]) -> Result<(), Invalid> {
-    out.iter_mut().zip(stored).for_each(|(out, x)| *out = x);
-    match out.iter().find(|x| !x.is_finite()) {
+fn expect_finite(values: &[f32]) -> Result<(), Invalid> {
+    match values.iter().find(|x| !x.is_finite()) {
         None => Ok(()),
         Some(x) => Err(Invalid(format!("found {x}, expected a finite number"))),
     }

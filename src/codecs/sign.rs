@@ -5,9 +5,10 @@
 //! `1 - 2 / pi` for normal values.
 
 use super::coding::Bits;
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector};
+use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits};
 use crate::kernels::lanes::Isa;
-use crate::kernels::{select_largest, sign_bits};
+use crate::kernels::pack_bits::packed_len;
+use crate::kernels::select_largest;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,39 @@ impl Codec for Sign {
 }
 
 /// What travels: the magnitude of all values, at least zero.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Magnitude(pub Bits);
+
+/// One bit a value: whether it is negative.
+pub(super) fn pack(isa: Isa, values: &[f32]) -> Vec<u8> {
+    bits::pack(isa, 1, values.iter().map(|x| u8::from(*x < 0.0)).collect())
+}
+
+impl Magnitude {
+    /// Checks that it is none below zero.
+    pub(super) fn check(self) -> Result<(), Invalid> {
+        match self.0.0 {
+            below if below < 0.0 => {
+                Err(Invalid(format!("magnitude of all values is {below}, expected none below zero")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// It with as many signs as `out` takes.
+    ///
+    /// # Errors
+    ///
+    /// When these are not what [`pack`] makes.
+    pub(super) fn signed(self, isa: Isa, signs: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
+        let negative = bits::unpack(isa, 1, signs, out.len())?;
+        let magnitude = self.0.0.to_bits();
+        out.iter_mut()
+            .zip(negative)
+            .for_each(|(x, bit)| *x = f32::from_bits(magnitude | u32::from(bit) << 31));
+        Ok(())
+    }
+}
 
 #[derive(Debug)]
 struct SignEncoder {
@@ -65,17 +97,14 @@ impl Encoder for SignEncoder {
     }
 
     fn encode(&self, _start: usize, values: &[f32]) -> Vec<Vec<u8>> {
-        vec![sign_bits::pack(self.isa, values)]
+        vec![pack(self.isa, values)]
     }
 }
 
 impl Scheme for Magnitude {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
-        let magnitude = self.0.0;
-        if magnitude < 0.0 {
-            return Err(Invalid(format!("magnitude of all values is {magnitude}, expected none below zero")));
-        }
-        let extent = Extent::Known(vec![vector.len.div_ceil(8)]);
+        self.check()?;
+        let extent = Extent::Known(vec![packed_len(vector.len, 1)]);
         Ok(vec![Stream { suffix: "_signs", dtype: Dtype::U8, extent }])
     }
 
@@ -84,7 +113,7 @@ impl Scheme for Magnitude {
     }
 
     fn bytes(&self, _vector: &Vector, _stream: usize, values: Range<usize>) -> Range<usize> {
-        values.start / 8..values.end.div_ceil(8)
+        bits::range(1, values)
     }
 
     fn decode(
@@ -95,12 +124,7 @@ impl Scheme for Magnitude {
         streams: &[&[u8]],
         out: &mut [f32],
     ) -> Result<(), Invalid> {
-        if !sign_bits::is_whole(streams[0], out.len()) {
-            let (found, expected) = (streams[0].len(), out.len());
-            return Err(Invalid(format!("{found} bytes of signs are not those of {expected} values")));
-        }
-        sign_bits::unpack(isa, streams[0], self.0.0, out);
-        Ok(())
+        self.signed(isa, streams[0], out)
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::kernels::block_quantize::{dequantize_symmetric, quantize_symmetric};
 use crate::kernels::lanes::Isa;
+use crate::kernels::pack_bits::packed_len;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
@@ -187,12 +188,12 @@ impl Symmetric {
     }
 
     fn row_bytes(self, columns: usize) -> usize {
-        bits::bytes(self.bits, columns).next_multiple_of(WORD)
+        packed_len(columns, self.bits).next_multiple_of(WORD)
     }
 
     /// Where the codes of a run are, padding behind the end of a row with them.
     fn row_range(self, columns: usize, run: Range<usize>) -> Range<usize> {
-        let byte = |i: usize| i / columns * self.row_bytes(columns) + bits::bytes(self.bits, i % columns);
+        let byte = |i: usize| i / columns * self.row_bytes(columns) + packed_len(i % columns, self.bits);
         byte(run.start)..byte(run.end)
     }
 
@@ -226,7 +227,7 @@ impl Symmetric {
         for piece in Self::row_pieces(columns, run.start, run.len()) {
             let bytes = self.row_range(columns, run.start + piece.start..run.start + piece.end);
             let bytes = &packed[bytes.start - first..bytes.end - first];
-            let (of_codes, padding) = bytes.split_at(bits::bytes(self.bits, piece.len()));
+            let (of_codes, padding) = bytes.split_at(packed_len(piece.len(), self.bits));
             codes.extend(bits::unpack(isa, self.bits, of_codes, piece.len())?);
             if padding.iter().any(|byte| *byte != 0) {
                 return Err(Invalid(format!("found {padding:?} behind a row, expected zeros")));
@@ -262,7 +263,7 @@ impl Scheme for Symmetric {
         Ok(match self.form(vector) {
             Form::Plain => vec![stream("", Dtype::I8, vector.shape.clone()), scales],
             Form::Packed => {
-                vec![stream("_codes", Dtype::U8, vec![bits::bytes(self.bits, vector.len)]), scales]
+                vec![stream("_codes", Dtype::U8, vec![packed_len(vector.len, self.bits)]), scales]
             }
             Form::Rows { rows, columns } => vec![
                 stream("_packed", Dtype::I32, vec![rows, self.row_bytes(columns) / WORD]),

@@ -334,6 +334,7 @@ fn head(bytes: &[u8], len: usize) -> Result<(usize, u32, &[u8]), Invalid> {
 #[cfg(test)]
 mod tests {
     use super::super::coding::Bits;
+    use super::super::sign::Magnitude;
     use super::super::trial::{SIZES, encode, hard, normal};
     use super::*;
 
@@ -477,7 +478,8 @@ mod tests {
             assert!(encoded.decode_chunk(1, &longer).is_err());
         }
         let vector = Vector { len: 10, shape: vec![10] };
-        for (k, values) in [(0, KeptValues::F32), (11, KeptValues::F32), (1, KeptValues::Ternary(Bits(-1.0)))]
+        for (k, values) in
+            [(0, KeptValues::F32), (11, KeptValues::F32), (1, KeptValues::Ternary(Magnitude(Bits(-1.0))))]
         {
             assert!(Chosen { k, values }.streams(&vector).is_err());
         }

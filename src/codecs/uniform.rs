@@ -11,6 +11,7 @@ use super::{
 };
 use crate::kernels::block_quantize::{Draw, Rounding, dequantize, quantize};
 use crate::kernels::lanes::Isa;
+use crate::kernels::pack_bits::packed_len;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Settings, SpecError};
@@ -252,7 +253,7 @@ impl Scheme for Uniform {
         let ends = Extent::Known(vec![self.blocks.count(vector), 2]);
         let codes = match self.bits {
             8 => Extent::Known(vector.shape.clone()),
-            bits => Extent::Known(vec![bits::bytes(bits, vector.len)]),
+            bits => Extent::Known(vec![packed_len(vector.len, bits)]),
         };
         Ok(vec![
             Stream { suffix: "_ends", dtype: Dtype::F32, extent: ends },

@@ -12,7 +12,6 @@
 //! | [`signs`] | sums of the signs of every column | bits | `signs` |
 //! | [`low_rank`] | products with factors of few columns | bits on CPU | |
 //! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
-//! | [`sign_bits`] | one bit a value, and back | bits | |
 //! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
 //! | [`distortion`] | squares, squared errors and products of values and what they are decoded to | bits on CPU | |
 //! | [`magnitudes`] | histogram of magnitudes | bits | |
@@ -51,7 +50,6 @@ pub mod peak;
 pub mod philox;
 pub mod select_largest;
 pub mod server_step;
-pub mod sign_bits;
 pub mod signs;
 pub mod trimmed_mean;
 pub mod weighted_sum;
