@@ -173,7 +173,7 @@ impl Scheme for E4m3 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codecs::block_trial::{assert_refuses_damage, back, shapes, trial_values};
+    use crate::codecs::trial::{assert_refuses_damage, back, shapes, trial_values};
 
     #[test]
     fn values_come_back_within_four_bits() {

@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn hard_values_stay_finite() {
         for (rows, columns) in [(16, 16), (257, 256), (40, 1639)] {
-            for values in hard(rows * columns) {
+            for (_, values) in hard(rows * columns) {
                 let encoded = encode(&LowRank { rank: 4 }, &[rows, columns], &values);
                 assert!(encoded.decode().iter().all(|x| x.is_finite()));
             }

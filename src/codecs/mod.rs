@@ -12,8 +12,6 @@
 
 mod bit_stream;
 pub mod bits;
-#[cfg(test)]
-mod block_trial;
 pub mod blocks;
 pub mod coding;
 pub mod compressed_tensors;

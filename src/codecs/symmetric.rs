@@ -315,7 +315,7 @@ impl Scheme for Symmetric {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codecs::block_trial::{assert_refuses_damage, back, encoded, gaussian, shapes, trial_values};
+    use crate::codecs::trial::{assert_refuses_damage, back, encode, normal, shapes, trial_values};
 
     #[test]
     fn values_come_back_to_the_nearest_code() {
@@ -346,7 +346,8 @@ mod tests {
         let values: Vec<f32> = (0..8).chain((0..8).map(|q| -q)).map(|q| q as f32 * 0.5).collect();
         let vector = Vector { len: 16, shape: vec![2, 8] };
         let codec = crate::codecs::parse("i4:per=channel").unwrap();
-        let (coding, streams) = encoded(codec.as_ref(), &vector, &values, 0);
+        let encoded = encode(codec.as_ref(), &vector.shape, &values);
+        let (coding, streams) = (&encoded.coding, encoded.streams());
         assert_eq!(bytemuck::pod_collect_to_vec::<u8, u32>(&streams[0]), [0xfedc_ba98, 0x1234_5678]);
         assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(&streams[1]), [0.5, 0.5]);
         assert_eq!(bytemuck::pod_collect_to_vec::<u8, u64>(&streams[2]), [2, 8]);
@@ -365,7 +366,7 @@ mod tests {
         // 8 codes of 3 bits are three bytes of four; a chunk ends within a row of 24.
         for (rows, columns) in [(3, 8), (5, 40), (2800, 24)] {
             let vector = Vector { len: rows * columns, shape: vec![rows, columns] };
-            let values = gaussian(vector.len);
+            let values = normal(vector.len, 1);
             let scheme = Symmetric { bits: 3, blocks: Blocks::Rows };
             assert_eq!(scheme.form(&vector), Form::Rows { rows, columns });
             let (_, decoded) = back("i3:per=channel", &vector, &values);

@@ -1,7 +1,8 @@
 //! What tests of codecs share: a codec run over values in memory, values that are hard, streams that are broken.
 
-use super::{CHUNK, Codec, Coding, Invalid, Seeds, Tally, Vector};
+use super::{CHUNK, Codec, Coding, Invalid, Scheme, Seeds, Tally, Vector, parse};
 use crate::kernels::lanes::Isa;
+use std::ops::Range;
 
 /// A vector that was encoded.
 pub(super) struct Encoded {
@@ -18,8 +19,12 @@ pub(super) const SIZES: [usize; 12] = [1, 2, 63, 64, 65, 255, 256, 257, CHUNK - 
 
 /// The values as [`Encoder`](super::Encoder)s get them, encoded.
 pub(super) fn encode(codec: &dyn Codec, shape: &[usize], values: &[f32]) -> Encoded {
-    let vector = Vector { len: values.len(), shape: shape.to_vec() };
-    let mut encoder = codec.encoder(Isa::detect(), &vector, SEEDS);
+    encode_with(codec, &Vector { len: values.len(), shape: shape.to_vec() }, values, SEEDS)
+}
+
+/// The same with other seeds.
+pub(super) fn encode_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seeds: Seeds) -> Encoded {
+    let mut encoder = codec.encoder(Isa::detect(), vector, seeds);
     let chunks = || values.chunks(CHUNK).enumerate().map(|(i, chunk)| (i * CHUNK, chunk));
     while encoder.wants_look() {
         let mut tally = Tally::default();
@@ -28,17 +33,28 @@ pub(super) fn encode(codec: &dyn Codec, shape: &[usize], values: &[f32]) -> Enco
         encoder.learn(tally);
     }
     let chunks = chunks().map(|(start, chunk)| encoder.encode(start, chunk)).collect();
-    Encoded { vector, coding: encoder.coding(), chunks }
+    Encoded { vector: vector.clone(), coding: encoder.coding(), chunks }
 }
 
 impl Encoded {
+    fn scheme(&self) -> &dyn Scheme {
+        self.coding.scheme().unwrap()
+    }
+
+    /// The values of a chunk.
+    fn run(&self, chunk: usize) -> Range<usize> {
+        chunk * CHUNK..self.vector.len.min((chunk + 1) * CHUNK)
+    }
+
+    fn decode_run(&self, run: Range<usize>, streams: &[&[u8]]) -> Result<Vec<f32>, Invalid> {
+        let mut out = vec![f32::NAN; run.len()];
+        self.scheme().decode(Isa::detect(), &self.vector, run.start, streams, &mut out).map(|()| out)
+    }
+
     /// What a chunk is decoded to from these streams.
     pub(super) fn decode_chunk(&self, chunk: usize, streams: &[Vec<u8>]) -> Result<Vec<f32>, Invalid> {
-        let scheme = self.coding.scheme().unwrap();
-        let start = chunk * CHUNK;
-        let mut out = vec![f32::NAN; CHUNK.min(self.vector.len - start)];
         let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
-        scheme.decode(Isa::detect(), &self.vector, start, &streams, &mut out).map(|()| out)
+        self.decode_run(self.run(chunk), &streams)
     }
 
     /// All values, through the text and the bytes that the coding travels as.
@@ -47,40 +63,101 @@ impl Encoded {
         assert_eq!(serde_json::from_str::<Coding>(&json).unwrap(), self.coding);
         let bytes = postcard::to_allocvec(&self.coding).unwrap();
         assert_eq!(postcard::from_bytes::<Coding>(&bytes).unwrap(), self.coding);
-        self.coding.scheme().unwrap().streams(&self.vector).unwrap();
+        self.scheme().streams(&self.vector).unwrap();
         let chunk = |(i, streams): (usize, &Vec<Vec<u8>>)| self.decode_chunk(i, streams).unwrap();
         self.chunks.iter().enumerate().flat_map(chunk).collect()
     }
 
-    /// Squared error over squared norm.
-    pub(super) fn nmse(&self, values: &[f32]) -> f64 {
-        let error = |(x, y): (&f32, f32)| (f64::from(*x) - f64::from(y)).powi(2);
-        let errors: f64 = values.iter().zip(self.decode()).map(error).sum();
-        errors / values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()
+    /// All streams, each of known extent, put together as a file has them.
+    pub(super) fn streams(&self) -> Vec<Vec<u8>> {
+        let sizes = self.scheme().streams(&self.vector).unwrap();
+        let sizes = sizes.into_iter().map(|stream| stream.spec("", 0).unwrap().bytes());
+        let mut streams: Vec<Vec<u8>> = sizes.map(|bytes| vec![0xaa; bytes]).collect();
+        for (chunk, pieces) in self.chunks.iter().enumerate() {
+            for (number, bytes) in pieces.iter().enumerate() {
+                let within = self.scheme().bytes(&self.vector, number, self.run(chunk));
+                streams[number][within].copy_from_slice(bytes);
+            }
+        }
+        streams
     }
 
-    /// Checks that a chunk is refused, not misread, when a stream of its is cut, and never makes decoders panic or
-    /// give what is not finite when a byte of it is another.
+    /// A run of whole units out of whole streams.
+    fn decode_of(&self, streams: &[Vec<u8>], run: Range<usize>) -> Vec<f32> {
+        let within = |number| self.scheme().bytes(&self.vector, number, run.clone());
+        let bytes: Vec<&[u8]> =
+            streams.iter().enumerate().map(|(number, stream)| &stream[within(number)]).collect();
+        self.decode_run(run, &bytes).unwrap()
+    }
+
+    /// Squared error over squared norm.
+    pub(super) fn nmse(&self, values: &[f32]) -> f64 {
+        nmse(values, &self.decode())
+    }
+
+    /// Checks that a chunk is refused, not misread, when a stream of its is cut or goes on, and never makes decoders
+    /// panic or give what is not finite when a byte of it is another.
     pub(super) fn assert_total(&self, chunk: usize) {
-        for stream in 0..self.chunks[chunk].len() {
-            let whole = &self.chunks[chunk];
-            for len in (0..whole[stream].len()).step_by(1 + whole[stream].len() / 97) {
-                let mut cut = whole.clone();
-                cut[stream].truncate(len);
-                assert!(self.decode_chunk(chunk, &cut).is_err(), "{len} bytes of stream {stream}");
+        let whole = &self.chunks[chunk];
+        for (stream, bytes) in whole.iter().enumerate() {
+            let with = |damage: &dyn Fn(&mut Vec<u8>)| {
+                let mut damaged = whole.clone();
+                damage(&mut damaged[stream]);
+                self.decode_chunk(chunk, &damaged)
+            };
+            // Every place of a short stream, about a hundred of a long one.
+            let step = if bytes.len() < 1500 { 1 } else { 1 + bytes.len() / 97 };
+            for len in (0..bytes.len()).step_by(step).chain([bytes.len() + 1]) {
+                let refused = with(&|bytes| bytes.resize(len, 0)).is_err();
+                assert!(refused, "{len} bytes of stream {stream} of {}", bytes.len());
             }
-            for (at, flip) in (0..whole[stream].len())
-                .step_by(1 + whole[stream].len() / 97)
-                .zip([1u8, 128, 255, 64].into_iter().cycle())
-            {
-                let mut broken = whole.clone();
-                broken[stream][at] ^= flip;
-                if let Ok(values) = self.decode_chunk(chunk, &broken) {
+            for (at, flip) in (0..bytes.len()).step_by(step).zip([1u8, 128, 255, 64].into_iter().cycle()) {
+                if let Ok(values) = with(&|bytes| bytes[at] ^= flip) {
                     assert!(values.iter().all(|x| x.is_finite()), "byte {at} of stream {stream}");
                 }
             }
         }
     }
+}
+
+/// What values are encoded as and decoded to, as a file has them; a run of one unit gives the same.
+pub(super) fn back_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seed: u64) -> (Coding, Vec<f32>) {
+    let encoded = encode_with(codec, vector, values, Seeds { own: seed, ..SEEDS });
+    let streams = encoded.streams();
+    let all: Vec<f32> =
+        (0..encoded.chunks.len()).flat_map(|chunk| encoded.decode_of(&streams, encoded.run(chunk))).collect();
+    assert!(all.iter().all(|x| x.is_finite()), "{codec} decodes {:?} to what is not finite", vector.shape);
+    let unit = encoded.scheme().unit(vector);
+    assert_eq!(CHUNK % unit, 0);
+    let start = values.len() / 2 / unit * unit;
+    let run = start..(start + unit).min(values.len());
+    assert_eq!(encoded.decode_of(&streams, run.clone()), all[run]);
+    (encoded.coding, all)
+}
+
+/// The same by the name of a codec.
+pub(super) fn back(text: &str, vector: &Vector, values: &[f32]) -> (Coding, Vec<f32>) {
+    back_with(parse(text).unwrap().as_ref(), vector, values, SEEDS.own)
+}
+
+/// Of a vector and of a matrix no damage goes unnoticed, or none that matters.
+pub(super) fn assert_refuses_damage(text: &str) {
+    for vector in shapes(1000) {
+        encode(parse(text).unwrap().as_ref(), &vector.shape, &normal(1000, 1)).assert_total(0);
+    }
+}
+
+/// Squared error over squared norm.
+pub(super) fn nmse(values: &[f32], decoded: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let errors = values.iter().zip(decoded).map(|(x, y)| square(f64::from(*x) - f64::from(*y)));
+    errors.sum::<f64>() / values.iter().map(|x| square((*x).into())).sum::<f64>()
+}
+
+/// A vector of so many values, and a matrix.
+pub(super) fn shapes(len: usize) -> Vec<Vector> {
+    let rows = [5, 3, 4, 17].into_iter().find(|rows| len.is_multiple_of(*rows)).unwrap_or(1);
+    vec![Vector { len, shape: vec![len] }, Vector { len, shape: vec![rows, len / rows] }]
 }
 
 /// Numbers of a standard normal distribution, the same every time.
@@ -100,15 +177,24 @@ pub(super) fn normal(len: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Vectors that trip codecs: zeros, one value for all, the least and the largest numbers, one that outweighs all.
-pub(super) fn hard(len: usize) -> Vec<Vec<f32>> {
-    let mut spike = normal(len, 3);
-    spike[len / 2] = 1e30;
+pub(super) fn hard(len: usize) -> [(&'static str, Vec<f32>); 7] {
+    let mut huge = normal(len, 3);
+    huge[len / 2] = 3e38;
     let sign = |i: usize| if i.is_multiple_of(3) { -1.0f32 } else { 1.0 };
-    vec![
-        vec![0.0; len],
-        vec![-1.25; len],
-        (0..len).map(|i| sign(i) * f32::from_bits(1 + i as u32 % 9)).collect(),
-        (0..len).map(|i| sign(i) * 3e38).collect(),
-        spike,
+    let of = |value: &dyn Fn(usize) -> f32| (0..len).map(value).collect();
+    [
+        ("zeros", vec![0.0; len]),
+        ("all equal", vec![-1.25; len]),
+        ("least", of(&|i| sign(i) * f32::from_bits(1 + i as u32 % 9))),
+        ("subnormal", of(&|i| sign(i) * f32::from_bits(i as u32 * 7919 % 0x7f_ffff))),
+        ("3e38", of(&|i| sign(i) * 3e38)),
+        ("the largest", of(&|i| [f32::MAX, f32::MIN, 0.0][i % 3])),
+        ("one huge", huge),
     ]
+}
+
+/// Values of all sizes and kinds, with a word for each.
+pub(super) fn trial_values() -> impl Iterator<Item = (String, Vec<f32>)> {
+    let sizes = SIZES.into_iter().map(|len| (format!("{len} values"), normal(len, 1)));
+    sizes.chain(hard(300).map(|(what, values)| (what.to_owned(), values)))
 }

@@ -300,7 +300,7 @@ impl Scheme for Uniform {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codecs::block_trial::{assert_refuses_damage, back, nmse, shapes, trial_values};
+    use crate::codecs::trial::{assert_refuses_damage, back, back_with, nmse, shapes, trial_values};
 
     /// Half a step, or what the next code is away, and what rounding adds.
     fn largest_error(values: &[f32], scheme: Uniform, steps: f64) -> f64 {
@@ -382,8 +382,7 @@ mod tests {
         let mut mean = vec![0.0f64; values.len()];
         let draws = 64;
         for seed in 0..draws {
-            let decoded =
-                crate::codecs::block_trial::back_with(codec.as_ref(), &shapes(4096)[0], &values, seed).1;
+            let decoded = back_with(codec.as_ref(), &shapes(4096)[0], &values, seed).1;
             mean.iter_mut().zip(decoded).for_each(|(mean, x)| *mean += f64::from(x) / draws as f64);
         }
         let mean: Vec<f32> = mean.iter().map(|x| *x as f32).collect();
