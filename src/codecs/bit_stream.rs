@@ -62,8 +62,13 @@ impl Writer {
 }
 
 /// A number that may be negative as one that is not: 0, -1, 1, -2 and so on.
-fn folded(number: i32) -> u32 {
+pub(super) fn folded(number: i32) -> u32 {
     (number << 1 ^ number >> 31) as u32
+}
+
+/// The number that was [`folded`].
+pub(super) fn unfolded(number: u32) -> i32 {
+    (number >> 1) as i32 ^ -((number & 1) as i32)
 }
 
 /// Bits that [`Writer::put_golomb`] takes.
@@ -150,8 +155,7 @@ impl<'a> Reader<'a> {
 
     /// The next number that may be negative.
     pub(super) fn take_signed(&mut self, order: u32) -> Result<i32, Invalid> {
-        let number = self.take_golomb(order)?;
-        Ok((number >> 1) as i32 ^ -((number & 1) as i32))
+        self.take_golomb(order).map(unfolded)
     }
 
     /// The bytes behind the last one that was begun, of which only zeros may be left.

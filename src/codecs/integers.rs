@@ -1,6 +1,7 @@
 //! Integers of few digits, without a loss: zigzag, then seven bits a byte. Counters of batches, in files where eight
 //! bytes weigh. Chosen where it belongs, never by name.
 
+use super::bit_stream::{folded, unfolded};
 use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -42,8 +43,7 @@ impl Encoder for Integers {
     fn encode(&self, _start: usize, values: &[f32]) -> Vec<Vec<u8>> {
         let mut bytes = Vec::with_capacity(values.len());
         for x in values {
-            let x = *x as i32;
-            let mut zigzag = (x << 1 ^ x >> 31) as u32;
+            let mut zigzag = folded(*x as i32);
             while zigzag > 0x7f {
                 bytes.push(zigzag as u8 | 0x80);
                 zigzag >>= 7;
@@ -84,7 +84,7 @@ impl Scheme for Integers {
                     break;
                 }
             }
-            *x = ((zigzag >> 1) as i32 ^ -((zigzag & 1) as i32)) as f32;
+            *x = unfolded(zigzag) as f32;
             if x.abs() > LARGEST {
                 return Err(Invalid::new("found an integer of more than 24 bits"));
             }

@@ -46,6 +46,11 @@ pub enum OpenFault {
     ConflictingMetadata { key: String, one: String, other: String },
 }
 
+/// Faults as a message tells them, one behind the other.
+pub fn list<T: ToString>(faults: &[T]) -> String {
+    faults.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
+}
+
 impl OpenFault {
     /// What the user may do about it.
     pub fn hint(&self) -> Option<&'static str> {

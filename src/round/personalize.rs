@@ -6,7 +6,7 @@
 
 use crate::io::discover::stem;
 use crate::io::interrupt::{self, Interrupted};
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
 use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::{all_within, decode, encode};
@@ -74,10 +74,6 @@ pub enum PersonalizeError {
     OutputIsInput { path: PathBuf },
     #[error(transparent)]
     Write(#[from] WriteError),
-}
-
-fn list<T: ToString>(faults: &[T]) -> String {
-    faults.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl PersonalizeError {

@@ -5,7 +5,7 @@
 
 use crate::io::digest::{Blake3, Digest};
 use crate::io::discover::stem;
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
 use crate::io::source::OpenFiles;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::layout::{Layout, TensorSpec};
@@ -227,10 +227,6 @@ impl BadBase {
     pub fn hint(&self) -> Option<&'static str> {
         self.faults.iter().find_map(OpenFault::hint)
     }
-}
-
-fn list(faults: &[OpenFault]) -> String {
-    faults.iter().map(OpenFault::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Opens a base.

@@ -8,7 +8,7 @@
 //! there is a model, there is its state; and a round that was cut off anywhere, or that is run again, finds the state
 //! of the model it starts from: in the file, beside it, or, in the first round, nowhere.
 
-use crate::io::model_file::{ModelFile, OpenFault, TablePool};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish;
 use crate::io::source::{OpenFiles, identity_of};
@@ -75,10 +75,6 @@ pub enum StateError {
     OtherLayout { path: PathBuf, faults: Vec<Fault> },
     #[error("{}: belongs to the model blake3:{found}, expected that of the base, blake3:{expected}", .path.display())]
     OtherModel { path: PathBuf, found: String, expected: String },
-}
-
-fn list<T: ToString>(faults: &[T]) -> String {
-    faults.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl StateError {

@@ -16,7 +16,7 @@ use crate::gpu::job::GpuError;
 use crate::io::digest::{self, Digest};
 use crate::io::discover::stem;
 use crate::io::interrupt::Interrupted;
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
 use crate::io::model_writer::{self, WriteError};
 use crate::io::publish::{self, Staged, remove_leftovers, sync_directory_of};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
@@ -118,10 +118,6 @@ pub enum CompressError {
     Residual(#[from] ResidualError),
     #[error(transparent)]
     Write(#[from] WriteError),
-}
-
-fn list<E: ToString>(faults: &[E]) -> String {
-    faults.iter().map(E::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl CompressError {

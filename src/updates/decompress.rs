@@ -3,7 +3,7 @@
 use super::encoded::{KIND_SKETCH, open};
 use crate::codecs::directory::{CODEC_KEY, FORMAT_KEY};
 use crate::io::interrupt;
-use crate::io::model_file::{ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable};
+use crate::io::model_file::{ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable, list};
 use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::encode;
@@ -46,10 +46,6 @@ pub enum DecompressError {
     OutputIsInput { path: PathBuf },
     #[error(transparent)]
     Write(#[from] WriteError),
-}
-
-fn list(faults: &[OpenFault]) -> String {
-    faults.iter().map(OpenFault::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl DecompressError {

@@ -12,7 +12,7 @@
 
 use super::plan::PartPlan;
 use crate::io::digest;
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
 use crate::io::model_writer::{self, WriteError, header_bytes};
 use crate::io::publish::{self, Staged};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
@@ -102,10 +102,6 @@ pub enum ResidualError {
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Write(#[from] WriteError),
-}
-
-fn list(faults: &[OpenFault]) -> String {
-    faults.iter().map(OpenFault::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl ResidualError {

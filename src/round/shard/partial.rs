@@ -4,7 +4,7 @@
 //! there are shards some partials are empty; they have to be there nevertheless, each once: a step that did not run is
 //! not to pass for one with nothing to do.
 
-use crate::io::model_file::{ModelFile, OpenFault, TablePool};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::source::OpenFiles;
 use crate::model::dtype::Dtype;
@@ -89,10 +89,6 @@ pub enum ShardError {
     SecondLook { rule: String },
     #[error("{}: was made by {found}, expected {expected}", .path.display())]
     OtherDecision { path: PathBuf, found: String, expected: String },
-}
-
-fn list<T: ToString>(faults: &[T]) -> String {
-    faults.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn named(sections: &Range<usize>) -> String {
