@@ -1,7 +1,9 @@
 //! Opens updates however they are encoded, and decodes tiles of them in place.
 
+use super::part::{EncodedPart, Place, Trouble};
+use super::streams::{Bundle, Layout, Plain, read_directory};
 use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, PartStreams};
-use crate::codecs::{CHUNK, Coding, Extent, Invalid, Kept, Vector};
+use crate::codecs::{Coding, Extent, Invalid, Kept};
 use crate::io::model_file::{
     Choice, Decoder, ENCODED, ModelFile, OpenFault, Sparsity, TablePool, TensorPlace, TensorTable,
 };
@@ -11,17 +13,12 @@ use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use crate::model::tile::TileBuffer;
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// The longest directory that is read, in bytes.
-const MAX_DIRECTORY_BYTES: u64 = 100_000_000;
 
 /// Opens an update and checks everything that it says of itself. Reads no values. An encoded one shows the tensors that
 /// it is decoded to; those that it leaves to its base are `base`'s.
@@ -105,17 +102,6 @@ fn bad(why: Invalid) -> Vec<OpenFault> {
     vec![OpenFault::BadEncoding { why: why.0 }]
 }
 
-/// Chunks of which parts were asked for that a thread keeps, in case the rest is asked for next: so many.
-const KEPT_CHUNKS: usize = 512;
-
-/// A part of an update: that of its number among all that were opened, and its own.
-type PartKey = (u64, usize);
-
-thread_local! {
-    /// The last chunk that was decoded of each part, and which it was. Tiles are smaller than chunks.
-    static KEPT: RefCell<HashMap<PartKey, (usize, Vec<f32>)>> = RefCell::default();
-}
-
 /// An encoded update, its directory read and held against the file.
 #[derive(Debug)]
 pub struct Encoded {
@@ -127,84 +113,6 @@ pub struct Encoded {
     places: Vec<(usize, usize)>,
     parts: Vec<EncodedPart>,
     metadata: BTreeMap<String, String>,
-}
-
-/// A vector and where its bytes are.
-#[derive(Debug)]
-struct EncodedPart {
-    coding: Coding,
-    vector: Vector,
-    streams: Vec<Place>,
-    /// First byte of each chunk in the stream of no known extent, and its end.
-    chunks: Vec<u64>,
-}
-
-/// Where the bytes of a stream are.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    file: usize,
-    offset: u64,
-    is_chunks: bool,
-}
-
-/// Finds the bytes of streams in a file, one by one, and in the end that there are no others.
-trait Layout {
-    /// Where the bytes of a stream are, given the tensor that it would be.
-    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid>;
-    /// Checks that all bytes belong to a stream.
-    fn finish(self) -> Result<(), Invalid>;
-}
-
-/// Every stream is a tensor of its own.
-struct Plain<'a> {
-    stored: HashMap<&'a str, &'a TensorPlace>,
-}
-
-impl Layout for Plain<'_> {
-    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
-        let name = &spec.name;
-        let place = self
-            .stored
-            .remove(name.as_str())
-            .ok_or_else(|| Invalid(format!("tensor `{name}` is missing")))?;
-        if (place.spec.dtype, &place.spec.shape) != (spec.dtype, &spec.shape) {
-            let (found, shape) = (place.spec.dtype, &place.spec.shape);
-            return Err(Invalid(format!(
-                "tensor `{name}` is {found} {shape:?}, expected {} {:?}",
-                spec.dtype, spec.shape
-            )));
-        }
-        Ok((place.file, place.offset))
-    }
-
-    fn finish(self) -> Result<(), Invalid> {
-        match self.stored.into_keys().next() {
-            None => Ok(()),
-            Some(name) => Err(Invalid(format!("tensor `{name}` belongs to none of its vectors"))),
-        }
-    }
-}
-
-/// All streams stand one behind the other.
-struct Bundle {
-    next: u64,
-    end: u64,
-}
-
-impl Layout for Bundle {
-    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
-        let offset = self.next;
-        let end = offset.checked_add(spec.bytes() as u64).filter(|end| *end <= self.end);
-        self.next = end.ok_or_else(|| Invalid(format!("the bytes of `{}` are missing", spec.name)))?;
-        Ok((0, offset))
-    }
-
-    fn finish(self) -> Result<(), Invalid> {
-        match self.end - self.next {
-            0 => Ok(()),
-            rest => Err(Invalid(format!("{rest} bytes belong to none of its vectors"))),
-        }
-    }
 }
 
 impl Encoded {
@@ -326,26 +234,6 @@ fn metadata(directory: &Directory) -> Result<BTreeMap<String, String>, Invalid> 
     Ok(metadata)
 }
 
-/// Reads the directory at the end of a bundle. Also returns where the streams end.
-fn read_directory(bundle: &TensorPlace, files: &[SourceFile]) -> Result<(Directory, u64), Invalid> {
-    let unreadable = |why: io::Error| Invalid(format!("its directory cannot be read: {why}"));
-    if (bundle.spec.name.as_str(), bundle.spec.dtype) != (BUNDLE, Dtype::U8) {
-        return Err(Invalid(format!("its tensor is `{}`, expected `{BUNDLE}`", bundle.spec.name)));
-    }
-    let bytes = bundle.spec.len as u64;
-    let mut length = [0; 4];
-    let end = bytes.checked_sub(4).ok_or_else(|| Invalid(format!("its bundle has {bytes} bytes")))?;
-    files[bundle.file].read_exact_at(&mut length, bundle.offset + end).map_err(unreadable)?;
-    let length = u64::from(u32::from_le_bytes(length));
-    let start = end.checked_sub(length).filter(|_| length <= MAX_DIRECTORY_BYTES);
-    let start = start.ok_or_else(|| {
-        Invalid(format!("its directory claims {length} bytes, but its bundle has {bytes} in all"))
-    })?;
-    let mut text = vec![0; length as usize];
-    files[bundle.file].read_exact_at(&mut text, bundle.offset + start).map_err(unreadable)?;
-    Ok((Directory::from_bytes(&text)?, bundle.offset + start))
-}
-
 impl Decoder for Encoded {
     fn decode(&self, files: &[SourceFile], tensor: usize, start: usize, out: &mut [f32]) -> io::Result<()> {
         let spec = &self.tensors[tensor];
@@ -403,114 +291,4 @@ pub(super) fn round_to(isa: Isa, dtype: Dtype, values: &mut [f32]) {
     let bytes = &mut stored.row_mut(0)[..values.len() * dtype.bytes()];
     encode(isa, dtype, values, bytes);
     decode(isa, dtype, bytes, values);
-}
-
-enum Trouble {
-    Read(io::Error),
-    Invalid(Invalid),
-}
-
-impl From<Invalid> for Trouble {
-    fn from(why: Invalid) -> Self {
-        Self::Invalid(why)
-    }
-}
-
-impl EncodedPart {
-    /// Decodes values from `start` on.
-    fn decode(
-        &self,
-        isa: Isa,
-        files: &[SourceFile],
-        key: PartKey,
-        start: usize,
-        out: &mut [f32],
-    ) -> Result<(), Trouble> {
-        let Some(scheme) = self.coding.scheme() else { return Ok(()) };
-        let of_chunks = self.streams.iter().any(|stream| stream.is_chunks);
-        let unit = if of_chunks { CHUNK } else { scheme.unit(&self.vector) };
-        let mut scratch = Vec::new();
-        let mut done = 0;
-        while done < out.len() {
-            let from = start + done;
-            let to = (start + out.len()).min((from / CHUNK + 1) * CHUNK);
-            // The run of whole units around it.
-            let run = from / unit * unit..to.next_multiple_of(unit).min(self.vector.len);
-            let wanted = &mut out[done..done + to - from];
-            let within = from - run.start..to - run.start;
-            if run == (from..to) {
-                self.decode_run(isa, files, run.start, wanted)?;
-            } else if of_chunks {
-                self.copy_of_chunk(isa, files, key, run, within, wanted)?;
-            } else {
-                scratch.resize(run.len(), 0.0);
-                self.decode_run(isa, files, run.start, &mut scratch)?;
-                wanted.copy_from_slice(&scratch[within]);
-            }
-            done += to - from;
-        }
-        Ok(())
-    }
-
-    /// Decodes a run of whole units within one chunk.
-    fn decode_run(
-        &self,
-        isa: Isa,
-        files: &[SourceFile],
-        start: usize,
-        out: &mut [f32],
-    ) -> Result<(), Trouble> {
-        let Some(scheme) = self.coding.scheme() else { return Ok(()) };
-        let bytes = self.read(files, &(start..start + out.len()))?;
-        let streams: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-        Ok(scheme.decode(isa, &self.vector, start, &streams, out)?)
-    }
-
-    /// Takes some values of a chunk, which stays decoded for those beside them.
-    fn copy_of_chunk(
-        &self,
-        isa: Isa,
-        files: &[SourceFile],
-        key: PartKey,
-        chunk: Range<usize>,
-        within: Range<usize>,
-        out: &mut [f32],
-    ) -> Result<(), Trouble> {
-        KEPT.with_borrow_mut(|kept| {
-            if kept.len() >= KEPT_CHUNKS && !kept.contains_key(&key) {
-                kept.clear();
-            }
-            let (start, values) = kept.entry(key).or_insert((usize::MAX, Vec::new()));
-            if *start != chunk.start {
-                *start = usize::MAX;
-                values.resize(chunk.len(), 0.0);
-                self.decode_run(isa, files, chunk.start, values)?;
-                *start = chunk.start;
-            }
-            out.copy_from_slice(&values[within]);
-            Ok(())
-        })
-    }
-
-    /// Reads the bytes of each stream that a run within one chunk is decoded from.
-    fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, Trouble> {
-        let Some(scheme) = self.coding.scheme() else { return Ok(Vec::new()) };
-        let mut streams = Vec::with_capacity(self.streams.len());
-        for (number, place) in self.streams.iter().enumerate() {
-            let bytes = match place.is_chunks {
-                true => {
-                    let chunk = run.start / CHUNK;
-                    self.chunks[chunk]..self.chunks[chunk + 1]
-                }
-                false => {
-                    let bytes = scheme.bytes(&self.vector, number, run.clone());
-                    bytes.start as u64..bytes.end as u64
-                }
-            };
-            let mut read = vec![0; (bytes.end - bytes.start) as usize];
-            files[place.file].read_exact_at(&mut read, place.offset + bytes.start).map_err(Trouble::Read)?;
-            streams.push(read);
-        }
-        Ok(streams)
-    }
 }

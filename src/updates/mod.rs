@@ -14,9 +14,11 @@ pub mod encode;
 pub mod encoded;
 pub mod file;
 pub mod metadata;
+mod part;
 pub mod plan;
 pub mod quality;
 pub mod residual;
+mod streams;
 pub mod table;
 pub mod values;
 

@@ -1,0 +1,151 @@
+//! One vector of an encoded update: reads the bytes of any run of its values, and decodes them.
+
+use crate::codecs::{CHUNK, Coding, Invalid, Vector};
+use crate::io::source::SourceFile;
+use crate::kernels::lanes::Isa;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+
+/// A vector and where its bytes are.
+#[derive(Debug)]
+pub(super) struct EncodedPart {
+    pub(super) coding: Coding,
+    pub(super) vector: Vector,
+    pub(super) streams: Vec<Place>,
+    /// First byte of each chunk in the stream of no known extent, and its end.
+    pub(super) chunks: Vec<u64>,
+}
+
+/// Where the bytes of a stream are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) file: usize,
+    pub(super) offset: u64,
+    pub(super) is_chunks: bool,
+}
+
+/// Chunks of which parts were asked for that a thread keeps, in case the rest is asked for next: so many.
+const KEPT_CHUNKS: usize = 512;
+
+/// A part of an update: that of its number among all that were opened, and its own.
+pub(super) type PartKey = (u64, usize);
+
+thread_local! {
+    /// The last chunk that was decoded of each part, and which it was. Tiles are smaller than chunks.
+    static KEPT: RefCell<HashMap<PartKey, (usize, Vec<f32>)>> = RefCell::default();
+}
+
+/// Why a run was not decoded.
+pub(super) enum Trouble {
+    /// Its bytes cannot be read.
+    Read(io::Error),
+    /// They are no encoding.
+    Invalid(Invalid),
+}
+
+impl From<Invalid> for Trouble {
+    fn from(why: Invalid) -> Self {
+        Self::Invalid(why)
+    }
+}
+
+impl EncodedPart {
+    /// Decodes values from `start` on.
+    pub(super) fn decode(
+        &self,
+        isa: Isa,
+        files: &[SourceFile],
+        key: PartKey,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), Trouble> {
+        let Some(scheme) = self.coding.scheme() else { return Ok(()) };
+        let of_chunks = self.streams.iter().any(|stream| stream.is_chunks);
+        let unit = if of_chunks { CHUNK } else { scheme.unit(&self.vector) };
+        let mut scratch = Vec::new();
+        let mut done = 0;
+        while done < out.len() {
+            let from = start + done;
+            let to = (start + out.len()).min((from / CHUNK + 1) * CHUNK);
+            // The run of whole units around it.
+            let run = from / unit * unit..to.next_multiple_of(unit).min(self.vector.len);
+            let wanted = &mut out[done..done + to - from];
+            let within = from - run.start..to - run.start;
+            if run == (from..to) {
+                self.decode_run(isa, files, run.start, wanted)?;
+            } else if of_chunks {
+                self.copy_of_chunk(isa, files, key, run, within, wanted)?;
+            } else {
+                scratch.resize(run.len(), 0.0);
+                self.decode_run(isa, files, run.start, &mut scratch)?;
+                wanted.copy_from_slice(&scratch[within]);
+            }
+            done += to - from;
+        }
+        Ok(())
+    }
+
+    /// Decodes a run of whole units within one chunk.
+    fn decode_run(
+        &self,
+        isa: Isa,
+        files: &[SourceFile],
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), Trouble> {
+        let Some(scheme) = self.coding.scheme() else { return Ok(()) };
+        let bytes = self.read(files, &(start..start + out.len()))?;
+        let streams: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+        Ok(scheme.decode(isa, &self.vector, start, &streams, out)?)
+    }
+
+    /// Takes some values of a chunk, which stays decoded for those beside them.
+    fn copy_of_chunk(
+        &self,
+        isa: Isa,
+        files: &[SourceFile],
+        key: PartKey,
+        chunk: Range<usize>,
+        within: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), Trouble> {
+        KEPT.with_borrow_mut(|kept| {
+            if kept.len() >= KEPT_CHUNKS && !kept.contains_key(&key) {
+                kept.clear();
+            }
+            let (start, values) = kept.entry(key).or_insert((usize::MAX, Vec::new()));
+            if *start != chunk.start {
+                *start = usize::MAX;
+                values.resize(chunk.len(), 0.0);
+                self.decode_run(isa, files, chunk.start, values)?;
+                *start = chunk.start;
+            }
+            out.copy_from_slice(&values[within]);
+            Ok(())
+        })
+    }
+
+    /// Reads the bytes of each stream that a run within one chunk is decoded from.
+    fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, Trouble> {
+        let Some(scheme) = self.coding.scheme() else { return Ok(Vec::new()) };
+        let mut streams = Vec::with_capacity(self.streams.len());
+        for (number, place) in self.streams.iter().enumerate() {
+            let bytes = match place.is_chunks {
+                true => {
+                    let chunk = run.start / CHUNK;
+                    self.chunks[chunk]..self.chunks[chunk + 1]
+                }
+                false => {
+                    let bytes = scheme.bytes(&self.vector, number, run.clone());
+                    bytes.start as u64..bytes.end as u64
+                }
+            };
+            let mut read = vec![0; (bytes.end - bytes.start) as usize];
+            files[place.file].read_exact_at(&mut read, place.offset + bytes.start).map_err(Trouble::Read)?;
+            streams.push(read);
+        }
+        Ok(streams)
+    }
+}

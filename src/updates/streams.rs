@@ -1,0 +1,99 @@
+//! Where the streams of an encoded update stand in its file: each a tensor of its own, or all of them in a bundle.
+
+use crate::codecs::Invalid;
+use crate::codecs::directory::{BUNDLE, Directory};
+use crate::io::model_file::TensorPlace;
+use crate::io::source::SourceFile;
+use crate::model::dtype::Dtype;
+use crate::model::layout::TensorSpec;
+use std::collections::HashMap;
+use std::io;
+
+/// The longest directory that is read, in bytes.
+const MAX_DIRECTORY_BYTES: u64 = 100_000_000;
+
+/// Finds the bytes of streams in a file, one by one, and in the end that there are no others.
+pub(super) trait Layout {
+    /// Where the bytes of a stream are, given the tensor that it would be.
+    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid>;
+    /// Checks that all bytes belong to a stream.
+    fn finish(self) -> Result<(), Invalid>;
+}
+
+/// Every stream is a tensor of its own.
+pub(super) struct Plain<'a> {
+    /// The tensors that are none of a stream found yet.
+    pub(super) stored: HashMap<&'a str, &'a TensorPlace>,
+}
+
+impl Layout for Plain<'_> {
+    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
+        let name = &spec.name;
+        let place = self
+            .stored
+            .remove(name.as_str())
+            .ok_or_else(|| Invalid(format!("tensor `{name}` is missing")))?;
+        if (place.spec.dtype, &place.spec.shape) != (spec.dtype, &spec.shape) {
+            let (found, shape) = (place.spec.dtype, &place.spec.shape);
+            return Err(Invalid(format!(
+                "tensor `{name}` is {found} {shape:?}, expected {} {:?}",
+                spec.dtype, spec.shape
+            )));
+        }
+        Ok((place.file, place.offset))
+    }
+
+    fn finish(self) -> Result<(), Invalid> {
+        match self.stored.into_keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Invalid(format!("tensor `{name}` belongs to none of its vectors"))),
+        }
+    }
+}
+
+/// All streams stand one behind the other.
+pub(super) struct Bundle {
+    /// The first byte of the next stream.
+    pub(super) next: u64,
+    /// Where the streams end.
+    pub(super) end: u64,
+}
+
+impl Layout for Bundle {
+    fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
+        let offset = self.next;
+        let end = offset.checked_add(spec.bytes() as u64).filter(|end| *end <= self.end);
+        self.next = end.ok_or_else(|| Invalid(format!("the bytes of `{}` are missing", spec.name)))?;
+        Ok((0, offset))
+    }
+
+    fn finish(self) -> Result<(), Invalid> {
+        match self.end - self.next {
+            0 => Ok(()),
+            rest => Err(Invalid(format!("{rest} bytes belong to none of its vectors"))),
+        }
+    }
+}
+
+/// Reads the directory at the end of a bundle. Also returns where the streams end.
+pub(super) fn read_directory(
+    bundle: &TensorPlace,
+    files: &[SourceFile],
+) -> Result<(Directory, u64), Invalid> {
+    let unreadable = |why: io::Error| Invalid(format!("its directory cannot be read: {why}"));
+    if (bundle.spec.name.as_str(), bundle.spec.dtype) != (BUNDLE, Dtype::U8) {
+        return Err(Invalid(format!("its tensor is `{}`, expected `{BUNDLE}`", bundle.spec.name)));
+    }
+    let bytes = bundle.spec.len as u64;
+    let mut length = [0; 4];
+    let end = bytes.checked_sub(4).ok_or_else(|| Invalid(format!("its bundle has {bytes} bytes")))?;
+    files[bundle.file].read_exact_at(&mut length, bundle.offset + end).map_err(unreadable)?;
+    let length = u64::from(u32::from_le_bytes(length));
+    let start = end.checked_sub(length).filter(|_| length <= MAX_DIRECTORY_BYTES);
+    let start = start.ok_or_else(|| {
+        Invalid(format!("its directory claims {length} bytes, but its bundle has {bytes} in all"))
+    })?;
+    let mut text = vec![0; length as usize];
+    files[bundle.file].read_exact_at(&mut text, bundle.offset + start).map_err(unreadable)?;
+    Ok((Directory::from_bytes(&text)?, bundle.offset + start))
+}
