@@ -5,7 +5,7 @@ mod ecsq;
 mod eden;
 mod same_size;
 
-use fedmill::codecs::{self, CHUNK, Seeds, Tally, Vector};
+use fedmill::codecs::{self, CHUNK, Seeds, Vector};
 use fedmill::kernels::lanes::Isa;
 
 /// Values of a vector.
@@ -92,17 +92,12 @@ fn coded(codec: &str, values: &[f32], seed: u64) -> (usize, Vec<f32>) {
     let vector = Vector { len: values.len(), shape: vec![values.len()] };
     let seeds = Seeds { own: seed, shared: 1 };
     let mut encoder = codecs::parse(codec).unwrap().encoder(Isa::detect(), &vector, seeds);
-    let chunks = || values.chunks(CHUNK).enumerate().map(|(number, chunk)| (number * CHUNK, chunk));
-    while encoder.wants_look() {
-        let mut tally = Tally::default();
-        chunks().for_each(|(start, chunk)| tally.add(&encoder.look(start, chunk)));
-        encoder.learn(tally);
-    }
+    codecs::settle(encoder.as_mut(), values);
     let coding = encoder.coding();
     let scheme = coding.scheme().unwrap();
     let mut bytes = postcard::to_allocvec(&coding).unwrap().len();
     let mut decoded = vec![f32::NAN; values.len()];
-    for ((start, chunk), decoded) in chunks().zip(decoded.chunks_mut(CHUNK)) {
+    for ((start, chunk), decoded) in codecs::chunks(values).zip(decoded.chunks_mut(CHUNK)) {
         let streams = encoder.encode(start, chunk);
         bytes += streams.iter().map(Vec::len).sum::<usize>();
         let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();

@@ -250,6 +250,7 @@ pub(super) fn limit(values: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codecs::chunks;
 
     fn shaped(shape: &[usize]) -> Vector {
         Vector { len: shape.iter().product(), shape: shape.to_vec() }
@@ -274,9 +275,7 @@ mod tests {
             let mut found = EndsOfBlocks::new(Isa::detect(), blocks, &vector);
             assert!(found.wants_look());
             let mut tally = Tally::default();
-            for (number, chunk) in values.chunks(CHUNK).enumerate() {
-                tally.add(&found.look(number * CHUNK, chunk));
-            }
+            chunks(&values).for_each(|(start, chunk)| tally.add(&found.look(start, chunk)));
             found.learn(tally);
             assert!(!found.wants_look());
             let ends = |block: &[f32]| {

@@ -227,6 +227,22 @@ pub trait Encoder: fmt::Debug + Send + Sync {
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>>;
 }
 
+/// The chunks of a vector of which all values are in memory, each with where it starts.
+pub fn chunks(values: &[f32]) -> impl Iterator<Item = (usize, &[f32])> {
+    (0..values.len()).step_by(CHUNK).zip(values.chunks(CHUNK))
+}
+
+/// Has an encoder look at such a vector as often as it wants.
+pub fn settle(encoder: &mut dyn Encoder, values: &[f32]) {
+    while encoder.wants_look() {
+        let mut tally = Tally::default();
+        let each = encoder.look_at_each();
+        let wanted = chunks(values).filter(|(start, _)| (start / CHUNK).is_multiple_of(each));
+        wanted.for_each(|(start, chunk)| tally.add(&encoder.look(start, chunk)));
+        encoder.learn(tally);
+    }
+}
+
 /// Bytes of an encoded vector that belong together: a tensor of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stream {

@@ -1,6 +1,6 @@
 //! What tests of codecs share: a codec run over values in memory, values that are hard, streams that are broken.
 
-use super::{CHUNK, Codec, Coding, Invalid, Scheme, Seeds, Tally, Vector, parse};
+use super::{CHUNK, Codec, Coding, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
 use crate::kernels::lanes::Isa;
 use std::ops::Range;
 
@@ -25,14 +25,8 @@ pub(super) fn encode(codec: &dyn Codec, shape: &[usize], values: &[f32]) -> Enco
 /// The same with other seeds.
 pub(super) fn encode_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seeds: Seeds) -> Encoded {
     let mut encoder = codec.encoder(Isa::detect(), vector, seeds);
-    let chunks = || values.chunks(CHUNK).enumerate().map(|(i, chunk)| (i * CHUNK, chunk));
-    while encoder.wants_look() {
-        let mut tally = Tally::default();
-        let wanted = |(start, _): &(usize, &[f32])| (start / CHUNK).is_multiple_of(encoder.look_at_each());
-        chunks().filter(wanted).for_each(|(start, chunk)| tally.add(&encoder.look(start, chunk)));
-        encoder.learn(tally);
-    }
-    let chunks = chunks().map(|(start, chunk)| encoder.encode(start, chunk)).collect();
+    settle(encoder.as_mut(), values);
+    let chunks = chunks(values).map(|(start, chunk)| encoder.encode(start, chunk)).collect();
     Encoded { vector: vector.clone(), coding: encoder.coding(), chunks }
 }
 

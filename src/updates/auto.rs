@@ -12,7 +12,7 @@ use super::quality::Quality;
 use super::values::Values;
 use crate::codecs::ecsq::Ecsq;
 use crate::codecs::integers::{self, Integers};
-use crate::codecs::{self, CHUNK, Codec, ModelGoal, Seeds, Tally, Vector};
+use crate::codecs::{self, CHUNK, Codec, ModelGoal, Seeds, Vector};
 use crate::kernels::cells::BIT_IN_SQUARED_STEPS;
 use crate::kernels::dead_zone::DeadZone;
 use crate::kernels::lanes::Isa;
@@ -276,22 +276,16 @@ fn try_codecs(values: &Values, plan: &PartPlan, energy: f64) -> Result<Vec<Tried
 fn try_codec(isa: Isa, codec: &dyn Codec, sample: &[f32]) -> Option<(usize, f64)> {
     let vector = Vector { len: sample.len(), shape: vec![sample.len()] };
     let mut encoder = codec.encoder(isa, &vector, Seeds { own: 0, shared: 0 });
-    while encoder.wants_look() {
-        let mut tally = Tally::default();
-        for (number, chunk) in sample.chunks(CHUNK).enumerate() {
-            tally.add(&encoder.look(number * CHUNK, chunk));
-        }
-        encoder.learn(tally);
-    }
+    codecs::settle(encoder.as_mut(), sample);
     let coding = encoder.coding();
     let scheme = coding.scheme()?;
     let (mut bytes, mut quality) = (0, Quality::default());
-    for (number, chunk) in sample.chunks(CHUNK).enumerate() {
-        let streams = encoder.encode(number * CHUNK, chunk);
+    for (start, chunk) in codecs::chunks(sample) {
+        let streams = encoder.encode(start, chunk);
         bytes += streams.iter().map(Vec::len).sum::<usize>();
         let mut decoded = vec![0.0; chunk.len()];
         let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
-        scheme.decode(isa, &vector, number * CHUNK, &streams, &mut decoded).ok()?;
+        scheme.decode(isa, &vector, start, &streams, &mut decoded).ok()?;
         quality.add(&Quality::of(isa, chunk, &decoded));
     }
     Some((bytes, quality.errors))

@@ -2,7 +2,7 @@
 
 use super::compress::{CompressError, Compressed, Compression, How, Wanted};
 use super::quality::Measures;
-use crate::codecs::{self, CHUNK, Codec, Coding, Invalid, Seeds, Tally, Vector};
+use crate::codecs::{self, CHUNK, Codec, Coding, Invalid, Seeds, Vector};
 use crate::kernels::lanes::Isa;
 use crate::rules::spec::SpecError;
 use rayon::ThreadPool;
@@ -142,13 +142,8 @@ type Chunks = Vec<Vec<Vec<u8>>>;
 
 fn encode(codec: &dyn Codec, isa: Isa, vector: &Vector, values: &[f32]) -> (Coding, Chunks) {
     let mut encoder = codec.encoder(isa, vector, Seeds { own: 1, shared: 2 });
-    let starts = || (0..values.len()).step_by(CHUNK).zip(values.chunks(CHUNK));
-    while encoder.wants_look() {
-        let mut tally = Tally::default();
-        starts().for_each(|(start, chunk)| tally.add(&encoder.look(start, chunk)));
-        encoder.learn(tally);
-    }
-    (encoder.coding(), starts().map(|(start, chunk)| encoder.encode(start, chunk)).collect())
+    codecs::settle(encoder.as_mut(), values);
+    (encoder.coding(), codecs::chunks(values).map(|(start, chunk)| encoder.encode(start, chunk)).collect())
 }
 
 fn decode(coding: &Coding, isa: Isa, vector: &Vector, chunks: &Chunks) -> Result<(), Invalid> {
