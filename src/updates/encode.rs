@@ -126,9 +126,9 @@ fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError
 fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
     loop {
         // One chunk of how many each wants to look at; none if it wants no look.
-        let wants = |encoder: &Box<dyn Encoder>| encoder.wants_look().then(|| encoder.look_at_each());
+        let wants = |encoder: &dyn Encoder| encoder.wants_look().then(|| encoder.look_at_each());
         let looking: Vec<Option<usize>> =
-            parts.iter().map(|part| part.encoder.as_ref().and_then(wants)).collect();
+            parts.iter().map(|part| part.encoder.as_deref().and_then(wants)).collect();
         if looking.iter().all(Option::is_none) {
             return Ok(());
         }
