@@ -426,7 +426,7 @@ fn compressed_rounds_from_the_shell() {
     let bytes: Vec<u64> =
         said.lines().next().unwrap().split(' ').filter_map(|word| word.parse().ok()).collect();
     let [5, 20, plain, compressed] = bytes[..] else { panic!("{said}") };
-    assert!(plain > 6 * compressed, "{said}");
+    assert!(plain > 100 * compressed, "{said}");
     let went = |path: &str| {
         let base = fs::read(root.join("data/mnist-round/base.safetensors")).unwrap();
         dir.write("base.safetensors", base);
@@ -442,5 +442,6 @@ fn compressed_rounds_from_the_shell() {
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let cosine =
         product(&plain, &compressed) / (product(&plain, &plain) * product(&compressed, &compressed)).sqrt();
-    assert!(cosine > 0.95, "{cosine}");
+    // A random direction would be at 0.01.
+    assert!(cosine > 0.75, "{cosine}");
 }

@@ -9,7 +9,7 @@ set -euo pipefail
 fedmill=$1 out=$2 data=$(cd "$(dirname "$0")" && pwd)
 shift 2
 how=("$@")
-[ ${#how[@]} -gt 0 ] || how=(--codec u2)
+[ ${#how[@]} -gt 0 ] || how=(--target 100)
 rounds=5
 
 # What a client trained is the same in every round; what it sends is how far that is from the model of the round before.
