@@ -42,7 +42,7 @@ pub const BASE_BYTES: usize = 16;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
-    /// One of [`KNOWN_KEYS`].
+    /// One of `KNOWN_KEYS`.
     Known(u8),
     /// Another.
     Named(String),

@@ -8,7 +8,16 @@
 //!
 //! A decoder's input comes from strangers. It checks everything, and never allocates by a stream's say-so.
 //!
-//! To add one: its file, a line in [`CODECS`], a variant of [`Coding`].
+//! - Floats and grids: [`half`]; [`uniform`] and [`symmetric`], [`fp8`], [`mxfp8`] over [`blocks`] of values that share a
+//!   scale; [`eden`], blocks rotated first, with the levels of `lloyd_max`. Codes of few bits are packed by [`bits`].
+//! - Entropy-coded integers: [`ecsq`], over `rans`, and `bit_stream` for what is rare.
+//! - Few values: [`topk`], its indices by `rice`; [`randk`]. Both go by a [`portion`] and write [`kept_values`].
+//! - Others: [`sign`], [`lowrank`], [`sketch`]; [`constant`] and [`integers`], which are chosen where they belong.
+//!
+//! [`coding`] has all that decoders are told, [`directory`] what a file says of all its vectors, [`compressed_tensors`]
+//! what others are told of it; a [`device`] may do part of an encoder's work.
+//!
+//! To add one: its file, a line in `CODECS`, a variant of [`Coding`].
 
 mod bit_stream;
 pub mod bits;

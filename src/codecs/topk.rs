@@ -6,7 +6,7 @@
 //! never sent, however large k is.
 //!
 //! Each chunk stands by itself: three bytes with the number of values and the m of the Rice code, the indices
-//! ([`rice`]; none where all values of the chunk are sent), the values ([`KeptValues`]).
+//! (`rice`; none where all values of the chunk are sent), the values ([`KeptValues`]).
 
 use super::kept_values::{KeptValues, ValueCode};
 use super::portion::Portion;

@@ -3,6 +3,9 @@
 //! `s = (hi - lo) / (2^b - 1)`, `q = round((x - lo) / s)`, decoded as `lo + q s`. Both ends travel, so that the decoder
 //! makes the same grid, and no range is too wide for it: grids are made in f64. Where `s` would be no normal f32, all
 //! values of a block are taken for the middle.
+//!
+//! With `rounding=stochastic` a value between two codes becomes the upper one as often as it is near to it, which is right
+//! on average (Suresh et al., Distributed mean estimation with limited communication, 2017, section 2.2).
 
 use super::blocks::{Blocks, Ends, EndsOfBlocks};
 use super::{

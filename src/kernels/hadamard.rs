@@ -1,6 +1,7 @@
 //! The Walsh-Hadamard transform, and the random signs that make a rotation of it.
 //!
-//! The transform is not normalised: done twice it multiplies by the number of values. Sums are added stage by stage, first
+//! The fast transform (Fino and Algazi, Unified matrix treatment of the fast Walsh-Hadamard transform, 1976), which is
+//! not normalised: done twice it multiplies by the number of values. Sums are added stage by stage, first
 //! those of neighbours, then of pairs of them: of `a` before `b` they make `a + b` and `a - b`. Nothing else is done to
 //! a value, and every sum is rounded exactly, so all instruction sets and devices give the same bits, if no
 //! value is so small that a device may take it for zero: see [`scaled`].

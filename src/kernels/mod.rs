@@ -3,28 +3,32 @@
 //! | kernel | computes | agreement | shader |
 //! |---|---|---|---|
 //! | [`finite`] | finds NaN and infinity by bit pattern | bits | in every one: `status` |
+//! | [`convert`] | dtype to working float and back, one rounding | bits | to f32: `rows` |
 //! | [`weighted_sum`] | adds weighted rows in f64, in row order or exactly | bits on CPU | `weighted_sum`, `mixing` |
 //! | [`coordinate_median`] | median of every column | bits | `coordinate_median`, `coordinate_median_many` |
 //! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | `trimmed_mean`, `trimmed_mean_many` |
-//! | [`gram`] | sums over pairs of rows: products, squared differences | bits on CPU | `centre`, `gram`, `gram_reduce` |
 //! | [`mean_near_median`] | mean of the values of every column nearest to its median | bits on CPU | `mean_near_median`, `mean_near_median_many` |
-//! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
 //! | [`signs`] | sums of the signs of every column | bits | `signs` |
-//! | [`low_rank`] | products with factors of few columns | bits on CPU | |
-//! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
+//! | [`gram`] | sums over pairs of rows: products, squared differences | bits on CPU | `centre`, `gram`, `gram_reduce` |
+//! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
 //! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
-//! | [`distortion`] | squares, squared errors and products of values and what they are decoded to | bits on CPU | |
 //! | [`magnitudes`] | histogram of magnitudes | bits | |
 //! | [`dead_zone`] | integer codes of a uniform quantizer with a dead zone | bits | |
+//! | [`distortion`] | squares, squared errors and products of values and what they are decoded to | bits on CPU | |
 //! | [`block_quantize`] | ends of blocks; values to integers on an even grid, and back | bits | `block_ends`, `block_quantize`, `block_dequantize` |
-//! | [`bucketize`] | the bucket of a magnitude among thresholds | bits | `bucketize` |
 //! | [`hadamard`] | the Walsh-Hadamard transform, random signs | bits | `hadamard` |
+//! | [`bucketize`] | the bucket of a magnitude among thresholds | bits | `bucketize` |
 //! | [`philox`] | random words by counter | bits | in `block_quantize`: `philox` |
-//! | [`pack_bits`] | codes of a few bits in a stream of bytes, and back | bits | none |
-//! | [`convert`] | dtype to working float and back, one rounding | bits | to f32: `rows` |
+//! | [`pack_bits`] | codes of a few bits in a stream of bytes, and back | bits | |
+//! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
+//! | [`low_rank`] | products with factors of few columns | bits on CPU | |
 //!
-//! [`lanes`] holds the vectors and instruction sets they run on, [`element`] the floats they run
-//! over, [`exact_sum`] how sums are exact, [`network`] generates sorting networks, `columns` sorts with them; [`cells`] estimates what quantizers would do; [`peak`] measures what a core can do.
+//! In the order of a round: what all values go through, rules by coordinate, rules by statistics and the server's step;
+//! then what updates are compressed by: entropy-coded integers, blocks, few values, matrices.
+//!
+//! Below them: [`lanes`], the vectors and instruction sets they run on; [`element`], the floats they run over;
+//! [`exact_sum`], how sums are exact; [`network`], which makes sorting networks, and `columns`, which sorts with them.
+//! [`cells`] estimates what quantizers would do; [`peak`] measures what a core can do.
 
 pub mod block_quantize;
 pub mod bucketize;

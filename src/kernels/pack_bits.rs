@@ -1,7 +1,7 @@
 //! Codes of one to eight bits, one after the other in a stream of bytes, the lowest bits first; and back.
 //!
 //! Eight codes are as many bytes as a code has bits. They are brought together in one word: pairs, then pairs of those,
-//! then the two halves.
+//! then the two halves (Warren, Hacker's Delight, 2012, chapter 7).
 //!
 //! Agreement: bits.
 

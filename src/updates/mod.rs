@@ -1,10 +1,13 @@
 //! One update as a file: opened however it is encoded, compressed, decompressed.
 //!
 //! [`open`] is how every update is opened: what it gives reads like a plain model, and tiles of tensors that are encoded
-//! are decoded in place ([`encoded`]); [`open_plain`] opens what must not be encoded. [`compress`] is the way there: [`values`] reads what is sent (minus the base, plus
-//! what earlier rounds left), [`plan`] says which tensors become which vectors and by which codec, or [`auto`] does to meet a target, [`encode`] runs the
-//! looks and the chunks, [`file`] lays the streams out; [`device`] lends encoders a GPU. [`decompress`] is the way back. [`metadata`] is what updates say
-//! of themselves.
+//! are decoded in place; [`open_plain`] opens what must not be encoded. [`encoded`] holds the directory against the
+//! file, `streams` finds the bytes, `part` decodes any run of a vector. [`metadata`] is what updates say of themselves.
+//!
+//! [`compress`] is the way there: [`values`] reads what is sent, minus the base, plus what earlier rounds left
+//! ([`residual`]); [`plan`] says which tensors become which vectors and by which codec, or [`auto`] does to meet a
+//! target; [`encode`] runs the looks and the chunks, a [`device`] may help; [`file`](mod@file) lays the streams out;
+//! [`quality`] is how near that is. [`table`] does it with every codec. [`decompress`] is the way back.
 
 pub mod auto;
 pub mod compress;
