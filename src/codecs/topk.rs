@@ -143,6 +143,29 @@ impl TopKEncoder {
         on_device.unwrap_or_else(|| select_largest::take(self.isa, values, key, ties))
     }
 
+    /// Settles what was found between two keys; searches digit by digit if it was not there.
+    fn narrowed(&self, tally: &Tally) -> Stage {
+        let [beyond, 0, of_chunks @ ..] = &tally.counts[..] else {
+            return Stage::Searching(Search::new(self.k));
+        };
+        let found = select_largest::threshold_among(tally.keys.clone(), *beyond, self.k);
+        let Some(threshold) = found else { return Stage::Searching(Search::new(self.k)) };
+        match self.found(threshold) {
+            // The chunks gave all keys that are tied, in order.
+            Stage::Counting(_) if !matches!(self.values, ValueCode::Ternary) => {
+                let mut keys = &tally.keys[..];
+                let tied = of_chunks.iter().map(|count| {
+                    let (of_chunk, rest) = keys.split_at(*count as usize);
+                    keys = rest;
+                    of_chunk.iter().filter(|key| **key == threshold.key).count() as u64
+                });
+                let counts = tied.collect();
+                Stage::Settled(self.counted(threshold, &Tally { counts, ..Tally::default() }))
+            }
+            stage => stage,
+        }
+    }
+
     /// Settles what the search found, if no more need be known.
     fn found(&self, threshold: Threshold) -> Stage {
         let Threshold { key, ties, tied } = threshold;
@@ -192,7 +215,11 @@ impl Encoder for TopKEncoder {
                 if dropped > 0 {
                     keys.clear();
                 }
-                Tally { counts: vec![beyond, dropped], keys, ..Tally::default() }
+                // Behind these two, how many keys each chunk gave.
+                let mut counts = vec![0; 3 + start / CHUNK];
+                counts[..2].copy_from_slice(&[beyond, dropped]);
+                counts[2 + start / CHUNK] = keys.len() as u64;
+                Tally { counts, keys, ..Tally::default() }
             }
             Stage::Searching(search) => Tally { counts: self.count(search, values), ..Tally::default() },
             Stage::Counting(threshold) => {
@@ -214,16 +241,7 @@ impl Encoder for TopKEncoder {
             Stage::Sampling => {
                 Stage::Narrowing(select_largest::likely(&tally.counts, self.k, self.len as u64))
             }
-            Stage::Narrowing(_) => {
-                let found = match tally.counts[..] {
-                    [beyond, 0] => select_largest::threshold_among(tally.keys, beyond, self.k),
-                    _ => None,
-                };
-                match found {
-                    Some(threshold) => self.found(threshold),
-                    None => Stage::Searching(Search::new(self.k)),
-                }
-            }
+            Stage::Narrowing(_) => self.narrowed(&tally),
             Stage::Searching(search) => {
                 search.narrow(&tally.counts);
                 match search.threshold() {
@@ -370,13 +388,15 @@ mod tests {
     fn a_long_vector_is_sampled_and_searched_again_where_the_sample_misleads() {
         let k = LONG.div_ceil(100);
         let mut values = normal(LONG, 5);
-        for is_misleading in [false, true] {
-            if is_misleading {
+        for case in ["random", "tied", "misleading"] {
+            match case {
+                "tied" => values.iter_mut().for_each(|x| *x = (*x * 16.0).round() / 16.0),
                 // What is sampled is much smaller than all else.
-                values
-                    .chunks_mut(CHUNK)
-                    .step_by(SAMPLED)
-                    .for_each(|chunk| chunk.iter_mut().for_each(|x| *x *= 1e-3));
+                "misleading" => {
+                    let sampled = values.chunks_mut(CHUNK).step_by(SAMPLED).flatten();
+                    sampled.for_each(|x| *x *= 1e-3);
+                }
+                _ => {}
             }
             let decoded = encode(&*topk("topk:fraction=0.01"), &[LONG], &values).decode();
             let mut magnitudes: Vec<f32> = values.iter().map(|x| x.abs()).collect();
@@ -384,6 +404,8 @@ mod tests {
             assert!(values.iter().zip(&decoded).all(|(x, y)| *y == if x.abs() > least { *x } else { *y }));
             assert!(decoded.iter().all(|x| *x == 0.0 || x.abs() >= least));
             assert_eq!(decoded.iter().filter(|x| **x != 0.0).count(), k);
+            let tied = values.iter().zip(&decoded).filter(|(x, _)| x.abs() == least);
+            assert!(tied.map(|(_, y)| *y == 0.0).is_sorted(), "the first of those that tie are sent");
         }
     }
 

@@ -20,6 +20,9 @@ const HISTOGRAMS: usize = 4;
 /// Values that are passed over in one go if none of them is large enough.
 const BLOCK: usize = 64;
 
+/// The same where one in a hundred is.
+const SMALL_BLOCK: usize = 16;
+
 /// Partial sums of magnitudes, as many on every machine.
 const PARTS: usize = 16;
 
@@ -209,7 +212,7 @@ dispatch! {
     /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have it.
     pub fn take<A: Arch>(values: &[f32], threshold: u32, ties: u64) -> Vec<u32> {
         let (mut taken, mut ties) = (Vec::new(), ties);
-        for (block, values) in values.chunks(BLOCK).enumerate() {
+        for (block, values) in values.chunks(SMALL_BLOCK).enumerate() {
             let mut largest = 0;
             for x in values {
                 largest = largest.max(key(*x));
@@ -222,7 +225,7 @@ dispatch! {
                 let is_tied = key == threshold && is_left;
                 ties -= u64::from(is_tied);
                 if key > threshold || is_tied {
-                    taken.push((block * BLOCK + i) as u32);
+                    taken.push((block * SMALL_BLOCK + i) as u32);
                 }
             }
         }
