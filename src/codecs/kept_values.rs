@@ -5,6 +5,7 @@
 //! alone, with one magnitude for all chunks.
 
 use super::coding::Bits;
+use super::floats::{expect_bytes, expect_finite, finite};
 use super::half::Half;
 use super::sign::{self, Magnitude};
 use super::{Invalid, bits};
@@ -12,6 +13,9 @@ use crate::kernels::lanes::Isa;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+
+/// What faults call them.
+const WHAT: &str = "values";
 
 /// How values are written, as users name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,18 +134,17 @@ impl KeptValues {
     pub(super) fn decode(&self, isa: Isa, bytes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
         match self {
             Self::F32 => {
-                expect_bytes(bytes, 4 * out.len())?;
-                bytemuck::cast_slice_mut(out).copy_from_slice(bytes);
-                expect_finite(out)
+                out.copy_from_slice(&finite(bytes, out.len(), WHAT)?);
+                Ok(())
             }
             Self::F16 => {
-                expect_bytes(bytes, 2 * out.len())?;
+                expect_bytes(bytes, 2 * out.len(), WHAT)?;
                 Half::F16.unpack(isa, bytes, out);
-                expect_finite(out)
+                expect_finite(out, WHAT)
             }
             Self::U8 => {
                 let (grid, codes) = Grid::read(bytes, 7)?;
-                expect_bytes(codes, out.len())?;
+                expect_bytes(codes, out.len(), WHAT)?;
                 out.iter_mut().zip(codes).for_each(|(x, code)| *x = grid.value(*code));
                 Ok(())
             }
@@ -153,20 +156,6 @@ impl KeptValues {
             }
             Self::Ternary(magnitude) => magnitude.signed(isa, bytes, out),
         }
-    }
-}
-
-fn expect_bytes(bytes: &[u8], expected: usize) -> Result<(), Invalid> {
-    match bytes.len() == expected {
-        true => Ok(()),
-        false => Err(Invalid(format!("values have {} bytes, expected {expected}", bytes.len()))),
-    }
-}
-
-fn expect_finite(values: &[f32]) -> Result<(), Invalid> {
-    match values.iter().find(|x| !x.is_finite()) {
-        None => Ok(()),
-        Some(x) => Err(Invalid(format!("found {x}, expected a finite number"))),
     }
 }
 

@@ -6,6 +6,7 @@
 //! from a random one it is done twice. Tensors without two axes, or so small that both factors together would have more
 //! than half as many values, go as `f16`.
 
+use super::floats::{expect_finite, finite};
 use super::half::Half;
 use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector};
 use crate::kernels::lanes::Isa;
@@ -233,28 +234,13 @@ impl Scheme for LowRank {
         let view = self.view(vector).ok_or_else(|| Invalid::new("factors of a vector without two axes"))?;
         let rank = view.rank;
         let [rows, columns] = view.needs(start..start + out.len());
-        let p = factor(streams[0], rows.len() * rank)?;
-        let q = factor(streams[1], columns.len() * rank)?;
+        let p = finite(streams[0], rows.len() * rank, "factors")?;
+        let q = finite(streams[1], columns.len() * rank, "factors")?;
         for (row, column, part) in view.parts(start, out.len()) {
             let p = &p[(row - rows.start) * rank..][..rank];
             product_row(isa, p, &q[(column - columns.start) * rank..], &mut out[part]);
         }
-        match out.iter().all(|x| x.is_finite()) {
-            true => Ok(()),
-            false => Err(Invalid::new("products of factors are too large, expected finite numbers")),
-        }
-    }
-}
-
-/// The finite numbers of some rows of a factor.
-fn factor(bytes: &[u8], len: usize) -> Result<Vec<f32>, Invalid> {
-    if bytes.len() != 4 * len {
-        return Err(Invalid(format!("factor has {} bytes, expected {}", bytes.len(), 4 * len)));
-    }
-    let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
-    match numbers.iter().find(|x| !x.is_finite()) {
-        None => Ok(numbers),
-        Some(x) => Err(Invalid(format!("factor holds {x}, expected finite numbers"))),
+        expect_finite(out, "products of factors")
     }
 }
 

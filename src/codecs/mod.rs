@@ -9,7 +9,8 @@
 //! A decoder's input comes from strangers. It checks everything, and never allocates by a stream's say-so.
 //!
 //! - Floats and grids: [`half`]; [`uniform`] and [`symmetric`], [`fp8`], [`mxfp8`] over [`blocks`] of values that share a
-//!   scale; [`eden`], blocks rotated first, with the levels of `lloyd_max`. Codes of few bits are packed by [`bits`].
+//!   scale; [`eden`], blocks rotated first, with the levels of `lloyd_max`. Codes of few bits are packed by [`bits`], floats as they
+//!   are checked by `floats`.
 //! - Entropy-coded integers: [`ecsq`], over `rans`, and `bit_stream` for what is rare.
 //! - Few values: [`topk`], its indices by `rice`; [`randk`]. Both go by a [`portion`] and write [`kept_values`].
 //! - Others: [`sign`], [`lowrank`], [`sketch`]; [`constant`] and [`integers`], which are chosen where they belong.
@@ -29,6 +30,7 @@ pub mod device;
 pub mod directory;
 pub mod ecsq;
 pub mod eden;
+mod floats;
 pub mod fp8;
 pub mod half;
 pub mod integers;

@@ -10,6 +10,7 @@
 //! Tables travel as tensors of f32 under the names of what they are sketches of. Those of clients with the same seed and
 //! settings are merged as they are.
 
+use super::floats::finite;
 use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
@@ -183,14 +184,7 @@ impl Scheme for Tables {
         out: &mut [f32],
     ) -> Result<(), Invalid> {
         let columns = self.columns_of(out.len());
-        let expected = 4 * columns * self.rows as usize;
-        if streams[0].len() != expected {
-            return Err(Invalid(format!("table has {} bytes, expected {expected}", streams[0].len())));
-        }
-        let table: Vec<f32> = bytemuck::pod_collect_to_vec(streams[0]);
-        if let Some(x) = table.iter().find(|x| !x.is_finite()) {
-            return Err(Invalid(format!("table holds {x}, expected finite numbers")));
-        }
+        let table = finite(streams[0], columns * self.rows as usize, "cells")?;
         estimate(&table, &self.hashes(start / CHUNK), out);
         keep_largest(isa, Self::share(self.k, out.len()).min(out.len()), out);
         Ok(())

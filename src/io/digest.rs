@@ -84,7 +84,8 @@ pub fn sha256(bytes: u64, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io
     Ok(hex(&sha256.finalize()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

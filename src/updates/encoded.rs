@@ -4,6 +4,7 @@ use super::part::{EncodedPart, Place, Trouble};
 use super::streams::{Bundle, Layout, Plain, read_directory};
 use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, PartStreams};
 use crate::codecs::{Coding, Extent, Invalid, Kept};
+use crate::io::digest::hex;
 use crate::io::model_file::{
     Choice, Decoder, ENCODED, ModelFile, OpenFault, Sparsity, TablePool, TensorPlace, TensorTable,
 };
@@ -228,8 +229,7 @@ fn metadata(directory: &Directory) -> Result<BTreeMap<String, String>, Invalid> 
         metadata.insert(key.name()?.to_owned(), value.clone());
     }
     if let Some(base) = &directory.base {
-        let hex: String = base.iter().map(|byte| format!("{byte:02x}")).collect();
-        metadata.insert("base".to_owned(), format!("blake3:{hex}"));
+        metadata.insert("base".to_owned(), format!("blake3:{}", hex(base)));
     }
     Ok(metadata)
 }
