@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Hold what `fedmill compress` chooses for a number of bytes against every codec.
+
+    python3 same_size.py FEDMILL FOLDER
+
+FOLDER holds base.safetensors and update.safetensors, as make.py makes them.
+Every codec compresses the update by itself; then the same number of bytes is
+asked for, and the error must be no larger. Those of a hundredth of the bytes
+or less are held against `--target 100` as well. Exit status 1 if one is worse.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CODECS = [
+    "f16", "e4m3", "mxfp8", "u8", "u4", "u2", "i4", "eden4:scale=min-error", "eden2:scale=min-error",
+    "eden1:scale=min-error", "sign", "ecsq:bits=1", "ecsq:bits=0.25", "topk:fraction=0.1,values=f16",
+    "topk:fraction=0.01", "topk:fraction=0.01,values=u4", "topk:fraction=0.02,values=ternary",
+    "topk:fraction=0.03,values=ternary", "randk:fraction=0.01", "randk:fraction=0.02,values=f16",
+    "lowrank:rank=1", "lowrank:rank=4",
+]
+
+# Steps have nine bits, so that of two files as large one may have a little more error.
+NEAR = 1.001
+
+
+def main():
+    fedmill, folder = sys.argv[1], Path(sys.argv[2])
+
+    def compress(*how):
+        with tempfile.TemporaryDirectory() as out:
+            command = [fedmill, "compress", "--quiet", "--json", *how, "--base", folder / "base.safetensors",
+                       folder / "update.safetensors", "-o", Path(out) / "compressed.safetensors"]
+            found = subprocess.run(command, check=True, capture_output=True, text=True)
+            return json.loads(found.stdout)
+
+    hundredth = compress("--target", "100")
+    print(f"{'--target 100':<36} {hundredth['output_bytes']:>9} bytes  NMSE {hundredth['nmse']:.4e}")
+    worse = hundredth["ratio"] < 100
+    for codec in CODECS:
+        alone = compress("--codec", codec)
+        chosen = compress("--max-bytes", str(alone["output_bytes"]))
+        rivals = [chosen] + [hundredth] * (alone["output_bytes"] <= hundredth["output_bytes"])
+        bad = any(rival["nmse"] > NEAR * alone["nmse"] for rival in rivals)
+        worse |= bad
+        print(f"{codec:<36} {alone['output_bytes']:>9} bytes  NMSE {alone['nmse']:.4e}"
+              f"  chosen {chosen['nmse']:.4e}{'  WORSE' if bad else ''}")
+    return int(worse)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
