@@ -16,6 +16,18 @@ dispatch! {
     }
 }
 
+dispatch! {
+    /// Makes zero of minus zero, and tells whether every value of `row` is a finite number.
+    pub fn clear_signs_of_zeros<A: Arch>(row: &mut [f32]) -> bool {
+        let mut largest = 0u32;
+        for x in row {
+            *x += 0.0;
+            largest = largest.max(x.to_bits() & 0x7fff_ffff);
+        }
+        largest < f32::INFINITY.to_bits()
+    }
+}
+
 /// The positions of the values of `row` that are not finite numbers, in order.
 pub fn non_finite<E: Element>(row: &[E]) -> impl Iterator<Item = usize> {
     row.iter().enumerate().filter(|(_, x)| x.magnitude() >= E::INFINITY).map(|(i, _)| i)
@@ -38,6 +50,27 @@ mod tests {
                         assert!(!all_finite(isa, &row), "{bad:?} at {at} of {len} on {isa}");
                         assert_eq!(non_finite(&row).collect::<Vec<_>>(), [at]);
                         row[at] = kept;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_lose_their_sign_and_nothing_else_changes() {
+        for isa in Isa::available() {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for len in [1, 31, 32, 33] {
+                    let before: Vec<f32> =
+                        [-0.0, 1.5, f32::MIN, -1e-45, 0.0].into_iter().cycle().take(len).collect();
+                    let mut row = before.clone();
+                    assert!(clear_signs_of_zeros(isa, &mut row));
+                    assert_eq!(row, before);
+                    assert!(row.iter().all(|x| x.to_bits() != (-0.0f32).to_bits()));
+                    for at in 0..len {
+                        let mut row = before.clone();
+                        row[at] = bad;
+                        assert!(!clear_signs_of_zeros(isa, &mut row), "{bad} at {at} of {len} on {isa}");
                     }
                 }
             }

@@ -5,7 +5,7 @@ use super::residual::Carried;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::kernels::convert::decode;
 use crate::kernels::element::Element;
-use crate::kernels::finite::all_finite;
+use crate::kernels::finite::clear_signs_of_zeros;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::{Kind, Working};
 use crate::model::layout::{Piece, TensorSpec};
@@ -146,9 +146,8 @@ impl Values<'_> {
                 out.iter_mut().zip(&base).for_each(|(x, base)| *x -= base);
             }
         }
-        // Plus zero, so that nobody has to care for minus zero.
-        out.iter_mut().for_each(|x| *x += 0.0);
-        if !all_finite(self.isa, out) {
+        // So that nobody has to care for minus zero.
+        if !clear_signs_of_zeros(self.isa, out) {
             let Piece { tensor, start, .. } = piece;
             for (i, x) in out.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
                 *x = self.replaced(tensor, start + i, f64::from(*x))? as f32;
