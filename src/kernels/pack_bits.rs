@@ -58,61 +58,51 @@ const fn lower_halves<const BITS: usize>() -> [u64; 3] {
 fn pack<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
     let (whole, rest) = codes.as_chunks::<8>();
     let (out, out_rest) = out.split_at_mut(BITS * whole.len());
-    for (codes, out) in whole.iter().zip(out.as_chunks_mut::<BITS>().0) {
-        *out = lowest(gathered::<BITS>(u64::from_le_bytes(*codes)));
+    let out = out.as_chunks_mut::<BITS>().0;
+    for i in 0..whole.len().min(out.len()) {
+        let packed = gathered::<BITS>(u64::from_le_bytes(whole[i])).to_le_bytes();
+        out[i].copy_from_slice(&packed[..BITS]);
     }
-    let last: [u8; 8] = lowest(gathered::<BITS>(u64::from_le_bytes(padded(rest))));
-    out_rest.iter_mut().zip(last).for_each(|(out, byte)| *out = byte);
+    let last = gathered::<BITS>(padded(rest)).to_le_bytes();
+    out_rest.copy_from_slice(&last[..out_rest.len()]);
 }
 
 #[inline(always)]
 fn unpack<const BITS: usize>(packed: &[u8], codes: &mut [u8]) {
     let (whole, rest) = codes.as_chunks_mut::<8>();
     let (packed, packed_rest) = packed.split_at(BITS * whole.len());
-    for (packed, codes) in packed.as_chunks::<BITS>().0.iter().zip(whole) {
-        *codes = spread::<BITS>(u64::from_le_bytes(padded(packed))).to_le_bytes();
+    let packed = packed.as_chunks::<BITS>().0;
+    for i in 0..whole.len().min(packed.len()) {
+        whole[i] = spread::<BITS>(padded(&packed[i])).to_le_bytes();
     }
-    let last = spread::<BITS>(u64::from_le_bytes(padded(packed_rest))).to_le_bytes();
-    rest.iter_mut().zip(last).for_each(|(code, byte)| *code = byte);
+    let last = spread::<BITS>(padded(packed_rest)).to_le_bytes();
+    rest.copy_from_slice(&last[..rest.len()]);
 }
 
 /// The lowest bits of eight bytes, side by side.
 #[inline(always)]
 fn gathered<const BITS: usize>(codes: u64) -> u64 {
-    let mut x = codes;
-    for (level, lower) in const { lower_halves::<BITS>() }.into_iter().enumerate() {
-        let (bits, bytes) = (BITS << level, 1 << level);
-        x = x & lower | x >> (8 * bytes - bits) & lower << bits;
-    }
-    x
+    let [codes_of_pairs, pairs_of_fours, fours] = const { lower_halves::<BITS>() };
+    let x = codes & codes_of_pairs | codes >> (8 - BITS) & codes_of_pairs << BITS;
+    let x = x & pairs_of_fours | x >> (16 - 2 * BITS) & pairs_of_fours << (2 * BITS);
+    x & fours | x >> (32 - 4 * BITS) & fours << (4 * BITS)
 }
 
 /// Eight codes that stand side by side, each in a byte of its own.
 #[inline(always)]
 fn spread<const BITS: usize>(packed: u64) -> u64 {
-    let mut x = packed;
-    for (level, lower) in const { lower_halves::<BITS>() }.into_iter().enumerate().rev() {
-        let (bits, bytes) = (BITS << level, 1 << level);
-        x = x & lower | (x & lower << bits) << (8 * bytes - bits);
-    }
-    x
+    let [codes_of_pairs, pairs_of_fours, fours] = const { lower_halves::<BITS>() };
+    let x = packed & fours | (packed & fours << (4 * BITS)) << (32 - 4 * BITS);
+    let x = x & pairs_of_fours | (x & pairs_of_fours << (2 * BITS)) << (16 - 2 * BITS);
+    x & codes_of_pairs | (x & codes_of_pairs << BITS) << (8 - BITS)
 }
 
-/// Up to eight bytes, and zeros behind them.
+/// Up to eight bytes, lowest first, and zeros behind them.
 #[inline(always)]
-fn padded(bytes: &[u8]) -> [u8; 8] {
+fn padded(bytes: &[u8]) -> u64 {
     let mut eight = [0; 8];
-    eight.iter_mut().zip(bytes).for_each(|(byte, from)| *byte = *from);
-    eight
-}
-
-/// The lowest bytes.
-#[inline(always)]
-fn lowest<const BYTES: usize>(x: u64) -> [u8; BYTES] {
-    let eight = x.to_le_bytes();
-    let mut bytes = [0; BYTES];
-    bytes.iter_mut().zip(eight).for_each(|(byte, from)| *byte = from);
-    bytes
+    eight[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(eight)
 }
 
 #[cfg(test)]
