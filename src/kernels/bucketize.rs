@@ -4,29 +4,59 @@
 
 use crate::kernels::dispatch;
 
-/// Values that are counted side by side.
-const LANES: usize = 32;
+/// The most thresholds that values are held against one by one.
+const FEW: usize = 15;
+/// The most thresholds.
+const MOST: usize = 127;
 
 dispatch! {
     /// The code of each value: how many of the thresholds `|x| * factor` is above, and in the bit over those, whether
     /// `x` is below zero. Thresholds ascend, at most 127; their number is one less than a power of two.
     pub fn bucketize<A: Arch>(values: &[f32], factor: f32, thresholds: &[f32], codes: &mut [u8]) {
-        let sign = (thresholds.len() + 1) as u32;
-        for (values, codes) in values.chunks(LANES).zip(codes.chunks_mut(LANES)) {
-            let (mut scaled, mut counts) = ([0.0f32; LANES], [0u32; LANES]);
-            for ((scaled, count), x) in scaled.iter_mut().zip(&mut counts).zip(values) {
-                *scaled = x.abs() * factor;
-                *count = if *x < 0.0 { sign } else { 0 };
-            }
-            for threshold in thresholds {
-                for lane in 0..LANES {
-                    counts[lane] += u32::from(scaled[lane] > *threshold);
-                }
-            }
-            for (code, count) in codes.iter_mut().zip(counts) {
-                *code = count as u8;
-            }
+        match thresholds.len() {
+            0 => compared::<0>(values, factor, thresholds, codes),
+            1 => compared::<1>(values, factor, thresholds, codes),
+            3 => compared::<3>(values, factor, thresholds, codes),
+            7 => compared::<7>(values, factor, thresholds, codes),
+            FEW => compared::<FEW>(values, factor, thresholds, codes),
+            31 => searched::<31>(values, factor, thresholds, codes),
+            63 => searched::<63>(values, factor, thresholds, codes),
+            _ => searched::<MOST>(values, factor, thresholds, codes),
         }
+    }
+}
+
+/// Counts the thresholds below each value.
+#[inline(always)]
+fn compared<const COUNT: usize>(values: &[f32], factor: f32, thresholds: &[f32], codes: &mut [u8]) {
+    let mut own = [0.0; COUNT];
+    own.copy_from_slice(thresholds);
+    for i in 0..values.len().min(codes.len()) {
+        let scaled = values[i].abs() * factor;
+        let mut code = if values[i] < 0.0 { COUNT as u32 + 1 } else { 0 };
+        let mut threshold = 0;
+        while threshold < COUNT {
+            code += u32::from(scaled > own[threshold]);
+            threshold += 1;
+        }
+        codes[i] = code as u8;
+    }
+}
+
+/// Halves the thresholds that are left until none is.
+#[inline(always)]
+fn searched<const COUNT: usize>(values: &[f32], factor: f32, thresholds: &[f32], codes: &mut [u8]) {
+    let mut own = [0.0; MOST + 1];
+    own[..COUNT].copy_from_slice(thresholds);
+    for i in 0..values.len().min(codes.len()) {
+        let scaled = values[i].abs() * factor;
+        let (mut below, mut half) = (0, COUNT.div_ceil(2));
+        while half > 0 {
+            // Never beyond the last; the mask says so to the compiler.
+            below += if scaled > own[(below + half - 1) & MOST] { half } else { 0 };
+            half /= 2;
+        }
+        codes[i] = (below + if values[i] < 0.0 { COUNT + 1 } else { 0 }) as u8;
     }
 }
 
