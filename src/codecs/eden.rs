@@ -13,19 +13,22 @@
 //! What is left behind the last whole block is padded with zeros to a power of two from 256 on where that adds at most
 //! a tenth of the vector, else cut into powers of two (OpenFL's rule).
 
-use super::blocks::{limit, scales};
+use super::blocks::scales;
 use super::lloyd_max::LEVELS;
 use super::{
     CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, bits,
     check_lengths,
 };
 use crate::kernels::bucketize::bucketize;
-use crate::kernels::hadamard::{flip_signs, hadamard, scaled};
+use crate::kernels::distortion::distortion;
+use crate::kernels::hadamard::{flipped_hadamard, flipped_products, hadamard, scaled};
 use crate::kernels::lanes::Isa;
-use crate::kernels::norms::{dot, squared_norm};
+use crate::kernels::levels::levels_of;
+use crate::kernels::norms::squared_norm;
 use crate::kernels::pack_bits::packed_len;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
+use crate::model::tile::TileBuffer;
 use crate::rules::spec::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -234,17 +237,17 @@ impl Eden {
     /// Rotates, and multiplies by the length of the block to the half of the number of rounds.
     fn rotate(self, isa: Isa, purposes: &[u32], block: &Block, values: &mut [f32]) {
         for purpose in purposes {
-            flip_signs(isa, &self.signs(isa, *purpose, block), values);
-            hadamard(isa, values);
+            flipped_hadamard(isa, &self.signs(isa, *purpose, block), values);
         }
     }
 
-    /// The inverse of [`rotate`](Self::rotate), but for the same factor.
-    fn rotate_back(self, isa: Isa, purposes: &[u32], block: &Block, values: &mut [f32]) {
-        for purpose in purposes.iter().rev() {
-            hadamard(isa, values);
-            flip_signs(isa, &self.signs(isa, *purpose, block), values);
-        }
+    /// The inverse of [`rotate`](Self::rotate), times a scale. Values are overwritten; `out` gets those before padding.
+    fn rotate_back(self, isa: Isa, block: &Block, scale: f32, values: &mut [f32], out: &mut [f32]) {
+        let [first, second] = PURPOSES.map(|purpose| self.signs(isa, purpose, block));
+        hadamard(isa, values);
+        flipped_hadamard(isa, &second, values);
+        // The scale comes last: it may be subnormal.
+        flipped_products(isa, &first, values, [1.0 / values.len() as f32, scale], out);
     }
 }
 
@@ -291,10 +294,10 @@ impl EdenEncoder {
 
     /// The scale of a block, given its rotated values and their codes.
     fn scale_of(&self, norm: &Norm, rotated: &[f32], codes: &[u8]) -> f32 {
-        let levels: Vec<f64> =
-            codes.iter().map(|code| f64::from(self.code.levels[usize::from(*code)])).collect();
-        let product = dot(self.isa, rotated, &[], &levels) / rotated.len() as f64;
-        let scale = self.scale.of(norm.square, product, squared_norm(self.isa, &levels, &[]));
+        let mut levels = vec![0.0; codes.len()];
+        levels_of(self.isa, codes, &self.code.levels, &mut levels);
+        let sums = distortion(self.isa, &levels, rotated);
+        let scale = self.scale.of(norm.square, sums.products / rotated.len() as f64, sums.squares);
         (scale * f64::from(norm.exponent).exp2()).min(f64::from(f32::MAX)) as f32
     }
 
@@ -331,7 +334,8 @@ impl Encoder for EdenEncoder {
             is_whole.then(|| self.on_device(start, values)).flatten().unwrap_or_default();
         let found = scales.len();
         codes.resize(end - start, 0);
-        let mut rotated = vec![0.0; self.scheme.block as usize];
+        let mut buffer = TileBuffer::new(1, size_of::<f32>() * self.scheme.block as usize);
+        let rotated: &mut [f32] = bytemuck::cast_slice_mut(buffer.row_mut(0));
         for block in &blocks[found..] {
             let rotated = &mut rotated[..block.codes.len()];
             let (own, padding) = rotated.split_at_mut(block.values.len());
@@ -388,17 +392,15 @@ impl Scheme for Eden {
         let end = blocks.last().map_or(start, |last| last.codes.end);
         let codes = bits::unpack(isa, self.bits, streams[1], end - start)?;
         let levels = Code::of(self.bits).levels;
-        let mut rotated = vec![0.0; self.block as usize];
+        let mut buffer = TileBuffer::new(1, size_of::<f32>() * self.block as usize);
+        let rotated: &mut [f32] = bytemuck::cast_slice_mut(buffer.row_mut(0));
         for (block, scale) in blocks.iter().zip(scales) {
             let rotated = &mut rotated[..block.codes.len()];
             let codes = &codes[block.codes.start - start..block.codes.end - start];
-            rotated.iter_mut().zip(codes).for_each(|(x, code)| *x = levels[usize::from(*code)]);
-            self.rotate_back(isa, &PURPOSES, block, rotated);
-            let (normal, out) = (1.0 / block.codes.len() as f32, &mut out[block.values.start - start..]);
-            // The scale comes last: it may be subnormal.
-            out.iter_mut().zip(&rotated[..block.values.len()]).for_each(|(out, x)| *out = x * normal * scale);
+            levels_of(isa, codes, &levels, rotated);
+            let out = &mut out[block.values.start - start..block.values.end - start];
+            self.rotate_back(isa, block, scale, rotated, out);
         }
-        limit(out);
         Ok(())
     }
 }

@@ -19,29 +19,72 @@ const DROPPED: f32 = 1.0 / (1u64 << 60) as f32;
 dispatch! {
     /// Transforms the values, in place. Their number is a power of two, at most [`MOST_VALUES`].
     pub fn hadamard<A: Arch>(values: &mut [f32]) {
-        if values.len() < FLOATS {
-            return few(values);
+        transform::<A::Floats>(values);
+    }
+}
+
+dispatch! {
+    /// Flips signs as [`flip_signs`] does, then transforms.
+    pub fn flipped_hadamard<A: Arch>(words: &[u32], values: &mut [f32]) {
+        flip(words, values);
+        transform::<A::Floats>(values);
+    }
+}
+
+#[inline(always)]
+fn transform<F: Floats + Butterfly>(values: &mut [f32]) {
+    if values.len() < FLOATS {
+        return few(values);
+    }
+    let vectors = values.as_chunks_mut::<FLOATS>().0;
+    let mut stride = among_neighbours::<F>(vectors);
+    while 4 * stride <= vectors.len() {
+        for group in 0..vectors.len() / (4 * stride) {
+            four_at::<F>(&mut vectors[group * 4 * stride..(group + 1) * 4 * stride], stride);
         }
-        let vectors = values.as_chunks_mut::<FLOATS>().0;
-        for vector in &mut *vectors {
-            A::Floats::of(vector).among_lanes().put(vector);
-        }
-        let mut stride = 1;
-        while 4 * stride <= vectors.len() {
-            for group in vectors.chunks_exact_mut(4 * stride) {
-                four_at::<A::Floats>(group, stride);
-            }
-            stride *= 4;
-        }
-        if 2 * stride <= vectors.len() {
-            let (first, second) = vectors.split_at_mut(stride);
-            for (a, b) in first.iter_mut().zip(second) {
-                let (sum, difference) = A::Floats::of(a).sum_and_difference(A::Floats::of(b));
-                sum.put(a);
-                difference.put(b);
-            }
+        stride *= 4;
+    }
+    if 2 * stride <= vectors.len() {
+        let (first, second) = vectors.split_at_mut(stride);
+        for i in 0..stride {
+            let (sum, difference) = F::of(&first[i]).sum_and_difference(F::of(&second[i]));
+            sum.put(&mut first[i]);
+            difference.put(&mut second[i]);
         }
     }
+}
+
+/// The stages within vectors, and of groups of four where there are so many. Returns how far apart those vectors are
+/// that meet next.
+#[inline(always)]
+fn among_neighbours<F: Floats + Butterfly>(vectors: &mut [[f32; FLOATS]]) -> usize {
+    if vectors.len() < 4 {
+        for vector in &mut *vectors {
+            F::of(vector).among_lanes().put(vector);
+        }
+        return 1;
+    }
+    let groups = vectors.as_chunks_mut::<4>().0;
+    for [a, b, c, d] in groups {
+        let (first, second) = (F::of(a).among_lanes(), F::of(b).among_lanes());
+        let (third, fourth) = (F::of(c).among_lanes(), F::of(d).among_lanes());
+        let four = met([first, second, third, fourth]);
+        four[0].put(a);
+        four[1].put(b);
+        four[2].put(c);
+        four[3].put(d);
+    }
+    4
+}
+
+/// Two stages of four vectors.
+#[inline(always)]
+fn met<F: Floats + Butterfly>([a, b, c, d]: [F; 4]) -> [F; 4] {
+    let (ab, a_b) = a.sum_and_difference(b);
+    let (cd, c_d) = c.sum_and_difference(d);
+    let (first, third) = ab.sum_and_difference(cd);
+    let (second, fourth) = a_b.sum_and_difference(c_d);
+    [first, second, third, fourth]
 }
 
 /// Two stages, of vectors `stride` and `2 * stride` apart, of which the group has four.
@@ -49,15 +92,13 @@ dispatch! {
 fn four_at<F: Floats + Butterfly>(group: &mut [[f32; FLOATS]], stride: usize) {
     let (low, high) = group.split_at_mut(2 * stride);
     let ((a, b), (c, d)) = (low.split_at_mut(stride), high.split_at_mut(stride));
-    for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
-        let (ab, a_b) = F::of(a).sum_and_difference(F::of(b));
-        let (cd, c_d) = F::of(c).sum_and_difference(F::of(d));
-        let (first, third) = ab.sum_and_difference(cd);
-        let (second, fourth) = a_b.sum_and_difference(c_d);
-        first.put(a);
-        second.put(b);
-        third.put(c);
-        fourth.put(d);
+    let (c, d) = (&mut c[..stride], &mut d[..stride]);
+    for i in 0..stride {
+        let four = met([F::of(&a[i]), F::of(&b[i]), F::of(&c[i]), F::of(&d[i])]);
+        four[0].put(&mut a[i]);
+        four[1].put(&mut b[i]);
+        four[2].put(&mut c[i]);
+        four[3].put(&mut d[i]);
     }
 }
 
@@ -78,9 +119,36 @@ fn few(values: &mut [f32]) {
 dispatch! {
     /// Flips the sign of each value whose bit is set: the lowest bit of the first word is the first value's.
     pub fn flip_signs<A: Arch>(words: &[u32], values: &mut [f32]) {
-        for (values, word) in values.chunks_mut(32).zip(words) {
-            for (i, x) in values.iter_mut().enumerate() {
-                *x = f32::from_bits(x.to_bits() ^ (*word << (31 - i) & 0x8000_0000));
+        flip(words, values);
+    }
+}
+
+/// Values of a word.
+const BITS: usize = u32::BITS as usize;
+
+#[inline(always)]
+fn flip(words: &[u32], values: &mut [f32]) {
+    for (values, word) in values.chunks_mut(BITS).zip(words) {
+        for (bit, x) in values.iter_mut().enumerate() {
+            *x = flipped(*x, *word, bit);
+        }
+    }
+}
+
+/// A value whose sign a bit of a word flips.
+#[inline(always)]
+fn flipped(x: f32, word: u32, bit: usize) -> f32 {
+    f32::from_bits(x.to_bits() ^ (word << (31 - bit) & 0x8000_0000))
+}
+
+dispatch! {
+    /// Flips signs as [`flip_signs`] does, multiplies with two factors, one after the other, and keeps what comes of it
+    /// finite: for the first values, as many as `out` takes.
+    pub fn flipped_products<A: Arch>(words: &[u32], values: &[f32], factors: [f32; 2], out: &mut [f32]) {
+        for ((values, out), word) in values.chunks(BITS).zip(out.chunks_mut(BITS)).zip(words) {
+            for (bit, (x, out)) in values.iter().zip(out).enumerate() {
+                let x = flipped(*x, *word, bit) * factors[0] * factors[1];
+                *out = if x > f32::MAX { f32::MAX } else if x < f32::MIN { f32::MIN } else { x };
             }
         }
     }
@@ -305,6 +373,26 @@ mod tests {
                     let flips = words[i / 32] >> (i % 32) & 1 == 1;
                     assert_eq!(after.to_bits(), if flips { -before } else { *before }.to_bits());
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn fused_steps_are_those_of_each() {
+        for isa in Isa::available() {
+            for len in [1, 2, 16, 32, 64, 4096] {
+                let words: Vec<u32> = (0..128).map(|i: u32| i.wrapping_mul(0x9e37_79b9) ^ 1).collect();
+                let (mut expected, mut found) = (values(len), values(len));
+                flip_signs(isa, &words, &mut expected);
+                hadamard(isa, &mut expected);
+                flipped_hadamard(isa, &words, &mut found);
+                assert_eq!(found, expected, "{len} values on {isa}");
+                let mut out = vec![0.0; len.div_ceil(2)];
+                flipped_products(isa, &words, &found, [3.0, 1e38], &mut out);
+                flip_signs(isa, &words, &mut expected);
+                let product = |x: &f32| (x * 3.0 * 1e38).clamp(f32::MIN, f32::MAX);
+                let expected: Vec<f32> = expected[..out.len()].iter().map(product).collect();
+                assert_eq!(out, expected, "{len} values on {isa}");
             }
         }
     }

@@ -9,6 +9,7 @@
 //! compiles it for each instruction set and picks one at run time by [`Isa`].
 
 use crate::kernels::hadamard::Butterfly;
+use crate::kernels::levels::Table;
 use std::fmt;
 
 /// An instruction set this processor was seen to have. Values for other sets cannot be made, which
@@ -143,7 +144,7 @@ pub trait Arch {
     /// Whether a fused multiply-add is one instruction.
     const FUSES: bool;
     /// Sixteen floats.
-    type Floats: Floats + Butterfly;
+    type Floats: Floats + Butterfly + Table;
     /// How many rows are worth holding against how many in a kernel over pairs of rows: `SQUARE * SQUARE` sums and
     /// as many rows have to fit the registers. Two or four.
     const SQUARE: usize;

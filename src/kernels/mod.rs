@@ -18,6 +18,7 @@
 //! | [`block_quantize`] | ends of blocks; values to integers on an even grid, and back | bits | `block_ends`, `block_quantize`, `block_dequantize` |
 //! | [`hadamard`] | the Walsh-Hadamard transform, random signs | bits | `hadamard` |
 //! | [`bucketize`] | the bucket of a magnitude among thresholds | bits | `bucketize` |
+//! | [`levels`] | the levels that codes stand for | bits | |
 //! | [`philox`] | random words by counter | bits | in `block_quantize`: `philox` |
 //! | [`pack_bits`] | codes of a few bits in a stream of bytes, and back | bits | |
 //! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
@@ -44,6 +45,7 @@ pub mod finite;
 pub mod gram;
 pub mod hadamard;
 pub mod lanes;
+pub mod levels;
 pub mod low_rank;
 pub mod magnitudes;
 pub mod mean_near_median;
