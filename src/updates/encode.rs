@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use std::io;
 
 /// Chunks that are under way at once, for each thread.
-const CHUNKS_AT_ONCE: usize = 4;
+const CHUNKS_AT_ONCE: usize = 8;
 
 /// Why an update cannot be encoded.
 #[derive(thiserror::Error, Debug)]
@@ -258,6 +258,13 @@ pub struct Encoding<'a> {
     pub residue: Option<&'a Residue<'a>>,
 }
 
+/// What a thread keeps from chunk to chunk.
+#[derive(Default)]
+struct Buffers {
+    sent: Vec<f32>,
+    decoded: Vec<f32>,
+}
+
 /// What came of a chunk.
 #[derive(Default)]
 struct Done {
@@ -285,9 +292,9 @@ impl Encoding<'_> {
             let shared: &Sink = sink;
             let done: Vec<Done> = batch
                 .par_iter()
-                .map_init(Vec::new, |buffer, chunk| match self.parts[chunk.part].coding {
+                .map_init(Buffers::default, |buffers, chunk| match self.parts[chunk.part].coding {
                     Coding::Raw => self.copy(*chunk, shared),
-                    _ => self.encode(*chunk, shared, buffer),
+                    _ => self.encode(*chunk, shared, buffers),
                 })
                 .collect::<Result<_, EncodeError>>()?;
             for (chunk, done) in batch.iter().zip(done) {
@@ -303,23 +310,25 @@ impl Encoding<'_> {
     }
 
     /// Encodes a chunk, writes what has a place already, and decodes it again.
-    fn encode(&self, chunk: Chunk, sink: &Sink, buffer: &mut Vec<f32>) -> Result<Done, EncodeError> {
+    fn encode(&self, chunk: Chunk, sink: &Sink, buffers: &mut Buffers) -> Result<Done, EncodeError> {
         let part = &self.parts[chunk.part];
-        let sent = read(self.values, &part.plan, chunk, buffer)?;
+        let sent = read(self.values, &part.plan, chunk, &mut buffers.sent)?;
         let mut streams =
             part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
-        let mut decoded = self.decode(part, chunk, &streams)?;
+        buffers.decoded.resize(chunk.len, 0.0);
+        let decoded = &mut buffers.decoded[..];
+        self.decode(part, chunk, &streams, decoded)?;
         self.write(part, chunk, &streams, sink)?;
-        let mut done = Done { quality: Quality::of(self.values.isa, sent, &decoded), ..Done::default() };
+        let mut done = Done { quality: Quality::of(self.values.isa, sent, decoded), ..Done::default() };
         // Counters are no part of any norm, however they are sent.
         if self.tensors[part.plan.tensors[0]].dtype.kind() != Kind::Float {
             done.quality = Quality::default();
         }
-        let negative = self.values.negative_variances(&part.plan, chunk.start, &decoded);
+        let negative = self.values.negative_variances(&part.plan, chunk.start, decoded);
         done.negative_variances = negative.map_err(ValueError::Read)?;
         if let Some(residue) = self.residue {
             decoded.iter_mut().zip(sent).for_each(|(left, sent)| *left = sent - *left);
-            residue(&part.plan, chunk.start, &decoded).map_err(EncodeError::Write)?;
+            residue(&part.plan, chunk.start, decoded).map_err(EncodeError::Write)?;
         }
         let is_appended = part.streams.last().is_some_and(|stream| stream.extent == Extent::Chunks);
         done.appended = if is_appended { streams.pop() } else { None };
@@ -327,22 +336,27 @@ impl Encoding<'_> {
     }
 
     /// What the shipped decoder makes of the bytes of a chunk.
-    fn decode(&self, part: &Running, chunk: Chunk, streams: &[Vec<u8>]) -> Result<Vec<f32>, EncodeError> {
-        let mut decoded = vec![0.0; chunk.len];
-        let Some(scheme) = part.coding.scheme() else { return Ok(decoded) };
+    fn decode(
+        &self,
+        part: &Running,
+        chunk: Chunk,
+        streams: &[Vec<u8>],
+        decoded: &mut [f32],
+    ) -> Result<(), EncodeError> {
+        let Some(scheme) = part.coding.scheme() else { return Ok(()) };
         let bytes: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
         let first = part.plan.tensors.first().map(|first| self.tensors[*first].name.clone());
         scheme
-            .decode(self.values.isa, &part.plan.vector, chunk.start, &bytes, &mut decoded)
+            .decode(self.values.isa, &part.plan.vector, chunk.start, &bytes, decoded)
             .map_err(|why| EncodeError::Invalid { tensor: first.unwrap_or_default(), why })?;
         // What is seen of it is of the tensors' own dtypes.
-        let mut rest = &mut decoded[..];
+        let mut rest = decoded;
         for piece in part.plan.pieces(chunk.start, chunk.len, |tensor| self.tensors[tensor].len) {
             let (of_tensor, behind) = rest.split_at_mut(piece.len);
             round_to(self.values.isa, self.tensors[piece.tensor].dtype, of_tensor);
             rest = behind;
         }
-        Ok(decoded)
+        Ok(())
     }
 
     /// Writes the streams of known extent.
