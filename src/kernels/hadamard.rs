@@ -262,17 +262,34 @@ mod x86 {
     }
 
     /// Three stages among eight lanes. In each, a lane meets its partner; the second of a pair is taken from the first.
+    /// Minus one times a value is exact, so the sum is rounded as the difference is.
     #[inline(always)]
     unsafe fn among_eight(x: __m256) -> __m256 {
         // SAFETY: the caller has the set.
         unsafe {
-            let other = _mm256_permute_ps::<0b1011_0001>(x);
-            let x = _mm256_blend_ps::<0b1010_1010>(_mm256_add_ps(other, x), _mm256_sub_ps(other, x));
-            let other = _mm256_permute_ps::<0b0100_1110>(x);
-            let x = _mm256_blend_ps::<0b1100_1100>(_mm256_add_ps(other, x), _mm256_sub_ps(other, x));
-            let other = _mm256_permute2f128_ps::<0b0000_0001>(x, x);
-            _mm256_blend_ps::<0b1111_0000>(_mm256_add_ps(other, x), _mm256_sub_ps(other, x))
+            let x = _mm256_fmadd_ps(x, EIGHT_SIGNS[0], _mm256_permute_ps::<0b1011_0001>(x));
+            let x = _mm256_fmadd_ps(x, EIGHT_SIGNS[1], _mm256_permute_ps::<0b0100_1110>(x));
+            _mm256_fmadd_ps(x, EIGHT_SIGNS[2], _mm256_permute2f128_ps::<0b0000_0001>(x, x))
         }
+    }
+
+    // SAFETY: both are as many floats.
+    const EIGHT_SIGNS: [__m256; 3] = unsafe { std::mem::transmute([signs::<8>(1), signs(2), signs(4)]) };
+    // SAFETY: both are as many floats.
+    const SIGNS: [__m512; 4] =
+        unsafe { std::mem::transmute([signs::<FLOATS>(1), signs(2), signs(4), signs(8)]) };
+
+    /// Minus one for the second of each pair of lanes that are `stride` apart, else one.
+    const fn signs<const LANES: usize>(stride: usize) -> [f32; LANES] {
+        let mut signs = [1.0; LANES];
+        let mut lane = 0;
+        while lane < LANES {
+            if lane & stride != 0 {
+                signs[lane] = -1.0;
+            }
+            lane += 1;
+        }
+        signs
     }
 
     impl Butterfly for __m512 {
@@ -295,19 +312,13 @@ mod x86 {
         fn among_lanes(self) -> Self {
             // SAFETY: the set was detected (see the trait).
             unsafe {
-                let x = stage::<0xaaaa>(self, _mm512_permute_ps::<0b1011_0001>(self));
-                let x = stage::<0xcccc>(x, _mm512_permute_ps::<0b0100_1110>(x));
-                let x = stage::<0xf0f0>(x, _mm512_shuffle_f32x4::<0b1011_0001>(x, x));
-                stage::<0xff00>(x, _mm512_shuffle_f32x4::<0b0100_1110>(x, x))
+                // As among eight.
+                let x = _mm512_fmadd_ps(self, SIGNS[0], _mm512_permute_ps::<0b1011_0001>(self));
+                let x = _mm512_fmadd_ps(x, SIGNS[1], _mm512_permute_ps::<0b0100_1110>(x));
+                let x = _mm512_fmadd_ps(x, SIGNS[2], _mm512_shuffle_f32x4::<0b1011_0001>(x, x));
+                _mm512_fmadd_ps(x, SIGNS[3], _mm512_shuffle_f32x4::<0b0100_1110>(x, x))
             }
         }
-    }
-
-    /// A stage among lanes, given each lane's partner; the mask has the second of each pair.
-    #[inline(always)]
-    unsafe fn stage<const SECONDS: u16>(x: __m512, other: __m512) -> __m512 {
-        // SAFETY: the caller has the set.
-        unsafe { _mm512_mask_sub_ps(_mm512_add_ps(other, x), SECONDS, other, x) }
     }
 }
 
