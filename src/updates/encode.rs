@@ -19,6 +19,9 @@ use std::io;
 /// Chunks that are under way at once, for each thread.
 const CHUNKS_AT_ONCE: usize = 8;
 
+/// The same where nothing of them is held until others are done.
+const UNORDERED_AT_ONCE: usize = 64;
+
 /// Why an update cannot be encoded.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
@@ -174,7 +177,7 @@ fn gather_chunks<'p, T: Send>(
     look: impl Fn(&Chunk, &[f32]) -> T + Sync,
     mut add: impl FnMut(usize, T),
 ) -> Result<(), EncodeError> {
-    for batch in batches(&chunks) {
+    for batch in batches(&chunks, CHUNKS_AT_ONCE) {
         interrupt::check()?;
         let seen: Vec<T> = batch
             .par_iter()
@@ -194,8 +197,8 @@ fn chunks<'p>(parts: impl Iterator<Item = &'p PartPlan>) -> impl Iterator<Item =
     })
 }
 
-fn batches(chunks: &[Chunk]) -> impl Iterator<Item = &[Chunk]> {
-    chunks.chunks(CHUNKS_AT_ONCE * rayon::current_num_threads())
+fn batches(chunks: &[Chunk], at_once: usize) -> impl Iterator<Item = &[Chunk]> {
+    chunks.chunks(at_once * rayon::current_num_threads())
 }
 
 fn read<'b>(
@@ -287,7 +290,8 @@ impl Encoding<'_> {
             quality: vec![Quality::default(); self.parts.len()],
             negative_variances: 0,
         };
-        for batch in batches(&all) {
+        let is_ordered = self.parts.iter().any(|part| part.chunk_count() > 0);
+        for batch in batches(&all, if is_ordered { CHUNKS_AT_ONCE } else { UNORDERED_AT_ONCE }) {
             interrupt::check()?;
             let shared: &Sink = sink;
             let done: Vec<Done> = batch
