@@ -148,7 +148,7 @@ dispatch! {
         for ((values, out), word) in values.chunks(BITS).zip(out.chunks_mut(BITS)).zip(words) {
             for (bit, (x, out)) in values.iter().zip(out).enumerate() {
                 let x = flipped(*x, *word, bit) * factors[0] * factors[1];
-                *out = if x > f32::MAX { f32::MAX } else if x < f32::MIN { f32::MIN } else { x };
+                *out = x.clamp(f32::MIN, f32::MAX);
             }
         }
     }
