@@ -3,7 +3,8 @@
 use super::{BackendName, Common, Failure, Outcome, print, rates, size};
 use crate::codecs::{self, Codec};
 use crate::telemetry::console;
-use crate::updates::compress::{CompressError, Compressed, Compression, How, Wanted};
+use crate::updates::account::Compressed;
+use crate::updates::compress::{CompressError, Compression, How, Wanted};
 use crate::updates::device::Lent;
 use crate::updates::file::FileLayout;
 use crate::updates::residual::{Feedback, ResidualDtype};

@@ -1,30 +1,31 @@
-//! Compresses one update, file to file, in memory of a few chunks.
+//! Compresses one update, file to file, in memory of a few chunks: opens what is read, settles how each vector is
+//! encoded, makes files until one will do, publishes it, and tells of it.
 
+use super::account::Compressed;
 use super::auto::{self, Found, Goal, Made, Sought};
 use super::device::Lent;
 use super::encode::{self, EncodeError, Outcome};
-use super::encoded::{KIND_SKETCH, open};
+use super::encoded::KIND_SKETCH;
 use super::file::{Design, FileLayout, Finished, LayoutError};
-use super::metadata::{MetadataFault, UpdateKind, UpdateMetadata};
+use super::inputs::Inputs;
+use super::metadata::{MetadataFault, UpdateKind};
 use super::plan::{self, PartPlan};
-use super::quality::{Measures, Quality, white_bound};
+use super::quality::Quality;
 use super::residual::{Carried, Feedback, ResidualError, ResidualWriter, Subject};
 use super::values::{NonFinite, Values};
-use crate::codecs::directory::{FORMAT_KEY, Tensors, layout_check};
-use crate::codecs::{Codec, Coding, Seeds, Vector, compressed_tensors};
+use crate::codecs::directory::{Tensors, layout_check};
+use crate::codecs::{Codec, Vector, compressed_tensors};
 use crate::gpu::job::GpuError;
 use crate::io::digest::{self, Digest};
-use crate::io::discover::stem;
 use crate::io::interrupt::Interrupted;
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
+use crate::io::model_file::{ModelFile, OpenFault, TensorPlace, list};
 use crate::io::model_writer::{self, WriteError};
 use crate::io::publish::{self, Staged, remove_leftovers, sync_directory_of};
-use crate::io::source::{OpenFiles, SourceFile, identity_of};
+use crate::io::source::SourceFile;
 use crate::kernels::lanes::Isa;
 use crate::model::layout::TensorSpec;
 use rayon::ThreadPool;
-use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,7 +81,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// As bytes and error, for an input of so many bytes.
-    fn goal(&self, input_bytes: u64) -> Goal {
+    pub(super) fn goal(&self, input_bytes: u64) -> Goal {
         let of_ratio = self.ratio.map(|ratio| (input_bytes as f64 / ratio) as u64);
         let bytes = [of_ratio, self.bytes].into_iter().flatten().min();
         Goal { bytes, nmse: self.nmse }
@@ -147,50 +148,11 @@ impl CompressError {
     }
 }
 
-/// What came of compressing: measured on the file and on what it is decoded to.
-#[derive(Clone, Serialize, Debug)]
-pub struct Compressed {
-    /// The file that was compressed.
-    pub input: String,
-    /// Its bytes.
-    pub input_bytes: u64,
-    /// Where the compressed file is.
-    pub output: Option<String>,
-    /// Its bytes, header included.
-    pub output_bytes: u64,
-    /// Input bytes over output bytes.
-    pub ratio: f64,
-    /// Bytes of header and directory.
-    pub header_bytes: u64,
-    /// Float values in the update.
-    pub parameters: u64,
-    /// Bits of the file for each of them.
-    pub bits_per_parameter: f64,
-    /// How near it is.
-    #[serde(flatten)]
-    pub measures: Measures,
-    /// The least NMSE that any code of so many bits has on white Gaussian data.
-    pub white_nmse_bound: f64,
-    /// Values by codec.
-    pub codecs: BTreeMap<String, u64>,
-    /// Why it does not meet what was wanted, if it does not.
-    pub missed: Option<String>,
-}
-
-/// Everything that is read.
-struct Inputs {
-    update: ModelFile,
-    base: Option<(ModelFile, Vec<TensorPlace>, Digest)>,
-    about: UpdateMetadata,
-    /// Whose update it is.
-    client: String,
-}
-
 /// An encoded update that is not yet seen.
-struct Attempt {
-    finished: Finished,
-    parts: Vec<encode::Running>,
-    outcome: Outcome,
+pub(super) struct Attempt {
+    pub(super) finished: Finished,
+    pub(super) parts: Vec<encode::Running>,
+    pub(super) outcome: Outcome,
     residual: Option<ResidualWriter>,
 }
 
@@ -212,14 +174,14 @@ impl Compression {
             model_writer::check_target(output)?;
             remove_leftovers(output).map_err(WriteError::at(output))?;
         }
-        let inputs = self.open(pool)?;
-        self.check_output(&inputs)?;
-        let tensors: Vec<TensorSpec> = inputs.update.table.iter().map(|place| place.spec.clone()).collect();
+        let inputs = Inputs::open(&self.update, self.base.as_deref(), pool)?;
+        self.output.as_ref().map_or(Ok(()), |output| inputs.check_output(output))?;
+        let tensors = inputs.tensors();
         let carried = self.carried(&inputs, &tensors)?;
-        let values = self.values(&inputs, carried.as_ref());
+        let values = inputs.values(self.isa, self.non_finite, carried.as_ref());
         let failed = |source| CompressError::Encode { path: self.update.clone(), source };
         let settle = |plans| {
-            let seeds = |part: usize| self.seeds(&inputs, part);
+            let seeds = |part: usize| inputs.seeds(self.seed, part);
             encode::settle(&values, plans, &tensors, seeds).map_err(failed)
         };
         let make = |parts| self.attempt(&inputs, &values, &tensors, parts);
@@ -234,16 +196,13 @@ impl Compression {
         if let Some(device) = &self.device {
             device.check()?;
         }
-        let account = self.account(&inputs, &attempt, &tensors);
+        let account = Compressed::of(self, &inputs, &attempt, &tensors);
         let config = self.config_of(&attempt, &tensors)?;
         let mut staged = attempt.finished.staged.take();
         if account.missed.is_some() && !matches!(&self.how, How::Wanted(wanted) if wanted.best_effort) {
             staged = None;
         }
-        for file in inputs.update.files.iter().chain(inputs.base.iter().flat_map(|(base, ..)| &base.files)) {
-            file.check_unchanged()
-                .map_err(|source| CompressError::Read { path: file.path().to_owned(), source })?;
-        }
+        inputs.check_unchanged()?;
         if let (Some(output), Some(staged)) = (&self.output, staged) {
             self.publish(output, staged, &attempt.finished, attempt.residual.take())?;
             if let Some((path, config)) = config {
@@ -263,22 +222,7 @@ impl Compression {
         most: usize,
         pool: &ThreadPool,
     ) -> Result<Option<(Vector, Vec<f32>)>, CompressError> {
-        let inputs = self.open(pool)?;
-        let tensors: Vec<TensorSpec> = inputs.update.table.iter().map(|place| place.spec.clone()).collect();
-        let encoded = tensors.iter().enumerate().filter(|(_, spec)| plan::is_encoded(spec));
-        let Some((number, spec)) = encoded.max_by_key(|(_, spec)| spec.len) else { return Ok(None) };
-        let rows = spec.shape[0];
-        let rows = (most / (spec.len / rows)).clamp(1, rows);
-        let mut shape = spec.shape.clone();
-        shape[0] = rows;
-        let len = (spec.len / spec.shape[0] * rows).min(most);
-        let mut values = vec![0.0; len];
-        let part = PartPlan::new(vec![number], &tensors, None);
-        self.values(&inputs, None)
-            .read(&part, 0, &mut values)
-            .map_err(|why| CompressError::Encode { path: self.update.clone(), source: why.into() })?;
-        let shape = if shape.iter().product::<usize>() == len { shape } else { vec![len] };
-        Ok(Some((Vector { len, shape }, values)))
+        Inputs::open(&self.update, self.base.as_deref(), pool)?.sample(most, self.isa, self.non_finite)
     }
 
     /// What compressed-tensors is told, and where, if it is to be; not yet seen.
@@ -321,9 +265,8 @@ impl Compression {
     /// What earlier rounds left.
     fn carried(&self, inputs: &Inputs, tensors: &[TensorSpec]) -> Result<Option<Carried>, CompressError> {
         let Some(feedback) = &self.feedback else { return Ok(None) };
-        let files = inputs.update.files.iter().chain(inputs.base.iter().flat_map(|(base, ..)| &base.files));
         let named = [Some(self.update.as_path()), self.base.as_deref(), self.output.as_deref()];
-        feedback.check(files.map(SourceFile::path).chain(named.into_iter().flatten()))?;
+        feedback.check(inputs.files().map(SourceFile::path).chain(named.into_iter().flatten()))?;
         if let Some(output) = &self.output {
             feedback.recover(output)?;
         }
@@ -337,73 +280,6 @@ impl Compression {
             base_sha256: inputs.base.as_ref().map(|(.., digest)| digest.sha256.clone()),
         };
         Ok(Some(feedback.open(subject, tensors)?))
-    }
-
-    fn open(&self, pool: &ThreadPool) -> Result<Inputs, CompressError> {
-        let files = OpenFiles::raise_limit();
-        let open = |path: &Path| {
-            let model = open(path, &files, &TablePool::default(), None)
-                .map_err(|faults| CompressError::Open { path: path.to_owned(), faults })?;
-            match model.metadata.contains_key(FORMAT_KEY) {
-                true => Err(CompressError::Encoded { path: path.to_owned() }),
-                false => Ok(model),
-            }
-        };
-        let update = open(&self.update)?;
-        let (about, faults) = UpdateMetadata::parse(&update.metadata);
-        if !faults.is_empty() {
-            return Err(CompressError::Metadata { path: self.update.clone(), faults });
-        }
-        let client = about.client_id.clone().unwrap_or_else(|| stem(&self.update));
-        let Some(base) = &self.base else { return Ok(Inputs { update, base: None, about, client }) };
-        if about.kind == UpdateKind::Delta {
-            return Err(CompressError::IsDelta { path: self.update.clone() });
-        }
-        let model = open(base)?;
-        let places = self.places(&update, &model)?;
-        let digest = pool
-            .install(|| Digest::of(&model.files))
-            .map_err(|source| CompressError::Read { path: base.clone(), source })?;
-        Ok(Inputs { update, base: Some((model, places, digest)), about, client })
-    }
-
-    /// Where each tensor of the update is in the base.
-    fn places(&self, update: &ModelFile, base: &ModelFile) -> Result<Vec<TensorPlace>, CompressError> {
-        let by_name: HashMap<&str, &TensorPlace> =
-            base.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
-        let place = |ours: &TensorPlace| {
-            let spec = &ours.spec;
-            let theirs = by_name.get(spec.name.as_str());
-            let fits = |theirs: &&&TensorPlace| {
-                theirs.spec.shape == spec.shape && spec.dtype.converts_to(theirs.spec.dtype)
-            };
-            theirs.filter(fits).map(|place| (*place).clone()).ok_or_else(|| CompressError::OtherTensor {
-                path: self.update.clone(),
-                tensor: spec.name.clone(),
-                found: format!("{} {:?}", spec.dtype, spec.shape),
-                expected: theirs.map_or("none".to_owned(), |theirs| {
-                    format!("{} {:?}", theirs.spec.dtype, theirs.spec.shape)
-                }),
-            })
-        };
-        update.table.iter().map(place).collect()
-    }
-
-    fn check_output(&self, inputs: &Inputs) -> Result<(), CompressError> {
-        let Some(output) = &self.output else { return Ok(()) };
-        let base = inputs.base.iter().flat_map(|(base, ..)| &base.files);
-        let mut files = inputs.update.files.iter().chain(base);
-        match identity_of(output) {
-            Some(id) if files.any(|file| file.identity() == id) => {
-                Err(CompressError::OutputIsInput { path: output.clone() })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn values<'a>(&self, inputs: &'a Inputs, carried: Option<&'a Carried>) -> Values<'a> {
-        let base = inputs.base.as_ref().map(|(model, places, _)| (model, places.clone()));
-        Values { isa: self.isa, update: &inputs.update, base, non_finite: self.non_finite, carried }
     }
 
     /// What is to be met, if something is.
@@ -497,64 +373,6 @@ impl Compression {
             }
         }
         Ok(design)
-    }
-
-    /// What a part draws its random numbers from: clients must not draw the same, or their errors would not average out.
-    fn seeds(&self, inputs: &Inputs, part: usize) -> Seeds {
-        let client = &inputs.client;
-        let draw = |what: &str| {
-            let hash = blake3::hash(format!("fedmill.seed {} {part} {what}", self.seed).as_bytes());
-            hash.as_bytes().iter().take(8).fold(0u64, |seed, byte| seed << 8 | u64::from(*byte))
-        };
-        let own = draw(&format!("own {client} {:?}", inputs.about.round));
-        // Another choice in every round, where rounds are told: else some values would never be sent.
-        Seeds { own, shared: draw(&format!("shared {:?}", inputs.about.round)) }
-    }
-
-    fn account(&self, inputs: &Inputs, attempt: &Attempt, tensors: &[TensorSpec]) -> Compressed {
-        let (input_bytes, output_bytes) = (inputs.update.bytes(), attempt.finished.bytes);
-        let mut quality = Quality::default();
-        let mut codecs = BTreeMap::new();
-        for (part, found) in attempt.parts.iter().zip(&attempt.outcome.quality) {
-            quality.add(found);
-            let name = match (&part.plan.codec, &part.coding) {
-                (_, Coding::Constant(_)) => "const".to_owned(),
-                // Also where another codec was asked for that is not worth it there.
-                (_, Coding::Half(half)) => half.to_string(),
-                (Some(codec), _) => codec.to_string(),
-                (None, _) => "raw".to_owned(),
-            };
-            *codecs.entry(name).or_insert(0) += part.plan.vector.len as u64;
-        }
-        let floats = tensors.iter().filter(|spec| spec.dtype.kind() == crate::model::dtype::Kind::Float);
-        let parameters: u64 = floats.map(|spec| spec.len as u64).sum();
-        let bits = 8.0 * output_bytes as f64 / parameters.max(1) as f64;
-        Compressed {
-            input: self.update.display().to_string(),
-            input_bytes,
-            output: self.output.as_ref().map(|path| path.display().to_string()),
-            output_bytes,
-            ratio: input_bytes as f64 / output_bytes as f64,
-            header_bytes: attempt.finished.header_bytes,
-            parameters,
-            bits_per_parameter: bits,
-            measures: quality.measures(),
-            white_nmse_bound: white_bound(bits),
-            codecs,
-            missed: self.missed(inputs, &attempt.found()),
-        }
-    }
-
-    /// How a file misses what was wanted, if it does.
-    fn missed(&self, inputs: &Inputs, found: &Found) -> Option<String> {
-        let How::Wanted(wanted) = &self.how else { return None };
-        let goal = wanted.goal(inputs.update.bytes());
-        let bytes = goal.bytes.filter(|most| found.bytes > *most);
-        let nmse = goal.nmse.filter(|most| found.nmse > *most);
-        let bytes = bytes.map(|most| format!("{} bytes, expected at most {most}", found.bytes));
-        let nmse = nmse.map(|most| format!("NMSE {:.4e}, expected at most {most:e}", found.nmse));
-        let missed: Vec<String> = bytes.into_iter().chain(nmse).collect();
-        (!missed.is_empty()).then(|| format!("the best file found has {}", missed.join("; ")))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every codec makes of one update: bytes and errors as measured on the file, speeds of one thread.
 
-use super::compress::{CompressError, Compressed, Compression, How, Wanted};
+use super::account::Compressed;
+use super::compress::{CompressError, Compression, How, Wanted};
 use super::quality::Measures;
 use crate::codecs::{self, CHUNK, Codec, Coding, Invalid, Seeds, Vector};
 use crate::kernels::lanes::Isa;

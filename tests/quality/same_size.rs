@@ -1,7 +1,8 @@
 //! What is chosen for a number of bytes against every codec by itself, on real deltas: never worse in as many bytes.
 
 use fedmill::codecs;
-use fedmill::updates::compress::{Compressed, Compression, How, Wanted};
+use fedmill::updates::account::Compressed;
+use fedmill::updates::compress::{Compression, How, Wanted};
 use std::path::PathBuf;
 use std::sync::Arc;
 
