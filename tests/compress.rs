@@ -1,6 +1,8 @@
 //! `fedmill compress` and `decompress`, files to files: what comes back, what it says of itself, what is refused; and
 //! encoded updates in a merge.
 
+mod targets;
+
 use crate::harness::{Dir, Model, Run, Update, fedmill, le};
 use safetensors::SafeTensors;
 use sha2::Digest as _;

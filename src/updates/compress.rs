@@ -113,6 +113,8 @@ pub enum CompressError {
     OutputIsInput { path: PathBuf },
     #[error("{}: holds no matrix as compressed-tensors has it, expected one for {}", .path.display(), .config.display())]
     NoConfig { path: PathBuf, config: PathBuf },
+    #[error("{}: has {bytes} bytes, expected at least {ratio} for a file that is {ratio} times smaller", .path.display())]
+    NothingLeft { path: PathBuf, bytes: u64, ratio: f64 },
     #[error(transparent)]
     Device(#[from] GpuError),
     #[error(transparent)]
@@ -131,6 +133,7 @@ impl CompressError {
             Self::NoConfig { .. } => {
                 Some("it has i2 to i8, by channel or by blocks that divide rows, in a plain file".to_owned())
             }
+            Self::NothingLeft { .. } => Some("ask for a lower --target, or add --best-effort".to_owned()),
             Self::IsDelta { .. } => Some("leave --base out: a delta is compressed as it is".to_owned()),
             Self::Encode { source: EncodeError::Value(_), .. } => {
                 Some("--nonfinite zero sends zeros in their place".to_owned())
@@ -176,6 +179,7 @@ impl Compression {
         }
         let inputs = Inputs::open(&self.update, self.base.as_deref(), pool)?;
         self.output.as_ref().map_or(Ok(()), |output| inputs.check_output(output))?;
+        self.check_target(inputs.update.bytes())?;
         let tensors = inputs.tensors();
         let carried = self.carried(&inputs, &tensors)?;
         let values = inputs.values(self.isa, self.non_finite, carried.as_ref());
@@ -210,6 +214,16 @@ impl Compression {
             }
         }
         Ok(account)
+    }
+
+    /// That a file so many times smaller has at least a byte.
+    fn check_target(&self, bytes: u64) -> Result<(), CompressError> {
+        match &self.how {
+            How::Wanted(Wanted { ratio: Some(ratio), best_effort: false, .. }) if *ratio > bytes as f64 => {
+                Err(CompressError::NothingLeft { path: self.update.clone(), bytes, ratio: *ratio })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Up to `most` values of the largest tensor that a codec would encode: its first rows. None if there is no such.
