@@ -39,6 +39,11 @@ impl Goal {
         self.bytes.is_none_or(|most| found.bytes <= most) && self.nmse.is_none_or(|most| found.nmse <= most)
     }
 
+    /// Whether a file has no more bytes than there are for it, where that is said.
+    fn fits(&self, found: &Found) -> bool {
+        self.bytes.is_some_and(|most| found.bytes <= most)
+    }
+
     /// How far a file is from it: above zero if it misses, below if there is room. Of a goal of both, bytes are what is
     /// aimed at: the least error that they allow is the best answer to both.
     pub(super) fn excess(&self, found: &Found) -> f64 {
@@ -54,6 +59,7 @@ impl Goal {
         match (self.is_met(one), self.is_met(other)) {
             (true, false) => true,
             (false, true) => false,
+            (false, false) if self.fits(one) && self.fits(other) => one.nmse < other.nmse,
             (false, false) => self.excess(one) < self.excess(other),
             (true, true) if self.bytes.is_some() => (one.nmse, one.bytes) < (other.nmse, other.bytes),
             (true, true) => (one.bytes as f64, one.nmse) < (other.bytes as f64, other.nmse),
@@ -210,3 +216,56 @@ impl Sought {
 /// Bytes of a header, and of what it says of a part, about.
 const HEADER_BYTES: u64 = 256;
 const PART_BYTES: u64 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn found(bytes: u64, nmse: f64) -> Found {
+        Found { bytes, nmse }
+    }
+
+    /// By every kind of goal the files in order, the best one first.
+    const ORDERS: [(Option<u64>, Option<f64>, [Found; 4]); 4] = [
+        // The least error of those that fit, then the fewest bytes.
+        (Some(100), None, [found(100, 0.1), found(90, 0.2), found(80, 0.2 + 1e-9), found(101, 0.01)]),
+        // The fewest bytes of those that are near enough, then the least error.
+        (None, Some(0.1), [found(80, 0.1), found(90, 0.01), found(10, 0.2), found(5, 0.3)]),
+        // The least error of those that meet both; if none does, of those that fit.
+        (Some(100), Some(0.1), [found(100, 0.01), found(90, 0.1), found(95, 0.2), found(50, 0.5)]),
+        (Some(100), Some(0.1), [found(99, 0.3), found(10, 0.9), found(101, 0.01), found(200, 0.001)]),
+    ];
+
+    #[test]
+    fn files_are_preferred_in_one_order() {
+        for (bytes, nmse, files) in ORDERS {
+            let goal = Goal { bytes, nmse };
+            for (i, one) in files.iter().enumerate() {
+                for (k, other) in files.iter().enumerate() {
+                    assert_eq!(goal.prefers(one, other), i < k, "{goal:?}: {one:?} {other:?}");
+                }
+            }
+        }
+    }
+
+    /// Of as much error the one of fewer bytes, of as many bytes the one of less error.
+    #[test]
+    fn ties_are_settled_by_the_other_figure() {
+        let by_bytes = Goal { bytes: Some(100), nmse: None };
+        assert!(by_bytes.prefers(&found(80, 0.2), &found(90, 0.2)));
+        assert!(!by_bytes.prefers(&found(90, 0.2), &found(80, 0.2)));
+        let by_error = Goal { bytes: None, nmse: Some(0.5) };
+        assert!(by_error.prefers(&found(80, 0.1), &found(80, 0.2)));
+        assert!(!by_error.prefers(&found(80, 0.2), &found(80, 0.1)));
+        assert!(!by_error.prefers(&found(80, 0.2), &found(80, 0.2)));
+    }
+
+    #[test]
+    fn a_goal_is_met_by_what_is_just_as_much() {
+        let goal = Goal { bytes: Some(100), nmse: Some(0.1) };
+        let met = [(100, 0.1, true), (101, 0.1, false), (100, 0.11, false), (0, 0.0, true)];
+        for (bytes, nmse, is_met) in met {
+            assert_eq!(goal.is_met(&found(bytes, nmse)), is_met, "{bytes} {nmse}");
+        }
+    }
+}
