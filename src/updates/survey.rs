@@ -126,7 +126,7 @@ impl Survey {
         let found = Self::magnitudes(values, &plans)?;
         let mut pieces = Vec::with_capacity(plans.len());
         for (plan, magnitudes) in plans.into_iter().zip(found) {
-            let tried = try_codecs(values, &plan, magnitudes.energy())?;
+            let tried = try_codecs(values.isa, &sample(values, &plan)?, plan.vector.len, magnitudes.energy());
             pieces.push(Piece { plan, magnitudes, tried });
         }
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
@@ -202,8 +202,8 @@ impl Piece {
     }
 }
 
-/// What codecs make of a sample of a vector, as of all of it.
-fn try_codecs(values: &Values, plan: &PartPlan, energy: f64) -> Result<Vec<Tried>, EncodeError> {
+/// Chunks from all over a vector.
+fn sample(values: &Values, plan: &PartPlan) -> Result<Vec<f32>, EncodeError> {
     let chunks = plan.vector.len.div_ceil(CHUNK);
     let mut sample = Vec::new();
     for k in 0..SAMPLED.min(chunks) {
@@ -212,15 +212,20 @@ fn try_codecs(values: &Values, plan: &PartPlan, energy: f64) -> Result<Vec<Tried
         sample.resize(first + CHUNK.min(plan.vector.len - start), 0.0);
         values.read(plan, start, &mut sample[first..])?;
     }
+    Ok(sample)
+}
+
+/// What codecs make of a sample of a vector, as of all its `len` values of so much energy.
+fn try_codecs(isa: Isa, sample: &[f32], len: usize, energy: f64) -> Vec<Tried> {
     let sampled: f64 = sample.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-    let scale = plan.vector.len as f64 / sample.len().max(1) as f64;
+    let scale = len as f64 / sample.len().max(1) as f64;
     let tried = TRIED.iter().filter_map(|text| {
         let codec: Arc<dyn Codec> = Arc::from(codecs::parse(text).ok()?);
-        let (bytes, error) = try_codec(values.isa, &*codec, &sample)?;
+        let (bytes, error) = try_codec(isa, &*codec, sample)?;
         let error = if sampled == 0.0 { 0.0 } else { error / sampled * energy };
         Some(Tried { codec, bytes: bytes as f64 * scale, error })
     });
-    Ok(tried.collect())
+    tried.collect()
 }
 
 /// Bytes and squared error of a codec on some values.
@@ -240,4 +245,94 @@ fn try_codec(isa: Isa, codec: &dyn Codec, sample: &[f32]) -> Option<(usize, f64)
         quality.add(&Quality::of(isa, chunk, &decoded));
     }
     Some((bytes, quality.errors))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Normal values, from a small generator of their own.
+    pub(in crate::updates) fn normal(scale: f64, len: usize) -> Vec<f32> {
+        let mut state = len as u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f64 / f64::from(1 << 24) + 1e-9
+        };
+        let mut next = || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        (0..len).map(|_| (scale * next()) as f32).collect()
+    }
+
+    /// The survey of vectors in memory.
+    pub(in crate::updates) fn survey(vectors: &[Vec<f32>]) -> Survey {
+        let isa = Isa::detect();
+        let piece = |(number, values): (usize, &Vec<f32>)| {
+            let magnitudes = Arc::new(Magnitudes::of(isa, values));
+            let tried = try_codecs(isa, values, values.len(), magnitudes.energy());
+            let vector = Vector { len: values.len(), shape: vec![values.len()] };
+            Piece { plan: PartPlan { tensors: vec![number], vector, codec: None }, magnitudes, tried }
+        };
+        let pieces: Vec<Piece> = vectors.iter().enumerate().map(piece).collect();
+        let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
+        Survey { pieces, fixed: Vec::new(), energy }
+    }
+
+    /// What the vectors come to by a plan: encoded, decoded and measured.
+    pub(in crate::updates) fn made(plan: &[PartPlan], vectors: &[Vec<f32>]) -> Found {
+        let (mut bytes, mut errors, mut squares) = (0, 0.0, 0.0);
+        for (part, values) in plan.iter().zip(vectors) {
+            let (more, error) = try_codec(Isa::detect(), &**part.codec.as_ref().unwrap(), values).unwrap();
+            (bytes, errors) = (bytes + more as u64, errors + error);
+            squares += values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        }
+        Found { bytes, nmse: errors / squares }
+    }
+
+    /// Values of two scales; the last are numbers of f16.
+    fn vectors() -> [Vec<f32>; 3] {
+        let halves = normal(1.0, 6000).iter().map(|x| half::f16::from_f32(*x).to_f32()).collect();
+        [normal(1.0, 8000), normal(1e-3, 5000), halves]
+    }
+
+    fn codecs(plan: &[PartPlan]) -> Vec<String> {
+        plan.iter().map(|part| part.codec.as_ref().unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn the_largest_step_leaves_nothing() {
+        let vectors = vectors();
+        let survey = survey(&vectors);
+        let plan = survey.plan(survey.range().1);
+        assert!(codecs(&plan).iter().all(|codec| codec.starts_with("ecsq:")), "{plan:?}");
+        let found = made(&plan, &vectors);
+        assert!(found.bytes <= 16 && (found.nmse - 1.0).abs() < 1e-9, "{found:?}");
+    }
+
+    /// Where numbers of f16 cost more by `ecsq` than as they are, they are sent as they are.
+    #[test]
+    fn small_steps_take_wider_codecs() {
+        let vectors = vectors();
+        let survey = survey(&vectors);
+        for (k, last) in [(5, "ecsq:"), (10, "ecsq:"), (20, "f16"), (30, "f16")] {
+            let step = survey.range().1 / 2f64.powi(k);
+            let codecs = codecs(&survey.plan(step));
+            assert!(codecs[..2].iter().all(|codec| codec.starts_with("ecsq:")), "{step}: {codecs:?}");
+            assert!(codecs[2].starts_with(last), "{step}: {codecs:?}");
+        }
+    }
+
+    /// What the search starts from.
+    #[test]
+    fn estimates_are_near() {
+        let vectors = vectors();
+        let survey = survey(&vectors);
+        for k in 4..12 {
+            let step = survey.range().1 / 2f64.powi(k);
+            let (expected, found) = (survey.predict(step), made(&survey.plan(step), &vectors));
+            let (bytes, nmse) = (expected.bytes as f64 / found.bytes as f64, expected.nmse / found.nmse);
+            assert!(
+                (0.9..1.1).contains(&bytes) && (0.75..1.3).contains(&nmse),
+                "{step}: {expected:?} {found:?}"
+            );
+        }
+    }
 }
