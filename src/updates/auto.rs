@@ -178,6 +178,9 @@ pub fn meet<T: Made, E>(
     best.map_or_else(|| make(settle(plan::raw(tensors))?), |(_, made)| Ok(made))
 }
 
+/// Models of up to so many values are made into more files on the way to a goal than larger ones.
+const SMALL_MODEL: usize = 1 << 24;
+
 /// How often is tried what.
 struct Effort {
     /// Settling vectors, which tells what bytes they will have.
@@ -191,6 +194,7 @@ impl Effort {
         let values: usize = tensors.iter().map(|spec| spec.len).sum();
         match (values, sought.goal.bytes) {
             (..=TINY_MODEL, _) => Self { settlings: 0, files: 16 },
+            (..=SMALL_MODEL, Some(_)) => Self { settlings: 4, files: 5 },
             (_, Some(_)) => Self { settlings: 4, files: 3 },
             (_, None) => Self { settlings: 0, files: 5 },
         }

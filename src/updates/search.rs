@@ -14,13 +14,16 @@ pub struct Search<'a> {
     missed: Option<f64>,
     /// What files are larger, or worse, than predicted, as a factor.
     correction: f64,
+    /// How far the next step is where estimates do not say.
+    stride: f64,
 }
 
 /// Logs of steps that are so near are those of one step: nine bits of it are kept.
 const STEP_APART: f64 = 1.0 / 512.0;
 
-/// How far, in logs of steps, the next step is where estimates do not say.
-const STRIDE: f64 = 0.25;
+/// How far, in logs of steps, the next step is where estimates do not say; every time, so many times as far.
+const FIRST_STRIDE: f64 = 1.5 * STEP_APART;
+const LONGER: f64 = 4.0;
 
 /// How near to the goal is near enough, of it.
 const NEAR: f64 = 0.002;
@@ -28,11 +31,11 @@ const NEAR: f64 = 0.002;
 impl<'a> Search<'a> {
     /// Begins.
     pub fn new(survey: &'a Survey, goal: Goal) -> Self {
-        Self { survey, goal, room: None, missed: None, correction: 0.0 }
+        Self { survey, goal, room: None, missed: None, correction: 0.0, stride: FIRST_STRIDE }
     }
 
     /// The next step to try; none once there is nothing to gain, or so many tries are left as zero.
-    pub fn next(&self, tries_left: u32) -> Option<f64> {
+    pub fn next(&mut self, tries_left: u32) -> Option<f64> {
         if tries_left == 0 {
             return None;
         }
@@ -75,13 +78,17 @@ impl<'a> Search<'a> {
     }
 
     /// The log of a step above, or below, a known one. Where estimates jump, as when a vector takes another codec, no
-    /// correction moves the step that should meet the goal: then it is a stride away.
-    fn beyond(&self, known: f64, above: bool) -> f64 {
+    /// correction moves the step that should meet the goal: then it is a stride away, a longer one each time.
+    fn beyond(&mut self, known: f64, above: bool) -> f64 {
         let (low, high) = self.range();
         let (at, nearest) = (self.aim(), if above { known + STEP_APART } else { known - STEP_APART });
         let is_beyond = if above { at > nearest } else { at < nearest };
-        let stride = if above { known + STRIDE } else { known - STRIDE };
-        if is_beyond { at } else { stride.clamp(low, high) }
+        if is_beyond {
+            return at;
+        }
+        let stride = if above { known + self.stride } else { known - self.stride };
+        self.stride *= LONGER;
+        stride.clamp(low, high)
     }
 
     /// Forgets which steps had room left and which missed.
