@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn no_try_is_left() {
         let survey = survey(&vectors());
-        let search = Search::new(&survey, Goal { bytes: Some(3000), nmse: None });
+        let mut search = Search::new(&survey, Goal { bytes: Some(3000), nmse: None });
         assert!(search.next(1).is_some() && search.next(0).is_none());
     }
 }
