@@ -144,9 +144,19 @@ pub fn meet<T: Made, E>(
     let mut groupings = sought.groupings(tensors);
     while let Some(as_one) = groupings.pop() {
         let survey = sought.survey(values, tensors, as_one, variances).map_err(&failed)?;
+        let survey = Search::best_zone(survey, sought.goal);
         let mut search = Search::new(&survey, sought.goal);
         let mut effort = Effort::of(sought, tensors);
-        while let Some(step) = search.next(effort.files + effort.settlings) {
+        loop {
+            let Some(step) = search.next(effort.files + effort.settlings) else {
+                if effort.settlings == 0 {
+                    break;
+                }
+                // What vectors will have jumps over the goal: files are made from here on.
+                effort.settlings = 0;
+                search.forget();
+                continue;
+            };
             let parts = settle(survey.plan(step))?;
             if effort.settlings > 0 {
                 effort.settlings -= 1;

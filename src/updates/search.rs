@@ -3,6 +3,7 @@
 
 use super::auto::{Found, Goal};
 use super::survey::Survey;
+use crate::kernels::dead_zone::DeadZone;
 
 /// Looks for the step whose file meets a goal best, file by file.
 #[derive(Debug)]
@@ -25,6 +26,9 @@ const STEP_APART: f64 = 1.0 / 512.0;
 const FIRST_STRIDE: f64 = 1.5 * STEP_APART;
 const LONGER: f64 = 4.0;
 
+/// How near to the goal an estimate is where it does not jump over it.
+const ABOUT: f64 = 0.05;
+
 /// How near to the goal is near enough, of it.
 const NEAR: f64 = 0.002;
 
@@ -32,6 +36,26 @@ impl<'a> Search<'a> {
     /// Begins.
     pub fn new(survey: &'a Survey, goal: Goal) -> Self {
         Self { survey, goal, room: None, missed: None, correction: 0.0, stride: FIRST_STRIDE }
+    }
+
+    /// Of a survey, with the dead zone that the estimates prefer where they meet the goal.
+    pub fn best_zone(mut survey: Survey, goal: Goal) -> Survey {
+        let mut best: Option<((bool, f64), DeadZone)> = None;
+        for zone in Survey::zones() {
+            survey = survey.with_zone(zone);
+            let search = Search::new(&survey, goal);
+            let found = survey.predict(search.aim().exp());
+            // Where vectors take other codecs estimates jump over the goal. Of those that do not, what is left free decides.
+            let jumps = goal.excess(&found).abs() > ABOUT;
+            let rank = (jumps, if goal.bytes.is_some() { found.nmse } else { found.bytes as f64 });
+            if best.as_ref().is_none_or(|(best, _)| rank < *best) {
+                best = Some((rank, zone));
+            }
+        }
+        match best {
+            Some((_, zone)) => survey.with_zone(zone),
+            None => survey,
+        }
     }
 
     /// The next step to try; none once there is nothing to gain, or so many tries are left as zero.

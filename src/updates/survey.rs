@@ -10,7 +10,7 @@ use super::encode::{self, EncodeError};
 use super::plan::{PartPlan, is_variance};
 use super::quality::Quality;
 use super::values::Values;
-use crate::codecs::ecsq::Ecsq;
+use crate::codecs::ecsq::{Ecsq, ZONES};
 use crate::codecs::integers::{self, Integers};
 use crate::codecs::{self, CHUNK, Codec, Seeds, Vector};
 use crate::kernels::cells::BIT_IN_SQUARED_STEPS;
@@ -67,6 +67,8 @@ impl Variances {
 #[derive(Debug)]
 pub struct Survey {
     pieces: Vec<Piece>,
+    /// The dead zone of all vectors by `ecsq`: with one, what files come to goes steadily with the step.
+    zone: DeadZone,
     /// Vectors that nothing is chosen for.
     fixed: Vec<PartPlan>,
     /// The sum of squares of all that may be encoded.
@@ -130,7 +132,7 @@ impl Survey {
             pieces.push(Piece { plan, magnitudes, tried });
         }
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
-        Ok(Self { pieces, fixed, energy })
+        Ok(Self { pieces, zone: ZONES[1], fixed, energy })
     }
 
     /// Looks at vectors that have a codec, for which nothing but the step is to be found.
@@ -141,7 +143,7 @@ impl Survey {
         let piece = |(plan, magnitudes)| Piece { plan, magnitudes, tried: Vec::new() };
         let pieces: Vec<Piece> = encoded.into_iter().zip(found).map(piece).collect();
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
-        Ok(Self { pieces, fixed, energy })
+        Ok(Self { pieces, zone: ZONES[1], fixed, energy })
     }
 
     fn magnitudes(values: &Values, plans: &[PartPlan]) -> Result<Vec<Arc<Magnitudes>>, EncodeError> {
@@ -154,15 +156,29 @@ impl Survey {
     /// The plan that a step stands for.
     pub fn plan(&self, step: f64) -> Vec<PartPlan> {
         let slope = byte_at(step);
-        let choose =
-            |piece: &Piece| PartPlan { codec: Some(piece.choose(step, slope).codec), ..piece.plan.clone() };
+        let choose = |piece: &Piece| PartPlan {
+            codec: Some(piece.choose(step, self.zone, slope).codec),
+            ..piece.plan.clone()
+        };
         self.pieces.iter().map(choose).chain(self.fixed.iter().cloned()).collect()
+    }
+
+    /// The zones that may be chosen.
+    pub(super) fn zones() -> impl Iterator<Item = DeadZone> {
+        ZONES.into_iter()
+    }
+
+    /// Takes another zone.
+    pub(super) fn with_zone(mut self, zone: DeadZone) -> Self {
+        self.zone = zone;
+        self
     }
 
     /// Bytes of the vectors and NMSE that the plan of a step will come to, about.
     pub(super) fn predict(&self, step: f64) -> Found {
         let slope = byte_at(step);
-        let chosen: Vec<Tried> = self.pieces.iter().map(|piece| piece.choose(step, slope)).collect();
+        let chosen: Vec<Tried> =
+            self.pieces.iter().map(|piece| piece.choose(step, self.zone, slope)).collect();
         let bytes: f64 = chosen.iter().map(|tried| tried.bytes).sum();
         let error: f64 = chosen.iter().map(|tried| tried.error).sum();
         Found { bytes: bytes as u64, nmse: if error == 0.0 { 0.0 } else { error / self.energy } }
@@ -176,9 +192,6 @@ impl Survey {
     }
 }
 
-/// The zone that estimates go by.
-const ZONE: DeadZone = DeadZone { zero_below: 0.62, rounding: 0.4 };
-
 /// The error that a byte more or less is worth at a step.
 fn byte_at(step: f64) -> f64 {
     8.0 * BIT_IN_SQUARED_STEPS * step * step
@@ -189,10 +202,10 @@ const VECTOR_BYTES: f64 = 24.0;
 
 impl Piece {
     /// The least error for its bytes, at so much error a byte.
-    fn choose(&self, step: f64, slope: f64) -> Tried {
-        let (bits, error) = self.magnitudes.entropy_and_error(step, ZONE);
+    fn choose(&self, step: f64, zone: DeadZone, slope: f64) -> Tried {
+        let (bits, error) = self.magnitudes.entropy_and_error(step, zone);
         let ecsq = Tried {
-            codec: Arc::new(Ecsq::with_step_of(step as f32, &self.magnitudes)),
+            codec: Arc::new(Ecsq::with_zone(step as f32, zone, &self.magnitudes)),
             bytes: bits / 8.0 + VECTOR_BYTES,
             error,
         };
@@ -273,7 +286,7 @@ pub(super) mod tests {
         };
         let pieces: Vec<Piece> = vectors.iter().enumerate().map(piece).collect();
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
-        Survey { pieces, fixed: Vec::new(), energy }
+        Survey { pieces, zone: ZONES[1], fixed: Vec::new(), energy }
     }
 
     /// What the vectors come to by a plan: encoded, decoded and measured.

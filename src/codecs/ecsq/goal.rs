@@ -35,7 +35,7 @@ const AROUND: (f64, usize) = (0.7, 9);
 
 /// Zones that are compared with the one that is best by rate and distortion: what comes of these goes steadily with the
 /// step, and for short vectors and few bits one of them is better.
-const ZONES: [DeadZone; 5] = [
+pub const ZONES: [DeadZone; 5] = [
     DeadZone { zero_below: 0.5, rounding: 0.5 },
     DeadZone { zero_below: 0.58, rounding: 0.42 },
     DeadZone { zero_below: 0.65, rounding: 0.4 },

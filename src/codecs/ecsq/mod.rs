@@ -23,12 +23,13 @@ use super::coding::Packed;
 use super::{
     CHUNK, Codec, Coding, Encoder, Extent, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector, rans,
 };
-use crate::kernels::dead_zone::{self, ESCAPE, LARGEST, MOST, Quantizer};
+use crate::kernels::dead_zone::{self, DeadZone, ESCAPE, LARGEST, MOST, Quantizer};
 use crate::kernels::lanes::Isa;
 use crate::kernels::magnitudes::Magnitudes;
 use crate::model::dtype::Dtype;
 use crate::rules::spec::{Positive, Settings, SpecError, written};
 use fit::{Counts, DIGITS};
+pub use goal::ZONES;
 use goal::{Choice, Goal};
 use model::Model;
 use serde::{Deserialize, Serialize};
@@ -52,17 +53,19 @@ pub struct Ecsq {
     rounding: Option<f32>,
     /// The magnitudes of the vector, if someone looked at them already.
     known: Option<Arc<Magnitudes>>,
+    /// The dead zone, if someone chose it already.
+    zone: Option<DeadZone>,
 }
 
 impl Ecsq {
     /// Of this step, with the best dead zone. The step is rounded to nine significant bits.
     pub fn with_step(step: f32) -> Self {
-        Self { goal: Goal::Step(step), rounding: None, known: None }
+        Self { goal: Goal::Step(step), rounding: None, known: None, zone: None }
     }
 
-    /// The same of a vector whose magnitudes are known, which saves a look.
-    pub fn with_step_of(step: f32, magnitudes: &Arc<Magnitudes>) -> Self {
-        Self { known: Some(Arc::clone(magnitudes)), ..Self::with_step(step) }
+    /// The same with a dead zone of the caller's, of a vector whose magnitudes are known, which saves a look.
+    pub fn with_zone(step: f32, zone: DeadZone, magnitudes: &Arc<Magnitudes>) -> Self {
+        Self { known: Some(Arc::clone(magnitudes)), zone: Some(zone), ..Self::with_step(step) }
     }
 }
 
@@ -83,8 +86,8 @@ pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError
         return Err(bad("rounding", "expected a number from 0 to 0.95; plain rounding is 0.5"));
     }
     match [step, bits, nmse].into_iter().flatten().collect::<Vec<_>>()[..] {
-        [] => Ok(Box::new(Ecsq { goal: Goal::Bits(DEFAULT_BITS), rounding, known: None })),
-        [goal] => Ok(Box::new(Ecsq { goal, rounding, known: None })),
+        [] => Ok(Box::new(Ecsq { goal: Goal::Bits(DEFAULT_BITS), rounding, known: None, zone: None })),
+        [goal] => Ok(Box::new(Ecsq { goal, rounding, known: None, zone: None })),
         _ => Err(bad("step", "expected one of step, bits and nmse alone")),
     }
 }
@@ -146,7 +149,8 @@ impl EcsqEncoder {
     /// Tries the step that is right if `correction` times as much comes of one as the histogram lets expect.
     fn try_step(&mut self, correction: f64) {
         let Some(magnitudes) = &self.magnitudes else { return };
-        let choice = self.ecsq.goal.choose(magnitudes, self.ecsq.rounding, correction);
+        let mut choice = self.ecsq.goal.choose(magnitudes, self.ecsq.rounding, correction);
+        choice.zone = self.ecsq.zone.unwrap_or(choice.zone);
         self.tried = Some((choice, Quantizer::new(choice.step.value(), choice.zone)));
     }
 
