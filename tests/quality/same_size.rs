@@ -1,5 +1,7 @@
 //! What is chosen for a number of bytes against every codec by itself, on real deltas: never worse in as many bytes.
 
+use super::{Distribution, VALUES};
+use crate::harness::{Dir, Update};
 use fedmill::codecs;
 use fedmill::updates::account::Compressed;
 use fedmill::updates::compress::{Compression, How, Wanted};
@@ -63,5 +65,24 @@ fn a_hundredth_of_the_bytes_is_met_to_the_byte() {
         assert!(found.ratio >= 100.0 && found.ratio < 104.0, "{found:?}");
         // One of them sent noise, of which a third of a bit cannot say much.
         assert!(found.measures.nmse < 0.9, "{found:?}");
+    }
+}
+
+/// Through files, where one step serves all of a model: a single vector must have what the codec by itself has.
+#[test]
+fn a_file_of_gaussian_values_has_the_error_of_the_codec() {
+    let dir = Dir::new();
+    let values = Distribution::Gaussian.values(VALUES);
+    Update::new("a").meta("kind", "delta").f32("w", &[512, 512], &values).write(&dir);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for (bits, nmse) in [(0.32, 0.739), (1.0, 0.348), (2.0, 0.0895), (4.0, 0.0056)] {
+        let codec = codecs::parse(&format!("ecsq:bits={bits}")).unwrap();
+        let bytes = (bits * VALUES as f64 / 8.0) as u64 + 300;
+        let wanted = Wanted { bytes: Some(bytes), ..Wanted::default() };
+        for how in [How::Codec(Arc::from(codec)), How::Wanted(wanted)] {
+            let found = Compression::new(dir.path("a.safetensors"), how).run(&pool).unwrap();
+            assert!(found.measures.nmse < 1.03 * nmse, "{bits}: {found:?}");
+            assert!(found.output_bytes <= bytes + 700, "{bits}: {found:?}");
+        }
     }
 }
