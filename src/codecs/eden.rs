@@ -20,11 +20,10 @@ use super::{
     check_lengths,
 };
 use crate::kernels::bucketize::bucketize;
-use crate::kernels::distortion::distortion;
+use crate::kernels::distortion::{distortion, squares};
 use crate::kernels::hadamard::{flipped_hadamard, flipped_products, hadamard, scaled};
 use crate::kernels::lanes::Isa;
 use crate::kernels::levels::levels_of;
-use crate::kernels::norms::squared_norm;
 use crate::kernels::pack_bits::packed_len;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
@@ -275,7 +274,7 @@ impl EdenEncoder {
     /// Scales a block; none if all of it is zero.
     fn norm(&self, values: &mut [f32]) -> Option<Norm> {
         let exponent = scaled(self.isa, values)?;
-        let square = squared_norm(self.isa, values, &[]);
+        let square = squares(self.isa, values);
         // Two rounds of a transform that is not normalised.
         let factor = (1.0 / (square.sqrt() * (values.len() as f64).sqrt())) as f32;
         Some(Norm { exponent, square, factor })

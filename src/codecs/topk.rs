@@ -32,9 +32,10 @@ const COUNT_BITS: u32 = 17;
 
 /// Vectors of so many values are sampled first, which tells where to look for the k-th largest: one look at all values
 /// is then enough.
-const LONG: usize = 2 * SAMPLED * CHUNK;
+const LONG: usize = 2 * SAMPLED_CHUNKS * CHUNK;
 
-/// One chunk of so many is sampled.
+/// So many chunks are sampled at least, and one of [`SAMPLED`] where those are more.
+const SAMPLED_CHUNKS: usize = 4;
 const SAMPLED: usize = 32;
 
 /// Keys that a chunk gives at most; of more, digits are searched.
@@ -202,7 +203,10 @@ impl Encoder for TopKEncoder {
     }
 
     fn look_at_each(&self) -> usize {
-        if matches!(self.stage, Stage::Sampling) { SAMPLED } else { 1 }
+        match self.stage {
+            Stage::Sampling => (self.len.div_ceil(CHUNK) / SAMPLED_CHUNKS).clamp(1, SAMPLED),
+            _ => 1,
+        }
     }
 
     fn look(&self, start: usize, values: &[f32]) -> Tally {
@@ -393,7 +397,7 @@ mod tests {
                 "tied" => values.iter_mut().for_each(|x| *x = (*x * 16.0).round() / 16.0),
                 // What is sampled is much smaller than all else.
                 "misleading" => {
-                    let sampled = values.chunks_mut(CHUNK).step_by(SAMPLED).flatten();
+                    let sampled = values.chunks_mut(CHUNK).step_by(LONG / CHUNK / SAMPLED_CHUNKS).flatten();
                     sampled.for_each(|x| *x *= 1e-3);
                 }
                 _ => {}

@@ -4,9 +4,7 @@
 //! the CPU.
 
 use crate::kernels::dispatch;
-
-/// Sums that are kept side by side.
-const LANES: usize = 16;
+use crate::kernels::lanes::{Doubles, FLOATS, Floats};
 
 /// Sums over pairs of a value and what it was decoded to.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
@@ -24,29 +22,46 @@ pub struct Distortion {
 dispatch! {
     /// The sums over values and as many decoded ones.
     pub fn distortion<A: Arch>(values: &[f32], decoded: &[f32]) -> Distortion {
-        let mut sums = [[0.0f64; LANES]; 4];
-        let (blocks, rest) = values.as_chunks::<LANES>();
-        let (decoded_blocks, decoded_rest) = decoded[..values.len()].as_chunks::<LANES>();
+        let mut sums = [<A::Floats as Floats>::Doubles::zero(); 4];
+        let (blocks, rest) = values.as_chunks::<FLOATS>();
+        let (decoded_blocks, decoded_rest) = decoded[..values.len()].as_chunks::<FLOATS>();
         for (x, y) in blocks.iter().zip(decoded_blocks) {
-            for lane in 0..LANES {
-                add(&mut sums, lane, x[lane], y[lane]);
-            }
+            add::<A::Floats>(&mut sums, x, y);
         }
-        for (lane, (x, y)) in rest.iter().zip(decoded_rest).enumerate() {
-            add(&mut sums, lane, *x, *y);
-        }
-        let [squares, errors, decoded, products] = sums.map(|lanes| lanes.iter().sum());
+        // Zeros add nothing.
+        let (mut x, mut y) = ([0.0; FLOATS], [0.0; FLOATS]);
+        x[..rest.len()].copy_from_slice(rest);
+        y[..rest.len()].copy_from_slice(decoded_rest);
+        add::<A::Floats>(&mut sums, &x, &y);
+        let [squares, errors, decoded, products] = sums.map(|sum| sum.lanes().iter().sum());
         Distortion { squares, errors, decoded, products }
     }
 }
 
+dispatch! {
+    /// The sum of the squares of values, as [`distortion`] has it.
+    pub fn squares<A: Arch>(values: &[f32]) -> f64 {
+        let mut sum = <A::Floats as Floats>::Doubles::zero();
+        let (blocks, rest) = values.as_chunks::<FLOATS>();
+        let mut last = [0.0; FLOATS];
+        last[..rest.len()].copy_from_slice(rest);
+        for x in blocks.iter().chain([&last]) {
+            // SAFETY: the array is as long as what is loaded.
+            let x = unsafe { A::Floats::load(x.as_ptr()) }.widen();
+            sum = sum.plus_exact(x, x);
+        }
+        sum.lanes().iter().sum()
+    }
+}
+
 #[inline(always)]
-fn add(sums: &mut [[f64; LANES]; 4], lane: usize, x: f32, y: f32) {
-    let (x, y) = (f64::from(x), f64::from(y));
-    sums[0][lane] += x * x;
-    sums[1][lane] += (x - y) * (x - y);
-    sums[2][lane] += y * y;
-    sums[3][lane] += x * y;
+fn add<F: Floats>(sums: &mut [F::Doubles; 4], x: &[f32; FLOATS], y: &[f32; FLOATS]) {
+    // SAFETY: both arrays are as long as what is loaded.
+    let (x, y) = unsafe { (F::load(x.as_ptr()).widen(), F::load(y.as_ptr()).widen()) };
+    sums[0] = sums[0].plus_exact(x, x);
+    sums[1] = sums[1].plus_square(x.minus(y));
+    sums[2] = sums[2].plus_exact(y, y);
+    sums[3] = sums[3].plus_exact(x, y);
 }
 
 #[cfg(test)]
@@ -65,6 +80,7 @@ mod tests {
             for found in &sums {
                 assert_eq!(found, &sums[0]);
                 let near = |a: f64, b: f64| assert!((a - b).abs() <= 1e-12 * b.abs(), "{a} {b}");
+                assert!(Isa::available().into_iter().all(|isa| squares(isa, &x) == found.squares));
                 near(found.squares, pairs().map(|(x, _)| x * x).sum());
                 near(found.errors, pairs().map(|(x, y)| (x - y) * (x - y)).sum());
                 near(found.decoded, pairs().map(|(_, y)| y * y).sum());

@@ -8,7 +8,7 @@
 //! Agreement: bits; the sum of magnitudes has a fixed shape.
 
 use crate::kernels::dispatch;
-use crate::kernels::lanes::Isa;
+use crate::kernels::lanes::{FLOATS, Floats, Isa, MAGNITUDE};
 use std::ops::Range;
 
 /// Lowest bit and number of bits of each digit of a key, the highest digit first.
@@ -17,11 +17,8 @@ const DIGITS: [(u32, u32); 3] = [(20, 11), (9, 11), (0, 9)];
 /// Histograms that are filled in turn: equal values one behind the other do not wait for each other's count.
 const HISTOGRAMS: usize = 4;
 
-/// Values that are passed over in one go if none of them is large enough.
-const BLOCK: usize = 64;
-
-/// The same where one in a hundred is.
-const SMALL_BLOCK: usize = 16;
+/// Values that are looked at in one go: as many as a word has bits.
+const BLOCK: usize = u64::BITS as usize;
 
 /// Partial sums of magnitudes, as many on every machine.
 const PARTS: usize = 16;
@@ -29,7 +26,7 @@ const PARTS: usize = 16;
 /// The bits that magnitudes are ordered by.
 #[inline(always)]
 pub fn key(x: f32) -> u32 {
-    x.to_bits() & 0x7fff_ffff
+    x.to_bits() & MAGNITUDE
 }
 
 /// A search for the k-th largest magnitude.
@@ -72,7 +69,7 @@ impl Search {
     /// digit, and all of its bits. None once the magnitude is settled.
     pub fn next_digit(&self) -> Option<[u32; 4]> {
         let (low, bits) = DIGITS.get(self.digits)?;
-        let settled = 0x7fff_ffff & !((1u32 << (low + bits)) - 1);
+        let settled = MAGNITUDE & !((1u32 << (low + bits)) - 1);
         Some([self.prefix, settled, *low, (1 << bits) - 1])
     }
 
@@ -127,10 +124,13 @@ const SAMPLED_LOW: u32 = 31 - SAMPLED_BITS;
 /// How far the rank in a sample may be off, in standard deviations of a random one.
 const DEVIATIONS: f64 = 6.0;
 
-/// How many of a sample have each of the upper halves of keys.
+/// One value of so many of a chunk is counted.
+const COUNTED: usize = 4;
+
+/// How many of a sample of these values have each of the upper halves of keys.
 pub fn count_sample(values: &[f32]) -> Vec<u64> {
     let mut counts = vec![0; 1 << SAMPLED_BITS];
-    values.iter().for_each(|x| counts[(key(*x) >> SAMPLED_LOW) as usize] += 1);
+    values.iter().step_by(COUNTED).for_each(|x| counts[(key(*x) >> SAMPLED_LOW) as usize] += 1);
     counts
 }
 
@@ -157,22 +157,43 @@ dispatch! {
     /// How many of these values have keys beyond a range; the keys within it are put behind `within`, as long as there
     /// are not more than it may hold.
     pub fn narrow_down<A: Arch>(values: &[f32], range: &Range<u32>, within: &mut Vec<u32>, most: usize) -> u64 {
-        let (low, span) = (range.start, range.end - range.start);
         let mut beyond = 0u64;
-        for block in values.chunks(BLOCK) {
-            let (mut larger, mut inside) = (0u32, 0u32);
-            for x in block {
-                let above = key(*x).wrapping_sub(low);
-                larger += u32::from((above as i32) >= (span as i32));
-                inside += u32::from(above < span);
-            }
-            beyond += u64::from(larger);
-            if inside > 0 && within.len() < most {
-                within.extend(block.iter().map(|x| key(*x)).filter(|key| key.wrapping_sub(low) < span));
+        for values in values.chunks(BLOCK) {
+            let larger = at_least::<A::Floats>(values, range.end);
+            let inside = at_least::<A::Floats>(values, range.start) & !larger;
+            beyond += u64::from(larger.count_ones());
+            if inside != 0 && within.len() < most {
+                within.extend(set_bits(inside).map(|i| key(values[i])));
             }
         }
         beyond
     }
+}
+
+/// One bit for each of at most [`BLOCK`] values: whether its key is at least `least`.
+#[inline(always)]
+fn at_least<F: Floats>(values: &[f32], least: u32) -> u64 {
+    let mut bits = 0;
+    let (whole, rest) = values.as_chunks::<FLOATS>();
+    for (place, values) in whole.iter().enumerate() {
+        // SAFETY: the array is as long as what is loaded.
+        let values = unsafe { F::load(values.as_ptr()) };
+        bits |= u64::from(values.at_least(least)) << (place * FLOATS);
+    }
+    for (i, x) in rest.iter().enumerate() {
+        bits |= u64::from(key(*x) >= least) << (whole.len() * FLOATS + i);
+    }
+    bits
+}
+
+/// The places of the bits that are set, ascending.
+#[inline(always)]
+fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = (bits != 0).then_some(bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        place
+    })
 }
 
 /// The k-th largest magnitude, if it is one of these keys, beyond which there are so many.
@@ -212,21 +233,14 @@ dispatch! {
     /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have it.
     pub fn take<A: Arch>(values: &[f32], threshold: u32, ties: u64) -> Vec<u32> {
         let (mut taken, mut ties) = (Vec::new(), ties);
-        for (block, values) in values.chunks(SMALL_BLOCK).enumerate() {
-            let mut largest = 0;
-            for x in values {
-                largest = largest.max(key(*x));
-            }
-            if largest < threshold {
-                continue;
-            }
-            for (i, x) in values.iter().enumerate() {
-                let (key, is_left) = (key(*x), ties > 0);
-                let is_tied = key == threshold && is_left;
-                ties -= u64::from(is_tied);
-                if key > threshold || is_tied {
-                    taken.push((block * SMALL_BLOCK + i) as u32);
+        for (block, values) in values.chunks(BLOCK).enumerate() {
+            for i in set_bits(at_least::<A::Floats>(values, threshold)) {
+                let is_tied = key(values[i]) == threshold;
+                if is_tied && ties == 0 {
+                    continue;
                 }
+                ties -= u64::from(is_tied);
+                taken.push((block * BLOCK + i) as u32);
             }
         }
         taken

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::codecs::trial::{assert_refuses_damage, back, nmse, normal, shapes, trial_values};
+use crate::kernels::norms::squared_norm;
 
 fn eden(bits: u8, block: u32) -> Eden {
     Eden { bits, block, seed: 11 }
