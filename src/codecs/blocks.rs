@@ -133,12 +133,12 @@ impl Blocks {
         self.touched(vector, start..end).map(piece)
     }
 
-    /// Values of each block of a run of so many, if all but the last are as long: what a device takes.
-    pub(super) fn on_device(self, values: usize) -> Option<usize> {
+    /// Values of each block of a run of so many, if all but the last are as long: what kernels take in one go.
+    pub(super) fn even(self, values: usize) -> Option<usize> {
         match self {
             Self::Runs(len) => Some(len as usize),
-            Self::Whole => Some(values),
-            Self::Rows => None,
+            Self::Whole if values > 0 => Some(values),
+            Self::Whole | Self::Rows => None,
         }
     }
 

@@ -84,7 +84,7 @@ impl SymmetricEncoder {
     /// The codes as a device finds them, if there is one and scales are such that it finds those of the CPU.
     fn on_device(&self, start: usize, values: &[f32], scales: &[f32]) -> Option<Vec<i8>> {
         let (device, scheme) = (self.codec.device.as_ref()?, self.codec.scheme);
-        let block = scheme.blocks.on_device(values.len())?;
+        let block = scheme.blocks.even(values.len())?;
         if scales.iter().any(|scale| !device::suits(f64::from(*scale))) {
             return None;
         }

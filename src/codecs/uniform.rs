@@ -148,12 +148,17 @@ impl UniformEncoder {
     /// The codes as a device finds them, if there is one and grids are such that it finds those of the CPU.
     fn on_device(&self, start: usize, values: &[f32], grids: &[Grid]) -> Option<Vec<u8>> {
         let device = self.codec.device.as_ref()?;
-        let block = self.codec.scheme.blocks.on_device(values.len())?;
+        let block = self.codec.scheme.blocks.even(values.len())?;
         if grids.iter().any(|grid| grid.is_wide() || !device::suits(grid.step)) {
             return None;
         }
-        let sent: Vec<[f32; 2]> = grids.iter().map(|grid| [grid.ends[0], grid.inverse()]).collect();
-        device.quantize(values, block, &sent, grids.first()?.top, self.codec.round.draw(self.seed, start))
+        device.quantize(
+            values,
+            block,
+            &encoding(grids),
+            grids.first()?.top,
+            self.codec.round.draw(self.seed, start),
+        )
     }
 }
 
@@ -181,9 +186,18 @@ impl Encoder for UniformEncoder {
         let codes = self.on_device(start, values, &grids).unwrap_or_else(|| {
             let words = self.codec.round.words(isa, self.seed, start, values.len());
             let mut codes = vec![0; values.len()];
-            for (piece, grid) in blocks.pieces(&self.ends.vector, start, values.len()).zip(&grids) {
-                let rounding = rounding(words.as_ref(), piece.clone());
-                grid.quantize(isa, &values[piece.clone()], rounding, &mut codes[piece]);
+            match blocks.even(values.len()).filter(|_| !grids.iter().any(Grid::is_wide)) {
+                Some(block) => {
+                    let rounding = rounding(words.as_ref(), 0..values.len());
+                    quantize(isa, values, block, &encoding(&grids), grids[0].top, rounding, &mut codes);
+                }
+                None => {
+                    let pieces = blocks.pieces(&self.ends.vector, start, values.len());
+                    for (piece, grid) in pieces.zip(&grids) {
+                        let rounding = rounding(words.as_ref(), piece.clone());
+                        grid.quantize(isa, &values[piece.clone()], rounding, &mut codes[piece]);
+                    }
+                }
             }
             codes
         });
@@ -230,21 +244,27 @@ impl Grid {
             return codes.fill(0);
         }
         if !self.is_wide() {
-            return quantize(isa, values, self.ends[0], self.inverse(), self.top, rounding, codes);
+            return quantize(isa, values, values.len(), &encoding(&[*self]), self.top, rounding, codes);
         }
         let quarters: Vec<f32> = values.iter().map(|x| x / 4.0).collect();
-        quantize(isa, &quarters, self.ends[0] / 4.0, (4.0 / self.step) as f32, self.top, rounding, codes);
+        let grid = [self.ends[0] / 4.0, (4.0 / self.step) as f32];
+        quantize(isa, &quarters, values.len(), &[grid], self.top, rounding, codes);
     }
 
     fn dequantize(&self, isa: Isa, codes: &[u8], out: &mut [f32]) {
         let low = self.ends[0];
         if !self.is_wide() {
-            return dequantize(isa, codes, low, self.step as f32, out);
+            return dequantize(isa, codes, codes.len(), &[[low, self.step as f32]], out);
         }
         for (x, code) in out.iter_mut().zip(codes) {
             *x = (f64::from(low) + f64::from(*code) * self.step) as f32;
         }
     }
+}
+
+/// What the kernel encodes with: low and inverse of each grid.
+fn encoding(grids: &[Grid]) -> Vec<[f32; 2]> {
+    grids.iter().map(|grid| [grid.ends[0], grid.inverse()]).collect()
 }
 
 impl Scheme for Uniform {
@@ -293,8 +313,18 @@ impl Scheme for Uniform {
             return Err(Invalid(format!("found {ends:?} as ends of a block, expected two finite numbers")));
         }
         let codes = bits::unpack(isa, self.bits, streams[1], out.len())?;
-        for (piece, ends) in self.blocks.pieces(vector, start, out.len()).zip(ends) {
-            Grid::of(ends, self.bits).dequantize(isa, &codes[piece.clone()], &mut out[piece]);
+        let grids: Vec<Grid> = ends.into_iter().map(|ends| Grid::of(ends, self.bits)).collect();
+        match self.blocks.even(out.len()).filter(|_| !grids.iter().any(Grid::is_wide)) {
+            Some(block) => {
+                let grids: Vec<[f32; 2]> =
+                    grids.iter().map(|grid| [grid.ends[0], grid.step as f32]).collect();
+                dequantize(isa, &codes, block, &grids, out);
+            }
+            None => {
+                for (piece, grid) in self.blocks.pieces(vector, start, out.len()).zip(grids) {
+                    grid.dequantize(isa, &codes[piece.clone()], &mut out[piece]);
+                }
+            }
         }
         Ok(())
     }

@@ -6,9 +6,8 @@
 //! Agreement: bits.
 
 use crate::kernels::dispatch;
+use crate::kernels::lanes::{FLOATS, Floats};
 
-/// Values that are compared side by side.
-const LANES: usize = 16;
 /// Added to a float of magnitude up to 2^22, it rounds to an integer, half to even, that stands in the lowest bits.
 const ROUNDER: f32 = 12_582_912.0;
 /// Random bits that a fraction is held against.
@@ -44,28 +43,29 @@ dispatch! {
     /// The smallest and the largest value of each block of `block` values, of which the last may have fewer.
     pub fn block_ends<A: Arch>(values: &[f32], block: usize, ends: &mut [[f32; 2]]) {
         for (values, ends) in values.chunks(block).zip(ends) {
-            let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-            let whole = values.chunks_exact(LANES);
-            let rest = whole.remainder();
-            for values in whole {
-                for lane in 0..LANES {
-                    low[lane] = lesser(values[lane], low[lane]);
-                    high[lane] = greater(values[lane], high[lane]);
-                }
+            let (whole, rest) = values.as_chunks::<FLOATS>();
+            let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+            if let Some((first, others)) = whole.split_first() {
+                (low, high) = ends_of::<A::Floats>(first, others);
             }
-            for (lane, x) in rest.iter().enumerate() {
-                low[lane] = lesser(*x, low[lane]);
-                high[lane] = greater(*x, high[lane]);
+            for x in rest {
+                (low, high) = (lesser(*x, low), greater(*x, high));
             }
-            for half in [8, 4, 2, 1] {
-                for lane in 0..half {
-                    low[lane] = lesser(low[lane], low[lane + half]);
-                    high[lane] = greater(high[lane], high[lane + half]);
-                }
-            }
-            *ends = [low[0], high[0]];
+            *ends = [low, high];
         }
     }
+}
+
+#[inline(always)]
+fn ends_of<F: Floats>(first: &[f32; FLOATS], others: &[[f32; FLOATS]]) -> (f32, f32) {
+    // SAFETY: arrays are as long as what is loaded.
+    let load = |floats: &[f32; FLOATS]| unsafe { F::load(floats.as_ptr()) };
+    let mut ends = (load(first), load(first));
+    for floats in others {
+        let floats = load(floats);
+        ends = (ends.0.lesser(floats), ends.1.greater(floats));
+    }
+    (ends.0.lowest(), ends.1.highest())
 }
 
 dispatch! {
@@ -82,26 +82,31 @@ dispatch! {
 }
 
 dispatch! {
-    /// The codes 0 to `top` of the values of a block: `(x - low) * inverse`, rounded. `top` is at most 255. The
-    /// caller sees to it that no `x - low` overflows.
+    /// The codes 0 to `top` of the values of each block of `block` values, of which the last may have fewer: by its
+    /// grid, low and inverse, `(x - low) * inverse`, rounded. `top` is at most 255. The caller sees to it that no `x - low`
+    /// overflows.
     pub fn quantize<A: Arch>(
         values: &[f32],
-        low: f32,
-        inverse: f32,
+        block: usize,
+        grids: &[[f32; 2]],
         top: u8,
         rounding: Rounding,
         codes: &mut [u8],
     ) {
         let top = f32::from(top);
-        match rounding {
-            Rounding::Nearest => {
-                for (x, code) in values.iter().zip(codes) {
-                    *code = nearest(between((*x - low) * inverse, 0.0, top)) as u8;
+        let blocks = values.chunks(block).zip(codes.chunks_mut(block)).zip(grids);
+        for (number, ((values, codes), [low, inverse])) in blocks.enumerate() {
+            match rounding {
+                Rounding::Nearest => {
+                    for (x, code) in values.iter().zip(codes) {
+                        *code = nearest(between((*x - low) * inverse, 0.0, top)) as u8;
+                    }
                 }
-            }
-            Rounding::Stochastic(words) => {
-                for ((x, word), code) in values.iter().zip(words).zip(codes) {
-                    *code = drawn(between((*x - low) * inverse, 0.0, top), *word) as u8;
+                Rounding::Stochastic(words) => {
+                    let words = &words[number * block..];
+                    for ((x, word), code) in values.iter().zip(words).zip(codes) {
+                        *code = drawn(between((*x - low) * inverse, 0.0, top), *word) as u8;
+                    }
                 }
             }
         }
@@ -134,10 +139,13 @@ dispatch! {
 }
 
 dispatch! {
-    /// What codes of a block stand for: `low + code * step`.
-    pub fn dequantize<A: Arch>(codes: &[u8], low: f32, step: f32, out: &mut [f32]) {
-        for (code, x) in codes.iter().zip(out) {
-            *x = low + f32::from(*code) * step;
+    /// What codes of each block of `block` codes, of which the last may have fewer, stand for by its grid, low and
+    /// step: `low + code * step`.
+    pub fn dequantize<A: Arch>(codes: &[u8], block: usize, grids: &[[f32; 2]], out: &mut [f32]) {
+        for ((codes, out), [low, step]) in codes.chunks(block).zip(out.chunks_mut(block)).zip(grids) {
+            for (code, x) in codes.iter().zip(out) {
+                *x = low + f32::from(*code) * step;
+            }
         }
     }
 }
@@ -251,7 +259,15 @@ mod tests {
                 let side = (top / 2) as i8;
                 for rounding in [Rounding::Nearest, Rounding::Stochastic(&words)] {
                     let (mut codes, mut signed) = (vec![0xaa; len], vec![0x55; len]);
-                    quantize(isa, &values, low, inverse, top, rounding, &mut codes);
+                    quantize(
+                        isa,
+                        &values,
+                        16,
+                        &vec![[low, inverse]; len.div_ceil(16)],
+                        top,
+                        rounding,
+                        &mut codes,
+                    );
                     quantize_symmetric(isa, &values, inverse, side, rounding, &mut signed);
                     for (i, x) in values.iter().enumerate() {
                         let word = matches!(rounding, Rounding::Stochastic(_)).then(|| words[i]);
@@ -271,7 +287,7 @@ mod tests {
         for isa in Isa::available() {
             for rounding in [Rounding::Nearest, Rounding::Stochastic(&[u32::MAX; 7])] {
                 let (mut codes, mut signed) = ([9; 7], [9; 7]);
-                quantize(isa, &values, 0.0, 1.0, 15, rounding, &mut codes);
+                quantize(isa, &values, 7, &[[0.0, 1.0]], 15, rounding, &mut codes);
                 quantize_symmetric(isa, &values, 1.0, 7, rounding, &mut signed);
                 assert_eq!(codes[..5], [0, 15, 0, 15, 0]);
                 assert_eq!(signed[..5], [-7, 7, -7, 7, -7]);
@@ -299,7 +315,7 @@ mod tests {
         let signed: Vec<i8> = (-128..=127).collect();
         for isa in Isa::available() {
             let mut out = [f32::NAN; 256];
-            dequantize(isa, &codes, -3.0, 0.37, &mut out);
+            dequantize(isa, &codes, 32, &[[-3.0, 0.37]; 8], &mut out);
             assert!(out.iter().zip(&codes).all(|(x, code)| *x == -3.0 + f32::from(*code) * 0.37), "{isa}");
             dequantize_symmetric(isa, &signed, 0.37, &mut out);
             assert!(out.iter().zip(&signed).all(|(x, code)| *x == f32::from(*code) * 0.37), "{isa}");

@@ -102,12 +102,8 @@ fn grids(values: &[f32], block: usize, top: u8) -> Vec<[f32; 2]> {
 /// The kernel's codes from 0 to `top`.
 fn codes(values: &[f32], block: usize, grids: &[[f32; 2]], top: u8, words: Option<&[u32]>) -> Vec<u8> {
     let mut codes = vec![0; values.len()];
-    for (number, [low, inverse]) in grids.iter().enumerate() {
-        let range = number * block..values.len().min((number + 1) * block);
-        let rounding = words.map_or(Rounding::Nearest, |words| Rounding::Stochastic(&words[range.clone()]));
-        let (values, codes) = (&values[range.clone()], &mut codes[range]);
-        cpu::quantize(Isa::detect(), values, *low, *inverse, top, rounding, codes);
-    }
+    let rounding = words.map_or(Rounding::Nearest, Rounding::Stochastic);
+    cpu::quantize(Isa::detect(), values, block, grids, top, rounding, &mut codes);
     codes
 }
 

@@ -63,9 +63,10 @@ fn codes(gpu: &Gpu, draw: Draw) -> Result<Difference, GpuError> {
         }
     };
     let blocks = LEN / BLOCK;
-    let found = Vectors::on(gpu).quantize(&values, BLOCK, &vec![[low, inverse]; blocks], 15, draw)?;
+    let grids = vec![[low, inverse]; blocks];
+    let found = Vectors::on(gpu).quantize(&values, BLOCK, &grids, 15, draw)?;
     let mut expected = vec![0; LEN];
-    cpu::quantize(isa, &values, low, inverse, 15, rounding, &mut expected);
+    cpu::quantize(isa, &values, BLOCK, &grids, 15, rounding, &mut expected);
     let unsigned = other("code", &found, &expected);
     let found = Vectors::on(gpu).quantize_symmetric(&values, BLOCK, &vec![inverse; blocks], 7, draw)?;
     let mut expected = vec![0; LEN];
