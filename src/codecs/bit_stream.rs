@@ -24,10 +24,10 @@ impl Writer {
     pub(super) fn put(&mut self, number: u32, count: u32) {
         self.window |= (u64::from(number) & ((1 << count) - 1)) << self.held;
         self.held += count;
-        while self.held >= 8 {
-            self.bytes.push(self.window as u8);
-            self.window >>= 8;
-            self.held -= 8;
+        if self.held >= 32 {
+            self.bytes.extend_from_slice(&(self.window as u32).to_le_bytes());
+            self.window >>= 32;
+            self.held -= 32;
         }
     }
 
@@ -38,6 +38,17 @@ impl Writer {
             zeros -= 32;
         }
         self.put(1 << zeros, zeros + 1);
+    }
+
+    /// Appends a number as a Rice code: what lies above its `m` lowest bits in unary, then these.
+    pub(super) fn put_rice(&mut self, number: u32, m: u32) {
+        let zeros = number >> m;
+        if zeros + 1 + m <= 32 {
+            let low = number & ((1 << m) - 1);
+            return self.put((low << 1 | 1) << zeros, zeros + 1 + m);
+        }
+        self.put_unary(zeros);
+        self.put(number, m);
     }
 
     /// Appends a number as an exponential Golomb code of an order up to 15: few bits for those not far above `2^order`.
@@ -56,7 +67,8 @@ impl Writer {
 
     /// The bytes, the last one filled up with zeros.
     pub(super) fn finish(mut self) -> Vec<u8> {
-        self.put(0, 7);
+        let left = self.held.div_ceil(8) as usize;
+        self.bytes.extend_from_slice(&self.window.to_le_bytes()[..left]);
         self.bytes
     }
 }
@@ -98,6 +110,12 @@ impl<'a> Reader<'a> {
     }
 
     fn fill(&mut self) {
+        if let (0..32, Some(word)) = (self.held, self.bytes[self.next..].first_chunk()) {
+            self.window |= u64::from(u32::from_le_bytes(*word)) << self.held;
+            self.held += 32;
+            self.next += 4;
+            return;
+        }
         while self.held <= 56 && self.next < self.bytes.len() {
             self.window |= u64::from(self.bytes[self.next]) << self.held;
             self.held += 8;
@@ -141,6 +159,18 @@ impl<'a> Reader<'a> {
             zeros += u64::from(self.held);
             self.drop(self.held);
         }
+    }
+
+    /// The next Rice code of `m` bits, at most 32.
+    pub(super) fn take_rice(&mut self, m: u32) -> Result<u64, Invalid> {
+        self.fill();
+        let zeros = self.window.trailing_zeros();
+        if zeros + 1 + m > self.held {
+            return Ok((self.take_unary()? << m) + u64::from(self.take(m)?));
+        }
+        let low = self.window >> (zeros + 1) & ((1 << m) - 1);
+        self.drop(zeros + 1 + m);
+        Ok((u64::from(zeros) << m) + low)
     }
 
     /// The next exponential Golomb code, of a number below 2^24 or so.

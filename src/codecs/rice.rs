@@ -22,16 +22,24 @@ fn gaps(positions: &[u32]) -> impl Iterator<Item = u32> {
 
 /// The m that takes the fewest bits, the lowest if several do.
 pub(super) fn parameter(positions: &[u32]) -> u32 {
-    let bits = |m: &u32| gaps(positions).map(|gap| u64::from((gap >> m) + 1 + m)).sum::<u64>();
-    (0..=MOST_BITS).min_by_key(bits).unwrap_or(0)
+    let bits = |m: u32| gaps(positions).map(|gap| u64::from((gap >> m) + 1 + m)).sum::<u64>();
+    // One more saves ever less, so it ends where that does; it begins at the mean gap.
+    let mean = positions.last().map_or(1, |last| (last + 1) / positions.len() as u32);
+    let mut best = mean.max(1).ilog2().min(MOST_BITS);
+    while best > 0 && bits(best - 1) <= bits(best) {
+        best -= 1;
+    }
+    while best < MOST_BITS && bits(best + 1) < bits(best) {
+        best += 1;
+    }
+    best
 }
 
 /// The gaps of ascending positions behind some bytes, filled up to whole bytes with zeros.
 pub(super) fn encode(positions: &[u32], m: u32, behind: Vec<u8>) -> Vec<u8> {
     let mut writer = Writer::behind(behind);
     for gap in gaps(positions) {
-        writer.put_unary(gap >> m);
-        writer.put(gap, m);
+        writer.put_rice(gap, m);
     }
     writer.finish()
 }
@@ -46,8 +54,7 @@ pub(super) fn decode(bytes: &[u8], m: u32, count: usize, end: usize) -> Result<(
     let mut positions = Vec::with_capacity(count.min(end));
     let mut next = 0u64;
     for _ in 0..count {
-        let gap = (reader.take_unary()? << m) + u64::from(reader.take(m)?);
-        let position = next + gap;
+        let position = next + reader.take_rice(m)?;
         if position >= end as u64 {
             return Err(Invalid(format!("index {position} is sent, expected one below {end}")));
         }
@@ -83,6 +90,19 @@ mod tests {
         // Gaps 2 and 5 with m = 1: 1 zero, one, 0; 2 zeros, one, 1.
         assert_eq!(coded(&[2, 8], 1), [0b0110_0010]);
         assert_eq!(coded(&[0, 3], 0), [0b0000_1001]);
+    }
+
+    #[test]
+    fn no_other_parameter_takes_fewer_bits() {
+        let squares: Vec<u32> = (0..200).map(|i| i * i).collect();
+        let clustered: Vec<u32> = (0..300).map(|i| i / 30 * 6000 + i).collect();
+        for positions in [&[][..], &[0], &[65_535], &[0, 65_535], &[40, 41, 60_000], &squares, &clustered] {
+            let bits = |m: &u32| gaps(positions).map(|gap| (gap >> m) + 1 + m).sum::<u32>();
+            let fewest = (0..=MOST_BITS).min_by_key(bits).unwrap();
+            let found = parameter(positions);
+            assert_eq!(bits(&found), bits(&fewest), "{} positions", positions.len());
+            assert!(positions.is_empty() || found == fewest);
+        }
     }
 
     #[test]
