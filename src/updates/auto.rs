@@ -6,7 +6,7 @@
 
 use super::encode::{EncodeError, Running};
 use super::plan::{self, PartPlan};
-use super::search::Search;
+use super::search::{SMALL_MODEL, Search};
 use super::survey::{Survey, Variances};
 use super::values::Values;
 use crate::codecs::ModelGoal;
@@ -160,7 +160,9 @@ pub fn meet<T: Made, E>(
             let parts = settle(survey.plan(step))?;
             if effort.settlings > 0 {
                 effort.settlings -= 1;
-                if !search.learn(step, &sought.expected(&parts)) && effort.settlings > 0 {
+                let expected = sought.expected(&parts);
+                tracing::info!("step {step:e}: {} bytes expected", expected.bytes);
+                if !search.learn(step, &expected) && effort.settlings > 0 {
                     continue;
                 }
                 // From here on only what files came to counts.
@@ -187,9 +189,6 @@ pub fn meet<T: Made, E>(
     }
     best.map_or_else(|| make(settle(plan::raw(tensors))?), |(_, made)| Ok(made))
 }
-
-/// Models of up to so many values are made into more files on the way to a goal than larger ones.
-const SMALL_MODEL: usize = 1 << 24;
 
 /// How often is tried what.
 struct Effort {

@@ -17,6 +17,8 @@ pub struct Search<'a> {
     correction: f64,
     /// How far the next step is where estimates do not say.
     stride: f64,
+    /// How near to the goal is near enough.
+    near: f64,
 }
 
 /// Logs of steps that are so near are those of one step: nine bits of it are kept.
@@ -29,13 +31,19 @@ const LONGER: f64 = 4.0;
 /// How near to the goal an estimate is where it does not jump over it.
 const ABOUT: f64 = 0.05;
 
-/// How near to the goal is near enough, of it.
+/// How near to the goal is near enough, of it; and of models of more than [`SMALL_MODEL`] values, of which every file on
+/// the way takes its time.
 const NEAR: f64 = 0.002;
+const NEAR_OF_LARGE: f64 = 0.01;
+
+/// Models of up to so many values are made into more files on the way to a goal than larger ones.
+pub const SMALL_MODEL: usize = 1 << 24;
 
 impl<'a> Search<'a> {
     /// Begins.
     pub fn new(survey: &'a Survey, goal: Goal) -> Self {
-        Self { survey, goal, room: None, missed: None, correction: 0.0, stride: FIRST_STRIDE }
+        let near = if survey.values() > SMALL_MODEL { NEAR_OF_LARGE } else { NEAR };
+        Self { survey, goal, room: None, missed: None, correction: 0.0, stride: FIRST_STRIDE, near }
     }
 
     /// Of a survey, with the dead zone that the estimates prefer where they meet the goal.
@@ -96,7 +104,7 @@ impl<'a> Search<'a> {
         let predicted = |at: f64| self.goal.excess(&self.survey.predict(at.exp())) + self.correction;
         for _ in 0..40 {
             let middle = f64::midpoint(a, b);
-            if (predicted(middle) > -NEAR / 2.0) == self.falls() { a = middle } else { b = middle }
+            if (predicted(middle) > -self.near / 2.0) == self.falls() { a = middle } else { b = middle }
         }
         f64::midpoint(a, b)
     }
@@ -126,7 +134,7 @@ impl<'a> Search<'a> {
         self.correction = excess - self.goal.excess(&self.survey.predict(step));
         let is_met = excess <= 0.0;
         *(if is_met { &mut self.room } else { &mut self.missed }) = Some(step.ln());
-        is_met && excess > -NEAR
+        is_met && excess > -self.near
     }
 }
 

@@ -184,6 +184,11 @@ impl Survey {
         Found { bytes: bytes as u64, nmse: if error == 0.0 { 0.0 } else { error / self.energy } }
     }
 
+    /// Values of all vectors that something is chosen for.
+    pub(super) fn values(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.plan.vector.len).sum()
+    }
+
     /// The steps between which all choices lie.
     pub(super) fn range(&self) -> (f64, f64) {
         let largest = self.pieces.iter().map(|piece| piece.magnitudes.largest()).fold(0.0, f64::max);

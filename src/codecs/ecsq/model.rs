@@ -88,8 +88,8 @@ impl Model {
         let payload = (bits - f64::from(table.own_bits())) / 8.0;
         // A lane costs two bytes, and saves time only where there is much to do.
         let lanes = match payload / chunks {
-            bytes if bytes < 2048.0 => 1,
-            bytes if bytes < 8192.0 => 2,
+            bytes if bytes < 1024.0 => 1,
+            bytes if bytes < 2048.0 => 2,
             _ => 4,
         };
         let lengths = if table.escape.is_some() { 1.5 } else { 0.0 };
