@@ -15,12 +15,16 @@ use crate::model::layout::{Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
 use rayon::prelude::*;
 use std::io;
+use std::ops::Range;
 
 /// Chunks that are under way at once, for each thread.
 const CHUNKS_AT_ONCE: usize = 8;
 
-/// The same where nothing of them is held until others are done.
+/// The same where little or nothing of them is held until others are done.
 const UNORDERED_AT_ONCE: usize = 64;
+
+/// Values that are decoded again at once, a power of two.
+const DECODED_AT_ONCE: usize = 8192;
 
 /// Why an update cannot be encoded.
 #[derive(thiserror::Error, Debug)]
@@ -177,7 +181,7 @@ fn gather_chunks<'p, T: Send>(
     look: impl Fn(&Chunk, &[f32]) -> T + Sync,
     mut add: impl FnMut(usize, T),
 ) -> Result<(), EncodeError> {
-    for batch in batches(&chunks, CHUNKS_AT_ONCE) {
+    for batch in batches(&chunks, UNORDERED_AT_ONCE) {
         interrupt::check()?;
         let seen: Vec<T> = batch
             .par_iter()
@@ -234,6 +238,14 @@ impl Running {
         if has { self.plan.vector.len.div_ceil(CHUNK) } else { 0 }
     }
 
+    /// The runs that a chunk of so many values is decoded in: so few values that a core has them at hand, if the streams
+    /// of the chunk can be cut.
+    fn runs(&self, len: usize) -> impl Iterator<Item = Range<usize>> {
+        let unit = self.coding.scheme().map_or(1, |scheme| scheme.unit(&self.plan.vector));
+        let run = if self.chunk_count() > 0 { CHUNK } else { DECODED_AT_ONCE.max(unit) };
+        (0..len).step_by(run).map(move |start| start..len.min(start + run))
+    }
+
     /// Bytes of what the decoder has to know and of all streams, given those of its chunks.
     pub fn bytes(&self, chunks: &[u32]) -> u64 {
         let coding = postcard::to_allocvec(&self.coding).map_or(0, |bytes| bytes.len() as u64);
@@ -266,6 +278,14 @@ pub struct Encoding<'a> {
 struct Buffers {
     sent: Vec<f32>,
     decoded: Vec<f32>,
+}
+
+/// Some values of a chunk, and the streams of all of it.
+struct Run<'a> {
+    chunk: Chunk,
+    values: Range<usize>,
+    sent: &'a [f32],
+    streams: &'a [Vec<u8>],
 }
 
 /// What came of a chunk.
@@ -319,43 +339,62 @@ impl Encoding<'_> {
         let sent = read(self.values, &part.plan, chunk, &mut buffers.sent)?;
         let mut streams =
             part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
-        buffers.decoded.resize(chunk.len, 0.0);
-        let decoded = &mut buffers.decoded[..];
-        self.decode(part, chunk, &streams, decoded)?;
         self.write(part, chunk, &streams, sink)?;
-        let mut done = Done { quality: Quality::of(self.values.isa, sent, decoded), ..Done::default() };
+        let mut done = Done::default();
+        for values in part.runs(chunk.len) {
+            buffers.decoded.resize(values.len(), 0.0);
+            let run = Run { chunk, sent: &sent[values.clone()], values, streams: &streams };
+            self.judge(part, &run, &mut buffers.decoded, &mut done)?;
+        }
         // Counters are no part of any norm, however they are sent.
         if self.tensors[part.plan.tensors[0]].dtype.kind() != Kind::Float {
             done.quality = Quality::default();
-        }
-        let negative = self.values.negative_variances(&part.plan, chunk.start, decoded);
-        done.negative_variances = negative.map_err(ValueError::Read)?;
-        if let Some(residue) = self.residue {
-            decoded.iter_mut().zip(sent).for_each(|(left, sent)| *left = sent - *left);
-            residue(&part.plan, chunk.start, decoded).map_err(EncodeError::Write)?;
         }
         let is_appended = part.streams.last().is_some_and(|stream| stream.extent == Extent::Chunks);
         done.appended = if is_appended { streams.pop() } else { None };
         Ok(done)
     }
 
-    /// What the shipped decoder makes of the bytes of a chunk.
-    fn decode(
+    /// Decodes a run of a chunk again, and holds what comes of it against what was sent.
+    fn judge(
         &self,
         part: &Running,
-        chunk: Chunk,
-        streams: &[Vec<u8>],
+        run: &Run,
         decoded: &mut [f32],
+        done: &mut Done,
     ) -> Result<(), EncodeError> {
+        let start = run.chunk.start + run.values.start;
+        self.decode(part, run, decoded)?;
+        done.quality.add(&Quality::of(self.values.isa, run.sent, decoded));
+        let negative = self.values.negative_variances(&part.plan, start, decoded);
+        done.negative_variances += negative.map_err(ValueError::Read)?;
+        if let Some(residue) = self.residue {
+            decoded.iter_mut().zip(run.sent).for_each(|(left, sent)| *left = sent - *left);
+            residue(&part.plan, start, decoded).map_err(EncodeError::Write)?;
+        }
+        Ok(())
+    }
+
+    /// What the shipped decoder makes of the bytes of a run of a chunk.
+    fn decode(&self, part: &Running, run: &Run, decoded: &mut [f32]) -> Result<(), EncodeError> {
         let Some(scheme) = part.coding.scheme() else { return Ok(()) };
-        let bytes: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
+        let (vector, start) = (&part.plan.vector, run.chunk.start + run.values.start);
+        let bytes = |(number, stream): (usize, &Stream)| match stream.extent {
+            Extent::Chunks => &run.streams[number][..],
+            Extent::Known(_) => {
+                let of_chunk = scheme.bytes(vector, number, run.chunk.start..run.chunk.start + run.chunk.len);
+                let bytes = scheme.bytes(vector, number, start..start + decoded.len());
+                &run.streams[number][bytes.start - of_chunk.start..bytes.end - of_chunk.start]
+            }
+        };
+        let bytes: Vec<&[u8]> = part.streams.iter().enumerate().map(bytes).collect();
         let first = part.plan.tensors.first().map(|first| self.tensors[*first].name.clone());
         scheme
-            .decode(self.values.isa, &part.plan.vector, chunk.start, &bytes, decoded)
+            .decode(self.values.isa, vector, start, &bytes, decoded)
             .map_err(|why| EncodeError::Invalid { tensor: first.unwrap_or_default(), why })?;
         // What is seen of it is of the tensors' own dtypes.
         let mut rest = decoded;
-        for piece in part.plan.pieces(chunk.start, chunk.len, |tensor| self.tensors[tensor].len) {
+        for piece in part.plan.pieces(start, rest.len(), |tensor| self.tensors[tensor].len) {
             let (of_tensor, behind) = rest.split_at_mut(piece.len);
             round_to(self.values.isa, self.tensors[piece.tensor].dtype, of_tensor);
             rest = behind;

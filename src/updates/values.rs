@@ -12,6 +12,9 @@ use crate::model::layout::{Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
 use std::io;
 
+/// Values that are read and looked at before the next ones are: so few that a core has them at hand.
+const READ_AT_ONCE: usize = 8192;
+
 /// What becomes of NaN and infinity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum NonFinite {
@@ -61,7 +64,10 @@ impl Values<'_> {
         let mut rest = out;
         for piece in part.pieces(start, rest.len(), |tensor| self.update.table[tensor].spec.len) {
             let (out, behind) = rest.split_at_mut(piece.len);
-            self.read_tensor(piece, out)?;
+            for (number, out) in out.chunks_mut(READ_AT_ONCE).enumerate() {
+                let start = piece.start + number * READ_AT_ONCE;
+                self.read_tensor(Piece { start, len: out.len(), ..piece }, out)?;
+            }
             rest = behind;
         }
         Ok(())
