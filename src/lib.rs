@@ -19,6 +19,7 @@
 //! - [`strategies`]: one file a server strategy: merged delta and what is kept in, new model out.
 //! - [`updates`]: one update as a file: opened however it is encoded, compressed, decompressed.
 //! - [`codecs`]: one file an encoding: values to bytes and back.
+//! - [`privacy`]: what releases cost, by events and accountants; no files.
 //! - [`gpu`]: the same primitives as shaders; adapters, and the slots that tiles pass through.
 //! - [`kernels`]: the numeric primitives, one file each, on every instruction set.
 //! - [`model`]: dtypes, layouts, tiles; no files.
@@ -32,6 +33,7 @@ pub mod gpu;
 pub mod io;
 pub mod kernels;
 pub mod model;
+pub mod privacy;
 pub mod round;
 pub mod rules;
 pub mod strategies;

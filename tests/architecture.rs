@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use. Arrows go one way: no room is listed behind one that uses it.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     (
         "cli",
         &[
@@ -12,6 +12,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "round",
             "updates",
             "codecs",
+            "privacy",
             "strategies",
             "rules",
             "io",
@@ -23,10 +24,23 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ),
     (
         "bench",
-        &["round", "updates", "codecs", "strategies", "rules", "gpu", "kernels", "model", "io", "telemetry"],
+        &[
+            "round",
+            "updates",
+            "codecs",
+            "privacy",
+            "strategies",
+            "rules",
+            "gpu",
+            "kernels",
+            "model",
+            "io",
+            "telemetry",
+        ],
     ),
-    ("round", &["updates", "strategies", "rules", "gpu", "kernels", "model", "io", "telemetry"]),
+    ("round", &["updates", "privacy", "strategies", "rules", "gpu", "kernels", "model", "io", "telemetry"]),
     ("updates", &["codecs", "gpu", "kernels", "model", "io", "telemetry", "rules"]),
+    ("privacy", &["kernels", "model"]),
     ("strategies", &["rules", "kernels"]),
     // How settings are written is the same for all that users name.
     ("codecs", &["rules", "kernels", "model"]),

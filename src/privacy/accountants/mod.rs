@@ -1,0 +1,3 @@
+//! What events cost: an epsilon at a delta.
+
+pub mod steps;

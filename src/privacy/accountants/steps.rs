@@ -1,0 +1,270 @@
+//! A tree of events as what accountants add up: mechanisms, and how often each was run.
+//!
+//! Several Gaussians on the same clients are one: their inverse variances add up (McMahan et al. 2018, arXiv 1812.06210,
+//! section 3). So all Gaussians of a tree are one step, and so is what a sampled event nests.
+
+use crate::privacy::event::{Adjacency, Event};
+
+/// What can be accounted for, with numbers in the units of the adjacency: noise by how far neighbours move the sum.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Mechanism {
+    /// Gaussian noise on a sum of all clients.
+    Gaussian {
+        /// Standard deviation by sensitivity.
+        noise: f64,
+    },
+    /// Gaussian noise on a sum of clients that were each drawn by themselves.
+    Poisson {
+        /// How likely a client is drawn; above zero and below one.
+        rate: f64,
+        /// Standard deviation by sensitivity.
+        noise: f64,
+    },
+    /// Gaussian noise on a sum of a fixed number of clients.
+    WithoutReplacement {
+        /// The share of clients that is drawn; above zero and below one.
+        rate: f64,
+        /// Standard deviation by sensitivity.
+        noise: f64,
+    },
+    /// Renyi divergence of `xi + rho * order`.
+    ZeroConcentrated {
+        /// The slope.
+        rho: f64,
+        /// The intercept.
+        xi: f64,
+    },
+}
+
+/// A mechanism that was run `count` times.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Step {
+    /// What was run.
+    pub mechanism: Mechanism,
+    /// How often; at least once.
+    pub count: u64,
+}
+
+/// What was run, each mechanism once in the list.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Steps {
+    /// The mechanisms, in an order that does not depend on that of events.
+    pub list: Vec<Step>,
+    /// Something was released without noise.
+    pub non_private: bool,
+    /// Releases there were, whatever they cost; a tree is one.
+    pub releases: u64,
+}
+
+/// Why events cannot be accounted for.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum UnsupportedEvent {
+    /// The amplification by this way of sampling is not known for this adjacency.
+    #[error("{event}: found adjacency {found}, expected {expected}")]
+    Adjacency {
+        /// The event.
+        event: &'static str,
+        /// The adjacency asked for.
+        found: Adjacency,
+        /// Those it is known for.
+        expected: &'static str,
+    },
+    /// Something else than Gaussian noise on a sample.
+    #[error("{event}: found another event in it, expected Gaussian ones, composed or not")]
+    Nested {
+        /// The event.
+        event: &'static str,
+    },
+    /// A sample of nothing.
+    #[error("SampledWithoutReplacementDpEvent: found a sample of {sample} of {of} clients")]
+    Sample {
+        /// Clients drawn.
+        sample: u64,
+        /// Clients there are.
+        of: u64,
+    },
+    /// More releases than a counter holds.
+    #[error("the events are more than 2^53 releases")]
+    TooMany,
+}
+
+/// Counts are exact in f64 up to here.
+const MOST: u64 = 1 << 53;
+
+impl Steps {
+    /// What these events come to for this adjacency.
+    ///
+    /// # Errors
+    ///
+    /// When the cost of an event is not known.
+    pub fn of(events: &[Event], adjacency: Adjacency) -> Result<Self, UnsupportedEvent> {
+        let mut found = Collection { adjacency, steps: Self::default(), inverse_variance: 0.0 };
+        events.iter().try_for_each(|event| found.add(event, 1))?;
+        Ok(found.finish())
+    }
+
+    /// Whether they are free.
+    pub fn is_free(&self) -> bool {
+        self.list.is_empty() && !self.non_private
+    }
+}
+
+struct Collection {
+    adjacency: Adjacency,
+    steps: Steps,
+    /// What all Gaussians have together.
+    inverse_variance: f64,
+}
+
+impl Collection {
+    fn add(&mut self, event: &Event, count: u64) -> Result<(), UnsupportedEvent> {
+        match event {
+            Event::NoOp { .. } => Ok(()),
+            Event::Composed { events, .. } => events.iter().try_for_each(|event| self.add(event, count)),
+            Event::SelfComposed { event, count: times, .. } => {
+                let count = count.checked_mul(*times).filter(|count| *count <= MOST);
+                self.add(event, count.ok_or(UnsupportedEvent::TooMany)?)
+            }
+            _ => self.release(event, count),
+        }
+    }
+
+    fn release(&mut self, event: &Event, count: u64) -> Result<(), UnsupportedEvent> {
+        let releases = self.steps.releases.checked_add(count).filter(|releases| *releases <= MOST);
+        self.steps.releases = releases.ok_or(UnsupportedEvent::TooMany)?;
+        match event {
+            Event::Gaussian { noise_multiplier, .. } => self.gaussian(noise_multiplier.get(), count),
+            Event::PoissonSampled { sampling_probability, event, .. } => {
+                self.poisson(sampling_probability.get(), event, count)?;
+            }
+            Event::SampledWithoutReplacement { source_dataset_size, sample_size, event, .. } => {
+                self.without_replacement(*sample_size, *source_dataset_size, event, count)?;
+            }
+            Event::SingleEpochTreeAggregation { noise_multiplier, step_counts, .. } => {
+                self.tree(noise_multiplier.get(), step_counts.longest(), count)?;
+            }
+            Event::ZeroConcentrated { rho, xi, .. } => {
+                self.push(Mechanism::ZeroConcentrated { rho: rho.get(), xi: xi.get() }, count);
+            }
+            _ => self.steps.non_private |= count > 0,
+        }
+        Ok(())
+    }
+
+    fn gaussian(&mut self, multiplier: f64, count: u64) {
+        if count > 0 {
+            let noise = multiplier / self.adjacency.sensitivity();
+            self.inverse_variance += count as f64 / (noise * noise);
+        }
+    }
+
+    fn poisson(&mut self, rate: f64, event: &Event, count: u64) -> Result<(), UnsupportedEvent> {
+        const NAME: &str = "PoissonSampledDpEvent";
+        if self.adjacency == Adjacency::ReplaceOne {
+            let expected = "add-or-remove-one or replace-special";
+            return Err(UnsupportedEvent::Adjacency { event: NAME, found: self.adjacency, expected });
+        }
+        self.sampled(rate, effective_noise(event, NAME)?, count, |rate, noise| Mechanism::Poisson {
+            rate,
+            noise,
+        });
+        Ok(())
+    }
+
+    fn without_replacement(
+        &mut self,
+        sample: u64,
+        of: u64,
+        event: &Event,
+        count: u64,
+    ) -> Result<(), UnsupportedEvent> {
+        const NAME: &str = "SampledWithoutReplacementDpEvent";
+        if sample > of || of == 0 {
+            return Err(UnsupportedEvent::Sample { sample, of });
+        }
+        if self.adjacency != Adjacency::ReplaceOne {
+            let expected = "replace-one";
+            return Err(UnsupportedEvent::Adjacency { event: NAME, found: self.adjacency, expected });
+        }
+        let rate = sample as f64 / of as f64;
+        let mechanism = |rate, noise| Mechanism::WithoutReplacement { rate, noise };
+        self.sampled(rate, effective_noise(event, NAME)?, count, mechanism);
+        Ok(())
+    }
+
+    /// A Gaussian on a sample; all clients and none are no samples.
+    fn sampled(&mut self, rate: f64, multiplier: f64, count: u64, of: impl Fn(f64, f64) -> Mechanism) {
+        let noise = multiplier / self.adjacency.sensitivity();
+        match rate {
+            0.0 => {}
+            1.0 => self.gaussian(multiplier, count),
+            _ if noise == 0.0 => self.steps.non_private |= count > 0,
+            _ if noise.is_infinite() => {}
+            _ => self.push(of(rate, noise), count),
+        }
+    }
+
+    /// Every node on the way from a leaf to the root is a Gaussian (Kairouz et al. 2021, arXiv 2103.00039, appendix D).
+    fn tree(&mut self, multiplier: f64, steps: u64, count: u64) -> Result<(), UnsupportedEvent> {
+        if self.adjacency != Adjacency::ReplaceSpecial {
+            return Err(UnsupportedEvent::Adjacency {
+                event: "SingleEpochTreeAggregationDpEvent",
+                found: self.adjacency,
+                expected: "replace-special",
+            });
+        }
+        // ceil(log2(steps + 1)) is the number of bits of steps.
+        let depth = u64::from(u64::BITS - steps.leading_zeros());
+        let count = count.checked_mul(depth).filter(|count| *count <= MOST);
+        self.gaussian(multiplier, count.ok_or(UnsupportedEvent::TooMany)?);
+        Ok(())
+    }
+
+    fn push(&mut self, mechanism: Mechanism, count: u64) {
+        match self.steps.list.iter_mut().find(|step| step.mechanism == mechanism) {
+            Some(step) => step.count += count,
+            None if count > 0 => self.steps.list.push(Step { mechanism, count }),
+            None => {}
+        }
+    }
+
+    fn finish(mut self) -> Steps {
+        let noise = self.inverse_variance.sqrt().recip();
+        if noise == 0.0 {
+            self.steps.non_private = true;
+        } else if noise.is_finite() {
+            self.push(Mechanism::Gaussian { noise }, 1);
+        }
+        self.steps.list.sort_by(|a, b| {
+            a.mechanism.key().partial_cmp(&b.mechanism.key()).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        self.steps
+    }
+}
+
+impl Mechanism {
+    fn key(&self) -> (u8, f64, f64) {
+        match *self {
+            Self::Gaussian { noise } => (0, noise, 0.0),
+            Self::Poisson { rate, noise } => (1, rate, noise),
+            Self::WithoutReplacement { rate, noise } => (2, rate, noise),
+            Self::ZeroConcentrated { rho, xi } => (3, rho, xi),
+        }
+    }
+}
+
+/// The noise multiplier of the one Gaussian that nested ones come to; infinite if there is none.
+fn effective_noise(event: &Event, within: &'static str) -> Result<f64, UnsupportedEvent> {
+    Ok(inverse_variance(event, within)?.sqrt().recip())
+}
+
+fn inverse_variance(event: &Event, within: &'static str) -> Result<f64, UnsupportedEvent> {
+    match event {
+        Event::NoOp { .. } => Ok(0.0),
+        Event::Gaussian { noise_multiplier, .. } => Ok(noise_multiplier.get().powi(-2)),
+        Event::SelfComposed { count: 0, .. } => Ok(0.0),
+        Event::SelfComposed { event, count, .. } => Ok(inverse_variance(event, within)? * *count as f64),
+        Event::Composed { events, .. } => events.iter().map(|event| inverse_variance(event, within)).sum(),
+        _ => Err(UnsupportedEvent::Nested { event: within }),
+    }
+}
