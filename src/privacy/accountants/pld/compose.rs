@@ -1,0 +1,278 @@
+//! The loss of many runs: the sum of their losses, by Fourier transform of tilted distributions.
+//!
+//! With masses times exp(lambda loss), scaled to one, sums are again tilted sums: a transform, a power, a transform back.
+//! It is exact but for losses that leave the window and come in again at its other end. What comes in from below only
+//! adds to delta; what leaves above is bounded by Chernoff and counted as infinite. So is rounding in the transforms.
+
+use super::grid::Losses;
+use realfft::RealFftPlanner;
+use realfft::num_complex::Complex64;
+
+/// How likely a tilted sum may leave the window at either end.
+const OUTSIDE: f64 = 1e-8;
+
+/// Where Chernoff's bound is tried, in inverse standard deviations of the tilted sum.
+const TRIALS: [f64; 9] = [0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0];
+
+/// Losses between anchors of a geometric series, so that rounding does not add up.
+const BLOCK: usize = 64;
+
+/// More points than these are not transformed.
+const MOST_POINTS: usize = 1 << 22;
+
+/// Runs of one mechanism.
+pub(super) struct Runs {
+    losses: Losses,
+    /// The logarithm of the largest mass of each block.
+    largest: Vec<f64>,
+    /// How often it is run.
+    count: u64,
+}
+
+/// Mean and spread of a tilted distribution, and the logarithm of what scales it.
+#[derive(Clone, Copy, Default, Debug)]
+struct Tilted {
+    /// ln of the sum of masses times exp(tilt loss).
+    log_scale: f64,
+    mean: f64,
+    variance: f64,
+}
+
+impl Runs {
+    pub(super) fn new(losses: Losses, count: u64) -> Self {
+        let largest =
+            losses.masses.chunks(BLOCK).map(|masses| libm::log(masses.iter().copied().fold(0.0, f64::max)));
+        Self { largest: largest.collect(), losses, count }
+    }
+
+    /// The largest exponent of a tilted mass, to within what a block spans.
+    fn shift(&self, tilt: f64) -> f64 {
+        let starts = (self.losses.first..).step_by(BLOCK);
+        let logs = starts.zip(&self.largest).map(|(start, log)| log + tilt * start as f64 * self.losses.step);
+        logs.fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// Every mass times exp(tilt loss - shift), with its place in steps.
+    fn tilted(&self, tilt: f64, shift: f64, mut each: impl FnMut(i64, f64)) {
+        let ratio = libm::exp(tilt * self.losses.step);
+        for (block, masses) in self.losses.masses.chunks(BLOCK).enumerate() {
+            let start = self.losses.first + (block * BLOCK) as i64;
+            let mut factor = libm::exp(tilt * start as f64 * self.losses.step - shift);
+            for (place, mass) in (start..).zip(masses) {
+                if *mass > 0.0 {
+                    each(place, mass * factor);
+                }
+                factor *= ratio;
+            }
+        }
+    }
+
+    fn log_scale(&self, tilt: f64) -> f64 {
+        let (shift, mut sum) = (self.shift(tilt), 0.0);
+        self.tilted(tilt, shift, |_, mass| sum += mass);
+        shift + libm::log(sum)
+    }
+
+    fn moments(&self, tilt: f64) -> Tilted {
+        let (shift, mut sum, mut first, mut second) = (self.shift(tilt), 0.0, 0.0, 0.0);
+        self.tilted(tilt, shift, |place, mass| {
+            let place = place as f64;
+            sum += mass;
+            first += mass * place;
+            second += mass * place * place;
+        });
+        let step = self.losses.step;
+        let mean = first / sum;
+        let variance = (second / sum - mean * mean).max(0.0);
+        Tilted { log_scale: shift + libm::log(sum), mean: mean * step, variance: variance * step * step }
+    }
+}
+
+/// What is run, on one grid and in one direction.
+pub(super) struct Composition {
+    runs: Vec<Runs>,
+    step: f64,
+}
+
+/// The sum's distribution about its tilted mean.
+pub(super) struct Window {
+    step: f64,
+    tilt: f64,
+    /// The loss that masses are relative to: they are to be multiplied by exp(log_scale - tilt (loss - reference)).
+    reference: f64,
+    log_scale: f64,
+    /// The first loss, in steps.
+    first: i64,
+    /// Tilted masses.
+    masses: Vec<f64>,
+    /// Probability of an infinite loss, and of one above the window, in the scale of the masses.
+    lost: f64,
+    /// What rounding may have taken from any mass.
+    rounding: f64,
+}
+
+/// An epsilon that a window cannot tell: it is below it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BelowWindow;
+
+impl Composition {
+    /// Runs on grids of one step.
+    pub(super) fn new(runs: Vec<Runs>) -> Self {
+        let step = runs.first().map_or(1.0, |runs| runs.losses.step);
+        Self { runs, step }
+    }
+
+    /// ln E[exp(tilt sum)].
+    pub(super) fn log_moment(&self, tilt: f64) -> f64 {
+        self.runs.iter().map(|runs| runs.count as f64 * runs.log_scale(tilt)).sum()
+    }
+
+    fn moments(&self, tilt: f64) -> Tilted {
+        self.runs.iter().fold(Tilted::default(), |sum, runs| {
+            let (one, count) = (runs.moments(tilt), runs.count as f64);
+            Tilted {
+                log_scale: sum.log_scale + count * one.log_scale,
+                mean: sum.mean + count * one.mean,
+                variance: sum.variance + count * one.variance,
+            }
+        })
+    }
+
+    /// The probability that any loss is infinite.
+    fn infinite(&self) -> f64 {
+        let log_finite = |runs: &Runs| runs.count as f64 * libm::log1p(-runs.losses.infinite.min(1.0));
+        -libm::expm1(self.runs.iter().map(log_finite).sum())
+    }
+
+    /// The distribution of the sum about its mean under a tilt. None if it would take too many points.
+    pub(super) fn window(&self, tilt: f64) -> Option<Window> {
+        let moments = self.moments(tilt);
+        let deviation = moments.variance.sqrt().max(self.step);
+        let grown = |tilt: f64| self.log_moment(tilt) - moments.log_scale;
+        let outside = -OUTSIDE.ln();
+        let top = |trial: f64| (grown(tilt + trial) + outside) / trial;
+        let bottom = |trial: f64| -(grown(tilt - trial) + outside) / trial;
+        let trials = || TRIALS.into_iter().map(|trial| trial / deviation);
+        let top = trials().map(top).fold(f64::INFINITY, f64::min);
+        let bottom = trials().map(bottom).fold(f64::NEG_INFINITY, f64::max);
+        let first = (bottom / self.step).floor();
+        let points = ((top / self.step).ceil() - first).max(1.0);
+        if !(points <= MOST_POINTS as f64 && first.abs() < 1e15) {
+            return None;
+        }
+        let points = good_size(points as usize + 1);
+        let (masses, rounding) = self.transformed(tilt, points, first as i64);
+        let reference = moments.mean;
+        let above = (first as i64 + points as i64) as f64 * self.step;
+        let log_scale = moments.log_scale - tilt * reference;
+        let lost = self.infinite() * libm::exp(-log_scale) + OUTSIDE * libm::exp(-tilt * (above - reference));
+        Some(Window {
+            step: self.step,
+            tilt,
+            reference,
+            log_scale,
+            first: first as i64,
+            masses,
+            lost,
+            rounding,
+        })
+    }
+
+    /// The tilted masses of the sum from `first` on, round a circle of so many points, and a bound of their rounding.
+    fn transformed(&self, tilt: f64, points: usize, first: i64) -> (Vec<f64>, f64) {
+        let mut planner = RealFftPlanner::<f64>::new();
+        let (forward, backward) = (planner.plan_fft_forward(points), planner.plan_fft_inverse(points));
+        let mut product = vec![Complex64::new(1.0, 0.0); points / 2 + 1];
+        let mut scratch = forward.make_scratch_vec();
+        let mut count = 0.0;
+        for runs in &self.runs {
+            let mut circle = vec![0.0; points];
+            let scale = runs.log_scale(tilt);
+            runs.tilted(tilt, scale, |place, mass| circle[place.rem_euclid(points as i64) as usize] += mass);
+            let mut spectrum = forward.make_output_vec();
+            // Lengths are the planner's own, the only thing it checks.
+            let _ = forward.process_with_scratch(&mut circle, &mut spectrum, &mut scratch);
+            for (product, value) in product.iter_mut().zip(spectrum) {
+                *product *= power(value, runs.count);
+            }
+            count += runs.count as f64;
+        }
+        let mean_size = product.iter().map(|value| value.norm()).sum::<f64>() / product.len() as f64;
+        let passes = 8.0 * (points as f64).log2().max(1.0) * (count + 1.0);
+        let rounding = f64::EPSILON * passes * (mean_size + 1.0 / points as f64);
+        // Sizes are even, and both ends of the spectrum of real values are real.
+        product[0].im = 0.0;
+        product[points / 2].im = 0.0;
+        let mut circle = vec![0.0; points];
+        let mut scratch = backward.make_scratch_vec();
+        let _ = backward.process_with_scratch(&mut product, &mut circle, &mut scratch);
+        circle.rotate_left(first.rem_euclid(points as i64) as usize);
+        let scaled = circle.into_iter().map(|mass| (mass / points as f64).max(0.0));
+        (scaled.collect(), rounding)
+    }
+}
+
+/// z to the n-th, by squares.
+fn power(mut z: Complex64, mut n: u64) -> Complex64 {
+    let mut product = Complex64::new(1.0, 0.0);
+    while n > 0 {
+        if n & 1 == 1 {
+            product *= z;
+        }
+        z *= z;
+        n >>= 1;
+    }
+    product
+}
+
+/// A size that transforms are fast at, not below `points`: a power of two, or three quarters of one. Even.
+fn good_size(points: usize) -> usize {
+    let full = points.max(16).next_power_of_two();
+    if points <= full / 4 * 3 { full / 4 * 3 } else { full }
+}
+
+impl Window {
+    /// Whether a loss of zero is in the window.
+    pub(super) fn reaches_zero(&self) -> bool {
+        self.first <= 0
+    }
+
+    /// The least epsilon within the window at this delta.
+    pub(super) fn epsilon(&self, delta: f64) -> Result<f64, BelowWindow> {
+        let wanted = libm::exp(libm::log(delta) - self.log_scale);
+        let found = self.scan(|_, delta| delta > wanted).ok_or(BelowWindow)?;
+        Ok(found.loss + libm::log(((found.above - wanted) / found.weighted).max(0.0)))
+    }
+
+    /// Delta at an epsilon within the window.
+    pub(super) fn delta(&self, epsilon: f64) -> Result<f64, BelowWindow> {
+        let found = self.scan(|loss, _| loss <= epsilon).ok_or(BelowWindow)?;
+        let delta = found.above - libm::exp(epsilon - found.loss) * found.weighted;
+        Ok(delta * libm::exp(self.log_scale))
+    }
+
+    /// What lies above a loss, for the highest loss where that and delta there are as wanted.
+    fn scan(&self, wanted: impl Fn(f64, f64) -> bool) -> Option<Above> {
+        let fade = libm::exp(-self.step);
+        let (mut above, mut weighted) = (self.lost, 0.0);
+        for (place, mass) in self.masses.iter().enumerate().rev() {
+            let loss = (self.first + place as i64) as f64 * self.step;
+            weighted *= fade;
+            if wanted(loss, above - weighted) {
+                return Some(Above { loss, above, weighted });
+            }
+            let mass = (mass + self.rounding) * libm::exp(-self.tilt * (loss - self.reference));
+            above += mass;
+            weighted += mass;
+        }
+        None
+    }
+}
+
+/// What lies above a loss: delta at epsilon is `above - exp(epsilon - loss) weighted`, up to the next loss.
+struct Above {
+    loss: f64,
+    above: f64,
+    /// With each mass times exp(loss - its loss).
+    weighted: f64,
+}

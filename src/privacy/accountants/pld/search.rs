@@ -1,0 +1,241 @@
+//! The grid that is fine enough, and the tilt that fits.
+//!
+//! On a grid of step h a run's loss has up to h^2 / 6 more variance than it should, so epsilon is too large by about
+//! T (lambda + 1) h^2 / 12 at T runs and the tilt lambda. This says where to begin; the step is then halved until epsilon
+//! hardly changes. The error is on one side, so any step is safe.
+
+use super::compose::{BelowWindow, Composition, Runs, Window};
+use super::grid::Losses;
+use super::hockey_stick::Pair;
+use crate::privacy::accountants::rdp::orders::OrderList;
+use crate::privacy::accountants::rdp::{Curve, conversion};
+use crate::privacy::accountants::steps::{Mechanism, Steps};
+
+/// Below this delta no epsilon is told.
+pub const LEAST_DELTA: f64 = 1e-12;
+
+/// What halving the step may change of an answer before it is fine enough.
+const FINE: f64 = 4e-4;
+
+/// The part of delta that each end of the distribution may be cut off for.
+const CUT: f64 = 1e-7;
+
+/// What rounding may come to, in parts of delta.
+const ROUNDING: f64 = 1e-6;
+
+/// How much coarser than estimated the first step is.
+const COARSER: f64 = 4.0;
+
+/// Tilts between which the best one is sought, as logarithms.
+const TILTS: (f64, f64) = (-7.0, 12.0);
+
+/// What is asked of a distribution.
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    /// The least epsilon at this delta.
+    Epsilon { delta: f64 },
+    /// The least delta at this epsilon.
+    Delta { epsilon: f64 },
+}
+
+/// The least epsilon at this delta. None where losses are not known, or delta is below [`LEAST_DELTA`].
+pub fn epsilon(steps: &Steps, delta: f64) -> Option<f64> {
+    (delta >= LEAST_DELTA).then(|| answer(steps, Question::Epsilon { delta }))?
+}
+
+/// The least delta at this epsilon. None where losses are not known.
+pub fn delta(steps: &Steps, epsilon: f64) -> Option<f64> {
+    answer(steps, Question::Delta { epsilon }).map(|delta| delta.min(1.0))
+}
+
+fn answer(steps: &Steps, question: Question) -> Option<f64> {
+    let parts = parts(steps)?;
+    match (&parts[..], question) {
+        _ if steps.non_private => Some(question.worst()),
+        ([], _) => Some(0.0),
+        ([(pair, 1)], Question::Epsilon { delta }) => Some(epsilon_of_one(pair, delta)),
+        ([(pair, 1)], Question::Delta { epsilon }) => Some(delta_of_one(pair, epsilon)),
+        _ => refined(&parts, question, &estimate(steps, question)?),
+    }
+}
+
+impl Question {
+    fn worst(self) -> f64 {
+        match self {
+            Self::Epsilon { .. } => f64::INFINITY,
+            Self::Delta { .. } => 1.0,
+        }
+    }
+
+    /// The logarithm of Chernoff's bound of the answer at a tilt, or what is least where that is.
+    fn bound(self, composition: &Composition, tilt: f64) -> f64 {
+        match self {
+            Self::Epsilon { delta } => (composition.log_moment(tilt) - libm::log(delta)) / tilt,
+            Self::Delta { epsilon } => composition.log_moment(tilt) - tilt * epsilon,
+        }
+    }
+
+    fn read(self, window: &Window) -> Result<f64, BelowWindow> {
+        match self {
+            Self::Epsilon { delta } => {
+                window.epsilon(delta * (1.0 - ROUNDING)).map(|epsilon| epsilon.max(0.0))
+            }
+            Self::Delta { epsilon } => window.delta(epsilon).map(|delta| delta * (1.0 + ROUNDING)),
+        }
+    }
+}
+
+/// Pairs that bound the mechanisms, and how often each is run. None if a mechanism has none.
+fn parts(steps: &Steps) -> Option<Vec<(Pair, u64)>> {
+    let pair = |mechanism: Mechanism| match mechanism {
+        Mechanism::Gaussian { noise } => Some(Pair::sampled(1.0, noise)),
+        Mechanism::Poisson { rate, noise } => Some(Pair::sampled(rate, noise)),
+        Mechanism::WithoutReplacement { rate, noise } => Some(Pair::replaced(rate, noise)),
+        Mechanism::ZeroConcentrated { .. } => None,
+    };
+    steps.list.iter().map(|step| Some((pair(step.mechanism)?, step.count))).collect()
+}
+
+/// Of a single run the curve itself tells (Balle & Wang 2018, arXiv 1805.06530, for Gaussian noise).
+fn delta_of_one(pair: &Pair, epsilon: f64) -> f64 {
+    pair.above(epsilon).max(pair.above_reversed(epsilon))
+}
+
+fn epsilon_of_one(pair: &Pair, delta: f64) -> f64 {
+    if delta_of_one(pair, 0.0) <= delta {
+        return 0.0;
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    while delta_of_one(pair, high) > delta && high < 1e300 {
+        (low, high) = (high, high * 2.0);
+    }
+    while high - low > 1e-12 * high {
+        let middle = 0.5 * (low + high);
+        if delta_of_one(pair, middle) > delta { low = middle } else { high = middle }
+    }
+    high
+}
+
+/// Where to begin.
+struct Estimate {
+    /// Between losses.
+    step: f64,
+    /// What delta is about, or below.
+    delta: f64,
+}
+
+/// An estimate by Renyi divergences. None if they know nothing.
+fn estimate(steps: &Steps, question: Question) -> Option<Estimate> {
+    let curve = Curve::of(steps, &OrderList::DpAccounting.orders());
+    let (epsilon, delta, order) = match question {
+        Question::Epsilon { delta } => {
+            let best = conversion::epsilon(&curve, delta);
+            (best.value, delta, best.order)
+        }
+        Question::Delta { epsilon } => {
+            let best = conversion::delta(&curve, epsilon);
+            // They are seldom further off than this.
+            (epsilon, best.value * 1e-3, best.order)
+        }
+    };
+    let runs: f64 = steps.list.iter().map(|step| step.count as f64).sum();
+    let known = epsilon.is_finite() && order.is_finite();
+    let step = COARSER * (12.0 * FINE * epsilon.max(1e-6) / (runs * order)).sqrt();
+    known.then_some(Estimate { step, delta: delta.max(1e-250) })
+}
+
+/// The answer in one direction, finer and finer.
+struct Direction<'a> {
+    parts: &'a [(Pair, u64)],
+    question: Question,
+    reversed: bool,
+    step: f64,
+    tail: f64,
+    tilt: Option<f64>,
+    answer: f64,
+    fine: bool,
+}
+
+impl Direction<'_> {
+    /// Answers on a grid of the present step. None if it has too many points.
+    fn compute(&mut self) -> Option<f64> {
+        let runs = self.parts.iter().map(|(pair, count)| {
+            let losses = Losses::of(pair, self.step, self.tail)?;
+            Some(Runs::new(if self.reversed { losses.reversed() } else { losses }, *count))
+        });
+        let composition = Composition::new(runs.collect::<Option<_>>()?);
+        let question = self.question;
+        let mut tilt = *self.tilt.get_or_insert_with(|| best_tilt(|tilt| question.bound(&composition, tilt)));
+        loop {
+            let window = composition.window(tilt)?;
+            match question.read(&window) {
+                Ok(answer) => return Some(answer),
+                Err(BelowWindow) if window.reaches_zero() => return Some(0.0),
+                Err(BelowWindow) if tilt < 1e-9 => return None,
+                Err(BelowWindow) => tilt *= 0.5,
+            }
+            self.tilt = Some(tilt);
+        }
+    }
+
+    fn refine(&mut self) {
+        self.step *= 0.5;
+        match self.compute() {
+            Some(answer) => {
+                self.fine = self.answer - answer <= FINE * answer;
+                // Any grid's answer is safe.
+                self.answer = self.answer.min(answer);
+            }
+            None => self.fine = true,
+        }
+    }
+}
+
+/// The larger of both directions' answers; only what is the larger need be refined.
+fn refined(parts: &[(Pair, u64)], question: Question, estimate: &Estimate) -> Option<f64> {
+    let runs: f64 = parts.iter().map(|(_, count)| *count as f64).sum();
+    let symmetric = parts.iter().all(|(pair, _)| pair.is_symmetric());
+    let begin = |reversed: bool| {
+        let tail = CUT * estimate.delta / runs;
+        let (step, answer) = (estimate.step, question.worst());
+        let mut direction =
+            Direction { parts, question, reversed, step, tail, tilt: None, answer, fine: false };
+        direction.answer = direction.compute()?;
+        Some(direction)
+    };
+    let mut directions = vec![begin(false)?];
+    if !symmetric {
+        directions.push(begin(true)?);
+    }
+    loop {
+        let larger = directions.iter_mut().max_by(|a, b| a.answer.total_cmp(&b.answer))?;
+        if larger.fine || larger.answer == 0.0 {
+            return Some(larger.answer);
+        }
+        larger.refine();
+    }
+}
+
+/// The tilt at which a bound with one valley is least, to within some hundredths.
+fn best_tilt(bound: impl Fn(f64) -> f64) -> f64 {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    let at = |log: f64| {
+        let bound = bound(libm::exp(log));
+        if bound.is_nan() { f64::INFINITY } else { bound }
+    };
+    let (mut low, mut high) = TILTS;
+    let mut inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)];
+    let mut values = inner.map(at);
+    while high - low > 0.05 {
+        if values[0] < values[1] {
+            high = inner[1];
+            inner = [high - GOLDEN * (high - low), inner[0]];
+            values = [at(inner[0]), values[0]];
+        } else {
+            low = inner[0];
+            inner = [inner[1], low + GOLDEN * (high - low)];
+            values = [values[1], at(inner[1])];
+        }
+    }
+    libm::exp(0.5 * (low + high))
+}
