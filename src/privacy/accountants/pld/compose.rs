@@ -9,7 +9,7 @@ use realfft::RealFftPlanner;
 use realfft::num_complex::Complex64;
 
 /// How likely a tilted sum may leave the window at either end.
-const OUTSIDE: f64 = 1e-8;
+const OUTSIDE: f64 = 1e-11;
 
 /// Where Chernoff's bound is tried, in inverse standard deviations of the tilted sum.
 const TRIALS: [f64; 9] = [0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0];

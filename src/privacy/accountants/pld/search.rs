@@ -26,6 +26,9 @@ const ROUNDING: f64 = 1e-6;
 /// How much coarser than estimated the first step is.
 const COARSER: f64 = 4.0;
 
+/// How large delta is to be at least in the scale of the tilted masses, where rounding is some 1e-10.
+const LEAST_SEEN: f64 = 1e-4;
+
 /// Tilts between which the best one is sought, as logarithms.
 const TILTS: (f64, f64) = (-7.0, 12.0);
 
@@ -67,12 +70,33 @@ impl Question {
         }
     }
 
-    /// The logarithm of Chernoff's bound of the answer at a tilt, or what is least where that is.
+    /// A bound of the answer at a tilt, that of Renyi divergences at order tilt + 1, or what is least where that is.
     fn bound(self, composition: &Composition, tilt: f64) -> f64 {
+        let log_moment = composition.log_moment(tilt) - libm::log1p(tilt);
+        let log_part = libm::log(tilt) - libm::log1p(tilt);
         match self {
-            Self::Epsilon { delta } => (composition.log_moment(tilt) - libm::log(delta)) / tilt,
-            Self::Delta { epsilon } => composition.log_moment(tilt) - tilt * epsilon,
+            Self::Epsilon { delta } => (log_moment - libm::log(delta)) / tilt + log_part,
+            Self::Delta { epsilon } => log_moment + tilt * (log_part - epsilon),
         }
+    }
+
+    /// The least tilt that keeps rounding small: a strong one makes much of losses far above those that matter.
+    fn tilt(self, composition: &Composition) -> f64 {
+        let best = least(TILTS, |log| self.bound(composition, libm::exp(log)));
+        let highest = libm::exp(best);
+        let bound = self.bound(composition, highest);
+        let (epsilon, log_delta) = match self {
+            Self::Epsilon { delta } => (bound, libm::log(delta)),
+            Self::Delta { epsilon } => (epsilon, bound),
+        };
+        // How large delta is in the scale of the tilted masses.
+        let seen = |tilt: f64| log_delta - composition.log_moment(tilt) + tilt * epsilon;
+        let (mut low, mut high) = (0.0, highest);
+        for _ in 0..12 {
+            let middle = 0.5 * (low + high);
+            if seen(middle) < LEAST_SEEN.ln() { low = middle } else { high = middle }
+        }
+        high
     }
 
     fn read(self, window: &Window) -> Result<f64, BelowWindow> {
@@ -165,7 +189,7 @@ impl Direction<'_> {
         });
         let composition = Composition::new(runs.collect::<Option<_>>()?);
         let question = self.question;
-        let mut tilt = *self.tilt.get_or_insert_with(|| best_tilt(|tilt| question.bound(&composition, tilt)));
+        let mut tilt = *self.tilt.get_or_insert_with(|| question.tilt(&composition));
         loop {
             let window = composition.window(tilt)?;
             match question.read(&window) {
@@ -216,18 +240,17 @@ fn refined(parts: &[(Pair, u64)], question: Question, estimate: &Estimate) -> Op
     }
 }
 
-/// The tilt at which a bound with one valley is least, to within some hundredths.
-fn best_tilt(bound: impl Fn(f64) -> f64) -> f64 {
+/// Where a function with one valley is least, to within some hundredths.
+fn least((mut low, mut high): (f64, f64), value: impl Fn(f64) -> f64) -> f64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
-    let at = |log: f64| {
-        let bound = bound(libm::exp(log));
-        if bound.is_nan() { f64::INFINITY } else { bound }
+    let at = |x: f64| {
+        let value = value(x);
+        if value.is_nan() { f64::INFINITY } else { value }
     };
-    let (mut low, mut high) = TILTS;
     let mut inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)];
     let mut values = inner.map(at);
     while high - low > 0.05 {
-        if values[0] < values[1] {
+        if values[0] <= values[1] {
             high = inner[1];
             inner = [high - GOLDEN * (high - low), inner[0]];
             values = [at(inner[0]), values[0]];
@@ -237,5 +260,5 @@ fn best_tilt(bound: impl Fn(f64) -> f64) -> f64 {
             values = [values[1], at(inner[1])];
         }
     }
-    libm::exp(0.5 * (low + high))
+    0.5 * (low + high)
 }
