@@ -2,7 +2,8 @@
 //!
 //! One client is the unit: the guarantee is about all that one client sends in a round. What was released is kept as
 //! [`event`]s, and [`accountants`] turn events into an epsilon at a delta, as often as one likes and by whichever
-//! method is best known.
+//! method is best known; [`calibrate`] goes the other way, from a budget to the noise that it takes.
 
 pub mod accountants;
+pub mod calibrate;
 pub mod event;

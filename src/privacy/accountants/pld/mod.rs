@@ -15,4 +15,4 @@ mod grid;
 mod hockey_stick;
 mod search;
 
-pub use search::{LEAST_DELTA, delta, epsilon};
+pub use search::{LEAST_DELTA, delta, epsilon, rough_epsilon};

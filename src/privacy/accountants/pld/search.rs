@@ -14,8 +14,8 @@ use crate::privacy::accountants::steps::{Mechanism, Steps};
 /// Below this delta no epsilon is told.
 pub const LEAST_DELTA: f64 = 1e-12;
 
-/// What halving the step may change of an answer before it is fine enough.
-const FINE: f64 = 4e-4;
+/// What an answer may be too large by, in parts of it.
+const FINE: f64 = 3e-4;
 
 /// The part of delta that each end of the distribution may be cut off for.
 const CUT: f64 = 1e-7;
@@ -25,6 +25,10 @@ const ROUNDING: f64 = 1e-6;
 
 /// How much coarser than estimated the first step is.
 const COARSER: f64 = 4.0;
+
+/// By how much halving the step makes the error less, at least and at most: by 4 once it is far below the spread of
+/// losses.
+const GAIN: (f64, f64) = (2.0, 4.0);
 
 /// How large delta is to be at least in the scale of the tilted masses, where rounding is some 1e-10.
 const LEAST_SEEN: f64 = 1e-4;
@@ -43,22 +47,42 @@ enum Question {
 
 /// The least epsilon at this delta. None where losses are not known, or delta is below [`LEAST_DELTA`].
 pub fn epsilon(steps: &Steps, delta: f64) -> Option<f64> {
-    (delta >= LEAST_DELTA).then(|| answer(steps, Question::Epsilon { delta }))?
+    (delta >= LEAST_DELTA).then(|| answer(steps, Question::Epsilon { delta }, Effort::Full))?
+}
+
+/// An epsilon that is some percent too large, at a tenth of the effort.
+pub fn rough_epsilon(steps: &Steps, delta: f64) -> Option<f64> {
+    (delta >= LEAST_DELTA).then(|| answer(steps, Question::Epsilon { delta }, Effort::Least))?
 }
 
 /// The least delta at this epsilon. None where losses are not known.
 pub fn delta(steps: &Steps, epsilon: f64) -> Option<f64> {
-    answer(steps, Question::Delta { epsilon }).map(|delta| delta.min(1.0))
+    answer(steps, Question::Delta { epsilon }, Effort::Full).map(|delta| delta.min(1.0))
 }
 
-fn answer(steps: &Steps, question: Question) -> Option<f64> {
+/// How fine a grid is to become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Effort {
+    /// The first one will do.
+    Least,
+    /// As fine as is needed.
+    Full,
+}
+
+fn answer(steps: &Steps, question: Question, effort: Effort) -> Option<f64> {
     let parts = parts(steps)?;
     match (&parts[..], question) {
         _ if steps.non_private => Some(question.worst()),
         ([], _) => Some(0.0),
         ([(pair, 1)], Question::Epsilon { delta }) => Some(epsilon_of_one(pair, delta)),
         ([(pair, 1)], Question::Delta { epsilon }) => Some(delta_of_one(pair, epsilon)),
-        _ => refined(&parts, question, &estimate(steps, question)?),
+        _ => {
+            let directions = begun(&parts, question, estimate(steps, question)?)?;
+            match effort {
+                Effort::Least => directions.iter().map(|direction| direction.answer).max_by(f64::total_cmp),
+                Effort::Full => refined(directions),
+            }
+        }
     }
 }
 
@@ -177,6 +201,8 @@ struct Direction<'a> {
     tail: f64,
     tilt: Option<f64>,
     answer: f64,
+    /// What the last halving took from it.
+    change: Option<f64>,
     fine: bool,
 }
 
@@ -206,7 +232,11 @@ impl Direction<'_> {
         self.step *= 0.5;
         match self.compute() {
             Some(answer) => {
-                self.fine = self.answer - answer <= FINE * answer;
+                let change = self.answer - answer;
+                // Errors fall like the changes before them.
+                let gain = self.change.map_or(GAIN.0, |before| (before / change).clamp(GAIN.0, GAIN.1));
+                self.fine = change <= FINE * answer * (gain - 1.0);
+                self.change = Some(change);
                 // Any grid's answer is safe.
                 self.answer = self.answer.min(answer);
             }
@@ -215,22 +245,24 @@ impl Direction<'_> {
     }
 }
 
-/// The larger of both directions' answers; only what is the larger need be refined.
-fn refined(parts: &[(Pair, u64)], question: Question, estimate: &Estimate) -> Option<f64> {
+/// Both directions' answers on a first grid; one where they are alike.
+fn begun(parts: &[(Pair, u64)], question: Question, estimate: Estimate) -> Option<Vec<Direction<'_>>> {
     let runs: f64 = parts.iter().map(|(_, count)| *count as f64).sum();
+    let (step, tail) = (estimate.step, CUT * estimate.delta / runs);
     let symmetric = parts.iter().all(|(pair, _)| pair.is_symmetric());
     let begin = |reversed: bool| {
-        let tail = CUT * estimate.delta / runs;
-        let (step, answer) = (estimate.step, question.worst());
-        let mut direction =
-            Direction { parts, question, reversed, step, tail, tilt: None, answer, fine: false };
+        let answer = question.worst();
+        let first = Direction { parts, question, reversed, step, tail, tilt: None, answer, change: None, fine: false };
+        let mut direction = first;
         direction.answer = direction.compute()?;
         Some(direction)
     };
-    let mut directions = vec![begin(false)?];
-    if !symmetric {
-        directions.push(begin(true)?);
-    }
+    let directions = [Some(false), (!symmetric).then_some(true)];
+    directions.into_iter().flatten().map(begin).collect()
+}
+
+/// The larger of both directions' answers; only what is the larger need be refined.
+fn refined(mut directions: Vec<Direction<'_>>) -> Option<f64> {
     loop {
         let larger = directions.iter_mut().max_by(|a, b| a.answer.total_cmp(&b.answer))?;
         if larger.fine || larger.answer == 0.0 {
