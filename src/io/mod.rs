@@ -4,7 +4,7 @@
 //! place, [`model_file`] puts header and sources together, [`digest`] names a file's content;
 //! [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, and
 //! [`interrupt`] lets a signal end a run without leaving anything behind. [`cache`] keeps small files from run to run. [`crash`] dies
-//! where a test wants to see what that leaves.
+//! where a test wants to see what that leaves. [`journal`] grows by a line at a time.
 //! [`synthetic`] makes updates to measure with; [`text`], [`memory`] and [`machine`] are small; [`system`] looks at what
 //! is installed.
 
@@ -14,6 +14,7 @@ pub mod digest;
 pub mod discover;
 pub mod header;
 pub mod interrupt;
+pub mod journal;
 pub mod machine;
 pub mod memory;
 pub mod model_file;

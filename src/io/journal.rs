@@ -1,0 +1,236 @@
+//! A text file that only ever grows, a line at a time, by one writer.
+//!
+//! A line counts once it is on disk with its end. What a writer that was cut off left behind the last whole line is no
+//! line: nobody was told that it was written. Readers pass it over; the next append takes it away first.
+
+use crate::io::crash;
+use crate::io::interrupt::{self, Interrupted};
+use crate::io::publish::sync_directory_of;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a lock that another run holds is tried again.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
+/// After so long the user is told what the run waits for.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Why a journal cannot be used.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum JournalError {
+    #[error("{}: cannot be locked: {source}", .path.display())]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: cannot be written: {source}", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{}: byte {at} is no UTF-8, expected text", .path.display())]
+    NoText { path: PathBuf, at: usize },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+/// Makes its holder the only one, until it is dropped or its process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of this file, which is made if there is none; waits while another run holds it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be made or locked, or a signal ends the wait.
+    pub fn take(path: &Path) -> Result<Self, JournalError> {
+        let fault = |source| JournalError::Lock { path: path.to_owned(), source };
+        let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(fault)?;
+        let started = Instant::now();
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::Error(why)) => return Err(fault(why)),
+                Err(TryLockError::WouldBlock) => interrupt::check()?,
+            }
+            if !told && started.elapsed() > SILENT {
+                tracing::warn!("{}: another run holds it; waiting for its end", path.display());
+                told = true;
+            }
+            thread::sleep(TRY_EVERY);
+        }
+    }
+}
+
+/// What a journal holds.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Lines {
+    /// Its whole lines, each with its end.
+    pub text: String,
+    /// What is behind the last of them.
+    pub torn: Vec<u8>,
+}
+
+impl Lines {
+    /// The whole lines, without their ends.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.text.lines()
+    }
+}
+
+/// Reads a journal; nothing where there is none. Needs no lock: lines only ever come to their end.
+///
+/// # Errors
+///
+/// When it cannot be read, or a whole line is no text.
+pub fn read(path: &Path) -> Result<Lines, JournalError> {
+    let mut bytes = match fs::read(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|source| JournalError::Read { path: path.to_owned(), source })?,
+    };
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let torn = bytes.split_off(whole);
+    let no_text = |why: std::string::FromUtf8Error| JournalError::NoText {
+        path: path.to_owned(),
+        at: why.utf8_error().valid_up_to(),
+    };
+    Ok(Lines { text: String::from_utf8(bytes).map_err(no_text)?, torn })
+}
+
+/// A journal that its holder may append to.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines.
+    end: u64,
+    /// Whether the name of the file is known to be on disk.
+    named: bool,
+    _lock: Lock,
+}
+
+impl Journal {
+    /// Opens a journal, or starts one, for the holder of its lock; also what it holds.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or made.
+    pub fn open(path: &Path, lock: Lock) -> Result<(Self, Lines), JournalError> {
+        let fault = |source| JournalError::Write { path: path.to_owned(), source };
+        // Only its owner may read it: it tells who took part when.
+        let mut options = File::options();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).map_err(fault)?;
+        let lines = read(path)?;
+        let end = lines.text.len() as u64;
+        Ok((Self { path: path.to_owned(), file, end, named: false, _lock: lock }, lines))
+    }
+
+    /// Appends a line, given without its end, and waits until it is on disk. What a writer that was cut off left behind
+    /// the last whole line is taken away first.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be brought to disk. It may be there all the same: read the journal again.
+    pub fn append(&mut self, line: &str) -> Result<(), JournalError> {
+        debug_assert!(!line.contains('\n'), "a line has one end");
+        let bytes = [line.as_bytes(), b"\n"].concat();
+        let appended = self.write(&bytes);
+        if appended.is_err() {
+            // Part of a line says nothing; the next append would take it away too.
+            let _ = self.file.set_len(self.end);
+        }
+        appended.map_err(|source| JournalError::Write { path: self.path.clone(), source })?;
+        self.end += bytes.len() as u64;
+        self.named = true;
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.file.set_len(self.end)?;
+        crash::before_step();
+        self.file.write_all_at(bytes, self.end)?;
+        crash::before_step();
+        self.file.sync_all()?;
+        if !self.named {
+            sync_directory_of(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(directory: &Path) -> (Journal, Lines) {
+        let lock = Lock::take(&directory.join("lock")).unwrap();
+        Journal::open(&directory.join("journal"), lock).unwrap()
+    }
+
+    #[test]
+    fn lines_are_kept_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, lines) = open(directory.path());
+        assert_eq!(lines, Lines::default());
+        journal.append("one").unwrap();
+        journal.append("two").unwrap();
+        drop(journal);
+        let (mut journal, lines) = open(directory.path());
+        assert_eq!((lines.text.as_str(), lines.torn.len()), ("one\ntwo\n", 0));
+        journal.append("three").unwrap();
+        let read = read(&directory.path().join("journal")).unwrap();
+        assert_eq!(read.iter().collect::<Vec<_>>(), ["one", "two", "three"]);
+    }
+
+    #[test]
+    fn a_torn_line_is_told_and_goes_with_the_next_append() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        fs::write(&path, b"one\ntw\xff").unwrap();
+        let (mut journal, lines) = open(directory.path());
+        assert_eq!((lines.text.as_str(), lines.torn.as_slice()), ("one\n", &b"tw\xff"[..]));
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntw\xff", "opening changes nothing");
+        journal.append("3").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\n3\n");
+    }
+
+    #[test]
+    fn a_whole_line_must_be_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        fs::write(&path, b"one\ntw\xff\n").unwrap();
+        assert!(matches!(read(&path), Err(JournalError::NoText { at: 6, .. })), "{:?}", read(&path));
+    }
+
+    #[test]
+    fn only_its_owner_may_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        open(directory.path()).0.append("one").unwrap();
+        let mode = fs::metadata(directory.path().join("journal")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_second_writer_waits_for_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut first, _) = open(directory.path());
+        let path = directory.path().to_owned();
+        let second = thread::spawn(move || {
+            let (mut journal, lines) = open(&path);
+            journal.append("second").unwrap();
+            lines.text
+        });
+        thread::sleep(Duration::from_millis(60));
+        first.append("first").unwrap();
+        drop(first);
+        assert_eq!(second.join().unwrap(), "first\n");
+    }
+}
