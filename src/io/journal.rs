@@ -66,6 +66,24 @@ impl Lock {
             thread::sleep(TRY_EVERY);
         }
     }
+
+    /// Whether another run holds the lock of this file.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be looked at.
+    pub fn is_taken(path: &Path) -> Result<bool, JournalError> {
+        let fault = |source| JournalError::Lock { path: path.to_owned(), source };
+        let file = match File::open(path) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(fault)?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(why)) => Err(fault(why)),
+        }
+    }
 }
 
 /// What a journal holds.

@@ -4,7 +4,8 @@
 //! place, [`model_file`] puts header and sources together, [`digest`] names a file's content;
 //! [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, and
 //! [`interrupt`] lets a signal end a run without leaving anything behind. [`cache`] keeps small files from run to run. [`crash`] dies
-//! where a test wants to see what that leaves. [`journal`] grows by a line at a time.
+//! where a test wants to see what that leaves. [`journal`] grows by a line at a time, [`secret`] is for
+//! its owner alone.
 //! [`synthetic`] makes updates to measure with; [`text`], [`memory`] and [`machine`] are small; [`system`] looks at what
 //! is installed.
 
@@ -20,6 +21,7 @@ pub mod memory;
 pub mod model_file;
 pub mod model_writer;
 pub mod publish;
+pub mod secret;
 pub mod shards;
 pub mod source;
 pub mod synthetic;

@@ -144,6 +144,16 @@ pub fn sync_directory_of(target: &Path) -> io::Result<()> {
     File::open(directory_of(target))?.sync_all()
 }
 
+/// Makes a directory, and those above it.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    sync_directory_of(path)
+}
+
 /// Gives a file that is on disk another name, in place of what had it before, for good.
 ///
 /// # Errors

@@ -7,3 +7,5 @@
 pub mod accountants;
 pub mod calibrate;
 pub mod event;
+pub mod key;
+pub mod ledger;

@@ -11,6 +11,8 @@
 //! [`inspect`] and [`personalize`] are other jobs, and [`shard`] is a merge that several processes do, each some
 //! [`sections`] of the layout.
 //!
+//! [`private`] rounds are paid for from a privacy budget.
+//!
 //! [`partial`] is what a node of a tree of aggregators hands up, and how it takes what it is handed.
 //!
 //! [`backend`] chooses where to compute: [`forecast`] predicts from a [`calibration`] what either side takes.
@@ -39,6 +41,7 @@ pub mod partial;
 pub mod passes;
 pub mod personal;
 pub mod personalize;
+pub mod private;
 mod publish;
 mod reference;
 pub mod refusal;

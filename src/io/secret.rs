@@ -1,0 +1,80 @@
+//! Small files that only their owner may read, and that are wiped when they have served.
+
+use crate::io::crash;
+use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Puts a secret in place, and waits until it is on disk.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write(path: &Path, secret: &[u8]) -> io::Result<()> {
+    remove_leftovers(path)?;
+    let staged = Staged::create_private(path, secret.len() as u64)?;
+    staged.write_at(secret, 0)?;
+    staged.sync()?;
+    staged.publish(path)?;
+    sync_directory_of(path)
+}
+
+/// The secret in a file; none if there is no such file.
+///
+/// # Errors
+///
+/// When it cannot be read, or is not of this size.
+pub fn read<const BYTES: usize>(path: &Path) -> io::Result<Option<[u8; BYTES]>> {
+    let bytes = match fs::read(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    let found = bytes.len();
+    let expected = move |_| io::Error::other(format!("found {found} bytes, expected {BYTES}"));
+    bytes.try_into().map(Some).map_err(expected)
+}
+
+/// Writes zeros over a secret, and removes it; nothing if there is none. Disks may keep copies of their own all the same.
+///
+/// # Errors
+///
+/// When it cannot be wiped.
+pub fn wipe(path: &Path) -> io::Result<()> {
+    let file = match File::options().write(true).open(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    crash::before_step();
+    file.write_all_at(&vec![0; bytes], 0)?;
+    file.sync_all()?;
+    crash::before_step();
+    fs::remove_file(path)?;
+    sync_directory_of(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_secret_is_kept_and_wiped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        assert_eq!(read::<3>(&path).unwrap(), None);
+        write(&path, &[1, 2, 3]).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(read(&path).unwrap(), Some([1, 2, 3]));
+        assert!(read::<4>(&path).is_err());
+        let held = File::open(&path).unwrap();
+        wipe(&path).unwrap();
+        assert!(!path.exists());
+        let mut left = [9; 3];
+        held.read_exact_at(&mut left, 0).unwrap();
+        assert_eq!(left, [0; 3], "what was on disk is zeros");
+        wipe(&path).unwrap();
+    }
+}

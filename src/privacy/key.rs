@@ -1,0 +1,74 @@
+//! The key that the noise of one release comes from.
+//!
+//! Whoever knows it can take the noise away. So it comes from the operating system, is used for one release alone, never
+//! printed, and wiped from memory when it is dropped.
+
+use sha2::Digest as _;
+use std::fmt;
+use zeroize::Zeroize;
+
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 32;
+
+/// The key of one release.
+pub struct Key([u8; KEY_BYTES]);
+
+impl Key {
+    /// A new one from the operating system.
+    ///
+    /// # Errors
+    ///
+    /// When it has no randomness to give.
+    pub fn draw() -> Result<Self, getrandom::Error> {
+        let mut key = Self([0; KEY_BYTES]);
+        getrandom::fill(&mut key.0)?;
+        Ok(key)
+    }
+
+    /// The key of a number that somebody chose. For tests: anybody who knows the number can take the noise away.
+    pub fn of_test_seed(seed: u64) -> Self {
+        Self(sha2::Sha256::digest(format!("fedmill test seed {seed}: NOT private")).into())
+    }
+
+    /// One that was kept.
+    pub fn kept(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(not shown)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_another() {
+        let keys = [Key::draw().unwrap(), Key::draw().unwrap(), Key::of_test_seed(1), Key::of_test_seed(2)];
+        for (place, key) in keys.iter().enumerate() {
+            assert!(keys[..place].iter().all(|other| other.bytes() != key.bytes()));
+        }
+        assert_eq!(Key::of_test_seed(1).bytes(), keys[2].bytes());
+    }
+
+    #[test]
+    fn a_key_is_not_printed() {
+        let key = Key::kept([7; KEY_BYTES]);
+        assert_eq!(format!("{key:?}"), "Key(not shown)");
+    }
+}

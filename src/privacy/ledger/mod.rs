@@ -1,0 +1,22 @@
+//! The account of a privacy budget: text in, verdicts out; no files.
+//!
+//! [`plan`] is what is fixed before the first round; [`record`] what is written down, [`chain`] how lines hold together,
+//! [`replay`] what they come to; [`budget`] says whether one more charge fits; [`export`] tells others. [`sha256`] names
+//! things by their content.
+//!
+//! A ledger holds events, and every charge is in it before its noise is drawn: whatever happens then, what was spent is
+//! never more than what is written. Nothing is given back by itself.
+
+pub mod budget;
+pub mod chain;
+pub mod plan;
+pub mod record;
+pub mod replay;
+pub mod sha256;
+#[cfg(test)]
+mod trial;
+
+pub use chain::Head;
+pub use plan::Plan;
+pub use replay::State;
+pub use sha256::Sha256;

@@ -1,0 +1,468 @@
+//! What is fixed before the first round: the budget, who takes part, and the mechanism.
+//!
+//! Nothing in it depends on a client's data. The denominator above all is public: dividing by the cohort that turned up
+//! would tell its size. The tight accountant (PLD) composes parameters that were fixed up front, so its number counts
+//! only while every charge is the plan's.
+//!
+//! A clip bound S makes the sum change by at most S when a client is added, removed or zeroed out, but by 2 S when one
+//! takes another's place: under that adjacency the multiplier that is accounted is half of that of the noise.
+
+use super::sha256::Sha256;
+use crate::privacy::event::{Adjacency, Event, EventError};
+use serde::{Deserialize, Serialize};
+
+/// Standard deviation of the noise in units of the integer grid at the first level, squared:
+/// 64^2 (1 + 32^2) (1 + 1024^2).
+const L2_VARIANCE: f64 = 4_402_345_676_800.0;
+
+/// What one more level of convolution multiplies that by: 1 + 1024^2.
+const LEVEL_FACTOR: f64 = 1_048_577.0;
+
+/// How many units of the grid a coordinate of a full update must be in the root mean square, for truncation not to count.
+const LEAST_UNITS: f64 = 256.0;
+
+/// Who takes part in a round.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// Every client by a coin of its own, each round: the one way that is amplified under add-or-remove-one.
+    Poisson,
+    /// So many clients of all, every choice as likely as another: amplified under replace-one.
+    Fixed,
+    /// Whoever comes; nothing is amplified.
+    All,
+}
+
+/// Which number decides whether the budget is spent.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accountant {
+    /// The smaller of both; that of PLD only while every charge is the plan's.
+    #[default]
+    Best,
+    /// Renyi differential privacy at certified orders; also where settings change on the way.
+    Rdp,
+}
+
+/// Whose data a guarantee is about.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// All that one client sends.
+    #[default]
+    Client,
+}
+
+/// How fine the noise is: how often the table's draws are convolved.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[expect(missing_docs, reason = "named as in the sampler")]
+pub enum Level {
+    L2,
+    L3,
+}
+
+/// How long an update may be.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ClipBound {
+    /// L2 norm of the whole update, in units of the model, in every round.
+    Fixed(f64),
+    /// One that follows a quantile of the norms (Andrew et al. 2021).
+    Adaptive(Adaptive),
+}
+
+/// How a clip bound follows the norms.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Adaptive {
+    /// The bound of the first round.
+    pub initial: f64,
+    /// The part of updates that is to be below it, gamma.
+    pub quantile: f64,
+    /// How fast the bound moves, eta.
+    pub rate: f64,
+    /// Standard deviation of the noise on the count of updates below it, sigma_b.
+    pub count_noise: f64,
+}
+
+/// A schedule and its budget.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// What may be spent in all.
+    pub epsilon: f64,
+    /// At this delta.
+    pub delta: f64,
+    /// Clients that could take part, N.
+    pub population: u64,
+    /// Who of them does.
+    pub sampling: Sampling,
+    /// The part of them that does in a round, q.
+    pub sampling_rate: f64,
+    /// Standard deviation of the noise on the sum over the clip bound, z.
+    pub noise_multiplier: f64,
+    /// Rounds, T.
+    pub rounds: u64,
+    /// How long an update may be, S.
+    pub clip: ClipBound,
+    /// What the sum is divided by, n_pub.
+    pub denominator: u64,
+    /// Which data sets count as neighbours.
+    pub adjacency: Adjacency,
+    /// Whose data the guarantee is about.
+    pub unit: Unit,
+    /// Coordinates of an update, d, if the model is known.
+    pub dimension: Option<u64>,
+    /// How fine the noise is, if the model is known.
+    pub level: Option<Level>,
+    /// Which number decides.
+    pub accountant: Accountant,
+}
+
+/// Why a plan cannot be.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum PlanError {
+    #[error("{what}: found {found}, expected {expected}")]
+    OutOfRange { what: &'static str, found: String, expected: &'static str },
+    #[error(
+        "sampling fixed with adjacency {found}, expected replace-one: a fixed number of clients amplifies nothing \
+             where one comes or goes"
+    )]
+    FixedSampling { found: String },
+    #[error(
+        "sampling poisson with adjacency replace-one, expected add-or-remove-one or replace-special: no \
+             amplification is known for it"
+    )]
+    PoissonReplaceOne,
+    #[error(
+        "sampling all with rate {found}, expected 1: whoever comes is not sampled, and nothing is amplified"
+    )]
+    RateOfAll { found: f64 },
+    #[error(
+        "noise multiplier {noise_multiplier} and noise of {count_noise} on the count, expected more than \
+             {half}: no noise is left for the values"
+    )]
+    CountNoise { noise_multiplier: f64, count_noise: f64, half: f64 },
+    #[error(transparent)]
+    Event(#[from] EventError),
+}
+
+impl PlanError {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::FixedSampling { .. } | Self::PoissonReplaceOne => Some(
+                "--adjacency replace-one goes with --sampling fixed; with --sampling all nothing is amplified and \
+                 every adjacency will do",
+            ),
+            Self::RateOfAll { .. } => Some("leave --sampling-rate out, and say --denominator"),
+            _ => None,
+        }
+    }
+}
+
+/// The form that is hashed and stored.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Frozen {
+    plan: Plan,
+    plan_sha256: Sha256,
+}
+
+/// Why a stored plan cannot be used.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum FrozenError {
+    #[error("is no plan: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    #[error("its digest is {found}, it says {expected}: it was changed after it was frozen")]
+    Changed { found: Sha256, expected: Sha256 },
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl Plan {
+    /// Checks every number, and that who takes part goes with what counts as neighbours.
+    ///
+    /// # Errors
+    ///
+    /// At the first that is wrong.
+    pub fn check(&self) -> Result<(), PlanError> {
+        let positive = "a finite number above 0";
+        let count = "a count above 0";
+        in_range("epsilon", self.epsilon, self.epsilon > 0.0, positive)?;
+        in_range("delta", self.delta, self.delta > 0.0 && self.delta < 1.0, "a number between 0 and 1")?;
+        in_range("noise multiplier", self.noise_multiplier, self.noise_multiplier > 0.0, positive)?;
+        let rate = self.sampling_rate;
+        in_range("sampling rate", rate, rate > 0.0 && rate <= 1.0, "a number above 0 and at most 1")?;
+        in_range("population", self.population as f64, self.population > 0, count)?;
+        in_range("rounds", self.rounds as f64, self.rounds > 0, count)?;
+        in_range("denominator", self.denominator as f64, self.denominator > 0, count)?;
+        let dimension = self.dimension.unwrap_or(1);
+        in_range("dimension", dimension as f64, dimension > 0, count)?;
+        let level = self.dimension.map(|dimension| self.level_for(dimension));
+        let expected = "the level that dimension and noise multiplier ask for";
+        in_range("level", f64::from(self.level.is_some()), self.level == level, expected)?;
+        self.check_clip()?;
+        self.check_sampling()?;
+        self.event().map(drop)
+    }
+
+    fn check_clip(&self) -> Result<(), PlanError> {
+        let positive = "a finite number above 0";
+        match self.clip {
+            ClipBound::Fixed(bound) => in_range("clip bound", bound, bound > 0.0, positive),
+            ClipBound::Adaptive(adaptive) => {
+                let Adaptive { initial, quantile, rate, count_noise } = adaptive;
+                in_range("clip bound", initial, initial > 0.0, positive)?;
+                let between = quantile > 0.0 && quantile < 1.0;
+                in_range("quantile", quantile, between, "a number between 0 and 1")?;
+                in_range("rate of the clip bound", rate, rate > 0.0, positive)?;
+                in_range("noise on the count", count_noise, count_noise > 0.0, positive)?;
+                self.value_multiplier().map(drop)
+            }
+        }
+    }
+
+    fn check_sampling(&self) -> Result<(), PlanError> {
+        let amplified = self.sampling_rate < 1.0;
+        match self.sampling {
+            Sampling::Fixed if amplified && self.adjacency != Adjacency::ReplaceOne => {
+                Err(PlanError::FixedSampling { found: self.adjacency.to_string() })
+            }
+            Sampling::Poisson if amplified && self.adjacency == Adjacency::ReplaceOne => {
+                Err(PlanError::PoissonReplaceOne)
+            }
+            Sampling::All if amplified => Err(PlanError::RateOfAll { found: self.sampling_rate }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What one round of it costs.
+    ///
+    /// # Errors
+    ///
+    /// When a number is out of range.
+    pub fn event(&self) -> Result<Event, PlanError> {
+        let noise = Event::gaussian(self.noise_multiplier / self.adjacency.sensitivity())?;
+        if self.sampling_rate >= 1.0 {
+            return Ok(noise);
+        }
+        Ok(match self.sampling {
+            Sampling::Poisson => noise.poisson_sampled(self.sampling_rate)?,
+            Sampling::Fixed => noise.sampled_without_replacement(self.population, self.cohort())?,
+            Sampling::All => noise,
+        })
+    }
+
+    /// Clients that a round of it is expected to have, q N; at least one.
+    pub fn cohort(&self) -> u64 {
+        ((self.sampling_rate * self.population as f64).round() as u64).max(1)
+    }
+
+    /// What the noise on the values is multiplied by, z_D: more than z where a count is told too, which has its part of
+    /// the budget: (z^-2 - (2 sigma_b)^-2)^-1/2.
+    ///
+    /// # Errors
+    ///
+    /// When the count takes all of it.
+    pub fn value_multiplier(&self) -> Result<f64, PlanError> {
+        let z = self.noise_multiplier;
+        let ClipBound::Adaptive(Adaptive { count_noise, .. }) = self.clip else { return Ok(z) };
+        if z >= 2.0 * count_noise {
+            return Err(PlanError::CountNoise { noise_multiplier: z, count_noise, half: z / 2.0 });
+        }
+        Ok((z.powi(-2) - (2.0 * count_noise).powi(-2)).powf(-0.5))
+    }
+
+    /// The clip bound of the first round.
+    pub fn first_clip(&self) -> f64 {
+        match self.clip {
+            ClipBound::Fixed(bound) => bound,
+            ClipBound::Adaptive(adaptive) => adaptive.initial,
+        }
+    }
+
+    /// How fine the noise is for updates of so many coordinates: fine enough that truncation to the grid does not count.
+    pub fn level_for(&self, dimension: u64) -> Level {
+        let bound = (L2_VARIANCE.sqrt() / self.noise_multiplier).floor();
+        match bound / (dimension as f64).sqrt() >= LEAST_UNITS {
+            true => Level::L2,
+            false => Level::L3,
+        }
+    }
+
+    /// The digest that stands for it.
+    pub fn sha256(&self) -> Sha256 {
+        Sha256::of(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// The text of `plan.lock`.
+    pub fn frozen(&self) -> String {
+        let frozen = Frozen { plan: self.clone(), plan_sha256: self.sha256() };
+        format!("{}\n", serde_json::to_string_pretty(&frozen).unwrap_or_default())
+    }
+
+    /// The plan in the text of a `plan.lock`.
+    ///
+    /// # Errors
+    ///
+    /// When it is none, or was changed.
+    pub fn thaw(text: &str) -> Result<Self, FrozenError> {
+        let Frozen { plan, plan_sha256: expected } = serde_json::from_str(text)?;
+        let found = plan.sha256();
+        if found != expected {
+            return Err(FrozenError::Changed { found, expected });
+        }
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// What the user should know of it.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut warn = |when: bool, text: String| warnings.extend(when.then_some(text));
+        let Self { epsilon, delta, population, noise_multiplier, .. } = self;
+        warn(
+            *delta >= 1.0 / *population as f64,
+            format!(
+                "delta {delta} is not below 1/{population}: it allows that one client's data is published whole"
+            ),
+        );
+        warn(
+            *noise_multiplier < 0.3,
+            format!("noise multiplier {noise_multiplier} is below 0.3: a round protects hardly anything"),
+        );
+        warn(*epsilon > 10.0, format!("epsilon {epsilon} is above 10: the guarantee says hardly anything"));
+        warn(
+            *delta < 1e-12 && self.accountant != Accountant::Rdp,
+            format!("delta {delta} is below 1e-12, where PLD is not exact: only RDP counts"),
+        );
+        let value = self.value_multiplier().unwrap_or(*noise_multiplier);
+        warn(
+            value >= 2.0 * noise_multiplier,
+            format!(
+                "the count takes most of the budget: noise on the values is {value:.3}, not {noise_multiplier}"
+            ),
+        );
+        warnings
+    }
+}
+
+impl Level {
+    /// The standard deviation of the noise, in units of the grid.
+    pub fn sigma(self) -> f64 {
+        match self {
+            Self::L2 => L2_VARIANCE.sqrt(),
+            Self::L3 => (L2_VARIANCE * LEVEL_FACTOR).sqrt(),
+        }
+    }
+}
+
+fn in_range(what: &'static str, found: f64, fine: bool, expected: &'static str) -> Result<(), PlanError> {
+    if fine && found.is_finite() {
+        return Ok(());
+    }
+    Err(PlanError::OutOfRange { what, found: found.to_string(), expected })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::privacy::ledger::trial::plan;
+
+    fn with(change: impl Fn(&mut Plan)) -> Result<(), PlanError> {
+        let mut plan = plan();
+        change(&mut plan);
+        plan.level = plan.dimension.map(|dimension| plan.level_for(dimension));
+        plan.check()
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        assert!(with(|_| ()).is_ok());
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(with(|plan| plan.epsilon = bad).is_err());
+            assert!(with(|plan| plan.delta = bad).is_err());
+            assert!(with(|plan| plan.sampling_rate = bad).is_err());
+            assert!(with(|plan| plan.noise_multiplier = bad).is_err());
+            assert!(with(|plan| plan.clip = ClipBound::Fixed(bad)).is_err());
+        }
+        assert!(with(|plan| plan.delta = 1.0).is_err());
+        assert!(with(|plan| plan.sampling_rate = 1.1).is_err());
+        assert!(with(|plan| plan.population = 0).is_err());
+        assert!(with(|plan| plan.rounds = 0).is_err());
+        assert!(with(|plan| plan.denominator = 0).is_err());
+        assert!(with(|plan| plan.dimension = Some(0)).is_err());
+    }
+
+    #[test]
+    fn who_takes_part_goes_with_what_is_a_neighbour() {
+        use Adjacency::{AddOrRemoveOne, ReplaceOne, ReplaceSpecial};
+        let check = |sampling, adjacency, rate| {
+            with(move |plan| {
+                (plan.sampling, plan.adjacency, plan.sampling_rate) = (sampling, adjacency, rate);
+            })
+            .is_ok()
+        };
+        for adjacency in [AddOrRemoveOne, ReplaceSpecial, ReplaceOne] {
+            assert_eq!(check(Sampling::Poisson, adjacency, 0.1), adjacency != ReplaceOne);
+            assert_eq!(check(Sampling::Fixed, adjacency, 0.1), adjacency == ReplaceOne);
+            assert!(!check(Sampling::All, adjacency, 0.1));
+            assert!(check(Sampling::All, adjacency, 1.0));
+        }
+    }
+
+    #[test]
+    fn replacing_a_client_moves_the_sum_twice_as_far() {
+        let mut plan = plan();
+        (plan.sampling, plan.sampling_rate, plan.adjacency) = (Sampling::All, 1.0, Adjacency::ReplaceOne);
+        assert_eq!(plan.event().unwrap(), Event::gaussian(0.55).unwrap());
+        (plan.sampling, plan.sampling_rate) = (Sampling::Fixed, 0.1);
+        let drawn = Event::gaussian(0.55).unwrap().sampled_without_replacement(1000, 100).unwrap();
+        assert_eq!(plan.event().unwrap(), drawn);
+    }
+
+    #[test]
+    fn a_count_takes_its_part_of_the_noise() {
+        // Spec 1.4: z = 1, sigma_b = n / 20.
+        for (clients, expected) in [(100.0, 1.005_037_815), (1000.0, 1.000_050_00)] {
+            let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: clients / 20.0 };
+            let plan = Plan { noise_multiplier: 1.0, clip: ClipBound::Adaptive(adaptive), ..plan() };
+            assert!((plan.value_multiplier().unwrap() - expected).abs() < 1e-8);
+        }
+        let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: 0.5 };
+        assert!(with(|plan| plan.clip = ClipBound::Adaptive(adaptive)).is_err());
+    }
+
+    #[test]
+    fn a_stored_plan_is_the_one_that_was_frozen() {
+        let plan = plan();
+        let text = plan.frozen();
+        assert_eq!(Plan::thaw(&text).unwrap(), plan);
+        assert!(matches!(Plan::thaw(&text.replacen("1.1", "0.1", 1)), Err(FrozenError::Changed { .. })));
+        assert!(matches!(Plan::thaw("{}"), Err(FrozenError::Unreadable(_))));
+    }
+
+    #[test]
+    fn large_models_get_finer_noise() {
+        let plan = plan();
+        assert_eq!(plan.level_for(1000), Level::L2);
+        assert_eq!(plan.level_for(100_000_000), Level::L3);
+    }
+
+    #[test]
+    fn plans_that_protect_hardly_anything_are_told() {
+        assert_eq!(plan().warnings(), [""; 0]);
+        let weak = Plan { epsilon: 11.0, delta: 0.001, noise_multiplier: 0.29, ..plan() };
+        let warnings = weak.warnings();
+        for (warning, about) in warnings.iter().zip(["1/1000", "below 0.3", "above 10"]) {
+            assert!(warning.contains(about), "{warning}");
+        }
+        assert_eq!(warnings.len(), 3);
+        assert!(Plan { delta: 1e-13, ..plan() }.warnings()[0].contains("PLD"));
+    }
+}

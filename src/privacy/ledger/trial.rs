@@ -1,0 +1,97 @@
+//! Ledgers to try things on.
+
+use super::chain::{self, Head};
+use super::plan::{Accountant, ClipBound, Plan, Sampling, Unit};
+use super::record::{Charge, Entry, Epsilon, Init, Mechanism, Record, Release, Rng};
+use super::replay::State;
+use super::sha256::Sha256;
+use crate::privacy::event::Adjacency;
+
+/// A plan of ten rounds.
+pub(super) fn plan() -> Plan {
+    let plan = Plan {
+        epsilon: 8.0,
+        delta: 1e-5,
+        population: 1000,
+        sampling: Sampling::Poisson,
+        sampling_rate: 0.1,
+        noise_multiplier: 1.1,
+        rounds: 10,
+        clip: ClipBound::Fixed(1.5),
+        denominator: 100,
+        adjacency: Adjacency::AddOrRemoveOne,
+        unit: Unit::Client,
+        dimension: Some(1000),
+        level: None,
+        accountant: Accountant::Best,
+    };
+    Plan { level: Some(plan.level_for(1000)), ..plan }
+}
+
+pub(super) fn init(plan: &Plan) -> Entry {
+    let (plan_sha256, plan) = (plan.sha256(), plan.clone());
+    Entry::Init(Box::new(Init {
+        ledger_id: "00112233445566778899aabbccddeeff".to_owned(),
+        plan,
+        plan_sha256,
+    }))
+}
+
+/// The charge of a round.
+pub(super) fn charge(plan: &Plan, round: u64) -> Charge {
+    let mechanism = Mechanism {
+        z: plan.noise_multiplier,
+        q: plan.sampling_rate,
+        clip: plan.first_clip(),
+        n_pub: plan.denominator,
+        d: 1000,
+        level: plan.level_for(1000),
+        inputs_sha256: Sha256::of(format!("inputs {round}")),
+        output: "/models/merged.safetensors".to_owned(),
+        resumable: false,
+    };
+    Charge {
+        release_id: format!("001122334455-{round}"),
+        round: Some(round),
+        event: plan.event().unwrap(),
+        adjacency: plan.adjacency,
+        unit: plan.unit,
+        mechanism: Some(mechanism),
+        delta_target: plan.delta,
+        plan_sha256: plan.sha256(),
+        reserve: None,
+        eps_rdp: Epsilon::up(1.25).unwrap(),
+        eps_pld: Epsilon::up(1.0 / 3.0),
+        slack: Epsilon::up(0.0),
+        rng: Rng::Os,
+        text: None,
+    }
+}
+
+pub(super) fn release(charge: &Charge, seq: u64) -> Entry {
+    Entry::Release(Release {
+        charge: seq,
+        release_id: charge.release_id.clone(),
+        output_sha256: Sha256::of(format!("output of {seq}")),
+        next_clip: None,
+    })
+}
+
+/// The lines of these entries.
+pub(super) fn lines(entries: &[Entry]) -> Vec<String> {
+    let mut head: Option<Head> = None;
+    let mut seal = |entry| {
+        let (line, next) = chain::seal(head.as_ref(), 1_700_000_000, entry).unwrap();
+        head = Some(next);
+        line
+    };
+    entries.iter().map(&mut seal).collect()
+}
+
+pub(super) fn records(entries: &[Entry]) -> Vec<(Record, Head)> {
+    chain::verify(lines(entries).iter().map(String::as_str)).unwrap()
+}
+
+pub(super) fn state(entries: &[Entry]) -> State {
+    State::replay(&records(entries)).unwrap().unwrap()
+}

@@ -1,0 +1,268 @@
+//! One release, paid for: the charge is on disk before its key is drawn, the release once the output has its name.
+//!
+//! What is cut off in between stays charged. A run that is made again draws new noise and pays again, unless it gives the
+//! same bytes: the key of a resumable charge is kept until its release, and only for the same inputs and settings; and
+//! an output that stands there already is not made again.
+
+use super::account::Account;
+use super::directory::AccountError;
+use super::marks::{Marked, Marks};
+use crate::io::secret;
+use crate::privacy::key::{KEY_BYTES, Key};
+use crate::privacy::ledger::budget::{self, Grid, Verdict};
+use crate::privacy::ledger::chain::Head;
+use crate::privacy::ledger::plan::Level;
+use crate::privacy::ledger::record::{Charge, Entry, Mechanism, Release, Rng};
+use crate::privacy::ledger::replay::{Charged, Fate};
+use crate::privacy::ledger::sha256::Sha256;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroize;
+
+/// What a round wants to release.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Request {
+    /// Its number.
+    pub round: Option<u64>,
+    /// Coordinates of an update.
+    pub dimension: u64,
+    /// Of all that the output depends on, but the key: updates in order, weights, base, state, settings.
+    pub inputs_sha256: Sha256,
+    /// Where the output is to be published.
+    pub output: PathBuf,
+    /// Whether its key is kept until it is, so that it can be made again for the same bytes.
+    pub resumable: bool,
+    /// Makes the key from this number, for tests: the output is NOT private.
+    pub test_seed: Option<u64>,
+}
+
+/// Whether it may.
+#[derive(Debug)]
+pub enum Answer {
+    /// It may, with this key.
+    Granted(Granted),
+    /// It did: the output that stands there is that release, and nothing is to be done.
+    Standing(Standing),
+    /// The budget does not hold it.
+    Refused(Verdict),
+}
+
+/// A charge that is on disk, and the key for its noise.
+#[derive(Debug)]
+pub struct Granted {
+    /// Its record.
+    pub charge: Head,
+    /// What it is called.
+    pub release_id: String,
+    /// How it is made.
+    pub mechanism: Mechanism,
+    /// What its noise comes from.
+    pub key: Key,
+    /// Whether an earlier run paid for it.
+    pub resumed: bool,
+    plan_sha256: Sha256,
+}
+
+/// An output that was released before.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Standing {
+    /// Where it is: the file, or the index.
+    pub path: PathBuf,
+    /// What it is called.
+    pub release_id: String,
+}
+
+/// How noise is made in a round.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Terms {
+    /// How long an update may be, S.
+    pub clip: f64,
+    /// Standard deviation of the noise on the sum of values over the clip bound.
+    pub value_multiplier: f64,
+    /// What the sum is divided by.
+    pub denominator: u64,
+    /// How fine the noise is.
+    pub level: Level,
+}
+
+impl Granted {
+    /// What the output is to say of it, as metadata. `next_clip` is the clip bound of the next round, if that follows the
+    /// norms.
+    pub fn marks(&self, next_clip: Option<f64>) -> Marks {
+        Marks {
+            release_id: self.release_id.clone(),
+            charge: self.charge,
+            plan_sha256: self.plan_sha256,
+            next_clip,
+        }
+    }
+}
+
+impl Account {
+    /// How the noise of the next round is made, for updates of so many coordinates.
+    ///
+    /// # Errors
+    ///
+    /// When the plan is of another model.
+    pub fn terms(&self, dimension: u64) -> Result<Terms, AccountError> {
+        let plan = self.plan();
+        if let Some(expected) = plan.dimension.filter(|expected| *expected != dimension) {
+            return Err(AccountError::Dimension { found: dimension, expected });
+        }
+        Ok(Terms {
+            clip: self.state().clip,
+            value_multiplier: plan.value_multiplier()?,
+            denominator: plan.denominator,
+            level: plan.level_for(dimension),
+        })
+    }
+
+    /// Charges a release, and draws its key once that is on disk; or says that it stands there already, or that the budget
+    /// does not hold it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written: it may have been charged all the same.
+    pub fn charge(&mut self, request: &Request) -> Result<Answer, AccountError> {
+        let mechanism = self.mechanism(request)?;
+        if let Some(answer) = self.again(request, &mechanism)? {
+            return Ok(answer);
+        }
+        let event = self.plan().event()?;
+        let grid = Grid { dimension: mechanism.d, level: mechanism.level };
+        let verdict = budget::would(self.state(), &event, Some(grid), None)?;
+        let (Some((eps_rdp, eps_pld, slack)), true) = (verdict.told(), verdict.fits()) else {
+            return Ok(Answer::Refused(verdict));
+        };
+        let release_id = self.next_release_id();
+        let charge = Charge {
+            release_id: release_id.clone(),
+            round: request.round,
+            event,
+            adjacency: self.plan().adjacency,
+            unit: self.plan().unit,
+            mechanism: Some(mechanism.clone()),
+            delta_target: self.plan().delta,
+            plan_sha256: self.state().init.plan_sha256,
+            reserve: None,
+            eps_rdp,
+            eps_pld,
+            slack,
+            rng: rng(request),
+            text: None,
+        };
+        let head = self.append(Entry::Charge(Box::new(charge)))?;
+        // Only now: from here on noise may be seen.
+        let key = request.test_seed.map_or_else(Key::draw, |seed| Ok(Key::of_test_seed(seed)))?;
+        if request.resumable {
+            let path = self.books.directory.key(head.seq);
+            secret::write(&path, key.bytes()).map_err(AccountError::at(&path))?;
+        }
+        Ok(Answer::Granted(self.granted(head, release_id, mechanism, key, false)))
+    }
+
+    fn granted(
+        &self,
+        charge: Head,
+        release_id: String,
+        mechanism: Mechanism,
+        key: Key,
+        resumed: bool,
+    ) -> Granted {
+        let plan_sha256 = self.state().init.plan_sha256;
+        Granted { charge, release_id, mechanism, key, resumed, plan_sha256 }
+    }
+
+    fn mechanism(&self, request: &Request) -> Result<Mechanism, AccountError> {
+        let Terms { clip, level, denominator, .. } = self.terms(request.dimension)?;
+        Ok(Mechanism {
+            z: self.plan().noise_multiplier,
+            q: self.plan().sampling_rate,
+            clip,
+            n_pub: denominator,
+            d: request.dimension,
+            level,
+            inputs_sha256: request.inputs_sha256,
+            output: crate::io::publish::resolved(&request.output).to_string_lossy().into_owned(),
+            resumable: request.resumable,
+        })
+    }
+
+    /// The answer to a run that is made again for the same bytes: what stands there is told, what can be made again is
+    /// granted for nothing.
+    fn again(&mut self, request: &Request, mechanism: &Mechanism) -> Result<Option<Answer>, AccountError> {
+        let same = |charged: &&Charged| {
+            let known = charged.charge.mechanism.as_ref();
+            let alike = known.is_some_and(|known| {
+                Mechanism { resumable: mechanism.resumable, ..known.clone() } == *mechanism
+            });
+            alike
+                && charged.charge.round == request.round
+                && charged.charge.rng == rng(request)
+                && charged.tool_version == env!("CARGO_PKG_VERSION")
+        };
+        let candidates: Vec<Charged> = self.state().charges.iter().filter(same).cloned().collect();
+        for charged in candidates.iter().rev() {
+            // A number that somebody chose may be another this time.
+            if request.test_seed.is_none()
+                && let Some(standing) = self.standing(charged)?
+            {
+                return Ok(Some(Answer::Standing(standing)));
+            }
+            if charged.fate == Fate::Open
+                && let Some(key) = self.kept_key(charged.head.seq)?
+            {
+                let release_id = charged.charge.release_id.clone();
+                let granted = self.granted(charged.head, release_id, mechanism.clone(), key, true);
+                return Ok(Some(Answer::Granted(granted)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The output of a charge, if it stands where it was to be, as it was released; a release that was not recorded is.
+    fn standing(&mut self, charged: &Charged) -> Result<Option<Standing>, AccountError> {
+        let Some(output) = self.books.output_of(charged)? else { return Ok(None) };
+        match &charged.fate {
+            Fate::Open => drop(self.adopt_output(charged, &output)?),
+            Fate::Released { output_sha256, .. } if output.sha256()? == *output_sha256 => {}
+            _ => return Ok(None),
+        }
+        Ok(Some(Standing { path: output.path, release_id: charged.charge.release_id.clone() }))
+    }
+
+    fn kept_key(&self, seq: u64) -> Result<Option<Key>, AccountError> {
+        let path = self.books.directory.key(seq);
+        let bytes = secret::read::<KEY_BYTES>(&path).map_err(AccountError::at(&path))?;
+        Ok(bytes.map(|mut bytes| {
+            let key = Key::kept(bytes);
+            bytes.zeroize();
+            key
+        }))
+    }
+
+    /// Records that an output was published, and wipes its key.
+    ///
+    /// # Errors
+    ///
+    /// When the output cannot be read, or the record cannot be written: the charge stands, and `privacy recover` tells it.
+    pub fn release(
+        &mut self,
+        granted: Granted,
+        output: &Path,
+        next_clip: Option<f64>,
+    ) -> Result<Head, AccountError> {
+        let release = Release {
+            charge: granted.charge.seq,
+            release_id: granted.release_id.clone(),
+            output_sha256: Marked::open(output)?.sha256()?,
+            next_clip,
+        };
+        let head = self.append(Entry::Release(release))?;
+        self.wipe_key(granted.charge.seq)?;
+        Ok(head)
+    }
+}
+
+fn rng(request: &Request) -> Rng {
+    if request.test_seed.is_some() { Rng::TestSeed } else { Rng::Os }
+}
