@@ -11,6 +11,7 @@ mod gram;
 mod inspect;
 mod merge;
 mod personalize;
+mod privacy;
 mod rates;
 mod round;
 mod size;
@@ -47,6 +48,7 @@ enum Command {
     Compress(compress::Arguments),
     Decompress(decompress::Arguments),
     Personalize(personalize::Arguments),
+    Privacy(privacy::Arguments),
     Doctor(doctor::Arguments),
     Bench(bench::Arguments),
     Gram(Box<gram::Arguments>),
@@ -156,6 +158,7 @@ impl Cli {
             Command::Decompress(arguments) => arguments.run(&self.common),
             Command::Inspect(arguments) => arguments.run(&self.common),
             Command::Personalize(arguments) => arguments.run(&self.common),
+            Command::Privacy(arguments) => arguments.run(&self.common),
             Command::Doctor(arguments) => arguments.run(&self.common),
             Command::Bench(arguments) => arguments.run(&self.common),
             Command::Gram(arguments) => arguments.run(&self.common),

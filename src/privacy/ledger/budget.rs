@@ -4,22 +4,15 @@
 //! chosen by what was seen (Feldman and Zrnic, arXiv 2008.11193). PLD is tighter and composes what was fixed up front:
 //! it counts only while everything charged is the plan's.
 
-use super::plan::{Accountant, Level, Plan};
+use super::plan::{Accountant, Plan, PlanError};
 use super::record::Epsilon;
-use super::replay::State;
+use super::replay::{self, State};
+use crate::privacy::accountants::bridge::IntegerNoise;
+use crate::privacy::accountants::{self, Terms};
 use crate::privacy::event::Event;
 
-/// The grid that noise is drawn on.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Grid {
-    /// Coordinates.
-    pub dimension: u64,
-    /// How fine it is.
-    pub level: Level,
-}
-
 /// Why a cost is not known.
-#[derive(thiserror::Error, Clone, PartialEq, Debug)]
+#[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum BudgetError {
@@ -27,6 +20,10 @@ pub enum BudgetError {
     NoReserve { seq: u64 },
     #[error("event is not that of reserve {seq}")]
     OtherEvent { seq: u64 },
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Account(#[from] accountants::AccountError),
 }
 
 /// What was spent, by every accountant, at the plan's delta.
@@ -108,10 +105,19 @@ pub fn told(epsilon: f64) -> String {
 ///
 /// When the cost of an event is not known.
 pub fn spent(state: &State) -> Result<Spent, BudgetError> {
-    account(state.plan(), &state.spent(), &grids(state), state.follows_plan())
+    account(state.plan(), &state.spent(), coarsest(noises(state)), state.follows_plan())
 }
 
-/// What would be with one more event; whose noise is on this grid, and is the plan's; and that takes this reserve.
+/// What a plan comes to when all its rounds are charged.
+///
+/// # Errors
+///
+/// When the cost of its event is not known.
+pub fn planned(plan: &Plan) -> Result<Spent, BudgetError> {
+    account(plan, &[(plan.event()?, plan.rounds)], Some(plan.noise()), true)
+}
+
+/// What would be with one more event: with this noise, if fedmill makes it; and that takes this reserve.
 ///
 /// # Errors
 ///
@@ -119,7 +125,7 @@ pub fn spent(state: &State) -> Result<Spent, BudgetError> {
 pub fn would(
     state: &State,
     event: &Event,
-    grid: Option<Grid>,
+    noise: Option<IntegerNoise>,
     reserve: Option<u64>,
 ) -> Result<Verdict, BudgetError> {
     let plan = state.plan();
@@ -132,34 +138,235 @@ pub fn would(
         }
     }
     let mut events = rest.spent();
-    super::replay::count(&mut events, event);
-    let mut grids = grids(&rest);
-    grids.extend(grid);
-    let charges = rest.counted().count() as u64 + 1;
-    // What is spent elsewhere has no grid, and is not the plan's.
-    let follows = rest.follows_plan() && grid.is_some() && charges <= plan.rounds;
+    replay::count(&mut events, event);
+    let rounds = rest.planned_rounds().zip(replay::rounds_of_event(plan, event));
+    let follows = rounds.is_some_and(|(before, more)| before.saturating_add(more) <= plan.rounds);
     Ok(Verdict {
         before: spent(state)?,
-        after: account(plan, &events, &grids, follows)?,
+        after: account(plan, &events, coarsest(noises(&rest).chain(noise)), follows)?,
         budget: plan.epsilon,
         accountant: plan.accountant,
     })
 }
 
-/// The grids of all charges that count.
-fn grids(state: &State) -> Vec<Grid> {
-    let mechanisms = state.counted().filter_map(|charged| charged.charge.mechanism.as_ref());
-    mechanisms.map(|mechanism| Grid { dimension: mechanism.d, level: mechanism.level }).collect()
+/// How many more rounds of the plan the budget holds: all that are planned, while everything charged is the plan's; else,
+/// or if those are more, as many as RDP allows.
+///
+/// # Errors
+///
+/// When the cost of an event is not known.
+pub fn rounds_left(state: &State) -> Result<u64, BudgetError> {
+    let plan = state.plan();
+    let planned = match (plan.accountant, state.planned_rounds()) {
+        (Accountant::Best, Some(rounds)) => plan.rounds.saturating_sub(rounds),
+        _ => 0,
+    };
+    let (event, events) = (plan.event()?, state.spent());
+    let noise = coarsest(noises(state).chain([plan.noise()]));
+    let fits = |rounds: u64| {
+        let mut events = events.clone();
+        replay::count(&mut events, &event.clone().times(rounds));
+        Ok(account(plan, &events, noise, false)?.rdp <= plan.epsilon)
+    };
+    Ok(largest(fits)?.max(planned))
 }
 
+/// Lets a plan have the most rounds that its budget holds; at least one, whether it holds that or not.
+///
+/// # Errors
+///
+/// When the cost of its event is not known.
+pub fn most_rounds(plan: &Plan) -> Result<u64, BudgetError> {
+    let fits = |rounds| fits(&Plan { rounds, ..plan.clone() });
+    Ok(largest(fits)?.max(1))
+}
+
+/// The least noise, to a part in ten thousand, with which all rounds of a plan fit into its budget.
+///
+/// # Errors
+///
+/// When the cost of its event is not known.
+pub fn least_noise(plan: &Plan) -> Result<f64, BudgetError> {
+    let fits = |noise_multiplier| fits(&Plan { noise_multiplier, ..plan.clone() });
+    let mut high = 1.0;
+    while high < MOST_NOISE && !fits(high)? {
+        high *= 2.0;
+    }
+    let mut low = high / 2.0;
+    while low > LEAST_NOISE && fits(low)? {
+        (low, high) = (low / 2.0, low);
+    }
+    while high > low * (1.0 + FINE) {
+        let middle = (low * high).sqrt();
+        match fits(middle)? {
+            true => high = middle,
+            false => low = middle,
+        }
+    }
+    // Few digits are easier told, and up is the safe side.
+    let few = (high * 1e5).ceil() / 1e5;
+    Ok(if fits(few)? { few } else { high })
+}
+
+/// Noise multipliers between which one is looked for.
+const LEAST_NOISE: f64 = 1e-3;
+const MOST_NOISE: f64 = 1e6;
+
+/// How near to the least one it is to be.
+const FINE: f64 = 1e-4;
+
+/// Whether all rounds of a plan fit into its budget.
+fn fits(plan: &Plan) -> Result<bool, BudgetError> {
+    let level = plan.dimension.map(|dimension| plan.level_for(dimension));
+    let plan = Plan { level, ..plan.clone() };
+    Ok(planned(&plan)?.epsilon(plan.accountant) <= plan.epsilon)
+}
+
+/// Rounds that are looked for at most.
+const MOST_ROUNDS: u64 = 1 << 30;
+
+/// The largest count that fits, where those above it do not.
+fn largest(fits: impl Fn(u64) -> Result<bool, BudgetError>) -> Result<u64, BudgetError> {
+    let mut high = 1;
+    while high < MOST_ROUNDS && fits(high)? {
+        high *= 2;
+    }
+    let mut low = high / 2;
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        match fits(middle)? {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The noise of all charges that count.
+fn noises(state: &State) -> impl Iterator<Item = IntegerNoise> {
+    let mechanisms = state.counted().filter_map(|charged| charged.charge.mechanism.as_ref());
+    mechanisms.map(|mechanism| mechanism.level.noise(mechanism.d))
+}
+
+/// Noise that costs no less than any of these.
+fn coarsest(noises: impl Iterator<Item = IntegerNoise>) -> Option<IntegerNoise> {
+    noises.reduce(|one, other| IntegerNoise {
+        coordinates: one.coordinates.max(other.coordinates),
+        variance: one.variance.min(other.variance),
+    })
+}
+
+/// What events come to, each so often.
 fn account(
     plan: &Plan,
     events: &[(Event, u64)],
-    _grids: &[Grid],
+    noise: Option<IntegerNoise>,
     follows: bool,
 ) -> Result<Spent, BudgetError> {
-    let rounds: u64 = events.iter().map(|(_, count)| count).sum();
-    let rho = rounds as f64 / (2.0 * plan.noise_multiplier * plan.noise_multiplier);
-    let eps = rho + 2.0 * (rho * (1.0 / plan.delta).ln()).sqrt();
-    Ok(Spent { rdp: eps, order: None, pld: follows.then_some(0.9 * eps), slack: Some(0.0) })
+    let events: Vec<Event> = events.iter().map(|(event, count)| event.clone().times(*count)).collect();
+    let distribution = follows && plan.accountant == Accountant::Best;
+    let terms = Terms { adjacency: plan.adjacency, distribution, noise, ..Terms::at(plan.delta) };
+    let found = accountants::spend(&events, &terms)?;
+    let slack = found.slack.unwrap_or(0.0);
+    let rdp = found.certified(false);
+    let order = match rdp {
+        rdp if rdp == found.epsilon_rdp_integer => Some(found.integer_order),
+        rdp if rdp == found.epsilon_rdp + slack => Some(found.order),
+        _ => None,
+    };
+    Ok(Spent { rdp, order, pld: found.epsilon_pld.map(|pld| pld + slack), slack: found.slack })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::privacy::ledger::record::{Entry, Reserve};
+    use crate::privacy::ledger::trial::{charge, init, plan, state};
+
+    fn after(rounds: u64) -> State {
+        let plan = plan();
+        let charges = (1..=rounds).map(|round| Entry::Charge(Box::new(charge(&plan, round))));
+        state(&[init(&plan)].into_iter().chain(charges).collect::<Vec<_>>())
+    }
+
+    fn one_more(state: &State) -> Verdict {
+        let plan = state.plan();
+        would(state, &plan.event().unwrap(), Some(plan.noise()), None).unwrap()
+    }
+
+    #[test]
+    fn what_would_be_spent_is_what_is_spent_then() {
+        let (none, four, five) = (after(0), after(4), after(5));
+        assert_eq!(spent(&none).unwrap().rdp, 0.0);
+        let verdict = one_more(&four);
+        assert_eq!((verdict.before, verdict.after), (spent(&four).unwrap(), spent(&five).unwrap()));
+        assert!(verdict.fits());
+        let Spent { rdp, pld, .. } = verdict.after;
+        assert!(pld.unwrap() < rdp, "the tight number is smaller");
+    }
+
+    #[test]
+    fn all_planned_rounds_fit_and_what_is_past_them_has_no_tight_number() {
+        let plan = plan();
+        let all = planned(&plan).unwrap();
+        assert_eq!(spent(&after(plan.rounds)).unwrap(), all);
+        assert!(one_more(&after(plan.rounds - 1)).after.pld.is_some());
+        assert!(one_more(&after(plan.rounds)).after.pld.is_none());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut tight = plan();
+        tight.epsilon = planned(&plan()).unwrap().epsilon(Accountant::Best);
+        tight.level = tight.dimension.map(|dimension| tight.level_for(dimension));
+        let charges = (1..tight.rounds).map(|round| Entry::Charge(Box::new(charge(&tight, round))));
+        let almost = state(&[init(&tight)].into_iter().chain(charges).collect::<Vec<_>>());
+        assert!(one_more(&almost).fits(), "{}", one_more(&almost));
+        let mut full = almost.clone();
+        full.init.plan.epsilon *= 0.999_99;
+        assert!(!one_more(&full).fits());
+        let nothing = Event::gaussian(0.0).unwrap();
+        assert!(!would(&almost, &nothing, None, None).unwrap().fits(), "no noise is no protection");
+        full.init.plan.epsilon = f64::NAN;
+        assert!(!one_more(&full).fits());
+    }
+
+    #[test]
+    fn a_reserve_is_not_counted_twice() {
+        let plan = plan();
+        let event = plan.event().unwrap();
+        let reserve = Entry::Reserve(Reserve { event: event.clone(), text: String::new() });
+        let state = state(&[init(&plan), reserve]);
+        let taken = would(&state, &event, None, Some(1)).unwrap();
+        assert_eq!(taken.after.rdp, taken.before.rdp);
+        assert!(would(&state, &event, None, None).unwrap().after.rdp > taken.after.rdp);
+        assert!(matches!(would(&state, &event, None, Some(2)), Err(BudgetError::NoReserve { seq: 2 })));
+        let other = Event::gaussian(9.0).unwrap();
+        assert!(matches!(would(&state, &other, None, Some(1)), Err(BudgetError::OtherEvent { seq: 1 })));
+    }
+
+    #[test]
+    fn rounds_left_are_those_that_fit() {
+        let plan = plan();
+        let left = rounds_left(&after(3)).unwrap();
+        assert!(left >= plan.rounds - 3);
+        let state = after(3);
+        let count = |rounds| {
+            let mut events = state.spent();
+            replay::count(&mut events, &plan.event().unwrap().times(rounds));
+            account(&plan, &events, Some(plan.noise()), false).unwrap().rdp
+        };
+        assert!(count(left) <= plan.epsilon && count(left + 1) > plan.epsilon, "{left}");
+    }
+
+    #[test]
+    fn the_least_noise_and_the_most_rounds_meet_the_budget() {
+        let rdp = Plan { accountant: Accountant::Rdp, ..plan() };
+        let noise = least_noise(&rdp).unwrap();
+        assert!(fits(&Plan { noise_multiplier: noise, ..rdp.clone() }).unwrap());
+        assert!(!fits(&Plan { noise_multiplier: noise * 0.9998, ..rdp.clone() }).unwrap());
+        let rounds = most_rounds(&rdp).unwrap();
+        assert!(fits(&Plan { rounds, ..rdp.clone() }).unwrap());
+        assert!(!fits(&Plan { rounds: rounds + 1, ..rdp }).unwrap());
+    }
 }

@@ -1,7 +1,8 @@
 //! The account of a privacy budget: text in, verdicts out; no files.
 //!
 //! [`plan`] is what is fixed before the first round; [`record`] what is written down, [`chain`] how lines hold together,
-//! [`replay`] what they come to; [`budget`] says whether one more charge fits; [`export`] tells others. [`sha256`] names
+//! [`replay`] what they come to; [`budget`] says whether one more charge fits; [`status`] and [`export`]
+//! tell it. [`sha256`] names
 //! things by their content.
 //!
 //! A ledger holds events, and every charge is in it before its noise is drawn: whatever happens then, what was spent is
@@ -9,10 +10,12 @@
 
 pub mod budget;
 pub mod chain;
+pub mod export;
 pub mod plan;
 pub mod record;
 pub mod replay;
 pub mod sha256;
+pub mod status;
 #[cfg(test)]
 mod trial;
 

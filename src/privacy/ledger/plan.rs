@@ -4,10 +4,11 @@
 //! would tell its size. The tight accountant (PLD) composes parameters that were fixed up front, so its number counts
 //! only while every charge is the plan's.
 //!
-//! A clip bound S makes the sum change by at most S when a client is added, removed or zeroed out, but by 2 S when one
-//! takes another's place: under that adjacency the multiplier that is accounted is half of that of the noise.
+//! Multipliers are in clip bounds S whatever the adjacency. A sum moves by at most S when a client comes, goes or is zeroed
+//! out, but by 2 S when one takes another's place; that is the accountants' to know.
 
 use super::sha256::Sha256;
+use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::event::{Adjacency, Event, EventError};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,9 @@ const LEVEL_FACTOR: f64 = 1_048_577.0;
 
 /// How many units of the grid a coordinate of a full update must be in the root mean square, for truncation not to count.
 const LEAST_UNITS: f64 = 256.0;
+
+/// The part of epsilon that noise on a grid may cost at the first level.
+const MOST_SLACK: f64 = 1e-3;
 
 /// Who takes part in a round.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, clap::ValueEnum)]
@@ -145,6 +149,8 @@ pub enum PlanError {
              {half}: no noise is left for the values"
     )]
     CountNoise { noise_multiplier: f64, count_noise: f64, half: f64 },
+    #[error("level: found {found}, expected {expected} for its dimension, noise and rounds")]
+    Level { found: String, expected: String },
     #[error(transparent)]
     Event(#[from] EventError),
 }
@@ -191,6 +197,21 @@ impl Plan {
     ///
     /// At the first that is wrong.
     pub fn check(&self) -> Result<(), PlanError> {
+        self.check_all_but_level()?;
+        let level = self.dimension.map(|dimension| self.level_for(dimension));
+        let found = |level: Option<Level>| level.map_or("none".to_owned(), |level| format!("{level:?}"));
+        if self.level == level {
+            return Ok(());
+        }
+        Err(PlanError::Level { found: found(self.level), expected: found(level) })
+    }
+
+    /// The same before it is known how fine the noise is to be.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn check_all_but_level(&self) -> Result<(), PlanError> {
         let positive = "a finite number above 0";
         let count = "a count above 0";
         in_range("epsilon", self.epsilon, self.epsilon > 0.0, positive)?;
@@ -203,9 +224,6 @@ impl Plan {
         in_range("denominator", self.denominator as f64, self.denominator > 0, count)?;
         let dimension = self.dimension.unwrap_or(1);
         in_range("dimension", dimension as f64, dimension > 0, count)?;
-        let level = self.dimension.map(|dimension| self.level_for(dimension));
-        let expected = "the level that dimension and noise multiplier ask for";
-        in_range("level", f64::from(self.level.is_some()), self.level == level, expected)?;
         self.check_clip()?;
         self.check_sampling()?;
         self.event().map(drop)
@@ -247,7 +265,7 @@ impl Plan {
     ///
     /// When a number is out of range.
     pub fn event(&self) -> Result<Event, PlanError> {
-        let noise = Event::gaussian(self.noise_multiplier / self.adjacency.sensitivity())?;
+        let noise = Event::gaussian(self.noise_multiplier)?;
         if self.sampling_rate >= 1.0 {
             return Ok(noise);
         }
@@ -286,13 +304,24 @@ impl Plan {
         }
     }
 
-    /// How fine the noise is for updates of so many coordinates: fine enough that truncation to the grid does not count.
+    /// How fine the noise is for updates of so many coordinates: fine enough that neither truncation to the grid nor what
+    /// the grid costs counts.
     pub fn level_for(&self, dimension: u64) -> Level {
-        let bound = (L2_VARIANCE.sqrt() / self.noise_multiplier).floor();
-        match bound / (dimension as f64).sqrt() >= LEAST_UNITS {
+        let bound = (Level::L2.variance().sqrt() / self.noise_multiplier).floor();
+        let slack = Level::L2.noise(dimension).slack(self.rounds, self.delta).epsilon;
+        match bound / (dimension as f64).sqrt() >= LEAST_UNITS && slack <= MOST_SLACK * self.epsilon {
             true => Level::L2,
             false => Level::L3,
         }
+    }
+
+    /// The integer noise that all its releases have; of a model that is not known, the noise that costs most.
+    pub fn noise(&self) -> IntegerNoise {
+        let dimension = self.dimension.unwrap_or_else(|| {
+            let each = Level::L2.noise(1).slack(self.rounds, self.delta).epsilon;
+            (MOST_SLACK * self.epsilon / each) as u64
+        });
+        self.level.unwrap_or(Level::L2).noise(dimension)
     }
 
     /// The digest that stands for it.
@@ -353,12 +382,17 @@ impl Plan {
 }
 
 impl Level {
-    /// The standard deviation of the noise, in units of the grid.
-    pub fn sigma(self) -> f64 {
+    /// The variance of the noise, in squared units of the grid.
+    pub fn variance(self) -> f64 {
         match self {
-            Self::L2 => L2_VARIANCE.sqrt(),
-            Self::L3 => (L2_VARIANCE * LEVEL_FACTOR).sqrt(),
+            Self::L2 => L2_VARIANCE,
+            Self::L3 => L2_VARIANCE * LEVEL_FACTOR,
         }
+    }
+
+    /// The noise on so many coordinates.
+    pub fn noise(self, coordinates: u64) -> IntegerNoise {
+        IntegerNoise { coordinates, variance: self.variance() }
     }
 }
 
@@ -417,13 +451,13 @@ mod tests {
     }
 
     #[test]
-    fn replacing_a_client_moves_the_sum_twice_as_far() {
-        let mut plan = plan();
-        (plan.sampling, plan.sampling_rate, plan.adjacency) = (Sampling::All, 1.0, Adjacency::ReplaceOne);
-        assert_eq!(plan.event().unwrap(), Event::gaussian(0.55).unwrap());
-        (plan.sampling, plan.sampling_rate) = (Sampling::Fixed, 0.1);
-        let drawn = Event::gaussian(0.55).unwrap().sampled_without_replacement(1000, 100).unwrap();
-        assert_eq!(plan.event().unwrap(), drawn);
+    fn a_round_costs_what_its_sampling_says() {
+        let noise = || Event::gaussian(1.1).unwrap();
+        let event = |sampling, rate| Plan { sampling, sampling_rate: rate, ..plan() }.event().unwrap();
+        assert_eq!(event(Sampling::Poisson, 0.1), noise().poisson_sampled(0.1).unwrap());
+        assert_eq!(event(Sampling::Fixed, 0.1), noise().sampled_without_replacement(1000, 100).unwrap());
+        assert_eq!(event(Sampling::All, 1.0), noise());
+        assert_eq!(event(Sampling::Poisson, 1.0), noise());
     }
 
     #[test]
@@ -452,6 +486,9 @@ mod tests {
         let plan = plan();
         assert_eq!(plan.level_for(1000), Level::L2);
         assert_eq!(plan.level_for(100_000_000), Level::L3);
+        // A million coordinates would do, but for what the grid costs over so many rounds.
+        assert_eq!(plan.level_for(1_000_000), Level::L2);
+        assert_eq!(Plan { rounds: 10_000, ..plan }.level_for(1_000_000), Level::L3);
     }
 
     #[test]

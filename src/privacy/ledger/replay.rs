@@ -5,7 +5,7 @@
 
 use super::chain::Head;
 use super::plan::{ClipBound, Plan};
-use super::record::{Adopt, Charge, Entry, Init, Record, Release, Reserve, Rng, Void};
+use super::record::{Adopt, Charge, Entry, Init, Mechanism, Record, Release, Reserve, Rng, Void};
 use super::sha256::Sha256;
 use crate::privacy::event::Event;
 use std::collections::BTreeMap;
@@ -234,10 +234,14 @@ impl State {
     /// Whether everything in it is of the plan, so that the number of PLD counts: no other event, setting or reserve,
     /// and not more rounds.
     pub fn follows_plan(&self) -> bool {
-        let counted: Vec<&Charged> = self.counted().collect();
-        self.reserves.is_empty()
-            && counted.len() as u64 <= self.plan().rounds
-            && counted.iter().all(|charged| matches(self.plan(), &charged.charge))
+        self.planned_rounds().is_some_and(|rounds| rounds <= self.plan().rounds)
+    }
+
+    /// How many rounds of the plan are charged; none if anything else is.
+    pub fn planned_rounds(&self) -> Option<u64> {
+        let mut rounds = self.counted().map(|charged| rounds_of(self.plan(), &charged.charge));
+        let rounds = rounds.try_fold(0_u64, |sum, rounds| sum.checked_add(rounds?));
+        rounds.filter(|_| self.reserves.is_empty())
     }
 
     /// Charges that were made with a number that somebody chose: their releases are NOT private.
@@ -248,25 +252,43 @@ impl State {
 
 /// Adds an event to those that were counted.
 pub(super) fn count(counted: &mut Vec<(Event, u64)>, event: &Event) {
+    let (event, times) = match event {
+        Event::SelfComposed { event, count, .. } => (&**event, *count),
+        event => (event, 1),
+    };
     match counted.iter_mut().find(|(known, _)| known == event) {
-        Some((_, count)) => *count += 1,
-        None => counted.push((event.clone(), 1)),
+        Some((_, count)) => *count = count.saturating_add(times),
+        None => counted.push((event.clone(), times)),
     }
 }
 
-/// Whether a charge is one that the plan has.
-pub fn matches(plan: &Plan, charge: &Charge) -> bool {
-    let Some(mechanism) = &charge.mechanism else { return false };
+/// How many rounds of the plan an event is; none if it is another one.
+pub(super) fn rounds_of_event(plan: &Plan, event: &Event) -> Option<u64> {
+    let planned = plan.event().ok()?;
+    match event {
+        event if *event == planned => Some(1),
+        Event::SelfComposed { event, count, .. } if **event == planned => Some(*count),
+        _ => None,
+    }
+}
+
+/// How many rounds of the plan a charge is; none if the plan has no such charge.
+fn rounds_of(plan: &Plan, charge: &Charge) -> Option<u64> {
+    let rounds = rounds_of_event(plan, &charge.event)?;
+    let alike = charge.adjacency == plan.adjacency
+        && charge.unit == plan.unit
+        && charge.delta_target == plan.delta
+        && charge.mechanism.as_ref().is_none_or(|mechanism| runs(plan, mechanism));
+    alike.then_some(rounds)
+}
+
+/// Whether a mechanism is the one that the plan has.
+fn runs(plan: &Plan, mechanism: &Mechanism) -> bool {
     let clip = match plan.clip {
         ClipBound::Fixed(bound) => mechanism.clip == bound,
         ClipBound::Adaptive(_) => true,
     };
-    let event = plan.event().is_ok_and(|event| event == charge.event);
-    clip && event
-        && charge.adjacency == plan.adjacency
-        && charge.unit == plan.unit
-        && charge.delta_target == plan.delta
-        && mechanism.z == plan.noise_multiplier
+    clip && mechanism.z == plan.noise_multiplier
         && mechanism.q == plan.sampling_rate
         && mechanism.n_pub == plan.denominator
         && plan.dimension.is_none_or(|dimension| dimension == mechanism.d)
@@ -274,6 +296,16 @@ pub fn matches(plan: &Plan, charge: &Charge) -> bool {
 }
 
 impl Fate {
+    /// In one word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::External => "external",
+            Self::Released { .. } => "released",
+            Self::Voided { .. } => "void",
+        }
+    }
+
     /// As it is told.
     pub fn told(&self) -> String {
         match self {

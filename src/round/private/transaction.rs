@@ -9,7 +9,7 @@ use super::directory::AccountError;
 use super::marks::{Marked, Marks};
 use crate::io::secret;
 use crate::privacy::key::{KEY_BYTES, Key};
-use crate::privacy::ledger::budget::{self, Grid, Verdict};
+use crate::privacy::ledger::budget::{self, Verdict};
 use crate::privacy::ledger::chain::Head;
 use crate::privacy::ledger::plan::Level;
 use crate::privacy::ledger::record::{Charge, Entry, Mechanism, Release, Rng};
@@ -128,8 +128,8 @@ impl Account {
             return Ok(answer);
         }
         let event = self.plan().event()?;
-        let grid = Grid { dimension: mechanism.d, level: mechanism.level };
-        let verdict = budget::would(self.state(), &event, Some(grid), None)?;
+        let noise = mechanism.level.noise(mechanism.d);
+        let verdict = budget::would(self.state(), &event, Some(noise), None)?;
         let (Some((eps_rdp, eps_pld, slack)), true) = (verdict.told(), verdict.fits()) else {
             return Ok(Answer::Refused(verdict));
         };

@@ -1,0 +1,74 @@
+//! `fedmill privacy`: what a budget is, what it was spent on, and what is left.
+
+mod export;
+mod init;
+mod recover;
+mod spend;
+mod status;
+mod verify;
+
+use super::{Common, Failure, Outcome};
+use crate::privacy::event::{Adjacency, Event};
+use crate::round::private::directory::AccountError;
+use clap::{Args, Subcommand};
+use std::path::Path;
+
+/// Keep a budget of differential privacy.
+///
+/// A state directory holds the plan and a ledger of everything that was released under it.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Init(init::Arguments),
+    Status(status::Arguments),
+    Spend(spend::Arguments),
+    Verify(verify::Arguments),
+    Recover(recover::Arguments),
+    Void(recover::VoidArguments),
+    Export(export::Arguments),
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        match &self.command {
+            Command::Init(arguments) => arguments.run(common),
+            Command::Status(arguments) => arguments.run(),
+            Command::Spend(arguments) => arguments.run(common),
+            Command::Verify(arguments) => arguments.run(),
+            Command::Recover(arguments) => arguments.run(),
+            Command::Void(arguments) => arguments.run(),
+            Command::Export(arguments) => arguments.run(),
+        }
+    }
+}
+
+pub(super) fn failure(error: AccountError) -> Failure {
+    let (hint, signal) = (error.hint(), error.signal());
+    Failure { hint, signal, ..Failure::from(error) }
+}
+
+fn parse_adjacency(text: &str) -> Result<Adjacency, String> {
+    match text {
+        "add-remove" | "add-or-remove-one" => Ok(Adjacency::AddOrRemoveOne),
+        "replace-one" => Ok(Adjacency::ReplaceOne),
+        "replace-special" => Ok(Adjacency::ReplaceSpecial),
+        _ => Err("expected add-remove, replace-special or replace-one".to_owned()),
+    }
+}
+
+/// The event in a file, or all those of a list.
+fn read_event(path: &Path) -> Result<Event, Failure> {
+    let named = |why: anyhow::Error| why.context(path.display().to_string());
+    let text = crate::io::text::read(path).map_err(|why| named(why.into()))?;
+    let is_list = text.trim_start().starts_with('[');
+    let parsed = match is_list {
+        true => serde_json::from_str(&text).map(Event::composed),
+        false => serde_json::from_str(&text),
+    };
+    Ok(parsed.map_err(|why| named(why.into()))?)
+}

@@ -1,0 +1,176 @@
+//! `fedmill privacy init`: a plan is frozen, and a ledger started.
+
+use super::super::{Common, Failure, Outcome, print};
+use super::{failure, parse_adjacency};
+use crate::io::model_file::TablePool;
+use crate::io::source::OpenFiles;
+use crate::model::dtype::Kind;
+use crate::privacy::event::Adjacency;
+use crate::privacy::ledger::budget::{self, BudgetError, told};
+use crate::privacy::ledger::plan::{Accountant, Adaptive, ClipBound, Plan, Sampling, Unit};
+use crate::round::private::Account;
+use crate::round::private::directory::AccountError;
+use crate::telemetry::console;
+use crate::updates;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// Freeze a plan, and start its ledger.
+///
+/// Prints the path of the frozen plan. Of --noise-multiplier and --rounds one may be left out: the least noise, or the
+/// most rounds, that keep within the budget.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// The state directory; made if there is none.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// What may be spent in all.
+    #[arg(long, value_name = "E")]
+    epsilon: f64,
+    /// At this delta; below one over the population.
+    #[arg(long, value_name = "D")]
+    delta: f64,
+    /// Clients that could take part.
+    #[arg(long, value_name = "N")]
+    population: u64,
+    /// Who of them takes part in a round: each by a coin of its own, a fixed number, or whoever comes [default: poisson
+    /// with a --sampling-rate below 1, else all].
+    #[arg(long, value_name = "KIND")]
+    sampling: Option<Sampling>,
+    /// The part of them that takes part in a round.
+    #[arg(long, value_name = "Q", default_value_t = 1.0)]
+    sampling_rate: f64,
+    /// Standard deviation of the noise on the sum over the clip bound.
+    #[arg(long, value_name = "Z", required_unless_present = "rounds")]
+    noise_multiplier: Option<f64>,
+    /// Rounds that are planned.
+    #[arg(long, value_name = "T")]
+    rounds: Option<u64>,
+    /// L2 norm that a whole update is clipped to; where it follows the norms, that of the first round.
+    #[arg(long, value_name = "S")]
+    clip: f64,
+    /// Let the clip bound follow a quantile of the norms.
+    #[arg(long)]
+    adaptive_clip: bool,
+    /// The part of updates that is to be below the bound.
+    #[arg(long, value_name = "G", default_value_t = 0.5, requires = "adaptive_clip")]
+    quantile: f64,
+    /// How fast the bound moves.
+    #[arg(long, value_name = "ETA", default_value_t = 0.2, requires = "adaptive_clip")]
+    clip_rate: f64,
+    /// Standard deviation of the noise on the count of updates below the bound [default: a twentieth of the denominator].
+    #[arg(long, value_name = "SIGMA", requires = "adaptive_clip")]
+    count_noise: Option<f64>,
+    /// What the sum is divided by [default: the sampling rate times the population].
+    #[arg(long, value_name = "N")]
+    denominator: Option<u64>,
+    /// Which data sets count as neighbours: add-remove, replace-special, replace-one.
+    #[arg(long, value_name = "WHICH", default_value = "add-remove", value_parser = parse_adjacency)]
+    adjacency: Adjacency,
+    /// Whose data the guarantee is about.
+    #[arg(long, value_name = "UNIT", default_value = "client")]
+    unit: Unit,
+    /// The model that is trained, for its number of coordinates.
+    #[arg(long, value_name = "MODEL", conflicts_with = "dimension")]
+    base: Option<PathBuf>,
+    /// Coordinates of an update.
+    #[arg(long, value_name = "D")]
+    dimension: Option<u64>,
+    /// Which number decides: the smaller of both, or RDP alone.
+    #[arg(long, value_name = "WHICH", default_value = "best")]
+    accountant: Accountant,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let plan = self.plan()?;
+        plan.check().map_err(|why| failure(why.into()))?;
+        let spent = budget::planned(&plan).map_err(|why| failure(why.into()))?.epsilon(plan.accountant);
+        let within = spent <= plan.epsilon;
+        if !within {
+            let Plan { rounds, epsilon, .. } = plan;
+            let why = format!("{rounds} rounds come to epsilon {}, the budget is {epsilon}", told(spent));
+            return Ok(Outcome::Refused(why));
+        }
+        plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        let account = Account::init(&self.directory, &plan).map_err(failure)?;
+        if !common.quiet {
+            let Plan { noise_multiplier, rounds, epsilon, delta, .. } = plan;
+            console::tell(&format!(
+                "noise multiplier {noise_multiplier}, {rounds} rounds: epsilon {} of {epsilon} at delta {delta}",
+                told(spent)
+            ));
+        }
+        print(&format!("{}\n", account.books().directory.plan().display()))?;
+        Ok(Outcome::Done)
+    }
+
+    /// The plan, what was left out found.
+    fn plan(&self) -> Result<Plan, Failure> {
+        let plan = Plan {
+            epsilon: self.epsilon,
+            delta: self.delta,
+            population: self.population,
+            sampling: self.sampling(),
+            sampling_rate: self.sampling_rate,
+            noise_multiplier: self.noise_multiplier.unwrap_or(1.0),
+            rounds: self.rounds.unwrap_or(1),
+            clip: ClipBound::Fixed(self.clip),
+            denominator: 1,
+            adjacency: self.adjacency,
+            unit: self.unit,
+            dimension: self.dimension()?,
+            level: None,
+            accountant: self.accountant,
+        };
+        let denominator = self.denominator.unwrap_or_else(|| plan.cohort());
+        let mut plan = Plan { denominator, clip: self.clip(denominator), ..plan };
+        let unknown = |why: BudgetError| failure(why.into());
+        plan.check_all_but_level().map_err(|why| failure(why.into()))?;
+        match (self.noise_multiplier, self.rounds) {
+            (None, _) => plan.noise_multiplier = budget::least_noise(&plan).map_err(unknown)?,
+            (_, None) => plan.rounds = budget::most_rounds(&plan).map_err(unknown)?,
+            _ => {}
+        }
+        plan.level = plan.dimension.map(|dimension| plan.level_for(dimension));
+        Ok(plan)
+    }
+
+    fn sampling(&self) -> Sampling {
+        let rate = self.sampling_rate;
+        self.sampling.unwrap_or_else(|| {
+            if rate >= 1.0 {
+                return Sampling::All;
+            }
+            tracing::warn!(
+                hint = "say --sampling poisson, or fixed, or all",
+                "every client is taken to be drawn by itself, with probability {rate}: nothing else is amplified so"
+            );
+            Sampling::Poisson
+        })
+    }
+
+    fn clip(&self, denominator: u64) -> ClipBound {
+        if !self.adaptive_clip {
+            return ClipBound::Fixed(self.clip);
+        }
+        ClipBound::Adaptive(Adaptive {
+            initial: self.clip,
+            quantile: self.quantile,
+            rate: self.clip_rate,
+            count_noise: self.count_noise.unwrap_or(denominator as f64 / 20.0),
+        })
+    }
+
+    fn dimension(&self) -> Result<Option<u64>, Failure> {
+        self.base.as_deref().map_or(Ok(self.dimension), |base| coordinates(base).map(Some).map_err(failure))
+    }
+}
+
+/// The floats of a model: what clients' updates have.
+fn coordinates(path: &Path) -> Result<u64, AccountError> {
+    let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
+        .map_err(|faults| AccountError::Model { path: path.to_owned(), faults })?;
+    let floats = model.table.iter().filter(|place| place.spec.dtype.kind() == Kind::Float);
+    Ok(floats.map(|place| place.spec.len as u64).sum())
+}

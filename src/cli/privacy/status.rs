@@ -1,0 +1,69 @@
+//! `fedmill privacy status`: what is spent of a budget, and what is left.
+
+use super::super::{Failure, Outcome, print};
+use super::failure;
+use crate::privacy::ledger::status::Status;
+use crate::round::private::directory::Books;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Width of the bar.
+const BAR: usize = 30;
+
+/// Show what is spent of a budget, and what is left.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// The state directory.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// As one JSON object.
+    #[arg(long, conflicts_with = "bar")]
+    json: bool,
+    /// As one line.
+    #[arg(long)]
+    bar: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(&self) -> Result<Outcome, Failure> {
+        let books = Books::read(&self.directory).map_err(failure)?;
+        let status = Status::of(&books.state).map_err(|why| failure(why.into()))?;
+        if !status.private {
+            tracing::warn!(
+                "{} releases were made with a test seed: they are NOT private",
+                status.test_releases
+            );
+        }
+        let text = match (self.json, self.bar) {
+            (true, _) => serde_json::to_string(&status)?,
+            (_, true) => bar(&status),
+            _ => table(&status),
+        };
+        print(&format!("{text}\n"))?;
+        Ok(Outcome::Done)
+    }
+}
+
+fn bar(status: &Status) -> String {
+    let part = (status.epsilon_spent.unwrap_or(f64::INFINITY) / status.epsilon_budget).min(1.0);
+    // A bar that is full says that nothing is left.
+    let full = (part * BAR as f64) as usize;
+    let not_private = if status.private { "" } else { ", NOT PRIVATE" };
+    format!(
+        "[{}{}] {:.1} % of epsilon {} spent, {} rounds left{not_private}",
+        "#".repeat(full),
+        "-".repeat(BAR - full),
+        100.0 * part,
+        status.epsilon_budget,
+        status.rounds_left
+    )
+}
+
+fn table(status: &Status) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    for (name, value) in status.lines() {
+        table.add_row([name.to_owned(), value]);
+    }
+    table.trim_fmt()
+}
