@@ -25,6 +25,7 @@
 //! - `rules`: every rule, files to file, against the oracle; properties.
 //! - `robust`: the same for the rules that judge whole clients: oracles, bounds, symmetries, the real round.
 //! - `pre`: the steps before a rule, against their oracles; properties.
+//! - `privacy`: what releases cost, how a budget is kept, and rounds that are paid for.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
 //! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
 //! - `residual`: error feedback of clients on disk, against its definition, killed and run again.
@@ -67,6 +68,7 @@ mod partials;
 mod personal;
 mod personalize;
 mod pre;
+mod privacy;
 mod quality;
 mod reference;
 mod residual;

@@ -1,0 +1,4 @@
+//! Differential privacy: what releases cost, and how a budget is kept.
+
+mod ledger;
+mod transaction;
