@@ -8,8 +8,7 @@
 //! A kernel body is written once, generic over [`Arch`]; `dispatch!`
 //! compiles it for each instruction set and picks one at run time by [`Isa`].
 
-use crate::kernels::hadamard::Butterfly;
-use crate::kernels::levels::Table;
+use crate::kernels::{chacha20::Words, hadamard::Butterfly, levels::Table};
 use std::fmt;
 
 /// An instruction set this processor was seen to have. Values for other sets cannot be made, which
@@ -176,6 +175,8 @@ pub trait Arch {
     const FUSES: bool;
     /// Sixteen floats.
     type Floats: Floats + Butterfly + Table;
+    /// Sixteen words.
+    type Words: Words;
     /// How many rows are worth holding against how many in a kernel over pairs of rows: `SQUARE * SQUARE` sums and
     /// as many rows have to fit the registers. Two or four.
     const SQUARE: usize;
@@ -194,6 +195,7 @@ impl Arch for Portable {
     const FUSES: bool = false;
     const SQUARE: usize = 2;
     type Floats = [f32; FLOATS];
+    type Words = [u32; FLOATS];
     type I16 = i16;
     type I32 = i32;
     type I64 = i64;
@@ -346,6 +348,7 @@ mod x86 {
         const FUSES: bool = true;
         const SQUARE: usize = 2;
         type Floats = [__m256; 2];
+        type Words = [__m256i; 2];
         type I16 = Ymm16;
         type I32 = Ymm32;
         type I64 = Ymm64;
@@ -357,6 +360,7 @@ mod x86 {
         const FUSES: bool = true;
         const SQUARE: usize = 4;
         type Floats = __m512;
+        type Words = __m512i;
         type I16 = Zmm16;
         type I32 = Zmm32;
         type I64 = Zmm64;

@@ -23,9 +23,12 @@
 //! | [`pack_bits`] | codes of a few bits in a stream of bytes, and back | bits | |
 //! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
 //! | [`low_rank`] | products with factors of few columns | bits on CPU | |
+//! | [`chacha20`] | the words of ChaCha20 by number | bits | |
+//! | [`discrete_gaussian`] | discrete Gaussian noise of two widths | bits | |
 //!
 //! In the order of a round: what all values go through, rules by coordinate, rules by statistics and the server's step;
-//! then what updates are compressed by: entropy-coded integers, blocks, few values, matrices.
+//! then what updates are compressed by: entropy-coded integers, blocks, few values, matrices; then what sums are made
+//! private by.
 //!
 //! Below them: [`lanes`], the vectors and instruction sets they run on; [`element`], the floats they run over;
 //! [`exact_sum`], how sums are exact; [`network`], which makes sorting networks, and `columns`, which sorts with them.
@@ -34,10 +37,12 @@
 pub mod block_quantize;
 pub mod bucketize;
 pub mod cells;
+pub mod chacha20;
 pub(crate) mod columns;
 pub mod convert;
 pub mod coordinate_median;
 pub mod dead_zone;
+pub mod discrete_gaussian;
 pub mod distortion;
 pub mod element;
 pub mod exact_sum;

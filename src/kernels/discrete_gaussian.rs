@@ -1,0 +1,176 @@
+//! Noise for the sums that are released: discrete Gaussians of a width that a level has, from a stream of ChaCha20.
+//!
+//! A draw is of the integers with P(x) proportional to exp(-x^2 / (2 64^2)). It takes 128 bits: 127 are looked up among
+//! the cumulative probabilities of the magnitudes, one is the sign. Draws are then convolved, which makes wide noise of
+//! narrow:
+//!
+//! | | sum | of | variance |
+//! |---|---|---|---|
+//! | Y | X1 + 32 X2 | draws X | 64^2 (1 + 2^10) |
+//! | Z, [`Level::L2`] | Y1 + 1024 Y2 | four draws, a block | 4402345676800 |
+//! | W, [`Level::L3`] | Z1 + 1024 Z2 | eight draws, two blocks | 4616198422741913600 |
+//!
+//! A sum of discrete Gaussians X + k Y is not quite one. Its probabilities are off by a factor within 1 +- 4 exp(-2 pi^2
+//! s^2) with s = 64 / sqrt(1 + k^2) for the first sum, or less for the others: by Poisson's summation formula that is
+//! how much a Gaussian of width s, summed over the integers, depends on where it is centred (Micciancio and Walter,
+//! 2017, section 3). Here that is 2^-111.
+//!
+//! **Fixed work.** What takes as long as its outcome is large tells the outcome to whoever holds a clock (Jin et al., "Are
+//! we there yet? Timing and floating-point attacks on differential privacy systems", 2022). Nothing is rejected or repeated
+//! here, and no branch depends on a draw: each looks up one cell and is compared with as many thresholds. Only which lines
+//! of a table of 18 KB are read depends on it; that table fits the innermost cache.
+//!
+//! Distribution: Canonne, Kamath and Steinke, "The discrete Gaussian for differential privacy", 2020, definition 1.
+//! Agreement: bits.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::kernels::chacha20::{self, Blocks, Stream};
+use crate::kernels::dispatch;
+use table::{MAGNITUDES, THRESHOLDS};
+
+/// Draws that a block holds the bits of.
+const DRAWS: usize = 4;
+/// By how many bits each draw of a block is shifted: factors 1, 32, 1024 and 32 * 1024.
+const SHIFTS: [u32; DRAWS] = [0, 5, 10, 15];
+/// By how many bits the second block of a coordinate is shifted.
+const SECOND_BLOCK: u32 = 10;
+/// The lower bits of a draw, which say its magnitude.
+const UNIFORM: u128 = u128::MAX >> 1;
+
+/// How wide noise is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// Standard deviation 2098176.75, close to 2^21.
+    L2,
+    /// Standard deviation 2148534017.125, close to 2^31.
+    L3,
+}
+
+impl Level {
+    /// The square of its standard deviation, exactly.
+    pub const fn variance(self) -> u64 {
+        match self {
+            Self::L2 => 4_402_345_676_800,
+            Self::L3 => 4_616_198_422_741_913_600,
+        }
+    }
+
+    /// Its standard deviation.
+    pub fn sigma(self) -> f64 {
+        (self.variance() as f64).sqrt()
+    }
+
+    /// No noise is larger.
+    pub const fn largest(self) -> i64 {
+        let of_block = (MAGNITUDES as i64 - 1) * (1 + 32) * (1 + 1024);
+        match self {
+            Self::L2 => of_block,
+            Self::L3 => of_block * (1 + 1024),
+        }
+    }
+
+    /// Blocks that a coordinate takes.
+    pub const fn blocks(self) -> usize {
+        match self {
+            Self::L2 => 1,
+            Self::L3 => 2,
+        }
+    }
+}
+
+dispatch! {
+    /// The noise of the coordinates from `first` on, as many as `out` takes. That of a coordinate depends on the stream,
+    /// the level and its number alone, so that coordinates may be made in any portions.
+    pub fn noise<A: Arch>(stream: Stream, level: Level, first: u64, out: &mut [i64]) {
+        let mut number = first.wrapping_mul(level.blocks() as u64);
+        for out in out.chunks_mut(chacha20::BLOCKS / level.blocks()) {
+            convolve(&chacha20::sixteen_blocks::<A::Words>(stream, number), level, out);
+            number = number.wrapping_add(chacha20::BLOCKS as u64);
+        }
+    }
+}
+
+/// The noise that sixteen blocks make, or the first of it. Compiled once: a processor's wider vectors would only be a detour
+/// here.
+#[inline(never)]
+fn convolve(blocks: &Blocks, level: Level, out: &mut [i64]) {
+    for (place, out) in out.iter_mut().enumerate() {
+        *out = match level {
+            Level::L2 => of_block(blocks, place),
+            Level::L3 => of_block(blocks, 2 * place) + (of_block(blocks, 2 * place + 1) << SECOND_BLOCK),
+        };
+    }
+}
+
+/// The sum of the four draws of a block.
+#[inline(always)]
+fn of_block(blocks: &Blocks, block: usize) -> i64 {
+    let mut sum = 0;
+    for draw in 0..DRAWS {
+        let word = |place: usize| u128::from(blocks[4 * draw + place][block]);
+        sum += value(word(3) << 96 | word(2) << 64 | word(1) << 32 | word(0)) << SHIFTS[draw];
+    }
+    sum
+}
+
+/// What a draw of 128 bits comes to. The sign is the highest bit; zero has none.
+#[inline(always)]
+fn value(bits: u128) -> i64 {
+    let sign = -((bits >> 127) as i64);
+    (magnitude(bits & UNIFORM) as i64 ^ sign) - sign
+}
+
+/// Bits of a cell behind its leading one.
+const FRACTION: u32 = 4;
+/// Cells that draws fall into.
+const CELLS: usize = 128 << FRACTION;
+/// Thresholds that the draws of a cell may lie on both sides of: no cell has more, as the tests see.
+const COMPARED: usize = 3;
+/// How many thresholds the draws of each cell are all at or above.
+static GUIDE: [u16; CELLS] = guide();
+
+/// How many thresholds are at or below `uniform`, one of 2^127 numbers.
+#[inline(always)]
+fn magnitude(uniform: u128) -> usize {
+    let start = usize::from(GUIDE[cell(uniform)]);
+    let near = &THRESHOLDS[start..start + COMPARED];
+    let mut magnitude = start;
+    for threshold in near {
+        magnitude += usize::from(*threshold <= uniform);
+    }
+    magnitude
+}
+
+/// The cell of `uniform`: as a float would be, by the leading one of how far it is from the end and four bits behind that.
+/// So cells are as narrow as the tail of the Gaussian wants them.
+#[inline(always)]
+fn cell(uniform: u128) -> usize {
+    let left = (UNIFORM - uniform) << 1 | 1;
+    let zeros = left.leading_zeros();
+    let leading = (left << zeros >> (127 - FRACTION)) as usize;
+    ((zeros as usize + 2) << FRACTION) - 1 - leading
+}
+
+/// The smallest number of a cell, or for a cell without any, one of the next.
+const fn first_of(cell: usize) -> u128 {
+    let zeros = cell >> FRACTION;
+    let leading = (2 << FRACTION) - 1 - cell as u128 % (1 << FRACTION);
+    let left = ((leading + 1) << (127 - FRACTION)).wrapping_sub(1) >> zeros;
+    UNIFORM - (left.saturating_sub(1) >> 1)
+}
+
+const fn guide() -> [u16; CELLS] {
+    let mut guide = [0; CELLS];
+    let (mut cell, mut passed) = (0, 0);
+    while cell < CELLS {
+        while passed < MAGNITUDES - COMPARED && THRESHOLDS[passed] <= first_of(cell) {
+            passed += 1;
+        }
+        guide[cell] = passed as u16;
+        cell += 1;
+    }
+    guide
+}
