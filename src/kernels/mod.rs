@@ -23,6 +23,8 @@
 //! | [`pack_bits`] | codes of a few bits in a stream of bytes, and back | bits | |
 //! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
 //! | [`low_rank`] | products with factors of few columns | bits on CPU | |
+//! | [`clip_integers`] | exact sums of squares; values to integers of a grid | bits | |
+//! | [`integer_sum`] | sums of integers | bits | |
 //! | [`chacha20`] | the words of ChaCha20 by number | bits | |
 //! | [`discrete_gaussian`] | discrete Gaussian noise of two widths | bits | |
 //!
@@ -38,6 +40,7 @@ pub mod block_quantize;
 pub mod bucketize;
 pub mod cells;
 pub mod chacha20;
+pub mod clip_integers;
 pub(crate) mod columns;
 pub mod convert;
 pub mod coordinate_median;
@@ -49,6 +52,7 @@ pub mod exact_sum;
 pub mod finite;
 pub mod gram;
 pub mod hadamard;
+pub mod integer_sum;
 pub mod lanes;
 pub mod levels;
 pub mod low_rank;

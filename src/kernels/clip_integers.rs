@@ -1,0 +1,267 @@
+//! Values to integers of a grid, clipped to a norm: exactly, and so the same everywhere and in any order.
+//!
+//! What an update may change of a sum is bounded by its norm. Floats do not keep that bound: their sums and norms are
+//! rounded, and in sums of many terms the rounding is larger than what one client adds (Casacuberta et al., "Widespread
+//! underestimation of sensitivity in differentially private libraries and how to fix it", 2022). So nothing here is added
+//! in floats:
+//!
+//! 1. [`Squares`] is the sum of the squares of all values, exactly.
+//! 2. From it follows the [`Scale`] at which the norm is what it may be.
+//! 3. [`quantize`] makes integers: magnitude times scale, rounded toward zero, which no magnitude grows by. It returns the
+//!    sum of their squares, exactly, by which the caller verifies the norm.
+//!
+//! Values are those of floats of any width, or what they are more than a base, in f64. A value below the smallest normal
+//! f64 counts as zero; those of narrower floats all count. Agreement: bits.
+
+use crate::kernels::dispatch;
+use crate::kernels::element::Element;
+
+/// Bits of the significand of an f64, but for the leading one.
+const FRACTION: u32 = 52;
+/// The exponent of infinity and NaN, as stored.
+const NON_FINITE: u64 = 0x7ff;
+/// A value is its significand of 53 bits times two to its stored exponent less this.
+const OFFSET: i32 = 1075;
+
+/// The magnitude of a value as its significand, a whole number of 53 bits or zero, and its exponent as stored.
+#[inline(always)]
+fn magnitude(bits: u64) -> (u64, u64) {
+    let exponent = bits >> FRACTION & NON_FINITE;
+    let significand = bits & ((1 << FRACTION) - 1) | 1 << FRACTION;
+    (if exponent == 0 { 0 } else { significand }, exponent)
+}
+
+/// Two to the power of a normal f64's exponent.
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((exponent + 1023) as u64) << FRACTION)
+}
+
+/// Exponents that share a sum of squares, and how many bits of an exponent tell them apart.
+const WINDOW: usize = 8;
+const WINDOW_BITS: u32 = WINDOW.ilog2();
+const WINDOWS: usize = (NON_FINITE as usize + 1) / WINDOW;
+/// Sums that are added to in turn, so that none waits for itself.
+const TURNS: usize = 4;
+
+/// A sum of squares of up to 120 bits: modulo 2^128, and how often it went round.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+struct Window {
+    low: u128,
+    high: u64,
+}
+
+impl Window {
+    #[inline(always)]
+    fn add(&mut self, low: u128, high: u64) {
+        let (sum, is_over) = self.low.overflowing_add(low);
+        self.low = sum;
+        self.high += high + u64::from(is_over);
+    }
+
+    fn to_f64(self) -> f64 {
+        self.high as f64 * power_of_two(128) + self.low as f64
+    }
+}
+
+/// The sum of the squares of values, exactly: a whole number for each few exponents. Sums of parts add up to that of the
+/// whole, however it is cut.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Squares {
+    windows: Vec<Window>,
+    largest_exponent: u64,
+}
+
+impl Default for Squares {
+    fn default() -> Self {
+        Self { windows: vec![Window::default(); WINDOWS], largest_exponent: 0 }
+    }
+}
+
+impl Squares {
+    /// Adds the squares of `row - base`. `base` is as long as `row`, or empty for zero.
+    pub fn add<E: Element>(&mut self, row: &[E], base: &[f64]) {
+        if base.is_empty() {
+            self.add_values(row.len(), |i| row[i].widen());
+        } else {
+            let base = &base[..row.len()];
+            self.add_values(row.len(), |i| row[i].widen() - base[i]);
+        }
+    }
+
+    #[inline(always)]
+    fn add_values(&mut self, len: usize, value: impl Fn(usize) -> f64) {
+        let mut turns = [[Window::default(); WINDOWS]; TURNS];
+        let mut largest = 0;
+        for i in 0..len {
+            let (significand, exponent) = magnitude(value(i).to_bits());
+            let aligned = u128::from(significand << (exponent % WINDOW as u64));
+            turns[i % TURNS][(exponent >> WINDOW_BITS) as usize % WINDOWS].add(aligned * aligned, 0);
+            largest = largest.max(exponent);
+        }
+        self.largest_exponent = self.largest_exponent.max(largest);
+        for turn in &turns {
+            self.add_windows(turn);
+        }
+    }
+
+    /// Adds the squares of other values.
+    pub fn merge(&mut self, other: &Self) {
+        self.largest_exponent = self.largest_exponent.max(other.largest_exponent);
+        self.add_windows(&other.windows);
+    }
+
+    fn add_windows(&mut self, windows: &[Window]) {
+        for (sum, window) in self.windows.iter_mut().zip(windows) {
+            sum.add(window.low, window.high);
+        }
+    }
+
+    /// Whether all values were finite numbers.
+    pub fn is_finite(&self) -> bool {
+        self.largest_exponent < NON_FINITE
+    }
+
+    /// The root of the sum as a float, and a power of two that it is to be multiplied by; none if the sum is zero.
+    fn root(&self) -> Option<(f64, i32)> {
+        let top = self.windows.iter().rposition(|window| *window != Window::default())?;
+        let mut sum = 0.0;
+        for (window, squares) in self.windows[..=top].iter().enumerate() {
+            // Windows far below the top are zero beside it.
+            let apart = 2 * WINDOW as i32 * (window as i32 - top as i32);
+            sum += squares.to_f64() * power_of_two(apart.max(-900));
+        }
+        Some((sum.sqrt(), (WINDOW * top) as i32 - OFFSET))
+    }
+
+    /// The L2 norm of the values, correct to the last bits of an f64. Infinite where an f64 holds no more; it means nothing
+    /// where values are not finite.
+    pub fn norm(&self) -> f64 {
+        // In two steps: either power may be beyond an f64 where the norm is not.
+        let scaled =
+            |(root, power): (f64, i32)| root * power_of_two(power / 2) * power_of_two(power - power / 2);
+        self.root().map_or(0.0, scaled)
+    }
+
+    /// The scale at which the norm is `bound`, rounded down; none if the norm is zero.
+    pub fn scale_to(&self, bound: f64) -> Option<Scale> {
+        self.root().map(|(root, power)| Scale::rounded_down(bound / root, -power))
+    }
+}
+
+/// What values are multiplied by on the way to integers: `multiplier * 2^exponent`, where the multiplier's highest bit is
+/// set, or zero. Scales are in the order of the numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Scale {
+    exponent: i32,
+    multiplier: u32,
+}
+
+impl Scale {
+    /// Everything comes to zero at this scale, whatever its bits.
+    pub const ZERO: Self = Self { exponent: i32::MIN, multiplier: 0 };
+
+    /// The largest scale that is not above `x * 2^power`, of a finite `x`; zero if that is not above zero.
+    pub fn rounded_down(x: f64, power: i32) -> Self {
+        const DROPPED: u32 = FRACTION + 1 - u32::BITS;
+        let (significand, exponent) = magnitude(x.to_bits());
+        if significand == 0 || x < 0.0 {
+            return Self::ZERO;
+        }
+        let exponent = exponent as i32 - OFFSET + DROPPED as i32 + power;
+        Self { exponent, multiplier: (significand >> DROPPED) as u32 }
+    }
+
+    /// Its factor of 32 bits, whose highest is set unless the scale is zero.
+    pub fn multiplier(self) -> u32 {
+        self.multiplier
+    }
+
+    /// The power of two beside the multiplier.
+    pub fn exponent(self) -> i32 {
+        self.exponent
+    }
+
+    /// Smaller by a share of about 2^-12.
+    pub fn shrunk(self) -> Self {
+        let less = self.multiplier - (self.multiplier >> 12);
+        let zeros = less.leading_zeros();
+        if less == 0 {
+            return Self::ZERO;
+        }
+        Self { exponent: self.exponent - zeros as i32, multiplier: less << zeros }
+    }
+
+    /// Times a weight from zero to one, rounded down.
+    pub fn weighted(self, weight: f64) -> Self {
+        if self == Self::ZERO {
+            return self;
+        }
+        Self::rounded_down(f64::from(self.multiplier) * weight, self.exponent).min(self)
+    }
+
+    /// The distance of values that this scale takes to neighbouring integers: its inverse. The scale is within 2^-900 and
+    /// 2^900.
+    pub fn unit(self) -> f64 {
+        power_of_two(-self.exponent) / f64::from(self.multiplier)
+    }
+}
+
+dispatch! {
+    /// The integers of `row - base` at a scale, rounded toward zero, and the sum of their squares. `base` is as long as
+    /// `row`, or empty for zero.
+    ///
+    /// Magnitudes of 2^51 or more, which no bound is as large as, may come out as others that are as large. The sum is exact,
+    /// or the largest u128.
+    pub fn quantize<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, out: &mut [i64]) -> u128 {
+        let out = &mut out[..row.len()];
+        if base.is_empty() {
+            for i in 0..row.len() {
+                out[i] = integer(row[i].widen(), scale);
+            }
+        } else {
+            let base = &base[..row.len()];
+            for i in 0..row.len() {
+                out[i] = integer(row[i].widen() - base[i], scale);
+            }
+        }
+        sum_of_squares(out)
+    }
+}
+
+/// The integer of a value. The product of its magnitude and the multiplier has 85 bits; the lowest 32 are dropped before
+/// the rest of the shift, which changes nothing.
+#[inline(always)]
+fn integer(value: f64, scale: Scale) -> i64 {
+    let bits = value.to_bits();
+    let (significand, exponent) = magnitude(bits);
+    let multiplier = u64::from(scale.multiplier);
+    let (low, high) = (significand & u64::from(u32::MAX), significand >> 32);
+    let product = high * multiplier + ((low * multiplier) >> 32);
+    let shift = i64::from(OFFSET - 32) - i64::from(scale.exponent) - exponent as i64;
+    let magnitude = (product >> shift.clamp(0, 63)) as i64;
+    let sign = bits as i64 >> 63;
+    (magnitude ^ sign) - sign
+}
+
+/// The sum of the squares, exactly unless it is beyond u128.
+#[inline(always)]
+fn sum_of_squares(integers: &[i64]) -> u128 {
+    let (mut low, mut high, mut beyond) = (0u64, 0u64, 0u64);
+    for integer in integers {
+        let magnitude = integer.unsigned_abs();
+        let square = (magnitude & u64::from(u32::MAX)) * (magnitude & u64::from(u32::MAX));
+        low += square & u64::from(u32::MAX);
+        high += square >> 32;
+        beyond |= magnitude >> 32;
+    }
+    if beyond == 0 { (u128::from(high) << 32) + u128::from(low) } else { sum_of_large_squares(integers) }
+}
+
+#[cold]
+fn sum_of_large_squares(integers: &[i64]) -> u128 {
+    let squares = integers.iter().map(|integer| u128::from(integer.unsigned_abs()).pow(2));
+    squares.fold(0, u128::saturating_add)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! Sums of integer rows, and what they stand for: exact, so that neither order nor grouping shows.
+//!
+//! Agreement: bits.
+
+use crate::kernels::dispatch;
+
+dispatch! {
+    /// Adds a row of integers to sums. The caller sees to it that no sum leaves i64: integers of a verified norm are within
+    /// its bound.
+    pub fn add_integers<A: Arch>(row: &[i64], sums: &mut [i64]) {
+        let sums = &mut sums[..row.len()];
+        for i in 0..row.len() {
+            sums[i] = sums[i].wrapping_add(row[i]);
+        }
+    }
+}
+
+dispatch! {
+    /// What each integer stands for, given what one does: `integer * unit`, in f64.
+    pub fn to_floats<A: Arch>(integers: &[i64], unit: f64, out: &mut [f64]) {
+        let out = &mut out[..integers.len()];
+        for i in 0..integers.len() {
+            out[i] = integers[i] as f64 * unit;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::lanes::Isa;
+
+    #[test]
+    fn rows_add_up_in_any_order() {
+        for isa in Isa::available() {
+            for len in [0, 1, 7, 8, 9, 33] {
+                let rows: Vec<Vec<i64>> =
+                    (0..5).map(|row| (0..len).map(|i| (((row - 2) * (i - 3)) << 40) | i).collect()).collect();
+                let mut expected = vec![7; len as usize];
+                for (i, sum) in expected.iter_mut().enumerate() {
+                    *sum += rows.iter().map(|row| row[i]).sum::<i64>();
+                }
+                let (mut forward, mut backward) = (vec![7; len as usize], vec![7; len as usize]);
+                rows.iter().for_each(|row| add_integers(isa, row, &mut forward));
+                rows.iter().rev().for_each(|row| add_integers(isa, row, &mut backward));
+                assert_eq!((&forward, &backward), (&expected, &expected), "{len} on {isa}");
+                // The negative control: a row left out.
+                add_integers(isa, &vec![1; len as usize], &mut backward);
+                assert!(len == 0 || backward != expected);
+            }
+        }
+    }
+
+    #[test]
+    fn integers_are_multiples_of_a_unit() {
+        for isa in Isa::available() {
+            let integers: Vec<i64> = (-9..10).map(|i| i * 0x1_0000_0001).collect();
+            let mut found = vec![f64::NAN; integers.len()];
+            to_floats(isa, &integers, 0.125, &mut found);
+            let expected: Vec<f64> = integers.iter().map(|x| *x as f64 / 8.0).collect();
+            assert_eq!(found, expected, "{isa}");
+        }
+    }
+}
