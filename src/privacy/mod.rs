@@ -6,6 +6,7 @@
 
 pub mod accountants;
 pub mod calibrate;
+pub mod clipping;
 pub mod event;
 pub mod key;
 pub mod ledger;

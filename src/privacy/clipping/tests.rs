@@ -1,0 +1,250 @@
+//! The bound, held against updates made to break it.
+
+use super::*;
+use crate::kernels::chacha20::Stream;
+use crate::kernels::clip_integers::quantize;
+use crate::kernels::discrete_gaussian::noise;
+use crate::kernels::lanes::Isa;
+use std::convert::Infallible;
+
+/// Values from -1 to 1.
+fn values(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed * 2 + 1;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as f32 / (1u64 << 30) as f32 - 1.0
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+fn squares(values: &[f32]) -> Squares {
+    let mut squares = Squares::default();
+    squares.add(values, &[]);
+    squares
+}
+
+/// An update's integers as a round makes them, and what was done to it.
+fn integers(grid: &Grid, values: &[f32], weight: f64) -> (Vec<i64>, Clip) {
+    let mut integers = vec![0; values.len()];
+    let clip = grid.clip(&squares(values), weight);
+    let sum = |scale| Ok::<_, Infallible>(quantize(Isa::detect(), values, &[], scale, &mut integers));
+    let Ok(clip) = grid.verified(clip, sum);
+    quantize(Isa::detect(), values, &[], clip.scale, &mut integers);
+    (integers, clip)
+}
+
+/// Apart from the kernel's.
+fn sum_of_squares(integers: &[i64]) -> u128 {
+    integers.iter().map(|x| u128::from(x.unsigned_abs()) * u128::from(x.unsigned_abs())).sum()
+}
+
+/// Scaled so that the norm is `norm`, but for rounding.
+fn of_norm(values: &[f32], norm: f64) -> Vec<f32> {
+    let factor = norm / squares(values).norm();
+    values.iter().map(|x| (f64::from(*x) * factor) as f32).collect()
+}
+
+const GRIDS: [(Level, f64, f64); 6] = [
+    (Level::L2, 1.0, 1.0),
+    (Level::L2, 0.3, 0.05),
+    (Level::L2, 1e-20, 7.0),
+    (Level::L3, 1.0, 1.0),
+    (Level::L3, 12.5, 0.4),
+    (Level::L3, 3e15, 100.0),
+];
+
+fn grids() -> impl Iterator<Item = (Grid, f64, f64)> {
+    GRIDS.into_iter().map(|(level, norm, z)| (Grid::at(level, norm, z).unwrap(), norm, z))
+}
+
+#[test]
+fn grids_have_no_less_noise_than_asked_for() {
+    for (grid, norm, z) in grids() {
+        assert!(grid.noise_multiplier() >= z && grid.noise_multiplier() < z * 1.001, "{grid:?}");
+        // In units of updates: noise of sigma units beside a norm of S.
+        let noise = grid.level().sigma() * grid.unit();
+        assert!(noise >= z * norm && noise < z * norm * 1.001, "{grid:?}");
+        // S is no more than B units.
+        assert!(grid.unit() * grid.bound() as f64 >= norm * (1.0 - 1e-15), "{grid:?}");
+        let room = i64::MAX as u64 - grid.level().largest() as u64;
+        assert!(grid.most_clients() * grid.bound() < room && grid.most_clients() >= 1 << 22);
+    }
+    // z = 1, as S_int of the papers: floor(sigma).
+    assert_eq!(Grid::at(Level::L2, 1.0, 1.0).unwrap().bound(), 2_098_176);
+    assert_eq!(Grid::at(Level::L3, 1.0, 1.0).unwrap().bound(), 2_148_534_017);
+}
+
+#[test]
+fn the_level_follows_from_the_number_of_coordinates() {
+    let level = |z: f64, coordinates: u64| Grid::new(1.0, z, coordinates).unwrap().level();
+    assert_eq!(level(1.0, 1_000_000), Level::L2);
+    assert_eq!(level(1.0, 67_000_000), Level::L2);
+    assert_eq!(level(1.0, 68_000_000), Level::L3);
+    assert_eq!(level(0.1, 68_000_000), Level::L2);
+    assert_eq!(level(10.0, 1_000_000), Level::L3);
+}
+
+#[test]
+fn settings_out_of_range_are_refused() {
+    for norm in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-61, 1e61] {
+        assert!(matches!(Grid::new(norm, 1.0, 10), Err(NoGrid::ClipNorm(_))), "{norm}");
+    }
+    for z in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-7, 1e10] {
+        assert!(matches!(Grid::new(1.0, z, 10), Err(NoGrid::NoiseMultiplier(_))), "{z}");
+    }
+    for z in [2e-6, 2e6] {
+        assert!(Grid::new(1.0, z, 10).is_ok(), "{z}");
+    }
+}
+
+#[test]
+fn no_update_is_longer_than_the_bound() {
+    for (grid, norm, _) in grids() {
+        for seed in 0..170 {
+            let len = 1 + (seed as usize * 37) % 90;
+            // Just within, just above, and far above.
+            let times = [1.0 - 1e-7, 1.0, 1.0 + 1e-7, 1.0 + 1e-4, 3.0, 1e9][seed as usize % 6];
+            let update = of_norm(&values(seed, len), norm * times);
+            let (integers, clip) = integers(&grid, &update, 1.0);
+            let (sum, bound) = (sum_of_squares(&integers), u128::from(grid.bound()).pow(2));
+            assert!(sum <= bound, "{seed}: {sum} and {bound}");
+            assert_ne!(clip.treatment, Treatment::Void);
+            // And not much shorter than it may be: a unit a coordinate, and one share of 2^-12.
+            let least = grid.bound() as f64 * times.min(1.0) * (1.0 - 2.5e-4) - (len as f64).sqrt();
+            assert!((sum as f64).sqrt() >= least, "{seed}: {}", (sum as f64).sqrt() / grid.bound() as f64);
+        }
+    }
+}
+
+/// The negative control: without clipping they would be.
+#[test]
+fn a_bound_that_is_passed_is_noticed() {
+    let grid = Grid::at(Level::L2, 1.0, 1.0).unwrap();
+    let update = of_norm(&values(1, 50), 1.001);
+    let mut found = vec![0; 50];
+    let sum = quantize(Isa::detect(), &update, &[], grid.clip(&squares(&[0.0]), 1.0).scale, &mut found);
+    assert!(!grid.admits(sum));
+    // One that starts too large is made smaller until it is admitted, or given up.
+    let start = Clip { scale: grid.scale, treatment: Treatment::Whole };
+    let sum = |scale| Ok::<_, Infallible>(quantize(Isa::detect(), &update, &[], scale, &mut found));
+    let Ok(Clip { scale, treatment }) = grid.verified(start, sum);
+    assert!(scale == Scale::ZERO && treatment == Treatment::Void);
+    let near = of_norm(&update, 1.0002);
+    let sum = |scale| Ok::<_, Infallible>(quantize(Isa::detect(), &near, &[], scale, &mut found));
+    let Ok(clip) = grid.verified(start, sum);
+    assert!(clip.scale == grid.scale.shrunk() && clip.treatment == Treatment::Clipped);
+    assert!(grid.admits(sum_of_squares(&found)));
+}
+
+#[test]
+fn updates_within_the_norm_are_only_rounded() {
+    for (grid, norm, _) in grids() {
+        for seed in 0..50 {
+            let update = of_norm(&values(seed, 64), norm * [1.0 - 1e-6, 0.5, 1e-3][seed as usize % 3]);
+            let (integers, clip) = integers(&grid, &update, 1.0);
+            assert!(clip.treatment == Treatment::Whole && clip.scale == grid.scale);
+            for (integer, x) in integers.iter().zip(&update) {
+                let exact = f64::from(*x) / grid.unit();
+                let off = exact.abs() - integer.unsigned_abs() as f64;
+                assert!((-1e-5..1.0 + 1e-5).contains(&off) && *integer as f64 * exact >= 0.0, "{off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn clipped_updates_keep_their_direction() {
+    for (grid, norm, _) in grids() {
+        let update = of_norm(&values(3, 64), norm * 40.0);
+        let (integers, clip) = integers(&grid, &update, 1.0);
+        assert_eq!(clip.treatment, Treatment::Clipped);
+        for (integer, x) in integers.iter().zip(&update) {
+            let exact = f64::from(*x) / 40.0 / grid.unit();
+            assert!((*integer as f64 - exact).abs() <= 1.0 + 1e-6 * exact.abs(), "{integer} and {exact}");
+        }
+    }
+}
+
+#[test]
+fn sums_are_within_a_unit_a_client_of_the_truth() {
+    for (grid, norm, _) in grids() {
+        let updates: Vec<Vec<f32>> =
+            (0..20).map(|k| of_norm(&values(k, 40), norm * 0.2 * (k + 1) as f64)).collect();
+        let rows: Vec<Vec<i64>> = updates.iter().map(|update| integers(&grid, update, 1.0).0).collect();
+        for i in 0..40 {
+            let truth: f64 =
+                updates.iter().map(|x| f64::from(x[i]) * (norm / squares(x).norm()).min(1.0)).sum();
+            let found = rows.iter().map(|row| row[i]).sum::<i64>() as f64 * grid.unit();
+            assert!((found - truth).abs() <= 20.0 * grid.unit() * 1.01 + 1e-7 * norm, "{found} and {truth}");
+        }
+    }
+}
+
+/// One client more or less: what the sums of integers differ by is its own integers.
+#[test]
+fn one_client_changes_the_sum_by_no_more_than_the_bound() {
+    let grid = Grid::at(Level::L2, 1.0, 0.5).unwrap();
+    let add = |sum: &mut Vec<i64>, row: Vec<i64>| sum.iter_mut().zip(row).for_each(|(sum, q)| *sum += q);
+    let mut sum = vec![0; 30];
+    (0..10).for_each(|seed| add(&mut sum, integers(&grid, &of_norm(&values(seed, 30), 2.0), 1.0).0));
+    let mut hostile = vec![vec![f32::MAX; 30], vec![-f32::MAX; 30], vec![1e-45; 30], vec![f32::NAN; 30]];
+    hostile.extend([vec![f32::INFINITY; 30], vec![-0.0; 30], vec![f32::MIN_POSITIVE; 30]]);
+    for at in 0..30 {
+        // One huge value beside small ones, and one that is not a number.
+        for bad in [f32::MAX, -3e38, f32::NAN] {
+            let mut update = values(at as u64, 30);
+            update[at] = bad;
+            hostile.push(update);
+        }
+    }
+    for update in hostile {
+        let mut with = sum.clone();
+        add(&mut with, integers(&grid, &update, 1.0).0);
+        let difference: Vec<i64> = with.iter().zip(&sum).map(|(a, b)| a - b).collect();
+        assert!(grid.admits(sum_of_squares(&difference)), "{update:?}");
+    }
+}
+
+#[test]
+fn what_is_not_finite_counts_as_zero_and_zeros_are_whole() {
+    for (grid, ..) in grids() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (found, clip) = integers(&grid, &[1.0, bad, 2.0], 1.0);
+            assert!(found == [0; 3] && clip == Clip::VOID);
+        }
+        for zeros in [vec![0.0; 5], vec![-0.0; 5], Vec::new()] {
+            let (found, clip) = integers(&grid, &zeros, 1.0);
+            assert!(found.iter().all(|x| *x == 0) && clip.treatment == Treatment::Whole);
+        }
+        // As far as floats go, in one direction.
+        let (found, clip) = integers(&grid, &[f32::MAX, 0.0, -1e-45], 1.0);
+        assert!(
+            found[0] <= grid.bound() as i64 && found[0] >= grid.bound() as i64 - 2 && found[1..] == [0; 2]
+        );
+        assert_eq!(clip.treatment, Treatment::Clipped);
+    }
+}
+
+#[test]
+fn weights_make_shorter() {
+    for (grid, norm, _) in grids() {
+        for times in [0.5, 30.0] {
+            let update = of_norm(&values(9, 33), norm * times);
+            let full = sum_of_squares(&integers(&grid, &update, 1.0).0) as f64;
+            for weight in [0.0, 0.25, 0.999] {
+                let sum = sum_of_squares(&integers(&grid, &update, weight).0) as f64;
+                assert!((sum.sqrt() - weight * full.sqrt()).abs() <= 2.0 * 33f64.sqrt() + 1e-6 * sum.sqrt());
+            }
+        }
+    }
+}
+
+/// An empty cohort still has noise, of the standard deviation that the multiplier says.
+#[test]
+fn noise_in_units_is_the_multiplier_times_the_norm() {
+    let grid = Grid::at(Level::L2, 0.7, 1.3).unwrap();
+    let mut found = vec![0; 20_000];
+    noise(Isa::detect(), Stream { key: &[7; 32], domain: 0, segment: 0 }, grid.level(), 0, &mut found);
+    let variance = found.iter().map(|x| (*x as f64 * grid.unit()).powi(2)).sum::<f64>() / 20_000.0;
+    assert!((variance.sqrt() / (1.3 * 0.7) - 1.0).abs() < 0.02, "{}", variance.sqrt());
+}
