@@ -8,6 +8,7 @@ mod failures;
 mod limits;
 mod order;
 mod pairs;
+mod private;
 mod ring;
 mod rounds;
 mod sample;

@@ -1,12 +1,6 @@
 // Random words by counter: Philox4x32 with ten rounds, as `src/kernels/philox.rs` has it.
 
-// The upper half of a product of two words.
-fn multiplied_high(a: u32, b: u32) -> u32 {
-    let low = (a & 0xffffu) * (b & 0xffffu);
-    let first = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
-    let second = (a & 0xffffu) * (b >> 16u) + (first & 0xffffu);
-    return (a >> 16u) * (b >> 16u) + (first >> 16u) + (second >> 16u);
-}
+#import limbs
 
 // The four words of a counter.
 fn random_words(counter: vec4<u32>, seed: vec2<u32>) -> vec4<u32> {

@@ -4,6 +4,9 @@ use crate::gpu::job::{
     Adapter, CombineJob, Combined, DeviceTime, Finding, GpuError, Options, PairSums, PairsJob, TileShape,
 };
 use crate::kernels::block_quantize::Draw;
+use crate::kernels::chacha20::Stream;
+use crate::kernels::clip_integers::Scale;
+use crate::kernels::discrete_gaussian::Level;
 use std::time::Duration;
 
 /// No adapters.
@@ -218,6 +221,14 @@ impl<'g> Vectors<'g> {
     }
 
     pub fn take(&self, _: &[f32], _: u32, _: u64) -> Result<Vec<u32>, GpuError> {
+        self.never()
+    }
+
+    pub fn noise(&self, _: Stream, _: Level, _: u64, _: usize) -> Result<Vec<i64>, GpuError> {
+        self.never()
+    }
+
+    pub fn integer_sums(&self, _: &[f32], _: usize, _: &[Scale]) -> Result<Vec<i64>, GpuError> {
         self.never()
     }
 

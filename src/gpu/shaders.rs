@@ -43,10 +43,10 @@ macro_rules! embedded {
 /// The files of kernels, by stem. Nothing but these and the probes is ever compiled.
 const FILES: &[(&str, &str)] = embedded! {
     "": "block_dequantize" "block_ends" "block_quantize" "bucketize" "centre" "coordinate_median"
-        "coordinate_median_many" "gram" "gram_reduce" "hadamard" "mean_near_median" "mean_near_median_many" "mixing"
+        "coordinate_median_many" "discrete_gaussian" "gram" "gram_reduce" "hadamard" "integer_sum" "mean_near_median" "mean_near_median_many" "mixing"
         "norms" "select_histogram" "select_output" "server_step" "signs" "trimmed_mean" "trimmed_mean_many"
         "weighted_sum";
-    "shared/": "bisection" "floats" "interval_sum" "lanes_subgroup" "lanes_workgroup" "nearness" "packed" "philox"
+    "shared/": "bisection" "chacha20" "floats" "interval_sum" "lanes_subgroup" "lanes_workgroup" "limbs" "nearness" "packed" "philox"
         "references" "rows" "shape" "sorted" "status";
 };
 

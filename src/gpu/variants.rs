@@ -3,6 +3,7 @@
 
 use crate::gpu::program::Shape;
 use crate::gpu::shaders::{Value, Variant, Wanted};
+use crate::kernels::discrete_gaussian::Level;
 use crate::kernels::network::{MAX_SHADER_ROWS, SHADER_SIZES};
 use crate::kernels::server_step::{SecondMoment, ServerStep};
 use crate::model::dtype::Working;
@@ -234,9 +235,19 @@ pub(super) fn select_output(counts: bool) -> Variant {
     Variant::new("select_output", &[("COUNTS", Value::Flag(counts))])
 }
 
+/// Noise of a level.
+pub(super) fn discrete_gaussian(level: Level) -> Variant {
+    Variant::new("discrete_gaussian", &[("BLOCKS", number(level.blocks()))])
+}
+
+pub(super) fn integer_sum() -> Variant {
+    Variant::new("integer_sum", &[])
+}
+
 /// The kernels over a vector.
 fn of_vectors() -> Vec<Variant> {
-    let mut all = vec![block_ends(), hadamard(), bucketize(), select_histogram()];
+    let mut all = vec![block_ends(), hadamard(), bucketize(), select_histogram(), integer_sum()];
+    all.extend([Level::L2, Level::L3].map(discrete_gaussian));
     for flag in [false, true] {
         all.extend([block_quantize(flag, false), block_quantize(flag, true)]);
         all.extend([block_dequantize(flag), select_output(flag)]);

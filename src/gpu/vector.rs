@@ -3,6 +3,7 @@
 //! Grids, factors and thresholds are made by the host, in f64; a device finds the same codes and indices as the CPU's
 //! kernels, to the bit. Without the `gpu` feature `disabled` stands in its place.
 
+mod private;
 mod run;
 
 use crate::gpu::device::Gpu;

@@ -29,7 +29,8 @@ mod tests;
 
 use crate::kernels::chacha20::{self, Blocks, Stream};
 use crate::kernels::dispatch;
-use table::{MAGNITUDES, THRESHOLDS};
+use table::MAGNITUDES;
+pub(crate) use table::THRESHOLDS;
 
 /// Draws that a block holds the bits of.
 const DRAWS: usize = 4;

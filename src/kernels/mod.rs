@@ -24,9 +24,9 @@
 //! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
 //! | [`low_rank`] | products with factors of few columns | bits on CPU | |
 //! | [`clip_integers`] | exact sums of squares; values to integers of a grid | bits | |
-//! | [`integer_sum`] | sums of integers | bits | |
-//! | [`chacha20`] | the words of ChaCha20 by number | bits | |
-//! | [`discrete_gaussian`] | discrete Gaussian noise of two widths | bits | |
+//! | [`integer_sum`] | sums of integers | bits | from values: `integer_sum` |
+//! | [`chacha20`] | the words of ChaCha20 by number | bits | in `discrete_gaussian`: `chacha20` |
+//! | [`discrete_gaussian`] | discrete Gaussian noise of two widths | bits | `discrete_gaussian` |
 //!
 //! In the order of a round: what all values go through, rules by coordinate, rules by statistics and the server's step;
 //! then what updates are compressed by: entropy-coded integers, blocks, few values, matrices; then what sums are made

@@ -19,7 +19,7 @@ const BLOCKS: [usize; 5] = [8, 32, 100, 128, 4096];
 const ROTATED: usize = 4096;
 
 /// What the device finds and the CPU finds, if it differs.
-type Difference = Option<String>;
+pub(crate) type Difference = Option<String>;
 
 /// Values of many magnitudes, none larger than `largest`; every seventh the same, some subnormal, some zero.
 fn values(len: usize, largest: f32) -> Vec<f32> {
@@ -36,7 +36,7 @@ fn values(len: usize, largest: f32) -> Vec<f32> {
     (0..len).map(value).collect()
 }
 
-fn first_other<T: PartialEq + std::fmt::Debug>(found: &[T], want: &[T]) -> Difference {
+pub(crate) fn first_other<T: PartialEq + std::fmt::Debug>(found: &[T], want: &[T]) -> Difference {
     if found.len() != want.len() {
         return Some(format!("{} found, expected {}", found.len(), want.len()));
     }
@@ -49,7 +49,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Every adapter, opened in every way that changes what runs.
-fn everywhere(check: impl Fn(&Gpu, Vectors)) {
+pub(crate) fn everywhere(check: impl Fn(&Gpu, Vectors)) {
     for options in ways() {
         for gpu in devices(&options) {
             check(&gpu, Vectors::on(&gpu).spoiled());

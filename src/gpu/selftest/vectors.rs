@@ -1,10 +1,14 @@
-//! A look at the kernels of codecs: all but one are held against the CPU's to the bit.
+//! A look at the kernels of codecs and of private sums: all but one are held against the CPU's to the bit.
 
 use super::{Difference, HALF_ULP, difference, value};
 use crate::gpu::device::Gpu;
 use crate::gpu::job::GpuError;
 use crate::gpu::vector::Vectors;
 use crate::kernels::block_quantize::{self as cpu, Draw, Rounding};
+use crate::kernels::chacha20::Stream;
+use crate::kernels::clip_integers::{Scale, quantize};
+use crate::kernels::discrete_gaussian::{self, Level};
+use crate::kernels::integer_sum::add_integers;
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::kernels::select_largest::{Search, take};
@@ -14,7 +18,7 @@ use crate::kernels::{bucketize, hadamard};
 pub(super) type Case = (&'static str, &'static str, fn(&Gpu) -> Result<Difference, GpuError>);
 
 /// Every kernel over vectors.
-pub(super) const CASES: [Case; 7] = [
+pub(super) const CASES: [Case; 10] = [
     ("block_ends", "blocks of 100", ends),
     ("block_quantize", "to the nearest", |gpu| codes(gpu, Draw::Nearest)),
     ("block_quantize", "by random words", |gpu| {
@@ -24,6 +28,9 @@ pub(super) const CASES: [Case; 7] = [
     ("hadamard", "2 blocks", rotation),
     ("bucketize", "7 thresholds", buckets),
     ("select_output", "500 of 5000", selection),
+    ("discrete_gaussian", "of four draws", |gpu| noise(gpu, Level::L2)),
+    ("discrete_gaussian", "of eight draws", |gpu| noise(gpu, Level::L3)),
+    ("integer_sum", "5 rows", integer_sums),
 ];
 
 /// Values of a block: no whole number of workgroups, nor of words.
@@ -113,4 +120,25 @@ fn selection(gpu: &Gpu) -> Result<Difference, GpuError> {
     }
     let expected = search.threshold().map(|last| take(Isa::detect(), &values, last.key, last.ties));
     Ok(other("index", &found, &expected.unwrap_or_default()))
+}
+
+fn noise(gpu: &Gpu, level: Level) -> Result<Difference, GpuError> {
+    let (stream, first) = (Stream { key: &[0x5a; 32], domain: 1, segment: 2 }, u64::from(u32::MAX) - 99);
+    let found = Vectors::on(gpu).noise(stream, level, first, LEN)?;
+    let mut expected = vec![0; LEN];
+    discrete_gaussian::noise(Isa::detect(), stream, level, first, &mut expected);
+    Ok(other("coordinate", &found, &expected))
+}
+
+fn integer_sums(gpu: &Gpu) -> Result<Difference, GpuError> {
+    let (rows, columns) = (5, LEN / 5);
+    let values = values(LEN);
+    let scales: Vec<Scale> = (0..rows).map(|row| Scale::rounded_down(1.3, 15 + row)).collect();
+    let found = Vectors::on(gpu).integer_sums(&values, columns, &scales)?;
+    let (mut expected, mut row) = (vec![0; columns], vec![0; columns]);
+    for (values, scale) in values.chunks(columns).zip(scales) {
+        quantize(Isa::detect(), values, &[], scale, &mut row);
+        add_integers(Isa::detect(), &row, &mut expected);
+    }
+    Ok(other("sum", &found, &expected))
 }

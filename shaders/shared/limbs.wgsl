@@ -1,0 +1,31 @@
+// Whole numbers of 64 bits as two words, the low one first; products that need as many.
+
+// The upper half of a product of two words.
+fn multiplied_high(a: u32, b: u32) -> u32 {
+    let low = (a & 0xffffu) * (b & 0xffffu);
+    let first = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
+    let second = (a & 0xffffu) * (b >> 16u) + (first & 0xffffu);
+    return (a >> 16u) * (b >> 16u) + (first >> 16u) + (second >> 16u);
+}
+
+fn wide_product(a: u32, b: u32) -> vec2<u32> {
+    return vec2<u32>(a * b, multiplied_high(a, b));
+}
+
+fn wide_sum(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    let low = a.x + b.x;
+    return vec2<u32>(low, a.y + b.y + select(0u, 1u, low < a.x));
+}
+
+// The number with its sign changed, if `negative`.
+fn wide_signed(a: vec2<u32>, negative: bool) -> vec2<u32> {
+    let mask = select(0u, 0xffffffffu, negative);
+    return wide_sum(a ^ vec2<u32>(mask), vec2<u32>(mask & 1u, 0u));
+}
+
+// Shifted to the right by up to 63 bits. A word shifted by 32 is shifted in two steps: by 32 at once is not defined.
+fn wide_shifted(a: vec2<u32>, by: u32) -> vec2<u32> {
+    let bits = by & 31u;
+    let within = vec2<u32>((a.x >> bits) | ((a.y << 1u) << (31u - bits)), a.y >> bits);
+    return select(within, vec2<u32>(within.y, 0u), by > 31u);
+}
