@@ -91,13 +91,13 @@ fn examine(common: &Common) -> Result<Examination, Failure> {
     Ok(Examination { isa: common.isa(), threads, vulkan, adapters, advice })
 }
 
-fn told(error: GpuError) -> Failure {
+pub(super) fn told(error: GpuError) -> Failure {
     let hint = error.hint().map(str::to_owned);
     Failure { hint, ..Failure::from(error) }
 }
 
 /// All adapters, or those that the options name.
-fn chosen(found: Vec<Adapter>, options: &Options) -> Result<Vec<Adapter>, GpuError> {
+pub(super) fn chosen(found: Vec<Adapter>, options: &Options) -> Result<Vec<Adapter>, GpuError> {
     let Some(wanted) = &options.adapter else { return Ok(found) };
     let names = found.iter().map(|adapter| adapter.name.clone()).collect();
     let is_named = |adapter: &Adapter| adapter.name.to_lowercase().contains(&wanted.to_lowercase());
@@ -129,15 +129,6 @@ impl Tested {
 
     fn json(&self) -> Value {
         let adapter = &self.adapter;
-        let finding = |finding: &Finding| {
-            json!({
-                "kernel": finding.kernel,
-                "case": finding.case,
-                "ok": finding.difference.is_none(),
-                "difference": finding.difference,
-                "milliseconds": finding.milliseconds,
-            })
-        };
         json!({
             "name": adapter.name,
             "kind": adapter.kind,
@@ -147,7 +138,7 @@ impl Tested {
             "subgroup_sizes": [adapter.subgroup.0, adapter.subgroup.1],
             "limits": adapter.limits.iter().copied().collect::<BTreeMap<_, _>>(),
             "features": adapter.features,
-            "self_test": self.findings.iter().map(finding).collect::<Vec<_>>(),
+            "self_test": self.findings.iter().map(finding_json).collect::<Vec<_>>(),
         })
     }
 
@@ -183,7 +174,17 @@ fn write_section(text: &mut String, heading: &str, lines: &[(&str, String)]) {
     }
 }
 
-fn findings_table(findings: &[Finding]) -> String {
+pub(super) fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "kernel": finding.kernel,
+        "case": finding.case,
+        "ok": finding.difference.is_none(),
+        "difference": finding.difference,
+        "milliseconds": finding.milliseconds,
+    })
+}
+
+pub(super) fn findings_table(findings: &[Finding]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["  self-test", "case", "ms", ""]);
     if let Some(column) = table.column_mut(2) {
