@@ -3,6 +3,7 @@
 mod export;
 mod init;
 mod recover;
+mod selftest;
 mod spend;
 mod status;
 mod verify;
@@ -31,6 +32,7 @@ enum Command {
     Recover(recover::Arguments),
     Void(recover::VoidArguments),
     Export(export::Arguments),
+    Selftest(selftest::Arguments),
 }
 
 impl Arguments {
@@ -43,6 +45,7 @@ impl Arguments {
             Command::Recover(arguments) => arguments.run(),
             Command::Void(arguments) => arguments.run(),
             Command::Export(arguments) => arguments.run(),
+            Command::Selftest(arguments) => arguments.run(common),
         }
     }
 }

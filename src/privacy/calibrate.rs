@@ -87,7 +87,9 @@ pub enum CalibrateError {
     #[error(transparent)]
     Event(#[from] EventError),
     /// What discrete noise costs is more than the budget.
-    #[error("found no noise that keeps epsilon at {epsilon}: the slack of the discrete noise alone is {slack}")]
+    #[error(
+        "found no noise that keeps epsilon at {epsilon}: the slack of the discrete noise alone is {slack}"
+    )]
     Slack {
         /// The budget.
         epsilon: f64,
@@ -176,9 +178,8 @@ impl Budget {
         if self.accountant == Accountant::Rdp {
             return Ok(renyi);
         }
-        let cost = |rounds: u64, effort: Effort| {
-            Ok(self.cost_by(noise_multiplier, rounds, effort)? / self.epsilon)
-        };
+        let cost =
+            |rounds: u64, effort: Effort| Ok(self.cost_by(noise_multiplier, rounds, effort)? / self.epsilon);
         let rough = most(renyi.max(1), |rounds| cost(rounds, Effort::Little))?.max(1);
         let ratio = cost(rough, Effort::Full)? / cost(rough, Effort::Little)?;
         let near = match ratio.is_finite() {
@@ -223,7 +224,11 @@ fn least(
     for turn in 0.. {
         let cost = cost(x.exp())?;
         let point = Point { x, above: cost.ln() };
-        if cost <= 1.0 { within = Some(point) } else { beyond = Some(point) }
+        if cost <= 1.0 {
+            within = Some(point)
+        } else {
+            beyond = Some(point)
+        }
         match (within, beyond) {
             (Some(within), _) if within.above >= -unused => return Ok(within.x.exp()),
             (Some(within), Some(beyond)) if within.x - beyond.x <= 0.2 * unused => return Ok(within.x.exp()),
@@ -272,7 +277,11 @@ fn most(first: u64, cost: impl Fn(u64) -> Result<f64, CalibrateError>) -> Result
     let mut tried = first;
     loop {
         let cost = cost(tried)?;
-        if cost <= 1.0 { within = (tried, cost) } else { beyond = Some((tried, cost)) }
+        if cost <= 1.0 {
+            within = (tried, cost)
+        } else {
+            beyond = Some((tried, cost))
+        }
         let (most, at_most) = within;
         tried = match beyond {
             Some((fewest, _)) if fewest - most <= 1 + most / 10_000 => return Ok(most),
@@ -280,12 +289,15 @@ fn most(first: u64, cost: impl Fn(u64) -> Result<f64, CalibrateError>) -> Result
                 // By the chord, and a little beyond it, to have both ends near soon.
                 let part = (1.0 - at_most) / (at_fewest - at_most);
                 let gap = fewest - most;
-                let offset = if part.is_finite() { (gap as f64 * part.clamp(0.001, 0.999)) as u64 } else { gap / 2 };
+                let offset =
+                    if part.is_finite() { (gap as f64 * part.clamp(0.001, 0.999)) as u64 } else { gap / 2 };
                 most + offset.clamp(1, gap - 1)
             }
             None if most >= MOST_ROUNDS => return Err(CalibrateError::Unlimited(MOST_ROUNDS)),
             // As many more as there is room for, and a few.
-            None => most + ((most as f64 * (1.0 / at_most.max(1e-3) - 1.0) * 1.1) as u64 + 1).min(4 * most + 1),
+            None => {
+                most + ((most as f64 * (1.0 / at_most.max(1e-3) - 1.0) * 1.1) as u64 + 1).min(4 * most + 1)
+            }
         };
     }
 }
@@ -334,7 +346,10 @@ mod tests {
     #[test]
     fn a_budget_that_allows_no_round_is_none() {
         assert_eq!(budget(0.01, 1e-5, 1.0, Accountant::Pld).rounds(0.1).unwrap(), 0);
-        assert!(matches!(budget(1.0, 1e-5, 0.0, Accountant::Pld).rounds(1.0), Err(CalibrateError::Unlimited(_))));
+        assert!(matches!(
+            budget(1.0, 1e-5, 0.0, Accountant::Pld).rounds(1.0),
+            Err(CalibrateError::Unlimited(_))
+        ));
     }
 
     #[test]
@@ -352,7 +367,8 @@ mod tests {
         let continuous = budget(1.0, 1e-6, 1.0, Accountant::Pld);
         let noise = Some(IntegerNoise { coordinates: 100_000_000, variance: 4_402_345_676_800.0 });
         let discrete = Budget { noise, ..continuous };
-        let (less, more) = (continuous.noise_multiplier(100).unwrap(), discrete.noise_multiplier(100).unwrap());
+        let (less, more) =
+            (continuous.noise_multiplier(100).unwrap(), discrete.noise_multiplier(100).unwrap());
         assert!(more > less * 1.01, "{less} {more}");
         assert!(discrete.cost(more, 100).unwrap() <= 1.0);
     }

@@ -252,7 +252,17 @@ fn begun(parts: &[(Pair, u64)], question: Question, estimate: Estimate) -> Optio
     let symmetric = parts.iter().all(|(pair, _)| pair.is_symmetric());
     let begin = |reversed: bool| {
         let answer = question.worst();
-        let first = Direction { parts, question, reversed, step, tail, tilt: None, answer, change: None, fine: false };
+        let first = Direction {
+            parts,
+            question,
+            reversed,
+            step,
+            tail,
+            tilt: None,
+            answer,
+            change: None,
+            fine: false,
+        };
         let mut direction = first;
         direction.answer = direction.compute()?;
         Some(direction)
