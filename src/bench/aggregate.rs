@@ -74,6 +74,7 @@ fn job(rule: &str, updates: &SyntheticUpdates, isa: Isa) -> Result<Job, BenchErr
         report: None,
         state: None,
         partial: false,
+        private: None,
         population: None,
         other_inputs: Vec::new(),
         isa,

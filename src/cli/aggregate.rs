@@ -3,6 +3,7 @@
 use super::round::{Outputs, RoundOptions, Telling, ended};
 use super::{BackendName, Common, Failure, Outcome};
 use crate::round::job::Job;
+use crate::round::private::release::Private;
 use crate::round::tiers::Tiers;
 use clap::Args;
 use std::path::PathBuf;
@@ -24,6 +25,17 @@ pub(super) struct Arguments {
     /// N a count. docs/hierarchy.md tells how.
     #[arg(long)]
     partial: bool,
+    /// Release the mean with differential privacy, charged to the budget in this state directory, which
+    /// `fedmill privacy init` makes. Bad updates count as zero. docs/privacy.md tells what that protects.
+    #[arg(long, value_name = "DIR", requires = "base", conflicts_with_all = ["weights", "explain"])]
+    dp: Option<PathBuf>,
+    /// Keep the key of the noise until the model is published, so that a run that is cut off can be made again for the
+    /// same bytes without another charge.
+    #[arg(long, requires = "dp")]
+    resumable: bool,
+    /// Make the noise from this number, for tests: the model is NOT private then.
+    #[arg(long, value_name = "N", requires = "dp")]
+    test_seed: Option<u64>,
     /// Tell how long CPU and GPU are predicted to take, and what was chosen.
     #[arg(long)]
     explain: bool,
@@ -47,9 +59,16 @@ impl Arguments {
             tiers: self.tiers(common)?,
             other_inputs: job.other_inputs.iter().chain(&self.tiers).cloned().collect(),
             partial: self.partial,
+            private: self.private(),
             backend: common.backend(self.explain),
             ..self.outputs.of(job)
         })
+    }
+
+    /// How the round is released under a budget, if it is.
+    fn private(&self) -> Option<Private> {
+        let directory = self.dp.clone()?;
+        Some(Private { directory, resumable: self.resumable, test_seed: self.test_seed })
     }
 
     /// The tiers, if there are any. Their clients are all measured for the report, or none.

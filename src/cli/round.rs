@@ -152,7 +152,7 @@ impl Telling {
 
 /// The files that partials are named by, directories replaced by what is in them.
 pub(super) fn partial_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
-    Ok(discover::updates(paths)?)
+    Ok(discover::updates(paths, false)?)
 }
 
 /// Prints the path that a command left, or says why it left nothing.
@@ -252,6 +252,7 @@ impl RoundOptions {
             report: None,
             state: self.state.clone(),
             partial: false,
+            private: None,
             population: self.population,
             other_inputs: self.paths.files_from.iter().cloned().chain(weights_file).collect(),
             isa: common.isa(),

@@ -27,17 +27,20 @@ pub enum DiscoverError {
 ///
 /// # Errors
 ///
-/// When a directory cannot be listed or holds no update, or nothing is left.
-pub fn updates(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DiscoverError> {
+/// When a directory cannot be listed, or unless there may be none, holds no update, or nothing is left.
+pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, DiscoverError> {
     let mut found = Vec::new();
     for path in paths {
         if path.is_dir() {
-            found.extend(updates_in(path)?);
+            match updates_in(path) {
+                Err(DiscoverError::Empty { .. }) if may_be_none => {}
+                in_directory => found.extend(in_directory?),
+            }
         } else {
             found.push(path.clone());
         }
     }
-    if found.is_empty() {
+    if found.is_empty() && !may_be_none {
         return Err(DiscoverError::Nothing);
     }
     found.sort();

@@ -25,6 +25,9 @@ use crate::updates::metadata::{UPDATE_KEYS, UpdateKind};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What a report says that tells of single clients beside a model that does not.
+const NOT_PRIVATE: &str = "this report tells of single clients without noise: it is for the operator, and not covered by the budget";
+
 impl Run {
     /// What the merged file says about itself: what the reference said, and how it was made. No times, no paths,
     /// no thread counts: the same round gives the same bytes.
@@ -65,6 +68,12 @@ impl Run {
         }
         let sketch = round.set.clients.first().and_then(|client| sketched(&client.model));
         metadata.extend(sketch.into_iter().flat_map(sketch_metadata));
+        if let Some(release) = &self.release {
+            // How many came is not for everybody.
+            metadata.remove("fedmill.clients");
+            metadata.remove("fedmill.weights");
+            metadata.extend(release.marks.metadata());
+        }
         metadata
     }
 
@@ -129,6 +138,7 @@ impl Run {
             judgement.metrics.as_ref().map(|metrics| metrics_row(metrics, judgement.sign_agreement));
         report.strategy.server_step = Some(judgement.server_step.to_string());
         report.warnings = texts(&decision.warnings);
+        report.warnings.extend(self.release.as_ref().map(|_| NOT_PRIVATE.to_owned()));
         if !round.set.partials.is_empty() {
             report.clients.sort_by(|a, b| a.id.cmp(&b.id));
             report.warnings.push(NO_METRICS.to_owned());

@@ -146,7 +146,7 @@ impl Run {
     }
 
     /// Opens what an earlier round left, that goes with the base.
-    fn open_state(&self, set: &mut UpdateSet) -> Result<(), MergeError> {
+    pub(super) fn open_state(&self, set: &mut UpdateSet) -> Result<(), MergeError> {
         let strategy = &self.job.aggregation.strategy;
         if set.base.is_none() && !strategy.is_plain() {
             return Err(MergeError::NoBase { strategy: strategy.to_string() });

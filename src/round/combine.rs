@@ -14,6 +14,7 @@ use crate::round::device::{self, Device};
 use crate::round::method::{Method, Sum, Tiers};
 use crate::round::partial::sums::Addends;
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
+use crate::round::private::sum::NoisedSum;
 use crate::round::roster::UpdateSet;
 use crate::round::rows::{add_times, blocks};
 use crate::round::sections::{Branches, SectionSums, Summand, section_of, sections_of};
@@ -110,6 +111,8 @@ pub struct Pass<'a> {
     pub coordinates: Option<Range<usize>>,
     /// Whether integers are left out.
     pub floats_only: bool,
+    /// The sum with noise that takes the recipe's place, where the round is released under a budget.
+    pub noised: Option<&'a NoisedSum>,
     /// The device to run on, as far as it can; none for the CPU alone.
     pub device: Option<&'a Device>,
     /// Told about every tile.
@@ -123,6 +126,8 @@ pub(super) const SUMMED_ROWS: usize = 4;
 pub(super) struct Worker<'a> {
     pub(super) space: Workspace<'a>,
     sums: Vec<f64>,
+    /// Sums of integers.
+    integers: Vec<i64>,
     /// What rounding took from the sums.
     errors: Vec<f64>,
     pub(super) encoded: TileBuffer,
@@ -215,6 +220,7 @@ impl Pass<'_> {
         let readers = method.clients().len().max(1);
         match method {
             Method::Sum(_) => SUMMED_ROWS.min(readers),
+            Method::Noised(_) => 1,
             Method::Select(_) => readers,
             Method::Tiers(tiers) => {
                 tiers.parts.iter().map(|(_, part)| self.rows_at_once(part)).max().unwrap_or(1)
@@ -272,6 +278,9 @@ impl Pass<'_> {
     }
 
     fn method(&self) -> Method<'_> {
+        if let Some(sum) = self.noised {
+            return Method::Noised(sum);
+        }
         Method::of(self.recipe, self.set, self.screened && !self.with_norms)
     }
 
@@ -279,6 +288,7 @@ impl Pass<'_> {
         Worker {
             space: Workspace::new(self.isa, self.set, plan),
             sums: Vec::new(),
+            integers: Vec::new(),
             errors: Vec::new(),
             encoded: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
             kept: self
@@ -333,6 +343,7 @@ impl Pass<'_> {
             Method::Select(select) => self.select_tile::<E>(worker, tile, select),
             Method::Tiers(tiers) => self.add_tiers::<E>(worker, tile, tiers),
             Method::Tree(addends) => self.tree_tile::<E>(worker, tile, addends),
+            Method::Noised(sum) => self.noised_tile::<E>(worker, tile, sum),
         }
     }
 
@@ -391,6 +402,26 @@ impl Pass<'_> {
             worker.squared_norms.extend(squares);
         }
         self.finish_sums(worker, tile, (sums, errors), sum.divisor)
+    }
+
+    /// Releases a noised sum. Integers are no part of it: they stay what they are.
+    fn noised_tile<E: Element>(
+        &self,
+        worker: &mut Worker,
+        tile: &Tile,
+        sum: &NoisedSum,
+    ) -> Result<(), CombineError> {
+        let mut released = std::mem::take(&mut worker.sums);
+        released.clear();
+        released.resize(tile.coordinates.len(), 0.0);
+        if tile.dtype.kind() == Kind::Float {
+            sum.release::<E>(self.isa, &mut worker.space, tile, &mut worker.integers, &mut released)?;
+        }
+        for block in blocks::<f64>(1, released.len()) {
+            self.finish_block(worker, tile, block.clone(), &mut released[block])?;
+        }
+        worker.sums = released;
+        Ok(())
     }
 
     /// Sums updates and partials.

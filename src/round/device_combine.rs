@@ -189,7 +189,7 @@ impl Pass<'_> {
             Method::Sum(sum) if sum.centre != 0.0 => return None,
             Method::Sum(sum) => (sum.divisor.recip(), sum.base / sum.divisor),
             Method::Select(_) => (1.0, 0.0),
-            Method::Tiers(_) | Method::Tree(_) => return None,
+            Method::Tiers(_) | Method::Tree(_) | Method::Noised(_) => return None,
         };
         let brings_base = if self.set.frame == Frame::AsSent { 1.0 } else { 0.0 };
         Some(StepJob { step: self.step, scale, less_base: brings_base - of_base })
@@ -216,8 +216,8 @@ impl Pass<'_> {
         };
         match method {
             Method::Sum(sum) => CombineJob { weights: sum.weights.clone(), ..none },
-            // Partials are summed on the CPU.
-            Method::Tree(_) => none,
+            // Partials and releases are summed on the CPU.
+            Method::Tree(_) | Method::Noised(_) => none,
             Method::Select(select) => CombineJob {
                 reduction: match select.statistic {
                     OrderStatistic::Median => Reduction::Median,

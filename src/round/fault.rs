@@ -19,6 +19,8 @@ pub enum Fault {
     Metadata(#[from] MetadataFault),
     #[error("client id `{id}` is also that of {}", .other.display())]
     DuplicateClient { id: String, other: PathBuf },
+    #[error("other updates claim the client id `{id}` too")]
+    ClaimedTwice { id: String },
     #[error("update is of round {found}, expected round {expected}")]
     OtherRound { found: u64, expected: u64 },
     #[error(

@@ -84,7 +84,7 @@ impl Inspection {
     ///
     /// When no update is found, the base is unusable or a file cannot be read any more; never for a bad update.
     pub fn run(self, pool: &ThreadPool, progress: &Progress) -> Result<Vec<InspectedUpdate>, InspectError> {
-        let paths = discover::updates(&self.updates)?;
+        let paths = discover::updates(&self.updates, false)?;
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = self.base.as_deref().map(|path| roster::open_base(path, &files, &tables)).transpose()?;
         let base = base.map(Arc::new);

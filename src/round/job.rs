@@ -7,6 +7,7 @@ use crate::io::source::{SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
 use crate::round::backend::Backend;
 use crate::round::judge::Aggregation;
+use crate::round::private::release::Private;
 use crate::round::refusal::MergeError;
 use crate::round::roster::{Expectations, Update, UpdateSet};
 use crate::round::tiers::Tiers;
@@ -53,6 +54,8 @@ pub struct Job {
     pub state: Option<PathBuf>,
     /// Whether a partial is published, for a node above to merge.
     pub partial: bool,
+    /// The budget that the round is released under, if it is.
+    pub private: Option<Private>,
     /// How many clients there are in all, if the run says.
     pub population: Option<usize>,
     /// Other files that are read, which no output may replace.

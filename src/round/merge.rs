@@ -19,6 +19,7 @@ use crate::round::looks::{Passes, Spent};
 use crate::round::partial::request::Purpose;
 use crate::round::passes::PassError;
 use crate::round::personal::keep_personal;
+use crate::round::private::release::{PrivateError, Release};
 use crate::round::refusal::MergeError;
 use crate::round::roster::{self, Base, Update, UpdateSet};
 use crate::round::survey::{Survey, non_finite_faults};
@@ -41,7 +42,12 @@ impl Job {
     ///
     /// When the input is bad, policy refuses, or the disk does; no model is published then.
     pub fn run(self, pool: &ThreadPool, progress: &Progress) -> Result<Report, MergeError> {
-        let report = Run::open(self, pool)?.merge(pool, progress);
+        let private = self.private.clone();
+        let run = Run::open(self, pool)?;
+        let report = match private {
+            Some(how) => run.release(&how, pool, progress),
+            None => run.merge(pool, progress),
+        };
         progress.finish();
         report
     }
@@ -60,6 +66,8 @@ pub(super) struct Run {
     pub(super) threads: usize,
     /// Where it computes; chosen when it is known what is to be done.
     pub(super) chosen: Option<Chosen>,
+    /// What it releases under a budget, once that is paid for.
+    pub(super) release: Option<Release>,
 }
 
 /// Why a round did not end in a report.
@@ -91,7 +99,8 @@ impl Run {
     pub(super) fn open(job: Job, pool: &ThreadPool) -> Result<Self, MergeError> {
         let started = Instant::now();
         job.check_targets()?;
-        let paths = discover::updates(&job.updates)?;
+        // That nobody came must not show where single clients must not.
+        let paths = discover::updates(&job.updates, job.private.is_some())?;
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = job.base.as_deref().map(|path| roster::open_base(path, &files, &tables)).transpose()?;
         if let (Some(base), Some(_)) = (&base, &job.state) {
@@ -110,6 +119,7 @@ impl Run {
             bytes: Bytes::default(),
             threads: pool.current_num_threads(),
             chosen: None,
+            release: None,
         })
     }
 
@@ -236,7 +246,7 @@ impl Run {
         }
     }
 
-    fn combine_and_publish(
+    pub(super) fn combine_and_publish(
         &mut self,
         round: &Round,
         judgement: &Judgement,
@@ -263,6 +273,9 @@ impl Run {
             writer.write(set.merged.pieces(pieces()), values.model)
         });
         let combined = combined.map_err(MergeError::from)?;
+        if let Some(release) = &self.release {
+            release.sum.verify().map_err(|longer| MergeError::from(PrivateError::longer(set, longer)))?;
+        }
         self.bytes.read += read;
         if let Some(state) = &state {
             let recipe = &judgement.decision.recipe;
@@ -316,6 +329,7 @@ impl Run {
             keeps: &[],
             coordinates,
             floats_only: true,
+            noised: None,
             device,
             progress,
         };
@@ -349,6 +363,7 @@ impl Run {
             keeps: self.kept(round),
             coordinates: None,
             floats_only: false,
+            noised: self.release.as_ref().map(|release| &release.sum),
             device: self.chosen.as_ref().and_then(|chosen| chosen.device.as_ref()),
             progress,
         }

@@ -1,6 +1,7 @@
 //! A recipe turned into what is done to every tile: who is read, and what becomes of their rows.
 
 use crate::round::partial::sums::Addends;
+use crate::round::private::sum::NoisedSum;
 use crate::round::roster::{Frame, UpdateSet};
 use crate::rules::mixing::Mixing;
 use crate::rules::{OrderStatistic, Recipe, Reduction, TierRecipe};
@@ -12,6 +13,8 @@ pub(super) enum Method<'a> {
     /// A sum to which partials belong.
     Tree(Addends),
     Tiers(Tiers<'a>),
+    /// The sum of clipped updates and noise.
+    Noised(&'a NoisedSum),
 }
 
 /// The sum of what is made of each tier, times its share.
@@ -78,7 +81,7 @@ impl<'a> Method<'a> {
                 clients.retain(is_member);
             }
             Self::Select(Select { clients, .. }) => clients.retain(is_member),
-            Self::Tiers(_) | Self::Tree(_) => {}
+            Self::Tiers(_) | Self::Tree(_) | Self::Noised(_) => {}
         }
         self
     }
@@ -90,6 +93,7 @@ impl<'a> Method<'a> {
             Self::Select(select) => &select.clients,
             Self::Tiers(tiers) => &tiers.clients,
             Self::Tree(addends) => &addends.clients,
+            Self::Noised(sum) => sum.clients(),
         }
     }
 
@@ -108,6 +112,7 @@ impl<'a> Method<'a> {
             Self::Select(select) => select.mixing.is_some(),
             Self::Tiers(tiers) => tiers.parts.iter().any(|(_, part)| part.uses_base()),
             Self::Tree(_) => false,
+            Self::Noised(_) => true,
         }
     }
 }

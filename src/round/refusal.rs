@@ -9,6 +9,7 @@ use crate::round::fault::Fault;
 use crate::round::partial::request::BadRequest;
 use crate::round::passes::PassError;
 use crate::round::personal::PersonalError;
+use crate::round::private::release::PrivateError;
 use crate::round::roster::{BadBase, Update, UpdateSet};
 use crate::round::shard::partial::ShardError;
 use crate::round::state::StateError;
@@ -52,6 +53,8 @@ pub enum MergeError {
     Partial(#[from] BadRequest),
     #[error("the report cannot be written as JSON: {0}")]
     Report(serde_json::Error),
+    #[error(transparent)]
+    Private(#[from] PrivateError),
     #[error(transparent)]
     Shard(#[from] ShardError),
     #[error(transparent)]
@@ -100,6 +103,7 @@ impl MergeError {
             Self::Base(why) => why.hint().map(str::to_owned),
             Self::Partial(request) => request.hint().map(str::to_owned),
             Self::Shard(why) => why.hint(),
+            Self::Private(why) => why.hint(),
             Self::Tiers(why) => why.hint(),
             Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
             Self::Combine(CombineError::DoesNotFit { value, .. }) if value.is_finite() => {

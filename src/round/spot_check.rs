@@ -127,8 +127,8 @@ impl<'a> SpotCheck<'a> {
         Ok(match method {
             Method::Sum(sum) => self.sums(&rows, sum),
             Method::Tiers(_) => unreachable!("no device is chosen for tiers"),
-            // Partials are summed on the CPU.
-            Method::Tree(_) => Vec::new(),
+            // Partials and releases are summed on the CPU.
+            Method::Tree(_) | Method::Noised(_) => Vec::new(),
             Method::Select(Select { mixing: None, statistic, .. }) => {
                 let within = vec![0.0; rows.columns()];
                 self.selected(&rows, *statistic, &within)

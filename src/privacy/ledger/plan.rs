@@ -8,6 +8,7 @@
 //! out, but by 2 S when one takes another's place; that is the accountants' to know.
 
 use super::sha256::Sha256;
+use crate::kernels::discrete_gaussian;
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::event::{Adjacency, Event, EventError};
 use serde::{Deserialize, Serialize};
@@ -378,6 +379,15 @@ impl Plan {
             ),
         );
         warnings
+    }
+}
+
+impl From<Level> for discrete_gaussian::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::L2 => Self::L2,
+            Level::L3 => Self::L3,
+        }
     }
 }
 

@@ -13,9 +13,13 @@
 //! release was not recorded.
 
 pub mod account;
+pub mod clips;
+pub mod count;
 pub mod directory;
 pub mod marks;
 pub mod recover;
+pub mod release;
+pub mod sum;
 pub mod transaction;
 pub mod verify;
 

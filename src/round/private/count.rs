@@ -1,0 +1,74 @@
+//! How the clip bound follows a quantile of the norms (Andrew, Thakkar, McMahan and Ramaswamy, "Differentially private
+//! learning with adaptive clipping", 2021, algorithm 1).
+//!
+//! Each client has one coordinate more: whether its norm is within the bound, shifted by a half, so that one client changes
+//! it by a half at most. It is noised as the others are and belongs to the same release: with the count at sigma_b and the
+//! values at z_D all of it costs what one Gaussian of z does, where `z^-2 = z_D^-2 + (2 sigma_b)^-2`.
+
+use crate::kernels::discrete_gaussian::Level;
+use crate::privacy::ledger::plan::Adaptive;
+
+/// The clip bound of the next round: where clients were below the bound of this one, whose integer noise is given.
+pub fn next_clip(
+    adaptive: &Adaptive,
+    (bound, expected): (f64, u64),
+    level: Level,
+    below: impl Iterator<Item = bool>,
+    noise: i64,
+) -> f64 {
+    // Rounded down: half a client is never wider than its share of the budget.
+    let half = (level.sigma() / (2.0 * adaptive.count_noise)).floor().max(1.0);
+    let counted: i64 = below.map(|is_below| if is_below { 1 } else { -1 }).sum();
+    let noised = counted as f64 + noise as f64 / half;
+    let fraction = (noised / (2.0 * expected as f64) + 0.5).clamp(0.0, 1.0);
+    bound * (-adaptive.rate * (fraction - adaptive.quantile)).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADAPTIVE: Adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: 5.0 };
+
+    /// Rounds with clients of the norms 1 to 100, without noise and with it.
+    #[test]
+    fn the_bound_goes_to_the_quantile_from_far_below_and_far_above() {
+        for start in [0.05, 50_000.0] {
+            for (quantile, expected) in [(0.5, 50.0), (0.9, 90.0)] {
+                let adaptive = Adaptive { quantile, ..ADAPTIVE };
+                let mut bound = start;
+                for round in 0..200i64 {
+                    let below = (1..=100).map(|norm| f64::from(norm) <= bound);
+                    let noise = (round * 7_919 % 5 - 2) * 400_000;
+                    bound = next_clip(&adaptive, (bound, 100), Level::L2, below, noise);
+                }
+                assert!((bound / expected - 1.0f64).abs() < 0.1, "{bound}, expected {expected} from {start}");
+            }
+        }
+    }
+
+    /// Where all are clipped the bound grows, and where none is it shrinks.
+    #[test]
+    fn it_goes_the_right_way() {
+        let next = |is_below: bool| {
+            next_clip(&ADAPTIVE, (1.0, 100), Level::L2, std::iter::repeat_n(is_below, 100), 0)
+        };
+        assert!((next(false) - 0.1f64.exp()).abs() < 1e-12 && (next(true) - (-0.1f64).exp()).abs() < 1e-12);
+        // However the noise falls, one round moves it no further.
+        let most = next_clip(&ADAPTIVE, (1.0, 100), Level::L2, std::iter::empty(), i64::MIN);
+        assert!((most - 0.1f64.exp()).abs() < 1e-12);
+    }
+
+    /// One client's half is the integer noise's share: with the values' bound it is within that of the whole.
+    #[test]
+    fn a_client_changes_values_and_count_by_no_more_than_the_bound_of_both() {
+        for (z, count_noise) in [(1.0, 5.0), (0.7, 0.5), (3.0, 100.0)] {
+            let value = f64::powf(f64::powi(z, -2) - f64::powi(2.0 * count_noise, -2), -0.5);
+            for level in [Level::L2, Level::L3] {
+                let values = (level.sigma() / value).floor();
+                let count = (level.sigma() / (2.0 * count_noise)).floor();
+                assert!(values.hypot(count) <= level.sigma() / z * (1.0 + 1e-15));
+            }
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! A round under a budget: clip, verify, charge, add up with noise, publish, record.
+//!
+//! ```text
+//! updates --pass 1--> norms --pass 2--> clips, verified --> charge, on disk --> key --pass 3--> noised mean --> server step
+//! ```
+//!
+//! Nothing that a client sends changes what becomes of another: a bad update counts as zero, and so do all that claim one
+//! client between them, for who of them is right nobody can tell. The layout, the denominator and the number of coordinates
+//! come from the base and the plan.
+
+use crate::io::digest::Blake3;
+use crate::privacy::clipping::{Clip, Grid, NoGrid, Treatment};
+use crate::privacy::key::Key;
+use crate::privacy::ledger::plan::ClipBound;
+use crate::privacy::ledger::sha256::Sha256;
+use crate::round::assemble::Round;
+use crate::round::backend::{Asked, Chosen};
+use crate::round::fault::Fault;
+use crate::round::job::Job;
+use crate::round::judge::{Judgement, MetricsWanted};
+use crate::round::merge::{Run, Stopped};
+use crate::round::private::account::Account;
+use crate::round::private::clips::{Clips, floats};
+use crate::round::private::count;
+use crate::round::private::directory::AccountError;
+use crate::round::private::marks::Marks;
+use crate::round::private::sum::{Longer, NoisedSum};
+use crate::round::private::transaction::{Answer, Granted, Request, Terms};
+use crate::round::refusal::MergeError;
+use crate::round::roster::{self, Frame, UpdateSet};
+use crate::round::state::Keeping;
+use crate::rules::{Decision, Recipe, Reduction, Verdict};
+use crate::strategies::{Cohort, Decided};
+use crate::telemetry::progress::Progress;
+use crate::telemetry::report::{Output, Report};
+use rayon::ThreadPool;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// How a round is released under a budget.
+#[derive(Clone, Debug)]
+pub struct Private {
+    /// The state directory.
+    pub directory: PathBuf,
+    /// Whether the key is kept until the output is published, so that a run that is cut off can be made again.
+    pub resumable: bool,
+    /// Makes the noise from this number, for tests: the output is NOT private.
+    pub test_seed: Option<u64>,
+}
+
+/// Why a round was not released.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum PrivateError {
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Grid(#[from] NoGrid),
+    #[error("{option} under --dp: {why}")]
+    Combination { option: String, why: &'static str, hint: &'static str },
+    #[error("{found} updates, expected at most {most}: more might not fit the sum")]
+    TooMany { found: u64, most: u64 },
+    #[error("{}: its integers are longer than was verified: it changed while it was read", .path.display())]
+    Longer { path: PathBuf },
+}
+
+impl PrivateError {
+    /// That a client's update changed while it was read.
+    pub(in crate::round) fn longer(set: &UpdateSet, Longer { client }: Longer) -> Self {
+        Self::Longer { path: set.clients[client].model.path.clone() }
+    }
+
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Account(why) => why.hint(),
+            Self::Combination { hint, .. } => Some((*hint).to_owned()),
+            Self::Longer { .. } => {
+                Some("the round was charged; run it again with updates that nobody writes to".to_owned())
+            }
+            Self::Grid(_) | Self::TooMany { .. } => None,
+        }
+    }
+}
+
+/// Strategies whose step hangs on the merged delta and on what they keep alone.
+const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
+
+/// What the second pass of a release needs, once it is paid for.
+#[derive(Debug)]
+pub struct Release {
+    /// The sum.
+    pub sum: NoisedSum,
+    /// What the output says of it.
+    pub marks: Marks,
+}
+
+impl Job {
+    /// Refuses what has no meaning where single clients must not show.
+    fn check_private(&self) -> Result<(), PrivateError> {
+        let refuse = |option: String, why, hint| Err(PrivateError::Combination { option, why, hint });
+        let aggregation = &self.aggregation;
+        let rule = aggregation.rule.to_string();
+        if rule != "mean" {
+            let why = "which updates it keeps, or how it weighs them, hangs on other clients, so the sum changes by more \
+                       than one client's bound when one comes or goes";
+            return refuse(
+                format!("--rule {rule}"),
+                why,
+                "use mean: every update is clipped before it is added",
+            );
+        }
+        let mean_only = "use mean alone";
+        if let Some(step) = aggregation.pre.first() {
+            let why = "what it makes of one update hangs on the others";
+            return refuse(format!("--pre {step}"), why, mean_only);
+        }
+        let asked = [MetricsWanted::Geometry, MetricsWanted::GeometryAndSigns];
+        if !aggregation.shadow.is_empty() || asked.contains(&aggregation.metrics) {
+            let why = "what it tells of single clients is released without noise";
+            return refuse("--shadow-rules or --metrics".to_owned(), why, "leave it out");
+        }
+        if self.tiers.is_some() || self.partial || !self.expected.personal.is_empty() {
+            let option = if self.partial {
+                "--partial"
+            } else if self.tiers.is_some() {
+                "--tiers"
+            } else {
+                "--personal"
+            };
+            let hint = "`fedmill privacy clip` and `sum` make partial sums; the noise comes at the root";
+            return refuse(option.to_owned(), "it is not part of the noised sum", hint);
+        }
+        let strategy = &aggregation.strategy;
+        if !STEPS_AFTER_NOISE.contains(&strategy.name()) {
+            let why = "it goes by what single clients report";
+            let hint = "fedavg, fedprox, fedavgm, fedadam, fedyogi and fedadagrad step after the noise";
+            return refuse(format!("--strategy {strategy}"), why, hint);
+        }
+        if self.min_clients > 1 {
+            let why = "whether there is a model would tell how many came";
+            return refuse(
+                "--min-clients".to_owned(),
+                why,
+                "leave it out: a round without clients is noise alone",
+            );
+        }
+        if self.backend.asked == Asked::Gpu {
+            return refuse("--backend gpu".to_owned(), "sums are made on the CPU", "use auto or cpu");
+        }
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Releases the round, if its budget holds it.
+    pub(in crate::round) fn release(
+        mut self,
+        how: &Private,
+        pool: &ThreadPool,
+        progress: &Progress,
+    ) -> Result<Report, MergeError> {
+        self.job.check_private().map_err(PrivateError::from)?;
+        let mut account = Account::open(&how.directory).map_err(PrivateError::from)?;
+        self.check_base_marks(&account)?;
+        let round = self.assemble_private()?;
+        let set = &round.set;
+        let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
+        let terms = account.terms(dimension).map_err(PrivateError::from)?;
+        let grid =
+            Grid::at(terms.level.into(), terms.clip, terms.value_multiplier).map_err(PrivateError::from)?;
+        let found = set.clients.len() as u64;
+        if found > grid.most_clients() {
+            return Err(PrivateError::TooMany { found, most: grid.most_clients() }.into());
+        }
+        let clips = Clips { isa: self.job.isa, set, pool, progress };
+        let clips = clips.find(&grid).map_err(crate::round::combine::CombineError::from)?;
+        tell(set, &clips);
+        let request = Request {
+            round: self.job.expected.round,
+            dimension,
+            inputs_sha256: pool.install(|| self.inputs(set))?,
+            output: self.job.output.clone(),
+            resumable: how.resumable,
+            test_seed: how.test_seed,
+        };
+        let granted = match account.charge(&request).map_err(PrivateError::from)? {
+            Answer::Granted(granted) => granted,
+            Answer::Standing(standing) => {
+                tracing::warn!(
+                    "{} is the release {} of these updates already: nothing is spent",
+                    standing.path.display(),
+                    standing.release_id
+                );
+                return Ok(self.report_of_standing(&round, &standing.path));
+            }
+            Answer::Refused(verdict) => {
+                let mut report = self.report_rows(&round);
+                report.refused = Some(format!("over the privacy budget: {verdict}"));
+                return Err(MergeError::Refused(Box::new(report)));
+            }
+        };
+        let (sum, next_clip) = self.noised(&account, &granted, grid, &terms, &clips);
+        self.release = Some(Release { sum, marks: granted.marks(next_clip) });
+        self.chosen = Some(Chosen::cpu("sums that are released are of integers"));
+        let judgement = self.judgement_of_mean(&round, clips.iter().map(|(_, norm)| *norm).collect())?;
+        let report =
+            self.combine_and_publish(&round, &judgement, pool, progress).map_err(|why| match why {
+                Stopped::Error(why) => why,
+                Stopped::BadUpdates(found) => {
+                    let client = found.first().map_or(0, |(client, _)| *client);
+                    PrivateError::longer(set, Longer { client }).into()
+                }
+            })?;
+        let output = report
+            .output
+            .as_ref()
+            .map_or_else(|| self.job.output.clone(), |output| output.path.clone().into());
+        account.release(granted, &output, next_clip).map_err(PrivateError::from)?;
+        Ok(report)
+    }
+
+    /// A base that was released under a budget must be known to the ledger.
+    fn check_base_marks(&self, account: &Account) -> Result<(), MergeError> {
+        let Some(base) = &self.base else {
+            let hint = "the model that updates started from tells their layout, which no client may choose";
+            return Err(PrivateError::Combination {
+                option: "no --base".to_owned(),
+                why: "expected --base MODEL",
+                hint,
+            }
+            .into());
+        };
+        let (path, metadata) = (&base.model.path, &base.model.metadata);
+        let marks = Marks::of(path, metadata).map_err(PrivateError::from)?;
+        marks
+            .map_or(Ok(()), |marks| account.check_base(path, &marks))
+            .map_err(|why| PrivateError::from(why).into())
+    }
+
+    /// The clients that count, and those that count as zero.
+    fn assemble_private(&mut self) -> Result<Round, MergeError> {
+        let mut updates = std::mem::take(&mut self.updates);
+        let mut claims: HashMap<String, usize> = HashMap::new();
+        for update in &updates {
+            *claims.entry(update.id.clone()).or_default() += 1;
+        }
+        for update in updates.iter_mut().filter(|update| claims[&update.id] > 1) {
+            update.faults.push(Fault::ClaimedTwice { id: update.id.clone() });
+        }
+        let unread = |source| MergeError::Read { path: self.job.base.clone().unwrap_or_default(), source };
+        let (mut set, rejected) =
+            roster::admit(updates, self.base.clone(), &self.job.expected).map_err(unread)?;
+        for update in &rejected {
+            for fault in &update.faults {
+                tracing::warn!("{}: {fault}: the client counts as zero", update.path.display());
+            }
+        }
+        // What is merged is each client's delta, whatever it sent.
+        set.frame = Frame::Deltas;
+        self.job.check_outputs(&set, &rejected)?;
+        self.open_state(&mut set)?;
+        let clients = set.clients.iter().map(roster::Client::reported).collect();
+        let weights = vec![1.0; set.clients.len()];
+        let cohort = Cohort { clients, weights, round: self.job.expected.round, population: None };
+        let keeping = Keeping::of(&self.job.aggregation);
+        Ok(Round {
+            set,
+            rejected,
+            weights_source: "uniform",
+            byzantine: None,
+            cohort,
+            tiers: Vec::new(),
+            keeping,
+        })
+    }
+
+    /// The digest of all that the output depends on, but the key.
+    fn inputs(&self, set: &UpdateSet) -> Result<Sha256, MergeError> {
+        let mut all = String::new();
+        let mut add = |text: &str| all.extend([&text.len().to_string(), ":", text]);
+        add(env!("CARGO_PKG_VERSION"));
+        add(&self.job.aggregation.strategy.to_string());
+        add(self.base_digest()?.unwrap_or_default());
+        let digest = |model: &crate::io::model_file::ModelFile| {
+            let unread = |source| MergeError::Read { path: model.path.clone(), source };
+            Blake3::of(&model.files).map_err(unread)
+        };
+        if let Some(state) = &set.state {
+            add(&digest(&state.model)?);
+        }
+        for client in &set.clients {
+            add(&client.id);
+            add(&client.metadata.kind.to_string());
+            add(&digest(&client.model)?);
+        }
+        Ok(Sha256::of(all))
+    }
+
+    /// What there is to tell of a release that stands there already.
+    fn report_of_standing(&self, round: &Round, path: &Path) -> Report {
+        let layout = &round.set.merged.layout;
+        let output = Output {
+            path: path.display().to_string(),
+            files: Vec::new(),
+            tensors: layout.tensors().len(),
+            parameters: layout.parameters(),
+            metadata: BTreeMap::new(),
+        };
+        Report { published: true, output: Some(output), ..self.report_rows(round) }
+    }
+
+    /// The noised sum, and the clip bound of the next round if it follows the norms.
+    fn noised(
+        &self,
+        account: &Account,
+        granted: &Granted,
+        grid: Grid,
+        terms: &Terms,
+        clips: &[(Clip, f64)],
+    ) -> (NoisedSum, Option<f64>) {
+        let each: Vec<Clip> = clips.iter().map(|(clip, _)| *clip).collect();
+        let sum = NoisedSum::new(grid, Key::kept(*granted.key.bytes()), terms.denominator, &each);
+        let ClipBound::Adaptive(adaptive) = account.plan().clip else { return (sum, None) };
+        let counted = clips.iter().filter(|(clip, _)| clip.treatment != Treatment::Void);
+        let below = counted.map(|(_, norm)| *norm <= terms.clip);
+        let noise = sum.count_noise(self.job.isa);
+        let next = count::next_clip(&adaptive, (terms.clip, terms.denominator), grid.level(), below, noise);
+        (sum, Some(next))
+    }
+
+    /// That every client counts alike, and how the server steps.
+    fn judgement_of_mean(&self, round: &Round, norms: Vec<f64>) -> Result<Judgement, MergeError> {
+        let clients = round.set.clients.len();
+        let decided = Decided { steps: round.steps(), coefficients: None, geometry: None, rule: "mean" };
+        let verdict = || Verdict {
+            kept: true,
+            weight: None,
+            score: None,
+            reason: "added to the noised sum".to_owned(),
+        };
+        Ok(Judgement {
+            decision: Decision {
+                recipe: Recipe {
+                    mixing: None,
+                    reduction: Reduction::WeightedMean { weights: vec![1.0; clients] },
+                },
+                verdicts: (0..clients).map(|_| verdict()).collect(),
+                warnings: Vec::new(),
+            },
+            server_step: self.job.aggregation.strategy.step(&decided)?,
+            steps: Vec::new(),
+            shadows: Vec::new(),
+            metrics: None,
+            sign_agreement: None,
+            norms: Some(norms),
+            distances: None,
+            screened: true,
+        })
+    }
+}
+
+/// Tells the operator, and nobody else, what became of the clients.
+fn tell(set: &UpdateSet, clips: &[(Clip, f64)]) {
+    for (client, (clip, norm)) in set.clients.iter().zip(clips) {
+        match clip.treatment {
+            Treatment::Void => tracing::warn!(
+                "{}: holds values that are not finite, or cannot be read: the client counts as zero",
+                client.model.path.display()
+            ),
+            Treatment::Clipped => tracing::info!("{}: clipped from norm {norm}", client.id),
+            Treatment::Whole => {}
+        }
+    }
+}
