@@ -58,6 +58,13 @@ fn help_of_the_commands_of_shards() {
 }
 
 #[test]
+fn help_of_the_commands_of_privacy() {
+    for command in ["compose", "calibrate"] {
+        insta::assert_snapshot!(format!("help_of_privacy_{command}"), help(&["privacy", command, "--help"]));
+    }
+}
+
+#[test]
 fn help_is_on_every_argument() {
     fn check(command: &clap::Command) {
         let unsaid = |argument: &&clap::Arg| argument.get_help().is_none();

@@ -1,5 +1,7 @@
 //! Differential privacy: what releases cost, and how a budget is kept.
 
+mod accountants;
+mod commands;
 mod ledger;
 mod selftest;
 mod transaction;

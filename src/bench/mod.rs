@@ -7,6 +7,7 @@
 
 pub mod aggregate;
 pub mod calibrate;
+pub mod curves;
 mod device;
 pub mod grid;
 mod host;

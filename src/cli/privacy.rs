@@ -1,7 +1,10 @@
 //! `fedmill privacy`: what a budget is, what it was spent on, and what is left.
 
+mod calibrate;
+mod compose;
 mod export;
 mod init;
+mod plan;
 mod recover;
 mod selftest;
 mod spend;
@@ -26,6 +29,8 @@ pub(super) struct Arguments {
 #[derive(Subcommand, Debug)]
 enum Command {
     Init(init::Arguments),
+    Compose(Box<compose::Arguments>),
+    Calibrate(calibrate::Arguments),
     Status(status::Arguments),
     Spend(spend::Arguments),
     Verify(verify::Arguments),
@@ -39,6 +44,8 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         match &self.command {
             Command::Init(arguments) => arguments.run(common),
+            Command::Compose(arguments) => arguments.run(common),
+            Command::Calibrate(arguments) => arguments.run(),
             Command::Status(arguments) => arguments.run(),
             Command::Spend(arguments) => arguments.run(common),
             Command::Verify(arguments) => arguments.run(),

@@ -6,7 +6,7 @@ use super::accountants::bridge::IntegerNoise;
 use super::accountants::rdp::conversion;
 use super::accountants::rdp::orders::OrderList;
 use super::accountants::steps::Steps;
-use super::accountants::{AccountError, Terms, pld, rdp};
+use super::accountants::{AccountError, pld, rdp};
 use super::event::{Adjacency, Event, EventError};
 
 /// How clients are drawn each round.
@@ -356,7 +356,7 @@ mod tests {
     fn budgets_that_are_none_are_refused() {
         assert!(budget(0.0, 1e-5, 0.1, Accountant::Pld).noise_multiplier(10).is_err());
         assert!(budget(1.0, 0.0, 0.1, Accountant::Pld).noise_multiplier(10).is_err());
-        assert!(budget(1.0, 1e-5, 1.1, Accountant::Pld).noise_multiplier(10).is_err());
+        assert!(budget(1.0, 1e-5, -0.1, Accountant::Pld).noise_multiplier(10).is_err());
         let noise = Some(IntegerNoise { coordinates: 1 << 40, variance: 1e6 });
         let coarse = Budget { noise, ..budget(1.0, 1e-5, 0.1, Accountant::Pld) };
         assert!(matches!(coarse.noise_multiplier(10), Err(CalibrateError::Slack { .. })));

@@ -160,7 +160,8 @@ impl Collection {
 
     fn poisson(&mut self, rate: f64, event: &Event, count: u64) -> Result<(), UnsupportedEvent> {
         const NAME: &str = "PoissonSampledDpEvent";
-        if self.adjacency == Adjacency::ReplaceOne {
+        // All clients and none are no samples.
+        if self.adjacency == Adjacency::ReplaceOne && rate > 0.0 && rate < 1.0 {
             let expected = "add-or-remove-one or replace-special";
             return Err(UnsupportedEvent::Adjacency { event: NAME, found: self.adjacency, expected });
         }
@@ -182,7 +183,7 @@ impl Collection {
         if sample > of || of == 0 {
             return Err(UnsupportedEvent::Sample { sample, of });
         }
-        if self.adjacency != Adjacency::ReplaceOne {
+        if self.adjacency != Adjacency::ReplaceOne && sample > 0 && sample < of {
             let expected = "replace-one";
             return Err(UnsupportedEvent::Adjacency { event: NAME, found: self.adjacency, expected });
         }

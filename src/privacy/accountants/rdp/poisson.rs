@@ -135,7 +135,11 @@ fn above_tangent(order: f64, point: &Point) -> f64 {
         return libm::log(series) + 2.0 * libm::log(y.abs());
     }
     let power = order * point.log_ratio;
-    if power > 40.0 { power } else { libm::log(libm::expm1(power) - order * y) }
+    if power > 40.0 {
+        // Then y is its own 1 + y. Close to order one, what is taken off is no small part.
+        return power + libm::log1p(-order * libm::exp((1.0 - order) * point.log_ratio));
+    }
+    libm::log(libm::expm1(power) - order * y)
 }
 
 /// The widest step that leaves out no more than is allowed.
