@@ -174,7 +174,8 @@ impl Budget {
     pub fn rounds(&self, noise_multiplier: f64) -> Result<u64, CalibrateError> {
         self.check()?;
         let quick = Self { accountant: Accountant::Rdp, ..*self };
-        let renyi = most(1, |rounds| Ok(quick.cost(noise_multiplier, rounds)? / self.epsilon))?;
+        let guess = self.rounds_by_renyi(noise_multiplier)?;
+        let renyi = most(guess, |rounds| Ok(quick.cost(noise_multiplier, rounds)? / self.epsilon))?;
         if self.accountant == Accountant::Rdp {
             return Ok(renyi);
         }
@@ -187,6 +188,14 @@ impl Budget {
             false => rough,
         };
         most(near.max(1), |rounds| cost(rounds, Effort::Full))
+    }
+
+    /// About how many rounds Renyi divergences allow: those of one round add up, so that each order says it at once.
+    fn rounds_by_renyi(&self, noise_multiplier: f64) -> Result<u64, CalibrateError> {
+        let once = Steps::of(&[self.sampling.event(noise_multiplier, 1)?], self.adjacency);
+        let curve = rdp::Curve::of(&once.map_err(AccountError::from)?, &OrderList::All.orders());
+        let rounds = conversion::runs(&curve, self.epsilon, self.delta);
+        Ok((rounds as u64).clamp(1, MOST_ROUNDS))
     }
 
     fn check(&self) -> Result<(), CalibrateError> {
@@ -284,6 +293,7 @@ fn most(first: u64, cost: impl Fn(u64) -> Result<f64, CalibrateError>) -> Result
         }
         let (most, at_most) = within;
         tried = match beyond {
+            _ if most >= 10_000 && at_most >= 1.0 - 0.5 * UNUSED => return Ok(most),
             Some((fewest, _)) if fewest - most <= 1 + most / 10_000 => return Ok(most),
             Some((fewest, at_fewest)) => {
                 // By the chord, and a little beyond it, to have both ends near soon.

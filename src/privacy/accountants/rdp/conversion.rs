@@ -30,6 +30,15 @@ pub fn delta(curve: &Curve, epsilon: f64) -> Best {
     best(curve, |order, divergence| delta_at(order, divergence, epsilon))
 }
 
+/// How often what these divergences are of may be run within an epsilon at a delta, by the order that allows most.
+pub fn runs(curve: &Curve, epsilon: f64, delta: f64) -> f64 {
+    let runs = curve.points().filter(|(order, _)| *order > LEAST_ORDER).map(|(order, divergence)| {
+        let fixed = libm::log1p(-1.0 / order) - libm::log(delta * order) / (order - 1.0);
+        (epsilon - fixed).max(0.0) / divergence
+    });
+    runs.fold(0.0, f64::max)
+}
+
 fn best(curve: &Curve, bound: impl Fn(f64, f64) -> f64) -> Best {
     let mut best = Best { value: f64::INFINITY, order: f64::INFINITY, at_the_edge: false };
     let last = curve.divergences.len().saturating_sub(1);
