@@ -9,6 +9,7 @@ use super::record::Epsilon;
 use super::replay::{self, State};
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::accountants::{self, Terms};
+use crate::privacy::calibrate::CalibrateError;
 use crate::privacy::event::Event;
 
 /// Why a cost is not known.
@@ -24,6 +25,8 @@ pub enum BudgetError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Account(#[from] accountants::AccountError),
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
 }
 
 /// What was spent, by every accountant, at the plan's delta.
@@ -171,55 +174,23 @@ pub fn rounds_left(state: &State) -> Result<u64, BudgetError> {
     Ok(largest(fits)?.max(planned))
 }
 
-/// Lets a plan have the most rounds that its budget holds; at least one, whether it holds that or not.
+/// The most rounds that the budget of a plan holds; at least one, whether it holds that or not.
 ///
 /// # Errors
 ///
 /// When the cost of its event is not known.
 pub fn most_rounds(plan: &Plan) -> Result<u64, BudgetError> {
-    let fits = |rounds| fits(&Plan { rounds, ..plan.clone() });
-    Ok(largest(fits)?.max(1))
+    Ok(plan.calibration().rounds(plan.noise_multiplier)?.max(1))
 }
 
-/// The least noise, to a part in ten thousand, with which all rounds of a plan fit into its budget.
+/// The least noise with which all rounds of a plan fit into its budget, rounded up to six decimals.
 ///
 /// # Errors
 ///
-/// When the cost of its event is not known.
+/// When the cost of its event is not known, or no noise is enough.
 pub fn least_noise(plan: &Plan) -> Result<f64, BudgetError> {
-    let fits = |noise_multiplier| fits(&Plan { noise_multiplier, ..plan.clone() });
-    let mut high = 1.0;
-    while high < MOST_NOISE && !fits(high)? {
-        high *= 2.0;
-    }
-    let mut low = high / 2.0;
-    while low > LEAST_NOISE && fits(low)? {
-        (low, high) = (low / 2.0, low);
-    }
-    while high > low * (1.0 + FINE) {
-        let middle = (low * high).sqrt();
-        match fits(middle)? {
-            true => high = middle,
-            false => low = middle,
-        }
-    }
-    // Few digits are easier told, and up is the safe side.
-    let few = (high * 1e5).ceil() / 1e5;
-    Ok(if fits(few)? { few } else { high })
-}
-
-/// Noise multipliers between which one is looked for.
-const LEAST_NOISE: f64 = 1e-3;
-const MOST_NOISE: f64 = 1e6;
-
-/// How near to the least one it is to be.
-const FINE: f64 = 1e-4;
-
-/// Whether all rounds of a plan fit into its budget.
-fn fits(plan: &Plan) -> Result<bool, BudgetError> {
-    let level = plan.dimension.map(|dimension| plan.level_for(dimension));
-    let plan = Plan { level, ..plan.clone() };
-    Ok(planned(&plan)?.epsilon(plan.accountant) <= plan.epsilon)
+    let noise = plan.calibration().noise_multiplier(plan.rounds)?;
+    Ok((noise * 1e6).ceil() / 1e6)
 }
 
 /// Rounds that are looked for at most.
@@ -361,12 +332,23 @@ mod tests {
 
     #[test]
     fn the_least_noise_and_the_most_rounds_meet_the_budget() {
-        let rdp = Plan { accountant: Accountant::Rdp, ..plan() };
-        let noise = least_noise(&rdp).unwrap();
-        assert!(fits(&Plan { noise_multiplier: noise, ..rdp.clone() }).unwrap());
-        assert!(!fits(&Plan { noise_multiplier: noise * 0.9998, ..rdp.clone() }).unwrap());
-        let rounds = most_rounds(&rdp).unwrap();
-        assert!(fits(&Plan { rounds, ..rdp.clone() }).unwrap());
-        assert!(!fits(&Plan { rounds: rounds + 1, ..rdp }).unwrap());
+        for accountant in [Accountant::Rdp, Accountant::Best] {
+            for dimension in [None, Some(1000), Some(10_000_000)] {
+                let plan = Plan { accountant, dimension, ..plan() };
+                let part = |plan: &Plan| {
+                    let level = plan.dimension.map(|dimension| plan.level_for(dimension));
+                    planned(&Plan { level, ..plan.clone() }).unwrap().epsilon(accountant) / plan.epsilon
+                };
+                let noise_multiplier = least_noise(&plan).unwrap();
+                let least = part(&Plan { noise_multiplier, ..plan.clone() });
+                assert!((0.995..=1.0).contains(&least), "{accountant:?}, {dimension:?}: {least}");
+                let rounds = most_rounds(&plan).unwrap();
+                let most = part(&Plan { rounds, ..plan.clone() });
+                assert!(
+                    (0.98..=1.0).contains(&most),
+                    "{accountant:?}, {dimension:?}: {most}, {rounds} rounds"
+                );
+            }
+        }
     }
 }

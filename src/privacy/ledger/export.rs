@@ -94,10 +94,11 @@ fn model_card(state: &State, status: &Status) -> String {
         }
         _ => "by Renyi differential privacy".to_owned(),
     };
-    let charges = status.charges;
+    let releases =
+        if status.releases == 1 { "one release".to_owned() } else { format!("{} releases", status.releases) };
     let mut text = format!(
         "This model was released with user-level ({epsilon}, {})-differential privacy: whatever one client sends, over \
-         {charges} releases, changes the probability of any outcome by a factor of at most e^{epsilon}, but for {} \
+         {releases}, changes the probability of any outcome by a factor of at most e^{epsilon}, but for {} \
          ({}; accounted {by}). ",
         status.delta, status.delta, status.adjacency
     );
@@ -136,7 +137,7 @@ fn prometheus(status: &Status) -> String {
     metric("epsilon_budget", "Epsilon that may be spent.", &[("", status.epsilon_budget.to_string())]);
     metric("epsilon_remaining", "Epsilon that is left.", &[("", status.epsilon_remaining.to_string())]);
     metric("delta", "Delta that epsilons are at.", &[("", status.delta.to_string())]);
-    metric("charges", "Charges that count.", &[("", status.charges.to_string())]);
+    metric("releases", "Releases that count.", &[("", status.releases.to_string())]);
     metric("rounds_left", "Rounds that the budget still holds.", &[("", status.rounds_left.to_string())]);
     metric("open_charges", "Charges whose release was not recorded.", &[("", status.open.len().to_string())]);
     metric(

@@ -10,6 +10,7 @@
 use super::sha256::Sha256;
 use crate::kernels::discrete_gaussian;
 use crate::privacy::accountants::bridge::IntegerNoise;
+use crate::privacy::calibrate::{self, Budget};
 use crate::privacy::event::{Adjacency, Event, EventError};
 use serde::{Deserialize, Serialize};
 
@@ -267,14 +268,29 @@ impl Plan {
     /// When a number is out of range.
     pub fn event(&self) -> Result<Event, PlanError> {
         let noise = Event::gaussian(self.noise_multiplier)?;
-        if self.sampling_rate >= 1.0 {
-            return Ok(noise);
-        }
         Ok(match self.sampling {
+            _ if self.sampling_rate >= 1.0 => noise,
+            Sampling::All => noise,
             Sampling::Poisson => noise.poisson_sampled(self.sampling_rate)?,
             Sampling::Fixed => noise.sampled_without_replacement(self.population, self.cohort())?,
-            Sampling::All => noise,
         })
+    }
+
+    /// What it is calibrated to: its budget, without the part that noise on a grid may cost.
+    pub fn calibration(&self) -> Budget {
+        let sampling = match self.sampling {
+            _ if self.sampling_rate >= 1.0 => calibrate::Sampling::All,
+            Sampling::All => calibrate::Sampling::All,
+            Sampling::Poisson => calibrate::Sampling::Poisson(self.sampling_rate),
+            Sampling::Fixed => calibrate::Sampling::Fixed { sample: self.cohort(), of: self.population },
+        };
+        let accountant = match self.accountant {
+            Accountant::Best => calibrate::Accountant::Pld,
+            Accountant::Rdp => calibrate::Accountant::Rdp,
+        };
+        let (epsilon, delta, adjacency) =
+            (self.epsilon * (1.0 - 2.0 * MOST_SLACK), self.delta, self.adjacency);
+        Budget { epsilon, delta, accountant, sampling, adjacency, noise: None }
     }
 
     /// Clients that a round of it is expected to have, q N; at least one.

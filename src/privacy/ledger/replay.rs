@@ -244,18 +244,28 @@ impl State {
         rounds.filter(|_| self.reserves.is_empty())
     }
 
+    /// Releases of all charges that count.
+    pub fn releases(&self) -> u64 {
+        self.counted().map(|charged| once(&charged.charge.event).1).fold(0, u64::saturating_add)
+    }
+
     /// Charges that were made with a number that somebody chose: their releases are NOT private.
     pub fn tests(&self) -> usize {
         self.counted().filter(|charged| charged.charge.rng == Rng::TestSeed).count()
     }
 }
 
+/// An event that may be composed of itself: what it is once, and how often.
+fn once(event: &Event) -> (&Event, u64) {
+    match event {
+        Event::SelfComposed { event, count, .. } => (event, *count),
+        event => (event, 1),
+    }
+}
+
 /// Adds an event to those that were counted.
 pub(super) fn count(counted: &mut Vec<(Event, u64)>, event: &Event) {
-    let (event, times) = match event {
-        Event::SelfComposed { event, count, .. } => (&**event, *count),
-        event => (event, 1),
-    };
+    let (event, times) = once(event);
     match counted.iter_mut().find(|(known, _)| known == event) {
         Some((_, count)) => *count = count.saturating_add(times),
         None => counted.push((event.clone(), times)),
@@ -265,11 +275,8 @@ pub(super) fn count(counted: &mut Vec<(Event, u64)>, event: &Event) {
 /// How many rounds of the plan an event is; none if it is another one.
 pub(super) fn rounds_of_event(plan: &Plan, event: &Event) -> Option<u64> {
     let planned = plan.event().ok()?;
-    match event {
-        event if *event == planned => Some(1),
-        Event::SelfComposed { event, count, .. } if **event == planned => Some(*count),
-        _ => None,
-    }
+    let (event, times) = once(event);
+    (*event == planned).then_some(times)
 }
 
 /// How many rounds of the plan a charge is; none if the plan has no such charge.

@@ -33,6 +33,8 @@ pub struct Status {
     pub follows_plan: bool,
     /// Charges that count.
     pub charges: usize,
+    /// Releases that they are.
+    pub releases: u64,
     /// Rounds that are planned.
     pub rounds_planned: u64,
     /// Rounds of the plan that the budget still holds.
@@ -100,6 +102,7 @@ impl Status {
             accountant: plan.accountant,
             follows_plan: state.follows_plan(),
             charges: state.counted().count(),
+            releases: state.releases(),
             rounds_planned: plan.rounds,
             rounds_left: budget::rounds_left(state)?,
             open: state.orphans().map(|charged| charged.head.seq).collect(),
@@ -149,8 +152,8 @@ impl Status {
             (
                 "rounds",
                 format!(
-                    "{} charges, {} rounds left; {} were planned",
-                    self.charges, self.rounds_left, self.rounds_planned
+                    "{} charged, {} left; {} were planned",
+                    self.releases, self.rounds_left, self.rounds_planned
                 ),
             ),
             (
