@@ -41,6 +41,13 @@ fn help_of_personalize() {
 }
 
 #[test]
+fn help_of_the_commands_of_a_budget() {
+    for command in ["init", "status", "spend", "verify", "recover", "void", "export"] {
+        insta::assert_snapshot!(format!("help_of_privacy_{command}"), help(&["privacy", command, "--help"]));
+    }
+}
+
+#[test]
 fn help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor", "--help"]));
 }

@@ -289,7 +289,7 @@ fn a_ledger_from_a_backup_is_noticed_by_the_model() {
     restore();
     // Nothing in the ledger tells; the model does.
     assert_eq!(charges(&dir), 1);
-    let error = verify(&dir.path("dp"), &[model.clone()]).unwrap_err();
+    let error = verify(&dir.path("dp"), std::slice::from_ref(&model)).unwrap_err();
     assert!(matches!(error, AccountError::OlderThanModel { charge: 3, found: 2, .. }), "{error}");
     let account = Account::open(&dir.path("dp")).unwrap();
     let marks = Marked::open(&model).unwrap().marks.unwrap();
