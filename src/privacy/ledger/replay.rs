@@ -8,7 +8,7 @@ use super::plan::{ClipBound, Plan};
 use super::record::{Adopt, Charge, Entry, Init, Mechanism, Record, Release, Reserve, Rng, Void};
 use super::sha256::Sha256;
 use crate::privacy::event::Event;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a charge.
 #[derive(Clone, PartialEq, Debug)]
@@ -72,6 +72,8 @@ pub struct State {
     pub clip: f64,
     /// What was noted, by record.
     pub notes: BTreeMap<u64, String>,
+    /// What charges call their releases.
+    names: BTreeSet<String>,
 }
 
 /// A record that cannot follow those before it.
@@ -104,6 +106,7 @@ impl State {
             reserves: Vec::new(),
             clip,
             notes: BTreeMap::new(),
+            names: BTreeSet::new(),
         };
         for (record, head) in rest {
             state.take(record, *head)?;
@@ -145,7 +148,7 @@ impl State {
             let (found, expected) = (charge.plan_sha256, self.init.plan_sha256);
             return Err(format!("found plan_sha256 {found}, expected that of the plan, {expected}"));
         }
-        if self.charges.iter().any(|other| other.charge.release_id == charge.release_id) {
+        if !self.names.insert(charge.release_id.clone()) {
             return Err(format!("release_id {} was charged before", charge.release_id));
         }
         if let Some(seq) = charge.reserve {
@@ -191,7 +194,8 @@ impl State {
     }
 
     fn charge_mut(&mut self, seq: u64) -> Result<&mut Charged, String> {
-        let found = self.charges.iter_mut().find(|charged| charged.head.seq == seq);
+        let place = self.charges.binary_search_by_key(&seq, |charged| charged.head.seq);
+        let found = place.ok().and_then(|place| self.charges.get_mut(place));
         found.ok_or_else(|| format!("record {seq} is no charge"))
     }
 

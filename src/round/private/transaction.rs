@@ -240,21 +240,27 @@ impl Account {
         }))
     }
 
-    /// Records that an output was published, and wipes its key.
+    /// Records that an output was published, with the marks of its charge as metadata, and wipes its key.
     ///
     /// # Errors
     ///
-    /// When the output cannot be read, or the record cannot be written: the charge stands, and `privacy recover` tells it.
+    /// When the output cannot be read or has other marks, or the record cannot be written: the charge stands, and `privacy recover` tells it.
     pub fn release(
         &mut self,
         granted: Granted,
         output: &Path,
         next_clip: Option<f64>,
     ) -> Result<Head, AccountError> {
+        let published = Marked::published(output)?;
+        let is_its_own = |marked: &Marked| marked.marks == Some(granted.marks(next_clip));
+        let published = published.filter(is_its_own).ok_or_else(|| AccountError::NotOpen {
+            seq: granted.charge.seq,
+            why: format!("no model that names it stands at {}", output.display()),
+        })?;
         let release = Release {
             charge: granted.charge.seq,
             release_id: granted.release_id.clone(),
-            output_sha256: Marked::open(output)?.sha256()?,
+            output_sha256: published.sha256()?,
             next_clip,
         };
         let head = self.append(Entry::Release(release))?;

@@ -117,7 +117,7 @@ fn spent(state: &State) -> Result<Vec<Finding>, AccountError> {
     if state.tests() > 0 {
         let text =
             format!("{} charges were made with a test seed: their releases are NOT private", state.tests());
-        found.push(Finding::Fault(text));
+        found.push(Finding::Note(text));
     }
     Ok(found)
 }
