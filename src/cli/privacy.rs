@@ -12,10 +12,9 @@ mod status;
 mod verify;
 
 use super::{Common, Failure, Outcome};
-use crate::privacy::event::{Adjacency, Event};
+use crate::privacy::event::Adjacency;
 use crate::round::private::directory::AccountError;
 use clap::{Args, Subcommand};
-use std::path::Path;
 
 /// Keep a budget of differential privacy.
 ///
@@ -69,16 +68,4 @@ fn parse_adjacency(text: &str) -> Result<Adjacency, String> {
         "replace-special" => Ok(Adjacency::ReplaceSpecial),
         _ => Err("expected add-remove, replace-special or replace-one".to_owned()),
     }
-}
-
-/// The event in a file, or all those of a list.
-fn read_event(path: &Path) -> Result<Event, Failure> {
-    let named = |why: anyhow::Error| why.context(path.display().to_string());
-    let text = crate::io::text::read(path).map_err(|why| named(why.into()))?;
-    let is_list = text.trim_start().starts_with('[');
-    let parsed = match is_list {
-        true => serde_json::from_str(&text).map(Event::composed),
-        false => serde_json::from_str(&text),
-    };
-    Ok(parsed.map_err(|why| named(why.into()))?)
 }

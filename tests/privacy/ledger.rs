@@ -59,9 +59,16 @@ fn without_digests(text: &str) -> String {
     out
 }
 
+/// One whose epsilons are those of RDP alone, to the last digit the same everywhere.
+fn started_by_rdp() -> Dir {
+    let dir = Dir::new();
+    done(&privacy(&dir, &format!("init dp {PLAN} --accountant rdp")));
+    dir
+}
+
 #[test]
 fn status_before_and_after_a_charge() {
-    let dir = started();
+    let dir = started_by_rdp();
     insta::assert_snapshot!("status_at_the_start", done(&privacy(&dir, "status dp")));
     done(&spend(&dir, 4));
     insta::assert_snapshot!("status_after_four_rounds", done(&privacy(&dir, "status dp")));
@@ -74,7 +81,7 @@ fn status_before_and_after_a_charge() {
 
 #[test]
 fn others_are_told_nothing_of_who_and_when() {
-    let dir = started();
+    let dir = started_by_rdp();
     done(&spend(&dir, 4));
     done(&privacy(&dir, "spend dp --noise-multiplier 9 --round 7 --note statistics"));
     for format in ["dp-event", "csv", "model-card", "prometheus"] {
@@ -87,6 +94,23 @@ fn others_are_told_nothing_of_who_and_when() {
         let told = privacy(&dir, &format!("export dp --format {format} -o out.txt"));
         assert_eq!((done(&told), dir.read("out.txt")), ("out.txt\n", text.into_bytes()));
     }
+}
+
+#[test]
+fn epsilon_by_rounds_is_drawn() {
+    let dir = started();
+    for rounds in [1, 1, 3] {
+        done(&spend(&dir, rounds));
+    }
+    for (file, start) in [("plot.svg", &b"<svg"[..]), ("plot.png", b"\x89PNG")] {
+        done(&privacy(&dir, &format!("export dp --format csv -o out.csv --plot {file}")));
+        assert!(dir.read(file).starts_with(start), "{file}");
+    }
+    let svg = String::from_utf8(dir.read("plot.svg")).unwrap();
+    for label in ["spent, PLD", "spent, RDP", "plan", "budget"] {
+        assert!(svg.contains(label), "{label}");
+    }
+    privacy(&dir, "export dp --format csv --plot plot.gif").assert_fails(2, &["plot.gif"]);
 }
 
 #[test]
@@ -186,6 +210,10 @@ fn what_is_not_planned_makes_the_tight_number_not_count() {
     let dir = started();
     done(&spend(&dir, 4));
     assert!(status(&dir)["epsilon_pld"].is_number());
+    let told = privacy(&dir, "status dp");
+    assert!(done(&told).contains(", valid for plan "), "{told:#?}");
+    let card = privacy(&dir, "export dp --format model-card");
+    assert!(done(&card).contains("privacy loss distribution"), "{card:#?}");
     let run = privacy(&dir, "spend dp --noise-multiplier 8");
     done(&run);
     assert!(run.stderr.contains("only RDP counts"), "{}", run.stderr);

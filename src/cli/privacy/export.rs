@@ -3,7 +3,11 @@
 use super::super::rates::{format_of, write};
 use super::super::{Failure, Outcome, print};
 use super::failure;
+use crate::bench::curves::{Curve, draw};
+use crate::privacy::ledger::State;
+use crate::privacy::ledger::budget::{self, BudgetError};
 use crate::privacy::ledger::export::{self, Format};
+use crate::privacy::ledger::record::{Charge, Epsilon};
 use crate::round::private::directory::Books;
 use clap::Args;
 use std::path::PathBuf;
@@ -31,7 +35,9 @@ impl Arguments {
         let books = Books::read(&self.directory).map_err(failure)?;
         let text = export::text(&books.state, self.format).map_err(|why| failure(why.into()))?;
         if let (Some(path), Some(format)) = (&self.plot, picture) {
-            let _ = (path, format);
+            let title = format!("epsilon by rounds, delta {:e}", books.state.plan().delta);
+            let curves = curves(&books.state).map_err(|why| failure(why.into()))?;
+            write(path, &draw(&title, &curves, format)?)?;
         }
         match &self.output {
             None => print(&text)?,
@@ -42,4 +48,26 @@ impl Arguments {
         }
         Ok(Outcome::Done)
     }
+}
+
+/// What the plan comes to, what was told at each charge, and the budget.
+fn curves(state: &State) -> Result<Vec<Curve>, BudgetError> {
+    let plan = state.plan();
+    let course = budget::course(plan)?;
+    let planned = course.iter().map(|(rounds, spent)| (*rounds as f64, spent.epsilon(plan.accountant)));
+    let told = |epsilon: fn(&Charge) -> Option<Epsilon>| {
+        let charged =
+            state.course().filter_map(|(rounds, charge)| Some((rounds as f64, epsilon(charge)?.get())));
+        charged.collect::<Vec<_>>()
+    };
+    let (rdp, pld) = (told(|charge| Some(charge.eps_rdp)), told(|charge| charge.eps_pld));
+    let last = rdp.last().map_or(1.0, |point| point.0).max(plan.rounds as f64);
+    let curves = [
+        ("spent, PLD", pld),
+        ("spent, RDP", rdp),
+        ("plan", planned.collect()),
+        ("budget", vec![(1.0, plan.epsilon), (last, plan.epsilon)]),
+    ];
+    let curves = curves.into_iter().filter(|(_, points)| !points.is_empty());
+    Ok(curves.map(|(label, points)| Curve { label: label.to_owned(), points }).collect())
 }

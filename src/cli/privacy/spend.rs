@@ -1,7 +1,7 @@
 //! `fedmill privacy spend`: what was, or will be, released elsewhere.
 
 use super::super::{Common, Failure, Outcome, print};
-use super::{failure, read_event};
+use super::{compose, failure};
 use crate::privacy::event::{Adjacency, Event, EventError};
 use crate::privacy::ledger::budget::told;
 use crate::round::private::Account;
@@ -74,7 +74,8 @@ impl Arguments {
 
     fn event(&self, adjacency: Adjacency) -> Result<Event, Failure> {
         if let Some(path) = &self.event {
-            return read_event(path);
+            let mut events = compose::read(path)?;
+            return Ok(if events.len() == 1 { events.remove(0) } else { Event::composed(events) });
         }
         let multiplier = self.noise_multiplier.unwrap_or(0.0) / adjacency.sensitivity();
         let make = || -> Result<Event, EventError> {

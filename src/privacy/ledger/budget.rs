@@ -120,6 +120,24 @@ pub fn planned(plan: &Plan) -> Result<Spent, BudgetError> {
     account(plan, &[(plan.event()?, plan.rounds)], Some(plan.noise()), true)
 }
 
+/// What a plan comes to as its rounds are charged: at some rounds, those of its end among them.
+///
+/// # Errors
+///
+/// When the cost of its event is not known.
+pub fn course(plan: &Plan) -> Result<Vec<(u64, Spent)>, BudgetError> {
+    let last = plan.rounds as f64;
+    let rounds = (0..=COURSE).map(|point| last.powf(f64::from(point) / f64::from(COURSE)).round() as u64);
+    let mut rounds: Vec<u64> = rounds.collect();
+    rounds.dedup();
+    let event = plan.event()?;
+    let at = |rounds| Ok((rounds, account(plan, &[(event.clone(), rounds)], Some(plan.noise()), true)?));
+    rounds.into_iter().map(at).collect()
+}
+
+/// Rounds of a plan that are looked at.
+const COURSE: u32 = 16;
+
 /// What would be with one more event: with this noise, if fedmill makes it; and that takes this reserve.
 ///
 /// # Errors

@@ -34,8 +34,10 @@ pub enum Sampling {
     /// Every client by a coin of its own, each round: the one way that is amplified under add-or-remove-one.
     Poisson,
     /// So many clients of all, every choice as likely as another: amplified under replace-one.
+    #[value(alias = "without-replacement")]
     Fixed,
     /// Whoever comes; nothing is amplified.
+    #[value(alias = "none")]
     All,
 }
 
@@ -295,7 +297,13 @@ impl Plan {
 
     /// Clients that a round of it is expected to have, q N; at least one.
     pub fn cohort(&self) -> u64 {
-        ((self.sampling_rate * self.population as f64).round() as u64).max(1)
+        let clients = self.sampling_rate * self.population as f64;
+        match self.sampling {
+            // Up: more clients drawn never cost less. A product that is an integer but for rounding is that integer.
+            Sampling::Fixed => (clients * (1.0 - 1e-12)).ceil() as u64,
+            _ => clients.round() as u64,
+        }
+        .max(1)
     }
 
     /// What the noise on the values is multiplied by, z_D: more than z where a count is told too, which has its part of

@@ -250,7 +250,15 @@ impl State {
 
     /// Releases of all charges that count.
     pub fn releases(&self) -> u64 {
-        self.counted().map(|charged| once(&charged.charge.event).1).fold(0, u64::saturating_add)
+        self.course().last().map_or(0, |(releases, _)| releases)
+    }
+
+    /// Every charge that counts, and how many releases there were with it.
+    pub fn course(&self) -> impl Iterator<Item = (u64, &Charge)> {
+        self.counted().scan(0_u64, |releases, charged| {
+            *releases = releases.saturating_add(once(&charged.charge.event).1);
+            Some((*releases, &charged.charge))
+        })
     }
 
     /// Charges that were made with a number that somebody chose: their releases are NOT private.
