@@ -42,7 +42,7 @@ const SECOND_BLOCK: u32 = 10;
 const UNIFORM: u128 = u128::MAX >> 1;
 
 /// How wide noise is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, Debug)]
 pub enum Level {
     /// Standard deviation 2098176.75, close to 2^21.
     L2,

@@ -4,7 +4,7 @@
 //! chosen by what was seen (Feldman and Zrnic, arXiv 2008.11193). PLD is tighter and composes what was fixed up front:
 //! it counts only while everything charged is the plan's.
 
-use super::plan::{Accountant, Plan, PlanError};
+use super::plan::{Accountant, Plan, PlanError, noise};
 use super::record::Epsilon;
 use super::replay::{self, State};
 use crate::privacy::accountants::bridge::IntegerNoise;
@@ -234,7 +234,7 @@ fn largest(fits: impl Fn(u64) -> Result<bool, BudgetError>) -> Result<u64, Budge
 /// The noise of all charges that count.
 fn noises(state: &State) -> impl Iterator<Item = IntegerNoise> {
     let mechanisms = state.counted().filter_map(|charged| charged.charge.mechanism.as_ref());
-    mechanisms.map(|mechanism| mechanism.level.noise(mechanism.d))
+    mechanisms.map(|mechanism| noise(mechanism.level, mechanism.d))
 }
 
 /// Noise that costs no less than any of these.

@@ -7,19 +7,15 @@
 //! Multipliers are in clip bounds S whatever the adjacency. A sum moves by at most S when a client comes, goes or is zeroed
 //! out, but by 2 S when one takes another's place; that is the accountants' to know.
 
+#[cfg(test)]
+mod tests;
+
 use super::sha256::Sha256;
-use crate::kernels::discrete_gaussian;
+use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::calibrate::{self, Budget};
 use crate::privacy::event::{Adjacency, Event, EventError};
 use serde::{Deserialize, Serialize};
-
-/// Standard deviation of the noise in units of the integer grid at the first level, squared:
-/// 64^2 (1 + 32^2) (1 + 1024^2).
-const L2_VARIANCE: f64 = 4_402_345_676_800.0;
-
-/// What one more level of convolution multiplies that by: 1 + 1024^2.
-const LEVEL_FACTOR: f64 = 1_048_577.0;
 
 /// How many units of the grid a coordinate of a full update must be in the root mean square, for truncation not to count.
 const LEAST_UNITS: f64 = 256.0;
@@ -59,14 +55,6 @@ pub enum Unit {
     /// All that one client sends.
     #[default]
     Client,
-}
-
-/// How fine the noise is: how often the table's draws are convolved.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-#[expect(missing_docs, reason = "named as in the sampler")]
-pub enum Level {
-    L2,
-    L3,
 }
 
 /// How long an update may be.
@@ -332,8 +320,8 @@ impl Plan {
     /// How fine the noise is for updates of so many coordinates: fine enough that neither truncation to the grid nor what
     /// the grid costs counts.
     pub fn level_for(&self, dimension: u64) -> Level {
-        let bound = (Level::L2.variance().sqrt() / self.noise_multiplier).floor();
-        let slack = Level::L2.noise(dimension).slack(self.rounds, self.delta).epsilon;
+        let bound = (Level::L2.sigma() / self.noise_multiplier).floor();
+        let slack = noise(Level::L2, dimension).slack(self.rounds, self.delta).epsilon;
         match bound / (dimension as f64).sqrt() >= LEAST_UNITS && slack <= MOST_SLACK * self.epsilon {
             true => Level::L2,
             false => Level::L3,
@@ -343,10 +331,10 @@ impl Plan {
     /// The integer noise that all its releases have; of a model that is not known, the noise that costs most.
     pub fn noise(&self) -> IntegerNoise {
         let dimension = self.dimension.unwrap_or_else(|| {
-            let each = Level::L2.noise(1).slack(self.rounds, self.delta).epsilon;
+            let each = noise(Level::L2, 1).slack(self.rounds, self.delta).epsilon;
             (MOST_SLACK * self.epsilon / each) as u64
         });
-        self.level.unwrap_or(Level::L2).noise(dimension)
+        noise(self.level.unwrap_or(Level::L2), dimension)
     }
 
     /// The digest that stands for it.
@@ -406,28 +394,9 @@ impl Plan {
     }
 }
 
-impl From<Level> for discrete_gaussian::Level {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::L2 => Self::L2,
-            Level::L3 => Self::L3,
-        }
-    }
-}
-
-impl Level {
-    /// The variance of the noise, in squared units of the grid.
-    pub fn variance(self) -> f64 {
-        match self {
-            Self::L2 => L2_VARIANCE,
-            Self::L3 => L2_VARIANCE * LEVEL_FACTOR,
-        }
-    }
-
-    /// The noise on so many coordinates.
-    pub fn noise(self, coordinates: u64) -> IntegerNoise {
-        IntegerNoise { coordinates, variance: self.variance() }
-    }
+/// The noise of a level on so many coordinates.
+pub fn noise(level: Level, coordinates: u64) -> IntegerNoise {
+    IntegerNoise { coordinates, variance: level.variance() as f64 }
 }
 
 fn in_range(what: &'static str, found: f64, fine: bool, expected: &'static str) -> Result<(), PlanError> {
@@ -435,105 +404,4 @@ fn in_range(what: &'static str, found: f64, fine: bool, expected: &'static str) 
         return Ok(());
     }
     Err(PlanError::OutOfRange { what, found: found.to_string(), expected })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::privacy::ledger::trial::plan;
-
-    fn with(change: impl Fn(&mut Plan)) -> Result<(), PlanError> {
-        let mut plan = plan();
-        change(&mut plan);
-        plan.level = plan.dimension.map(|dimension| plan.level_for(dimension));
-        plan.check()
-    }
-
-    #[test]
-    fn numbers_out_of_range_are_refused() {
-        assert!(with(|_| ()).is_ok());
-        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(with(|plan| plan.epsilon = bad).is_err());
-            assert!(with(|plan| plan.delta = bad).is_err());
-            assert!(with(|plan| plan.sampling_rate = bad).is_err());
-            assert!(with(|plan| plan.noise_multiplier = bad).is_err());
-            assert!(with(|plan| plan.clip = ClipBound::Fixed(bad)).is_err());
-        }
-        assert!(with(|plan| plan.delta = 1.0).is_err());
-        assert!(with(|plan| plan.sampling_rate = 1.1).is_err());
-        assert!(with(|plan| plan.population = 0).is_err());
-        assert!(with(|plan| plan.rounds = 0).is_err());
-        assert!(with(|plan| plan.denominator = 0).is_err());
-        assert!(with(|plan| plan.dimension = Some(0)).is_err());
-    }
-
-    #[test]
-    fn who_takes_part_goes_with_what_is_a_neighbour() {
-        use Adjacency::{AddOrRemoveOne, ReplaceOne, ReplaceSpecial};
-        let check = |sampling, adjacency, rate| {
-            with(move |plan| {
-                (plan.sampling, plan.adjacency, plan.sampling_rate) = (sampling, adjacency, rate);
-            })
-            .is_ok()
-        };
-        for adjacency in [AddOrRemoveOne, ReplaceSpecial, ReplaceOne] {
-            assert_eq!(check(Sampling::Poisson, adjacency, 0.1), adjacency != ReplaceOne);
-            assert_eq!(check(Sampling::Fixed, adjacency, 0.1), adjacency == ReplaceOne);
-            assert!(!check(Sampling::All, adjacency, 0.1));
-            assert!(check(Sampling::All, adjacency, 1.0));
-        }
-    }
-
-    #[test]
-    fn a_round_costs_what_its_sampling_says() {
-        let noise = || Event::gaussian(1.1).unwrap();
-        let event = |sampling, rate| Plan { sampling, sampling_rate: rate, ..plan() }.event().unwrap();
-        assert_eq!(event(Sampling::Poisson, 0.1), noise().poisson_sampled(0.1).unwrap());
-        assert_eq!(event(Sampling::Fixed, 0.1), noise().sampled_without_replacement(1000, 100).unwrap());
-        assert_eq!(event(Sampling::All, 1.0), noise());
-        assert_eq!(event(Sampling::Poisson, 1.0), noise());
-    }
-
-    #[test]
-    fn a_count_takes_its_part_of_the_noise() {
-        // Spec 1.4: z = 1, sigma_b = n / 20.
-        for (clients, expected) in [(100.0, 1.005_037_815), (1000.0, 1.000_050_00)] {
-            let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: clients / 20.0 };
-            let plan = Plan { noise_multiplier: 1.0, clip: ClipBound::Adaptive(adaptive), ..plan() };
-            assert!((plan.value_multiplier().unwrap() - expected).abs() < 1e-8);
-        }
-        let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: 0.5 };
-        assert!(with(|plan| plan.clip = ClipBound::Adaptive(adaptive)).is_err());
-    }
-
-    #[test]
-    fn a_stored_plan_is_the_one_that_was_frozen() {
-        let plan = plan();
-        let text = plan.frozen();
-        assert_eq!(Plan::thaw(&text).unwrap(), plan);
-        assert!(matches!(Plan::thaw(&text.replacen("1.1", "0.1", 1)), Err(FrozenError::Changed { .. })));
-        assert!(matches!(Plan::thaw("{}"), Err(FrozenError::Unreadable(_))));
-    }
-
-    #[test]
-    fn large_models_get_finer_noise() {
-        let plan = plan();
-        assert_eq!(plan.level_for(1000), Level::L2);
-        assert_eq!(plan.level_for(100_000_000), Level::L3);
-        // A million coordinates would do, but for what the grid costs over so many rounds.
-        assert_eq!(plan.level_for(1_000_000), Level::L2);
-        assert_eq!(Plan { rounds: 10_000, ..plan }.level_for(1_000_000), Level::L3);
-    }
-
-    #[test]
-    fn plans_that_protect_hardly_anything_are_told() {
-        assert_eq!(plan().warnings(), [""; 0]);
-        let weak = Plan { epsilon: 11.0, delta: 0.001, noise_multiplier: 0.29, ..plan() };
-        let warnings = weak.warnings();
-        for (warning, about) in warnings.iter().zip(["1/1000", "below 0.3", "above 10"]) {
-            assert!(warning.contains(about), "{warning}");
-        }
-        assert_eq!(warnings.len(), 3);
-        assert!(Plan { delta: 1e-13, ..plan() }.warnings()[0].contains("PLD"));
-    }
 }

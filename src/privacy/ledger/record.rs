@@ -4,8 +4,9 @@
 //! beside them are what was told at the time, rounded up. Kinds and fields that are not known are refused: a charge that
 //! is not understood might be one that is not counted.
 
-use super::plan::{Level, Plan, Unit};
+use super::plan::{Plan, Unit};
 use super::sha256::Sha256;
+use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::{Adjacency, Event};
 use serde::{Deserialize, Serialize};
 

@@ -1,10 +1,11 @@
 //! What is spent of a budget and what is left, as numbers to be told.
 
 use super::budget::{self, BudgetError, Spent};
-use super::plan::{Accountant, ClipBound, Level, Sampling, Unit};
+use super::plan::{Accountant, ClipBound, Sampling, Unit};
 use super::record::Epsilon;
 use super::replay::{Charged, State};
 use super::sha256::Sha256;
+use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::Adjacency;
 use serde::Serialize;
 

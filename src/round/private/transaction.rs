@@ -8,10 +8,11 @@ use super::account::Account;
 use super::directory::AccountError;
 use super::marks::{Marked, Marks};
 use crate::io::secret;
+use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::key::{KEY_BYTES, Key};
 use crate::privacy::ledger::budget::{self, Verdict};
 use crate::privacy::ledger::chain::Head;
-use crate::privacy::ledger::plan::Level;
+use crate::privacy::ledger::plan;
 use crate::privacy::ledger::record::{Charge, Entry, Mechanism, Release, Rng};
 use crate::privacy::ledger::replay::{Charged, Fate};
 use crate::privacy::ledger::sha256::Sha256;
@@ -128,7 +129,7 @@ impl Account {
             return Ok(answer);
         }
         let event = self.plan().event()?;
-        let noise = mechanism.level.noise(mechanism.d);
+        let noise = plan::noise(mechanism.level, mechanism.d);
         let verdict = budget::would(self.state(), &event, Some(noise), None)?;
         let (Some((eps_rdp, eps_pld, slack)), true) = (verdict.told(), verdict.fits()) else {
             return Ok(Answer::Refused(verdict));

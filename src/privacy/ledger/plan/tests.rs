@@ -1,0 +1,99 @@
+//! Plans that can be, and those that cannot.
+
+use super::*;
+use crate::privacy::ledger::trial::plan;
+
+fn with(change: impl Fn(&mut Plan)) -> Result<(), PlanError> {
+    let mut plan = plan();
+    change(&mut plan);
+    plan.level = plan.dimension.map(|dimension| plan.level_for(dimension));
+    plan.check()
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    assert!(with(|_| ()).is_ok());
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(with(|plan| plan.epsilon = bad).is_err());
+        assert!(with(|plan| plan.delta = bad).is_err());
+        assert!(with(|plan| plan.sampling_rate = bad).is_err());
+        assert!(with(|plan| plan.noise_multiplier = bad).is_err());
+        assert!(with(|plan| plan.clip = ClipBound::Fixed(bad)).is_err());
+    }
+    assert!(with(|plan| plan.delta = 1.0).is_err());
+    assert!(with(|plan| plan.sampling_rate = 1.1).is_err());
+    assert!(with(|plan| plan.population = 0).is_err());
+    assert!(with(|plan| plan.rounds = 0).is_err());
+    assert!(with(|plan| plan.denominator = 0).is_err());
+    assert!(with(|plan| plan.dimension = Some(0)).is_err());
+}
+
+#[test]
+fn who_takes_part_goes_with_what_is_a_neighbour() {
+    use Adjacency::{AddOrRemoveOne, ReplaceOne, ReplaceSpecial};
+    let check = |sampling, adjacency, rate| {
+        with(move |plan| {
+            (plan.sampling, plan.adjacency, plan.sampling_rate) = (sampling, adjacency, rate);
+        })
+        .is_ok()
+    };
+    for adjacency in [AddOrRemoveOne, ReplaceSpecial, ReplaceOne] {
+        assert_eq!(check(Sampling::Poisson, adjacency, 0.1), adjacency != ReplaceOne);
+        assert_eq!(check(Sampling::Fixed, adjacency, 0.1), adjacency == ReplaceOne);
+        assert!(!check(Sampling::All, adjacency, 0.1));
+        assert!(check(Sampling::All, adjacency, 1.0));
+    }
+}
+
+#[test]
+fn a_round_costs_what_its_sampling_says() {
+    let noise = || Event::gaussian(1.1).unwrap();
+    let event = |sampling, rate| Plan { sampling, sampling_rate: rate, ..plan() }.event().unwrap();
+    assert_eq!(event(Sampling::Poisson, 0.1), noise().poisson_sampled(0.1).unwrap());
+    assert_eq!(event(Sampling::Fixed, 0.1), noise().sampled_without_replacement(1000, 100).unwrap());
+    assert_eq!(event(Sampling::All, 1.0), noise());
+    assert_eq!(event(Sampling::Poisson, 1.0), noise());
+}
+
+#[test]
+fn a_count_takes_its_part_of_the_noise() {
+    // Spec 1.4: z = 1, sigma_b = n / 20.
+    for (clients, expected) in [(100.0, 1.005_037_815), (1000.0, 1.000_050_00)] {
+        let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: clients / 20.0 };
+        let plan = Plan { noise_multiplier: 1.0, clip: ClipBound::Adaptive(adaptive), ..plan() };
+        assert!((plan.value_multiplier().unwrap() - expected).abs() < 1e-8);
+    }
+    let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: 0.5 };
+    assert!(with(|plan| plan.clip = ClipBound::Adaptive(adaptive)).is_err());
+}
+
+#[test]
+fn a_stored_plan_is_the_one_that_was_frozen() {
+    let plan = plan();
+    let text = plan.frozen();
+    assert_eq!(Plan::thaw(&text).unwrap(), plan);
+    assert!(matches!(Plan::thaw(&text.replacen("1.1", "0.1", 1)), Err(FrozenError::Changed { .. })));
+    assert!(matches!(Plan::thaw("{}"), Err(FrozenError::Unreadable(_))));
+}
+
+#[test]
+fn large_models_get_finer_noise() {
+    let plan = plan();
+    assert_eq!(plan.level_for(1000), Level::L2);
+    assert_eq!(plan.level_for(100_000_000), Level::L3);
+    // A million coordinates would do, but for what the grid costs over so many rounds.
+    assert_eq!(plan.level_for(1_000_000), Level::L2);
+    assert_eq!(Plan { rounds: 10_000, ..plan }.level_for(1_000_000), Level::L3);
+}
+
+#[test]
+fn plans_that_protect_hardly_anything_are_told() {
+    assert_eq!(plan().warnings(), [""; 0]);
+    let weak = Plan { epsilon: 11.0, delta: 0.001, noise_multiplier: 0.29, ..plan() };
+    let warnings = weak.warnings();
+    for (warning, about) in warnings.iter().zip(["1/1000", "below 0.3", "above 10"]) {
+        assert!(warning.contains(about), "{warning}");
+    }
+    assert_eq!(warnings.len(), 3);
+    assert!(Plan { delta: 1e-13, ..plan() }.warnings()[0].contains("PLD"));
+}
