@@ -1,16 +1,16 @@
 //! `fedmill privacy compose`: what releases cost together, without any state.
 
 use super::plan::{self, Plan};
-use super::read_event;
 use crate::bench::curves::{self, Curve};
 use crate::cli::{Common, Failure, Outcome, print, rates};
+use crate::io::text;
 use crate::privacy::accountants::rdp::orders::OrderList;
 use crate::privacy::accountants::{self, Deltas, Spent, Terms, spend};
 use crate::privacy::event::Event;
 use clap::{ArgGroup, Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Account for releases: what they cost together.
 ///
@@ -105,7 +105,7 @@ impl Arguments {
 
     fn events(&self) -> Result<Vec<Event>, Failure> {
         match (&self.events, self.noise_multiplier) {
-            (Some(path), _) => Ok(vec![read_event(path)?]),
+            (Some(path), _) => read(path),
             (None, multiplier) => Ok(vec![self.rounds_of(multiplier.unwrap_or(0.0), self.rounds)?]),
         }
     }
@@ -166,6 +166,16 @@ impl Arguments {
             curve("loss distribution", &|spent| spent.epsilon_pld),
         ])
     }
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<Event>, Failure> {
+    let failed = |why: anyhow::Error| why.context(path.display().to_string());
+    let text = text::read(path).map_err(|why| failed(why.into()))?;
+    let events = match text.trim_start().starts_with('[') {
+        true => serde_json::from_str(&text),
+        false => serde_json::from_str(&text).map(|event| vec![event]),
+    };
+    Ok(events.map_err(|why| failed(why.into()))?)
 }
 
 fn table(spent: &Spent) -> String {

@@ -168,8 +168,7 @@ impl Run {
         let set = &round.set;
         let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
         let terms = account.terms(dimension).map_err(PrivateError::from)?;
-        let grid =
-            Grid::at(terms.level.into(), terms.clip, terms.value_multiplier).map_err(PrivateError::from)?;
+        let grid = Grid::at(terms.level, terms.clip, terms.value_multiplier).map_err(PrivateError::from)?;
         let found = set.clients.len() as u64;
         if found > grid.most_clients() {
             return Err(PrivateError::TooMany { found, most: grid.most_clients() }.into());
