@@ -101,6 +101,7 @@ impl Round {
             report: Some(self.dir.path("report.json")),
             state: None,
             partial: false,
+            private: None,
             population: None,
             other_inputs: Vec::<PathBuf>::new(),
             isa: Isa::detect(),
