@@ -17,6 +17,7 @@ pub mod clips;
 pub mod count;
 pub mod directory;
 pub mod marks;
+pub mod noise;
 pub mod recover;
 pub mod release;
 pub mod sum;
