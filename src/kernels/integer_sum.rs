@@ -16,6 +16,27 @@ dispatch! {
 }
 
 dispatch! {
+    /// Adds a multiple of a row to sums, which the caller sees fit i64.
+    pub fn add_multiple<A: Arch>(row: &[i32], factor: i32, sums: &mut [i64]) {
+        let sums = &mut sums[..row.len()];
+        for i in 0..row.len() {
+            sums[i] = sums[i].wrapping_add(i64::from(row[i]) * i64::from(factor));
+        }
+    }
+}
+
+dispatch! {
+    /// Each integer by two to the power of `bits`, from one on, rounded to the nearest, halves up. The caller sees that it
+    /// fits i32.
+    pub fn round_shifted<A: Arch>(integers: &[i64], bits: u32, out: &mut [i32]) {
+        let out = &mut out[..integers.len()];
+        for i in 0..integers.len() {
+            out[i] = (integers[i].wrapping_add(1 << (bits - 1)) >> bits) as i32;
+        }
+    }
+}
+
+dispatch! {
     /// What each integer stands for, given what one does: `integer * unit`, in f64.
     pub fn to_floats<A: Arch>(integers: &[i64], unit: f64, out: &mut [f64]) {
         let out = &mut out[..integers.len()];
@@ -47,6 +68,23 @@ mod tests {
                 // The negative control: a row left out.
                 add_integers(isa, &vec![1; len as usize], &mut backward);
                 assert!(len == 0 || backward != expected);
+            }
+        }
+    }
+
+    #[test]
+    fn multiples_add_up_and_are_rounded() {
+        for isa in Isa::available() {
+            for len in [0, 1, 7, 8, 9, 33] {
+                let row: Vec<i32> = (0..len).map(|i| (i - 5) * 60_000_000).collect();
+                let mut sums = vec![3; len as usize];
+                add_multiple(isa, &row, -250, &mut sums);
+                let expected: Vec<i64> = row.iter().map(|x| 3 - 250 * i64::from(*x)).collect();
+                assert_eq!(sums, expected, "{len} on {isa}");
+                let mut rounded = vec![0; len as usize];
+                round_shifted(isa, &sums, 8, &mut rounded);
+                let nearest = |x: &i64| (*x as f64 / 256.0 + 0.5).floor() as i32;
+                assert_eq!(rounded, expected.iter().map(nearest).collect::<Vec<_>>(), "{len} on {isa}");
             }
         }
     }
