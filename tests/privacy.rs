@@ -2,6 +2,7 @@
 
 mod accountants;
 mod commands;
+mod edges;
 mod ledger;
 mod selftest;
 mod transaction;

@@ -68,7 +68,8 @@ impl Arguments {
     /// How the round is released under a budget, if it is.
     fn private(&self) -> Option<Private> {
         let directory = self.dp.clone()?;
-        Some(Private { directory, resumable: self.resumable, test_seed: self.test_seed })
+        let (resumable, test_seed) = (self.resumable, self.test_seed);
+        Some(Private { directory, resumable, test_seed, sums: Vec::new() })
     }
 
     /// The tiers, if there are any. Their clients are all measured for the report, or none.

@@ -9,6 +9,7 @@ mod recover;
 mod selftest;
 mod spend;
 mod status;
+mod sums;
 mod verify;
 
 use super::{Common, Failure, Outcome};
@@ -36,6 +37,9 @@ enum Command {
     Recover(recover::Arguments),
     Void(recover::VoidArguments),
     Export(export::Arguments),
+    Clip(sums::ClipArguments),
+    Sum(sums::SumArguments),
+    Noise(sums::NoiseArguments),
     Selftest(selftest::Arguments),
 }
 
@@ -51,6 +55,9 @@ impl Arguments {
             Command::Recover(arguments) => arguments.run(),
             Command::Void(arguments) => arguments.run(),
             Command::Export(arguments) => arguments.run(),
+            Command::Clip(arguments) => arguments.run(common),
+            Command::Sum(arguments) => arguments.run(common),
+            Command::Noise(arguments) => arguments.run(common),
             Command::Selftest(arguments) => arguments.run(common),
         }
     }

@@ -14,6 +14,7 @@ use crate::round::device::{self, Device};
 use crate::round::method::{Method, Sum, Tiers};
 use crate::round::partial::sums::Addends;
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
+use crate::round::private::directory::AccountError;
 use crate::round::private::sum::NoisedSum;
 use crate::round::roster::UpdateSet;
 use crate::round::rows::{add_times, blocks};
@@ -40,6 +41,8 @@ pub enum CombineError {
     Write(#[from] WriteError),
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    #[error("noise cannot be made: {0}")]
+    Noise(Box<AccountError>),
     #[error("an update holds a value that is not finite")]
     NonFinite,
     #[error("tensor `{tensor}`: the values at flat index {index} add up to more than a partial can hold")]
@@ -62,7 +65,7 @@ impl CombineError {
         match self {
             Self::NonFinite | Self::SumTooLarge { .. } => true,
             Self::DoesNotFit { value, .. } => !value.is_finite(),
-            Self::Pass(_) | Self::Write(_) | Self::Gpu(_) | Self::BadPartial { .. } => false,
+            Self::Pass(_) | Self::Write(_) | Self::Gpu(_) | Self::Noise(_) | Self::BadPartial { .. } => false,
         }
     }
 }
@@ -415,7 +418,14 @@ impl Pass<'_> {
         released.clear();
         released.resize(tile.coordinates.len(), 0.0);
         if tile.dtype.kind() == Kind::Float {
-            sum.release::<E>(self.isa, &mut worker.space, tile, &mut worker.integers, &mut released)?;
+            sum.release::<E>(
+                self.isa,
+                &self.set.layout,
+                &mut worker.space,
+                tile,
+                &mut worker.integers,
+                &mut released,
+            )?;
         }
         for block in blocks::<f64>(1, released.len()) {
             self.finish_block(worker, tile, block.clone(), &mut released[block])?;

@@ -19,7 +19,7 @@ use crate::round::looks::{Passes, Spent};
 use crate::round::partial::request::Purpose;
 use crate::round::passes::PassError;
 use crate::round::personal::keep_personal;
-use crate::round::private::release::{PrivateError, Release};
+use crate::round::private::release::{Private, Release};
 use crate::round::refusal::MergeError;
 use crate::round::roster::{self, Base, Update, UpdateSet};
 use crate::round::survey::{Survey, non_finite_faults};
@@ -36,6 +36,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Job {
+    /// Writes the sum of clipped updates, without noise: it is not private. Returns where it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn gather(
+        self,
+        how: &Private,
+        pool: &ThreadPool,
+        progress: &Progress,
+    ) -> Result<PathBuf, MergeError> {
+        Run::open(self, pool)?.gather(how, pool, progress)
+    }
+
     /// Merges the updates, and publishes the model and the report. Returns the report.
     ///
     /// # Errors
@@ -274,7 +288,7 @@ impl Run {
         });
         let combined = combined.map_err(MergeError::from)?;
         if let Some(release) = &self.release {
-            release.sum.verify().map_err(|longer| MergeError::from(PrivateError::longer(set, longer)))?;
+            release.sum.sum().verify(set).map_err(MergeError::from)?;
         }
         self.bytes.read += read;
         if let Some(state) = &state {

@@ -93,7 +93,7 @@ impl<'a> Method<'a> {
             Self::Select(select) => &select.clients,
             Self::Tiers(tiers) => &tiers.clients,
             Self::Tree(addends) => &addends.clients,
-            Self::Noised(sum) => sum.clients(),
+            Self::Noised(sum) => sum.sum().clients(),
         }
     }
 

@@ -16,6 +16,8 @@ pub mod account;
 pub mod clips;
 pub mod count;
 pub mod directory;
+pub mod edge;
+mod gather;
 pub mod marks;
 pub mod noise;
 pub mod recover;

@@ -14,6 +14,8 @@ use crate::privacy::key::Key;
 pub(super) mod domain {
     /// Noise on the coordinates.
     pub(in crate::round::private) const COORDINATES: u32 = 1;
+    /// Noise on the count of updates below the clip bound.
+    pub(in crate::round::private) const COUNT: u32 = 2;
 }
 
 /// Coordinates that noise is made for at a time: they stay in the first-level cache.
@@ -55,6 +57,13 @@ impl Noise {
             }
         }
     }
+}
+
+/// Noise on a count, one integer of the same release.
+pub(super) fn of_count(isa: Isa, key: &Key, level: Level) -> i64 {
+    let mut made = [0];
+    noise(isa, Stream { key: key.bytes(), domain: domain::COUNT, segment: 0 }, level, 0, &mut made);
+    made[0]
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::privacy::ledger::plan::ClipBound;
 use crate::privacy::ledger::sha256::Sha256;
 use crate::round::assemble::Round;
 use crate::round::backend::{Asked, Chosen};
+use crate::round::combine::CombineError;
 use crate::round::fault::Fault;
 use crate::round::job::Job;
 use crate::round::judge::{Judgement, MetricsWanted};
@@ -22,9 +23,11 @@ use crate::round::merge::{Run, Stopped};
 use crate::round::private::account::Account;
 use crate::round::private::clips::{Clips, floats};
 use crate::round::private::count;
-use crate::round::private::directory::AccountError;
+use crate::round::private::directory::{AccountError, Books};
+use crate::round::private::edge::{self, Edge, EdgeError};
 use crate::round::private::marks::Marks;
-use crate::round::private::sum::{Longer, NoisedSum};
+use crate::round::private::noise::{self, Noise};
+use crate::round::private::sum::{ClippedSum, NoisedSum};
 use crate::round::private::transaction::{Answer, Granted, Request, Terms};
 use crate::round::refusal::MergeError;
 use crate::round::roster::{self, Frame, UpdateSet};
@@ -46,6 +49,8 @@ pub struct Private {
     pub resumable: bool,
     /// Makes the noise from this number, for tests: the output is NOT private.
     pub test_seed: Option<u64>,
+    /// Sums of other clients' updates, made by edges that are trusted to have clipped them.
+    pub sums: Vec<PathBuf>,
 }
 
 /// Why a round was not released.
@@ -57,6 +62,8 @@ pub enum PrivateError {
     Account(#[from] AccountError),
     #[error(transparent)]
     Grid(#[from] NoGrid),
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
     #[error("{option} under --dp: {why}")]
     Combination { option: String, why: &'static str, hint: &'static str },
     #[error("{found} updates, expected at most {most}: more might not fit the sum")]
@@ -66,11 +73,6 @@ pub enum PrivateError {
 }
 
 impl PrivateError {
-    /// That a client's update changed while it was read.
-    pub(in crate::round) fn longer(set: &UpdateSet, Longer { client }: Longer) -> Self {
-        Self::Longer { path: set.clients[client].model.path.clone() }
-    }
-
     /// What the user may do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -79,13 +81,38 @@ impl PrivateError {
             Self::Longer { .. } => {
                 Some("the round was charged; run it again with updates that nobody writes to".to_owned())
             }
-            Self::Grid(_) | Self::TooMany { .. } => None,
+            Self::Grid(_) | Self::Edge(_) | Self::TooMany { .. } => None,
         }
     }
 }
 
 /// Strategies whose step hangs on the merged delta and on what they keep alone.
 const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
+
+/// A round whose clients are clipped.
+pub(super) struct Clipped {
+    pub(super) round: Round,
+    pub(super) dimension: u64,
+    pub(super) terms: Terms,
+    /// What sums of it are made on.
+    pub(super) edge_terms: edge::Terms,
+    pub(super) grid: Grid,
+    /// How each client is clipped, and its norm.
+    pub(super) clips: Vec<(Clip, f64)>,
+    pub(super) edges: Vec<Edge>,
+}
+
+/// How many clients are within the clip bound, less how many are not.
+pub(super) fn below(terms: &Terms, clips: &[(Clip, f64)], edges: &[Edge]) -> i64 {
+    let counted = clips.iter().filter(|(clip, _)| clip.treatment != Treatment::Void);
+    let here: i64 = counted.map(|(_, norm)| if *norm <= terms.clip { 1 } else { -1 }).sum();
+    here + edges.iter().map(|edge| edge.description.below).sum::<i64>()
+}
+
+/// How each client is clipped.
+pub(super) fn each(clips: &[(Clip, f64)]) -> Vec<Clip> {
+    clips.iter().map(|(clip, _)| *clip).collect()
+}
 
 /// What the second pass of a release needs, once it is paid for.
 #[derive(Debug)]
@@ -121,14 +148,8 @@ impl Job {
             let why = "what it tells of single clients is released without noise";
             return refuse("--shadow-rules or --metrics".to_owned(), why, "leave it out");
         }
-        if self.tiers.is_some() || self.partial || !self.expected.personal.is_empty() {
-            let option = if self.partial {
-                "--partial"
-            } else if self.tiers.is_some() {
-                "--tiers"
-            } else {
-                "--personal"
-            };
+        if self.tiers.is_some() || self.partial {
+            let option = if self.partial { "--partial" } else { "--tiers" };
             let hint = "`fedmill privacy clip` and `sum` make partial sums; the noise comes at the root";
             return refuse(option.to_owned(), "it is not part of the noised sum", hint);
         }
@@ -161,29 +182,18 @@ impl Run {
         pool: &ThreadPool,
         progress: &Progress,
     ) -> Result<Report, MergeError> {
-        self.job.check_private().map_err(PrivateError::from)?;
         let mut account = Account::open(&how.directory).map_err(PrivateError::from)?;
         self.check_base_marks(&account)?;
-        let round = self.assemble_private()?;
-        let set = &round.set;
-        let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
-        let terms = account.terms(dimension).map_err(PrivateError::from)?;
-        let grid = Grid::at(terms.level, terms.clip, terms.value_multiplier).map_err(PrivateError::from)?;
-        let found = set.clients.len() as u64;
-        if found > grid.most_clients() {
-            return Err(PrivateError::TooMany { found, most: grid.most_clients() }.into());
-        }
-        let clips = Clips { isa: self.job.isa, set, pool, progress };
-        let clips = clips.find(&grid).map_err(crate::round::combine::CombineError::from)?;
-        tell(set, &clips);
+        let clipped = self.clip(how, account.books(), pool, progress)?;
         let request = Request {
             round: self.job.expected.round,
-            dimension,
-            inputs_sha256: pool.install(|| self.inputs(set))?,
+            dimension: clipped.dimension,
+            inputs_sha256: pool.install(|| self.inputs(&clipped))?,
             output: self.job.output.clone(),
             resumable: how.resumable,
             test_seed: how.test_seed,
         };
+        let Clipped { round, terms, grid, clips, edges, .. } = clipped;
         let granted = match account.charge(&request).map_err(PrivateError::from)? {
             Answer::Granted(granted) => granted,
             Answer::Standing(standing) => {
@@ -200,7 +210,10 @@ impl Run {
                 return Err(MergeError::Refused(Box::new(report)));
             }
         };
-        let (sum, next_clip) = self.noised(&account, &granted, grid, &terms, &clips);
+        let next_clip = self.next_clip(&account, &granted, &terms, (&clips, &edges));
+        let noise = Noise::Fresh { key: Key::kept(*granted.key.bytes()), level: grid.level() };
+        let sum = ClippedSum::new(grid, &each(&clips), edges);
+        let sum = NoisedSum::new(sum, noise, terms.denominator);
         self.release = Some(Release { sum, marks: granted.marks(next_clip) });
         self.chosen = Some(Chosen::cpu("sums that are released are of integers"));
         let judgement = self.judgement_of_mean(&round, clips.iter().map(|(_, norm)| *norm).collect())?;
@@ -209,7 +222,7 @@ impl Run {
                 Stopped::Error(why) => why,
                 Stopped::BadUpdates(found) => {
                     let client = found.first().map_or(0, |(client, _)| *client);
-                    PrivateError::longer(set, Longer { client }).into()
+                    PrivateError::Longer { path: round.set.clients[client].model.path.clone() }.into()
                 }
             })?;
         let output = report
@@ -218,6 +231,53 @@ impl Run {
             .map_or_else(|| self.job.output.clone(), |output| output.path.clone().into());
         account.release(granted, &output, next_clip).map_err(PrivateError::from)?;
         Ok(report)
+    }
+
+    /// Clips the round's clients, and opens the sums that go with them.
+    pub(super) fn clip(
+        &mut self,
+        how: &Private,
+        books: &Books,
+        pool: &ThreadPool,
+        progress: &Progress,
+    ) -> Result<Clipped, MergeError> {
+        self.job.check_private().map_err(PrivateError::from)?;
+        let round = self.assemble_private()?;
+        let set = &round.set;
+        let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
+        let terms = books.terms(dimension).map_err(PrivateError::from)?;
+        let grid = Grid::at(terms.level, terms.clip, terms.value_multiplier).map_err(PrivateError::from)?;
+        let edge_terms = edge::Terms {
+            plan_sha256: books.state.init.plan_sha256,
+            base: self.base_digest()?.unwrap_or_default().to_owned(),
+            round: self.job.expected.round,
+            clip: terms.clip,
+            bound: grid.bound(),
+            level: grid.level(),
+        };
+        let edges = Edge::open_all(&how.sums, &set.layout, &edge_terms).map_err(PrivateError::from)?;
+        self.check_claims(set, &edges)?;
+        let elsewhere: usize = edges.iter().map(|edge| edge.description.clients.len()).sum();
+        let (found, most) = ((set.clients.len() + elsewhere) as u64, grid.most_clients());
+        if found > most {
+            return Err(PrivateError::TooMany { found, most }.into());
+        }
+        let clips = Clips { isa: self.job.isa, set, pool, progress };
+        let clips = clips.find(&grid).map_err(CombineError::from)?;
+        tell(set, &clips);
+        warn_of_variances(set);
+        Ok(Clipped { round, dimension, terms, edge_terms, grid, clips, edges })
+    }
+
+    /// A client of an earlier sum must not come again.
+    fn check_claims(&self, set: &UpdateSet, edges: &[Edge]) -> Result<(), MergeError> {
+        for client in &set.clients {
+            if let Some(edge) = edges.iter().find(|edge| edge.description.clients.contains(&client.id)) {
+                let (path, id) = (edge.model.path.clone(), client.id.clone());
+                return Err(PrivateError::from(EdgeError::Twice { path, id }).into());
+            }
+        }
+        Ok(())
     }
 
     /// A base that was released under a budget must be known to the ledger.
@@ -252,8 +312,12 @@ impl Run {
         let (mut set, rejected) =
             roster::admit(updates, self.base.clone(), &self.job.expected).map_err(unread)?;
         for update in &rejected {
-            for fault in &update.faults {
-                tracing::warn!("{}: {fault}: the client counts as zero", update.path.display());
+            let more = match update.faults.len() {
+                0 | 1 => String::new(),
+                faults => format!(" (and {} more faults)", faults - 1),
+            };
+            if let Some(fault) = update.faults.first() {
+                tracing::warn!("{}: {fault}{more}: the client counts as zero", update.path.display());
             }
         }
         // What is merged is each client's delta, whatever it sent.
@@ -276,7 +340,8 @@ impl Run {
     }
 
     /// The digest of all that the output depends on, but the key.
-    fn inputs(&self, set: &UpdateSet) -> Result<Sha256, MergeError> {
+    fn inputs(&self, clipped: &Clipped) -> Result<Sha256, MergeError> {
+        let set = &clipped.round.set;
         let mut all = String::new();
         let mut add = |text: &str| all.extend([&text.len().to_string(), ":", text]);
         add(env!("CARGO_PKG_VERSION"));
@@ -294,6 +359,9 @@ impl Run {
             add(&client.metadata.kind.to_string());
             add(&digest(&client.model)?);
         }
+        for edge in &clipped.edges {
+            add(&digest(&edge.model)?);
+        }
         Ok(Sha256::of(all))
     }
 
@@ -310,23 +378,18 @@ impl Run {
         Report { published: true, output: Some(output), ..self.report_rows(round) }
     }
 
-    /// The noised sum, and the clip bound of the next round if it follows the norms.
-    fn noised(
+    /// The clip bound of the next round, if it follows the norms.
+    fn next_clip(
         &self,
         account: &Account,
         granted: &Granted,
-        grid: Grid,
         terms: &Terms,
-        clips: &[(Clip, f64)],
-    ) -> (NoisedSum, Option<f64>) {
-        let each: Vec<Clip> = clips.iter().map(|(clip, _)| *clip).collect();
-        let sum = NoisedSum::new(grid, Key::kept(*granted.key.bytes()), terms.denominator, &each);
-        let ClipBound::Adaptive(adaptive) = account.plan().clip else { return (sum, None) };
-        let counted = clips.iter().filter(|(clip, _)| clip.treatment != Treatment::Void);
-        let below = counted.map(|(_, norm)| *norm <= terms.clip);
-        let noise = sum.count_noise(self.job.isa);
-        let next = count::next_clip(&adaptive, (terms.clip, terms.denominator), grid.level(), below, noise);
-        (sum, Some(next))
+        (clips, edges): (&[(Clip, f64)], &[Edge]),
+    ) -> Option<f64> {
+        let ClipBound::Adaptive(adaptive) = account.plan().clip else { return None };
+        let noise = noise::of_count(self.job.isa, &granted.key, terms.level);
+        let below = below(terms, clips, edges);
+        Some(count::next_clip(&adaptive, (terms.clip, terms.denominator), terms.level, below, noise))
     }
 
     /// That every client counts alike, and how the server steps.
@@ -357,6 +420,14 @@ impl Run {
             distances: None,
             screened: true,
         })
+    }
+}
+
+/// Noise on a variance may leave it below zero.
+fn warn_of_variances(set: &UpdateSet) {
+    if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.name.ends_with("running_var")) {
+        let name = &spec.name;
+        tracing::warn!("noise on `{name}` may leave it below zero: --personal fedbn keeps the base's");
     }
 }
 

@@ -1,62 +1,57 @@
 //! The sum that is released: every client clipped and rounded to integers of one grid, and noise on top.
 //!
-//! Integers add up exactly, so threads, tiles and the order of clients change nothing. Noise of a coordinate hangs on the
-//! key and the coordinate's number alone. What leaves is `unit * (sum + noise) / denominator`, a function of the noised sum
-//! and of public numbers.
+//! Integers add up exactly, so threads, tiles and the order of clients change nothing, and a sum of sums is the sum of
+//! all. What leaves is `unit * (sum + noise) / denominator`, a function of the noised sum and of public numbers.
 
-use crate::kernels::chacha20::Stream;
 use crate::kernels::clip_integers::quantize;
-use crate::kernels::discrete_gaussian::noise;
 use crate::kernels::element::Element;
 use crate::kernels::integer_sum::{add_integers, to_floats};
 use crate::kernels::lanes::Isa;
+use crate::model::layout::Layout;
 use crate::privacy::clipping::{Clip, Grid, Treatment};
-use crate::privacy::key::Key;
+use crate::round::combine::CombineError;
 use crate::round::passes::PassError;
+use crate::round::private::edge::Edge;
+use crate::round::private::noise::Noise;
+use crate::round::private::release::PrivateError;
+use crate::round::roster::UpdateSet;
 use crate::round::tiles::Tile;
 use crate::round::workspace::Workspace;
 use std::sync::{Mutex, PoisonError};
 
-/// What the stream of a release is for.
-mod domain {
-    /// Noise on the coordinates.
-    pub(super) const COORDINATES: u32 = 1;
-    /// Noise on the count of updates below the clip bound.
-    pub(super) const COUNT: u32 = 2;
-}
-
 /// Values that are rounded at a time: they stay in the first-level cache.
 const ROUNDED: usize = 2048;
 
-/// What is done to every client, and the noise of a release.
+/// Clipped clients, and sums of others, to be added up.
 #[derive(Debug)]
-pub struct NoisedSum {
+pub struct ClippedSum {
     grid: Grid,
-    key: Key,
-    denominator: u64,
     /// Who counts; the others count as zero.
     clients: Vec<usize>,
     /// As what.
     clips: Vec<Clip>,
-    /// How the squares of each one's integers add up.
+    /// Sums that were made elsewhere.
+    edges: Vec<Edge>,
+    /// How the squares of each one's integers add up, edges behind clients.
     squares: Mutex<Vec<u128>>,
 }
 
-/// A client whose integers are longer than the bound that was verified before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Longer {
-    /// Its place in the set.
-    pub client: usize,
+/// The same with noise: what may be released.
+#[derive(Debug)]
+pub struct NoisedSum {
+    sum: ClippedSum,
+    noise: Noise,
+    denominator: u64,
 }
 
-impl NoisedSum {
-    /// Of clients that were clipped so, verified before.
-    pub fn new(grid: Grid, key: Key, denominator: u64, clips: &[Clip]) -> Self {
+impl ClippedSum {
+    /// Of clients that were clipped so, verified before, and of edges.
+    pub fn new(grid: Grid, clips: &[Clip], edges: Vec<Edge>) -> Self {
         let counts = |(_, clip): &(usize, Clip)| clip.treatment != Treatment::Void;
         let (clients, clips): (Vec<usize>, Vec<Clip>) =
             clips.iter().copied().enumerate().filter(counts).unzip();
-        let squares = Mutex::new(vec![0; clips.len()]);
-        Self { grid, key, denominator, clients, clips, squares }
+        let squares = Mutex::new(vec![0; clips.len() + edges.len()]);
+        Self { grid, clients, clips, edges, squares }
     }
 
     /// Who is read.
@@ -64,38 +59,36 @@ impl NoisedSum {
         &self.clients
     }
 
-    /// What the release is at the coordinates of a tile: the noised mean delta.
+    /// Adds all of them to the integers of a tile.
     ///
     /// # Errors
     ///
-    /// When an update cannot be read.
-    pub(in crate::round) fn release<E: Element>(
+    /// When one cannot be read.
+    pub(in crate::round) fn add<E: Element>(
         &self,
         isa: Isa,
+        layout: &Layout,
         space: &mut Workspace,
         tile: &Tile,
-        integers: &mut Vec<i64>,
-        released: &mut [f64],
+        integers: &mut [i64],
     ) -> Result<(), PassError> {
-        let columns = tile.coordinates.len();
-        integers.resize(columns, 0);
-        noise(
-            isa,
-            self.stream(domain::COORDINATES),
-            self.grid.level(),
-            tile.coordinates.start as u64,
-            integers,
-        );
-        let mut squares = vec![0u128; self.clips.len()];
-        for ((client, clip), squares) in self.clients.iter().zip(&self.clips).zip(&mut squares) {
+        let mut squares = Vec::with_capacity(self.clips.len() + self.edges.len());
+        for (client, clip) in self.clients.iter().zip(&self.clips) {
             space.read::<E>(tile, &[*client])?;
-            *squares = each_block::<E>(isa, space, tile, (*client, *clip), |start, rounded| {
+            squares.push(each_block::<E>(isa, space, tile, (*client, *clip), |start, rounded| {
                 add_integers(isa, rounded, &mut integers[start..start + rounded.len()]);
-            });
+            }));
+        }
+        let mut row = vec![0; if self.edges.is_empty() { 0 } else { integers.len() }];
+        for edge in &self.edges {
+            let read = edge.read(layout, tile.coordinates.clone(), &mut row);
+            let path = || edge.model.path.clone();
+            read.map_err(|source| PassError::Read { path: path(), client: None, source })?;
+            add_integers(isa, &row, integers);
+            squares.push(row.iter().map(|x| u128::from(x.unsigned_abs()).pow(2)).sum());
         }
         let mut all = self.squares.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter_mut().zip(squares).for_each(|(all, more)| *all = all.saturating_add(more));
-        to_floats(isa, integers, self.grid.unit() / self.denominator as f64, released);
         Ok(())
     }
 
@@ -103,22 +96,51 @@ impl NoisedSum {
     ///
     /// # Errors
     ///
-    /// The first client whose integers were longer.
-    pub fn verify(&self) -> Result<(), Longer> {
+    /// The first client or edge whose integers were longer.
+    pub(in crate::round) fn verify(&self, set: &UpdateSet) -> Result<(), PrivateError> {
         let squares = self.squares.lock().unwrap_or_else(PoisonError::into_inner);
-        let longer = self.clients.iter().zip(&*squares).find(|(_, squares)| !self.grid.admits(**squares));
-        longer.map_or(Ok(()), |(client, _)| Err(Longer { client: *client }))
+        let (of_clients, of_edges) = squares.split_at(self.clients.len());
+        let longer = self.clients.iter().zip(of_clients).find(|(_, squares)| !self.grid.admits(**squares));
+        if let Some((client, _)) = longer {
+            return Err(PrivateError::Longer { path: set.clients[*client].model.path.clone() });
+        }
+        let checked = self.edges.iter().zip(of_edges).try_for_each(|(edge, squares)| edge.check(*squares));
+        Ok(checked?)
+    }
+}
+
+impl NoisedSum {
+    /// A sum, what is added to it, and what it is divided by.
+    pub fn new(sum: ClippedSum, noise: Noise, denominator: u64) -> Self {
+        Self { sum, noise, denominator }
     }
 
-    fn stream(&self, domain: u32) -> Stream<'_> {
-        Stream { key: self.key.bytes(), domain, segment: 0 }
+    /// The sum without noise.
+    pub fn sum(&self) -> &ClippedSum {
+        &self.sum
     }
 
-    /// Noise on a count, one integer of the same release.
-    pub fn count_noise(&self, isa: Isa) -> i64 {
-        let mut noised = [0];
-        noise(isa, self.stream(domain::COUNT), self.grid.level(), 0, &mut noised);
-        noised[0]
+    /// What the release is at the coordinates of a tile: the noised mean delta.
+    ///
+    /// # Errors
+    ///
+    /// When an update, or noise of earlier rounds, cannot be read.
+    pub(in crate::round) fn release<E: Element>(
+        &self,
+        isa: Isa,
+        layout: &Layout,
+        space: &mut Workspace,
+        tile: &Tile,
+        integers: &mut Vec<i64>,
+        released: &mut [f64],
+    ) -> Result<(), CombineError> {
+        integers.clear();
+        integers.resize(tile.coordinates.len(), 0);
+        self.sum.add::<E>(isa, layout, space, tile, integers)?;
+        let noised = self.noise.add(isa, tile.coordinates.start as u64, integers);
+        noised.map_err(|why| CombineError::Noise(Box::new(why)))?;
+        to_floats(isa, integers, self.sum.grid.unit() / self.denominator as f64, released);
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 //! an output that stands there already is not made again.
 
 use super::account::Account;
-use super::directory::AccountError;
+use super::directory::{AccountError, Books};
 use super::marks::{Marked, Marks};
 use crate::io::secret;
 use crate::kernels::discrete_gaussian::Level;
@@ -98,6 +98,26 @@ impl Granted {
     }
 }
 
+impl Books {
+    /// How the noise of the next round is made, for updates of so many coordinates.
+    ///
+    /// # Errors
+    ///
+    /// When the plan is of another model.
+    pub fn terms(&self, dimension: u64) -> Result<Terms, AccountError> {
+        let plan = self.state.plan();
+        if let Some(expected) = plan.dimension.filter(|expected| *expected != dimension) {
+            return Err(AccountError::Dimension { found: dimension, expected });
+        }
+        Ok(Terms {
+            clip: self.state.clip,
+            value_multiplier: plan.value_multiplier()?,
+            denominator: plan.denominator,
+            level: plan.level_for(dimension),
+        })
+    }
+}
+
 impl Account {
     /// How the noise of the next round is made, for updates of so many coordinates.
     ///
@@ -105,16 +125,7 @@ impl Account {
     ///
     /// When the plan is of another model.
     pub fn terms(&self, dimension: u64) -> Result<Terms, AccountError> {
-        let plan = self.plan();
-        if let Some(expected) = plan.dimension.filter(|expected| *expected != dimension) {
-            return Err(AccountError::Dimension { found: dimension, expected });
-        }
-        Ok(Terms {
-            clip: self.state().clip,
-            value_multiplier: plan.value_multiplier()?,
-            denominator: plan.denominator,
-            level: plan.level_for(dimension),
-        })
+        self.books.terms(dimension)
     }
 
     /// Charges a release, and draws its key once that is on disk; or says that it stands there already, or that the budget

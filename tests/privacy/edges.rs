@@ -1,0 +1,143 @@
+//! `privacy clip`, `sum` and `noise`: a private round in steps has the bytes of one in one go, and nobody is added twice.
+
+use crate::harness::{Dir, Model, Run, Update, fedmill};
+use serde_json::Value;
+
+const CLIENTS: [&str; 5] = ["ada", "bob", "cy", "dee", "eve"];
+
+/// A base with a counter, five clients (one of them not finite) and two copies of one budget.
+fn round(extra: &[&str]) -> Dir {
+    let dir = Dir::new();
+    let values = |seed: usize| -> Vec<f32> {
+        (0..300).map(|i| ((i * 7 + seed * 31) % 97) as f32 / 50.0 - 1.0).collect()
+    };
+    let model = |name: &str, seed: usize| {
+        Update::new(name).f32("w", &[100, 3], &values(seed)).i64("steps", &[], &[9])
+    };
+    model("base", 0).write(&dir);
+    for (seed, client) in CLIENTS.iter().enumerate() {
+        model(client, seed + 1).write(&dir);
+    }
+    Update::new("eve").f32("w", &[100, 3], &[f32::NAN; 300]).i64("steps", &[], &[9]).write(&dir);
+    let init = [
+        "privacy",
+        "init",
+        "budget",
+        "--population",
+        "100",
+        "--epsilon",
+        "8",
+        "--delta",
+        "1e-3",
+        "--rounds",
+        "5",
+    ];
+    let init =
+        [&init[..], &["--clip", "2", "--denominator", "40", "--base", "base.safetensors"], extra].concat();
+    assert_eq!(fedmill(&dir, &init).code, Some(0));
+    for file in ["plan.lock", "ledger.jsonl", "head", "ledger.lock"] {
+        dir.write(&format!("copy/{file}"), dir.read(&format!("budget/{file}")));
+    }
+    dir
+}
+
+/// Runs a command of `privacy` on a budget and the base.
+fn step(dir: &Dir, command: &str, budget: &str, output: &str, inputs: &[&str]) -> Run {
+    let shared = ["privacy", command, budget, "--base", "base.safetensors", "--round", "3", "-o", output];
+    fedmill(dir, &[&shared[..], inputs].concat())
+}
+
+fn files(clients: &[&str]) -> Vec<String> {
+    clients.iter().map(|client| format!("{client}.safetensors")).collect()
+}
+
+fn clip(dir: &Dir, output: &str, clients: &[&str]) {
+    let files = files(clients);
+    let run = step(dir, "clip", "copy", output, &files.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((run.code, run.stdout.trim()), (Some(0), output), "{run:#?}");
+}
+
+fn described(dir: &Dir, sum: &str) -> Value {
+    let metadata = Model::read(dir, sum).metadata;
+    serde_json::from_str(&metadata["fedmill.privacy.sum"]).unwrap()
+}
+
+#[test]
+fn a_round_in_steps_has_the_bytes_of_one_in_one_go() {
+    for extra in [&[][..], &["--adaptive-clip"]] {
+        let dir = round(extra);
+        let flat =
+            ["aggregate", "--dp", "budget", "--test-seed", "5", "--round", "3", "--base", "base.safetensors"];
+        let all = files(&CLIENTS);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let run = fedmill(&dir, &[&flat[..], &["-o", "flat.safetensors"], &all].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        clip(&dir, "one.safetensors", &["ada", "eve"]);
+        clip(&dir, "two.safetensors", &["bob", "cy"]);
+        clip(&dir, "three.safetensors", &["dee"]);
+        let run = step(&dir, "sum", "copy", "sum.safetensors", &["one.safetensors", "two.safetensors"]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let inputs = ["--test-seed", "5", "sum.safetensors", "three.safetensors"];
+        let run = step(&dir, "noise", "copy", "tree.safetensors", &inputs);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let [flat, tree] = ["flat", "tree"].map(|name| Model::read(&dir, &format!("{name}.safetensors")));
+        assert!(flat.tensors == tree.tensors, "{extra:?}");
+        let next_clip = "fedmill.privacy.next_clip";
+        assert_eq!(flat.metadata.get(next_clip), tree.metadata.get(next_clip));
+        assert_eq!(flat.metadata.contains_key(next_clip), !extra.is_empty());
+        assert_eq!(tree.bytes("steps"), 9i64.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_sum_says_what_it_is() {
+    let dir = round(&[]);
+    clip(&dir, "sum.safetensors", &["bob", "ada", "eve"]);
+    let found = described(&dir, "sum.safetensors");
+    assert_eq!(found["private"], false);
+    // Who counts as zero is no part of it.
+    assert_eq!(found["clients"], serde_json::json!(["ada", "bob"]));
+    let model = Model::read(&dir, "sum.safetensors");
+    assert_eq!((model.dtype("w"), model.dtype("steps")), ("I64", "I64"));
+    assert_eq!(model.bytes("steps"), [0; 8]);
+    let bound = found["terms"]["bound"].as_u64().unwrap();
+    let integers = model.bytes("w").as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
+    let square: u128 = integers.map(|x| u128::from(x.unsigned_abs()).pow(2)).sum();
+    assert!(square > 0 && square <= u128::from(2 * bound).pow(2));
+    // Nothing was charged.
+    assert_eq!(dir.read("copy/ledger.jsonl"), dir.read("budget/ledger.jsonl"));
+}
+
+#[test]
+fn sums_that_do_not_go_together_are_refused() {
+    let dir = round(&[]);
+    clip(&dir, "one.safetensors", &["ada", "bob"]);
+    clip(&dir, "again.safetensors", &["bob", "cy"]);
+    let both = ["one.safetensors", "again.safetensors"];
+    for command in ["sum", "noise"] {
+        step(&dir, command, "copy", "out.safetensors", &both)
+            .assert_fails(2, &["again.safetensors", "`bob`"]);
+    }
+    step(&dir, "noise", "copy", "out.safetensors", &["ada.safetensors"])
+        .assert_fails(2, &["ada.safetensors", "fedmill.privacy.sum", "expected a sum of clipped updates"]);
+    let other =
+        ["privacy", "sum", "copy", "--base", "base.safetensors", "-o", "out.safetensors", "one.safetensors"];
+    fedmill(&dir, &other).assert_fails(2, &["other terms", "\"round\":3", "\"round\":null"]);
+    assert!(!dir.exists("out.safetensors"));
+    assert_eq!(dir.read("copy/ledger.jsonl"), dir.read("budget/ledger.jsonl"));
+}
+
+/// Whoever changes a sum cannot make it longer than its clients are.
+#[test]
+fn a_sum_longer_than_its_clients_is_refused() {
+    let dir = round(&[]);
+    clip(&dir, "sum.safetensors", &["ada"]);
+    let mut bytes = dir.read("sum.safetensors");
+    // The uppermost byte of the first integer of `w`.
+    let header = usize::try_from(u64::from_le_bytes(*bytes.first_chunk().unwrap())).unwrap();
+    bytes[8 + header + 7] ^= 0x40;
+    dir.write("longer.safetensors", bytes);
+    step(&dir, "sum", "copy", "out.safetensors", &["longer.safetensors"])
+        .assert_fails(2, &["longer.safetensors", "longer than those of 1 clients"]);
+    assert!(!dir.exists("out.safetensors"));
+}
