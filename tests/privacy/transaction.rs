@@ -39,6 +39,7 @@ fn plan() -> Plan {
         dimension: Some(DIMENSION),
         level: None,
         accountant: Accountant::Rdp,
+        correlated: None,
     };
     Plan { level: Some(plan.level_for(DIMENSION)), ..plan }
 }

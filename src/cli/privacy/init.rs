@@ -122,6 +122,7 @@ impl Arguments {
             dimension: self.dimension()?,
             level: None,
             accountant: self.accountant,
+            correlated: None,
         };
         let denominator = self.denominator.unwrap_or_else(|| plan.cohort());
         let mut plan = Plan { denominator, clip: self.clip(denominator), ..plan };

@@ -4,7 +4,7 @@
 //! chosen by what was seen (Feldman and Zrnic, arXiv 2008.11193). PLD is tighter and composes what was fixed up front:
 //! it counts only while everything charged is the plan's.
 
-use super::plan::{Accountant, Plan, PlanError, noise};
+use super::plan::{Accountant, Plan, PlanError};
 use super::record::Epsilon;
 use super::replay::{self, State};
 use crate::privacy::accountants::bridge::IntegerNoise;
@@ -117,7 +117,7 @@ pub fn spent(state: &State) -> Result<Spent, BudgetError> {
 ///
 /// When the cost of its event is not known.
 pub fn planned(plan: &Plan) -> Result<Spent, BudgetError> {
-    account(plan, &[(plan.event()?, plan.rounds)], Some(plan.noise()), true)
+    account(plan, &[(plan.event()?, plan.charges())], Some(plan.noise()), true)
 }
 
 /// What a plan comes to as its rounds are charged: at some rounds, those of its end among them.
@@ -126,6 +126,10 @@ pub fn planned(plan: &Plan) -> Result<Spent, BudgetError> {
 ///
 /// When the cost of its event is not known.
 pub fn course(plan: &Plan) -> Result<Vec<(u64, Spent)>, BudgetError> {
+    if plan.correlated.is_some() {
+        let all = planned(plan)?;
+        return Ok(vec![(1, all), (plan.rounds, all)]);
+    }
     let last = plan.rounds as f64;
     let rounds = (0..=COURSE).map(|point| last.powf(f64::from(point) / f64::from(COURSE)).round() as u64);
     let mut rounds: Vec<u64> = rounds.collect();
@@ -161,7 +165,7 @@ pub fn would(
     let mut events = rest.spent();
     replay::count(&mut events, event);
     let rounds = rest.planned_rounds().zip(replay::rounds_of_event(plan, event));
-    let follows = rounds.is_some_and(|(before, more)| before.saturating_add(more) <= plan.rounds);
+    let follows = rounds.is_some_and(|(before, more)| before.saturating_add(more) <= plan.charges());
     Ok(Verdict {
         before: spent(state)?,
         after: account(plan, &events, coarsest(noises(&rest).chain(noise)), follows)?,
@@ -178,6 +182,9 @@ pub fn would(
 /// When the cost of an event is not known.
 pub fn rounds_left(state: &State) -> Result<u64, BudgetError> {
     let plan = state.plan();
+    if plan.correlated.is_some() {
+        return rounds_left_of_run(state);
+    }
     let planned = match (plan.accountant, state.planned_rounds()) {
         (Accountant::Best, Some(rounds)) => plan.rounds.saturating_sub(rounds),
         _ => 0,
@@ -190,6 +197,16 @@ pub fn rounds_left(state: &State) -> Result<u64, BudgetError> {
         Ok(account(plan, &events, noise, false)?.rdp <= plan.epsilon)
     };
     Ok(largest(fits)?.max(planned))
+}
+
+/// How many more rounds there are of a run that one charge pays for; none if the budget does not hold that.
+fn rounds_left_of_run(state: &State) -> Result<u64, BudgetError> {
+    let plan = state.plan();
+    let last = state.last_round();
+    if last.is_none() && !would(state, &plan.event()?, Some(plan.noise()), None)?.fits() {
+        return Ok(0);
+    }
+    Ok(plan.rounds.saturating_sub(last.unwrap_or(0)))
 }
 
 /// The most rounds that the budget of a plan holds; at least one, whether it holds that or not.
@@ -207,7 +224,7 @@ pub fn most_rounds(plan: &Plan) -> Result<u64, BudgetError> {
 ///
 /// When the cost of its event is not known, or no noise is enough.
 pub fn least_noise(plan: &Plan) -> Result<f64, BudgetError> {
-    let noise = plan.calibration().noise_multiplier(plan.rounds)?;
+    let noise = plan.calibration().noise_multiplier(plan.charges())?;
     Ok((noise * 1e6).ceil() / 1e6)
 }
 
@@ -234,7 +251,7 @@ fn largest(fits: impl Fn(u64) -> Result<bool, BudgetError>) -> Result<u64, Budge
 /// The noise of all charges that count.
 fn noises(state: &State) -> impl Iterator<Item = IntegerNoise> {
     let mechanisms = state.counted().filter_map(|charged| charged.charge.mechanism.as_ref());
-    mechanisms.map(|mechanism| noise(mechanism.level, mechanism.d))
+    mechanisms.map(|mechanism| state.plan().noise_of(mechanism.level, mechanism.d))
 }
 
 /// Noise that costs no less than any of these.

@@ -14,6 +14,7 @@ pub mod export;
 pub mod plan;
 pub mod record;
 pub mod replay;
+mod run;
 pub mod sha256;
 pub mod status;
 #[cfg(test)]

@@ -7,8 +7,11 @@
 //! Multipliers are in clip bounds S whatever the adjacency. A sum moves by at most S when a client comes, goes or is zeroed
 //! out, but by 2 S when one takes another's place; that is the accountants' to know.
 
+mod correlated;
 #[cfg(test)]
 mod tests;
+
+pub use correlated::Correlated;
 
 use super::sha256::Sha256;
 use crate::kernels::discrete_gaussian::Level;
@@ -113,6 +116,9 @@ pub struct Plan {
     pub level: Option<Level>,
     /// Which number decides.
     pub accountant: Accountant,
+    /// How noise is correlated across rounds; none if every round has noise of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlated: Option<Correlated>,
 }
 
 /// Why a plan cannot be.
@@ -143,6 +149,8 @@ pub enum PlanError {
     CountNoise { noise_multiplier: f64, count_noise: f64, half: f64 },
     #[error("level: found {found}, expected {expected} for its dimension, noise and rounds")]
     Level { found: String, expected: String },
+    #[error("correlated noise: {why}")]
+    Correlated { why: &'static str },
     #[error(transparent)]
     Event(#[from] EventError),
 }
@@ -218,6 +226,7 @@ impl Plan {
         in_range("dimension", dimension as f64, dimension > 0, count)?;
         self.check_clip()?;
         self.check_sampling()?;
+        self.check_correlated()?;
         self.event().map(drop)
     }
 
@@ -251,7 +260,7 @@ impl Plan {
         }
     }
 
-    /// What one round of it costs.
+    /// What a charge of it costs: a round, or where noise is correlated, all of them.
     ///
     /// # Errors
     ///
@@ -320,8 +329,8 @@ impl Plan {
     /// How fine the noise is for updates of so many coordinates: fine enough that neither truncation to the grid nor what
     /// the grid costs counts.
     pub fn level_for(&self, dimension: u64) -> Level {
-        let bound = (Level::L2.sigma() / self.noise_multiplier).floor();
-        let slack = noise(Level::L2, dimension).slack(self.rounds, self.delta).epsilon;
+        let bound = (Level::L2.sigma() / (self.noise_multiplier * self.spread())).floor();
+        let slack = self.noise_of(Level::L2, dimension).slack(self.charges(), self.delta).epsilon;
         match bound / (dimension as f64).sqrt() >= LEAST_UNITS && slack <= MOST_SLACK * self.epsilon {
             true => Level::L2,
             false => Level::L3,
@@ -334,7 +343,7 @@ impl Plan {
             let each = noise(Level::L2, 1).slack(self.rounds, self.delta).epsilon;
             (MOST_SLACK * self.epsilon / each) as u64
         });
-        noise(self.level.unwrap_or(Level::L2), dimension)
+        self.noise_of(self.level.unwrap_or(Level::L2), dimension)
     }
 
     /// The digest that stands for it.
@@ -390,7 +399,21 @@ impl Plan {
                 "the count takes most of the budget: noise on the values is {value:.3}, not {noise_multiplier}"
             ),
         );
+        let units = self.units();
+        warn(
+            self.correlated.is_some() && units < LEAST_UNITS / 4.0,
+            format!(
+                "a client's values are rounded to a part in {units:.0} of what is typical of the longest update"
+            ),
+        );
         warnings
+    }
+
+    /// How many units of the grid a coordinate of a full update is, in the root mean square.
+    fn units(&self) -> f64 {
+        let dimension = self.dimension.unwrap_or(1);
+        let bound = self.level_for(dimension).sigma() / (self.noise_multiplier * self.spread());
+        bound / (dimension as f64).sqrt()
     }
 }
 

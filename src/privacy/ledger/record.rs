@@ -47,6 +47,8 @@ pub enum Entry {
     Note(Note),
     /// What a charge was for was published before a run could say so; found later.
     Adopt(Adopt),
+    /// The key of all rounds to come was drawn, and kept.
+    Key(RunKey),
 }
 
 /// The ledger was started.
@@ -128,6 +130,9 @@ pub struct Mechanism {
     pub output: String,
     /// Whether its key is kept until it is.
     pub resumable: bool,
+    /// Of the list of clients that count, where that depends on who came before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients_sha256: Option<Sha256>,
 }
 
 /// Where randomness comes from.
@@ -164,6 +169,14 @@ pub struct Adopt {
     pub release: Release,
     /// Where it was found.
     pub output: String,
+}
+
+/// The key that the noise of all rounds of a run comes from was drawn, and kept.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct RunKey {
+    /// Of the key; from it nobody finds the key.
+    pub key_sha256: Sha256,
 }
 
 /// Somebody swears that nothing of a charge was seen.

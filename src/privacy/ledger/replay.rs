@@ -72,6 +72,8 @@ pub struct State {
     pub clip: f64,
     /// What was noted, by record.
     pub notes: BTreeMap<u64, String>,
+    /// Of the key of all rounds, if they have one together and it was drawn.
+    pub run_key: Option<Sha256>,
     /// What charges call their releases.
     names: BTreeSet<String>,
 }
@@ -106,6 +108,7 @@ impl State {
             reserves: Vec::new(),
             clip,
             notes: BTreeMap::new(),
+            run_key: None,
             names: BTreeSet::new(),
         };
         for (record, head) in rest {
@@ -132,6 +135,7 @@ impl State {
                 self.release(record.seq, release)
             }
             Entry::Void(void) => self.void(void),
+            Entry::Key(key) => self.take_key(key),
             Entry::Note(note) => {
                 self.notes.insert(record.seq, note.text.clone());
                 Ok(())
@@ -147,6 +151,9 @@ impl State {
         if charge.plan_sha256 != self.init.plan_sha256 {
             let (found, expected) = (charge.plan_sha256, self.init.plan_sha256);
             return Err(format!("found plan_sha256 {found}, expected that of the plan, {expected}"));
+        }
+        if self.is_of_run(charge) {
+            self.check_round(charge)?;
         }
         if !self.names.insert(charge.release_id.clone()) {
             return Err(format!("release_id {} was charged before", charge.release_id));
@@ -185,7 +192,12 @@ impl State {
             self.reserves.remove(place);
             return Ok(());
         }
+        let is_run = self.plan().correlated.is_some();
         let found = self.charge_mut(void.charge)?;
+        if is_run && found.charge.mechanism.is_some() {
+            let why = "its noise is part of that of later rounds";
+            return Err(format!("charge {} cannot be taken back: {why}", void.charge));
+        }
         if !matches!(found.fate, Fate::Open | Fate::External) {
             return Err(format!("charge {} cannot be taken back: {}", void.charge, found.fate.told()));
         }
@@ -238,10 +250,10 @@ impl State {
     /// Whether everything in it is of the plan, so that the number of PLD counts: no other event, setting or reserve,
     /// and not more rounds.
     pub fn follows_plan(&self) -> bool {
-        self.planned_rounds().is_some_and(|rounds| rounds <= self.plan().rounds)
+        self.planned_rounds().is_some_and(|rounds| rounds <= self.plan().charges())
     }
 
-    /// How many rounds of the plan are charged; none if anything else is.
+    /// How many times the plan's event is charged; none if anything else is.
     pub fn planned_rounds(&self) -> Option<u64> {
         let mut rounds = self.counted().map(|charged| rounds_of(self.plan(), &charged.charge));
         let rounds = rounds.try_fold(0_u64, |sum, rounds| sum.checked_add(rounds?));
@@ -284,10 +296,13 @@ pub(super) fn count(counted: &mut Vec<(Event, u64)>, event: &Event) {
     }
 }
 
-/// How many rounds of the plan an event is; none if it is another one.
+/// How many times the plan's event an event is; none if it is another one.
 pub(super) fn rounds_of_event(plan: &Plan, event: &Event) -> Option<u64> {
     let planned = plan.event().ok()?;
     let (event, times) = once(event);
+    if plan.correlated.is_some() && matches!(event, Event::NoOp { .. }) {
+        return Some(0);
+    }
     (*event == planned).then_some(times)
 }
 

@@ -24,6 +24,7 @@ pub(super) fn plan() -> Plan {
         dimension: Some(1000),
         level: None,
         accountant: Accountant::Best,
+        correlated: None,
     };
     Plan { level: Some(plan.level_for(1000)), ..plan }
 }
@@ -49,6 +50,7 @@ pub(super) fn charge(plan: &Plan, round: u64) -> Charge {
         inputs_sha256: Sha256::of(format!("inputs {round}")),
         output: "/models/merged.safetensors".to_owned(),
         resumable: false,
+        clients_sha256: None,
     };
     Charge {
         release_id: format!("001122334455-{round}"),

@@ -12,7 +12,6 @@ use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::key::{KEY_BYTES, Key};
 use crate::privacy::ledger::budget::{self, Verdict};
 use crate::privacy::ledger::chain::Head;
-use crate::privacy::ledger::plan;
 use crate::privacy::ledger::record::{Charge, Entry, Mechanism, Release, Rng};
 use crate::privacy::ledger::replay::{Charged, Fate};
 use crate::privacy::ledger::sha256::Sha256;
@@ -77,7 +76,7 @@ pub struct Standing {
 pub struct Terms {
     /// How long an update may be, S.
     pub clip: f64,
-    /// Standard deviation of the noise on the sum of values over the clip bound.
+    /// Standard deviation of the noise that is drawn over the clip bound, both in units of the grid: how fine that is.
     pub value_multiplier: f64,
     /// What the sum is divided by.
     pub denominator: u64,
@@ -111,7 +110,7 @@ impl Books {
         }
         Ok(Terms {
             clip: self.state.clip,
-            value_multiplier: plan.value_multiplier()?,
+            value_multiplier: plan.drawn_multiplier()?,
             denominator: plan.denominator,
             level: plan.level_for(dimension),
         })
@@ -140,7 +139,7 @@ impl Account {
             return Ok(answer);
         }
         let event = self.plan().event()?;
-        let noise = plan::noise(mechanism.level, mechanism.d);
+        let noise = self.plan().noise_of(mechanism.level, mechanism.d);
         let verdict = budget::would(self.state(), &event, Some(noise), None)?;
         let (Some((eps_rdp, eps_pld, slack)), true) = (verdict.told(), verdict.fits()) else {
             return Ok(Answer::Refused(verdict));
@@ -196,6 +195,7 @@ impl Account {
             inputs_sha256: request.inputs_sha256,
             output: crate::io::publish::resolved(&request.output).to_string_lossy().into_owned(),
             resumable: request.resumable,
+            clients_sha256: None,
         })
     }
 

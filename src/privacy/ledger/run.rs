@@ -1,0 +1,157 @@
+//! Rounds whose noise is correlated: one run, paid for with its first round.
+//!
+//! A round's noise is a function of the key of the run and its number. So a number is used once, in order: noise that hides
+//! two sums hides neither, and what is proven of correlated noise holds for sums that hang on earlier releases alone.
+
+use super::record::{Charge, RunKey};
+use super::replay::{Charged, State};
+
+impl State {
+    /// Rounds that were charged by runs of fedmill, in order, whatever became of them.
+    pub fn rounds(&self) -> impl Iterator<Item = (u64, &Charged)> {
+        let own = self.charges.iter().filter(|charged| charged.charge.mechanism.is_some());
+        own.filter_map(|charged| Some((charged.charge.round?, charged)))
+    }
+
+    /// The last of them.
+    pub fn last_round(&self) -> Option<u64> {
+        self.rounds().last().map(|(round, _)| round)
+    }
+
+    /// Whether a charge is a round of a run: its noise is used, whatever became of it.
+    pub fn is_of_run(&self, charge: &Charge) -> bool {
+        self.plan().correlated.is_some() && charge.mechanism.is_some()
+    }
+
+    /// Checks that a round of a run may follow those before it.
+    pub(super) fn check_round(&self, charge: &Charge) -> Result<(), String> {
+        let last = self.last_round();
+        let round = charge.round.ok_or("found no round, expected the number of one")?;
+        if round <= last.unwrap_or(0) || round > self.plan().rounds {
+            let (from, to) = (last.unwrap_or(0) + 1, self.plan().rounds);
+            return Err(format!("found round {round}, expected one from {from} to {to}"));
+        }
+        let expected = self.plan().event_of_round(last.is_none()).map_err(|why| why.to_string())?;
+        if charge.event != expected {
+            return Err(format!("found another event for round {round}, expected {expected:?}"));
+        }
+        let is_listed = charge.mechanism.as_ref().is_some_and(|how| how.clients_sha256.is_some());
+        if is_listed { Ok(()) } else { Err("clients_sha256: found none, expected a digest".to_owned()) }
+    }
+
+    pub(super) fn take_key(&mut self, key: &RunKey) -> Result<(), String> {
+        if self.plan().correlated.is_none() || self.last_round().is_none() {
+            return Err("found the key of a run, expected it behind the first charge of one".to_owned());
+        }
+        if self.run_key.is_some() {
+            return Err("found another key, expected one for the whole run".to_owned());
+        }
+        self.run_key = Some(key.key_sha256);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget;
+    use super::super::plan::{Correlated, Plan};
+    use super::super::record::{Entry, Void};
+    use super::super::sha256::Sha256;
+    use super::super::trial;
+    use super::*;
+    use crate::privacy::correlated::Factor;
+    use crate::privacy::ledger::plan::Sampling;
+
+    fn plan() -> Plan {
+        let correlated = Correlated { factor: Factor::Banded { bands: 4 }, participations: 3, separation: 2 };
+        let plan = Plan { correlated: Some(correlated), sampling: Sampling::All, ..trial::plan() };
+        let plan = Plan { sampling_rate: 1.0, ..plan };
+        Plan { level: Some(plan.level_for(1000)), ..plan }
+    }
+
+    fn round(round: u64, is_first: bool) -> Charge {
+        let mut charge = trial::charge(&plan(), round);
+        charge.event = plan().event_of_round(is_first).unwrap();
+        charge.mechanism.as_mut().unwrap().clients_sha256 = Some(Sha256::of("clients"));
+        charge
+    }
+
+    fn charged(charge: Charge) -> Entry {
+        Entry::Charge(Box::new(charge))
+    }
+
+    fn key() -> Entry {
+        Entry::Key(RunKey { key_sha256: Sha256::of("key") })
+    }
+
+    #[test]
+    fn one_charge_pays_for_all_rounds() {
+        let entries = [trial::init(&plan()), charged(round(1, true)), key(), charged(round(2, false))];
+        let all = trial::state(&entries);
+        assert!(all.follows_plan());
+        assert_eq!((all.last_round(), all.releases(), all.run_key), (Some(2), 2, Some(Sha256::of("key"))));
+        let (first, planned) = (trial::state(&entries[..2]), budget::planned(&plan()).unwrap());
+        assert_eq!(budget::spent(&first).unwrap(), planned);
+        assert_eq!(budget::spent(&all).unwrap(), planned);
+        assert_eq!(budget::rounds_left(&all).unwrap(), plan().rounds - 2);
+        assert_eq!(budget::rounds_left(&trial::state(&entries[..1])).unwrap(), plan().rounds);
+        let alone = Plan { correlated: None, rounds: 1, ..plan() };
+        assert_eq!(planned.rdp, budget::planned(&alone).unwrap().rdp, "it is one Gaussian");
+    }
+
+    #[test]
+    fn rounds_come_once_and_in_order_and_are_not_taken_back() {
+        let start = [trial::init(&plan()), charged(round(2, true)), key()];
+        let void = Entry::Void(Void { charge: 1, attest: "nobody looked".to_owned() });
+        let mut no_round = round(3, false);
+        no_round.round = None;
+        let mut no_clients = round(3, false);
+        no_clients.mechanism.as_mut().unwrap().clients_sha256 = None;
+        for (bad, why) in [
+            (charged(round(2, false)), "found round 2, expected one from 3 to 10"),
+            (charged(round(1, false)), "found round 1"),
+            (charged(round(11, false)), "found round 11"),
+            (charged(round(3, true)), "another event"),
+            (charged(no_round), "no round"),
+            (charged(no_clients), "clients_sha256"),
+            (key(), "another key"),
+            (void, "cannot be taken back"),
+        ] {
+            let bad = bad_named(bad);
+            let records = trial::records(&[&start[..], &[bad]].concat());
+            let error = State::replay(&records).unwrap_err();
+            assert!(error.why.contains(why), "{error}, expected {why}");
+        }
+        let early = [trial::init(&plan()), key()];
+        assert!(State::replay(&trial::records(&early)).is_err());
+    }
+
+    /// With a name of its own, so that only what is tried is wrong with it.
+    fn bad_named(entry: Entry) -> Entry {
+        let Entry::Charge(mut charge) = entry else { return entry };
+        charge.release_id = "another".to_owned();
+        Entry::Charge(charge)
+    }
+
+    #[test]
+    fn plans_that_cannot_be_correlated_are_refused() {
+        let with = |change: fn(&mut Plan)| {
+            let mut plan = plan();
+            change(&mut plan);
+            plan.level = plan.dimension.map(|dimension| plan.level_for(dimension));
+            plan.check()
+        };
+        assert!(with(|_| ()).is_ok());
+        assert!(with(|plan| plan.sampling = Sampling::Poisson).is_err());
+        assert!(with(|plan| plan.dimension = None).is_err());
+        assert!(with(|plan| plan.correlated.as_mut().unwrap().participations = 0).is_err());
+        assert!(with(|plan| plan.correlated.as_mut().unwrap().separation = 0).is_err());
+        assert!(with(|plan| plan.rounds = 1 << 21).is_err());
+        assert!(
+            with(|plan| plan.correlated.as_mut().unwrap().factor = Factor::Banded { bands: 257 }).is_err()
+        );
+        let text = plan().frozen();
+        assert_eq!(Plan::thaw(&text).unwrap(), plan());
+        assert!(!trial::plan().frozen().contains("correlated"), "other plans are what they were");
+    }
+}
