@@ -9,6 +9,7 @@
 //! come from the base and the plan.
 
 use crate::io::digest::Blake3;
+use crate::model::dtype::Kind;
 use crate::privacy::clipping::{Clip, Grid, NoGrid, Treatment};
 use crate::privacy::key::Key;
 use crate::privacy::ledger::plan::ClipBound;
@@ -241,7 +242,7 @@ impl Run {
         pool: &ThreadPool,
         progress: &Progress,
     ) -> Result<Clipped, MergeError> {
-        self.job.check_private().map_err(PrivateError::from)?;
+        self.job.check_private()?;
         let round = self.assemble_private()?;
         let set = &round.set;
         let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
@@ -265,7 +266,7 @@ impl Run {
         let clips = Clips { isa: self.job.isa, set, pool, progress };
         let clips = clips.find(&grid).map_err(CombineError::from)?;
         tell(set, &clips);
-        warn_of_variances(set);
+        warn_of_tensors(set);
         Ok(Clipped { round, dimension, terms, edge_terms, grid, clips, edges })
     }
 
@@ -423,8 +424,11 @@ impl Run {
     }
 }
 
-/// Noise on a variance may leave it below zero.
-fn warn_of_variances(set: &UpdateSet) {
+/// Integers have no part in the noised sum, and noise on a variance may leave it below zero.
+fn warn_of_tensors(set: &UpdateSet) {
+    if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.dtype.kind() != Kind::Float) {
+        tracing::warn!("`{}` holds integers: such tensors stay the base's", spec.name);
+    }
     if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.name.ends_with("running_var")) {
         let name = &spec.name;
         tracing::warn!("noise on `{name}` may leave it below zero: --personal fedbn keeps the base's");
