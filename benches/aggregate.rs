@@ -232,6 +232,7 @@ impl Row {
             report: None,
             state: None,
             partial: false,
+            private: None,
             population: None,
             other_inputs: Vec::new(),
             isa: Isa::detect(),

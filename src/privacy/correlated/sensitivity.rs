@@ -13,7 +13,7 @@ use super::Schedule;
 pub fn of_columns(column: &[i32], schedule: &Schedule) -> f64 {
     let rounds = schedule.rounds as usize;
     let starts = (0..schedule.most()).map(|turn| (turn * schedule.separation) as usize);
-    let end = starts.clone().last().map_or(0, |last| rounds.min(last + column.len()));
+    let end = starts.clone().next_back().map_or(0, |last| rounds.min(last + column.len()));
     let mut sum = vec![0u64; end];
     for start in starts {
         for (sum, entry) in sum[start..].iter_mut().zip(column) {
