@@ -8,13 +8,15 @@
 //! 1. [`Squares`] is the sum of the squares of all values, exactly.
 //! 2. From it follows the [`Scale`] at which the norm is what it may be.
 //! 3. [`quantize`] makes integers: magnitude times scale, rounded toward zero, which no magnitude grows by. It returns the
-//!    sum of their squares, exactly, by which the caller verifies the norm.
+//!    sum of their squares, exactly, by which the caller verifies the norm. [`add_quantized`] adds them to sums at once.
 //!
 //! Values are those of floats of any width, or what they are more than a base, in f64. A value below the smallest normal
 //! f64 counts as zero; those of narrower floats all count. Agreement: bits.
 
 use crate::kernels::dispatch;
 use crate::kernels::element::Element;
+use crate::kernels::lanes::Arch;
+use std::ops::RangeInclusive;
 
 /// Bits of the significand of an f64, but for the leading one.
 const FRACTION: u32 = 52;
@@ -199,6 +201,13 @@ impl Scale {
         Self::rounded_down(f64::from(self.multiplier) * weight, self.exponent).min(self)
     }
 
+    /// The scale as a float, if it is one that products with can be rounded once: none that is zero or far out, where
+    /// subnormal values or products would count.
+    fn to_f64(self) -> Option<f64> {
+        const MIDDLE: RangeInclusive<i32> = -900..=900;
+        MIDDLE.contains(&self.exponent).then(|| f64::from(self.multiplier) * power_of_two(self.exponent))
+    }
+
     /// The distance of values that this scale takes to neighbouring integers: its inverse. The scale is within 2^-900 and
     /// 2^900.
     pub fn unit(self) -> f64 {
@@ -214,53 +223,117 @@ dispatch! {
     /// or the largest u128.
     pub fn quantize<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, out: &mut [i64]) -> u128 {
         let out = &mut out[..row.len()];
-        if base.is_empty() {
-            for i in 0..row.len() {
-                out[i] = integer(row[i].widen(), scale);
-            }
-        } else {
-            let base = &base[..row.len()];
-            for i in 0..row.len() {
-                out[i] = integer(row[i].widen() - base[i], scale);
-            }
-        }
-        sum_of_squares(out)
+        out.fill(0);
+        each_block::<A, E>(row, base, scale, out)
     }
 }
 
-/// The integer of a value. The product of its magnitude and the multiplier has 85 bits; the lowest 32 are dropped before
-/// the rest of the shift, which changes nothing.
+dispatch! {
+    /// Adds the integers that [`quantize`] makes to sums, and returns what it returns. The caller sees to it that no sum
+    /// leaves i64: integers of a norm within its bound are.
+    pub fn add_quantized<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, sums: &mut [i64]) -> u128 {
+        each_block::<A, E>(row, base, scale, sums)
+    }
+}
+
+/// Values whose squares are added before it is seen whether they fit: they stay in the first-level cache.
+const BLOCK: usize = 2048;
+
+/// Adds the integers of a row to sums, block by block.
 #[inline(always)]
-fn integer(value: f64, scale: Scale) -> i64 {
-    let bits = value.to_bits();
-    let (significand, exponent) = magnitude(bits);
+fn each_block<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, sums: &mut [i64]) -> u128 {
+    let sums = &mut sums[..row.len()];
+    let mut squares = 0u128;
+    let mut start = 0;
+    while start < row.len() {
+        let block = start..row.len().min(start + BLOCK);
+        let (row, sums) = (&row[block.clone()], &mut sums[block.clone()]);
+        let more = if base.is_empty() {
+            add_block::<A>(row.len(), |i| row[i].widen(), scale, sums)
+        } else {
+            let base = &base[block.clone()];
+            add_block::<A>(row.len(), |i| row[i].widen() - base[i], scale, sums)
+        };
+        squares = squares.saturating_add(more);
+        start = block.end;
+    }
+    squares
+}
+
+#[inline(always)]
+fn add_block<A: Arch>(
+    len: usize,
+    value: impl Fn(usize) -> f64 + Copy,
+    scale: Scale,
+    sums: &mut [i64],
+) -> u128 {
+    match scale.to_f64() {
+        Some(scale) if A::FUSES => add_values(len, value, |x| fused_magnitude(x, scale), sums),
+        _ => add_values(len, value, |x| whole_magnitude(x, scale), sums),
+    }
+}
+
+/// Adds the integers of up to [`BLOCK`] values to sums. Returns the sum of their squares.
+#[inline(always)]
+fn add_values(
+    len: usize,
+    value: impl Fn(usize) -> f64,
+    magnitude: impl Fn(f64) -> u64,
+    sums: &mut [i64],
+) -> u128 {
+    let sums = &mut sums[..len];
+    let (mut squares, mut any) = (0u64, 0u64);
+    for i in 0..len {
+        let x = value(i);
+        let magnitude = magnitude(x);
+        let sign = x.to_bits() as i64 >> 63;
+        sums[i] = sums[i].wrapping_add((magnitude as i64 ^ sign) - sign);
+        let low = magnitude & u64::from(u32::MAX);
+        squares = squares.wrapping_add(low * low);
+        any |= magnitude;
+    }
+    // So many squares of 26 bits each fit.
+    const { assert!(BLOCK <= 1 << (u64::BITS - 2 * SMALL_BITS)) };
+    if any >> SMALL_BITS == 0 { u128::from(squares) } else { sum_of_large_squares(len, value, magnitude) }
+}
+
+/// Bits of integers whose squares are added without looking.
+const SMALL_BITS: u32 = 26;
+
+/// The sum of the squares, exactly unless it is beyond u128.
+#[inline(always)]
+fn sum_of_large_squares(len: usize, value: impl Fn(usize) -> f64, magnitude: impl Fn(f64) -> u64) -> u128 {
+    let mut sum = 0u128;
+    for i in 0..len {
+        sum = sum.saturating_add(u128::from(magnitude(value(i))).pow(2));
+    }
+    sum
+}
+
+/// The magnitude of the integer of a value at a scale that an f64 holds.
+///
+/// Beside 2^52 an f64 holds whole numbers alone, so a fused multiply-add gives the one nearest to the product, which is
+/// rounded once. Another tells the sign of what is missing, and where it was rounded up, one is taken back.
+#[inline(always)]
+fn fused_magnitude(value: f64, scale: f64) -> u64 {
+    const WHOLE: f64 = (1u64 << FRACTION) as f64;
+    let value = value.abs();
+    let nearest = value.mul_add(scale, WHOLE);
+    let missing = value.mul_add(scale, -(nearest - WHOLE));
+    let is_above = missing.to_bits() >> 63;
+    nearest.to_bits().wrapping_sub(WHOLE.to_bits()).wrapping_sub(is_above)
+}
+
+/// The same at any scale, in integers. The product of the magnitude and the multiplier has 85 bits; the lowest 32 are
+/// dropped before the rest of the shift, which changes nothing.
+#[inline(always)]
+fn whole_magnitude(value: f64, scale: Scale) -> u64 {
+    let (significand, exponent) = magnitude(value.to_bits());
     let multiplier = u64::from(scale.multiplier);
     let (low, high) = (significand & u64::from(u32::MAX), significand >> 32);
     let product = high * multiplier + ((low * multiplier) >> 32);
     let shift = i64::from(OFFSET - 32) - i64::from(scale.exponent) - exponent as i64;
-    let magnitude = (product >> shift.clamp(0, 63)) as i64;
-    let sign = bits as i64 >> 63;
-    (magnitude ^ sign) - sign
-}
-
-/// The sum of the squares, exactly unless it is beyond u128.
-#[inline(always)]
-fn sum_of_squares(integers: &[i64]) -> u128 {
-    let (mut low, mut high, mut beyond) = (0u64, 0u64, 0u64);
-    for integer in integers {
-        let magnitude = integer.unsigned_abs();
-        let square = (magnitude & u64::from(u32::MAX)) * (magnitude & u64::from(u32::MAX));
-        low += square & u64::from(u32::MAX);
-        high += square >> 32;
-        beyond |= magnitude >> 32;
-    }
-    if beyond == 0 { (u128::from(high) << 32) + u128::from(low) } else { sum_of_large_squares(integers) }
-}
-
-#[cold]
-fn sum_of_large_squares(integers: &[i64]) -> u128 {
-    let squares = integers.iter().map(|integer| u128::from(integer.unsigned_abs()).pow(2));
-    squares.fold(0, u128::saturating_add)
+    product >> shift.clamp(0, 63)
 }
 
 #[cfg(test)]

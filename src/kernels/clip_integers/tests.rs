@@ -197,3 +197,49 @@ fn what_is_too_large_stays_too_large() {
         }
     }
 }
+
+/// Products that are whole numbers, or next to one: a product in f64 is rounded to it from either side.
+#[test]
+fn products_next_to_whole_numbers_are_rounded_toward_zero() {
+    let portable = Isa::named("portable").unwrap();
+    let scales = [(1.7, 10), (1.000_000_000_3, 0), (1.999, 33), (1.0, 20), (1.3, -890), (1.7, 890)];
+    for scale in scales.map(|(x, power)| Scale::rounded_down(x, power)) {
+        let near = |whole: i32| {
+            let x = f64::from(whole) * scale.unit();
+            [x.next_down(), x, x.next_up(), -x, -x.next_down()]
+        };
+        let row: Vec<f64> = (1..700).flat_map(|i| near(i * i * i)).collect();
+        let mut expected = vec![0; row.len()];
+        let squares = quantize(portable, &row, &[], scale, &mut expected);
+        for isa in Isa::available() {
+            let mut found = vec![9; row.len()];
+            assert_eq!(quantize(isa, &row, &[], scale, &mut found), squares, "{scale:?} on {isa}");
+            assert_eq!(found, expected, "{scale:?} on {isa}");
+        }
+        assert!(
+            row.iter().zip(&expected).all(|(x, q)| x.abs() / scale.unit() >= q.abs() as f64 * (1.0 - 1e-15))
+        );
+    }
+}
+
+#[test]
+fn sums_get_what_quantize_makes() {
+    for isa in Isa::available() {
+        // Squares of small integers, of ones that need 128 bits, and more values than one block.
+        for (len, power) in [(33, 20), (33, 45), (5000, 20), (4097, 30)] {
+            let row = values(len);
+            let base: Vec<f64> = row.iter().rev().map(|x| f64::from(*x) / 8.0).collect();
+            for base in [&[][..], &base] {
+                let scale = Scale::rounded_down(1.7, power);
+                let mut integers = vec![0; len];
+                let squares = quantize(isa, &row, base, scale, &mut integers);
+                let mut sums: Vec<i64> = (0..len as i64).collect();
+                assert_eq!(add_quantized(isa, &row, base, scale, &mut sums), squares);
+                let expected = integers.iter().enumerate().map(|(i, q)| i as i64 + q);
+                assert!(sums.into_iter().eq(expected), "{len} at 2^{power} on {isa}");
+                let sum: u128 = integers.iter().map(|q| u128::from(q.unsigned_abs()).pow(2)).sum();
+                assert_eq!(squares, sum);
+            }
+        }
+    }
+}
