@@ -50,7 +50,18 @@ impl Blake3 {
         })
     }
 
-    pub(super) fn hex(&self) -> String {
+    /// The digest of some bytes, as bytes.
+    pub fn of_bytes(bytes: &[u8]) -> [u8; 32] {
+        blake3::hash(bytes).into()
+    }
+
+    /// Adds some bytes.
+    pub fn add_bytes(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The digest of what was added, in lower-case hex.
+    pub fn hex(&self) -> String {
         self.hasher.finalize().to_hex().to_string()
     }
 }

@@ -111,7 +111,21 @@ impl Grid {
         if !squares.is_finite() {
             return Clip::VOID;
         }
-        let scale = squares.scale_to(self.bound as f64).unwrap_or(self.scale);
+        self.at_most(squares.scale_to(self.bound as f64).unwrap_or(self.scale), weight)
+    }
+
+    /// The same, given a number that the norm of its values is not above; what is not finite counts as zero. That its
+    /// integers are admitted is known before they are made: rounded toward zero at a scale of B over the norm, they have a
+    /// norm of at most B. Values that come to zero at the grid's own scale need not be part of the norm.
+    pub fn clip_of_norm(&self, norm: f64, weight: f64) -> Clip {
+        if !norm.is_finite() {
+            return Clip::VOID;
+        }
+        let ratio = (self.bound as f64 / norm).next_down();
+        self.at_most(Scale::rounded_down(ratio.min(f64::MAX), 0), weight)
+    }
+
+    fn at_most(&self, scale: Scale, weight: f64) -> Clip {
         let treatment = if scale < self.scale { Treatment::Clipped } else { Treatment::Whole };
         Clip { scale: scale.min(self.scale).weighted(weight), treatment }
     }

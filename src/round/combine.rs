@@ -15,7 +15,7 @@ use crate::round::method::{Method, Sum, Tiers};
 use crate::round::partial::sums::Addends;
 use crate::round::passes::{Clock, InTileOrder, PassError, for_each_tile};
 use crate::round::private::directory::AccountError;
-use crate::round::private::sum::NoisedSum;
+use crate::round::private::sum::{COLUMNS, NoisedSum};
 use crate::round::roster::UpdateSet;
 use crate::round::rows::{add_times, blocks};
 use crate::round::sections::{Branches, SectionSums, Summand, section_of, sections_of};
@@ -165,7 +165,11 @@ impl Pass<'_> {
         };
         let rest = device::rest(self.set, done);
         let rest: Vec<Range<usize>> = rest.into_iter().flat_map(|range| self.wanted(range)).collect();
-        let plan = TilePlan::of_ranges(self.set, self.rows_at_once(&method), &rest);
+        let rows = self.rows_at_once(&method);
+        let plan = match method {
+            Method::Noised(_) => TilePlan::at_multiples(self.set, rows, &rest, COLUMNS),
+            _ => TilePlan::of_ranges(self.set, rows, &rest),
+        };
         let sections = self.sections();
         let squares = SectionSums::starting_at(sections.start);
         let squares = InTileOrder::new(squares, |sums, (section, parts)| sums.add(section, parts));

@@ -68,6 +68,12 @@ impl TilePlan {
         Self::cut(set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
     }
 
+    /// Cuts some ranges of coordinates, in order, at multiples of `columns`, and between tensors of different floats, and
+    /// nowhere else: what of a tensor lies between two multiples is whole in one tile, whatever floats clients send.
+    pub fn at_multiples(set: &UpdateSet, rows: usize, ranges: &[Range<usize>], columns: usize) -> Self {
+        Self::cut(set, rows, ranges, columns, |_| columns)
+    }
+
     /// Cuts the layout into tiles of up to so many columns, without regard to sections.
     pub fn of_columns(set: &UpdateSet, rows: usize, columns: impl Fn(Working) -> usize) -> Self {
         Self::within(set, rows, std::slice::from_ref(&(0..set.layout.parameters())), columns)

@@ -1,14 +1,24 @@
-//! What is done to each client before its update is added: two passes, one for the norms, one that verifies.
+//! What is done to each client before its update is added: one pass, for the norms and for what names the values.
+//!
+//! The norm is a sum in f64, rounded, so no client is held to it but to an upper bound of it, as far above as the sum may be
+//! off: n additions of numbers that are not negative are off by at most a share of n 2^-53 of the sum. Integers at the
+//! scale of that bound are admitted. They are made once, where they are added, and there their norm is verified, exactly.
 //!
 //! What a client sends decides about that client alone: an update that cannot be read, or is not finite, counts as zero,
-//! and the round goes on. So does the run if nobody came.
+//! and the round goes on. So does the run if nobody came. So that not a bit of one client's scale hangs on another, values
+//! are added in an order that no other client changes: within what [`COLUMNS`] coordinates hold of one tensor, and then in
+//! the order of coordinates.
 
+use crate::io::digest::Blake3;
 use crate::kernels::clip_integers::Squares;
+use crate::kernels::element::Element;
 use crate::kernels::lanes::Isa;
-use crate::model::dtype::{Kind, Working};
-use crate::privacy::clipping::{Clip, Grid, Treatment};
-use crate::round::passes::{PassError, for_each_tile};
-use crate::round::private::sum::each_block;
+use crate::kernels::norms::squared_norm;
+use crate::model::dtype::{Dtype, Kind, Working};
+use crate::model::layout::Piece;
+use crate::privacy::clipping::{Clip, Grid};
+use crate::round::passes::{InTileOrder, PassError, for_each_tile};
+use crate::round::private::sum::COLUMNS;
 use crate::round::roster::UpdateSet;
 use crate::round::tiles::{Tile, TilePlan};
 use crate::round::workspace::Workspace;
@@ -16,6 +26,7 @@ use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Reads the updates of a set to see how they are clipped.
 #[derive(Clone, Copy)]
@@ -30,122 +41,209 @@ pub struct Clips<'a> {
     pub progress: &'a Progress,
 }
 
-/// What a client's values add up to; none if they cannot be read.
-type Seen<T> = Option<T>;
+/// What was found of a client.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Found {
+    /// How it is clipped.
+    pub clip: Clip,
+    /// The L2 norm of its delta; zero if it cannot be read.
+    pub norm: f64,
+    /// What names its values: a BLAKE3 digest; empty if they cannot be read.
+    pub digest: String,
+}
 
 impl Clips<'_> {
-    /// How each client is clipped, and its norm; verified: at its scale its integers are within the bound.
+    /// What is found of each client.
     ///
     /// # Errors
     ///
     /// When the base cannot be read, or a signal asked to stop.
-    pub fn find(&self, grid: &Grid) -> Result<Vec<(Clip, f64)>, PassError> {
-        let squares = self.squares()?;
-        let mut clips: Vec<(Clip, f64)> = squares
-            .iter()
-            .map(|seen| match seen {
-                Some(squares) => (grid.clip(squares, 1.0), squares.norm()),
-                None => (Clip::VOID, 0.0),
-            })
-            .collect();
-        loop {
-            let sums = self.integers(&clips)?;
-            let mut is_verified = true;
-            for ((clip, _), sum) in clips.iter_mut().zip(sums) {
-                let Some(sum) = sum else {
-                    *clip = Clip::VOID;
-                    continue;
-                };
-                if clip.treatment != Treatment::Void && !grid.admits(sum) {
-                    is_verified = false;
-                    *clip = Clip { scale: clip.scale.shrunk(), treatment: Treatment::Clipped };
-                }
-            }
-            if is_verified {
-                return Ok(clips);
+    pub fn find(&self, grid: &Grid) -> Result<Vec<Found>, PassError> {
+        let measures: Vec<Option<Measure>> = self.each_client(|_| true)?;
+        let found = measures.iter().map(|measure| match measure {
+            Some(measure) => Found {
+                clip: grid.clip_of_norm(measure.norm() * self.margin(), 1.0),
+                norm: measure.norm(),
+                digest: measure.digest.hex(),
+            },
+            None => Found { clip: Clip::VOID, norm: 0.0, digest: String::new() },
+        });
+        let mut found: Vec<Found> = found.collect();
+        let is_beyond = |client: usize| measures[client].as_ref().is_some_and(|m| !m.squares.is_finite());
+        if (0..found.len()).any(is_beyond) {
+            let exact: Vec<Option<Squares>> = self.each_client(is_beyond)?;
+            for (client, found) in found.iter_mut().enumerate().filter(|(client, _)| is_beyond(*client)) {
+                found.clip = exact[client].as_ref().map_or(Clip::VOID, |squares| grid.clip(squares, 1.0));
+                found.norm = exact[client].as_ref().map_or(0.0, Squares::norm);
             }
         }
+        Ok(found)
     }
 
-    /// The squares of each client's delta.
-    fn squares(&self) -> Result<Vec<Seen<Squares>>, PassError> {
-        self.progress.start("measuring", self.set.data_bytes());
-        let add = |space: &Workspace, tile: &Tile, client: usize, squares: &mut Squares| {
-            let base = space.base_of(client);
-            match tile.working {
-                Working::BF16 => squares.add(space.rows::<bf16>(tile, 1).row(0), base),
-                Working::F16 => squares.add(space.rows::<f16>(tile, 1).row(0), base),
-                Working::F32 => squares.add(space.rows::<f32>(tile, 1).row(0), base),
-                Working::F64 => squares.add(space.rows::<f64>(tile, 1).row(0), base),
-            }
-        };
-        self.each_client(|_| true, add, |all: &mut Squares, more| all.merge(&more))
+    /// What a norm is multiplied by to be above the norm that is exact. Half of it would do for the root of a sum; the rest
+    /// is for the operations behind it.
+    fn margin(&self) -> f64 {
+        let tensors = self.set.layout.tensors().len();
+        let parts = self.set.layout.parameters().div_ceil(COLUMNS) + tensors;
+        // Squares, those of a lane, lanes, parts.
+        let roundings = 1 + COLUMNS.div_ceil(LANES) + LANES + parts;
+        1.0 + roundings as f64 * f64::EPSILON
     }
 
-    /// How the squares of each client's integers add up, by a clip each.
-    fn integers(&self, clips: &[(Clip, f64)]) -> Result<Vec<Seen<u128>>, PassError> {
-        self.progress.start("verifying", self.set.data_bytes());
-        let add = |space: &Workspace, tile: &Tile, client: usize, sum: &mut u128| {
-            let clip = (client, clips[client].0);
-            let more = match tile.working {
-                Working::BF16 => each_block::<bf16>(self.isa, space, tile, clip, |_, _| {}),
-                Working::F16 => each_block::<f16>(self.isa, space, tile, clip, |_, _| {}),
-                Working::F32 => each_block::<f32>(self.isa, space, tile, clip, |_, _| {}),
-                Working::F64 => each_block::<f64>(self.isa, space, tile, clip, |_, _| {}),
-            };
-            *sum = sum.saturating_add(more);
-        };
-        let counts = |client: usize| clips[client].0.treatment != Treatment::Void;
-        self.each_client(counts, add, |all: &mut u128, more| *all = all.saturating_add(more))
-    }
-
-    /// Adds something up over all floats of each client, in any order.
-    fn each_client<T: Default + Send>(
+    /// Measures those clients that count; none for one that cannot be read.
+    fn each_client<M: Measured>(
         &self,
         counts: impl Fn(usize) -> bool + Sync,
-        add: impl Fn(&Workspace, &Tile, usize, &mut T) + Sync,
-        merge: impl Fn(&mut T, T),
-    ) -> Result<Vec<Seen<T>>, PassError> {
-        let plan = TilePlan::of_ranges(self.set, 1, &floats(self.set));
+    ) -> Result<Vec<Option<M>>, PassError> {
+        self.progress.start("measuring", self.set.data_bytes());
+        let plan = TilePlan::at_multiples(self.set, 1, &floats(self.set), COLUMNS);
         let clients = self.set.clients.len();
-        let new = || (Workspace::new(self.isa, self.set, &plan), new_seen(clients));
-        let workers = for_each_tile(self.pool, &plan, new, |(space, seen), tile| {
+        let unread: Vec<AtomicBool> = (0..clients).map(|_| AtomicBool::new(false)).collect();
+        let all: Vec<Option<M>> = (0..clients).map(|_| Some(M::default())).collect();
+        let all = InTileOrder::new(all, add_parts);
+        let new = || Workspace::new(self.isa, self.set, &plan);
+        for_each_tile(self.pool, &plan, new, |space, tile| {
             space.read_base(tile)?;
-            for (client, seen) in seen.iter_mut().enumerate().filter(|(client, _)| counts(*client)) {
-                let is_read = match tile.working {
-                    Working::BF16 => space.read::<bf16>(tile, &[client]),
-                    Working::F16 => space.read::<f16>(tile, &[client]),
-                    Working::F32 => space.read::<f32>(tile, &[client]),
-                    Working::F64 => space.read::<f64>(tile, &[client]),
-                };
-                match (is_read, seen.as_mut()) {
-                    (Ok(()), Some(sum)) => add(space, tile, client, sum),
-                    (Err(why @ PassError::Read { .. }), Some(_)) => {
-                        tracing::warn!("{why}: the client counts as zero");
-                        *seen = None;
+            let mut parts = Vec::with_capacity(clients);
+            for (client, unread) in unread.iter().enumerate() {
+                if !counts(client) || unread.load(Ordering::Relaxed) {
+                    parts.push(None);
+                    continue;
+                }
+                let part = match self.measure::<M>(space, tile, client) {
+                    Ok(part) => Some(part),
+                    Err(why @ PassError::Read { .. }) => {
+                        if !unread.swap(true, Ordering::Relaxed) {
+                            tracing::warn!("{why}: the client counts as zero");
+                        }
+                        None
                     }
-                    (Err(PassError::Read { .. }), None) | (Ok(()), None) => {}
-                    (Err(why), _) => return Err(why),
-                }
+                    Err(why) => return Err(why),
+                };
+                parts.push(part);
             }
+            all.add(tile.number, parts);
             self.progress.advance((clients * tile.coordinates.len() * tile.dtype.bytes()) as u64);
-            Ok(())
+            Ok::<(), PassError>(())
         })?;
-        let mut all = new_seen(clients);
-        for (_, seen) in workers {
-            for (all, more) in all.iter_mut().zip(seen) {
-                match (all.as_mut(), more) {
-                    (Some(all), Some(more)) => merge(all, more),
-                    _ => *all = None,
-                }
-            }
+        Ok(all.finish())
+    }
+
+    fn measure<M: Measured>(
+        &self,
+        space: &mut Workspace,
+        tile: &Tile,
+        client: usize,
+    ) -> Result<M::Part, PassError> {
+        match tile.working {
+            Working::BF16 => self.measure_row::<M, bf16>(space, tile, client),
+            Working::F16 => self.measure_row::<M, f16>(space, tile, client),
+            Working::F32 => self.measure_row::<M, f32>(space, tile, client),
+            Working::F64 => self.measure_row::<M, f64>(space, tile, client),
         }
-        Ok(all)
+    }
+
+    fn measure_row<M: Measured, E: Element>(
+        &self,
+        space: &mut Workspace,
+        tile: &Tile,
+        client: usize,
+    ) -> Result<M::Part, PassError> {
+        space.read::<E>(tile, &[client])?;
+        let (rows, base) = (space.rows::<E>(tile, 1), space.base_of(client));
+        let pieces = self.set.layout.pieces(tile.coordinates.clone());
+        Ok(M::of_row(self.isa, rows.row(0), base, pieces))
     }
 }
 
-fn new_seen<T: Default>(clients: usize) -> Vec<Seen<T>> {
-    (0..clients).map(|_| Some(T::default())).collect()
+/// What a client's values are measured by: parts of tiles, that are added in their order.
+trait Measured: Default + Send {
+    /// That of a tile.
+    type Part: Send;
+    /// The part of a row, which pieces of tensors make up.
+    fn of_row<E: Element>(
+        isa: Isa,
+        row: &[E],
+        base: &[f64],
+        pieces: impl Iterator<Item = Piece>,
+    ) -> Self::Part;
+    /// Adds the part of the next tile.
+    fn add(&mut self, part: Self::Part);
+}
+
+fn add_parts<M: Measured>(all: &mut Vec<Option<M>>, parts: Vec<Option<M::Part>>) {
+    for (all, part) in all.iter_mut().zip(parts) {
+        match (all.as_mut(), part) {
+            (Some(all), Some(part)) => all.add(part),
+            _ => *all = None,
+        }
+    }
+}
+
+/// Sums that [`squared_norm`] adds in turn.
+const LANES: usize = 16;
+
+/// The squares of a client's delta, and what names its values.
+#[derive(Default)]
+struct Measure {
+    /// Not finite where a value is not, or its square is beyond f64.
+    squares: f64,
+    digest: Blake3,
+}
+
+impl Measure {
+    fn norm(&self) -> f64 {
+        self.squares.sqrt()
+    }
+}
+
+/// The same of a row.
+struct RowMeasure {
+    /// Of each piece of a tensor.
+    squares: Vec<f64>,
+    dtype: Dtype,
+    digest: [u8; 32],
+}
+
+impl Measured for Measure {
+    type Part = RowMeasure;
+
+    fn of_row<E: Element>(
+        isa: Isa,
+        row: &[E],
+        base: &[f64],
+        pieces: impl Iterator<Item = Piece>,
+    ) -> RowMeasure {
+        let mut start = 0;
+        let squares = pieces.map(|piece| {
+            let columns = start..start + piece.len;
+            start = columns.end;
+            squared_norm(isa, &row[columns.clone()], base.get(columns).unwrap_or_default())
+        });
+        let squares = squares.collect();
+        RowMeasure { squares, dtype: E::DTYPE, digest: Blake3::of_bytes(bytemuck::cast_slice(row)) }
+    }
+
+    fn add(&mut self, part: RowMeasure) {
+        part.squares.iter().for_each(|squares| self.squares += squares);
+        self.digest.add_bytes(part.dtype.to_string().as_bytes());
+        self.digest.add_bytes(&part.digest);
+    }
+}
+
+/// Exact, and slow: for values whose squares are beyond f64.
+impl Measured for Squares {
+    type Part = Self;
+
+    fn of_row<E: Element>(_: Isa, row: &[E], base: &[f64], _: impl Iterator<Item = Piece>) -> Self {
+        let mut squares = Self::default();
+        squares.add(row, base);
+        squares
+    }
+
+    fn add(&mut self, part: Self) {
+        self.merge(&part);
+    }
 }
 
 /// The coordinates of the float tensors.

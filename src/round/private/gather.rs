@@ -10,7 +10,7 @@ use crate::round::passes::{PassError, for_each_tile};
 use crate::round::private::directory::Books;
 use crate::round::private::edge::{Description, layout_of};
 use crate::round::private::release::{Clipped, Private, PrivateError, below, each};
-use crate::round::private::sum::ClippedSum;
+use crate::round::private::sum::{COLUMNS, ClippedSum};
 use crate::round::refusal::MergeError;
 use crate::round::roster::UpdateSet;
 use crate::round::tiles::{Tile, TilePlan};
@@ -33,7 +33,7 @@ impl Run {
             self.clip(how, &books, pool, progress)?;
         let set = &round.set;
         let counted =
-            set.clients.iter().zip(&clips).filter(|(_, (clip, _))| clip.treatment != Treatment::Void);
+            set.clients.iter().zip(&clips).filter(|(_, found)| found.clip.treatment != Treatment::Void);
         let mut clients: Vec<String> = counted.map(|(client, _)| client.id.clone()).collect();
         clients.extend(edges.iter().flat_map(|edge| edge.description.clients.iter().cloned()));
         clients.sort_unstable();
@@ -42,7 +42,7 @@ impl Run {
         let layout = layout_of(&set.layout);
         let writer = ModelWriter::create(&self.job.output, &layout, &description.metadata(), None)?;
         let sum = ClippedSum::new(grid, &each(&clips), edges);
-        let plan = TilePlan::new(set, 1);
+        let plan = TilePlan::at_multiples(set, 1, &[0..set.layout.parameters()], COLUMNS);
         progress.start("adding up", set.data_bytes());
         let new = || (Workspace::new(self.job.isa, set, &plan), Vec::new());
         for_each_tile(pool, &plan, new, |(space, integers), tile| {

@@ -1,7 +1,7 @@
 //! A round under a budget: clip, verify, charge, add up with noise, publish, record.
 //!
 //! ```text
-//! updates --pass 1--> norms --pass 2--> clips, verified --> charge, on disk --> key --pass 3--> noised mean --> server step
+//! updates --pass 1--> clips, digests --> charge, on disk --> key --pass 2--> noised mean, verified --> server step
 //! ```
 //!
 //! Nothing that a client sends changes what becomes of another: a bad update counts as zero, and so do all that claim one
@@ -22,7 +22,7 @@ use crate::round::job::Job;
 use crate::round::judge::{Judgement, MetricsWanted};
 use crate::round::merge::{Run, Stopped};
 use crate::round::private::account::Account;
-use crate::round::private::clips::{Clips, floats};
+use crate::round::private::clips::{Clips, Found, floats};
 use crate::round::private::count;
 use crate::round::private::directory::{AccountError, Books};
 use crate::round::private::edge::{self, Edge, EdgeError};
@@ -69,7 +69,7 @@ pub enum PrivateError {
     Combination { option: String, why: &'static str, hint: &'static str },
     #[error("{found} updates, expected at most {most}: more might not fit the sum")]
     TooMany { found: u64, most: u64 },
-    #[error("{}: its integers are longer than was verified: it changed while it was read", .path.display())]
+    #[error("{}: its integers are longer than its norm allows: it changed while it was read", .path.display())]
     Longer { path: PathBuf },
 }
 
@@ -98,21 +98,21 @@ pub(super) struct Clipped {
     /// What sums of it are made on.
     pub(super) edge_terms: edge::Terms,
     pub(super) grid: Grid,
-    /// How each client is clipped, and its norm.
-    pub(super) clips: Vec<(Clip, f64)>,
+    /// What was found of each client.
+    pub(super) clips: Vec<Found>,
     pub(super) edges: Vec<Edge>,
 }
 
 /// How many clients are within the clip bound, less how many are not.
-pub(super) fn below(terms: &Terms, clips: &[(Clip, f64)], edges: &[Edge]) -> i64 {
-    let counted = clips.iter().filter(|(clip, _)| clip.treatment != Treatment::Void);
-    let here: i64 = counted.map(|(_, norm)| if *norm <= terms.clip { 1 } else { -1 }).sum();
+pub(super) fn below(terms: &Terms, clips: &[Found], edges: &[Edge]) -> i64 {
+    let counted = clips.iter().filter(|found| found.clip.treatment != Treatment::Void);
+    let here: i64 = counted.map(|found| if found.norm <= terms.clip { 1 } else { -1 }).sum();
     here + edges.iter().map(|edge| edge.description.below).sum::<i64>()
 }
 
 /// How each client is clipped.
-pub(super) fn each(clips: &[(Clip, f64)]) -> Vec<Clip> {
-    clips.iter().map(|(clip, _)| *clip).collect()
+pub(super) fn each(clips: &[Found]) -> Vec<Clip> {
+    clips.iter().map(|found| found.clip).collect()
 }
 
 /// What the second pass of a release needs, once it is paid for.
@@ -217,7 +217,7 @@ impl Run {
         let sum = NoisedSum::new(sum, noise, terms.denominator);
         self.release = Some(Release { sum, marks: granted.marks(next_clip) });
         self.chosen = Some(Chosen::cpu("sums that are released are of integers"));
-        let judgement = self.judgement_of_mean(&round, clips.iter().map(|(_, norm)| *norm).collect())?;
+        let judgement = self.judgement_of_mean(&round, clips.iter().map(|found| found.norm).collect())?;
         let report =
             self.combine_and_publish(&round, &judgement, pool, progress).map_err(|why| match why {
                 Stopped::Error(why) => why,
@@ -355,10 +355,10 @@ impl Run {
         if let Some(state) = &set.state {
             add(&digest(&state.model)?);
         }
-        for client in &set.clients {
+        for (client, found) in set.clients.iter().zip(&clipped.clips) {
             add(&client.id);
             add(&client.metadata.kind.to_string());
-            add(&digest(&client.model)?);
+            add(&found.digest);
         }
         for edge in &clipped.edges {
             add(&digest(&edge.model)?);
@@ -385,7 +385,7 @@ impl Run {
         account: &Account,
         granted: &Granted,
         terms: &Terms,
-        (clips, edges): (&[(Clip, f64)], &[Edge]),
+        (clips, edges): (&[Found], &[Edge]),
     ) -> Option<f64> {
         let ClipBound::Adaptive(adaptive) = account.plan().clip else { return None };
         let noise = noise::of_count(self.job.isa, &granted.key, terms.level);
@@ -436,8 +436,8 @@ fn warn_of_tensors(set: &UpdateSet) {
 }
 
 /// Tells the operator, and nobody else, what became of the clients.
-fn tell(set: &UpdateSet, clips: &[(Clip, f64)]) {
-    for (client, (clip, norm)) in set.clients.iter().zip(clips) {
+fn tell(set: &UpdateSet, clips: &[Found]) {
+    for (client, Found { clip, norm, .. }) in set.clients.iter().zip(clips) {
         match clip.treatment {
             Treatment::Void => tracing::warn!(
                 "{}: holds values that are not finite, or cannot be read: the client counts as zero",

@@ -3,7 +3,7 @@
 //! Integers add up exactly, so threads, tiles and the order of clients change nothing, and a sum of sums is the sum of
 //! all. What leaves is `unit * (sum + noise) / denominator`, a function of the noised sum and of public numbers.
 
-use crate::kernels::clip_integers::quantize;
+use crate::kernels::clip_integers::add_quantized;
 use crate::kernels::element::Element;
 use crate::kernels::integer_sum::{add_integers, to_floats};
 use crate::kernels::lanes::Isa;
@@ -19,8 +19,8 @@ use crate::round::tiles::Tile;
 use crate::round::workspace::Workspace;
 use std::sync::{Mutex, PoisonError};
 
-/// Values that are rounded at a time: they stay in the first-level cache.
-const ROUNDED: usize = 2048;
+/// Columns of a tile: its sums, the base's values and a client's stay in the second-level cache together.
+pub const COLUMNS: usize = 1 << 14;
 
 /// Clipped clients, and sums of others, to be added up.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct NoisedSum {
 }
 
 impl ClippedSum {
-    /// Of clients that were clipped so, verified before, and of edges.
+    /// Of clients that were clipped so, and of edges.
     pub fn new(grid: Grid, clips: &[Clip], edges: Vec<Edge>) -> Self {
         let counts = |(_, clip): &(usize, Clip)| clip.treatment != Treatment::Void;
         let (clients, clips): (Vec<usize>, Vec<Clip>) =
@@ -75,9 +75,8 @@ impl ClippedSum {
         let mut squares = Vec::with_capacity(self.clips.len() + self.edges.len());
         for (client, clip) in self.clients.iter().zip(&self.clips) {
             space.read::<E>(tile, &[*client])?;
-            squares.push(each_block::<E>(isa, space, tile, (*client, *clip), |start, rounded| {
-                add_integers(isa, rounded, &mut integers[start..start + rounded.len()]);
-            }));
+            let (rows, base) = (space.rows::<E>(tile, 1), space.base_of(*client));
+            squares.push(add_quantized(isa, rows.row(0), base, clip.scale, integers));
         }
         let mut row = vec![0; if self.edges.is_empty() { 0 } else { integers.len() }];
         for edge in &self.edges {
@@ -92,7 +91,8 @@ impl ClippedSum {
         Ok(())
     }
 
-    /// Checks what was added up against the bound once more: files may have changed since it was verified.
+    /// Verifies the norm of the integers of each client and edge, those that were added: exactly. Nothing may be published
+    /// before. Clients' scales keep them within the bound unless files changed since they were measured.
     ///
     /// # Errors
     ///
@@ -142,27 +142,4 @@ impl NoisedSum {
         to_floats(isa, integers, self.sum.grid.unit() / self.denominator as f64, released);
         Ok(())
     }
-}
-
-/// Rounds the row of a client that was read, less the base where it holds weights, a block at a time; `take` gets where
-/// each begins and its integers. Returns how their squares add up.
-pub(in crate::round) fn each_block<E: Element>(
-    isa: Isa,
-    space: &Workspace,
-    tile: &Tile,
-    (client, clip): (usize, Clip),
-    mut take: impl FnMut(usize, &[i64]),
-) -> u128 {
-    let mut rounded = [0; ROUNDED];
-    let (rows, base) = (space.rows::<E>(tile, 1), space.base_of(client));
-    let row = rows.row(0);
-    let mut squares = 0u128;
-    for start in (0..row.len()).step_by(ROUNDED) {
-        let block = start..row.len().min(start + ROUNDED);
-        let rounded = &mut rounded[..block.len()];
-        let base = base.get(block.clone()).unwrap_or_default();
-        squares = squares.saturating_add(quantize(isa, &row[block], base, clip.scale, rounded));
-        take(start, rounded);
-    }
-    squares
 }
