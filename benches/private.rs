@@ -120,6 +120,7 @@ fn plan() -> Plan {
         unit: Unit::Client,
         dimension: Some(PARAMETERS as u64),
         level: None,
+        correlated: None,
         accountant: Accountant::Rdp,
     };
     Plan { level: Some(plan.level_for(PARAMETERS as u64)), ..plan }
