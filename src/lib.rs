@@ -19,7 +19,7 @@
 //! - [`strategies`]: one file a server strategy: merged delta and what is kept in, new model out.
 //! - [`updates`]: one update as a file: opened however it is encoded, compressed, decompressed.
 //! - [`codecs`]: one file an encoding: values to bytes and back.
-//! - [`privacy`]: what releases cost, by events and accountants; no files.
+//! - [`privacy`]: clipping to a grid, what releases cost, the records of a budget; no files.
 //! - [`gpu`]: the same primitives as shaders; adapters, and the slots that tiles pass through.
 //! - [`kernels`]: the numeric primitives, one file each, on every instruction set.
 //! - [`model`]: dtypes, layouts, tiles; no files.

@@ -105,8 +105,8 @@ impl Grid {
         sum_of_squares <= u128::from(self.bound).pow(2)
     }
 
-    /// What is done to an update, given the squares of all its values and a weight from zero to one. What [`admits`]
-    /// (Self::admits) of its integers is still to be asked.
+    /// What is done to an update, given the squares of all its values and a weight from zero to one. What
+    /// [`admits`](Self::admits) says of its integers is still to be asked.
     pub fn clip(&self, squares: &Squares, weight: f64) -> Clip {
         if !squares.is_finite() {
             return Clip::VOID;

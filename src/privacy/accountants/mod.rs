@@ -5,7 +5,7 @@
 //!   change on the way: the certified number.
 //! - [`pld`]: privacy loss distributions. The tight number, for plans that were fixed before the first release.
 //! - [`bridge`]: what discrete noise costs beyond the continuous noise of the others.
-//! - [`normal`]: the normal distribution far out.
+//! - `normal`: the normal distribution far out.
 
 pub mod bridge;
 mod normal;
