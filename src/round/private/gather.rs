@@ -42,7 +42,8 @@ impl Run {
         let layout = layout_of(&set.layout);
         let writer = ModelWriter::create(&self.job.output, &layout, &description.metadata(), None)?;
         let sum = ClippedSum::new(grid, &each(&clips), edges);
-        let plan = TilePlan::at_multiples(set, 1, &[0..set.layout.parameters()], COLUMNS);
+        let plan =
+            TilePlan::at_multiples(set, 1, std::slice::from_ref(&(0..set.layout.parameters())), COLUMNS);
         progress.start("adding up", set.data_bytes());
         let new = || (Workspace::new(self.job.isa, set, &plan), Vec::new());
         for_each_tile(pool, &plan, new, |(space, integers), tile| {
