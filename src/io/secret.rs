@@ -7,6 +7,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// Zeros that are written at a time.
+const ZEROS: usize = 1 << 14;
+
 /// Puts a secret in place, and waits until it is on disk.
 ///
 /// # Errors
@@ -48,17 +51,49 @@ pub fn wipe(path: &Path) -> io::Result<()> {
     };
     let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(0);
     crash::before_step();
-    file.write_all_at(&vec![0; bytes], 0)?;
+    for start in (0..bytes).step_by(ZEROS) {
+        file.write_all_at(&[0; ZEROS][..ZEROS.min(bytes - start)], start as u64)?;
+    }
     file.sync_all()?;
     crash::before_step();
     fs::remove_file(path)?;
     sync_directory_of(path)
 }
 
+/// Wipes the secrets of a directory that are called `PREFIX-N`, but for numbers that are to be kept.
+///
+/// # Errors
+///
+/// When one cannot be wiped.
+pub fn wipe_numbered(directory: &Path, prefix: &str, keep: impl Fn(u64) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')?.parse().ok());
+        if number.is_some_and(|number| !keep(number)) {
+            wipe(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn numbered_secrets_are_wiped_but_for_some() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["row-1", "row-2", "row-30", "row-x", "rows-1", "key-1"] {
+            write(&directory.path().join(name), &[1; 40_000]).unwrap();
+        }
+        wipe_numbered(directory.path(), "row", |number| number == 2).unwrap();
+        let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["key-1", "row-2", "row-x", "rows-1"]);
+    }
 
     #[test]
     fn a_secret_is_kept_and_wiped() {

@@ -55,6 +55,8 @@ fn request(folder: &Path, inputs: &str, how: &str) -> Request {
     Request {
         round: None,
         dimension: DIMENSION,
+        clients: Vec::new(),
+        summed: Vec::new(),
         inputs_sha256: Sha256::of(inputs),
         output: folder.join("model.safetensors"),
         resumable: how == "resumable",
@@ -86,7 +88,7 @@ fn round(folder: &Path, inputs: &str, how: &str) -> Result<bool, AccountError> {
             Ok(true)
         }
         Answer::Standing(_) => Ok(true),
-        Answer::Refused(_) => Ok(false),
+        Answer::Refused(_) | Answer::OutOfTurn(_) => Ok(false),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::directory::{AccountError, Books, Directory};
 use super::marks::{Marked, Marks};
+use super::participants;
 use crate::io::digest::hex;
 use crate::io::journal::{Journal, Lock};
 use crate::io::{cache, journal, publish, secret};
@@ -64,6 +65,9 @@ impl Account {
             return Err(AccountError::Exists { path: path.to_owned() });
         }
         cache::write(&directory.plan(), stored.as_bytes()).map_err(AccountError::at(&directory.plan()))?;
+        if plan.correlated.is_some() {
+            participants::draw_key(&directory)?;
+        }
         let mut id = [0; 16];
         getrandom::fill(&mut id)?;
         let init = Init { ledger_id: hex(&id), plan: plan.clone(), plan_sha256: plan.sha256() };
@@ -102,7 +106,8 @@ impl Account {
         let settled = self.state().charges.iter().filter(|charged| charged.fate != Fate::Open);
         let resumable =
             |charged: &&Charged| charged.charge.mechanism.as_ref().is_some_and(|how| how.resumable);
-        settled.filter(resumable).try_for_each(|charged| self.wipe_key(charged.head.seq))
+        settled.filter(resumable).try_for_each(|charged| self.wipe_key(charged.head.seq))?;
+        self.wipe_run_if_over()
     }
 
     /// What was read, and what was written since.
@@ -225,6 +230,12 @@ impl Account {
             let why = format!("{} was made with it: it was released", found.path.display());
             return Err(AccountError::NotOpen { seq, why });
         }
+        if let Some(charged) = self.state().charges.iter().find(|charged| charged.head.seq == seq)
+            && self.state().is_of_run(&charged.charge)
+        {
+            let why = "is a round of a run: its noise is part of that of later rounds".to_owned();
+            return Err(AccountError::NotOpen { seq, why });
+        }
         let key = self.books.directory.key(seq);
         let is_open = self.state().orphans().any(|charged| charged.head.seq == seq);
         if is_open {
@@ -261,6 +272,7 @@ impl Account {
         let output = output.path.to_string_lossy().into_owned();
         let head = self.append(Entry::Adopt(Adopt { release, output }))?;
         self.wipe_key(charged.head.seq)?;
+        self.wipe_run_if_over()?;
         Ok(head)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::io::journal::{self, JournalError, Lines};
 use crate::io::model_file::{OpenFault, list};
-use crate::io::{cache, text};
+use crate::io::{cache, secret, text};
 use crate::privacy::ledger::budget::BudgetError;
 use crate::privacy::ledger::chain::{self, ChainError, ChainFault, Head};
 use crate::privacy::ledger::plan::{FrozenError, Plan, PlanError};
@@ -11,6 +11,9 @@ use crate::privacy::ledger::replay::{ReplayError, State};
 use crate::privacy::ledger::sha256::Sha256;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// What the noise of rounds is called, before their numbers.
+const ROW: &str = "noise";
 
 /// The paths of a state directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,6 +77,12 @@ pub enum AccountError {
     NotOpen { seq: u64, why: String },
     #[error("a record cannot be written: {0}")]
     Seal(#[from] ChainFault),
+    #[error("found no round, expected its number: correlated noise hangs on it")]
+    NoRound,
+    #[error("{}: {why}", .path.display())]
+    RunKey { path: PathBuf, why: String },
+    #[error("{}: its digest is {found}, the charge of that round says {expected}", .path.display())]
+    Clients { path: PathBuf, found: Sha256, expected: Sha256 },
     #[error("the operating system has no randomness: {0}")]
     Random(#[from] getrandom::Error),
     #[error(transparent)]
@@ -99,6 +108,11 @@ impl AccountError {
             }
             Self::Chain { .. } | Self::Replay { .. } | Self::NoHead { .. } | Self::BadHead { .. } => {
                 "it was changed by another hand than fedmill's; bring back the latest copy of the directory"
+            }
+            Self::NoRound => "say --round N; rounds of a run are 1, 2, 3, ...",
+            Self::RunKey { .. } | Self::Clients { .. } => {
+                "bring back the latest copy of the directory; without it the run cannot go on, and another one needs a \
+                 ledger of its own"
             }
             Self::Dimension { .. } => "a plan is of one model; another one needs a ledger of its own",
             _ => return None,
@@ -154,6 +168,31 @@ impl Directory {
     /// The key of a charge, while that may be run again.
     pub fn key(&self, charge: u64) -> PathBuf {
         self.path.join(format!("key-{charge}"))
+    }
+
+    /// The key of a run whose noise is correlated.
+    pub fn run_key(&self) -> PathBuf {
+        self.path.join("run-key")
+    }
+
+    /// The key of the hashes in lists of clients.
+    pub fn clients_key(&self) -> PathBuf {
+        self.path.join("clients-key")
+    }
+
+    /// The clients that count in a round of a run, by hashes.
+    pub fn clients(&self, round: u64) -> PathBuf {
+        self.path.join(format!("clients-{round}"))
+    }
+
+    /// The noise of a round, for later ones.
+    pub fn row(&self, round: u32) -> PathBuf {
+        self.path.join(format!("{ROW}-{round}"))
+    }
+
+    /// Wipes the noise of rounds that is not to be kept.
+    pub(super) fn wipe_rows(&self, keep: impl Fn(u64) -> bool) -> Result<(), AccountError> {
+        secret::wipe_numbered(&self.path, ROW, keep).map_err(AccountError::at(&self.path))
     }
 
     /// Where the ledger ended when it was last written to; none if it never was.

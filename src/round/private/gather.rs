@@ -9,7 +9,7 @@ use crate::round::merge::{Run, check_unchanged};
 use crate::round::passes::{PassError, for_each_tile};
 use crate::round::private::directory::Books;
 use crate::round::private::edge::{Description, layout_of};
-use crate::round::private::release::{Clipped, Private, PrivateError, below, each};
+use crate::round::private::release::{Clipped, Private, PrivateError, below, each, leave_out};
 use crate::round::private::sum::{COLUMNS, ClippedSum};
 use crate::round::refusal::MergeError;
 use crate::round::roster::UpdateSet;
@@ -29,9 +29,12 @@ impl Run {
         progress: &Progress,
     ) -> Result<PathBuf, MergeError> {
         let books = Books::read(&how.directory).map_err(PrivateError::from)?;
-        let Clipped { round, terms, edge_terms, grid, clips, edges, .. } =
+        let Clipped { round, terms, edge_terms, grid, mut clips, edges, .. } =
             self.clip(how, &books, pool, progress)?;
         let set = &round.set;
+        let ids = set.clients.iter().map(|client| &client.id);
+        let counted = books.counted(self.job.expected.round, ids).map_err(PrivateError::from)?;
+        leave_out(set, &mut clips, &counted);
         let counted =
             set.clients.iter().zip(&clips).filter(|(_, found)| found.clip.treatment != Treatment::Void);
         let mut clients: Vec<String> = counted.map(|(client, _)| client.id.clone()).collect();

@@ -27,6 +27,8 @@ pub enum Reached {
     Published(PathBuf),
     /// Its key is kept: it can be made again for the same bytes.
     KeyKept,
+    /// It is a round of a run, whose key is kept.
+    OfRun,
     /// Nothing is left of it.
     Nothing,
 }
@@ -43,6 +45,7 @@ pub fn orphans(books: &Books) -> Result<Vec<Orphan>, AccountError> {
         let reached = match books.output_of(charged)? {
             _ if at_work => Reached::AtWork,
             Some(output) => Reached::Published(output.path),
+            None if books.state.is_of_run(&charged.charge) => Reached::OfRun,
             None if identity_of(&key).is_some() => Reached::KeyKept,
             None => Reached::Nothing,
         };
@@ -68,6 +71,11 @@ impl Orphan {
                 "nothing was published, and its key is kept; the same run again, with the same inputs, gives the same \
                  bytes and costs nothing.\n  Where that cannot be: `fedmill privacy void {directory} --seq {seq} \
                  --attest TEXT`, if nothing of it was seen"
+            ),
+            Reached::OfRun => format!(
+                "nothing was published where it was to be; the same run again, with the same inputs, gives the same bytes \
+                 and costs nothing.\n  With other inputs this round is refused, for its noise is used: go on with the next \
+                 one. If its output was moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` records it"
             ),
             Reached::Nothing => format!(
                 "nothing was published where it was to be, and its key is gone; noise may have been drawn, and seen, so it \

@@ -11,7 +11,6 @@
 use crate::io::digest::Blake3;
 use crate::model::dtype::Kind;
 use crate::privacy::clipping::{Clip, Grid, NoGrid, Treatment};
-use crate::privacy::key::Key;
 use crate::privacy::ledger::plan::ClipBound;
 use crate::privacy::ledger::sha256::Sha256;
 use crate::round::assemble::Round;
@@ -27,7 +26,7 @@ use crate::round::private::count;
 use crate::round::private::directory::{AccountError, Books};
 use crate::round::private::edge::{self, Edge, EdgeError};
 use crate::round::private::marks::Marks;
-use crate::round::private::noise::{self, Noise};
+use crate::round::private::noise;
 use crate::round::private::sum::{ClippedSum, NoisedSum};
 use crate::round::private::transaction::{Answer, Granted, Request, Terms};
 use crate::round::refusal::MergeError;
@@ -189,12 +188,14 @@ impl Run {
         let request = Request {
             round: self.job.expected.round,
             dimension: clipped.dimension,
+            clients: clipped.round.set.clients.iter().map(|client| client.id.clone()).collect(),
+            summed: summed(&clipped.edges),
             inputs_sha256: pool.install(|| self.inputs(&clipped))?,
             output: self.job.output.clone(),
             resumable: how.resumable,
             test_seed: how.test_seed,
         };
-        let Clipped { round, terms, grid, clips, edges, .. } = clipped;
+        let Clipped { round, terms, grid, mut clips, edges, .. } = clipped;
         let granted = match account.charge(&request).map_err(PrivateError::from)? {
             Answer::Granted(granted) => granted,
             Answer::Standing(standing) => {
@@ -210,9 +211,16 @@ impl Run {
                 report.refused = Some(format!("over the privacy budget: {verdict}"));
                 return Err(MergeError::Refused(Box::new(report)));
             }
+            Answer::OutOfTurn(why) => {
+                let mut report = self.report_rows(&round);
+                report.refused = Some(why.to_string());
+                return Err(MergeError::Refused(Box::new(report)));
+            }
         };
+        leave_out(&round.set, &mut clips, &granted.counted);
         let next_clip = self.next_clip(&account, &granted, &terms, (&clips, &edges));
-        let noise = Noise::Fresh { key: Key::kept(*granted.key.bytes()), level: grid.level() };
+        let coordinates = round.set.layout.parameters() as u64;
+        let noise = account.noise(&granted, coordinates, self.job.isa, pool).map_err(PrivateError::from)?;
         let sum = ClippedSum::new(grid, &each(&clips), edges);
         let sum = NoisedSum::new(sum, noise, terms.denominator);
         self.release = Some(Release { sum, marks: granted.marks(next_clip) });
@@ -421,6 +429,21 @@ impl Run {
             distances: None,
             screened: true,
         })
+    }
+}
+
+/// The clients of sums that were made elsewhere.
+fn summed(edges: &[Edge]) -> Vec<String> {
+    edges.iter().flat_map(|edge| edge.description.clients.iter().cloned()).collect()
+}
+
+/// Lets clients that come too often or too soon count as zero.
+pub(super) fn leave_out(set: &UpdateSet, clips: &mut [Found], counted: &[bool]) {
+    for ((client, found), counts) in set.clients.iter().zip(clips).zip(counted) {
+        if !counts {
+            tracing::warn!("{}: comes more often or sooner than the plan allows: counts as zero", client.id);
+            found.clip = Clip::VOID;
+        }
     }
 }
 

@@ -7,8 +7,10 @@
 use super::account::Account;
 use super::directory::{AccountError, Books};
 use super::marks::{Marked, Marks};
+use super::run::OutOfTurn;
 use crate::io::secret;
 use crate::kernels::discrete_gaussian::Level;
+use crate::privacy::event::Event;
 use crate::privacy::key::{KEY_BYTES, Key};
 use crate::privacy::ledger::budget::{self, Verdict};
 use crate::privacy::ledger::chain::Head;
@@ -25,6 +27,10 @@ pub struct Request {
     pub round: Option<u64>,
     /// Coordinates of an update.
     pub dimension: u64,
+    /// The clients that take part, by their ids; where nothing hangs on that, none may be named.
+    pub clients: Vec<String>,
+    /// Those whose updates are in sums that were made before, which cannot be left out any more.
+    pub summed: Vec<String>,
     /// Of all that the output depends on, but the key: updates in order, weights, base, state, settings.
     pub inputs_sha256: Sha256,
     /// Where the output is to be published.
@@ -44,6 +50,8 @@ pub enum Answer {
     Standing(Standing),
     /// The budget does not hold it.
     Refused(Verdict),
+    /// It is a round of a run, and not its turn.
+    OutOfTurn(OutOfTurn),
 }
 
 /// A charge that is on disk, and the key for its noise.
@@ -59,7 +67,11 @@ pub struct Granted {
     pub key: Key,
     /// Whether an earlier run paid for it.
     pub resumed: bool,
-    plan_sha256: Sha256,
+    /// Whether each of the clients that were named counts; the others count as zero.
+    pub counted: Vec<bool>,
+    /// Its number, if it is a round of a run.
+    pub(super) round: Option<u64>,
+    pub(super) plan_sha256: Sha256,
 }
 
 /// An output that was released before.
@@ -82,6 +94,13 @@ pub struct Terms {
     pub denominator: u64,
     /// How fine the noise is.
     pub level: Level,
+}
+
+impl Request {
+    /// All clients, those of sums behind the others.
+    pub(super) fn all_clients(&self) -> impl Iterator<Item = &String> {
+        self.clients.iter().chain(&self.summed)
+    }
 }
 
 impl Granted {
@@ -134,15 +153,39 @@ impl Account {
     ///
     /// When it cannot be written: it may have been charged all the same.
     pub fn charge(&mut self, request: &Request) -> Result<Answer, AccountError> {
+        if let Some(correlated) = self.plan().correlated {
+            return self.charge_round(&correlated, request);
+        }
         let mechanism = self.mechanism(request)?;
         if let Some(answer) = self.again(request, &mechanism)? {
             return Ok(answer);
         }
         let event = self.plan().event()?;
+        let (head, release_id) = match self.pay(request, &mechanism, event)? {
+            Ok(paid) => paid,
+            Err(verdict) => return Ok(Answer::Refused(verdict)),
+        };
+        // Only now: from here on noise may be seen.
+        let key = request.test_seed.map_or_else(Key::draw, |seed| Ok(Key::of_test_seed(seed)))?;
+        if request.resumable {
+            let path = self.books.directory.key(head.seq);
+            secret::write(&path, key.bytes()).map_err(AccountError::at(&path))?;
+        }
+        let granted = self.granted(head, release_id, mechanism, key, false);
+        Ok(Answer::Granted(Granted { counted: vec![true; request.clients.len()], ..granted }))
+    }
+
+    /// Writes a charge down, if the budget holds it: the record, and the name of what is released.
+    pub(super) fn pay(
+        &mut self,
+        request: &Request,
+        mechanism: &Mechanism,
+        event: Event,
+    ) -> Result<Result<(Head, String), Verdict>, AccountError> {
         let noise = self.plan().noise_of(mechanism.level, mechanism.d);
         let verdict = budget::would(self.state(), &event, Some(noise), None)?;
         let (Some((eps_rdp, eps_pld, slack)), true) = (verdict.told(), verdict.fits()) else {
-            return Ok(Answer::Refused(verdict));
+            return Ok(Err(verdict));
         };
         let release_id = self.next_release_id();
         let charge = Charge {
@@ -161,17 +204,10 @@ impl Account {
             rng: rng(request),
             text: None,
         };
-        let head = self.append(Entry::Charge(Box::new(charge)))?;
-        // Only now: from here on noise may be seen.
-        let key = request.test_seed.map_or_else(Key::draw, |seed| Ok(Key::of_test_seed(seed)))?;
-        if request.resumable {
-            let path = self.books.directory.key(head.seq);
-            secret::write(&path, key.bytes()).map_err(AccountError::at(&path))?;
-        }
-        Ok(Answer::Granted(self.granted(head, release_id, mechanism, key, false)))
+        Ok(Ok((self.append(Entry::Charge(Box::new(charge)))?, release_id)))
     }
 
-    fn granted(
+    pub(super) fn granted(
         &self,
         charge: Head,
         release_id: String,
@@ -180,10 +216,10 @@ impl Account {
         resumed: bool,
     ) -> Granted {
         let plan_sha256 = self.state().init.plan_sha256;
-        Granted { charge, release_id, mechanism, key, resumed, plan_sha256 }
+        Granted { charge, release_id, mechanism, key, resumed, counted: Vec::new(), round: None, plan_sha256 }
     }
 
-    fn mechanism(&self, request: &Request) -> Result<Mechanism, AccountError> {
+    pub(super) fn mechanism(&self, request: &Request) -> Result<Mechanism, AccountError> {
         let Terms { clip, level, denominator, .. } = self.terms(request.dimension)?;
         Ok(Mechanism {
             z: self.plan().noise_multiplier,
@@ -225,6 +261,7 @@ impl Account {
             {
                 let release_id = charged.charge.release_id.clone();
                 let granted = self.granted(charged.head, release_id, mechanism.clone(), key, true);
+                let granted = Granted { counted: vec![true; request.clients.len()], ..granted };
                 return Ok(Some(Answer::Granted(granted)));
             }
         }
@@ -232,7 +269,7 @@ impl Account {
     }
 
     /// The output of a charge, if it stands where it was to be, as it was released; a release that was not recorded is.
-    fn standing(&mut self, charged: &Charged) -> Result<Option<Standing>, AccountError> {
+    pub(super) fn standing(&mut self, charged: &Charged) -> Result<Option<Standing>, AccountError> {
         let Some(output) = self.books.output_of(charged)? else { return Ok(None) };
         match &charged.fate {
             Fate::Open => drop(self.adopt_output(charged, &output)?),
@@ -243,8 +280,12 @@ impl Account {
     }
 
     fn kept_key(&self, seq: u64) -> Result<Option<Key>, AccountError> {
-        let path = self.books.directory.key(seq);
-        let bytes = secret::read::<KEY_BYTES>(&path).map_err(AccountError::at(&path))?;
+        self.key_in(&self.books.directory.key(seq))
+    }
+
+    /// The key that is kept in a file, if one is.
+    pub(super) fn key_in(&self, path: &Path) -> Result<Option<Key>, AccountError> {
+        let bytes = secret::read::<KEY_BYTES>(path).map_err(AccountError::at(path))?;
         Ok(bytes.map(|mut bytes| {
             let key = Key::kept(bytes);
             bytes.zeroize();
@@ -269,18 +310,39 @@ impl Account {
             seq: granted.charge.seq,
             why: format!("no model that names it stands at {}", output.display()),
         })?;
+        let output_sha256 = published.sha256()?;
+        if let Some(head) = self.released_before(&granted, output_sha256)? {
+            return Ok(head);
+        }
         let release = Release {
             charge: granted.charge.seq,
             release_id: granted.release_id.clone(),
-            output_sha256: published.sha256()?,
+            output_sha256,
             next_clip,
         };
         let head = self.append(Entry::Release(release))?;
         self.wipe_key(granted.charge.seq)?;
+        self.wipe_run_if_over()?;
         Ok(head)
     }
 }
 
-fn rng(request: &Request) -> Rng {
+impl Account {
+    /// Where it was recorded that this charge was released, if it was: a round of a run that was made again.
+    fn released_before(&self, granted: &Granted, found: Sha256) -> Result<Option<Head>, AccountError> {
+        let seq = granted.charge.seq;
+        let charged = self.state().charges.iter().find(|charged| charged.head == granted.charge);
+        let Some(Fate::Released { output_sha256, .. }) = charged.map(|charged| &charged.fate) else {
+            return Ok(None);
+        };
+        if found == *output_sha256 {
+            return Ok(Some(self.state().head));
+        }
+        let why = format!("was released before, as {output_sha256}; it was made again as {found}");
+        Err(AccountError::NotOpen { seq, why })
+    }
+}
+
+pub(super) fn rng(request: &Request) -> Rng {
     if request.test_seed.is_some() { Rng::TestSeed } else { Rng::Os }
 }
