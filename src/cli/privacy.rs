@@ -4,6 +4,7 @@ mod calibrate;
 mod compose;
 mod export;
 mod init;
+mod mechanism;
 mod plan;
 mod recover;
 mod selftest;

@@ -1,9 +1,11 @@
 //! `fedmill privacy calibrate`: the noise that a budget takes, or the rounds that noise allows.
 
 use super::compose::{lines, rounded_up};
+use super::mechanism::{self, Mechanism};
 use super::plan::{self, Plan};
 use crate::cli::{Failure, Outcome, print};
-use crate::privacy::calibrate::{Accountant, Budget, CalibrateError};
+use crate::privacy::calibrate::{Accountant, Budget, CalibrateError, Sampling};
+use crate::privacy::ledger::plan::Correlated;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -26,6 +28,8 @@ pub(super) struct Arguments {
     noise_multiplier: Option<f64>,
     #[command(flatten)]
     plan: Plan,
+    #[command(flatten)]
+    mechanism: Mechanism,
     /// Whose epsilon is held to the target.
     #[arg(long, value_name = "NAME", default_value = "pld")]
     accountant: AccountantName,
@@ -54,14 +58,26 @@ struct Calibrated {
     target_epsilon: Option<f64>,
     delta: f64,
     accountant: &'static str,
+    /// How noise is correlated across rounds, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlated: Option<Correlated>,
     assumptions: Vec<String>,
 }
 
 impl Arguments {
     pub(super) fn run(&self) -> Result<Outcome, Failure> {
         let budget = self.budget()?;
-        let (noise_multiplier, rounds) = self.solve(&budget).map_err(failure)?;
-        let cost = budget.cost(noise_multiplier, rounds).map_err(failure)?;
+        let correlated = self.mechanism.correlated(self.rounds)?;
+        if correlated.is_some() && budget.sampling != Sampling::All {
+            return Err(
+                anyhow::anyhow!("--mechanism dp-ftrl: found sampled clients, expected none sampled").into()
+            );
+        }
+        // All rounds are one Gaussian.
+        let charged = self.rounds.map(|rounds| if correlated.is_some() { 1 } else { rounds });
+        let (noise_multiplier, charged) = self.solve(&budget, charged).map_err(failure)?;
+        let cost = budget.cost(noise_multiplier, charged).map_err(failure)?;
+        let rounds = correlated.and(self.rounds).unwrap_or(charged);
         let found = Calibrated {
             noise_multiplier,
             rounds,
@@ -72,6 +88,7 @@ impl Arguments {
                 AccountantName::Pld => "pld",
                 AccountantName::Rdp => "rdp",
             },
+            correlated,
             assumptions: self.plan.assumptions()?,
         };
         match self.json {
@@ -105,8 +122,8 @@ impl Arguments {
         }
     }
 
-    fn solve(&self, budget: &Budget) -> Result<(f64, u64), CalibrateError> {
-        match (self.noise_multiplier, self.rounds) {
+    fn solve(&self, budget: &Budget, rounds: Option<u64>) -> Result<(f64, u64), CalibrateError> {
+        match (self.noise_multiplier, rounds) {
             (Some(noise), Some(rounds)) => Ok((noise, rounds)),
             (Some(noise), None) => Ok((noise, budget.rounds(noise)?)),
             (None, rounds) => {
@@ -132,10 +149,13 @@ fn failure(error: CalibrateError) -> Failure {
 
 fn table(found: &Calibrated) -> String {
     let epsilon = rounded_up(found.epsilon.unwrap_or(f64::INFINITY));
-    lines(vec![
+    let mut rows = vec![
         ("noise multiplier", found.noise_multiplier.to_string(), String::new()),
         ("rounds", found.rounds.to_string(), String::new()),
         ("epsilon", epsilon, format!("by {}", found.accountant)),
         ("delta", format!("{:e}", found.delta), String::new()),
-    ])
+    ];
+    let told = |correlated| mechanism::told(correlated, found.rounds);
+    rows.extend(found.correlated.as_ref().map(|how| ("correlated", told(how), String::new())));
+    lines(rows)
 }

@@ -1,7 +1,7 @@
 //! `fedmill privacy init`: a plan is frozen, and a ledger started.
 
 use super::super::{Common, Failure, Outcome, print};
-use super::{failure, parse_adjacency};
+use super::{failure, mechanism, parse_adjacency};
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::model::dtype::Kind;
@@ -76,6 +76,8 @@ pub(in crate::cli) struct Arguments {
     /// Coordinates of an update.
     #[arg(long, value_name = "D")]
     dimension: Option<u64>,
+    #[command(flatten)]
+    mechanism: mechanism::Mechanism,
     /// Which number decides: the smaller of both, or RDP alone.
     #[arg(long, value_name = "WHICH", default_value = "best")]
     accountant: Accountant,
@@ -101,6 +103,9 @@ impl Arguments {
                 told(spent)
             ));
         }
+        if let Some(correlated) = plan.correlated.filter(|_| !common.quiet) {
+            console::tell(&mechanism::told(&correlated, plan.rounds));
+        }
         print(&format!("{}\n", account.books().directory.plan().display()))?;
         Ok(Outcome::Done)
     }
@@ -122,7 +127,7 @@ impl Arguments {
             dimension: self.dimension()?,
             level: None,
             accountant: self.accountant,
-            correlated: None,
+            correlated: self.mechanism.correlated(self.rounds)?,
         };
         let denominator = self.denominator.unwrap_or_else(|| plan.cohort());
         let mut plan = Plan { denominator, clip: self.clip(denominator), ..plan };

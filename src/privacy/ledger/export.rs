@@ -104,14 +104,19 @@ fn model_card(state: &State, status: &Status) -> String {
     );
     let _ = write!(
         text,
-        "Each client's whole update was clipped to an L2 norm{}, discrete Gaussian noise of {} times that was added to \
-         the sum, and the sum divided by {}, a public number. Assumed: {}.",
+        "Each client's whole update was clipped to an L2 norm{}, discrete Gaussian noise of {} times that{} was added \
+         to the sum, and the sum divided by {}, a public number. Assumed: {}.",
         if status.clip_is_adaptive {
             " that follows a private quantile".to_owned()
         } else {
             format!(" of {}", status.clip)
         },
         status.noise_multiplier,
+        if status.correlated.is_some() {
+            " and of how far a client moves them, correlated across rounds,"
+        } else {
+            ""
+        },
         status.denominator,
         status.assumed()
     );

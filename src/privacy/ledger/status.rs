@@ -1,7 +1,7 @@
 //! What is spent of a budget and what is left, as numbers to be told.
 
 use super::budget::{self, BudgetError, Spent};
-use super::plan::{Accountant, ClipBound, Sampling, Unit};
+use super::plan::{Accountant, ClipBound, Correlated, Sampling, Unit};
 use super::record::Epsilon;
 use super::replay::{Charged, State};
 use super::sha256::Sha256;
@@ -72,6 +72,9 @@ pub struct Status {
     pub dimension: Option<u64>,
     /// How fine the noise is, if the plan says.
     pub level: Option<Level>,
+    /// How noise is correlated across rounds, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlated: Option<Correlated>,
     /// The digest of the plan.
     pub plan_sha256: Sha256,
     /// Where the ledger ends.
@@ -122,6 +125,7 @@ impl Status {
             denominator: plan.denominator,
             dimension: plan.dimension,
             level: plan.level,
+            correlated: plan.correlated,
             plan_sha256: state.init.plan_sha256,
             head: state.head.to_string(),
         })
@@ -169,6 +173,7 @@ impl Status {
             ),
             ("assumed", self.assumed()),
         ]);
+        lines.extend(self.correlated.map(|how| ("  correlated", format!("{how}; paid for once"))));
         if !self.open.is_empty() {
             let open = counts(&self.open);
             lines.push(("open", format!("charges {open}: `fedmill privacy recover` explains them")));
@@ -203,7 +208,13 @@ impl Status {
                 "in every round so many of {population} clients that each takes part with probability {sampling_rate}, \
                  every choice as likely as another"
             ),
-            Sampling::All => "nothing of who takes part".to_owned(),
+            Sampling::All => self.correlated.map_or("nothing of who takes part".to_owned(), |how| {
+                format!(
+                    "nothing of who takes part but that ids tell clients apart: each counts in {} rounds at most, {} \
+                     apart or more",
+                    how.participations, how.separation
+                )
+            }),
         }
     }
 }
