@@ -3,6 +3,7 @@
 mod accountants;
 mod commands;
 mod edges;
+mod dp_ftrl;
 mod ledger;
 mod selftest;
 mod transaction;

@@ -1,0 +1,353 @@
+//! Runs with correlated noise, by the program: paid for once, each round made once, wherever it is cut off.
+
+use crate::harness::{Dir, Model, Run, Update, fedmill, program};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+/// What plans of these tests have in common.
+const PLAN: &str = "--population 100 --epsilon 8 --delta 1e-3 --noise-multiplier 1.5 --clip 1 --denominator 2 \
+                    --base base.safetensors";
+
+/// Coordinates that noise is added to.
+const VALUES: usize = 200;
+
+fn privacy(dir: &Dir, args: &str) -> Run {
+    let args: Vec<&str> = ["privacy"].into_iter().chain(args.split_whitespace()).collect();
+    fedmill(dir, &args)
+}
+
+#[track_caller]
+fn done(run: &Run) -> &str {
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    &run.stdout
+}
+
+/// A base of zeros with a counter, four clients, and a ledger in `dp`.
+fn started(plan: &str) -> Dir {
+    let dir = Dir::new();
+    let model = |name: &str, value: f32| {
+        let values: Vec<f32> = (0..VALUES).map(|i| value * (i % 7) as f32).collect();
+        Update::new(name).i64("counter", &[3], &[1, 2, 3]).f32("w", &[VALUES], &values).write(&dir);
+    };
+    model("base", 0.0);
+    for (client, value) in [("ada", 0.01), ("bob", -0.02), ("cy", 0.005), ("dee", 9.0)] {
+        model(client, value);
+    }
+    std::fs::create_dir(dir.path("nobody")).unwrap();
+    done(&privacy(&dir, &format!("init dp {PLAN} {plan}")));
+    dir
+}
+
+/// The usual plan: rounds 1 to 4, a client in two of them at most, two apart.
+const BANDED: &str = "--mechanism dp-ftrl:bands=3 --rounds 4 --participations 2 --min-separation 2";
+
+fn arguments(round: u32, clients: &str, more: &str) -> Vec<String> {
+    let paths = clients.split_whitespace().map(|client| match client {
+        "nobody" => "nobody".to_owned(),
+        client => format!("{client}.safetensors"),
+    });
+    let output = format!("r{round}.safetensors");
+    let rest = format!("--base base.safetensors --dp dp --round {round} -o {output} {more}");
+    let rest: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+    ["aggregate".to_owned()].into_iter().chain(paths).chain(rest).collect()
+}
+
+fn round(dir: &Dir, round: u32, clients: &str, more: &str) -> Run {
+    let arguments = arguments(round, clients, more);
+    fedmill(dir, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn values(dir: &Dir, round: u32) -> Vec<f32> {
+    Model::read(dir, &format!("r{round}.safetensors")).f32("w")
+}
+
+fn status(dir: &Dir) -> Value {
+    serde_json::from_str(done(&privacy(dir, "status dp --json"))).unwrap()
+}
+
+fn names(dir: &Dir, prefix: &str) -> Vec<String> {
+    let names = dir.contents().into_keys().filter_map(|name| Some(name.strip_prefix("dp/")?.to_owned()));
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+#[test]
+fn a_run_is_paid_for_with_its_first_round() {
+    for plan in [BANDED, "--mechanism dp-ftrl:tree --rounds 4", "--mechanism dp-ftrl --rounds 4"] {
+        let dir = started(plan);
+        let before = status(&dir);
+        assert_eq!((&before["rounds_left"], &before["epsilon_spent"]), (&4.into(), &0.0.into()), "{plan}");
+        done(&round(&dir, 1, "ada bob", ""));
+        let first = status(&dir);
+        assert!(first["epsilon_spent"].as_f64().unwrap() > 1.0);
+        done(&round(&dir, 2, "cy dee", ""));
+        // Rounds may be left out.
+        done(&round(&dir, 4, "nobody", ""));
+        let last = status(&dir);
+        for what in ["epsilon_spent", "epsilon_rdp", "epsilon_pld"] {
+            assert_eq!(last[what], first[what], "{plan}: {what}");
+        }
+        assert_eq!((&last["rounds_left"], &last["releases"]), (&0.into(), &3.into()));
+        assert_eq!(last["follows_plan"], true);
+        let models: Vec<String> = [1, 2, 4].map(|round| format!("r{round}.safetensors")).to_vec();
+        done(&privacy(&dir, &format!("verify dp --model {}", models.join(" "))));
+        assert_eq!(names(&dir, "run-key").len() + names(&dir, "clients-key").len(), 0, "{plan}: wiped");
+        assert_eq!(names(&dir, "noise").len(), 0, "{plan}");
+    }
+}
+
+/// It costs what one Gaussian does, however many rounds it has; and that is what calibration gives.
+#[test]
+fn a_run_costs_what_one_gaussian_does() {
+    let dir = started(BANDED);
+    done(&round(&dir, 1, "ada", ""));
+    let spent = status(&dir)["epsilon_spent"].as_f64().unwrap();
+    let composed = "compose --noise-multiplier 1.5 --rounds 1 --delta 1e-3 --json";
+    let composed: Value = serde_json::from_str(done(&privacy(&dir, composed))).unwrap();
+    let alone = composed["epsilon_pld"].as_f64().unwrap();
+    assert!((spent - alone).abs() < 1e-3 * alone, "{spent}, {alone}");
+    let calibrated = |args: &str| -> Value {
+        let args = format!("calibrate --epsilon 2 --delta 1e-5 --json {args}");
+        serde_json::from_str(done(&privacy(&dir, &args))).unwrap()
+    };
+    let (run, one) = (calibrated("--mechanism dp-ftrl --rounds 500"), calibrated("--rounds 1"));
+    assert_eq!(run["noise_multiplier"], one["noise_multiplier"]);
+    assert_eq!((&run["rounds"], &one["rounds"]), (&500.into(), &1.into()));
+    assert!(run["correlated"]["factor"]["banded"]["bands"].as_u64().unwrap() > 8, "{run}");
+}
+
+#[test]
+fn a_round_is_made_once_and_again_only_for_the_same_bytes() {
+    let dir = started(BANDED);
+    done(&round(&dir, 2, "ada bob", ""));
+    let made = dir.read("r2.safetensors");
+    let before = dir.contents();
+    round(&dir, 2, "ada cy", "").assert_fails(1, &["round 2 was run with other updates"]);
+    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 was passed over: round 2 was run"]);
+    round(&dir, 5, "cy", "").assert_fails(1, &["round 5 is none of the plan, which has rounds 1 to 4"]);
+    round(&dir, 0, "cy", "").assert_fails(1, &["round 0 is none of the plan"]);
+    let no_round = "aggregate cy.safetensors --base base.safetensors --dp dp -o m.safetensors";
+    let no_round = fedmill(&dir, &no_round.split(' ').collect::<Vec<_>>());
+    no_round.assert_fails(2, &["found no round", "--round N"]);
+    dir.assert_unchanged_since(&before);
+    // It stands; then it is gone, and made again; then it is made elsewhere.
+    done(&round(&dir, 2, "ada bob", ""));
+    std::fs::remove_file(dir.path("r2.safetensors")).unwrap();
+    done(&round(&dir, 2, "ada bob", ""));
+    assert!(dir.read("r2.safetensors") == made);
+    let mut elsewhere = arguments(2, "ada bob", "");
+    let output = elsewhere.iter_mut().find(|argument| *argument == "r2.safetensors").unwrap();
+    *output = "copy.safetensors".to_owned();
+    std::fs::remove_file(dir.path("r2.safetensors")).unwrap();
+    done(&fedmill(&dir, &elsewhere.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert!(dir.read("copy.safetensors") == made);
+    assert_eq!(status(&dir)["charges"], 1);
+    let void = privacy(&dir, "void dp --seq 1 --attest nobody-looked");
+    void.assert_fails(1, &["part of that of later rounds"]);
+    done(&privacy(&dir, "verify dp"));
+}
+
+/// With noise from one seed: what a client adds that may not count is nothing.
+#[test]
+fn a_client_that_comes_too_soon_or_too_often_counts_as_zero() {
+    let plan = "--mechanism dp-ftrl:bands=2 --rounds 9 --participations 2 --min-separation 3";
+    let run = |rounds: &[(u32, &str)]| -> (Vec<f32>, String) {
+        let dir = started(plan);
+        let mut said = String::new();
+        for (number, clients) in rounds {
+            let run = round(&dir, *number, clients, "--test-seed 5");
+            done(&run);
+            said = run.stderr;
+        }
+        (values(&dir, rounds.last().unwrap().0), said)
+    };
+    let leave_out = "ada: comes more often or sooner than the plan allows";
+    let without = run(&[(1, "ada"), (3, "bob")]).0;
+    let (soon, said) = run(&[(1, "ada"), (3, "ada bob")]);
+    assert!(soon == without && said.contains(leave_out), "{said}");
+    let without = run(&[(1, "ada"), (4, "bob")]).0;
+    let (late, said) = run(&[(1, "ada"), (4, "ada bob")]);
+    assert!(late != without && !said.contains("counts as zero"), "{said}");
+    let without = run(&[(1, "ada"), (4, "ada"), (7, "bob")]).0;
+    let (often, said) = run(&[(1, "ada"), (4, "ada"), (7, "ada bob")]);
+    assert!(often == without && said.contains(leave_out), "{said}");
+    // A round that it did not count in is not one of its rounds.
+    let without = run(&[(1, "ada"), (3, "ada"), (4, "bob")]).0;
+    let (again, _) = run(&[(1, "ada"), (3, "ada"), (4, "ada bob")]);
+    assert!(again != without);
+}
+
+/// Rounds of nobody are noise alone. With one band it is z_t, with two n_t = z_t - n_(t-1) / 2; and it is wider by the
+/// norm of a column, 1 and sqrt(1 + 1/4).
+#[test]
+fn later_rounds_take_back_what_earlier_ones_added() {
+    let noise = |bands: u32| -> Vec<Vec<f32>> {
+        let dir = started(&format!("--mechanism dp-ftrl:bands={bands} --rounds 3"));
+        let each = [1, 2, 3].map(|number| {
+            done(&round(&dir, number, "nobody", "--test-seed 5"));
+            values(&dir, number)
+        });
+        each.to_vec()
+    };
+    let (alone, correlated) = (noise(1), noise(2));
+    let wider = 1.25_f64.sqrt();
+    for (t, drawn) in alone.iter().enumerate() {
+        for (i, z) in drawn.iter().enumerate() {
+            let before = if t == 0 { 0.0 } else { f64::from(correlated[t - 1][i]) };
+            let (found, expected) = (f64::from(correlated[t][i]), wider * f64::from(*z) - 0.5 * before);
+            assert!((found - expected).abs() < 3e-4, "round {t}, {i}: {found}, expected {expected}");
+        }
+    }
+    let spread = alone.iter().flatten().map(|z| f64::from(*z).powi(2)).sum::<f64>() / (3 * VALUES) as f64;
+    // The noise multiplier times the clip bound, by the denominator.
+    assert!((spread.sqrt() / 0.75 - 1.0).abs() < 0.1, "{spread}");
+}
+
+/// Runs a round that dies before a durable step. Returns its exit status; none if it died.
+fn dies_at(dir: &Dir, number: u32, clients: &str, step: u32) -> Option<i32> {
+    let mut command = Command::new(program());
+    command.current_dir(dir.path("")).args(arguments(number, clients, ""));
+    command
+        .env("FEDMILL_FAIL_AT", step.to_string())
+        .env("NODEVICE_SELECT", "1")
+        .output()
+        .unwrap()
+        .status
+        .code()
+}
+
+/// Every round cut off before every durable step, then run again: what was seen stays what it is, and is paid for once.
+#[test]
+fn cut_off_anywhere_a_run_goes_on_with_the_same_noise() {
+    let mut charged_unseen = 0;
+    for number in [1, 2, 4] {
+        for step in 1.. {
+            let dir = started(BANDED);
+            for (earlier, clients) in [(1, "ada bob"), (2, "cy")] {
+                if earlier < number {
+                    done(&round(&dir, earlier, clients, ""));
+                }
+            }
+            let name = format!("r{number}.safetensors");
+            if dies_at(&dir, number, "ada dee", step).is_some() {
+                assert!(step > 8, "{step} steps");
+                break;
+            }
+            let charges = |dir: &Dir| status(dir)["charges"].as_u64().unwrap();
+            let seen = dir.exists(&name).then(|| dir.read(&name));
+            let charged = charges(&dir) == u64::from(number.min(3));
+            assert!(charged || seen.is_none(), "round {number}, step {step}: seen and not charged");
+            if charged && seen.is_none() && step % 3 == 0 {
+                charged_unseen += 1;
+                let other = round(&dir, number, "dee", "");
+                other.assert_fails(1, &["was run with other updates"]);
+            }
+            done(&round(&dir, number, "ada dee", ""));
+            if let Some(seen) = seen {
+                assert!(dir.read(&name) == seen, "round {number}, step {step}: other bytes");
+            }
+            assert_eq!(charges(&dir), u64::from(number.min(3)), "round {number}, step {step}");
+            done(&privacy(&dir, "verify dp"));
+            let left = if number == 4 { 0 } else { 1 };
+            assert_eq!(names(&dir, "run-key").len(), left, "round {number}, step {step}");
+        }
+    }
+    assert!(charged_unseen > 3);
+}
+
+#[test]
+fn what_noise_is_made_of_is_for_its_owner_alone_and_is_missed_when_it_is_gone() {
+    let dir = started(BANDED);
+    done(&round(&dir, 1, "ada", ""));
+    done(&round(&dir, 2, "bob", ""));
+    let secrets: Vec<String> =
+        ["run-key", "clients-", "noise-"].iter().flat_map(|prefix| names(&dir, prefix)).collect();
+    assert_eq!(secrets.len(), 1 + 3 + 2, "{secrets:?}");
+    for name in &secrets {
+        let mode = std::fs::metadata(dir.path(&format!("dp/{name}"))).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let restore: Vec<_> =
+        ["run-key", "clients-key", "clients-1"].map(|name| (name, dir.read(&format!("dp/{name}")))).to_vec();
+    for (name, bytes) in restore {
+        let path = format!("dp/{name}");
+        let mut other = bytes.clone();
+        if let Some(byte) = other.first_mut() {
+            *byte ^= 1;
+        }
+        dir.write(&path, other);
+        if name != "clients-key" {
+            round(&dir, 3, "cy", "").assert_fails(2, &[name, "bring back the latest copy"]);
+        }
+        std::fs::remove_file(dir.path(&path)).unwrap();
+        round(&dir, 3, "cy", "").assert_fails(2, &[name]);
+        dir.write(&path, bytes);
+    }
+    // Noise of earlier rounds is no such thing: it is made again.
+    names(&dir, "noise")
+        .iter()
+        .for_each(|name| std::fs::remove_file(dir.path(&format!("dp/{name}"))).unwrap());
+    done(&round(&dir, 3, "cy", ""));
+}
+
+/// Sums that were made where nobody knows who came before cannot be mended; those made with the state directory need not.
+#[test]
+fn sums_of_clients_that_come_too_soon_are_not_released() {
+    let dir = started(BANDED);
+    for file in ["plan.lock", "ledger.jsonl", "head", "ledger.lock"] {
+        dir.write(&format!("edge/{file}"), dir.read(&format!("dp/{file}")));
+    }
+    done(&round(&dir, 1, "ada", ""));
+    let shared = "--base base.safetensors --round 2 -o";
+    let clip = |place: &str| {
+        let output = format!("{place}.sum.safetensors");
+        let args = format!("clip {place} {shared} {output} ada.safetensors bob.safetensors");
+        done(&privacy(&dir, &args));
+        output
+    };
+    let (elsewhere, here) = (clip("edge"), clip("dp"));
+    let noise = |sum: &str| privacy(&dir, &format!("noise dp {shared} r2.safetensors {sum}"));
+    let before = dir.contents();
+    noise(&elsewhere).assert_fails(1, &["client `ada` is in a sum"]);
+    dir.assert_unchanged_since(&before);
+    done(&noise(&here));
+    round(&dir, 3, "bob", "").assert_merged("r3.safetensors");
+    done(&privacy(&dir, "verify dp"));
+}
+
+#[test]
+fn plans_that_cannot_be_are_refused() {
+    let dir = started(BANDED);
+    for (plan, parts) in [
+        ("--mechanism dp-ftrl", &["expected --rounds"][..]),
+        ("--mechanism dp-ftrl:bands=0 --rounds 4", &["bands=N"]),
+        ("--mechanism dp-ftrl:twigs --rounds 4", &["tree"]),
+        ("--mechanism dp-ftrl --rounds 4 --sampling poisson --sampling-rate 0.1", &["sampling all"]),
+        ("--mechanism dp-ftrl --rounds 4 --adaptive-clip --count-noise 5", &["follows the norms"]),
+        ("--participations 2 --rounds 4", &["--mechanism dp-ftrl"]),
+    ] {
+        let run = privacy(&dir, &format!("init other {PLAN} {plan}"));
+        run.assert_fails(2, parts);
+    }
+    let no_model = PLAN.replace("--base base.safetensors", "");
+    privacy(&dir, &format!("init other {no_model} {BANDED}")).assert_fails(2, &["dimension"]);
+    assert!(!dir.exists("other"));
+    let tight = PLAN.replace("--epsilon 8", "--epsilon 0.5");
+    privacy(&dir, &format!("init other {tight} {BANDED}")).assert_fails(1, &["epsilon"]);
+}
+
+#[test]
+fn what_is_told_of_a_run() {
+    let dir = started(BANDED);
+    done(&round(&dir, 1, "ada", ""));
+    let table = done(&privacy(&dir, "status dp")).to_owned();
+    assert!(table.contains("3 bands; a client counts in 2 rounds at most, 2 apart or more"), "{table}");
+    let card = done(&privacy(&dir, "export dp --format model-card")).to_owned();
+    assert!(card.contains("correlated across rounds"), "{card}");
+    let event = done(&privacy(&dir, "export dp --format dp-event")).to_owned();
+    assert_eq!(event.matches("GaussianDpEvent").count(), 1, "{event}");
+    for file in ["r1.safetensors"] {
+        let text = String::from_utf8_lossy(&dir.read(file)).into_owned();
+        assert!(!text.contains("clients"), "how many came is not for everybody");
+    }
+}
