@@ -2,8 +2,8 @@
 
 mod accountants;
 mod commands;
-mod edges;
 mod dp_ftrl;
+mod edges;
 mod ledger;
 mod selftest;
 mod transaction;
