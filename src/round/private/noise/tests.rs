@@ -51,7 +51,7 @@ impl Run {
     }
 
     fn kept(&self) -> Vec<String> {
-        let names = std::fs::read_dir(self.directory.path()).unwrap();
+        let names = self.directory.path().read_dir().unwrap();
         let mut names: Vec<String> =
             names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
