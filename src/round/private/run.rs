@@ -89,12 +89,12 @@ impl Account {
             return Ok(Answer::OutOfTurn(OutOfTurn::InSum { client: client.clone() }));
         }
         self.check_rng(request)?;
-        admission.keep(&self.books.directory, round)?;
         let event = self.plan().event_of_round(last.is_none())?;
-        let (head, release_id) = match self.pay(request, &mechanism, event)? {
-            Ok(paid) => paid,
-            Err(verdict) => return Ok(Answer::Refused(verdict)),
-        };
+        let (head, release_id) =
+            match self.pay(request, &mechanism, event, |directory| admission.keep(directory, round))? {
+                Ok(paid) => paid,
+                Err(verdict) => return Ok(Answer::Refused(verdict)),
+            };
         let key = self.run_key(request)?;
         let granted = self.granted(head, release_id, mechanism, key, false);
         Ok(Answer::Granted(Granted { counted: admission.counted, round: Some(round), ..granted }))

@@ -5,7 +5,7 @@
 //! an output that stands there already is not made again.
 
 use super::account::Account;
-use super::directory::{AccountError, Books};
+use super::directory::{AccountError, Books, Directory};
 use super::marks::{Marked, Marks};
 use super::run::OutOfTurn;
 use crate::io::secret;
@@ -161,7 +161,7 @@ impl Account {
             return Ok(answer);
         }
         let event = self.plan().event()?;
-        let (head, release_id) = match self.pay(request, &mechanism, event)? {
+        let (head, release_id) = match self.pay(request, &mechanism, event, |_| Ok(()))? {
             Ok(paid) => paid,
             Err(verdict) => return Ok(Answer::Refused(verdict)),
         };
@@ -175,18 +175,21 @@ impl Account {
         Ok(Answer::Granted(Granted { counted: vec![true; request.clients.len()], ..granted }))
     }
 
-    /// Writes a charge down, if the budget holds it: the record, and the name of what is released.
+    /// Writes a charge down, if the budget holds it: the record, and the name of what is released. What has to be on disk
+    /// before is `prepare`d.
     pub(super) fn pay(
         &mut self,
         request: &Request,
         mechanism: &Mechanism,
         event: Event,
+        prepare: impl FnOnce(&Directory) -> Result<(), AccountError>,
     ) -> Result<Result<(Head, String), Verdict>, AccountError> {
         let noise = self.plan().noise_of(mechanism.level, mechanism.d);
         let verdict = budget::would(self.state(), &event, Some(noise), None)?;
         let (Some((eps_rdp, eps_pld, slack)), true) = (verdict.told(), verdict.fits()) else {
             return Ok(Err(verdict));
         };
+        prepare(&self.books.directory)?;
         let release_id = self.next_release_id();
         let charge = Charge {
             release_id: release_id.clone(),
