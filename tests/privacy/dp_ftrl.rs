@@ -113,7 +113,24 @@ fn a_run_costs_what_one_gaussian_does() {
     let (run, one) = (calibrated("--mechanism dp-ftrl --rounds 500"), calibrated("--rounds 1"));
     assert_eq!(run["noise_multiplier"], one["noise_multiplier"]);
     assert_eq!((&run["rounds"], &one["rounds"]), (&500.into(), &1.into()));
+    // What the grid costs is that of all rounds.
+    let coarse =
+        |rounds| calibrated(&format!("--mechanism dp-ftrl:bands=2 --rounds {rounds} --dimension 100000000"));
+    let least = |found: Value| found["noise_multiplier"].as_f64().unwrap();
+    assert!(least(coarse(500)) > 1.03 * least(coarse(1)));
     assert!(run["correlated"]["factor"]["banded"]["bands"].as_u64().unwrap() > 8, "{run}");
+}
+
+#[test]
+fn a_run_that_the_budget_does_not_hold_any_more_leaves_nothing() {
+    let dir = started(BANDED);
+    std::fs::remove_dir_all(dir.path("dp")).unwrap();
+    done(&privacy(&dir, &format!("init dp {} {BANDED}", PLAN.replace("--epsilon 8", "--epsilon 2.5"))));
+    done(&privacy(&dir, "spend dp --noise-multiplier 1.5"));
+    assert_eq!(status(&dir)["rounds_left"], 0);
+    let before = dir.contents();
+    round(&dir, 1, "ada", "").assert_fails(1, &["over the privacy budget"]);
+    dir.assert_unchanged_since(&before);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::compose::{lines, rounded_up};
 use super::mechanism::{self, Mechanism};
 use super::plan::{self, Plan};
 use crate::cli::{Failure, Outcome, print};
+use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::calibrate::{Accountant, Budget, CalibrateError, Sampling};
 use crate::privacy::ledger::plan::Correlated;
 use clap::{Args, ValueEnum};
@@ -66,8 +67,8 @@ struct Calibrated {
 
 impl Arguments {
     pub(super) fn run(&self) -> Result<Outcome, Failure> {
-        let budget = self.budget()?;
         let correlated = self.mechanism.correlated(self.rounds)?;
+        let budget = self.budget(correlated.as_ref())?;
         if correlated.is_some() && budget.sampling != Sampling::All {
             return Err(
                 anyhow::anyhow!("--mechanism dp-ftrl: found sampled clients, expected none sampled").into()
@@ -98,7 +99,12 @@ impl Arguments {
         Ok(Outcome::Done)
     }
 
-    fn budget(&self) -> Result<Budget, Failure> {
+    fn budget(&self, correlated: Option<&Correlated>) -> Result<Budget, Failure> {
+        // One charge then pays for the draws of all rounds.
+        let draws = correlated.zip(self.rounds).map_or(1, |(how, rounds)| how.factor.draws(rounds));
+        let noise = self.plan.noise();
+        let noise =
+            noise.map(|noise| IntegerNoise { coordinates: noise.coordinates.saturating_mul(draws), ..noise });
         Ok(Budget {
             epsilon: self.target()?,
             delta: self.delta,
@@ -108,7 +114,7 @@ impl Arguments {
             },
             sampling: self.plan.sampling()?,
             adjacency: self.plan.adjacency()?,
-            noise: self.plan.noise(),
+            noise,
         })
     }
 

@@ -210,9 +210,8 @@ impl Status {
             ),
             Sampling::All => self.correlated.map_or("nothing of who takes part".to_owned(), |how| {
                 format!(
-                    "nothing of who takes part but that ids tell clients apart: each counts in {} rounds at most, {} \
-                     apart or more",
-                    how.participations, how.separation
+                    "nothing of who takes part but that ids tell clients apart: each counts {}",
+                    how.limits()
                 )
             }),
         }

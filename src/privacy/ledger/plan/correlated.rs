@@ -25,16 +25,27 @@ impl Correlated {
         let Self { participations, separation, .. } = *self;
         Schedule { rounds, participations, separation }
     }
+
+    /// How often a client counts, in words.
+    pub fn limits(&self) -> String {
+        match self {
+            Self { participations: 1, .. } => "in one round at most".to_owned(),
+            Self { participations, separation: 1, .. } => format!("in {participations} rounds at most"),
+            Self { participations, separation, .. } => {
+                format!("in {participations} rounds at most, {separation} apart or more")
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Correlated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { factor, participations, separation } = self;
-        match factor {
+        match self.factor {
             Factor::Tree => write!(f, "tree")?,
+            Factor::Banded { bands: 1 } => write!(f, "one band")?,
             Factor::Banded { bands } => write!(f, "{bands} bands")?,
         }
-        write!(f, "; a client counts in {participations} rounds at most, {separation} apart or more")
+        write!(f, "; a client counts {}", self.limits())
     }
 }
 
