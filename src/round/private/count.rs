@@ -37,7 +37,7 @@ mod tests {
             for (quantile, expected) in [(0.5, 50.0), (0.9, 90.0)] {
                 let adaptive = Adaptive { quantile, ..ADAPTIVE };
                 let mut bound = start;
-                for round in 0..200i64 {
+                for round in 0..500i64 {
                     let below = (1..=100).map(|norm| if f64::from(norm) <= bound { 1 } else { -1 }).sum();
                     let noise = (round * 7_919 % 5 - 2) * 400_000;
                     bound = next_clip(&adaptive, (bound, 100), Level::L2, below, noise);
