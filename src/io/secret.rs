@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use zeroize::Zeroize;
 
 /// Zeros that are written at a time.
 const ZEROS: usize = 1 << 14;
@@ -24,19 +25,36 @@ pub fn write(path: &Path, secret: &[u8]) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// The secret in a file; none if there is no such file.
+/// The secret in a file; none if there is no such file, or one that is being wiped.
 ///
 /// # Errors
 ///
 /// When it cannot be read, or is not of this size.
 pub fn read<const BYTES: usize>(path: &Path) -> io::Result<Option<[u8; BYTES]>> {
+    let Some(bytes) = kept(path)? else { return Ok(None) };
+    let found = bytes.len();
+    let expected = move |_| io::Error::other(format!("found {found} bytes, expected {BYTES}"));
+    bytes.try_into().map(Some).map_err(expected)
+}
+
+/// Whether there is a secret in a file.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn is_kept(path: &Path) -> io::Result<bool> {
+    let bytes = kept(path)?;
+    Ok(bytes.map(|mut bytes| bytes.zeroize()).is_some())
+}
+
+fn kept(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let bytes = match fs::read(path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read?,
     };
-    let found = bytes.len();
-    let expected = move |_| io::Error::other(format!("found {found} bytes, expected {BYTES}"));
-    bytes.try_into().map(Some).map_err(expected)
+    // Zeros are what is left where wiping was cut off: a key that everybody knows.
+    let is_wiped = !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0);
+    Ok((!is_wiped).then_some(bytes))
 }
 
 /// Writes zeros over a secret, and removes it; nothing if there is none. Disks may keep copies of their own all the same.
@@ -111,5 +129,19 @@ mod tests {
         held.read_exact_at(&mut left, 0).unwrap();
         assert_eq!(left, [0; 3], "what was on disk is zeros");
         wipe(&path).unwrap();
+    }
+
+    #[test]
+    fn what_was_zeroed_and_not_removed_is_no_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        assert!(!is_kept(&path).unwrap());
+        write(&path, &[0, 0, 3]).unwrap();
+        assert!(is_kept(&path).unwrap());
+        fs::write(&path, [0; 3]).unwrap();
+        assert_eq!(read::<3>(&path).unwrap(), None);
+        assert!(!is_kept(&path).unwrap());
+        wipe(&path).unwrap();
+        assert!(!path.exists());
     }
 }

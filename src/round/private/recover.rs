@@ -5,7 +5,7 @@
 
 use super::directory::{AccountError, Books};
 use crate::io::journal::Lock;
-use crate::io::source::identity_of;
+use crate::io::secret;
 use crate::privacy::ledger::replay::Charged;
 use std::path::PathBuf;
 
@@ -46,7 +46,7 @@ pub fn orphans(books: &Books) -> Result<Vec<Orphan>, AccountError> {
             _ if at_work => Reached::AtWork,
             Some(output) => Reached::Published(output.path),
             None if books.state.is_of_run(&charged.charge) => Reached::OfRun,
-            None if identity_of(&key).is_some() => Reached::KeyKept,
+            None if secret::is_kept(&key).map_err(AccountError::at(&key))? => Reached::KeyKept,
             None => Reached::Nothing,
         };
         Ok(Orphan { charged: charged.clone(), reached })
