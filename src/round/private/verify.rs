@@ -3,6 +3,7 @@
 
 use super::directory::{AccountError, Books};
 use super::marks::{Marked, Marks};
+use crate::io::source::identity_of;
 use crate::privacy::ledger::budget::{self, told};
 use crate::privacy::ledger::replay::{Charged, Fate, State};
 use std::collections::BTreeSet;
@@ -53,7 +54,8 @@ pub fn verify(path: &Path, models: &[PathBuf]) -> Result<Vec<Finding>, AccountEr
     found.extend(orphans(&books.state));
     let stand = standing(&books)?;
     let named = models.iter().map(|path| Marked::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let is_named = |marked: &Marked| named.iter().any(|named| named.path == marked.path);
+    let is_named =
+        |marked: &Marked| named.iter().any(|named| identity_of(&named.path) == identity_of(&marked.path));
     let stand: Vec<&Marked> = stand.iter().filter(|marked| !is_named(marked)).collect();
     for marked in stand.into_iter().chain(&named) {
         found.push(model(&books, marked)?);
