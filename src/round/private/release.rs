@@ -28,7 +28,8 @@ use crate::round::private::edge::{self, Edge, EdgeError};
 use crate::round::private::marks::Marks;
 use crate::round::private::noise;
 use crate::round::private::sum::{ClippedSum, NoisedSum};
-use crate::round::private::transaction::{Answer, Granted, Request, Terms};
+use crate::round::private::transaction::{Answer, Granted, Request, Standing, Terms};
+use crate::round::publish::publish_report;
 use crate::round::refusal::MergeError;
 use crate::round::roster::{self, Frame, UpdateSet};
 use crate::round::state::Keeping;
@@ -38,7 +39,7 @@ use crate::telemetry::progress::Progress;
 use crate::telemetry::report::{Output, Report};
 use rayon::ThreadPool;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// How a round is released under a budget.
 #[derive(Clone, Debug)]
@@ -198,14 +199,7 @@ impl Run {
         let Clipped { round, terms, grid, mut clips, edges, .. } = clipped;
         let granted = match account.charge(&request).map_err(PrivateError::from)? {
             Answer::Granted(granted) => granted,
-            Answer::Standing(standing) => {
-                tracing::warn!(
-                    "{} is the release {} of these updates already: nothing is spent",
-                    standing.path.display(),
-                    standing.release_id
-                );
-                return Ok(self.report_of_standing(&round, &standing.path));
-            }
+            Answer::Standing(standing) => return self.tell_standing(&round, &standing),
             Answer::Refused(verdict) => {
                 let mut report = self.report_rows(&round);
                 report.refused = Some(format!("over the privacy budget: {verdict}"));
@@ -374,8 +368,16 @@ impl Run {
         Ok(Sha256::of(all))
     }
 
-    /// What there is to tell of a release that stands there already.
-    fn report_of_standing(&self, round: &Round, path: &Path) -> Report {
+    /// Tells of a release that stands there already, in the report too: the run that made it may have been cut off before
+    /// it had written that.
+    fn tell_standing(&self, round: &Round, standing: &Standing) -> Result<Report, MergeError> {
+        // As the user calls it.
+        let path = self.job.output.with_file_name(standing.path.file_name().unwrap_or_default());
+        tracing::warn!(
+            "{} is the release {} of these updates already: nothing is spent",
+            path.display(),
+            standing.release_id
+        );
         let layout = &round.set.merged.layout;
         let output = Output {
             path: path.display().to_string(),
@@ -384,7 +386,11 @@ impl Run {
             parameters: layout.parameters(),
             metadata: BTreeMap::new(),
         };
-        Report { published: true, output: Some(output), ..self.report_rows(round) }
+        let report = Report { published: true, output: Some(output), ..self.report_rows(round) };
+        if let Some((path, staged)) = self.stage_report(&report)? {
+            publish_report(&path, staged).map_err(MergeError::from)?;
+        }
+        Ok(report)
     }
 
     /// The clip bound of the next round, if it follows the norms.
