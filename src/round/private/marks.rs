@@ -24,7 +24,12 @@ pub mod key {
     pub const PLAN: &str = "fedmill.privacy.plan";
     /// The clip bound of the next round, if it follows the norms.
     pub const NEXT_CLIP: &str = "fedmill.privacy.next_clip";
+    /// Says that the noise came from a number that somebody chose.
+    pub const TEST_SEED: &str = "fedmill.privacy.test_seed";
 }
+
+/// What the model of a test says of itself.
+const NOT_PRIVATE: &str = "NOT private: the noise came from a number that somebody chose";
 
 /// What a model says of its charge.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,6 +42,8 @@ pub struct Marks {
     pub plan_sha256: Sha256,
     /// The clip bound of the next round, if it follows the norms.
     pub next_clip: Option<f64>,
+    /// Whether its noise came from a number that somebody chose: it is not private.
+    pub is_test: bool,
 }
 
 /// A published model and what it says.
@@ -57,6 +64,7 @@ impl Marks {
             (key::LEDGER, Some(self.charge.to_string())),
             (key::PLAN, Some(self.plan_sha256.to_string())),
             (key::NEXT_CLIP, self.next_clip.map(|clip| clip.to_string())),
+            (key::TEST_SEED, self.is_test.then(|| NOT_PRIVATE.to_owned())),
         ];
         entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
@@ -84,6 +92,7 @@ impl Marks {
             charge,
             plan_sha256,
             next_clip: next_clip.transpose()?,
+            is_test: metadata.contains_key(key::TEST_SEED),
         }))
     }
 }

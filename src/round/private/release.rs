@@ -196,6 +196,11 @@ impl Run {
             resumable: how.resumable,
             test_seed: how.test_seed,
         };
+        if how.test_seed.is_some() {
+            tracing::warn!(
+                "--test-seed: the noise comes from a number that somebody chose: the model is NOT private"
+            );
+        }
         let Clipped { round, terms, grid, mut clips, edges, .. } = clipped;
         let granted = match account.charge(&request).map_err(PrivateError::from)? {
             Answer::Granted(granted) => granted,

@@ -72,6 +72,8 @@ pub struct Granted {
     /// Its number, if it is a round of a run.
     pub(super) round: Option<u64>,
     pub(super) plan_sha256: Sha256,
+    /// Whether its noise comes from a number that somebody chose.
+    pub(super) is_test: bool,
 }
 
 /// An output that was released before.
@@ -112,6 +114,7 @@ impl Granted {
             charge: self.charge,
             plan_sha256: self.plan_sha256,
             next_clip,
+            is_test: self.is_test,
         }
     }
 }
@@ -219,7 +222,10 @@ impl Account {
         resumed: bool,
     ) -> Granted {
         let plan_sha256 = self.state().init.plan_sha256;
-        Granted { charge, release_id, mechanism, key, resumed, counted: Vec::new(), round: None, plan_sha256 }
+        let paid = self.state().charges.iter().rev().find(|charged| charged.head == charge);
+        let is_test = paid.is_some_and(|charged| charged.charge.rng == Rng::TestSeed);
+        let (counted, round) = (Vec::new(), None);
+        Granted { charge, release_id, mechanism, key, resumed, counted, round, plan_sha256, is_test }
     }
 
     pub(super) fn mechanism(&self, request: &Request) -> Result<Mechanism, AccountError> {
