@@ -83,6 +83,11 @@ compressed-rounds *HOW:
     cargo build --release --quiet
     data/mnist-round/compressed_rounds.sh target/release/fedmill target/compressed-rounds {{HOW}}
 
+# Ten rounds of the clients in data/ under a privacy budget, and one too many.
+private-rounds:
+    cargo build --release --quiet
+    data/mnist-round/private_rounds.sh target/release/fedmill target/private-rounds
+
 # Merge the round in data/ by every rule and step, and put what came out into docs/rules.md (needs NumPy).
 table:
     cargo build --release --quiet

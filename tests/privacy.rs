@@ -1,6 +1,7 @@
-//! Differential privacy: what releases cost, and how a budget is kept.
+//! Differential privacy: what releases cost, how a budget is kept, and rounds that are released under one.
 
 mod accountants;
+mod aggregate;
 mod commands;
 mod dp_ftrl;
 mod edges;
