@@ -103,7 +103,8 @@ impl Clips<'_> {
         let all = InTileOrder::new(all, add_parts);
         let new = || Workspace::new(self.isa, self.set, &plan);
         for_each_tile(self.pool, &plan, new, |space, tile| {
-            space.read_base(tile)?;
+            // Found now, before anything is charged.
+            space.read_finite_base(tile)?;
             let mut parts = Vec::with_capacity(clients);
             for (client, unread) in unread.iter().enumerate() {
                 if !counts(client) || unread.load(Ordering::Relaxed) {

@@ -123,6 +123,27 @@ fn a_base_and_a_budget_are_needed() {
     dir.assert_unchanged_since(&before);
 }
 
+/// What is wrong with the base is found before the charge, whoever came.
+#[test]
+fn a_base_that_is_not_finite_costs_nothing() {
+    for value in [f64::NAN, f64::INFINITY] {
+        let dir = folder();
+        let mut broken = values(1, 40);
+        broken[17] = value;
+        model_f32("base", &broken).write(&dir);
+        let before = dir.contents();
+        let why =
+            ["base.safetensors: tensor `b` of the base holds", "at flat index 7, expected a finite number"];
+        release_to(&dir, "released.safetensors", &[]).assert_fails(2, &why);
+        dir.assert_unchanged_since(&before);
+        std::fs::remove_dir_all(dir.path("updates")).unwrap();
+        std::fs::create_dir(dir.path("updates")).unwrap();
+        let before = dir.contents();
+        release_to(&dir, "released.safetensors", &[]).assert_fails(2, &why);
+        dir.assert_unchanged_since(&before);
+    }
+}
+
 /// Outputs that would replace an input, or cannot be made, cost nothing.
 #[test]
 fn outputs_that_cannot_be_cost_nothing() {

@@ -44,6 +44,11 @@ fn scaled(which: usize, by: f64) -> Vec<f64> {
     values(which, LEN).into_iter().map(|x| x * by).collect()
 }
 
+/// The same with this norm, as near as floats come.
+fn scaled_to(which: usize, length: f64) -> Vec<f64> {
+    scaled(which, length / norm(&scaled(which, 1.0)))
+}
+
 fn alternating(value: f64) -> Vec<f64> {
     (0..LEN).map(|j| if j % 2 == 0 { value } else { -value }).collect()
 }
@@ -89,6 +94,11 @@ fn wide_cases() -> Vec<Case> {
     vec![
         f64_case("F64 within the bound", &scaled(2, 0.01)),
         f64_case("F64 beyond the bound", &scaled(2, 100.0)),
+        f64_case("F64 just within the bound", &scaled_to(3, 1.0 - f64::EPSILON)),
+        f64_case("F64 on the bound", &scaled_to(3, 1.0)),
+        f64_case("F64 just beyond the bound", &scaled_to(3, 1.0 + f64::EPSILON)),
+        f64_case("F64 beyond it by less than a unit", &scaled_to(5, 1.0 + 1e-7)),
+        f64_case("F64 on the bound in every coordinate alike", &alternating((1.0 / LEN as f64).sqrt())),
         f64_case("F64 as large as it gets", &alternating(f64::MAX)),
         f64_case("F64 with one value as large as it gets", &with(scaled(3, 1.0), 20, f64::MAX)),
         f64_case("F64 subnormals", &alternating(f64::from_bits(1))),
