@@ -74,9 +74,8 @@ fn every_model_of_a_chain_names_its_charge() {
         output.clone_into(&mut base);
     }
     assert_verified(&dir, &outputs);
-    let changed: Vec<u8> = dir.read("2.safetensors").into_iter().rev().collect();
     let mut whole = dir.read("2.safetensors");
-    *whole.last_mut().unwrap() ^= changed[0] | 1;
+    *whole.last_mut().unwrap() ^= 1;
     dir.write("2.safetensors", whole);
     let run = fedmill(&dir, &["privacy", "verify", "dp", "--model", "2.safetensors"]);
     assert_eq!(run.code, Some(2), "{run:#?}");

@@ -90,7 +90,7 @@ fn the_key_is_another_each_time() {
 /// A model that is cut into several tiles, of all floats and an integer.
 fn mixed(name: &str, which: usize) -> Update {
     const LONG: usize = 60_000;
-    let by = if which % 3 == 0 { 0.001 } else { 0.1 };
+    let by = if which.is_multiple_of(3) { 0.001 } else { 0.1 };
     let values: Vec<f64> = values(which, LONG).into_iter().map(|x| x * by).collect();
     let f16: Vec<u16> = values.iter().map(|x| half::f16::from_f64(*x).to_bits()).collect();
     let bf16: Vec<u16> = values.iter().map(|x| half::bf16::from_f64(*x).to_bits()).collect();
