@@ -2,6 +2,7 @@
 
 mod accountants;
 mod aggregate;
+mod clips;
 mod commands;
 mod dp_ftrl;
 mod edges;

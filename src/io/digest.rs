@@ -95,6 +95,20 @@ pub fn sha256(bytes: u64, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io
     Ok(hex(&sha256.finalize()))
 }
 
+/// The SHA-256 digest of the bytes of these files, one behind the other, as `sha256sum` prints it.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn sha256_of(files: &[SourceFile]) -> io::Result<String> {
+    let mut sha256 = sha2::Sha256::new();
+    for file in files {
+        let read = |chunk: &mut [u8], offset| file.read_exact_at(chunk, offset);
+        each_chunk(file.bytes(), CHUNK_BYTES, read, |chunk| sha256.update(chunk))?;
+    }
+    Ok(hex(&sha256.finalize()))
+}
+
 /// Bytes as digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -283,11 +283,11 @@ fn add_values(
 ) -> u128 {
     let sums = &mut sums[..len];
     let (mut squares, mut any) = (0u64, 0u64);
-    for i in 0..len {
+    for (i, sum) in sums.iter_mut().enumerate() {
         let x = value(i);
         let magnitude = magnitude(x);
         let sign = x.to_bits() as i64 >> 63;
-        sums[i] = sums[i].wrapping_add((magnitude as i64 ^ sign) - sign);
+        *sum = sum.wrapping_add((magnitude as i64 ^ sign) - sign);
         let low = magnitude & u64::from(u32::MAX);
         squares = squares.wrapping_add(low * low);
         any |= magnitude;

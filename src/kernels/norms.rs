@@ -12,25 +12,14 @@ const PARTS: usize = 16;
 dispatch! {
     /// The sum of `(row - base)^2`. `base` is as long as `row`, or empty for zero.
     pub fn squared_norm<A: Arch, E: Element>(row: &[E], base: &[f64]) -> f64 {
-        if base.is_empty() {
-            sum_over(row, |_, x| x * x)
-        } else {
-            let base = &base[..row.len()];
-            sum_over(row, |i, x| (x - base[i]) * (x - base[i]))
-        }
+        sum_over(row, base, &[], |x, _| x * x)
     }
 }
 
 dispatch! {
     /// The sum of `(row - base) * other`. `base` is as long as `row`, or empty for zero.
     pub fn dot<A: Arch, E: Element>(row: &[E], base: &[f64], other: &[f64]) -> f64 {
-        let other = &other[..row.len()];
-        if base.is_empty() {
-            sum_over(row, |i, x| x * other[i])
-        } else {
-            let base = &base[..row.len()];
-            sum_over(row, |i, x| (x - base[i]) * other[i])
-        }
+        sum_over(row, base, &other[..row.len()], |x, y| x * y)
     }
 }
 
@@ -45,20 +34,28 @@ dispatch! {
     }
 }
 
+/// The sum of terms of `row - base` and `other`, where what is empty is zeros. In whole blocks, so that it is vectorised.
 #[inline(always)]
-fn sum_over<E: Element>(row: &[E], term: impl Fn(usize, f64) -> f64) -> f64 {
+fn sum_over<E: Element>(row: &[E], base: &[f64], other: &[f64], term: impl Fn(f64, f64) -> f64) -> f64 {
     let mut parts = [0.0; PARTS];
-    let whole = row.len() / PARTS * PARTS;
-    for start in (0..whole).step_by(PARTS) {
-        for (lane, part) in parts.iter_mut().enumerate() {
-            *part += term(start + lane, row[start + lane].widen());
+    let (blocks, rest) = row.as_chunks::<PARTS>();
+    let (base_blocks, base_rest) = base[..row.len().min(base.len())].as_chunks::<PARTS>();
+    let (other_blocks, other_rest) = other.as_chunks::<PARTS>();
+    for (number, block) in blocks.iter().enumerate() {
+        let base = base_blocks.get(number).unwrap_or(&ZEROS);
+        let other = other_blocks.get(number).unwrap_or(&ZEROS);
+        for lane in 0..PARTS {
+            parts[lane] += term(block[lane].widen() - base[lane], other[lane]);
         }
     }
-    for (lane, i) in (whole..row.len()).enumerate() {
-        parts[lane] += term(i, row[i].widen());
+    for (lane, x) in rest.iter().enumerate() {
+        let beside = |values: &[f64]| values.get(lane).copied().unwrap_or(0.0);
+        parts[lane] += term(x.widen() - beside(base_rest), beside(other_rest));
     }
     parts.iter().sum()
 }
+
+static ZEROS: [f64; PARTS] = [0.0; PARTS];
 
 #[cfg(test)]
 mod tests {

@@ -116,6 +116,33 @@ fn no_update_is_longer_than_the_bound() {
     }
 }
 
+/// Nothing has to be verified where the norm is known not to be larger.
+#[test]
+fn integers_at_the_scale_of_a_norm_are_admitted() {
+    for (grid, norm, _) in grids() {
+        for seed in 0..170 {
+            let len = 1 + (seed as usize * 37) % 90;
+            let times = [1.0 - 1e-7, 1.0, 1.0 + 1e-7, 1e-30, 3.0, 1e9][seed as usize % 6];
+            let update = of_norm(&values(seed, len), norm * times);
+            let most = squares(&update).norm().next_up();
+            let clip = grid.clip_of_norm(most, 1.0);
+            let mut integers = vec![0; len];
+            assert!(grid.admits(quantize(Isa::detect(), &update, &[], clip.scale, &mut integers)), "{seed}");
+            assert!(clip.treatment != Treatment::Void && clip.scale <= grid.scale);
+            // It is the scale of exact squares, but for its last bits.
+            let exact = grid.clip(&squares(&update), 1.0).scale;
+            assert!((clip.scale.unit() / exact.unit() - 1.0).abs() < 1e-9, "{seed}");
+            // The negative control: a norm that is larger than was told.
+            let longer = grid.clip_of_norm(most * 0.99, 1.0).scale;
+            let sum = quantize(Isa::detect(), &update, &[], longer, &mut integers);
+            assert!(times < 3.0 || !grid.admits(sum), "{seed}");
+        }
+        assert_eq!(grid.clip_of_norm(0.0, 1.0), Clip { scale: grid.scale, treatment: Treatment::Whole });
+        assert_eq!(grid.clip_of_norm(f64::INFINITY, 1.0), Clip::VOID);
+        assert_eq!(grid.clip_of_norm(f64::NAN, 1.0), Clip::VOID);
+    }
+}
+
 /// The negative control: without clipping they would be.
 #[test]
 fn a_bound_that_is_passed_is_noticed() {

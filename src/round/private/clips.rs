@@ -12,11 +12,12 @@
 use crate::io::digest::Blake3;
 use crate::kernels::clip_integers::Squares;
 use crate::kernels::element::Element;
+use crate::kernels::finite::all_finite;
 use crate::kernels::lanes::Isa;
 use crate::kernels::norms::squared_norm;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::layout::Piece;
-use crate::privacy::clipping::{Clip, Grid};
+use crate::privacy::clipping::{Clip, Grid, Treatment};
 use crate::round::passes::{InTileOrder, PassError, for_each_tile};
 use crate::round::private::sum::COLUMNS;
 use crate::round::roster::UpdateSet;
@@ -46,7 +47,7 @@ pub struct Clips<'a> {
 pub struct Found {
     /// How it is clipped.
     pub clip: Clip,
-    /// The L2 norm of its delta; zero if it cannot be read.
+    /// The L2 norm of its delta; zero if it counts as zero.
     pub norm: f64,
     /// What names its values: a BLAKE3 digest; empty if they cannot be read.
     pub digest: String,
@@ -60,24 +61,28 @@ impl Clips<'_> {
     /// When the base cannot be read, or a signal asked to stop.
     pub fn find(&self, grid: &Grid) -> Result<Vec<Found>, PassError> {
         let measures: Vec<Option<Measure>> = self.each_client(|_| true)?;
-        let found = measures.iter().map(|measure| match measure {
-            Some(measure) => Found {
-                clip: grid.clip_of_norm(measure.norm() * self.margin(), 1.0),
-                norm: measure.norm(),
-                digest: measure.digest.hex(),
-            },
-            None => Found { clip: Clip::VOID, norm: 0.0, digest: String::new() },
-        });
-        let mut found: Vec<Found> = found.collect();
-        let is_beyond = |client: usize| measures[client].as_ref().is_some_and(|m| !m.squares.is_finite());
+        let mut found: Vec<Found> =
+            measures.iter().map(|measure| self.found(grid, measure.as_ref())).collect();
+        let is_beyond = |client: usize| measures[client].as_ref().is_some_and(Measure::is_beyond);
         if (0..found.len()).any(is_beyond) {
             let exact: Vec<Option<Squares>> = self.each_client(is_beyond)?;
-            for (client, found) in found.iter_mut().enumerate().filter(|(client, _)| is_beyond(*client)) {
-                found.clip = exact[client].as_ref().map_or(Clip::VOID, |squares| grid.clip(squares, 1.0));
-                found.norm = exact[client].as_ref().map_or(0.0, Squares::norm);
+            for (found, squares) in found.iter_mut().zip(&exact) {
+                if let Some(squares) = squares {
+                    (found.clip, found.norm) = (grid.clip(squares, 1.0), squares.norm());
+                }
             }
         }
         Ok(found)
+    }
+
+    fn found(&self, grid: &Grid, measure: Option<&Measure>) -> Found {
+        let void = Found { clip: Clip::VOID, norm: 0.0, digest: String::new() };
+        let Some(measure) = measure else { return void };
+        let (norm, digest) = (measure.squares.sqrt(), measure.digest.hex());
+        match grid.clip_of_norm(norm * self.margin(), 1.0) {
+            clip if clip.treatment == Treatment::Void => Found { digest, ..void },
+            clip => Found { clip, norm, digest },
+        }
     }
 
     /// What a norm is multiplied by to be above the norm that is exact. Half of it would do for the root of a sum; the rest
@@ -100,7 +105,7 @@ impl Clips<'_> {
         let clients = self.set.clients.len();
         let unread: Vec<AtomicBool> = (0..clients).map(|_| AtomicBool::new(false)).collect();
         let all: Vec<Option<M>> = (0..clients).map(|_| Some(M::default())).collect();
-        let all = InTileOrder::new(all, add_parts);
+        let all = InTileOrder::new(all, |all: &mut Vec<Option<M>>, parts| add_parts(all, parts));
         let new = || Workspace::new(self.isa, self.set, &plan);
         for_each_tile(self.pool, &plan, new, |space, tile| {
             // Found now, before anything is charged.
@@ -172,7 +177,7 @@ trait Measured: Default + Send {
     fn add(&mut self, part: Self::Part);
 }
 
-fn add_parts<M: Measured>(all: &mut Vec<Option<M>>, parts: Vec<Option<M::Part>>) {
+fn add_parts<M: Measured>(all: &mut [Option<M>], parts: Vec<Option<M::Part>>) {
     for (all, part) in all.iter_mut().zip(parts) {
         match (all.as_mut(), part) {
             (Some(all), Some(part)) => all.add(part),
@@ -187,14 +192,16 @@ const LANES: usize = 16;
 /// The squares of a client's delta, and what names its values.
 #[derive(Default)]
 struct Measure {
-    /// Not finite where a value is not, or its square is beyond f64.
     squares: f64,
+    /// Whether a value is no finite number.
+    is_void: bool,
     digest: Blake3,
 }
 
 impl Measure {
-    fn norm(&self) -> f64 {
-        self.squares.sqrt()
+    /// Whether the squares of finite values are beyond f64.
+    fn is_beyond(&self) -> bool {
+        !self.squares.is_finite() && !self.is_void
     }
 }
 
@@ -202,6 +209,7 @@ impl Measure {
 struct RowMeasure {
     /// Of each piece of a tensor.
     squares: Vec<f64>,
+    is_void: bool,
     dtype: Dtype,
     digest: [u8; 32],
 }
@@ -221,12 +229,16 @@ impl Measured for Measure {
             start = columns.end;
             squared_norm(isa, &row[columns.clone()], base.get(columns).unwrap_or_default())
         });
-        let squares = squares.collect();
-        RowMeasure { squares, dtype: E::DTYPE, digest: Blake3::of_bytes(bytemuck::cast_slice(row)) }
+        let squares: Vec<f64> = squares.collect();
+        // A square that is not finite tells of every value that is not.
+        let is_void = squares.iter().any(|squares| !squares.is_finite()) && !all_finite(isa, row);
+        let digest = Blake3::of_bytes(bytemuck::cast_slice(row));
+        RowMeasure { squares, is_void, dtype: E::DTYPE, digest }
     }
 
     fn add(&mut self, part: RowMeasure) {
         part.squares.iter().for_each(|squares| self.squares += squares);
+        self.is_void |= part.is_void;
         self.digest.add_bytes(part.dtype.to_string().as_bytes());
         self.digest.add_bytes(&part.digest);
     }

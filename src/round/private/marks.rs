@@ -4,7 +4,7 @@
 //! model: it was taken from a backup, and what it lacks was spent all the same.
 
 use super::directory::{AccountError, Books};
-use crate::io::digest::Digest;
+use crate::io::digest::sha256_of;
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::model_writer::family;
 use crate::io::source::{OpenFiles, identity_of};
@@ -128,9 +128,8 @@ impl Marked {
     ///
     /// When they cannot be read.
     pub fn sha256(&self) -> Result<Sha256, AccountError> {
-        let digest = Digest::of(&self.model.files).map_err(AccountError::at(&self.path))?;
-        let parsed = digest.sha256.parse();
-        parsed.map_err(|why| AccountError::Marks {
+        let digest = sha256_of(&self.model.files).map_err(AccountError::at(&self.path))?;
+        digest.parse().map_err(|why| AccountError::Marks {
             path: self.path.clone(),
             key: "sha256",
             why: format!("{why}"),

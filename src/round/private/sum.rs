@@ -20,7 +20,7 @@ use crate::round::workspace::Workspace;
 use std::sync::{Mutex, PoisonError};
 
 /// Columns of a tile: its sums, the base's values and a client's stay in the second-level cache together.
-pub const COLUMNS: usize = 1 << 14;
+pub const COLUMNS: usize = 1 << 15;
 
 /// Clipped clients, and sums of others, to be added up.
 #[derive(Debug)]
