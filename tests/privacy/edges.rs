@@ -141,3 +141,20 @@ fn a_sum_longer_than_its_clients_is_refused() {
         .assert_fails(2, &["longer.safetensors", "longer than those of 1 clients"]);
     assert!(!dir.exists("out.safetensors"));
 }
+
+/// The operator's report tells who counts, and that it is for nobody else.
+#[test]
+fn the_report_tells_who_counts_as_zero() {
+    let dir = round(&[]);
+    let all = files(&CLIENTS);
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let flat = ["aggregate", "--dp", "budget", "--base", "base.safetensors", "--report", "report.json"];
+    let run = fedmill(&dir, &[&flat[..], &["-o", "next.safetensors"], &all].concat());
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = dir.json("report.json");
+    let clients = report["clients"].as_array().unwrap();
+    let kept: Vec<bool> = clients.iter().map(|client| client["kept"].as_bool().unwrap()).collect();
+    assert_eq!(kept, [true, true, true, true, false]);
+    assert_eq!(clients[4]["reason"], "counts as zero");
+    assert!(report["warnings"][0].as_str().unwrap().contains("not covered by the budget"), "{report}");
+}

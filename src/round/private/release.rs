@@ -224,7 +224,7 @@ impl Run {
         let sum = NoisedSum::new(sum, noise, terms.denominator);
         self.release = Some(Release { sum, marks: granted.marks(next_clip) });
         self.chosen = Some(Chosen::cpu("sums that are released are of integers"));
-        let judgement = self.judgement_of_mean(&round, clips.iter().map(|found| found.norm).collect())?;
+        let judgement = self.judgement_of_mean(&round, &clips)?;
         let report =
             self.combine_and_publish(&round, &judgement, pool, progress).map_err(|why| match why {
                 Stopped::Error(why) => why,
@@ -413,14 +413,17 @@ impl Run {
     }
 
     /// That every client counts alike, and how the server steps.
-    fn judgement_of_mean(&self, round: &Round, norms: Vec<f64>) -> Result<Judgement, MergeError> {
+    fn judgement_of_mean(&self, round: &Round, clips: &[Found]) -> Result<Judgement, MergeError> {
         let clients = round.set.clients.len();
         let decided = Decided { steps: round.steps(), coefficients: None, geometry: None, rule: "mean" };
-        let verdict = || Verdict {
-            kept: true,
-            weight: None,
-            score: None,
-            reason: "added to the noised sum".to_owned(),
+        let verdict = |found: &Found| {
+            let reason = match found.clip.treatment {
+                Treatment::Whole => "added to the noised sum",
+                Treatment::Clipped => "clipped, and added to the noised sum",
+                Treatment::Void => "counts as zero",
+            };
+            let kept = found.clip.treatment != Treatment::Void;
+            Verdict { kept, weight: None, score: None, reason: reason.to_owned() }
         };
         Ok(Judgement {
             decision: Decision {
@@ -428,7 +431,7 @@ impl Run {
                     mixing: None,
                     reduction: Reduction::WeightedMean { weights: vec![1.0; clients] },
                 },
-                verdicts: (0..clients).map(|_| verdict()).collect(),
+                verdicts: clips.iter().map(verdict).collect(),
                 warnings: Vec::new(),
             },
             server_step: self.job.aggregation.strategy.step(&decided)?,
@@ -436,7 +439,7 @@ impl Run {
             shadows: Vec::new(),
             metrics: None,
             sign_agreement: None,
-            norms: Some(norms),
+            norms: Some(clips.iter().map(|found| found.norm).collect()),
             distances: None,
             screened: true,
         })
