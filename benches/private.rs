@@ -3,8 +3,9 @@
 //! times the floor.
 //!
 //! `cargo bench --bench private` prints a table. Floor, noise and round take turns; figures are median (minimum to
-//! maximum). The output's own write and fsync are apart, as those of the ledger are: they are the disk's time. Every round
-//! has a budget of its own in a temporary folder, and noise of a test seed.
+//! maximum). The output's own write and fsync are apart: they are the disk's time. What the ledger syncs, and the digest of
+//! the output, are counted: with the norms, as all that is not the pass that adds up. Every round has a budget of its own
+//! in a temporary folder, and noise of a test seed.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
@@ -56,7 +57,7 @@ fn main() {
     println!("{} threads, {}, times in seconds", pool.current_num_threads(), Isa::detect());
     println!(
         "{:<36} {:>26} {:>26} {:>26} {:>26} {:>26}",
-        "updates", "floor", "noise", "round", "first pass", "(round - noise) / floor"
+        "updates", "floor", "noise", "round", "but for adding up", "(round - noise) / floor"
     );
     for dtype in [Dtype::F32, Dtype::BF16] {
         let made =
@@ -91,7 +92,7 @@ fn spread(mut values: Vec<f64>) -> String {
     format!("{:.3} ({:.3} to {:.3})", values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
-/// Seconds to release a round, without what the disk takes; and of those, up to the charge.
+/// Seconds to release a round, without writing and syncing the output; and of those, without the pass that adds up.
 fn round(pool: &ThreadPool, made: &SyntheticUpdates, base: &Path) -> (f64, f64) {
     let directory = made.updates().with_file_name("budget");
     Account::init(&directory, &plan()).expect("a budget");
