@@ -53,11 +53,15 @@ impl Merge {
         let folder = updates.path("").to_str().unwrap().to_owned();
         let arguments = ["aggregate", &folder, "--rule", rule, "-o", TARGET];
         let arguments = arguments.iter().chain(more).map(ToString::to_string).collect();
-        let (whole, takes) = (BTreeMap::new(), Duration::ZERO);
+        let (whole, takes) = (BTreeMap::new(), Duration::MAX);
         let mut merge = Self { _updates: updates, dir: Dir::new(), arguments, whole, takes };
-        let started = Instant::now();
-        merge.run_to_the_end();
-        merge.takes = started.elapsed();
+        // The shortest of a few: beside other tests one may take several times as long as those that are to be hit.
+        for _ in 0..4 {
+            merge.empty_the_folder();
+            let started = Instant::now();
+            merge.run_to_the_end();
+            merge.takes = merge.takes.min(started.elapsed());
+        }
         merge.whole = merge.dir.contents();
         merge
     }
