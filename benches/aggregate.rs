@@ -9,18 +9,19 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
+use fedmill::engine::aggregate::request::{Job, OnBadUpdate};
+use fedmill::engine::backend::choose::{Asked, Backend};
+use fedmill::engine::decide::judge::{Aggregation, MetricsWanted};
+use fedmill::engine::intake::admit::Expectations;
+use fedmill::engine::intake::weights::Weighting;
+use fedmill::engine::passes::geometry::Distances;
 use fedmill::gpu::job::Options;
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::kernels::lanes::Isa;
 use fedmill::kernels::peak::multiply_adds;
 use fedmill::model::tile::TileBuffer;
-use fedmill::round::backend::{Asked, Backend};
-use fedmill::round::first_pass::Distances;
-use fedmill::round::job::{Job, OnBadUpdate};
-use fedmill::round::judge::{Aggregation, MetricsWanted};
-use fedmill::round::roster::Expectations;
-use fedmill::round::weights::Weighting;
-use fedmill::rules::{self, Definition, pre};
+use fedmill::rules::{self, pre};
+use fedmill::settings::Definition;
 use fedmill::telemetry::progress::Progress;
 use fedmill::telemetry::report::Report;
 use rayon::{ThreadPool, ThreadPoolBuilder};

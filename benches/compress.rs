@@ -8,13 +8,13 @@
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
 use fedmill::codecs::{self, CHUNK};
+use fedmill::compress::run::{Compression, How, Wanted};
+use fedmill::compress::summary::Compressed;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::io::synthetic::SyntheticUpdates;
 use fedmill::model::dtype::Dtype;
 use fedmill::updates;
-use fedmill::updates::account::Compressed;
-use fedmill::updates::compress::{Compression, How, Wanted};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::fs::File;

@@ -9,6 +9,13 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
+use fedmill::budget::Account;
+use fedmill::engine::aggregate::request::{Job, OnBadUpdate};
+use fedmill::engine::backend::choose::{Asked, Backend};
+use fedmill::engine::decide::judge::{Aggregation, MetricsWanted};
+use fedmill::engine::intake::admit::Expectations;
+use fedmill::engine::intake::weights::Weighting;
+use fedmill::engine::passes::geometry::Distances;
 use fedmill::gpu::job::Options;
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::io::synthetic::SyntheticUpdates;
@@ -17,17 +24,11 @@ use fedmill::kernels::discrete_gaussian::{Level, noise};
 use fedmill::kernels::lanes::Isa;
 use fedmill::model::dtype::Dtype;
 use fedmill::model::tile::TileBuffer;
+use fedmill::modes::dp::release::Private;
 use fedmill::privacy::event::Adjacency;
 use fedmill::privacy::ledger::plan::{Accountant, ClipBound, Plan, Sampling, Unit};
-use fedmill::round::backend::{Asked, Backend};
-use fedmill::round::first_pass::Distances;
-use fedmill::round::job::{Job, OnBadUpdate};
-use fedmill::round::judge::{Aggregation, MetricsWanted};
-use fedmill::round::private::Account;
-use fedmill::round::private::release::Private;
-use fedmill::round::roster::Expectations;
-use fedmill::round::weights::Weighting;
-use fedmill::rules::{self, Definition};
+use fedmill::rules;
+use fedmill::settings::Definition;
 use fedmill::strategies;
 use fedmill::telemetry::progress::Progress;
 use rayon::{ThreadPool, ThreadPoolBuilder};

@@ -27,15 +27,22 @@
 //! - [`telemetry`]: the report, progress, messages; called from `cli`, `bench`, `round` and `updates`.
 
 pub mod bench;
+pub mod budget;
 pub mod cli;
 pub mod codecs;
+pub mod compress;
+pub mod engine;
 pub mod gpu;
+pub mod inspect;
 pub mod io;
 pub mod kernels;
 pub mod model;
+pub mod modes;
+pub mod personalize;
 pub mod privacy;
-pub mod round;
+pub mod record;
 pub mod rules;
+pub mod settings;
 pub mod strategies;
 pub mod telemetry;
 pub mod updates;

@@ -4,13 +4,13 @@
 use crate::harness::{Dir, Update, fedmill_after, le};
 use fedmill::codecs::Support;
 use fedmill::codecs::directory::{CODEC_KEY, Directory, Tensors};
+use fedmill::compress::run::{Compression, How};
+use fedmill::compress::table::tried;
+use fedmill::compress::writer::FileLayout;
 use fedmill::io::model_file::{ENCODED, ModelFile, TablePool};
 use fedmill::io::source::OpenFiles;
 use fedmill::model::dtype::Dtype;
 use fedmill::updates;
-use fedmill::updates::compress::{Compression, How};
-use fedmill::updates::file::FileLayout;
-use fedmill::updates::table::tried;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 
 use crate::bad_input::{aggregate, round_of, sound};
 use crate::harness::{Dir, Model, Update, fedmill_after};
+use fedmill::engine::intake::admit::{self, Expectations, Place, SCAFFOLD_CONTROL, UpdateSet};
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
-use fedmill::round::roster::{self, Expectations, Place, SCAFFOLD_CONTROL, UpdateSet};
 use std::sync::Arc;
 
 #[test]
@@ -109,10 +109,10 @@ fn admit(updates: &[Update], base: Option<Update>, expected: &Expectations) -> (
         updates.iter().enumerate().map(|(i, update)| write(update, format!("{i}.safetensors"))).collect();
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let base = base.map(|base| write(&base, "base.safetensors".to_owned()));
-    let base = base.map(|path| Arc::new(roster::open_base(&path, &files, &tables).unwrap()));
+    let base = base.map(|path| Arc::new(admit::open_base(&path, &files, &tables).unwrap()));
     let (set, rejected) =
-        roster::admit(roster::open(&paths, &files, &tables, base.as_deref()), base, expected).unwrap();
-    let fault = |update: &roster::Update| format!("{}: {}", update.id, update.faults[0]);
+        admit::admit(admit::open(&paths, &files, &tables, base.as_deref()), base, expected).unwrap();
+    let fault = |update: &admit::Update| format!("{}: {}", update.id, update.faults[0]);
     (set, rejected.iter().map(fault).collect())
 }
 

@@ -6,8 +6,9 @@ mod files;
 use crate::reference::strategies::{Adaptive, Client, Second, Server, Strategy as Oracle, simulate};
 use fedmill::kernels::lanes::Isa;
 use fedmill::kernels::server_step::server_step;
+use fedmill::rules::Needs;
 use fedmill::rules::geometry::{Geometry, Matrix, References};
-use fedmill::rules::{Definition, Needs};
+use fedmill::settings::Definition;
 use fedmill::strategies::{self, Cohort, Decided, Reported, Slot, Strategy};
 
 const ROUNDS: usize = 10;

@@ -2,17 +2,18 @@
 
 use super::BenchError;
 use super::sampling::{Sample, timed};
+use crate::engine::aggregate::request::{Job, OnBadUpdate};
+use crate::engine::backend::choose::{Asked, Backend};
+use crate::engine::decide::judge::{Aggregation, MetricsWanted};
+use crate::engine::intake::admit::Expectations;
+use crate::engine::intake::weights::Weighting;
+use crate::engine::passes::geometry::Distances;
 use crate::gpu::Gpu;
 use crate::gpu::job::Options;
 use crate::io::synthetic::SyntheticUpdates;
 use crate::kernels::lanes::Isa;
-use crate::round::backend::{Asked, Backend};
-use crate::round::first_pass::Distances;
-use crate::round::job::{Job, OnBadUpdate};
-use crate::round::judge::{Aggregation, MetricsWanted};
-use crate::round::roster::Expectations;
-use crate::round::weights::Weighting;
-use crate::rules::{self, Definition, Rule};
+use crate::rules::{self, Rule};
+use crate::settings::Definition;
 use crate::strategies;
 use crate::telemetry::progress::Progress;
 use rayon::ThreadPool;

@@ -6,12 +6,12 @@ use super::host::HostRows;
 use super::kernel::Kernel;
 use super::limits::ReadFloor;
 use super::sampling::{Repeats, Sample, sample, timed};
+use crate::engine::backend::calibration::{Calibration, Curve, DeviceCalibration, Host, Rates};
 use crate::gpu::Gpu;
 use crate::gpu::job::{GpuError, Options};
 use crate::io::synthetic::SyntheticUpdates;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
-use crate::round::calibration::{Calibration, Curve, DeviceCalibration, Host, Rates};
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
 
@@ -147,8 +147,8 @@ fn ingest(gpu: &Gpu, values: usize, pool: &ThreadPool) -> Result<(f64, f64), Ben
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::backend::forecast::{Look, Merge, Reduced, Work, forecast};
     use crate::gpu::adapters;
-    use crate::round::forecast::{Look, Merge, Reduced, Work, forecast};
     use rayon::ThreadPoolBuilder;
 
     /// A merge that uses every rate but one.

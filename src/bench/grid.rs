@@ -11,14 +11,14 @@ use super::results::{
     Work, crossovers,
 };
 use super::sampling::{Latency, Repeats, sample, timed};
+use crate::engine::aggregate::error::MergeError;
 use crate::gpu::Gpu;
 use crate::gpu::job::{GpuError, Options};
 use crate::io::machine;
 use crate::io::synthetic::SyntheticUpdates;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
-use crate::round::refusal::MergeError;
-use crate::rules::spec::SpecError;
+use crate::settings::SpecError;
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
@@ -325,5 +325,5 @@ fn device_limit(kernel: Kernel, size: Size, limits: &DeviceLimits) -> Limit {
 ///
 /// When there is no such rule.
 pub fn check_rule(rule: &str) -> Result<(), SpecError> {
-    crate::rules::parse(rule, crate::rules::Definition::Paper).map(drop)
+    crate::rules::parse(rule, crate::settings::Definition::Paper).map(drop)
 }

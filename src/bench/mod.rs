@@ -20,10 +20,10 @@ pub mod rates;
 pub mod results;
 pub mod sampling;
 
+use crate::engine::aggregate::error::MergeError;
 use crate::gpu::job::GpuError;
 use crate::io::interrupt::Interrupted;
-use crate::round::refusal::MergeError;
-use crate::rules::spec::SpecError;
+use crate::settings::SpecError;
 
 /// Why something could not be measured.
 #[derive(thiserror::Error, Debug)]

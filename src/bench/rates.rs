@@ -3,8 +3,8 @@
 
 use super::BenchError;
 use super::picture::{self, Area, COLORS, Drawn, Format, Picture, range};
-use crate::updates::quality::white_bound;
-use crate::updates::table::Row;
+use crate::compress::quality::white_bound;
+use crate::compress::table::Row;
 use plotters::prelude::*;
 
 /// Pixels of the picture.

@@ -1,10 +1,10 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
-use super::round::{Outputs, RoundOptions, Telling, ended};
+use super::aggregation::{Outputs, RoundOptions, Telling, ended};
 use super::{BackendName, Common, Failure, Outcome};
-use crate::round::job::Job;
-use crate::round::private::release::Private;
-use crate::round::tiers::Tiers;
+use crate::engine::aggregate::request::Job;
+use crate::modes::dp::release::Private;
+use crate::modes::tiers::file::Tiers;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -11,7 +11,7 @@ use crate::bench::sampling::Repeats;
 use crate::gpu::adapters;
 use crate::gpu::job::{GpuError, Options};
 use crate::model::dtype::Dtype;
-use crate::rules::spec::split_list;
+use crate::settings::split_list;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;

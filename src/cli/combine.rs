@@ -1,9 +1,9 @@
 //! `fedmill combine`: merge one shard of a round.
 
-use super::round::{RoundOptions, ended};
+use super::aggregation::{RoundOptions, ended};
 use super::{Common, Failure, Outcome};
-use crate::round::judge::MetricsWanted;
-use crate::round::shard::{Shard, combine::combine};
+use crate::engine::decide::judge::MetricsWanted;
+use crate::modes::shards::{Shard, combine::combine};
 use clap::Args;
 use std::path::PathBuf;
 

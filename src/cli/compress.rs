@@ -2,13 +2,13 @@
 
 use super::{BackendName, Common, Failure, Outcome, print, rates, size};
 use crate::codecs::{self, Codec};
+use crate::compress::offload::Lent;
+use crate::compress::residual::{Feedback, ResidualDtype};
+use crate::compress::run::{CompressError, Compression, How, Wanted};
+use crate::compress::summary::Compressed;
+use crate::compress::values::NonFinite;
+use crate::compress::writer::FileLayout;
 use crate::telemetry::console;
-use crate::updates::account::Compressed;
-use crate::updates::compress::{CompressError, Compression, How, Wanted};
-use crate::updates::device::Lent;
-use crate::updates::file::FileLayout;
-use crate::updates::residual::{Feedback, ResidualDtype};
-use crate::updates::values::NonFinite;
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! `fedmill decide`: judge a round by what all shards saw.
 
-use super::round::{RoundOptions, Telling, ended, partial_files};
+use super::aggregation::{RoundOptions, Telling, ended, partial_files};
 use super::{Common, Failure, Outcome};
-use crate::round::job::Job;
-use crate::round::shard::decide::decide;
+use crate::engine::aggregate::request::Job;
+use crate::modes::shards::decide::decide;
 use clap::Args;
 use std::path::PathBuf;
 

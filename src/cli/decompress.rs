@@ -1,7 +1,7 @@
 //! `fedmill decompress`: an update as `aggregate` sees it, from a compressed one.
 
 use super::{BackendName, Common, Failure, Outcome, print};
-use crate::updates::decompress::Decompression;
+use crate::compress::decompress::Decompression;
 use clap::Args;
 use std::path::PathBuf;
 

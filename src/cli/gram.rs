@@ -1,8 +1,8 @@
 //! `fedmill gram`: look at one shard of a round.
 
-use super::round::{RoundOptions, Telling, ended};
+use super::aggregation::{RoundOptions, Telling, ended};
 use super::{Common, Failure, Outcome};
-use crate::round::shard::{Shard, gram::gram};
+use crate::modes::shards::{Shard, gram::gram};
 use clap::Args;
 use std::path::PathBuf;
 

@@ -1,9 +1,9 @@
 //! `fedmill inspect`: look at updates before merging them.
 
 use super::{BackendName, Common, Failure, Outcome, UpdatePaths, print};
-use crate::round::inspect::{InspectError, InspectedUpdate, Inspection};
-use crate::round::passes::PassError;
-use crate::round::roster::Expectations;
+use crate::engine::intake::admit::Expectations;
+use crate::engine::passes::drive::PassError;
+use crate::inspect::{InspectError, InspectedUpdate, Inspection};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
 //! `fedmill merge`: put the merged shards of a round together.
 
-use super::round::{Outputs, RoundOptions, ended, partial_files};
+use super::aggregation::{Outputs, RoundOptions, ended, partial_files};
 use super::{Common, Failure, Outcome};
-use crate::round::job::Job;
-use crate::round::judge::MetricsWanted;
-use crate::round::shard::join::join;
+use crate::engine::aggregate::request::Job;
+use crate::engine::decide::judge::MetricsWanted;
+use crate::modes::shards::merge::join;
 use clap::Args;
 use std::path::PathBuf;
 

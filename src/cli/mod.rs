@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, its arguments as typed, then resolved, then run.
 
 mod aggregate;
+mod aggregation;
 mod bench;
 mod combine;
 mod compress;
@@ -13,13 +14,12 @@ mod merge;
 mod personalize;
 mod privacy;
 mod rates;
-mod round;
 mod size;
 
+use crate::engine::backend::choose::{Asked, Backend};
 use crate::gpu;
 use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
-use crate::round::backend::{Asked, Backend};
 use crate::telemetry::console::{self, LogFormat};
 use crate::telemetry::progress::Progress;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};

@@ -1,8 +1,8 @@
 //! `fedmill personalize`: the model of one client, from the global model and its own.
 
 use super::{BackendName, Common, Failure, Outcome, print, size};
-use crate::round::personal::{Layers, Personal};
-use crate::round::personalize::{How, Personalization};
+use crate::engine::intake::personal::{Layers, Personal};
+use crate::personalize::{How, Personalization};
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 

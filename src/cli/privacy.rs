@@ -14,8 +14,8 @@ mod sums;
 mod verify;
 
 use super::{Common, Failure, Outcome};
+use crate::budget::directory::AccountError;
 use crate::privacy::event::Adjacency;
-use crate::round::private::directory::AccountError;
 use clap::{Args, Subcommand};
 
 /// Keep a budget of differential privacy.

@@ -3,9 +3,9 @@
 use super::{Common, Failure, print};
 use crate::bench::picture::Format;
 use crate::bench::rates;
+use crate::compress::run::Compression;
+use crate::compress::table::{self, Row, TableError};
 use crate::io::publish;
-use crate::updates::compress::Compression;
-use crate::updates::table::{self, Row, TableError};
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::Path;
 

@@ -4,7 +4,7 @@
 use super::{CHUNK, Invalid, Tally, Vector};
 use crate::kernels::block_quantize::block_ends;
 use crate::kernels::lanes::Isa;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;

@@ -13,7 +13,7 @@ use crate::kernels::lanes::Isa;
 use crate::kernels::low_rank::{add_row_times, add_transposed, orthonormalise, product_row};
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;

@@ -55,8 +55,7 @@ pub use device::Device;
 
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
-use crate::rules::Definition;
-use crate::rules::spec::{self, Parse, SpecError};
+use crate::settings::{self, Parse, SpecError};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -382,7 +381,7 @@ const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
 ///
 /// When it names none, or a setting makes no sense.
 pub fn parse(text: &str) -> Result<Box<dyn Codec>, SpecError> {
-    spec::parse("codec", text, Definition::Paper, CODECS)
+    settings::parse("codec", text, CODECS)
 }
 
 /// The names that can be given.

@@ -9,7 +9,7 @@ use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vect
 use crate::kernels::block_quantize::block_largest;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 //! How much of a vector a sparse codec sends, as users say it: `fraction=0.01`, or `k=100`.
 
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 use std::str::FromStr;
 

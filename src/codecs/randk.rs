@@ -16,7 +16,7 @@ use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds,
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;

@@ -18,7 +18,7 @@ use super::{
 use crate::kernels::lanes::Isa;
 use crate::kernels::select_largest::{self, Beyond, Search, Threshold};
 use crate::model::dtype::Dtype;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;

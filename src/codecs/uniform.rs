@@ -17,7 +17,7 @@ use crate::kernels::lanes::Isa;
 use crate::kernels::pack_bits::packed_len;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;

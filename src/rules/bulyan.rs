@@ -10,11 +10,12 @@
 use crate::rules::krum;
 use crate::rules::mixing::Mixing;
 use crate::rules::ranking::{Score, lowest, ranked};
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{
-    Decision, Definition, Needs, OrderStatistic, Recipe, Reduction, Rule, RuleError, Statistics, Verdict,
-    Warning, mean_of_kept,
+    Decision, Needs, OrderStatistic, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning,
+    mean_of_kept,
 };
+use crate::settings::Definition;
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// Bulyan over Krum.

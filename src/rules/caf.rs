@@ -13,8 +13,8 @@
 use crate::rules::eigen::leading_pair;
 use crate::rules::geometry::Geometry;
 use crate::rules::mean::weighted_mean;
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// The filter.

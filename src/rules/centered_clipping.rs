@@ -10,8 +10,9 @@
 
 use crate::rules::geometry::Geometry;
 use crate::rules::ranking::median;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::rules::{Decision, Definition, Needs, Reduction, Rule, RuleError, Statistics, Verdict};
+use crate::rules::{Decision, Needs, Reduction, Rule, RuleError, Statistics, Verdict};
+use crate::settings::Definition;
+use crate::settings::{Positive, Settings, SpecError, written};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 

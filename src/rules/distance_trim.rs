@@ -7,8 +7,8 @@
 //!   interpolation between two, as NumPy and PyTorch have it.
 
 use crate::rules::ranking::{Score, lowest, ranked};
-use crate::rules::spec::{Settings, SpecError, written};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use crate::settings::{Settings, SpecError, written};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 

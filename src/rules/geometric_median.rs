@@ -12,8 +12,9 @@
 
 use crate::rules::geometry::{Geometry, dot};
 use crate::rules::mean::weighted_mean;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, Warning};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning};
+use crate::settings::Definition;
+use crate::settings::{Positive, Settings, SpecError, written};
 use std::fmt::{self, Display};
 
 /// The geometric median.

@@ -9,8 +9,9 @@
 
 use crate::rules::geometry::Geometry;
 use crate::rules::ranking::{Score, lowest};
-use crate::rules::spec::{Settings, SpecError};
-use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
+use crate::settings::Definition;
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// Krum.

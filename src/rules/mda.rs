@@ -8,8 +8,8 @@
 //! - Arguments: none. Of sets with one diameter, that of the lowest ids.
 
 use crate::rules::geometry::Geometry;
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// Work that a search may take, in pairs of clients looked at: seconds.

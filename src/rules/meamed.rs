@@ -7,8 +7,8 @@
 
 use crate::rules::mean::weighted_mean;
 use crate::rules::median::every_client_kept;
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// The mean around the median.

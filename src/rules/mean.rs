@@ -5,8 +5,8 @@
 //! - Tolerates: nobody. One client can move it anywhere.
 //! - Arguments: none.
 
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, Reduction, Rule, RuleError, Statistics, Verdict};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// The weighted mean.

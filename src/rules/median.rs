@@ -6,8 +6,8 @@
 //! - Tolerates: fewer than half of the clients.
 //! - Arguments: none.
 
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Verdict};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// The coordinate-wise median.

@@ -6,8 +6,8 @@
 //! - Arguments: `trusted`, its id. The n - F nearest are kept, itself among them.
 
 use crate::rules::ranking::{Score, lowest};
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// MoNNA.

@@ -10,8 +10,9 @@
 use crate::rules::krum;
 use crate::rules::mean::weighted_mean;
 use crate::rules::ranking::lowest;
-use crate::rules::spec::{Settings, SpecError, written};
-use crate::rules::{Decision, Definition, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
+use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
+use crate::settings::Definition;
+use crate::settings::{Settings, SpecError, written};
 use std::fmt;
 
 /// Multi-Krum.

@@ -9,8 +9,8 @@
 
 use crate::rules::eigen::largest_eigenvalue;
 use crate::rules::geometry::Geometry;
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// Work that a search may take, in multiply-adds of its eigenproblems (the cube of their size): seconds.

@@ -9,9 +9,9 @@
 
 use crate::rules::mean::weighted_mean;
 use crate::rules::median::every_client_kept;
-use crate::rules::share::Share;
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Warning, less_than_half};
+use crate::settings::share::Share;
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// The coordinate-wise trimmed mean.
@@ -75,7 +75,8 @@ impl Rule for TrimmedMean {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::{Definition, Recipe, Reduction, decide, parse};
+    use crate::rules::{Recipe, Reduction, decide, parse};
+    use crate::settings::Definition;
 
     fn recipe(text: &str, clients: usize, byzantine: Option<usize>) -> Result<Recipe, RuleError> {
         let ids = (0..clients).map(|i| i.to_string()).collect();

@@ -5,9 +5,9 @@
 //! definition it is.
 
 use crate::kernels::server_step::{SecondMoment, ServerStep};
-use crate::rules::Definition;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::strategies::numbers::{Decay, NotNegative, shown};
+use crate::settings::Definition;
+use crate::settings::numbers::{Decay, NotNegative, shown};
+use crate::settings::{Positive, Settings, SpecError, written};
 use crate::strategies::{Decided, Kept, Slot, Strategy, StrategyError};
 use std::fmt;
 use std::str::FromStr;
@@ -208,7 +208,7 @@ impl Strategy for Adaptive {
 mod tests {
     use crate::kernels::lanes::Isa;
     use crate::kernels::server_step::server_step;
-    use crate::rules::Definition;
+    use crate::settings::Definition;
     use crate::strategies::{Decided, parse};
 
     /// Where the model is, in one coordinate from zero, after steps by `deltas`.

@@ -10,8 +10,8 @@
 //!   with nothing beside the root, and so it is kept.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::rules::Definition;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::Definition;
+use crate::settings::{Settings, SpecError};
 use crate::strategies::Strategy;
 use crate::strategies::adaptive::{Adaptive, Defaults};
 

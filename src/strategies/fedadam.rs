@@ -11,8 +11,8 @@
 //!   `(1 - beta1) * delta`, which is the same, and has `tau` 1e-4. APPFL is as the paper, with no defaults.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::rules::Definition;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::Definition;
+use crate::settings::{Settings, SpecError};
 use crate::strategies::Strategy;
 use crate::strategies::adaptive::{Adaptive, Correction, Defaults};
 

@@ -5,7 +5,7 @@
 //! - Arguments: `lr`, the server's learning rate (default 1).
 
 use crate::kernels::server_step::ServerStep;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
+use crate::settings::{Positive, Settings, SpecError, written};
 use crate::strategies::{Decided, Strategy, StrategyError};
 use std::fmt::{self, Display};
 

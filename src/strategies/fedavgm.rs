@@ -7,8 +7,8 @@
 //! - Elsewhere: Flower's is the same, without Nesterov's look ahead, but off unless it is told a momentum.
 
 use crate::kernels::server_step::ServerStep;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::strategies::numbers::{Decay, shown};
+use crate::settings::numbers::{Decay, shown};
+use crate::settings::{Positive, Settings, SpecError, written};
 use crate::strategies::{Decided, Kept, Slot, Strategy, StrategyError};
 use std::fmt;
 

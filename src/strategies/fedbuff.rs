@@ -17,8 +17,8 @@
 
 use crate::kernels::server_step::ServerStep;
 use crate::rules::geometry::Geometry;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::strategies::numbers::{NotNegative, shown};
+use crate::settings::numbers::{NotNegative, shown};
+use crate::settings::{Positive, Settings, SpecError, written};
 use crate::strategies::{Cohort, Decided, Lacking, Reported, Strategy, StrategyError};
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -245,7 +245,7 @@ impl Strategy for FedBuff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::Definition;
+    use crate::settings::Definition;
     use crate::strategies::parse;
 
     fn cohort(round: Option<u64>, rounds: &[Option<u64>]) -> Cohort {

@@ -15,8 +15,8 @@
 
 use crate::kernels::server_step::ServerStep;
 use crate::rules::geometry::Geometry;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::strategies::numbers::{Decay, shown};
+use crate::settings::numbers::{Decay, shown};
+use crate::settings::{Positive, Settings, SpecError, written};
 use crate::strategies::{Cohort, Decided, Kept, Lacking, Reported, Slot, Strategy, StrategyError};
 use std::fmt;
 
@@ -184,7 +184,7 @@ mod tests {
 
     fn scale(text: &str, clients: Vec<Reported>, weights: &[f64]) -> Result<Vec<f64>, StrategyError> {
         let cohort = Cohort { clients, weights: weights.to_vec(), round: None, population: None };
-        let strategy = parse(text, crate::rules::Definition::Paper).unwrap();
+        let strategy = parse(text, crate::settings::Definition::Paper).unwrap();
         strategy.scale(&cohort, None).map(Option::unwrap)
     }
 
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_an_update_lacks_is_named() {
-        let strategy = parse("fednova", crate::rules::Definition::Paper).unwrap();
+        let strategy = parse("fednova", crate::settings::Definition::Paper).unwrap();
         let with = |change: fn(&mut Reported)| {
             let mut client = client(3.0);
             change(&mut client);

@@ -8,8 +8,8 @@
 //!   learning rate under another name, and is not offered. Who wants it writes `fedavg:lr=X`.
 
 use crate::kernels::server_step::ServerStep;
-use crate::rules::spec::{Settings, SpecError, written};
-use crate::strategies::numbers::NotNegative;
+use crate::settings::numbers::NotNegative;
+use crate::settings::{Settings, SpecError, written};
 use crate::strategies::{Decided, Strategy, StrategyError};
 use std::fmt;
 

@@ -9,8 +9,8 @@
 //!   as Adam does. OpenFL's keeps a factor `beta2` on `v`, so that it is not Yogi; it is not offered.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::rules::Definition;
-use crate::rules::spec::{Settings, SpecError};
+use crate::settings::Definition;
+use crate::settings::{Settings, SpecError};
 use crate::strategies::Strategy;
 use crate::strategies::adaptive::{Adaptive, Correction, Defaults};
 

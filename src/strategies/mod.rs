@@ -16,14 +16,13 @@ pub mod fedexp;
 pub mod fednova;
 pub mod fedprox;
 pub mod fedyogi;
-pub mod numbers;
 pub mod qfedavg;
 pub mod scaffold;
 
 use crate::kernels::server_step::ServerStep;
+use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
-use crate::rules::spec::{self, Parse, SpecError};
-use crate::rules::{Definition, Needs};
+use crate::settings::{self, Definition, Parse, SpecError};
 use std::fmt;
 
 /// A tensor for every float tensor of the model, which a round leaves to the next one.
@@ -287,7 +286,7 @@ pub fn plain() -> Box<dyn Strategy> {
 ///
 /// When there is no such strategy, or it has no such setting or value.
 pub fn parse(text: &str, definition: Definition) -> Result<Box<dyn Strategy>, SpecError> {
-    spec::parse("strategy", text, definition, &STRATEGIES)
+    settings::parse_as("strategy", text, definition, &STRATEGIES)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@
 use crate::kernels::server_step::ServerStep;
 use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::strategies::numbers::{NotNegative, shown};
+use crate::settings::numbers::{NotNegative, shown};
+use crate::settings::{Positive, Settings, SpecError, written};
 use crate::strategies::{Cohort, Decided, Lacking, Reported, Strategy, StrategyError};
 use std::fmt;
 

@@ -10,8 +10,8 @@
 //!   take part. FedML overwrites the means with the last client's values.
 
 use crate::kernels::server_step::ServerStep;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
-use crate::strategies::numbers::shown;
+use crate::settings::numbers::shown;
+use crate::settings::{Positive, Settings, SpecError, written};
 use crate::strategies::{Cohort, Decided, Kept, Slot, Strategy, StrategyError};
 use std::fmt;
 

@@ -1,7 +1,5 @@
 //! Opens updates however they are encoded, and decodes tiles of them in place.
 
-use super::part::{EncodedPart, Place, Trouble};
-use super::streams::{Bundle, Layout, Plain, read_directory};
 use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, PartStreams};
 use crate::codecs::{Coding, Extent, Invalid, Kept};
 use crate::io::digest::hex;
@@ -14,6 +12,8 @@ use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use crate::model::tile::TileBuffer;
+use crate::updates::part::{EncodedPart, Place, Trouble};
+use crate::updates::streams::{Bundle, Layout, Plain, read_directory};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -84,7 +84,7 @@ pub fn sketch_metadata(by: &str) -> [(String, String); 3] {
 }
 
 /// What a sketch says that it is.
-pub(super) const KIND_SKETCH: (&str, &str) = ("fedmill.kind", "sketch");
+pub(crate) const KIND_SKETCH: (&str, &str) = ("fedmill.kind", "sketch");
 
 /// Opens a model that has to be plain, such as a base.
 ///
@@ -281,7 +281,7 @@ fn sparsity(parts: &[EncodedPart]) -> Option<Sparsity> {
 }
 
 /// Rounds values to a dtype: what is decoded is what a file of that dtype would hold.
-pub(super) fn round_to(isa: Isa, dtype: Dtype, values: &mut [f32]) {
+pub(crate) fn round_to(isa: Isa, dtype: Dtype, values: &mut [f32]) {
     if matches!(dtype, Dtype::F32 | Dtype::F64) {
         return;
     }

@@ -10,27 +10,27 @@ use std::ops::Range;
 
 /// A vector and where its bytes are.
 #[derive(Debug)]
-pub(super) struct EncodedPart {
-    pub(super) coding: Coding,
-    pub(super) vector: Vector,
-    pub(super) streams: Vec<Place>,
+pub(crate) struct EncodedPart {
+    pub(crate) coding: Coding,
+    pub(crate) vector: Vector,
+    pub(crate) streams: Vec<Place>,
     /// First byte of each chunk in the stream of no known extent, and its end.
-    pub(super) chunks: Vec<u64>,
+    pub(crate) chunks: Vec<u64>,
 }
 
 /// Where the bytes of a stream are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) file: usize,
-    pub(super) offset: u64,
-    pub(super) is_chunks: bool,
+pub(crate) struct Place {
+    pub(crate) file: usize,
+    pub(crate) offset: u64,
+    pub(crate) is_chunks: bool,
 }
 
 /// Chunks of which parts were asked for that a thread keeps, in case the rest is asked for next: so many.
 const KEPT_CHUNKS: usize = 512;
 
 /// A part of an update: that of its number among all that were opened, and its own.
-pub(super) type PartKey = (u64, usize);
+pub(crate) type PartKey = (u64, usize);
 
 thread_local! {
     /// The last chunk that was decoded of each part, and which it was. Tiles are smaller than chunks.
@@ -38,7 +38,7 @@ thread_local! {
 }
 
 /// Why a run was not decoded.
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// Its bytes cannot be read.
     Read(io::Error),
     /// They are no encoding.
@@ -53,7 +53,7 @@ impl From<Invalid> for Trouble {
 
 impl EncodedPart {
     /// Decodes values from `start` on.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         &self,
         isa: Isa,
         files: &[SourceFile],

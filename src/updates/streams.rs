@@ -13,7 +13,7 @@ use std::io;
 const MAX_DIRECTORY_BYTES: u64 = 100_000_000;
 
 /// Finds the bytes of streams in a file, one by one, and in the end that there are no others.
-pub(super) trait Layout {
+pub(crate) trait Layout {
     /// Where the bytes of a stream are, given the tensor that it would be.
     fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid>;
     /// Checks that all bytes belong to a stream.
@@ -21,9 +21,9 @@ pub(super) trait Layout {
 }
 
 /// Every stream is a tensor of its own.
-pub(super) struct Plain<'a> {
+pub(crate) struct Plain<'a> {
     /// The tensors that are none of a stream found yet.
-    pub(super) stored: HashMap<&'a str, &'a TensorPlace>,
+    pub(crate) stored: HashMap<&'a str, &'a TensorPlace>,
 }
 
 impl Layout for Plain<'_> {
@@ -52,11 +52,11 @@ impl Layout for Plain<'_> {
 }
 
 /// All streams stand one behind the other.
-pub(super) struct Bundle {
+pub(crate) struct Bundle {
     /// The first byte of the next stream.
-    pub(super) next: u64,
+    pub(crate) next: u64,
     /// Where the streams end.
-    pub(super) end: u64,
+    pub(crate) end: u64,
 }
 
 impl Layout for Bundle {
@@ -76,7 +76,7 @@ impl Layout for Bundle {
 }
 
 /// Reads the directory at the end of a bundle. Also returns where the streams end.
-pub(super) fn read_directory(
+pub(crate) fn read_directory(
     bundle: &TensorPlace,
     files: &[SourceFile],
 ) -> Result<(Directory, u64), Invalid> {

@@ -3,10 +3,10 @@
 use super::REQUIRED;
 use crate::harness::{Dir, Update, fedmill, skip};
 use fedmill::codecs;
+use fedmill::compress::offload::Lent;
+use fedmill::compress::run::{Compression, How};
 use fedmill::gpu::adapters;
 use fedmill::gpu::job::Options;
-use fedmill::updates::compress::{Compression, How};
-use fedmill::updates::device::Lent;
 use rayon::ThreadPoolBuilder;
 
 /// Codecs that have shaders, each with settings that take another way.

@@ -2,18 +2,19 @@
 
 use super::REQUIRED;
 use crate::harness::{Dir, Model, Update, fedmill, fedmill_after};
+use fedmill::engine::aggregate::error::MergeError;
+use fedmill::engine::aggregate::request::{Job, OnBadUpdate};
+use fedmill::engine::backend::calibration::{Calibration, Curve, DeviceCalibration, Rates};
+use fedmill::engine::backend::choose::{Asked, Backend};
+use fedmill::engine::decide::judge::{Aggregation, MetricsWanted};
+use fedmill::engine::intake::admit::Expectations;
+use fedmill::engine::intake::weights::Weighting;
+use fedmill::engine::passes::geometry::Distances;
 use fedmill::gpu::adapters;
 use fedmill::gpu::job::Options;
 use fedmill::kernels::lanes::Isa;
-use fedmill::round::backend::{Asked, Backend};
-use fedmill::round::calibration::{Calibration, Curve, DeviceCalibration, Rates};
-use fedmill::round::first_pass::Distances;
-use fedmill::round::job::{Job, OnBadUpdate};
-use fedmill::round::judge::{Aggregation, MetricsWanted};
-use fedmill::round::refusal::MergeError;
-use fedmill::round::roster::Expectations;
-use fedmill::round::weights::Weighting;
-use fedmill::rules::{self, Definition, pre};
+use fedmill::rules::{self, pre};
+use fedmill::settings::Definition;
 use fedmill::telemetry::progress::Progress;
 use fedmill::telemetry::report::Report;
 use half::{bf16, f16};

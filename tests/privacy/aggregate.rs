@@ -11,9 +11,9 @@ mod shell;
 mod steps;
 
 use crate::harness::{Dir, Model, Run, Update, fedmill};
+use fedmill::budget::directory::Books;
 use fedmill::kernels::discrete_gaussian::Level;
 use fedmill::privacy::clipping::Grid;
-use fedmill::round::private::directory::Books;
 
 /// An epsilon that no test comes to.
 const PLENTY: &str = "1e7";

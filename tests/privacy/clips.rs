@@ -1,13 +1,13 @@
 //! What is found of clients before they are added: it hangs on nothing but the client, and keeps its integers in bounds.
 
 use crate::harness::{Dir, Update};
+use fedmill::engine::intake::admit::{self, Expectations};
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
 use fedmill::kernels::discrete_gaussian::Level;
 use fedmill::kernels::lanes::Isa;
+use fedmill::modes::dp::clips::{Clips, Found};
 use fedmill::privacy::clipping::{Grid, Treatment};
-use fedmill::round::private::clips::{Clips, Found};
-use fedmill::round::roster::{self, Expectations};
 use fedmill::telemetry::progress::Progress;
 use rayon::ThreadPoolBuilder;
 use std::sync::Arc;
@@ -56,9 +56,9 @@ fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<Found> {
         updates.iter().enumerate().map(|(i, update)| write(update, format!("{i}.safetensors"))).collect();
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let base = write(&update(&widened(&values(0)), [false; 3]), "base.safetensors".to_owned());
-    let base = Arc::new(roster::open_base(&base, &files, &tables).unwrap());
-    let opened = roster::open(&paths, &files, &tables, Some(&base));
-    let (set, rejected) = roster::admit(opened, Some(base), &Expectations::default()).unwrap();
+    let base = Arc::new(admit::open_base(&base, &files, &tables).unwrap());
+    let opened = admit::open(&paths, &files, &tables, Some(&base));
+    let (set, rejected) = admit::admit(opened, Some(base), &Expectations::default()).unwrap();
     assert_eq!(rejected.len(), 0);
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let clips = Clips { isa, set: &set, pool: &pool, progress: &Progress::hidden() };

@@ -1,19 +1,19 @@
 //! Rounds that are paid for, each in a process of its own: cut off anywhere, more is never seen than was paid.
 
 use crate::harness::Dir;
+use fedmill::budget::Account;
+use fedmill::budget::charge::{Answer, Granted, Request};
+use fedmill::budget::directory::{AccountError, Books};
+use fedmill::budget::recover::{self, Reached};
+use fedmill::budget::stamp::Marked;
+use fedmill::budget::verify::verify;
 use fedmill::io::model_writer::ModelWriter;
 use fedmill::model::dtype::Dtype;
 use fedmill::model::layout::{Layout, Piece, TensorSpec};
 use fedmill::privacy::event::Adjacency;
 use fedmill::privacy::ledger::plan::{Accountant, Adaptive, ClipBound, Plan, Sampling, Unit};
 use fedmill::privacy::ledger::replay::Fate;
-use fedmill::privacy::ledger::sha256::Sha256;
-use fedmill::round::private::Account;
-use fedmill::round::private::directory::{AccountError, Books};
-use fedmill::round::private::marks::Marked;
-use fedmill::round::private::recover::{self, Reached};
-use fedmill::round::private::transaction::{Answer, Granted, Request};
-use fedmill::round::private::verify::verify;
+use fedmill::record::sha256::Sha256;
 use std::path::Path;
 use std::process::Command;
 

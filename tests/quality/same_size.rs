@@ -3,8 +3,8 @@
 use super::{Distribution, VALUES};
 use crate::harness::{Dir, Update};
 use fedmill::codecs;
-use fedmill::updates::account::Compressed;
-use fedmill::updates::compress::{Compression, How, Wanted};
+use fedmill::compress::run::{Compression, How, Wanted};
+use fedmill::compress::summary::Compressed;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -3,7 +3,8 @@
 use super::{POPULATION, ROUNDS, base, cases, rounds};
 use crate::harness::{Contents, Dir, Model, Update, fedmill};
 use crate::reference::strategies::{Adaptive, Client, Server, Strategy as Oracle, simulate};
-use fedmill::rules::{Definition, RULES};
+use fedmill::rules::RULES;
+use fedmill::settings::Definition;
 
 /// Where the first tensor ends.
 const CUT: usize = 20;

@@ -4,11 +4,11 @@ use super::super::rates::{format_of, write};
 use super::super::{Failure, Outcome, print};
 use super::failure;
 use crate::bench::curves::{Curve, draw};
+use crate::budget::directory::Books;
 use crate::privacy::ledger::State;
 use crate::privacy::ledger::budget::{self, BudgetError};
 use crate::privacy::ledger::export::{self, Format};
 use crate::privacy::ledger::record::{Charge, Epsilon};
-use crate::round::private::directory::Books;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -2,14 +2,14 @@
 
 use super::super::{Common, Failure, Outcome, print};
 use super::{failure, mechanism, parse_adjacency};
+use crate::budget::Account;
+use crate::budget::directory::AccountError;
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::model::dtype::Kind;
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::budget::{self, BudgetError, told};
 use crate::privacy::ledger::plan::{Accountant, Adaptive, ClipBound, Plan, Sampling, Unit};
-use crate::round::private::Account;
-use crate::round::private::directory::AccountError;
 use crate::telemetry::console;
 use crate::updates;
 use clap::Args;

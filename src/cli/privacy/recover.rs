@@ -2,10 +2,10 @@
 
 use super::super::{Failure, Outcome, print};
 use super::failure;
+use crate::budget::Account;
+use crate::budget::directory::{AccountError, Books};
+use crate::budget::recover;
 use crate::privacy::ledger::replay::Charged;
-use crate::round::private::Account;
-use crate::round::private::directory::{AccountError, Books};
-use crate::round::private::recover;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -2,10 +2,10 @@
 
 use super::super::{Common, Failure, Outcome, print};
 use super::{compose, failure};
+use crate::budget::Account;
+use crate::budget::account::{Elsewhere, Paid};
 use crate::privacy::event::{Adjacency, Event, EventError};
 use crate::privacy::ledger::budget::told;
-use crate::round::private::Account;
-use crate::round::private::account::{Elsewhere, Paid};
 use crate::telemetry::console;
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;

@@ -2,8 +2,8 @@
 
 use super::super::{Failure, Outcome, print};
 use super::failure;
+use crate::budget::directory::Books;
 use crate::privacy::ledger::status::Status;
-use crate::round::private::directory::Books;
 use clap::Args;
 use std::path::PathBuf;
 

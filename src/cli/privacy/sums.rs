@@ -1,14 +1,14 @@
 //! `fedmill privacy clip`, `sum` and `noise`: a private round in steps, for clients that are gathered in several places.
 
 use super::super::{Common, Failure, Outcome, UpdatePaths};
-use crate::cli::round::ended;
-use crate::round::backend::{Asked, Backend};
-use crate::round::first_pass::Distances;
-use crate::round::job::{Job, OnBadUpdate};
-use crate::round::judge::{Aggregation, MetricsWanted};
-use crate::round::private::release::Private;
-use crate::round::roster::Expectations;
-use crate::round::weights::Weighting;
+use crate::cli::aggregation::ended;
+use crate::engine::aggregate::request::{Job, OnBadUpdate};
+use crate::engine::backend::choose::{Asked, Backend};
+use crate::engine::decide::judge::{Aggregation, MetricsWanted};
+use crate::engine::intake::admit::Expectations;
+use crate::engine::intake::weights::Weighting;
+use crate::engine::passes::geometry::Distances;
+use crate::modes::dp::release::Private;
 use crate::rules::mean::Mean;
 use crate::strategies;
 use clap::Args;

@@ -2,7 +2,7 @@
 
 use super::super::{Failure, Outcome, print};
 use super::failure;
-use crate::round::private::verify::{self, Finding};
+use crate::budget::verify::{self, Finding};
 use clap::Args;
 use std::path::PathBuf;
 

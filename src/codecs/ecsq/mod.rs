@@ -27,7 +27,7 @@ use crate::kernels::dead_zone::{self, DeadZone, ESCAPE, LARGEST, MOST, Quantizer
 use crate::kernels::lanes::Isa;
 use crate::kernels::magnitudes::Magnitudes;
 use crate::model::dtype::Dtype;
-use crate::rules::spec::{Positive, Settings, SpecError, written};
+use crate::settings::{Positive, Settings, SpecError, written};
 use fit::{Counts, DIGITS};
 pub use goal::ZONES;
 use goal::{Choice, Goal};

@@ -4,13 +4,13 @@
 //! chosen by what was seen (Feldman and Zrnic, arXiv 2008.11193). PLD is tighter and composes what was fixed up front:
 //! it counts only while everything charged is the plan's.
 
-use super::plan::{Accountant, Plan, PlanError};
-use super::record::Epsilon;
-use super::replay::{self, State};
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::accountants::{self, Terms};
 use crate::privacy::calibrate::CalibrateError;
 use crate::privacy::event::Event;
+use crate::privacy::ledger::plan::{Accountant, Plan, PlanError};
+use crate::privacy::ledger::record::Epsilon;
+use crate::privacy::ledger::replay::{self, State};
 
 /// Why a cost is not known.
 #[derive(thiserror::Error, Debug)]

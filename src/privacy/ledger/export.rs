@@ -1,11 +1,11 @@
 //! What others may know of a budget: events and epsilons, but not what went in, where it went, or when.
 
-use super::budget::BudgetError;
-use super::plan::{Accountant, Unit};
-use super::record::{Epsilon, Rng};
-use super::replay::{Charged, State};
-use super::status::{Status, round_told};
 use crate::privacy::event::Event;
+use crate::privacy::ledger::budget::BudgetError;
+use crate::privacy::ledger::plan::{Accountant, Unit};
+use crate::privacy::ledger::record::{Epsilon, Rng};
+use crate::privacy::ledger::replay::{Charged, State};
+use crate::privacy::ledger::status::{Status, round_told};
 use std::fmt::Write as _;
 
 /// What a budget is told as.

@@ -9,18 +9,18 @@
 //! never more than what is written. Nothing is given back by itself.
 
 pub mod budget;
-pub mod chain;
 pub mod export;
+#[cfg(test)]
+mod line_tests;
 pub mod plan;
 pub mod record;
 pub mod replay;
 mod run;
-pub mod sha256;
 pub mod status;
 #[cfg(test)]
 mod trial;
 
-pub use chain::Head;
+pub use crate::record::Head;
+pub use crate::record::sha256::Sha256;
 pub use plan::Plan;
 pub use replay::State;
-pub use sha256::Sha256;

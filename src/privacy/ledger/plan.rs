@@ -13,11 +13,11 @@ mod tests;
 
 pub use correlated::Correlated;
 
-use super::sha256::Sha256;
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::calibrate::{self, Budget};
 use crate::privacy::event::{Adjacency, Event, EventError};
+use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 
 /// How many units of the grid a coordinate of a full update must be in the root mean square, for truncation not to count.

@@ -4,30 +4,17 @@
 //! beside them are what was told at the time, rounded up. Kinds and fields that are not known are refused: a charge that
 //! is not understood might be one that is not counted.
 
-use super::plan::{Plan, Unit};
-use super::sha256::Sha256;
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::{Adjacency, Event};
+use crate::privacy::ledger::plan::{Plan, Unit};
+use crate::record::{self, sha256::Sha256};
 use serde::{Deserialize, Serialize};
 
 /// The digits of epsilons are cut behind so many.
 const MICRO: f64 = 1e6;
 
-/// A record and where it stands.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct Record {
-    /// Its number, from 0 on without gaps.
-    pub seq: u64,
-    /// The digest of the line before it; of none, zeros.
-    pub prev_sha256: Sha256,
-    /// Seconds since 1970.
-    pub ts: u64,
-    /// The version of fedmill that wrote it.
-    pub tool_version: String,
-    /// What happened.
-    #[serde(flatten)]
-    pub entry: Entry,
-}
+/// A line of a ledger.
+pub type Record = record::Record<Entry>;
 
 /// What happened.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -233,13 +220,8 @@ impl From<Epsilon> for f64 {
     }
 }
 
-impl Entry {
-    /// Checks numbers that no type holds to their range.
-    ///
-    /// # Errors
-    ///
-    /// At the first that is wrong: what, what was found and what was expected.
-    pub fn check(&self) -> Result<(), String> {
+impl record::Entry for Entry {
+    fn check(&self) -> Result<(), String> {
         match self {
             Self::Init(init) => init.check(),
             Self::Charge(charge) => charge.check(),

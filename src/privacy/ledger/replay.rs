@@ -3,11 +3,13 @@
 //! A charge counts from the moment that it is written, whatever became of it: noise may have been drawn and seen. Only a
 //! void takes it back, which somebody signs.
 
-use super::chain::Head;
-use super::plan::{ClipBound, Plan};
-use super::record::{Adopt, Charge, Entry, Init, Mechanism, Record, Release, Reserve, Rng, Void};
-use super::sha256::Sha256;
 use crate::privacy::event::Event;
+use crate::privacy::ledger::plan::{ClipBound, Plan};
+use crate::privacy::ledger::record::{
+    Adopt, Charge, Entry, Init, Mechanism, Record, Release, Reserve, Rng, Void,
+};
+use crate::record::Head;
+use crate::record::sha256::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a charge.

@@ -3,8 +3,8 @@
 //! A round's noise is a function of the key of the run and its number. So a number is used once, in order: noise that hides
 //! two sums hides neither, and what is proven of correlated noise holds for sums that hang on earlier releases alone.
 
-use super::record::{Charge, RunKey};
-use super::replay::{Charged, State};
+use crate::privacy::ledger::record::{Charge, RunKey};
+use crate::privacy::ledger::replay::{Charged, State};
 
 impl State {
     /// Rounds that were charged by runs of fedmill, in order, whatever became of them.
@@ -56,11 +56,11 @@ mod tests {
     use super::super::budget;
     use super::super::plan::{Correlated, Plan};
     use super::super::record::{Entry, Void};
-    use super::super::sha256::Sha256;
     use super::super::trial;
     use super::*;
     use crate::privacy::correlated::Factor;
     use crate::privacy::ledger::plan::Sampling;
+    use crate::record::sha256::Sha256;
 
     fn plan() -> Plan {
         let correlated = Correlated { factor: Factor::Banded { bands: 4 }, participations: 3, separation: 2 };

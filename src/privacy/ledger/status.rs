@@ -1,12 +1,12 @@
 //! What is spent of a budget and what is left, as numbers to be told.
 
-use super::budget::{self, BudgetError, Spent};
-use super::plan::{Accountant, ClipBound, Correlated, Sampling, Unit};
-use super::record::Epsilon;
-use super::replay::{Charged, State};
-use super::sha256::Sha256;
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::Adjacency;
+use crate::privacy::ledger::budget::{self, BudgetError, Spent};
+use crate::privacy::ledger::plan::{Accountant, ClipBound, Correlated, Sampling, Unit};
+use crate::privacy::ledger::record::Epsilon;
+use crate::privacy::ledger::replay::{Charged, State};
+use crate::record::sha256::Sha256;
 use serde::Serialize;
 
 /// What is spent and what is left. Epsilons are rounded up, what remains down; none is infinitely many.

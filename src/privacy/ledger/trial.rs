@@ -1,11 +1,11 @@
 //! Ledgers to try things on.
 
-use super::chain::{self, Head};
-use super::plan::{Accountant, ClipBound, Plan, Sampling, Unit};
-use super::record::{Charge, Entry, Epsilon, Init, Mechanism, Record, Release, Rng};
-use super::replay::State;
-use super::sha256::Sha256;
 use crate::privacy::event::Adjacency;
+use crate::privacy::ledger::plan::{Accountant, ClipBound, Plan, Sampling, Unit};
+use crate::privacy::ledger::record::{Charge, Entry, Epsilon, Init, Mechanism, Record, Release, Rng};
+use crate::privacy::ledger::replay::State;
+use crate::record::sha256::Sha256;
+use crate::record::{self, Head};
 
 /// A plan of ten rounds.
 pub(super) fn plan() -> Plan {
@@ -83,7 +83,7 @@ pub(super) fn release(charge: &Charge, seq: u64) -> Entry {
 pub(super) fn lines(entries: &[Entry]) -> Vec<String> {
     let mut head: Option<Head> = None;
     let mut seal = |entry| {
-        let (line, next) = chain::seal(head.as_ref(), 1_700_000_000, entry).unwrap();
+        let (line, next) = record::seal(head.as_ref(), 1_700_000_000, entry).unwrap();
         head = Some(next);
         line
     };
@@ -91,7 +91,7 @@ pub(super) fn lines(entries: &[Entry]) -> Vec<String> {
 }
 
 pub(super) fn records(entries: &[Entry]) -> Vec<(Record, Head)> {
-    chain::verify(lines(entries).iter().map(String::as_str)).unwrap()
+    record::verify(lines(entries).iter().map(String::as_str)).unwrap()
 }
 
 pub(super) fn state(entries: &[Entry]) -> State {

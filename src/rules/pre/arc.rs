@@ -8,8 +8,8 @@
 
 use crate::rules::pre::clip::clipped;
 use crate::rules::pre::{Step, Stepped};
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{RuleError, Statistics};
+use crate::settings::{Settings, SpecError};
 use std::fmt;
 
 /// Adaptive robust clipping.

@@ -10,8 +10,8 @@
 
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, Stepped};
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{RuleError, Statistics};
+use crate::settings::{Settings, SpecError};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;

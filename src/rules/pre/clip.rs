@@ -7,8 +7,8 @@
 
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, Stepped};
-use crate::rules::spec::{Positive, Settings, SpecError};
 use crate::rules::{RuleError, Statistics};
+use crate::settings::{Positive, Settings, SpecError};
 use std::collections::BTreeMap;
 use std::fmt;
 

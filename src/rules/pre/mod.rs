@@ -11,11 +11,11 @@ pub mod nnm;
 pub mod outliers;
 
 use crate::rules::mixing::Mixing;
-use crate::rules::spec::{self, Parse, SpecError};
 use crate::rules::{
     Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning, check_tolerates,
     decide, less_than_half, unknown_byzantine,
 };
+use crate::settings::{self, Parse, SpecError};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -77,7 +77,7 @@ pub const STEPS: [(&str, Parse<Box<dyn Step>>); 5] = [
 ///
 /// When there is no such step, or it has no such setting or value.
 pub fn parse(text: &str) -> Result<Box<dyn Step>, SpecError> {
-    spec::parse("step", text, crate::rules::Definition::Paper, &STEPS)
+    settings::parse("step", text, &STEPS)
 }
 
 /// Updates after some steps.

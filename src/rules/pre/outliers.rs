@@ -12,8 +12,8 @@ use crate::rules::geometry::Geometry;
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, Stepped};
 use crate::rules::ranking::{Score, lowest, median};
-use crate::rules::spec::{Settings, SpecError};
 use crate::rules::{RuleError, Statistics, Warning};
+use crate::settings::{Settings, SpecError};
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -1,10 +1,10 @@
 //! A plan whose rounds are one release: their noise is correlated, and one charge pays for all of them.
 
-use super::{ClipBound, Plan, PlanError, Sampling, in_range, noise};
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::correlated::{Factor, MOST_BANDS, MOST_ROUNDS, Schedule};
 use crate::privacy::event::{Event, Module};
+use crate::privacy::ledger::plan::{ClipBound, Plan, PlanError, Sampling, in_range, noise};
 use serde::{Deserialize, Serialize};
 
 /// How the noise of rounds is correlated, and how often a client takes part.

@@ -1,6 +1,6 @@
 //! Plans that can be, and those that cannot.
 
-use super::*;
+use crate::privacy::ledger::plan::*;
 use crate::privacy::ledger::trial::plan;
 
 fn with(change: impl Fn(&mut Plan)) -> Result<(), PlanError> {

@@ -1,0 +1,132 @@
+//! Decompresses one update: the plain file that `aggregate` sees in an encoded one.
+
+use crate::codecs::directory::{CODEC_KEY, FORMAT_KEY};
+use crate::io::interrupt;
+use crate::io::model_file::{ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable, list};
+use crate::io::model_writer::{self, ModelWriter, WriteError};
+use crate::io::source::{OpenFiles, SourceFile, identity_of};
+use crate::kernels::convert::encode;
+use crate::kernels::lanes::Isa;
+use crate::model::layout::{Layout, Piece};
+use crate::model::tile::TileBuffer;
+use crate::updates::encoded::{KIND_SKETCH, open};
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Values that are decoded in one go.
+const CHUNK: usize = crate::codecs::CHUNK;
+
+/// What is to be decompressed, and where to.
+#[derive(Debug)]
+pub struct Decompression {
+    /// The encoded update.
+    pub update: PathBuf,
+    /// The base whose tensors it is of, if it leaves their names to it.
+    pub base: Option<PathBuf>,
+    /// Where the plain update goes.
+    pub output: PathBuf,
+    /// The instruction set to work with.
+    pub isa: Isa,
+}
+
+/// Why an update was not decompressed.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum DecompressError {
+    #[error("{}: {}", .path.display(), list(.faults))]
+    Open { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: is not encoded, expected what `fedmill compress` made", .path.display())]
+    NotEncoded { path: PathBuf },
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: is also an input, expected another path for the output", .path.display())]
+    OutputIsInput { path: PathBuf },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl DecompressError {
+    /// The signal that stopped it, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Write(WriteError::Interrupted(interrupted)) => Some(interrupted.signal),
+            _ => None,
+        }
+    }
+}
+
+impl Decompression {
+    /// Writes the plain update. Returns its path.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or written, or holds no encoding; nothing is published then.
+    pub fn run(&self, pool: &ThreadPool) -> Result<PathBuf, DecompressError> {
+        model_writer::check_target(&self.output)?;
+        let files = OpenFiles::raise_limit();
+        let opened = |path: &Path, base: Option<&TensorTable>| {
+            open(path, &files, &TablePool::default(), base)
+                .map_err(|faults| DecompressError::Open { path: path.to_owned(), faults })
+        };
+        let base = self.base.as_ref().map(|path| opened(path, None)).transpose()?;
+        let update = opened(&self.update, base.as_ref().map(|base| &*base.table))?;
+        if update.decoder.is_none() {
+            return Err(DecompressError::NotEncoded { path: self.update.clone() });
+        }
+        if identity_of(&self.output).is_some_and(|id| update.files.iter().any(|file| file.identity() == id)) {
+            return Err(DecompressError::OutputIsInput { path: self.output.clone() });
+        }
+        let layout = Layout::new(update.table.iter().map(|place| place.spec.clone()).collect());
+        let mut metadata = update.metadata.clone();
+        metadata.retain(|key, _| ![FORMAT_KEY, CODEC_KEY, KIND_SKETCH.0].contains(&key.as_str()));
+        let writer = ModelWriter::create(&self.output, &layout, &metadata, None)?;
+        let pieces: Vec<Piece> = pieces(&layout).collect();
+        pool.install(|| pieces.par_iter().try_for_each(|piece| self.write(&update, &writer, *piece)))?;
+        for file in &update.files {
+            file.check_unchanged().map_err(unreadable(file))?;
+        }
+        writer.sync()?;
+        let path = writer.path().to_owned();
+        writer.publish()?;
+        Ok(path)
+    }
+
+    fn write(&self, update: &ModelFile, writer: &ModelWriter, piece: Piece) -> Result<(), DecompressError> {
+        interrupt::check().map_err(WriteError::from)?;
+        let TensorPlace { spec, file, offset } = &update.table[piece.tensor];
+        let size = spec.dtype.bytes();
+        let mut stored = TileBuffer::new(1, piece.len * size);
+        let bytes = &mut stored.row_mut(0)[..piece.len * size];
+        match &update.decoder {
+            Some(decoder) if *file == ENCODED => {
+                let mut values = vec![0.0f32; piece.len];
+                decoder
+                    .decode(&update.files, piece.tensor, piece.start, &mut values)
+                    .map_err(|source| DecompressError::Read { path: self.update.clone(), source })?;
+                encode(self.isa, spec.dtype, &values, bytes);
+            }
+            _ => {
+                let source = &update.files[*file];
+                source
+                    .read_exact_at(bytes, offset + (piece.start * size) as u64)
+                    .map_err(unreadable(source))?;
+            }
+        }
+        Ok(writer.write(std::iter::once(piece), bytes)?)
+    }
+}
+
+fn unreadable(file: &SourceFile) -> impl FnOnce(io::Error) -> DecompressError {
+    let path = file.path().to_owned();
+    move |source| DecompressError::Read { path, source }
+}
+
+fn pieces(layout: &Layout) -> impl Iterator<Item = Piece> {
+    layout.tensors().iter().enumerate().flat_map(|(tensor, spec)| {
+        let len = spec.len;
+        (0..len).step_by(CHUNK).map(move |start| Piece { tensor, start, len: CHUNK.min(len - start) })
+    })
+}

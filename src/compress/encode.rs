@@ -1,0 +1,461 @@
+//! Runs encoders over values: the looks that they want, then every chunk, in parallel, a bounded number at a time.
+
+use crate::codecs::coding::Bits;
+use crate::codecs::constant::Constant;
+use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
+use crate::compress::parts::PartPlan;
+use crate::compress::quality::Quality;
+use crate::compress::values::{NonFinite, ValueError, Values};
+use crate::compress::writer::Sink;
+use crate::io::interrupt::{self, Interrupted};
+use crate::kernels::convert::encode;
+use crate::model::dtype::{Dtype, Kind};
+use crate::model::layout::{Piece, TensorSpec};
+use crate::model::tile::TileBuffer;
+use crate::updates::encoded::round_to;
+use rayon::prelude::*;
+use std::io;
+use std::ops::Range;
+
+/// Chunks that are under way at once, for each thread.
+const CHUNKS_AT_ONCE: usize = 8;
+
+/// The same where little or nothing of them is held until others are done.
+const UNORDERED_AT_ONCE: usize = 64;
+
+/// Values that are decoded again at once, a power of two.
+const DECODED_AT_ONCE: usize = 8192;
+
+/// Why an update cannot be encoded.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum EncodeError {
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    #[error("cannot be written: {0}")]
+    Write(io::Error),
+    #[error("tensor `{tensor}`: the delta {value} at flat index {index} does not fit {dtype}")]
+    DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
+    #[error("tensor `{tensor}`: its encoding cannot be decoded: {why}")]
+    Invalid { tensor: String, why: Invalid },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+/// A vector on its way: what it is, and who encodes it.
+#[derive(Debug)]
+pub struct Running {
+    /// The tensors, and how they were to be encoded.
+    pub plan: PartPlan,
+    /// Encodes; none if it is sent as it is, or is all one value.
+    encoder: Option<Box<dyn Encoder>>,
+    /// What the decoder has to know, once settled.
+    pub coding: Coding,
+    /// Its streams, once settled.
+    pub streams: Vec<Stream>,
+}
+
+/// A chunk of a part.
+#[derive(Clone, Copy)]
+struct Chunk {
+    part: usize,
+    start: usize,
+    len: usize,
+}
+
+/// What came of encoding.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Bytes of each chunk in the stream of no known extent, part by part.
+    pub chunks: Vec<Vec<u32>>,
+    /// How near each part is to what was encoded.
+    pub quality: Vec<Quality>,
+    /// Variances that would become negative where the update is added to its base.
+    pub negative_variances: u64,
+}
+
+/// Takes what a chunk leaves behind: its part, where it starts, and what is sent less what is decoded.
+pub type Residue<'a> = dyn Fn(&PartPlan, usize, &[f32]) -> io::Result<()> + Sync + 'a;
+
+/// Starts encoders, and has them look until all is settled.
+///
+/// # Errors
+///
+/// When values cannot be read, or a signal asked to stop.
+pub fn settle(
+    values: &Values,
+    plans: Vec<PartPlan>,
+    tensors: &[TensorSpec],
+    seeds: impl Fn(usize) -> Seeds,
+) -> Result<Vec<Running>, EncodeError> {
+    let mut parts = Vec::with_capacity(plans.len());
+    for (number, plan) in plans.into_iter().enumerate() {
+        let encoder = match &plan.codec {
+            Some(codec) => match if codec.is_linear() { None } else { constant(values, &plan)? } {
+                Some(value) => Err(Coding::Constant(Constant(Bits(value)))),
+                None => Ok(codec.encoder(values.isa, &plan.vector, seeds(number))),
+            },
+            None => Err(Coding::Raw),
+        };
+        let (encoder, coding) = match encoder {
+            Ok(encoder) => (Some(encoder), Coding::Raw),
+            Err(coding) => (None, coding),
+        };
+        parts.push(Running { plan, encoder, coding, streams: Vec::new() });
+    }
+    look(values, &mut parts)?;
+    for part in &mut parts {
+        if let Some(encoder) = &part.encoder {
+            part.coding = encoder.coding();
+        }
+        part.streams = part.streams(tensors)?;
+    }
+    Ok(parts)
+}
+
+/// The value that all values of a part are, if they are all the same.
+fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError> {
+    let mut chunk = vec![0.0; CHUNK.min(plan.vector.len)];
+    let mut value = None;
+    for start in (0..plan.vector.len).step_by(CHUNK) {
+        let chunk = &mut chunk[..CHUNK.min(plan.vector.len - start)];
+        values.read(plan, start, chunk)?;
+        let first = *value.get_or_insert(chunk[0]);
+        if chunk.iter().any(|x| *x != first) {
+            return Ok(None);
+        }
+    }
+    Ok(value)
+}
+
+/// Looks at parts as often as their encoders want it.
+fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
+    loop {
+        // One chunk of how many each wants to look at; none if it wants no look.
+        let wants = |encoder: &dyn Encoder| encoder.wants_look().then(|| encoder.look_at_each());
+        let looking: Vec<Option<usize>> =
+            parts.iter().map(|part| part.encoder.as_deref().and_then(wants)).collect();
+        if looking.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let mut tallies: Vec<Tally> = vec![Tally::default(); parts.len()];
+        let seen = |chunk: &Chunk, values: &[f32]| {
+            let encoder = parts[chunk.part].encoder.as_ref();
+            encoder.map_or_else(Tally::default, |encoder| encoder.look(chunk.start, values))
+        };
+        let chunks = chunks(parts.iter().map(|part| &part.plan)).filter(|chunk| {
+            looking[chunk.part].is_some_and(|each| (chunk.start / CHUNK).is_multiple_of(each))
+        });
+        let plan = |part: usize| &parts[part].plan;
+        gather_chunks(values, chunks.collect(), plan, seen, |part, tally: Tally| tallies[part].add(&tally))?;
+        for ((part, tally), _) in
+            parts.iter_mut().zip(tallies).zip(looking).filter(|(_, looking)| looking.is_some())
+        {
+            if let Some(encoder) = &mut part.encoder {
+                encoder.learn(tally);
+            }
+        }
+    }
+}
+
+/// Looks at every chunk of some parts, in parallel, and takes what was seen in order.
+///
+/// # Errors
+///
+/// When values cannot be read, or a signal asked to stop.
+pub fn gather<T: Send>(
+    values: &Values,
+    parts: &[PartPlan],
+    look: impl Fn(usize, &[f32]) -> T + Sync,
+    add: impl FnMut(usize, T),
+) -> Result<(), EncodeError> {
+    let look = |chunk: &Chunk, values: &[f32]| look(chunk.start, values);
+    gather_chunks(values, chunks(parts.iter()).collect(), |part| &parts[part], look, add)
+}
+
+fn gather_chunks<'p, T: Send>(
+    values: &Values,
+    chunks: Vec<Chunk>,
+    plan: impl Fn(usize) -> &'p PartPlan + Sync,
+    look: impl Fn(&Chunk, &[f32]) -> T + Sync,
+    mut add: impl FnMut(usize, T),
+) -> Result<(), EncodeError> {
+    for batch in batches(&chunks, UNORDERED_AT_ONCE) {
+        interrupt::check()?;
+        let seen: Vec<T> = batch
+            .par_iter()
+            .map_init(Vec::new, |buffer, chunk| {
+                Ok(look(chunk, read(values, plan(chunk.part), *chunk, buffer)?))
+            })
+            .collect::<Result<_, EncodeError>>()?;
+        batch.iter().zip(seen).for_each(|(chunk, seen)| add(chunk.part, seen));
+    }
+    Ok(())
+}
+
+fn chunks<'p>(parts: impl Iterator<Item = &'p PartPlan>) -> impl Iterator<Item = Chunk> {
+    parts.enumerate().flat_map(|(number, plan)| {
+        let len = plan.vector.len;
+        (0..len).step_by(CHUNK).map(move |start| Chunk { part: number, start, len: CHUNK.min(len - start) })
+    })
+}
+
+fn batches(chunks: &[Chunk], at_once: usize) -> impl Iterator<Item = &[Chunk]> {
+    chunks.chunks(at_once * rayon::current_num_threads())
+}
+
+fn read<'b>(
+    values: &Values,
+    plan: &PartPlan,
+    chunk: Chunk,
+    buffer: &'b mut Vec<f32>,
+) -> Result<&'b [f32], EncodeError> {
+    buffer.resize(chunk.len, 0.0);
+    values.read(plan, chunk.start, buffer)?;
+    Ok(buffer)
+}
+
+impl Running {
+    fn streams(&self, tensors: &[TensorSpec]) -> Result<Vec<Stream>, EncodeError> {
+        let first = self.plan.tensors.first().map(|first| &tensors[*first]);
+        match (self.coding.scheme(), first) {
+            (Some(scheme), first) => scheme.streams(&self.plan.vector).map_err(|why| EncodeError::Invalid {
+                tensor: first.map_or(String::new(), |spec| spec.name.clone()),
+                why,
+            }),
+            (None, Some(spec)) => {
+                let extent = Extent::Known(spec.shape.clone());
+                Ok(vec![Stream { suffix: "", dtype: spec.dtype, extent }])
+            }
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+
+    /// Chunks of its stream of no known extent, none if it has none.
+    pub fn chunk_count(&self) -> usize {
+        let has = self.streams.iter().any(|stream| stream.extent == Extent::Chunks);
+        if has { self.plan.vector.len.div_ceil(CHUNK) } else { 0 }
+    }
+
+    /// The runs that a chunk of so many values is decoded in: so few values that a core has them at hand, if the streams
+    /// of the chunk can be cut.
+    fn runs(&self, len: usize) -> impl Iterator<Item = Range<usize>> {
+        let unit = self.coding.scheme().map_or(1, |scheme| scheme.unit(&self.plan.vector));
+        let run = if self.chunk_count() > 0 { CHUNK } else { DECODED_AT_ONCE.max(unit) };
+        (0..len).step_by(run).map(move |start| start..len.min(start + run))
+    }
+
+    /// Bytes of what the decoder has to know and of all streams, given those of its chunks.
+    pub fn bytes(&self, chunks: &[u32]) -> u64 {
+        let coding = postcard::to_allocvec(&self.coding).map_or(0, |bytes| bytes.len() as u64);
+        let known = self.streams.iter().filter(|stream| stream.extent != Extent::Chunks);
+        let known: u64 =
+            known.filter_map(|stream| stream.spec("", 0).ok()).map(|spec| spec.bytes() as u64).sum();
+        coding + known + chunks.iter().map(|bytes| u64::from(*bytes)).sum::<u64>()
+    }
+
+    /// Bytes that its stream of no known extent will have, about.
+    pub fn expected_bytes(&self) -> u64 {
+        self.encoder.as_ref().map_or(0, |encoder| encoder.expected_bytes())
+    }
+}
+
+/// Everything that chunks are encoded with.
+pub struct Encoding<'a> {
+    /// What is sent.
+    pub values: &'a Values<'a>,
+    /// The parts, settled.
+    pub parts: &'a [Running],
+    /// The tensors of the update.
+    pub tensors: &'a [TensorSpec],
+    /// Takes what is sent less what is decoded.
+    pub residue: Option<&'a Residue<'a>>,
+}
+
+/// What a thread keeps from chunk to chunk.
+#[derive(Default)]
+struct Buffers {
+    sent: Vec<f32>,
+    decoded: Vec<f32>,
+}
+
+/// Some values of a chunk, and the streams of all of it.
+struct Run<'a> {
+    chunk: Chunk,
+    values: Range<usize>,
+    sent: &'a [f32],
+    streams: &'a [Vec<u8>],
+}
+
+/// What came of a chunk.
+#[derive(Default)]
+struct Done {
+    /// What is to be appended.
+    appended: Option<Vec<u8>>,
+    quality: Quality,
+    negative_variances: u64,
+}
+
+impl Encoding<'_> {
+    /// Encodes all chunks into a sink. Where a stream of no known extent is, its chunks are appended in order.
+    ///
+    /// # Errors
+    ///
+    /// When values cannot be read or bytes not written, or a signal asked to stop.
+    pub fn run(&self, sink: &mut Sink) -> Result<Outcome, EncodeError> {
+        let all: Vec<Chunk> = chunks(self.parts.iter().map(|part| &part.plan)).collect();
+        let mut outcome = Outcome {
+            chunks: vec![Vec::new(); self.parts.len()],
+            quality: vec![Quality::default(); self.parts.len()],
+            negative_variances: 0,
+        };
+        let is_ordered = self.parts.iter().any(|part| part.chunk_count() > 0);
+        for batch in batches(&all, if is_ordered { CHUNKS_AT_ONCE } else { UNORDERED_AT_ONCE }) {
+            interrupt::check()?;
+            let shared: &Sink = sink;
+            let done: Vec<Done> = batch
+                .par_iter()
+                .map_init(Buffers::default, |buffers, chunk| match self.parts[chunk.part].coding {
+                    Coding::Raw => self.copy(*chunk, shared),
+                    _ => self.encode(*chunk, shared, buffers),
+                })
+                .collect::<Result<_, EncodeError>>()?;
+            for (chunk, done) in batch.iter().zip(done) {
+                outcome.quality[chunk.part].add(&done.quality);
+                outcome.negative_variances += done.negative_variances;
+                if let Some(bytes) = done.appended {
+                    outcome.chunks[chunk.part].push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                    sink.append(&bytes).map_err(EncodeError::Write)?;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Encodes a chunk, writes what has a place already, and decodes it again.
+    fn encode(&self, chunk: Chunk, sink: &Sink, buffers: &mut Buffers) -> Result<Done, EncodeError> {
+        let part = &self.parts[chunk.part];
+        let sent = read(self.values, &part.plan, chunk, &mut buffers.sent)?;
+        let mut streams =
+            part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
+        self.write(part, chunk, &streams, sink)?;
+        let mut done = Done::default();
+        for values in part.runs(chunk.len) {
+            buffers.decoded.resize(values.len(), 0.0);
+            let run = Run { chunk, sent: &sent[values.clone()], values, streams: &streams };
+            self.judge(part, &run, &mut buffers.decoded, &mut done)?;
+        }
+        // Counters are no part of any norm, however they are sent.
+        if self.tensors[part.plan.tensors[0]].dtype.kind() != Kind::Float {
+            done.quality = Quality::default();
+        }
+        let is_appended = part.streams.last().is_some_and(|stream| stream.extent == Extent::Chunks);
+        done.appended = if is_appended { streams.pop() } else { None };
+        Ok(done)
+    }
+
+    /// Decodes a run of a chunk again, and holds what comes of it against what was sent.
+    fn judge(
+        &self,
+        part: &Running,
+        run: &Run,
+        decoded: &mut [f32],
+        done: &mut Done,
+    ) -> Result<(), EncodeError> {
+        let start = run.chunk.start + run.values.start;
+        self.decode(part, run, decoded)?;
+        done.quality.add(&Quality::of(self.values.isa, run.sent, decoded));
+        let negative = self.values.negative_variances(&part.plan, start, decoded);
+        done.negative_variances += negative.map_err(ValueError::Read)?;
+        if let Some(residue) = self.residue {
+            decoded.iter_mut().zip(run.sent).for_each(|(left, sent)| *left = sent - *left);
+            residue(&part.plan, start, decoded).map_err(EncodeError::Write)?;
+        }
+        Ok(())
+    }
+
+    /// What the shipped decoder makes of the bytes of a run of a chunk.
+    fn decode(&self, part: &Running, run: &Run, decoded: &mut [f32]) -> Result<(), EncodeError> {
+        let Some(scheme) = part.coding.scheme() else { return Ok(()) };
+        let (vector, start) = (&part.plan.vector, run.chunk.start + run.values.start);
+        let bytes = |(number, stream): (usize, &Stream)| match stream.extent {
+            Extent::Chunks => &run.streams[number][..],
+            Extent::Known(_) => {
+                let of_chunk = scheme.bytes(vector, number, run.chunk.start..run.chunk.start + run.chunk.len);
+                let bytes = scheme.bytes(vector, number, start..start + decoded.len());
+                &run.streams[number][bytes.start - of_chunk.start..bytes.end - of_chunk.start]
+            }
+        };
+        let bytes: Vec<&[u8]> = part.streams.iter().enumerate().map(bytes).collect();
+        let first = part.plan.tensors.first().map(|first| self.tensors[*first].name.clone());
+        scheme
+            .decode(self.values.isa, vector, start, &bytes, decoded)
+            .map_err(|why| EncodeError::Invalid { tensor: first.unwrap_or_default(), why })?;
+        // What is seen of it is of the tensors' own dtypes.
+        let mut rest = decoded;
+        for piece in part.plan.pieces(start, rest.len(), |tensor| self.tensors[tensor].len) {
+            let (of_tensor, behind) = rest.split_at_mut(piece.len);
+            round_to(self.values.isa, self.tensors[piece.tensor].dtype, of_tensor);
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Writes the streams of known extent.
+    fn write(
+        &self,
+        part: &Running,
+        chunk: Chunk,
+        streams: &[Vec<u8>],
+        sink: &Sink,
+    ) -> Result<(), EncodeError> {
+        let Some(scheme) = part.coding.scheme() else { return Ok(()) };
+        for (number, stream) in part.streams.iter().enumerate() {
+            if stream.extent != Extent::Chunks {
+                let run = chunk.start..chunk.start + chunk.len;
+                let within = scheme.bytes(&part.plan.vector, number, run);
+                sink.write(chunk.part, number, within.start, &streams[number]).map_err(EncodeError::Write)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a chunk of a tensor as it is, or as the difference from its base in its own dtype.
+    fn copy(&self, chunk: Chunk, sink: &Sink) -> Result<Done, EncodeError> {
+        let part = &self.parts[chunk.part];
+        let tensor = part.plan.tensors[0];
+        let spec = &self.tensors[tensor];
+        let dtype = spec.dtype;
+        let sent = self.values.read_exact(tensor, chunk.start, chunk.len)?;
+        let limits = dtype.limits();
+        if let Some(index) = sent.iter().position(|x| x.is_finite() && !limits.contains(x)) {
+            let (tensor, value) = (spec.name.clone(), sent[index]);
+            return Err(EncodeError::DoesNotFit { tensor, index: chunk.start + index, value, dtype });
+        }
+        let mut stored = TileBuffer::new(1, chunk.len * dtype.bytes());
+        let bytes = &mut stored.row_mut(0)[..chunk.len * dtype.bytes()];
+        let is_replaced = dtype.kind() == Kind::Float && self.values.non_finite == NonFinite::Zero;
+        match self.values.base {
+            None if !is_replaced => self.values.read_bytes(tensor, chunk.start, bytes)?,
+            _ => encode(self.values.isa, dtype, &sent, bytes),
+        }
+        sink.write(chunk.part, 0, chunk.start * dtype.bytes(), bytes).map_err(EncodeError::Write)?;
+        self.leave(chunk, tensor)?;
+        let floats: Vec<f32> = match dtype.kind() {
+            Kind::Float => sent.iter().map(|x| *x as f32).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Done { quality: Quality::of(self.values.isa, &floats, &floats), ..Done::default() })
+    }
+
+    /// What is sent as it is has nothing added to it: what was left of it before is left still.
+    fn leave(&self, chunk: Chunk, tensor: usize) -> Result<(), EncodeError> {
+        let (Some(residue), Some(carried)) = (self.residue, self.values.carried) else { return Ok(()) };
+        let mut left = vec![0.0; chunk.len];
+        let piece = Piece { tensor, start: chunk.start, len: chunk.len };
+        carried.add(self.values.isa, piece, &mut left).map_err(ValueError::from)?;
+        let left: Vec<f32> = left.into_iter().map(|left| left as f32).collect();
+        residue(&self.parts[chunk.part].plan, chunk.start, &left).map_err(EncodeError::Write)
+    }
+}

@@ -1,0 +1,160 @@
+//! What compressing reads: the update, the base beside it, and what they say of themselves, checked before anything is
+//! encoded.
+
+use crate::codecs::directory::FORMAT_KEY;
+use crate::codecs::{Seeds, Vector};
+use crate::compress::parts::{self, PartPlan};
+use crate::compress::residual::Carried;
+use crate::compress::run::CompressError;
+use crate::compress::values::{NonFinite, Values};
+use crate::io::digest::Digest;
+use crate::io::discover::stem;
+use crate::io::model_file::{ModelFile, TablePool, TensorPlace};
+use crate::io::source::{OpenFiles, SourceFile, identity_of};
+use crate::kernels::lanes::Isa;
+use crate::model::layout::TensorSpec;
+use crate::updates::encoded::open;
+use crate::updates::metadata::{UpdateKind, UpdateMetadata};
+use rayon::ThreadPool;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Everything that is read.
+pub(crate) struct Inputs {
+    pub(crate) update: ModelFile,
+    /// The model that it started from, where each tensor of the update is in it, and what names it.
+    pub(crate) base: Option<(ModelFile, Vec<TensorPlace>, Digest)>,
+    pub(crate) about: UpdateMetadata,
+    /// Whose update it is.
+    pub(crate) client: String,
+}
+
+impl Inputs {
+    /// Opens an update, and its base.
+    pub(crate) fn open(path: &Path, base: Option<&Path>, pool: &ThreadPool) -> Result<Self, CompressError> {
+        let files = OpenFiles::raise_limit();
+        let update = open_unencoded(path, &files)?;
+        let (about, faults) = UpdateMetadata::parse(&update.metadata);
+        if !faults.is_empty() {
+            return Err(CompressError::Metadata { path: path.to_owned(), faults });
+        }
+        let client = about.client_id.clone().unwrap_or_else(|| stem(path));
+        let Some(base) = base else { return Ok(Self { update, base: None, about, client }) };
+        if about.kind == UpdateKind::Delta {
+            return Err(CompressError::IsDelta { path: path.to_owned() });
+        }
+        let model = open_unencoded(base, &files)?;
+        let places = places(&update, &model)?;
+        let digest = pool
+            .install(|| Digest::of(&model.files))
+            .map_err(|source| CompressError::Read { path: base.to_owned(), source })?;
+        Ok(Self { update, base: Some((model, places, digest)), about, client })
+    }
+
+    /// The tensors of the update, in the order of their data.
+    pub(crate) fn tensors(&self) -> Vec<TensorSpec> {
+        self.update.table.iter().map(|place| place.spec.clone()).collect()
+    }
+
+    /// All files that are read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &SourceFile> {
+        self.update.files.iter().chain(self.base.iter().flat_map(|(base, ..)| &base.files))
+    }
+
+    /// Holds where the compressed file goes against what is read.
+    pub(crate) fn check_output(&self, output: &Path) -> Result<(), CompressError> {
+        match identity_of(output) {
+            Some(id) if self.files().any(|file| file.identity() == id) => {
+                Err(CompressError::OutputIsInput { path: output.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// That nobody wrote to a file since it was opened.
+    pub(crate) fn check_unchanged(&self) -> Result<(), CompressError> {
+        let check = |file: &SourceFile| {
+            file.check_unchanged()
+                .map_err(|source| CompressError::Read { path: file.path().to_owned(), source })
+        };
+        self.files().try_for_each(check)
+    }
+
+    /// What is sent.
+    pub(crate) fn values<'a>(
+        &'a self,
+        isa: Isa,
+        non_finite: NonFinite,
+        carried: Option<&'a Carried>,
+    ) -> Values<'a> {
+        let base = self.base.as_ref().map(|(model, places, _)| (model, places.clone()));
+        Values { isa, update: &self.update, base, non_finite, carried }
+    }
+
+    /// What a part draws its random numbers from: clients must not draw the same, or their errors would not average out.
+    pub(crate) fn seeds(&self, seed: u64, part: usize) -> Seeds {
+        let client = &self.client;
+        let draw = |what: &str| {
+            let hash = blake3::hash(format!("fedmill.seed {seed} {part} {what}").as_bytes());
+            hash.as_bytes().iter().take(8).fold(0u64, |seed, byte| seed << 8 | u64::from(*byte))
+        };
+        let own = draw(&format!("own {client} {:?}", self.about.round));
+        // Another choice in every round, where rounds are told: else some values would never be sent.
+        Seeds { own, shared: draw(&format!("shared {:?}", self.about.round)) }
+    }
+
+    /// Up to `most` values of the largest tensor that a codec would encode: its first rows. None if there is no such.
+    pub(crate) fn sample(
+        &self,
+        most: usize,
+        isa: Isa,
+        non_finite: NonFinite,
+    ) -> Result<Option<(Vector, Vec<f32>)>, CompressError> {
+        let tensors = self.tensors();
+        let encoded = tensors.iter().enumerate().filter(|(_, spec)| parts::is_encoded(spec));
+        let Some((number, spec)) = encoded.max_by_key(|(_, spec)| spec.len) else { return Ok(None) };
+        let rows = spec.shape[0];
+        let rows = (most / (spec.len / rows)).clamp(1, rows);
+        let mut shape = spec.shape.clone();
+        shape[0] = rows;
+        let len = (spec.len / spec.shape[0] * rows).min(most);
+        let mut values = vec![0.0; len];
+        let part = PartPlan::new(vec![number], &tensors, None);
+        self.values(isa, non_finite, None)
+            .read(&part, 0, &mut values)
+            .map_err(|why| CompressError::Encode { path: self.update.path.clone(), source: why.into() })?;
+        let shape = if shape.iter().product::<usize>() == len { shape } else { vec![len] };
+        Ok(Some((Vector { len, shape }, values)))
+    }
+}
+
+/// Opens a model that is as it was trained.
+fn open_unencoded(path: &Path, files: &OpenFiles) -> Result<ModelFile, CompressError> {
+    let model = open(path, files, &TablePool::default(), None)
+        .map_err(|faults| CompressError::Open { path: path.to_owned(), faults })?;
+    match model.metadata.contains_key(FORMAT_KEY) {
+        true => Err(CompressError::Encoded { path: path.to_owned() }),
+        false => Ok(model),
+    }
+}
+
+/// Where each tensor of the update is in the base.
+fn places(update: &ModelFile, base: &ModelFile) -> Result<Vec<TensorPlace>, CompressError> {
+    let by_name: HashMap<&str, &TensorPlace> =
+        base.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
+    let place = |ours: &TensorPlace| {
+        let spec = &ours.spec;
+        let theirs = by_name.get(spec.name.as_str());
+        let fits = |theirs: &&&TensorPlace| {
+            theirs.spec.shape == spec.shape && spec.dtype.converts_to(theirs.spec.dtype)
+        };
+        theirs.filter(fits).map(|place| (*place).clone()).ok_or_else(|| CompressError::OtherTensor {
+            path: update.path.clone(),
+            tensor: spec.name.clone(),
+            found: format!("{} {:?}", spec.dtype, spec.shape),
+            expected: theirs
+                .map_or("none".to_owned(), |theirs| format!("{} {:?}", theirs.spec.dtype, theirs.spec.shape)),
+        })
+    };
+    update.table.iter().map(place).collect()
+}

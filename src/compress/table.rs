@@ -1,0 +1,176 @@
+//! What every codec makes of one update: bytes and errors as measured on the file, speeds of one thread.
+
+use crate::codecs::{self, CHUNK, Codec, Coding, Invalid, Seeds, Vector};
+use crate::compress::quality::Measures;
+use crate::compress::run::{CompressError, Compression, How, Wanted};
+use crate::compress::summary::Compressed;
+use crate::kernels::lanes::Isa;
+use crate::settings::SpecError;
+use rayon::ThreadPool;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Codecs that are tried with other settings than none. Those that are not listed are tried as they are.
+const SETTINGS: &[(&str, &[&str])] = &[
+    ("ecsq", &["bits=0.32", "bits=1", "bits=2", "bits=4"]),
+    ("randk", &["fraction=0.01", "fraction=0.1"]),
+    ("topk", &["fraction=0.01", "fraction=0.1"]),
+];
+
+/// Ratios that codecs and steps are chosen for by what is found in the update.
+const TARGETS: [f64; 4] = [8.0, 16.0, 32.0, 100.0];
+
+/// Speeds are measured on up to so many values of the largest tensor that is encoded.
+const MOST_TIMED: usize = 1 << 22;
+
+/// The best of so many runs is told.
+const RUNS: usize = 3;
+
+/// What one codec makes of an update.
+#[derive(Clone, Serialize, Debug)]
+pub struct Row {
+    /// The codec, or the target.
+    pub codec: String,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes of the update over them.
+    pub ratio: f64,
+    /// Bits of the file for each float of the update.
+    pub bits_per_parameter: f64,
+    /// How near it is.
+    #[serde(flatten)]
+    pub measures: Measures,
+    /// The least NMSE that any code of so many bits has on white Gaussian data.
+    pub white_nmse_bound: f64,
+    /// Bytes of f32 that one thread encodes in a second, in millions; none for targets, and where nothing is encoded.
+    pub encode_mb_per_s: Option<f64>,
+    /// The same for decoding.
+    pub decode_mb_per_s: Option<f64>,
+}
+
+/// Why codecs cannot be compared.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum TableError {
+    #[error(transparent)]
+    Codec(#[from] SpecError),
+    #[error(transparent)]
+    Compress(#[from] CompressError),
+    #[error("{codec}: its encoding cannot be decoded: {why}")]
+    Invalid { codec: String, why: Invalid },
+}
+
+/// The codecs that are tried, as they are written.
+pub fn tried() -> impl Iterator<Item = String> {
+    codecs::names().flat_map(|name| {
+        let settings =
+            SETTINGS.iter().find(|(of, _)| *of == name).map_or(&[""][..], |(_, settings)| settings);
+        settings.iter().map(move |settings| match *settings {
+            "" => name.to_owned(),
+            settings => format!("{name}:{settings}"),
+        })
+    })
+}
+
+/// Compresses an update by one codec after another, and publishes nothing. Rows are in order of bits.
+///
+/// # Errors
+///
+/// When the update cannot be compressed by one of them.
+pub fn measure(compression: &Compression, pool: &ThreadPool) -> Result<Vec<Row>, TableError> {
+    let with = |how: How| Compression { how, output: None, ..compression.clone() };
+    let sample = compression.sample(MOST_TIMED, pool)?;
+    let mut rows = Vec::new();
+    for text in tried() {
+        let codec: Arc<dyn Codec> = Arc::from(codecs::parse(&text)?);
+        let found = with(How::Codec(Arc::clone(&codec))).run(pool)?;
+        let speed = sample.as_ref().map(|(vector, values)| speed(&*codec, compression.isa, vector, values));
+        rows.push(Row::of(codec.to_string(), found, speed.transpose()?));
+    }
+    for target in TARGETS {
+        let wanted = Wanted { ratio: Some(target), best_effort: true, ..Wanted::default() };
+        let found = with(How::Wanted(wanted)).run(pool)?;
+        if found.missed.is_none() {
+            rows.push(Row::of(format!("--target {target}"), found, None));
+        }
+    }
+    rows.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.codec.cmp(&b.codec)));
+    Ok(rows)
+}
+
+impl Row {
+    fn of(codec: String, found: Compressed, speed: Option<Speed>) -> Self {
+        Self {
+            codec,
+            bytes: found.output_bytes,
+            ratio: found.ratio,
+            bits_per_parameter: found.bits_per_parameter,
+            measures: found.measures,
+            white_nmse_bound: found.white_nmse_bound,
+            encode_mb_per_s: speed.map(|speed| speed.encode),
+            decode_mb_per_s: speed.map(|speed| speed.decode),
+        }
+    }
+}
+
+/// Millions of bytes of f32 in a second.
+#[derive(Clone, Copy)]
+struct Speed {
+    encode: f64,
+    decode: f64,
+}
+
+/// How fast one thread encodes and decodes a vector.
+fn speed(codec: &dyn Codec, isa: Isa, vector: &Vector, values: &[f32]) -> Result<Speed, TableError> {
+    let mut best = Speed { encode: 0.0, decode: 0.0 };
+    let rate = |started: Instant| 4e-6 * values.len() as f64 / started.elapsed().as_secs_f64().max(1e-9);
+    for _ in 0..RUNS {
+        let started = Instant::now();
+        let (coding, chunks) = encode(codec, isa, vector, values);
+        best.encode = best.encode.max(rate(started));
+        let started = Instant::now();
+        decode(&coding, isa, vector, &chunks)
+            .map_err(|why| TableError::Invalid { codec: codec.to_string(), why })?;
+        best.decode = best.decode.max(rate(started));
+    }
+    Ok(best)
+}
+
+/// The streams of each chunk.
+type Chunks = Vec<Vec<Vec<u8>>>;
+
+fn encode(codec: &dyn Codec, isa: Isa, vector: &Vector, values: &[f32]) -> (Coding, Chunks) {
+    let mut encoder = codec.encoder(isa, vector, Seeds { own: 1, shared: 2 });
+    codecs::settle(encoder.as_mut(), values);
+    (encoder.coding(), codecs::chunks(values).map(|(start, chunk)| encoder.encode(start, chunk)).collect())
+}
+
+fn decode(coding: &Coding, isa: Isa, vector: &Vector, chunks: &Chunks) -> Result<(), Invalid> {
+    let Some(scheme) = coding.scheme() else { return Ok(()) };
+    let mut out = vec![0.0; CHUNK.min(vector.len)];
+    for (start, streams) in (0..vector.len).step_by(CHUNK).zip(chunks) {
+        let bytes: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
+        let len = CHUNK.min(vector.len - start);
+        scheme.decode(isa, vector, start, &bytes, &mut out[..len])?;
+    }
+    std::hint::black_box(&out);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_codec_is_tried() {
+        let tried: Vec<String> = tried().collect();
+        for text in &tried {
+            assert!(codecs::parse(text).is_ok(), "{text}: {:?}", codecs::parse(text).err());
+        }
+        for name in codecs::names() {
+            assert!(tried.iter().any(|text| text.split(':').next() == Some(name)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What is sent: the values of an update as f32, less those of its base.
+
+use crate::compress::parts::{PartPlan, is_variance};
+use crate::compress::residual::Carried;
+use crate::io::model_file::{ModelFile, TensorPlace};
+use crate::kernels::convert::decode;
+use crate::kernels::element::Element;
+use crate::kernels::finite::clear_signs_of_zeros;
+use crate::kernels::lanes::Isa;
+use crate::model::dtype::{Kind, Working};
+use crate::model::layout::{Piece, TensorSpec};
+use crate::model::tile::TileBuffer;
+use std::io;
+
+/// Values that are read and looked at before the next ones are: so few that a core has them at hand.
+const READ_AT_ONCE: usize = 8192;
+
+/// What becomes of NaN and infinity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum NonFinite {
+    /// They are an error.
+    Error,
+    /// They are sent as zero.
+    Zero,
+}
+
+/// Why values cannot be read.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum ValueError {
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("tensor `{tensor}` holds {value} at flat index {index}, expected a finite number")]
+    NonFinite { tensor: String, index: usize, value: f64 },
+}
+
+/// The values of an update.
+pub struct Values<'a> {
+    /// The instruction set to decode with.
+    pub isa: Isa,
+    /// The update.
+    pub update: &'a ModelFile,
+    /// What is subtracted: a model, and where each tensor of the update is in it.
+    pub base: Option<(&'a ModelFile, Vec<TensorPlace>)>,
+    /// What becomes of values that are not finite.
+    pub non_finite: NonFinite,
+    /// What is added to values that are encoded.
+    pub carried: Option<&'a Carried>,
+}
+
+impl Values<'_> {
+    /// The tensors, in the order of their data.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.update.table.iter().map(|place| &place.spec)
+    }
+
+    /// Reads values of a part from `start` on.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or are not finite and have to be.
+    pub fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
+        let mut rest = out;
+        for piece in part.pieces(start, rest.len(), |tensor| self.update.table[tensor].spec.len) {
+            let (out, behind) = rest.split_at_mut(piece.len);
+            for (number, out) in out.chunks_mut(READ_AT_ONCE).enumerate() {
+                let start = piece.start + number * READ_AT_ONCE;
+                self.read_tensor(Piece { start, len: out.len(), ..piece }, out)?;
+            }
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Reads values of a tensor that is not encoded, less its base's, in f64. Integers may be anything, floats finite.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or are not finite and have to be.
+    pub fn read_exact(&self, tensor: usize, start: usize, len: usize) -> Result<Vec<f64>, ValueError> {
+        let mut sent = vec![0.0f64; len];
+        self.read_stored(self.update, &self.update.table[tensor], start, &mut sent)?;
+        if let Some((model, places)) = &self.base {
+            let mut base = vec![0.0f64; len];
+            self.read_stored(model, &places[tensor], start, &mut base)?;
+            sent.iter_mut().zip(&base).for_each(|(x, base)| *x -= base);
+        }
+        if self.update.table[tensor].spec.dtype.kind() == Kind::Float {
+            for (i, x) in sent.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
+                *x = self.replaced(tensor, start + i, *x)?;
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Reads the stored bytes of values of a tensor.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn read_bytes(&self, tensor: usize, start: usize, bytes: &mut [u8]) -> Result<(), ValueError> {
+        let place = &self.update.table[tensor];
+        let offset = place.offset + (start * place.spec.dtype.bytes()) as u64;
+        Ok(self.update.files[place.file].read_exact_at(bytes, offset)?)
+    }
+
+    /// Whether it can be told that a variance stays one.
+    pub fn can_check_variances(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// How many variances a part would make negative if these were its values from `start` on, added to the base's.
+    ///
+    /// # Errors
+    ///
+    /// When the base cannot be read.
+    pub fn negative_variances(&self, part: &PartPlan, start: usize, sent: &[f32]) -> io::Result<u64> {
+        let Some((model, places)) = &self.base else { return Ok(0) };
+        let (mut rest, mut negative) = (sent, 0);
+        for Piece { tensor, start, len } in
+            part.pieces(start, sent.len(), |tensor| self.update.table[tensor].spec.len)
+        {
+            let (sent, behind) = rest.split_at(len);
+            rest = behind;
+            if is_variance(&self.update.table[tensor].spec) {
+                let mut base = vec![0.0f64; len];
+                self.read_stored(model, &places[tensor], start, &mut base)?;
+                let is_negative = |(base, sent): &(&f64, &f32)| **base + f64::from(**sent) < 0.0;
+                negative += base.iter().zip(sent).filter(is_negative).count() as u64;
+            }
+        }
+        Ok(negative)
+    }
+
+    fn read_tensor(&self, piece: Piece, out: &mut [f32]) -> Result<(), ValueError> {
+        let places = self.base.as_ref().map(|(model, places)| (*model, &places[piece.tensor]));
+        let place = &self.update.table[piece.tensor];
+        let is_wide = |place: &TensorPlace| place.spec.dtype.working() == Working::F64;
+        if self.carried.is_some() || is_wide(place) || places.is_some_and(|(_, place)| is_wide(place)) {
+            let mut sent = self.read_exact(piece.tensor, piece.start, piece.len)?;
+            if let Some(carried) = self.carried {
+                carried.add(self.isa, piece, &mut sent)?;
+            }
+            out.iter_mut().zip(&sent).for_each(|(out, x)| *out = *x as f32);
+        } else {
+            self.read_stored(self.update, place, piece.start, out)?;
+            if let Some((model, place)) = places {
+                let mut base = vec![0.0f32; piece.len];
+                self.read_stored(model, place, piece.start, &mut base)?;
+                // As if in f64 and then rounded.
+                out.iter_mut().zip(&base).for_each(|(x, base)| *x -= base);
+            }
+        }
+        // So that nobody has to care for minus zero.
+        if !clear_signs_of_zeros(self.isa, out) {
+            let Piece { tensor, start, .. } = piece;
+            for (i, x) in out.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
+                *x = self.replaced(tensor, start + i, f64::from(*x))? as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn replaced(&self, tensor: usize, index: usize, value: f64) -> Result<f64, ValueError> {
+        match self.non_finite {
+            NonFinite::Zero => Ok(0.0),
+            NonFinite::Error => {
+                let tensor = self.update.table[tensor].spec.name.clone();
+                Err(ValueError::NonFinite { tensor, index, value })
+            }
+        }
+    }
+
+    /// Reads values straight to where they go if they are stored as what they are read as.
+    fn read_stored<E: Element>(
+        &self,
+        model: &ModelFile,
+        place: &TensorPlace,
+        start: usize,
+        out: &mut [E],
+    ) -> io::Result<()> {
+        let (dtype, file) = (place.spec.dtype, &model.files[place.file]);
+        let offset = place.offset + (start * dtype.bytes()) as u64;
+        if E::DTYPE == dtype {
+            return file.read_exact_at(bytemuck::cast_slice_mut(out), offset);
+        }
+        let mut stored = TileBuffer::new(1, out.len() * dtype.bytes());
+        let bytes = &mut stored.row_mut(0)[..out.len() * dtype.bytes()];
+        file.read_exact_at(bytes, offset)?;
+        decode(self.isa, dtype, bytes, out);
+        Ok(())
+    }
+}

@@ -1,0 +1,345 @@
+//! What stays for the next round: the centre of a rule, the moments of a strategy, in one safetensors file.
+//!
+//! Each slot has the model's tensors under its prefix ([`Slot::prefix`]): floats in F32 (F64 for F64), so that they are
+//! not rounded to what the model holds; of integers only the centre is kept, in F64. The file names the digest of the
+//! model that it belongs to, and of the one before.
+//!
+//! The state is published just before its model, and what it replaces stays beside it as `FILE.previous`. So whenever
+//! there is a model, there is its state; and a round that was cut off anywhere, or that is run again, finds the state
+//! of the model it starts from: in the file, beside it, or, in the first round, nowhere.
+
+use crate::engine::decide::judge::Aggregation;
+use crate::engine::intake::admit::{Place, Placement};
+use crate::engine::intake::fault::Fault;
+use crate::engine::intake::reference::placement;
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
+use crate::io::model_writer::{ModelWriter, WriteError};
+use crate::io::publish;
+use crate::io::source::{OpenFiles, identity_of};
+use crate::model::dtype::{Dtype, Kind};
+use crate::model::layout::{Layout, Piece, TensorSpec};
+use crate::strategies::{Kept, Slot};
+use crate::updates;
+use rayon::ThreadPool;
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Metadata keys of a state file.
+mod key {
+    pub(crate) const OWNER: &str = "fedmill.state";
+    pub(crate) const STRATEGY: &str = "fedmill.strategy";
+    pub(crate) const STEPS: &str = "fedmill.steps";
+    pub(crate) const MODEL: &str = "fedmill.model";
+    pub(crate) const BASE: &str = "fedmill.base";
+}
+
+/// Stands where the digest of the model will, as long as that is not written.
+const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What a run keeps between rounds.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Keeping {
+    /// Whose it is: the rule, the strategy, or both.
+    pub owner: String,
+    /// Its slots.
+    pub kept: Vec<Kept>,
+    strategy: String,
+}
+
+/// What an earlier round left.
+#[derive(Debug)]
+pub struct State {
+    /// Its file.
+    pub model: Arc<ModelFile>,
+    placements: Vec<(Slot, Placement)>,
+    /// Rounds that went into it.
+    pub steps: u64,
+}
+
+/// Why a state file cannot be used.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum StateError {
+    #[error("{}: the state cannot be used: {}", .path.display(), list(.faults))]
+    Unreadable { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: is not the state of this run: metadata `{key}` is {found}, expected {expected}", .path.display(), key = key::OWNER)]
+    OtherOwner { path: PathBuf, found: String, expected: String },
+    #[error("{}: metadata `{key}` is {found}, expected {expected}", .path.display())]
+    Metadata { path: PathBuf, key: &'static str, found: String, expected: &'static str },
+    #[error("{}: is the state of another model: {}", .path.display(), list(.faults))]
+    OtherLayout { path: PathBuf, faults: Vec<Fault> },
+    #[error("{}: belongs to the model blake3:{found}, expected that of the base, blake3:{expected}", .path.display())]
+    OtherModel { path: PathBuf, found: String, expected: String },
+}
+
+impl StateError {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::OtherModel { path, found, .. } => Some(format!(
+                "pass the model of digest {found} as --base (`b3sum` prints it) and run the round on it; or, to start \
+                 over without what was kept, move {} away",
+                path.display()
+            )),
+            Self::OtherOwner { path, .. } => Some(format!(
+                "each strategy keeps a state of its own; to start one, move {} away",
+                path.display()
+            )),
+            Self::Unreadable { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
+            _ => None,
+        }
+    }
+}
+
+impl Keeping {
+    /// What the rule and the strategy keep; none if nothing.
+    pub fn of(aggregation: &Aggregation) -> Option<Self> {
+        let centre = Kept { slot: Slot::Centre, initial: 0.0 };
+        let (rule, strategy) = (&aggregation.rule, &aggregation.strategy);
+        let by_rule = rule.keeps_centre().then_some(centre);
+        let by_strategy = strategy.keeps();
+        let mut owners = Vec::new();
+        owners.extend(by_rule.map(|_| "centered-clipping"));
+        owners.extend((!by_strategy.is_empty()).then(|| strategy.name()));
+        let kept: Vec<Kept> = by_rule.into_iter().chain(by_strategy).collect();
+        let (owner, strategy) = (owners.join("+"), strategy.to_string());
+        (!kept.is_empty()).then_some(Self { owner, kept, strategy })
+    }
+
+    /// The place of a slot among those kept.
+    pub fn place(&self, slot: Slot) -> Option<usize> {
+        self.kept.iter().position(|kept| kept.slot == slot)
+    }
+
+    /// The tensors of a state file, slot by slot.
+    fn layout(&self, model: &Layout) -> Layout {
+        let of_slot = |kept: &Kept| {
+            let (prefix, slot) = (kept.slot.prefix(), kept.slot);
+            let specs = model.tensors().iter().filter(move |spec| is_kept(slot, spec.dtype));
+            specs.map(move |spec| TensorSpec {
+                name: format!("{prefix}{}", spec.name),
+                dtype: stored_dtype(spec.dtype),
+                ..spec.clone()
+            })
+        };
+        Layout::new(self.kept.iter().flat_map(of_slot).collect())
+    }
+
+    /// What the next round starts from: the state of the base in the file or beside it; none in the first round.
+    /// `base` is the digest of the base; without one, whatever is in the file.
+    ///
+    /// # Errors
+    ///
+    /// When the file holds something else, or the state of another model.
+    pub fn open(
+        &self,
+        path: &Path,
+        layout: &Layout,
+        base: Option<&str>,
+    ) -> Result<Option<State>, StateError> {
+        let Some(current) = self.read(path, layout)? else { return Ok(None) };
+        let Some(base) = base else { return Ok(Some(current)) };
+        if current.names(key::MODEL, base) {
+            return Ok(Some(current));
+        }
+        if current.steps == 1 && current.names(key::BASE, base) {
+            tracing::info!("{}: the first round is run again, from nothing", path.display());
+            return Ok(None);
+        }
+        let beside = publish::previous(path);
+        if let Ok(Some(previous)) = self.read(&beside, layout)
+            && previous.names(key::MODEL, base)
+        {
+            tracing::info!("the round is run again, from {}", beside.display());
+            return Ok(Some(previous));
+        }
+        let found = current.model.metadata.get(key::MODEL).cloned().unwrap_or_default();
+        Err(StateError::OtherModel { path: path.to_owned(), found, expected: base.to_owned() })
+    }
+
+    /// The state in a file; none if there is no such file.
+    fn read(&self, path: &Path, layout: &Layout) -> Result<Option<State>, StateError> {
+        if identity_of(path).is_none() {
+            return Ok(None);
+        }
+        let at = || path.to_owned();
+        let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
+            .map_err(|faults| StateError::Unreadable { path: at(), faults })?;
+        let found = model.metadata.get(key::OWNER);
+        if found != Some(&self.owner) {
+            let found = found.map_or_else(|| "missing".to_owned(), |found| format!("`{found}`"));
+            return Err(StateError::OtherOwner { path: at(), found, expected: format!("`{}`", self.owner) });
+        }
+        let steps = model.metadata.get(key::STEPS).cloned().unwrap_or_default();
+        let steps = steps.parse().map_err(|_| StateError::Metadata {
+            path: at(),
+            key: key::STEPS,
+            found: format!("`{steps}`"),
+            expected: "a count",
+        })?;
+        let places = placement(&*model.table, self.layout(layout).tensors(), "model")
+            .map_err(|faults| StateError::OtherLayout { path: at(), faults })?;
+        let placements = self.by_slot(layout, places);
+        Ok(Some(State { model: Arc::new(model), placements, steps }))
+    }
+
+    /// The places of each slot's tensors in the order of the model's layout.
+    fn by_slot(&self, layout: &Layout, places: Placement) -> Vec<(Slot, Placement)> {
+        let mut places = places.into_iter();
+        let mut place = |slot: Slot, dtype: Dtype| {
+            if is_kept(slot, dtype) { places.next().unwrap_or(Place::NONE) } else { Place::NONE }
+        };
+        let slot = |kept: &Kept| {
+            let tensors = layout.tensors().iter();
+            (kept.slot, tensors.map(|spec| place(kept.slot, spec.dtype)).collect())
+        };
+        self.kept.iter().map(slot).collect()
+    }
+}
+
+impl State {
+    /// Where a slot's tensors are, in the order of the model's layout.
+    pub fn placement(&self, slot: Slot) -> Option<&Placement> {
+        self.placements.iter().find(|(of, _)| *of == slot).map(|(_, placement)| placement)
+    }
+
+    fn names(&self, key: &str, digest: &str) -> bool {
+        self.model.metadata.get(key).is_some_and(|found| found == digest)
+    }
+}
+
+/// Whether a slot keeps tensors of a dtype: strategies step floats.
+pub fn is_kept(slot: Slot, dtype: Dtype) -> bool {
+    slot == Slot::Centre || dtype.kind() == Kind::Float
+}
+
+/// What values of a dtype are kept in.
+pub fn stored_dtype(dtype: Dtype) -> Dtype {
+    match dtype.kind() {
+        Kind::Float if dtype != Dtype::F64 => Dtype::F32,
+        _ => Dtype::F64,
+    }
+}
+
+/// A state that is being written.
+#[derive(Debug)]
+pub struct StateWriter {
+    path: PathBuf,
+    layout: Layout,
+    writer: ModelWriter,
+    metadata: BTreeMap<String, String>,
+    /// For each slot, the place of each tensor of the model among those of the state.
+    tensors: Vec<Vec<usize>>,
+    /// The state it follows, if that is in the file that it replaces.
+    follows: bool,
+}
+
+impl StateWriter {
+    /// Starts the state that follows `last`, whose model's base is of this digest.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn create(
+        path: &Path,
+        keeping: &Keeping,
+        model: &Layout,
+        last: Option<&State>,
+        base: Option<&str>,
+    ) -> Result<Self, WriteError> {
+        // Two runs on one state would each leave theirs beside the other's model.
+        if publish::remove_leftovers(path).map_err(WriteError::at(path))? {
+            return Err(WriteError::Busy { path: path.to_owned() });
+        }
+        let layout = keeping.layout(model);
+        let steps = last.map_or(0, |state| state.steps) + 1;
+        let entries = [
+            (key::OWNER, keeping.owner.clone()),
+            (key::STRATEGY, keeping.strategy.clone()),
+            (key::STEPS, steps.to_string()),
+            (key::MODEL, NO_DIGEST.to_owned()),
+            (key::BASE, base.unwrap_or(NO_DIGEST).to_owned()),
+            ("fedmill.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ];
+        let metadata = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let writer = ModelWriter::create(path, &layout, &metadata, None)?;
+        let mut next = 0;
+        let mut place = |slot: Slot, dtype: Dtype| {
+            next += usize::from(is_kept(slot, dtype));
+            next.saturating_sub(1)
+        };
+        let tensors = keeping.kept.iter().map(|kept| {
+            model.tensors().iter().map(|spec| place(kept.slot, spec.dtype)).collect::<Vec<usize>>()
+        });
+        let tensors = tensors.collect();
+        let follows = last.is_some_and(|state| state.model.path == path);
+        Ok(Self { path: path.to_owned(), layout, writer, metadata, tensors, follows })
+    }
+
+    /// Writes encoded values of a slot, by its place among those kept.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn write(
+        &self,
+        slot: usize,
+        pieces: impl Iterator<Item = Piece>,
+        bytes: &[u8],
+    ) -> Result<(), WriteError> {
+        let pieces = pieces.map(|piece| Piece { tensor: self.tensors[slot][piece.tensor], ..piece });
+        self.writer.write(pieces, bytes)
+    }
+
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.writer.bytes()
+    }
+
+    /// Brings the model and the state to disk, and writes into the state which model it belongs to. Hashing and the
+    /// disk work at the same time. Returns how long that took.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn finish(&mut self, model: &ModelWriter, pool: &ThreadPool) -> Result<Duration, WriteError> {
+        let started = Instant::now();
+        let digest = thread::scope(|scope| {
+            let synced = [model, &self.writer].map(|writer| scope.spawn(|| writer.sync()));
+            // Freeing what had the name before takes a while too. From here on nothing but the disk can fail.
+            let linked = scope.spawn(|| self.keep_last());
+            let digest = pool.install(|| model.digest());
+            for synced in synced {
+                synced.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            }
+            linked.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            digest
+        })?;
+        self.metadata.insert(key::MODEL.to_owned(), digest);
+        self.writer.rewrite_metadata(&self.layout, &self.metadata)?;
+        self.writer.sync()?;
+        Ok(started.elapsed())
+    }
+
+    /// Lets the state that it follows stay beside it.
+    fn keep_last(&self) -> Result<(), WriteError> {
+        if self.follows {
+            publish::keep_as_previous(&self.path).map_err(WriteError::at(&self.path))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the state its name. Call [`finish`](Self::finish) first.
+    ///
+    /// # Errors
+    ///
+    /// When files cannot be renamed.
+    pub fn publish(self) -> Result<(), WriteError> {
+        self.writer.publish()
+    }
+}

@@ -1,0 +1,128 @@
+//! What can be wrong with one update.
+
+use crate::engine::intake::admit::SCAFFOLD_CONTROL;
+use crate::io::model_file::OpenFault;
+use crate::model::dtype::Dtype;
+use crate::strategies::Lacking;
+use crate::updates::metadata::{MetadataFault, UpdateKind};
+use std::io;
+use std::path::PathBuf;
+
+/// Something that keeps an update out of a round.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum Fault {
+    #[error(transparent)]
+    Open(#[from] OpenFault),
+    #[error(transparent)]
+    Metadata(#[from] MetadataFault),
+    #[error("client id `{id}` is also that of {}", .other.display())]
+    DuplicateClient { id: String, other: PathBuf },
+    #[error("other updates claim the client id `{id}` too")]
+    ClaimedTwice { id: String },
+    #[error("update is of round {found}, expected round {expected}")]
+    OtherRound { found: u64, expected: u64 },
+    #[error(
+        "update of round {found} holds weights, expected `kind` `delta`: they started from another model than round {expected}'s"
+    )]
+    StaleWeights { found: u64, expected: u64 },
+    #[error("update started from base {found}, expected {expected}")]
+    OtherBase { found: String, expected: String },
+    #[error("update holds a {found}, but most others hold {expected} (without --base they cannot be merged)")]
+    OtherKind { found: UpdateKind, expected: UpdateKind },
+    #[error("tensor `{tensor}` is missing, expected {dtype} {shape:?}")]
+    MissingTensor { tensor: String, dtype: Dtype, shape: Vec<usize> },
+    #[error("tensor `{tensor}` is not expected: the {reference} has none of that name")]
+    ExtraTensor { tensor: String, reference: &'static str },
+    #[error("tensor `{tensor}` has shape {found:?}, expected {expected:?}")]
+    OtherShape { tensor: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error("tensor `{tensor}` has dtype {found}, which does not convert to {expected}")]
+    OtherDtype { tensor: String, found: Dtype, expected: Dtype },
+    #[error(
+        "tensor `{tensor}` holds {value} at flat index {index}, expected a finite number ({count} such values in the update)"
+    )]
+    NonFinite { tensor: String, index: usize, value: f64, count: u64 },
+    #[error(
+        "its values are so large that their squares do not fit f64, expected an update whose distance to others can be measured"
+    )]
+    TooLarge,
+    #[error("metadata `num_examples` is missing, expected it for weighting by examples")]
+    NoExamples,
+    #[error("client `{id}` has no weight in the weights file")]
+    NoWeight { id: String },
+    #[error(transparent)]
+    Lacking(#[from] Lacking),
+    #[error(
+        "update is encoded by {codec}: the client chose the {percent:.3} % of values that are sent, expected at least 50 %, or a choice that all clients share, for {rule}, which compares clients"
+    )]
+    OwnChoice { codec: &'static str, percent: f64, rule: String },
+    #[error(
+        "update is encoded by {codec} with another choice of values than most others, expected one that all clients share, for {rule}, which compares clients"
+    )]
+    OtherChoice { codec: &'static str, rule: String },
+    #[error("update is a sketch, expected one that can be added to a base")]
+    SketchOntoBase,
+    #[error("update is {found}, expected {expected}")]
+    OtherSketch { found: &'static str, expected: &'static str },
+    #[error("update is a sketch, expected one of values for {rule}: of sketches only means make sense")]
+    SketchUnderRule { rule: String },
+    #[error("metadata `fedmill.partial` is not understood: {why}")]
+    BadPartial { why: String },
+    #[error("partial has {what} {found}, expected {expected}")]
+    OtherPartial { what: &'static str, found: String, expected: String },
+    #[error("partial weighs clients by {found}, expected {expected}, as this run does")]
+    OtherWeights { found: String, expected: &'static str },
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+}
+
+impl Fault {
+    /// Whether admission to a round finds it, anew each time: it may go away when the other updates change.
+    pub fn is_relative(&self) -> bool {
+        matches!(
+            self,
+            Self::DuplicateClient { .. }
+                | Self::OtherRound { .. }
+                | Self::StaleWeights { .. }
+                | Self::OtherBase { .. }
+                | Self::OtherKind { .. }
+                | Self::MissingTensor { .. }
+                | Self::ExtraTensor { .. }
+                | Self::OtherShape { .. }
+                | Self::OtherDtype { .. }
+                | Self::SketchOntoBase
+                | Self::OtherSketch { .. }
+                | Self::BadPartial { .. }
+                | Self::OtherPartial { .. }
+        )
+    }
+
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
+            Self::DuplicateClient { .. } => Some("remove one of the two, or set `client_id` in its metadata"),
+            Self::OtherKind { .. } => Some("pass the model the deltas belong to as --base"),
+            Self::StaleWeights { .. } => {
+                Some("send what it changed, from the model it started from, as a delta")
+            }
+            Self::OwnChoice { .. } => Some(
+                "compress by randk, whose choice all clients share, or by a codec that sends all values, such as \
+                 ecsq or eden; --allow-sparse-robust merges such updates all the same",
+            ),
+            Self::SketchOntoBase => Some(
+                "merge the sketches without --base, decompress what comes of it, and aggregate that onto the base",
+            ),
+            Self::SketchUnderRule { .. } => Some("pass --rule mean, or decompress each update first"),
+            Self::OtherChoice { .. } => Some(
+                "compress the updates of a round with the same --seed and the same settings; --allow-sparse-robust \
+                 merges them all the same",
+            ),
+            Self::ExtraTensor { tensor, .. } if tensor.starts_with(SCAFFOLD_CONTROL) => {
+                Some("pass --strategy scaffold, which takes the changes of control variates")
+            }
+            _ => None,
+        }
+    }
+}

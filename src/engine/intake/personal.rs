@@ -1,0 +1,369 @@
+//! Personal layers: tensors that stay with each client, while the others are merged.
+//!
+//! - Papers: Arivazhagan et al., Federated learning with personalization layers (FedPer), 2019: the last layers are
+//!   personal. Li et al., FedBN: federated learning on non-IID features via local batch normalization, 2021: batch
+//!   normalisation is, its statistics and its affine parameters.
+//!
+//! Which they are is told by patterns on the names of tensors, or by the name of a paper.
+
+use crate::engine::intake::admit::{Base, Update, UpdateSet};
+use crate::io::model_file::{TensorPlace, TensorTable};
+use crate::io::model_writer::{ModelWriter, WriteError};
+use crate::model::layout::{Layout, Piece};
+use glob::Pattern;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of the preset of FedBN, and what tells a module of batch normalisation whose statistics are not sent: its
+/// name, in lower case and without digits and underscores.
+const FEDBN: &str = "fedbn";
+const BATCH_NORMS: [&str; 4] = ["bn", "batchnorm", "batchnormd", "batchnormalization"];
+
+/// What the running statistics of a module are called, in PyTorch and in Keras.
+const RUNNING: [&str; 4] = ["running_mean", "running_var", "moving_mean", "moving_variance"];
+
+/// The preset of FedPer: what heads are called.
+const FEDPER: &str = "fedper";
+const HEADS: [&str; 9] = [
+    "head.*",
+    "*.head.*",
+    "classifier.*",
+    "*.classifier.*",
+    "fc.*",
+    "*.fc.*",
+    "lm_head.*",
+    "output.*",
+    "score.*",
+];
+
+/// Some layers, by the names of their tensors. Displays as the text that parses to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layers {
+    text: String,
+    which: Which,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Which {
+    Named(Vec<Pattern>),
+    BatchNorms,
+}
+
+impl FromStr for Layers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pattern = |text: &str| Pattern::new(text).map_err(|why| why.to_string());
+        let which = match text {
+            FEDBN => Which::BatchNorms,
+            FEDPER => Which::Named(HEADS.into_iter().map(pattern).collect::<Result<_, _>>()?),
+            _ => Which::Named(vec![pattern(text)?]),
+        };
+        Ok(Self { text: text.to_owned(), which })
+    }
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Layers {
+    fn holds(&self, name: &str, norms: &NormModules) -> bool {
+        match &self.which {
+            Which::Named(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
+            Which::BatchNorms => module_of(name).is_some_and(|module| norms.has(module)),
+        }
+    }
+}
+
+/// Modules that hold the parameters of batch normalisation: those that have running statistics, and those that are
+/// called so, since clients may send parameters alone.
+#[derive(Clone, Default, Debug)]
+pub struct NormModules {
+    with_statistics: BTreeSet<String>,
+}
+
+impl NormModules {
+    fn has(&self, module: &str) -> bool {
+        let last = module.rsplit(SEPARATORS).next().unwrap_or(module).to_lowercase();
+        let plain: String = last.chars().filter(|c| !c.is_ascii_digit() && *c != '_').collect();
+        BATCH_NORMS.contains(&plain.as_str()) || self.with_statistics.contains(module)
+    }
+
+    /// Adds the modules of some tensors.
+    pub(crate) fn extend<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        self.with_statistics.extend(with_statistics(names).map(str::to_owned));
+    }
+
+    /// The modules that more than half of some models have, each given by the names of its tensors: so that one odd
+    /// client cannot make a layer personal.
+    pub(crate) fn of_most<'n>(models: Vec<impl Iterator<Item = &'n str>>) -> Self {
+        let count = models.len();
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for names in models {
+            for module in with_statistics(names).collect::<BTreeSet<_>>() {
+                *votes.entry(module).or_default() += 1;
+            }
+        }
+        let most = votes.into_iter().filter(|(_, votes)| 2 * votes > count);
+        Self { with_statistics: most.map(|(module, _)| module.to_owned()).collect() }
+    }
+}
+
+/// What stands between the names of modules, in PyTorch and in Keras.
+const SEPARATORS: [char; 2] = ['.', '/'];
+
+/// The module that a tensor belongs to.
+fn module_of(name: &str) -> Option<&str> {
+    name.rfind(SEPARATORS).map(|end| &name[..end])
+}
+
+fn with_statistics<'n>(names: impl Iterator<Item = &'n str>) -> impl Iterator<Item = &'n str> {
+    names.filter_map(|name| {
+        let module = module_of(name)?;
+        RUNNING.contains(&&name[module.len() + 1..]).then_some(module)
+    })
+}
+
+/// The layers that stay with the clients.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Personal {
+    /// As the run was told.
+    pub layers: Vec<Layers>,
+}
+
+/// Why layers cannot be personal.
+#[derive(thiserror::Error, Clone, PartialEq, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum PersonalError {
+    #[error("personal layers `{layers}`: no tensor is called so; there are {some}")]
+    NoMatch { layers: String, some: String },
+    #[error("personal layers {layers}: all {tensors} tensors are personal, expected some that clients share")]
+    NothingShared { layers: String, tensors: usize },
+}
+
+/// Names that a message lists before it only counts them.
+const MOST_LISTED: usize = 6;
+
+impl Personal {
+    /// Whether no layer is personal.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// What was asked for, as it was written.
+    pub fn texts(&self) -> Vec<String> {
+        self.layers.iter().map(Layers::to_string).collect()
+    }
+
+    /// Whether a tensor is personal.
+    pub fn holds(&self, name: &str, norms: &NormModules) -> bool {
+        self.layers.iter().any(|layers| layers.holds(name, norms))
+    }
+
+    /// Checks that each pattern is the name of something, and that something is left to be shared.
+    ///
+    /// # Errors
+    ///
+    /// When that is not so.
+    pub fn check<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<(), PersonalError> {
+        let mut norms = NormModules::default();
+        norms.extend(names.clone());
+        let names: BTreeSet<&str> = names.collect();
+        if self.is_empty() || names.is_empty() {
+            return Ok(());
+        }
+        let unmatched = |layers: &&Layers| !names.iter().any(|name| layers.holds(name, &norms));
+        if let Some(layers) = self.layers.iter().find(unmatched) {
+            return Err(PersonalError::NoMatch { layers: layers.to_string(), some: some(&names) });
+        }
+        if names.iter().all(|name| self.holds(name, &norms)) {
+            let layers = self.texts().iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", ");
+            return Err(PersonalError::NothingShared { layers, tensors: names.len() });
+        }
+        Ok(())
+    }
+
+    /// Checks the same of the tensors that there are in a round.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn check_round(&self, base: Option<&Base>, updates: &[Update]) -> Result<(), PersonalError> {
+        let models = base.map(|base| &base.model).into_iter();
+        let models = models.chain(updates.iter().filter_map(|update| update.model.as_ref()));
+        self.check(models.flat_map(|model| model.table.iter().map(|place| place.spec.name.as_str())))
+    }
+}
+
+fn some(names: &BTreeSet<&str>) -> String {
+    let listed: Vec<String> = names.iter().take(MOST_LISTED).map(|name| format!("`{name}`")).collect();
+    match names.len().checked_sub(MOST_LISTED) {
+        None | Some(0) => listed.join(", "),
+        Some(more) => format!("{} and {more} more", listed.join(", ")),
+    }
+}
+
+/// The tensors of a merged model: those that are merged, and the base's personal ones between them.
+#[derive(Clone, Debug)]
+pub struct MergedLayout {
+    /// All of them.
+    pub layout: Layout,
+    /// The place of each merged tensor among them.
+    shared: Vec<usize>,
+    /// The base's personal tensors, and their places.
+    kept: Vec<(usize, TensorPlace)>,
+}
+
+impl MergedLayout {
+    /// Where nothing but what is merged is in the model.
+    pub fn of(shared: &Layout) -> Self {
+        let places = (0..shared.tensors().len()).collect();
+        Self { layout: shared.clone(), shared: places, kept: Vec::new() }
+    }
+
+    /// The tensors of a base, of which some are shared.
+    pub(crate) fn with_kept(base: &TensorTable, is_shared: impl Fn(&str) -> bool) -> Self {
+        let layout = Layout::new(base.iter().map(|place| place.spec.clone()).collect());
+        let (shared, kept): (Vec<_>, Vec<_>) =
+            base.iter().enumerate().partition(|(_, place)| is_shared(&place.spec.name));
+        Self {
+            layout,
+            shared: shared.into_iter().map(|(tensor, _)| tensor).collect(),
+            kept: kept.into_iter().map(|(tensor, place)| (tensor, place.clone())).collect(),
+        }
+    }
+
+    /// Where pieces of merged tensors go in the model.
+    pub fn pieces(&self, merged: impl Iterator<Item = Piece>) -> impl Iterator<Item = Piece> {
+        merged.map(|piece| Piece { tensor: self.shared[piece.tensor], ..piece })
+    }
+}
+
+/// Copies the base's personal tensors to where they are in the merged model. Returns how many bytes those are.
+///
+/// # Errors
+///
+/// When the base cannot be read or the model cannot be written.
+pub fn keep_personal(set: &UpdateSet, writer: &ModelWriter) -> Result<u64, WriteError> {
+    let Some(base) = &set.base else { return Ok(0) };
+    let mut copied = 0;
+    for (tensor, place) in &set.merged.kept {
+        let bytes = place.spec.bytes() as u64;
+        writer.copy(*tensor, &base.model.files[place.file], place.offset, bytes)?;
+        copied += bytes;
+    }
+    Ok(copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn personal(layers: &[&str]) -> Personal {
+        Personal { layers: layers.iter().map(|text| text.parse().unwrap()).collect() }
+    }
+
+    /// Those of some tensors that are personal.
+    fn held<'n>(layers: &[&str], names: &[&'n str]) -> Vec<&'n str> {
+        let mut norms = NormModules::default();
+        norms.extend(names.iter().copied());
+        let personal = personal(layers);
+        names.iter().copied().filter(|name| personal.holds(name, &norms)).collect()
+    }
+
+    #[test]
+    fn batch_normalisation_is_told_by_its_statistics_and_by_its_name() {
+        let names = [
+            "conv1.weight",
+            "bn1.weight",
+            "encoder.norm.running_var",
+            "encoder.norm.weight",
+            "encoder.norm.num_batches_tracked",
+            "encoder.normal.weight",
+            "encoder.ln.weight",
+            "encoder.norm.inner.weight",
+            "batch_normalization_3/gamma",
+            "block/thing/moving_mean",
+            "block/thing/beta",
+            "stage.BatchNorm2d.bias",
+            "running_mean",
+        ];
+        let expected = [
+            "bn1.weight",
+            "encoder.norm.running_var",
+            "encoder.norm.weight",
+            "encoder.norm.num_batches_tracked",
+            "batch_normalization_3/gamma",
+            "block/thing/moving_mean",
+            "block/thing/beta",
+            "stage.BatchNorm2d.bias",
+        ];
+        assert_eq!(held(&["fedbn"], &names), expected);
+    }
+
+    #[test]
+    fn heads_are_told_by_their_names() {
+        let names = [
+            "head.weight",
+            "model.head.bias",
+            "fc.weight",
+            "fc1.weight",
+            "mlp.c_fc.weight",
+            "net.classifier.0.weight",
+            "lm_head.weight",
+            "layer.0.output.dense.weight",
+            "output.weight",
+            "score.weight",
+            "ahead.weight",
+        ];
+        let expected = [
+            "head.weight",
+            "model.head.bias",
+            "fc.weight",
+            "net.classifier.0.weight",
+            "lm_head.weight",
+            "output.weight",
+            "score.weight",
+        ];
+        assert_eq!(held(&["fedper"], &names), expected);
+    }
+
+    #[test]
+    fn patterns_are_globs_over_whole_names() {
+        let names = ["a.weight", "a.b.weight", "ab.bias", "c[0].bias"];
+        assert_eq!(held(&["a.*"], &names), ["a.weight", "a.b.weight"]);
+        assert_eq!(held(&["a?.bias", "a.weight"], &names), ["a.weight", "ab.bias"]);
+        assert_eq!(held(&["c[[]0].*"], &names), ["c[0].bias"]);
+        assert!("a[".parse::<Layers>().is_err());
+    }
+
+    #[test]
+    fn most_models_tell_which_modules_have_statistics() {
+        let (with, without) = (["a.running_mean", "a.weight"], ["a.weight", "b.weight"]);
+        for (models, is_personal) in [(vec![with, without], false), (vec![with, without, with], true)] {
+            let models: Vec<_> = models.iter().map(|names| names.iter().copied()).collect();
+            let norms = NormModules::of_most(models);
+            assert_eq!(personal(&["fedbn"]).holds("a.weight", &norms), is_personal);
+        }
+    }
+
+    #[test]
+    fn patterns_have_to_match_something_and_not_all() {
+        let check = |layers: &[&str], names: &[&str]| {
+            personal(layers).check(names.iter().copied()).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&["a", "b"], &["a", "b", "c"]), Ok(()));
+        assert_eq!(check(&["x"], &[]), Ok(()));
+        let nothing = "personal layers `x.*`: no tensor is called so; there are `a`, `b`";
+        assert_eq!(check(&["a", "x.*"], &["b", "a"]).unwrap_err(), nothing);
+        let many = check(&["x"], &["1", "2", "3", "4", "5", "6", "7", "8"]).unwrap_err();
+        assert!(many.ends_with("`5`, `6` and 2 more"), "{many}");
+        let all = "personal layers `a`, `?`: all 2 tensors are personal, expected some that clients share";
+        assert_eq!(check(&["a", "?"], &["b", "a"]).unwrap_err(), all);
+    }
+}

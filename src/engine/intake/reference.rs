@@ -1,0 +1,278 @@
+//! What updates are held against: the base's tensors, or without a base those that most of them share.
+
+use crate::engine::intake::admit::{Client, Expectations, Place, Placement, Update};
+use crate::engine::intake::fault::Fault;
+use crate::engine::intake::personal::{MergedLayout, NormModules, Personal};
+use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
+use crate::model::dtype::{Dtype, Kind};
+use crate::model::layout::{Layout, TensorSpec};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// What updates are held against.
+#[derive(Debug)]
+pub(crate) struct Reference {
+    /// The tensors that every update must hold.
+    pub(crate) layout: Layout,
+    /// The tensors of the merged model.
+    pub(crate) merged: MergedLayout,
+    /// Metadata of the model it is of.
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// Where the base's tensors are, in the order of `layout`; empty without one.
+    pub(crate) base_placement: Placement,
+    /// What messages call it.
+    name: &'static str,
+    membership: Membership,
+}
+
+/// Which tensors of an update are what.
+#[derive(Debug)]
+struct Membership {
+    control_prefix: Option<&'static str>,
+    personal: Personal,
+    /// Modules with running statistics, in the base or in most updates.
+    norms: NormModules,
+}
+
+impl Membership {
+    fn new(expected: &Expectations, base: Option<&TensorTable>, opened: &[Update]) -> Self {
+        let (control_prefix, personal) = (expected.control_prefix, expected.personal.clone());
+        let mut norms = NormModules::default();
+        if !personal.is_empty() {
+            let tables = voters(opened).into_iter().map(|model| names(&model.table));
+            norms = NormModules::of_most(tables.collect());
+            norms.extend(base.into_iter().flat_map(names));
+        }
+        Self { control_prefix, personal, norms }
+    }
+
+    /// The name of the model's tensor that a control tensor belongs to; none for other tensors.
+    fn controls<'n>(&self, name: &'n str) -> Option<&'n str> {
+        name.strip_prefix(self.control_prefix?)
+    }
+
+    /// Whether a tensor is one of the model that clients share.
+    fn is_shared(&self, name: &str) -> bool {
+        self.controls(name).is_none() && !self.personal.holds(name, &self.norms)
+    }
+
+    /// The tensors that clients share.
+    fn shared<'a>(&self, table: &'a TensorTable) -> impl Iterator<Item = &'a TensorPlace> {
+        table.iter().filter(|place| self.is_shared(&place.spec.name))
+    }
+}
+
+fn names(table: &TensorTable) -> impl Iterator<Item = &str> {
+    table.iter().map(|place| place.spec.name.as_str())
+}
+
+fn specs<'a>(places: impl IntoIterator<Item = &'a TensorPlace>) -> Layout {
+    Layout::new(places.into_iter().map(|place| place.spec.clone()).collect())
+}
+
+/// The models of sound updates, one a client, however many files claim to be its. Updates are in order of their ids.
+fn voters(opened: &[Update]) -> Vec<&ModelFile> {
+    let mut sound: Vec<&Update> = opened.iter().filter(|update| update.faults.is_empty()).collect();
+    sound.dedup_by(|a, b| a.id == b.id);
+    sound.into_iter().filter_map(|update| update.model.as_deref()).collect()
+}
+
+impl Reference {
+    /// The layout of a base, without what is personal.
+    pub(crate) fn of_base(base: &ModelFile, opened: &[Update], expected: &Expectations) -> Self {
+        let membership = Membership::new(expected, Some(&base.table), opened);
+        let shared: Vec<&TensorPlace> = membership.shared(&base.table).collect();
+        let (layout, base_placement) =
+            (specs(shared.iter().copied()), shared.into_iter().map(Place::from).collect());
+        Self {
+            merged: MergedLayout::with_kept(&base.table, |name| membership.is_shared(name)),
+            layout,
+            metadata: base.metadata.clone(),
+            base_placement,
+            name: "base",
+            membership,
+        }
+    }
+
+    /// The layout that most sound updates share (ties: lowest client id). Shapes are counted first and dtypes among
+    /// those, since dtypes convert. Updates are in order of their ids.
+    pub(crate) fn most_shared(opened: &[Update], expected: &Expectations) -> Self {
+        let membership = Membership::new(expected, None, opened);
+        let same_shapes = largest_group(voters(opened), |model| shapes(membership.shared(&model.table)));
+        let same_dtypes = largest_group(same_shapes, |model| dtypes(membership.shared(&model.table)));
+        let first = same_dtypes.first();
+        let layout = specs(first.iter().flat_map(|first| membership.shared(&first.table)));
+        Self {
+            merged: MergedLayout::of(&layout),
+            layout,
+            metadata: first.map(|first| first.metadata.clone()).unwrap_or_default(),
+            base_placement: Placement::new(),
+            name: "layout most updates share",
+            membership,
+        }
+    }
+
+    /// Finds the tensors of the reference in each update. Updates in which they cannot be found take no part.
+    pub(crate) fn place(&self, opened: Vec<Update>) -> (Vec<Client>, Vec<Update>) {
+        let (mut clients, mut rejected) = (Vec::new(), Vec::new());
+        let mut known: HashMap<*const TensorTable, Placements> = HashMap::new();
+        for mut update in opened {
+            let placements = update.model.as_ref().and_then(|model| {
+                let table = Arc::as_ptr(&model.table);
+                if let Some(placements) = known.get(&table) {
+                    return Some(placements.clone());
+                }
+                match self.placements(&model.table) {
+                    Ok(placements) => {
+                        known.insert(table, placements.clone());
+                        Some(placements)
+                    }
+                    Err(faults) => {
+                        update.faults.extend(faults);
+                        None
+                    }
+                }
+            });
+            match (update.model, placements) {
+                (Some(model), Some((placement, control))) if update.faults.is_empty() => {
+                    let Update { id, metadata, .. } = update;
+                    clients.push(Client { id, model, metadata, placement, control });
+                }
+                (model, _) => rejected.push(Update { model, ..update }),
+            }
+        }
+        (clients, rejected)
+    }
+
+    /// Where the tensors of the reference are in an update, and its control tensors if they are expected; or how it
+    /// differs.
+    fn placements(&self, table: &TensorTable) -> Result<Placements, Vec<Fault>> {
+        let (reference, name) = (self.layout.tensors(), self.name);
+        let (control, model): (Vec<&TensorPlace>, _) =
+            self.not_personal(table).partition(|place| self.membership.controls(&place.spec.name).is_some());
+        let model = placement(model, reference, name);
+        let Some(prefix) = self.membership.control_prefix else {
+            return model.map(|model| (Arc::new(model), None));
+        };
+        let of_control =
+            |spec: &TensorSpec| TensorSpec { name: format!("{prefix}{}", spec.name), ..spec.clone() };
+        let floats = reference.iter().filter(|spec| spec.dtype.kind() == Kind::Float);
+        match (model, placement(control, &floats.map(of_control).collect::<Vec<_>>(), name)) {
+            (Ok(model), Ok(control)) => {
+                let control = in_layout_order(reference, control);
+                Ok((Arc::new(model), Some(Arc::new(control))))
+            }
+            (model, control) => Err([model.err(), control.err()].into_iter().flatten().flatten().collect()),
+        }
+    }
+
+    /// The tensors of an update that are not personal. Of those that the reference has not, its own modules tell too.
+    fn not_personal<'a>(&self, table: &'a TensorTable) -> impl Iterator<Item = &'a TensorPlace> {
+        let Membership { personal, norms, .. } = &self.membership;
+        let mut own = NormModules::default();
+        let mut shared: HashSet<&str> = HashSet::new();
+        if !personal.is_empty() {
+            own.extend(names(table));
+            shared.extend(self.layout.tensors().iter().map(|spec| spec.name.as_str()));
+        }
+        table.iter().filter(move |place| {
+            let name = self.membership.controls(&place.spec.name).unwrap_or(&place.spec.name);
+            shared.contains(name) || !(personal.holds(name, norms) || personal.holds(name, &own))
+        })
+    }
+}
+
+/// What decides whether two layouts can be merged: names, shapes and kinds.
+type Shapes<'a> = Vec<(&'a str, &'a [usize], Kind)>;
+
+fn shapes<'a>(tensors: impl Iterator<Item = &'a TensorPlace>) -> Shapes<'a> {
+    let mut shapes: Shapes = tensors
+        .map(|place| (place.spec.name.as_str(), place.spec.shape.as_slice(), place.spec.dtype.kind()))
+        .collect();
+    shapes.sort_by_key(|(name, ..)| *name);
+    shapes
+}
+
+fn dtypes<'a>(tensors: impl Iterator<Item = &'a TensorPlace>) -> Vec<(&'a str, Dtype)> {
+    let mut dtypes: Vec<_> = tensors.map(|place| (place.spec.name.as_str(), place.spec.dtype)).collect();
+    dtypes.sort_by_key(|(name, _)| *name);
+    dtypes
+}
+
+/// The items of the most frequent key; of equally frequent ones, that which comes first.
+fn largest_group<'a, K: PartialEq>(
+    models: Vec<&'a ModelFile>,
+    key: impl Fn(&'a ModelFile) -> K,
+) -> Vec<&'a ModelFile> {
+    // Equal tables are shared, so there are few to compare.
+    let mut groups: Vec<(K, Vec<&ModelFile>)> = Vec::new();
+    let mut known: HashMap<*const TensorTable, usize> = HashMap::new();
+    for model in models {
+        let group = *known.entry(Arc::as_ptr(&model.table)).or_insert_with(|| {
+            let key = key(model);
+            groups.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+                groups.push((key, Vec::new()));
+                groups.len() - 1
+            })
+        });
+        groups[group].1.push(model);
+    }
+    let most = groups.iter().map(|(_, members)| members.len()).max().unwrap_or(0);
+    groups.into_iter().map(|(_, members)| members).find(|members| members.len() == most).unwrap_or_default()
+}
+
+/// Where an update's tensors are: those of the model, and those of its control variate.
+type Placements = (Arc<Placement>, Option<Arc<Placement>>);
+
+/// The places of a control variate's floats in the order of the layout, where integers have none.
+fn in_layout_order(reference: &[TensorSpec], floats: Placement) -> Placement {
+    let mut floats = floats.into_iter();
+    let place = |spec: &TensorSpec| match spec.dtype.kind() {
+        Kind::Float => floats.next().unwrap_or(Place::NONE),
+        _ => Place::NONE,
+    };
+    reference.iter().map(place).collect()
+}
+
+/// Where the tensors of a reference are among those of a model, or how these differ.
+pub(crate) fn placement<'t>(
+    table: impl IntoIterator<Item = &'t TensorPlace> + Clone,
+    reference: &[TensorSpec],
+    reference_name: &'static str,
+) -> Result<Placement, Vec<Fault>> {
+    let mut by_name: HashMap<&str, &TensorPlace> =
+        table.clone().into_iter().map(|place| (place.spec.name.as_str(), place)).collect();
+    let mut faults = Vec::new();
+    let mut placement = Vec::with_capacity(reference.len());
+    for expected in reference {
+        match by_name.remove(expected.name.as_str()) {
+            Some(found) => match tensor_fault(&found.spec, expected) {
+                None => placement.push(Place::from(found)),
+                Some(fault) => faults.push(fault),
+            },
+            None => faults.push(Fault::MissingTensor {
+                tensor: expected.name.clone(),
+                dtype: expected.dtype,
+                shape: expected.shape.clone(),
+            }),
+        }
+    }
+    let extra = table.into_iter().filter(|place| by_name.contains_key(place.spec.name.as_str()));
+    faults.extend(
+        extra.map(|place| Fault::ExtraTensor { tensor: place.spec.name.clone(), reference: reference_name }),
+    );
+    if faults.is_empty() { Ok(placement) } else { Err(faults) }
+}
+
+/// How a tensor differs from what is expected of it, so that it cannot stand in for it.
+pub(crate) fn tensor_fault(found: &TensorSpec, expected: &TensorSpec) -> Option<Fault> {
+    let tensor = expected.name.clone();
+    if found.shape != expected.shape {
+        let (found, expected) = (found.shape.clone(), expected.shape.clone());
+        return Some(Fault::OtherShape { tensor, found, expected });
+    }
+    if !found.dtype.converts_to(expected.dtype) {
+        return Some(Fault::OtherDtype { tensor, found: found.dtype, expected: expected.dtype });
+    }
+    None
+}

@@ -1,0 +1,146 @@
+//! How much each client counts in rules that weigh clients.
+
+use crate::engine::intake::admit::Client;
+use crate::engine::intake::fault::Fault;
+use crate::io::text;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where weights come from.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Weighting {
+    /// Examples if the updates state them, else one each.
+    Default,
+    /// The `num_examples` of each update.
+    Examples,
+    /// One each.
+    Uniform,
+    /// A table by client id.
+    Table(BTreeMap<String, f64>),
+}
+
+/// The weight of each client, and where it came from.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Weights {
+    /// One a client, in order of client id.
+    pub values: Vec<f64>,
+    /// As named on the command line: `examples`, `uniform` or `file`.
+    pub source: &'static str,
+}
+
+/// Why clients cannot be weighted.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum WeightsError {
+    #[error("the weights of all {clients} clients are zero, expected one above zero")]
+    AllZero { clients: usize },
+    #[error("the weights of the clients add up to more than a number can hold")]
+    Overflow,
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{}: line {line}: found `{found}`, expected a client id and a weight that is not negative", .path.display())]
+    BadLine { path: PathBuf, line: usize, found: String },
+    #[error("{}: is not a JSON object of client ids and weights: {why}", .path.display())]
+    BadJson { path: PathBuf, why: String },
+    #[error("{}: client `{id}` stands twice", .path.display())]
+    Twice { path: PathBuf, id: String },
+}
+
+impl Weighting {
+    /// The weights of these clients, in their order; or what is wrong with those that have none.
+    ///
+    /// # Errors
+    ///
+    /// When all weights are zero.
+    pub fn weigh(&self, clients: &[Client]) -> Result<Result<Weights, Vec<(usize, Fault)>>, WeightsError> {
+        let source = self.source(clients);
+        let mut values = Vec::with_capacity(clients.len());
+        let mut faults = Vec::new();
+        for (i, client) in clients.iter().enumerate() {
+            match self.weight(client, source) {
+                Ok(weight) => values.push(weight),
+                Err(fault) => faults.push((i, fault)),
+            }
+        }
+        if !faults.is_empty() {
+            return Ok(Err(faults));
+        }
+        match values.iter().sum::<f64>() {
+            _ if values.is_empty() => {}
+            0.0 => return Err(WeightsError::AllZero { clients: values.len() }),
+            total if total.is_finite() => {}
+            _ => return Err(WeightsError::Overflow),
+        }
+        Ok(Ok(Weights { values, source }))
+    }
+
+    fn source(&self, clients: &[Client]) -> &'static str {
+        match self {
+            Self::Table(_) => "file",
+            Self::Examples => "examples",
+            Self::Default if clients.iter().any(|client| client.metadata.num_examples.is_some()) => {
+                "examples"
+            }
+            Self::Default | Self::Uniform => "uniform",
+        }
+    }
+
+    fn weight(&self, client: &Client, source: &str) -> Result<f64, Fault> {
+        match self {
+            Self::Table(table) => {
+                table.get(&client.id).copied().ok_or_else(|| Fault::NoWeight { id: client.id.clone() })
+            }
+            _ if source == "examples" => client.metadata.num_examples.ok_or(Fault::NoExamples),
+            _ => Ok(1.0),
+        }
+    }
+}
+
+/// Reads a table of weights: a JSON object, or lines of a client id and a weight with a comma, a tab or
+/// blanks between.
+///
+/// # Errors
+///
+/// When the file cannot be read or understood.
+pub fn read_table(path: &Path) -> Result<BTreeMap<String, f64>, WeightsError> {
+    let text =
+        text::read(path).map_err(|source| WeightsError::Unreadable { path: path.to_owned(), source })?;
+    if text.trim_start().starts_with('{') { parse_json(path, &text) } else { parse_lines(path, &text) }
+}
+
+fn is_weight(weight: &f64) -> bool {
+    weight.is_finite() && *weight >= 0.0
+}
+
+fn parse_json(path: &Path, text: &str) -> Result<BTreeMap<String, f64>, WeightsError> {
+    let bad = |why: String| WeightsError::BadJson { path: path.to_owned(), why };
+    let mut table = BTreeMap::new();
+    for (id, value) in text::object_entries(text).map_err(|why| bad(why.to_string()))? {
+        let weight = serde_json::from_str(value.get()).ok().filter(is_weight);
+        let weight = weight.ok_or_else(|| bad(format!("the weight of `{id}` is {}", value.get())))?;
+        if table.insert(id.clone(), weight).is_some() {
+            return Err(WeightsError::Twice { path: path.to_owned(), id });
+        }
+    }
+    Ok(table)
+}
+
+fn parse_lines(path: &Path, text: &str) -> Result<BTreeMap<String, f64>, WeightsError> {
+    let mut table = BTreeMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let bad =
+            || WeightsError::BadLine { path: path.to_owned(), line: number + 1, found: line.to_owned() };
+        let (id, weight) = line.rsplit_once([',', '\t', ' ']).ok_or_else(bad)?;
+        let weight = weight.parse().ok().filter(is_weight).ok_or_else(bad)?;
+        let id = id.trim_end_matches([',', '\t', ' ']).to_owned();
+        if table.insert(id.clone(), weight).is_some() {
+            return Err(WeightsError::Twice { path: path.to_owned(), id });
+        }
+    }
+    Ok(table)
+}

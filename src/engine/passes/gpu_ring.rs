@@ -1,0 +1,273 @@
+//! The device of a run: which coordinates it takes, how they are cut into tiles, and what stays in its memory.
+//!
+//! A device works on floats of up to 32 bits. Tensors of f64 and of integers, and rounds that mix weights and deltas, are
+//! the CPU's, in the same run. Each slot of the ring has a thread of its own, which reads files into it, waits for the
+//! results and hands them on; so files are read while the device works.
+
+use crate::engine::intake::admit::{Frame, UpdateSet};
+use crate::engine::passes::drive::PassError;
+use crate::engine::passes::plan::{Tile, TilePlan};
+use crate::engine::passes::reader::Workspace;
+use crate::gpu::job::{GpuError, TileShape};
+use crate::gpu::{Gpu, Input, Slot};
+use crate::kernels::element::Element;
+use crate::model::dtype::{Dtype, Kind, Working};
+use crate::model::tile::{LINE_BYTES, TileBuffer};
+use crate::rules::mixing::Mixing;
+use crate::updates::metadata::UpdateKind;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The most columns of a tile: the host holds their merged values and the base's in f64, 4 MiB each, however few clients
+/// there are.
+const MOST_COLUMNS: usize = 512 << 10;
+
+/// Places of the ring when nobody says.
+const SLOTS: Range<usize> = 3..8;
+
+/// A device and the threads of its slots.
+#[derive(Debug)]
+pub struct Device {
+    gpu: Gpu,
+    lanes: ThreadPool,
+    /// Whether the CPU takes over when it fails.
+    pub falls_back: bool,
+    kept: Mutex<Kept>,
+}
+
+/// Tiles that stayed on the device, by the float they are stored as and their number.
+#[derive(Default)]
+struct Kept {
+    shapes: HashMap<Working, TileShape>,
+    tiles: HashMap<(Working, usize), Arc<Input>>,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").field("shapes", &self.shapes).field("tiles", &self.tiles.len()).finish()
+    }
+}
+
+/// Coordinates that a device takes, all stored as one float.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Part {
+    pub(crate) stored: Working,
+    pub(crate) ranges: Vec<Range<usize>>,
+}
+
+/// A row of f32 behind the clients' in a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reference {
+    /// The base's values, where rows are weights.
+    Base,
+    /// The delta that an earlier round left.
+    Centre,
+    /// What the server's step keeps, by its place among all that is kept.
+    Kept(usize),
+}
+
+/// The references that a set has.
+pub(crate) fn references(set: &UpdateSet) -> Vec<Reference> {
+    let base = (set.frame == Frame::AsSent && set.base.is_some()).then_some(Reference::Base);
+    let centre = set.centre().is_some().then_some(Reference::Centre);
+    base.into_iter().chain(centre).collect()
+}
+
+impl Device {
+    /// Threads for the slots of an open device. `threads` is how many the host has to spare.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be started.
+    pub fn new(gpu: Gpu, threads: usize, falls_back: bool) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let slots = gpu.options().slots.unwrap_or((threads + 1).clamp(SLOTS.start, SLOTS.end));
+        let lanes = ThreadPoolBuilder::new().num_threads(slots.max(1)).build()?;
+        Ok(Self { gpu, lanes, falls_back, kept: Mutex::default() })
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The threads, one a slot.
+    pub(crate) fn lanes(&self) -> &ThreadPool {
+        &self.lanes
+    }
+
+    /// Forgets what stayed on the device: another set of updates begins.
+    pub(crate) fn forget(&self) {
+        *self.kept() = Kept::default();
+    }
+
+    /// Whether a set's device tiles, cut like this, fit its memory beside the slots.
+    pub(crate) fn keeps(&self, set: &UpdateSet, bytes: usize) -> bool {
+        let slots = self.lanes.current_num_threads() * bytes * 3;
+        set.data_bytes() + slots as u64 <= self.gpu.resident_bytes()
+    }
+
+    /// Remembers how tiles that stay are cut.
+    pub(crate) fn keep_shape(&self, shape: TileShape) {
+        self.kept().shapes.insert(shape.stored, shape);
+    }
+
+    /// Remembers a tile that stays.
+    pub(crate) fn keep(&self, stored: Working, tile: usize, input: Input) {
+        self.kept().tiles.insert((stored, tile), Arc::new(input));
+    }
+
+    /// Gives up keeping tiles of this float: not all of them fit.
+    pub(crate) fn keep_none(&self, stored: Working) {
+        let mut kept = self.kept();
+        kept.shapes.remove(&stored);
+        kept.tiles.retain(|(of, _), _| *of != stored);
+    }
+
+    /// How the tiles that stayed are cut, if all of them did.
+    pub(crate) fn kept_shape(&self, stored: Working) -> Option<TileShape> {
+        self.kept().shapes.get(&stored).copied()
+    }
+
+    /// A tile that stayed.
+    pub(crate) fn kept_tile(&self, stored: Working, tile: usize) -> Option<Arc<Input>> {
+        self.kept().tiles.get(&(stored, tile)).map(Arc::clone)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most columns of a tile of so many rows, beside which the device holds `scratch_rows` rows of f32.
+    ///
+    /// # Errors
+    ///
+    /// When not even the fewest fit a binding.
+    pub(crate) fn columns(
+        &self,
+        rows: usize,
+        stored: Working,
+        references: usize,
+        scratch_rows: usize,
+    ) -> Result<usize, GpuError> {
+        let bytes = rows * stored.bytes() + references * size_of::<f32>();
+        let bound = bytes.max(scratch_rows.max(2) * size_of::<f32>());
+        let most = (self.gpu.binding_bytes().saturating_sub(512) / bound).min(MOST_COLUMNS);
+        let columns = (self.gpu.options().slot_bytes / bytes).clamp(LINE_BYTES, MOST_COLUMNS).min(most);
+        if columns < LINE_BYTES {
+            let most = self.gpu.binding_bytes() / LINE_BYTES / size_of::<f32>();
+            let adapter = self.gpu.adapter().name.clone();
+            return Err(GpuError::TooMany { adapter, what: "updates of a tile", found: rows, most });
+        }
+        Ok(columns / LINE_BYTES * LINE_BYTES)
+    }
+}
+
+/// What of a set's coordinates a device takes: floats that f32 holds, whose base and centre f32 holds too.
+pub(crate) fn parts(set: &UpdateSet) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for (tensor, working) in set.working().into_iter().enumerate() {
+        let coordinates = set.layout.coordinates(tensor);
+        let dtype = set.layout.tensors()[tensor].dtype;
+        if coordinates.is_empty() || !is_for_device(dtype, working) {
+            continue;
+        }
+        let part = match parts.iter_mut().position(|part| part.stored == working) {
+            Some(known) => &mut parts[known],
+            None => {
+                parts.push(Part { stored: working, ranges: Vec::new() });
+                let last = parts.len() - 1;
+                &mut parts[last]
+            }
+        };
+        match part.ranges.last_mut() {
+            Some(last) if last.end == coordinates.start => last.end = coordinates.end,
+            _ => part.ranges.push(coordinates),
+        }
+    }
+    parts
+}
+
+fn is_for_device(dtype: Dtype, working: Working) -> bool {
+    dtype.kind() == Kind::Float && dtype != Dtype::F64 && working != Working::F64
+}
+
+/// The coordinates of a set that are not among `taken`, in order.
+pub(crate) fn rest(set: &UpdateSet, mut taken: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    taken.sort_by_key(|range| range.start);
+    let mut rest = Vec::new();
+    let mut next = 0;
+    for range in taken {
+        if next < range.start {
+            rest.push(next..range.start);
+        }
+        next = next.max(range.end);
+    }
+    if next < set.layout.parameters() {
+        rest.push(next..set.layout.parameters());
+    }
+    rest
+}
+
+/// A plan of a part's tiles.
+pub(crate) fn plan(set: &UpdateSet, part: &Part, columns: usize) -> TilePlan {
+    TilePlan::within(set, 0, &part.ranges, |_| columns)
+}
+
+/// Whether a client's row holds weights, of which the base is to be taken off.
+pub(crate) fn is_less_base(set: &UpdateSet, client: usize) -> bool {
+    let is_weights = set.clients[client].metadata.kind == UpdateKind::Weights;
+    is_weights && set.base.is_some() && set.frame == Frame::AsSent
+}
+
+/// Mixtures of these clients' rows as a device takes them: a coefficient for each, then for the base what they lack
+/// to one, where rows bring it along.
+pub(crate) fn mixtures(set: &UpdateSet, mixing: &Mixing, clients: &[usize]) -> Vec<Vec<f64>> {
+    let brings_base = set.frame == Frame::AsSent && set.base.is_some();
+    let mixture = |k: usize| {
+        let mut row: Vec<f64> = clients.iter().map(|client| mixing.row(k)[*client]).collect();
+        row.push(if brings_base { 1.0 - row.iter().sum::<f64>() } else { 0.0 });
+        row
+    };
+    (0..mixing.len()).map(mixture).collect()
+}
+
+/// Reads the rows of clients, and of references, of a tile into a slot. What is kept between rounds was read before.
+pub(crate) fn fill<E: Element>(
+    slot: &mut Slot,
+    space: &mut Workspace,
+    tile: &Tile,
+    clients: &[usize],
+    references: &[Reference],
+    kept: &[TileBuffer],
+) -> Result<(), PassError> {
+    for reference in references {
+        match reference {
+            Reference::Base => space.read_finite_base(tile)?,
+            Reference::Centre => space.read_centre(tile)?,
+            Reference::Kept(_) => {}
+        }
+    }
+    slot.fill::<PassError>(tile.coordinates.len(), |row, out| match clients.get(row) {
+        Some(client) => space.read_row::<E>(tile, *client, bytemuck::cast_slice_mut(out)),
+        None => {
+            write_reference(space, references[row - clients.len()], kept, out);
+            Ok(())
+        }
+    })
+}
+
+/// Writes a reference's values of a tile, which the workspace has read.
+fn write_reference(space: &Workspace, reference: Reference, kept: &[TileBuffer], out: &mut [u8]) {
+    let values = match reference {
+        Reference::Base => space.base(),
+        Reference::Centre => space.centre(),
+        // A device's tiles are kept in f32.
+        Reference::Kept(place) => return out.copy_from_slice(&kept[place].row(0)[..out.len()]),
+    };
+    let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = *value as f32;
+    }
+}

@@ -1,0 +1,235 @@
+//! Looks at updates one by one, without merging them: what each is, what it measures, what is wrong with it.
+
+use crate::engine::intake::admit::{self, BadBase, Expectations, Update, UpdateSet};
+use crate::engine::intake::fault::Fault;
+use crate::engine::passes::drive::PassError;
+use crate::engine::passes::survey::{Measured, Survey};
+use crate::io::discover::{self, DiscoverError};
+use crate::io::model_file::{ModelFile, TablePool};
+use crate::io::source::OpenFiles;
+use crate::kernels::lanes::Isa;
+use crate::telemetry::progress::Progress;
+use crate::updates::metadata::UpdateMetadata;
+use rayon::ThreadPool;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Updates to look at.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Update files and directories of them.
+    pub updates: Vec<PathBuf>,
+    /// The model they started from.
+    pub base: Option<PathBuf>,
+    /// What an update must say to be free of faults.
+    pub expected: Expectations,
+    /// Instruction set to run on.
+    pub isa: Isa,
+}
+
+/// What was seen of one update. A field is none where the update cannot tell it.
+#[derive(Serialize, Clone, Debug)]
+pub struct InspectedUpdate {
+    /// Its client.
+    pub id: String,
+    /// Its file.
+    pub file: String,
+    /// Number of tensors.
+    pub tensors: Option<usize>,
+    /// Number of values.
+    pub parameters: Option<usize>,
+    /// Its dtypes, most values first, joined by `+`.
+    pub dtype: Option<String>,
+    /// Bytes of its files.
+    pub bytes: Option<u64>,
+    /// Examples it says it was trained on.
+    pub examples: Option<f64>,
+    /// Round it says it was made in.
+    pub round: Option<u64>,
+    /// `weights` or `delta`.
+    pub kind: String,
+    /// L2 norm of its delta (with a base), else of its values; floats only.
+    pub norm: Option<f64>,
+    /// Cosine of the angle between its delta and the coordinate median of the deltas of all sound updates.
+    pub cosine_to_median: Option<f64>,
+    /// Largest absolute value among its finite floats.
+    pub max_abs: Option<f64>,
+    /// Values that are NaN or infinite.
+    pub non_finite: Option<u64>,
+    /// Everything found wrong with it.
+    pub faults: Vec<String>,
+}
+
+/// Why updates could not be looked at.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum InspectError {
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    #[error(transparent)]
+    Base(#[from] BadBase),
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+}
+
+impl Inspection {
+    /// Looks at every update, in at most three reads of each. Rows are in order of file.
+    ///
+    /// # Errors
+    ///
+    /// When no update is found, the base is unusable or a file cannot be read any more; never for a bad update.
+    pub fn run(self, pool: &ThreadPool, progress: &Progress) -> Result<Vec<InspectedUpdate>, InspectError> {
+        let paths = discover::updates(&self.updates, false)?;
+        let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
+        let base = self.base.as_deref().map(|path| admit::open_base(path, &files, &tables)).transpose()?;
+        let base = base.map(Arc::new);
+        let opened = pool.install(|| admit::open(&paths, &files, &tables, base.as_deref()));
+        let (mut set, rejected) = admit::admit(opened, base, &self.expected)
+            .map_err(|source| InspectError::Read { path: self.base.clone().unwrap_or_default(), source })?;
+
+        let mut rows = Vec::new();
+        for update in rejected {
+            rows.push(inspect_alone(self.isa, update, &set, pool)?);
+        }
+        let measured = self.measure(&mut rows, &set, pool, progress)?;
+        let is_finite: Vec<bool> = measured.iter().map(|measured| measured.non_finite == 0).collect();
+        let mut keep = is_finite.iter();
+        set.clients.retain(|_| keep.next().copied().unwrap_or(false));
+        if !set.clients.is_empty() {
+            self.compare(&mut rows, &set, &measured, pool, progress)?;
+        }
+        progress.finish();
+        rows.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(rows)
+    }
+
+    /// Adds a row for every client of the set.
+    fn measure(
+        &self,
+        rows: &mut Vec<InspectedUpdate>,
+        set: &UpdateSet,
+        pool: &ThreadPool,
+        progress: &Progress,
+    ) -> Result<Vec<Measured>, PassError> {
+        progress.start("measuring", bytes_of(set));
+        let measured = Survey { isa: self.isa, set, pool, progress }.measure()?;
+        for (client, measured) in set.clients.iter().zip(&measured) {
+            let faults = measured.fault(set).into_iter().collect::<Vec<_>>();
+            let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
+            row.measured(measured);
+            rows.push(row);
+        }
+        Ok(measured)
+    }
+
+    /// Compares the finite clients, which stand in the rows of their set in the same order, with their median.
+    fn compare(
+        &self,
+        rows: &mut [InspectedUpdate],
+        finite: &UpdateSet,
+        measured: &[Measured],
+        pool: &ThreadPool,
+        progress: &Progress,
+    ) -> Result<(), PassError> {
+        progress.start("comparing", bytes_of(finite));
+        let is_finite = |measured: &&Measured| measured.non_finite == 0;
+        let norms: Vec<f64> = measured.iter().filter(is_finite).map(|m| m.squared_norm).collect();
+        let cosines = Survey { isa: self.isa, set: finite, pool, progress }.cosines_to_median(&norms)?;
+        let first = rows.len() - measured.len();
+        let compared = rows[first..].iter_mut().zip(measured).filter(|(_, measured)| is_finite(measured));
+        for ((row, _), cosine) in compared.zip(cosines) {
+            row.cosine_to_median = cosine;
+        }
+        Ok(())
+    }
+}
+
+fn bytes_of(set: &UpdateSet) -> u64 {
+    set.clients.iter().map(|client| client.model.bytes()).sum()
+}
+
+/// Looks at an update that cannot be merged with the others.
+fn inspect_alone(
+    isa: Isa,
+    mut update: Update,
+    set: &UpdateSet,
+    pool: &ThreadPool,
+) -> Result<InspectedUpdate, InspectError> {
+    let Some(alone) = set.of_one(&mut update) else {
+        return Ok(unopened(update));
+    };
+    let measured = Survey { isa, set: &alone, pool, progress: &Progress::hidden() }.measure()?;
+    let client = &alone.clients[0];
+    let mut faults = update.faults;
+    faults.extend(measured[0].fault(&alone));
+    let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
+    row.measured(&measured[0]);
+    if set.base.is_some() && alone.base.is_none() {
+        // The norm of its values is not that of its delta.
+        row.norm = None;
+    }
+    Ok(row)
+}
+
+fn unopened(update: Update) -> InspectedUpdate {
+    InspectedUpdate {
+        id: update.id,
+        file: update.path.display().to_string(),
+        tensors: None,
+        parameters: None,
+        dtype: None,
+        bytes: None,
+        examples: update.metadata.num_examples,
+        round: update.metadata.round,
+        kind: update.metadata.kind.to_string(),
+        norm: None,
+        cosine_to_median: None,
+        max_abs: None,
+        non_finite: None,
+        faults: update.faults.iter().map(Fault::to_string).collect(),
+    }
+}
+
+fn describe(id: &str, model: &ModelFile, metadata: &UpdateMetadata, faults: &[Fault]) -> InspectedUpdate {
+    InspectedUpdate {
+        id: id.to_owned(),
+        file: model.path.display().to_string(),
+        tensors: Some(model.table.len()),
+        parameters: Some(model.table.iter().map(|place| place.spec.len).sum()),
+        dtype: Some(dtypes_of(model)),
+        bytes: Some(model.bytes()),
+        examples: metadata.num_examples,
+        round: metadata.round,
+        kind: metadata.kind.to_string(),
+        norm: None,
+        cosine_to_median: None,
+        max_abs: None,
+        non_finite: None,
+        faults: faults.iter().map(Fault::to_string).collect(),
+    }
+}
+
+/// The dtypes of a model, that of most values first.
+fn dtypes_of(model: &ModelFile) -> String {
+    let names: BTreeSet<String> = model.table.iter().map(|place| place.spec.dtype.to_string()).collect();
+    let values = |name: &String| -> usize {
+        let of_dtype = model.table.iter().filter(|place| place.spec.dtype.to_string() == *name);
+        of_dtype.map(|place| place.spec.len).sum()
+    };
+    let mut names: Vec<String> = names.into_iter().collect();
+    names.sort_by_key(|name| std::cmp::Reverse(values(name)));
+    names.join("+")
+}
+
+impl InspectedUpdate {
+    fn measured(&mut self, measured: &Measured) {
+        self.non_finite = Some(measured.non_finite);
+        self.max_abs = Some(measured.max_abs);
+        self.norm = Some(measured.squared_norm.sqrt()).filter(|norm| norm.is_finite());
+    }
+}

@@ -1,0 +1,144 @@
+//! Rows of correlated noise, kept from round to round: the noise of a round hangs on that of a few before it.
+//!
+//! A row is the noise of one round at all coordinates, i32 in the machine's order, in a file that only its owner may read.
+//! It is a function of the key of the run and the round's number alone: a file appears whole or not at all, and what is
+//! missing is made again, from the first round on if need be. So nothing hangs on when a run is cut off, and memory is a
+//! few thousand coordinates of as many rows as there are bands.
+
+use crate::budget::directory::{AccountError, Directory};
+use crate::io::interrupt;
+use crate::io::journal::JournalError;
+use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
+use crate::io::source::{OpenFiles, SourceFile};
+use crate::kernels::chacha20::Stream;
+use crate::kernels::discrete_gaussian::{Level, noise};
+use crate::kernels::lanes::Isa;
+use crate::modes::dp::noise::domain;
+use crate::privacy::correlated::banded::Banded;
+use crate::privacy::key::Key;
+use rayon::ThreadPool;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use std::collections::VecDeque;
+
+/// Coordinates that rows are made for at a time.
+const MADE: u64 = 4096;
+/// Bytes of one.
+const BYTES: u64 = size_of::<i32>() as u64;
+
+/// What rows are made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct History<'a> {
+    /// Where they are kept.
+    pub(crate) directory: &'a Directory,
+    /// The matrix.
+    pub(crate) banded: &'a Banded,
+    /// The key of the run.
+    pub(crate) key: &'a Key,
+    /// How wide draws are.
+    pub(crate) level: Level,
+    /// Coordinates of a row.
+    pub(crate) coordinates: u64,
+    /// The instruction set to run on.
+    pub(crate) isa: Isa,
+}
+
+/// Rows that are being made: those after round `start` up to round `end`.
+struct Making {
+    start: u32,
+    end: u32,
+    /// Those up to `start` that the next hangs on, the last one first.
+    earlier: Vec<SourceFile>,
+    /// Those that are to be kept.
+    kept: Vec<(u32, Staged)>,
+}
+
+impl History<'_> {
+    /// The row of a round, made if it is not kept.
+    pub(crate) fn row(&self, round: u32, pool: &ThreadPool) -> Result<SourceFile, AccountError> {
+        if !self.is_kept(round) {
+            self.make(round, pool)?;
+        }
+        self.open(round)
+    }
+
+    fn open(&self, round: u32) -> Result<SourceFile, AccountError> {
+        let path = self.directory.row(round);
+        SourceFile::open(&path, &OpenFiles::raise_limit()).map_err(AccountError::at(&path))
+    }
+
+    fn is_kept(&self, round: u32) -> bool {
+        self.open(round).is_ok_and(|row| row.bytes() == BYTES * self.coordinates)
+    }
+
+    /// The rows that the one behind `round` hangs on, the last one first.
+    fn remembered(&self, round: u32) -> impl Iterator<Item = u32> {
+        (1..=round).rev().take(self.banded.remembered())
+    }
+
+    /// The last round before this one whose rows are kept, as many as the next hangs on; zero if rows are to be made from
+    /// the first on.
+    fn start(&self, round: u32) -> u32 {
+        let last = (1..round).rev().find(|round| self.is_kept(*round)).unwrap_or(0);
+        if self.banded.remembered() == 0 {
+            return round - 1;
+        }
+        if self.remembered(last).all(|round| self.is_kept(round)) { last } else { 0 }
+    }
+
+    fn make(&self, round: u32, pool: &ThreadPool) -> Result<(), AccountError> {
+        let start = self.start(round);
+        let earlier = self.remembered(start).map(|round| self.open(round)).collect::<Result<_, _>>()?;
+        let rounds = self.remembered(round).chain([round]).filter(|round| *round > start);
+        let mut rounds: Vec<u32> = rounds.collect();
+        rounds.sort_unstable();
+        rounds.dedup();
+        let staged = |round| Ok((round, self.stage(round)?));
+        let kept = rounds.into_iter().map(staged).collect::<Result<_, AccountError>>()?;
+        let making = Making { start, end: round, earlier, kept };
+        let pieces = 0..self.coordinates.div_ceil(MADE);
+        pool.install(|| pieces.into_par_iter().try_for_each(|piece| self.make_piece(&making, piece * MADE)))?;
+        for (round, staged) in making.kept {
+            let path = self.directory.row(round);
+            staged.sync().and_then(|()| staged.publish(&path)).map_err(AccountError::at(&path))?;
+        }
+        let path = self.directory.row(round);
+        sync_directory_of(&path).map_err(AccountError::at(&path))?;
+        let oldest = self.remembered(round).last().unwrap_or(round);
+        self.directory.wipe_rows(|round| round >= u64::from(oldest))
+    }
+
+    fn stage(&self, round: u32) -> Result<Staged, AccountError> {
+        let path = self.directory.row(round);
+        let staged =
+            remove_leftovers(&path).and_then(|_| Staged::create_private(&path, BYTES * self.coordinates));
+        staged.map_err(AccountError::at(&path))
+    }
+
+    /// All rows that are to be made, at the coordinates from `first` on.
+    fn make_piece(&self, making: &Making, first: u64) -> Result<(), AccountError> {
+        interrupt::check().map_err(JournalError::from)?;
+        let len = MADE.min(self.coordinates - first) as usize;
+        let read = |row: &SourceFile| {
+            let mut noise = vec![0; len];
+            let bytes = bytemuck::cast_slice_mut(&mut noise);
+            row.read_exact_at(bytes, BYTES * first).map_err(AccountError::at(row.path()))?;
+            Ok(noise)
+        };
+        let earlier = making.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, AccountError>>()?;
+        let mut earlier = VecDeque::from(earlier);
+        let mut drawn = vec![0; len];
+        for round in making.start + 1..=making.end {
+            let stream = Stream { key: self.key.bytes(), domain: domain::ROUND, segment: round };
+            noise(self.isa, stream, self.level, first, &mut drawn);
+            let mut row = vec![0; len];
+            self.banded.next(self.isa, &mut drawn, &earlier, &mut row);
+            if let Some((_, staged)) = making.kept.iter().find(|(kept, _)| *kept == round) {
+                let written = staged.write_at(bytemuck::cast_slice(&row), BYTES * first);
+                written.map_err(AccountError::at(&self.directory.row(round)))?;
+            }
+            earlier.push_front(row);
+            earlier.truncate(self.banded.remembered());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,348 @@
+//! Partials: what a shard leaves behind, as a safetensors file that says what it belongs to and which sections it is of.
+//!
+//! All partials of a run have its [`Key`], and together they are every section once. Of a model with fewer sections than
+//! there are shards some partials are empty; they have to be there nevertheless, each once: a step that did not run is
+//! not to pass for one with nothing to do.
+
+use crate::engine::intake::admit::Placement;
+use crate::engine::intake::fault::Fault;
+use crate::engine::intake::reference::placement;
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
+use crate::io::model_writer::{ModelWriter, WriteError};
+use crate::io::source::OpenFiles;
+use crate::model::dtype::Dtype;
+use crate::model::layout::{Layout, Piece, TensorSpec};
+use crate::modes::shards::Shard;
+use crate::modes::shards::identity::{Difference, Key};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Metadata keys.
+const KIND: &str = "fedmill.partial";
+const SECTIONS: &str = "fedmill.sections";
+const SHARD: &str = "fedmill.shard";
+
+/// What a partial holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Sums of the first pass.
+    Gram,
+    /// Merged values.
+    Combine,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gram => "gram/1",
+            Self::Combine => "combine/1",
+        })
+    }
+}
+
+/// A partial whose header was read.
+#[derive(Debug)]
+pub struct Partial {
+    /// Its sections.
+    pub sections: Range<usize>,
+    /// Which of the shards it is.
+    shard: Shard,
+    /// Its file.
+    pub model: ModelFile,
+}
+
+/// Why partials, or a decision, cannot be used.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum ShardError {
+    #[error("{}: the partial cannot be used: {}", .path.display(), list(.faults))]
+    Unreadable { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: metadata `{key}` is {found}, expected {expected}", .path.display())]
+    Metadata { path: PathBuf, key: &'static str, found: String, expected: String },
+    #[error("{}: belongs to another run: its {what} is {found}, that of this run is {expected}", .path.display())]
+    Stranger { path: PathBuf, what: String, found: String, expected: String },
+    #[error("{}: holds other tensors than its sections have: {}", .path.display(), list(.faults))]
+    OtherTensors { path: PathBuf, faults: Vec<Fault> },
+    #[error("{}: {what}", .path.display())]
+    Damaged { path: PathBuf, what: String },
+    #[error("{} and {}: are both of {}", .one.display(), .other.display(), named(.sections))]
+    Twice { one: PathBuf, other: PathBuf, sections: Range<usize> },
+    #[error("{} is of {}, and {} of {}: they overlap", .one.display(), named(.of_one), .other.display(), named(.of_other))]
+    Overlap { one: PathBuf, of_one: Range<usize>, other: PathBuf, of_other: Range<usize> },
+    #[error("no partial is of {}{}", named(.sections), between(.before, .after))]
+    Gap { sections: Range<usize>, before: Option<PathBuf>, after: Option<PathBuf> },
+    #[error("{} and {}: are both of shard {shard}", .one.display(), .other.display())]
+    ShardTwice { one: PathBuf, other: PathBuf, shard: Shard },
+    #[error("no partial is of shard {shard}")]
+    NoShard { shard: Shard },
+    #[error("{}: is not a decision: {why}", .path.display())]
+    NotADecision { path: PathBuf, why: String },
+    #[error("{rule} goes by all updates as a whole, expected --decision FILE")]
+    NoDecision { rule: String },
+    #[error(
+        "{rule} goes by the coordinate median of what --pre or the strategy makes of updates: that takes another look, \
+         which a round cut into shards does not have"
+    )]
+    SecondLook { rule: String },
+    #[error("{}: was made by {found}, expected {expected}", .path.display())]
+    OtherDecision { path: PathBuf, found: String, expected: String },
+}
+
+fn named(sections: &Range<usize>) -> String {
+    match sections.len() {
+        1 => format!("section {}", sections.start),
+        _ => format!("sections {} to {}", sections.start, sections.end.saturating_sub(1)),
+    }
+}
+
+fn between(before: &Option<PathBuf>, after: &Option<PathBuf>) -> String {
+    match (before, after) {
+        (Some(before), Some(after)) => format!(", between {} and {}", before.display(), after.display()),
+        (Some(before), None) => format!(", behind {}", before.display()),
+        (None, Some(after)) => format!(", before {}", after.display()),
+        (None, None) => String::new(),
+    }
+}
+
+impl ShardError {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Stranger { .. } => "all commands of one run take the same updates and the same options",
+            Self::Gap { .. } | Self::NoShard { .. } => {
+                "name the partials of all shards; a missing one is made by its own command alone"
+            }
+            Self::SecondLook { .. } => "merge the round with `fedmill aggregate`",
+            Self::NoDecision { .. } => "run `fedmill gram` for each shard, then `fedmill decide`",
+            Self::Unreadable { .. } | Self::Damaged { .. } | Self::OtherTensors { .. } => {
+                "make the partial again: its command gives the same bytes"
+            }
+            Self::OtherDecision { .. } => {
+                "partials and the merged model go by one decision; combine again with it"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// A tensor of a partial that is held in memory.
+pub(crate) struct Small {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Small {
+    pub(crate) fn spec(&self) -> TensorSpec {
+        let Self { name, dtype, shape, .. } = self;
+        TensorSpec { name: name.clone(), dtype: *dtype, shape: shape.clone(), len: shape.iter().product() }
+    }
+}
+
+/// Starts a partial of these tensors, the small ones last and written already.
+pub(crate) fn create(
+    path: &Path,
+    kind: Kind,
+    key: &Key,
+    shard: Shard,
+    sections: &Range<usize>,
+    large: &[TensorSpec],
+    small: &[Small],
+) -> Result<ModelWriter, WriteError> {
+    let mut metadata = key.metadata();
+    metadata.insert(KIND.to_owned(), kind.to_string());
+    metadata.insert(SECTIONS.to_owned(), format!("{}..{}", sections.start, sections.end));
+    metadata.insert(SHARD.to_owned(), shard.to_string());
+    let specs = large.iter().cloned().chain(small.iter().map(Small::spec));
+    let writer = ModelWriter::create(path, &Layout::new(specs.collect()), &metadata, None)?;
+    write(&writer, large.len(), small)?;
+    Ok(writer)
+}
+
+/// Writes small tensors of a partial, which stand from place `first` on.
+pub(crate) fn write(writer: &ModelWriter, first: usize, small: &[Small]) -> Result<(), WriteError> {
+    for (i, tensor) in small.iter().enumerate() {
+        let len = tensor.spec().len;
+        if len > 0 {
+            let whole = Piece { tensor: first + i, start: 0, len };
+            writer.write(std::iter::once(whole), &tensor.bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens the partials of all shards of a run of so many sections: in order, and every section once.
+///
+/// # Errors
+///
+/// When one is not what it should be, or they do not fit together.
+pub fn open_all(
+    paths: &[PathBuf],
+    kind: Kind,
+    key: &Key,
+    sections: usize,
+) -> Result<Vec<Partial>, ShardError> {
+    let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
+    let open = |path: &PathBuf| Partial::open(path, kind, key, sections, &files, &tables);
+    let mut partials = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    partials.sort_by(|a, b| {
+        let place = |partial: &Partial| (partial.sections.start, partial.sections.end);
+        place(a).cmp(&place(b)).then_with(|| a.model.path.cmp(&b.model.path))
+    });
+    check_complete(&partials, sections)?;
+    check_shards(&partials)?;
+    Ok(partials)
+}
+
+/// Checks that no shard is there twice, and none is missing where all are cut alike.
+fn check_shards(partials: &[Partial]) -> Result<(), ShardError> {
+    let mut of_shard: BTreeMap<Shard, &Path> = BTreeMap::new();
+    for Partial { shard, model, .. } in partials {
+        if let Some(one) = of_shard.insert(*shard, &model.path) {
+            return Err(ShardError::ShardTwice {
+                one: one.to_owned(),
+                other: model.path.clone(),
+                shard: *shard,
+            });
+        }
+    }
+    let Some(first) = partials.first().map(|partial| partial.shard) else { return Ok(()) };
+    if !of_shard.keys().all(|shard| shard.is_cut_as(first)) {
+        return Ok(());
+    }
+    match first.all().find(|shard| !of_shard.contains_key(shard)) {
+        Some(shard) => Err(ShardError::NoShard { shard }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that partials in order are every section once.
+fn check_complete(partials: &[Partial], sections: usize) -> Result<(), ShardError> {
+    let path = |partial: &Partial| partial.model.path.clone();
+    let mut last: Option<&Partial> = None;
+    for next in partials.iter().filter(|partial| !partial.sections.is_empty()) {
+        let done = last.map_or(0, |last| last.sections.end);
+        if let Some(last) = last.filter(|_| next.sections.start < done) {
+            let (one, other) = (path(last), path(next));
+            let (of_one, of_other) = (last.sections.clone(), next.sections.clone());
+            return Err(match of_one == of_other {
+                true => ShardError::Twice { one, other, sections: of_one },
+                false => ShardError::Overlap { one, of_one, other, of_other },
+            });
+        }
+        if next.sections.start > done {
+            let sections = done..next.sections.start;
+            return Err(ShardError::Gap { sections, before: last.map(path), after: Some(path(next)) });
+        }
+        last = Some(next);
+    }
+    match last.map_or(0, |last| last.sections.end) {
+        done if done < sections => {
+            Err(ShardError::Gap { sections: done..sections, before: last.map(path), after: None })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Partial {
+    fn open(
+        path: &Path,
+        kind: Kind,
+        key: &Key,
+        sections: usize,
+        files: &OpenFiles,
+        tables: &TablePool,
+    ) -> Result<Self, ShardError> {
+        let at = || path.to_owned();
+        let model = ModelFile::open(path, files, tables)
+            .map_err(|faults| ShardError::Unreadable { path: at(), faults })?;
+        let text = |key: &'static str| model.metadata.get(key).map_or("missing", String::as_str);
+        let bad = |key: &'static str, expected: String| ShardError::Metadata {
+            path: at(),
+            key,
+            found: format!("`{}`", text(key)),
+            expected,
+        };
+        if text(KIND) != kind.to_string() {
+            return Err(bad(KIND, format!("`{kind}`")));
+        }
+        if let Some(Difference { what, found, expected }) = Key::read(&model.metadata).difference(key) {
+            return Err(ShardError::Stranger { path: at(), what, found, expected });
+        }
+        let numbers = text(SECTIONS).split_once("..").map(|(start, end)| (start.parse(), end.parse()));
+        let sections = match numbers {
+            Some((Ok(start), Ok(end))) if start <= end && end <= sections => start..end,
+            _ => return Err(bad(SECTIONS, format!("START..END up to {sections}"))),
+        };
+        let shard = text(SHARD).parse().map_err(|_| bad(SHARD, "I/S: shard I of S".to_owned()))?;
+        Ok(Self { sections, shard, model })
+    }
+
+    /// Where these tensors are in it.
+    ///
+    /// # Errors
+    ///
+    /// When it holds others.
+    pub fn placement(&self, specs: &[TensorSpec]) -> Result<Placement, ShardError> {
+        placement(&*self.model.table, specs, "shard")
+            .map_err(|faults| ShardError::OtherTensors { path: self.model.path.clone(), faults })
+    }
+
+    /// Its tensors whose names start so.
+    pub(crate) fn specs_below(&self, prefix: &str) -> Vec<TensorSpec> {
+        let named = self.model.table.iter().filter(|place| place.spec.name.starts_with(prefix));
+        named.map(|place| place.spec.clone()).collect()
+    }
+
+    /// The error that something in it is wrong.
+    pub(crate) fn damaged(&self, what: impl Into<String>) -> ShardError {
+        ShardError::Damaged { path: self.model.path.clone(), what: what.into() }
+    }
+
+    /// The shape of a tensor; none if there is no such tensor.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        let place = self.model.table.iter().find(|place| place.spec.name == name)?;
+        Some(&place.spec.shape)
+    }
+
+    /// The bytes of a small tensor.
+    pub(crate) fn bytes(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Vec<u8>, ShardError> {
+        let place = self.model.table.iter().find(|place| place.spec.name == name);
+        let place = place.filter(|place| place.spec.dtype == dtype && place.spec.shape == shape);
+        let missing = || self.damaged(format!("tensor `{name}` is missing, expected {dtype} {shape:?}"));
+        let place = place.ok_or_else(missing)?;
+        let mut bytes = vec![0; place.spec.bytes()];
+        let read = self.model.files[place.file].read_exact_at(&mut bytes, place.offset);
+        read.map_err(|why| self.damaged(format!("cannot be read: {why}")))?;
+        Ok(bytes)
+    }
+}
+
+/// Numbers as they stand in a file.
+pub(crate) fn bytes_of(numbers: &[f64]) -> Vec<u8> {
+    numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// Numbers from a file.
+pub(crate) fn numbers_of(bytes: &[u8]) -> Vec<f64> {
+    bytes.chunks_exact(8).map(|x| f64::from_bits(u64_of(x))).collect()
+}
+
+/// Counts as they stand in a file.
+pub(crate) fn bytes_of_counts(counts: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    counts.into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
+/// Counts from a file.
+pub(crate) fn counts_of(bytes: &[u8]) -> Vec<u64> {
+    bytes.chunks_exact(8).map(u64_of).collect()
+}
+
+fn u64_of(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}

@@ -1,0 +1,132 @@
+//! What a partial or a decision belongs to: everything that the merged bytes hang on, by name.
+//!
+//! Files are known by a sample, not by all their bytes, for no shard reads them all: see [`SourceFile::sample`].
+
+use crate::engine::aggregate::assemble::Round;
+use crate::engine::aggregate::error::MergeError;
+use crate::engine::aggregate::session::Run;
+use crate::engine::passes::geometry::Distances;
+use crate::io::model_file::ModelFile;
+use crate::io::source::SourceFile;
+use crate::modes::tree::purpose::refuse_in_shards;
+use crate::rules::Statistics;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// What every entry's name starts with in metadata.
+pub const PREFIX: &str = "fedmill.run.";
+
+/// Settings and inputs of a run, by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Key(pub BTreeMap<String, String>);
+
+/// Where a key differs from the one that was expected.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// The name of the entry.
+    pub what: String,
+    /// As it was found.
+    pub found: String,
+    /// As it is in this run.
+    pub expected: String,
+}
+
+impl Key {
+    /// The key of a run.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub(crate) fn of(run: &Run, round: &Round, statistics: &Statistics) -> Result<Self, MergeError> {
+        refuse_in_shards(&round.set)?;
+        let aggregation = &run.job.aggregation;
+        let (rule, strategy) = (&aggregation.rule, &aggregation.strategy);
+        let texts = |items: &[String]| items.join(" ");
+        let pre: Vec<String> = aggregation.pre.iter().map(ToString::to_string).collect();
+        let distances = match aggregation.distances {
+            Distances::Auto => "auto",
+            Distances::Gram => "gram",
+            Distances::Direct => "direct",
+        };
+        let set = &round.set;
+        let models = set.clients.par_iter().map(|client| sample(&client.model));
+        let updates = digest(&models.collect::<Result<Vec<_>, _>>()?);
+        let base = set.base.as_ref().map(|base| sample(&base.model)).transpose()?;
+        let state = set.state.as_ref().map(|state| sample(&state.model)).transpose()?;
+        let weights: Vec<u8> = statistics.weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+        let ids: Vec<&[u8]> = statistics.ids.iter().map(String::as_bytes).collect();
+        let tensors = set.layout.tensors().iter();
+        let layout: Vec<String> =
+            tensors.map(|spec| format!("{:?} {} {:?}", spec.name, spec.dtype, spec.shape)).collect();
+        let none = || "none".to_owned();
+        let entries = [
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("rule", rule.to_string()),
+            ("definition", rule.definition().to_string()),
+            ("pre", texts(&pre)),
+            ("strategy", strategy.to_string()),
+            ("strategy-definition", strategy.definition().to_string()),
+            ("byzantine", round.byzantine.map_or_else(none, |count| count.to_string())),
+            ("seed", aggregation.seed.to_string()),
+            ("distances", distances.to_owned()),
+            ("round", run.job.expected.round.map_or_else(none, |round| round.to_string())),
+            ("population", run.job.population.map_or_else(none, |count| count.to_string())),
+            ("keeps", run.kept(round).iter().map(|kept| kept.slot.prefix()).collect()),
+            ("personal", run.job.expected.personal.texts().join(" ")),
+            ("clients", format!("{} of digest {}", ids.len(), digest(&ids))),
+            ("weights", digest(&[weights])),
+            ("layout", digest(&layout)),
+            ("updates", updates),
+            ("base", base.unwrap_or_else(none)),
+            ("state", state.unwrap_or_else(none)),
+        ];
+        Ok(Self(entries.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()))
+    }
+
+    /// The same with another entry.
+    #[must_use]
+    pub fn with(mut self, name: &str, text: impl ToString) -> Self {
+        self.0.insert(name.to_owned(), text.to_string());
+        self
+    }
+
+    /// As metadata of a file.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        self.0.iter().map(|(name, text)| (format!("{PREFIX}{name}"), text.clone())).collect()
+    }
+
+    /// The key in the metadata of a file.
+    pub fn read(metadata: &BTreeMap<String, String>) -> Self {
+        let entry =
+            |(key, text): (&String, &String)| Some((key.strip_prefix(PREFIX)?.to_owned(), text.clone()));
+        Self(metadata.iter().filter_map(entry).collect())
+    }
+
+    /// Where this key differs from the one expected; settings before files, which may differ for them.
+    pub fn difference(&self, expected: &Self) -> Option<Difference> {
+        let files = ["clients", "weights", "layout", "updates", "base", "state", "decision"];
+        let mut names: Vec<&String> = self.0.keys().chain(expected.0.keys()).collect();
+        names.sort_by_key(|name| files.iter().position(|file| file == name).map_or(0, |place| place + 1));
+        let what = names.into_iter().find(|name| self.0.get(*name) != expected.0.get(*name))?;
+        let text =
+            |key: &Self| key.0.get(what).map_or_else(|| "missing".to_owned(), |text| format!("`{text}`"));
+        Some(Difference { what: what.clone(), found: text(self), expected: text(expected) })
+    }
+}
+
+/// The digest of some texts, each told from the next.
+fn digest<T: AsRef<[u8]>>(parts: &[T]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.as_ref().len() as u64).to_le_bytes());
+        hasher.update(part.as_ref());
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+fn sample(model: &ModelFile) -> Result<String, MergeError> {
+    let sample = |file: &SourceFile| {
+        file.sample().map_err(|source| MergeError::Read { path: file.path().to_owned(), source })
+    };
+    Ok(digest(&model.files.iter().map(sample).collect::<Result<Vec<_>, _>>()?))
+}

@@ -1,0 +1,76 @@
+//! Branches of the tree of sections, as tensors of a partial: which they are, and a row of numbers for each.
+
+use crate::engine::passes::sections::Branch;
+use crate::model::dtype::Dtype;
+use crate::modes::shards::file::{
+    Partial, ShardError, Small, bytes_of, bytes_of_counts, counts_of, numbers_of,
+};
+use std::ops::Range;
+
+/// A tensor with a row for each branch.
+pub(crate) fn rows<T>(
+    name: String,
+    branches: &[Branch<T>],
+    columns: usize,
+    row: impl Fn(&T) -> Vec<f64>,
+) -> Small {
+    let numbers: Vec<f64> = branches.iter().flat_map(|branch| row(&branch.sum)).collect();
+    Small { name, dtype: Dtype::F64, shape: vec![branches.len(), columns], bytes: bytes_of(&numbers) }
+}
+
+/// A tensor with a pair of counts for each branch.
+pub(crate) fn pairs<T>(name: String, branches: &[Branch<T>], pair: impl Fn(&Branch<T>) -> [u64; 2]) -> Small {
+    let bytes = bytes_of_counts(branches.iter().flat_map(pair));
+    Small { name, dtype: Dtype::I64, shape: vec![branches.len(), 2], bytes }
+}
+
+/// Level and number of each branch.
+pub(crate) fn places<T>(name: String, branches: &[Branch<T>]) -> Small {
+    pairs(name, branches, |branch| [u64::from(branch.level), branch.number as u64])
+}
+
+/// The branches that a tensor of places names: those of the partial's sections, in order.
+pub(crate) fn read_places(partial: &Partial, name: &str) -> Result<Vec<Branch<()>>, ShardError> {
+    let count = partial.shape(name).and_then(|shape| shape.first()).copied().unwrap_or(0);
+    let found = read_pairs(partial, name, count)?;
+    let branches: Vec<Branch<()>> = found
+        .iter()
+        .map(|[level, number]| Branch { level: *level as u32, number: *number as usize, sum: () })
+        .collect();
+    let mut next = partial.sections.start;
+    for branch in &branches {
+        match branch.sections() {
+            Some(Range { start, end }) if start == next => next = end,
+            _ => return Err(partial.damaged(format!("the branches in `{name}` do not follow each other"))),
+        }
+    }
+    match next == partial.sections.end {
+        true => Ok(branches),
+        false => Err(partial.damaged(format!("the branches in `{name}` are not its sections"))),
+    }
+}
+
+/// A row of numbers for each of so many branches; all of them finite.
+pub(crate) fn read_rows(
+    partial: &Partial,
+    name: &str,
+    count: usize,
+    columns: usize,
+) -> Result<Vec<Vec<f64>>, ShardError> {
+    let numbers = numbers_of(&partial.bytes(name, Dtype::F64, &[count, columns])?);
+    if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
+        let what =
+            format!("tensor `{name}` holds {} at flat index {at}, expected a finite number", numbers[at]);
+        return Err(partial.damaged(what));
+    }
+    Ok(match columns {
+        0 => vec![Vec::new(); count],
+        _ => numbers.chunks_exact(columns).map(<[f64]>::to_vec).collect(),
+    })
+}
+
+/// A pair of counts for each of so many branches.
+pub(crate) fn read_pairs(partial: &Partial, name: &str, count: usize) -> Result<Vec<[u64; 2]>, ShardError> {
+    let counts = counts_of(&partial.bytes(name, Dtype::I64, &[count, 2])?);
+    Ok(counts.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())
+}

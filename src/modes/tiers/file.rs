@@ -1,0 +1,314 @@
+//! Tiers of clients, by what their devices are capable of: each is merged by its own rule, and then the tiers by weight.
+//!
+//! `sum_t share_t * merged_t`, where the shares are the weights of the tiers divided by their sum. Which client is of
+//! which tier is told by patterns on their ids; the first tier that matches has it. Since every tier's merged values
+//! are added in f64 before anything is rounded, nothing is lost against merging tier by tier by hand.
+
+use crate::engine::decide::judge::{Aggregation, MetricsWanted};
+use crate::engine::intake::admit::Client;
+use crate::io::text;
+use crate::rules::RuleError;
+use crate::settings::share::Share;
+use glob::Pattern;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The schema that a file of tiers names.
+pub const SCHEMA: &str = "fedmill.tiers/1";
+
+/// Tiers of clients.
+#[derive(Debug)]
+pub struct Tiers {
+    /// The file they stand in.
+    pub path: PathBuf,
+    /// In the order of the file.
+    pub tiers: Vec<Tier>,
+}
+
+/// A tier of clients.
+#[derive(Debug)]
+pub struct Tier {
+    /// Its name.
+    pub name: String,
+    /// Which ids its clients have.
+    clients: Vec<Pattern>,
+    /// How its clients are judged and combined.
+    pub aggregation: Aggregation,
+    weight: TierWeight,
+    is_optional: bool,
+}
+
+/// What a tier weighs.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum TierWeight {
+    /// The sum of its clients' weights.
+    Examples,
+    /// The number of its clients.
+    Clients,
+    /// So much.
+    Number(f64),
+}
+
+/// What a file of tiers says of one of them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TierText {
+    /// The rule.
+    pub rule: String,
+    /// The steps before it.
+    pub pre: Vec<String>,
+    /// How many of its clients are assumed hostile.
+    pub byzantine: Option<Share>,
+}
+
+/// Why tiers cannot be used.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum TiersError {
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{}: is no file of tiers: {why}", .path.display())]
+    Json { path: PathBuf, why: String },
+    #[error("{}: tier {tier}: {why}", .path.display())]
+    Tier { path: PathBuf, tier: String, why: String },
+    #[error("{}: tier `{tier}` stands twice", .path.display())]
+    Twice { path: PathBuf, tier: String },
+    #[error("{}: no tier has client `{client}`", .path.display())]
+    NoTier { path: PathBuf, client: String },
+    #[error("{}: tier `{tier}` has none of the {clients} clients", .path.display())]
+    NoClients { path: PathBuf, tier: String, clients: usize },
+    #[error("{}: tier `{tier}`: the weights of its {clients} clients are all zero, expected one above zero", .path.display())]
+    NoWeight { path: PathBuf, tier: String, clients: usize },
+    #[error("{}: the weights of the tiers add up to {total}, expected a number above zero", .path.display())]
+    BadTotal { path: PathBuf, total: f64 },
+    #[error("{}: tier `{tier}`: {source}", .path.display())]
+    Rule { path: PathBuf, tier: String, source: Box<RuleError> },
+}
+
+impl TiersError {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoTier { .. } => Some("end the list with a tier that has all others: [\"*\"]".to_owned()),
+            Self::NoClients { .. } => Some("a tier with \"optional\": true may be empty".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileJson {
+    schema: String,
+    tiers: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TierJson {
+    name: String,
+    clients: Vec<String>,
+    rule: String,
+    #[serde(default)]
+    pre: Vec<String>,
+    byzantine: Option<NumberOrText>,
+    weight: Option<NumberOrText>,
+    #[serde(default)]
+    optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(serde_json::Number),
+    Text(String),
+}
+
+impl fmt::Display for NumberOrText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Tiers {
+    /// Reads a file of tiers. `aggregation` makes what a tier says into how it is merged.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or understood; the message names the tier.
+    pub fn read<E: fmt::Display>(
+        path: &Path,
+        aggregation: impl Fn(&TierText) -> Result<Aggregation, E>,
+    ) -> Result<Self, TiersError> {
+        let text =
+            text::read(path).map_err(|source| TiersError::Unreadable { path: path.to_owned(), source })?;
+        let json = |why: String| TiersError::Json { path: path.to_owned(), why };
+        let file: FileJson = serde_json::from_str(&text).map_err(|why| json(why.to_string()))?;
+        if file.schema != SCHEMA {
+            return Err(json(format!("schema is `{}`, expected `{SCHEMA}`", file.schema)));
+        }
+        if file.tiers.is_empty() {
+            return Err(json("`tiers` is empty, expected a tier".to_owned()));
+        }
+        let mut tiers: Vec<Tier> = Vec::new();
+        for (i, tier) in file.tiers.iter().enumerate() {
+            let bad = |why| TiersError::Tier { path: path.to_owned(), tier: label(i, tier.get()), why };
+            let tier = Tier::parse(tier.get(), &aggregation).map_err(bad)?;
+            if tiers.iter().any(|other| other.name == tier.name) {
+                return Err(TiersError::Twice { path: path.to_owned(), tier: tier.name });
+            }
+            tiers.push(tier);
+        }
+        Ok(Self { path: path.to_owned(), tiers })
+    }
+
+    /// Where something goes by the distances in one tier, the norms of its clients are known: has all tiers measured, so
+    /// that a report tells those of all.
+    pub fn measure_alike(&mut self) {
+        if self.tiers.iter().any(|tier| tier.aggregation.looks(0)) {
+            self.tiers.iter_mut().for_each(|tier| tier.aggregation.metrics = MetricsWanted::Geometry);
+        }
+    }
+
+    /// Sorts clients, of these weights, into the tiers, and says what share each tier has.
+    ///
+    /// # Errors
+    ///
+    /// When a client has no tier, or a tier no clients or no weight.
+    pub fn sort(&self, clients: &[Client], weights: &[f64]) -> Result<Vec<Sorted>, TiersError> {
+        let path = || self.path.clone();
+        let mut members = vec![Vec::new(); self.tiers.len()];
+        for (i, client) in clients.iter().enumerate() {
+            let tier = self.place_of(&client.id);
+            let none = || TiersError::NoTier { path: path(), client: client.id.clone() };
+            members[tier.ok_or_else(none)?].push(i);
+        }
+        let mut sorted = Vec::new();
+        for (number, (tier, clients)) in self.tiers.iter().zip(members).enumerate() {
+            if !clients.is_empty() {
+                let weight = self.weight(tier, &clients, weights)?;
+                sorted.push(Sorted { tier: number, clients, share: weight });
+            } else if !tier.is_optional {
+                let (tier, clients) = (tier.name.clone(), weights.len());
+                return Err(TiersError::NoClients { path: path(), tier, clients });
+            }
+        }
+        // Tiers are added up in order of their names, however the file orders them.
+        sorted.sort_by(|a, b| self.tiers[a.tier].name.cmp(&self.tiers[b.tier].name));
+        let total: f64 = sorted.iter().map(|tier| tier.share).sum();
+        if !(total > 0.0 && total.is_finite()) {
+            return Err(TiersError::BadTotal { path: path(), total });
+        }
+        sorted.iter_mut().for_each(|tier| tier.share /= total);
+        Ok(sorted)
+    }
+
+    /// The tier of a client, if one has it.
+    pub fn tier_of(&self, client: &str) -> Option<&Tier> {
+        self.place_of(client).map(|place| &self.tiers[place])
+    }
+
+    fn place_of(&self, client: &str) -> Option<usize> {
+        self.tiers.iter().position(|tier| tier.has(client))
+    }
+
+    fn weight(&self, tier: &Tier, clients: &[usize], weights: &[f64]) -> Result<f64, TiersError> {
+        let sum: f64 = clients.iter().map(|client| weights[*client]).sum();
+        if sum == 0.0 && tier.aggregation.rule.uses_weights() {
+            let (path, clients) = (self.path.clone(), clients.len());
+            return Err(TiersError::NoWeight { path, tier: tier.name.clone(), clients });
+        }
+        Ok(match tier.weight {
+            TierWeight::Examples => sum,
+            TierWeight::Clients => clients.len() as f64,
+            TierWeight::Number(weight) => weight,
+        })
+    }
+}
+
+impl fmt::Display for Tiers {
+    /// Each tier with its steps and rule.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.tiers.iter().map(Tier::to_string).collect();
+        f.write_str(&texts.join(" "))
+    }
+}
+
+/// What messages call a tier: its name, if it has one.
+fn label(place: usize, json: &str) -> String {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    match serde_json::from_str::<Named>(json) {
+        Ok(named) => format!("`{}`", named.name),
+        Err(_) => format!("number {}", place + 1),
+    }
+}
+
+impl Tier {
+    fn parse<E: fmt::Display>(
+        json: &str,
+        aggregation: impl Fn(&TierText) -> Result<Aggregation, E>,
+    ) -> Result<Self, String> {
+        let TierJson { name, clients, rule, pre, byzantine, weight, optional } =
+            serde_json::from_str(json).map_err(|why| why.to_string())?;
+        if name.is_empty() || clients.is_empty() {
+            return Err("`name` and `clients` may not be empty".to_owned());
+        }
+        let pattern = |text: &String| Pattern::new(text).map_err(|why| format!("clients: `{text}`: {why}"));
+        let share = |text: NumberOrText| text.to_string().parse().map_err(|why| format!("byzantine: {why}"));
+        let text = TierText { rule, pre, byzantine: byzantine.map(share).transpose()? };
+        Ok(Self {
+            name,
+            clients: clients.iter().map(pattern).collect::<Result<_, _>>()?,
+            aggregation: aggregation(&text).map_err(|why| why.to_string())?,
+            weight: weight.map_or(Ok(TierWeight::Examples), |weight| TierWeight::parse(&weight))?,
+            is_optional: optional,
+        })
+    }
+
+    fn has(&self, client: &str) -> bool {
+        self.clients.iter().any(|pattern| pattern.matches(client))
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=", self.name)?;
+        self.aggregation.pre.iter().try_for_each(|step| write!(f, "{step}+"))?;
+        write!(f, "{}", self.aggregation.rule)
+    }
+}
+
+impl TierWeight {
+    fn parse(weight: &NumberOrText) -> Result<Self, String> {
+        let number = match weight {
+            NumberOrText::Number(number) => number.as_f64(),
+            NumberOrText::Text(text) if text == "examples" => return Ok(Self::Examples),
+            NumberOrText::Text(text) if text == "clients" => return Ok(Self::Clients),
+            NumberOrText::Text(_) => None,
+        };
+        let number = number.filter(|number| number.is_finite() && *number >= 0.0);
+        number.map(Self::Number).ok_or_else(|| {
+            format!("weight is {weight}, expected `examples`, `clients` or a number that is not negative")
+        })
+    }
+}
+
+/// The clients of a tier in one round.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Sorted {
+    /// Which tier, in the order of the file.
+    pub tier: usize,
+    /// Its clients by number, in order.
+    pub clients: Vec<usize>,
+    /// What part of the merged model it makes.
+    pub share: f64,
+}

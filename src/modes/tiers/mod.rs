@@ -1,0 +1,4 @@
+//! Tiers of clients, each merged by a rule of its own: [`file`](mod@file) reads them, [`mode`] judges them one by one.
+
+pub mod file;
+pub mod mode;

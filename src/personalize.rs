@@ -1,0 +1,356 @@
+//! The model of one client: its personal layers on the global body, or something between its model and the global one.
+//!
+//! - Papers: FedPer (Arivazhagan et al. 2019), FedRep (Collins et al. 2021) and LG-FedAvg (Liang et al. 2020) put personal
+//!   layers on or under a global body. APFL (Deng, Kamani and Mahdavi, Adaptive personalized federated learning, 2020)
+//!   interpolates: `alpha * client + (1 - alpha) * global`, equation 1.
+
+use crate::engine::intake::fault::Fault;
+use crate::engine::intake::personal::{NormModules, Personal, PersonalError};
+use crate::engine::intake::reference::{placement, tensor_fault};
+use crate::io::discover::stem;
+use crate::io::interrupt::{self, Interrupted};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
+use crate::io::model_writer::{self, ModelWriter, WriteError};
+use crate::io::source::{OpenFiles, SourceFile, identity_of};
+use crate::kernels::convert::{all_within, decode, encode};
+use crate::kernels::lanes::Isa;
+use crate::model::dtype::{Dtype, Kind};
+use crate::model::layout::{Layout, Piece, TensorSpec};
+use crate::model::tile::TileBuffer;
+use crate::updates;
+use crate::updates::metadata::{UpdateKind, UpdateMetadata};
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How a client's model is made.
+#[derive(Clone, PartialEq, Debug)]
+pub enum How {
+    /// These layers are the client's, the others global.
+    Layers(Personal),
+    /// `(1 - alpha) * global + alpha * client` where values are floats, else the global's. Alpha is from 0 to 1.
+    Mix(f64),
+}
+
+/// A client's model to be made.
+#[derive(Debug)]
+pub struct Personalization {
+    /// The global model.
+    pub global: PathBuf,
+    /// The client's.
+    pub client: PathBuf,
+    /// How to put them together.
+    pub how: How,
+    /// Where the model goes.
+    pub output: PathBuf,
+    /// The most bytes of data in one file of it.
+    pub max_shard_bytes: Option<u64>,
+    /// Instruction set to run on.
+    pub isa: Isa,
+}
+
+/// Why a client's model was not made.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum PersonalizeError {
+    #[error("{}: {}", .path.display(), list(.faults))]
+    Open { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: {}", .path.display(), list(.faults))]
+    Client { path: PathBuf, faults: Vec<Fault> },
+    #[error("{}: metadata `kind` is delta, expected weights", .path.display())]
+    IsDelta { path: PathBuf },
+    #[error(transparent)]
+    Personal(#[from] PersonalError),
+    #[error("{}: tensor `{tensor}` holds {value} at flat index {index}, expected a finite number", .path.display())]
+    NonFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
+    #[error("tensor `{tensor}`: the mixed value {value} at flat index {index} does not fit {dtype}")]
+    DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: is an input too, expected another output path", .path.display())]
+    OutputIsInput { path: PathBuf },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl PersonalizeError {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::IsDelta { path } => Some(format!(
+                "add it to the model it started from: fedmill aggregate --base BASE {} -o WEIGHTS",
+                path.display()
+            )),
+            Self::Open { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
+            Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
+            _ => None,
+        }
+    }
+
+    /// The signal that ended the run, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Write(WriteError::Interrupted(Interrupted { signal })) => Some(*signal),
+            _ => None,
+        }
+    }
+}
+
+/// Values that are mixed at once.
+const CHUNK: usize = 1 << 16;
+
+/// Where a tensor of the client's model comes from.
+enum Source<'a> {
+    Copied(&'a ModelFile, &'a TensorPlace),
+    Mixed(&'a TensorPlace, &'a TensorPlace),
+}
+
+/// A client's model, tensor by tensor.
+type Parts<'a> = Vec<(TensorSpec, Source<'a>)>;
+
+impl Personalization {
+    /// Makes the client's model. Returns the path to load.
+    ///
+    /// # Errors
+    ///
+    /// When the models do not fit each other, or cannot be read or written; nothing is published then.
+    pub fn run(&self, pool: &ThreadPool) -> Result<PathBuf, PersonalizeError> {
+        model_writer::check_target(&self.output)?;
+        let (global, client) = (open(&self.global)?, open(&self.client)?);
+        let about = about(&global).and_then(|_| about(&client))?;
+        self.check_output(&[&global, &client])?;
+        let parts = self.parts(&global, &client)?;
+        let layout = Layout::new(parts.iter().map(|(spec, _)| spec.clone()).collect());
+        let id = about.client_id.unwrap_or_else(|| stem(&self.client));
+        let metadata = self.metadata(&global, id);
+        let writer = ModelWriter::create(&self.output, &layout, &metadata, self.max_shard_bytes)?;
+        let make = |(tensor, (spec, source)): (usize, &(TensorSpec, Source))| match source {
+            Source::Copied(from, place) => copy(&writer, tensor, from, place).map_err(PersonalizeError::from),
+            Source::Mixed(ours, theirs) => {
+                Mix { writer: &writer, isa: self.isa, global: (&global, ours), client: (&client, theirs) }
+                    .run(tensor, spec, self.alpha())
+            }
+        };
+        pool.install(|| parts.par_iter().enumerate().try_for_each(make))?;
+        for file in global.files.iter().chain(&client.files) {
+            file.check_unchanged().map_err(read_error(file))?;
+        }
+        writer.sync()?;
+        let path = writer.path().to_owned();
+        writer.publish()?;
+        Ok(path)
+    }
+
+    fn alpha(&self) -> f64 {
+        match self.how {
+            How::Layers(_) => 1.0,
+            How::Mix(alpha) => alpha,
+        }
+    }
+
+    /// What the global model says of itself, and whose model this is.
+    fn metadata(&self, global: &ModelFile, id: String) -> BTreeMap<String, String> {
+        let how = match &self.how {
+            How::Layers(personal) => personal.texts().join(" "),
+            How::Mix(alpha) => format!("mix={alpha}"),
+        };
+        let mut metadata = global.metadata.clone();
+        metadata.insert("client_id".to_owned(), id);
+        metadata.insert("fedmill.personal".to_owned(), how);
+        metadata
+    }
+
+    fn check_output(&self, inputs: &[&ModelFile]) -> Result<(), PersonalizeError> {
+        let files = inputs.iter().flat_map(|model| &model.files).map(SourceFile::identity);
+        let named = inputs.iter().filter_map(|model| identity_of(&model.path));
+        let inputs: Vec<(u64, u64)> = files.chain(named).collect();
+        let family = model_writer::family(&self.output).map_err(WriteError::at(&self.output))?;
+        let is_input = |path: &PathBuf| identity_of(path).is_some_and(|id| inputs.contains(&id));
+        match family.into_iter().find(is_input) {
+            Some(path) => Err(PersonalizeError::OutputIsInput { path }),
+            None => Ok(()),
+        }
+    }
+
+    fn parts<'a>(&self, global: &'a ModelFile, client: &'a ModelFile) -> Result<Parts<'a>, PersonalizeError> {
+        let parts = match &self.how {
+            How::Layers(personal) => {
+                let tables = global.table.iter().chain(client.table.iter());
+                let names = tables.map(|place| place.spec.name.as_str());
+                personal.check(names.clone())?;
+                let mut norms = NormModules::default();
+                norms.extend(names);
+                layers(global, client, |name| personal.holds(name, &norms))
+            }
+            How::Mix(alpha) => mixed(global, client, *alpha),
+        };
+        parts.map_err(|faults| PersonalizeError::Client { path: self.client.clone(), faults })
+    }
+}
+
+fn open(path: &Path) -> Result<ModelFile, PersonalizeError> {
+    updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
+        .map_err(|faults| PersonalizeError::Open { path: path.to_owned(), faults })
+}
+
+/// What a model says about itself; it has to be weights.
+fn about(model: &ModelFile) -> Result<UpdateMetadata, PersonalizeError> {
+    let (about, mut faults) = UpdateMetadata::parse(&model.metadata);
+    // What else it says has no part in this.
+    faults.retain(|fault| matches!(fault.key, "kind" | "client_id"));
+    let faults: Vec<Fault> = faults.into_iter().map(Fault::from).collect();
+    if !faults.is_empty() {
+        return Err(PersonalizeError::Client { path: model.path.clone(), faults });
+    }
+    match about.kind {
+        UpdateKind::Weights => Ok(about),
+        UpdateKind::Delta => Err(PersonalizeError::IsDelta { path: model.path.clone() }),
+    }
+}
+
+/// The global model with the client's personal layers: in the place of the global's, those that it lacks behind.
+fn layers<'a>(
+    global: &'a ModelFile,
+    client: &'a ModelFile,
+    is_personal: impl Fn(&str) -> bool,
+) -> Result<Parts<'a>, Vec<Fault>> {
+    let mut theirs: HashMap<&str, &TensorPlace> =
+        client.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
+    let (mut parts, mut faults) = (Vec::new(), Vec::new());
+    for ours in global.table.iter() {
+        let spec = &ours.spec;
+        match (is_personal(&spec.name), theirs.remove(spec.name.as_str())) {
+            (true, Some(theirs)) => parts.push((theirs.spec.clone(), Source::Copied(client, theirs))),
+            (true, None) => faults.push(Fault::MissingTensor {
+                tensor: spec.name.clone(),
+                dtype: spec.dtype,
+                shape: spec.shape.clone(),
+            }),
+            (false, theirs) => {
+                faults.extend(theirs.and_then(|theirs| tensor_fault(&theirs.spec, spec)));
+                parts.push((spec.clone(), Source::Copied(global, ours)));
+            }
+        }
+    }
+    for place in client.table.iter().filter(|place| theirs.contains_key(place.spec.name.as_str())) {
+        match is_personal(&place.spec.name) {
+            true => parts.push((place.spec.clone(), Source::Copied(client, place))),
+            false => {
+                faults.push(Fault::ExtraTensor { tensor: place.spec.name.clone(), reference: "global model" })
+            }
+        }
+    }
+    if faults.is_empty() { Ok(parts) } else { Err(faults) }
+}
+
+/// The global model with every float mixed; where the mixture is one of the two, its bytes.
+fn mixed<'a>(global: &'a ModelFile, client: &'a ModelFile, alpha: f64) -> Result<Parts<'a>, Vec<Fault>> {
+    let specs: Vec<TensorSpec> = global.table.iter().map(|place| place.spec.clone()).collect();
+    placement(&*client.table, &specs, "global model")?;
+    let theirs: HashMap<&str, &TensorPlace> =
+        client.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
+    let source = |ours: &'a TensorPlace| {
+        let theirs = theirs[ours.spec.name.as_str()];
+        let same_dtype = ours.spec.dtype == theirs.spec.dtype;
+        match ours.spec.dtype.kind() {
+            Kind::Float if alpha == 1.0 && same_dtype => Source::Copied(client, theirs),
+            Kind::Float if alpha != 0.0 => Source::Mixed(ours, theirs),
+            _ => Source::Copied(global, ours),
+        }
+    };
+    Ok(global.table.iter().map(|ours| (ours.spec.clone(), source(ours))).collect())
+}
+
+fn copy(
+    writer: &ModelWriter,
+    tensor: usize,
+    from: &ModelFile,
+    place: &TensorPlace,
+) -> Result<(), WriteError> {
+    writer.copy(tensor, &from.files[place.file], place.offset, place.spec.bytes() as u64)
+}
+
+fn read_error(file: &SourceFile) -> impl FnOnce(io::Error) -> PersonalizeError {
+    let path = file.path().to_owned();
+    move |source| PersonalizeError::Read { path, source }
+}
+
+/// One tensor that is mixed.
+struct Mix<'a> {
+    writer: &'a ModelWriter,
+    isa: Isa,
+    global: (&'a ModelFile, &'a TensorPlace),
+    client: (&'a ModelFile, &'a TensorPlace),
+}
+
+impl Mix<'_> {
+    fn run(&self, tensor: usize, spec: &TensorSpec, alpha: f64) -> Result<(), PersonalizeError> {
+        let mut stored = TileBuffer::new(1, CHUNK * size_of::<f64>());
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for start in (0..spec.len).step_by(CHUNK) {
+            interrupt::check().map_err(WriteError::from)?;
+            let piece = Piece { tensor, start, len: CHUNK.min(spec.len - start) };
+            self.read(self.global, &piece, &mut stored, &mut ours)?;
+            self.read(self.client, &piece, &mut stored, &mut theirs)?;
+            let mixed: Vec<f64> = ours.iter().zip(&theirs).map(|(g, c)| between(*g, *c, alpha)).collect();
+            self.check(spec, start, &mixed, [&ours, &theirs])?;
+            let bytes = &mut stored.row_mut(0)[..piece.len * spec.dtype.bytes()];
+            encode(self.isa, spec.dtype, &mixed, bytes);
+            self.writer.write(std::iter::once(piece), bytes)?;
+        }
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        (model, place): (&ModelFile, &TensorPlace),
+        piece: &Piece,
+        stored: &mut TileBuffer,
+        values: &mut Vec<f64>,
+    ) -> Result<(), PersonalizeError> {
+        let (file, dtype) = (&model.files[place.file], place.spec.dtype);
+        let bytes = &mut stored.row_mut(0)[..piece.len * dtype.bytes()];
+        let offset = place.offset + (piece.start * dtype.bytes()) as u64;
+        file.read_exact_at(bytes, offset).map_err(read_error(file))?;
+        values.resize(piece.len, 0.0);
+        decode(self.isa, dtype, bytes, values);
+        Ok(())
+    }
+
+    /// Mixtures have to be numbers that fit, and what they are mixed of has to be numbers.
+    fn check(
+        &self,
+        spec: &TensorSpec,
+        start: usize,
+        mixed: &[f64],
+        [ours, theirs]: [&[f64]; 2],
+    ) -> Result<(), PersonalizeError> {
+        let limits = spec.dtype.limits();
+        for ((model, _), values) in [(self.global, ours), (self.client, theirs)] {
+            if !all_within(self.isa, values, &Dtype::F64.limits()) {
+                let index = values.iter().position(|x| !x.is_finite()).unwrap_or(0);
+                let (path, tensor) = (model.path.clone(), spec.name.clone());
+                return Err(PersonalizeError::NonFinite {
+                    path,
+                    tensor,
+                    index: start + index,
+                    value: values[index],
+                });
+            }
+        }
+        if all_within(self.isa, mixed, &limits) {
+            return Ok(());
+        }
+        let index = mixed.iter().position(|x| !limits.contains(x)).unwrap_or(0);
+        let (tensor, value, dtype) = (spec.name.clone(), mixed[index], spec.dtype);
+        Err(PersonalizeError::DoesNotFit { tensor, index: start + index, value, dtype })
+    }
+}
+
+/// `(1 - alpha) * global + alpha * client`; the client's value itself for one.
+fn between(global: f64, client: f64, alpha: f64) -> f64 {
+    if alpha == 1.0 { client } else { (1.0 - alpha) * global + alpha * client }
+}

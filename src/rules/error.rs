@@ -1,0 +1,29 @@
+//! Why a rule cannot be used on these clients.
+
+/// Why a rule cannot be used on these clients.
+#[derive(thiserror::Error, Clone, PartialEq, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum RuleError {
+    #[error("{rule} tolerates at most {most} hostile of {clients} clients, but --byzantine says {byzantine}")]
+    TooManyByzantine { rule: String, byzantine: usize, clients: usize, most: usize },
+    #[error("{rule} needs at least {least} clients, found {clients}")]
+    TooFewClients { rule: String, clients: usize, least: usize },
+    #[error(
+        "{rule} cuts {cut} values on each side of {clients}, which leaves none; the most it can cut is {most}"
+    )]
+    NothingLeft { rule: String, cut: usize, clients: usize, most: usize },
+    #[error("{rule}: {key} is {found}, expected {expected}")]
+    BadSetting { rule: String, key: &'static str, found: String, expected: String },
+    #[error("{rule}: no client is called `{id}`; the trusted client must be among those merged")]
+    NoSuchClient { rule: String, id: String },
+    #[error(
+        "{rule}: the search for the best {kept} of {clients} clients was given up after {work} {unit}; multi-krum, \
+         and any rule after --pre nnm, stand the same attacks without a search"
+    )]
+    TooMuchWork { rule: String, kept: usize, clients: usize, work: u64, unit: &'static str },
+    #[error("{what} were not measured")]
+    NotMeasured { what: &'static str },
+    #[error("after --pre {steps}, which made {rows} updates of {clients}: {source}")]
+    AfterPre { steps: String, rows: usize, clients: usize, source: Box<Self> },
+}
