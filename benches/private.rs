@@ -26,7 +26,7 @@ use fedmill::model::dtype::Dtype;
 use fedmill::model::tile::TileBuffer;
 use fedmill::modes::dp::release::Private;
 use fedmill::privacy::event::Adjacency;
-use fedmill::privacy::ledger::plan::{Accountant, ClipBound, Plan, Sampling, Unit};
+use fedmill::privacy::ledger::plan::{Accountant, BudgetPlan, ClipBound, Sampling, Unit};
 use fedmill::rules;
 use fedmill::settings::Definition;
 use fedmill::strategies;
@@ -107,8 +107,8 @@ fn round(pool: &ThreadPool, made: &SyntheticUpdates, base: &Path) -> (f64, f64) 
     (all - disk, all - disk - timings.pass_s)
 }
 
-fn plan() -> Plan {
-    let plan = Plan {
+fn plan() -> BudgetPlan {
+    let plan = BudgetPlan {
         epsilon: 8.0,
         delta: 1e-6,
         population: 10_000,
@@ -125,7 +125,7 @@ fn plan() -> Plan {
         correlated: None,
         accountant: Accountant::Rdp,
     };
-    Plan { level: Some(plan.level_for(PARAMETERS as u64)), ..plan }
+    BudgetPlan { level: Some(plan.level_for(PARAMETERS as u64)), ..plan }
 }
 
 fn job(made: &SyntheticUpdates, base: &Path, directory: &Path) -> Job {

@@ -18,7 +18,7 @@ mod step;
 mod sums;
 
 use fedmill::gpu::job::{CombineJob, Combined, Options, Reduction, TileShape};
-use fedmill::gpu::{CombineProgram, Gpu, Slot, adapters};
+use fedmill::gpu::{CombineProgram, Gpu, RingSlot, adapters};
 use sample::Sample;
 
 /// 2^-24: half the distance of 1 from the next f32.
@@ -63,14 +63,14 @@ pub(crate) fn job(shape: TileShape, reduction: Reduction) -> CombineJob {
 /// A compiled job and the slot it runs in.
 pub(crate) struct Combiner<'g> {
     pub(crate) program: CombineProgram,
-    pub(crate) slot: Slot<'g>,
+    pub(crate) slot: RingSlot<'g>,
     merged: Vec<f64>,
 }
 
 impl<'g> Combiner<'g> {
     pub(crate) fn new(gpu: &'g Gpu, job: &CombineJob) -> Self {
         let program = CombineProgram::new(gpu, job).unwrap();
-        let slot = Slot::for_combine(gpu, &program).unwrap();
+        let slot = RingSlot::for_combine(gpu, &program).unwrap();
         Self { program, slot, merged: vec![f64::NAN; 3] }
     }
 

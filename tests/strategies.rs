@@ -6,10 +6,11 @@ mod files;
 use crate::reference::strategies::{Adaptive, Client, Second, Server, Strategy as Oracle, simulate};
 use fedmill::kernels::lanes::Isa;
 use fedmill::kernels::server_step::server_step;
+use fedmill::model::state::StateTensor;
 use fedmill::rules::Needs;
 use fedmill::rules::geometry::{Geometry, Matrix, References};
 use fedmill::settings::Definition;
-use fedmill::strategies::{self, Cohort, Decided, Reported, Slot, Strategy};
+use fedmill::strategies::{self, Cohort, Decided, Reported, Strategy};
 
 const ROUNDS: usize = 10;
 const COORDINATES: usize = 37;
@@ -108,11 +109,12 @@ fn merged(rows: impl Iterator<Item = Vec<f64>>, coefficients: &[f64]) -> Vec<f64
 
 /// The same rounds by the library.
 fn run(strategy: &dyn Strategy, isa: Isa) -> Vec<Server> {
-    let initial = |slot: Slot| {
+    let initial = |slot: StateTensor| {
         let kept = strategy.keeps().into_iter().find(|kept| kept.slot == slot);
         vec![kept.map_or(0.0, |kept| kept.initial); COORDINATES]
     };
-    let (m, v, c) = (initial(Slot::Momentum), initial(Slot::SecondMoment), initial(Slot::Control));
+    let (m, v, c) =
+        (initial(StateTensor::Momentum), initial(StateTensor::SecondMoment), initial(StateTensor::Control));
     let mut server = Server { x: base(), m, v, c };
     let mut after = Vec::new();
     for (round, clients) in rounds().iter().enumerate() {

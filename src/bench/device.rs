@@ -4,7 +4,7 @@ use super::BenchError;
 use super::kernel::{Kernel, Value, coefficient};
 use super::sampling::{Sample, timed};
 use crate::gpu::job::{CombineJob, DeviceTime, GpuError, PairsJob, Reduction, TileShape};
-use crate::gpu::{CombineProgram, Gpu, Input, PairsProgram, Slot};
+use crate::gpu::{CombineProgram, Gpu, PairsProgram, ResidentTile, RingSlot};
 use crate::io::synthetic;
 use rayon::ThreadPool;
 use std::ops::Range;
@@ -52,7 +52,7 @@ pub(super) struct DeviceCase<'a> {
     gpu: &'a Gpu,
     matrix: &'a HostMatrix,
     program: Program,
-    slots: Vec<Mutex<Slot<'a>>>,
+    slots: Vec<Mutex<RingSlot<'a>>>,
     columns: usize,
 }
 
@@ -74,8 +74,8 @@ impl<'a> DeviceCase<'a> {
         let tiles = matrix.parameters.div_ceil(columns);
         let slots = gpu.options().slots.unwrap_or(SLOTS).min(threads).min(tiles).max(1);
         let slot = || match &program {
-            Program::Combine(program) => Slot::for_combine(gpu, program),
-            Program::Pairs(program) => Slot::for_pairs(gpu, program),
+            Program::Combine(program) => RingSlot::for_combine(gpu, program),
+            Program::Pairs(program) => RingSlot::for_pairs(gpu, program),
         };
         let slots = (0..slots).map(|_| slot().map(Mutex::new)).collect::<Result<_, _>>()?;
         Ok(Self { gpu, matrix, program, slots, columns })
@@ -102,7 +102,7 @@ impl<'a> DeviceCase<'a> {
         Ok(Sample { total, transfer: sum(|time| time.upload), compute: sum(|time| time.kernels) })
     }
 
-    fn stream_through(&self, slot: &mut Slot, next: &AtomicUsize) -> Result<Vec<DeviceTime>, GpuError> {
+    fn stream_through(&self, slot: &mut RingSlot, next: &AtomicUsize) -> Result<Vec<DeviceTime>, GpuError> {
         let (mut times, mut merged) = (Vec::new(), Vec::new());
         while let Some(tile) = self.tile(next.fetch_add(1, Ordering::Relaxed)) {
             self.fill(slot, tile)?;
@@ -113,7 +113,7 @@ impl<'a> DeviceCase<'a> {
     }
 
     /// Brings all rows to the device, to stay there.
-    pub(super) fn upload(&self) -> Result<Vec<Input>, BenchError> {
+    pub(super) fn upload(&self) -> Result<Vec<ResidentTile>, BenchError> {
         let Some(slot) = self.slots.first() else { return Ok(Vec::new()) };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let tiles = (0..).map_while(|number| self.tile(number));
@@ -126,7 +126,7 @@ impl<'a> DeviceCase<'a> {
     }
 
     /// Runs over rows that are there. Only kernels count, where the device has a clock, else waiting for them.
-    pub(super) fn run_resident(&self, inputs: &[Input]) -> Result<Sample, BenchError> {
+    pub(super) fn run_resident(&self, inputs: &[ResidentTile]) -> Result<Sample, BenchError> {
         let Some(slot) = self.slots.first() else { return Ok(Sample::default()) };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut total, mut merged) = (Duration::ZERO, Vec::new());
@@ -143,7 +143,7 @@ impl<'a> DeviceCase<'a> {
         (start < self.matrix.parameters).then(|| start..(start + self.columns).min(self.matrix.parameters))
     }
 
-    fn fill(&self, slot: &mut Slot, tile: Range<usize>) -> Result<(), GpuError> {
+    fn fill(&self, slot: &mut RingSlot, tile: Range<usize>) -> Result<(), GpuError> {
         let bytes = tile.start * self.matrix.value_bytes..tile.end * self.matrix.value_bytes;
         slot.fill(tile.len(), |row, out| {
             out.copy_from_slice(&self.matrix.rows[row][bytes.clone()]);
@@ -151,7 +151,12 @@ impl<'a> DeviceCase<'a> {
         })
     }
 
-    fn run(&self, slot: &mut Slot, kept: Option<&Input>, merged: &mut Vec<f64>) -> Result<(), GpuError> {
+    fn run(
+        &self,
+        slot: &mut RingSlot,
+        kept: Option<&ResidentTile>,
+        merged: &mut Vec<f64>,
+    ) -> Result<(), GpuError> {
         match &self.program {
             Program::Combine(program) => slot.combine(program, kept, merged).map(drop),
             Program::Pairs(program) => slot.pairs(program, kept).map(drop),

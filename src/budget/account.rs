@@ -1,14 +1,14 @@
 //! A privacy budget that its holder may spend from: one writer at a time, every record on disk before it counts.
 
 use crate::budget::clients;
-use crate::budget::directory::{AccountError, Books, Directory};
-use crate::budget::stamp::{Marked, Marks};
+use crate::budget::directory::{Books, BudgetError, Directory};
+use crate::budget::stamp::{Stamp, StampedModel};
 use crate::io::digest::hex;
 use crate::io::journal::{Journal, Lock};
 use crate::io::{cache, journal, publish, secret};
 use crate::privacy::event::Event;
 use crate::privacy::ledger::budget::{self, Verdict};
-use crate::privacy::ledger::plan::Plan;
+use crate::privacy::ledger::plan::BudgetPlan;
 use crate::privacy::ledger::record::{Adopt, Charge, Entry, Init, Note, Release, Reserve, Rng, Void};
 use crate::privacy::ledger::replay::{Charged, Fate, State};
 use crate::record::{self, Head};
@@ -53,18 +53,18 @@ impl Account {
     /// # Errors
     ///
     /// When there is one already, the plan cannot be, or files cannot be written.
-    pub fn init(path: &Path, plan: &Plan) -> Result<Self, AccountError> {
+    pub fn init(path: &Path, plan: &BudgetPlan) -> Result<Self, BudgetError> {
         plan.check()?;
         let directory = Directory::new(path);
         let stored = plan.frozen();
         // The lock is a file in the directory, so that comes first; it holds nothing that anybody counts on.
-        publish::make_directory(path).map_err(AccountError::at(path))?;
+        publish::make_directory(path).map_err(BudgetError::at(path))?;
         let lock = Lock::take(&directory.lock())?;
         let (mut journal, lines) = Journal::open(&directory.ledger(), lock)?;
         if directory.read_head()?.is_some() || !lines.text.is_empty() {
-            return Err(AccountError::Exists { path: path.to_owned() });
+            return Err(BudgetError::Exists { path: path.to_owned() });
         }
-        cache::write(&directory.plan(), stored.as_bytes()).map_err(AccountError::at(&directory.plan()))?;
+        cache::write(&directory.plan(), stored.as_bytes()).map_err(BudgetError::at(&directory.plan()))?;
         if plan.correlated.is_some() {
             clients::draw_key(&directory)?;
         }
@@ -84,10 +84,10 @@ impl Account {
     /// # Errors
     ///
     /// When there is none, or anything about it is wrong.
-    pub fn open(path: &Path) -> Result<Self, AccountError> {
+    pub fn open(path: &Path) -> Result<Self, BudgetError> {
         let directory = Directory::new(path);
         if !directory.ledger().is_file() && directory.read_head()?.is_none() {
-            return Err(AccountError::NoLedger { path: path.to_owned() });
+            return Err(BudgetError::NoLedger { path: path.to_owned() });
         }
         let lock = Lock::take(&directory.lock())?;
         let head = directory.read_head()?;
@@ -102,7 +102,7 @@ impl Account {
     }
 
     /// Wipes the keys of charges that are settled: a run may have been cut off before it did.
-    fn wipe_old_keys(&self) -> Result<(), AccountError> {
+    fn wipe_old_keys(&self) -> Result<(), BudgetError> {
         let settled = self.state().charges.iter().filter(|charged| charged.fate != Fate::Open);
         let resumable =
             |charged: &&Charged| charged.charge.mechanism.as_ref().is_some_and(|how| how.resumable);
@@ -121,7 +121,7 @@ impl Account {
     }
 
     /// The plan that was frozen.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &BudgetPlan {
         self.books.state.plan()
     }
 
@@ -130,7 +130,7 @@ impl Account {
     /// # Errors
     ///
     /// When the ledger is older than that model, or was rewritten since.
-    pub fn check_base(&self, path: &Path, marks: &Marks) -> Result<(), AccountError> {
+    pub fn check_base(&self, path: &Path, marks: &Stamp) -> Result<(), BudgetError> {
         if self.books.knows(marks) {
             return self.books.check_marks(path, marks);
         }
@@ -142,7 +142,7 @@ impl Account {
     }
 
     /// Writes a record, and waits until it is on disk.
-    pub(crate) fn append(&mut self, entry: Entry) -> Result<Head, AccountError> {
+    pub(crate) fn append(&mut self, entry: Entry) -> Result<Head, BudgetError> {
         if !self.books.torn.is_empty() {
             let torn = std::mem::take(&mut self.books.torn);
             self.append_one(Entry::Note(Note { text: torn_note(&torn) }))?;
@@ -150,7 +150,7 @@ impl Account {
         self.append_one(entry)
     }
 
-    fn append_one(&mut self, entry: Entry) -> Result<Head, AccountError> {
+    fn append_one(&mut self, entry: Entry) -> Result<Head, BudgetError> {
         let after = self.books.state.head;
         let (line, head) = record::seal(Some(&after), now(), &entry)?;
         // Read as it will be read: what cannot be must not be written.
@@ -158,7 +158,7 @@ impl Account {
         let mut state = self.books.state.clone();
         state
             .take(&record, head)
-            .map_err(|error| AccountError::Replay { path: self.books.directory.ledger(), error })?;
+            .map_err(|error| BudgetError::Replay { path: self.books.directory.ledger(), error })?;
         self.journal.append(&line)?;
         self.books.state = state;
         self.books.records.push((record, head));
@@ -177,7 +177,7 @@ impl Account {
     /// # Errors
     ///
     /// When its cost is not known, or it cannot be written.
-    pub fn spend(&mut self, spent: &Elsewhere) -> Result<Paid, AccountError> {
+    pub fn spend(&mut self, spent: &Elsewhere) -> Result<Paid, BudgetError> {
         let verdict = budget::would(self.state(), &spent.event, None, spent.reserve)?;
         let (Some((rdp, pld, slack)), true) = (verdict.told(), verdict.fits()) else {
             return Ok(Paid::Refused(verdict));
@@ -208,7 +208,7 @@ impl Account {
     /// # Errors
     ///
     /// When its cost is not known, or it cannot be written.
-    pub fn reserve(&mut self, event: Event, text: String) -> Result<Paid, AccountError> {
+    pub fn reserve(&mut self, event: Event, text: String) -> Result<Paid, BudgetError> {
         let verdict = budget::would(self.state(), &event, None, None)?;
         if !verdict.fits() {
             return Ok(Paid::Refused(verdict));
@@ -223,23 +223,23 @@ impl Account {
     /// # Errors
     ///
     /// When it is not open, its output stands where it was to be, or it cannot be written.
-    pub fn void(&mut self, seq: u64, attest: &str) -> Result<Head, AccountError> {
+    pub fn void(&mut self, seq: u64, attest: &str) -> Result<Head, BudgetError> {
         if let Some(charged) = self.state().charges.iter().find(|charged| charged.head.seq == seq)
             && let Some(found) = self.books.output_of(charged)?
         {
             let why = format!("{} was made with it: it was released", found.path.display());
-            return Err(AccountError::NotOpen { seq, why });
+            return Err(BudgetError::NotOpen { seq, why });
         }
         if let Some(charged) = self.state().charges.iter().find(|charged| charged.head.seq == seq)
             && self.state().is_of_run(&charged.charge)
         {
             let why = "is a round of a run: its noise is part of that of later rounds".to_owned();
-            return Err(AccountError::NotOpen { seq, why });
+            return Err(BudgetError::NotOpen { seq, why });
         }
         let key = self.books.directory.key(seq);
         let is_open = self.state().orphans().any(|charged| charged.head.seq == seq);
         if is_open {
-            secret::wipe(&key).map_err(AccountError::at(&key))?;
+            secret::wipe(&key).map_err(BudgetError::at(&key))?;
         }
         self.append(Entry::Void(Void { charge: seq, attest: attest.to_owned() }))
     }
@@ -250,19 +250,23 @@ impl Account {
     /// # Errors
     ///
     /// When there is no such output, or the record cannot be written.
-    pub fn adopt(&mut self, seq: u64, path: Option<&Path>) -> Result<Head, AccountError> {
-        let not_open = |why: &str| AccountError::NotOpen { seq, why: why.to_owned() };
+    pub fn adopt(&mut self, seq: u64, path: Option<&Path>) -> Result<Head, BudgetError> {
+        let not_open = |why: &str| BudgetError::NotOpen { seq, why: why.to_owned() };
         let found = self.state().orphans().find(|charged| charged.head.seq == seq);
         let charged = found.ok_or_else(|| not_open("is no charge whose release is missing"))?.clone();
         let output = match path {
-            Some(path) => Some(Marked::open(path)?).filter(|marked| marked.is_of(&charged)),
+            Some(path) => Some(StampedModel::open(path)?).filter(|marked| marked.is_of(&charged)),
             None => self.books.output_of(&charged)?,
         };
         let output = output.ok_or_else(|| not_open("no output was made with it there"))?;
         self.adopt_output(&charged, &output)
     }
 
-    pub(crate) fn adopt_output(&mut self, charged: &Charged, output: &Marked) -> Result<Head, AccountError> {
+    pub(crate) fn adopt_output(
+        &mut self,
+        charged: &Charged,
+        output: &StampedModel,
+    ) -> Result<Head, BudgetError> {
         let release = Release {
             charge: charged.head.seq,
             release_id: charged.charge.release_id.clone(),
@@ -276,9 +280,9 @@ impl Account {
         Ok(head)
     }
 
-    pub(crate) fn wipe_key(&self, seq: u64) -> Result<(), AccountError> {
+    pub(crate) fn wipe_key(&self, seq: u64) -> Result<(), BudgetError> {
         let key = self.books.directory.key(seq);
-        secret::wipe(&key).map_err(AccountError::at(&key))
+        secret::wipe(&key).map_err(BudgetError::at(&key))
     }
 }
 
@@ -288,14 +292,14 @@ impl Books {
     /// # Errors
     ///
     /// When a model stands there that cannot be read.
-    pub fn output_of(&self, charged: &Charged) -> Result<Option<Marked>, AccountError> {
+    pub fn output_of(&self, charged: &Charged) -> Result<Option<StampedModel>, BudgetError> {
         let Some(mechanism) = &charged.charge.mechanism else { return Ok(None) };
-        let found = Marked::published(Path::new(&mechanism.output))?;
+        let found = StampedModel::published(Path::new(&mechanism.output))?;
         Ok(found.filter(|marked| marked.is_of(charged)))
     }
 }
 
-impl Marked {
+impl StampedModel {
     /// Whether it was made with this charge.
     pub fn is_of(&self, charged: &Charged) -> bool {
         self.marks.as_ref().is_some_and(|marks| marks.charge == charged.head)

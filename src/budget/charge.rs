@@ -5,9 +5,9 @@
 //! an output that stands there already is not made again.
 
 use crate::budget::account::Account;
-use crate::budget::directory::{AccountError, Books, Directory};
-use crate::budget::series::OutOfTurn;
-use crate::budget::stamp::{Marked, Marks};
+use crate::budget::directory::{Books, BudgetError, Directory};
+use crate::budget::series::WrongRound;
+use crate::budget::stamp::{Stamp, StampedModel};
 use crate::io::secret;
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::Event;
@@ -45,18 +45,18 @@ pub struct Request {
 #[derive(Debug)]
 pub enum Answer {
     /// It may, with this key.
-    Granted(Granted),
+    Granted(Grant),
     /// It did: the output that stands there is that release, and nothing is to be done.
-    Standing(Standing),
+    Existing(ExistingRelease),
     /// The budget does not hold it.
     Refused(Verdict),
     /// It is a round of a run, and not its turn.
-    OutOfTurn(OutOfTurn),
+    WrongRound(WrongRound),
 }
 
 /// A charge that is on disk, and the key for its noise.
 #[derive(Debug)]
-pub struct Granted {
+pub struct Grant {
     /// Its record.
     pub charge: Head,
     /// What it is called.
@@ -78,7 +78,7 @@ pub struct Granted {
 
 /// An output that was released before.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Standing {
+pub struct ExistingRelease {
     /// Where it is: the file, or the index.
     pub path: PathBuf,
     /// What it is called.
@@ -105,11 +105,11 @@ impl Request {
     }
 }
 
-impl Granted {
+impl Grant {
     /// What the output is to say of it, as metadata. `next_clip` is the clip bound of the next round, if that follows the
     /// norms.
-    pub fn marks(&self, next_clip: Option<f64>) -> Marks {
-        Marks {
+    pub fn marks(&self, next_clip: Option<f64>) -> Stamp {
+        Stamp {
             release_id: self.release_id.clone(),
             charge: self.charge,
             plan_sha256: self.plan_sha256,
@@ -125,10 +125,10 @@ impl Books {
     /// # Errors
     ///
     /// When the plan is of another model.
-    pub fn terms(&self, dimension: u64) -> Result<Terms, AccountError> {
+    pub fn terms(&self, dimension: u64) -> Result<Terms, BudgetError> {
         let plan = self.state.plan();
         if let Some(expected) = plan.dimension.filter(|expected| *expected != dimension) {
-            return Err(AccountError::Dimension { found: dimension, expected });
+            return Err(BudgetError::Dimension { found: dimension, expected });
         }
         Ok(Terms {
             clip: self.state.clip,
@@ -145,7 +145,7 @@ impl Account {
     /// # Errors
     ///
     /// When the plan is of another model.
-    pub fn terms(&self, dimension: u64) -> Result<Terms, AccountError> {
+    pub fn terms(&self, dimension: u64) -> Result<Terms, BudgetError> {
         self.books.terms(dimension)
     }
 
@@ -155,7 +155,7 @@ impl Account {
     /// # Errors
     ///
     /// When it cannot be written: it may have been charged all the same.
-    pub fn charge(&mut self, request: &Request) -> Result<Answer, AccountError> {
+    pub fn charge(&mut self, request: &Request) -> Result<Answer, BudgetError> {
         if let Some(correlated) = self.plan().correlated {
             return self.charge_round(&correlated, request);
         }
@@ -172,10 +172,10 @@ impl Account {
         let key = request.test_seed.map_or_else(Key::draw, |seed| Ok(Key::of_test_seed(seed)))?;
         if request.resumable {
             let path = self.books.directory.key(head.seq);
-            secret::write(&path, key.bytes()).map_err(AccountError::at(&path))?;
+            secret::write(&path, key.bytes()).map_err(BudgetError::at(&path))?;
         }
         let granted = self.granted(head, release_id, mechanism, key, false);
-        Ok(Answer::Granted(Granted { counted: vec![true; request.clients.len()], ..granted }))
+        Ok(Answer::Granted(Grant { counted: vec![true; request.clients.len()], ..granted }))
     }
 
     /// Writes a charge down, if the budget holds it: the record, and the name of what is released. What has to be on disk
@@ -185,8 +185,8 @@ impl Account {
         request: &Request,
         mechanism: &Mechanism,
         event: Event,
-        prepare: impl FnOnce(&Directory) -> Result<(), AccountError>,
-    ) -> Result<Result<(Head, String), Verdict>, AccountError> {
+        prepare: impl FnOnce(&Directory) -> Result<(), BudgetError>,
+    ) -> Result<Result<(Head, String), Verdict>, BudgetError> {
         let noise = self.plan().noise_of(mechanism.level, mechanism.d);
         let verdict = budget::would(self.state(), &event, Some(noise), None)?;
         let (Some((eps_rdp, eps_pld, slack)), true) = (verdict.told(), verdict.fits()) else {
@@ -220,15 +220,15 @@ impl Account {
         mechanism: Mechanism,
         key: Key,
         resumed: bool,
-    ) -> Granted {
+    ) -> Grant {
         let plan_sha256 = self.state().init.plan_sha256;
         let paid = self.state().charges.iter().rev().find(|charged| charged.head == charge);
         let is_test = paid.is_some_and(|charged| charged.charge.rng == Rng::TestSeed);
         let (counted, round) = (Vec::new(), None);
-        Granted { charge, release_id, mechanism, key, resumed, counted, round, plan_sha256, is_test }
+        Grant { charge, release_id, mechanism, key, resumed, counted, round, plan_sha256, is_test }
     }
 
-    pub(crate) fn mechanism(&self, request: &Request) -> Result<Mechanism, AccountError> {
+    pub(crate) fn mechanism(&self, request: &Request) -> Result<Mechanism, BudgetError> {
         let Terms { clip, level, denominator, .. } = self.terms(request.dimension)?;
         Ok(Mechanism {
             z: self.plan().noise_multiplier,
@@ -246,7 +246,7 @@ impl Account {
 
     /// The answer to a run that is made again for the same bytes: what stands there is told, what can be made again is
     /// granted for nothing.
-    fn again(&mut self, request: &Request, mechanism: &Mechanism) -> Result<Option<Answer>, AccountError> {
+    fn again(&mut self, request: &Request, mechanism: &Mechanism) -> Result<Option<Answer>, BudgetError> {
         let same = |charged: &&Charged| {
             let known = charged.charge.mechanism.as_ref();
             let alike = known.is_some_and(|known| {
@@ -263,14 +263,14 @@ impl Account {
             if request.test_seed.is_none()
                 && let Some(standing) = self.standing(charged)?
             {
-                return Ok(Some(Answer::Standing(standing)));
+                return Ok(Some(Answer::Existing(standing)));
             }
             if charged.fate == Fate::Open
                 && let Some(key) = self.kept_key(charged.head.seq)?
             {
                 let release_id = charged.charge.release_id.clone();
                 let granted = self.granted(charged.head, release_id, mechanism.clone(), key, true);
-                let granted = Granted { counted: vec![true; request.clients.len()], ..granted };
+                let granted = Grant { counted: vec![true; request.clients.len()], ..granted };
                 return Ok(Some(Answer::Granted(granted)));
             }
         }
@@ -278,23 +278,23 @@ impl Account {
     }
 
     /// The output of a charge, if it stands where it was to be, as it was released; a release that was not recorded is.
-    pub(crate) fn standing(&mut self, charged: &Charged) -> Result<Option<Standing>, AccountError> {
+    pub(crate) fn standing(&mut self, charged: &Charged) -> Result<Option<ExistingRelease>, BudgetError> {
         let Some(output) = self.books.output_of(charged)? else { return Ok(None) };
         match &charged.fate {
             Fate::Open => drop(self.adopt_output(charged, &output)?),
             Fate::Released { output_sha256, .. } if output.sha256()? == *output_sha256 => {}
             _ => return Ok(None),
         }
-        Ok(Some(Standing { path: output.path, release_id: charged.charge.release_id.clone() }))
+        Ok(Some(ExistingRelease { path: output.path, release_id: charged.charge.release_id.clone() }))
     }
 
-    fn kept_key(&self, seq: u64) -> Result<Option<Key>, AccountError> {
+    fn kept_key(&self, seq: u64) -> Result<Option<Key>, BudgetError> {
         self.key_in(&self.books.directory.key(seq))
     }
 
     /// The key that is kept in a file, if one is.
-    pub(crate) fn key_in(&self, path: &Path) -> Result<Option<Key>, AccountError> {
-        let bytes = secret::read::<KEY_BYTES>(path).map_err(AccountError::at(path))?;
+    pub(crate) fn key_in(&self, path: &Path) -> Result<Option<Key>, BudgetError> {
+        let bytes = secret::read::<KEY_BYTES>(path).map_err(BudgetError::at(path))?;
         Ok(bytes.map(|mut bytes| {
             let key = Key::kept(bytes);
             bytes.zeroize();
@@ -309,13 +309,13 @@ impl Account {
     /// When the output cannot be read or has other marks, or the record cannot be written: the charge stands, and `privacy recover` tells it.
     pub fn release(
         &mut self,
-        granted: Granted,
+        granted: Grant,
         output: &Path,
         next_clip: Option<f64>,
-    ) -> Result<Head, AccountError> {
-        let published = Marked::published(output)?;
-        let is_its_own = |marked: &Marked| marked.marks == Some(granted.marks(next_clip));
-        let published = published.filter(is_its_own).ok_or_else(|| AccountError::NotOpen {
+    ) -> Result<Head, BudgetError> {
+        let published = StampedModel::published(output)?;
+        let is_its_own = |marked: &StampedModel| marked.marks == Some(granted.marks(next_clip));
+        let published = published.filter(is_its_own).ok_or_else(|| BudgetError::NotOpen {
             seq: granted.charge.seq,
             why: format!("no model that names it stands at {}", output.display()),
         })?;
@@ -338,7 +338,7 @@ impl Account {
 
 impl Account {
     /// Where it was recorded that this charge was released, if it was: a round of a run that was made again.
-    fn released_before(&self, granted: &Granted, found: Sha256) -> Result<Option<Head>, AccountError> {
+    fn released_before(&self, granted: &Grant, found: Sha256) -> Result<Option<Head>, BudgetError> {
         let seq = granted.charge.seq;
         let charged = self.state().charges.iter().find(|charged| charged.head == granted.charge);
         let Some(Fate::Released { output_sha256, .. }) = charged.map(|charged| &charged.fate) else {
@@ -348,7 +348,7 @@ impl Account {
             return Ok(Some(self.state().head));
         }
         let why = format!("was released before, as {output_sha256}; it was made again as {found}");
-        Err(AccountError::NotOpen { seq, why })
+        Err(BudgetError::NotOpen { seq, why })
     }
 }
 

@@ -4,7 +4,7 @@
 //! nobody without the key looks an id up. A list is on disk before the charge that names its digest; what counts is what
 //! charges name. A client that comes too often or too soon counts as zero, which hangs on its own rounds alone.
 
-use crate::budget::directory::{AccountError, Books, Directory};
+use crate::budget::directory::{Books, BudgetError, Directory};
 use crate::io::source::identity_of;
 use crate::io::{cache, secret};
 use crate::privacy::ledger::plan::Correlated;
@@ -51,18 +51,18 @@ impl Admission {
     }
 
     /// Brings its list to disk.
-    pub(crate) fn keep(&self, directory: &Directory, round: u64) -> Result<(), AccountError> {
+    pub(crate) fn keep(&self, directory: &Directory, round: u64) -> Result<(), BudgetError> {
         let path = directory.clients(round);
-        secret::write(&path, &self.list).map_err(AccountError::at(&path))
+        secret::write(&path, &self.list).map_err(BudgetError::at(&path))
     }
 }
 
 /// Draws the key of hashes.
-pub(crate) fn draw_key(directory: &Directory) -> Result<(), AccountError> {
+pub(crate) fn draw_key(directory: &Directory) -> Result<(), BudgetError> {
     let mut key = [0; KEY];
     getrandom::fill(&mut key)?;
     let path = directory.clients_key();
-    secret::write(&path, &key).map_err(AccountError::at(&path))
+    secret::write(&path, &key).map_err(BudgetError::at(&path))
 }
 
 impl Books {
@@ -72,10 +72,10 @@ impl Books {
         correlated: &Correlated,
         round: u64,
         clients: impl Iterator<Item = &'a String>,
-    ) -> Result<Admission, AccountError> {
+    ) -> Result<Admission, BudgetError> {
         let path = self.directory.clients_key();
-        let key = secret::read::<KEY>(&path).map_err(AccountError::at(&path))?;
-        let key = key.ok_or_else(|| AccountError::RunKey { path, why: "is missing".to_owned() })?;
+        let key = secret::read::<KEY>(&path).map_err(BudgetError::at(&path))?;
+        let key = key.ok_or_else(|| BudgetError::RunKey { path, why: "is missing".to_owned() })?;
         let mut known = self.rounds_of_clients(round)?;
         let mut admitted: Vec<[u8; HASH]> = Vec::new();
         let mut counted = Vec::new();
@@ -98,26 +98,26 @@ impl Books {
         &self,
         round: Option<u64>,
         clients: impl Iterator<Item = &'a String>,
-    ) -> Result<Vec<bool>, AccountError> {
+    ) -> Result<Vec<bool>, BudgetError> {
         let correlated = self.state.plan().correlated;
         let is_known = identity_of(&self.directory.clients_key()).is_some();
         match correlated.filter(|_| is_known) {
             Some(correlated) => {
-                Ok(self.admit(&correlated, round.ok_or(AccountError::NoRound)?, clients)?.counted)
+                Ok(self.admit(&correlated, round.ok_or(BudgetError::NoRound)?, clients)?.counted)
             }
             None => Ok(clients.map(|_| true).collect()),
         }
     }
 
     /// The rounds of all clients before this one.
-    fn rounds_of_clients(&self, before: u64) -> Result<HashMap<[u8; HASH], Rounds>, AccountError> {
+    fn rounds_of_clients(&self, before: u64) -> Result<HashMap<[u8; HASH], Rounds>, BudgetError> {
         let mut known: HashMap<[u8; HASH], Rounds> = HashMap::new();
         for (round, charged) in self.state.rounds().filter(|(round, _)| *round < before) {
             let path = self.directory.clients(round);
-            let list = cache::read(&path).map_err(AccountError::at(&path))?.unwrap_or_default();
+            let list = cache::read(&path).map_err(BudgetError::at(&path))?.unwrap_or_default();
             let (found, how) = (Sha256::of(&list), charged.charge.mechanism.as_ref());
             if let Some(expected) = how.and_then(|how| how.clients_sha256).filter(|sha256| *sha256 != found) {
-                return Err(AccountError::Clients { path, found, expected });
+                return Err(BudgetError::Clients { path, found, expected });
             }
             for hash in list.chunks_exact(HASH) {
                 let hash = std::array::from_fn(|byte| hash[byte]);

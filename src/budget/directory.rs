@@ -3,8 +3,8 @@
 use crate::io::journal::{self, JournalError, Lines};
 use crate::io::model_file::{OpenFault, list};
 use crate::io::{cache, secret, text};
-use crate::privacy::ledger::budget::BudgetError;
-use crate::privacy::ledger::plan::{FrozenError, Plan, PlanError};
+use crate::privacy::ledger::budget::VerdictError;
+use crate::privacy::ledger::plan::{BudgetPlan, FrozenError, PlanError};
 use crate::privacy::ledger::record::Record;
 use crate::privacy::ledger::replay::{ReplayError, State};
 use crate::record::sha256::Sha256;
@@ -38,7 +38,7 @@ pub struct Books {
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
-pub enum AccountError {
+pub enum BudgetError {
     #[error("{}: holds no privacy ledger", .path.display())]
     NoLedger { path: PathBuf },
     #[error("{}: holds a privacy ledger already, expected none", .path.display())]
@@ -88,10 +88,10 @@ pub enum AccountError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
-    Budget(#[from] BudgetError),
+    Budget(#[from] VerdictError),
 }
 
-impl AccountError {
+impl BudgetError {
     /// What the user may do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -191,8 +191,8 @@ impl Directory {
     }
 
     /// Wipes the noise of rounds that is not to be kept.
-    pub(crate) fn wipe_rows(&self, keep: impl Fn(u64) -> bool) -> Result<(), AccountError> {
-        secret::wipe_numbered(&self.path, ROW, keep).map_err(AccountError::at(&self.path))
+    pub(crate) fn wipe_rows(&self, keep: impl Fn(u64) -> bool) -> Result<(), BudgetError> {
+        secret::wipe_numbered(&self.path, ROW, keep).map_err(BudgetError::at(&self.path))
     }
 
     /// Where the ledger ended when it was last written to; none if it never was.
@@ -200,11 +200,11 @@ impl Directory {
     /// # Errors
     ///
     /// When the file is no such thing.
-    pub fn read_head(&self) -> Result<Option<Head>, AccountError> {
+    pub fn read_head(&self) -> Result<Option<Head>, BudgetError> {
         let path = self.head();
-        let bytes = cache::read(&path).map_err(AccountError::at(&path))?;
+        let bytes = cache::read(&path).map_err(BudgetError::at(&path))?;
         let head = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-        head.map_err(|why| AccountError::BadHead { path, why: why.to_string() })
+        head.map_err(|why| BudgetError::BadHead { path, why: why.to_string() })
     }
 
     /// Writes down where the ledger ends.
@@ -212,9 +212,9 @@ impl Directory {
     /// # Errors
     ///
     /// When it cannot be written.
-    pub(crate) fn write_head(&self, head: &Head) -> Result<(), AccountError> {
+    pub(crate) fn write_head(&self, head: &Head) -> Result<(), BudgetError> {
         let text = format!("{{\"seq\":{},\"sha256\":\"{}\"}}\n", head.seq, head.sha256);
-        cache::write(&self.head(), text.as_bytes()).map_err(AccountError::at(&self.head()))
+        cache::write(&self.head(), text.as_bytes()).map_err(BudgetError::at(&self.head()))
     }
 }
 
@@ -224,7 +224,7 @@ impl Books {
     /// # Errors
     ///
     /// At the first thing that is wrong.
-    pub fn read(path: &Path) -> Result<Self, AccountError> {
+    pub fn read(path: &Path) -> Result<Self, BudgetError> {
         let directory = Directory::new(path);
         // The head first: a run that writes meanwhile only makes the ledger longer than it says.
         let head = directory.read_head()?;
@@ -232,15 +232,15 @@ impl Books {
     }
 
     /// The same of what was read.
-    pub(crate) fn of(directory: Directory, lines: Lines, head: Option<Head>) -> Result<Self, AccountError> {
+    pub(crate) fn of(directory: Directory, lines: Lines, head: Option<Head>) -> Result<Self, BudgetError> {
         let path = directory.ledger();
-        let chain = |error| AccountError::Chain { path: path.clone(), error };
+        let chain = |error| BudgetError::Chain { path: path.clone(), error };
         let records = record::verify(lines.iter()).map_err(chain)?;
-        let replay = |error| AccountError::Replay { path: path.clone(), error };
+        let replay = |error| BudgetError::Replay { path: path.clone(), error };
         let Some(state) = State::replay(&records).map_err(replay)? else {
             return Err(match head {
-                None => AccountError::NoLedger { path: directory.path },
-                Some(head) => AccountError::Behind { path, found: 0, expected: head.seq },
+                None => BudgetError::NoLedger { path: directory.path },
+                Some(head) => BudgetError::Behind { path, found: 0, expected: head.seq },
             });
         };
         let books = Self { directory, records, state, torn: lines.torn };
@@ -250,29 +250,29 @@ impl Books {
     }
 
     /// Holds the ledger against where it ended before.
-    fn check_head(&self, head: Option<Head>) -> Result<(), AccountError> {
+    fn check_head(&self, head: Option<Head>) -> Result<(), BudgetError> {
         let last = self.state.head.seq;
         let Some(Head { seq, sha256: expected }) = head else {
             // It is written behind the first record, and ever after.
-            let missing = AccountError::NoHead { path: self.directory.head() };
+            let missing = BudgetError::NoHead { path: self.directory.head() };
             return if last == 0 { Ok(()) } else { Err(missing) };
         };
         let path = self.directory.ledger();
         match self.state.at(seq) {
-            None => Err(AccountError::Behind { path, found: last, expected: seq }),
-            Some(found) if found != expected => Err(AccountError::Rewritten { path, seq, found, expected }),
+            None => Err(BudgetError::Behind { path, found: last, expected: seq }),
+            Some(found) if found != expected => Err(BudgetError::Rewritten { path, seq, found, expected }),
             Some(_) => Ok(()),
         }
     }
 
-    fn check_plan(&self) -> Result<(), AccountError> {
+    fn check_plan(&self) -> Result<(), BudgetError> {
         let path = self.directory.plan();
-        let text = text::read(&path).map_err(AccountError::at(&path))?;
-        let frozen = |error| AccountError::Frozen { path: path.clone(), error };
-        let found = Plan::thaw(&text).map_err(frozen)?.sha256();
+        let text = text::read(&path).map_err(BudgetError::at(&path))?;
+        let frozen = |error| BudgetError::Frozen { path: path.clone(), error };
+        let found = BudgetPlan::thaw(&text).map_err(frozen)?.sha256();
         let expected = self.state.init.plan_sha256;
         if found != expected {
-            return Err(AccountError::OtherPlan { path, found, expected });
+            return Err(BudgetError::OtherPlan { path, found, expected });
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! A run was cut off between its charge and its release. Noise may have been drawn, and somebody may have seen what it was
 //! added to; so the charge stands. What is told apart is how far the run came.
 
-use crate::budget::directory::{AccountError, Books};
+use crate::budget::directory::{Books, BudgetError};
 use crate::io::journal::Lock;
 use crate::io::secret;
 use crate::privacy::ledger::replay::Charged;
@@ -38,7 +38,7 @@ pub enum Reached {
 /// # Errors
 ///
 /// When what stands where an output was to be cannot be read.
-pub fn orphans(books: &Books) -> Result<Vec<Orphan>, AccountError> {
+pub fn orphans(books: &Books) -> Result<Vec<Orphan>, BudgetError> {
     let at_work = Lock::is_taken(&books.directory.lock())?;
     let explain = |charged: &Charged| {
         let key = books.directory.key(charged.head.seq);
@@ -46,7 +46,7 @@ pub fn orphans(books: &Books) -> Result<Vec<Orphan>, AccountError> {
             _ if at_work => Reached::AtWork,
             Some(output) => Reached::Published(output.path),
             None if books.state.is_of_run(&charged.charge) => Reached::OfRun,
-            None if secret::is_kept(&key).map_err(AccountError::at(&key))? => Reached::KeyKept,
+            None if secret::is_kept(&key).map_err(BudgetError::at(&key))? => Reached::KeyKept,
             None => Reached::Nothing,
         };
         Ok(Orphan { charged: charged.clone(), reached })

@@ -10,9 +10,9 @@
 //! everything that noise could be made of again is wiped.
 
 use crate::budget::account::Account;
-use crate::budget::charge::{Answer, Granted, Request, rng};
+use crate::budget::charge::{Answer, Grant, Request, rng};
 use crate::budget::clients::Admission;
-use crate::budget::directory::AccountError;
+use crate::budget::directory::BudgetError;
 use crate::io::secret;
 use crate::privacy::key::Key;
 use crate::privacy::ledger::plan::Correlated;
@@ -23,7 +23,7 @@ use thiserror::Error;
 
 /// Why a round of a run is refused.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum OutOfTurn {
+pub enum WrongRound {
     /// Its number was used.
     #[error(
         "round {round} was run with other updates, settings or another version: its noise would hide neither"
@@ -62,8 +62,8 @@ impl Account {
         &mut self,
         correlated: &Correlated,
         request: &Request,
-    ) -> Result<Answer, AccountError> {
-        let round = request.round.ok_or(AccountError::NoRound)?;
+    ) -> Result<Answer, BudgetError> {
+        let round = request.round.ok_or(BudgetError::NoRound)?;
         let used = self.state().rounds().find(|(used, _)| *used == round).map(|(_, charged)| charged.clone());
         let admission = match used.as_ref().filter(|_| self.is_over()) {
             // It may stand; nothing else is left of it.
@@ -80,13 +80,13 @@ impl Account {
         }
         let (last, rounds) = (self.state().last_round(), self.plan().rounds);
         if !(1..=rounds).contains(&round) {
-            return Ok(Answer::OutOfTurn(OutOfTurn::Beyond { round, rounds }));
+            return Ok(Answer::WrongRound(WrongRound::Beyond { round, rounds }));
         }
         if let Some(last) = last.filter(|last| round < *last) {
-            return Ok(Answer::OutOfTurn(OutOfTurn::Passed { round, last }));
+            return Ok(Answer::WrongRound(WrongRound::Passed { round, last }));
         }
         if let Some(client) = admission.left_out_of(&request.clients, &request.summed) {
-            return Ok(Answer::OutOfTurn(OutOfTurn::InSum { client: client.clone() }));
+            return Ok(Answer::WrongRound(WrongRound::InSum { client: client.clone() }));
         }
         self.check_rng(request)?;
         let event = self.plan().event_of_round(last.is_none())?;
@@ -97,7 +97,7 @@ impl Account {
             };
         let key = self.run_key(request)?;
         let granted = self.granted(head, release_id, mechanism, key, false);
-        Ok(Answer::Granted(Granted { counted: admission.counted, round: Some(round), ..granted }))
+        Ok(Answer::Granted(Grant { counted: admission.counted, round: Some(round), ..granted }))
     }
 
     /// A round that was charged before, for the same bytes.
@@ -107,7 +107,7 @@ impl Account {
         request: &Request,
         mechanism: Mechanism,
         admission: Admission,
-    ) -> Result<Answer, AccountError> {
+    ) -> Result<Answer, BudgetError> {
         let round = request.round.unwrap_or(0);
         let known = charged.charge.mechanism.clone();
         let clients_sha256 = known
@@ -121,33 +121,33 @@ impl Account {
             && charged.charge.rng == rng(request)
             && charged.tool_version == env!("CARGO_PKG_VERSION");
         if !alike {
-            return Ok(Answer::OutOfTurn(OutOfTurn::Used { round }));
+            return Ok(Answer::WrongRound(WrongRound::Used { round }));
         }
         if let Some(standing) = self.standing(charged)? {
-            return Ok(Answer::Standing(standing));
+            return Ok(Answer::Existing(standing));
         }
         let key = self.run_key(request)?;
         let granted = self.granted(charged.head, charged.charge.release_id.clone(), mechanism, key, true);
-        Ok(Answer::Granted(Granted { counted: admission.counted, round: Some(round), ..granted }))
+        Ok(Answer::Granted(Grant { counted: admission.counted, round: Some(round), ..granted }))
     }
 
     /// All rounds have noise of one key, and so of one kind.
-    fn check_rng(&self, request: &Request) -> Result<(), AccountError> {
+    fn check_rng(&self, request: &Request) -> Result<(), BudgetError> {
         let other = self.state().rounds().find(|(_, charged)| charged.charge.rng != rng(request));
         let why =
             |round: u64| format!("is of another kind than --test-seed, or its absence: as in round {round}");
         other.map_or(Ok(()), |(round, _)| {
-            Err(AccountError::RunKey { path: self.books.directory.run_key(), why: why(round) })
+            Err(BudgetError::RunKey { path: self.books.directory.run_key(), why: why(round) })
         })
     }
 
     /// The key of the run; drawn, kept and written down if there is none yet.
-    fn run_key(&mut self, request: &Request) -> Result<Key, AccountError> {
+    fn run_key(&mut self, request: &Request) -> Result<Key, BudgetError> {
         let path = self.books.directory.run_key();
         let chosen = request.test_seed.map(Key::of_test_seed);
         let Some(expected) = self.state().run_key else {
             let key = chosen.map_or_else(Key::draw, Ok)?;
-            secret::write(&path, key.bytes()).map_err(AccountError::at(&path))?;
+            secret::write(&path, key.bytes()).map_err(BudgetError::at(&path))?;
             self.append(Entry::Key(RunKey { key_sha256: digest(&key) }))?;
             return Ok(key);
         };
@@ -155,7 +155,7 @@ impl Account {
             Some(chosen) => Some(chosen),
             None => self.key_in(&path)?,
         };
-        let fault = |why: &str| AccountError::RunKey { path: path.clone(), why: why.to_owned() };
+        let fault = |why: &str| BudgetError::RunKey { path: path.clone(), why: why.to_owned() };
         let key = kept.ok_or_else(|| fault("is missing: the run is over, and was wiped, or lost it"))?;
         if digest(&key) != expected {
             return Err(fault("is another key than that of the rounds before"));
@@ -173,13 +173,13 @@ impl Account {
     }
 
     /// Wipes what noise could be made of again, once the last round was released.
-    pub(crate) fn wipe_run_if_over(&self) -> Result<(), AccountError> {
+    pub(crate) fn wipe_run_if_over(&self) -> Result<(), BudgetError> {
         if !self.is_over() {
             return Ok(());
         }
         let directory = &self.books.directory;
         for path in [directory.run_key(), directory.clients_key()] {
-            secret::wipe(&path).map_err(AccountError::at(&path))?;
+            secret::wipe(&path).map_err(BudgetError::at(&path))?;
         }
         directory.wipe_rows(|_| false)
     }

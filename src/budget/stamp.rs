@@ -3,7 +3,7 @@
 //! It names the record of that charge by number and digest. A ledger that does not know the record is older than the
 //! model: it was taken from a backup, and what it lacks was spent all the same.
 
-use crate::budget::directory::{AccountError, Books};
+use crate::budget::directory::{Books, BudgetError};
 use crate::io::digest::sha256_of;
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::model_writer::family;
@@ -33,7 +33,7 @@ const NOT_PRIVATE: &str = "NOT private: the noise came from a number that somebo
 
 /// What a model says of its charge.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Marks {
+pub struct Stamp {
     /// What the ledger calls the release.
     pub release_id: String,
     /// The record of its charge.
@@ -48,15 +48,15 @@ pub struct Marks {
 
 /// A published model and what it says.
 #[derive(Debug)]
-pub struct Marked {
+pub struct StampedModel {
     /// Where it was found: the file, or the index.
     pub path: PathBuf,
     /// What it says; none if it was not made with a charge.
-    pub marks: Option<Marks>,
+    pub marks: Option<Stamp>,
     model: ModelFile,
 }
 
-impl Marks {
+impl Stamp {
     /// As metadata of a model.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let entries = [
@@ -74,9 +74,9 @@ impl Marks {
     /// # Errors
     ///
     /// When it is not understood.
-    pub fn of(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Option<Self>, AccountError> {
+    pub fn of(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Option<Self>, BudgetError> {
         let Some(release_id) = metadata.get(key::RELEASE) else { return Ok(None) };
-        let fault = |key, why| AccountError::Marks { path: path.to_owned(), key, why };
+        let fault = |key, why| BudgetError::Marks { path: path.to_owned(), key, why };
         let get = |key| metadata.get(key).ok_or_else(|| fault(key, "is missing".to_owned()));
         let charge = get(key::LEDGER)?.parse().map_err(|why| fault(key::LEDGER, why))?;
         let plan = get(key::PLAN)?.parse();
@@ -97,16 +97,16 @@ impl Marks {
     }
 }
 
-impl Marked {
+impl StampedModel {
     /// Opens a model.
     ///
     /// # Errors
     ///
     /// When it is none, or what it says is not understood.
-    pub fn open(path: &Path) -> Result<Self, AccountError> {
+    pub fn open(path: &Path) -> Result<Self, BudgetError> {
         let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
-            .map_err(|faults| AccountError::Model { path: path.to_owned(), faults })?;
-        let marks = Marks::of(path, &model.metadata)?;
+            .map_err(|faults| BudgetError::Model { path: path.to_owned(), faults })?;
+        let marks = Stamp::of(path, &model.metadata)?;
         Ok(Self { path: path.to_owned(), marks, model })
     }
 
@@ -115,7 +115,7 @@ impl Marked {
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub fn published(target: &Path) -> Result<Option<Self>, AccountError> {
+    pub fn published(target: &Path) -> Result<Option<Self>, BudgetError> {
         let is_there = |path: &PathBuf| identity_of(path).is_some();
         // The file itself and the index come first.
         let found = family(target).ok().and_then(|files| files.into_iter().take(2).find(is_there));
@@ -127,9 +127,9 @@ impl Marked {
     /// # Errors
     ///
     /// When they cannot be read.
-    pub fn sha256(&self) -> Result<Sha256, AccountError> {
-        let digest = sha256_of(&self.model.files).map_err(AccountError::at(&self.path))?;
-        digest.parse().map_err(|why| AccountError::Marks {
+    pub fn sha256(&self) -> Result<Sha256, BudgetError> {
+        let digest = sha256_of(&self.model.files).map_err(BudgetError::at(&self.path))?;
+        digest.parse().map_err(|why| BudgetError::Marks {
             path: self.path.clone(),
             key: "sha256",
             why: format!("{why}"),
@@ -143,23 +143,21 @@ impl Books {
     /// # Errors
     ///
     /// When the ledger is older than the model, or has another record in that place.
-    pub fn check_marks(&self, path: &Path, marks: &Marks) -> Result<(), AccountError> {
+    pub fn check_marks(&self, path: &Path, marks: &Stamp) -> Result<(), BudgetError> {
         let Head { seq: charge, sha256: found } = marks.charge;
         match self.state.at(charge) {
-            None => Err(AccountError::OlderThanModel {
-                path: path.to_owned(),
-                charge,
-                found: self.state.head.seq,
-            }),
+            None => {
+                Err(BudgetError::OlderThanModel { path: path.to_owned(), charge, found: self.state.head.seq })
+            }
             Some(expected) if expected != found => {
-                Err(AccountError::OtherCharge { path: path.to_owned(), charge, found, expected })
+                Err(BudgetError::OtherCharge { path: path.to_owned(), charge, found, expected })
             }
             Some(_) => Ok(()),
         }
     }
 
     /// Whether what a model says is of this ledger, and not of another one.
-    pub fn knows(&self, marks: &Marks) -> bool {
+    pub fn knows(&self, marks: &Stamp) -> bool {
         marks.release_id.starts_with(&format!("{}-", self.state.short_id()))
     }
 }

@@ -1,8 +1,8 @@
 //! Holds everything that is known of a budget against everything else: lines against their digests, numbers against what
 //! events come to, models against their charges.
 
-use crate::budget::directory::{AccountError, Books};
-use crate::budget::stamp::{Marked, Marks};
+use crate::budget::directory::{Books, BudgetError};
+use crate::budget::stamp::{Stamp, StampedModel};
 use crate::io::source::identity_of;
 use crate::privacy::ledger::budget::{self, told};
 use crate::privacy::ledger::replay::{Charged, Fate, State};
@@ -45,7 +45,7 @@ impl std::fmt::Display for Finding {
 /// # Errors
 ///
 /// When the ledger cannot be read, or its chain, its plan or its end is wrong: then nothing else can be told.
-pub fn verify(path: &Path, models: &[PathBuf]) -> Result<Vec<Finding>, AccountError> {
+pub fn verify(path: &Path, models: &[PathBuf]) -> Result<Vec<Finding>, BudgetError> {
     let books = Books::read(path)?;
     let mut found = vec![chain(&books), plan(&books)];
     found.extend(torn(&books));
@@ -53,10 +53,11 @@ pub fn verify(path: &Path, models: &[PathBuf]) -> Result<Vec<Finding>, AccountEr
     found.extend(spent(&books.state)?);
     found.extend(orphans(&books.state));
     let stand = standing(&books)?;
-    let named = models.iter().map(|path| Marked::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let is_named =
-        |marked: &Marked| named.iter().any(|named| identity_of(&named.path) == identity_of(&marked.path));
-    let stand: Vec<&Marked> = stand.iter().filter(|marked| !is_named(marked)).collect();
+    let named = models.iter().map(|path| StampedModel::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let is_named = |marked: &StampedModel| {
+        named.iter().any(|named| identity_of(&named.path) == identity_of(&marked.path))
+    };
+    let stand: Vec<&StampedModel> = stand.iter().filter(|marked| !is_named(marked)).collect();
     for marked in stand.into_iter().chain(&named) {
         found.push(model(&books, marked)?);
     }
@@ -87,11 +88,11 @@ fn torn(books: &Books) -> Option<Finding> {
 }
 
 /// Computes the epsilons of the last charge again.
-fn numbers(books: &Books) -> Result<Option<Finding>, AccountError> {
+fn numbers(books: &Books) -> Result<Option<Finding>, BudgetError> {
     let Some(last) = books.state.charges.last() else { return Ok(None) };
     let then = usize::try_from(last.head.seq).map_or(0, |seq| seq + 1);
     let path = books.directory.ledger();
-    let replay = |error| AccountError::Replay { path, error };
+    let replay = |error| BudgetError::Replay { path, error };
     let Some(state) = State::replay(&books.records[..then]).map_err(replay)? else { return Ok(None) };
     let spent = budget::spent(&state)?;
     let (seq, charge) = (last.head.seq, &last.charge);
@@ -108,7 +109,7 @@ fn numbers(books: &Books) -> Result<Option<Finding>, AccountError> {
     Ok(Some(Finding::Fine(format!("charge {seq}: its epsilons are those of the events up to it"))))
 }
 
-fn spent(state: &State) -> Result<Vec<Finding>, AccountError> {
+fn spent(state: &State) -> Result<Vec<Finding>, BudgetError> {
     let mut found = Vec::new();
     let spent = budget::spent(state)?.epsilon(state.plan().accountant);
     let budget = state.plan().epsilon;
@@ -134,21 +135,21 @@ fn orphans(state: &State) -> impl Iterator<Item = Finding> {
 }
 
 /// The outputs of charges that still stand where they were to be.
-fn standing(books: &Books) -> Result<Vec<Marked>, AccountError> {
+fn standing(books: &Books) -> Result<Vec<StampedModel>, BudgetError> {
     let mechanisms = books.state.charges.iter().filter_map(|charged| charged.charge.mechanism.as_ref());
     let outputs: BTreeSet<&str> = mechanisms.map(|mechanism| mechanism.output.as_str()).collect();
     let mut found = Vec::new();
     for output in outputs {
         // Another model may have its place by now.
         found.extend(
-            Marked::published(Path::new(output))?
+            StampedModel::published(Path::new(output))?
                 .filter(|marked| marked.marks.as_ref().is_some_and(|marks| books.knows(marks))),
         );
     }
     Ok(found)
 }
 
-fn model(books: &Books, marked: &Marked) -> Result<Finding, AccountError> {
+fn model(books: &Books, marked: &StampedModel) -> Result<Finding, BudgetError> {
     let path = marked.path.display();
     let Some(marks) = &marked.marks else {
         return Ok(Finding::Fault(format!("{path}: names no charge; it was not released from a budget")));
@@ -166,7 +167,7 @@ fn model(books: &Books, marked: &Marked) -> Result<Finding, AccountError> {
     Ok(fate(marked, marks, charged, &marked.sha256()?.to_string()))
 }
 
-fn fate(marked: &Marked, marks: &Marks, charged: &Charged, found: &str) -> Finding {
+fn fate(marked: &StampedModel, marks: &Stamp, charged: &Charged, found: &str) -> Finding {
     let (path, seq) = (marked.path.display(), marks.charge.seq);
     match &charged.fate {
         Fate::Released { output_sha256, .. } if output_sha256.to_string() == found => {

@@ -3,19 +3,20 @@
 use super::{Common, Failure, Outcome, UpdatePaths, print, size};
 use crate::engine::aggregate::error::MergeError;
 use crate::engine::aggregate::request::{Job, OnBadUpdate};
-use crate::engine::aggregate::state::Keeping;
+use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::judge::{Aggregation, MetricsWanted};
 use crate::engine::intake::admit::{Expectations, SCAFFOLD_CONTROL};
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::engine::passes::geometry::Distances;
 use crate::io::discover;
+use crate::model::state::StateTensor;
 use crate::modes::tiers::file::TierText;
 use crate::rules::{self, pre};
 use crate::settings::Definition;
 use crate::settings::share::Share;
 use crate::settings::{SpecError, split_list};
-use crate::strategies::{self, Slot, Strategy};
+use crate::strategies::{self, Strategy};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -263,7 +264,7 @@ impl RoundOptions {
 
     /// What an update must say and hold.
     fn expectations(&self, strategy: &dyn Strategy) -> Expectations {
-        let has_controls = strategy.keeps().iter().any(|kept| kept.slot == Slot::Control);
+        let has_controls = strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
         Expectations {
             round: self.round,
             takes_stale: strategy.takes_stale(),
@@ -282,7 +283,7 @@ impl RoundOptions {
             let hint = Some("the first round starts the file".to_owned());
             return Err(Failure { hint, ..Failure::from(why) });
         }
-        if self.state.is_some() && Keeping::of(aggregation).is_none() {
+        if self.state.is_some() && StateSpec::of(aggregation).is_none() {
             let why = "expected centered-clipping, or a strategy that keeps moments";
             let why = anyhow::anyhow!("--state: {rule} and {strategy} keep nothing between rounds, {why}");
             return Err(why.into());

@@ -14,7 +14,7 @@ mod sums;
 mod verify;
 
 use super::{Common, Failure, Outcome};
-use crate::budget::directory::AccountError;
+use crate::budget::directory::BudgetError;
 use crate::privacy::event::Adjacency;
 use clap::{Args, Subcommand};
 
@@ -64,7 +64,7 @@ impl Arguments {
     }
 }
 
-pub(super) fn failure(error: AccountError) -> Failure {
+pub(super) fn failure(error: BudgetError) -> Failure {
     let (hint, signal) = (error.hint(), error.signal());
     Failure { hint, signal, ..Failure::from(error) }
 }

@@ -33,11 +33,11 @@ pub enum PairsProgram {}
 
 /// See the `gpu` feature.
 #[derive(Debug)]
-pub enum Input {}
+pub enum ResidentTile {}
 
 /// See the `gpu` feature.
 #[derive(Debug)]
-pub enum Slot<'g> {
+pub enum RingSlot<'g> {
     /// Cannot be made.
     Never(&'g Gpu),
 }
@@ -100,14 +100,14 @@ impl PairsProgram {
 }
 
 #[expect(missing_docs, reason = "as with the `gpu` feature")]
-impl Input {
+impl ResidentTile {
     pub fn tile(&self) -> &TileShape {
         match *self {}
     }
 }
 
 #[expect(missing_docs, clippy::missing_errors_doc, reason = "as with the `gpu` feature")]
-impl<'g> Slot<'g> {
+impl<'g> RingSlot<'g> {
     pub fn for_combine(gpu: &'g Gpu, _: &CombineProgram) -> Result<Self, GpuError> {
         match *gpu {}
     }
@@ -125,7 +125,7 @@ impl<'g> Slot<'g> {
         match **gpu {}
     }
 
-    pub fn keep(&mut self) -> Result<Input, GpuError> {
+    pub fn keep(&mut self) -> Result<ResidentTile, GpuError> {
         let Self::Never(gpu) = self;
         match **gpu {}
     }
@@ -133,13 +133,13 @@ impl<'g> Slot<'g> {
     pub fn combine(
         &mut self,
         program: &CombineProgram,
-        _: Option<&Input>,
+        _: Option<&ResidentTile>,
         _: &mut Vec<f64>,
     ) -> Result<Combined, GpuError> {
         match *program {}
     }
 
-    pub fn pairs(&mut self, program: &PairsProgram, _: Option<&Input>) -> Result<PairSums, GpuError> {
+    pub fn pairs(&mut self, program: &PairsProgram, _: Option<&ResidentTile>) -> Result<PairSums, GpuError> {
         match *program {}
     }
 

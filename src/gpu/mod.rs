@@ -37,11 +37,11 @@ pub use {
     device::Gpu,
     program::{CombineProgram, PairsProgram},
     selftest::self_test,
-    slot::{Input, Slot},
+    slot::{ResidentTile, RingSlot},
     vector::Vectors,
 };
 
 #[cfg(not(feature = "gpu"))]
 mod disabled;
 #[cfg(not(feature = "gpu"))]
-pub use disabled::{CombineProgram, Gpu, Input, PairsProgram, Slot, Vectors, adapters, self_test};
+pub use disabled::{CombineProgram, Gpu, PairsProgram, ResidentTile, RingSlot, Vectors, adapters, self_test};

@@ -8,7 +8,7 @@ use crate::gpu::job::{
     CombineJob, Combined, Finding, GpuError, PAIRS_RELATIVE_ERROR, PairSums, PairsJob, Reduction, TileShape,
 };
 use crate::gpu::program::{CombineProgram, PairsProgram};
-use crate::gpu::slot::Slot;
+use crate::gpu::slot::RingSlot;
 use crate::gpu::step::StepJob;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::Element;
@@ -130,7 +130,7 @@ impl<E: Element> Sample<E> {
         tile
     }
 
-    fn fill(&self, slot: &mut Slot) -> Result<(), GpuError> {
+    fn fill(&self, slot: &mut RingSlot) -> Result<(), GpuError> {
         slot.fill(self.columns(), |row, out| {
             match self.rows.get(row) {
                 Some(row) => out.copy_from_slice(bytemuck::cast_slice(row)),
@@ -155,7 +155,7 @@ impl<E: Element> Sample<E> {
 
     fn combine(&self, gpu: &Gpu, job: &CombineJob) -> Result<(Vec<f64>, Combined), GpuError> {
         let program = CombineProgram::new(gpu, job)?;
-        let mut slot = Slot::for_combine(gpu, &program)?;
+        let mut slot = RingSlot::for_combine(gpu, &program)?;
         self.fill(&mut slot)?;
         let mut merged = Vec::new();
         let combined = slot.combine(&program, None, &mut merged)?;
@@ -164,7 +164,7 @@ impl<E: Element> Sample<E> {
 
     fn pairs(&self, gpu: &Gpu, job: &PairsJob) -> Result<PairSums, GpuError> {
         let program = PairsProgram::new(gpu, job)?;
-        let mut slot = Slot::for_pairs(gpu, &program)?;
+        let mut slot = RingSlot::for_pairs(gpu, &program)?;
         self.fill(&mut slot)?;
         slot.pairs(&program, None)
     }

@@ -19,12 +19,12 @@ const STATUS_WORDS: usize = 4;
 const STAMPS: u32 = 3;
 
 /// A tile's rows on the device.
-pub struct Input {
+pub struct ResidentTile {
     buffer: wgpu::Buffer,
     tile: TileShape,
 }
 
-impl Input {
+impl ResidentTile {
     /// The tile.
     pub fn tile(&self) -> &TileShape {
         &self.tile
@@ -32,12 +32,12 @@ impl Input {
 }
 
 /// One place of the ring, with memory for the tiles of one program.
-pub struct Slot<'g> {
+pub struct RingSlot<'g> {
     gpu: &'g Gpu,
     shape: TileShape,
     staging: Option<wgpu::Buffer>,
     is_staging_mapped: Arc<AtomicBool>,
-    input: Input,
+    input: ResidentTile,
     /// Whether what was filled in is still to be copied to the device.
     is_fresh: bool,
     scratch: Vec<wgpu::Buffer>,
@@ -55,7 +55,7 @@ struct Stamps {
     resolved: wgpu::Buffer,
 }
 
-impl<'g> Slot<'g> {
+impl<'g> RingSlot<'g> {
     /// A slot for a program that merges.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl<'g> Slot<'g> {
         Ok(Self {
             staging: None,
             is_staging_mapped: Arc::new(AtomicBool::new(false)),
-            input: Input {
+            input: ResidentTile {
                 buffer: gpu.buffer("input", 0, storage, false)?,
                 tile: TileShape { columns: 0, ..shape },
             },
@@ -184,13 +184,13 @@ impl<'g> Slot<'g> {
     /// # Errors
     ///
     /// When the device has no more memory; the rows stay in the slot then.
-    pub fn keep(&mut self) -> Result<Input, GpuError> {
+    pub fn keep(&mut self) -> Result<ResidentTile, GpuError> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
         let empty = self.gpu.buffer("input", self.shape.bytes(), usage, false)?;
         let buffer = std::mem::replace(&mut self.input.buffer, empty);
         let tile = self.input.tile;
         self.input.tile.columns = 0;
-        Ok(Input { buffer, tile })
+        Ok(ResidentTile { buffer, tile })
     }
 
     /// Merges the tile that was filled in, or one that stayed on the device. `merged` is as long as the tile after.
@@ -201,7 +201,7 @@ impl<'g> Slot<'g> {
     pub fn combine(
         &mut self,
         program: &CombineProgram,
-        kept: Option<&Input>,
+        kept: Option<&ResidentTile>,
         merged: &mut Vec<f64>,
     ) -> Result<Combined, GpuError> {
         let tile = kept.map_or(self.input.tile, |input| input.tile);
@@ -214,7 +214,11 @@ impl<'g> Slot<'g> {
     /// # Errors
     ///
     /// When the device fails, or did not do all of it.
-    pub fn pairs(&mut self, program: &PairsProgram, kept: Option<&Input>) -> Result<PairSums, GpuError> {
+    pub fn pairs(
+        &mut self,
+        program: &PairsProgram,
+        kept: Option<&ResidentTile>,
+    ) -> Result<PairSums, GpuError> {
         let tile = kept.map_or(self.input.tile, |input| input.tile);
         self.run(&program.program, kept)?;
         self.read(&program.program, &tile, |outputs, largest| program.read(outputs, largest))
@@ -239,7 +243,7 @@ impl<'g> Slot<'g> {
     }
 
     /// Submits a run and waits for its results to be mapped.
-    fn run(&mut self, program: &Program, kept: Option<&Input>) -> Result<(), GpuError> {
+    fn run(&mut self, program: &Program, kept: Option<&ResidentTile>) -> Result<(), GpuError> {
         let started = Instant::now();
         self.gpu.begin_run();
         let device = &self.gpu.device;
@@ -287,7 +291,7 @@ impl<'g> Slot<'g> {
     fn dispatch(
         &self,
         program: &Program,
-        input: &Input,
+        input: &ResidentTile,
         tile: &TileShape,
         encoder: &mut wgpu::CommandEncoder,
     ) {
@@ -317,7 +321,7 @@ impl<'g> Slot<'g> {
     fn resource<'a>(
         &'a self,
         program: &'a Program,
-        input: &'a Input,
+        input: &'a ResidentTile,
         place: Place,
     ) -> wgpu::BindingResource<'a> {
         let start = input.tile.references_start() as u64;

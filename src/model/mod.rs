@@ -2,6 +2,7 @@
 
 pub mod dtype;
 pub mod layout;
+pub mod state;
 pub mod tile;
 
 #[cfg(target_endian = "big")]

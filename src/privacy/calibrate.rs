@@ -6,7 +6,7 @@ use super::accountants::bridge::IntegerNoise;
 use super::accountants::rdp::conversion;
 use super::accountants::rdp::orders::OrderList;
 use super::accountants::steps::Steps;
-use super::accountants::{AccountError, pld, rdp};
+use super::accountants::{CostError, pld, rdp};
 use super::event::{Adjacency, Event, EventError};
 
 /// How clients are drawn each round.
@@ -82,7 +82,7 @@ pub struct Budget {
 pub enum CalibrateError {
     /// The budget or the plan is not one.
     #[error(transparent)]
-    Account(#[from] AccountError),
+    Account(#[from] CostError),
     /// A number is out of range.
     #[error(transparent)]
     Event(#[from] EventError),
@@ -134,7 +134,7 @@ impl Budget {
 
     fn cost_by(&self, noise_multiplier: f64, rounds: u64, effort: Effort) -> Result<f64, CalibrateError> {
         let event = self.sampling.event(noise_multiplier, rounds)?;
-        let steps = Steps::of(&[event], self.adjacency).map_err(AccountError::from)?;
+        let steps = Steps::of(&[event], self.adjacency).map_err(CostError::from)?;
         let slack = self.noise.map(|noise| noise.slack(steps.releases, self.delta));
         let (added, delta) = slack.map_or((0.0, self.delta), |slack| (slack.epsilon, slack.delta));
         let cost = match (self.accountant, effort) {
@@ -193,17 +193,17 @@ impl Budget {
     /// About how many rounds Renyi divergences allow: those of one round add up, so that each order says it at once.
     fn rounds_by_renyi(&self, noise_multiplier: f64) -> Result<u64, CalibrateError> {
         let once = Steps::of(&[self.sampling.event(noise_multiplier, 1)?], self.adjacency);
-        let curve = rdp::Curve::of(&once.map_err(AccountError::from)?, &OrderList::All.orders());
+        let curve = rdp::Curve::of(&once.map_err(CostError::from)?, &OrderList::All.orders());
         let rounds = conversion::runs(&curve, self.epsilon, self.delta);
         Ok((rounds as u64).clamp(1, MOST_ROUNDS))
     }
 
     fn check(&self) -> Result<(), CalibrateError> {
         if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
-            return Err(AccountError::Epsilon(self.epsilon).into());
+            return Err(CostError::Epsilon(self.epsilon).into());
         }
         if !(self.delta > 0.0 && self.delta < 1.0) {
-            return Err(AccountError::Delta(self.delta).into());
+            return Err(CostError::Delta(self.delta).into());
         }
         Ok(())
     }

@@ -5,10 +5,12 @@
 //! definition it is.
 
 use crate::kernels::server_step::{SecondMoment, ServerStep};
+use crate::model::state::KeptTensor;
+use crate::model::state::StateTensor;
 use crate::settings::Definition;
 use crate::settings::numbers::{Decay, NotNegative, shown};
 use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Decided, Kept, Slot, Strategy, StrategyError};
+use crate::strategies::{Decided, Strategy, StrategyError};
 use std::fmt;
 use std::str::FromStr;
 
@@ -188,9 +190,9 @@ impl Strategy for Adaptive {
         self.defaults.definition
     }
 
-    fn keeps(&self) -> Vec<Kept> {
-        let momentum = Kept { slot: Slot::Momentum, initial: 0.0 };
-        vec![momentum, Kept { slot: Slot::SecondMoment, initial: self.v0() }]
+    fn keeps(&self) -> Vec<KeptTensor> {
+        let momentum = KeptTensor { slot: StateTensor::Momentum, initial: 0.0 };
+        vec![momentum, KeptTensor { slot: StateTensor::SecondMoment, initial: self.v0() }]
     }
 
     fn step(&self, decided: &Decided) -> Result<ServerStep, StrategyError> {

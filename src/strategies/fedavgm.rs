@@ -7,9 +7,11 @@
 //! - Elsewhere: Flower's is the same, without Nesterov's look ahead, but off unless it is told a momentum.
 
 use crate::kernels::server_step::ServerStep;
+use crate::model::state::KeptTensor;
+use crate::model::state::StateTensor;
 use crate::settings::numbers::{Decay, shown};
 use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Decided, Kept, Slot, Strategy, StrategyError};
+use crate::strategies::{Decided, Strategy, StrategyError};
 use std::fmt;
 
 /// Federated averaging with server momentum.
@@ -37,8 +39,8 @@ impl Strategy for FedAvgM {
         "fedavgm"
     }
 
-    fn keeps(&self) -> Vec<Kept> {
-        vec![Kept { slot: Slot::Momentum, initial: 0.0 }]
+    fn keeps(&self) -> Vec<KeptTensor> {
+        vec![KeptTensor { slot: StateTensor::Momentum, initial: 0.0 }]
     }
 
     fn step(&self, _: &Decided) -> Result<ServerStep, StrategyError> {

@@ -14,10 +14,12 @@
 //!   who took part.
 
 use crate::kernels::server_step::ServerStep;
+use crate::model::state::KeptTensor;
+use crate::model::state::StateTensor;
 use crate::rules::geometry::Geometry;
 use crate::settings::numbers::{Decay, shown};
 use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Cohort, Decided, Kept, Lacking, Reported, Slot, Strategy, StrategyError};
+use crate::strategies::{Cohort, Decided, Lacking, Reported, Strategy, StrategyError};
 use std::fmt;
 
 /// More local steps than anybody takes in a round.
@@ -144,8 +146,8 @@ impl Strategy for FedNova {
         "fednova"
     }
 
-    fn keeps(&self) -> Vec<Kept> {
-        let momentum = Kept { slot: Slot::Momentum, initial: 0.0 };
+    fn keeps(&self) -> Vec<KeptTensor> {
+        let momentum = KeptTensor { slot: StateTensor::Momentum, initial: 0.0 };
         if self.gmf() == 0.0 { Vec::new() } else { vec![momentum] }
     }
 

@@ -20,49 +20,11 @@ pub mod qfedavg;
 pub mod scaffold;
 
 use crate::kernels::server_step::ServerStep;
+use crate::model::state::KeptTensor;
 use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
 use crate::settings::{self, Definition, Parse, SpecError};
 use std::fmt;
-
-/// A tensor for every float tensor of the model, which a round leaves to the next one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Slot {
-    /// The centre of centred clipping.
-    Centre,
-    /// Mean of the merged deltas of past rounds, or their discounted sum.
-    Momentum,
-    /// Mean or sum of their squares.
-    SecondMoment,
-    /// The server's control variate.
-    Control,
-}
-
-impl Slot {
-    /// Whether the server's step goes by it and moves it, coordinate by coordinate.
-    pub fn is_moment(self) -> bool {
-        matches!(self, Self::Momentum | Self::SecondMoment)
-    }
-
-    /// What the names of its tensors start with in a state file.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Self::Centre => "centre.",
-            Self::Momentum => "m.",
-            Self::SecondMoment => "v.",
-            Self::Control => "c.",
-        }
-    }
-}
-
-/// What a strategy keeps between rounds.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Kept {
-    /// Which.
-    pub slot: Slot,
-    /// What every value of it is before the first round.
-    pub initial: f64,
-}
 
 /// What a client says about its update, as far as a strategy goes by it.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -171,7 +133,7 @@ pub trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
     }
 
     /// What it keeps between rounds.
-    fn keeps(&self) -> Vec<Kept> {
+    fn keeps(&self) -> Vec<KeptTensor> {
         Vec::new()
     }
 

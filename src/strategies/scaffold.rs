@@ -10,9 +10,11 @@
 //!   take part. FedML overwrites the means with the last client's values.
 
 use crate::kernels::server_step::ServerStep;
+use crate::model::state::KeptTensor;
+use crate::model::state::StateTensor;
 use crate::settings::numbers::shown;
 use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Cohort, Decided, Kept, Slot, Strategy, StrategyError};
+use crate::strategies::{Cohort, Decided, Strategy, StrategyError};
 use std::fmt;
 
 /// SCAFFOLD.
@@ -38,8 +40,8 @@ impl Strategy for Scaffold {
         "scaffold"
     }
 
-    fn keeps(&self) -> Vec<Kept> {
-        vec![Kept { slot: Slot::Control, initial: 0.0 }]
+    fn keeps(&self) -> Vec<KeptTensor> {
+        vec![KeptTensor { slot: StateTensor::Control, initial: 0.0 }]
     }
 
     fn weighs_alike(&self) -> Option<&'static str> {

@@ -4,7 +4,7 @@
 use super::devices;
 use super::ring::{combine_job, fill, merge, pairs_job};
 use fedmill::gpu::job::{CombineJob, GpuError, Options, TileShape};
-use fedmill::gpu::{CombineProgram, Gpu, PairsProgram, Slot, adapters};
+use fedmill::gpu::{CombineProgram, Gpu, PairsProgram, RingSlot, adapters};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -42,8 +42,8 @@ fn a_device_that_was_lost_before_a_run_is_an_error() {
     for gpu in devices(&Options::default()) {
         soon(move || {
             let program = CombineProgram::new(&gpu, &combine_job()).unwrap();
-            let mut slot = Slot::for_combine(&gpu, &program).unwrap();
-            let mut idle = Slot::for_combine(&gpu, &program).unwrap();
+            let mut slot = RingSlot::for_combine(&gpu, &program).unwrap();
+            let mut idle = RingSlot::for_combine(&gpu, &program).unwrap();
             fill(&mut slot, 0).unwrap();
             gpu.lose();
             let lost = |result: Result<_, GpuError>| {
@@ -53,7 +53,7 @@ fn a_device_that_was_lost_before_a_run_is_an_error() {
             lost(fill(&mut slot, 1).and_then(|()| merge(&mut slot, &program, None)));
             lost(fill(&mut idle, 1).and_then(|()| merge(&mut idle, &program, None)));
             assert!(idle.keep().is_err());
-            assert!(Slot::for_combine(&gpu, &program).is_err());
+            assert!(RingSlot::for_combine(&gpu, &program).is_err());
             assert_unusable(&gpu);
         });
     }
@@ -64,7 +64,7 @@ fn rows_kept_on_a_device_are_lost_with_it() {
     for gpu in devices(&Options::default()) {
         soon(move || {
             let program = CombineProgram::new(&gpu, &combine_job()).unwrap();
-            let mut slot = Slot::for_combine(&gpu, &program).unwrap();
+            let mut slot = RingSlot::for_combine(&gpu, &program).unwrap();
             fill(&mut slot, 0).unwrap();
             merge(&mut slot, &program, None).unwrap();
             let kept = slot.keep().unwrap();
@@ -90,12 +90,12 @@ fn lose_after(name: &str, pause: Duration) {
     let gpu = Gpu::open(&options).unwrap();
     let program = CombineProgram::new(&gpu, &combine_job()).unwrap();
     let expected = {
-        let mut slot = Slot::for_combine(&gpu, &program).unwrap();
+        let mut slot = RingSlot::for_combine(&gpu, &program).unwrap();
         fill(&mut slot, 0).unwrap();
         merge(&mut slot, &program, None).unwrap()
     };
     let run = || -> GpuError {
-        let slot = Slot::for_combine(&gpu, &program);
+        let slot = RingSlot::for_combine(&gpu, &program);
         slot.map_or_else(
             |error| error,
             |mut slot| loop {
@@ -119,7 +119,7 @@ fn lose_after(name: &str, pause: Duration) {
     drop(gpu);
     let gpu = Gpu::open(&options).unwrap();
     let program = CombineProgram::new(&gpu, &combine_job()).unwrap();
-    let mut slot = Slot::for_combine(&gpu, &program).unwrap();
+    let mut slot = RingSlot::for_combine(&gpu, &program).unwrap();
     fill(&mut slot, 0).unwrap();
     assert_eq!(merge(&mut slot, &program, None).unwrap(), expected);
 }
@@ -157,15 +157,15 @@ fn a_slot_beyond_what_can_be_bound_is_an_error() {
         let job =
             |columns| CombineJob { shape: TileShape { columns, ..combine_job().shape }, ..combine_job() };
         let fits = CombineProgram::new(&gpu, &job(1 << 14)).unwrap();
-        fill(&mut Slot::for_combine(&gpu, &fits).unwrap(), 0).unwrap();
+        fill(&mut RingSlot::for_combine(&gpu, &fits).unwrap(), 0).unwrap();
 
         let large = CombineProgram::new(&gpu, &job(1 << 20)).unwrap();
-        let error = Slot::for_combine(&gpu, &large).and_then(|mut slot| fill(&mut slot, 0)).unwrap_err();
+        let error = RingSlot::for_combine(&gpu, &large).and_then(|mut slot| fill(&mut slot, 0)).unwrap_err();
         let GpuError::OutOfMemory { bytes, .. } = &error else { panic!("{error}") };
         assert!(*bytes > 1 << 20);
         assert!(error.to_string().contains("1048576"), "{error}");
 
         // It is no fault of the device: what fits still works.
-        fill(&mut Slot::for_combine(&gpu, &fits).unwrap(), 0).unwrap();
+        fill(&mut RingSlot::for_combine(&gpu, &fits).unwrap(), 0).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use super::sample::{Kind, STORED, Sample};
 use super::{Combiner, devices, first_other_bits, first_wrong, job, ways};
 use fedmill::gpu::job::{CombineJob, GpuError, Options, PairsJob, Reduction, TileShape};
-use fedmill::gpu::{CombineProgram, Gpu, PairsProgram, Slot};
+use fedmill::gpu::{CombineProgram, Gpu, PairsProgram, RingSlot};
 use fedmill::model::dtype::Working;
 
 /// A job for every reduction that so many rows may be put through.
@@ -45,7 +45,7 @@ fn what_is_not_finite_is_found() {
                 let mut combiners: Vec<_> =
                     jobs(sound.shape()).iter().map(|job| Combiner::new(&gpu, job)).collect();
                 let pairs = PairsProgram::new(&gpu, &pairs_job(sound.shape())).unwrap();
-                let mut slot = Slot::for_pairs(&gpu, &pairs).unwrap();
+                let mut slot = RingSlot::for_pairs(&gpu, &pairs).unwrap();
                 for (turn, place) in [0, n * columns / 2, n * columns - 1].into_iter().enumerate() {
                     let mut sample = Sample::new(stored, Kind::Smooth, n, columns);
                     let value = bad[(turn + n) % 4];
@@ -122,7 +122,7 @@ fn small_bindings() {
 fn refusal(gpu: &Gpu, stored: Working, columns: usize, reduction: Reduction) -> String {
     let sample = Sample::new(stored, Kind::AllEqual, 4, columns);
     let program = CombineProgram::new(gpu, &job(sample.shape(), reduction)).unwrap();
-    let filled = Slot::for_combine(gpu, &program).and_then(|mut slot| sample.try_fill(&mut slot));
+    let filled = RingSlot::for_combine(gpu, &program).and_then(|mut slot| sample.try_fill(&mut slot));
     match filled {
         Err(GpuError::OutOfMemory { bytes, why, .. }) if bytes > 1 << 20 => why,
         other => panic!("{other:?}"),
@@ -133,7 +133,7 @@ fn refusal(gpu: &Gpu, stored: Working, columns: usize, reduction: Reduction) -> 
 fn chunks_too_large(gpu: &Gpu) -> String {
     let shape = TileShape { rows: 2, stored: Working::F32, references: 0, columns: 100_000 };
     let program = PairsProgram::new(gpu, &pairs_job(shape)).unwrap();
-    match Slot::for_pairs(gpu, &program).map(|_| ()) {
+    match RingSlot::for_pairs(gpu, &program).map(|_| ()) {
         Err(GpuError::OutOfMemory { why, .. }) => why,
         other => panic!("{other:?}"),
     }
@@ -167,7 +167,7 @@ fn reruns_give_the_same_bits() {
                     }
                 }
                 let program = PairsProgram::new(&gpu, &pairs_job(sample.shape())).unwrap();
-                let mut slot = Slot::for_pairs(&gpu, &program).unwrap();
+                let mut slot = RingSlot::for_pairs(&gpu, &program).unwrap();
                 let mut runs = (0..if n > 100 { 2 } else { 10 }).map(|_| {
                     sample.fill(&mut slot);
                     slot.poison().unwrap();

@@ -3,7 +3,7 @@
 use super::sample::{Kind, STORED, Sample};
 use super::{FLUSHED, UNIT, devices, first_wrong, ways};
 use fedmill::gpu::job::{Options, PAIRS_RELATIVE_ERROR, PairSums, PairsJob};
-use fedmill::gpu::{Gpu, PairsProgram, Slot};
+use fedmill::gpu::{Gpu, PairsProgram, RingSlot};
 use fedmill::model::dtype::Working;
 
 /// A job that looks at all there is.
@@ -22,7 +22,7 @@ fn job(sample: &Sample) -> PairsJob {
 
 fn run(gpu: &Gpu, job: &PairsJob, sample: &Sample) -> PairSums {
     let program = PairsProgram::new(gpu, job).unwrap();
-    let mut slot = Slot::for_pairs(gpu, &program).unwrap();
+    let mut slot = RingSlot::for_pairs(gpu, &program).unwrap();
     sample.fill(&mut slot);
     slot.poison().unwrap();
     slot.pairs(&program, None).unwrap()

@@ -2,7 +2,7 @@
 
 use super::devices;
 use fedmill::gpu::job::{CombineJob, GpuError, Options, PairSums, PairsJob, Reduction, TileShape};
-use fedmill::gpu::{CombineProgram, Gpu, PairsProgram, Slot};
+use fedmill::gpu::{CombineProgram, Gpu, PairsProgram, RingSlot};
 use fedmill::model::dtype::Working;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -55,7 +55,7 @@ fn write(tile: usize, row: usize, out: &mut [u8]) {
     }
 }
 
-pub(super) fn fill(slot: &mut Slot, tile: usize) -> Result<(), GpuError> {
+pub(super) fn fill(slot: &mut RingSlot, tile: usize) -> Result<(), GpuError> {
     slot.fill(columns_of(tile), |row, out| {
         write(tile, row, out);
         Ok(())
@@ -71,9 +71,9 @@ pub(super) struct Merged {
 }
 
 pub(super) fn merge(
-    slot: &mut Slot,
+    slot: &mut RingSlot,
     program: &CombineProgram,
-    kept: Option<&fedmill::gpu::Input>,
+    kept: Option<&fedmill::gpu::ResidentTile>,
 ) -> Result<Merged, GpuError> {
     // Results that are not written would be found.
     slot.poison()?;
@@ -89,7 +89,7 @@ pub(super) fn merge(
 
 /// Every tile in one slot, one behind the other.
 fn one_by_one(gpu: &Gpu, program: &CombineProgram) -> Vec<Merged> {
-    let mut slot = Slot::for_combine(gpu, program).unwrap();
+    let mut slot = RingSlot::for_combine(gpu, program).unwrap();
     let tiles = 0..TILES;
     tiles
         .map(|tile| {
@@ -129,7 +129,7 @@ fn slots_of_several_threads_give_the_bits_of_one() {
         for round in 0..10 {
             for slots in [1, 2, 3, 5] {
                 let found = share(slots, |tiles, done| {
-                    let mut slot = Slot::for_combine(&gpu, &program).unwrap();
+                    let mut slot = RingSlot::for_combine(&gpu, &program).unwrap();
                     while let Some(tile) = next(tiles) {
                         fill(&mut slot, tile).unwrap();
                         done.push((tile, merge(&mut slot, &program, None).unwrap()));
@@ -147,7 +147,7 @@ fn pairs_in_several_slots_give_the_bits_of_one() {
         let program = PairsProgram::new(&gpu, &pairs_job()).unwrap();
         let look = |slots| {
             share::<PairSums>(slots, |tiles, done| {
-                let mut slot = Slot::for_pairs(&gpu, &program).unwrap();
+                let mut slot = RingSlot::for_pairs(&gpu, &program).unwrap();
                 while let Some(tile) = next(tiles) {
                     fill(&mut slot, tile).unwrap();
                     slot.poison().unwrap();
@@ -169,14 +169,14 @@ fn rows_that_stay_on_the_device_give_the_same_bits_later() {
         let program = CombineProgram::new(&gpu, &combine_job()).unwrap();
         let pairs = PairsProgram::new(&gpu, &pairs_job()).unwrap();
         let expected = one_by_one(&gpu, &program);
-        let mut first = Slot::for_pairs(&gpu, &pairs).unwrap();
+        let mut first = RingSlot::for_pairs(&gpu, &pairs).unwrap();
         let (mut sums, mut kept) = (Vec::new(), Vec::new());
         for tile in 0..TILES {
             fill(&mut first, tile).unwrap();
             sums.push(first.pairs(&pairs, None).unwrap());
             kept.push(first.keep().unwrap());
         }
-        let mut second = Slot::for_combine(&gpu, &program).unwrap();
+        let mut second = RingSlot::for_combine(&gpu, &program).unwrap();
         for round in 0..3 {
             // In another order than they were sent in, and with another tile waiting in the slot.
             for tile in (0..TILES).rev() {
@@ -196,7 +196,7 @@ fn rows_that_stay_on_the_device_give_the_same_bits_later() {
 fn a_slot_runs_again_on_the_rows_it_holds() {
     for gpu in devices(&Options::default()) {
         let program = CombineProgram::new(&gpu, &combine_job()).unwrap();
-        let mut slot = Slot::for_combine(&gpu, &program).unwrap();
+        let mut slot = RingSlot::for_combine(&gpu, &program).unwrap();
         fill(&mut slot, 1).unwrap();
         let first = merge(&mut slot, &program, None).unwrap();
         assert_eq!(merge(&mut slot, &program, None).unwrap(), first);
@@ -224,7 +224,7 @@ fn a_slot_that_could_not_be_filled_can_be_filled_again() {
     for gpu in devices(&Options::default()) {
         let program = CombineProgram::new(&gpu, &combine_job()).unwrap();
         let expected = one_by_one(&gpu, &program);
-        let mut slot = Slot::for_combine(&gpu, &program).unwrap();
+        let mut slot = RingSlot::for_combine(&gpu, &program).unwrap();
         for broken in [0, 3, ROWS] {
             fill(&mut slot, 0).unwrap();
             let failed = slot.fill(COLUMNS, |row, out| {

@@ -1,6 +1,6 @@
 //! Tiles to try kernels on.
 
-use fedmill::gpu::Slot;
+use fedmill::gpu::RingSlot;
 use fedmill::gpu::job::{GpuError, TileShape};
 use fedmill::kernels::coordinate_median::coordinate_median;
 use fedmill::kernels::element::Element;
@@ -114,12 +114,12 @@ impl Sample {
         }
     }
 
-    pub(crate) fn fill(&self, slot: &mut Slot) {
+    pub(crate) fn fill(&self, slot: &mut RingSlot) {
         let filled: Result<(), GpuError> = self.try_fill(slot);
         filled.unwrap();
     }
 
-    pub(crate) fn try_fill(&self, slot: &mut Slot) -> Result<(), GpuError> {
+    pub(crate) fn try_fill(&self, slot: &mut RingSlot) -> Result<(), GpuError> {
         slot.fill(self.columns, |row, out| {
             match self.rows.get(row) {
                 Some(values) => out.copy_from_slice(&self.bytes(values)),

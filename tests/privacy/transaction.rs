@@ -2,16 +2,16 @@
 
 use crate::harness::Dir;
 use fedmill::budget::Account;
-use fedmill::budget::charge::{Answer, Granted, Request};
-use fedmill::budget::directory::{AccountError, Books};
+use fedmill::budget::charge::{Answer, Grant, Request};
+use fedmill::budget::directory::{Books, BudgetError};
 use fedmill::budget::recover::{self, Reached};
-use fedmill::budget::stamp::Marked;
+use fedmill::budget::stamp::StampedModel;
 use fedmill::budget::verify::verify;
 use fedmill::io::model_writer::ModelWriter;
 use fedmill::model::dtype::Dtype;
 use fedmill::model::layout::{Layout, Piece, TensorSpec};
 use fedmill::privacy::event::Adjacency;
-use fedmill::privacy::ledger::plan::{Accountant, Adaptive, ClipBound, Plan, Sampling, Unit};
+use fedmill::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
 use fedmill::privacy::ledger::replay::Fate;
 use fedmill::record::sha256::Sha256;
 use std::path::Path;
@@ -23,8 +23,8 @@ const ROUND: &str = "FEDMILL_TEST_ROUND";
 /// Values of a model.
 const DIMENSION: u64 = 8;
 
-fn plan() -> Plan {
-    let plan = Plan {
+fn plan() -> BudgetPlan {
+    let plan = BudgetPlan {
         epsilon: 2.0,
         delta: 1e-5,
         population: 1000,
@@ -41,7 +41,7 @@ fn plan() -> Plan {
         accountant: Accountant::Rdp,
         correlated: None,
     };
-    Plan { level: Some(plan.level_for(DIMENSION)), ..plan }
+    BudgetPlan { level: Some(plan.level_for(DIMENSION)), ..plan }
 }
 
 /// A folder with a ledger in `dp`.
@@ -65,7 +65,7 @@ fn request(folder: &Path, inputs: &str, how: &str) -> Request {
 }
 
 /// Publishes a model whose values come from the inputs and the key alone.
-fn publish(granted: &Granted, output: &Path, inputs: &str, next_clip: Option<f64>) {
+fn publish(granted: &Grant, output: &Path, inputs: &str, next_clip: Option<f64>) {
     let len = DIMENSION as usize;
     let spec = TensorSpec { name: "w".to_owned(), dtype: Dtype::F32, shape: vec![len], len };
     let writer =
@@ -78,7 +78,7 @@ fn publish(granted: &Granted, output: &Path, inputs: &str, next_clip: Option<f64
 }
 
 /// A whole round. Returns whether it made an output, or found it.
-fn round(folder: &Path, inputs: &str, how: &str) -> Result<bool, AccountError> {
+fn round(folder: &Path, inputs: &str, how: &str) -> Result<bool, BudgetError> {
     let mut account = Account::open(&folder.join("dp"))?;
     let request = request(folder, inputs, how);
     match account.charge(&request)? {
@@ -87,8 +87,8 @@ fn round(folder: &Path, inputs: &str, how: &str) -> Result<bool, AccountError> {
             account.release(granted, &request.output, None)?;
             Ok(true)
         }
-        Answer::Standing(_) => Ok(true),
-        Answer::Refused(_) | Answer::OutOfTurn(_) => Ok(false),
+        Answer::Existing(_) => Ok(true),
+        Answer::Refused(_) | Answer::WrongRound(_) => Ok(false),
     }
 }
 
@@ -293,9 +293,9 @@ fn a_ledger_from_a_backup_is_noticed_by_the_model() {
     // Nothing in the ledger tells; the model does.
     assert_eq!(charges(&dir), 1);
     let error = verify(&dir.path("dp"), std::slice::from_ref(&model)).unwrap_err();
-    assert!(matches!(error, AccountError::OlderThanModel { charge: 3, found: 2, .. }), "{error}");
+    assert!(matches!(error, BudgetError::OlderThanModel { charge: 3, found: 2, .. }), "{error}");
     let account = Account::open(&dir.path("dp")).unwrap();
-    let marks = Marked::open(&model).unwrap().marks.unwrap();
+    let marks = StampedModel::open(&model).unwrap().marks.unwrap();
     assert!(account.check_base(&model, &marks).is_err());
     drop(account);
     // Charged on, it has another record in that place.
@@ -304,7 +304,7 @@ fn a_ledger_from_a_backup_is_noticed_by_the_model() {
     restore();
     assert!(round(&dir.path(""), "d", "os").is_ok());
     let error = verify(&dir.path("dp"), &[dir.path("new.safetensors")]).unwrap_err();
-    assert!(matches!(error, AccountError::OtherCharge { charge: 3, .. }), "{error}");
+    assert!(matches!(error, BudgetError::OtherCharge { charge: 3, .. }), "{error}");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn a_test_seed_is_told_everywhere() {
 fn a_clip_bound_that_follows_the_norms_is_that_of_the_last_release() {
     let dir = Dir::new();
     let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: 5.0 };
-    let plan = Plan { clip: ClipBound::Adaptive(adaptive), ..plan() };
+    let plan = BudgetPlan { clip: ClipBound::Adaptive(adaptive), ..plan() };
     let mut account = Account::init(&dir.path("dp"), &plan).unwrap();
     for (clip, next) in [(0.1, Some(0.125)), (0.125, Some(0.11)), (0.11, None)] {
         assert_eq!(account.terms(DIMENSION).unwrap().clip, clip);
@@ -341,5 +341,5 @@ fn a_clip_bound_that_follows_the_norms_is_that_of_the_last_release() {
         account.release(granted, &request.output, next).unwrap();
     }
     assert!(books(&dir).state.follows_plan());
-    assert!(matches!(account.terms(9), Err(AccountError::Dimension { found: 9, expected: DIMENSION })));
+    assert!(matches!(account.terms(9), Err(BudgetError::Dimension { found: 9, expected: DIMENSION })));
 }

@@ -6,7 +6,7 @@ use super::failure;
 use crate::bench::curves::{Curve, draw};
 use crate::budget::directory::Books;
 use crate::privacy::ledger::State;
-use crate::privacy::ledger::budget::{self, BudgetError};
+use crate::privacy::ledger::budget::{self, VerdictError};
 use crate::privacy::ledger::export::{self, Format};
 use crate::privacy::ledger::record::{Charge, Epsilon};
 use clap::Args;
@@ -51,7 +51,7 @@ impl Arguments {
 }
 
 /// What the plan comes to, what was told at each charge, and the budget.
-fn curves(state: &State) -> Result<Vec<Curve>, BudgetError> {
+fn curves(state: &State) -> Result<Vec<Curve>, VerdictError> {
     let plan = state.plan();
     let course = budget::course(plan)?;
     let planned = course.iter().map(|(rounds, spent)| (*rounds as f64, spent.epsilon(plan.accountant)));

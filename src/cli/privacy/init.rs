@@ -3,13 +3,13 @@
 use super::super::{Common, Failure, Outcome, print};
 use super::{failure, mechanism, parse_adjacency};
 use crate::budget::Account;
-use crate::budget::directory::AccountError;
+use crate::budget::directory::BudgetError;
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::model::dtype::Kind;
 use crate::privacy::event::Adjacency;
-use crate::privacy::ledger::budget::{self, BudgetError, told};
-use crate::privacy::ledger::plan::{Accountant, Adaptive, ClipBound, Plan, Sampling, Unit};
+use crate::privacy::ledger::budget::{self, VerdictError, told};
+use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
 use crate::telemetry::console;
 use crate::updates;
 use clap::Args;
@@ -90,14 +90,14 @@ impl Arguments {
         let spent = budget::planned(&plan).map_err(|why| failure(why.into()))?.epsilon(plan.accountant);
         let within = spent <= plan.epsilon;
         if !within {
-            let Plan { rounds, epsilon, .. } = plan;
+            let BudgetPlan { rounds, epsilon, .. } = plan;
             let why = format!("{rounds} rounds come to epsilon {}, the budget is {epsilon}", told(spent));
             return Ok(Outcome::Refused(why));
         }
         plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let account = Account::init(&self.directory, &plan).map_err(failure)?;
         if !common.quiet {
-            let Plan { noise_multiplier, rounds, epsilon, delta, .. } = plan;
+            let BudgetPlan { noise_multiplier, rounds, epsilon, delta, .. } = plan;
             console::tell(&format!(
                 "noise multiplier {noise_multiplier}, {rounds} rounds: epsilon {} of {epsilon} at delta {delta}",
                 told(spent)
@@ -111,8 +111,8 @@ impl Arguments {
     }
 
     /// The plan, what was left out found.
-    fn plan(&self) -> Result<Plan, Failure> {
-        let plan = Plan {
+    fn plan(&self) -> Result<BudgetPlan, Failure> {
+        let plan = BudgetPlan {
             epsilon: self.epsilon,
             delta: self.delta,
             population: self.population,
@@ -130,8 +130,8 @@ impl Arguments {
             correlated: self.mechanism.correlated(self.rounds)?,
         };
         let denominator = self.denominator.unwrap_or_else(|| plan.cohort());
-        let mut plan = Plan { denominator, clip: self.clip(denominator), ..plan };
-        let unknown = |why: BudgetError| failure(why.into());
+        let mut plan = BudgetPlan { denominator, clip: self.clip(denominator), ..plan };
+        let unknown = |why: VerdictError| failure(why.into());
         plan.check_all_but_level().map_err(|why| failure(why.into()))?;
         match (self.noise_multiplier, self.rounds) {
             (None, _) => plan.noise_multiplier = budget::least_noise(&plan).map_err(unknown)?,
@@ -174,9 +174,9 @@ impl Arguments {
 }
 
 /// The floats of a model: what clients' updates have.
-fn coordinates(path: &Path) -> Result<u64, AccountError> {
+fn coordinates(path: &Path) -> Result<u64, BudgetError> {
     let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
-        .map_err(|faults| AccountError::Model { path: path.to_owned(), faults })?;
+        .map_err(|faults| BudgetError::Model { path: path.to_owned(), faults })?;
     let floats = model.table.iter().filter(|place| place.spec.dtype.kind() == Kind::Float);
     Ok(floats.map(|place| place.spec.len as u64).sum())
 }

@@ -3,7 +3,7 @@
 use super::super::{Failure, Outcome, print};
 use super::failure;
 use crate::budget::Account;
-use crate::budget::directory::{AccountError, Books};
+use crate::budget::directory::{Books, BudgetError};
 use crate::budget::recover;
 use crate::privacy::ledger::replay::Charged;
 use clap::Args;
@@ -84,7 +84,7 @@ impl VoidArguments {
     pub(super) fn run(&self) -> Result<Outcome, Failure> {
         let mut account = Account::open(&self.directory).map_err(failure)?;
         match account.void(self.seq, &self.attest) {
-            Err(why @ AccountError::NotOpen { .. }) => Ok(Outcome::Refused(why.to_string())),
+            Err(why @ BudgetError::NotOpen { .. }) => Ok(Outcome::Refused(why.to_string())),
             done => {
                 print(&format!("{}\n", done.map_err(failure)?.seq))?;
                 Ok(Outcome::Done)

@@ -5,14 +5,14 @@ use crate::engine::aggregate::error::MergeError;
 use crate::engine::aggregate::publish::publish_report;
 use crate::engine::aggregate::request::OnBadUpdate;
 use crate::engine::aggregate::session::Run;
-use crate::engine::aggregate::state::Keeping;
+use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::judge::MetricsWanted;
 use crate::engine::intake::admit::{self, Client, Update, UpdateSet};
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::sparse;
 use crate::engine::intake::weights::Weighting;
 use crate::model::layout::TensorSpec;
-use crate::modes::tiers::file::Sorted;
+use crate::modes::tiers::file::TierMembers;
 use crate::modes::tree::admission;
 use crate::modes::tree::purpose::Purpose;
 use crate::rules::Statistics;
@@ -26,9 +26,9 @@ pub(crate) struct Round {
     pub(crate) byzantine: Option<usize>,
     pub(crate) cohort: Cohort,
     /// Which clients are of which tier, in order of their names.
-    pub(crate) tiers: Vec<Sorted>,
+    pub(crate) tiers: Vec<TierMembers>,
     /// Whether a state is kept, and of what.
-    pub(crate) keeping: Option<Keeping>,
+    pub(crate) keeping: Option<StateSpec>,
 }
 
 impl Round {
@@ -56,7 +56,7 @@ impl Run {
             };
             let aggregation = &self.job.aggregation;
             let byzantine = aggregation.byzantine.as_ref().map(|share| share.of(cohort.clients.len()));
-            let keeping = Keeping::of(aggregation);
+            let keeping = StateSpec::of(aggregation);
             let mut round =
                 Round { set, rejected, weights_source, byzantine, cohort, tiers: Vec::new(), keeping };
             self.check_quorum(&round)?;
@@ -151,7 +151,7 @@ impl Run {
         if set.base.is_none() && !strategy.is_plain() {
             return Err(MergeError::NoBase { strategy: strategy.to_string() });
         }
-        let (Some(path), Some(keeping)) = (&self.job.state, Keeping::of(&self.job.aggregation)) else {
+        let (Some(path), Some(keeping)) = (&self.job.state, StateSpec::of(&self.job.aggregation)) else {
             return Ok(());
         };
         set.state = keeping.open(path, &set.layout, self.base_digest()?)?;

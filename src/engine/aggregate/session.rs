@@ -22,10 +22,11 @@ use crate::io::model_file::TablePool;
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::source::OpenFiles;
 use crate::kernels::server_step::ServerStep;
+use crate::model::state::KeptTensor;
+use crate::model::state::StateTensor;
 use crate::modes::dp::release::{Private, Release};
 use crate::modes::tree::purpose::Purpose;
 use crate::rules::{Recipe, Statistics};
-use crate::strategies::{Kept, Slot};
 use crate::telemetry::progress::Progress;
 use crate::telemetry::report::{Bytes, Report, Timings};
 use rayon::ThreadPool;
@@ -327,7 +328,7 @@ impl Run {
         write: impl Fn(usize, &Tile, &[u8]) -> Result<(), WriteError> + Sync,
     ) -> Result<(), Stopped> {
         let factor = self.job.aggregation.strategy.control(&round.cohort).map_err(MergeError::from)?;
-        let slot = round.keeping.as_ref().and_then(|keeping| keeping.place(Slot::Control));
+        let slot = round.keeping.as_ref().and_then(|keeping| keeping.place(StateTensor::Control));
         let (Some(factor), Some(slot)) = (factor, slot) else { return Ok(()) };
         let set = round.set.controls();
         let device = self.chosen.as_ref().and_then(|chosen| chosen.device.as_ref());
@@ -384,7 +385,7 @@ impl Run {
     }
 
     /// What is kept between rounds, if it is.
-    pub(crate) fn kept<'a>(&self, round: &'a Round) -> &'a [Kept] {
+    pub(crate) fn kept<'a>(&self, round: &'a Round) -> &'a [KeptTensor] {
         let keeping = round.keeping.as_ref().filter(|_| self.job.state.is_some());
         keeping.map_or(&[], |keeping| &keeping.kept)
     }

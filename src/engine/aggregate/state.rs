@@ -1,6 +1,6 @@
 //! What stays for the next round: the centre of a rule, the moments of a strategy, in one safetensors file.
 //!
-//! Each slot has the model's tensors under its prefix ([`Slot::prefix`]): floats in F32 (F64 for F64), so that they are
+//! Each slot has the model's tensors under its prefix ([`StateTensor::prefix`]): floats in F32 (F64 for F64), so that they are
 //! not rounded to what the model holds; of integers only the centre is kept, in F64. The file names the digest of the
 //! model that it belongs to, and of the one before.
 //!
@@ -16,9 +16,11 @@ use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish;
 use crate::io::source::{OpenFiles, identity_of};
-use crate::model::dtype::{Dtype, Kind};
+use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece, TensorSpec};
-use crate::strategies::{Kept, Slot};
+use crate::model::state::KeptTensor;
+use crate::model::state::StateTensor;
+use crate::model::state::{is_kept, stored_dtype};
 use crate::updates;
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
@@ -42,11 +44,11 @@ const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000
 
 /// What a run keeps between rounds.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Keeping {
+pub struct StateSpec {
     /// Whose it is: the rule, the strategy, or both.
     pub owner: String,
     /// Its slots.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptTensor>,
     strategy: String,
 }
 
@@ -55,7 +57,7 @@ pub struct Keeping {
 pub struct State {
     /// Its file.
     pub model: Arc<ModelFile>,
-    placements: Vec<(Slot, Placement)>,
+    placements: Vec<(StateTensor, Placement)>,
     /// Rounds that went into it.
     pub steps: u64,
 }
@@ -96,29 +98,29 @@ impl StateError {
     }
 }
 
-impl Keeping {
+impl StateSpec {
     /// What the rule and the strategy keep; none if nothing.
     pub fn of(aggregation: &Aggregation) -> Option<Self> {
-        let centre = Kept { slot: Slot::Centre, initial: 0.0 };
+        let centre = KeptTensor { slot: StateTensor::Centre, initial: 0.0 };
         let (rule, strategy) = (&aggregation.rule, &aggregation.strategy);
         let by_rule = rule.keeps_centre().then_some(centre);
         let by_strategy = strategy.keeps();
         let mut owners = Vec::new();
         owners.extend(by_rule.map(|_| "centered-clipping"));
         owners.extend((!by_strategy.is_empty()).then(|| strategy.name()));
-        let kept: Vec<Kept> = by_rule.into_iter().chain(by_strategy).collect();
+        let kept: Vec<KeptTensor> = by_rule.into_iter().chain(by_strategy).collect();
         let (owner, strategy) = (owners.join("+"), strategy.to_string());
         (!kept.is_empty()).then_some(Self { owner, kept, strategy })
     }
 
     /// The place of a slot among those kept.
-    pub fn place(&self, slot: Slot) -> Option<usize> {
+    pub fn place(&self, slot: StateTensor) -> Option<usize> {
         self.kept.iter().position(|kept| kept.slot == slot)
     }
 
     /// The tensors of a state file, slot by slot.
     fn layout(&self, model: &Layout) -> Layout {
-        let of_slot = |kept: &Kept| {
+        let of_slot = |kept: &KeptTensor| {
             let (prefix, slot) = (kept.slot.prefix(), kept.slot);
             let specs = model.tensors().iter().filter(move |spec| is_kept(slot, spec.dtype));
             specs.map(move |spec| TensorSpec {
@@ -189,12 +191,12 @@ impl Keeping {
     }
 
     /// The places of each slot's tensors in the order of the model's layout.
-    fn by_slot(&self, layout: &Layout, places: Placement) -> Vec<(Slot, Placement)> {
+    fn by_slot(&self, layout: &Layout, places: Placement) -> Vec<(StateTensor, Placement)> {
         let mut places = places.into_iter();
-        let mut place = |slot: Slot, dtype: Dtype| {
+        let mut place = |slot: StateTensor, dtype: Dtype| {
             if is_kept(slot, dtype) { places.next().unwrap_or(Place::NONE) } else { Place::NONE }
         };
-        let slot = |kept: &Kept| {
+        let slot = |kept: &KeptTensor| {
             let tensors = layout.tensors().iter();
             (kept.slot, tensors.map(|spec| place(kept.slot, spec.dtype)).collect())
         };
@@ -204,25 +206,12 @@ impl Keeping {
 
 impl State {
     /// Where a slot's tensors are, in the order of the model's layout.
-    pub fn placement(&self, slot: Slot) -> Option<&Placement> {
+    pub fn placement(&self, slot: StateTensor) -> Option<&Placement> {
         self.placements.iter().find(|(of, _)| *of == slot).map(|(_, placement)| placement)
     }
 
     fn names(&self, key: &str, digest: &str) -> bool {
         self.model.metadata.get(key).is_some_and(|found| found == digest)
-    }
-}
-
-/// Whether a slot keeps tensors of a dtype: strategies step floats.
-pub fn is_kept(slot: Slot, dtype: Dtype) -> bool {
-    slot == Slot::Centre || dtype.kind() == Kind::Float
-}
-
-/// What values of a dtype are kept in.
-pub fn stored_dtype(dtype: Dtype) -> Dtype {
-    match dtype.kind() {
-        Kind::Float if dtype != Dtype::F64 => Dtype::F32,
-        _ => Dtype::F64,
     }
 }
 
@@ -247,7 +236,7 @@ impl StateWriter {
     /// When the file cannot be written.
     pub fn create(
         path: &Path,
-        keeping: &Keeping,
+        keeping: &StateSpec,
         model: &Layout,
         last: Option<&State>,
         base: Option<&str>,
@@ -269,7 +258,7 @@ impl StateWriter {
         let metadata = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let writer = ModelWriter::create(path, &layout, &metadata, None)?;
         let mut next = 0;
-        let mut place = |slot: Slot, dtype: Dtype| {
+        let mut place = |slot: StateTensor, dtype: Dtype| {
             next += usize::from(is_kept(slot, dtype));
             next.saturating_sub(1)
         };

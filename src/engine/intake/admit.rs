@@ -3,7 +3,7 @@
 //! Every update is checked against the reference layout: the base's, or without a base the layout that
 //! most updates share, so that one odd client cannot make the others look wrong.
 
-use crate::engine::aggregate::state::{State, stored_dtype};
+use crate::engine::aggregate::state::State;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{MergedLayout, Personal};
 use crate::engine::intake::reference::{Reference, placement};
@@ -13,8 +13,10 @@ use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
 use crate::io::source::OpenFiles;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::layout::{Layout, TensorSpec};
+use crate::model::state::StateTensor;
+use crate::model::state::stored_dtype;
 use crate::modes::tree::Partial;
-use crate::strategies::{Reported, Slot};
+use crate::strategies::Reported;
 use crate::updates;
 use crate::updates::encoded::sketched;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
@@ -447,7 +449,7 @@ impl UpdateSet {
             ..spec.clone()
         };
         let base = self.state.as_ref().and_then(|state| {
-            let placement = state.placement(Slot::Control)?.clone();
+            let placement = state.placement(StateTensor::Control)?.clone();
             Some(Arc::new(Base::new(Arc::clone(&state.model), placement)))
         });
         let layout = Layout::new(self.layout.tensors().iter().map(named).collect());
@@ -505,11 +507,11 @@ impl UpdateSet {
 
     /// Where the centre is that an earlier round left, if the rule starts there.
     pub fn centre(&self) -> Option<(&ModelFile, &Placement)> {
-        self.slot(Slot::Centre)
+        self.slot(StateTensor::Centre)
     }
 
     /// Where what an earlier round left in a slot is.
-    pub fn slot(&self, slot: Slot) -> Option<(&ModelFile, &Placement)> {
+    pub fn slot(&self, slot: StateTensor) -> Option<(&ModelFile, &Placement)> {
         let state = self.state.as_ref()?;
         Some((&state.model, state.placement(slot)?))
     }

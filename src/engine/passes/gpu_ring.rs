@@ -9,7 +9,7 @@ use crate::engine::passes::drive::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::Workspace;
 use crate::gpu::job::{GpuError, TileShape};
-use crate::gpu::{Gpu, Input, Slot};
+use crate::gpu::{Gpu, ResidentTile, RingSlot};
 use crate::kernels::element::Element;
 use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::tile::{LINE_BYTES, TileBuffer};
@@ -41,7 +41,7 @@ pub struct Device {
 #[derive(Default)]
 struct Kept {
     shapes: HashMap<Working, TileShape>,
-    tiles: HashMap<(Working, usize), Arc<Input>>,
+    tiles: HashMap<(Working, usize), Arc<ResidentTile>>,
 }
 
 impl std::fmt::Debug for Kept {
@@ -114,7 +114,7 @@ impl Device {
     }
 
     /// Remembers a tile that stays.
-    pub(crate) fn keep(&self, stored: Working, tile: usize, input: Input) {
+    pub(crate) fn keep(&self, stored: Working, tile: usize, input: ResidentTile) {
         self.kept().tiles.insert((stored, tile), Arc::new(input));
     }
 
@@ -131,7 +131,7 @@ impl Device {
     }
 
     /// A tile that stayed.
-    pub(crate) fn kept_tile(&self, stored: Working, tile: usize) -> Option<Arc<Input>> {
+    pub(crate) fn kept_tile(&self, stored: Working, tile: usize) -> Option<Arc<ResidentTile>> {
         self.kept().tiles.get(&(stored, tile)).map(Arc::clone)
     }
 
@@ -235,7 +235,7 @@ pub(crate) fn mixtures(set: &UpdateSet, mixing: &Mixing, clients: &[usize]) -> V
 
 /// Reads the rows of clients, and of references, of a tile into a slot. What is kept between rounds was read before.
 pub(crate) fn fill<E: Element>(
-    slot: &mut Slot,
+    slot: &mut RingSlot,
     space: &mut Workspace,
     tile: &Tile,
     clients: &[usize],

@@ -9,9 +9,9 @@ use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece};
+use crate::model::state::KeptTensor;
 use crate::model::tile::{Rows, TileBuffer};
 use crate::modes::tree::Partial;
-use crate::strategies::Kept;
 use crate::updates::metadata::UpdateKind;
 use std::io;
 use std::time::Instant;
@@ -90,7 +90,7 @@ impl<'a> Workspace<'a> {
     pub fn read_kept<K: Element + Merged>(
         &mut self,
         tile: &Tile,
-        kept: &Kept,
+        kept: &KeptTensor,
         values: &mut [K],
     ) -> Result<(), PassError> {
         match self.set.slot(kept.slot) {

@@ -4,8 +4,8 @@
 //! noise. Noise of a coordinate hangs on the key, the round and the coordinate's number, so tiles may come in any order.
 
 use crate::budget::account::Account;
-use crate::budget::charge::Granted;
-use crate::budget::directory::AccountError;
+use crate::budget::charge::Grant;
+use crate::budget::directory::BudgetError;
 use crate::io::source::SourceFile;
 use crate::kernels::chacha20::Stream;
 use crate::kernels::discrete_gaussian::{self, Level};
@@ -65,11 +65,11 @@ impl Account {
     /// When that cannot be written, or a signal asked to stop.
     pub fn noise(
         &self,
-        granted: &Granted,
+        granted: &Grant,
         coordinates: u64,
         isa: Isa,
         pool: &ThreadPool,
-    ) -> Result<Noise, AccountError> {
+    ) -> Result<Noise, BudgetError> {
         let (key, level) = (Key::kept(*granted.key.bytes()), granted.mechanism.level);
         let Some((correlated, round)) = self.plan().correlated.zip(granted.round) else {
             return Ok(Noise::Fresh { key, level });
@@ -92,7 +92,7 @@ impl Noise {
     /// # Errors
     ///
     /// When noise that was made before cannot be read.
-    pub fn add(&self, isa: Isa, first: u64, sums: &mut [i64]) -> Result<(), AccountError> {
+    pub fn add(&self, isa: Isa, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
         for (block, sums) in sums.chunks_mut(MADE).enumerate() {
             let first = first + (block * MADE) as u64;
             match self {
@@ -133,11 +133,11 @@ fn add(isa: Isa, stream: Stream, level: Level, first: u64, sign: i64, sums: &mut
     add_integers(isa, made, sums);
 }
 
-fn add_row(isa: Isa, row: &SourceFile, first: u64, sums: &mut [i64]) -> Result<(), AccountError> {
+fn add_row(isa: Isa, row: &SourceFile, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
     let mut kept = [0_i32; MADE];
     let kept = &mut kept[..sums.len()];
     let offset = first * size_of::<i32>() as u64;
-    row.read_exact_at(bytemuck::cast_slice_mut(kept), offset).map_err(AccountError::at(row.path()))?;
+    row.read_exact_at(bytemuck::cast_slice_mut(kept), offset).map_err(BudgetError::at(row.path()))?;
     add_multiple(isa, kept, 1, sums);
     Ok(())
 }

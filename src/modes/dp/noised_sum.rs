@@ -15,7 +15,7 @@ use crate::kernels::lanes::Isa;
 use crate::model::layout::Layout;
 use crate::modes::dp::noise::Noise;
 use crate::modes::dp::release::PrivateError;
-use crate::modes::dp::sum_file::Edge;
+use crate::modes::dp::sum_file::SumFile;
 use crate::privacy::clipping::{Clip, Grid, Treatment};
 use std::sync::{Mutex, PoisonError};
 
@@ -31,7 +31,7 @@ pub struct ClippedSum {
     /// As what.
     clips: Vec<Clip>,
     /// Sums that were made elsewhere.
-    edges: Vec<Edge>,
+    edges: Vec<SumFile>,
     /// How the squares of each one's integers add up, edges behind clients.
     squares: Mutex<Vec<u128>>,
 }
@@ -46,7 +46,7 @@ pub struct NoisedSum {
 
 impl ClippedSum {
     /// Of clients that were clipped so, and of edges.
-    pub fn new(grid: Grid, clips: &[Clip], edges: Vec<Edge>) -> Self {
+    pub fn new(grid: Grid, clips: &[Clip], edges: Vec<SumFile>) -> Self {
         let counts = |(_, clip): &(usize, Clip)| clip.treatment != Treatment::Void;
         let (clients, clips): (Vec<usize>, Vec<Clip>) =
             clips.iter().copied().enumerate().filter(counts).unzip();

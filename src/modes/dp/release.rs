@@ -9,15 +9,15 @@
 //! come from the base and the plan.
 
 use crate::budget::account::Account;
-use crate::budget::charge::{Answer, Granted, Request, Standing, Terms};
-use crate::budget::directory::{AccountError, Books};
-use crate::budget::stamp::Marks;
+use crate::budget::charge::{Answer, ExistingRelease, Grant, Request, Terms};
+use crate::budget::directory::{Books, BudgetError};
+use crate::budget::stamp::Stamp;
 use crate::engine::aggregate::assemble::Round;
 use crate::engine::aggregate::error::MergeError;
 use crate::engine::aggregate::publish::publish_report;
 use crate::engine::aggregate::request::Job;
 use crate::engine::aggregate::session::{Run, Stopped};
-use crate::engine::aggregate::state::Keeping;
+use crate::engine::aggregate::state::StateSpec;
 use crate::engine::backend::choose::{Asked, Chosen};
 use crate::engine::decide::judge::{Judgement, MetricsWanted};
 use crate::engine::intake::admit::{self, Frame, UpdateSet};
@@ -29,7 +29,7 @@ use crate::modes::dp::adaptive_clip;
 use crate::modes::dp::clips::{Clips, Found, floats};
 use crate::modes::dp::noise;
 use crate::modes::dp::noised_sum::{ClippedSum, NoisedSum};
-use crate::modes::dp::sum_file::{self, Edge, EdgeError};
+use crate::modes::dp::sum_file::{self, SumFile, SumFileError};
 use crate::privacy::clipping::{Clip, Grid, NoGrid, Treatment};
 use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
@@ -60,11 +60,11 @@ pub struct Private {
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum PrivateError {
     #[error(transparent)]
-    Account(#[from] AccountError),
+    Account(#[from] BudgetError),
     #[error(transparent)]
     Grid(#[from] NoGrid),
     #[error(transparent)]
-    Edge(#[from] EdgeError),
+    Edge(#[from] SumFileError),
     #[error("{option} under --dp: {why}")]
     Combination { option: String, why: &'static str, hint: &'static str },
     #[error("{found} updates, expected at most {most}: more might not fit the sum")]
@@ -100,11 +100,11 @@ pub(crate) struct Clipped {
     pub(crate) grid: Grid,
     /// What was found of each client.
     pub(crate) clips: Vec<Found>,
-    pub(crate) edges: Vec<Edge>,
+    pub(crate) edges: Vec<SumFile>,
 }
 
 /// How many clients are within the clip bound, less how many are not.
-pub(crate) fn below(terms: &Terms, clips: &[Found], edges: &[Edge]) -> i64 {
+pub(crate) fn below(terms: &Terms, clips: &[Found], edges: &[SumFile]) -> i64 {
     let counted = clips.iter().filter(|found| found.clip.treatment != Treatment::Void);
     let here: i64 = counted.map(|found| if found.norm <= terms.clip { 1 } else { -1 }).sum();
     here + edges.iter().map(|edge| edge.description.below).sum::<i64>()
@@ -121,7 +121,7 @@ pub struct Release {
     /// The sum.
     pub sum: NoisedSum,
     /// What the output says of it.
-    pub marks: Marks,
+    pub marks: Stamp,
 }
 
 impl Job {
@@ -204,13 +204,13 @@ impl Run {
         let Clipped { round, terms, grid, mut clips, edges, .. } = clipped;
         let granted = match account.charge(&request).map_err(PrivateError::from)? {
             Answer::Granted(granted) => granted,
-            Answer::Standing(standing) => return self.tell_standing(&round, &standing),
+            Answer::Existing(standing) => return self.tell_standing(&round, &standing),
             Answer::Refused(verdict) => {
                 let mut report = self.report_rows(&round);
                 report.refused = Some(format!("over the privacy budget: {verdict}"));
                 return Err(MergeError::Refused(Box::new(report)));
             }
-            Answer::OutOfTurn(why) => {
+            Answer::WrongRound(why) => {
                 let mut report = self.report_rows(&round);
                 report.refused = Some(why.to_string());
                 return Err(MergeError::Refused(Box::new(report)));
@@ -263,7 +263,7 @@ impl Run {
             bound: grid.bound(),
             level: grid.level(),
         };
-        let edges = Edge::open_all(&how.sums, &set.layout, &edge_terms).map_err(PrivateError::from)?;
+        let edges = SumFile::open_all(&how.sums, &set.layout, &edge_terms).map_err(PrivateError::from)?;
         self.check_claims(set, &edges)?;
         let elsewhere: usize = edges.iter().map(|edge| edge.description.clients.len()).sum();
         let (found, most) = ((set.clients.len() + elsewhere) as u64, grid.most_clients());
@@ -278,11 +278,11 @@ impl Run {
     }
 
     /// A client of an earlier sum must not come again.
-    fn check_claims(&self, set: &UpdateSet, edges: &[Edge]) -> Result<(), MergeError> {
+    fn check_claims(&self, set: &UpdateSet, edges: &[SumFile]) -> Result<(), MergeError> {
         for client in &set.clients {
             if let Some(edge) = edges.iter().find(|edge| edge.description.clients.contains(&client.id)) {
                 let (path, id) = (edge.model.path.clone(), client.id.clone());
-                return Err(PrivateError::from(EdgeError::Twice { path, id }).into());
+                return Err(PrivateError::from(SumFileError::Twice { path, id }).into());
             }
         }
         Ok(())
@@ -300,7 +300,7 @@ impl Run {
             .into());
         };
         let (path, metadata) = (&base.model.path, &base.model.metadata);
-        let marks = Marks::of(path, metadata).map_err(PrivateError::from)?;
+        let marks = Stamp::of(path, metadata).map_err(PrivateError::from)?;
         marks
             .map_or(Ok(()), |marks| account.check_base(path, &marks))
             .map_err(|why| PrivateError::from(why).into())
@@ -335,7 +335,7 @@ impl Run {
         let clients = set.clients.iter().map(admit::Client::reported).collect();
         let weights = vec![1.0; set.clients.len()];
         let cohort = Cohort { clients, weights, round: self.job.expected.round, population: None };
-        let keeping = Keeping::of(&self.job.aggregation);
+        let keeping = StateSpec::of(&self.job.aggregation);
         Ok(Round {
             set,
             rejected,
@@ -375,7 +375,7 @@ impl Run {
 
     /// Tells of a release that stands there already, in the report too: the run that made it may have been cut off before
     /// it had written that.
-    fn tell_standing(&self, round: &Round, standing: &Standing) -> Result<Report, MergeError> {
+    fn tell_standing(&self, round: &Round, standing: &ExistingRelease) -> Result<Report, MergeError> {
         // As the user calls it.
         let path = self.job.output.with_file_name(standing.path.file_name().unwrap_or_default());
         tracing::warn!(
@@ -402,9 +402,9 @@ impl Run {
     fn next_clip(
         &self,
         account: &Account,
-        granted: &Granted,
+        granted: &Grant,
         terms: &Terms,
-        (clips, edges): (&[Found], &[Edge]),
+        (clips, edges): (&[Found], &[SumFile]),
     ) -> Option<f64> {
         let ClipBound::Adaptive(adaptive) = account.plan().clip else { return None };
         let noise = noise::of_count(self.job.isa, &granted.key, terms.level);
@@ -447,7 +447,7 @@ impl Run {
 }
 
 /// The clients of sums that were made elsewhere.
-fn summed(edges: &[Edge]) -> Vec<String> {
+fn summed(edges: &[SumFile]) -> Vec<String> {
     edges.iter().flat_map(|edge| edge.description.clients.iter().cloned()).collect()
 }
 

@@ -5,7 +5,7 @@
 //! missing is made again, from the first round on if need be. So nothing hangs on when a run is cut off, and memory is a
 //! few thousand coordinates of as many rows as there are bands.
 
-use crate::budget::directory::{AccountError, Directory};
+use crate::budget::directory::{BudgetError, Directory};
 use crate::io::interrupt;
 use crate::io::journal::JournalError;
 use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
@@ -54,16 +54,16 @@ struct Making {
 
 impl History<'_> {
     /// The row of a round, made if it is not kept.
-    pub(crate) fn row(&self, round: u32, pool: &ThreadPool) -> Result<SourceFile, AccountError> {
+    pub(crate) fn row(&self, round: u32, pool: &ThreadPool) -> Result<SourceFile, BudgetError> {
         if !self.is_kept(round) {
             self.make(round, pool)?;
         }
         self.open(round)
     }
 
-    fn open(&self, round: u32) -> Result<SourceFile, AccountError> {
+    fn open(&self, round: u32) -> Result<SourceFile, BudgetError> {
         let path = self.directory.row(round);
-        SourceFile::open(&path, &OpenFiles::raise_limit()).map_err(AccountError::at(&path))
+        SourceFile::open(&path, &OpenFiles::raise_limit()).map_err(BudgetError::at(&path))
     }
 
     fn is_kept(&self, round: u32) -> bool {
@@ -85,7 +85,7 @@ impl History<'_> {
         if self.remembered(last).all(|round| self.is_kept(round)) { last } else { 0 }
     }
 
-    fn make(&self, round: u32, pool: &ThreadPool) -> Result<(), AccountError> {
+    fn make(&self, round: u32, pool: &ThreadPool) -> Result<(), BudgetError> {
         let start = self.start(round);
         let earlier = self.remembered(start).map(|round| self.open(round)).collect::<Result<_, _>>()?;
         let rounds = self.remembered(round).chain([round]).filter(|round| *round > start);
@@ -93,38 +93,38 @@ impl History<'_> {
         rounds.sort_unstable();
         rounds.dedup();
         let staged = |round| Ok((round, self.stage(round)?));
-        let kept = rounds.into_iter().map(staged).collect::<Result<_, AccountError>>()?;
+        let kept = rounds.into_iter().map(staged).collect::<Result<_, BudgetError>>()?;
         let making = Making { start, end: round, earlier, kept };
         let pieces = 0..self.coordinates.div_ceil(MADE);
         pool.install(|| pieces.into_par_iter().try_for_each(|piece| self.make_piece(&making, piece * MADE)))?;
         for (round, staged) in making.kept {
             let path = self.directory.row(round);
-            staged.sync().and_then(|()| staged.publish(&path)).map_err(AccountError::at(&path))?;
+            staged.sync().and_then(|()| staged.publish(&path)).map_err(BudgetError::at(&path))?;
         }
         let path = self.directory.row(round);
-        sync_directory_of(&path).map_err(AccountError::at(&path))?;
+        sync_directory_of(&path).map_err(BudgetError::at(&path))?;
         let oldest = self.remembered(round).last().unwrap_or(round);
         self.directory.wipe_rows(|round| round >= u64::from(oldest))
     }
 
-    fn stage(&self, round: u32) -> Result<Staged, AccountError> {
+    fn stage(&self, round: u32) -> Result<Staged, BudgetError> {
         let path = self.directory.row(round);
         let staged =
             remove_leftovers(&path).and_then(|_| Staged::create_private(&path, BYTES * self.coordinates));
-        staged.map_err(AccountError::at(&path))
+        staged.map_err(BudgetError::at(&path))
     }
 
     /// All rows that are to be made, at the coordinates from `first` on.
-    fn make_piece(&self, making: &Making, first: u64) -> Result<(), AccountError> {
+    fn make_piece(&self, making: &Making, first: u64) -> Result<(), BudgetError> {
         interrupt::check().map_err(JournalError::from)?;
         let len = MADE.min(self.coordinates - first) as usize;
         let read = |row: &SourceFile| {
             let mut noise = vec![0; len];
             let bytes = bytemuck::cast_slice_mut(&mut noise);
-            row.read_exact_at(bytes, BYTES * first).map_err(AccountError::at(row.path()))?;
+            row.read_exact_at(bytes, BYTES * first).map_err(BudgetError::at(row.path()))?;
             Ok(noise)
         };
-        let earlier = making.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, AccountError>>()?;
+        let earlier = making.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, BudgetError>>()?;
         let mut earlier = VecDeque::from(earlier);
         let mut drawn = vec![0; len];
         for round in making.start + 1..=making.end {
@@ -134,7 +134,7 @@ impl History<'_> {
             self.banded.next(self.isa, &mut drawn, &earlier, &mut row);
             if let Some((_, staged)) = making.kept.iter().find(|(kept, _)| *kept == round) {
                 let written = staged.write_at(bytemuck::cast_slice(&row), BYTES * first);
-                written.map_err(AccountError::at(&self.directory.row(round)))?;
+                written.map_err(BudgetError::at(&self.directory.row(round)))?;
             }
             earlier.push_front(row);
             earlier.truncate(self.banded.remembered());

@@ -58,7 +58,7 @@ pub struct Description {
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
-pub enum EdgeError {
+pub enum SumFileError {
     #[error("{}: cannot be used: {}", .path.display(), list(.faults))]
     Unusable { path: PathBuf, faults: Vec<OpenFault> },
     #[error("{}: has no metadata `{KEY}`, expected a sum of clipped updates", .path.display())]
@@ -77,7 +77,7 @@ pub enum EdgeError {
 
 /// A sum in a file.
 #[derive(Debug)]
-pub struct Edge {
+pub struct SumFile {
     /// Its file.
     pub model: ModelFile,
     /// What it says of itself.
@@ -85,36 +85,36 @@ pub struct Edge {
     placement: Placement,
 }
 
-impl Edge {
+impl SumFile {
     /// Opens sums that were made on these terms, of models of this layout.
     ///
     /// # Errors
     ///
     /// What is wrong with the first that cannot be added.
-    pub fn open_all(paths: &[PathBuf], layout: &Layout, terms: &Terms) -> Result<Vec<Self>, EdgeError> {
+    pub fn open_all(paths: &[PathBuf], layout: &Layout, terms: &Terms) -> Result<Vec<Self>, SumFileError> {
         let mut edges: Vec<Self> = Vec::new();
         for path in paths {
             let edge = Self::open(path, layout, terms)?;
             let known = |id: &&String| edges.iter().any(|other| other.description.clients.contains(id));
             if let Some(id) = edge.description.clients.iter().find(known) {
-                return Err(EdgeError::Twice { path: path.clone(), id: id.clone() });
+                return Err(SumFileError::Twice { path: path.clone(), id: id.clone() });
             }
             edges.push(edge);
         }
         Ok(edges)
     }
 
-    fn open(path: &Path, layout: &Layout, terms: &Terms) -> Result<Self, EdgeError> {
-        let unusable = |faults| EdgeError::Unusable { path: path.to_owned(), faults };
+    fn open(path: &Path, layout: &Layout, terms: &Terms) -> Result<Self, SumFileError> {
+        let unusable = |faults| SumFileError::Unusable { path: path.to_owned(), faults };
         let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default());
         let model = model.map_err(unusable)?;
-        let text = model.metadata.get(KEY).ok_or_else(|| EdgeError::NoSum { path: path.to_owned() })?;
+        let text = model.metadata.get(KEY).ok_or_else(|| SumFileError::NoSum { path: path.to_owned() })?;
         let description: Description = serde_json::from_str(text)
-            .map_err(|why| EdgeError::Bad { path: path.to_owned(), why: why.to_string() })?;
+            .map_err(|why| SumFileError::Bad { path: path.to_owned(), why: why.to_string() })?;
         if description.terms != *terms {
             let told = |terms: &Terms| serde_json::to_string(terms).unwrap_or_default();
             let (found, expected) = (told(&description.terms), told(terms));
-            return Err(EdgeError::OtherTerms { path: path.to_owned(), found, expected });
+            return Err(SumFileError::OtherTerms { path: path.to_owned(), found, expected });
         }
         let placement = layout.tensors().iter().map(|spec| {
             let found = model.table.iter().find(|place| place.spec.name == spec.name);
@@ -123,7 +123,7 @@ impl Edge {
                 Some(place) if place.spec.dtype == Dtype::I64 && place.spec.shape == spec.shape => {
                     Ok(place.into())
                 }
-                other => Err(EdgeError::Tensor {
+                other => Err(SumFileError::Tensor {
                     path: path.to_owned(),
                     tensor: spec.name.clone(),
                     found: other.map_or_else(|| "none".to_owned(), |place| told(&place.spec)),
@@ -158,13 +158,13 @@ impl Edge {
     /// # Errors
     ///
     /// When that is too much.
-    pub fn check(&self, squares: u128) -> Result<(), EdgeError> {
+    pub fn check(&self, squares: u128) -> Result<(), SumFileError> {
         let clients = self.description.clients.len();
         let most = u128::from(self.description.terms.bound).saturating_mul(clients as u128);
         if squares <= most.saturating_mul(most) {
             return Ok(());
         }
-        Err(EdgeError::Longer { path: self.model.path.clone(), clients })
+        Err(SumFileError::Longer { path: self.model.path.clone(), clients })
     }
 }
 

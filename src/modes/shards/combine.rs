@@ -15,8 +15,8 @@ use crate::engine::passes::sections::{Branch, Branches, SectionSums, coordinates
 use crate::io::model_writer::ModelWriter;
 use crate::modes::shards::Shard;
 use crate::modes::shards::decide::{Decision, judge};
-use crate::modes::shards::file::{self, Kind, Partial, ShardError, Small};
-use crate::modes::shards::identity::Key;
+use crate::modes::shards::file::{self, ShardError, ShardFile, ShardKind, SmallTensor};
+use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::sections::{places, read_places, read_rows, rows};
 use crate::modes::shards::tensors::Pieces;
 use crate::rules::Statistics;
@@ -47,7 +47,7 @@ pub fn combine(
 ) -> Result<PathBuf, MergeError> {
     let mut run = Run::open(job, pool)?;
     let (round, statistics) = run.assemble()?;
-    let key = pool.install(|| Key::of(&run, &round, &statistics))?;
+    let key = pool.install(|| RunIdentity::of(&run, &round, &statistics))?;
     run.choose_backend(&round, &statistics)?;
     let decided = Decided::read(&run, &round, statistics, &key, decision)?;
     let sections = shard.sections(round.set.layout.parameters());
@@ -78,7 +78,7 @@ impl Decided {
         run: &Run,
         round: &Round,
         statistics: Statistics,
-        key: &Key,
+        key: &RunIdentity,
         decision: Option<&Path>,
     ) -> Result<Self, MergeError> {
         if let Some(path) = decision {
@@ -138,14 +138,15 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn merge(self, key: &Key) -> Result<(), Stopped> {
+    fn merge(self, key: &RunIdentity) -> Result<(), Stopped> {
         let Self { run, round, shard, sections, .. } = &self;
         let (layout, clients) = (&round.set.layout, round.set.clients.len());
         let coordinates = coordinates_of(sections, layout.parameters());
         let pieces = Pieces::of(layout, run.kept(round), coordinates.clone());
         let room = self.decided.lacks_norms().then(|| norms(&branches_of(sections), clients));
         let room = room.as_ref().map_or(&[][..], |room| room);
-        let writer = file::create(&run.job.output, Kind::Combine, key, *shard, sections, &pieces.specs, room);
+        let writer =
+            file::create(&run.job.output, ShardKind::Combine, key, *shard, sections, &pieces.specs, room);
         let writer = writer.map_err(MergeError::from)?;
         if !sections.is_empty() {
             let set = &round.set;
@@ -183,7 +184,7 @@ impl Work<'_> {
 }
 
 /// Squared norms of so many clients, section branch by section branch.
-fn norms(branches: &[Branch<Option<Vec<f64>>>], clients: usize) -> [Small; 2] {
+fn norms(branches: &[Branch<Option<Vec<f64>>>], clients: usize) -> [SmallTensor; 2] {
     let row = |sum: &Option<Vec<f64>>| {
         let mut row = sum.clone().unwrap_or_default();
         row.resize(clients, 0.0);
@@ -202,7 +203,7 @@ fn branches_of(sections: &Range<usize>) -> Vec<Branch<Option<Vec<f64>>>> {
 /// # Errors
 ///
 /// When a partial does not hold what it should.
-pub(crate) fn read_norms(partials: &[Partial], clients: usize) -> Result<Vec<f64>, ShardError> {
+pub(crate) fn read_norms(partials: &[ShardFile], clients: usize) -> Result<Vec<f64>, ShardError> {
     let mut all = Branches(Vec::new());
     for partial in partials {
         let places = read_places(partial, NORM_BRANCHES)?;

@@ -15,9 +15,9 @@ use crate::io::model_writer::WriteError;
 use crate::io::publish;
 use crate::io::text;
 use crate::kernels::server_step::ServerStep;
-use crate::modes::shards::file::{Kind, Partial, ShardError, open_all};
+use crate::modes::shards::file::{ShardError, ShardFile, ShardKind, open_all};
 use crate::modes::shards::gram::{asked, look_key, read_all};
-use crate::modes::shards::identity::{Difference, Key};
+use crate::modes::shards::identity::{Difference, RunIdentity};
 use crate::rules::{Recipe, Reduction, Statistics};
 use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
@@ -63,10 +63,10 @@ pub fn decide(job: Job, partials: &[PathBuf], pool: &ThreadPool) -> Result<PathB
     let (round, statistics) = run.assemble()?;
     let key = pool.install(|| look_key(&run, &round, &statistics))?;
     let sections = sections_of(round.set.layout.parameters());
-    let partials = open_all(partials, Kind::Gram, &key, sections)?;
+    let partials = open_all(partials, ShardKind::Gram, &key, sections)?;
     let rule = run.job.aggregation.rule.to_string();
     let mut looks = Partials { rule, partials, asked: asked(&run, &round) };
-    let key = Key::of(&run, &round, &statistics)?;
+    let key = RunIdentity::of(&run, &round, &statistics)?;
     let judgement = judge(&run, &round, statistics, &mut looks)?;
     let report = run.report(&round, &judgement, None);
     let file = DecisionFile {
@@ -120,7 +120,7 @@ pub(crate) fn judge(
 /// Looks that are the sums of partials.
 struct Partials {
     rule: String,
-    partials: Vec<Partial>,
+    partials: Vec<ShardFile>,
     /// What they hold.
     asked: Vec<Sought>,
 }
@@ -146,14 +146,14 @@ impl Decision {
     /// # Errors
     ///
     /// When the file holds something else, or the decision of another run.
-    pub fn read(path: &Path, key: &Key, clients: usize) -> Result<Self, ShardError> {
+    pub fn read(path: &Path, key: &RunIdentity, clients: usize) -> Result<Self, ShardError> {
         let bad = |why: String| ShardError::NotADecision { path: path.to_owned(), why };
         let json = text::read(path).map_err(|why| bad(format!("cannot be read: {why}")))?;
         let file: DecisionFile = serde_json::from_str(&json).map_err(|why| bad(why.to_string()))?;
         if file.schema != SCHEMA {
             return Err(bad(format!("schema is `{}`, expected `{SCHEMA}`", file.schema)));
         }
-        if let Some(Difference { what, found, expected }) = Key(file.run.clone()).difference(key) {
+        if let Some(Difference { what, found, expected }) = RunIdentity(file.run.clone()).difference(key) {
             return Err(ShardError::Stranger { path: path.to_owned(), what, found, expected });
         }
         if !is_for(&file.recipe, clients) {

@@ -1,6 +1,6 @@
 //! Partials: what a shard leaves behind, as a safetensors file that says what it belongs to and which sections it is of.
 //!
-//! All partials of a run have its [`Key`], and together they are every section once. Of a model with fewer sections than
+//! All partials of a run have its [`RunIdentity`], and together they are every section once. Of a model with fewer sections than
 //! there are shards some partials are empty; they have to be there nevertheless, each once: a step that did not run is
 //! not to pass for one with nothing to do.
 
@@ -13,7 +13,7 @@ use crate::io::source::OpenFiles;
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::modes::shards::Shard;
-use crate::modes::shards::identity::{Difference, Key};
+use crate::modes::shards::identity::{Difference, RunIdentity};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -26,14 +26,14 @@ const SHARD: &str = "fedmill.shard";
 
 /// What a partial holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ShardKind {
     /// Sums of the first pass.
     Gram,
     /// Merged values.
     Combine,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ShardKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Gram => "gram/1",
@@ -44,7 +44,7 @@ impl fmt::Display for Kind {
 
 /// A partial whose header was read.
 #[derive(Debug)]
-pub struct Partial {
+pub struct ShardFile {
     /// Its sections.
     pub sections: Range<usize>,
     /// Which of the shards it is.
@@ -130,14 +130,14 @@ impl ShardError {
 }
 
 /// A tensor of a partial that is held in memory.
-pub(crate) struct Small {
+pub(crate) struct SmallTensor {
     pub(crate) name: String,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: Vec<u8>,
 }
 
-impl Small {
+impl SmallTensor {
     pub(crate) fn spec(&self) -> TensorSpec {
         let Self { name, dtype, shape, .. } = self;
         TensorSpec { name: name.clone(), dtype: *dtype, shape: shape.clone(), len: shape.iter().product() }
@@ -147,25 +147,25 @@ impl Small {
 /// Starts a partial of these tensors, the small ones last and written already.
 pub(crate) fn create(
     path: &Path,
-    kind: Kind,
-    key: &Key,
+    kind: ShardKind,
+    key: &RunIdentity,
     shard: Shard,
     sections: &Range<usize>,
     large: &[TensorSpec],
-    small: &[Small],
+    small: &[SmallTensor],
 ) -> Result<ModelWriter, WriteError> {
     let mut metadata = key.metadata();
     metadata.insert(KIND.to_owned(), kind.to_string());
     metadata.insert(SECTIONS.to_owned(), format!("{}..{}", sections.start, sections.end));
     metadata.insert(SHARD.to_owned(), shard.to_string());
-    let specs = large.iter().cloned().chain(small.iter().map(Small::spec));
+    let specs = large.iter().cloned().chain(small.iter().map(SmallTensor::spec));
     let writer = ModelWriter::create(path, &Layout::new(specs.collect()), &metadata, None)?;
     write(&writer, large.len(), small)?;
     Ok(writer)
 }
 
 /// Writes small tensors of a partial, which stand from place `first` on.
-pub(crate) fn write(writer: &ModelWriter, first: usize, small: &[Small]) -> Result<(), WriteError> {
+pub(crate) fn write(writer: &ModelWriter, first: usize, small: &[SmallTensor]) -> Result<(), WriteError> {
     for (i, tensor) in small.iter().enumerate() {
         let len = tensor.spec().len;
         if len > 0 {
@@ -183,15 +183,15 @@ pub(crate) fn write(writer: &ModelWriter, first: usize, small: &[Small]) -> Resu
 /// When one is not what it should be, or they do not fit together.
 pub fn open_all(
     paths: &[PathBuf],
-    kind: Kind,
-    key: &Key,
+    kind: ShardKind,
+    key: &RunIdentity,
     sections: usize,
-) -> Result<Vec<Partial>, ShardError> {
+) -> Result<Vec<ShardFile>, ShardError> {
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
-    let open = |path: &PathBuf| Partial::open(path, kind, key, sections, &files, &tables);
+    let open = |path: &PathBuf| ShardFile::open(path, kind, key, sections, &files, &tables);
     let mut partials = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     partials.sort_by(|a, b| {
-        let place = |partial: &Partial| (partial.sections.start, partial.sections.end);
+        let place = |partial: &ShardFile| (partial.sections.start, partial.sections.end);
         place(a).cmp(&place(b)).then_with(|| a.model.path.cmp(&b.model.path))
     });
     check_complete(&partials, sections)?;
@@ -200,9 +200,9 @@ pub fn open_all(
 }
 
 /// Checks that no shard is there twice, and none is missing where all are cut alike.
-fn check_shards(partials: &[Partial]) -> Result<(), ShardError> {
+fn check_shards(partials: &[ShardFile]) -> Result<(), ShardError> {
     let mut of_shard: BTreeMap<Shard, &Path> = BTreeMap::new();
-    for Partial { shard, model, .. } in partials {
+    for ShardFile { shard, model, .. } in partials {
         if let Some(one) = of_shard.insert(*shard, &model.path) {
             return Err(ShardError::ShardTwice {
                 one: one.to_owned(),
@@ -222,9 +222,9 @@ fn check_shards(partials: &[Partial]) -> Result<(), ShardError> {
 }
 
 /// Checks that partials in order are every section once.
-fn check_complete(partials: &[Partial], sections: usize) -> Result<(), ShardError> {
-    let path = |partial: &Partial| partial.model.path.clone();
-    let mut last: Option<&Partial> = None;
+fn check_complete(partials: &[ShardFile], sections: usize) -> Result<(), ShardError> {
+    let path = |partial: &ShardFile| partial.model.path.clone();
+    let mut last: Option<&ShardFile> = None;
     for next in partials.iter().filter(|partial| !partial.sections.is_empty()) {
         let done = last.map_or(0, |last| last.sections.end);
         if let Some(last) = last.filter(|_| next.sections.start < done) {
@@ -249,11 +249,11 @@ fn check_complete(partials: &[Partial], sections: usize) -> Result<(), ShardErro
     }
 }
 
-impl Partial {
+impl ShardFile {
     fn open(
         path: &Path,
-        kind: Kind,
-        key: &Key,
+        kind: ShardKind,
+        key: &RunIdentity,
         sections: usize,
         files: &OpenFiles,
         tables: &TablePool,
@@ -271,7 +271,8 @@ impl Partial {
         if text(KIND) != kind.to_string() {
             return Err(bad(KIND, format!("`{kind}`")));
         }
-        if let Some(Difference { what, found, expected }) = Key::read(&model.metadata).difference(key) {
+        if let Some(Difference { what, found, expected }) = RunIdentity::read(&model.metadata).difference(key)
+        {
             return Err(ShardError::Stranger { path: at(), what, found, expected });
         }
         let numbers = text(SECTIONS).split_once("..").map(|(start, end)| (start.parse(), end.parse()));

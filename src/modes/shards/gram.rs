@@ -16,8 +16,8 @@ use crate::engine::passes::geometry::sums::{Precision, Sought, Totals};
 use crate::engine::passes::sections::{Branch, Branches, Summand};
 use crate::engine::passes::survey::{Measured, non_finite_faults};
 use crate::modes::shards::Shard;
-use crate::modes::shards::file::{self, Kind, Partial, ShardError, Small};
-use crate::modes::shards::identity::Key;
+use crate::modes::shards::file::{self, ShardError, ShardFile, ShardKind, SmallTensor};
+use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::sections::{pairs, places, read_pairs, read_places, read_rows, rows};
 use crate::rules::{Needs, Statistics};
 use crate::telemetry::progress::Progress;
@@ -38,7 +38,7 @@ pub fn gram(job: Job, shard: Shard, pool: &ThreadPool, progress: &Progress) -> R
     let small = Look { run: &run, round: &round, shard, pool, progress }.tensors(&asks)?;
     check_unchanged(&round.set)?;
     let sections = shard.sections(round.set.layout.parameters());
-    let writer = file::create(&run.job.output, Kind::Gram, &key, shard, &sections, &[], &small)?;
+    let writer = file::create(&run.job.output, ShardKind::Gram, &key, shard, &sections, &[], &small)?;
     writer.sync()?;
     writer.publish()?;
     progress.finish();
@@ -55,9 +55,9 @@ pub(crate) fn asked(run: &Run, round: &Round) -> Vec<Sought> {
 }
 
 /// What partials of looks belong to: the run, and what is looked for beyond what the run needs.
-pub(crate) fn look_key(run: &Run, round: &Round, statistics: &Statistics) -> Result<Key, MergeError> {
+pub(crate) fn look_key(run: &Run, round: &Round, statistics: &Statistics) -> Result<RunIdentity, MergeError> {
     let sought = asked(run, round)[0];
-    let key = Key::of(run, round, statistics)?;
+    let key = RunIdentity::of(run, round, statistics)?;
     Ok(key.with("look.median", sought.references.median).with("look.signs", sought.with_signs))
 }
 
@@ -81,7 +81,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     /// What is looked for, as tensors.
-    fn tensors(&self, asks: &[Sought]) -> Result<Vec<Small>, MergeError> {
+    fn tensors(&self, asks: &[Sought]) -> Result<Vec<SmallTensor>, MergeError> {
         let mut small = Vec::new();
         for sought in asks {
             let (branches, sought) = self.branches(*sought)?;
@@ -151,7 +151,7 @@ fn prefix(sought: &Sought) -> &'static str {
     }
 }
 
-fn tensors(sought: &Sought, branches: &[Branch<Totals>]) -> [Small; 4] {
+fn tensors(sought: &Sought, branches: &[Branch<Totals>]) -> [SmallTensor; 4] {
     let name = |tensor: &str| format!("{}.{tensor}", prefix(sought));
     let squares = if sought.is_direct() { triangle(sought.updates) } else { 0 };
     [
@@ -163,7 +163,7 @@ fn tensors(sought: &Sought, branches: &[Branch<Totals>]) -> [Small; 4] {
 }
 
 /// The branches of a look in a partial. Also returns whether a device had a part in them.
-fn read(partial: &Partial, sought: &Sought) -> Result<(Vec<Branch<Totals>>, bool), ShardError> {
+fn read(partial: &ShardFile, sought: &Sought) -> Result<(Vec<Branch<Totals>>, bool), ShardError> {
     let name = |tensor: &str| format!("{}.{tensor}", prefix(sought));
     let on_device = partial.shape(&name("device-branches")).is_some();
     let places = read_places(partial, &name(if on_device { "device-branches" } else { "branches" }))?;
@@ -185,7 +185,7 @@ fn read(partial: &Partial, sought: &Sought) -> Result<(Vec<Branch<Totals>>, bool
 /// # Errors
 ///
 /// When a partial does not hold what it should.
-pub(crate) fn read_all(partials: &[Partial], sought: Sought) -> Result<Found, ShardError> {
+pub(crate) fn read_all(partials: &[ShardFile], sought: Sought) -> Result<Found, ShardError> {
     let mut all = Branches(Vec::new());
     let mut on_device = false;
     for partial in partials {

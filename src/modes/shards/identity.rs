@@ -18,7 +18,7 @@ pub const PREFIX: &str = "fedmill.run.";
 
 /// Settings and inputs of a run, by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Key(pub BTreeMap<String, String>);
+pub struct RunIdentity(pub BTreeMap<String, String>);
 
 /// Where a key differs from the one that was expected.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,7 +31,7 @@ pub struct Difference {
     pub expected: String,
 }
 
-impl Key {
+impl RunIdentity {
     /// The key of a run.
     ///
     /// # Errors

@@ -13,8 +13,8 @@ use crate::io::model_writer::ModelWriter;
 use crate::model::layout::Piece;
 use crate::modes::shards::combine::{DECISION, Decided, read_norms};
 use crate::modes::shards::decide::{MERGING_SETTINGS, OF_MERGING};
-use crate::modes::shards::file::{Kind, Partial, open_all};
-use crate::modes::shards::identity::Key;
+use crate::modes::shards::file::{ShardFile, ShardKind, open_all};
+use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::tensors::Pieces;
 use crate::telemetry::progress::Progress;
 use crate::telemetry::report::Report;
@@ -41,11 +41,11 @@ pub fn join(
 ) -> Result<PathBuf, MergeError> {
     let mut run = Run::open(job, pool)?;
     let (round, statistics) = run.assemble()?;
-    let key = pool.install(|| Key::of(&run, &round, &statistics))?;
+    let key = pool.install(|| RunIdentity::of(&run, &round, &statistics))?;
     let decided = Decided::read(&run, &round, statistics, &key, decision)?;
     let key = key.with(DECISION, decided.name());
     let sections = sections_of(round.set.layout.parameters());
-    let partials = open_all(partials, Kind::Combine, &key, sections)?;
+    let partials = open_all(partials, ShardKind::Combine, &key, sections)?;
 
     let metadata = run.output_metadata(&round);
     let job = &run.job;
@@ -101,7 +101,7 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    fn all_of(&self, partial: &Partial, progress: &Progress) -> Result<(), MergeError> {
+    fn all_of(&self, partial: &ShardFile, progress: &Progress) -> Result<(), MergeError> {
         let layout = &self.round.set.layout;
         let coordinates = coordinates_of(&partial.sections, layout.parameters());
         let pieces = Pieces::of(layout, self.run.kept(self.round), coordinates);

@@ -3,7 +3,7 @@
 use crate::engine::passes::sections::Branch;
 use crate::model::dtype::Dtype;
 use crate::modes::shards::file::{
-    Partial, ShardError, Small, bytes_of, bytes_of_counts, counts_of, numbers_of,
+    ShardError, ShardFile, SmallTensor, bytes_of, bytes_of_counts, counts_of, numbers_of,
 };
 use std::ops::Range;
 
@@ -13,24 +13,28 @@ pub(crate) fn rows<T>(
     branches: &[Branch<T>],
     columns: usize,
     row: impl Fn(&T) -> Vec<f64>,
-) -> Small {
+) -> SmallTensor {
     let numbers: Vec<f64> = branches.iter().flat_map(|branch| row(&branch.sum)).collect();
-    Small { name, dtype: Dtype::F64, shape: vec![branches.len(), columns], bytes: bytes_of(&numbers) }
+    SmallTensor { name, dtype: Dtype::F64, shape: vec![branches.len(), columns], bytes: bytes_of(&numbers) }
 }
 
 /// A tensor with a pair of counts for each branch.
-pub(crate) fn pairs<T>(name: String, branches: &[Branch<T>], pair: impl Fn(&Branch<T>) -> [u64; 2]) -> Small {
+pub(crate) fn pairs<T>(
+    name: String,
+    branches: &[Branch<T>],
+    pair: impl Fn(&Branch<T>) -> [u64; 2],
+) -> SmallTensor {
     let bytes = bytes_of_counts(branches.iter().flat_map(pair));
-    Small { name, dtype: Dtype::I64, shape: vec![branches.len(), 2], bytes }
+    SmallTensor { name, dtype: Dtype::I64, shape: vec![branches.len(), 2], bytes }
 }
 
 /// Level and number of each branch.
-pub(crate) fn places<T>(name: String, branches: &[Branch<T>]) -> Small {
+pub(crate) fn places<T>(name: String, branches: &[Branch<T>]) -> SmallTensor {
     pairs(name, branches, |branch| [u64::from(branch.level), branch.number as u64])
 }
 
 /// The branches that a tensor of places names: those of the partial's sections, in order.
-pub(crate) fn read_places(partial: &Partial, name: &str) -> Result<Vec<Branch<()>>, ShardError> {
+pub(crate) fn read_places(partial: &ShardFile, name: &str) -> Result<Vec<Branch<()>>, ShardError> {
     let count = partial.shape(name).and_then(|shape| shape.first()).copied().unwrap_or(0);
     let found = read_pairs(partial, name, count)?;
     let branches: Vec<Branch<()>> = found
@@ -52,7 +56,7 @@ pub(crate) fn read_places(partial: &Partial, name: &str) -> Result<Vec<Branch<()
 
 /// A row of numbers for each of so many branches; all of them finite.
 pub(crate) fn read_rows(
-    partial: &Partial,
+    partial: &ShardFile,
     name: &str,
     count: usize,
     columns: usize,
@@ -70,7 +74,7 @@ pub(crate) fn read_rows(
 }
 
 /// A pair of counts for each of so many branches.
-pub(crate) fn read_pairs(partial: &Partial, name: &str, count: usize) -> Result<Vec<[u64; 2]>, ShardError> {
+pub(crate) fn read_pairs(partial: &ShardFile, name: &str, count: usize) -> Result<Vec<[u64; 2]>, ShardError> {
     let counts = counts_of(&partial.bytes(name, Dtype::I64, &[count, 2])?);
     Ok(counts.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())
 }

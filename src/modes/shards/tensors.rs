@@ -1,11 +1,12 @@
 //! How a part of a model and of its state stands in a partial: of each tensor the values that lie in the part, as a
 //! tensor of one axis.
 
-use crate::engine::aggregate::state::{is_kept, stored_dtype};
 use crate::engine::passes::combine::TileValues;
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::model::layout::{Layout, Piece, TensorSpec};
-use crate::strategies::Kept;
+use crate::model::state::KeptTensor;
+use crate::model::state::is_kept;
+use crate::model::state::stored_dtype;
 use std::ops::Range;
 
 /// What names of the model's tensors start with, and those of a state's, with the slot behind.
@@ -24,11 +25,11 @@ pub(crate) struct Pieces {
 
 impl Pieces {
     /// Those of some coordinates.
-    pub(crate) fn of(layout: &Layout, kept: &[Kept], coordinates: Range<usize>) -> Self {
+    pub(crate) fn of(layout: &Layout, kept: &[KeptTensor], coordinates: Range<usize>) -> Self {
         let pieces: Vec<Piece> = layout.pieces(coordinates).collect();
         let mut made = Self { pieces, places: Vec::new(), specs: Vec::new() };
         made.add(layout, |spec| Some(TensorSpec { name: format!("{MODEL}{}", spec.name), ..spec.clone() }));
-        for Kept { slot, .. } in kept {
+        for KeptTensor { slot, .. } in kept {
             made.add(layout, |spec| {
                 let name = format!("{STATE}{}{}", slot.prefix(), spec.name);
                 let dtype = stored_dtype(spec.dtype);

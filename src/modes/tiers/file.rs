@@ -181,7 +181,7 @@ impl Tiers {
     /// # Errors
     ///
     /// When a client has no tier, or a tier no clients or no weight.
-    pub fn sort(&self, clients: &[Client], weights: &[f64]) -> Result<Vec<Sorted>, TiersError> {
+    pub fn sort(&self, clients: &[Client], weights: &[f64]) -> Result<Vec<TierMembers>, TiersError> {
         let path = || self.path.clone();
         let mut members = vec![Vec::new(); self.tiers.len()];
         for (i, client) in clients.iter().enumerate() {
@@ -193,7 +193,7 @@ impl Tiers {
         for (number, (tier, clients)) in self.tiers.iter().zip(members).enumerate() {
             if !clients.is_empty() {
                 let weight = self.weight(tier, &clients, weights)?;
-                sorted.push(Sorted { tier: number, clients, share: weight });
+                sorted.push(TierMembers { tier: number, clients, share: weight });
             } else if !tier.is_optional {
                 let (tier, clients) = (tier.name.clone(), weights.len());
                 return Err(TiersError::NoClients { path: path(), tier, clients });
@@ -304,7 +304,7 @@ impl TierWeight {
 
 /// The clients of a tier in one round.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Sorted {
+pub struct TierMembers {
     /// Which tier, in the order of the file.
     pub tier: usize,
     /// Its clients by number, in order.

@@ -8,17 +8,18 @@ use crate::engine::backend::choose::Chosen;
 use crate::engine::decide::judge::{Aggregation, Judge, Judgement, Subject, Unjudged};
 use crate::engine::intake::admit::Client;
 use crate::kernels::server_step::ServerStep;
-use crate::modes::tiers::file::{Sorted, Tier, TiersError};
+use crate::model::state::StateTensor;
+use crate::modes::tiers::file::{Tier, TierMembers, TiersError};
 use crate::rules::pre::StepTaken;
 use crate::rules::{Decision, Needs, Recipe, Reduction, Statistics, TierRecipe, Verdict, Warning};
-use crate::strategies::{Cohort, Decided, Slot, StrategyError};
+use crate::strategies::{Cohort, Decided, StrategyError};
 use crate::telemetry::progress::Progress;
 use crate::telemetry::report::{Report, TierRow};
 use rayon::ThreadPool;
 
 /// What was made of the tiers so far.
 #[derive(Default)]
-struct Together {
+struct TierJudgement {
     recipes: Vec<TierRecipe>,
     verdicts: Vec<Option<Verdict>>,
     norms: Vec<Option<f64>>,
@@ -29,7 +30,11 @@ struct Together {
 
 impl Run {
     /// Sorts the clients of a round into tiers, if there are any.
-    pub(crate) fn sort_tiers(&self, clients: &[Client], cohort: &Cohort) -> Result<Vec<Sorted>, MergeError> {
+    pub(crate) fn sort_tiers(
+        &self,
+        clients: &[Client],
+        cohort: &Cohort,
+    ) -> Result<Vec<TierMembers>, MergeError> {
         let Some(tiers) = &self.job.tiers else { return Ok(Vec::new()) };
         self.check_strategy(cohort)?;
         Ok(tiers.sort(clients, &cohort.weights)?)
@@ -63,7 +68,7 @@ impl Run {
     fn check_strategy(&self, cohort: &Cohort) -> Result<(), StrategyError> {
         let strategy = &self.job.aggregation.strategy;
         let is_before = strategy.needs() > Needs::Nothing
-            || strategy.keeps().iter().any(|kept| kept.slot == Slot::Control)
+            || strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control)
             || strategy.weigh(cohort)?.is_some()
             || strategy.scale(cohort, None)?.is_some();
         match is_before {
@@ -85,8 +90,11 @@ impl Run {
         progress: &Progress,
     ) -> Result<Judgement, Stopped> {
         let clients = round.set.clients.len();
-        let mut together =
-            Together { verdicts: vec![None; clients], norms: vec![None; clients], ..Together::default() };
+        let mut together = TierJudgement {
+            verdicts: vec![None; clients],
+            norms: vec![None; clients],
+            ..TierJudgement::default()
+        };
         for sorted in &round.tiers {
             let judgement = self.judge_tier(round, sorted, statistics, pool, progress)?;
             let Some(tier) = self.job.tiers.as_ref().map(|tiers| &tiers.tiers[sorted.tier]) else { continue };
@@ -108,7 +116,7 @@ impl Run {
     fn judge_tier(
         &mut self,
         round: &Round,
-        sorted: &Sorted,
+        sorted: &TierMembers,
         all: &Statistics,
         pool: &ThreadPool,
         progress: &Progress,
@@ -147,8 +155,8 @@ impl Run {
     }
 }
 
-impl Together {
-    fn add(&mut self, name: &str, sorted: &Sorted, judgement: Judgement) {
+impl TierJudgement {
+    fn add(&mut self, name: &str, sorted: &TierMembers, judgement: Judgement) {
         let clients = self.verdicts.len();
         let recipe = judgement.decision.recipe.among(&sorted.clients, clients);
         let of_tier = TierRecipe { share: sorted.share, clients: sorted.clients.clone(), recipe };

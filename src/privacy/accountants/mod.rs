@@ -105,7 +105,7 @@ impl Spent {
 
 /// Why events cannot be accounted for.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum AccountError {
+pub enum CostError {
     /// A delta that is none.
     #[error("delta: found {0}, expected a number above 0 and below 1")]
     Delta(f64),
@@ -122,9 +122,9 @@ pub enum AccountError {
 /// # Errors
 ///
 /// When delta is not between zero and one, or the cost of an event is not known.
-pub fn spend(events: &[Event], terms: &Terms) -> Result<Spent, AccountError> {
+pub fn spend(events: &[Event], terms: &Terms) -> Result<Spent, CostError> {
     if !(terms.delta > 0.0 && terms.delta < 1.0) {
-        return Err(AccountError::Delta(terms.delta));
+        return Err(CostError::Delta(terms.delta));
     }
     Ok(spend_steps(&Steps::of(events, terms.adjacency)?, terms))
 }
@@ -157,9 +157,9 @@ pub fn spend_steps(steps: &Steps, terms: &Terms) -> Spent {
 /// # Errors
 ///
 /// When epsilon is negative or not finite, or the cost of an event is not known.
-pub fn delta(events: &[Event], epsilon: f64, adjacency: Adjacency) -> Result<Deltas, AccountError> {
+pub fn delta(events: &[Event], epsilon: f64, adjacency: Adjacency) -> Result<Deltas, CostError> {
     if !(epsilon >= 0.0 && epsilon.is_finite()) {
-        return Err(AccountError::Epsilon(epsilon));
+        return Err(CostError::Epsilon(epsilon));
     }
     let steps = Steps::of(events, adjacency)?;
     let best = conversion::delta(&Curve::of(&steps, &OrderList::All.orders()), epsilon);

@@ -8,7 +8,7 @@ use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::accountants::{self, Terms};
 use crate::privacy::calibrate::CalibrateError;
 use crate::privacy::event::Event;
-use crate::privacy::ledger::plan::{Accountant, Plan, PlanError};
+use crate::privacy::ledger::plan::{Accountant, BudgetPlan, PlanError};
 use crate::privacy::ledger::record::Epsilon;
 use crate::privacy::ledger::replay::{self, State};
 
@@ -16,7 +16,7 @@ use crate::privacy::ledger::replay::{self, State};
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
-pub enum BudgetError {
+pub enum VerdictError {
     #[error("there is no reserve {seq}, expected one that is left")]
     NoReserve { seq: u64 },
     #[error("event is not that of reserve {seq}")]
@@ -24,7 +24,7 @@ pub enum BudgetError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
-    Account(#[from] accountants::AccountError),
+    Account(#[from] accountants::CostError),
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
 }
@@ -107,7 +107,7 @@ pub fn told(epsilon: f64) -> String {
 /// # Errors
 ///
 /// When the cost of an event is not known.
-pub fn spent(state: &State) -> Result<Spent, BudgetError> {
+pub fn spent(state: &State) -> Result<Spent, VerdictError> {
     account(state.plan(), &state.spent(), coarsest(noises(state)), state.follows_plan())
 }
 
@@ -116,7 +116,7 @@ pub fn spent(state: &State) -> Result<Spent, BudgetError> {
 /// # Errors
 ///
 /// When the cost of its event is not known.
-pub fn planned(plan: &Plan) -> Result<Spent, BudgetError> {
+pub fn planned(plan: &BudgetPlan) -> Result<Spent, VerdictError> {
     account(plan, &[(plan.event()?, plan.charges())], Some(plan.noise()), true)
 }
 
@@ -125,7 +125,7 @@ pub fn planned(plan: &Plan) -> Result<Spent, BudgetError> {
 /// # Errors
 ///
 /// When the cost of its event is not known.
-pub fn course(plan: &Plan) -> Result<Vec<(u64, Spent)>, BudgetError> {
+pub fn course(plan: &BudgetPlan) -> Result<Vec<(u64, Spent)>, VerdictError> {
     if plan.correlated.is_some() {
         let all = planned(plan)?;
         return Ok(vec![(1, all), (plan.rounds, all)]);
@@ -152,14 +152,14 @@ pub fn would(
     event: &Event,
     noise: Option<IntegerNoise>,
     reserve: Option<u64>,
-) -> Result<Verdict, BudgetError> {
+) -> Result<Verdict, VerdictError> {
     let plan = state.plan();
     let mut rest = state.clone();
     if let Some(seq) = reserve {
         let place = rest.reserves.iter().position(|reserved| reserved.seq == seq);
-        let place = place.ok_or(BudgetError::NoReserve { seq })?;
+        let place = place.ok_or(VerdictError::NoReserve { seq })?;
         if rest.reserves.remove(place).reserve.event != *event {
-            return Err(BudgetError::OtherEvent { seq });
+            return Err(VerdictError::OtherEvent { seq });
         }
     }
     let mut events = rest.spent();
@@ -180,7 +180,7 @@ pub fn would(
 /// # Errors
 ///
 /// When the cost of an event is not known.
-pub fn rounds_left(state: &State) -> Result<u64, BudgetError> {
+pub fn rounds_left(state: &State) -> Result<u64, VerdictError> {
     let plan = state.plan();
     if plan.correlated.is_some() {
         return rounds_left_of_run(state);
@@ -200,7 +200,7 @@ pub fn rounds_left(state: &State) -> Result<u64, BudgetError> {
 }
 
 /// How many more rounds there are of a run that one charge pays for; none if the budget does not hold that.
-fn rounds_left_of_run(state: &State) -> Result<u64, BudgetError> {
+fn rounds_left_of_run(state: &State) -> Result<u64, VerdictError> {
     let plan = state.plan();
     let last = state.last_round();
     if last.is_none() && !would(state, &plan.event()?, Some(plan.noise()), None)?.fits() {
@@ -214,7 +214,7 @@ fn rounds_left_of_run(state: &State) -> Result<u64, BudgetError> {
 /// # Errors
 ///
 /// When the cost of its event is not known.
-pub fn most_rounds(plan: &Plan) -> Result<u64, BudgetError> {
+pub fn most_rounds(plan: &BudgetPlan) -> Result<u64, VerdictError> {
     Ok(plan.calibration().rounds(plan.noise_multiplier)?.max(1))
 }
 
@@ -223,7 +223,7 @@ pub fn most_rounds(plan: &Plan) -> Result<u64, BudgetError> {
 /// # Errors
 ///
 /// When the cost of its event is not known, or no noise is enough.
-pub fn least_noise(plan: &Plan) -> Result<f64, BudgetError> {
+pub fn least_noise(plan: &BudgetPlan) -> Result<f64, VerdictError> {
     let noise = plan.calibration().noise_multiplier(plan.charges())?;
     Ok((noise * 1e6).ceil() / 1e6)
 }
@@ -232,7 +232,7 @@ pub fn least_noise(plan: &Plan) -> Result<f64, BudgetError> {
 const MOST_ROUNDS: u64 = 1 << 30;
 
 /// The largest count that fits, where those above it do not.
-fn largest(fits: impl Fn(u64) -> Result<bool, BudgetError>) -> Result<u64, BudgetError> {
+fn largest(fits: impl Fn(u64) -> Result<bool, VerdictError>) -> Result<u64, VerdictError> {
     let mut high = 1;
     while high < MOST_ROUNDS && fits(high)? {
         high *= 2;
@@ -264,11 +264,11 @@ fn coarsest(noises: impl Iterator<Item = IntegerNoise>) -> Option<IntegerNoise> 
 
 /// What events come to, each so often.
 fn account(
-    plan: &Plan,
+    plan: &BudgetPlan,
     events: &[(Event, u64)],
     noise: Option<IntegerNoise>,
     follows: bool,
-) -> Result<Spent, BudgetError> {
+) -> Result<Spent, VerdictError> {
     let events: Vec<Event> = events.iter().map(|(event, count)| event.clone().times(*count)).collect();
     let distribution = follows && plan.accountant == Accountant::Best;
     let terms = Terms { adjacency: plan.adjacency, distribution, noise, ..Terms::at(plan.delta) };
@@ -346,9 +346,9 @@ mod tests {
         let taken = would(&state, &event, None, Some(1)).unwrap();
         assert_eq!(taken.after.rdp, taken.before.rdp);
         assert!(would(&state, &event, None, None).unwrap().after.rdp > taken.after.rdp);
-        assert!(matches!(would(&state, &event, None, Some(2)), Err(BudgetError::NoReserve { seq: 2 })));
+        assert!(matches!(would(&state, &event, None, Some(2)), Err(VerdictError::NoReserve { seq: 2 })));
         let other = Event::gaussian(9.0).unwrap();
-        assert!(matches!(would(&state, &other, None, Some(1)), Err(BudgetError::OtherEvent { seq: 1 })));
+        assert!(matches!(would(&state, &other, None, Some(1)), Err(VerdictError::OtherEvent { seq: 1 })));
     }
 
     #[test]
@@ -369,16 +369,16 @@ mod tests {
     fn the_least_noise_and_the_most_rounds_meet_the_budget() {
         for accountant in [Accountant::Rdp, Accountant::Best] {
             for dimension in [None, Some(1000), Some(10_000_000)] {
-                let plan = Plan { accountant, dimension, ..plan() };
-                let part = |plan: &Plan| {
+                let plan = BudgetPlan { accountant, dimension, ..plan() };
+                let part = |plan: &BudgetPlan| {
                     let level = plan.dimension.map(|dimension| plan.level_for(dimension));
-                    planned(&Plan { level, ..plan.clone() }).unwrap().epsilon(accountant) / plan.epsilon
+                    planned(&BudgetPlan { level, ..plan.clone() }).unwrap().epsilon(accountant) / plan.epsilon
                 };
                 let noise_multiplier = least_noise(&plan).unwrap();
-                let least = part(&Plan { noise_multiplier, ..plan.clone() });
+                let least = part(&BudgetPlan { noise_multiplier, ..plan.clone() });
                 assert!((0.995..=1.0).contains(&least), "{accountant:?}, {dimension:?}: {least}");
                 let rounds = most_rounds(&plan).unwrap();
-                let most = part(&Plan { rounds, ..plan.clone() });
+                let most = part(&BudgetPlan { rounds, ..plan.clone() });
                 assert!(
                     (0.98..=1.0).contains(&most),
                     "{accountant:?}, {dimension:?}: {most}, {rounds} rounds"

@@ -1,7 +1,7 @@
 //! What others may know of a budget: events and epsilons, but not what went in, where it went, or when.
 
 use crate::privacy::event::Event;
-use crate::privacy::ledger::budget::BudgetError;
+use crate::privacy::ledger::budget::VerdictError;
 use crate::privacy::ledger::plan::{Accountant, Unit};
 use crate::privacy::ledger::record::{Epsilon, Rng};
 use crate::privacy::ledger::replay::{Charged, State};
@@ -26,7 +26,7 @@ pub enum Format {
 /// # Errors
 ///
 /// When the cost of an event is not known.
-pub fn text(state: &State, format: Format) -> Result<String, BudgetError> {
+pub fn text(state: &State, format: Format) -> Result<String, VerdictError> {
     Ok(match format {
         Format::DpEvent => dp_event(state),
         Format::Csv => csv(state),

@@ -22,5 +22,5 @@ mod trial;
 
 pub use crate::record::Head;
 pub use crate::record::sha256::Sha256;
-pub use plan::Plan;
+pub use plan::BudgetPlan;
 pub use replay::State;

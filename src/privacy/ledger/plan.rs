@@ -87,7 +87,7 @@ pub struct Adaptive {
 /// A schedule and its budget.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
+pub struct BudgetPlan {
     /// What may be spent in all.
     pub epsilon: f64,
     /// At this delta.
@@ -173,7 +173,7 @@ impl PlanError {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Frozen {
-    plan: Plan,
+    plan: BudgetPlan,
     plan_sha256: Sha256,
 }
 
@@ -190,7 +190,7 @@ pub enum FrozenError {
     Plan(#[from] PlanError),
 }
 
-impl Plan {
+impl BudgetPlan {
     /// Checks every number, and that who takes part goes with what counts as neighbours.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::{Adjacency, Event};
-use crate::privacy::ledger::plan::{Plan, Unit};
+use crate::privacy::ledger::plan::{BudgetPlan, Unit};
 use crate::record::{self, sha256::Sha256};
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ pub struct Init {
     /// Tells ledgers of the same plan apart: 32 random digits.
     pub ledger_id: String,
     /// What was fixed.
-    pub plan: Plan,
+    pub plan: BudgetPlan,
     /// Its digest.
     pub plan_sha256: Sha256,
 }

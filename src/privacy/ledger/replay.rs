@@ -4,7 +4,7 @@
 //! void takes it back, which somebody signs.
 
 use crate::privacy::event::Event;
-use crate::privacy::ledger::plan::{ClipBound, Plan};
+use crate::privacy::ledger::plan::{BudgetPlan, ClipBound};
 use crate::privacy::ledger::record::{
     Adopt, Charge, Entry, Init, Mechanism, Record, Release, Reserve, Rng, Void,
 };
@@ -226,7 +226,7 @@ impl State {
     }
 
     /// The plan that was frozen.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &BudgetPlan {
         &self.init.plan
     }
 
@@ -299,7 +299,7 @@ pub(super) fn count(counted: &mut Vec<(Event, u64)>, event: &Event) {
 }
 
 /// How many times the plan's event an event is; none if it is another one.
-pub(super) fn rounds_of_event(plan: &Plan, event: &Event) -> Option<u64> {
+pub(super) fn rounds_of_event(plan: &BudgetPlan, event: &Event) -> Option<u64> {
     let planned = plan.event().ok()?;
     let (event, times) = once(event);
     if plan.correlated.is_some() && matches!(event, Event::NoOp { .. }) {
@@ -309,7 +309,7 @@ pub(super) fn rounds_of_event(plan: &Plan, event: &Event) -> Option<u64> {
 }
 
 /// How many rounds of the plan a charge is; none if the plan has no such charge.
-fn rounds_of(plan: &Plan, charge: &Charge) -> Option<u64> {
+fn rounds_of(plan: &BudgetPlan, charge: &Charge) -> Option<u64> {
     let rounds = rounds_of_event(plan, &charge.event)?;
     let alike = charge.adjacency == plan.adjacency
         && charge.unit == plan.unit
@@ -319,7 +319,7 @@ fn rounds_of(plan: &Plan, charge: &Charge) -> Option<u64> {
 }
 
 /// Whether a mechanism is the one that the plan has.
-fn runs(plan: &Plan, mechanism: &Mechanism) -> bool {
+fn runs(plan: &BudgetPlan, mechanism: &Mechanism) -> bool {
     let clip = match plan.clip {
         ClipBound::Fixed(bound) => mechanism.clip == bound,
         ClipBound::Adaptive(_) => true,

@@ -54,7 +54,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::super::budget;
-    use super::super::plan::{Correlated, Plan};
+    use super::super::plan::{BudgetPlan, Correlated};
     use super::super::record::{Entry, Void};
     use super::super::trial;
     use super::*;
@@ -62,11 +62,11 @@ mod tests {
     use crate::privacy::ledger::plan::Sampling;
     use crate::record::sha256::Sha256;
 
-    fn plan() -> Plan {
+    fn plan() -> BudgetPlan {
         let correlated = Correlated { factor: Factor::Banded { bands: 4 }, participations: 3, separation: 2 };
-        let plan = Plan { correlated: Some(correlated), sampling: Sampling::All, ..trial::plan() };
-        let plan = Plan { sampling_rate: 1.0, ..plan };
-        Plan { level: Some(plan.level_for(1000)), ..plan }
+        let plan = BudgetPlan { correlated: Some(correlated), sampling: Sampling::All, ..trial::plan() };
+        let plan = BudgetPlan { sampling_rate: 1.0, ..plan };
+        BudgetPlan { level: Some(plan.level_for(1000)), ..plan }
     }
 
     fn round(round: u64, is_first: bool) -> Charge {
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(budget::spent(&all).unwrap(), planned);
         assert_eq!(budget::rounds_left(&all).unwrap(), plan().rounds - 2);
         assert_eq!(budget::rounds_left(&trial::state(&entries[..1])).unwrap(), plan().rounds);
-        let alone = Plan { correlated: None, rounds: 1, ..plan() };
+        let alone = BudgetPlan { correlated: None, rounds: 1, ..plan() };
         assert_eq!(planned.rdp, budget::planned(&alone).unwrap().rdp, "it is one Gaussian");
     }
 
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn plans_that_cannot_be_correlated_are_refused() {
-        let with = |change: fn(&mut Plan)| {
+        let with = |change: fn(&mut BudgetPlan)| {
             let mut plan = plan();
             change(&mut plan);
             plan.level = plan.dimension.map(|dimension| plan.level_for(dimension));
@@ -151,7 +151,7 @@ mod tests {
             with(|plan| plan.correlated.as_mut().unwrap().factor = Factor::Banded { bands: 257 }).is_err()
         );
         let text = plan().frozen();
-        assert_eq!(Plan::thaw(&text).unwrap(), plan());
+        assert_eq!(BudgetPlan::thaw(&text).unwrap(), plan());
         assert!(!trial::plan().frozen().contains("correlated"), "other plans are what they were");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::Adjacency;
-use crate::privacy::ledger::budget::{self, BudgetError, Spent};
+use crate::privacy::ledger::budget::{self, Spent, VerdictError};
 use crate::privacy::ledger::plan::{Accountant, ClipBound, Correlated, Sampling, Unit};
 use crate::privacy::ledger::record::Epsilon;
 use crate::privacy::ledger::replay::{Charged, State};
@@ -87,7 +87,7 @@ impl Status {
     /// # Errors
     ///
     /// When the cost of an event is not known.
-    pub fn of(state: &State) -> Result<Self, BudgetError> {
+    pub fn of(state: &State) -> Result<Self, VerdictError> {
         let plan = state.plan();
         let spent = budget::spent(state)?;
         let told = |epsilon: f64| Epsilon::up(epsilon).map(Epsilon::get);

@@ -1,15 +1,15 @@
 //! Ledgers to try things on.
 
 use crate::privacy::event::Adjacency;
-use crate::privacy::ledger::plan::{Accountant, ClipBound, Plan, Sampling, Unit};
+use crate::privacy::ledger::plan::{Accountant, BudgetPlan, ClipBound, Sampling, Unit};
 use crate::privacy::ledger::record::{Charge, Entry, Epsilon, Init, Mechanism, Record, Release, Rng};
 use crate::privacy::ledger::replay::State;
 use crate::record::sha256::Sha256;
 use crate::record::{self, Head};
 
 /// A plan of ten rounds.
-pub(super) fn plan() -> Plan {
-    let plan = Plan {
+pub(super) fn plan() -> BudgetPlan {
+    let plan = BudgetPlan {
         epsilon: 8.0,
         delta: 1e-5,
         population: 1000,
@@ -26,10 +26,10 @@ pub(super) fn plan() -> Plan {
         accountant: Accountant::Best,
         correlated: None,
     };
-    Plan { level: Some(plan.level_for(1000)), ..plan }
+    BudgetPlan { level: Some(plan.level_for(1000)), ..plan }
 }
 
-pub(super) fn init(plan: &Plan) -> Entry {
+pub(super) fn init(plan: &BudgetPlan) -> Entry {
     let (plan_sha256, plan) = (plan.sha256(), plan.clone());
     Entry::Init(Box::new(Init {
         ledger_id: "00112233445566778899aabbccddeeff".to_owned(),
@@ -39,7 +39,7 @@ pub(super) fn init(plan: &Plan) -> Entry {
 }
 
 /// The charge of a round.
-pub(super) fn charge(plan: &Plan, round: u64) -> Charge {
+pub(super) fn charge(plan: &BudgetPlan, round: u64) -> Charge {
     let mechanism = Mechanism {
         z: plan.noise_multiplier,
         q: plan.sampling_rate,

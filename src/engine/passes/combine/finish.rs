@@ -1,7 +1,6 @@
 //! From merged values to the model's: the server's step, what is kept for the next round, and the dtype they are
 //! stored in.
 
-use crate::engine::aggregate::state::{is_kept, stored_dtype};
 use crate::engine::intake::admit::Frame;
 use crate::engine::passes::combine::reducer::Method;
 use crate::engine::passes::combine::{CombineError, Pass, Worker};
@@ -11,7 +10,9 @@ use crate::kernels::convert::{all_within, encode};
 use crate::kernels::element::Merged;
 use crate::kernels::server_step::{ServerStep, server_step};
 use crate::model::dtype::{Dtype, Kind};
-use crate::strategies::Slot;
+use crate::model::state::StateTensor;
+use crate::model::state::is_kept;
+use crate::model::state::stored_dtype;
 use std::ops::Range;
 
 /// Coordinates that the server steps at a time.
@@ -35,7 +36,7 @@ impl Pass<'_> {
         }
         if !self.keeps.is_empty() {
             let delta = self.delta(worker, &block, merged);
-            self.keep(worker, tile, Slot::Centre, &block, &delta);
+            self.keep(worker, tile, StateTensor::Centre, &block, &delta);
         }
         if self.set.frame != Frame::AsSent {
             for (merged, base) in merged.iter_mut().zip(&worker.space.base()[block.clone()]) {
@@ -57,7 +58,7 @@ impl Pass<'_> {
             let part = start..(start + STEPPED).min(block.end);
             let merged = &merged[part.start - block.start..part.end - block.start];
             let mut delta = self.delta(worker, &part, merged);
-            self.keep(worker, tile, Slot::Centre, &part, &delta);
+            self.keep(worker, tile, StateTensor::Centre, &part, &delta);
             match stored_dtype(tile.dtype) {
                 Dtype::F64 => self.step::<f64>(worker, &part, &mut delta),
                 _ => self.step::<f32>(worker, &part, &mut delta),
@@ -131,9 +132,9 @@ impl Pass<'_> {
         for (row, kept) in worker.kept.iter_mut().zip(self.keeps) {
             let values = &mut bytemuck::cast_slice_mut::<u8, K>(row.row_mut(0))[part.clone()];
             match kept.slot {
-                Slot::Momentum => m = values,
-                Slot::SecondMoment => v = values,
-                Slot::Centre | Slot::Control => {}
+                StateTensor::Momentum => m = values,
+                StateTensor::SecondMoment => v = values,
+                StateTensor::Centre | StateTensor::Control => {}
             }
         }
         server_step(self.isa, &self.step, delta, m, v);
@@ -144,7 +145,7 @@ impl Pass<'_> {
         &self,
         worker: &mut Worker,
         tile: &Tile,
-        slot: Slot,
+        slot: StateTensor,
         block: &Range<usize>,
         values: &[F],
     ) {

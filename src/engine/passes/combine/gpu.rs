@@ -10,12 +10,12 @@ use crate::engine::passes::gpu_ring::{self, Device, Part, Reference};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::gpu::job::{CombineJob, GpuError, MOST_MAGNITUDE, Reduction, TileShape};
 use crate::gpu::step::StepJob;
-use crate::gpu::{CombineProgram, Slot};
+use crate::gpu::{CombineProgram, RingSlot};
 use crate::kernels::element::Element;
 use crate::kernels::server_step::ServerStep;
 use crate::model::dtype::Working;
+use crate::model::state::StateTensor;
 use crate::rules::OrderStatistic;
-use crate::strategies::Slot as Keeps;
 use half::{bf16, f16};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -41,7 +41,7 @@ impl OnDevice {
 
 /// A slot and what its thread needs besides.
 struct Lane<'a> {
-    slot: Slot<'a>,
+    slot: RingSlot<'a>,
     host: Worker<'a>,
     check: SpotCheck<'a>,
     merged: Vec<f64>,
@@ -197,8 +197,8 @@ impl Pass<'_> {
 
     /// The base, then what the step keeps, in the order that it takes them.
     fn step_references(&self) -> Vec<Reference> {
-        let place = |slot: &Keeps| self.keeps.iter().position(|kept| kept.slot == *slot);
-        let moments = [Keeps::Momentum, Keeps::SecondMoment];
+        let place = |slot: &StateTensor| self.keeps.iter().position(|kept| kept.slot == *slot);
+        let moments = [StateTensor::Momentum, StateTensor::SecondMoment];
         let kept = moments.iter().filter_map(place).map(Reference::Kept);
         [Reference::Base].into_iter().chain(kept).collect()
     }
@@ -238,7 +238,7 @@ impl Pass<'_> {
         method: &Method,
     ) -> Result<Lane<'a>, GpuError> {
         Ok(Lane {
-            slot: Slot::for_combine(compiled.device.gpu(), &compiled.program)?,
+            slot: RingSlot::for_combine(compiled.device.gpu(), &compiled.program)?,
             host: self.new_worker(plan),
             check: SpotCheck::new(self.isa, self.set, method, plan),
             merged: Vec::new(),

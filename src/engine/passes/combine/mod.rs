@@ -6,8 +6,7 @@ pub mod reducer;
 pub mod select;
 pub mod spot_check;
 
-use crate::budget::directory::AccountError;
-use crate::engine::aggregate::state::{is_kept, stored_dtype};
+use crate::budget::directory::BudgetError;
 use crate::engine::intake::admit::UpdateSet;
 use crate::engine::passes::blocks::{add_times, blocks};
 use crate::engine::passes::combine::reducer::{Method, Sum, Tiers};
@@ -25,11 +24,14 @@ use crate::kernels::norms::squared_norm;
 use crate::kernels::server_step::ServerStep;
 use crate::kernels::weighted_sum::add_weighted_exactly;
 use crate::model::dtype::{Dtype, Kind, Working};
+use crate::model::state::KeptTensor;
+use crate::model::state::StateTensor;
+use crate::model::state::is_kept;
+use crate::model::state::stored_dtype;
 use crate::model::tile::{Rows, TileBuffer};
 use crate::modes::dp::noised_sum::{COLUMNS, NoisedSum};
 use crate::modes::tree::sums::Addends;
 use crate::rules::Recipe;
-use crate::strategies::{Kept, Slot};
 use crate::telemetry::progress::Progress;
 use half::{bf16, f16};
 use rayon::ThreadPool;
@@ -48,7 +50,7 @@ pub enum CombineError {
     #[error(transparent)]
     Gpu(#[from] GpuError),
     #[error("noise cannot be made: {0}")]
-    Noise(Box<AccountError>),
+    Noise(Box<BudgetError>),
     #[error("an update holds a value that is not finite")]
     NonFinite,
     #[error("tensor `{tensor}`: the values at flat index {index} add up to more than a partial can hold")]
@@ -115,7 +117,7 @@ pub struct Pass<'a> {
     /// How the server steps.
     pub step: ServerStep,
     /// What is handed on for the next round.
-    pub keeps: &'a [Kept],
+    pub keeps: &'a [KeptTensor],
     /// The coordinates to merge; none for all.
     pub coordinates: Option<Range<usize>>,
     /// Whether integers are left out.
@@ -268,9 +270,9 @@ impl Pass<'_> {
         let columns = tile.coordinates.len();
         let Worker { encoded, kept, space, .. } = worker;
         let model = &encoded.row(0)[..columns * tile.dtype.bytes()];
-        let bytes_of = |of: &Kept| {
+        let bytes_of = |of: &KeptTensor| {
             // Control variates are merged in a pass of their own.
-            let has_some = of.slot != Slot::Control && is_kept(of.slot, tile.dtype);
+            let has_some = of.slot != StateTensor::Control && is_kept(of.slot, tile.dtype);
             if has_some { columns * stored_dtype(tile.dtype).bytes() } else { 0 }
         };
         let kept = kept.iter().zip(self.keeps).map(|(values, of)| &values.row(0)[..bytes_of(of)]).collect();

@@ -6,7 +6,7 @@ use crate::engine::passes::geometry::{FITTING, FirstPass, Worker};
 use crate::engine::passes::gpu_ring::{self, Device, Part, Reference};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::gpu::job::{GpuError, PAIRS_RELATIVE_ERROR, PairSums, PairsJob, TileShape};
-use crate::gpu::{PairsProgram, Slot};
+use crate::gpu::{PairsProgram, RingSlot};
 use crate::kernels::element::Element;
 use crate::model::dtype::Working;
 use half::{bf16, f16};
@@ -22,7 +22,7 @@ const CHECKED_TILES: usize = 4;
 
 /// A slot and what its thread needs besides.
 struct Lane<'a> {
-    slot: Slot<'a>,
+    slot: RingSlot<'a>,
     host: Worker<'a>,
 }
 
@@ -128,7 +128,7 @@ impl FirstPass<'_> {
     }
 
     fn new_lane<'a>(&'a self, compiled: &Compiled<'a>, plan: &TilePlan) -> Result<Lane<'a>, GpuError> {
-        let slot = Slot::for_pairs(compiled.device.gpu(), &compiled.program)?;
+        let slot = RingSlot::for_pairs(compiled.device.gpu(), &compiled.program)?;
         Ok(Lane { slot, host: self.new_worker(plan) })
     }
 

@@ -4,7 +4,7 @@ use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::correlated::{Factor, MOST_BANDS, MOST_ROUNDS, Schedule};
 use crate::privacy::event::{Event, Module};
-use crate::privacy::ledger::plan::{ClipBound, Plan, PlanError, Sampling, in_range, noise};
+use crate::privacy::ledger::plan::{BudgetPlan, ClipBound, PlanError, Sampling, in_range, noise};
 use serde::{Deserialize, Serialize};
 
 /// How the noise of rounds is correlated, and how often a client takes part.
@@ -49,7 +49,7 @@ impl std::fmt::Display for Correlated {
     }
 }
 
-impl Plan {
+impl BudgetPlan {
     /// How often the plan's event is charged: for every round, or once for all of them.
     pub fn charges(&self) -> u64 {
         if self.correlated.is_some() { 1 } else { self.rounds }

@@ -3,7 +3,7 @@
 use crate::privacy::ledger::plan::*;
 use crate::privacy::ledger::trial::plan;
 
-fn with(change: impl Fn(&mut Plan)) -> Result<(), PlanError> {
+fn with(change: impl Fn(&mut BudgetPlan)) -> Result<(), PlanError> {
     let mut plan = plan();
     change(&mut plan);
     plan.level = plan.dimension.map(|dimension| plan.level_for(dimension));
@@ -48,7 +48,7 @@ fn who_takes_part_goes_with_what_is_a_neighbour() {
 #[test]
 fn a_round_costs_what_its_sampling_says() {
     let noise = || Event::gaussian(1.1).unwrap();
-    let event = |sampling, rate| Plan { sampling, sampling_rate: rate, ..plan() }.event().unwrap();
+    let event = |sampling, rate| BudgetPlan { sampling, sampling_rate: rate, ..plan() }.event().unwrap();
     assert_eq!(event(Sampling::Poisson, 0.1), noise().poisson_sampled(0.1).unwrap());
     assert_eq!(event(Sampling::Fixed, 0.1), noise().sampled_without_replacement(1000, 100).unwrap());
     assert_eq!(event(Sampling::All, 1.0), noise());
@@ -60,7 +60,7 @@ fn a_count_takes_its_part_of_the_noise() {
     // Spec 1.4: z = 1, sigma_b = n / 20.
     for (clients, expected) in [(100.0, 1.005_037_815), (1000.0, 1.000_050_00)] {
         let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: clients / 20.0 };
-        let plan = Plan { noise_multiplier: 1.0, clip: ClipBound::Adaptive(adaptive), ..plan() };
+        let plan = BudgetPlan { noise_multiplier: 1.0, clip: ClipBound::Adaptive(adaptive), ..plan() };
         assert!((plan.value_multiplier().unwrap() - expected).abs() < 1e-8);
     }
     let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: 0.5 };
@@ -71,9 +71,9 @@ fn a_count_takes_its_part_of_the_noise() {
 fn a_stored_plan_is_the_one_that_was_frozen() {
     let plan = plan();
     let text = plan.frozen();
-    assert_eq!(Plan::thaw(&text).unwrap(), plan);
-    assert!(matches!(Plan::thaw(&text.replacen("1.1", "0.1", 1)), Err(FrozenError::Changed { .. })));
-    assert!(matches!(Plan::thaw("{}"), Err(FrozenError::Unreadable(_))));
+    assert_eq!(BudgetPlan::thaw(&text).unwrap(), plan);
+    assert!(matches!(BudgetPlan::thaw(&text.replacen("1.1", "0.1", 1)), Err(FrozenError::Changed { .. })));
+    assert!(matches!(BudgetPlan::thaw("{}"), Err(FrozenError::Unreadable(_))));
 }
 
 #[test]
@@ -83,17 +83,17 @@ fn large_models_get_finer_noise() {
     assert_eq!(plan.level_for(100_000_000), Level::L3);
     // A million coordinates would do, but for what the grid costs over so many rounds.
     assert_eq!(plan.level_for(1_000_000), Level::L2);
-    assert_eq!(Plan { rounds: 10_000, ..plan }.level_for(1_000_000), Level::L3);
+    assert_eq!(BudgetPlan { rounds: 10_000, ..plan }.level_for(1_000_000), Level::L3);
 }
 
 #[test]
 fn plans_that_protect_hardly_anything_are_told() {
     assert_eq!(plan().warnings(), [""; 0]);
-    let weak = Plan { epsilon: 11.0, delta: 0.001, noise_multiplier: 0.29, ..plan() };
+    let weak = BudgetPlan { epsilon: 11.0, delta: 0.001, noise_multiplier: 0.29, ..plan() };
     let warnings = weak.warnings();
     for (warning, about) in warnings.iter().zip(["1/1000", "below 0.3", "above 10"]) {
         assert!(warning.contains(about), "{warning}");
     }
     assert_eq!(warnings.len(), 3);
-    assert!(Plan { delta: 1e-13, ..plan() }.warnings()[0].contains("PLD"));
+    assert!(BudgetPlan { delta: 1e-13, ..plan() }.warnings()[0].contains("PLD"));
 }
