@@ -156,7 +156,7 @@ impl Arguments {
 
     /// The device that was asked for, if one was.
     fn device(&self, common: &Common) -> Result<Option<Arc<Lent>>, Failure> {
-        match (common.backend, &self.codec) {
+        match (common.backend_name(), &self.codec) {
             (BackendName::Cpu, _) => Ok(None),
             (BackendName::Auto, _) => {
                 tracing::info!(

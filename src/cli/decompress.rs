@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        if common.backend == BackendName::Gpu {
+        if common.backend_name() == BackendName::Gpu {
             let why = anyhow::anyhow!("--backend gpu: decompress runs on the CPU, expected auto or cpu");
             return Err(why.into());
         }

@@ -59,6 +59,9 @@ impl fmt::Display for UpdateKind {
     }
 }
 
+/// The metadata key that a partial of a tree is recognised by.
+pub const PARTIAL_KEY: &str = "fedmill.partial";
+
 /// Metadata keys that speak of one update and so are not passed on to a merged model.
 pub const UPDATE_KEYS: [&str; 10] = [
     "client_id",
