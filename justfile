@@ -93,9 +93,9 @@ table:
     cargo build --release --quiet
     python3 data/mnist-round/rules_table.py target/release/fedmill --write docs/rules.md
 
-# Accept changed snapshots.
+# Accept changed snapshots of help texts and changed digests of outputs. Say in the commit why digests changed.
 bless:
-    INSTA_UPDATE=always cargo test --test integration help
+    INSTA_UPDATE=always FEDMILL_RECORD_DIGESTS=1 cargo test --test integration -- help digests
 
 # Make the golden vectors anew (needs what data/vectors/README.md says).
 vectors:

@@ -27,6 +27,7 @@
 //! - `pre`: the steps before a rule, against their oracles; properties.
 //! - `privacy`: what releases cost, how a budget is kept, and rounds that are paid for.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
+//! - `digests`: digests of outputs over a matrix of runs, against recorded ones.
 //! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
 //! - `residual`: error feedback of clients on disk, against its definition, killed and run again.
 //! - `resume`: rounds that keep a state, cut off before every durable step and run again.
@@ -51,6 +52,7 @@ mod bench;
 mod compress;
 mod compressed_tensors;
 mod deltas;
+mod digests;
 mod doctor;
 mod dtypes;
 mod fuzz_seeds;
