@@ -138,6 +138,10 @@ fn codecs() {
             there_and_back(&mut digests, &case, &dir, &["a.safetensors", &how(text), &layout]);
         }
     }
+    let mut holed = f32s(3, 2000);
+    [holed[7], holed[1000]] = [f32::NAN, f32::NEG_INFINITY];
+    Update::new("holed").f32("w", &[2000], &holed).write(&dir);
+    there_and_back(&mut digests, "nonfinite", &dir, &["holed.safetensors", "--codec=u4", "--nonfinite=zero"]);
     // Files that compressed-tensors decodes.
     Update::new("matrix")
         .f32("layer.weight", &[6, 64], &f32s(7, 384))
@@ -149,6 +153,18 @@ fn codecs() {
         digests.add_file(&format!("matrix/{text}/packed"), &dir, "packed.safetensors");
         digests.add_file(&format!("matrix/{text}/config"), &dir, "c.json");
     }
+    // Every codec side by side, without speeds.
+    let table = ["compress", "matrix.safetensors", "--dry-run", "--table", "--json", "--plot=p.svg"];
+    let printed = done(&dir, &table).stdout;
+    let row = |line: &str| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        for speed in ["encode_mb_per_s", "decode_mb_per_s"] {
+            assert!(row.as_object_mut().unwrap().remove(speed).is_some(), "{line}");
+        }
+        format!("{row}\n")
+    };
+    digests.add("table/rows", printed.lines().map(row).collect::<String>().as_bytes());
+    digests.add_file("table/plot", &dir, "p.svg");
     digests.check(include_str!("recorded/codecs.txt"));
 }
 

@@ -98,5 +98,9 @@ fn sections() {
     for file in files {
         digests.add_file(&format!("files/{file}"), &dir, &file);
     }
+    // Several files as one update, and as the base.
+    let index = "s.safetensors.index.json";
+    merge(&mut digests, "files/as-update", &dir, &["in", index, "--base=base.safetensors", "--rule=median"]);
+    merge(&mut digests, "files/as-base", &dir, &["in", "--base", index, "--rule=krum", "--byzantine=1"]);
     digests.check(include_str!("recorded/sections.txt"));
 }
