@@ -50,7 +50,9 @@ pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
 
 /// Writes a picture.
 pub(super) fn write(path: &Path, picture: &[u8]) -> Result<(), Failure> {
-    let written = publish::stage(path, picture).and_then(|staged| staged.publish(path));
+    let written = publish::stage(path, picture)
+        .and_then(|staged| staged.publish(path))
+        .and_then(|()| publish::sync_directory_of(path));
     Ok(written
         .map_err(|why| anyhow::Error::new(why).context(format!("{} could not be written", path.display())))?)
 }
