@@ -14,11 +14,11 @@ use fedmill::gpu::job::Options;
 use fedmill::kernels::lanes::Isa;
 use fedmill::rules::{self, pre};
 use fedmill::settings::Definition;
+use fedmill::telemetry::explain::Explain;
 use fedmill::telemetry::progress::Progress;
 use fedmill::telemetry::report::Report;
 use half::{bf16, f16};
 use rayon::ThreadPoolBuilder;
-use std::path::PathBuf;
 
 /// A round that can be merged on every backend.
 pub(super) struct Round {
