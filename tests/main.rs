@@ -17,6 +17,7 @@
 //! - `compress`: updates compressed and decompressed, files to files, and encoded ones in a merge.
 //! - `doctor`: what `fedmill doctor` shows, tests and advises.
 //! - `bench`: what `fedmill bench` measures and draws; nothing timed is held to anything.
+//! - `durability`: what commands publish is on disk before they say so, as `strace` sees it.
 //! - `kill`: runs that are killed at random moments.
 //! - `help`: the help texts, as snapshots.
 //! - `reference`: the oracle, naive and in f64, and cases that show it right.
@@ -55,6 +56,7 @@ mod deltas;
 mod digests;
 mod doctor;
 mod dtypes;
+mod durability;
 mod fuzz_seeds;
 mod golden_rules;
 #[cfg(feature = "gpu")]
