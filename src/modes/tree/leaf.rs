@@ -74,10 +74,7 @@ fn publish_partial(
     let rows = sum.rows_at_once();
     let all = 0..set.layout.parameters();
     let all = slice::from_ref(&all);
-    let plan = match sum.needs_f64() {
-        true => TilePlan::in_f64(set, rows, all),
-        false => TilePlan::of_ranges(set, rows, all),
-    };
+    let plan = TilePlan::with_rows(set, &sum.other_rows(), rows, all);
     let machine = &session.machine;
     machine.run(&PartialPass { machine, set, plan, sum: &sum, edges: low + high, writer: &writer })?;
     let clock = session.machine.take_meter().clock;
@@ -174,10 +171,7 @@ fn partial_layout(set: &UpdateSet, sum: &TreeSum, low: usize, high: usize) -> La
             ..spec.clone()
         }));
     };
-    let working = match sum.needs_f64() {
-        true => vec![Working::F64; set.layout.tensors().len()],
-        false => set.working(),
-    };
+    let working = set.working_with(&sum.other_rows());
     add(SUM, &|_| Dtype::F64);
     add(ERROR, &|_| Dtype::F64);
     for edge in 0..low + high {

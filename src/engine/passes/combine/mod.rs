@@ -101,8 +101,7 @@ impl CombinePass<'_> {
     fn plan(&self, ranges: &[Range<usize>]) -> TilePlan {
         let rows = self.reducer.rows_at_once();
         match self.reducer.cut() {
-            Cut::ForCaches if self.reducer.needs_f64() => TilePlan::in_f64(self.set, rows, ranges),
-            Cut::ForCaches => TilePlan::of_ranges(self.set, rows, ranges),
+            Cut::ForCaches => TilePlan::with_rows(self.set, &self.reducer.other_rows(), rows, ranges),
             Cut::AtMultiples(columns) => TilePlan::at_multiples(self.set, rows, ranges, columns),
         }
     }

@@ -7,6 +7,7 @@ use crate::engine::passes::combine::weighted_sum::WeightedSum;
 use crate::engine::passes::error::PassError;
 use crate::rules::{Recipe, Reduction};
 use crate::updates::set::{UpdateSet, ValueKind};
+use crate::updates::source::Placement;
 
 /// Combines rows, tile by tile. It is called once a tile, so that a call through a pointer costs nothing.
 pub trait Reducer: Sync {
@@ -24,9 +25,9 @@ pub trait Reducer: Sync {
         Cut::ForCaches
     }
 
-    /// Whether tiles are worked on in f64, whatever floats clients sent.
-    fn needs_f64(&self) -> bool {
-        false
+    /// Where rows are that it reads beside the clients' rows: the working floats of tiles hold them too.
+    fn other_rows(&self) -> Vec<&Placement> {
+        Vec::new()
     }
 
     /// Merges one tile and finishes its values.
