@@ -25,24 +25,6 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-impl GpuReduction<'_> {
-    /// The clients that are read.
-    pub(super) fn clients(&self) -> &[usize] {
-        match self {
-            Self::Sum(sum) => &sum.clients,
-            Self::Select(select) => &select.clients,
-        }
-    }
-
-    /// Mixtures of rows that are made first.
-    fn mixtures(&self) -> usize {
-        match self {
-            Self::Select(select) => select.mixing.map_or(0, |mixing| mixing.len()),
-            Self::Sum(_) => 0,
-        }
-    }
-}
-
 impl CombinePass<'_> {
     /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, and the ranges that the CPU
     /// need not merge. A GPU that fails is given up where the CPU may take over.

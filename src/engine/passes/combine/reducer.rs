@@ -72,6 +72,24 @@ pub enum GpuReduction<'r> {
     Select(&'r Select<'r>),
 }
 
+impl GpuReduction<'_> {
+    /// The clients that are read.
+    pub(super) fn clients(&self) -> &[usize] {
+        match self {
+            Self::Sum(sum) => &sum.clients,
+            Self::Select(select) => &select.clients,
+        }
+    }
+
+    /// Mixtures of rows that are made first.
+    pub(super) fn mixtures(&self) -> usize {
+        match self {
+            Self::Select(select) => select.mixing.map_or(0, |mixing| mixing.len()),
+            Self::Sum(_) => 0,
+        }
+    }
+}
+
 /// Why a reduction runs on the CPU only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuOnly(pub &'static str);
