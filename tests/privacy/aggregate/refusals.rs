@@ -42,12 +42,12 @@ fn what_hangs_on_other_clients_is_refused() {
     ];
     for rule in rules {
         let name = rule.split(':').next().unwrap();
-        let why = ["error: --rule ", name, "under --dp", "hangs on other clients", "hint: use mean"];
+        let why = ["error: --rule ", name, "under --dp", "depends on other clients", "hint: use mean"];
         assert_refused(&dir, &["--rule", rule, "--byzantine", "1"], &why);
     }
     for step in ["nnm", "bucketing:s=2", "clip:norm=1", "arc", "outliers"] {
         let name = step.split(':').next().unwrap();
-        let why = ["error: --pre ", name, "under --dp", "hangs on the others", "hint: use mean alone"];
+        let why = ["error: --pre ", name, "under --dp", "depends on the others", "hint: use mean alone"];
         assert_refused(&dir, &["--pre", step, "--byzantine", "1"], &why);
     }
 }
