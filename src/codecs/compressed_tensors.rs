@@ -1,10 +1,10 @@
 //! What compressed-tensors has to be told to decode the matrices of a plain file: the `quantization_config` that stands in
 //! a model's `config.json`.
 
-use super::blocks::Blocks;
-use super::fp8::{Container, E4m3};
-use super::symmetric::Symmetric;
-use super::{Coding, Vector};
+use crate::codecs::quantize::blocks::Blocks;
+use crate::codecs::quantize::fp8::{Container, E4m3};
+use crate::codecs::quantize::symmetric::Symmetric;
+use crate::codecs::{Coding, Vector};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! `const`: vectors of which all values are the same. Chosen where it belongs, never by name.
 
-use super::coding::Bits;
-use super::{Invalid, Scheme, Stream, Vector};
+use crate::codecs::wire::Bits;
+use crate::codecs::{Invalid, Scheme, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;

@@ -3,8 +3,8 @@
 //! The same in both layouts of the file: as JSON in the metadata of a plain one, as postcard at the end of a bundle,
 //! where names may be left to the base.
 
-use super::coding::Coding;
-use super::{CHUNK, Extent, Invalid, Stream, Vector};
+use crate::codecs::coding::Coding;
+use crate::codecs::{CHUNK, Extent, Invalid, Stream, Vector};
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! Integers of few digits, without a loss: zigzag, then seven bits a byte. Counters of batches, in files where eight
 //! bytes weigh. Chosen where it belongs, never by name.
 
-use super::bit_stream::{folded, unfolded};
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::packing::bit_stream::{folded, unfolded};
+use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use serde::{Deserialize, Serialize};

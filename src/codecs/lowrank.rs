@@ -6,9 +6,9 @@
 //! from a random one it is done twice. Tensors without two axes, or so small that both factors together would have more
 //! than half as many values, go as `f16`.
 
-use super::floats::{expect_finite, finite};
-use super::half::Half;
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector};
+use crate::codecs::packing::floats::{expect_finite, finite};
+use crate::codecs::quantize::half::Half;
+use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::low_rank::{add_row_times, add_transposed, orthonormalise, product_row};
 use crate::kernels::philox::random_words;
@@ -246,9 +246,9 @@ impl Scheme for LowRank {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{SEEDS, encode, hard, normal};
     use super::*;
     use crate::codecs::CHUNK;
+    use crate::codecs::trial::{SEEDS, encode, hard, normal};
 
     /// A matrix of so many directions, each half as strong as the one before, and some noise.
     fn matrix(rows: usize, columns: usize, directions: usize, noise: f32) -> Vec<f32> {
@@ -362,6 +362,6 @@ mod tests {
         }
         let huge = vec![[f32::MAX.to_le_bytes(); 2]; 100].concat().concat();
         assert!(encoded.decode_chunk(0, &[huge.clone(), huge]).is_err());
-        assert!(super::super::parse("lowrank:rank=0").is_err());
+        assert!(crate::codecs::parse("lowrank:rank=0").is_err());
     }
 }

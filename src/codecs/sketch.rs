@@ -10,8 +10,8 @@
 //! Tables travel as tensors of f32 under the names of what they are sketches of. Those of clients with the same seed and
 //! settings are merged as they are.
 
-use super::floats::finite;
-use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::packing::floats::finite;
+use crate::codecs::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::kernels::select_largest::{Search, take};
@@ -225,11 +225,11 @@ fn keep_largest(isa: Isa, k: usize, values: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{Encoded, SIZES, encode, hard, normal};
     use super::*;
+    use crate::codecs::trial::{Encoded, SIZES, encode, hard, normal};
 
     fn sketch(text: &str) -> Box<dyn Codec> {
-        let codec = super::super::parse(text).unwrap();
+        let codec = crate::codecs::parse(text).unwrap();
         assert_eq!(codec.to_string(), text);
         codec
     }
@@ -304,7 +304,7 @@ mod tests {
         for (rows, columns, k) in [(0, 1, 1), (32, 1, 1), (1, 0, 1), (1, 65_537, 1), (1, 1, 0)] {
             assert!(Tables { rows, columns, k, seed: 0 }.streams(&vector).is_err());
         }
-        assert!(super::super::parse("sketch:rows=0").is_err());
-        assert!(super::super::parse("sketch:columns=70000").is_err());
+        assert!(crate::codecs::parse("sketch:rows=0").is_err());
+        assert!(crate::codecs::parse("sketch:columns=70000").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! What tests of codecs share: a codec run over values in memory, values that are hard, streams that are broken.
 
-use super::{CHUNK, Codec, Coding, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
+use crate::codecs::{CHUNK, Codec, Coding, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
 use crate::kernels::lanes::Isa;
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Runs encoders over values: the looks that they want, then every chunk, in parallel, a bounded number at a time.
 
-use crate::codecs::coding::Bits;
 use crate::codecs::constant::Constant;
+use crate::codecs::wire::Bits;
 use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
 use crate::compress::parts::PartPlan;
 use crate::compress::quality::Quality;

@@ -4,7 +4,7 @@
 //! magnitudes that is worth more. Magnitudes beyond some are left to the escape, if that is shorter.
 
 use super::table::{FINEST, LEAST_BITS, OCTAVES, Table, expected};
-use crate::codecs::bit_stream::{golomb_bits, signed_bits};
+use crate::codecs::packing::bit_stream::{golomb_bits, signed_bits};
 use crate::kernels::dead_zone::{ESCAPE, LARGEST, MOST};
 
 /// How often each code occurs.

@@ -18,10 +18,11 @@ mod tests;
 
 pub use model::Step;
 
-use super::bit_stream::{Reader, Writer};
-use super::coding::Packed;
-use super::{
-    CHUNK, Codec, Coding, Encoder, Extent, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector, rans,
+use crate::codecs::packing::bit_stream::{Reader, Writer};
+use crate::codecs::packing::rans;
+use crate::codecs::wire::Packed;
+use crate::codecs::{
+    CHUNK, Codec, Coding, Encoder, Extent, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector,
 };
 use crate::kernels::dead_zone::{self, DeadZone, ESCAPE, LARGEST, MOST, Quantizer};
 use crate::kernels::lanes::Isa;

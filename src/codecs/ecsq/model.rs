@@ -2,8 +2,8 @@
 
 use super::fit::{Counts, fit};
 use super::table::Table;
-use crate::codecs::bit_stream::{Reader, Writer};
-use crate::codecs::coding::Bits;
+use crate::codecs::packing::bit_stream::{Reader, Writer};
+use crate::codecs::wire::Bits;
 use crate::codecs::{CHUNK, Invalid};
 use crate::kernels::dead_zone::{Deviations, ESCAPE, MOST};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

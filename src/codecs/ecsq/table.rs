@@ -6,8 +6,8 @@
 //! frequencies are made of weights by integers alone.
 
 use crate::codecs::Invalid;
-use crate::codecs::bit_stream::{Reader, Writer};
-use crate::codecs::rans::Frequencies;
+use crate::codecs::packing::bit_stream::{Reader, Writer};
+use crate::codecs::packing::rans::Frequencies;
 use crate::kernels::dead_zone::MOST;
 
 /// `2^15 2^(i / 8)`.

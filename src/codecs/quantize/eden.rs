@@ -13,11 +13,11 @@
 //! What is left behind the last whole block is padded with zeros to a power of two from 256 on where that adds at most
 //! a tenth of the vector, else cut into powers of two (OpenFL's rule).
 
-use super::blocks::scales;
-use super::lloyd_max::LEVELS;
-use super::{
-    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, bits,
-    check_lengths,
+use crate::codecs::packing::bits;
+use crate::codecs::quantize::blocks::scales;
+use crate::codecs::quantize::lloyd_max::LEVELS;
+use crate::codecs::{
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, check_lengths,
 };
 use crate::kernels::bucketize::bucketize;
 use crate::kernels::distortion::{distortion, squares};
@@ -123,7 +123,7 @@ struct EdenCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let block = settings.take("block")?.unwrap_or(BlockLength(4096)).0;
     let scale = settings.take("scale")?.unwrap_or_default();
     Ok(Box::new(EdenCodec { bits: BITS, block, scale, device: None }))

@@ -4,11 +4,12 @@
 //! which stand before them: values beyond a threshold come in two heaps, with nothing between. `ternary` is the sign
 //! alone, with one magnitude for all chunks.
 
-use super::coding::Bits;
-use super::floats::{expect_bytes, expect_finite, finite};
-use super::half::Half;
-use super::sign::{self, Magnitude};
-use super::{Invalid, bits};
+use crate::codecs::Invalid;
+use crate::codecs::packing::bits;
+use crate::codecs::packing::floats::{expect_bytes, expect_finite, finite};
+use crate::codecs::quantize::half::Half;
+use crate::codecs::quantize::sign::{self, Magnitude};
+use crate::codecs::wire::Bits;
 use crate::kernels::lanes::Isa;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -76,7 +77,7 @@ impl fmt::Display for ValueCode {
 
 impl ValueCode {
     /// Bits of a value.
-    pub(super) fn bits(self) -> f64 {
+    pub(crate) fn bits(self) -> f64 {
         match self {
             Self::F32 => 32.0,
             Self::F16 => 16.0,
@@ -87,7 +88,7 @@ impl ValueCode {
     }
 
     /// The same with what its decoder has to know.
-    pub(super) fn with_magnitude(self, magnitude: f32) -> KeptValues {
+    pub(crate) fn with_magnitude(self, magnitude: f32) -> KeptValues {
         match self {
             Self::F32 => KeptValues::F32,
             Self::F16 => KeptValues::F16,
@@ -98,7 +99,7 @@ impl ValueCode {
     }
 
     /// Appends values.
-    pub(super) fn encode(self, isa: Isa, values: &[f32], out: &mut Vec<u8>) {
+    pub(crate) fn encode(self, isa: Isa, values: &[f32], out: &mut Vec<u8>) {
         match self {
             Self::F32 => out.extend_from_slice(bytemuck::cast_slice(values)),
             Self::F16 => out.extend(Half::F16.pack(isa, values)),
@@ -119,7 +120,7 @@ impl ValueCode {
 
 impl KeptValues {
     /// Checks what travels with the values.
-    pub(super) fn check(&self) -> Result<(), Invalid> {
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Ternary(magnitude) => magnitude.check(),
             _ => Ok(()),
@@ -131,7 +132,7 @@ impl KeptValues {
     /// # Errors
     ///
     /// When these are not what an encoder writes.
-    pub(super) fn decode(&self, isa: Isa, bytes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
+    pub(crate) fn decode(&self, isa: Isa, bytes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
         match self {
             Self::F32 => {
                 out.copy_from_slice(&finite(bytes, out.len(), WHAT)?);

@@ -10,9 +10,11 @@
 //! `c(e) = floor((K e + u) / R)` for K of R runs and a random u below R, chunk [a, b) has `c(b) - c(a)` (systematic
 //! sampling: every run is as likely). Within it they are drawn one by one (Knuth, algorithm S, 3.4.2).
 
-use super::kept_values::{KeptValues, ValueCode};
-use super::portion::Portion;
-use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Vector};
+use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
+use crate::codecs::sparse::portion::Portion;
+use crate::codecs::{
+    CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Vector,
+};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
@@ -61,7 +63,7 @@ impl FromStr for Scale {
     }
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let portion = Portion::take(settings)?;
     let scale = settings.take("scale")?.unwrap_or(Scale::None);
     let values = settings.take("values")?.unwrap_or(ValueCode::F32);
@@ -276,12 +278,12 @@ impl Scheme for Drawn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{SIZES, encode, hard, normal};
     use super::*;
+    use crate::codecs::trial::{SIZES, encode, hard, normal};
     use std::iter;
 
     fn randk(text: &str) -> Box<dyn Codec> {
-        let codec = super::super::parse(text).unwrap();
+        let codec = crate::codecs::parse(text).unwrap();
         assert_eq!(codec.to_string(), text);
         codec
     }
@@ -377,7 +379,7 @@ mod tests {
         }
         let endless = Vector { len: 1 << 40, shape: vec![1 << 40] };
         assert!(Drawn { runs: 1000, seed: 1, values: KeptValues::F32 }.streams(&endless).is_err());
-        assert!(super::super::parse("randk:values=u8").is_err());
-        assert!(super::super::parse("randk:scale=half").is_err());
+        assert!(crate::codecs::parse("randk:values=u8").is_err());
+        assert!(crate::codecs::parse("randk:scale=half").is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! Made by `data/vectors/make_lloyd_max.py`; the tests of [`eden`](super::eden) hold it to those conditions.
 
 /// Levels of one to eight bits.
-pub(super) const LEVELS: [&[f32]; 8] = [
+pub(crate) const LEVELS: [&[f32]; 8] = [
     &[0.7978846],
     &[0.45278004, 1.5104176],
     &[0.24509418, 0.7560053, 1.3439093, 2.1519456],

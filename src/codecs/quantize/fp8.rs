@@ -1,8 +1,10 @@
 //! `e4m3`: floats of eight bits (Micikevicius et al., 2022), scaled so that the largest magnitude of a block becomes
 //! 448, their largest; rounded to the nearest, ties to even.
 
-use super::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths};
+use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
+use crate::codecs::{
+    Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths,
+};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -13,7 +15,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 /// The largest number of the format.
-pub(super) const LARGEST: f32 = 448.0;
+pub(crate) const LARGEST: f32 = 448.0;
 
 /// How codes of a vector are made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -47,7 +49,7 @@ impl FromStr for Container {
     }
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let blocks = Blocks::parse(settings, "e4m3", Blocks::Whole)?;
     Ok(Box::new(E4m3 { blocks, container: settings.take("as")?.unwrap_or_default() }))
 }
@@ -101,7 +103,7 @@ impl Encoder for E4m3Encoder {
 }
 
 /// Multiplies values and rounds them to codes; what is too large becomes the largest.
-pub(super) fn to_codes(isa: Isa, factor: f32, values: &mut [f32], codes: &mut [u8]) {
+pub(crate) fn to_codes(isa: Isa, factor: f32, values: &mut [f32], codes: &mut [u8]) {
     values.iter_mut().for_each(|x| *x = (*x * factor).clamp(-LARGEST, LARGEST));
     encode(isa, Dtype::F8E4M3, values, codes);
 }
@@ -111,7 +113,7 @@ pub(super) fn to_codes(isa: Isa, factor: f32, values: &mut [f32], codes: &mut [u
 /// # Errors
 ///
 /// When one stands for no number.
-pub(super) fn of_codes(isa: Isa, codes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
+pub(crate) fn of_codes(isa: Isa, codes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
     if let Some(code) = codes.iter().find(|code| **code & 0x7f == 0x7f) {
         return Err(Invalid(format!("found the code {code:#04x}, expected one of a number")));
     }

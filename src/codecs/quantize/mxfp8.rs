@@ -3,9 +3,9 @@
 //! The standard's exponent is `floor(log2 max |v|) - 8`, which cuts off what lies above 1.75 times a power of two.
 //! One more where that happens cuts nothing, and is the default.
 
-use super::blocks::{Blocks, limit};
-use super::fp8::{of_codes, to_codes};
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, check_lengths};
+use crate::codecs::quantize::blocks::{Blocks, limit};
+use crate::codecs::quantize::fp8::{of_codes, to_codes};
+use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, check_lengths};
 use crate::kernels::block_quantize::block_largest;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -65,7 +65,7 @@ impl Scale {
 #[derive(Clone, Copy, Debug)]
 struct Mxfp8Codec(Scale);
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Mxfp8Codec(settings.take("scale")?.unwrap_or_default())))
 }
 

@@ -9,17 +9,17 @@
 //! two bytes each. That all are back there in the end, and no byte is left, is the decoder's check. Nothing but symbols 0 take no
 //! bytes.
 
-use super::Invalid;
+use crate::codecs::Invalid;
 
 /// Symbols that there can be.
-pub(super) const SYMBOLS: usize = 256;
+pub(crate) const SYMBOLS: usize = 256;
 
 /// States of several lanes are no less than this between symbols.
 const LEAST: u32 = 1 << 16;
 
 /// Frequencies of symbols, which add up to a power of two.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Frequencies {
+pub(crate) struct Frequencies {
     bits: u32,
     all: Vec<u32>,
 }
@@ -27,7 +27,7 @@ pub(super) struct Frequencies {
 impl Frequencies {
     /// Frequencies, in proportion to weights, that add up to `2^bits`; none is zero. At most 256 weights below 2^53, and
     /// 9 to 16 bits.
-    pub(super) fn of(weights: &[u64], bits: u32) -> Self {
+    pub(crate) fn of(weights: &[u64], bits: u32) -> Self {
         let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>().max(1);
         let share = |weight: &u64| ((u128::from(*weight) << bits) / total).max(1) as u32;
         let mut all: Vec<u32> = weights.iter().map(share).collect();
@@ -43,7 +43,7 @@ impl Frequencies {
     }
 
     /// Bits that a symbol takes.
-    pub(super) fn cost(&self, symbol: usize) -> f64 {
+    pub(crate) fn cost(&self, symbol: usize) -> f64 {
         f64::from(self.bits) - f64::from(self.all[symbol]).log2()
     }
 
@@ -89,11 +89,11 @@ impl Step {
 
 /// Encodes symbols.
 #[derive(Debug)]
-pub(super) struct Encoder(Box<[Step; SYMBOLS]>);
+pub(crate) struct Encoder(Box<[Step; SYMBOLS]>);
 
 impl Encoder {
     /// An encoder by these frequencies.
-    pub(super) fn new(frequencies: &Frequencies) -> Self {
+    pub(crate) fn new(frequencies: &Frequencies) -> Self {
         let mut steps = Box::new([Step::default(); SYMBOLS]);
         for (step, (start, frequency)) in steps.iter_mut().zip(frequencies.ranges()) {
             *step = Step::new(start, frequency, frequencies.bits);
@@ -102,7 +102,7 @@ impl Encoder {
     }
 
     /// The bytes of symbols, all of which have a frequency, in 1, 2, 4 or 8 lanes.
-    pub(super) fn encode(&self, lanes: u32, symbols: &[u8]) -> Vec<u8> {
+    pub(crate) fn encode(&self, lanes: u32, symbols: &[u8]) -> Vec<u8> {
         if symbols.iter().all(|symbol| *symbol == 0) {
             return Vec::new();
         }
@@ -152,7 +152,7 @@ fn first_state(lanes: usize) -> u32 {
 
 /// Decodes symbols.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     bits: u32,
     /// The symbol of each remainder.
     symbols: Vec<u8>,
@@ -161,7 +161,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// A decoder by these frequencies.
-    pub(super) fn new(frequencies: &Frequencies) -> Self {
+    pub(crate) fn new(frequencies: &Frequencies) -> Self {
         let mut symbols = vec![0; 1 << frequencies.bits];
         let mut ranges = [(0, 1); SYMBOLS];
         for (symbol, (start, frequency)) in frequencies.ranges().enumerate() {
@@ -176,7 +176,7 @@ impl Decoder {
     /// # Errors
     ///
     /// When `bytes` are not what an encoder made of as many symbols.
-    pub(super) fn decode(&self, lanes: u32, bytes: &[u8], out: &mut [u8]) -> Result<(), Invalid> {
+    pub(crate) fn decode(&self, lanes: u32, bytes: &[u8], out: &mut [u8]) -> Result<(), Invalid> {
         if bytes.is_empty() {
             out.fill(0);
             return Ok(());

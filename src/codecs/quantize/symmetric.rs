@@ -6,11 +6,12 @@
 //! them: `weight_packed`, the codes plus `2^(b-1)` in words of 32 bits, lowest bits first, rows padded to whole words;
 //! `weight_scale`, a row of scales for each row; `weight_shape`. Codes of 8 bits stand as they are, as I8.
 
-use super::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
-use super::uniform::{Round, rounding};
-use super::{
-    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits,
-    check_lengths, device,
+use crate::codecs::packing::bits;
+use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
+use crate::codecs::quantize::rounding::{Round, rounding};
+use crate::codecs::{
+    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths,
+    device,
 };
 use crate::kernels::block_quantize::{dequantize_symmetric, quantize_symmetric};
 use crate::kernels::lanes::Isa;
@@ -41,7 +42,7 @@ struct SymmetricCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let default = Blocks::Runs(if BITS == 8 { 128 } else { 32 });
     let blocks = Blocks::parse(settings, &format!("i{BITS}"), default)?;
     let (scheme, round) = (Symmetric { bits: BITS, blocks }, Round::parse(settings)?);

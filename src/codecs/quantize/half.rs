@@ -1,6 +1,6 @@
 //! `f16` and `bf16`: the nearest 16-bit float, ties to even. f16 stops at its largest number, as others do.
 
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -19,11 +19,11 @@ pub enum Half {
     Bf16,
 }
 
-pub(super) fn f16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn f16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Half::F16))
 }
 
-pub(super) fn bf16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn bf16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Half::Bf16))
 }
 
@@ -45,7 +45,7 @@ impl Half {
     }
 
     /// The nearest of values, none of them infinite.
-    pub(super) fn pack(self, isa: Isa, values: &[f32]) -> Vec<u8> {
+    pub(crate) fn pack(self, isa: Isa, values: &[f32]) -> Vec<u8> {
         let largest = self.largest();
         let clamped: Vec<f32> = values.iter().map(|x| x.clamp(-largest, largest)).collect();
         let mut codes = vec![0u16; values.len()];
@@ -54,7 +54,7 @@ impl Half {
     }
 
     /// What [`pack`](Self::pack) made, as many values as `out` takes.
-    pub(super) fn unpack(self, isa: Isa, bytes: &[u8], out: &mut [f32]) {
+    pub(crate) fn unpack(self, isa: Isa, bytes: &[u8], out: &mut [f32]) {
         let codes: Vec<u16> = bytemuck::pod_collect_to_vec(bytes);
         decode(isa, self.dtype(), bytemuck::cast_slice(&codes), out);
     }

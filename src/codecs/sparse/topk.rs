@@ -8,10 +8,10 @@
 //! Each chunk stands by itself: three bytes with the number of values and the m of the Rice code, the indices
 //! (`rice`; none where all values of the chunk are sent), the values ([`KeptValues`]).
 
-use super::kept_values::{KeptValues, ValueCode};
-use super::portion::Portion;
-use super::rice;
-use super::{
+use crate::codecs::packing::rice;
+use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
+use crate::codecs::sparse::portion::Portion;
+use crate::codecs::{
     CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Tally,
     Vector,
 };
@@ -49,7 +49,7 @@ pub struct TopK {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let portion = Portion::take(settings)?;
     Ok(Box::new(TopK { portion, values: settings.take("values")?.unwrap_or(ValueCode::F32), device: None }))
 }
@@ -355,13 +355,13 @@ fn head(bytes: &[u8], len: usize) -> Result<(usize, u32, &[u8]), Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::coding::Bits;
-    use super::super::sign::Magnitude;
-    use super::super::trial::{SIZES, encode, hard, normal};
     use super::*;
+    use crate::codecs::quantize::sign::Magnitude;
+    use crate::codecs::trial::{SIZES, encode, hard, normal};
+    use crate::codecs::wire::Bits;
 
     fn topk(text: &str) -> Box<dyn Codec> {
-        let codec = super::super::parse(text).unwrap();
+        let codec = crate::codecs::parse(text).unwrap();
         assert_eq!(codec.to_string(), text);
         codec
     }
@@ -495,7 +495,7 @@ mod tests {
     fn broken_streams_are_refused() {
         let values = normal(CHUNK + 300, 4);
         for form in ["f32", "f16", "u8", "u4", "ternary"] {
-            let codec = super::super::parse(&format!("topk:fraction=0.01,values={form}")).unwrap();
+            let codec = crate::codecs::parse(&format!("topk:fraction=0.01,values={form}")).unwrap();
             let encoded = encode(&*codec, &[values.len()], &values);
             encoded.assert_total(0);
             encoded.assert_total(1);
@@ -519,7 +519,7 @@ mod tests {
         for text in
             ["topk:fraction=0", "topk:fraction=1.5", "topk:k=0", "topk:k=1,fraction=0.5", "topk:values=u5"]
         {
-            assert!(super::super::parse(text).is_err(), "{text}");
+            assert!(crate::codecs::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -4,11 +4,11 @@
 //! method for clustered bit-vectors, 1978): of `n / 2^m + 1` its length in unary and all digits but the first, then the m
 //! lowest bits of `n`. Codes that all have the same few bits are [`bits`](super::bits).
 
-use super::Invalid;
+use crate::codecs::Invalid;
 
 /// Puts numbers together.
 #[derive(Default, Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
     window: u64,
     held: u32,
@@ -16,12 +16,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Appends to whole bytes.
-    pub(super) fn behind(bytes: Vec<u8>) -> Self {
+    pub(crate) fn behind(bytes: Vec<u8>) -> Self {
         Self { bytes, ..Self::default() }
     }
 
     /// Appends the lowest `count` bits of a number, at most 32.
-    pub(super) fn put(&mut self, number: u32, count: u32) {
+    pub(crate) fn put(&mut self, number: u32, count: u32) {
         self.window |= (u64::from(number) & ((1 << count) - 1)) << self.held;
         self.held += count;
         if self.held >= 32 {
@@ -32,7 +32,7 @@ impl Writer {
     }
 
     /// Appends so many zeros and a one.
-    pub(super) fn put_unary(&mut self, mut zeros: u32) {
+    pub(crate) fn put_unary(&mut self, mut zeros: u32) {
         while zeros >= 32 {
             self.put(0, 32);
             zeros -= 32;
@@ -41,7 +41,7 @@ impl Writer {
     }
 
     /// Appends a number as a Rice code: what lies above its `m` lowest bits in unary, then these.
-    pub(super) fn put_rice(&mut self, number: u32, m: u32) {
+    pub(crate) fn put_rice(&mut self, number: u32, m: u32) {
         let zeros = number >> m;
         if zeros + 1 + m <= 32 {
             let low = number & ((1 << m) - 1);
@@ -52,7 +52,7 @@ impl Writer {
     }
 
     /// Appends a number as an exponential Golomb code of an order up to 15: few bits for those not far above `2^order`.
-    pub(super) fn put_golomb(&mut self, number: u32, order: u32) {
+    pub(crate) fn put_golomb(&mut self, number: u32, order: u32) {
         let above = (number >> order) + 1;
         let digits = above.ilog2();
         self.put_unary(digits);
@@ -61,12 +61,12 @@ impl Writer {
     }
 
     /// Appends a number that may be negative likewise.
-    pub(super) fn put_signed(&mut self, number: i32, order: u32) {
+    pub(crate) fn put_signed(&mut self, number: i32, order: u32) {
         self.put_golomb(folded(number), order);
     }
 
     /// The bytes, the last one filled up with zeros.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         let left = self.held.div_ceil(8) as usize;
         self.bytes.extend_from_slice(&self.window.to_le_bytes()[..left]);
         self.bytes
@@ -74,28 +74,28 @@ impl Writer {
 }
 
 /// A number that may be negative as one that is not: 0, -1, 1, -2 and so on.
-pub(super) fn folded(number: i32) -> u32 {
+pub(crate) fn folded(number: i32) -> u32 {
     (number << 1 ^ number >> 31) as u32
 }
 
 /// The number that was [`folded`].
-pub(super) fn unfolded(number: u32) -> i32 {
+pub(crate) fn unfolded(number: u32) -> i32 {
     (number >> 1) as i32 ^ -((number & 1) as i32)
 }
 
 /// Bits that [`Writer::put_golomb`] takes.
-pub(super) fn golomb_bits(number: u32, order: u32) -> u32 {
+pub(crate) fn golomb_bits(number: u32, order: u32) -> u32 {
     2 * ((number >> order) + 1).ilog2() + 1 + order
 }
 
 /// Bits that [`Writer::put_signed`] takes.
-pub(super) fn signed_bits(number: i32, order: u32) -> u32 {
+pub(crate) fn signed_bits(number: i32, order: u32) -> u32 {
     golomb_bits(folded(number), order)
 }
 
 /// Takes numbers apart again.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     /// Bytes that were taken into the window.
     next: usize,
@@ -105,7 +105,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, next: 0, window: 0, held: 0 }
     }
 
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// When fewer are left.
-    pub(super) fn take(&mut self, count: u32) -> Result<u32, Invalid> {
+    pub(crate) fn take(&mut self, count: u32) -> Result<u32, Invalid> {
         self.fill();
         if self.held < count {
             return Err(ended());
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
     }
 
     /// How many zeros come before the next one.
-    pub(super) fn take_unary(&mut self) -> Result<u64, Invalid> {
+    pub(crate) fn take_unary(&mut self) -> Result<u64, Invalid> {
         let mut zeros = 0;
         loop {
             self.fill();
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next Rice code of `m` bits, at most 32.
-    pub(super) fn take_rice(&mut self, m: u32) -> Result<u64, Invalid> {
+    pub(crate) fn take_rice(&mut self, m: u32) -> Result<u64, Invalid> {
         self.fill();
         let zeros = self.window.trailing_zeros();
         if zeros + 1 + m > self.held {
@@ -174,7 +174,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next exponential Golomb code, of a number below 2^24 or so.
-    pub(super) fn take_golomb(&mut self, order: u32) -> Result<u32, Invalid> {
+    pub(crate) fn take_golomb(&mut self, order: u32) -> Result<u32, Invalid> {
         let digits = self.take_unary()?;
         if digits + u64::from(order) > 24 {
             return Err(Invalid::new("found a number of more than 24 bits, expected a smaller one"));
@@ -184,12 +184,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The next number that may be negative.
-    pub(super) fn take_signed(&mut self, order: u32) -> Result<i32, Invalid> {
+    pub(crate) fn take_signed(&mut self, order: u32) -> Result<i32, Invalid> {
         self.take_golomb(order).map(unfolded)
     }
 
     /// The bytes behind the last one that was begun, of which only zeros may be left.
-    pub(super) fn rest(self) -> Result<&'a [u8], Invalid> {
+    pub(crate) fn rest(self) -> Result<&'a [u8], Invalid> {
         match self.window & ((1 << (self.held % 8)) - 1) {
             0 => Ok(&self.bytes[self.next - self.held as usize / 8..]),
             _ => Err(Invalid::new("numbers of few bits do not end in zeros")),
@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks that only zeros are left of the last byte, and no other byte.
-    pub(super) fn finish(self) -> Result<(), Invalid> {
+    pub(crate) fn finish(self) -> Result<(), Invalid> {
         match self.rest()? {
             [] => Ok(()),
             more => Err(Invalid(format!("{} bytes follow where none is expected", more.len()))),

@@ -4,8 +4,9 @@
 //! (Karimireddy et al., Error feedback fixes SignSGD, 2019). Its NMSE is `1 - (mean|x|)^2 / mean x^2`, which is
 //! `1 - 2 / pi` for normal values.
 
-use super::coding::Bits;
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits};
+use crate::codecs::packing::bits;
+use crate::codecs::wire::Bits;
+use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::pack_bits::packed_len;
 use crate::kernels::select_largest;
@@ -19,7 +20,7 @@ use std::ops::Range;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sign;
 
-pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn parse(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Sign))
 }
 
@@ -40,13 +41,13 @@ impl Codec for Sign {
 pub struct Magnitude(pub Bits);
 
 /// One bit a value: whether it is negative.
-pub(super) fn pack(isa: Isa, values: &[f32]) -> Vec<u8> {
+pub(crate) fn pack(isa: Isa, values: &[f32]) -> Vec<u8> {
     bits::pack(isa, 1, values.iter().map(|x| u8::from(*x < 0.0)).collect())
 }
 
 impl Magnitude {
     /// Checks that it is none below zero.
-    pub(super) fn check(self) -> Result<(), Invalid> {
+    pub(crate) fn check(self) -> Result<(), Invalid> {
         match self.0.0 {
             below if below < 0.0 => {
                 Err(Invalid(format!("magnitude of all values is {below}, expected none below zero")))
@@ -60,7 +61,7 @@ impl Magnitude {
     /// # Errors
     ///
     /// When these are not what [`pack`] makes.
-    pub(super) fn signed(self, isa: Isa, signs: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
+    pub(crate) fn signed(self, isa: Isa, signs: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
         let negative = bits::unpack(isa, 1, signs, out.len())?;
         let magnitude = self.0.0.to_bits();
         out.iter_mut()
@@ -130,8 +131,8 @@ impl Scheme for Magnitude {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{SIZES, encode, hard, normal};
     use super::*;
+    use crate::codecs::trial::{SIZES, encode, hard, normal};
     use std::iter;
 
     #[test]

@@ -15,7 +15,7 @@ pub enum Portion {
 
 impl Portion {
     /// Takes it out of the settings of a codec: a hundredth, if they say nothing.
-    pub(super) fn take(settings: &mut Settings) -> Result<Self, SpecError> {
+    pub(crate) fn take(settings: &mut Settings) -> Result<Self, SpecError> {
         match (settings.take("fraction")?, settings.take("k")?) {
             (Some(_), Some(Count(_))) => Err(settings.bad("k", "found fraction= too, expected one of them")),
             (None, Some(Count(count))) => Ok(Self::Count(count)),

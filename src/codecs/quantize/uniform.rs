@@ -7,25 +7,23 @@
 //! With `rounding=stochastic` a value between two codes becomes the upper one as often as it is near to it, which is right
 //! on average (Suresh et al., Distributed mean estimation with limited communication, 2017, section 2.2).
 
-use super::blocks::{Blocks, Ends, EndsOfBlocks};
-use super::{
-    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits,
-    check_lengths, device,
+use crate::codecs::packing::bits;
+use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks};
+use crate::codecs::quantize::rounding::{Round, rounding};
+use crate::codecs::tally::Ends;
+use crate::codecs::{
+    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths,
+    device,
 };
-use crate::kernels::block_quantize::{Draw, Rounding, dequantize, quantize};
+use crate::kernels::block_quantize::{Rounding, dequantize, quantize};
 use crate::kernels::lanes::Isa;
 use crate::kernels::pack_bits::packed_len;
-use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
 use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 use std::sync::Arc;
-
-/// What rounding draws its random words for, so that nothing else draws the same.
-const PURPOSE: u32 = 1;
 
 /// Beyond this magnitude differences of values are no f32, or their sums with steps.
 const WIDE: f32 = 1e38;
@@ -39,65 +37,6 @@ pub struct Uniform {
     pub blocks: Blocks,
 }
 
-/// What becomes of values between two codes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Round {
-    /// The nearest, half to even.
-    Nearest,
-    /// The upper one as often as the value is near to it: right on average.
-    Stochastic,
-}
-
-impl FromStr for Round {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "nearest" => Ok(Self::Nearest),
-            "stochastic" => Ok(Self::Stochastic),
-            _ => Err(format!("found `{text}`, expected nearest or stochastic")),
-        }
-    }
-}
-
-impl fmt::Display for Round {
-    /// As it stands behind the other settings of a codec.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nearest => "",
-            Self::Stochastic => ",rounding=stochastic",
-        })
-    }
-}
-
-impl Round {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Self, SpecError> {
-        Ok(settings.take("rounding")?.unwrap_or(Self::Nearest))
-    }
-
-    /// What a device draws for values from `start` on, the same words.
-    pub(super) fn draw(self, seed: u64, start: usize) -> Draw {
-        match self {
-            Self::Nearest => Draw::Nearest,
-            Self::Stochastic => Draw::Stochastic { seed, purpose: PURPOSE, first: start as u64 },
-        }
-    }
-
-    /// Random words for `len` values from `start` on, if it takes any.
-    pub(super) fn words(self, isa: Isa, seed: u64, start: usize, len: usize) -> Option<Vec<u32>> {
-        (self == Self::Stochastic).then(|| {
-            let mut words = vec![0; len];
-            random_words(isa, seed, PURPOSE, start as u64, &mut words);
-            words
-        })
-    }
-}
-
-/// How the kernels are to round a piece of a run that has these random words.
-pub(super) fn rounding(words: Option<&Vec<u32>>, piece: Range<usize>) -> Rounding<'_> {
-    words.map_or(Rounding::Nearest, |words| Rounding::Stochastic(&words[piece]))
-}
-
 #[derive(Clone, Debug)]
 struct UniformCodec {
     scheme: Uniform,
@@ -105,7 +44,7 @@ struct UniformCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+pub(crate) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let default = Blocks::Runs(if BITS == 8 { 128 } else { 64 });
     let blocks = Blocks::parse(settings, &format!("u{BITS}"), default)?;
     let (scheme, round) = (Uniform { bits: BITS, blocks }, Round::parse(settings)?);
