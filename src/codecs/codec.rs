@@ -37,17 +37,6 @@ pub enum ModelGoal {
     Nmse(f64),
 }
 
-/// Which coordinates an update that was encoded so can be other than zero at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Support {
-    /// All of them.
-    Dense,
-    /// Those that the client chose.
-    Chosen,
-    /// Those that the round's seed chose, the same for all clients.
-    Shared,
-}
-
 /// A codec with its settings. Displays as the text that parses to it.
 pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
     /// Starts to encode a vector of at least one value.
@@ -63,10 +52,6 @@ pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
     /// Whether the server can add the streams of several clients without decoding them.
     fn is_linear(&self) -> bool {
         false
-    }
-    /// Which coordinates are sent.
-    fn support(&self) -> Support {
-        Support::Dense
     }
     /// Whether a device can do part of the encoding.
     fn has_shaders(&self) -> bool {

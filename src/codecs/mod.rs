@@ -73,10 +73,10 @@ mod packing {
     pub(crate) mod rice;
 }
 
-pub use codec::{CHUNK, Codec, Encoder, ModelGoal, Seeds, Support, Vector, chunks, settle};
+pub use codec::{CHUNK, Codec, Encoder, ModelGoal, Seeds, Vector, chunks, settle};
 pub use coding::Coding;
 pub use device::Device;
-pub use scheme::{Extent, Invalid, Kept, Scheme, Stream};
+pub use scheme::{Extent, Invalid, Scheme, Stream};
 pub use tally::Tally;
 
 use crate::settings::{self, Parse, SpecError};

@@ -3,6 +3,7 @@
 use crate::codecs::codec::Vector;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
+use crate::model::sparsity::Sparsity;
 use std::ops::Range;
 
 /// A stream of an encoded vector: one tensor of the file.
@@ -37,29 +38,6 @@ impl Invalid {
     }
 }
 
-/// Which values of a vector an encoding of it keeps; all others are decoded as zero.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kept {
-    /// All.
-    All,
-    /// As many as the client chose.
-    Chosen {
-        /// The codec.
-        codec: &'static str,
-        /// How many.
-        values: u64,
-    },
-    /// Those that a seed chose: the same where seed and number are.
-    Shared {
-        /// The codec.
-        codec: &'static str,
-        /// The seed.
-        seed: u64,
-        /// How many runs of values.
-        runs: u64,
-    },
-}
-
 /// The layout of an encoded vector, and its decoder.
 pub trait Scheme {
     /// The streams of a vector.
@@ -77,8 +55,8 @@ pub trait Scheme {
     /// the end of the vector.
     fn bytes(&self, vector: &Vector, stream: usize, values: Range<usize>) -> Range<usize>;
     /// Which values of a vector are kept.
-    fn kept(&self, _vector: &Vector) -> Kept {
-        Kept::All
+    fn sparsity(&self, _vector: &Vector) -> Sparsity {
+        Sparsity::Dense
     }
     /// Decodes the run from `start` on that fills `out`, within one chunk. `streams` has for each stream of known extent
     /// the bytes that [`bytes`](Self::bytes) names, and for the other stream those of the chunk.

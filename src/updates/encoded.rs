@@ -1,21 +1,19 @@
 //! Opens updates however they are encoded, and decodes tiles of them in place.
 
 use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, PartStreams};
-use crate::codecs::{Coding, Extent, Invalid, Kept};
+use crate::codecs::{Coding, Extent, Invalid};
 use crate::io::digest::hex;
-use crate::io::model_file::{
-    Choice, Decoder, ENCODED, ModelFile, OpenFault, Sparsity, TablePool, TensorPlace, TensorTable,
-};
+use crate::io::model_file::{Decoder, ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable};
 use crate::io::source::{OpenFiles, SourceFile};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
+use crate::model::sparsity::Sparsity;
 use crate::model::tile::TileBuffer;
 use crate::updates::part::{EncodedPart, Place, Trouble};
 use crate::updates::streams::{Bundle, Layout, Plain, read_directory};
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -250,34 +248,13 @@ impl Decoder for Encoded {
         Ok(())
     }
 
-    fn sparsity(&self) -> Option<Sparsity> {
-        sparsity(&self.parts)
+    fn sparsity(&self) -> Sparsity {
+        let of = |part: &EncodedPart| match part.coding.scheme() {
+            Some(scheme) => scheme.sparsity(&part.vector),
+            None => Sparsity::Dense,
+        };
+        Sparsity::of_vectors(self.parts.iter().map(of))
     }
-}
-
-/// What of the values of these parts are kept. A client's own choice anywhere counts more than a shared one.
-fn sparsity(parts: &[EncodedPart]) -> Option<Sparsity> {
-    let mut chosen: Option<(&'static str, f64)> = None;
-    let mut shared: Option<(&'static str, DefaultHasher)> = None;
-    for (number, part) in parts.iter().enumerate() {
-        match part.coding.scheme().map_or(Kept::All, |scheme| scheme.kept(&part.vector)) {
-            Kept::All => {}
-            Kept::Chosen { codec, values } => {
-                let fraction = values as f64 / part.vector.len.max(1) as f64;
-                chosen = Some(chosen.filter(|(_, least)| *least <= fraction).unwrap_or((codec, fraction)));
-            }
-            Kept::Shared { codec, seed, runs } => {
-                let (_, hasher) = shared.get_or_insert_with(|| (codec, DefaultHasher::new()));
-                (number, seed, runs).hash(hasher);
-            }
-        }
-    }
-    let of_client = |(codec, fraction)| Sparsity { codec, choice: Choice::Client { fraction } };
-    let of_seed = |(codec, hasher): (_, DefaultHasher)| Sparsity {
-        codec,
-        choice: Choice::Shared { mark: hasher.finish() },
-    };
-    chosen.map(of_client).or_else(|| shared.map(of_seed))
 }
 
 /// Rounds values to a dtype: what is decoded is what a file of that dtype would hold.

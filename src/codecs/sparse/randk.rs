@@ -12,12 +12,11 @@
 
 use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
 use crate::codecs::sparse::portion::Portion;
-use crate::codecs::{
-    CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Vector,
-};
+use crate::codecs::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
+use crate::model::sparsity::Sparsity;
 use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -100,10 +99,6 @@ impl Codec for RandK {
 
     fn is_unbiased(&self) -> bool {
         self.scale == Scale::Inverse
-    }
-
-    fn support(&self) -> Support {
-        Support::Shared
     }
 }
 
@@ -243,8 +238,8 @@ impl Scheme for Drawn {
         bytes(values.start / RUN)..bytes(values.end.div_ceil(RUN))
     }
 
-    fn kept(&self, _vector: &Vector) -> Kept {
-        Kept::Shared { codec: "randk", seed: self.seed, runs: self.runs }
+    fn sparsity(&self, _vector: &Vector) -> Sparsity {
+        Sparsity::shared("randk", (self.seed, self.runs))
     }
 
     fn decode(

@@ -12,12 +12,12 @@ use crate::codecs::packing::rice;
 use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
 use crate::codecs::sparse::portion::Portion;
 use crate::codecs::{
-    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Tally,
-    Vector,
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector,
 };
 use crate::kernels::lanes::Isa;
 use crate::kernels::select_largest::{self, Beyond, Search, Threshold};
 use crate::model::dtype::Dtype;
+use crate::model::sparsity::Sparsity;
 use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -81,10 +81,6 @@ impl Codec for TopK {
 
     fn on_device(&self, device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
         Some(Arc::new(Self { device: Some(device), ..self.clone() }))
-    }
-
-    fn support(&self) -> Support {
-        Support::Chosen
     }
 }
 
@@ -312,8 +308,8 @@ impl Scheme for Chosen {
         0..0
     }
 
-    fn kept(&self, _vector: &Vector) -> Kept {
-        Kept::Chosen { codec: "topk", values: self.k }
+    fn sparsity(&self, vector: &Vector) -> Sparsity {
+        Sparsity::Own { codec: "topk", fraction: self.k as f64 / vector.len.max(1) as f64 }
     }
 
     fn decode(
