@@ -1,6 +1,7 @@
 //! `fedmill compress` and `decompress`, files to files: what comes back, what it says of itself, what is refused; and
 //! encoded updates in a merge.
 
+mod registry;
 mod targets;
 
 use crate::harness::{Dir, Model, Run, Update, fedmill, le};
@@ -188,7 +189,7 @@ fn what_is_told_is_what_is_there() {
 fn the_same_bytes_every_time() {
     let dir = Dir::new();
     Update::new("a").f32("w", &[3, 70_000], &values(5, 210_000)).write(&dir);
-    for codec in &fedmill::compress::table::tried().collect::<Vec<_>>() {
+    for codec in &fedmill::codecs::tried().collect::<Vec<_>>() {
         let mut first: Option<Vec<u8>> = None;
         for more in [&["--threads", "1"][..], &["--threads", "4"], &["--isa", "portable"]] {
             let args =
@@ -488,7 +489,7 @@ fn a_table_of_what_every_codec_makes_of_an_update() {
         run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let bits = |row: &serde_json::Value| row["bits_per_parameter"].as_f64().unwrap();
     assert!(rows.windows(2).all(|pair| bits(&pair[0]) >= bits(&pair[1])), "rows are in order");
-    for text in fedmill::compress::table::tried() {
+    for text in fedmill::codecs::tried() {
         let codec = fedmill::codecs::parse(&text).unwrap().to_string();
         let row = rows.iter().find(|row| row["codec"] == codec.as_str());
         let row = row.unwrap_or_else(|| panic!("no row of {codec}"));

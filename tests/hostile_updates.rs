@@ -3,8 +3,8 @@
 
 use crate::harness::{Dir, Update, fedmill_after, le};
 use fedmill::codecs::directory::{CODEC_KEY, Directory, Tensors};
+use fedmill::codecs::tried;
 use fedmill::compress::run::{Compression, How};
-use fedmill::compress::table::tried;
 use fedmill::compress::writer::FileLayout;
 use fedmill::io::model_file::{ENCODED, ModelFile, TablePool};
 use fedmill::io::source::OpenFiles;

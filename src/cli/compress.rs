@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BASE")]
     base: Option<PathBuf>,
     /// How values are encoded, with settings behind a colon: u8:block=128.
-    #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how")]
+    #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how", long_help = codec_help())]
     codec: Option<Arc<dyn Codec>>,
     /// Choose codecs and steps so that the file is at least this many times smaller: 100, or 100x.
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio, group = "how", conflicts_with = "codec")]
@@ -79,6 +79,11 @@ pub(super) struct Arguments {
     /// Where the compressed update goes.
     #[arg(long, short, value_name = "OUT", required_unless_present = "dry_run")]
     output: Option<PathBuf>,
+}
+
+fn codec_help() -> String {
+    let codecs = codecs::help();
+    format!("How values are encoded, with settings behind a colon: u8:block=128. The codecs are:\n\n{codecs}")
 }
 
 fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
@@ -171,8 +176,9 @@ impl Arguments {
             (BackendName::Gpu, codec) => {
                 let found =
                     codec.as_ref().map_or("no --codec".to_owned(), |codec| format!("--codec {codec}"));
+                let with_shaders = codecs::with_shaders();
                 let why = anyhow::anyhow!(
-                    "--backend gpu: found {found}, expected one with shaders: u, i, eden, topk"
+                    "--backend gpu: found {found}, expected one with shaders: {with_shaders}"
                 );
                 Err(Failure { hint: Some("--backend cpu runs every codec".to_owned()), ..why.into() })
             }

@@ -8,7 +8,7 @@
 
 use crate::codecs::packing::floats::{expect_finite, finite};
 use crate::codecs::quantize::half::Half;
-use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector};
+use crate::codecs::{Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::low_rank::{add_row_times, add_transposed, orthonormalise, product_row};
 use crate::kernels::philox::random_words;
@@ -17,6 +17,14 @@ use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "the product of two thin matrices",
+    settings: &[("rank", &["4", "1"])],
+    tried: &[],
+    codecs: &[("lowrank", parse)],
+};
 
 /// The largest rank: beyond it other codecs are better, and decoding is slow.
 const MAX_RANK: u32 = 256;
@@ -28,7 +36,7 @@ pub struct LowRank {
     pub rank: u32,
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let rank = settings.take("rank")?.unwrap_or(4);
     match (1..=MAX_RANK).contains(&rank) {
         true => Ok(Box::new(LowRank { rank })),

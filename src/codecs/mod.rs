@@ -13,6 +13,7 @@
 //! |---|---|
 //! | [`codec`], [`tally`] | the encoding half: the traits [`Codec`] and [`Encoder`] |
 //! | [`scheme`], [`coding`], [`wire`] | the decoding half: the trait [`Scheme`], and what travels |
+//! | [`family`] | what help, docs and tests know of the codecs in a file |
 //! | [`directory`] | the table of contents of an encoded file |
 //! | [`device`] | what a GPU may compute for an encoder |
 //! | [`compressed_tensors`] | the configuration for the library compressed-tensors |
@@ -22,7 +23,7 @@
 //! | [`lowrank`], [`sketch`] | products of thin matrices, and sums of values |
 //! | [`constant`], [`integers`] | chosen by the data, never by name |
 //! | `packing` | codes to bytes, shared by codecs |
-//! | `trial` | what the tests of codecs share |
+//! | `suite`, `trial` | tests of every codec in the registry, and what the tests of codecs share |
 //!
 //! To add a codec: its file, a line in `CODECS`, a variant of [`Coding`].
 
@@ -33,10 +34,13 @@ pub mod constant;
 pub mod device;
 pub mod directory;
 pub mod ecsq;
+pub mod family;
 pub mod integers;
 pub mod lowrank;
 pub mod scheme;
 pub mod sketch;
+#[cfg(test)]
+mod suite;
 pub mod tally;
 #[cfg(test)]
 mod trial;
@@ -76,103 +80,54 @@ mod packing {
 pub use codec::{CHUNK, Codec, Encoder, ModelGoal, Seeds, Vector, chunks, settle};
 pub use coding::Coding;
 pub use device::Device;
+pub use family::Family;
 pub use scheme::{Extent, Invalid, Scheme, Stream};
 pub use tally::Tally;
 
-use crate::settings::{self, Parse, SpecError};
+use crate::settings::{self, SpecError};
 use quantize::{eden, fp8, half, mxfp8, sign, symmetric, uniform};
 use scheme::check_lengths;
 use sparse::{randk, topk};
 
-/// The codecs that can be named, and how each is made from its settings.
-const CODECS: &[(&str, Parse<Box<dyn Codec>>)] = &[
-    ("f16", half::f16),
-    ("bf16", half::bf16),
-    ("ecsq", ecsq::parse),
-    ("lowrank", lowrank::parse),
-    ("randk", randk::parse),
-    ("sign", sign::parse),
-    ("sketch", sketch::parse),
-    ("topk", topk::parse),
-    ("u1", uniform::parse::<1>),
-    ("u2", uniform::parse::<2>),
-    ("u3", uniform::parse::<3>),
-    ("u4", uniform::parse::<4>),
-    ("u5", uniform::parse::<5>),
-    ("u6", uniform::parse::<6>),
-    ("u7", uniform::parse::<7>),
-    ("u8", uniform::parse::<8>),
-    ("i2", symmetric::parse::<2>),
-    ("i3", symmetric::parse::<3>),
-    ("i4", symmetric::parse::<4>),
-    ("i5", symmetric::parse::<5>),
-    ("i6", symmetric::parse::<6>),
-    ("i7", symmetric::parse::<7>),
-    ("i8", symmetric::parse::<8>),
-    ("e4m3", fp8::parse),
-    ("mxfp8", mxfp8::parse),
-    ("eden1", eden::parse::<1>),
-    ("eden2", eden::parse::<2>),
-    ("eden3", eden::parse::<3>),
-    ("eden4", eden::parse::<4>),
-    ("eden5", eden::parse::<5>),
-    ("eden6", eden::parse::<6>),
-    ("eden7", eden::parse::<7>),
-    ("eden8", eden::parse::<8>),
+/// The codecs, a line for each file, in the order of help and messages.
+pub const CODECS: &[&Family] = &[
+    &half::FAMILY,
+    &ecsq::FAMILY,
+    &lowrank::FAMILY,
+    &randk::FAMILY,
+    &sign::FAMILY,
+    &sketch::FAMILY,
+    &topk::FAMILY,
+    &uniform::FAMILY,
+    &symmetric::FAMILY,
+    &fp8::FAMILY,
+    &mxfp8::FAMILY,
+    &eden::FAMILY,
 ];
 
 /// The codec that a text like `u8:block=128` names.
 ///
 /// # Errors
 ///
-/// When it names none, or a setting makes no sense.
+/// When no codec has the name, or the codec does not take a setting or its value.
 pub fn parse(text: &str) -> Result<Box<dyn Codec>, SpecError> {
-    settings::parse("codec", text, CODECS)
+    let table: Vec<_> = CODECS.iter().flat_map(|family| family.codecs).copied().collect();
+    settings::parse("codec", text, &table)
 }
 
-/// The names that can be given.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    CODECS.iter().map(|(name, _)| *name)
+/// The help of an option that takes a codec: a line for each family.
+pub fn help() -> String {
+    CODECS.iter().map(|family| format!("- {}", family.help())).collect::<Vec<_>>().join("\n")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The names of the codecs that a device can help.
+pub fn with_shaders() -> String {
+    let made = |name: &str| parse(name).is_ok_and(|codec| codec.has_shaders());
+    let families = CODECS.iter().filter(|family| family.names().any(made));
+    families.map(|family| family.title()).collect::<Vec<_>>().join(", ")
+}
 
-    #[test]
-    fn texts_name_codecs_and_back() {
-        for text in [
-            "f16",
-            "bf16",
-            "u8:block=128",
-            "u4:block=64",
-            "u8:block=0,rounding=stochastic",
-            "u2:per=channel",
-            "i8:block=128",
-            "i4:per=channel,rounding=stochastic",
-            "e4m3:block=0",
-            "e4m3:per=channel,as=f8",
-            "mxfp8",
-            "mxfp8:scale=floor",
-            "eden1:block=4096,scale=unbiased",
-            "eden8:block=256,scale=min-error",
-        ] {
-            let codec = parse(text).unwrap();
-            assert_eq!(codec.to_string(), text);
-        }
-        for text in [
-            "topk:k=100,values=u8",
-            "randk:fraction=0.1,scale=inverse,values=f16",
-            "sign",
-            "sketch:rows=3,columns=100,k=7",
-            "lowrank:rank=2",
-        ] {
-            assert_eq!(parse(text).unwrap().to_string(), text);
-        }
-        assert!(parse("u9").is_err());
-        assert!(parse("u8:block=100").is_err());
-        assert!(parse("f16:block=1").is_err());
-        assert!(parse("i1").is_err());
-        assert!(parse("i4:block=64,per=channel").is_err());
-    }
+/// The codecs as `compress --table` tries them, as text.
+pub fn tried() -> impl Iterator<Item = String> {
+    CODECS.iter().flat_map(|family| family.tried())
 }

@@ -11,7 +11,7 @@
 //! settings are merged as they are.
 
 use crate::codecs::packing::floats::finite;
-use crate::codecs::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::{CHUNK, Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::kernels::select_largest::{Search, take};
@@ -20,6 +20,14 @@ use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "a count sketch, which the server adds before it decodes",
+    settings: &[("rows", &["5", "3"]), ("columns", &["1311", "100"]), ("k", &["50"])],
+    tried: &[],
+    codecs: &[("sketch", parse)],
+};
 
 /// The most rows: more make the median no better, but decoding slow.
 const MAX_ROWS: u32 = 31;
@@ -32,7 +40,7 @@ pub struct CountSketch {
     k: Option<u32>,
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let rows = within(settings, "rows", MAX_ROWS)?.unwrap_or(5);
     // A tenth of the values.
     let columns = within(settings, "columns", CHUNK as u32)?.unwrap_or((CHUNK as u32).div_ceil(10 * rows));

@@ -1,6 +1,6 @@
 //! What tests of codecs share: a codec run over values in memory, values that are hard, streams that are broken.
 
-use crate::codecs::{CHUNK, Codec, Coding, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
+use crate::codecs::{CHUNK, Codec, Coding, Extent, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
 use crate::kernels::lanes::Isa;
 use std::ops::Range;
 
@@ -22,9 +22,20 @@ pub(super) fn encode(codec: &dyn Codec, shape: &[usize], values: &[f32]) -> Enco
     encode_with(codec, &Vector { len: values.len(), shape: shape.to_vec() }, values, SEEDS)
 }
 
-/// The same with other seeds.
+/// Encodes values with other seeds.
 pub(super) fn encode_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seeds: Seeds) -> Encoded {
-    let mut encoder = codec.encoder(Isa::detect(), vector, seeds);
+    encode_on(Isa::detect(), codec, vector, values, seeds)
+}
+
+/// Encodes values with one instruction set.
+pub(super) fn encode_on(
+    isa: Isa,
+    codec: &dyn Codec,
+    vector: &Vector,
+    values: &[f32],
+    seeds: Seeds,
+) -> Encoded {
+    let mut encoder = codec.encoder(isa, vector, seeds);
     settle(encoder.as_mut(), values);
     let chunks = chunks(values).map(|(start, chunk)| encoder.encode(start, chunk)).collect();
     Encoded { vector: vector.clone(), coding: encoder.coding(), chunks }
@@ -62,13 +73,20 @@ impl Encoded {
         self.chunks.iter().enumerate().flat_map(chunk).collect()
     }
 
-    /// All streams, each of known extent, put together as a file has them.
+    /// Whether each stream has the bytes of chunks, one chunk after another.
+    fn are_of_chunks(&self) -> Vec<bool> {
+        let streams = self.scheme().streams(&self.vector).unwrap();
+        streams.iter().map(|stream| stream.extent == Extent::Chunks).collect()
+    }
+
+    /// The streams of known extent as a file has them; the others stay empty.
     pub(super) fn streams(&self) -> Vec<Vec<u8>> {
         let sizes = self.scheme().streams(&self.vector).unwrap();
         let sizes = sizes.into_iter().map(|stream| stream.spec("", 0).unwrap().bytes());
         let mut streams: Vec<Vec<u8>> = sizes.map(|bytes| vec![0xaa; bytes]).collect();
+        let of_chunks = self.are_of_chunks();
         for (chunk, pieces) in self.chunks.iter().enumerate() {
-            for (number, bytes) in pieces.iter().enumerate() {
+            for (number, bytes) in pieces.iter().enumerate().filter(|(number, _)| !of_chunks[*number]) {
                 let within = self.scheme().bytes(&self.vector, number, self.run(chunk));
                 streams[number][within].copy_from_slice(bytes);
             }
@@ -76,11 +94,20 @@ impl Encoded {
         streams
     }
 
-    /// A run of whole units out of whole streams.
+    /// Values of the shortest run that is decoded alone.
+    fn unit(&self) -> usize {
+        if self.are_of_chunks().contains(&true) { CHUNK } else { self.scheme().unit(&self.vector) }
+    }
+
+    /// Decodes a run of whole units from the streams of known extent and the chunk that holds the run.
     fn decode_of(&self, streams: &[Vec<u8>], run: Range<usize>) -> Vec<f32> {
-        let within = |number| self.scheme().bytes(&self.vector, number, run.clone());
-        let bytes: Vec<&[u8]> =
-            streams.iter().enumerate().map(|(number, stream)| &stream[within(number)]).collect();
+        let bytes = |(number, of_chunks): (usize, bool)| -> &[u8] {
+            match of_chunks {
+                true => &self.chunks[run.start / CHUNK][number],
+                false => &streams[number][self.scheme().bytes(&self.vector, number, run.clone())],
+            }
+        };
+        let bytes: Vec<&[u8]> = self.are_of_chunks().into_iter().enumerate().map(bytes).collect();
         self.decode_run(run, &bytes).unwrap()
     }
 
@@ -121,7 +148,7 @@ pub(super) fn back_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seed
     let all: Vec<f32> =
         (0..encoded.chunks.len()).flat_map(|chunk| encoded.decode_of(&streams, encoded.run(chunk))).collect();
     assert!(all.iter().all(|x| x.is_finite()), "{codec} decodes {:?} to what is not finite", vector.shape);
-    let unit = encoded.scheme().unit(vector);
+    let unit = encoded.unit();
     assert_eq!(CHUNK % unit, 0);
     let start = values.len() / 2 / unit * unit;
     let run = start..(start + unit).min(values.len());

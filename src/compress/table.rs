@@ -11,13 +11,6 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Codecs that are tried with other settings than none. Those that are not listed are tried as they are.
-const SETTINGS: &[(&str, &[&str])] = &[
-    ("ecsq", &["bits=0.32", "bits=1", "bits=2", "bits=4"]),
-    ("randk", &["fraction=0.01", "fraction=0.1"]),
-    ("topk", &["fraction=0.01", "fraction=0.1"]),
-];
-
 /// Ratios that codecs and steps are chosen for by what is found in the update.
 const TARGETS: [f64; 4] = [8.0, 16.0, 32.0, 100.0];
 
@@ -62,18 +55,6 @@ pub enum TableError {
     Invalid { codec: String, why: Invalid },
 }
 
-/// The codecs that are tried, as they are written.
-pub fn tried() -> impl Iterator<Item = String> {
-    codecs::names().flat_map(|name| {
-        let settings =
-            SETTINGS.iter().find(|(of, _)| *of == name).map_or(&[""][..], |(_, settings)| settings);
-        settings.iter().map(move |settings| match *settings {
-            "" => name.to_owned(),
-            settings => format!("{name}:{settings}"),
-        })
-    })
-}
-
 /// Compresses an update by one codec after another, and publishes nothing. Rows are in order of bits.
 ///
 /// # Errors
@@ -83,7 +64,7 @@ pub fn measure(compression: &Compression, pool: &ThreadPool) -> Result<Vec<Row>,
     let with = |how: How| Compression { how, output: None, ..compression.clone() };
     let sample = compression.sample(MOST_TIMED, pool)?;
     let mut rows = Vec::new();
-    for text in tried() {
+    for text in codecs::tried() {
         let codec: Arc<dyn Codec> = Arc::from(codecs::parse(&text)?);
         let found = with(How::Codec(Arc::clone(&codec))).run(pool)?;
         let speed = sample.as_ref().map(|(vector, values)| speed(&*codec, compression.isa, vector, values));
@@ -157,20 +138,4 @@ fn decode(coding: &Coding, isa: Isa, vector: &Vector, chunks: &Chunks) -> Result
     }
     std::hint::black_box(&out);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_codec_is_tried() {
-        let tried: Vec<String> = tried().collect();
-        for text in &tried {
-            assert!(codecs::parse(text).is_ok(), "{text}: {:?}", codecs::parse(text).err());
-        }
-        for name in codecs::names() {
-            assert!(tried.iter().any(|text| text.split(':').next() == Some(name)), "{name}");
-        }
-    }
 }

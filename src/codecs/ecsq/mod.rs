@@ -22,7 +22,7 @@ use crate::codecs::packing::bit_stream::{Reader, Writer};
 use crate::codecs::packing::rans;
 use crate::codecs::wire::Packed;
 use crate::codecs::{
-    CHUNK, Codec, Coding, Encoder, Extent, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector,
+    CHUNK, Codec, Coding, Encoder, Extent, Family, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector,
 };
 use crate::kernels::dead_zone::{self, DeadZone, ESCAPE, LARGEST, MOST, Quantizer};
 use crate::kernels::lanes::Isa;
@@ -37,6 +37,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "integers with one step for the whole update, entropy-coded",
+    settings: &[
+        ("bits", &["2", "0.32"]),
+        ("nmse", &["0.01"]),
+        ("step", &["0.001"]),
+        ("rounding", &["0.4", "0.5"]),
+    ],
+    tried: &["bits=0.32", "bits=1", "bits=2", "bits=4"],
+    codecs: &[("ecsq", parse)],
+};
 
 /// Looks that count codes, at most: the first step is within a few per cent of its goal, and each look brings it nearer.
 const MOST_COUNTS: u32 = 5;
@@ -73,7 +86,7 @@ impl Ecsq {
 /// Bits a value where nothing is said.
 const DEFAULT_BITS: f64 = 2.0;
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let step = settings.take::<Positive>("step")?.map(|step| Goal::Step(step.0 as f32));
     let bits = settings.take::<Positive>("bits")?.map(|bits| Goal::Bits(bits.0));
     let nmse = settings.take::<Positive>("nmse")?.map(|nmse| Goal::Nmse(nmse.0));

@@ -17,7 +17,8 @@ use crate::codecs::packing::bits;
 use crate::codecs::quantize::blocks::scales;
 use crate::codecs::quantize::lloyd_max::LEVELS;
 use crate::codecs::{
-    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, check_lengths,
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector,
+    check_lengths,
 };
 use crate::kernels::bucketize::bucketize;
 use crate::kernels::distortion::{distortion, squares};
@@ -34,6 +35,23 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "randomly rotated blocks, as codes of the best Gaussian quantizer",
+    settings: &[("block", &["4096", "256"]), ("scale", &["unbiased", "min-error", "norm"])],
+    tried: &[],
+    codecs: &[
+        ("eden1", parse::<1>),
+        ("eden2", parse::<2>),
+        ("eden3", parse::<3>),
+        ("eden4", parse::<4>),
+        ("eden5", parse::<5>),
+        ("eden6", parse::<6>),
+        ("eden7", parse::<7>),
+        ("eden8", parse::<8>),
+    ],
+};
 
 /// Values of the shortest block that is chosen, and of the shortest that a tail is padded to.
 const SHORTEST: usize = 256;
@@ -123,7 +141,7 @@ struct EdenCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(crate) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let block = settings.take("block")?.unwrap_or(BlockLength(4096)).0;
     let scale = settings.take("scale")?.unwrap_or_default();
     Ok(Box::new(EdenCodec { bits: BITS, block, scale, device: None }))

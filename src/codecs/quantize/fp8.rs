@@ -3,7 +3,7 @@
 
 use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
 use crate::codecs::{
-    Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths,
+    Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths,
 };
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
@@ -13,6 +13,14 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "8-bit floats, one scale a block",
+    settings: &[("block", &["0", "32"]), ("per", &["channel"]), ("as", &["u8", "f8"])],
+    tried: &[],
+    codecs: &[("e4m3", parse)],
+};
 
 /// The largest number of the format.
 pub(crate) const LARGEST: f32 = 448.0;
@@ -49,7 +57,7 @@ impl FromStr for Container {
     }
 }
 
-pub(crate) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let blocks = Blocks::parse(settings, "e4m3", Blocks::Whole)?;
     Ok(Box::new(E4m3 { blocks, container: settings.take("as")?.unwrap_or_default() }))
 }

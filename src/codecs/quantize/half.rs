@@ -1,6 +1,6 @@
 //! `f16` and `bf16`: the nearest 16-bit float, ties to even. f16 stops at its largest number, as others do.
 
-use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::{Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -8,6 +8,14 @@ use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "the nearest 16-bit float",
+    settings: &[],
+    tried: &[],
+    codecs: &[("f16", f16), ("bf16", bf16)],
+};
 
 /// Which 16-bit float.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -19,11 +27,11 @@ pub enum Half {
     Bf16,
 }
 
-pub(crate) fn f16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn f16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Half::F16))
 }
 
-pub(crate) fn bf16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn bf16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Half::Bf16))
 }
 

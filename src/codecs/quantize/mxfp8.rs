@@ -5,7 +5,9 @@
 
 use crate::codecs::quantize::blocks::{Blocks, limit};
 use crate::codecs::quantize::fp8::{of_codes, to_codes};
-use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, check_lengths};
+use crate::codecs::{
+    Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector, check_lengths,
+};
 use crate::kernels::block_quantize::block_largest;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -14,6 +16,14 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "8-bit floats in blocks of 32 that share a power of two",
+    settings: &[("scale", &["up", "floor"])],
+    tried: &[],
+    codecs: &[("mxfp8", parse)],
+};
 
 /// Values that share an exponent.
 const BLOCK: usize = 32;
@@ -65,7 +75,7 @@ impl Scale {
 #[derive(Clone, Copy, Debug)]
 struct Mxfp8Codec(Scale);
 
-pub(crate) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Mxfp8Codec(settings.take("scale")?.unwrap_or_default())))
 }
 

@@ -6,7 +6,7 @@
 
 use crate::codecs::packing::bits;
 use crate::codecs::wire::Bits;
-use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector};
+use crate::codecs::{Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::pack_bits::packed_len;
 use crate::kernels::select_largest;
@@ -16,11 +16,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "one bit a value, and one mean magnitude",
+    settings: &[],
+    tried: &[],
+    codecs: &[("sign", parse)],
+};
+
 /// The codec.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sign;
 
-pub(crate) fn parse(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Sign))
 }
 

@@ -10,8 +10,8 @@ use crate::codecs::packing::bits;
 use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
 use crate::codecs::quantize::rounding::{Round, rounding};
 use crate::codecs::{
-    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths,
-    device,
+    Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
+    check_lengths, device,
 };
 use crate::kernels::block_quantize::{dequantize_symmetric, quantize_symmetric};
 use crate::kernels::lanes::Isa;
@@ -22,6 +22,26 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "integers on an even grid about zero, one scale a block",
+    settings: &[
+        ("block", &["32", "128", "0"]),
+        ("per", &["channel"]),
+        ("rounding", &["nearest", "stochastic"]),
+    ],
+    tried: &[],
+    codecs: &[
+        ("i2", parse::<2>),
+        ("i3", parse::<3>),
+        ("i4", parse::<4>),
+        ("i5", parse::<5>),
+        ("i6", parse::<6>),
+        ("i7", parse::<7>),
+        ("i8", parse::<8>),
+    ],
+};
 
 /// Bytes of a word that rows are padded to.
 const WORD: usize = 4;
@@ -42,7 +62,7 @@ struct SymmetricCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(crate) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let default = Blocks::Runs(if BITS == 8 { 128 } else { 32 });
     let blocks = Blocks::parse(settings, &format!("i{BITS}"), default)?;
     let (scheme, round) = (Symmetric { bits: BITS, blocks }, Round::parse(settings)?);

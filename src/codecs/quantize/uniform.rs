@@ -12,8 +12,8 @@ use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks};
 use crate::codecs::quantize::rounding::{Round, rounding};
 use crate::codecs::tally::Ends;
 use crate::codecs::{
-    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths,
-    device,
+    Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
+    check_lengths, device,
 };
 use crate::kernels::block_quantize::{Rounding, dequantize, quantize};
 use crate::kernels::lanes::Isa;
@@ -24,6 +24,27 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "integers on an even grid between the ends of a block",
+    settings: &[
+        ("block", &["64", "128", "0"]),
+        ("per", &["channel"]),
+        ("rounding", &["nearest", "stochastic"]),
+    ],
+    tried: &[],
+    codecs: &[
+        ("u1", parse::<1>),
+        ("u2", parse::<2>),
+        ("u3", parse::<3>),
+        ("u4", parse::<4>),
+        ("u5", parse::<5>),
+        ("u6", parse::<6>),
+        ("u7", parse::<7>),
+        ("u8", parse::<8>),
+    ],
+};
 
 /// Beyond this magnitude differences of values are no f32, or their sums with steps.
 const WIDE: f32 = 1e38;
@@ -44,7 +65,7 @@ struct UniformCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(crate) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let default = Blocks::Runs(if BITS == 8 { 128 } else { 64 });
     let blocks = Blocks::parse(settings, &format!("u{BITS}"), default)?;
     let (scheme, round) = (Uniform { bits: BITS, blocks }, Round::parse(settings)?);

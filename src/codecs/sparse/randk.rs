@@ -12,7 +12,7 @@
 
 use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
 use crate::codecs::sparse::portion::Portion;
-use crate::codecs::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::{CHUNK, Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
@@ -22,6 +22,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "runs of 32 values that the round's seed chooses",
+    settings: &[
+        ("fraction", &["0.01", "0.3"]),
+        ("k", &["100"]),
+        ("scale", &["none", "inverse"]),
+        ("values", &["f32", "f16"]),
+    ],
+    tried: &["fraction=0.01", "fraction=0.1"],
+    codecs: &[("randk", parse)],
+};
 
 /// Values that are drawn together.
 const RUN: usize = 32;
@@ -62,7 +75,7 @@ impl FromStr for Scale {
     }
 }
 
-pub(crate) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let portion = Portion::take(settings)?;
     let scale = settings.take("scale")?.unwrap_or(Scale::None);
     let values = settings.take("values")?.unwrap_or(ValueCode::F32);

@@ -12,7 +12,7 @@ use crate::codecs::packing::rice;
 use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
 use crate::codecs::sparse::portion::Portion;
 use crate::codecs::{
-    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector,
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
 };
 use crate::kernels::lanes::Isa;
 use crate::kernels::select_largest::{self, Beyond, Search, Threshold};
@@ -23,6 +23,18 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// The entry of the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "the values of largest magnitude",
+    settings: &[
+        ("fraction", &["0.01", "0.5"]),
+        ("k", &["100"]),
+        ("values", &["f32", "f16", "u8", "u4", "ternary"]),
+    ],
+    tried: &["fraction=0.01", "fraction=0.1"],
+    codecs: &[("topk", parse)],
+};
 
 /// Bytes before the indices of a chunk.
 const HEAD_BYTES: usize = 3;
@@ -49,7 +61,7 @@ pub struct TopK {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(crate) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let portion = Portion::take(settings)?;
     Ok(Box::new(TopK { portion, values: settings.take("values")?.unwrap_or(ValueCode::F32), device: None }))
 }
