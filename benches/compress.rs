@@ -8,8 +8,9 @@
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
 use fedmill::codecs::{self, CHUNK};
-use fedmill::compress::run::{Compression, How, Wanted};
-use fedmill::compress::summary::Compressed;
+use fedmill::compress::method::{CompressionMethod, Targets};
+use fedmill::compress::run::Compression;
+use fedmill::compress::summary::Summary;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::io::synthetic::SyntheticUpdates;
@@ -67,8 +68,10 @@ fn main() {
         rows.filter(|(name, ..)| asked.is_empty() || asked.iter().any(|a| name.contains(a)))
     {
         let how = match (codecs::parse(name), ratio) {
-            (_, Some(ratio)) => How::Wanted(Wanted { ratio: Some(ratio), ..Wanted::default() }),
-            (Ok(codec), _) => How::Codec(Arc::from(codec)),
+            (_, Some(ratio)) => {
+                CompressionMethod::Targets(Targets { ratio: Some(ratio), ..Targets::default() })
+            }
+            (Ok(codec), _) => CompressionMethod::Codec(Arc::from(codec)),
             (Err(why), _) => {
                 println!("{name:<34} {why}");
                 continue;
@@ -78,7 +81,7 @@ fn main() {
     }
 }
 
-fn row(pool: &ThreadPool, update: &Path, name: &str, bar: Option<f64>, how: &How) {
+fn row(pool: &ThreadPool, update: &Path, name: &str, bar: Option<f64>, how: &CompressionMethod) {
     let compression = |output| Compression { output, ..Compression::new(update.to_owned(), how.clone()) };
     let packed = update.with_extension("packed");
     let found = compression(Some(packed.clone())).run(pool).expect("compressed");
@@ -94,7 +97,7 @@ fn row(pool: &ThreadPool, update: &Path, name: &str, bar: Option<f64>, how: &How
     let decode = decode(pool, &packed);
     let threads = pool.current_num_threads() as f64;
     let megabytes = 4.0 * PARAMETERS as f64 / 1e6 / threads;
-    let Compressed { bits_per_parameter, measures, .. } = found;
+    let Summary { bits_per_parameter, measures, .. } = found;
     println!(
         "{name:<34} {:>22} {:>6} {:>16.0} {:>14.0} {bits_per_parameter:>9.4} {:>10.3e}",
         spread(ratios),

@@ -4,7 +4,8 @@
 use crate::harness::{Dir, Update, fedmill_after, le};
 use fedmill::codecs::directory::{CODEC_KEY, Directory, Tensors};
 use fedmill::codecs::tried;
-use fedmill::compress::run::{Compression, How};
+use fedmill::compress::method::CompressionMethod;
+use fedmill::compress::run::Compression;
 use fedmill::compress::writer::FileLayout;
 use fedmill::io::model_file::{ENCODED, ModelFile, TablePool};
 use fedmill::io::source::OpenFiles;
@@ -65,7 +66,7 @@ fn trained() -> Update {
 /// The bytes of an update as a codec and a layout encode it.
 fn encoded(dir: &Dir, codec: &str, layout: FileLayout) -> Vec<u8> {
     trained().write(dir);
-    let how = How::Codec(Arc::from(fedmill::codecs::parse(codec).unwrap()));
+    let how = CompressionMethod::Codec(Arc::from(fedmill::codecs::parse(codec).unwrap()));
     let compression = Compression {
         seed: 1,
         layout: Some(layout),

@@ -2,10 +2,12 @@
 
 use super::{BackendName, Common, Failure, Outcome, print, rates, size};
 use crate::codecs::{self, Codec};
-use crate::compress::offload::Lent;
+use crate::compress::error::CompressError;
+use crate::compress::method::{CompressionMethod, Targets};
+use crate::compress::offload::Offload;
 use crate::compress::residual::{Feedback, ResidualDtype};
-use crate::compress::run::{CompressError, Compression, How, Wanted};
-use crate::compress::summary::Compressed;
+use crate::compress::run::Compression;
+use crate::compress::summary::Summary;
 use crate::compress::values::NonFinite;
 use crate::compress::writer::FileLayout;
 use crate::telemetry::console;
@@ -83,7 +85,9 @@ pub(super) struct Arguments {
 
 fn codec_help() -> String {
     let codecs = codecs::help();
-    format!("How values are encoded, with settings behind a colon: u8:block=128. The codecs are:\n\n{codecs}")
+    format!(
+        "CompressionMethod values are encoded, with settings behind a colon: u8:block=128. The codecs are:\n\n{codecs}"
+    )
 }
 
 fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
@@ -108,10 +112,10 @@ fn decay(text: &str) -> Result<f64, String> {
 }
 
 impl Arguments {
-    fn how(&self) -> How {
+    fn method(&self) -> CompressionMethod {
         match &self.codec {
-            Some(codec) => How::Codec(Arc::clone(codec)),
-            None => How::Wanted(Wanted {
+            Some(codec) => CompressionMethod::Codec(Arc::clone(codec)),
+            None => CompressionMethod::Targets(Targets {
                 ratio: self.target,
                 bytes: self.max_bytes,
                 nmse: self.max_nmse,
@@ -147,7 +151,7 @@ impl Arguments {
         Compression {
             update: self.update.clone(),
             base: self.base.clone(),
-            how: self.how(),
+            method: self.method(),
             seed: self.seed,
             non_finite: self.nonfinite,
             feedback: self.feedback(),
@@ -160,7 +164,7 @@ impl Arguments {
     }
 
     /// The device that was asked for, if one was.
-    fn device(&self, common: &Common) -> Result<Option<Arc<Lent>>, Failure> {
+    fn device(&self, common: &Common) -> Result<Option<Arc<Offload>>, Failure> {
         match (common.backend, &self.codec) {
             (BackendName::Cpu, _) => Ok(None),
             (BackendName::Auto, _) => {
@@ -170,7 +174,7 @@ impl Arguments {
                 Ok(None)
             }
             (BackendName::Gpu, Some(codec)) if codec.has_shaders() => {
-                let opened = Lent::open(&common.gpu_options());
+                let opened = Offload::open(&common.gpu_options());
                 opened.map(Some).map_err(|why| Failure { hint: why.hint().map(str::to_owned), ..why.into() })
             }
             (BackendName::Gpu, codec) => {
@@ -196,7 +200,7 @@ impl Arguments {
     }
 
     /// Says what was done: where the file is, or, if there is none, what was measured.
-    fn tell(&self, found: &Compressed, common: &Common) -> Result<(), Failure> {
+    fn tell(&self, found: &Summary, common: &Common) -> Result<(), Failure> {
         match &found.output {
             _ if self.json => print(&format!("{}\n", serde_json::to_string(found)?)),
             None => print(&format!("{}\n", summary(found))),
@@ -215,7 +219,7 @@ pub(super) fn failure(error: CompressError) -> Failure {
     Failure { hint, signal, ..Failure::from(error) }
 }
 
-fn summary(found: &Compressed) -> String {
+fn summary(found: &Summary) -> String {
     let measures = &found.measures;
     let values = |(codec, values): (&String, &u64)| format!("{codec} {values}");
     let codecs = found.codecs.iter().map(values).collect::<Vec<_>>().join(", ");

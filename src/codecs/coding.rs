@@ -19,9 +19,9 @@ pub enum Coding {
     /// 16-bit floats.
     Half(half::Half),
     /// The values of largest magnitude.
-    TopK(topk::Chosen),
+    TopK(topk::TopKScheme),
     /// Values at random places that all clients share.
-    RandK(randk::Drawn),
+    RandK(randk::RandKScheme),
     /// A sign a value.
     Sign(sign::Magnitude),
     /// The product of two thin matrices.
@@ -41,7 +41,7 @@ pub enum Coding {
     /// Integers of few digits, as they are.
     Integers(integers::Integers),
     /// Integers of one step, entropy-coded.
-    Ecsq(ecsq::Quantized),
+    Ecsq(ecsq::EcsqScheme),
 }
 
 impl Coding {

@@ -5,8 +5,8 @@ use crate::codecs::wire::Bits;
 use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
 use crate::compress::parts::PartPlan;
 use crate::compress::quality::Quality;
+use crate::compress::sink::Sink;
 use crate::compress::values::{NonFinite, ValueError, Values};
-use crate::compress::writer::Sink;
 use crate::io::interrupt::{self, Interrupted};
 use crate::kernels::convert::encode;
 use crate::model::dtype::{Dtype, Kind};
@@ -29,7 +29,6 @@ const DECODED_AT_ONCE: usize = 8192;
 /// Why an update cannot be encoded.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum EncodeError {
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -45,15 +44,15 @@ pub enum EncodeError {
 
 /// A vector on its way: what it is, and who encodes it.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct PartEncoder {
     /// The tensors, and how they were to be encoded.
-    pub plan: PartPlan,
+    pub(crate) plan: PartPlan,
     /// Encodes; none if it is sent as it is, or is all one value.
     encoder: Option<Box<dyn Encoder>>,
     /// What the decoder has to know, once settled.
-    pub coding: Coding,
+    pub(crate) coding: Coding,
     /// Its streams, once settled.
-    pub streams: Vec<Stream>,
+    pub(crate) streams: Vec<Stream>,
 }
 
 /// A chunk of a part.
@@ -66,29 +65,29 @@ struct Chunk {
 
 /// What came of encoding.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Bytes of each chunk in the stream of no known extent, part by part.
-    pub chunks: Vec<Vec<u32>>,
+    pub(crate) chunks: Vec<Vec<u32>>,
     /// How near each part is to what was encoded.
-    pub quality: Vec<Quality>,
+    pub(crate) quality: Vec<Quality>,
     /// Variances that would become negative where the update is added to its base.
-    pub negative_variances: u64,
+    pub(crate) negative_variances: u64,
 }
 
 /// Takes what a chunk leaves behind: its part, where it starts, and what is sent less what is decoded.
-pub type Residue<'a> = dyn Fn(&PartPlan, usize, &[f32]) -> io::Result<()> + Sync + 'a;
+pub(crate) type Residue<'a> = dyn Fn(&PartPlan, usize, &[f32]) -> io::Result<()> + Sync + 'a;
 
 /// Starts encoders, and has them look until all is settled.
 ///
 /// # Errors
 ///
 /// When values cannot be read, or a signal asked to stop.
-pub fn settle(
+pub(crate) fn settle(
     values: &Values,
     plans: Vec<PartPlan>,
     tensors: &[TensorSpec],
     seeds: impl Fn(usize) -> Seeds,
-) -> Result<Vec<Running>, EncodeError> {
+) -> Result<Vec<PartEncoder>, EncodeError> {
     let mut parts = Vec::with_capacity(plans.len());
     for (number, plan) in plans.into_iter().enumerate() {
         let encoder = match &plan.codec {
@@ -102,7 +101,7 @@ pub fn settle(
             Ok(encoder) => (Some(encoder), Coding::Raw),
             Err(coding) => (None, coding),
         };
-        parts.push(Running { plan, encoder, coding, streams: Vec::new() });
+        parts.push(PartEncoder { plan, encoder, coding, streams: Vec::new() });
     }
     look(values, &mut parts)?;
     for part in &mut parts {
@@ -130,7 +129,7 @@ fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError
 }
 
 /// Looks at parts as often as their encoders want it.
-fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
+fn look(values: &Values, parts: &mut [PartEncoder]) -> Result<(), EncodeError> {
     loop {
         // One chunk of how many each wants to look at; none if it wants no look.
         let wants = |encoder: &dyn Encoder| encoder.wants_look().then(|| encoder.look_at_each());
@@ -164,7 +163,7 @@ fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
 /// # Errors
 ///
 /// When values cannot be read, or a signal asked to stop.
-pub fn gather<T: Send>(
+pub(crate) fn gather<T: Send>(
     values: &Values,
     parts: &[PartPlan],
     look: impl Fn(usize, &[f32]) -> T + Sync,
@@ -216,7 +215,7 @@ fn read<'b>(
     Ok(buffer)
 }
 
-impl Running {
+impl PartEncoder {
     fn streams(&self, tensors: &[TensorSpec]) -> Result<Vec<Stream>, EncodeError> {
         let first = self.plan.tensors.first().map(|first| &tensors[*first]);
         match (self.coding.scheme(), first) {
@@ -233,7 +232,7 @@ impl Running {
     }
 
     /// Chunks of its stream of no known extent, none if it has none.
-    pub fn chunk_count(&self) -> usize {
+    pub(crate) fn chunk_count(&self) -> usize {
         let has = self.streams.iter().any(|stream| stream.extent == Extent::Chunks);
         if has { self.plan.vector.len.div_ceil(CHUNK) } else { 0 }
     }
@@ -247,7 +246,7 @@ impl Running {
     }
 
     /// Bytes of what the decoder has to know and of all streams, given those of its chunks.
-    pub fn bytes(&self, chunks: &[u32]) -> u64 {
+    pub(crate) fn bytes(&self, chunks: &[u32]) -> u64 {
         let coding = postcard::to_allocvec(&self.coding).map_or(0, |bytes| bytes.len() as u64);
         let known = self.streams.iter().filter(|stream| stream.extent != Extent::Chunks);
         let known: u64 =
@@ -256,21 +255,21 @@ impl Running {
     }
 
     /// Bytes that its stream of no known extent will have, about.
-    pub fn expected_bytes(&self) -> u64 {
+    pub(crate) fn expected_bytes(&self) -> u64 {
         self.encoder.as_ref().map_or(0, |encoder| encoder.expected_bytes())
     }
 }
 
 /// Everything that chunks are encoded with.
-pub struct Encoding<'a> {
+pub(crate) struct Encoding<'a> {
     /// What is sent.
-    pub values: &'a Values<'a>,
+    pub(crate) values: &'a Values<'a>,
     /// The parts, settled.
-    pub parts: &'a [Running],
+    pub(crate) parts: &'a [PartEncoder],
     /// The tensors of the update.
-    pub tensors: &'a [TensorSpec],
+    pub(crate) tensors: &'a [TensorSpec],
     /// Takes what is sent less what is decoded.
-    pub residue: Option<&'a Residue<'a>>,
+    pub(crate) residue: Option<&'a Residue<'a>>,
 }
 
 /// What a thread keeps from chunk to chunk.
@@ -303,7 +302,7 @@ impl Encoding<'_> {
     /// # Errors
     ///
     /// When values cannot be read or bytes not written, or a signal asked to stop.
-    pub fn run(&self, sink: &mut Sink) -> Result<Outcome, EncodeError> {
+    pub(crate) fn run(&self, sink: &mut Sink) -> Result<Outcome, EncodeError> {
         let all: Vec<Chunk> = chunks(self.parts.iter().map(|part| &part.plan)).collect();
         let mut outcome = Outcome {
             chunks: vec![Vec::new(); self.parts.len()],
@@ -358,7 +357,7 @@ impl Encoding<'_> {
     /// Decodes a run of a chunk again, and holds what comes of it against what was sent.
     fn judge(
         &self,
-        part: &Running,
+        part: &PartEncoder,
         run: &Run,
         decoded: &mut [f32],
         done: &mut Done,
@@ -376,7 +375,7 @@ impl Encoding<'_> {
     }
 
     /// What the shipped decoder makes of the bytes of a run of a chunk.
-    fn decode(&self, part: &Running, run: &Run, decoded: &mut [f32]) -> Result<(), EncodeError> {
+    fn decode(&self, part: &PartEncoder, run: &Run, decoded: &mut [f32]) -> Result<(), EncodeError> {
         let Some(scheme) = part.coding.scheme() else { return Ok(()) };
         let (vector, start) = (&part.plan.vector, run.chunk.start + run.values.start);
         let bytes = |(number, stream): (usize, &Stream)| match stream.extent {
@@ -405,7 +404,7 @@ impl Encoding<'_> {
     /// Writes the streams of known extent.
     fn write(
         &self,
-        part: &Running,
+        part: &PartEncoder,
         chunk: Chunk,
         streams: &[Vec<u8>],
         sink: &Sink,

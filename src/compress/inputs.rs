@@ -3,9 +3,9 @@
 
 use crate::codecs::directory::FORMAT_KEY;
 use crate::codecs::{Seeds, Vector};
+use crate::compress::error::CompressError;
 use crate::compress::parts::{self, PartPlan};
-use crate::compress::residual::Carried;
-use crate::compress::run::CompressError;
+use crate::compress::residual::CarryOver;
 use crate::compress::values::{NonFinite, Values};
 use crate::io::digest::Digest;
 use crate::io::discover::stem;
@@ -85,7 +85,7 @@ impl Inputs {
         &'a self,
         isa: Isa,
         non_finite: NonFinite,
-        carried: Option<&'a Carried>,
+        carried: Option<&'a CarryOver>,
     ) -> Values<'a> {
         let base = self.base.as_ref().map(|(model, places, _)| (model, places.clone()));
         Values { isa, update: &self.update, base, non_finite, carried }

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// An open device that encoders work on. Shared by all threads.
 #[derive(Debug)]
-pub struct Lent {
+pub struct Offload {
     gpu: Gpu,
     trouble: Mutex<Option<GpuError>>,
 }
 
-impl Lent {
+impl Offload {
     /// Opens the device that the options choose.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Lent {
     }
 }
 
-impl Device for Lent {
+impl Device for Offload {
     fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Option<Vec<u64>> {
         self.found(Vectors::on(&self.gpu).histogram(values, digit))
     }

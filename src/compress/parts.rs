@@ -10,18 +10,18 @@ const LEAST_ENCODED: usize = 256;
 
 /// A vector that is to be encoded.
 #[derive(Clone, Debug)]
-pub struct PartPlan {
+pub(crate) struct PartPlan {
     /// The tensors that it is made of, by their number, ascending.
-    pub tensors: Vec<usize>,
+    pub(crate) tensors: Vec<usize>,
     /// The vector.
-    pub vector: Vector,
+    pub(crate) vector: Vector,
     /// How; as it is if none.
-    pub codec: Option<Arc<dyn Codec>>,
+    pub(crate) codec: Option<Arc<dyn Codec>>,
 }
 
 impl PartPlan {
     /// A vector of these tensors.
-    pub fn new(tensors: Vec<usize>, all: &[TensorSpec], codec: Option<Arc<dyn Codec>>) -> Self {
+    pub(crate) fn new(tensors: Vec<usize>, all: &[TensorSpec], codec: Option<Arc<dyn Codec>>) -> Self {
         let len = tensors.iter().map(|tensor| all[*tensor].len).sum();
         let shape = match tensors[..] {
             [only] => all[only].shape.clone(),
@@ -33,7 +33,7 @@ impl PartPlan {
 
 impl PartPlan {
     /// The pieces of tensors that `len` values from `start` on are, in order, given how many values each tensor has.
-    pub fn pieces<'a>(
+    pub(crate) fn pieces<'a>(
         &'a self,
         start: usize,
         len: usize,
@@ -51,7 +51,7 @@ impl PartPlan {
 }
 
 /// Every tensor by itself, by one codec where that belongs.
-pub fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan> {
+pub(crate) fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan> {
     let part = |(number, spec): (usize, &TensorSpec)| {
         let codec = is_encoded(spec).then(|| Arc::clone(codec));
         PartPlan::new(vec![number], tensors, codec)
@@ -60,13 +60,13 @@ pub fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan
 }
 
 /// Every tensor by itself, as it is.
-pub fn raw(tensors: &[TensorSpec]) -> Vec<PartPlan> {
+pub(crate) fn raw(tensors: &[TensorSpec]) -> Vec<PartPlan> {
     (0..tensors.len()).map(|number| PartPlan::new(vec![number], tensors, None)).collect()
 }
 
 /// Whether a tensor is encoded at all: not if it is of integers, so small that it makes no difference, or holds
 /// variances, which must never become negative.
-pub fn is_encoded(spec: &TensorSpec) -> bool {
+pub(crate) fn is_encoded(spec: &TensorSpec) -> bool {
     spec.dtype.kind() == Kind::Float
         && spec.len >= LEAST_ENCODED
         && !spec.shape.is_empty()
@@ -74,6 +74,6 @@ pub fn is_encoded(spec: &TensorSpec) -> bool {
 }
 
 /// Whether a tensor holds running variances, as far as its name tells.
-pub fn is_variance(spec: &TensorSpec) -> bool {
+pub(crate) fn is_variance(spec: &TensorSpec) -> bool {
     ["running_var", "num_batches_tracked"].iter().any(|name| spec.name.contains(name))
 }

@@ -1,13 +1,13 @@
 //! The search for the step of `ecsq` whose file meets a goal best: where the estimates of the survey say it is, corrected
 //! by what files came to, and always between a step that had room left and one that missed.
 
-use crate::compress::auto::{Found, Goal};
+use crate::compress::goal::{Cost, Goal};
 use crate::compress::survey::Survey;
 use crate::kernels::dead_zone::DeadZone;
 
 /// Looks for the step whose file meets a goal best, file by file.
 #[derive(Debug)]
-pub struct Search<'a> {
+pub(crate) struct Search<'a> {
     survey: &'a Survey,
     goal: Goal,
     /// The log of a step that had room left, and of one that missed.
@@ -37,17 +37,17 @@ const NEAR: f64 = 0.002;
 const NEAR_OF_LARGE: f64 = 0.01;
 
 /// Models of up to so many values are made into more files on the way to a goal than larger ones.
-pub const SMALL_MODEL: usize = 1 << 24;
+pub(crate) const SMALL_MODEL: usize = 1 << 24;
 
 impl<'a> Search<'a> {
     /// Begins.
-    pub fn new(survey: &'a Survey, goal: Goal) -> Self {
+    pub(crate) fn new(survey: &'a Survey, goal: Goal) -> Self {
         let near = if survey.values() > SMALL_MODEL { NEAR_OF_LARGE } else { NEAR };
         Self { survey, goal, room: None, missed: None, correction: 0.0, stride: FIRST_STRIDE, near }
     }
 
     /// Of a survey, with the dead zone that the estimates prefer where they meet the goal.
-    pub fn best_zone(mut survey: Survey, goal: Goal) -> Survey {
+    pub(crate) fn best_zone(mut survey: Survey, goal: Goal) -> Survey {
         let mut best: Option<((bool, f64), DeadZone)> = None;
         for zone in Survey::zones() {
             survey = survey.with_zone(zone);
@@ -67,7 +67,7 @@ impl<'a> Search<'a> {
     }
 
     /// The next step to try; none once there is nothing to gain, or so many tries are left as zero.
-    pub fn next(&mut self, tries_left: u32) -> Option<f64> {
+    pub(crate) fn next(&mut self, tries_left: u32) -> Option<f64> {
         if tries_left == 0 {
             return None;
         }
@@ -129,7 +129,7 @@ impl<'a> Search<'a> {
     }
 
     /// Learns what the file of a step came to. Returns whether it is as near as makes sense.
-    pub fn learn(&mut self, step: f64, found: &Found) -> bool {
+    pub(crate) fn learn(&mut self, step: f64, found: &Cost) -> bool {
         let excess = self.goal.excess(found);
         self.correction = excess - self.goal.excess(&self.survey.predict(step));
         let is_met = excess <= 0.0;
@@ -154,14 +154,14 @@ mod tests {
     }
 
     /// Searches with files that come to what the vectors do, and a header. Returns the steps and what they came to.
-    fn searched(goal: Goal) -> Vec<(f64, Found)> {
+    fn searched(goal: Goal) -> Vec<(f64, Cost)> {
         let vectors = vectors();
         let survey = survey(&vectors);
         let mut search = Search::new(&survey, goal);
         let mut tried = Vec::new();
         while let Some(step) = search.next(TRIES - tried.len() as u32) {
             let found = made(&survey.plan(step), &vectors);
-            let found = Found { bytes: found.bytes + 400, ..found };
+            let found = Cost { bytes: found.bytes + 400, ..found };
             tried.push((step, found));
             if search.learn(step, &found) {
                 break;
@@ -170,7 +170,7 @@ mod tests {
         tried
     }
 
-    fn best(goal: &Goal, tried: &[(f64, Found)]) -> Found {
+    fn best(goal: &Goal, tried: &[(f64, Cost)]) -> Cost {
         let first = tried[0].1;
         tried.iter().fold(first, |best, (_, found)| if goal.prefers(found, &best) { *found } else { best })
     }

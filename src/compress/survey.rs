@@ -8,8 +8,8 @@
 use crate::codecs::ecsq::{Ecsq, ZONES};
 use crate::codecs::integers::{self, Integers};
 use crate::codecs::{self, CHUNK, Codec, Seeds, Vector};
-use crate::compress::auto::Found;
 use crate::compress::encode::{self, EncodeError};
+use crate::compress::goal::Cost;
 use crate::compress::parts::{PartPlan, is_variance};
 use crate::compress::quality::Quality;
 use crate::compress::values::Values;
@@ -33,15 +33,15 @@ const SAMPLED: usize = 3;
 
 /// A vector, and what is known of it.
 #[derive(Debug)]
-pub struct Piece {
+pub(crate) struct VectorSurvey {
     plan: PartPlan,
     magnitudes: Arc<Magnitudes>,
     /// What other codecs came to.
-    tried: Vec<Tried>,
+    tried: Vec<Trial>,
 }
 
 #[derive(Clone, Debug)]
-struct Tried {
+struct Trial {
     codec: Arc<dyn Codec>,
     bytes: f64,
     error: f64,
@@ -49,7 +49,7 @@ struct Tried {
 
 /// What becomes of running variances, which must never become negative.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Variances {
+pub(crate) enum Variances {
     /// They are encoded as all else is, and looked at afterwards.
     Checked,
     /// They are sent as they are.
@@ -58,15 +58,15 @@ pub enum Variances {
 
 impl Variances {
     /// Without a base nobody can tell whether a variance stays one.
-    pub fn of(values: &Values) -> Self {
+    pub(crate) fn of(values: &Values) -> Self {
         if values.can_check_variances() { Self::Checked } else { Self::AsTheyAre }
     }
 }
 
 /// Everything that a plan is made from.
 #[derive(Debug)]
-pub struct Survey {
-    pieces: Vec<Piece>,
+pub(crate) struct Survey {
+    pieces: Vec<VectorSurvey>,
     /// The dead zone of all vectors by `ecsq`: with one, what files come to goes steadily with the step.
     zone: DeadZone,
     /// Vectors that nothing is chosen for.
@@ -116,7 +116,7 @@ impl Survey {
     /// # Errors
     ///
     /// When values cannot be read.
-    pub fn new(
+    pub(crate) fn new(
         values: &Values,
         tensors: &[TensorSpec],
         as_one: bool,
@@ -129,7 +129,7 @@ impl Survey {
         let mut pieces = Vec::with_capacity(plans.len());
         for (plan, magnitudes) in plans.into_iter().zip(found) {
             let tried = try_codecs(values.isa, &sample(values, &plan)?, plan.vector.len, magnitudes.energy());
-            pieces.push(Piece { plan, magnitudes, tried });
+            pieces.push(VectorSurvey { plan, magnitudes, tried });
         }
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
         Ok(Self { pieces, zone: ZONES[1], fixed, energy })
@@ -140,8 +140,8 @@ impl Survey {
         let (encoded, fixed): (Vec<PartPlan>, _) =
             plans.iter().cloned().partition(|part| part.codec.is_some());
         let found = Self::magnitudes(values, &encoded)?;
-        let piece = |(plan, magnitudes)| Piece { plan, magnitudes, tried: Vec::new() };
-        let pieces: Vec<Piece> = encoded.into_iter().zip(found).map(piece).collect();
+        let piece = |(plan, magnitudes)| VectorSurvey { plan, magnitudes, tried: Vec::new() };
+        let pieces: Vec<VectorSurvey> = encoded.into_iter().zip(found).map(piece).collect();
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
         Ok(Self { pieces, zone: ZONES[1], fixed, energy })
     }
@@ -154,9 +154,9 @@ impl Survey {
     }
 
     /// The plan that a step stands for.
-    pub fn plan(&self, step: f64) -> Vec<PartPlan> {
+    pub(crate) fn plan(&self, step: f64) -> Vec<PartPlan> {
         let slope = byte_at(step);
-        let choose = |piece: &Piece| PartPlan {
+        let choose = |piece: &VectorSurvey| PartPlan {
             codec: Some(piece.choose(step, self.zone, slope).codec),
             ..piece.plan.clone()
         };
@@ -175,13 +175,13 @@ impl Survey {
     }
 
     /// Bytes of the vectors and NMSE that the plan of a step will come to, about.
-    pub(crate) fn predict(&self, step: f64) -> Found {
+    pub(crate) fn predict(&self, step: f64) -> Cost {
         let slope = byte_at(step);
-        let chosen: Vec<Tried> =
+        let chosen: Vec<Trial> =
             self.pieces.iter().map(|piece| piece.choose(step, self.zone, slope)).collect();
         let bytes: f64 = chosen.iter().map(|tried| tried.bytes).sum();
         let error: f64 = chosen.iter().map(|tried| tried.error).sum();
-        Found { bytes: bytes as u64, nmse: if error == 0.0 { 0.0 } else { error / self.energy } }
+        Cost { bytes: bytes as u64, nmse: if error == 0.0 { 0.0 } else { error / self.energy } }
     }
 
     /// Values of all vectors that something is chosen for.
@@ -205,16 +205,16 @@ fn byte_at(step: f64) -> f64 {
 /// Bytes that a vector costs besides its codes, about.
 const VECTOR_BYTES: f64 = 24.0;
 
-impl Piece {
+impl VectorSurvey {
     /// The least error for its bytes, at so much error a byte.
-    fn choose(&self, step: f64, zone: DeadZone, slope: f64) -> Tried {
+    fn choose(&self, step: f64, zone: DeadZone, slope: f64) -> Trial {
         let (bits, error) = self.magnitudes.entropy_and_error(step, zone);
-        let ecsq = Tried {
+        let ecsq = Trial {
             codec: Arc::new(Ecsq::with_zone(step as f32, zone, &self.magnitudes)),
             bytes: bits / 8.0 + VECTOR_BYTES,
             error,
         };
-        let cost = |tried: &Tried| tried.error + slope * tried.bytes;
+        let cost = |tried: &Trial| tried.error + slope * tried.bytes;
         let best = self.tried.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         best.filter(|best| cost(best) < cost(&ecsq)).cloned().unwrap_or(ecsq)
     }
@@ -234,14 +234,14 @@ fn sample(values: &Values, plan: &PartPlan) -> Result<Vec<f32>, EncodeError> {
 }
 
 /// What codecs make of a sample of a vector, as of all its `len` values of so much energy.
-fn try_codecs(isa: Isa, sample: &[f32], len: usize, energy: f64) -> Vec<Tried> {
+fn try_codecs(isa: Isa, sample: &[f32], len: usize, energy: f64) -> Vec<Trial> {
     let sampled: f64 = sample.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
     let scale = len as f64 / sample.len().max(1) as f64;
     let tried = TRIED.iter().filter_map(|text| {
         let codec: Arc<dyn Codec> = Arc::from(codecs::parse(text).ok()?);
         let (bytes, error) = try_codec(isa, &*codec, sample)?;
         let error = if sampled == 0.0 { 0.0 } else { error / sampled * energy };
-        Some(Tried { codec, bytes: bytes as f64 * scale, error })
+        Some(Trial { codec, bytes: bytes as f64 * scale, error })
     });
     tried.collect()
 }
@@ -287,22 +287,22 @@ pub(crate) mod tests {
             let magnitudes = Arc::new(Magnitudes::of(isa, values));
             let tried = try_codecs(isa, values, values.len(), magnitudes.energy());
             let vector = Vector { len: values.len(), shape: vec![values.len()] };
-            Piece { plan: PartPlan { tensors: vec![number], vector, codec: None }, magnitudes, tried }
+            VectorSurvey { plan: PartPlan { tensors: vec![number], vector, codec: None }, magnitudes, tried }
         };
-        let pieces: Vec<Piece> = vectors.iter().enumerate().map(piece).collect();
+        let pieces: Vec<VectorSurvey> = vectors.iter().enumerate().map(piece).collect();
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
         Survey { pieces, zone: ZONES[1], fixed: Vec::new(), energy }
     }
 
     /// What the vectors come to by a plan: encoded, decoded and measured.
-    pub(in crate::compress) fn made(plan: &[PartPlan], vectors: &[Vec<f32>]) -> Found {
+    pub(in crate::compress) fn made(plan: &[PartPlan], vectors: &[Vec<f32>]) -> Cost {
         let (mut bytes, mut errors, mut squares) = (0, 0.0, 0.0);
         for (part, values) in plan.iter().zip(vectors) {
             let (more, error) = try_codec(Isa::detect(), &**part.codec.as_ref().unwrap(), values).unwrap();
             (bytes, errors) = (bytes + more as u64, errors + error);
             squares += values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         }
-        Found { bytes, nmse: errors / squares }
+        Cost { bytes, nmse: errors / squares }
     }
 
     /// Values of two scales; the last are numbers of f16.

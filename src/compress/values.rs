@@ -1,14 +1,14 @@
 //! What is sent: the values of an update as f32, less those of its base.
 
 use crate::compress::parts::{PartPlan, is_variance};
-use crate::compress::residual::Carried;
+use crate::compress::residual::CarryOver;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::kernels::convert::decode;
 use crate::kernels::element::Element;
 use crate::kernels::finite::clear_signs_of_zeros;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::{Kind, Working};
-use crate::model::layout::{Piece, TensorSpec};
+use crate::model::layout::Piece;
 use crate::model::tile::TileBuffer;
 use std::io;
 
@@ -36,31 +36,26 @@ pub enum ValueError {
 }
 
 /// The values of an update.
-pub struct Values<'a> {
+pub(crate) struct Values<'a> {
     /// The instruction set to decode with.
-    pub isa: Isa,
+    pub(crate) isa: Isa,
     /// The update.
-    pub update: &'a ModelFile,
+    pub(crate) update: &'a ModelFile,
     /// What is subtracted: a model, and where each tensor of the update is in it.
-    pub base: Option<(&'a ModelFile, Vec<TensorPlace>)>,
+    pub(crate) base: Option<(&'a ModelFile, Vec<TensorPlace>)>,
     /// What becomes of values that are not finite.
-    pub non_finite: NonFinite,
+    pub(crate) non_finite: NonFinite,
     /// What is added to values that are encoded.
-    pub carried: Option<&'a Carried>,
+    pub(crate) carried: Option<&'a CarryOver>,
 }
 
 impl Values<'_> {
-    /// The tensors, in the order of their data.
-    pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
-        self.update.table.iter().map(|place| &place.spec)
-    }
-
     /// Reads values of a part from `start` on.
     ///
     /// # Errors
     ///
     /// When they cannot be read, or are not finite and have to be.
-    pub fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
+    pub(crate) fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
         let mut rest = out;
         for piece in part.pieces(start, rest.len(), |tensor| self.update.table[tensor].spec.len) {
             let (out, behind) = rest.split_at_mut(piece.len);
@@ -78,7 +73,7 @@ impl Values<'_> {
     /// # Errors
     ///
     /// When they cannot be read, or are not finite and have to be.
-    pub fn read_exact(&self, tensor: usize, start: usize, len: usize) -> Result<Vec<f64>, ValueError> {
+    pub(crate) fn read_exact(&self, tensor: usize, start: usize, len: usize) -> Result<Vec<f64>, ValueError> {
         let mut sent = vec![0.0f64; len];
         self.read_stored(self.update, &self.update.table[tensor], start, &mut sent)?;
         if let Some((model, places)) = &self.base {
@@ -99,14 +94,14 @@ impl Values<'_> {
     /// # Errors
     ///
     /// When they cannot be read.
-    pub fn read_bytes(&self, tensor: usize, start: usize, bytes: &mut [u8]) -> Result<(), ValueError> {
+    pub(crate) fn read_bytes(&self, tensor: usize, start: usize, bytes: &mut [u8]) -> Result<(), ValueError> {
         let place = &self.update.table[tensor];
         let offset = place.offset + (start * place.spec.dtype.bytes()) as u64;
         Ok(self.update.files[place.file].read_exact_at(bytes, offset)?)
     }
 
     /// Whether it can be told that a variance stays one.
-    pub fn can_check_variances(&self) -> bool {
+    pub(crate) fn can_check_variances(&self) -> bool {
         self.base.is_some()
     }
 
@@ -115,7 +110,7 @@ impl Values<'_> {
     /// # Errors
     ///
     /// When the base cannot be read.
-    pub fn negative_variances(&self, part: &PartPlan, start: usize, sent: &[f32]) -> io::Result<u64> {
+    pub(crate) fn negative_variances(&self, part: &PartPlan, start: usize, sent: &[f32]) -> io::Result<u64> {
         let Some((model, places)) = &self.base else { return Ok(0) };
         let (mut rest, mut negative) = (sent, 0);
         for Piece { tensor, start, len } in

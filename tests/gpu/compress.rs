@@ -3,8 +3,9 @@
 use super::REQUIRED;
 use crate::harness::{Dir, Update, fedmill, skip};
 use fedmill::codecs;
-use fedmill::compress::offload::Lent;
-use fedmill::compress::run::{Compression, How};
+use fedmill::compress::method::CompressionMethod;
+use fedmill::compress::offload::Offload;
+use fedmill::compress::run::Compression;
 use fedmill::gpu::adapters;
 use fedmill::gpu::job::Options;
 use rayon::ThreadPoolBuilder;
@@ -89,8 +90,8 @@ fn nothing_is_published_where_the_device_fails() {
             let dir = Dir::new();
             update(&dir);
             let before = dir.contents();
-            let how = How::Codec(codecs::parse(codec).unwrap().into());
-            let device = Lent::open(&Options { lose_after: Some(runs), ..options.clone() }).unwrap();
+            let how = CompressionMethod::Codec(codecs::parse(codec).unwrap().into());
+            let device = Offload::open(&Options { lose_after: Some(runs), ..options.clone() }).unwrap();
             let compression = Compression {
                 output: Some(dir.path("out.safetensors")),
                 device: Some(device),

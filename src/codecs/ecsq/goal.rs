@@ -111,7 +111,7 @@ struct Search<'a> {
 
 /// A step that was tried.
 #[derive(Clone, Copy)]
-struct Tried {
+struct Trial {
     /// What is not allowed is worse than all that is; then by what is not bounded, or by how far it is off.
     rank: (bool, f64),
     octaves: f64,
@@ -119,7 +119,7 @@ struct Tried {
 }
 
 impl Search<'_> {
-    fn judge(&self, octaves: f64, zone: impl Fn(f64) -> DeadZone) -> Tried {
+    fn judge(&self, octaves: f64, zone: impl Fn(f64) -> DeadZone) -> Trial {
         let step = Step::nearest(octaves.exp2() as f32);
         let exact = f64::from(step.value());
         let zone = zone(exact);
@@ -132,11 +132,11 @@ impl Search<'_> {
         };
         let excess = expected * self.correction / (self.goal.most() * AIM);
         let rank = if excess <= 1.0 { (false, other) } else { (true, excess) };
-        Tried { rank, octaves, choice: Choice { step, zone, expected } }
+        Trial { rank, octaves, choice: Choice { step, zone, expected } }
     }
 
     /// Halves the steps within so many octaves of a middle, so often. Returns the best that was tried.
-    fn halve(&self, middle: f64, (around, halvings): (f64, usize), zone: impl Fn(f64) -> DeadZone) -> Tried {
+    fn halve(&self, middle: f64, (around, halvings): (f64, usize), zone: impl Fn(f64) -> DeadZone) -> Trial {
         let mut best = self.judge(middle, &zone);
         let (mut last, mut width) = (best, around);
         for _ in 0..halvings {

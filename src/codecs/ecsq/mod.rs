@@ -255,7 +255,7 @@ impl Encoder for EcsqEncoder {
     fn coding(&self) -> Coding {
         match &self.settled {
             Some(settled) => {
-                Coding::Ecsq(Quantized { step: settled.step, model: Packed(settled.model.to_bytes()) })
+                Coding::Ecsq(EcsqScheme { step: settled.step, model: Packed(settled.model.to_bytes()) })
             }
             None => Coding::Raw,
         }
@@ -315,16 +315,16 @@ fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     })
 }
 
-/// Quantized values.
+/// EcsqScheme values.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct Quantized {
+pub struct EcsqScheme {
     /// What codes are multiples of.
     pub step: Step,
     /// How they are written.
     pub model: Packed,
 }
 
-impl Scheme for Quantized {
+impl Scheme for EcsqScheme {
     fn streams(&self, _vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         Model::from_bytes(&self.model.0)?;
         Ok(vec![Stream { suffix: "_codes", dtype: Dtype::U8, extent: Extent::Chunks }])
@@ -363,7 +363,7 @@ impl Scheme for Quantized {
     }
 }
 
-impl Quantized {
+impl EcsqScheme {
     /// What each code is decoded to.
     fn values(&self, model: &Model) -> [f32; 256] {
         std::array::from_fn(|code| {

@@ -8,7 +8,7 @@ fn encode(text: &str, values: &[f32]) -> Encoded {
     trial::encode(parse(text).unwrap().as_ref(), &[values.len()], values)
 }
 
-fn quantized(encoded: &Encoded) -> &Quantized {
+fn quantized(encoded: &Encoded) -> &EcsqScheme {
     let Coding::Ecsq(quantized) = &encoded.coding else { panic!("{:?}", encoded.coding) };
     quantized
 }
@@ -134,7 +134,7 @@ fn models_that_are_broken_are_refused_or_read() {
         for bit in 0..8 {
             let mut broken = model.clone();
             broken[at] ^= 1 << bit;
-            let coding = Coding::Ecsq(Quantized { model: Packed(broken), ..quantized(&encoded).clone() });
+            let coding = Coding::Ecsq(EcsqScheme { model: Packed(broken), ..quantized(&encoded).clone() });
             let found = Encoded { coding, vector: encoded.vector.clone(), chunks: Vec::new() }
                 .decode_chunk(0, &encoded.chunks[0]);
             assert!(found.is_err() || found.unwrap().iter().all(|x| x.is_finite()));
@@ -143,7 +143,7 @@ fn models_that_are_broken_are_refused_or_read() {
     let more = [model.clone(), vec![0]].concat();
     assert!(Model::from_bytes(&more).is_err());
     for json in [r#"{"step":"7f000000","model":"00"}"#, r#"{"step":"3f800001","model":"00"}"#] {
-        assert!(serde_json::from_str::<Quantized>(json).is_err(), "{json}");
+        assert!(serde_json::from_str::<EcsqScheme>(json).is_err(), "{json}");
     }
 }
 

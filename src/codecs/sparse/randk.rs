@@ -102,7 +102,7 @@ impl Codec for RandK {
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let all = runs(vector);
         let runs = self.portion.of(vector.len as u64).div_ceil(RUN as u64).max(least_runs(vector));
-        let drawn = Drawn { runs, seed: seeds.shared, values: self.values.with_magnitude(0.0) };
+        let drawn = RandKScheme { runs, seed: seeds.shared, values: self.values.with_magnitude(0.0) };
         let factor = match self.scale {
             Scale::None => 1.0,
             Scale::Inverse => all as f64 / runs as f64,
@@ -127,7 +127,7 @@ fn least_runs(vector: &Vector) -> u64 {
 
 /// What travels: which runs were drawn, and how their values are written.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct Drawn {
+pub struct RandKScheme {
     /// How many runs were drawn.
     pub runs: u64,
     /// By which seed.
@@ -156,7 +156,7 @@ impl Mask {
     }
 }
 
-impl Drawn {
+impl RandKScheme {
     /// Runs drawn of those before run number `end`.
     fn before(&self, vector: &Vector, end: u64) -> u64 {
         let all = runs(vector);
@@ -203,7 +203,7 @@ impl Drawn {
 struct RandKEncoder {
     isa: Isa,
     vector: Vector,
-    drawn: Drawn,
+    drawn: RandKScheme,
     factor: f64,
     values: ValueCode,
 }
@@ -225,7 +225,7 @@ impl Encoder for RandKEncoder {
     }
 }
 
-impl Scheme for Drawn {
+impl Scheme for RandKScheme {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         let (least, all) = (least_runs(vector), runs(vector));
         if !(least..=all).contains(&self.runs) {
@@ -383,10 +383,10 @@ mod tests {
         encoded.assert_total(1);
         let vector = Vector { len: 100, shape: vec![100] };
         for (runs, values) in [(0, KeptValues::F32), (5, KeptValues::F32), (1, KeptValues::U8)] {
-            assert!(Drawn { runs, seed: 1, values }.streams(&vector).is_err());
+            assert!(RandKScheme { runs, seed: 1, values }.streams(&vector).is_err());
         }
         let endless = Vector { len: 1 << 40, shape: vec![1 << 40] };
-        assert!(Drawn { runs: 1000, seed: 1, values: KeptValues::F32 }.streams(&endless).is_err());
+        assert!(RandKScheme { runs: 1000, seed: 1, values: KeptValues::F32 }.streams(&endless).is_err());
         assert!(crate::codecs::parse("randk:values=u8").is_err());
         assert!(crate::codecs::parse("randk:scale=half").is_err());
     }

@@ -98,7 +98,7 @@ impl Codec for TopK {
 
 /// What travels: how many values were chosen, and how they are written.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct Chosen {
+pub struct TopKScheme {
     /// Values chosen of the whole vector, zeros included.
     pub k: u64,
     /// How they are written.
@@ -274,7 +274,7 @@ impl Encoder for TopKEncoder {
             Stage::Settled(settled) => settled.mean,
             _ => 0.0,
         };
-        Coding::TopK(Chosen { k: self.k, values: self.values.with_magnitude(mean) })
+        Coding::TopK(TopKScheme { k: self.k, values: self.values.with_magnitude(mean) })
     }
 
     fn expected_bytes(&self) -> u64 {
@@ -303,7 +303,7 @@ impl Encoder for TopKEncoder {
     }
 }
 
-impl Scheme for Chosen {
+impl Scheme for TopKScheme {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         if !(1..=vector.len as u64).contains(&self.k) {
             return Err(Invalid(format!("topk sends {} values of {}", self.k, vector.len)));
@@ -515,9 +515,9 @@ mod tests {
         for (k, values) in
             [(0, KeptValues::F32), (11, KeptValues::F32), (1, KeptValues::Ternary(Magnitude(Bits(-1.0))))]
         {
-            assert!(Chosen { k, values }.streams(&vector).is_err());
+            assert!(TopKScheme { k, values }.streams(&vector).is_err());
         }
-        let too_many = Chosen { k: 1, values: KeptValues::F32 };
+        let too_many = TopKScheme { k: 1, values: KeptValues::F32 };
         let head = [0xff, 0xff, 0x00];
         assert!(too_many.decode(Isa::detect(), &vector, 0, &[&head], &mut [0.0; 10]).is_err());
     }
