@@ -306,10 +306,7 @@ fn residuals_that_are_of_no_use_are_forgotten() {
     let client = Client::new(&["--residual-max-age", "2"]);
     client.run(1);
     let said = client.run(4);
-    assert!(
-        said.contains("warning: e.safetensors: is 3 rounds old, more than 2, and is forgotten"),
-        "{said}"
-    );
+    assert!(said.contains("warning: e.safetensors: is 3 rounds old, more than 2, and is dropped"), "{said}");
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
     client.run(4);
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"), "run again");
@@ -324,7 +321,7 @@ fn residuals_that_are_of_no_use_are_forgotten() {
     Update::new("in-1").f32("w", &[7, 100], &trained(1)).meta("client_id", "ada").write(&client.dir);
     client.run(1);
     let said = client.run(4);
-    assert!(said.contains("warning: e.safetensors: is of another model and is forgotten: "), "{said}");
+    assert!(said.contains("warning: e.safetensors: is of another model and is dropped: "), "{said}");
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
 }
 
@@ -357,7 +354,7 @@ fn what_is_no_residual_of_this_client() {
         (
             "in-2",
             "alone.safetensors",
-            &["accounts for this update already, and alone.safetensors.previous", "hint: to start over"],
+            &["includes this update already, and alone.safetensors.previous", "hint: to start over"],
         ),
     ];
     for (input, residual, parts) in cases {

@@ -1,4 +1,4 @@
-//! `fedmill decompress`: an update as `aggregate` sees it, from a compressed one.
+//! `fedmill decompress`: the plain update that `aggregate` sees in a compressed one.
 
 use super::{BackendName, Common, Failure, Outcome, print};
 use crate::compress::decompress::Decompression;
@@ -13,10 +13,10 @@ pub(super) struct Arguments {
     /// The compressed update.
     #[arg(value_name = "UPDATE")]
     update: PathBuf,
-    /// The model that it started from, where it leaves the names of its tensors to that.
+    /// The base, for an update that leaves the names of its tensors to it.
     #[arg(long, value_name = "BASE")]
     base: Option<PathBuf>,
-    /// Where the plain update goes.
+    /// The path of the plain update.
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
 }

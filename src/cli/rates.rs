@@ -1,4 +1,4 @@
-//! `fedmill compress --table`: what every codec makes of an update, side by side.
+//! `fedmill compress --table`: every codec on one update, side by side.
 
 use super::{Common, Failure, print};
 use crate::bench::picture::Format;
@@ -9,7 +9,7 @@ use crate::io::publish;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::Path;
 
-/// Measures all codecs on an update, and prints them as a table, or as JSON, one object a line.
+/// Measures all codecs on an update. Prints a table, or JSON with one object a line.
 pub(super) fn run(
     compression: &Compression,
     json: bool,
@@ -42,7 +42,7 @@ fn failure(error: TableError) -> Failure {
     }
 }
 
-/// The format that the file of a plot is to have.
+/// The format of a plot, by the extension of its file.
 pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
     let why = || anyhow::anyhow!("--plot: {}: expected a file that ends in .svg or .png", path.display());
     Ok(Format::of(path).ok_or_else(why)?)

@@ -1,4 +1,4 @@
-//! The encoding half of a codec: [`Codec`] is a codec as users name it, [`Encoder`] encodes one vector.
+//! The encoding half of a codec: [`Codec`], as users name it, and its [`Encoder`] of a vector.
 
 use crate::codecs::coding::Coding;
 use crate::codecs::device::Device;

@@ -1,6 +1,7 @@
-//! What travels with an encoded vector: which codec, and every number that its decoder needs.
+//! What travels with an encoded vector: the codec, and every number that its decoder needs.
 //!
-//! Written as JSON where people may read it and as postcard where bytes count, so no field is ever skipped or untagged.
+//! A plain file has it as JSON, which people can read; a bundle as postcard, which is shorter. Postcard allows no
+//! skipped field and no untagged enum, and identifies a variant by its number: append variants, never move one.
 
 use crate::codecs::quantize::{eden, fp8, half, mxfp8, sign, symmetric, uniform};
 use crate::codecs::sparse::{randk, topk};
@@ -8,21 +9,21 @@ use crate::codecs::{Scheme, constant, ecsq, integers, lowrank, sketch};
 use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Serialize};
 
-/// How a vector was encoded.
+/// The encoding of a vector.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Coding {
-    /// The bytes as they were, whatever they are. Tensors that were not encoded.
+    /// The stored bytes, unchanged.
     Raw,
-    /// One value for all.
+    /// One value for all places.
     Constant(constant::Constant),
     /// 16-bit floats.
     Half(half::Half),
     /// The values of largest magnitude.
     TopK(topk::TopKScheme),
-    /// Values at random places that all clients share.
+    /// Values at places that a seed chooses for all clients.
     RandK(randk::RandKScheme),
-    /// A sign a value.
+    /// One sign a value.
     Sign(sign::Magnitude),
     /// The product of two thin matrices.
     LowRank(lowrank::LowRank),
@@ -32,20 +33,20 @@ pub enum Coding {
     Uniform(uniform::Uniform),
     /// Integers on an even grid about zero.
     Symmetric(symmetric::Symmetric),
-    /// Floats of eight bits, scaled.
+    /// Scaled 8-bit floats.
     E4m3(fp8::E4m3),
-    /// Floats of eight bits that share a power of two.
+    /// 8-bit floats that share a power of two.
     Mxfp8(mxfp8::Mxfp8),
-    /// Rotated, then the best code of a Gaussian.
+    /// Rotated blocks, as codes of the best quantizer of a Gaussian.
     Eden(eden::Eden),
-    /// Integers of few digits, as they are.
+    /// Small integers, without loss.
     Integers(integers::Integers),
-    /// Integers of one step, entropy-coded.
+    /// Integers with one step, entropy-coded.
     Ecsq(ecsq::EcsqScheme),
 }
 
 impl Coding {
-    /// How its values stand in streams; none for [`Coding::Raw`], which has one stream of stored values.
+    /// The decoder of the values; `None` for [`Coding::Raw`], whose stream has the stored bytes.
     pub fn scheme(&self) -> Option<&dyn Scheme> {
         match self {
             Self::Raw => None,
@@ -66,7 +67,7 @@ impl Coding {
         }
     }
 
-    /// Whether tensors of a dtype may be encoded so: integers only without a loss.
+    /// Whether a tensor of a dtype may have this encoding. Integers need one without loss.
     pub fn takes(&self, dtype: Dtype) -> bool {
         match self {
             Self::Raw | Self::Constant(_) => true,

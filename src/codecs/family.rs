@@ -1,4 +1,4 @@
-//! What the registry knows of the codecs in one file. Help, the tables in `docs/` and the generic tests read it.
+//! What the registry knows of the codecs in one file: help, docs and tests read it.
 
 use crate::codecs::codec::Codec;
 use crate::settings::Parse;

@@ -1,10 +1,9 @@
 //! `lowrank`: a matrix as the product of two thin ones.
 //!
-//! A tensor is seen as the matrix M of its first axis against all others. From a Q: `P = orthonormalise(M Q)`,
-//! `Q = transpose(M) P`, and what is decoded is `P transpose(Q)` (Vogels et al., PowerSGD: practical low-rank gradient
-//! compression for distributed optimization, 2019, algorithm 1). From a Q of an earlier round one such step is enough;
-//! from a random one it is done twice. Tensors without two axes, or so small that both factors together would have more
-//! than half as many values, go as `f16`.
+//! A tensor is the matrix M of its first axis against all others. From a Q, a step computes `P = orthonormalise(M Q)`
+//! and `Q = transpose(M) P`; the decoder computes `P transpose(Q)` (Vogels et al., PowerSGD: practical low-rank
+//! gradient compression for distributed optimization, 2019, algorithm 1). The first Q is random, and two steps follow.
+//! Some tensors go as `f16`: those without two axes, and those whose factors would have more than half as many values.
 
 use crate::codecs::packing::floats::{expect_finite, finite};
 use crate::codecs::quantize::half::Half;
@@ -18,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// The entry of the registry.
+/// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
     summary: "the product of two thin matrices",
     settings: &[("rank", &["4", "1"])],
@@ -26,7 +25,7 @@ pub(crate) const FAMILY: Family = Family {
     codecs: &[("lowrank", parse)],
 };
 
-/// The largest rank: beyond it other codecs are better, and decoding is slow.
+/// The largest rank. Beyond it other codecs are better, and decoding is slow.
 const MAX_RANK: u32 = 256;
 
 /// Steps from a random Q; a second step brings the factors near to the best ones.
@@ -53,7 +52,7 @@ impl fmt::Display for LowRank {
     }
 }
 
-/// Rows and columns of the matrix that a vector is seen as.
+/// The rows and columns of a matrix, and the columns of its factors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct View {
     rows: usize,
@@ -62,7 +61,7 @@ struct View {
 }
 
 impl LowRank {
-    /// The matrix, if its factors are worth it.
+    /// The matrix of a vector; `None` if its factors are not worth it.
     fn view(self, vector: &Vector) -> Option<View> {
         let (rows, rank) = (*vector.shape.first()?, self.rank as usize);
         let columns = vector.len.checked_div(rows)?;
@@ -72,7 +71,7 @@ impl LowRank {
     }
 }
 
-/// Numbers from -1 to 1.
+/// Random numbers from -1 to 1.
 fn random(isa: Isa, seed: u64, len: usize) -> Vec<f64> {
     let mut words = vec![0; len];
     random_words(isa, seed, 0, 0, &mut words);
@@ -88,7 +87,7 @@ impl Codec for LowRank {
 }
 
 impl View {
-    /// The parts of rows that a run of values is: its row, its first column, and which of the values.
+    /// The parts of rows in a run of values: row, first column, and the values of the part.
     fn parts(self, start: usize, len: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
         let mut done = 0;
         std::iter::from_fn(move || {
@@ -117,19 +116,19 @@ struct LowRankEncoder {
     isa: Isa,
     codec: LowRank,
     view: View,
-    /// Steps to be done, the one under way included.
+    /// Steps left, with the one under way.
     steps: usize,
     stage: Stage,
 }
 
-/// Which factor is found next.
+/// The factor to compute next.
 #[derive(Debug)]
 enum Stage {
     /// P, from this Q.
     Left { q: Vec<f64> },
     /// Q, from this P.
     Right { p: Vec<f64> },
-    /// Both are known, as they are sent.
+    /// None: both factors are known and rounded to f32.
     Settled { p: Vec<f32>, q: Vec<f32> },
 }
 
@@ -175,7 +174,7 @@ impl Encoder for LowRankEncoder {
                 Stage::Left { q: sums }
             }
             Stage::Right { p } => {
-                // So large that no sum of products with columns of length one leaves f32.
+                // No sum of products with columns of length one then leaves f32.
                 let limit = f64::from(f32::MAX) / (2.0 * self.view.rank as f64);
                 let q = sums.iter().map(|x| x.clamp(-limit, limit) as f32).collect();
                 Stage::Settled { p: p.iter().map(|x| *x as f32).collect(), q }
@@ -199,7 +198,7 @@ impl Encoder for LowRankEncoder {
     }
 }
 
-/// Values of several chunks need the same rows of a factor: these are written as often, the same bytes to the same place.
+/// Several chunks need the same rows of a factor. Each of them writes those rows, the same bytes to the same place.
 impl Scheme for LowRank {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         let (rank, shape) = (self.rank, &vector.shape);
@@ -246,7 +245,7 @@ mod tests {
     use crate::codecs::CHUNK;
     use crate::codecs::trial::{encode, hard, normal};
 
-    /// A matrix of so many directions, each half as strong as the one before, and some noise.
+    /// A matrix of `directions` directions, each half as strong as the one before, plus noise.
     fn matrix(rows: usize, columns: usize, directions: usize, noise: f32) -> Vec<f32> {
         let mut values: Vec<f32> = normal(rows * columns, 7).iter().map(|x| x * noise).collect();
         for direction in 0..directions {
@@ -275,7 +274,7 @@ mod tests {
         }
     }
 
-    /// The best approximation of a rank leaves what is beyond it; two steps come near.
+    /// The best approximation of rank 3 leaves the noise; two steps come near it.
     #[test]
     fn noise_is_left_out() {
         let values = matrix(200, 300, 3, 0.05);

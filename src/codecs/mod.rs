@@ -1,13 +1,13 @@
 //! Encodings of updates, one file each: a vector of f32 to fewer bytes, and back.
 //!
-//! A codec has two halves. The encoding half knows the vector. A [`Codec`] makes an [`Encoder`], which looks at the values
-//! as often as it needs (a [`Tally`] has the sums of a look), and then encodes them chunk by chunk. The decoding half knows
-//! only the file. The [`Coding`] travels with the update; its [`Scheme`] names the streams of bytes and decodes a run of
-//! values from its bytes of each. A chunk has [`CHUNK`] values and shares no byte with another chunk, so any thread can
-//! decode any tile in place.
+//! A codec has two halves. The encoding half knows the vector. A [`Codec`] makes an [`Encoder`], which looks at the
+//! values as often as it needs (a [`Tally`] has the sums of a look), and then encodes them chunk by chunk. The decoding
+//! half knows only the file. The [`Coding`] travels with the update; its [`Scheme`] names the streams of bytes and
+//! decodes a run of values from its bytes of each. A chunk has [`CHUNK`] values and shares no byte with another chunk,
+//! so any thread can decode any tile in place.
 //!
-//! The bytes come from clients, and some clients are hostile. A decoder checks everything, and never allocates memory that only
-//! a claim in the file asks for.
+//! The bytes come from clients, and some clients are hostile. A decoder checks everything, and never allocates memory
+//! that only a claim in the file asks for.
 //!
 //! | where | what |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The decoding half of a codec: [`Scheme`] names the streams of a vector and decodes runs of its values.
+//! The decoding half of a codec: the streams of a vector, and the decoder of a run of values.
 
 use crate::codecs::codec::Vector;
 use crate::kernels::lanes::Isa;
@@ -51,15 +51,15 @@ pub trait Scheme {
     fn unit(&self, _vector: &Vector) -> usize {
         1
     }
-    /// The bytes of a stream of known extent that a run of values needs. The run starts at a unit, and ends at one or at
-    /// the end of the vector.
+    /// The bytes of a stream of known extent that a run of values needs. The run starts at a unit, and ends at one or
+    /// at the end of the vector.
     fn bytes(&self, vector: &Vector, stream: usize, values: Range<usize>) -> Range<usize>;
     /// Which values of a vector are kept.
     fn sparsity(&self, _vector: &Vector) -> Sparsity {
         Sparsity::Dense
     }
-    /// Decodes the run from `start` on that fills `out`, within one chunk. `streams` has for each stream of known extent
-    /// the bytes that [`bytes`](Self::bytes) names, and for the other stream those of the chunk.
+    /// Decodes the run from `start` on that fills `out`, within one chunk. `streams` has for each stream of known
+    /// extent the bytes that [`bytes`](Self::bytes) names, and for the other stream those of the chunk.
     ///
     /// # Errors
     ///

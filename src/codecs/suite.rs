@@ -21,7 +21,7 @@ fn names_are_unique_and_texts_come_back() {
     }
 }
 
-/// The registry lists the settings that the codecs take, all of them and no other.
+/// The registry lists exactly the settings that the codecs take.
 #[test]
 fn settings_are_those_that_parsers_take() {
     for family in CODECS {

@@ -1,23 +1,23 @@
-//! What tests of codecs share: a codec run over values in memory, values that are hard, streams that are broken.
+//! What tests of codecs share: codecs run in memory, values that trip codecs, damaged streams.
 
 use crate::codecs::{CHUNK, Codec, Coding, Extent, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
 use crate::kernels::lanes::Isa;
 use std::ops::Range;
 
-/// A vector that was encoded.
+/// An encoded vector.
 pub(super) struct Encoded {
     pub(super) vector: Vector,
     pub(super) coding: Coding,
-    /// The bytes of each stream, chunk by chunk.
+    /// The bytes of each stream of each chunk.
     pub(super) chunks: Vec<Vec<Vec<u8>>>,
 }
 
 pub(super) const SEEDS: Seeds = Seeds { own: 11, shared: 22 };
 
-/// Sizes at which something begins or ends.
+/// Sizes around those at which blocks and chunks end.
 pub(super) const SIZES: [usize; 12] = [1, 2, 63, 64, 65, 255, 256, 257, CHUNK - 1, CHUNK, CHUNK + 1, 200_003];
 
-/// The values as [`Encoder`](super::Encoder)s get them, encoded.
+/// Encodes values in memory.
 pub(super) fn encode(codec: &dyn Codec, shape: &[usize], values: &[f32]) -> Encoded {
     encode_with(codec, &Vector { len: values.len(), shape: shape.to_vec() }, values, SEEDS)
 }
@@ -56,13 +56,13 @@ impl Encoded {
         self.scheme().decode(Isa::detect(), &self.vector, run.start, streams, &mut out).map(|()| out)
     }
 
-    /// What a chunk is decoded to from these streams.
+    /// Decodes a chunk from these streams.
     pub(super) fn decode_chunk(&self, chunk: usize, streams: &[Vec<u8>]) -> Result<Vec<f32>, Invalid> {
         let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
         self.decode_run(self.run(chunk), &streams)
     }
 
-    /// All values, through the text and the bytes that the coding travels as.
+    /// Decodes all values. The coding goes through JSON and postcard first.
     pub(super) fn decode(&self) -> Vec<f32> {
         let json = serde_json::to_string(&self.coding).unwrap();
         assert_eq!(serde_json::from_str::<Coding>(&json).unwrap(), self.coding);
@@ -116,8 +116,8 @@ impl Encoded {
         nmse(values, &self.decode())
     }
 
-    /// Checks that a chunk is refused, not misread, when a stream of its is cut or goes on, and never makes decoders
-    /// panic or give what is not finite when a byte of it is another.
+    /// Checks that a decoder refuses a chunk with a stream cut or extended, and decodes only finite values if a byte is
+    /// changed.
     pub(super) fn assert_total(&self, chunk: usize) {
         let whole = &self.chunks[chunk];
         for (stream, bytes) in whole.iter().enumerate() {
@@ -126,7 +126,7 @@ impl Encoded {
                 damage(&mut damaged[stream]);
                 self.decode_chunk(chunk, &damaged)
             };
-            // Every place of a short stream, about a hundred of a long one.
+            // Every byte of a short stream, about a hundred of a long one.
             let step = if bytes.len() < 1500 { 1 } else { 1 + bytes.len() / 97 };
             for len in (0..bytes.len()).step_by(step).chain([bytes.len() + 1]) {
                 let refused = with(&|bytes| bytes.resize(len, 0)).is_err();
@@ -141,7 +141,8 @@ impl Encoded {
     }
 }
 
-/// What values are encoded as and decoded to, as a file has them; a run of one unit gives the same.
+/// Encodes and decodes values as a file has them. Checks that all decode to finite values, and a run of one unit to the
+/// same values.
 pub(super) fn back_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seed: u64) -> (Coding, Vec<f32>) {
     let encoded = encode_with(codec, vector, values, Seeds { own: seed, ..SEEDS });
     let streams = encoded.streams();
@@ -156,12 +157,12 @@ pub(super) fn back_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seed
     (encoded.coding, all)
 }
 
-/// The same by the name of a codec.
+/// Encodes and decodes values by a named codec.
 pub(super) fn back(text: &str, vector: &Vector, values: &[f32]) -> (Coding, Vec<f32>) {
     back_with(parse(text).unwrap().as_ref(), vector, values, SEEDS.own)
 }
 
-/// Of a vector and of a matrix no damage goes unnoticed, or none that matters.
+/// Checks that a codec refuses damage to a vector and to a matrix.
 pub(super) fn assert_refuses_damage(text: &str) {
     for vector in shapes(1000) {
         encode(parse(text).unwrap().as_ref(), &vector.shape, &normal(1000, 1)).assert_total(0);
@@ -175,13 +176,13 @@ pub(super) fn nmse(values: &[f32], decoded: &[f32]) -> f64 {
     errors.sum::<f64>() / values.iter().map(|x| square((*x).into())).sum::<f64>()
 }
 
-/// A vector of so many values, and a matrix.
+/// The shapes of a vector and of a matrix with `len` values.
 pub(super) fn shapes(len: usize) -> Vec<Vector> {
     let rows = [5, 3, 4, 17].into_iter().find(|rows| len.is_multiple_of(*rows)).unwrap_or(1);
     vec![Vector { len, shape: vec![len] }, Vector { len, shape: vec![rows, len / rows] }]
 }
 
-/// Numbers of a standard normal distribution, the same every time.
+/// Values of a standard normal distribution, the same every time.
 pub(super) fn normal(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut even = || {
@@ -197,7 +198,7 @@ pub(super) fn normal(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// Vectors that trip codecs: zeros, one value for all, the least and the largest numbers, one that outweighs all.
+/// Values that trip codecs: zeros, equal values, the least and the largest numbers, one outlier.
 pub(super) fn hard(len: usize) -> [(&'static str, Vec<f32>); 7] {
     let mut huge = normal(len, 3);
     huge[len / 2] = 3e38;
@@ -214,7 +215,7 @@ pub(super) fn hard(len: usize) -> [(&'static str, Vec<f32>); 7] {
     ]
 }
 
-/// Values of all sizes and kinds, with a word for each.
+/// Normal values of every size, and values that trip codecs, each with a name.
 pub(super) fn trial_values() -> impl Iterator<Item = (String, Vec<f32>)> {
     let sizes = SIZES.into_iter().map(|len| (format!("{len} values"), normal(len, 1)));
     sizes.chain(hard(300).map(|(what, values)| (what.to_owned(), values)))

@@ -1,7 +1,8 @@
 //! Chooses codecs and steps to meet a number of bytes or an error.
 //!
-//! The [`survey`](super::survey) gives the plan for each step and estimates its cost. The [`search`](super::search) chooses
-//! the next step. Then the file is made and measured, and its cost corrects the search. A reported cost is never an estimate.
+//! The [`survey`](super::survey) gives the plan for each step and estimates its cost. The [`search`](super::search)
+//! chooses the next step. Then the file is made and measured, and its cost corrects the search. A reported cost is
+//! never an estimate.
 
 use crate::codecs::ModelGoal;
 use crate::compress::attempt::Attempt;

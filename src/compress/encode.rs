@@ -1,4 +1,4 @@
-//! Runs encoders over values: the looks that they want, then every chunk, in parallel, a bounded number at a time.
+//! Runs encoders over values: first the looks, then every chunk, in parallel batches.
 
 use crate::codecs::constant::Constant;
 use crate::codecs::wire::Bits;
@@ -17,13 +17,13 @@ use rayon::prelude::*;
 use std::io;
 use std::ops::Range;
 
-/// Chunks that are under way at once, for each thread.
+/// Chunks of a batch for each thread, where appended chunks wait in memory for the ones before.
 const CHUNKS_AT_ONCE: usize = 8;
 
-/// The same where little or nothing of them is held until others are done.
+/// Chunks of a batch for each thread, where no chunk waits for others.
 const UNORDERED_AT_ONCE: usize = 64;
 
-/// Values that are decoded again at once, a power of two.
+/// Values that are decoded at a time, a power of two.
 const DECODED_AT_ONCE: usize = 8192;
 
 /// Why an update cannot be encoded.
@@ -42,16 +42,16 @@ pub enum EncodeError {
     Interrupted(#[from] Interrupted),
 }
 
-/// A vector on its way: what it is, and who encodes it.
+/// A part with its encoder, its coding and its streams.
 #[derive(Debug)]
 pub(crate) struct PartEncoder {
-    /// The tensors, and how they were to be encoded.
+    /// The tensors, and the codec of the request.
     pub(crate) plan: PartPlan,
-    /// Encodes; none if it is sent as it is, or is all one value.
+    /// The encoder; `None` if the part is sent as it is, or has one value only.
     encoder: Option<Box<dyn Encoder>>,
-    /// What the decoder has to know, once settled.
+    /// What the decoder needs, once settled.
     pub(crate) coding: Coding,
-    /// Its streams, once settled.
+    /// The streams, once settled.
     pub(crate) streams: Vec<Stream>,
 }
 
@@ -63,25 +63,26 @@ struct Chunk {
     len: usize,
 }
 
-/// What came of encoding.
+/// The result of encoding all parts.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// Bytes of each chunk in the stream of no known extent, part by part.
+    /// Bytes of each chunk in the stream of unknown extent, part by part.
     pub(crate) chunks: Vec<Vec<u32>>,
-    /// How near each part is to what was encoded.
+    /// The error of each part.
     pub(crate) quality: Vec<Quality>,
-    /// Variances that would become negative where the update is added to its base.
+    /// Variances that the decoded update would make negative when it is added to the base.
     pub(crate) negative_variances: u64,
 }
 
-/// Takes what a chunk leaves behind: its part, where it starts, and what is sent less what is decoded.
+/// Takes the residual of a run of values: the part, the index of the first value, and the sent minus the decoded
+/// values.
 pub(crate) type Residue<'a> = dyn Fn(&PartPlan, usize, &[f32]) -> io::Result<()> + Sync + 'a;
 
-/// Starts encoders, and has them look until all is settled.
+/// Starts the encoders, and gives them looks until all are settled.
 ///
 /// # Errors
 ///
-/// When values cannot be read, or a signal asked to stop.
+/// When values cannot be read, or a signal stops the run.
 pub(crate) fn settle(
     values: &Values,
     plans: Vec<PartPlan>,
@@ -113,7 +114,7 @@ pub(crate) fn settle(
     Ok(parts)
 }
 
-/// The value that all values of a part are, if they are all the same.
+/// The value that all values of a part are equal to; `None` if they differ.
 fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError> {
     let mut chunk = vec![0.0; CHUNK.min(plan.vector.len)];
     let mut value = None;
@@ -128,10 +129,10 @@ fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError
     Ok(value)
 }
 
-/// Looks at parts as often as their encoders want it.
+/// Gives the encoders of all parts their looks.
 fn look(values: &Values, parts: &mut [PartEncoder]) -> Result<(), EncodeError> {
     loop {
-        // One chunk of how many each wants to look at; none if it wants no look.
+        // Each encoder looks at one chunk of this many; `None` if it wants no look.
         let wants = |encoder: &dyn Encoder| encoder.wants_look().then(|| encoder.look_at_each());
         let looking: Vec<Option<usize>> =
             parts.iter().map(|part| part.encoder.as_deref().and_then(wants)).collect();
@@ -158,11 +159,11 @@ fn look(values: &Values, parts: &mut [PartEncoder]) -> Result<(), EncodeError> {
     }
 }
 
-/// Looks at every chunk of some parts, in parallel, and takes what was seen in order.
+/// Looks at every chunk of some parts in parallel, and adds what each look returns in the order of chunks.
 ///
 /// # Errors
 ///
-/// When values cannot be read, or a signal asked to stop.
+/// When values cannot be read, or a signal stops the run.
 pub(crate) fn gather<T: Send>(
     values: &Values,
     parts: &[PartPlan],
@@ -231,21 +232,20 @@ impl PartEncoder {
         }
     }
 
-    /// Chunks of its stream of no known extent, none if it has none.
+    /// Chunks of the stream of unknown extent; 0 without such a stream.
     pub(crate) fn chunk_count(&self) -> usize {
         let has = self.streams.iter().any(|stream| stream.extent == Extent::Chunks);
         if has { self.plan.vector.len.div_ceil(CHUNK) } else { 0 }
     }
 
-    /// The runs that a chunk of so many values is decoded in: so few values that a core has them at hand, if the streams
-    /// of the chunk can be cut.
+    /// The runs in which a chunk of `len` values is decoded. If the streams can be cut, a run fits into a core's cache.
     fn runs(&self, len: usize) -> impl Iterator<Item = Range<usize>> {
         let unit = self.coding.scheme().map_or(1, |scheme| scheme.unit(&self.plan.vector));
         let run = if self.chunk_count() > 0 { CHUNK } else { DECODED_AT_ONCE.max(unit) };
         (0..len).step_by(run).map(move |start| start..len.min(start + run))
     }
 
-    /// Bytes of what the decoder has to know and of all streams, given those of its chunks.
+    /// Bytes of the coding and of all streams, where `chunks` has the bytes of the chunks.
     pub(crate) fn bytes(&self, chunks: &[u32]) -> u64 {
         let coding = postcard::to_allocvec(&self.coding).map_or(0, |bytes| bytes.len() as u64);
         let known = self.streams.iter().filter(|stream| stream.extent != Extent::Chunks);
@@ -254,32 +254,32 @@ impl PartEncoder {
         coding + known + chunks.iter().map(|bytes| u64::from(*bytes)).sum::<u64>()
     }
 
-    /// Bytes that its stream of no known extent will have, about.
+    /// An estimate of the bytes of the stream of unknown extent.
     pub(crate) fn expected_bytes(&self) -> u64 {
         self.encoder.as_ref().map_or(0, |encoder| encoder.expected_bytes())
     }
 }
 
-/// Everything that chunks are encoded with.
+/// What all chunks are encoded with.
 pub(crate) struct Encoding<'a> {
-    /// What is sent.
+    /// The values to send.
     pub(crate) values: &'a Values<'a>,
-    /// The parts, settled.
+    /// The settled parts.
     pub(crate) parts: &'a [PartEncoder],
     /// The tensors of the update.
     pub(crate) tensors: &'a [TensorSpec],
-    /// Takes what is sent less what is decoded.
+    /// Takes the residual; `None` without error feedback.
     pub(crate) residue: Option<&'a Residue<'a>>,
 }
 
-/// What a thread keeps from chunk to chunk.
+/// Buffers that a thread reuses for every chunk.
 #[derive(Default)]
 struct Buffers {
     sent: Vec<f32>,
     decoded: Vec<f32>,
 }
 
-/// Some values of a chunk, and the streams of all of it.
+/// A run of values of a chunk, and the streams of the whole chunk.
 struct Run<'a> {
     chunk: Chunk,
     values: Range<usize>,
@@ -287,21 +287,21 @@ struct Run<'a> {
     streams: &'a [Vec<u8>],
 }
 
-/// What came of a chunk.
+/// The result of encoding one chunk.
 #[derive(Default)]
 struct Done {
-    /// What is to be appended.
+    /// Bytes to append to the stream of unknown extent.
     appended: Option<Vec<u8>>,
     quality: Quality,
     negative_variances: u64,
 }
 
 impl Encoding<'_> {
-    /// Encodes all chunks into a sink. Where a stream of no known extent is, its chunks are appended in order.
+    /// Encodes all chunks into a sink. Chunks of a stream of unknown extent are appended in order.
     ///
     /// # Errors
     ///
-    /// When values cannot be read or bytes not written, or a signal asked to stop.
+    /// When values cannot be read, bytes cannot be written, or a signal stops the run.
     pub(crate) fn run(&self, sink: &mut Sink) -> Result<Outcome, EncodeError> {
         let all: Vec<Chunk> = chunks(self.parts.iter().map(|part| &part.plan)).collect();
         let mut outcome = Outcome {
@@ -332,7 +332,7 @@ impl Encoding<'_> {
         Ok(outcome)
     }
 
-    /// Encodes a chunk, writes what has a place already, and decodes it again.
+    /// Encodes a chunk, writes its streams of known extent, and decodes it again.
     fn encode(&self, chunk: Chunk, sink: &Sink, buffers: &mut Buffers) -> Result<Done, EncodeError> {
         let part = &self.parts[chunk.part];
         let sent = read(self.values, &part.plan, chunk, &mut buffers.sent)?;
@@ -345,7 +345,7 @@ impl Encoding<'_> {
             let run = Run { chunk, sent: &sent[values.clone()], values, streams: &streams };
             self.judge(part, &run, &mut buffers.decoded, &mut done)?;
         }
-        // Counters are no part of any norm, however they are sent.
+        // Counters are in no norm, whatever the encoding.
         if self.tensors[part.plan.tensors[0]].dtype.kind() != Kind::Float {
             done.quality = Quality::default();
         }
@@ -354,7 +354,7 @@ impl Encoding<'_> {
         Ok(done)
     }
 
-    /// Decodes a run of a chunk again, and holds what comes of it against what was sent.
+    /// Decodes a run of a chunk, and compares it with the sent values.
     fn judge(
         &self,
         part: &PartEncoder,
@@ -374,7 +374,7 @@ impl Encoding<'_> {
         Ok(())
     }
 
-    /// What the shipped decoder makes of the bytes of a run of a chunk.
+    /// Decodes the bytes of a run of a chunk, as the server will.
     fn decode(&self, part: &PartEncoder, run: &Run, decoded: &mut [f32]) -> Result<(), EncodeError> {
         let Some(scheme) = part.coding.scheme() else { return Ok(()) };
         let (vector, start) = (&part.plan.vector, run.chunk.start + run.values.start);
@@ -391,7 +391,7 @@ impl Encoding<'_> {
         scheme
             .decode(self.values.isa, vector, start, &bytes, decoded)
             .map_err(|why| EncodeError::Invalid { tensor: first.unwrap_or_default(), why })?;
-        // What is seen of it is of the tensors' own dtypes.
+        // The server sees the values rounded to the tensors' dtypes.
         let mut rest = decoded;
         for piece in part.plan.pieces(start, rest.len(), |tensor| self.tensors[tensor].len) {
             let (of_tensor, behind) = rest.split_at_mut(piece.len);
@@ -420,7 +420,7 @@ impl Encoding<'_> {
         Ok(())
     }
 
-    /// Sends a chunk of a tensor as it is, or as the difference from its base in its own dtype.
+    /// Sends a chunk of a tensor without loss: as it is, or as the difference from its base in the tensor's dtype.
     fn copy(&self, chunk: Chunk, sink: &Sink) -> Result<Done, EncodeError> {
         let part = &self.parts[chunk.part];
         let tensor = part.plan.tensors[0];
@@ -448,7 +448,7 @@ impl Encoding<'_> {
         Ok(Done { quality: Quality::of(self.values.isa, &floats, &floats), ..Done::default() })
     }
 
-    /// What is sent as it is has nothing added to it: what was left of it before is left still.
+    /// A tensor that is sent without loss takes no residual: its old residual stays.
     fn leave(&self, chunk: Chunk, tensor: usize) -> Result<(), EncodeError> {
         let (Some(residue), Some(carried)) = (self.residue, self.values.carried) else { return Ok(()) };
         let mut left = vec![0.0; chunk.len];

@@ -35,7 +35,7 @@ pub enum CompressError {
     Read { path: PathBuf, source: io::Error },
     #[error("{}: is also an input, expected another path for the output", .path.display())]
     OutputIsInput { path: PathBuf },
-    #[error("{}: holds no matrix as compressed-tensors has it, expected one for {}", .path.display(), .config.display())]
+    #[error("{}: has no matrix that compressed-tensors decodes, expected one for {}", .path.display(), .config.display())]
     NoConfig { path: PathBuf, config: PathBuf },
     #[error("{}: has {bytes} bytes, expected at least {ratio} for a file that is {ratio} times smaller", .path.display())]
     NothingLeft { path: PathBuf, bytes: u64, ratio: f64 },
@@ -59,9 +59,10 @@ impl CompressError {
             Self::Encoded { .. } => Some("`fedmill decompress` it first".to_owned()),
             Self::Residual(why) => why.hint(),
             Self::Device(why) => why.hint().map(str::to_owned),
-            Self::NoConfig { .. } => {
-                Some("it has i2 to i8, by channel or by blocks that divide rows, in a plain file".to_owned())
-            }
+            Self::NoConfig { .. } => Some(
+                "it decodes i2 to i8 by channel or by blocks that divide rows, in the plain layout"
+                    .to_owned(),
+            ),
             Self::NothingLeft { .. } => Some("ask for a lower --target, or add --best-effort".to_owned()),
             Self::IsDelta { .. } => Some("leave --base out: a delta is compressed as it is".to_owned()),
             Self::Encode { source: EncodeError::Value(_), .. } => {

@@ -11,7 +11,8 @@
 //! | measure the error, and report | [`quality`], [`summary`], `attempt` |
 //! | meet a target | `auto`, with estimates (`survey`) and a search over real files (`search`) |
 //!
-//! [`table`] compares all codecs on one update. [`decompress`] is the inverse of a run. [`error`] has the errors of a run.
+//! [`table`] compares all codecs on one update. [`decompress`] is the inverse of a run. [`error`] has the errors of a
+//! run.
 
 mod attempt;
 mod auto;

@@ -1,26 +1,26 @@
-//! Which tensors become which vectors, and by which codec.
+//! Maps the tensors of an update to vectors, and each vector to a codec.
 
 use crate::codecs::{Codec, Vector};
 use crate::model::dtype::Kind;
 use crate::model::layout::{Piece, TensorSpec};
 use std::sync::Arc;
 
-/// Tensors of fewer values are sent as they are: what a codec would need to say of them is as long.
+/// Tensors of fewer values are sent as they are: a codec's own bytes would outweigh the savings.
 const LEAST_ENCODED: usize = 256;
 
-/// A vector that is to be encoded.
+/// A vector to encode, and its codec.
 #[derive(Clone, Debug)]
 pub(crate) struct PartPlan {
-    /// The tensors that it is made of, by their number, ascending.
+    /// The numbers of its tensors, ascending.
     pub(crate) tensors: Vec<usize>,
     /// The vector.
     pub(crate) vector: Vector,
-    /// How; as it is if none.
+    /// The codec; `None` sends the vector as it is.
     pub(crate) codec: Option<Arc<dyn Codec>>,
 }
 
 impl PartPlan {
-    /// A vector of these tensors.
+    /// The vector of these tensors.
     pub(crate) fn new(tensors: Vec<usize>, all: &[TensorSpec], codec: Option<Arc<dyn Codec>>) -> Self {
         let len = tensors.iter().map(|tensor| all[*tensor].len).sum();
         let shape = match tensors[..] {
@@ -32,7 +32,8 @@ impl PartPlan {
 }
 
 impl PartPlan {
-    /// The pieces of tensors that `len` values from `start` on are, in order, given how many values each tensor has.
+    /// The pieces of tensors that make up `len` values from `start` on, in order. `len_of` has the values of each
+    /// tensor.
     pub(crate) fn pieces<'a>(
         &'a self,
         start: usize,
@@ -50,7 +51,7 @@ impl PartPlan {
     }
 }
 
-/// Every tensor by itself, by one codec where that belongs.
+/// Every tensor by itself, by one codec where it is worth it.
 pub(crate) fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan> {
     let part = |(number, spec): (usize, &TensorSpec)| {
         let codec = is_encoded(spec).then(|| Arc::clone(codec));
@@ -64,8 +65,8 @@ pub(crate) fn raw(tensors: &[TensorSpec]) -> Vec<PartPlan> {
     (0..tensors.len()).map(|number| PartPlan::new(vec![number], tensors, None)).collect()
 }
 
-/// Whether a tensor is encoded at all: not if it is of integers, so small that it makes no difference, or holds
-/// variances, which must never become negative.
+/// Whether a named codec encodes a tensor. Integers, small tensors and variances are sent without loss; a variance must
+/// never become negative.
 pub(crate) fn is_encoded(spec: &TensorSpec) -> bool {
     spec.dtype.kind() == Kind::Float
         && spec.len >= LEAST_ENCODED
@@ -73,7 +74,7 @@ pub(crate) fn is_encoded(spec: &TensorSpec) -> bool {
         && !is_variance(spec)
 }
 
-/// Whether a tensor holds running variances, as far as its name tells.
+/// Whether the name of a tensor is that of running variances or of a counter of batches.
 pub(crate) fn is_variance(spec: &TensorSpec) -> bool {
     ["running_var", "num_batches_tracked"].iter().any(|name| spec.name.contains(name))
 }

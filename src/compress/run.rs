@@ -1,6 +1,7 @@
 //! Compresses one update, file to file, in the memory of a few chunks.
 //!
-//! The run opens the inputs, settles how each vector is encoded, makes files until one meets the goal, and publishes it.
+//! The run opens the inputs, settles how each vector is encoded, makes files until one meets the goal, and publishes
+//! it.
 
 use crate::codecs::directory::{Tensors, layout_check};
 use crate::codecs::{Vector, compressed_tensors};
@@ -152,7 +153,8 @@ impl Compression {
         }
     }
 
-    /// Up to `most` values of the largest tensor that a codec would encode: its first rows. `None` without such a tensor.
+    /// Up to `most` values of the largest tensor that a codec would encode: its first rows. `None` without such a
+    /// tensor.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Where the bytes of streams go: memory for a small file, a staged file for a large one, nowhere in a dry run.
+//! Where the bytes of streams go: memory, a staged file, or nowhere in a dry run.
 //!
 //! The header comes last, when its length is known. A small file is held back in memory until then; a large one leaves
 //! room for the header, which is padded with spaces.
@@ -43,8 +43,8 @@ pub enum LayoutError {
 }
 
 impl Sink {
-    /// A sink for streams of known extent at `places`, up to `end`, and about `appended` more bytes. A large file leaves
-    /// `header` bytes for the header. Without a `path` bytes are only counted.
+    /// A sink for streams of known extent at `places`, up to `end`, and about `appended` more bytes. A large file
+    /// leaves `header` bytes for the header. Without a `path` bytes are only counted.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
-//! What is known of all vectors of an update before a file is made, and the plan that a step of `ecsq` stands for.
+//! Surveys the vectors of an update before a file is made: the plan for each step of `ecsq`.
 //!
-//! One look at every tensor gives the histogram of its magnitudes, which tells the bits and the error of `ecsq` at every
-//! step. One step for the whole model is close to the best split of bits between tensors; where another codec, tried on
-//! a sample, gives less error for its bytes at the slope that the step stands for, that tensor takes it (Lagrangian rate
-//! allocation; Shoham and Gersho, 1988).
+//! One look at every tensor gives the histogram of its magnitudes, and with it the bits and the error of `ecsq` at
+//! every step. One step for the whole model splits the bits between tensors almost as well as can be. Another codec,
+//! tried on a sample, may have less error for its bytes at the slope of a step; then that tensor takes it (Lagrangian
+//! rate allocation; Shoham and Gersho, 1988).
 
 use crate::codecs::ecsq::{Ecsq, ZONES};
 use crate::codecs::integers::{self, Integers};
@@ -21,22 +21,22 @@ use crate::model::dtype::Kind;
 use crate::model::layout::TensorSpec;
 use std::sync::Arc;
 
-/// Tensors of fewer values share a vector: what each would cost by itself is more than sharing does.
+/// Tensors of fewer values share a vector, which costs less than a vector each.
 const SMALL: usize = 4096;
 
-/// Codecs that are tried on a sample of each tensor beside `ecsq`.
+/// Codecs that are tried on a sample of each tensor, besides `ecsq`.
 const TRIED: [&str; 5] =
     ["f16", "u8:block=128", "u4:block=64", "eden4:scale=min-error", "eden2:scale=min-error"];
 
 /// Chunks of a sample.
 const SAMPLED: usize = 3;
 
-/// A vector, and what is known of it.
+/// A vector, and what its survey found.
 #[derive(Debug)]
 pub(crate) struct VectorSurvey {
     plan: PartPlan,
     magnitudes: Arc<Magnitudes>,
-    /// What other codecs came to.
+    /// The trials of other codecs.
     tried: Vec<Trial>,
 }
 
@@ -47,35 +47,35 @@ struct Trial {
     error: f64,
 }
 
-/// What becomes of running variances, which must never become negative.
+/// How running variances are sent. A variance must never become negative.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Variances {
-    /// They are encoded as all else is, and looked at afterwards.
+    /// Encoded as all other tensors, and checked afterwards.
     Checked,
-    /// They are sent as they are.
+    /// Without loss.
     AsTheyAre,
 }
 
 impl Variances {
-    /// Without a base nobody can tell whether a variance stays one.
+    /// Without the base, nothing shows whether a variance stays positive.
     pub(crate) fn of(values: &Values) -> Self {
         if values.can_check_variances() { Self::Checked } else { Self::AsTheyAre }
     }
 }
 
-/// Everything that a plan is made from.
+/// All that a plan follows from.
 #[derive(Debug)]
 pub(crate) struct Survey {
     pieces: Vec<VectorSurvey>,
-    /// The dead zone of all vectors by `ecsq`: with one, what files come to goes steadily with the step.
+    /// The dead zone of all vectors by `ecsq`. With one zone, the cost of a file changes steadily with the step.
     zone: DeadZone,
-    /// Vectors that nothing is chosen for.
+    /// Vectors whose codec is fixed.
     fixed: Vec<PartPlan>,
-    /// The sum of squares of all that may be encoded.
+    /// Sum of squares of all values that may be encoded.
     energy: f64,
 }
 
-/// The float tensors that may be encoded, those that go together in one list. Also returns what else there is.
+/// The float tensors that may be encoded, in a list for each vector, and the plans of all other tensors.
 fn groups(
     values: &Values,
     tensors: &[TensorSpec],
@@ -111,7 +111,7 @@ fn are_few_digits(values: &Values, number: usize, spec: &TensorSpec) -> Result<b
 }
 
 impl Survey {
-    /// Looks at all that may be encoded.
+    /// Surveys all tensors that may be encoded.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl Survey {
         Ok(Self { pieces, zone: ZONES[1], fixed, energy })
     }
 
-    /// Looks at vectors that have a codec, for which nothing but the step is to be found.
+    /// Surveys vectors that have a codec, of which only the step is open.
     pub(crate) fn of_vectors(values: &Values, plans: &[PartPlan]) -> Result<Self, EncodeError> {
         let (encoded, fixed): (Vec<PartPlan>, _) =
             plans.iter().cloned().partition(|part| part.codec.is_some());
@@ -153,7 +153,7 @@ impl Survey {
         Ok(found.into_iter().map(Arc::new).collect())
     }
 
-    /// The plan that a step stands for.
+    /// The plan for a step.
     pub(crate) fn plan(&self, step: f64) -> Vec<PartPlan> {
         let slope = byte_at(step);
         let choose = |piece: &VectorSurvey| PartPlan {
@@ -163,18 +163,18 @@ impl Survey {
         self.pieces.iter().map(choose).chain(self.fixed.iter().cloned()).collect()
     }
 
-    /// The zones that may be chosen.
+    /// The dead zones to choose from.
     pub(crate) fn zones() -> impl Iterator<Item = DeadZone> {
         ZONES.into_iter()
     }
 
-    /// Takes another zone.
+    /// The survey with another dead zone.
     pub(crate) fn with_zone(mut self, zone: DeadZone) -> Self {
         self.zone = zone;
         self
     }
 
-    /// Bytes of the vectors and NMSE that the plan of a step will come to, about.
+    /// Estimates the bytes of the vectors and the NMSE at a step.
     pub(crate) fn predict(&self, step: f64) -> Cost {
         let slope = byte_at(step);
         let chosen: Vec<Trial> =
@@ -184,12 +184,12 @@ impl Survey {
         Cost { bytes: bytes as u64, nmse: if error == 0.0 { 0.0 } else { error / self.energy } }
     }
 
-    /// Values of all vectors that something is chosen for.
+    /// Values of all vectors whose codec is open.
     pub(crate) fn values(&self) -> usize {
         self.pieces.iter().map(|piece| piece.plan.vector.len).sum()
     }
 
-    /// The steps between which all choices lie.
+    /// The smallest and the largest step worth trying.
     pub(crate) fn range(&self) -> (f64, f64) {
         let largest = self.pieces.iter().map(|piece| piece.magnitudes.largest()).fold(0.0, f64::max);
         let top = (4.0 * largest).clamp(f64::from(f32::MIN_POSITIVE) * 1e6, f64::from(f32::MAX) / 2.0);
@@ -197,16 +197,16 @@ impl Survey {
     }
 }
 
-/// The error that a byte more or less is worth at a step.
+/// The squared error that a byte is worth at a step.
 fn byte_at(step: f64) -> f64 {
     8.0 * BIT_IN_SQUARED_STEPS * step * step
 }
 
-/// Bytes that a vector costs besides its codes, about.
+/// Bytes of a vector besides its codes, about.
 const VECTOR_BYTES: f64 = 24.0;
 
 impl VectorSurvey {
-    /// The least error for its bytes, at so much error a byte.
+    /// The codec of least error plus bytes, where `slope` is the squared error that a byte is worth.
     fn choose(&self, step: f64, zone: DeadZone, slope: f64) -> Trial {
         let (bits, error) = self.magnitudes.entropy_and_error(step, zone);
         let ecsq = Trial {
@@ -220,7 +220,7 @@ impl VectorSurvey {
     }
 }
 
-/// Chunks from all over a vector.
+/// Chunks spread over a vector.
 fn sample(values: &Values, plan: &PartPlan) -> Result<Vec<f32>, EncodeError> {
     let chunks = plan.vector.len.div_ceil(CHUNK);
     let mut sample = Vec::new();
@@ -233,7 +233,7 @@ fn sample(values: &Values, plan: &PartPlan) -> Result<Vec<f32>, EncodeError> {
     Ok(sample)
 }
 
-/// What codecs make of a sample of a vector, as of all its `len` values of so much energy.
+/// Trials on a sample, scaled to all `len` values with squared norm `energy`.
 fn try_codecs(isa: Isa, sample: &[f32], len: usize, energy: f64) -> Vec<Trial> {
     let sampled: f64 = sample.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
     let scale = len as f64 / sample.len().max(1) as f64;
@@ -269,7 +269,7 @@ fn try_codec(isa: Isa, codec: &dyn Codec, sample: &[f32]) -> Option<(usize, f64)
 pub(crate) mod tests {
     use super::*;
 
-    /// Normal values, from a small generator of their own.
+    /// Normal values, the same every time.
     pub(in crate::compress) fn normal(scale: f64, len: usize) -> Vec<f32> {
         let mut state = len as u64;
         let mut uniform = || {
@@ -294,7 +294,7 @@ pub(crate) mod tests {
         Survey { pieces, zone: ZONES[1], fixed: Vec::new(), energy }
     }
 
-    /// What the vectors come to by a plan: encoded, decoded and measured.
+    /// The measured cost of a plan: the vectors encoded and decoded.
     pub(in crate::compress) fn made(plan: &[PartPlan], vectors: &[Vec<f32>]) -> Cost {
         let (mut bytes, mut errors, mut squares) = (0, 0.0, 0.0);
         for (part, values) in plan.iter().zip(vectors) {
@@ -305,7 +305,7 @@ pub(crate) mod tests {
         Cost { bytes, nmse: errors / squares }
     }
 
-    /// Values of two scales; the last are numbers of f16.
+    /// Vectors of two scales, and one whose values are exact in f16.
     fn vectors() -> [Vec<f32>; 3] {
         let halves = normal(1.0, 6000).iter().map(|x| half::f16::from_f32(*x).to_f32()).collect();
         [normal(1.0, 8000), normal(1e-3, 5000), halves]
@@ -325,7 +325,7 @@ pub(crate) mod tests {
         assert!(found.bytes <= 16 && (found.nmse - 1.0).abs() < 1e-9, "{found:?}");
     }
 
-    /// Where numbers of f16 cost more by `ecsq` than as they are, they are sent as they are.
+    /// A vector of f16 values goes as f16 where `ecsq` needs more bytes.
     #[test]
     fn small_steps_take_wider_codecs() {
         let vectors = vectors();
@@ -338,7 +338,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What the search starts from.
+    /// The search starts from the estimates.
     #[test]
     fn estimates_are_near() {
         let vectors = vectors();

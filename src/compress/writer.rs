@@ -1,9 +1,10 @@
 //! Lays streams out in a safetensors file.
 //!
-//! In the plain layout every stream is a tensor: streams of known extent first, by alignment, then the others. The directory
-//! is JSON in the metadata. In a bundle one tensor holds all streams and then the directory as postcard. A bundle is for
-//! small files, where the header would be large beside the data. The places of streams of known extent are known before
-//! a chunk is encoded, so any thread writes its chunks in place. The other streams are appended in order.
+//! In the plain layout every stream is a tensor: streams of known extent first, by alignment, then the others. The
+//! directory is JSON in the metadata. In a bundle one tensor holds all streams and then the directory as postcard. A
+//! bundle is for small files, where the header would be large beside the data. The places of streams of known extent
+//! are known before a chunk is encoded, so any thread writes its chunks in place. The other streams are appended in
+//! order.
 
 use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, Key, Part, Tensors};
 use crate::codecs::{Extent, Invalid};

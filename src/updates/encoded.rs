@@ -1,4 +1,4 @@
-//! Opens updates however they are encoded, and decodes tiles of them in place.
+//! Opens updates whatever their encoding, and decodes tiles of them in place.
 
 use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, PartStreams};
 use crate::codecs::{Coding, Extent, Invalid};
@@ -19,8 +19,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Opens an update and checks everything that it says of itself. Reads no values. An encoded one shows the tensors that
-/// it is decoded to; those that it leaves to its base are `base`'s.
+/// Opens an update and checks its header and directory. Reads no values. An encoded update shows the tensors that it
+/// decodes to; `base` has the tensors of an update that leaves their names to its base.
 ///
 /// # Errors
 ///
@@ -41,8 +41,8 @@ pub fn open(
     Ok(model)
 }
 
-/// Opens an update as merges take it: like [`open`], but of a sketch it shows the tables, which add up to the sketch of
-/// the sum.
+/// Opens an update for a merge. A sketch shows its tables, whose sum over clients is the sketch of the sum; any other
+/// update is opened as by [`open`].
 ///
 /// # Errors
 ///
@@ -57,7 +57,7 @@ pub fn open_to_merge(
     let Some(encoded) = Encoded::of(&model, base).map_err(bad)? else { return Ok(model) };
     model.metadata.append(&mut encoded.metadata.clone());
     if encoded.is_sketch().map_err(bad)? {
-        // Every other tensor of it is as it is, so the file's own tensors are what is merged.
+        // All other tensors of a sketch are raw, so a merge takes the tensors of the file.
         return if model.metadata.contains_key(CODEC_KEY) { Ok(model) } else { Err(bad(no_tables())) };
     }
     model.table = tables.share(encoded.table());
@@ -69,26 +69,27 @@ fn no_tables() -> Invalid {
     Invalid::new("it is a sketch in a bundle, expected one of which each table is a tensor (--layout plain)")
 }
 
-/// What an update that [`open_to_merge`] opened is a sketch by, if it is one: the same for all that can be added.
+/// The directory of a sketch that [`open_to_merge`] opened; `None` for any other update. Sketches can be added if they
+/// have the same directory.
 pub fn sketched(model: &ModelFile) -> Option<&str> {
     let is_sketch = model.decoder.is_none() && model.metadata.contains_key(FORMAT_KEY);
     model.metadata.get(CODEC_KEY).filter(|_| is_sketch).map(String::as_str)
 }
 
-/// What the merged file of sketches says, so that it is a sketch again.
+/// The metadata of a merged sketch, which is a sketch again.
 pub fn sketch_metadata(by: &str) -> [(String, String); 3] {
     [(FORMAT_KEY, FORMAT), (CODEC_KEY, by), KIND_SKETCH]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
-/// What a sketch says that it is.
+/// The metadata that marks a sketch.
 pub(crate) const KIND_SKETCH: (&str, &str) = ("fedmill.kind", "sketch");
 
-/// Opens a model that has to be plain, such as a base.
+/// Opens a model that must be plain, such as a base.
 ///
 /// # Errors
 ///
-/// Every fault found; that it is encoded is one.
+/// Every fault found. An encoded model is one.
 pub fn open_plain(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<ModelFile, Vec<OpenFault>> {
     let model = ModelFile::open(path, files, tables)?;
     match model.metadata.contains_key(FORMAT_KEY) {
@@ -101,21 +102,21 @@ fn bad(why: Invalid) -> Vec<OpenFault> {
     vec![OpenFault::BadEncoding { why: why.0 }]
 }
 
-/// An encoded update, its directory read and held against the file.
+/// An encoded update whose directory fits its file.
 #[derive(Debug)]
 pub struct Encoded {
     isa: Isa,
-    /// Which of all that were opened.
+    /// The number of the update among all that the process opened.
     number: u64,
     tensors: Vec<TensorSpec>,
-    /// The part of each tensor, and its first value there.
+    /// The part of each tensor, and the index of its first value there.
     places: Vec<(usize, usize)>,
     parts: Vec<EncodedPart>,
     metadata: BTreeMap<String, String>,
 }
 
 impl Encoded {
-    /// What an open file holds, if it is encoded.
+    /// The encoded update in an open file; `None` for a plain model.
     fn of(model: &ModelFile, base: Option<&TensorTable>) -> Result<Option<Self>, Invalid> {
         match model.metadata.get(FORMAT_KEY).map(String::as_str) {
             None => return Ok(None),
@@ -169,7 +170,7 @@ impl Encoded {
             for stream in &streams {
                 let spec = stream.spec(name, part.chunk_bytes())?;
                 let is_chunks = stream.extent == Extent::Chunks;
-                // Those of no known extent stand behind all others.
+                // Streams of unknown extent come after all others.
                 let (file, offset) = if is_chunks { (0, 0) } else { layout.place(&spec)? };
                 if is_chunks {
                     appended.push((number, placed.len(), spec));
@@ -193,7 +194,7 @@ impl Encoded {
         Ok(Self { isa: Isa::detect(), number, tensors, places, parts, metadata })
     }
 
-    /// Whether it is a sketch. Then nothing in it is encoded otherwise.
+    /// Whether the update is a sketch. All other tensors of a sketch must be raw.
     fn is_sketch(&self) -> Result<bool, Invalid> {
         let of =
             |found: fn(&Coding) -> bool| self.parts.iter().filter(move |part| found(&part.coding)).count();
@@ -206,7 +207,7 @@ impl Encoded {
         }
     }
 
-    /// The tensors that it is decoded to.
+    /// The tensors that the update decodes to.
     fn table(&self) -> TensorTable {
         let place = |(number, spec): (usize, &TensorSpec)| {
             let part = &self.parts[self.places[number].0];
@@ -220,7 +221,7 @@ impl Encoded {
     }
 }
 
-/// What the directory says in place of the header.
+/// The metadata that the directory has in place of the header.
 fn metadata(directory: &Directory) -> Result<BTreeMap<String, String>, Invalid> {
     let mut metadata = BTreeMap::new();
     for (key, value) in &directory.metadata {
@@ -257,7 +258,7 @@ impl Decoder for Encoded {
     }
 }
 
-/// Rounds values to a dtype: what is decoded is what a file of that dtype would hold.
+/// Rounds values to a dtype, so that decoded values are those that a file of the dtype would hold.
 pub(crate) fn round_to(isa: Isa, dtype: Dtype, values: &mut [f32]) {
     if matches!(dtype, Dtype::F32 | Dtype::F64) {
         return;

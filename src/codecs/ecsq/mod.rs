@@ -1,13 +1,13 @@
-//! `ecsq`: entropy-coded scalar quantization, the least error for its bytes of all codecs here.
+//! `ecsq`: entropy-coded scalar quantization, of all codecs here the least error for its bytes.
 //!
 //! Integers of a uniform quantizer with a dead zone, as in ISO/IEC 15938-17 (neural network coding; Wiedemann et al.,
-//! DeepCABAC, 2020), written by rANS with a static table. The dead zone is the best for the vector by rate and
-//! distortion, or that of a `rounding` that is asked for. What is decoded is the mean of the values that a code stands for,
-//! for the magnitudes 1, 2, and above. It is biased towards zero.
+//! DeepCABAC, 2020), written by rANS with a static table. The dead zone is the best one for the vector by rate and
+//! distortion, or follows from the setting `rounding`. A code decodes to the mean of its values, with one mean each for
+//! the magnitudes 1, 2, and above. The codec is biased towards zero.
 //!
-//! A chunk of zeros has no bytes. Another has the codes; before them, if the table has an escape, the length in bytes
-//! (LEB128) of what follows escapes, and that: for each the magnitude as an exponential Golomb code and the sign.
-//! Magnitudes from 2^23 on are followed by the value itself.
+//! A chunk of zeros has no bytes. Any other chunk has its codes. If the table has an escape, a section for escapes
+//! comes first: its length in bytes (LEB128), then for each escape the magnitude as an exponential Golomb code, and the
+//! sign. From 2^23 on the magnitude is followed by the value itself.
 
 mod fit;
 mod goal;
@@ -38,7 +38,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The entry of the registry.
+/// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
     summary: "integers with one step for the whole update, entropy-coded",
     settings: &[
@@ -51,39 +51,41 @@ pub(crate) const FAMILY: Family = Family {
     codecs: &[("ecsq", parse)],
 };
 
-/// Looks that count codes, at most: the first step is within a few per cent of its goal, and each look brings it nearer.
+/// Looks that count codes, at most. The first step is within a few per cent of its goal, and each look brings it
+/// nearer.
 const MOST_COUNTS: u32 = 5;
 
-/// Bytes of a coding besides its model: that it is this one, the step, the length of the model.
+/// Bytes of a coding besides its model: the variant, the step, the length of the model.
 const BESIDE_MODEL: usize = 4;
 
-/// By how much each look aims lower than the one before, so that small vectors, which jump, get below their goal.
+/// The factor by which each look aims lower than the one before. Small vectors, whose cost jumps, then get below the
+/// goal.
 const CAUTION: f64 = 1.01;
 
-/// How steps are chosen.
+/// The codec.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Ecsq {
     goal: Goal,
     rounding: Option<f32>,
-    /// The magnitudes of the vector, if someone looked at them already.
+    /// The magnitudes of the vector, if a survey has them.
     known: Option<Arc<Magnitudes>>,
-    /// The dead zone, if someone chose it already.
+    /// The dead zone, if a survey chose it.
     zone: Option<DeadZone>,
 }
 
 impl Ecsq {
-    /// Of this step, with the best dead zone. The step is rounded to nine significant bits.
+    /// The codec with this step and the best dead zone. The step is rounded to nine significant bits.
     pub fn with_step(step: f32) -> Self {
         Self { goal: Goal::Step(step), rounding: None, known: None, zone: None }
     }
 
-    /// The same with a dead zone of the caller's, of a vector whose magnitudes are known, which saves a look.
+    /// The codec with this step and zone, for a vector of known magnitudes, which saves a look.
     pub fn with_zone(step: f32, zone: DeadZone, magnitudes: &Arc<Magnitudes>) -> Self {
         Self { known: Some(Arc::clone(magnitudes)), zone: Some(zone), ..Self::with_step(step) }
     }
 }
 
-/// Bits a value where nothing is said.
+/// Bits a value without a setting.
 const DEFAULT_BITS: f64 = 2.0;
 
 fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
@@ -136,7 +138,8 @@ impl Codec for Ecsq {
     }
 }
 
-/// A vector on its way: first its magnitudes are looked at, then its codes by a step are counted, until the step will do.
+/// The encoder. The first look measures magnitudes; each further look counts the codes of a step, until a step is good
+/// enough.
 #[derive(Debug)]
 struct EcsqEncoder {
     isa: Isa,
@@ -144,12 +147,12 @@ struct EcsqEncoder {
     magnitudes: Option<Arc<Magnitudes>>,
     looks: u32,
     tried: Option<(Choice, Quantizer)>,
-    /// The nearest to the goal of those tried, and what is held against the goal.
+    /// The result nearest to the goal, and its settled step.
     best: Option<(f64, Settled)>,
     settled: Option<Settled>,
 }
 
-/// All that encoding takes.
+/// What encoding needs.
 #[derive(Debug)]
 struct Settled {
     step: Step,
@@ -160,7 +163,7 @@ struct Settled {
 }
 
 impl EcsqEncoder {
-    /// Tries the step that is right if `correction` times as much comes of one as the histogram lets expect.
+    /// Sets the next step to try. `correction` is the ratio of measured to expected bits or error.
     fn try_step(&mut self, correction: f64) {
         let Some(magnitudes) = &self.magnitudes else { return };
         let mut choice = self.ecsq.goal.choose(magnitudes, self.ecsq.rounding, correction);
@@ -168,7 +171,7 @@ impl EcsqEncoder {
         self.tried = Some((choice, Quantizer::new(choice.step.value(), choice.zone)));
     }
 
-    /// Fits a model to what was counted, and settles for it if the goal is met.
+    /// Fits a model to the counted codes, and settles if the goal is met.
     fn judge(&mut self, tally: &Tally) {
         let (Some((choice, quantizer)), Some(magnitudes)) = (self.tried, &self.magnitudes) else {
             return;
@@ -196,7 +199,7 @@ impl EcsqEncoder {
     }
 }
 
-/// Counts and deviations as they are added up.
+/// Counts and deviations as the tally of a look.
 fn to_tally(codes: &[u32; 256], large: &[u64; DIGITS], deviations: &dead_zone::Deviations) -> Tally {
     let counts = codes.iter().map(|n| u64::from(*n)).chain(large.iter().copied()).collect();
     Tally { counts, sums: [deviations.sums, deviations.squares].concat(), ..Tally::default() }
@@ -292,7 +295,7 @@ impl Settled {
     }
 }
 
-/// A length in as few bytes as it needs, seven bits in each, the lowest first; the highest bit says that more follow.
+/// A length in as few bytes as possible: seven bits a byte, the lowest first; the highest bit marks that more follow.
 fn leb128(mut length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while length >= 128 {
@@ -303,7 +306,7 @@ fn leb128(mut length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Takes a length of at most four bytes, and that many bytes.
+/// Splits off a section: a length of at most four bytes, and as many bytes.
 fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     let digits = bytes.iter().take(4).position(|byte| *byte < 128);
     let digits =
@@ -315,12 +318,12 @@ fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     })
 }
 
-/// EcsqScheme values.
+/// What travels: the step, and the model of the codes.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct EcsqScheme {
-    /// What codes are multiples of.
+    /// The step, of which codes are multiples.
     pub step: Step,
-    /// How they are written.
+    /// The model, packed.
     pub model: Packed,
 }
 
@@ -364,7 +367,7 @@ impl Scheme for EcsqScheme {
 }
 
 impl EcsqScheme {
-    /// What each code is decoded to.
+    /// The value of each code.
     fn values(&self, model: &Model) -> [f32; 256] {
         std::array::from_fn(|code| {
             let value = model.value(code.div_ceil(2) as u32, self.step.value());
@@ -372,7 +375,7 @@ impl EcsqScheme {
         })
     }
 
-    /// Puts the values of codes that are escapes in their places.
+    /// Puts the values of escapes in their places.
     fn decode_escaped(
         &self,
         model: &Model,

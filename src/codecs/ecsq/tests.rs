@@ -1,4 +1,4 @@
-//! Codecs and schemes of entropy-coded integers, forth and back, broken, and beside each other.
+//! Tests of `ecsq`: round trips, goals, damaged bytes, settings.
 
 use super::*;
 use crate::codecs::parse;
@@ -13,7 +13,7 @@ fn quantized(encoded: &Encoded) -> &EcsqScheme {
     quantized
 }
 
-/// Bytes of the streams and of what the decoder has to know.
+/// Bytes of the streams and of the coding.
 fn bytes(encoded: &Encoded) -> usize {
     let streams: usize = encoded.chunks.iter().flatten().map(Vec::len).sum();
     streams + postcard::to_allocvec(&encoded.coding).unwrap().len()
@@ -28,7 +28,7 @@ fn assert_near(text: &str, values: &[f32], step: f32) {
     let step = f64::from(Step::nearest(step).value());
     for (x, y) in values.iter().zip(encoded.decode()) {
         let far = (f64::from(*x) - f64::from(y)).abs();
-        // Nothing is further from its code than the widest dead zone, or than f32 can tell.
+        // The widest dead zone bounds the error, besides the precision of f32.
         assert!(far <= 2.0 * step + 3e-7 * f64::from(x.abs()), "{text}: {x} became {y}");
     }
 }
@@ -118,7 +118,7 @@ fn broken_bytes_are_refused_or_finite() {
                 tried += 1;
             }
         }
-        // The rest are the codes of other values.
+        // The others decode to other values.
         assert!(refused * 10 > tried * 8, "{text}: {refused} of {tried}");
     }
 }

@@ -1,5 +1,4 @@
-//! Which values of a vector share a scale: runs of equal length, the rows of a tensor, or all of them; and between which
-//! ends the values of each lie.
+//! Which values of a vector share a scale, and the lowest and highest value of each block.
 
 use crate::codecs::tally::Ends;
 use crate::codecs::{CHUNK, Invalid, Tally, Vector};
@@ -16,18 +15,18 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Blocks {
-    /// Runs of so many values, a power of two from [`SHORTEST`] to [`CHUNK`]; the last may be shorter.
+    /// Runs of equal length, a power of two from [`SHORTEST`] to [`CHUNK`] values. The last may be shorter.
     Runs(u32),
-    /// Those of one index on the first axis; all of them where there is but one axis.
+    /// The values of one index on the first axis; all values of a tensor with one axis.
     Rows,
-    /// All of them.
+    /// All values.
     Whole,
 }
 
-/// Values of the shortest runs: their codes, of however many bits, end on a byte.
+/// Values of the shortest run. Its codes end on a byte, whatever their bits.
 pub const SHORTEST: usize = 8;
 
-/// What stands behind `block=`.
+/// The value of the setting `block`.
 struct RunLength(u32);
 
 impl FromStr for RunLength {
@@ -42,7 +41,7 @@ impl FromStr for RunLength {
     }
 }
 
-/// What stands behind `per=`.
+/// The value of the setting `per`.
 struct Channel;
 
 impl FromStr for Channel {
@@ -61,11 +60,11 @@ fn is_run(len: u32) -> bool {
 }
 
 impl Blocks {
-    /// Those that the settings `block` and `per` of a codec name.
+    /// Takes the settings `block` and `per` of a codec.
     ///
     /// # Errors
     ///
-    /// When they make no sense.
+    /// When a value is invalid, or both settings are given.
     pub(crate) fn parse(settings: &mut Settings, codec: &str, default: Self) -> Result<Self, SpecError> {
         let run = settings.take::<RunLength>("block")?;
         match (run, settings.take::<Channel>("per")?) {
@@ -81,7 +80,7 @@ impl Blocks {
         }
     }
 
-    /// Checks that an encoder can have made them.
+    /// Checks that an encoder can have made the blocks.
     pub(crate) fn check(self) -> Result<(), Invalid> {
         match self {
             Self::Runs(len) if !is_run(len) => {
@@ -91,7 +90,7 @@ impl Blocks {
         }
     }
 
-    /// Values of each.
+    /// Values of a block.
     pub(crate) fn len(self, vector: &Vector) -> usize {
         match (self, &vector.shape[..]) {
             (Self::Runs(len), _) => len as usize,
@@ -100,12 +99,12 @@ impl Blocks {
         }
     }
 
-    /// How many there are.
+    /// Number of blocks.
     pub(crate) fn count(self, vector: &Vector) -> usize {
         vector.len.div_ceil(self.len(vector))
     }
 
-    /// Values that are decoded in one go.
+    /// Values of the shortest run that is decoded alone.
     pub(crate) fn unit(self) -> usize {
         match self {
             Self::Runs(len) => len as usize,
@@ -113,13 +112,13 @@ impl Blocks {
         }
     }
 
-    /// The blocks that some values are of.
+    /// The blocks that hold a run of values.
     pub(crate) fn touched(self, vector: &Vector, values: Range<usize>) -> Range<usize> {
         let len = self.len(vector);
         values.start / len..values.end.div_ceil(len)
     }
 
-    /// Where the values of each touched block lie in a run of values from `start` on.
+    /// For each block in a run of values from `start` on, where its values are in the run.
     pub(crate) fn pieces(
         self,
         vector: &Vector,
@@ -131,7 +130,7 @@ impl Blocks {
         self.touched(vector, start..end).map(piece)
     }
 
-    /// Values of each block of a run of so many, if all but the last are as long: what kernels take in one go.
+    /// Values of each block of a run, if all blocks but the last have as many: the kernels then take the run at once.
     pub(crate) fn even(self, values: usize) -> Option<usize> {
         match self {
             Self::Runs(len) => Some(len as usize),
@@ -164,10 +163,10 @@ impl fmt::Display for Blocks {
     }
 }
 
-/// Finds the ends of blocks: chunk by chunk where blocks lie within chunks, else in a look at all values.
+/// Finds the ends of blocks: within each chunk if no block crosses chunks, otherwise in a look at all values.
 #[derive(Debug)]
 pub(crate) struct EndsOfBlocks {
-    /// The instruction set to work with.
+    /// The instruction set to compute with.
     pub(crate) isa: Isa,
     /// The blocks.
     pub(crate) blocks: Blocks,
@@ -181,7 +180,7 @@ impl EndsOfBlocks {
         Self { isa, blocks, vector: vector.clone(), seen: None }
     }
 
-    /// Whether blocks reach beyond a chunk and were not looked at yet.
+    /// Whether blocks cross chunks and no look has seen them.
     pub(crate) fn wants_look(&self) -> bool {
         let reach_beyond = !matches!(self.blocks, Blocks::Runs(_)) && self.vector.len > CHUNK;
         reach_beyond && self.seen.is_none()
@@ -200,7 +199,7 @@ impl EndsOfBlocks {
         self.seen = Some(tally.ends.into_iter().map(|(_, ends)| ends).collect());
     }
 
-    /// The ends of the blocks that the values from `start` on are of.
+    /// The ends of the blocks in a run of values from `start` on.
     pub(crate) fn of(&self, start: usize, values: &[f32]) -> Cow<'_, [Ends]> {
         match &self.seen {
             None => Cow::Owned(self.blocks.ends_within(self.isa, &self.vector, start, values)),
@@ -210,7 +209,7 @@ impl EndsOfBlocks {
         }
     }
 
-    /// The scales of the same blocks: what brings the largest magnitude to `top`. Zero where that would be no normal f32.
+    /// The scale of each of these blocks: it maps `top` to the largest magnitude. Zero if it would not be a normal f32.
     pub(crate) fn scales(&self, start: usize, values: &[f32], top: f64) -> Vec<f32> {
         let scale = |[low, high]: &Ends| {
             let scale = (f64::from(low.abs().max(high.abs())) / top) as f32;
@@ -220,16 +219,16 @@ impl EndsOfBlocks {
     }
 }
 
-/// What values are multiplied with before they are rounded; zero for a scale of zero.
+/// The inverse of a scale; zero for a scale of zero.
 pub(crate) fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { (1.0 / f64::from(scale)) as f32 }
 }
 
-/// Scales as a decoder takes them.
+/// The scales in a stream.
 ///
 /// # Errors
 ///
-/// When one is negative or not finite.
+/// When a scale is negative or not finite.
 pub(crate) fn scales(stream: &[u8]) -> Result<Vec<f32>, Invalid> {
     let scales: Vec<f32> = bytemuck::pod_collect_to_vec(stream);
     match scales.iter().find(|scale| !(scale.is_finite() && **scale >= 0.0)) {
@@ -240,7 +239,7 @@ pub(crate) fn scales(stream: &[u8]) -> Result<Vec<f32>, Invalid> {
     }
 }
 
-/// Keeps values finite: codes times scales may come to more than the largest f32, if only by a rounding.
+/// Keeps values finite: a code times a scale can exceed the largest f32 by a rounding.
 pub(crate) fn limit(values: &mut [f32]) {
     values.iter_mut().for_each(|x| *x = x.clamp(f32::MIN, f32::MAX));
 }

@@ -1,5 +1,7 @@
-//! `e4m3`: floats of eight bits (Micikevicius et al., 2022), scaled so that the largest magnitude of a block becomes
-//! 448, their largest; rounded to the nearest, ties to even.
+//! `e4m3`: 8-bit floats, scaled for each block (Micikevicius et al., 2022).
+//!
+//! The scale makes the largest magnitude of a block 448, the largest number of the format. Rounding is to nearest, ties
+//! to even.
 
 use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
 use crate::codecs::{
@@ -14,7 +16,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// The entry of the registry.
+/// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
     summary: "8-bit floats, one scale a block",
     settings: &[("block", &["0", "32"]), ("per", &["channel"]), ("as", &["u8", "f8"])],
@@ -25,23 +27,23 @@ pub(crate) const FAMILY: Family = Family {
 /// The largest number of the format.
 pub(crate) const LARGEST: f32 = 448.0;
 
-/// How codes of a vector are made.
+/// What travels: how the codes of a vector are made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct E4m3 {
     /// Which values share a scale.
     pub blocks: Blocks,
-    /// What the codes stand as.
+    /// The dtype of the codes.
     pub container: Container,
 }
 
-/// What codes stand as in a file.
+/// The dtype of the codes in a file.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Container {
-    /// Bytes, which every reader of safetensors takes.
+    /// U8, which every reader of safetensors takes.
     #[default]
     Bytes,
-    /// The floats that they are, by the tensor's own name: so compressed-tensors has them.
+    /// F8_E4M3 under the tensor's own name, as compressed-tensors has it.
     Native,
 }
 
@@ -110,17 +112,17 @@ impl Encoder for E4m3Encoder {
     }
 }
 
-/// Multiplies values and rounds them to codes; what is too large becomes the largest.
+/// Multiplies values and rounds them to codes. A value that is too large becomes the largest number.
 pub(crate) fn to_codes(isa: Isa, factor: f32, values: &mut [f32], codes: &mut [u8]) {
     values.iter_mut().for_each(|x| *x = (*x * factor).clamp(-LARGEST, LARGEST));
     encode(isa, Dtype::F8E4M3, values, codes);
 }
 
-/// What codes stand for.
+/// The values of codes.
 ///
 /// # Errors
 ///
-/// When one stands for no number.
+/// When a code is not a number.
 pub(crate) fn of_codes(isa: Isa, codes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
     if let Some(code) = codes.iter().find(|code| **code & 0x7f == 0x7f) {
         return Err(Invalid(format!("found the code {code:#04x}, expected one of a number")));

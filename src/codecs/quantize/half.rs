@@ -1,4 +1,6 @@
-//! `f16` and `bf16`: the nearest 16-bit float, ties to even. f16 stops at its largest number, as others do.
+//! `f16` and `bf16`: the nearest 16-bit float, ties to even.
+//!
+//! Values beyond the largest number of f16 become that number.
 
 use crate::codecs::{Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::convert::{decode, encode};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// The entry of the registry.
+/// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
     summary: "the nearest 16-bit float",
     settings: &[],
@@ -17,13 +19,13 @@ pub(crate) const FAMILY: Family = Family {
     codecs: &[("f16", f16), ("bf16", bf16)],
 };
 
-/// Which 16-bit float.
+/// A 16-bit float.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Half {
     /// Eleven significant bits, up to 65,504.
     F16,
-    /// Eight, over the range of f32.
+    /// Eight significant bits, with the range of f32.
     Bf16,
 }
 
@@ -52,7 +54,7 @@ impl Half {
         }
     }
 
-    /// The nearest of values, none of them infinite.
+    /// The nearest 16-bit floats; none is infinite.
     pub(crate) fn pack(self, isa: Isa, values: &[f32]) -> Vec<u8> {
         let largest = self.largest();
         let clamped: Vec<f32> = values.iter().map(|x| x.clamp(-largest, largest)).collect();
@@ -61,7 +63,7 @@ impl Half {
         bytemuck::cast_slice(&codes).to_vec()
     }
 
-    /// What [`pack`](Self::pack) made, as many values as `out` takes.
+    /// The values of packed floats, as many as `out` takes.
     pub(crate) fn unpack(self, isa: Isa, bytes: &[u8], out: &mut [f32]) {
         let codes: Vec<u16> = bytemuck::pod_collect_to_vec(bytes);
         decode(isa, self.dtype(), bytemuck::cast_slice(&codes), out);

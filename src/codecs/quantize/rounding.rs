@@ -1,4 +1,4 @@
-//! How codecs on grids round a value between two codes: `rounding=nearest` or `rounding=stochastic`.
+//! The rounding of a value between two codes of a grid: the setting `rounding`.
 
 use crate::kernels::block_quantize::{Draw, Rounding};
 use crate::kernels::lanes::Isa;
@@ -8,15 +8,15 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// What rounding draws its random words for, so that nothing else draws the same.
+/// The purpose of the random words of rounding; every purpose draws other words.
 const PURPOSE: u32 = 1;
 
-/// What becomes of values between two codes.
+/// The rounding of a value between two codes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Round {
-    /// The nearest, half to even.
+    /// To the nearest code, ties to even.
     Nearest,
-    /// The upper one as often as the value is near to it: right on average.
+    /// To the upper code with a probability that makes the mean right.
     Stochastic,
 }
 
@@ -33,7 +33,7 @@ impl FromStr for Round {
 }
 
 impl fmt::Display for Round {
-    /// As it stands behind the other settings of a codec.
+    /// The text after the other settings of a codec.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nearest => "",
@@ -47,7 +47,7 @@ impl Round {
         Ok(settings.take("rounding")?.unwrap_or(Self::Nearest))
     }
 
-    /// What a device draws for values from `start` on, the same words.
+    /// The draw of a GPU for values from `start` on: the same random words as on the CPU.
     pub(crate) fn draw(self, seed: u64, start: usize) -> Draw {
         match self {
             Self::Nearest => Draw::Nearest,
@@ -55,7 +55,7 @@ impl Round {
         }
     }
 
-    /// Random words for `len` values from `start` on, if it takes any.
+    /// The random words for `len` values from `start` on; `None` for the nearest code.
     pub(crate) fn words(self, isa: Isa, seed: u64, start: usize, len: usize) -> Option<Vec<u32>> {
         (self == Self::Stochastic).then(|| {
             let mut words = vec![0; len];
@@ -65,7 +65,7 @@ impl Round {
     }
 }
 
-/// How the kernels are to round a piece of a run that has these random words.
+/// The rounding of a piece of a run that has these random words.
 pub(crate) fn rounding(words: Option<&Vec<u32>>, piece: Range<usize>) -> Rounding<'_> {
     words.map_or(Rounding::Nearest, |words| Rounding::Stochastic(&words[piece]))
 }

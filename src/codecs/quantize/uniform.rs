@@ -1,11 +1,11 @@
-//! `u1` to `u8`: integers on an even grid from the lowest to the highest value of each block.
+//! `u1` to `u8`: integers on an even grid between the lowest and the highest value of each block.
 //!
-//! `s = (hi - lo) / (2^b - 1)`, `q = round((x - lo) / s)`, decoded as `lo + q s`. Both ends travel, so that the decoder
-//! makes the same grid, and no range is too wide for it: grids are made in f64. Where `s` would be no normal f32, all
-//! values of a block are taken for the middle.
+//! `s = (hi - lo) / (2^b - 1)`, `q = round((x - lo) / s)`, decoded as `lo + q s`. Both ends travel, so the decoder has
+//! the same grid. Grids are computed in f64, so no range is too wide. If `s` would not be a normal f32, all values of
+//! the block become the middle.
 //!
-//! With `rounding=stochastic` a value between two codes becomes the upper one as often as it is near to it, which is right
-//! on average (Suresh et al., Distributed mean estimation with limited communication, 2017, section 2.2).
+//! `rounding=stochastic` rounds to the upper code with a probability that makes the mean right (Suresh et al.,
+//! Distributed mean estimation with limited communication, 2017, section 2.2).
 
 use crate::codecs::packing::bits;
 use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks};
@@ -25,7 +25,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The entry of the registry.
+/// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
     summary: "integers on an even grid between the ends of a block",
     settings: &[
@@ -46,10 +46,10 @@ pub(crate) const FAMILY: Family = Family {
     ],
 };
 
-/// Beyond this magnitude differences of values are no f32, or their sums with steps.
+/// Beyond this magnitude differences of values, or sums with steps, may leave f32.
 const WIDE: f32 = 1e38;
 
-/// How codes of a vector are made.
+/// What travels: how the codes of a vector are made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Uniform {
     /// Bits of a code, 1 to 8.
@@ -105,7 +105,8 @@ struct UniformEncoder {
 }
 
 impl UniformEncoder {
-    /// The codes as a device finds them, if there is one and grids are such that it finds those of the CPU.
+    /// The codes from the GPU; `None` without a GPU, or if a grid is outside the range where the GPU has the CPU's
+    /// bits.
     fn on_device(&self, start: usize, values: &[f32], grids: &[Grid]) -> Option<Vec<u8>> {
         let device = self.codec.device.as_ref()?;
         let block = self.codec.scheme.blocks.even(values.len())?;
@@ -175,13 +176,13 @@ struct Grid {
 }
 
 impl Grid {
-    /// The one that the decoder makes too.
+    /// The grid of a decoder.
     fn of(ends: Ends, bits: u8) -> Self {
         let top = ((1u32 << bits) - 1) as u8;
         Self { ends, top, step: (f64::from(ends[1]) - f64::from(ends[0])) / f64::from(top) }
     }
 
-    /// The one to encode values between these ends with.
+    /// The grid of an encoder, for values between these ends.
     fn between(ends: Ends, bits: u8) -> Self {
         let grid = Self::of(ends, bits);
         if grid.step >= f64::from(f32::MIN_POSITIVE) {
@@ -222,7 +223,7 @@ impl Grid {
     }
 }
 
-/// What the kernel encodes with: low and inverse of each grid.
+/// The grids as the kernel takes them: the start and the inverse step of each.
 fn encoding(grids: &[Grid]) -> Vec<[f32; 2]> {
     grids.iter().map(|grid| [grid.ends[0], grid.inverse()]).collect()
 }
@@ -295,7 +296,7 @@ mod tests {
     use super::*;
     use crate::codecs::trial::{assert_refuses_damage, back, back_with, nmse, shapes, trial_values};
 
-    /// Half a step, or what the next code is away, and what rounding adds.
+    /// The distance to the nearest code, in steps, plus rounding errors.
     fn largest_error(values: &[f32], scheme: Uniform, steps: f64) -> f64 {
         let low = values.iter().copied().fold(f32::INFINITY, f32::min);
         let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);

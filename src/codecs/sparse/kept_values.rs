@@ -1,7 +1,7 @@
-//! The values that a sparse codec sends, in a few forms: `values=f32|f16|u8|u4|ternary`.
+//! How a sparse codec writes the values that it sends: `values=f32|f16|u8|u4|ternary`.
 //!
-//! `u8` and `u4` are a sign and an integer on an even grid from the smallest to the largest magnitude of a chunk,
-//! which stand before them: values beyond a threshold come in two heaps, with nothing between. `ternary` is the sign
+//! `u8` and `u4` write a sign and an integer on an even grid from the smallest to the largest magnitude of a chunk,
+//! which come first. The grid is one of magnitudes, since no sent value lies around zero. `ternary` writes the sign
 //! alone, with one magnitude for all chunks.
 
 use crate::codecs::Invalid;
@@ -15,15 +15,15 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// What faults call them.
+/// The name of the values in messages.
 const WHAT: &str = "values";
 
-/// How values are written, as users name it.
+/// The form of the values, as users name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ValueCode {
-    /// As they are.
+    /// Exact.
     F32,
-    /// As the nearest 16-bit float.
+    /// The nearest 16-bit float.
     F16,
     /// A sign and seven bits.
     U8,
@@ -33,23 +33,23 @@ pub enum ValueCode {
     Ternary,
 }
 
-/// How values are written, and what their decoder has to know.
+/// The form of the values, and what their decoder needs.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptValues {
-    /// As they are.
+    /// Exact.
     F32,
-    /// As the nearest 16-bit float.
+    /// The nearest 16-bit float.
     F16,
     /// A sign and seven bits.
     U8,
     /// A sign and three bits.
     U4,
-    /// A sign; the magnitude is this for all.
+    /// A sign; all values have this magnitude.
     Ternary(Magnitude),
 }
 
-/// Every form by name.
+/// Every form with its name.
 const NAMES: [(&str, ValueCode); 5] = [
     ("f32", ValueCode::F32),
     ("f16", ValueCode::F16),
@@ -87,7 +87,7 @@ impl ValueCode {
         }
     }
 
-    /// The same with what its decoder has to know.
+    /// The form with what its decoder needs: the magnitude of ternary values.
     pub(crate) fn with_magnitude(self, magnitude: f32) -> KeptValues {
         match self {
             Self::F32 => KeptValues::F32,
@@ -119,7 +119,7 @@ impl ValueCode {
 }
 
 impl KeptValues {
-    /// Checks what travels with the values.
+    /// Checks what travels beside the values.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Ternary(magnitude) => magnitude.check(),
@@ -127,11 +127,11 @@ impl KeptValues {
         }
     }
 
-    /// Reads as many values as `out` takes, from just as many bytes as they have.
+    /// Decodes as many values as `out` takes, from exactly the bytes that they have.
     ///
     /// # Errors
     ///
-    /// When these are not what an encoder writes.
+    /// When the bytes are not what an encoder writes.
     pub(crate) fn decode(&self, isa: Isa, bytes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
         match self {
             Self::F32 => {
@@ -160,7 +160,7 @@ impl KeptValues {
     }
 }
 
-/// Magnitudes on an even grid, each with a sign in the bit above.
+/// An even grid of magnitudes. A code has the sign in the bit above.
 #[derive(Clone, Copy, Debug)]
 struct Grid {
     bits: u32,

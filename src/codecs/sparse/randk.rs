@@ -1,14 +1,14 @@
-//! `randk`: random values, the same ones of all clients of a round; all others are decoded as zero.
+//! `randk`: random values, at the same places for all clients of a round; the others become zero.
 //!
-//! Which they are follows from the round's seed, so no index is sent, sums of masked updates are masked sums, and rules
-//! that work by coordinate see the same clients at every coordinate (RoSDHB, arXiv 2508.17129). They are drawn in runs
-//! of 32 values, which keeps memory access whole, and without replacement. With `scale=inverse` values are sent times
-//! the inverse of the fraction that is sent, which makes the mean over seeds that of the vector (Konečný et al.,
-//! Federated learning: strategies for improving communication efficiency, 2016, and [`Scale`]).
+//! The places follow from the round's seed, so no index is sent. Rules that work by coordinate then see the same
+//! clients at every coordinate (RoSDHB, arXiv 2508.17129). Places are drawn without replacement, in runs of 32 values
+//! so that memory access stays whole. `scale=inverse` multiplies the values by the inverse of the sent fraction, which
+//! makes the mean over seeds right (Konečný et al., Federated learning: strategies for improving communication
+//! efficiency, 2016, and [`Scale`]).
 //!
-//! Each chunk has its share of the runs, up or down by less than one, so that any chunk is decoded alone: with
-//! `c(e) = floor((K e + u) / R)` for K of R runs and a random u below R, chunk [a, b) has `c(b) - c(a)` (systematic
-//! sampling: every run is as likely). Within it they are drawn one by one (Knuth, algorithm S, 3.4.2).
+//! Each chunk has its share of the runs, rounded up or down, so that a chunk is decoded alone. With K of R runs and a
+//! random u below R, `c(e) = floor((K e + u) / R)`, and chunk [a, b) has `c(b) - c(a)` runs (systematic sampling: every
+//! run is equally likely). Within a chunk the runs are drawn one by one (Knuth, algorithm S, 3.4.2).
 
 use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
 use crate::codecs::sparse::portion::Portion;
@@ -23,7 +23,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// The entry of the registry.
+/// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
     summary: "runs of 32 values that the round's seed chooses",
     settings: &[
@@ -36,13 +36,13 @@ pub(crate) const FAMILY: Family = Family {
     codecs: &[("randk", parse)],
 };
 
-/// Values that are drawn together.
+/// Values of a run.
 const RUN: usize = 32;
 
 /// Runs of a chunk.
 const CHUNK_RUNS: usize = CHUNK / RUN;
 
-/// What random words are drawn for: which runs of a chunk, and how chunks share them.
+/// The purposes of random words: the runs of a chunk, and the shares of chunks.
 const RUNS_OF_CHUNK: u32 = 0;
 const SHARES: u32 = 1;
 
@@ -54,12 +54,12 @@ pub struct RandK {
     values: ValueCode,
 }
 
-/// What values are multiplied by before they are sent.
+/// The factor of the values that are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scale {
-    /// Nothing: what is sent is exact. With a residual, and in averages that are scaled otherwise.
+    /// One: sent values are exact. For use with a residual.
     None,
-    /// The inverse of the fraction sent: unbiased, with a variance of `1 / fraction - 1` times the squared norm.
+    /// The inverse of the sent fraction: unbiased, with a variance of `1 / fraction - 1` times the squared norm.
     Inverse,
 }
 
@@ -120,25 +120,25 @@ fn runs(vector: &Vector) -> u64 {
     vector.len.div_ceil(RUN) as u64
 }
 
-/// The fewest runs that are sent: one a chunk on average. So no few bytes stand for a vector without end.
+/// The fewest runs that are sent: one a chunk on average. So a few bytes cannot claim a vector without end.
 fn least_runs(vector: &Vector) -> u64 {
     vector.len.div_ceil(CHUNK) as u64
 }
 
-/// What travels: which runs were drawn, and how their values are written.
+/// What travels: the drawn runs, and the form of their values.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct RandKScheme {
-    /// How many runs were drawn.
+    /// Number of drawn runs.
     pub runs: u64,
-    /// By which seed.
+    /// The seed of the draw.
     pub seed: u64,
-    /// How their values are written, `f32` or `f16`.
+    /// The form of their values, `f32` or `f16`.
     pub values: KeptValues,
 }
 
-/// The runs of a chunk that were drawn.
+/// The drawn runs of a chunk.
 struct Mask {
-    /// Runs drawn of the chunks before.
+    /// Drawn runs of the chunks before.
     before: u64,
     drawn: [u64; CHUNK_RUNS / 64],
 }
@@ -148,7 +148,7 @@ impl Mask {
         self.drawn[run / 64] >> (run % 64) & 1 == 1
     }
 
-    /// Runs drawn of the vector before a run of this chunk.
+    /// Drawn runs of the vector before a run of this chunk.
     fn rank(&self, run: usize) -> u64 {
         let whole: u32 = self.drawn[..run / 64].iter().map(|word| word.count_ones()).sum();
         let part = self.drawn.get(run / 64).map_or(0, |word| (word & ((1 << (run % 64)) - 1)).count_ones());
@@ -157,7 +157,7 @@ impl Mask {
 }
 
 impl RandKScheme {
-    /// Runs drawn of those before run number `end`.
+    /// Drawn runs among those before run number `end`.
     fn before(&self, vector: &Vector, end: u64) -> u64 {
         let all = runs(vector);
         let mut random = [0; 2];
@@ -176,7 +176,7 @@ impl RandKScheme {
         random_words(Isa::detect(), self.seed, RUNS_OF_CHUNK, start, &mut random);
         let mut drawn = [0; CHUNK_RUNS / 64];
         for (run, random) in (0..len).zip(random) {
-            // Below the number of runs left, as good as evenly.
+            // A number below the runs left, close enough to uniform.
             if (u64::from(random) * (len - run)) >> 32 < wanted {
                 drawn[run as usize / 64] |= 1 << (run % 64);
                 wanted -= 1;
@@ -185,7 +185,7 @@ impl RandKScheme {
         Mask { before, drawn }
     }
 
-    /// Values that are sent of the first `drawn` runs drawn; the last run of the vector may be a short one.
+    /// Values in the first `drawn` drawn runs; the last run of the vector may be short.
     fn sent(&self, vector: &Vector, drawn: u64) -> usize {
         let full = drawn as usize * RUN;
         let lacking = vector.len.next_multiple_of(RUN) - vector.len;
@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    // GRACE draws with replacement and does not rescale, so what it decodes is neither.
+    // GRACE draws with replacement and does not rescale, so its mean is another one.
     #[test]
     fn with_the_inverse_scale_the_mean_over_seeds_is_what_was_encoded() {
         let vector = Vector { len: 320, shape: vec![320] };
@@ -359,7 +359,7 @@ mod tests {
             coding.scheme().unwrap().decode(Isa::detect(), &vector, 0, &[&bytes[0]], &mut out).unwrap();
             mean.iter_mut().zip(out).for_each(|(mean, x)| *mean += f64::from(x) / trials as f64);
         }
-        // Variance 1 / fraction - 1 = 7/3 (3 of 10 runs), over so many trials.
+        // Variance 1 / fraction - 1 = 7/3 (3 of 10 runs), over all trials.
         let off: f64 = mean.iter().zip(&values).map(|(mean, x)| (mean - f64::from(*x)).powi(2)).sum();
         let norm: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
         let expected = 7.0 / 3.0 / trials as f64;

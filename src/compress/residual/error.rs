@@ -18,11 +18,11 @@ pub enum ResidualError {
     #[error("{}: is the residual of client `{found}`, expected that of `{expected}`", .path.display())]
     OtherClient { path: PathBuf, found: String, expected: String },
     #[error(
-        "{}: accounts for this update already, and {}, which it followed, is missing or another",
+        "{}: includes this update already, and {}, the residual before it, is missing or another one",
         .path.display(), publish::previous(.path).display()
     )]
     NoPrevious { path: PathBuf },
-    #[error("{}: is also the update, its base or the output, expected a path of its own for the residual", .path.display())]
+    #[error("{}: is also the update, its base or the output, expected another path for the residual", .path.display())]
     NotItsOwn { path: PathBuf },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -34,9 +34,9 @@ impl ResidualError {
     /// What the user can do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::OtherClient { .. } => Some("each client keeps a residual of its own".to_owned()),
+            Self::OtherClient { .. } => Some("each client needs its own residual file".to_owned()),
             Self::NoPrevious { path } => {
-                Some(format!("to start over without what was kept, move {} away", path.display()))
+                Some(format!("to start over without a residual, move {} away", path.display()))
             }
             _ => None,
         }

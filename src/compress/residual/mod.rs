@@ -1,9 +1,9 @@
 //! Error feedback: what a client could not send stays with it, and is added to its next update.
 //!
-//! `e` is the residual of the rounds before. An update `u` is encoded as `p = u + decay * (lr_before / lr) * e`; the ratio
-//! of learning rates is 1 unless both are known (Zheng et al., Communication-Efficient Distributed Blockwise Momentum SGD
-//! with Error-Feedback, 2019, algorithm 1). The new residual is `p` minus the values that the file decodes to (Seide et al.,
-//! 1-Bit Stochastic Gradient Descent, 2014; Karimireddy et al., Error Feedback Fixes SignSGD, 2019).
+//! `e` is the residual of the rounds before. An update `u` is encoded as `p = u + decay * (lr_before / lr) * e`; the
+//! ratio of learning rates is 1 unless both are known (Zheng et al., Communication-Efficient Distributed Blockwise
+//! Momentum SGD with Error-Feedback, 2019, algorithm 1). The new residual is `p` minus the values that the file decodes
+//! to (Seide et al., 1-Bit Stochastic Gradient Descent, 2014; Karimireddy et al., Error Feedback Fixes SignSGD, 2019).
 //!
 //! A residual and its update are two files that must appear together. First the residual is synced as `FILE.next`, then
 //! the update gets its name, then the residual gets its name. A run that finds `FILE.next` looks for the update that it
@@ -119,7 +119,7 @@ impl Feedback {
         let Some(kept) = StoredResidual::read(&next)? else { return Ok(()) };
         for update in [output.to_owned(), output.with_file_name(&kept.output)] {
             if sha256_of(&update)?.is_some_and(|found| found == kept.update) {
-                tracing::info!("{}: what a run that was killed left is put in place", self.path.display());
+                tracing::info!("{}: takes the residual of a run that was killed", self.path.display());
                 return self.promote();
             }
         }
@@ -152,13 +152,13 @@ impl Feedback {
         if let (Some(age), Some(most)) = (age, self.max_age)
             && age > most
         {
-            tracing::warn!("{path}: is {age} rounds old, more than {most}, and is forgotten");
+            tracing::warn!("{path}: is {age} rounds old, more than {most}, and is dropped");
             return None;
         }
         match kept.places(tensors) {
             Ok(places) => Some((kept, places)),
             Err(why) => {
-                tracing::warn!("{path}: is of another model and is forgotten: {why}");
+                tracing::warn!("{path}: is of another model and is dropped: {why}");
                 None
             }
         }
