@@ -1,9 +1,11 @@
-//! What compressing an update takes, file to file, against the floor: reading its bytes once and writing as many as the
-//! compressed file has, with positioned reads and writes from the same threads, page cache warm.
+//! The time to compress an update, file to file, over the floor.
 //!
-//! `cargo bench --bench compress [-- CODEC...]` prints a table. Floor and codec take turns; ratios are of pairs, quoted as
-//! median (minimum to maximum), without the fsync that a published file gets, which is the disk's time. Decoding is
-//! timed as `aggregate` decodes: chunks, from all threads, into memory.
+//! The floor is reading the update once and writing as many bytes as the compressed file has, with positioned reads and
+//! writes from the same threads, page cache warm.
+//!
+//! `cargo bench --bench compress [-- CODEC...]` prints a table. Floor and codec take turns. A ratio is of a pair,
+//! printed as median (minimum to maximum), without the fsync of a published file, which is the disk's time. Decoding is
+//! timed as `aggregate` decodes: chunk by chunk, from all threads, into memory.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
@@ -26,13 +28,13 @@ use std::time::Instant;
 
 const PARAMETERS: usize = 100_000_000;
 
-/// Timed pairs of each row.
+/// Timed pairs of a row.
 const PAIRS: usize = 5;
 
 /// Bytes that the floor moves at a time.
 const FLOOR_CHUNK_BYTES: usize = 1 << 20;
 
-/// Codecs, and what each is held to: times of the floor.
+/// Codecs, and the limit of each in times of the floor.
 const ROWS: [(&str, Option<f64>); 14] = [
     ("f16", None),
     ("e4m3", None),
@@ -119,7 +121,7 @@ fn spread(mut values: Vec<f64>) -> String {
     format!("{:.2} ({:.2} to {:.2})", values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
-/// Seconds to read a file and write so many bytes.
+/// Seconds to read a file and to write `written` bytes.
 fn floor(pool: &ThreadPool, update: &Path, written: u64) -> f64 {
     let source = SourceFile::open(update, &OpenFiles::raise_limit()).expect("opened");
     let path = update.with_extension("floor");

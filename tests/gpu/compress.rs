@@ -1,4 +1,4 @@
-//! `compress` on a device, files to files: the bytes of the CPU, and nothing at all where the device fails.
+//! `compress` on a GPU, files to files: the bytes of the CPU, and no file if the GPU fails.
 
 use super::REQUIRED;
 use crate::harness::{Dir, Update, fedmill, skip};
@@ -10,7 +10,7 @@ use fedmill::gpu::adapters;
 use fedmill::gpu::job::Options;
 use rayon::ThreadPoolBuilder;
 
-/// Settings that take another way through a shader than the defaults do.
+/// Settings that take another way through a shader than the defaults.
 const SETTINGS: [&str; 9] = [
     "u3:block=8,rounding=stochastic",
     "u4:block=0",
@@ -23,7 +23,7 @@ const SETTINGS: [&str; 9] = [
     "topk:fraction=0.05,values=u8",
 ];
 
-/// Every codec in the registry that has shaders, with its defaults and with those settings.
+/// Every codec in the registry that has shaders, with its defaults and with these settings.
 fn with_shaders() -> Vec<String> {
     let names = codecs::CODECS.iter().flat_map(|family| family.names());
     let all = names.chain(SETTINGS).filter(|text| codecs::parse(text).unwrap().has_shaders());
@@ -32,7 +32,7 @@ fn with_shaders() -> Vec<String> {
     found
 }
 
-/// Ways to open every adapter.
+/// The options that open each adapter.
 fn everywhere() -> Vec<Options> {
     let found = adapters();
     if found.is_empty() {
@@ -43,7 +43,7 @@ fn everywhere() -> Vec<Options> {
     found.into_iter().map(|adapter| named(adapter.name)).collect()
 }
 
-/// A tensor of several chunks, whose values are often alike; one of a few values; one of zeros but for one.
+/// A tensor of several chunks with many equal values, a tensor of a few values, and a tensor of zeros but one.
 fn update(dir: &Dir) {
     let alike: Vec<f32> = (0..140_001).map(|i: u32| (i * 7_919 % 997) as f32 / 499.0 - 1.0).collect();
     let small: Vec<f32> = (0..300).map(|i| f32::from_bits(i * 31 + 1)).collect();
@@ -75,7 +75,7 @@ fn bytes_are_those_of_the_cpu() {
     }
 }
 
-/// A device that fails on the way, so one that was asked: nothing appears, though the CPU could do the rest.
+/// If the GPU fails during a run that asked for it, nothing is published, though the CPU could finish.
 #[test]
 fn nothing_is_published_where_the_device_fails() {
     for options in everywhere() {

@@ -1,4 +1,4 @@
-//! What is chosen for a number of bytes against every codec by itself, on real deltas: never worse in as many bytes.
+//! Targets against every codec alone, on real deltas: never worse for the same bytes.
 
 use super::{Distribution, VALUES};
 use crate::harness::{Dir, Update};
@@ -9,7 +9,7 @@ use fedmill::compress::summary::Summary;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Codecs by themselves, from many bits a value to few.
+/// Single codecs, from many bits a value to few.
 const CODECS: [&str; 16] = [
     "f16",
     "bf16",
@@ -67,12 +67,12 @@ fn a_hundredth_of_the_bytes_is_met_to_the_byte() {
             CompressionMethod::Targets(Targets { ratio: Some(100.0), ..Targets::default() }),
         );
         assert!(found.ratio >= 100.0 && found.ratio < 104.0, "{found:?}");
-        // One of them sent noise, of which a third of a bit cannot say much.
+        // One of the clients sent noise, of which a third of a bit says little.
         assert!(found.measures.nmse < 0.9, "{found:?}");
     }
 }
 
-/// Through files, where one step serves all of a model: a single vector must have what the codec by itself has.
+/// A file of one vector has the error of the codec alone, though the step is that of the whole model.
 #[test]
 fn a_file_of_gaussian_values_has_the_error_of_the_codec() {
     let dir = Dir::new();
