@@ -9,13 +9,10 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
-use fedmill::engine::aggregate::request::{Job, OnBadUpdate};
-use fedmill::engine::backend::choose::{Asked, Backend};
-use fedmill::engine::decide::judge::{Aggregation, MetricsWanted};
-use fedmill::engine::intake::admit::Expectations;
-use fedmill::engine::intake::weights::Weighting;
-use fedmill::engine::passes::geometry::Distances;
-use fedmill::gpu::job::Options;
+use fedmill::engine::aggregate::request::Request;
+use fedmill::engine::aggregate::run::run;
+use fedmill::engine::decide::method::Method;
+use fedmill::engine::passes::machine::Machine;
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::kernels::lanes::Isa;
 use fedmill::kernels::peak::multiply_adds;
@@ -219,44 +216,15 @@ impl Row {
     }
 
     fn merge(&self, pool: &ThreadPool, updates: &Path, output: &Path) -> Report {
-        let job = Job {
-            updates: vec![updates.to_owned()],
-            base: None,
-            aggregation: self.aggregation(),
-            tiers: None,
-            weighting: Weighting::Default,
-            min_clients: 1,
-            on_bad_update: OnBadUpdate::Fail,
-            expected: Expectations::default(),
-            output: output.to_owned(),
-            max_shard_bytes: None,
-            report: None,
-            state: None,
-            partial: false,
-            private: None,
-            population: None,
-            other_inputs: Vec::new(),
-            isa: Isa::detect(),
-            backend: Backend {
-                asked: Asked::Cpu,
-                options: Options::default(),
-                calibration: None,
-                explain: false,
-            },
-        };
-        job.run(pool, &Progress::hidden()).expect("the updates merge")
+        let request = Request::new(vec![updates.to_owned()], self.method(), output.to_owned());
+        run(request, Machine::new(Isa::detect(), pool, &Progress::hidden())).expect("the updates merge")
     }
 
-    fn aggregation(&self) -> Aggregation {
-        Aggregation {
-            strategy: fedmill::strategies::plain(),
-            rule: rules::parse(self.rule, Definition::Paper).expect("a rule"),
+    fn method(&self) -> Method {
+        Method {
             pre: self.pre.iter().map(|step| pre::parse(step).expect("a step")).collect(),
-            shadow: Vec::new(),
             byzantine: self.byzantine.map(|share| share.parse().expect("a share")),
-            seed: 0,
-            distances: Distances::Auto,
-            metrics: MetricsWanted::Nothing,
+            ..Method::new(rules::parse(self.rule, Definition::Paper).expect("a rule"))
         }
     }
 

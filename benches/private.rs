@@ -10,13 +10,9 @@
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
 use fedmill::budget::Account;
-use fedmill::engine::aggregate::request::{Job, OnBadUpdate};
-use fedmill::engine::backend::choose::{Asked, Backend};
-use fedmill::engine::decide::judge::{Aggregation, MetricsWanted};
-use fedmill::engine::intake::admit::Expectations;
-use fedmill::engine::intake::weights::Weighting;
-use fedmill::engine::passes::geometry::Distances;
-use fedmill::gpu::job::Options;
+use fedmill::engine::aggregate::request::{Inputs, Request};
+use fedmill::engine::decide::method::Method;
+use fedmill::engine::passes::machine::Machine;
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::io::synthetic::SyntheticUpdates;
 use fedmill::kernels::chacha20::Stream;
@@ -24,12 +20,11 @@ use fedmill::kernels::discrete_gaussian::{Level, noise};
 use fedmill::kernels::lanes::Isa;
 use fedmill::model::dtype::Dtype;
 use fedmill::model::tile::TileBuffer;
-use fedmill::modes::dp::release::Private;
+use fedmill::modes::dp::release::{self, Options};
 use fedmill::privacy::event::Adjacency;
 use fedmill::privacy::ledger::plan::{Accountant, BudgetPlan, ClipBound, Sampling, Unit};
 use fedmill::rules;
 use fedmill::settings::Definition;
-use fedmill::strategies;
 use fedmill::telemetry::progress::Progress;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::fs;
@@ -97,9 +92,12 @@ fn spread(mut values: Vec<f64>) -> String {
 fn round(pool: &ThreadPool, made: &SyntheticUpdates, base: &Path) -> (f64, f64) {
     let directory = made.updates().with_file_name("budget");
     Account::init(&directory, &plan()).expect("a budget");
-    let job = job(made, base, &directory);
+    let request = request(made, base);
+    let options = Options { test_seed: Some(1), ..Options::new(directory.clone()) };
+    let progress = Progress::hidden();
+    let machine = Machine::new(Isa::detect(), pool, &progress);
     let started = Instant::now();
-    let report = job.run(pool, &Progress::hidden()).expect("a release");
+    let report = release::run(request, &options, machine).expect("a release");
     let all = started.elapsed().as_secs_f64();
     fs::remove_dir_all(directory).expect("removed");
     let timings = report.timings;
@@ -128,46 +126,10 @@ fn plan() -> BudgetPlan {
     BudgetPlan { level: Some(plan.level_for(PARAMETERS as u64)), ..plan }
 }
 
-fn job(made: &SyntheticUpdates, base: &Path, directory: &Path) -> Job {
-    Job {
-        updates: vec![made.updates().to_owned()],
-        base: Some(base.to_owned()),
-        aggregation: Aggregation {
-            strategy: strategies::plain(),
-            rule: rules::parse("mean", Definition::Paper).expect("a rule"),
-            pre: Vec::new(),
-            shadow: Vec::new(),
-            byzantine: None,
-            seed: 0,
-            distances: Distances::Auto,
-            metrics: MetricsWanted::Nothing,
-        },
-        tiers: None,
-        weighting: Weighting::Default,
-        min_clients: 1,
-        on_bad_update: OnBadUpdate::Fail,
-        expected: Expectations::default(),
-        output: made.output(),
-        max_shard_bytes: None,
-        report: None,
-        state: None,
-        partial: false,
-        private: Some(Private {
-            directory: directory.to_owned(),
-            resumable: false,
-            test_seed: Some(1),
-            sums: Vec::new(),
-        }),
-        population: None,
-        other_inputs: Vec::new(),
-        isa: Isa::detect(),
-        backend: Backend {
-            asked: Asked::Cpu,
-            options: Options::default(),
-            calibration: None,
-            explain: false,
-        },
-    }
+fn request(made: &SyntheticUpdates, base: &Path) -> Request {
+    let rule = rules::parse("mean", Definition::Paper).expect("a rule");
+    let request = Request::new(vec![made.updates().to_owned()], Method::new(rule), made.output());
+    Request { inputs: Inputs { base: Some(base.to_owned()), ..request.inputs }, ..request }
 }
 
 /// Calls `visit` with the numbers of so many pieces, from all threads.

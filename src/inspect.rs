@@ -1,22 +1,28 @@
-//! Looks at updates one by one, without merging them: what each is, what it measures, what is wrong with it.
+//! Inspects updates one by one, without merging them: what each holds, what it measures, and its faults.
 
-use crate::engine::intake::admit::{self, BadBase, Expectations, Update, UpdateSet};
+use crate::engine::intake::admit::admit;
 use crate::engine::intake::fault::Fault;
-use crate::engine::passes::drive::PassError;
-use crate::engine::passes::survey::{Measured, Survey};
+use crate::engine::intake::policy::Policy;
+use crate::engine::intake::update::{self, BadBase, Update};
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::survey::{Measured, cosines_to_median, measure};
 use crate::io::discover::{self, DiscoverError};
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
-use crate::kernels::lanes::Isa;
+use crate::model::layout::Layout;
+use crate::telemetry::explain::Explain;
 use crate::telemetry::progress::Progress;
 use crate::updates::metadata::UpdateMetadata;
-use rayon::ThreadPool;
+use crate::updates::placement::placement;
+use crate::updates::set::{Client, MergedLayout, UpdateSet};
+use crate::updates::source::Place;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Updates to look at.
+/// Updates to inspect.
 #[derive(Debug)]
 pub struct Inspection {
     /// Update files and directories of them.
@@ -24,12 +30,10 @@ pub struct Inspection {
     /// The model they started from.
     pub base: Option<PathBuf>,
     /// What an update must say to be free of faults.
-    pub expected: Expectations,
-    /// Instruction set to run on.
-    pub isa: Isa,
+    pub policy: Policy,
 }
 
-/// What was seen of one update. A field is none where the update cannot tell it.
+/// What was found of one update. A field is `None` where the update does not say it.
 #[derive(Serialize, Clone, Debug)]
 pub struct InspectedUpdate {
     /// Its client.
@@ -62,7 +66,7 @@ pub struct InspectedUpdate {
     pub faults: Vec<String>,
 }
 
-/// Why updates could not be looked at.
+/// Why updates could not be inspected.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -77,96 +81,120 @@ pub enum InspectError {
     Read { path: PathBuf, source: std::io::Error },
 }
 
+impl Explain for InspectError {
+    fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Pass(why) => why.signal(),
+            _ => None,
+        }
+    }
+}
+
 impl Inspection {
-    /// Looks at every update, in at most three reads of each. Rows are in order of file.
+    /// Measures every update, in at most three reads of each. Rows are in order of file.
     ///
     /// # Errors
     ///
     /// When no update is found, the base is unusable or a file cannot be read any more; never for a bad update.
-    pub fn run(self, pool: &ThreadPool, progress: &Progress) -> Result<Vec<InspectedUpdate>, InspectError> {
+    pub fn run(self, machine: &Machine) -> Result<Vec<InspectedUpdate>, InspectError> {
         let paths = discover::updates(&self.updates, false)?;
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
-        let base = self.base.as_deref().map(|path| admit::open_base(path, &files, &tables)).transpose()?;
+        let base = self.base.as_deref().map(|path| update::open_base(path, &files, &tables)).transpose()?;
         let base = base.map(Arc::new);
-        let opened = pool.install(|| admit::open(&paths, &files, &tables, base.as_deref()));
-        let (mut set, rejected) = admit::admit(opened, base, &self.expected)
+        let opened = machine.pool.install(|| update::open(&paths, &files, &tables, base.as_deref()));
+        let (mut set, rejected) = admit(opened, base, &self.policy)
             .map_err(|source| InspectError::Read { path: self.base.clone().unwrap_or_default(), source })?;
 
         let mut rows = Vec::new();
         for update in rejected {
-            rows.push(inspect_alone(self.isa, update, &set, pool)?);
+            rows.push(inspect_alone(machine, update, &set)?);
         }
-        let measured = self.measure(&mut rows, &set, pool, progress)?;
+        let measured = measure_set(machine, &mut rows, &set)?;
         let is_finite: Vec<bool> = measured.iter().map(|measured| measured.non_finite == 0).collect();
         let mut keep = is_finite.iter();
         set.clients.retain(|_| keep.next().copied().unwrap_or(false));
         if !set.clients.is_empty() {
-            self.compare(&mut rows, &set, &measured, pool, progress)?;
+            compare(machine, &mut rows, &set, &measured)?;
         }
-        progress.finish();
+        machine.progress.finish();
         rows.sort_by(|a, b| a.file.cmp(&b.file));
         Ok(rows)
     }
+}
 
-    /// Adds a row for every client of the set.
-    fn measure(
-        &self,
-        rows: &mut Vec<InspectedUpdate>,
-        set: &UpdateSet,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Vec<Measured>, PassError> {
-        progress.start("measuring", bytes_of(set));
-        let measured = Survey { isa: self.isa, set, pool, progress }.measure()?;
-        for (client, measured) in set.clients.iter().zip(&measured) {
-            let faults = measured.fault(set).into_iter().collect::<Vec<_>>();
-            let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
-            row.measured(measured);
-            rows.push(row);
-        }
-        Ok(measured)
+/// Adds a row for every client of the set.
+fn measure_set(
+    machine: &Machine,
+    rows: &mut Vec<InspectedUpdate>,
+    set: &UpdateSet,
+) -> Result<Vec<Measured>, PassError> {
+    machine.progress.start("measuring", bytes_of(set));
+    let measured = measure(machine, set)?;
+    for (client, measured) in set.clients.iter().zip(&measured) {
+        let faults: Vec<Fault> = measured.non_finite_in(&set.layout).map(Fault::from).into_iter().collect();
+        let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
+        row.measured(measured);
+        rows.push(row);
     }
+    Ok(measured)
+}
 
-    /// Compares the finite clients, which stand in the rows of their set in the same order, with their median.
-    fn compare(
-        &self,
-        rows: &mut [InspectedUpdate],
-        finite: &UpdateSet,
-        measured: &[Measured],
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<(), PassError> {
-        progress.start("comparing", bytes_of(finite));
-        let is_finite = |measured: &&Measured| measured.non_finite == 0;
-        let norms: Vec<f64> = measured.iter().filter(is_finite).map(|m| m.squared_norm).collect();
-        let cosines = Survey { isa: self.isa, set: finite, pool, progress }.cosines_to_median(&norms)?;
-        let first = rows.len() - measured.len();
-        let compared = rows[first..].iter_mut().zip(measured).filter(|(_, measured)| is_finite(measured));
-        for ((row, _), cosine) in compared.zip(cosines) {
-            row.cosine_to_median = cosine;
-        }
-        Ok(())
+/// Compares the finite clients, which stand in the rows of their set in the same order, with their median.
+fn compare(
+    machine: &Machine,
+    rows: &mut [InspectedUpdate],
+    finite: &UpdateSet,
+    measured: &[Measured],
+) -> Result<(), PassError> {
+    machine.progress.start("comparing", bytes_of(finite));
+    let is_finite = |measured: &&Measured| measured.non_finite == 0;
+    let norms: Vec<f64> = measured.iter().filter(is_finite).map(|m| m.squared_norm).collect();
+    let cosines = cosines_to_median(machine, finite, &norms)?;
+    let first = rows.len() - measured.len();
+    let compared = rows[first..].iter_mut().zip(measured).filter(|(_, measured)| is_finite(measured));
+    for ((row, _), cosine) in compared.zip(cosines) {
+        row.cosine_to_median = cosine;
     }
+    Ok(())
+}
+
+/// A set of one update that does not fit into `set`: in the set's layout if it fits that, else in its own layout and
+/// without a base. `None` if the update could not be opened.
+fn set_of_one(set: &UpdateSet, update: &mut Update) -> Option<UpdateSet> {
+    let model = update.model.take()?;
+    let fitting = placement(&*model.table, set.layout.tensors(), "reference").ok();
+    let (layout, base, placement) = match fitting {
+        Some(placement) => (set.layout.clone(), set.base.clone(), placement),
+        None => {
+            let own = model.table.iter().map(|place| place.spec.clone()).collect();
+            (Layout::new(own), None, model.table.iter().map(Place::from).collect())
+        }
+    };
+    let merged = MergedLayout::of(&layout);
+    let (id, metadata) = (update.id.clone(), update.metadata.clone());
+    let client = Client { id, model, metadata, placement: Arc::new(placement), control: None };
+    Some(UpdateSet::new(layout, merged, vec![client], base))
 }
 
 fn bytes_of(set: &UpdateSet) -> u64 {
     set.clients.iter().map(|client| client.model.bytes()).sum()
 }
 
-/// Looks at an update that cannot be merged with the others.
+/// Measures an update that cannot be merged with the others.
 fn inspect_alone(
-    isa: Isa,
+    machine: &Machine,
     mut update: Update,
     set: &UpdateSet,
-    pool: &ThreadPool,
 ) -> Result<InspectedUpdate, InspectError> {
-    let Some(alone) = set.of_one(&mut update) else {
+    let Some(alone) = set_of_one(set, &mut update) else {
         return Ok(unopened(update));
     };
-    let measured = Survey { isa, set: &alone, pool, progress: &Progress::hidden() }.measure()?;
+    let hidden = Progress::hidden();
+    let quiet = Machine::new(machine.isa, machine.pool, &hidden);
+    let measured = measure(&quiet, &alone)?;
     let client = &alone.clients[0];
     let mut faults = update.faults;
-    faults.extend(measured[0].fault(&alone));
+    faults.extend(measured[0].non_finite_in(&alone.layout).map(Fault::from));
     let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
     row.measured(&measured[0]);
     if set.base.is_some() && alone.base.is_none() {

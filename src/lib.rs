@@ -1,30 +1,26 @@
 //! The server side of federated learning: client updates in, one merged model and a report out.
 //!
-//! Every rule is a function of statistics of the clients, or acts on each coordinate by itself. So no rule needs
-//! the updates in memory: rules decide on statistics, and passes stream tiles.
+//! Every rule is a function of statistics of the clients, or acts on each coordinate by itself. So no rule needs the
+//! updates in memory: rules decide on statistics, and passes stream tiles. docs/architecture.md walks one update through.
 //!
 //! ```text
-//! update files --open--> UpdateSet --statistics--> rule --> Recipe + Verdicts
-//!                            |                                |
-//!                            +--------tiles, pass 2-----------+--> merged tiles --> writer --> merged model
-//!                                                                                  report
+//! update files --intake--> UpdateSet --pass 1--> geometry --decide--> recipe, verdicts
+//!                              |                                        |
+//!                              +--------------- pass 2 -----------------+--> model, state, report
 //! ```
 //!
-//! The rooms, in the order that data flows; arrows between them go one way, and a test holds them to it:
+//! The rooms from the top down; a room uses only rooms below it, and `tests/architecture` holds the code to it:
 //!
-//! - [`cli`]: arguments as typed, then resolved, then run; one file a subcommand.
-//! - [`mod@bench`]: measures kernels and whole merges, on the CPU and on GPUs, side by side.
-//! - [`round`]: one round from update files to a published model; streams the tiles.
-//! - [`rules`]: one file an aggregation rule: statistics in, recipe out.
-//! - [`strategies`]: one file a server strategy: merged delta and what is kept in, new model out.
-//! - [`updates`]: one update as a file: opened however it is encoded, compressed, decompressed.
-//! - [`codecs`]: one file an encoding: values to bytes and back.
-//! - [`privacy`]: clipping to a grid, what releases cost, the records of a budget; no files.
-//! - [`gpu`]: the same primitives as shaders; adapters, and the slots that tiles pass through.
-//! - [`kernels`]: the numeric primitives, one file each, on every instruction set.
-//! - [`model`]: dtypes, layouts, tiles; no files.
-//! - [`io`]: the only room that opens files; called from `cli`, `bench`, `round` and `updates`.
-//! - [`telemetry`]: the report, progress, messages; called from `cli`, `bench`, `round` and `updates`.
+//! - [`cli`]: arguments as typed become a request; one file a subcommand. [`mod@bench`]: times kernels and merges.
+//! - [`modes`]: where a run may differ from the plain run: `tiers`, `tree`, `shards`, `dp`. No mode knows another.
+//! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
+//!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
+//! - [`compress`], [`inspect`], [`personalize`]: other jobs on updates. [`budget`]: a privacy budget on disk.
+//! - [`updates`]: one update, however it is encoded, and the set of a run.
+//! - [`strategies`], [`rules`], [`codecs`], [`privacy`]: the mathematics, one file an idea; no files, no clocks.
+//! - [`gpu`] and [`kernels`]: the numeric primitives, as shaders and on every instruction set.
+//! - [`io`]: the only room that opens files. [`telemetry`]: report, progress, messages. [`record`]: sealed lines.
+//!   [`settings`]: `name:key=value`. [`model`]: dtypes, layouts, tiles, state tensors.
 
 pub mod bench;
 pub mod budget;

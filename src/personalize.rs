@@ -6,7 +6,6 @@
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal, PersonalError};
-use crate::engine::intake::reference::{placement, tensor_fault};
 use crate::io::discover::stem;
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
@@ -17,17 +16,20 @@ use crate::kernels::lanes::Isa;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
+use crate::telemetry::explain::Explain;
 use crate::updates;
+use crate::updates::fault::LayoutFault;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
+use crate::updates::placement::{placement, tensor_fault};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How a client's model is made.
+/// PersonalizeMethod a client's model is made.
 #[derive(Clone, PartialEq, Debug)]
-pub enum How {
+pub enum PersonalizeMethod {
     /// These layers are the client's, the others global.
     Layers(Personal),
     /// `(1 - alpha) * global + alpha * client` where values are floats, else the global's. Alpha is from 0 to 1.
@@ -41,8 +43,8 @@ pub struct Personalization {
     pub global: PathBuf,
     /// The client's.
     pub client: PathBuf,
-    /// How to put them together.
-    pub how: How,
+    /// PersonalizeMethod to put them together.
+    pub method: PersonalizeMethod,
     /// Where the model goes.
     pub output: PathBuf,
     /// The most bytes of data in one file of it.
@@ -76,9 +78,8 @@ pub enum PersonalizeError {
     Write(#[from] WriteError),
 }
 
-impl PersonalizeError {
-    /// What the user may do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Explain for PersonalizeError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::IsDelta { path } => Some(format!(
                 "add it to the model it started from: fedmill aggregate --base BASE {} -o WEIGHTS",
@@ -90,8 +91,7 @@ impl PersonalizeError {
         }
     }
 
-    /// The signal that ended the run, if one did.
-    pub fn signal(&self) -> Option<i32> {
+    fn signal(&self) -> Option<i32> {
         match self {
             Self::Write(WriteError::Interrupted(Interrupted { signal })) => Some(*signal),
             _ => None,
@@ -103,13 +103,13 @@ impl PersonalizeError {
 const CHUNK: usize = 1 << 16;
 
 /// Where a tensor of the client's model comes from.
-enum Source<'a> {
+enum TensorSource<'a> {
     Copied(&'a ModelFile, &'a TensorPlace),
     Mixed(&'a TensorPlace, &'a TensorPlace),
 }
 
 /// A client's model, tensor by tensor.
-type Parts<'a> = Vec<(TensorSpec, Source<'a>)>;
+type Parts<'a> = Vec<(TensorSpec, TensorSource<'a>)>;
 
 impl Personalization {
     /// Makes the client's model. Returns the path to load.
@@ -127,9 +127,11 @@ impl Personalization {
         let id = about.client_id.unwrap_or_else(|| stem(&self.client));
         let metadata = self.metadata(&global, id);
         let writer = ModelWriter::create(&self.output, &layout, &metadata, self.max_shard_bytes)?;
-        let make = |(tensor, (spec, source)): (usize, &(TensorSpec, Source))| match source {
-            Source::Copied(from, place) => copy(&writer, tensor, from, place).map_err(PersonalizeError::from),
-            Source::Mixed(ours, theirs) => {
+        let make = |(tensor, (spec, source)): (usize, &(TensorSpec, TensorSource))| match source {
+            TensorSource::Copied(from, place) => {
+                copy(&writer, tensor, from, place).map_err(PersonalizeError::from)
+            }
+            TensorSource::Mixed(ours, theirs) => {
                 Mix { writer: &writer, isa: self.isa, global: (&global, ours), client: (&client, theirs) }
                     .run(tensor, spec, self.alpha())
             }
@@ -145,17 +147,17 @@ impl Personalization {
     }
 
     fn alpha(&self) -> f64 {
-        match self.how {
-            How::Layers(_) => 1.0,
-            How::Mix(alpha) => alpha,
+        match self.method {
+            PersonalizeMethod::Layers(_) => 1.0,
+            PersonalizeMethod::Mix(alpha) => alpha,
         }
     }
 
     /// What the global model says of itself, and whose model this is.
     fn metadata(&self, global: &ModelFile, id: String) -> BTreeMap<String, String> {
-        let how = match &self.how {
-            How::Layers(personal) => personal.texts().join(" "),
-            How::Mix(alpha) => format!("mix={alpha}"),
+        let how = match &self.method {
+            PersonalizeMethod::Layers(personal) => personal.texts().join(" "),
+            PersonalizeMethod::Mix(alpha) => format!("mix={alpha}"),
         };
         let mut metadata = global.metadata.clone();
         metadata.insert("client_id".to_owned(), id);
@@ -176,8 +178,8 @@ impl Personalization {
     }
 
     fn parts<'a>(&self, global: &'a ModelFile, client: &'a ModelFile) -> Result<Parts<'a>, PersonalizeError> {
-        let parts = match &self.how {
-            How::Layers(personal) => {
+        let parts = match &self.method {
+            PersonalizeMethod::Layers(personal) => {
                 let tables = global.table.iter().chain(client.table.iter());
                 let names = tables.map(|place| place.spec.name.as_str());
                 personal.check(names.clone())?;
@@ -185,9 +187,12 @@ impl Personalization {
                 norms.extend(names);
                 layers(global, client, |name| personal.holds(name, &norms))
             }
-            How::Mix(alpha) => mixed(global, client, *alpha),
+            PersonalizeMethod::Mix(alpha) => mixed(global, client, *alpha),
         };
-        parts.map_err(|faults| PersonalizeError::Client { path: self.client.clone(), faults })
+        parts.map_err(|faults| PersonalizeError::Client {
+            path: self.client.clone(),
+            faults: faults.into_iter().map(Fault::from).collect(),
+        })
     }
 }
 
@@ -216,38 +221,43 @@ fn layers<'a>(
     global: &'a ModelFile,
     client: &'a ModelFile,
     is_personal: impl Fn(&str) -> bool,
-) -> Result<Parts<'a>, Vec<Fault>> {
+) -> Result<Parts<'a>, Vec<LayoutFault>> {
     let mut theirs: HashMap<&str, &TensorPlace> =
         client.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
     let (mut parts, mut faults) = (Vec::new(), Vec::new());
     for ours in global.table.iter() {
         let spec = &ours.spec;
         match (is_personal(&spec.name), theirs.remove(spec.name.as_str())) {
-            (true, Some(theirs)) => parts.push((theirs.spec.clone(), Source::Copied(client, theirs))),
-            (true, None) => faults.push(Fault::MissingTensor {
+            (true, Some(theirs)) => parts.push((theirs.spec.clone(), TensorSource::Copied(client, theirs))),
+            (true, None) => faults.push(LayoutFault::MissingTensor {
                 tensor: spec.name.clone(),
                 dtype: spec.dtype,
                 shape: spec.shape.clone(),
             }),
             (false, theirs) => {
                 faults.extend(theirs.and_then(|theirs| tensor_fault(&theirs.spec, spec)));
-                parts.push((spec.clone(), Source::Copied(global, ours)));
+                parts.push((spec.clone(), TensorSource::Copied(global, ours)));
             }
         }
     }
     for place in client.table.iter().filter(|place| theirs.contains_key(place.spec.name.as_str())) {
         match is_personal(&place.spec.name) {
-            true => parts.push((place.spec.clone(), Source::Copied(client, place))),
-            false => {
-                faults.push(Fault::ExtraTensor { tensor: place.spec.name.clone(), reference: "global model" })
-            }
+            true => parts.push((place.spec.clone(), TensorSource::Copied(client, place))),
+            false => faults.push(LayoutFault::ExtraTensor {
+                tensor: place.spec.name.clone(),
+                reference: "global model",
+            }),
         }
     }
     if faults.is_empty() { Ok(parts) } else { Err(faults) }
 }
 
 /// The global model with every float mixed; where the mixture is one of the two, its bytes.
-fn mixed<'a>(global: &'a ModelFile, client: &'a ModelFile, alpha: f64) -> Result<Parts<'a>, Vec<Fault>> {
+fn mixed<'a>(
+    global: &'a ModelFile,
+    client: &'a ModelFile,
+    alpha: f64,
+) -> Result<Parts<'a>, Vec<LayoutFault>> {
     let specs: Vec<TensorSpec> = global.table.iter().map(|place| place.spec.clone()).collect();
     placement(&*client.table, &specs, "global model")?;
     let theirs: HashMap<&str, &TensorPlace> =
@@ -256,9 +266,9 @@ fn mixed<'a>(global: &'a ModelFile, client: &'a ModelFile, alpha: f64) -> Result
         let theirs = theirs[ours.spec.name.as_str()];
         let same_dtype = ours.spec.dtype == theirs.spec.dtype;
         match ours.spec.dtype.kind() {
-            Kind::Float if alpha == 1.0 && same_dtype => Source::Copied(client, theirs),
-            Kind::Float if alpha != 0.0 => Source::Mixed(ours, theirs),
-            _ => Source::Copied(global, ours),
+            Kind::Float if alpha == 1.0 && same_dtype => TensorSource::Copied(client, theirs),
+            Kind::Float if alpha != 0.0 => TensorSource::Mixed(ours, theirs),
+            _ => TensorSource::Copied(global, ours),
         }
     };
     Ok(global.table.iter().map(|ours| (ours.spec.clone(), source(ours))).collect())

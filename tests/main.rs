@@ -17,6 +17,7 @@
 //! - `compress`: updates compressed and decompressed, files to files, and encoded ones in a merge.
 //! - `doctor`: what `fedmill doctor` shows, tests and advises.
 //! - `bench`: what `fedmill bench` measures and draws; nothing timed is held to anything.
+//! - `durability`: what commands publish is on disk before they say so, as `strace` sees it.
 //! - `kill`: runs that are killed at random moments.
 //! - `help`: the help texts, as snapshots.
 //! - `reference`: the oracle, naive and in f64, and cases that show it right.
@@ -27,6 +28,7 @@
 //! - `pre`: the steps before a rule, against their oracles; properties.
 //! - `privacy`: what releases cost, how a budget is kept, and rounds that are paid for.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
+//! - `digests`: digests of outputs over a matrix of runs, against recorded ones.
 //! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
 //! - `residual`: error feedback of clients on disk, against its definition, killed and run again.
 //! - `resume`: rounds that keep a state, cut off before every durable step and run again.
@@ -51,8 +53,10 @@ mod bench;
 mod compress;
 mod compressed_tensors;
 mod deltas;
+mod digests;
 mod doctor;
 mod dtypes;
+mod durability;
 mod fuzz_seeds;
 mod golden_rules;
 #[cfg(feature = "gpu")]

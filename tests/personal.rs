@@ -1,8 +1,10 @@
 //! Personal layers: left out of what is merged and measured, and kept as the base has them.
 
 use crate::harness::{Contents, Dir, Model, Update, aggregate, merge};
-use fedmill::engine::intake::admit::{self, Expectations, SCAFFOLD_CONTROL};
+use fedmill::engine::intake::admit;
 use fedmill::engine::intake::personal::Personal;
+use fedmill::engine::intake::policy::{Policy, SCAFFOLD_CONTROL};
+use fedmill::engine::intake::update;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
 
@@ -212,10 +214,9 @@ fn control_variates_are_of_what_is_shared() {
     dir.write(names[0], update(false).bytes());
     dir.write(names[1], update(true).bytes());
     let paths = names.map(|name| dir.path(name));
-    let opened = admit::open(&paths, &OpenFiles::raise_limit(), &TablePool::default(), None);
+    let opened = update::open(&paths, &OpenFiles::raise_limit(), &TablePool::default(), None);
     let personal = Personal { layers: vec!["head.*".parse().unwrap()] };
-    let expected =
-        Expectations { control_prefix: Some(SCAFFOLD_CONTROL), personal, ..Expectations::default() };
+    let expected = Policy { control_prefix: Some(SCAFFOLD_CONTROL), personal, ..Policy::default() };
     let (set, rejected) = admit::admit(opened, None, &expected).unwrap();
     assert_eq!((set.clients.len(), rejected.len()), (2, 0), "{rejected:?}");
     assert_eq!(set.layout.tensors().len(), 1);

@@ -114,6 +114,28 @@ fn ends_of_mixtures_are_the_models_themselves() {
     }
 }
 
+/// Only `--mix 0` and `--mix 1` copy a model. Every other mixture is computed, however near it is to an end: it refuses
+/// NaN, and a part of both models stays in it.
+#[test]
+fn mixtures_next_to_the_ends_are_mixtures() {
+    let (low, high) = (f64::MIN_POSITIVE.to_string(), 1.0f64.next_down().to_string());
+    for (dtype, width) in FLOATS {
+        let odd = odd_bits(width);
+        let reversed: Vec<u64> = odd.iter().rev().copied().collect();
+        let dir = pair(dtype, width, &odd, &reversed);
+        for alpha in [low.as_str(), "0.01", "0.99", "0.9999", &high] {
+            let run = personalize(&dir, &["--mix", alpha]);
+            run.assert_fails(2, &["tensor `w` holds NaN at flat index", "expected a finite number"]);
+        }
+    }
+    // A client's zeros leave a part of huge values.
+    let dir = pair("F64", 8, &[1e300f64.to_bits()], &[0]);
+    for alpha in [0.0, 0.99, 0.9999, 1.0f64.next_down(), 1.0] {
+        let model = personalized(&dir, &["--mix", &alpha.to_string()]);
+        assert_eq!(model.f64("w"), [1e300 * (1.0 - alpha)], "{alpha}");
+    }
+}
+
 /// Codes of 1, 2, -1 and -2, and what lies a quarter of the way from 1 to 2, and from -2 to -1.
 const QUARTERS: [(&str, usize, [u64; 4], [u64; 2]); 6] = [
     ("F64", 8, [0x3ff0 << 48, 0x4000 << 48, 0xbff0 << 48, 0xc000 << 48], [0x3ff4 << 48, 0xbffc << 48]),

@@ -2,9 +2,13 @@
 
 use crate::bad_input::{aggregate, round_of, sound};
 use crate::harness::{Dir, Model, Update, fedmill_after};
-use fedmill::engine::intake::admit::{self, Expectations, Place, SCAFFOLD_CONTROL, UpdateSet};
+use fedmill::engine::intake::admit;
+use fedmill::engine::intake::policy::{Policy, SCAFFOLD_CONTROL};
+use fedmill::engine::intake::update;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
+use fedmill::updates::set::UpdateSet;
+use fedmill::updates::source::Place;
 use std::sync::Arc;
 
 #[test]
@@ -99,7 +103,7 @@ fn faults_are_told_once_when_a_round_starts_again() {
 }
 
 /// Who takes part of updates and what is wrong with the others, by id: of a round onto a base of one tensor, or without.
-fn admit(updates: &[Update], base: Option<Update>, expected: &Expectations) -> (UpdateSet, Vec<String>) {
+fn admit(updates: &[Update], base: Option<Update>, expected: &Policy) -> (UpdateSet, Vec<String>) {
     let dir = Dir::new();
     let write = |update: &Update, name: String| {
         dir.write(&name, update.bytes());
@@ -109,10 +113,10 @@ fn admit(updates: &[Update], base: Option<Update>, expected: &Expectations) -> (
         updates.iter().enumerate().map(|(i, update)| write(update, format!("{i}.safetensors"))).collect();
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let base = base.map(|base| write(&base, "base.safetensors".to_owned()));
-    let base = base.map(|path| Arc::new(admit::open_base(&path, &files, &tables).unwrap()));
+    let base = base.map(|path| Arc::new(update::open_base(&path, &files, &tables).unwrap()));
     let (set, rejected) =
-        admit::admit(admit::open(&paths, &files, &tables, base.as_deref()), base, expected).unwrap();
-    let fault = |update: &admit::Update| format!("{}: {}", update.id, update.faults[0]);
+        admit::admit(update::open(&paths, &files, &tables, base.as_deref()), base, expected).unwrap();
+    let fault = |update: &update::Update| format!("{}: {}", update.id, update.faults[0]);
     (set, rejected.iter().map(fault).collect())
 }
 
@@ -127,17 +131,17 @@ fn stale_updates_take_part_as_deltas_alone() {
     };
     let updates = [update("3", "delta"), update("3", "weights"), update("4", "delta")];
     let base = || Some(Update::new("b").f32("w", &[1], &[0.0]));
-    let stale = Expectations { round: Some(4), takes_stale: true, ..Expectations::default() };
+    let stale = Policy { round: Some(4), takes_stale: true, ..Policy::default() };
     let (set, faults) = admit(&updates, base(), &stale);
     assert_eq!(ids(&set), ["0"]);
     assert!(faults[0].contains("1: update of round 3 holds weights, expected `kind` `delta`"), "{faults:?}");
     assert!(faults[1].contains("2: update started from base 0ld"), "{faults:?}");
 
-    let (set, faults) = admit(&updates, base(), &Expectations { takes_stale: false, ..stale });
+    let (set, faults) = admit(&updates, base(), &Policy { takes_stale: false, ..stale });
     assert_eq!(ids(&set), [""; 0]);
     assert!(faults[0].contains("0: update is of round 3, expected round 4"), "{faults:?}");
     // Who does not say which round is merged takes none for stale.
-    let (set, _) = admit(&updates, base(), &Expectations { takes_stale: true, ..Expectations::default() });
+    let (set, _) = admit(&updates, base(), &Policy { takes_stale: true, ..Policy::default() });
     assert_eq!(ids(&set), [""; 0]);
 }
 
@@ -152,7 +156,7 @@ fn with_control(control: &[&str]) -> Update {
 
 #[test]
 fn control_tensors_have_places_in_the_layouts_order() {
-    let expected = Expectations { control_prefix: Some(SCAFFOLD_CONTROL), ..Expectations::default() };
+    let expected = Policy { control_prefix: Some(SCAFFOLD_CONTROL), ..Policy::default() };
     for base in [None, Some(with_control(&[]))] {
         let (set, faults) = admit(&[with_control(&["z", "a"]), with_control(&["a", "z"])], base, &expected);
         assert_eq!(faults, [""; 0]);
@@ -172,7 +176,7 @@ fn control_tensors_have_places_in_the_layouts_order() {
 
 #[test]
 fn control_tensors_have_to_be_those_of_the_floats() {
-    let expected = Expectations { control_prefix: Some(SCAFFOLD_CONTROL), ..Expectations::default() };
+    let expected = Policy { control_prefix: Some(SCAFFOLD_CONTROL), ..Policy::default() };
     let sound = || with_control(&["a", "z"]);
     for (odd, fault) in [
         (with_control(&["a"]), "tensor `scaffold.delta_c.z` is missing, expected F32 [1]"),

@@ -158,7 +158,7 @@ def table(fedmill, runs):
     yield row(names)
     yield row("---" for _ in names)
     yield row(["", "the base, nothing merged", *judge.judged(accuracy.read_model(BASE), "0", "none")])
-    yield row(["", "the honest mean, if one only knew", *judge.judged(judge.honest_mean, "16", "none")])
+    yield row(["", "the mean of the 16 honest clients, for comparison", *judge.judged(judge.honest_mean, "16", "none")])
     with tempfile.TemporaryDirectory() as folder:
         for steps, rule in CASES:
             found, report = measure(judge, fedmill, steps, rule, runs, Path(folder))

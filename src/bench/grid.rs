@@ -11,7 +11,7 @@ use super::results::{
     Work, crossovers,
 };
 use super::sampling::{Latency, Repeats, sample, timed};
-use crate::engine::aggregate::error::MergeError;
+use crate::engine::aggregate::error::Error;
 use crate::gpu::Gpu;
 use crate::gpu::job::{GpuError, Options};
 use crate::io::machine;
@@ -270,7 +270,7 @@ impl Run<'_> {
         match sample(self.grid.repeats, run) {
             Ok(latency) => self.add(subject, size, backend, latency, limit),
             // A rule may need more clients than a row has.
-            Err(BenchError::Merge(MergeError::Rule(why))) => {
+            Err(BenchError::Merge(Error::Rule(why))) => {
                 self.leave_out(case, why.to_string());
             }
             Err(why) => return Err(why),

@@ -20,10 +20,11 @@ pub mod rates;
 pub mod results;
 pub mod sampling;
 
-use crate::engine::aggregate::error::MergeError;
+use crate::engine::aggregate::error::Error;
 use crate::gpu::job::GpuError;
 use crate::io::interrupt::Interrupted;
 use crate::settings::SpecError;
+use crate::telemetry::explain::Explain;
 
 /// Why something could not be measured.
 #[derive(thiserror::Error, Debug)]
@@ -35,7 +36,7 @@ pub enum BenchError {
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
     #[error(transparent)]
-    Merge(#[from] MergeError),
+    Merge(#[from] Error),
     #[error(transparent)]
     Rule(#[from] SpecError),
     #[error("synthetic updates could not be written")]

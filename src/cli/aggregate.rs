@@ -1,10 +1,14 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
-use super::aggregation::{Outputs, RoundOptions, Telling, ended};
-use super::{BackendName, Common, Failure, Outcome};
-use crate::engine::aggregate::request::Job;
-use crate::modes::dp::release::Private;
+use super::aggregation::{AggregationOptions, Outputs, ReportingOptions, model_path, published};
+use super::{Common, Failure, Outcome};
+use crate::engine::aggregate::error::{Error, Unsupported};
+use crate::engine::aggregate::request::Request;
+use crate::engine::passes::machine::Machine;
+use crate::modes::dp::release::{self, Options};
 use crate::modes::tiers::file::Tiers;
+use crate::modes::{tiers, tree};
+use crate::telemetry::report::Report;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -15,12 +19,12 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    round: RoundOptions,
+    aggregation: AggregationOptions,
     /// Merge tiers of clients each by a rule of its own, and then the tiers by weight, as this file says (JSON).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rule", "pre", "byzantine", "shadow_rules", "metrics"])]
     tiers: Option<PathBuf>,
     #[command(flatten)]
-    telling: Telling,
+    reporting: ReportingOptions,
     /// Write a partial, for an aggregator above to merge, instead of a model: for mean, or trimmed-mean:cut=N with
     /// N a count. docs/hierarchy.md tells how.
     #[arg(long)]
@@ -45,44 +49,54 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let pool = common.pool()?;
-        let report = self.job(common)?.run(&pool, &common.progress());
-        ended(report.map(|report| report.output.map_or_else(String::new, |output| output.path)))
+        let (request, tiers) = (self.request(common)?, self.tiers()?);
+        let (pool, progress) = (common.pool()?, common.progress());
+        published(model_path(self.run_as(request, tiers, common.machine(&pool, &progress))))
     }
 
-    fn job(&self, common: &Common) -> Result<Job, Failure> {
+    /// Runs the mode that the options ask for.
+    fn run_as(&self, mut request: Request, tiers: Option<Tiers>, machine: Machine) -> Result<Report, Error> {
+        let lone = [("--tiers", tiers.is_some()), ("--partial", self.partial)];
+        if let (Some((option, _)), Some(_)) = (lone.iter().find(|(_, is_given)| *is_given), &self.dp) {
+            return Err(outside_noised_sum(option).into());
+        }
+        request.inputs.others.extend(self.tiers.clone());
+        match (&self.dp, tiers) {
+            (Some(directory), _) => release::run(request, &self.options(directory.clone()), machine),
+            (None, Some(_)) if self.partial => Err(Unsupported::beyond_sums("--tiers").into()),
+            (None, Some(tiers)) => tiers::mode::run(request, tiers, machine),
+            (None, None) if self.partial => tree::leaf::run(request, machine),
+            (None, None) => tree::root::run(request, machine),
+        }
+    }
+
+    fn request(&self, common: &Common) -> Result<Request, Failure> {
         let has_report = self.outputs.report.is_some();
-        self.telling.check(has_report)?;
-        let (metrics, shadow) = (self.telling.metrics(has_report), self.telling.shadow());
-        let job = self.round.job(common, &self.outputs.output, metrics, &shadow)?;
-        Ok(Job {
-            tiers: self.tiers(common)?,
-            other_inputs: job.other_inputs.iter().chain(&self.tiers).cloned().collect(),
-            partial: self.partial,
-            private: self.private(),
-            backend: common.backend(self.explain),
-            ..self.outputs.of(job)
-        })
+        self.reporting.check(has_report)?;
+        let reporting = self.aggregation.reporting(&self.reporting, has_report)?;
+        let request = self.aggregation.request(common, &self.outputs.output, reporting)?;
+        let outputs = self.outputs.outputs(request.outputs.state.clone());
+        Ok(Request { outputs, backend: common.backend(self.explain), ..request })
     }
 
-    /// How the round is released under a budget, if it is.
-    fn private(&self) -> Option<Private> {
-        let directory = self.dp.clone()?;
+    /// How the run is released under a budget.
+    fn options(&self, directory: PathBuf) -> Options {
         let (resumable, test_seed) = (self.resumable, self.test_seed);
-        Some(Private { directory, resumable, test_seed, sums: Vec::new() })
+        Options { resumable, test_seed, ..Options::new(directory) }
     }
 
-    /// The tiers, if there are any. Their clients are all measured for the report, or none.
-    fn tiers(&self, common: &Common) -> Result<Option<Tiers>, Failure> {
-        let Some(path) = &self.tiers else { return Ok(None) };
-        if common.backend == BackendName::Gpu {
-            let why = anyhow::anyhow!("--backend gpu: tiers are merged on the CPU, expected auto or cpu");
-            return Err(why.into());
-        }
-        let mut tiers = Tiers::read(path, |tier| self.round.tier(tier))?;
-        if self.outputs.report.is_some() {
-            tiers.measure_alike();
-        }
-        Ok(Some(tiers))
+    fn tiers(&self) -> Result<Option<Tiers>, Failure> {
+        let read = |path: &PathBuf| Tiers::read(path, |tier| self.aggregation.tier(tier));
+        self.tiers.as_ref().map(read).transpose().map_err(Failure::of)
+    }
+}
+
+/// The refusal of an option that combines clients in another way than the noised sum.
+fn outside_noised_sum(option: &str) -> Unsupported {
+    Unsupported {
+        option: option.to_owned(),
+        mode: Some("--dp"),
+        why: "it is not part of the noised sum".to_owned(),
+        hint: Some("`fedmill privacy clip` and `sum` make partial sums; the noise comes at the root"),
     }
 }

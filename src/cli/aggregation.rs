@@ -1,28 +1,27 @@
 //! What a round is made of and by: the options that `aggregate` shares with the commands of a round cut into shards.
 
 use super::{Common, Failure, Outcome, UpdatePaths, print, size};
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::request::{Job, OnBadUpdate};
+use crate::engine::aggregate::error::Error;
+use crate::engine::aggregate::request::{self, Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
-use crate::engine::decide::judge::{Aggregation, MetricsWanted};
-use crate::engine::intake::admit::{Expectations, SCAFFOLD_CONTROL};
+use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::intake::personal::{Layers, Personal};
+use crate::engine::intake::policy::{OnBadUpdate, Policy, SCAFFOLD_CONTROL};
 use crate::engine::intake::weights::{Weighting, read_table};
-use crate::engine::passes::geometry::Distances;
 use crate::io::discover;
 use crate::model::state::StateTensor;
 use crate::modes::tiers::file::TierText;
-use crate::rules::{self, pre};
-use crate::settings::Definition;
+use crate::rules::{self, Distances, pre};
 use crate::settings::share::Share;
-use crate::settings::{SpecError, split_list};
+use crate::settings::{Definition, SpecError, split_list};
 use crate::strategies::{self, Strategy};
+use crate::telemetry::report::Report;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
 /// Which updates, and how they are judged and combined.
 #[derive(Args, Debug)]
-pub(super) struct RoundOptions {
+pub(super) struct AggregationOptions {
     #[command(flatten)]
     paths: UpdatePaths,
     /// The model that the updates started from.
@@ -105,7 +104,7 @@ enum HowDistances {
 
 /// What the report tells beyond what was done.
 #[derive(Args, Debug)]
-pub(super) struct Telling {
+pub(super) struct ReportingOptions {
     /// Also tell in the report which clients these rules would have kept.
     #[arg(long, value_name = "RULES", value_parser = shadow_text)]
     shadow_rules: Option<String>,
@@ -124,7 +123,7 @@ enum Metrics {
     Signs,
 }
 
-impl Telling {
+impl ReportingOptions {
     /// Checks that there is a report to tell in.
     pub(super) fn check(&self, has_report: bool) -> Result<(), Failure> {
         let asked = [self.shadow_rules.as_ref().map(|_| "--shadow-rules"), self.metrics.map(|_| "--metrics")];
@@ -137,12 +136,12 @@ impl Telling {
     }
 
     /// What is told of the round as a whole.
-    pub(super) fn metrics(&self, has_report: bool) -> MetricsWanted {
+    pub(super) fn metrics(&self, has_report: bool) -> MetricsRequest {
         match self.metrics {
-            None if has_report => MetricsWanted::IfFew,
-            None | Some(Metrics::None) => MetricsWanted::Nothing,
-            Some(Metrics::Geometry) => MetricsWanted::Geometry,
-            Some(Metrics::Signs) => MetricsWanted::GeometryAndSigns,
+            None if has_report => MetricsRequest::IfFew,
+            None | Some(Metrics::None) => MetricsRequest::Nothing,
+            Some(Metrics::Geometry) => MetricsRequest::Geometry,
+            Some(Metrics::Signs) => MetricsRequest::GeometryAndSigns,
         }
     }
 
@@ -157,22 +156,24 @@ pub(super) fn partial_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> 
     Ok(discover::updates(paths, false)?)
 }
 
-/// Prints the path that a command left, or says why it left nothing.
-pub(super) fn ended(done: Result<String, MergeError>) -> Result<Outcome, Failure> {
+/// The path of the model that a run published.
+pub(super) fn model_path(done: Result<Report, Error>) -> Result<PathBuf, Error> {
+    done.map(|report| report.output.map_or_else(PathBuf::new, |output| output.path.into()))
+}
+
+/// Prints the path that a command published, or says why it published nothing.
+pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure> {
     match done {
         Ok(path) => {
-            print(&(path + "\n"))?;
+            print(&format!("{}\n", path.display()))?;
             Ok(Outcome::Done)
         }
-        Err(MergeError::Refused(report)) => Ok(Outcome::Refused(report.refused.unwrap_or_default())),
-        Err(error) => {
-            let (hint, signal) = (error.hint(), error.signal());
-            Err(Failure { hint, signal, ..Failure::from(error) })
-        }
+        Err(Error::Refused(report)) => Ok(Outcome::Refused(report.refused.unwrap_or_default())),
+        Err(error) => Err(Failure::of(error)),
     }
 }
 
-// A rule's definition hangs on another option: here it is checked that the text names one, later it is made.
+// The definition comes from another option: here the text is checked, later the rule is made.
 fn rule_text(text: &str) -> Result<String, SpecError> {
     rules::parse(text, Definition::Paper).map(|_| text.to_owned())
 }
@@ -204,86 +205,100 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// The job with its report and the size of its files.
-    pub(super) fn of(&self, job: Job) -> Job {
-        Job { report: self.report.clone(), max_shard_bytes: self.max_shard_size, ..job }
+    /// The files that a run writes, with the state file of the other options.
+    pub(super) fn outputs(&self, state: Option<PathBuf>) -> request::Outputs {
+        request::Outputs {
+            model: self.output.clone(),
+            max_shard_bytes: self.max_shard_size,
+            report: self.report.clone(),
+            state,
+        }
     }
 }
 
-impl RoundOptions {
-    /// The job of aggregating them, without a report; `metrics` and `shadow` are what one would tell besides.
-    pub(super) fn job(
+impl AggregationOptions {
+    /// The request for an aggregate run into a model, without a report.
+    pub(super) fn request(
         &self,
         common: &Common,
         output: &Path,
-        metrics: MetricsWanted,
-        shadow: &[String],
-    ) -> Result<Job, Failure> {
-        let aggregation = self.aggregation(metrics, shadow)?;
+        reporting: Reporting,
+    ) -> Result<Request, Failure> {
+        let method = self.method()?;
         // A shadow rule weighs as it is told, but does not make an update without a weight a bad one by itself.
-        let shadow_weighs = aggregation.shadow.iter().any(|rule| rule.uses_weights());
-        let uses_weights = aggregation.rule.uses_weights() || self.weights.is_some() && shadow_weighs;
+        let shadow_weighs = reporting.shadow.iter().any(|rule| rule.uses_weights());
+        let uses_weights = method.rule.uses_weights() || self.weights.is_some() && shadow_weighs;
         if self.weights.is_some() && !uses_weights {
-            tracing::warn!("{} is unweighted: --weights has no part in it", aggregation.rule);
+            tracing::warn!("{} is unweighted: --weights has no part in it", method.rule);
         }
-        self.check_state(&aggregation)?;
-        let alike = aggregation.strategy.weighs_alike();
-        let is_told = self.weights.as_deref().is_some_and(|weights| weights != "uniform");
-        if let Some(why) = alike.filter(|_| is_told) {
-            let strategy = &aggregation.strategy;
+        self.check_state(&method)?;
+        let alike = method.strategy.weighs_alike();
+        let is_given = self.weights.as_deref().is_some_and(|weights| weights != "uniform");
+        if let Some(why) = alike.filter(|_| is_given) {
+            let strategy = &method.strategy;
             let why = anyhow::anyhow!("--weights: under {strategy} all clients weigh the same: {why}");
             return Err(why.into());
         }
-        let uses_weights = uses_weights && alike.is_none();
+        let weighting = self.weighting(uses_weights && alike.is_none())?;
+        let policy = self.policy(method.strategy.as_ref(), weighting);
+        let request = Request::new(self.paths.resolve()?, method, output.to_owned());
         let weights_file = self.weights_file().map(Path::to_owned);
-        let expected = self.expectations(aggregation.strategy.as_ref());
-        Ok(Job {
-            updates: self.paths.resolve()?,
-            base: self.base.clone(),
-            aggregation,
-            tiers: None,
-            weighting: self.weighting(uses_weights)?,
+        Ok(Request {
+            inputs: Inputs {
+                base: self.base.clone(),
+                others: self.paths.files_from.iter().cloned().chain(weights_file).collect(),
+                ..request.inputs
+            },
+            policy,
+            reporting,
+            outputs: request::Outputs { state: self.state.clone(), ..request.outputs },
+            backend: common.backend(false),
+            ..request
+        })
+    }
+
+    /// What the report holds beyond what was done.
+    pub(super) fn reporting(
+        &self,
+        options: &ReportingOptions,
+        has_report: bool,
+    ) -> Result<Reporting, Failure> {
+        let parse = |rule: &String| rules::parse(rule, self.definition());
+        Ok(Reporting {
+            shadow: options.shadow().iter().map(parse).collect::<Result<_, _>>()?,
+            metrics: options.metrics(has_report),
+        })
+    }
+
+    /// Which updates take part, and how much each counts.
+    fn policy(&self, strategy: &dyn Strategy, weighting: Weighting) -> Policy {
+        let has_controls = strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
+        Policy {
+            round: self.round,
             min_clients: self.min_clients,
             on_bad_update: match self.on_bad_update {
                 BadUpdateAction::Fail => OnBadUpdate::Fail,
                 BadUpdateAction::Skip => OnBadUpdate::Skip,
             },
-            expected,
-            output: output.to_owned(),
-            max_shard_bytes: None,
-            report: None,
-            state: self.state.clone(),
-            partial: false,
-            private: None,
-            population: self.population,
-            other_inputs: self.paths.files_from.iter().cloned().chain(weights_file).collect(),
-            isa: common.isa(),
-            backend: common.backend(false),
-        })
-    }
-
-    /// What an update must say and hold.
-    fn expectations(&self, strategy: &dyn Strategy) -> Expectations {
-        let has_controls = strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
-        Expectations {
-            round: self.round,
-            takes_stale: strategy.takes_stale(),
+            weighting,
             personal: Personal { layers: self.personal.clone() },
+            population: self.population,
+            takes_stale: strategy.takes_stale(),
             allows_sparse: self.allow_sparse_robust,
             control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),
         }
     }
 
     /// What is kept between rounds needs a file, and a file something to keep.
-    fn check_state(&self, aggregation: &Aggregation) -> Result<(), Failure> {
-        let Aggregation { rule, strategy, .. } = aggregation;
+    fn check_state(&self, method: &Method) -> Result<(), Failure> {
+        let Method { rule, strategy, .. } = method;
         if self.state.is_none() && !strategy.keeps().is_empty() {
             let why =
                 anyhow::anyhow!("{strategy} goes on from what earlier rounds left, expected --state FILE");
             let hint = Some("the first round starts the file".to_owned());
             return Err(Failure { hint, ..Failure::from(why) });
         }
-        if self.state.is_some() && StateSpec::of(aggregation).is_none() {
+        if self.state.is_some() && StateSpec::of(method).is_none() {
             let why = "expected centered-clipping, or a strategy that keeps moments";
             let why = anyhow::anyhow!("--state: {rule} and {strategy} keep nothing between rounds, {why}");
             return Err(why.into());
@@ -308,21 +323,18 @@ impl RoundOptions {
         }
     }
 
-    /// How a tier of clients is judged and combined.
-    pub(super) fn tier(&self, tier: &TierText) -> Result<Aggregation, SpecError> {
-        Ok(Aggregation {
-            rule: rules::parse(&tier.rule, self.definition())?,
-            strategy: strategies::plain(),
+    /// The method of a tier of clients.
+    pub(super) fn tier(&self, tier: &TierText) -> Result<Method, SpecError> {
+        Ok(Method {
             pre: tier.pre.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
-            shadow: Vec::new(),
             byzantine: tier.byzantine.clone(),
             seed: self.seed,
             distances: self.distances(),
-            metrics: MetricsWanted::Nothing,
+            ..Method::new(rules::parse(&tier.rule, self.definition())?)
         })
     }
 
-    fn aggregation(&self, metrics: MetricsWanted, shadow: &[String]) -> Result<Aggregation, Failure> {
+    fn method(&self) -> Result<Method, Failure> {
         let definition = self.definition();
         let rule = rules::parse(&self.rule, definition)?;
         let strategy = strategies::parse(&self.strategy, definition)?;
@@ -333,15 +345,13 @@ impl RoundOptions {
                 "{who}: {definition} has no definition of its own that could be followed: the paper's runs"
             );
         }
-        Ok(Aggregation {
+        Ok(Method {
             rule,
             strategy,
             pre: self.pre.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
-            shadow: shadow.iter().map(|rule| rules::parse(rule, definition)).collect::<Result<_, _>>()?,
             byzantine: self.byzantine.clone(),
             seed: self.seed,
             distances: self.distances(),
-            metrics,
         })
     }
 

@@ -144,7 +144,7 @@ impl Arguments {
 
     /// The device that is named, or all that are none of software, unless these are asked for.
     fn devices(&self, common: &Common) -> Result<Vec<Options>, Failure> {
-        if common.backend == BackendName::Cpu {
+        if common.backend_name() == BackendName::Cpu {
             return Ok(Vec::new());
         }
         let found = adapters();

@@ -1,8 +1,8 @@
 //! `fedmill combine`: merge one shard of a round.
 
-use super::aggregation::{RoundOptions, ended};
+use super::aggregation::{AggregationOptions, published};
 use super::{Common, Failure, Outcome};
-use crate::engine::decide::judge::MetricsWanted;
+use crate::engine::decide::method::Reporting;
 use crate::modes::shards::{Shard, combine::combine};
 use clap::Args;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    round: RoundOptions,
+    aggregation: AggregationOptions,
     /// Which shard: I of S, counted from 1. S may be another than that of `gram`.
     #[arg(long, value_name = "I/S")]
     shard: Shard,
@@ -27,10 +27,10 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let mut job = self.round.job(common, &self.output, MetricsWanted::Nothing, &[])?;
-        job.other_inputs.extend(self.decision.clone());
-        let decision = self.decision.as_deref();
-        let path = combine(job, self.shard, decision, &common.pool()?, &common.progress());
-        ended(path.map(|path| path.display().to_string()))
+        let mut request = self.aggregation.request(common, &self.output, Reporting::default())?;
+        request.inputs.others.extend(self.decision.clone());
+        let (pool, progress) = (common.pool()?, common.progress());
+        let machine = common.machine(&pool, &progress);
+        published(combine(request, self.shard, self.decision.as_deref(), machine))
     }
 }

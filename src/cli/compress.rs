@@ -2,7 +2,6 @@
 
 use super::{BackendName, Common, Failure, Outcome, print, rates, size};
 use crate::codecs::{self, Codec};
-use crate::compress::error::CompressError;
 use crate::compress::method::{CompressionMethod, Targets};
 use crate::compress::offload::Offload;
 use crate::compress::residual::{Feedback, ResidualDtype};
@@ -85,7 +84,9 @@ pub(super) struct Arguments {
 
 fn codec_help() -> String {
     let codecs = codecs::help();
-    format!("The codec, with settings after a colon: u8:block=128. The codecs are:\n\n{codecs}")
+    format!(
+        "The codec, with settings after a colon: u8:block=128. The codecs, with examples of their settings:\n\n{codecs}"
+    )
 }
 
 fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
@@ -137,7 +138,7 @@ impl Arguments {
             return rates::run(&compression, self.json, self.plot.as_deref(), common).map(|()| Outcome::Done);
         }
         self.warn_of_bias();
-        let summary = compression.run(&common.pool()?).map_err(failure)?;
+        let summary = compression.run(&common.pool()?).map_err(Failure::of)?;
         if let Some(missed) = summary.missed.as_ref().filter(|_| !self.best_effort) {
             return Ok(Outcome::Refused(missed.clone()));
         }
@@ -163,7 +164,7 @@ impl Arguments {
 
     /// The GPU that `--backend gpu` asks for.
     fn device(&self, common: &Common) -> Result<Option<Arc<Offload>>, Failure> {
-        match (common.backend, &self.codec) {
+        match (common.backend_name(), &self.codec) {
             (BackendName::Cpu, _) => Ok(None),
             (BackendName::Auto, _) => {
                 tracing::info!(
@@ -210,11 +211,6 @@ impl Arguments {
             }
         }
     }
-}
-
-pub(super) fn failure(error: CompressError) -> Failure {
-    let (hint, signal) = (error.hint(), error.signal());
-    Failure { hint, signal, ..Failure::from(error) }
 }
 
 fn shown(summary: &Summary) -> String {

@@ -1,8 +1,7 @@
 //! `fedmill decide`: judge a round by what all shards saw.
 
-use super::aggregation::{RoundOptions, Telling, ended, partial_files};
+use super::aggregation::{AggregationOptions, ReportingOptions, partial_files, published};
 use super::{Common, Failure, Outcome};
-use crate::engine::aggregate::request::Job;
 use crate::modes::shards::decide::decide;
 use clap::Args;
 use std::path::PathBuf;
@@ -14,9 +13,9 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    round: RoundOptions,
+    aggregation: AggregationOptions,
     #[command(flatten)]
-    telling: Telling,
+    reporting: ReportingOptions,
     /// What `gram` left of each shard, in any order: files, or directories of them.
     #[arg(long, value_name = "PARTIAL", num_args = 1.., required = true)]
     partials: Vec<PathBuf>,
@@ -27,11 +26,11 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let (metrics, shadow) = (self.telling.metrics(true), self.telling.shadow());
+        let reporting = self.aggregation.reporting(&self.reporting, true)?;
         let partials = partial_files(&self.partials)?;
-        let mut job = self.round.job(common, &self.output, metrics, &shadow)?;
-        job = Job { other_inputs: [job.other_inputs, partials.clone()].concat(), ..job };
-        let path = decide(job, &partials, &common.pool()?);
-        ended(path.map(|path| path.display().to_string()))
+        let mut request = self.aggregation.request(common, &self.output, reporting)?;
+        request.inputs.others.extend(partials.clone());
+        let (pool, progress) = (common.pool()?, common.progress());
+        published(decide(request, &partials, common.machine(&pool, &progress)))
     }
 }

@@ -1,6 +1,6 @@
 //! `fedmill decompress`: the plain update that `aggregate` sees in a compressed one.
 
-use super::{BackendName, Common, Failure, Outcome, print};
+use super::{Common, Failure, Outcome, print};
 use crate::compress::decompress::Decompression;
 use clap::Args;
 use std::path::PathBuf;
@@ -23,16 +23,10 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        if common.backend == BackendName::Gpu {
-            let why = anyhow::anyhow!("--backend gpu: decompress runs on the CPU, expected auto or cpu");
-            return Err(why.into());
-        }
+        common.refuse_gpu("decompress")?;
         let (update, base, output) = (self.update.clone(), self.base.clone(), self.output.clone());
         let decompression = Decompression { update, base, output, isa: common.isa() };
-        let path = decompression.run(&common.pool()?).map_err(|error| {
-            let signal = error.signal();
-            Failure { signal, ..Failure::from(error) }
-        })?;
+        let path = decompression.run(&common.pool()?).map_err(Failure::of)?;
         print(&format!("{}\n", path.display()))?;
         Ok(Outcome::Done)
     }

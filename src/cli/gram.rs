@@ -1,6 +1,6 @@
 //! `fedmill gram`: look at one shard of a round.
 
-use super::aggregation::{RoundOptions, Telling, ended};
+use super::aggregation::{AggregationOptions, ReportingOptions, published};
 use super::{Common, Failure, Outcome};
 use crate::modes::shards::{Shard, gram::gram};
 use clap::Args;
@@ -13,9 +13,9 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    round: RoundOptions,
+    aggregation: AggregationOptions,
     #[command(flatten)]
-    telling: Telling,
+    reporting: ReportingOptions,
     /// Which shard: I of S, counted from 1.
     #[arg(long, value_name = "I/S")]
     shard: Shard,
@@ -26,9 +26,9 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let (metrics, shadow) = (self.telling.metrics(true), self.telling.shadow());
-        let job = self.round.job(common, &self.output, metrics, &shadow)?;
-        let path = gram(job, self.shard, &common.pool()?, &common.progress());
-        ended(path.map(|path| path.display().to_string()))
+        let reporting = self.aggregation.reporting(&self.reporting, true)?;
+        let request = self.aggregation.request(common, &self.output, reporting)?;
+        let (pool, progress) = (common.pool()?, common.progress());
+        published(gram(request, self.shard, common.machine(&pool, &progress)))
     }
 }

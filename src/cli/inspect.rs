@@ -1,9 +1,8 @@
 //! `fedmill inspect`: look at updates before merging them.
 
-use super::{BackendName, Common, Failure, Outcome, UpdatePaths, print};
-use crate::engine::intake::admit::Expectations;
-use crate::engine::passes::drive::PassError;
-use crate::inspect::{InspectError, InspectedUpdate, Inspection};
+use super::{Common, Failure, Outcome, UpdatePaths, print};
+use crate::engine::intake::policy::Policy;
+use crate::inspect::{InspectedUpdate, Inspection};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::PathBuf;
@@ -31,24 +30,14 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        if common.backend == BackendName::Gpu {
-            return Err(
-                anyhow::anyhow!("--backend gpu: inspect runs on the CPU, expected auto or cpu").into()
-            );
-        }
+        common.refuse_gpu("inspect")?;
         let inspection = Inspection {
             updates: self.paths.resolve()?,
             base: self.base.clone(),
-            expected: Expectations { round: self.round, ..Expectations::default() },
-            isa: common.isa(),
+            policy: Policy { round: self.round, ..Policy::default() },
         };
-        let updates = inspection.run(&common.pool()?, &common.progress()).map_err(|error| {
-            let signal = match &error {
-                InspectError::Pass(PassError::Interrupted(interrupted)) => Some(interrupted.signal),
-                _ => None,
-            };
-            Failure { signal, ..Failure::from(error) }
-        })?;
+        let (pool, progress) = (common.pool()?, common.progress());
+        let updates = inspection.run(&common.machine(&pool, &progress)).map_err(Failure::of)?;
         print(&if self.json { json_lines(&updates)? } else { table(&updates) })?;
         let faulty = updates.iter().filter(|update| !update.faults.is_empty()).count();
         if self.check && faulty > 0 {

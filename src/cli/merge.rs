@@ -1,10 +1,9 @@
 //! `fedmill merge`: put the merged shards of a round together.
 
-use super::aggregation::{Outputs, RoundOptions, ended, partial_files};
+use super::aggregation::{AggregationOptions, Outputs, partial_files, published};
 use super::{Common, Failure, Outcome};
-use crate::engine::aggregate::request::Job;
-use crate::engine::decide::judge::MetricsWanted;
-use crate::modes::shards::merge::join;
+use crate::engine::decide::method::Reporting;
+use crate::modes::shards::merge::merge;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -14,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    round: RoundOptions,
+    aggregation: AggregationOptions,
     /// What `combine` left of each shard, in any order: files, or directories of them.
     #[arg(long, value_name = "PARTIAL", num_args = 1.., required = true)]
     partials: Vec<PathBuf>,
@@ -28,13 +27,11 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let partials = partial_files(&self.partials)?;
-        let job = self.round.job(common, &self.outputs.output, MetricsWanted::Nothing, &[])?;
-        let inputs = partials.iter().chain(&self.decision).cloned();
-        let job = Job {
-            other_inputs: job.other_inputs.iter().cloned().chain(inputs).collect(),
-            ..self.outputs.of(job)
-        };
-        let path = join(job, &partials, self.decision.as_deref(), &common.pool()?, &common.progress());
-        ended(path.map(|path| path.display().to_string()))
+        let mut request = self.aggregation.request(common, &self.outputs.output, Reporting::default())?;
+        request.inputs.others.extend(partials.iter().chain(&self.decision).cloned());
+        request.outputs = self.outputs.outputs(request.outputs.state.clone());
+        let (pool, progress) = (common.pool()?, common.progress());
+        let machine = common.machine(&pool, &progress);
+        published(merge(request, &partials, self.decision.as_deref(), machine))
     }
 }

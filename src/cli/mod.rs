@@ -8,6 +8,7 @@ mod compress;
 mod decide;
 mod decompress;
 mod doctor;
+mod failure;
 mod gram;
 mod inspect;
 mod merge;
@@ -16,13 +17,15 @@ mod privacy;
 mod rates;
 mod size;
 
-use crate::engine::backend::choose::{Asked, Backend};
+use crate::engine::backend::request::{BackendName, BackendRequest};
+use crate::engine::passes::machine::Machine;
 use crate::gpu;
 use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
 use crate::telemetry::console::{self, LogFormat};
 use crate::telemetry::progress::Progress;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use failure::Failure;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -68,7 +71,7 @@ struct Common {
         default_value = "auto",
         help_heading = "Common options"
     )]
-    backend: BackendName,
+    backend: BackendOption,
     /// Use the GPU whose name contains this; the only way to use a software adapter.
     #[arg(long, global = true, value_name = "NAME", help_heading = "Common options")]
     adapter: Option<String>,
@@ -103,7 +106,7 @@ struct Common {
 
 /// Where to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum BackendName {
+enum BackendOption {
     Auto,
     Cpu,
     Gpu,
@@ -120,19 +123,6 @@ enum Outcome {
     Done,
     /// Policy refused, for this reason.
     Refused(String),
-}
-
-/// An error as the user meets it.
-struct Failure {
-    error: anyhow::Error,
-    hint: Option<String>,
-    signal: Option<i32>,
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self { error: error.into(), hint: None, signal: None }
-    }
 }
 
 /// Parses the command line, runs the command, and says how it ended.
@@ -169,30 +159,6 @@ impl Cli {
     }
 }
 
-impl Failure {
-    fn tell(self) -> ExitCode {
-        let message = message(&self.error);
-        match self.hint {
-            Some(hint) => tracing::error!(hint, "{message}"),
-            None => tracing::error!("{message}"),
-        }
-        // The shell's convention for a process that a signal ended.
-        let code = self.signal.map_or(2, |signal| 128 + signal);
-        ExitCode::from(u8::try_from(code).unwrap_or(2))
-    }
-}
-
-/// An error and its causes, those left out that it mentions already.
-fn message(error: &anyhow::Error) -> String {
-    let mut message = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !message.contains(&cause) {
-            message = format!("{message}: {cause}");
-        }
-    }
-    message
-}
-
 impl Common {
     fn install_console(&self) {
         let level = match (self.quiet, self.verbose) {
@@ -219,14 +185,31 @@ impl Common {
         }
     }
 
-    /// Where to compute.
-    fn backend(&self, explain: bool) -> Backend {
-        let asked = match self.backend {
-            BackendName::Auto => Asked::Auto,
-            BackendName::Cpu => Asked::Cpu,
-            BackendName::Gpu => Asked::Gpu,
-        };
-        Backend { asked, options: self.gpu_options(), calibration: None, explain }
+    fn backend_name(&self) -> BackendName {
+        match self.backend {
+            BackendOption::Auto => BackendName::Auto,
+            BackendOption::Cpu => BackendName::Cpu,
+            BackendOption::Gpu => BackendName::Gpu,
+        }
+    }
+
+    /// The backend to compute on.
+    fn backend(&self, explain: bool) -> BackendRequest {
+        let options = self.gpu_options();
+        BackendRequest { options, explain, ..BackendRequest::new(self.backend_name()) }
+    }
+
+    /// Refuses `--backend gpu` for a command that has no work for a GPU.
+    fn refuse_gpu(&self, command: &str) -> Result<(), Failure> {
+        match self.backend_name() {
+            BackendName::Gpu => Err(Failure::no_gpu(command)),
+            BackendName::Auto | BackendName::Cpu => Ok(()),
+        }
+    }
+
+    /// The machine to compute on.
+    fn machine<'m>(&self, pool: &'m ThreadPool, progress: &'m Progress) -> Machine<'m> {
+        Machine::new(self.isa(), pool, progress)
     }
 
     fn isa(&self) -> Isa {

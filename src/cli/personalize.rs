@@ -1,8 +1,8 @@
 //! `fedmill personalize`: the model of one client, from the global model and its own.
 
-use super::{BackendName, Common, Failure, Outcome, print, size};
+use super::{Common, Failure, Outcome, print, size};
 use crate::engine::intake::personal::{Layers, Personal};
-use crate::personalize::{How, Personalization};
+use crate::personalize::{Personalization, PersonalizeMethod};
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 
@@ -40,25 +40,19 @@ fn alpha(text: &str) -> Result<f64, String> {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        if common.backend == BackendName::Gpu {
-            let why = anyhow::anyhow!("--backend gpu: personalize runs on the CPU, expected auto or cpu");
-            return Err(why.into());
-        }
+        common.refuse_gpu("personalize")?;
         let personalization = Personalization {
             global: self.global.clone(),
             client: self.personal.clone(),
-            how: match self.mix {
-                Some(alpha) => How::Mix(alpha),
-                None => How::Layers(Personal { layers: self.layers.clone() }),
+            method: match self.mix {
+                Some(alpha) => PersonalizeMethod::Mix(alpha),
+                None => PersonalizeMethod::Layers(Personal { layers: self.layers.clone() }),
             },
             output: self.output.clone(),
             max_shard_bytes: self.max_shard_size,
             isa: common.isa(),
         };
-        let path = personalization.run(&common.pool()?).map_err(|error| {
-            let (hint, signal) = (error.hint(), error.signal());
-            Failure { hint, signal, ..Failure::from(error) }
-        })?;
+        let path = personalization.run(&common.pool()?).map_err(Failure::of)?;
         print(&format!("{}\n", path.display()))?;
         Ok(Outcome::Done)
     }

@@ -4,7 +4,7 @@ use super::{Common, Failure, print};
 use crate::bench::picture::Format;
 use crate::bench::rates;
 use crate::compress::run::Compression;
-use crate::compress::table::{self, Row, TableError};
+use crate::compress::table::{self, Row};
 use crate::io::publish;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(super) fn run(
     common: &Common,
 ) -> Result<(), Failure> {
     let format = plot.map(format_of).transpose()?;
-    let rows = table::measure(compression, &common.pool()?).map_err(failure)?;
+    let rows = table::measure(compression, &common.pool()?).map_err(Failure::of)?;
     if let (Some(path), Some(format)) = (plot, format) {
         let title = format!("{}, NMSE by bits per parameter", compression.update.display());
         write(path, &rates::draw(&title, &rows, format)?)?;
@@ -35,13 +35,6 @@ pub(super) fn run(
     print(&text)
 }
 
-fn failure(error: TableError) -> Failure {
-    match error {
-        TableError::Compress(error) => super::compress::failure(error),
-        error => Failure::from(error),
-    }
-}
-
 /// The format of a plot, by the extension of its file.
 pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
     let why = || anyhow::anyhow!("--plot: {}: expected a file that ends in .svg or .png", path.display());
@@ -50,7 +43,9 @@ pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
 
 /// Writes a picture.
 pub(super) fn write(path: &Path, picture: &[u8]) -> Result<(), Failure> {
-    let written = publish::stage(path, picture).and_then(|staged| staged.publish(path));
+    let written = publish::stage(path, picture)
+        .and_then(|staged| staged.publish(path))
+        .and_then(|()| publish::sync_directory_of(path));
     Ok(written
         .map_err(|why| anyhow::Error::new(why).context(format!("{} could not be written", path.display())))?)
 }

@@ -9,6 +9,7 @@ use crate::kernels::convert::encode;
 use crate::kernels::lanes::Isa;
 use crate::model::layout::{Layout, Piece};
 use crate::model::tile::TileBuffer;
+use crate::telemetry::explain::Explain;
 use crate::updates::encoded::{KIND_SKETCH, open};
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -48,9 +49,8 @@ pub enum DecompressError {
     Write(#[from] WriteError),
 }
 
-impl DecompressError {
-    /// The signal that stopped the run, if one did.
-    pub fn signal(&self) -> Option<i32> {
+impl Explain for DecompressError {
+    fn signal(&self) -> Option<i32> {
         match self {
             Self::Write(WriteError::Interrupted(interrupted)) => Some(interrupted.signal),
             _ => None,

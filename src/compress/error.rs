@@ -8,6 +8,7 @@ use crate::gpu::job::GpuError;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_file::{OpenFault, list};
 use crate::io::model_writer::WriteError;
+use crate::telemetry::explain::Explain;
 use crate::updates::metadata::MetadataFault;
 use std::io;
 use std::path::PathBuf;
@@ -52,9 +53,10 @@ impl CompressError {
     pub(crate) fn encode(values: &Values, source: EncodeError) -> Self {
         Self::Encode { path: values.update.path.clone(), source }
     }
+}
 
-    /// What the user can do about it, if that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Explain for CompressError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Encoded { .. } => Some("`fedmill decompress` it first".to_owned()),
             Self::Residual(why) => why.hint(),
@@ -72,8 +74,7 @@ impl CompressError {
         }
     }
 
-    /// The signal that stopped the run, if one did.
-    pub fn signal(&self) -> Option<i32> {
+    fn signal(&self) -> Option<i32> {
         match self {
             Self::Encode { source: EncodeError::Interrupted(Interrupted { signal }), .. } => Some(*signal),
             _ => None,

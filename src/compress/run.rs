@@ -109,7 +109,8 @@ impl Compression {
         if let (Some(output), Some(staged)) = (&self.output, staged) {
             self.publish(output, staged, &attempt.file, attempt.residual.take())?;
             if let Some((path, config)) = config {
-                config.publish(path).map_err(WriteError::at(path))?;
+                let published = config.publish(path).and_then(|()| sync_directory_of(path));
+                published.map_err(WriteError::at(path))?;
             }
         }
         Ok(summary)

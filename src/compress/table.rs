@@ -8,6 +8,7 @@ use crate::compress::run::Compression;
 use crate::compress::summary::Summary;
 use crate::kernels::lanes::Isa;
 use crate::settings::SpecError;
+use crate::telemetry::explain::Explain;
 use rayon::ThreadPool;
 use serde::Serialize;
 use std::sync::Arc;
@@ -55,6 +56,16 @@ pub enum TableError {
     Compress(#[from] CompressError),
     #[error("{codec}: its encoding cannot be decoded: {why}")]
     Invalid { codec: String, why: Invalid },
+}
+
+impl Explain for TableError {
+    fn hint(&self) -> Option<String> {
+        if let Self::Compress(error) = self { error.hint() } else { None }
+    }
+
+    fn signal(&self) -> Option<i32> {
+        if let Self::Compress(error) = self { error.signal() } else { None }
+    }
 }
 
 /// Compresses an update by one codec after another and publishes nothing. Rows are in descending order of bytes.

@@ -38,7 +38,10 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 ///
 /// When it cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(publish::directory_of(path))?;
+    let directory = publish::directory_of(path);
+    if !directory.is_dir() {
+        publish::make_directory(directory)?;
+    }
     publish::stage(path, bytes)?.publish(path)?;
     publish::sync_directory_of(path)
 }

@@ -259,7 +259,10 @@ impl ModelWriter {
     pub fn publish(self) -> Result<(), WriteError> {
         let at_target = || WriteError::at(&self.target);
         let old_index = index_path(&self.target);
-        remove_if_there(&old_index).map_err(at_target())?;
+        // For good, before a file of the old model is replaced.
+        if remove_if_there(&old_index).map_err(at_target())? {
+            sync_directory_of(&self.target).map_err(at_target())?;
+        }
         let mut files = Vec::new();
         for shard in self.shards {
             shard.staged.publish(&shard.path).map_err(WriteError::at(&shard.path))?;
@@ -335,10 +338,11 @@ fn stage(target: &Path, start: &[u8], bytes: u64) -> Result<Staged, WriteError> 
     Ok(staged)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+/// Removes a file. Returns whether there was one.
+fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
-        _ => Ok(()),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true),
     }
 }
 

@@ -144,14 +144,16 @@ pub fn sync_directory_of(target: &Path) -> io::Result<()> {
     File::open(directory_of(target))?.sync_all()
 }
 
-/// Makes a directory, and those above it.
+/// Makes a directory and those above it that are missing, and brings their names to disk.
 ///
 /// # Errors
 ///
 /// When it cannot be made.
 pub fn make_directory(path: &Path) -> io::Result<()> {
+    let is_missing = |above: &&Path| *above != Path::new("") && !above.exists();
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(is_missing).collect();
     fs::create_dir_all(path)?;
-    sync_directory_of(path)
+    missing.into_iter().rev().chain([path]).try_for_each(sync_directory_of)
 }
 
 /// Gives a file that is on disk another name, in place of what had it before, for good.
@@ -206,9 +208,16 @@ pub fn keep_as_previous(path: &Path) -> io::Result<()> {
     let unique = format!("{}-{}", std::process::id(), "0");
     let temporary = path.with_file_name(temporary_name(&previous, &unique));
     // Some file systems have no links.
-    fs::hard_link(path, &temporary).or_else(|_| fs::copy(path, &temporary).map(drop))?;
+    fs::hard_link(path, &temporary).or_else(|_| copy(path, &temporary))?;
     crash::before_step();
     fs::rename(&temporary, &previous)
+}
+
+/// Copies a file, and waits until the copy is on disk.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    crash::before_step();
+    File::open(to)?.sync_all()
 }
 
 /// The one path of a file that may not exist yet: its directory as the system knows it, and its name.

@@ -83,3 +83,41 @@ impl Rule for DistanceTrim {
         Ok(Decision { warnings: warning.into_iter().collect(), ..mean_of_kept(&kept, &distances, reasons) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(keep: Option<f64>, clients: usize) -> usize {
+        DistanceTrim { keep: keep.map(Quantile) }.count(clients)
+    }
+
+    #[test]
+    fn a_product_just_below_a_whole_number_is_that_number() {
+        // 0.58 * 50 is 28.999999999999996 in f64.
+        assert_eq!((count(Some(0.58), 51), count(Some(0.579_999), 51)), (30, 29));
+        assert_eq!((count(Some(1.0 - 0.9e-9), 2), count(Some(1.0 - 1.1e-9), 2)), (2, 1));
+        assert_eq!((count(Some(0.5 - 0.4e-9), 3), count(Some(0.5 - 0.6e-9), 3)), (2, 1));
+    }
+
+    #[test]
+    fn the_count_is_that_of_whole_numbers() {
+        for clients in 1..200 {
+            assert_eq!(count(Some(0.0), clients), 1);
+            assert_eq!(count(Some(1.0), clients), clients);
+            // In whole numbers.
+            assert_eq!(count(None, clients), 4 * (clients - 1) / 5 + 1);
+            for percent in 0..=100 {
+                let found = count(Some(percent as f64 / 100.0), clients);
+                assert_eq!(found, percent * (clients - 1) / 100 + 1, "{percent} {clients}");
+            }
+        }
+    }
+
+    #[test]
+    fn those_that_are_left_out_may_be_hostile_up_to_half() {
+        let tolerates = |keep, clients| DistanceTrim { keep: Some(Quantile(keep)) }.tolerates(clients);
+        assert_eq!((tolerates(0.8, 6), tolerates(0.8, 11)), (1, 2));
+        assert_eq!((tolerates(0.0, 6), tolerates(0.0, 7), tolerates(1.0, 7)), (2, 3, 0));
+    }
+}

@@ -115,3 +115,40 @@ pub(super) fn scores_among(geometry: &Geometry, members: &[usize], neighbours: u
     };
     members.iter().map(score).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The conditions as the paper and the libraries write them.
+    #[test]
+    fn every_definition_tolerates_what_its_condition_says() {
+        for n in 0..40 {
+            let most = |may: fn(usize, usize) -> bool| (0..=n).take_while(|f| may(n, *f)).last().unwrap_or(0);
+            for paper in [Definition::Paper, Definition::Tff] {
+                assert_eq!(tolerates(paper, n), most(|n, f| n >= 2 * f + 3), "{n}");
+            }
+            assert_eq!(tolerates(Definition::Byzfl, n), most(|n, f| n > 2 * f), "{n}");
+            // No condition, but that a client is honest.
+            assert_eq!(tolerates(Definition::Flower, n), most(|n, f| f < n), "{n}");
+        }
+    }
+
+    #[test]
+    fn every_definition_has_its_least_number_of_clients() {
+        let least = |definition| {
+            let works = |n: &usize| *n >= least_clients(definition);
+            (0..10).find(works)
+        };
+        assert_eq!((least(Definition::Paper), least(Definition::Tff)), (Some(3), Some(3)));
+        assert_eq!((least(Definition::Byzfl), least(Definition::Flower)), (Some(1), Some(1)));
+    }
+
+    #[test]
+    fn one_neighbour_counts_at_least() {
+        for (n, f, expected) in [(7, 2, 3), (5, 2, 1), (4, 2, 1), (3, 2, 1), (2, 2, 1), (4, 1, 1), (5, 1, 2)]
+        {
+            assert_eq!(neighbours(n, f), expected, "{n} {f}");
+        }
+    }
+}

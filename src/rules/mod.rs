@@ -38,8 +38,8 @@ use std::fmt;
 use decision::mean_of_kept;
 pub use decision::{Decision, Verdict, Warning};
 pub use error::RuleError;
-pub use recipe::{OrderStatistic, Recipe, Reduction, TierRecipe};
-pub use statistics::{Needs, Statistics};
+pub use recipe::{OrderStatistic, Recipe, Reduction};
+pub use statistics::{Distances, GeometryRequest, GeometryResult, Needs, Precision, Statistics};
 
 /// An aggregation rule with its settings. Displays as the text that parses to it.
 pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {

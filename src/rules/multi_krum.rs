@@ -107,3 +107,52 @@ impl Rule for MultiKrum {
         Ok(Decision { warnings, ..decision })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::geometry::tests::geometry_of;
+
+    /// Warnings of the rule for `n` clients, `f` of them hostile.
+    fn warnings(m: Option<usize>, definition: Definition, n: usize, f: usize) -> Vec<String> {
+        let rows: Vec<Vec<f64>> = (0..n).map(|i| vec![(i * i) as f64, i as f64]).collect();
+        let statistics = Statistics {
+            ids: (0..n).map(|i| i.to_string()).collect(),
+            weights: vec![1.0; n],
+            byzantine: Some(f),
+            geometry: Some(geometry_of(&rows)),
+            seed: 0,
+        };
+        let decision = MultiKrum { m, definition }.decide(&statistics).unwrap();
+        decision.warnings.into_iter().map(|warning| warning.text).collect()
+    }
+
+    /// The `n - f` honest clients may all be kept; a larger `m` keeps a hostile one.
+    #[test]
+    fn keeping_more_than_are_honest_is_told() {
+        for (n, f) in [(7, 2), (8, 2), (5, 1), (9, 3)] {
+            for m in 1..=n - f {
+                assert_eq!(warnings(Some(m), Definition::Paper, n, f), [""; 0], "{m} of {n}, {f}");
+            }
+            for m in n - f + 1..=n {
+                let said = format!("keeps {m} of {n} clients, of which {f} are assumed hostile");
+                let found = warnings(Some(m), Definition::Paper, n, f);
+                assert!(found.len() == 1 && found[0].contains(&said), "{found:?}");
+            }
+            assert_eq!(warnings(None, Definition::Paper, n, f), [""; 0]);
+            assert_eq!(warnings(None, Definition::Byzfl, n, f), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn the_setting_or_the_definition_says_how_many_are_kept() {
+        let count = |m, definition, n, f| MultiKrum { m, definition }.count(n, f).ok();
+        assert_eq!(count(None, Definition::Paper, 7, 2), Some(3));
+        assert_eq!(count(None, Definition::Paper, 3, 2), Some(1));
+        assert_eq!(count(None, Definition::Byzfl, 7, 2), Some(5));
+        assert_eq!(count(None, Definition::Flower, 7, 2), Some(1));
+        assert_eq!(count(Some(7), Definition::Paper, 7, 2), Some(7));
+        assert_eq!(count(Some(0), Definition::Paper, 7, 2), None);
+        assert_eq!(count(Some(8), Definition::Paper, 7, 2), None);
+    }
+}

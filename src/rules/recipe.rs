@@ -35,16 +35,6 @@ impl Recipe {
             }
             Reduction::WeightedSum { coefficients, centre } if *centre == 0.0 => Some(coefficients.clone()),
             Reduction::WeightedSum { .. } | Reduction::Select(_) => None,
-            Reduction::Tiers(tiers) => {
-                let parts: Option<Vec<Vec<f64>>> =
-                    tiers.iter().map(|tier| tier.recipe.coefficients()).collect();
-                let clients = parts.as_ref()?.first().map_or(0, Vec::len);
-                let mut sums = vec![0.0; clients];
-                for (tier, part) in tiers.iter().zip(parts?) {
-                    sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += tier.share * x);
-                }
-                Some(sums)
-            }
         }
     }
 
@@ -61,24 +51,13 @@ impl Recipe {
             Reduction::WeightedSum { coefficients, centre } => {
                 Reduction::WeightedSum { coefficients: spread(coefficients), centre: *centre }
             }
-            other @ (Reduction::Select(_) | Reduction::Tiers(_)) => other.clone(),
+            other @ Reduction::Select(_) => other.clone(),
         };
         let mixing = self.mixing.as_ref().map(|mixing| {
             Mixing::new(clients, (0..mixing.len()).map(|row| spread(mixing.row(row))).collect())
         });
         Self { mixing, reduction }
     }
-}
-
-/// What is made of some of the clients, and how much it counts.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct TierRecipe {
-    /// Its share of the merged model.
-    pub share: f64,
-    /// Its clients, in their order.
-    pub clients: Vec<usize>,
-    /// What is made of them; its rows are those of all clients.
-    pub recipe: Recipe,
 }
 
 /// What the second pass makes of rows.
@@ -99,8 +78,6 @@ pub enum Reduction {
     },
     /// An order statistic of each coordinate.
     Select(OrderStatistic),
-    /// The sum of what is made of each tier, times its share. No rule decides so: tiers are put together behind rules.
-    Tiers(Vec<TierRecipe>),
 }
 
 /// What is made of the sorted values of a coordinate.
@@ -132,20 +109,5 @@ mod tests {
         let mixed = Recipe { mixing: Some(Mixing::diagonal(&[0.5, 1.0])), ..OrderStatistic::Median.into() };
         let mixing = mixed.among(&[0, 2], 3).mixing.unwrap();
         assert_eq!((mixing.row(0), mixing.row(1)), (&[0.5, 0.0, 0.0][..], &[0.0, 0.0, 1.0][..]));
-    }
-
-    #[test]
-    fn coefficients_of_tiers_are_those_of_each_times_its_share() {
-        let tier = |share, clients: &[usize], recipe: Recipe| TierRecipe {
-            share,
-            clients: clients.to_vec(),
-            recipe: recipe.among(clients, 3),
-        };
-        let mean = |weights: &[f64]| Reduction::WeightedMean { weights: weights.to_vec() }.into();
-        let tiers = vec![tier(0.75, &[0, 2], mean(&[1.0, 2.0])), tier(0.25, &[1], mean(&[9.0]))];
-        let together = Recipe::from(Reduction::Tiers(tiers.clone()));
-        assert_eq!(together.coefficients(), Some(vec![0.25, 0.25, 0.5]));
-        let median = tier(0.5, &[1], OrderStatistic::Median.into());
-        assert_eq!(Recipe::from(Reduction::Tiers(vec![tiers[0].clone(), median])).coefficients(), None);
     }
 }

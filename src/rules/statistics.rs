@@ -1,7 +1,8 @@
 //! What a rule may know about the clients before it decides.
 
 use crate::rules::RuleError;
-use crate::rules::geometry::Geometry;
+use crate::rules::geometry::{Geometry, References};
+use crate::rules::mixing::Mixing;
 
 /// What a rule may know about the clients, in order of client id.
 #[derive(Clone, Debug)]
@@ -48,4 +49,80 @@ pub enum Needs {
     Geometry,
     /// Their geometry and their coordinate median.
     Median,
+}
+
+/// How the distances between clients are found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Distances {
+    /// From differences for few clients, else from the Gram matrix.
+    #[default]
+    Auto,
+    /// From the Gram matrix.
+    Gram,
+    /// From differences: a subtraction more a pair and coordinate, and exact however far clients are from the centre.
+    Direct,
+}
+
+/// The most clients whose distances are found from differences by themselves: so few cost next to nothing.
+const DIRECT_CLIENTS: usize = 16;
+
+impl Distances {
+    /// What `Auto` means for so many clients.
+    #[must_use]
+    pub fn resolved(self, clients: usize) -> Self {
+        match self {
+            Self::Auto if clients <= DIRECT_CLIENTS => Self::Direct,
+            Self::Auto => Self::Gram,
+            chosen => chosen,
+        }
+    }
+}
+
+/// How exact measured numbers must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// As exact as is cheap: products in f32.
+    Usual,
+    /// Products in f64, for a choice that depends on less than the usual bound.
+    F64,
+}
+
+/// What a decision asks to be measured.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GeometryRequest<'m> {
+    /// How many updates are measured.
+    pub updates: usize,
+    /// How distances are found.
+    pub distances: Distances,
+    /// The points besides the updates and the origin.
+    pub references: References,
+    /// Whether signs are counted.
+    pub with_signs: bool,
+    /// How exact the numbers must be.
+    pub precision: Precision,
+    /// How many clients are assumed hostile, if the operator says.
+    pub hostile: Option<usize>,
+    /// The updates as combinations of the clients' updates; `None` for the clients' updates themselves.
+    pub mixing: Option<&'m Mixing>,
+}
+
+impl GeometryRequest<'_> {
+    /// Updates and references: the points whose inner products are measured.
+    pub fn points(&self) -> usize {
+        self.updates + self.references.count()
+    }
+
+    /// Whether distances between updates are found from differences.
+    pub fn is_direct(&self) -> bool {
+        self.precision == Precision::Usual && self.distances.resolved(self.updates) == Distances::Direct
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct GeometryResult {
+    /// The geometry of the updates.
+    pub geometry: Geometry,
+    /// Mean over the coordinates of `|sum_i sign(delta_i)| / n`, if asked for.
+    pub sign_agreement: Option<f64>,
 }

@@ -59,6 +59,9 @@ impl fmt::Display for UpdateKind {
     }
 }
 
+/// The metadata key that a partial of a tree is recognised by.
+pub const PARTIAL_KEY: &str = "fedmill.partial";
+
 /// Metadata keys about one update, which a merged model does not inherit.
 pub const UPDATE_KEYS: [&str; 10] = [
     "client_id",

@@ -5,8 +5,12 @@
 //! finds the bytes, `part` decodes a run of a vector. [`metadata`] parses what a client says about its update.
 
 pub mod encoded;
+pub mod fault;
 pub mod metadata;
 pub mod part;
+pub mod placement;
+pub mod set;
+pub mod source;
 pub mod streams;
 
 pub use encoded::{open, open_plain, open_to_merge};

@@ -1,7 +1,7 @@
 //! The tables of codecs in `docs/`, made from the registry and held against the pages. `just bless` writes them anew.
 
 use crate::quality::{Distribution, VALUES, nmse};
-use fedmill::codecs::{self, CODECS, Codec, Coding, Family, Seeds, Vector};
+use fedmill::codecs::{self, CODECS, Codec, Coding, Extent, Family, Seeds, Vector};
 use fedmill::kernels::lanes::Isa;
 use fedmill::model::sparsity::Sparsity;
 use std::path::Path;
@@ -41,7 +41,8 @@ fn settings(family: &Family) -> String {
         let first = format!("{key}={}", values[0]);
         quoted(std::iter::once(first.as_str()).chain(values[1..].iter().copied())).join(", ")
     };
-    family.settings.iter().map(values).collect::<Vec<_>>().join("; ")
+    let settings: Vec<String> = family.settings.iter().map(values).collect();
+    if settings.is_empty() { "none".to_owned() } else { settings.join("; ") }
 }
 
 /// Whether a family is unbiased, and under which setting if that depends on one.
@@ -66,11 +67,15 @@ fn encoded(codec: &dyn Codec, values: &[f32], shape: [usize; 2]) -> (Coding, usi
     codecs::settle(encoder.as_mut(), values);
     let coding = encoder.coding();
     let scheme = coding.scheme().unwrap();
-    let mut bytes = postcard::to_allocvec(&coding).unwrap().len();
+    let streams = scheme.streams(&vector).unwrap();
+    let (of_chunks, known): (Vec<_>, Vec<_>) =
+        streams.into_iter().partition(|stream| stream.extent == Extent::Chunks);
+    let known: usize = known.iter().map(|stream| stream.spec("", 0).unwrap().bytes()).sum();
+    let mut bytes = postcard::to_allocvec(&coding).unwrap().len() + known;
     let mut decoded = vec![f32::NAN; values.len()];
     for ((start, chunk), decoded) in codecs::chunks(values).zip(decoded.chunks_mut(codecs::CHUNK)) {
         let streams = encoder.encode(start, chunk);
-        bytes += streams.iter().map(Vec::len).sum::<usize>();
+        bytes += streams.last().filter(|_| !of_chunks.is_empty()).map_or(0, Vec::len);
         let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
         scheme.decode(Isa::detect(), &vector, start, &streams, decoded).unwrap();
     }
@@ -104,17 +109,26 @@ fn the_page_on_compression_has_every_codec() {
 
 /// A figure with two significant digits.
 fn figure(x: f64) -> String {
-    match x {
-        0.0 => "0".to_owned(),
-        _ if x < 1e-3 => format!("{x:.1e}"),
-        _ => format!("{x:.*}", (1.0 - x.log10().floor()).max(0.0) as usize),
+    let scientific = format!("{x:.1e}");
+    let exponent: i32 = scientific.split_once('e').unwrap().1.parse().unwrap();
+    match exponent {
+        _ if x == 0.0 => "0".to_owned(),
+        ..-3 => scientific,
+        _ => format!("{x:.*}", (1 - exponent).max(0) as usize),
     }
 }
 
 #[test]
 fn figures_have_two_digits() {
-    let figures =
-        [(0.0, "0"), (3.44e-5, "3.4e-5"), (0.00804, "0.0080"), (0.2, "0.20"), (2.71, "2.7"), (99.4, "99")];
+    let figures = [
+        (0.0, "0"),
+        (3.44e-5, "3.4e-5"),
+        (0.00804, "0.0080"),
+        (0.2, "0.20"),
+        (0.00998, "0.010"),
+        (2.71, "2.7"),
+        (99.4, "99"),
+    ];
     for (x, text) in figures {
         assert_eq!(figure(x), text);
     }

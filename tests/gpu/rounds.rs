@@ -2,24 +2,23 @@
 
 use super::REQUIRED;
 use crate::harness::{Dir, Model, Update, fedmill, fedmill_after};
-use fedmill::engine::aggregate::error::MergeError;
-use fedmill::engine::aggregate::request::{Job, OnBadUpdate};
+use fedmill::engine::aggregate::error::Error;
+use fedmill::engine::aggregate::request::{Inputs, Outputs, Request};
+use fedmill::engine::aggregate::run::run;
 use fedmill::engine::backend::calibration::{Calibration, Curve, DeviceCalibration, Rates};
-use fedmill::engine::backend::choose::{Asked, Backend};
-use fedmill::engine::decide::judge::{Aggregation, MetricsWanted};
-use fedmill::engine::intake::admit::Expectations;
-use fedmill::engine::intake::weights::Weighting;
-use fedmill::engine::passes::geometry::Distances;
+use fedmill::engine::backend::request::{BackendName, BackendRequest};
+use fedmill::engine::decide::method::Method;
+use fedmill::engine::passes::machine::Machine;
 use fedmill::gpu::adapters;
 use fedmill::gpu::job::Options;
 use fedmill::kernels::lanes::Isa;
 use fedmill::rules::{self, pre};
 use fedmill::settings::Definition;
+use fedmill::telemetry::explain::Explain;
 use fedmill::telemetry::progress::Progress;
 use fedmill::telemetry::report::Report;
 use half::{bf16, f16};
 use rayon::ThreadPoolBuilder;
-use std::path::PathBuf;
 
 /// A round that can be merged on every backend.
 pub(super) struct Round {
@@ -78,35 +77,26 @@ impl Round {
         Self { dir, with_base }
     }
 
-    pub(super) fn job(&self, rule: &str, steps: &[&str], byzantine: Option<usize>, backend: Backend) -> Job {
-        Job {
-            updates: vec![self.dir.path("updates")],
-            base: self.with_base.then(|| self.dir.path("base.safetensors")),
-            aggregation: Aggregation {
-                strategy: fedmill::strategies::plain(),
-                rule: rules::parse(rule, Definition::Paper).unwrap(),
-                pre: steps.iter().map(|step| pre::parse(step).unwrap()).collect(),
-                shadow: Vec::new(),
-                byzantine: byzantine.map(|count| count.to_string().parse().unwrap()),
-                seed: 0,
-                distances: Distances::Auto,
-                metrics: MetricsWanted::Nothing,
-            },
-            tiers: None,
-            weighting: Weighting::Default,
-            min_clients: 1,
-            on_bad_update: OnBadUpdate::Fail,
-            expected: Expectations::default(),
-            output: self.dir.path("merged.safetensors"),
-            max_shard_bytes: None,
-            report: Some(self.dir.path("report.json")),
-            state: None,
-            partial: false,
-            private: None,
-            population: None,
-            other_inputs: Vec::<PathBuf>::new(),
-            isa: Isa::detect(),
+    pub(super) fn request(
+        &self,
+        rule: &str,
+        steps: &[&str],
+        byzantine: Option<usize>,
+        backend: BackendRequest,
+    ) -> Request {
+        let method = Method {
+            pre: steps.iter().map(|step| pre::parse(step).unwrap()).collect(),
+            byzantine: byzantine.map(|count| count.to_string().parse().unwrap()),
+            ..Method::new(rules::parse(rule, Definition::Paper).unwrap())
+        };
+        let output = self.dir.path("merged.safetensors");
+        let request = Request::new(vec![self.dir.path("updates")], method, output);
+        let base = self.with_base.then(|| self.dir.path("base.safetensors"));
+        Request {
+            inputs: Inputs { base, ..request.inputs },
+            outputs: Outputs { report: Some(self.dir.path("report.json")), ..request.outputs },
             backend,
+            ..request
         }
     }
 
@@ -115,7 +105,7 @@ impl Round {
         rule: &str,
         steps: &[&str],
         byzantine: Option<usize>,
-        backend: Backend,
+        backend: BackendRequest,
     ) -> (Model, Report) {
         let report = self.try_merge(rule, steps, byzantine, backend).unwrap();
         (Model::read(&self.dir, "merged.safetensors"), report)
@@ -126,26 +116,28 @@ impl Round {
         rule: &str,
         steps: &[&str],
         byzantine: Option<usize>,
-        backend: Backend,
-    ) -> Result<Report, MergeError> {
+        backend: BackendRequest,
+    ) -> Result<Report, Error> {
         let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        self.job(rule, steps, byzantine, backend).run(&pool, &Progress::hidden())
+        let request = self.request(rule, steps, byzantine, backend);
+        run(request, Machine::new(Isa::detect(), &pool, &Progress::hidden()))
     }
 }
 
-pub(super) fn on_cpu() -> Backend {
-    Backend { asked: Asked::Cpu, options: Options::default(), calibration: None, explain: false }
+pub(super) fn on_cpu() -> BackendRequest {
+    BackendRequest { name: BackendName::Cpu, options: Options::default(), calibration: None, explain: false }
 }
 
 /// Every adapter there is, as a backend.
-pub(super) fn on_gpus(options: &Options) -> Vec<Backend> {
+pub(super) fn on_gpus(options: &Options) -> Vec<BackendRequest> {
     let found = adapters();
     assert!(
         !found.is_empty() || std::env::var_os(REQUIRED).is_none(),
         "no adapter was found, and one is required"
     );
     let named = |name: String| Options { adapter: Some(name), ..options.clone() };
-    let backend = |options| Backend { asked: Asked::Gpu, options, calibration: None, explain: false };
+    let backend =
+        |options| BackendRequest { name: BackendName::Gpu, options, calibration: None, explain: false };
     found.into_iter().map(|adapter| backend(named(adapter.name))).collect()
 }
 
@@ -240,7 +232,7 @@ fn slots_and_tiles_change_no_bit() {
             let (expected, _) = round.merge(rule, &[], byzantine, first.clone());
             for slots in [1, 2, 5] {
                 let options = Options { slots: Some(slots), ..first.options.clone() };
-                let backend = Backend { options, ..first.clone() };
+                let backend = BackendRequest { options, ..first.clone() };
                 for _ in 0..3 {
                     let (model, _) = round.merge(rule, &[], byzantine, backend.clone());
                     assert_eq!(model.tensors, expected.tensors, "{rule} with {slots} slots");
@@ -255,7 +247,7 @@ fn what_fits_the_device_is_read_once() {
     let round = Round::new(12, 2, "F32", false);
     for fits in on_gpus(&Options { resident_bytes: Some(1 << 30), ..small_slots() }) {
         let options = Options { resident_bytes: Some(0), ..fits.options.clone() };
-        let streams = Backend { options, ..fits.clone() };
+        let streams = BackendRequest { options, ..fits.clone() };
         let (kept, kept_report) = round.merge("multi-krum", &[], Some(2), fits);
         let (streamed, streamed_report) = round.merge("multi-krum", &[], Some(2), streams);
         assert_eq!(kept.tensors, streamed.tensors);
@@ -288,7 +280,7 @@ fn a_device_that_is_lost_ends_the_run_and_nothing_is_published() {
 fn an_adapter_that_is_not_there_is_an_error() {
     let round = Round::new(3, 0, "F32", false);
     let options = Options { adapter: Some("no such adapter".to_owned()), ..Options::default() };
-    let backend = Backend { asked: Asked::Gpu, options, calibration: None, explain: false };
+    let backend = BackendRequest { name: BackendName::Gpu, options, calibration: None, explain: false };
     let why = round.try_merge("median", &[], None, backend).unwrap_err().to_string();
     assert!(why.contains("no adapter is called `no such adapter`"), "{why}");
 }
@@ -390,7 +382,8 @@ fn auto_finishes_on_the_cpu_when_the_device_is_lost() {
                 // Nothing stays on the device: the second pass runs on it too.
                 let options = Options { adapter: name, lose_after: Some(lose_after), ..small_slots() };
                 let calibration = Some(wonderful(&adapter));
-                let backend = Backend { asked: Asked::Auto, options, calibration, explain: false };
+                let backend =
+                    BackendRequest { name: BackendName::Auto, options, calibration, explain: false };
                 let (model, report) = round.merge(rule, &[], Some(2), backend);
                 let what = format!("{rule}, lost after {lose_after}");
                 assert_agree(&model, &expected, &what);
@@ -407,7 +400,7 @@ fn auto_takes_a_device_that_is_worth_it_and_no_other() {
     for adapter in adapters() {
         let auto = |calibration: Option<Calibration>| {
             let options = Options { adapter: Some(adapter.name.clone()), ..small_slots() };
-            Backend { asked: Asked::Auto, options, calibration, explain: true }
+            BackendRequest { name: BackendName::Auto, options, calibration, explain: true }
         };
         let (_, report) = round.merge("median", &[], None, auto(Some(wonderful(&adapter))));
         assert_eq!(report.backend.name, "gpu", "{}", report.backend.why);

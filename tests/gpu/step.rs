@@ -5,7 +5,9 @@ use super::rounds::{Round, floats, on_cpu, on_gpus};
 use super::sample::{Kind, STORED, Sample};
 use super::{Combiner, devices, first_wrong, job};
 use crate::harness::Model;
-use fedmill::engine::backend::choose::Backend;
+use fedmill::engine::aggregate::run::run;
+use fedmill::engine::backend::request::BackendRequest;
+use fedmill::engine::passes::machine::Machine;
 use fedmill::gpu::job::{MOST_MAGNITUDE, Options, Reduction};
 use fedmill::gpu::step::{Known, StepJob};
 use fedmill::kernels::lanes::Isa;
@@ -147,13 +149,13 @@ const ROUNDS: [(&str, &str, &str); 7] = [
 ];
 
 /// Merges by a strategy; the model, and what is kept if something is.
-fn merge(round: &Round, rule: &str, strategy: &str, backend: &Backend) -> Vec<Model> {
+fn merge(round: &Round, rule: &str, strategy: &str, backend: &BackendRequest) -> Vec<Model> {
     let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    let mut job = round.job(rule, &[], None, backend.clone());
-    job.aggregation.strategy = strategies::parse(strategy, Definition::Paper).unwrap();
-    let keeps = !job.aggregation.strategy.keeps().is_empty();
-    job.state = keeps.then(|| round.dir.path("state.safetensors"));
-    let report = job.run(&pool, &Progress::hidden()).unwrap();
+    let mut request = round.request(rule, &[], None, backend.clone());
+    request.method.strategy = strategies::parse(strategy, Definition::Paper).unwrap();
+    let keeps = !request.method.strategy.keeps().is_empty();
+    request.outputs.state = keeps.then(|| round.dir.path("state.safetensors"));
+    let report = run(request, Machine::new(Isa::detect(), &pool, &Progress::hidden())).unwrap();
     assert_eq!(report.backend.name, if backend.options.adapter.is_some() { "gpu" } else { "cpu" });
     let left = ["merged.safetensors", "state.safetensors"];
     left[..1 + usize::from(keeps)].iter().map(|name| Model::read(&round.dir, name)).collect()

@@ -1,12 +1,14 @@
 //! What is found of clients before they are added: it hangs on nothing but the client, and keeps its integers in bounds.
 
 use crate::harness::{Dir, Update};
-use fedmill::engine::intake::admit::{self, Expectations};
+use fedmill::engine::intake::policy::Policy;
+use fedmill::engine::intake::{admit, update as opened};
+use fedmill::engine::passes::machine::Machine;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
 use fedmill::kernels::discrete_gaussian::Level;
 use fedmill::kernels::lanes::Isa;
-use fedmill::modes::dp::clips::{Clips, Found};
+use fedmill::modes::dp::clips::{ClientClip, clips};
 use fedmill::privacy::clipping::{Grid, Treatment};
 use fedmill::telemetry::progress::Progress;
 use rayon::ThreadPoolBuilder;
@@ -46,7 +48,7 @@ fn widened(values: &[f32]) -> Vec<f64> {
 }
 
 /// What is found of updates of a base.
-fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<Found> {
+fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<ClientClip> {
     let dir = Dir::new();
     let write = |update: &Update, name: String| {
         dir.write(&name, update.bytes());
@@ -56,13 +58,12 @@ fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<Found> {
         updates.iter().enumerate().map(|(i, update)| write(update, format!("{i}.safetensors"))).collect();
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let base = write(&update(&widened(&values(0)), [false; 3]), "base.safetensors".to_owned());
-    let base = Arc::new(admit::open_base(&base, &files, &tables).unwrap());
-    let opened = admit::open(&paths, &files, &tables, Some(&base));
-    let (set, rejected) = admit::admit(opened, Some(base), &Expectations::default()).unwrap();
+    let base = Arc::new(opened::open_base(&base, &files, &tables).unwrap());
+    let updates = opened::open(&paths, &files, &tables, Some(&base));
+    let (set, rejected) = admit::admit(updates, Some(base), &Policy::default()).unwrap();
     assert_eq!(rejected.len(), 0);
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let clips = Clips { isa, set: &set, pool: &pool, progress: &Progress::hidden() };
-    clips.find(&grid()).unwrap()
+    clips(&Machine::new(isa, &pool, &Progress::hidden()), &set, &grid()).unwrap()
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn nothing_but_the_client_shows() {
 }
 
 /// The sum of the squares of the integers at the scale that was found, exactly.
-fn squares(found: &Found, delta: &[f64]) -> u128 {
+fn squares(found: &ClientClip, delta: &[f64]) -> u128 {
     let (multiplier, exponent) = (u128::from(found.clip.scale.multiplier()), found.clip.scale.exponent());
     let integer = |x: &f64| {
         let exact = x.abs().to_bits();

@@ -1,7 +1,8 @@
 //! Settings that no rule can meet: each ends the run with status 2, says why, and leaves the folder as it was.
 
-use super::{Round, TOLERANT, bulyans_most, krums_most, write_round};
+use super::{Round, TOLERANT, bulyans_most, krums_most, less_than_half, write_round};
 use crate::bad_request::assert_ends;
+use crate::harness::fedmill;
 
 fn round(clients: usize) -> Round {
     (0..clients).map(|i| vec![i as f32, 1.0, -2.0]).collect()
@@ -26,6 +27,27 @@ fn more_hostile_than_a_rule_stands() {
             for f in [most + 1, clients, 1000] {
                 let name = rule.split(':').next().unwrap();
                 assert_refused(clients, &["--rule", rule, "--byzantine", &f.to_string()], &[name, &said]);
+            }
+        }
+    }
+}
+
+/// Krum by the libraries' definitions: ByzFL needs an honest majority, Flower one honest client.
+#[test]
+fn as_many_hostile_as_a_librarys_rule_stands_and_no_more() {
+    for (library, most) in
+        [("byzfl", less_than_half as fn(usize) -> usize), ("flower", |clients| clients - 1)]
+    {
+        for rule in ["krum", "multi-krum"] {
+            for clients in [3, 4, 8] {
+                let most = most(clients);
+                let args = ["--rule", rule, "--compat", library, "--byzantine"];
+                let said = format!("tolerates at most {most} hostile of {clients} clients");
+                assert_refused(clients, &[&args[..], &[&(most + 1).to_string()]].concat(), &[rule, &said]);
+                let dir = write_round(&round(clients));
+                let fixed = ["aggregate", "in", "-q", "-o", "merged.safetensors"];
+                let run = fedmill(&dir, &[&fixed, &args[..], &[&most.to_string()]].concat());
+                run.assert_merged("merged.safetensors");
             }
         }
     }

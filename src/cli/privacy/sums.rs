@@ -1,16 +1,14 @@
 //! `fedmill privacy clip`, `sum` and `noise`: a private round in steps, for clients that are gathered in several places.
 
 use super::super::{Common, Failure, Outcome, UpdatePaths};
-use crate::cli::aggregation::ended;
-use crate::engine::aggregate::request::{Job, OnBadUpdate};
-use crate::engine::backend::choose::{Asked, Backend};
-use crate::engine::decide::judge::{Aggregation, MetricsWanted};
-use crate::engine::intake::admit::Expectations;
+use crate::cli::aggregation::{model_path, published};
+use crate::engine::aggregate::request::{Inputs, Request};
+use crate::engine::decide::method::Method;
+use crate::engine::intake::policy::{OnBadUpdate, Policy};
 use crate::engine::intake::weights::Weighting;
-use crate::engine::passes::geometry::Distances;
-use crate::modes::dp::release::Private;
+use crate::modes::dp::release::{self, Options};
+use crate::modes::dp::sums::write_sum;
 use crate::rules::mean::Mean;
-use crate::strategies;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -76,71 +74,57 @@ pub(in crate::cli) struct NoiseArguments {
 
 impl ClipArguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        self.shared.gather(common, self.paths.resolve()?, Vec::new())
+        self.shared.write_sum(common, self.paths.resolve()?, Vec::new())
     }
 }
 
 impl SumArguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        self.shared.gather(common, Vec::new(), self.sums.clone())
+        self.shared.write_sum(common, Vec::new(), self.sums.clone())
     }
 }
 
 impl NoiseArguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let how = Private {
+        let options = Options {
             resumable: self.resumable,
             test_seed: self.test_seed,
-            ..self.shared.private(self.sums.clone())
+            ..self.shared.options(self.sums.clone())
         };
-        let job = Job { private: Some(how), ..self.shared.job(common, Vec::new(), &self.sums) };
-        let report = job.run(&common.pool()?, &common.progress());
-        ended(report.map(|report| report.output.map_or_else(String::new, |output| output.path)))
+        let (pool, progress) = (common.pool()?, common.progress());
+        let request = self.shared.request(Vec::new(), &self.sums);
+        published(model_path(release::run(request, &options, common.machine(&pool, &progress))))
     }
 }
 
 impl Shared {
-    fn gather(&self, common: &Common, updates: Vec<PathBuf>, sums: Vec<PathBuf>) -> Result<Outcome, Failure> {
-        let job = self.job(common, updates, &sums);
-        let how = self.private(sums);
-        let job = Job { private: Some(how.clone()), ..job };
-        let path = job.gather(&how, &common.pool()?, &common.progress());
-        ended(path.map(|path| path.display().to_string()))
+    fn write_sum(
+        &self,
+        common: &Common,
+        updates: Vec<PathBuf>,
+        sums: Vec<PathBuf>,
+    ) -> Result<Outcome, Failure> {
+        let (pool, progress) = (common.pool()?, common.progress());
+        let request = self.request(updates, &sums);
+        published(write_sum(request, &self.options(sums), common.machine(&pool, &progress)))
     }
 
-    fn private(&self, sums: Vec<PathBuf>) -> Private {
-        Private { directory: self.directory.clone(), resumable: false, test_seed: None, sums }
+    fn options(&self, sums: Vec<PathBuf>) -> Options {
+        Options { sums, ..Options::new(self.directory.clone()) }
     }
 
-    fn job(&self, common: &Common, updates: Vec<PathBuf>, sums: &[PathBuf]) -> Job {
-        Job {
-            updates,
-            base: Some(self.base.clone()),
-            aggregation: Aggregation {
-                rule: Box::new(Mean),
-                strategy: strategies::plain(),
-                pre: Vec::new(),
-                shadow: Vec::new(),
-                byzantine: None,
-                seed: 0,
-                distances: Distances::Auto,
-                metrics: MetricsWanted::Nothing,
+    fn request(&self, updates: Vec<PathBuf>, sums: &[PathBuf]) -> Request {
+        let request = Request::new(updates, Method::new(Box::new(Mean)), self.output.clone());
+        Request {
+            inputs: Inputs { base: Some(self.base.clone()), others: sums.to_vec(), ..request.inputs },
+            policy: Policy {
+                round: self.round,
+                min_clients: 0,
+                on_bad_update: OnBadUpdate::Skip,
+                weighting: Weighting::Uniform,
+                ..Policy::default()
             },
-            tiers: None,
-            weighting: Weighting::Uniform,
-            min_clients: 0,
-            on_bad_update: OnBadUpdate::Skip,
-            expected: Expectations { round: self.round, ..Expectations::default() },
-            output: self.output.clone(),
-            max_shard_bytes: None,
-            report: None,
-            state: None,
-            partial: false,
-            private: None,
-            population: None,
-            other_inputs: sums.to_vec(),
-            isa: common.isa(),
-            backend: Backend { asked: Asked::Cpu, ..common.backend(false) },
+            ..request
         }
     }
 }

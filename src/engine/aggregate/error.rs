@@ -1,22 +1,20 @@
-//! Why a merge published no model: the one error that all its steps end in.
+//! Why a run published no model.
 
+use crate::engine::aggregate::geometry::GeometryError;
 use crate::engine::aggregate::state::StateError;
-use crate::engine::intake::admit::{BadBase, Update, UpdateSet};
+use crate::engine::decide::source::JudgeError;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::PersonalError;
+use crate::engine::intake::update::{BadBase, Update};
 use crate::engine::intake::weights::WeightsError;
-use crate::engine::passes::combine::CombineError;
-use crate::engine::passes::drive::PassError;
+use crate::engine::passes::error::PassError;
 use crate::gpu::job::GpuError;
 use crate::io::discover::DiscoverError;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
-use crate::modes::dp::release::PrivateError;
-use crate::modes::shards::file::ShardError;
-use crate::modes::tiers::file::TiersError;
-use crate::modes::tree::purpose::BadRequest;
 use crate::rules::RuleError;
 use crate::strategies::StrategyError;
+use crate::telemetry::explain::Explain;
 use crate::telemetry::report::Report;
 use std::path::PathBuf;
 
@@ -24,7 +22,7 @@ use std::path::PathBuf;
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
-pub enum MergeError {
+pub enum Error {
     #[error(transparent)]
     Discover(#[from] DiscoverError),
     #[error(transparent)]
@@ -33,8 +31,6 @@ pub enum MergeError {
     BadUpdates { list: String, hint: &'static str },
     #[error(transparent)]
     Personal(#[from] PersonalError),
-    #[error(transparent)]
-    Tiers(#[from] TiersError),
     #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error(transparent)]
@@ -50,32 +46,90 @@ pub enum MergeError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
-    Partial(#[from] BadRequest),
+    Unsupported(#[from] Unsupported),
     #[error("the report cannot be written as JSON: {0}")]
     Report(serde_json::Error),
     #[error(transparent)]
-    Private(#[from] PrivateError),
-    #[error(transparent)]
-    Shard(#[from] ShardError),
-    #[error(transparent)]
-    Combine(#[from] CombineError),
+    Pass(#[from] PassError),
     #[error(transparent)]
     Gpu(#[from] GpuError),
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
+    /// What a mode could not do.
+    #[error("{0}")]
+    Mode(Box<dyn Explain>),
     /// Policy refused; not an error of the input.
     #[error("{}", .0.refused.as_deref().unwrap_or_default())]
     Refused(Box<Report>),
 }
 
+/// An option that a mode does not support.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("{option}{} {why}", .mode.map(|mode| format!(" under {mode}:")).unwrap_or_default())]
+pub struct Unsupported {
+    /// The option or the input.
+    pub option: String,
+    /// The option that selects the mode, if the message names it.
+    pub mode: Option<&'static str>,
+    /// Why not.
+    pub why: String,
+    /// What the operator may do about it.
+    pub hint: Option<&'static str>,
+}
+
+impl Unsupported {
+    /// An option that needs each client's values, where only sums of clients are known.
+    pub fn beyond_sums(option: impl ToString) -> Self {
+        Self {
+            option: option.to_string(),
+            mode: None,
+            why: "cannot be done with partials: it needs every client's values, and partials hold sums"
+                .to_owned(),
+            hint: Some(
+                "what needs every client's values can be split by coordinates instead: `fedmill gram`, `decide`, \
+                 `combine` and `merge`",
+            ),
+        }
+    }
+}
+
+/// Why a run did not end in a report.
+#[derive(Debug)]
+pub enum Stopped {
+    /// These updates are bad, by their place among the clients and the other inputs behind them.
+    BadUpdates(Vec<(usize, Fault)>),
+    /// Anything else.
+    Error(Error),
+}
+
+impl<E: Into<Error>> From<E> for Stopped {
+    fn from(why: E) -> Self {
+        Self::Error(why.into())
+    }
+}
+
+impl From<JudgeError<GeometryError>> for Stopped {
+    fn from(why: JudgeError<GeometryError>) -> Self {
+        match why {
+            JudgeError::Rule(why) => why.into(),
+            JudgeError::Strategy(why) => why.into(),
+            JudgeError::TooLarge(clients) => {
+                Self::BadUpdates(clients.into_iter().map(|client| (client, Fault::TooLarge)).collect())
+            }
+            JudgeError::Source(GeometryError::BadUpdates(found)) => Self::BadUpdates(found),
+            JudgeError::Source(GeometryError::Pass(why)) => why.into(),
+        }
+    }
+}
+
 /// Bad updates that an error message lists before it only counts them.
 const MOST_LISTED: usize = 20;
 
-impl MergeError {
+impl Error {
     /// The error that these updates are bad.
-    pub(crate) fn bad_updates(bad: &[Update]) -> Self {
+    pub(super) fn bad_updates(bad: &[Update]) -> Self {
         let faults = || bad.iter().flat_map(|update| update.faults.iter().map(move |fault| (update, fault)));
         let line = |(update, fault): (&Update, &Fault)| format!("{}: {fault}", update.path.display());
         let mut lines: Vec<String> = faults().take(MOST_LISTED).map(line).collect();
@@ -86,46 +140,28 @@ impl MergeError {
         let hint = specific.unwrap_or("pass --on-bad-update skip to merge the others");
         Self::BadUpdates { list: lines.join("\n"), hint }
     }
+}
 
-    /// The error that a shard found these updates bad, by their place in the set.
-    pub(crate) fn bad_in_shard(set: &UpdateSet, faults: &[(usize, Fault)]) -> Self {
-        let line = |(i, fault): &(usize, Fault)| format!("{}: {fault}", set.clients[*i].model.path.display());
-        let list = faults.iter().map(line).collect::<Vec<_>>().join("\n");
-        let hint =
-            "other shards do not know of it: leave the update out of the inputs of all commands of this run";
-        Self::BadUpdates { list, hint }
-    }
-
-    /// What the user may do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Explain for Error {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
             Self::Base(why) => why.hint().map(str::to_owned),
-            Self::Partial(request) => request.hint().map(str::to_owned),
-            Self::Shard(why) => why.hint(),
-            Self::Private(why) => why.hint(),
-            Self::Tiers(why) => why.hint(),
+            Self::Unsupported(why) => why.hint.map(str::to_owned),
             Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
-            Self::Combine(CombineError::DoesNotFit { value, .. }) if value.is_finite() => {
-                Some("the deltas push the base past its dtype; merge onto a base of a wider one".to_owned())
-            }
             Self::State(why) => why.hint(),
-            Self::Gpu(why)
-            | Self::Combine(CombineError::Gpu(why) | CombineError::Pass(PassError::Gpu(why))) => {
-                why.hint().map(str::to_owned)
-            }
+            Self::Gpu(why) => why.hint().map(str::to_owned),
+            Self::Pass(why) => why.hint(),
+            Self::Mode(why) => why.hint(),
             _ => None,
         }
     }
 
-    /// The signal that ended the run, if one did.
-    pub fn signal(&self) -> Option<i32> {
+    fn signal(&self) -> Option<i32> {
         match self {
-            Self::Write(WriteError::Interrupted(Interrupted { signal }))
-            | Self::Combine(
-                CombineError::Write(WriteError::Interrupted(Interrupted { signal }))
-                | CombineError::Pass(PassError::Interrupted(Interrupted { signal })),
-            ) => Some(*signal),
+            Self::Write(WriteError::Interrupted(Interrupted { signal })) => Some(*signal),
+            Self::Pass(why) => why.signal(),
+            Self::Mode(why) => why.signal(),
             _ => None,
         }
     }

@@ -1,77 +1,110 @@
-//! What a merge leaves: model, state and report, brought to disk, and then each its name.
+//! Brings model, state and report to disk, and then gives each its name.
 
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::session::Run;
+use crate::engine::aggregate::error::Error;
+use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::StateWriter;
+use crate::engine::intake::taken::Taken;
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish::{self, Staged};
-use rayon::ThreadPool;
+use crate::updates::set::UpdateSet;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-impl Run {
-    pub(crate) fn state_writer(&self, round: &Round) -> Result<Option<StateWriter>, MergeError> {
-        let (Some(path), Some(keeping)) = (&self.job.state, &round.keeping) else { return Ok(None) };
-        let (layout, last) = (&round.set.layout, round.set.state.as_ref());
-        Ok(Some(StateWriter::create(path, keeping, layout, last, self.base_digest()?)?))
-    }
-
-    /// Brings model and state to disk.
-    pub(crate) fn finish_writing(
-        &mut self,
-        writer: &ModelWriter,
-        state: &mut Option<StateWriter>,
-        pool: &ThreadPool,
-    ) -> Result<(), MergeError> {
-        let synced = match state {
-            Some(state) => state.finish(writer, pool)?,
-            None => writer.sync()?,
-        };
-        self.timings.sync_s = synced.as_secs_f64();
-        self.bytes.written = writer.bytes() + state.as_ref().map_or(0, StateWriter::bytes);
-        Ok(())
-    }
-
-    /// Gives model, state and report their names. The report is on disk before: what can fail, fails before.
-    pub(crate) fn publish(
-        &self,
-        model: ModelWriter,
-        state: Option<StateWriter>,
-        report: &impl Serialize,
-    ) -> Result<(), MergeError> {
-        let staged = self.stage_report(report)?;
-        Ok(publish_all(state, model, staged)?)
-    }
-
-    pub(crate) fn stage_report(
-        &self,
-        report: &impl Serialize,
-    ) -> Result<Option<(PathBuf, Staged)>, MergeError> {
-        let Some(path) = &self.job.report else { return Ok(None) };
-        let json = format!("{}\n", serde_json::to_string_pretty(report).map_err(MergeError::Report)?);
-        let staged = publish::stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
-        Ok(Some((path.clone(), staged)))
-    }
+/// The writer of the run's state, if it keeps one.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn state_writer(session: &Session, taken: &Taken) -> Result<Option<StateWriter>, Error> {
+    let (Some(path), Some(spec)) = (&session.request.outputs.state, session.state_spec()) else {
+        return Ok(None);
+    };
+    let (layout, carried) = (&taken.set.layout, &taken.set.carried);
+    Ok(Some(StateWriter::create(path, &spec, layout, carried, session.base_digest()?)?))
 }
 
-/// Gives everything its name: the state before its model, so that there is no model without one.
-fn publish_all(
-    state: Option<StateWriter>,
+/// Copies the base's personal tensors to their places in the merged model. Returns the bytes that were copied.
+///
+/// # Errors
+///
+/// When the base cannot be read or the model cannot be written.
+pub fn keep_personal(set: &UpdateSet, writer: &ModelWriter) -> Result<u64, WriteError> {
+    let Some(base) = &set.base else { return Ok(0) };
+    let mut copied = 0;
+    for (tensor, place) in set.merged.kept() {
+        let bytes = place.spec.bytes() as u64;
+        writer.copy(tensor, &base.model.files[place.file], place.offset, bytes)?;
+        copied += bytes;
+    }
+    Ok(copied)
+}
+
+/// Brings model and state to disk.
+///
+/// # Errors
+///
+/// When the disk refuses.
+pub fn sync(
+    session: &mut Session,
+    model: &ModelWriter,
+    state: &mut Option<StateWriter>,
+) -> Result<(), Error> {
+    let synced = match state {
+        Some(state) => state.finish(model, session.machine.pool)?,
+        None => model.sync()?,
+    };
+    session.timings.sync_s = synced.as_secs_f64();
+    session.bytes.written = model.bytes() + state.as_ref().map_or(0, StateWriter::bytes);
+    Ok(())
+}
+
+/// Gives model, state and report their names. The report is on disk before: what can fail, fails before.
+///
+/// # Errors
+///
+/// When the report cannot be written, or a file cannot be renamed.
+pub fn publish(
+    session: &Session,
     model: ModelWriter,
-    report: Option<(PathBuf, Staged)>,
-) -> Result<(), WriteError> {
+    state: Option<StateWriter>,
+    report: &impl Serialize,
+) -> Result<(), Error> {
+    let staged = stage_report(session, report)?;
+    // The state before its model, so that there is no model without a state.
     if let Some(state) = state {
         state.publish()?;
     }
     model.publish()?;
-    if let Some((path, staged)) = report {
-        publish_report(&path, staged)?;
-    }
+    publish_report(staged)?;
     Ok(())
 }
 
-pub(crate) fn publish_report(path: &Path, staged: Staged) -> Result<(), WriteError> {
-    staged.publish(path).map_err(WriteError::at(path))?;
+/// A report that is on disk and has no name yet.
+pub type StagedReport = Option<(PathBuf, Staged)>;
+
+/// Brings a report to disk, if one was asked for.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn stage_report(session: &Session, report: &impl Serialize) -> Result<StagedReport, Error> {
+    let Some(path) = &session.request.outputs.report else { return Ok(None) };
+    let json = format!("{}\n", serde_json::to_string_pretty(report).map_err(Error::Report)?);
+    let staged = publish::stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
+    Ok(Some((path.clone(), staged)))
+}
+
+/// Gives a report its name.
+///
+/// # Errors
+///
+/// When it cannot be renamed.
+pub fn publish_report(report: StagedReport) -> Result<(), WriteError> {
+    let Some((path, staged)) = report else { return Ok(()) };
+    staged.publish(&path).map_err(WriteError::at(&path))?;
+    sync_directory(&path)
+}
+
+fn sync_directory(path: &Path) -> Result<(), WriteError> {
     publish::sync_directory_of(path).map_err(WriteError::at(path))
 }

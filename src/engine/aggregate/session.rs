@@ -1,415 +1,417 @@
-//! The whole job of merging a round: open, check, decide, combine, publish.
+//! A session: one run's request, its opened updates, and what the run took so far.
 
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::geometry::{Passes, Spent};
-use crate::engine::aggregate::report::output;
-use crate::engine::aggregate::request::Job;
+use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::geometry::{FileGeometry, Spent, non_finite, subject_of};
+use crate::engine::aggregate::mode::Mode;
+use crate::engine::aggregate::outputs::{check_collisions, check_targets};
+use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::state::StateSpec;
+use crate::engine::aggregate::work::work;
+use crate::engine::aggregate::{publish, report};
 use crate::engine::backend::calibration::Host;
-use crate::engine::backend::choose::Chosen;
-use crate::engine::decide::judge::{Judge, Judgement, Outcome, Subject, Unjudged};
-use crate::engine::intake::admit::{self, Base, Update, UpdateSet};
+use crate::engine::backend::choose::{Choice, choose};
+use crate::engine::decide::judge::{Judgement, judge};
+use crate::engine::intake::admit;
+use crate::engine::intake::cohort::cohort;
 use crate::engine::intake::fault::Fault;
-use crate::engine::intake::personal::keep_personal;
-use crate::engine::passes::combine::{CombineError, Combined, Pass};
-use crate::engine::passes::drive::PassError;
-use crate::engine::passes::gpu_ring::Device;
-use crate::engine::passes::plan::Tile;
-use crate::engine::passes::survey::{Survey, non_finite_faults};
+use crate::engine::intake::policy::OnBadUpdate;
+use crate::engine::intake::sparse::Comparer;
+use crate::engine::intake::taken::Taken;
+use crate::engine::intake::update::{self, Update};
+use crate::engine::intake::weights::Weighting;
+use crate::engine::passes::combine::CombinePass;
+use crate::engine::passes::combine::reducer::Reducer;
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::gpu_ring::{self, GpuRing};
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::survey::measure;
 use crate::gpu::job::GpuError;
 use crate::io::discover;
 use crate::io::model_file::TablePool;
-use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::source::OpenFiles;
 use crate::kernels::server_step::ServerStep;
+use crate::model::layout::TensorSpec;
 use crate::model::state::KeptTensor;
-use crate::model::state::StateTensor;
-use crate::modes::dp::release::{Private, Release};
-use crate::modes::tree::purpose::Purpose;
-use crate::rules::{Recipe, Statistics};
-use crate::telemetry::progress::Progress;
-use crate::telemetry::report::{Bytes, Report, Timings};
-use rayon::ThreadPool;
+use crate::rules::Statistics;
+use crate::strategies::StrategyError;
+use crate::telemetry::report::{Bytes, Timings};
+use crate::updates::fault::NonFinite;
+use crate::updates::set::{Base, UpdateSet};
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-impl Job {
-    /// Writes the sum of clipped updates, without noise: it is not private. Returns where it is.
+/// A run whose updates are open.
+pub struct Session<'m> {
+    /// What was asked for.
+    pub request: Request,
+    /// The machine that the run computes on.
+    pub machine: Machine<'m>,
+    /// The base, if there is one.
+    pub base: Option<Arc<Base>>,
+    /// Opened updates that are not taken yet, in order of path.
+    pub updates: Vec<Update>,
+    /// Where the time went.
+    pub timings: Timings,
+    /// Bytes moved.
+    pub bytes: Bytes,
+    /// Why the backend was chosen, once it was.
+    pub backend_why: Option<String>,
+    pub(super) started: Instant,
+    /// Rejected files that the operator was warned about.
+    warned: BTreeSet<PathBuf>,
+}
+
+impl<'m> Session<'m> {
+    /// Opens the base and the updates.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
-    pub fn gather(
-        self,
-        how: &Private,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<PathBuf, MergeError> {
-        Run::open(self, pool)?.gather(how, pool, progress)
-    }
-
-    /// Merges the updates, and publishes the model and the report. Returns the report.
-    ///
-    /// # Errors
-    ///
-    /// When the input is bad, policy refuses, or the disk does; no model is published then.
-    pub fn run(self, pool: &ThreadPool, progress: &Progress) -> Result<Report, MergeError> {
-        let private = self.private.clone();
-        let run = Run::open(self, pool)?;
-        let report = match private {
-            Some(how) => run.release(&how, pool, progress),
-            None => run.merge(pool, progress),
-        };
-        progress.finish();
-        report
-    }
-}
-
-/// A job whose updates are open.
-pub(crate) struct Run {
-    pub(crate) job: Job,
-    pub(crate) base: Option<Arc<Base>>,
-    pub(crate) updates: Vec<Update>,
-    /// Files of rejected updates that the user was told about.
-    pub(crate) told: BTreeSet<PathBuf>,
-    pub(crate) started: Instant,
-    pub(crate) timings: Timings,
-    pub(crate) bytes: Bytes,
-    pub(crate) threads: usize,
-    /// Where it computes; chosen when it is known what is to be done.
-    pub(crate) chosen: Option<Chosen>,
-    /// What it releases under a budget, once that is paid for.
-    pub(crate) release: Option<Release>,
-}
-
-/// Why a round did not end in a report.
-pub(crate) enum Stopped {
-    /// Updates are bad, by their place in the set.
-    BadUpdates(Vec<(usize, Fault)>),
-    Error(MergeError),
-}
-
-impl From<Unjudged> for Stopped {
-    fn from(why: Unjudged) -> Self {
-        match why {
-            Unjudged::BadUpdates(found) => Self::BadUpdates(found),
-            Unjudged::Rule(why) => Self::Error(why.into()),
-            Unjudged::Strategy(why) => Self::Error(why.into()),
-            Unjudged::Shard(why) => Self::Error(why.into()),
-            Unjudged::Pass(why) => Self::Error(CombineError::from(why).into()),
-        }
-    }
-}
-
-impl From<MergeError> for Stopped {
-    fn from(why: MergeError) -> Self {
-        Self::Error(why)
-    }
-}
-
-impl Run {
-    pub(crate) fn open(job: Job, pool: &ThreadPool) -> Result<Self, MergeError> {
+    /// When there is no update, the base cannot be used, or an output cannot be written.
+    pub fn open(request: Request, machine: Machine<'m>) -> Result<Self, Error> {
         let started = Instant::now();
-        job.check_targets()?;
-        // That nobody came must not show where single clients must not.
-        let paths = discover::updates(&job.updates, job.private.is_some())?;
+        check_targets(&request.outputs)?;
+        let paths = discover::updates(&request.inputs.updates, request.inputs.may_be_empty)?;
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
-        let base = job.base.as_deref().map(|path| admit::open_base(path, &files, &tables)).transpose()?;
-        if let (Some(base), Some(_)) = (&base, &job.state) {
-            // Hashed now, by all threads; whoever wants the digest finds it.
-            pool.install(|| digest_of(base))?;
+        let base = request.inputs.base.as_deref();
+        let base = base.map(|path| update::open_base(path, &files, &tables)).transpose()?;
+        if let (Some(base), Some(_)) = (&base, &request.outputs.state) {
+            // Hashed now, by all threads: the state needs the digest later.
+            machine.pool.install(|| digest_of(base))?;
         }
-        let updates = pool.install(|| admit::open(&paths, &files, &tables, base.as_ref()));
-        job.expected.personal.check_round(base.as_ref(), &updates)?;
+        let updates = machine.pool.install(|| update::open(&paths, &files, &tables, base.as_ref()));
+        request.policy.personal.check_round(base.as_ref(), &updates)?;
         Ok(Self {
-            job,
+            request,
+            machine,
             base: base.map(Arc::new),
             updates,
-            told: BTreeSet::new(),
-            started,
             timings: Timings { open_s: started.elapsed().as_secs_f64(), ..Timings::default() },
             bytes: Bytes::default(),
-            threads: pool.current_num_threads(),
-            chosen: None,
-            release: None,
+            backend_why: None,
+            started,
+            warned: BTreeSet::new(),
         })
     }
 
-    /// Merges, and as long as that finds something wrong with an update that may be skipped, merges again without it:
-    /// every round starts from all updates, as if the bad ones had never been there.
-    fn merge(mut self, pool: &ThreadPool, progress: &Progress) -> Result<Report, MergeError> {
-        loop {
-            let (round, statistics) = self.assemble()?;
-            let merged = if self.job.partial {
-                self.publish_partial(&round, Purpose::of(&self.job)?, pool, progress).map_err(Stopped::from)
-            } else {
-                self.judge_and_publish(&round, statistics, pool, progress)
-            };
-            let found = match merged {
-                Ok(report) => return Ok(report),
-                Err(Stopped::BadUpdates(found)) => found,
-                Err(Stopped::Error(why)) => self.culprits(why, &round.set, pool, progress)?,
-            };
-            self.updates = round.set.dissolve(round.rejected, found);
+    /// Sorts updates into those that take part and those that do not.
+    ///
+    /// # Errors
+    ///
+    /// When the base cannot be read.
+    pub fn admit(&self, updates: Vec<Update>) -> Result<Taken, Error> {
+        let base = self.base.clone();
+        let admitted = admit::admit(updates, base, &self.request.policy);
+        let (set, rejected) = admitted.map_err(|why| self.unread_base(why))?;
+        Ok(Taken::new(set, rejected))
+    }
+
+    /// The error that the base cannot be read.
+    pub fn unread_base(&self, source: std::io::Error) -> Error {
+        Error::Read { path: self.request.inputs.base.clone().unwrap_or_default(), source }
+    }
+
+    /// Ends or warns for rejected updates, checks that no output is an input, and opens the state.
+    ///
+    /// # Errors
+    ///
+    /// When an update was rejected and may not be skipped, an output is an input, or the state cannot be used.
+    pub fn settle(&mut self, taken: &mut Taken) -> Result<(), Error> {
+        taken.rejected.sort_by(|a, b| a.path.cmp(&b.path));
+        self.open_state(taken)?;
+        if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
+            return Err(Error::bad_updates(&taken.rejected));
         }
-    }
-
-    fn judge_and_publish(
-        &mut self,
-        round: &Round,
-        statistics: Statistics,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Report, Stopped> {
-        self.choose_backend(round, &statistics)?;
-        let judgement = self.judge(round, statistics, pool, progress)?;
-        self.combine_and_publish(round, &judgement, pool, progress)
-    }
-
-    /// Chooses where to compute, once; what an earlier set left on the device is of no more use.
-    pub(crate) fn choose_backend(
-        &mut self,
-        round: &Round,
-        statistics: &Statistics,
-    ) -> Result<(), MergeError> {
-        match &self.chosen {
-            Some(chosen) => chosen.device.iter().for_each(Device::forget),
-            None if self.job.tiers.is_some() => self.chosen = Some(Self::backend_of_tiers()),
-            None if !round.set.partials.is_empty() => {
-                self.chosen = Some(Chosen::cpu("sums that do not depend on their grouping need f64"));
-            }
-            None => {
-                let host = Host::here(self.job.isa, self.threads);
-                let (job, set) = (&self.job, &round.set);
-                let chosen = job.backend.choose(set, &job.aggregation, statistics, &host)?;
-                tracing::info!("backend: {}, {}", chosen.description(self.job.isa, self.threads), chosen.why);
-                self.chosen = Some(chosen);
+        for update in &taken.rejected {
+            if self.warned.insert(update.path.clone()) {
+                for fault in &update.faults {
+                    tracing::warn!(client = update.id, "skipped {}: {fault}", update.path.display());
+                }
             }
         }
         Ok(())
     }
 
-    /// The device is no more to be relied on.
-    fn give_up_device(&mut self, why: Option<GpuError>) {
-        if let (Some(why), Some(chosen)) = (why, &mut self.chosen) {
-            chosen.give_up(&why);
+    /// Checks that no output is an input, and opens what an earlier run left for the base.
+    ///
+    /// # Errors
+    ///
+    /// When an output is an input, the strategy needs a base, or the state is of another model.
+    pub fn open_state(&self, taken: &mut Taken) -> Result<(), Error> {
+        let Request { outputs, inputs, method, .. } = &self.request;
+        check_collisions(outputs, inputs, taken)?;
+        if taken.set.base.is_none() && !method.strategy.is_plain() {
+            return Err(Error::NoBase { strategy: method.strategy.to_string() });
+        }
+        if let (Some(path), Some(spec)) = (&outputs.state, self.state_spec()) {
+            let carried = spec.open(path, &taken.set.layout, self.base_digest()?)?;
+            taken.set.carried = carried.unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Finds out what each client reports and weighs. Returns the faults of clients whose metadata lacks something.
+    ///
+    /// # Errors
+    ///
+    /// When the weights cannot be used.
+    pub fn count(&self, taken: &mut Taken, comparer: &Comparer) -> Result<Vec<(usize, Fault)>, Error> {
+        let Request { policy, method, .. } = &self.request;
+        match cohort(&taken.set, policy, method.strategy.as_ref(), comparer)? {
+            Ok((cohort, source)) => (taken.cohort, taken.weights_source) = (cohort, source),
+            Err(faults) => return Ok(faults),
+        }
+        let clients = taken.cohort.clients.len();
+        taken.byzantine = method.byzantine.as_ref().map(|share| share.of(clients));
+        Ok(Vec::new())
+    }
+
+    /// Refuses to go on with too few clients, with a report; and warns of what the operator may have missed.
+    ///
+    /// # Errors
+    ///
+    /// When there are too few clients.
+    pub fn check_quorum(&self, taken: &Taken) -> Result<(), Error> {
+        let Request { policy, method, .. } = &self.request;
+        let least = policy.min_clients.max(method.strategy.least_clients());
+        let clients = taken.cohort.clients.len();
+        if clients < least {
+            let rejected = taken.rejected.len();
+            let why = format!("{clients} usable updates ({rejected} rejected), expected at least {least}");
+            return Err(self.refusal(taken, why)?);
+        }
+        if taken.weights_source == "uniform" && policy.weighting == Weighting::Default {
+            tracing::warn!("no update states `num_examples`: every client weighs the same");
+        }
+        self.warn_of_stepped_statistics(&taken.set);
+        Ok(())
+    }
+
+    /// The refusal of a run, whose report is published.
+    ///
+    /// # Errors
+    ///
+    /// When the report cannot be written.
+    pub fn refusal(&self, taken: &Taken, why: String) -> Result<Error, Error> {
+        let mut report = report::without_judgement(self, taken);
+        report.refused = Some(why);
+        publish::publish_report(publish::stage_report(self, &report)?)?;
+        Ok(Error::Refused(Box::new(report)))
+    }
+
+    /// An optimiser's step on the running variance of a normalisation may make it negative.
+    fn warn_of_stepped_statistics(&self, set: &UpdateSet) {
+        let strategy = &self.request.method.strategy;
+        let is_variance = |spec: &&TensorSpec| spec.name.ends_with("running_var");
+        let variance = set.layout.tensors().iter().find(is_variance);
+        if let Some(spec) = variance.filter(|_| strategy.keeps().iter().any(|kept| kept.slot.is_moment())) {
+            let name = &spec.name;
+            tracing::warn!(
+                "{strategy} steps `{name}` too, which may leave its range: --personal fedbn leaves it out"
+            );
         }
     }
 
-    fn judge(
-        &mut self,
-        round: &Round,
-        statistics: Statistics,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Judgement, Stopped> {
-        if !round.tiers.is_empty() {
-            return self.judge_tiers(round, &statistics, pool, progress);
-        }
-        let (set, isa, aggregation) = (&round.set, self.job.isa, &self.job.aggregation);
-        let device = self.chosen.as_ref().and_then(|chosen| chosen.device.as_ref());
-        let (subject, cohort) = (Subject::of(set), &round.cohort);
-        let mut looks = Passes::over(set, isa, pool, device, progress);
-        let mut judge = Judge { aggregation, cohort, subject, looks: &mut looks };
-        let judgement = judge.judge(statistics);
-        let (spent, failure) = (looks.spent, looks.device_failure.take());
-        self.give_up_device(failure);
-        self.add_spent(&spent, set.data_bytes());
-        Ok(judgement?)
+    /// What is known of the clients before their values are read.
+    ///
+    /// # Errors
+    ///
+    /// When the strategy weighs clients and the rule takes no weights.
+    pub fn statistics(&self, taken: &Taken) -> Result<Statistics, StrategyError> {
+        let method = &self.request.method;
+        let weights = match method.strategy.weigh(&taken.cohort)? {
+            None => taken.cohort.weights.clone(),
+            Some(_) if !method.rule.uses_weights() => {
+                return Err(StrategyError::NoMeaning {
+                    strategy: method.strategy.to_string(),
+                    rule: method.rule.to_string(),
+                    why: "the strategy weighs clients, and the rule takes no weights",
+                });
+            }
+            Some(factors) => {
+                taken.cohort.weights.iter().zip(factors).map(|(weight, factor)| weight * factor).collect()
+            }
+        };
+        let ids = taken.cohort.clients.iter().map(|client| client.id.clone()).collect();
+        Ok(Statistics { ids, weights, byzantine: taken.byzantine, seed: method.seed, geometry: None })
     }
 
-    /// Adds what looking took, of so many bytes a pass.
-    pub(crate) fn add_spent(&mut self, spent: &Spent, bytes: u64) {
-        self.bytes.read += spent.passes * bytes;
-        self.timings.first_pass_s += spent.elapsed.as_secs_f64();
-        self.timings.first_read_s += spent.clock.read.as_secs_f64() / self.threads as f64;
-        self.timings.first_compute_s += spent.clock.compute.as_secs_f64() / self.threads as f64;
+    /// Chooses the backend, once. A later call forgets the tiles that an earlier set left on the GPU.
+    ///
+    /// # Errors
+    ///
+    /// When the GPU that was asked for cannot be used.
+    pub fn choose(&mut self, taken: &Taken) -> Result<(), Error> {
+        if self.backend_why.is_some() {
+            self.machine.forget_tiles();
+            return Ok(());
+        }
+        let choice = match taken.cpu_only {
+            Some(why) => Choice::cpu(why),
+            None => {
+                let host = Host::here(self.machine.isa, self.machine.threads());
+                let work = work(&taken.set, &self.request, &self.statistics(taken)?);
+                let has_gpu_work = !gpu_ring::shares(&taken.set).is_empty();
+                choose(&self.request.backend, &work, &host, has_gpu_work)?
+            }
+        };
+        self.use_backend(choice, taken.cpu_only.is_none())
+    }
+
+    fn use_backend(&mut self, choice: Choice, is_told: bool) -> Result<(), Error> {
+        let threads = self.machine.threads();
+        let mut what = format!("cpu with {} on {threads} threads", self.machine.isa);
+        if let Some(gpu) = choice.gpu {
+            let adapter = gpu.adapter().clone();
+            what = format!("gpu, {} ({})", adapter.name, adapter.driver);
+            let ring = GpuRing::new(gpu, threads, choice.falls_back);
+            let not_opened = |why: rayon::ThreadPoolBuildError| GpuError::NotOpened {
+                adapter: adapter.name.clone(),
+                why: why.to_string(),
+            };
+            self.machine.use_gpu(ring.map_err(not_opened)?);
+        }
+        if is_told {
+            tracing::info!("backend: {what}, {}", choice.why);
+        }
+        self.backend_why = Some(choice.why);
+        Ok(())
+    }
+
+    /// Judges the clients by passes over their files.
+    ///
+    /// # Errors
+    ///
+    /// When an update is bad or cannot be read, or the rule, a step or the strategy cannot be used.
+    pub fn judge(&mut self, taken: &Taken) -> Result<Judgement, Stopped> {
+        let statistics = self.statistics(taken)?;
+        let Request { method, reporting, .. } = &self.request;
+        let mut source = FileGeometry::new(&self.machine, &taken.set);
+        let judged = judge(method, reporting, &taken.cohort, subject_of(&taken.set), statistics, &mut source);
+        let spent = source.spent;
+        self.add_spent(&spent);
+        Ok(judged?)
+    }
+
+    /// Adds what geometry passes took.
+    pub fn add_spent(&mut self, spent: &Spent) {
+        let threads = self.machine.threads() as f64;
+        self.bytes.read += spent.bytes;
+        self.timings.first_pass_s += spent.meter.elapsed.as_secs_f64();
+        self.timings.first_read_s += spent.meter.clock.read.as_secs_f64() / threads;
+        self.timings.first_compute_s += spent.meter.clock.compute.as_secs_f64() / threads;
+    }
+
+    /// Sets what the second pass took.
+    pub fn add_clock(&mut self, clock: Clock) {
+        let threads = self.machine.threads() as f64;
+        self.timings.read_s = clock.read.as_secs_f64() / threads;
+        self.timings.compute_s = clock.compute.as_secs_f64() / threads;
+        self.timings.write_s = clock.write.as_secs_f64() / threads;
+    }
+
+    /// The second pass over all coordinates.
+    pub fn pass<'a>(
+        &self,
+        taken: &'a Taken,
+        step: ServerStep,
+        reducer: &'a dyn Reducer,
+        keeps: &'a [KeptTensor],
+        with_norms: bool,
+    ) -> CombinePass<'a> {
+        CombinePass {
+            set: &taken.set,
+            reducer,
+            with_norms,
+            step,
+            keeps,
+            coordinates: None,
+            floats_only: false,
+        }
+    }
+
+    /// What the rule and the strategy keep between runs; `None` if nothing.
+    pub fn state_spec(&self) -> Option<StateSpec> {
+        StateSpec::of(&self.request.method)
+    }
+
+    /// The state tensors that the run writes; empty without a state file.
+    pub fn kept_tensors(&self) -> Vec<KeptTensor> {
+        let spec = self.state_spec().filter(|_| self.request.outputs.state.is_some());
+        spec.map_or_else(Vec::new, |spec| spec.kept)
     }
 
     /// The digest that a state names the base by.
-    pub(crate) fn base_digest(&self) -> Result<Option<&str>, MergeError> {
+    ///
+    /// # Errors
+    ///
+    /// When the base cannot be read.
+    pub fn base_digest(&self) -> Result<Option<&str>, Error> {
         self.base.as_deref().map(digest_of).transpose()
     }
 
-    /// What is wrong with the updates that a pass failed on, by their place in the set.
-    pub(crate) fn culprits(
+    /// Works on the updates that a mode takes. As long as that finds faults in updates that may be skipped, works again
+    /// without them: every attempt starts from all updates, as if the bad ones had never been there.
+    ///
+    /// # Errors
+    ///
+    /// As the mode and the work.
+    pub fn until_sound<M: Mode + ?Sized, T>(
         &mut self,
-        why: MergeError,
-        set: &UpdateSet,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Vec<(usize, Fault)>, MergeError> {
+        mode: &mut M,
+        mut attempt: impl FnMut(&mut Self, &mut M, &Taken) -> Result<T, Stopped>,
+    ) -> Result<T, Error> {
+        loop {
+            let taken = mode.take(self)?;
+            let found = match attempt(self, mode, &taken) {
+                Ok(done) => return Ok(done),
+                Err(Stopped::BadUpdates(found)) => found,
+                Err(Stopped::Error(why)) => self.culprits(why, &taken.set)?,
+            };
+            self.updates = taken.dissolve(found);
+        }
+    }
+
+    /// The faults of the updates that a pass stopped at, by their place among the clients and the other inputs.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if no update is to blame.
+    pub fn culprits(&mut self, why: Error, set: &UpdateSet) -> Result<Vec<(usize, Fault)>, Error> {
         match why {
-            MergeError::Combine(CombineError::BadPartial { partial, tensor, index, value }) => {
-                let fault = Fault::NonFinite { tensor, index, value, count: 1 };
-                Ok(vec![(set.clients.len() + partial, fault)])
+            Error::Pass(PassError::BadInput { input, tensor, index, value }) => {
+                let fault = NonFinite { tensor, index, value, count: 1 };
+                Ok(vec![(set.clients.len() + input, fault.into())])
             }
-            MergeError::Combine(why) if why.may_be_non_finite() && !set.clients.is_empty() => {
-                progress.start("looking for non-finite values", set.data_bytes());
+            Error::Pass(why) if why.may_be_non_finite() && !set.clients.is_empty() => {
+                self.machine.progress.start("looking for non-finite values", set.data_bytes());
                 self.bytes.read += set.data_bytes();
-                let measured = Survey { isa: self.job.isa, set, pool, progress }.measure();
-                let found = non_finite_faults(set, &measured.map_err(CombineError::from)?);
+                let found = non_finite(set, &measure(&self.machine, set)?);
                 if found.is_empty() { Err(why.into()) } else { Ok(found) }
             }
-            MergeError::Combine(CombineError::Pass(PassError::Read {
-                client: Some(row), source, ..
-            })) => Ok(vec![(row, Fault::Read(source))]),
+            Error::Pass(PassError::Read { input: Some(input), source, .. }) => {
+                Ok(vec![(input, Fault::Read(source))])
+            }
             other => Err(other),
         }
     }
 
-    pub(crate) fn combine_and_publish(
-        &mut self,
-        round: &Round,
-        judgement: &Judgement,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Report, Stopped> {
-        let (job, set) = (&self.job, &round.set);
-        let metadata = self.output_metadata(round);
-        let writer = ModelWriter::create(&job.output, &set.merged.layout, &metadata, job.max_shard_bytes);
-        let writer = writer.map_err(MergeError::from)?;
-        let started = Instant::now();
-        let with_norms = job.report.is_some() && judgement.norms.is_none() && set.partials.is_empty();
-        let pass = self.pass(round, &judgement.outcome(), with_norms, progress);
-        let (bytes, read) = pass.bytes();
-        progress.start("merging", bytes);
-        let mut state = self.state_writer(round)?;
-        let combined = pass.run(pool, |tile, values| {
-            let pieces = || set.layout.pieces(tile.coordinates.clone());
-            if let Some(state) = &state {
-                for (slot, bytes) in values.kept.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
-                    state.write(slot, pieces(), bytes)?;
-                }
-            }
-            writer.write(set.merged.pieces(pieces()), values.model)
-        });
-        let combined = combined.map_err(MergeError::from)?;
-        if let Some(release) = &self.release {
-            release.sum.sum().verify(set).map_err(MergeError::from)?;
+    /// Checks that no input was rewritten while its tiles were read: the merged model would be of two runs.
+    ///
+    /// # Errors
+    ///
+    /// The first file that changed.
+    pub fn check_unchanged(&self, taken: &Taken) -> Result<(), Error> {
+        let others = taken.others.iter().filter_map(|other| other.model.as_ref());
+        for file in taken.set.models().chain(others).flat_map(|model| &model.files) {
+            file.check_unchanged().map_err(|source| Error::Read { path: file.path().to_owned(), source })?;
         }
-        self.bytes.read += read;
-        if let Some(state) = &state {
-            let recipe = &judgement.decision.recipe;
-            self.combine_controls(round, recipe, None, pool, progress, |slot, tile, bytes| {
-                state.write(slot, set.layout.pieces(tile.coordinates.clone()), bytes)
-            })?;
-        }
-        self.bytes.read += keep_personal(set, &writer).map_err(MergeError::from)?;
-        check_unchanged(set)?;
-        if let Some(why) = &combined.device_failure {
-            tracing::warn!("{why}; the CPU took over");
-        }
-        self.give_up_device(combined.device_failure.clone());
-        self.timings.pass_s += started.elapsed().as_secs_f64();
-        self.add_clock(&combined);
-        self.finish_writing(&writer, &mut state, pool)?;
-        let mut report = self.report(round, judgement, combined.norms.as_deref());
-        report.published = true;
-        report.output = Some(output(round, &writer, metadata));
-        self.publish(writer, state, &report)?;
-        let (merged, rejected) = (round.cohort.clients.len(), round.rejected.len());
-        tracing::info!("merged {merged} updates by {} ({rejected} rejected)", self.job.aggregation.rule);
-        Ok(report)
-    }
-
-    /// Merges the changes of the clients' control variates by the same recipe, and adds them to the server's. `write`
-    /// takes the encoded values of a tile, and their slot's place among those kept.
-    pub(crate) fn combine_controls(
-        &mut self,
-        round: &Round,
-        recipe: &Recipe,
-        coordinates: Option<Range<usize>>,
-        pool: &ThreadPool,
-        progress: &Progress,
-        write: impl Fn(usize, &Tile, &[u8]) -> Result<(), WriteError> + Sync,
-    ) -> Result<(), Stopped> {
-        let factor = self.job.aggregation.strategy.control(&round.cohort).map_err(MergeError::from)?;
-        let slot = round.keeping.as_ref().and_then(|keeping| keeping.place(StateTensor::Control));
-        let (Some(factor), Some(slot)) = (factor, slot) else { return Ok(()) };
-        let set = round.set.controls();
-        let device = self.chosen.as_ref().and_then(|chosen| chosen.device.as_ref());
-        // What stayed on the device are the updates themselves.
-        device.iter().for_each(|device| device.forget());
-        let pass = Pass {
-            isa: self.job.isa,
-            set: &set,
-            recipe,
-            with_norms: false,
-            screened: false,
-            step: ServerStep::Average { lr: factor },
-            keeps: &[],
-            coordinates,
-            floats_only: true,
-            noised: None,
-            device,
-            progress,
-        };
-        progress.start("merging control variates", set.data_bytes());
-        let combined = pass.run(pool, |tile, values| write(slot, tile, values.model));
-        self.bytes.read += set.data_bytes();
-        match combined.map_err(MergeError::from) {
-            Ok(combined) => {
-                self.give_up_device(combined.device_failure);
-                Ok(())
-            }
-            Err(why) => Err(Stopped::BadUpdates(self.culprits(why, &set, pool, progress)?)),
-        }
-    }
-
-    /// The second pass over all coordinates.
-    pub(crate) fn pass<'a>(
-        &'a self,
-        round: &'a Round,
-        outcome: &Outcome<'a>,
-        with_norms: bool,
-        progress: &'a Progress,
-    ) -> Pass<'a> {
-        Pass {
-            isa: self.job.isa,
-            set: &round.set,
-            recipe: outcome.recipe,
-            with_norms,
-            screened: outcome.screened,
-            step: outcome.server_step,
-            keeps: self.kept(round),
-            coordinates: None,
-            floats_only: false,
-            noised: self.release.as_ref().map(|release| &release.sum),
-            device: self.chosen.as_ref().and_then(|chosen| chosen.device.as_ref()),
-            progress,
-        }
-    }
-
-    /// What is kept between rounds, if it is.
-    pub(crate) fn kept<'a>(&self, round: &'a Round) -> &'a [KeptTensor] {
-        let keeping = round.keeping.as_ref().filter(|_| self.job.state.is_some());
-        keeping.map_or(&[], |keeping| &keeping.kept)
-    }
-
-    fn add_clock(&mut self, combined: &Combined) {
-        let threads = self.threads as f64;
-        self.timings.read_s = combined.clock.read.as_secs_f64() / threads;
-        self.timings.compute_s = combined.clock.compute.as_secs_f64() / threads;
-        self.timings.write_s = combined.clock.write.as_secs_f64() / threads;
+        Ok(())
     }
 }
 
-fn digest_of(base: &Base) -> Result<&str, MergeError> {
-    base.blake3().map_err(|source| MergeError::Read { path: base.model.path.clone(), source })
-}
-
-/// Nobody may have rewritten a file while its tiles were read: the merged model would be of two rounds.
-pub(crate) fn check_unchanged(set: &UpdateSet) -> Result<(), MergeError> {
-    let models = set.clients.iter().map(|client| &client.model);
-    let models = models.chain(set.partials.iter().map(|partial| &partial.model));
-    let models = models.chain(set.base.iter().map(|base| &base.model));
-    let models = models.chain(set.state.iter().map(|state| &state.model));
-    for file in models.flat_map(|model| &model.files) {
-        file.check_unchanged().map_err(|source| MergeError::Read { path: file.path().to_owned(), source })?;
-    }
-    Ok(())
+fn digest_of(base: &Base) -> Result<&str, Error> {
+    base.blake3().map_err(|source| Error::Read { path: base.model.path.clone(), source })
 }

@@ -8,20 +8,19 @@
 //! there is a model, there is its state; and a round that was cut off anywhere, or that is run again, finds the state
 //! of the model it starts from: in the file, beside it, or, in the first round, nowhere.
 
-use crate::engine::decide::judge::Aggregation;
-use crate::engine::intake::admit::{Place, Placement};
-use crate::engine::intake::fault::Fault;
-use crate::engine::intake::reference::placement;
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
+use crate::engine::decide::method::Method;
+use crate::io::model_file::{OpenFault, TablePool, list};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish;
 use crate::io::source::{OpenFiles, identity_of};
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece, TensorSpec};
-use crate::model::state::KeptTensor;
-use crate::model::state::StateTensor;
-use crate::model::state::{is_kept, stored_dtype};
+use crate::model::state::{KeptTensor, StateTensor, is_kept, stored_dtype};
 use crate::updates;
+use crate::updates::fault::LayoutFault;
+use crate::updates::placement::placement;
+use crate::updates::set::Carried;
+use crate::updates::source::{Place, Placement, Source};
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
@@ -52,14 +51,10 @@ pub struct StateSpec {
     strategy: String,
 }
 
-/// What an earlier round left.
-#[derive(Debug)]
-pub struct State {
-    /// Its file.
-    pub model: Arc<ModelFile>,
-    placements: Vec<(StateTensor, Placement)>,
-    /// Rounds that went into it.
-    pub steps: u64,
+/// A state file that was read.
+struct StateFile {
+    carried: Carried,
+    metadata: BTreeMap<String, String>,
 }
 
 /// Why a state file cannot be used.
@@ -74,7 +69,7 @@ pub enum StateError {
     #[error("{}: metadata `{key}` is {found}, expected {expected}", .path.display())]
     Metadata { path: PathBuf, key: &'static str, found: String, expected: &'static str },
     #[error("{}: is the state of another model: {}", .path.display(), list(.faults))]
-    OtherLayout { path: PathBuf, faults: Vec<Fault> },
+    OtherLayout { path: PathBuf, faults: Vec<LayoutFault> },
     #[error("{}: belongs to the model blake3:{found}, expected that of the base, blake3:{expected}", .path.display())]
     OtherModel { path: PathBuf, found: String, expected: String },
 }
@@ -100,9 +95,9 @@ impl StateError {
 
 impl StateSpec {
     /// What the rule and the strategy keep; none if nothing.
-    pub fn of(aggregation: &Aggregation) -> Option<Self> {
+    pub fn of(method: &Method) -> Option<Self> {
         let centre = KeptTensor { slot: StateTensor::Centre, initial: 0.0 };
-        let (rule, strategy) = (&aggregation.rule, &aggregation.strategy);
+        let (rule, strategy) = (&method.rule, &method.strategy);
         let by_rule = rule.keeps_centre().then_some(centre);
         let by_strategy = strategy.keeps();
         let mut owners = Vec::new();
@@ -143,13 +138,13 @@ impl StateSpec {
         path: &Path,
         layout: &Layout,
         base: Option<&str>,
-    ) -> Result<Option<State>, StateError> {
+    ) -> Result<Option<Carried>, StateError> {
         let Some(current) = self.read(path, layout)? else { return Ok(None) };
-        let Some(base) = base else { return Ok(Some(current)) };
+        let Some(base) = base else { return Ok(Some(current.carried)) };
         if current.names(key::MODEL, base) {
-            return Ok(Some(current));
+            return Ok(Some(current.carried));
         }
-        if current.steps == 1 && current.names(key::BASE, base) {
+        if current.carried.steps == 1 && current.names(key::BASE, base) {
             tracing::info!("{}: the first round is run again, from nothing", path.display());
             return Ok(None);
         }
@@ -158,14 +153,14 @@ impl StateSpec {
             && previous.names(key::MODEL, base)
         {
             tracing::info!("the round is run again, from {}", beside.display());
-            return Ok(Some(previous));
+            return Ok(Some(previous.carried));
         }
-        let found = current.model.metadata.get(key::MODEL).cloned().unwrap_or_default();
+        let found = current.metadata.get(key::MODEL).cloned().unwrap_or_default();
         Err(StateError::OtherModel { path: path.to_owned(), found, expected: base.to_owned() })
     }
 
     /// The state in a file; none if there is no such file.
-    fn read(&self, path: &Path, layout: &Layout) -> Result<Option<State>, StateError> {
+    fn read(&self, path: &Path, layout: &Layout) -> Result<Option<StateFile>, StateError> {
         if identity_of(path).is_none() {
             return Ok(None);
         }
@@ -186,8 +181,12 @@ impl StateSpec {
         })?;
         let places = placement(&*model.table, self.layout(layout).tensors(), "model")
             .map_err(|faults| StateError::OtherLayout { path: at(), faults })?;
-        let placements = self.by_slot(layout, places);
-        Ok(Some(State { model: Arc::new(model), placements, steps }))
+        let (metadata, model) = (model.metadata.clone(), Arc::new(model));
+        let source = |(slot, placement): (StateTensor, Placement)| {
+            (slot, Source { model: Arc::clone(&model), placement: Arc::new(placement) })
+        };
+        let sources = self.by_slot(layout, places).into_iter().map(source).collect();
+        Ok(Some(StateFile { carried: Carried { sources, steps }, metadata }))
     }
 
     /// The places of each slot's tensors in the order of the model's layout.
@@ -204,14 +203,9 @@ impl StateSpec {
     }
 }
 
-impl State {
-    /// Where a slot's tensors are, in the order of the model's layout.
-    pub fn placement(&self, slot: StateTensor) -> Option<&Placement> {
-        self.placements.iter().find(|(of, _)| *of == slot).map(|(_, placement)| placement)
-    }
-
+impl StateFile {
     fn names(&self, key: &str, digest: &str) -> bool {
-        self.model.metadata.get(key).is_some_and(|found| found == digest)
+        self.metadata.get(key).is_some_and(|found| found == digest)
     }
 }
 
@@ -229,27 +223,27 @@ pub struct StateWriter {
 }
 
 impl StateWriter {
-    /// Starts the state that follows `last`, whose model's base is of this digest.
+    /// Starts the state that follows `carried`, whose model's base is of this digest.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
     pub fn create(
         path: &Path,
-        keeping: &StateSpec,
+        spec: &StateSpec,
         model: &Layout,
-        last: Option<&State>,
+        carried: &Carried,
         base: Option<&str>,
     ) -> Result<Self, WriteError> {
         // Two runs on one state would each leave theirs beside the other's model.
         if publish::remove_leftovers(path).map_err(WriteError::at(path))? {
             return Err(WriteError::Busy { path: path.to_owned() });
         }
-        let layout = keeping.layout(model);
-        let steps = last.map_or(0, |state| state.steps) + 1;
+        let layout = spec.layout(model);
+        let steps = carried.steps + 1;
         let entries = [
-            (key::OWNER, keeping.owner.clone()),
-            (key::STRATEGY, keeping.strategy.clone()),
+            (key::OWNER, spec.owner.clone()),
+            (key::STRATEGY, spec.strategy.clone()),
             (key::STEPS, steps.to_string()),
             (key::MODEL, NO_DIGEST.to_owned()),
             (key::BASE, base.unwrap_or(NO_DIGEST).to_owned()),
@@ -262,11 +256,11 @@ impl StateWriter {
             next += usize::from(is_kept(slot, dtype));
             next.saturating_sub(1)
         };
-        let tensors = keeping.kept.iter().map(|kept| {
+        let tensors = spec.kept.iter().map(|kept| {
             model.tensors().iter().map(|spec| place(kept.slot, spec.dtype)).collect::<Vec<usize>>()
         });
         let tensors = tensors.collect();
-        let follows = last.is_some_and(|state| state.model.path == path);
+        let follows = carried.sources.values().any(|source| source.model.path == path);
         Ok(Self { path: path.to_owned(), layout, writer, metadata, tensors, follows })
     }
 

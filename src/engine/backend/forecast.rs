@@ -157,18 +157,18 @@ pub struct Forecast {
     /// The GPU, if there is one.
     pub adapter: Option<String>,
     /// Which is taken.
-    pub choice: Choice,
+    pub choice: Prediction,
 }
 
 /// Which side is taken, and why.
 #[derive(Clone, PartialEq, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
-pub enum Choice {
+pub enum Prediction {
     Cpu { why: String },
     Gpu { why: String },
 }
 
-impl Choice {
+impl Prediction {
     /// Why.
     pub fn why(&self) -> &str {
         match self {
@@ -228,8 +228,8 @@ fn concluded(calibration: &Calibration, passes: Vec<PassForecast>) -> Forecast {
     }
 }
 
-fn choose(calibration: &Calibration, cpu_s: f64, gpu_s: Option<f64>) -> Choice {
-    let cpu = |why: String| Choice::Cpu { why };
+fn choose(calibration: &Calibration, cpu_s: f64, gpu_s: Option<f64>) -> Prediction {
+    let cpu = |why: String| Prediction::Cpu { why };
     let (Some(device), Some(gpu_s)) = (&calibration.device, gpu_s) else {
         return cpu(match calibration.host {
             None => "no calibration: run `fedmill doctor --calibrate`".to_owned(),
@@ -246,7 +246,7 @@ fn choose(calibration: &Calibration, cpu_s: f64, gpu_s: Option<f64>) -> Choice {
     } else if saved <= LEAST_SAVED_S {
         cpu(format!("the GPU would save {}, and is taken above {LEAST_SAVED_S} s", seconds(saved)))
     } else {
-        Choice::Gpu { why: format!("predicted {ratio:.1} times as fast, {} saved", seconds(saved)) }
+        Prediction::Gpu { why: format!("predicted {ratio:.1} times as fast, {} saved", seconds(saved)) }
     }
 }
 
@@ -420,7 +420,7 @@ mod tests {
     fn a_software_adapter_is_never_taken() {
         let software = DeviceCalibration { is_software: true, ..device() };
         let found = choose(&calibration(Some(software)), 1000.0, Some(1.0));
-        assert_eq!(found, Choice::Cpu { why: "Big is a software adapter".into() });
+        assert_eq!(found, Prediction::Cpu { why: "Big is a software adapter".into() });
     }
 
     #[test]

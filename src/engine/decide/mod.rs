@@ -1,3 +1,5 @@
-//! Decides from the geometry of the updates how to combine them, without files: [`judge`].
+//! Decides how to combine updates, without files: [`judge`] applies a [`method`] to the geometry that a [`source`] measures.
 
 pub mod judge;
+pub mod method;
+pub mod source;

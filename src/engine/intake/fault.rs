@@ -1,9 +1,9 @@
-//! What can be wrong with one update.
+//! What keeps an update out of a run.
 
-use crate::engine::intake::admit::SCAFFOLD_CONTROL;
+use crate::engine::intake::policy::SCAFFOLD_CONTROL;
 use crate::io::model_file::OpenFault;
-use crate::model::dtype::Dtype;
 use crate::strategies::Lacking;
+use crate::updates::fault::{LayoutFault, NonFinite};
 use crate::updates::metadata::{MetadataFault, UpdateKind};
 use std::io;
 use std::path::PathBuf;
@@ -31,18 +31,10 @@ pub enum Fault {
     OtherBase { found: String, expected: String },
     #[error("update holds a {found}, but most others hold {expected} (without --base they cannot be merged)")]
     OtherKind { found: UpdateKind, expected: UpdateKind },
-    #[error("tensor `{tensor}` is missing, expected {dtype} {shape:?}")]
-    MissingTensor { tensor: String, dtype: Dtype, shape: Vec<usize> },
-    #[error("tensor `{tensor}` is not expected: the {reference} has none of that name")]
-    ExtraTensor { tensor: String, reference: &'static str },
-    #[error("tensor `{tensor}` has shape {found:?}, expected {expected:?}")]
-    OtherShape { tensor: String, found: Vec<usize>, expected: Vec<usize> },
-    #[error("tensor `{tensor}` has dtype {found}, which does not convert to {expected}")]
-    OtherDtype { tensor: String, found: Dtype, expected: Dtype },
-    #[error(
-        "tensor `{tensor}` holds {value} at flat index {index}, expected a finite number ({count} such values in the update)"
-    )]
-    NonFinite { tensor: String, index: usize, value: f64, count: u64 },
+    #[error(transparent)]
+    Layout(#[from] LayoutFault),
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
     #[error(
         "its values are so large that their squares do not fit f64, expected an update whose distance to others can be measured"
     )]
@@ -67,12 +59,9 @@ pub enum Fault {
     OtherSketch { found: &'static str, expected: &'static str },
     #[error("update is a sketch, expected one of values for {rule}: of sketches only means make sense")]
     SketchUnderRule { rule: String },
-    #[error("metadata `fedmill.partial` is not understood: {why}")]
-    BadPartial { why: String },
-    #[error("partial has {what} {found}, expected {expected}")]
-    OtherPartial { what: &'static str, found: String, expected: String },
-    #[error("partial weighs clients by {found}, expected {expected}, as this run does")]
-    OtherWeights { found: String, expected: &'static str },
+    /// A fault that a mode found in an input of its own.
+    #[error("{fault}")]
+    Mode { fault: Box<dyn std::error::Error + Send + Sync>, is_relative: bool },
     #[error("cannot be read: {0}")]
     Read(io::Error),
 }
@@ -87,14 +76,10 @@ impl Fault {
                 | Self::StaleWeights { .. }
                 | Self::OtherBase { .. }
                 | Self::OtherKind { .. }
-                | Self::MissingTensor { .. }
-                | Self::ExtraTensor { .. }
-                | Self::OtherShape { .. }
-                | Self::OtherDtype { .. }
+                | Self::Layout(_)
                 | Self::SketchOntoBase
                 | Self::OtherSketch { .. }
-                | Self::BadPartial { .. }
-                | Self::OtherPartial { .. }
+                | Self::Mode { is_relative: true, .. }
         )
     }
 
@@ -119,7 +104,7 @@ impl Fault {
                 "compress the updates of a round with the same --seed and the same settings; --allow-sparse-robust \
                  merges them all the same",
             ),
-            Self::ExtraTensor { tensor, .. } if tensor.starts_with(SCAFFOLD_CONTROL) => {
+            Self::Layout(LayoutFault::ExtraTensor { tensor, .. }) if tensor.starts_with(SCAFFOLD_CONTROL) => {
                 Some("pass --strategy scaffold, which takes the changes of control variates")
             }
             _ => None,

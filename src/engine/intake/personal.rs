@@ -6,10 +6,8 @@
 //!
 //! Which they are is told by patterns on the names of tensors, or by the name of a paper.
 
-use crate::engine::intake::admit::{Base, Update, UpdateSet};
-use crate::io::model_file::{TensorPlace, TensorTable};
-use crate::io::model_writer::{ModelWriter, WriteError};
-use crate::model::layout::{Layout, Piece};
+use crate::engine::intake::update::Update;
+use crate::updates::set::Base;
 use glob::Pattern;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -206,58 +204,6 @@ fn some(names: &BTreeSet<&str>) -> String {
         None | Some(0) => listed.join(", "),
         Some(more) => format!("{} and {more} more", listed.join(", ")),
     }
-}
-
-/// The tensors of a merged model: those that are merged, and the base's personal ones between them.
-#[derive(Clone, Debug)]
-pub struct MergedLayout {
-    /// All of them.
-    pub layout: Layout,
-    /// The place of each merged tensor among them.
-    shared: Vec<usize>,
-    /// The base's personal tensors, and their places.
-    kept: Vec<(usize, TensorPlace)>,
-}
-
-impl MergedLayout {
-    /// Where nothing but what is merged is in the model.
-    pub fn of(shared: &Layout) -> Self {
-        let places = (0..shared.tensors().len()).collect();
-        Self { layout: shared.clone(), shared: places, kept: Vec::new() }
-    }
-
-    /// The tensors of a base, of which some are shared.
-    pub(crate) fn with_kept(base: &TensorTable, is_shared: impl Fn(&str) -> bool) -> Self {
-        let layout = Layout::new(base.iter().map(|place| place.spec.clone()).collect());
-        let (shared, kept): (Vec<_>, Vec<_>) =
-            base.iter().enumerate().partition(|(_, place)| is_shared(&place.spec.name));
-        Self {
-            layout,
-            shared: shared.into_iter().map(|(tensor, _)| tensor).collect(),
-            kept: kept.into_iter().map(|(tensor, place)| (tensor, place.clone())).collect(),
-        }
-    }
-
-    /// Where pieces of merged tensors go in the model.
-    pub fn pieces(&self, merged: impl Iterator<Item = Piece>) -> impl Iterator<Item = Piece> {
-        merged.map(|piece| Piece { tensor: self.shared[piece.tensor], ..piece })
-    }
-}
-
-/// Copies the base's personal tensors to where they are in the merged model. Returns how many bytes those are.
-///
-/// # Errors
-///
-/// When the base cannot be read or the model cannot be written.
-pub fn keep_personal(set: &UpdateSet, writer: &ModelWriter) -> Result<u64, WriteError> {
-    let Some(base) = &set.base else { return Ok(0) };
-    let mut copied = 0;
-    for (tensor, place) in &set.merged.kept {
-        let bytes = place.spec.bytes() as u64;
-        writer.copy(*tensor, &base.model.files[place.file], place.offset, bytes)?;
-        copied += bytes;
-    }
-    Ok(copied)
 }
 
 #[cfg(test)]

@@ -1,17 +1,22 @@
 //! What updates are held against: the base's tensors, or without a base those that most of them share.
 
-use crate::engine::intake::admit::{Client, Expectations, Place, Placement, Update};
 use crate::engine::intake::fault::Fault;
-use crate::engine::intake::personal::{MergedLayout, NormModules, Personal};
+use crate::engine::intake::personal::{NormModules, Personal};
+use crate::engine::intake::policy::Policy;
+use crate::engine::intake::update::Update;
 use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, TensorSpec};
+use crate::updates::fault::LayoutFault;
+use crate::updates::placement::{in_layout_order, placement};
+use crate::updates::set::{Client, MergedLayout};
+use crate::updates::source::{Place, Placement};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// What updates are held against.
 #[derive(Debug)]
-pub(crate) struct Reference {
+pub(crate) struct ExpectedLayout {
     /// The tensors that every update must hold.
     pub(crate) layout: Layout,
     /// The tensors of the merged model.
@@ -35,8 +40,8 @@ struct Membership {
 }
 
 impl Membership {
-    fn new(expected: &Expectations, base: Option<&TensorTable>, opened: &[Update]) -> Self {
-        let (control_prefix, personal) = (expected.control_prefix, expected.personal.clone());
+    fn new(policy: &Policy, base: Option<&TensorTable>, opened: &[Update]) -> Self {
+        let (control_prefix, personal) = (policy.control_prefix, policy.personal.clone());
         let mut norms = NormModules::default();
         if !personal.is_empty() {
             let tables = voters(opened).into_iter().map(|model| names(&model.table));
@@ -77,10 +82,10 @@ fn voters(opened: &[Update]) -> Vec<&ModelFile> {
     sound.into_iter().filter_map(|update| update.model.as_deref()).collect()
 }
 
-impl Reference {
+impl ExpectedLayout {
     /// The layout of a base, without what is personal.
-    pub(crate) fn of_base(base: &ModelFile, opened: &[Update], expected: &Expectations) -> Self {
-        let membership = Membership::new(expected, Some(&base.table), opened);
+    pub(crate) fn of_base(base: &ModelFile, opened: &[Update], policy: &Policy) -> Self {
+        let membership = Membership::new(policy, Some(&base.table), opened);
         let shared: Vec<&TensorPlace> = membership.shared(&base.table).collect();
         let (layout, base_placement) =
             (specs(shared.iter().copied()), shared.into_iter().map(Place::from).collect());
@@ -96,8 +101,8 @@ impl Reference {
 
     /// The layout that most sound updates share (ties: lowest client id). Shapes are counted first and dtypes among
     /// those, since dtypes convert. Updates are in order of their ids.
-    pub(crate) fn most_shared(opened: &[Update], expected: &Expectations) -> Self {
-        let membership = Membership::new(expected, None, opened);
+    pub(crate) fn most_shared(opened: &[Update], policy: &Policy) -> Self {
+        let membership = Membership::new(policy, None, opened);
         let same_shapes = largest_group(voters(opened), |model| shapes(membership.shared(&model.table)));
         let same_dtypes = largest_group(same_shapes, |model| dtypes(membership.shared(&model.table)));
         let first = same_dtypes.first();
@@ -128,7 +133,7 @@ impl Reference {
                         Some(placements)
                     }
                     Err(faults) => {
-                        update.faults.extend(faults);
+                        update.faults.extend(faults.into_iter().map(Fault::from));
                         None
                     }
                 }
@@ -146,7 +151,7 @@ impl Reference {
 
     /// Where the tensors of the reference are in an update, and its control tensors if they are expected; or how it
     /// differs.
-    fn placements(&self, table: &TensorTable) -> Result<Placements, Vec<Fault>> {
+    fn placements(&self, table: &TensorTable) -> Result<Placements, Vec<LayoutFault>> {
         let (reference, name) = (self.layout.tensors(), self.name);
         let (control, model): (Vec<&TensorPlace>, _) =
             self.not_personal(table).partition(|place| self.membership.controls(&place.spec.name).is_some());
@@ -223,56 +228,3 @@ fn largest_group<'a, K: PartialEq>(
 
 /// Where an update's tensors are: those of the model, and those of its control variate.
 type Placements = (Arc<Placement>, Option<Arc<Placement>>);
-
-/// The places of a control variate's floats in the order of the layout, where integers have none.
-fn in_layout_order(reference: &[TensorSpec], floats: Placement) -> Placement {
-    let mut floats = floats.into_iter();
-    let place = |spec: &TensorSpec| match spec.dtype.kind() {
-        Kind::Float => floats.next().unwrap_or(Place::NONE),
-        _ => Place::NONE,
-    };
-    reference.iter().map(place).collect()
-}
-
-/// Where the tensors of a reference are among those of a model, or how these differ.
-pub(crate) fn placement<'t>(
-    table: impl IntoIterator<Item = &'t TensorPlace> + Clone,
-    reference: &[TensorSpec],
-    reference_name: &'static str,
-) -> Result<Placement, Vec<Fault>> {
-    let mut by_name: HashMap<&str, &TensorPlace> =
-        table.clone().into_iter().map(|place| (place.spec.name.as_str(), place)).collect();
-    let mut faults = Vec::new();
-    let mut placement = Vec::with_capacity(reference.len());
-    for expected in reference {
-        match by_name.remove(expected.name.as_str()) {
-            Some(found) => match tensor_fault(&found.spec, expected) {
-                None => placement.push(Place::from(found)),
-                Some(fault) => faults.push(fault),
-            },
-            None => faults.push(Fault::MissingTensor {
-                tensor: expected.name.clone(),
-                dtype: expected.dtype,
-                shape: expected.shape.clone(),
-            }),
-        }
-    }
-    let extra = table.into_iter().filter(|place| by_name.contains_key(place.spec.name.as_str()));
-    faults.extend(
-        extra.map(|place| Fault::ExtraTensor { tensor: place.spec.name.clone(), reference: reference_name }),
-    );
-    if faults.is_empty() { Ok(placement) } else { Err(faults) }
-}
-
-/// How a tensor differs from what is expected of it, so that it cannot stand in for it.
-pub(crate) fn tensor_fault(found: &TensorSpec, expected: &TensorSpec) -> Option<Fault> {
-    let tensor = expected.name.clone();
-    if found.shape != expected.shape {
-        let (found, expected) = (found.shape.clone(), expected.shape.clone());
-        return Some(Fault::OtherShape { tensor, found, expected });
-    }
-    if !found.dtype.converts_to(expected.dtype) {
-        return Some(Fault::OtherDtype { tensor, found: found.dtype, expected: expected.dtype });
-    }
-    None
-}

@@ -1,8 +1,8 @@
 //! How much each client counts in rules that weigh clients.
 
-use crate::engine::intake::admit::Client;
 use crate::engine::intake::fault::Fault;
 use crate::io::text;
+use crate::updates::set::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

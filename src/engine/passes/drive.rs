@@ -1,33 +1,17 @@
 //! Streams the tiles of all clients through the worker threads.
 //!
 //! Threads take tiles in order; each has its own buffers, so memory is one tile a thread whatever the model's
-//! size. What tiles add up to is added in their order, whichever thread is done first.
+//! size. Parts of tiles are added in the order of tiles, whichever thread is done first.
 
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::pass::TilePass;
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::gpu::job::GpuError;
-use crate::io::interrupt::{self, Interrupted};
+use crate::io::interrupt;
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Why a pass stopped.
-#[derive(thiserror::Error, Debug)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "each message says what its fields are")]
-pub enum PassError {
-    #[error("{}: {source}", .path.display())]
-    Read { path: PathBuf, client: Option<usize>, source: io::Error },
-    #[error("{}: tensor `{tensor}` of the base holds {value} at flat index {index}, expected a finite number", .path.display())]
-    BaseNotFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
-    #[error(transparent)]
-    Gpu(#[from] GpuError),
-    #[error(transparent)]
-    Interrupted(#[from] Interrupted),
-}
 
 /// Where the time of one worker, or of all, went.
 #[derive(Clone, Copy, Default, Debug)]
@@ -59,30 +43,48 @@ impl Clock {
     }
 }
 
-/// Calls `visit` on every tile, in order of their numbers, from all threads of the pool. Returns each
-/// worker's state.
+/// Runs a pass on every tile, in order of their numbers, from all threads of the pool. Returns the sum of all parts and
+/// the threads' times, added.
 ///
 /// # Errors
 ///
-/// That of the first tile, by number, that failed; later tiles are not started.
-pub fn for_each_tile<W: Send, E: From<Interrupted> + Send>(
+/// The error of the first tile, by number, that failed; later tiles are not started.
+pub(super) fn drive<P: TilePass>(pool: &ThreadPool, pass: &P) -> Result<(P::Sum, Clock), PassError> {
+    let sum = InTileOrder::new(pass.start(), |sum, (tile, part): (Tile, P::Part)| pass.add(sum, &tile, part));
+    let clocks = for_each_tile(
+        pool,
+        pass.plan(),
+        || pass.worker(),
+        |worker, tile| {
+            let part = pass.tile(worker, &tile)?;
+            sum.add(tile.number, (tile, part));
+            Ok(())
+        },
+        |worker| pass.clock(worker),
+    )?;
+    Ok((sum.finish(), clocks.into_iter().fold(Clock::default(), Clock::and)))
+}
+
+/// Calls `visit` on every tile. Returns what `close` makes of each thread's worker.
+fn for_each_tile<W, C: Send>(
     pool: &ThreadPool,
     plan: &TilePlan,
     new_worker: impl Fn() -> W + Sync,
-    visit: impl Fn(&mut W, &Tile) -> Result<(), E> + Sync,
-) -> Result<Vec<W>, E> {
+    visit: impl Fn(&mut W, Tile) -> Result<(), PassError> + Sync,
+    close: impl Fn(&W) -> C + Sync,
+) -> Result<Vec<C>, PassError> {
     let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
-    let workers = pool.broadcast(|_| {
+    let failed: Mutex<Option<(usize, PassError)>> = Mutex::new(None);
+    let closed = pool.broadcast(|_| {
         let mut worker = new_worker();
         loop {
             let first = next.fetch_add(plan.at_once, Ordering::Relaxed);
             if first >= plan.tiles() {
-                return worker;
+                return close(&worker);
             }
             for number in first..plan.tiles().min(first + plan.at_once) {
-                let visited = interrupt::check().map_err(E::from);
-                if let Err(why) = visited.and_then(|()| visit(&mut worker, &plan.tile(number))) {
+                let visited = interrupt::check().map_err(PassError::from);
+                if let Err(why) = visited.and_then(|()| visit(&mut worker, plan.tile(number))) {
                     next.store(plan.tiles(), Ordering::Relaxed);
                     let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                     if failed.as_ref().is_none_or(|(other, _)| number < *other) {
@@ -95,14 +97,14 @@ pub fn for_each_tile<W: Send, E: From<Interrupted> + Send>(
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, why)) => Err(why),
-        None => Ok(workers),
+        None => Ok(closed),
     }
 }
 
-/// Adds up what tiles give, in order of their numbers, as they come from several threads.
-pub struct InTileOrder<T, S> {
+/// Adds the parts of tiles in the order of their numbers, as they come from several threads.
+struct InTileOrder<T, S, F> {
     state: Mutex<Folding<T, S>>,
-    fold: fn(&mut S, T),
+    fold: F,
 }
 
 struct Folding<T, S> {
@@ -111,14 +113,14 @@ struct Folding<T, S> {
     sum: S,
 }
 
-impl<T, S> InTileOrder<T, S> {
+impl<T, S, F: Fn(&mut S, T)> InTileOrder<T, S, F> {
     /// Starts with `sum`; each tile's part is folded into it.
-    pub fn new(sum: S, fold: fn(&mut S, T)) -> Self {
+    fn new(sum: S, fold: F) -> Self {
         Self { state: Mutex::new(Folding { next: 0, waiting: BTreeMap::new(), sum }), fold }
     }
 
     /// Takes the part of one tile. Waits with it until all before it came.
-    pub fn add(&self, tile: usize, part: T) {
+    fn add(&self, tile: usize, part: T) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting.insert(tile, part);
         let state = &mut *state;
@@ -129,7 +131,7 @@ impl<T, S> InTileOrder<T, S> {
     }
 
     /// The sum of all tiles.
-    pub fn finish(self) -> S {
+    fn finish(self) -> S {
         self.state.into_inner().unwrap_or_else(PoisonError::into_inner).sum
     }
 }

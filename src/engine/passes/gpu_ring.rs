@@ -4,10 +4,9 @@
 //! the CPU's, in the same run. Each slot of the ring has a thread of its own, which reads files into it, waits for the
 //! results and hands them on; so files are read while the device works.
 
-use crate::engine::intake::admit::{Frame, UpdateSet};
-use crate::engine::passes::drive::PassError;
+use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::engine::passes::reader::Workspace;
+use crate::engine::passes::reader::TileReader;
 use crate::gpu::job::{GpuError, TileShape};
 use crate::gpu::{Gpu, ResidentTile, RingSlot};
 use crate::kernels::element::Element;
@@ -15,6 +14,7 @@ use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::tile::{LINE_BYTES, TileBuffer};
 use crate::rules::mixing::Mixing;
 use crate::updates::metadata::UpdateKind;
+use crate::updates::set::{UpdateSet, ValueKind};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,42 +24,42 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// there are.
 const MOST_COLUMNS: usize = 512 << 10;
 
-/// Places of the ring when nobody says.
+/// Places of the ring by default.
 const SLOTS: Range<usize> = 3..8;
 
 /// A device and the threads of its slots.
 #[derive(Debug)]
-pub struct Device {
+pub struct GpuRing {
     gpu: Gpu,
     lanes: ThreadPool,
     /// Whether the CPU takes over when it fails.
     pub falls_back: bool,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptTiles>,
 }
 
 /// Tiles that stayed on the device, by the float they are stored as and their number.
 #[derive(Default)]
-struct Kept {
+struct KeptTiles {
     shapes: HashMap<Working, TileShape>,
     tiles: HashMap<(Working, usize), Arc<ResidentTile>>,
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for KeptTiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").field("shapes", &self.shapes).field("tiles", &self.tiles.len()).finish()
+        f.debug_struct("KeptTiles").field("shapes", &self.shapes).field("tiles", &self.tiles.len()).finish()
     }
 }
 
 /// Coordinates that a device takes, all stored as one float.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Part {
+pub(crate) struct GpuShare {
     pub(crate) stored: Working,
     pub(crate) ranges: Vec<Range<usize>>,
 }
 
 /// A row of f32 behind the clients' in a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reference {
+pub(crate) enum ReferenceRow {
     /// The base's values, where rows are weights.
     Base,
     /// The delta that an earlier round left.
@@ -69,13 +69,13 @@ pub(crate) enum Reference {
 }
 
 /// The references that a set has.
-pub(crate) fn references(set: &UpdateSet) -> Vec<Reference> {
-    let base = (set.frame == Frame::AsSent && set.base.is_some()).then_some(Reference::Base);
-    let centre = set.centre().is_some().then_some(Reference::Centre);
+pub(crate) fn references(set: &UpdateSet) -> Vec<ReferenceRow> {
+    let base = (set.value_kind == ValueKind::AsSent && set.base.is_some()).then_some(ReferenceRow::Base);
+    let centre = set.centre().is_some().then_some(ReferenceRow::Centre);
     base.into_iter().chain(centre).collect()
 }
 
-impl Device {
+impl GpuRing {
     /// Threads for the slots of an open device. `threads` is how many the host has to spare.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Device {
 
     /// Forgets what stayed on the device: another set of updates begins.
     pub(crate) fn forget(&self) {
-        *self.kept() = Kept::default();
+        *self.kept() = KeptTiles::default();
     }
 
     /// Whether a set's device tiles, cut like this, fit its memory beside the slots.
@@ -135,7 +135,7 @@ impl Device {
         self.kept().tiles.get(&(stored, tile)).map(Arc::clone)
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, KeptTiles> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,28 +165,28 @@ impl Device {
 }
 
 /// What of a set's coordinates a device takes: floats that f32 holds, whose base and centre f32 holds too.
-pub(crate) fn parts(set: &UpdateSet) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
+pub(crate) fn shares(set: &UpdateSet) -> Vec<GpuShare> {
+    let mut shares: Vec<GpuShare> = Vec::new();
     for (tensor, working) in set.working().into_iter().enumerate() {
         let coordinates = set.layout.coordinates(tensor);
         let dtype = set.layout.tensors()[tensor].dtype;
         if coordinates.is_empty() || !is_for_device(dtype, working) {
             continue;
         }
-        let part = match parts.iter_mut().position(|part| part.stored == working) {
-            Some(known) => &mut parts[known],
+        let share = match shares.iter_mut().position(|share| share.stored == working) {
+            Some(known) => &mut shares[known],
             None => {
-                parts.push(Part { stored: working, ranges: Vec::new() });
-                let last = parts.len() - 1;
-                &mut parts[last]
+                shares.push(GpuShare { stored: working, ranges: Vec::new() });
+                let last = shares.len() - 1;
+                &mut shares[last]
             }
         };
-        match part.ranges.last_mut() {
+        match share.ranges.last_mut() {
             Some(last) if last.end == coordinates.start => last.end = coordinates.end,
-            _ => part.ranges.push(coordinates),
+            _ => share.ranges.push(coordinates),
         }
     }
-    parts
+    shares
 }
 
 fn is_for_device(dtype: Dtype, working: Working) -> bool {
@@ -211,20 +211,20 @@ pub(crate) fn rest(set: &UpdateSet, mut taken: Vec<Range<usize>>) -> Vec<Range<u
 }
 
 /// A plan of a part's tiles.
-pub(crate) fn plan(set: &UpdateSet, part: &Part, columns: usize) -> TilePlan {
+pub(crate) fn plan(set: &UpdateSet, part: &GpuShare, columns: usize) -> TilePlan {
     TilePlan::within(set, 0, &part.ranges, |_| columns)
 }
 
 /// Whether a client's row holds weights, of which the base is to be taken off.
 pub(crate) fn is_less_base(set: &UpdateSet, client: usize) -> bool {
     let is_weights = set.clients[client].metadata.kind == UpdateKind::Weights;
-    is_weights && set.base.is_some() && set.frame == Frame::AsSent
+    is_weights && set.base.is_some() && set.value_kind == ValueKind::AsSent
 }
 
 /// Mixtures of these clients' rows as a device takes them: a coefficient for each, then for the base what they lack
 /// to one, where rows bring it along.
 pub(crate) fn mixtures(set: &UpdateSet, mixing: &Mixing, clients: &[usize]) -> Vec<Vec<f64>> {
-    let brings_base = set.frame == Frame::AsSent && set.base.is_some();
+    let brings_base = set.value_kind == ValueKind::AsSent && set.base.is_some();
     let mixture = |k: usize| {
         let mut row: Vec<f64> = clients.iter().map(|client| mixing.row(k)[*client]).collect();
         row.push(if brings_base { 1.0 - row.iter().sum::<f64>() } else { 0.0 });
@@ -236,35 +236,35 @@ pub(crate) fn mixtures(set: &UpdateSet, mixing: &Mixing, clients: &[usize]) -> V
 /// Reads the rows of clients, and of references, of a tile into a slot. What is kept between rounds was read before.
 pub(crate) fn fill<E: Element>(
     slot: &mut RingSlot,
-    space: &mut Workspace,
+    reader: &mut TileReader,
     tile: &Tile,
     clients: &[usize],
-    references: &[Reference],
+    references: &[ReferenceRow],
     kept: &[TileBuffer],
 ) -> Result<(), PassError> {
     for reference in references {
         match reference {
-            Reference::Base => space.read_finite_base(tile)?,
-            Reference::Centre => space.read_centre(tile)?,
-            Reference::Kept(_) => {}
+            ReferenceRow::Base => reader.read_finite_base(tile)?,
+            ReferenceRow::Centre => reader.read_centre(tile)?,
+            ReferenceRow::Kept(_) => {}
         }
     }
     slot.fill::<PassError>(tile.coordinates.len(), |row, out| match clients.get(row) {
-        Some(client) => space.read_row::<E>(tile, *client, bytemuck::cast_slice_mut(out)),
+        Some(client) => reader.read_row::<E>(tile, *client, bytemuck::cast_slice_mut(out)),
         None => {
-            write_reference(space, references[row - clients.len()], kept, out);
+            write_reference(reader, references[row - clients.len()], kept, out);
             Ok(())
         }
     })
 }
 
 /// Writes a reference's values of a tile, which the workspace has read.
-fn write_reference(space: &Workspace, reference: Reference, kept: &[TileBuffer], out: &mut [u8]) {
+fn write_reference(reader: &TileReader, reference: ReferenceRow, kept: &[TileBuffer], out: &mut [u8]) {
     let values = match reference {
-        Reference::Base => space.base(),
-        Reference::Centre => space.centre(),
+        ReferenceRow::Base => reader.base(),
+        ReferenceRow::Centre => reader.centre(),
         // A device's tiles are kept in f32.
-        Reference::Kept(place) => return out.copy_from_slice(&kept[place].row(0)[..out.len()]),
+        ReferenceRow::Kept(place) => return out.copy_from_slice(&kept[place].row(0)[..out.len()]),
     };
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
     for (out, value) in out.iter_mut().zip(values) {

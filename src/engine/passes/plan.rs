@@ -4,11 +4,12 @@
 //! caches. Its shape depends on the clients and the layout only, never on threads, and none of those cut for the caches
 //! reaches over the end of a section: so shards have the tiles that they have together.
 
-use crate::engine::intake::admit::UpdateSet;
 use crate::engine::passes::sections::SECTION;
 use crate::kernels::gram::BLOCK;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::tile::LINE_BYTES;
+use crate::updates::set::UpdateSet;
+use crate::updates::source::Placement;
 use std::ops::Range;
 
 /// Bytes of a tile that its shape aims at: what stays in a core's share of the caches.
@@ -65,13 +66,19 @@ impl TilePlan {
 
     /// Cuts some ranges of coordinates, in order, into tiles for the caches as [`new`](Self::new) does.
     pub fn of_ranges(set: &UpdateSet, rows: usize, ranges: &[Range<usize>]) -> Self {
-        Self::cut(set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
+        Self::cut(set.working(), set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
+    }
+
+    /// Cuts some ranges of coordinates for the caches, into tiles whose working floats hold other rows too.
+    pub fn with_rows(set: &UpdateSet, others: &[&Placement], rows: usize, ranges: &[Range<usize>]) -> Self {
+        let working = set.working_with(others);
+        Self::cut(working, set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
     }
 
     /// Cuts some ranges of coordinates, in order, at multiples of `columns`, and between tensors of different floats, and
     /// nowhere else: what of a tensor lies between two multiples is whole in one tile, whatever floats clients send.
     pub fn at_multiples(set: &UpdateSet, rows: usize, ranges: &[Range<usize>], columns: usize) -> Self {
-        Self::cut(set, rows, ranges, columns, |_| columns)
+        Self::cut(set.working(), set, rows, ranges, columns, |_| columns)
     }
 
     /// Cuts the layout into tiles of up to so many columns, without regard to sections.
@@ -86,10 +93,11 @@ impl TilePlan {
         ranges: &[Range<usize>],
         columns: impl Fn(Working) -> usize,
     ) -> Self {
-        Self::cut(set, rows, ranges, usize::MAX, columns)
+        Self::cut(set.working(), set, rows, ranges, usize::MAX, columns)
     }
 
     fn cut(
+        working: Vec<Working>,
         set: &UpdateSet,
         rows: usize,
         ranges: &[Range<usize>],
@@ -97,7 +105,7 @@ impl TilePlan {
         columns: impl Fn(Working) -> usize,
     ) -> Self {
         let mut stretches: Vec<Stretch> = Vec::new();
-        let tensors = set.working().into_iter().enumerate();
+        let tensors = working.into_iter().enumerate();
         for (tensor, working) in tensors {
             let dtype = set.layout.tensors()[tensor].dtype;
             let whole = set.layout.coordinates(tensor);

@@ -1,7 +1,7 @@
 //! The buffers of one worker, and how a tile gets into them.
 
-use crate::engine::intake::admit::{Client, Frame, Placement, UpdateSet};
-use crate::engine::passes::drive::{Clock, PassError};
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::io::model_file::{Decoder, ENCODED, ModelFile};
 use crate::kernels::convert::{all_within, decode};
@@ -11,13 +11,14 @@ use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece};
 use crate::model::state::KeptTensor;
 use crate::model::tile::{Rows, TileBuffer};
-use crate::modes::tree::Partial;
 use crate::updates::metadata::UpdateKind;
+use crate::updates::set::{Client, UpdateSet, ValueKind};
+use crate::updates::source::{Placement, Source};
 use std::io;
 use std::time::Instant;
 
 /// The buffers of one worker: rows of the current tile, base values, and room for stored values.
-pub struct Workspace<'a> {
+pub struct TileReader<'a> {
     isa: Isa,
     set: &'a UpdateSet,
     tile: TileBuffer,
@@ -30,7 +31,7 @@ pub struct Workspace<'a> {
     pub clock: Clock,
 }
 
-impl<'a> Workspace<'a> {
+impl<'a> TileReader<'a> {
     /// Buffers for the largest tile of a plan.
     pub fn new(isa: Isa, set: &'a UpdateSet, plan: &TilePlan) -> Self {
         Self {
@@ -75,7 +76,7 @@ impl<'a> Workspace<'a> {
     ///
     /// When its file cannot be read or changed since it was opened.
     pub fn read_centre(&mut self, tile: &Tile) -> Result<(), PassError> {
-        let Some((model, placement)) = self.set.centre() else { return Ok(()) };
+        let Some(Source { model, placement }) = self.set.centre() else { return Ok(()) };
         let mut values = std::mem::take(&mut self.centre);
         self.read_reference(tile, model, placement, &mut values)?;
         self.centre = values;
@@ -93,8 +94,8 @@ impl<'a> Workspace<'a> {
         kept: &KeptTensor,
         values: &mut [K],
     ) -> Result<(), PassError> {
-        match self.set.slot(kept.slot) {
-            Some((model, placement)) => self.read_model(tile, (model, placement, None), values),
+        match self.set.carried.sources.get(&kept.slot) {
+            Some(source) => self.read_source(tile, source, None, values),
             None => {
                 values.fill(K::rounded(kept.initial));
                 Ok(())
@@ -118,15 +119,15 @@ impl<'a> Workspace<'a> {
         self.read_model(tile, (model, placement, None), values)
     }
 
-    /// Reads a model's values of a tile; `client` is as in [`Reading`].
+    /// Reads a model's values of a tile; `input` is its place among what is read.
     fn read_model<E: Element>(
         &mut self,
         tile: &Tile,
-        (model, placement, client): (&ModelFile, &Placement, Option<usize>),
+        (model, placement, input): (&ModelFile, &Placement, Option<usize>),
         values: &mut [E],
     ) -> Result<(), PassError> {
         let started = Instant::now();
-        let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout, client };
+        let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, input };
         read.tile(tile, &mut self.stored, values)?;
         self.clock.read += started.elapsed();
         Ok(())
@@ -161,8 +162,8 @@ impl<'a> Workspace<'a> {
             let client = &self.set.clients[*index];
             let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
             let (model, placement) = (&client.model, &client.placement);
-            let client = Some(*index);
-            let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout, client };
+            let input = Some(*index);
+            let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, input };
             read.tile(tile, &mut self.stored, values)?;
             self.tile.clear_behind(row, columns * size_of::<E>());
         }
@@ -170,44 +171,43 @@ impl<'a> Workspace<'a> {
         Ok(())
     }
 
-    /// Reads an edge row of one of the set's partials into a row of the tile.
+    /// Reads a source of a mode's own into a row of the tile, behind the clients' rows. `input` is its place among what is
+    /// read, for errors.
     ///
     /// # Errors
     ///
     /// When its file cannot be read or changed since it was opened.
-    pub fn read_edge<E: Element>(
+    pub fn read_into_row<E: Element>(
         &mut self,
         tile: &Tile,
         row: usize,
-        partial: usize,
-        edge: usize,
+        source: &Source,
+        input: usize,
     ) -> Result<(), PassError> {
         let started = Instant::now();
-        let Partial { model, edges, .. } = &self.set.partials[partial];
         let columns = tile.coordinates.len();
         let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
-        let (placement, client) = (&edges[edge], Some(self.set.clients.len() + partial));
-        let read = Reading { isa: self.isa, model, placement, layout: &self.set.layout, client };
+        let (model, placement, input) = (&source.model, &source.placement, Some(input));
+        let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, input };
         read.tile(tile, &mut self.stored, values)?;
         self.tile.clear_behind(row, columns * size_of::<E>());
         self.clock.read += started.elapsed();
         Ok(())
     }
 
-    /// Reads sums of one of the set's partials, placed as given, into memory of the caller's.
+    /// Reads a source's values of a tile into memory of the caller's. `input` is its place among what is read, for errors.
     ///
     /// # Errors
     ///
     /// When its file cannot be read or changed since it was opened.
-    pub fn read_partial(
+    pub fn read_source<E: Element>(
         &mut self,
         tile: &Tile,
-        partial: usize,
-        placement: &Placement,
-        values: &mut [f64],
+        source: &Source,
+        input: Option<usize>,
+        values: &mut [E],
     ) -> Result<(), PassError> {
-        let client = Some(self.set.clients.len() + partial);
-        self.read_model(tile, (&self.set.partials[partial].model, placement, client), values)
+        self.read_model(tile, (&source.model, &source.placement, input), values)
     }
 
     /// Reads one client's row of a tile into memory of the caller's.
@@ -228,7 +228,7 @@ impl<'a> Workspace<'a> {
     /// Where weights and deltas are mixed, turns the rows of these clients, read before, into deltas. The base must
     /// have been read.
     pub fn subtract_base<E: Element>(&mut self, tile: &Tile, clients: &[usize]) {
-        if self.set.frame != Frame::Mixed {
+        if self.set.value_kind != ValueKind::Mixed {
             return;
         }
         for (row, client) in clients.iter().enumerate() {
@@ -249,16 +249,16 @@ impl<'a> Workspace<'a> {
 }
 
 /// One model to read tiles of.
-struct Reading<'a> {
+struct SourceReader<'a> {
     isa: Isa,
     model: &'a ModelFile,
     placement: &'a Placement,
     layout: &'a Layout,
-    /// Its place in the set, if it is that of a client, or behind them of a partial.
-    client: Option<usize>,
+    /// Its place among what is read: the clients, then what a mode reads beside them. `None` for the base and state.
+    input: Option<usize>,
 }
 
-impl Reading<'_> {
+impl SourceReader<'_> {
     /// Reads the model's values of a tile.
     fn tile<E: Element>(
         &self,
@@ -266,10 +266,10 @@ impl Reading<'_> {
         stored: &mut TileBuffer,
         values: &mut [E],
     ) -> Result<(), PassError> {
-        let (path, client) = (&self.model.path, self.client);
+        let (path, input) = (&self.model.path, self.input);
         self.read(tile, stored, values).map_err(|source| PassError::Read {
             path: path.clone(),
-            client,
+            input,
             source,
         })
     }
@@ -298,7 +298,7 @@ impl Reading<'_> {
     }
 }
 
-impl Reading<'_> {
+impl SourceReader<'_> {
     /// The same of a model of which tensors are encoded.
     fn read_decoded<E: Element>(
         &self,

@@ -79,11 +79,11 @@ impl<T> Branch<T> {
     }
 }
 
-/// Branches in order, each as large as it can be.
+/// SectionTree in order, each as large as it can be.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Branches<T>(pub Vec<Branch<T>>);
+pub struct SectionTree<T>(pub Vec<Branch<T>>);
 
-impl<T: Summand> Branches<T> {
+impl<T: Summand> SectionTree<T> {
     /// Puts the branch that comes next behind the others, and joins what is a whole branch then.
     pub fn push(&mut self, mut branch: Branch<T>) {
         while let Some(mut left) = self.0.pop_if(|left| left.is_left_of(&branch)) {
@@ -105,18 +105,18 @@ impl<T: Summand> Branches<T> {
 
 /// Adds up what the tiles of a run of sections give, as they come in order.
 #[derive(Debug)]
-pub struct SectionSums<T> {
-    done: Branches<Option<T>>,
+pub struct SectionAdder<T> {
+    done: SectionTree<Option<T>>,
     /// The section that tiles are of, and their sum.
     open: Option<(usize, T)>,
     /// The first section that is not done.
     next: usize,
 }
 
-impl<T: Summand> SectionSums<T> {
+impl<T: Summand> SectionAdder<T> {
     /// Starts at a section.
     pub fn starting_at(section: usize) -> Self {
-        Self { done: Branches(Vec::new()), open: None, next: section }
+        Self { done: SectionTree(Vec::new()), open: None, next: section }
     }
 
     /// Adds the part of the next tile, which is of this section.
@@ -131,7 +131,7 @@ impl<T: Summand> SectionSums<T> {
     }
 
     /// The branches of all sections before `end`; a sum is none where there was no tile.
-    pub fn finish(mut self, end: usize) -> Branches<Option<T>> {
+    pub fn finish(mut self, end: usize) -> SectionTree<Option<T>> {
         self.go_on_to(end);
         self.done
     }
@@ -160,8 +160,8 @@ mod tests {
         vec![1.0 / (section * section + 1) as f64 - 0.1]
     }
 
-    fn run(sections: Range<usize>) -> Branches<Option<Vec<f64>>> {
-        let mut sums = SectionSums::starting_at(sections.start);
+    fn run(sections: Range<usize>) -> SectionTree<Option<Vec<f64>>> {
+        let mut sums = SectionAdder::starting_at(sections.start);
         for section in sections.clone() {
             // Two tiles a section.
             sums.add(section, part(section));
@@ -172,11 +172,12 @@ mod tests {
 
     #[test]
     fn wherever_a_run_is_cut_its_sum_has_the_same_bits() {
-        let total = |branches: Branches<Option<Vec<f64>>>| branches.total().flatten().unwrap()[0].to_bits();
+        let total =
+            |branches: SectionTree<Option<Vec<f64>>>| branches.total().flatten().unwrap()[0].to_bits();
         for sections in [1, 2, 7, 64, 100, 1023] {
             let whole = total(run(0..sections));
             for shards in [1, 2, 3, 7, 16] {
-                let mut all = Branches(Vec::new());
+                let mut all = SectionTree(Vec::new());
                 for shard in 0..shards {
                     let part = run(sections * shard / shards..sections * (shard + 1) / shards);
                     part.0.into_iter().for_each(|branch| all.push(branch));
@@ -197,10 +198,10 @@ mod tests {
 
     #[test]
     fn sections_without_tiles_add_nothing() {
-        let mut sums = SectionSums::starting_at(0);
+        let mut sums = SectionAdder::starting_at(0);
         sums.add(2, part(2));
         sums.add(9, part(9));
         assert_eq!(sums.finish(20).total().flatten(), Some(vec![part(2)[0] + part(9)[0]]));
-        assert_eq!(SectionSums::<Vec<f64>>::starting_at(4).finish(4).total(), None);
+        assert_eq!(SectionAdder::<Vec<f64>>::starting_at(4).finish(4).total(), None);
     }
 }

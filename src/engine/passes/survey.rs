@@ -1,22 +1,23 @@
 //! Measures each update by itself: non-finite values, largest magnitude, norm; and its angle to the
 //! coordinate median of all.
 
-use crate::engine::intake::admit::UpdateSet;
-use crate::engine::intake::fault::Fault;
 use crate::engine::passes::blocks::add_rows;
-use crate::engine::passes::drive::{InTileOrder, PassError, for_each_tile};
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::engine::passes::reader::Workspace;
+use crate::engine::passes::reader::TileReader;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::Element;
 use crate::kernels::finite::{all_finite, non_finite};
 use crate::kernels::lanes::Isa;
 use crate::kernels::norms::{dot, largest_magnitude, squared_norm};
-use crate::model::dtype::{Kind, Working};
+use crate::model::dtype::Kind;
+use crate::model::layout::Layout;
 use crate::model::tile::Rows;
-use crate::telemetry::progress::Progress;
-use half::{bf16, f16};
-use rayon::ThreadPool;
+use crate::updates::fault::NonFinite;
+use crate::updates::set::UpdateSet;
 
 /// What one update measures.
 #[derive(Clone, Default, Debug)]
@@ -31,146 +32,191 @@ pub struct Measured {
     pub squared_norm: f64,
 }
 
-/// A pass that measures.
-pub struct Survey<'a> {
-    /// The instruction set to run on.
-    pub isa: Isa,
-    /// The updates.
-    pub set: &'a UpdateSet,
-    /// The threads to run on.
-    pub pool: &'a ThreadPool,
-    /// Told about every tile.
-    pub progress: &'a Progress,
+/// Measures every update, in one read.
+///
+/// # Errors
+///
+/// When one cannot be read.
+pub fn measure(machine: &Machine, set: &UpdateSet) -> Result<Vec<Measured>, PassError> {
+    machine.run(&Survey::new(machine, set, Measure))
 }
 
-impl Survey<'_> {
-    /// Measures every update, in one read.
-    ///
-    /// # Errors
-    ///
-    /// When one cannot be read.
-    pub fn measure(&self) -> Result<Vec<Measured>, PassError> {
-        let none = vec![Measured::default(); self.set.clients.len()];
-        self.each_tile(
-            none,
-            |all, tile: Vec<Measured>| fold_measured(all, &tile),
-            |space, tile| match tile.working {
-                Working::BF16 => self.measure_rows::<bf16>(space, tile),
-                Working::F16 => self.measure_rows::<f16>(space, tile),
-                Working::F32 => self.measure_rows::<f32>(space, tile),
-                Working::F64 => self.measure_rows::<f64>(space, tile),
-            },
-        )
-    }
+/// The cosine of the angle between each delta and the coordinate median of all deltas, given their squared norms, in one
+/// read. Every update is finite. `None` where a vector is zero.
+///
+/// # Errors
+///
+/// When an update cannot be read.
+pub fn cosines_to_median(
+    machine: &Machine,
+    set: &UpdateSet,
+    squared_norms: &[f64],
+) -> Result<Vec<Option<f64>>, PassError> {
+    let mut sums = machine.run(&Survey::new(machine, set, Angles))?;
+    // The last sum is the median's own squared norm.
+    let median = sums.pop().unwrap_or(0.0);
+    let cosine = |(dot, norm): (f64, &f64)| {
+        let product = (norm * median).sqrt();
+        (product > 0.0).then(|| (dot / product).clamp(-1.0, 1.0))
+    };
+    Ok(sums.into_iter().zip(squared_norms).map(cosine).collect())
+}
 
-    /// The cosine of the angle between each delta and the coordinate median of all deltas, given
-    /// their squared norms, in one read. Every update is finite. None where a vector is zero.
-    ///
-    /// # Errors
-    ///
-    /// When an update cannot be read.
-    pub fn cosines_to_median(&self, squared_norms: &[f64]) -> Result<Vec<Option<f64>>, PassError> {
-        let clients = self.set.clients.len();
-        // The last sum is the median's own squared norm.
-        let mut sums = self.each_tile(
-            vec![0.0; clients + 1],
-            |sums, parts: Vec<f64>| add_rows(sums, &parts),
-            |space, tile| match tile.working {
-                Working::BF16 => self.dots::<bf16>(space, tile),
-                Working::F16 => self.dots::<f16>(space, tile),
-                Working::F32 => self.dots::<f32>(space, tile),
-                Working::F64 => self.dots::<f64>(space, tile),
-            },
-        )?;
-        let median = sums.pop().unwrap_or(0.0);
-        let cosine = |(dot, norm): (f64, &f64)| {
-            let product = (norm * median).sqrt();
-            (product > 0.0).then(|| (dot / product).clamp(-1.0, 1.0))
-        };
-        Ok(sums.into_iter().zip(squared_norms).map(cosine).collect())
-    }
+/// One read of every update that keeps a number, or a few, for each.
+struct Survey<'a, Q> {
+    machine: &'a Machine<'a>,
+    set: &'a UpdateSet,
+    plan: TilePlan,
+    quantity: Q,
+}
 
-    fn each_tile<T: Send, S: Send>(
+/// What a survey keeps of each update.
+trait Quantity: Sync {
+    type Value: Send;
+    /// The values before the first tile, for so many clients.
+    fn none(&self, clients: usize) -> Vec<Self::Value>;
+    fn of_rows<E: Element>(
         &self,
-        sum: S,
-        fold: fn(&mut S, T),
-        visit: impl Fn(&mut Workspace, &Tile) -> Result<T, PassError> + Sync,
-    ) -> Result<S, PassError> {
-        let plan = TilePlan::new(self.set, self.set.clients.len());
-        let sum = InTileOrder::new(sum, fold);
-        for_each_tile(
-            self.pool,
-            &plan,
-            || Workspace::new(self.isa, self.set, &plan),
-            |space, tile| {
-                sum.add(tile.number, visit(space, tile)?);
-                let bytes = self.set.clients.len() * tile.coordinates.len() * tile.dtype.bytes();
-                self.progress.advance(bytes as u64);
-                Ok::<_, PassError>(())
-            },
-        )?;
-        Ok(sum.finish())
-    }
-
-    fn measure_rows<E: Element>(
-        &self,
-        space: &mut Workspace,
+        isa: Isa,
+        reader: &mut TileReader,
         tile: &Tile,
+        clients: usize,
+    ) -> Result<Vec<Self::Value>, PassError>;
+    fn add(&self, all: &mut [Self::Value], tile: &[Self::Value]);
+}
+
+impl<'a, Q: Quantity> Survey<'a, Q> {
+    fn new(machine: &'a Machine<'a>, set: &'a UpdateSet, quantity: Q) -> Self {
+        Self { machine, set, plan: TilePlan::new(set, set.clients.len()), quantity }
+    }
+}
+
+impl<Q: Quantity> TilePass for Survey<'_, Q> {
+    type Worker<'p>
+        = TileReader<'p>
+    where
+        Self: 'p;
+    type Part = Vec<Q::Value>;
+    type Sum = Vec<Q::Value>;
+
+    fn plan(&self) -> &TilePlan {
+        &self.plan
+    }
+
+    fn worker(&self) -> TileReader<'_> {
+        TileReader::new(self.machine.isa, self.set, &self.plan)
+    }
+
+    fn tile(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<Q::Value>, PassError> {
+        let (isa, clients) = (self.machine.isa, self.set.clients.len());
+        let part = for_element!(tile.working, E => self.quantity.of_rows::<E>(isa, reader, tile, clients))?;
+        self.machine.progress.advance((clients * tile.coordinates.len() * tile.dtype.bytes()) as u64);
+        Ok(part)
+    }
+
+    fn start(&self) -> Vec<Q::Value> {
+        self.quantity.none(self.set.clients.len())
+    }
+
+    fn add(&self, sum: &mut Vec<Q::Value>, _: &Tile, part: Vec<Q::Value>) {
+        self.quantity.add(sum, &part);
+    }
+
+    fn clock(&self, reader: &TileReader) -> Clock {
+        reader.clock
+    }
+}
+
+/// Reads all rows of a tile, and the base's.
+fn read_all<E: Element>(reader: &mut TileReader, tile: &Tile, clients: usize) -> Result<(), PassError> {
+    reader.read_base(tile)?;
+    reader.read::<E>(tile, &(0..clients).collect::<Vec<usize>>())
+}
+
+/// Non-finite values, largest magnitude and norm of each update.
+struct Measure;
+
+impl Quantity for Measure {
+    type Value = Measured;
+
+    fn none(&self, clients: usize) -> Vec<Measured> {
+        vec![Measured::default(); clients]
+    }
+
+    fn of_rows<E: Element>(
+        &self,
+        isa: Isa,
+        reader: &mut TileReader,
+        tile: &Tile,
+        clients: usize,
     ) -> Result<Vec<Measured>, PassError> {
-        self.read::<E>(space, tile)?;
-        let rows = space.rows::<E>(tile, self.set.clients.len());
+        read_all::<E>(reader, tile, clients)?;
+        let rows = reader.rows::<E>(tile, clients);
         let measure = |row: usize| {
             let values = rows.row(row);
-            let mut measured = Measured::default();
             if tile.dtype.kind() != Kind::Float {
-                return measured;
+                return Measured::default();
             }
-            if all_finite(self.isa, values) {
-                measured.max_abs = largest_magnitude(self.isa, values);
-                measured.squared_norm = squared_norm(self.isa, values, space.base_of(row));
-            } else {
-                measured = measure_non_finite(values, tile.coordinates.start);
+            if !all_finite(isa, values) {
+                return measure_non_finite(values, tile.coordinates.start);
             }
-            measured
+            let (max_abs, squared_norm) =
+                (largest_magnitude(isa, values), squared_norm(isa, values, reader.base_of(row)));
+            Measured { max_abs, squared_norm, ..Measured::default() }
         };
         Ok((0..rows.len()).map(measure).collect())
     }
 
-    fn dots<E: Element>(&self, space: &mut Workspace, tile: &Tile) -> Result<Vec<f64>, PassError> {
-        if tile.dtype.kind() != Kind::Float {
-            return Ok(Vec::new());
-        }
-        self.read::<E>(space, tile)?;
-        space.subtract_base::<E>(tile, &self.everyone());
-        let rows = space.rows::<E>(tile, self.set.clients.len());
-        let median = self.median_delta(&rows, space.base_of(0));
-        let row_dot = |row| dot(self.isa, rows.row(row), space.base_of(row), &median);
-        let mut sums: Vec<f64> = (0..rows.len()).map(row_dot).collect();
-        sums.push(squared_norm(self.isa, &median, &[]));
-        Ok(sums)
-    }
-
-    fn everyone(&self) -> Vec<usize> {
-        (0..self.set.clients.len()).collect()
-    }
-
-    /// Reads all rows of a tile, and the base's.
-    fn read<E: Element>(&self, space: &mut Workspace, tile: &Tile) -> Result<(), PassError> {
-        space.read_base(tile)?;
-        space.read::<E>(tile, &self.everyone())
-    }
-
-    fn median_delta<E: Element>(&self, rows: &Rows<E>, base: &[f64]) -> Vec<f64> {
-        let mut median = vec![0.0; rows.columns()];
-        coordinate_median(self.isa, rows, &mut median);
-        for (median, base) in median.iter_mut().zip(base) {
-            *median -= base;
-        }
-        median
+    fn add(&self, all: &mut [Measured], tile: &[Measured]) {
+        add_measured(all, tile);
     }
 }
 
-/// What a row with values that are not finite measures; its first coordinate is `start`.
+/// The inner product of each delta with the coordinate median, and behind them the median's squared norm.
+struct Angles;
+
+impl Quantity for Angles {
+    type Value = f64;
+
+    fn none(&self, clients: usize) -> Vec<f64> {
+        vec![0.0; clients + 1]
+    }
+
+    fn of_rows<E: Element>(
+        &self,
+        isa: Isa,
+        reader: &mut TileReader,
+        tile: &Tile,
+        clients: usize,
+    ) -> Result<Vec<f64>, PassError> {
+        if tile.dtype.kind() != Kind::Float {
+            return Ok(Vec::new());
+        }
+        read_all::<E>(reader, tile, clients)?;
+        reader.subtract_base::<E>(tile, &(0..clients).collect::<Vec<usize>>());
+        let rows = reader.rows::<E>(tile, clients);
+        let median = median_delta(isa, &rows, reader.base_of(0));
+        let row_dot = |row| dot(isa, rows.row(row), reader.base_of(row), &median);
+        let mut sums: Vec<f64> = (0..rows.len()).map(row_dot).collect();
+        sums.push(squared_norm(isa, &median, &[]));
+        Ok(sums)
+    }
+
+    fn add(&self, all: &mut [f64], tile: &[f64]) {
+        add_rows(all, tile);
+    }
+}
+
+fn median_delta<E: Element>(isa: Isa, rows: &Rows<E>, base: &[f64]) -> Vec<f64> {
+    let mut median = vec![0.0; rows.columns()];
+    coordinate_median(isa, rows, &mut median);
+    for (median, base) in median.iter_mut().zip(base) {
+        *median -= base;
+    }
+    median
+}
+
+/// Measures a row with values that are not finite; its first coordinate is `start`.
 pub(crate) fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Measured {
     let mut measured = Measured { squared_norm: f64::NAN, ..Measured::default() };
     for column in non_finite(values) {
@@ -183,7 +229,7 @@ pub(crate) fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Meas
 }
 
 /// Adds what a later tile measures.
-pub(crate) fn fold_measured(all: &mut [Measured], tile: &[Measured]) {
+pub(crate) fn add_measured(all: &mut [Measured], tile: &[Measured]) {
     for (all, tile) in all.iter_mut().zip(tile) {
         all.add(tile);
     }
@@ -198,16 +244,16 @@ impl Measured {
         self.squared_norm += later.squared_norm;
     }
 
-    /// The fault of an update with non-finite values.
-    pub fn fault(&self, set: &UpdateSet) -> Option<Fault> {
+    /// The first non-finite value, if there is one.
+    pub fn non_finite_in(&self, layout: &Layout) -> Option<NonFinite> {
         let (coordinate, value) = self.first_non_finite?;
-        let (tensor, index) = set.layout.locate(coordinate);
-        Some(Fault::NonFinite { tensor: tensor.name.clone(), index, value, count: self.non_finite })
+        let (tensor, index) = layout.locate(coordinate);
+        Some(NonFinite { tensor: tensor.name.clone(), index, value, count: self.non_finite })
     }
 }
 
-/// The faults of the clients with non-finite values, by their place in the set.
-pub fn non_finite_faults(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, Fault)> {
-    let fault = |(i, measured): (usize, &Measured)| Some((i, measured.fault(set)?));
-    measured.iter().enumerate().filter_map(fault).collect()
+/// The first non-finite value of each client that has one, by the client's place in the set.
+pub fn non_finite_clients(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, NonFinite)> {
+    let of = |(i, measured): (usize, &Measured)| Some((i, measured.non_finite_in(&set.layout)?));
+    measured.iter().enumerate().filter_map(of).collect()
 }

@@ -9,156 +9,180 @@
 //! are added in an order that no other client changes: within what [`COLUMNS`] coordinates hold of one tensor, and then in
 //! the order of coordinates.
 
-use crate::engine::intake::admit::UpdateSet;
-use crate::engine::passes::drive::{InTileOrder, PassError, for_each_tile};
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::engine::passes::reader::Workspace;
+use crate::engine::passes::reader::TileReader;
 use crate::io::digest::Blake3;
 use crate::kernels::clip_integers::Squares;
 use crate::kernels::element::Element;
 use crate::kernels::finite::all_finite;
 use crate::kernels::lanes::Isa;
 use crate::kernels::norms::squared_norm;
-use crate::model::dtype::{Dtype, Kind, Working};
+use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::Piece;
-use crate::modes::dp::noised_sum::COLUMNS;
+use crate::modes::dp::COLUMNS;
 use crate::privacy::clipping::{Clip, Grid, Treatment};
-use crate::telemetry::progress::Progress;
-use half::{bf16, f16};
-use rayon::ThreadPool;
+use crate::updates::set::UpdateSet;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Reads the updates of a set to see how they are clipped.
-#[derive(Clone, Copy)]
-pub struct Clips<'a> {
-    /// The instruction set to run on.
-    pub isa: Isa,
-    /// The updates, and the base that weights are less.
-    pub set: &'a UpdateSet,
-    /// The threads.
-    pub pool: &'a ThreadPool,
-    /// Told about every tile.
-    pub progress: &'a Progress,
-}
-
-/// What was found of a client.
+/// How one client is clipped, and what the pass found of it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Found {
+pub struct ClientClip {
     /// How it is clipped.
     pub clip: Clip,
     /// The L2 norm of its delta; zero if it counts as zero.
     pub norm: f64,
-    /// What names its values: a BLAKE3 digest; empty if they cannot be read.
+    /// A BLAKE3 digest of its values; empty if they cannot be read.
     pub digest: String,
 }
 
-impl Clips<'_> {
-    /// What is found of each client.
-    ///
-    /// # Errors
-    ///
-    /// When the base cannot be read, or a signal asked to stop.
-    pub fn find(&self, grid: &Grid) -> Result<Vec<Found>, PassError> {
-        let measures: Vec<Option<Measure>> = self.each_client(|_| true)?;
-        let mut found: Vec<Found> =
-            measures.iter().map(|measure| self.found(grid, measure.as_ref())).collect();
-        let is_beyond = |client: usize| measures[client].as_ref().is_some_and(Measure::is_beyond);
-        if (0..found.len()).any(is_beyond) {
-            let exact: Vec<Option<Squares>> = self.each_client(is_beyond)?;
-            for (found, squares) in found.iter_mut().zip(&exact) {
-                if let Some(squares) = squares {
-                    (found.clip, found.norm) = (grid.clip(squares, 1.0), squares.norm());
-                }
+/// Measures every client of a set, and says how it is clipped to a grid.
+///
+/// # Errors
+///
+/// When the base cannot be read, or a signal asked to stop.
+pub fn clips(machine: &Machine, set: &UpdateSet, grid: &Grid) -> Result<Vec<ClientClip>, PassError> {
+    let measures: Vec<Option<Measure>> = measure_clients(machine, set, &|_| true)?;
+    let margin = margin(set);
+    let mut clips: Vec<ClientClip> =
+        measures.iter().map(|measure| clip_of(grid, margin, measure.as_ref())).collect();
+    let is_beyond = |client: usize| measures[client].as_ref().is_some_and(Measure::is_beyond);
+    if (0..clips.len()).any(is_beyond) {
+        let exact: Vec<Option<Squares>> = measure_clients(machine, set, &is_beyond)?;
+        for (clip, squares) in clips.iter_mut().zip(&exact) {
+            if let Some(squares) = squares {
+                (clip.clip, clip.norm) = (grid.clip(squares, 1.0), squares.norm());
             }
         }
-        Ok(found)
+    }
+    Ok(clips)
+}
+
+fn clip_of(grid: &Grid, margin: f64, measure: Option<&Measure>) -> ClientClip {
+    let void = ClientClip { clip: Clip::VOID, norm: 0.0, digest: String::new() };
+    let Some(measure) = measure else { return void };
+    let (norm, digest) = (measure.squares.sqrt(), measure.digest.hex());
+    match grid.clip_of_norm(norm * margin, 1.0) {
+        clip if clip.treatment == Treatment::Void => ClientClip { digest, ..void },
+        clip => ClientClip { clip, norm, digest },
+    }
+}
+
+/// A norm times this factor is above the exact norm. Half of the factor would do for the root of a sum; the rest covers the
+/// operations behind it.
+fn margin(set: &UpdateSet) -> f64 {
+    let tensors = set.layout.tensors().len();
+    let parts = set.layout.parameters().div_ceil(COLUMNS) + tensors;
+    // Squares, those of a lane, lanes, parts.
+    let roundings = 1 + COLUMNS.div_ceil(LANES) + LANES + parts;
+    1.0 + roundings as f64 * f64::EPSILON
+}
+
+/// Measures the clients that count; `None` for a client that does not, or that cannot be read.
+fn measure_clients<M: Measured>(
+    machine: &Machine,
+    set: &UpdateSet,
+    counts: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Vec<Option<M>>, PassError> {
+    machine.progress.start("measuring", set.data_bytes());
+    let clients = set.clients.len();
+    let pass = ClipPass {
+        machine,
+        set,
+        plan: TilePlan::at_multiples(set, 1, &floats(set), COLUMNS),
+        counts,
+        unread: (0..clients).map(|_| AtomicBool::new(false)).collect(),
+        measure: PhantomData::<fn() -> M>,
+    };
+    machine.run(&pass)
+}
+
+/// The pass that measures clients one by one, without regard to each other.
+struct ClipPass<'a, M> {
+    machine: &'a Machine<'a>,
+    set: &'a UpdateSet,
+    plan: TilePlan,
+    counts: &'a (dyn Fn(usize) -> bool + Sync),
+    /// Clients that could not be read.
+    unread: Vec<AtomicBool>,
+    measure: PhantomData<fn() -> M>,
+}
+
+impl<M: Measured> TilePass for ClipPass<'_, M> {
+    type Worker<'p>
+        = TileReader<'p>
+    where
+        Self: 'p;
+    type Part = Vec<Option<M::Part>>;
+    type Sum = Vec<Option<M>>;
+
+    fn plan(&self) -> &TilePlan {
+        &self.plan
     }
 
-    fn found(&self, grid: &Grid, measure: Option<&Measure>) -> Found {
-        let void = Found { clip: Clip::VOID, norm: 0.0, digest: String::new() };
-        let Some(measure) = measure else { return void };
-        let (norm, digest) = (measure.squares.sqrt(), measure.digest.hex());
-        match grid.clip_of_norm(norm * self.margin(), 1.0) {
-            clip if clip.treatment == Treatment::Void => Found { digest, ..void },
-            clip => Found { clip, norm, digest },
+    fn worker(&self) -> TileReader<'_> {
+        TileReader::new(self.machine.isa, self.set, &self.plan)
+    }
+
+    fn tile(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<Option<M::Part>>, PassError> {
+        // A base that is not finite is found now, before anything is charged.
+        reader.read_finite_base(tile)?;
+        let clients = 0..self.set.clients.len();
+        let parts = clients.clone().map(|client| self.client(reader, tile, client)).collect();
+        self.machine.progress.advance((clients.len() * tile.coordinates.len() * tile.dtype.bytes()) as u64);
+        parts
+    }
+
+    fn start(&self) -> Vec<Option<M>> {
+        (0..self.set.clients.len()).map(|_| Some(M::default())).collect()
+    }
+
+    fn add(&self, sum: &mut Vec<Option<M>>, _: &Tile, parts: Vec<Option<M::Part>>) {
+        add_parts(sum, parts);
+    }
+
+    fn clock(&self, reader: &TileReader) -> Clock {
+        reader.clock
+    }
+}
+
+impl<M: Measured> ClipPass<'_, M> {
+    fn client(
+        &self,
+        reader: &mut TileReader,
+        tile: &Tile,
+        client: usize,
+    ) -> Result<Option<M::Part>, PassError> {
+        let unread = &self.unread[client];
+        if !(self.counts)(client) || unread.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match for_element!(tile.working, E => self.row::<E>(reader, tile, client)) {
+            Err(why @ PassError::Read { .. }) => {
+                if !unread.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("{why}: the client counts as zero");
+                }
+                Ok(None)
+            }
+            part => part.map(Some),
         }
     }
 
-    /// What a norm is multiplied by to be above the norm that is exact. Half of it would do for the root of a sum; the rest
-    /// is for the operations behind it.
-    fn margin(&self) -> f64 {
-        let tensors = self.set.layout.tensors().len();
-        let parts = self.set.layout.parameters().div_ceil(COLUMNS) + tensors;
-        // Squares, those of a lane, lanes, parts.
-        let roundings = 1 + COLUMNS.div_ceil(LANES) + LANES + parts;
-        1.0 + roundings as f64 * f64::EPSILON
-    }
-
-    /// Measures those clients that count; none for one that cannot be read.
-    fn each_client<M: Measured>(
+    fn row<E: Element>(
         &self,
-        counts: impl Fn(usize) -> bool + Sync,
-    ) -> Result<Vec<Option<M>>, PassError> {
-        self.progress.start("measuring", self.set.data_bytes());
-        let plan = TilePlan::at_multiples(self.set, 1, &floats(self.set), COLUMNS);
-        let clients = self.set.clients.len();
-        let unread: Vec<AtomicBool> = (0..clients).map(|_| AtomicBool::new(false)).collect();
-        let all: Vec<Option<M>> = (0..clients).map(|_| Some(M::default())).collect();
-        let all = InTileOrder::new(all, |all: &mut Vec<Option<M>>, parts| add_parts(all, parts));
-        let new = || Workspace::new(self.isa, self.set, &plan);
-        for_each_tile(self.pool, &plan, new, |space, tile| {
-            // Found now, before anything is charged.
-            space.read_finite_base(tile)?;
-            let mut parts = Vec::with_capacity(clients);
-            for (client, unread) in unread.iter().enumerate() {
-                if !counts(client) || unread.load(Ordering::Relaxed) {
-                    parts.push(None);
-                    continue;
-                }
-                let part = match self.measure::<M>(space, tile, client) {
-                    Ok(part) => Some(part),
-                    Err(why @ PassError::Read { .. }) => {
-                        if !unread.swap(true, Ordering::Relaxed) {
-                            tracing::warn!("{why}: the client counts as zero");
-                        }
-                        None
-                    }
-                    Err(why) => return Err(why),
-                };
-                parts.push(part);
-            }
-            all.add(tile.number, parts);
-            self.progress.advance((clients * tile.coordinates.len() * tile.dtype.bytes()) as u64);
-            Ok::<(), PassError>(())
-        })?;
-        Ok(all.finish())
-    }
-
-    fn measure<M: Measured>(
-        &self,
-        space: &mut Workspace,
+        reader: &mut TileReader,
         tile: &Tile,
         client: usize,
     ) -> Result<M::Part, PassError> {
-        match tile.working {
-            Working::BF16 => self.measure_row::<M, bf16>(space, tile, client),
-            Working::F16 => self.measure_row::<M, f16>(space, tile, client),
-            Working::F32 => self.measure_row::<M, f32>(space, tile, client),
-            Working::F64 => self.measure_row::<M, f64>(space, tile, client),
-        }
-    }
-
-    fn measure_row<M: Measured, E: Element>(
-        &self,
-        space: &mut Workspace,
-        tile: &Tile,
-        client: usize,
-    ) -> Result<M::Part, PassError> {
-        space.read::<E>(tile, &[client])?;
-        let (rows, base) = (space.rows::<E>(tile, 1), space.base_of(client));
+        reader.read::<E>(tile, &[client])?;
+        let (rows, base) = (reader.rows::<E>(tile, 1), reader.base_of(client));
         let pieces = self.set.layout.pieces(tile.coordinates.clone());
-        Ok(M::of_row(self.isa, rows.row(0), base, pieces))
+        Ok(M::of_row(self.machine.isa, rows.row(0), base, pieces))
     }
 }
 

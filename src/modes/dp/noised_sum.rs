@@ -3,24 +3,27 @@
 //! Integers add up exactly, so threads, tiles and the order of clients change nothing, and a sum of sums is the sum of
 //! all. What leaves is `unit * (sum + noise) / denominator`, a function of the noised sum and of public numbers.
 
-use crate::engine::intake::admit::UpdateSet;
-use crate::engine::passes::combine::CombineError;
-use crate::engine::passes::drive::PassError;
+use crate::budget::directory::BudgetError;
+use crate::engine::passes::combine::TileWork;
+use crate::engine::passes::combine::reducer::{CpuOnly, Cut, GpuReduction, Reducer};
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::pass::for_element;
 use crate::engine::passes::plan::Tile;
-use crate::engine::passes::reader::Workspace;
+use crate::engine::passes::reader::TileReader;
 use crate::kernels::clip_integers::add_quantized;
 use crate::kernels::element::Element;
 use crate::kernels::integer_sum::{add_integers, to_floats};
 use crate::kernels::lanes::Isa;
+use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
+use crate::modes::dp::COLUMNS;
+use crate::modes::dp::error::DpError;
 use crate::modes::dp::noise::Noise;
-use crate::modes::dp::release::PrivateError;
 use crate::modes::dp::sum_file::SumFile;
 use crate::privacy::clipping::{Clip, Grid, Treatment};
+use crate::telemetry::explain::Explain;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-
-/// Columns of a tile: its sums, the base's values and a client's stay in the second-level cache together.
-pub const COLUMNS: usize = 1 << 15;
 
 /// Clipped clients, and sums of others, to be added up.
 #[derive(Debug)]
@@ -42,10 +45,13 @@ pub struct NoisedSum {
     sum: ClippedSum,
     noise: Noise,
     denominator: u64,
+    layout: Layout,
+    /// The files of the clients that count.
+    paths: Vec<PathBuf>,
 }
 
 impl ClippedSum {
-    /// Of clients that were clipped so, and of edges.
+    /// The sum of clients that are clipped so, and of sums that were made elsewhere.
     pub fn new(grid: Grid, clips: &[Clip], edges: Vec<SumFile>) -> Self {
         let counts = |(_, clip): &(usize, Clip)| clip.treatment != Treatment::Void;
         let (clients, clips): (Vec<usize>, Vec<Clip>) =
@@ -64,25 +70,25 @@ impl ClippedSum {
     /// # Errors
     ///
     /// When one cannot be read.
-    pub(crate) fn add<E: Element>(
+    pub fn add<E: Element>(
         &self,
         isa: Isa,
         layout: &Layout,
-        space: &mut Workspace,
+        reader: &mut TileReader,
         tile: &Tile,
         integers: &mut [i64],
     ) -> Result<(), PassError> {
         let mut squares = Vec::with_capacity(self.clips.len() + self.edges.len());
         for (client, clip) in self.clients.iter().zip(&self.clips) {
-            space.read::<E>(tile, &[*client])?;
-            let (rows, base) = (space.rows::<E>(tile, 1), space.base_of(*client));
+            reader.read::<E>(tile, &[*client])?;
+            let (rows, base) = (reader.rows::<E>(tile, 1), reader.base_of(*client));
             squares.push(add_quantized(isa, rows.row(0), base, clip.scale, integers));
         }
         let mut row = vec![0; if self.edges.is_empty() { 0 } else { integers.len() }];
         for edge in &self.edges {
             let read = edge.read(layout, tile.coordinates.clone(), &mut row);
             let path = || edge.model.path.clone();
-            read.map_err(|source| PassError::Read { path: path(), client: None, source })?;
+            read.map_err(|source| PassError::Read { path: path(), input: None, source })?;
             add_integers(isa, &row, integers);
             squares.push(row.iter().map(|x| u128::from(x.unsigned_abs()).pow(2)).sum());
         }
@@ -91,55 +97,82 @@ impl ClippedSum {
         Ok(())
     }
 
-    /// Verifies the norm of the integers of each client and edge, those that were added: exactly. Nothing may be published
-    /// before. Clients' scales keep them within the bound unless files changed since they were measured.
+    /// Verifies the norm of the integers of each client and sum file, as they were added: exactly. Nothing may be published
+    /// before. Clients' scales keep them within the bound unless files changed since they were measured. `paths` are the
+    /// files of the clients that count.
     ///
     /// # Errors
     ///
-    /// The first client or edge whose integers were longer.
-    pub(crate) fn verify(&self, set: &UpdateSet) -> Result<(), PrivateError> {
+    /// The first client or sum file whose integers were longer.
+    pub fn verify(&self, paths: &[PathBuf]) -> Result<(), DpError> {
         let squares = self.squares.lock().unwrap_or_else(PoisonError::into_inner);
         let (of_clients, of_edges) = squares.split_at(self.clients.len());
-        let longer = self.clients.iter().zip(of_clients).find(|(_, squares)| !self.grid.admits(**squares));
-        if let Some((client, _)) = longer {
-            return Err(PrivateError::Longer { path: set.clients[*client].model.path.clone() });
+        let longer = paths.iter().zip(of_clients).find(|(_, squares)| !self.grid.admits(**squares));
+        if let Some((path, _)) = longer {
+            return Err(DpError::Longer { path: path.clone() });
         }
         let checked = self.edges.iter().zip(of_edges).try_for_each(|(edge, squares)| edge.check(*squares));
         Ok(checked?)
     }
 }
 
+/// The noise could not be added.
+#[derive(thiserror::Error, Debug)]
+#[error("noise cannot be made: {0}")]
+struct NoNoise(BudgetError);
+
+impl Explain for NoNoise {}
+
 impl NoisedSum {
-    /// A sum, what is added to it, and what it is divided by.
-    pub fn new(sum: ClippedSum, noise: Noise, denominator: u64) -> Self {
-        Self { sum, noise, denominator }
+    /// A sum, its noise, and the number it is divided by. `paths` are the files of the clients that count.
+    pub fn new(sum: ClippedSum, noise: Noise, denominator: u64, layout: Layout, paths: Vec<PathBuf>) -> Self {
+        Self { sum, noise, denominator, layout, paths }
     }
 
-    /// The sum without noise.
-    pub fn sum(&self) -> &ClippedSum {
-        &self.sum
-    }
-
-    /// What the release is at the coordinates of a tile: the noised mean delta.
-    ///
-    /// # Errors
-    ///
-    /// When an update, or noise of earlier rounds, cannot be read.
-    pub(crate) fn release<E: Element>(
-        &self,
-        isa: Isa,
-        layout: &Layout,
-        space: &mut Workspace,
-        tile: &Tile,
-        integers: &mut Vec<i64>,
-        released: &mut [f64],
-    ) -> Result<(), CombineError> {
-        integers.clear();
-        integers.resize(tile.coordinates.len(), 0);
-        self.sum.add::<E>(isa, layout, space, tile, integers)?;
-        let noised = self.noise.add(isa, tile.coordinates.start as u64, integers);
-        noised.map_err(|why| CombineError::Noise(Box::new(why)))?;
-        to_floats(isa, integers, self.sum.grid.unit() / self.denominator as f64, released);
+    /// The noised mean delta at the coordinates of a tile.
+    fn release<E: Element>(&self, work: &mut TileWork, released: &mut [f64]) -> Result<(), PassError> {
+        let (isa, tile) = (work.isa, work.tile);
+        let mut integers = work.zeroed_integers();
+        self.sum.add::<E>(isa, &self.layout, work.reader(), tile, &mut integers)?;
+        let noised = self.noise.add(isa, tile.coordinates.start as u64, &mut integers);
+        noised.map_err(|why| PassError::Reducer(Box::new(NoNoise(why))))?;
+        to_floats(isa, &integers, self.sum.grid.unit() / self.denominator as f64, released);
+        work.put_back_integers(integers);
         Ok(())
+    }
+}
+
+impl Reducer for &NoisedSum {
+    fn clients(&self) -> &[usize] {
+        &self.sum.clients
+    }
+
+    fn rows_at_once(&self) -> usize {
+        1
+    }
+
+    fn uses_base(&self) -> bool {
+        true
+    }
+
+    fn cut(&self) -> Cut {
+        Cut::AtMultiples(COLUMNS)
+    }
+
+    /// Integer tensors are no part of the sum: they stay the base's.
+    fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
+        let mut released = vec![0.0; work.columns()];
+        if work.tile.dtype.kind() == Kind::Float {
+            for_element!(work.tile.working, E => self.release::<E>(work, &mut released))?;
+        }
+        work.finish(&mut released)
+    }
+
+    fn finish(&self) -> Result<(), PassError> {
+        self.sum.verify(&self.paths).map_err(|why| PassError::Reducer(Box::new(why)))
+    }
+
+    fn on_gpu(&self) -> Result<GpuReduction<'_>, CpuOnly> {
+        Err(CpuOnly(crate::modes::dp::CPU_ONLY))
     }
 }

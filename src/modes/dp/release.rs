@@ -1,50 +1,49 @@
-//! A round under a budget: clip, verify, charge, add up with noise, publish, record.
+//! A run under a budget: clip, verify, charge, add up with noise, publish, record.
 //!
 //! ```text
 //! updates --pass 1--> clips, digests --> charge, on disk --> key --pass 2--> noised mean, verified --> server step
 //! ```
 //!
-//! Nothing that a client sends changes what becomes of another: a bad update counts as zero, and so do all that claim one
-//! client between them, for who of them is right nobody can tell. The layout, the denominator and the number of coordinates
-//! come from the base and the plan.
+//! Nothing that a client sends changes how another client counts. A bad update counts as zero. Updates that claim the same
+//! client id all count as zero: the server cannot tell which is genuine. The layout, the denominator and the number of
+//! coordinates come from the base and the plan.
 
 use crate::budget::account::Account;
-use crate::budget::charge::{Answer, ExistingRelease, Grant, Request, Terms};
-use crate::budget::directory::{Books, BudgetError};
+use crate::budget::charge::{self, Answer, ExistingRelease, Grant};
 use crate::budget::stamp::Stamp;
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::publish::publish_report;
-use crate::engine::aggregate::request::Job;
-use crate::engine::aggregate::session::{Run, Stopped};
-use crate::engine::aggregate::state::StateSpec;
-use crate::engine::backend::choose::{Asked, Chosen};
-use crate::engine::decide::judge::{Judgement, MetricsWanted};
-use crate::engine::intake::admit::{self, Frame, UpdateSet};
-use crate::engine::intake::fault::Fault;
-use crate::engine::passes::combine::CombineError;
+use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
+use crate::engine::aggregate::mode::Mode;
+use crate::engine::aggregate::request::{Inputs, Request};
+use crate::engine::aggregate::run::merge_and_publish;
+use crate::engine::aggregate::session::Session;
+use crate::engine::aggregate::{publish, report};
+use crate::engine::backend::request::BackendName;
+use crate::engine::decide::judge::Judgement;
+use crate::engine::decide::method::MetricsRequest;
+use crate::engine::intake::taken::Taken;
+use crate::engine::passes::combine::reducer::Reducer;
+use crate::engine::passes::machine::Machine;
 use crate::io::digest::Blake3;
-use crate::model::dtype::Kind;
-use crate::modes::dp::adaptive_clip;
-use crate::modes::dp::clips::{Clips, Found, floats};
-use crate::modes::dp::noise;
-use crate::modes::dp::noised_sum::{ClippedSum, NoisedSum};
-use crate::modes::dp::sum_file::{self, SumFile, SumFileError};
-use crate::privacy::clipping::{Clip, Grid, NoGrid, Treatment};
+use crate::io::model_file::ModelFile;
+use crate::model::layout::Layout;
+use crate::modes::dp::clipped::{ClientClips, Clipped};
+use crate::modes::dp::error::DpError;
+use crate::modes::dp::noised_sum::NoisedSum;
+use crate::modes::dp::sum_file::SumFile;
+use crate::modes::dp::{CPU_ONLY, adaptive_clip, noise};
+use crate::privacy::clipping::Treatment;
 use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
-use crate::rules::{Decision, Recipe, Reduction, Verdict};
-use crate::strategies::{Cohort, Decided};
-use crate::telemetry::progress::Progress;
+use crate::rules::Verdict;
+use crate::strategies::{Decided, StrategyError};
 use crate::telemetry::report::{Output, Report};
-use rayon::ThreadPool;
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-/// How a round is released under a budget.
+/// How a run is released under a budget.
 #[derive(Clone, Debug)]
-pub struct Private {
-    /// The state directory.
+pub struct Options {
+    /// The state directory of the budget.
     pub directory: PathBuf,
     /// Whether the key is kept until the output is published, so that a run that is cut off can be made again.
     pub resumable: bool,
@@ -54,369 +53,241 @@ pub struct Private {
     pub sums: Vec<PathBuf>,
 }
 
-/// Why a round was not released.
-#[derive(thiserror::Error, Debug)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "each message says what its fields are")]
-pub enum PrivateError {
-    #[error(transparent)]
-    Account(#[from] BudgetError),
-    #[error(transparent)]
-    Grid(#[from] NoGrid),
-    #[error(transparent)]
-    Edge(#[from] SumFileError),
-    #[error("{option} under --dp: {why}")]
-    Combination { option: String, why: &'static str, hint: &'static str },
-    #[error("{found} updates, expected at most {most}: more might not fit the sum")]
-    TooMany { found: u64, most: u64 },
-    #[error("{}: its integers are longer than its norm allows: it changed while it was read", .path.display())]
-    Longer { path: PathBuf },
-}
-
-impl PrivateError {
-    /// What the user may do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Account(why) => why.hint(),
-            Self::Combination { hint, .. } => Some((*hint).to_owned()),
-            Self::Longer { .. } => {
-                Some("the round was charged; run it again with updates that nobody writes to".to_owned())
-            }
-            Self::Grid(_) | Self::Edge(_) | Self::TooMany { .. } => None,
-        }
+impl Options {
+    /// A release under the budget in a state directory.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, resumable: false, test_seed: None, sums: Vec::new() }
     }
 }
 
-/// Strategies whose step hangs on the merged delta and on what they keep alone.
+/// Strategies whose step depends on the merged delta and their own state alone.
 const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
 
-/// A round whose clients are clipped.
-pub(crate) struct Clipped {
-    pub(crate) round: Round,
-    pub(crate) dimension: u64,
-    pub(crate) terms: Terms,
-    /// What sums of it are made on.
-    pub(crate) edge_terms: sum_file::Terms,
-    pub(crate) grid: Grid,
-    /// What was found of each client.
-    pub(crate) clips: Vec<Found>,
-    pub(crate) edges: Vec<SumFile>,
+/// A warning of a report beside a released model.
+const NOT_PRIVATE: &str = "this report tells of single clients without noise: it is for the operator, and not covered by the budget";
+
+/// Refuses what has no meaning where single clients must not show.
+///
+/// # Errors
+///
+/// The first such option.
+pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
+    let refuse = |option: String, why: &str, hint| {
+        Err(Unsupported { option, mode: Some("--dp"), why: why.to_owned(), hint: Some(hint) })
+    };
+    let method = &request.method;
+    let rule = method.rule.to_string();
+    if rule != "mean" {
+        let why = "which updates it keeps, or how it weighs them, depends on other clients, so the sum changes by more \
+                   than one client's bound when one comes or goes";
+        let hint = "use mean: every update is clipped before it is added";
+        return refuse(format!("--rule {rule}"), why, hint);
+    }
+    let mean_only = "use mean alone";
+    if let Some(step) = method.pre.first() {
+        let why = "what it makes of one update depends on the others";
+        return refuse(format!("--pre {step}"), why, mean_only);
+    }
+    let asked = [MetricsRequest::Geometry, MetricsRequest::GeometryAndSigns];
+    if !request.reporting.shadow.is_empty() || asked.contains(&request.reporting.metrics) {
+        let why = "what it tells of single clients is released without noise";
+        return refuse("--shadow-rules or --metrics".to_owned(), why, "leave it out");
+    }
+    let strategy = &method.strategy;
+    if !STEPS_AFTER_NOISE.contains(&strategy.name()) {
+        let why = "it needs what single clients report";
+        let hint = "fedavg, fedprox, fedavgm, fedadam, fedyogi and fedadagrad step after the noise";
+        return refuse(format!("--strategy {strategy}"), why, hint);
+    }
+    if request.policy.min_clients > 1 {
+        let why = "whether there is a model would tell how many came";
+        let hint = "leave it out: a round without clients is noise alone";
+        return refuse("--min-clients".to_owned(), why, hint);
+    }
+    if request.backend.name == BackendName::Gpu {
+        return refuse("--backend gpu".to_owned(), "sums are made on the CPU", "use auto or cpu");
+    }
+    Ok(())
 }
 
-/// How many clients are within the clip bound, less how many are not.
-pub(crate) fn below(terms: &Terms, clips: &[Found], edges: &[SumFile]) -> i64 {
-    let counted = clips.iter().filter(|found| found.clip.treatment != Treatment::Void);
-    let here: i64 = counted.map(|found| if found.norm <= terms.clip { 1 } else { -1 }).sum();
-    here + edges.iter().map(|edge| edge.description.below).sum::<i64>()
+/// Opens a session whose clients must not show, not even by their absence.
+///
+/// # Errors
+///
+/// When the base is missing or cannot be used, or an output cannot be written.
+pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Session<'m>, Error> {
+    request.inputs = Inputs { may_be_empty: true, ..request.inputs };
+    Session::open(request, machine)
 }
 
-/// How each client is clipped.
-pub(crate) fn each(clips: &[Found]) -> Vec<Clip> {
-    clips.iter().map(|found| found.clip).collect()
+/// Releases a run, if its budget holds it. Returns the report.
+///
+/// # Errors
+///
+/// When the input is bad, the budget does not hold the run, or the disk refuses; no model is published then.
+pub fn run(request: Request, options: &Options, machine: Machine) -> Result<Report, Error> {
+    let mut session = open(request, machine)?;
+    let report = release(&mut session, options)?;
+    session.machine.progress.finish();
+    Ok(report)
 }
 
-/// What the second pass of a release needs, once it is paid for.
-#[derive(Debug)]
-pub struct Release {
-    /// The sum.
-    pub sum: NoisedSum,
-    /// What the output says of it.
-    pub marks: Stamp,
+fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
+    let mut account = Account::open(&options.directory).map_err(DpError::of)?;
+    check_base(session, &account)?;
+    let clipped = Clipped::of(session, options, account.books())?;
+    let request = charge_request(session, options, &clipped)?;
+    if options.test_seed.is_some() {
+        tracing::warn!("--test-seed: the noise comes from a number that is known: the model is NOT private");
+    }
+    let grant = match account.charge(&request).map_err(DpError::of)? {
+        Answer::Granted(grant) => grant,
+        Answer::Existing(release) => return report_existing(session, &clipped.taken, &release),
+        Answer::Refused(verdict) => {
+            return Err(refused(session, &clipped.taken, format!("over the privacy budget: {verdict}")));
+        }
+        Answer::WrongRound(why) => return Err(refused(session, &clipped.taken, why.to_string())),
+    };
+    let (mode, taken) = Release::new(session, &account, &grant, clipped)?;
+    session.backend_why = Some(CPU_ONLY.to_owned());
+    let judgement = mode.judgement(session, &taken)?;
+    let report = merge_and_publish(session, &mode, &taken, &judgement).map_err(|why| match why {
+        Stopped::Error(why) => why,
+        Stopped::BadUpdates(found) => {
+            let client = found.first().map_or(0, |(client, _)| *client);
+            DpError::of(DpError::Longer { path: taken.set.clients[client].model.path.clone() })
+        }
+    })?;
+    let output = report.output.as_ref().map(|output| PathBuf::from(&output.path));
+    let output = output.unwrap_or_else(|| session.request.outputs.model.clone());
+    account.release(grant, &output, mode.stamp.next_clip).map_err(DpError::of)?;
+    Ok(report)
 }
 
-impl Job {
-    /// Refuses what has no meaning where single clients must not show.
-    fn check_private(&self) -> Result<(), PrivateError> {
-        let refuse = |option: String, why, hint| Err(PrivateError::Combination { option, why, hint });
-        let aggregation = &self.aggregation;
-        let rule = aggregation.rule.to_string();
-        if rule != "mean" {
-            let why = "which updates it keeps, or how it weighs them, hangs on other clients, so the sum changes by more \
-                       than one client's bound when one comes or goes";
-            return refuse(
-                format!("--rule {rule}"),
-                why,
-                "use mean: every update is clipped before it is added",
-            );
+/// The refusal of a run under a budget. Its report is not published: it tells who came.
+fn refused(session: &Session, taken: &Taken, why: String) -> Error {
+    Error::Refused(Box::new(Report { refused: Some(why), ..report::without_judgement(session, taken) }))
+}
+
+/// A base that was released under a budget must be known to the ledger.
+fn check_base(session: &Session, account: &Account) -> Result<(), Error> {
+    let Some(base) = &session.base else {
+        return Err(Unsupported {
+            option: "no --base".to_owned(),
+            mode: Some("--dp"),
+            why: "expected --base MODEL".to_owned(),
+            hint: Some("the model that updates started from tells their layout, which no client may choose"),
         }
-        let mean_only = "use mean alone";
-        if let Some(step) = aggregation.pre.first() {
-            let why = "what it makes of one update hangs on the others";
-            return refuse(format!("--pre {step}"), why, mean_only);
-        }
-        let asked = [MetricsWanted::Geometry, MetricsWanted::GeometryAndSigns];
-        if !aggregation.shadow.is_empty() || asked.contains(&aggregation.metrics) {
-            let why = "what it tells of single clients is released without noise";
-            return refuse("--shadow-rules or --metrics".to_owned(), why, "leave it out");
-        }
-        if self.tiers.is_some() || self.partial {
-            let option = if self.partial { "--partial" } else { "--tiers" };
-            let hint = "`fedmill privacy clip` and `sum` make partial sums; the noise comes at the root";
-            return refuse(option.to_owned(), "it is not part of the noised sum", hint);
-        }
-        let strategy = &aggregation.strategy;
-        if !STEPS_AFTER_NOISE.contains(&strategy.name()) {
-            let why = "it goes by what single clients report";
-            let hint = "fedavg, fedprox, fedavgm, fedadam, fedyogi and fedadagrad step after the noise";
-            return refuse(format!("--strategy {strategy}"), why, hint);
-        }
-        if self.min_clients > 1 {
-            let why = "whether there is a model would tell how many came";
-            return refuse(
-                "--min-clients".to_owned(),
-                why,
-                "leave it out: a round without clients is noise alone",
-            );
-        }
-        if self.backend.asked == Asked::Gpu {
-            return refuse("--backend gpu".to_owned(), "sums are made on the CPU", "use auto or cpu");
-        }
-        Ok(())
+        .into());
+    };
+    let (path, metadata) = (&base.model.path, &base.model.metadata);
+    let stamp = Stamp::of(path, metadata).map_err(DpError::of)?;
+    stamp.map_or(Ok(()), |stamp| account.check_base(path, &stamp)).map_err(DpError::of)
+}
+
+fn charge_request(session: &Session, options: &Options, clipped: &Clipped) -> Result<charge::Request, Error> {
+    Ok(charge::Request {
+        round: session.request.policy.round,
+        dimension: clipped.dimension,
+        clients: clipped.taken.set.clients.iter().map(|client| client.id.clone()).collect(),
+        summed: clipped.edges.iter().flat_map(SumFile::clients).cloned().collect(),
+        inputs_sha256: session.machine.pool.install(|| inputs(session, clipped))?,
+        output: session.request.outputs.model.clone(),
+        resumable: options.resumable,
+        test_seed: options.test_seed,
+    })
+}
+
+/// The digest of all that the output depends on, but the key.
+fn inputs(session: &Session, clipped: &Clipped) -> Result<Sha256, Error> {
+    let set = &clipped.taken.set;
+    let mut all = String::new();
+    let mut add = |text: &str| all.extend([&text.len().to_string(), ":", text]);
+    add(env!("CARGO_PKG_VERSION"));
+    add(&session.request.method.strategy.to_string());
+    add(session.base_digest()?.unwrap_or_default());
+    let digest = |model: &ModelFile| {
+        let unread = |source| Error::Read { path: model.path.clone(), source };
+        Blake3::of(&model.files).map_err(unread)
+    };
+    if let Some(state) = set.carried.sources.values().next() {
+        add(&digest(&state.model)?);
+    }
+    for (client, clip) in set.clients.iter().zip(&clipped.clips.0) {
+        add(&client.id);
+        add(&client.metadata.kind.to_string());
+        add(&clip.digest);
+    }
+    for edge in &clipped.edges {
+        add(&digest(&edge.model)?);
+    }
+    Ok(Sha256::of(all))
+}
+
+/// Reports a release that stands there already: the run that made it may have been cut off before its report was written.
+fn report_existing(session: &Session, taken: &Taken, release: &ExistingRelease) -> Result<Report, Error> {
+    // As the user calls it.
+    let path = session.request.outputs.model.with_file_name(release.path.file_name().unwrap_or_default());
+    tracing::warn!(
+        "{} is the release {} of these updates already: nothing is spent",
+        path.display(),
+        release.release_id
+    );
+    let output = existing_output(&path, &taken.set.merged.layout);
+    let report =
+        Report { published: true, output: Some(output), ..report::without_judgement(session, taken) };
+    publish::publish_report(publish::stage_report(session, &report)?)?;
+    Ok(report)
+}
+
+fn existing_output(path: &Path, layout: &Layout) -> Output {
+    Output {
+        path: path.display().to_string(),
+        files: Vec::new(),
+        tensors: layout.tensors().len(),
+        parameters: layout.parameters(),
+        metadata: BTreeMap::new(),
     }
 }
 
-impl Run {
-    /// Releases the round, if its budget holds it.
-    pub(crate) fn release(
-        mut self,
-        how: &Private,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Report, MergeError> {
-        let mut account = Account::open(&how.directory).map_err(PrivateError::from)?;
-        self.check_base_marks(&account)?;
-        let clipped = self.clip(how, account.books(), pool, progress)?;
-        let request = Request {
-            round: self.job.expected.round,
-            dimension: clipped.dimension,
-            clients: clipped.round.set.clients.iter().map(|client| client.id.clone()).collect(),
-            summed: summed(&clipped.edges),
-            inputs_sha256: pool.install(|| self.inputs(&clipped))?,
-            output: self.job.output.clone(),
-            resumable: how.resumable,
-            test_seed: how.test_seed,
-        };
-        if how.test_seed.is_some() {
-            tracing::warn!(
-                "--test-seed: the noise comes from a number that somebody chose: the model is NOT private"
-            );
-        }
-        let Clipped { round, terms, grid, mut clips, edges, .. } = clipped;
-        let granted = match account.charge(&request).map_err(PrivateError::from)? {
-            Answer::Granted(granted) => granted,
-            Answer::Existing(standing) => return self.tell_standing(&round, &standing),
-            Answer::Refused(verdict) => {
-                let mut report = self.report_rows(&round);
-                report.refused = Some(format!("over the privacy budget: {verdict}"));
-                return Err(MergeError::Refused(Box::new(report)));
-            }
-            Answer::WrongRound(why) => {
-                let mut report = self.report_rows(&round);
-                report.refused = Some(why.to_string());
-                return Err(MergeError::Refused(Box::new(report)));
-            }
-        };
-        leave_out(&round.set, &mut clips, &granted.counted);
-        let next_clip = self.next_clip(&account, &granted, &terms, (&clips, &edges));
-        let coordinates = round.set.layout.parameters() as u64;
-        let noise = account.noise(&granted, coordinates, self.job.isa, pool).map_err(PrivateError::from)?;
-        let sum = ClippedSum::new(grid, &each(&clips), edges);
-        let sum = NoisedSum::new(sum, noise, terms.denominator);
-        self.release = Some(Release { sum, marks: granted.marks(next_clip) });
-        self.chosen = Some(Chosen::cpu("sums that are released are of integers"));
-        let judgement = self.judgement_of_mean(&round, &clips)?;
-        let report =
-            self.combine_and_publish(&round, &judgement, pool, progress).map_err(|why| match why {
-                Stopped::Error(why) => why,
-                Stopped::BadUpdates(found) => {
-                    let client = found.first().map_or(0, |(client, _)| *client);
-                    PrivateError::Longer { path: round.set.clients[client].model.path.clone() }.into()
-                }
-            })?;
-        let output = report
-            .output
-            .as_ref()
-            .map_or_else(|| self.job.output.clone(), |output| output.path.clone().into());
-        account.release(granted, &output, next_clip).map_err(PrivateError::from)?;
-        Ok(report)
-    }
+/// A release that is paid for.
+struct Release {
+    sum: NoisedSum,
+    stamp: Stamp,
+    clips: ClientClips,
+}
 
-    /// Clips the round's clients, and opens the sums that go with them.
-    pub(crate) fn clip(
-        &mut self,
-        how: &Private,
-        books: &Books,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Clipped, MergeError> {
-        self.job.check_private()?;
-        let round = self.assemble_private()?;
-        let set = &round.set;
-        let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
-        let terms = books.terms(dimension).map_err(PrivateError::from)?;
-        let grid = Grid::at(terms.level, terms.clip, terms.value_multiplier).map_err(PrivateError::from)?;
-        let edge_terms = sum_file::Terms {
-            plan_sha256: books.state.init.plan_sha256,
-            base: self.base_digest()?.unwrap_or_default().to_owned(),
-            round: self.job.expected.round,
-            clip: terms.clip,
-            bound: grid.bound(),
-            level: grid.level(),
-        };
-        let edges = SumFile::open_all(&how.sums, &set.layout, &edge_terms).map_err(PrivateError::from)?;
-        self.check_claims(set, &edges)?;
-        let elsewhere: usize = edges.iter().map(|edge| edge.description.clients.len()).sum();
-        let (found, most) = ((set.clients.len() + elsewhere) as u64, grid.most_clients());
-        if found > most {
-            return Err(PrivateError::TooMany { found, most }.into());
-        }
-        let clips = Clips { isa: self.job.isa, set, pool, progress };
-        let clips = clips.find(&grid).map_err(CombineError::from)?;
-        tell(set, &clips);
-        warn_of_tensors(set);
-        Ok(Clipped { round, dimension, terms, edge_terms, grid, clips, edges })
-    }
-
-    /// A client of an earlier sum must not come again.
-    fn check_claims(&self, set: &UpdateSet, edges: &[SumFile]) -> Result<(), MergeError> {
-        for client in &set.clients {
-            if let Some(edge) = edges.iter().find(|edge| edge.description.clients.contains(&client.id)) {
-                let (path, id) = (edge.model.path.clone(), client.id.clone());
-                return Err(PrivateError::from(SumFileError::Twice { path, id }).into());
-            }
-        }
-        Ok(())
-    }
-
-    /// A base that was released under a budget must be known to the ledger.
-    fn check_base_marks(&self, account: &Account) -> Result<(), MergeError> {
-        let Some(base) = &self.base else {
-            let hint = "the model that updates started from tells their layout, which no client may choose";
-            return Err(PrivateError::Combination {
-                option: "no --base".to_owned(),
-                why: "expected --base MODEL",
-                hint,
-            }
-            .into());
-        };
-        let (path, metadata) = (&base.model.path, &base.model.metadata);
-        let marks = Stamp::of(path, metadata).map_err(PrivateError::from)?;
-        marks
-            .map_or(Ok(()), |marks| account.check_base(path, &marks))
-            .map_err(|why| PrivateError::from(why).into())
-    }
-
-    /// The clients that count, and those that count as zero.
-    fn assemble_private(&mut self) -> Result<Round, MergeError> {
-        let mut updates = std::mem::take(&mut self.updates);
-        let mut claims: HashMap<String, usize> = HashMap::new();
-        for update in &updates {
-            *claims.entry(update.id.clone()).or_default() += 1;
-        }
-        for update in updates.iter_mut().filter(|update| claims[&update.id] > 1) {
-            update.faults.push(Fault::ClaimedTwice { id: update.id.clone() });
-        }
-        let unread = |source| MergeError::Read { path: self.job.base.clone().unwrap_or_default(), source };
-        let (mut set, rejected) =
-            admit::admit(updates, self.base.clone(), &self.job.expected).map_err(unread)?;
-        for update in &rejected {
-            let more = match update.faults.len() {
-                0 | 1 => String::new(),
-                faults => format!(" (and {} more faults)", faults - 1),
-            };
-            if let Some(fault) = update.faults.first() {
-                tracing::warn!("{}: {fault}{more}: the client counts as zero", update.path.display());
-            }
-        }
-        // What is merged is each client's delta, whatever it sent.
-        set.frame = Frame::Deltas;
-        self.job.check_outputs(&set, &rejected)?;
-        self.open_state(&mut set)?;
-        let clients = set.clients.iter().map(admit::Client::reported).collect();
-        let weights = vec![1.0; set.clients.len()];
-        let cohort = Cohort { clients, weights, round: self.job.expected.round, population: None };
-        let keeping = StateSpec::of(&self.job.aggregation);
-        Ok(Round {
-            set,
-            rejected,
-            weights_source: "uniform",
-            byzantine: None,
-            cohort,
-            tiers: Vec::new(),
-            keeping,
-        })
-    }
-
-    /// The digest of all that the output depends on, but the key.
-    fn inputs(&self, clipped: &Clipped) -> Result<Sha256, MergeError> {
-        let set = &clipped.round.set;
-        let mut all = String::new();
-        let mut add = |text: &str| all.extend([&text.len().to_string(), ":", text]);
-        add(env!("CARGO_PKG_VERSION"));
-        add(&self.job.aggregation.strategy.to_string());
-        add(self.base_digest()?.unwrap_or_default());
-        let digest = |model: &crate::io::model_file::ModelFile| {
-            let unread = |source| MergeError::Read { path: model.path.clone(), source };
-            Blake3::of(&model.files).map_err(unread)
-        };
-        if let Some(state) = &set.state {
-            add(&digest(&state.model)?);
-        }
-        for (client, found) in set.clients.iter().zip(&clipped.clips) {
-            add(&client.id);
-            add(&client.metadata.kind.to_string());
-            add(&found.digest);
-        }
-        for edge in &clipped.edges {
-            add(&digest(&edge.model)?);
-        }
-        Ok(Sha256::of(all))
-    }
-
-    /// Tells of a release that stands there already, in the report too: the run that made it may have been cut off before
-    /// it had written that.
-    fn tell_standing(&self, round: &Round, standing: &ExistingRelease) -> Result<Report, MergeError> {
-        // As the user calls it.
-        let path = self.job.output.with_file_name(standing.path.file_name().unwrap_or_default());
-        tracing::warn!(
-            "{} is the release {} of these updates already: nothing is spent",
-            path.display(),
-            standing.release_id
-        );
-        let layout = &round.set.merged.layout;
-        let output = Output {
-            path: path.display().to_string(),
-            files: Vec::new(),
-            tensors: layout.tensors().len(),
-            parameters: layout.parameters(),
-            metadata: BTreeMap::new(),
-        };
-        let report = Report { published: true, output: Some(output), ..self.report_rows(round) };
-        if let Some((path, staged)) = self.stage_report(&report)? {
-            publish_report(&path, staged).map_err(MergeError::from)?;
-        }
-        Ok(report)
-    }
-
-    /// The clip bound of the next round, if it follows the norms.
-    fn next_clip(
-        &self,
+impl Release {
+    fn new(
+        session: &Session,
         account: &Account,
-        granted: &Grant,
-        terms: &Terms,
-        (clips, edges): (&[Found], &[SumFile]),
-    ) -> Option<f64> {
-        let ClipBound::Adaptive(adaptive) = account.plan().clip else { return None };
-        let noise = noise::of_count(self.job.isa, &granted.key, terms.level);
-        let below = below(terms, clips, edges);
-        Some(adaptive_clip::next_clip(&adaptive, (terms.clip, terms.denominator), terms.level, below, noise))
+        grant: &Grant,
+        clipped: Clipped,
+    ) -> Result<(Self, Taken), Error> {
+        let Clipped { taken, terms, grid, mut clips, edges, .. } = clipped;
+        clips.leave_out(&taken.set, &grant.counted);
+        let next_clip = match account.plan().clip {
+            ClipBound::Adaptive(adaptive) => {
+                let noise = noise::of_count(session.machine.isa, &grant.key, terms.level);
+                let below = clips.below(terms.clip, &edges);
+                let clip = (terms.clip, terms.denominator);
+                Some(adaptive_clip::next_clip(&adaptive, clip, terms.level, below, noise))
+            }
+            ClipBound::Fixed(_) => None,
+        };
+        let layout = taken.set.layout.clone();
+        let (isa, pool) = (session.machine.isa, session.machine.pool);
+        let noise = account.noise(grant, layout.parameters() as u64, isa, pool).map_err(DpError::of)?;
+        let paths = clips.counting(&taken.set).map(|client| client.model.path.clone()).collect();
+        let sum = NoisedSum::new(clips.sum(grid, edges), noise, terms.denominator, layout, paths);
+        Ok((Self { sum, stamp: grant.marks(next_clip), clips }, taken))
     }
 
-    /// That every client counts alike, and how the server steps.
-    fn judgement_of_mean(&self, round: &Round, clips: &[Found]) -> Result<Judgement, MergeError> {
-        let clients = round.set.clients.len();
-        let decided = Decided { steps: round.steps(), coefficients: None, geometry: None, rule: "mean" };
-        let verdict = |found: &Found| {
+    /// The verdict that every client counts alike, and how the server steps.
+    fn judgement(&self, session: &Session, taken: &Taken) -> Result<Judgement, StrategyError> {
+        let steps = taken.set.carried.steps;
+        let decided = Decided { steps, coefficients: None, geometry: None, rule: "mean" };
+        let verdicts = self.clips.0.iter().map(|found| {
             let reason = match found.clip.treatment {
                 Treatment::Whole => "added to the noised sum",
                 Treatment::Clipped => "clipped, and added to the noised sum",
@@ -424,64 +295,33 @@ impl Run {
             };
             let kept = found.clip.treatment != Treatment::Void;
             Verdict { kept, weight: None, score: None, reason: reason.to_owned() }
-        };
+        });
+        let step = session.request.method.strategy.step(&decided)?;
         Ok(Judgement {
-            decision: Decision {
-                recipe: Recipe {
-                    mixing: None,
-                    reduction: Reduction::WeightedMean { weights: vec![1.0; clients] },
-                },
-                verdicts: clips.iter().map(verdict).collect(),
-                warnings: Vec::new(),
-            },
-            server_step: self.job.aggregation.strategy.step(&decided)?,
-            steps: Vec::new(),
-            shadows: Vec::new(),
-            metrics: None,
-            sign_agreement: None,
-            norms: Some(clips.iter().map(|found| found.norm).collect()),
-            distances: None,
+            norms: Some(self.clips.0.iter().map(|found| found.norm).collect()),
             screened: true,
+            ..Judgement::without_geometry(verdicts.collect(), step)
         })
     }
 }
 
-/// The clients of sums that were made elsewhere.
-fn summed(edges: &[SumFile]) -> Vec<String> {
-    edges.iter().flat_map(|edge| edge.description.clients.iter().cloned()).collect()
-}
-
-/// Lets clients that come too often or too soon count as zero.
-pub(crate) fn leave_out(set: &UpdateSet, clips: &mut [Found], counted: &[bool]) {
-    for ((client, found), counts) in set.clients.iter().zip(clips).zip(counted) {
-        if !counts {
-            tracing::warn!("{}: comes more often or sooner than the plan allows: counts as zero", client.id);
-            found.clip = Clip::VOID;
-        }
+impl Mode for Release {
+    fn judge(&mut self, session: &mut Session, taken: &Taken) -> Result<Judgement, Stopped> {
+        Ok(self.judgement(session, taken)?)
     }
-}
 
-/// Integers have no part in the noised sum, and noise on a variance may leave it below zero.
-fn warn_of_tensors(set: &UpdateSet) {
-    if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.dtype.kind() != Kind::Float) {
-        tracing::warn!("`{}` holds integers: such tensors stay the base's", spec.name);
+    fn reducer<'t>(&'t self, _: &'t Taken, _: &'t Judgement, _: bool) -> Box<dyn Reducer + 't> {
+        Box::new(&self.sum)
     }
-    if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.name.ends_with("running_var")) {
-        let name = &spec.name;
-        tracing::warn!("noise on `{name}` may leave it below zero: --personal fedbn keeps the base's");
-    }
-}
 
-/// Tells the operator, and nobody else, what became of the clients.
-fn tell(set: &UpdateSet, clips: &[Found]) {
-    for (client, Found { clip, norm, .. }) in set.clients.iter().zip(clips) {
-        match clip.treatment {
-            Treatment::Void => tracing::warn!(
-                "{}: holds values that are not finite, or cannot be read: the client counts as zero",
-                client.model.path.display()
-            ),
-            Treatment::Clipped => tracing::info!("{}: clipped from norm {norm}", client.id),
-            Treatment::Whole => {}
-        }
+    /// How many clients came is not for everybody.
+    fn describe(&self, _: &Taken, metadata: &mut BTreeMap<String, String>) {
+        metadata.remove("fedmill.clients");
+        metadata.remove("fedmill.weights");
+        metadata.extend(self.stamp.metadata());
+    }
+
+    fn report(&self, _: &Taken, report: &mut Report) {
+        report.warnings.push(NOT_PRIVATE.to_owned());
     }
 }

@@ -5,7 +5,6 @@
 //! integer tensors are zero. Its metadata says on which grid, for which plan and base, and whose they are. Integers add
 //! up exactly, so a sum of sums is the sum of all, and noise that is added at the end is that of one round.
 
-use crate::engine::intake::admit::Placement;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
 use crate::io::source::OpenFiles;
 use crate::kernels::discrete_gaussian::Level;
@@ -13,6 +12,7 @@ use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::record::sha256::Sha256;
 use crate::updates;
+use crate::updates::source::Placement;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -86,6 +86,11 @@ pub struct SumFile {
 }
 
 impl SumFile {
+    /// The ids of the clients in the sum.
+    pub fn clients(&self) -> &[String] {
+        &self.description.clients
+    }
+
     /// Opens sums that were made on these terms, of models of this layout.
     ///
     /// # Errors

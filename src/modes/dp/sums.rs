@@ -1,88 +1,112 @@
 //! Clipped updates, and sums of them, added up into a file without noise: `fedmill privacy clip` and `sum`.
 
 use crate::budget::directory::Books;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::session::{Run, check_unchanged};
-use crate::engine::intake::admit::UpdateSet;
-use crate::engine::passes::combine::CombineError;
-use crate::engine::passes::drive::{PassError, for_each_tile};
+use crate::engine::aggregate::error::Error;
+use crate::engine::aggregate::request::Request;
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::engine::passes::reader::Workspace;
+use crate::engine::passes::reader::TileReader;
 use crate::io::model_writer::ModelWriter;
-use crate::kernels::lanes::Isa;
-use crate::model::dtype::{Kind, Working};
-use crate::modes::dp::noised_sum::{COLUMNS, ClippedSum};
-use crate::modes::dp::release::{Clipped, Private, PrivateError, below, each, leave_out};
-use crate::modes::dp::sum_file::{Description, layout_of};
-use crate::privacy::clipping::Treatment;
-use crate::telemetry::progress::Progress;
-use half::{bf16, f16};
-use rayon::ThreadPool;
+use crate::model::dtype::Kind;
+use crate::modes::dp::COLUMNS;
+use crate::modes::dp::clipped::{ClientClips, Clipped};
+use crate::modes::dp::error::DpError;
+use crate::modes::dp::noised_sum::ClippedSum;
+use crate::modes::dp::release::{Options, open};
+use crate::modes::dp::sum_file::{Description, SumFile, layout_of};
+use crate::updates::set::UpdateSet;
 use std::path::PathBuf;
+use std::slice;
 
-impl Run {
-    /// Writes the sum of the round's clients and of earlier sums. Returns where it is.
-    pub(crate) fn gather(
-        mut self,
-        how: &Private,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<PathBuf, MergeError> {
-        let books = Books::read(&how.directory).map_err(PrivateError::from)?;
-        let Clipped { round, terms, edge_terms, grid, mut clips, edges, .. } =
-            self.clip(how, &books, pool, progress)?;
-        let set = &round.set;
-        let ids = set.clients.iter().map(|client| &client.id);
-        let counted = books.counted(self.job.expected.round, ids).map_err(PrivateError::from)?;
-        leave_out(set, &mut clips, &counted);
-        let counted =
-            set.clients.iter().zip(&clips).filter(|(_, found)| found.clip.treatment != Treatment::Void);
-        let mut clients: Vec<String> = counted.map(|(client, _)| client.id.clone()).collect();
-        clients.extend(edges.iter().flat_map(|edge| edge.description.clients.iter().cloned()));
-        clients.sort_unstable();
-        let below = below(&terms, &clips, &edges);
-        let description = Description { private: false, terms: edge_terms, clients, below };
-        let layout = layout_of(&set.layout);
-        let writer = ModelWriter::create(&self.job.output, &layout, &description.metadata(), None)?;
-        let sum = ClippedSum::new(grid, &each(&clips), edges);
-        let plan =
-            TilePlan::at_multiples(set, 1, std::slice::from_ref(&(0..set.layout.parameters())), COLUMNS);
-        progress.start("adding up", set.data_bytes());
-        let new = || (Workspace::new(self.job.isa, set, &plan), Vec::new());
-        for_each_tile(pool, &plan, new, |(space, integers), tile| {
-            add_tile(self.job.isa, set, &sum, space, tile, integers)?;
-            let bytes: &[u8] = bytemuck::cast_slice(integers);
-            writer.write(set.layout.pieces(tile.coordinates.clone()), bytes).map_err(CombineError::from)
-        })?;
-        sum.verify(set)?;
-        check_unchanged(set)?;
-        writer.sync()?;
-        let path = writer.path().to_owned();
-        writer.publish()?;
-        progress.finish();
-        Ok(path)
-    }
+/// Writes the sum of the clipped clients of a request and of earlier sums, without noise: it is not private. Returns its
+/// path.
+///
+/// # Errors
+///
+/// When the input is bad or the disk refuses; nothing is published then.
+pub fn write_sum(request: Request, options: &Options, machine: Machine) -> Result<PathBuf, Error> {
+    let mut session = open(request, machine)?;
+    let books = Books::read(&options.directory).map_err(DpError::of)?;
+    let clipped = Clipped::of(&mut session, options, &books)?;
+    let Clipped { taken, terms, sum_terms, grid, mut clips, edges, .. } = clipped;
+    let set = &taken.set;
+    let ids = set.clients.iter().map(|client| &client.id);
+    let counted = books.counted(session.request.policy.round, ids).map_err(DpError::of)?;
+    clips.leave_out(set, &counted);
+    let (below, clients) = (clips.below(terms.clip, &edges), members(&clips, set, &edges));
+    let description = Description { private: false, terms: sum_terms, clients, below };
+    let target = &session.request.outputs.model;
+    let writer = ModelWriter::create(target, &layout_of(&set.layout), &description.metadata(), None)?;
+    let sum = clips.sum(grid, edges);
+    let all = 0..set.layout.parameters();
+    let all = slice::from_ref(&all);
+    let plan = TilePlan::at_multiples(set, 1, all, COLUMNS);
+    let machine = &session.machine;
+    machine.progress.start("adding up", set.data_bytes());
+    machine.run(&SumPass { machine, set, plan, sum: &sum, writer: &writer })?;
+    let paths: Vec<PathBuf> = clips.counting(set).map(|client| client.model.path.clone()).collect();
+    sum.verify(&paths).map_err(DpError::of)?;
+    session.check_unchanged(&taken)?;
+    writer.sync()?;
+    let path = writer.path().to_owned();
+    writer.publish()?;
+    session.machine.progress.finish();
+    Ok(path)
 }
 
-/// The sums of a tile; those of integer tensors are zero.
-fn add_tile(
-    isa: Isa,
-    set: &UpdateSet,
-    sum: &ClippedSum,
-    space: &mut Workspace,
-    tile: &Tile,
-    integers: &mut Vec<i64>,
-) -> Result<(), PassError> {
-    integers.clear();
-    integers.resize(tile.coordinates.len(), 0);
-    if tile.dtype.kind() != Kind::Float {
-        return Ok(());
+/// The ids of all clients in the sum, in order.
+fn members(clips: &ClientClips, set: &UpdateSet, edges: &[SumFile]) -> Vec<String> {
+    let mut clients: Vec<String> = clips.counting(set).map(|client| client.id.clone()).collect();
+    clients.extend(edges.iter().flat_map(SumFile::clients).cloned());
+    clients.sort_unstable();
+    clients
+}
+
+/// The pass that adds integers up into the file. Those of integer tensors are zero.
+struct SumPass<'a> {
+    machine: &'a Machine<'a>,
+    set: &'a UpdateSet,
+    plan: TilePlan,
+    sum: &'a ClippedSum,
+    writer: &'a ModelWriter,
+}
+
+impl TilePass for SumPass<'_> {
+    type Worker<'p>
+        = (TileReader<'p>, Vec<i64>)
+    where
+        Self: 'p;
+    type Part = ();
+    type Sum = ();
+
+    fn plan(&self) -> &TilePlan {
+        &self.plan
     }
-    space.read_base(tile)?;
-    match tile.working {
-        Working::BF16 => sum.add::<bf16>(isa, &set.layout, space, tile, integers),
-        Working::F16 => sum.add::<f16>(isa, &set.layout, space, tile, integers),
-        Working::F32 => sum.add::<f32>(isa, &set.layout, space, tile, integers),
-        Working::F64 => sum.add::<f64>(isa, &set.layout, space, tile, integers),
+
+    fn worker(&self) -> (TileReader<'_>, Vec<i64>) {
+        (TileReader::new(self.machine.isa, self.set, &self.plan), Vec::new())
+    }
+
+    fn tile(&self, (reader, integers): &mut (TileReader, Vec<i64>), tile: &Tile) -> Result<(), PassError> {
+        let (isa, layout) = (self.machine.isa, &self.set.layout);
+        integers.clear();
+        integers.resize(tile.coordinates.len(), 0);
+        if tile.dtype.kind() == Kind::Float {
+            reader.read_base(tile)?;
+            for_element!(tile.working, E => self.sum.add::<E>(isa, layout, reader, tile, integers))?;
+        }
+        let pieces = layout.pieces(tile.coordinates.clone());
+        Ok(self.writer.write(pieces, bytemuck::cast_slice(integers))?)
+    }
+
+    fn start(&self) {}
+
+    fn add(&self, (): &mut (), _: &Tile, (): ()) {}
+
+    fn clock(&self, (reader, _): &(TileReader, Vec<i64>)) -> Clock {
+        reader.clock
     }
 }

@@ -1,27 +1,26 @@
-//! The merging of one shard: the second pass over its sections, and the partial that it leaves.
+//! Merges one shard: the second pass over its sections, and the file that it leaves.
 //!
-//! A partial holds the merged values of its sections, tensor by tensor, in the dtypes of the model, and those of the
-//! state. Where no decision says how long the deltas are, it holds their squared norms too.
+//! The file holds the merged values of its sections, tensor by tensor, in the dtypes of the model, and those of the state.
+//! Where no decision says how long the deltas are, it holds their squared norms too.
 
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::geometry::{Asked, Looks};
-use crate::engine::aggregate::request::Job;
-use crate::engine::aggregate::session::{Run, Stopped, check_unchanged};
-use crate::engine::decide::judge::{Judgement, Outcome, Unjudged};
-use crate::engine::passes::combine::norms_of;
-use crate::engine::passes::geometry::sums::FirstLook;
-use crate::engine::passes::sections::{Branch, Branches, SectionSums, coordinates_of};
+use crate::engine::aggregate::controls::merge_controls;
+use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::request::Request;
+use crate::engine::decide::judge::Judgement;
+use crate::engine::decide::source::GeometrySource;
+use crate::engine::passes::combine::reducer::compile;
+use crate::engine::passes::combine::{CombinePass, norms_of};
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::sections::{Branch, SectionAdder, SectionTree, coordinates_of};
 use crate::io::model_writer::ModelWriter;
-use crate::modes::shards::Shard;
-use crate::modes::shards::decide::{Decision, judge};
+use crate::kernels::server_step::ServerStep;
+use crate::modes::shards::decide::{Decision, judge_by};
 use crate::modes::shards::file::{self, ShardError, ShardFile, ShardKind, SmallTensor};
 use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::sections::{places, read_places, read_rows, rows};
 use crate::modes::shards::tensors::Pieces;
-use crate::rules::Statistics;
-use crate::telemetry::progress::Progress;
-use rayon::ThreadPool;
+use crate::modes::shards::{Shard, ShardedRun, bad_updates};
+use crate::rules::{GeometryRequest, GeometryResult, Recipe};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -30,157 +29,157 @@ const NORM_BRANCHES: &str = "norms.branches";
 const NORMS: &str = "norms.squares";
 
 /// The entry of a key that names the decision.
-pub(crate) const DECISION: &str = "decision";
+pub(super) const DECISION: &str = "decision";
 
-/// Merges a shard of a round, as was decided, and leaves a partial at the job's output. Returns its path.
+/// Merges a shard of a run by its decision, and leaves a file at the request's output. Returns its path.
 ///
 /// # Errors
 ///
 /// When the decision is missing or of another run, an update is bad or cannot be read, or a merged value cannot be
 /// stored.
 pub fn combine(
-    job: Job,
+    request: Request,
     shard: Shard,
     decision: Option<&Path>,
-    pool: &ThreadPool,
-    progress: &Progress,
-) -> Result<PathBuf, MergeError> {
-    let mut run = Run::open(job, pool)?;
-    let (round, statistics) = run.assemble()?;
-    let key = pool.install(|| RunIdentity::of(&run, &round, &statistics))?;
-    run.choose_backend(&round, &statistics)?;
-    let decided = Decided::read(&run, &round, statistics, &key, decision)?;
-    let sections = shard.sections(round.set.layout.parameters());
-    let work = Work { run: &mut run, round: &round, decided: &decided, shard, sections, pool, progress };
-    let found = match work.merge(&key.with(DECISION, decided.name())) {
+    machine: Machine,
+) -> Result<PathBuf, Error> {
+    let mut run = ShardedRun::open(request, machine)?;
+    let identity = run.session.machine.pool.install(|| RunIdentity::of(&run))?;
+    run.session.choose(&run.taken)?;
+    let decided = Decided::read(&run, &identity, decision)?;
+    let found = match merge(&mut run, &decided, shard, &identity.with(DECISION, decided.name())) {
         Ok(()) => {
-            progress.finish();
-            return Ok(run.job.output);
+            run.session.machine.progress.finish();
+            return Ok(run.session.request.outputs.model);
         }
         Err(Stopped::BadUpdates(found)) => found,
-        // As much is read to name the culprit as merging in one process reads.
-        Err(Stopped::Error(why)) => run.culprits(why, &round.set, pool, progress)?,
+        // To name the culprit, as much is read as merging in one process reads.
+        Err(Stopped::Error(why)) => run.session.culprits(why, &run.taken.set)?,
     };
-    Err(MergeError::bad_in_shard(&round.set, &found))
+    Err(bad_updates(&run.taken.set, &found))
 }
 
-/// What shards go by.
-pub(crate) enum Decided {
-    /// What a decision file says.
+/// What shards follow.
+pub(super) enum Decided {
+    /// A decision file.
     Read(Box<Decision>),
-    /// What the rule says of any updates.
+    /// The judgement of a rule that needs no measurement.
     Alone(Box<Judgement>),
 }
 
 impl Decided {
-    /// What a decision file says, or what the rule says where it needs no look.
-    pub(crate) fn read(
-        run: &Run,
-        round: &Round,
-        statistics: Statistics,
-        key: &RunIdentity,
+    /// Reads a decision file, or judges by a rule that needs no measurement.
+    pub(super) fn read(
+        run: &ShardedRun,
+        identity: &RunIdentity,
         decision: Option<&Path>,
-    ) -> Result<Self, MergeError> {
+    ) -> Result<Self, Error> {
         if let Some(path) = decision {
-            let decision = Decision::read(path, key, round.set.clients.len())?;
+            let decision = Decision::read(path, identity, run.taken.set.clients.len())?;
             return Ok(Self::Read(Box::new(decision)));
         }
-        let rule = run.job.aggregation.rule.to_string();
-        let judgement = judge(run, round, statistics, &mut Blind { rule })?;
-        Ok(Self::Alone(Box::new(judgement)))
+        let rule = run.session.request.method.rule.to_string();
+        Ok(Self::Alone(Box::new(judge_by(run, &mut NoGeometry { rule })?)))
     }
 
-    pub(crate) fn outcome(&self) -> Outcome<'_> {
+    /// The recipe; `None` never comes from a rule.
+    fn recipe(&self) -> Option<&Recipe> {
         match self {
-            Self::Read(decision) => decision.outcome(),
-            Self::Alone(judgement) => judgement.outcome(),
+            Self::Read(decision) => Some(&decision.file.recipe),
+            Self::Alone(judgement) => judgement.recipe.as_ref(),
         }
     }
 
-    /// What partials name it by.
-    pub(crate) fn name(&self) -> &str {
+    fn server_step(&self) -> ServerStep {
+        match self {
+            Self::Read(decision) => decision.file.server_step,
+            Self::Alone(judgement) => judgement.server_step,
+        }
+    }
+
+    /// The name of the decision in shard files.
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::Read(decision) => &decision.digest,
             Self::Alone(_) => "none",
         }
     }
 
-    /// Whether it leaves open how long deltas are.
-    pub(crate) fn lacks_norms(&self) -> bool {
+    /// Whether it leaves open how long deltas are. Then it also leaves open whether they are finite.
+    pub(super) fn lacks_norms(&self) -> bool {
         matches!(self, Self::Alone(_))
     }
 }
 
-/// Looks that cannot be had.
-struct Blind {
+/// No geometry: a rule that needs it needs a decision.
+struct NoGeometry {
     rule: String,
 }
 
-impl Looks for Blind {
-    fn look(&mut self, _: Asked) -> Result<FirstLook, Unjudged> {
-        Err(ShardError::NoDecision { rule: self.rule.clone() }.into())
+impl GeometrySource for NoGeometry {
+    type Error = ShardError;
+
+    fn measure(&mut self, _: &GeometryRequest) -> Result<GeometryResult, ShardError> {
+        Err(ShardError::NoDecision { rule: self.rule.clone() })
     }
 
-    fn leave_device(&mut self) -> bool {
+    fn leave_gpu(&mut self) -> bool {
         false
     }
 }
 
-/// The merging of one shard.
-struct Work<'a> {
-    run: &'a mut Run,
-    round: &'a Round,
-    decided: &'a Decided,
+/// Merges a shard and publishes its file.
+fn merge(
+    run: &mut ShardedRun,
+    decided: &Decided,
     shard: Shard,
-    sections: Range<usize>,
-    pool: &'a ThreadPool,
-    progress: &'a Progress,
+    identity: &RunIdentity,
+) -> Result<(), Stopped> {
+    let (layout, clients) = (&run.taken.set.layout, run.taken.set.clients.len());
+    let sections = shard.sections(layout.parameters());
+    let coordinates = coordinates_of(&sections, layout.parameters());
+    let pieces = Pieces::of(layout, &run.session.kept_tensors(), coordinates.clone());
+    let room = decided.lacks_norms().then(|| norms(&branches_of(&sections), clients));
+    let room = room.as_ref().map_or(&[][..], |room| room);
+    let target = &run.session.request.outputs.model;
+    let writer = file::create(target, ShardKind::Combine, identity, shard, &sections, &pieces.specs, room)?;
+    if !sections.is_empty() {
+        fill(run, decided, coordinates, &pieces, &writer)?;
+        run.session.check_unchanged(&run.taken)?;
+    }
+    writer.sync()?;
+    Ok(writer.publish()?)
 }
 
-impl Work<'_> {
-    fn merge(self, key: &RunIdentity) -> Result<(), Stopped> {
-        let Self { run, round, shard, sections, .. } = &self;
-        let (layout, clients) = (&round.set.layout, round.set.clients.len());
-        let coordinates = coordinates_of(sections, layout.parameters());
-        let pieces = Pieces::of(layout, run.kept(round), coordinates.clone());
-        let room = self.decided.lacks_norms().then(|| norms(&branches_of(sections), clients));
-        let room = room.as_ref().map_or(&[][..], |room| room);
-        let writer =
-            file::create(&run.job.output, ShardKind::Combine, key, *shard, sections, &pieces.specs, room);
-        let writer = writer.map_err(MergeError::from)?;
-        if !sections.is_empty() {
-            let set = &round.set;
-            self.fill(coordinates, &pieces, &writer)?;
-            check_unchanged(set)?;
-        }
-        writer.sync().map_err(MergeError::from)?;
-        Ok(writer.publish().map_err(MergeError::from)?)
+/// Merges the values of the shard, and writes them.
+fn fill(
+    run: &mut ShardedRun,
+    decided: &Decided,
+    coordinates: Range<usize>,
+    pieces: &Pieces,
+    writer: &ModelWriter,
+) -> Result<(), Stopped> {
+    let ShardedRun { session, taken, .. } = run;
+    let (layout, clients) = (&taken.set.layout, taken.set.clients.len());
+    let Some(recipe) = decided.recipe() else { return Ok(()) };
+    let (kept, lacks_norms) = (session.kept_tensors(), decided.lacks_norms());
+    let members: Vec<usize> = (0..clients).collect();
+    // Shards that were measured found every update finite.
+    let reducer = compile(recipe, &taken.set, &members, !lacks_norms);
+    let pass = session.pass(taken, decided.server_step(), &*reducer, &kept, lacks_norms);
+    let pass = CombinePass { coordinates: Some(coordinates.clone()), ..pass };
+    session.machine.progress.start("merging", layout.bytes_of(coordinates.clone()) * clients as u64);
+    let squared_norms =
+        pass.run(&session.machine, |tile, values| pieces.write(writer, layout, &tile.coordinates, values))?;
+    if lacks_norms {
+        file::write(writer, pieces.specs.len(), &norms(&squared_norms.0, clients))?;
     }
-
-    /// Merges the values of the shard, and writes them.
-    fn fill(self, coordinates: Range<usize>, pieces: &Pieces, writer: &ModelWriter) -> Result<(), Stopped> {
-        let Self { run, round, decided, pool, progress, .. } = self;
-        let (layout, clients) = (&round.set.layout, round.set.clients.len());
-        let (outcome, lacks_norms) = (decided.outcome(), decided.lacks_norms());
-        let mut pass = run.pass(round, &outcome, lacks_norms, progress);
-        pass.coordinates = Some(coordinates.clone());
-        progress.start("merging", layout.bytes_of(coordinates.clone()) * clients as u64);
-        let combined = pass.run(pool, |tile, values| pieces.write(writer, layout, &tile.coordinates, values));
-        let combined = combined.map_err(MergeError::from)?;
-        if let Some(why) = &combined.device_failure {
-            tracing::warn!("{why}; the CPU took over");
-        }
-        if lacks_norms {
-            let norms = norms(&combined.squared_norms.0, clients);
-            file::write(writer, pieces.specs.len(), &norms).map_err(MergeError::from)?;
-        }
-        if run.kept(round).is_empty() {
-            return Ok(());
-        }
-        run.combine_controls(round, outcome.recipe, Some(coordinates), pool, progress, |slot, tile, bytes| {
-            pieces.write_slot(writer, layout, &tile.coordinates, slot, bytes)
-        })
+    if kept.is_empty() {
+        return Ok(());
     }
+    merge_controls(session, taken, recipe, Some(coordinates), |slot, tile, bytes| {
+        pieces.write_slot(writer, layout, &tile.coordinates, slot, bytes)
+    })
 }
 
 /// Squared norms of so many clients, section branch by section branch.
@@ -195,7 +194,7 @@ fn norms(branches: &[Branch<Option<Vec<f64>>>], clients: usize) -> [SmallTensor;
 
 /// The branches of some sections, without sums.
 fn branches_of(sections: &Range<usize>) -> Vec<Branch<Option<Vec<f64>>>> {
-    SectionSums::starting_at(sections.start).finish(sections.end).0
+    SectionAdder::<Vec<f64>>::starting_at(sections.start).finish(sections.end).0
 }
 
 /// The norms that partials hold, put together.
@@ -203,8 +202,8 @@ fn branches_of(sections: &Range<usize>) -> Vec<Branch<Option<Vec<f64>>>> {
 /// # Errors
 ///
 /// When a partial does not hold what it should.
-pub(crate) fn read_norms(partials: &[ShardFile], clients: usize) -> Result<Vec<f64>, ShardError> {
-    let mut all = Branches(Vec::new());
+pub(super) fn read_norms(partials: &[ShardFile], clients: usize) -> Result<Vec<f64>, ShardError> {
+    let mut all = SectionTree(Vec::new());
     for partial in partials {
         let places = read_places(partial, NORM_BRANCHES)?;
         let sums = read_rows(partial, NORMS, places.len(), clients)?;

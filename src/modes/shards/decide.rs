@@ -1,25 +1,25 @@
-//! The decision on a round that is cut into shards: what its partials tell is judged once, for all shards to go by.
+//! The decision on a run that is cut into shards: what the files of all shards say is judged once, for all shards to follow.
 //!
 //! A decision is JSON, schema `fedmill.decision/1`: the run it belongs to, how updates are combined and how the server
 //! steps, and everything a report says of a judgement. Floats stand in it as exactly as they are.
 
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::geometry::{Asked, Looks};
-use crate::engine::aggregate::request::Job;
-use crate::engine::aggregate::session::{Run, Stopped};
-use crate::engine::decide::judge::{Judge, Judgement, Outcome, Subject, Unjudged};
-use crate::engine::passes::geometry::sums::{FirstLook, Sought};
+use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::geometry::{GeometryError, subject_of};
+use crate::engine::aggregate::report;
+use crate::engine::aggregate::request::Request;
+use crate::engine::decide::judge::{Judgement, judge};
+use crate::engine::decide::source::{GeometrySource, JudgeError};
+use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::sections_of;
 use crate::io::model_writer::WriteError;
 use crate::io::publish;
 use crate::io::text;
 use crate::kernels::server_step::ServerStep;
 use crate::modes::shards::file::{ShardError, ShardFile, ShardKind, open_all};
-use crate::modes::shards::gram::{asked, look_key, read_all};
+use crate::modes::shards::gram::{geometry_identity, read_all, requests};
 use crate::modes::shards::identity::{Difference, RunIdentity};
-use crate::rules::{Recipe, Reduction, Statistics};
-use rayon::ThreadPool;
+use crate::modes::shards::{ShardedRun, stopped};
+use crate::rules::{GeometryRequest, GeometryResult, Recipe, Reduction};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -53,43 +53,43 @@ pub struct Decision {
     pub digest: String,
 }
 
-/// Judges a round by the partials of all its shards, and writes the decision to the job's output. Returns its path.
+/// Judges a run by the files of all its shards, and writes the decision to the request's output. Returns its path.
 ///
 /// # Errors
 ///
-/// When partials are not those of this run or not complete, or the rule or the strategy cannot be used.
-pub fn decide(job: Job, partials: &[PathBuf], pool: &ThreadPool) -> Result<PathBuf, MergeError> {
-    let mut run = Run::open(job, pool)?;
-    let (round, statistics) = run.assemble()?;
-    let key = pool.install(|| look_key(&run, &round, &statistics))?;
-    let sections = sections_of(round.set.layout.parameters());
-    let partials = open_all(partials, ShardKind::Gram, &key, sections)?;
-    let rule = run.job.aggregation.rule.to_string();
-    let mut looks = Partials { rule, partials, asked: asked(&run, &round) };
-    let key = RunIdentity::of(&run, &round, &statistics)?;
-    let judgement = judge(&run, &round, statistics, &mut looks)?;
-    let report = run.report(&round, &judgement, None);
+/// When the files are not those of this run or not complete, or the rule or the strategy cannot be used.
+pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<PathBuf, Error> {
+    let run = ShardedRun::open(request, machine)?;
+    let identity = run.session.machine.pool.install(|| geometry_identity(&run))?;
+    let sections = sections_of(run.taken.set.layout.parameters());
+    let shards = open_all(shards, ShardKind::Gram, &identity, sections)?;
+    let rule = run.session.request.method.rule.to_string();
+    let mut source = ShardGeometry { rule, shards, held: requests(&run) };
+    let identity = RunIdentity::of(&run)?;
+    let judgement = judge_by(&run, &mut source)?;
+    let report = report::of(&run.session, &run.taken, &judgement, None);
+    let Some(recipe) = judgement.recipe else { unreachable!("a rule decides a recipe") };
     let file = DecisionFile {
         schema: SCHEMA.to_owned(),
-        run: key.0,
-        recipe: judgement.decision.recipe,
+        run: identity.0,
+        recipe,
         server_step: judgement.server_step,
-        report: of_judging(serde_json::to_value(&report).map_err(MergeError::Report)?),
+        report: of_judging(serde_json::to_value(&report).map_err(Error::Report)?),
     };
-    let path = &run.job.output;
-    let json = format!("{}\n", serde_json::to_string_pretty(&file).map_err(MergeError::Report)?);
+    let path = &run.session.request.outputs.model;
+    let json = format!("{}\n", serde_json::to_string_pretty(&file).map_err(Error::Report)?);
     let staged = publish::stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
     staged.publish(path).map_err(WriteError::at(path))?;
     publish::sync_directory_of(path).map_err(WriteError::at(path))?;
-    Ok(run.job.output)
+    Ok(run.session.request.outputs.model)
 }
 
 /// What a report says of merging itself, and not of the judgement: a decision made again has the same bytes.
-pub(crate) const OF_MERGING: [&str; 6] =
+pub(super) const OF_MERGING: [&str; 6] =
     ["published", "backend", "output", "bytes", "timings", "peak_resident_bytes"];
 
 /// The settings that are those of merging.
-pub(crate) const MERGING_SETTINGS: [&str; 2] = ["max_shard_size", "threads"];
+pub(super) const MERGING_SETTINGS: [&str; 2] = ["max_shard_size", "threads"];
 
 /// A report without what it says of merging.
 fn of_judging(mut report: Value) -> Value {
@@ -102,40 +102,45 @@ fn of_judging(mut report: Value) -> Value {
     report
 }
 
-/// Judges a round by looks from somewhere else than its files.
-pub(crate) fn judge(
-    run: &Run,
-    round: &Round,
-    statistics: Statistics,
-    looks: &mut dyn Looks,
-) -> Result<Judgement, MergeError> {
-    let (aggregation, cohort) = (&run.job.aggregation, &round.cohort);
-    let mut judge = Judge { aggregation, cohort, subject: Subject::of(&round.set), looks };
-    judge.judge(statistics).map_err(|why| match Stopped::from(why) {
-        Stopped::BadUpdates(faults) => MergeError::bad_in_shard(&round.set, &faults),
-        Stopped::Error(why) => why,
+/// Judges a run by the geometry of a source other than its files.
+pub(super) fn judge_by<S: GeometrySource<Error = ShardError>>(
+    run: &ShardedRun,
+    source: &mut S,
+) -> Result<Judgement, Error> {
+    let Request { method, reporting, .. } = &run.session.request;
+    let (taken, statistics) = (&run.taken, run.statistics.clone());
+    let subject = subject_of(&taken.set);
+    judge(method, reporting, &taken.cohort, subject, statistics, source).map_err(|why| {
+        let why: JudgeError<GeometryError> = match why {
+            JudgeError::Source(why) => return why.into(),
+            JudgeError::Rule(why) => JudgeError::Rule(why),
+            JudgeError::Strategy(why) => JudgeError::Strategy(why),
+            JudgeError::TooLarge(clients) => JudgeError::TooLarge(clients),
+        };
+        stopped(&taken.set, Stopped::from(why))
     })
 }
 
-/// Looks that are the sums of partials.
-struct Partials {
+/// The geometry in the files of all shards.
+struct ShardGeometry {
     rule: String,
-    partials: Vec<ShardFile>,
-    /// What they hold.
-    asked: Vec<Sought>,
+    shards: Vec<ShardFile>,
+    /// The measurements that they hold.
+    held: Vec<GeometryRequest<'static>>,
 }
 
-impl Looks for Partials {
-    fn look(&mut self, Asked { sought, mixing, .. }: Asked) -> Result<FirstLook, Unjudged> {
-        if mixing.is_some() {
-            return Err(ShardError::SecondLook { rule: self.rule.clone() }.into());
+impl GeometrySource for ShardGeometry {
+    type Error = ShardError;
+
+    fn measure(&mut self, request: &GeometryRequest) -> Result<GeometryResult, ShardError> {
+        if request.mixing.is_some() {
+            return Err(ShardError::SecondLook { rule: self.rule.clone() });
         }
-        assert!(self.asked.contains(&sought), "partials hold what may be asked for: {sought:?}");
-        let (branches, sought) = read_all(&self.partials, sought)?;
-        Ok(sought.concluded(branches))
+        assert!(self.held.contains(request), "shards hold what may be asked for: {request:?}");
+        Ok(read_all(&self.shards, request)?.conclude(request).0)
     }
 
-    fn leave_device(&mut self) -> bool {
+    fn leave_gpu(&mut self) -> bool {
         false
     }
 }
@@ -164,12 +169,6 @@ impl Decision {
         }
         Ok(Self { digest: blake3::hash(json.as_bytes()).to_hex().to_string(), file })
     }
-
-    /// What the second pass goes by. Shards that looked found every update finite.
-    pub(crate) fn outcome(&self) -> Outcome<'_> {
-        let DecisionFile { recipe, server_step, .. } = &self.file;
-        Outcome { recipe, server_step: *server_step, screened: true }
-    }
 }
 
 fn is_for(recipe: &Recipe, clients: usize) -> bool {
@@ -177,8 +176,6 @@ fn is_for(recipe: &Recipe, clients: usize) -> bool {
         Reduction::WeightedMean { weights } => weights.len(),
         Reduction::WeightedSum { coefficients, .. } => coefficients.len(),
         Reduction::Select(_) => clients,
-        // Rounds of tiers are not cut into shards.
-        Reduction::Tiers(_) => return false,
     };
     rows == clients && recipe.mixing.as_ref().is_none_or(|mixing| mixing.inputs() == clients)
 }

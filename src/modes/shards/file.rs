@@ -4,9 +4,7 @@
 //! there are shards some partials are empty; they have to be there nevertheless, each once: a step that did not run is
 //! not to pass for one with nothing to do.
 
-use crate::engine::intake::admit::Placement;
-use crate::engine::intake::fault::Fault;
-use crate::engine::intake::reference::placement;
+use crate::engine::aggregate::error::Error;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::source::OpenFiles;
@@ -14,6 +12,10 @@ use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::modes::shards::Shard;
 use crate::modes::shards::identity::{Difference, RunIdentity};
+use crate::telemetry::explain::Explain;
+use crate::updates::fault::LayoutFault;
+use crate::updates::placement::placement;
+use crate::updates::source::Placement;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -65,7 +67,7 @@ pub enum ShardError {
     #[error("{}: belongs to another run: its {what} is {found}, that of this run is {expected}", .path.display())]
     Stranger { path: PathBuf, what: String, found: String, expected: String },
     #[error("{}: holds other tensors than its sections have: {}", .path.display(), list(.faults))]
-    OtherTensors { path: PathBuf, faults: Vec<Fault> },
+    OtherTensors { path: PathBuf, faults: Vec<LayoutFault> },
     #[error("{}: {what}", .path.display())]
     Damaged { path: PathBuf, what: String },
     #[error("{} and {}: are both of {}", .one.display(), .other.display(), named(.sections))]
@@ -107,9 +109,8 @@ fn between(before: &Option<PathBuf>, after: &Option<PathBuf>) -> String {
     }
 }
 
-impl ShardError {
-    /// What the user may do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Explain for ShardError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Stranger { .. } => "all commands of one run take the same updates and the same options",
             Self::Gap { .. } | Self::NoShard { .. } => {
@@ -126,6 +127,12 @@ impl ShardError {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+impl From<ShardError> for Error {
+    fn from(why: ShardError) -> Self {
+        Self::Mode(Box::new(why))
     }
 }
 

@@ -1,15 +1,12 @@
-//! What a partial or a decision belongs to: everything that the merged bytes hang on, by name.
+//! The run that a shard file or a decision belongs to: everything that the merged bytes depend on, by name.
 //!
 //! Files are known by a sample, not by all their bytes, for no shard reads them all: see [`SourceFile::sample`].
 
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::session::Run;
-use crate::engine::passes::geometry::Distances;
+use crate::engine::aggregate::error::Error;
 use crate::io::model_file::ModelFile;
 use crate::io::source::SourceFile;
-use crate::modes::tree::purpose::refuse_in_shards;
-use crate::rules::Statistics;
+use crate::modes::shards::ShardedRun;
+use crate::rules::Distances;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -32,27 +29,26 @@ pub struct Difference {
 }
 
 impl RunIdentity {
-    /// The key of a run.
+    /// The identity of a run.
     ///
     /// # Errors
     ///
     /// When a file cannot be read.
-    pub(crate) fn of(run: &Run, round: &Round, statistics: &Statistics) -> Result<Self, MergeError> {
-        refuse_in_shards(&round.set)?;
-        let aggregation = &run.job.aggregation;
-        let (rule, strategy) = (&aggregation.rule, &aggregation.strategy);
-        let texts = |items: &[String]| items.join(" ");
-        let pre: Vec<String> = aggregation.pre.iter().map(ToString::to_string).collect();
-        let distances = match aggregation.distances {
+    pub(super) fn of(run: &ShardedRun) -> Result<Self, Error> {
+        let ShardedRun { session, taken, statistics } = run;
+        let (method, policy, set) = (&session.request.method, &session.request.policy, &taken.set);
+        let (rule, strategy) = (&method.rule, &method.strategy);
+        let pre: Vec<String> = method.pre.iter().map(ToString::to_string).collect();
+        let distances = match method.distances {
             Distances::Auto => "auto",
             Distances::Gram => "gram",
             Distances::Direct => "direct",
         };
-        let set = &round.set;
         let models = set.clients.par_iter().map(|client| sample(&client.model));
         let updates = digest(&models.collect::<Result<Vec<_>, _>>()?);
         let base = set.base.as_ref().map(|base| sample(&base.model)).transpose()?;
-        let state = set.state.as_ref().map(|state| sample(&state.model)).transpose()?;
+        let state = set.carried.sources.values().next();
+        let state = state.map(|state| sample(&state.model)).transpose()?;
         let weights: Vec<u8> = statistics.weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
         let ids: Vec<&[u8]> = statistics.ids.iter().map(String::as_bytes).collect();
         let tensors = set.layout.tensors().iter();
@@ -63,16 +59,16 @@ impl RunIdentity {
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("rule", rule.to_string()),
             ("definition", rule.definition().to_string()),
-            ("pre", texts(&pre)),
+            ("pre", pre.join(" ")),
             ("strategy", strategy.to_string()),
             ("strategy-definition", strategy.definition().to_string()),
-            ("byzantine", round.byzantine.map_or_else(none, |count| count.to_string())),
-            ("seed", aggregation.seed.to_string()),
+            ("byzantine", taken.byzantine.map_or_else(none, |count| count.to_string())),
+            ("seed", method.seed.to_string()),
             ("distances", distances.to_owned()),
-            ("round", run.job.expected.round.map_or_else(none, |round| round.to_string())),
-            ("population", run.job.population.map_or_else(none, |count| count.to_string())),
-            ("keeps", run.kept(round).iter().map(|kept| kept.slot.prefix()).collect()),
-            ("personal", run.job.expected.personal.texts().join(" ")),
+            ("round", policy.round.map_or_else(none, |round| round.to_string())),
+            ("population", policy.population.map_or_else(none, |count| count.to_string())),
+            ("keeps", session.kept_tensors().iter().map(|kept| kept.slot.prefix()).collect()),
+            ("personal", policy.personal.texts().join(" ")),
             ("clients", format!("{} of digest {}", ids.len(), digest(&ids))),
             ("weights", digest(&[weights])),
             ("layout", digest(&layout)),
@@ -124,9 +120,9 @@ fn digest<T: AsRef<[u8]>>(parts: &[T]) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-fn sample(model: &ModelFile) -> Result<String, MergeError> {
+fn sample(model: &ModelFile) -> Result<String, Error> {
     let sample = |file: &SourceFile| {
-        file.sample().map_err(|source| MergeError::Read { path: file.path().to_owned(), source })
+        file.sample().map_err(|source| Error::Read { path: file.path().to_owned(), source })
     };
     Ok(digest(&model.files.iter().map(sample).collect::<Result<Vec<_>, _>>()?))
 }

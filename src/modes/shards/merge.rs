@@ -1,24 +1,24 @@
-//! The end of a round that is cut into shards: the merged values of all of them become the model, the state and the
-//! report that merging in one process publishes.
+//! The end of a run that is cut into shards: the merged values of all of them become the model, the state and the report
+//! that merging in one process publishes.
 
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::report::output;
-use crate::engine::aggregate::request::Job;
-use crate::engine::aggregate::session::Run;
+use crate::engine::aggregate::error::Error;
+use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::StateWriter;
-use crate::engine::intake::personal::keep_personal;
+use crate::engine::aggregate::{metadata, publish, report};
+use crate::engine::intake::taken::Taken;
+use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::{coordinates_of, sections_of};
 use crate::io::model_writer::ModelWriter;
 use crate::model::layout::Piece;
+use crate::model::state::KeptTensor;
+use crate::modes::shards::ShardedRun;
 use crate::modes::shards::combine::{DECISION, Decided, read_norms};
 use crate::modes::shards::decide::{MERGING_SETTINGS, OF_MERGING};
 use crate::modes::shards::file::{ShardFile, ShardKind, open_all};
 use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::tensors::Pieces;
-use crate::telemetry::progress::Progress;
 use crate::telemetry::report::Report;
-use rayon::ThreadPool;
 use serde_json::Value;
 use std::iter::once;
 use std::path::{Path, PathBuf};
@@ -27,60 +27,69 @@ use std::time::Instant;
 /// Bytes that are copied at a time.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Puts the partials of all shards together, and publishes. Returns the path of the model.
+/// Puts the files of all shards together, and publishes. Returns the path of the model.
 ///
 /// # Errors
 ///
-/// When partials are not those of this run and this decision, or not complete, or the disk refuses.
-pub fn join(
-    job: Job,
-    partials: &[PathBuf],
+/// When the files are not those of this run and this decision, or not complete, or the disk refuses.
+pub fn merge(
+    request: Request,
+    shards: &[PathBuf],
     decision: Option<&Path>,
-    pool: &ThreadPool,
-    progress: &Progress,
-) -> Result<PathBuf, MergeError> {
-    let mut run = Run::open(job, pool)?;
-    let (round, statistics) = run.assemble()?;
-    let key = pool.install(|| RunIdentity::of(&run, &round, &statistics))?;
-    let decided = Decided::read(&run, &round, statistics, &key, decision)?;
-    let key = key.with(DECISION, decided.name());
-    let sections = sections_of(round.set.layout.parameters());
-    let partials = open_all(partials, ShardKind::Combine, &key, sections)?;
+    machine: Machine,
+) -> Result<PathBuf, Error> {
+    let run = ShardedRun::open(request, machine)?;
+    let identity = run.session.machine.pool.install(|| RunIdentity::of(&run))?;
+    let decided = Decided::read(&run, &identity, decision)?;
+    let identity = identity.with(DECISION, decided.name());
+    let sections = sections_of(run.taken.set.layout.parameters());
+    let shards = open_all(shards, ShardKind::Combine, &identity, sections)?;
 
-    let metadata = run.output_metadata(&round);
-    let job = &run.job;
-    let writer = ModelWriter::create(&job.output, &round.set.merged.layout, &metadata, job.max_shard_bytes)?;
-    let mut state = run.state_writer(&round)?;
+    let ShardedRun { mut session, taken, .. } = run;
+    let merged = &taken.set.merged.layout;
+    let metadata = metadata::of(&session, &taken);
+    let outputs = &session.request.outputs;
+    let writer = ModelWriter::create(&outputs.model, merged, &metadata, outputs.max_shard_bytes)?;
+    let mut state = publish::state_writer(&session, &taken)?;
     let started = Instant::now();
-    let copy = Copy { run: &run, round: &round, writer: &writer, state: state.as_ref() };
-    progress.start("copying", partials.iter().map(|partial| partial.model.bytes()).sum());
-    for partial in &partials {
-        copy.all_of(partial, progress)?;
-    }
-    keep_personal(&round.set, &writer)?;
-    run.timings.pass_s = started.elapsed().as_secs_f64();
-    run.bytes.read = partials.iter().map(|partial| partial.model.bytes()).sum();
-    run.finish_writing(&writer, &mut state, pool)?;
+    let bytes = shards.iter().map(|shard| shard.model.bytes()).sum();
+    session.machine.progress.start("copying", bytes);
+    copy_all(&session, &taken, &writer, state.as_ref(), &shards)?;
+    publish::keep_personal(&taken.set, &writer)?;
+    session.timings.pass_s = started.elapsed().as_secs_f64();
+    session.bytes.read = bytes;
+    publish::sync(&mut session, &writer, &mut state)?;
     let norms = match decided.lacks_norms() {
-        true => Some(read_norms(&partials, round.set.clients.len())?),
+        true => Some(read_norms(&shards, taken.set.clients.len())?),
         false => None,
     };
-    let mut own = run.report_rows(&round);
-    if let Decided::Alone(judgement) = &decided {
-        own = run.report(&round, judgement, norms.as_deref());
-    }
+    let mut own = match &decided {
+        Decided::Alone(judgement) => report::of(&session, &taken, judgement, norms.as_deref()),
+        Decided::Read(_) => report::without_judgement(&session, &taken),
+    };
     own.published = true;
     own.backend.why = "put together from shards".to_owned();
-    own.output = Some(output(&round, &writer, metadata));
+    own.output = Some(report::output(merged, &writer, metadata));
     let path = writer.path().to_owned();
-    run.publish(writer, state, &full_report(own, &decided)?)?;
-    progress.finish();
+    publish::publish(&session, writer, state, &full_report(own, &decided)?)?;
+    session.machine.progress.finish();
     Ok(path)
 }
 
+fn copy_all(
+    session: &Session,
+    taken: &Taken,
+    writer: &ModelWriter,
+    state: Option<&StateWriter>,
+    shards: &[ShardFile],
+) -> Result<(), Error> {
+    let copy = Copy { session, taken, writer, state, kept: session.kept_tensors() };
+    shards.iter().try_for_each(|shard| copy.all_of(shard))
+}
+
 /// The report of merging, with what the decision says of the judgement.
-fn full_report(own: Report, decided: &Decided) -> Result<Value, MergeError> {
-    let own = serde_json::to_value(own).map_err(MergeError::Report)?;
+fn full_report(own: Report, decided: &Decided) -> Result<Value, Error> {
+    let own = serde_json::to_value(own).map_err(Error::Report)?;
     let Decided::Read(decision) = decided else { return Ok(own) };
     let mut full = decision.file.report.clone();
     for part in OF_MERGING {
@@ -94,42 +103,43 @@ fn full_report(own: Report, decided: &Decided) -> Result<Value, MergeError> {
 
 /// Where merged values go.
 struct Copy<'a> {
-    run: &'a Run,
-    round: &'a Round,
+    session: &'a Session<'a>,
+    taken: &'a Taken,
     writer: &'a ModelWriter,
     state: Option<&'a StateWriter>,
+    kept: Vec<KeptTensor>,
 }
 
 impl Copy<'_> {
-    fn all_of(&self, partial: &ShardFile, progress: &Progress) -> Result<(), MergeError> {
-        let layout = &self.round.set.layout;
-        let coordinates = coordinates_of(&partial.sections, layout.parameters());
-        let pieces = Pieces::of(layout, self.run.kept(self.round), coordinates);
+    fn all_of(&self, shard: &ShardFile) -> Result<(), Error> {
+        let layout = &self.taken.set.layout;
+        let coordinates = coordinates_of(&shard.sections, layout.parameters());
+        let pieces = Pieces::of(layout, &self.kept, coordinates);
         // Those are read, and checked, by themselves.
-        let norms = partial.specs_below("norms.");
+        let norms = shard.specs_below("norms.");
         let specs = [&pieces.specs[..], &norms].concat();
-        let placement = partial.placement(&specs)?;
+        let placement = shard.placement(&specs)?;
         for (((slot, piece), place), spec) in pieces.each().zip(placement).zip(&pieces.specs) {
-            let file = &partial.model.files[place.file];
+            let file = &shard.model.files[place.file];
             let size = spec.dtype.bytes();
             let mut chunk = vec![0; CHUNK_BYTES.min(piece.len * size)];
             for start in (0..piece.len).step_by(CHUNK_BYTES / size) {
                 let len = (piece.len - start).min(CHUNK_BYTES / size);
                 let bytes = &mut chunk[..len * size];
                 let read = file.read_exact_at(bytes, place.offset + (start * size) as u64);
-                read.map_err(|why| partial.damaged(format!("cannot be read: {why}")))?;
+                read.map_err(|why| shard.damaged(format!("cannot be read: {why}")))?;
                 let piece = Piece { start: piece.start + start, len, ..piece };
                 self.write(slot, piece, bytes)?;
-                progress.advance(bytes.len() as u64);
+                self.session.machine.progress.advance(bytes.len() as u64);
             }
         }
-        let file = &partial.model.files[0];
-        Ok(file.check_unchanged().map_err(|why| partial.damaged(why.to_string()))?)
+        let file = &shard.model.files[0];
+        Ok(file.check_unchanged().map_err(|why| shard.damaged(why.to_string()))?)
     }
 
-    fn write(&self, slot: Option<usize>, piece: Piece, bytes: &[u8]) -> Result<(), MergeError> {
+    fn write(&self, slot: Option<usize>, piece: Piece, bytes: &[u8]) -> Result<(), Error> {
         match (slot, self.state) {
-            (None, _) => self.writer.write(self.round.set.merged.pieces(once(piece)), bytes)?,
+            (None, _) => self.writer.write(self.taken.set.merged.pieces(once(piece)), bytes)?,
             (Some(slot), Some(state)) => state.write(slot, once(piece), bytes)?,
             (Some(_), None) => {}
         }

@@ -1,12 +1,12 @@
-//! A round cut into shards: several processes do together what [`merge`](super::merge) does alone, to the byte.
+//! A run cut into shards: several processes do together what one process does alone, to the byte.
 //!
-//! A shard is a run of whole [`sections`](super::sections). [`gram`] looks at one shard and leaves a partial, [`decide`]
-//! judges by the partials of all shards, [`combine`] merges one shard as was decided and leaves a partial, [`join`]
-//! puts those together and publishes. Rules that work by coordinate need neither a look nor a decision. Each of the four
-//! opens all updates, and does what merging in one process does, with the same code: it only goes through its own part.
+//! A shard is a run of whole [`sections`](crate::engine::passes::sections). [`gram`] measures one shard and leaves a file,
+//! [`decide`] judges by the files of all shards, [`combine`] merges one shard by the decision and leaves a file, [`merge`]
+//! puts those together and publishes. Rules that work by coordinate need neither a measurement nor a decision. Each of the
+//! four opens all updates and runs the code of an aggregate run on its own part.
 //!
-//! [`key`] is what tells one run's files from another's, [`partial`] what all partials have in common, `pieces` how a
-//! part of a model stands in one.
+//! [`identity`] distinguishes the files of one run from another's. [`file`](mod@file) is what all shard files have in common,
+//! `sections` are sums as tensors of such a file, `tensors` a part of a model.
 
 pub mod combine;
 pub mod decide;
@@ -14,13 +14,72 @@ pub mod file;
 pub mod gram;
 pub mod identity;
 pub mod merge;
-pub mod sections;
-pub mod tensors;
+mod sections;
+mod tensors;
 
+use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
+use crate::engine::aggregate::mode::{Mode, Plain};
+use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::session::Session;
+use crate::engine::intake::fault::Fault;
+use crate::engine::intake::taken::Taken;
+use crate::engine::intake::update::Update;
+use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::sections_of;
+use crate::rules::Statistics;
+use crate::updates::set::UpdateSet;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+
+/// A run of which this process does a part.
+struct ShardedRun<'m> {
+    session: Session<'m>,
+    taken: Taken,
+    statistics: Statistics,
+}
+
+impl<'m> ShardedRun<'m> {
+    /// Opens all updates and takes those that a plain run takes.
+    fn open(request: Request, machine: Machine<'m>) -> Result<Self, Error> {
+        let mut session = Session::open(request, machine)?;
+        if let Some(partial) = session.updates.iter().find(|update| update.is_partial()) {
+            return Err(refused(partial).into());
+        }
+        let taken = Plain.take(&mut session)?;
+        let statistics = session.statistics(&taken)?;
+        Ok(Self { session, taken, statistics })
+    }
+}
+
+fn refused(partial: &Update) -> Unsupported {
+    Unsupported {
+        option: partial.path.display().to_string(),
+        mode: None,
+        why:
+            "is a partial of clients: rounds cut into shards take updates alone, expected `fedmill aggregate`"
+                .to_owned(),
+        hint: None,
+    }
+}
+
+/// The error that a shard found these updates bad, by their place in the set. Other shards do not know, so the update cannot
+/// be skipped.
+fn bad_updates(set: &UpdateSet, faults: &[(usize, Fault)]) -> Error {
+    let line = |(i, fault): &(usize, Fault)| format!("{}: {fault}", set.clients[*i].model.path.display());
+    let list = faults.iter().map(line).collect::<Vec<_>>().join("\n");
+    let hint =
+        "other shards do not know of it: leave the update out of the inputs of all commands of this run";
+    Error::BadUpdates { list, hint }
+}
+
+/// The error that a run cut into shards stopped with.
+fn stopped(set: &UpdateSet, why: Stopped) -> Error {
+    match why {
+        Stopped::BadUpdates(faults) => bad_updates(set, &faults),
+        Stopped::Error(why) => why,
+    }
+}
 
 /// One of the parts that a round is cut into, as a user writes it: `2/7`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -4,11 +4,12 @@
 //! which tier is told by patterns on their ids; the first tier that matches has it. Since every tier's merged values
 //! are added in f64 before anything is rounded, nothing is lost against merging tier by tier by hand.
 
-use crate::engine::decide::judge::{Aggregation, MetricsWanted};
-use crate::engine::intake::admit::Client;
+use crate::engine::decide::method::Method;
 use crate::io::text;
 use crate::rules::RuleError;
 use crate::settings::share::Share;
+use crate::telemetry::explain::Explain;
+use crate::updates::set::Client;
 use glob::Pattern;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -36,7 +37,7 @@ pub struct Tier {
     /// Which ids its clients have.
     clients: Vec<Pattern>,
     /// How its clients are judged and combined.
-    pub aggregation: Aggregation,
+    pub method: Method,
     weight: TierWeight,
     is_optional: bool,
 }
@@ -88,9 +89,8 @@ pub enum TiersError {
     Rule { path: PathBuf, tier: String, source: Box<RuleError> },
 }
 
-impl TiersError {
-    /// What the user may do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Explain for TiersError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::NoTier { .. } => Some("end the list with a tier that has all others: [\"*\"]".to_owned()),
             Self::NoClients { .. } => Some("a tier with \"optional\": true may be empty".to_owned()),
@@ -137,14 +137,14 @@ impl fmt::Display for NumberOrText {
 }
 
 impl Tiers {
-    /// Reads a file of tiers. `aggregation` makes what a tier says into how it is merged.
+    /// Reads a file of tiers. `method` makes a method of what the file says of a tier.
     ///
     /// # Errors
     ///
     /// When the file cannot be read or understood; the message names the tier.
     pub fn read<E: fmt::Display>(
         path: &Path,
-        aggregation: impl Fn(&TierText) -> Result<Aggregation, E>,
+        method: impl Fn(&TierText) -> Result<Method, E>,
     ) -> Result<Self, TiersError> {
         let text =
             text::read(path).map_err(|source| TiersError::Unreadable { path: path.to_owned(), source })?;
@@ -159,21 +159,13 @@ impl Tiers {
         let mut tiers: Vec<Tier> = Vec::new();
         for (i, tier) in file.tiers.iter().enumerate() {
             let bad = |why| TiersError::Tier { path: path.to_owned(), tier: label(i, tier.get()), why };
-            let tier = Tier::parse(tier.get(), &aggregation).map_err(bad)?;
+            let tier = Tier::parse(tier.get(), &method).map_err(bad)?;
             if tiers.iter().any(|other| other.name == tier.name) {
                 return Err(TiersError::Twice { path: path.to_owned(), tier: tier.name });
             }
             tiers.push(tier);
         }
         Ok(Self { path: path.to_owned(), tiers })
-    }
-
-    /// Where something goes by the distances in one tier, the norms of its clients are known: has all tiers measured, so
-    /// that a report tells those of all.
-    pub fn measure_alike(&mut self) {
-        if self.tiers.iter().any(|tier| tier.aggregation.looks(0)) {
-            self.tiers.iter_mut().for_each(|tier| tier.aggregation.metrics = MetricsWanted::Geometry);
-        }
     }
 
     /// Sorts clients, of these weights, into the tiers, and says what share each tier has.
@@ -220,7 +212,7 @@ impl Tiers {
 
     fn weight(&self, tier: &Tier, clients: &[usize], weights: &[f64]) -> Result<f64, TiersError> {
         let sum: f64 = clients.iter().map(|client| weights[*client]).sum();
-        if sum == 0.0 && tier.aggregation.rule.uses_weights() {
+        if sum == 0.0 && tier.method.rule.uses_weights() {
             let (path, clients) = (self.path.clone(), clients.len());
             return Err(TiersError::NoWeight { path, tier: tier.name.clone(), clients });
         }
@@ -255,7 +247,7 @@ fn label(place: usize, json: &str) -> String {
 impl Tier {
     fn parse<E: fmt::Display>(
         json: &str,
-        aggregation: impl Fn(&TierText) -> Result<Aggregation, E>,
+        method: impl Fn(&TierText) -> Result<Method, E>,
     ) -> Result<Self, String> {
         let TierJson { name, clients, rule, pre, byzantine, weight, optional } =
             serde_json::from_str(json).map_err(|why| why.to_string())?;
@@ -268,7 +260,7 @@ impl Tier {
         Ok(Self {
             name,
             clients: clients.iter().map(pattern).collect::<Result<_, _>>()?,
-            aggregation: aggregation(&text).map_err(|why| why.to_string())?,
+            method: method(&text).map_err(|why| why.to_string())?,
             weight: weight.map_or(Ok(TierWeight::Examples), |weight| TierWeight::parse(&weight))?,
             is_optional: optional,
         })
@@ -282,8 +274,8 @@ impl Tier {
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=", self.name)?;
-        self.aggregation.pre.iter().try_for_each(|step| write!(f, "{step}+"))?;
-        write!(f, "{}", self.aggregation.rule)
+        self.method.pre.iter().try_for_each(|step| write!(f, "{step}+"))?;
+        write!(f, "{}", self.method.rule)
     }
 }
 

@@ -2,3 +2,5 @@
 
 pub mod file;
 pub mod mode;
+
+pub use mode::run;

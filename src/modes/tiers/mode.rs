@@ -1,26 +1,218 @@
-//! Judges clients tier by tier, and puts together what was decided of them: one recipe for the second pass.
+//! Judges clients tier by tier, and adds the merged values of the tiers, each times its share.
 
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::geometry::Passes;
-use crate::engine::aggregate::session::{Run, Stopped};
-use crate::engine::backend::choose::Chosen;
-use crate::engine::decide::judge::{Aggregation, Judge, Judgement, Subject, Unjudged};
-use crate::engine::intake::admit::Client;
+use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
+use crate::engine::aggregate::geometry::{FileGeometry, subject_of};
+use crate::engine::aggregate::mode::Mode;
+use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::run::run_as;
+use crate::engine::aggregate::session::Session;
+use crate::engine::backend::request::BackendName;
+use crate::engine::decide::judge::{Judgement, judge};
+use crate::engine::decide::method::{MetricsRequest, Reporting};
+use crate::engine::decide::source::JudgeError;
+use crate::engine::intake::sparse::Comparer;
+use crate::engine::intake::taken::Taken;
+use crate::engine::intake::update::Update;
+use crate::engine::passes::blocks::add_times;
+use crate::engine::passes::combine::TileWork;
+use crate::engine::passes::combine::reducer::{self, CpuOnly, GpuReduction, Reducer};
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::machine::Machine;
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::StateTensor;
-use crate::modes::tiers::file::{Tier, TierMembers, TiersError};
+use crate::modes::tiers::file::{Tier, TierMembers, Tiers, TiersError};
 use crate::rules::pre::StepTaken;
-use crate::rules::{Decision, Needs, Recipe, Reduction, Statistics, TierRecipe, Verdict, Warning};
+use crate::rules::{Needs, Recipe, Statistics, Verdict, Warning};
 use crate::strategies::{Cohort, Decided, StrategyError};
-use crate::telemetry::progress::Progress;
 use crate::telemetry::report::{Report, TierRow};
-use rayon::ThreadPool;
+use std::collections::BTreeMap;
 
-/// What was made of the tiers so far.
-#[derive(Default)]
+/// Merges each tier of clients by a rule of its own, and then the tiers by weight.
+///
+/// # Errors
+///
+/// As an aggregate run, and when a client has no tier, or a tier no clients or no weight.
+pub fn run(request: Request, tiers: Tiers, machine: Machine) -> Result<Report, Error> {
+    run_as(&mut ByTier { tiers, members: Vec::new(), recipes: Vec::new() }, request, machine)
+}
+
+/// Why tiers run on the CPU.
+const CPU_ONLY: &str = "tiers are merged on the CPU";
+
+/// The mode.
+struct ByTier {
+    tiers: Tiers,
+    /// The clients of each tier, in order of the tiers' names.
+    members: Vec<TierMembers>,
+    /// The recipe of each tier, for the rows of all clients.
+    recipes: Vec<Recipe>,
+}
+
+impl Mode for ByTier {
+    fn check(&self, request: &Request) -> Result<(), Unsupported> {
+        match request.backend.name {
+            BackendName::Gpu => Err(Unsupported {
+                option: "--backend gpu:".to_owned(),
+                mode: None,
+                why: format!("{CPU_ONLY}, expected auto or cpu"),
+                hint: None,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, session: &mut Session) -> Result<Taken, Error> {
+        if session.updates.iter().any(Update::is_partial) {
+            return Err(Unsupported::beyond_sums("--tiers").into());
+        }
+        let taken = loop {
+            let updates = std::mem::take(&mut session.updates);
+            let mut taken = session.admit(updates)?;
+            session.settle(&mut taken)?;
+            let of = |client: &str| match self.tiers.tier_of(client) {
+                Some(tier) => tier.method.comparer(),
+                None => session.request.method.comparer(),
+            };
+            match session.count(&mut taken, &Comparer { of: &of, refuses_sketches: None })? {
+                faults if faults.is_empty() => break Taken { cpu_only: Some(CPU_ONLY), ..taken },
+                faults => session.updates = taken.dissolve(faults),
+            }
+        };
+        session.check_quorum(&taken)?;
+        check_strategy(session, &taken.cohort)?;
+        self.members = self.tiers.sort(&taken.set.clients, &taken.cohort.weights).map_err(of_mode)?;
+        Ok(taken)
+    }
+
+    fn judge(&mut self, session: &mut Session, taken: &Taken) -> Result<Judgement, Stopped> {
+        let statistics = session.statistics(taken)?;
+        let mut all = TierJudgement::new(taken.set.clients.len());
+        for members in &self.members {
+            let judgement = self.judge_tier(session, taken, members, &statistics)?;
+            all.add(&self.tiers.tiers[members.tier].name, members, judgement);
+        }
+        let coefficients = all.coefficients();
+        let decided = Decided {
+            steps: taken.set.carried.steps,
+            coefficients: coefficients.as_deref(),
+            geometry: None,
+            rule: &session.request.method.rule.to_string(),
+        };
+        let server_step = session.request.method.strategy.step(&decided)?;
+        self.recipes = std::mem::take(&mut all.recipes);
+        Ok(all.judgement(server_step))
+    }
+
+    fn reducer<'t>(&'t self, taken: &'t Taken, _: &'t Judgement, skips: bool) -> Box<dyn Reducer + 't> {
+        let parts = self.members.iter().zip(&self.recipes).map(|(members, recipe)| {
+            (members.share, reducer::compile(recipe, &taken.set, &members.clients, skips))
+        });
+        Box::new(TierSum::new(parts.collect(), taken.set.clients.len()))
+    }
+
+    fn describe(&self, _: &Taken, metadata: &mut BTreeMap<String, String>) {
+        metadata.insert("fedmill.tiers".to_owned(), self.tiers.to_string());
+        if let Some(tier) = self.tiers.tiers.iter().find(|tier| !tier.method.pre.is_empty()) {
+            metadata.insert("fedmill.seed".to_owned(), tier.method.seed.to_string());
+        }
+    }
+
+    fn report(&self, _: &Taken, report: &mut Report) {
+        for members in &self.members {
+            let Tier { name, method, .. } = &self.tiers.tiers[members.tier];
+            for client in &members.clients {
+                report.clients[*client].tier = Some(name.clone());
+            }
+            report.tiers.push(TierRow {
+                name: name.clone(),
+                rule: method.rule.to_string(),
+                pre: method.pre.iter().map(ToString::to_string).collect(),
+                byzantine: method.byzantine.as_ref().map(|share| share.of(members.clients.len())),
+                clients: members.clients.len(),
+                weight: members.share,
+            });
+        }
+    }
+}
+
+fn of_mode(why: TiersError) -> Error {
+    Error::Mode(Box::new(why))
+}
+
+/// A strategy takes the merged delta of all tiers; for what it does to clients before a rule, there is no one rule here.
+fn check_strategy(session: &Session, cohort: &Cohort) -> Result<(), StrategyError> {
+    let strategy = &session.request.method.strategy;
+    let is_before = strategy.needs() > Needs::Nothing
+        || strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control)
+        || strategy.weigh(cohort)?.is_some()
+        || strategy.scale(cohort, None)?.is_some();
+    match is_before {
+        false => Ok(()),
+        true => Err(StrategyError::NoMeaning {
+            strategy: strategy.to_string(),
+            rule: "--tiers".to_owned(),
+            why: "the strategy scales, weighs or measures clients across tiers",
+        }),
+    }
+}
+
+impl ByTier {
+    /// Measures every tier if any rule needs distances and there is a report, so that it has a norm for each client.
+    fn reporting(&self, has_report: bool) -> Reporting {
+        let plain = Reporting::default();
+        let measures = |tier: &Tier| plain.measures(&tier.method, 0);
+        match has_report && self.tiers.tiers.iter().any(measures) {
+            true => Reporting { metrics: MetricsRequest::Geometry, ..plain },
+            false => plain,
+        }
+    }
+
+    fn judge_tier(
+        &self,
+        session: &mut Session,
+        taken: &Taken,
+        members: &TierMembers,
+        all: &Statistics,
+    ) -> Result<Judgement, Stopped> {
+        let tier = &self.tiers.tiers[members.tier];
+        let set = taken.set.among(&members.clients);
+        let weights: Vec<f64> = members.clients.iter().map(|client| all.weights[*client]).collect();
+        let reported = members.clients.iter().map(|client| taken.cohort.clients[*client].clone()).collect();
+        let cohort = Cohort { clients: reported, weights: weights.clone(), ..taken.cohort.clone() };
+        let statistics = Statistics {
+            ids: set.clients.iter().map(|client| client.id.clone()).collect(),
+            weights,
+            byzantine: tier.method.byzantine.as_ref().map(|share| share.of(set.clients.len())),
+            seed: tier.method.seed,
+            geometry: None,
+        };
+        let reporting = self.reporting(session.request.outputs.report.is_some());
+        let mut source = FileGeometry::new(&session.machine, &set);
+        let subject = subject_of(&set);
+        let judged = judge(&tier.method, &reporting, &cohort, subject, statistics, &mut source);
+        let spent = source.spent;
+        session.add_spent(&spent);
+        judged.map_err(|why| match why {
+            JudgeError::Rule(source) => {
+                let (path, tier) = (self.tiers.path.clone(), tier.name.clone());
+                of_mode(TiersError::Rule { path, tier, source: Box::new(source) }).into()
+            }
+            why => match Stopped::from(why) {
+                Stopped::BadUpdates(faults) => {
+                    let faults = faults.into_iter().map(|(i, fault)| (members.clients[i], fault));
+                    Stopped::BadUpdates(faults.collect())
+                }
+                why => why,
+            },
+        })
+    }
+}
+
+/// The judgements of the tiers so far.
 struct TierJudgement {
-    recipes: Vec<TierRecipe>,
+    /// Recipes for the rows of all clients, and the share of each in the merged model.
+    recipes: Vec<Recipe>,
+    shares: Vec<f64>,
     verdicts: Vec<Option<Verdict>>,
     norms: Vec<Option<f64>>,
     steps: Vec<StepTaken>,
@@ -28,176 +220,129 @@ struct TierJudgement {
     judgements: Vec<Judgement>,
 }
 
-impl Run {
-    /// Sorts the clients of a round into tiers, if there are any.
-    pub(crate) fn sort_tiers(
-        &self,
-        clients: &[Client],
-        cohort: &Cohort,
-    ) -> Result<Vec<TierMembers>, MergeError> {
-        let Some(tiers) = &self.job.tiers else { return Ok(Vec::new()) };
-        self.check_strategy(cohort)?;
-        Ok(tiers.sort(clients, &cohort.weights)?)
-    }
-
-    /// Says in a report who is of which tier, and what share each has.
-    pub(crate) fn tell_tiers(&self, round: &Round, report: &mut Report) {
-        let Some(tiers) = &self.job.tiers else { return };
-        for sorted in &round.tiers {
-            let Tier { name, aggregation, .. } = &tiers.tiers[sorted.tier];
-            for client in &sorted.clients {
-                report.clients[*client].tier = Some(name.clone());
-            }
-            report.tiers.push(TierRow {
-                name: name.clone(),
-                rule: aggregation.rule.to_string(),
-                pre: aggregation.pre.iter().map(ToString::to_string).collect(),
-                byzantine: aggregation.byzantine.as_ref().map(|share| share.of(sorted.clients.len())),
-                clients: sorted.clients.len(),
-                weight: sorted.share,
-            });
-        }
-    }
-
-    /// Tiers are merged on the CPU.
-    pub(crate) fn backend_of_tiers() -> Chosen {
-        Chosen::cpu("tiers are merged on the CPU")
-    }
-
-    /// A strategy takes the merged delta of all tiers; what it would do to clients before a rule has no one rule here.
-    fn check_strategy(&self, cohort: &Cohort) -> Result<(), StrategyError> {
-        let strategy = &self.job.aggregation.strategy;
-        let is_before = strategy.needs() > Needs::Nothing
-            || strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control)
-            || strategy.weigh(cohort)?.is_some()
-            || strategy.scale(cohort, None)?.is_some();
-        match is_before {
-            false => Ok(()),
-            true => Err(StrategyError::NoMeaning {
-                strategy: strategy.to_string(),
-                rule: "--tiers".to_owned(),
-                why: "the strategy scales, weighs or measures clients across tiers",
-            }),
-        }
-    }
-
-    /// Judges tier by tier, and puts together what was made of them.
-    pub(crate) fn judge_tiers(
-        &mut self,
-        round: &Round,
-        statistics: &Statistics,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Judgement, Stopped> {
-        let clients = round.set.clients.len();
-        let mut together = TierJudgement {
+impl TierJudgement {
+    fn new(clients: usize) -> Self {
+        Self {
+            recipes: Vec::new(),
+            shares: Vec::new(),
             verdicts: vec![None; clients],
             norms: vec![None; clients],
-            ..TierJudgement::default()
-        };
-        for sorted in &round.tiers {
-            let judgement = self.judge_tier(round, sorted, statistics, pool, progress)?;
-            let Some(tier) = self.job.tiers.as_ref().map(|tiers| &tiers.tiers[sorted.tier]) else { continue };
-            together.add(&tier.name, sorted, judgement);
+            steps: Vec::new(),
+            warnings: Vec::new(),
+            judgements: Vec::new(),
         }
-        let recipe = Recipe::from(Reduction::Tiers(std::mem::take(&mut together.recipes)));
-        let Aggregation { strategy, rule, .. } = &self.job.aggregation;
-        let coefficients = recipe.coefficients();
-        let decided = Decided {
-            steps: round.steps(),
-            coefficients: coefficients.as_deref(),
-            geometry: None,
-            rule: &rule.to_string(),
-        };
-        let server_step = strategy.step(&decided).map_err(MergeError::from)?;
-        Ok(together.judgement(recipe, server_step))
     }
 
-    fn judge_tier(
-        &mut self,
-        round: &Round,
-        sorted: &TierMembers,
-        all: &Statistics,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Judgement, Stopped> {
-        let Some(tiers) = &self.job.tiers else { unreachable!("clients were sorted into tiers") };
-        let aggregation = &tiers.tiers[sorted.tier].aggregation;
-        let set = round.set.among(&sorted.clients);
-        let of = |client: &usize| all.weights[*client];
-        let weights: Vec<f64> = sorted.clients.iter().map(of).collect();
-        let reported = sorted.clients.iter().map(|client| round.cohort.clients[*client].clone()).collect();
-        let cohort = Cohort { clients: reported, weights: weights.clone(), ..round.cohort.clone() };
-        let statistics = Statistics {
-            ids: set.clients.iter().map(|client| client.id.clone()).collect(),
-            weights,
-            byzantine: aggregation.byzantine.as_ref().map(|share| share.of(set.clients.len())),
-            seed: aggregation.seed,
-            geometry: None,
-        };
-        let mut looks = Passes::over(&set, self.job.isa, pool, None, progress);
-        let subject = Subject::of(&set);
-        let judged = Judge { aggregation, cohort: &cohort, subject, looks: &mut looks }.judge(statistics);
-        let spent = looks.spent;
-        let judged = judged.map_err(|why| match why {
-            Unjudged::BadUpdates(faults) => {
-                let faults = faults.into_iter().map(|(i, fault)| (sorted.clients[i], fault));
-                Stopped::BadUpdates(faults.collect())
-            }
-            Unjudged::Rule(why) => {
-                let (path, tier) = (tiers.path.clone(), tiers.tiers[sorted.tier].name.clone());
-                Stopped::Error(TiersError::Rule { path, tier, source: Box::new(why) }.into())
-            }
-            why => why.into(),
-        });
-        self.add_spent(&spent, set.data_bytes());
-        judged
-    }
-}
-
-impl TierJudgement {
-    fn add(&mut self, name: &str, sorted: &TierMembers, judgement: Judgement) {
+    fn add(&mut self, name: &str, members: &TierMembers, judgement: Judgement) {
         let clients = self.verdicts.len();
-        let recipe = judgement.decision.recipe.among(&sorted.clients, clients);
-        let of_tier = TierRecipe { share: sorted.share, clients: sorted.clients.clone(), recipe };
-        self.recipes.push(of_tier);
-        for (i, client) in sorted.clients.iter().enumerate() {
-            let verdict = judgement.decision.verdicts[i].clone();
-            let weight = verdict.weight.map(|weight| weight * sorted.share);
+        self.recipes.extend(judgement.recipe.as_ref().map(|recipe| recipe.among(&members.clients, clients)));
+        self.shares.push(members.share);
+        for (i, client) in members.clients.iter().enumerate() {
+            let verdict = judgement.verdicts[i].clone();
+            let weight = verdict.weight.map(|weight| weight * members.share);
             self.verdicts[*client] = Some(Verdict { weight, ..verdict });
             self.norms[*client] = judgement.norms.as_ref().map(|norms| norms[i]);
         }
         self.steps.extend(judgement.steps.iter().map(|step| {
             let mut found = vec![None; clients];
-            for (client, of_client) in sorted.clients.iter().zip(&step.found) {
+            for (client, of_client) in members.clients.iter().zip(&step.found) {
                 found[*client].clone_from(of_client);
             }
-            let left_out = step.left_out.iter().map(|i| sorted.clients[*i]).collect();
+            let left_out = step.left_out.iter().map(|i| members.clients[*i]).collect();
             StepTaken { step: format!("{name}: {}", step.step), updates: step.updates, found, left_out }
         }));
         let named =
             |warning: &Warning| Warning { text: format!("tier {name}: {warning}"), ..warning.clone() };
-        self.warnings.extend(judgement.decision.warnings.iter().map(named));
+        self.warnings.extend(judgement.warnings.iter().map(named));
         self.judgements.push(judgement);
     }
 
-    fn judgement(self, recipe: Recipe, server_step: ServerStep) -> Judgement {
+    /// The coefficient of each client's delta in the merged delta; `None` if a tier merges coordinates apart.
+    fn coefficients(&self) -> Option<Vec<f64>> {
+        let mut sums = vec![0.0; self.verdicts.len()];
+        for (share, recipe) in self.shares.iter().zip(&self.recipes) {
+            sums.iter_mut().zip(recipe.coefficients()?).for_each(|(sum, x)| *sum += share * x);
+        }
+        Some(sums)
+    }
+
+    fn judgement(self, server_step: ServerStep) -> Judgement {
         let distances: Vec<_> = self.judgements.iter().map(|judgement| judgement.distances).collect();
         let same = distances.windows(2).all(|pair| pair[0] == pair[1]);
+        let verdicts = self.verdicts.into_iter().flatten().collect();
         Judgement {
-            decision: Decision {
-                recipe,
-                verdicts: self.verdicts.into_iter().flatten().collect(),
-                warnings: self.warnings,
-            },
-            server_step,
+            warnings: self.warnings,
             steps: self.steps,
-            shadows: Vec::new(),
-            metrics: None,
-            sign_agreement: None,
             norms: self.norms.into_iter().collect(),
             distances: distances.first().copied().flatten().filter(|_| same),
             screened: self.judgements.iter().all(|judgement| judgement.screened),
+            ..Judgement::without_geometry(verdicts, server_step)
         }
+    }
+}
+
+/// The sum of the merged values of each tier, times its share.
+struct TierSum<'a> {
+    parts: Vec<(f64, Box<dyn Reducer + 'a>)>,
+    /// The clients of all parts, part by part.
+    clients: Vec<usize>,
+    /// Clients of the set.
+    all: usize,
+}
+
+impl<'a> TierSum<'a> {
+    fn new(parts: Vec<(f64, Box<dyn Reducer + 'a>)>, all: usize) -> Self {
+        let clients = parts.iter().flat_map(|(_, part)| part.clients().to_vec()).collect();
+        Self { parts, clients, all }
+    }
+}
+
+impl Reducer for TierSum<'_> {
+    fn clients(&self) -> &[usize] {
+        &self.clients
+    }
+
+    fn rows_at_once(&self) -> usize {
+        self.parts.iter().map(|(_, part)| part.rows_at_once()).max().unwrap_or(1)
+    }
+
+    fn uses_base(&self) -> bool {
+        self.parts.iter().any(|(_, part)| part.uses_base())
+    }
+
+    fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
+        // The merged value of one tier keeps its bits, those of a zero too.
+        let mut sums = vec![-0.0; work.columns()];
+        let mut squares = vec![0.0; self.all];
+        for (share, part) in &self.parts {
+            let (merged, of_clients) = work.capture(&**part)?;
+            add_times(&merged, *share, &mut sums);
+            for (client, square) in part.clients().iter().zip(of_clients) {
+                squares[*client] = square;
+            }
+        }
+        work.set_norms(squares);
+        work.finish(&mut sums)
+    }
+
+    fn on_gpu(&self) -> Result<GpuReduction<'_>, CpuOnly> {
+        Err(CpuOnly(CPU_ONLY))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{OrderStatistic, Reduction};
+
+    #[test]
+    fn coefficients_of_tiers_are_those_of_each_times_its_share() {
+        let mean = |weights: &[f64]| Recipe::from(Reduction::WeightedMean { weights: weights.to_vec() });
+        let mut all = TierJudgement::new(3);
+        all.shares = vec![0.75, 0.25];
+        all.recipes = vec![mean(&[1.0, 2.0]).among(&[0, 2], 3), mean(&[9.0]).among(&[1], 3)];
+        assert_eq!(all.coefficients(), Some(vec![0.25, 0.25, 0.5]));
+        all.recipes[1] = Recipe::from(OrderStatistic::Median).among(&[1], 3);
+        assert_eq!(all.coefficients(), None);
     }
 }

@@ -1,58 +1,72 @@
-//! Which partials take part in a round: those that are for its rule, and fit its updates and each other.
+//! Takes the partials of a tree into a run: those that are for its rule, and fit its updates and each other.
 
-use crate::engine::intake::admit::{Expectations, Place, Placement, Update, UpdateSet, frame_of};
 use crate::engine::intake::fault::Fault;
-use crate::engine::intake::personal::MergedLayout;
-use crate::engine::intake::reference::placement;
-use crate::io::discover::stem;
+use crate::engine::intake::policy::Policy;
+use crate::engine::intake::taken::{Member, Taken};
+use crate::engine::intake::update::Update;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::modes::tree::Partial;
-use crate::modes::tree::description::{Description, KEY, Member};
+use crate::modes::tree::description::{Description, PartialMember};
 use crate::modes::tree::purpose::Purpose;
-use crate::strategies::{Cohort, Reported};
-use crate::updates::metadata::UpdateKind;
+use crate::strategies::Reported;
+use crate::updates::metadata::{PARTIAL_KEY, UpdateKind};
+use crate::updates::placement::placement;
+use crate::updates::set::{MergedLayout, UpdateSet};
+use crate::updates::source::{Placement, Source};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What tensors of sums are called.
-pub(crate) const SUM: &str = "sum.";
+pub(super) const SUM: &str = "sum.";
 /// What tensors are called that hold what rounding took from sums.
-pub(crate) const ERROR: &str = "error.";
+pub(super) const ERROR: &str = "error.";
 
 /// What tensors of edge rows are called: the smallest values, then the largest.
-pub(crate) fn edge_prefix(edge: usize, low: usize) -> String {
+pub(super) fn edge_prefix(edge: usize, low: usize) -> String {
     if edge < low { format!("low.{edge}.") } else { format!("high.{}.", edge - low) }
 }
 
-/// The name that a partial goes by in messages.
-pub(crate) fn name_of(path: &Path) -> String {
-    stem(path)
+/// A fault of a partial.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum PartialFault {
+    #[error("metadata `fedmill.partial` is not understood: {why}")]
+    Bad { why: String },
+    #[error("partial has {what} {found}, expected {expected}")]
+    Other { what: &'static str, found: String, expected: String },
+    #[error("partial weighs clients by {found}, expected {expected}, as this run does")]
+    OtherWeights { found: String, expected: &'static str },
+}
+
+impl From<PartialFault> for Fault {
+    fn from(fault: PartialFault) -> Self {
+        // Weights are compared when all updates are admitted; the other faults are found anew at each admission.
+        let is_relative = !matches!(fault, PartialFault::OtherWeights { .. });
+        Self::Mode { fault: Box::new(fault), is_relative }
+    }
 }
 
 /// Parts partials, known by their metadata, from updates.
 pub fn apart(opened: Vec<Update>) -> (Vec<Update>, Vec<Update>) {
-    let is_partial =
-        |update: &Update| update.model.as_ref().is_some_and(|model| model.metadata.contains_key(KEY));
-    opened.into_iter().partition(is_partial)
+    opened.into_iter().partition(Update::is_partial)
 }
 
-/// Lets partials into a set of updates, for a purpose; those that do not belong there are rejected, as are updates that
-/// stand in a partial too.
+/// Takes partials into a run, for a purpose. Those that do not belong there are rejected, as are updates of clients that
+/// stand in a partial too. Returns the partials in the order of [`Taken::others`].
 ///
 /// # Errors
 ///
 /// When the base cannot be read.
 pub fn join(
-    set: &mut UpdateSet,
+    taken: &mut Taken,
     partials: Vec<Update>,
-    rejected: &mut Vec<Update>,
     purpose: Purpose,
-    expected: &Expectations,
-) -> io::Result<()> {
+    policy: &Policy,
+) -> io::Result<Vec<Partial>> {
     let mut described = Vec::new();
     for mut partial in partials {
         match describe(&partial) {
@@ -60,92 +74,93 @@ pub fn join(
                 described.push((partial, model, description));
             }
             found => {
-                partial.faults.extend(found.err());
-                rejected.push(partial);
+                partial.faults.extend(found.err().map(Fault::from));
+                taken.rejected.push(partial);
             }
         }
     }
     described.sort_by(|a, b| (&a.2.clients[0].id, &a.0.path).cmp(&(&b.2.clients[0].id, &b.0.path)));
-    for (mut partial, model, description) in described {
-        match admit(set, &partial.path, &model, description, purpose, expected)? {
-            Ok(admitted) => set.partials.push(admitted),
+    let mut admitted: Vec<Partial> = Vec::new();
+    for (mut update, model, description) in described {
+        let partial = PartialFile { path: update.path.clone(), model, description };
+        match admit(&mut taken.set, &admitted, partial, purpose, policy)? {
+            Ok(partial) => {
+                admitted.push(partial);
+                taken.others.push(update);
+            }
             Err(faults) => {
-                partial.faults.extend(faults);
-                rejected.push(partial);
+                update.faults.extend(faults);
+                taken.rejected.push(update);
             }
         }
     }
-    reject_updates_within(set, rejected);
-    set.frame = frame_of(&set.clients, &set.partials, set.base.is_some());
-    Ok(())
+    reject_updates_within(taken, &admitted);
+    taken.set.take_kinds(admitted.iter().map(|partial| partial.description.kind));
+    Ok(admitted)
 }
 
-fn describe(partial: &Update) -> Result<(Arc<ModelFile>, Description), Fault> {
-    let bad = |why| Fault::BadPartial { why };
+/// A partial whose description was read.
+struct PartialFile {
+    path: PathBuf,
+    model: Arc<ModelFile>,
+    description: Description,
+}
+
+fn describe(partial: &Update) -> Result<(Arc<ModelFile>, Description), PartialFault> {
+    let bad = |why| PartialFault::Bad { why };
     let model = partial.model.as_ref().ok_or_else(|| bad("the file cannot be read".to_owned()))?;
-    let text = model.metadata.get(KEY).map_or("", String::as_str);
+    let text = model.metadata.get(PARTIAL_KEY).map_or("", String::as_str);
     Ok((Arc::clone(model), Description::parse(text).map_err(bad)?))
 }
 
 /// Lets one partial into the set, or says what is against it.
 fn admit(
     set: &mut UpdateSet,
-    path: &Path,
-    model: &Arc<ModelFile>,
-    description: Description,
+    admitted: &[Partial],
+    PartialFile { path, model, description }: PartialFile,
     purpose: Purpose,
-    expected: &Expectations,
+    policy: &Policy,
 ) -> io::Result<Result<Partial, Vec<Fault>>> {
     let mut faults = Vec::new();
     if description.rule != purpose.rule() {
         let expected = format!("`{}`, the rule of this run", purpose.rule());
         faults.push(other("rule", format!("`{}`", description.rule), expected));
     }
-    if let Some((found, expected)) = description.round.zip(expected.round).filter(|(a, b)| a != b) {
+    if let Some((found, expected)) = description.round.zip(policy.round).filter(|(a, b)| a != b) {
         faults.push(Fault::OtherRound { found, expected });
     }
     faults.extend(other_base(set, &description)?);
     faults.extend(other_kind(set, &description));
-    for known in &set.partials {
+    for known in admitted {
         faults.extend(differs_from(known, &description));
     }
     let is_first = set.layout.tensors().is_empty() && set.base.is_none() && set.clients.is_empty();
-    let layout = if is_first { layout_of(model, &description) } else { set.layout.clone() };
-    let places = places(model, &description, &layout);
-    match places {
-        Ok(mut places) if faults.is_empty() => {
-            let lowest = set.clients.first().map(|client| &client.id).into_iter();
-            let lowest =
-                lowest.chain(set.partials.first().map(|known| &known.description.clients[0].id)).min();
-            if set.base.is_none() && lowest.is_none_or(|lowest| description.clients[0].id < *lowest) {
-                set.metadata = model.metadata.clone();
-            }
-            if is_first {
-                set.merged = MergedLayout::of(&layout);
-            }
-            set.layout = layout;
-            let edges = places.split_off(2);
-            let errors = places.pop().unwrap_or_default();
-            let sums = places.pop().unwrap_or_default();
-            Ok(Ok(Partial {
-                path: path.to_owned(),
-                model: Arc::clone(model),
-                description,
-                sums,
-                errors,
-                edges,
-            }))
+    let layout = if is_first { layout_of(&model, &description) } else { set.layout.clone() };
+    let mut sources = match sources(&model, &description, &layout) {
+        Ok(sources) if faults.is_empty() => sources,
+        more => {
+            faults.extend(more.err().unwrap_or_default());
+            return Ok(Err(faults));
         }
-        Ok(_) => Ok(Err(faults)),
-        Err(more) => {
-            faults.extend(more);
-            Ok(Err(faults))
-        }
+    };
+    let lowest = set.clients.first().map(|client| &client.id).into_iter();
+    let lowest = lowest.chain(admitted.first().map(|known| &known.description.clients[0].id)).min();
+    if set.base.is_none() && lowest.is_none_or(|lowest| description.clients[0].id < *lowest) {
+        set.metadata = model.metadata.clone();
     }
+    if is_first {
+        set.merged = MergedLayout::of(&layout);
+    }
+    set.layout = layout;
+    let edges = sources.split_off(2);
+    Ok(Ok(match <[Source; 2]>::try_from(sources) {
+        Ok([sums, errors]) => Partial { path, description, sums, errors, edges },
+        Err(_) => return Ok(Err(faults)),
+    }))
 }
 
 fn other(what: &'static str, found: String, expected: String) -> Fault {
-    Fault::OtherPartial { what, found, expected }
+    PartialFault::Other { what, found, expected }.into()
 }
 
 fn other_base(set: &UpdateSet, description: &Description) -> io::Result<Option<Fault>> {
@@ -188,23 +203,24 @@ fn differs_from(known: &Partial, description: &Description) -> Option<Fault> {
         return Some(other("round", two.to_string(), of(&one.to_string())));
     }
     // Clients are in order of their ids.
-    let is_known = |member: &&Member| a.clients.binary_search_by(|known| known.id.cmp(&member.id)).is_ok();
+    let is_known =
+        |member: &&PartialMember| a.clients.binary_search_by(|known| known.id.cmp(&member.id)).is_ok();
     let twice = description.clients.iter().find(is_known)?;
     Some(Fault::DuplicateClient { id: twice.id.clone(), other: known.path.clone() })
 }
 
 /// A client that stands in a partial keeps its place there.
-fn reject_updates_within(set: &mut UpdateSet, rejected: &mut Vec<Update>) {
+fn reject_updates_within(taken: &mut Taken, partials: &[Partial]) {
     let mut within: BTreeMap<&str, &PathBuf> = BTreeMap::new();
-    for partial in &set.partials {
+    for partial in partials {
         within.extend(partial.description.clients.iter().map(|member| (member.id.as_str(), &partial.path)));
     }
-    for client in std::mem::take(&mut set.clients) {
+    for client in std::mem::take(&mut taken.set.clients) {
         match within.get(client.id.as_str()) {
-            None => set.clients.push(client),
+            None => taken.set.clients.push(client),
             Some(other) => {
                 let fault = Fault::DuplicateClient { id: client.id.clone(), other: (*other).clone() };
-                rejected.push(client.into_update(vec![fault]));
+                taken.rejected.push(Update::of_client(client, vec![fault]));
             }
         }
     }
@@ -220,12 +236,12 @@ fn layout_of(model: &ModelFile, description: &Description) -> Layout {
     Layout::new(model.table.iter().filter_map(tensor).collect())
 }
 
-/// Where the sums, the errors and each edge of a layout's tensors are, or how the partial differs from it.
-fn places(
-    model: &ModelFile,
+/// The sums, the errors and each edge of a layout's tensors, or how the partial differs from it.
+fn sources(
+    model: &Arc<ModelFile>,
     description: &Description,
     layout: &Layout,
-) -> Result<Vec<Placement>, Vec<Fault>> {
+) -> Result<Vec<Source>, Vec<Fault>> {
     let edges = description.low + description.high;
     let prefixes = [SUM.to_owned(), ERROR.to_owned()].into_iter();
     let prefixes = prefixes.chain((0..edges).map(|edge| edge_prefix(edge, description.low)));
@@ -237,49 +253,52 @@ fn places(
             ..spec.clone()
         }));
     }
-    let kinds = layout.tensors().iter().filter_map(|spec| {
+    let mut faults = dtype_faults(description, layout);
+    match placement(&*model.table, &expected, "model of this round, as a partial,") {
+        Ok(all) if faults.is_empty() => {
+            let tensors = layout.tensors().len();
+            let part = |part: usize| -> Placement { all[part * tensors..(part + 1) * tensors].to_vec() };
+            let source = |i: usize| Source { model: Arc::clone(model), placement: Arc::new(part(i)) };
+            Ok((0..2 + edges).map(source).collect())
+        }
+        found => {
+            faults.extend(found.err().into_iter().flatten().map(Fault::from));
+            Err(faults)
+        }
+    }
+}
+
+/// Tensors whose dtype in the partial's model does not convert to that of the layout.
+fn dtype_faults(description: &Description, layout: &Layout) -> Vec<Fault> {
+    let of = layout.tensors().iter().filter_map(|spec| {
         let found = description.dtypes.get(&spec.name).copied();
         let fits = found.is_some_and(|found| found.converts_to(spec.dtype));
         let expected = format!("one that converts to {} of `{}`", spec.dtype, spec.name);
         let found = found.map_or_else(|| "missing".to_owned(), |found| found.to_string());
         (!fits).then(|| other("dtype", found, expected))
     });
-    let mut faults: Vec<Fault> = kinds.collect();
-    match placement(&*model.table, &expected, "model of this round, as a partial,") {
-        Ok(all) if faults.is_empty() => {
-            let tensors = layout.tensors().len();
-            let part = |part: usize| -> Vec<Place> { all[part * tensors..(part + 1) * tensors].to_vec() };
-            Ok((0..2 + edges).map(part).collect())
-        }
-        Ok(_) => Err(faults),
-        Err(more) => {
-            faults.extend(more);
-            Err(faults)
-        }
-    }
+    of.collect()
 }
 
-/// Adds the clients of the set's partials to those of its updates; or what is wrong with partials that weigh otherwise,
-/// by their place behind the updates.
-pub fn add_members(
-    set: &UpdateSet,
-    cohort: &mut Cohort,
-    source: &mut &'static str,
-    is_asked: bool,
-) -> Vec<(usize, Fault)> {
+/// Adds the clients of partials to those of the updates. Returns the faults of partials that weigh otherwise, by their place
+/// behind the updates. `is_asked` is whether the operator said where weights come from.
+pub fn add_members(taken: &mut Taken, partials: &[Partial], is_asked: bool) -> Vec<(usize, Fault)> {
     let mut faults = Vec::new();
-    for (i, partial) in set.partials.iter().enumerate() {
-        let theirs = partial.description.weights.as_str();
-        if set.clients.is_empty() && !is_asked {
-            *source =
-                ["examples", "uniform", "file"].into_iter().find(|name| *name == theirs).unwrap_or("file");
-        } else if theirs != *source {
-            let fault = Fault::OtherWeights { found: theirs.to_owned(), expected: source };
-            faults.push((set.clients.len() + i, fault));
+    let updates = taken.set.clients.len();
+    taken.members.clear();
+    for (i, partial) in partials.iter().enumerate() {
+        let (theirs, ours) = (partial.description.weights.as_str(), taken.weights_source);
+        if updates == 0 && !is_asked {
+            let known = ["examples", "uniform", "file"].into_iter().find(|name| *name == theirs);
+            taken.weights_source = known.unwrap_or("file");
+        } else if theirs != ours {
+            let fault = PartialFault::OtherWeights { found: theirs.to_owned(), expected: ours };
+            faults.push((updates + i, fault.into()));
         }
         for member in &partial.description.clients {
-            cohort.clients.push(Reported { id: member.id.clone(), ..Reported::default() });
-            cohort.weights.push(member.weight);
+            taken.members.push(Member { id: member.id.clone(), other: i });
+            taken.cohort.clients.push(Reported { id: member.id.clone(), ..Reported::default() });
+            taken.cohort.weights.push(member.weight);
         }
     }
     faults

@@ -6,15 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// The metadata key that a partial is recognised by.
-pub const KEY: &str = "fedmill.partial";
-
 /// The schema that is written and read.
 pub const SCHEMA: &str = "fedmill.partial/1";
 
 /// A client whose update went into a partial.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Member {
+pub struct PartialMember {
     /// Its id.
     pub id: String,
     /// What it weighs.
@@ -35,7 +32,7 @@ pub struct Description {
     /// Where weights come from.
     pub weights: String,
     /// Whose updates it sums, in order of their ids.
-    pub clients: Vec<Member>,
+    pub clients: Vec<PartialMember>,
     /// How many of the smallest values of each coordinate stand apart.
     pub low: usize,
     /// How many of the largest.
@@ -128,7 +125,8 @@ impl Description {
 
     /// The text that parses to it.
     pub fn text(&self) -> String {
-        let member = |member: &Member| MemberJson { id: member.id.clone(), weight: digits(member.weight) };
+        let member =
+            |member: &PartialMember| MemberJson { id: member.id.clone(), weight: digits(member.weight) };
         let json = Json {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -146,7 +144,7 @@ impl Description {
     }
 }
 
-fn member(json: MemberJson) -> Result<Member, String> {
+fn member(json: MemberJson) -> Result<PartialMember, String> {
     let weight = json.weight.get().parse().ok().filter(|weight: &f64| weight.is_finite() && *weight >= 0.0);
     let weight = weight.ok_or_else(|| {
         format!(
@@ -155,7 +153,7 @@ fn member(json: MemberJson) -> Result<Member, String> {
             json.weight.get()
         )
     })?;
-    Ok(Member { id: json.id, weight })
+    Ok(PartialMember { id: json.id, weight })
 }
 
 #[expect(clippy::expect_used, reason = "a finite float displays as a JSON number that parses to it")]
@@ -173,7 +171,7 @@ mod tests {
     use super::*;
 
     fn of(weights: &[f64]) -> Description {
-        let member = |(i, weight): (usize, &f64)| Member { id: format!("c{i}"), weight: *weight };
+        let member = |(i, weight): (usize, &f64)| PartialMember { id: format!("c{i}"), weight: *weight };
         Description {
             rule: "trimmed-mean:cut=1".to_owned(),
             kind: UpdateKind::Delta,

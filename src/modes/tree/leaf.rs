@@ -1,179 +1,168 @@
 //! The partial that a node below the root publishes: a safetensors file of sums, what rounding took from them, and the
 //! values that stand apart, in tensors named after the model's.
 
-use crate::engine::aggregate::assemble::Round;
-use crate::engine::aggregate::error::MergeError;
-use crate::engine::aggregate::publish::publish_report;
-use crate::engine::aggregate::session::{Run, check_unchanged};
-use crate::engine::intake::admit::{Frame, UpdateSet};
-use crate::engine::passes::combine::CombineError;
-use crate::engine::passes::drive::{Clock, for_each_tile};
+use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::mode::Mode;
+use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::session::Session;
+use crate::engine::aggregate::{metadata, publish, report};
+use crate::engine::intake::taken::Taken;
+use crate::engine::passes::combine::reducer::Reducer;
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::engine::passes::reader::Workspace;
-use crate::io::model_writer::{ModelWriter, WriteError};
+use crate::engine::passes::reader::TileReader;
+use crate::io::model_writer::ModelWriter;
 use crate::kernels::element::Element;
-use crate::kernels::lanes::Isa;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::layout::{Layout, Piece, TensorSpec};
-use crate::modes::tree::NO_METRICS;
+use crate::modes::tree::Partial;
 use crate::modes::tree::admission::{ERROR, SUM, edge_prefix};
-use crate::modes::tree::description::{Description, KEY, Member};
+use crate::modes::tree::description::{Description, PartialMember};
 use crate::modes::tree::purpose::Purpose;
-use crate::modes::tree::sums::Addends;
-use crate::telemetry::progress::Progress;
-use crate::telemetry::report::{Output, Report};
-use crate::updates::metadata::{UPDATE_KEYS, UpdateKind};
-use half::{bf16, f16};
-use rayon::ThreadPool;
+use crate::modes::tree::root::Node;
+use crate::modes::tree::sums::TreeSum;
+use crate::strategies::Reported;
+use crate::telemetry::report::Report;
+use crate::updates::metadata::{PARTIAL_KEY, UpdateKind};
+use crate::updates::set::{UpdateSet, ValueKind};
 use std::collections::BTreeMap;
+use std::slice;
 use std::time::Instant;
 
-/// The pass that sums a round's updates and partials.
-struct Pass<'a> {
-    isa: Isa,
-    set: &'a UpdateSet,
-    addends: Addends,
-    /// Values that stand apart at each coordinate.
-    edges: usize,
-    writer: &'a ModelWriter,
-    progress: &'a Progress,
+/// Sums updates and partials and publishes the partial, and the report. Returns the report.
+///
+/// # Errors
+///
+/// As an aggregate run, and when sums cannot do what was asked for.
+pub fn run(request: Request, machine: Machine) -> Result<Report, Error> {
+    let purpose = Purpose::of_leaf(&request)?;
+    let mut session = Session::open(request, machine)?;
+    let mut node = Node { writes: Some(purpose), ..Node::default() };
+    let report = session
+        .until_sound(&mut node, |session, node, taken| publish_partial(session, node, purpose, taken))?;
+    session.machine.progress.finish();
+    Ok(report)
 }
 
-/// What a worker needs.
-struct Worker<'a> {
-    space: Workspace<'a>,
-    sums: Vec<f64>,
-    errors: Vec<f64>,
-    edges: Vec<Vec<f64>>,
+fn publish_partial(
+    session: &mut Session,
+    node: &Node,
+    purpose: Purpose,
+    taken: &Taken,
+) -> Result<Report, Stopped> {
+    let (set, started) = (&taken.set, Instant::now());
+    let clients = taken.cohort.clients.len();
+    let (low, high) = match purpose {
+        Purpose::Mean => (0, 0),
+        // As many as there are, where all of them may end up cut at the root.
+        Purpose::TrimmedMean(cut) => (cut.min(clients), cut.min(clients - cut.min(clients))),
+    };
+    let sum = match purpose {
+        Purpose::Mean => TreeSum::weighted(set, &node.partials, &taken.cohort.weights),
+        Purpose::TrimmedMean(_) => TreeSum::trimmed(set, &node.partials, low, high),
+    };
+    let metadata = partial_metadata(session, &node.partials, taken, purpose, (low, high))?;
+    let layout = partial_layout(set, &sum, low, high);
+    let outputs = &session.request.outputs;
+    let writer = ModelWriter::create(&outputs.model, &layout, &metadata, outputs.max_shard_bytes)?;
+    let bytes = set.bytes_of_one() * (set.clients.len() + node.partials.len()) as u64;
+    session.machine.progress.start("summing", bytes);
+    session.machine.take_meter();
+    let rows = sum.rows_at_once();
+    let all = 0..set.layout.parameters();
+    let all = slice::from_ref(&all);
+    let plan = TilePlan::with_rows(set, &sum.other_rows(), rows, all);
+    let machine = &session.machine;
+    machine.run(&PartialPass { machine, set, plan, sum: &sum, edges: low + high, writer: &writer })?;
+    let clock = session.machine.take_meter().clock;
+    session.check_unchanged(taken)?;
+    session.bytes.read += bytes;
+    session.timings.pass_s += started.elapsed().as_secs_f64();
+    session.add_clock(clock);
+    publish::sync(session, &writer, &mut None)?;
+
+    let report = partial_report(session, node, taken, &layout, &writer, metadata);
+    let staged = publish::stage_report(session, &report)?;
+    writer.publish()?;
+    publish::publish_report(staged)?;
+    tracing::info!("summed {clients} updates for {} ({} rejected)", purpose.rule(), taken.rejected.len());
+    Ok(report)
 }
 
-impl Run {
-    /// Sums a round's updates and partials and publishes the partial, and the report.
-    pub(crate) fn publish_partial(
-        &mut self,
-        round: &Round,
-        purpose: Purpose,
-        pool: &ThreadPool,
-        progress: &Progress,
-    ) -> Result<Report, MergeError> {
-        let (set, started) = (&round.set, Instant::now());
-        let clients = round.cohort.clients.len();
-        let (low, high) = match purpose {
-            Purpose::Mean => (0, 0),
-            // As many as there are, where all of them may end up cut at the root.
-            Purpose::TrimmedMean(cut) => (cut.min(clients), cut.min(clients - cut.min(clients))),
-        };
-        let addends = match purpose {
-            Purpose::Mean => Addends::weighted(set, &round.cohort.weights),
-            Purpose::TrimmedMean(_) => Addends::trimmed(set, low, high),
-        };
-        let metadata = self.partial_metadata(round, purpose, low, high)?;
-        let layout = partial_layout(set, low, high);
-        let writer = ModelWriter::create(&self.job.output, &layout, &metadata, self.job.max_shard_bytes)?;
-        progress.start("summing", set.data_bytes());
-        let pass = Pass { isa: self.job.isa, set, addends, edges: low + high, writer: &writer, progress };
-        let clock = pass.run(pool)?;
-        check_unchanged(set)?;
-        self.bytes.read += set.data_bytes();
-        self.bytes.written = writer.bytes();
-        self.timings.pass_s += started.elapsed().as_secs_f64();
-        self.timings.compute_s = clock.compute.as_secs_f64() / self.threads as f64;
-        self.timings.read_s = clock.read.as_secs_f64() / self.threads as f64;
-        self.timings.write_s = clock.write.as_secs_f64() / self.threads as f64;
-        self.timings.sync_s = writer.sync()?.as_secs_f64();
+fn partial_metadata(
+    session: &Session,
+    partials: &[Partial],
+    taken: &Taken,
+    purpose: Purpose,
+    (low, high): (usize, usize),
+) -> Result<BTreeMap<String, String>, Error> {
+    let set = &taken.set;
+    let members = taken.cohort.clients.iter().zip(&taken.cohort.weights);
+    let member =
+        |(client, weight): (&Reported, &f64)| PartialMember { id: client.id.clone(), weight: *weight };
+    let mut clients: Vec<PartialMember> = members.map(member).collect();
+    clients.sort_by(|a, b| a.id.cmp(&b.id));
+    let below = partials.iter().find_map(|partial| partial.description.round);
+    let description = Description {
+        rule: purpose.rule(),
+        kind: kind_of(set),
+        base: base_of(session, partials, set)?,
+        round: session.request.policy.round.or(below),
+        weights: taken.weights_source.to_owned(),
+        clients,
+        low,
+        high,
+        dtypes: set.layout.tensors().iter().map(|spec| (spec.name.clone(), spec.dtype)).collect(),
+    };
+    let mut metadata = metadata::inherited(&set.metadata);
+    metadata.insert(PARTIAL_KEY.to_owned(), description.text());
+    Ok(metadata)
+}
 
-        let report = self.partial_report(round, &layout, &writer, metadata);
-        let staged = self.stage_report(&report)?;
-        writer.publish()?;
-        if let Some((path, staged)) = staged {
-            publish_report(&path, staged)?;
-        }
-        tracing::info!("summed {clients} updates for {} ({} rejected)", purpose.rule(), round.rejected.len());
-        Ok(report)
+/// The digest of the base; or without a base the digest that all updates and partials name, if they name the same.
+fn base_of(session: &Session, partials: &[Partial], set: &UpdateSet) -> Result<Option<String>, Error> {
+    if let Some(digest) = session.base_digest()? {
+        return Ok(Some(digest.to_owned()));
     }
+    let updates = set.clients.iter().map(|client| client.metadata.base.as_ref());
+    let partials = partials.iter().map(|partial| partial.description.base.as_ref());
+    let mut named = updates.chain(partials).flatten();
+    let Some(first) = named.next() else { return Ok(None) };
+    Ok(named.all(|other| other == first).then(|| first.clone()))
+}
 
-    fn partial_metadata(
-        &self,
-        round: &Round,
-        purpose: Purpose,
-        low: usize,
-        high: usize,
-    ) -> Result<BTreeMap<String, String>, MergeError> {
-        let set = &round.set;
-        let members = round.cohort.clients.iter().zip(&round.cohort.weights);
-        let mut clients: Vec<Member> =
-            members.map(|(client, weight)| Member { id: client.id.clone(), weight: *weight }).collect();
-        clients.sort_by(|a, b| a.id.cmp(&b.id));
-        let description = Description {
-            rule: purpose.rule(),
-            kind: kind_of(set),
-            base: self.base_of(set)?,
-            round: self
-                .job
-                .expected
-                .round
-                .or(set.partials.iter().find_map(|partial| partial.description.round)),
-            weights: round.weights_source.to_owned(),
-            clients,
-            low,
-            high,
-            dtypes: set.layout.tensors().iter().map(|spec| (spec.name.clone(), spec.dtype)).collect(),
-        };
-        let mut metadata = set.metadata.clone();
-        metadata.retain(|key, _| !UPDATE_KEYS.contains(&key.as_str()) && !key.starts_with("fedmill"));
-        metadata.insert("fedmill.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        metadata.insert(KEY.to_owned(), description.text());
-        Ok(metadata)
+fn partial_report(
+    session: &Session,
+    node: &Node,
+    taken: &Taken,
+    layout: &Layout,
+    writer: &ModelWriter,
+    metadata: BTreeMap<String, String>,
+) -> Report {
+    let mut report = report::without_judgement(session, taken);
+    for row in &mut report.clients {
+        row.kept = true;
+        row.reason = "its values are in the partial".to_owned();
     }
-
-    /// The digest of the base, or what all who name one name.
-    fn base_of(&self, set: &UpdateSet) -> Result<Option<String>, MergeError> {
-        if let Some(digest) = self.base_digest()? {
-            return Ok(Some(digest.to_owned()));
-        }
-        let updates = set.clients.iter().map(|client| client.metadata.base.as_ref());
-        let partials = set.partials.iter().map(|partial| partial.description.base.as_ref());
-        let mut named = updates.chain(partials).flatten();
-        let Some(first) = named.next() else { return Ok(None) };
-        Ok(named.all(|other| other == first).then(|| first.clone()))
-    }
-
-    fn partial_report(
-        &self,
-        round: &Round,
-        layout: &Layout,
-        writer: &ModelWriter,
-        metadata: BTreeMap<String, String>,
-    ) -> Report {
-        let mut report = self.report_rows(round);
-        for row in &mut report.clients {
-            row.kept = true;
-            row.reason = "its values are in the partial".to_owned();
-        }
-        report.clients.sort_by(|a, b| a.id.cmp(&b.id));
-        report.warnings.push(NO_METRICS.to_owned());
-        report.published = true;
-        report.output = Some(Output {
-            path: writer.path().display().to_string(),
-            files: writer.files().map(|path| path.display().to_string()).collect(),
-            tensors: layout.tensors().len(),
-            parameters: layout.parameters(),
-            metadata,
-        });
-        report
-    }
+    node.report(taken, &mut report);
+    report.published = true;
+    report.output = Some(report::output(layout, writer, metadata));
+    report
 }
 
 /// What the sums are of: deltas, where rows are or become deltas.
 fn kind_of(set: &UpdateSet) -> UpdateKind {
-    match set.frame {
-        Frame::AsSent => set.merged_kind(),
-        Frame::Deltas | Frame::Mixed => UpdateKind::Delta,
+    match set.value_kind {
+        ValueKind::AsSent => set.merged_kind,
+        ValueKind::Deltas | ValueKind::Mixed => UpdateKind::Delta,
     }
 }
 
 /// The tensors of a partial: all sums, all errors, then edge by edge.
-fn partial_layout(set: &UpdateSet, low: usize, high: usize) -> Layout {
+fn partial_layout(set: &UpdateSet, sum: &TreeSum, low: usize, high: usize) -> Layout {
     let mut tensors = Vec::new();
     let mut add = |prefix: &str, dtype: &dyn Fn(usize) -> Dtype| {
         tensors.extend(set.layout.tensors().iter().enumerate().map(|(i, spec)| TensorSpec {
@@ -182,7 +171,7 @@ fn partial_layout(set: &UpdateSet, low: usize, high: usize) -> Layout {
             ..spec.clone()
         }));
     };
-    let working = set.working();
+    let working = set.working_with(&sum.other_rows());
     add(SUM, &|_| Dtype::F64);
     add(ERROR, &|_| Dtype::F64);
     for edge in 0..low + high {
@@ -196,53 +185,88 @@ fn partial_layout(set: &UpdateSet, low: usize, high: usize) -> Layout {
     Layout::new(tensors)
 }
 
-impl Pass<'_> {
-    fn run(&self, pool: &ThreadPool) -> Result<Clock, CombineError> {
-        let plan = TilePlan::new(self.set, self.addends.rows_at_once(self.set));
-        let new_worker = || Worker {
-            space: Workspace::new(self.isa, self.set, &plan),
-            sums: Vec::new(),
-            errors: Vec::new(),
-            edges: vec![vec![0.0; plan.most_columns()]; self.edges],
-        };
-        let workers = for_each_tile(pool, &plan, new_worker, |worker, tile| match tile.working {
-            Working::BF16 => self.sum_tile::<bf16>(worker, tile),
-            Working::F16 => self.sum_tile::<f16>(worker, tile),
-            Working::F32 => self.sum_tile::<f32>(worker, tile),
-            Working::F64 => self.sum_tile::<f64>(worker, tile),
-        })?;
-        Ok(workers.iter().map(|worker| worker.space.clock).fold(Clock::default(), Clock::and))
+/// The pass that sums updates and partials into the partial's file.
+struct PartialPass<'a> {
+    machine: &'a Machine<'a>,
+    set: &'a UpdateSet,
+    plan: TilePlan,
+    sum: &'a TreeSum<'a>,
+    /// Values that stand apart at each coordinate.
+    edges: usize,
+    writer: &'a ModelWriter,
+}
+
+/// Buffers of one thread.
+struct PartialWorker<'a> {
+    reader: TileReader<'a>,
+    sums: Vec<f64>,
+    errors: Vec<f64>,
+    edges: Vec<Vec<f64>>,
+}
+
+impl TilePass for PartialPass<'_> {
+    type Worker<'p>
+        = PartialWorker<'p>
+    where
+        Self: 'p;
+    type Part = ();
+    type Sum = ();
+
+    fn plan(&self) -> &TilePlan {
+        &self.plan
     }
 
-    fn sum_tile<E: Element>(&self, worker: &mut Worker, tile: &Tile) -> Result<(), CombineError> {
-        let Worker { space, sums, errors, edges } = worker;
-        if self.set.frame == Frame::Mixed {
-            space.read_finite_base(tile)?;
+    fn worker(&self) -> PartialWorker<'_> {
+        PartialWorker {
+            reader: TileReader::new(self.machine.isa, self.set, &self.plan),
+            sums: Vec::new(),
+            errors: Vec::new(),
+            edges: vec![vec![0.0; self.plan.most_columns()]; self.edges],
         }
-        let (before, started) = (space.clock.read, Instant::now());
-        self.addends.add_tile::<E>((self.isa, self.set), space, tile, (&mut *sums, &mut *errors), edges)?;
-        let read = space.clock.read - before;
-        space.clock.compute += started.elapsed().saturating_sub(read);
+    }
+
+    fn tile(&self, worker: &mut PartialWorker, tile: &Tile) -> Result<(), PassError> {
+        for_element!(tile.working, E => self.sum_tile::<E>(worker, tile))
+    }
+
+    fn start(&self) {}
+
+    fn add(&self, (): &mut (), _: &Tile, (): ()) {}
+
+    fn clock(&self, worker: &PartialWorker) -> Clock {
+        worker.reader.clock
+    }
+}
+
+impl PartialPass<'_> {
+    fn sum_tile<E: Element>(&self, worker: &mut PartialWorker, tile: &Tile) -> Result<(), PassError> {
+        let PartialWorker { reader, sums, errors, edges } = worker;
         let columns = tile.coordinates.len();
+        if self.set.value_kind == ValueKind::Mixed {
+            reader.read_finite_base(tile)?;
+        }
+        let (before, started) = (reader.clock.read, Instant::now());
+        for values in [&mut *sums, &mut *errors] {
+            values.clear();
+            values.resize(columns, 0.0);
+        }
+        self.sum.add_tile::<E>(self.machine.isa, reader, tile, (&mut *sums, &mut *errors), edges)?;
+        let read = reader.clock.read - before;
+        reader.clock.compute += started.elapsed().saturating_sub(read);
         let edges =
             edges.iter().map(|edge| &bytemuck::cast_slice::<f64, u8>(edge)[..columns * size_of::<E>()]);
         let rows =
             [bytemuck::cast_slice::<f64, u8>(sums), bytemuck::cast_slice(errors)].into_iter().chain(edges);
         let tensors = self.set.layout.tensors().len();
-        space
-            .clock
-            .time(
-                |clock| &mut clock.write,
-                || {
-                    rows.enumerate().try_for_each(|(part, bytes)| {
-                        let pieces = self.set.layout.pieces(tile.coordinates.clone());
-                        let there = |piece: Piece| Piece { tensor: part * tensors + piece.tensor, ..piece };
-                        self.writer.write(pieces.map(there), bytes)
-                    })
-                },
-            )
-            .map_err(|why: WriteError| CombineError::from(why))?;
-        self.progress.advance(self.set.layout.bytes_of(tile.coordinates.clone()));
+        let write = || {
+            rows.enumerate().try_for_each(|(part, bytes)| {
+                let pieces = self.set.layout.pieces(tile.coordinates.clone());
+                let there = |piece: Piece| Piece { tensor: part * tensors + piece.tensor, ..piece };
+                self.writer.write(pieces.map(there), bytes)
+            })
+        };
+        reader.clock.time(|clock| &mut clock.write, write)?;
+        self.machine.progress.advance(self.set.layout.bytes_of(tile.coordinates.clone()));
         Ok(())
     }
 }

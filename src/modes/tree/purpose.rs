@@ -1,51 +1,12 @@
-//! What cannot be done with sums of clients, and why.
+//! What partials are summed for, and what sums of clients cannot do.
 
-use crate::engine::aggregate::request::Job;
-use crate::engine::backend::choose::Asked;
-use crate::engine::decide::judge::MetricsWanted;
-use crate::engine::intake::admit::UpdateSet;
+use crate::engine::aggregate::error::Unsupported;
+use crate::engine::aggregate::request::Request;
+use crate::engine::backend::request::BackendName;
+use crate::engine::decide::method::MetricsRequest;
 
-/// What was asked of partials, and sums cannot answer.
-#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
-#[error("{what} {why}")]
-pub struct BadRequest {
-    /// What was asked.
-    pub what: String,
-    why: String,
-    hint: Option<&'static str>,
-}
-
-/// What rules are to be split by that need every client's values.
-const SHARDED: &str = "what needs every client's values can be split by coordinates instead: `fedmill gram`, `decide`, \
-                       `combine` and `merge`";
-
-impl BadRequest {
-    fn new(what: impl ToString, why: &str) -> Self {
-        Self { what: what.to_string(), why: why.to_owned(), hint: None }
-    }
-
-    /// Something that needs more of clients than sums.
-    fn beyond_sums(what: impl ToString) -> Self {
-        let why = "cannot be done with partials: it needs every client's values, and partials hold sums";
-        Self { hint: Some(SHARDED), ..Self::new(what, why) }
-    }
-
-    /// What the user may do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        self.hint
-    }
-}
-
-/// Checks that a round that is cut into shards has no partials.
-///
-/// # Errors
-///
-/// When it has.
-pub fn refuse_in_shards(set: &UpdateSet) -> Result<(), BadRequest> {
-    let Some(partial) = set.partials.first() else { return Ok(()) };
-    let why =
-        "is a partial of clients: rounds cut into shards take updates alone, expected `fedmill aggregate`";
-    Err(BadRequest::new(partial.path.display(), why))
+fn unsupported(option: impl ToString, why: impl Into<String>) -> Unsupported {
+    Unsupported { option: option.to_string(), mode: None, why: why.into(), hint: None }
 }
 
 /// Strategies that step on the merged delta alone.
@@ -74,57 +35,61 @@ impl Purpose {
     /// # Errors
     ///
     /// When it asks for what sums do not tell.
-    pub fn of(job: &Job) -> Result<Self, BadRequest> {
-        let (aggregation, takes) = (&job.aggregation, "cannot be done with partials:");
-        let purpose = Self::of_rule(&aggregation.rule.to_string())?;
-        if job.tiers.is_some() {
-            return Err(BadRequest::beyond_sums("--tiers"));
+    pub fn of(request: &Request) -> Result<Self, Unsupported> {
+        let (method, takes) = (&request.method, "cannot be done with partials:");
+        let purpose = Self::of_rule(&method.rule.to_string())?;
+        if let Some(step) = method.pre.first() {
+            return Err(Unsupported::beyond_sums(format!("--pre {step}")));
         }
-        if let Some(step) = aggregation.pre.first() {
-            return Err(BadRequest::beyond_sums(format!("--pre {step}")));
+        if let Some(rule) = request.reporting.shadow.first() {
+            return Err(Unsupported::beyond_sums(format!("--shadow-rules {rule}")));
         }
-        if let Some(rule) = aggregation.shadow.first() {
-            return Err(BadRequest::beyond_sums(format!("--shadow-rules {rule}")));
+        if matches!(request.reporting.metrics, MetricsRequest::Geometry | MetricsRequest::GeometryAndSigns) {
+            return Err(Unsupported::beyond_sums("--metrics"));
         }
-        if matches!(aggregation.metrics, MetricsWanted::Geometry | MetricsWanted::GeometryAndSigns) {
-            return Err(BadRequest::beyond_sums("--metrics"));
+        if !STEPPING.contains(&method.strategy.name()) {
+            let why = format!("{takes} it needs what each client reports, and partials hold sums");
+            return Err(unsupported(&method.strategy, why));
         }
-        if !STEPPING.contains(&aggregation.strategy.name()) {
-            let why = format!("{takes} it goes by what each client reports, and partials hold sums");
-            return Err(BadRequest::new(&aggregation.strategy, &why));
-        }
-        if job.partial && (!aggregation.strategy.is_plain() || job.state.is_some()) {
-            let what = format!("--partial with {}", aggregation.strategy);
-            return Err(BadRequest::new(
-                what,
-                "has no meaning: the server steps once, at the root of the tree",
-            ));
-        }
-        if job.backend.asked == Asked::Gpu {
+        if request.backend.name == BackendName::Gpu {
             let why =
                 format!("{takes} sums that do not depend on their grouping need f64, which shaders lack");
-            return Err(BadRequest::new("--backend gpu", &why));
+            return Err(unsupported("--backend gpu", why));
         }
         Ok(purpose)
     }
 
-    fn of_rule(rule: &str) -> Result<Self, BadRequest> {
+    /// What a leaf of a tree sums updates for.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of), and when a step of the server is asked for: the server steps at the root.
+    pub fn of_leaf(request: &Request) -> Result<Self, Unsupported> {
+        let purpose = Self::of(request)?;
+        if !request.method.strategy.is_plain() || request.outputs.state.is_some() {
+            let what = format!("--partial with {}", request.method.strategy);
+            return Err(unsupported(what, "has no meaning: the server steps once, at the root of the tree"));
+        }
+        Ok(purpose)
+    }
+
+    fn of_rule(rule: &str) -> Result<Self, Unsupported> {
         match rule.split_once(":cut=") {
             _ if rule == "mean" => Ok(Self::Mean),
             Some(("trimmed-mean", cut)) => match cut.parse() {
                 Ok(0) => Ok(Self::Mean),
                 Ok(cut) => Ok(Self::TrimmedMean(cut)),
-                Err(_) => Err(BadRequest::new(
+                Err(_) => Err(unsupported(
                     rule,
                     "cannot be done with partials: the cut is of all clients, which no part of the tree knows; \
                      expected a count such as trimmed-mean:cut=2",
                 )),
             },
-            None if rule == "trimmed-mean" => Err(BadRequest::new(
+            None if rule == "trimmed-mean" => Err(unsupported(
                 rule,
                 "cannot be done with partials without a count, expected one such as trimmed-mean:cut=2",
             )),
-            _ => Err(BadRequest::beyond_sums(rule)),
+            _ => Err(Unsupported::beyond_sums(rule)),
         }
     }
 }

@@ -1,10 +1,13 @@
-//! What is added up in a node of a tree, tile by tile: its clients' updates, and the partials below.
+//! The sum at a node of a tree, tile by tile: the clients' updates, and the partials below.
 
-use crate::engine::intake::admit::UpdateSet;
 use crate::engine::passes::blocks::blocks;
-use crate::engine::passes::combine::{CombineError, SUMMED_ROWS};
+use crate::engine::passes::combine::TileWork;
+use crate::engine::passes::combine::reducer::{CpuOnly, GpuReduction, Reducer};
+use crate::engine::passes::combine::weighted_sum::SUMMED_ROWS;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::pass::for_element;
 use crate::engine::passes::plan::Tile;
-use crate::engine::passes::reader::Workspace;
+use crate::engine::passes::reader::TileReader;
 use crate::kernels::convert::all_within;
 use crate::kernels::element::Element;
 use crate::kernels::exact_sum::add_sums;
@@ -13,31 +16,42 @@ use crate::kernels::lanes::Isa;
 use crate::kernels::trimmed_mean::trimmed_sum;
 use crate::kernels::weighted_sum::add_weighted_exactly;
 use crate::model::dtype::Dtype;
+use crate::modes::tree::Partial;
 use crate::rules::{OrderStatistic, Recipe, Reduction};
+use crate::updates::set::UpdateSet;
+use crate::updates::source::Placement;
 
-/// What a node adds up.
-#[derive(Clone, Debug)]
-pub(crate) struct Addends {
-    /// Every update's place in the set.
-    pub(crate) clients: Vec<usize>,
+/// Why sums of a tree run on the CPU.
+pub(super) const CPU_ONLY: &str = "sums that do not depend on their grouping need f64";
+
+/// The sum at a node.
+pub struct TreeSum<'a> {
+    set: &'a UpdateSet,
+    partials: &'a [Partial],
+    clients: Vec<usize>,
     /// The weight of each update.
     weights: Vec<f64>,
-    /// How many of the smallest and largest values do not join the sum; none for a weighted sum.
+    /// How many of the smallest and largest values do not join the sum; `None` for a weighted sum.
     apart: Option<(usize, usize)>,
-    /// What the sum is divided by at the root.
-    pub(crate) divisor: f64,
+    /// The sum is divided by this at the root.
+    divisor: f64,
 }
 
-impl Addends {
-    /// What a weighted mean adds up. `weights` are those of the set's updates, and of its partials' clients behind them.
-    pub(crate) fn weighted(set: &UpdateSet, weights: &[f64]) -> Self {
+/// Sums of a tile and what rounding took from them: one value a column.
+pub type Sums<'s> = (&'s mut [f64], &'s mut [f64]);
+
+impl<'a> TreeSum<'a> {
+    /// The sum for a weighted mean. `weights` are those of the updates, and of the partials' clients behind them.
+    pub fn weighted(set: &'a UpdateSet, partials: &'a [Partial], weights: &[f64]) -> Self {
         let ids = set.clients.iter().map(|client| client.id.as_str());
-        let members = set.partials.iter().flat_map(|partial| &partial.description.clients);
+        let members = partials.iter().flat_map(|partial| &partial.description.clients);
         let mut all: Vec<(&str, f64)> =
             ids.chain(members.map(|member| member.id.as_str())).zip(weights.iter().copied()).collect();
         // In order of id, as all weights are added where there is no tree.
         all.sort_by_key(|(id, _)| *id);
         Self {
+            set,
+            partials,
             clients: (0..set.clients.len()).collect(),
             weights: weights[..set.clients.len()].to_vec(),
             apart: None,
@@ -45,11 +59,13 @@ impl Addends {
         }
     }
 
-    /// What a trimmed mean adds up that leaves so many values out on each side.
-    pub(crate) fn trimmed(set: &UpdateSet, low: usize, high: usize) -> Self {
-        let members = set.partials.iter().map(|partial| partial.description.clients.len());
+    /// The sum for a trimmed mean that leaves so many values out on each side.
+    pub fn trimmed(set: &'a UpdateSet, partials: &'a [Partial], low: usize, high: usize) -> Self {
+        let members = partials.iter().map(|partial| partial.description.clients.len());
         let all = set.clients.len() + members.sum::<usize>();
         Self {
+            set,
+            partials,
             clients: (0..set.clients.len()).collect(),
             weights: Vec::new(),
             apart: Some((low, high)),
@@ -57,66 +73,55 @@ impl Addends {
         }
     }
 
-    /// What a recipe adds up at the root of a tree; none if it does something else.
-    pub(crate) fn of(recipe: &Recipe, set: &UpdateSet) -> Option<Self> {
+    /// The sum that a recipe asks for at the root of a tree; `None` if it asks for something else.
+    pub fn of(recipe: &Recipe, set: &'a UpdateSet, partials: &'a [Partial]) -> Option<Self> {
         match &recipe.reduction {
-            Reduction::WeightedMean { weights } => Some(Self::weighted(set, weights)),
-            Reduction::Select(OrderStatistic::TrimmedMean { cut }) => Some(Self::trimmed(set, *cut, *cut)),
+            Reduction::WeightedMean { weights } => Some(Self::weighted(set, partials, weights)),
+            Reduction::Select(OrderStatistic::TrimmedMean { cut }) => {
+                Some(Self::trimmed(set, partials, *cut, *cut))
+            }
             _ => None,
         }
     }
 
-    /// Rows that a worker holds at once.
-    pub(crate) fn rows_at_once(&self, set: &UpdateSet) -> usize {
-        let edges: usize = set.partials.iter().map(|partial| partial.edges.len()).sum();
-        match self.apart {
-            None => SUMMED_ROWS.min(self.clients.len()).max(1),
-            Some(_) => self.clients.len() + edges,
-        }
-    }
-
-    /// Adds up one tile, to sums and what rounding took from them; and writes the values that stand apart to `edges`,
-    /// if there are any to write to.
-    pub(crate) fn add_tile<E: Element>(
+    /// Adds up one tile into `sums`, which are zero; and writes the values that stand apart to `edges`, if there are any to
+    /// write to.
+    pub(super) fn add_tile<E: Element>(
         &self,
-        (isa, set): (Isa, &UpdateSet),
-        space: &mut Workspace,
+        isa: Isa,
+        reader: &mut TileReader,
         tile: &Tile,
-        (sums, errors): (&mut Vec<f64>, &mut Vec<f64>),
+        (sums, errors): Sums,
         edges: &mut [Vec<f64>],
-    ) -> Result<(), CombineError> {
-        for values in [&mut *sums, &mut *errors] {
-            values.clear();
-            values.resize(tile.coordinates.len(), 0.0);
-        }
+    ) -> Result<(), PassError> {
         match self.apart {
-            None => self.add_updates::<E>(isa, space, tile, (sums, errors))?,
-            Some(apart) => self.add_middle::<E>((isa, set), apart, space, tile, (sums, errors), edges)?,
+            None => self.add_updates::<E>(isa, reader, tile, (sums, errors))?,
+            Some(apart) => self.add_middle::<E>(isa, apart, reader, tile, (sums, errors), edges)?,
         }
-        self.add_partials((isa, set), space, tile, (sums, errors))?;
+        self.add_partials(isa, reader, tile, (sums, errors))?;
         let total = |column: usize| sums[column] + errors[column];
         match (0..sums.len()).find(|column| !total(*column).is_finite()) {
             None => Ok(()),
             // Only f64 values add up to more than f64 holds.
             Some(column) if E::DTYPE == Dtype::F64 => {
-                let (tensor, index) = set.layout.locate(tile.coordinates.start + column);
-                Err(CombineError::SumTooLarge { tensor: tensor.name.clone(), index })
+                let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
+                Err(PassError::SumTooLarge { tensor: tensor.name.clone(), index })
             }
-            Some(_) => Err(CombineError::NonFinite),
+            Some(_) => Err(PassError::NonFinite),
         }
     }
 
     fn add_updates<E: Element>(
         &self,
         isa: Isa,
-        space: &mut Workspace,
+        reader: &mut TileReader,
         tile: &Tile,
-        (sums, errors): (&mut [f64], &mut [f64]),
-    ) -> Result<(), CombineError> {
+        (sums, errors): Sums,
+    ) -> Result<(), PassError> {
         for (clients, weights) in self.clients.chunks(SUMMED_ROWS).zip(self.weights.chunks(SUMMED_ROWS)) {
-            space.read::<E>(tile, clients)?;
-            space.subtract_base::<E>(tile, clients);
-            let rows = space.rows::<E>(tile, clients.len());
+            reader.read::<E>(tile, clients)?;
+            reader.subtract_base::<E>(tile, clients);
+            let rows = reader.rows::<E>(tile, clients.len());
             for block in blocks::<E>(clients.len(), sums.len()) {
                 let (sums, errors) = (&mut sums[block.clone()], &mut errors[block.clone()]);
                 add_weighted_exactly(isa, &rows.at(block), weights, sums, errors);
@@ -128,28 +133,28 @@ impl Addends {
     /// Adds what is between the edges of all updates' values and all partials' edges.
     fn add_middle<E: Element>(
         &self,
-        (isa, set): (Isa, &UpdateSet),
+        isa: Isa,
         (low, high): (usize, usize),
-        space: &mut Workspace,
+        reader: &mut TileReader,
         tile: &Tile,
-        (sums, errors): (&mut [f64], &mut [f64]),
+        (sums, errors): Sums,
         edges: &mut [Vec<f64>],
-    ) -> Result<(), CombineError> {
-        space.read::<E>(tile, &self.clients)?;
-        space.subtract_base::<E>(tile, &self.clients);
+    ) -> Result<(), PassError> {
+        reader.read::<E>(tile, &self.clients)?;
+        reader.subtract_base::<E>(tile, &self.clients);
         let mut row = self.clients.len();
-        for i in 0..set.partials.len() {
-            for edge in 0..set.partials[i].edges.len() {
-                space.read_edge::<E>(tile, row, i, edge)?;
+        for (i, partial) in self.partials.iter().enumerate() {
+            for edge in &partial.edges {
+                reader.read_into_row::<E>(tile, row, edge, self.clients.len() + i)?;
                 row += 1;
-                let rows = space.rows::<E>(tile, row);
+                let rows = reader.rows::<E>(tile, row);
                 if let Some(column) = non_finite(rows.row(row - 1)).next() {
                     let value = rows.row(row - 1)[column].widen();
-                    return Err(bad_partial(set, tile, i, column, value));
+                    return Err(self.bad_partial(tile, i, column, value));
                 }
             }
         }
-        let rows = space.rows::<E>(tile, row);
+        let rows = reader.rows::<E>(tile, row);
         for block in blocks::<E>(row, sums.len()) {
             let (sums, errors) = (&mut sums[block.clone()], &mut errors[block.clone()]);
             let mut edges: Vec<&mut [E]> = edges
@@ -157,7 +162,7 @@ impl Addends {
                 .map(|edge| &mut bytemuck::cast_slice_mut::<f64, E>(edge)[block.clone()])
                 .collect();
             if !trimmed_sum(isa, &rows.at(block.clone()), low..row - high, &mut edges, sums, errors) {
-                return Err(CombineError::NonFinite);
+                return Err(PassError::NonFinite);
             }
         }
         Ok(())
@@ -165,27 +170,64 @@ impl Addends {
 
     fn add_partials(
         &self,
-        (isa, set): (Isa, &UpdateSet),
-        space: &mut Workspace,
+        isa: Isa,
+        reader: &mut TileReader,
         tile: &Tile,
-        (sums, errors): (&mut [f64], &mut [f64]),
-    ) -> Result<(), CombineError> {
-        let (mut more, mut more_errors) = (vec![0.0; sums.len()], vec![0.0; sums.len()]);
-        for (i, partial) in set.partials.iter().enumerate() {
-            for (values, placement) in [(&mut more, &partial.sums), (&mut more_errors, &partial.errors)] {
-                space.read_partial(tile, i, placement, values)?;
+        (sums, errors): Sums,
+    ) -> Result<(), PassError> {
+        let (mut more, mut more_errors) = (vec![0.0_f64; sums.len()], vec![0.0_f64; sums.len()]);
+        for (i, partial) in self.partials.iter().enumerate() {
+            for (values, source) in [(&mut more, &partial.sums), (&mut more_errors, &partial.errors)] {
+                reader.read_source(tile, source, Some(self.clients.len() + i), values)?;
                 if !all_within(isa, values, &Dtype::F64.limits()) {
-                    let column = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
-                    return Err(bad_partial(set, tile, i, column, values[column]));
+                    let column = values.iter().position(|value: &f64| !value.is_finite()).unwrap_or(0);
+                    return Err(self.bad_partial(tile, i, column, values[column]));
                 }
             }
             add_sums(&more, &more_errors, sums, errors);
         }
         Ok(())
     }
+
+    fn bad_partial(&self, tile: &Tile, partial: usize, column: usize, value: f64) -> PassError {
+        let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
+        PassError::BadInput { input: partial, tensor: tensor.name.clone(), index, value }
+    }
+
+    fn reduce_as<E: Element>(&self, work: &mut TileWork) -> Result<(), PassError> {
+        let (isa, tile) = (work.isa, work.tile);
+        let (mut sums, mut errors) = work.zeroed_sums();
+        self.add_tile::<E>(isa, work.reader(), tile, (&mut sums, &mut errors), &mut [])?;
+        work.finish_sums((sums, errors), self.divisor)
+    }
 }
 
-fn bad_partial(set: &UpdateSet, tile: &Tile, partial: usize, column: usize, value: f64) -> CombineError {
-    let (tensor, index) = set.layout.locate(tile.coordinates.start + column);
-    CombineError::BadPartial { partial, tensor: tensor.name.clone(), index, value }
+impl Reducer for TreeSum<'_> {
+    fn clients(&self) -> &[usize] {
+        &self.clients
+    }
+
+    fn rows_at_once(&self) -> usize {
+        let edges: usize = self.partials.iter().map(|partial| partial.edges.len()).sum();
+        match self.apart {
+            None => SUMMED_ROWS.min(self.clients.len()).max(1),
+            Some(_) => self.clients.len() + edges,
+        }
+    }
+
+    fn uses_base(&self) -> bool {
+        false
+    }
+
+    fn other_rows(&self) -> Vec<&Placement> {
+        self.partials.iter().flat_map(|partial| &partial.edges).map(|edge| &*edge.placement).collect()
+    }
+
+    fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
+        for_element!(work.tile.working, E => self.reduce_as::<E>(work))
+    }
+
+    fn on_gpu(&self) -> Result<GpuReduction<'_>, CpuOnly> {
+        Err(CpuOnly(CPU_ONLY))
+    }
 }

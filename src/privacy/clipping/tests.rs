@@ -275,3 +275,153 @@ fn noise_in_units_is_the_multiplier_times_the_norm() {
     let variance = found.iter().map(|x| (*x as f64 * grid.unit()).powi(2)).sum::<f64>() / 20_000.0;
     assert!((variance.sqrt() / (1.3 * 0.7) - 1.0).abs() < 0.02, "{}", variance.sqrt());
 }
+
+/// Bounds B, updates, and factors. B over the norm of the update lies just below the factor, and the float division rounds
+/// up to the factor. The update's squares add up to `(B^2 + 1) / factor^2`: times the factor they are longer than B.
+const ROUNDED_UP: [(u64, [f32; 4], u64); 3] = [
+    (134_264_557, [214_823.0, 345.0, 78.0, 2.0], 625),
+    (140_344_818, [44_910.0, 175.0, 6.0, 6.0], 3125),
+    (137_977_952, [62_802.0, 332.0, 41.0, 6.0], 2197),
+];
+
+/// The least float that is not below the norm of whole numbers.
+fn least_norm(values: &[f32]) -> f64 {
+    let square: u128 = values.iter().map(|x| (*x as u128).pow(2)).sum();
+    // Norms here have 16 to 18 bits before the point, so at 37 bits more they are whole numbers.
+    let is_not_below = |norm: &f64| ((norm * (1u64 << 37) as f64) as u128).pow(2) >= square << 74;
+    let mut norm = (square as f64).sqrt().next_up();
+    assert!(is_not_below(&norm));
+    while is_not_below(&norm.next_down()) {
+        norm = norm.next_down();
+    }
+    norm
+}
+
+/// The grid of a bound.
+fn grid_of_bound(bound: u64, clip_norm: f64) -> Grid {
+    let grid = Grid::at(Level::L3, clip_norm, Level::L3.sigma() / (bound as f64 + 0.5)).unwrap();
+    assert_eq!(grid.bound(), bound);
+    grid
+}
+
+/// A ratio that the float division rounded up is lowered again: otherwise the integers would be longer than the bound.
+#[test]
+fn a_ratio_that_is_rounded_up_admits_nothing_longer() {
+    for (bound, update, factor) in ROUNDED_UP {
+        let (least, exact) = (least_norm(&update), update.map(|x| x as i64 * factor as i64));
+        assert!(bound as f64 / least == factor as f64, "the division is rounded up to {factor}");
+        assert_eq!(sum_of_squares(&exact), u128::from(bound).pow(2) + 1);
+        // By the norm of the update; and where that is the norm to clip to.
+        for (grid, treatment) in
+            [(grid_of_bound(bound, 1.0), Treatment::Clipped), (grid_of_bound(bound, least), Treatment::Whole)]
+        {
+            let clip = grid.clip_of_norm(least, 1.0);
+            let mut found = vec![0; update.len()];
+            assert!(grid.admits(quantize(Isa::detect(), &update, &[], clip.scale, &mut found)), "{bound}");
+            assert_eq!(clip.treatment, treatment);
+            // And no value is shorter by more than what is rounded.
+            assert!(found.iter().zip(&exact).all(|(found, exact)| exact - found == 1), "{found:?}");
+            // The negative control.
+            let longer = Scale::rounded_down(factor as f64, 0);
+            assert!(!grid.admits(quantize(Isa::detect(), &update, &[], longer, &mut found)), "{bound}");
+        }
+    }
+}
+
+#[test]
+fn an_update_of_the_norm_to_clip_to_is_whole_and_a_longer_one_is_not() {
+    for (grid, norm, _) in grids() {
+        assert_eq!(grid.clip_of_norm(norm, 1.0).treatment, Treatment::Whole);
+        assert_eq!(grid.clip_of_norm(norm, 1.0).scale, grid.scale);
+        // Scales have 32 bits.
+        assert_eq!(grid.clip_of_norm(norm * (1.0 + 1e-9), 1.0).treatment, Treatment::Clipped);
+    }
+}
+
+#[test]
+fn integers_of_the_bound_are_admitted_and_longer_ones_are_not() {
+    for (grid, ..) in grids() {
+        let square = u128::from(grid.bound()).pow(2);
+        assert!(grid.admits(square) && !grid.admits(square + 1));
+    }
+}
+
+/// Exactly: `(B z)^2` is at most the variance, and `((B + 1) z)^2` is more, but for what is rounded down.
+#[test]
+fn noise_is_never_narrower_than_asked_for() {
+    for level in [Level::L2, Level::L3] {
+        let multipliers = (1..3000).map(|k| level.sigma() / f64::from(k));
+        for multiplier in multipliers.flat_map(|z| [z.next_down(), z, z.next_up()]) {
+            let Ok(grid) = Grid::at(level, 1.0, multiplier) else {
+                assert!(multiplier >= level.sigma().next_down(), "{multiplier}");
+                continue;
+            };
+            assert!(is_at_most_sigma(grid.bound(), multiplier, level), "{level:?} {multiplier}");
+            let more = multiplier * (1.0 + 1e-12);
+            assert!(!is_at_most_sigma(grid.bound() + 1, more, level), "{level:?} {multiplier}");
+        }
+    }
+}
+
+/// Whether a bound times a multiplier is at most a level's standard deviation, in whole numbers.
+fn is_at_most_sigma(bound: u64, multiplier: f64, level: Level) -> bool {
+    // The multiplier is `significand * 2^-places`. The root has as many bits as there is room for.
+    let places = 1075 - (multiplier.to_bits() >> 52) as i32;
+    let significand = u128::from(multiplier.to_bits() & ((1 << 52) - 1) | 1 << 52);
+    let variance = u128::from(level.variance());
+    let more = variance.leading_zeros() / 2;
+    let (product, root) = (u128::from(bound) * significand, (variance << (2 * more)).isqrt());
+    let shift = more as i32 - places;
+    if shift >= 0 { product << shift <= root } else { product <= root << -shift }
+}
+
+#[test]
+fn a_level_is_fine_up_to_the_number_of_coordinates_that_says_so() {
+    let grid = |bound: u64, coordinates: u64| {
+        let multiplier = Level::L2.sigma() / (bound as f64 + 0.5);
+        Grid::new(1.0, multiplier, coordinates).unwrap()
+    };
+    // A bound of 256 a coordinate's root.
+    assert_eq!(grid(1 << 20, 1 << 24).level(), Level::L2);
+    assert_eq!(grid(1 << 20, (1 << 24) + 1).level(), Level::L3);
+    assert_eq!(grid((1 << 20) - 1, 1 << 24).level(), Level::L3);
+}
+
+#[test]
+fn settings_at_the_ends_of_their_ranges() {
+    let at = |norm: f64, multiplier: f64| Grid::at(Level::L2, norm, multiplier);
+    for norm in [1e-60, 1e60] {
+        assert!(at(norm, 1.0).is_ok(), "{norm}");
+    }
+    for norm in [1e-60f64.next_down(), 1e60f64.next_up(), 0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(matches!(at(norm, 1.0), Err(NoGrid::ClipNorm(_))), "{norm}");
+    }
+    // Bounds from one to 2^40.
+    let (sigma, most) = (Level::L2.sigma(), LARGEST_BOUND as f64);
+    for (multiplier, bound) in [(sigma / 1.5, 1), (sigma / most * (1.0 + 1e-9), LARGEST_BOUND - 1100)] {
+        let found = at(1.0, multiplier).unwrap().bound();
+        assert!(found.abs_diff(bound) <= 100, "{multiplier}: {found}");
+    }
+    for multiplier in [sigma, sigma / most * (1.0 - 1e-9), 0.0, -1.0, f64::NAN] {
+        assert!(matches!(at(1.0, multiplier), Err(NoGrid::NoiseMultiplier(_))), "{multiplier}");
+    }
+}
+
+#[test]
+fn a_scale_is_shrunk_three_times_and_then_given_up() {
+    let grid = Grid::at(Level::L2, 1.0, 1.0).unwrap();
+    let start = Clip { scale: grid.scale, treatment: Treatment::Whole };
+    for admitted in 0..6 {
+        let mut asked = 0;
+        let found = grid.verified(start, |_| {
+            asked += 1;
+            let square = u128::from(grid.bound()).pow(2);
+            Ok::<_, Infallible>(square + u128::from(asked <= admitted))
+        });
+        let Ok(found) = found;
+        let shrunk = (0..admitted).fold(grid.scale, |scale, _| scale.shrunk());
+        let treatment = if admitted == 0 { Treatment::Whole } else { Treatment::Clipped };
+        let expected = if admitted < 4 { Clip { scale: shrunk, treatment } } else { Clip::VOID };
+        assert_eq!((found, asked), (expected, (admitted + 1).min(4)), "{admitted}");
+    }
+}

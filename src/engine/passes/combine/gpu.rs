@@ -1,12 +1,15 @@
-//! The second pass on a device: tiles go through the slots of its ring, what comes back is finished as on the CPU.
+//! The second pass on the GPU: tiles go through the slots of its ring; results are finished as on the CPU.
 
-use crate::engine::intake::admit::Frame;
-use crate::engine::passes::blocks::{add_rows, add_times, blocks};
-use crate::engine::passes::combine::reducer::{Method, Select, Sum};
+use crate::engine::passes::blocks::{add_rows, add_times};
+use crate::engine::passes::combine::reducer::GpuReduction;
 use crate::engine::passes::combine::spot_check::SpotCheck;
-use crate::engine::passes::combine::{CombineError, Pass, Worker};
-use crate::engine::passes::drive::{Clock, InTileOrder, PassError, for_each_tile};
-use crate::engine::passes::gpu_ring::{self, Device, Part, Reference};
+use crate::engine::passes::combine::weighted_sum::WeightedSum;
+use crate::engine::passes::combine::{CombinePass, CombineWorker, TileWork, Write};
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::gpu_ring::{self, GpuRing, GpuShare, ReferenceRow};
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::pass::TilePass;
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::gpu::job::{CombineJob, GpuError, MOST_MAGNITUDE, Reduction, TileShape};
 use crate::gpu::step::StepJob;
@@ -16,145 +19,94 @@ use crate::kernels::server_step::ServerStep;
 use crate::model::dtype::Working;
 use crate::model::state::StateTensor;
 use crate::rules::OrderStatistic;
+use crate::updates::set::ValueKind;
 use half::{bf16, f16};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// What a device did of a pass.
-pub(crate) struct OnDevice {
-    /// Squared norms of the coordinates that it did.
-    pub(crate) squared_norms: Vec<f64>,
-    /// Where the time went.
-    pub(crate) clock: Clock,
-    /// The coordinates that it did and nobody has to do again.
-    pub(crate) done: Vec<Range<usize>>,
-    /// Why it stopped, if it did.
-    pub(crate) failure: Option<GpuError>,
-}
+impl GpuReduction<'_> {
+    /// The clients that are read.
+    pub(super) fn clients(&self) -> &[usize] {
+        match self {
+            Self::Sum(sum) => &sum.clients,
+            Self::Select(select) => &select.clients,
+        }
+    }
 
-impl OnDevice {
-    fn nothing(clients: usize) -> Self {
-        Self { squared_norms: vec![0.0; clients], clock: Clock::default(), done: Vec::new(), failure: None }
+    /// Mixtures of rows that are made first.
+    fn mixtures(&self) -> usize {
+        match self {
+            Self::Select(select) => select.mixing.map_or(0, |mixing| mixing.len()),
+            Self::Sum(_) => 0,
+        }
     }
 }
 
-/// A slot and what its thread needs besides.
-struct Lane<'a> {
-    slot: RingSlot<'a>,
-    host: Worker<'a>,
-    check: SpotCheck<'a>,
-    merged: Vec<f64>,
-}
-
-/// One part of the coordinates, compiled.
-struct Compiled<'a> {
-    device: &'a Device,
-    program: CombineProgram,
-    /// Whose rows are in a slot, in order.
-    clients: Vec<usize>,
-    references: Vec<Reference>,
-    stored: Working,
-    is_kept: bool,
-    /// The server's step, if the device takes it.
-    step: Option<StepJob>,
-}
-
-impl Pass<'_> {
-    /// Runs what of the pass is for the device. A device that fails is no error where the CPU may take over.
-    pub(crate) fn run_on_device(
+impl CombinePass<'_> {
+    /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, and the ranges that the CPU
+    /// need not merge. A GPU that fails is given up where the CPU may take over.
+    pub(super) fn run_on_gpu(
         &self,
-        device: &Device,
-        method: &Method,
-        write: &crate::engine::passes::combine::Write,
-    ) -> Result<OnDevice, CombineError> {
-        let mut all = OnDevice::nothing(self.set.clients.len());
-        for mut part in gpu_ring::parts(self.set) {
-            part.ranges = part.ranges.into_iter().map(|range| self.within(range)).collect();
+        machine: &Machine,
+        write: &Write,
+    ) -> Result<(Vec<f64>, Vec<Range<usize>>), PassError> {
+        let clients = self.set.clients.len();
+        let (Some(ring), Ok(reduction)) = (machine.gpu(), self.reducer.on_gpu()) else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let (mut squared_norms, mut all) = (vec![0.0; clients], Vec::new());
+        for mut share in gpu_ring::shares(self.set) {
+            share.ranges = share.ranges.into_iter().map(|range| self.within(range)).collect();
             let done = Mutex::new(Vec::new());
-            let found = self.run_part(device, &part, method, write, &done);
-            all.done.append(&mut done.into_inner().unwrap_or_else(PoisonError::into_inner));
+            let found = self.run_share(machine, &ring, &share, reduction, write, &done);
+            all.append(&mut done.into_inner().unwrap_or_else(PoisonError::into_inner));
             match found {
-                Ok((norms, clock)) => {
-                    add_rows(&mut all.squared_norms, &norms);
-                    all.clock = all.clock.and(clock);
-                }
-                Err(CombineError::Gpu(why) | CombineError::Pass(PassError::Gpu(why)))
-                    if device.falls_back =>
-                {
-                    // What a device did that computes wrong cannot be trusted, and norms are of whole parts.
+                Ok(norms) => add_rows(&mut squared_norms, &norms),
+                Err(PassError::Gpu(why)) if ring.falls_back => {
+                    // A GPU that computes wrong cannot be trusted at all, and norms are of whole shares.
                     if matches!(why, GpuError::Wrong { .. }) || self.with_norms {
-                        all = OnDevice::nothing(self.set.clients.len());
+                        (squared_norms, all) = (vec![0.0; clients], Vec::new());
                     }
-                    return Ok(OnDevice { failure: Some(why), ..all });
+                    machine.give_up_gpu(why);
+                    break;
                 }
                 Err(why) => return Err(why),
             }
         }
-        Ok(all)
+        Ok((squared_norms, all))
     }
 
-    fn run_part(
+    fn run_share(
         &self,
-        device: &Device,
-        part: &Part,
-        method: &Method,
-        write: &crate::engine::passes::combine::Write,
+        machine: &Machine,
+        ring: &GpuRing,
+        share: &GpuShare,
+        reduction: GpuReduction,
+        write: &Write,
         done: &Mutex<Vec<Range<usize>>>,
-    ) -> Result<(Vec<f64>, Clock), CombineError> {
-        let (compiled, columns) = self.compile(device, part, method)?;
-        let plan = gpu_ring::plan(self.set, part, columns);
-        let norms =
-            InTileOrder::new(vec![0.0; self.set.clients.len()], |sums: &mut Vec<f64>, part: Vec<f64>| {
-                add_rows(sums, &part);
-            });
-        let workers = for_each_tile(
-            device.lanes(),
-            &plan,
-            || self.new_lane(&compiled, &plan, method),
-            |lane: &mut Result<Lane, GpuError>, tile| {
-                let lane = lane.as_mut().map_err(|why| why.clone())?;
-                let squared_norms = match compiled.stored {
-                    Working::BF16 => self.device_tile::<bf16>(lane, tile, method, &compiled, write)?,
-                    Working::F16 => self.device_tile::<f16>(lane, tile, method, &compiled, write)?,
-                    _ => self.device_tile::<f32>(lane, tile, method, &compiled, write)?,
-                };
-                norms.add(tile.number, squared_norms);
-                done.lock().unwrap_or_else(PoisonError::into_inner).push(tile.coordinates.clone());
-                Ok::<_, CombineError>(())
-            },
-        )?;
-        let clock =
-            workers.iter().flatten().map(|lane| lane.host.space.clock).fold(Clock::default(), Clock::and);
-        Ok((norms.finish(), clock))
-    }
-
-    fn compile<'a>(
-        &self,
-        device: &'a Device,
-        part: &Part,
-        method: &Method,
-    ) -> Result<(Compiled<'a>, usize), GpuError> {
-        let readers = method.clients();
-        let kept = device.kept_shape(part.stored);
+    ) -> Result<Vec<f64>, PassError> {
+        let kept = ring.kept_shape(share.stored);
         // Tiles that stayed since the first pass have no rows for what the step keeps.
-        let step = if kept.is_none() { self.step_job(method) } else { None };
+        let step = if kept.is_none() { self.step_job(reduction) } else { None };
+        let readers = reduction.clients();
         let (clients, chosen, references): (Vec<usize>, Vec<usize>, _) = match kept {
             Some(_) => {
                 ((0..self.set.clients.len()).collect(), readers.to_vec(), gpu_ring::references(self.set))
             }
-            None => (readers.to_vec(), (0..readers.len()).collect(), self.references(method, step.as_ref())),
+            None => {
+                (readers.to_vec(), (0..readers.len()).collect(), self.references(reduction, step.as_ref()))
+            }
         };
+        let scratch = reduction.mixtures() + step.map_or(0, |step| 1 + step.moments());
+        let (stored, rows) = (share.stored, clients.len());
         let shape = match kept {
             Some(shape) => shape,
             None => TileShape {
-                rows: clients.len(),
-                stored: part.stored,
+                rows,
+                stored,
                 references: references.len(),
-                columns: {
-                    let scratch = method.mixtures() + step.map_or(0, |step| 1 + step.moments());
-                    device.columns(clients.len(), part.stored, references.len(), scratch)?
-                },
+                columns: ring.columns(rows, stored, references.len(), scratch)?,
             },
         };
         let less_base = |client: &usize| gpu_ring::is_less_base(self.set, *client);
@@ -162,49 +114,61 @@ impl Pass<'_> {
             chosen: chosen.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect(),
             norms: self.with_norms.then(|| readers.iter().map(less_base).collect()),
             step,
-            ..self.job(method, shape)
+            ..self.job(reduction, shape)
         };
-        let program = CombineProgram::new(device.gpu(), &job)?;
-        let is_kept = kept.is_some();
-        let compiled = Compiled { device, program, clients, references, stored: part.stored, is_kept, step };
-        Ok((compiled, shape.columns))
+        let on_gpu = OnGpu {
+            pass: self,
+            machine,
+            ring,
+            plan: gpu_ring::plan(self.set, share, shape.columns),
+            program: CombineProgram::new(ring.gpu(), &job)?,
+            reduction,
+            clients,
+            references,
+            stored,
+            has_kept_tiles: kept.is_some(),
+            step,
+            write,
+            done,
+        };
+        machine.run_on(ring.lanes(), &on_gpu)
     }
 
-    /// What has to be on the device besides the rows that are read.
-    fn references(&self, method: &Method, step: Option<&StepJob>) -> Vec<Reference> {
+    /// The rows that the GPU needs besides those that are read.
+    fn references(&self, reduction: GpuReduction, step: Option<&StepJob>) -> Vec<ReferenceRow> {
         if step.is_some() {
             return self.step_references();
         }
-        let is_needed = self.with_norms || method.mixtures() > 0;
-        gpu_ring::references(self.set).into_iter().filter(|of| is_needed && *of == Reference::Base).collect()
+        let is_needed = self.with_norms || reduction.mixtures() > 0;
+        let references = gpu_ring::references(self.set).into_iter();
+        references.filter(|of| is_needed && *of == ReferenceRow::Base).collect()
     }
 
-    /// The server's step, where a device can take it: of a sum or an order statistic, and with no centre to keep.
-    fn step_job(&self, method: &Method) -> Option<StepJob> {
+    /// The server's step, where the GPU can take it: if no centre is kept or has a part.
+    fn step_job(&self, reduction: GpuReduction) -> Option<StepJob> {
         let has_moments_alone = self.keeps.iter().all(|kept| kept.slot.is_moment());
         if self.step == ServerStep::PLAIN || !has_moments_alone || self.set.base.is_none() {
             return None;
         }
-        let (scale, of_base) = match method {
-            Method::Sum(sum) if sum.centre != 0.0 => return None,
-            Method::Sum(sum) => (sum.divisor.recip(), sum.base / sum.divisor),
-            Method::Select(_) => (1.0, 0.0),
-            Method::Tiers(_) | Method::Tree(_) | Method::Noised(_) => return None,
+        let (scale, of_base) = match reduction {
+            GpuReduction::Sum(sum) if sum.centre != 0.0 => return None,
+            GpuReduction::Sum(sum) => (sum.divisor.recip(), sum.base / sum.divisor),
+            GpuReduction::Select(_) => (1.0, 0.0),
         };
-        let brings_base = if self.set.frame == Frame::AsSent { 1.0 } else { 0.0 };
+        let brings_base = if self.set.value_kind == ValueKind::AsSent { 1.0 } else { 0.0 };
         Some(StepJob { step: self.step, scale, less_base: brings_base - of_base })
     }
 
     /// The base, then what the step keeps, in the order that it takes them.
-    fn step_references(&self) -> Vec<Reference> {
+    fn step_references(&self) -> Vec<ReferenceRow> {
         let place = |slot: &StateTensor| self.keeps.iter().position(|kept| kept.slot == *slot);
         let moments = [StateTensor::Momentum, StateTensor::SecondMoment];
-        let kept = moments.iter().filter_map(place).map(Reference::Kept);
-        [Reference::Base].into_iter().chain(kept).collect()
+        let kept = moments.iter().filter_map(place).map(ReferenceRow::Kept);
+        [ReferenceRow::Base].into_iter().chain(kept).collect()
     }
 
-    /// What the method means for rows; who is chosen is still to be filled in.
-    fn job(&self, method: &Method, shape: TileShape) -> CombineJob {
+    /// The reduction of rows; the caller fills in which rows are chosen.
+    fn job(&self, reduction: GpuReduction, shape: TileShape) -> CombineJob {
         let none = CombineJob {
             shape,
             chosen: Vec::new(),
@@ -214,11 +178,9 @@ impl Pass<'_> {
             norms: None,
             step: None,
         };
-        match method {
-            Method::Sum(sum) => CombineJob { weights: sum.weights.clone(), ..none },
-            // Partials and releases are summed on the CPU.
-            Method::Tree(_) | Method::Noised(_) => none,
-            Method::Select(select) => CombineJob {
+        match reduction {
+            GpuReduction::Sum(sum) => CombineJob { weights: sum.weights.clone(), ..none },
+            GpuReduction::Select(select) => CombineJob {
                 reduction: match select.statistic {
                     OrderStatistic::Median => Reduction::Median,
                     OrderStatistic::TrimmedMean { cut } => Reduction::TrimmedMean { cut },
@@ -227,59 +189,118 @@ impl Pass<'_> {
                 mixing: select.mixing.map(|mixing| gpu_ring::mixtures(self.set, mixing, &select.clients)),
                 ..none
             },
-            Method::Tiers(_) => unreachable!("no device is chosen for tiers"),
         }
     }
+}
 
-    fn new_lane<'a>(
-        &'a self,
-        compiled: &Compiled<'a>,
-        plan: &TilePlan,
-        method: &Method,
-    ) -> Result<Lane<'a>, GpuError> {
+/// A place of the ring and what its thread needs besides.
+struct Lane<'a> {
+    slot: RingSlot<'a>,
+    host: CombineWorker<'a>,
+    check: SpotCheck<'a>,
+    merged: Vec<f64>,
+}
+
+/// The tiles of one share of the coordinates, with the compiled program.
+struct OnGpu<'a> {
+    pass: &'a CombinePass<'a>,
+    machine: &'a Machine<'a>,
+    ring: &'a GpuRing,
+    plan: TilePlan,
+    program: CombineProgram,
+    reduction: GpuReduction<'a>,
+    /// The clients whose rows are in a slot, in order.
+    clients: Vec<usize>,
+    references: Vec<ReferenceRow>,
+    stored: Working,
+    /// Whether tiles stayed on the GPU since the first pass.
+    has_kept_tiles: bool,
+    /// The server's step, if the GPU takes it.
+    step: Option<StepJob>,
+    write: &'a Write<'a>,
+    /// The ranges that are merged and written.
+    done: &'a Mutex<Vec<Range<usize>>>,
+}
+
+impl TilePass for OnGpu<'_> {
+    type Worker<'p>
+        = Result<Lane<'p>, GpuError>
+    where
+        Self: 'p;
+    /// Squared norms of the clients' deltas.
+    type Part = Vec<f64>;
+    type Sum = Vec<f64>;
+
+    fn plan(&self) -> &TilePlan {
+        &self.plan
+    }
+
+    fn worker(&self) -> Result<Lane<'_>, GpuError> {
+        let isa = self.machine.isa;
         Ok(Lane {
-            slot: RingSlot::for_combine(compiled.device.gpu(), &compiled.program)?,
-            host: self.new_worker(plan),
-            check: SpotCheck::new(self.isa, self.set, method, plan),
+            slot: RingSlot::for_combine(self.ring.gpu(), &self.program)?,
+            host: self.pass.new_worker(isa, &self.plan),
+            check: SpotCheck::new(isa, self.pass.set, self.reduction, &self.plan),
             merged: Vec::new(),
         })
     }
 
+    fn tile(&self, lane: &mut Result<Lane, GpuError>, tile: &Tile) -> Result<Vec<f64>, PassError> {
+        let lane = lane.as_mut().map_err(|why| why.clone())?;
+        let squared_norms = match self.stored {
+            Working::BF16 => self.merge::<bf16>(lane, tile)?,
+            Working::F16 => self.merge::<f16>(lane, tile)?,
+            _ => self.merge::<f32>(lane, tile)?,
+        };
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).push(tile.coordinates.clone());
+        Ok(squared_norms)
+    }
+
+    fn start(&self) -> Vec<f64> {
+        vec![0.0; self.pass.set.clients.len()]
+    }
+
+    fn add(&self, sum: &mut Vec<f64>, _: &Tile, part: Vec<f64>) {
+        add_rows(sum, &part);
+    }
+
+    fn clock(&self, lane: &Result<Lane, GpuError>) -> Clock {
+        lane.as_ref().map_or_else(|_| Clock::default(), |lane| lane.host.reader.clock)
+    }
+}
+
+impl OnGpu<'_> {
     /// Merges one tile and hands it on. Returns the squared norms of its deltas.
-    fn device_tile<E: Element>(
-        &self,
-        lane: &mut Lane,
-        tile: &Tile,
-        method: &Method,
-        compiled: &Compiled,
-        write: &crate::engine::passes::combine::Write,
-    ) -> Result<Vec<f64>, CombineError> {
-        let kept = compiled.device.kept_tile(compiled.stored, tile.number).filter(|_| compiled.is_kept);
+    fn merge<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<Vec<f64>, PassError> {
+        let kept = self.ring.kept_tile(self.stored, tile.number).filter(|_| self.has_kept_tiles);
         if kept.is_none() {
-            if compiled.step.is_some() {
-                self.read_kept(&mut lane.host, tile)?;
+            if self.step.is_some() {
+                self.work(lane, tile).read_kept()?;
             }
-            let (slot, Worker { space, kept, .. }) = (&mut lane.slot, &mut lane.host);
-            gpu_ring::fill::<E>(slot, space, tile, &compiled.clients, &compiled.references, kept)?;
+            let (slot, CombineWorker { reader, kept, .. }) = (&mut lane.slot, &mut lane.host);
+            gpu_ring::fill::<E>(slot, reader, tile, &self.clients, &self.references, kept)?;
         }
         let started = Instant::now();
-        let found = lane.slot.combine(&compiled.program, kept.as_deref(), &mut lane.merged)?;
-        lane.host.space.clock.compute += started.elapsed();
+        let found = lane.slot.combine(&self.program, kept.as_deref(), &mut lane.merged)?;
+        lane.host.reader.clock.compute += started.elapsed();
         if found.largest.is_infinite() {
-            return Err(CombineError::NonFinite);
+            return Err(PassError::NonFinite);
         }
-        let is_exact =
-            matches!(method, Method::Select(Select { mixing: None, statistic: OrderStatistic::Median, .. }));
-        if found.largest > MOST_MAGNITUDE && (!is_exact || compiled.step.is_some()) {
-            return self.merge_elsewhere(tile, method, write);
+        let is_exact = matches!(self.reduction, GpuReduction::Select(select) if select.is_exact());
+        if found.largest > MOST_MAGNITUDE && (!is_exact || self.step.is_some()) {
+            return self.merge_on_cpu(tile);
         }
-        lane.check.compare::<E>(tile, method, &lane.merged, compiled.device.gpu())?;
-        match &compiled.step {
-            Some(step) => self.finish_stepped(lane, tile, step, compiled, &found.stepped)?,
-            None => self.finish_tile(lane, tile, method)?,
+        lane.check.compare::<E>(tile, self.reduction, &lane.merged, self.ring.gpu())?;
+        match &self.step {
+            Some(step) => self.finish_stepped(lane, tile, step, &found.stepped)?,
+            None => self.finish_tile(lane, tile)?,
         }
-        self.hand_on(&mut lane.host, tile, method.clients().len(), write)?;
+        self.pass.hand_on(self.machine, &mut lane.host, tile, self.write)?;
         Ok(found.squared_norms)
+    }
+
+    fn work<'w, 'l>(&'w self, lane: &'w mut Lane<'l>, tile: &'w Tile) -> TileWork<'w, 'l> {
+        TileWork { isa: self.machine.isa, tile, pass: self.pass, worker: &mut lane.host }
     }
 
     /// Checks a sample of what the server's step left, and encodes it.
@@ -288,84 +309,75 @@ impl Pass<'_> {
         lane: &mut Lane,
         tile: &Tile,
         step: &StepJob,
-        compiled: &Compiled,
         stepped: &[Vec<f32>],
-    ) -> Result<(), CombineError> {
-        let Lane { host, check, merged, .. } = lane;
-        let kept = compiled.references.iter().filter_map(|reference| match reference {
-            Reference::Kept(place) => Some(*place),
-            Reference::Base | Reference::Centre => None,
+    ) -> Result<(), PassError> {
+        let kept = self.references.iter().filter_map(|reference| match reference {
+            ReferenceRow::Kept(place) => Some(*place),
+            ReferenceRow::Base | ReferenceRow::Centre => None,
         });
         let kept: Vec<usize> = kept.collect();
+        let Lane { host, check, merged, .. } = &mut *lane;
         let before: Vec<&[f32]> =
             kept.iter().map(|place| bytemuck::cast_slice(host.kept[*place].row(0))).collect();
-        let gpu = compiled.device.gpu();
-        check.compare_step(tile, step, (merged, host.space.base(), &before), stepped, gpu)?;
+        let gpu = self.ring.gpu();
+        check.compare_step(tile, step, (merged, host.reader.base(), &before), stepped, gpu)?;
         let started = Instant::now();
-        let all = 0..tile.coordinates.len();
+        let mut work = self.work(lane, tile);
+        let all = 0..work.columns();
         for (place, values) in kept.iter().zip(&stepped[1..]) {
-            self.keep(host, tile, self.keeps[*place].slot, &all, values);
+            work.keep(self.pass.keeps[*place].slot, &all, values);
         }
-        self.encode(host, tile, all, &stepped[0])?;
-        host.space.clock.compute += started.elapsed();
+        work.encode(all, &stepped[0])?;
+        lane.host.reader.clock.compute += started.elapsed();
         Ok(())
     }
 
-    /// Adds what is not the device's, and encodes.
-    fn finish_tile(&self, lane: &mut Lane, tile: &Tile, method: &Method) -> Result<(), CombineError> {
-        let (host, merged) = (&mut lane.host, &mut lane.merged);
-        self.read_kept(host, tile)?;
-        if self.uses_base(method) {
-            host.space.read_finite_base(tile)?;
+    /// Adds what the GPU does not, and encodes.
+    fn finish_tile(&self, lane: &mut Lane, tile: &Tile) -> Result<(), PassError> {
+        let mut merged = std::mem::take(&mut lane.merged);
+        let mut work = self.work(lane, tile);
+        work.read_kept()?;
+        if self.pass.uses_base() {
+            work.reader().read_finite_base(tile)?;
         }
         let started = Instant::now();
-        if let Method::Sum(sum) = method {
-            self.finish_sum(host, tile, sum, merged)?;
+        if let GpuReduction::Sum(sum) = self.reduction {
+            finish_sum(&mut work, sum, &mut merged)?;
         }
-        for block in blocks::<f64>(1, merged.len()) {
-            self.finish_block(host, tile, block.clone(), &mut merged[block])?;
-        }
-        host.space.clock.compute += started.elapsed();
-        Ok(())
-    }
-
-    fn finish_sum(
-        &self,
-        host: &mut Worker,
-        tile: &Tile,
-        sum: &Sum,
-        merged: &mut [f64],
-    ) -> Result<(), CombineError> {
-        if sum.base != 0.0 {
-            add_times(host.space.base(), sum.base, merged);
-        }
-        if sum.centre != 0.0 {
-            host.space.read_centre(tile)?;
-            add_times(host.space.centre(), sum.centre, merged);
-        }
-        for x in merged {
-            *x /= sum.divisor;
-        }
+        work.finish(&mut merged)?;
+        lane.host.reader.clock.compute += started.elapsed();
+        lane.merged = merged;
         Ok(())
     }
 
     /// Merges a tile on the CPU whose values are too large for sums in f32.
-    fn merge_elsewhere(
-        &self,
-        tile: &Tile,
-        method: &Method,
-        write: &crate::engine::passes::combine::Write,
-    ) -> Result<Vec<f64>, CombineError> {
-        let plan =
-            TilePlan::of_ranges(self.set, self.rows_at_once(method), std::slice::from_ref(&tile.coordinates));
-        let mut worker = self.new_worker(&plan);
-        let mut squared_norms = vec![0.0; self.set.clients.len()];
+    fn merge_on_cpu(&self, tile: &Tile) -> Result<Vec<f64>, PassError> {
+        let (isa, set, pass) = (self.machine.isa, self.pass.set, self.pass);
+        let rows = pass.reducer.rows_at_once();
+        let plan = TilePlan::of_ranges(set, rows, std::slice::from_ref(&tile.coordinates));
+        let mut worker = pass.new_worker(isa, &plan);
+        let mut squared_norms = vec![0.0; set.clients.len()];
         for number in 0..plan.tiles() {
             let tile = plan.tile(number);
-            self.merge_any(&mut worker, &tile, method)?;
+            pass.merge(isa, &mut worker, &tile)?;
             add_rows(&mut squared_norms, &std::mem::take(&mut worker.squared_norms));
-            self.hand_on(&mut worker, &tile, method.clients().len(), write)?;
+            pass.hand_on(self.machine, &mut worker, &tile, self.write)?;
         }
         Ok(squared_norms)
     }
+}
+
+fn finish_sum(work: &mut TileWork, sum: &WeightedSum, merged: &mut [f64]) -> Result<(), PassError> {
+    let tile = work.tile;
+    if sum.base != 0.0 {
+        add_times(work.reader().base(), sum.base, merged);
+    }
+    if sum.centre != 0.0 {
+        work.reader().read_centre(tile)?;
+        add_times(work.reader().centre(), sum.centre, merged);
+    }
+    for x in merged {
+        *x /= sum.divisor;
+    }
+    Ok(())
 }

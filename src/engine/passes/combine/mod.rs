@@ -1,204 +1,109 @@
-//! The second pass: combines every tile by the rule's recipe and hands on the merged values.
+//! The second pass: combines every tile by a reducer, takes the server's step, and hands the model's values on.
+//!
+//! [`reducer`] is what a recipe compiles to: a [`weighted_sum`] or an order statistic ([`select`]). `finish` turns merged
+//! values into the model's. `gpu` runs the pass on the GPU, and `spot_check` does a sample of its work again on the CPU.
 
-pub mod finish;
-pub mod gpu;
+mod finish;
+mod gpu;
 pub mod reducer;
 pub mod select;
-pub mod spot_check;
+mod spot_check;
+pub mod weighted_sum;
 
-use crate::budget::directory::BudgetError;
-use crate::engine::intake::admit::UpdateSet;
-use crate::engine::passes::blocks::{add_times, blocks};
-use crate::engine::passes::combine::reducer::{Method, Sum, Tiers};
-use crate::engine::passes::drive::{Clock, InTileOrder, PassError, for_each_tile};
-use crate::engine::passes::gpu_ring::{self, Device};
+use crate::engine::passes::blocks::{add_rows, blocks};
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::gpu_ring::{self, GpuShare};
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::pass::TilePass;
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::engine::passes::reader::Workspace;
-use crate::engine::passes::sections::{Branches, SectionSums, Summand, section_of, sections_of};
-use crate::gpu::job::GpuError;
-use crate::io::interrupt::Interrupted;
+use crate::engine::passes::reader::TileReader;
+use crate::engine::passes::sections::{SectionAdder, SectionTree, Summand, section_of, sections_of};
 use crate::io::model_writer::WriteError;
 use crate::kernels::element::Element;
 use crate::kernels::lanes::Isa;
 use crate::kernels::norms::squared_norm;
 use crate::kernels::server_step::ServerStep;
-use crate::kernels::weighted_sum::add_weighted_exactly;
-use crate::model::dtype::{Dtype, Kind, Working};
-use crate::model::state::KeptTensor;
-use crate::model::state::StateTensor;
-use crate::model::state::is_kept;
-use crate::model::state::stored_dtype;
-use crate::model::tile::{Rows, TileBuffer};
-use crate::modes::dp::noised_sum::{COLUMNS, NoisedSum};
-use crate::modes::tree::sums::Addends;
-use crate::rules::Recipe;
-use crate::telemetry::progress::Progress;
-use half::{bf16, f16};
-use rayon::ThreadPool;
+use crate::model::dtype::Kind;
+use crate::model::state::{KeptTensor, StateTensor, is_kept, stored_dtype};
+use crate::model::tile::TileBuffer;
+use crate::updates::set::{UpdateSet, ValueKind};
+use reducer::{Cut, Reducer};
+use std::mem;
 use std::ops::Range;
 use std::time::Instant;
 
-/// Why the pass stopped.
-#[derive(thiserror::Error, Debug)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "each message says what its fields are")]
-pub enum CombineError {
-    #[error(transparent)]
-    Pass(#[from] PassError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error(transparent)]
-    Gpu(#[from] GpuError),
-    #[error("noise cannot be made: {0}")]
-    Noise(Box<BudgetError>),
-    #[error("an update holds a value that is not finite")]
-    NonFinite,
-    #[error("tensor `{tensor}`: the values at flat index {index} add up to more than a partial can hold")]
-    SumTooLarge { tensor: String, index: usize },
-    #[error("tensor `{tensor}` of a partial holds {value} at flat index {index}, expected a finite number")]
-    BadPartial { partial: usize, tensor: String, index: usize, value: f64 },
-    #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
-    DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
-}
-
-impl From<Interrupted> for CombineError {
-    fn from(interrupted: Interrupted) -> Self {
-        Self::Pass(interrupted.into())
-    }
-}
-
-impl CombineError {
-    /// Whether an update with NaN or infinity may be the cause.
-    pub fn may_be_non_finite(&self) -> bool {
-        match self {
-            Self::NonFinite | Self::SumTooLarge { .. } => true,
-            Self::DoesNotFit { value, .. } => !value.is_finite(),
-            Self::Pass(_) | Self::Write(_) | Self::Gpu(_) | Self::Noise(_) | Self::BadPartial { .. } => false,
-        }
-    }
-}
-
-/// What the pass found besides the merged model.
-#[derive(Debug)]
-pub struct Combined {
-    /// L2 norm of each client's delta, if asked for.
-    pub norms: Option<Vec<f64>>,
-    /// Their squares, if asked for, in the branches of the sections that were merged.
-    pub squared_norms: Branches<Option<Vec<f64>>>,
-    /// Where the time went, added over the threads.
-    pub clock: Clock,
-    /// Why the device did not finish, if the CPU did.
-    pub device_failure: Option<GpuError>,
+/// The second pass, ready to run.
+#[derive(Clone)]
+pub struct CombinePass<'a> {
+    /// The updates.
+    pub set: &'a UpdateSet,
+    /// How their rows become one.
+    pub reducer: &'a dyn Reducer,
+    /// Whether to measure the norm of each delta on the way; the reducer must read every client then.
+    pub with_norms: bool,
+    /// How the server steps.
+    pub step: ServerStep,
+    /// What is handed on for the next run.
+    pub keeps: &'a [KeptTensor],
+    /// The coordinates to merge; `None` for all.
+    pub coordinates: Option<Range<usize>>,
+    /// Whether integers are left out.
+    pub floats_only: bool,
 }
 
 /// The encoded values of a tile.
 pub struct TileValues<'a> {
     /// Those of the model.
     pub model: &'a [u8],
-    /// Those of each slot that is kept; empty where the slot has none of this dtype.
+    /// Those of each state tensor that is kept; empty where it keeps none of this dtype.
     pub kept: Vec<&'a [u8]>,
 }
 
-/// Takes the values of a tile.
-pub(crate) type Write<'w> = dyn Fn(&Tile, &TileValues) -> Result<(), WriteError> + Sync + 'w;
+/// Takes the values of a tile, in any order of tiles.
+type Write<'w> = dyn Fn(&Tile, &TileValues) -> Result<(), WriteError> + Sync + 'w;
 
-/// The second pass, ready to run.
-pub struct Pass<'a> {
-    /// The instruction set to run on.
-    pub isa: Isa,
-    /// The updates.
-    pub set: &'a UpdateSet,
-    /// How to combine them.
-    pub recipe: &'a Recipe,
-    /// Whether to measure the norm of each delta on the way; every client is read then.
-    pub with_norms: bool,
-    /// Whether every update is known to be finite, so that those without a part need not be read.
-    pub screened: bool,
-    /// How the server steps.
-    pub step: ServerStep,
-    /// What is handed on for the next round.
-    pub keeps: &'a [KeptTensor],
-    /// The coordinates to merge; none for all.
-    pub coordinates: Option<Range<usize>>,
-    /// Whether integers are left out.
-    pub floats_only: bool,
-    /// The sum with noise that takes the recipe's place, where the round is released under a budget.
-    pub noised: Option<&'a NoisedSum>,
-    /// The device to run on, as far as it can; none for the CPU alone.
-    pub device: Option<&'a Device>,
-    /// Told about every tile.
-    pub progress: &'a Progress,
+/// Squared L2 norms of the clients' deltas, section by section.
+pub type SquaredNorms = SectionTree<Option<Vec<f64>>>;
+
+/// The norms of so many clients from the sums of squares in all sections.
+pub fn norms_of(squared: SquaredNorms, clients: usize) -> Vec<f64> {
+    let mut norms = squared.total().flatten().unwrap_or_default();
+    norms.resize(clients, 0.0);
+    norms.into_iter().map(f64::sqrt).collect()
 }
 
-/// Rows that a sum holds at once: it needs no more, and short columns of many rows would be slow to read.
-pub(crate) const SUMMED_ROWS: usize = 4;
-
-/// What a worker needs besides its rows.
-pub(crate) struct Worker<'a> {
-    pub(crate) space: Workspace<'a>,
-    sums: Vec<f64>,
-    /// Sums of integers.
-    integers: Vec<i64>,
-    /// What rounding took from the sums.
-    errors: Vec<f64>,
-    pub(crate) encoded: TileBuffer,
-    /// What is kept between rounds, a row for each slot, in the floats that it is stored in.
-    pub(crate) kept: Vec<TileBuffer>,
-    pub(crate) mixed: Option<TileBuffer>,
-    /// What is merged of one tier, where several are added up.
-    pub(crate) of_tier: Option<Vec<f64>>,
-    pub(crate) squared_norms: Vec<f64>,
-}
-
-impl Pass<'_> {
-    /// Runs the pass; `write` takes the encoded values of each tile, and of what is kept, in any order.
+impl CombinePass<'_> {
+    /// Runs the pass; `write` takes the encoded values of each tile, and of what is kept, in any order. Returns the squared
+    /// norms of the deltas, if the pass measures them.
     ///
     /// # Errors
     ///
     /// When an update cannot be read or is not finite, or a merged value cannot be stored or written.
     pub fn run(
         &self,
-        pool: &ThreadPool,
+        machine: &Machine,
         write: impl Fn(&Tile, &TileValues) -> Result<(), WriteError> + Sync,
-    ) -> Result<Combined, CombineError> {
-        let method = self.method();
-        let readers = method.clients().len();
-        let on_device = match self.device {
-            Some(device) => Some(self.run_on_device(device, &method, &write)?),
-            None => None,
-        };
-        let (done, so_far, device_clock, device_failure) = match on_device {
-            Some(on) => (on.done, on.squared_norms, on.clock, on.failure),
-            None => (Vec::new(), Vec::new(), Clock::default(), None),
-        };
-        let rest = gpu_ring::rest(self.set, done);
-        let rest: Vec<Range<usize>> = rest.into_iter().flat_map(|range| self.wanted(range)).collect();
-        let rows = self.rows_at_once(&method);
-        let plan = match method {
-            Method::Noised(_) => TilePlan::at_multiples(self.set, rows, &rest, COLUMNS),
-            _ => TilePlan::of_ranges(self.set, rows, &rest),
-        };
+    ) -> Result<SquaredNorms, PassError> {
+        let (on_gpu, done) = self.run_on_gpu(machine, &write)?;
+        let rest = gpu_ring::rest(self.set, done).into_iter().flat_map(|range| self.wanted(range));
+        let plan = self.plan(&rest.collect::<Vec<_>>());
         let sections = self.sections();
-        let squares = SectionSums::starting_at(sections.start);
-        let squares = InTileOrder::new(squares, |sums, (section, parts)| sums.add(section, parts));
-        let workers = for_each_tile(
-            pool,
-            &plan,
-            || self.new_worker(&plan),
-            |worker, tile| {
-                self.merge_any(worker, tile, &method)?;
-                let section = section_of(tile.coordinates.start);
-                squares.add(tile.number, (section, std::mem::take(&mut worker.squared_norms)));
-                self.hand_on(worker, tile, readers, &write)
-            },
-        )?;
-        let clock = workers.iter().map(|worker| worker.space.clock).fold(device_clock, Clock::and);
-        let mut squared_norms = squares.finish().finish(sections.end);
+        let pass = OnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
+        let mut squared_norms = machine.run(&pass)?.finish(sections.end);
         if let Some(first) = squared_norms.0.first_mut() {
-            first.sum.add(&Some(so_far));
+            first.sum.add(&Some(on_gpu));
         }
-        let norms = self.with_norms.then(|| norms_of(squared_norms.clone(), self.set.clients.len()));
-        Ok(Combined { norms, squared_norms, clock, device_failure })
+        self.reducer.finish()?;
+        Ok(squared_norms)
+    }
+
+    fn plan(&self, ranges: &[Range<usize>]) -> TilePlan {
+        let rows = self.reducer.rows_at_once();
+        match self.reducer.cut() {
+            Cut::ForCaches => TilePlan::with_rows(self.set, &self.reducer.other_rows(), rows, ranges),
+            Cut::AtMultiples(columns) => TilePlan::at_multiples(self.set, rows, ranges, columns),
+        }
     }
 
     /// The sections to merge.
@@ -207,15 +112,15 @@ impl Pass<'_> {
         section_of(all.start)..sections_of(all.end)
     }
 
-    /// What of a range is to be merged.
-    pub(crate) fn within(&self, range: Range<usize>) -> Range<usize> {
+    /// The part of a range that is to be merged.
+    fn within(&self, range: Range<usize>) -> Range<usize> {
         match &self.coordinates {
             Some(all) => range.start.max(all.start)..range.end.min(all.end),
             None => range,
         }
     }
 
-    /// What of a range is to be merged, piece by piece where integers are left out.
+    /// The part of a range that is to be merged, tensor by tensor where integers are left out.
     fn wanted(&self, range: Range<usize>) -> Vec<Range<usize>> {
         let range = self.within(range);
         if !self.floats_only {
@@ -230,45 +135,65 @@ impl Pass<'_> {
         floats.map(of_tensor).collect()
     }
 
-    /// Rows that a worker of the CPU holds at once.
-    pub(crate) fn rows_at_once(&self, method: &Method) -> usize {
-        let readers = method.clients().len().max(1);
-        match method {
-            Method::Sum(_) => SUMMED_ROWS.min(readers),
-            Method::Noised(_) => 1,
-            Method::Select(_) => readers,
-            Method::Tiers(tiers) => {
-                tiers.parts.iter().map(|(_, part)| self.rows_at_once(part)).max().unwrap_or(1)
-            }
-            Method::Tree(addends) => addends.rows_at_once(self.set),
+    /// Bytes of updates that the pass works on, and those of them that it reads: tiles that stayed on the GPU are not read.
+    pub fn bytes(&self, machine: &Machine) -> (u64, u64) {
+        let readers = self.reducer.clients().len() as u64;
+        let ring = machine.gpu();
+        let kept = |share: &GpuShare| ring.as_ref().is_some_and(|on| on.kept_shape(share.stored).is_some());
+        let shares = gpu_ring::shares(self.set).into_iter().filter(kept);
+        let kept: u64 =
+            shares.flat_map(|share| share.ranges).map(|range| self.set.layout.bytes_of(range)).sum();
+        let model = self.set.layout.bytes_of(0..self.set.layout.parameters());
+        (model * readers, (model - kept) * readers)
+    }
+
+    /// Whether the pass needs the base's values.
+    fn uses_base(&self) -> bool {
+        let is_plain = self.step == ServerStep::PLAIN && self.keeps.is_empty();
+        !is_plain || self.set.value_kind != ValueKind::AsSent || self.reducer.uses_base()
+    }
+
+    fn new_worker(&self, isa: Isa, plan: &TilePlan) -> CombineWorker<'_> {
+        let row = || TileBuffer::new(1, plan.most_columns() * size_of::<f64>());
+        CombineWorker {
+            reader: TileReader::new(isa, self.set, plan),
+            sums: Vec::new(),
+            errors: Vec::new(),
+            integers: Vec::new(),
+            encoded: row(),
+            kept: self.keeps.iter().map(|_| row()).collect(),
+            mixed: None,
+            captured: None,
+            squared_norms: Vec::new(),
         }
     }
 
-    /// Merges one tile of any float into `worker.encoded`.
-    pub(crate) fn merge_any(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        method: &Method,
-    ) -> Result<(), CombineError> {
-        match tile.working {
-            Working::BF16 => self.merge_tile::<bf16>(worker, tile, method),
-            Working::F16 => self.merge_tile::<f16>(worker, tile, method),
-            Working::F32 => self.merge_tile::<f32>(worker, tile, method),
-            Working::F64 => self.merge_tile::<f64>(worker, tile, method),
+    /// Merges one tile into the worker's encoded values.
+    fn merge(&self, isa: Isa, worker: &mut CombineWorker, tile: &Tile) -> Result<(), PassError> {
+        let mut work = TileWork { isa, pass: self, tile, worker };
+        work.read_kept()?;
+        if self.uses_base() {
+            work.reader().read_finite_base(tile)?;
+        } else if self.with_norms {
+            work.reader().read_base(tile)?;
         }
+        let (started, before) = (Instant::now(), work.reader().clock.read);
+        self.reducer.reduce(&mut work)?;
+        let read = work.reader().clock.read - before;
+        work.reader().clock.compute += started.elapsed().saturating_sub(read);
+        Ok(())
     }
 
     /// Hands a merged tile to the writer.
-    pub(crate) fn hand_on(
+    fn hand_on(
         &self,
-        worker: &mut Worker,
+        machine: &Machine,
+        worker: &mut CombineWorker,
         tile: &Tile,
-        readers: usize,
         write: &Write,
-    ) -> Result<(), CombineError> {
+    ) -> Result<(), PassError> {
         let columns = tile.coordinates.len();
-        let Worker { encoded, kept, space, .. } = worker;
+        let CombineWorker { encoded, kept, reader, .. } = worker;
         let model = &encoded.row(0)[..columns * tile.dtype.bytes()];
         let bytes_of = |of: &KeptTensor| {
             // Control variates are merged in a pass of their own.
@@ -277,231 +202,229 @@ impl Pass<'_> {
         };
         let kept = kept.iter().zip(self.keeps).map(|(values, of)| &values.row(0)[..bytes_of(of)]).collect();
         let values = TileValues { model, kept };
-        space.clock.time(|clock| &mut clock.write, || write(tile, &values))?;
-        self.progress.advance((readers * model.len()) as u64);
+        reader.clock.time(|clock| &mut clock.write, || write(tile, &values))?;
+        machine.progress.advance((self.reducer.clients().len() * model.len()) as u64);
+        Ok(())
+    }
+}
+
+/// The tiles that the CPU merges.
+struct OnCpu<'a> {
+    pass: &'a CombinePass<'a>,
+    machine: &'a Machine<'a>,
+    plan: TilePlan,
+    first_section: usize,
+    write: &'a Write<'a>,
+}
+
+impl TilePass for OnCpu<'_> {
+    type Worker<'p>
+        = CombineWorker<'p>
+    where
+        Self: 'p;
+    /// Squared norms of the clients that are read.
+    type Part = Vec<f64>;
+    type Sum = SectionAdder<Vec<f64>>;
+
+    fn plan(&self) -> &TilePlan {
+        &self.plan
+    }
+
+    fn worker(&self) -> CombineWorker<'_> {
+        self.pass.new_worker(self.machine.isa, &self.plan)
+    }
+
+    fn tile(&self, worker: &mut CombineWorker, tile: &Tile) -> Result<Vec<f64>, PassError> {
+        self.pass.merge(self.machine.isa, worker, tile)?;
+        self.pass.hand_on(self.machine, worker, tile, self.write)?;
+        Ok(mem::take(&mut worker.squared_norms))
+    }
+
+    fn start(&self) -> SectionAdder<Vec<f64>> {
+        SectionAdder::starting_at(self.first_section)
+    }
+
+    fn add(&self, sum: &mut SectionAdder<Vec<f64>>, tile: &Tile, part: Vec<f64>) {
+        sum.add(section_of(tile.coordinates.start), part);
+    }
+
+    fn clock(&self, worker: &CombineWorker) -> Clock {
+        worker.reader.clock
+    }
+}
+
+/// Buffers of one thread.
+pub struct CombineWorker<'a> {
+    reader: TileReader<'a>,
+    sums: Vec<f64>,
+    /// What rounding took from the sums.
+    errors: Vec<f64>,
+    /// Sums of integers.
+    integers: Vec<i64>,
+    encoded: TileBuffer,
+    /// A row for each state tensor that is kept, in the floats that it is stored in.
+    kept: Vec<TileBuffer>,
+    mixed: Option<TileBuffer>,
+    /// Merged values that are captured instead of finished.
+    captured: Option<Vec<f64>>,
+    squared_norms: Vec<f64>,
+}
+
+/// One tile on its way through a reducer.
+pub struct TileWork<'w, 'a> {
+    /// The instruction set to run on.
+    pub isa: Isa,
+    /// The tile.
+    pub tile: &'w Tile,
+    pass: &'w CombinePass<'w>,
+    worker: &'w mut CombineWorker<'a>,
+}
+
+impl<'a> TileWork<'_, 'a> {
+    /// The updates.
+    pub fn set(&self) -> &UpdateSet {
+        self.pass.set
+    }
+
+    /// Coordinates of the tile.
+    pub fn columns(&self) -> usize {
+        self.tile.coordinates.len()
+    }
+
+    /// The rows of the tile, and the base's values.
+    pub fn reader(&mut self) -> &mut TileReader<'a> {
+        &mut self.worker.reader
+    }
+
+    /// Reads some clients' rows, as deltas where weights and deltas are mixed.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or changed since it was opened.
+    pub fn read<E: Element>(&mut self, clients: &[usize]) -> Result<(), PassError> {
+        self.worker.reader.read::<E>(self.tile, clients)?;
+        self.worker.reader.subtract_base::<E>(self.tile, clients);
         Ok(())
     }
 
-    /// Bytes of updates that the pass works on, and those of them that it reads: what stayed on the device is not.
-    pub fn bytes(&self) -> (u64, u64) {
-        let readers = self.method().clients().len() as u64;
-        let kept = |part: &gpu_ring::Part| self.device.is_some_and(|on| on.kept_shape(part.stored).is_some());
-        let parts = gpu_ring::parts(self.set).into_iter().filter(kept);
-        let kept: u64 = parts.flat_map(|part| part.ranges).map(|range| self.set.layout.bytes_of(range)).sum();
-        let model = self.set.layout.bytes_of(0..self.set.layout.parameters());
-        (model * readers, (model - kept) * readers)
-    }
-
-    fn method(&self) -> Method<'_> {
-        if let Some(sum) = self.noised {
-            return Method::Noised(sum);
-        }
-        Method::of(self.recipe, self.set, self.screened && !self.with_norms)
-    }
-
-    pub(crate) fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
-        Worker {
-            space: Workspace::new(self.isa, self.set, plan),
-            sums: Vec::new(),
-            integers: Vec::new(),
-            errors: Vec::new(),
-            encoded: TileBuffer::new(1, plan.most_columns() * size_of::<f64>()),
-            kept: self
-                .keeps
-                .iter()
-                .map(|_| TileBuffer::new(1, plan.most_columns() * size_of::<f64>()))
-                .collect(),
-            mixed: None,
-            of_tier: None,
-            squared_norms: Vec::new(),
-        }
-    }
-
-    /// Merges one tile into `worker.encoded`.
-    fn merge_tile<E: Element>(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        method: &Method,
-    ) -> Result<(), CombineError> {
-        self.read_kept(worker, tile)?;
-        if self.uses_base(method) {
-            worker.space.read_finite_base(tile)?;
-        } else if self.with_norms {
-            worker.space.read_base(tile)?;
-        }
-        let before = worker.space.clock.read;
-        let started = Instant::now();
-        self.merge_rows::<E>(worker, tile, method)?;
-        let read = worker.space.clock.read - before;
-        worker.space.clock.compute += started.elapsed().saturating_sub(read);
-        Ok(())
-    }
-
-    fn merge_rows<E: Element>(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        method: &Method,
-    ) -> Result<(), CombineError> {
-        match method {
-            Method::Sum(sum) => match self.sum_tile::<E>(worker, tile, sum) {
-                // Numbers near the end of f64 add up past it, though their mean does not.
-                Err(CombineError::DoesNotFit { value, .. })
-                    if E::DTYPE == Dtype::F64 && !value.is_finite() =>
-                {
-                    worker.squared_norms.clear();
-                    self.sum_tile::<E>(worker, tile, &sum.scaled_down())
-                }
-                done => done,
-            },
-            Method::Select(select) => self.select_tile::<E>(worker, tile, select),
-            Method::Tiers(tiers) => self.add_tiers::<E>(worker, tile, tiers),
-            Method::Tree(addends) => self.tree_tile::<E>(worker, tile, addends),
-            Method::Noised(sum) => self.noised_tile::<E>(worker, tile, sum),
-        }
-    }
-
-    /// Merges each tier by itself, and adds them up.
-    fn add_tiers<E: Element>(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        tiers: &Tiers,
-    ) -> Result<(), CombineError> {
-        let columns = tile.coordinates.len();
-        // What one tier makes is to keep its bits, that of a zero too.
-        let mut sums = vec![-0.0; columns];
-        let mut squares = vec![0.0; self.set.clients.len()];
-        for (share, part) in &tiers.parts {
-            worker.of_tier = Some(vec![0.0; columns]);
-            self.merge_rows::<E>(worker, tile, part)?;
-            add_times(&worker.of_tier.take().unwrap_or_default(), *share, &mut sums);
-            for (client, square) in part.clients().iter().zip(worker.squared_norms.drain(..)) {
-                squares[*client] = square;
-            }
-        }
-        if self.with_norms && tile.dtype.kind() == Kind::Float {
-            worker.squared_norms = squares;
-        }
-        for block in blocks::<f64>(1, columns) {
-            self.finish_block(worker, tile, block.clone(), &mut sums[block])?;
-        }
-        Ok(())
-    }
-
-    /// Sums a few rows at a time. A value that is not finite shows in the merged value.
-    fn sum_tile<E: Element>(&self, worker: &mut Worker, tile: &Tile, sum: &Sum) -> Result<(), CombineError> {
-        let columns = tile.coordinates.len();
-        let (mut sums, mut errors) = (std::mem::take(&mut worker.sums), std::mem::take(&mut worker.errors));
+    /// Takes buffers for sums and their rounding errors: a zero for each column. Give them to
+    /// [`finish_sums`](Self::finish_sums).
+    pub fn zeroed_sums(&mut self) -> (Vec<f64>, Vec<f64>) {
+        let (mut sums, mut errors) = (mem::take(&mut self.worker.sums), mem::take(&mut self.worker.errors));
         for values in [&mut sums, &mut errors] {
             values.clear();
-            values.resize(columns, 0.0);
+            values.resize(self.columns(), 0.0);
         }
-        if sum.base != 0.0 {
-            add_times(worker.space.base(), sum.base, &mut sums);
-        }
-        if sum.centre != 0.0 {
-            worker.space.read_centre(tile)?;
-            add_times(worker.space.centre(), sum.centre, &mut sums);
-        }
-        for (clients, weights) in sum.clients.chunks(SUMMED_ROWS).zip(sum.weights.chunks(SUMMED_ROWS)) {
-            worker.space.read::<E>(tile, clients)?;
-            worker.space.subtract_base::<E>(tile, clients);
-            let rows = worker.space.rows::<E>(tile, weights.len());
-            for block in blocks::<E>(weights.len(), columns) {
-                let (sums, errors) = (&mut sums[block.clone()], &mut errors[block.clone()]);
-                add_weighted_exactly(self.isa, &rows.at(block), weights, sums, errors);
-            }
-            let squares = self.squared_norms(&worker.space, &rows, clients, 0..columns, tile);
-            worker.squared_norms.extend(squares);
-        }
-        self.finish_sums(worker, tile, (sums, errors), sum.divisor)
+        (sums, errors)
     }
 
-    /// Releases a noised sum. Integers are no part of it: they stay what they are.
-    fn noised_tile<E: Element>(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        sum: &NoisedSum,
-    ) -> Result<(), CombineError> {
-        let mut released = std::mem::take(&mut worker.sums);
-        released.clear();
-        released.resize(tile.coordinates.len(), 0.0);
-        if tile.dtype.kind() == Kind::Float {
-            sum.release::<E>(
-                self.isa,
-                &self.set.layout,
-                &mut worker.space,
-                tile,
-                &mut worker.integers,
-                &mut released,
-            )?;
-        }
-        for block in blocks::<f64>(1, released.len()) {
-            self.finish_block(worker, tile, block.clone(), &mut released[block])?;
-        }
-        worker.sums = released;
-        Ok(())
-    }
-
-    /// Sums updates and partials.
-    fn tree_tile<E: Element>(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        addends: &Addends,
-    ) -> Result<(), CombineError> {
-        let (mut sums, mut errors) = (std::mem::take(&mut worker.sums), std::mem::take(&mut worker.errors));
-        let totals = (&mut sums, &mut errors);
-        addends.add_tile::<E>((self.isa, self.set), &mut worker.space, tile, totals, &mut [])?;
-        self.finish_sums(worker, tile, (sums, errors), addends.divisor)
-    }
-
-    /// Divides exact sums, rounded once.
-    fn finish_sums(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
+    /// Divides exact sums, rounded once, and finishes them.
+    ///
+    /// # Errors
+    ///
+    /// When a merged value does not fit.
+    pub fn finish_sums(
+        &mut self,
         (mut sums, errors): (Vec<f64>, Vec<f64>),
         divisor: f64,
-    ) -> Result<(), CombineError> {
+    ) -> Result<(), PassError> {
         for block in blocks::<f64>(1, sums.len()) {
             let merged = &mut sums[block.clone()];
             for (x, error) in merged.iter_mut().zip(&errors[block.clone()]) {
                 *x = (*x + error) / divisor;
             }
-            self.finish_block(worker, tile, block, merged)?;
+            self.finish_block(block, merged)?;
         }
-        (worker.sums, worker.errors) = (sums, errors);
+        (self.worker.sums, self.worker.errors) = (sums, errors);
         Ok(())
     }
 
-    /// The squared norms of these clients' rows at some columns; none if nobody asked.
-    pub(crate) fn squared_norms<E: Element>(
-        &self,
-        space: &Workspace,
-        rows: &Rows<E>,
-        clients: &[usize],
-        columns: Range<usize>,
-        tile: &Tile,
-    ) -> Vec<f64> {
-        if !self.with_norms || tile.dtype.kind() != Kind::Float {
+    /// Finishes merged values of all columns.
+    ///
+    /// # Errors
+    ///
+    /// When a merged value does not fit.
+    pub fn finish(&mut self, merged: &mut [f64]) -> Result<(), PassError> {
+        blocks::<f64>(1, merged.len())
+            .try_for_each(|block| self.finish_block(block.clone(), &mut merged[block]))
+    }
+
+    /// Takes a buffer for integer sums: a zero for each column. Give it back by
+    /// [`put_back_integers`](Self::put_back_integers).
+    pub fn zeroed_integers(&mut self) -> Vec<i64> {
+        let mut integers = mem::take(&mut self.worker.integers);
+        integers.clear();
+        integers.resize(self.columns(), 0);
+        integers
+    }
+
+    /// Takes the buffer back.
+    pub fn put_back_integers(&mut self, integers: Vec<i64>) {
+        self.worker.integers = integers;
+    }
+
+    fn take_mixed(&mut self, rows: usize, row_bytes: usize) -> TileBuffer {
+        match self.worker.mixed.take() {
+            Some(buffer) if buffer.holds(rows, row_bytes) => buffer,
+            _ => TileBuffer::new(rows, row_bytes),
+        }
+    }
+
+    fn put_back_mixed(&mut self, mixed: TileBuffer) {
+        self.worker.mixed = Some(mixed);
+    }
+
+    /// Runs a reducer on the tile, and captures its merged values and the squared norms of its clients instead of finishing
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// As the reducer.
+    pub fn capture(&mut self, reducer: &dyn Reducer) -> Result<(Vec<f64>, Vec<f64>), PassError> {
+        self.worker.captured = Some(vec![0.0; self.columns()]);
+        reducer.reduce(self)?;
+        Ok((self.worker.captured.take().unwrap_or_default(), mem::take(&mut self.worker.squared_norms)))
+    }
+
+    /// Replaces the squared norms of the tile: one for each client of the set.
+    pub fn set_norms(&mut self, squared_norms: Vec<f64>) {
+        if self.measures_norms() {
+            self.worker.squared_norms = squared_norms;
+        }
+    }
+
+    fn measures_norms(&self) -> bool {
+        self.pass.with_norms && self.tile.dtype.kind() == Kind::Float
+    }
+
+    /// Appends the squared norms of the rows of these clients, which were read last.
+    fn measure_norms<E: Element>(&mut self, clients: &[usize]) {
+        let squares = self.norms::<E>(clients, 0..self.columns());
+        self.worker.squared_norms.extend(squares);
+    }
+
+    /// Adds the squared norms of some columns of the rows of these clients, which were read last.
+    fn add_norms<E: Element>(&mut self, clients: &[usize], columns: Range<usize>) {
+        let squares = self.norms::<E>(clients, columns);
+        self.worker.squared_norms.resize(squares.len(), 0.0);
+        add_rows(&mut self.worker.squared_norms, &squares);
+    }
+
+    fn forget_norms(&mut self) {
+        self.worker.squared_norms.clear();
+    }
+
+    /// The squared norms of these clients' rows at some columns; empty if the pass measures none.
+    fn norms<E: Element>(&self, clients: &[usize], columns: Range<usize>) -> Vec<f64> {
+        if !self.measures_norms() {
             return Vec::new();
         }
-        let rows = rows.at(columns.clone());
+        let reader = &self.worker.reader;
+        let rows = reader.rows::<E>(self.tile, clients.len()).at(columns.clone());
         let norm = |row: usize| {
-            let base = space.base_of(clients[row]);
+            let base = reader.base_of(clients[row]);
             squared_norm(self.isa, rows.row(row), base.get(columns.clone()).unwrap_or_default())
         };
         (0..rows.len()).map(norm).collect()
     }
-}
-
-/// The norms of so many clients from the sums of squares in all sections.
-pub fn norms_of(squared: Branches<Option<Vec<f64>>>, clients: usize) -> Vec<f64> {
-    let mut norms = squared.total().flatten().unwrap_or_default();
-    norms.resize(clients, 0.0);
-    norms.into_iter().map(f64::sqrt).collect()
 }

@@ -1,94 +1,128 @@
-//! The second pass where rows are merged by an order statistic, as they are or mixed.
+//! An order statistic of rows, as they are or mixed.
 
-use crate::engine::intake::admit::Frame;
-use crate::engine::passes::blocks::{add_rows, blocks, mix, reduce};
-use crate::engine::passes::combine::reducer::Select;
-use crate::engine::passes::combine::{CombineError, Pass, Worker};
-use crate::engine::passes::plan::Tile;
+use crate::engine::passes::blocks::{blocks, mix, reduce};
+use crate::engine::passes::combine::TileWork;
+use crate::engine::passes::combine::reducer::{CpuOnly, GpuReduction, Reducer};
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::pass::for_element;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::{Element, Merged};
-use crate::model::tile::{Rows, TileBuffer};
+use crate::model::tile::Rows;
 use crate::rules::OrderStatistic;
 use crate::rules::mixing::Mixing;
+use crate::updates::set::ValueKind;
 
-impl Pass<'_> {
-    /// Merges all rows by an order statistic.
-    pub(crate) fn select_tile<E: Element>(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        select: &Select,
-    ) -> Result<(), CombineError> {
-        worker.space.read::<E>(tile, &select.clients)?;
-        worker.space.subtract_base::<E>(tile, &select.clients);
-        if let Some(mixing) = select.mixing {
-            return self.select_mixed::<E>(worker, tile, &select.clients, mixing, select.statistic);
+/// An order statistic of rows.
+#[derive(Clone, Debug)]
+pub struct Select<'a> {
+    /// The clients, by number.
+    pub clients: Vec<usize>,
+    /// The rows as combinations of the clients' rows; `None` for the clients' rows themselves.
+    pub mixing: Option<&'a Mixing>,
+    /// The statistic.
+    pub statistic: OrderStatistic,
+}
+
+impl<'a> Select<'a> {
+    /// The statistic of some clients' rows, or of mixtures of them. Clients without a part in a mixture are not read.
+    pub(super) fn of(statistic: OrderStatistic, mixing: Option<&'a Mixing>, members: &[usize]) -> Self {
+        let Some(mixing) = mixing else {
+            return Self { clients: members.to_vec(), mixing: None, statistic };
+        };
+        if let Some(mut clients) = mixing.all_chosen() {
+            clients.retain(|client| members.binary_search(client).is_ok());
+            return Self { clients, mixing: None, statistic };
         }
-        match select.statistic {
+        let has_part = |client: &usize| (0..mixing.len()).any(|row| mixing.row(row)[*client] != 0.0);
+        let clients = members.iter().copied().filter(has_part).collect();
+        Self { clients, mixing: Some(mixing), statistic }
+    }
+
+    /// Whether the result is one of the values, or half way between two, on any machine.
+    pub(super) fn is_exact(&self) -> bool {
+        self.mixing.is_none() && self.statistic == OrderStatistic::Median
+    }
+
+    fn select<E: Element>(&self, work: &mut TileWork) -> Result<(), PassError> {
+        work.read::<E>(&self.clients)?;
+        if let Some(mixing) = self.mixing {
+            return self.select_mixed::<E>(work, mixing);
+        }
+        let isa = work.isa;
+        match self.statistic {
             // A median is one of the values, or half way between two.
-            OrderStatistic::Median if tile.dtype == E::DTYPE && self.set.frame == Frame::AsSent => {
-                self.select_blocks::<E, E::Median>(worker, tile, &select.clients, |rows, merged| {
-                    coordinate_median(self.isa, rows, merged)
-                })
+            OrderStatistic::Median
+                if work.tile.dtype == E::DTYPE && work.set().value_kind == ValueKind::AsSent =>
+            {
+                self.select_blocks::<E, E::Median>(work, |rows, merged| coordinate_median(isa, rows, merged))
             }
-            statistic => self.select_blocks::<E, f64>(worker, tile, &select.clients, |rows, merged| {
-                reduce(self.isa, statistic, rows, merged)
-            }),
+            statistic => {
+                self.select_blocks::<E, f64>(work, |rows, merged| reduce(isa, statistic, rows, merged))
+            }
         }
     }
 
     /// Merges rows a block of columns at a time, by a kernel that says whether all values are finite.
     fn select_blocks<E: Element, F: Merged>(
         &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        clients: &[usize],
+        work: &mut TileWork,
         kernel: impl Fn(&Rows<E>, &mut [F]) -> bool,
-    ) -> Result<(), CombineError> {
+    ) -> Result<(), PassError> {
+        let (tile, rows) = (work.tile, self.clients.len());
         let mut merged = Vec::new();
-        for block in blocks::<E>(clients.len(), tile.coordinates.len()) {
+        for block in blocks::<E>(rows, work.columns()) {
             merged.resize(block.len(), F::default());
-            let rows = worker.space.rows::<E>(tile, clients.len());
-            if !kernel(&rows.at(block.clone()), &mut merged) {
-                return Err(CombineError::NonFinite);
+            if !kernel(&work.reader().rows::<E>(tile, rows).at(block.clone()), &mut merged) {
+                return Err(PassError::NonFinite);
             }
-            let squares = self.squared_norms(&worker.space, &rows, clients, block.clone(), tile);
-            worker.squared_norms.resize(squares.len(), 0.0);
-            add_rows(&mut worker.squared_norms, &squares);
-            self.finish_block(worker, tile, block, &mut merged)?;
+            work.add_norms::<E>(&self.clients, block.clone());
+            work.finish_block(block, &mut merged)?;
         }
         Ok(())
     }
 
     /// Mixes rows a block of columns at a time, and merges the mixtures.
-    fn select_mixed<E: Element>(
-        &self,
-        worker: &mut Worker,
-        tile: &Tile,
-        clients: &[usize],
-        mixing: &Mixing,
-        statistic: OrderStatistic,
-    ) -> Result<(), CombineError> {
-        let (columns, brings_base) = (tile.coordinates.len(), self.set.frame == Frame::AsSent);
-        let most = blocks::<E>(clients.len(), columns).map(|block| block.len()).max().unwrap_or(0);
-        let row_bytes = most * size_of::<f64>();
-        let mut mixed = match worker.mixed.take() {
-            Some(buffer) if buffer.holds(mixing.len(), row_bytes) => buffer,
-            _ => TileBuffer::new(mixing.len(), row_bytes),
-        };
+    fn select_mixed<E: Element>(&self, work: &mut TileWork, mixing: &Mixing) -> Result<(), PassError> {
+        let (columns, tile, isa) = (work.columns(), work.tile, work.isa);
+        let brings_base = work.set().value_kind == ValueKind::AsSent;
+        let most = blocks::<E>(self.clients.len(), columns).map(|block| block.len()).max().unwrap_or(0);
+        let mut mixed = work.take_mixed(mixing.len(), most * size_of::<f64>());
         let mut merged = Vec::new();
-        for block in blocks::<E>(clients.len(), columns) {
-            let rows = worker.space.rows::<E>(tile, clients.len()).at(block.clone());
-            let base = worker.space.base().get(block.clone()).filter(|_| brings_base).unwrap_or_default();
-            mix(self.isa, &rows, clients, mixing, base, &mut mixed);
+        for block in blocks::<E>(self.clients.len(), columns) {
+            let reader = work.reader();
+            let rows = reader.rows::<E>(tile, self.clients.len()).at(block.clone());
+            let base = reader.base().get(block.clone()).filter(|_| brings_base).unwrap_or_default();
+            mix(isa, &rows, &self.clients, mixing, base, &mut mixed);
             merged.resize(block.len(), 0.0);
             let mixtures = mixed.rows::<E::Mixed>(mixing.len(), block.len());
-            if !reduce(self.isa, statistic, &mixtures, &mut merged) {
-                return Err(CombineError::NonFinite);
+            if !reduce(isa, self.statistic, &mixtures, &mut merged) {
+                return Err(PassError::NonFinite);
             }
-            self.finish_block(worker, tile, block, &mut merged)?;
+            work.finish_block(block, &mut merged)?;
         }
-        worker.mixed = Some(mixed);
+        work.put_back_mixed(mixed);
         Ok(())
+    }
+}
+
+impl Reducer for Select<'_> {
+    fn clients(&self) -> &[usize] {
+        &self.clients
+    }
+
+    fn rows_at_once(&self) -> usize {
+        self.clients.len().max(1)
+    }
+
+    fn uses_base(&self) -> bool {
+        self.mixing.is_some()
+    }
+
+    fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
+        for_element!(work.tile.working, E => self.select::<E>(work))
+    }
+
+    fn on_gpu(&self) -> Result<GpuReduction<'_>, CpuOnly> {
+        Ok(GpuReduction::Select(self))
     }
 }

@@ -4,12 +4,12 @@
 //! Of every tile some runs of [`RUN`] coordinates are read again, so many that a pass checks [`COORDINATES`] at least.
 //! Medians have to agree in every bit, sums within the bound of their shader.
 
-use crate::engine::intake::admit::{Frame, UpdateSet};
 use crate::engine::passes::blocks::{mix, reduce};
-use crate::engine::passes::combine::reducer::{Method, Select, Sum};
-use crate::engine::passes::drive::PassError;
+use crate::engine::passes::combine::reducer::GpuReduction;
+use crate::engine::passes::combine::weighted_sum::WeightedSum;
+use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::engine::passes::reader::Workspace;
+use crate::engine::passes::reader::TileReader;
 use crate::gpu::Gpu;
 use crate::gpu::job::GpuError;
 use crate::gpu::step::{Known, StepJob};
@@ -19,6 +19,7 @@ use crate::kernels::weighted_sum::add_weighted;
 use crate::model::tile::{Rows, TileBuffer};
 use crate::rules::OrderStatistic;
 use crate::rules::mixing::Mixing;
+use crate::updates::set::{UpdateSet, ValueKind};
 use std::ops::Range;
 
 /// Neighbouring coordinates that are read at once.
@@ -37,7 +38,7 @@ const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
 pub(crate) struct SpotCheck<'a> {
     isa: Isa,
     set: &'a UpdateSet,
-    space: Workspace<'a>,
+    reader: TileReader<'a>,
     runs: usize,
 }
 
@@ -49,10 +50,10 @@ struct Expected {
 
 impl<'a> SpotCheck<'a> {
     /// Room to check tiles of a plan.
-    pub(crate) fn new(isa: Isa, set: &'a UpdateSet, method: &Method, plan: &TilePlan) -> Self {
-        let sample = TilePlan::of_columns(set, method.clients().len().max(1), |_| RUN);
+    pub(crate) fn new(isa: Isa, set: &'a UpdateSet, reduction: GpuReduction, plan: &TilePlan) -> Self {
+        let sample = TilePlan::of_columns(set, reduction.clients().len().max(1), |_| RUN);
         let runs = (COORDINATES / RUN).div_ceil(plan.tiles().max(1));
-        Self { isa, set, space: Workspace::new(isa, set, &sample), runs }
+        Self { isa, set, reader: TileReader::new(isa, set, &sample), runs }
     }
 
     /// Compares a sample of a tile's merged values, as they came from the device, with what the CPU makes of the
@@ -60,15 +61,15 @@ impl<'a> SpotCheck<'a> {
     pub(crate) fn compare<E: Element>(
         &mut self,
         tile: &Tile,
-        method: &Method,
+        reduction: GpuReduction,
         merged: &[f64],
         gpu: &Gpu,
-    ) -> Result<(), crate::engine::passes::combine::CombineError> {
+    ) -> Result<(), PassError> {
         for run in 0..self.runs {
             let Range { start, end } = columns_of(tile, run);
             let coordinates = tile.coordinates.start + start..tile.coordinates.start + end;
             let part = Tile { coordinates, ..tile.clone() };
-            let expected = self.expected::<E>(&part, method)?;
+            let expected = self.expected::<E>(&part, reduction)?;
             for (i, (found, expected)) in merged[start..end].iter().zip(&expected).enumerate() {
                 if (found - expected.value).abs() > expected.bound || !found.is_finite() {
                     return Err(self.wrong(part.coordinates.start + i, *found, expected, gpu).into());
@@ -116,34 +117,36 @@ impl<'a> SpotCheck<'a> {
         }
     }
 
-    fn expected<E: Element>(&mut self, part: &Tile, method: &Method) -> Result<Vec<Expected>, PassError> {
-        let clients = method.clients();
-        let brings_base = self.set.frame == Frame::AsSent && self.set.base.is_some();
+    fn expected<E: Element>(
+        &mut self,
+        part: &Tile,
+        reduction: GpuReduction,
+    ) -> Result<Vec<Expected>, PassError> {
+        let clients = reduction.clients();
+        let brings_base = self.set.value_kind == ValueKind::AsSent && self.set.base.is_some();
         if brings_base {
-            self.space.read_finite_base(part)?;
+            self.reader.read_finite_base(part)?;
         }
-        self.space.read::<E>(part, clients)?;
-        let rows = self.space.rows::<E>(part, clients.len());
-        Ok(match method {
-            Method::Sum(sum) => self.sums(&rows, sum),
-            Method::Tiers(_) => unreachable!("no device is chosen for tiers"),
-            // Partials and releases are summed on the CPU.
-            Method::Tree(_) | Method::Noised(_) => Vec::new(),
-            Method::Select(Select { mixing: None, statistic, .. }) => {
-                let within = vec![0.0; rows.columns()];
-                self.selected(&rows, *statistic, &within)
-            }
-            Method::Select(Select { mixing: Some(mixing), statistic, .. }) => {
-                let base = if brings_base { self.space.base() } else { &[] };
+        self.reader.read::<E>(part, clients)?;
+        let rows = self.reader.rows::<E>(part, clients.len());
+        let select = match reduction {
+            GpuReduction::Sum(sum) => return Ok(self.sums(&rows, sum)),
+            GpuReduction::Select(select) => select,
+        };
+        Ok(match select.mixing {
+            None => self.selected(&rows, select.statistic, &vec![0.0; rows.columns()]),
+            Some(mixing) => {
+                let base = if brings_base { self.reader.base() } else { &[] };
                 let mut mixed = TileBuffer::new(mixing.len(), RUN * size_of::<f64>());
                 mix(self.isa, &rows, clients, mixing, base, &mut mixed);
                 let within = mixed_bounds(&rows, clients, mixing, base);
-                self.selected(&mixed.rows::<E::Mixed>(mixing.len(), rows.columns()), *statistic, &within)
+                let mixtures = mixed.rows::<E::Mixed>(mixing.len(), rows.columns());
+                self.selected(&mixtures, select.statistic, &within)
             }
         })
     }
 
-    fn sums<E: Element>(&self, rows: &Rows<E>, sum: &Sum) -> Vec<Expected> {
+    fn sums<E: Element>(&self, rows: &Rows<E>, sum: &WeightedSum) -> Vec<Expected> {
         let mut values = vec![0.0; rows.columns()];
         add_weighted(self.isa, rows, &sum.weights, &mut values);
         let bound = |j: usize| {

@@ -1,219 +1,242 @@
-//! The first pass on a device: tiles go through the slots of its ring, and stay on the device where they all fit.
+//! The geometry pass on the GPU: tiles go through the slots of its ring, and stay on the GPU where they all fit.
 
-use crate::engine::passes::drive::{Clock, InTileOrder, PassError, for_each_tile};
-use crate::engine::passes::geometry::sums::Sums;
-use crate::engine::passes::geometry::{FITTING, FirstPass, Worker};
-use crate::engine::passes::gpu_ring::{self, Device, Part, Reference};
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::geometry::sums::TileSums;
+use crate::engine::passes::geometry::{FITTING, GeometryPass, GeometryWorker};
+use crate::engine::passes::gpu_ring::{self, GpuRing, GpuShare, ReferenceRow};
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::pass::TilePass;
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::gpu::job::{GpuError, PAIRS_RELATIVE_ERROR, PairSums, PairsJob, TileShape};
 use crate::gpu::{PairsProgram, RingSlot};
 use crate::kernels::element::Element;
+use crate::kernels::lanes::Isa;
 use crate::model::dtype::Working;
 use half::{bf16, f16};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Columns of a tile that are looked at on the CPU as well.
+/// Columns of a tile that the CPU measures as well, to check the GPU.
 const CHECKED_COLUMNS: usize = 1024;
 
-/// Tiles of a pass of which that is done.
+/// Tiles of a pass that are checked.
 const CHECKED_TILES: usize = 4;
 
-/// A slot and what its thread needs besides.
-struct Lane<'a> {
-    slot: RingSlot<'a>,
-    host: Worker<'a>,
-}
-
-/// One part of the coordinates, compiled.
-struct Compiled<'a> {
-    device: &'a Device,
-    program: PairsProgram,
-    references: Vec<Reference>,
-    stored: Working,
-    clients: Vec<usize>,
-    /// Whether tiles stay on the device for the second pass.
-    keeps: AtomicBool,
-    /// Every so many tiles one is checked.
-    check_every: usize,
-}
-
-impl Compiled<'_> {
-    fn fill<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<(), PassError> {
-        gpu_ring::fill::<E>(&mut lane.slot, &mut lane.host.space, tile, &self.clients, &self.references, &[])
-    }
-}
-
-impl FirstPass<'_> {
-    /// Looks at what of the coordinates is for the device. Returns their sums and ranges.
-    pub(crate) fn look_on_device(
+impl GeometryPass<'_> {
+    /// Measures the coordinates that the GPU takes. Returns their sums and ranges.
+    pub(super) fn run_on_gpu(
         &self,
-        device: &Device,
-    ) -> Result<(Sums, Clock, Vec<Range<usize>>), PassError> {
-        let (mut all, mut clock, mut done) = (self.sought.no_sums(), Clock::default(), Vec::new());
-        for part in gpu_ring::parts(self.set) {
-            let part = Part { ranges: self.within(part.ranges), ..part };
-            if part.ranges.is_empty() {
+        machine: &Machine,
+        ring: &GpuRing,
+    ) -> Result<(TileSums, Vec<Range<usize>>), PassError> {
+        let (mut all, mut done) = (TileSums::none(&self.request), Vec::new());
+        for share in gpu_ring::shares(self.set) {
+            let share = GpuShare { ranges: self.within(share.ranges), ..share };
+            if share.ranges.is_empty() {
                 continue;
             }
-            let (sums, spent) = self.look_at_part(device, &part)?;
-            all.add(&sums);
-            clock = clock.and(spent);
-            done.extend(part.ranges);
+            all.add(&self.run_share(machine, ring, &share)?);
+            done.extend(share.ranges);
         }
-        Ok((all, clock, done))
+        Ok((all, done))
     }
 
-    fn look_at_part(&self, device: &Device, part: &Part) -> Result<(Sums, Clock), PassError> {
-        let n = self.set.clients.len();
+    fn run_share(&self, machine: &Machine, ring: &GpuRing, share: &GpuShare) -> Result<TileSums, PassError> {
+        let (n, points) = (self.set.clients.len(), self.request.points());
         let clients: Vec<usize> = (0..n).collect();
         let references = gpu_ring::references(self.set);
-        let columns = device
-            .columns(n, part.stored, references.len(), self.sought.points().max(self.sought.updates))?
-            .min(PairsProgram::most_columns(device.gpu(), self.sought.points()));
+        let columns = ring
+            .columns(n, share.stored, references.len(), points.max(self.request.updates))?
+            .min(PairsProgram::most_columns(ring.gpu(), points));
         if columns == 0 {
-            let adapter = device.gpu().adapter().name.clone();
-            let most = (device.gpu().binding_bytes() / size_of::<f32>()).isqrt();
+            let adapter = ring.gpu().adapter().name.clone();
+            let most = (ring.gpu().binding_bytes() / size_of::<f32>()).isqrt();
             return Err(GpuError::TooMany { adapter, what: "updates to compare", found: n, most }.into());
         }
-        let shape = TileShape { rows: n, stored: part.stored, references: references.len(), columns };
-        let job = PairsJob {
-            shape,
-            mixing: self.mixing.map(|mixing| gpu_ring::mixtures(self.set, mixing, &clients)),
-            origin_is_base: references.contains(&Reference::Base),
-            with_median: self.sought.references.median,
-            with_centre: self.sought.references.centre,
-            differences: self.sought.is_direct(),
-            signs: self
-                .sought
-                .with_signs
-                .then(|| (0..n).map(|client| gpu_ring::is_less_base(self.set, client)).collect()),
-        };
-        let plan = gpu_ring::plan(self.set, part, columns);
-        let keeps = self.keeps && device.keeps(self.set, shape.bytes());
-        let compiled = Compiled {
-            device,
-            program: PairsProgram::new(device.gpu(), &job)?,
+        let shape = TileShape { rows: n, stored: share.stored, references: references.len(), columns };
+        let plan = gpu_ring::plan(self.set, share, columns);
+        let on_gpu = OnGpu {
+            pass: self,
+            machine,
+            ring,
+            program: PairsProgram::new(ring.gpu(), &self.job(shape, &clients, &references))?,
             references,
-            stored: part.stored,
+            stored: share.stored,
             clients,
-            keeps: AtomicBool::new(keeps),
+            keeps: AtomicBool::new(self.keeps && ring.keeps(self.set, shape.bytes())),
             check_every: plan.tiles().div_ceil(CHECKED_TILES).max(1),
+            plan,
         };
-        let sums = InTileOrder::new(self.sought.no_sums(), |sums: &mut Sums, tile| sums.add(&tile));
-        let workers = for_each_tile(
-            device.lanes(),
-            &plan,
-            || self.new_lane(&compiled, &plan),
-            |lane: &mut Result<Lane, GpuError>, tile| {
-                let lane = lane.as_mut().map_err(|why| why.clone())?;
-                let found = match part.stored {
-                    Working::BF16 => self.device_tile::<bf16>(lane, tile, &compiled),
-                    Working::F16 => self.device_tile::<f16>(lane, tile, &compiled),
-                    _ => self.device_tile::<f32>(lane, tile, &compiled),
-                }?;
-                sums.add(tile.number, found);
-                self.progress.advance((n * tile.coordinates.len() * tile.dtype.bytes()) as u64);
-                Ok::<_, PassError>(())
-            },
-        )?;
-        match compiled.keeps.load(Ordering::Relaxed) {
-            true => device.keep_shape(shape),
-            false => device.keep_none(part.stored),
+        let sums = machine.run_on(ring.lanes(), &on_gpu)?;
+        match on_gpu.keeps.load(Ordering::Relaxed) {
+            true => ring.keep_shape(shape),
+            false => ring.keep_none(share.stored),
         }
-        let clock =
-            workers.iter().flatten().map(|lane| lane.host.space.clock).fold(Clock::default(), Clock::and);
-        Ok((sums.finish(), clock))
+        Ok(sums)
     }
 
-    fn new_lane<'a>(&'a self, compiled: &Compiled<'a>, plan: &TilePlan) -> Result<Lane<'a>, GpuError> {
-        let slot = RingSlot::for_pairs(compiled.device.gpu(), &compiled.program)?;
-        Ok(Lane { slot, host: self.new_worker(plan) })
-    }
-
-    fn device_tile<E: Element>(
-        &self,
-        lane: &mut Lane,
-        tile: &Tile,
-        compiled: &Compiled,
-    ) -> Result<Sums, PassError> {
-        if tile.number.is_multiple_of(compiled.check_every) {
-            self.check::<E>(lane, tile, compiled)?;
-        }
-        compiled.fill::<E>(lane, tile)?;
-        let started = Instant::now();
-        let found = lane.slot.pairs(&compiled.program, None)?;
-        lane.host.space.clock.compute += started.elapsed();
-        if compiled.keeps.load(Ordering::Relaxed) {
-            match lane.slot.keep() {
-                Ok(input) => compiled.device.keep(compiled.stored, tile.number, input),
-                Err(GpuError::OutOfMemory { .. }) => compiled.keeps.store(false, Ordering::Relaxed),
-                Err(why) => return Err(why.into()),
-            }
-        }
-        if self.fits(&found) {
-            Ok(self.sums_of(found, tile.coordinates.len()))
-        } else {
-            self.look_elsewhere(tile)
+    fn job(&self, shape: TileShape, clients: &[usize], references: &[ReferenceRow]) -> PairsJob {
+        let signs = || clients.iter().map(|client| gpu_ring::is_less_base(self.set, *client)).collect();
+        PairsJob {
+            shape,
+            mixing: self.request.mixing.map(|mixing| gpu_ring::mixtures(self.set, mixing, clients)),
+            origin_is_base: references.contains(&ReferenceRow::Base),
+            with_median: self.request.references.median,
+            with_centre: self.request.references.centre,
+            differences: self.request.is_direct(),
+            signs: self.request.with_signs.then(signs),
         }
     }
 
-    /// Whether f32 holds the products of all points; if not, or if a value is not finite, the CPU looks again.
+    /// Whether f32 holds the products of all points; if not, or if a value is not finite, the CPU measures the tile.
     fn fits(&self, found: &PairSums) -> bool {
-        let (updates, references) = found.largest_of_point.split_at(self.sought.updates);
+        let (updates, references) = found.largest_of_point.split_at(self.request.updates);
         found.largest.is_finite()
             && updates.iter().all(|largest| *largest == 0.0 || FITTING.contains(largest))
             && references.iter().all(|largest| *largest < FITTING.end)
     }
 
-    fn sums_of(&self, found: PairSums, columns: usize) -> Sums {
-        Sums {
+    fn sums_of(&self, found: PairSums, columns: usize) -> TileSums {
+        TileSums {
             products: found.products,
             squares: found.squares,
             signs: found.signs,
             floats: columns as u64,
-            ..self.sought.no_sums()
+            ..TileSums::none(&self.request)
         }
     }
 
-    /// Looks at a tile on the CPU.
-    fn look_elsewhere(&self, tile: &Tile) -> Result<Sums, PassError> {
+    /// Measures a tile on the CPU.
+    fn measure_on_cpu(&self, isa: Isa, tile: &Tile) -> Result<TileSums, PassError> {
         let n = self.set.clients.len();
         let plan = TilePlan::of_ranges(self.set, n, std::slice::from_ref(&tile.coordinates));
-        let mut worker = self.new_worker(&plan);
-        let mut sums = self.sought.no_sums();
+        let mut worker = self.new_worker(isa, &plan);
+        let mut sums = TileSums::none(&self.request);
         for number in 0..plan.tiles() {
-            sums.add(&self.look_any(&mut worker, &plan.tile(number))?);
+            sums.add(&self.measure_tile(isa, &mut worker, &plan.tile(number))?);
         }
         Ok(sums)
     }
+}
 
-    /// Compares what device and CPU make of the first columns of a tile.
-    fn check<E: Element>(&self, lane: &mut Lane, tile: &Tile, compiled: &Compiled) -> Result<(), PassError> {
+/// A place of the ring and what its thread needs besides.
+struct Lane<'a> {
+    slot: RingSlot<'a>,
+    host: GeometryWorker<'a>,
+}
+
+/// The tiles of one share of the coordinates, with the compiled program.
+struct OnGpu<'a> {
+    pass: &'a GeometryPass<'a>,
+    machine: &'a Machine<'a>,
+    ring: &'a GpuRing,
+    plan: TilePlan,
+    program: PairsProgram,
+    references: Vec<ReferenceRow>,
+    stored: Working,
+    clients: Vec<usize>,
+    /// Whether tiles stay on the GPU for the second pass.
+    keeps: AtomicBool,
+    /// One tile is checked in so many.
+    check_every: usize,
+}
+
+impl TilePass for OnGpu<'_> {
+    type Worker<'p>
+        = Result<Lane<'p>, GpuError>
+    where
+        Self: 'p;
+    type Part = TileSums;
+    type Sum = TileSums;
+
+    fn plan(&self) -> &TilePlan {
+        &self.plan
+    }
+
+    fn worker(&self) -> Result<Lane<'_>, GpuError> {
+        let slot = RingSlot::for_pairs(self.ring.gpu(), &self.program)?;
+        Ok(Lane { slot, host: self.pass.new_worker(self.machine.isa, &self.plan) })
+    }
+
+    fn tile(&self, lane: &mut Result<Lane, GpuError>, tile: &Tile) -> Result<TileSums, PassError> {
+        let lane = lane.as_mut().map_err(|why| why.clone())?;
+        let sums = match self.stored {
+            Working::BF16 => self.measure::<bf16>(lane, tile),
+            Working::F16 => self.measure::<f16>(lane, tile),
+            _ => self.measure::<f32>(lane, tile),
+        }?;
+        let bytes = self.clients.len() * tile.coordinates.len() * tile.dtype.bytes();
+        self.machine.progress.advance(bytes as u64);
+        Ok(sums)
+    }
+
+    fn start(&self) -> TileSums {
+        TileSums::none(&self.pass.request)
+    }
+
+    fn add(&self, sum: &mut TileSums, _: &Tile, part: TileSums) {
+        sum.add(&part);
+    }
+
+    fn clock(&self, lane: &Result<Lane, GpuError>) -> Clock {
+        lane.as_ref().map_or_else(|_| Clock::default(), |lane| lane.host.reader.clock)
+    }
+}
+
+impl OnGpu<'_> {
+    fn measure<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<TileSums, PassError> {
+        if tile.number.is_multiple_of(self.check_every) {
+            self.check::<E>(lane, tile)?;
+        }
+        self.fill::<E>(lane, tile)?;
+        let started = Instant::now();
+        let found = lane.slot.pairs(&self.program, None)?;
+        lane.host.reader.clock.compute += started.elapsed();
+        if self.keeps.load(Ordering::Relaxed) {
+            match lane.slot.keep() {
+                Ok(input) => self.ring.keep(self.stored, tile.number, input),
+                Err(GpuError::OutOfMemory { .. }) => self.keeps.store(false, Ordering::Relaxed),
+                Err(why) => return Err(why.into()),
+            }
+        }
+        match self.pass.fits(&found) {
+            true => Ok(self.pass.sums_of(found, tile.coordinates.len())),
+            false => self.pass.measure_on_cpu(self.machine.isa, tile),
+        }
+    }
+
+    fn fill<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<(), PassError> {
+        gpu_ring::fill::<E>(&mut lane.slot, &mut lane.host.reader, tile, &self.clients, &self.references, &[])
+    }
+
+    /// Compares the GPU's sums over the first columns of a tile with the CPU's.
+    fn check<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<(), PassError> {
         let end = tile.coordinates.end.min(tile.coordinates.start + CHECKED_COLUMNS);
         let part = Tile { coordinates: tile.coordinates.start..end, ..tile.clone() };
-        compiled.fill::<E>(lane, &part)?;
-        let found = lane.slot.pairs(&compiled.program, None)?;
-        if !self.fits(&found) {
+        self.fill::<E>(lane, &part)?;
+        let found = lane.slot.pairs(&self.program, None)?;
+        if !self.pass.fits(&found) {
             return Ok(());
         }
-        let expected = self.look_elsewhere(&part)?;
-        let found = self.sums_of(found, part.coordinates.len());
-        compare(&found, &expected, self.sought.points(), self.sought.updates, compiled.device)
+        let expected = self.pass.measure_on_cpu(self.machine.isa, &part)?;
+        let found = self.pass.sums_of(found, part.coordinates.len());
+        let GeometryPass { request, .. } = self.pass;
+        compare(&found, &expected, request.points(), request.updates, self.ring)
     }
 }
 
 /// Whether squared distances of points agree within the bounds of both. Inner products themselves need not: each
 /// side takes them about a middle of its own.
 fn compare(
-    found: &Sums,
-    expected: &Sums,
+    found: &TileSums,
+    expected: &TileSums,
     points: usize,
     updates: usize,
-    device: &Device,
+    ring: &GpuRing,
 ) -> Result<(), PassError> {
-    let square = |sums: &Sums, i: usize, j: usize| {
+    let square = |sums: &TileSums, i: usize, j: usize| {
         let at = |i: usize, j: usize| sums.products[i * points + j];
         at(i, i) + at(j, j) - 2.0 * at(i, j)
     };
@@ -229,7 +252,7 @@ fn compare(
                 // What is no number is wrong too.
                 let is_near = (found - expected).abs() <= bound;
                 if !is_near {
-                    let adapter = device.gpu().adapter().name.clone();
+                    let adapter = ring.gpu().adapter().name.clone();
                     let what = format!("the squared distance of updates {i} and {j}");
                     return Err(GpuError::Wrong { adapter, what, found, expected, bound }.into());
                 }

@@ -6,17 +6,18 @@
 //! cannot move it away and so blur the distances of the others. Blocks whose values are too large or small for their squares to fit f32
 //! are summed in f64.
 
-pub mod gpu;
+mod gpu;
 pub mod sums;
 
-use crate::engine::intake::admit::{Frame, UpdateSet};
 use crate::engine::passes::blocks::{blocks, mix};
-use crate::engine::passes::drive::{Clock, InTileOrder, PassError, for_each_tile};
-use crate::engine::passes::geometry::sums::{Precision, Sought, Sums, Totals};
-use crate::engine::passes::gpu_ring::{self, Device};
+use crate::engine::passes::drive::Clock;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::gpu_ring::{self, GpuRing};
+use crate::engine::passes::machine::Machine;
+use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::engine::passes::reader::Workspace;
-use crate::engine::passes::sections::{Branches, SectionSums, Summand, coordinates_of, section_of};
+use crate::engine::passes::reader::TileReader;
+use crate::engine::passes::sections::{SectionAdder, Summand, coordinates_of, section_of};
 use crate::engine::passes::survey::{Measured, measure_non_finite};
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::{Element, Merged};
@@ -25,198 +26,217 @@ use crate::kernels::gram::{BLOCK, Product, SquaredDifference, add_pair_sums, add
 use crate::kernels::lanes::Isa;
 use crate::kernels::network::MAX_BLOCK;
 use crate::kernels::signs::add_signs;
-use crate::model::dtype::{Kind, Working};
+use crate::model::dtype::Kind;
 use crate::model::tile::{Rows, TileBuffer};
 use crate::rules::geometry::References;
-use crate::rules::mixing::Mixing;
-use crate::telemetry::progress::Progress;
-use half::{bf16, f16};
-use rayon::ThreadPool;
+use crate::rules::{GeometryRequest, Precision};
+use crate::updates::set::{UpdateSet, ValueKind};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Instant;
+use sums::{GeometrySums, SectionSums, TileSums};
 
-/// How the distances between clients are found.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Distances {
-    /// From differences for few clients, else from the Gram matrix.
-    #[default]
-    Auto,
-    /// From the Gram matrix.
-    Gram,
-    /// From differences: a subtraction more a pair and coordinate, and exact however far clients are from the centre.
-    Direct,
-}
-
-/// The most clients whose distances are found from differences by themselves: so few cost next to nothing.
-const DIRECT_CLIENTS: usize = 16;
-
-impl Distances {
-    /// What `Auto` means for so many clients.
-    #[must_use]
-    pub fn resolved(self, clients: usize) -> Self {
-        match self {
-            Self::Auto if clients <= DIRECT_CLIENTS => Self::Direct,
-            Self::Auto => Self::Gram,
-            chosen => chosen,
-        }
-    }
-}
-
-/// The pass, ready to run.
-pub struct FirstPass<'a> {
-    /// The instruction set to run on.
-    pub isa: Isa,
+/// A pass that measures the geometry of updates.
+#[derive(Clone)]
+pub struct GeometryPass<'a> {
     /// The updates.
     pub set: &'a UpdateSet,
-    /// What is looked for.
-    pub sought: Sought,
-    /// How many clients are assumed hostile, if the run says.
-    pub hostile: Option<usize>,
-    /// The updates to look at, as combinations of the clients'; none for these themselves.
-    pub mixing: Option<&'a Mixing>,
-    /// The sections to look at.
+    /// What is measured.
+    pub request: GeometryRequest<'a>,
+    /// The sections to read.
     pub sections: Range<usize>,
-    /// The device to run on, as far as it can; none for the CPU alone.
-    pub device: Option<&'a Device>,
-    /// Whether updates may stay on the device for the second pass.
+    /// Whether the GPU may take part, if the machine has one.
+    pub on_gpu: bool,
+    /// Whether updates may stay on the GPU for the second pass.
     pub keeps: bool,
-    /// Told about every tile.
-    pub progress: &'a Progress,
 }
 
 /// Magnitudes whose squares, a block of them added, f32 holds.
-pub(crate) const FITTING: Range<f32> = 1.0 / (1u64 << 39) as f32..(1u64 << 57) as f32;
+const FITTING: Range<f32> = 1.0 / (1u64 << 39) as f32..(1u64 << 57) as f32;
 
-pub(crate) struct Worker<'a> {
-    pub(crate) space: Workspace<'a>,
+/// Buffers of one thread.
+struct GeometryWorker<'a> {
+    reader: TileReader<'a>,
     panels: Panels,
 }
 
 /// All points of a block, less its centre.
 struct Panels {
     narrow: TileBuffer,
-    /// Of a block that f32 does not hold, if there was one.
+    /// For a block that f32 does not hold.
     wide: Option<TileBuffer>,
 }
 
-impl FirstPass<'_> {
-    /// Runs the pass. Returns the branches of its sections, and where the time went, added over the threads. If an
-    /// update measures values that are not finite, the rest means nothing.
+impl GeometryPass<'_> {
+    /// Runs the pass: on the GPU, and on the CPU where the GPU fails and the CPU may take over.
     ///
     /// # Errors
     ///
-    /// When an update cannot be read.
-    pub fn run(&self, pool: &ThreadPool) -> Result<(Branches<Option<Totals>>, Clock), PassError> {
-        let (on_device, device_clock, done) = match self.device {
-            Some(device) => {
-                let (sums, clock, done) = self.look_on_device(device)?;
-                (Some(sums), clock, done)
+    /// When an update cannot be read, or the GPU fails.
+    pub fn run(&self, machine: &Machine) -> Result<GeometrySums, PassError> {
+        machine.progress.start("measuring distances", self.set.data_bytes());
+        machine.take_meter();
+        let ring = machine.gpu().filter(|_| self.on_gpu && self.request.precision == Precision::Usual);
+        if let Some(ring) = ring {
+            match self.run_with(machine, Some(&ring)) {
+                Err(PassError::Gpu(why)) if ring.falls_back => {
+                    machine.give_up_gpu(why);
+                    machine.take_meter();
+                }
+                sums => return sums,
             }
-            None => (None, Clock::default(), Vec::new()),
-        };
-        let rest = gpu_ring::rest(self.set, done);
-        let plan = TilePlan::of_ranges(self.set, self.set.clients.len(), &self.within(rest));
-        let sums = SectionSums::starting_at(self.sections.start);
-        let sums = InTileOrder::new(sums, |sums, (section, totals)| sums.add(section, totals));
-        let workers = for_each_tile(
-            pool,
-            &plan,
-            || self.new_worker(&plan),
-            |worker, tile| {
-                let started = (Instant::now(), worker.space.clock.read);
-                let tile_sums = self.look_any(worker, tile)?;
-                let read = worker.space.clock.read - started.1;
-                worker.space.clock.compute += started.0.elapsed().saturating_sub(read);
-                let section = section_of(tile.coordinates.start);
-                sums.add(tile.number, (section, self.sought.totals(tile_sums)));
-                self.progress
-                    .advance((self.set.clients.len() * tile.coordinates.len() * tile.dtype.bytes()) as u64);
-                Ok::<_, PassError>(())
-            },
-        )?;
-        let clock = workers.iter().map(|worker| worker.space.clock).fold(device_clock, Clock::and);
-        let mut branches = sums.finish().finish(self.sections.end);
-        if let Some(first) = branches.0.first_mut() {
-            first.sum.add(&on_device.map(|sums| self.sought.totals(sums)));
         }
-        Ok((branches, clock))
+        self.run_with(machine, None)
     }
 
-    /// What of some ranges lies in the sections to look at.
-    pub(crate) fn within(&self, ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    fn run_with(&self, machine: &Machine, ring: Option<&GpuRing>) -> Result<GeometrySums, PassError> {
+        let started = Instant::now();
+        let (on_gpu, done) = match ring {
+            Some(ring) => {
+                let (sums, done) = self.run_on_gpu(machine, ring)?;
+                (Some(sums), done)
+            }
+            None => (None, Vec::new()),
+        };
+        let rest = self.within(gpu_ring::rest(self.set, done));
+        let plan = TilePlan::of_ranges(self.set, self.set.clients.len(), &rest);
+        let mut sections = machine.run(&OnCpu { pass: self, machine, plan })?.finish(self.sections.end);
+        if let Some(first) = sections.0.first_mut() {
+            first.sum.add(&on_gpu.map(|sums| SectionSums::of(&self.request, sums)));
+        }
+        machine.add_elapsed(started.elapsed());
+        Ok(GeometrySums { sections, on_gpu: ring.is_some() })
+    }
+
+    /// The parts of some ranges that lie in the sections to read.
+    fn within(&self, ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
         let all = coordinates_of(&self.sections, self.set.layout.parameters());
         let part = |range: Range<usize>| range.start.max(all.start)..range.end.min(all.end);
         ranges.into_iter().map(part).filter(|range| !range.is_empty()).collect()
     }
 
-    /// Looks at one tile of any float; integers are not looked at.
-    pub(crate) fn look_any(&self, worker: &mut Worker, tile: &Tile) -> Result<Sums, PassError> {
-        match tile.working {
-            _ if tile.dtype.kind() != Kind::Float => Ok(self.sought.no_sums()),
-            Working::BF16 => self.look::<bf16>(worker, tile),
-            Working::F16 => self.look::<f16>(worker, tile),
-            Working::F32 => self.look::<f32>(worker, tile),
-            Working::F64 => self.look::<f64>(worker, tile),
+    /// Measures one tile; integers are not measured.
+    fn measure_tile(
+        &self,
+        isa: Isa,
+        worker: &mut GeometryWorker,
+        tile: &Tile,
+    ) -> Result<TileSums, PassError> {
+        match tile.dtype.kind() {
+            Kind::Float => for_element!(tile.working, E => self.measure::<E>(isa, worker, tile)),
+            _ => Ok(TileSums::none(&self.request)),
         }
     }
 
-    pub(crate) fn new_worker(&self, plan: &TilePlan) -> Worker<'_> {
-        Worker {
-            space: Workspace::new(self.isa, self.set, plan),
+    fn new_worker(&self, isa: Isa, plan: &TilePlan) -> GeometryWorker<'_> {
+        GeometryWorker {
+            reader: TileReader::new(isa, self.set, plan),
             panels: Panels {
-                narrow: TileBuffer::new(self.sought.points(), BLOCK * size_of::<f32>()),
+                narrow: TileBuffer::new(self.request.points(), BLOCK * size_of::<f32>()),
                 wide: None,
             },
         }
     }
 
-    fn look<E: Element>(&self, worker: &mut Worker, tile: &Tile) -> Result<Sums, PassError> {
+    fn measure<E: Element>(
+        &self,
+        isa: Isa,
+        worker: &mut GeometryWorker,
+        tile: &Tile,
+    ) -> Result<TileSums, PassError> {
         let clients: Vec<usize> = (0..self.set.clients.len()).collect();
-        worker.space.read_finite_base(tile)?;
-        worker.space.read_centre(tile)?;
-        worker.space.read::<E>(tile, &clients)?;
-        worker.space.subtract_base::<E>(tile, &clients);
-        let mut sums = self.sought.no_sums();
+        let GeometryWorker { reader, panels } = worker;
+        reader.read_finite_base(tile)?;
+        reader.read_centre(tile)?;
+        reader.read::<E>(tile, &clients)?;
+        reader.subtract_base::<E>(tile, &clients);
+        let mut sums = TileSums::none(&self.request);
         let columns = tile.coordinates.len();
-        let Worker { space, panels } = worker;
         for start in (0..columns).step_by(BLOCK) {
             let block = start..(start + BLOCK).min(columns);
-            let rows = space.rows::<E>(tile, clients.len()).at(block.clone());
-            let look = BlockLook {
-                pass: self,
-                origin: self.origin(space, &block),
-                centre: space.centre().get(block.clone()).unwrap_or_default(),
+            let rows = reader.rows::<E>(tile, clients.len()).at(block.clone());
+            let of_block = BlockGeometry {
+                isa,
+                request: &self.request,
+                origin: self.origin(reader, &block),
+                centre: reader.centre().get(block.clone()).unwrap_or_default(),
                 first: tile.coordinates.start + start,
             };
-            match self.mixing {
-                None => look.at::<E>(&rows, panels, &mut sums),
+            match self.request.mixing {
+                None => of_block.add::<E>(&rows, panels, &mut sums),
                 Some(mixing) => {
                     let mut mixed = TileBuffer::new(mixing.len(), block.len() * size_of::<E::Mixed>());
-                    mix(self.isa, &rows, &clients, mixing, look.origin, &mut mixed);
-                    look.at::<E::Mixed>(&mixed.rows(mixing.len(), block.len()), panels, &mut sums);
+                    mix(isa, &rows, &clients, mixing, of_block.origin, &mut mixed);
+                    of_block.add::<E::Mixed>(&mixed.rows(mixing.len(), block.len()), panels, &mut sums);
                 }
             }
-            if self.sought.with_signs {
-                sums.signs += count_signs(self.isa, space, &rows, &block);
+            if self.request.with_signs {
+                sums.signs += count_signs(isa, reader, &rows, &block);
             }
         }
         sums.floats = columns as u64;
         Ok(sums)
     }
 
-    /// What the zero delta is among the rows: the base where they are weights, else zero.
-    fn origin<'s>(&self, space: &'s Workspace, block: &Range<usize>) -> &'s [f64] {
-        match self.set.frame {
-            Frame::AsSent => space.base().get(block.clone()).unwrap_or_default(),
-            Frame::Deltas | Frame::Mixed => &[],
+    /// The zero delta among the rows: the base where rows are weights, else zero.
+    fn origin<'s>(&self, reader: &'s TileReader, block: &Range<usize>) -> &'s [f64] {
+        match self.set.value_kind {
+            ValueKind::AsSent => reader.base().get(block.clone()).unwrap_or_default(),
+            ValueKind::Deltas | ValueKind::Mixed => &[],
         }
     }
 }
 
-/// One block of coordinates to look at.
-struct BlockLook<'a> {
-    pass: &'a FirstPass<'a>,
+/// The tiles that the CPU measures.
+struct OnCpu<'a> {
+    pass: &'a GeometryPass<'a>,
+    machine: &'a Machine<'a>,
+    plan: TilePlan,
+}
+
+impl TilePass for OnCpu<'_> {
+    type Worker<'p>
+        = GeometryWorker<'p>
+    where
+        Self: 'p;
+    type Part = SectionSums;
+    type Sum = SectionAdder<SectionSums>;
+
+    fn plan(&self) -> &TilePlan {
+        &self.plan
+    }
+
+    fn worker(&self) -> GeometryWorker<'_> {
+        self.pass.new_worker(self.machine.isa, &self.plan)
+    }
+
+    fn tile(&self, worker: &mut GeometryWorker, tile: &Tile) -> Result<SectionSums, PassError> {
+        let (started, before) = (Instant::now(), worker.reader.clock.read);
+        let sums = self.pass.measure_tile(self.machine.isa, worker, tile)?;
+        let read = worker.reader.clock.read - before;
+        worker.reader.clock.compute += started.elapsed().saturating_sub(read);
+        let clients = self.pass.set.clients.len();
+        self.machine.progress.advance((clients * tile.coordinates.len() * tile.dtype.bytes()) as u64);
+        Ok(SectionSums::of(&self.pass.request, sums))
+    }
+
+    fn start(&self) -> SectionAdder<SectionSums> {
+        SectionAdder::starting_at(self.pass.sections.start)
+    }
+
+    fn add(&self, sum: &mut SectionAdder<SectionSums>, tile: &Tile, part: SectionSums) {
+        sum.add(section_of(tile.coordinates.start), part);
+    }
+
+    fn clock(&self, worker: &GeometryWorker) -> Clock {
+        worker.reader.clock
+    }
+}
+
+/// One block of coordinates.
+struct BlockGeometry<'a> {
+    isa: Isa,
+    request: &'a GeometryRequest<'a>,
     /// Empty for zero.
     origin: &'a [f64],
     /// The delta that an earlier round left; empty if there is none.
@@ -224,39 +244,36 @@ struct BlockLook<'a> {
     first: usize,
 }
 
-impl BlockLook<'_> {
-    fn at<E: Element>(&self, rows: &Rows<E>, panels: &mut Panels, sums: &mut Sums) {
-        let (isa, columns, pass) = (self.pass.isa, rows.columns(), self.pass);
+impl BlockGeometry<'_> {
+    /// Adds the block's products to the sums of its tile.
+    fn add<E: Element>(&self, rows: &Rows<E>, panels: &mut Panels, sums: &mut TileSums) {
+        let (isa, columns, request) = (self.isa, rows.columns(), self.request);
         let mut points = Centred {
             middle: vec![E::Mixed::default(); columns],
             origin: self.origin,
             centre: self.centre,
-            median: vec![0.0; if pass.sought.references.median { columns } else { 0 }],
+            median: vec![0.0; if request.references.median { columns } else { 0 }],
         };
         // A row's values are still in the cache from finding the middle when it is taken off.
         let fits = blocks::<E>(rows.len(), columns).fold(true, |fits, part| {
-            points.find(pass, &rows.at(part.clone()), part.clone());
+            points.find(isa, request, &rows.at(part.clone()), part.clone());
             points.fill(isa, &rows.at(part.clone()), part, &mut panels.narrow) && fits
         });
-        let narrow = self.pass.sought.precision == Precision::Usual && fits;
-        if narrow && points.fill_references(rows.len(), pass.sought.references, &mut panels.narrow) {
-            let panel = panels.narrow.rows::<f32>(pass.sought.points(), columns);
+        let narrow = self.request.precision == Precision::Usual && fits;
+        if narrow && points.fill_references(rows.len(), request.references, &mut panels.narrow) {
+            let panel = panels.narrow.rows::<f32>(request.points(), columns);
             add_pair_sums::<Product>(isa, &panel, &mut sums.products);
-            if pass.sought.is_direct() {
+            if request.is_direct() {
                 let updates = panels.narrow.rows::<f32>(rows.len(), columns);
                 add_pair_sums::<SquaredDifference>(isa, &updates, &mut sums.squares);
             }
         } else if !note_non_finite(isa, rows, self.first, &mut sums.measured) {
             let panel = panels
                 .wide
-                .get_or_insert_with(|| TileBuffer::new(pass.sought.points(), BLOCK * size_of::<f64>()));
-            points.fill_wide(rows, pass.sought.references, panel);
-            add_wide_pair_sums::<Product>(
-                isa,
-                &panel.rows(pass.sought.points(), columns),
-                &mut sums.products,
-            );
-            if pass.sought.is_direct() {
+                .get_or_insert_with(|| TileBuffer::new(request.points(), BLOCK * size_of::<f64>()));
+            points.fill_wide(rows, request.references, panel);
+            add_wide_pair_sums::<Product>(isa, &panel.rows(request.points(), columns), &mut sums.products);
+            if request.is_direct() {
                 let updates = panel.rows::<f64>(rows.len(), columns);
                 add_wide_pair_sums::<SquaredDifference>(isa, &updates, &mut sums.squares);
             }
@@ -277,10 +294,16 @@ struct Centred<'a, C> {
 
 impl<C: Element + Merged> Centred<'_, C> {
     /// Finds the middle of some columns, and their median.
-    fn find<E: Element<Mixed = C>>(&mut self, pass: &FirstPass, rows: &Rows<E>, columns: Range<usize>) {
-        robust_centre(pass.isa, rows, pass.hostile, &mut self.middle[columns.clone()]);
-        if pass.sought.references.median {
-            coordinate_median(pass.isa, rows, &mut self.median[columns]);
+    fn find<E: Element<Mixed = C>>(
+        &mut self,
+        isa: Isa,
+        request: &GeometryRequest,
+        rows: &Rows<E>,
+        columns: Range<usize>,
+    ) {
+        robust_centre(isa, rows, request.hostile, &mut self.middle[columns.clone()]);
+        if request.references.median {
+            coordinate_median(isa, rows, &mut self.median[columns]);
         }
     }
 
@@ -377,10 +400,10 @@ fn note_non_finite<E: Element>(isa: Isa, rows: &Rows<E>, start: usize, measured:
 }
 
 /// The sum over the block's coordinates of how many more deltas have one sign than the other.
-fn count_signs<E: Element>(isa: Isa, space: &Workspace, rows: &Rows<E>, block: &Range<usize>) -> u64 {
+fn count_signs<E: Element>(isa: Isa, reader: &TileReader, rows: &Rows<E>, block: &Range<usize>) -> u64 {
     let mut counts = vec![0; block.len()];
     for i in 0..rows.len() {
-        add_signs(isa, rows.row(i), space.base_of(i).get(block.clone()).unwrap_or_default(), &mut counts);
+        add_signs(isa, rows.row(i), reader.base_of(i).get(block.clone()).unwrap_or_default(), &mut counts);
     }
     counts.iter().map(|count| u64::from(count.unsigned_abs())).sum()
 }

@@ -1,143 +1,120 @@
-//! What a look at updates looks for, what it adds up, and what the sums tell.
+//! The sums of a geometry pass, and the geometry that follows from them.
 
 use crate::engine::passes::blocks::add_rows;
-use crate::engine::passes::geometry::Distances;
-use crate::engine::passes::sections::{Branches, Summand};
-use crate::engine::passes::survey::{Measured, fold_measured};
+use crate::engine::passes::sections::{SectionTree, Summand};
+use crate::engine::passes::survey::{Measured, add_measured};
 use crate::gpu::job::PAIRS_RELATIVE_ERROR;
 use crate::kernels::gram::RELATIVE_ERROR;
-use crate::rules::geometry::{Geometry, Matrix, References, upper_triangle};
+use crate::rules::geometry::{Geometry, Matrix, upper_triangle};
+use crate::rules::{GeometryRequest, GeometryResult, Precision};
 
-/// How exact the numbers of a pass have to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Precision {
-    /// As exact as is cheap: products in f32.
-    Usual,
-    /// Products in f64, for a choice that hangs on less than the usual bound.
-    F64,
-}
-
-/// What sums in f64 may be off by, relative to the sum of their terms' magnitudes: 136 additions in a block, and those
-/// of up to a million blocks.
+/// The error of sums in f64, relative to the sum of their terms' magnitudes: 136 additions in a block, and those of up to
+/// a million blocks.
 const F64_RELATIVE_ERROR: f64 = (1 << 20) as f64 * (f64::EPSILON / 2.0);
 
-/// What a pass looks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Sought {
-    /// How many updates there are to look at.
-    pub updates: usize,
-    /// How distances are found.
-    pub distances: Distances,
-    /// The points besides the updates and the origin.
-    pub references: References,
-    /// Whether to count signs.
-    pub with_signs: bool,
-    /// How exact the numbers have to be.
-    pub precision: Precision,
-    /// Whether a device has a part in it.
-    pub on_device: bool,
+/// Sums over a tile. Of products and squares the upper triangle counts.
+pub(super) struct TileSums {
+    pub(super) products: Vec<f64>,
+    pub(super) squares: Vec<f64>,
+    pub(super) measured: Vec<Measured>,
+    pub(super) signs: u64,
+    pub(super) floats: u64,
 }
 
-/// What the pass found.
-#[derive(Debug)]
-pub struct FirstLook {
-    /// What each update measures; if one is not finite, the rest means nothing.
-    pub measured: Vec<Measured>,
-    /// The geometry of the updates.
-    pub geometry: Geometry,
-    /// Mean over the coordinates of `|sum_i sign(delta_i)| / n`, if asked for.
-    pub sign_agreement: Option<f64>,
-}
-
-/// What tiles add up to. Of products and squares the upper triangle counts.
-pub(crate) struct Sums {
-    pub(crate) products: Vec<f64>,
-    pub(crate) squares: Vec<f64>,
-    pub(crate) measured: Vec<Measured>,
-    pub(crate) signs: u64,
-    pub(crate) floats: u64,
-}
-
-/// What sections add up to: sums with nothing but the triangles.
+/// Sums over a section: the triangles alone.
 #[derive(Clone, Debug)]
-pub struct Totals {
-    pub(crate) products: Vec<f64>,
-    pub(crate) squares: Vec<f64>,
-    pub(crate) measured: Vec<Measured>,
-    pub(crate) signs: u64,
-    pub(crate) floats: u64,
+pub struct SectionSums {
+    /// Inner products of all points: the upper triangle.
+    pub products: Vec<f64>,
+    /// Squared distances of the updates: the upper triangle; empty where distances follow from products.
+    pub squares: Vec<f64>,
+    /// What each update measures.
+    pub measured: Vec<Measured>,
+    /// Sum over the coordinates of how many more deltas have one sign than the other.
+    pub signs: u64,
+    /// Coordinates that were read.
+    pub floats: u64,
 }
 
-impl Sought {
-    pub(crate) fn points(&self) -> usize {
-        self.updates + self.references.count()
-    }
+/// The sums of a pass, section by section, and whether the GPU had a part in them.
+pub struct GeometrySums {
+    /// The sums.
+    pub sections: SectionTree<Option<SectionSums>>,
+    /// Whether some of them are the GPU's, which are less exact.
+    pub on_gpu: bool,
+}
 
-    /// Whether distances between updates are found from differences.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.precision == Precision::Usual && self.distances.resolved(self.updates) == Distances::Direct
-    }
-
-    pub(crate) fn no_sums(&self) -> Sums {
-        let (n, p) = (self.updates, self.points());
-        Sums {
+impl TileSums {
+    /// Zeros.
+    pub(super) fn none(request: &GeometryRequest) -> Self {
+        let (n, p) = (request.updates, request.points());
+        Self {
             products: vec![0.0; p * p],
-            squares: if self.is_direct() { vec![0.0; n * n] } else { Vec::new() },
+            squares: if request.is_direct() { vec![0.0; n * n] } else { Vec::new() },
             measured: vec![Measured::default(); n],
             signs: 0,
             floats: 0,
         }
     }
 
-    pub(crate) fn totals(&self, sums: Sums) -> Totals {
-        let squares = if self.is_direct() { self.updates } else { 0 };
-        Totals {
-            products: upper_triangle(self.points(), &sums.products),
+    pub(super) fn add(&mut self, other: &Self) {
+        add_rows(&mut self.products, &other.products);
+        add_rows(&mut self.squares, &other.squares);
+        add_measured(&mut self.measured, &other.measured);
+        self.signs += other.signs;
+        self.floats += other.floats;
+    }
+}
+
+impl SectionSums {
+    /// Zeros.
+    pub fn none(request: &GeometryRequest) -> Self {
+        Self::of(request, TileSums::none(request))
+    }
+
+    pub(super) fn of(request: &GeometryRequest, sums: TileSums) -> Self {
+        let squares = if request.is_direct() { request.updates } else { 0 };
+        Self {
+            products: upper_triangle(request.points(), &sums.products),
             squares: upper_triangle(squares, &sums.squares),
             measured: sums.measured,
             signs: sums.signs,
             floats: sums.floats,
         }
     }
+}
 
-    fn relative_error(&self) -> f64 {
-        match (self.precision, self.on_device) {
+impl Summand for SectionSums {
+    fn add(&mut self, later: &Self) {
+        add_rows(&mut self.products, &later.products);
+        add_rows(&mut self.squares, &later.squares);
+        add_measured(&mut self.measured, &later.measured);
+        self.signs += later.signs;
+        self.floats += later.floats;
+    }
+}
+
+impl GeometrySums {
+    fn relative_error(&self, precision: Precision) -> f64 {
+        match (precision, self.on_gpu) {
             (Precision::F64, _) => F64_RELATIVE_ERROR,
             (Precision::Usual, true) => PAIRS_RELATIVE_ERROR,
             (Precision::Usual, false) => RELATIVE_ERROR,
         }
     }
 
-    /// What the sums of all sections tell.
-    pub fn concluded(&self, branches: Branches<Option<Totals>>) -> FirstLook {
-        let totals = branches.total().flatten().unwrap_or_else(|| self.totals(self.no_sums()));
-        let products = Matrix::mirrored(self.points(), &totals.products);
-        let squares = self.is_direct().then(|| Matrix::mirrored(self.updates, &totals.squares));
-        let agreement = totals.signs as f64 / (totals.floats as f64 * self.updates as f64);
-        FirstLook {
-            measured: totals.measured,
-            geometry: Geometry::new(self.updates, self.references, products, squares, self.relative_error()),
-            sign_agreement: (self.with_signs && totals.floats > 0).then_some(agreement),
-        }
-    }
-}
-
-impl Sums {
-    pub(crate) fn add(&mut self, other: &Self) {
-        add_rows(&mut self.products, &other.products);
-        add_rows(&mut self.squares, &other.squares);
-        fold_measured(&mut self.measured, &other.measured);
-        self.signs += other.signs;
-        self.floats += other.floats;
-    }
-}
-
-impl Summand for Totals {
-    fn add(&mut self, later: &Self) {
-        add_rows(&mut self.products, &later.products);
-        add_rows(&mut self.squares, &later.squares);
-        fold_measured(&mut self.measured, &later.measured);
-        self.signs += later.signs;
-        self.floats += later.floats;
+    /// The geometry that the sums give, and what each update measures. If an update holds values that are not finite, the
+    /// geometry means nothing.
+    pub fn conclude(self, request: &GeometryRequest) -> (GeometryResult, Vec<Measured>) {
+        let error = self.relative_error(request.precision);
+        let sums = self.sections.total().flatten().unwrap_or_else(|| SectionSums::none(request));
+        let products = Matrix::mirrored(request.points(), &sums.products);
+        let squares = request.is_direct().then(|| Matrix::mirrored(request.updates, &sums.squares));
+        let agreement = sums.signs as f64 / (sums.floats as f64 * request.updates as f64);
+        let result = GeometryResult {
+            geometry: Geometry::new(request.updates, request.references, products, squares, error),
+            sign_agreement: (request.with_signs && sums.floats > 0).then_some(agreement),
+        };
+        (result, sums.measured)
     }
 }

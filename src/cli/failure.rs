@@ -1,0 +1,52 @@
+//! How a command ends in an error: message, hint, exit status.
+
+use crate::telemetry::explain::Explain;
+use std::process::ExitCode;
+
+/// An error as the user meets it.
+pub(super) struct Failure {
+    pub(super) error: anyhow::Error,
+    pub(super) hint: Option<String>,
+    pub(super) signal: Option<i32>,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), hint: None, signal: None }
+    }
+}
+
+impl Failure {
+    /// An error that explains itself.
+    pub(super) fn of(error: impl Explain) -> Self {
+        let (hint, signal) = (error.hint(), error.signal());
+        Self { hint, signal, ..Self::from(error) }
+    }
+
+    /// The refusal of `--backend gpu` by a command that has no work for a GPU.
+    pub(super) fn no_gpu(command: &str) -> Self {
+        anyhow::anyhow!("--backend gpu: {command} runs on the CPU, expected auto or cpu").into()
+    }
+
+    pub(super) fn tell(self) -> ExitCode {
+        let message = message(&self.error);
+        match self.hint {
+            Some(hint) => tracing::error!(hint, "{message}"),
+            None => tracing::error!("{message}"),
+        }
+        // The shell's convention for a process that a signal ended.
+        let code = self.signal.map_or(2, |signal| 128 + signal);
+        ExitCode::from(u8::try_from(code).unwrap_or(2))
+    }
+}
+
+/// An error and its causes, those left out that it mentions already.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
+}

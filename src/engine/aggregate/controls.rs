@@ -1,0 +1,84 @@
+//! SCAFFOLD's second merge: the changes of the clients' control variates, by the same recipe as their updates.
+
+use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::session::Session;
+use crate::engine::intake::policy::SCAFFOLD_CONTROL;
+use crate::engine::intake::taken::Taken;
+use crate::engine::passes::combine::{CombinePass, reducer};
+use crate::engine::passes::plan::Tile;
+use crate::io::model_writer::WriteError;
+use crate::kernels::server_step::ServerStep;
+use crate::model::dtype::Kind;
+use crate::model::layout::{Layout, TensorSpec};
+use crate::model::state::{StateTensor, stored_dtype};
+use crate::rules::Recipe;
+use crate::updates::metadata::{UpdateKind, UpdateMetadata};
+use crate::updates::set::{Base, Client, MergedLayout, UpdateSet};
+use crate::updates::source::Source;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Merges the changes of the clients' control variates, and adds them to the server's. `write` takes the encoded values of
+/// a tile, and the place of the state tensor among those kept. Does nothing under other strategies.
+///
+/// # Errors
+///
+/// When a change is bad or cannot be read, or a merged value cannot be stored.
+pub fn merge_controls(
+    session: &mut Session,
+    taken: &Taken,
+    recipe: &Recipe,
+    coordinates: Option<Range<usize>>,
+    write: impl Fn(usize, &Tile, &[u8]) -> Result<(), WriteError> + Sync,
+) -> Result<(), Stopped> {
+    let factor = session.request.method.strategy.control(&taken.cohort)?;
+    let slot = session.state_spec().and_then(|spec| spec.place(StateTensor::Control));
+    let (Some(factor), Some(slot)) = (factor, slot) else { return Ok(()) };
+    let set = controls_of(&taken.set);
+    // The tiles that stayed on the GPU are those of the updates.
+    session.machine.forget_tiles();
+    let members: Vec<usize> = (0..set.clients.len()).collect();
+    let reducer = reducer::compile(recipe, &set, &members, false);
+    let pass = CombinePass {
+        set: &set,
+        reducer: &*reducer,
+        with_norms: false,
+        step: ServerStep::Average { lr: factor },
+        keeps: &[],
+        coordinates,
+        floats_only: true,
+    };
+    session.machine.progress.start("merging control variates", set.data_bytes());
+    let combined = pass.run(&session.machine, |tile, values| write(slot, tile, values.model));
+    session.machine.take_meter();
+    session.bytes.read += set.data_bytes();
+    match combined {
+        Ok(_) => Ok(()),
+        Err(why) => Err(Stopped::BadUpdates(session.culprits(Error::from(why), &set)?)),
+    }
+}
+
+/// The set of the changes of the clients' control variates, as deltas of the server's control variate, which is kept in
+/// floats of its own dtype. The coordinates are those of the updates: integers have none, and are not merged.
+pub fn controls_of(set: &UpdateSet) -> UpdateSet {
+    let control = |client: &Client| Client {
+        id: client.id.clone(),
+        model: Arc::clone(&client.model),
+        metadata: UpdateMetadata { kind: UpdateKind::Delta, ..client.metadata.clone() },
+        placement: Arc::clone(client.control.as_ref().unwrap_or(&client.placement)),
+        control: None,
+    };
+    let named = |spec: &TensorSpec| TensorSpec {
+        name: format!("{SCAFFOLD_CONTROL}{}", spec.name),
+        dtype: if spec.dtype.kind() == Kind::Float { stored_dtype(spec.dtype) } else { spec.dtype },
+        ..spec.clone()
+    };
+    let base = set
+        .carried
+        .sources
+        .get(&StateTensor::Control)
+        .map(|Source { model, placement }| Arc::new(Base::new(Arc::clone(model), Vec::clone(placement))));
+    let layout = Layout::new(set.layout.tensors().iter().map(named).collect());
+    let merged = MergedLayout::of(&layout);
+    UpdateSet::new(layout, merged, set.clients.iter().map(control).collect(), base)
+}

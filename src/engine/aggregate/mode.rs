@@ -1,0 +1,84 @@
+//! Where a run may differ from the plain run. The defaults are the plain run.
+
+use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
+use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::session::Session;
+use crate::engine::decide::judge::Judgement;
+use crate::engine::intake::sparse::Comparer;
+use crate::engine::intake::taken::Taken;
+use crate::engine::passes::combine::reducer::{self, Reducer};
+use crate::telemetry::report::Report;
+use std::collections::BTreeMap;
+
+/// A way in which one aggregate run differs from the plain run.
+pub trait Mode {
+    /// Checks the request before anything is read.
+    ///
+    /// # Errors
+    ///
+    /// The first option that the mode does not support.
+    fn check(&self, request: &Request) -> Result<(), Unsupported> {
+        let _ = request;
+        Ok(())
+    }
+
+    /// Takes updates into the run.
+    ///
+    /// # Errors
+    ///
+    /// When updates are bad and may not be skipped, or too few are left.
+    fn take(&mut self, session: &mut Session) -> Result<Taken, Error> {
+        loop {
+            let updates = std::mem::take(&mut session.updates);
+            let mut taken = session.admit(updates)?;
+            session.settle(&mut taken)?;
+            let comparer = session.request.method.comparer();
+            let of = |_: &str| comparer.clone();
+            match session.count(&mut taken, &Comparer { of: &of, refuses_sketches: None })? {
+                faults if faults.is_empty() => {
+                    session.check_quorum(&taken)?;
+                    return Ok(taken);
+                }
+                faults => session.updates = taken.dissolve(faults),
+            }
+        }
+    }
+
+    /// Judges the clients.
+    ///
+    /// # Errors
+    ///
+    /// When an update is bad or cannot be read, or the rule, a step or the strategy cannot be used.
+    fn judge(&mut self, session: &mut Session, taken: &Taken) -> Result<Judgement, Stopped> {
+        session.judge(taken)
+    }
+
+    /// Compiles the judgement into the reducer of the second pass. Clients without a part need not be read if `skips`.
+    #[expect(clippy::expect_used, reason = "a mode that leaves no recipe has a reducer of its own")]
+    fn reducer<'t>(
+        &'t self,
+        taken: &'t Taken,
+        judgement: &'t Judgement,
+        skips: bool,
+    ) -> Box<dyn Reducer + 't> {
+        let recipe = judgement.recipe.as_ref().expect("a judgement by a rule has a recipe");
+        let members: Vec<usize> = (0..taken.set.clients.len()).collect();
+        reducer::compile(recipe, &taken.set, &members, skips)
+    }
+
+    /// Adds to the metadata of the merged model.
+    fn describe(&self, taken: &Taken, metadata: &mut BTreeMap<String, String>) {
+        let _ = (taken, metadata);
+    }
+
+    /// Adds to the report.
+    fn report(&self, taken: &Taken, report: &mut Report) {
+        let _ = (taken, report);
+    }
+}
+
+/// The plain run.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+impl Mode for Plain {}

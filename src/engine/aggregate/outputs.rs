@@ -1,0 +1,58 @@
+//! Checks that a run's outputs can be written and replace none of its inputs.
+
+use crate::engine::aggregate::error::Error;
+use crate::engine::aggregate::request::{Inputs, Outputs};
+use crate::engine::intake::taken::Taken;
+use crate::io::model_file::ModelFile;
+use crate::io::model_writer::{self, WriteError};
+use crate::io::publish;
+use crate::io::source::{SourceFile, identity_of};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// Checks that the outputs can be written where they are to go.
+///
+/// # Errors
+///
+/// When a directory is missing or a target is not a file.
+pub(super) fn check_targets(outputs: &Outputs) -> Result<(), WriteError> {
+    model_writer::check_target(&outputs.model)?;
+    outputs.state.as_deref().map_or(Ok(()), model_writer::check_file_target)?;
+    outputs.report.as_deref().map_or(Ok(()), model_writer::check_file_target)
+}
+
+/// Checks that the outputs differ from each other and from everything that the run reads.
+///
+/// # Errors
+///
+/// The first output that is an input or another output too.
+pub(super) fn check_collisions(outputs: &Outputs, inputs: &Inputs, taken: &Taken) -> Result<(), Error> {
+    let read = identities(inputs, taken);
+    let beside = outputs.state.as_deref().map(publish::previous);
+    let family = model_writer::family(&outputs.model).map_err(WriteError::at(&outputs.model))?;
+    let mut all: BTreeSet<PathBuf> = family.iter().map(|path| publish::resolved(path)).collect();
+    for other in outputs.state.iter().chain(&beside).chain(&outputs.report) {
+        if !all.insert(publish::resolved(other)) {
+            return Err(Error::SameOutput { path: other.clone() });
+        }
+    }
+    let is_input = |path: &PathBuf| identity_of(path).is_some_and(|id| read.contains(&id));
+    let others = outputs.report.iter().chain(&outputs.state).cloned().chain(beside);
+    match family.into_iter().chain(others).find(is_input) {
+        Some(path) => Err(Error::OutputIsInput { path }),
+        None => Ok(()),
+    }
+}
+
+/// Device and inode of every file that the run reads.
+fn identities(inputs: &Inputs, taken: &Taken) -> Vec<(u64, u64)> {
+    let beside = taken.rejected.iter().chain(&taken.others);
+    let models = taken.set.clients.iter().map(|client| &client.model);
+    let models = models.chain(beside.clone().filter_map(|update| update.model.as_ref()));
+    let models = models.chain(taken.set.base.iter().map(|base| &base.model));
+    let models: Vec<&ModelFile> = models.map(|model| &**model).collect();
+    let files = models.iter().flat_map(|model| &model.files).map(SourceFile::identity);
+    let named = models.iter().map(|model| &model.path).chain(&inputs.others);
+    let named = named.chain(beside.map(|update| &update.path));
+    files.chain(named.filter_map(|path| identity_of(path))).collect()
+}

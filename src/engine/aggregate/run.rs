@@ -1,0 +1,99 @@
+//! An aggregate run, in order: take, choose, judge, merge, publish.
+
+use crate::engine::aggregate::controls::merge_controls;
+use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::mode::{Mode, Plain};
+use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::session::Session;
+use crate::engine::aggregate::{metadata, publish, report};
+use crate::engine::decide::judge::Judgement;
+use crate::engine::intake::taken::Taken;
+use crate::engine::passes::combine::norms_of;
+use crate::engine::passes::machine::Machine;
+use crate::io::model_writer::ModelWriter;
+use crate::telemetry::report::Report;
+use std::time::Instant;
+
+/// Merges updates, and publishes the model and the report. Returns the report.
+///
+/// # Errors
+///
+/// When the input is bad, policy refuses, or the disk does; no model is published then.
+pub fn run(request: Request, machine: Machine) -> Result<Report, Error> {
+    run_as(&mut Plain, request, machine)
+}
+
+/// Runs a mode.
+///
+/// # Errors
+///
+/// As [`run`], and when the mode does not support the request.
+pub fn run_as(mode: &mut dyn Mode, request: Request, machine: Machine) -> Result<Report, Error> {
+    mode.check(&request)?;
+    let mut session = Session::open(request, machine)?;
+    let report = session.until_sound(mode, |session, mode, taken| {
+        session.choose(taken)?;
+        let judgement = mode.judge(session, taken)?;
+        merge_and_publish(session, mode, taken, &judgement)
+    })?;
+    session.machine.progress.finish();
+    Ok(report)
+}
+
+/// Merges judged updates and publishes the model, the state and the report.
+///
+/// # Errors
+///
+/// When an update is bad or cannot be read, or the disk refuses.
+pub fn merge_and_publish(
+    session: &mut Session,
+    mode: &dyn Mode,
+    taken: &Taken,
+    judgement: &Judgement,
+) -> Result<Report, Stopped> {
+    let set = &taken.set;
+    let mut metadata = metadata::of(session, taken);
+    mode.describe(taken, &mut metadata);
+    let (target, most_bytes) = (&session.request.outputs.model, session.request.outputs.max_shard_bytes);
+    let writer = ModelWriter::create(target, &set.merged.layout, &metadata, most_bytes)?;
+    let started = Instant::now();
+    let with_norms =
+        session.request.outputs.report.is_some() && judgement.norms.is_none() && taken.others.is_empty();
+    let kept = session.kept_tensors();
+    let reducer = mode.reducer(taken, judgement, judgement.screened && !with_norms);
+    let pass = session.pass(taken, judgement.server_step, &*reducer, &kept, with_norms);
+    let (bytes, read) = pass.bytes(&session.machine);
+    session.machine.progress.start("merging", bytes);
+    session.machine.take_meter();
+    let mut state = publish::state_writer(session, taken)?;
+    let squared_norms = pass.run(&session.machine, |tile, values| {
+        let pieces = || set.layout.pieces(tile.coordinates.clone());
+        if let Some(state) = &state {
+            for (slot, bytes) in values.kept.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+                state.write(slot, pieces(), bytes)?;
+            }
+        }
+        writer.write(set.merged.pieces(pieces()), values.model)
+    })?;
+    let clock = session.machine.take_meter().clock;
+    session.bytes.read += read;
+    if let (Some(state), Some(recipe)) = (&state, &judgement.recipe) {
+        merge_controls(session, taken, recipe, None, |slot, tile, bytes| {
+            state.write(slot, set.layout.pieces(tile.coordinates.clone()), bytes)
+        })?;
+    }
+    session.bytes.read += publish::keep_personal(set, &writer)?;
+    session.check_unchanged(taken)?;
+    session.timings.pass_s += started.elapsed().as_secs_f64();
+    session.add_clock(clock);
+    publish::sync(session, &writer, &mut state)?;
+    let norms = with_norms.then(|| norms_of(squared_norms, set.clients.len()));
+    let mut report = report::of(session, taken, judgement, norms.as_deref());
+    mode.report(taken, &mut report);
+    report.published = true;
+    report.output = Some(report::output(&set.merged.layout, &writer, metadata));
+    publish::publish(session, writer, state, &report)?;
+    let (merged, rejected) = (taken.cohort.clients.len(), taken.rejected.len());
+    tracing::info!("merged {merged} updates by {} ({rejected} rejected)", session.request.method.rule);
+    Ok(report)
+}

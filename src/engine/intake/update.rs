@@ -1,0 +1,88 @@
+//! Updates and the base, opened: their headers are read, and what is wrong with each is known.
+
+use crate::engine::intake::fault::Fault;
+use crate::io::discover::stem;
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
+use crate::io::source::OpenFiles;
+use crate::updates;
+use crate::updates::metadata::{PARTIAL_KEY, UpdateMetadata};
+use crate::updates::set::{Base, Client};
+use crate::updates::source::Place;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An update whose headers were read, and its faults.
+#[derive(Debug)]
+pub struct Update {
+    /// The file, or the index of its shards.
+    pub path: PathBuf,
+    /// Its client's id, from metadata or else the file's stem.
+    pub id: String,
+    /// Its metadata.
+    pub metadata: UpdateMetadata,
+    /// Its files, if they could be opened.
+    pub model: Option<Arc<ModelFile>>,
+    /// Its faults.
+    pub faults: Vec<Fault>,
+}
+
+impl Update {
+    fn read(path: &Path, files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Self {
+        let base = base.map(|base| &*base.model.table);
+        let (model, mut faults) = match updates::open_to_merge(path, files, tables, base) {
+            Ok(model) => (Some(Arc::new(model)), Vec::new()),
+            Err(faults) => (None, faults.into_iter().map(Fault::from).collect()),
+        };
+        let (metadata, bad) = UpdateMetadata::parse(model.as_ref().map_or(&BTreeMap::new(), |m| &m.metadata));
+        faults.extend(bad.into_iter().map(Fault::from));
+        let id = metadata.client_id.clone().unwrap_or_else(|| stem(path));
+        Self { path: path.to_owned(), id, metadata, model, faults }
+    }
+
+    /// Whether it is a partial of a tree: sums of clients, not the update of one.
+    pub fn is_partial(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| model.metadata.contains_key(PARTIAL_KEY))
+    }
+
+    /// The update of a client that takes no part any more, for these faults.
+    pub fn of_client(client: Client, faults: Vec<Fault>) -> Self {
+        let Client { id, model, metadata, .. } = client;
+        Self { path: model.path.clone(), id, metadata, model: Some(model), faults }
+    }
+}
+
+/// Why the base cannot be used.
+#[derive(thiserror::Error, Debug)]
+#[error("{}: the base cannot be used: {}", .path.display(), list(.faults))]
+pub struct BadBase {
+    /// Its path.
+    pub path: PathBuf,
+    /// Everything found wrong with it.
+    pub faults: Vec<OpenFault>,
+}
+
+impl BadBase {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.faults.iter().find_map(OpenFault::hint)
+    }
+}
+
+/// Opens a base.
+///
+/// # Errors
+///
+/// When it is no model that can be merged onto.
+pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<Base, BadBase> {
+    let model = updates::open_plain(path, files, tables)
+        .map_err(|faults| BadBase { path: path.to_owned(), faults })?;
+    let placement = model.table.iter().map(Place::from).collect();
+    Ok(Base::new(Arc::new(model), placement))
+}
+
+/// Reads the headers of all updates, in parallel. Encoded ones may leave the names of their tensors to the base.
+pub fn open(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Vec<Update> {
+    paths.par_iter().map(|path| Update::read(path, files, tables, base)).collect()
+}

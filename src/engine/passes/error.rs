@@ -1,0 +1,70 @@
+//! Why a pass over the tiles stopped.
+
+use crate::gpu::job::GpuError;
+use crate::io::interrupt::Interrupted;
+use crate::io::model_writer::WriteError;
+use crate::model::dtype::Dtype;
+use crate::telemetry::explain::Explain;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a pass stopped.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum PassError {
+    #[error("{}: {source}", .path.display())]
+    Read { path: PathBuf, input: Option<usize>, source: io::Error },
+    #[error("{}: tensor `{tensor}` of the base holds {value} at flat index {index}, expected a finite number", .path.display())]
+    BaseNotFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("an update holds a value that is not finite")]
+    NonFinite,
+    #[error("tensor `{tensor}`: the values at flat index {index} add up to more than a partial can hold")]
+    SumTooLarge { tensor: String, index: usize },
+    /// An input that a mode reads beside the clients, by its place behind them.
+    #[error("tensor `{tensor}` of a partial holds {value} at flat index {index}, expected a finite number")]
+    BadInput { input: usize, tensor: String, index: usize, value: f64 },
+    #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
+    DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
+    /// What the reducer of a mode could not do.
+    #[error("{0}")]
+    Reducer(Box<dyn Explain>),
+}
+
+impl PassError {
+    /// Whether an update with NaN or infinity may be the cause.
+    pub fn may_be_non_finite(&self) -> bool {
+        match self {
+            Self::NonFinite | Self::SumTooLarge { .. } => true,
+            Self::DoesNotFit { value, .. } => !value.is_finite(),
+            _ => false,
+        }
+    }
+
+    /// What the operator may do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::DoesNotFit { value, .. } if value.is_finite() => {
+                Some("the deltas push the base past its dtype; merge onto a base of a wider one".to_owned())
+            }
+            Self::Gpu(why) => why.hint().map(str::to_owned),
+            Self::Reducer(why) => why.hint(),
+            _ => None,
+        }
+    }
+
+    /// The signal that ended the run, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Interrupted(Interrupted { signal })
+            | Self::Write(WriteError::Interrupted(Interrupted { signal })) => Some(*signal),
+            _ => None,
+        }
+    }
+}

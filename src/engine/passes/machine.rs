@@ -1,0 +1,112 @@
+//! The machine that a run computes on: threads, instruction set, and the GPU's ring if one was chosen.
+
+use crate::engine::passes::drive::{Clock, drive};
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::gpu_ring::GpuRing;
+use crate::engine::passes::pass::TilePass;
+use crate::gpu::job::GpuError;
+use crate::kernels::lanes::Isa;
+use crate::telemetry::progress::Progress;
+use rayon::ThreadPool;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What passes took since the meter was read last.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Meter {
+    /// Times of all threads, added.
+    pub clock: Clock,
+    /// Time by the wall clock.
+    pub elapsed: Duration,
+}
+
+/// The machine that a run computes on.
+pub struct Machine<'m> {
+    /// The instruction set of the CPU.
+    pub isa: Isa,
+    /// The worker threads.
+    pub pool: &'m ThreadPool,
+    /// Shows the progress of every pass.
+    pub progress: &'m Progress,
+    gpu: Mutex<Option<Arc<GpuRing>>>,
+    gpu_failure: Mutex<Option<GpuError>>,
+    meter: Mutex<Meter>,
+}
+
+impl<'m> Machine<'m> {
+    /// A machine without a GPU.
+    pub fn new(isa: Isa, pool: &'m ThreadPool, progress: &'m Progress) -> Self {
+        let (gpu, gpu_failure, meter) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { isa, pool, progress, gpu, gpu_failure, meter }
+    }
+
+    /// Uses a GPU from now on.
+    pub fn use_gpu(&self, ring: GpuRing) {
+        *locked(&self.gpu) = Some(Arc::new(ring));
+    }
+
+    /// The GPU's ring, if one is used.
+    pub fn gpu(&self) -> Option<Arc<GpuRing>> {
+        locked(&self.gpu).clone()
+    }
+
+    /// Forgets the tiles that stayed on the GPU: other updates are read from now on.
+    pub fn forget_tiles(&self) {
+        if let Some(ring) = self.gpu() {
+            ring.forget();
+        }
+    }
+
+    /// Gives the GPU up after a failure, with a warning.
+    pub fn give_up_gpu(&self, why: GpuError) {
+        tracing::warn!("{why}; the CPU takes over");
+        *locked(&self.gpu) = None;
+        *locked(&self.gpu_failure) = Some(why);
+    }
+
+    /// Why the GPU was given up, if it was.
+    pub fn gpu_failure(&self) -> Option<String> {
+        locked(&self.gpu_failure).as_ref().map(ToString::to_string)
+    }
+
+    /// Number of worker threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs a pass on the worker threads. Returns the sum of all tiles.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first tile, by number, that failed.
+    pub fn run<P: TilePass>(&self, pass: &P) -> Result<P::Sum, PassError> {
+        self.run_on(self.pool, pass)
+    }
+
+    /// Runs a pass on other threads, such as those of the GPU's ring.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first tile, by number, that failed.
+    pub fn run_on<P: TilePass>(&self, pool: &ThreadPool, pass: &P) -> Result<P::Sum, PassError> {
+        let (sum, clock) = drive(pool, pass)?;
+        let mut meter = locked(&self.meter);
+        meter.clock = meter.clock.and(clock);
+        Ok(sum)
+    }
+
+    /// Adds wall-clock time to the meter.
+    pub fn add_elapsed(&self, elapsed: Duration) {
+        locked(&self.meter).elapsed += elapsed;
+    }
+
+    /// What passes took since the last call.
+    pub fn take_meter(&self) -> Meter {
+        mem::take(&mut *locked(&self.meter))
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

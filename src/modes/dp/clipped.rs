@@ -1,0 +1,181 @@
+//! A run whose clients are clipped: who counts, as what, and the sums that edges made.
+
+use crate::budget::charge::Terms;
+use crate::budget::directory::Books;
+use crate::engine::aggregate::error::Error;
+use crate::engine::aggregate::session::Session;
+use crate::engine::intake::admit;
+use crate::engine::intake::cohort::reported;
+use crate::engine::intake::fault::Fault;
+use crate::engine::intake::taken::Taken;
+use crate::model::dtype::Kind;
+use crate::modes::dp::clips::{ClientClip, clips, floats};
+use crate::modes::dp::error::DpError;
+use crate::modes::dp::noised_sum::ClippedSum;
+use crate::modes::dp::release::{Options, check};
+use crate::modes::dp::sum_file::{self, SumFile, SumFileError};
+use crate::privacy::clipping::{Clip, Grid, Treatment};
+use crate::strategies::Cohort;
+use crate::updates::set::{Client, UpdateSet, ValueKind};
+use std::collections::HashMap;
+
+/// A run whose clients are clipped.
+pub struct Clipped {
+    /// The clients, whose values are merged as deltas.
+    pub taken: Taken,
+    /// Coordinates of the float tensors.
+    pub dimension: u64,
+    /// How the noise is made.
+    pub terms: Terms,
+    /// What two sums must have in common to be added.
+    pub sum_terms: sum_file::Terms,
+    /// The grid that values are rounded to.
+    pub grid: Grid,
+    /// How each client is clipped.
+    pub clips: ClientClips,
+    /// Sums that edges made.
+    pub edges: Vec<SumFile>,
+}
+
+impl Clipped {
+    /// Takes the clients of a session, clips them, and opens the sums that are added to theirs.
+    ///
+    /// # Errors
+    ///
+    /// When an option has no meaning under a budget, the base or a sum cannot be used, or there are too many clients.
+    pub fn of(session: &mut Session, options: &Options, books: &Books) -> Result<Self, Error> {
+        check(&session.request)?;
+        let taken = take(session)?;
+        let set = &taken.set;
+        let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
+        let terms = books.terms(dimension).map_err(DpError::of)?;
+        let grid = Grid::at(terms.level, terms.clip, terms.value_multiplier).map_err(DpError::of)?;
+        let sum_terms = sum_file::Terms {
+            plan_sha256: books.state.init.plan_sha256,
+            base: session.base_digest()?.unwrap_or_default().to_owned(),
+            round: session.request.policy.round,
+            clip: terms.clip,
+            bound: grid.bound(),
+            level: grid.level(),
+        };
+        let edges = SumFile::open_all(&options.sums, &set.layout, &sum_terms).map_err(DpError::of)?;
+        check_apart(set, &edges)?;
+        let elsewhere: usize = edges.iter().map(|edge| edge.clients().len()).sum();
+        let (found, most) = ((set.clients.len() + elsewhere) as u64, grid.most_clients());
+        if found > most {
+            return Err(DpError::of(DpError::TooMany { found, most }));
+        }
+        let clips = ClientClips(clips(&session.machine, set, &grid)?);
+        session.machine.take_meter();
+        clips.warn(set);
+        warn_of_tensors(set);
+        Ok(Self { taken, dimension, terms, sum_terms, grid, clips, edges })
+    }
+}
+
+/// Takes every client; bad updates count as zero.
+fn take(session: &mut Session) -> Result<Taken, Error> {
+    let mut updates = std::mem::take(&mut session.updates);
+    let mut claims: HashMap<String, usize> = HashMap::new();
+    for update in &updates {
+        *claims.entry(update.id.clone()).or_default() += 1;
+    }
+    for update in updates.iter_mut().filter(|update| claims[&update.id] > 1) {
+        update.faults.push(Fault::ClaimedTwice { id: update.id.clone() });
+    }
+    let admitted = admit::admit(updates, session.base.clone(), &session.request.policy);
+    let (mut set, rejected) = admitted.map_err(|why| session.unread_base(why))?;
+    for update in &rejected {
+        let more = match update.faults.len() {
+            0 | 1 => String::new(),
+            faults => format!(" (and {} more faults)", faults - 1),
+        };
+        if let Some(fault) = update.faults.first() {
+            tracing::warn!("{}: {fault}{more}: the client counts as zero", update.path.display());
+        }
+    }
+    // Each client's delta is merged, whatever it sent.
+    set.value_kind = ValueKind::Deltas;
+    let mut taken = Taken::new(set, rejected);
+    session.open_state(&mut taken)?;
+    let clients = taken.set.clients.iter().map(reported).collect();
+    let weights = vec![1.0; taken.set.clients.len()];
+    let round = session.request.policy.round;
+    taken.cohort = Cohort { clients, weights, round, population: None };
+    Ok(taken)
+}
+
+/// A client of an earlier sum must not come again.
+fn check_apart(set: &UpdateSet, edges: &[SumFile]) -> Result<(), Error> {
+    for client in &set.clients {
+        if let Some(edge) = edges.iter().find(|edge| edge.clients().contains(&client.id)) {
+            let (path, id) = (edge.model.path.clone(), client.id.clone());
+            return Err(DpError::of(SumFileError::Twice { path, id }));
+        }
+    }
+    Ok(())
+}
+
+/// Integers have no part in the noised sum, and noise on a variance may leave it below zero.
+fn warn_of_tensors(set: &UpdateSet) {
+    if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.dtype.kind() != Kind::Float) {
+        tracing::warn!("`{}` holds integers: such tensors stay the base's", spec.name);
+    }
+    if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.name.ends_with("running_var")) {
+        let name = &spec.name;
+        tracing::warn!("noise on `{name}` may leave it below zero: --personal fedbn keeps the base's");
+    }
+}
+
+/// How each client of a set is clipped.
+pub struct ClientClips(pub Vec<ClientClip>);
+
+impl ClientClips {
+    /// Warns the operator of clients that count as zero, and says which are clipped.
+    fn warn(&self, set: &UpdateSet) {
+        for (client, ClientClip { clip, norm, .. }) in set.clients.iter().zip(&self.0) {
+            match clip.treatment {
+                Treatment::Void => tracing::warn!(
+                    "{}: holds values that are not finite, or cannot be read: the client counts as zero",
+                    client.model.path.display()
+                ),
+                Treatment::Clipped => tracing::info!("{}: clipped from norm {norm}", client.id),
+                Treatment::Whole => {}
+            }
+        }
+    }
+
+    /// Lets clients that come too often or too soon count as zero.
+    pub fn leave_out(&mut self, set: &UpdateSet, counted: &[bool]) {
+        for ((client, found), counts) in set.clients.iter().zip(&mut self.0).zip(counted) {
+            if !counts {
+                tracing::warn!(
+                    "{}: comes more often or sooner than the plan allows: counts as zero",
+                    client.id
+                );
+                found.clip = Clip::VOID;
+            }
+        }
+    }
+
+    /// The clients that do not count as zero.
+    pub fn counting<'s>(&self, set: &'s UpdateSet) -> impl Iterator<Item = &'s Client> {
+        let counts = |(client, found): (&'s Client, &ClientClip)| {
+            (found.clip.treatment != Treatment::Void).then_some(client)
+        };
+        set.clients.iter().zip(&self.0).filter_map(counts)
+    }
+
+    /// How many clients are within the clip bound, less how many are not.
+    pub fn below(&self, bound: f64, edges: &[SumFile]) -> i64 {
+        let counted = self.0.iter().filter(|found| found.clip.treatment != Treatment::Void);
+        let here: i64 = counted.map(|found| if found.norm <= bound { 1 } else { -1 }).sum();
+        here + edges.iter().map(|edge| edge.description.below).sum::<i64>()
+    }
+
+    /// The sum of the clipped clients and of earlier sums.
+    pub fn sum(&self, grid: Grid, edges: Vec<SumFile>) -> ClippedSum {
+        let clips: Vec<Clip> = self.0.iter().map(|found| found.clip).collect();
+        ClippedSum::new(grid, &clips, edges)
+    }
+}

@@ -1,0 +1,44 @@
+//! Why a run was not released.
+
+use crate::budget::directory::BudgetError;
+use crate::engine::aggregate::error::Error;
+use crate::modes::dp::sum_file::SumFileError;
+use crate::privacy::clipping::NoGrid;
+use crate::telemetry::explain::Explain;
+use std::path::PathBuf;
+
+/// Why a run was not released.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum DpError {
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    #[error(transparent)]
+    Grid(#[from] NoGrid),
+    #[error(transparent)]
+    SumFile(#[from] SumFileError),
+    #[error("{found} updates, expected at most {most}: more might not fit the sum")]
+    TooMany { found: u64, most: u64 },
+    #[error("{}: its integers are longer than its norm allows: it changed while it was read", .path.display())]
+    Longer { path: PathBuf },
+}
+
+impl Explain for DpError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Budget(why) => why.hint(),
+            Self::Longer { .. } => {
+                Some("the round was charged; run it again with updates that do not change".to_owned())
+            }
+            Self::Grid(_) | Self::SumFile(_) | Self::TooMany { .. } => None,
+        }
+    }
+}
+
+impl DpError {
+    /// The error as an aggregate run ends in it.
+    pub(super) fn of(why: impl Into<Self>) -> Error {
+        Error::Mode(Box::new(why.into()))
+    }
+}

@@ -1,0 +1,66 @@
+//! Finds the tensors of a layout in a model.
+
+use crate::io::model_file::TensorPlace;
+use crate::model::dtype::Kind;
+use crate::model::layout::TensorSpec;
+use crate::updates::fault::LayoutFault;
+use crate::updates::source::{Place, Placement};
+use std::collections::HashMap;
+
+/// Puts the places of a control variate's float tensors into the order of the layout; its integer tensors have none.
+pub fn in_layout_order(reference: &[TensorSpec], floats: Placement) -> Placement {
+    let mut floats = floats.into_iter();
+    let place = |spec: &TensorSpec| match spec.dtype.kind() {
+        Kind::Float => floats.next().unwrap_or(Place::NONE),
+        _ => Place::NONE,
+    };
+    reference.iter().map(place).collect()
+}
+
+/// Finds the tensors of a reference in a model. `reference_name` is the reference's name in messages.
+///
+/// # Errors
+///
+/// Every difference between the model's tensors and the reference's.
+pub fn placement<'t>(
+    table: impl IntoIterator<Item = &'t TensorPlace> + Clone,
+    reference: &[TensorSpec],
+    reference_name: &'static str,
+) -> Result<Placement, Vec<LayoutFault>> {
+    let mut by_name: HashMap<&str, &TensorPlace> =
+        table.clone().into_iter().map(|place| (place.spec.name.as_str(), place)).collect();
+    let mut faults = Vec::new();
+    let mut placement = Vec::with_capacity(reference.len());
+    for expected in reference {
+        match by_name.remove(expected.name.as_str()) {
+            Some(found) => match tensor_fault(&found.spec, expected) {
+                None => placement.push(Place::from(found)),
+                Some(fault) => faults.push(fault),
+            },
+            None => faults.push(LayoutFault::MissingTensor {
+                tensor: expected.name.clone(),
+                dtype: expected.dtype,
+                shape: expected.shape.clone(),
+            }),
+        }
+    }
+    let extra = table.into_iter().filter(|place| by_name.contains_key(place.spec.name.as_str()));
+    faults.extend(extra.map(|place| LayoutFault::ExtraTensor {
+        tensor: place.spec.name.clone(),
+        reference: reference_name,
+    }));
+    if faults.is_empty() { Ok(placement) } else { Err(faults) }
+}
+
+/// Compares a tensor with the expected one; `None` if it can stand in for it.
+pub fn tensor_fault(found: &TensorSpec, expected: &TensorSpec) -> Option<LayoutFault> {
+    let tensor = expected.name.clone();
+    if found.shape != expected.shape {
+        let (found, expected) = (found.shape.clone(), expected.shape.clone());
+        return Some(LayoutFault::OtherShape { tensor, found, expected });
+    }
+    if !found.dtype.converts_to(expected.dtype) {
+        return Some(LayoutFault::OtherDtype { tensor, found: found.dtype, expected: expected.dtype });
+    }
+    None
+}

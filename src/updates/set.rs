@@ -1,0 +1,275 @@
+//! The updates of one run that are read together: clients, base, layout, and what an earlier run left.
+
+use crate::io::digest::{Blake3, Digest};
+use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
+use crate::model::dtype::Working;
+use crate::model::layout::{Layout, Piece, TensorSpec};
+use crate::model::state::StateTensor;
+use crate::updates::metadata::{UpdateKind, UpdateMetadata};
+use crate::updates::source::{Placement, Source};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+/// A client whose update takes part.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its id, from metadata or else the file's stem.
+    pub id: String,
+    /// Its files.
+    pub model: Arc<ModelFile>,
+    /// Its metadata.
+    pub metadata: UpdateMetadata,
+    /// The place of each tensor of the layout.
+    pub placement: Arc<Placement>,
+    /// The place of the change of its control variate, if the run takes control variates: a tensor for each float tensor
+    /// of the layout. Integer tensors have none.
+    pub control: Option<Arc<Placement>>,
+}
+
+/// The model that the updates started from.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Its files.
+    pub model: Arc<ModelFile>,
+    /// The place of each tensor of the layout.
+    pub placement: Placement,
+    digest: OnceLock<Digest>,
+    blake3: OnceLock<String>,
+}
+
+impl Base {
+    /// A base whose digests are not known yet.
+    pub fn new(model: Arc<ModelFile>, placement: Placement) -> Self {
+        Self { model, placement, digest: OnceLock::new(), blake3: OnceLock::new() }
+    }
+
+    /// The same model with its tensors in another order, or some of them.
+    #[must_use]
+    pub fn placed(&self, placement: Placement) -> Self {
+        Self { placement, ..self.clone() }
+    }
+
+    /// The BLAKE3 digest of its files; reads them once.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn blake3(&self) -> io::Result<&str> {
+        if let Some(digest) = self.blake3.get() {
+            return Ok(digest);
+        }
+        let digest = match self.digest.get() {
+            Some(digest) => digest.blake3.clone(),
+            None => Blake3::of(&self.model.files)?,
+        };
+        Ok(self.blake3.get_or_init(|| digest))
+    }
+
+    /// All digests of its files; reads them once.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn digest(&self) -> io::Result<&Digest> {
+        if let Some(digest) = self.digest.get() {
+            return Ok(digest);
+        }
+        let digest = Digest::of(&self.model.files)?;
+        Ok(self.digest.get_or_init(|| digest))
+    }
+}
+
+/// Which kind of values is merged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ValueKind {
+    /// Values as clients sent them; so is the merged model. Median, trimmed mean and mean move with their inputs, so for
+    /// weights this equals base plus merged delta, with one rounding less.
+    AsSent,
+    /// Deltas: the merged delta is added to the base.
+    Deltas,
+    /// Weights from some clients and deltas from others: the base is subtracted from the weights first.
+    Mixed,
+}
+
+impl ValueKind {
+    /// The kind of values for updates of these kinds.
+    pub fn of(kinds: impl Iterator<Item = UpdateKind>, has_base: bool) -> Self {
+        let (mut weights, mut deltas) = (false, false);
+        kinds.for_each(|kind| match kind {
+            UpdateKind::Weights => weights = true,
+            UpdateKind::Delta => deltas = true,
+        });
+        match (weights, deltas) {
+            _ if !has_base => Self::AsSent,
+            (_, false) => Self::AsSent,
+            (false, true) => Self::Deltas,
+            (true, true) => Self::Mixed,
+        }
+    }
+}
+
+/// State tensors that an earlier run left for this one; empty without `--state`.
+#[derive(Clone, Default, Debug)]
+pub struct Carried {
+    /// Where each tensor of the state is.
+    pub sources: BTreeMap<StateTensor, Source>,
+    /// Runs that went into the state.
+    pub steps: u64,
+}
+
+/// The clients of a run in order of their ids, and the layout they share.
+#[derive(Clone, Debug)]
+pub struct UpdateSet {
+    /// The tensors that are merged: those of the reference that are not personal.
+    pub layout: Layout,
+    /// The tensors of the merged model.
+    pub merged: MergedLayout,
+    /// The clients that take part.
+    pub clients: Vec<Client>,
+    /// The model that they started from.
+    pub base: Option<Arc<Base>>,
+    /// What an earlier run left.
+    pub carried: Carried,
+    /// Which kind of values is merged.
+    pub value_kind: ValueKind,
+    /// Whether the merged values are weights or a delta.
+    pub merged_kind: UpdateKind,
+    /// Metadata of the reference: the base, or the first client of the layout that most clients share.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl UpdateSet {
+    /// A set of these clients, without carried state and metadata.
+    pub fn new(layout: Layout, merged: MergedLayout, clients: Vec<Client>, base: Option<Arc<Base>>) -> Self {
+        let mut set = Self {
+            layout,
+            merged,
+            clients,
+            base,
+            carried: Carried::default(),
+            value_kind: ValueKind::AsSent,
+            merged_kind: UpdateKind::Weights,
+            metadata: BTreeMap::new(),
+        };
+        set.take_kinds([].into_iter());
+        set
+    }
+
+    /// Finds out which kind of values is merged, from the clients' kinds and those of `others` that are merged too.
+    pub fn take_kinds(&mut self, others: impl Iterator<Item = UpdateKind>) {
+        let clients = self.clients.iter().map(|client| client.metadata.kind);
+        let kinds: Vec<UpdateKind> = clients.chain(others).collect();
+        self.value_kind = ValueKind::of(kinds.iter().copied(), self.base.is_some());
+        self.merged_kind = match (self.value_kind, kinds.first()) {
+            (ValueKind::AsSent, Some(kind)) => *kind,
+            _ => UpdateKind::Weights,
+        };
+    }
+
+    /// The set of some of the clients, in order of their numbers, without carried state.
+    #[must_use]
+    pub fn among(&self, members: &[usize]) -> Self {
+        let clients: Vec<Client> = members.iter().map(|member| self.clients[*member].clone()).collect();
+        let merged_kind = match (self.value_kind, clients.first()) {
+            (ValueKind::AsSent, Some(client)) => client.metadata.kind,
+            _ => UpdateKind::Weights,
+        };
+        Self {
+            layout: self.layout.clone(),
+            merged: self.merged.clone(),
+            clients,
+            base: self.base.clone(),
+            carried: Carried::default(),
+            value_kind: self.value_kind,
+            merged_kind,
+            metadata: self.metadata.clone(),
+        }
+    }
+
+    /// The working float of each tensor: the narrowest that holds every client's values exactly.
+    pub fn working(&self) -> Vec<Working> {
+        self.working_with(&[])
+    }
+
+    /// The working float of each tensor: the narrowest that holds the values of every client and of other rows exactly.
+    pub fn working_with(&self, others: &[&Placement]) -> Vec<Working> {
+        let mut placements: Vec<&Arc<Placement>> = self.clients.iter().map(|c| &c.placement).collect();
+        placements.sort_by_key(|placement| Arc::as_ptr(placement));
+        placements.dedup_by_key(|placement| Arc::as_ptr(placement));
+        let join = |tensor: usize| {
+            let clients = placements.iter().map(|placement| &***placement);
+            let sent =
+                clients.chain(others.iter().copied()).map(|placement| placement[tensor].dtype.working());
+            sent.reduce(Working::join).unwrap_or(Working::F64)
+        };
+        match self.value_kind {
+            // A weight minus its base has more bits than either.
+            ValueKind::Mixed => vec![Working::F64; self.layout.tensors().len()],
+            _ => (0..self.layout.tensors().len()).map(join).collect(),
+        }
+    }
+
+    /// Bytes of the values of one update, in the layout's dtypes.
+    pub fn bytes_of_one(&self) -> u64 {
+        self.layout.tensors().iter().map(TensorSpec::bytes).sum::<usize>() as u64
+    }
+
+    /// Bytes of the values of all clients, in the layout's dtypes.
+    pub fn data_bytes(&self) -> u64 {
+        self.bytes_of_one() * self.clients.len() as u64
+    }
+
+    /// The centre that an earlier run left, if the rule starts there.
+    pub fn centre(&self) -> Option<&Source> {
+        self.carried.sources.get(&StateTensor::Centre)
+    }
+
+    /// The models that the set reads: clients, base, carried state.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<ModelFile>> {
+        let clients = self.clients.iter().map(|client| &client.model);
+        let base = self.base.iter().map(|base| &base.model);
+        clients.chain(base).chain(self.carried.sources.values().map(|source| &source.model))
+    }
+}
+
+/// The tensors of a merged model: those that are merged, and the base's personal ones between them.
+#[derive(Clone, Debug)]
+pub struct MergedLayout {
+    /// All tensors of the model.
+    pub layout: Layout,
+    /// The place of each merged tensor among them.
+    shared: Vec<usize>,
+    /// The base's personal tensors, and their places.
+    kept: Vec<(usize, TensorPlace)>,
+}
+
+impl MergedLayout {
+    /// The layout of a model that holds the merged tensors alone.
+    pub fn of(shared: &Layout) -> Self {
+        let places = (0..shared.tensors().len()).collect();
+        Self { layout: shared.clone(), shared: places, kept: Vec::new() }
+    }
+
+    /// The tensors of a base, of which some are shared and merged.
+    pub fn with_kept(base: &TensorTable, is_shared: impl Fn(&str) -> bool) -> Self {
+        let layout = Layout::new(base.iter().map(|place| place.spec.clone()).collect());
+        let (shared, kept): (Vec<_>, Vec<_>) =
+            base.iter().enumerate().partition(|(_, place)| is_shared(&place.spec.name));
+        Self {
+            layout,
+            shared: shared.into_iter().map(|(tensor, _)| tensor).collect(),
+            kept: kept.into_iter().map(|(tensor, place)| (tensor, place.clone())).collect(),
+        }
+    }
+
+    /// Moves pieces of merged tensors to their places in the model.
+    pub fn pieces(&self, merged: impl Iterator<Item = Piece>) -> impl Iterator<Item = Piece> {
+        merged.map(|piece| Piece { tensor: self.shared[piece.tensor], ..piece })
+    }
+
+    /// The base's personal tensors: the place of each in the model and in the base's files.
+    pub fn kept(&self) -> impl Iterator<Item = (usize, &TensorPlace)> {
+        self.kept.iter().map(|(tensor, place)| (*tensor, place))
+    }
+}

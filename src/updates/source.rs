@@ -1,0 +1,39 @@
+//! Where the values of a model's tensors are in its files.
+
+use crate::io::model_file::{ModelFile, TensorPlace};
+use crate::model::dtype::Dtype;
+use std::sync::Arc;
+
+/// A model and the places of a layout's tensors in it: a client, the base, a state tensor, the sums of a partial.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The model's files.
+    pub model: Arc<ModelFile>,
+    /// The place of each tensor, in the order of the layout.
+    pub placement: Arc<Placement>,
+}
+
+/// The place of each tensor of a layout in one model's files, in the order of the layout.
+pub type Placement = Vec<Place>;
+
+/// The place of one tensor's values.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Index of the file.
+    pub file: usize,
+    /// First byte in it.
+    pub offset: u64,
+    /// Dtype there.
+    pub dtype: Dtype,
+}
+
+impl Place {
+    /// Stands for a tensor that the model does not hold and no pass reads.
+    pub const NONE: Self = Self { file: usize::MAX, offset: 0, dtype: Dtype::F64 };
+}
+
+impl From<&TensorPlace> for Place {
+    fn from(place: &TensorPlace) -> Self {
+        Self { file: place.file, offset: place.offset, dtype: place.spec.dtype }
+    }
+}
