@@ -1,8 +1,8 @@
-//! One update as a file, opened however it is encoded.
+//! One update as a file, whatever its encoding.
 //!
-//! [`open`] opens every update: the result reads like a plain model, and tiles of encoded tensors are decoded in place;
+//! [`open`] opens any update. The result reads like a plain model, and tiles of encoded tensors are decoded in place.
 //! [`open_plain`] opens a model that must not be encoded. [`encoded`] checks the directory against the file, `streams`
-//! finds the bytes, `part` decodes a range of a vector. [`metadata`] is what updates say about themselves.
+//! finds the bytes, `part` decodes a run of a vector. [`metadata`] parses what a client says about its update.
 
 pub mod encoded;
 pub mod fault;

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
-/// A vector and where its bytes are.
+/// A vector, and where its bytes are.
 #[derive(Debug)]
 pub(crate) struct EncodedPart {
     pub(crate) coding: Coding,
     pub(crate) vector: Vector,
     pub(crate) streams: Vec<Place>,
-    /// First byte of each chunk in the stream of no known extent, and its end.
+    /// First byte of each chunk in the stream of unknown extent, and the end of the last.
     pub(crate) chunks: Vec<u64>,
 }
 
@@ -26,14 +26,14 @@ pub(crate) struct Place {
     pub(crate) is_chunks: bool,
 }
 
-/// Chunks of which parts were asked for that a thread keeps, in case the rest is asked for next: so many.
+/// Decoded chunks that a thread keeps, since the next tile often needs the rest of a chunk.
 const KEPT_CHUNKS: usize = 512;
 
-/// A part of an update: that of its number among all that were opened, and its own.
+/// A part of an open update: the number of the update in the process, and of the part in the update.
 pub(crate) type PartKey = (u64, usize);
 
 thread_local! {
-    /// The last chunk that was decoded of each part, and which it was. Tiles are smaller than chunks.
+    /// The last decoded chunk of each part, with the index of its first value. Tiles are smaller than chunks.
     static KEPT: RefCell<HashMap<PartKey, (usize, Vec<f32>)>> = RefCell::default();
 }
 
@@ -41,7 +41,7 @@ thread_local! {
 pub(crate) enum Trouble {
     /// Its bytes cannot be read.
     Read(io::Error),
-    /// They are no encoding.
+    /// The bytes are not what an encoder writes.
     Invalid(Invalid),
 }
 
@@ -69,7 +69,7 @@ impl EncodedPart {
         while done < out.len() {
             let from = start + done;
             let to = (start + out.len()).min((from / CHUNK + 1) * CHUNK);
-            // The run of whole units around it.
+            // The run of whole units around the values.
             let run = from / unit * unit..to.next_multiple_of(unit).min(self.vector.len);
             let wanted = &mut out[done..done + to - from];
             let within = from - run.start..to - run.start;
@@ -101,7 +101,7 @@ impl EncodedPart {
         Ok(scheme.decode(isa, &self.vector, start, &streams, out)?)
     }
 
-    /// Takes some values of a chunk, which stays decoded for those beside them.
+    /// Copies values of a chunk, and keeps the decoded chunk for the values beside them.
     fn copy_of_chunk(
         &self,
         isa: Isa,
@@ -127,7 +127,7 @@ impl EncodedPart {
         })
     }
 
-    /// Reads the bytes of each stream that a run within one chunk is decoded from.
+    /// Reads the bytes of each stream that a run within one chunk needs.
     fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, Trouble> {
         let Some(scheme) = self.coding.scheme() else { return Ok(Vec::new()) };
         let mut streams = Vec::with_capacity(self.streams.len());

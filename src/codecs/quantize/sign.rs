@@ -1,11 +1,12 @@
-//! `sign`: one bit a value, and one magnitude for all, the mean of theirs.
+//! `sign`: one bit a value, and one magnitude for all: the mean magnitude.
 //!
-//! `sign(x) mean|x|`, where zero counts as positive: of all numbers the mean is the magnitude nearest to the vector
-//! (Karimireddy et al., Error feedback fixes SignSGD, 2019). Its NMSE is `1 - (mean|x|)^2 / mean x^2`, which is
-//! `1 - 2 / pi` for normal values.
+//! Decoded as `sign(x) mean|x|`; zero counts as positive. Among all magnitudes the mean has the least error
+//! (Karimireddy et al., Error feedback fixes SignSGD, 2019). The NMSE is `1 - (mean|x|)^2 / mean x^2`, which is `1 - 2
+//! / pi` for normal values.
 
-use super::coding::Bits;
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits};
+use crate::codecs::packing::bits;
+use crate::codecs::wire::Bits;
+use crate::codecs::{Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::pack_bits::packed_len;
 use crate::kernels::select_largest;
@@ -15,11 +16,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "one bit a value, and one mean magnitude",
+    settings: &[],
+    tried: &[],
+    codecs: &[("sign", parse)],
+};
+
 /// The codec.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sign;
 
-pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Sign))
 }
 
@@ -39,14 +48,14 @@ impl Codec for Sign {
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Magnitude(pub Bits);
 
-/// One bit a value: whether it is negative.
-pub(super) fn pack(isa: Isa, values: &[f32]) -> Vec<u8> {
+/// One bit a value, set for a negative value.
+pub(crate) fn pack(isa: Isa, values: &[f32]) -> Vec<u8> {
     bits::pack(isa, 1, values.iter().map(|x| u8::from(*x < 0.0)).collect())
 }
 
 impl Magnitude {
-    /// Checks that it is none below zero.
-    pub(super) fn check(self) -> Result<(), Invalid> {
+    /// Checks that the magnitude is not below zero.
+    pub(crate) fn check(self) -> Result<(), Invalid> {
         match self.0.0 {
             below if below < 0.0 => {
                 Err(Invalid(format!("magnitude of all values is {below}, expected none below zero")))
@@ -55,12 +64,12 @@ impl Magnitude {
         }
     }
 
-    /// It with as many signs as `out` takes.
+    /// The magnitude with the packed signs, as many as `out` takes.
     ///
     /// # Errors
     ///
-    /// When these are not what [`pack`] makes.
-    pub(super) fn signed(self, isa: Isa, signs: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
+    /// When the bytes are not those of [`pack`].
+    pub(crate) fn signed(self, isa: Isa, signs: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
         let negative = bits::unpack(isa, 1, signs, out.len())?;
         let magnitude = self.0.0.to_bits();
         out.iter_mut()
@@ -130,8 +139,8 @@ impl Scheme for Magnitude {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{SIZES, encode, hard, normal};
     use super::*;
+    use crate::codecs::trial::{SIZES, encode, hard, normal};
     use std::iter;
 
     #[test]

@@ -1,20 +1,20 @@
-//! Floats that stand in streams as they are, and the checks that every decoder of some makes.
+//! Floats in streams, and the checks of their decoders.
 
-use super::Invalid;
+use crate::codecs::Invalid;
 
-/// As many f32 as there have to be, all of them finite; `what` they are stands in the message.
+/// `len` finite f32. `what` names them in messages.
 ///
 /// # Errors
 ///
-/// When there are more or fewer bytes, or one is not finite.
-pub(super) fn finite(bytes: &[u8], len: usize, what: &str) -> Result<Vec<f32>, Invalid> {
+/// When the number of bytes is wrong, or a float is not finite.
+pub(crate) fn finite(bytes: &[u8], len: usize, what: &str) -> Result<Vec<f32>, Invalid> {
     expect_bytes(bytes, 4 * len, what)?;
     let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
     expect_finite(&values, what).map(|()| values)
 }
 
-/// Checks how many bytes there are.
-pub(super) fn expect_bytes(bytes: &[u8], expected: usize, what: &str) -> Result<(), Invalid> {
+/// Checks the number of bytes.
+pub(crate) fn expect_bytes(bytes: &[u8], expected: usize, what: &str) -> Result<(), Invalid> {
     match bytes.len() == expected {
         true => Ok(()),
         false => Err(Invalid(format!("{what} have {} bytes, expected {expected}", bytes.len()))),
@@ -22,7 +22,7 @@ pub(super) fn expect_bytes(bytes: &[u8], expected: usize, what: &str) -> Result<
 }
 
 /// Checks that all values are finite.
-pub(super) fn expect_finite(values: &[f32], what: &str) -> Result<(), Invalid> {
+pub(crate) fn expect_finite(values: &[f32], what: &str) -> Result<(), Invalid> {
     match values.iter().find(|x| !x.is_finite()) {
         None => Ok(()),
         Some(x) => Err(Invalid(format!("{what} hold {x}, expected finite numbers"))),

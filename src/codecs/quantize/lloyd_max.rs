@@ -1,10 +1,12 @@
-//! The best quantizers of a standard Gaussian: for each number of bits the levels above zero, ascending. The others are
-//! their negatives, and the boundaries lie midway between two levels (Lloyd, 1982; Max, 1960).
+//! The best quantizers of a standard Gaussian, for one to eight bits (Lloyd, 1982; Max, 1960).
 //!
-//! Made by `data/vectors/make_lloyd_max.py`; the tests of [`eden`](super::eden) hold it to those conditions.
+//! Each has the levels above zero, ascending; the levels below zero are their negatives. The thresholds lie midway
+//! between levels.
+//!
+//! `data/vectors/make_lloyd_max.py` makes the table; the tests of [`eden`](super::eden) check these conditions.
 
 /// Levels of one to eight bits.
-pub(super) const LEVELS: [&[f32]; 8] = [
+pub(crate) const LEVELS: [&[f32]; 8] = [
     &[0.7978846],
     &[0.45278004, 1.5104176],
     &[0.24509418, 0.7560053, 1.3439093, 2.1519456],

@@ -1,17 +1,17 @@
-//! Codes of few bits as a stream of bytes, lowest bits first.
+//! Codes of equal length, from the lowest bit of each byte up.
 
-use super::Invalid;
+use crate::codecs::Invalid;
 use crate::kernels::lanes::Isa;
 use crate::kernels::pack_bits::{pack_bits, packed_len, unpack_bits};
 use std::ops::Range;
 
-/// Where the bytes of a run of codes are, that starts at a multiple of eight and ends at one or at the last code.
-pub(super) fn range(bits: u8, codes: Range<usize>) -> Range<usize> {
+/// The bytes of a run of codes, which starts at a multiple of eight, and ends at one or at the last code.
+pub(crate) fn range(bits: u8, codes: Range<usize>) -> Range<usize> {
     packed_len(codes.start, bits)..packed_len(codes.end, bits)
 }
 
-/// Packs codes of `bits` bits. Bits behind the last one are zero.
-pub(super) fn pack(isa: Isa, bits: u8, codes: Vec<u8>) -> Vec<u8> {
+/// Packs codes of `bits` bits. Bits after the last code are zero.
+pub(crate) fn pack(isa: Isa, bits: u8, codes: Vec<u8>) -> Vec<u8> {
     if bits == 8 {
         return codes;
     }
@@ -24,8 +24,8 @@ pub(super) fn pack(isa: Isa, bits: u8, codes: Vec<u8>) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// When there are more or fewer bytes than these take, or a bit behind the last one is set.
-pub(super) fn unpack(isa: Isa, bits: u8, packed: &[u8], len: usize) -> Result<Vec<u8>, Invalid> {
+/// When the number of bytes is wrong, or a bit after the last code is set.
+pub(crate) fn unpack(isa: Isa, bits: u8, packed: &[u8], len: usize) -> Result<Vec<u8>, Invalid> {
     let (found, expected) = (packed.len(), packed_len(len, bits));
     if found != expected {
         return Err(Invalid(format!("found {found} bytes of codes, expected {expected}")));

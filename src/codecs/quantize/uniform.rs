@@ -1,101 +1,61 @@
-//! `u1` to `u8`: integers on an even grid from the lowest to the highest value of each block.
+//! `u1` to `u8`: integers on an even grid between the lowest and the highest value of each block.
 //!
-//! `s = (hi - lo) / (2^b - 1)`, `q = round((x - lo) / s)`, decoded as `lo + q s`. Both ends travel, so that the decoder
-//! makes the same grid, and no range is too wide for it: grids are made in f64. Where `s` would be no normal f32, all
-//! values of a block are taken for the middle.
+//! `s = (hi - lo) / (2^b - 1)`, `q = round((x - lo) / s)`, decoded as `lo + q s`. Both ends travel, so the decoder has
+//! the same grid. Grids are computed in f64, so no range is too wide. If `s` would not be a normal f32, all values of
+//! the block become the middle.
 //!
-//! With `rounding=stochastic` a value between two codes becomes the upper one as often as it is near to it, which is right
-//! on average (Suresh et al., Distributed mean estimation with limited communication, 2017, section 2.2).
+//! `rounding=stochastic` rounds to the upper code with a probability that makes the mean right (Suresh et al.,
+//! Distributed mean estimation with limited communication, 2017, section 2.2).
 
-use super::blocks::{Blocks, Ends, EndsOfBlocks};
-use super::{
-    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits,
+use crate::codecs::packing::bits;
+use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks};
+use crate::codecs::quantize::rounding::{Round, rounding};
+use crate::codecs::tally::Ends;
+use crate::codecs::{
+    Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
     check_lengths, device,
 };
-use crate::kernels::block_quantize::{Draw, Rounding, dequantize, quantize};
+use crate::kernels::block_quantize::{Rounding, dequantize, quantize};
 use crate::kernels::lanes::Isa;
 use crate::kernels::pack_bits::packed_len;
-use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
 use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 use std::sync::Arc;
 
-/// What rounding draws its random words for, so that nothing else draws the same.
-const PURPOSE: u32 = 1;
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "integers on an even grid between the ends of a block",
+    settings: &[
+        ("block", &["64", "128", "0"]),
+        ("per", &["channel"]),
+        ("rounding", &["nearest", "stochastic"]),
+    ],
+    tried: &[],
+    codecs: &[
+        ("u1", parse::<1>),
+        ("u2", parse::<2>),
+        ("u3", parse::<3>),
+        ("u4", parse::<4>),
+        ("u5", parse::<5>),
+        ("u6", parse::<6>),
+        ("u7", parse::<7>),
+        ("u8", parse::<8>),
+    ],
+};
 
-/// Beyond this magnitude differences of values are no f32, or their sums with steps.
+/// Beyond this magnitude differences of values, or sums with steps, may leave f32.
 const WIDE: f32 = 1e38;
 
-/// How codes of a vector are made.
+/// What travels: how the codes of a vector are made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Uniform {
     /// Bits of a code, 1 to 8.
     pub bits: u8,
     /// Which values share a grid.
     pub blocks: Blocks,
-}
-
-/// What becomes of values between two codes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Round {
-    /// The nearest, half to even.
-    Nearest,
-    /// The upper one as often as the value is near to it: right on average.
-    Stochastic,
-}
-
-impl FromStr for Round {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "nearest" => Ok(Self::Nearest),
-            "stochastic" => Ok(Self::Stochastic),
-            _ => Err(format!("found `{text}`, expected nearest or stochastic")),
-        }
-    }
-}
-
-impl fmt::Display for Round {
-    /// As it stands behind the other settings of a codec.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nearest => "",
-            Self::Stochastic => ",rounding=stochastic",
-        })
-    }
-}
-
-impl Round {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Self, SpecError> {
-        Ok(settings.take("rounding")?.unwrap_or(Self::Nearest))
-    }
-
-    /// What a device draws for values from `start` on, the same words.
-    pub(super) fn draw(self, seed: u64, start: usize) -> Draw {
-        match self {
-            Self::Nearest => Draw::Nearest,
-            Self::Stochastic => Draw::Stochastic { seed, purpose: PURPOSE, first: start as u64 },
-        }
-    }
-
-    /// Random words for `len` values from `start` on, if it takes any.
-    pub(super) fn words(self, isa: Isa, seed: u64, start: usize, len: usize) -> Option<Vec<u32>> {
-        (self == Self::Stochastic).then(|| {
-            let mut words = vec![0; len];
-            random_words(isa, seed, PURPOSE, start as u64, &mut words);
-            words
-        })
-    }
-}
-
-/// How the kernels are to round a piece of a run that has these random words.
-pub(super) fn rounding(words: Option<&Vec<u32>>, piece: Range<usize>) -> Rounding<'_> {
-    words.map_or(Rounding::Nearest, |words| Rounding::Stochastic(&words[piece]))
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +65,7 @@ struct UniformCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let default = Blocks::Runs(if BITS == 8 { 128 } else { 64 });
     let blocks = Blocks::parse(settings, &format!("u{BITS}"), default)?;
     let (scheme, round) = (Uniform { bits: BITS, blocks }, Round::parse(settings)?);
@@ -145,7 +105,8 @@ struct UniformEncoder {
 }
 
 impl UniformEncoder {
-    /// The codes as a device finds them, if there is one and grids are such that it finds those of the CPU.
+    /// The codes from the GPU; `None` without a GPU, or if a grid is outside the range where the GPU has the CPU's
+    /// bits.
     fn on_device(&self, start: usize, values: &[f32], grids: &[Grid]) -> Option<Vec<u8>> {
         let device = self.codec.device.as_ref()?;
         let block = self.codec.scheme.blocks.even(values.len())?;
@@ -215,13 +176,13 @@ struct Grid {
 }
 
 impl Grid {
-    /// The one that the decoder makes too.
+    /// The grid of a decoder.
     fn of(ends: Ends, bits: u8) -> Self {
         let top = ((1u32 << bits) - 1) as u8;
         Self { ends, top, step: (f64::from(ends[1]) - f64::from(ends[0])) / f64::from(top) }
     }
 
-    /// The one to encode values between these ends with.
+    /// The grid of an encoder, for values between these ends.
     fn between(ends: Ends, bits: u8) -> Self {
         let grid = Self::of(ends, bits);
         if grid.step >= f64::from(f32::MIN_POSITIVE) {
@@ -262,7 +223,7 @@ impl Grid {
     }
 }
 
-/// What the kernel encodes with: low and inverse of each grid.
+/// The grids as the kernel takes them: the start and the inverse step of each.
 fn encoding(grids: &[Grid]) -> Vec<[f32; 2]> {
     grids.iter().map(|grid| [grid.ends[0], grid.inverse()]).collect()
 }
@@ -335,7 +296,7 @@ mod tests {
     use super::*;
     use crate::codecs::trial::{assert_refuses_damage, back, back_with, nmse, shapes, trial_values};
 
-    /// Half a step, or what the next code is away, and what rounding adds.
+    /// The distance to the nearest code, in steps, plus rounding errors.
     fn largest_error(values: &[f32], scheme: Uniform, steps: f64) -> f64 {
         let low = values.iter().copied().fold(f32::INFINITY, f32::min);
         let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);

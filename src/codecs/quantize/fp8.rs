@@ -1,8 +1,12 @@
-//! `e4m3`: floats of eight bits (Micikevicius et al., 2022), scaled so that the largest magnitude of a block becomes
-//! 448, their largest; rounded to the nearest, ties to even.
+//! `e4m3`: 8-bit floats, scaled for each block (Micikevicius et al., 2022).
+//!
+//! The scale makes the largest magnitude of a block 448, the largest number of the format. Rounding is to nearest, ties
+//! to even.
 
-use super::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths};
+use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
+use crate::codecs::{
+    Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector, check_lengths,
+};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -12,26 +16,34 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// The largest number of the format.
-pub(super) const LARGEST: f32 = 448.0;
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "8-bit floats, one scale a block",
+    settings: &[("block", &["0", "32"]), ("per", &["channel"]), ("as", &["u8", "f8"])],
+    tried: &[],
+    codecs: &[("e4m3", parse)],
+};
 
-/// How codes of a vector are made.
+/// The largest number of the format.
+pub(crate) const LARGEST: f32 = 448.0;
+
+/// What travels: how the codes of a vector are made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct E4m3 {
     /// Which values share a scale.
     pub blocks: Blocks,
-    /// What the codes stand as.
+    /// The dtype of the codes.
     pub container: Container,
 }
 
-/// What codes stand as in a file.
+/// The dtype of the codes in a file.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Container {
-    /// Bytes, which every reader of safetensors takes.
+    /// U8, which every reader of safetensors takes.
     #[default]
     Bytes,
-    /// The floats that they are, by the tensor's own name: so compressed-tensors has them.
+    /// F8_E4M3 under the tensor's own name, as compressed-tensors has it.
     Native,
 }
 
@@ -47,7 +59,7 @@ impl FromStr for Container {
     }
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let blocks = Blocks::parse(settings, "e4m3", Blocks::Whole)?;
     Ok(Box::new(E4m3 { blocks, container: settings.take("as")?.unwrap_or_default() }))
 }
@@ -100,18 +112,18 @@ impl Encoder for E4m3Encoder {
     }
 }
 
-/// Multiplies values and rounds them to codes; what is too large becomes the largest.
-pub(super) fn to_codes(isa: Isa, factor: f32, values: &mut [f32], codes: &mut [u8]) {
+/// Multiplies values and rounds them to codes. A value that is too large becomes the largest number.
+pub(crate) fn to_codes(isa: Isa, factor: f32, values: &mut [f32], codes: &mut [u8]) {
     values.iter_mut().for_each(|x| *x = (*x * factor).clamp(-LARGEST, LARGEST));
     encode(isa, Dtype::F8E4M3, values, codes);
 }
 
-/// What codes stand for.
+/// The values of codes.
 ///
 /// # Errors
 ///
-/// When one stands for no number.
-pub(super) fn of_codes(isa: Isa, codes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
+/// When a code is not a number.
+pub(crate) fn of_codes(isa: Isa, codes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
     if let Some(code) = codes.iter().find(|code| **code & 0x7f == 0x7f) {
         return Err(Invalid(format!("found the code {code:#04x}, expected one of a number")));
     }

@@ -1,6 +1,8 @@
-//! `f16` and `bf16`: the nearest 16-bit float, ties to even. f16 stops at its largest number, as others do.
+//! `f16` and `bf16`: the nearest 16-bit float, ties to even.
+//!
+//! Values beyond the largest number of f16 become that number.
 
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::{Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -9,21 +11,29 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// Which 16-bit float.
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "the nearest 16-bit float",
+    settings: &[],
+    tried: &[],
+    codecs: &[("f16", f16), ("bf16", bf16)],
+};
+
+/// A 16-bit float.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Half {
     /// Eleven significant bits, up to 65,504.
     F16,
-    /// Eight, over the range of f32.
+    /// Eight significant bits, with the range of f32.
     Bf16,
 }
 
-pub(super) fn f16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn f16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Half::F16))
 }
 
-pub(super) fn bf16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn bf16(_: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Half::Bf16))
 }
 
@@ -44,8 +54,8 @@ impl Half {
         }
     }
 
-    /// The nearest of values, none of them infinite.
-    pub(super) fn pack(self, isa: Isa, values: &[f32]) -> Vec<u8> {
+    /// The nearest 16-bit floats; none is infinite.
+    pub(crate) fn pack(self, isa: Isa, values: &[f32]) -> Vec<u8> {
         let largest = self.largest();
         let clamped: Vec<f32> = values.iter().map(|x| x.clamp(-largest, largest)).collect();
         let mut codes = vec![0u16; values.len()];
@@ -53,8 +63,8 @@ impl Half {
         bytemuck::cast_slice(&codes).to_vec()
     }
 
-    /// What [`pack`](Self::pack) made, as many values as `out` takes.
-    pub(super) fn unpack(self, isa: Isa, bytes: &[u8], out: &mut [f32]) {
+    /// The values of packed floats, as many as `out` takes.
+    pub(crate) fn unpack(self, isa: Isa, bytes: &[u8], out: &mut [f32]) {
         let codes: Vec<u16> = bytemuck::pod_collect_to_vec(bytes);
         decode(isa, self.dtype(), bytemuck::cast_slice(&codes), out);
     }

@@ -1,22 +1,25 @@
-//! `eden1` to `eden8`: blocks are rotated at random, so that their values become Gaussian whatever they were, and then take
-//! the best code of a Gaussian (EDEN: Vargaftik et al., 2022; DRIVE, 2021, is its one bit).
+//! `eden1` to `eden8`: randomly rotated blocks, as codes of the best Gaussian quantizer.
 //!
-//! `y = H D2 H D1 x`, with `H` the Walsh-Hadamard transform over the root of the block's length and `D` random signs: one
-//! round would leave a vector of few values other than zero as it is, but for signs. The codes `q` are the bins of
-//! `y sqrt(B) / |x|` among the levels of Lloyd and Max. Of one float a block, what is decoded is `S` times the inverse
-//! rotation of `q`:
+//! The values of a rotated block are nearly Gaussian (EDEN: Vargaftik et al., 2022; DRIVE, 2021, is the case of one
+//! bit).
 //!
-//! - `S = |x|^2 / <y, q>` is right on average over rotations (their equation 2): for plain means.
-//! - `S = <y, q> / |q|^2` has the least error: with a residual.
-//! - `S = |x| / |q|` keeps the norm: before rules that judge norms.
+//! `y = H D2 H D1 x`, with `H` the Walsh-Hadamard transform over the root of the block's length and `D` random signs.
+//! One round alone would leave a vector with few nonzero values unchanged, except for signs. The codes `q` are the bins
+//! of `y sqrt(B) / |x|` between the levels of Lloyd and Max. The decoder multiplies the inverse rotation of `q` by one
+//! float `S` a block:
 //!
-//! What is left behind the last whole block is padded with zeros to a power of two from 256 on where that adds at most
-//! a tenth of the vector, else cut into powers of two (OpenFL's rule).
+//! - `S = |x|^2 / <y, q>` is unbiased over rotations (their equation 2): for plain means.
+//! - `S = <y, q> / |q|^2` has the least error: for use with a residual.
+//! - `S = |x| / |q|` keeps the norm: for rules that judge norms.
+//!
+//! The values after the last whole block are padded with zeros to a power of two from 256 on, if that adds at most a
+//! tenth of the vector. Otherwise they are cut into powers of two (OpenFL's rule).
 
-use super::blocks::scales;
-use super::lloyd_max::LEVELS;
-use super::{
-    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, bits,
+use crate::codecs::packing::bits;
+use crate::codecs::quantize::blocks::scales;
+use crate::codecs::quantize::lloyd_max::LEVELS;
+use crate::codecs::{
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector,
     check_lengths,
 };
 use crate::kernels::bucketize::bucketize;
@@ -35,30 +38,47 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Values of the shortest block that is chosen, and of the shortest that a tail is padded to.
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "randomly rotated blocks, as codes of the best Gaussian quantizer",
+    settings: &[("block", &["4096", "256"]), ("scale", &["unbiased", "min-error", "norm"])],
+    tried: &[],
+    codecs: &[
+        ("eden1", parse::<1>),
+        ("eden2", parse::<2>),
+        ("eden3", parse::<3>),
+        ("eden4", parse::<4>),
+        ("eden5", parse::<5>),
+        ("eden6", parse::<6>),
+        ("eden7", parse::<7>),
+        ("eden8", parse::<8>),
+    ],
+};
+
+/// Values of the shortest block, and of the shortest padded rest.
 const SHORTEST: usize = 256;
 
-/// Padding is at most one part in so many of a vector.
+/// A rest is padded by at most the vector's length over this.
 const PADDING: usize = 10;
 
-/// Values of a block that a device rotates.
+/// Values of a block that a GPU can rotate.
 const ON_DEVICE: usize = 4096;
 
-/// What the rounds of a rotation draw their random words for, so that nothing else draws the same.
+/// The purposes of the random words of the two rounds of a rotation; every purpose draws other words.
 const PURPOSES: [u32; 2] = [2, 3];
 
-/// How codes of a vector are made.
+/// What travels: how the codes of a vector are made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Eden {
     /// Bits of a code, 1 to 8.
     pub bits: u8,
     /// Values of a block, a power of two from 256 to [`CHUNK`].
     pub block: u32,
-    /// What the rotations are drawn from.
+    /// The seed of the rotations.
     pub seed: u64,
 }
 
-/// What stands behind `block=`.
+/// The value of the setting `block`.
 struct BlockLength(u32);
 
 impl FromStr for BlockLength {
@@ -75,7 +95,7 @@ fn is_block(len: u32) -> bool {
     len.is_power_of_two() && (SHORTEST..=CHUNK).contains(&(len as usize))
 }
 
-/// What a block is scaled for.
+/// The aim of a block's scale.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 enum Scale {
     #[default]
@@ -105,7 +125,7 @@ impl fmt::Display for Scale {
 }
 
 impl Scale {
-    /// Of the squared norm of a block, its product with the levels of its codes, and their squared norm.
+    /// The scale for the squared norm of a block, its product with the levels of its codes, and their squared norm.
     fn of(self, square: f64, product: f64, levels: f64) -> f64 {
         match self {
             Self::Unbiased => square / product,
@@ -123,7 +143,7 @@ struct EdenCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let block = settings.take("block")?.unwrap_or(BlockLength(4096)).0;
     let scale = settings.take("scale")?.unwrap_or_default();
     Ok(Box::new(EdenCodec { bits: BITS, block, scale, device: None }))
@@ -155,12 +175,12 @@ impl Codec for EdenCodec {
     }
 }
 
-/// Levels and the boundaries between them.
+/// The levels, and the thresholds between them.
 #[derive(Clone, Debug)]
 struct Code {
-    /// Of each code: its top bit is the sign.
+    /// The level of each code; the top bit of a code is the sign.
     levels: Vec<f32>,
-    /// Between magnitudes.
+    /// The thresholds between magnitudes.
     thresholds: Vec<f32>,
 }
 
@@ -173,17 +193,17 @@ impl Code {
     }
 }
 
-/// Values that are rotated together.
+/// A block of values that are rotated together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Block {
-    /// Which of the vector's.
+    /// The values in the vector.
     values: Range<usize>,
-    /// Where their codes stand, those of padding among them.
+    /// The codes, with those of padding.
     codes: Range<usize>,
 }
 
 impl Eden {
-    /// The blocks behind the last whole one.
+    /// The blocks after the last whole one.
     fn tail(self, len: usize) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut value = len / self.block as usize * self.block as usize;
@@ -212,7 +232,7 @@ impl Eden {
         blocks
     }
 
-    /// How many blocks and codes stand before a value at which a block starts, or the vector ends.
+    /// The number of blocks and of codes before a value at which a block starts, or the vector ends.
     fn before(self, len: usize, value: usize) -> (usize, usize) {
         let whole = value / self.block as usize;
         match self.tail(len) {
@@ -221,26 +241,27 @@ impl Eden {
         }
     }
 
-    /// The random signs of a block in a round of its rotation, a bit each.
+    /// The random signs of a block in one round of its rotation, a bit each.
     fn signs(self, isa: Isa, purpose: u32, block: &Block) -> Vec<u32> {
-        // Words come in fours.
+        // Random words come in fours.
         let (start, skipped) = (block.codes.start / 128 * 4, block.codes.start % 128);
         let mut words = vec![0; (skipped + block.codes.len()).div_ceil(32)];
         random_words(isa, self.seed, purpose, start as u64, &mut words);
         words.drain(..skipped / 32);
-        // Blocks of less than a word lie within one.
+        // A block shorter than a word lies within one word.
         words[0] >>= skipped % 32;
         words
     }
 
-    /// Rotates, and multiplies by the length of the block to the half of the number of rounds.
+    /// Rotates. Without normalisation, each round multiplies by the root of the block's length.
     fn rotate(self, isa: Isa, purposes: &[u32], block: &Block, values: &mut [f32]) {
         for purpose in purposes {
             flipped_hadamard(isa, &self.signs(isa, *purpose, block), values);
         }
     }
 
-    /// The inverse of [`rotate`](Self::rotate), times a scale. Values are overwritten; `out` gets those before padding.
+    /// The inverse of [`rotate`](Self::rotate), times a scale. Overwrites `values`; `out` gets the values before the
+    /// padding.
     fn rotate_back(self, isa: Isa, block: &Block, scale: f32, values: &mut [f32], out: &mut [f32]) {
         let [first, second] = PURPOSES.map(|purpose| self.signs(isa, purpose, block));
         hadamard(isa, values);
@@ -260,27 +281,27 @@ struct EdenEncoder {
     device: Option<Arc<dyn Device>>,
 }
 
-/// What is kept of a block that is rotated.
+/// The norm of a block, for its rotation and its scale.
 struct Norm {
-    /// The exponent of what its values were divided by.
+    /// The exponent of the power of two that its values were divided by.
     exponent: i32,
-    /// The squared norm of what came of it.
+    /// The squared norm after that division.
     square: f64,
-    /// What rotated values are multiplied by to be Gaussian, of variance one.
+    /// The factor that makes the rotated values Gaussian with variance one.
     factor: f32,
 }
 
 impl EdenEncoder {
-    /// Scales a block; none if all of it is zero.
+    /// Scales a block, and returns its norm; `None` if all values are zero.
     fn norm(&self, values: &mut [f32]) -> Option<Norm> {
         let exponent = scaled(self.isa, values)?;
         let square = squares(self.isa, values);
-        // Two rounds of a transform that is not normalised.
+        // For two rounds of a transform that is not normalised.
         let factor = (1.0 / (square.sqrt() * (values.len() as f64).sqrt())) as f32;
         Some(Norm { exponent, square, factor })
     }
 
-    /// Encodes the values of a block, padding behind them, and returns its scale.
+    /// Encodes the values of a block with its padding, and returns its scale.
     fn encode_block(&self, block: &Block, values: &mut [f32], codes: &mut [u8]) -> f32 {
         let Some(norm) = self.norm(values) else {
             codes.fill(0);
@@ -291,7 +312,7 @@ impl EdenEncoder {
         self.scale_of(&norm, values, codes)
     }
 
-    /// The scale of a block, given its rotated values and their codes.
+    /// The scale of a block, from its rotated values and their codes.
     fn scale_of(&self, norm: &Norm, rotated: &[f32], codes: &[u8]) -> f32 {
         let mut levels = vec![0.0; codes.len()];
         levels_of(self.isa, codes, &self.code.levels, &mut levels);
@@ -300,7 +321,7 @@ impl EdenEncoder {
         (scale * f64::from(norm.exponent).exp2()).min(f64::from(f32::MAX)) as f32
     }
 
-    /// The codes and scales of the whole blocks of a chunk as a device finds them, if there is one.
+    /// The codes and scales of a chunk's whole blocks from the GPU; `None` without a GPU.
     fn on_device(&self, start: usize, values: &[f32]) -> Option<(Vec<u8>, Vec<f32>)> {
         let device = self.device.as_ref()?;
         let mut sent = values[..values.len() / ON_DEVICE * ON_DEVICE].to_vec();

@@ -1,7 +1,7 @@
-//! Which values of a vector share a scale: runs of equal length, the rows of a tensor, or all of them; and between which
-//! ends the values of each lie.
+//! Which values of a vector share a scale, and the lowest and highest value of each block.
 
-use super::{CHUNK, Invalid, Tally, Vector};
+use crate::codecs::tally::Ends;
+use crate::codecs::{CHUNK, Invalid, Tally, Vector};
 use crate::kernels::block_quantize::block_ends;
 use crate::kernels::lanes::Isa;
 use crate::settings::{Settings, SpecError};
@@ -15,21 +15,18 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Blocks {
-    /// Runs of so many values, a power of two from [`SHORTEST`] to [`CHUNK`]; the last may be shorter.
+    /// Runs of equal length, a power of two from [`SHORTEST`] to [`CHUNK`] values. The last may be shorter.
     Runs(u32),
-    /// Those of one index on the first axis; all of them where there is but one axis.
+    /// The values of one index on the first axis; all values of a tensor with one axis.
     Rows,
-    /// All of them.
+    /// All values.
     Whole,
 }
 
-/// Values of the shortest runs: their codes, of however many bits, end on a byte.
+/// Values of the shortest run. Its codes end on a byte, whatever their bits.
 pub const SHORTEST: usize = 8;
 
-/// The lowest and the highest value of a block.
-pub type Ends = [f32; 2];
-
-/// What stands behind `block=`.
+/// The value of the setting `block`.
 struct RunLength(u32);
 
 impl FromStr for RunLength {
@@ -44,7 +41,7 @@ impl FromStr for RunLength {
     }
 }
 
-/// What stands behind `per=`.
+/// The value of the setting `per`.
 struct Channel;
 
 impl FromStr for Channel {
@@ -63,12 +60,12 @@ fn is_run(len: u32) -> bool {
 }
 
 impl Blocks {
-    /// Those that the settings `block` and `per` of a codec name.
+    /// Takes the settings `block` and `per` of a codec.
     ///
     /// # Errors
     ///
-    /// When they make no sense.
-    pub(super) fn parse(settings: &mut Settings, codec: &str, default: Self) -> Result<Self, SpecError> {
+    /// When a value is invalid, or both settings are given.
+    pub(crate) fn parse(settings: &mut Settings, codec: &str, default: Self) -> Result<Self, SpecError> {
         let run = settings.take::<RunLength>("block")?;
         match (run, settings.take::<Channel>("per")?) {
             (None, None) => Ok(default),
@@ -83,8 +80,8 @@ impl Blocks {
         }
     }
 
-    /// Checks that an encoder can have made them.
-    pub(super) fn check(self) -> Result<(), Invalid> {
+    /// Checks that an encoder can have made the blocks.
+    pub(crate) fn check(self) -> Result<(), Invalid> {
         match self {
             Self::Runs(len) if !is_run(len) => {
                 Err(Invalid(format!("found blocks of {len} values, expected a power of two from {SHORTEST}")))
@@ -93,8 +90,8 @@ impl Blocks {
         }
     }
 
-    /// Values of each.
-    pub(super) fn len(self, vector: &Vector) -> usize {
+    /// Values of a block.
+    pub(crate) fn len(self, vector: &Vector) -> usize {
         match (self, &vector.shape[..]) {
             (Self::Runs(len), _) => len as usize,
             (Self::Rows, [rows, _, ..]) => vector.len / rows,
@@ -102,27 +99,27 @@ impl Blocks {
         }
     }
 
-    /// How many there are.
-    pub(super) fn count(self, vector: &Vector) -> usize {
+    /// Number of blocks.
+    pub(crate) fn count(self, vector: &Vector) -> usize {
         vector.len.div_ceil(self.len(vector))
     }
 
-    /// Values that are decoded in one go.
-    pub(super) fn unit(self) -> usize {
+    /// Values of the shortest run that is decoded alone.
+    pub(crate) fn unit(self) -> usize {
         match self {
             Self::Runs(len) => len as usize,
             Self::Rows | Self::Whole => SHORTEST,
         }
     }
 
-    /// The blocks that some values are of.
-    pub(super) fn touched(self, vector: &Vector, values: Range<usize>) -> Range<usize> {
+    /// The blocks that hold a run of values.
+    pub(crate) fn touched(self, vector: &Vector, values: Range<usize>) -> Range<usize> {
         let len = self.len(vector);
         values.start / len..values.end.div_ceil(len)
     }
 
-    /// Where the values of each touched block lie in a run of values from `start` on.
-    pub(super) fn pieces(
+    /// For each block in a run of values from `start` on, where its values are in the run.
+    pub(crate) fn pieces(
         self,
         vector: &Vector,
         start: usize,
@@ -133,8 +130,8 @@ impl Blocks {
         self.touched(vector, start..end).map(piece)
     }
 
-    /// Values of each block of a run of so many, if all but the last are as long: what kernels take in one go.
-    pub(super) fn even(self, values: usize) -> Option<usize> {
+    /// Values of each block of a run, if all blocks but the last have as many: the kernels then take the run at once.
+    pub(crate) fn even(self, values: usize) -> Option<usize> {
         match self {
             Self::Runs(len) => Some(len as usize),
             Self::Whole if values > 0 => Some(values),
@@ -166,30 +163,30 @@ impl fmt::Display for Blocks {
     }
 }
 
-/// Finds the ends of blocks: chunk by chunk where blocks lie within chunks, else in a look at all values.
+/// Finds the ends of blocks: within each chunk if no block crosses chunks, otherwise in a look at all values.
 #[derive(Debug)]
-pub(super) struct EndsOfBlocks {
-    /// The instruction set to work with.
-    pub(super) isa: Isa,
+pub(crate) struct EndsOfBlocks {
+    /// The instruction set to compute with.
+    pub(crate) isa: Isa,
     /// The blocks.
-    pub(super) blocks: Blocks,
+    pub(crate) blocks: Blocks,
     /// The vector.
-    pub(super) vector: Vector,
+    pub(crate) vector: Vector,
     seen: Option<Vec<Ends>>,
 }
 
 impl EndsOfBlocks {
-    pub(super) fn new(isa: Isa, blocks: Blocks, vector: &Vector) -> Self {
+    pub(crate) fn new(isa: Isa, blocks: Blocks, vector: &Vector) -> Self {
         Self { isa, blocks, vector: vector.clone(), seen: None }
     }
 
-    /// Whether blocks reach beyond a chunk and were not looked at yet.
-    pub(super) fn wants_look(&self) -> bool {
+    /// Whether blocks cross chunks and no look has seen them.
+    pub(crate) fn wants_look(&self) -> bool {
         let reach_beyond = !matches!(self.blocks, Blocks::Runs(_)) && self.vector.len > CHUNK;
         reach_beyond && self.seen.is_none()
     }
 
-    pub(super) fn look(&self, start: usize, values: &[f32]) -> Tally {
+    pub(crate) fn look(&self, start: usize, values: &[f32]) -> Tally {
         let first = start / self.blocks.len(&self.vector);
         let ends = self.blocks.ends_within(self.isa, &self.vector, start, values);
         Tally {
@@ -198,12 +195,12 @@ impl EndsOfBlocks {
         }
     }
 
-    pub(super) fn learn(&mut self, tally: Tally) {
+    pub(crate) fn learn(&mut self, tally: Tally) {
         self.seen = Some(tally.ends.into_iter().map(|(_, ends)| ends).collect());
     }
 
-    /// The ends of the blocks that the values from `start` on are of.
-    pub(super) fn of(&self, start: usize, values: &[f32]) -> Cow<'_, [Ends]> {
+    /// The ends of the blocks in a run of values from `start` on.
+    pub(crate) fn of(&self, start: usize, values: &[f32]) -> Cow<'_, [Ends]> {
         match &self.seen {
             None => Cow::Owned(self.blocks.ends_within(self.isa, &self.vector, start, values)),
             Some(seen) => {
@@ -212,8 +209,8 @@ impl EndsOfBlocks {
         }
     }
 
-    /// The scales of the same blocks: what brings the largest magnitude to `top`. Zero where that would be no normal f32.
-    pub(super) fn scales(&self, start: usize, values: &[f32], top: f64) -> Vec<f32> {
+    /// The scale of each of these blocks: it maps `top` to the largest magnitude. Zero if it would not be a normal f32.
+    pub(crate) fn scales(&self, start: usize, values: &[f32], top: f64) -> Vec<f32> {
         let scale = |[low, high]: &Ends| {
             let scale = (f64::from(low.abs().max(high.abs())) / top) as f32;
             if scale < f32::MIN_POSITIVE { 0.0 } else { scale }
@@ -222,17 +219,17 @@ impl EndsOfBlocks {
     }
 }
 
-/// What values are multiplied with before they are rounded; zero for a scale of zero.
-pub(super) fn inverse(scale: f32) -> f32 {
+/// The inverse of a scale; zero for a scale of zero.
+pub(crate) fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { (1.0 / f64::from(scale)) as f32 }
 }
 
-/// Scales as a decoder takes them.
+/// The scales in a stream.
 ///
 /// # Errors
 ///
-/// When one is negative or not finite.
-pub(super) fn scales(stream: &[u8]) -> Result<Vec<f32>, Invalid> {
+/// When a scale is negative or not finite.
+pub(crate) fn scales(stream: &[u8]) -> Result<Vec<f32>, Invalid> {
     let scales: Vec<f32> = bytemuck::pod_collect_to_vec(stream);
     match scales.iter().find(|scale| !(scale.is_finite() && **scale >= 0.0)) {
         None => Ok(scales),
@@ -242,8 +239,8 @@ pub(super) fn scales(stream: &[u8]) -> Result<Vec<f32>, Invalid> {
     }
 }
 
-/// Keeps values finite: codes times scales may come to more than the largest f32, if only by a rounding.
-pub(super) fn limit(values: &mut [f32]) {
+/// Keeps values finite: a code times a scale can exceed the largest f32 by a rounding.
+pub(crate) fn limit(values: &mut [f32]) {
     values.iter_mut().for_each(|x| *x = x.clamp(f32::MIN, f32::MAX));
 }
 

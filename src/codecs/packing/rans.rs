@@ -1,38 +1,38 @@
 //! rANS: an entropy coder for symbols of one byte with a static table of frequencies.
 //!
-//! Duda, Asymmetric numeral systems (2013), in the range form: a state `x` takes up a symbol of frequency `f` and start
-//! `c`, out of `2^n`, as `x' = floor(x / f) 2^n + c + x mod f`, and gives the last one back by `x' mod 2^n`. States are 32
-//! bits wide; 16 bits are moved out when a state would grow beyond. Several lanes take turns, each with a state of its
-//! own, so that a processor works on them at the same time (Giesen, Interleaved entropy coders, 2014).
+//! Duda, Asymmetric numeral systems (2013), in the range form. A state `x` takes up a symbol of frequency `f` and start
+//! `c`, out of `2^n`, as `x' = floor(x / f) 2^n + c + x mod f`; `x' mod 2^n` gives the symbol back. States have 32
+//! bits; 16 bits move out before a state would exceed them. Several lanes with a state each take turns, so that a
+//! processor works on them at the same time (Giesen, Interleaved entropy coders, 2014).
 //!
-//! A single lane starts from 1 and costs some two bytes more than its symbols do. Several start from `2^16` and cost about
-//! two bytes each. That all are back there in the end, and no byte is left, is the decoder's check. Nothing but symbols 0 take no
-//! bytes.
+//! A single lane starts from 1 and costs about two bytes. Several lanes start from `2^16` and cost about two bytes
+//! each. The decoder checks that all states end where they started, and that no byte is left. A sequence of symbols 0
+//! takes no bytes.
 
-use super::Invalid;
+use crate::codecs::Invalid;
 
-/// Symbols that there can be.
-pub(super) const SYMBOLS: usize = 256;
+/// The number of different symbols.
+pub(crate) const SYMBOLS: usize = 256;
 
-/// States of several lanes are no less than this between symbols.
+/// The least state of several lanes between symbols.
 const LEAST: u32 = 1 << 16;
 
-/// Frequencies of symbols, which add up to a power of two.
+/// Frequencies of symbols. They add up to a power of two.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Frequencies {
+pub(crate) struct Frequencies {
     bits: u32,
     all: Vec<u32>,
 }
 
 impl Frequencies {
-    /// Frequencies, in proportion to weights, that add up to `2^bits`; none is zero. At most 256 weights below 2^53, and
-    /// 9 to 16 bits.
-    pub(super) fn of(weights: &[u64], bits: u32) -> Self {
+    /// Frequencies in proportion to weights. They add up to `2^bits`, and none is zero. Takes at most 256 weights below
+    /// 2^53, and 9 to 16 bits.
+    pub(crate) fn of(weights: &[u64], bits: u32) -> Self {
         let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>().max(1);
         let share = |weight: &u64| ((u128::from(*weight) << bits) / total).max(1) as u32;
         let mut all: Vec<u32> = weights.iter().map(share).collect();
         let mut sum: u32 = all.iter().sum();
-        // What rounding left over, or took too much of, is the most frequent symbol's.
+        // The most frequent symbol takes the rounding error.
         while sum != 1 << bits {
             let Some(most) = all.iter_mut().max() else { break };
             let changed = (*most + (1 << bits)).saturating_sub(sum).max(*most - *most / 2);
@@ -43,11 +43,11 @@ impl Frequencies {
     }
 
     /// Bits that a symbol takes.
-    pub(super) fn cost(&self, symbol: usize) -> f64 {
+    pub(crate) fn cost(&self, symbol: usize) -> f64 {
         f64::from(self.bits) - f64::from(self.all[symbol]).log2()
     }
 
-    /// Each symbol's start and frequency.
+    /// The start and the frequency of each symbol.
     fn ranges(&self) -> impl Iterator<Item = (u32, u32)> {
         self.all.iter().scan(0, |next, frequency| {
             let start = *next;
@@ -57,7 +57,7 @@ impl Frequencies {
     }
 }
 
-/// What encoding a symbol takes, so that no division is needed.
+/// The numbers that encode a symbol without a division.
 #[derive(Clone, Copy, Default, Debug)]
 struct Step {
     /// States from here on move 16 bits out first.
@@ -72,7 +72,7 @@ struct Step {
 impl Step {
     fn new(start: u32, frequency: u32, bits: u32) -> Self {
         let all = 1u32 << bits;
-        // For a frequency of one, the quotient comes out as x - 1; the bias makes up for it.
+        // For a frequency of one the quotient is x - 1; the bias corrects it.
         let (inverse, bias) = match frequency {
             1 => (u64::MAX, start + all - 1),
             _ => (u64::MAX / u64::from(frequency) + 1, start),
@@ -89,11 +89,11 @@ impl Step {
 
 /// Encodes symbols.
 #[derive(Debug)]
-pub(super) struct Encoder(Box<[Step; SYMBOLS]>);
+pub(crate) struct Encoder(Box<[Step; SYMBOLS]>);
 
 impl Encoder {
-    /// An encoder by these frequencies.
-    pub(super) fn new(frequencies: &Frequencies) -> Self {
+    /// An encoder for these frequencies.
+    pub(crate) fn new(frequencies: &Frequencies) -> Self {
         let mut steps = Box::new([Step::default(); SYMBOLS]);
         for (step, (start, frequency)) in steps.iter_mut().zip(frequencies.ranges()) {
             *step = Step::new(start, frequency, frequencies.bits);
@@ -101,8 +101,8 @@ impl Encoder {
         Self(steps)
     }
 
-    /// The bytes of symbols, all of which have a frequency, in 1, 2, 4 or 8 lanes.
-    pub(super) fn encode(&self, lanes: u32, symbols: &[u8]) -> Vec<u8> {
+    /// The bytes of symbols in 1, 2, 4 or 8 lanes. Every symbol must have a frequency.
+    pub(crate) fn encode(&self, lanes: u32, symbols: &[u8]) -> Vec<u8> {
         if symbols.iter().all(|symbol| *symbol == 0) {
             return Vec::new();
         }
@@ -116,7 +116,7 @@ impl Encoder {
 
     fn encode_lanes<const LANES: usize>(&self, symbols: &[u8]) -> Vec<u8> {
         let mut states = [first_state(LANES); LANES];
-        // A symbol moves out one word at most. Filled from the back, as the decoder goes the other way.
+        // A symbol moves out at most one word. Words fill up from the back, since the decoder goes the other way.
         let mut words = vec![0u16; symbols.len() + 1];
         let mut next = symbols.len();
         let mut take = |state: &mut u32, symbol: u8| {
@@ -152,7 +152,7 @@ fn first_state(lanes: usize) -> u32 {
 
 /// Decodes symbols.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     bits: u32,
     /// The symbol of each remainder.
     symbols: Vec<u8>,
@@ -160,8 +160,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder by these frequencies.
-    pub(super) fn new(frequencies: &Frequencies) -> Self {
+    /// A decoder for these frequencies.
+    pub(crate) fn new(frequencies: &Frequencies) -> Self {
         let mut symbols = vec![0; 1 << frequencies.bits];
         let mut ranges = [(0, 1); SYMBOLS];
         for (symbol, (start, frequency)) in frequencies.ranges().enumerate() {
@@ -175,8 +175,8 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// When `bytes` are not what an encoder made of as many symbols.
-    pub(super) fn decode(&self, lanes: u32, bytes: &[u8], out: &mut [u8]) -> Result<(), Invalid> {
+    /// When `bytes` do not encode as many symbols.
+    pub(crate) fn decode(&self, lanes: u32, bytes: &[u8], out: &mut [u8]) -> Result<(), Invalid> {
         if bytes.is_empty() {
             out.fill(0);
             return Ok(());
@@ -197,7 +197,7 @@ impl Decoder {
             let remainder = *state & mask;
             *symbol = self.symbols[remainder as usize];
             let (start, frequency) = self.ranges[usize::from(*symbol)];
-            // Below 2^32, whatever a stranger's state: f (x >> n) + remainder - start < f 2^(32 - n) <= 2^32.
+            // Below 2^32 for every state in a file: f (x >> n) + remainder - start < f 2^(32 - n) <= 2^32.
             let taken = frequency * (*state >> self.bits) + (remainder - start);
             let word = words.get(next).copied();
             let is_low = taken < LEAST && word.is_some();
@@ -221,8 +221,8 @@ impl Decoder {
     }
 }
 
-/// The states and the words behind them. A single state leaves out its leading zero bytes; if there are words, it has
-/// at least 17 bits, and the bytes that are over tell whether it has three or four.
+/// The states, and the words after them. A single state has no leading zero bytes. If words follow, it has at least 17
+/// bits, and the number of bytes shows whether it has three bytes or four.
 fn split<const LANES: usize>(bytes: &[u8]) -> Result<([u32; LANES], &[[u8; 2]]), Invalid> {
     let length = match LANES {
         1 if bytes.len() <= 4 => bytes.len(),
@@ -331,7 +331,7 @@ mod tests {
             for at in 0..bytes.len() {
                 let mut broken = bytes.clone();
                 broken[at] ^= 0x55;
-                // A single lane has no byte to spare: what is broken may be the codes of other values.
+                // A single lane has no byte to spare: damaged bytes may encode other symbols.
                 let found = decoder.decode(lanes, &broken, &mut out);
                 assert!(found.is_err() || lanes == 1, "byte {at}, {lanes} lanes");
             }

@@ -1,11 +1,13 @@
-//! `mxfp8`: e4m3 floats in blocks of 32 that share a power of two (OCP Microscaling Formats 1.0, section 6.3).
+//! `mxfp8`: 8-bit floats in blocks of 32 that share a power of two (OCP MX 1.0, section 6.3).
 //!
-//! The standard's exponent is `floor(log2 max |v|) - 8`, which cuts off what lies above 1.75 times a power of two.
-//! One more where that happens cuts nothing, and is the default.
+//! The exponent of the standard is `floor(log2 max |v|) - 8`. It cuts off values above 1.75 times a power of two. The
+//! default adds one in that case, and cuts off none.
 
-use super::blocks::{Blocks, limit};
-use super::fp8::{of_codes, to_codes};
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector, check_lengths};
+use crate::codecs::quantize::blocks::{Blocks, limit};
+use crate::codecs::quantize::fp8::{of_codes, to_codes};
+use crate::codecs::{
+    Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector, check_lengths,
+};
 use crate::kernels::block_quantize::block_largest;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -15,10 +17,18 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "8-bit floats in blocks of 32 that share a power of two",
+    settings: &[("scale", &["up", "floor"])],
+    tried: &[],
+    codecs: &[("mxfp8", parse)],
+};
+
 /// Values that share an exponent.
 const BLOCK: usize = 32;
 
-/// What stands in a file is the exponent plus this; the code behind the last is no number.
+/// A stored scale is the exponent plus this; the code after the last is not a number.
 const BIAS: i32 = 127;
 const NOT_A_NUMBER: u8 = 255;
 
@@ -26,11 +36,11 @@ const NOT_A_NUMBER: u8 = 255;
 const LARGEST_EXPONENT: i32 = 8;
 const LARGEST_MANTISSA: f64 = 1.75;
 
-/// Values in blocks of 32; there is nothing to settle.
+/// What travels: nothing, since blocks have 32 values.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Mxfp8 {}
 
-/// How exponents are chosen.
+/// The choice of exponents.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 enum Scale {
     Floor,
@@ -51,9 +61,9 @@ impl FromStr for Scale {
 }
 
 impl Scale {
-    /// The exponent that stands for a block of this largest magnitude.
+    /// The exponent of a block with this largest magnitude.
     fn exponent(self, largest: f32) -> i32 {
-        // As f64 none is subnormal.
+        // No f32 is subnormal as f64.
         let bits = f64::from(largest).to_bits();
         let exponent = (bits >> 52) as i32 - 1023;
         let mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
@@ -65,7 +75,7 @@ impl Scale {
 #[derive(Clone, Copy, Debug)]
 struct Mxfp8Codec(Scale);
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     Ok(Box::new(Mxfp8Codec(settings.take("scale")?.unwrap_or_default())))
 }
 
@@ -90,7 +100,7 @@ struct Mxfp8Encoder {
     scale: Scale,
 }
 
-/// `2^exponent`, from -127 on; subnormal there.
+/// `2^exponent` for exponents from -127 on; subnormal at -127.
 fn power_of_two(exponent: i32) -> f32 {
     match u32::try_from(exponent + BIAS) {
         Ok(biased @ 1..) => f32::from_bits(biased << 23),

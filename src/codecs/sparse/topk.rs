@@ -1,44 +1,56 @@
-//! `topk`: the k values of largest magnitude, where they are and what they are; all others are decoded as zero.
+//! `topk`: the k values of largest magnitude, and where they are. All others decode as zero.
 //!
-//! Which they are is exact, ties to the lowest index ([`select_largest`]). Sources: Aji and Heafield, Sparse
-//! communication for distributed gradient descent, 2017; `values=ternary`, one magnitude for all, the mean over those
-//! kept: Sattler et al., Robust and communication-efficient federated learning from non-i.i.d. data, 2019. Zeros are
-//! never sent, however large k is.
+//! The choice is exact; ties go to the lowest index ([`select_largest`]). Zeros are never sent, however large k is.
+//! Sources: Aji and Heafield, Sparse communication for distributed gradient descent, 2017; for `values=ternary`, one
+//! magnitude for all, the mean over the sent values: Sattler et al., Robust and communication-efficient federated
+//! learning from non-i.i.d. data, 2019.
 //!
-//! Each chunk stands by itself: three bytes with the number of values and the m of the Rice code, the indices
-//! (`rice`; none where all values of the chunk are sent), the values ([`KeptValues`]).
+//! A chunk is three bytes with the number of its values and the m of the Rice code, then the indices (`rice`; none if
+//! all values of the chunk are sent), then the values ([`KeptValues`]).
 
-use super::kept_values::{KeptValues, ValueCode};
-use super::portion::Portion;
-use super::rice;
-use super::{
-    CHUNK, Codec, Coding, Device, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Tally,
-    Vector,
+use crate::codecs::packing::rice;
+use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
+use crate::codecs::sparse::portion::Portion;
+use crate::codecs::{
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
 };
 use crate::kernels::lanes::Isa;
 use crate::kernels::select_largest::{self, Beyond, Search, Threshold};
 use crate::model::dtype::Dtype;
+use crate::model::sparsity::Sparsity;
 use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "the values of largest magnitude",
+    settings: &[
+        ("fraction", &["0.01", "0.5"]),
+        ("k", &["100"]),
+        ("values", &["f32", "f16", "u8", "u4", "ternary"]),
+    ],
+    tried: &["fraction=0.01", "fraction=0.1"],
+    codecs: &[("topk", parse)],
+};
+
 /// Bytes before the indices of a chunk.
 const HEAD_BYTES: usize = 3;
 
-/// Bits of the number of values of a chunk in its head; the others are m.
+/// Bits of the number of values in the head of a chunk; the other bits have m.
 const COUNT_BITS: u32 = 17;
 
-/// Vectors of so many values are sampled first, which tells where to look for the k-th largest: one look at all values
-/// is then enough.
+/// Vectors of this many values are sampled first. The sample shows where the k-th largest magnitude is, so that one
+/// look at all values is enough.
 const LONG: usize = 2 * SAMPLED_CHUNKS * CHUNK;
 
-/// So many chunks are sampled at least, and one of [`SAMPLED`] where those are more.
+/// The fewest chunks of a sample; of longer vectors, one chunk in `SAMPLED` is sampled.
 const SAMPLED_CHUNKS: usize = 4;
 const SAMPLED: usize = 32;
 
-/// Keys that a chunk gives at most; of more, digits are searched.
+/// Keys that a chunk may give. With more keys, the search goes digit by digit.
 const MOST_KEYS: usize = CHUNK / 8;
 
 /// The codec.
@@ -49,7 +61,7 @@ pub struct TopK {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let portion = Portion::take(settings)?;
     Ok(Box::new(TopK { portion, values: settings.take("values")?.unwrap_or(ValueCode::F32), device: None }))
 }
@@ -82,18 +94,14 @@ impl Codec for TopK {
     fn on_device(&self, device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
         Some(Arc::new(Self { device: Some(device), ..self.clone() }))
     }
-
-    fn support(&self) -> Support {
-        Support::Chosen
-    }
 }
 
-/// What travels: how many values were chosen, and how they are written.
+/// What travels: how many values were chosen, and their form.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct Chosen {
-    /// Values chosen of the whole vector, zeros included.
+pub struct TopKScheme {
+    /// Chosen values of the whole vector, zeros included.
     pub k: u64,
-    /// How they are written.
+    /// Their form.
     pub values: KeptValues,
 }
 
@@ -107,16 +115,16 @@ struct TopKEncoder {
     stage: Stage,
 }
 
-/// How far an encoder is.
+/// The state of the search for the k-th largest magnitude.
 #[derive(Debug)]
 enum Stage {
-    /// For where the k-th largest lies, by every so many chunks of a long vector.
+    /// A look at a sample of the chunks of a long vector.
     Sampling,
-    /// For the k-th largest, among all between two keys.
+    /// A look at all magnitudes between two keys.
     Narrowing(Range<u32>),
-    /// For the k-th largest, digit by digit.
+    /// A look for the next digit of the key.
     Searching(Search),
-    /// It is known, but not how many of those like it each chunk has, or what the mean of the k is.
+    /// The key is known. A look counts the ties of each chunk, and sums the sent magnitudes.
     Counting(Threshold),
     Settled(Settled),
 }
@@ -124,27 +132,27 @@ enum Stage {
 #[derive(Debug)]
 struct Settled {
     key: u32,
-    /// How many of those like the k-th each chunk sends, if not all.
+    /// Values with the key that each chunk sends; `None` for all of them.
     ties: Option<Vec<u64>>,
-    /// The mean magnitude of those sent, if it was asked for.
+    /// The mean magnitude of the sent values, for ternary values.
     mean: f32,
 }
 
 impl TopKEncoder {
-    /// What the search wants counted, on the device if there is one.
+    /// The counts of the search, from the GPU if there is one.
     fn count(&self, search: &Search, values: &[f32]) -> Vec<u64> {
         let on_device =
             self.device.as_ref().and_then(|device| device.histogram(values, search.next_digit()?));
         on_device.unwrap_or_else(|| search.count(self.isa, values))
     }
 
-    /// What is taken of a chunk, on the device if there is one.
+    /// The indices of the sent values of a chunk, from the GPU if there is one.
     fn take(&self, values: &[f32], key: u32, ties: u64) -> Vec<u32> {
         let on_device = self.device.as_ref().and_then(|device| device.take(values, key, ties));
         on_device.unwrap_or_else(|| select_largest::take(self.isa, values, key, ties))
     }
 
-    /// Settles what was found between two keys; searches digit by digit if it was not there.
+    /// Ends the search at a key between the two, or starts the search by digits if the key is not there.
     fn narrowed(&self, tally: &Tally) -> Stage {
         let [beyond, 0, of_chunks @ ..] = &tally.counts[..] else {
             return Stage::Searching(Search::new(self.k));
@@ -152,7 +160,7 @@ impl TopKEncoder {
         let found = select_largest::threshold_among(tally.keys.clone(), *beyond, self.k);
         let Some(threshold) = found else { return Stage::Searching(Search::new(self.k)) };
         match self.found(threshold) {
-            // The chunks gave all keys that are tied, in order.
+            // The chunks gave all tied keys, in order.
             Stage::Counting(_) if !matches!(self.values, ValueCode::Ternary) => {
                 let mut keys = &tally.keys[..];
                 let tied = of_chunks.iter().map(|count| {
@@ -167,7 +175,7 @@ impl TopKEncoder {
         }
     }
 
-    /// Settles what the search found, if no more need be known.
+    /// The state once the key is known: settled if no tie has to be shared out.
     fn found(&self, threshold: Threshold) -> Stage {
         let Threshold { key, ties, tied } = threshold;
         match (self.values, key) {
@@ -178,13 +186,13 @@ impl TopKEncoder {
         }
     }
 
-    /// Shares the ties that are sent out among chunks, the first ones first.
+    /// Shares the sent ties out among the chunks, in order.
     fn counted(&self, threshold: Threshold, tally: &Tally) -> Settled {
         let key = threshold.key;
         let mut left = if key == 0 { 0 } else { threshold.ties };
         let magnitude = f64::from(f32::from_bits(key));
         let sum = tally.sums.first().copied().unwrap_or(0.0) + left as f64 * magnitude;
-        // Zeros are not sent, so they do not count.
+        // Zeros are not sent, so the mean leaves them out.
         let sent = if key == 0 { tally.counts.last().copied().unwrap_or(0) } else { self.k };
         let mean = (sum / sent.max(1) as f64) as f32;
         let chunks = self.len.div_ceil(CHUNK);
@@ -219,7 +227,7 @@ impl Encoder for TopKEncoder {
                 if dropped > 0 {
                     keys.clear();
                 }
-                // Behind these two, how many keys each chunk gave.
+                // After these two counts, the number of keys of each chunk.
                 let mut counts = vec![0; 3 + start / CHUNK];
                 counts[..2].copy_from_slice(&[beyond, dropped]);
                 counts[2 + start / CHUNK] = keys.len() as u64;
@@ -228,7 +236,7 @@ impl Encoder for TopKEncoder {
             Stage::Searching(search) => Tally { counts: self.count(search, values), ..Tally::default() },
             Stage::Counting(threshold) => {
                 let Beyond { tied, sum } = select_largest::beyond(self.isa, values, threshold.key);
-                // How many are tied in each chunk, and behind that, how many are not zero in all.
+                // The ties of each chunk, and after them the number of nonzero values in all.
                 let mut counts = vec![0; self.len.div_ceil(CHUNK) + 1];
                 counts[start / CHUNK] = tied;
                 if let (0, Some(sent)) = (threshold.key, counts.last_mut()) {
@@ -266,7 +274,7 @@ impl Encoder for TopKEncoder {
             Stage::Settled(settled) => settled.mean,
             _ => 0.0,
         };
-        Coding::TopK(Chosen { k: self.k, values: self.values.with_magnitude(mean) })
+        Coding::TopK(TopKScheme { k: self.k, values: self.values.with_magnitude(mean) })
     }
 
     fn expected_bytes(&self) -> u64 {
@@ -295,7 +303,7 @@ impl Encoder for TopKEncoder {
     }
 }
 
-impl Scheme for Chosen {
+impl Scheme for TopKScheme {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         if !(1..=vector.len as u64).contains(&self.k) {
             return Err(Invalid(format!("topk sends {} values of {}", self.k, vector.len)));
@@ -312,8 +320,8 @@ impl Scheme for Chosen {
         0..0
     }
 
-    fn kept(&self, _vector: &Vector) -> Kept {
-        Kept::Chosen { codec: "topk", values: self.k }
+    fn sparsity(&self, vector: &Vector) -> Sparsity {
+        Sparsity::Own { codec: "topk", fraction: self.k as f64 / vector.len.max(1) as f64 }
     }
 
     fn decode(
@@ -337,7 +345,7 @@ impl Scheme for Chosen {
     }
 }
 
-/// The number of values of a chunk of `len`, the m of its indices, and what follows.
+/// The number of values in a chunk of `len`, the m of its indices, and the bytes that follow.
 fn head(bytes: &[u8], len: usize) -> Result<(usize, u32, &[u8]), Invalid> {
     let (head, rest) = bytes
         .split_at_checked(HEAD_BYTES)
@@ -355,18 +363,18 @@ fn head(bytes: &[u8], len: usize) -> Result<(usize, u32, &[u8]), Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::coding::Bits;
-    use super::super::sign::Magnitude;
-    use super::super::trial::{SIZES, encode, hard, normal};
     use super::*;
+    use crate::codecs::quantize::sign::Magnitude;
+    use crate::codecs::trial::{SIZES, encode, hard, normal};
+    use crate::codecs::wire::Bits;
 
     fn topk(text: &str) -> Box<dyn Codec> {
-        let codec = super::super::parse(text).unwrap();
+        let codec = crate::codecs::parse(text).unwrap();
         assert_eq!(codec.to_string(), text);
         codec
     }
 
-    /// The k values of largest magnitude, ties to the lowest index: by sorting.
+    /// The k values of largest magnitude, ties to the lowest index, by sorting.
     fn kept(values: &[f32], k: usize) -> Vec<f32> {
         let mut order: Vec<usize> = (0..values.len()).collect();
         order.sort_by(|a, b| values[*b].abs().total_cmp(&values[*a].abs()).then(a.cmp(b)));
@@ -395,7 +403,7 @@ mod tests {
         for case in ["random", "tied", "misleading"] {
             match case {
                 "tied" => values.iter_mut().for_each(|x| *x = (*x * 16.0).round() / 16.0),
-                // What is sampled is much smaller than all else.
+                // The sampled chunks are much smaller than all others.
                 "misleading" => {
                     let sampled = values.chunks_mut(CHUNK).step_by(LONG / CHUNK / SAMPLED_CHUNKS).flatten();
                     sampled.for_each(|x| *x *= 1e-3);
@@ -465,7 +473,7 @@ mod tests {
         assert!(bits / entropy < 1.02, "{bits} bits an index, entropy {entropy}");
     }
 
-    // OpenFL's STC divides by all values, zeros included, so its magnitude is too small by the fraction sent.
+    // OpenFL's STC divides by all values, zeros included, so its magnitude is too small by the sent fraction.
     #[test]
     fn the_magnitude_of_ternary_values_is_the_mean_over_those_sent() {
         let values = [0.0, 4.0, -2.0, 1.0, 0.5, -1.0, 0.0, 0.0f32];
@@ -476,7 +484,7 @@ mod tests {
         }
     }
 
-    // GRACE's threshold goes by max(x) in place of max|x|, and keeps everything where all is negative.
+    // GRACE's threshold takes max(x) instead of max|x|, and keeps all values where all are negative.
     #[test]
     fn negative_values_are_no_other_than_positive_ones() {
         let values: Vec<f32> = (0..1000).map(|i| -(i as f32) - 1.0).collect();
@@ -495,7 +503,7 @@ mod tests {
     fn broken_streams_are_refused() {
         let values = normal(CHUNK + 300, 4);
         for form in ["f32", "f16", "u8", "u4", "ternary"] {
-            let codec = super::super::parse(&format!("topk:fraction=0.01,values={form}")).unwrap();
+            let codec = crate::codecs::parse(&format!("topk:fraction=0.01,values={form}")).unwrap();
             let encoded = encode(&*codec, &[values.len()], &values);
             encoded.assert_total(0);
             encoded.assert_total(1);
@@ -507,9 +515,9 @@ mod tests {
         for (k, values) in
             [(0, KeptValues::F32), (11, KeptValues::F32), (1, KeptValues::Ternary(Magnitude(Bits(-1.0))))]
         {
-            assert!(Chosen { k, values }.streams(&vector).is_err());
+            assert!(TopKScheme { k, values }.streams(&vector).is_err());
         }
-        let too_many = Chosen { k: 1, values: KeptValues::F32 };
+        let too_many = TopKScheme { k: 1, values: KeptValues::F32 };
         let head = [0xff, 0xff, 0x00];
         assert!(too_many.decode(Isa::detect(), &vector, 0, &[&head], &mut [0.0; 10]).is_err());
     }
@@ -519,7 +527,7 @@ mod tests {
         for text in
             ["topk:fraction=0", "topk:fraction=1.5", "topk:k=0", "topk:k=1,fraction=0.5", "topk:values=u5"]
         {
-            assert!(super::super::parse(text).is_err(), "{text}");
+            assert!(crate::codecs::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How much of a vector a sparse codec sends, as users say it: `fraction=0.01`, or `k=100`.
+//! How many values of a vector a sparse codec sends: `fraction=0.01`, or `k=100`.
 
 use crate::settings::{Settings, SpecError};
 use std::fmt;
@@ -7,15 +7,15 @@ use std::str::FromStr;
 /// How many values of a vector are sent.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Portion {
-    /// This part of them, rounded up.
+    /// A fraction of them, rounded up.
     Fraction(f64),
-    /// So many.
+    /// A count.
     Count(u64),
 }
 
 impl Portion {
-    /// Takes it out of the settings of a codec: a hundredth, if they say nothing.
-    pub(super) fn take(settings: &mut Settings) -> Result<Self, SpecError> {
+    /// Takes the settings `fraction` and `k`. The default is a hundredth.
+    pub(crate) fn take(settings: &mut Settings) -> Result<Self, SpecError> {
         match (settings.take("fraction")?, settings.take("k")?) {
             (Some(_), Some(Count(_))) => Err(settings.bad("k", "found fraction= too, expected one of them")),
             (None, Some(Count(count))) => Ok(Self::Count(count)),
@@ -24,10 +24,10 @@ impl Portion {
         }
     }
 
-    /// How many of `len` values: at least one, and no more than there are.
+    /// The number for a vector of `len` values: at least one, and at most all.
     pub fn of(self, len: u64) -> u64 {
         let wanted = match self {
-            // A product that is a whole number but for its rounding is that number.
+            // Ignores the rounding error of a product that should be a whole number.
             Self::Fraction(fraction) => (fraction * len as f64 * (1.0 - 1e-15)).ceil() as u64,
             Self::Count(count) => count,
         };

@@ -1,15 +1,17 @@
-//! `i2` to `i8`: integers on an even grid about zero, with one scale a block.
+//! `i2` to `i8`: integers on an even grid about zero, one scale a block.
 //!
-//! `s = max |x| / (2^(b-1) - 1)`, `q = round(x / s)`, decoded as `q s`. Where `s` would be no normal f32 it is zero.
+//! `s = max |x| / (2^(b-1) - 1)`, `q = round(x / s)`, decoded as `q s`. `s` is zero if it would not be a normal f32.
 //!
-//! Matrices of which blocks are rows or divide them stand as compressed-tensors has them, so that it can decode
-//! them: `weight_packed`, the codes plus `2^(b-1)` in words of 32 bits, lowest bits first, rows padded to whole words;
-//! `weight_scale`, a row of scales for each row; `weight_shape`. Codes of 8 bits stand as they are, as I8.
+//! A matrix whose blocks are rows, or divide the rows, has the layout of compressed-tensors, which can then decode it.
+//! `weight_packed` has the codes plus `2^(b-1)` in words of 32 bits, lowest bits first, rows padded to whole words.
+//! `weight_scale` has a row of scales for each row, `weight_shape` the shape. Codes of 8 bits are stored unpacked, as
+//! I8.
 
-use super::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
-use super::uniform::{Round, rounding};
-use super::{
-    Codec, Coding, Device, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector, bits,
+use crate::codecs::packing::bits;
+use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
+use crate::codecs::quantize::rounding::{Round, rounding};
+use crate::codecs::{
+    Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
     check_lengths, device,
 };
 use crate::kernels::block_quantize::{dequantize_symmetric, quantize_symmetric};
@@ -22,10 +24,30 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of a word that rows are padded to.
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "integers on an even grid about zero, one scale a block",
+    settings: &[
+        ("block", &["32", "128", "0"]),
+        ("per", &["channel"]),
+        ("rounding", &["nearest", "stochastic"]),
+    ],
+    tried: &[],
+    codecs: &[
+        ("i2", parse::<2>),
+        ("i3", parse::<3>),
+        ("i4", parse::<4>),
+        ("i5", parse::<5>),
+        ("i6", parse::<6>),
+        ("i7", parse::<7>),
+        ("i8", parse::<8>),
+    ],
+};
+
+/// Bytes of a word; rows are padded to whole words.
 const WORD: usize = 4;
 
-/// How codes of a vector are made.
+/// What travels: how the codes of a vector are made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Symmetric {
     /// Bits of a code, 2 to 8.
@@ -41,7 +63,7 @@ struct SymmetricCodec {
     device: Option<Arc<dyn Device>>,
 }
 
-pub(super) fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse<const BITS: u8>(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let default = Blocks::Runs(if BITS == 8 { 128 } else { 32 });
     let blocks = Blocks::parse(settings, &format!("i{BITS}"), default)?;
     let (scheme, round) = (Symmetric { bits: BITS, blocks }, Round::parse(settings)?);
@@ -81,7 +103,8 @@ struct SymmetricEncoder {
 }
 
 impl SymmetricEncoder {
-    /// The codes as a device finds them, if there is one and scales are such that it finds those of the CPU.
+    /// The codes from the GPU; `None` without a GPU, or if a scale is outside the range where the GPU has the CPU's
+    /// bits.
     fn on_device(&self, start: usize, values: &[f32], scales: &[f32]) -> Option<Vec<i8>> {
         let (device, scheme) = (self.codec.device.as_ref()?, self.codec.scheme);
         let block = scheme.blocks.even(values.len())?;
@@ -144,14 +167,14 @@ fn shape_bytes(vector: &Vector) -> Vec<u8> {
     vector.shape.iter().flat_map(|extent| (*extent as u64).to_le_bytes()).collect()
 }
 
-/// How codes stand in their stream.
+/// The layout of the stream of codes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Form {
     /// A byte each, in two's complement.
     Plain,
-    /// One behind the other.
+    /// Packed without gaps.
     Packed,
-    /// One behind the other, rows padded to words.
+    /// Packed, with rows padded to words.
     Rows { rows: usize, columns: usize },
 }
 
@@ -160,7 +183,7 @@ impl Symmetric {
         ((1i16 << (self.bits - 1)) - 1) as i8
     }
 
-    /// What codes are shifted by so that none is negative.
+    /// The shift that makes all codes at least zero.
     fn shift(self) -> u8 {
         1 << (self.bits - 1)
     }
@@ -169,7 +192,7 @@ impl Symmetric {
         codes.iter().map(|code| (*code as u8).wrapping_add(self.shift())).collect()
     }
 
-    /// Rows and columns of a vector whose blocks do not go beyond a row.
+    /// Rows and columns of a matrix whose blocks do not cross rows.
     fn matrix(self, vector: &Vector) -> Option<(usize, usize)> {
         match (&vector.shape[..], self.blocks) {
             ([rows, columns], Blocks::Rows) => Some((*rows, *columns)),
@@ -181,7 +204,7 @@ impl Symmetric {
     fn form(self, vector: &Vector) -> Form {
         match self.matrix(vector) {
             _ if self.bits == 8 => Form::Plain,
-            // Else a byte would belong to two chunks.
+            // Otherwise a byte would belong to two chunks.
             Some((rows, columns)) if columns % 8 == 0 => Form::Rows { rows, columns },
             _ => Form::Packed,
         }
@@ -191,7 +214,7 @@ impl Symmetric {
         packed_len(columns, self.bits).next_multiple_of(WORD)
     }
 
-    /// Where the codes of a run are, padding behind the end of a row with them.
+    /// The bytes of the codes of a run, with the padding at the ends of rows.
     fn row_range(self, columns: usize, run: Range<usize>) -> Range<usize> {
         let byte = |i: usize| i / columns * self.row_bytes(columns) + packed_len(i % columns, self.bits);
         byte(run.start)..byte(run.end)

@@ -1,14 +1,14 @@
 //! Ascending positions as Rice-coded gaps.
 //!
-//! A gap, the number of positions passed over, is `q 2^m + r`: `q` zeros and a one, then the m bits of `r`, all from
-//! the lowest bit up (Rice, 1979; Golomb, Run-length encodings, 1966). For positions drawn at random it is within 1 %
-//! of their entropy, and with m = 0 it is a bit mask, so dense ones need no form of their own.
+//! A gap is the number of positions passed over. As `q 2^m + r` it is `q` zeros and a one, then the m bits of `r`, from
+//! the lowest bit up (Rice, 1979; Golomb, Run-length encodings, 1966). For random positions the code is within 1 % of
+//! their entropy. With m = 0 it is a bit mask, so dense positions need no other code.
 
-use super::Invalid;
-use super::bit_stream::{Reader, Writer};
+use crate::codecs::Invalid;
+use crate::codecs::packing::bit_stream::{Reader, Writer};
 
 /// The largest m.
-pub(super) const MOST_BITS: u32 = 15;
+pub(crate) const MOST_BITS: u32 = 15;
 
 /// The gaps before ascending positions.
 fn gaps(positions: &[u32]) -> impl Iterator<Item = u32> {
@@ -20,10 +20,10 @@ fn gaps(positions: &[u32]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// The m that takes the fewest bits, the lowest if several do.
-pub(super) fn parameter(positions: &[u32]) -> u32 {
+/// The m that takes the fewest bits; the lowest of several.
+pub(crate) fn parameter(positions: &[u32]) -> u32 {
     let bits = |m: u32| gaps(positions).map(|gap| u64::from((gap >> m) + 1 + m)).sum::<u64>();
-    // One more saves ever less, so it ends where that does; it begins at the mean gap.
+    // Each further bit saves less, so the search stops where the bits no longer fall. It starts at the mean gap.
     let mean = positions.last().map_or(1, |last| (last + 1) / positions.len() as u32);
     let mut best = mean.max(1).ilog2().min(MOST_BITS);
     while best > 0 && bits(best - 1) <= bits(best) {
@@ -35,8 +35,8 @@ pub(super) fn parameter(positions: &[u32]) -> u32 {
     best
 }
 
-/// The gaps of ascending positions behind some bytes, filled up to whole bytes with zeros.
-pub(super) fn encode(positions: &[u32], m: u32, behind: Vec<u8>) -> Vec<u8> {
+/// Appends the gaps of ascending positions to `behind`, and fills up the last byte with zeros.
+pub(crate) fn encode(positions: &[u32], m: u32, behind: Vec<u8>) -> Vec<u8> {
     let mut writer = Writer::behind(behind);
     for gap in gaps(positions) {
         writer.put_rice(gap, m);
@@ -44,12 +44,12 @@ pub(super) fn encode(positions: &[u32], m: u32, behind: Vec<u8>) -> Vec<u8> {
     writer.finish()
 }
 
-/// Reads `count` ascending positions, all below `end`. Also returns the bytes that follow them.
+/// Reads `count` ascending positions, all below `end`. Returns them with the bytes that follow.
 ///
 /// # Errors
 ///
-/// When the bytes end before, a position is not below `end`, or the last byte is not filled up with zeros.
-pub(super) fn decode(bytes: &[u8], m: u32, count: usize, end: usize) -> Result<(Vec<u32>, &[u8]), Invalid> {
+/// When the bytes end too early, a position is not below `end`, or zeros do not fill up the last byte.
+pub(crate) fn decode(bytes: &[u8], m: u32, count: usize, end: usize) -> Result<(Vec<u32>, &[u8]), Invalid> {
     let mut reader = Reader::new(bytes);
     let mut positions = Vec::with_capacity(count.min(end));
     let mut next = 0u64;

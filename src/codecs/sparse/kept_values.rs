@@ -1,28 +1,29 @@
-//! The values that a sparse codec sends, in a few forms: `values=f32|f16|u8|u4|ternary`.
+//! How a sparse codec writes the values that it sends: `values=f32|f16|u8|u4|ternary`.
 //!
-//! `u8` and `u4` are a sign and an integer on an even grid from the smallest to the largest magnitude of a chunk,
-//! which stand before them: values beyond a threshold come in two heaps, with nothing between. `ternary` is the sign
+//! `u8` and `u4` write a sign and an integer on an even grid from the smallest to the largest magnitude of a chunk,
+//! which come first. The grid is one of magnitudes, since no sent value lies around zero. `ternary` writes the sign
 //! alone, with one magnitude for all chunks.
 
-use super::coding::Bits;
-use super::floats::{expect_bytes, expect_finite, finite};
-use super::half::Half;
-use super::sign::{self, Magnitude};
-use super::{Invalid, bits};
+use crate::codecs::Invalid;
+use crate::codecs::packing::bits;
+use crate::codecs::packing::floats::{expect_bytes, expect_finite, finite};
+use crate::codecs::quantize::half::Half;
+use crate::codecs::quantize::sign::{self, Magnitude};
+use crate::codecs::wire::Bits;
 use crate::kernels::lanes::Isa;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// What faults call them.
+/// The name of the values in messages.
 const WHAT: &str = "values";
 
-/// How values are written, as users name it.
+/// The form of the values, as users name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ValueCode {
-    /// As they are.
+    /// Exact.
     F32,
-    /// As the nearest 16-bit float.
+    /// The nearest 16-bit float.
     F16,
     /// A sign and seven bits.
     U8,
@@ -32,23 +33,23 @@ pub enum ValueCode {
     Ternary,
 }
 
-/// How values are written, and what their decoder has to know.
+/// The form of the values, and what their decoder needs.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptValues {
-    /// As they are.
+    /// Exact.
     F32,
-    /// As the nearest 16-bit float.
+    /// The nearest 16-bit float.
     F16,
     /// A sign and seven bits.
     U8,
     /// A sign and three bits.
     U4,
-    /// A sign; the magnitude is this for all.
+    /// A sign; all values have this magnitude.
     Ternary(Magnitude),
 }
 
-/// Every form by name.
+/// Every form with its name.
 const NAMES: [(&str, ValueCode); 5] = [
     ("f32", ValueCode::F32),
     ("f16", ValueCode::F16),
@@ -76,7 +77,7 @@ impl fmt::Display for ValueCode {
 
 impl ValueCode {
     /// Bits of a value.
-    pub(super) fn bits(self) -> f64 {
+    pub(crate) fn bits(self) -> f64 {
         match self {
             Self::F32 => 32.0,
             Self::F16 => 16.0,
@@ -86,8 +87,8 @@ impl ValueCode {
         }
     }
 
-    /// The same with what its decoder has to know.
-    pub(super) fn with_magnitude(self, magnitude: f32) -> KeptValues {
+    /// The form with what its decoder needs: the magnitude of ternary values.
+    pub(crate) fn with_magnitude(self, magnitude: f32) -> KeptValues {
         match self {
             Self::F32 => KeptValues::F32,
             Self::F16 => KeptValues::F16,
@@ -98,7 +99,7 @@ impl ValueCode {
     }
 
     /// Appends values.
-    pub(super) fn encode(self, isa: Isa, values: &[f32], out: &mut Vec<u8>) {
+    pub(crate) fn encode(self, isa: Isa, values: &[f32], out: &mut Vec<u8>) {
         match self {
             Self::F32 => out.extend_from_slice(bytemuck::cast_slice(values)),
             Self::F16 => out.extend(Half::F16.pack(isa, values)),
@@ -118,20 +119,20 @@ impl ValueCode {
 }
 
 impl KeptValues {
-    /// Checks what travels with the values.
-    pub(super) fn check(&self) -> Result<(), Invalid> {
+    /// Checks what travels beside the values.
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Ternary(magnitude) => magnitude.check(),
             _ => Ok(()),
         }
     }
 
-    /// Reads as many values as `out` takes, from just as many bytes as they have.
+    /// Decodes as many values as `out` takes, from exactly the bytes that they have.
     ///
     /// # Errors
     ///
-    /// When these are not what an encoder writes.
-    pub(super) fn decode(&self, isa: Isa, bytes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
+    /// When the bytes are not what an encoder writes.
+    pub(crate) fn decode(&self, isa: Isa, bytes: &[u8], out: &mut [f32]) -> Result<(), Invalid> {
         match self {
             Self::F32 => {
                 out.copy_from_slice(&finite(bytes, out.len(), WHAT)?);
@@ -159,7 +160,7 @@ impl KeptValues {
     }
 }
 
-/// Magnitudes on an even grid, each with a sign in the bit above.
+/// An even grid of magnitudes. A code has the sign in the bit above.
 #[derive(Clone, Copy, Debug)]
 struct Grid {
     bits: u32,

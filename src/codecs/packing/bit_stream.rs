@@ -1,27 +1,27 @@
-//! Numbers of any few bits, one behind the other, from the lowest bit of each byte up; and codes of no fixed length.
+//! Numbers of any few bits, from the lowest bit of each byte up, and codes of variable length.
 //!
-//! Unary: as many zeros as the number says, then a one. Exponential Golomb codes of an order `m` (Teuhola, A compression
-//! method for clustered bit-vectors, 1978): of `n / 2^m + 1` its length in unary and all digits but the first, then the m
-//! lowest bits of `n`. Codes that all have the same few bits are [`bits`](super::bits).
+//! A unary code is as many zeros as the number says, then a one. An exponential Golomb code of order `m` (Teuhola, A
+//! compression method for clustered bit-vectors, 1978) has the length of `n / 2^m + 1` in unary and all its digits but
+//! the first, then the m lowest bits of `n`. For codes of equal length see [`bits`](super::bits).
 
-use super::Invalid;
+use crate::codecs::Invalid;
 
-/// Puts numbers together.
+/// Writes numbers as bits.
 #[derive(Default, Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
     window: u64,
     held: u32,
 }
 
 impl Writer {
-    /// Appends to whole bytes.
-    pub(super) fn behind(bytes: Vec<u8>) -> Self {
+    /// Appends to these bytes.
+    pub(crate) fn behind(bytes: Vec<u8>) -> Self {
         Self { bytes, ..Self::default() }
     }
 
     /// Appends the lowest `count` bits of a number, at most 32.
-    pub(super) fn put(&mut self, number: u32, count: u32) {
+    pub(crate) fn put(&mut self, number: u32, count: u32) {
         self.window |= (u64::from(number) & ((1 << count) - 1)) << self.held;
         self.held += count;
         if self.held >= 32 {
@@ -31,8 +31,8 @@ impl Writer {
         }
     }
 
-    /// Appends so many zeros and a one.
-    pub(super) fn put_unary(&mut self, mut zeros: u32) {
+    /// Appends as many zeros, and a one.
+    pub(crate) fn put_unary(&mut self, mut zeros: u32) {
         while zeros >= 32 {
             self.put(0, 32);
             zeros -= 32;
@@ -40,8 +40,8 @@ impl Writer {
         self.put(1 << zeros, zeros + 1);
     }
 
-    /// Appends a number as a Rice code: what lies above its `m` lowest bits in unary, then these.
-    pub(super) fn put_rice(&mut self, number: u32, m: u32) {
+    /// Appends a number as a Rice code: the part above its `m` lowest bits in unary, then these bits.
+    pub(crate) fn put_rice(&mut self, number: u32, m: u32) {
         let zeros = number >> m;
         if zeros + 1 + m <= 32 {
             let low = number & ((1 << m) - 1);
@@ -51,8 +51,9 @@ impl Writer {
         self.put(number, m);
     }
 
-    /// Appends a number as an exponential Golomb code of an order up to 15: few bits for those not far above `2^order`.
-    pub(super) fn put_golomb(&mut self, number: u32, order: u32) {
+    /// Appends a number as an exponential Golomb code of an order up to 15. Numbers up to about `2^order` take few
+    /// bits.
+    pub(crate) fn put_golomb(&mut self, number: u32, order: u32) {
         let above = (number >> order) + 1;
         let digits = above.ilog2();
         self.put_unary(digits);
@@ -60,52 +61,52 @@ impl Writer {
         self.put(number, order);
     }
 
-    /// Appends a number that may be negative likewise.
-    pub(super) fn put_signed(&mut self, number: i32, order: u32) {
+    /// Appends a number of either sign as an exponential Golomb code.
+    pub(crate) fn put_signed(&mut self, number: i32, order: u32) {
         self.put_golomb(folded(number), order);
     }
 
-    /// The bytes, the last one filled up with zeros.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    /// The bytes. Zeros fill up the last one.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         let left = self.held.div_ceil(8) as usize;
         self.bytes.extend_from_slice(&self.window.to_le_bytes()[..left]);
         self.bytes
     }
 }
 
-/// A number that may be negative as one that is not: 0, -1, 1, -2 and so on.
-pub(super) fn folded(number: i32) -> u32 {
+/// A number of either sign as one without: 0, -1, 1, -2 become 0, 1, 2, 3.
+pub(crate) fn folded(number: i32) -> u32 {
     (number << 1 ^ number >> 31) as u32
 }
 
-/// The number that was [`folded`].
-pub(super) fn unfolded(number: u32) -> i32 {
+/// The inverse of [`folded`].
+pub(crate) fn unfolded(number: u32) -> i32 {
     (number >> 1) as i32 ^ -((number & 1) as i32)
 }
 
-/// Bits that [`Writer::put_golomb`] takes.
-pub(super) fn golomb_bits(number: u32, order: u32) -> u32 {
+/// Bits of [`Writer::put_golomb`].
+pub(crate) fn golomb_bits(number: u32, order: u32) -> u32 {
     2 * ((number >> order) + 1).ilog2() + 1 + order
 }
 
-/// Bits that [`Writer::put_signed`] takes.
-pub(super) fn signed_bits(number: i32, order: u32) -> u32 {
+/// Bits of [`Writer::put_signed`].
+pub(crate) fn signed_bits(number: i32, order: u32) -> u32 {
     golomb_bits(folded(number), order)
 }
 
-/// Takes numbers apart again.
+/// Reads numbers from bits.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
-    /// Bytes that were taken into the window.
+    /// Bytes taken into the window.
     next: usize,
-    /// The next bits; zeros beyond those held.
+    /// The next bits; zeros after the held ones.
     window: u64,
     held: u32,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, next: 0, window: 0, held: 0 }
     }
 
@@ -132,8 +133,8 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// When fewer are left.
-    pub(super) fn take(&mut self, count: u32) -> Result<u32, Invalid> {
+    /// When fewer bits are left.
+    pub(crate) fn take(&mut self, count: u32) -> Result<u32, Invalid> {
         self.fill();
         if self.held < count {
             return Err(ended());
@@ -143,8 +144,8 @@ impl<'a> Reader<'a> {
         Ok(taken as u32)
     }
 
-    /// How many zeros come before the next one.
-    pub(super) fn take_unary(&mut self) -> Result<u64, Invalid> {
+    /// The number of zeros before the next one.
+    pub(crate) fn take_unary(&mut self) -> Result<u64, Invalid> {
         let mut zeros = 0;
         loop {
             self.fill();
@@ -162,7 +163,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next Rice code of `m` bits, at most 32.
-    pub(super) fn take_rice(&mut self, m: u32) -> Result<u64, Invalid> {
+    pub(crate) fn take_rice(&mut self, m: u32) -> Result<u64, Invalid> {
         self.fill();
         let zeros = self.window.trailing_zeros();
         if zeros + 1 + m > self.held {
@@ -173,8 +174,8 @@ impl<'a> Reader<'a> {
         Ok((u64::from(zeros) << m) + low)
     }
 
-    /// The next exponential Golomb code, of a number below 2^24 or so.
-    pub(super) fn take_golomb(&mut self, order: u32) -> Result<u32, Invalid> {
+    /// The next exponential Golomb code, of a number below about 2^24.
+    pub(crate) fn take_golomb(&mut self, order: u32) -> Result<u32, Invalid> {
         let digits = self.take_unary()?;
         if digits + u64::from(order) > 24 {
             return Err(Invalid::new("found a number of more than 24 bits, expected a smaller one"));
@@ -183,13 +184,13 @@ impl<'a> Reader<'a> {
         Ok((above - 1) << order | self.take(order)?)
     }
 
-    /// The next number that may be negative.
-    pub(super) fn take_signed(&mut self, order: u32) -> Result<i32, Invalid> {
+    /// The next number of either sign.
+    pub(crate) fn take_signed(&mut self, order: u32) -> Result<i32, Invalid> {
         self.take_golomb(order).map(unfolded)
     }
 
-    /// The bytes behind the last one that was begun, of which only zeros may be left.
-    pub(super) fn rest(self) -> Result<&'a [u8], Invalid> {
+    /// The bytes after the current one, whose remaining bits must be zero.
+    pub(crate) fn rest(self) -> Result<&'a [u8], Invalid> {
         match self.window & ((1 << (self.held % 8)) - 1) {
             0 => Ok(&self.bytes[self.next - self.held as usize / 8..]),
             _ => Err(Invalid::new("numbers of few bits do not end in zeros")),
@@ -197,7 +198,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks that only zeros are left of the last byte, and no other byte.
-    pub(super) fn finish(self) -> Result<(), Invalid> {
+    pub(crate) fn finish(self) -> Result<(), Invalid> {
         match self.rest()? {
             [] => Ok(()),
             more => Err(Invalid(format!("{} bytes follow where none is expected", more.len()))),

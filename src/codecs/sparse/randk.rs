@@ -1,34 +1,48 @@
-//! `randk`: random values, the same ones of all clients of a round; all others are decoded as zero.
+//! `randk`: random values, at the same places for all clients of a round; the others become zero.
 //!
-//! Which they are follows from the round's seed, so no index is sent, sums of masked updates are masked sums, and rules
-//! that work by coordinate see the same clients at every coordinate (RoSDHB, arXiv 2508.17129). They are drawn in runs
-//! of 32 values, which keeps memory access whole, and without replacement. With `scale=inverse` values are sent times
-//! the inverse of the fraction that is sent, which makes the mean over seeds that of the vector (Konečný et al.,
-//! Federated learning: strategies for improving communication efficiency, 2016, and [`Scale`]).
+//! The places follow from the round's seed, so no index is sent. Rules that work by coordinate then see the same
+//! clients at every coordinate (RoSDHB, arXiv 2508.17129). Places are drawn without replacement, in runs of 32 values
+//! so that memory access stays whole. `scale=inverse` multiplies the values by the inverse of the sent fraction, which
+//! makes the mean over seeds right (Konečný et al., Federated learning: strategies for improving communication
+//! efficiency, 2016, and [`Scale`]).
 //!
-//! Each chunk has its share of the runs, up or down by less than one, so that any chunk is decoded alone: with
-//! `c(e) = floor((K e + u) / R)` for K of R runs and a random u below R, chunk [a, b) has `c(b) - c(a)` (systematic
-//! sampling: every run is as likely). Within it they are drawn one by one (Knuth, algorithm S, 3.4.2).
+//! Each chunk has its share of the runs, rounded up or down, so that a chunk is decoded alone. With K of R runs and a
+//! random u below R, `c(e) = floor((K e + u) / R)`, and chunk [a, b) has `c(b) - c(a)` runs (systematic sampling: every
+//! run is equally likely). Within a chunk the runs are drawn one by one (Knuth, algorithm S, 3.4.2).
 
-use super::kept_values::{KeptValues, ValueCode};
-use super::portion::Portion;
-use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Kept, Scheme, Seeds, Stream, Support, Vector};
+use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
+use crate::codecs::sparse::portion::Portion;
+use crate::codecs::{CHUNK, Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::model::dtype::Dtype;
+use crate::model::sparsity::Sparsity;
 use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// Values that are drawn together.
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "runs of 32 values that the round's seed chooses",
+    settings: &[
+        ("fraction", &["0.01", "0.3"]),
+        ("k", &["100"]),
+        ("scale", &["none", "inverse"]),
+        ("values", &["f32", "f16"]),
+    ],
+    tried: &["fraction=0.01", "fraction=0.1"],
+    codecs: &[("randk", parse)],
+};
+
+/// Values of a run.
 const RUN: usize = 32;
 
 /// Runs of a chunk.
 const CHUNK_RUNS: usize = CHUNK / RUN;
 
-/// What random words are drawn for: which runs of a chunk, and how chunks share them.
+/// The purposes of random words: the runs of a chunk, and the shares of chunks.
 const RUNS_OF_CHUNK: u32 = 0;
 const SHARES: u32 = 1;
 
@@ -40,12 +54,12 @@ pub struct RandK {
     values: ValueCode,
 }
 
-/// What values are multiplied by before they are sent.
+/// The factor of the values that are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scale {
-    /// Nothing: what is sent is exact. With a residual, and in averages that are scaled otherwise.
+    /// One: sent values are exact. For use with a residual.
     None,
-    /// The inverse of the fraction sent: unbiased, with a variance of `1 / fraction - 1` times the squared norm.
+    /// The inverse of the sent fraction: unbiased, with a variance of `1 / fraction - 1` times the squared norm.
     Inverse,
 }
 
@@ -61,7 +75,7 @@ impl FromStr for Scale {
     }
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let portion = Portion::take(settings)?;
     let scale = settings.take("scale")?.unwrap_or(Scale::None);
     let values = settings.take("values")?.unwrap_or(ValueCode::F32);
@@ -88,7 +102,7 @@ impl Codec for RandK {
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let all = runs(vector);
         let runs = self.portion.of(vector.len as u64).div_ceil(RUN as u64).max(least_runs(vector));
-        let drawn = Drawn { runs, seed: seeds.shared, values: self.values.with_magnitude(0.0) };
+        let drawn = RandKScheme { runs, seed: seeds.shared, values: self.values.with_magnitude(0.0) };
         let factor = match self.scale {
             Scale::None => 1.0,
             Scale::Inverse => all as f64 / runs as f64,
@@ -99,10 +113,6 @@ impl Codec for RandK {
     fn is_unbiased(&self) -> bool {
         self.scale == Scale::Inverse
     }
-
-    fn support(&self) -> Support {
-        Support::Shared
-    }
 }
 
 /// Runs of a vector.
@@ -110,25 +120,25 @@ fn runs(vector: &Vector) -> u64 {
     vector.len.div_ceil(RUN) as u64
 }
 
-/// The fewest runs that are sent: one a chunk on average. So no few bytes stand for a vector without end.
+/// The fewest runs that are sent: one a chunk on average. So a few bytes cannot claim a vector without end.
 fn least_runs(vector: &Vector) -> u64 {
     vector.len.div_ceil(CHUNK) as u64
 }
 
-/// What travels: which runs were drawn, and how their values are written.
+/// What travels: the drawn runs, and the form of their values.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct Drawn {
-    /// How many runs were drawn.
+pub struct RandKScheme {
+    /// Number of drawn runs.
     pub runs: u64,
-    /// By which seed.
+    /// The seed of the draw.
     pub seed: u64,
-    /// How their values are written, `f32` or `f16`.
+    /// The form of their values, `f32` or `f16`.
     pub values: KeptValues,
 }
 
-/// The runs of a chunk that were drawn.
+/// The drawn runs of a chunk.
 struct Mask {
-    /// Runs drawn of the chunks before.
+    /// Drawn runs of the chunks before.
     before: u64,
     drawn: [u64; CHUNK_RUNS / 64],
 }
@@ -138,7 +148,7 @@ impl Mask {
         self.drawn[run / 64] >> (run % 64) & 1 == 1
     }
 
-    /// Runs drawn of the vector before a run of this chunk.
+    /// Drawn runs of the vector before a run of this chunk.
     fn rank(&self, run: usize) -> u64 {
         let whole: u32 = self.drawn[..run / 64].iter().map(|word| word.count_ones()).sum();
         let part = self.drawn.get(run / 64).map_or(0, |word| (word & ((1 << (run % 64)) - 1)).count_ones());
@@ -146,8 +156,8 @@ impl Mask {
     }
 }
 
-impl Drawn {
-    /// Runs drawn of those before run number `end`.
+impl RandKScheme {
+    /// Drawn runs among those before run number `end`.
     fn before(&self, vector: &Vector, end: u64) -> u64 {
         let all = runs(vector);
         let mut random = [0; 2];
@@ -166,7 +176,7 @@ impl Drawn {
         random_words(Isa::detect(), self.seed, RUNS_OF_CHUNK, start, &mut random);
         let mut drawn = [0; CHUNK_RUNS / 64];
         for (run, random) in (0..len).zip(random) {
-            // Below the number of runs left, as good as evenly.
+            // A number below the runs left, close enough to uniform.
             if (u64::from(random) * (len - run)) >> 32 < wanted {
                 drawn[run as usize / 64] |= 1 << (run % 64);
                 wanted -= 1;
@@ -175,7 +185,7 @@ impl Drawn {
         Mask { before, drawn }
     }
 
-    /// Values that are sent of the first `drawn` runs drawn; the last run of the vector may be a short one.
+    /// Values in the first `drawn` drawn runs; the last run of the vector may be short.
     fn sent(&self, vector: &Vector, drawn: u64) -> usize {
         let full = drawn as usize * RUN;
         let lacking = vector.len.next_multiple_of(RUN) - vector.len;
@@ -193,7 +203,7 @@ impl Drawn {
 struct RandKEncoder {
     isa: Isa,
     vector: Vector,
-    drawn: Drawn,
+    drawn: RandKScheme,
     factor: f64,
     values: ValueCode,
 }
@@ -215,7 +225,7 @@ impl Encoder for RandKEncoder {
     }
 }
 
-impl Scheme for Drawn {
+impl Scheme for RandKScheme {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         let (least, all) = (least_runs(vector), runs(vector));
         if !(least..=all).contains(&self.runs) {
@@ -241,8 +251,8 @@ impl Scheme for Drawn {
         bytes(values.start / RUN)..bytes(values.end.div_ceil(RUN))
     }
 
-    fn kept(&self, _vector: &Vector) -> Kept {
-        Kept::Shared { codec: "randk", seed: self.seed, runs: self.runs }
+    fn sparsity(&self, _vector: &Vector) -> Sparsity {
+        Sparsity::shared("randk", (self.seed, self.runs))
     }
 
     fn decode(
@@ -276,12 +286,12 @@ impl Scheme for Drawn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{SIZES, encode, hard, normal};
     use super::*;
+    use crate::codecs::trial::{SIZES, encode, hard, normal};
     use std::iter;
 
     fn randk(text: &str) -> Box<dyn Codec> {
-        let codec = super::super::parse(text).unwrap();
+        let codec = crate::codecs::parse(text).unwrap();
         assert_eq!(codec.to_string(), text);
         codec
     }
@@ -333,7 +343,7 @@ mod tests {
         }
     }
 
-    // GRACE draws with replacement and does not rescale, so what it decodes is neither.
+    // GRACE draws with replacement and does not rescale, so its mean is another one.
     #[test]
     fn with_the_inverse_scale_the_mean_over_seeds_is_what_was_encoded() {
         let vector = Vector { len: 320, shape: vec![320] };
@@ -349,7 +359,7 @@ mod tests {
             coding.scheme().unwrap().decode(Isa::detect(), &vector, 0, &[&bytes[0]], &mut out).unwrap();
             mean.iter_mut().zip(out).for_each(|(mean, x)| *mean += f64::from(x) / trials as f64);
         }
-        // Variance 1 / fraction - 1 = 7/3 (3 of 10 runs), over so many trials.
+        // Variance 1 / fraction - 1 = 7/3 (3 of 10 runs), over all trials.
         let off: f64 = mean.iter().zip(&values).map(|(mean, x)| (mean - f64::from(*x)).powi(2)).sum();
         let norm: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
         let expected = 7.0 / 3.0 / trials as f64;
@@ -373,11 +383,11 @@ mod tests {
         encoded.assert_total(1);
         let vector = Vector { len: 100, shape: vec![100] };
         for (runs, values) in [(0, KeptValues::F32), (5, KeptValues::F32), (1, KeptValues::U8)] {
-            assert!(Drawn { runs, seed: 1, values }.streams(&vector).is_err());
+            assert!(RandKScheme { runs, seed: 1, values }.streams(&vector).is_err());
         }
         let endless = Vector { len: 1 << 40, shape: vec![1 << 40] };
-        assert!(Drawn { runs: 1000, seed: 1, values: KeptValues::F32 }.streams(&endless).is_err());
-        assert!(super::super::parse("randk:values=u8").is_err());
-        assert!(super::super::parse("randk:scale=half").is_err());
+        assert!(RandKScheme { runs: 1000, seed: 1, values: KeptValues::F32 }.streams(&endless).is_err());
+        assert!(crate::codecs::parse("randk:values=u8").is_err());
+        assert!(crate::codecs::parse("randk:scale=half").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Blocks, levels, rotations; how good the code is stands in `tests/quality/eden.rs`.
+//! Tests of blocks, levels and rotations. `tests/quality/eden.rs` tests the error.
 
 use super::*;
 use crate::codecs::trial::{assert_refuses_damage, back, nmse, normal, shapes, trial_values};
@@ -8,7 +8,7 @@ fn eden(bits: u8, block: u32) -> Eden {
     Eden { bits, block, seed: 11 }
 }
 
-/// The standard Gaussian's density.
+/// The density of the standard Gaussian.
 fn density(t: f64) -> f64 {
     (-t * t / 2.0).exp() / std::f64::consts::TAU.sqrt()
 }
@@ -64,7 +64,7 @@ fn tails_are_padded_by_a_tenth_at_most() {
         for block in &tail {
             assert_eq!((block.values.start, block.codes.start), (value, code));
             assert!(block.codes.len().is_power_of_two() && block.codes.len() >= block.values.len());
-            // Signs of a block of less than a word are in one word.
+            // The signs of a block shorter than a word are in one word.
             assert_eq!(block.codes.start % block.codes.len().min(32), 0, "{len}");
             (value, code) = (block.values.end, block.codes.end);
         }
@@ -90,7 +90,7 @@ fn rotations_turn_back_and_keep_norms() {
     }
 }
 
-/// Squared error over squared norm of one bit a value, with the best scale for a mean, after some rounds.
+/// The NMSE of one bit a value with the scale for a mean, after these rounds.
 fn one_bit_error(purposes: &[u32], values: &[f32], seed: u64) -> f64 {
     let (isa, len) = (Isa::detect(), values.len());
     let block = Block { values: 0..len, codes: 0..len };
@@ -122,7 +122,7 @@ fn values_come_back_about_as_near_as_gaussian_ones() {
             let squares: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
             match what.as_str() {
                 "zeros" => assert_eq!(decoded, values),
-                // Scales are subnormal themselves, or end at the largest f32.
+                // Their scales are subnormal, or end at the largest f32.
                 "least" | "subnormal" | "the largest" | "3e38" => {}
                 _ => {
                     let error = nmse(&values, &decoded);
