@@ -6,7 +6,7 @@ use crate::engine::aggregate::request::{self, Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::intake::personal::{Layers, Personal};
-use crate::engine::intake::policy::{OnBadUpdate, Policy, SCAFFOLD_CONTROL};
+use crate::engine::intake::policy::{OnBadUpdate, Policy};
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::io::discover;
 use crate::model::state::StateTensor;
@@ -16,6 +16,7 @@ use crate::settings::share::Share;
 use crate::settings::{Definition, SpecError, split_list};
 use crate::strategies::{self, Strategy};
 use crate::telemetry::report::Report;
+use crate::updates::metadata::SCAFFOLD_CONTROL;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 

@@ -40,6 +40,13 @@ pub enum Definition {
     Tff,
 }
 
+impl Definition {
+    /// Whether it is the paper's.
+    pub fn is_paper(self) -> bool {
+        self == Self::Paper
+    }
+}
+
 impl fmt::Display for Definition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

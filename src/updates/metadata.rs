@@ -59,6 +59,9 @@ impl fmt::Display for UpdateKind {
     }
 }
 
+/// The prefix of the tensors in which clients of SCAFFOLD send the change of their control variate.
+pub const SCAFFOLD_CONTROL: &str = "scaffold.delta_c.";
+
 /// The metadata key that a partial of a tree is recognised by.
 pub const PARTIAL_KEY: &str = "fedmill.partial";
 

@@ -1,9 +1,9 @@
 //! What keeps an update out of a run.
 
-use crate::engine::intake::policy::SCAFFOLD_CONTROL;
 use crate::io::model_file::OpenFault;
 use crate::strategies::Lacking;
 use crate::updates::fault::{LayoutFault, NonFinite};
+use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{MetadataFault, UpdateKind};
 use std::io;
 use std::path::PathBuf;

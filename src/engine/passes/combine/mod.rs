@@ -89,7 +89,7 @@ impl CombinePass<'_> {
         let rest = gpu_ring::rest(self.set, done).into_iter().flat_map(|range| self.wanted(range));
         let plan = self.plan(&rest.collect::<Vec<_>>());
         let sections = self.sections();
-        let pass = OnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
+        let pass = CombineOnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
         let mut squared_norms = machine.run(&pass)?.finish(sections.end);
         if let Some(first) = squared_norms.0.first_mut() {
             first.sum.add(&Some(on_gpu));
@@ -209,7 +209,7 @@ impl CombinePass<'_> {
 }
 
 /// The tiles that the CPU merges.
-struct OnCpu<'a> {
+struct CombineOnCpu<'a> {
     pass: &'a CombinePass<'a>,
     machine: &'a Machine<'a>,
     plan: TilePlan,
@@ -217,7 +217,7 @@ struct OnCpu<'a> {
     write: &'a Write<'a>,
 }
 
-impl TilePass for OnCpu<'_> {
+impl TilePass for CombineOnCpu<'_> {
     type Worker<'p>
         = CombineWorker<'p>
     where
