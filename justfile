@@ -93,9 +93,9 @@ table:
     cargo build --release --quiet
     python3 data/mnist-round/rules_table.py target/release/fedmill --write docs/rules.md
 
-# Accept changed snapshots.
+# Accept changed help texts, and make the tables of registries in docs anew.
 bless:
-    INSTA_UPDATE=always cargo test --test integration help
+    INSTA_UPDATE=always cargo test --test integration -- help tables::
 
 # Make the golden vectors anew (needs what data/vectors/README.md says).
 vectors:

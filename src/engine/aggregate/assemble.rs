@@ -16,7 +16,7 @@ use crate::modes::tiers::file::TierMembers;
 use crate::modes::tree::admission;
 use crate::modes::tree::purpose::Purpose;
 use crate::rules::Statistics;
-use crate::strategies::{Cohort, Reported, StrategyError};
+use crate::strategies::{ClientMetadata, Cohort, StrategyError};
 
 /// A set of clients, what they weigh, and who is not among them.
 pub(crate) struct Round {
@@ -74,7 +74,7 @@ impl Run {
     /// say too little.
     fn cohort(&self, set: &UpdateSet) -> Result<Sound<(Cohort, &'static str)>, MergeError> {
         let (strategy, round) = (&self.job.aggregation.strategy, self.job.expected.round);
-        let clients: Vec<Reported> = set.clients.iter().map(Client::reported).collect();
+        let clients: Vec<ClientMetadata> = set.clients.iter().map(Client::reported).collect();
         let lacking = clients.iter().enumerate().filter_map(|(i, client)| {
             let fault = strategy.check(client, round).err()?;
             Some((i, Fault::from(fault)))

@@ -13,7 +13,7 @@ use crate::io::model_writer::ModelWriter;
 use crate::modes::tree::NO_METRICS;
 use crate::modes::tree::description::Member;
 use crate::rules::metrics::RoundMetrics;
-use crate::rules::pre::StepTaken;
+use crate::rules::pre::StepRecord;
 use crate::rules::{Decision, RuleError, Warning};
 use crate::settings::Definition;
 use crate::strategies;
@@ -262,7 +262,7 @@ fn rejected_row(update: &Update) -> RejectedRow {
     RejectedRow { id: update.id.clone(), file: update.path.display().to_string(), error, errors }
 }
 
-fn step_row(step: &StepTaken, ids: &[&str]) -> StepRow {
+fn step_row(step: &StepRecord, ids: &[&str]) -> StepRow {
     let client = |(i, found): (usize, &Option<BTreeMap<&'static str, f64>>)| {
         let found = found.clone()?;
         Some(StepClientRow { id: ids[i].to_owned(), left_out: step.left_out.contains(&i), found })

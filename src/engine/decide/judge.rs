@@ -12,9 +12,9 @@ use crate::modes::shards::file::ShardError;
 use crate::rules::geometry::{Geometry, References};
 use crate::rules::metrics::RoundMetrics;
 use crate::rules::mixing::Mixing;
-use crate::rules::pre::{self, Prepared, Step, StepTaken};
+use crate::rules::pre::{self, PreAggregation, Step, StepRecord};
 use crate::rules::{self, Byzantine, Decision, Needs, Recipe, Rule, RuleError, Statistics, Warning};
-use crate::strategies::{Cohort, Decided, Strategy, StrategyError};
+use crate::strategies::{Cohort, StepInput, Strategy, StrategyError};
 use crate::updates::metadata::UpdateKind;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ pub struct Judgement {
     /// How the server steps.
     pub server_step: ServerStep,
     /// What was done before.
-    pub steps: Vec<StepTaken>,
+    pub steps: Vec<StepRecord>,
     /// What other rules would have done.
     pub shadows: Vec<(String, Result<Decision, RuleError>)>,
     /// Numbers of the round as a whole.
@@ -298,7 +298,7 @@ impl Judge<'_> {
         let mut decision = decide(aggregation.rule.as_ref())?;
         let shadow = |rule: &dyn Rule| (rule.to_string(), decide(rule));
         let shadows = aggregation.shadow.iter().map(|rule| shadow(rule.as_ref())).collect();
-        let Prepared { steps, warnings, .. } = prepared;
+        let PreAggregation { steps, warnings, .. } = prepared;
         let about = about.into_iter().chain(self.lengths_of_weights()).map(Warning::from);
         decision.warnings.splice(0..0, about.chain(warnings));
         let server_step = self.server_step(&decision, sent.as_ref())?;
@@ -317,7 +317,7 @@ impl Judge<'_> {
 
     fn server_step(&self, decision: &Decision, sent: Option<&Geometry>) -> Result<ServerStep, StrategyError> {
         let coefficients = decision.recipe.coefficients();
-        self.aggregation.strategy.step(&Decided {
+        self.aggregation.strategy.step(&StepInput {
             steps: self.subject.steps,
             coefficients: coefficients.as_deref(),
             geometry: sent,
@@ -343,9 +343,9 @@ impl Judge<'_> {
     fn look_again(
         &mut self,
         precision: Precision,
-        prepared: &Prepared,
+        prepared: &PreAggregation,
         needs: Needs,
-    ) -> Result<Option<Prepared>, Unjudged> {
+    ) -> Result<Option<PreAggregation>, Unjudged> {
         if needs < Needs::Median || prepared.knows(needs) || prepared.statistics.geometry.is_none() {
             return Ok(None);
         }

@@ -16,7 +16,7 @@ use crate::model::layout::{Layout, TensorSpec};
 use crate::model::state::StateTensor;
 use crate::model::state::stored_dtype;
 use crate::modes::tree::Partial;
-use crate::strategies::Reported;
+use crate::strategies::ClientMetadata;
 use crate::updates;
 use crate::updates::encoded::sketched;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
@@ -79,9 +79,9 @@ pub struct Update {
 
 impl Client {
     /// What it says, as strategies go by it.
-    pub fn reported(&self) -> Reported {
+    pub fn reported(&self) -> ClientMetadata {
         let about = &self.metadata;
-        Reported {
+        ClientMetadata {
             id: self.id.clone(),
             local_steps: about.local_steps,
             momentum: about.momentum,

@@ -34,7 +34,7 @@ use crate::privacy::clipping::{Clip, Grid, NoGrid, Treatment};
 use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
 use crate::rules::{Decision, Recipe, Reduction, Verdict};
-use crate::strategies::{Cohort, Decided};
+use crate::strategies::{Cohort, StepInput};
 use crate::telemetry::progress::Progress;
 use crate::telemetry::report::{Output, Report};
 use rayon::ThreadPool;
@@ -415,7 +415,7 @@ impl Run {
     /// That every client counts alike, and how the server steps.
     fn judgement_of_mean(&self, round: &Round, clips: &[Found]) -> Result<Judgement, MergeError> {
         let clients = round.set.clients.len();
-        let decided = Decided { steps: round.steps(), coefficients: None, geometry: None, rule: "mean" };
+        let decided = StepInput { steps: round.steps(), coefficients: None, geometry: None, rule: "mean" };
         let verdict = |found: &Found| {
             let reason = match found.clip.treatment {
                 Treatment::Whole => "added to the noised sum",

@@ -10,9 +10,9 @@ use crate::engine::intake::admit::Client;
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::StateTensor;
 use crate::modes::tiers::file::{Tier, TierMembers, TiersError};
-use crate::rules::pre::StepTaken;
+use crate::rules::pre::StepRecord;
 use crate::rules::{Decision, Needs, Recipe, Reduction, Statistics, TierRecipe, Verdict, Warning};
-use crate::strategies::{Cohort, Decided, StrategyError};
+use crate::strategies::{Cohort, StepInput, StrategyError};
 use crate::telemetry::progress::Progress;
 use crate::telemetry::report::{Report, TierRow};
 use rayon::ThreadPool;
@@ -23,7 +23,7 @@ struct TierJudgement {
     recipes: Vec<TierRecipe>,
     verdicts: Vec<Option<Verdict>>,
     norms: Vec<Option<f64>>,
-    steps: Vec<StepTaken>,
+    steps: Vec<StepRecord>,
     warnings: Vec<Warning>,
     judgements: Vec<Judgement>,
 }
@@ -103,7 +103,7 @@ impl Run {
         let recipe = Recipe::from(Reduction::Tiers(std::mem::take(&mut together.recipes)));
         let Aggregation { strategy, rule, .. } = &self.job.aggregation;
         let coefficients = recipe.coefficients();
-        let decided = Decided {
+        let decided = StepInput {
             steps: round.steps(),
             coefficients: coefficients.as_deref(),
             geometry: None,
@@ -173,7 +173,7 @@ impl TierJudgement {
                 found[*client].clone_from(of_client);
             }
             let left_out = step.left_out.iter().map(|i| sorted.clients[*i]).collect();
-            StepTaken { step: format!("{name}: {}", step.step), updates: step.updates, found, left_out }
+            StepRecord { step: format!("{name}: {}", step.step), updates: step.updates, found, left_out }
         }));
         let named =
             |warning: &Warning| Warning { text: format!("tier {name}: {warning}"), ..warning.clone() };

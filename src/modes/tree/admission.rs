@@ -11,7 +11,7 @@ use crate::model::layout::{Layout, TensorSpec};
 use crate::modes::tree::Partial;
 use crate::modes::tree::description::{Description, KEY, Member};
 use crate::modes::tree::purpose::Purpose;
-use crate::strategies::{Cohort, Reported};
+use crate::strategies::{ClientMetadata, Cohort};
 use crate::updates::metadata::UpdateKind;
 use std::collections::BTreeMap;
 use std::io;
@@ -278,7 +278,7 @@ pub fn add_members(
             faults.push((set.clients.len() + i, fault));
         }
         for member in &partial.description.clients {
-            cohort.clients.push(Reported { id: member.id.clone(), ..Reported::default() });
+            cohort.clients.push(ClientMetadata { id: member.id.clone(), ..ClientMetadata::default() });
             cohort.weights.push(member.weight);
         }
     }
