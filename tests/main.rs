@@ -41,6 +41,7 @@
 //! - `upstream_mistakes`: what widely used code was seen to get wrong.
 //! - `architecture`: the rooms of the source and the arrows between them.
 //! - `fuzz_seeds`: the seeds of the fuzz targets.
+//! - `tables`: the tables in `docs` that show a registry.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -85,5 +86,6 @@ mod shards;
 mod sparse;
 mod state;
 mod strategies;
+mod tables;
 mod tiers;
 mod upstream_mistakes;

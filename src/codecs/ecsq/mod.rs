@@ -28,7 +28,7 @@ use crate::kernels::dead_zone::{self, DeadZone, ESCAPE, LARGEST, MOST, Quantizer
 use crate::kernels::lanes::Isa;
 use crate::kernels::magnitudes::Magnitudes;
 use crate::model::dtype::Dtype;
-use crate::settings::{Positive, Settings, SpecError, written};
+use crate::settings::{Positive, Settings, SpecError, spec_text};
 use fit::{Counts, DIGITS};
 pub use goal::ZONES;
 use goal::{Choice, Goal};
@@ -116,7 +116,7 @@ impl fmt::Display for Ecsq {
             Goal::Nmse(nmse) => ("nmse", nmse),
         };
         let rounding = self.rounding.as_ref().map(|rounding| -> &dyn fmt::Display { rounding });
-        f.write_str(&written("ecsq", &[(key, Some(goal)), ("rounding", rounding)]))
+        f.write_str(&spec_text("ecsq", &[(key, Some(goal)), ("rounding", rounding)]))
     }
 }
 

@@ -35,7 +35,7 @@ use crate::privacy::clipping::Treatment;
 use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
 use crate::rules::Verdict;
-use crate::strategies::{Decided, StrategyError};
+use crate::strategies::{StepInput, StrategyError};
 use crate::telemetry::report::{Output, Report};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -286,7 +286,7 @@ impl Release {
     /// The verdict that every client counts alike, and how the server steps.
     fn judgement(&self, session: &Session, taken: &Taken) -> Result<Judgement, StrategyError> {
         let steps = taken.set.carried.steps;
-        let decided = Decided { steps, coefficients: None, geometry: None, rule: "mean" };
+        let decided = StepInput { steps, coefficients: None, geometry: None, rule: "mean" };
         let verdicts = self.clips.0.iter().map(|found| {
             let reason = match found.clip.treatment {
                 Treatment::Whole => "added to the noised sum",

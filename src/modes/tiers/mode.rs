@@ -21,9 +21,9 @@ use crate::engine::passes::machine::Machine;
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::StateTensor;
 use crate::modes::tiers::file::{Tier, TierMembers, TierText, Tiers, TiersError};
-use crate::rules::pre::StepTaken;
+use crate::rules::pre::StepRecord;
 use crate::rules::{Needs, Recipe, Statistics, Verdict, Warning};
-use crate::strategies::{Cohort, Decided, StrategyError};
+use crate::strategies::{Cohort, StepInput, StrategyError};
 use crate::telemetry::report::{Report, TierRow};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,7 +106,7 @@ impl Mode for ByTier {
             all.add(&self.tiers.tiers[members.tier].name, members, judgement);
         }
         let coefficients = all.coefficients();
-        let decided = Decided {
+        let decided = StepInput {
             steps: taken.set.carried.steps,
             coefficients: coefficients.as_deref(),
             geometry: None,
@@ -229,7 +229,7 @@ struct TierJudgement {
     shares: Vec<f64>,
     verdicts: Vec<Option<Verdict>>,
     norms: Vec<Option<f64>>,
-    steps: Vec<StepTaken>,
+    steps: Vec<StepRecord>,
     warnings: Vec<Warning>,
     judgements: Vec<Judgement>,
 }
@@ -263,7 +263,7 @@ impl TierJudgement {
                 found[*client].clone_from(of_client);
             }
             let left_out = step.left_out.iter().map(|i| members.clients[*i]).collect();
-            StepTaken { step: format!("{name}: {}", step.step), updates: step.updates, found, left_out }
+            StepRecord { step: format!("{name}: {}", step.step), updates: step.updates, found, left_out }
         }));
         let named =
             |warning: &Warning| Warning { text: format!("tier {name}: {warning}"), ..warning.clone() };

@@ -24,7 +24,7 @@ use crate::modes::tree::description::{Description, PartialMember};
 use crate::modes::tree::purpose::Purpose;
 use crate::modes::tree::root::Node;
 use crate::modes::tree::sums::TreeSum;
-use crate::strategies::Reported;
+use crate::strategies::ClientMetadata;
 use crate::telemetry::report::Report;
 use crate::updates::metadata::{PARTIAL_KEY, UpdateKind};
 use crate::updates::set::{UpdateSet, ValueKind};
@@ -102,7 +102,7 @@ fn partial_metadata(
     let set = &taken.set;
     let members = taken.cohort.clients.iter().zip(&taken.cohort.weights);
     let member =
-        |(client, weight): (&Reported, &f64)| PartialMember { id: client.id.clone(), weight: *weight };
+        |(client, weight): (&ClientMetadata, &f64)| PartialMember { id: client.id.clone(), weight: *weight };
     let mut clients: Vec<PartialMember> = members.map(member).collect();
     clients.sort_by(|a, b| a.id.cmp(&b.id));
     let below = partials.iter().find_map(|partial| partial.description.round);
