@@ -10,10 +10,10 @@
 pub mod encoded;
 pub mod fault;
 pub mod metadata;
-pub mod part;
+mod part;
 pub mod placement;
 pub mod set;
 pub mod source;
-pub mod streams;
+mod streams;
 
 pub use encoded::{open, open_plain, open_to_merge};
