@@ -148,9 +148,7 @@ impl Arguments {
 
     fn compression(&self, common: &Common) -> Compression {
         Compression {
-            update: self.update.clone(),
             base: self.base.clone(),
-            method: self.method(),
             seed: self.seed,
             non_finite: self.nonfinite,
             feedback: self.feedback(),
@@ -158,7 +156,7 @@ impl Arguments {
             config: self.emit_config.clone(),
             output: self.output.clone().filter(|_| !self.dry_run),
             isa: common.isa(),
-            device: None,
+            ..Compression::new(self.update.clone(), self.method())
         }
     }
 

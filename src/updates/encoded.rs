@@ -11,8 +11,8 @@ use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use crate::model::sparsity::Sparsity;
 use crate::model::tile::TileBuffer;
-use crate::updates::part::{EncodedPart, Place, Trouble};
-use crate::updates::streams::{Bundle, Layout, Plain, read_directory};
+use crate::updates::part::{EncodedPart, PartError, StreamPlace};
+use crate::updates::streams::{Bundle, Plain, StreamLayout, read_directory};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -141,7 +141,7 @@ impl Encoded {
     fn new(
         mut directory: Directory,
         base: Option<&[TensorSpec]>,
-        mut layout: impl Layout,
+        mut layout: impl StreamLayout,
     ) -> Result<Self, Invalid> {
         let tensors = directory.tensors.resolve(base)?;
         directory.name_the_rest(tensors.len())?;
@@ -175,7 +175,7 @@ impl Encoded {
                 if is_chunks {
                     appended.push((number, placed.len(), spec));
                 }
-                placed.push(Place { file, offset, is_chunks });
+                placed.push(StreamPlace { file, offset, is_chunks });
             }
             let ends = part.chunks.iter().scan(0, |end, bytes| {
                 *end += u64::from(*bytes);
@@ -240,8 +240,8 @@ impl Decoder for Encoded {
         let key = (self.number, part);
         let decoded = self.parts[part].decode(self.isa, files, key, first + start, out);
         decoded.map_err(|why| match why {
-            Trouble::Read(why) => why,
-            Trouble::Invalid(why) => {
+            PartError::Read(why) => why,
+            PartError::Invalid(why) => {
                 io::Error::new(io::ErrorKind::InvalidData, format!("tensor `{}`: {why}", spec.name))
             }
         })?;

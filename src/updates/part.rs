@@ -13,14 +13,14 @@ use std::ops::Range;
 pub(crate) struct EncodedPart {
     pub(crate) coding: Coding,
     pub(crate) vector: Vector,
-    pub(crate) streams: Vec<Place>,
+    pub(crate) streams: Vec<StreamPlace>,
     /// First byte of each chunk in the stream of unknown extent, and the end of the last.
     pub(crate) chunks: Vec<u64>,
 }
 
 /// Where the bytes of a stream are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct StreamPlace {
     pub(crate) file: usize,
     pub(crate) offset: u64,
     pub(crate) is_chunks: bool,
@@ -38,14 +38,14 @@ thread_local! {
 }
 
 /// Why a run was not decoded.
-pub(crate) enum Trouble {
+pub(crate) enum PartError {
     /// Its bytes cannot be read.
     Read(io::Error),
     /// The bytes are not what an encoder writes.
     Invalid(Invalid),
 }
 
-impl From<Invalid> for Trouble {
+impl From<Invalid> for PartError {
     fn from(why: Invalid) -> Self {
         Self::Invalid(why)
     }
@@ -60,7 +60,7 @@ impl EncodedPart {
         key: PartKey,
         start: usize,
         out: &mut [f32],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), PartError> {
         let Some(scheme) = self.coding.scheme() else { return Ok(()) };
         let of_chunks = self.streams.iter().any(|stream| stream.is_chunks);
         let unit = if of_chunks { CHUNK } else { scheme.unit(&self.vector) };
@@ -94,7 +94,7 @@ impl EncodedPart {
         files: &[SourceFile],
         start: usize,
         out: &mut [f32],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), PartError> {
         let Some(scheme) = self.coding.scheme() else { return Ok(()) };
         let bytes = self.read(files, &(start..start + out.len()))?;
         let streams: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
@@ -110,7 +110,7 @@ impl EncodedPart {
         chunk: Range<usize>,
         within: Range<usize>,
         out: &mut [f32],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), PartError> {
         KEPT.with_borrow_mut(|kept| {
             if kept.len() >= KEPT_CHUNKS && !kept.contains_key(&key) {
                 kept.clear();
@@ -128,7 +128,7 @@ impl EncodedPart {
     }
 
     /// Reads the bytes of each stream that a run within one chunk needs.
-    fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, Trouble> {
+    fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, PartError> {
         let Some(scheme) = self.coding.scheme() else { return Ok(Vec::new()) };
         let mut streams = Vec::with_capacity(self.streams.len());
         for (number, place) in self.streams.iter().enumerate() {
@@ -143,7 +143,9 @@ impl EncodedPart {
                 }
             };
             let mut read = vec![0; (bytes.end - bytes.start) as usize];
-            files[place.file].read_exact_at(&mut read, place.offset + bytes.start).map_err(Trouble::Read)?;
+            files[place.file]
+                .read_exact_at(&mut read, place.offset + bytes.start)
+                .map_err(PartError::Read)?;
             streams.push(read);
         }
         Ok(streams)

@@ -13,7 +13,7 @@ use std::io;
 const MAX_DIRECTORY_BYTES: u64 = 100_000_000;
 
 /// Finds the bytes of one stream after another, and checks that no others are left.
-pub(crate) trait Layout {
+pub(crate) trait StreamLayout {
     /// The file and first byte of a stream that would be the tensor `spec`.
     fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid>;
     /// Checks that every byte belongs to a stream.
@@ -26,7 +26,7 @@ pub(crate) struct Plain<'a> {
     pub(crate) stored: HashMap<&'a str, &'a TensorPlace>,
 }
 
-impl Layout for Plain<'_> {
+impl StreamLayout for Plain<'_> {
     fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
         let name = &spec.name;
         let place = self
@@ -59,7 +59,7 @@ pub(crate) struct Bundle {
     pub(crate) end: u64,
 }
 
-impl Layout for Bundle {
+impl StreamLayout for Bundle {
     fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
         let offset = self.next;
         let end = offset.checked_add(spec.bytes() as u64).filter(|end| *end <= self.end);
