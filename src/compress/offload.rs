@@ -1,8 +1,8 @@
 //! A GPU that computes part of the work of encoders.
 
 use crate::codecs::{Codec, Device};
+use crate::gpu::Gpu;
 use crate::gpu::job::{GpuError, Options};
-use crate::gpu::{Gpu, Vectors};
 use crate::kernels::block_quantize::Draw;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,11 +50,11 @@ impl Offload {
 
 impl Device for Offload {
     fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Option<Vec<u64>> {
-        self.found(Vectors::on(&self.gpu).histogram(values, digit))
+        self.found(self.gpu.histogram(values, digit))
     }
 
     fn take(&self, values: &[f32], key: u32, ties: u64) -> Option<Vec<u32>> {
-        self.found(Vectors::on(&self.gpu).take(values, key, ties))
+        self.found(self.gpu.take(values, key, ties))
     }
 
     fn quantize(
@@ -65,7 +65,7 @@ impl Device for Offload {
         top: u8,
         draw: Draw,
     ) -> Option<Vec<u8>> {
-        self.found(Vectors::on(&self.gpu).quantize(values, block, grids, top, draw))
+        self.found(self.gpu.quantize(values, block, grids, top, draw))
     }
 
     fn quantize_symmetric(
@@ -76,7 +76,7 @@ impl Device for Offload {
         top: i8,
         draw: Draw,
     ) -> Option<Vec<i8>> {
-        self.found(Vectors::on(&self.gpu).quantize_symmetric(values, block, inverses, top, draw))
+        self.found(self.gpu.quantize_symmetric(values, block, inverses, top, draw))
     }
 
     fn rotate_and_bucketize(
@@ -86,6 +86,6 @@ impl Device for Offload {
         factors: &[f32],
         thresholds: &[f32],
     ) -> Option<(Vec<u8>, Vec<f32>)> {
-        self.found(Vectors::on(&self.gpu).rotate_and_bucketize(values, &flips, factors, thresholds))
+        self.found(self.gpu.rotate_and_bucketize(values, &flips, factors, thresholds))
     }
 }

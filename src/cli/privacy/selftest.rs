@@ -3,7 +3,7 @@
 use crate::cli::doctor::{chosen, finding_json, findings_table, told};
 use crate::cli::{Common, Failure, Outcome, print};
 use crate::gpu::job::{Finding, GpuError, Options};
-use crate::gpu::{self, Gpu, Vectors};
+use crate::gpu::{self, Gpu};
 use crate::kernels::discrete_gaussian::Level;
 use crate::kernels::lanes::Isa;
 use crate::privacy::selftest::{self, Difference};
@@ -91,6 +91,6 @@ fn on_device(options: &Options, coordinates: usize) -> Vec<Finding> {
 
 /// The noise of a device, held against that of the processor.
 fn differs(gpu: &Gpu, level: Level, coordinates: usize) -> Result<Difference, GpuError> {
-    let found = Vectors::on(gpu).noise(selftest::stream(level), level, 0, coordinates)?;
+    let found = gpu.noise(selftest::stream(level), level, 0, coordinates)?;
     Ok(selftest::other(&found, &selftest::noise_of(Isa::detect(), level, coordinates)))
 }

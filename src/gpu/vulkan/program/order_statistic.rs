@@ -1,22 +1,25 @@
-//! Order statistics of columns as steps: sorted in the registers of one invocation, or found by bisection of keys where
-//! rows are many.
+//! Order statistics of columns as steps. One invocation sorts a column in registers, or several bisect its keys.
 
-use super::{Place, Program, Source, column_groups, shape};
-use crate::gpu::device::Gpu;
+use super::{Place, Program, Source, VulkanDevice, column_groups, shape};
 use crate::gpu::job::{GpuError, MOST_SORTED_ROWS, TileShape};
 use crate::gpu::variants::{self, COORDINATE_MEDIAN, GROUP, Lanes, NETWORK_GROUP, OrderStatistic};
 use crate::kernels::network::MAX_SHADER_ROWS;
 
 impl Program {
     /// The two middle values of every column.
-    pub(super) fn median(&mut self, gpu: &Gpu, source: Source, middle: Place) -> Result<(), GpuError> {
+    pub(super) fn median(
+        &mut self,
+        gpu: &VulkanDevice,
+        source: Source,
+        middle: Place,
+    ) -> Result<(), GpuError> {
         self.order_statistic(gpu, &COORDINATE_MEDIAN, source, middle, 0)
     }
 
-    /// An order statistic of every column: sorted in registers, or found by bisection where they are many.
+    /// An order statistic of every column: sorts up to [`MAX_SHADER_ROWS`] rows, bisects the keys of more.
     pub(super) fn order_statistic(
         &mut self,
-        gpu: &Gpu,
+        gpu: &VulkanDevice,
         statistic: &OrderStatistic,
         source: Source,
         out: Place,
@@ -31,7 +34,7 @@ impl Program {
         }
         let Some(lanes) = Lanes::of(source.rows, gpu.subgroup) else {
             return Err(GpuError::TooMany {
-                adapter: gpu.adapter().name.clone(),
+                adapter: gpu.adapter.name.clone(),
                 what: "rows to put in order",
                 found: source.rows,
                 most: MOST_SORTED_ROWS,

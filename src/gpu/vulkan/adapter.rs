@@ -1,7 +1,7 @@
 //! Which devices there are, and which to take.
 
 use crate::gpu::job::{Adapter, GpuError, Options};
-use crate::gpu::memory;
+use crate::gpu::vulkan::memory;
 
 /// The features that kernels make use of, where there are.
 pub(super) fn wanted_features() -> wgpu::Features {

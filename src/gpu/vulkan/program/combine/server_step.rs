@@ -1,14 +1,16 @@
-//! The server's step as the last step of a merge: it takes what the reduction left.
+//! The server's step, the last step of a merge: it reads the output of the reduction.
 
-use super::{CombineProgram, Place, Shape, column_groups, words};
-use crate::gpu::device::Gpu;
+use super::CombineProgram;
 use crate::gpu::job::{GpuError, Reduction};
+use crate::gpu::shape::{Shape, words};
 use crate::gpu::step::StepJob;
 use crate::gpu::variants::{self, GROUP};
+use crate::gpu::vulkan::VulkanDevice;
+use crate::gpu::vulkan::program::{Place, column_groups};
 use crate::kernels::server_step::{SecondMoment, ServerStep};
 
-/// The numbers of a step as the shader takes them, but for what the delta is made of: what of both moments stays, what
-/// goes into them, the learning rate, tau.
+/// The numbers of a step in the shader's order: factors of the old and new value of the first moment, the same two of
+/// the second moment, the learning rate, tau.
 fn numbers(step: &ServerStep) -> [f64; 6] {
     match *step {
         ServerStep::Average { lr } => [0.0, 1.0, 0.0, 0.0, lr, 0.0],
@@ -24,11 +26,11 @@ fn numbers(step: &ServerStep) -> [f64; 6] {
 }
 
 impl CombineProgram {
-    /// Steps behind the reduction; returns how many rows that leaves.
-    pub(super) fn add_step(&mut self, gpu: &Gpu, job: &StepJob) -> Result<usize, GpuError> {
+    /// Adds the server's step behind the reduction. Returns the number of rows that it writes.
+    pub(super) fn add_step(&mut self, gpu: &VulkanDevice, job: &StepJob) -> Result<usize, GpuError> {
         let rows = 1 + job.moments();
-        debug_assert!(self.program.shape.references >= rows, "the base and what is kept are references");
-        // What the host would make of the reduction's sums is made of them here.
+        debug_assert!(self.program.shape.references >= rows, "the base and the moments are references");
+        // Turns the reduction's sums into merged values, as the host would.
         let of_sums = match self.reduction {
             Reduction::WeightedSum => self.scale,
             Reduction::Median => 1.0,

@@ -1,9 +1,9 @@
-//! Steps over buffers that are submitted together, and what they leave.
+//! A run over flat vectors: steps that are submitted together, and their outputs.
 
-use crate::gpu::device::Gpu;
 use crate::gpu::job::GpuError;
-use crate::gpu::program::Shape;
 use crate::gpu::shaders::Variant;
+use crate::gpu::shape::Shape;
+use crate::gpu::vulkan::VulkanDevice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use wgpu::{Buffer, BufferUsages};
@@ -11,51 +11,50 @@ use wgpu::{Buffer, BufferUsages};
 /// Words of the status in front of the outputs.
 const STATUS_WORDS: usize = 4;
 
-/// A run that is being put together.
+/// A run to which steps are added until it is submitted.
 pub(super) struct Run<'g> {
-    gpu: &'g Gpu,
-    spoils: bool,
+    gpu: &'g VulkanDevice,
     encoder: wgpu::CommandEncoder,
     status: Buffer,
     started: u32,
 }
 
 impl<'g> Run<'g> {
-    /// A run; with outputs and workgroup memory filled with a pattern before it, if it `spoils` them.
-    pub(super) fn new(gpu: &'g Gpu, spoils: bool) -> Result<Self, GpuError> {
+    /// A run without steps.
+    pub(super) fn new(gpu: &'g VulkanDevice) -> Result<Self, GpuError> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let status = gpu.buffer("status", size_of::<[u32; STATUS_WORDS]>(), usage, false)?;
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.clear_buffer(&status, 0, None);
-        if spoils {
+        if gpu.options.spoils {
             gpu.spoil_workgroups()?;
         }
-        Ok(Self { gpu, spoils, encoder, status, started: 0 })
+        Ok(Self { gpu, encoder, status, started: 0 })
     }
 
-    /// Words that steps read.
+    /// Memory that holds these words, for steps to read.
     pub(super) fn input(&self, label: &str, words: &[u32]) -> Result<Buffer, GpuError> {
         self.gpu.constants(label, words)
     }
 
-    /// Room for words that a step writes, every one of them.
+    /// Memory for words, every one of which a step writes.
     pub(super) fn output(&self, label: &str, words: usize) -> Result<Buffer, GpuError> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let buffer = self.gpu.buffer(label, words * size_of::<u32>(), usage, false)?;
-        if self.spoils {
-            self.gpu.queue.write_buffer(&buffer, 0, &vec![0xa5; words * size_of::<u32>()]);
+        if self.gpu.options.spoils {
+            self.gpu.spoil(&buffer);
         }
         Ok(buffer)
     }
 
-    /// Room for words that a step adds to.
+    /// Memory for words that start at zero, for steps to add to.
     pub(super) fn zeros(&mut self, label: &str, words: usize) -> Result<Buffer, GpuError> {
         let buffer = self.output(label, words)?;
         self.encoder.clear_buffer(&buffer, 0, None);
         Ok(buffer)
     }
 
-    /// A kernel over these buffers, which are its bindings from the second on, behind the steps before.
+    /// Adds a step. The buffers are the bindings of its kernel from 2 on.
     pub(super) fn step(
         &mut self,
         variant: &Variant,
@@ -66,9 +65,9 @@ impl<'g> Run<'g> {
         let device = &self.gpu.device;
         let pipeline = self.gpu.pipeline(variant)?;
         let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
-        let told = self.gpu.buffer("shape", size_of::<Shape>(), usage, false)?;
-        self.gpu.queue.write_buffer(&told, 0, bytemuck::bytes_of(&shape));
-        let all = [&told, &self.status].into_iter().chain(buffers.iter().copied());
+        let sent = self.gpu.buffer("shape", size_of::<Shape>(), usage, false)?;
+        self.gpu.queue.write_buffer(&sent, 0, bytemuck::bytes_of(&shape));
+        let all = [&sent, &self.status].into_iter().chain(buffers.iter().copied());
         let entries: Vec<wgpu::BindGroupEntry> = (0..)
             .zip(all)
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
@@ -86,7 +85,7 @@ impl<'g> Run<'g> {
         Ok(())
     }
 
-    /// Submits all of it and waits; the first words of each of the buffers, if all workgroups finished.
+    /// Submits the run and waits. Returns the first words of each buffer if all workgroups finished.
     pub(super) fn read(mut self, outputs: &[(&Buffer, usize)]) -> Result<Vec<Vec<u32>>, GpuError> {
         self.gpu.begin_run();
         let mut wanted = vec![(&self.status, STATUS_WORDS)];
@@ -108,7 +107,7 @@ impl<'g> Run<'g> {
         let view = left.get_mapped_range(..).map_err(|why| self.gpu.lost(&why))?;
         let all: &[u32] = bytemuck::cast_slice(&view);
         if all[0] != self.started {
-            let adapter = self.gpu.adapter().name.clone();
+            let adapter = self.gpu.adapter.name.clone();
             return Err(GpuError::Unfinished { adapter, finished: all[0], started: self.started });
         }
         let mut rest = &all[STATUS_WORDS..];
