@@ -9,7 +9,7 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
-use fedmill::budget::Account;
+use fedmill::budget::account::Account;
 use fedmill::engine::aggregate::request::{Job, OnBadUpdate};
 use fedmill::engine::backend::choose::{Asked, Backend};
 use fedmill::engine::decide::judge::{Aggregation, MetricsWanted};

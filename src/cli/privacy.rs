@@ -1,4 +1,4 @@
-//! `fedmill privacy`: what a budget is, what it was spent on, and what is left.
+//! `fedmill privacy`: keeps a privacy budget, and computes the cost of releases.
 
 mod calibrate;
 mod compose;
@@ -14,13 +14,13 @@ mod sums;
 mod verify;
 
 use super::{Common, Failure, Outcome};
-use crate::budget::directory::BudgetError;
+use crate::budget::error::BudgetError;
 use crate::privacy::event::Adjacency;
 use clap::{Args, Subcommand};
 
 /// Keep a budget of differential privacy.
 ///
-/// A state directory holds the plan and a ledger of everything that was released under it.
+/// A state directory holds the plan and a ledger of all releases under it.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(subcommand)]

@@ -13,7 +13,7 @@ pub struct Sha256([u8; 32]);
 /// A text that is no digest.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("found `{0}`, expected the 64 lower-case hexadecimal digits of a SHA-256 digest")]
-pub struct NoDigest(String);
+pub struct DigestError(String);
 
 impl Sha256 {
     /// Stands where there is nothing before.
@@ -48,15 +48,15 @@ impl fmt::Debug for Sha256 {
 }
 
 impl FromStr for Sha256 {
-    type Err = NoDigest;
+    type Err = DigestError;
 
-    fn from_str(text: &str) -> Result<Self, NoDigest> {
+    fn from_str(text: &str) -> Result<Self, DigestError> {
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),
             b'a'..=b'f' => Some(byte - b'a' + 10),
             _ => None,
         };
-        let no_digest = || NoDigest(text.chars().take(80).collect());
+        let no_digest = || DigestError(text.chars().take(80).collect());
         let digits: Option<Vec<u8>> = text.bytes().map(digit).collect();
         let digits = digits.filter(|digits| digits.len() == 64).ok_or_else(no_digest)?;
         let mut bytes = [0; 32];
@@ -66,9 +66,9 @@ impl FromStr for Sha256 {
 }
 
 impl TryFrom<String> for Sha256 {
-    type Error = NoDigest;
+    type Error = DigestError;
 
-    fn try_from(text: String) -> Result<Self, NoDigest> {
+    fn try_from(text: String) -> Result<Self, DigestError> {
         text.parse()
     }
 }

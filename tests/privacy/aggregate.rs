@@ -11,7 +11,7 @@ mod shell;
 mod steps;
 
 use crate::harness::{Dir, Model, Run, Update, fedmill};
-use fedmill::budget::directory::Books;
+use fedmill::budget::books::Books;
 use fedmill::kernels::discrete_gaussian::Level;
 use fedmill::privacy::clipping::Grid;
 

@@ -9,8 +9,10 @@
 //! come from the base and the plan.
 
 use crate::budget::account::Account;
-use crate::budget::charge::{Answer, ExistingRelease, Grant, Request, Terms};
-use crate::budget::directory::{Books, BudgetError};
+use crate::budget::books::{Books, NoiseTerms};
+use crate::budget::charge;
+use crate::budget::error::BudgetError;
+use crate::budget::request::{Answer, ExistingRelease, Grant, Request};
 use crate::budget::stamp::Stamp;
 use crate::engine::aggregate::assemble::Round;
 use crate::engine::aggregate::error::MergeError;
@@ -94,7 +96,7 @@ const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam",
 pub(crate) struct Clipped {
     pub(crate) round: Round,
     pub(crate) dimension: u64,
-    pub(crate) terms: Terms,
+    pub(crate) terms: NoiseTerms,
     /// What sums of it are made on.
     pub(crate) edge_terms: sum_file::Terms,
     pub(crate) grid: Grid,
@@ -104,7 +106,7 @@ pub(crate) struct Clipped {
 }
 
 /// How many clients are within the clip bound, less how many are not.
-pub(crate) fn below(terms: &Terms, clips: &[Found], edges: &[SumFile]) -> i64 {
+pub(crate) fn below(terms: &NoiseTerms, clips: &[Found], edges: &[SumFile]) -> i64 {
     let counted = clips.iter().filter(|found| found.clip.treatment != Treatment::Void);
     let here: i64 = counted.map(|found| if found.norm <= terms.clip { 1 } else { -1 }).sum();
     here + edges.iter().map(|edge| edge.description.below).sum::<i64>()
@@ -202,7 +204,7 @@ impl Run {
             );
         }
         let Clipped { round, terms, grid, mut clips, edges, .. } = clipped;
-        let granted = match account.charge(&request).map_err(PrivateError::from)? {
+        let granted = match charge::charge(&mut account, &request).map_err(PrivateError::from)? {
             Answer::Granted(granted) => granted,
             Answer::Existing(standing) => return self.tell_standing(&round, &standing),
             Answer::Refused(verdict) => {
@@ -219,10 +221,11 @@ impl Run {
         leave_out(&round.set, &mut clips, &granted.counted);
         let next_clip = self.next_clip(&account, &granted, &terms, (&clips, &edges));
         let coordinates = round.set.layout.parameters() as u64;
-        let noise = account.noise(&granted, coordinates, self.job.isa, pool).map_err(PrivateError::from)?;
+        let noise = noise::of_grant(&account, &granted, coordinates, self.job.isa, pool)
+            .map_err(PrivateError::from)?;
         let sum = ClippedSum::new(grid, &each(&clips), edges);
         let sum = NoisedSum::new(sum, noise, terms.denominator);
-        self.release = Some(Release { sum, marks: granted.marks(next_clip) });
+        self.release = Some(Release { sum, marks: granted.stamp(next_clip) });
         self.chosen = Some(Chosen::cpu("sums that are released are of integers"));
         let judgement = self.judgement_of_mean(&round, &clips)?;
         let report =
@@ -237,7 +240,7 @@ impl Run {
             .output
             .as_ref()
             .map_or_else(|| self.job.output.clone(), |output| output.path.clone().into());
-        account.release(granted, &output, next_clip).map_err(PrivateError::from)?;
+        charge::release(&mut account, granted, &output, next_clip).map_err(PrivateError::from)?;
         Ok(report)
     }
 
@@ -403,7 +406,7 @@ impl Run {
         &self,
         account: &Account,
         granted: &Grant,
-        terms: &Terms,
+        terms: &NoiseTerms,
         (clips, edges): (&[Found], &[SumFile]),
     ) -> Option<f64> {
         let ClipBound::Adaptive(adaptive) = account.plan().clip else { return None };

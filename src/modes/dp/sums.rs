@@ -1,6 +1,6 @@
 //! Clipped updates, and sums of them, added up into a file without noise: `fedmill privacy clip` and `sum`.
 
-use crate::budget::directory::Books;
+use crate::budget::books::Books;
 use crate::engine::aggregate::error::MergeError;
 use crate::engine::aggregate::session::{Run, check_unchanged};
 use crate::engine::intake::admit::UpdateSet;

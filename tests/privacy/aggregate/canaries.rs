@@ -1,13 +1,15 @@
-//! An epsilon that can be shown: releases with and without one client are told apart as well as the noise allows, which
-//! bounds epsilon from below (Jagielski, Ullman and Oprea, "Auditing differentially private machine learning", 2020,
-//! section 3). It must not be above what the accountant says, nor far below it: then the test would show nothing.
+//! A lower bound of epsilon, from an attack that tells releases with and without one client apart.
+//!
+//! The method is that of Jagielski, Ullman and Oprea, "Auditing differentially private machine learning", 2020, section
+//! 3. The bound must not be above the accountant's epsilon. It must not be far below it either, or the attack is too weak
+//! to show a fault.
 
 use fedmill::kernels::chacha20::Stream;
 use fedmill::kernels::clip_integers::{Squares, quantize};
-use fedmill::kernels::discrete_gaussian::noise;
+use fedmill::kernels::discrete_gaussian::{Level, noise};
 use fedmill::kernels::integer_sum::add_integers;
 use fedmill::kernels::lanes::Isa;
-use fedmill::privacy::accountants::{Terms, spend};
+use fedmill::privacy::accountants::{CostTerms, cost};
 use fedmill::privacy::clipping::Grid;
 use fedmill::privacy::event::Event;
 use fedmill::privacy::key::Key;
@@ -28,10 +30,8 @@ fn integers(grid: &Grid, update: &[f32]) -> Vec<i64> {
     let mut squares = Squares::default();
     squares.add(update, &[]);
     let mut integers = vec![0; update.len()];
-    let at = |scale, integers: &mut Vec<i64>| quantize(Isa::detect(), update, &[], scale, integers);
-    let clip =
-        grid.verified(grid.clip(&squares, 1.0), |scale| Ok::<_, ()>(at(scale, &mut integers))).unwrap();
-    at(clip.scale, &mut integers);
+    let scale = grid.clip(&squares, 1.0).scale;
+    assert!(grid.admits(quantize(Isa::detect(), update, &[], scale, &mut integers)));
     integers
 }
 
@@ -93,14 +93,14 @@ fn at_least(successes: u64, trials: u64, p: f64) -> f64 {
 
 /// What a round is said to cost.
 fn accounted(multiplier: f64) -> f64 {
-    let spent = spend(&[Event::gaussian(multiplier).unwrap()], &Terms::at(DELTA)).unwrap();
+    let spent = cost(&[Event::gaussian(multiplier).unwrap()], &CostTerms::at(DELTA)).unwrap();
     spent.epsilon_pld.unwrap()
 }
 
 #[test]
 fn what_canaries_show_is_below_the_accountant_and_near_it() {
     for (multiplier, threshold) in [(1.0, 3.0), (2.0, 2.8), (0.7, 3.2)] {
-        let grid = Grid::new(BOUND, multiplier, CANARY.len() as u64).unwrap();
+        let grid = Grid::at(Level::L2, BOUND, multiplier).unwrap();
         let (shown, told) = (audited(&grid, threshold), accounted(multiplier));
         assert!(
             shown < told,
@@ -113,7 +113,7 @@ fn what_canaries_show_is_below_the_accountant_and_near_it() {
 /// The test sees noise that is too small for what is said of it.
 #[test]
 fn canaries_show_noise_that_is_too_small() {
-    let grid = Grid::new(BOUND, 0.25, CANARY.len() as u64).unwrap();
+    let grid = Grid::at(Level::L2, BOUND, 0.25).unwrap();
     let (shown, told) = (audited(&grid, 4.0), accounted(1.0));
     assert!(shown > told, "canaries show {shown} only, and noise of a quarter costs more than {told}");
 }

@@ -6,7 +6,7 @@ pub mod reducer;
 pub mod select;
 pub mod spot_check;
 
-use crate::budget::directory::BudgetError;
+use crate::budget::error::BudgetError;
 use crate::engine::intake::admit::UpdateSet;
 use crate::engine::passes::blocks::{add_times, blocks};
 use crate::engine::passes::combine::reducer::{Method, Sum, Tiers};

@@ -1,4 +1,4 @@
-//! A plan whose rounds are one release: their noise is correlated, and one charge pays for all of them.
+//! A plan for a series: the noise of its rounds is correlated, and one charge pays for all of them.
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
@@ -7,26 +7,26 @@ use crate::privacy::event::{Event, Module};
 use crate::privacy::ledger::plan::{BudgetPlan, ClipBound, PlanError, Sampling, in_range, noise};
 use serde::{Deserialize, Serialize};
 
-/// How the noise of rounds is correlated, and how often a client takes part.
+/// How the noise of rounds is correlated, and how often a client may take part.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Correlated {
-    /// Which matrix it comes by.
+    /// The matrix that correlates the noise.
     pub factor: Factor,
-    /// Rounds that a client takes part in at most; in more it counts as zero.
+    /// Largest number of rounds of a client; in further rounds the client counts as zero.
     pub participations: u64,
-    /// Rounds from one of them to the next at least; sooner it counts as zero.
+    /// Least number of rounds from one round of a client to the next; sooner the client counts as zero.
     pub separation: u64,
 }
 
 impl Correlated {
-    /// How often a client takes part in a run of so many rounds.
+    /// The schedule of a series with `rounds` rounds.
     pub fn schedule(&self, rounds: u64) -> Schedule {
         let Self { participations, separation, .. } = *self;
         Schedule { rounds, participations, separation }
     }
 
-    /// How often a client counts, in words.
+    /// The limits as text, to follow "a client counts".
     pub fn limits(&self) -> String {
         match self {
             Self { participations: 1, .. } => "in one round at most".to_owned(),
@@ -50,12 +50,12 @@ impl std::fmt::Display for Correlated {
 }
 
 impl BudgetPlan {
-    /// How often the plan's event is charged: for every round, or once for all of them.
+    /// Number of charges of the plan's event: one for each round, or one for a series.
     pub fn charges(&self) -> u64 {
         if self.correlated.is_some() { 1 } else { self.rounds }
     }
 
-    /// What a round costs, given whether one was charged before: where noise is correlated only the first costs anything.
+    /// The cost of a round. In a series only the first round that is charged costs anything.
     ///
     /// # Errors
     ///
@@ -67,17 +67,17 @@ impl BudgetPlan {
         self.event()
     }
 
-    /// Standard deviation of the noise that is drawn over the bound of a client's integers: z, and where noise is correlated,
-    /// how far a client moves what it hides and the unit of that.
+    /// Standard deviation of the noise that is drawn, divided by the bound of a client's integers. Correlated noise is
+    /// wider by the sensitivity of its matrix and by the unit of its coefficients.
     ///
     /// # Errors
     ///
-    /// When a count takes all of it.
+    /// When a count uses the whole budget.
     pub fn drawn_multiplier(&self) -> Result<f64, PlanError> {
         Ok(self.value_multiplier()? * self.spread())
     }
 
-    /// By how much wider noise is drawn for being correlated.
+    /// Factor by which correlated noise is wider than independent noise; 1 for independent noise.
     pub(super) fn spread(&self) -> f64 {
         let spread = |correlated: &Correlated| {
             correlated.factor.unit() * correlated.factor.sensitivity(&correlated.schedule(self.rounds))
@@ -85,7 +85,7 @@ impl BudgetPlan {
         self.correlated.as_ref().map_or(1.0, spread)
     }
 
-    /// The integer noise of a charge, of a level and so many coordinates: that of all rounds, where one pays for them.
+    /// The integer noise of a charge: of one round, or of all rounds of a series.
     pub fn noise_of(&self, level: Level, dimension: u64) -> IntegerNoise {
         let draws = self.correlated.map_or(1, |correlated| correlated.factor.draws(self.rounds));
         noise(level, dimension.saturating_mul(draws))
@@ -107,13 +107,17 @@ impl BudgetPlan {
         }
         let refused = |why| Err(PlanError::Correlated { why });
         if self.sampling != Sampling::All {
-            return refused("found sampled clients, expected sampling all: nothing is amplified");
+            return refused(
+                "found sampled clients, expected sampling all: sampling does not lower epsilon here",
+            );
         }
         if !matches!(self.clip, ClipBound::Fixed(_)) {
-            return refused("found a clip bound that follows the norms, expected one for all rounds");
+            return refused(
+                "found a clip bound that follows the norms, expected the same bound in all rounds",
+            );
         }
         if self.dimension.is_none() {
-            return refused("found no model, expected its dimension: all rounds are of one");
+            return refused("found no dimension, expected that of the model: all rounds are of one model");
         }
         Ok(())
     }
