@@ -1,4 +1,6 @@
-//! One release, paid for: the charge is on disk before its key is drawn, the release once the output is published.
+//! Charges and releases an output.
+//!
+//! The charge is on disk before its key is drawn, and the release is recorded once the output is published.
 //!
 //! A release that is stopped in between stays charged. A process that starts it again draws new noise and pays again,
 //! with two exceptions. The key of a resumable charge is kept until its release, and makes the same bytes again, for the

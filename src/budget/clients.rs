@@ -1,4 +1,4 @@
-//! The clients that count in each round of a series: none more often, or sooner, than the plan allows.
+//! The clients that count in each round of a series, as often as the plan allows.
 //!
 //! Each round has a list: hashes of the ids of the clients that count in it, sorted. The hashes are keyed, so that a
 //! reader without the key cannot look up an id. A list is on disk before the charge that names its digest, and only

@@ -1,4 +1,4 @@
-//! Steps that every charged release takes: its settings, its charge on disk, its grant, and an output made before.
+//! Steps that every charge takes: settings, the charge on disk, the grant, an earlier output.
 
 use crate::budget::account::Account;
 use crate::budget::directory::Directory;

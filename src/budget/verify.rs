@@ -1,4 +1,4 @@
-//! Checks a budget: lines against their digests, epsilons against the events, models against their charges.
+//! Checks a budget: lines by their digests, epsilons by the events, models by their charges.
 
 use crate::budget::books::Books;
 use crate::budget::error::BudgetError;

@@ -1,4 +1,4 @@
-//! Solves for the noise that a number of rounds needs, or for the rounds that noise allows, within a budget.
+//! Solves for the noise, or for the number of rounds, that a budget allows.
 //!
 //! Both searches are on the safe side: the cost of the returned value was computed, and is within the budget.
 

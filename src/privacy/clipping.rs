@@ -1,4 +1,4 @@
-//! Clips updates to integers of a bounded norm on one grid, so that the sensitivity of their sum is known.
+//! Clips updates to integers of a bounded norm, so that the sensitivity of their sum is known.
 //!
 //! Each update is clipped to the norm S and rounded toward zero to multiples of a unit g, which all clients share. Its
 //! integers have a norm of at most B, and that is verified exactly for each client. So one client more or less changes the

@@ -2,7 +2,7 @@
 
 use super::super::rates::{format_of, write};
 use super::super::{Failure, Outcome, print};
-use super::failure;
+use super::failure::failure;
 use crate::bench::curves::{Curve, draw};
 use crate::budget::books::Books;
 use crate::privacy::ledger::budget::{self, VerdictError};

@@ -1,7 +1,9 @@
 //! `fedmill privacy init`: freezes a plan and starts a ledger.
 
 use super::super::{Common, Failure, Outcome, print};
-use super::{failure, mechanism, parse_adjacency};
+use super::failure::failure;
+use super::mechanism;
+use super::plan::parse_adjacency;
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
 use crate::io::model_file::TablePool;

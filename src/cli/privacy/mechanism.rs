@@ -2,7 +2,8 @@
 
 use crate::cli::Failure;
 use crate::privacy::correlated::error::{PrefixError, best_bands};
-use crate::privacy::correlated::{Factor, MOST_ROUNDS, Schedule};
+use crate::privacy::correlated::factor::Factor;
+use crate::privacy::correlated::{MOST_ROUNDS, Schedule};
 use crate::privacy::ledger::plan::Correlated;
 use clap::Args;
 

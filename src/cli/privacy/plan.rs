@@ -1,6 +1,5 @@
 //! The options that describe sampling, neighbours and the model, without a state directory.
 
-use super::parse_adjacency;
 use crate::cli::Failure;
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
@@ -65,6 +64,16 @@ pub(super) fn not_negative(text: &str) -> Result<f64, String> {
 pub(super) fn fraction(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|delta: &f64| *delta > 0.0 && *delta < 1.0);
     number.ok_or_else(|| "expected a number above 0 and below 1".to_owned())
+}
+
+/// Parses the name of an adjacency.
+pub(super) fn parse_adjacency(text: &str) -> Result<Adjacency, String> {
+    match text {
+        "add-remove" | "add-or-remove-one" => Ok(Adjacency::AddOrRemoveOne),
+        "replace-one" => Ok(Adjacency::ReplaceOne),
+        "replace-special" => Ok(Adjacency::ReplaceSpecial),
+        _ => Err("expected add-remove, replace-special or replace-one".to_owned()),
+    }
 }
 
 impl PlanOptions {

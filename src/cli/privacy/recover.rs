@@ -1,7 +1,7 @@
 //! `fedmill privacy recover` and `void`: charges whose release was not recorded.
 
 use super::super::{Failure, Outcome, print};
-use super::failure;
+use super::failure::failure;
 use crate::budget::account::Account;
 use crate::budget::books::Books;
 use crate::budget::error::BudgetError;

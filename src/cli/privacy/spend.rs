@@ -1,7 +1,8 @@
 //! `fedmill privacy spend`: charges a release that fedmill does not make.
 
 use super::super::{Common, Failure, Outcome, print};
-use super::{compose, failure};
+use super::compose;
+use super::failure::failure;
 use crate::budget::account::{Account, ExternalSpend, SpendAnswer};
 use crate::privacy::event::{Adjacency, Event, EventError};
 use crate::privacy::ledger::budget::epsilon_text;

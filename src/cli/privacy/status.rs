@@ -1,7 +1,7 @@
 //! `fedmill privacy status`: shows what is spent of a budget, and what is left.
 
 use super::super::{Failure, Outcome, print};
-use super::failure;
+use super::failure::failure;
 use crate::budget::books::Books;
 use crate::privacy::ledger::status::Status;
 use clap::Args;

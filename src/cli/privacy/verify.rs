@@ -1,7 +1,7 @@
 //! `fedmill privacy verify`: checks a ledger and the models released from it.
 
 use super::super::{Failure, Outcome, print};
-use super::failure;
+use super::failure::failure;
 use crate::budget::verify::{self, Finding};
 use clap::Args;
 use std::path::PathBuf;

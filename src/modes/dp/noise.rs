@@ -12,9 +12,10 @@ use crate::kernels::discrete_gaussian::{self, Level};
 use crate::kernels::integer_sum::{add_integers, add_multiple};
 use crate::kernels::lanes::Isa;
 use crate::modes::dp::series_noise::History;
+use crate::privacy::correlated::MOST_ROUNDS;
 use crate::privacy::correlated::banded::Banded;
+use crate::privacy::correlated::factor::Factor;
 use crate::privacy::correlated::tree::{self, Node};
-use crate::privacy::correlated::{Factor, MOST_ROUNDS};
 use crate::privacy::key::Key;
 use rayon::ThreadPool;
 

@@ -1,4 +1,6 @@
-//! The cost of discrete noise, which fedmill adds, beyond that of continuous noise, which accountants know.
+//! The cost of discrete noise beyond that of continuous noise.
+//!
+//! fedmill adds discrete noise; the accountants know the cost of continuous noise.
 //!
 //! Integer noise of variance v and rounded continuous noise differ at any point by a factor of at most exp(6 / v), within
 //! twelve standard deviations. Rounding the continuous release of an integer sum is exact post-processing. So with d

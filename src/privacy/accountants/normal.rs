@@ -1,4 +1,4 @@
-//! The tails of the normal distribution, precise enough that differences of tails keep their digits.
+//! The tails of the normal distribution. Differences of these tails keep their digits.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 

@@ -1,4 +1,4 @@
-//! The banded square root: a Toeplitz matrix whose square is nearly the sum over rounds, cut off after its first bands.
+//! The banded square root: a Toeplitz matrix whose square is nearly the sum over rounds.
 //!
 //! The coefficients are those of (1 - x)^(-1/2): 1, 1/2, 3/8, 5/16, ... (Fichtenberger, Henzinger and Upadhyay, "Constant
 //! matters", 2023), rounded to multiples of 1/256 so that integers stay integers. The rounded matrix is not exactly the

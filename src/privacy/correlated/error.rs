@@ -5,7 +5,8 @@
 //! multiplier times the clip bound. Independent noise is the matrix with one band.
 
 use super::banded::Banded;
-use super::{Factor, MOST_BANDS, Schedule};
+use super::factor::Factor;
+use super::{MOST_BANDS, Schedule};
 
 /// The noise of prefix sums over all rounds, in units of the noise multiplier times the clip bound.
 #[derive(Clone, Copy, PartialEq, Debug)]

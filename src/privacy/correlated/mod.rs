@@ -6,6 +6,7 @@
 //! C x + z, because all rounds are a function of it. One client moves C x by at most the [`sensitivity`] of C, which depends
 //! on the [`Schedule`]. The model is a sum over rounds, so the noise of prefix sums counts; [`error`] computes it.
 //!
+//! - [`factor`]: the choice of C.
 //! - [`banded`]: C is Toeplitz, with few bands.
 //! - [`tree`]: C has a row for each node of a binary tree over the rounds.
 //!
@@ -29,13 +30,9 @@
 
 pub mod banded;
 pub mod error;
+pub mod factor;
 pub mod sensitivity;
 pub mod tree;
-
-use banded::Banded;
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 
 /// Largest number of rounds of a series.
 pub const MOST_ROUNDS: u64 = 1 << 20;
@@ -57,83 +54,5 @@ impl Schedule {
     /// Largest number of rounds that a client can take part in, given the separation.
     pub fn most(&self) -> u64 {
         self.participations.min(self.rounds.div_ceil(self.separation.max(1)))
-    }
-}
-
-/// The matrix C that correlates the noise.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Factor {
-    /// A row for each node of a binary tree.
-    Tree,
-    /// A Toeplitz matrix with few bands.
-    Banded {
-        /// Number of bands, the diagonal included.
-        bands: u32,
-    },
-}
-
-impl Factor {
-    /// Largest distance that one client moves C x, divided by the largest distance that it moves one x_t.
-    pub fn sensitivity(self, schedule: &Schedule) -> f64 {
-        match self {
-            Self::Tree => tree::sensitivity(schedule),
-            Self::Banded { bands } => Banded::new(bands).sensitivity(schedule),
-        }
-    }
-
-    /// Factor of x_t in y_t. Noise on the sums of clients is narrower than the drawn noise by this factor.
-    pub fn unit(self) -> f64 {
-        match self {
-            Self::Tree => 1.0,
-            Self::Banded { .. } => f64::from(banded::ONE),
-        }
-    }
-
-    /// Upper bound of the number of integers drawn for each coordinate in all rounds of a series.
-    pub fn draws(self, rounds: u64) -> u64 {
-        match self {
-            Self::Tree => 2 * rounds,
-            Self::Banded { .. } => rounds,
-        }
-    }
-}
-
-impl fmt::Display for Factor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tree => write!(f, "tree"),
-            Self::Banded { bands } => write!(f, "bands={bands}"),
-        }
-    }
-}
-
-impl FromStr for Factor {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "tree" {
-            return Ok(Self::Tree);
-        }
-        let bands = text.strip_prefix("bands=").and_then(|bands| bands.parse().ok());
-        let bands = bands.filter(|bands| (1..=MOST_BANDS).contains(bands));
-        bands.map(|bands| Self::Banded { bands }).ok_or_else(|| {
-            format!("found `{text}`, expected `tree` or `bands=N` with N from 1 to {MOST_BANDS}")
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn factors_are_read_as_they_are_written() {
-        for factor in [Factor::Tree, Factor::Banded { bands: 1 }, Factor::Banded { bands: 256 }] {
-            assert_eq!(factor.to_string().parse(), Ok(factor));
-        }
-        for bad in ["", "trees", "bands", "bands=", "bands=0", "bands=257", "bands=-1", "bands=1.5"] {
-            assert!(bad.parse::<Factor>().is_err(), "{bad}");
-        }
     }
 }

@@ -1,4 +1,6 @@
-//! The sensitivity of C: the distance that one client moves C x. C is Toeplitz with a falling, non-negative first column.
+//! The sensitivity of C: the distance that one client moves C x.
+//!
+//! C is Toeplitz, and its first column is not negative and does not increase.
 //!
 //! Let a client take part in rounds p_0 < p_1 < ..., each at least b after the previous one, with integers of norm B or
 //! less. Then C x moves by at most B times the norm of the sum of the columns at these rounds, because columns have no

@@ -1,4 +1,4 @@
-//! The plan: settings that are fixed before the first round, such as the budget, the sampling and the noise.
+//! The plan: the budget, the sampling and the noise, fixed before the first round.
 //!
 //! No setting depends on a client's data. The denominator is public: the number of clients that came would reveal how many
 //! came. The tight accountant (PLD) needs settings that were fixed before the first round, so its epsilon counts only while
@@ -8,6 +8,7 @@
 //! added, removed or zeroed out, and by at most 2 S when a client is replaced. The accountants apply that factor.
 
 mod correlated;
+mod series;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,4 @@
-//! The state that the records of a ledger lead to: what was spent, what is open, what was released.
+//! The state that the records of a ledger lead to: charges spent, open and released.
 //!
 //! A charge counts from the moment that it is written, released or not: its noise may have been drawn and seen. Only a
 //! void, with the operator's statement, ends that.

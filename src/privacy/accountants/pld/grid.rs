@@ -1,4 +1,4 @@
-//! Losses on a grid: the distribution whose hockey-stick curve connects points of a mechanism's curve.
+//! Losses on a grid: a distribution whose curve connects points of a mechanism's curve.
 //!
 //! Paper: Doroshenko et al. 2022, arXiv 2207.04380. The curve is convex, so chords between points lie above it, and no
 //! delta is understated.

@@ -5,6 +5,7 @@
 //! [`super::bridge`] adds the cost of discrete noise. Fractional orders matter where epsilon is large.
 
 pub mod conversion;
+mod logarithms;
 pub mod orders;
 mod poisson;
 mod without_replacement;
@@ -61,30 +62,6 @@ fn divergences_of(mechanism: StepMechanism, orders: &[f64]) -> Vec<f64> {
         }
         StepMechanism::ZeroConcentrated { rho, xi } => orders.iter().map(|order| xi + rho * order).collect(),
     }
-}
-
-/// The logarithm of a sum of exponentials.
-fn log_sum(logs: impl Iterator<Item = f64> + Clone) -> f64 {
-    let largest = logs.clone().fold(f64::NEG_INFINITY, f64::max);
-    if largest.is_infinite() {
-        return largest;
-    }
-    largest + libm::log(logs.map(|log| libm::exp(log - largest)).sum())
-}
-
-/// ln(1 + e^x).
-fn log_one_plus_exp(x: f64) -> f64 {
-    if x > 0.0 { x + libm::log1p(libm::exp(-x)) } else { libm::log1p(libm::exp(x)) }
-}
-
-/// ln(e^x - 1) for a positive x.
-fn log_expm1(x: f64) -> f64 {
-    if x > 30.0 { x + libm::log1p(-libm::exp(-x)) } else { libm::log(libm::expm1(x)) }
-}
-
-/// ln of the factorials of 0 to n.
-fn log_factorials(n: usize) -> Vec<f64> {
-    (0..=n).map(|k| libm::lgamma(k as f64 + 1.0)).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! the real line, and at a distance up to a it is at most exp(a^2 / 2) times its value on the line. So with steps of h the
 //! rule is off by at most 2 exp(a^2 / 2 - 2 pi a / h) of the whole, for any a below pi z; h makes this exp(-46).
 
-use super::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
+use super::logarithms::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
 use std::f64::consts::PI;
 
 /// Below this noise, the integrand splits into two separate Gaussians, one on each side of the point where the terms of

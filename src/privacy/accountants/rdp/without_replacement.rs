@@ -7,7 +7,7 @@
 //! 4 sqrt(B(2 floor(i / 2)) B(2 ceil(i / 2))), where R(i) = i / 2z^2 and B(i) = E[(r - 1)^i], which the paper writes as a
 //! difference of order i. Between integer orders, (a - 1) R(a) is convex, and its chord a bound (Corollary 10).
 
-use super::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
+use super::logarithms::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
 use std::f64::consts::{LN_2, PI};
 
 /// Beyond this number, moments are bounded without [`central`] moments, as in dp_accounting.

@@ -63,7 +63,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::privacy::correlated::Factor;
+    use crate::privacy::correlated::factor::Factor;
     use crate::privacy::ledger::plan::{BudgetPlan, Correlated, Sampling};
     use crate::privacy::ledger::record::{LedgerEntry, Void};
     use crate::privacy::ledger::{budget, trial};
