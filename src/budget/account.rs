@@ -253,8 +253,8 @@ impl Account {
         self.append(LedgerEntry::Void(Void { charge: seq, attest: attest.to_owned() }))
     }
 
-    /// Records the release of a charge whose output was published without a record. The output is at `path`, or where the
-    /// charge says.
+    /// Records the release of a charge whose output was published without a record. The output is at `path`, or where
+    /// the charge says.
     ///
     /// # Errors
     ///

@@ -3,8 +3,8 @@
 //! The charge is on disk before its key is drawn, and the release is recorded once the output is published.
 //!
 //! A release that is stopped in between stays charged. A process that starts it again draws new noise and pays again,
-//! with two exceptions. The key of a resumable charge is kept until its release, and makes the same bytes again, for the
-//! same inputs and settings only. And an output that exists already is not made again.
+//! with two exceptions. The key of a resumable charge is kept until its release, and makes the same bytes again, for
+//! the same inputs and settings only. And an output that exists already is not made again.
 
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
@@ -20,8 +20,8 @@ use crate::record::Head;
 use crate::record::sha256::Sha256;
 use std::path::Path;
 
-/// Charges a release, and draws its key once the charge is on disk. Charges nothing if the output exists already, or the
-/// budget does not hold the release.
+/// Charges a release, and draws its key once the charge is on disk. Charges nothing if the output exists already, or
+/// the budget does not hold the release.
 ///
 /// # Errors
 ///

@@ -16,8 +16,9 @@
 //! open, locked --> charge, on disk --> key drawn --> noise --> output published --> release, on disk --> key wiped
 //! ```
 //!
-//! A process that is stopped after the charge leaves the charge in the ledger. The output's [`stamp`] names the charge, so
-//! that [`verify`] notices a ledger from an older backup. [`recover`] explains charges whose release was not recorded.
+//! A process that is stopped after the charge leaves the charge in the ledger. The output's [`stamp`] names the charge,
+//! so that [`verify`] notices a ledger from an older backup. [`recover`] explains charges whose release was not
+//! recorded.
 //!
 //! - [`directory`], [`books`]: the files, and the ledger as readers see it.
 //! - [`account`]: the ledger as its one writer sees it.

@@ -76,7 +76,8 @@ pub struct ExistingRelease {
 pub enum WrongRound {
     /// The number of the round was used.
     #[error(
-        "round {round} was already released from other updates, settings or version; reusing its noise would expose both"
+        "round {round} was already released from other updates, settings or version; reusing its noise would expose \
+         both"
     )]
     Used {
         /// The round.

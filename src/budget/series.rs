@@ -6,10 +6,10 @@
 //!
 //! The first round that is charged pays for all rounds, and each round is released once.
 //!
-//! All rounds share the key. So a round can be made again with the same bytes, at no cost, until the series is over. With
-//! other inputs it is refused, whether it was published or not: the same noise on two sums would expose both. If a process
-//! is stopped before the digest of the key is in the ledger, no noise was made from the key, and a new key is drawn. After
-//! the last round all keys and noise are wiped.
+//! All rounds share the key. So a round can be made again with the same bytes, at no cost, until the series is over.
+//! With other inputs it is refused, whether it was published or not: the same noise on two sums would expose both. If a
+//! process is stopped before the digest of the key is in the ledger, no noise was made from the key, and a new key is
+//! drawn. After the last round all keys and noise are wiped.
 
 use crate::budget::account::Account;
 use crate::budget::clients::Admission;

@@ -1,7 +1,7 @@
 //! The stamp of a released model: metadata that name the charge the model was made with.
 //!
-//! A stamp holds the number and the digest of the charge's record. A ledger without that record is older than the model:
-//! it comes from a backup, and what it lacks was spent all the same.
+//! A stamp holds the number and the digest of the charge's record. A ledger without that record is older than the
+//! model: it comes from a backup, and what it lacks was spent all the same.
 
 use crate::budget::error::BudgetError;
 use crate::io::digest::sha256_of;

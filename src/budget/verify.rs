@@ -9,8 +9,8 @@ use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Largest difference between a recorded epsilon and the one computed now. Epsilons are rounded, and the last bits of an
-/// FFT differ between machines.
+/// Largest difference between a recorded epsilon and the one computed now. Epsilons are rounded, and the last bits of
+/// an FFT differ between machines.
 const CLOSE: f64 = 3e-6;
 
 /// The result of one check.

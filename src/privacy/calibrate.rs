@@ -167,7 +167,8 @@ impl Budget {
         least(near, UNUSED, |noise| cost(noise, Effort::Full))
     }
 
-    /// The largest number of rounds with this noise within the budget. The result may be too small by one ten-thousandth.
+    /// The largest number of rounds with this noise within the budget. The result may be too small by one
+    /// ten-thousandth.
     ///
     /// # Errors
     ///
@@ -325,8 +326,8 @@ mod tests {
         Budget { epsilon, delta, accountant, sampling, adjacency: Adjacency::default(), noise: None }
     }
 
-    /// Rows 4, 5, 16, 17 and 18 of the reference numbers; noise is in units of the sensitivity. The libraries stop up to 0.01
-    /// of epsilon short of the budget, or round.
+    /// Rows 4, 5, 16, 17 and 18 of the reference numbers; noise is in units of the sensitivity. The libraries stop up
+    /// to 0.01 of epsilon short of the budget, or round.
     #[test]
     fn noise_is_that_of_the_libraries() {
         use TargetAccountant::{Pld, Rdp};

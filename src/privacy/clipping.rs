@@ -1,12 +1,13 @@
 //! Clips updates to integers of a bounded norm, so that the sensitivity of their sum is known.
 //!
 //! Each update is clipped to the norm S and rounded toward zero to multiples of a unit g, which all clients share. Its
-//! integers have a norm of at most B, and that is verified exactly for each client. So one client more or less changes the
-//! sum of integers by at most B, for any update and in spite of float rounding. Discrete Gaussian noise of standard
+//! integers have a norm of at most B, and that is verified exactly for each client. So one client more or less changes
+//! the sum of integers by at most B, for any update and in spite of float rounding. Discrete Gaussian noise of standard
 //! deviation sigma is added to the sum, so the noise multiplier is sigma / B.
 //!
-//! B is floor(sigma / z), so the noise is never narrower than the plan's z. The unit g is S / B, rounded up to the inverse
-//! of a [`Scale`]. An update of norm S or less is not scaled: its values are divided by g and rounded toward zero.
+//! B is floor(sigma / z), so the noise is never narrower than the plan's z. The unit g is S / B, rounded up to the
+//! inverse of a [`Scale`]. An update of norm S or less is not scaled: its values are divided by g and rounded toward
+//! zero.
 //!
 //! The norm is the L2 norm of all values of an update together (McMahan et al., "Learning differentially private
 //! recurrent language models", 2018, section 3.1, flat clipping).
@@ -15,12 +16,12 @@ use crate::kernels::clip_integers::{Scale, Squares};
 use crate::kernels::discrete_gaussian::Level;
 use thiserror::Error;
 
-/// The largest bound: with it, four million clients and the noise fit the sum in i64.
+/// The largest bound. With it, the sum of four million clients and the noise fits i64.
 const LARGEST_BOUND: u64 = 1 << 40;
 /// Clip norms that the arithmetic can represent.
 const NORMS: std::ops::RangeInclusive<f64> = 1e-60..=1e60;
 
-/// Why there is no grid.
+/// Why a grid cannot be made.
 #[derive(Clone, Copy, PartialEq, Debug, Error)]
 pub enum NoGrid {
     /// The clip norm is out of range.
@@ -40,8 +41,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The grid for updates clipped to `clip_norm`, with noise of this level. The noise is at least `noise_multiplier` times
-    /// as wide as that norm.
+    /// The grid for updates clipped to `clip_norm`, with noise of this level. The noise is at least `noise_multiplier`
+    /// times as wide as that norm.
     ///
     /// # Errors
     ///
@@ -94,9 +95,9 @@ impl Grid {
         self.at_most(squares.scale_to(self.bound as f64).unwrap_or(self.scale), weight)
     }
 
-    /// How to clip an update, given an upper bound of the norm of its values. If `norm` is not finite, the update counts as
-    /// zero. The integers are admitted: rounded toward zero at the scale B / `norm`, they have a norm of at most B. `norm`
-    /// may leave out values that are zero at the grid's own scale.
+    /// How to clip an update, given an upper bound of the norm of its values. If `norm` is not finite, the update
+    /// counts as zero. The integers are admitted: rounded toward zero at the scale B / `norm`, they have a norm of at
+    /// most B. `norm` may leave out values that are zero at the grid's own scale.
     pub fn clip_of_norm(&self, norm: f64, weight: f64) -> Clip {
         if !norm.is_finite() {
             return Clip::VOID;
@@ -130,9 +131,9 @@ impl Clip {
 pub enum Treatment {
     /// Its norm is within the bound: it is only rounded and weighted.
     Whole,
-    /// It is scaled down to the bound.
+    /// Its norm is scaled down to the bound.
     Clipped,
-    /// It counts as zero.
+    /// The update counts as zero.
     Void,
 }
 

@@ -1,9 +1,9 @@
 //! Releases as events: the tree of dp_accounting's `DpEvent`, under the same names.
 //!
-//! Ledgers keep events rather than epsilons, so that a better accountant can be used later. The JSON of an event is that of
-//! the library's `to_named_tuple`: `{"class_name": "GaussianDpEvent", "module_name": "dp_accounting.dp_event",
-//! "noise_multiplier": 1.1}`. The module's name may be left out. Unknown events and fields are refused, because their cost
-//! is not known.
+//! Ledgers keep events rather than epsilons, so that a better accountant can be used later. The JSON of an event is
+//! that of the library's `to_named_tuple`: `{"class_name": "GaussianDpEvent", "module_name": "dp_accounting.dp_event",
+//! "noise_multiplier": 1.1}`. The module's name may be left out. Unknown events and fields are refused, because their
+//! cost is not known.
 
 use serde::{Deserialize, Serialize};
 
@@ -148,21 +148,21 @@ pub enum Event {
     /// Nothing was released.
     #[serde(rename = "NoOpDpEvent")]
     NoOp {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
     },
     /// A release without protection: epsilon is infinite.
     #[serde(rename = "NonPrivateDpEvent")]
     NonPrivate {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
     },
     /// A sum with Gaussian noise.
     #[serde(rename = "GaussianDpEvent")]
     Gaussian {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// The noise's standard deviation, in clip bounds.
@@ -171,7 +171,7 @@ pub enum Event {
     /// A release from clients that were drawn independently.
     #[serde(rename = "PoissonSampledDpEvent")]
     PoissonSampled {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// Probability that a client is drawn.
@@ -182,7 +182,7 @@ pub enum Event {
     /// A release from a fixed number of clients, drawn without replacement.
     #[serde(rename = "SampledWithoutReplacementDpEvent")]
     SampledWithoutReplacement {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// Number of clients in the population.
@@ -195,7 +195,7 @@ pub enum Event {
     /// The same release, repeated.
     #[serde(rename = "SelfComposedDpEvent")]
     SelfComposed {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// The release.
@@ -206,7 +206,7 @@ pub enum Event {
     /// Several releases.
     #[serde(rename = "ComposedDpEvent")]
     Composed {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// The releases, in any order.
@@ -215,7 +215,7 @@ pub enum Event {
     /// Running sums with the noise of a binary tree. Each client takes part once.
     #[serde(rename = "SingleEpochTreeAggregationDpEvent")]
     SingleEpochTreeAggregation {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// The noise's standard deviation at each node, in clip bounds.
@@ -226,7 +226,7 @@ pub enum Event {
     /// A release that satisfies zero-concentrated differential privacy.
     #[serde(rename = "ZCDpEvent")]
     ZeroConcentrated {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// Slope of its Renyi divergences over the order.

@@ -1,7 +1,7 @@
-//! The key that the noise of one release comes from.
+//! The key that the noise of a release, or of a series, comes from.
 //!
-//! A reader who knows the key can subtract the noise. So the key comes from the operating system, is used for one release
-//! or one series, is never printed, and is wiped from memory when it is dropped.
+//! A reader who knows the key can subtract the noise. So the key comes from the operating system, is used for one
+//! release or one series, is never printed, and is wiped from memory when it is dropped.
 
 use sha2::Digest as _;
 use std::fmt;
@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
 
-/// The key of one release.
+/// The key of a release or of a series.
 pub struct Key([u8; KEY_BYTES]);
 
 impl Key {

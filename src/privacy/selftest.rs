@@ -12,7 +12,8 @@ use crate::privacy::clipping::Grid;
 /// The found and the expected value of a failed check; `None` if the check passed.
 pub type Difference = Option<String>;
 
-/// Largest distance of a moment from its expected value, in standard deviations. Good noise exceeds it once in two million.
+/// Largest distance of a moment from its expected value, in standard deviations. Good noise exceeds it once in two
+/// million.
 const FAR: f64 = 5.0;
 /// The first words of the block of RFC 8439, section 2.3.2.
 const KNOWN: [u32; 4] = [0xe4e7_f110, 0x1559_3bd1, 0x1fdd_0f50, 0xc471_20a3];

@@ -1,7 +1,7 @@
 //! Sealed lines: each holds its number, the digest of the line before, and its own digest.
 //!
-//! A change of any byte is noticed. A line is the JSON of a [`Record`] with `"sha256"` as its last field: the digest of the
-//! line without that field. `sed` and `sha256sum` suffice to check a line:
+//! A change of any byte is noticed. A line is the JSON of a [`Record`] with `"sha256"` as its last field: the digest of
+//! the line without that field. `sed` and `sha256sum` suffice to check a line:
 //!
 //! ```text
 //! sed -n 3p ledger.jsonl | sed 's/,"sha256":"[0-9a-f]*"}$/}/' | tr -d '\n' | sha256sum

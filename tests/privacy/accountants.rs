@@ -1,6 +1,6 @@
-//! The accountants against `data/vectors/privacy.json`, and against numbers that libraries and papers publish.
+//! The accountants against vectors, and against numbers of libraries and papers.
 //!
-//! dp_accounting and mpmath made the vectors. "Row N" is the row of the table of published numbers.
+//! dp_accounting and mpmath made the vectors, `data/vectors/privacy.json`. "Row N" is the row of the table of published numbers.
 
 use fedmill::privacy::accountants::pld::{self, Effort};
 use fedmill::privacy::accountants::rdp::Curve;
@@ -63,7 +63,7 @@ struct Plan {
     rdp: f64,
     order: f64,
     pld: f64,
-    /// What the last halving of the reference's step took from it.
+    /// Amount by which the last halving of the reference's step lowered `pld`.
     change: f64,
 }
 
@@ -83,7 +83,7 @@ fn sampled(z: f64, q: f64, rounds: u64) -> Event {
     Event::gaussian(z).unwrap().poisson_sampled(q).unwrap().times(rounds)
 }
 
-/// By Renyi divergences alone.
+/// Terms for Renyi divergences only.
 fn quick(delta: f64) -> CostTerms {
     CostTerms { distribution: false, ..CostTerms::at(delta) }
 }
@@ -101,7 +101,8 @@ fn assert_close(found: f64, expected: f64, relative: f64) {
     assert!((found - expected).abs() <= relative * expected.abs(), "{found} is not {expected}");
 }
 
-/// Not below the truth, of which the reference may be above by about its last change, and hardly above it.
+/// Checks that `found` is not below the true epsilon, and hardly above it. The reference may be above the true epsilon
+/// by about its last change.
 #[track_caller]
 fn assert_tight(found: f64, reference: f64, change: f64) {
     let range = (reference - 1.1 * change) * (1.0 - 1e-9)..=reference * (1.0 + 5e-4);
@@ -162,7 +163,7 @@ fn samples_without_replacement_are_bounded_as_by_dp_accounting() {
     }
 }
 
-/// Rows 1, 6, 7, 9 and 10: by Opacus and TensorFlow Privacy. In row 10 the library leaves out signs of a series at
+/// Rows 1, 6, 7, 9 and 10, of Opacus and TensorFlow Privacy. In row 10 the library leaves out signs of a series at
 /// fractional orders, and is too large by 2e-5.
 #[test]
 fn published_epsilons_by_renyi_divergences() {
@@ -180,7 +181,7 @@ fn published_epsilons_by_renyi_divergences() {
     }
 }
 
-/// Row 8: little noise overflows nothing. The best order was 1.25; ours is lower, and better.
+/// Row 8: little noise does not overflow. The published order is 1.25; the order found here is lower, and better.
 #[test]
 fn very_little_noise_has_a_finite_epsilon() {
     let found = by_rdp(sampled(0.1, 1024.0 / 1e8, 976_563), 1e-7);
@@ -190,8 +191,8 @@ fn very_little_noise_has_a_finite_epsilon() {
     assert!(least.epsilon_rdp.is_finite() && least.epsilon_rdp > 1e5, "{least:?}");
 }
 
-/// Rows 2, 9, 10 and 23 to 32: by dp_accounting at a step of 1e-4, and by Opacus' PRV accountant, whose bound is larger by
-/// what it allows itself to be off.
+/// Rows 2, 9, 10 and 23 to 32: of dp_accounting at a step of 1e-4, and of Opacus' PRV accountant, whose bound is larger
+/// by its allowed error.
 #[test]
 fn published_epsilons_by_loss_distributions() {
     for (z, q, rounds, delta, expected) in [
@@ -227,10 +228,10 @@ fn published_epsilons_by_loss_distributions() {
 
 /// Row 13, and the exact curve of Balle and Wang.
 #[test]
-fn gaussian_noise_on_all_clients_is_told_exactly() {
+fn gaussian_noise_on_all_clients_is_exact() {
     let found = cost(&[sampled(4.530_877_117, 1.0, 1)], &CostTerms::at(1e-6)).unwrap();
     assert_close(found.epsilon_pld.unwrap(), 0.927_392_338_0, 1e-9);
-    // A list of orders by thousandths gives 1, all real orders no less than the truth and no more than that.
+    // A list of orders by thousandths gives 1. All real orders give at most that, and at least the true epsilon.
     assert!((0.927..=1.0 + 1e-9).contains(&found.epsilon_zcdp.unwrap()), "{found:?}");
 }
 
@@ -287,7 +288,7 @@ fn nothing_released_costs_nothing_and_no_noise_everything() {
 }
 
 #[test]
-fn amplification_is_refused_where_it_is_not_known() {
+fn sampling_without_a_known_cost_is_refused() {
     let replace = CostTerms { adjacency: Adjacency::ReplaceOne, ..CostTerms::at(1e-5) };
     assert!(cost(&[sampled(1.0, 0.1, 10)], &replace).is_err());
     let fixed = Event::gaussian(1.0).unwrap().sampled_without_replacement(10, 1).unwrap();
@@ -316,8 +317,8 @@ fn too_small_a_delta_is_left_to_renyi_divergences() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-    /// More rounds, more clients a round and less noise cost more, by both accountants. The loss distribution gives a smaller
-    /// epsilon than Renyi divergences.
+    /// More rounds, more clients a round and less noise cost more, by both accountants. The loss distribution gives a
+    /// smaller epsilon than Renyi divergences.
     #[test]
     fn costs_are_monotone(
         log_z in -0.7_f64..2.0,

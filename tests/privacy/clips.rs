@@ -1,4 +1,4 @@
-//! What is found of clients before they are added: it hangs on nothing but the client, and keeps its integers in bounds.
+//! The clip of a client: it depends on that client only, and keeps its integers in the bound.
 
 use crate::harness::{Dir, Update};
 use fedmill::engine::intake::admit::{self, Expectations};
@@ -12,7 +12,7 @@ use fedmill::telemetry::progress::Progress;
 use rayon::ThreadPoolBuilder;
 use std::sync::Arc;
 
-/// Values of three tensors. Between them, and within two, lie multiples of what a tile holds.
+/// Lengths of three tensors. Tile borders lie between the tensors, and within two of them.
 const LENS: [usize; 3] = [40_011, 5, 50_003];
 
 fn grid() -> Grid {
@@ -45,7 +45,7 @@ fn widened(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// What is found of updates of a base.
+/// The clips of updates.
 fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<Found> {
     let dir = Dir::new();
     let write = |update: &Update, name: String| {
@@ -66,7 +66,7 @@ fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<Found> {
 }
 
 #[test]
-fn nothing_but_the_client_shows() {
+fn a_clip_depends_on_its_client_only() {
     let narrow = |seed| update(&widened(&values(seed)), [false; 3]);
     let want = found(&[narrow(1)], 1, Isa::named("portable").unwrap());
     assert_eq!(want[0].clip.treatment, Treatment::Clipped);
@@ -79,21 +79,21 @@ fn nothing_but_the_client_shows() {
             );
         }
     }
-    // Others send wider floats: tiles and what kernels work in are other ones then.
+    // Another client sends wider floats, which changes the tiles and the working type of kernels.
     for wide in [[true, false, false], [false, true, false], [false, false, true], [true; 3]] {
         let other = update(&widened(&values(2)), wide);
         let got = found(&[narrow(1), other], 2, Isa::detect());
         assert_eq!((got[0].clip, got[0].norm), (want[0].clip, want[0].norm), "{wide:?}");
         assert_ne!(got[0].digest, got[1].digest);
     }
-    // The negative control, and that every value counts.
+    // The negative control: every value counts.
     let mut changed = widened(&values(1));
     changed[LENS[0] + 2] += 0.25;
     let changed = found(&[update(&changed, [false; 3])], 1, Isa::detect());
     assert!(changed[0].norm != want[0].norm && changed[0].digest != want[0].digest);
 }
 
-/// The sum of the squares of the integers at the scale that was found, exactly.
+/// The exact sum of the squares of the integers at the scale of the clip.
 fn squares(found: &Found, delta: &[f64]) -> u128 {
     let (multiplier, exponent) = (u128::from(found.clip.scale.multiplier()), found.clip.scale.exponent());
     let integer = |x: &f64| {

@@ -1,4 +1,4 @@
-//! Charged rounds, each in its own process and stopped anywhere: no output is ever seen that was not paid for.
+//! Charged rounds, each stopped anywhere in its own process: no output without a charge.
 
 use crate::harness::Dir;
 use fedmill::budget::account::Account;
@@ -130,8 +130,8 @@ fn keys(dir: &Dir) -> usize {
     dir.contents().keys().filter(|name| name.starts_with("dp/key-")).count()
 }
 
-/// Rounds that died before each step and were started again. For each step: the number of charges after the death, whether
-/// the output existed then, and the number of charges after the second start.
+/// Rounds that died before each step and were started again. For each step: the number of charges after the death,
+/// whether the output existed then, and the number of charges after the second start.
 fn killed_everywhere(how: &str) -> Vec<(usize, bool, usize)> {
     let mut deaths = Vec::new();
     for step in 1.. {
@@ -163,8 +163,8 @@ fn killed_everywhere(how: &str) -> Vec<(usize, bool, usize)> {
 #[test]
 fn killed_before_every_durable_step_no_output_exists_without_a_charge() {
     let deaths = killed_everywhere("os");
-    // Before the charge is written nothing is spent; from then on the charge stands. Before the output is published noise may
-    // have been drawn, and a new process pays again; from then on the output exists, and costs nothing.
+    // Before the charge is written nothing is spent; from then on the charge stands. Before the output is published
+    // noise may have been drawn, and a new process pays again; from then on the output exists, and costs nothing.
     assert!(deaths.len() >= 12, "{deaths:?}");
     for (charged, seen, after) in &deaths {
         let expected = if *seen { 1 } else { charged + 1 };

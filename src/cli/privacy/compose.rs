@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Compute the cost of releases together.
 ///
-/// Prints epsilon at a delta, or delta at an epsilon, by Renyi divergences and by the privacy loss distribution. Nothing is
-/// charged.
+/// Prints epsilon at a delta, or delta at an epsilon, by Renyi divergences and by the privacy loss distribution.
+/// Nothing is charged.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("what").required(true).args(["noise_multiplier", "events"]))]
 #[command(group = ArgGroup::new("at").required(true).args(["delta", "epsilon"]))]

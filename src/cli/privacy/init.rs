@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// Freeze a plan and start its ledger.
 ///
-/// Prints the path of the frozen plan. Either --noise-multiplier or --rounds may be left out: fedmill then finds the least
-/// noise, or the largest number of rounds, within the budget.
+/// Prints the path of the frozen plan. Either --noise-multiplier or --rounds may be left out: fedmill then finds the
+/// least noise, or the largest number of rounds, within the budget.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The state directory; made if it does not exist.
@@ -59,7 +59,8 @@ pub(in crate::cli) struct Arguments {
     /// Learning rate of the bound.
     #[arg(long, value_name = "ETA", default_value_t = 0.2, requires = "adaptive_clip")]
     clip_rate: f64,
-    /// Standard deviation of the noise on the count of updates below the bound [default: the denominator divided by 20].
+    /// Standard deviation of the noise on the count of updates below the bound [default: the denominator divided by
+    /// 20].
     #[arg(long, value_name = "SIGMA", requires = "adaptive_clip")]
     count_noise: Option<f64>,
     /// Divisor of the noised sum [default: the sampling rate times the population].

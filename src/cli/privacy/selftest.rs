@@ -15,9 +15,9 @@ const LEVELS: [Level; 2] = [Level::L2, Level::L3];
 
 /// Check random words, noise and clipping.
 ///
-/// Compares the words with published ones, the moments of noise with those of a Gaussian, and clipped updates with their
-/// bound. The noise of all instruction sets and adapters, or of the adapter that --adapter names, must be the same to the
-/// bit. The key of this noise is public. The exit status is 1 if a check fails.
+/// Compares the words with published ones, the moments of noise with those of a Gaussian, and clipped updates with
+/// their bound. The noise of all instruction sets and adapters, or of the adapter that --adapter names, must be the
+/// same to the bit. The key of this noise is public. The exit status is 1 if a check fails.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Number of coordinates to draw noise for.

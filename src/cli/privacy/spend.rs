@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 /// Charge a release that fedmill does not make.
 ///
-/// Prints the number of its record when the record is on disk: release only then. If the budget does not hold it, nothing is
-/// charged and the exit status is 1.
+/// Prints the number of its record when the record is on disk: release only then. If the budget does not hold it,
+/// nothing is charged and the exit status is 1.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("what").required(true))]
 pub(in crate::cli) struct Arguments {

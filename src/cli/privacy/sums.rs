@@ -33,8 +33,8 @@ struct Shared {
 
 /// Clip updates, round them to the plan's grid, and add them up: integers, without noise.
 ///
-/// Prints the path of the sum. The sum is NOT private: protect it like the updates. Updates that cannot be used count as
-/// zero. Nothing is charged.
+/// Prints the path of the sum. The sum is NOT private: protect it like the updates. Updates that cannot be used count
+/// as zero. Nothing is charged.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ClipArguments {
     #[command(flatten)]
@@ -45,8 +45,8 @@ pub(in crate::cli) struct ClipArguments {
 
 /// Add up sums of clipped updates.
 ///
-/// Prints the path of the sum. The sum is NOT private. The input sums must have the same plan, base and round, and no client
-/// in common.
+/// Prints the path of the sum. The sum is NOT private. The input sums must have the same plan, base and round, and no
+/// client in common.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct SumArguments {
     #[command(flatten)]
@@ -58,8 +58,8 @@ pub(in crate::cli) struct SumArguments {
 
 /// Release sums with noise: charge the budget, add the noise once, divide by the plan's number of clients.
 ///
-/// Prints the path of the model, which equals the model of `aggregate --dp` from the same updates. The machines that wrote
-/// the sums are trusted to have clipped the updates.
+/// Prints the path of the model, which equals the model of `aggregate --dp` from the same updates. The machines that
+/// wrote the sums are trusted to have clipped the updates.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct NoiseArguments {
     #[command(flatten)]

@@ -14,8 +14,8 @@ pub(in crate::cli) struct Arguments {
     /// The state directory.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// A model released from the ledger, besides those still at their output paths. It shows whether the ledger comes from an
-    /// older backup.
+    /// A model released from the ledger, besides those still at their output paths. It shows whether the ledger comes
+    /// from an older backup.
     #[arg(long = "model", value_name = "FILE", num_args = 1..)]
     models: Vec<PathBuf>,
 }

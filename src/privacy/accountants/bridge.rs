@@ -2,9 +2,9 @@
 //!
 //! fedmill adds discrete noise; the accountants know the cost of continuous noise.
 //!
-//! Integer noise of variance v and rounded continuous noise differ at any point by a factor of at most exp(6 / v), within
-//! twelve standard deviations. Rounding the continuous release of an integer sum is exact post-processing. So with d
-//! coordinates and T releases, epsilon is at most 12 d T / v above that of continuous noise. Delta is at most
+//! Integer noise of variance v and rounded continuous noise differ at any point by a factor of at most exp(6 / v),
+//! within twelve standard deviations. Rounding the continuous release of an integer sum is exact post-processing. So
+//! with d coordinates and T releases, epsilon is at most 12 d T / v above that of continuous noise. Delta is at most
 //! exp(6 d T / v) times that of continuous noise, plus d T 2^-100 for the tails further out.
 
 use serde::Serialize;

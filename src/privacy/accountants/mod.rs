@@ -1,8 +1,8 @@
 //! The cost of events: an epsilon at a delta, by several methods.
 //!
 //! - [`steps`]: the tree of events as a list of mechanisms with counts.
-//! - [`rdp`]: Renyi divergences. At integer orders they hold for the discrete noise that fedmill adds, and for plans that
-//!   change between rounds: the certified epsilon.
+//! - [`rdp`]: Renyi divergences. At integer orders they hold for the discrete noise that fedmill adds, and for plans
+//!   that change between rounds: the certified epsilon.
 //! - [`pld`]: privacy loss distributions. The tight epsilon, for plans that were fixed before the first release.
 //! - [`bridge`]: the cost of discrete noise beyond that of continuous noise, which the other methods assume.
 //! - `normal`: the tails of the normal distribution.
@@ -95,8 +95,8 @@ fn maybe<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::
 }
 
 impl Cost {
-    /// The epsilon to hold against a budget: the least one that is proven. The epsilon of the loss distribution is proven only
-    /// if every release followed a plan that was fixed before the first one.
+    /// The epsilon to hold against a budget: the least one that is proven. The epsilon of the loss distribution is
+    /// proven only if every release followed a plan that was fixed before the first one.
     pub fn certified(&self, as_planned: bool) -> f64 {
         let slack = self.slack.unwrap_or(0.0);
         let planned = self.epsilon_pld.filter(|_| as_planned).map_or(f64::INFINITY, |pld| pld + slack);

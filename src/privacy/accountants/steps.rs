@@ -10,21 +10,21 @@ use crate::privacy::event::{Adjacency, Event};
 pub enum StepMechanism {
     /// Gaussian noise on a sum of all clients.
     Gaussian {
-        /// Standard deviation by sensitivity.
+        /// Standard deviation, divided by the sensitivity.
         noise: f64,
     },
     /// Gaussian noise on a sum of clients that were drawn independently.
     Poisson {
         /// Probability that a client is drawn; above 0 and below 1.
         rate: f64,
-        /// Standard deviation by sensitivity.
+        /// Standard deviation, divided by the sensitivity.
         noise: f64,
     },
     /// Gaussian noise on a sum of a fixed number of clients.
     WithoutReplacement {
         /// Share of clients that is drawn; above 0 and below 1.
         rate: f64,
-        /// Standard deviation by sensitivity.
+        /// Standard deviation, divided by the sensitivity.
         noise: f64,
     },
     /// A release with the Renyi divergences `xi + rho * order`.
@@ -200,7 +200,8 @@ impl StepCollector {
         }
     }
 
-    /// Adds a tree: every node from a leaf to the root is a Gaussian (Kairouz et al. 2021, arXiv 2103.00039, appendix D).
+    /// Adds a tree: every node from a leaf to the root is a Gaussian (Kairouz et al. 2021, arXiv 2103.00039, appendix
+    /// D).
     fn tree(&mut self, multiplier: f64, steps: u64, count: u64) -> Result<(), UnsupportedEvent> {
         if self.adjacency != Adjacency::ReplaceSpecial {
             return Err(UnsupportedEvent::Adjacency {

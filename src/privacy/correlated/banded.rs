@@ -1,12 +1,12 @@
 //! The banded square root: a Toeplitz matrix whose square is nearly the sum over rounds.
 //!
-//! The coefficients are those of (1 - x)^(-1/2): 1, 1/2, 3/8, 5/16, ... (Fichtenberger, Henzinger and Upadhyay, "Constant
-//! matters", 2023), rounded to multiples of 1/256 so that integers stay integers. The rounded matrix is not exactly the
-//! square root. Its cost and its error are computed from the rounded coefficients, so both are right.
+//! The coefficients are those of (1 - x)^(-1/2): 1, 1/2, 3/8, 5/16, ... (Fichtenberger, Henzinger and Upadhyay,
+//! "Constant matters", 2023), rounded to multiples of 1/256 so that integers stay integers. The rounded matrix is not
+//! exactly the square root. Its cost and its error are computed from the rounded coefficients, so both are right.
 //!
-//! Few bands need few rows of earlier noise. And a client that returns no sooner than the number of bands moves separate
-//! rows each time (Kalinin and Lampert, "Banded square root matrix factorization for differentially private model
-//! training", 2024).
+//! Few bands need few rows of earlier noise. And a client that returns no sooner than the number of bands moves
+//! separate rows each time (Kalinin and Lampert, "Banded square root matrix factorization for differentially private
+//! model training", 2024).
 
 use super::{MOST_BANDS, Schedule, sensitivity};
 use crate::kernels::integer_sum::{add_multiple, round_shifted};
@@ -61,8 +61,9 @@ impl Banded {
     }
 
     /// Computes the noise of a round at some coordinates. `drawn` is the noise drawn for the round, and is overwritten.
-    /// `earlier` is the noise of earlier rounds, the latest first; rows before round 1 are zero and left out. The result fits
-    /// i32: the magnitudes of the inverse's coefficients add up to less than 2.5, and drawn integers are below 2^35.
+    /// `earlier` is the noise of earlier rounds, the latest first; rows before round 1 are zero and left out. The
+    /// result fits i32: the magnitudes of the inverse's coefficients add up to less than 2.5, and drawn integers are
+    /// below 2^35.
     pub fn next(&self, isa: Isa, drawn: &mut [i64], earlier: &VecDeque<Vec<i32>>, noise: &mut [i32]) {
         for (coefficient, earlier) in self.coefficients[1..].iter().zip(earlier) {
             add_multiple(isa, earlier, -coefficient, drawn);

@@ -1,8 +1,8 @@
 //! The noise of prefix sums, by which the number of bands is chosen.
 //!
 //! The sum over rounds 1 to t has the noise A C^-1 z, where A sums over rounds. The width of z is proportional to the
-//! sensitivity of C. So the standard deviation is that sensitivity times the norm of row t of A C^-1, in units of the noise
-//! multiplier times the clip bound. Independent noise is the matrix with one band.
+//! sensitivity of C. So the standard deviation is that sensitivity times the norm of row t of A C^-1, in units of the
+//! noise multiplier times the clip bound. Independent noise is the matrix with one band.
 
 use super::banded::Banded;
 use super::factor::Factor;
@@ -69,8 +69,8 @@ mod tests {
         PrefixError::of(factor, &Schedule { rounds, participations, separation })
     }
 
-    /// With one band, noise adds up to sqrt(t) at round t. With all bands, A C^-1 equals C up to rounding, and the square of
-    /// the last row's norm is the sum of the squared coefficients: about 1 + ln(n) / pi (spec 1.7).
+    /// With one band, noise adds up to sqrt(t) at round t. With all bands, A C^-1 equals C up to rounding, and the
+    /// square of the last row's norm is the sum of the squared coefficients: about 1 + ln(n) / pi (spec 1.7).
     #[test]
     fn errors_are_the_known_ones() {
         let independent = error(Factor::Banded { bands: 1 }, 100, 1, 1);

@@ -4,10 +4,11 @@
 //!
 //! Let a client take part in rounds p_0 < p_1 < ..., each at least b after the previous one, with integers of norm B or
 //! less. Then C x moves by at most B times the norm of the sum of the columns at these rounds, because columns have no
-//! negative entries (Choquette-Choo et al. 2023, theorem 2). The rounds 0, b, 2b, ... are the worst (Kalinin and Lampert
-//! 2024, theorem 2). Proof: the product of the columns i and i + g is the sum over s < T - i - g of c_(s+g) c_s. It falls as
-//! g grows, because c falls, and as i grows, because there are fewer terms. And p_j is at least j b, and p_l - p_j at least
-//! (l - j) b. So every product in the square of that norm is at most its value for 0, b, 2b, ....
+//! negative entries (Choquette-Choo et al. 2023, theorem 2). The rounds 0, b, 2b, ... are the worst (Kalinin and
+//! Lampert 2024, theorem 2). Proof: the product of the columns i and i + g is the sum over s < T - i - g of c_(s+g)
+//! c_s. It falls as g grows, because c falls, and as i grows, because there are fewer terms. And p_j is at least j b,
+//! and p_l - p_j at least (l - j) b. So every product in the square of that norm is at most its value for 0, b, 2b,
+//! ....
 
 use super::Schedule;
 

@@ -2,10 +2,10 @@
 //!
 //! Papers: Dwork, Naor, Pitassi and Rothblum, 2010; Chan, Shi and Song, 2011; in DP-FTRL, Kairouz et al. 2021.
 //!
-//! A node of level l covers 2^l rounds, and holds the sum of their updates with independent noise. The sum over rounds 1 to
-//! t is the sum of few nodes, one for each set bit of t. A round releases the difference of two prefix sums, with and
-//! without the round: x_t, plus the noise of the one node that ends with the round, less the noise of the nodes that this
-//! node replaces. All values are integers.
+//! A node of level l covers 2^l rounds, and holds the sum of their updates with independent noise. The sum over rounds
+//! 1 to t is the sum of few nodes, one for each set bit of t. A round releases the difference of two prefix sums, with
+//! and without the round: x_t, plus the noise of the one node that ends with the round, less the noise of the nodes
+//! that this node replaces. All values are integers.
 //!
 //! Only the key is kept. The noise of a node is made from the key each time it is needed, twice in all.
 
@@ -33,9 +33,9 @@ pub fn go(round: u32) -> impl Iterator<Item = Node> {
 
 /// Upper bound of the distance that one client moves the sums of all nodes, divided by the distance of one update.
 ///
-/// On each level the separation limits how often a client is in one node, and its participations limit how often it is in
-/// all nodes. The sum of squares is largest if the client is in few nodes often. The bound takes the worst case of each
-/// level separately, so it is exact only for clients that take part once.
+/// On each level the separation limits how often a client is in one node, and its participations limit how often it is
+/// in all nodes. The sum of squares is largest if the client is in few nodes often. The bound takes the worst case of
+/// each level separately, so it is exact only for clients that take part once.
 pub fn sensitivity(schedule: &Schedule) -> f64 {
     let turns = schedule.most();
     let levels = u64::BITS - schedule.rounds.leading_zeros();

@@ -1,8 +1,8 @@
 //! Whether one more charge fits into a budget.
 //!
-//! Every verdict composes all events again. RDP always counts: it is a filter with fixed orders, so the operator may choose
-//! later settings by earlier releases (Feldman and Zrnic, arXiv 2008.11193). PLD is tighter and needs settings that were
-//! fixed before the first round: it counts only while every charge follows the plan.
+//! Every verdict composes all events again. RDP always counts: it is a filter with fixed orders, so the operator may
+//! choose later settings by earlier releases (Feldman and Zrnic, arXiv 2008.11193). PLD is tighter and needs settings
+//! that were fixed before the first round: it counts only while every charge follows the plan.
 
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::accountants::{self, CostTerms};

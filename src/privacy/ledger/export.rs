@@ -83,8 +83,8 @@ fn row(number: usize, record: &ChargeRecord) -> String {
 fn model_card(state: &State, status: &Status) -> String {
     let Unit::Client = status.unit;
     let Some(epsilon) = status.epsilon_spent.filter(|_| status.private) else {
-        return "This model is NOT differentially private: its noise came from a test seed, or a part of the releases has no \
-                protection.\n"
+        return "This model is NOT differentially private: its noise came from a test seed, or a part of the releases has \
+                no protection.\n"
             .to_owned();
     };
     let by = match (status.accountant, status.epsilon_pld, status.epsilon_rdp) {
@@ -96,8 +96,8 @@ fn model_card(state: &State, status: &Status) -> String {
     let releases =
         if status.releases == 1 { "one release".to_owned() } else { format!("{} releases", status.releases) };
     let mut text = format!(
-        "This model was released with user-level ({epsilon}, {})-differential privacy: over {releases}, any updates of one client \
-         change the probability of any outcome by a factor of at most e^{epsilon}, plus {} \
+        "This model was released with user-level ({epsilon}, {})-differential privacy: over {releases}, any updates \
+         of one client change the probability of any outcome by a factor of at most e^{epsilon}, plus {} \
          ({}; accounted {by}). ",
         status.delta, status.delta, status.adjacency
     );

@@ -6,8 +6,8 @@
 //! - [`budget`]: whether one more charge fits.
 //! - [`status`], [`export`]: the budget for its operator, and for others.
 //!
-//! A ledger holds events. Every charge is in the ledger before its noise is drawn, so the ledger never holds less than was
-//! spent. A charge counts until the operator voids it.
+//! A ledger holds events. Every charge is in the ledger before its noise is drawn, so the ledger never holds less than
+//! was spent. A charge counts until the operator voids it.
 
 pub mod budget;
 pub mod export;

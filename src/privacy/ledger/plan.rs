@@ -1,8 +1,8 @@
 //! The plan: the budget, the sampling and the noise, fixed before the first round.
 //!
-//! No setting depends on a client's data. The denominator is public: the number of clients that came would reveal how many
-//! came. The tight accountant (PLD) needs settings that were fixed before the first round, so its epsilon counts only while
-//! every charge follows the plan.
+//! No setting depends on a client's data. The denominator is public: the number of clients that came would reveal how
+//! many came. The tight accountant (PLD) needs settings that were fixed before the first round, so its epsilon counts
+//! only while every charge follows the plan.
 //!
 //! Noise multipliers are in units of the clip bound S, for every adjacency. A sum moves by at most S when a client is
 //! added, removed or zeroed out, and by at most 2 S when a client is replaced. The accountants apply that factor.
@@ -21,7 +21,8 @@ use crate::privacy::event::{Adjacency, Event, EventError};
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 
-/// Least root mean square of the coordinates of a full-length update, in units of the grid. Below it, truncation matters.
+/// Least root mean square of the coordinates of a full-length update, in units of the grid. Below it, truncation
+/// matters.
 const LEAST_UNITS: f64 = 256.0;
 
 /// Largest share of epsilon that noise on the grid of level 2 may cost.
@@ -159,8 +160,8 @@ impl PlanError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::FixedSampling { .. } | Self::PoissonReplaceOne => Some(
-                "use --adjacency replace-one with --sampling fixed; --sampling all allows every adjacency, and does not \
-                 lower epsilon",
+                "use --adjacency replace-one with --sampling fixed; --sampling all allows every adjacency, and does \
+                 not lower epsilon",
             ),
             Self::RateOfAll { .. } => Some("leave --sampling-rate out, and pass --denominator"),
             _ => None,
@@ -304,8 +305,8 @@ impl BudgetPlan {
         .max(1)
     }
 
-    /// Noise multiplier of the values, z_D. Where a noised count is released too, z_D is larger than z, because the count
-    /// uses a part of the budget: z_D = (z^-2 - (2 sigma_b)^-2)^-1/2.
+    /// Noise multiplier of the values, z_D. Where a noised count is released too, z_D is larger than z, because the
+    /// count uses a part of the budget: z_D = (z^-2 - (2 sigma_b)^-2)^-1/2.
     ///
     /// # Errors
     ///
@@ -327,8 +328,8 @@ impl BudgetPlan {
         }
     }
 
-    /// The level of the noise for updates with `dimension` coordinates: the narrowest at which both truncation to the grid
-    /// and the cost of the grid are negligible.
+    /// The level of the noise for updates with `dimension` coordinates: the narrowest at which both truncation to the
+    /// grid and the cost of the grid are negligible.
     pub fn level_for(&self, dimension: u64) -> Level {
         let bound = (Level::L2.sigma() / (self.noise_multiplier * self.spread())).floor();
         let slack = self.noise_of(Level::L2, dimension).slack(self.charges(), self.delta).epsilon;
@@ -397,7 +398,8 @@ impl BudgetPlan {
         warn(
             value >= 2.0 * noise_multiplier,
             format!(
-                "the count uses most of the budget: the noise multiplier of the values is {value:.3}, not {noise_multiplier}"
+                "the count uses most of the budget: the noise multiplier of the values is {value:.3}, not \
+                 {noise_multiplier}"
             ),
         );
         let units = self.units();

@@ -1,8 +1,8 @@
 //! The records of a ledger: one a line, in kinds.
 //!
 //! Records hold events, so that any accountant can compose them again, now or later. The epsilons beside the events are
-//! those computed at the time, rounded up. Readers refuse unknown kinds and fields: a charge that is not understood might
-//! not be counted.
+//! those computed at the time, rounded up. Readers refuse unknown kinds and fields: a charge that is not understood
+//! might not be counted.
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::{Adjacency, Event};

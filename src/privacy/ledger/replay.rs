@@ -21,7 +21,7 @@ pub enum Fate {
     Open,
     /// It was spent elsewhere: fedmill has nothing to release.
     External,
-    /// It was released.
+    /// Its output was released.
     Released {
         /// Digest over the bytes of the output's files.
         output_sha256: Sha256,
@@ -215,7 +215,7 @@ impl State {
         head.map(|head| head.sha256)
     }
 
-    /// The first digits of the ledger's name.
+    /// The first 12 digits of the ledger's id.
     pub fn short_id(&self) -> &str {
         let id = self.init.ledger_id.as_str();
         id.get(..12).unwrap_or(id)
@@ -245,8 +245,8 @@ impl State {
         counts
     }
 
-    /// Whether every charge follows the plan, so that PLD counts: no other event, setting or reserve, and no more rounds
-    /// than planned.
+    /// Whether every charge follows the plan, so that PLD counts: no other event, setting or reserve, and no more
+    /// rounds than planned.
     pub fn follows_plan(&self) -> bool {
         self.planned_rounds().is_some_and(|rounds| rounds <= self.plan().charges())
     }

@@ -208,15 +208,18 @@ impl Status {
                 "each of {population} clients is drawn independently, with probability {sampling_rate}, in every round"
             ),
             Sampling::Fixed => format!(
-                "in every round a fixed number of {population} clients takes part, a share of {sampling_rate}, all sets \
-                 equally likely"
+                "in every round a fixed number of {population} clients takes part, a share of {sampling_rate}, all \
+                 sets equally likely"
             ),
-            Sampling::All => self.correlated.map_or("nothing about which clients take part".to_owned(), |correlated| {
-                format!(
-                    "nothing about which clients take part, except that ids tell clients apart: each counts {}",
-                    correlated.limits()
-                )
-            }),
+            Sampling::All => {
+                let anyone = "nothing about which clients take part";
+                self.correlated.map_or(anyone.to_owned(), |correlated| {
+                    format!(
+                        "{anyone}, except that each client has one id: each counts {}",
+                        correlated.limits()
+                    )
+                })
+            }
         }
     }
 }

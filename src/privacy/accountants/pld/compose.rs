@@ -1,9 +1,9 @@
 //! The loss of many releases: a sum of losses, by Fourier transform of tilted distributions.
 //!
-//! With masses times exp(lambda loss), scaled to a total of 1, sums are tilted too: a transform, a power, a transform back.
-//! The result is exact except for losses that leave the window and wrap to its other end. Losses that wrap from below only
-//! increase delta. Losses that leave above are bounded by Chernoff and counted as infinite, and so is rounding in the
-//! transforms.
+//! With masses times exp(lambda loss), scaled to a total of 1, sums are tilted too: a transform, a power, a transform
+//! back. The result is exact except for losses that leave the window and wrap to its other end. Losses that wrap from
+//! below only increase delta. Losses that leave above are bounded by Chernoff and counted as infinite, and so is
+//! rounding in the transforms.
 
 use super::grid::Losses;
 use realfft::RealFftPlanner;

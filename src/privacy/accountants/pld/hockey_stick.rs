@@ -3,11 +3,12 @@
 //! The curve at the loss l is the largest amount by which the probability of an outcome under one neighbour exceeds e^l
 //! times that under the other. This is delta at epsilon = l.
 //!
-//! For Gaussian noise of s sensitivities, and u = 1 / s, the curve is D(b) = phi(b) (m(b) - m(b + u)), with Mills' ratio m
-//! and b = s l - u / 2. A difference of Mills' ratios keeps its digits where a difference of tails would lose them.
-//! Sampling at rate q turns it into q D at the loss ln(1 + (e^l - 1) / q), for l >= 0 (Balle, Barthe & Gaboardi 2018, arXiv
-//! 1807.01647). With the neighbours exchanged it is q r e^l D(-a), where r is the unsampled ratio at loss -l, and a = b + u
-//! there. Below zero the distance above 1 - e^l counts, and this is e^l times the exchanged curve at -l.
+//! For Gaussian noise of s sensitivities, and u = 1 / s, the curve is D(b) = phi(b) (m(b) - m(b + u)), with Mills'
+//! ratio m and b = s l - u / 2. A difference of Mills' ratios keeps its digits where a difference of tails would lose
+//! them. Sampling at rate q turns it into q D at the loss ln(1 + (e^l - 1) / q), for l >= 0 (Balle, Barthe & Gaboardi
+//! 2018, arXiv 1807.01647). With the neighbours exchanged it is q r e^l D(-a), where r is the unsampled ratio at loss
+//! -l, and a = b + u there. Below zero the distance above 1 - e^l counts, and this is e^l times the exchanged curve at
+//! -l.
 
 use crate::privacy::accountants::normal::{density, mills, upper_tail};
 
@@ -16,13 +17,13 @@ use crate::privacy::accountants::normal::{density, mills, upper_tail};
 pub(super) struct Pair {
     /// Probability that the client is in the sample; 1 without sampling.
     rate: f64,
-    /// Standard deviation of the noise by sensitivity.
+    /// Standard deviation of the noise, divided by the sensitivity.
     noise: f64,
     /// Whether exchanging the neighbours gives the same curve.
     symmetric: bool,
 }
 
-/// Above this loss, e^l is not computed.
+/// Loss l above which the code does not compute e^l.
 const LARGE_LOSS: f64 = 30.0;
 
 impl Pair {
@@ -31,8 +32,8 @@ impl Pair {
         Self { rate, noise, symmetric: rate == 1.0 }
     }
 
-    /// Gaussian noise on a sum of a fixed share of clients, one of which sends another update. Either neighbour may be the
-    /// first, so the curve below zero mirrors the curve above zero.
+    /// Gaussian noise on a sum of a fixed share of clients, one of which sends another update. Either neighbour may be
+    /// the first, so the curve below zero mirrors the curve above zero.
     pub(super) fn replaced(rate: f64, noise: f64) -> Self {
         Self { rate, noise, symmetric: true }
     }

@@ -26,7 +26,8 @@ const ROUNDING: f64 = 1e-6;
 /// Factor by which the first step is coarser than the estimate.
 const COARSER: f64 = 4.0;
 
-/// Least and largest factor by which halving the step lowers the error: 4 once the step is far below the spread of losses.
+/// Least and largest factor by which halving the step lowers the error: 4 once the step is far below the spread of
+/// losses.
 const GAIN: (f64, f64) = (2.0, 4.0);
 
 /// Least delta in the scale of the tilted masses, where rounding is about 1e-10.

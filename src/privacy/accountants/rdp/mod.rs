@@ -1,7 +1,7 @@
 //! Renyi differential privacy: divergences at a list of orders, and the epsilon that they imply.
 //!
-//! Divergences add up over releases (Mironov 2017, arXiv 1702.07476). At integer orders they hold for the discrete noise
-//! that fedmill adds, in any number of dimensions. At fractional orders they hold for continuous noise, and
+//! Divergences add up over releases (Mironov 2017, arXiv 1702.07476). At integer orders they hold for the discrete
+//! noise that fedmill adds, in any number of dimensions. At fractional orders they hold for continuous noise, and
 //! [`super::bridge`] adds the cost of discrete noise. Fractional orders matter where epsilon is large.
 
 pub mod conversion;
@@ -81,8 +81,9 @@ mod tests {
         assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{found} is not {expected}");
     }
 
-    /// Row 11 of the reference numbers, dp_accounting's own test. At fractional orders the library leaves out the signs of
-    /// its series and is too large, by 3 % at order 1.5; the expected values there are integrals by mpmath at 40 digits.
+    /// Row 11 of the reference numbers, dp_accounting's own test. At fractional orders the library leaves out the signs
+    /// of its series and is too large, by 3 % at order 1.5; the expected values there are integrals by mpmath at 40
+    /// digits.
     #[test]
     fn divergences_are_those_of_dp_accounting() {
         let orders = Orders::from_sorted(vec![1.5, 2.5, 5.0, 50.0, 100.0]);

@@ -2,15 +2,15 @@
 //!
 //! Paper: Mironov, Talwar & Zhang 2019, arXiv 1908.10530.
 //!
-//! With x of N(0, z^2), r = exp((2x - 1) / 2z^2) is the likelihood ratio of noise about 1 and about 0. The divergence of
-//! order a is ln E[(1 - q + q r)^a] / (a - 1). Since E[r] = 1, only the excess above 1 is summed: nothing cancels, and tiny
-//! sampling rates keep all their digits.
+//! With x of N(0, z^2), r = exp((2x - 1) / 2z^2) is the likelihood ratio of noise about 1 and about 0. The divergence
+//! of order a is ln E[(1 - q + q r)^a] / (a - 1). Since E[r] = 1, only the excess above 1 is summed: nothing cancels,
+//! and tiny sampling rates keep all their digits.
 //!
-//! At integer orders the excess is a sum of positive terms, over i from 2:
-//! C(a, i) (1 - q)^(a - i) q^i (exp((i^2 - i) / 2z^2) - 1). At fractional orders the paper's series may not converge. The
-//! trapezoidal rule converges, because the integrand is analytic: in t = x / z its nearest singularity is pi z away from
-//! the real line, and at a distance up to a it is at most exp(a^2 / 2) times its value on the line. So with steps of h the
-//! rule is off by at most 2 exp(a^2 / 2 - 2 pi a / h) of the whole, for any a below pi z; h makes this exp(-46).
+//! At integer orders the excess is a sum of positive terms, over i from 2: C(a, i) (1 - q)^(a - i) q^i (exp((i^2 - i) /
+//! 2z^2) - 1). At fractional orders the paper's series may not converge. The trapezoidal rule converges, because the
+//! integrand is analytic: in t = x / z its nearest singularity is pi z away from the real line, and at a distance up to
+//! a it is at most exp(a^2 / 2) times its value on the line. So with steps of h the rule is off by at most 2 exp(a^2 /
+//! 2 - 2 pi a / h) of the whole, for any a below pi z; h makes this exp(-46).
 
 use super::logarithms::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
 use std::f64::consts::PI;
@@ -118,7 +118,8 @@ impl QuadratureGrid {
         log_sum(logs) + libm::log(self.step / (2.0 * PI).sqrt())
     }
 
-    /// The points near the two modes of the integrand: about 0, where the ratio is small, and about a / z, where it is large.
+    /// The points near the two modes of the integrand: about 0, where the ratio is small, and about a / z, where it is
+    /// large.
     fn windows(&self, order: f64) -> [&[QuadraturePoint]; 2] {
         let at = |t: f64| ((t / self.step) as i64 - self.first).clamp(0, self.points.len() as i64) as usize;
         let right = order / self.noise;
@@ -152,8 +153,8 @@ fn step(noise: f64) -> f64 {
     if 2.0 * PI / free < a { free } else { 2.0 * PI * a / (EXACT + 0.5 * a * a) }
 }
 
-/// The logarithm of the excess for little noise: (1 - q)^a + q^a E[r^a] - 1, and a bound of the cross terms. Each side's
-/// correction by the other is at most 2^a - 1 times its first order, because a power is convex.
+/// The logarithm of the excess for little noise: (1 - q)^a + q^a E[r^a] - 1, and a bound of the cross terms. Each
+/// side's correction by the other is at most 2^a - 1 times its first order, because a power is convex.
 fn log_excess_of_little_noise(rate: f64, noise: f64, order: f64) -> f64 {
     let crossing = noise * noise * libm::log(1.0 / rate - 1.0) + 0.5;
     let below = |x: f64| 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);

@@ -3,8 +3,8 @@
 //! Paper: Wang, Balle & Kasiviswanathan 2019, arXiv 1808.00087, Theorem 27.
 //!
 //! With rate q and order a, the divergence is at most ln(1 + sum over i from 2 of q^i C(a, i) m(i)) / (a - 1). The
-//! moments are m(2) = min(4 (e^R(2) - 1), 2 e^R(2)), and beyond it the smaller of 2 exp((i - 1) R(i)) and
-//! 4 sqrt(B(2 floor(i / 2)) B(2 ceil(i / 2))), where R(i) = i / 2z^2 and B(i) = E[(r - 1)^i], which the paper writes as a
+//! moments are m(2) = min(4 (e^R(2) - 1), 2 e^R(2)), and beyond it the smaller of 2 exp((i - 1) R(i)) and 4 sqrt(B(2
+//! floor(i / 2)) B(2 ceil(i / 2))), where R(i) = i / 2z^2 and B(i) = E[(r - 1)^i], which the paper writes as a
 //! difference of order i. Between integer orders, (a - 1) R(a) is convex, and its chord a bound (Corollary 10).
 
 use super::logarithms::{log_expm1, log_factorials, log_one_plus_exp, log_sum};

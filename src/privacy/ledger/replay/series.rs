@@ -1,8 +1,8 @@
 //! The rounds of a series, whose noise is correlated. The first round pays for all.
 //!
-//! The noise of a round is a function of the key of the series and the number of the round. Each number is used once, since
-//! the same noise on two sums would expose both. Numbers come in order, because the proof for correlated noise needs sums
-//! that depend on earlier releases only.
+//! The noise of a round is a function of the key of the series and the number of the round. Each number is used once,
+//! since the same noise on two sums would expose both. Numbers come in order, because the proof for correlated noise
+//! needs sums that depend on earlier releases only.
 
 use crate::privacy::ledger::record::{Charge, SeriesKey};
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
