@@ -1,7 +1,6 @@
 //! A run whose clients are clipped: who counts, as what, and the sums that edges made.
 
-use crate::budget::charge::Terms;
-use crate::budget::directory::Books;
+use crate::budget::books::{Books, NoiseTerms};
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::session::Session;
 use crate::engine::intake::admit;
@@ -26,7 +25,7 @@ pub struct Clipped {
     /// Coordinates of the float tensors.
     pub dimension: u64,
     /// How the noise is made.
-    pub terms: Terms,
+    pub terms: NoiseTerms,
     /// What two sums must have in common to be added.
     pub sum_terms: SumTerms,
     /// The grid that values are rounded to.

@@ -1,6 +1,6 @@
 //! Clipped updates, and sums of them, added up into a file without noise: `fedmill privacy clip` and `sum`.
 
-use crate::budget::directory::Books;
+use crate::budget::books::Books;
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::request::Request;
 use crate::engine::passes::drive::Clock;

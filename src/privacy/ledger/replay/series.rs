@@ -1,32 +1,41 @@
-//! Rounds whose noise is correlated: one run, paid for with its first round.
+//! The rounds of a series, whose noise is correlated. The first round pays for all.
 //!
-//! A round's noise is a function of the key of the run and its number. So a number is used once, in order: noise that hides
-//! two sums hides neither, and what is proven of correlated noise holds for sums that hang on earlier releases alone.
+//! The noise of a round is a function of the key of the series and the number of the round. Each number is used once,
+//! since the same noise on two sums would expose both. Numbers come in order, because the proof for correlated noise
+//! needs sums that depend on earlier releases only.
 
-use crate::privacy::ledger::record::{Charge, RunKey};
-use crate::privacy::ledger::replay::{Charged, State};
+use crate::privacy::ledger::record::{Charge, SeriesKey};
+use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
 
 impl State {
-    /// Rounds that were charged by runs of fedmill, in order, whatever became of them.
-    pub fn rounds(&self) -> impl Iterator<Item = (u64, &Charged)> {
-        let own = self.charges.iter().filter(|charged| charged.charge.mechanism.is_some());
-        own.filter_map(|charged| Some((charged.charge.round?, charged)))
+    /// The rounds that fedmill charged, in order, released or not.
+    pub fn rounds(&self) -> impl Iterator<Item = (u64, &ChargeRecord)> {
+        let own = self.charges.iter().filter(|charge| charge.charge.mechanism.is_some());
+        own.filter_map(|charge| Some((charge.charge.round?, charge)))
     }
 
-    /// The last of them.
+    /// The last round that fedmill charged.
     pub fn last_round(&self) -> Option<u64> {
         self.rounds().last().map(|(round, _)| round)
     }
 
-    /// Whether a charge is a round of a run: its noise is used, whatever became of it.
-    pub fn is_of_run(&self, charge: &Charge) -> bool {
+    /// Whether a charge is a round of a series. Its noise is used, released or not.
+    pub fn is_of_series(&self, charge: &Charge) -> bool {
         self.plan().correlated.is_some() && charge.mechanism.is_some()
     }
 
-    /// Checks that a round of a run may follow those before it.
+    /// Whether the last round of a series was released.
+    pub fn series_is_over(&self) -> bool {
+        let is_last = |(round, charge): (u64, &ChargeRecord)| {
+            round == self.plan().rounds && matches!(charge.fate, Fate::Released { .. })
+        };
+        self.plan().correlated.is_some() && self.rounds().last().is_some_and(is_last)
+    }
+
+    /// Checks that a round of a series may follow the earlier rounds.
     pub(super) fn check_round(&self, charge: &Charge) -> Result<(), String> {
         let last = self.last_round();
-        let round = charge.round.ok_or("found no round, expected the number of one")?;
+        let round = charge.round.ok_or("found no round, expected its number")?;
         if round <= last.unwrap_or(0) || round > self.plan().rounds {
             let (from, to) = (last.unwrap_or(0) + 1, self.plan().rounds);
             return Err(format!("found round {round}, expected one from {from} to {to}"));
@@ -35,31 +44,29 @@ impl State {
         if charge.event != expected {
             return Err(format!("found another event for round {round}, expected {expected:?}"));
         }
-        let is_listed = charge.mechanism.as_ref().is_some_and(|how| how.clients_sha256.is_some());
+        let is_listed = charge.mechanism.as_ref().is_some_and(|mechanism| mechanism.clients_sha256.is_some());
         if is_listed { Ok(()) } else { Err("clients_sha256: found none, expected a digest".to_owned()) }
     }
 
-    pub(super) fn take_key(&mut self, key: &RunKey) -> Result<(), String> {
+    pub(super) fn take_key(&mut self, key: &SeriesKey) -> Result<(), String> {
         if self.plan().correlated.is_none() || self.last_round().is_none() {
-            return Err("found the key of a run, expected it behind the first charge of one".to_owned());
+            return Err("found the key of a series, expected it behind the first charge".to_owned());
         }
-        if self.run_key.is_some() {
-            return Err("found another key, expected one for the whole run".to_owned());
+        if self.series_key.is_some() {
+            return Err("found another key, expected one for the whole series".to_owned());
         }
-        self.run_key = Some(key.key_sha256);
+        self.series_key = Some(key.key_sha256);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::budget;
-    use super::super::plan::{BudgetPlan, Correlated};
-    use super::super::record::{Entry, Void};
-    use super::super::trial;
     use super::*;
-    use crate::privacy::correlated::Factor;
-    use crate::privacy::ledger::plan::Sampling;
+    use crate::privacy::correlated::factor::Factor;
+    use crate::privacy::ledger::plan::{BudgetPlan, Correlated, Sampling};
+    use crate::privacy::ledger::record::{LedgerEntry, Void};
+    use crate::privacy::ledger::{budget, trial};
     use crate::record::sha256::Sha256;
 
     fn plan() -> BudgetPlan {
@@ -76,12 +83,12 @@ mod tests {
         charge
     }
 
-    fn charged(charge: Charge) -> Entry {
-        Entry::Charge(Box::new(charge))
+    fn charged(charge: Charge) -> LedgerEntry {
+        LedgerEntry::Charge(Box::new(charge))
     }
 
-    fn key() -> Entry {
-        Entry::Key(RunKey { key_sha256: Sha256::of("key") })
+    fn key() -> LedgerEntry {
+        LedgerEntry::Key(SeriesKey { key_sha256: Sha256::of("key") })
     }
 
     #[test]
@@ -89,20 +96,20 @@ mod tests {
         let entries = [trial::init(&plan()), charged(round(1, true)), key(), charged(round(2, false))];
         let all = trial::state(&entries);
         assert!(all.follows_plan());
-        assert_eq!((all.last_round(), all.releases(), all.run_key), (Some(2), 2, Some(Sha256::of("key"))));
+        assert_eq!((all.last_round(), all.releases(), all.series_key), (Some(2), 2, Some(Sha256::of("key"))));
         let (first, planned) = (trial::state(&entries[..2]), budget::planned(&plan()).unwrap());
         assert_eq!(budget::spent(&first).unwrap(), planned);
         assert_eq!(budget::spent(&all).unwrap(), planned);
         assert_eq!(budget::rounds_left(&all).unwrap(), plan().rounds - 2);
         assert_eq!(budget::rounds_left(&trial::state(&entries[..1])).unwrap(), plan().rounds);
         let alone = BudgetPlan { correlated: None, rounds: 1, ..plan() };
-        assert_eq!(planned.rdp, budget::planned(&alone).unwrap().rdp, "it is one Gaussian");
+        assert_eq!(planned.rdp, budget::planned(&alone).unwrap().rdp, "the series is one Gaussian");
     }
 
     #[test]
-    fn rounds_come_once_and_in_order_and_are_not_taken_back() {
+    fn rounds_come_once_and_in_order_and_cannot_be_voided() {
         let start = [trial::init(&plan()), charged(round(2, true)), key()];
-        let void = Entry::Void(Void { charge: 1, attest: "nobody looked".to_owned() });
+        let void = LedgerEntry::Void(Void { charge: 1, attest: "the machine was off".to_owned() });
         let mut no_round = round(3, false);
         no_round.round = None;
         let mut no_clients = round(3, false);
@@ -115,7 +122,7 @@ mod tests {
             (charged(no_round), "no round"),
             (charged(no_clients), "clients_sha256"),
             (key(), "another key"),
-            (void, "cannot be taken back"),
+            (void, "cannot be voided"),
         ] {
             let bad = bad_named(bad);
             let records = trial::records(&[&start[..], &[bad]].concat());
@@ -126,11 +133,11 @@ mod tests {
         assert!(State::replay(&trial::records(&early)).is_err());
     }
 
-    /// With a name of its own, so that only what is tried is wrong with it.
-    fn bad_named(entry: Entry) -> Entry {
-        let Entry::Charge(mut charge) = entry else { return entry };
+    /// Renames the release, so that the entry has the one fault that is tested.
+    fn bad_named(entry: LedgerEntry) -> LedgerEntry {
+        let LedgerEntry::Charge(mut charge) = entry else { return entry };
         charge.release_id = "another".to_owned();
-        Entry::Charge(charge)
+        LedgerEntry::Charge(charge)
     }
 
     #[test]
@@ -152,6 +159,6 @@ mod tests {
         );
         let text = plan().frozen();
         assert_eq!(BudgetPlan::thaw(&text).unwrap(), plan());
-        assert!(!trial::plan().frozen().contains("correlated"), "other plans are what they were");
+        assert!(!trial::plan().frozen().contains("correlated"), "plans without a series keep their text");
     }
 }
