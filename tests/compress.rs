@@ -1,6 +1,5 @@
 //! `fedmill compress` and `decompress`, files to files: round trips, reports, refusals, merges.
 
-mod registry;
 mod targets;
 
 use crate::harness::{Dir, Model, Run, Update, fedmill, le};

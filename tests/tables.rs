@@ -1,5 +1,7 @@
-//! The tables of rules, steps and strategies in `docs`, made from the registries and the heads of their files.
+//! The tables of rules, steps, strategies and codecs in `docs`, made from the registries and the heads of their files.
 //! `INSTA_UPDATE=always cargo test tables` writes them anew.
+
+mod codecs;
 
 use crate::harness::{shortest, source_tree};
 use fedmill::rules::pre::{self, STEPS};

@@ -1,29 +1,11 @@
-//! The tables of codecs in `docs/`, made from the registry and held against the pages. `just bless` writes them anew.
+//! The tables of codecs: what they send and take, and the bits and errors that the tests measure.
 
+use super::{check, line};
+use crate::harness::source_tree;
 use crate::quality::{Distribution, VALUES, nmse};
 use fedmill::codecs::{self, CODECS, Codec, Coding, Extent, Family, Seeds, Vector};
 use fedmill::kernels::lanes::Isa;
 use fedmill::model::sparsity::Sparsity;
-use std::path::Path;
-
-/// Holds the lines between `<!-- NAME -->` and `<!-- /NAME -->` of a page against a table, or writes them.
-fn check(page: &str, name: &str, table: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let (begin, end) = (format!("<!-- {name} -->\n\n"), format!("\n\n<!-- /{name} -->"));
-    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{page} has no `{begin}`"));
-    let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has no `{end}`"));
-    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
-        return std::fs::write(&path, [before, &begin, table, &end, after].concat()).unwrap();
-    }
-    assert!(found == table, "{page}: the table `{name}` is not that of the registry; `just bless` writes it");
-}
-
-fn table(header: &str, rows: impl Iterator<Item = String>) -> String {
-    let columns = header.matches('|').count() - 1;
-    let rule = format!("|{}", "---|".repeat(columns));
-    [header.to_owned(), rule].into_iter().chain(rows).collect::<Vec<_>>().join("\n")
-}
 
 fn quoted(texts: impl Iterator<Item = impl AsRef<str>>) -> Vec<String> {
     texts.map(|text| format!("`{}`", text.as_ref())).collect()
@@ -97,14 +79,14 @@ fn merged_by(family: &Family) -> &'static str {
 }
 
 #[test]
-fn the_page_on_compression_has_every_codec() {
+fn the_table_of_codecs_is_the_registrys() {
+    let Some(root) = source_tree() else { return };
     let row = |family: &&Family| {
-        let (names, settings) = (names(family), settings(family));
-        let (unbiased, merged_by) = (unbiased(family), merged_by(family));
-        format!("| {names} | {} | {settings} | {unbiased} | {merged_by} |", family.summary)
+        let merged_by = merged_by(family).to_owned();
+        line([names(family), family.summary.to_owned(), settings(family), unbiased(family), merged_by])
     };
-    let header = "| codec | what it sends | settings | unbiased | merged by |";
-    check("compression.md", "codecs", &table(header, CODECS.iter().map(row)));
+    let head = ["codec", "what it sends", "settings", "unbiased", "merged by"];
+    check(&root.join("docs/compression.md"), "codecs", &head, CODECS.iter().map(row));
 }
 
 /// A figure with two significant digits.
@@ -136,7 +118,8 @@ fn figures_have_two_digits() {
 
 /// Every codec as `--table` tries it, and, of a codec that has a file of its own, also with each of its settings.
 #[test]
-fn the_tables_have_the_errors_of_every_codec() {
+fn the_table_of_errors_is_what_is_measured() {
+    let Some(root) = source_tree() else { return };
     let mut texts: Vec<String> = Vec::new();
     for family in CODECS {
         let examples = family.examples().filter(|_| family.codecs.len() == 1);
@@ -154,8 +137,8 @@ fn the_tables_have_the_errors_of_every_codec() {
             let (_, bytes, decoded) = encoded(codec.as_ref(), values, [512, VALUES / 512]);
             (8.0 * bytes as f64 / VALUES as f64, nmse(values, &decoded))
         });
-        format!("| `{text}` | {:.2} | {} | {} |", gaussian.0, figure(gaussian.1), figure(tails.1))
+        line([format!("`{text}`"), format!("{:.2}", gaussian.0), figure(gaussian.1), figure(tails.1)])
     };
-    let header = "| codec | bits a value | NMSE, Gaussian | NMSE, heavy tails |";
-    check("compression-tables.md", "errors", &table(header, texts.iter().map(row)));
+    let head = ["codec", "bits a value", "NMSE, Gaussian", "NMSE, heavy tails"];
+    check(&root.join("docs/compression-tables.md"), "errors", &head, texts.iter().map(row));
 }
