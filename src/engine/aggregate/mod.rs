@@ -1,7 +1,7 @@
 //! One aggregate run, from a [`request`] to a published model.
 //!
 //! [`run`] is the story: a [`session`] takes updates in, judges them by their [`geometry`] and merges them; [`controls`] is
-//! SCAFFOLD's second merge. A [`mode`] is where a run may differ. [`outputs`] and [`publish`] write model, [`state`] and
+//! SCAFFOLD's second merge. A [`mode`] is where a run may differ. `outputs` and `publish` write model, [`state`] and
 //! [`report`] with their [`metadata`]; `work` is what a backend's forecast needs; [`error`] says why a run failed.
 
 pub mod controls;
