@@ -259,7 +259,7 @@ fn what_a_run_lacks_is_named_and_nothing_is_written() {
     for (args, said) in [
         (
             &["--strategy", "fedadam"][..],
-            "fedadam goes on from what earlier rounds left, expected --state FILE",
+            "fedadam keeps state between rounds, expected --state FILE",
         ),
         (&["--strategy", "fednova", "--state", "s"], "keep nothing between rounds"),
         (
