@@ -93,9 +93,10 @@ table:
     cargo build --release --quiet
     python3 data/mnist-round/rules_table.py target/release/fedmill --write docs/rules.md
 
-# Accept changed snapshots of help texts and changed digests of outputs. Say in the commit why digests changed.
+# Accept changed snapshots of help texts, changed digests of outputs (say in the commit why they changed), and changed
+# tables of registries in docs/.
 bless:
-    INSTA_UPDATE=always FEDMILL_RECORD_DIGESTS=1 cargo test --test integration -- help digests
+    INSTA_UPDATE=always FEDMILL_RECORD_DIGESTS=1 cargo test --test integration -- help digests registry tables::
 
 # Make the golden vectors anew (needs what data/vectors/README.md says).
 vectors:

@@ -1,15 +1,18 @@
-//! What compressing an update takes, file to file, against the floor: reading its bytes once and writing as many as the
-//! compressed file has, with positioned reads and writes from the same threads, page cache warm.
+//! The time to compress an update, file to file, over the floor.
 //!
-//! `cargo bench --bench compress [-- CODEC...]` prints a table. Floor and codec take turns; ratios are of pairs, quoted as
-//! median (minimum to maximum), without the fsync that a published file gets, which is the disk's time. Decoding is
-//! timed as `aggregate` decodes: chunks, from all threads, into memory.
+//! The floor is reading the update once and writing as many bytes as the compressed file has, with positioned reads and
+//! writes from the same threads, page cache warm.
+//!
+//! `cargo bench --bench compress [-- CODEC...]` prints a table. Floor and codec take turns. A ratio is of a pair,
+//! printed as median (minimum to maximum), without the fsync of a published file, which is the disk's time. Decoding is
+//! timed as `aggregate` decodes: chunk by chunk, from all threads, into memory.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
 use fedmill::codecs::{self, CHUNK};
-use fedmill::compress::run::{Compression, How, Wanted};
-use fedmill::compress::summary::Compressed;
+use fedmill::compress::method::{CompressionMethod, Targets};
+use fedmill::compress::run::Compression;
+use fedmill::compress::summary::Summary;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::{OpenFiles, SourceFile};
 use fedmill::io::synthetic::SyntheticUpdates;
@@ -25,13 +28,13 @@ use std::time::Instant;
 
 const PARAMETERS: usize = 100_000_000;
 
-/// Timed pairs of each row.
+/// Timed pairs of a row.
 const PAIRS: usize = 5;
 
 /// Bytes that the floor moves at a time.
 const FLOOR_CHUNK_BYTES: usize = 1 << 20;
 
-/// Codecs, and what each is held to: times of the floor.
+/// Codecs, and the limit of each in times of the floor.
 const ROWS: [(&str, Option<f64>); 14] = [
     ("f16", None),
     ("e4m3", None),
@@ -67,8 +70,10 @@ fn main() {
         rows.filter(|(name, ..)| asked.is_empty() || asked.iter().any(|a| name.contains(a)))
     {
         let how = match (codecs::parse(name), ratio) {
-            (_, Some(ratio)) => How::Wanted(Wanted { ratio: Some(ratio), ..Wanted::default() }),
-            (Ok(codec), _) => How::Codec(Arc::from(codec)),
+            (_, Some(ratio)) => {
+                CompressionMethod::Targets(Targets { ratio: Some(ratio), ..Targets::default() })
+            }
+            (Ok(codec), _) => CompressionMethod::Codec(Arc::from(codec)),
             (Err(why), _) => {
                 println!("{name:<34} {why}");
                 continue;
@@ -78,7 +83,7 @@ fn main() {
     }
 }
 
-fn row(pool: &ThreadPool, update: &Path, name: &str, bar: Option<f64>, how: &How) {
+fn row(pool: &ThreadPool, update: &Path, name: &str, bar: Option<f64>, how: &CompressionMethod) {
     let compression = |output| Compression { output, ..Compression::new(update.to_owned(), how.clone()) };
     let packed = update.with_extension("packed");
     let found = compression(Some(packed.clone())).run(pool).expect("compressed");
@@ -94,7 +99,7 @@ fn row(pool: &ThreadPool, update: &Path, name: &str, bar: Option<f64>, how: &How
     let decode = decode(pool, &packed);
     let threads = pool.current_num_threads() as f64;
     let megabytes = 4.0 * PARAMETERS as f64 / 1e6 / threads;
-    let Compressed { bits_per_parameter, measures, .. } = found;
+    let Summary { bits_per_parameter, measures, .. } = found;
     println!(
         "{name:<34} {:>22} {:>6} {:>16.0} {:>14.0} {bits_per_parameter:>9.4} {:>10.3e}",
         spread(ratios),
@@ -116,7 +121,7 @@ fn spread(mut values: Vec<f64>) -> String {
     format!("{:.2} ({:.2} to {:.2})", values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
-/// Seconds to read a file and write so many bytes.
+/// Seconds to read a file and to write `written` bytes.
 fn floor(pool: &ThreadPool, update: &Path, written: u64) -> f64 {
     let source = SourceFile::open(update, &OpenFiles::raise_limit()).expect("opened");
     let path = update.with_extension("floor");

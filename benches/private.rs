@@ -9,7 +9,7 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
-use fedmill::budget::Account;
+use fedmill::budget::account::Account;
 use fedmill::engine::aggregate::request::{Inputs, Request};
 use fedmill::engine::decide::method::Method;
 use fedmill::engine::passes::machine::Machine;

@@ -60,7 +60,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ),
     ("updates", &["codecs", "gpu", "kernels", "model", "io", "telemetry", "settings"]),
     ("privacy", &["record", "kernels", "model"]),
-    ("strategies", &["rules", "settings", "kernels"]),
+    ("strategies", &["rules", "settings", "kernels", "model"]),
     ("codecs", &["settings", "kernels", "model"]),
     ("rules", &["settings"]),
     ("settings", &[]),

@@ -1,6 +1,6 @@
-//! `fedmill compress` and `decompress`, files to files: what comes back, what it says of itself, what is refused; and
-//! encoded updates in a merge.
+//! `fedmill compress` and `decompress`, files to files: round trips, reports, refusals, merges.
 
+mod registry;
 mod targets;
 
 use crate::harness::{Dir, Model, Run, Update, fedmill, le};
@@ -9,7 +9,7 @@ use sha2::Digest as _;
 
 const LAYOUTS: [&str; 2] = ["plain", "bundle"];
 
-/// Values that look like those of a trained layer, from a small generator of their own.
+/// Values that look like those of a trained layer, the same every time.
 fn values(seed: u32, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
     let mut next = || {
@@ -19,7 +19,7 @@ fn values(seed: u32, len: usize) -> Vec<f32> {
     (0..len).map(|_| ((next() + next() + next()) * 0.1) as f32).collect()
 }
 
-/// Every dtype of floats, and all that is not encoded.
+/// An update with every float dtype, and with tensors that no codec encodes.
 fn update(name: &str, seed: u32) -> Update {
     let doubles: Vec<f64> = values(seed + 1, 300).iter().map(|x| f64::from(*x)).collect();
     let f16: Vec<u16> = values(seed + 2, 512).iter().map(|x| half::f16::from_f32(*x).to_bits()).collect();
@@ -39,7 +39,7 @@ fn update(name: &str, seed: u32) -> Update {
         .raw("bytes", "U8", &[300], &[7; 300])
 }
 
-/// Those tensors of [`update`] that a codec changes.
+/// The tensors of [`update`] that a codec changes.
 const ENCODED: [&str; 4] = ["layer.weight", "double", "f16", "bf16"];
 
 #[track_caller]
@@ -94,7 +94,7 @@ fn what_was_compressed_comes_back() {
             }
             assert_eq!(after.tensors.len(), before.tensors.len());
             for name in ENCODED {
-                // bf16 itself has eight bits.
+                // bf16 has eight significant bits.
                 let most = if name == "bf16" { 1e-5f64.max(most) } else { most };
                 let nmse = nmse(&floats(&before, name), &floats(&after, name));
                 assert!(nmse <= most, "{codec} {layout} {name}: {nmse}");
@@ -111,7 +111,7 @@ fn what_was_compressed_comes_back() {
     }
 }
 
-/// Any reader opens what was compressed, and the streams of a plain file go by the names of their tensors.
+/// Every safetensors reader opens a compressed file. In the plain layout, streams have the names of their tensors.
 #[test]
 fn compressed_files_are_safetensors() {
     let dir = Dir::new();
@@ -157,7 +157,7 @@ fn a_single_value_nothing_and_chunks_to_spare() {
     }
 }
 
-/// The figures are those of the files: sizes by the file system, errors by what is decoded.
+/// The report has the figures of the files: the sizes on disk, the errors of the decoded values.
 #[test]
 fn what_is_told_is_what_is_there() {
     let dir = Dir::new();
@@ -188,7 +188,7 @@ fn what_is_told_is_what_is_there() {
 fn the_same_bytes_every_time() {
     let dir = Dir::new();
     Update::new("a").f32("w", &[3, 70_000], &values(5, 210_000)).write(&dir);
-    for codec in &fedmill::compress::table::tried().collect::<Vec<_>>() {
+    for codec in &fedmill::codecs::tried().collect::<Vec<_>>() {
         let mut first: Option<Vec<u8>> = None;
         for more in [&["--threads", "1"][..], &["--threads", "4"], &["--isa", "portable"]] {
             let args =
@@ -201,7 +201,7 @@ fn the_same_bytes_every_time() {
     }
 }
 
-/// A file of weights with a base is sent as a delta that names its base.
+/// Weights with a base travel as a delta that names the base.
 #[test]
 fn weights_are_sent_as_what_they_changed() {
     let dir = Dir::new();
@@ -215,7 +215,7 @@ fn weights_are_sent_as_what_they_changed() {
     let sha256: String = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let blake3 = blake3::hash(&bytes).to_hex();
     let whole = format!("sha256:{sha256}");
-    // Where bytes are counted, the base is named in fewer, and names are left to it.
+    // A file made to a target has the start of the base's digest, and leaves the names of its tensors to the base.
     let start = format!("blake3:{}", &blake3[..32]);
     for (layout, how, digest) in [
         ("plain", ["--codec", "u8"], &whole),
@@ -233,7 +233,7 @@ fn weights_are_sent_as_what_they_changed() {
         assert_eq!(after.bytes("n"), 2i64.to_le_bytes());
         assert_eq!((&after.metadata["base"], after.metadata["kind"].as_str()), (digest, "delta"));
     }
-    // Where bytes are counted the names of its tensors are left to the base.
+    // A file made to a target leaves the names of its tensors to the base.
     compress(
         &dir,
         &["--max-bytes", "300B", "--best-effort", "--base", "base.safetensors", "a.safetensors"],
@@ -256,7 +256,7 @@ fn weights_are_sent_as_what_they_changed() {
     merge("other.safetensors").assert_fails(2, &["packed.safetensors", "base"]);
 }
 
-/// Every rule sees in an encoded update what decompressing it gives.
+/// A rule sees the same values in an encoded update as in the decompressed one.
 #[test]
 fn a_merge_of_mixed_encodings_is_that_of_the_plain_files() {
     let dir = Dir::new();
@@ -294,7 +294,7 @@ fn a_merge_of_mixed_encodings_is_that_of_the_plain_files() {
     }
 }
 
-/// How many values are NaN or infinite, in a tensor that is encoded and in one that is not.
+/// Writes an update with a broken value in an encoded tensor (0) or a raw one (1).
 fn broken(dir: &Dir, tensor: usize, value: f32) {
     let mut large = values(1, 300);
     let mut small = values(2, 8);
@@ -401,7 +401,7 @@ fn what_cannot_be_decompressed() {
     }
 }
 
-/// A base and a state are models, and what a client sends is none.
+/// A base and a state are models, and an encoded update is not a model.
 #[test]
 fn encoded_files_are_no_models() {
     let dir = Dir::new();
@@ -422,7 +422,7 @@ fn encoded_files_are_no_models() {
     dir.assert_unchanged_since(&before);
 }
 
-/// A file that is encoded and broken is one bad update among others.
+/// A broken encoding makes one bad update; the others merge.
 #[test]
 fn a_broken_encoding_is_a_bad_update() {
     let dir = Dir::new();
@@ -446,7 +446,7 @@ fn a_broken_encoding_is_a_bad_update() {
     }
 }
 
-/// What is told of a file that is not written is what is told of one that is.
+/// A dry run reports the same figures as a run that writes.
 #[test]
 fn a_dry_run_leaves_nothing() {
     let dir = Dir::new();
@@ -459,7 +459,7 @@ fn a_dry_run_leaves_nothing() {
         told["output"].take();
         told
     };
-    // The last is so large that it is not put together in memory.
+    // The last file is too large to be put together in memory.
     for args in [&["--codec", "u8", "a.safetensors"][..], &["--codec", "f16", "large.safetensors"]] {
         let before = dir.contents();
         let dry = told(args, &["--dry-run"]);
@@ -488,7 +488,7 @@ fn a_table_of_what_every_codec_makes_of_an_update() {
         run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let bits = |row: &serde_json::Value| row["bits_per_parameter"].as_f64().unwrap();
     assert!(rows.windows(2).all(|pair| bits(&pair[0]) >= bits(&pair[1])), "rows are in order");
-    for text in fedmill::compress::table::tried() {
+    for text in fedmill::codecs::tried() {
         let codec = fedmill::codecs::parse(&text).unwrap().to_string();
         let row = rows.iter().find(|row| row["codec"] == codec.as_str());
         let row = row.unwrap_or_else(|| panic!("no row of {codec}"));

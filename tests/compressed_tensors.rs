@@ -1,11 +1,11 @@
-//! Files that compressed-tensors decodes: its names, its packing, its config; decoded here as it does.
+//! Files that compressed-tensors decodes: names, packing, configuration.
 
 use crate::harness::{Dir, Model, Update, fedmill};
 
 const ROWS: usize = 6;
 const COLUMNS: usize = 64;
 
-/// Two layers of which one is too small to be encoded, and something that is no matrix.
+/// Two layers, one too small to be encoded, and a tensor that is not a matrix.
 fn write_update(dir: &Dir) {
     let values = |len: usize| -> Vec<f32> {
         (0..len).map(|i| ((i * 7919 % 1009) as f32 / 500.0 - 1.0) * (1 + i / COLUMNS) as f32).collect()
@@ -24,14 +24,14 @@ fn compress(dir: &Dir, codec: &str) -> (Model, serde_json::Value) {
     (Model::read(dir, "small.safetensors"), dir.json("config.json"))
 }
 
-/// What the program itself makes of the matrix.
+/// The matrix as the program decodes it.
 fn decompressed(dir: &Dir) -> Vec<f32> {
     let run = fedmill(dir, &["decompress", "small.safetensors", "-o", "plain.safetensors"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     Model::read(dir, "plain.safetensors").f32("layer.weight")
 }
 
-/// A matrix as that library unpacks it: codes without sign, lowest bits first, in rows of 32-bit words.
+/// A matrix as the library unpacks it: codes without sign, lowest bits first, in rows of 32-bit words.
 fn unpacked(file: &Model, bits: usize, group: usize) -> Vec<f32> {
     let (dtype, shape, packed) = &file.tensors["layer.weight_packed"];
     assert_eq!((dtype.as_str(), &shape[..]), ("I32", &[ROWS, COLUMNS * bits / 32][..]));
@@ -99,7 +99,7 @@ fn what_it_could_not_decode_gets_no_config() {
         let all =
             ["compress", "update.safetensors", "-o", "small.safetensors", "--emit-config", "config.json"];
         let run = fedmill(&dir, &[&all[..], args].concat());
-        run.assert_fails(2, &["holds no matrix as compressed-tensors has it", "hint: it has i2 to i8"]);
+        run.assert_fails(2, &["has no matrix that compressed-tensors decodes", "hint: it decodes i2 to i8"]);
         dir.assert_unchanged_since(&before);
     }
 }

@@ -29,14 +29,15 @@ pub(crate) const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
 /// Set where a missing adapter is a failure.
 pub(crate) const REQUIRED: &str = "FEDMILL_REQUIRE_GPU";
 
-/// A device for every adapter there is, software ones too; opened anew for each test.
+/// A device for every adapter, software ones too; opened anew for each test. It fills memory with a pattern before each
+/// run, so that results which depend on fresh memory fail.
 pub(crate) fn devices(options: &Options) -> Vec<Gpu> {
     let found = adapters();
     if found.is_empty() {
         assert!(std::env::var_os(REQUIRED).is_none(), "no adapter was found, and one is required");
         crate::harness::skip("no adapter was found; `fedmill doctor` says what is missing");
     }
-    let named = |name: String| Options { adapter: Some(name), ..options.clone() };
+    let named = |name: String| Options { adapter: Some(name), spoils: true, ..options.clone() };
     found.into_iter().map(|adapter| Gpu::open(&named(adapter.name)).unwrap()).collect()
 }
 
@@ -74,10 +75,9 @@ impl<'g> Combiner<'g> {
         Self { program, slot, merged: vec![f64::NAN; 3] }
     }
 
-    /// Runs on a tile; nothing of an earlier run is left to be taken for its result.
+    /// Runs on a tile.
     pub(crate) fn run(&mut self, sample: &Sample) -> (&[f64], Combined) {
         sample.fill(&mut self.slot);
-        self.slot.poison().unwrap();
         let combined = self.slot.combine(&self.program, None, &mut self.merged).unwrap();
         (&self.merged, combined)
     }

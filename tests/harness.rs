@@ -1,5 +1,6 @@
 //! A fresh folder for each test, update files good and broken, and the real program run in that folder.
 
+use fedmill::settings::Entry;
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -34,6 +35,14 @@ pub(crate) fn source_tree() -> Option<&'static Path> {
         return None;
     }
     Some(Path::new(env!("CARGO_MANIFEST_DIR")))
+}
+
+/// The text of an entry of a registry with the settings that it requires. `client` is the client that a setting names.
+pub(crate) fn shortest<T>(entry: &Entry<T>, client: &str) -> String {
+    let required = entry.settings.iter().filter(|setting| setting.is_required);
+    let value = |example: &'static str| if example == "ID" { client.to_owned() } else { example.to_owned() };
+    let settings: Vec<String> = required.map(|s| format!("{}={}", s.key, value(s.example))).collect();
+    if settings.is_empty() { entry.name.to_owned() } else { format!("{}:{}", entry.name, settings.join(",")) }
 }
 
 /// Longer than any run here takes; a run that hangs fails its test.

@@ -1,28 +1,31 @@
-//! Encoded updates from attackers: cut off everywhere, changed at random, and made up to claim what is not there. Each is
-//! refused, or decoded to the shapes that it claims; none ends in a panic, a hang, or memory that it only claims to need.
+//! Encoded updates from attackers: cut off at every byte, changed at random, and made up.
+//!
+//! Each is refused, or decoded to the shapes that it claims. None may end in a panic, a hang, or memory that only a
+//! claim asks for.
 
 use crate::harness::{Dir, Update, fedmill_after, le};
-use fedmill::codecs::Support;
 use fedmill::codecs::directory::{CODEC_KEY, Directory, Tensors};
-use fedmill::compress::run::{Compression, How};
-use fedmill::compress::table::tried;
+use fedmill::codecs::tried;
+use fedmill::compress::method::CompressionMethod;
+use fedmill::compress::run::Compression;
 use fedmill::compress::writer::FileLayout;
 use fedmill::io::model_file::{ENCODED, ModelFile, TablePool};
 use fedmill::io::source::OpenFiles;
 use fedmill::model::dtype::Dtype;
+use fedmill::model::sparsity::Sparsity;
 use fedmill::updates;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Changed files of all codecs and layouts together; `FEDMILL_MUTATIONS` sets another number.
+/// Changed files, over all codecs and layouts; `FEDMILL_MUTATIONS` sets another number.
 const MUTATIONS: usize = 10_000;
 
-/// No file of these sizes may take so long, however slow the machine is.
+/// The time limit for a file of these sizes, on the slowest machine.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Tensors of more values are looked at only at their ends.
+/// Longer tensors are decoded only at their ends.
 const MOST_DECODED: usize = 1 << 14;
 
 /// SplitMix64.
@@ -46,7 +49,7 @@ impl Random {
     }
 }
 
-/// A small update of tensors that are encoded, are all one value, and are sent as they are.
+/// A small update with tensors that are encoded, tensors of one value, and raw tensors.
 fn trained() -> Update {
     let values = |seed: u64, len: usize| -> Vec<f32> {
         let mut random = Random(seed);
@@ -62,10 +65,10 @@ fn trained() -> Update {
         .meta("client_id", "eve")
 }
 
-/// The bytes of an update as a codec and a layout encode it.
+/// The bytes of the update by a codec, in a layout.
 fn encoded(dir: &Dir, codec: &str, layout: FileLayout) -> Vec<u8> {
     trained().write(dir);
-    let how = How::Codec(Arc::from(fedmill::codecs::parse(codec).unwrap()));
+    let how = CompressionMethod::Codec(Arc::from(fedmill::codecs::parse(codec).unwrap()));
     let compression = Compression {
         seed: 1,
         layout: Some(layout),
@@ -90,14 +93,14 @@ fn open(path: &Path) -> Option<ModelFile> {
     updates::open(path, &OpenFiles::raise_limit(), &TablePool::default(), None).ok()
 }
 
-/// Writes a file over the one that is there: quicker than one anew.
+/// Overwrites a file, which is faster than a new file.
 fn put(path: &Path, bytes: &[u8]) {
     let file = std::fs::File::options().write(true).create(true).truncate(false).open(path).unwrap();
     file.write_all_at(bytes, 0).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
 }
 
-/// Opens and decodes a file. Returns whether it was taken for good.
+/// Opens and decodes a file. Returns whether all of it decodes.
 fn look(path: &Path, bytes: &[u8], random: &mut Random) -> bool {
     put(path, bytes);
     let started = Instant::now();
@@ -106,7 +109,7 @@ fn look(path: &Path, bytes: &[u8], random: &mut Random) -> bool {
     is_good
 }
 
-/// Decodes all tensors that are encoded. Where a run of one decodes, it decodes to the same as within the whole.
+/// Decodes all encoded tensors. A run that decodes must have the values of the whole tensor.
 fn decode_all(model: &ModelFile, random: &mut Random) -> bool {
     let Some(decoder) = &model.decoder else { return true };
     let mut is_good = true;
@@ -150,7 +153,7 @@ fn files_that_are_cut_off() {
     }
 }
 
-/// Header and data of a safetensors file.
+/// The header and the data of a safetensors file.
 fn split(file: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
     (file[8..8 + length].to_vec(), file[8 + length..].to_vec())
@@ -160,7 +163,7 @@ fn joined(header: &[u8], data: &[u8]) -> Vec<u8> {
     [&le([(header.len() as u64).to_le_bytes()])[..], header, data].concat()
 }
 
-/// Bytes with something changed, put in or taken out.
+/// Bytes with a random change, insertion or deletion.
 fn edited(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let at = random.below(bytes.len());
     let end = (at + 1 + random.below(6)).min(bytes.len());
@@ -174,7 +177,7 @@ fn edited(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// JSON with one of its numbers, or of its words, made another.
+/// JSON with one number or word replaced.
 fn edited_json(json: &[u8], random: &mut Random) -> Vec<u8> {
     let numbers =
         ["0", "1", "-1", "255", "65537", "4294967295", "1152921504606846976", "18446744073709551615", "1e9"];
@@ -203,14 +206,14 @@ fn edited_json(json: &[u8], random: &mut Random) -> Vec<u8> {
     changed.into_bytes()
 }
 
-/// A file with something changed that gets past the first checks more often than not.
+/// A file with a change that mostly passes the first checks.
 fn mutated(file: &[u8], random: &mut Random) -> Vec<u8> {
     let (header, data) = split(file);
     match random.below(6) {
         0 => edited(file.to_vec(), random),
         1 => joined(&edited(header, random), &data),
         2 | 3 => joined(&edited_json(&header, random), &data),
-        // What is behind the header, at the length it had or with a header of the new one.
+        // Changes the data, and keeps its length.
         4 => {
             let mut data = data;
             let at = random.below(data.len());
@@ -257,14 +260,14 @@ fn directory(file: &[u8]) -> (Directory, serde_json::Value, Vec<u8>) {
     (Directory::from_json(text).unwrap(), header, data)
 }
 
-/// The same streams under another directory.
+/// The streams of a file under another directory.
 fn with_directory(file: &[u8], directory: &Directory) -> Vec<u8> {
     let (_, mut header, data) = self::directory(file);
     header["__metadata__"][CODEC_KEY] = directory.to_json().unwrap().into();
     joined(header.to_string().as_bytes(), &data)
 }
 
-/// Claims of tensors far larger than the file: refused when it is opened, but where nothing is to be read of them.
+/// A claim of a tensor far larger than the file is refused when the file is opened, unless the tensor needs no bytes.
 #[test]
 fn claims_of_what_is_not_there() {
     let dir = Dir::new();
@@ -274,6 +277,9 @@ fn claims_of_what_is_not_there() {
         let file = encoded(&dir, &codec, FileLayout::Plain);
         let (honest, ..) = directory(&file);
         assert!(look(&path, &with_directory(&file, &honest), &mut random), "{codec}: an honest directory");
+        // A vector that is zero but for a few values takes few bytes, however long it is.
+        let sparsity = open(&path).unwrap().decoder.unwrap().sparsity();
+        let may_be_short = sparsity != Sparsity::Dense;
         let Tensors::Here(tensors) = &honest.tensors else { panic!("names are in the file") };
         let encoded: Vec<usize> =
             (0..tensors.len()).filter(|tensor| ["w", "v"].contains(&&*tensors[*tensor].0)).collect();
@@ -290,8 +296,6 @@ fn claims_of_what_is_not_there() {
                 tensors[tensor].2 = extents.clone();
                 let claims = Directory { tensors: Tensors::Here(tensors), ..honest.clone() };
                 let is_good = look(&path, &with_directory(&file, &claims), &mut random);
-                // What is zero but for a few values takes few bytes, however much it is.
-                let may_be_short = fedmill::codecs::parse(&codec).unwrap().support() != Support::Dense;
                 assert!(may_be_short || !is_good, "{codec}: {extents:?} is refused");
             }
         }
@@ -317,7 +321,7 @@ fn claims_of_what_is_not_there() {
     }
 }
 
-/// Values that a directory may claim in a few bytes: each sum of them is checked before anything is made room for.
+/// A few bytes can claim many values, so every sum of lengths is checked before memory is allocated.
 #[test]
 fn a_constant_may_be_long_but_not_longer_than_addresses() {
     let dir = Dir::new();
@@ -343,7 +347,7 @@ fn a_constant_may_be_long_but_not_longer_than_addresses() {
     }
 }
 
-/// The program, with little memory, on what claims to be large: it says no, and leaves nothing.
+/// The program refuses large claims with little memory, and leaves nothing.
 #[test]
 fn the_program_on_claims_with_little_memory() {
     let dir = Dir::new();

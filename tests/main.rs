@@ -17,6 +17,7 @@
 //! - `compress`: updates compressed and decompressed, files to files, and encoded ones in a merge.
 //! - `doctor`: what `fedmill doctor` shows, tests and advises.
 //! - `bench`: what `fedmill bench` measures and draws; nothing timed is held to anything.
+//! - `durability`: what commands publish is on disk before they say so, as `strace` sees it.
 //! - `kill`: runs that are killed at random moments.
 //! - `help`: the help texts, as snapshots.
 //! - `reference`: the oracle, naive and in f64, and cases that show it right.
@@ -40,6 +41,7 @@
 //! - `upstream_mistakes`: what widely used code was seen to get wrong.
 //! - `architecture`: the rooms of the source and the arrows between them.
 //! - `fuzz_seeds`: the seeds of the fuzz targets.
+//! - `tables`: the tables in `docs` that show a registry.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -55,6 +57,7 @@ mod deltas;
 mod digests;
 mod doctor;
 mod dtypes;
+mod durability;
 mod fuzz_seeds;
 mod golden_rules;
 #[cfg(feature = "gpu")]
@@ -83,5 +86,6 @@ mod shards;
 mod sparse;
 mod state;
 mod strategies;
+mod tables;
 mod tiers;
 mod upstream_mistakes;

@@ -3,10 +3,11 @@
 use crate::harness::{Contents, Dir, Model, Update, aggregate, merge};
 use fedmill::engine::intake::admit;
 use fedmill::engine::intake::personal::Personal;
-use fedmill::engine::intake::policy::{Policy, SCAFFOLD_CONTROL};
+use fedmill::engine::intake::policy::Policy;
 use fedmill::engine::intake::update;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
+use fedmill::updates::metadata::SCAFFOLD_CONTROL;
 
 /// What clients share: a tensor before, between and behind the personal ones.
 fn shared(name: &str, seed: f32) -> Update {

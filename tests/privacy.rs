@@ -1,4 +1,4 @@
-//! Differential privacy: what releases cost, how a budget is kept, and rounds that are released under one.
+//! Differential privacy: the cost of releases, ledgers, and rounds under a budget.
 
 mod accountants;
 mod aggregate;

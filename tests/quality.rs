@@ -11,7 +11,7 @@ use fedmill::kernels::lanes::Isa;
 /// Values of a vector.
 pub(crate) const VALUES: usize = 1 << 18;
 
-/// A distribution of values, the same ones each time.
+/// A distribution of values, the same every time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Distribution {
     Gaussian,
@@ -31,7 +31,7 @@ pub(crate) const DISTRIBUTIONS: [Distribution; 4] =
 struct Random(u64);
 
 impl Random {
-    /// Above 0, below 1.
+    /// A number above 0 and below 1.
     fn uniform(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -67,10 +67,10 @@ impl Distribution {
     }
 }
 
-/// What came of encoding.
+/// The result of encoding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
-    /// Bits a value, of streams and of what the decoder has to know.
+    /// Bits a value, of the streams and the coding.
     pub(crate) bits: f64,
     /// Squared error over squared norm.
     pub(crate) nmse: f64,
@@ -82,12 +82,12 @@ pub(crate) fn run(codec: &str, values: &[f32], seed: u64) -> Outcome {
     Outcome { bits: 8.0 * bytes as f64 / values.len() as f64, nmse: nmse(values, &decoded) }
 }
 
-/// What values are decoded to.
+/// The decoded values.
 pub(crate) fn decoded(codec: &str, values: &[f32], seed: u64) -> Vec<f32> {
     coded(codec, values, seed).1
 }
 
-/// The bytes that values are encoded to, and what those are decoded to.
+/// The bytes of encoded values, and the decoded values.
 fn coded(codec: &str, values: &[f32], seed: u64) -> (usize, Vec<f32>) {
     let vector = Vector { len: values.len(), shape: vec![values.len()] };
     let seeds = Seeds { own: seed, shared: 1 };
@@ -130,7 +130,7 @@ fn distributions_have_their_moments() {
         assert!((moment(2) / square - 1.0).abs() < 0.02, "{distribution:?}");
         assert!((moment(4) / fourth - 1.0).abs() < 0.06, "{distribution:?}");
     }
-    // Half of t3 lies within 0.7649, nine tenths within 2.3534.
+    // Half of the values lie within 0.7649, nine tenths within 2.3534.
     let mut magnitudes: Vec<f32> = Distribution::StudentT3.values(VALUES).iter().map(|x| x.abs()).collect();
     magnitudes.sort_by(f32::total_cmp);
     assert!((magnitudes[VALUES / 2] - 0.7649).abs() < 0.01);

@@ -1,4 +1,4 @@
-//! Error feedback on disk: residuals against the definition, runs killed before every durable step, reruns, resets.
+//! Error feedback on disk: residuals against the definition, killed runs, reruns, resets.
 
 use crate::harness::{Contents, Dir, Model, Run, Update, fedmill, fedmill_after};
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 const ROUNDS: usize = 4;
 
-/// What a client trained in a round: a delta of a tensor that is encoded, and of two that are not.
+/// A client's delta of a round: a tensor that is encoded, and two that are not.
 fn trained(round: usize) -> Vec<f32> {
     (0..700).map(|j| ((j * (2 * round + 3) + round) % 101) as f32 / 500.0 - 0.1).collect()
 }
@@ -21,11 +21,11 @@ fn update(name: &str, round: usize) -> Update {
         .meta("round", &round.to_string())
 }
 
-/// One client, round by round, with the options that all its runs have.
+/// One client over several rounds, with the options of all its runs.
 struct Client {
     dir: Dir,
     more: Vec<&'static str>,
-    /// Whether all rounds write to one file.
+    /// Whether all rounds write to the same file.
     is_one_output: bool,
 }
 
@@ -54,7 +54,7 @@ impl Client {
         fedmill_after(&self.dir, setup, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Runs a round. Returns what it said.
+    /// Runs a round. Returns what it printed on stderr.
     #[track_caller]
     fn run(&self, round: usize) -> String {
         let run = self.try_run(round, "true");
@@ -74,7 +74,7 @@ impl Client {
         Model::read(&self.dir, "e.safetensors")
     }
 
-    /// Everything but what a killed run left under a temporary name.
+    /// All files except the temporary ones of a killed run.
     fn contents(&self) -> Contents {
         let mut contents = self.dir.contents();
         contents.retain(|name, _| !name.ends_with(".fedmill-tmp"));
@@ -87,7 +87,7 @@ fn sha256(bytes: &[u8]) -> String {
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `p = u + decay (lr_before / lr) e`, and what stays is `p` less what the file decodes to.
+/// The encoded values are `p = u + decay (lr_before / lr) e`; the new residual is `p` minus the decoded values.
 #[test]
 fn residuals_are_what_was_not_sent() {
     for (more, decay) in [(&[][..], 1.0), (&["--decay", "0.5"], 0.5)] {
@@ -119,7 +119,7 @@ fn residuals_are_what_was_not_sent() {
     }
 }
 
-/// What was sent over all rounds is what was trained, but for what is left at the end; without feedback errors add up.
+/// The sum of the sent values is the sum of the trained ones, minus the last residual. Without feedback, errors add up.
 #[test]
 fn errors_do_not_add_up() {
     let client = Client::new(&[]);
@@ -174,7 +174,7 @@ fn residuals_are_private_and_may_be_halved() {
     assert_eq!(halved, rounded.collect::<Vec<_>>());
 }
 
-/// An update that is compressed once more starts from what it started from before.
+/// An update that is compressed again starts from the same residual as the first time.
 #[test]
 fn a_rerun_counts_nothing_twice() {
     let client = Client::new(&[]);
@@ -189,7 +189,7 @@ fn a_rerun_counts_nothing_twice() {
     assert!(client.contents() == once.contents());
 }
 
-/// Another update of the same round takes the place of the one before.
+/// A second update of a round replaces the first one.
 #[test]
 fn an_update_that_is_trained_again_replaces_the_first() {
     let client = Client::new(&[]);
@@ -207,7 +207,7 @@ fn an_update_that_is_trained_again_replaces_the_first() {
     assert!(client.contents() == straight.contents());
 }
 
-/// The same weights are another update once the base has moved.
+/// The same weights are another update if the base has changed.
 #[test]
 fn a_base_that_moved_makes_another_update() {
     let client = Client::new(&[]);
@@ -226,7 +226,7 @@ fn a_base_that_moved_makes_another_update() {
     assert_eq!(run("base-2.safetensors"), "2", "the same once more");
 }
 
-/// Kills a round before every durable step, and runs it again: the same bytes as if nothing had been.
+/// A round killed before any durable step, and run again, ends in the same bytes.
 fn killed_everywhere(killed: usize, is_one_output: bool) -> usize {
     let new = || Client { is_one_output, ..Client::new(&["-q"]) };
     let whole = new();
@@ -252,7 +252,7 @@ fn killed_before_every_durable_step_and_run_again() {
     assert_eq!(killed_everywhere(3, true), 9);
 }
 
-/// A round whose update is there is not run again: the next one still finds what it left.
+/// After a kill that left the update published, the next round finds its residual.
 #[test]
 fn killed_behind_the_update_and_not_run_again() {
     let whole = Client::new(&["-q"]);
@@ -270,7 +270,7 @@ fn killed_behind_the_update_and_not_run_again() {
     assert_eq!(went_on, 4);
 }
 
-/// A round that is given up before its update is there was never: what it would have left is forgotten.
+/// After a kill before the update was published, the next round ignores the residual.
 #[test]
 fn killed_before_the_update_and_given_up() {
     let without = Client::new(&["-q"]);
@@ -285,7 +285,7 @@ fn killed_before_the_update_and_given_up() {
     }
 }
 
-/// A run that is killed while it is run again.
+/// A rerun of a killed round can be killed too.
 #[test]
 fn a_rerun_killed_before_every_durable_step() {
     let whole = Client::new(&["-q"]);
@@ -306,10 +306,7 @@ fn residuals_that_are_of_no_use_are_forgotten() {
     let client = Client::new(&["--residual-max-age", "2"]);
     client.run(1);
     let said = client.run(4);
-    assert!(
-        said.contains("warning: e.safetensors: is 3 rounds old, more than 2, and is forgotten"),
-        "{said}"
-    );
+    assert!(said.contains("warning: e.safetensors: is 3 rounds old, more than 2, and is dropped"), "{said}");
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
     client.run(4);
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"), "run again");
@@ -324,7 +321,7 @@ fn residuals_that_are_of_no_use_are_forgotten() {
     Update::new("in-1").f32("w", &[7, 100], &trained(1)).meta("client_id", "ada").write(&client.dir);
     client.run(1);
     let said = client.run(4);
-    assert!(said.contains("warning: e.safetensors: is of another model and is forgotten: "), "{said}");
+    assert!(said.contains("warning: e.safetensors: is of another model and is dropped: "), "{said}");
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
 }
 
@@ -357,7 +354,7 @@ fn what_is_no_residual_of_this_client() {
         (
             "in-2",
             "alone.safetensors",
-            &["accounts for this update already, and alone.safetensors.previous", "hint: to start over"],
+            &["includes this update already, and alone.safetensors.previous", "hint: to start over"],
         ),
     ];
     for (input, residual, parts) in cases {
@@ -375,7 +372,7 @@ fn what_is_no_residual_of_this_client() {
     }
 }
 
-/// A run that finds another at work on the residual leaves it alone.
+/// A run leaves the residual alone while another run is working on it.
 #[test]
 fn two_runs_on_one_residual_are_kept_apart() {
     let client = Client::new(&[]);
@@ -392,7 +389,7 @@ fn two_runs_on_one_residual_are_kept_apart() {
     assert!(!client.dir.exists(name));
 }
 
-/// Who uses a biased codec without a residual is told, once.
+/// A biased codec without a residual warns once.
 #[test]
 fn a_biased_codec_wants_a_residual() {
     let client = Client::new(&[]);
@@ -404,12 +401,12 @@ fn a_biased_codec_wants_a_residual() {
     assert!(said.contains("hint: --residual FILE"), "{said}");
 }
 
-/// What is told of every update.
+/// The values of every sent update, decompressed.
 fn summary(said: &str) -> String {
     said.lines().filter(|line| line.contains(" bits per parameter")).map(|line| format!("{line}\n")).collect()
 }
 
-/// The script behind `just compressed-rounds`: a robust merge of compressed updates goes where that of plain ones does.
+/// The script of `just compressed-rounds`: a robust merge of compressed updates moves as a merge of plain ones does.
 #[test]
 fn compressed_rounds_from_the_shell() {
     let Some(root) = crate::harness::source_tree() else { return };
@@ -442,6 +439,6 @@ fn compressed_rounds_from_the_shell() {
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let cosine =
         product(&plain, &compressed) / (product(&plain, &plain) * product(&compressed, &compressed)).sqrt();
-    // A random direction would be at 0.01.
+    // The cosine of a random direction would be about 0.01.
     assert!(cosine > 0.75, "{cosine}");
 }

@@ -11,7 +11,10 @@ mod real_round;
 mod shadow;
 mod symmetry;
 
-use crate::harness::{Dir, Model, Update, fedmill};
+use crate::harness::{Dir, Model, Update, fedmill, shortest};
+use crate::reference::robust::Oracle;
+pub(crate) use crate::reference::robust::{bulyans_most, krums_most, less_than_half};
+use fedmill::rules::RULES;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::RngSeed;
@@ -34,39 +37,27 @@ pub(crate) fn config(cases: u32) -> ProptestConfig {
 /// Every way to measure distances.
 pub(crate) const DISTANCES: [&[&str]; 3] = [&[], &["--distances", "gram"], &["--distances", "direct"]];
 
-/// The most hostile clients that rules stand which need fewer than half.
-pub(crate) fn less_than_half(clients: usize) -> usize {
-    (clients - 1) / 2
+/// Every rule with its oracle, as a text with the settings of the oracle. Client `trusted` is the one trusted.
+pub(crate) fn rules(trusted: usize) -> Vec<(String, &'static Oracle)> {
+    let with_oracle = |entry| {
+        let (text, oracle) = (shortest(entry, &id(trusted)), Oracle::of(entry.name));
+        let joint = if text.contains(':') { "," } else { ":" };
+        let settings = if oracle.settings.is_empty() { "" } else { joint };
+        (text + settings + oracle.settings, oracle)
+    };
+    RULES.iter().map(with_oracle).collect()
 }
 
-/// Krum needs `n >= 2f + 3`.
-pub(crate) fn krums_most(clients: usize) -> usize {
-    clients.saturating_sub(3) / 2
+/// How many hostile clients of `n` something tolerates.
+type Tolerates = fn(usize) -> usize;
+
+/// The rules that tolerate hostile clients, and how many of so many. Client 0 is the one trusted.
+pub(crate) fn tolerant() -> Vec<(String, Tolerates)> {
+    let all = rules(0).into_iter().map(|(rule, oracle)| (rule, oracle.most));
+    let tolerant: Vec<_> = all.filter(|(_, most)| most(20) > 0).collect();
+    assert!(tolerant.len() > RULES.len() / 2, "{tolerant:?}");
+    tolerant
 }
-
-/// Bulyan needs `n >= 4f + 3`.
-pub(crate) fn bulyans_most(clients: usize) -> usize {
-    clients.saturating_sub(3) / 4
-}
-
-/// A rule that judges clients or stands hostile ones, and the most that it stands.
-pub(crate) type Tolerates = (&'static str, fn(usize) -> usize);
-
-/// Every rule that says how many hostile clients it stands. Client 0 is the one trusted. Clipping is iterated
-/// until nothing is left of where it started.
-pub(crate) const TOLERANT: [Tolerates; 11] = [
-    ("krum", krums_most),
-    ("multi-krum", krums_most),
-    ("bulyan", bulyans_most),
-    ("geometric-median", less_than_half),
-    ("centered-clipping:tau=auto,iterations=1000", less_than_half),
-    ("mda", less_than_half),
-    ("smea", less_than_half),
-    ("caf", less_than_half),
-    ("monna:trusted=client-00", less_than_half),
-    ("meamed", less_than_half),
-    ("median", less_than_half),
-];
 
 /// Numbers of a proptest case below a bound that is known only later.
 pub(crate) fn any_index() -> impl Strategy<Value = Index> {

@@ -3,10 +3,11 @@
 use crate::bad_input::{aggregate, round_of, sound};
 use crate::harness::{Dir, Model, Update, fedmill_after};
 use fedmill::engine::intake::admit;
-use fedmill::engine::intake::policy::{Policy, SCAFFOLD_CONTROL};
+use fedmill::engine::intake::policy::Policy;
 use fedmill::engine::intake::update;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
+use fedmill::updates::metadata::SCAFFOLD_CONTROL;
 use fedmill::updates::set::UpdateSet;
 use fedmill::updates::source::Place;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! Codecs that send few values, files to files: what a merge makes of them, and which rules refuse them.
+//! Codecs that send few values, files to files: their merges, and the rules that refuse them.
 
 use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
 
 const LEN: usize = 3000;
 
-/// Values with a few large ones, from a small generator of their own.
+/// Values with a few large ones, the same every time.
 fn values(seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(97);
     let mut next = || {
@@ -20,7 +20,7 @@ fn done(dir: &Dir, args: &[&str]) {
     assert_eq!(run.code, Some(0), "{run:#?}");
 }
 
-/// Three updates, each compressed by its codec into `updates`; what each is decoded to in `plain`.
+/// Writes three updates, each compressed by its codec into `updates`, and decompressed into `plain`.
 #[track_caller]
 fn clients(compressed_by: [&[&str]; 3]) -> Dir {
     let dir = Dir::new();
@@ -54,7 +54,7 @@ fn the_largest_values_come_back_and_no_others() {
     assert!(order[17..].iter().all(|i| found[*i] == 0.0));
 }
 
-/// Means of sparse updates are those of what they are decoded to.
+/// The mean of sparse updates is the mean of the decoded values.
 #[test]
 fn the_mean_is_that_of_decoded_updates() {
     let sign: &[&str] = &["--codec", "sign"];
@@ -114,7 +114,7 @@ fn a_shared_choice_suits_every_rule_as_long_as_it_is_shared() {
 
 const SKETCH: &[&str] = &["--codec", "sketch:rows=5,columns=30000,k=200"];
 
-/// Three clients that all have a few large values at the same places, as sketches.
+/// Sketches of three clients, which all have a few large values at the same places.
 fn sketches() -> Dir {
     let dir = Dir::new();
     for client in 1..=3u32 {
@@ -152,7 +152,7 @@ fn the_mean_of_sketches_is_a_sketch_of_the_mean() {
         assert!((w[500 * i + 3] - expected).abs() < 0.01, "{}", w[500 * i + 3]);
     }
     assert_eq!(w.iter().filter(|x| **x != 0.0).count(), 10);
-    // The mean of means, on the way to a base.
+    // The mean of means, added to a base.
     done(&dir, &["aggregate", "mean.safetensors", "--base", "mean.safetensors", "-o", "new.safetensors"]);
 }
 
@@ -197,7 +197,7 @@ fn what_low_rank_does_not_suit_goes_as_f16_and_the_summary_says_so() {
     assert!(found.iter().zip(&matrix).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
 }
 
-/// Which values are sent of an update of a client and round.
+/// Which values of an update are sent, for a client and a round.
 fn sent_of(client: &str, round: &str) -> Vec<bool> {
     let dir = Dir::new();
     Update::new("a").f32("w", &[LEN], &values(5)).meta("client_id", client).meta("round", round).write(&dir);

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -37,23 +38,9 @@ UPDATES = HERE / "updates"
 HOSTILE = {"client-16", "client-17", "client-18", "client-19"}
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
 
-# Steps and a rule each.
-CASES = [
-    ([], "mean"),
-    ([], "median"),
-    ([], "trimmed-mean"),
-    ([], "meamed"),
-    ([], "krum"),
-    ([], "multi-krum"),
-    ([], "bulyan"),
-    ([], "geometric-median"),
-    ([], "centered-clipping"),
+# Steps and a rule each, after the cases of every rule alone.
+MORE_CASES = [
     ([], "centered-clipping:iterations=10"),
-    ([], "mda"),
-    ([], "smea"),
-    ([], "caf"),
-    ([], "monna:trusted=client-00"),
-    ([], "distance-trim"),
     (["nnm"], "trimmed-mean"),
     (["nnm"], "median"),
     (["nnm"], "krum"),
@@ -94,6 +81,16 @@ class Judge:
         model = {name: values.astype(np.float32) for name, values in model.items()}
         percent = accuracy.accuracy(model, self.images, self.labels)
         return Measured(kept, hostile, f"{self.distance(model):.3f}", f"{percent:.1f} %", ms, mib)
+
+
+def rules(fedmill):
+    """Every rule with the settings that it requires, from the program's help."""
+    run = subprocess.run([fedmill, "aggregate", "--help"], capture_output=True, text=True)
+    found = re.search(r"--rule <RULE>\s[^:]*:(.*?)\. docs/rules\.md", run.stdout, re.DOTALL)
+    if not found:
+        raise Failed(f"{fedmill}: the help of --rule lists no rules")
+    usages = re.sub(r"\[.*?\]", "", " ".join(found[1].split())).split(", ")
+    return [usage.replace("=ID", "=client-00") for usage in usages]
 
 
 def merge(fedmill, steps, rule, folder):
@@ -160,7 +157,7 @@ def table(fedmill, runs):
     yield row(["", "the base, nothing merged", *judge.judged(accuracy.read_model(BASE), "0", "none")])
     yield row(["", "the mean of the 16 honest clients, for comparison", *judge.judged(judge.honest_mean, "16", "none")])
     with tempfile.TemporaryDirectory() as folder:
-        for steps, rule in CASES:
+        for steps, rule in [([], rule) for rule in rules(fedmill)] + MORE_CASES:
             found, report = measure(judge, fedmill, steps, rule, runs, Path(folder))
             yield row([" ".join(map(code, steps)), code(rule), *found])
     yield ""

@@ -1,22 +1,24 @@
-"""Makes src/codecs/lloyd_max.rs: the best quantizers of a standard Gaussian with 2^b levels (Lloyd, 1982; Max, 1960).
+"""Makes src/codecs/quantize/lloyd_max.rs: the best quantizers of a standard Gaussian with 2^b levels (Lloyd, 1982; Max, 1960).
 
 Each level is the mean of its bin, each boundary lies midway between two levels. Newton's method on the positive
 levels, from the levels that the density's cube root suggests (Panter and Dite, 1951). Needs Python alone:
 
-    python3 data/vectors/make_lloyd_max.py > src/codecs/lloyd_max.rs
+    python3 data/vectors/make_lloyd_max.py > src/codecs/quantize/lloyd_max.rs
 """
 
 import math
 import struct
 from statistics import NormalDist
 
-HEAD = """//! The best quantizers of a standard Gaussian: for each number of bits the levels above zero, ascending. The others are
-//! their negatives, and the boundaries lie midway between two levels (Lloyd, 1982; Max, 1960).
+HEAD = """//! The best quantizers of a standard Gaussian, for one to eight bits (Lloyd, 1982; Max, 1960).
 //!
-//! Made by `data/vectors/make_lloyd_max.py`; the tests of [`eden`](super::eden) hold it to those conditions.
+//! Each has the levels above zero, ascending; the levels below zero are their negatives. The thresholds lie midway
+//! between levels.
+//!
+//! `data/vectors/make_lloyd_max.py` makes the table; the tests of [`eden`](super::eden) check these conditions.
 
 /// Levels of one to eight bits.
-pub(super) const LEVELS: [&[f32]; 8] = ["""
+pub(crate) const LEVELS: [&[f32]; 8] = ["""
 
 
 def density(t):

@@ -1,26 +1,38 @@
 //! A privacy budget on disk.
 //!
-//! A state directory holds `ledger.jsonl`, to which records are only ever appended; `plan.lock`, the plan that was
-//! frozen; `head`, where the ledger ends; `ledger.lock`, which one writer holds; and `key-N` while charge N may be run
-//! again for the same bytes. [`directory`] reads it, [`account`] is what a run goes through:
+//! A state directory holds these files:
+//!
+//! - `ledger.jsonl`: the records. They are only ever appended.
+//! - `plan.lock`: the frozen plan.
+//! - `head`: the number and digest of the last record.
+//! - `ledger.lock`: the lock that the one writer holds.
+//! - `key-N`: the key of charge N, kept while the same bytes may be made again.
+//! - `run-key`, `clients-key`: the keys of a series, for its noise and for its lists of clients.
+//! - `clients-T`, `noise-T`: the clients that count in round T of a series, and the noise of the latest rounds.
+//!
+//! A release takes these steps:
 //!
 //! ```text
 //! open, locked --> charge, on disk --> key drawn --> noise --> output published --> release, on disk --> key wiped
 //! ```
 //!
-//! Rounds with correlated noise are one [`series`] that is paid for once. `run-key` and `clients-key` are the keys of its
-//! noise and of its lists of clients; `clients-T` stands for each round and `noise-T` for the last ones.
+//! A process that is stopped after the charge leaves the charge in the ledger. The output's [`stamp`] names the charge,
+//! so that [`verify`] notices a ledger from an older backup. [`recover`] explains charges whose release was not
+//! recorded.
 //!
-//! A run that is cut off after the charge leaves the charge in the ledger. A [`stamp`] names the charge in the output, so
-//! that [`verify`] notices a ledger from an older backup. [`recover`] explains charges whose release was not recorded.
+//! - [`directory`], [`books`]: the files, and the ledger as readers see it.
+//! - [`account`]: the ledger as its one writer sees it.
+//! - [`request`], [`charge`](mod@charge), [`series`]: what a round asks, and the charge of one release or of a series.
 
 pub mod account;
+pub mod books;
 pub mod charge;
-pub mod clients;
+mod clients;
 pub mod directory;
+pub mod error;
+mod payment;
 pub mod recover;
-pub mod series;
+pub mod request;
+mod series;
 pub mod stamp;
 pub mod verify;
-
-pub use account::Account;

@@ -1,35 +1,36 @@
-//! Explains charges whose release was not recorded: what happened, and what to do.
+//! Explains charges whose release was not recorded: what happened, and what the operator can do.
 //!
-//! A run was cut off between its charge and its release. Noise may have been drawn, and somebody may have seen what it was
-//! added to; so the charge stands. What is told apart is how far the run came.
+//! A process was stopped between its charge and its release. Its noise may have been drawn, and its output seen, so the
+//! charge stands. The explanation depends on how far the process came.
 
-use crate::budget::directory::{Books, BudgetError};
+use crate::budget::books::Books;
+use crate::budget::error::BudgetError;
 use crate::io::journal::Lock;
 use crate::io::secret;
-use crate::privacy::ledger::replay::Charged;
+use crate::privacy::ledger::replay::ChargeRecord;
 use std::path::PathBuf;
 
 /// A charge whose release was not recorded.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Orphan {
     /// The charge.
-    pub charged: Charged,
-    /// How far its run came.
-    pub reached: Reached,
+    pub charge: ChargeRecord,
+    /// How far its process came.
+    pub stage: OrphanStage,
 }
 
-/// How far a run came.
+/// How far a process came.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reached {
-    /// It may be at work: somebody holds the ledger.
+pub enum OrphanStage {
+    /// The ledger is locked, so the process may be at work.
     AtWork,
-    /// Its output was published, and stands here.
+    /// The output was published, and exists at this path.
     Published(PathBuf),
-    /// Its key is kept: it can be made again for the same bytes.
+    /// The key is kept: the same bytes can be made again.
     KeyKept,
-    /// It is a round of a run, whose key is kept.
-    OfRun,
-    /// Nothing is left of it.
+    /// The charge is a round of a series, whose key is kept.
+    InSeries,
+    /// Neither the output nor the key exists.
     Nothing,
 }
 
@@ -37,51 +38,53 @@ pub enum Reached {
 ///
 /// # Errors
 ///
-/// When what stands where an output was to be cannot be read.
+/// When the file at an output's path cannot be read.
 pub fn orphans(books: &Books) -> Result<Vec<Orphan>, BudgetError> {
     let at_work = Lock::is_taken(&books.directory.lock())?;
-    let explain = |charged: &Charged| {
-        let key = books.directory.key(charged.head.seq);
-        let reached = match books.output_of(charged)? {
-            _ if at_work => Reached::AtWork,
-            Some(output) => Reached::Published(output.path),
-            None if books.state.is_of_run(&charged.charge) => Reached::OfRun,
-            None if secret::is_kept(&key).map_err(BudgetError::at(&key))? => Reached::KeyKept,
-            None => Reached::Nothing,
+    let explain = |charge: &ChargeRecord| {
+        let key = books.directory.key(charge.head.seq);
+        let stage = match books.output_of(charge)? {
+            _ if at_work => OrphanStage::AtWork,
+            Some(output) => OrphanStage::Published(output.path),
+            None if books.state.is_of_series(&charge.charge) => OrphanStage::InSeries,
+            None if secret::is_kept(&key).map_err(BudgetError::at(&key))? => OrphanStage::KeyKept,
+            None => OrphanStage::Nothing,
         };
-        Ok(Orphan { charged: charged.clone(), reached })
+        Ok(Orphan { charge: charge.clone(), stage })
     };
     books.state.orphans().map(explain).collect()
 }
 
 impl Orphan {
-    /// What happened, and what to do, where the state directory is called `directory`.
-    pub fn told(&self, directory: &str) -> String {
-        let seq = self.charged.head.seq;
-        match &self.reached {
-            Reached::AtWork => {
-                "another run holds the ledger and may be at work on it; wait for its end".to_owned()
+    /// What happened and what to do. `directory` is the state directory as the operator typed it.
+    pub fn explanation(&self, directory: &str) -> String {
+        let seq = self.charge.head.seq;
+        match &self.stage {
+            OrphanStage::AtWork => {
+                "another process holds the ledger and may be at work on it; wait until it ends".to_owned()
             }
-            Reached::Published(path) => format!(
-                "its output was published as {}, before the run could record that; it is released.\n  \
-                 `fedmill privacy recover {directory} --adopt {seq}` records it; so does the same run again",
+            OrphanStage::Published(path) => format!(
+                "its output was published as {}, but the release was not recorded; it counts as released.\n  \
+                 `fedmill privacy recover {directory} --adopt {seq}` records it; so does the same command again",
                 path.display()
             ),
-            Reached::KeyKept => format!(
-                "nothing was published, and its key is kept; the same run again, with the same inputs, gives the same \
-                 bytes and costs nothing.\n  Where that cannot be: `fedmill privacy void {directory} --seq {seq} \
-                 --attest TEXT`, if nothing of it was seen"
+            OrphanStage::KeyKept => format!(
+                "nothing was published, and its key is kept; the same command with the same inputs makes the same \
+                 bytes and costs nothing.\n  If that is not possible and its output was never seen: `fedmill privacy \
+                 void {directory} --seq {seq} --attest TEXT`"
             ),
-            Reached::OfRun => format!(
-                "nothing was published where it was to be; the same run again, with the same inputs, gives the same bytes \
-                 and costs nothing.\n  With other inputs this round is refused, for its noise is used: go on with the next \
-                 one. If its output was moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` records it"
+            OrphanStage::InSeries => format!(
+                "found no output at its path; the same command with the same inputs makes the same bytes and costs \
+                 nothing.\n  With other inputs this round is refused, because its noise is used: go on with the next \
+                 round. If its output was moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` \
+                 records it"
             ),
-            Reached::Nothing => format!(
-                "nothing was published where it was to be, and its key is gone; noise may have been drawn, and seen, so it \
-                 stays charged.\n  A run now draws new noise and pays anew. If nothing of it was seen, neither the \
-                 output nor a temporary of it, `fedmill privacy void {directory} --seq {seq} --attest TEXT` takes it \
-                 back; if it was moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` records it"
+            OrphanStage::Nothing => format!(
+                "found no output at its path, and its key is gone; its noise may have been drawn and seen, so it stays \
+                 charged.\n  The same command now draws new noise and pays again. If neither the output nor a \
+                 temporary file of it was ever seen, `fedmill privacy void {directory} --seq {seq} --attest TEXT` \
+                 voids the charge; if it was moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` \
+                 records it"
             ),
         }
     }

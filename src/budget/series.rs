@@ -1,191 +1,133 @@
-//! A round of a run whose noise is correlated: paid for with the first one, and made once.
+//! Charges a round of a series, whose noise is correlated.
 //!
 //! ```text
-//! who counts, on disk --> charge, on disk --> key of the run kept, its digest on disk --> noise --> output --> release
+//! clients that count, on disk --> charge, on disk --> key kept, its digest on disk --> noise --> output --> release
 //! ```
 //!
-//! The key is that of all rounds. So a round may be made again for the same bytes as long as the run lasts, at no cost; and
-//! with anything else it is refused, whatever became of it, for its noise would hide neither of two sums. Cut off before
-//! the digest of the key is in the ledger, no noise was made of it, and it is drawn anew. Behind the last round
-//! everything that noise could be made of again is wiped.
+//! The first round that is charged pays for all rounds, and each round is released once.
+//!
+//! All rounds share the key. So a round can be made again with the same bytes, at no cost, until the series is over.
+//! With other inputs it is refused, whether it was published or not: the same noise on two sums would expose both. If a
+//! process is stopped before the digest of the key is in the ledger, no noise was made from the key, and a new key is
+//! drawn. After the last round all keys and noise are wiped.
 
 use crate::budget::account::Account;
-use crate::budget::charge::{Answer, Grant, Request, rng};
 use crate::budget::clients::Admission;
-use crate::budget::directory::BudgetError;
+use crate::budget::error::BudgetError;
+use crate::budget::payment::{Payment, existing_release, is_for, mechanism, pay, read_key};
+use crate::budget::request::{Answer, Request, WrongRound};
 use crate::io::secret;
 use crate::privacy::key::Key;
 use crate::privacy::ledger::plan::Correlated;
-use crate::privacy::ledger::record::{Entry, Mechanism, RunKey};
-use crate::privacy::ledger::replay::{Charged, Fate};
+use crate::privacy::ledger::record::{LedgerEntry, Mechanism, SeriesKey};
+use crate::privacy::ledger::replay::ChargeRecord;
 use crate::record::sha256::Sha256;
-use thiserror::Error;
 
-/// Why a round of a run is refused.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum WrongRound {
-    /// Its number was used.
-    #[error(
-        "round {round} was run with other updates, settings or another version: its noise would hide neither"
-    )]
-    Used {
-        /// The round.
-        round: u64,
-    },
-    /// A later one was run.
-    #[error("round {round} was passed over: round {last} was run, and rounds come in order")]
-    Passed {
-        /// The round.
-        round: u64,
-        /// The last one that was run.
-        last: u64,
-    },
-    /// A sum that was made elsewhere holds a client that does not count.
-    #[error("client `{client}` is in a sum, and comes more often or sooner than the plan allows")]
-    InSum {
-        /// The client.
-        client: String,
-    },
-    /// There is no such round.
-    #[error("round {round} is none of the plan, which has rounds 1 to {rounds}")]
-    Beyond {
-        /// The round.
-        round: u64,
-        /// Rounds of the plan.
-        rounds: u64,
-    },
+/// As [`charge`](super::charge::charge), for a round of a series.
+pub(super) fn charge_round(
+    account: &mut Account,
+    correlated: &Correlated,
+    request: &Request,
+) -> Result<Answer, BudgetError> {
+    let round = request.round.ok_or(BudgetError::NoRound)?;
+    let used = account.state().rounds().find(|(used, _)| *used == round).map(|(_, charge)| charge.clone());
+    let admission = match used.as_ref().filter(|_| account.state().series_is_over()) {
+        // The lists are wiped; only an output that exists can still be found.
+        Some(_) => Admission::default(),
+        None => {
+            let (directory, state) = (&account.books().directory, account.state());
+            Admission::new(directory, state, correlated, round, request.all_clients())?
+        }
+    };
+    let mechanism = Mechanism {
+        resumable: false,
+        clients_sha256: Some(admission.sha256()),
+        ..mechanism(account, request)?
+    };
+    if let Some(charge) = used {
+        return earlier_round(account, &charge, request, mechanism, admission);
+    }
+    let (last, rounds) = (account.state().last_round(), account.plan().rounds);
+    if !(1..=rounds).contains(&round) {
+        return Ok(Answer::WrongRound(WrongRound::Beyond { round, rounds }));
+    }
+    if let Some(last) = last.filter(|last| round < *last) {
+        return Ok(Answer::WrongRound(WrongRound::Passed { round, last }));
+    }
+    if let Some(client) = admission.left_out_of(&request.clients, &request.summed) {
+        return Ok(Answer::WrongRound(WrongRound::InSum { client: client.clone() }));
+    }
+    check_rng(account, request)?;
+    let event = account.plan().event_of_round(last.is_none())?;
+    let keep = |directory: &_| admission.keep(directory, round);
+    let payment = match pay(account, request, &mechanism, event, keep)? {
+        Ok(payment) => payment,
+        Err(verdict) => return Ok(Answer::Refused(verdict)),
+    };
+    let key = series_key(account, request)?;
+    Ok(Answer::Granted(payment.grant(account, request, mechanism, key, admission.counted)))
 }
 
-impl Account {
-    /// As [`charge`](Self::charge), for a round of a run.
-    pub(crate) fn charge_round(
-        &mut self,
-        correlated: &Correlated,
-        request: &Request,
-    ) -> Result<Answer, BudgetError> {
-        let round = request.round.ok_or(BudgetError::NoRound)?;
-        let used = self.state().rounds().find(|(used, _)| *used == round).map(|(_, charged)| charged.clone());
-        let admission = match used.as_ref().filter(|_| self.is_over()) {
-            // It may stand; nothing else is left of it.
-            Some(_) => Admission::default(),
-            None => self.books().admit(correlated, round, request.all_clients())?,
-        };
-        let mechanism = Mechanism {
-            resumable: false,
-            clients_sha256: Some(admission.sha256()),
-            ..self.mechanism(request)?
-        };
-        if let Some(charged) = used {
-            return self.round_again(&charged, request, mechanism, admission);
-        }
-        let (last, rounds) = (self.state().last_round(), self.plan().rounds);
-        if !(1..=rounds).contains(&round) {
-            return Ok(Answer::WrongRound(WrongRound::Beyond { round, rounds }));
-        }
-        if let Some(last) = last.filter(|last| round < *last) {
-            return Ok(Answer::WrongRound(WrongRound::Passed { round, last }));
-        }
-        if let Some(client) = admission.left_out_of(&request.clients, &request.summed) {
-            return Ok(Answer::WrongRound(WrongRound::InSum { client: client.clone() }));
-        }
-        self.check_rng(request)?;
-        let event = self.plan().event_of_round(last.is_none())?;
-        let (head, release_id) =
-            match self.pay(request, &mechanism, event, |directory| admission.keep(directory, round))? {
-                Ok(paid) => paid,
-                Err(verdict) => return Ok(Answer::Refused(verdict)),
-            };
-        let key = self.run_key(request)?;
-        let granted = self.granted(head, release_id, mechanism, key, false);
-        Ok(Answer::Granted(Grant { counted: admission.counted, round: Some(round), ..granted }))
-    }
-
-    /// A round that was charged before, for the same bytes.
-    fn round_again(
-        &mut self,
-        charged: &Charged,
-        request: &Request,
-        mechanism: Mechanism,
-        admission: Admission,
-    ) -> Result<Answer, BudgetError> {
+/// The answer to a round that was charged before.
+fn earlier_round(
+    account: &mut Account,
+    charge: &ChargeRecord,
+    request: &Request,
+    mechanism: Mechanism,
+    admission: Admission,
+) -> Result<Answer, BudgetError> {
+    let found = charge.charge.mechanism.clone();
+    let is_over = account.state().series_is_over();
+    let clients_sha256 =
+        found.as_ref().filter(|_| is_over).map_or(mechanism.clients_sha256, |found| found.clients_sha256);
+    let mechanism = Mechanism { clients_sha256, ..mechanism };
+    // The output may have another path this time.
+    let expected = found.map(|found| Mechanism { output: found.output, ..mechanism.clone() });
+    if !is_for(charge, request, expected.as_ref()) {
         let round = request.round.unwrap_or(0);
-        let known = charged.charge.mechanism.clone();
-        let clients_sha256 = known
-            .as_ref()
-            .filter(|_| self.is_over())
-            .map_or(mechanism.clients_sha256, |known| known.clients_sha256);
-        let mechanism = Mechanism { clients_sha256, ..mechanism };
-        // It may be published elsewhere this time.
-        let same = known.map(|known| Mechanism { output: mechanism.output.clone(), ..known });
-        let alike = same.as_ref() == Some(&mechanism)
-            && charged.charge.rng == rng(request)
-            && charged.tool_version == env!("CARGO_PKG_VERSION");
-        if !alike {
-            return Ok(Answer::WrongRound(WrongRound::Used { round }));
-        }
-        if let Some(standing) = self.standing(charged)? {
-            return Ok(Answer::Existing(standing));
-        }
-        let key = self.run_key(request)?;
-        let granted = self.granted(charged.head, charged.charge.release_id.clone(), mechanism, key, true);
-        Ok(Answer::Granted(Grant { counted: admission.counted, round: Some(round), ..granted }))
+        return Ok(Answer::WrongRound(WrongRound::Used { round }));
     }
-
-    /// All rounds have noise of one key, and so of one kind.
-    fn check_rng(&self, request: &Request) -> Result<(), BudgetError> {
-        let other = self.state().rounds().find(|(_, charged)| charged.charge.rng != rng(request));
-        let why =
-            |round: u64| format!("is of another kind than --test-seed, or its absence: as in round {round}");
-        other.map_or(Ok(()), |(round, _)| {
-            Err(BudgetError::RunKey { path: self.books.directory.run_key(), why: why(round) })
-        })
+    if let Some(existing) = existing_release(account, charge)? {
+        return Ok(Answer::Existing(existing));
     }
-
-    /// The key of the run; drawn, kept and written down if there is none yet.
-    fn run_key(&mut self, request: &Request) -> Result<Key, BudgetError> {
-        let path = self.books.directory.run_key();
-        let chosen = request.test_seed.map(Key::of_test_seed);
-        let Some(expected) = self.state().run_key else {
-            let key = chosen.map_or_else(Key::draw, Ok)?;
-            secret::write(&path, key.bytes()).map_err(BudgetError::at(&path))?;
-            self.append(Entry::Key(RunKey { key_sha256: digest(&key) }))?;
-            return Ok(key);
-        };
-        let kept = match chosen {
-            Some(chosen) => Some(chosen),
-            None => self.key_in(&path)?,
-        };
-        let fault = |why: &str| BudgetError::RunKey { path: path.clone(), why: why.to_owned() };
-        let key = kept.ok_or_else(|| fault("is missing: the run is over, and was wiped, or lost it"))?;
-        if digest(&key) != expected {
-            return Err(fault("is another key than that of the rounds before"));
-        }
-        Ok(key)
-    }
-
-    /// Whether the last round was released.
-    fn is_over(&self) -> bool {
-        let last = self.state().rounds().last();
-        let is_last = |(round, charged): (u64, &Charged)| {
-            round == self.plan().rounds && matches!(charged.fate, Fate::Released { .. })
-        };
-        self.plan().correlated.is_some() && last.is_some_and(is_last)
-    }
-
-    /// Wipes what noise could be made of again, once the last round was released.
-    pub(crate) fn wipe_run_if_over(&self) -> Result<(), BudgetError> {
-        if !self.is_over() {
-            return Ok(());
-        }
-        let directory = &self.books.directory;
-        for path in [directory.run_key(), directory.clients_key()] {
-            secret::wipe(&path).map_err(BudgetError::at(&path))?;
-        }
-        directory.wipe_rows(|_| false)
-    }
+    let key = series_key(account, request)?;
+    let grant = Payment::of(charge).grant(account, request, mechanism, key, admission.counted);
+    Ok(Answer::Granted(grant))
 }
 
-/// Tells keys apart, and nothing of any.
+/// Checks that the key comes from the same source as in earlier rounds: they share it.
+fn check_rng(account: &Account, request: &Request) -> Result<(), BudgetError> {
+    let other = account.state().rounds().find(|(_, charge)| charge.charge.rng != request.rng());
+    let why =
+        |round: u64| format!("--test-seed must be given in all rounds or in none; round {round} differs");
+    other.map_or(Ok(()), |(round, _)| {
+        Err(BudgetError::SeriesKey { path: account.books().directory.series_key(), why: why(round) })
+    })
+}
+
+/// The key of the series. The first call draws it, keeps it, and writes its digest to the ledger.
+fn series_key(account: &mut Account, request: &Request) -> Result<Key, BudgetError> {
+    let path = account.books().directory.series_key();
+    let test_key = request.test_seed.map(Key::of_test_seed);
+    let Some(expected) = account.state().series_key else {
+        let key = test_key.map_or_else(Key::draw, Ok)?;
+        secret::write(&path, key.bytes()).map_err(BudgetError::at(&path))?;
+        account.append(LedgerEntry::Key(SeriesKey { key_sha256: digest(&key) }))?;
+        return Ok(key);
+    };
+    let key = match test_key {
+        Some(key) => Some(key),
+        None => read_key(&path)?,
+    };
+    let fault = |why: &str| BudgetError::SeriesKey { path: path.clone(), why: why.to_owned() };
+    let key = key.ok_or_else(|| fault("is missing: the series is over, or its key was lost"))?;
+    if digest(&key) != expected {
+        return Err(fault("is not the key of the earlier rounds"));
+    }
+    Ok(key)
+}
+
+/// A digest that tells keys apart and does not reveal them. Ledgers hold it, so the text must not change.
 fn digest(key: &Key) -> Sha256 {
     Sha256::of([b"fedmill key of a run".as_slice(), key.bytes()].concat())
 }

@@ -6,7 +6,6 @@ use crate::engine::aggregate::error::{Error, Unsupported};
 use crate::engine::aggregate::request::Request;
 use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
-use crate::modes::tiers::file::Tiers;
 use crate::modes::{tiers, tree};
 use crate::telemetry::report::Report;
 use clap::Args;
@@ -49,22 +48,24 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let (request, tiers) = (self.request(common)?, self.tiers()?);
+        let request = self.request(common)?;
         let (pool, progress) = (common.pool()?, common.progress());
-        published(model_path(self.run_as(request, tiers, common.machine(&pool, &progress))))
+        published(model_path(self.run_as(request, common.machine(&pool, &progress))))
     }
 
     /// Runs the mode that the options ask for.
-    fn run_as(&self, mut request: Request, tiers: Option<Tiers>, machine: Machine) -> Result<Report, Error> {
-        let lone = [("--tiers", tiers.is_some()), ("--partial", self.partial)];
+    fn run_as(&self, mut request: Request, machine: Machine) -> Result<Report, Error> {
+        let lone = [("--tiers", self.tiers.is_some()), ("--partial", self.partial)];
         if let (Some((option, _)), Some(_)) = (lone.iter().find(|(_, is_given)| *is_given), &self.dp) {
             return Err(outside_noised_sum(option).into());
         }
         request.inputs.others.extend(self.tiers.clone());
-        match (&self.dp, tiers) {
+        match (&self.dp, &self.tiers) {
             (Some(directory), _) => release::run(request, &self.options(directory.clone()), machine),
             (None, Some(_)) if self.partial => Err(Unsupported::beyond_sums("--tiers").into()),
-            (None, Some(tiers)) => tiers::mode::run(request, tiers, machine),
+            (None, Some(path)) => {
+                tiers::mode::run(request, path, |tier| self.aggregation.tier(tier), machine)
+            }
             (None, None) if self.partial => tree::leaf::run(request, machine),
             (None, None) => tree::root::run(request, machine),
         }
@@ -83,11 +84,6 @@ impl Arguments {
     fn options(&self, directory: PathBuf) -> Options {
         let (resumable, test_seed) = (self.resumable, self.test_seed);
         Options { resumable, test_seed, ..Options::new(directory) }
-    }
-
-    fn tiers(&self) -> Result<Option<Tiers>, Failure> {
-        let read = |path: &PathBuf| Tiers::read(path, |tier| self.aggregation.tier(tier));
-        self.tiers.as_ref().map(read).transpose().map_err(Failure::of)
     }
 }
 

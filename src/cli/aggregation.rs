@@ -6,16 +6,18 @@ use crate::engine::aggregate::request::{self, Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::intake::personal::{Layers, Personal};
-use crate::engine::intake::policy::{OnBadUpdate, Policy, SCAFFOLD_CONTROL};
+use crate::engine::intake::policy::{OnBadUpdate, Policy};
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::io::discover;
 use crate::model::state::StateTensor;
 use crate::modes::tiers::file::TierText;
-use crate::rules::{self, Distances, pre};
+use crate::rules::pre::{self, STEPS};
+use crate::rules::{self, Distances, RULES};
 use crate::settings::share::Share;
-use crate::settings::{Definition, SpecError, split_list};
-use crate::strategies::{self, Strategy};
+use crate::settings::{Definition, SpecError, split_list, usages};
+use crate::strategies::{self, STRATEGIES, Strategy};
 use crate::telemetry::report::Report;
+use crate::updates::metadata::SCAFFOLD_CONTROL;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -28,13 +30,9 @@ pub(super) struct AggregationOptions {
     /// The model that the updates started from.
     #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
-    /// How to combine the updates: mean, median, trimmed-mean[:cut=N], meamed, krum, multi-krum[:m=N], bulyan,
-    /// geometric-median, centered-clipping[:tau=X,iterations=N], mda, smea, caf, monna:trusted=ID, or
-    /// distance-trim[:keep=Q]. docs/rules.md says which when.
-    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = rule_text)]
+    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = rule_text, help = rule_help())]
     rule: String,
-    /// What to do to the updates before; may be repeated, in order: nnm, bucketing:s=N, clip:norm=X, arc, or outliers.
-    #[arg(long, value_name = "STEP", value_parser = step_text)]
+    #[arg(long, value_name = "STEP", value_parser = step_text, help = step_help())]
     pre: Vec<String>,
     /// The number of clients to assume hostile: a count, or a fraction below 1 of all clients, rounded down.
     #[arg(long, value_name = "F")]
@@ -42,9 +40,8 @@ pub(super) struct AggregationOptions {
     /// Follow this library's definition of a rule or a strategy, where it differs from the paper's.
     #[arg(long, value_name = "LIBRARY")]
     compat: Option<Library>,
-    /// What becomes of the merged delta: fedavg[:lr=X], fedprox:mu=X, fedavgm, fedadam, fedyogi, fedadagrad, fednova,
-    /// scaffold, qfedavg, fedbuff, or fedexp. docs/strategies.md has their formulas and settings.
-    #[arg(long, value_name = "STRATEGY", default_value = "fedavg", value_parser = strategy_text, help_heading = SERVER_STEP)]
+    #[arg(long, value_name = "STRATEGY", default_value = "fedavg", help = strategy_help())]
+    #[arg(value_parser = strategy_text, help_heading = SERVER_STEP)]
     strategy: String,
     /// Read the state that the last round left, and write the next: moments of a strategy such as fedadam, the centre of
     /// centered-clipping. The state before stays as FILE.previous.
@@ -86,6 +83,19 @@ pub(super) struct AggregationOptions {
 enum BadUpdateAction {
     Fail,
     Skip,
+}
+
+fn rule_help() -> String {
+    format!("How to combine the updates: {}. docs/rules.md says which to take", usages(RULES))
+}
+
+fn step_help() -> String {
+    format!("What to do to the updates before the rule; may be repeated, in order: {}", usages(STEPS))
+}
+
+fn strategy_help() -> String {
+    let strategies = usages(STRATEGIES);
+    format!("How the server steps by the merged delta: {strategies}. docs/strategies.md has the formulas")
 }
 
 /// A library with definitions that the operator may choose.

@@ -2,10 +2,11 @@
 
 use super::{BackendName, Common, Failure, Outcome, print, rates, size};
 use crate::codecs::{self, Codec};
-use crate::compress::offload::Lent;
+use crate::compress::method::{CompressionMethod, Targets};
+use crate::compress::offload::Offload;
 use crate::compress::residual::{Feedback, ResidualDtype};
-use crate::compress::run::{CompressError, Compression, How, Wanted};
-use crate::compress::summary::Compressed;
+use crate::compress::run::Compression;
+use crate::compress::summary::Summary;
 use crate::compress::values::NonFinite;
 use crate::compress::writer::FileLayout;
 use crate::telemetry::console;
@@ -22,11 +23,11 @@ pub(super) struct Arguments {
     /// The update: a .safetensors file or an index of shards.
     #[arg(value_name = "UPDATE")]
     update: PathBuf,
-    /// The model that it started from: what is sent is the difference.
+    /// The model that the client started from: the client sends the difference.
     #[arg(long, value_name = "BASE")]
     base: Option<PathBuf>,
-    /// How values are encoded, with settings behind a colon: u8:block=128.
-    #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how")]
+    /// The codec, with settings after a colon: u8:block=128.
+    #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how", long_help = codec_help())]
     codec: Option<Arc<dyn Codec>>,
     /// Choose codecs and steps so that the file is at least this many times smaller: 100, or 100x.
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio, group = "how", conflicts_with = "codec")]
@@ -37,48 +38,55 @@ pub(super) struct Arguments {
     /// Choose codecs and steps so that the squared error is at most this much of the squared norm.
     #[arg(long, value_name = "E", value_parser = parse_nmse, group = "how", conflicts_with = "codec")]
     max_nmse: Option<f64>,
-    /// Where the best file misses the target, publish it all the same.
+    /// Publish the best file even if it misses the target.
     #[arg(long, conflicts_with = "codec")]
     best_effort: bool,
-    /// What random numbers come from; for codecs that go by a mask of the round, the same for all clients.
+    /// The seed of random numbers; for codecs with a shared choice of values, the same for all clients.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// What could not be sent before and is added to this update; made anew, for the next. Private: it stays here.
+    /// The file of what earlier updates left: added to this update, and made anew for the next. Private: it stays here.
     #[arg(long, value_name = "FILE")]
     residual: Option<PathBuf>,
-    /// What the residual's values are stored as.
+    /// The dtype of the residual's values.
     #[arg(long, value_name = "DTYPE", default_value = "f32", requires = "residual")]
     residual_dtype: ResidualDtype,
-    /// Forget the residual if more than N rounds lie between it and this update.
+    /// Drop the residual if it is more than N rounds old.
     #[arg(long, value_name = "N", requires = "residual")]
     residual_max_age: Option<u64>,
-    /// What the residual is multiplied by before it is added, from 0 to 1.
+    /// The factor of the residual before it is added, from 0 to 1.
     #[arg(long, value_name = "G", default_value = "1", value_parser = decay, requires = "residual")]
     decay: f64,
     /// What to do with NaN and infinity.
     #[arg(long, value_name = "WHAT", default_value = "error")]
     nonfinite: NonFinite,
-    /// Every stream a tensor of its own, or all in one [default: what is shorter by more than 2 %].
+    /// The layout of the file [default: plain, unless its header is over 2 % of the data].
     #[arg(long, value_name = "LAYOUT")]
     layout: Option<FileLayout>,
-    /// Also write how compressed-tensors is to decode its matrices: the `quantization_config` of a model's config.json.
+    /// Also write the `quantization_config` of a model's config.json, with which compressed-tensors decodes the matrices.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     emit_config: Option<PathBuf>,
     /// Measure, and write nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Print what every codec makes of the update; with --dry-run.
+    /// Print bytes, errors and speeds of every codec on the update; with --dry-run.
     #[arg(long, group = "how", requires = "dry_run", conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
     table: bool,
     /// Draw the table as NMSE by bits per parameter, into a .svg or .png file.
     #[arg(long, value_name = "FILE", requires = "table", conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
     plot: Option<PathBuf>,
-    /// Print what was measured as one JSON object, in place of the path.
+    /// Print the measurements as one JSON object instead of the path.
     #[arg(long)]
     json: bool,
-    /// Where the compressed update goes.
+    /// The path of the compressed update.
     #[arg(long, short, value_name = "OUT", required_unless_present = "dry_run")]
     output: Option<PathBuf>,
+}
+
+fn codec_help() -> String {
+    let codecs = codecs::help();
+    format!(
+        "The codec, with settings after a colon: u8:block=128. The codecs, with examples of their settings:\n\n{codecs}"
+    )
 }
 
 fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
@@ -103,10 +111,10 @@ fn decay(text: &str) -> Result<f64, String> {
 }
 
 impl Arguments {
-    fn how(&self) -> How {
+    fn method(&self) -> CompressionMethod {
         match &self.codec {
-            Some(codec) => How::Codec(Arc::clone(codec)),
-            None => How::Wanted(Wanted {
+            Some(codec) => CompressionMethod::Codec(Arc::clone(codec)),
+            None => CompressionMethod::Targets(Targets {
                 ratio: self.target,
                 bytes: self.max_bytes,
                 nmse: self.max_nmse,
@@ -130,19 +138,17 @@ impl Arguments {
             return rates::run(&compression, self.json, self.plot.as_deref(), common).map(|()| Outcome::Done);
         }
         self.warn_of_bias();
-        let compressed = compression.run(&common.pool()?).map_err(failure)?;
-        if let Some(missed) = compressed.missed.as_ref().filter(|_| !self.best_effort) {
+        let summary = compression.run(&common.pool()?).map_err(Failure::of)?;
+        if let Some(missed) = summary.missed.as_ref().filter(|_| !self.best_effort) {
             return Ok(Outcome::Refused(missed.clone()));
         }
-        self.tell(&compressed, common)?;
+        self.tell(&summary, common)?;
         Ok(Outcome::Done)
     }
 
     fn compression(&self, common: &Common) -> Compression {
         Compression {
-            update: self.update.clone(),
             base: self.base.clone(),
-            how: self.how(),
             seed: self.seed,
             non_finite: self.nonfinite,
             feedback: self.feedback(),
@@ -150,12 +156,12 @@ impl Arguments {
             config: self.emit_config.clone(),
             output: self.output.clone().filter(|_| !self.dry_run),
             isa: common.isa(),
-            device: None,
+            ..Compression::new(self.update.clone(), self.method())
         }
     }
 
-    /// The device that was asked for, if one was.
-    fn device(&self, common: &Common) -> Result<Option<Arc<Lent>>, Failure> {
+    /// The GPU that `--backend gpu` asks for.
+    fn device(&self, common: &Common) -> Result<Option<Arc<Offload>>, Failure> {
         match (common.backend_name(), &self.codec) {
             (BackendName::Cpu, _) => Ok(None),
             (BackendName::Auto, _) => {
@@ -165,14 +171,15 @@ impl Arguments {
                 Ok(None)
             }
             (BackendName::Gpu, Some(codec)) if codec.has_shaders() => {
-                let opened = Lent::open(&common.gpu_options());
+                let opened = Offload::open(&common.gpu_options());
                 opened.map(Some).map_err(|why| Failure { hint: why.hint().map(str::to_owned), ..why.into() })
             }
             (BackendName::Gpu, codec) => {
                 let found =
                     codec.as_ref().map_or("no --codec".to_owned(), |codec| format!("--codec {codec}"));
+                let with_shaders = codecs::with_shaders();
                 let why = anyhow::anyhow!(
-                    "--backend gpu: found {found}, expected one with shaders: u, i, eden, topk"
+                    "--backend gpu: found {found}, expected one with shaders: {with_shaders}"
                 );
                 Err(Failure { hint: Some("--backend cpu runs every codec".to_owned()), ..why.into() })
             }
@@ -189,14 +196,14 @@ impl Arguments {
         }
     }
 
-    /// Says what was done: where the file is, or, if there is none, what was measured.
-    fn tell(&self, found: &Compressed, common: &Common) -> Result<(), Failure> {
-        match &found.output {
-            _ if self.json => print(&format!("{}\n", serde_json::to_string(found)?)),
-            None => print(&format!("{}\n", summary(found))),
+    /// Prints the path of the file, or the measurements if there is no file.
+    fn tell(&self, summary: &Summary, common: &Common) -> Result<(), Failure> {
+        match &summary.output {
+            _ if self.json => print(&format!("{}\n", serde_json::to_string(summary)?)),
+            None => print(&format!("{}\n", shown(summary))),
             Some(path) => {
                 if !common.quiet {
-                    console::tell(&summary(found));
+                    console::tell(&shown(summary));
                 }
                 print(&format!("{path}\n"))
             }
@@ -204,25 +211,20 @@ impl Arguments {
     }
 }
 
-pub(super) fn failure(error: CompressError) -> Failure {
-    let (hint, signal) = (error.hint(), error.signal());
-    Failure { hint, signal, ..Failure::from(error) }
-}
-
-fn summary(found: &Compressed) -> String {
-    let measures = &found.measures;
+fn shown(summary: &Summary) -> String {
+    let measures = &summary.measures;
     let values = |(codec, values): (&String, &u64)| format!("{codec} {values}");
-    let codecs = found.codecs.iter().map(values).collect::<Vec<_>>().join(", ");
+    let codecs = summary.codecs.iter().map(values).collect::<Vec<_>>().join(", ");
     format!(
         "{}: {} bytes, {:.2}x ({:.3} bits per parameter); NMSE {:.3e}, cosine {:.4}, norm ratio {:.4}; \
          least NMSE of white data {:.3e}; values by codec: {codecs}",
-        found.input,
-        found.output_bytes,
-        found.ratio,
-        found.bits_per_parameter,
+        summary.input,
+        summary.output_bytes,
+        summary.ratio,
+        summary.bits_per_parameter,
         measures.nmse,
         measures.cosine,
         measures.norm_ratio,
-        found.white_nmse_bound
+        summary.white_nmse_bound
     )
 }

@@ -1,6 +1,6 @@
-//! `fedmill decompress`: an update as `aggregate` sees it, from a compressed one.
+//! `fedmill decompress`: the plain update that `aggregate` sees in a compressed one.
 
-use super::{BackendName, Common, Failure, Outcome, print};
+use super::{Common, Failure, Outcome, print};
 use crate::compress::decompress::Decompression;
 use clap::Args;
 use std::path::PathBuf;
@@ -13,26 +13,20 @@ pub(super) struct Arguments {
     /// The compressed update.
     #[arg(value_name = "UPDATE")]
     update: PathBuf,
-    /// The model that it started from, where it leaves the names of its tensors to that.
+    /// The base, for an update that leaves the names of its tensors to it.
     #[arg(long, value_name = "BASE")]
     base: Option<PathBuf>,
-    /// Where the plain update goes.
+    /// The path of the plain update.
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
 }
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        if common.backend_name() == BackendName::Gpu {
-            let why = anyhow::anyhow!("--backend gpu: decompress runs on the CPU, expected auto or cpu");
-            return Err(why.into());
-        }
+        common.refuse_gpu("decompress")?;
         let (update, base, output) = (self.update.clone(), self.base.clone(), self.output.clone());
         let decompression = Decompression { update, base, output, isa: common.isa() };
-        let path = decompression.run(&common.pool()?).map_err(|error| {
-            let signal = error.signal();
-            Failure { signal, ..Failure::from(error) }
-        })?;
+        let path = decompression.run(&common.pool()?).map_err(Failure::of)?;
         print(&format!("{}\n", path.display()))?;
         Ok(Outcome::Done)
     }

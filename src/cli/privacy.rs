@@ -1,8 +1,9 @@
-//! `fedmill privacy`: what a budget is, what it was spent on, and what is left.
+//! `fedmill privacy`: keeps a privacy budget, and computes the cost of releases.
 
 mod calibrate;
 mod compose;
 mod export;
+mod failure;
 mod init;
 mod mechanism;
 mod plan;
@@ -14,13 +15,11 @@ mod sums;
 mod verify;
 
 use super::{Common, Failure, Outcome};
-use crate::budget::directory::BudgetError;
-use crate::privacy::event::Adjacency;
 use clap::{Args, Subcommand};
 
 /// Keep a budget of differential privacy.
 ///
-/// A state directory holds the plan and a ledger of everything that was released under it.
+/// A state directory holds the plan and a ledger of all releases under it.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -61,19 +60,5 @@ impl Arguments {
             Command::Noise(arguments) => arguments.run(common),
             Command::Selftest(arguments) => arguments.run(common),
         }
-    }
-}
-
-pub(super) fn failure(error: BudgetError) -> Failure {
-    let (hint, signal) = (error.hint(), error.signal());
-    Failure { hint, signal, ..Failure::from(error) }
-}
-
-fn parse_adjacency(text: &str) -> Result<Adjacency, String> {
-    match text {
-        "add-remove" | "add-or-remove-one" => Ok(Adjacency::AddOrRemoveOne),
-        "replace-one" => Ok(Adjacency::ReplaceOne),
-        "replace-special" => Ok(Adjacency::ReplaceSpecial),
-        _ => Err("expected add-remove, replace-special or replace-one".to_owned()),
     }
 }

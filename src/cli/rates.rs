@@ -1,15 +1,15 @@
-//! `fedmill compress --table`: what every codec makes of an update, side by side.
+//! `fedmill compress --table`: every codec on one update, side by side.
 
 use super::{Common, Failure, print};
 use crate::bench::picture::Format;
 use crate::bench::rates;
 use crate::compress::run::Compression;
-use crate::compress::table::{self, Row, TableError};
+use crate::compress::table::{self, Row};
 use crate::io::publish;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::Path;
 
-/// Measures all codecs on an update, and prints them as a table, or as JSON, one object a line.
+/// Measures all codecs on an update. Prints a table, or JSON with one object a line.
 pub(super) fn run(
     compression: &Compression,
     json: bool,
@@ -17,7 +17,7 @@ pub(super) fn run(
     common: &Common,
 ) -> Result<(), Failure> {
     let format = plot.map(format_of).transpose()?;
-    let rows = table::measure(compression, &common.pool()?).map_err(failure)?;
+    let rows = table::measure(compression, &common.pool()?).map_err(Failure::of)?;
     if let (Some(path), Some(format)) = (plot, format) {
         let title = format!("{}, NMSE by bits per parameter", compression.update.display());
         write(path, &rates::draw(&title, &rows, format)?)?;
@@ -35,14 +35,7 @@ pub(super) fn run(
     print(&text)
 }
 
-fn failure(error: TableError) -> Failure {
-    match error {
-        TableError::Compress(error) => super::compress::failure(error),
-        error => Failure::from(error),
-    }
-}
-
-/// The format that the file of a plot is to have.
+/// The format of a plot, by the extension of its file.
 pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
     let why = || anyhow::anyhow!("--plot: {}: expected a file that ends in .svg or .png", path.display());
     Ok(Format::of(path).ok_or_else(why)?)

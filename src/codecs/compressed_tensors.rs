@@ -1,18 +1,19 @@
-//! What compressed-tensors has to be told to decode the matrices of a plain file: the `quantization_config` that stands in
-//! a model's `config.json`.
+//! The configuration with which the library compressed-tensors decodes a plain file.
+//!
+//! It is the `quantization_config` in a model's `config.json`, for the matrices that the library knows.
 
-use super::blocks::Blocks;
-use super::fp8::{Container, E4m3};
-use super::symmetric::Symmetric;
-use super::{Coding, Vector};
+use crate::codecs::quantize::blocks::Blocks;
+use crate::codecs::quantize::fp8::{Container, E4m3};
+use crate::codecs::quantize::symmetric::Symmetric;
+use crate::codecs::{Coding, Vector};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What the name of a layer's matrix ends with.
+/// The end of the name of a layer's matrix.
 const WEIGHT: &str = ".weight";
 
-/// How that library calls a matrix that is encoded so: its format, and the arguments of its quantizer. None if it has no
-/// such.
+/// The library's name of the format of a matrix, and the arguments of its quantizer; `None` if the library cannot
+/// decode it.
 fn arguments(coding: &Coding, vector: &Vector) -> Option<(&'static str, Value)> {
     let [_, columns] = vector.shape[..] else { return None };
     match *coding {
@@ -34,7 +35,7 @@ fn arguments(coding: &Coding, vector: &Vector) -> Option<(&'static str, Value)> 
 fn strategy(bits: u8, kind: &str, blocks: Blocks, columns: usize) -> Option<Value> {
     let (strategy, group) = match blocks {
         Blocks::Rows => ("channel", None),
-        // Packed codes need rows of words, which only blocks within rows have.
+        // Packed codes need rows of whole words, so a block must not cross rows.
         Blocks::Whole if bits == 8 => ("tensor", None),
         Blocks::Runs(len) if kind == "int" && columns.is_multiple_of(len as usize) => ("group", Some(len)),
         _ => return None,
@@ -45,7 +46,7 @@ fn strategy(bits: u8, kind: &str, blocks: Blocks, columns: usize) -> Option<Valu
     }))
 }
 
-/// The config for matrices of these names; none if that library could decode none of them.
+/// The configuration for named matrices; `None` if the library can decode none of them.
 pub fn config<'a>(matrices: impl Iterator<Item = (&'a str, &'a Coding, &'a Vector)>) -> Option<Value> {
     let mut groups: BTreeMap<(&str, String), (Value, Vec<&str>)> = BTreeMap::new();
     for (name, coding, vector) in matrices {

@@ -1,12 +1,14 @@
-//! `const`: vectors of which all values are the same. Chosen where it belongs, never by name.
+//! `const`: a vector whose values are all equal.
+//!
+//! Compress chooses it by the data; it has no name for users.
 
-use super::coding::Bits;
-use super::{Invalid, Scheme, Stream, Vector};
+use crate::codecs::wire::Bits;
+use crate::codecs::{Invalid, Scheme, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// The value.
+/// The value of every place.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Constant(pub Bits);
 

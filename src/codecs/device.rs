@@ -1,24 +1,25 @@
-//! What an encoder may have a device do: those of its kernels that have shaders.
+//! What a GPU may compute for an encoder: the kernels that have shaders.
 
 use crate::kernels::block_quantize::Draw;
 use std::fmt;
 
-/// Steps of grids that a device makes the same of as the CPU: none is lost to what it takes for zero.
+/// Steps of grids for which a GPU has the bits of the CPU: it may take smaller numbers for zero.
 const STEPS: std::ops::RangeInclusive<f64> = 1.0 / (1u128 << 76) as f64..=(1u128 << 100) as f64;
 
-/// Whether a device finds the same codes on a grid of this step.
+/// Whether a GPU finds the same codes as the CPU on a grid of this step.
 pub(super) fn suits(step: f64) -> bool {
     step == 0.0 || STEPS.contains(&step)
 }
 
-/// A device. What it finds has the bits of the CPU's kernels; it finds nothing once it failed, and then the encoder does
-/// the work by itself: who lent the device knows of the failure, and throws away what was encoded.
+/// A GPU. Its results have the bits of the CPU's kernels. After a failure it returns `None`, and the encoder computes
+/// on the CPU; the owner of the device knows of the failure and discards the file.
 pub trait Device: fmt::Debug + Send + Sync {
-    /// How many of the values have each next digit, as a [`Search`](crate::kernels::select_largest::Search) wants it.
+    /// Counts the values by their next digit, for a [`Search`](crate::kernels::select_largest::Search).
     fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Option<Vec<u64>>;
-    /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have it.
+    /// The ascending indices of the values whose magnitude has a larger key, and of the first `ties` values with this
+    /// key.
     fn take(&self, values: &[f32], key: u32, ties: u64) -> Option<Vec<u32>>;
-    /// The codes 0 to `top`, given of each block of `block` values where its grid starts and the inverse of its step.
+    /// Codes from 0 to `top`. `grids` has the start and the inverse step of the grid of each block of `block` values.
     fn quantize(
         &self,
         values: &[f32],
@@ -27,7 +28,7 @@ pub trait Device: fmt::Debug + Send + Sync {
         top: u8,
         draw: Draw,
     ) -> Option<Vec<u8>>;
-    /// The codes `-top` to `top`, given of each block of `block` values the inverse of its step.
+    /// Codes from `-top` to `top`. `inverses` has the inverse step of each block of `block` values.
     fn quantize_symmetric(
         &self,
         values: &[f32],
@@ -36,8 +37,8 @@ pub trait Device: fmt::Debug + Send + Sync {
         top: i8,
         draw: Draw,
     ) -> Option<Vec<i8>>;
-    /// The codes of blocks of 4096 values, and the values themselves, after signs were flipped and the block transformed
-    /// twice, given the factor of each block.
+    /// Flips signs and transforms each block of 4096 values twice. Returns the codes, with the factor of each block,
+    /// and the transformed values.
     fn rotate_and_bucketize(
         &self,
         values: &[f32],

@@ -1,16 +1,16 @@
-//! What an encoded update says of itself: its tensors, which vectors they were joined to, how each was encoded.
+//! The directory of an encoded update: its tensors, its vectors, and the encoding of each.
 //!
-//! The same in both layouts of the file: as JSON in the metadata of a plain one, as postcard at the end of a bundle,
-//! where names may be left to the base.
+//! A plain file has it as JSON in the metadata. A bundle has it as postcard at its end, and may leave the names of its
+//! tensors to the base.
 
-use super::coding::Coding;
-use super::{CHUNK, Extent, Invalid, Stream, Vector};
+use crate::codecs::coding::Coding;
+use crate::codecs::{CHUNK, Extent, Invalid, Stream, Vector};
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
-/// What `fedmill.format` says of an encoded update.
+/// The value of `fedmill.format` in an encoded update.
 pub const FORMAT: &str = "fedmill-update/1";
 
 /// The metadata key of the format.
@@ -19,36 +19,37 @@ pub const FORMAT_KEY: &str = "fedmill.format";
 /// The metadata key of a plain file's directory.
 pub const CODEC_KEY: &str = "fedmill.codec";
 
-/// The one tensor of a bundle.
+/// The name of a bundle's tensor.
 pub const BUNDLE: &str = "fedmill.bundle";
 
-/// What an encoded update says of itself.
+/// The table of contents of an encoded update.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Directory {
-    /// Its tensors, in the order of the model.
+    /// The tensors, in the order of the model.
     pub tensors: Tensors,
-    /// Its vectors. Each tensor is in one; all that no other names, in one that names none.
+    /// The vectors. Each tensor is in one vector; one vector may list no tensors and has those that no other vector
+    /// lists.
     pub parts: Vec<Part>,
-    /// Metadata that is not in the header: all of a bundle's.
+    /// Metadata that the header does not have: all metadata of a bundle.
     pub metadata: Vec<(Key, String)>,
-    /// How the BLAKE3 digest of the base begins, if the metadata does not say.
+    /// The first bytes of the base's BLAKE3 digest; `None` if the metadata names the base, or without a base.
     pub base: Option<[u8; BASE_BYTES]>,
 }
 
-/// Bytes of the base's digest that a directory names it by.
+/// Bytes of the base's digest in a directory.
 pub const BASE_BYTES: usize = 16;
 
-/// A metadata key: a word that is known by its number, or any other.
+/// A metadata key: the number of a known key, or a name.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
-    /// One of `KNOWN_KEYS`.
+    /// The number of a key in `KNOWN_KEYS`.
     Known(u8),
-    /// Another.
+    /// Any other key.
     Named(String),
 }
 
-/// Keys that go by their number in a bundle. Appended to, never changed.
+/// Keys that a bundle replaces by their number. Append keys, never move one.
 const KNOWN_KEYS: [&str; 9] = [
     "client_id",
     "num_examples",
@@ -62,7 +63,7 @@ const KNOWN_KEYS: [&str; 9] = [
 ];
 
 impl Key {
-    /// The key of that name.
+    /// The key with a name.
     pub fn of(name: &str) -> Self {
         match KNOWN_KEYS.iter().position(|known| *known == name) {
             Some(number) => Self::Known(number as u8),
@@ -70,11 +71,11 @@ impl Key {
         }
     }
 
-    /// Its name.
+    /// The name of the key.
     ///
     /// # Errors
     ///
-    /// When it has a number that no word has.
+    /// When no key has the number.
     pub fn name(&self) -> Result<&str, Invalid> {
         match self {
             Self::Named(name) => Ok(name),
@@ -90,24 +91,24 @@ impl Key {
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Tensors {
-    /// Name, dtype, shape.
+    /// Name, dtype and shape of each.
     Here(Vec<(String, String, Vec<u64>)>),
-    /// Those of the base, whose layout has this check sum.
+    /// The tensors of the base with this checksum of its layout.
     OfBase([u8; 4]),
 }
 
 /// A vector of an encoded update.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Part {
-    /// How it is encoded.
+    /// The encoding.
     pub coding: Coding,
-    /// The tensors that it is made of, by their number, ascending; none for all that are in no other part.
+    /// The numbers of its tensors, ascending; empty for all tensors that no other vector lists.
     pub tensors: Vec<u32>,
-    /// Bytes that each chunk has in the stream of no known extent, if it has one.
+    /// Bytes of each chunk in the stream of unknown extent; empty without such a stream.
     pub chunks: Vec<u32>,
 }
 
-/// A check sum of a layout.
+/// A checksum of a layout: 4 bytes over names, dtypes and shapes.
 pub fn layout_check(tensors: &[TensorSpec]) -> [u8; 4] {
     let mut hasher = blake3::Hasher::new();
     for tensor in tensors {
@@ -119,7 +120,7 @@ pub fn layout_check(tensors: &[TensorSpec]) -> [u8; 4] {
 }
 
 impl Tensors {
-    /// Those of a layout, written out.
+    /// The tensors of a layout, with their names.
     pub fn here(tensors: &[TensorSpec]) -> Self {
         let tensor = |spec: &TensorSpec| {
             let shape = spec.shape.iter().map(|extent| *extent as u64).collect();
@@ -128,11 +129,11 @@ impl Tensors {
         Self::Here(tensors.iter().map(tensor).collect())
     }
 
-    /// The tensors that are meant.
+    /// The tensors, where `base` has those of the base.
     ///
     /// # Errors
     ///
-    /// When one makes no sense, or it is the base's that are meant and `base` is another or none.
+    /// When a name, dtype or shape is invalid, or the layout of `base` has another checksum or is missing.
     pub fn resolve(&self, base: Option<&[TensorSpec]>) -> Result<Vec<TensorSpec>, Invalid> {
         match (self, base) {
             (Self::Here(tensors), _) => {
@@ -166,7 +167,7 @@ fn resolve((name, dtype, shape): &(String, String, Vec<u64>)) -> Result<TensorSp
     Ok(TensorSpec { name: name.clone(), dtype, shape, len })
 }
 
-/// Where a stream begins among those of its kind, and how long it is.
+/// A vector of the update, and its streams.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartStreams {
     /// The vector.
@@ -176,11 +177,11 @@ pub struct PartStreams {
 }
 
 impl Part {
-    /// The vector and its streams, given the tensors of the update.
+    /// The vector and its streams, where `tensors` has all tensors of the update.
     ///
     /// # Errors
     ///
-    /// When they cannot be encoded so.
+    /// When no encoder makes such a vector.
     pub fn streams(&self, tensors: &[TensorSpec]) -> Result<PartStreams, Invalid> {
         let mut len = 0usize;
         let mut last = None;
@@ -214,18 +215,18 @@ impl Part {
         }
     }
 
-    /// Bytes of its stream of no known extent.
+    /// Bytes of the stream of unknown extent.
     pub fn chunk_bytes(&self) -> u64 {
         self.chunks.iter().map(|bytes| u64::from(*bytes)).sum()
     }
 }
 
 impl Stream {
-    /// The tensor that it is in a file, behind a name.
+    /// The tensor that the stream is in a file, for a vector of this name.
     ///
     /// # Errors
     ///
-    /// When it is too long.
+    /// When the stream is longer than addresses.
     pub fn spec(&self, name: &str, chunk_bytes: u64) -> Result<TensorSpec, Invalid> {
         let name = format!("{name}{}", self.suffix);
         let shape = match &self.extent {
@@ -240,11 +241,11 @@ impl Stream {
 }
 
 impl Directory {
-    /// Names the tensors of the part that names none, and checks that every tensor is in one part.
+    /// Lists the tensors of the vector that lists none, and checks that every tensor is in one vector.
     ///
     /// # Errors
     ///
-    /// When one is in none, or in two.
+    /// When a tensor is in no vector, or in two.
     pub fn name_the_rest(&mut self, tensors: usize) -> Result<(), Invalid> {
         let mut seen = vec![false; tensors];
         for number in self.parts.iter().flat_map(|part| &part.tensors) {
@@ -265,11 +266,11 @@ impl Directory {
         Ok(())
     }
 
-    /// As it stands at the end of a bundle: itself, and its length in four bytes.
+    /// The bytes at the end of a bundle: the directory, and its length in four bytes.
     ///
     /// # Errors
     ///
-    /// When it is longer than those can say.
+    /// When the length does not fit four bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Invalid> {
         let mut bytes = postcard::to_allocvec(self).map_err(|why| Invalid(why.to_string()))?;
         let len = u32::try_from(bytes.len()).map_err(|_| Invalid::new("directory is too long"))?;
@@ -277,11 +278,11 @@ impl Directory {
         Ok(bytes)
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote, without the length.
+    /// Reads the bytes of [`to_bytes`](Self::to_bytes), without the length.
     ///
     /// # Errors
     ///
-    /// When it is no directory, or something follows it.
+    /// When the bytes are not a directory, or more bytes follow it.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
         let not = |why: postcard::Error| Invalid(format!("directory is not understood: {why}"));
         let (directory, rest) = postcard::take_from_bytes(bytes).map_err(not)?;
@@ -291,20 +292,20 @@ impl Directory {
         }
     }
 
-    /// As it stands in the metadata of a plain file.
+    /// The text in the metadata of a plain file.
     ///
     /// # Errors
     ///
-    /// When JSON cannot say it.
+    /// When the directory cannot be written as JSON.
     pub fn to_json(&self) -> Result<String, Invalid> {
         serde_json::to_string(self).map_err(|why| Invalid(why.to_string()))
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote.
+    /// Reads the text of [`to_json`](Self::to_json).
     ///
     /// # Errors
     ///
-    /// When it is no directory.
+    /// When the text is not a directory.
     pub fn from_json(text: &str) -> Result<Self, Invalid> {
         serde_json::from_str(text).map_err(|why| Invalid(format!("directory is not understood: {why}")))
     }

@@ -1,22 +1,23 @@
-//! Integers of few digits, without a loss: zigzag, then seven bits a byte. Counters of batches, in files where eight
-//! bytes weigh. Chosen where it belongs, never by name.
+//! Small integers without loss: zigzag, then seven bits a byte.
+//!
+//! Compress chooses them for counters of batches in small files; they have no name for users.
 
-use super::bit_stream::{folded, unfolded};
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::packing::bit_stream::{folded, unfolded};
+use crate::codecs::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// Integers from `-LARGEST` to `LARGEST`, all of which f32 holds.
+/// Integers from `-LARGEST` to `LARGEST`; f32 holds each of them exactly.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Integers {}
 
 /// The largest magnitude.
 pub const LARGEST: f32 = 16_777_215.0;
 
-/// Bytes of the largest.
+/// Bytes of an integer, at most.
 const MOST_BYTES: u32 = 4;
 
 impl fmt::Display for Integers {

@@ -1,14 +1,13 @@
 //! `lowrank`: a matrix as the product of two thin ones.
 //!
-//! A tensor is seen as the matrix M of its first axis against all others. From a Q: `P = orthonormalise(M Q)`,
-//! `Q = transpose(M) P`, and what is decoded is `P transpose(Q)` (Vogels et al., PowerSGD: practical low-rank gradient
-//! compression for distributed optimization, 2019, algorithm 1). From a Q of an earlier round one such step is enough;
-//! from a random one it is done twice. Tensors without two axes, or so small that both factors together would have more
-//! than half as many values, go as `f16`.
+//! A tensor is the matrix M of its first axis against all others. From a Q, a step computes `P = orthonormalise(M Q)`
+//! and `Q = transpose(M) P`; the decoder computes `P transpose(Q)` (Vogels et al., PowerSGD: practical low-rank
+//! gradient compression for distributed optimization, 2019, algorithm 1). The first Q is random, and two steps follow.
+//! Some tensors go as `f16`: those without two axes, and those whose factors would have more than half as many values.
 
-use super::floats::{expect_finite, finite};
-use super::half::Half;
-use super::{Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Tally, Vector};
+use crate::codecs::packing::floats::{expect_finite, finite};
+use crate::codecs::quantize::half::Half;
+use crate::codecs::{Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::low_rank::{add_row_times, add_transposed, orthonormalise, product_row};
 use crate::kernels::philox::random_words;
@@ -18,8 +17,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// The largest rank: beyond it other codecs are better, and decoding is slow.
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "the product of two thin matrices",
+    settings: &[("rank", &["4", "1"])],
+    tried: &[],
+    codecs: &[("lowrank", parse)],
+};
+
+/// The largest rank. Beyond it other codecs are better, and decoding is slow.
 const MAX_RANK: u32 = 256;
+
+/// Steps from a random Q; a second step brings the factors near to the best ones.
+const STEPS: usize = 2;
 
 /// The codec; also what travels.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -28,7 +38,7 @@ pub struct LowRank {
     pub rank: u32,
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let rank = settings.take("rank")?.unwrap_or(4);
     match (1..=MAX_RANK).contains(&rank) {
         true => Ok(Box::new(LowRank { rank })),
@@ -42,7 +52,7 @@ impl fmt::Display for LowRank {
     }
 }
 
-/// Rows and columns of the matrix that a vector is seen as.
+/// The rows and columns of a matrix, and the columns of its factors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct View {
     rows: usize,
@@ -51,7 +61,7 @@ struct View {
 }
 
 impl LowRank {
-    /// The matrix, if its factors are worth it.
+    /// The matrix of a vector; `None` if its factors are not worth it.
     fn view(self, vector: &Vector) -> Option<View> {
         let (rows, rank) = (*vector.shape.first()?, self.rank as usize);
         let columns = vector.len.checked_div(rows)?;
@@ -59,26 +69,9 @@ impl LowRank {
         let is_worth_it = vector.shape.len() >= 2 && 2 * factors <= vector.len as u128;
         is_worth_it.then_some(View { rows, columns, rank })
     }
-
-    /// An encoder that starts from a Q, column by column of the matrix, if there is one of the right size.
-    fn starting_from(
-        self,
-        warm: Option<Vec<f32>>,
-        isa: Isa,
-        vector: &Vector,
-        seeds: Seeds,
-    ) -> Box<dyn Encoder> {
-        let Some(view) = self.view(vector) else { return Half::F16.encoder(isa, vector, seeds) };
-        let warm = warm.filter(|q| q.len() == view.columns * view.rank);
-        let (q, steps) = match warm {
-            Some(q) => (q.into_iter().map(f64::from).collect(), 1),
-            None => (random(isa, seeds.shared, view.columns * view.rank), 2),
-        };
-        Box::new(LowRankEncoder { isa, of: self, view, steps, stage: Stage::Left { q } })
-    }
 }
 
-/// Numbers from -1 to 1.
+/// Random numbers from -1 to 1.
 fn random(isa: Isa, seed: u64, len: usize) -> Vec<f64> {
     let mut words = vec![0; len];
     random_words(isa, seed, 0, 0, &mut words);
@@ -87,12 +80,14 @@ fn random(isa: Isa, seed: u64, len: usize) -> Vec<f64> {
 
 impl Codec for LowRank {
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
-        self.starting_from(None, isa, vector, seeds)
+        let Some(view) = self.view(vector) else { return Half::F16.encoder(isa, vector, seeds) };
+        let q = random(isa, seeds.shared, view.columns * view.rank);
+        Box::new(LowRankEncoder { isa, codec: *self, view, steps: STEPS, stage: Stage::Left { q } })
     }
 }
 
 impl View {
-    /// The parts of rows that a run of values is: its row, its first column, and which of the values.
+    /// The parts of rows in a run of values: row, first column, and the values of the part.
     fn parts(self, start: usize, len: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
         let mut done = 0;
         std::iter::from_fn(move || {
@@ -119,21 +114,21 @@ impl View {
 #[derive(Debug)]
 struct LowRankEncoder {
     isa: Isa,
-    of: LowRank,
+    codec: LowRank,
     view: View,
-    /// Steps to be done, the one under way included.
+    /// Steps left, with the one under way.
     steps: usize,
     stage: Stage,
 }
 
-/// Which factor is found next.
+/// The factor to compute next.
 #[derive(Debug)]
 enum Stage {
     /// P, from this Q.
     Left { q: Vec<f64> },
     /// Q, from this P.
     Right { p: Vec<f64> },
-    /// Both are known, as they are sent.
+    /// None: both factors are known and rounded to f32.
     Settled { p: Vec<f32>, q: Vec<f32> },
 }
 
@@ -179,7 +174,7 @@ impl Encoder for LowRankEncoder {
                 Stage::Left { q: sums }
             }
             Stage::Right { p } => {
-                // So large that no sum of products with columns of length one leaves f32.
+                // No sum of products with columns of length one then leaves f32.
                 let limit = f64::from(f32::MAX) / (2.0 * self.view.rank as f64);
                 let q = sums.iter().map(|x| x.clamp(-limit, limit) as f32).collect();
                 Stage::Settled { p: p.iter().map(|x| *x as f32).collect(), q }
@@ -189,7 +184,7 @@ impl Encoder for LowRankEncoder {
     }
 
     fn coding(&self) -> Coding {
-        Coding::LowRank(self.of)
+        Coding::LowRank(self.codec)
     }
 
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {
@@ -203,7 +198,7 @@ impl Encoder for LowRankEncoder {
     }
 }
 
-/// Values of several chunks need the same rows of a factor: these are written as often, the same bytes to the same place.
+/// Several chunks need the same rows of a factor. Each of them writes those rows, the same bytes to the same place.
 impl Scheme for LowRank {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         let (rank, shape) = (self.rank, &vector.shape);
@@ -246,11 +241,11 @@ impl Scheme for LowRank {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{SEEDS, encode, hard, normal};
     use super::*;
     use crate::codecs::CHUNK;
+    use crate::codecs::trial::{encode, hard, normal};
 
-    /// A matrix of so many directions, each half as strong as the one before, and some noise.
+    /// A matrix of `directions` directions, each half as strong as the one before, plus noise.
     fn matrix(rows: usize, columns: usize, directions: usize, noise: f32) -> Vec<f32> {
         let mut values: Vec<f32> = normal(rows * columns, 7).iter().map(|x| x * noise).collect();
         for direction in 0..directions {
@@ -279,7 +274,7 @@ mod tests {
         }
     }
 
-    /// The best approximation of a rank leaves what is beyond it; two steps come near.
+    /// The best approximation of rank 3 leaves the noise; two steps come near it.
     #[test]
     fn noise_is_left_out() {
         let values = matrix(200, 300, 3, 0.05);
@@ -287,21 +282,6 @@ mod tests {
         let (all, noise): (f64, f64) =
             (values.iter().map(|x| f64::from(*x).powi(2)).sum(), 0.05 * 0.05 * 60_000.0);
         assert!(nmse < 1.05 * noise / all && nmse > 0.9 * noise / all, "{nmse} of {}", noise / all);
-    }
-
-    #[test]
-    fn a_q_of_an_earlier_round_makes_one_step_enough() {
-        let values = matrix(100, 120, 2, 0.0);
-        let vector = Vector { len: values.len(), shape: vec![100, 120] };
-        let warm = normal(120 * 2, 5);
-        let codec = LowRank { rank: 2 };
-        let mut encoder = codec.starting_from(Some(warm), Isa::detect(), &vector, SEEDS);
-        let mut looks = 0;
-        while encoder.wants_look() {
-            encoder.learn(encoder.look(0, &values));
-            looks += 1;
-        }
-        assert_eq!(looks, 2);
     }
 
     #[test]
@@ -362,6 +342,6 @@ mod tests {
         }
         let huge = vec![[f32::MAX.to_le_bytes(); 2]; 100].concat().concat();
         assert!(encoded.decode_chunk(0, &[huge.clone(), huge]).is_err());
-        assert!(super::super::parse("lowrank:rank=0").is_err());
+        assert!(crate::codecs::parse("lowrank:rank=0").is_err());
     }
 }

@@ -1,17 +1,19 @@
 //! `sketch`: a count sketch, whose sum over clients is the sketch of their sum.
 //!
-//! Every value is added, with a random sign, to one random cell of each of r rows; a value is estimated by the median over
-//! rows of its cells times its signs, and the k of largest estimates are decoded (Charikar, Chen and Farach-Colton,
-//! Finding frequent items in data streams, 2002; Rothchild et al., FetchSGD, 2020). Each 65,536 values have a table of
-//! their own, so any of them are encoded and decoded alone, and indices have 16 bits: then multiply-shift hashes of
-//! 32-bit arithmetic are strongly universal (Dietzfelbinger, Universal hashing and k-wise independent random variables
-//! via integer arithmetic without primes, 1996, theorem 3: `((a i + b) mod 2^32) >> 16`).
+//! Each value is added, with a random sign, to one random cell of each row. The estimate of a value is the median over
+//! rows of its cells times its signs. The decoder keeps the k largest estimates (Charikar, Chen and Farach-Colton,
+//! Finding frequent items in data streams, 2002; Rothchild et al., FetchSGD, 2020).
 //!
-//! Tables travel as tensors of f32 under the names of what they are sketches of. Those of clients with the same seed and
-//! settings are merged as they are.
+//! Each chunk has its own table, so that a chunk is encoded and decoded alone. Indices within a chunk have 16
+//! bits, for which multiply-shift hashes in 32-bit arithmetic are strongly universal (Dietzfelbinger, Universal hashing
+//! and k-wise independent random variables via integer arithmetic without primes, 1996, theorem 3: `((a i + b) mod
+//! 2^32) >> 16`).
+//!
+//! The tables travel as f32 tensors under the names of the sketched tensors. The server adds the tables of clients with
+//! the same seed and settings.
 
-use super::floats::finite;
-use super::{CHUNK, Codec, Coding, Encoder, Extent, Invalid, Scheme, Seeds, Stream, Vector};
+use crate::codecs::packing::floats::finite;
+use crate::codecs::{CHUNK, Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::random_words;
 use crate::kernels::select_largest::{Search, take};
@@ -21,10 +23,18 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// The most rows: more make the median no better, but decoding slow.
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "a count sketch, which the server adds before it decodes",
+    settings: &[("rows", &["5", "3"]), ("columns", &["1311", "100"]), ("k", &["50"])],
+    tried: &[],
+    codecs: &[("sketch", parse)],
+};
+
+/// The most rows. More rows hardly improve the median, and slow decoding down.
 const MAX_ROWS: u32 = 31;
 
-/// The codec.
+/// The codec. `None` in `k` means one value for fifty cells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CountSketch {
     rows: u32,
@@ -32,9 +42,9 @@ pub struct CountSketch {
     k: Option<u32>,
 }
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let rows = within(settings, "rows", MAX_ROWS)?.unwrap_or(5);
-    // A tenth of the values.
+    // Cells for a tenth of the values.
     let columns = within(settings, "columns", CHUNK as u32)?.unwrap_or((CHUNK as u32).div_ceil(10 * rows));
     let k = within(settings, "k", CHUNK as u32)?;
     Ok(Box::new(CountSketch { rows, columns, k }))
@@ -59,7 +69,7 @@ impl fmt::Display for CountSketch {
 impl Codec for CountSketch {
     fn encoder(&self, _isa: Isa, _vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let Self { rows, columns, .. } = *self;
-        // As FetchSGD: one value for fifty cells.
+        // One value for fifty cells, as in FetchSGD.
         let k = self.k.unwrap_or((rows * columns).div_ceil(50).min(CHUNK as u32));
         let tables = Tables { rows, columns, k, seed: seeds.shared };
         Box::new(SketchEncoder(tables))
@@ -70,20 +80,20 @@ impl Codec for CountSketch {
     }
 }
 
-/// What travels: what tables are like, and what values were scattered by.
+/// What travels: the size of the tables, and the seed of the hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Tables {
-    /// Rows of each.
+    /// Rows of a table.
     pub rows: u32,
-    /// Columns of that of 65,536 values; that of fewer has fewer in proportion.
+    /// Columns of the table of a whole chunk; a shorter chunk has fewer in proportion.
     pub columns: u32,
-    /// How many of 65,536 values are decoded.
+    /// Values of a whole chunk that the decoder keeps; of a shorter chunk fewer in proportion.
     pub k: u32,
-    /// What signs and cells follow from.
+    /// The seed of signs and cells.
     pub seed: u64,
 }
 
-/// Where the values of a chunk go in a row: index `i` to the cell and sign of two hashes of it.
+/// The hashes of a row, which give the cell and the sign of each index of a chunk.
 #[derive(Clone, Copy)]
 struct RowHash {
     cell: [u32; 2],
@@ -108,7 +118,7 @@ fn hashed([a, b]: [u32; 2], i: usize) -> u32 {
 }
 
 impl Tables {
-    /// A share of something that a whole chunk has so much of, for some values; at least one.
+    /// The share of `values` in what a whole chunk has, rounded up; at least one.
     fn share(whole: u32, values: usize) -> usize {
         (whole as usize * values).div_ceil(CHUNK).max(1)
     }
@@ -117,7 +127,7 @@ impl Tables {
         Self::share(self.columns, values)
     }
 
-    /// Cells of the tables of some first values, whole chunks or all.
+    /// Cells of the tables before a value at which a chunk starts, or the vector ends.
     fn cells_before(&self, values: usize) -> usize {
         let rest = values % CHUNK;
         let of_rest = if rest == 0 { 0 } else { self.columns_of(rest) };
@@ -191,7 +201,7 @@ impl Scheme for Tables {
     }
 }
 
-/// The median over rows of what each says of each value; the mean of the middle two if there are as many above as below.
+/// Estimates each value: the median over rows, or the mean of the middle two.
 fn estimate(table: &[f32], hashes: &[RowHash], out: &mut [f32]) {
     let columns = table.len() / hashes.len();
     let mut said = vec![0.0f32; hashes.len()];
@@ -201,12 +211,12 @@ fn estimate(table: &[f32], hashes: &[RowHash], out: &mut [f32]) {
         }
         said.sort_unstable_by(f32::total_cmp);
         let (low, high) = (said[(said.len() - 1) / 2], said[said.len() / 2]);
-        // Halves first, which cannot overflow; plus zero, so that none is minus zero.
+        // The halves cannot overflow, and plus zero makes no minus zero.
         *x = if low == high { low + 0.0 } else { 0.5 * low + 0.5 * high + 0.0 };
     }
 }
 
-/// Sets all values to zero but the k largest.
+/// Sets all values except the k largest to zero.
 fn keep_largest(isa: Isa, k: usize, values: &mut [f32]) {
     let mut search = Search::new(k as u64);
     let threshold = loop {
@@ -225,11 +235,11 @@ fn keep_largest(isa: Isa, k: usize, values: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{Encoded, SIZES, encode, hard, normal};
     use super::*;
+    use crate::codecs::trial::{Encoded, SIZES, encode, hard, normal};
 
     fn sketch(text: &str) -> Box<dyn Codec> {
-        let codec = super::super::parse(text).unwrap();
+        let codec = crate::codecs::parse(text).unwrap();
         assert_eq!(codec.to_string(), text);
         codec
     }
@@ -242,7 +252,7 @@ mod tests {
             let heavy: Vec<usize> = (0..20).map(|i| i * len / 20 + 7 * i).collect();
             heavy.iter().for_each(|i| values[*i] = if i % 2 == 0 { 5.0 } else { -4.0 });
             let decoded = encode(&*codec, &[len], &values).decode();
-            // The noise of a cell: what is beside the value there, 33 values in the mean.
+            // The noise of a cell comes from the other values in it, 33 in the mean.
             assert!(heavy.iter().all(|i| (decoded[*i] - values[*i]).abs() < 0.2), "{len}");
             let kept = decoded.iter().filter(|x| **x != 0.0).count();
             assert_eq!(kept, if len == CHUNK { 40 } else { 40 + 19 });
@@ -264,7 +274,7 @@ mod tests {
         assert!(a.iter().any(|x| *x != 0.0));
     }
 
-    /// A value's estimate by one row is off by a number of mean zero and variance `|x|^2 / columns`.
+    /// The error of a value's estimate by one row has mean zero and variance `|x|^2 / columns`.
     #[test]
     fn cells_are_as_noisy_as_they_should_be() {
         let len = CHUNK;
@@ -304,7 +314,7 @@ mod tests {
         for (rows, columns, k) in [(0, 1, 1), (32, 1, 1), (1, 0, 1), (1, 65_537, 1), (1, 1, 0)] {
             assert!(Tables { rows, columns, k, seed: 0 }.streams(&vector).is_err());
         }
-        assert!(super::super::parse("sketch:rows=0").is_err());
-        assert!(super::super::parse("sketch:columns=70000").is_err());
+        assert!(crate::codecs::parse("sketch:rows=0").is_err());
+        assert!(crate::codecs::parse("sketch:columns=70000").is_err());
     }
 }

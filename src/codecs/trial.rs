@@ -1,30 +1,41 @@
-//! What tests of codecs share: a codec run over values in memory, values that are hard, streams that are broken.
+//! What tests of codecs share: codecs run in memory, values that trip codecs, damaged streams.
 
-use super::{CHUNK, Codec, Coding, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
+use crate::codecs::{CHUNK, Codec, Coding, Extent, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
 use crate::kernels::lanes::Isa;
 use std::ops::Range;
 
-/// A vector that was encoded.
+/// An encoded vector.
 pub(super) struct Encoded {
     pub(super) vector: Vector,
     pub(super) coding: Coding,
-    /// The bytes of each stream, chunk by chunk.
+    /// The bytes of each stream of each chunk.
     pub(super) chunks: Vec<Vec<Vec<u8>>>,
 }
 
 pub(super) const SEEDS: Seeds = Seeds { own: 11, shared: 22 };
 
-/// Sizes at which something begins or ends.
+/// Sizes around those at which blocks and chunks end.
 pub(super) const SIZES: [usize; 12] = [1, 2, 63, 64, 65, 255, 256, 257, CHUNK - 1, CHUNK, CHUNK + 1, 200_003];
 
-/// The values as [`Encoder`](super::Encoder)s get them, encoded.
+/// Encodes values in memory.
 pub(super) fn encode(codec: &dyn Codec, shape: &[usize], values: &[f32]) -> Encoded {
     encode_with(codec, &Vector { len: values.len(), shape: shape.to_vec() }, values, SEEDS)
 }
 
-/// The same with other seeds.
+/// Encodes values with other seeds.
 pub(super) fn encode_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seeds: Seeds) -> Encoded {
-    let mut encoder = codec.encoder(Isa::detect(), vector, seeds);
+    encode_on(Isa::detect(), codec, vector, values, seeds)
+}
+
+/// Encodes values with one instruction set.
+pub(super) fn encode_on(
+    isa: Isa,
+    codec: &dyn Codec,
+    vector: &Vector,
+    values: &[f32],
+    seeds: Seeds,
+) -> Encoded {
+    let mut encoder = codec.encoder(isa, vector, seeds);
     settle(encoder.as_mut(), values);
     let chunks = chunks(values).map(|(start, chunk)| encoder.encode(start, chunk)).collect();
     Encoded { vector: vector.clone(), coding: encoder.coding(), chunks }
@@ -45,13 +56,13 @@ impl Encoded {
         self.scheme().decode(Isa::detect(), &self.vector, run.start, streams, &mut out).map(|()| out)
     }
 
-    /// What a chunk is decoded to from these streams.
+    /// Decodes a chunk from these streams.
     pub(super) fn decode_chunk(&self, chunk: usize, streams: &[Vec<u8>]) -> Result<Vec<f32>, Invalid> {
         let streams: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
         self.decode_run(self.run(chunk), &streams)
     }
 
-    /// All values, through the text and the bytes that the coding travels as.
+    /// Decodes all values. The coding goes through JSON and postcard first.
     pub(super) fn decode(&self) -> Vec<f32> {
         let json = serde_json::to_string(&self.coding).unwrap();
         assert_eq!(serde_json::from_str::<Coding>(&json).unwrap(), self.coding);
@@ -62,13 +73,20 @@ impl Encoded {
         self.chunks.iter().enumerate().flat_map(chunk).collect()
     }
 
-    /// All streams, each of known extent, put together as a file has them.
+    /// Whether each stream has the bytes of chunks, one chunk after another.
+    fn are_of_chunks(&self) -> Vec<bool> {
+        let streams = self.scheme().streams(&self.vector).unwrap();
+        streams.iter().map(|stream| stream.extent == Extent::Chunks).collect()
+    }
+
+    /// The streams of known extent as a file has them; the others stay empty.
     pub(super) fn streams(&self) -> Vec<Vec<u8>> {
         let sizes = self.scheme().streams(&self.vector).unwrap();
         let sizes = sizes.into_iter().map(|stream| stream.spec("", 0).unwrap().bytes());
         let mut streams: Vec<Vec<u8>> = sizes.map(|bytes| vec![0xaa; bytes]).collect();
+        let of_chunks = self.are_of_chunks();
         for (chunk, pieces) in self.chunks.iter().enumerate() {
-            for (number, bytes) in pieces.iter().enumerate() {
+            for (number, bytes) in pieces.iter().enumerate().filter(|(number, _)| !of_chunks[*number]) {
                 let within = self.scheme().bytes(&self.vector, number, self.run(chunk));
                 streams[number][within].copy_from_slice(bytes);
             }
@@ -76,11 +94,20 @@ impl Encoded {
         streams
     }
 
-    /// A run of whole units out of whole streams.
+    /// Values of the shortest run that is decoded alone.
+    fn unit(&self) -> usize {
+        if self.are_of_chunks().contains(&true) { CHUNK } else { self.scheme().unit(&self.vector) }
+    }
+
+    /// Decodes a run of whole units from the streams of known extent and the chunk that holds the run.
     fn decode_of(&self, streams: &[Vec<u8>], run: Range<usize>) -> Vec<f32> {
-        let within = |number| self.scheme().bytes(&self.vector, number, run.clone());
-        let bytes: Vec<&[u8]> =
-            streams.iter().enumerate().map(|(number, stream)| &stream[within(number)]).collect();
+        let bytes = |(number, of_chunks): (usize, bool)| -> &[u8] {
+            match of_chunks {
+                true => &self.chunks[run.start / CHUNK][number],
+                false => &streams[number][self.scheme().bytes(&self.vector, number, run.clone())],
+            }
+        };
+        let bytes: Vec<&[u8]> = self.are_of_chunks().into_iter().enumerate().map(bytes).collect();
         self.decode_run(run, &bytes).unwrap()
     }
 
@@ -89,8 +116,8 @@ impl Encoded {
         nmse(values, &self.decode())
     }
 
-    /// Checks that a chunk is refused, not misread, when a stream of its is cut or goes on, and never makes decoders
-    /// panic or give what is not finite when a byte of it is another.
+    /// Checks that a decoder refuses a chunk with a stream cut or extended, and decodes only finite values if a byte is
+    /// changed.
     pub(super) fn assert_total(&self, chunk: usize) {
         let whole = &self.chunks[chunk];
         for (stream, bytes) in whole.iter().enumerate() {
@@ -99,7 +126,7 @@ impl Encoded {
                 damage(&mut damaged[stream]);
                 self.decode_chunk(chunk, &damaged)
             };
-            // Every place of a short stream, about a hundred of a long one.
+            // Every byte of a short stream, about a hundred of a long one.
             let step = if bytes.len() < 1500 { 1 } else { 1 + bytes.len() / 97 };
             for len in (0..bytes.len()).step_by(step).chain([bytes.len() + 1]) {
                 let refused = with(&|bytes| bytes.resize(len, 0)).is_err();
@@ -114,14 +141,15 @@ impl Encoded {
     }
 }
 
-/// What values are encoded as and decoded to, as a file has them; a run of one unit gives the same.
+/// Encodes and decodes values as a file has them. Checks that all decode to finite values, and a run of one unit to the
+/// same values.
 pub(super) fn back_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seed: u64) -> (Coding, Vec<f32>) {
     let encoded = encode_with(codec, vector, values, Seeds { own: seed, ..SEEDS });
     let streams = encoded.streams();
     let all: Vec<f32> =
         (0..encoded.chunks.len()).flat_map(|chunk| encoded.decode_of(&streams, encoded.run(chunk))).collect();
     assert!(all.iter().all(|x| x.is_finite()), "{codec} decodes {:?} to what is not finite", vector.shape);
-    let unit = encoded.scheme().unit(vector);
+    let unit = encoded.unit();
     assert_eq!(CHUNK % unit, 0);
     let start = values.len() / 2 / unit * unit;
     let run = start..(start + unit).min(values.len());
@@ -129,12 +157,12 @@ pub(super) fn back_with(codec: &dyn Codec, vector: &Vector, values: &[f32], seed
     (encoded.coding, all)
 }
 
-/// The same by the name of a codec.
+/// Encodes and decodes values by a named codec.
 pub(super) fn back(text: &str, vector: &Vector, values: &[f32]) -> (Coding, Vec<f32>) {
     back_with(parse(text).unwrap().as_ref(), vector, values, SEEDS.own)
 }
 
-/// Of a vector and of a matrix no damage goes unnoticed, or none that matters.
+/// Checks that a codec refuses damage to a vector and to a matrix.
 pub(super) fn assert_refuses_damage(text: &str) {
     for vector in shapes(1000) {
         encode(parse(text).unwrap().as_ref(), &vector.shape, &normal(1000, 1)).assert_total(0);
@@ -148,13 +176,13 @@ pub(super) fn nmse(values: &[f32], decoded: &[f32]) -> f64 {
     errors.sum::<f64>() / values.iter().map(|x| square((*x).into())).sum::<f64>()
 }
 
-/// A vector of so many values, and a matrix.
+/// The shapes of a vector and of a matrix with `len` values.
 pub(super) fn shapes(len: usize) -> Vec<Vector> {
     let rows = [5, 3, 4, 17].into_iter().find(|rows| len.is_multiple_of(*rows)).unwrap_or(1);
     vec![Vector { len, shape: vec![len] }, Vector { len, shape: vec![rows, len / rows] }]
 }
 
-/// Numbers of a standard normal distribution, the same every time.
+/// Values of a standard normal distribution, the same every time.
 pub(super) fn normal(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut even = || {
@@ -170,7 +198,7 @@ pub(super) fn normal(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// Vectors that trip codecs: zeros, one value for all, the least and the largest numbers, one that outweighs all.
+/// Values that trip codecs: zeros, equal values, the least and the largest numbers, one outlier.
 pub(super) fn hard(len: usize) -> [(&'static str, Vec<f32>); 7] {
     let mut huge = normal(len, 3);
     huge[len / 2] = 3e38;
@@ -187,7 +215,7 @@ pub(super) fn hard(len: usize) -> [(&'static str, Vec<f32>); 7] {
     ]
 }
 
-/// Values of all sizes and kinds, with a word for each.
+/// Normal values of every size, and values that trip codecs, each with a name.
 pub(super) fn trial_values() -> impl Iterator<Item = (String, Vec<f32>)> {
     let sizes = SIZES.into_iter().map(|len| (format!("{len} values"), normal(len, 1)));
     sizes.chain(hard(300).map(|(what, values)| (what.to_owned(), values)))

@@ -1,4 +1,4 @@
-//! Decompresses one update: the plain file that `aggregate` sees in an encoded one.
+//! Decompresses one update to the plain file that `aggregate` would see.
 
 use crate::codecs::directory::{CODEC_KEY, FORMAT_KEY};
 use crate::io::interrupt;
@@ -9,25 +9,26 @@ use crate::kernels::convert::encode;
 use crate::kernels::lanes::Isa;
 use crate::model::layout::{Layout, Piece};
 use crate::model::tile::TileBuffer;
+use crate::telemetry::explain::Explain;
 use crate::updates::encoded::{KIND_SKETCH, open};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Values that are decoded in one go.
+/// Values that are decoded at a time.
 const CHUNK: usize = crate::codecs::CHUNK;
 
-/// What is to be decompressed, and where to.
+/// A request to decompress one update.
 #[derive(Debug)]
 pub struct Decompression {
     /// The encoded update.
     pub update: PathBuf,
-    /// The base whose tensors it is of, if it leaves their names to it.
+    /// The base, for an update that leaves the names of its tensors to it.
     pub base: Option<PathBuf>,
-    /// Where the plain update goes.
+    /// Where to publish the plain update.
     pub output: PathBuf,
-    /// The instruction set to work with.
+    /// The instruction set to compute with.
     pub isa: Isa,
 }
 
@@ -48,9 +49,8 @@ pub enum DecompressError {
     Write(#[from] WriteError),
 }
 
-impl DecompressError {
-    /// The signal that stopped it, if one did.
-    pub fn signal(&self) -> Option<i32> {
+impl Explain for DecompressError {
+    fn signal(&self) -> Option<i32> {
         match self {
             Self::Write(WriteError::Interrupted(interrupted)) => Some(interrupted.signal),
             _ => None,
@@ -59,11 +59,11 @@ impl DecompressError {
 }
 
 impl Decompression {
-    /// Writes the plain update. Returns its path.
+    /// Publishes the plain update. Returns its path.
     ///
     /// # Errors
     ///
-    /// When it cannot be read or written, or holds no encoding; nothing is published then.
+    /// When files cannot be read or written, or the update is not encoded. Then nothing is published.
     pub fn run(&self, pool: &ThreadPool) -> Result<PathBuf, DecompressError> {
         model_writer::check_target(&self.output)?;
         let files = OpenFiles::raise_limit();

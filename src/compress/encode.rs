@@ -1,12 +1,12 @@
-//! Runs encoders over values: the looks that they want, then every chunk, in parallel, a bounded number at a time.
+//! Runs encoders over values: first the looks, then every chunk, in parallel batches.
 
-use crate::codecs::coding::Bits;
 use crate::codecs::constant::Constant;
+use crate::codecs::wire::Bits;
 use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
 use crate::compress::parts::PartPlan;
 use crate::compress::quality::Quality;
+use crate::compress::sink::Sink;
 use crate::compress::values::{NonFinite, ValueError, Values};
-use crate::compress::writer::Sink;
 use crate::io::interrupt::{self, Interrupted};
 use crate::kernels::convert::encode;
 use crate::model::dtype::{Dtype, Kind};
@@ -17,19 +17,18 @@ use rayon::prelude::*;
 use std::io;
 use std::ops::Range;
 
-/// Chunks that are under way at once, for each thread.
+/// Chunks of a batch for each thread, where appended chunks wait in memory for the ones before.
 const CHUNKS_AT_ONCE: usize = 8;
 
-/// The same where little or nothing of them is held until others are done.
+/// Chunks of a batch for each thread, where no chunk waits for others.
 const UNORDERED_AT_ONCE: usize = 64;
 
-/// Values that are decoded again at once, a power of two.
+/// Values that are decoded at a time, a power of two.
 const DECODED_AT_ONCE: usize = 8192;
 
 /// Why an update cannot be encoded.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum EncodeError {
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -43,17 +42,17 @@ pub enum EncodeError {
     Interrupted(#[from] Interrupted),
 }
 
-/// A vector on its way: what it is, and who encodes it.
+/// A part with its encoder, its coding and its streams.
 #[derive(Debug)]
-pub struct Running {
-    /// The tensors, and how they were to be encoded.
-    pub plan: PartPlan,
-    /// Encodes; none if it is sent as it is, or is all one value.
+pub(crate) struct PartEncoder {
+    /// The tensors, and the codec of the request.
+    pub(crate) plan: PartPlan,
+    /// The encoder; `None` if the part is sent as it is, or has one value only.
     encoder: Option<Box<dyn Encoder>>,
-    /// What the decoder has to know, once settled.
-    pub coding: Coding,
-    /// Its streams, once settled.
-    pub streams: Vec<Stream>,
+    /// What the decoder needs, once settled.
+    pub(crate) coding: Coding,
+    /// The streams, once settled.
+    pub(crate) streams: Vec<Stream>,
 }
 
 /// A chunk of a part.
@@ -64,31 +63,32 @@ struct Chunk {
     len: usize,
 }
 
-/// What came of encoding.
+/// The result of encoding all parts.
 #[derive(Debug)]
-pub struct Outcome {
-    /// Bytes of each chunk in the stream of no known extent, part by part.
-    pub chunks: Vec<Vec<u32>>,
-    /// How near each part is to what was encoded.
-    pub quality: Vec<Quality>,
-    /// Variances that would become negative where the update is added to its base.
-    pub negative_variances: u64,
+pub(crate) struct Outcome {
+    /// Bytes of each chunk in the stream of unknown extent, part by part.
+    pub(crate) chunks: Vec<Vec<u32>>,
+    /// The error of each part.
+    pub(crate) quality: Vec<Quality>,
+    /// Variances that the decoded update would make negative when it is added to the base.
+    pub(crate) negative_variances: u64,
 }
 
-/// Takes what a chunk leaves behind: its part, where it starts, and what is sent less what is decoded.
-pub type Residue<'a> = dyn Fn(&PartPlan, usize, &[f32]) -> io::Result<()> + Sync + 'a;
+/// Takes the residual of a run of values: the part, the index of the first value, and the sent minus the decoded
+/// values.
+pub(crate) type Residue<'a> = dyn Fn(&PartPlan, usize, &[f32]) -> io::Result<()> + Sync + 'a;
 
-/// Starts encoders, and has them look until all is settled.
+/// Starts the encoders, and gives them looks until all are settled.
 ///
 /// # Errors
 ///
-/// When values cannot be read, or a signal asked to stop.
-pub fn settle(
+/// When values cannot be read, or a signal stops the run.
+pub(crate) fn settle(
     values: &Values,
     plans: Vec<PartPlan>,
     tensors: &[TensorSpec],
     seeds: impl Fn(usize) -> Seeds,
-) -> Result<Vec<Running>, EncodeError> {
+) -> Result<Vec<PartEncoder>, EncodeError> {
     let mut parts = Vec::with_capacity(plans.len());
     for (number, plan) in plans.into_iter().enumerate() {
         let encoder = match &plan.codec {
@@ -102,7 +102,7 @@ pub fn settle(
             Ok(encoder) => (Some(encoder), Coding::Raw),
             Err(coding) => (None, coding),
         };
-        parts.push(Running { plan, encoder, coding, streams: Vec::new() });
+        parts.push(PartEncoder { plan, encoder, coding, streams: Vec::new() });
     }
     look(values, &mut parts)?;
     for part in &mut parts {
@@ -114,7 +114,7 @@ pub fn settle(
     Ok(parts)
 }
 
-/// The value that all values of a part are, if they are all the same.
+/// The value that all values of a part are equal to; `None` if they differ.
 fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError> {
     let mut chunk = vec![0.0; CHUNK.min(plan.vector.len)];
     let mut value = None;
@@ -129,10 +129,10 @@ fn constant(values: &Values, plan: &PartPlan) -> Result<Option<f32>, EncodeError
     Ok(value)
 }
 
-/// Looks at parts as often as their encoders want it.
-fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
+/// Gives the encoders of all parts their looks.
+fn look(values: &Values, parts: &mut [PartEncoder]) -> Result<(), EncodeError> {
     loop {
-        // One chunk of how many each wants to look at; none if it wants no look.
+        // Each encoder looks at one chunk of this many; `None` if it wants no look.
         let wants = |encoder: &dyn Encoder| encoder.wants_look().then(|| encoder.look_at_each());
         let looking: Vec<Option<usize>> =
             parts.iter().map(|part| part.encoder.as_deref().and_then(wants)).collect();
@@ -159,12 +159,12 @@ fn look(values: &Values, parts: &mut [Running]) -> Result<(), EncodeError> {
     }
 }
 
-/// Looks at every chunk of some parts, in parallel, and takes what was seen in order.
+/// Looks at every chunk of some parts in parallel, and adds what each look returns in the order of chunks.
 ///
 /// # Errors
 ///
-/// When values cannot be read, or a signal asked to stop.
-pub fn gather<T: Send>(
+/// When values cannot be read, or a signal stops the run.
+pub(crate) fn gather<T: Send>(
     values: &Values,
     parts: &[PartPlan],
     look: impl Fn(usize, &[f32]) -> T + Sync,
@@ -216,7 +216,7 @@ fn read<'b>(
     Ok(buffer)
 }
 
-impl Running {
+impl PartEncoder {
     fn streams(&self, tensors: &[TensorSpec]) -> Result<Vec<Stream>, EncodeError> {
         let first = self.plan.tensors.first().map(|first| &tensors[*first]);
         match (self.coding.scheme(), first) {
@@ -232,22 +232,21 @@ impl Running {
         }
     }
 
-    /// Chunks of its stream of no known extent, none if it has none.
-    pub fn chunk_count(&self) -> usize {
+    /// Chunks of the stream of unknown extent; 0 without such a stream.
+    pub(crate) fn chunk_count(&self) -> usize {
         let has = self.streams.iter().any(|stream| stream.extent == Extent::Chunks);
         if has { self.plan.vector.len.div_ceil(CHUNK) } else { 0 }
     }
 
-    /// The runs that a chunk of so many values is decoded in: so few values that a core has them at hand, if the streams
-    /// of the chunk can be cut.
+    /// The runs in which a chunk of `len` values is decoded. If the streams can be cut, a run fits into a core's cache.
     fn runs(&self, len: usize) -> impl Iterator<Item = Range<usize>> {
         let unit = self.coding.scheme().map_or(1, |scheme| scheme.unit(&self.plan.vector));
         let run = if self.chunk_count() > 0 { CHUNK } else { DECODED_AT_ONCE.max(unit) };
         (0..len).step_by(run).map(move |start| start..len.min(start + run))
     }
 
-    /// Bytes of what the decoder has to know and of all streams, given those of its chunks.
-    pub fn bytes(&self, chunks: &[u32]) -> u64 {
+    /// Bytes of the coding and of all streams, where `chunks` has the bytes of the chunks.
+    pub(crate) fn bytes(&self, chunks: &[u32]) -> u64 {
         let coding = postcard::to_allocvec(&self.coding).map_or(0, |bytes| bytes.len() as u64);
         let known = self.streams.iter().filter(|stream| stream.extent != Extent::Chunks);
         let known: u64 =
@@ -255,32 +254,32 @@ impl Running {
         coding + known + chunks.iter().map(|bytes| u64::from(*bytes)).sum::<u64>()
     }
 
-    /// Bytes that its stream of no known extent will have, about.
-    pub fn expected_bytes(&self) -> u64 {
+    /// An estimate of the bytes of the stream of unknown extent.
+    pub(crate) fn expected_bytes(&self) -> u64 {
         self.encoder.as_ref().map_or(0, |encoder| encoder.expected_bytes())
     }
 }
 
-/// Everything that chunks are encoded with.
-pub struct Encoding<'a> {
-    /// What is sent.
-    pub values: &'a Values<'a>,
-    /// The parts, settled.
-    pub parts: &'a [Running],
+/// What all chunks are encoded with.
+pub(crate) struct Encoding<'a> {
+    /// The values to send.
+    pub(crate) values: &'a Values<'a>,
+    /// The settled parts.
+    pub(crate) parts: &'a [PartEncoder],
     /// The tensors of the update.
-    pub tensors: &'a [TensorSpec],
-    /// Takes what is sent less what is decoded.
-    pub residue: Option<&'a Residue<'a>>,
+    pub(crate) tensors: &'a [TensorSpec],
+    /// Takes the residual; `None` without error feedback.
+    pub(crate) residue: Option<&'a Residue<'a>>,
 }
 
-/// What a thread keeps from chunk to chunk.
+/// Buffers that a thread reuses for every chunk.
 #[derive(Default)]
 struct Buffers {
     sent: Vec<f32>,
     decoded: Vec<f32>,
 }
 
-/// Some values of a chunk, and the streams of all of it.
+/// A run of values of a chunk, and the streams of the whole chunk.
 struct Run<'a> {
     chunk: Chunk,
     values: Range<usize>,
@@ -288,22 +287,22 @@ struct Run<'a> {
     streams: &'a [Vec<u8>],
 }
 
-/// What came of a chunk.
+/// The result of encoding one chunk.
 #[derive(Default)]
 struct Done {
-    /// What is to be appended.
+    /// Bytes to append to the stream of unknown extent.
     appended: Option<Vec<u8>>,
     quality: Quality,
     negative_variances: u64,
 }
 
 impl Encoding<'_> {
-    /// Encodes all chunks into a sink. Where a stream of no known extent is, its chunks are appended in order.
+    /// Encodes all chunks into a sink. Chunks of a stream of unknown extent are appended in order.
     ///
     /// # Errors
     ///
-    /// When values cannot be read or bytes not written, or a signal asked to stop.
-    pub fn run(&self, sink: &mut Sink) -> Result<Outcome, EncodeError> {
+    /// When values cannot be read, bytes cannot be written, or a signal stops the run.
+    pub(crate) fn run(&self, sink: &mut Sink) -> Result<Outcome, EncodeError> {
         let all: Vec<Chunk> = chunks(self.parts.iter().map(|part| &part.plan)).collect();
         let mut outcome = Outcome {
             chunks: vec![Vec::new(); self.parts.len()],
@@ -333,7 +332,7 @@ impl Encoding<'_> {
         Ok(outcome)
     }
 
-    /// Encodes a chunk, writes what has a place already, and decodes it again.
+    /// Encodes a chunk, writes its streams of known extent, and decodes it again.
     fn encode(&self, chunk: Chunk, sink: &Sink, buffers: &mut Buffers) -> Result<Done, EncodeError> {
         let part = &self.parts[chunk.part];
         let sent = read(self.values, &part.plan, chunk, &mut buffers.sent)?;
@@ -346,7 +345,7 @@ impl Encoding<'_> {
             let run = Run { chunk, sent: &sent[values.clone()], values, streams: &streams };
             self.judge(part, &run, &mut buffers.decoded, &mut done)?;
         }
-        // Counters are no part of any norm, however they are sent.
+        // Counters are in no norm, whatever the encoding.
         if self.tensors[part.plan.tensors[0]].dtype.kind() != Kind::Float {
             done.quality = Quality::default();
         }
@@ -355,10 +354,10 @@ impl Encoding<'_> {
         Ok(done)
     }
 
-    /// Decodes a run of a chunk again, and holds what comes of it against what was sent.
+    /// Decodes a run of a chunk, and compares it with the sent values.
     fn judge(
         &self,
-        part: &Running,
+        part: &PartEncoder,
         run: &Run,
         decoded: &mut [f32],
         done: &mut Done,
@@ -375,8 +374,8 @@ impl Encoding<'_> {
         Ok(())
     }
 
-    /// What the shipped decoder makes of the bytes of a run of a chunk.
-    fn decode(&self, part: &Running, run: &Run, decoded: &mut [f32]) -> Result<(), EncodeError> {
+    /// Decodes the bytes of a run of a chunk, as the server will.
+    fn decode(&self, part: &PartEncoder, run: &Run, decoded: &mut [f32]) -> Result<(), EncodeError> {
         let Some(scheme) = part.coding.scheme() else { return Ok(()) };
         let (vector, start) = (&part.plan.vector, run.chunk.start + run.values.start);
         let bytes = |(number, stream): (usize, &Stream)| match stream.extent {
@@ -392,7 +391,7 @@ impl Encoding<'_> {
         scheme
             .decode(self.values.isa, vector, start, &bytes, decoded)
             .map_err(|why| EncodeError::Invalid { tensor: first.unwrap_or_default(), why })?;
-        // What is seen of it is of the tensors' own dtypes.
+        // The server sees the values rounded to the tensors' dtypes.
         let mut rest = decoded;
         for piece in part.plan.pieces(start, rest.len(), |tensor| self.tensors[tensor].len) {
             let (of_tensor, behind) = rest.split_at_mut(piece.len);
@@ -405,7 +404,7 @@ impl Encoding<'_> {
     /// Writes the streams of known extent.
     fn write(
         &self,
-        part: &Running,
+        part: &PartEncoder,
         chunk: Chunk,
         streams: &[Vec<u8>],
         sink: &Sink,
@@ -421,7 +420,7 @@ impl Encoding<'_> {
         Ok(())
     }
 
-    /// Sends a chunk of a tensor as it is, or as the difference from its base in its own dtype.
+    /// Sends a chunk of a tensor without loss: as it is, or as the difference from its base in the tensor's dtype.
     fn copy(&self, chunk: Chunk, sink: &Sink) -> Result<Done, EncodeError> {
         let part = &self.parts[chunk.part];
         let tensor = part.plan.tensors[0];
@@ -449,7 +448,7 @@ impl Encoding<'_> {
         Ok(Done { quality: Quality::of(self.values.isa, &floats, &floats), ..Done::default() })
     }
 
-    /// What is sent as it is has nothing added to it: what was left of it before is left still.
+    /// A tensor that is sent without loss takes no residual: its old residual stays.
     fn leave(&self, chunk: Chunk, tensor: usize) -> Result<(), EncodeError> {
         let (Some(residue), Some(carried)) = (self.residue, self.values.carried) else { return Ok(()) };
         let mut left = vec![0.0; chunk.len];

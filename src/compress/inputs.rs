@@ -1,11 +1,10 @@
-//! What compressing reads: the update, the base beside it, and what they say of themselves, checked before anything is
-//! encoded.
+//! Opens and checks what a compression reads: the update, its base, and their metadata.
 
 use crate::codecs::directory::FORMAT_KEY;
 use crate::codecs::{Seeds, Vector};
+use crate::compress::error::CompressError;
 use crate::compress::parts::{self, PartPlan};
-use crate::compress::residual::Carried;
-use crate::compress::run::CompressError;
+use crate::compress::residual::CarryOver;
 use crate::compress::values::{NonFinite, Values};
 use crate::io::digest::Digest;
 use crate::io::discover::stem;
@@ -19,18 +18,18 @@ use rayon::ThreadPool;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Everything that is read.
+/// The checked inputs of a compression.
 pub(crate) struct Inputs {
     pub(crate) update: ModelFile,
-    /// The model that it started from, where each tensor of the update is in it, and what names it.
+    /// The base: the model, the place of each tensor of the update in it, and its digest.
     pub(crate) base: Option<(ModelFile, Vec<TensorPlace>, Digest)>,
     pub(crate) about: UpdateMetadata,
-    /// Whose update it is.
+    /// The client id, from the metadata or the file name.
     pub(crate) client: String,
 }
 
 impl Inputs {
-    /// Opens an update, and its base.
+    /// Opens an update and its base.
     pub(crate) fn open(path: &Path, base: Option<&Path>, pool: &ThreadPool) -> Result<Self, CompressError> {
         let files = OpenFiles::raise_limit();
         let update = open_unencoded(path, &files)?;
@@ -56,12 +55,12 @@ impl Inputs {
         self.update.table.iter().map(|place| place.spec.clone()).collect()
     }
 
-    /// All files that are read.
+    /// All files of the update and the base.
     pub(crate) fn files(&self) -> impl Iterator<Item = &SourceFile> {
         self.update.files.iter().chain(self.base.iter().flat_map(|(base, ..)| &base.files))
     }
 
-    /// Holds where the compressed file goes against what is read.
+    /// Checks that the output is not an input.
     pub(crate) fn check_output(&self, output: &Path) -> Result<(), CompressError> {
         match identity_of(output) {
             Some(id) if self.files().any(|file| file.identity() == id) => {
@@ -71,7 +70,7 @@ impl Inputs {
         }
     }
 
-    /// That nobody wrote to a file since it was opened.
+    /// Checks that no file changed since it was opened.
     pub(crate) fn check_unchanged(&self) -> Result<(), CompressError> {
         let check = |file: &SourceFile| {
             file.check_unchanged()
@@ -80,18 +79,18 @@ impl Inputs {
         self.files().try_for_each(check)
     }
 
-    /// What is sent.
+    /// The values to send.
     pub(crate) fn values<'a>(
         &'a self,
         isa: Isa,
         non_finite: NonFinite,
-        carried: Option<&'a Carried>,
+        carried: Option<&'a CarryOver>,
     ) -> Values<'a> {
         let base = self.base.as_ref().map(|(model, places, _)| (model, places.clone()));
         Values { isa, update: &self.update, base, non_finite, carried }
     }
 
-    /// What a part draws its random numbers from: clients must not draw the same, or their errors would not average out.
+    /// The seeds of a part. Each client has its own, so that the errors of clients average out.
     pub(crate) fn seeds(&self, seed: u64, part: usize) -> Seeds {
         let client = &self.client;
         let draw = |what: &str| {
@@ -99,11 +98,12 @@ impl Inputs {
             hash.as_bytes().iter().take(8).fold(0u64, |seed, byte| seed << 8 | u64::from(*byte))
         };
         let own = draw(&format!("own {client} {:?}", self.about.round));
-        // Another choice in every round, where rounds are told: else some values would never be sent.
+        // Metadata with a round makes another choice every round; without it some values would never be sent.
         Seeds { own, shared: draw(&format!("shared {:?}", self.about.round)) }
     }
 
-    /// Up to `most` values of the largest tensor that a codec would encode: its first rows. None if there is no such.
+    /// Up to `most` values of the largest tensor that a codec would encode: its first rows. `None` without such a
+    /// tensor.
     pub(crate) fn sample(
         &self,
         most: usize,
@@ -128,7 +128,7 @@ impl Inputs {
     }
 }
 
-/// Opens a model that is as it was trained.
+/// Opens a model that must not be encoded.
 fn open_unencoded(path: &Path, files: &OpenFiles) -> Result<ModelFile, CompressError> {
     let model = open(path, files, &TablePool::default(), None)
         .map_err(|faults| CompressError::Open { path: path.to_owned(), faults })?;
@@ -138,7 +138,7 @@ fn open_unencoded(path: &Path, files: &OpenFiles) -> Result<ModelFile, CompressE
     }
 }
 
-/// Where each tensor of the update is in the base.
+/// The place of each tensor of the update in the base.
 fn places(update: &ModelFile, base: &ModelFile) -> Result<Vec<TensorPlace>, CompressError> {
     let by_name: HashMap<&str, &TensorPlace> =
         base.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();

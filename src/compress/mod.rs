@@ -1,25 +1,36 @@
 //! Compresses one update to a byte or error budget, and decompresses it.
 //!
-//! [`run`] is the way there: `inputs` are opened and checked; [`values`] reads what is sent, minus the base, plus what
-//! earlier rounds left ([`residual`]); [`parts`] says which tensors become which vectors and by which codec; [`encode`]
-//! encodes them chunk by chunk, and a GPU may help ([`offload`]); [`writer`] lays the streams out; [`quality`] measures
-//! the error, and [`summary`] is the result in numbers. [`table`] tries every codec. [`decompress`] is the way back.
+//! | step of a run | file |
+//! |---|---|
+//! | the request and the order of the steps | [`run`], [`method`], `goal` |
+//! | open and check the inputs | `inputs` |
+//! | read the values: update minus base plus residual | [`values`], [`residual`] |
+//! | map tensors to vectors and codecs | `parts` |
+//! | encode chunk by chunk; a GPU may help | `encode`, [`offload`] |
+//! | lay the streams out in a file | [`writer`], `sink` |
+//! | measure the error, and report | [`quality`], [`summary`], `attempt` |
+//! | meet a target | `auto`, with estimates (`survey`) and a search over real files (`search`) |
 //!
-//! To meet a target, [`auto`] makes the parts: [`survey`] estimates the size for each step of `ecsq`, [`search`] finds
-//! the step by the sizes of real files.
+//! [`table`] compares all codecs on one update. [`decompress`] is the inverse of a run. [`error`] has the errors of a
+//! run.
 
-pub mod auto;
+mod attempt;
+mod auto;
 pub mod decompress;
-pub mod encode;
+mod encode;
+pub mod error;
+mod goal;
 mod inputs;
+pub mod method;
 pub mod offload;
-pub mod parts;
+mod parts;
 pub mod quality;
 pub mod residual;
 pub mod run;
-pub mod search;
+mod search;
+mod sink;
 pub mod summary;
-pub mod survey;
+mod survey;
 pub mod table;
 pub mod values;
 pub mod writer;

@@ -1,45 +1,45 @@
-//! A GPU lent to encoders, and what went wrong with it.
+//! A GPU that computes part of the work of encoders.
 
 use crate::codecs::{Codec, Device};
+use crate::gpu::Gpu;
 use crate::gpu::job::{GpuError, Options};
-use crate::gpu::{Gpu, Vectors};
 use crate::kernels::block_quantize::Draw;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An open device that encoders work on. Shared by all threads.
+/// An open GPU, shared by the encoders of all threads. Keeps its first failure.
 #[derive(Debug)]
-pub struct Lent {
+pub struct Offload {
     gpu: Gpu,
     trouble: Mutex<Option<GpuError>>,
 }
 
-impl Lent {
-    /// Opens the device that the options choose.
+impl Offload {
+    /// Opens the GPU that the options choose.
     ///
     /// # Errors
     ///
-    /// When there is none, or it cannot be opened.
+    /// When no GPU fits the options, or it cannot be opened.
     pub fn open(options: &Options) -> Result<Arc<Self>, GpuError> {
         Ok(Arc::new(Self { gpu: Gpu::open(options)?, trouble: Mutex::default() }))
     }
 
-    /// The codec with this device, or as it is if none of its kernels has a shader.
+    /// The codec with this GPU; the codec itself if none of its kernels has a shader.
     pub fn to(self: &Arc<Self>, codec: &Arc<dyn Codec>) -> Arc<dyn Codec> {
         let device: Arc<dyn Device> = Arc::<Self>::clone(self);
         codec.on_device(device).unwrap_or_else(|| Arc::clone(codec))
     }
 
-    /// Tells whether the device did all that it was asked for.
+    /// Checks that the GPU did all its work.
     ///
     /// # Errors
     ///
-    /// What went wrong first.
+    /// The first failure.
     pub fn check(&self) -> Result<(), GpuError> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
         trouble.map_or(Ok(()), Err)
     }
 
-    /// What was found; a failure is kept, the first one.
+    /// The result of the GPU; `None` after a failure, of which the first is kept.
     fn found<T>(&self, found: Result<T, GpuError>) -> Option<T> {
         let keep = |why| {
             self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
@@ -48,13 +48,13 @@ impl Lent {
     }
 }
 
-impl Device for Lent {
+impl Device for Offload {
     fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Option<Vec<u64>> {
-        self.found(Vectors::on(&self.gpu).histogram(values, digit))
+        self.found(self.gpu.histogram(values, digit))
     }
 
     fn take(&self, values: &[f32], key: u32, ties: u64) -> Option<Vec<u32>> {
-        self.found(Vectors::on(&self.gpu).take(values, key, ties))
+        self.found(self.gpu.take(values, key, ties))
     }
 
     fn quantize(
@@ -65,7 +65,7 @@ impl Device for Lent {
         top: u8,
         draw: Draw,
     ) -> Option<Vec<u8>> {
-        self.found(Vectors::on(&self.gpu).quantize(values, block, grids, top, draw))
+        self.found(self.gpu.quantize(values, block, grids, top, draw))
     }
 
     fn quantize_symmetric(
@@ -76,7 +76,7 @@ impl Device for Lent {
         top: i8,
         draw: Draw,
     ) -> Option<Vec<i8>> {
-        self.found(Vectors::on(&self.gpu).quantize_symmetric(values, block, inverses, top, draw))
+        self.found(self.gpu.quantize_symmetric(values, block, inverses, top, draw))
     }
 
     fn rotate_and_bucketize(
@@ -86,6 +86,6 @@ impl Device for Lent {
         factors: &[f32],
         thresholds: &[f32],
     ) -> Option<(Vec<u8>, Vec<f32>)> {
-        self.found(Vectors::on(&self.gpu).rotate_and_bucketize(values, &flips, factors, thresholds))
+        self.found(self.gpu.rotate_and_bucketize(values, &flips, factors, thresholds))
     }
 }

@@ -1,27 +1,27 @@
-//! Which tensors become which vectors, and by which codec.
+//! Maps the tensors of an update to vectors, and each vector to a codec.
 
 use crate::codecs::{Codec, Vector};
 use crate::model::dtype::Kind;
 use crate::model::layout::{Piece, TensorSpec};
 use std::sync::Arc;
 
-/// Tensors of fewer values are sent as they are: what a codec would need to say of them is as long.
+/// Tensors of fewer values are sent as they are: a codec's own bytes would outweigh the savings.
 const LEAST_ENCODED: usize = 256;
 
-/// A vector that is to be encoded.
+/// A vector to encode, and its codec.
 #[derive(Clone, Debug)]
-pub struct PartPlan {
-    /// The tensors that it is made of, by their number, ascending.
-    pub tensors: Vec<usize>,
+pub(crate) struct PartPlan {
+    /// The numbers of its tensors, ascending.
+    pub(crate) tensors: Vec<usize>,
     /// The vector.
-    pub vector: Vector,
-    /// How; as it is if none.
-    pub codec: Option<Arc<dyn Codec>>,
+    pub(crate) vector: Vector,
+    /// The codec; `None` sends the vector as it is.
+    pub(crate) codec: Option<Arc<dyn Codec>>,
 }
 
 impl PartPlan {
-    /// A vector of these tensors.
-    pub fn new(tensors: Vec<usize>, all: &[TensorSpec], codec: Option<Arc<dyn Codec>>) -> Self {
+    /// The vector of these tensors.
+    pub(crate) fn new(tensors: Vec<usize>, all: &[TensorSpec], codec: Option<Arc<dyn Codec>>) -> Self {
         let len = tensors.iter().map(|tensor| all[*tensor].len).sum();
         let shape = match tensors[..] {
             [only] => all[only].shape.clone(),
@@ -32,8 +32,9 @@ impl PartPlan {
 }
 
 impl PartPlan {
-    /// The pieces of tensors that `len` values from `start` on are, in order, given how many values each tensor has.
-    pub fn pieces<'a>(
+    /// The pieces of tensors that make up `len` values from `start` on, in order. `len_of` has the values of each
+    /// tensor.
+    pub(crate) fn pieces<'a>(
         &'a self,
         start: usize,
         len: usize,
@@ -50,8 +51,8 @@ impl PartPlan {
     }
 }
 
-/// Every tensor by itself, by one codec where that belongs.
-pub fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan> {
+/// Every tensor by itself, by one codec where it is worth it.
+pub(crate) fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan> {
     let part = |(number, spec): (usize, &TensorSpec)| {
         let codec = is_encoded(spec).then(|| Arc::clone(codec));
         PartPlan::new(vec![number], tensors, codec)
@@ -60,20 +61,20 @@ pub fn by_tensor(tensors: &[TensorSpec], codec: &Arc<dyn Codec>) -> Vec<PartPlan
 }
 
 /// Every tensor by itself, as it is.
-pub fn raw(tensors: &[TensorSpec]) -> Vec<PartPlan> {
+pub(crate) fn raw(tensors: &[TensorSpec]) -> Vec<PartPlan> {
     (0..tensors.len()).map(|number| PartPlan::new(vec![number], tensors, None)).collect()
 }
 
-/// Whether a tensor is encoded at all: not if it is of integers, so small that it makes no difference, or holds
-/// variances, which must never become negative.
-pub fn is_encoded(spec: &TensorSpec) -> bool {
+/// Whether a named codec encodes a tensor. Integers, small tensors and variances are sent without loss; a variance must
+/// never become negative.
+pub(crate) fn is_encoded(spec: &TensorSpec) -> bool {
     spec.dtype.kind() == Kind::Float
         && spec.len >= LEAST_ENCODED
         && !spec.shape.is_empty()
         && !is_variance(spec)
 }
 
-/// Whether a tensor holds running variances, as far as its name tells.
-pub fn is_variance(spec: &TensorSpec) -> bool {
+/// Whether the name of a tensor is that of running variances or of a counter of batches.
+pub(crate) fn is_variance(spec: &TensorSpec) -> bool {
     ["running_var", "num_batches_tracked"].iter().any(|name| spec.name.contains(name))
 }

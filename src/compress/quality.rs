@@ -1,37 +1,37 @@
-//! How near a decoded update is to what was encoded.
+//! Measures the error of decoded values.
 
 use crate::kernels::distortion::{Distortion, distortion};
 use crate::kernels::lanes::Isa;
 use serde::Serialize;
 
-/// Sums over values and what they were decoded to. Added in order of chunks.
+/// Sums over values and their decoded values, added in the order of chunks.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Quality {
-    /// Values.
+    /// Number of values.
     pub values: u64,
-    /// Their squares.
+    /// Sum of squared values.
     pub squares: f64,
-    /// Squared errors.
+    /// Sum of squared errors.
     pub errors: f64,
-    /// Squares of what was decoded.
+    /// Sum of squared decoded values.
     pub decoded: f64,
-    /// Products of both.
+    /// Sum of products of values and decoded values.
     pub products: f64,
 }
 
-/// The same as people read it.
+/// The error as users read it.
 #[derive(Clone, Copy, PartialEq, Serialize, Debug)]
 pub struct Measures {
-    /// Squared error over squared norm; zero where both are.
+    /// Squared error over squared norm; zero if both are zero.
     pub nmse: f64,
-    /// Cosine of the angle between both.
+    /// Cosine of the angle between values and decoded values.
     pub cosine: f64,
-    /// Norm of what was decoded over that of what was encoded.
+    /// Norm of the decoded values over the norm of the values.
     pub norm_ratio: f64,
 }
 
 impl Quality {
-    /// Of one chunk.
+    /// The sums over one chunk.
     pub fn of(isa: Isa, values: &[f32], decoded: &[f32]) -> Self {
         let Distortion { squares, errors, decoded, products } = distortion(isa, values, decoded);
         Self { values: values.len() as u64, squares, errors, decoded, products }
@@ -46,7 +46,7 @@ impl Quality {
         self.products += next.products;
     }
 
-    /// As people read it.
+    /// The error as users read it.
     pub fn measures(&self) -> Measures {
         let over = |a: f64, b: f64, if_both_zero: f64| if a == b { if_both_zero } else { a / b };
         let norms = (self.squares * self.decoded).sqrt();
@@ -62,7 +62,7 @@ impl Quality {
     }
 }
 
-/// The least NMSE that any code of so many bits a value has on white Gaussian data, `2^(-2R)` (Shannon, 1959).
+/// The least NMSE of any code of as many bits a value on white Gaussian data, `2^(-2R)` (Shannon, 1959).
 pub fn white_bound(bits_per_value: f64) -> f64 {
     (-2.0 * bits_per_value).exp2()
 }

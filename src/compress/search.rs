@@ -1,59 +1,62 @@
-//! The search for the step of `ecsq` whose file meets a goal best: where the estimates of the survey say it is, corrected
-//! by what files came to, and always between a step that had room left and one that missed.
+//! Searches for the step of `ecsq` whose file meets a goal best.
+//!
+//! The search starts where the estimates of the survey meet the goal, and corrects them by the costs of real files.
+//! It stays between the last step that met the goal and the last step that missed it.
 
-use crate::compress::auto::{Found, Goal};
+use crate::compress::goal::{Cost, Goal};
 use crate::compress::survey::Survey;
 use crate::kernels::dead_zone::DeadZone;
 
-/// Looks for the step whose file meets a goal best, file by file.
+/// A search for the step whose file meets a goal best.
 #[derive(Debug)]
-pub struct Search<'a> {
+pub(crate) struct Search<'a> {
     survey: &'a Survey,
     goal: Goal,
-    /// The log of a step that had room left, and of one that missed.
+    /// The logarithms of the last step that met the goal, and of the last that missed it.
     room: Option<f64>,
     missed: Option<f64>,
-    /// What files are larger, or worse, than predicted, as a factor.
+    /// The logarithm of measured over predicted cost.
     correction: f64,
-    /// How far the next step is where estimates do not say.
+    /// The length of the next stride, in logarithms of steps, where estimates do not help.
     stride: f64,
-    /// How near to the goal is near enough.
+    /// The distance from the goal at which the search ends.
     near: f64,
 }
 
-/// Logs of steps that are so near are those of one step: nine bits of it are kept.
+/// Logarithms of steps that are closer are of one step, which has nine bits.
 const STEP_APART: f64 = 1.0 / 512.0;
 
-/// How far, in logs of steps, the next step is where estimates do not say; every time, so many times as far.
+/// The first stride, in logarithms of steps, and the factor of each next one.
 const FIRST_STRIDE: f64 = 1.5 * STEP_APART;
 const LONGER: f64 = 4.0;
 
-/// How near to the goal an estimate is where it does not jump over it.
+/// The distance from the goal within which estimates do not jump over it.
 const ABOUT: f64 = 0.05;
 
-/// How near to the goal is near enough, of it; and of models of more than [`SMALL_MODEL`] values, of which every file on
-/// the way takes its time.
+/// The distance from the goal at which the search ends; the second for models of more than [`SMALL_MODEL`] values,
+/// whose files take long to make.
 const NEAR: f64 = 0.002;
 const NEAR_OF_LARGE: f64 = 0.01;
 
-/// Models of up to so many values are made into more files on the way to a goal than larger ones.
-pub const SMALL_MODEL: usize = 1 << 24;
+/// Models of up to this many values get more tries than larger ones.
+pub(crate) const SMALL_MODEL: usize = 1 << 24;
 
 impl<'a> Search<'a> {
-    /// Begins.
-    pub fn new(survey: &'a Survey, goal: Goal) -> Self {
+    /// Starts a search.
+    pub(crate) fn new(survey: &'a Survey, goal: Goal) -> Self {
         let near = if survey.values() > SMALL_MODEL { NEAR_OF_LARGE } else { NEAR };
         Self { survey, goal, room: None, missed: None, correction: 0.0, stride: FIRST_STRIDE, near }
     }
 
-    /// Of a survey, with the dead zone that the estimates prefer where they meet the goal.
-    pub fn best_zone(mut survey: Survey, goal: Goal) -> Survey {
+    /// The survey with the dead zone whose estimates meet the goal best.
+    pub(crate) fn best_zone(mut survey: Survey, goal: Goal) -> Survey {
         let mut best: Option<((bool, f64), DeadZone)> = None;
         for zone in Survey::zones() {
             survey = survey.with_zone(zone);
             let search = Search::new(&survey, goal);
             let found = survey.predict(search.aim().exp());
-            // Where vectors take other codecs estimates jump over the goal. Of those that do not, what is left free decides.
+            // Estimates jump over the goal where vectors change codecs. Among zones without a jump, the cost that is
+            // free decides.
             let jumps = goal.excess(&found).abs() > ABOUT;
             let rank = (jumps, if goal.bytes.is_some() { found.nmse } else { found.bytes as f64 });
             if best.as_ref().is_none_or(|(best, _)| rank < *best) {
@@ -66,8 +69,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The next step to try; none once there is nothing to gain, or so many tries are left as zero.
-    pub fn next(&mut self, tries_left: u32) -> Option<f64> {
+    /// The next step to try; `None` when no try is left or no step can be better.
+    pub(crate) fn next(&mut self, tries_left: u32) -> Option<f64> {
         if tries_left == 0 {
             return None;
         }
@@ -87,18 +90,18 @@ impl<'a> Search<'a> {
         (!is_known(self.room) && !is_known(self.missed)).then(|| at.exp())
     }
 
-    /// Whether what is aimed at falls with the step, as bytes do. An error rises.
+    /// Whether a larger step costs less. Bytes fall with the step; the error rises.
     fn falls(&self) -> bool {
         self.goal.bytes.is_some()
     }
 
-    /// The logs of the steps between which all choices lie.
+    /// The logarithms of the smallest and the largest step.
     fn range(&self) -> (f64, f64) {
         let (low, high) = self.survey.range();
         (low.ln(), high.ln())
     }
 
-    /// The log of the step that should meet the goal.
+    /// The logarithm of the step whose predicted and corrected cost meets the goal.
     fn aim(&self) -> f64 {
         let (mut a, mut b) = self.range();
         let predicted = |at: f64| self.goal.excess(&self.survey.predict(at.exp())) + self.correction;
@@ -109,8 +112,8 @@ impl<'a> Search<'a> {
         f64::midpoint(a, b)
     }
 
-    /// The log of a step above, or below, a known one. Where estimates jump, as when a vector takes another codec, no
-    /// correction moves the step that should meet the goal: then it is a stride away, a longer one each time.
+    /// The logarithm of a step above or below a known one. A stride longer each time is taken where estimates jump, for
+    /// there no correction moves the predicted step.
     fn beyond(&mut self, known: f64, above: bool) -> f64 {
         let (low, high) = self.range();
         let (at, nearest) = (self.aim(), if above { known + STEP_APART } else { known - STEP_APART });
@@ -123,13 +126,13 @@ impl<'a> Search<'a> {
         stride.clamp(low, high)
     }
 
-    /// Forgets which steps had room left and which missed.
+    /// Forgets which steps met and missed the goal.
     pub(crate) fn forget(&mut self) {
         (self.room, self.missed) = (None, None);
     }
 
-    /// Learns what the file of a step came to. Returns whether it is as near as makes sense.
-    pub fn learn(&mut self, step: f64, found: &Found) -> bool {
+    /// Takes the cost of a step's file. Returns whether the search can end.
+    pub(crate) fn learn(&mut self, step: f64, found: &Cost) -> bool {
         let excess = self.goal.excess(found);
         self.correction = excess - self.goal.excess(&self.survey.predict(step));
         let is_met = excess <= 0.0;
@@ -143,25 +146,25 @@ mod tests {
     use super::super::survey::tests::{made, normal, survey};
     use super::*;
 
-    /// Tries that small models get.
+    /// The tries of a small model.
     const TRIES: u32 = 16;
 
-    /// Vectors of different sizes and scales, one of a few values that stick out.
+    /// Vectors of different sizes and scales; one has a few outliers.
     fn vectors() -> [Vec<f32>; 4] {
         let mut spiked = normal(1e-4, 4000);
         spiked.iter_mut().step_by(97).for_each(|x| *x *= 300.0);
         [normal(1.0, 3000), normal(0.02, 12_000), spiked, normal(30.0, 300)]
     }
 
-    /// Searches with files that come to what the vectors do, and a header. Returns the steps and what they came to.
-    fn searched(goal: Goal) -> Vec<(f64, Found)> {
+    /// Searches over the vectors' measured costs plus a header. Returns the steps and their costs.
+    fn searched(goal: Goal) -> Vec<(f64, Cost)> {
         let vectors = vectors();
         let survey = survey(&vectors);
         let mut search = Search::new(&survey, goal);
         let mut tried = Vec::new();
         while let Some(step) = search.next(TRIES - tried.len() as u32) {
             let found = made(&survey.plan(step), &vectors);
-            let found = Found { bytes: found.bytes + 400, ..found };
+            let found = Cost { bytes: found.bytes + 400, ..found };
             tried.push((step, found));
             if search.learn(step, &found) {
                 break;
@@ -170,7 +173,7 @@ mod tests {
         tried
     }
 
-    fn best(goal: &Goal, tried: &[(f64, Found)]) -> Found {
+    fn best(goal: &Goal, tried: &[(f64, Cost)]) -> Cost {
         let first = tried[0].1;
         tried.iter().fold(first, |best, (_, found)| if goal.prefers(found, &best) { *found } else { best })
     }
@@ -185,7 +188,7 @@ mod tests {
         }
     }
 
-    /// Where a whole vector goes to zero at once, what is just within the goal is a quarter away from it.
+    /// Where a whole vector becomes zero at one step, the best cost may be a quarter below the goal.
     #[test]
     fn an_error_is_met_from_below() {
         for nmse in [0.5, 0.1, 1e-2, 1e-4, 1e-6] {
@@ -196,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Also where nothing can meet the goal, or everything does.
+    /// Also for goals that no step meets, and goals that every step meets.
     #[test]
     fn no_step_is_tried_twice() {
         let bytes = [1, 401, 420, 600, 5000, 40_000, 1 << 30].map(|bytes| (Some(bytes), None));

@@ -1,101 +1,99 @@
-//! What is told of a compressed update, measured on its file and on what that is decoded to; and how it misses what was
-//! wanted.
+//! The summary of a compressed update: measured on its file and on the decoded values.
 
 use crate::codecs::Coding;
-use crate::compress::auto::{Found, Made};
-use crate::compress::encode::Running;
+use crate::compress::attempt::Attempt;
+use crate::compress::encode::PartEncoder;
+use crate::compress::goal::Cost;
 use crate::compress::inputs::Inputs;
-use crate::compress::quality::{Measures, Quality, white_bound};
-use crate::compress::run::{Attempt, Compression, How};
+use crate::compress::method::CompressionMethod;
+use crate::compress::quality::{Measures, white_bound};
 use crate::model::dtype::Kind;
-use crate::model::layout::TensorSpec;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 
-/// What came of compressing: measured on the file and on what it is decoded to.
+/// What `compress` reports: measured on the file and on the values that it decodes to.
 #[derive(Clone, Serialize, Debug)]
-pub struct Compressed {
-    /// The file that was compressed.
+pub struct Summary {
+    /// Path of the input.
     pub input: String,
-    /// Its bytes.
+    /// Bytes of the input.
     pub input_bytes: u64,
-    /// Where the compressed file is.
+    /// Path of the compressed file; `None` in a dry run.
     pub output: Option<String>,
-    /// Its bytes, header included.
+    /// Bytes of the compressed file, with its header.
     pub output_bytes: u64,
     /// Input bytes over output bytes.
     pub ratio: f64,
-    /// Bytes of header and directory.
+    /// Bytes of the header and the directory.
     pub header_bytes: u64,
-    /// Float values in the update.
+    /// Float values of the update.
     pub parameters: u64,
-    /// Bits of the file for each of them.
+    /// Bits of the compressed file for each float value.
     pub bits_per_parameter: f64,
-    /// How near it is.
+    /// The error.
     #[serde(flatten)]
     pub measures: Measures,
-    /// The least NMSE that any code of so many bits has on white Gaussian data.
+    /// The least NMSE of any code with as many bits, on white Gaussian data.
     pub white_nmse_bound: f64,
     /// Values by codec.
     pub codecs: BTreeMap<String, u64>,
-    /// Why it does not meet what was wanted, if it does not.
+    /// How the file misses its targets; `None` if it meets them.
     pub missed: Option<String>,
 }
 
-impl Compressed {
-    /// Of an update that was encoded so.
+impl Summary {
+    /// The summary of an attempt.
     pub(crate) fn of(
-        compression: &Compression,
         inputs: &Inputs,
         attempt: &Attempt,
-        tensors: &[TensorSpec],
+        method: &CompressionMethod,
+        output: Option<&Path>,
     ) -> Self {
-        let (input_bytes, output_bytes) = (inputs.update.bytes(), attempt.finished.bytes);
-        let mut quality = Quality::default();
+        let (input_bytes, output_bytes) = (inputs.update.bytes(), attempt.file.bytes);
         let mut codecs = BTreeMap::new();
-        for (part, found) in attempt.parts.iter().zip(&attempt.outcome.quality) {
-            quality.add(found);
+        for part in &attempt.parts {
             *codecs.entry(name(part)).or_insert(0) += part.plan.vector.len as u64;
         }
-        let floats = tensors.iter().filter(|spec| spec.dtype.kind() == Kind::Float);
-        let parameters: u64 = floats.map(|spec| spec.len as u64).sum();
+        let floats = inputs.update.table.iter().filter(|place| place.spec.dtype.kind() == Kind::Float);
+        let parameters: u64 = floats.map(|place| place.spec.len as u64).sum();
         let bits = 8.0 * output_bytes as f64 / parameters.max(1) as f64;
         Self {
-            input: compression.update.display().to_string(),
+            input: inputs.update.path.display().to_string(),
             input_bytes,
-            output: compression.output.as_ref().map(|path| path.display().to_string()),
+            output: output.map(|path| path.display().to_string()),
             output_bytes,
             ratio: input_bytes as f64 / output_bytes as f64,
-            header_bytes: attempt.finished.header_bytes,
+            header_bytes: attempt.file.header_bytes,
             parameters,
             bits_per_parameter: bits,
-            measures: quality.measures(),
+            measures: attempt.quality().measures(),
             white_nmse_bound: white_bound(bits),
             codecs,
-            missed: missed(&compression.how, input_bytes, &attempt.found()),
+            missed: missed(method, input_bytes, &attempt.cost()),
         }
     }
 }
 
-/// What a part was encoded by.
-fn name(part: &Running) -> String {
+/// The name of the codec that encoded a part.
+fn name(part: &PartEncoder) -> String {
     match (&part.plan.codec, &part.coding) {
         (_, Coding::Constant(_)) => "const".to_owned(),
-        // Also where another codec was asked for that is not worth it there.
+        // Also where the named codec leaves a vector to f16.
         (_, Coding::Half(half)) => half.to_string(),
         (Some(codec), _) => codec.to_string(),
         (None, _) => "raw".to_owned(),
     }
 }
 
-/// How a file misses what was wanted, if it does.
-fn missed(how: &How, input_bytes: u64, found: &Found) -> Option<String> {
-    let How::Wanted(wanted) = how else { return None };
-    let goal = wanted.goal(input_bytes);
-    let bytes = goal.bytes.filter(|most| found.bytes > *most);
-    let nmse = goal.nmse.filter(|most| found.nmse > *most);
-    let bytes = bytes.map(|most| format!("{} bytes, expected at most {most}", found.bytes));
-    let nmse = nmse.map(|most| format!("NMSE {:.4e}, expected at most {most:e}", found.nmse));
+/// How a file misses its targets; `None` if it meets them.
+fn missed(method: &CompressionMethod, input_bytes: u64, cost: &Cost) -> Option<String> {
+    let CompressionMethod::Targets(targets) = method else { return None };
+    let goal = targets.goal(input_bytes);
+    let bytes = goal.bytes.filter(|most| cost.bytes > *most);
+    let nmse = goal.nmse.filter(|most| cost.nmse > *most);
+    let bytes = bytes.map(|most| format!("{} bytes, expected at most {most}", cost.bytes));
+    let nmse = nmse.map(|most| format!("NMSE {:.4e}, expected at most {most:e}", cost.nmse));
     let missed: Vec<String> = bytes.into_iter().chain(nmse).collect();
     (!missed.is_empty()).then(|| format!("the best file found has {}", missed.join("; ")))
 }

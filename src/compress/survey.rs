@@ -1,15 +1,15 @@
-//! What is known of all vectors of an update before a file is made, and the plan that a step of `ecsq` stands for.
+//! Surveys the vectors of an update before a file is made: the plan for each step of `ecsq`.
 //!
-//! One look at every tensor gives the histogram of its magnitudes, which tells the bits and the error of `ecsq` at every
-//! step. One step for the whole model is close to the best split of bits between tensors; where another codec, tried on
-//! a sample, gives less error for its bytes at the slope that the step stands for, that tensor takes it (Lagrangian rate
-//! allocation; Shoham and Gersho, 1988).
+//! One look at every tensor gives the histogram of its magnitudes, and with it the bits and the error of `ecsq` at
+//! every step. One step for the whole model splits the bits between tensors almost as well as can be. Another codec,
+//! tried on a sample, may have less error for its bytes at the slope of a step; then that tensor takes it (Lagrangian
+//! rate allocation; Shoham and Gersho, 1988).
 
 use crate::codecs::ecsq::{Ecsq, ZONES};
 use crate::codecs::integers::{self, Integers};
 use crate::codecs::{self, CHUNK, Codec, Seeds, Vector};
-use crate::compress::auto::Found;
 use crate::compress::encode::{self, EncodeError};
+use crate::compress::goal::Cost;
 use crate::compress::parts::{PartPlan, is_variance};
 use crate::compress::quality::Quality;
 use crate::compress::values::Values;
@@ -21,61 +21,61 @@ use crate::model::dtype::Kind;
 use crate::model::layout::TensorSpec;
 use std::sync::Arc;
 
-/// Tensors of fewer values share a vector: what each would cost by itself is more than sharing does.
+/// Tensors of fewer values share a vector, which costs less than a vector each.
 const SMALL: usize = 4096;
 
-/// Codecs that are tried on a sample of each tensor beside `ecsq`.
+/// Codecs that are tried on a sample of each tensor, besides `ecsq`.
 const TRIED: [&str; 5] =
     ["f16", "u8:block=128", "u4:block=64", "eden4:scale=min-error", "eden2:scale=min-error"];
 
 /// Chunks of a sample.
 const SAMPLED: usize = 3;
 
-/// A vector, and what is known of it.
+/// A vector, and what its survey found.
 #[derive(Debug)]
-pub struct Piece {
+pub(crate) struct VectorSurvey {
     plan: PartPlan,
     magnitudes: Arc<Magnitudes>,
-    /// What other codecs came to.
-    tried: Vec<Tried>,
+    /// The trials of other codecs.
+    tried: Vec<Trial>,
 }
 
 #[derive(Clone, Debug)]
-struct Tried {
+struct Trial {
     codec: Arc<dyn Codec>,
     bytes: f64,
     error: f64,
 }
 
-/// What becomes of running variances, which must never become negative.
+/// How running variances are sent. A variance must never become negative.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Variances {
-    /// They are encoded as all else is, and looked at afterwards.
+pub(crate) enum Variances {
+    /// Encoded as all other tensors, and checked afterwards.
     Checked,
-    /// They are sent as they are.
+    /// Without loss.
     AsTheyAre,
 }
 
 impl Variances {
-    /// Without a base nobody can tell whether a variance stays one.
-    pub fn of(values: &Values) -> Self {
+    /// Without the base, nothing shows whether a variance stays positive.
+    pub(crate) fn of(values: &Values) -> Self {
         if values.can_check_variances() { Self::Checked } else { Self::AsTheyAre }
     }
 }
 
-/// Everything that a plan is made from.
+/// All that a plan follows from.
 #[derive(Debug)]
-pub struct Survey {
-    pieces: Vec<Piece>,
-    /// The dead zone of all vectors by `ecsq`: with one, what files come to goes steadily with the step.
+pub(crate) struct Survey {
+    pieces: Vec<VectorSurvey>,
+    /// The dead zone of all vectors by `ecsq`. With one zone, the cost of a file changes steadily with the step.
     zone: DeadZone,
-    /// Vectors that nothing is chosen for.
+    /// Vectors whose codec is fixed.
     fixed: Vec<PartPlan>,
-    /// The sum of squares of all that may be encoded.
+    /// Sum of squares of all values that may be encoded.
     energy: f64,
 }
 
-/// The float tensors that may be encoded, those that go together in one list. Also returns what else there is.
+/// The float tensors that may be encoded, in a list for each vector, and the plans of all other tensors.
 fn groups(
     values: &Values,
     tensors: &[TensorSpec],
@@ -111,12 +111,12 @@ fn are_few_digits(values: &Values, number: usize, spec: &TensorSpec) -> Result<b
 }
 
 impl Survey {
-    /// Looks at all that may be encoded.
+    /// Surveys all tensors that may be encoded.
     ///
     /// # Errors
     ///
     /// When values cannot be read.
-    pub fn new(
+    pub(crate) fn new(
         values: &Values,
         tensors: &[TensorSpec],
         as_one: bool,
@@ -129,19 +129,19 @@ impl Survey {
         let mut pieces = Vec::with_capacity(plans.len());
         for (plan, magnitudes) in plans.into_iter().zip(found) {
             let tried = try_codecs(values.isa, &sample(values, &plan)?, plan.vector.len, magnitudes.energy());
-            pieces.push(Piece { plan, magnitudes, tried });
+            pieces.push(VectorSurvey { plan, magnitudes, tried });
         }
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
         Ok(Self { pieces, zone: ZONES[1], fixed, energy })
     }
 
-    /// Looks at vectors that have a codec, for which nothing but the step is to be found.
+    /// Surveys vectors that have a codec, of which only the step is open.
     pub(crate) fn of_vectors(values: &Values, plans: &[PartPlan]) -> Result<Self, EncodeError> {
         let (encoded, fixed): (Vec<PartPlan>, _) =
             plans.iter().cloned().partition(|part| part.codec.is_some());
         let found = Self::magnitudes(values, &encoded)?;
-        let piece = |(plan, magnitudes)| Piece { plan, magnitudes, tried: Vec::new() };
-        let pieces: Vec<Piece> = encoded.into_iter().zip(found).map(piece).collect();
+        let piece = |(plan, magnitudes)| VectorSurvey { plan, magnitudes, tried: Vec::new() };
+        let pieces: Vec<VectorSurvey> = encoded.into_iter().zip(found).map(piece).collect();
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
         Ok(Self { pieces, zone: ZONES[1], fixed, energy })
     }
@@ -153,43 +153,43 @@ impl Survey {
         Ok(found.into_iter().map(Arc::new).collect())
     }
 
-    /// The plan that a step stands for.
-    pub fn plan(&self, step: f64) -> Vec<PartPlan> {
+    /// The plan for a step.
+    pub(crate) fn plan(&self, step: f64) -> Vec<PartPlan> {
         let slope = byte_at(step);
-        let choose = |piece: &Piece| PartPlan {
+        let choose = |piece: &VectorSurvey| PartPlan {
             codec: Some(piece.choose(step, self.zone, slope).codec),
             ..piece.plan.clone()
         };
         self.pieces.iter().map(choose).chain(self.fixed.iter().cloned()).collect()
     }
 
-    /// The zones that may be chosen.
+    /// The dead zones to choose from.
     pub(crate) fn zones() -> impl Iterator<Item = DeadZone> {
         ZONES.into_iter()
     }
 
-    /// Takes another zone.
+    /// The survey with another dead zone.
     pub(crate) fn with_zone(mut self, zone: DeadZone) -> Self {
         self.zone = zone;
         self
     }
 
-    /// Bytes of the vectors and NMSE that the plan of a step will come to, about.
-    pub(crate) fn predict(&self, step: f64) -> Found {
+    /// Estimates the bytes of the vectors and the NMSE at a step.
+    pub(crate) fn predict(&self, step: f64) -> Cost {
         let slope = byte_at(step);
-        let chosen: Vec<Tried> =
+        let chosen: Vec<Trial> =
             self.pieces.iter().map(|piece| piece.choose(step, self.zone, slope)).collect();
         let bytes: f64 = chosen.iter().map(|tried| tried.bytes).sum();
         let error: f64 = chosen.iter().map(|tried| tried.error).sum();
-        Found { bytes: bytes as u64, nmse: if error == 0.0 { 0.0 } else { error / self.energy } }
+        Cost { bytes: bytes as u64, nmse: if error == 0.0 { 0.0 } else { error / self.energy } }
     }
 
-    /// Values of all vectors that something is chosen for.
+    /// Values of all vectors whose codec is open.
     pub(crate) fn values(&self) -> usize {
         self.pieces.iter().map(|piece| piece.plan.vector.len).sum()
     }
 
-    /// The steps between which all choices lie.
+    /// The smallest and the largest step worth trying.
     pub(crate) fn range(&self) -> (f64, f64) {
         let largest = self.pieces.iter().map(|piece| piece.magnitudes.largest()).fold(0.0, f64::max);
         let top = (4.0 * largest).clamp(f64::from(f32::MIN_POSITIVE) * 1e6, f64::from(f32::MAX) / 2.0);
@@ -197,30 +197,30 @@ impl Survey {
     }
 }
 
-/// The error that a byte more or less is worth at a step.
+/// The squared error that a byte is worth at a step.
 fn byte_at(step: f64) -> f64 {
     8.0 * BIT_IN_SQUARED_STEPS * step * step
 }
 
-/// Bytes that a vector costs besides its codes, about.
+/// Bytes of a vector besides its codes, about.
 const VECTOR_BYTES: f64 = 24.0;
 
-impl Piece {
-    /// The least error for its bytes, at so much error a byte.
-    fn choose(&self, step: f64, zone: DeadZone, slope: f64) -> Tried {
+impl VectorSurvey {
+    /// The codec of least error plus bytes, where `slope` is the squared error that a byte is worth.
+    fn choose(&self, step: f64, zone: DeadZone, slope: f64) -> Trial {
         let (bits, error) = self.magnitudes.entropy_and_error(step, zone);
-        let ecsq = Tried {
+        let ecsq = Trial {
             codec: Arc::new(Ecsq::with_zone(step as f32, zone, &self.magnitudes)),
             bytes: bits / 8.0 + VECTOR_BYTES,
             error,
         };
-        let cost = |tried: &Tried| tried.error + slope * tried.bytes;
+        let cost = |tried: &Trial| tried.error + slope * tried.bytes;
         let best = self.tried.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         best.filter(|best| cost(best) < cost(&ecsq)).cloned().unwrap_or(ecsq)
     }
 }
 
-/// Chunks from all over a vector.
+/// Chunks spread over a vector.
 fn sample(values: &Values, plan: &PartPlan) -> Result<Vec<f32>, EncodeError> {
     let chunks = plan.vector.len.div_ceil(CHUNK);
     let mut sample = Vec::new();
@@ -233,15 +233,15 @@ fn sample(values: &Values, plan: &PartPlan) -> Result<Vec<f32>, EncodeError> {
     Ok(sample)
 }
 
-/// What codecs make of a sample of a vector, as of all its `len` values of so much energy.
-fn try_codecs(isa: Isa, sample: &[f32], len: usize, energy: f64) -> Vec<Tried> {
+/// Trials on a sample, scaled to all `len` values with squared norm `energy`.
+fn try_codecs(isa: Isa, sample: &[f32], len: usize, energy: f64) -> Vec<Trial> {
     let sampled: f64 = sample.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
     let scale = len as f64 / sample.len().max(1) as f64;
     let tried = TRIED.iter().filter_map(|text| {
         let codec: Arc<dyn Codec> = Arc::from(codecs::parse(text).ok()?);
         let (bytes, error) = try_codec(isa, &*codec, sample)?;
         let error = if sampled == 0.0 { 0.0 } else { error / sampled * energy };
-        Some(Tried { codec, bytes: bytes as f64 * scale, error })
+        Some(Trial { codec, bytes: bytes as f64 * scale, error })
     });
     tried.collect()
 }
@@ -269,7 +269,7 @@ fn try_codec(isa: Isa, codec: &dyn Codec, sample: &[f32]) -> Option<(usize, f64)
 pub(crate) mod tests {
     use super::*;
 
-    /// Normal values, from a small generator of their own.
+    /// Normal values, the same every time.
     pub(in crate::compress) fn normal(scale: f64, len: usize) -> Vec<f32> {
         let mut state = len as u64;
         let mut uniform = || {
@@ -287,25 +287,25 @@ pub(crate) mod tests {
             let magnitudes = Arc::new(Magnitudes::of(isa, values));
             let tried = try_codecs(isa, values, values.len(), magnitudes.energy());
             let vector = Vector { len: values.len(), shape: vec![values.len()] };
-            Piece { plan: PartPlan { tensors: vec![number], vector, codec: None }, magnitudes, tried }
+            VectorSurvey { plan: PartPlan { tensors: vec![number], vector, codec: None }, magnitudes, tried }
         };
-        let pieces: Vec<Piece> = vectors.iter().enumerate().map(piece).collect();
+        let pieces: Vec<VectorSurvey> = vectors.iter().enumerate().map(piece).collect();
         let energy = pieces.iter().map(|piece| piece.magnitudes.energy()).sum();
         Survey { pieces, zone: ZONES[1], fixed: Vec::new(), energy }
     }
 
-    /// What the vectors come to by a plan: encoded, decoded and measured.
-    pub(in crate::compress) fn made(plan: &[PartPlan], vectors: &[Vec<f32>]) -> Found {
+    /// The measured cost of a plan: the vectors encoded and decoded.
+    pub(in crate::compress) fn made(plan: &[PartPlan], vectors: &[Vec<f32>]) -> Cost {
         let (mut bytes, mut errors, mut squares) = (0, 0.0, 0.0);
         for (part, values) in plan.iter().zip(vectors) {
             let (more, error) = try_codec(Isa::detect(), &**part.codec.as_ref().unwrap(), values).unwrap();
             (bytes, errors) = (bytes + more as u64, errors + error);
             squares += values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         }
-        Found { bytes, nmse: errors / squares }
+        Cost { bytes, nmse: errors / squares }
     }
 
-    /// Values of two scales; the last are numbers of f16.
+    /// Vectors of two scales, and one whose values are exact in f16.
     fn vectors() -> [Vec<f32>; 3] {
         let halves = normal(1.0, 6000).iter().map(|x| half::f16::from_f32(*x).to_f32()).collect();
         [normal(1.0, 8000), normal(1e-3, 5000), halves]
@@ -325,7 +325,7 @@ pub(crate) mod tests {
         assert!(found.bytes <= 16 && (found.nmse - 1.0).abs() < 1e-9, "{found:?}");
     }
 
-    /// Where numbers of f16 cost more by `ecsq` than as they are, they are sent as they are.
+    /// A vector of f16 values goes as f16 where `ecsq` needs more bytes.
     #[test]
     fn small_steps_take_wider_codecs() {
         let vectors = vectors();
@@ -338,7 +338,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What the search starts from.
+    /// The search starts from the estimates.
     #[test]
     fn estimates_are_near() {
         let vectors = vectors();

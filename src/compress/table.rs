@@ -1,51 +1,47 @@
-//! What every codec makes of one update: bytes and errors as measured on the file, speeds of one thread.
+//! Compares all codecs on one update: bytes and errors of the file, speeds of one thread.
 
 use crate::codecs::{self, CHUNK, Codec, Coding, Invalid, Seeds, Vector};
+use crate::compress::error::CompressError;
+use crate::compress::method::{CompressionMethod, Targets};
 use crate::compress::quality::Measures;
-use crate::compress::run::{CompressError, Compression, How, Wanted};
-use crate::compress::summary::Compressed;
+use crate::compress::run::Compression;
+use crate::compress::summary::Summary;
 use crate::kernels::lanes::Isa;
 use crate::settings::SpecError;
+use crate::telemetry::explain::Explain;
 use rayon::ThreadPool;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Codecs that are tried with other settings than none. Those that are not listed are tried as they are.
-const SETTINGS: &[(&str, &[&str])] = &[
-    ("ecsq", &["bits=0.32", "bits=1", "bits=2", "bits=4"]),
-    ("randk", &["fraction=0.01", "fraction=0.1"]),
-    ("topk", &["fraction=0.01", "fraction=0.1"]),
-];
-
-/// Ratios that codecs and steps are chosen for by what is found in the update.
+/// Ratios of the rows where targets choose the codecs.
 const TARGETS: [f64; 4] = [8.0, 16.0, 32.0, 100.0];
 
-/// Speeds are measured on up to so many values of the largest tensor that is encoded.
+/// Values that speeds are measured on, at most, of the largest tensor that is encoded.
 const MOST_TIMED: usize = 1 << 22;
 
-/// The best of so many runs is told.
+/// Runs that speeds are measured in; the fastest counts.
 const RUNS: usize = 3;
 
-/// What one codec makes of an update.
+/// An update by one codec, or by the codecs that meet a target.
 #[derive(Clone, Serialize, Debug)]
 pub struct Row {
     /// The codec, or the target.
     pub codec: String,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Bytes of the update over them.
+    /// Bytes of the update over bytes of the file.
     pub ratio: f64,
     /// Bits of the file for each float of the update.
     pub bits_per_parameter: f64,
-    /// How near it is.
+    /// The error.
     #[serde(flatten)]
     pub measures: Measures,
-    /// The least NMSE that any code of so many bits has on white Gaussian data.
+    /// The least NMSE of any code with as many bits, on white Gaussian data.
     pub white_nmse_bound: f64,
-    /// Bytes of f32 that one thread encodes in a second, in millions; none for targets, and where nothing is encoded.
+    /// Megabytes of f32 that one thread encodes in a second; `None` for targets, and where nothing is encoded.
     pub encode_mb_per_s: Option<f64>,
-    /// The same for decoding.
+    /// Megabytes of f32 that one thread decodes in a second.
     pub decode_mb_per_s: Option<f64>,
 }
 
@@ -62,38 +58,36 @@ pub enum TableError {
     Invalid { codec: String, why: Invalid },
 }
 
-/// The codecs that are tried, as they are written.
-pub fn tried() -> impl Iterator<Item = String> {
-    codecs::names().flat_map(|name| {
-        let settings =
-            SETTINGS.iter().find(|(of, _)| *of == name).map_or(&[""][..], |(_, settings)| settings);
-        settings.iter().map(move |settings| match *settings {
-            "" => name.to_owned(),
-            settings => format!("{name}:{settings}"),
-        })
-    })
+impl Explain for TableError {
+    fn hint(&self) -> Option<String> {
+        if let Self::Compress(error) = self { error.hint() } else { None }
+    }
+
+    fn signal(&self) -> Option<i32> {
+        if let Self::Compress(error) = self { error.signal() } else { None }
+    }
 }
 
-/// Compresses an update by one codec after another, and publishes nothing. Rows are in order of bits.
+/// Compresses an update by one codec after another and publishes nothing. Rows are in descending order of bytes.
 ///
 /// # Errors
 ///
-/// When the update cannot be compressed by one of them.
+/// When a codec cannot compress the update.
 pub fn measure(compression: &Compression, pool: &ThreadPool) -> Result<Vec<Row>, TableError> {
-    let with = |how: How| Compression { how, output: None, ..compression.clone() };
+    let with = |method| Compression { method, output: None, ..compression.clone() };
     let sample = compression.sample(MOST_TIMED, pool)?;
     let mut rows = Vec::new();
-    for text in tried() {
+    for text in codecs::tried() {
         let codec: Arc<dyn Codec> = Arc::from(codecs::parse(&text)?);
-        let found = with(How::Codec(Arc::clone(&codec))).run(pool)?;
+        let summary = with(CompressionMethod::Codec(Arc::clone(&codec))).run(pool)?;
         let speed = sample.as_ref().map(|(vector, values)| speed(&*codec, compression.isa, vector, values));
-        rows.push(Row::of(codec.to_string(), found, speed.transpose()?));
+        rows.push(Row::of(codec.to_string(), summary, speed.transpose()?));
     }
     for target in TARGETS {
-        let wanted = Wanted { ratio: Some(target), best_effort: true, ..Wanted::default() };
-        let found = with(How::Wanted(wanted)).run(pool)?;
-        if found.missed.is_none() {
-            rows.push(Row::of(format!("--target {target}"), found, None));
+        let targets = Targets { ratio: Some(target), best_effort: true, ..Targets::default() };
+        let summary = with(CompressionMethod::Targets(targets)).run(pool)?;
+        if summary.missed.is_none() {
+            rows.push(Row::of(format!("--target {target}"), summary, None));
         }
     }
     rows.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.codec.cmp(&b.codec)));
@@ -101,28 +95,28 @@ pub fn measure(compression: &Compression, pool: &ThreadPool) -> Result<Vec<Row>,
 }
 
 impl Row {
-    fn of(codec: String, found: Compressed, speed: Option<Speed>) -> Self {
+    fn of(codec: String, summary: Summary, speed: Option<Speed>) -> Self {
         Self {
             codec,
-            bytes: found.output_bytes,
-            ratio: found.ratio,
-            bits_per_parameter: found.bits_per_parameter,
-            measures: found.measures,
-            white_nmse_bound: found.white_nmse_bound,
+            bytes: summary.output_bytes,
+            ratio: summary.ratio,
+            bits_per_parameter: summary.bits_per_parameter,
+            measures: summary.measures,
+            white_nmse_bound: summary.white_nmse_bound,
             encode_mb_per_s: speed.map(|speed| speed.encode),
             decode_mb_per_s: speed.map(|speed| speed.decode),
         }
     }
 }
 
-/// Millions of bytes of f32 in a second.
+/// Megabytes of f32 in a second.
 #[derive(Clone, Copy)]
 struct Speed {
     encode: f64,
     decode: f64,
 }
 
-/// How fast one thread encodes and decodes a vector.
+/// The speed at which one thread encodes and decodes a vector.
 fn speed(codec: &dyn Codec, isa: Isa, vector: &Vector, values: &[f32]) -> Result<Speed, TableError> {
     let mut best = Speed { encode: 0.0, decode: 0.0 };
     let rate = |started: Instant| 4e-6 * values.len() as f64 / started.elapsed().as_secs_f64().max(1e-9);
@@ -157,20 +151,4 @@ fn decode(coding: &Coding, isa: Isa, vector: &Vector, chunks: &Chunks) -> Result
     }
     std::hint::black_box(&out);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_codec_is_tried() {
-        let tried: Vec<String> = tried().collect();
-        for text in &tried {
-            assert!(codecs::parse(text).is_ok(), "{text}: {:?}", codecs::parse(text).err());
-        }
-        for name in codecs::names() {
-            assert!(tried.iter().any(|text| text.split(':').next() == Some(name)), "{name}");
-        }
-    }
 }

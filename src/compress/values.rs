@@ -1,21 +1,21 @@
-//! What is sent: the values of an update as f32, less those of its base.
+//! Reads the values to send: the update as f32, minus its base, plus the residual.
 
 use crate::compress::parts::{PartPlan, is_variance};
-use crate::compress::residual::Carried;
+use crate::compress::residual::CarryOver;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::kernels::convert::decode;
 use crate::kernels::element::Element;
 use crate::kernels::finite::clear_signs_of_zeros;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::{Kind, Working};
-use crate::model::layout::{Piece, TensorSpec};
+use crate::model::layout::Piece;
 use crate::model::tile::TileBuffer;
 use std::io;
 
-/// Values that are read and looked at before the next ones are: so few that a core has them at hand.
+/// Values that are read at a time: few enough for a core's cache.
 const READ_AT_ONCE: usize = 8192;
 
-/// What becomes of NaN and infinity.
+/// What to do with NaN and infinity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum NonFinite {
     /// They are an error.
@@ -35,32 +35,27 @@ pub enum ValueError {
     NonFinite { tensor: String, index: usize, value: f64 },
 }
 
-/// The values of an update.
-pub struct Values<'a> {
+/// The values of an update, as they are sent.
+pub(crate) struct Values<'a> {
     /// The instruction set to decode with.
-    pub isa: Isa,
+    pub(crate) isa: Isa,
     /// The update.
-    pub update: &'a ModelFile,
-    /// What is subtracted: a model, and where each tensor of the update is in it.
-    pub base: Option<(&'a ModelFile, Vec<TensorPlace>)>,
-    /// What becomes of values that are not finite.
-    pub non_finite: NonFinite,
-    /// What is added to values that are encoded.
-    pub carried: Option<&'a Carried>,
+    pub(crate) update: &'a ModelFile,
+    /// The model to subtract, and the place of each tensor of the update in it.
+    pub(crate) base: Option<(&'a ModelFile, Vec<TensorPlace>)>,
+    /// What to do with values that are not finite.
+    pub(crate) non_finite: NonFinite,
+    /// The residual that is added to values of encoded tensors.
+    pub(crate) carried: Option<&'a CarryOver>,
 }
 
 impl Values<'_> {
-    /// The tensors, in the order of their data.
-    pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
-        self.update.table.iter().map(|place| &place.spec)
-    }
-
     /// Reads values of a part from `start` on.
     ///
     /// # Errors
     ///
-    /// When they cannot be read, or are not finite and have to be.
-    pub fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
+    /// When values cannot be read, or a value is not finite and has to be.
+    pub(crate) fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
         let mut rest = out;
         for piece in part.pieces(start, rest.len(), |tensor| self.update.table[tensor].spec.len) {
             let (out, behind) = rest.split_at_mut(piece.len);
@@ -73,12 +68,12 @@ impl Values<'_> {
         Ok(())
     }
 
-    /// Reads values of a tensor that is not encoded, less its base's, in f64. Integers may be anything, floats finite.
+    /// Reads values of a tensor in f64, minus the base, without the residual. Floats must be finite.
     ///
     /// # Errors
     ///
-    /// When they cannot be read, or are not finite and have to be.
-    pub fn read_exact(&self, tensor: usize, start: usize, len: usize) -> Result<Vec<f64>, ValueError> {
+    /// When values cannot be read, or a value is not finite and has to be.
+    pub(crate) fn read_exact(&self, tensor: usize, start: usize, len: usize) -> Result<Vec<f64>, ValueError> {
         let mut sent = vec![0.0f64; len];
         self.read_stored(self.update, &self.update.table[tensor], start, &mut sent)?;
         if let Some((model, places)) = &self.base {
@@ -98,24 +93,24 @@ impl Values<'_> {
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
-    pub fn read_bytes(&self, tensor: usize, start: usize, bytes: &mut [u8]) -> Result<(), ValueError> {
+    /// When the bytes cannot be read.
+    pub(crate) fn read_bytes(&self, tensor: usize, start: usize, bytes: &mut [u8]) -> Result<(), ValueError> {
         let place = &self.update.table[tensor];
         let offset = place.offset + (start * place.spec.dtype.bytes()) as u64;
         Ok(self.update.files[place.file].read_exact_at(bytes, offset)?)
     }
 
-    /// Whether it can be told that a variance stays one.
-    pub fn can_check_variances(&self) -> bool {
+    /// Whether the base is known, without which no negative variance can be noticed.
+    pub(crate) fn can_check_variances(&self) -> bool {
         self.base.is_some()
     }
 
-    /// How many variances a part would make negative if these were its values from `start` on, added to the base's.
+    /// The number of variances below zero if these values of a part, from `start` on, were added to the base.
     ///
     /// # Errors
     ///
     /// When the base cannot be read.
-    pub fn negative_variances(&self, part: &PartPlan, start: usize, sent: &[f32]) -> io::Result<u64> {
+    pub(crate) fn negative_variances(&self, part: &PartPlan, start: usize, sent: &[f32]) -> io::Result<u64> {
         let Some((model, places)) = &self.base else { return Ok(0) };
         let (mut rest, mut negative) = (sent, 0);
         for Piece { tensor, start, len } in
@@ -148,11 +143,11 @@ impl Values<'_> {
             if let Some((model, place)) = places {
                 let mut base = vec![0.0f32; piece.len];
                 self.read_stored(model, place, piece.start, &mut base)?;
-                // As if in f64 and then rounded.
+                // The same bits as a difference in f64, rounded once.
                 out.iter_mut().zip(&base).for_each(|(x, base)| *x -= base);
             }
         }
-        // So that nobody has to care for minus zero.
+        // No codec has to handle minus zero.
         if !clear_signs_of_zeros(self.isa, out) {
             let Piece { tensor, start, .. } = piece;
             for (i, x) in out.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
@@ -172,7 +167,7 @@ impl Values<'_> {
         }
     }
 
-    /// Reads values straight to where they go if they are stored as what they are read as.
+    /// Reads values, straight into `out` if the stored dtype is that of `out`.
     fn read_stored<E: Element>(
         &self,
         model: &ModelFile,

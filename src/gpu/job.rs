@@ -26,6 +26,8 @@ pub struct Options {
     pub resident_bytes: Option<u64>,
     /// Destroy the device after so many runs, as a driver that crashes would. For tests.
     pub lose_after: Option<usize>,
+    /// Fill memory that kernels write with a pattern before each run. For tests: no result may depend on fresh memory.
+    pub spoils: bool,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             binding_bytes: None,
             resident_bytes: None,
             lose_after: None,
+            spoils: false,
         }
     }
 }

@@ -3,12 +3,10 @@
 
 mod vectors;
 
-use crate::gpu::device::Gpu;
+use crate::gpu::device::{CombineProgram, Gpu, PairsProgram, RingSlot};
 use crate::gpu::job::{
     CombineJob, Combined, Finding, GpuError, PAIRS_RELATIVE_ERROR, PairSums, PairsJob, Reduction, TileShape,
 };
-use crate::gpu::program::{CombineProgram, PairsProgram};
-use crate::gpu::slot::RingSlot;
 use crate::gpu::step::StepJob;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::Element;

@@ -1,8 +1,8 @@
 //! The variants of kernels that jobs ask for. All are made here, so that a test can compile every one without a device,
 //! and the sizes that a dispatch counts on stand beside them.
 
-use crate::gpu::program::Shape;
 use crate::gpu::shaders::{Value, Variant, Wanted};
+use crate::gpu::shape::Shape;
 use crate::kernels::discrete_gaussian::Level;
 use crate::kernels::network::{MAX_SHADER_ROWS, SHADER_SIZES};
 use crate::kernels::server_step::{SecondMoment, ServerStep};

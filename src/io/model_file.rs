@@ -5,6 +5,7 @@ use crate::io::header::{Header, HeaderFault, LENGTH_BYTES, StoredTensor, header_
 use crate::io::shards::{INDEX_SUFFIX, is_shard_of};
 use crate::io::source::{OpenFiles, SourceFile};
 use crate::model::layout::TensorSpec;
+use crate::model::sparsity::Sparsity;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -84,32 +85,8 @@ pub trait Decoder: Debug + Send + Sync {
     /// When a file cannot be read, or does not hold what it should.
     fn decode(&self, files: &[SourceFile], tensor: usize, start: usize, out: &mut [f32]) -> io::Result<()>;
 
-    /// What of its values are zero because they were not sent, if any are.
-    fn sparsity(&self) -> Option<Sparsity>;
-}
-
-/// Says of a model that some of its values are zero because they were not sent.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Sparsity {
-    /// The codec.
-    pub codec: &'static str,
-    /// Who chose which values are sent.
-    pub choice: Choice,
-}
-
-/// Who chose which values of a model are sent.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Choice {
-    /// The client; this part of the values of the tensor that it sent the least part of.
-    Client {
-        /// Above 0 and at most 1.
-        fraction: f64,
-    },
-    /// A seed; models with the same mark have the same choice.
-    Shared {
-        /// A hash of the choice.
-        mark: u64,
-    },
+    /// Which of its values were sent; all others are zero.
+    fn sparsity(&self) -> Sparsity;
 }
 
 /// The tensors of a model in the order of their data.

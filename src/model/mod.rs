@@ -2,6 +2,7 @@
 
 pub mod dtype;
 pub mod layout;
+pub mod sparsity;
 pub mod state;
 pub mod tile;
 

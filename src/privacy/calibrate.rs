@@ -1,32 +1,33 @@
-//! From a budget to what may be done with it: the noise that a plan takes, or the rounds that noise allows.
+//! Solves for the noise, or for the number of rounds, that a budget allows.
 //!
-//! Both searches keep to the safe side: what they return was itself accounted for, and is within the budget.
+//! Both searches are on the safe side: the cost of the returned value was computed, and is within the budget.
 
 use super::accountants::bridge::IntegerNoise;
+use super::accountants::pld::{self, Effort};
 use super::accountants::rdp::conversion;
 use super::accountants::rdp::orders::OrderList;
 use super::accountants::steps::Steps;
-use super::accountants::{CostError, pld, rdp};
+use super::accountants::{CostError, rdp};
 use super::event::{Adjacency, Event, EventError};
 
-/// How clients are drawn each round.
+/// How the clients of a round are drawn, with the numbers.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Sampling {
-    /// All take part.
+pub enum ClientSampling {
+    /// All clients take part.
     All,
-    /// Each by itself, with this probability.
+    /// Each client independently, with this probability.
     Poisson(f64),
-    /// So many of so many, without replacement.
+    /// A fixed number of clients, without replacement.
     Fixed {
-        /// Clients drawn.
+        /// Number of drawn clients.
         sample: u64,
-        /// Clients there are.
+        /// Number of clients in the population.
         of: u64,
     },
 }
 
-impl Sampling {
-    /// So many rounds with this noise multiplier.
+impl ClientSampling {
+    /// The event of `rounds` rounds with this noise multiplier.
     ///
     /// # Errors
     ///
@@ -41,7 +42,7 @@ impl Sampling {
         Ok(once.times(rounds))
     }
 
-    /// The adjacency that its amplification is known for.
+    /// The adjacency for which this sampling lowers epsilon.
     pub fn adjacency(self) -> Adjacency {
         match self {
             Self::All | Self::Poisson(_) => Adjacency::AddOrRemoveOne,
@@ -50,43 +51,53 @@ impl Sampling {
     }
 }
 
-/// Which epsilon is held to the budget.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Accountant {
-    /// That of the loss distribution: for plans that are kept to.
+/// The accountant whose epsilon is held against the budget.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
+pub enum TargetAccountant {
+    /// The privacy loss distribution: the least epsilon, for plans that do not change.
     #[default]
     Pld,
-    /// That of Renyi divergences: plans may change on the way.
+    /// Renyi divergences: the plan may change between rounds.
     Rdp,
 }
 
-/// What is to be kept to.
+impl TargetAccountant {
+    /// The name on the command line and in the output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pld => "pld",
+            Self::Rdp => "rdp",
+        }
+    }
+}
+
+/// The budget of a calibration.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Budget {
-    /// Not more than this.
+    /// Largest epsilon.
     pub epsilon: f64,
-    /// At this delta.
+    /// The delta of that epsilon.
     pub delta: f64,
-    /// By this accountant.
-    pub accountant: Accountant,
-    /// With clients drawn so.
-    pub sampling: Sampling,
-    /// For these neighbours.
+    /// The accountant.
+    pub accountant: TargetAccountant,
+    /// How clients are drawn.
+    pub sampling: ClientSampling,
+    /// The neighbouring data sets.
     pub adjacency: Adjacency,
-    /// And noise on this grid, if it is not continuous.
+    /// The integer noise; `None` for continuous noise.
     pub noise: Option<IntegerNoise>,
 }
 
-/// Why there is no answer.
+/// Why a calibration fails.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum CalibrateError {
-    /// The budget or the plan is not one.
+    /// The cost is not known.
     #[error(transparent)]
     Account(#[from] CostError),
     /// A number is out of range.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// What discrete noise costs is more than the budget.
+    /// The slack of the discrete noise exceeds the budget.
     #[error(
         "found no noise that keeps epsilon at {epsilon}: the slack of the discrete noise alone is {slack}"
     )]
@@ -96,34 +107,25 @@ pub enum CalibrateError {
         /// The slack.
         slack: f64,
     },
-    /// No noise is enough.
-    #[error("found no noise multiplier up to {0:e} that keeps to the budget")]
+    /// No noise multiplier is large enough.
+    #[error("found no noise multiplier up to {0:e} that keeps within the budget")]
     NotFound(f64),
-    /// No round is left out.
-    #[error("more than {0} rounds keep to the budget")]
+    /// No number of rounds exceeds the budget.
+    #[error("more than {0} rounds keep within the budget")]
     Unlimited(u64),
 }
 
-/// No noise multiplier beyond this is tried.
+/// Largest noise multiplier that a search tries.
 const MOST_NOISE: f64 = 1e9;
 
-/// No number of rounds beyond this is tried.
+/// Largest number of rounds that a search tries.
 const MOST_ROUNDS: u64 = 1 << 40;
 
-/// What part of the budget may be left unused.
+/// Share of the budget that may be left unused.
 const UNUSED: f64 = 1e-4;
 
-/// How much is done to know a cost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Effort {
-    /// Some percent too much will do.
-    Little,
-    /// All.
-    Full,
-}
-
 impl Budget {
-    /// What so many rounds with this noise cost, by the accountant, with slack.
+    /// The epsilon of `rounds` rounds with this noise, by the accountant, slack included.
     ///
     /// # Errors
     ///
@@ -137,15 +139,14 @@ impl Budget {
         let steps = Steps::of(&[event], self.adjacency).map_err(CostError::from)?;
         let slack = self.noise.map(|noise| noise.slack(steps.releases, self.delta));
         let (added, delta) = slack.map_or((0.0, self.delta), |slack| (slack.epsilon, slack.delta));
-        let cost = match (self.accountant, effort) {
-            (Accountant::Pld, Effort::Full) => pld::epsilon(&steps, delta),
-            (Accountant::Pld, Effort::Little) => pld::rough_epsilon(&steps, delta),
-            (Accountant::Rdp, _) => None,
+        let cost = match self.accountant {
+            TargetAccountant::Pld => pld::epsilon(&steps, delta, effort),
+            TargetAccountant::Rdp => None,
         };
         Ok(cost.unwrap_or_else(|| renyi(&steps, delta)) + added)
     }
 
-    /// The least noise multiplier with which so many rounds are within the budget.
+    /// The least noise multiplier with which `rounds` rounds are within the budget.
     ///
     /// # Errors
     ///
@@ -156,41 +157,42 @@ impl Budget {
         if slack >= self.epsilon {
             return Err(CalibrateError::Slack { epsilon: self.epsilon, slack });
         }
-        let quick = Self { accountant: Accountant::Rdp, ..*self };
+        let quick = Self { accountant: TargetAccountant::Rdp, ..*self };
         let renyi = least(1.0, UNUSED, |noise| Ok(quick.cost(noise, rounds)? / self.epsilon))?;
-        if self.accountant == Accountant::Rdp {
+        if self.accountant == TargetAccountant::Rdp {
             return Ok(renyi);
         }
         let cost = |noise: f64, effort: Effort| Ok(self.cost_by(noise, rounds, effort)? / self.epsilon);
-        let near = nearly(renyi, |noise| cost(noise, Effort::Little), |noise| cost(noise, Effort::Full))?;
+        let near = nearly(renyi, |noise| cost(noise, Effort::Least), |noise| cost(noise, Effort::Full))?;
         least(near, UNUSED, |noise| cost(noise, Effort::Full))
     }
 
-    /// The most rounds with this noise that are within the budget; a ten-thousandth of them may be left out.
+    /// The largest number of rounds with this noise within the budget. The result may be too small by one
+    /// ten-thousandth.
     ///
     /// # Errors
     ///
     /// When the budget or a number is out of range, or no number of rounds exceeds it.
     pub fn rounds(&self, noise_multiplier: f64) -> Result<u64, CalibrateError> {
         self.check()?;
-        let quick = Self { accountant: Accountant::Rdp, ..*self };
+        let quick = Self { accountant: TargetAccountant::Rdp, ..*self };
         let guess = self.rounds_by_renyi(noise_multiplier)?;
         let renyi = most(guess, |rounds| Ok(quick.cost(noise_multiplier, rounds)? / self.epsilon))?;
-        if self.accountant == Accountant::Rdp {
+        if self.accountant == TargetAccountant::Rdp {
             return Ok(renyi);
         }
         let cost =
             |rounds: u64, effort: Effort| Ok(self.cost_by(noise_multiplier, rounds, effort)? / self.epsilon);
-        let rough = most(renyi.max(1), |rounds| cost(rounds, Effort::Little))?.max(1);
-        let ratio = cost(rough, Effort::Full)? / cost(rough, Effort::Little)?;
+        let rough = most(renyi.max(1), |rounds| cost(rounds, Effort::Least))?.max(1);
+        let ratio = cost(rough, Effort::Full)? / cost(rough, Effort::Least)?;
         let near = match ratio.is_finite() {
-            true => most(rough, |rounds| Ok(ratio * cost(rounds, Effort::Little)?))?,
+            true => most(rough, |rounds| Ok(ratio * cost(rounds, Effort::Least)?))?,
             false => rough,
         };
         most(near.max(1), |rounds| cost(rounds, Effort::Full))
     }
 
-    /// About how many rounds Renyi divergences allow: those of one round add up, so that each order says it at once.
+    /// The number of rounds that Renyi divergences allow. They add up over rounds, so each order gives it at once.
     fn rounds_by_renyi(&self, noise_multiplier: f64) -> Result<u64, CalibrateError> {
         let once = Steps::of(&[self.sampling.event(noise_multiplier, 1)?], self.adjacency);
         let curve = rdp::Curve::of(&once.map_err(CostError::from)?, &OrderList::All.orders());
@@ -209,30 +211,32 @@ impl Budget {
     }
 }
 
-/// The least epsilon of all that Renyi divergences imply.
+/// The least epsilon by Renyi divergences.
 fn renyi(steps: &Steps, delta: f64) -> f64 {
     conversion::epsilon(&rdp::Curve::of(steps, &OrderList::All.orders()), delta).value
 }
 
-/// What was tried: the logarithm of the noise, and that of the cost by the budget.
+/// A noise multiplier that a search tried.
 #[derive(Clone, Copy)]
-struct Point {
+struct Trial {
+    /// Logarithm of the noise multiplier.
     x: f64,
+    /// Logarithm of the cost, as a share of the budget.
     above: f64,
 }
 
-/// The least noise whose cost is at most one, and more than one less `unused`, sought from a first guess. Costs fall as
-/// noise grows, at least as fast.
+/// The least noise with a cost of at most 1, and of more than 1 less `unused`, from a first guess. Costs must fall at
+/// least as fast as noise grows.
 fn least(
     first: f64,
     unused: f64,
     cost: impl Fn(f64) -> Result<f64, CalibrateError>,
 ) -> Result<f64, CalibrateError> {
-    let (mut within, mut beyond): (Option<Point>, Option<Point>) = (None, None);
+    let (mut within, mut beyond): (Option<Trial>, Option<Trial>) = (None, None);
     let mut x = first.ln();
     for turn in 0.. {
         let cost = cost(x.exp())?;
-        let point = Point { x, above: cost.ln() };
+        let point = Trial { x, above: cost.ln() };
         if cost <= 1.0 {
             within = Some(point)
         } else {
@@ -250,8 +254,8 @@ fn least(
 }
 
 /// The logarithm of the noise to try next.
-fn next(within: Option<Point>, beyond: Option<Point>, unused: f64, turn: u32) -> f64 {
-    // Aims within what may be left unused.
+fn next(within: Option<Trial>, beyond: Option<Trial>, unused: f64, turn: u32) -> f64 {
+    // Aims at the middle of the share that may be left unused.
     let aim = -0.4 * unused;
     match (within, beyond) {
         (Some(within), Some(beyond)) => {
@@ -265,7 +269,7 @@ fn next(within: Option<Point>, beyond: Option<Point>, unused: f64, turn: u32) ->
     }
 }
 
-/// Noise whose cost is about one: the rough cost, times what it was off by at the last guess, is one there.
+/// Noise with a cost of about 1, by the rough cost times the ratio of full to rough cost at the last guess.
 fn nearly(
     first: f64,
     rough: impl Fn(f64) -> Result<f64, CalibrateError>,
@@ -279,9 +283,10 @@ fn nearly(
     Ok(noise)
 }
 
-/// The most rounds whose cost is at most one, sought from a first guess; a ten-thousandth may be left out.
+/// The largest number of rounds with a cost of at most 1, from a first guess. The result may be too small by one
+/// ten-thousandth.
 fn most(first: u64, cost: impl Fn(u64) -> Result<f64, CalibrateError>) -> Result<u64, CalibrateError> {
-    // The most that are known to be within, and the fewest known not to be.
+    // The largest number known to be within the budget, and the least known to be beyond, with their costs.
     let (mut within, mut beyond) = ((0, 0.0), None);
     let mut tried = first;
     loop {
@@ -296,7 +301,7 @@ fn most(first: u64, cost: impl Fn(u64) -> Result<f64, CalibrateError>) -> Result
             _ if most >= 10_000 && at_most >= 1.0 - 0.5 * UNUSED => return Ok(most),
             Some((fewest, _)) if fewest - most <= 1 + most / 10_000 => return Ok(most),
             Some((fewest, at_fewest)) => {
-                // By the chord, and a little beyond it, to have both ends near soon.
+                // Where the chord crosses 1.
                 let part = (1.0 - at_most) / (at_fewest - at_most);
                 let gap = fewest - most;
                 let offset =
@@ -304,7 +309,7 @@ fn most(first: u64, cost: impl Fn(u64) -> Result<f64, CalibrateError>) -> Result
                 most + offset.clamp(1, gap - 1)
             }
             None if most >= MOST_ROUNDS => return Err(CalibrateError::Unlimited(MOST_ROUNDS)),
-            // As many more as there is room for, and a few.
+            // As many more as the rest of the budget allows by proportion, and a tenth more.
             None => {
                 most + ((most as f64 * (1.0 / at_most.max(1e-3) - 1.0) * 1.1) as u64 + 1).min(4 * most + 1)
             }
@@ -316,16 +321,16 @@ fn most(first: u64, cost: impl Fn(u64) -> Result<f64, CalibrateError>) -> Result
 mod tests {
     use super::*;
 
-    fn budget(epsilon: f64, delta: f64, rate: f64, accountant: Accountant) -> Budget {
-        let sampling = if rate < 1.0 { Sampling::Poisson(rate) } else { Sampling::All };
+    fn budget(epsilon: f64, delta: f64, rate: f64, accountant: TargetAccountant) -> Budget {
+        let sampling = if rate < 1.0 { ClientSampling::Poisson(rate) } else { ClientSampling::All };
         Budget { epsilon, delta, accountant, sampling, adjacency: Adjacency::default(), noise: None }
     }
 
-    /// Rows 4, 5, 16, 17 and 18 of the reference numbers, noise by sensitivity. The libraries stop up to a hundredth of
-    /// epsilon short of the budget, or at some digits.
+    /// Rows 4, 5, 16, 17 and 18 of the reference numbers; noise is in units of the sensitivity. The libraries stop up
+    /// to 0.01 of epsilon short of the budget, or round.
     #[test]
     fn noise_is_that_of_the_libraries() {
-        use Accountant::{Pld, Rdp};
+        use TargetAccountant::{Pld, Rdp};
         for (epsilon, delta, rate, rounds, accountant, expected, off) in [
             (8.0, 1e-5, 0.04, 2250, Rdp, 1.416, 2e-3),
             (8.0, 1e-5, 0.04, 2250, Pld, 1.347_656_25, 2e-3),
@@ -345,7 +350,7 @@ mod tests {
 
     #[test]
     fn one_more_round_would_be_too_many() {
-        for accountant in [Accountant::Pld, Accountant::Rdp] {
+        for accountant in [TargetAccountant::Pld, TargetAccountant::Rdp] {
             let budget = budget(2.0, 1e-5, 0.01, accountant);
             let rounds = budget.rounds(1.0).unwrap();
             assert!(budget.cost(1.0, rounds).unwrap() <= 2.0);
@@ -354,27 +359,27 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_allows_no_round_is_none() {
-        assert_eq!(budget(0.01, 1e-5, 1.0, Accountant::Pld).rounds(0.1).unwrap(), 0);
+    fn a_budget_may_allow_no_round_or_any_number() {
+        assert_eq!(budget(0.01, 1e-5, 1.0, TargetAccountant::Pld).rounds(0.1).unwrap(), 0);
         assert!(matches!(
-            budget(1.0, 1e-5, 0.0, Accountant::Pld).rounds(1.0),
+            budget(1.0, 1e-5, 0.0, TargetAccountant::Pld).rounds(1.0),
             Err(CalibrateError::Unlimited(_))
         ));
     }
 
     #[test]
-    fn budgets_that_are_none_are_refused() {
-        assert!(budget(0.0, 1e-5, 0.1, Accountant::Pld).noise_multiplier(10).is_err());
-        assert!(budget(1.0, 0.0, 0.1, Accountant::Pld).noise_multiplier(10).is_err());
-        assert!(budget(1.0, 1e-5, -0.1, Accountant::Pld).noise_multiplier(10).is_err());
+    fn budgets_out_of_range_are_refused() {
+        assert!(budget(0.0, 1e-5, 0.1, TargetAccountant::Pld).noise_multiplier(10).is_err());
+        assert!(budget(1.0, 0.0, 0.1, TargetAccountant::Pld).noise_multiplier(10).is_err());
+        assert!(budget(1.0, 1e-5, -0.1, TargetAccountant::Pld).noise_multiplier(10).is_err());
         let noise = Some(IntegerNoise { coordinates: 1 << 40, variance: 1e6 });
-        let coarse = Budget { noise, ..budget(1.0, 1e-5, 0.1, Accountant::Pld) };
+        let coarse = Budget { noise, ..budget(1.0, 1e-5, 0.1, TargetAccountant::Pld) };
         assert!(matches!(coarse.noise_multiplier(10), Err(CalibrateError::Slack { .. })));
     }
 
     #[test]
     fn slack_is_paid_for_with_noise() {
-        let continuous = budget(1.0, 1e-6, 1.0, Accountant::Pld);
+        let continuous = budget(1.0, 1e-6, 1.0, TargetAccountant::Pld);
         let noise = Some(IntegerNoise { coordinates: 100_000_000, variance: 4_402_345_676_800.0 });
         let discrete = Budget { noise, ..continuous };
         let (less, more) =

@@ -1,27 +1,27 @@
-//! What was released, as events: the tree that dp_accounting's `DpEvent` is, in its names.
+//! Releases as events: the tree of dp_accounting's `DpEvent`, under the same names.
 //!
-//! Ledgers keep events and not epsilons, for a better accountant may come. As JSON an event is what the library's
-//! `to_named_tuple` shows: `{"class_name": "GaussianDpEvent", "module_name": "dp_accounting.dp_event",
-//! "noise_multiplier": 1.1}`. The module's name may be left out; an event or a field that is not known here is refused,
-//! for what it costs would be guessed.
+//! Ledgers keep events rather than epsilons, so that a better accountant can be used later. The JSON of an event is
+//! that of the library's `to_named_tuple`: `{"class_name": "GaussianDpEvent", "module_name": "dp_accounting.dp_event",
+//! "noise_multiplier": 1.1}`. The module's name may be left out. Unknown events and fields are refused, because their
+//! cost is not known.
 
 use serde::{Deserialize, Serialize};
 
-/// Which two data sets a release must not tell apart.
+/// The neighbouring data sets: two data sets that a release must not tell apart.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Adjacency {
-    /// One client is there or not.
+    /// With and without one client.
     #[default]
     AddOrRemoveOne,
-    /// One client sends something else: a sum of clipped updates moves by up to twice the clip bound.
+    /// One client sends another update: a sum of clipped updates moves by up to twice the clip bound.
     ReplaceOne,
-    /// One client sends nothing, in its place in the order of clients.
+    /// One client sends zeros.
     ReplaceSpecial,
 }
 
 impl Adjacency {
-    /// How far the sum of clipped updates moves at most between neighbours, in clip bounds.
+    /// Largest distance between the sums of clipped updates of two neighbours, in clip bounds.
     pub fn sensitivity(self) -> f64 {
         match self {
             Self::AddOrRemoveOne | Self::ReplaceSpecial => 1.0,
@@ -40,45 +40,45 @@ impl std::fmt::Display for Adjacency {
     }
 }
 
-/// Why numbers do not make an event.
+/// Why numbers are not an event.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum EventError {
     /// A number is outside its range.
     #[error("{what}: found {found}, expected {expected}")]
     OutOfRange {
-        /// Which number.
+        /// Name of the number.
         what: &'static str,
         /// Its value.
         found: f64,
         /// Its range.
         expected: &'static str,
     },
-    /// A sample that is larger than what it is drawn from.
+    /// A sample that is larger than its population.
     #[error("sample_size: found {found}, expected at most the source_dataset_size {of}")]
     SampleTooLarge {
         /// The size of the sample.
         found: u64,
-        /// The size of what it is drawn from.
+        /// The size of the population.
         of: u64,
     },
 }
 
-/// A standard deviation of noise, in clip bounds. Finite and not negative; zero is no noise.
+/// A standard deviation of noise, in clip bounds. Finite and not negative; 0 means no noise.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, Debug)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct NoiseMultiplier(f64);
 
-/// A probability: from zero to one.
+/// A probability, from 0 to 1.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, Debug)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Probability(f64);
 
-/// What zero-concentrated differential privacy is counted in: finite and not negative.
+/// A parameter of zero-concentrated differential privacy, finite and not negative.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize, Debug)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Concentration(f64);
 
-/// A number type that holds only what a range allows.
+/// Defines a number type that holds only numbers in a range.
 macro_rules! ranged {
     ($name:ident, $what:literal, $expected:literal, $range:expr) => {
         impl $name {
@@ -93,7 +93,7 @@ macro_rules! ranged {
 
             fn try_from(found: f64) -> Result<Self, EventError> {
                 match found.is_finite() && $range.contains(&found) {
-                    // Adding zero makes -0.0 an ordinary zero.
+                    // Adding zero turns -0.0 into 0.0.
                     true => Ok(Self(found + 0.0)),
                     false => Err(EventError::OutOfRange { what: $what, found, expected: $expected }),
                 }
@@ -112,7 +112,7 @@ ranged!(NoiseMultiplier, "noise_multiplier", "a finite number that is not negati
 ranged!(Probability, "sampling_probability", "a number from 0 to 1", (0.0..=1.0));
 ranged!(Concentration, "rho or xi", "a finite number that is not negative", (0.0..));
 
-/// Where the classes of events are defined; said in JSON so that dp_accounting finds them.
+/// The module that defines an event's class; dp_accounting reads it from the JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub enum Module {
     /// The library's standard events.
@@ -121,13 +121,13 @@ pub enum Module {
     Standard,
 }
 
-/// The steps of a tree aggregation: of one tree, or of each of several.
+/// The steps of a tree aggregation, with one tree or several.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(untagged)]
 pub enum StepCounts {
-    /// One tree.
+    /// The steps of one tree.
     One(u64),
-    /// A tree each; no client takes part in two.
+    /// The steps of each tree. No client takes part in two trees.
     Each(Vec<u64>),
 }
 
@@ -141,81 +141,81 @@ impl StepCounts {
     }
 }
 
-/// A release, or several.
+/// One release or several.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(tag = "class_name", deny_unknown_fields)]
 pub enum Event {
     /// Nothing was released.
     #[serde(rename = "NoOpDpEvent")]
     NoOp {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
     },
-    /// Something was released without protection: epsilon is infinite.
+    /// A release without protection: epsilon is infinite.
     #[serde(rename = "NonPrivateDpEvent")]
     NonPrivate {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
     },
     /// A sum with Gaussian noise.
     #[serde(rename = "GaussianDpEvent")]
     Gaussian {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// The noise's standard deviation, in clip bounds.
         noise_multiplier: NoiseMultiplier,
     },
-    /// A release from clients that were each drawn by themselves.
+    /// A release from clients that were drawn independently.
     #[serde(rename = "PoissonSampledDpEvent")]
     PoissonSampled {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
-        /// How likely a client is to be drawn.
+        /// Probability that a client is drawn.
         sampling_probability: Probability,
-        /// What is released of those drawn.
+        /// The release from the drawn clients.
         event: Box<Event>,
     },
     /// A release from a fixed number of clients, drawn without replacement.
     #[serde(rename = "SampledWithoutReplacementDpEvent")]
     SampledWithoutReplacement {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
-        /// Clients there are.
+        /// Number of clients in the population.
         source_dataset_size: u64,
-        /// Clients drawn.
+        /// Number of drawn clients.
         sample_size: u64,
-        /// What is released of those drawn.
+        /// The release from the drawn clients.
         event: Box<Event>,
     },
-    /// The same release several times.
+    /// The same release, repeated.
     #[serde(rename = "SelfComposedDpEvent")]
     SelfComposed {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// The release.
         event: Box<Event>,
-        /// How often.
+        /// Number of repetitions.
         count: u64,
     },
     /// Several releases.
     #[serde(rename = "ComposedDpEvent")]
     Composed {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// The releases, in any order.
         events: Vec<Event>,
     },
-    /// Running sums with the noise of a binary tree, of clients that take part once.
+    /// Running sums with the noise of a binary tree. Each client takes part once.
     #[serde(rename = "SingleEpochTreeAggregationDpEvent")]
     SingleEpochTreeAggregation {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
         /// The noise's standard deviation at each node, in clip bounds.
@@ -223,22 +223,22 @@ pub enum Event {
         /// Steps of the tree, or of each tree.
         step_counts: StepCounts,
     },
-    /// A release that is known to satisfy zero-concentrated differential privacy.
+    /// A release that satisfies zero-concentrated differential privacy.
     #[serde(rename = "ZCDpEvent")]
     ZeroConcentrated {
-        /// Where the class is defined.
+        /// The module that defines the class.
         #[serde(default)]
         module_name: Module,
-        /// The slope of its Renyi divergences in the order.
+        /// Slope of its Renyi divergences over the order.
         rho: Concentration,
-        /// What they are at order zero.
+        /// Their value at order 0.
         #[serde(default)]
         xi: Concentration,
     },
 }
 
 impl Event {
-    /// A sum with Gaussian noise of this multiple of the clip bound.
+    /// A sum with Gaussian noise, `noise_multiplier` times as wide as the clip bound.
     ///
     /// # Errors
     ///
@@ -248,11 +248,11 @@ impl Event {
         Ok(Self::Gaussian { module_name: Module::Standard, noise_multiplier })
     }
 
-    /// This release from clients that are each drawn with this probability.
+    /// This release from clients that are drawn independently, with this probability.
     ///
     /// # Errors
     ///
-    /// When that is no probability.
+    /// When the number is not a probability.
     pub fn poisson_sampled(self, sampling_probability: f64) -> Result<Self, EventError> {
         let sampling_probability = Probability::try_from(sampling_probability)?;
         Ok(Self::PoissonSampled {
@@ -266,7 +266,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// When there are fewer clients than are drawn.
+    /// When the sample is larger than the population.
     pub fn sampled_without_replacement(
         self,
         source_dataset_size: u64,
@@ -283,44 +283,26 @@ impl Event {
         }
     }
 
-    /// This release so many times.
+    /// This release, `count` times.
     #[must_use]
     pub fn times(self, count: u64) -> Self {
         Self::SelfComposed { module_name: Module::Standard, event: Box::new(self), count }
     }
 
-    /// All these releases.
+    /// All these releases together.
     pub fn composed(events: Vec<Self>) -> Self {
         Self::Composed { module_name: Module::Standard, events }
-    }
-
-    /// Running sums of so many steps with the noise of a binary tree.
-    ///
-    /// # Errors
-    ///
-    /// When the multiplier is negative or not finite.
-    pub fn tree_aggregation(noise_multiplier: f64, steps: u64) -> Result<Self, EventError> {
-        Ok(Self::SingleEpochTreeAggregation {
-            module_name: Module::Standard,
-            noise_multiplier: NoiseMultiplier::try_from(noise_multiplier)?,
-            step_counts: StepCounts::One(steps),
-        })
-    }
-
-    /// A release that satisfies zero-concentrated differential privacy with this rho.
-    ///
-    /// # Errors
-    ///
-    /// When rho is negative or not finite.
-    pub fn zero_concentrated(rho: f64) -> Result<Self, EventError> {
-        let rho = Concentration::try_from(rho)?;
-        Ok(Self::ZeroConcentrated { module_name: Module::Standard, rho, xi: Concentration::default() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn zero_concentrated(rho: f64) -> Event {
+        let (rho, xi) = (Concentration::try_from(rho).unwrap(), Concentration::default());
+        Event::ZeroConcentrated { module_name: Module::Standard, rho, xi }
+    }
 
     #[test]
     fn an_event_is_written_as_the_library_shows_it() {
@@ -344,8 +326,12 @@ mod tests {
             Event::NoOp { module_name: Module::Standard },
             Event::NonPrivate { module_name: Module::Standard },
             gaussian().sampled_without_replacement(100, 10).unwrap(),
-            Event::tree_aggregation(8.83, 1600).unwrap(),
-            Event::zero_concentrated(0.81).unwrap(),
+            Event::SingleEpochTreeAggregation {
+                module_name: Module::Standard,
+                noise_multiplier: NoiseMultiplier::try_from(8.83).unwrap(),
+                step_counts: StepCounts::One(1600),
+            },
+            zero_concentrated(0.81),
         ]);
         let text = serde_json::to_string_pretty(&events).unwrap();
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), events);
@@ -354,7 +340,7 @@ mod tests {
     #[test]
     fn the_module_may_be_left_out() {
         let text = r#"{"class_name":"ZCDpEvent","rho":0.5}"#;
-        assert_eq!(serde_json::from_str::<Event>(text).unwrap(), Event::zero_concentrated(0.5).unwrap());
+        assert_eq!(serde_json::from_str::<Event>(text).unwrap(), zero_concentrated(0.5));
         let trees =
             r#"{"class_name":"SingleEpochTreeAggregationDpEvent","noise_multiplier":1,"step_counts":[3,7]}"#;
         let Event::SingleEpochTreeAggregation { step_counts, .. } = serde_json::from_str(trees).unwrap()
@@ -365,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_or_out_of_range_is_refused() {
+    fn unknown_events_and_numbers_out_of_range_are_refused() {
         for text in [
             r#"{"class_name":"LaplaceDpEvent","noise_multiplier":1.0}"#,
             r#"{"class_name":"GaussianDpEvent","noise_multiplier":-1.0}"#,

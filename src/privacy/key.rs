@@ -1,7 +1,7 @@
-//! The key that the noise of one release comes from.
+//! The key that the noise of a release, or of a series, comes from.
 //!
-//! Whoever knows it can take the noise away. So it comes from the operating system, is used for one release alone, never
-//! printed, and wiped from memory when it is dropped.
+//! A reader who knows the key can subtract the noise. So the key comes from the operating system, is used for one
+//! release or one series, is never printed, and is wiped from memory when it is dropped.
 
 use sha2::Digest as _;
 use std::fmt;
@@ -10,32 +10,32 @@ use zeroize::Zeroize;
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
 
-/// The key of one release.
+/// The key of a release or of a series.
 pub struct Key([u8; KEY_BYTES]);
 
 impl Key {
-    /// A new one from the operating system.
+    /// Draws a key from the operating system.
     ///
     /// # Errors
     ///
-    /// When it has no randomness to give.
+    /// When the operating system gives no random numbers.
     pub fn draw() -> Result<Self, getrandom::Error> {
         let mut key = Self([0; KEY_BYTES]);
         getrandom::fill(&mut key.0)?;
         Ok(key)
     }
 
-    /// The key of a number that somebody chose. For tests: anybody who knows the number can take the noise away.
+    /// The key of a test seed. A reader who knows the seed can subtract the noise.
     pub fn of_test_seed(seed: u64) -> Self {
         Self(sha2::Sha256::digest(format!("fedmill test seed {seed}: NOT private")).into())
     }
 
-    /// One that was kept.
+    /// A key that was kept on disk.
     pub fn kept(bytes: [u8; KEY_BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The bytes of the key.
     pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_is_another() {
+    fn keys_differ() {
         let keys = [Key::draw().unwrap(), Key::draw().unwrap(), Key::of_test_seed(1), Key::of_test_seed(2)];
         for (place, key) in keys.iter().enumerate() {
             assert!(keys[..place].iter().all(|other| other.bytes() != key.bytes()));

@@ -1,11 +1,15 @@
-//! Differential privacy: what a release costs, and what is left of a budget. No files, no device.
+//! Differential privacy: the cost of a release, and the records of a budget. No files, no GPU.
 //!
-//! One client is the unit: the guarantee is about all that one client sends in a round. What was released is kept as
-//! [`event`]s, and [`accountants`] turn events into an epsilon at a delta, as often as one likes and by whichever
-//! method is best known; [`calibrate`] goes the other way, from a budget to the noise that it takes.
+//! The guarantee protects one client: all data that the client sends.
 //!
-//! Why that cost is what a release has: by [`clipping`] no client's part of a sum is longer than a bound, in integers,
-//! to which noise of the kernels is added, or noise that is [`correlated`] across rounds. [`selftest`] looks at both on the machine at hand.
+//! - [`event`]: releases as data.
+//! - [`accountants`]: events to an epsilon at a delta, by several methods.
+//! - [`calibrate`]: a budget to the noise, or to the number of rounds.
+//! - [`clipping`]: updates to integers of a bounded norm, so that the sensitivity of their sum is known.
+//! - [`correlated`]: noise that is correlated across rounds.
+//! - [`key`]: the key that the noise of a release comes from.
+//! - [`ledger`]: the records of a budget, and whether one more charge fits.
+//! - [`selftest`]: checks of noise and clipping on this machine.
 
 pub mod accountants;
 pub mod calibrate;

@@ -1,7 +1,7 @@
-//! A look at the mechanism on the machine at hand: words, noise and clipping against what is known of them.
+//! Checks random words, noise and clipping on this machine against known values.
 //!
-//! Each check says what it found instead of what, if something was off. Noise is drawn with a key of its own, the same
-//! each time, so a check that passes once passes always.
+//! A failed check reports what it found and what it expected. The noise comes from a fixed public key, so a check that
+//! passes once always passes.
 
 use crate::kernels::chacha20::{self, Stream, WORDS};
 use crate::kernels::clip_integers::{Squares, quantize};
@@ -9,20 +9,21 @@ use crate::kernels::discrete_gaussian::{Level, noise};
 use crate::kernels::lanes::Isa;
 use crate::privacy::clipping::Grid;
 
-/// What was found instead of what, if something was.
+/// The found and the expected value of a failed check; `None` if the check passed.
 pub type Difference = Option<String>;
 
-/// Standard deviations that a figure of good noise is within. One of two million is not.
+/// Largest distance of a moment from its expected value, in standard deviations. Good noise exceeds it once in two
+/// million.
 const FAR: f64 = 5.0;
 /// The first words of the block of RFC 8439, section 2.3.2.
 const KNOWN: [u32; 4] = [0xe4e7_f110, 0x1559_3bd1, 0x1fdd_0f50, 0xc471_20a3];
 
-/// The stream that is looked at.
+/// The stream of random words that the checks use.
 pub fn stream(level: Level) -> Stream<'static> {
     Stream { key: b"this key is known to all readers", domain: u32::MAX, segment: level.blocks() as u32 }
 }
 
-/// The published block.
+/// Compares a block of random words with the published one.
 pub fn known_block(isa: Isa) -> Difference {
     let key = std::array::from_fn(|i| i as u8);
     let stream = Stream { key: &key, domain: 0x4a00_0000, segment: 0 };
@@ -32,20 +33,20 @@ pub fn known_block(isa: Isa) -> Difference {
     (found != KNOWN).then(|| format!("found {found:08x?}, expected {KNOWN:08x?}"))
 }
 
-/// The noise of so many coordinates.
+/// The noise of the first `coordinates` coordinates.
 pub fn noise_of(isa: Isa, level: Level, coordinates: usize) -> Vec<i64> {
     let mut found = vec![0; coordinates];
     noise(isa, stream(level), level, 0, &mut found);
     found
 }
 
-/// The first place where noise differs.
-pub fn other(found: &[i64], expected: &[i64]) -> Difference {
+/// Compares noise with expected noise.
+pub fn compare(found: &[i64], expected: &[i64]) -> Difference {
     let place = found.iter().zip(expected).position(|(found, expected)| found != expected)?;
     Some(format!("coordinate {place}: found {}, expected {}", found[place], expected[place]))
 }
 
-/// Mean, variance, skewness and kurtosis of noise.
+/// Compares mean, variance, skewness and kurtosis of noise with those of a Gaussian.
 pub fn moments(isa: Isa, level: Level, coordinates: usize) -> Difference {
     moments_of(&noise_of(isa, level, coordinates), level.sigma())
 }
@@ -53,7 +54,7 @@ pub fn moments(isa: Isa, level: Level, coordinates: usize) -> Difference {
 fn moments_of(noise: &[i64], sigma: f64) -> Difference {
     let count = noise.len() as f64;
     let moment = |power: i32| noise.iter().map(|x| (*x as f64 / sigma).powi(power)).sum::<f64>() / count;
-    // Of a standard Gaussian: the moments, and the variances of what is averaged.
+    // Moments of a standard Gaussian, and the variances of the averaged powers.
     let known = [
         ("mean", 1, 0.0, 1.0),
         ("variance", 2, 1.0, 2.0),
@@ -67,7 +68,7 @@ fn moments_of(noise: &[i64], sigma: f64) -> Difference {
     })
 }
 
-/// The norm of the integers of updates made to break the bound.
+/// Compares the norm of the integers with the bound, for updates made to break it.
 pub fn sensitivity(isa: Isa) -> Difference {
     let grid = Grid::at(Level::L2, 1.0, 1.0).ok()?;
     let updates = [
@@ -91,19 +92,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_is_well_on_every_instruction_set() {
+    fn every_instruction_set_passes() {
         for isa in Isa::available() {
             assert_eq!((known_block(isa), sensitivity(isa)), (None, None), "{isa}");
             for level in [Level::L2, Level::L3] {
                 assert_eq!(moments(isa, level, 10_000), None, "{isa}");
                 let expected = noise_of(Isa::detect(), level, 100);
-                assert_eq!(other(&noise_of(isa, level, 100), &expected), None, "{isa}");
+                assert_eq!(compare(&noise_of(isa, level, 100), &expected), None, "{isa}");
             }
         }
     }
 
     #[test]
-    fn noise_that_is_off_is_noticed() {
+    fn bad_noise_is_noticed() {
         let good = noise_of(Isa::detect(), Level::L2, 10_000);
         let sigma = Level::L2.sigma();
         assert_eq!(moments_of(&good, sigma), None);
@@ -117,6 +118,6 @@ mod tests {
         assert!(changed(|x| 1.1335 * x.clamp(-1.5, 1.5)).starts_with("kurtosis"));
         let mut other_noise = good.clone();
         other_noise[77] += 1;
-        assert!(other(&other_noise, &good).unwrap().starts_with("coordinate 77: "));
+        assert!(compare(&other_noise, &good).unwrap().starts_with("coordinate 77: "));
     }
 }

@@ -1,13 +1,13 @@
-//! Sealed lines: each holds its number, the digest of the line before, and its own digest. No byte changes unnoticed.
+//! Sealed lines: each holds its number, the digest of the line before, and its own digest.
 //!
-//! A line is the JSON of a [`Record`] with `"sha256"` as its last field: the digest of the line without that field.
-//! `sed` and `sha256sum` suffice to check a line:
+//! A change of any byte is noticed. A line is the JSON of a [`Record`] with `"sha256"` as its last field: the digest of
+//! the line without that field. `sed` and `sha256sum` suffice to check a line:
 //!
 //! ```text
 //! sed -n 3p ledger.jsonl | sed 's/,"sha256":"[0-9a-f]*"}$/}/' | tr -d '\n' | sha256sum
 //! ```
 //!
-//! This room knows text only, no files; [`sha256`] is the digest. What a line records is an [`Entry`] of the caller's.
+//! This room handles text, not files. [`sha256`] is the digest. The caller defines the content of a line, an [`Entry`].
 
 pub mod sha256;
 
@@ -17,15 +17,15 @@ use sha256::Sha256;
 use std::fmt;
 use std::str::FromStr;
 
-/// Stands before the digest of a line.
+/// The text before the digest of a line.
 pub(crate) const SEAL: &str = ",\"sha256\":\"";
 
-/// Stands behind it.
+/// The text after the digest of a line.
 pub(crate) const END: &str = "\"}";
 
-/// What one line records.
+/// The content of a line.
 pub trait Entry: Clone + Serialize + DeserializeOwned {
-    /// Checks numbers whose range no type holds.
+    /// Checks numbers whose type allows more than their range.
     ///
     /// # Errors
     ///
@@ -33,33 +33,33 @@ pub trait Entry: Clone + Serialize + DeserializeOwned {
     fn check(&self) -> Result<(), String>;
 }
 
-/// An entry and its place in the chain.
+/// An entry with its place in the chain.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Record<E> {
-    /// The number of the line, from 0 on without gaps.
+    /// Number of the line, from 0 on without gaps.
     pub seq: u64,
     /// The digest of the line before; zeros in the first line.
     pub prev_sha256: Sha256,
-    /// Seconds since 1970.
+    /// Seconds since 1970 when the line was written.
     pub ts: u64,
     /// The version of fedmill that wrote the line.
     pub tool_version: String,
-    /// What the line records.
+    /// The content of the line.
     #[serde(flatten)]
     pub entry: E,
 }
 
-/// The end of a chain: its last line.
+/// The last line of a chain.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
-    /// Its number.
+    /// Number of the line.
     pub seq: u64,
-    /// Its digest.
+    /// Digest of the line.
     pub sha256: Sha256,
 }
 
-/// What is wrong with a line.
+/// The fault of a line.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -80,21 +80,21 @@ pub enum ChainFault {
     OtherForm,
 }
 
-/// The first line of a ledger that is wrong.
+/// The first line of a chain with a fault.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("line {line}: {fault}")]
 pub struct ChainError {
-    /// Its number in the file, from 1 on.
+    /// Number of the line in the file, from 1 on.
     pub line: usize,
-    /// What is wrong with it.
+    /// The fault.
     pub fault: ChainFault,
 }
 
-/// Adds an entry to a chain: the line, without its end, and where the chain stands then.
+/// Seals an entry: returns its line, without the line break, and the new end of the chain.
 ///
 /// # Errors
 ///
-/// When the entry has a number that cannot be written.
+/// When a value of the entry is out of range.
 pub fn seal<E: Entry>(after: Option<&Head>, ts: u64, entry: &E) -> Result<(String, Head), ChainFault> {
     entry.check().map_err(ChainFault::Value)?;
     let record = Record {
@@ -114,11 +114,11 @@ fn body<E: Entry>(record: &Record<E>) -> Result<String, ChainFault> {
     serde_json::to_string(record).map_err(|why| ChainFault::Unreadable(why.to_string()))
 }
 
-/// Reads the line that follows a head, and checks everything about it.
+/// Reads the line after `after`, and checks its form, its digests and its values.
 ///
 /// # Errors
 ///
-/// When anything is wrong with it.
+/// The first fault.
 pub fn read<E: Entry>(line: &str, after: Option<&Head>) -> Result<(Record<E>, Head), ChainFault> {
     let (open, expected) = line
         .strip_suffix(END)
@@ -141,18 +141,18 @@ pub fn read<E: Entry>(line: &str, after: Option<&Head>) -> Result<(Record<E>, He
         return Err(ChainFault::Previous { found: record.prev_sha256, expected: previous });
     }
     record.entry.check().map_err(ChainFault::Value)?;
-    // A field that stands twice, or a number that is cut short, would be read as something else by others.
+    // Other readers may understand a repeated field or an abbreviated number differently.
     if body(&record)? != text {
         return Err(ChainFault::OtherForm);
     }
     Ok((record, Head { seq, sha256: found }))
 }
 
-/// Reads a chain from its first line on: its records, and the head at each.
+/// Reads a chain from its first line on. Returns each record and the head at it.
 ///
 /// # Errors
 ///
-/// Names the first line that is wrong.
+/// The first line with a fault.
 pub fn verify<'a, E: Entry>(
     lines: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<(Record<E>, Head)>, ChainError> {

@@ -1,10 +1,10 @@
-//! Krum again and again, then the middle of what it chose, coordinate by coordinate.
+//! Krum chooses clients one after the other; then the middle of their values counts.
 //!
 //! - Paper: El Mhamdi et al., The hidden vulnerability of distributed learning in Byzantium, 2018, section 4.
-//! - Cost: the distances of all updates, and a sorting network over those that are chosen.
-//! - Tolerates: F of n where n >= 4F + 3.
-//! - Arguments: none. Krum chooses n - 2F times, each time from what is left, whose size and so neighbour count
-//!   shrink with it. Then each coordinate is the mean of the n - 4F values nearest to the median of those chosen.
+//! - Cost: the distances of all updates, and a sorting network over the updates chosen.
+//! - Tolerates: F where n >= 4F + 3.
+//! - Details: Krum chooses n - 2F times, each time among the clients that are left. So the number of neighbours that
+//!   count shrinks. Then each coordinate is the mean of the n - 4F chosen values nearest to their median.
 //! - Elsewhere: Flower's current version takes the n - 2F best scores of one round of Krum.
 
 use crate::rules::krum;
@@ -14,9 +14,16 @@ use crate::rules::{
     Decision, Needs, OrderStatistic, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning,
     mean_of_kept,
 };
-use crate::settings::Definition;
-use crate::settings::{Settings, SpecError};
+use crate::settings::{Definition, Entry, Settings, SpecError};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "bulyan",
+    summary: "Krum chooses n - 2F updates one after the other; then every coordinate is the mean of the \
+              n - 4F of their values nearest to their median.",
+    settings: &[],
+    parse: Bulyan::parse,
+};
 
 /// Bulyan over Krum.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +32,7 @@ pub struct Bulyan {
 }
 
 impl Bulyan {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+    fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
         let definition = match settings.definition() {
             Definition::Flower => Definition::Flower,
             Definition::Paper | Definition::Byzfl | Definition::Tff => Definition::Paper,
@@ -40,9 +47,11 @@ impl fmt::Display for Bulyan {
     }
 }
 
-/// Who was chosen, in which order, and by what score each was judged last.
-struct Choice {
+/// The clients that Krum chooses.
+struct Selection {
+    /// Indices of clients, in the order in which Krum chooses them.
     chosen: Vec<usize>,
+    /// The last score of each client.
     scores: Vec<f64>,
     warnings: Vec<Warning>,
 }
@@ -70,7 +79,7 @@ impl Rule for Bulyan {
 
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
         let (n, f) = (statistics.clients(), statistics.hostile());
-        let Choice { chosen, scores, warnings } = match self.definition {
+        let Selection { chosen, scores, warnings } = match self.definition {
             Definition::Flower => choose_at_once(statistics, n - 2 * f)?,
             Definition::Paper | Definition::Byzfl | Definition::Tff => {
                 choose_one_by_one(statistics, n - 2 * f)?
@@ -98,18 +107,18 @@ impl Rule for Bulyan {
     }
 }
 
-/// Krum on what is left, `count` times.
-fn choose_one_by_one(statistics: &Statistics, count: usize) -> Result<Choice, RuleError> {
+/// Chooses `count` times by Krum among the clients that are left.
+fn choose_one_by_one(statistics: &Statistics, count: usize) -> Result<Selection, RuleError> {
     let geometry = statistics.geometry()?;
     let mut left: Vec<usize> = (0..statistics.clients()).collect();
-    let mut choice = Choice { chosen: Vec::new(), scores: vec![0.0; left.len()], warnings: Vec::new() };
+    let mut choice = Selection { chosen: Vec::new(), scores: vec![0.0; left.len()], warnings: Vec::new() };
     while choice.chosen.len() < count {
         let neighbours = krum::neighbours(left.len(), statistics.hostile());
         let scores = krum::scores_among(geometry, &left, neighbours);
         for (client, score) in left.iter().zip(&scores) {
             choice.scores[*client] = score.value;
         }
-        // Only who is chosen last and who is left out depends on how close calls end.
+        // Earlier close calls change the order alone; the last decides which client is left out.
         if choice.chosen.len() + 1 == count {
             let ids: Vec<String> = left.iter().map(|client| statistics.ids[*client].clone()).collect();
             choice.warnings.extend(lowest(&scores, 1, &ids).1);
@@ -119,11 +128,11 @@ fn choose_one_by_one(statistics: &Statistics, count: usize) -> Result<Choice, Ru
     Ok(choice)
 }
 
-/// The `count` best scores of one round of Krum.
-fn choose_at_once(statistics: &Statistics, count: usize) -> Result<Choice, RuleError> {
+/// Chooses the `count` best scores of one round of Krum.
+fn choose_at_once(statistics: &Statistics, count: usize) -> Result<Selection, RuleError> {
     let scores = krum::scores(Definition::Flower, statistics)?;
     let chosen = ranked(&scores)[..count].to_vec();
     let warnings = lowest(&scores, count, &statistics.ids).1.into_iter().collect();
     let scores = scores.iter().map(|score: &Score| score.value).collect();
-    Ok(Choice { chosen, scores, warnings })
+    Ok(Selection { chosen, scores, warnings })
 }

@@ -1,31 +1,32 @@
-//! The weighted mean that a spectral filter finds: the direction in which clients differ most loses weight, until
-//! no more weight is left than honest clients are sure to have.
+//! A weighted mean: clients lose weight along the direction of most variance.
 //!
 //! - Paper: Allouah, Guerraoui and Stephan, Towards trustworthy federated learning with untrusted participants, 2025,
 //!   algorithm 2 (covariance bound-agnostic filter).
 //! - Cost: the inner products of all updates and a few small eigenproblems; then a weighted mean.
 //! - Tolerates: fewer than half.
-//! - Arguments: none. All weights start at one; while they add up to more than n - 2F, each is multiplied by
-//!   `1 - t_i / max t`, with `t_i` the squared projection of client i's difference from the weighted mean on the leading
-//!   eigenvector of the weighted covariance. The mean with the least leading eigenvalue is the result.
+//! - Details: all weights start at one. While they add up to more than n - 2F, each is multiplied by `1 - t_i / max t`.
+//!   `t_i` is the squared projection of client i's difference from the weighted mean on the leading eigenvector of the
+//!   weighted covariance. The result is the mean with the least leading eigenvalue.
 //! - Elsewhere: ByzFL takes one power iteration from a random start for the eigenvector, so its results vary.
 
 use crate::rules::eigen::leading_pair;
 use crate::rules::geometry::Geometry;
 use crate::rules::mean::weighted_mean;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::fmt;
 
-/// The filter.
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "caf",
+    summary: "A weighted mean: a client far out in the direction of most variance loses weight, until the \
+              weight left is what honest clients are sure to have.",
+    settings: &[],
+    parse: |_| Ok(Box::new(Caf)),
+};
+
+/// The covariance bound-agnostic filter.
 #[derive(Clone, Copy, Debug)]
 pub struct Caf;
-
-impl Caf {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for Caf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,7 +70,7 @@ fn filtered_weights(geometry: &Geometry, hostile: usize) -> Vec<f64> {
         if eigenvalue < least {
             (best, least) = (weights.clone(), eigenvalue);
         }
-        // One that has lost all its weight does not count: far away, it would spare all others from then on.
+        // A client without weight does not count: if it is far away, no other client would lose weight any more.
         let counts = projections.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
         let most = counts.fold(0.0f64, |most, (t, _)| most.max(*t));
         if most == 0.0 {
@@ -84,7 +85,7 @@ fn filtered_weights(geometry: &Geometry, hostile: usize) -> Vec<f64> {
 
 /// The leading eigenvalue of the weighted covariance, and every client's squared projection on its eigenvector.
 ///
-/// With `D` the differences from the weighted mean, one a row, and `s_i = sqrt(w_i / sum w)`, the covariance
+/// With `D` the differences from the weighted mean, one in each row, and `s_i = sqrt(w_i / sum w)`, the covariance
 /// `(sD)' (sD)` and the small matrix `(sD) (sD)'` share their eigenvalues; an eigenvector `u` of the small one gives
 /// `(sD)' u / sqrt(lambda)`.
 fn leading_direction(geometry: &Geometry, weights: &[f64]) -> (f64, Vec<f64>) {

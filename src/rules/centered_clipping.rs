@@ -1,20 +1,29 @@
-//! A centre that moves by the mean of the updates' differences from it, each clipped in length.
+//! A centre that moves by the mean of the updates' differences from it, each clipped to a length.
 //!
 //! - Paper: Karimireddy, He and Jaggi, Learning from history for Byzantine robust optimization, 2021, algorithm 2.
-//! - Cost: the inner products of all updates, however many iterations it takes; then a weighted sum.
-//! - Tolerates: fewer than half; how far each can pull is at most `tau` over n an iteration.
-//! - Arguments: `tau`, the length that differences are clipped to, a number or `auto` (default): the median of their
-//!   lengths, anew in each iteration; `iterations` (default 1). It starts at the zero delta, or at the centre that
-//!   `--state` keeps between rounds.
+//! - Cost: the inner products of all updates, for any number of iterations; then a weighted sum.
+//! - Tolerates: fewer than half; each moves it by at most `tau` / n in an iteration.
+//! - Details: it starts at the zero delta, or at the centre that `--state` keeps between rounds. `tau=auto` takes the
+//!   median of the differences' lengths, anew in each iteration.
 //! - Elsewhere: ByzFL's default for `tau` is 100.
 
 use crate::rules::geometry::Geometry;
 use crate::rules::ranking::median;
 use crate::rules::{Decision, Needs, Reduction, Rule, RuleError, Statistics, Verdict};
-use crate::settings::Definition;
-use crate::settings::{Positive, Settings, SpecError, written};
-use std::fmt::{self, Display};
+use crate::settings::{Definition, Entry, Positive, Setting, Settings, SpecError, spec_text, value};
+use std::fmt;
 use std::str::FromStr;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "centered-clipping",
+    summary: "From the zero delta, or the centre that `--state` kept, it moves by the mean of the \
+              updates' differences, each clipped to the length `tau`.",
+    settings: &[
+        Setting::new("tau", "auto", "a length, or the median of the differences' lengths"),
+        Setting::new("iterations", "1", "how often it moves"),
+    ],
+    parse: CenteredClipping::parse,
+};
 
 /// Centered clipping.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +33,10 @@ pub struct CenteredClipping {
     definition: Definition,
 }
 
-/// How long a difference may be.
+/// The length to which differences are clipped.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Tau {
-    /// As the median of all.
+    /// The median of all lengths.
     Auto,
     Length(Positive),
 }
@@ -46,7 +55,7 @@ impl FromStr for Tau {
     }
 }
 
-impl Display for Tau {
+impl fmt::Display for Tau {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
@@ -56,7 +65,7 @@ impl Display for Tau {
 }
 
 impl CenteredClipping {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+    fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
         let definition = match settings.definition() {
             Definition::Byzfl => Definition::Byzfl,
             Definition::Paper | Definition::Flower | Definition::Tff => Definition::Paper,
@@ -76,7 +85,7 @@ impl CenteredClipping {
         self.tau.unwrap_or(default)
     }
 
-    /// The centre as a combination of all points.
+    /// The last centre, as a combination of all points.
     fn centre(&self, geometry: &Geometry) -> Vec<f64> {
         let n = geometry.clients();
         let mut centre = vec![0.0; geometry.points()];
@@ -95,7 +104,7 @@ impl CenteredClipping {
     }
 }
 
-/// By what each difference is multiplied.
+/// The factor that clips each difference.
 fn clip_factors(squared_lengths: &[f64], tau: Tau) -> Vec<f64> {
     let lengths: Vec<f64> = squared_lengths.iter().map(|length| length.sqrt()).collect();
     let tau = match tau {
@@ -105,13 +114,10 @@ fn clip_factors(squared_lengths: &[f64], tau: Tau) -> Vec<f64> {
     lengths.iter().map(|length| if *length > tau { tau / length } else { 1.0 }).collect()
 }
 
-impl Display for CenteredClipping {
+impl fmt::Display for CenteredClipping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = [
-            ("tau", self.tau.as_ref().map(|tau| tau as &dyn Display)),
-            ("iterations", self.iterations.as_ref().map(|i| i as &dyn Display)),
-        ];
-        f.write_str(&written("centered-clipping", &settings))
+        let settings = [("tau", value(&self.tau)), ("iterations", value(&self.iterations))];
+        f.write_str(&spec_text("centered-clipping", &settings))
     }
 }
 

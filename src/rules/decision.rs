@@ -3,36 +3,36 @@
 use crate::rules::recipe::{Recipe, Reduction};
 use std::fmt;
 
-/// What a rule made of one client.
+/// A rule's verdict on one client.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Verdict {
-    /// Whether the client has a part in the merged model.
+    /// Whether the client's update has a part in the merged model.
     pub kept: bool,
-    /// Its share of the merged model, where the rule gives each client one.
+    /// Its share of the merged model; `None` for a rule that works by coordinate.
     pub weight: Option<f64>,
-    /// What the rule judged it by, where it judges clients.
+    /// Its score; `None` for a rule that does not score clients.
     pub score: Option<f64>,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: String,
 }
 
-/// What a rule decided.
+/// A rule's decision.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Decision {
-    /// For the second pass.
+    /// The recipe for the second pass.
     pub recipe: Recipe,
-    /// One a client, in order of client id.
+    /// One verdict for each client, in order of client id.
     pub verdicts: Vec<Verdict>,
-    /// What the user should know.
+    /// Warnings for the operator.
     pub warnings: Vec<Warning>,
 }
 
-/// Something the user should know of a decision.
+/// A warning about a decision, for the operator.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Warning {
-    /// What it is.
+    /// The text.
     pub text: String,
-    /// Whether the decision hung on less than the numbers are known to, so that more exact ones may turn it.
+    /// Whether the decision depends on a difference below the numeric bound, so that more exact numbers may change it.
     pub is_close_call: bool,
 }
 
@@ -54,8 +54,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The decision to take the plain mean of the clients that are kept. `reasons` are for those that are and those that
-/// are not.
+/// The decision to take the plain mean of the clients kept. `reasons` are for those kept and for the others.
 pub(super) fn mean_of_kept(kept: &[bool], scores: &[f64], reasons: (&str, &str)) -> Decision {
     let weights: Vec<f64> = kept.iter().map(|kept| f64::from(*kept)).collect();
     let share = 1.0 / weights.iter().sum::<f64>();

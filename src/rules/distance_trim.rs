@@ -1,16 +1,23 @@
 //! The mean of the updates that are not far from the coordinate median.
 //!
 //! - Source: a common server-side heuristic; a whole-update form of trimming.
-//! - Cost: the distances to the median, which is sorted in the first pass; then the mean of those that are kept.
+//! - Cost: the distances to the median, which the first pass sorts; then the mean of the updates kept.
 //! - Tolerates: as many as it leaves out, and fewer than half.
-//! - Arguments: `keep` (default 0.8): clients within this quantile of the distances are kept, with linear
-//!   interpolation between two, as NumPy and PyTorch have it.
+//! - Details: the quantile interpolates linearly between two distances, as in NumPy and PyTorch.
 
 use crate::rules::ranking::{Score, lowest, ranked};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
-use crate::settings::{Settings, SpecError, written};
-use std::fmt::{self, Display};
+use crate::settings::{Entry, Setting, spec_text, value};
+use std::fmt;
 use std::str::FromStr;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "distance-trim",
+    summary: "The mean of the updates whose distance to the coordinate median is within a quantile of \
+              these distances.",
+    settings: &[Setting::new("keep", "0.8", "the quantile, from 0 to 1")],
+    parse: |settings| Ok(Box::new(DistanceTrim { keep: settings.take("keep")? })),
+};
 
 /// The trim by distance.
 #[derive(Clone, Debug)]
@@ -31,31 +38,24 @@ impl FromStr for Quantile {
     }
 }
 
-impl Display for Quantile {
+impl fmt::Display for Quantile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
 impl DistanceTrim {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self { keep: settings.take("keep")? }))
-    }
-
-    /// How many of the nearest are within the quantile, before ties. A product that rounding put just below a whole
-    /// number is that number.
+    /// The number of nearest clients within the quantile, before ties. A product just below a whole number, by
+    /// rounding, counts as that number.
     fn count(&self, clients: usize) -> usize {
         let keep = self.keep.map_or(0.8, |keep| keep.0);
         (keep * (clients - 1) as f64 + 1e-9).floor() as usize + 1
     }
 }
 
-impl Display for DistanceTrim {
+impl fmt::Display for DistanceTrim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&written(
-            "distance-trim",
-            &[("keep", self.keep.as_ref().map(|keep| keep as &dyn Display))],
-        ))
+        f.write_str(&spec_text("distance-trim", &[("keep", value(&self.keep))]))
     }
 }
 
@@ -75,7 +75,7 @@ impl Rule for DistanceTrim {
         let scores: Vec<Score> = (0..n).map(|i| Score::squared_distance(geometry, i, median)).collect();
         let order = ranked(&scores);
         let farthest = scores[order[self.count(n) - 1]].value;
-        // As far as the quantile is within it.
+        // A client exactly at the quantile is within it.
         let count = scores.iter().filter(|score| score.value <= farthest).count();
         let (kept, warning) = lowest(&scores, count, &statistics.ids);
         let distances: Vec<f64> = scores.iter().map(|score| score.value.sqrt()).collect();

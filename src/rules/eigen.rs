@@ -1,8 +1,8 @@
-//! Eigenvalues and eigenvectors of small symmetric matrices: one client a row.
+//! Eigenvalues and eigenvectors of small symmetric matrices, with a row for each client.
 //!
 //! Householder's tridiagonal form, then implicit QL steps with Wilkinson's shift (Golub and Van Loan, Matrix
-//! computations, 4th edition, algorithms 8.3.1 and 8.3.3). No random start, no early stop: the same matrix gives the
-//! same answer to the last bit.
+//! computations, 4th edition, algorithms 8.3.1 and 8.3.3). There is no random start and no early stop: the same matrix
+//! gives the same result to the last bit.
 
 use crate::rules::geometry::{Matrix, dot};
 
@@ -11,11 +11,11 @@ use crate::rules::geometry::{Matrix, dot};
 pub struct Eigen {
     /// Eigenvalues, in no order.
     pub values: Vec<f64>,
-    /// Unit eigenvectors in the order of the values; none if they were not asked for.
+    /// Unit eigenvectors in the order of the values; empty if the caller needs values only.
     pub vectors: Vec<Vec<f64>>,
 }
 
-/// QL steps for one eigenvalue; two or three are usual.
+/// The most QL steps for one eigenvalue. Two or three are usual.
 const MOST_STEPS: usize = 60;
 
 /// The eigenvalues of a symmetric matrix.
@@ -35,10 +35,10 @@ pub fn leading_pair(matrix: &Matrix) -> (f64, Vec<f64>) {
     pairs.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, Vec::new()))
 }
 
-/// A tridiagonal matrix, and the rotations that led to it: row `i` of `vectors` belongs to diagonal value `i`.
+/// A tridiagonal matrix, and the rotations that lead to it: row `i` of `vectors` belongs to diagonal value `i`.
 struct Tridiagonal {
     diagonal: Vec<f64>,
-    /// Behind the last stands a zero.
+    /// The values beside the diagonal, and a zero at the end.
     off: Vec<f64>,
     vectors: Vec<Vec<f64>>,
 }
@@ -98,7 +98,7 @@ impl Tridiagonal {
             let length = f.hypot(bulge);
             e[i + 1] = length;
             if length == 0.0 {
-                // The matrix falls apart here; the rest is left for the next step.
+                // The matrix splits here. The next step does the rest.
                 d[i + 1] -= carried;
                 e[high] = 0.0;
                 return;
@@ -117,8 +117,8 @@ impl Tridiagonal {
     }
 }
 
-/// The vector whose reflection turns `column` into a multiple of its first axis, and that multiple; empty if
-/// there is nothing to turn.
+/// The vector whose reflection turns `column` into a multiple of its first axis, and that multiple. The vector is empty
+/// if `column` is such a multiple already.
 fn reflector(column: &[f64]) -> (Vec<f64>, f64) {
     let scale = column.iter().fold(0.0f64, |scale, x| scale.max(x.abs()));
     if column[1..].iter().all(|x| *x == 0.0) {
@@ -143,7 +143,7 @@ fn reflect_both_sides(a: &mut [Vec<f64>], first: usize, v: &[f64]) {
     }
 }
 
-/// Reflects the rows from `first` on among each other.
+/// Reflects the rows from `first` on: each column of these rows is one vector.
 fn reflect_rows(rows: &mut [Vec<f64>], first: usize, v: &[f64]) {
     let Some(rows) = rows.get_mut(first..) else { return };
     let norm = dot(v, v);

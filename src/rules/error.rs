@@ -1,6 +1,6 @@
-//! Why a rule cannot be used on these clients.
+//! Errors of rules and of the steps before them.
 
-/// Why a rule cannot be used on these clients.
+/// Why a rule cannot decide on these clients.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -19,7 +19,7 @@ pub enum RuleError {
     NoSuchClient { rule: String, id: String },
     #[error(
         "{rule}: the search for the best {kept} of {clients} clients was given up after {work} {unit}; multi-krum, \
-         and any rule after --pre nnm, stand the same attacks without a search"
+         and any rule after --pre nnm, withstand the same attacks without a search"
     )]
     TooMuchWork { rule: String, kept: usize, clients: usize, work: u64, unit: &'static str },
     #[error("{what} were not measured")]

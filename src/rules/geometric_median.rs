@@ -2,20 +2,29 @@
 //!
 //! - Paper: Pillutla, Kakade and Harchaoui, Robust aggregation for federated learning, 2022, algorithm 2: Weiszfeld's
 //!   iteration, smoothed, on the whole update and not tensor by tensor.
-//! - Cost: the inner products of all updates, however many iterations it takes; then a weighted mean.
+//! - Cost: the inner products of all updates, for any number of iterations; then a weighted mean.
 //! - Tolerates: clients that hold less than half of the weight.
-//! - Arguments: `smoothing`, the distance below which a client pulls no harder, as a part of a robust
-//!   distance between clients (default 1e-6); `iterations`, the most there may be (default 10000). It starts at the weighted mean
-//!   and stops when the coefficients change by less than 1e-9, and the point by less than that part of that distance.
+//! - Details: a client pulls by its weight over its distance. Below `smoothing`, a part of a robust distance between
+//!   clients, the pull no longer grows. The iteration starts at the weighted mean. It stops when the coefficients
+//!   change by less than 1e-9, and the point by less than 1e-9 of that robust distance.
 //! - Elsewhere: ByzFL starts at zero, stops after 3 iterations, takes 0.1 for the smallest distance, and weighs
 //!   clients equally.
 
 use crate::rules::geometry::{Geometry, dot};
 use crate::rules::mean::weighted_mean;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning};
-use crate::settings::Definition;
-use crate::settings::{Positive, Settings, SpecError, written};
-use std::fmt::{self, Display};
+use crate::settings::{Definition, Entry, Positive, Setting, Settings, SpecError, spec_text, value};
+use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "geometric-median",
+    summary: "The point with the least weighted sum of distances to all updates.",
+    settings: &[
+        Setting::new("smoothing", "0.000001", "least distance that counts, as a part of a typical distance"),
+        Setting::new("iterations", "10000", "most iterations"),
+    ],
+    parse: GeometricMedian::parse,
+};
 
 /// The geometric median.
 #[derive(Clone, Copy, Debug)]
@@ -25,21 +34,21 @@ pub struct GeometricMedian {
     definition: Definition,
 }
 
-/// Change of the coefficients, relative to their size, at which the iteration has settled.
+/// The iteration stops when the relative change of the coefficients is below this.
 const SETTLED: f64 = 1e-9;
 const SMOOTHING: f64 = 1e-6;
 const ITERATIONS: usize = 10_000;
 
-/// Where an iteration ended.
-pub(super) struct Median {
-    /// One coefficient a client; they add up to one.
+/// The last point of an iteration.
+pub(super) struct IterationEnd {
+    /// One coefficient for each client. Their sum is one.
     pub(super) coefficients: Vec<f64>,
-    /// The last relative change, if that was not small enough.
+    /// The last relative change; `None` if it was small enough.
     pub(super) unsettled: Option<f64>,
 }
 
 impl GeometricMedian {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
+    fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
         let definition = match settings.definition() {
             Definition::Byzfl => Definition::Byzfl,
             Definition::Paper | Definition::Flower | Definition::Tff => Definition::Paper,
@@ -48,16 +57,16 @@ impl GeometricMedian {
         Ok(Box::new(Self { smoothing, iterations, definition }))
     }
 
-    fn median(&self, statistics: &Statistics) -> Result<Median, RuleError> {
+    fn median(&self, statistics: &Statistics) -> Result<IterationEnd, RuleError> {
         let geometry = statistics.geometry()?;
         if self.definition == Definition::Byzfl {
             let start = geometry.combination(&vec![0.0; statistics.clients()]);
             let floor = self.smoothing.map_or(0.1, |s| s.0);
             let iterations = self.iterations.unwrap_or(3);
             let weights = vec![1.0; statistics.clients()];
-            let Median { coefficients, .. } =
+            let IterationEnd { coefficients, .. } =
                 weiszfeld(geometry, &weights, start, (floor, f64::INFINITY), iterations);
-            return Ok(Median { coefficients, unsettled: None });
+            return Ok(IterationEnd { coefficients, unsettled: None });
         }
         let smoothing = self.smoothing.map_or(SMOOTHING, |s| s.0);
         let iterations = self.iterations.unwrap_or(ITERATIONS);
@@ -65,19 +74,19 @@ impl GeometricMedian {
     }
 }
 
-/// The geometric median of the clients by weight, with the usual settings.
-pub(super) fn geometric_median(geometry: &Geometry, weights: &[f64]) -> Median {
+/// The geometric median of the clients by weight, with the default settings.
+pub(super) fn geometric_median(geometry: &Geometry, weights: &[f64]) -> IterationEnd {
     smoothed_median(geometry, weights, SMOOTHING, ITERATIONS)
 }
 
-fn smoothed_median(geometry: &Geometry, weights: &[f64], smoothing: f64, iterations: usize) -> Median {
+fn smoothed_median(geometry: &Geometry, weights: &[f64], smoothing: f64, iterations: usize) -> IterationEnd {
     let total: f64 = weights.iter().sum();
     let mean: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
     if let Some(coefficients) = point_of_most(geometry, &mean) {
-        return Median { coefficients, unsettled: None };
+        return IterationEnd { coefficients, unsettled: None };
     }
     match typical_distance(geometry) {
-        0.0 => Median { coefficients: mean, unsettled: None },
+        0.0 => IterationEnd { coefficients: mean, unsettled: None },
         distance => {
             let start = geometry.combination(&mean);
             weiszfeld(geometry, weights, start, (smoothing * distance, distance), iterations)
@@ -85,7 +94,7 @@ fn smoothed_median(geometry: &Geometry, weights: &[f64], smoothing: f64, iterati
     }
 }
 
-/// Where clients of half of the weight agree, they are the median. Given are the clients' shares of the weight.
+/// The point on which clients with half of the weight agree: it is the median. `shares` add up to one.
 fn point_of_most(geometry: &Geometry, shares: &[f64]) -> Option<Vec<f64>> {
     let n = shares.len();
     let agreeing =
@@ -95,9 +104,9 @@ fn point_of_most(geometry: &Geometry, shares: &[f64]) -> Option<Vec<f64>> {
     Some(agreeing(most).map(|share| share / weight).collect())
 }
 
-/// A distance between clients that no minority of them can move: of all, that which stands where the pairs of any
-/// majority end (Rousseeuw and Croux, Alternatives to the median absolute deviation, 1993). If that is zero, the
-/// smallest above.
+/// A distance between clients that no minority can move (Rousseeuw and Croux, Alternatives to the median absolute
+/// deviation, 1993). Of h clients that are a bare majority, it is the distance of rank h (h - 1) / 2 among all pairs;
+/// if that is zero, the smallest distance above zero.
 fn typical_distance(geometry: &Geometry) -> f64 {
     let n = geometry.clients();
     let pairs = (0..n).flat_map(|i| (0..i).map(move |j| (i, j)));
@@ -108,15 +117,15 @@ fn typical_distance(geometry: &Geometry) -> f64 {
     distances.into_iter().skip(start).find(|distance| *distance > 0.0).unwrap_or(0.0)
 }
 
-/// Weiszfeld's iteration from a point: every client pulls by its weight over its distance, at least `floor`. It has
-/// settled when neither the coefficients nor, by `scale`, the point itself moves.
+/// Weiszfeld's iteration from a point. Every client pulls by its weight over its distance, which counts as `floor` or
+/// more. The iteration stops when the coefficients stand still and the point moves by little of `scale`.
 fn weiszfeld(
     geometry: &Geometry,
     weights: &[f64],
     mut point: Vec<f64>,
     (floor, scale): (f64, f64),
     iterations: usize,
-) -> Median {
+) -> IterationEnd {
     let mut unsettled = None;
     for _ in 0..iterations {
         let distances = geometry.squared_distances_to(&point);
@@ -124,7 +133,7 @@ fn weiszfeld(
         let total: f64 = pulls.iter().sum();
         let next = geometry.combination(&pulls.iter().map(|pull| pull / total).collect::<Vec<_>>());
         let step: Vec<f64> = next.iter().zip(&point).map(|(a, b)| a - b).collect();
-        // Of a client far away, a coefficient too small to count may still be a long way.
+        // A tiny coefficient of a client far away can still move the point a long way.
         let moved = (norm(&step) / norm(&next)).max(geometry.length(&step) / scale);
         point = next;
         unsettled = (moved >= SETTLED).then_some(moved);
@@ -133,20 +142,17 @@ fn weiszfeld(
         }
     }
     point.truncate(geometry.clients());
-    Median { coefficients: point, unsettled }
+    IterationEnd { coefficients: point, unsettled }
 }
 
 fn norm(values: &[f64]) -> f64 {
     dot(values, values).sqrt()
 }
 
-impl Display for GeometricMedian {
+impl fmt::Display for GeometricMedian {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = [
-            ("smoothing", self.smoothing.as_ref().map(|s| s as &dyn Display)),
-            ("iterations", self.iterations.as_ref().map(|i| i as &dyn Display)),
-        ];
-        f.write_str(&written("geometric-median", &settings))
+        let settings = [("smoothing", value(&self.smoothing)), ("iterations", value(&self.iterations))];
+        f.write_str(&spec_text("geometric-median", &settings))
     }
 }
 
@@ -182,7 +188,7 @@ impl Rule for GeometricMedian {
     }
 }
 
-/// What to tell the user when the assumed number of hostile clients could hold half of the weight.
+/// The warning that the assumed hostile clients could hold half of the weight.
 fn heavy_few(rule: &GeometricMedian, statistics: &Statistics) -> Option<String> {
     if !rule.uses_weights() || statistics.hostile() == 0 {
         return None;

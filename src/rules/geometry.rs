@@ -1,13 +1,13 @@
-//! What rules know of the updates: the inner products of everything they may combine.
+//! The geometry of a round: inner products and distances of all points that a rule may combine.
 //!
-//! The points of a round are its clients' updates and a few references: the origin, where the delta is zero, and if
-//! asked for the coordinate median and the centre that an earlier round left. All a rule can make of them
-//! are affine combinations, and the distances between those follow from the Gram matrix of the points about any
-//! common centre: `|sum_p c_p P_p|^2 = c' G c` for coefficients that add up to zero. So rules iterate on n x n
-//! numbers, however large the model is.
+//! The points are the clients' updates and a few references: the origin, where the delta is zero, and on request the
+//! coordinate median and the centre that an earlier round left. A rule makes affine combinations of them. The distances
+//! between such combinations follow from the Gram matrix of the points about any common centre:
+//! `|sum_p c_p P_p|^2 = c' G c` for coefficients that add up to zero. So rules iterate on n x n numbers, whatever the
+//! size of the model.
 //!
-//! The Gram matrix is taken about a centre amid the clients, not about the origin: updates that agree in all but
-//! their last digits keep those digits, and clients far away do not blur the distances between the others.
+//! The Gram matrix is about a centre amid the clients, not about the origin. So updates that agree in all but their last
+//! digits keep those digits, and clients far away do not blur the distances between the others.
 
 use crate::rules::mixing::Mixing;
 
@@ -32,7 +32,7 @@ impl Matrix {
         Self::new(size, |i, j| triangle[row(i.min(j)) + i.abs_diff(j)])
     }
 
-    /// Rows and columns multiplied by `factors`.
+    /// The matrix with its rows and columns multiplied by `factors`.
     #[must_use]
     pub fn scaled(&self, factors: &[f64]) -> Self {
         Self::new(self.size, |i, j| factors[i] * factors[j] * self.at(i, j))
@@ -54,12 +54,12 @@ impl Matrix {
     }
 }
 
-/// The upper triangle of a square, row by row from the diagonal on. What is below is not looked at.
+/// The upper triangle of a square, row by row from the diagonal on. The values below the diagonal are not read.
 pub fn upper_triangle(size: usize, square: &[f64]) -> Vec<f64> {
     (0..size).flat_map(|i| &square[i * size + i..(i + 1) * size]).copied().collect()
 }
 
-/// The sum of products of two lists.
+/// The inner product of two lists.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
@@ -68,22 +68,22 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 #[derive(Clone, Debug)]
 pub struct Geometry {
     clients: usize,
-    /// Inner products of all points about the common centre: clients, origin, then what else was measured.
+    /// Inner products of all points about the common centre: clients, origin, then the other references.
     gram: Matrix,
     /// Squared distances of all points.
     squared: Matrix,
-    /// Whether the squared distances between clients were measured, and are not from the Gram matrix.
+    /// Whether the squared distances between clients were measured directly, not derived from the Gram matrix.
     measured: bool,
-    /// By how much a squared distance from the Gram matrix may be off: `relative_error` times twice the sum of these of
-    /// both points. One that was measured is off by `relative_error` times itself, and by the
-    /// rounding of the rows.
+    /// The squared length of each point's terms. A squared distance from the Gram matrix is exact to `relative_error`
+    /// times twice the sum of the spreads of both points. A measured distance is exact to `relative_error` times itself,
+    /// plus the rounding of the rows.
     spread: Vec<f64>,
     relative_error: f64,
     median: Option<usize>,
     centre: Option<usize>,
 }
 
-/// What besides the clients and the origin is among the points, in this order.
+/// The references besides the origin, in the order of the points.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct References {
     /// The coordinate median of the clients.
@@ -93,15 +93,15 @@ pub struct References {
 }
 
 impl References {
-    /// How many points that is, with the origin.
+    /// The number of references, with the origin.
     pub fn count(self) -> usize {
         1 + usize::from(self.median) + usize::from(self.centre)
     }
 }
 
 impl Geometry {
-    /// The geometry of `clients` points and references with these inner products, and squared distances between the
-    /// clients if they were measured, both to `relative_error`.
+    /// The geometry of `clients` points and of references from their inner products. `measured` are the squared distances
+    /// between clients; `None` derives them from `gram`. Both are exact to `relative_error`.
     pub fn new(
         clients: usize,
         references: References,
@@ -133,7 +133,7 @@ impl Geometry {
         self.gram.size()
     }
 
-    /// The clients whose squared values did not fit a number.
+    /// The clients whose squared values overflow.
     pub fn unmeasurable(&self) -> Vec<usize> {
         (0..self.clients)
             .filter(|i| !self.gram.at(*i, *i).is_finite() || !self.norm(*i).is_finite())
@@ -145,12 +145,12 @@ impl Geometry {
         self.clients
     }
 
-    /// The point of the coordinate median, if it was measured.
+    /// The point of the coordinate median; `None` if it was not measured.
     pub fn median(&self) -> Option<usize> {
         self.median
     }
 
-    /// The point that an earlier round left, if there is one.
+    /// The point of the centre that an earlier round left; `None` if there is none.
     pub fn centre(&self) -> Option<usize> {
         self.centre
     }
@@ -165,16 +165,16 @@ impl Geometry {
         self.squared_distance(a, b).sqrt()
     }
 
-    /// By how much the squared distance of two points may be off.
+    /// A bound on the error of the squared distance of two points.
     pub fn error(&self, a: usize, b: usize) -> f64 {
         if a == b {
             return 0.0;
         }
         if !self.measured || a.max(b) >= self.clients {
-            // Of `G_aa + G_bb - 2 G_ab` the last may be off as much as both others together.
+            // In `G_aa + G_bb - 2 G_ab` the last term may be wrong by as much as the other two together.
             return self.relative_error * 2.0 * (self.spread[a] + self.spread[b]);
         }
-        // Rows were rounded to f32 when the centre was taken off, each by half a last digit.
+        // Subtracting the centre rounded the rows to f32, each by half of the last digit.
         let rounded = f64::from(f32::EPSILON) * (self.spread[a].sqrt() + self.spread[b].sqrt());
         self.relative_error * self.squared_distance(a, b) + rounded * self.distance(a, b)
     }
@@ -193,7 +193,7 @@ impl Geometry {
 
     /// The inner products of all deltas.
     pub fn products(&self) -> Matrix {
-        // The norms are known better than the differences that the other products are.
+        // The norms are more exact than the differences that give the other products.
         let at = |i, j| if i == j { self.norm(i).powi(2) } else { self.product(i, j) };
         Matrix::new(self.clients, at)
     }
@@ -222,18 +222,18 @@ impl Geometry {
         pairs.map(|(i, j)| self.error(i, j)).fold(0.0, f64::max)
     }
 
-    /// Of an affine combination of the points, one coefficient each, the squared distance to every point.
+    /// The squared distance from an affine combination of the points to every point; one coefficient for each point.
     pub fn squared_distances_to(&self, coefficients: &[f64]) -> Vec<f64> {
         let pull: Vec<f64> = (0..self.points()).map(|p| dot(self.gram.row(p), coefficients)).collect();
         let own = dot(&pull, coefficients);
-        // Where it is that very point, rounding must not show.
+        // The distance from a point to itself is exactly zero.
         let is_point = |p: usize| coefficients.iter().enumerate().all(|(q, c)| *c == f64::from(p == q));
         (0..self.points())
             .map(|p| if is_point(p) { 0.0 } else { (own - 2.0 * pull[p] + self.gram.at(p, p)).max(0.0) })
             .collect()
     }
 
-    /// The geometry of mixed updates: rows take the clients' place. The coordinate median is not known of them.
+    /// The geometry of mixed updates: the rows of `mixing` take the clients' place. It has no coordinate median.
     #[must_use]
     pub fn mixed(&self, mixing: &Mixing) -> Self {
         if mixing.inputs() == mixing.len() && (0..mixing.len()).all(|k| mixing.chosen(k) == Some(k)) {
@@ -263,17 +263,17 @@ impl Geometry {
         }
     }
 
-    /// A combination of clients' deltas as an affine combination of all points: the origin takes what lacks to one.
+    /// A combination of clients' deltas as an affine combination of all points: the origin takes the rest up to one.
     pub fn combination(&self, deltas: &[f64]) -> Vec<f64> {
         let mut coefficients = vec![0.0; self.points()];
         coefficients[..self.clients].copy_from_slice(deltas);
         let sum: f64 = deltas.iter().sum();
-        // Coefficients that were meant to add up to one do so but for rounding.
+        // A sum of nearly one is one, but for rounding.
         coefficients[self.origin()] = if (1.0 - sum).abs() < 1e-14 { 0.0 } else { 1.0 - sum };
         coefficients
     }
 
-    /// The length of a difference of combinations: coefficients of all points that add up to zero.
+    /// The length of a difference of combinations: the coefficients of all points add up to zero.
     pub fn length(&self, coefficients: &[f64]) -> f64 {
         let pulls: Vec<f64> = (0..self.points()).map(|p| dot(self.gram.row(p), coefficients)).collect();
         dot(&pulls, coefficients).max(0.0).sqrt()
@@ -287,7 +287,7 @@ impl Geometry {
         Matrix::new(points.len(), |p, q| dot(&pulls[p.min(q)], &points[p.max(q)]))
     }
 
-    /// The square of the length that a combination's parts add up to: what its errors scale with.
+    /// The square of the summed lengths of a combination's terms. The errors of its distances scale with it.
     fn spread_of(&self, coefficients: &[f64]) -> f64 {
         let length = |(p, c): (usize, &f64)| c.abs() * self.spread[p].sqrt();
         coefficients.iter().enumerate().map(length).sum::<f64>().powi(2)

@@ -1,29 +1,29 @@
 //! The one update with the least sum of squared distances to its nearest neighbours.
 //!
 //! - Paper: Blanchard et al., Machine learning with adversaries: Byzantine tolerant gradient descent, 2017, section 4.
-//! - Cost: the distances of all updates; then one is copied.
-//! - Tolerates: F of n where n >= 2F + 3.
-//! - Arguments: none. A client's score is the sum over its n - F - 2 nearest others.
-//! - Elsewhere: ByzFL counts n - F - 1 neighbours and takes their mean (n > 2F); Flower counts max(1, n - F - 2) and
+//! - Cost: the distances of all updates, and a copy of one update.
+//! - Tolerates: F where n >= 2F + 3.
+//! - Details: a client's score is the sum over its n - F - 2 nearest other clients.
+//! - Elsewhere: ByzFL counts n - F - 1 neighbours and takes their mean (n > 2F). Flower counts max(1, n - F - 2) and
 //!   has no condition on n.
 
 use crate::rules::geometry::Geometry;
 use crate::rules::ranking::{Score, lowest};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
-use crate::settings::Definition;
-use crate::settings::{Settings, SpecError};
+use crate::settings::{Definition, Entry};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "krum",
+    summary: "The one update with the least sum of squared distances to its n - F - 2 nearest others.",
+    settings: &[],
+    parse: |settings| Ok(Box::new(Krum { definition: settings.definition() })),
+};
 
 /// Krum.
 #[derive(Clone, Copy, Debug)]
 pub struct Krum {
     definition: Definition,
-}
-
-impl Krum {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self { definition: settings.definition() }))
-    }
 }
 
 impl fmt::Display for Krum {
@@ -62,6 +62,7 @@ impl Rule for Krum {
     }
 }
 
+/// The fewest clients that the definition needs.
 pub(super) fn least_clients(definition: Definition) -> usize {
     match definition {
         Definition::Paper | Definition::Tff => 3,
@@ -69,7 +70,7 @@ pub(super) fn least_clients(definition: Definition) -> usize {
     }
 }
 
-/// The most hostile clients under which the definition may be used.
+/// The most hostile clients that the definition allows.
 pub(super) fn tolerates(definition: Definition, clients: usize) -> usize {
     match definition {
         Definition::Paper | Definition::Tff => clients.saturating_sub(3) / 2,
@@ -97,13 +98,12 @@ pub(super) fn scores(definition: Definition, statistics: &Statistics) -> Result<
     Ok(scores)
 }
 
-/// How many neighbours count in a set of `n`. One at least: with none, every score would be zero.
+/// The number of neighbours that count in a set of `n`: at least one, since without any every score is zero.
 pub(super) fn neighbours(n: usize, f: usize) -> usize {
     n.saturating_sub(f + 2).max(1)
 }
 
-/// For each member of a set, the sum of its squared distances to its nearest `neighbours` in the set, itself not
-/// counted.
+/// The score of each member of a set: the sum of its squared distances to its nearest `neighbours` other members.
 pub(super) fn scores_among(geometry: &Geometry, members: &[usize], neighbours: usize) -> Vec<Score> {
     let score = |member: &usize| {
         let others = members.iter().filter(|other| *other != member);

@@ -1,29 +1,30 @@
-//! The mean of the n - F updates of least diameter: the largest distance between two of them.
+//! The mean of the n - F updates with the least diameter, the largest distance between two.
 //!
 //! - Paper: El Mhamdi et al., Distributed momentum for Byzantine-resilient stochastic gradient descent, 2021, section 2
 //!   (minimum diameter averaging); Rousseeuw, Multivariate estimation with high breakdown point, 1985.
-//! - Cost: the distances of all updates, and a search that is short unless very many are hostile; beyond
-//!   [`MOST_WORK`] it is given up with an error.
+//! - Cost: the distances of all updates, and a search that is short unless very many are hostile. Beyond
+//!   [`MOST_WORK`] it ends with an error.
 //! - Tolerates: fewer than half.
-//! - Arguments: none. Of sets with one diameter, that of the lowest ids.
+//! - Details: of sets with the same diameter, it takes the set with the lowest ids.
 
 use crate::rules::geometry::Geometry;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::fmt;
 
-/// Work that a search may take, in pairs of clients looked at: seconds.
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "mda",
+    summary: "The mean of the n - F updates with the least diameter.",
+    settings: &[],
+    parse: |_| Ok(Box::new(Mda)),
+};
+
+/// The most work of a search, in looks at pairs of clients: some seconds.
 pub const MOST_WORK: u64 = 1 << 32;
 
 /// Minimum diameter averaging.
 #[derive(Clone, Copy, Debug)]
 pub struct Mda;
-
-impl Mda {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for Mda {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,7 +45,7 @@ impl Rule for Mda {
         let geometry = statistics.geometry()?;
         let (clients, hostile) = (statistics.clients(), statistics.hostile());
         let (kept, work, unit) = (clients - hostile, MOST_WORK, "looks at pairs");
-        let found = Search { geometry, work: 0 }.least_diameter(hostile);
+        let found = DiameterSearch { geometry, work: 0 }.least_diameter(hostile);
         let (set, rival) = found.ok_or_else(|| RuleError::TooMuchWork {
             rule: self.to_string(),
             kept,
@@ -68,25 +69,27 @@ impl Rule for Mda {
     }
 }
 
-/// Whether another set is as good as the best.
+/// Whether another set is as good as the best set.
 enum Rival {
     None,
-    /// It has the same diameter, and would have by more exact numbers.
+    /// Its diameter is equal, and more exact numbers would not change that.
     Tied,
-    /// It has the same diameter as far as these numbers tell.
+    /// Its diameter is equal within the numeric bound.
     Close,
 }
 
-/// Whether a diameter can be kept to is whether few clients touch every pair that is farther apart: a vertex cover,
-/// searched by taking the client of most such pairs, or all its partners.
-struct Search<'a> {
+/// A search for the set of least diameter. Sets within a diameter exist if leaving out few clients breaks every pair
+/// that is farther apart: a vertex cover. The search leaves out the client with the most such pairs, or all its
+/// partners.
+struct DiameterSearch<'a> {
     geometry: &'a Geometry,
+    /// Looks at pairs so far.
     work: u64,
 }
 
-impl Search<'_> {
-    /// Who is in the set of least diameter when `out` are left out, and whether another set is as good to the
-    /// numeric bound. None if the search takes too much work.
+impl DiameterSearch<'_> {
+    /// The members of the set of least diameter that leaves out `out` clients, and whether another set is as good.
+    /// `None` means that the search takes too much work.
     fn least_diameter(&mut self, out: usize) -> Option<(Vec<bool>, Rival)> {
         let n = self.geometry.clients();
         let mut diameters: Vec<f64> = vec![0.0];
@@ -107,7 +110,7 @@ impl Search<'_> {
         let bound = self.bound(&set);
         let rival = match self.has_rival(&set, least + bound, out)? {
             false => Rival::None,
-            // More exact numbers could only tell them apart if the distance of other two clients is as good.
+            // More exact numbers could tell them apart only if another pair has nearly this distance.
             true if diameters.iter().any(|d| *d != least && (d - least).abs() <= bound) => Rival::Close,
             true => Rival::Tied,
         };
@@ -118,13 +121,13 @@ impl Search<'_> {
         self.geometry.squared_distance(i, j)
     }
 
-    /// The members too far from `i` for a diameter.
+    /// The members that are farther from `i` than a diameter.
     fn partners(&self, i: usize, diameter: f64, members: &[bool]) -> Vec<usize> {
         let far = |j: &usize| members[*j] && *j != i && self.squared(i, *j) > diameter;
         (0..members.len()).filter(far).collect()
     }
 
-    /// Whether leaving out at most `out` members brings the others within a diameter.
+    /// Whether the other members are within a diameter when at most `out` are left out.
     fn coverable(&mut self, diameter: f64, members: &[bool], out: usize) -> Option<bool> {
         self.work += (members.len() as u64).pow(2);
         if self.work > MOST_WORK {
@@ -155,7 +158,7 @@ impl Search<'_> {
         self.coverable(diameter, &without(&[worst]), out - 1)
     }
 
-    /// Of the sets within a diameter, that which has the lowest ids.
+    /// The set with the lowest ids among those within a diameter.
     fn lowest_ids(&mut self, diameter: f64, mut out: usize) -> Option<Vec<bool>> {
         let n = self.geometry.clients();
         let size = n - out;
@@ -167,7 +170,7 @@ impl Search<'_> {
             let partners = self.partners(i, diameter, &members);
             let mut with = members.clone();
             partners.iter().for_each(|j| with[*j] = false);
-            // Members before `i` are settled: nobody left is too far from them.
+            // Members before `i` stay: no member is too far from them.
             if partners.len() <= out && self.coverable(diameter, &with, out - partners.len())? {
                 members = with;
                 out -= partners.len();
@@ -184,13 +187,13 @@ impl Search<'_> {
         Some(members)
     }
 
-    /// By how much the diameter of a set may be off, and that of another that is as good.
+    /// A bound on the numeric error of the difference between the diameters of this set and of another.
     fn bound(&self, set: &[bool]) -> f64 {
         let kept: Vec<usize> = (0..set.len()).filter(|i| set[*i]).collect();
         2.0 * self.geometry.largest_error(&kept)
     }
 
-    /// Whether a set without one of these members is within a diameter.
+    /// Whether there is a set within a diameter that lacks one of these members.
     fn has_rival(&mut self, set: &[bool], diameter: f64, out: usize) -> Option<bool> {
         let n = set.len();
         if out == 0 {

@@ -1,25 +1,26 @@
-//! The mean of the values of every coordinate that are nearest to its median, unweighted.
+//! The unweighted mean of those values of every coordinate that are nearest to its median.
 //!
 //! - Paper: Xie, Koyejo and Gupta, Generalized Byzantine-tolerant SGD, 2018, definition 6 (mean around median).
 //! - Cost: a sorting network, as the trimmed mean.
 //! - Tolerates: fewer than half.
-//! - Arguments: none. n - F values are kept; of two as near, the smaller.
+//! - Details: n - F values count. Of two that are equally near, the smaller one counts.
 
 use crate::rules::mean::weighted_mean;
 use crate::rules::median::every_client_kept;
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "meamed",
+    summary: "The mean of the n - F values of every coordinate that are nearest to its median.",
+    settings: &[],
+    parse: |_| Ok(Box::new(Meamed)),
+};
 
 /// The mean around the median.
 #[derive(Clone, Copy, Debug)]
 pub struct Meamed;
-
-impl Meamed {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for Meamed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,7 +37,7 @@ impl Rule for Meamed {
         let clients = statistics.clients();
         let kept = clients - statistics.hostile();
         if kept == clients {
-            return Ok(weighted_mean(&vec![1.0; clients], "nobody is assumed hostile"));
+            return Ok(weighted_mean(&vec![1.0; clients], "no client is assumed hostile"));
         }
         let reason = format!("at each coordinate the {kept} values nearest to the median are kept");
         Ok(Decision {

@@ -1,23 +1,23 @@
-//! The mean, weighted by what the run says; by examples it is federated averaging.
+//! The mean by the clients' weights. By examples it is federated averaging.
 //!
 //! - Paper: McMahan et al., Communication-efficient learning of deep networks from decentralized data, 2017.
 //! - Cost: one multiply-add a value.
-//! - Tolerates: nobody. One client can move it anywhere.
-//! - Arguments: none.
+//! - Tolerates: no hostile client. One client can move it anywhere.
 
 use crate::rules::{Decision, Reduction, Rule, RuleError, Statistics, Verdict};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "mean",
+    summary: "The mean of the updates by weight.",
+    settings: &[],
+    parse: |_| Ok(Box::new(Mean)),
+};
 
 /// The weighted mean.
 #[derive(Clone, Copy, Debug)]
 pub struct Mean;
-
-impl Mean {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for Mean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +43,7 @@ impl Rule for Mean {
     }
 }
 
-/// The decision to take the mean with these weights. A client of weight zero has no part in it.
+/// The decision to take the mean with these weights. It does not keep a client whose weight is zero.
 pub(super) fn weighted_mean(weights: &[f64], reason: &str) -> Decision {
     let total: f64 = weights.iter().sum();
     let verdict = |weight: &f64| Verdict {

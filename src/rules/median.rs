@@ -1,24 +1,25 @@
-//! The median of every coordinate, unweighted, the midpoint of the middle two for an even number of clients.
+//! The unweighted median of every coordinate; the midpoint of the middle two for an even number.
 //!
 //! - Paper: Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
 //!   definition 1.
 //! - Cost: a selection network, about ten comparisons a value for 32 clients.
-//! - Tolerates: fewer than half of the clients.
-//! - Arguments: none.
+//! - Tolerates: fewer than half.
 
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Verdict};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "median",
+    summary: "The median of every coordinate; of an even number of clients, the midpoint of the middle \
+              two.",
+    settings: &[],
+    parse: |_| Ok(Box::new(Median)),
+};
 
 /// The coordinate-wise median.
 #[derive(Clone, Copy, Debug)]
 pub struct Median;
-
-impl Median {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for Median {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +38,7 @@ impl Rule for Median {
     }
 }
 
-/// The verdicts of a rule that works by coordinate.
+/// Verdicts that keep every client, for a rule that works by coordinate.
 pub(super) fn every_client_kept(clients: usize, reason: &str) -> Vec<Verdict> {
     let verdict = Verdict { kept: true, weight: None, score: None, reason: reason.to_owned() };
     vec![verdict; clients]

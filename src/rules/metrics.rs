@@ -1,42 +1,41 @@
-//! Numbers that describe a round as a whole, all from the inner products of the deltas.
+//! Metrics that describe a round as a whole, from the inner products of the deltas.
 //!
-//! With deltas `d_i`, weights `w` that add up to one, `G_ij = <d_i, d_j>` and `C_ij = G_ij / (|d_i| |d_j|)`; formulas and
-//! what they tell stand in docs/metrics.md. Signal and noise are the unbiased estimates of McCandlish et al., An
+//! The deltas are `d_i`, the weights `w` add up to one, `G_ij = <d_i, d_j>` and `C_ij = G_ij / (|d_i| |d_j|)`.
+//! docs/metrics.md has the formulas and their meaning. Signal and noise are the unbiased estimates of McCandlish et al., An
 //! empirical model of large-batch training, 2018, appendix A; effective rank is Roy and Vetterli's, The effective rank:
 //! a measure of effective dimensionality, 2007.
 
 use crate::rules::eigen::eigenvalues;
 use crate::rules::geometry::{Geometry, Matrix, dot};
 
-/// What the geometry of a round tells. A number is none where it is not defined: of a single client, or of
-/// deltas that are zero.
+/// The metrics of a round. A metric is `None` where it is not defined: for a single client, or for deltas that are zero.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoundMetrics {
     /// Mean cosine between two clients' deltas.
     pub coherence: Option<f64>,
-    /// Length of the weighted mean delta over the weighted mean of the lengths: one if all point one way.
+    /// Length of the weighted mean delta over the weighted mean of the lengths: one if all deltas have one direction.
     pub alignment: Option<f64>,
-    /// Part of the mean delta's squared length that is not noise of the clients' differing, from 0 to 1.
+    /// The part of the mean delta's squared length that is not noise from differences of clients, from 0 to 1.
     pub signal_fraction: Option<f64>,
-    /// Variance between clients over the squared length of the true mean: how many clients it takes to see it.
+    /// Variance between clients over the squared length of the true mean: the number of clients that reveals the mean.
     pub noise_scale: Option<f64>,
-    /// How many directions the deltas take, from 1 to the number of clients.
+    /// The number of directions of the deltas, from 1 to the number of clients.
     pub effective_rank: Option<f64>,
-    /// How much each client moves the weighted mean.
+    /// The influence of each client on the weighted mean.
     pub influence: Vec<Influence>,
 }
 
-/// What the weighted mean loses when one client is left out.
+/// The change of the weighted mean when one client is left out.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Influence {
-    /// How far the weighted mean moves.
+    /// The distance by which the weighted mean moves.
     pub distance: Option<f64>,
-    /// One minus the cosine between the means with and without it.
+    /// One minus the cosine between the means with and without the client.
     pub angle: Option<f64>,
 }
 
 impl RoundMetrics {
-    /// The metrics of clients of these weights.
+    /// The metrics of clients with these weights.
     pub fn of(geometry: &Geometry, weights: &[f64]) -> Self {
         let products = geometry.products();
         let total: f64 = weights.iter().sum();
@@ -66,7 +65,7 @@ fn trace(matrix: &Matrix) -> f64 {
     (0..matrix.size()).map(|i| matrix.at(i, i)).sum()
 }
 
-/// None if a delta is zero: it has no direction.
+/// The cosines between all deltas; `None` if a delta is zero and so has no direction.
 fn cosines(products: &Matrix) -> Option<Matrix> {
     let n = products.size();
     let lengths: Vec<f64> = (0..n).map(|i| products.at(i, i).sqrt()).collect();

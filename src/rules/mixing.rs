@@ -1,4 +1,4 @@
-//! A mixing matrix: what a rule works on, as combinations of the clients' deltas.
+//! A mixing matrix: the rows that a rule works on, as combinations of the clients' deltas.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 pub struct Mixing {
     inputs: usize,
     rows: Vec<Vec<f64>>,
-    /// Of each row that is one input as it stands, that input.
+    /// For each row the input that it equals; `None` for a combination.
     chosen: Vec<Option<usize>>,
 }
 
 impl Mixing {
-    /// A matrix of these rows, one coefficient for each of `inputs`.
+    /// The matrix with these rows. Each row has a coefficient for each of `inputs`.
     pub fn new(inputs: usize, rows: Vec<Vec<f64>>) -> Self {
         assert!(rows.iter().all(|row| row.len() == inputs), "one coefficient an input");
         let chosen = rows.iter().map(|row| only_one(row)).collect();
         Self { inputs, rows, chosen }
     }
 
-    /// The rows that are these inputs as they stand.
+    /// The matrix whose rows are these inputs, unchanged.
     pub fn choose(inputs: usize, chosen: &[usize]) -> Self {
         let unit = |i: &usize| (0..inputs).map(|j| f64::from(*i == j)).collect();
         Self::new(inputs, chosen.iter().map(unit).collect())
     }
 
-    /// The rows that are the inputs, each multiplied by its factor.
+    /// The matrix whose rows are the inputs, each multiplied by its factor.
     pub fn diagonal(factors: &[f64]) -> Self {
         let row = |i: usize| (0..factors.len()).map(|j| if i == j { factors[i] } else { 0.0 }).collect();
         Self::new(factors.len(), (0..factors.len()).map(row).collect())
@@ -48,23 +48,23 @@ impl Mixing {
         &self.rows[row]
     }
 
-    /// The input that a row is, if it is one as it stands.
+    /// The input that a row equals; `None` for a combination.
     pub fn chosen(&self, row: usize) -> Option<usize> {
         self.chosen[row]
     }
 
-    /// The inputs that the rows are, if each is one as it stands.
+    /// The inputs that the rows equal; `None` if a row is a combination.
     pub fn all_chosen(&self) -> Option<Vec<usize>> {
         self.chosen.iter().copied().collect()
     }
 
-    /// The rows of `self` made of rows that `first` makes of its inputs.
+    /// The product with `first`: the rows of `self`, as combinations of the inputs of `first`.
     #[must_use]
     pub fn after(&self, first: &Self) -> Self {
         Self::new(first.inputs, self.rows.iter().map(|row| first.combine(row)).collect())
     }
 
-    /// A combination of the rows as one of the inputs.
+    /// A combination of the rows, as a combination of the inputs.
     pub fn combine(&self, rows: &[f64]) -> Vec<f64> {
         let mut sums = vec![0.0; self.inputs];
         for (row, coefficient) in self.rows.iter().zip(rows).filter(|(_, coefficient)| **coefficient != 0.0) {
@@ -82,7 +82,7 @@ impl From<Mixing> for Vec<Vec<f64>> {
     }
 }
 
-/// Rows of a matrix that are not all of one length, or none at all.
+/// The error for rows that differ in length, or for no rows.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("the rows of a mixing matrix have different lengths, or there are none")]
 pub struct Ragged;

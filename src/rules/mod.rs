@@ -1,10 +1,11 @@
 //! Aggregation rules, one file each, named as in its paper: statistics in, recipe out.
 //!
 //! A rule never sees an update. It is a pure function from [`Statistics`] of the clients to a [`Recipe`] for
-//! the second pass, and a [`Verdict`] on each client. To add one: its file, and a line in [`RULES`].
+//! the second pass, and a [`Verdict`] on each client. A new rule is a file, a line in [`RULES`], and its oracle in the
+//! tests.
 //!
-//! [`geometry`] is what rules know of the updates, [`mixing`] what [`pre`]-aggregation makes of them, [`ranking`] and
-//! [`eigen`] what several rules need to choose.
+//! [`geometry`] holds the distances of the updates, [`mixing`] the combinations that [`pre`]-aggregation makes of them.
+//! [`ranking`] and [`eigen`] serve several rules. [`metrics`] describe a round as a whole.
 
 pub mod bulyan;
 pub mod caf;
@@ -32,7 +33,7 @@ pub mod statistics;
 pub mod trimmed_mean;
 
 use crate::settings::share::Share;
-use crate::settings::{self, Definition, Parse, SpecError};
+use crate::settings::{self, Definition, Entry, SpecError};
 use std::fmt;
 
 use decision::mean_of_kept;
@@ -43,23 +44,23 @@ pub use statistics::{Distances, GeometryRequest, GeometryResult, Needs, Precisio
 
 /// An aggregation rule with its settings. Displays as the text that parses to it.
 pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
-    /// Whether the clients' weights have a part in it.
+    /// Whether its result depends on the clients' weights.
     fn uses_weights(&self) -> bool {
         false
     }
 
-    /// What must be measured for it.
+    /// The measurements that it needs.
     fn needs(&self) -> Needs {
         Needs::Nothing
     }
 
-    /// Whether it holds clients against each other, value by value or by their distances: then a zero that only says
-    /// that a client did not send a value misleads it.
+    /// Whether it compares clients, value by value or by their distances. Such a rule is misled by a zero that only
+    /// means that a client did not send the value.
     fn compares_clients(&self) -> bool {
         true
     }
 
-    /// Whose definition it is.
+    /// The definition that it follows.
     fn definition(&self) -> Definition {
         Definition::Paper
     }
@@ -69,58 +70,58 @@ pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
         false
     }
 
-    /// Whether it has to be told how many clients are hostile.
+    /// Whether it needs the number of hostile clients.
     fn uses_byzantine(&self) -> bool {
         false
     }
 
-    /// The fewest clients that it works on.
+    /// The fewest clients that it needs.
     fn least_clients(&self) -> usize {
         1
     }
 
-    /// The most hostile clients among `clients`, at least [`least_clients`](Self::least_clients), that cannot move
-    /// the result arbitrarily far.
+    /// The largest number of hostile clients that cannot move the result arbitrarily far. `clients`, the number of all
+    /// clients, is at least [`least_clients`](Self::least_clients).
     fn tolerates(&self, clients: usize) -> usize {
         less_than_half(clients)
     }
 
-    /// The decision for at least [`least_clients`](Self::least_clients) clients, no more of them hostile than it
+    /// Decides. There are at least [`least_clients`](Self::least_clients) clients, and no more hostile clients than it
     /// tolerates.
     ///
     /// # Errors
     ///
-    /// When the settings make no sense for that many clients.
+    /// When the settings make no sense for this number of clients.
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError>;
 }
 
-/// Every rule by name.
-pub const RULES: [(&str, Parse<Box<dyn Rule>>); 14] = [
-    ("mean", mean::Mean::parse),
-    ("median", median::Median::parse),
-    ("trimmed-mean", trimmed_mean::TrimmedMean::parse),
-    ("meamed", meamed::Meamed::parse),
-    ("krum", krum::Krum::parse),
-    ("multi-krum", multi_krum::MultiKrum::parse),
-    ("bulyan", bulyan::Bulyan::parse),
-    ("geometric-median", geometric_median::GeometricMedian::parse),
-    ("centered-clipping", centered_clipping::CenteredClipping::parse),
-    ("mda", mda::Mda::parse),
-    ("smea", smea::Smea::parse),
-    ("caf", caf::Caf::parse),
-    ("monna", monna::Monna::parse),
-    ("distance-trim", distance_trim::DistanceTrim::parse),
+/// Every rule.
+pub const RULES: &[Entry<Box<dyn Rule>>] = &[
+    mean::ENTRY,
+    median::ENTRY,
+    trimmed_mean::ENTRY,
+    meamed::ENTRY,
+    krum::ENTRY,
+    multi_krum::ENTRY,
+    bulyan::ENTRY,
+    geometric_median::ENTRY,
+    centered_clipping::ENTRY,
+    mda::ENTRY,
+    smea::ENTRY,
+    caf::ENTRY,
+    monna::ENTRY,
+    distance_trim::ENTRY,
 ];
 
-/// Reads a rule as a user writes it: `name` or `name:key=value,key=value`.
+/// Reads a rule as an operator writes it: `name` or `name:key=value,key=value`.
 ///
 /// # Errors
 ///
 /// When there is no such rule, or it has no such setting or value.
 pub fn parse(text: &str, definition: Definition) -> Result<Box<dyn Rule>, SpecError> {
-    // TensorFlow Federated has no rules that differ: what runs is the paper's, and the report says so.
+    // TensorFlow Federated defines no rule: the paper's definition runs, and the report says so.
     let definition = if definition == Definition::Tff { Definition::Paper } else { definition };
-    settings::parse_as("rule", text, definition, &RULES)
+    settings::parse_as("rule", text, definition, RULES)
 }
 
 /// Applies a rule after checking that it tolerates the hostile clients assumed.
@@ -137,7 +138,7 @@ pub fn decide(rule: &dyn Rule, statistics: &Statistics) -> Result<Decision, Rule
     Ok(decision)
 }
 
-/// Checks that a rule works on so many clients, so many of them hostile.
+/// Checks that a rule works on this number of clients and tolerates the hostile clients assumed.
 ///
 /// # Errors
 ///
@@ -150,11 +151,12 @@ pub fn check(rule: &dyn Rule, statistics: &Statistics) -> Result<(), RuleError> 
     check_tolerates(&rule.to_string(), rule.tolerates(clients), statistics)
 }
 
-/// What is said when a rule or step goes by the number of hostile clients, and nobody said it.
+/// The warning for a rule or step that needs `--byzantine` when the option is missing.
 fn unknown_byzantine(user: impl fmt::Display) -> String {
-    format!("{user} goes by the number of hostile clients, and --byzantine is not given: none are assumed")
+    format!("{user} needs the number of hostile clients, and --byzantine is not given: none are assumed")
 }
 
+/// Checks that a rule or step tolerates the hostile clients assumed, if it tolerates `most`.
 fn check_tolerates(name: &str, most: usize, statistics: &Statistics) -> Result<(), RuleError> {
     match statistics.byzantine {
         Some(byzantine) if byzantine > most => Err(RuleError::TooManyByzantine {
@@ -167,18 +169,19 @@ fn check_tolerates(name: &str, most: usize, statistics: &Statistics) -> Result<(
     }
 }
 
-/// The most that is less than half of `clients`.
+/// The largest number below half of `clients`.
 fn less_than_half(clients: usize) -> usize {
     clients.saturating_sub(1) / 2
 }
 
-/// How many hostile clients are assumed, as a user writes it: a count, or a fraction of the clients.
+/// The number of hostile clients assumed, as an operator writes it: a count, or a fraction of the clients.
 pub type Byzantine = Share;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings::split_list;
+    use crate::settings::tests::check_registry;
 
     fn parse(text: &str) -> Result<Box<dyn Rule>, SpecError> {
         super::parse(text, Definition::Paper)
@@ -186,26 +189,9 @@ mod tests {
 
     #[test]
     fn a_rule_displays_as_it_parses() {
-        for text in
-            ["mean", "median", "trimmed-mean", "trimmed-mean:cut=3", "trimmed-mean:cut=0.25", "meamed"]
+        check_registry(RULES, parse);
+        for text in ["trimmed-mean:cut=3", "trimmed-mean:cut=0.25", "centered-clipping:tau=2.5,iterations=3"]
         {
-            assert_eq!(parse(text).unwrap().to_string(), text);
-        }
-        for text in [
-            "krum",
-            "multi-krum",
-            "multi-krum:m=3",
-            "bulyan",
-            "geometric-median:smoothing=0.01,iterations=7",
-            "centered-clipping",
-            "centered-clipping:tau=2.5,iterations=3",
-            "centered-clipping:tau=auto",
-            "mda",
-            "smea",
-            "caf",
-            "monna:trusted=client-3",
-            "distance-trim:keep=0.75",
-        ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
     }

@@ -1,25 +1,26 @@
-//! The mean of the updates nearest to that of a trusted client.
+//! The mean of the updates nearest to the update of a trusted client.
 //!
 //! - Paper: Farhadkhani et al., Robust collaborative learning with linear gradient overhead, 2023, algorithm 1.
-//! - Cost: the distances of all updates, and the mean of those that are kept.
+//! - Cost: the distances of all updates, and the mean of the updates kept.
 //! - Tolerates: fewer than half, if the trusted client is honest.
-//! - Arguments: `trusted`, its id. The n - F nearest are kept, itself among them.
 
 use crate::rules::ranking::{Score, lowest};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
-use crate::settings::{Settings, SpecError};
+use crate::settings::{Entry, Setting};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "monna",
+    summary: "The mean of the n - F updates nearest to the update of a client that you trust, which is \
+              one of them.",
+    settings: &[Setting::required("trusted", "ID", "id of the client")],
+    parse: |settings| Ok(Box::new(Monna { trusted: settings.require("trusted")? })),
+};
 
 /// MoNNA.
 #[derive(Clone, Debug)]
 pub struct Monna {
     trusted: String,
-}
-
-impl Monna {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self { trusted: settings.require("trusted", "ID")? }))
-    }
 }
 
 impl fmt::Display for Monna {
@@ -44,7 +45,7 @@ impl Rule for Monna {
                 RuleError::NoSuchClient { rule: self.to_string(), id: self.trusted.clone() }
             })?;
         let n = statistics.clients();
-        // Copies of it are as near, but only it is sure to be kept.
+        // Copies of its update are equally near, but the trusted client itself has to be kept.
         let score = |i: usize| match i == trusted {
             true => Score::exact(f64::NEG_INFINITY),
             false => Score::squared_distance(geometry, i, trusted),

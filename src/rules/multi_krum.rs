@@ -1,19 +1,25 @@
 //! The mean of the updates with the least Krum scores.
 //!
 //! - Paper: Blanchard et al., Machine learning with adversaries: Byzantine tolerant gradient descent, 2017, section 5.
-//! - Cost: the distances of all updates, and the mean of those that are kept.
-//! - Tolerates: F of n where n >= 2F + 3.
-//! - Arguments: `m`, how many are kept; n - F - 2 if not given. The mean is plain: with weights, a client that is
-//!   kept could claim a huge number of examples.
-//! - Elsewhere: ByzFL counts n - F - 1 neighbours and keeps n - F; Flower weighs by examples and keeps one if not told.
+//! - Cost: the distances of all updates, and the mean of the updates kept.
+//! - Tolerates: F where n >= 2F + 3.
+//! - Details: the mean is plain. If weights counted, a client that is kept could claim a huge number of examples.
+//! - Elsewhere: ByzFL counts n - F - 1 neighbours and keeps n - F. Flower weighs by examples and keeps one by default.
 
 use crate::rules::krum;
 use crate::rules::mean::weighted_mean;
 use crate::rules::ranking::lowest;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
-use crate::settings::Definition;
-use crate::settings::{Settings, SpecError, written};
+use crate::settings::{Definition, Entry, Setting, spec_text, value};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "multi-krum",
+    summary: "The mean of the `m` updates with the least sums of squared distances to their n - F - 2 \
+              nearest others.",
+    settings: &[Setting::new("m", "5", "updates to keep; n - F - 2 if missing")],
+    parse: |settings| Ok(Box::new(MultiKrum { m: settings.take("m")?, definition: settings.definition() })),
+};
 
 /// Multi-Krum.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +29,7 @@ pub struct MultiKrum {
 }
 
 impl MultiKrum {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self { m: settings.take("m")?, definition: settings.definition() }))
-    }
-
-    /// How many clients are kept.
+    /// The number of clients to keep.
     fn count(&self, n: usize, f: usize) -> Result<usize, RuleError> {
         let default = match self.definition {
             Definition::Paper | Definition::Tff => krum::neighbours(n, f),
@@ -48,7 +50,7 @@ impl MultiKrum {
 
 impl fmt::Display for MultiKrum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&written("multi-krum", &[("m", self.m.as_ref().map(|m| m as &dyn fmt::Display))]))
+        f.write_str(&spec_text("multi-krum", &[("m", value(&self.m))]))
     }
 }
 

@@ -1,14 +1,14 @@
-//! Puts clients in order of what they are judged by. Ties go to the lowest client id.
+//! Ranks clients by score. Ties go to the lowest client id.
 
 use crate::rules::Warning;
 use crate::rules::geometry::Geometry;
 
-/// What a client is judged by, and by how much that may be off.
+/// The score of a client with a bound on its numeric error.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Score {
-    /// The lower, the better.
+    /// The score. A lower score is better.
     pub value: f64,
-    /// Bound of the numeric error.
+    /// The bound on its error.
     pub error: f64,
 }
 
@@ -24,7 +24,7 @@ impl Score {
     }
 }
 
-/// The places of scores, lowest score first.
+/// The indices of scores, lowest score first.
 pub fn ranked(scores: &[Score]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     // A stable sort: ties stay in order of id.
@@ -32,7 +32,7 @@ pub fn ranked(scores: &[Score]) -> Vec<usize> {
     order
 }
 
-/// Which of `scores` are among the `count` lowest, and a warning if that hangs on a tie or on rounding.
+/// Which of `scores` are among the `count` lowest, and a warning if that depends on a tie or on rounding.
 pub fn lowest(scores: &[Score], count: usize, ids: &[String]) -> (Vec<bool>, Option<Warning>) {
     let order = ranked(scores);
     let mut kept = vec![false; scores.len()];
@@ -46,7 +46,7 @@ pub fn lowest(scores: &[Score], count: usize, ids: &[String]) -> (Vec<bool>, Opt
     (kept, warning)
 }
 
-/// What to tell the user about a choice between two scores that rounding could turn.
+/// The warning about a choice between two scores that are equal or that rounding could swap.
 fn close_call(scores: &[Score], kept: usize, dropped: usize, ids: &[String]) -> Option<Warning> {
     let (a, b) = (scores[kept], scores[dropped]);
     let (kept, dropped) = (&ids[kept], &ids[dropped]);
@@ -63,7 +63,7 @@ fn close_call(scores: &[Score], kept: usize, dropped: usize, ids: &[String]) -> 
     })
 }
 
-/// The median, the midpoint of the middle two for an even number; zero of none.
+/// The median; of an even number of values the midpoint of the middle two, of no values zero.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_go_to_the_lowest_id_and_are_told() {
+    fn ties_go_to_the_lowest_id_with_a_warning() {
         let scores = [3.0, 1.0, 1.0, 2.0].map(Score::exact);
         let (kept, warning) = lowest(&scores, 1, &ids(4));
         assert_eq!(kept, [false, true, false, false]);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_below_the_bound_is_told() {
+    fn a_gap_below_the_bound_gives_a_warning() {
         let scores = [Score { value: 1.0, error: 0.1 }, Score { value: 1.15, error: 0.1 }];
         assert!(lowest(&scores, 1, &ids(2)).1.unwrap().text.contains("less than the numeric bound"));
     }

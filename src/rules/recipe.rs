@@ -1,14 +1,14 @@
-//! A recipe: how the second pass combines the clients' rows into one. Rules decide it; it is data.
+//! A recipe: how the second pass combines the clients' rows into one row.
 
 use crate::rules::mixing::Mixing;
 use serde::{Deserialize, Serialize};
 
-/// How the second pass combines the clients' rows into one.
+/// How the second pass combines the clients' rows into one row.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Recipe {
-    /// The rows that are reduced, as combinations of the clients'; none for the clients' own.
+    /// The rows to reduce, as combinations of the clients' rows. `None` means the clients' rows themselves.
     pub mixing: Option<Mixing>,
-    /// What is made of them.
+    /// The reduction of these rows to one row.
     pub reduction: Reduction,
 }
 
@@ -25,8 +25,8 @@ impl From<Reduction> for Recipe {
 }
 
 impl Recipe {
-    /// The coefficient of each client's delta in the merged one; none where coordinates are merged apart, or the
-    /// centre of an earlier round has a part.
+    /// The coefficient of each client's delta in the merged delta. `None` if the recipe merges each coordinate by itself,
+    /// or if the centre of an earlier round has a part.
     pub fn coefficients(&self) -> Option<Vec<f64>> {
         match &self.reduction {
             Reduction::WeightedMean { weights } => {
@@ -38,7 +38,7 @@ impl Recipe {
         }
     }
 
-    /// The recipe for some of `clients` clients, its rows being theirs, as one for all of them.
+    /// Extends a recipe for the clients `members` to all `clients` clients.
     #[must_use]
     pub fn among(&self, members: &[usize], clients: usize) -> Self {
         let spread = |values: &[f64]| {
@@ -60,40 +60,40 @@ impl Recipe {
     }
 }
 
-/// What the second pass makes of rows.
+/// A reduction of rows to one row.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
-    /// `sum_i weights[i] * row_i / divisor`, with the sum of the weights for divisor.
+    /// `sum_i weights[i] * row_i / divisor`, where the divisor is the sum of the weights.
     WeightedMean {
-        /// One weight a row.
+        /// One weight for each row.
         weights: Vec<f64>,
     },
-    /// `sum_i coefficients[i] * delta_i`: what lacks to one stays at the base.
+    /// `sum_i coefficients[i] * delta_i + centre * delta_c`: the rest up to one stays at the base.
     WeightedSum {
-        /// One coefficient a row, and one for the centre that an earlier round left, if there is one.
+        /// One coefficient for each row.
         coefficients: Vec<f64>,
-        /// The coefficient of that centre.
+        /// The coefficient of the centre that an earlier round left; zero without a centre.
         centre: f64,
     },
     /// An order statistic of each coordinate.
     Select(OrderStatistic),
 }
 
-/// What is made of the sorted values of a coordinate.
+/// A statistic of the sorted values of a coordinate.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderStatistic {
-    /// Their median, the midpoint of the middle two for an even number.
+    /// The median; of an even number of values, the midpoint of the middle two.
     Median,
-    /// Their mean without the `cut` smallest and `cut` largest.
+    /// The mean without the `cut` smallest and the `cut` largest values.
     TrimmedMean {
-        /// Values left out on each side.
+        /// Number of values left out on each side.
         cut: usize,
     },
-    /// The mean of the `kept` that are nearest to the median; of two as near, the smaller.
+    /// The mean of the `kept` values nearest to the median. Of two that are equally near, the smaller one counts.
     MeanNearMedian {
-        /// Values that count.
+        /// Number of values that count.
         kept: usize,
     },
 }

@@ -1,30 +1,30 @@
 //! The mean of the n - F updates whose covariance has the least leading eigenvalue.
 //!
 //! - Paper: Allouah et al., On the privacy-robustness-utility trilemma in distributed learning, 2023, section 4.
-//! - Cost: the inner products of all updates, and a search whose steps grow like the number of subsets where
-//!   hostile clients do not stand out; beyond [`MOST_WORK`] it is given up with an error.
+//! - Cost: the inner products of all updates, and a search. Its steps grow like the number of subsets where hostile
+//!   clients do not stand out. Beyond [`MOST_WORK`] it ends with an error.
 //! - Tolerates: fewer than half.
-//! - Arguments: none.
 //! - Elsewhere: ByzFL takes one power iteration from a random start for the eigenvalue, so its results vary.
 
 use crate::rules::eigen::largest_eigenvalue;
 use crate::rules::geometry::Geometry;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::fmt;
 
-/// Work that a search may take, in multiply-adds of its eigenproblems (the cube of their size): seconds.
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "smea",
+    summary: "The mean of the n - F updates whose covariance has the least leading eigenvalue.",
+    settings: &[],
+    parse: |_| Ok(Box::new(Smea)),
+};
+
+/// The most work of a search, in multiply-adds of its eigenproblems (the cube of their size): some seconds.
 pub const MOST_WORK: u64 = 1 << 33;
 
 /// SMEA.
 #[derive(Clone, Copy, Debug)]
 pub struct Smea;
-
-impl Smea {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for Smea {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,7 +45,7 @@ impl Rule for Smea {
         let geometry = statistics.geometry()?;
         let (clients, work, unit) = (statistics.clients(), MOST_WORK, "multiply-adds");
         let kept = clients - statistics.hostile();
-        let search = Search::run(geometry, kept).ok_or_else(|| RuleError::TooMuchWork {
+        let search = VarianceSearch::run(geometry, kept).ok_or_else(|| RuleError::TooMuchWork {
             rule: self.to_string(),
             kept,
             clients,
@@ -68,27 +68,27 @@ impl Rule for Smea {
     }
 }
 
-/// A search by branch and bound: clients are taken in or left out one by one, those farthest from the others first.
+/// A search by branch and bound: it adds clients or leaves them out one by one, those farthest from the others first.
 /// The scatter of a set only grows with its members, so a part of a set bounds it from below.
-struct Search<'a> {
+struct VarianceSearch<'a> {
     geometry: &'a Geometry,
     order: Vec<usize>,
     size: usize,
     best: Vec<usize>,
     least: f64,
-    /// Whether another whole set came as close as numbers tell.
+    /// Whether another whole set is equal within the numeric bound.
     close: bool,
     work: u64,
 }
 
-impl<'a> Search<'a> {
-    /// None if it takes too much work.
+impl<'a> VarianceSearch<'a> {
+    /// Searches; `None` means that it takes too much work.
     fn run(geometry: &'a Geometry, size: usize) -> Option<Self> {
         let n = geometry.clients();
         let remoteness: Vec<f64> =
             (0..n).map(|i| (0..n).map(|j| geometry.squared_distance(i, j)).sum()).collect();
         let mut order: Vec<usize> = (0..n).collect();
-        // Of clients as far, the highest ids are left out first.
+        // Of clients that are equally far, those with the highest ids are left out first.
         order.sort_by(|a, b| remoteness[*b].total_cmp(&remoteness[*a]).then(b.cmp(a)));
         let (best, least) = (Vec::new(), f64::INFINITY);
         let mut search = Self { geometry, order, size, best, least, close: false, work: 0 };

@@ -1,21 +1,21 @@
-//! What a rule may know about the clients before it decides.
+//! The statistics of the clients on which a rule decides.
 
 use crate::rules::RuleError;
 use crate::rules::geometry::{Geometry, References};
 use crate::rules::mixing::Mixing;
 
-/// What a rule may know about the clients, in order of client id.
+/// The statistics of the clients, in order of client id.
 #[derive(Clone, Debug)]
 pub struct Statistics {
     /// The id of each client.
     pub ids: Vec<String>,
-    /// The weight of each client as the run was told: examples, one each, or from a file.
+    /// The weight of each client by `--weights`: its examples, one for each, or from a file.
     pub weights: Vec<f64>,
-    /// How many clients are assumed hostile, if the run says.
+    /// The number of hostile clients assumed; `None` without `--byzantine`.
     pub byzantine: Option<usize>,
-    /// What shuffles them, where something does.
+    /// The seed for steps that shuffle clients.
     pub seed: u64,
-    /// Their distances, if they were measured.
+    /// Their distances; `None` if they were not measured.
     pub geometry: Option<Geometry>,
 }
 
@@ -25,12 +25,12 @@ impl Statistics {
         self.weights.len()
     }
 
-    /// How many clients are assumed hostile; none if the run does not say.
+    /// The number of hostile clients assumed; zero without `--byzantine`.
     pub fn hostile(&self) -> usize {
         self.byzantine.unwrap_or(0)
     }
 
-    /// The geometry, for those that said they need it.
+    /// The geometry, for a rule or step that declares that it needs it.
     ///
     /// # Errors
     ///
@@ -40,14 +40,14 @@ impl Statistics {
     }
 }
 
-/// What a rule must know of the updates, least first.
+/// The measurements that a rule needs, least first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Needs {
-    /// Nothing: it works by coordinate.
+    /// None: the rule works by coordinate.
     Nothing,
-    /// Their geometry.
+    /// The geometry of the updates.
     Geometry,
-    /// Their geometry and their coordinate median.
+    /// The geometry of the updates and of their coordinate median.
     Median,
 }
 

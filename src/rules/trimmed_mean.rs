@@ -1,18 +1,27 @@
-//! The mean of every coordinate without its smallest and largest values, unweighted.
+//! The unweighted mean of every coordinate without its smallest and largest values.
 //!
 //! - Paper: Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
 //!   definition 2.
 //! - Cost: a sorting network, about twelve comparisons a value for 32 clients.
 //! - Tolerates: as many clients as values are cut on each side.
-//! - Arguments: `cut`, values left out on each side, a count or a fraction of the clients rounded down;
-//!   as many as are assumed hostile if not given.
 
 use crate::rules::mean::weighted_mean;
 use crate::rules::median::every_client_kept;
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Warning, less_than_half};
 use crate::settings::share::Share;
-use crate::settings::{Settings, SpecError};
+use crate::settings::{Entry, Setting, spec_text, value};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+    name: "trimmed-mean",
+    summary: "The mean of every coordinate without its `cut` smallest and its `cut` largest values.",
+    settings: &[Setting::new(
+        "cut",
+        "0.2",
+        "values cut on each side: a count, or a fraction of n; F if missing",
+    )],
+    parse: |settings| Ok(Box::new(TrimmedMean { cut: settings.take("cut")? })),
+};
 
 /// The coordinate-wise trimmed mean.
 #[derive(Clone, Debug)]
@@ -21,10 +30,7 @@ pub struct TrimmedMean {
 }
 
 impl TrimmedMean {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
-        Ok(Box::new(Self { cut: settings.take("cut")? }))
-    }
-
+    /// The number of values to cut on each side, and a warning if it is unknown.
     fn resolve_cut(&self, statistics: &Statistics) -> (usize, Vec<Warning>) {
         match (&self.cut, statistics.byzantine) {
             (Some(cut), _) => (cut.of(statistics.clients()), Vec::new()),
@@ -39,10 +45,7 @@ impl TrimmedMean {
 
 impl fmt::Display for TrimmedMean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cut {
-            Some(cut) => write!(f, "trimmed-mean:cut={cut}"),
-            None => f.write_str("trimmed-mean"),
-        }
+        f.write_str(&spec_text("trimmed-mean", &[("cut", value(&self.cut))]))
     }
 }
 

@@ -1,4 +1,6 @@
-//! How users write a rule or a step and its settings: `name` or `name:key=value,key=value`.
+//! How an operator writes a rule, step, strategy or codec: `name` or `name:key=value,key=value`.
+//!
+//! A registry is a slice of [`Entry`], one for each name. The help, the tables in `docs` and the generic tests read it.
 
 pub mod numbers;
 pub mod share;
@@ -7,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-/// Why a text does not name a rule.
+/// Why a text names nothing in a registry.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -26,21 +28,28 @@ pub enum SpecError {
     BadValue { rule: String, key: String, why: String },
 }
 
-/// Whose definition of a rule runs, where definitions differ.
+/// The source of a definition, where sources define one name in different ways.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Definition {
-    /// That of its paper.
+    /// The paper.
     #[default]
     Paper,
-    /// That of the library ByzFL.
+    /// The library ByzFL.
     Byzfl,
-    /// That of Flower.
+    /// Flower.
     Flower,
-    /// That of TensorFlow Federated, whose server optimisers are its own; it has none of the rules.
+    /// TensorFlow Federated. It defines server optimisers differently, and no rule.
     Tff,
 }
 
-impl fmt::Display for Definition {
+impl Definition {
+    /// Whether it is the paper's.
+    pub fn is_paper(self) -> bool {
+        self == Self::Paper
+    }
+}
+
+impl Display for Definition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Paper => "paper",
@@ -51,21 +60,90 @@ impl fmt::Display for Definition {
     }
 }
 
-/// The settings of a rule as written, taken out one by one.
+/// A name in a registry and what it stands for.
+#[derive(Debug)]
+pub struct Entry<T> {
+    /// The name that an operator writes.
+    pub name: &'static str,
+    /// What it does, in one sentence.
+    pub summary: &'static str,
+    /// Its settings, in the order in which a text displays them. Their examples are sound together.
+    pub settings: &'static [Setting],
+    /// Makes it from its settings.
+    pub parse: Parse<T>,
+}
+
+/// Makes a value from its settings.
+pub type Parse<T> = fn(&mut Settings) -> Result<T, SpecError>;
+
+/// One setting of an entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The key that an operator writes.
+    pub key: &'static str,
+    /// A value: the default, if that is a plain value. `ID` stands for the id of a client.
+    pub example: &'static str,
+    /// What it decides, and its default where `example` is another value.
+    pub meaning: &'static str,
+    /// Whether an operator has to write it.
+    pub is_required: bool,
+}
+
+impl Setting {
+    /// A setting that has a default.
+    pub const fn new(key: &'static str, example: &'static str, meaning: &'static str) -> Self {
+        Self { key, example, meaning, is_required: false }
+    }
+
+    /// A setting that an operator has to write.
+    pub const fn required(key: &'static str, example: &'static str, meaning: &'static str) -> Self {
+        Self { key, example, meaning, is_required: true }
+    }
+}
+
+impl<T> Entry<T> {
+    /// The name with its settings as the help shows them: `name:required=VALUE[,optional=VALUE]`.
+    pub fn usage(&self) -> String {
+        let (required, optional): (Vec<&Setting>, Vec<&Setting>) =
+            self.settings.iter().partition(|setting| setting.is_required);
+        let list = |settings: &[&Setting]| {
+            let texts: Vec<String> = settings.iter().map(|s| format!("{}={}", s.key, s.example)).collect();
+            texts.join(",")
+        };
+        match (required.is_empty(), optional.is_empty()) {
+            (true, true) => self.name.to_owned(),
+            (false, true) => format!("{}:{}", self.name, list(&required)),
+            (true, false) => format!("{}[:{}]", self.name, list(&optional)),
+            (false, false) => format!("{}:{}[,{}]", self.name, list(&required), list(&optional)),
+        }
+    }
+}
+
+/// The usages of all entries of a registry, as a list in a sentence.
+pub fn usages<T>(registry: &[Entry<T>]) -> String {
+    registry.iter().map(Entry::usage).collect::<Vec<_>>().join(", ")
+}
+
+/// The settings of an entry as an operator wrote them. Parsing takes them out one by one.
 #[derive(Debug)]
 pub struct Settings {
     name: String,
+    declared: &'static [Setting],
     definition: Definition,
     values: BTreeMap<String, String>,
+    /// The keys that parsing asked for.
     known: Vec<&'static str>,
 }
 
 impl Settings {
-    fn parse(text: &str, definition: Definition) -> Result<Self, SpecError> {
-        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+    fn parse(
+        (name, declared): (&str, &'static [Setting]),
+        text: &str,
+        definition: Definition,
+    ) -> Result<Self, SpecError> {
         let rule = || name.to_owned();
         let mut values = BTreeMap::new();
-        for setting in rest.split(',').filter(|setting| !setting.is_empty()) {
+        for setting in text.split(',').filter(|setting| !setting.is_empty()) {
             let Some((key, value)) = setting.split_once('=') else {
                 return Err(SpecError::NotASetting { rule: rule(), found: setting.to_owned() });
             };
@@ -73,49 +151,43 @@ impl Settings {
                 return Err(SpecError::GivenTwice { rule: rule(), key: key.to_owned() });
             }
         }
-        Ok(Self { name: rule(), definition, values, known: Vec::new() })
+        Ok(Self { name: rule(), declared, definition, values, known: Vec::new() })
     }
 
-    /// Whose definition is asked for.
+    /// The definition that the operator asks for.
     pub fn definition(&self) -> Definition {
         self.definition
     }
 
-    /// The value of a setting, if it was given.
+    /// Takes the value of a setting; `None` means that the operator did not write it.
     ///
     /// # Errors
     ///
-    /// When it does not parse.
+    /// When the value does not parse.
     pub fn take<T: FromStr<Err: Display>>(&mut self, key: &'static str) -> Result<Option<T>, SpecError> {
         self.known.push(key);
         let Some(value) = self.values.remove(key) else { return Ok(None) };
-        value.parse().map(Some).map_err(|why: T::Err| SpecError::BadValue {
-            rule: self.name.clone(),
-            key: key.to_owned(),
-            why: why.to_string(),
-        })
+        value.parse().map(Some).map_err(|why: T::Err| self.bad(key, why.to_string()))
     }
 
-    /// The value of a setting that has to be given.
+    /// Takes the value of a setting that the operator has to write.
     ///
     /// # Errors
     ///
-    /// When it is not, or does not parse.
-    pub fn require<T: FromStr<Err: Display>>(
-        &mut self,
-        key: &'static str,
-        example: &'static str,
-    ) -> Result<T, SpecError> {
+    /// When it is missing, or does not parse.
+    pub fn require<T: FromStr<Err: Display>>(&mut self, key: &'static str) -> Result<T, SpecError> {
         let value = self.take(key)?;
+        let declared = self.declared.iter().find(|setting| setting.key == key);
+        let example = declared.map_or("VALUE", |setting| setting.example);
         value.ok_or_else(|| SpecError::Missing { rule: self.name.clone(), key, example })
     }
 
-    /// The error that the value of a setting makes no sense.
+    /// The error for a value that makes no sense.
     pub fn bad(&self, key: &str, why: impl Into<String>) -> SpecError {
         SpecError::BadValue { rule: self.name.clone(), key: key.to_owned(), why: why.into() }
     }
 
-    /// Checks that every setting was taken.
+    /// Checks that parsing took every setting.
     fn finish(self) -> Result<(), SpecError> {
         match self.values.into_keys().next() {
             None => Ok(()),
@@ -126,41 +198,41 @@ impl Settings {
     }
 }
 
-/// Makes something of its settings.
-pub type Parse<T> = fn(&mut Settings) -> Result<T, SpecError>;
-
-/// Reads a text by the table of the names it may use.
+/// Reads a text by a table of names and parsers, by the papers' definitions.
 ///
 /// # Errors
 ///
-/// When the table has no such name, or the name has no such setting or value.
-pub fn parse<T>(kind: &'static str, text: &str, table: &[(&str, Parse<T>)]) -> Result<T, SpecError> {
-    parse_as(kind, text, Definition::Paper, table)
+/// As [`parse_as`].
+pub fn parse<T>(kind: &'static str, text: &str, table: &[(&'static str, Parse<T>)]) -> Result<T, SpecError> {
+    let entry =
+        |(name, parse): &(&'static str, Parse<T>)| Entry { name, summary: "", settings: &[], parse: *parse };
+    parse_as(kind, text, Definition::Paper, &table.iter().map(entry).collect::<Vec<_>>())
 }
 
-/// Reads a text by the table of the names it may use, with the definition of a library.
+/// Reads a text by a registry, by the definition of a library where that differs from the paper's.
 ///
 /// # Errors
 ///
-/// As [`parse`].
+/// When the registry has no such name, or the name has no such setting or value.
 pub fn parse_as<T>(
     kind: &'static str,
     text: &str,
     definition: Definition,
-    table: &[(&str, Parse<T>)],
+    registry: &[Entry<T>],
 ) -> Result<T, SpecError> {
-    let mut settings = Settings::parse(text, definition)?;
-    let (_, parse) = table.iter().find(|(name, _)| *name == settings.name).ok_or_else(|| {
-        let known = table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        SpecError::UnknownName { kind, found: settings.name.clone(), known }
+    let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+    let entry = registry.iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let known = registry.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
+        SpecError::UnknownName { kind, found: name.to_owned(), known }
     })?;
-    let parsed = parse(&mut settings)?;
+    let mut settings = Settings::parse((name, entry.settings), rest, definition)?;
+    let parsed = (entry.parse)(&mut settings)?;
     settings.finish()?;
     Ok(parsed)
 }
 
-/// Splits a list of rules at its commas, those between the settings of one rule left alone: a part with `=` but
-/// without a name of its own goes on with the settings before it.
+/// Splits a list of rules at the commas between rules. A part with `=` but without `:` is a setting of the rule
+/// before it.
 pub fn split_list(text: &str) -> Vec<String> {
     let mut rules: Vec<String> = Vec::new();
     for part in text.split(',') {
@@ -191,9 +263,66 @@ impl Display for Positive {
     }
 }
 
-/// The text of a rule with those of its settings that were given.
-pub(crate) fn written(name: &str, settings: &[(&str, Option<&dyn Display>)]) -> String {
+/// The text that parses to an entry with these settings; a setting without a value is left out.
+pub(crate) fn spec_text(name: &str, settings: &[(&str, Option<&dyn Display>)]) -> String {
     let given = settings.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={value}")));
     let given = given.collect::<Vec<_>>().join(",");
     if given.is_empty() { name.to_owned() } else { format!("{name}:{given}") }
+}
+
+/// The value of a setting for [`spec_text`]; `None` if it has its default.
+pub(crate) fn value<T: Display>(setting: &Option<T>) -> Option<&dyn Display> {
+    setting.as_ref().map(|value| value as &dyn Display)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Checks what each entry of a registry says of itself. With its first settings, however many, it displays as it
+    /// was written, and it takes the settings that it declares, in that order. `parse` reads by the registry.
+    pub(crate) fn check_registry<T: Display + fmt::Debug>(
+        registry: &[Entry<T>],
+        parse: impl Fn(&str) -> Result<T, SpecError>,
+    ) {
+        for entry in registry {
+            let settings: Vec<String> =
+                entry.settings.iter().map(|s| format!("{}={}", s.key, s.example)).collect();
+            let required = entry.settings.iter().take_while(|setting| setting.is_required).count();
+            assert!(
+                entry.settings[required..].iter().all(|s| !s.is_required),
+                "required settings come first"
+            );
+            for count in required..=settings.len() {
+                let text = [entry.name, &settings[..count].join(",")].join(":");
+                let text = text.trim_end_matches(':');
+                assert_eq!(parse(text).unwrap().to_string(), text);
+            }
+            let unknown = [entry.name, &[&settings[..], &["?=?".to_owned()]].concat().join(",")].join(":");
+            let keys = entry.settings.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ");
+            let (rule, key) = (entry.name.to_owned(), "?".to_owned());
+            assert_eq!(parse(&unknown).unwrap_err(), SpecError::UnknownSetting { rule, key, known: keys });
+            assert!(entry.summary.ends_with('.') && !entry.summary.contains(". "), "{}", entry.summary);
+            assert!(entry.settings.iter().all(|s| !s.meaning.is_empty() && !s.meaning.ends_with('.')));
+        }
+    }
+
+    fn entry(settings: &'static [Setting]) -> Entry<&'static str> {
+        Entry { name: "name", summary: "It takes nothing.", settings, parse: |_| Ok("name") }
+    }
+
+    #[test]
+    fn usages_show_what_is_required_and_what_is_not() {
+        const NEEDED: Setting = Setting::required("a", "1", "a number");
+        const OTHER: Setting = Setting::new("b", "2", "another");
+        let all = [entry(&[]), entry(&[NEEDED]), entry(&[OTHER, OTHER]), entry(&[NEEDED, OTHER])];
+        assert_eq!(usages(&all), "name, name:a=1, name[:b=2,b=2], name:a=1[,b=2]");
+    }
+
+    #[test]
+    #[should_panic(expected = "UnknownSetting")]
+    fn a_setting_that_is_declared_and_not_taken_is_found() {
+        let registry = [entry(const { &[Setting::new("b", "2", "another")] })];
+        check_registry(&registry, |text| parse_as("thing", text, Definition::Paper, &registry));
+    }
 }

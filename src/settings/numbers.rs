@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct NotNegative(pub f64);
 
-/// What of an average stays from one round to the next: at least 0, below 1.
+/// The part of an average that stays from one round to the next: at least 0, below 1.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Decay(pub f64);
 
@@ -39,9 +39,4 @@ impl Display for Decay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// A setting as [`written`](crate::settings::written) takes it.
-pub(crate) fn shown<T: Display>(setting: &Option<T>) -> Option<&dyn Display> {
-    setting.as_ref().map(|value| value as &dyn Display)
 }

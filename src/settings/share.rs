@@ -3,19 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A count (`4`), or a fraction below 1 (`0.2`), kept as written so that 0.29 of 100 is 29.
+/// A count (`4`), or a fraction below 1 (`0.2`). Its digits are exact, so that 0.29 of 100 is 29.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Share {
     digits: u128,
-    /// Power of ten that `digits` are divided by; none for a count.
+    /// Power of ten that divides `digits`; `None` for a count.
     scale: Option<u128>,
     text: String,
 }
 
-/// Digits that a share may have; more would not fit the exact arithmetic.
+/// The most digits of a share. More would overflow the exact arithmetic.
 const MAX_DIGITS: usize = 18;
 
-/// Not a share.
+/// The error for a text that is not a share.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("found `{found}`, expected a count such as 3 or a fraction below 1 such as 0.2")]
 pub struct BadShare {
@@ -23,7 +23,7 @@ pub struct BadShare {
 }
 
 impl Share {
-    /// How many of `clients` it is, rounded down.
+    /// This share of `clients`, rounded down.
     pub fn of(&self, clients: usize) -> usize {
         let count = match self.scale {
             None => self.digits,

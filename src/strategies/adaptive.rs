@@ -1,20 +1,24 @@
-//! What FedAdam, FedYogi and FedAdagrad share: a step of its own for every coordinate, as its past deltas were large.
+//! FedAdam, FedYogi and FedAdagrad: large past deltas of a coordinate shorten its steps.
 //!
 //! Reddi et al., Adaptive federated optimization, 2021, algorithm 2: `m = beta1 * m + (1 - beta1) * delta`, `v` follows
-//! the squares of the deltas, `x += lr * m / (sqrt(v) + tau)`. Each strategy's file has its defaults, by whose
-//! definition it is.
+//! the squares of the deltas, `x += lr * m / (sqrt(v) + tau)`. Each strategy's file has its defaults for each definition.
 
 use crate::kernels::server_step::{SecondMoment, ServerStep};
-use crate::model::state::KeptTensor;
-use crate::model::state::StateTensor;
-use crate::settings::Definition;
-use crate::settings::numbers::{Decay, NotNegative, shown};
-use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Decided, Strategy, StrategyError};
+use crate::model::state::{KeptTensor, StateTensor};
+use crate::settings::numbers::{Decay, NotNegative};
+use crate::settings::{Definition, Positive, Setting, Settings, SpecError, spec_text, value};
+use crate::strategies::{StepInput, Strategy, StrategyError};
 use std::fmt;
 use std::str::FromStr;
 
-/// One of the three.
+/// The `tau` that all three declare.
+pub(super) const TAU: Setting = Setting::new("tau", "0.001", "the least divisor of a step");
+
+/// The `v0` that all three declare.
+pub(super) const V0: Setting =
+    Setting::new("v0", "0.000001", "v before the first round; the square of tau if missing");
+
+/// FedAdam, FedYogi or FedAdagrad.
 #[derive(Clone, Copy, Debug)]
 pub struct Adaptive {
     name: &'static str,
@@ -28,7 +32,7 @@ pub struct Adaptive {
     correction: Option<Correction>,
 }
 
-/// What holds where nothing is said.
+/// The defaults of one strategy by one definition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Defaults {
     pub(super) definition: Definition,
@@ -36,17 +40,17 @@ pub(super) struct Defaults {
     pub(super) beta1: f64,
     pub(super) beta2: f64,
     pub(super) tau: f64,
-    /// `v` before the first round; none for the square of tau.
+    /// `v` before the first round; `None` means the square of tau.
     pub(super) v0: Option<f64>,
     pub(super) correction: Correction,
-    /// By how many rounds the exponents of the correction are ahead of the round, counted from one.
+    /// The exponent of the correction is the number of the round, counted from one, plus this.
     pub(super) ahead: u64,
     /// Whether tau stands under the root: `x += lr * m / sqrt(v + tau)`.
     pub(super) tau_under_root: bool,
 }
 
 impl Defaults {
-    /// Those of the paper.
+    /// The defaults of the paper's FedAdam.
     pub(super) const PAPER: Self = Self {
         definition: Definition::Paper,
         lr: 0.1,
@@ -60,10 +64,9 @@ impl Defaults {
     };
 }
 
-/// Whether the learning rate makes good for averages that start at zero.
+/// The correction of the learning rate for averages that start at zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Correction {
-    /// It does not.
     None,
     /// Kingma and Ba, Adam: a method for stochastic optimization, 2015, section 2: `lr * sqrt(1 - beta2^t) /
     /// (1 - beta1^t)` in round t, counted from one.
@@ -105,7 +108,7 @@ impl Adaptive {
             defaults,
             lr: settings.take("lr")?,
             beta1: settings.take("beta1")?,
-            // Adagrad adds up squares and forgets none.
+            // Adagrad adds up all squares: nothing decays.
             beta2: if adagrad { None } else { settings.take("beta2")? },
             tau: settings.take("tau")?,
             v0: settings.take("v0")?,
@@ -125,14 +128,14 @@ impl Adaptive {
         self.tau.map_or(self.defaults.tau, |tau| tau.0)
     }
 
-    /// `v` before the first round. Adagrad adds to it all that comes, so what stands beside it under the root may as
-    /// well be in it from the start.
+    /// `v` before the first round. Adagrad only adds to `v`, so a `tau` that stands beside `v` under the root can be part
+    /// of `v` from the start.
     fn v0(&self) -> f64 {
         let under_root = if self.defaults.tau_under_root { self.tau() } else { 0.0 };
         self.v0.map_or(self.defaults.v0.unwrap_or(self.tau() * self.tau()), |v0| v0.0) + under_root
     }
 
-    /// The learning rate of the round after `steps` others.
+    /// The learning rate of the round after `steps` earlier rounds.
     fn lr(&self, steps: u64) -> f64 {
         let lr = self.lr.map_or(self.defaults.lr, |lr| lr.0);
         match self.correction.unwrap_or(self.defaults.correction) {
@@ -145,11 +148,12 @@ impl Adaptive {
     }
 }
 
-/// The correction of a strategy that can have none.
+/// Takes the correction of a strategy that allows `none` only.
 fn uncorrected(settings: &mut Settings) -> Result<Option<Correction>, SpecError> {
     settings.take("bias-correction").map(|none: Option<Uncorrected>| none.map(|_| Correction::None))
 }
 
+/// The value `none` of `bias-correction`.
 struct Uncorrected;
 
 impl FromStr for Uncorrected {
@@ -170,14 +174,14 @@ impl FromStr for Uncorrected {
 impl fmt::Display for Adaptive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = [
-            ("lr", shown(&self.lr)),
-            ("beta1", shown(&self.beta1)),
-            ("beta2", shown(&self.beta2)),
-            ("tau", shown(&self.tau)),
-            ("v0", shown(&self.v0)),
-            ("bias-correction", shown(&self.correction)),
+            ("lr", value(&self.lr)),
+            ("beta1", value(&self.beta1)),
+            ("beta2", value(&self.beta2)),
+            ("tau", value(&self.tau)),
+            ("v0", value(&self.v0)),
+            ("bias-correction", value(&self.correction)),
         ];
-        f.write_str(&written(self.name, &settings))
+        f.write_str(&spec_text(self.name, &settings))
     }
 }
 
@@ -195,9 +199,9 @@ impl Strategy for Adaptive {
         vec![momentum, KeptTensor { slot: StateTensor::SecondMoment, initial: self.v0() }]
     }
 
-    fn step(&self, decided: &Decided) -> Result<ServerStep, StrategyError> {
+    fn step(&self, input: &StepInput) -> Result<ServerStep, StrategyError> {
         Ok(ServerStep::Adaptive {
-            lr: self.lr(decided.steps),
+            lr: self.lr(input.steps),
             beta1: self.beta1(),
             beta2: self.beta2(),
             tau: if self.defaults.tau_under_root { 0.0 } else { self.tau() },
@@ -211,20 +215,20 @@ mod tests {
     use crate::kernels::lanes::Isa;
     use crate::kernels::server_step::server_step;
     use crate::settings::Definition;
-    use crate::strategies::{Decided, parse};
+    use crate::strategies::{StepInput, parse};
 
-    /// Where the model is, in one coordinate from zero, after steps by `deltas`.
+    /// The model in one coordinate, from zero, after steps by `deltas`.
     fn walk(strategy: &str, definition: Definition, deltas: &[f64]) -> f64 {
         let strategy = parse(strategy, definition).unwrap();
         let mut kept = strategy.keeps().into_iter().map(|kept| vec![kept.initial]);
         let (mut m, mut v) = (kept.next().unwrap(), kept.next().unwrap());
         let mut x = 0.0;
         for (steps, delta) in deltas.iter().enumerate() {
-            let decided = Decided { steps: steps as u64, coefficients: None, geometry: None, rule: "mean" };
+            let input = StepInput { steps: steps as u64, coefficients: None, geometry: None, rule: "mean" };
             let mut moved = [*delta];
             server_step(
                 Isa::named("portable").unwrap(),
-                &strategy.step(&decided).unwrap(),
+                &strategy.step(&input).unwrap(),
                 &mut moved,
                 &mut m,
                 &mut v,
@@ -239,7 +243,7 @@ mod tests {
         assert!((got / want - 1.0).abs() < 1e-6, "got {got}, expected {want}");
     }
 
-    /// Updates 1 of weight 1 and 3 of weight 2, from zero; what Flower itself gives.
+    /// Updates 1 of weight 1 and 3 of weight 2, from zero. Flower gives these values.
     #[test]
     fn worked_values() {
         let delta = [7.0 / 3.0];
@@ -249,8 +253,7 @@ mod tests {
         near(walk("fedadagrad", Definition::Flower, &delta), 0.099_957_2);
     }
 
-    /// Kingma and Ba: whatever the betas, the first corrected step is the learning rate; with Flower's exponent it is
-    /// not.
+    /// Kingma and Ba: for any betas the first corrected step is the learning rate. With Flower's exponent it is not.
     #[test]
     fn the_first_corrected_step_is_the_learning_rate() {
         for beta in ["0", "0.5", "0.9"] {

@@ -1,21 +1,32 @@
-//! A step of its own for every coordinate, by the sum of all its squared deltas.
+//! The sum of a coordinate's squared deltas shortens its steps.
 //!
-//! - Paper: Reddi et al., Adaptive federated optimization, 2021, algorithm 2: `v = v + delta^2`, the rest as in
-//!   [`fedadam`](super::fedadam).
-//! - Arguments: `lr` (default 0.1), `beta1` (default 0: no momentum), `tau` (1e-3) and `v0` (the square of tau) as in
-//!   [`fedadam`](super::fedadam). `bias-correction` can only be `none`: `v` is a sum, and starts low for a reason.
+//! - Paper: Reddi et al., Adaptive federated optimization, 2021, algorithm 2.
+//! - Step: `m = beta1 * m + (1 - beta1) * delta; v += delta^2; x += lr * m / (sqrt(v) + tau)`.
 //! - Keeps: `m`, zero before the first round, and `v`.
-//! - Elsewhere: Flower starts `v` at zero. TensorFlow Federated starts it at 0.1, and its epsilon, our `tau`, is 1e-7
-//!   and stands under the root: `x += lr * delta / sqrt(v + tau)`. That is what a `v` that starts `tau` higher gives
-//!   with nothing beside the root, and so it is kept.
+//! - Details: the correction can only be `none`, since `v` is a sum and not an average that starts too low.
+//! - Elsewhere: Flower starts `v` at zero. TensorFlow Federated starts `v` at 0.1. Its epsilon, our `tau`, is 1e-7 and
+//!   stands under the root: `x += lr * delta / sqrt(v + tau)`. A `v` that starts `tau` higher, with nothing beside the
+//!   root, gives the same steps, and that is the `v` kept here.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::settings::Definition;
-use crate::settings::{Settings, SpecError};
+use crate::settings::{Definition, Entry, Setting, Settings, SpecError};
 use crate::strategies::Strategy;
-use crate::strategies::adaptive::{Adaptive, Defaults};
+use crate::strategies::adaptive::{self, Adaptive, Defaults};
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "fedadagrad",
+    summary: "The server steps by Adagrad: the sum of a coordinate's squared deltas shortens its steps.",
+    settings: &[
+        Setting::new("lr", "0.1", "the server's learning rate"),
+        Setting::new("beta1", "0", "the part of m that stays; 0 means no momentum"),
+        adaptive::TAU,
+        adaptive::V0,
+        Setting::new("bias-correction", "none", "always none"),
+    ],
+    parse,
+};
+
+fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
     let paper = Defaults { beta1: 0.0, ..Defaults::PAPER };
     let defaults = match settings.definition() {
         Definition::Paper | Definition::Byzfl => paper,

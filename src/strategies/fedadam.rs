@@ -1,22 +1,38 @@
-//! A step of its own for every coordinate, by averages of its deltas and of their squares.
+//! The average of a coordinate's squared deltas shortens its steps.
 //!
-//! - Paper: Reddi et al., Adaptive federated optimization, 2021, algorithm 2: `m = beta1 * m + (1 - beta1) * delta`,
-//!   `v = beta2 * v + (1 - beta2) * delta^2`, `x += lr * m / (sqrt(v) + tau)`.
-//! - Arguments: `lr`, the server's learning rate (default 0.1); `beta1` (0.9) and `beta2` (0.99); `tau` (1e-3), what
-//!   steps are divided by at least; `v0`, what `v` is before the first round (default the square of tau);
-//!   `bias-correction`, `none` (default) or `adam`: `lr * sqrt(1 - beta2^t) / (1 - beta1^t)` in round t from one.
+//! - Paper: Reddi et al., Adaptive federated optimization, 2021, algorithm 2.
+//! - Step: `m = beta1 * m + (1 - beta1) * delta; v = beta2 * v + (1 - beta2) * delta^2; x += lr * m / (sqrt(v) + tau)`.
 //! - Keeps: `m`, zero before the first round, and `v`.
+//! - Details: `bias-correction=adam` takes `lr * sqrt(1 - beta2^t) / (1 - beta1^t)` in round t, counted from one.
 //! - Elsewhere: Flower starts `v` at zero and corrects by t + 1, one more than Kingma and Ba. TensorFlow Federated
 //!   corrects by t, with a `beta2` of 0.999, a `tau` of 1e-7, and `v` from zero. FEDn starts `m` at
-//!   `(1 - beta1) * delta`, which is the same, and has `tau` 1e-4. APPFL is as the paper, with no defaults.
+//!   `(1 - beta1) * delta`, which gives the same, and has `tau` 1e-4. APPFL follows the paper, without defaults.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::settings::Definition;
-use crate::settings::{Settings, SpecError};
+use crate::settings::{Definition, Entry, Setting, Settings, SpecError};
 use crate::strategies::Strategy;
-use crate::strategies::adaptive::{Adaptive, Correction, Defaults};
+use crate::strategies::adaptive::{self, Adaptive, Correction, Defaults};
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "fedadam",
+    summary: "The server steps by Adam: the average of a coordinate's squared deltas shortens its steps.",
+    settings: &settings("0.1"),
+    parse,
+};
+
+/// The settings of FedAdam and FedYogi.
+pub(super) const fn settings(lr: &'static str) -> [Setting; 6] {
+    [
+        Setting::new("lr", lr, "the server's learning rate"),
+        Setting::new("beta1", "0.9", "the part of m that stays"),
+        Setting::new("beta2", "0.99", "the part of v that stays"),
+        adaptive::TAU,
+        adaptive::V0,
+        Setting::new("bias-correction", "none", "none, or adam for averages that start at zero"),
+    ]
+}
+
+fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
     let paper = Defaults::PAPER;
     let defaults = match settings.definition() {
         Definition::Paper | Definition::Byzfl => paper,

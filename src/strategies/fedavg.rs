@@ -2,12 +2,19 @@
 //!
 //! - Paper: McMahan et al., Communication-efficient learning of deep networks from decentralized data, 2017,
 //!   algorithm 1; with the server's learning rate, Reddi et al., Adaptive federated optimization, 2021, algorithm 1.
-//! - Arguments: `lr`, the server's learning rate (default 1).
+//! - Step: `x += lr * delta`.
 
 use crate::kernels::server_step::ServerStep;
-use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Decided, Strategy, StrategyError};
-use std::fmt::{self, Display};
+use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::strategies::{StepInput, Strategy, StrategyError};
+use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "fedavg",
+    summary: "The model moves by the merged delta, times a learning rate.",
+    settings: &[Setting::new("lr", "1", "the server's learning rate")],
+    parse: |settings| Ok(Box::new(FedAvg { lr: settings.take("lr")? })),
+};
 
 /// Federated averaging.
 #[derive(Clone, Copy, Default, Debug)]
@@ -16,18 +23,14 @@ pub struct FedAvg {
 }
 
 impl FedAvg {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
-        Ok(Box::new(Self { lr: settings.take("lr")? }))
-    }
-
     fn lr(&self) -> f64 {
         self.lr.map_or(1.0, |lr| lr.0)
     }
 }
 
-impl Display for FedAvg {
+impl fmt::Display for FedAvg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&written("fedavg", &[("lr", self.lr.as_ref().map(|lr| lr as &dyn Display))]))
+        f.write_str(&spec_text("fedavg", &[("lr", value(&self.lr))]))
     }
 }
 
@@ -40,7 +43,7 @@ impl Strategy for FedAvg {
         self.lr() == 1.0
     }
 
-    fn step(&self, _: &Decided) -> Result<ServerStep, StrategyError> {
+    fn step(&self, _: &StepInput) -> Result<ServerStep, StrategyError> {
         Ok(ServerStep::Average { lr: self.lr() })
     }
 }

@@ -1,28 +1,45 @@
-//! Updates from models of earlier rounds count, the less the older their model.
+//! Merges updates from models of earlier rounds; the older the model, the less an update counts.
 //!
-//! - Paper: Nguyen et al., Federated learning with buffered asynchronous aggregation, 2022, algorithm 1:
-//!   `x += lr / K * sum_i s(tau_i) * delta_i`, `s(tau) = 1 / sqrt(1 + tau)`; tau is how many rounds ago the client's
-//!   model was the current one: `--round` less the update's `round`. `hinge` is from Xie, Koyejo and Gupta, Asynchronous
-//!   federated optimization, 2019, section 5.2.
-//! - Arguments: `staleness`, how s follows tau: `polynomial` (default) is `(1 + tau)^-a`, a = 0.5; `hinge` is 1 up to
-//!   `b` (4) and then `1 / (a * (tau - b) + 1)`, a = 10; `constant` is 1. `buffer`, how many updates there must be (default
-//!   1). `normalize`: `count` (default, the paper's) multiplies deltas, so that a stale round is a small step;
-//!   `weights` multiplies weights, which then add up to one again. `max-staleness`, above which an update is refused.
-//!   `lr`, the server's learning rate (default 1).
-//! - Goes by: `round`.
-//! - Elsewhere: FLSim divides by s of the mean staleness; FederatedScope's weights are not made to add up to one;
-//!   NVFlare counts from the next round, so that a fresh update has 0.5 already; APPFL takes differences from the
-//!   current model and not from the one that the client started from, which undoes the rounds in between: here deltas
-//!   of stale clients must come as deltas.
+//! - Paper: Nguyen et al., Federated learning with buffered asynchronous aggregation, 2022, algorithm 1; `hinge` is from
+//!   Xie, Koyejo and Gupta, Asynchronous federated optimization, 2019, section 5.2.
+//! - Before the rule: `delta_i * s(tau_i)`, or with `normalize=weights` the client's weight times `s(tau_i)`.
+//! - Step: `x += lr * delta`.
+//! - Clients send: `round`, whose model they start from.
+//! - Details: the staleness tau is `--round` less the update's `round`. `s(tau)` is `(1 + tau)^-a` for `polynomial`, by
+//!   default with a = 0.5. For `hinge` it is 1 up to `b`, and then `1 / (a * (tau - b) + 1)`. For `constant` it is 1.
+//!   `normalize=count`, the paper's, multiplies deltas, so that a stale round is a small step. `normalize=weights`
+//!   multiplies weights, which then add up to one again.
+//! - Elsewhere: FLSim divides by s of the mean staleness. FederatedScope does not make the weights add up to one. NVFlare
+//!   counts from the next round, so that a fresh update has 0.5 already. APPFL takes differences from the current model
+//!   and not from the client's, which undoes the rounds in between. Here updates of stale clients must be deltas.
 
 use crate::kernels::server_step::ServerStep;
 use crate::rules::geometry::Geometry;
-use crate::settings::numbers::{NotNegative, shown};
-use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Cohort, Decided, Lacking, Reported, Strategy, StrategyError};
+use crate::settings::numbers::NotNegative;
+use crate::settings::{Entry, Positive, Setting, Settings, SpecError, spec_text, value};
+use crate::strategies::{ClientMetadata, Cohort, MissingMetadata, StepInput, Strategy, StrategyError};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
+
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "fedbuff",
+    summary: "Updates from models of earlier rounds count too; the older the model, the less.",
+    settings: &[
+        Setting::new("staleness", "hinge", "polynomial (default), hinge or constant"),
+        Setting::new(
+            "a",
+            "10",
+            "how fast an update loses weight: 0.5 by default for polynomial, 10 for hinge",
+        ),
+        Setting::new("b", "4", "for hinge: the staleness up to which an update counts in full"),
+        Setting::new("buffer", "1", "the fewest updates that are merged"),
+        Setting::new("normalize", "count", "count: staleness shrinks deltas; weights: it shrinks weights"),
+        Setting::new("max-staleness", "5", "an older update is a bad update; no limit if missing"),
+        Setting::new("lr", "1", "the server's learning rate"),
+    ],
+    parse: FedBuff::parse,
+};
 
 /// Buffered asynchronous aggregation.
 #[derive(Clone, Debug)]
@@ -36,7 +53,7 @@ pub struct FedBuff {
     lr: Option<Positive>,
 }
 
-/// How much less an update counts for its staleness.
+/// The function that lowers the weight of an update by its staleness.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Staleness {
     Polynomial,
@@ -44,16 +61,16 @@ enum Staleness {
     Hinge,
 }
 
-/// What the sum of the updates is divided by.
+/// The divisor of the sum of the updates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Normalize {
-    /// What their weights add up to without staleness.
+    /// The sum of their weights without staleness.
     Count,
-    /// What they add up to with it.
+    /// The sum of their weights with staleness.
     Weights,
 }
 
-/// How many updates there must be.
+/// The fewest updates that are merged.
 #[derive(Clone, Copy, Debug)]
 struct Count(NonZeroUsize);
 
@@ -118,11 +135,11 @@ impl fmt::Display for Count {
 }
 
 impl FedBuff {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
+    fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
         let staleness = settings.take("staleness")?;
         Ok(Box::new(Self {
             staleness,
-            // Only those that the function has: another is a mistake that must not pass in silence.
+            // Only the settings that the function has. Any other setting is a mistake of the operator.
             a: if staleness == Some(Staleness::Constant) { None } else { settings.take("a")? },
             b: if staleness == Some(Staleness::Hinge) { settings.take("b")? } else { None },
             buffer: settings.take("buffer")?,
@@ -132,7 +149,7 @@ impl FedBuff {
         }))
     }
 
-    /// s(tau): by what a delta or a weight is multiplied.
+    /// s(tau), the factor for a delta or a weight.
     fn factor(&self, staleness: u64) -> f64 {
         let tau = staleness as f64;
         let a = |default| self.a.map_or(default, |a| a.0);
@@ -146,6 +163,7 @@ impl FedBuff {
         }
     }
 
+    /// The factors of all clients, if they belong to `normalize`.
     fn factors(&self, cohort: &Cohort, normalize: Normalize) -> Result<Option<Vec<f64>>, StrategyError> {
         if self.normalize() != normalize {
             return Ok(None);
@@ -160,18 +178,18 @@ impl FedBuff {
 
     fn all_staleness(&self, cohort: &Cohort) -> Result<Vec<u64>, StrategyError> {
         let Some(round) = cohort.round else {
-            let expected = "the round that is merged, from which staleness is counted";
+            let expected = "the number of this round, from which staleness counts";
             return Err(StrategyError::NoOption { strategy: self.to_string(), option: "round", expected });
         };
         let staleness = |client| self.staleness_of(client, round);
-        cohort.clients.iter().map(staleness).collect::<Result<_, Lacking>>().map_err(Into::into)
+        cohort.clients.iter().map(staleness).collect::<Result<_, MissingMetadata>>().map_err(Into::into)
     }
 
-    fn staleness_of(&self, client: &Reported, round: u64) -> Result<u64, Lacking> {
+    fn staleness_of(&self, client: &ClientMetadata, round: u64) -> Result<u64, MissingMetadata> {
         let least = round.saturating_sub(self.max_staleness.unwrap_or(u64::MAX));
         let sound = client.round.filter(|own| (least..=round).contains(own));
         sound.map(|own| round - own).ok_or_else(|| {
-            Lacking::new("fedbuff", "round", client.round, format!("a round from {least} to {round}"))
+            MissingMetadata::new("fedbuff", "round", client.round, format!("a round from {least} to {round}"))
         })
     }
 }
@@ -190,15 +208,15 @@ impl FromStr for Rounds {
 impl fmt::Display for FedBuff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = [
-            ("staleness", shown(&self.staleness)),
-            ("a", shown(&self.a)),
-            ("b", shown(&self.b)),
-            ("buffer", shown(&self.buffer)),
-            ("normalize", shown(&self.normalize)),
-            ("max-staleness", shown(&self.max_staleness)),
-            ("lr", shown(&self.lr)),
+            ("staleness", value(&self.staleness)),
+            ("a", value(&self.a)),
+            ("b", value(&self.b)),
+            ("buffer", value(&self.buffer)),
+            ("normalize", value(&self.normalize)),
+            ("max-staleness", value(&self.max_staleness)),
+            ("lr", value(&self.lr)),
         ];
-        f.write_str(&written("fedbuff", &settings))
+        f.write_str(&spec_text("fedbuff", &settings))
     }
 }
 
@@ -215,7 +233,7 @@ impl Strategy for FedBuff {
         self.buffer.map_or(1, |count| count.0.get())
     }
 
-    fn check(&self, client: &Reported, round: Option<u64>) -> Result<(), Lacking> {
+    fn check(&self, client: &ClientMetadata, round: Option<u64>) -> Result<(), MissingMetadata> {
         round.map_or(Ok(()), |round| self.staleness_of(client, round).map(drop))
     }
 
@@ -227,7 +245,7 @@ impl Strategy for FedBuff {
         self.factors(cohort, Normalize::Weights)
     }
 
-    fn step(&self, _: &Decided) -> Result<ServerStep, StrategyError> {
+    fn step(&self, _: &StepInput) -> Result<ServerStep, StrategyError> {
         Ok(ServerStep::Average { lr: self.lr.map_or(1.0, |lr| lr.0) })
     }
 
@@ -249,7 +267,7 @@ mod tests {
     use crate::strategies::parse;
 
     fn cohort(round: Option<u64>, rounds: &[Option<u64>]) -> Cohort {
-        let client = |round: &Option<u64>| Reported { round: *round, ..Reported::default() };
+        let client = |round: &Option<u64>| ClientMetadata { round: *round, ..ClientMetadata::default() };
         let clients = rounds.iter().map(client).collect();
         Cohort { clients, weights: vec![1.0; rounds.len()], round, population: None }
     }
@@ -280,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn staleness_is_in_the_weights_if_asked() {
+    fn staleness_is_in_the_weights_with_normalize_weights() {
         let (cohort, strategy) =
             (cohort(Some(3), &[Some(0), Some(3)]), strategy("fedbuff:normalize=weights"));
         assert_eq!(strategy.weigh(&cohort).unwrap(), Some(vec![0.5, 1.0]));
@@ -290,7 +308,7 @@ mod tests {
     #[test]
     fn rounds_must_be_known_and_past_and_not_too_old() {
         let check = |text: &str, own, round| {
-            let client = Reported { round: own, ..Reported::default() };
+            let client = ClientMetadata { round: own, ..ClientMetadata::default() };
             strategy(text).check(&client, round).map_err(|lacking| lacking.to_string())
         };
         let lacking = "fedbuff needs metadata `round`: found none, expected a round from 0 to 5";
@@ -304,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn how_it_went_is_told() {
+    fn the_report_has_the_staleness() {
         let accounts = strategy("fedbuff:buffer=4").accounts(&cohort(Some(4), &[Some(4), Some(1)]));
         let want = [("normalize", "count"), ("mean_staleness", "1.5"), ("largest_staleness", "3")];
         assert_eq!(accounts, want.map(|(name, value)| (name, value.to_owned())));

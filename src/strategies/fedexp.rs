@@ -1,24 +1,30 @@
-//! The average, and further where the deltas point different ways: extrapolation by how much of their length cancels.
+//! The average, and a longer step where the lengths of the deltas cancel.
 //!
-//! - Paper: Jhunjhunwala, Wang and Joshi, FedExP: speeding up federated averaging via extrapolation, 2023, equation 5:
-//!   `lr = max(1, sum_i a_i * |delta_i|^2 / (2 * (|sum_i a_i * delta_i|^2 + eps * S)))`, `a_i` the clients' shares, S
-//!   how many have one.
+//! - Paper: Jhunjhunwala, Wang and Joshi, FedExP: speeding up federated averaging via extrapolation, 2023, equation 5.
+//! - Step: `x += max(1, sum_i a_i * |delta_i|^2 / (2 * (|delta|^2 + eps * S))) * delta`, where `a_i` is a client's share
+//!   and S the number of clients with a share.
 //! - Cost: the distances of all updates.
-//! - Arguments: `eps` (default 1e-3), what keeps the step finite where deltas cancel out.
-//! - Elsewhere: `eps * S` is as the authors' code has it; the equation has `eps` alone.
+//! - Elsewhere: the authors' code has `eps * S`; the equation has `eps` alone.
 //!
-//! The length of the merged delta must be known before there is one. So rules that work by coordinate, whose merged
-//! delta is no combination of the clients', cannot precede it. After rules that shrink deltas, such as centered
-//! clipping, the shares are as they are, and need not add up to one. A hostile client that a rule keeps can lengthen the
-//! step with a long delta; a rule that leaves out long ones bounds it.
+//! The step needs the length of the merged delta before the merge. So a rule that works by coordinate cannot precede it:
+//! its merged delta is no combination of the clients' deltas. After a rule that shrinks deltas, such as centered
+//! clipping, the shares need not add up to one. A hostile client that the rule keeps can lengthen the step with a long
+//! delta. A rule that leaves out long deltas bounds the step.
 
 use crate::kernels::server_step::ServerStep;
 use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
-use crate::settings::numbers::shown;
-use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Decided, Strategy, StrategyError};
+use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::strategies::{StepInput, Strategy, StrategyError};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "fedexp",
+    summary: "The model moves by the merged delta, and further where the lengths of the clients' deltas \
+              cancel.",
+    settings: &[Setting::new("eps", "0.001", "keeps the step finite where deltas cancel")],
+    parse: |settings| Ok(Box::new(FedExp { eps: settings.take("eps")? })),
+};
 
 /// FedExP.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +33,6 @@ pub struct FedExp {
 }
 
 impl FedExp {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
-        Ok(Box::new(Self { eps: settings.take("eps")? }))
-    }
-
     /// The server's learning rate.
     fn lr(&self, coefficients: &[f64], geometry: &Geometry) -> f64 {
         let parts = coefficients.iter().filter(|a| **a != 0.0).count();
@@ -44,7 +46,7 @@ impl FedExp {
 
 impl fmt::Display for FedExp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&written("fedexp", &[("eps", shown(&self.eps))]))
+        f.write_str(&spec_text("fedexp", &[("eps", value(&self.eps))]))
     }
 }
 
@@ -57,16 +59,16 @@ impl Strategy for FedExp {
         Needs::Geometry
     }
 
-    fn step(&self, decided: &Decided) -> Result<ServerStep, StrategyError> {
-        let Some(coefficients) = decided.coefficients else {
+    fn step(&self, input: &StepInput) -> Result<ServerStep, StrategyError> {
+        let Some(coefficients) = input.coefficients else {
             return Err(StrategyError::NoMeaning {
                 strategy: self.to_string(),
-                rule: decided.rule.to_owned(),
-                why: "its step goes by the length of the merged delta, which is not known before the merge for a \
+                rule: input.rule.to_owned(),
+                why: "its step needs the length of the merged delta, which is not known before the merge for a \
                       rule that works by coordinate",
             });
         };
-        let geometry = decided.geometry.ok_or_else(|| StrategyError::not_measured(self))?;
+        let geometry = input.geometry.ok_or_else(|| StrategyError::not_measured(self))?;
         let lr = self.lr(coefficients, geometry);
         if !lr.is_finite() {
             let what = "the deltas are too long for the step to be a number".to_owned();
@@ -85,7 +87,7 @@ mod tests {
         FedExp { eps: Some(Positive(eps)) }.lr(coefficients, &geometry_of(rows))
     }
 
-    /// Lengths 9 and 16, the mean of half of both has length 25 / 4: (25 / 2) / (25 / 2).
+    /// The squared lengths are 9 and 16, and 25 / 4 of the mean: (25 / 2) / (25 / 2).
     #[test]
     fn by_hand() {
         let rows = [vec![3.0, 0.0], vec![0.0, 4.0], vec![9.0, 9.0]];
@@ -93,7 +95,7 @@ mod tests {
         // Opposite deltas of length 1 and 3 by 3 and 1 quarters: 0.75 + 2.25 over 2 * 2 * eps.
         let opposite = [vec![1.0], vec![-3.0]];
         assert!((lr(0.125, &opposite, &[0.75, 0.25]) - 6.0).abs() < 1e-12);
-        // Who has no part is not counted.
+        // A client without a share does not count.
         assert!((lr(0.125, &[vec![1.0], vec![-3.0], vec![5.0]], &[0.75, 0.25, 0.0]) - 6.0).abs() < 1e-12);
     }
 
@@ -105,8 +107,8 @@ mod tests {
 
     #[test]
     fn rules_by_coordinate_cannot_precede_it() {
-        let decided = Decided { steps: 0, coefficients: None, geometry: None, rule: "median" };
-        let error = FedExp { eps: None }.step(&decided).unwrap_err().to_string();
+        let input = StepInput { steps: 0, coefficients: None, geometry: None, rule: "median" };
+        let error = FedExp { eps: None }.step(&input).unwrap_err().to_string();
         assert!(error.starts_with("fedexp with median has no meaning: "), "{error}");
     }
 }

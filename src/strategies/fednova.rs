@@ -1,28 +1,43 @@
-//! Clients that took more local steps do not pull harder: each delta is divided by the steps behind it.
+//! Divides each delta by the length of its local steps, so that more steps do not pull harder.
 //!
 //! - Paper: Wang et al., Tackling the objective inconsistency problem in heterogeneous federated optimization, 2020,
-//!   equation 10: `x += tau_eff * sum_i p_i * delta_i / a_i`, `p_i` a client's share of the weight. `a_i`, the length of
-//!   its accumulated steps, is by the reference code's recurrence: a step with momentum `rho` is `c = rho * c + 1;
-//!   a += c`, one with a proximal term `a = (1 - eta * mu) * a + 1`, a plain one `a += 1`.
-//! - Arguments: `lr`, the server's learning rate (default 1); `gmf`, its momentum (default 0); `steps`, the effective
-//!   number of steps `tau_eff`. Not given, that is the mean of the clients' `a_i` by weight, where a client with a
-//!   proximal term counts its plain number of steps, as in the reference. A hostile client may claim any
-//!   number of steps, and moves that mean; where clients are not trusted, `steps` fixes it.
-//! - Keeps: with `gmf`, the discounted sum of the merged deltas.
-//! - Goes by: `local_steps`; `momentum`, `proximal_mu` and `local_lr` of clients whose optimiser has them.
-//! - Elsewhere: FedLab gives every client the same `p_i` and multiplies by the number of clients over that of those
-//!   who took part.
+//!   equation 10.
+//! - Before the rule: `delta_i * tau_eff / a_i`, where `a_i` is the length of a client's accumulated steps and `tau_eff`
+//!   is `steps`, or else the mean of the `a_i` by weight.
+//! - Step: `x += lr * delta`; with `gmf`: `m = gmf * m + delta; x += lr * m`.
+//! - Keeps: with `gmf`, `m`, zero before the first round.
+//! - Clients send: `local_steps`; `momentum`, `proximal_mu` and `local_lr`, if their optimiser has them.
+//! - Details: `a_i` follows the reference code's recurrence. A step with momentum `rho` is `c = rho * c + 1; a += c`. A
+//!   step with a proximal term is `a = (1 - eta * mu) * a + 1`, a plain step `a += 1`. In `tau_eff` a client with a
+//!   proximal term counts its plain number of steps, as in the reference. A hostile client may claim any number of steps
+//!   and so move that mean; `steps` fixes it.
+//! - Elsewhere: FedLab gives every client the same share, and multiplies by the number of all clients over the number
+//!   of clients that take part.
 
 use crate::kernels::server_step::ServerStep;
-use crate::model::state::KeptTensor;
-use crate::model::state::StateTensor;
+use crate::model::state::{KeptTensor, StateTensor};
 use crate::rules::geometry::Geometry;
-use crate::settings::numbers::{Decay, shown};
-use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Cohort, Decided, Lacking, Reported, Strategy, StrategyError};
+use crate::settings::numbers::Decay;
+use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::strategies::{ClientMetadata, Cohort, MissingMetadata, StepInput, Strategy, StrategyError};
 use std::fmt;
 
-/// More local steps than anybody takes in a round.
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "fednova",
+    summary: "Each delta is divided by the length of its local steps, so that more steps do not pull \
+              harder.",
+    settings: &[
+        Setting::new("gmf", "0", "the server's momentum"),
+        Setting::new("lr", "1", "the server's learning rate"),
+        Setting::new("steps", "12", "effective number of steps; the clients' mean if missing"),
+    ],
+    parse: |settings| {
+        let (gmf, lr, steps) = (settings.take("gmf")?, settings.take("lr")?, settings.take("steps")?);
+        Ok(Box::new(FedNova { gmf, lr, steps }))
+    },
+};
+
+/// The most local steps that a client may report.
 const MOST_STEPS: f64 = 1e7;
 
 /// Federated normalised averaging.
@@ -33,16 +48,16 @@ pub struct FedNova {
     steps: Option<Positive>,
 }
 
-/// How a client came to its delta, checked.
+/// A client's local optimisation, checked.
 struct LocalWork {
     steps: u32,
     momentum: f64,
-    /// The learning rate times the weight of the proximal term.
+    /// The learning rate times the weight of the proximal term; zero without that term.
     shrink: f64,
 }
 
 impl LocalWork {
-    fn of(client: &Reported) -> Result<Self, Lacking> {
+    fn of(client: &ClientMetadata) -> Result<Self, MissingMetadata> {
         let steps =
             expect("local_steps", client.local_steps, "a whole number from 1 to 10000000", |steps| {
                 (1.0..=MOST_STEPS).contains(&steps) && steps.fract() == 0.0
@@ -53,8 +68,8 @@ impl LocalWork {
         Ok(Self { steps: steps as u32, momentum, shrink: shrink(client)? })
     }
 
-    /// `a_i`: the recurrence of a step, as often as there were steps. A step is linear in `(c, a, 1)`, so the power is
-    /// taken by squaring: a client that claims ten million of them costs no more than others.
+    /// `a_i`: the recurrence of a step, applied once for each step. A step is linear in `(c, a, 1)`, and squaring gives
+    /// its power, so a client that claims ten million steps costs no more than others.
     fn normaliser(&self) -> f64 {
         let keep = 1.0 - self.shrink;
         let (counts, adds) = match (self.momentum != 0.0, self.shrink != 0.0) {
@@ -71,8 +86,8 @@ impl LocalWork {
     }
 }
 
-/// What a step takes off the distance from the base: `eta * mu`.
-fn shrink(client: &Reported) -> Result<f64, Lacking> {
+/// The part of the distance from the base that a step removes: `eta * mu`.
+fn shrink(client: &ClientMetadata) -> Result<f64, MissingMetadata> {
     let mu = Some(client.proximal_mu.unwrap_or(0.0));
     let mu = expect("proximal_mu", mu, "a number that is not negative", |mu| mu >= 0.0)?;
     if mu == 0.0 {
@@ -83,13 +98,16 @@ fn shrink(client: &Reported) -> Result<f64, Lacking> {
     Ok(lr * mu)
 }
 
+/// The value of a client's metadata, if it is sound.
 fn expect(
     key: &'static str,
     found: Option<f64>,
     expected: &str,
     is_sound: impl Fn(f64) -> bool,
-) -> Result<f64, Lacking> {
-    found.filter(|value| is_sound(*value)).ok_or_else(|| Lacking::new("fednova", key, found, expected))
+) -> Result<f64, MissingMetadata> {
+    found
+        .filter(|value| is_sound(*value))
+        .ok_or_else(|| MissingMetadata::new("fednova", key, found, expected))
 }
 
 type Square = [[f64; 3]; 3];
@@ -111,17 +129,12 @@ fn power(mut square: Square, mut exponent: u32) -> Square {
 }
 
 impl FedNova {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
-        let (gmf, lr, steps) = (settings.take("gmf")?, settings.take("lr")?, settings.take("steps")?);
-        Ok(Box::new(Self { gmf, lr, steps }))
-    }
-
     fn gmf(&self) -> f64 {
         self.gmf.map_or(0.0, |gmf| gmf.0)
     }
 
-    /// `tau_eff`.
-    fn effective_steps(&self, cohort: &Cohort) -> Result<f64, Lacking> {
+    /// `tau_eff`, the effective number of steps.
+    fn effective_steps(&self, cohort: &Cohort) -> Result<f64, MissingMetadata> {
         if let Some(steps) = self.steps {
             return Ok(steps.0);
         }
@@ -136,8 +149,8 @@ impl FedNova {
 
 impl fmt::Display for FedNova {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = [("gmf", shown(&self.gmf)), ("lr", shown(&self.lr)), ("steps", shown(&self.steps))];
-        f.write_str(&written("fednova", &settings))
+        let settings = [("gmf", value(&self.gmf)), ("lr", value(&self.lr)), ("steps", value(&self.steps))];
+        f.write_str(&spec_text("fednova", &settings))
     }
 }
 
@@ -151,17 +164,17 @@ impl Strategy for FedNova {
         if self.gmf() == 0.0 { Vec::new() } else { vec![momentum] }
     }
 
-    fn check(&self, client: &Reported, _: Option<u64>) -> Result<(), Lacking> {
+    fn check(&self, client: &ClientMetadata, _: Option<u64>) -> Result<(), MissingMetadata> {
         LocalWork::of(client).map(drop)
     }
 
     fn scale(&self, cohort: &Cohort, _: Option<&Geometry>) -> Result<Option<Vec<f64>>, StrategyError> {
         let effective = self.effective_steps(cohort)?;
         let scale = |client| Ok(effective / LocalWork::of(client)?.normaliser());
-        cohort.clients.iter().map(scale).collect::<Result<_, Lacking>>().map(Some).map_err(Into::into)
+        cohort.clients.iter().map(scale).collect::<Result<_, MissingMetadata>>().map(Some).map_err(Into::into)
     }
 
-    fn step(&self, _: &Decided) -> Result<ServerStep, StrategyError> {
+    fn step(&self, _: &StepInput) -> Result<ServerStep, StrategyError> {
         let lr = self.lr.map_or(1.0, |lr| lr.0);
         Ok(match self.gmf() {
             0.0 => ServerStep::Average { lr },
@@ -180,11 +193,11 @@ mod tests {
     use super::*;
     use crate::strategies::parse;
 
-    fn client(steps: f64) -> Reported {
-        Reported { local_steps: Some(steps), ..Reported::default() }
+    fn client(steps: f64) -> ClientMetadata {
+        ClientMetadata { local_steps: Some(steps), ..ClientMetadata::default() }
     }
 
-    fn scale(text: &str, clients: Vec<Reported>, weights: &[f64]) -> Result<Vec<f64>, StrategyError> {
+    fn scale(text: &str, clients: Vec<ClientMetadata>, weights: &[f64]) -> Result<Vec<f64>, StrategyError> {
         let cohort = Cohort { clients, weights: weights.to_vec(), round: None, population: None };
         let strategy = parse(text, crate::settings::Definition::Paper).unwrap();
         strategy.scale(&cohort, None).map(Option::unwrap)
@@ -226,7 +239,7 @@ mod tests {
         assert_eq!(scale("fednova", vec![client(7.0), client(7.0)], &[1.0, 9.0]).unwrap(), [1.0, 1.0]);
     }
 
-    /// Two steps of weight 3, ten of weight 1: four effective steps.
+    /// Two steps with weight 3 and ten with weight 1: four effective steps.
     #[test]
     fn by_hand() {
         let clients = || vec![client(2.0), client(10.0)];
@@ -234,14 +247,14 @@ mod tests {
         assert_eq!(scale("fednova:steps=5", clients(), &[3.0, 1.0]).unwrap(), [2.5, 0.5]);
         let mut proximal = client(2.0);
         (proximal.proximal_mu, proximal.local_lr) = (Some(5.0), Some(0.1));
-        // Its a is 1.5, but of effective steps it counts 2.
+        // Its a is 1.5, but it counts 2 effective steps.
         assert_eq!(scale("fednova", vec![proximal], &[1.0]).unwrap(), [2.0 / 1.5]);
     }
 
     #[test]
     fn what_an_update_lacks_is_named() {
         let strategy = parse("fednova", crate::settings::Definition::Paper).unwrap();
-        let with = |change: fn(&mut Reported)| {
+        let with = |change: fn(&mut ClientMetadata)| {
             let mut client = client(3.0);
             change(&mut client);
             strategy.check(&client, None).unwrap_err().to_string()

@@ -1,17 +1,28 @@
-//! The average of clients that were held near the model they started from.
+//! The average of clients whose loss keeps them near the model they start from.
 //!
 //! - Paper: Li et al., Federated optimization in heterogeneous networks, 2020, algorithm 2.
-//! - Arguments: `mu`, the weight of the clients' proximal term `(mu / 2) * |w - w_t|^2`; it must be given, and is told
-//!   to the clients of the next round as metadata `proximal_mu`.
-//! - Elsewhere: the term is the clients' alone, and the server of the paper, of Flower and of others takes the plain
-//!   average. Some servers shrink the merged model towards the base by `mu` instead, or as well: that is a smaller
-//!   learning rate under another name, and is not offered. Who wants it writes `fedavg:lr=X`.
+//! - Step: `x += delta`.
+//! - Details: the merged model carries `mu` to the clients of the next round as metadata `proximal_mu`.
+//! - Elsewhere: only clients have the term; the server of the paper, of Flower and of others takes the plain average.
+//!   Some servers shrink the merged model towards the base by `mu` instead, or as well. That is a smaller learning rate
+//!   under another name, and not offered here: an operator who wants it writes `fedavg:lr=X`.
 
 use crate::kernels::server_step::ServerStep;
 use crate::settings::numbers::NotNegative;
-use crate::settings::{Settings, SpecError, written};
-use crate::strategies::{Decided, Strategy, StrategyError};
+use crate::settings::{Entry, Setting, spec_text};
+use crate::strategies::{StepInput, Strategy, StrategyError};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "fedprox",
+    summary: "The average of clients whose loss keeps them near the model they start from.",
+    settings: &[Setting::required(
+        "mu",
+        "0.01",
+        "the weight of the clients' proximal term `(mu / 2) * |w - w_t|^2`",
+    )],
+    parse: |settings| Ok(Box::new(FedProx { mu: settings.require("mu")? })),
+};
 
 /// FedProx.
 #[derive(Clone, Copy, Debug)]
@@ -19,15 +30,9 @@ pub struct FedProx {
     mu: NotNegative,
 }
 
-impl FedProx {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
-        Ok(Box::new(Self { mu: settings.require("mu", "0.01")? }))
-    }
-}
-
 impl fmt::Display for FedProx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&written("fedprox", &[("mu", Some(&self.mu))]))
+        f.write_str(&spec_text("fedprox", &[("mu", Some(&self.mu))]))
     }
 }
 
@@ -40,7 +45,7 @@ impl Strategy for FedProx {
         true
     }
 
-    fn step(&self, _: &Decided) -> Result<ServerStep, StrategyError> {
+    fn step(&self, _: &StepInput) -> Result<ServerStep, StrategyError> {
         Ok(ServerStep::Average { lr: 1.0 })
     }
 

@@ -1,20 +1,28 @@
-//! A step of its own for every coordinate, by a second moment that moves by no more than the squared delta.
+//! A second moment that moves by no more than the squared delta shortens a coordinate's steps.
 //!
 //! - Paper: Reddi et al., Adaptive federated optimization, 2021, algorithm 2; Zaheer et al., Adaptive methods for
-//!   nonconvex optimization, 2018: `v = v - (1 - beta2) * delta^2 * sign(v - delta^2)`, the rest as in
-//!   [`fedadam`](super::fedadam). The square is that of the delta, not of `m`, as an early version of the text had it.
-//! - Arguments: those of [`fedadam`](super::fedadam); the default of `lr` is 0.01.
+//!   nonconvex optimization, 2018.
+//! - Step: `m = beta1 * m + (1 - beta1) * delta; v -= (1 - beta2) * delta^2 * sign(v - delta^2); x += lr * m / (sqrt(v)
+//!   + tau)`.
 //! - Keeps: `m`, zero before the first round, and `v`.
+//! - Details: the square is the square of the delta. An early version of the paper had the square of `m`.
 //! - Elsewhere: Flower starts `v` at zero. TensorFlow Federated has a `beta2` of 0.999, starts `v` at 1e-6 and corrects
-//!   as Adam does. OpenFL's keeps a factor `beta2` on `v`, so that it is not Yogi; it is not offered.
+//!   as Adam does. OpenFL keeps a factor `beta2` on `v`, which is not Yogi and not offered here.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::settings::Definition;
-use crate::settings::{Settings, SpecError};
-use crate::strategies::Strategy;
+use crate::settings::{Definition, Entry, Settings, SpecError};
 use crate::strategies::adaptive::{Adaptive, Correction, Defaults};
+use crate::strategies::{Strategy, fedadam};
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "fedyogi",
+    summary: "The server steps by Yogi: as fedadam, with a second moment that moves by no more than the \
+              squared delta.",
+    settings: &fedadam::settings("0.01"),
+    parse,
+};
+
+fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
     let paper = Defaults { lr: 0.01, ..Defaults::PAPER };
     let defaults = match settings.definition() {
         Definition::Paper | Definition::Byzfl => paper,

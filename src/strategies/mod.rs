@@ -1,10 +1,10 @@
-//! Server strategies, one file each, named as in its paper: what becomes of the merged delta.
+//! Server strategies, one file each, named as in its paper: the server's step by the merged delta.
 //!
-//! A strategy has a part in a round at three places, and at each it is a pure function of what clients report and of
-//! the statistics rules go by. Before the rule it may scale each client's delta ([`Strategy::scale`]) and weigh clients
-//! ([`Strategy::weigh`]); so it composes with every rule. After the rule it says how the server steps
-//! ([`Strategy::step`]): a kernel that runs tile by tile over the merged delta, the base, and what it keeps between
-//! rounds ([`Strategy::keeps`]). To add one: its file, and a line in [`STRATEGIES`].
+//! A strategy acts at three places of a round. At each it is a pure function of the clients' metadata and of the
+//! statistics that rules use. Before the rule it may scale each client's delta ([`Strategy::scale`]) and weigh clients
+//! ([`Strategy::weigh`]), so it composes with every rule. After the rule it chooses the server's step
+//! ([`Strategy::step`]): a kernel that runs tile by tile over the merged delta, the base, and the tensors kept between
+//! rounds ([`Strategy::keeps`]). A new strategy is a file, a line in [`STRATEGIES`], and its oracle in the tests.
 
 pub mod adaptive;
 pub mod fedadagrad;
@@ -23,43 +23,43 @@ use crate::kernels::server_step::ServerStep;
 use crate::model::state::KeptTensor;
 use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
-use crate::settings::{self, Definition, Parse, SpecError};
+use crate::settings::{self, Definition, Entry, SpecError};
 use std::fmt;
 
-/// What a client says about its update, as far as a strategy goes by it.
+/// The metadata of a client's update that strategies use. `None` means that the update lacks the key.
 #[derive(Clone, Default, PartialEq, Debug)]
-pub struct Reported {
-    /// Its id.
+pub struct ClientMetadata {
+    /// The client's id.
     pub id: String,
-    /// Local optimiser steps.
+    /// Number of local optimiser steps.
     pub local_steps: Option<f64>,
-    /// Momentum of its local optimiser.
+    /// Momentum of the local optimiser.
     pub momentum: Option<f64>,
-    /// Weight of its proximal term.
+    /// Weight of the proximal term.
     pub proximal_mu: Option<f64>,
-    /// Its learning rate.
+    /// Local learning rate.
     pub local_lr: Option<f64>,
-    /// Its training loss.
+    /// Training loss.
     pub loss: Option<f64>,
-    /// The round whose model it started from.
+    /// The round whose model the client started from.
     pub round: Option<u64>,
 }
 
-/// What an update lacks under a strategy.
+/// The fault of an update that lacks metadata which a strategy needs, or has it with an unsound value.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[error("{strategy} needs metadata `{key}`: found {found}, expected {expected}")]
-pub struct Lacking {
-    /// The strategy.
+pub struct MissingMetadata {
+    /// The name of the strategy.
     pub strategy: &'static str,
     /// The key of the metadata.
     pub key: &'static str,
-    /// What stands there.
+    /// The value found, or `none`.
     pub found: String,
-    /// What should.
+    /// The values that are sound.
     pub expected: String,
 }
 
-impl Lacking {
+impl MissingMetadata {
     fn new(
         strategy: &'static str,
         key: &'static str,
@@ -71,33 +71,33 @@ impl Lacking {
     }
 }
 
-/// The clients of a round, in order of their ids.
+/// The clients of a round, in order of id.
 #[derive(Clone, Debug)]
 pub struct Cohort {
-    /// What each says.
-    pub clients: Vec<Reported>,
-    /// What each weighs as the run was told.
+    /// The metadata of each client.
+    pub clients: Vec<ClientMetadata>,
+    /// The weight of each client by `--weights`.
     pub weights: Vec<f64>,
-    /// The round that is merged, if the run says.
+    /// The number of this round; `None` without `--round`.
     pub round: Option<u64>,
-    /// How many clients there are in all, if the run says.
+    /// The number of all clients, whether or not they take part; `None` without `--population`.
     pub population: Option<usize>,
 }
 
-/// What is known when the server steps.
+/// The input of the server's step, after the rule's decision.
 #[derive(Clone, Copy, Debug)]
-pub struct Decided<'a> {
-    /// Rounds stepped before this one.
+pub struct StepInput<'a> {
+    /// The number of steps in earlier rounds.
     pub steps: u64,
-    /// The coefficient of each client's delta in the merged one; none where the rule works by coordinate.
+    /// The coefficient of each client's delta in the merged delta; `None` if the rule works by coordinate.
     pub coefficients: Option<&'a [f64]>,
-    /// The geometry of the clients' deltas as they were sent, if it was measured.
+    /// The geometry of the clients' deltas before any scaling; `None` if it was not measured.
     pub geometry: Option<&'a Geometry>,
-    /// The rule, for messages.
+    /// The text of the rule, for messages.
     pub rule: &'a str,
 }
 
-/// Why a strategy cannot be used on these clients.
+/// Why a strategy cannot run on these clients.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -113,7 +113,7 @@ pub enum StrategyError {
     #[error("{strategy}: the distances of the updates were not measured")]
     NotMeasured { strategy: String },
     #[error(transparent)]
-    Lacking(#[from] Lacking),
+    MissingMetadata(#[from] MissingMetadata),
 }
 
 impl StrategyError {
@@ -124,166 +124,154 @@ impl StrategyError {
 
 /// A server strategy with its settings. Displays as the text that parses to it.
 pub trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
-    /// Its name, which its state goes by.
+    /// Its name, which its state file carries.
     fn name(&self) -> &'static str;
 
-    /// Whose definition it is.
+    /// The definition that it follows.
     fn definition(&self) -> Definition {
         Definition::Paper
     }
 
-    /// What it keeps between rounds.
+    /// The tensors that it keeps between rounds.
     fn keeps(&self) -> Vec<KeptTensor> {
         Vec::new()
     }
 
-    /// What must be measured of the updates for it.
+    /// The measurements of the updates that it needs.
     fn needs(&self) -> Needs {
         Needs::Nothing
     }
 
-    /// Whether the merged model is the base plus the merged delta, so that it works without a base as well.
+    /// Whether the new model is the base plus the merged delta, so that it needs no base.
     fn is_plain(&self) -> bool {
         false
     }
 
-    /// Why all clients weigh the same under it, if they do.
+    /// The reason that all clients weigh the same; `None` if they may weigh differently.
     fn weighs_alike(&self) -> Option<&'static str> {
         None
     }
 
-    /// Whether updates may have started from models of earlier rounds.
+    /// Whether it merges updates that started from models of earlier rounds.
     fn takes_stale(&self) -> bool {
         false
     }
 
-    /// The fewest clients it goes on with.
+    /// The fewest clients that it needs.
     fn least_clients(&self) -> usize {
         1
     }
 
-    /// Checks that an update says what the strategy goes by. `round` is the one that is merged.
+    /// Checks that an update has the metadata that the strategy uses. `round` is the number of this round.
     ///
     /// # Errors
     ///
-    /// What it lacks.
-    fn check(&self, client: &Reported, round: Option<u64>) -> Result<(), Lacking> {
+    /// When metadata is missing or unsound.
+    fn check(&self, client: &ClientMetadata, round: Option<u64>) -> Result<(), MissingMetadata> {
         let _ = (client, round);
         Ok(())
     }
 
-    /// By what each client's delta is multiplied before the rule; none for one.
+    /// Factor for each client's delta before the rule; `None` means 1 for all.
     ///
     /// # Errors
     ///
-    /// When the run or the clients do not say enough.
+    /// When an option or a client's metadata is missing.
     fn scale(&self, cohort: &Cohort, geometry: Option<&Geometry>) -> Result<Option<Vec<f64>>, StrategyError> {
         let _ = (cohort, geometry);
         Ok(None)
     }
 
-    /// By what each client's weight is multiplied before the rule; none for one. `rule` has to weigh clients then.
+    /// Factor for each client's weight before the rule, which must then weigh clients; `None` means 1 for all.
     ///
     /// # Errors
     ///
-    /// When the run does not say enough.
+    /// When an option or a client's metadata is missing.
     fn weigh(&self, cohort: &Cohort) -> Result<Option<Vec<f64>>, StrategyError> {
         let _ = cohort;
         Ok(None)
     }
 
-    /// How the server steps.
+    /// The server's step.
     ///
     /// # Errors
     ///
-    /// When the step needs what the rule does not leave.
-    fn step(&self, decided: &Decided) -> Result<ServerStep, StrategyError>;
+    /// When the input lacks something that the step needs.
+    fn step(&self, input: &StepInput) -> Result<ServerStep, StrategyError>;
 
-    /// By what the merged change of the clients' control variates is multiplied before the server's takes it; none
-    /// where clients send none.
+    /// Factor for the merged change of the clients' control variates, before the server adds it to its own. `None` means
+    /// that clients send no control variates.
     ///
     /// # Errors
     ///
-    /// When the run does not say how many clients there are, or says fewer than took part.
+    /// When `--population` is missing, or below the number of clients that take part.
     fn control(&self, cohort: &Cohort) -> Result<Option<f64>, StrategyError> {
         let _ = cohort;
         Ok(None)
     }
 
-    /// What the merged model tells the clients of the next round, as metadata.
+    /// Metadata of the merged model for the clients of the next round: keys and values.
     fn tells(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// What the report says of how it went, beyond its settings: normalisation, effective steps, step sizes. By name.
+    /// Facts for the report beyond the settings, by name: normalisation, effective steps, staleness.
     fn accounts(&self, cohort: &Cohort) -> Vec<(&'static str, String)> {
         let _ = cohort;
         Vec::new()
     }
 }
 
-/// Every strategy by name.
-pub const STRATEGIES: [(&str, Parse<Box<dyn Strategy>>); 11] = [
-    ("fedavg", fedavg::FedAvg::parse),
-    ("fedprox", fedprox::FedProx::parse),
-    ("fedavgm", fedavgm::FedAvgM::parse),
-    ("fedadam", fedadam::parse),
-    ("fedyogi", fedyogi::parse),
-    ("fedadagrad", fedadagrad::parse),
-    ("fednova", fednova::FedNova::parse),
-    ("scaffold", scaffold::Scaffold::parse),
-    ("qfedavg", qfedavg::QFedAvg::parse),
-    ("fedbuff", fedbuff::FedBuff::parse),
-    ("fedexp", fedexp::FedExp::parse),
+/// Every strategy.
+pub const STRATEGIES: &[Entry<Box<dyn Strategy>>] = &[
+    fedavg::ENTRY,
+    fedprox::ENTRY,
+    fedavgm::ENTRY,
+    fedadam::ENTRY,
+    fedyogi::ENTRY,
+    fedadagrad::ENTRY,
+    fednova::ENTRY,
+    scaffold::ENTRY,
+    qfedavg::ENTRY,
+    fedbuff::ENTRY,
+    fedexp::ENTRY,
 ];
 
-/// The strategy when nobody names one: the model moves by the merged delta.
+/// The default strategy: the model moves by the merged delta.
 pub fn plain() -> Box<dyn Strategy> {
     Box::new(fedavg::FedAvg::default())
 }
 
-/// Reads a strategy as a user writes it: `name` or `name:key=value,key=value`.
+/// Reads a strategy as an operator writes it: `name` or `name:key=value,key=value`.
 ///
 /// # Errors
 ///
 /// When there is no such strategy, or it has no such setting or value.
 pub fn parse(text: &str, definition: Definition) -> Result<Box<dyn Strategy>, SpecError> {
-    settings::parse_as("strategy", text, definition, &STRATEGIES)
+    settings::parse_as("strategy", text, definition, STRATEGIES)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::tests::check_registry;
 
     #[test]
     fn a_strategy_displays_as_it_parses() {
-        for text in [
-            "fedavg",
-            "fedavg:lr=0.5",
-            "fedprox:mu=0.01",
-            "fedavgm",
-            "fedavgm:lr=0.3,momentum=0.5",
-            "fedadam",
-            "fedadam:lr=0.01,beta1=0.8,beta2=0.999,tau=0.0001,v0=0,bias-correction=adam",
-            "fedyogi:bias-correction=none",
-            "fedadagrad:lr=1,beta1=0.5,tau=2,v0=3,bias-correction=none",
-            "fednova",
-            "fednova:gmf=0.9,lr=2,steps=12.5",
-            "scaffold",
-            "scaffold:lr=0.1",
-            "qfedavg",
-            "qfedavg:local-lr=0.1",
-            "qfedavg:q=2,local-lr=0.1",
-            "fedbuff",
-            "fedbuff:staleness=hinge,a=1,b=2,buffer=10,normalize=weights,max-staleness=5,lr=0.5",
-            "fedbuff:staleness=polynomial,a=0.25",
-            "fedexp",
-            "fedexp:eps=0.5",
-        ] {
-            for definition in [Definition::Paper, Definition::Byzfl, Definition::Flower, Definition::Tff] {
-                let strategy = parse(text, definition).unwrap();
-                assert_eq!(strategy.to_string(), text);
-                assert!(text.starts_with(strategy.name()));
+        for definition in [Definition::Paper, Definition::Byzfl, Definition::Flower, Definition::Tff] {
+            let parse = |text: &str| {
+                let strategy = parse(text, definition)?;
+                assert_eq!(text.split(':').next(), Some(strategy.name()));
+                Ok(strategy)
+            };
+            check_registry(STRATEGIES, parse);
+            for text in [
+                "fedadam:lr=0.01,beta1=0.8,beta2=0.999,tau=0.0001,v0=0,bias-correction=adam",
+                "qfedavg:local-lr=0.1",
+                "fedbuff:normalize=weights,max-staleness=5,lr=0.5",
+                "fedbuff:staleness=polynomial,a=0.25",
+            ] {
+                assert_eq!(parse(text).unwrap().to_string(), text);
             }
         }
     }

@@ -1,24 +1,39 @@
-//! Clients with a high loss pull harder, so that the model treats them more alike.
+//! Clients with a high loss pull harder, so that the model treats clients more equally.
 //!
-//! - Paper: Li et al., Fair resource allocation in federated learning, 2020, algorithm 2: with `L = 1 / local-lr`,
-//!   `x += sum_k F_k^q * L * delta_k / sum_k h_k`, `h_k = q * F_k^(q-1) * |L * delta_k|^2 + L * F_k^q`.
+//! - Paper: Li et al., Fair resource allocation in federated learning, 2020, algorithm 2.
+//! - Before the rule: `delta_k * n * L * F_k^q / sum_k h_k`, where F is the loss, `L = 1 / local-lr` and
+//!   `h_k = q * F_k^(q-1) * |L * delta_k|^2 + L * F_k^q`.
+//! - Step: `x += delta`.
 //! - Cost: the distances of all updates, for their norms.
-//! - Arguments: `local-lr`, the clients' learning rate (default: the `local_lr` that all updates state); `q` (default
-//!   0.1): 0 is the mean, the larger, the more the worst client counts.
-//! - Goes by: `loss`, that of the model a client started from on its data. Clients weigh alike, as in the paper, where
-//!   they are drawn by weight. 1e-10 is added to each loss, as in the authors' code.
-//! - Elsewhere: Flower's is the same.
+//! - Clients send: `loss` of the model a client starts from, on its data; `local_lr`, unless `local-lr` is given.
+//! - Details: all clients weigh the same, as in the paper, which draws clients by weight. Each loss counts 1e-10 more, as
+//!   in the authors' code.
+//! - Elsewhere: Flower does the same.
 //!
-//! A hostile client may claim any loss, and one with a very long delta makes the sum of all `h_k` so large that the
-//! model hardly moves: a step such as `clip` bounds neither, since it comes later.
+//! A hostile client may claim any loss. A client with a very long delta makes the sum of all `h_k` so large that the
+//! model hardly moves. A step such as `clip` bounds neither, since it comes later.
 
 use crate::kernels::server_step::ServerStep;
 use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
-use crate::settings::numbers::{NotNegative, shown};
-use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Cohort, Decided, Lacking, Reported, Strategy, StrategyError};
+use crate::settings::numbers::NotNegative;
+use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::strategies::{ClientMetadata, Cohort, MissingMetadata, StepInput, Strategy, StrategyError};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "qfedavg",
+    summary: "Clients with a high loss pull harder, so that the model treats clients more equally.",
+    settings: &[
+        Setting::new("q", "0.1", "0 is the mean; the larger, the more the worst client counts"),
+        Setting::new(
+            "local-lr",
+            "0.05",
+            "the clients' learning rate; the `local_lr` of all updates if missing",
+        ),
+    ],
+    parse: |settings| Ok(Box::new(QFedAvg { q: settings.take("q")?, local_lr: settings.take("local-lr")? })),
+};
 
 /// q-FedAvg.
 #[derive(Clone, Copy, Debug)]
@@ -27,33 +42,34 @@ pub struct QFedAvg {
     local_lr: Option<Positive>,
 }
 
-/// Added to each loss, so that a power of it is a number.
+/// Added to each loss, so that its powers are finite.
 const LEAST_LOSS: f64 = 1e-10;
 
 impl QFedAvg {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
-        Ok(Box::new(Self { q: settings.take("q")?, local_lr: settings.take("local-lr")? }))
-    }
-
-    /// The clients' learning rate, as given or as all of them say.
-    fn local_lr(&self, cohort: &Cohort) -> Result<f64, Lacking> {
+    /// The clients' learning rate: the setting, or the rate that all clients report.
+    fn local_lr(&self, cohort: &Cohort) -> Result<f64, MissingMetadata> {
         if let Some(lr) = self.local_lr {
             return Ok(lr.0);
         }
-        let said = |client: &Reported| client.local_lr.filter(|lr| *lr > 0.0);
+        let said = |client: &ClientMetadata| client.local_lr.filter(|lr| *lr > 0.0);
         let first = cohort.clients.first().and_then(said);
         let other = cohort.clients.iter().find(|client| said(client).is_none() || said(client) != first);
         match (first, other) {
             (Some(lr), None) => Ok(lr),
             (_, other) => {
                 let expected = "one number above zero in all updates, or qfedavg:local-lr=X";
-                Err(Lacking::new("qfedavg", "local_lr", other.and_then(|client| client.local_lr), expected))
+                Err(MissingMetadata::new(
+                    "qfedavg",
+                    "local_lr",
+                    other.and_then(|client| client.local_lr),
+                    expected,
+                ))
             }
         }
     }
 
-    /// The factors by which the plain mean of the deltas is the paper's step: `n * L * F_k^q / sum h`. Both sides of
-    /// the fraction are divided by L and by the largest `F^q`, so that no power of a loss leaves the range of numbers.
+    /// The factors `n * L * F_k^q / sum h`, which make the plain mean of the deltas the paper's step. Numerator and
+    /// denominator are divided by L and by the largest `F^q`, so that no power of a loss overflows.
     fn factors(&self, local_lr: f64, losses: &[f64], norms: &[f64]) -> Vec<f64> {
         let (q, lipschitz) = (self.q.map_or(0.1, |q| q.0), local_lr.recip());
         let largest = losses.iter().copied().fold(0.0, f64::max);
@@ -64,15 +80,16 @@ impl QFedAvg {
     }
 }
 
-fn loss(client: &Reported) -> Result<f64, Lacking> {
+/// The loss of a client, plus [`LEAST_LOSS`].
+fn loss(client: &ClientMetadata) -> Result<f64, MissingMetadata> {
     let sound = client.loss.filter(|loss| (0.0..=f64::MAX).contains(loss));
-    let lacking = || Lacking::new("qfedavg", "loss", client.loss, "a number that is not negative");
+    let lacking = || MissingMetadata::new("qfedavg", "loss", client.loss, "a number that is not negative");
     sound.map(|loss| loss + LEAST_LOSS).ok_or_else(lacking)
 }
 
 impl fmt::Display for QFedAvg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&written("qfedavg", &[("q", shown(&self.q)), ("local-lr", shown(&self.local_lr))]))
+        f.write_str(&spec_text("qfedavg", &[("q", value(&self.q)), ("local-lr", value(&self.local_lr))]))
     }
 }
 
@@ -89,13 +106,13 @@ impl Strategy for QFedAvg {
         Some("the losses decide how much each counts")
     }
 
-    fn check(&self, client: &Reported, _: Option<u64>) -> Result<(), Lacking> {
+    fn check(&self, client: &ClientMetadata, _: Option<u64>) -> Result<(), MissingMetadata> {
         loss(client).map(drop)
     }
 
     fn scale(&self, cohort: &Cohort, geometry: Option<&Geometry>) -> Result<Option<Vec<f64>>, StrategyError> {
         let geometry = geometry.ok_or_else(|| StrategyError::not_measured(self))?;
-        let losses = cohort.clients.iter().map(loss).collect::<Result<Vec<f64>, Lacking>>()?;
+        let losses = cohort.clients.iter().map(loss).collect::<Result<Vec<f64>, MissingMetadata>>()?;
         let norms: Vec<f64> = (0..losses.len()).map(|k| geometry.norm(k)).collect();
         let factors = self.factors(self.local_lr(cohort)?, &losses, &norms);
         if factors.iter().any(|factor| !factor.is_finite()) {
@@ -105,7 +122,7 @@ impl Strategy for QFedAvg {
         Ok(Some(factors))
     }
 
-    fn step(&self, _: &Decided) -> Result<ServerStep, StrategyError> {
+    fn step(&self, _: &StepInput) -> Result<ServerStep, StrategyError> {
         Ok(ServerStep::Average { lr: 1.0 })
     }
 }
@@ -123,7 +140,7 @@ mod tests {
         assert_eq!(factors(0.0, &[1e-10, 3.0, 1e300], &[5.0, 0.0, 1e100]), [1.0; 3]);
     }
 
-    /// L = 2: h is 1 * |2 * 3|^2 + 2 * 1 and 1 * |2 * 1|^2 + 2 * 4, 50 in all.
+    /// With L = 2 the two h are 1 * |2 * 3|^2 + 2 * 1 and 1 * |2 * 1|^2 + 2 * 4, together 50.
     #[test]
     fn by_hand() {
         let got = factors(1.0, &[1.0, 4.0], &[3.0, 1.0]);
@@ -143,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_learning_rate_is_given_or_that_of_all_clients() {
-        let client = |local_lr| Reported { local_lr, ..Reported::default() };
+        let client = |local_lr| ClientMetadata { local_lr, ..ClientMetadata::default() };
         let of = |given: Option<f64>, said: &[Option<f64>]| {
             let clients = said.iter().map(|lr| client(*lr)).collect();
             let cohort = Cohort { clients, weights: Vec::new(), round: None, population: None };
@@ -161,9 +178,10 @@ mod tests {
     #[test]
     fn a_loss_must_be_a_number_that_is_not_negative() {
         for bad in [None, Some(-1.0), Some(f64::NAN), Some(f64::INFINITY)] {
-            let error = loss(&Reported { loss: bad, ..Reported::default() }).unwrap_err().to_string();
+            let error =
+                loss(&ClientMetadata { loss: bad, ..ClientMetadata::default() }).unwrap_err().to_string();
             assert!(error.starts_with("qfedavg needs metadata `loss`: found "), "{error}");
         }
-        assert!(loss(&Reported { loss: Some(0.0), ..Reported::default() }).is_ok());
+        assert!(loss(&ClientMetadata { loss: Some(0.0), ..ClientMetadata::default() }).is_ok());
     }
 }

@@ -1,21 +1,28 @@
-//! The average of clients that corrected their drift by control variates, whose mean the server keeps.
+//! The average of clients that correct their drift by control variates; the server keeps the mean.
 //!
 //! - Paper: Karimireddy et al., SCAFFOLD: stochastic controlled averaging for federated learning, 2020, algorithm 1,
-//!   lines 16 and 17: `x += lr * mean(delta)`, `c += |S| / N * mean(delta_c)`, S the clients that took part, of N.
-//! - Arguments: `lr`, the server's learning rate (default 1). N is told by `--population`.
+//!   lines 16 and 17.
+//! - Step: `x += lr * delta; c += |S| / N * mean(delta_c)`, where S are the clients that take part, and N is
+//!   `--population`.
 //! - Keeps: `c`, the server's control variate, zero before the first round.
-//! - Goes by: a tensor `scaffold.delta_c.NAME` beside every float tensor `NAME` of an update.
-//! - Elsewhere: clients weigh alike, since `c` is the plain mean of all clients' control variates. Flower's baseline
-//!   weighs both means by examples. NVFlare leaves out `|S| / N`, so that `c` overshoots whenever some clients do not
-//!   take part. FedML overwrites the means with the last client's values.
+//! - Clients send: a tensor `scaffold.delta_c.NAME` beside every float tensor `NAME`.
+//! - Details: all clients weigh the same, since `c` is the plain mean of all clients' control variates.
+//! - Elsewhere: Flower's baseline weighs both means by examples. NVFlare leaves out `|S| / N`, so that `c` overshoots
+//!   whenever some clients do not take part. FedML overwrites the means with the last client's values.
 
 use crate::kernels::server_step::ServerStep;
-use crate::model::state::KeptTensor;
-use crate::model::state::StateTensor;
-use crate::settings::numbers::shown;
-use crate::settings::{Positive, Settings, SpecError, written};
-use crate::strategies::{Cohort, Decided, Strategy, StrategyError};
+use crate::model::state::{KeptTensor, StateTensor};
+use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::strategies::{Cohort, StepInput, Strategy, StrategyError};
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+    name: "scaffold",
+    summary: "The average of clients that correct their drift by control variates, whose mean the server \
+              keeps.",
+    settings: &[Setting::new("lr", "1", "the server's learning rate")],
+    parse: |settings| Ok(Box::new(Scaffold { lr: settings.take("lr")? })),
+};
 
 /// SCAFFOLD.
 #[derive(Clone, Copy, Debug)]
@@ -23,15 +30,9 @@ pub struct Scaffold {
     lr: Option<Positive>,
 }
 
-impl Scaffold {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
-        Ok(Box::new(Self { lr: settings.take("lr")? }))
-    }
-}
-
 impl fmt::Display for Scaffold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&written("scaffold", &[("lr", shown(&self.lr))]))
+        f.write_str(&spec_text("scaffold", &[("lr", value(&self.lr))]))
     }
 }
 
@@ -48,14 +49,14 @@ impl Strategy for Scaffold {
         Some("the server's control variate is the plain mean of all clients'")
     }
 
-    fn step(&self, _: &Decided) -> Result<ServerStep, StrategyError> {
+    fn step(&self, _: &StepInput) -> Result<ServerStep, StrategyError> {
         Ok(ServerStep::Average { lr: self.lr.map_or(1.0, |lr| lr.0) })
     }
 
     fn control(&self, cohort: &Cohort) -> Result<Option<f64>, StrategyError> {
         let present = cohort.clients.len();
         let Some(population) = cohort.population else {
-            let expected = "the number of clients there are, whether or not they took part";
+            let expected = "the number of all clients, whether or not they took part";
             let strategy = self.to_string();
             return Err(StrategyError::NoOption { strategy, option: "population", expected });
         };
@@ -74,10 +75,10 @@ impl Strategy for Scaffold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategies::Reported;
+    use crate::strategies::ClientMetadata;
 
     fn control(present: usize, population: Option<usize>) -> Result<f64, String> {
-        let clients = vec![Reported::default(); present];
+        let clients = vec![ClientMetadata::default(); present];
         let cohort = Cohort { clients, weights: vec![1.0; present], round: None, population };
         Scaffold { lr: None }.control(&cohort).map(Option::unwrap).map_err(|error| error.to_string())
     }

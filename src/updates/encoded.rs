@@ -1,28 +1,26 @@
-//! Opens updates however they are encoded, and decodes tiles of them in place.
+//! Opens updates whatever their encoding, and decodes tiles of them in place.
 
 use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, PartStreams};
-use crate::codecs::{Coding, Extent, Invalid, Kept};
+use crate::codecs::{Coding, Extent, Invalid};
 use crate::io::digest::hex;
-use crate::io::model_file::{
-    Choice, Decoder, ENCODED, ModelFile, OpenFault, Sparsity, TablePool, TensorPlace, TensorTable,
-};
+use crate::io::model_file::{Decoder, ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable};
 use crate::io::source::{OpenFiles, SourceFile};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
+use crate::model::sparsity::Sparsity;
 use crate::model::tile::TileBuffer;
-use crate::updates::part::{EncodedPart, Place, Trouble};
-use crate::updates::streams::{Bundle, Layout, Plain, read_directory};
+use crate::updates::part::{EncodedPart, PartError, StreamPlace};
+use crate::updates::streams::{Bundle, Plain, StreamLayout, read_directory};
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Opens an update and checks everything that it says of itself. Reads no values. An encoded one shows the tensors that
-/// it is decoded to; those that it leaves to its base are `base`'s.
+/// Opens an update and checks its header and directory. Reads no values. An encoded update shows the tensors that it
+/// decodes to; `base` has the tensors of an update that leaves their names to its base.
 ///
 /// # Errors
 ///
@@ -43,8 +41,8 @@ pub fn open(
     Ok(model)
 }
 
-/// Opens an update as merges take it: like [`open`], but of a sketch it shows the tables, which add up to the sketch of
-/// the sum.
+/// Opens an update for a merge. A sketch shows its tables, whose sum over clients is the sketch of the sum; any other
+/// update is opened as by [`open`].
 ///
 /// # Errors
 ///
@@ -59,7 +57,7 @@ pub fn open_to_merge(
     let Some(encoded) = Encoded::of(&model, base).map_err(bad)? else { return Ok(model) };
     model.metadata.append(&mut encoded.metadata.clone());
     if encoded.is_sketch().map_err(bad)? {
-        // Every other tensor of it is as it is, so the file's own tensors are what is merged.
+        // All other tensors of a sketch are raw, so a merge takes the tensors of the file.
         return if model.metadata.contains_key(CODEC_KEY) { Ok(model) } else { Err(bad(no_tables())) };
     }
     model.table = tables.share(encoded.table());
@@ -71,26 +69,27 @@ fn no_tables() -> Invalid {
     Invalid::new("it is a sketch in a bundle, expected one of which each table is a tensor (--layout plain)")
 }
 
-/// What an update that [`open_to_merge`] opened is a sketch by, if it is one: the same for all that can be added.
+/// The directory of a sketch that [`open_to_merge`] opened; `None` for any other update. Sketches can be added if they
+/// have the same directory.
 pub fn sketched(model: &ModelFile) -> Option<&str> {
     let is_sketch = model.decoder.is_none() && model.metadata.contains_key(FORMAT_KEY);
     model.metadata.get(CODEC_KEY).filter(|_| is_sketch).map(String::as_str)
 }
 
-/// What the merged file of sketches says, so that it is a sketch again.
+/// The metadata of a merged sketch, which is a sketch again.
 pub fn sketch_metadata(by: &str) -> [(String, String); 3] {
     [(FORMAT_KEY, FORMAT), (CODEC_KEY, by), KIND_SKETCH]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
-/// What a sketch says that it is.
+/// The metadata that marks a sketch.
 pub(crate) const KIND_SKETCH: (&str, &str) = ("fedmill.kind", "sketch");
 
-/// Opens a model that has to be plain, such as a base.
+/// Opens a model that must be plain, such as a base.
 ///
 /// # Errors
 ///
-/// Every fault found; that it is encoded is one.
+/// Every fault found. An encoded model is one.
 pub fn open_plain(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<ModelFile, Vec<OpenFault>> {
     let model = ModelFile::open(path, files, tables)?;
     match model.metadata.contains_key(FORMAT_KEY) {
@@ -103,21 +102,21 @@ fn bad(why: Invalid) -> Vec<OpenFault> {
     vec![OpenFault::BadEncoding { why: why.0 }]
 }
 
-/// An encoded update, its directory read and held against the file.
+/// An encoded update whose directory fits its file.
 #[derive(Debug)]
 pub struct Encoded {
     isa: Isa,
-    /// Which of all that were opened.
+    /// The number of the update among all that the process opened.
     number: u64,
     tensors: Vec<TensorSpec>,
-    /// The part of each tensor, and its first value there.
+    /// The part of each tensor, and the index of its first value there.
     places: Vec<(usize, usize)>,
     parts: Vec<EncodedPart>,
     metadata: BTreeMap<String, String>,
 }
 
 impl Encoded {
-    /// What an open file holds, if it is encoded.
+    /// The encoded update in an open file; `None` for a plain model.
     fn of(model: &ModelFile, base: Option<&TensorTable>) -> Result<Option<Self>, Invalid> {
         match model.metadata.get(FORMAT_KEY).map(String::as_str) {
             None => return Ok(None),
@@ -142,7 +141,7 @@ impl Encoded {
     fn new(
         mut directory: Directory,
         base: Option<&[TensorSpec]>,
-        mut layout: impl Layout,
+        mut layout: impl StreamLayout,
     ) -> Result<Self, Invalid> {
         let tensors = directory.tensors.resolve(base)?;
         directory.name_the_rest(tensors.len())?;
@@ -171,12 +170,12 @@ impl Encoded {
             for stream in &streams {
                 let spec = stream.spec(name, part.chunk_bytes())?;
                 let is_chunks = stream.extent == Extent::Chunks;
-                // Those of no known extent stand behind all others.
+                // Streams of unknown extent come after all others.
                 let (file, offset) = if is_chunks { (0, 0) } else { layout.place(&spec)? };
                 if is_chunks {
                     appended.push((number, placed.len(), spec));
                 }
-                placed.push(Place { file, offset, is_chunks });
+                placed.push(StreamPlace { file, offset, is_chunks });
             }
             let ends = part.chunks.iter().scan(0, |end, bytes| {
                 *end += u64::from(*bytes);
@@ -195,7 +194,7 @@ impl Encoded {
         Ok(Self { isa: Isa::detect(), number, tensors, places, parts, metadata })
     }
 
-    /// Whether it is a sketch. Then nothing in it is encoded otherwise.
+    /// Whether the update is a sketch. All other tensors of a sketch must be raw.
     fn is_sketch(&self) -> Result<bool, Invalid> {
         let of =
             |found: fn(&Coding) -> bool| self.parts.iter().filter(move |part| found(&part.coding)).count();
@@ -208,7 +207,7 @@ impl Encoded {
         }
     }
 
-    /// The tensors that it is decoded to.
+    /// The tensors that the update decodes to.
     fn table(&self) -> TensorTable {
         let place = |(number, spec): (usize, &TensorSpec)| {
             let part = &self.parts[self.places[number].0];
@@ -222,7 +221,7 @@ impl Encoded {
     }
 }
 
-/// What the directory says in place of the header.
+/// The metadata that the directory has in place of the header.
 fn metadata(directory: &Directory) -> Result<BTreeMap<String, String>, Invalid> {
     let mut metadata = BTreeMap::new();
     for (key, value) in &directory.metadata {
@@ -241,8 +240,8 @@ impl Decoder for Encoded {
         let key = (self.number, part);
         let decoded = self.parts[part].decode(self.isa, files, key, first + start, out);
         decoded.map_err(|why| match why {
-            Trouble::Read(why) => why,
-            Trouble::Invalid(why) => {
+            PartError::Read(why) => why,
+            PartError::Invalid(why) => {
                 io::Error::new(io::ErrorKind::InvalidData, format!("tensor `{}`: {why}", spec.name))
             }
         })?;
@@ -250,37 +249,16 @@ impl Decoder for Encoded {
         Ok(())
     }
 
-    fn sparsity(&self) -> Option<Sparsity> {
-        sparsity(&self.parts)
+    fn sparsity(&self) -> Sparsity {
+        let of = |part: &EncodedPart| match part.coding.scheme() {
+            Some(scheme) => scheme.sparsity(&part.vector),
+            None => Sparsity::Dense,
+        };
+        Sparsity::of_vectors(self.parts.iter().map(of))
     }
 }
 
-/// What of the values of these parts are kept. A client's own choice anywhere counts more than a shared one.
-fn sparsity(parts: &[EncodedPart]) -> Option<Sparsity> {
-    let mut chosen: Option<(&'static str, f64)> = None;
-    let mut shared: Option<(&'static str, DefaultHasher)> = None;
-    for (number, part) in parts.iter().enumerate() {
-        match part.coding.scheme().map_or(Kept::All, |scheme| scheme.kept(&part.vector)) {
-            Kept::All => {}
-            Kept::Chosen { codec, values } => {
-                let fraction = values as f64 / part.vector.len.max(1) as f64;
-                chosen = Some(chosen.filter(|(_, least)| *least <= fraction).unwrap_or((codec, fraction)));
-            }
-            Kept::Shared { codec, seed, runs } => {
-                let (_, hasher) = shared.get_or_insert_with(|| (codec, DefaultHasher::new()));
-                (number, seed, runs).hash(hasher);
-            }
-        }
-    }
-    let of_client = |(codec, fraction)| Sparsity { codec, choice: Choice::Client { fraction } };
-    let of_seed = |(codec, hasher): (_, DefaultHasher)| Sparsity {
-        codec,
-        choice: Choice::Shared { mark: hasher.finish() },
-    };
-    chosen.map(of_client).or_else(|| shared.map(of_seed))
-}
-
-/// Rounds values to a dtype: what is decoded is what a file of that dtype would hold.
+/// Rounds values to a dtype, so that decoded values are those that a file of the dtype would hold.
 pub(crate) fn round_to(isa: Isa, dtype: Dtype, values: &mut [f32]) {
     if matches!(dtype, Dtype::F32 | Dtype::F64) {
         return;

@@ -1,46 +1,46 @@
-//! What an update says about itself in its safetensors metadata.
+//! What a client says about its update, in the safetensors metadata.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A key of the metadata whose value makes no sense.
+/// A metadata key with a value that makes no sense.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("metadata `{key}` is `{found}`, expected {expected}")]
 pub struct MetadataFault {
     /// The key.
     pub key: &'static str,
-    /// Its value.
+    /// The value.
     pub found: String,
-    /// What it may be.
+    /// What the value may be.
     pub expected: &'static str,
 }
 
-/// The metadata of an update, parsed. All of it is optional.
+/// The parsed metadata of an update. Every key is optional.
 #[derive(Clone, PartialEq, Debug)]
 pub struct UpdateMetadata {
-    /// Who sent it.
+    /// Name of the client.
     pub client_id: Option<String>,
-    /// Training examples it was made from.
+    /// Training examples of the client.
     pub num_examples: Option<f64>,
-    /// Local optimiser steps it was made by.
+    /// Local optimiser steps of the client.
     pub local_steps: Option<f64>,
-    /// Momentum of its local optimiser, at least 0 and below 1.
+    /// Momentum of the local optimiser, at least 0 and below 1.
     pub momentum: Option<f64>,
-    /// Weight of the proximal term in its local loss, at least 0.
+    /// Weight of the proximal term in the local loss, at least 0.
     pub proximal_mu: Option<f64>,
-    /// Learning rate of its local optimiser, at least 0.
+    /// Learning rate of the local optimiser, at least 0.
     pub local_lr: Option<f64>,
-    /// Its training loss.
+    /// Training loss.
     pub loss: Option<f64>,
-    /// Round it was made in.
+    /// Number of the round.
     pub round: Option<u64>,
-    /// Hex digest of the model it started from.
+    /// Hex digest of the model that the client started from.
     pub base: Option<String>,
-    /// What its values are.
+    /// Whether the values are weights or a delta.
     pub kind: UpdateKind,
 }
 
-/// What the values of an update are.
+/// The kind of values in an update.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum UpdateKind {
     /// The client's model.
@@ -59,10 +59,13 @@ impl fmt::Display for UpdateKind {
     }
 }
 
+/// The prefix of the tensors in which clients of SCAFFOLD send the change of their control variate.
+pub const SCAFFOLD_CONTROL: &str = "scaffold.delta_c.";
+
 /// The metadata key that a partial of a tree is recognised by.
 pub const PARTIAL_KEY: &str = "fedmill.partial";
 
-/// Metadata keys that speak of one update and so are not passed on to a merged model.
+/// Metadata keys about one update, which a merged model does not inherit.
 pub const UPDATE_KEYS: [&str; 10] = [
     "client_id",
     "num_examples",
@@ -77,7 +80,7 @@ pub const UPDATE_KEYS: [&str; 10] = [
 ];
 
 impl UpdateMetadata {
-    /// Parses metadata. A key whose value makes no sense is left out and reported.
+    /// Parses metadata. Leaves out a key whose value makes no sense, and reports it.
     pub fn parse(metadata: &BTreeMap<String, String>) -> (Self, Vec<MetadataFault>) {
         let mut faults = Vec::new();
         let mut read = Reader { metadata, faults: &mut faults };

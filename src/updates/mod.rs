@@ -1,16 +1,19 @@
-//! One update as a file, opened however it is encoded.
+//! One update as a file, whatever its encoding, and the set of updates that a run reads.
 //!
-//! [`open`] opens every update: the result reads like a plain model, and tiles of encoded tensors are decoded in place;
+//! [`open`] opens any update. The result reads like a plain model, and tiles of encoded tensors are decoded in place.
 //! [`open_plain`] opens a model that must not be encoded. [`encoded`] checks the directory against the file, `streams`
-//! finds the bytes, `part` decodes a range of a vector. [`metadata`] is what updates say about themselves.
+//! finds the bytes, `part` decodes a run of a vector. [`metadata`] parses what a client says about its update.
+//!
+//! A [`set`] has the updates, base and layout of a run; a [`source`] has the places of a model's tensors, which
+//! [`placement`] finds, or a [`fault`].
 
 pub mod encoded;
 pub mod fault;
 pub mod metadata;
-pub mod part;
+mod part;
 pub mod placement;
 pub mod set;
 pub mod source;
-pub mod streams;
+mod streams;
 
 pub use encoded::{open, open_plain, open_to_merge};

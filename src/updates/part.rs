@@ -8,44 +8,44 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
-/// A vector and where its bytes are.
+/// A vector, and where its bytes are.
 #[derive(Debug)]
 pub(crate) struct EncodedPart {
     pub(crate) coding: Coding,
     pub(crate) vector: Vector,
-    pub(crate) streams: Vec<Place>,
-    /// First byte of each chunk in the stream of no known extent, and its end.
+    pub(crate) streams: Vec<StreamPlace>,
+    /// First byte of each chunk in the stream of unknown extent, and the end of the last.
     pub(crate) chunks: Vec<u64>,
 }
 
 /// Where the bytes of a stream are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct StreamPlace {
     pub(crate) file: usize,
     pub(crate) offset: u64,
     pub(crate) is_chunks: bool,
 }
 
-/// Chunks of which parts were asked for that a thread keeps, in case the rest is asked for next: so many.
+/// Decoded chunks that a thread keeps, since the next tile often needs the rest of a chunk.
 const KEPT_CHUNKS: usize = 512;
 
-/// A part of an update: that of its number among all that were opened, and its own.
+/// A part of an open update: the number of the update in the process, and of the part in the update.
 pub(crate) type PartKey = (u64, usize);
 
 thread_local! {
-    /// The last chunk that was decoded of each part, and which it was. Tiles are smaller than chunks.
+    /// The last decoded chunk of each part, with the index of its first value. Tiles are smaller than chunks.
     static KEPT: RefCell<HashMap<PartKey, (usize, Vec<f32>)>> = RefCell::default();
 }
 
 /// Why a run was not decoded.
-pub(crate) enum Trouble {
+pub(crate) enum PartError {
     /// Its bytes cannot be read.
     Read(io::Error),
-    /// They are no encoding.
+    /// The bytes are not what an encoder writes.
     Invalid(Invalid),
 }
 
-impl From<Invalid> for Trouble {
+impl From<Invalid> for PartError {
     fn from(why: Invalid) -> Self {
         Self::Invalid(why)
     }
@@ -60,7 +60,7 @@ impl EncodedPart {
         key: PartKey,
         start: usize,
         out: &mut [f32],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), PartError> {
         let Some(scheme) = self.coding.scheme() else { return Ok(()) };
         let of_chunks = self.streams.iter().any(|stream| stream.is_chunks);
         let unit = if of_chunks { CHUNK } else { scheme.unit(&self.vector) };
@@ -69,7 +69,7 @@ impl EncodedPart {
         while done < out.len() {
             let from = start + done;
             let to = (start + out.len()).min((from / CHUNK + 1) * CHUNK);
-            // The run of whole units around it.
+            // The run of whole units around the values.
             let run = from / unit * unit..to.next_multiple_of(unit).min(self.vector.len);
             let wanted = &mut out[done..done + to - from];
             let within = from - run.start..to - run.start;
@@ -94,14 +94,14 @@ impl EncodedPart {
         files: &[SourceFile],
         start: usize,
         out: &mut [f32],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), PartError> {
         let Some(scheme) = self.coding.scheme() else { return Ok(()) };
         let bytes = self.read(files, &(start..start + out.len()))?;
         let streams: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
         Ok(scheme.decode(isa, &self.vector, start, &streams, out)?)
     }
 
-    /// Takes some values of a chunk, which stays decoded for those beside them.
+    /// Copies values of a chunk, and keeps the decoded chunk for the values beside them.
     fn copy_of_chunk(
         &self,
         isa: Isa,
@@ -110,7 +110,7 @@ impl EncodedPart {
         chunk: Range<usize>,
         within: Range<usize>,
         out: &mut [f32],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), PartError> {
         KEPT.with_borrow_mut(|kept| {
             if kept.len() >= KEPT_CHUNKS && !kept.contains_key(&key) {
                 kept.clear();
@@ -127,8 +127,8 @@ impl EncodedPart {
         })
     }
 
-    /// Reads the bytes of each stream that a run within one chunk is decoded from.
-    fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, Trouble> {
+    /// Reads the bytes of each stream that a run within one chunk needs.
+    fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, PartError> {
         let Some(scheme) = self.coding.scheme() else { return Ok(Vec::new()) };
         let mut streams = Vec::with_capacity(self.streams.len());
         for (number, place) in self.streams.iter().enumerate() {
@@ -143,7 +143,9 @@ impl EncodedPart {
                 }
             };
             let mut read = vec![0; (bytes.end - bytes.start) as usize];
-            files[place.file].read_exact_at(&mut read, place.offset + bytes.start).map_err(Trouble::Read)?;
+            files[place.file]
+                .read_exact_at(&mut read, place.offset + bytes.start)
+                .map_err(PartError::Read)?;
             streams.push(read);
         }
         Ok(streams)

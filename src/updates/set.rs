@@ -189,11 +189,18 @@ impl UpdateSet {
 
     /// The working float of each tensor: the narrowest that holds every client's values exactly.
     pub fn working(&self) -> Vec<Working> {
+        self.working_with(&[])
+    }
+
+    /// The working float of each tensor: the narrowest that holds the values of every client and of other rows exactly.
+    pub fn working_with(&self, others: &[&Placement]) -> Vec<Working> {
         let mut placements: Vec<&Arc<Placement>> = self.clients.iter().map(|c| &c.placement).collect();
         placements.sort_by_key(|placement| Arc::as_ptr(placement));
         placements.dedup_by_key(|placement| Arc::as_ptr(placement));
         let join = |tensor: usize| {
-            let sent = placements.iter().map(|placement| placement[tensor].dtype.working());
+            let clients = placements.iter().map(|placement| &***placement);
+            let sent =
+                clients.chain(others.iter().copied()).map(|placement| placement[tensor].dtype.working());
             sent.reduce(Working::join).unwrap_or(Working::F64)
         };
         match self.value_kind {

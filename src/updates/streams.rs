@@ -1,4 +1,4 @@
-//! Where the streams of an encoded update stand in its file: each a tensor of its own, or all of them in a bundle.
+//! Where the streams of an encoded update are in its file: in tensors, or in a bundle.
 
 use crate::codecs::Invalid;
 use crate::codecs::directory::{BUNDLE, Directory};
@@ -12,21 +12,21 @@ use std::io;
 /// The longest directory that is read, in bytes.
 const MAX_DIRECTORY_BYTES: u64 = 100_000_000;
 
-/// Finds the bytes of streams in a file, one by one, and in the end that there are no others.
-pub(crate) trait Layout {
-    /// Where the bytes of a stream are, given the tensor that it would be.
+/// Finds the bytes of one stream after another, and checks that no others are left.
+pub(crate) trait StreamLayout {
+    /// The file and first byte of a stream that would be the tensor `spec`.
     fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid>;
-    /// Checks that all bytes belong to a stream.
+    /// Checks that every byte belongs to a stream.
     fn finish(self) -> Result<(), Invalid>;
 }
 
-/// Every stream is a tensor of its own.
+/// The plain layout: every stream is a tensor.
 pub(crate) struct Plain<'a> {
-    /// The tensors that are none of a stream found yet.
+    /// The tensors that belong to no stream found so far.
     pub(crate) stored: HashMap<&'a str, &'a TensorPlace>,
 }
 
-impl Layout for Plain<'_> {
+impl StreamLayout for Plain<'_> {
     fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
         let name = &spec.name;
         let place = self
@@ -51,15 +51,15 @@ impl Layout for Plain<'_> {
     }
 }
 
-/// All streams stand one behind the other.
+/// The bundle: one tensor has all streams, one after another.
 pub(crate) struct Bundle {
-    /// The first byte of the next stream.
+    /// First byte of the next stream.
     pub(crate) next: u64,
-    /// Where the streams end.
+    /// End of the last stream.
     pub(crate) end: u64,
 }
 
-impl Layout for Bundle {
+impl StreamLayout for Bundle {
     fn place(&mut self, spec: &TensorSpec) -> Result<(usize, u64), Invalid> {
         let offset = self.next;
         let end = offset.checked_add(spec.bytes() as u64).filter(|end| *end <= self.end);
@@ -75,7 +75,7 @@ impl Layout for Bundle {
     }
 }
 
-/// Reads the directory at the end of a bundle. Also returns where the streams end.
+/// Reads the directory at the end of a bundle. Returns it with the end of the streams.
 pub(crate) fn read_directory(
     bundle: &TensorPlace,
     files: &[SourceFile],

@@ -1,9 +1,9 @@
-//! Targets that no file can meet, and variances, which no target makes negative.
+//! Targets that no file can meet, and variances, which no target may make negative.
 
 use super::{floats, update, values};
 use crate::harness::{Dir, Model, Update, fedmill};
 
-/// No file has less than a byte.
+/// A target that asks for less than a byte is refused.
 #[test]
 fn a_target_above_the_bytes_there_are() {
     let dir = Dir::new();
@@ -18,16 +18,16 @@ fn a_target_above_the_bytes_there_are() {
     let says = format!("a.safetensors: has {bytes} bytes, expected at least {above} for a file");
     run(&above, &[]).assert_fails(2, &[&says, "hint: ask for a lower --target"]);
     dir.assert_unchanged_since(&before);
-    // One byte can be asked for; it is just not met.
+    // A target of one byte is tried, and missed.
     run(&bytes.to_string(), &[]).assert_fails(1, &["expected at most 1"]);
     dir.assert_unchanged_since(&before);
     assert_eq!(run(&above, &["--best-effort"]).code, Some(0));
 }
 
-/// Sizes of a file, from hardly anything to most that there is.
+/// Sizes of the file, from almost nothing to most of the update.
 const SIZES: [u32; 4] = [400, 600, 800, 1200];
 
-/// Where rounding would make a variance negative, variances are sent as they are.
+/// If rounding makes a variance negative, variances travel without loss.
 #[test]
 fn variances_stay_variances() {
     let dir = Dir::new();
@@ -57,6 +57,6 @@ fn variances_stay_variances() {
         let exact = after.iter().zip(&fallen).all(|(x, y)| (x - f64::from(*y)).abs() < 1e-9);
         as_they_are += usize::from(exact);
     }
-    // Some of the files are of either kind: else this would tell nothing.
+    // The sizes must give files of both kinds, or the test shows nothing.
     assert!((1..SIZES.len()).contains(&as_they_are), "{as_they_are}");
 }

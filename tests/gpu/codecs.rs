@@ -2,8 +2,8 @@
 
 use super::sample::Random;
 use super::{devices, ways};
+use fedmill::gpu::Gpu;
 use fedmill::gpu::job::Options;
-use fedmill::gpu::{Gpu, Vectors};
 use fedmill::kernels::block_quantize as cpu;
 use fedmill::kernels::block_quantize::{Draw, Rounding};
 use fedmill::kernels::bucketize::bucketize;
@@ -49,21 +49,21 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Every adapter, opened in every way that changes what runs.
-pub(crate) fn everywhere(check: impl Fn(&Gpu, Vectors)) {
+pub(crate) fn everywhere(check: impl Fn(&Gpu)) {
     for options in ways() {
         for gpu in devices(&options) {
-            check(&gpu, Vectors::on(&gpu).spoiled());
+            check(&gpu);
         }
     }
 }
 
 #[test]
 fn ends_of_blocks_are_those_of_the_kernel() {
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         for (len, block) in SIZES.into_iter().zip(BLOCKS.into_iter().cycle()) {
             let values: Vec<f32> =
                 values(len, 1e38).iter().map(|x| if *x == 0.0 { 1e-40 } else { *x }).collect();
-            let found = vectors.block_ends(&values, block).unwrap();
+            let found = gpu.block_ends(&values, block).unwrap();
             let mut want = vec![[0.0; 2]; len.div_ceil(block)];
             cpu::block_ends(Isa::detect(), &values, block, &mut want);
             let (found, want) = (bits(found.as_flattened()), bits(want.as_flattened()));
@@ -82,7 +82,7 @@ fn ends_of_more_blocks_than_a_dimension_has_workgroups() {
             continue;
         }
         let values: Vec<f32> = (0..len).map(|i| i as f32).collect();
-        let found = Vectors::on(&gpu).block_ends(&values, 1).unwrap();
+        let found = gpu.block_ends(&values, 1).unwrap();
         assert_eq!(found.len(), values.len());
         assert!(found.iter().zip(&values).all(|(ends, x)| *ends == [*x, *x]), "{gpu:?}");
     }
@@ -122,7 +122,7 @@ fn signed(values: &[f32], block: usize, inverses: &[f32], top: i8, words: Option
 #[test]
 fn codes_are_those_of_the_kernel() {
     let (seed, purpose) = (0x0123_4567_89ab_cdef, 9);
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         for (turn, (len, block)) in SIZES.into_iter().zip(BLOCKS.into_iter().cycle()).enumerate() {
             let values = values(len, [1.0, 1e-3, 300.0][turn % 3]);
             // From the start of the stream, and where the counter carries into its second word.
@@ -137,10 +137,10 @@ fn codes_are_those_of_the_kernel() {
             let inverses: Vec<f32> = grids.iter().map(|grid| grid[1]).collect();
             for (draw, words) in [(Draw::Nearest, None), (drawn, Some(&words[..]))] {
                 let what = format!("{len} values in blocks of {block}, {draw:?} on {gpu:?}");
-                let found = vectors.quantize(&values, block, &grids, top, draw).unwrap();
+                let found = gpu.quantize(&values, block, &grids, top, draw).unwrap();
                 let want = codes(&values, block, &grids, top, words);
                 assert_eq!(first_other(&found, &want), None, "{what}");
-                let found = vectors.quantize_symmetric(&values, block, &inverses, side, draw).unwrap();
+                let found = gpu.quantize_symmetric(&values, block, &inverses, side, draw).unwrap();
                 let want = signed(&values, block, &inverses, side, words);
                 assert_eq!(first_other(&found, &want), None, "signed: {what}");
             }
@@ -156,7 +156,7 @@ fn other_codes_are_noticed() {
         let grids = grids(&values, 128, 15);
         let found = |seed: u64, first: u64| {
             let draw = Draw::Stochastic { seed, purpose: 1, first };
-            Vectors::on(&gpu).quantize(&values, 128, &grids, 15, draw).unwrap()
+            gpu.quantize(&values, 128, &grids, 15, draw).unwrap()
         };
         let want = found(1, 0);
         assert!(first_other(&found(2, 0), &want).is_some());
@@ -169,12 +169,12 @@ fn other_codes_are_noticed() {
 
 #[test]
 fn points_of_grids_are_within_their_bound() {
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         for (len, block) in SIZES.into_iter().zip(BLOCKS.into_iter().cycle()) {
             let codes: Vec<u8> = (0..len).map(|i| (i * 7_919 % 256) as u8).collect();
             let grids: Vec<[f32; 2]> =
                 (0..len.div_ceil(block)).map(|i| [-1.7 + i as f32, 0.013 * (i + 1) as f32]).collect();
-            let found = vectors.dequantize(&codes, block, &grids).unwrap();
+            let found = gpu.dequantize(&codes, block, &grids).unwrap();
             assert_eq!(found.len(), len);
             for (i, (code, found)) in codes.iter().zip(found).enumerate() {
                 let [low, step] = grids[i / block].map(f64::from);
@@ -187,7 +187,7 @@ fn points_of_grids_are_within_their_bound() {
                 (bytemuck::cast_slice(&codes), grids.iter().map(|grid| grid[1]).collect());
             let want: Vec<f32> =
                 codes.iter().enumerate().map(|(i, code)| f32::from(*code) * steps[i / block]).collect();
-            let found = vectors.dequantize_symmetric(codes, block, &steps).unwrap();
+            let found = gpu.dequantize_symmetric(codes, block, &steps).unwrap();
             assert_eq!(first_other(&found, &want), None, "{len} signed values on {gpu:?}");
         }
     });
@@ -217,16 +217,16 @@ fn rotated(mut values: Vec<f32>, flips: &[&[u32]]) -> Vec<f32> {
 
 #[test]
 fn rotations_have_the_bits_of_the_kernel() {
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         for blocks in [1, 3] {
             let (sent, [first, second]) = rotation(blocks);
             for flips in [&[&first[..]][..], &[&first, &second]] {
-                let found = vectors.rotate(&sent, flips).unwrap();
+                let found = gpu.rotate(&sent, flips).unwrap();
                 let want = rotated(sent.clone(), flips);
                 assert_eq!(first_other(&bits(&found), &bits(&want)), None, "{blocks} blocks on {gpu:?}");
             }
             // The negative control: the streams in the other order.
-            let other = vectors.rotate(&sent, &[&second, &first]).unwrap();
+            let other = gpu.rotate(&sent, &[&second, &first]).unwrap();
             assert!(first_other(&bits(&other), &bits(&rotated(sent, &[&first, &second]))).is_some());
         }
     });
@@ -238,18 +238,18 @@ fn thresholds(bits: u32) -> Vec<f32> {
 
 #[test]
 fn buckets_are_those_of_the_kernel() {
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         for (turn, (len, block)) in SIZES.into_iter().zip(BLOCKS.into_iter().cycle()).enumerate() {
             let (values, thresholds) = (values(len, 2.0), thresholds(turn as u32 % 8 + 1));
             let factors: Vec<f32> = (0..len.div_ceil(block)).map(|i| 0.7 + 0.1 * i as f32).collect();
-            let found = vectors.bucketize(&values, block, &factors, &thresholds).unwrap();
+            let found = gpu.bucketize(&values, block, &factors, &thresholds).unwrap();
             let mut want = vec![0; len];
             for ((values, codes), factor) in values.chunks(block).zip(want.chunks_mut(block)).zip(&factors) {
                 bucketize(Isa::detect(), values, *factor, &thresholds, codes);
             }
             assert_eq!(first_other(&found, &want), None, "{len} values in blocks of {block} on {gpu:?}");
             let other: Vec<f32> = factors.iter().map(|factor| factor * 0.5).collect();
-            let other = vectors.bucketize(&values, block, &other, &thresholds).unwrap();
+            let other = gpu.bucketize(&values, block, &other, &thresholds).unwrap();
             assert!(len < 255 || thresholds.is_empty() || first_other(&other, &want).is_some(), "{len}");
         }
     });
@@ -261,8 +261,7 @@ fn rotated_values_and_their_buckets_come_together() {
         let (sent, [first, second]) = rotation(2);
         let (flips, thresholds) = ([&first[..], &second], thresholds(3));
         let factors = [1.0 / 4096.0, 1.0 / 2048.0];
-        let (codes, found) =
-            Vectors::on(&gpu).spoiled().rotate_and_bucketize(&sent, &flips, &factors, &thresholds).unwrap();
+        let (codes, found) = gpu.rotate_and_bucketize(&sent, &flips, &factors, &thresholds).unwrap();
         let want = rotated(sent, &flips);
         assert_eq!(first_other(&bits(&found), &bits(&want)), None, "{gpu:?}");
         let mut want_codes = vec![0; want.len()];
@@ -288,7 +287,7 @@ fn largest(values: &[f32], count: usize) -> Vec<u32> {
 
 #[test]
 fn the_largest_are_those_of_the_kernel() {
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         for (turn, len) in [1, 3, 255, 4095, 4096, 4097, 13_001].into_iter().enumerate() {
             let ties: Vec<f32> = (0..len).map(|i| [1.0, -1.0, 0.5][i % 3]).collect();
             let small: Vec<f32> = (0..len).map(|i| f32::from_bits((i * 7_919 % 9_973) as u32)).collect();
@@ -296,13 +295,13 @@ fn the_largest_are_those_of_the_kernel() {
             for (kind, count) in [(turn, 1), (turn + 1, len / 100), (turn + 2, len / 2), (turn + 3, len - 1)]
             {
                 let (values, count) = (&kinds[kind % kinds.len()], count.max(1));
-                let found = vectors.select_largest(values, count).unwrap();
+                let found = gpu.select_largest(values, count).unwrap();
                 let what = format!("{count} of {len} of kind {} on {gpu:?}", kind % kinds.len());
                 assert_eq!(first_other(&found, &largest(values, count)), None, "{what}");
             }
         }
-        assert!(vectors.select_largest(&[1.0, 2.0], 0).unwrap().is_empty());
-        assert_eq!(vectors.select_largest(&[1.0, -2.0], 9).unwrap(), [0, 1]);
+        assert!(gpu.select_largest(&[1.0, 2.0], 0).unwrap().is_empty());
+        assert_eq!(gpu.select_largest(&[1.0, -2.0], 9).unwrap(), [0, 1]);
     });
 }
 
@@ -318,24 +317,22 @@ fn other_indices_are_noticed() {
 #[test]
 fn nothing_is_made_of_nothing() {
     for gpu in devices(&Options::default()) {
-        let vectors = Vectors::on(&gpu);
-        assert!(vectors.block_ends(&[], 8).unwrap().is_empty());
-        assert!(vectors.quantize(&[], 8, &[], 15, Draw::Nearest).unwrap().is_empty());
-        assert!(vectors.quantize_symmetric(&[], 8, &[], 7, Draw::Nearest).unwrap().is_empty());
-        assert!(vectors.dequantize(&[], 8, &[]).unwrap().is_empty());
-        assert!(vectors.dequantize_symmetric(&[], 8, &[]).unwrap().is_empty());
-        assert!(vectors.rotate(&[], &[]).unwrap().is_empty());
-        assert!(vectors.bucketize(&[], 8, &[], &[]).unwrap().is_empty());
-        assert!(vectors.rotate_and_bucketize(&[], &[], &[], &[]).unwrap().0.is_empty());
-        assert!(vectors.select_largest(&[], 3).unwrap().is_empty());
+        assert!(gpu.block_ends(&[], 8).unwrap().is_empty());
+        assert!(gpu.quantize(&[], 8, &[], 15, Draw::Nearest).unwrap().is_empty());
+        assert!(gpu.quantize_symmetric(&[], 8, &[], 7, Draw::Nearest).unwrap().is_empty());
+        assert!(gpu.dequantize(&[], 8, &[]).unwrap().is_empty());
+        assert!(gpu.dequantize_symmetric(&[], 8, &[]).unwrap().is_empty());
+        assert!(gpu.rotate(&[], &[]).unwrap().is_empty());
+        assert!(gpu.bucketize(&[], 8, &[], &[]).unwrap().is_empty());
+        assert!(gpu.rotate_and_bucketize(&[], &[], &[], &[]).unwrap().0.is_empty());
+        assert!(gpu.select_largest(&[], 3).unwrap().is_empty());
     }
 }
 
 #[test]
 fn a_lost_device_is_an_error() {
     for gpu in devices(&Options { lose_after: Some(1), ..Options::default() }) {
-        let vectors = Vectors::on(&gpu);
-        assert!(vectors.block_ends(&[1.0, 2.0], 8).is_ok());
-        assert!(vectors.block_ends(&[1.0, 2.0], 8).is_err());
+        assert!(gpu.block_ends(&[1.0, 2.0], 8).is_ok());
+        assert!(gpu.block_ends(&[1.0, 2.0], 8).is_err());
     }
 }

@@ -24,7 +24,6 @@ fn run(gpu: &Gpu, job: &PairsJob, sample: &Sample) -> PairSums {
     let program = PairsProgram::new(gpu, job).unwrap();
     let mut slot = RingSlot::for_pairs(gpu, &program).unwrap();
     sample.fill(&mut slot);
-    slot.poison().unwrap();
     slot.pairs(&program, None).unwrap()
 }
 

@@ -3,7 +3,6 @@
 use super::codecs::{everywhere, first_other};
 use super::devices;
 use super::sample::Random;
-use fedmill::gpu::Vectors;
 use fedmill::gpu::job::Options;
 use fedmill::kernels::chacha20::Stream;
 use fedmill::kernels::clip_integers::{Scale, quantize};
@@ -27,12 +26,12 @@ fn expected(domain: u32, level: Level, first: u64, count: usize) -> Vec<i64> {
 
 #[test]
 fn noise_is_that_of_the_kernel() {
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         for level in LEVELS {
             for count in [1, 3, 255, 256, 257, 1031] {
                 // From the start, and where the number of the block carries into its second word.
                 for first in [0, 77, u64::from(u32::MAX) / 2 - 100, u64::from(u32::MAX) - 100] {
-                    let found = vectors.noise(stream(3), level, first, count).unwrap();
+                    let found = gpu.noise(stream(3), level, first, count).unwrap();
                     let other = first_other(&found, &expected(3, level, first, count));
                     assert_eq!(other, None, "{level:?}: {count} from {first} on {gpu:?}");
                 }
@@ -45,11 +44,10 @@ fn noise_is_that_of_the_kernel() {
 fn portions_of_noise_are_those_of_the_whole() {
     for gpu in devices(&Options::default()) {
         for level in LEVELS {
-            let vectors = Vectors::on(&gpu).spoiled();
             let portions = [0..300, 300..301, 301..1000];
             let of = |portion: std::ops::Range<u64>| {
                 let count = (portion.end - portion.start) as usize;
-                vectors.noise(stream(4), level, portion.start, count).unwrap()
+                gpu.noise(stream(4), level, portion.start, count).unwrap()
             };
             let found: Vec<i64> = portions.into_iter().flat_map(of).collect();
             assert_eq!(first_other(&found, &expected(4, level, 0, 1000)), None, "{level:?} on {gpu:?}");
@@ -62,7 +60,7 @@ fn portions_of_noise_are_those_of_the_whole() {
 #[test]
 fn other_noise_is_noticed() {
     for gpu in devices(&Options::default()) {
-        let found = Vectors::on(&gpu).noise(stream(1), Level::L2, 0, 40).unwrap();
+        let found = gpu.noise(stream(1), Level::L2, 0, 40).unwrap();
         assert_eq!(first_other(&found, &expected(1, Level::L2, 0, 40)), None);
         for other in
             [expected(2, Level::L2, 0, 40), expected(1, Level::L3, 0, 40), expected(1, Level::L2, 1, 40)]
@@ -70,7 +68,7 @@ fn other_noise_is_noticed() {
             assert!(first_other(&found, &other).is_some());
         }
         for (key, segment) in [([7; 32], 0x89ab_cdef), (KEY, 0)] {
-            let other = Vectors::on(&gpu).noise(Stream { key: &key, domain: 1, segment }, Level::L2, 0, 40);
+            let other = gpu.noise(Stream { key: &key, domain: 1, segment }, Level::L2, 0, 40);
             assert!(first_other(&other.unwrap(), &found).is_some());
         }
     }
@@ -111,10 +109,10 @@ fn scales(rows: usize) -> Vec<Scale> {
 
 #[test]
 fn sums_of_integers_are_those_of_the_kernel() {
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         for (count, columns) in [(1, 1), (2, 255), (3, 256), (5, 257), (13, 1031), (100, 3)] {
             let (values, scales) = (rows(count, columns), scales(count));
-            let found = vectors.integer_sums(&values, columns, &scales).unwrap();
+            let found = gpu.integer_sums(&values, columns, &scales).unwrap();
             let want = expected_sums(&values, columns, &scales);
             assert_eq!(first_other(&found, &want), None, "{count} rows of {columns} on {gpu:?}");
             assert!(columns < 255 || found.iter().any(|sum| *sum != 0));
@@ -125,21 +123,21 @@ fn sums_of_integers_are_those_of_the_kernel() {
                 assert!(first_other(&found, &expected_sums(&values, columns, &others)).is_some());
             }
         }
-        assert!(vectors.integer_sums(&[], 0, &[Scale::ZERO]).unwrap().is_empty());
-        assert_eq!(vectors.integer_sums(&[], 2, &[]).unwrap(), [0, 0]);
+        assert!(gpu.integer_sums(&[], 0, &[Scale::ZERO]).unwrap().is_empty());
+        assert_eq!(gpu.integer_sums(&[], 2, &[]).unwrap(), [0, 0]);
     });
 }
 
 /// A device may take subnormal floats for zero; words it may not.
 #[test]
 fn subnormal_values_and_those_not_finite_count_as_on_the_cpu() {
-    everywhere(|gpu, vectors| {
+    everywhere(|gpu| {
         let subnormal = [1e-45f32, -1e-45, 1e-40, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 0.0];
         let scale = [Scale::rounded_down(1.0, 149)];
-        let found = vectors.integer_sums(&subnormal, 6, &scale).unwrap();
+        let found = gpu.integer_sums(&subnormal, 6, &scale).unwrap();
         assert_eq!(found, expected_sums(&subnormal, 6, &scale), "{gpu:?}");
         assert_eq!(found[..2], [1, -1], "{gpu:?}");
         let void = [f32::NAN, f32::INFINITY, -f32::INFINITY, f32::MAX];
-        assert_eq!(vectors.integer_sums(&void, 4, &[Scale::ZERO]).unwrap(), [0; 4], "{gpu:?}");
+        assert_eq!(gpu.integer_sums(&void, 4, &[Scale::ZERO]).unwrap(), [0; 4], "{gpu:?}");
     });
 }

@@ -1,4 +1,4 @@
-//! Rounds that are released under a budget, files to file, as those who run them see it and those who attack them.
+//! Rounds released under a budget, files to files, as the operator and an attacker see them.
 
 mod adaptive;
 mod budget;
@@ -11,17 +11,17 @@ mod shell;
 mod steps;
 
 use crate::harness::{Dir, Model, Run, Update, fedmill};
-use fedmill::budget::directory::Books;
+use fedmill::budget::books::Books;
 use fedmill::kernels::discrete_gaussian::Level;
 use fedmill::privacy::clipping::Grid;
 
-/// An epsilon that no test comes to.
+/// An epsilon that no test reaches.
 const PLENTY: &str = "1e7";
 
-/// What sums are divided by where a test does not say.
+/// The default divisor of sums.
 const DENOMINATOR: u64 = 10;
 
-/// The number that noise is made of: the same noise in every release.
+/// The test seed: the same noise in every release.
 const SEEDED: [&str; 2] = ["--test-seed", "7"];
 
 /// Starts a budget in `dp` for the folder's `base.safetensors`; later options count.
@@ -61,7 +61,7 @@ fn released(dir: &Dir, more: &[&str]) -> Model {
     Model::read(dir, "released.safetensors")
 }
 
-/// The grid that rounds of so many coordinates have at this clip norm and a noise multiplier of 1.
+/// The grid of rounds with this clip norm and a noise multiplier of 1.
 fn grid(clip: f64) -> Grid {
     Grid::at(Level::L2, clip, 1.0).unwrap()
 }
@@ -71,7 +71,7 @@ fn books(dir: &Dir) -> Books {
     Books::read(&dir.path("dp")).unwrap()
 }
 
-/// Values from -1 to 1 that look like nothing in particular, others for every `which`.
+/// Values from -1 to 1 without an obvious pattern, different for every `which`.
 fn values(which: usize, len: usize) -> Vec<f64> {
     (0..len).map(|j| ((j * (2 * which + 3) + 5 * which) % 31) as f64 / 15.5 - 1.0).collect()
 }
@@ -87,12 +87,12 @@ fn model_f32(name: &str, values: &[f64]) -> Update {
     counter(Update::new(name).f32("a", &[10], &values[..10]).f32("b", &[5, 6], &values[10..]))
 }
 
-/// The same in F64.
+/// An update or a base as of [`model_f32`], in F64.
 fn model_f64(name: &str, values: &[f64]) -> Update {
     counter(Update::new(name).f64("a", &[10], &values[..10]).f64("b", &[5, 6], &values[10..]))
 }
 
-/// With a counter of integers, that no release changes.
+/// Adds a counter of integers, which no release changes.
 fn counter(update: Update) -> Update {
     update.i64("n", &[1], &[9])
 }

@@ -1,15 +1,15 @@
-//! Runs with correlated noise, by the program: paid for once, each round made once, wherever it is cut off.
+//! Series with correlated noise, by the program: one charge, each round released once.
 
 use crate::harness::{Dir, Model, Run, Update, fedmill, program};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// What plans of these tests have in common.
+/// The options that all plans of these tests share.
 const PLAN: &str = "--population 100 --epsilon 8 --delta 1e-3 --noise-multiplier 1.5 --clip 1 --denominator 2 \
                     --base base.safetensors";
 
-/// Coordinates that noise is added to.
+/// Number of float coordinates.
 const VALUES: usize = 200;
 
 fn privacy(dir: &Dir, args: &str) -> Run {
@@ -34,17 +34,17 @@ fn started(plan: &str) -> Dir {
     for (client, value) in [("ada", 0.01), ("bob", -0.02), ("cy", 0.005), ("dee", 9.0)] {
         model(client, value);
     }
-    std::fs::create_dir(dir.path("nobody")).unwrap();
+    std::fs::create_dir(dir.path("empty")).unwrap();
     done(&privacy(&dir, &format!("init dp {PLAN} {plan}")));
     dir
 }
 
-/// The usual plan: rounds 1 to 4, a client in two of them at most, two apart.
+/// The usual plan: 4 rounds, each client in at most two rounds, at least two apart.
 const BANDED: &str = "--mechanism dp-ftrl:bands=3 --rounds 4 --participations 2 --min-separation 2";
 
 fn arguments(round: u32, clients: &str, more: &str) -> Vec<String> {
     let paths = clients.split_whitespace().map(|client| match client {
-        "nobody" => "nobody".to_owned(),
+        "empty" => "empty".to_owned(),
         client => format!("{client}.safetensors"),
     });
     let output = format!("r{round}.safetensors");
@@ -72,7 +72,7 @@ fn names(dir: &Dir, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_run_is_paid_for_with_its_first_round() {
+fn the_first_round_pays_for_a_series() {
     for plan in [BANDED, "--mechanism dp-ftrl:tree --rounds 4", "--mechanism dp-ftrl --rounds 4"] {
         let dir = started(plan);
         let before = status(&dir);
@@ -81,8 +81,8 @@ fn a_run_is_paid_for_with_its_first_round() {
         let first = status(&dir);
         assert!(first["epsilon_spent"].as_f64().unwrap() > 1.0);
         done(&round(&dir, 2, "cy dee", ""));
-        // Rounds may be left out.
-        done(&round(&dir, 4, "nobody", ""));
+        // Round 3 is left out.
+        done(&round(&dir, 4, "empty", ""));
         let last = status(&dir);
         for what in ["epsilon_spent", "epsilon_rdp", "epsilon_pld"] {
             assert_eq!(last[what], first[what], "{plan}: {what}");
@@ -96,9 +96,9 @@ fn a_run_is_paid_for_with_its_first_round() {
     }
 }
 
-/// It costs what one Gaussian does, however many rounds it has; and that is what calibration gives.
+/// A series of any number of rounds costs as much as one Gaussian, and calibration agrees.
 #[test]
-fn a_run_costs_what_one_gaussian_does() {
+fn a_series_costs_as_much_as_one_gaussian() {
     let dir = started(BANDED);
     done(&round(&dir, 1, "ada", ""));
     let spent = status(&dir)["epsilon_spent"].as_f64().unwrap();
@@ -110,19 +110,19 @@ fn a_run_costs_what_one_gaussian_does() {
         let args = format!("calibrate --epsilon 2 --delta 1e-5 --json {args}");
         serde_json::from_str(done(&privacy(&dir, &args))).unwrap()
     };
-    let (run, one) = (calibrated("--mechanism dp-ftrl --rounds 500"), calibrated("--rounds 1"));
-    assert_eq!(run["noise_multiplier"], one["noise_multiplier"]);
-    assert_eq!((&run["rounds"], &one["rounds"]), (&500.into(), &1.into()));
-    // What the grid costs is that of all rounds.
+    let (series, one) = (calibrated("--mechanism dp-ftrl --rounds 500"), calibrated("--rounds 1"));
+    assert_eq!(series["noise_multiplier"], one["noise_multiplier"]);
+    assert_eq!((&series["rounds"], &one["rounds"]), (&500.into(), &1.into()));
+    // The cost of the grid is that of all rounds.
     let coarse =
         |rounds| calibrated(&format!("--mechanism dp-ftrl:bands=2 --rounds {rounds} --dimension 100000000"));
     let least = |found: Value| found["noise_multiplier"].as_f64().unwrap();
     assert!(least(coarse(500)) > 1.03 * least(coarse(1)));
-    assert!(run["correlated"]["factor"]["banded"]["bands"].as_u64().unwrap() > 8, "{run}");
+    assert!(series["correlated"]["factor"]["banded"]["bands"].as_u64().unwrap() > 8, "{series}");
 }
 
 #[test]
-fn a_run_that_the_budget_does_not_hold_any_more_leaves_nothing() {
+fn a_series_that_the_budget_does_not_hold_changes_no_file() {
     let dir = started(BANDED);
     std::fs::remove_dir_all(dir.path("dp")).unwrap();
     done(&privacy(&dir, &format!("init dp {} {BANDED}", PLAN.replace("--epsilon 8", "--epsilon 2.5"))));
@@ -134,20 +134,20 @@ fn a_run_that_the_budget_does_not_hold_any_more_leaves_nothing() {
 }
 
 #[test]
-fn a_round_is_made_once_and_again_only_for_the_same_bytes() {
+fn a_round_is_released_once_and_made_again_only_with_the_same_bytes() {
     let dir = started(BANDED);
     done(&round(&dir, 2, "ada bob", ""));
     let made = dir.read("r2.safetensors");
     let before = dir.contents();
-    round(&dir, 2, "ada cy", "").assert_fails(1, &["round 2 was run with other updates"]);
-    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 was passed over: round 2 was run"]);
-    round(&dir, 5, "cy", "").assert_fails(1, &["round 5 is none of the plan, which has rounds 1 to 4"]);
-    round(&dir, 0, "cy", "").assert_fails(1, &["round 0 is none of the plan"]);
+    round(&dir, 2, "ada cy", "").assert_fails(1, &["round 2 was already released from other updates"]);
+    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 was passed over: round 2 was charged"]);
+    round(&dir, 5, "cy", "").assert_fails(1, &["round 5 is not in the plan, which has rounds 1 to 4"]);
+    round(&dir, 0, "cy", "").assert_fails(1, &["round 0 is not in the plan"]);
     let no_round = "aggregate cy.safetensors --base base.safetensors --dp dp -o m.safetensors";
     let no_round = fedmill(&dir, &no_round.split(' ').collect::<Vec<_>>());
-    no_round.assert_fails(2, &["found no round", "--round N"]);
+    no_round.assert_fails(2, &["--round is missing", "--round N"]);
     dir.assert_unchanged_since(&before);
-    // It stands; then it is gone, and made again; then it is made elsewhere.
+    // The output exists; then it is removed and made again; then it is made at another path.
     done(&round(&dir, 2, "ada bob", ""));
     std::fs::remove_file(dir.path("r2.safetensors")).unwrap();
     done(&round(&dir, 2, "ada bob", ""));
@@ -159,12 +159,12 @@ fn a_round_is_made_once_and_again_only_for_the_same_bytes() {
     done(&fedmill(&dir, &elsewhere.iter().map(String::as_str).collect::<Vec<_>>()));
     assert!(dir.read("copy.safetensors") == made);
     assert_eq!(status(&dir)["charges"], 1);
-    let void = privacy(&dir, "void dp --seq 1 --attest nobody-looked");
-    void.assert_fails(1, &["part of that of later rounds"]);
+    let void = privacy(&dir, "void dp --seq 1 --attest the-machine-was-off");
+    void.assert_fails(1, &["its noise is part of later rounds"]);
     done(&privacy(&dir, "verify dp"));
 }
 
-/// With noise from one seed: what a client adds that may not count is nothing.
+/// With noise from one seed, a client that may not count does not change the release.
 #[test]
 fn a_client_that_comes_too_soon_or_too_often_counts_as_zero() {
     let plan = "--mechanism dp-ftrl:bands=2 --rounds 9 --participations 2 --min-separation 3";
@@ -188,20 +188,20 @@ fn a_client_that_comes_too_soon_or_too_often_counts_as_zero() {
     let without = run(&[(1, "ada"), (4, "ada"), (7, "bob")]).0;
     let (often, said) = run(&[(1, "ada"), (4, "ada"), (7, "ada bob")]);
     assert!(often == without && said.contains(leave_out), "{said}");
-    // A round that it did not count in is not one of its rounds.
+    // A round in which the client did not count is not one of its rounds.
     let without = run(&[(1, "ada"), (3, "ada"), (4, "bob")]).0;
     let (again, _) = run(&[(1, "ada"), (3, "ada"), (4, "ada bob")]);
     assert!(again != without);
 }
 
-/// Rounds of nobody are noise alone. With one band it is z_t, with two n_t = z_t - n_(t-1) / 2; and it is wider by the
-/// norm of a column, 1 and sqrt(1 + 1/4).
+/// Rounds without clients are noise only. With one band the noise is z_t, with two bands n_t = z_t - n_(t-1) / 2. It is
+/// wider by the norm of a column: 1 and sqrt(1 + 1/4).
 #[test]
-fn later_rounds_take_back_what_earlier_ones_added() {
+fn later_rounds_cancel_noise_of_earlier_rounds() {
     let noise = |bands: u32| -> Vec<Vec<f32>> {
         let dir = started(&format!("--mechanism dp-ftrl:bands={bands} --rounds 3"));
         let each = [1, 2, 3].map(|number| {
-            done(&round(&dir, number, "nobody", "--test-seed 5"));
+            done(&round(&dir, number, "empty", "--test-seed 5"));
             values(&dir, number)
         });
         each.to_vec()
@@ -216,11 +216,11 @@ fn later_rounds_take_back_what_earlier_ones_added() {
         }
     }
     let spread = alone.iter().flatten().map(|z| f64::from(*z).powi(2)).sum::<f64>() / (3 * VALUES) as f64;
-    // The noise multiplier times the clip bound, by the denominator.
+    // The noise multiplier times the clip bound, divided by the denominator.
     assert!((spread.sqrt() / 0.75 - 1.0).abs() < 0.1, "{spread}");
 }
 
-/// Runs a round that dies before a durable step. Returns its exit status; none if it died.
+/// Starts a round that dies before a durable step. Returns its exit status; `None` if it died.
 fn dies_at(dir: &Dir, number: u32, clients: &str, step: u32) -> Option<i32> {
     let mut command = Command::new(program());
     command.current_dir(dir.path("")).args(arguments(number, clients, ""));
@@ -233,9 +233,10 @@ fn dies_at(dir: &Dir, number: u32, clients: &str, step: u32) -> Option<i32> {
         .code()
 }
 
-/// Every round cut off before every durable step, then run again: what was seen stays what it is, and is paid for once.
+/// Stops every round before every durable step, then starts it again. An output that existed does not change, and each
+/// round is charged once.
 #[test]
-fn cut_off_anywhere_a_run_goes_on_with_the_same_noise() {
+fn stopped_anywhere_a_series_goes_on_with_the_same_noise() {
     let mut charged_unseen = 0;
     for number in [1, 2, 4] {
         for step in 1.. {
@@ -253,11 +254,11 @@ fn cut_off_anywhere_a_run_goes_on_with_the_same_noise() {
             let charges = |dir: &Dir| status(dir)["charges"].as_u64().unwrap();
             let seen = dir.exists(&name).then(|| dir.read(&name));
             let charged = charges(&dir) == u64::from(number.min(3));
-            assert!(charged || seen.is_none(), "round {number}, step {step}: seen and not charged");
+            assert!(charged || seen.is_none(), "round {number}, step {step}: output without a charge");
             if charged && seen.is_none() && step % 3 == 0 {
                 charged_unseen += 1;
                 let other = round(&dir, number, "dee", "");
-                other.assert_fails(1, &["was run with other updates"]);
+                other.assert_fails(1, &["was already released from other updates"]);
             }
             done(&round(&dir, number, "ada dee", ""));
             if let Some(seen) = seen {
@@ -273,7 +274,7 @@ fn cut_off_anywhere_a_run_goes_on_with_the_same_noise() {
 }
 
 #[test]
-fn what_noise_is_made_of_is_for_its_owner_alone_and_is_missed_when_it_is_gone() {
+fn secrets_are_readable_by_their_owner_only_and_are_missed_when_gone() {
     let dir = started(BANDED);
     done(&round(&dir, 1, "ada", ""));
     done(&round(&dir, 2, "bob", ""));
@@ -294,22 +295,23 @@ fn what_noise_is_made_of_is_for_its_owner_alone_and_is_missed_when_it_is_gone() 
         }
         dir.write(&path, other);
         if name != "clients-key" {
-            round(&dir, 3, "cy", "").assert_fails(2, &[name, "bring back the latest copy"]);
+            round(&dir, 3, "cy", "").assert_fails(2, &[name, "restore the latest copy"]);
         }
         std::fs::remove_file(dir.path(&path)).unwrap();
         round(&dir, 3, "cy", "").assert_fails(2, &[name]);
         dir.write(&path, bytes);
     }
-    // Noise of earlier rounds is no such thing: it is made again.
+    // Noise of earlier rounds is not missed: it is made again.
     names(&dir, "noise")
         .iter()
         .for_each(|name| std::fs::remove_file(dir.path(&format!("dp/{name}"))).unwrap());
     done(&round(&dir, 3, "cy", ""));
 }
 
-/// Sums that were made where nobody knows who came before cannot be mended; those made with the state directory need not.
+/// A sum made without the lists of clients may hold a client that comes too soon, and is refused. A sum made with the
+/// state directory leaves the client out.
 #[test]
-fn sums_of_clients_that_come_too_soon_are_not_released() {
+fn sums_with_clients_that_come_too_soon_are_not_released() {
     let dir = started(BANDED);
     for file in ["plan.lock", "ledger.jsonl", "head", "ledger.lock"] {
         dir.write(&format!("edge/{file}"), dir.read(&format!("dp/{file}")));
@@ -333,7 +335,7 @@ fn sums_of_clients_that_come_too_soon_are_not_released() {
 }
 
 #[test]
-fn plans_that_cannot_be_are_refused() {
+fn plans_that_are_not_valid_are_refused() {
     let dir = started(BANDED);
     for (plan, parts) in [
         ("--mechanism dp-ftrl", &["expected --rounds"][..]),
@@ -354,7 +356,7 @@ fn plans_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn what_is_told_of_a_run() {
+fn a_series_shows_in_status_and_exports() {
     let dir = started(BANDED);
     done(&round(&dir, 1, "ada", ""));
     let table = done(&privacy(&dir, "status dp")).to_owned();
@@ -364,5 +366,5 @@ fn what_is_told_of_a_run() {
     let event = done(&privacy(&dir, "export dp --format dp-event")).to_owned();
     assert_eq!(event.matches("GaussianDpEvent").count(), 1, "{event}");
     let text = String::from_utf8_lossy(&dir.read("r1.safetensors")).into_owned();
-    assert!(!text.contains("clients"), "how many came is not for everybody");
+    assert!(!text.contains("clients"), "the number of clients must not show");
 }

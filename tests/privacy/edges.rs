@@ -1,4 +1,4 @@
-//! `privacy clip`, `sum` and `noise`: a private round in steps has the bytes of one in one go, and nobody is added twice.
+//! `privacy clip`, `sum` and `noise`: a round in steps has the bytes of one command.
 
 use crate::harness::{Dir, Model, Run, Update, fedmill};
 use serde_json::Value;
@@ -63,7 +63,7 @@ fn described(dir: &Dir, sum: &str) -> Value {
 }
 
 #[test]
-fn a_round_in_steps_has_the_bytes_of_one_in_one_go() {
+fn a_round_in_steps_has_the_bytes_of_one_command() {
     for extra in [&[][..], &["--adaptive-clip"]] {
         let dir = round(extra);
         let flat =
@@ -90,12 +90,12 @@ fn a_round_in_steps_has_the_bytes_of_one_in_one_go() {
 }
 
 #[test]
-fn a_sum_says_what_it_is() {
+fn a_sum_describes_itself() {
     let dir = round(&[]);
     clip(&dir, "sum.safetensors", &["bob", "ada", "eve"]);
     let found = described(&dir, "sum.safetensors");
     assert_eq!(found["private"], false);
-    // Who counts as zero is no part of it.
+    // Clients that count as zero are left out.
     assert_eq!(found["clients"], serde_json::json!(["ada", "bob"]));
     let model = Model::read(&dir, "sum.safetensors");
     assert_eq!((model.dtype("w"), model.dtype("steps")), ("I64", "I64"));
@@ -109,7 +109,7 @@ fn a_sum_says_what_it_is() {
 }
 
 #[test]
-fn sums_that_do_not_go_together_are_refused() {
+fn sums_that_do_not_fit_together_are_refused() {
     let dir = round(&[]);
     clip(&dir, "one.safetensors", &["ada", "bob"]);
     clip(&dir, "again.safetensors", &["bob", "cy"]);
@@ -127,13 +127,13 @@ fn sums_that_do_not_go_together_are_refused() {
     assert_eq!(dir.read("copy/ledger.jsonl"), dir.read("budget/ledger.jsonl"));
 }
 
-/// Whoever changes a sum cannot make it longer than its clients are.
+/// A changed sum cannot have a larger norm than its clients allow.
 #[test]
 fn a_sum_longer_than_its_clients_is_refused() {
     let dir = round(&[]);
     clip(&dir, "sum.safetensors", &["ada"]);
     let mut bytes = dir.read("sum.safetensors");
-    // The uppermost byte of the first integer of `w`.
+    // The highest byte of the first integer of `w`.
     let header = usize::try_from(u64::from_le_bytes(*bytes.first_chunk().unwrap())).unwrap();
     bytes[8 + header + 7] ^= 0x40;
     dir.write("longer.safetensors", bytes);
@@ -142,9 +142,9 @@ fn a_sum_longer_than_its_clients_is_refused() {
     assert!(!dir.exists("out.safetensors"));
 }
 
-/// The operator's report tells who counts, and that it is for nobody else.
+/// The operator's report shows which clients count, and warns that the budget does not cover it.
 #[test]
-fn the_report_tells_who_counts_as_zero() {
+fn the_report_shows_which_clients_count_as_zero() {
     let dir = round(&[]);
     let all = files(&CLIENTS);
     let all: Vec<&str> = all.iter().map(String::as_str).collect();

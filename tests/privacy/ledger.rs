@@ -1,9 +1,9 @@
-//! A budget kept from the command line: charged, told, refused, and never rewritten unnoticed.
+//! A budget from the command line: charges, reports, refusals, and changes that are noticed.
 
 use crate::harness::{Dir, Run, fedmill, fedmill_after, fedmill_with_stdin, program};
 use std::process::Command;
 
-/// The plan of these tests: ten rounds of it come to about 1.8.
+/// The plan of these tests; its ten rounds cost an epsilon of about 1.8.
 const PLAN: &str = "--population 1000 --epsilon 2 --delta 1e-5 --sampling poisson --sampling-rate 0.1 --clip 1.5 \
                     --noise-multiplier 1.2 --rounds 10";
 
@@ -42,7 +42,7 @@ fn write_lines(dir: &Dir, lines: &[String]) {
     dir.write("dp/ledger.jsonl", lines.iter().map(|line| format!("{line}\n")).collect::<String>());
 }
 
-/// Digests of a ledger are other ones every time.
+/// The text without digests, which differ between ledgers.
 fn without_digests(text: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
@@ -59,7 +59,7 @@ fn without_digests(text: &str) -> String {
     out
 }
 
-/// One whose epsilons are those of RDP alone, to the last digit the same everywhere.
+/// A folder with a ledger that uses RDP only, whose epsilons have the same digits on every machine.
 fn started_by_rdp() -> Dir {
     let dir = Dir::new();
     let plan = PLAN.replace("--rounds 10", "--rounds 4 --accountant rdp");
@@ -81,7 +81,7 @@ fn status_before_and_after_a_charge() {
 }
 
 #[test]
-fn others_are_told_nothing_of_who_and_when() {
+fn exports_hold_no_inputs_and_no_times() {
     let dir = started_by_rdp();
     done(&spend(&dir, 4));
     done(&privacy(&dir, "spend dp --noise-multiplier 9 --round 7 --note statistics"));
@@ -92,8 +92,8 @@ fn others_are_told_nothing_of_who_and_when() {
             "{text}"
         );
         insta::assert_snapshot!(format!("export_{format}"), text);
-        let told = privacy(&dir, &format!("export dp --format {format} -o out.txt"));
-        assert_eq!((done(&told), dir.read("out.txt")), ("out.txt\n", text.into_bytes()));
+        let run = privacy(&dir, &format!("export dp --format {format} -o out.txt"));
+        assert_eq!((done(&run), dir.read("out.txt")), ("out.txt\n", text.into_bytes()));
     }
 }
 
@@ -129,7 +129,7 @@ fn an_export_comes_to_what_was_spent() {
 }
 
 #[test]
-fn what_is_left_out_is_found_and_keeps_within_the_budget() {
+fn the_option_left_out_is_solved_for_within_the_budget() {
     let common =
         "--population 1000 --epsilon 1.5 --delta 1e-6 --sampling poisson --sampling-rate 0.05 --clip 1";
     for given in ["--noise-multiplier 1.3", "--rounds 50", "--rounds 50 --accountant rdp"] {
@@ -177,7 +177,7 @@ fn plans_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn plans_that_protect_hardly_anything_are_warned_of() {
+fn plans_with_weak_protection_warn() {
     let dir = Dir::new();
     let plan = "--population 100 --epsilon 400 --delta 0.1 --clip 1 --noise-multiplier 0.2 --rounds 2";
     let run = privacy(&dir, &format!("init dp {plan}"));
@@ -187,19 +187,19 @@ fn plans_that_protect_hardly_anything_are_warned_of() {
     }
     let run = privacy(&dir, &format!("init other {}", PLAN.replace("--sampling poisson ", "")));
     done(&run);
-    assert!(run.stderr.contains("drawn by itself"), "{}", run.stderr);
+    assert!(run.stderr.contains("drawn independently"), "{}", run.stderr);
 }
 
 #[test]
-fn what_the_budget_does_not_hold_is_refused_and_charges_nothing() {
+fn charges_that_the_budget_does_not_hold_are_refused() {
     let dir = started();
     done(&spend(&dir, 10));
     let before = dir.contents();
-    spend(&dir, 10).assert_fails(1, &["the budget is epsilon 2", "would be with this"]);
-    privacy(&dir, "spend dp --noise-multiplier 0").assert_fails(1, &["infinitely many"]);
+    spend(&dir, 10).assert_fails(1, &["the budget is epsilon 2", "would be spent with this"]);
+    privacy(&dir, "spend dp --noise-multiplier 0").assert_fails(1, &["infinite"]);
     let event = r#"{"class_name":"NonPrivateDpEvent"}"#;
     dir.write("event.json", event);
-    privacy(&dir, "spend dp --event event.json").assert_fails(1, &["infinitely many"]);
+    privacy(&dir, "spend dp --event event.json").assert_fails(1, &["infinite"]);
     dir.write("event.json", event.replace("NonPrivate", "Laplace"));
     privacy(&dir, "spend dp --event event.json").assert_fails(2, &["LaplaceDpEvent"]);
     std::fs::remove_file(dir.path("event.json")).unwrap();
@@ -207,12 +207,12 @@ fn what_the_budget_does_not_hold_is_refused_and_charges_nothing() {
 }
 
 #[test]
-fn what_is_not_planned_makes_the_tight_number_not_count() {
+fn pld_does_not_count_after_a_charge_outside_the_plan() {
     let dir = started();
     done(&spend(&dir, 4));
     assert!(status(&dir)["epsilon_pld"].is_number());
-    let told = privacy(&dir, "status dp");
-    assert!(done(&told).contains(", valid for plan "), "{told:#?}");
+    let table = privacy(&dir, "status dp");
+    assert!(done(&table).contains(", valid for plan "), "{table:#?}");
     let card = privacy(&dir, "export dp --format model-card");
     assert!(done(&card).contains("privacy loss distribution"), "{card:#?}");
     let run = privacy(&dir, "spend dp --noise-multiplier 8");
@@ -224,22 +224,22 @@ fn what_is_not_planned_makes_the_tight_number_not_count() {
 }
 
 #[test]
-fn what_is_set_aside_counts_until_it_is_settled_or_taken_back() {
+fn a_reserve_counts_until_it_is_settled_or_voided() {
     let dir = started();
     let run = privacy(&dir, "spend dp --noise-multiplier 4 --reserve --note evaluation");
     assert_eq!(done(&run), "1\n");
-    let set_aside = status(&dir)["epsilon_spent"].as_f64().unwrap();
-    assert!(set_aside > 0.1);
+    let reserved = status(&dir)["epsilon_spent"].as_f64().unwrap();
+    assert!(reserved > 0.1);
     let explained = privacy(&dir, "recover dp");
     assert!(done(&explained).contains("reserve 1, evaluation"), "{explained:#?}");
     privacy(&dir, "spend dp --noise-multiplier 5 --settle 1").assert_fails(2, &["not that of reserve 1"]);
     assert_eq!(done(&privacy(&dir, "spend dp --noise-multiplier 4 --settle 1")), "2\n");
-    assert_eq!(status(&dir)["epsilon_spent"].as_f64().unwrap(), set_aside);
+    assert_eq!(status(&dir)["epsilon_spent"].as_f64().unwrap(), reserved);
     done(&fedmill(&dir, &["privacy", "void", "dp", "--seq", "2", "--attest", "the study was called off"]));
     assert_eq!(status(&dir)["epsilon_spent"].as_f64().unwrap(), 0.0);
     assert!(lines(&dir).last().unwrap().contains("the study was called off"));
     let again = fedmill(&dir, &["privacy", "void", "dp", "--seq", "2", "--attest", "again"]);
-    again.assert_fails(2, &["cannot be taken back"]);
+    again.assert_fails(2, &["cannot be voided"]);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_budget_starts_once() {
     let before = dir.contents();
     privacy(&dir, &format!("init dp {PLAN}")).assert_fails(2, &["holds a privacy ledger already", "hint: "]);
     dir.assert_unchanged_since(&before);
-    // Nor anew where one was: it is known how far that went.
+    // It does not start again without its ledger: the head is still there.
     std::fs::remove_file(dir.path("dp/ledger.jsonl")).unwrap();
     privacy(&dir, &format!("init dp {PLAN}")).assert_fails(2, &["holds a privacy ledger already"]);
     privacy(&dir, "status elsewhere").assert_fails(2, &["holds no privacy ledger", "privacy init elsewhere"]);
@@ -260,7 +260,7 @@ fn an_edit_anywhere_is_noticed_by_every_command() {
     done(&spend(&dir, 2));
     done(&spend(&dir, 2));
     let good = dir.read("dp/ledger.jsonl");
-    // Some bytes here; every byte in the tests beside the chain.
+    // Some bytes only; the unit tests of the chain change every byte.
     for place in (0..good.len()).step_by(137) {
         let mut bad = good.clone();
         bad[place] ^= 1;
@@ -288,7 +288,7 @@ fn missing_lines_are_noticed() {
     let missing = ["ends with record 1, expected record 2", "hint: "];
     privacy(&dir, "verify dp").assert_fails(2, &missing);
     spend(&dir, 1).assert_fails(2, &missing);
-    // Half of the last line: it was on disk whole, so this is no write that was cut off.
+    // Half of the last line. The head shows that the whole line was on disk, so no write was interrupted.
     let text = format!("{}\n{}\n{}", good[0], good[1], &good[2][..100]);
     dir.write("dp/ledger.jsonl", text);
     privacy(&dir, "status dp").assert_fails(2, &missing);
@@ -301,7 +301,7 @@ fn missing_lines_are_noticed() {
 }
 
 #[test]
-fn a_line_that_was_never_finished_counts_for_nothing_and_is_noted() {
+fn an_unfinished_line_does_not_count_and_is_noted() {
     let dir = started();
     done(&spend(&dir, 1));
     let good = dir.read("dp/ledger.jsonl");
@@ -311,7 +311,7 @@ fn a_line_that_was_never_finished_counts_for_nothing_and_is_noted() {
     assert!(done(&verified).contains("note   18 bytes behind the last line"), "{verified:#?}");
     assert_eq!(status(&dir)["charges"], 1);
     dir.assert_unchanged_since(&torn);
-    assert_eq!(done(&spend(&dir, 1)), "3\n", "the note is a record of its own");
+    assert_eq!(done(&spend(&dir, 1)), "3\n", "the note is a separate record");
     let lines = lines(&dir);
     assert!(lines[2].contains("18 bytes of a line") && lines[2].contains("note"), "{}", lines[2]);
     assert_eq!(status(&dir)["charges"], 2);
@@ -324,7 +324,7 @@ fn a_plan_that_was_changed_is_noticed() {
     let good = String::from_utf8(dir.read("dp/plan.lock")).unwrap();
     dir.write("dp/plan.lock", good.replace("\"epsilon\": 2.0", "\"epsilon\": 9.0"));
     privacy(&dir, "status dp").assert_fails(2, &["dp/plan.lock", "changed after it was frozen"]);
-    // One that is whole, but of another budget.
+    // A valid plan, but of another budget.
     done(&privacy(&dir, &format!("init other {}", PLAN.replace("--epsilon 2", "--epsilon 9"))));
     dir.write("dp/plan.lock", dir.read("other/plan.lock"));
     spend(&dir, 1).assert_fails(2, &["dp/plan.lock", "the plan's digest is"]);
@@ -347,7 +347,8 @@ fn killed_before_every_durable_step_a_charge_is_there_or_not() {
         assert_eq!(status(&dir)["charges"].as_u64(), Some(charged[charged.len() - 1] + 1));
         done(&privacy(&dir, "verify dp"));
     }
-    // The line written, on disk, its name; where the ledger ends written, named, its name on disk.
+    // The steps: the line is written, is on disk, its name is on disk; the head is written, is named, its name is on
+    // disk.
     assert_eq!(charged, [0, 1, 1, 1, 1, 1]);
 }
 
@@ -375,7 +376,7 @@ fn killed_before_every_durable_step_a_start_can_be_made_again() {
 }
 
 #[test]
-fn of_many_at_once_only_as_many_are_charged_as_the_budget_holds() {
+fn processes_at_once_are_charged_only_as_the_budget_allows() {
     let dir = started();
     let spend = || {
         let args = "privacy spend dp -q --noise-multiplier 1.2 --sampling-rate 0.1 --rounds 3";

@@ -1,17 +1,19 @@
-//! `fedmill privacy selftest`: what it looks at, and what it says.
+//! `fedmill privacy selftest`: its checks, and its output.
 
 use crate::harness::{Dir, fedmill, fedmill_after};
 use serde_json::Value;
 
 #[test]
-fn the_mechanism_is_looked_at_on_the_processor_and_every_adapter() {
+fn the_mechanism_is_checked_on_the_cpu_and_every_adapter() {
     let run = fedmill(&Dir::new(), &["privacy", "selftest", "--coordinates", "20000", "--json"]);
     assert_eq!((run.code, run.stdout.lines().count()), (Some(0), 1), "{run:#?}");
     let found: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&found["schema"], &found["ok"]), (&"fedmill.privacy-selftest/1".into(), &true.into()));
     let tests = found["self_test"].as_array().unwrap();
     let is_there = |case: &str| tests.iter().any(|test| test["case"].as_str().unwrap().starts_with(case));
-    for case in ["RFC 8439", "updates that try", "moments of 20000, L2", "moments of 20000, L3"] {
+    for case in
+        ["RFC 8439", "updates made to break the bound", "moments of 20000, L2", "moments of 20000, L3"]
+    {
         assert!(is_there(case), "{case} is not tested: {run:#?}");
     }
     for adapter in fedmill::gpu::adapters() {
@@ -25,7 +27,7 @@ fn the_mechanism_is_looked_at_on_the_processor_and_every_adapter() {
 }
 
 #[test]
-fn instruction_sets_are_held_against_each_other() {
+fn instruction_sets_are_compared() {
     use fedmill::kernels::lanes::Isa;
     let hidden = "export VK_DRIVER_FILES=/no/such/manifest.json";
     for isa in Isa::available() {
@@ -41,7 +43,7 @@ fn instruction_sets_are_held_against_each_other() {
 }
 
 #[test]
-fn an_adapter_that_is_not_there_is_an_error() {
+fn an_unknown_adapter_is_an_error() {
     let run = fedmill(&Dir::new(), &["privacy", "selftest", "--adapter", "no such adapter"]);
     run.assert_fails(2, &["no adapter is called `no such adapter`"]);
 }

@@ -1,10 +1,12 @@
-//! Rounds that are paid for, each in a process of its own: cut off anywhere, more is never seen than was paid.
+//! Charged rounds, each stopped anywhere in its own process: no output without a charge.
 
 use crate::harness::Dir;
-use fedmill::budget::Account;
-use fedmill::budget::charge::{Answer, Grant, Request};
-use fedmill::budget::directory::{Books, BudgetError};
-use fedmill::budget::recover::{self, Reached};
+use fedmill::budget::account::Account;
+use fedmill::budget::books::Books;
+use fedmill::budget::charge::{charge, release};
+use fedmill::budget::error::BudgetError;
+use fedmill::budget::recover::{self, OrphanStage};
+use fedmill::budget::request::{Answer, Grant, Request};
 use fedmill::budget::stamp::StampedModel;
 use fedmill::budget::verify::verify;
 use fedmill::io::model_writer::ModelWriter;
@@ -17,10 +19,10 @@ use fedmill::record::sha256::Sha256;
 use std::path::Path;
 use std::process::Command;
 
-/// Tells a process of its own what to do: `FOLDER INPUTS HOW`.
+/// The variable that tells a process which round to make: `FOLDER INPUTS HOW`.
 const ROUND: &str = "FEDMILL_TEST_ROUND";
 
-/// Values of a model.
+/// Number of values of a model.
 const DIMENSION: u64 = 8;
 
 fn plan() -> BudgetPlan {
@@ -64,27 +66,27 @@ fn request(folder: &Path, inputs: &str, how: &str) -> Request {
     }
 }
 
-/// Publishes a model whose values come from the inputs and the key alone.
-fn publish(granted: &Grant, output: &Path, inputs: &str, next_clip: Option<f64>) {
+/// Publishes a model whose values depend on the inputs and the key only.
+fn publish(grant: &Grant, output: &Path, inputs: &str, next_clip: Option<f64>) {
     let len = DIMENSION as usize;
     let spec = TensorSpec { name: "w".to_owned(), dtype: Dtype::F32, shape: vec![len], len };
     let writer =
-        ModelWriter::create(output, &Layout::new(vec![spec]), &granted.marks(next_clip).metadata(), None)
+        ModelWriter::create(output, &Layout::new(vec![spec]), &grant.stamp(next_clip).metadata(), None)
             .unwrap();
-    let values = Sha256::of([granted.key.bytes().as_slice(), inputs.as_bytes()].concat());
+    let values = Sha256::of([grant.key.bytes().as_slice(), inputs.as_bytes()].concat());
     writer.write([Piece { tensor: 0, start: 0, len }].into_iter(), values.bytes()).unwrap();
     writer.sync().unwrap();
     writer.publish().unwrap();
 }
 
-/// A whole round. Returns whether it made an output, or found it.
+/// Makes a whole round. Returns whether its output exists.
 fn round(folder: &Path, inputs: &str, how: &str) -> Result<bool, BudgetError> {
     let mut account = Account::open(&folder.join("dp"))?;
     let request = request(folder, inputs, how);
-    match account.charge(&request)? {
-        Answer::Granted(granted) => {
-            publish(&granted, &request.output, inputs, None);
-            account.release(granted, &request.output, None)?;
+    match charge(&mut account, &request)? {
+        Answer::Granted(grant) => {
+            publish(&grant, &request.output, inputs, None);
+            release(&mut account, grant, &request.output, None)?;
             Ok(true)
         }
         Answer::Existing(_) => Ok(true),
@@ -92,19 +94,19 @@ fn round(folder: &Path, inputs: &str, how: &str) -> Result<bool, BudgetError> {
     }
 }
 
-/// What a process of its own does; in the others, nothing.
+/// Makes a round if the variable is set, in a process that [`process`] starts.
 #[test]
-fn a_round_in_a_process_of_its_own() {
+fn a_round_in_its_own_process() {
     let Ok(what) = std::env::var(ROUND) else { return };
     let words: Vec<&str> = what.split(' ').collect();
     let made = round(Path::new(words[0]), words[1], words[2]).unwrap();
     std::process::exit(if made { 0 } else { 1 });
 }
 
-/// Runs a round in a process of its own, which dies before a durable step. Returns its exit status; none if it died.
+/// Makes a round in its own process, which dies before a durable step. Returns its exit status; `None` if it died.
 fn process(dir: &Dir, inputs: &str, how: &str, dies_at: Option<u32>) -> Option<i32> {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "privacy::transaction::a_round_in_a_process_of_its_own", "--test-threads=1"]);
+    command.args(["--exact", "privacy::transaction::a_round_in_its_own_process", "--test-threads=1"]);
     command.env(ROUND, format!("{} {inputs} {how}", dir.path("").to_str().unwrap().trim_end_matches('/')));
     command.env("FEDMILL_FAIL_AT", dies_at.unwrap_or(0).to_string());
     command.output().unwrap().status.code()
@@ -128,55 +130,58 @@ fn keys(dir: &Dir) -> usize {
     dir.contents().keys().filter(|name| name.starts_with("dp/key-")).count()
 }
 
-/// What became of a round that died before a step and was run again: charges after it died, whether there was an output
-/// then, and charges after it was run again.
+/// Rounds that died before each step and were started again. For each step: the number of charges after the death,
+/// whether the output existed then, and the number of charges after the second start.
 fn killed_everywhere(how: &str) -> Vec<(usize, bool, usize)> {
-    let mut found = Vec::new();
+    let mut deaths = Vec::new();
     for step in 1.. {
         let dir = started();
         if process(&dir, "a", how, Some(step)).is_some() {
             break;
         }
         let (charged, seen) = (charges(&dir), dir.exists("model.safetensors"));
-        assert!(charged >= usize::from(seen), "step {step}: seen and not paid for");
+        assert!(charged >= usize::from(seen), "step {step}: output without a charge");
         assert_sound(&dir);
         let bytes = seen.then(|| dir.read("model.safetensors"));
         assert_eq!(process(&dir, "a", how, None), Some(0), "step {step}");
         assert_sound(&dir);
         if let Some(bytes) = bytes {
-            assert!(dir.read("model.safetensors") == bytes, "step {step}: other noise on what was seen");
+            assert!(
+                dir.read("model.safetensors") == bytes,
+                "step {step}: other noise on an output that existed"
+            );
         }
         assert_eq!(keys(&dir), 0, "step {step}: a key is left");
         let state = books(&dir).state;
-        let released = state.charges.iter().filter(|charged| matches!(charged.fate, Fate::Released { .. }));
+        let released = state.charges.iter().filter(|charge| matches!(charge.fate, Fate::Released { .. }));
         assert_eq!(released.count(), 1, "step {step}");
-        found.push((charged, seen, charges(&dir)));
+        deaths.push((charged, seen, charges(&dir)));
     }
-    found
+    deaths
 }
 
 #[test]
-fn killed_before_every_durable_step_more_is_never_seen_than_was_paid() {
-    let found = killed_everywhere("os");
-    // Before the charge is written nothing was spent; from then on it stands. Before the output has its name noise may have
-    // been drawn, and a run pays anew; from then on the output stands, and costs nothing.
-    assert!(found.len() >= 12, "{found:?}");
-    for (charged, seen, after) in &found {
+fn killed_before_every_durable_step_no_output_exists_without_a_charge() {
+    let deaths = killed_everywhere("os");
+    // Before the charge is written nothing is spent; from then on the charge stands. Before the output is published
+    // noise may have been drawn, and a new process pays again; from then on the output exists, and costs nothing.
+    assert!(deaths.len() >= 12, "{deaths:?}");
+    for (charged, seen, after) in &deaths {
         let expected = if *seen { 1 } else { charged + 1 };
-        assert_eq!(*after, expected, "{found:?}");
+        assert_eq!(*after, expected, "{deaths:?}");
     }
-    assert_eq!(found[0], (0, false, 1));
-    assert!(found.contains(&(1, false, 2)) && found.contains(&(1, true, 1)), "{found:?}");
+    assert_eq!(deaths[0], (0, false, 1));
+    assert!(deaths.contains(&(1, false, 2)) && deaths.contains(&(1, true, 1)), "{deaths:?}");
 }
 
 #[test]
 fn a_resumable_round_pays_once_from_when_its_key_is_kept() {
-    let found = killed_everywhere("resumable");
-    let paid_twice = found.iter().filter(|(_, _, after)| *after == 2).count();
-    let (once_more, free) = found.split_at(1 + paid_twice);
+    let deaths = killed_everywhere("resumable");
+    let paid_twice = deaths.iter().filter(|(_, _, after)| *after == 2).count();
+    let (once_more, free) = deaths.split_at(1 + paid_twice);
     assert_eq!(once_more[0], (0, false, 1));
-    assert!(free.iter().all(|(charged, _, after)| (*charged, *after) == (1, 1)), "{found:?}");
-    assert!(free.iter().any(|(_, seen, _)| !seen) && free.iter().any(|(_, seen, _)| *seen), "{found:?}");
+    assert!(free.iter().all(|(charged, _, after)| (*charged, *after) == (1, 1)), "{deaths:?}");
+    assert!(free.iter().any(|(_, seen, _)| !seen) && free.iter().any(|(_, seen, _)| *seen), "{deaths:?}");
 }
 
 #[test]
@@ -184,33 +189,36 @@ fn a_kept_key_gives_the_same_bytes_for_the_same_inputs_alone() {
     let dir = started();
     let mut account = Account::open(&dir.path("dp")).unwrap();
     let first = request(&dir.path(""), "a", "resumable");
-    let Answer::Granted(granted) = account.charge(&first).unwrap() else { panic!("not granted") };
-    assert!(!granted.resumed);
+    let Answer::Granted(grant) = charge(&mut account, &first).unwrap() else { panic!("not granted") };
     drop(account);
     let mut account = Account::open(&dir.path("dp")).unwrap();
-    let Answer::Granted(again) = account.charge(&first).unwrap() else { panic!("not granted") };
-    assert!(again.resumed && again.charge == granted.charge);
-    assert_eq!(again.key.bytes(), granted.key.bytes());
+    let Answer::Granted(again) = charge(&mut account, &first).unwrap() else { panic!("not granted") };
+    assert_eq!(again.charge, grant.charge);
+    assert_eq!(again.key.bytes(), grant.key.bytes());
     let others = [
         Request { inputs_sha256: Sha256::of("b"), ..first.clone() },
         Request { round: Some(2), ..first.clone() },
     ];
     for other in others {
-        let Answer::Granted(other) = account.charge(&other).unwrap() else { panic!("not granted") };
-        assert!(!other.resumed && other.charge != granted.charge);
-        assert_ne!(other.key.bytes(), granted.key.bytes());
+        let Answer::Granted(other) = charge(&mut account, &other).unwrap() else { panic!("not granted") };
+        assert_ne!(other.charge, grant.charge);
+        assert_ne!(other.key.bytes(), grant.key.bytes());
     }
     assert_eq!(charges(&dir), 3);
-    // When nothing is left the first is free all the same.
+    // When the budget is spent, the first round is still free.
     let more = Request { inputs_sha256: Sha256::of("c"), resumable: false, ..first.clone() };
-    while matches!(account.charge(&more).unwrap(), Answer::Granted(granted) if !granted.resumed) {
-        assert!(charges(&dir) < 1000);
+    let mut expected = charges(&dir);
+    while matches!(charge(&mut account, &more).unwrap(), Answer::Granted(_)) {
+        expected += 1;
+        assert_eq!(charges(&dir), expected, "each pays");
+        assert!(expected < 1000);
     }
-    assert!(matches!(account.charge(&first).unwrap(), Answer::Granted(again) if again.resumed));
+    let Answer::Granted(again) = charge(&mut account, &first).unwrap() else { panic!("not granted") };
+    assert_eq!(again.charge, grant.charge);
 }
 
 #[test]
-fn what_stands_is_not_made_again_and_what_was_changed_is() {
+fn an_existing_output_is_not_made_again_and_a_changed_one_is() {
     let dir = started();
     assert!(round(&dir.path(""), "a", "os").unwrap());
     let made = dir.read("model.safetensors");
@@ -246,35 +254,37 @@ fn a_spent_budget_gives_no_key_and_no_output() {
 }
 
 #[test]
-fn orphans_are_explained_adopted_and_taken_back() {
+fn orphans_are_explained_adopted_and_voided() {
     let dir = started();
     let mut account = Account::open(&dir.path("dp")).unwrap();
-    let grant = |account: &mut Account, inputs: &str, how: &str| match account
-        .charge(&request(&dir.path(""), inputs, how))
-        .unwrap()
+    let grant = |account: &mut Account, inputs: &str, how: &str| match charge(
+        account,
+        &request(&dir.path(""), inputs, how),
+    )
+    .unwrap()
     {
-        Answer::Granted(granted) => granted,
+        Answer::Granted(grant) => grant,
         other => panic!("{other:?}"),
     };
     let (_lost, _kept) = (grant(&mut account, "lost", "os"), grant(&mut account, "kept", "resumable"));
     let published = grant(&mut account, "published", "os");
     publish(&published, &dir.path("model.safetensors"), "published", None);
-    let reached = || -> Vec<Reached> {
-        recover::orphans(&books(&dir)).unwrap().into_iter().map(|orphan| orphan.reached).collect()
+    let stages = || -> Vec<OrphanStage> {
+        recover::orphans(&books(&dir)).unwrap().into_iter().map(|orphan| orphan.stage).collect()
     };
-    assert_eq!(reached(), [Reached::AtWork, Reached::AtWork, Reached::AtWork]);
+    assert_eq!(stages(), [OrphanStage::AtWork, OrphanStage::AtWork, OrphanStage::AtWork]);
     drop(account);
     let output = dir.path("model.safetensors");
-    assert_eq!(reached(), [Reached::Nothing, Reached::KeyKept, Reached::Published(output)]);
+    assert_eq!(stages(), [OrphanStage::Nothing, OrphanStage::KeyKept, OrphanStage::Published(output)]);
     let mut account = Account::open(&dir.path("dp")).unwrap();
-    let void = account.void(3, "nobody looked").unwrap_err().to_string();
+    let void = account.void(3, "the machine was off").unwrap_err().to_string();
     assert!(void.contains("it was released"), "{void}");
     assert!(account.adopt(1, None).is_err());
     account.adopt(3, None).unwrap();
     account.void(1, "the machine was off").unwrap();
     assert_eq!(keys(&dir), 1);
     account.void(2, "the machine was off").unwrap();
-    assert_eq!(keys(&dir), 0, "what is taken back cannot be made any more");
+    assert_eq!(keys(&dir), 0, "a voided charge cannot be made any more");
     assert_eq!(charges(&dir), 1);
     assert_sound(&dir);
 }
@@ -290,15 +300,15 @@ fn a_ledger_from_a_backup_is_noticed_by_the_model() {
     let model = dir.path("model.safetensors");
     assert_sound(&dir);
     restore();
-    // Nothing in the ledger tells; the model does.
+    // The ledger alone does not show it; the model does.
     assert_eq!(charges(&dir), 1);
     let error = verify(&dir.path("dp"), std::slice::from_ref(&model)).unwrap_err();
     assert!(matches!(error, BudgetError::OlderThanModel { charge: 3, found: 2, .. }), "{error}");
     let account = Account::open(&dir.path("dp")).unwrap();
-    let marks = StampedModel::open(&model).unwrap().marks.unwrap();
-    assert!(account.check_base(&model, &marks).is_err());
+    let stamp = StampedModel::open(&model).unwrap().stamp.unwrap();
+    assert!(account.check_base(&model, &stamp).is_err());
     drop(account);
-    // Charged on, it has another record in that place.
+    // After another charge, the ledger has another record with that number.
     assert!(round(&dir.path(""), "c", "os").is_ok());
     std::fs::copy(&model, dir.path("new.safetensors")).unwrap();
     restore();
@@ -308,7 +318,7 @@ fn a_ledger_from_a_backup_is_noticed_by_the_model() {
 }
 
 #[test]
-fn a_test_seed_is_told_everywhere() {
+fn a_test_seed_shows_everywhere() {
     let dir = started();
     assert!(round(&dir.path(""), "a", "test").unwrap());
     let made = dir.read("model.safetensors");
@@ -327,19 +337,22 @@ fn a_test_seed_is_told_everywhere() {
 }
 
 #[test]
-fn a_clip_bound_that_follows_the_norms_is_that_of_the_last_release() {
+fn an_adaptive_clip_bound_comes_from_the_last_release() {
     let dir = Dir::new();
     let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: 5.0 };
     let plan = BudgetPlan { clip: ClipBound::Adaptive(adaptive), ..plan() };
     let mut account = Account::init(&dir.path("dp"), &plan).unwrap();
     for (clip, next) in [(0.1, Some(0.125)), (0.125, Some(0.11)), (0.11, None)] {
-        assert_eq!(account.terms(DIMENSION).unwrap().clip, clip);
+        assert_eq!(account.books().terms(DIMENSION).unwrap().clip, clip);
         let request = request(&dir.path(""), &clip.to_string(), "os");
-        let Answer::Granted(granted) = account.charge(&request).unwrap() else { panic!("not granted") };
-        assert_eq!(granted.mechanism.clip, clip);
-        publish(&granted, &request.output, "", next);
-        account.release(granted, &request.output, next).unwrap();
+        let Answer::Granted(grant) = charge(&mut account, &request).unwrap() else { panic!("not granted") };
+        assert_eq!(grant.mechanism.clip, clip);
+        publish(&grant, &request.output, "", next);
+        release(&mut account, grant, &request.output, next).unwrap();
     }
     assert!(books(&dir).state.follows_plan());
-    assert!(matches!(account.terms(9), Err(BudgetError::Dimension { found: 9, expected: DIMENSION })));
+    assert!(matches!(
+        account.books().terms(9),
+        Err(BudgetError::Dimension { found: 9, expected: DIMENSION })
+    ));
 }

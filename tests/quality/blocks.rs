@@ -5,7 +5,7 @@ use super::{Distribution, decoded, nmse, square};
 #[test]
 fn errors_are_those_that_were_computed() {
     let values = Distribution::Gaussian.values(1 << 18);
-    // A twelfth of the step's square; how far the ends are apart differs from draw to draw.
+    // A twelfth of the squared step; the range of a block differs between draws.
     let ends = values.iter().fold([0.0f32; 2], |[low, high], x| [low.min(*x), high.max(*x)]);
     let step = f64::from(ends[1] - ends[0]) / 255.0;
     let one_grid = step * step / 12.0 / (square(&values) / values.len() as f64);

@@ -1,8 +1,8 @@
-//! `ecsq` against the errors that ideal entropy coding of the same kind of quantizer has, side data free.
+//! `ecsq` against the error of ideal entropy coding of the same quantizer, without side data.
 
 use super::{DISTRIBUTIONS, Distribution, VALUES, run};
 
-/// For bits a value, the NMSE of each distribution, in their order: a uniform step with plain dead zone, its codes at
+/// For each number of bits a value, the NMSE of each distribution: a uniform step with a plain dead zone, its codes at
 /// their entropy, computed with NumPy.
 const IDEAL: [(f64, [f64; 4]); 4] = [
     (0.32, [0.739, 0.610, 0.481, 0.159]),
@@ -11,7 +11,7 @@ const IDEAL: [(f64, [f64; 4]); 4] = [
     (4.0, [0.0056, 0.0048, 0.0039, 9e-5]),
 ];
 
-/// The least error that there can be, 2^(-2R), for the Gaussian.
+/// The least possible NMSE of the Gaussian, 2^(-2R).
 fn bound(bits: f64) -> f64 {
     (-2.0 * bits).exp2()
 }

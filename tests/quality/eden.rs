@@ -1,4 +1,4 @@
-//! EDEN against the errors that follow from the best quantizers of a Gaussian, whatever the data are.
+//! EDEN against the errors of the best quantizers of a Gaussian, on every distribution.
 
 use super::{Distribution, decoded, nmse, square};
 
@@ -20,7 +20,7 @@ fn unbiased_codes_err_as_much_on_all_data() {
     {
         for source in DENSE {
             let values = source.values(LEN);
-            // Few values lie beyond the outermost level, but err most: one draw strays by two parts in a hundred.
+            // Few values lie beyond the outermost level, but have most of the error: draws differ by two per cent.
             let draws = 9..13;
             let error = |seed| nmse(&values, &decoded(&format!("eden{bits}"), &values, seed));
             let mean = draws.clone().map(error).sum::<f64>() / draws.count() as f64;
@@ -51,7 +51,7 @@ fn codes_of_kept_norm_keep_it() {
     }
 }
 
-/// The error of the mean of what many seeds decode to.
+/// The error of the mean of the decoded values over many seeds.
 fn error_of_mean(codec: &str, values: &[f32], draws: u64) -> f64 {
     let mut mean = vec![0.0f64; values.len()];
     for seed in 0..draws {

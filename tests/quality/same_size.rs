@@ -1,14 +1,15 @@
-//! What is chosen for a number of bytes against every codec by itself, on real deltas: never worse in as many bytes.
+//! Targets against every codec alone, on real deltas: never worse for the same bytes.
 
 use super::{Distribution, VALUES};
 use crate::harness::{Dir, Update};
 use fedmill::codecs;
-use fedmill::compress::run::{Compression, How, Wanted};
-use fedmill::compress::summary::Compressed;
+use fedmill::compress::method::{CompressionMethod, Targets};
+use fedmill::compress::run::Compression;
+use fedmill::compress::summary::Summary;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Codecs by themselves, from many bits a value to few.
+/// Single codecs, from many bits a value to few.
 const CODECS: [&str; 16] = [
     "f16",
     "bf16",
@@ -28,7 +29,7 @@ const CODECS: [&str; 16] = [
     "ecsq:bits=1",
 ];
 
-fn compressed(client: usize, how: How) -> Compressed {
+fn compressed(client: usize, how: CompressionMethod) -> Summary {
     let data = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mnist-round"));
     let update = data.join(format!("updates/client-{client:02}.safetensors"));
     let compression =
@@ -37,14 +38,14 @@ fn compressed(client: usize, how: How) -> Compressed {
     compression.run(&pool).unwrap()
 }
 
-fn of_bytes(client: usize, bytes: u64) -> Compressed {
-    compressed(client, How::Wanted(Wanted { bytes: Some(bytes), ..Wanted::default() }))
+fn of_bytes(client: usize, bytes: u64) -> Summary {
+    compressed(client, CompressionMethod::Targets(Targets { bytes: Some(bytes), ..Targets::default() }))
 }
 
 #[test]
 fn no_codec_is_better_in_as_many_bytes() {
     for codec in CODECS {
-        let other = compressed(3, How::Codec(Arc::from(codecs::parse(codec).unwrap())));
+        let other = compressed(3, CompressionMethod::Codec(Arc::from(codecs::parse(codec).unwrap())));
         let chosen = of_bytes(3, other.output_bytes);
         assert_eq!(chosen.missed, None, "{codec}");
         assert!(
@@ -61,14 +62,17 @@ fn no_codec_is_better_in_as_many_bytes() {
 #[test]
 fn a_hundredth_of_the_bytes_is_met_to_the_byte() {
     for client in [0, 5, 17, 19] {
-        let found = compressed(client, How::Wanted(Wanted { ratio: Some(100.0), ..Wanted::default() }));
+        let found = compressed(
+            client,
+            CompressionMethod::Targets(Targets { ratio: Some(100.0), ..Targets::default() }),
+        );
         assert!(found.ratio >= 100.0 && found.ratio < 104.0, "{found:?}");
-        // One of them sent noise, of which a third of a bit cannot say much.
+        // One of the clients sent noise, of which a third of a bit says little.
         assert!(found.measures.nmse < 0.9, "{found:?}");
     }
 }
 
-/// Through files, where one step serves all of a model: a single vector must have what the codec by itself has.
+/// A file of one vector has the error of the codec alone, though the step is that of the whole model.
 #[test]
 fn a_file_of_gaussian_values_has_the_error_of_the_codec() {
     let dir = Dir::new();
@@ -78,8 +82,8 @@ fn a_file_of_gaussian_values_has_the_error_of_the_codec() {
     for (bits, nmse) in [(0.32, 0.739), (1.0, 0.348), (2.0, 0.0895), (4.0, 0.0056)] {
         let codec = codecs::parse(&format!("ecsq:bits={bits}")).unwrap();
         let bytes = (bits * VALUES as f64 / 8.0) as u64 + 300;
-        let wanted = Wanted { bytes: Some(bytes), ..Wanted::default() };
-        for how in [How::Codec(Arc::from(codec)), How::Wanted(wanted)] {
+        let wanted = Targets { bytes: Some(bytes), ..Targets::default() };
+        for how in [CompressionMethod::Codec(Arc::from(codec)), CompressionMethod::Targets(wanted)] {
             let found = Compression::new(dir.path("a.safetensors"), how).run(&pool).unwrap();
             assert!(found.measures.nmse < 1.03 * nmse, "{bits}: {found:?}");
             assert!(found.output_bytes <= bytes + 700, "{bits}: {found:?}");

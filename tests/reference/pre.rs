@@ -1,8 +1,26 @@
-//! The oracles of the steps before a rule: rows in, rows out.
+//! The oracle of every step before a rule: rows in, rows out.
 
 use crate::reference::median;
 use crate::reference::robust::geometric_median;
-use crate::reference::vectors::{Rows, distance, dot, least, mean_of, nearest_to, norm, scaled};
+use crate::reference::vectors::{Rows, distance, dot, least, mean_of, nearest_to, norm, scaled, select};
+
+/// The rows that a step makes of rows without a base, with so many hostile clients.
+type Oracle = fn(&Rows, usize) -> Vec<Vec<f64>>;
+
+/// The oracle of every step with the settings that it requires; `None` for a random step, which has tests of its own.
+const ORACLES: &[(&str, Option<Oracle>)] = &[
+    ("nnm", Some(nnm)),
+    ("bucketing", None),
+    ("clip", Some(|rows, _| clip(rows, 1.5))),
+    ("arc", Some(arc)),
+    ("outliers", Some(|rows, f| select(rows, &outliers(rows, f)))),
+];
+
+/// The oracle of a step. A step without one fails the tests.
+pub(crate) fn oracle_of(step: &str) -> Option<Oracle> {
+    let oracle = ORACLES.iter().find(|(name, _)| *name == step);
+    oracle.unwrap_or_else(|| panic!("{step} has no oracle in {}", file!())).1
+}
 
 /// Nearest-neighbour mixing (Allouah et al. 2023): each row becomes the mean of its `n - f` nearest, itself one.
 pub(crate) fn nnm(rows: &Rows, f: usize) -> Vec<Vec<f64>> {

@@ -1,11 +1,217 @@
-//! The oracles of the rules that judge whole clients by distance: on full vectors, naive, in f64, as the papers
-//! write them. Chosen clients are indices in ascending order.
+//! The oracle of every rule, and of the rules that judge whole clients by distance the code: on full vectors, naive, in
+//! f64, as the papers write them. Chosen clients are indices in ascending order.
 
-use crate::reference::median;
 use crate::reference::vectors::{
     Rows, by_coordinate, coordinate_median, difference, distance, least, mean_of, mean_of_nearest,
     nearest_to, norm, scaled, select, squared_distance, subsets, weighted_mean_row,
 };
+use crate::reference::{median, spectral, trimmed_mean};
+
+/// The input of a rule: rows without a base that all weigh the same, the number of hostile clients, and the client that
+/// a rule trusts.
+pub(crate) struct Case<'a> {
+    pub(crate) rows: &'a Rows,
+    pub(crate) f: usize,
+    pub(crate) trusted: usize,
+}
+
+/// Where the result stays, whatever the hostile clients send.
+#[derive(Clone, Copy)]
+pub(crate) enum Bound {
+    /// So many honest diameters around the honest mean, by n and f.
+    Ball(fn(f64, f64) -> f64),
+    /// At each coordinate no farther outside the honest values than so many of their ranges.
+    Box(f64),
+    /// So many diagonals of the honest box around the honest mean.
+    Diagonals(f64),
+}
+
+/// What the paper of a rule says of it.
+pub(crate) struct Oracle {
+    pub(crate) rule: &'static str,
+    /// Settings under which all this holds, besides those that the rule requires.
+    pub(crate) settings: &'static str,
+    /// The most hostile clients among so many that the rule tolerates.
+    pub(crate) most: fn(usize) -> usize,
+    /// The clients that the rule keeps, if it chooses clients.
+    pub(crate) kept: Option<fn(&Case) -> Vec<usize>>,
+    /// The merged values. `None` is the mean of those kept.
+    pub(crate) values: Option<fn(&Case) -> Vec<f64>>,
+    pub(crate) bound: Bound,
+    /// The most clients of a test: fewer for an exponential search.
+    pub(crate) clients: usize,
+}
+
+impl Oracle {
+    const RULE: Self = Self {
+        rule: "",
+        settings: "",
+        most: less_than_half,
+        kept: None,
+        values: None,
+        bound: Bound::Box(0.0),
+        clients: 40,
+    };
+
+    /// The oracle of a rule. A rule without one fails the tests.
+    pub(crate) fn of(rule: &str) -> &'static Self {
+        let oracle = ORACLES.iter().find(|oracle| oracle.rule == rule);
+        oracle.unwrap_or_else(|| panic!("{rule} has no oracle in {}", file!()))
+    }
+
+    pub(crate) fn merged(&self, case: &Case) -> Vec<f64> {
+        match (self.values, self.kept) {
+            (Some(values), _) => values(case),
+            (None, Some(kept)) => mean_of(case.rows, &kept(case)),
+            (None, None) => panic!("the oracle of {} says nothing", self.rule),
+        }
+    }
+}
+
+/// The oracle of every rule.
+pub(crate) const ORACLES: &[Oracle] = &[
+    Oracle {
+        rule: "mean",
+        most: |_| 0,
+        values: Some(|c| mean_of(c.rows, &everyone(c.rows))),
+        ..Oracle::RULE
+    },
+    Oracle { rule: "median", values: Some(|c| coordinate_median(c.rows)), ..Oracle::RULE },
+    Oracle {
+        rule: "trimmed-mean",
+        values: Some(|c| by_coordinate(c.rows, |values| trimmed_mean(values, c.f))),
+        ..Oracle::RULE
+    },
+    // Enough honest values are within one range of the median, which is between honest values.
+    Oracle { rule: "meamed", values: Some(|c| meamed(c.rows, c.f)), bound: Bound::Box(1.0), ..Oracle::RULE },
+    Oracle {
+        rule: "krum",
+        most: krums_most,
+        kept: Some(|c| vec![krum(c.rows, c.f)]),
+        bound: Bound::Ball(krums_factor),
+        ..Oracle::RULE
+    },
+    // There are `n - f` honest scores, so the `n - f - 2` lowest are bounded as Krum's is.
+    Oracle {
+        rule: "multi-krum",
+        most: krums_most,
+        kept: Some(|c| multi_krum(c.rows, c.f, c.rows.len() - c.f - 2)),
+        bound: Bound::Ball(krums_factor),
+        ..Oracle::RULE
+    },
+    // The median of those selected is between honest values, and enough honest values are within one range of it.
+    Oracle {
+        rule: "bulyan",
+        most: bulyans_most,
+        kept: Some(|c| bulyan_selection(c.rows, c.f)),
+        values: Some(|c| bulyan(c.rows, c.f)),
+        bound: Bound::Box(1.0),
+        ..Oracle::RULE
+    },
+    Oracle {
+        rule: "geometric-median",
+        values: Some(|c| geometric_median(c.rows, &vec![1.0; c.rows.len()])),
+        bound: Bound::Ball(geometric_medians_factor),
+        ..Oracle::RULE
+    },
+    // Iterated until nothing is left of where it started.
+    Oracle {
+        rule: "centered-clipping",
+        settings: "tau=auto,iterations=1000",
+        values: Some(|c| centered_clipping(c.rows, &vec![0.0; c.rows[0].len()], None, 1000)),
+        bound: Bound::Ball(clippings_factor),
+        ..Oracle::RULE
+    },
+    Oracle {
+        rule: "mda",
+        kept: Some(|c| mda(c.rows, c.f)),
+        bound: Bound::Ball(diameters_factor),
+        clients: 15,
+        ..Oracle::RULE
+    },
+    Oracle {
+        rule: "smea",
+        kept: Some(|c| spectral::smea(c.rows, c.f)),
+        bound: Bound::Ball(variances_factor),
+        clients: 13,
+        ..Oracle::RULE
+    },
+    Oracle {
+        rule: "caf",
+        kept: Some(|c| spectral::caf_kept(c.rows, c.f)),
+        values: Some(|c| spectral::caf(c.rows, c.f)),
+        bound: Bound::Ball(filters_factor),
+        ..Oracle::RULE
+    },
+    Oracle {
+        rule: "monna",
+        kept: Some(|c| monna(c.rows, c.f, c.trusted)),
+        bound: Bound::Ball(diameters_factor),
+        ..Oracle::RULE
+    },
+    // The threshold is at most an honest distance from the median, which is between honest values.
+    Oracle {
+        rule: "distance-trim",
+        most: beyond_four_fifths,
+        kept: Some(|c| distance_trim(c.rows, 0.8)),
+        bound: Bound::Diagonals(2.0),
+        ..Oracle::RULE
+    },
+];
+
+/// The most hostile clients that rules tolerate which need fewer than half.
+pub(crate) fn less_than_half(clients: usize) -> usize {
+    (clients - 1) / 2
+}
+
+/// Krum needs `n >= 2f + 3`.
+pub(crate) fn krums_most(clients: usize) -> usize {
+    clients.saturating_sub(3) / 2
+}
+
+/// Bulyan needs `n >= 4f + 3`.
+pub(crate) fn bulyans_most(clients: usize) -> usize {
+    clients.saturating_sub(3) / 4
+}
+
+/// The number of clients that have a place behind four fifths of the way, fewer than half.
+fn beyond_four_fifths(clients: usize) -> usize {
+    (clients - 1 - 8 * (clients - 1) / 10).min(less_than_half(clients))
+}
+
+/// Krum's choice has a score of at most `(n - f - 2) D^2`, as every honest client has. If it is hostile, at most
+/// `f - 1` of its neighbours are, so `n - 2f - 1` are honest, and the nearest of these bounds how far it is.
+fn krums_factor(n: f64, f: f64) -> f64 {
+    1.0 + ((n - f - 2.0) / (n - 2.0 * f - 1.0)).sqrt()
+}
+
+/// Lopuhaa and Rousseeuw 1991, theorem 2.2: so many times the honest radius.
+fn geometric_medians_factor(n: f64, f: f64) -> f64 {
+    2.0 * (n - f) / (n - 2.0 * f)
+}
+
+/// At a distance of `r` from the honest mean each honest client pulls with at least `r - D`, each hostile one with
+/// at most `r + D`, and where clipping rests they cancel: `r` is about `n / (n - 2f)` diameters. Twice that, for
+/// pulls that are not parallel.
+fn clippings_factor(n: f64, f: f64) -> f64 {
+    2.0 + 2.0 * n / (n - 2.0 * f)
+}
+
+/// The set has an honest client, and no member is farther from it than the honest diameter. So for those nearest to
+/// an honest client.
+fn diameters_factor(_: f64, _: f64) -> f64 {
+    2.0
+}
+
+/// The set's variance is at most the honest one, at most `D^2 / 2`, and `n - 2f` of its `n - f` are honest.
+fn variances_factor(n: f64, f: f64) -> f64 {
+    1.0 + ((n - f) / (n - 2.0 * f) / 2.0).sqrt()
+}
+
+/// The filter's error is of the order of `sqrt(f / n) n / (n - 2f)` honest deviations; four for the constant.
+fn filters_factor(n: f64, f: f64) -> f64 {
+    4.0 * n / (n - 2.0 * f)
+}
 
 /// The Krum score of each member (Blanchard et al. 2017, section 4): the sum of the squared distances to the
 /// nearest `members - f - 2` other members, at least one.

@@ -96,6 +96,12 @@ pub(crate) fn caf_weights(rows: &Rows, f: usize) -> Vec<f64> {
     result
 }
 
+/// The clients that the filter leaves some weight.
+pub(crate) fn caf_kept(rows: &Rows, f: usize) -> Vec<usize> {
+    let weights = caf_weights(rows, f);
+    (0..rows.len()).filter(|i| weights[*i] > 0.0).collect()
+}
+
 /// The filter's result: the mean with its weights.
 pub(crate) fn caf(rows: &Rows, f: usize) -> Vec<f64> {
     weighted_mean_row(rows, &caf_weights(rows, f))

@@ -2,6 +2,7 @@
 //! writes it. Merged are plain or weighted means; no rule is robust here.
 
 use crate::reference::vectors::dot;
+use fedmill::settings::Definition;
 
 /// What a client sends.
 #[derive(Clone, Debug)]
@@ -68,6 +69,68 @@ pub(crate) enum Second {
     Adam,
     Yogi,
     Adagrad,
+}
+
+const ADAM: Adaptive = Adaptive {
+    second: Second::Adam,
+    lr: 0.1,
+    beta1: 0.9,
+    beta2: 0.99,
+    tau: 1e-3,
+    v0: 1e-6,
+    exponent: None,
+    tau_under_root: false,
+};
+const YOGI: Adaptive = Adaptive { second: Second::Yogi, lr: 0.01, ..ADAM };
+const ADAGRAD: Adaptive = Adaptive { second: Second::Adagrad, beta1: 0.0, ..ADAM };
+
+/// The number of all clients in the cases, whether or not they take part in a round.
+pub(crate) const POPULATION: usize = 11;
+
+/// Every strategy by settings and definition, and its oracle.
+pub(crate) fn cases() -> Vec<(&'static str, Definition, Strategy)> {
+    let (paper, flower, tff) = (Definition::Paper, Definition::Flower, Definition::Tff);
+    let adaptive = Strategy::Adaptive;
+    let tff_adam = Adaptive { beta2: 0.999, tau: 1e-7, v0: 0.0, exponent: Some(|round| round + 1), ..ADAM };
+    let tff_yogi = Adaptive { beta2: 0.999, exponent: Some(|round| round + 1), ..YOGI };
+    let tff_adagrad = Adaptive { tau: 1e-7, v0: 0.1, tau_under_root: true, ..ADAGRAD };
+    let flower_adam = Adaptive { v0: 0.0, exponent: Some(|round| round + 2), ..ADAM };
+    let settings = Adaptive { lr: 0.5, beta1: 0.5, beta2: 0.75, tau: 0.25, v0: 0.0625, ..ADAM };
+    let polynomial = |tau: f64| 1.0 / (1.0 + tau).sqrt();
+    let hinge = |tau: f64| if tau <= 2.0 { 1.0 } else { 1.0 / (0.5 * (tau - 2.0) + 1.0) };
+    let buffered = |lr, staleness, in_weights| Strategy::FedBuff { lr, staleness, in_weights };
+    vec![
+        ("fedavg", paper, Strategy::Average { lr: 1.0 }),
+        ("fedavg:lr=0.3", paper, Strategy::Average { lr: 0.3 }),
+        ("fedprox:mu=0.1", paper, Strategy::Average { lr: 1.0 }),
+        ("fedavgm", flower, Strategy::Momentum { lr: 1.0, momentum: 0.9 }),
+        ("fedavgm:lr=0.2,momentum=0.5", paper, Strategy::Momentum { lr: 0.2, momentum: 0.5 }),
+        ("fedadam", paper, adaptive(ADAM)),
+        ("fedadam:lr=0.5,beta1=0.5,beta2=0.75,tau=0.25", paper, adaptive(settings)),
+        ("fedadam:bias-correction=adam", paper, adaptive(Adaptive { exponent: tff_adam.exponent, ..ADAM })),
+        ("fedadam", flower, adaptive(flower_adam)),
+        ("fedadam", tff, adaptive(tff_adam)),
+        ("fedyogi", paper, adaptive(YOGI)),
+        ("fedyogi", flower, adaptive(Adaptive { v0: 0.0, ..YOGI })),
+        ("fedyogi", tff, adaptive(tff_yogi)),
+        ("fedadagrad", paper, adaptive(ADAGRAD)),
+        ("fedadagrad:beta1=0.9,v0=2", paper, adaptive(Adaptive { beta1: 0.9, v0: 2.0, ..ADAGRAD })),
+        ("fedadagrad", flower, adaptive(Adaptive { v0: 0.0, ..ADAGRAD })),
+        ("fednova", paper, Strategy::FedNova { lr: 1.0, gmf: 0.0, steps: None }),
+        ("fednova:steps=9,lr=0.5", paper, Strategy::FedNova { lr: 0.5, gmf: 0.0, steps: Some(9.0) }),
+        ("fednova:gmf=0.7", paper, Strategy::FedNova { lr: 1.0, gmf: 0.7, steps: None }),
+        ("scaffold", paper, Strategy::Scaffold { lr: 1.0, population: POPULATION }),
+        ("scaffold:lr=0.4", paper, Strategy::Scaffold { lr: 0.4, population: POPULATION }),
+        ("qfedavg:local-lr=0.1", paper, Strategy::QFedAvg { q: 0.1, local_lr: 0.1 }),
+        ("qfedavg:local-lr=0.02,q=2.5", paper, Strategy::QFedAvg { q: 2.5, local_lr: 0.02 }),
+        ("fedbuff", paper, buffered(1.0, polynomial, false)),
+        ("fedbuff:normalize=weights,lr=0.5", paper, buffered(0.5, polynomial, true)),
+        ("fedbuff:staleness=hinge,a=0.5,b=2", paper, buffered(1.0, hinge, false)),
+        ("fedbuff:staleness=constant", paper, buffered(1.0, |_| 1.0, false)),
+        ("fedexp", paper, Strategy::FedExp { eps: 1e-3 }),
+        ("fedexp:eps=0.01", paper, Strategy::FedExp { eps: 0.01 }),
+        ("fedadagrad", tff, adaptive(tff_adagrad)),
+    ]
 }
 
 /// The server's model and what it keeps.

@@ -1,13 +1,18 @@
-//! Each rule against its oracle, on rounds with ties, duplicates and rows on a line, by each way to measure distances.
+//! Each rule against its oracle: every rule on rounds without ties; and one by one on rounds with ties, duplicates and
+//! rows on a line, by each way to measure distances.
 
 use super::{
     DISTANCES, Round, any_index, assert_near, assert_within, bulyans_most, config, examples, krums_most,
-    less_than_half, magnitude, merge, merge_against, scattered, tied, wide, write_base, write_round,
+    less_than_half, magnitude, merge, merge_against, rules, scattered, tied, wide, write_base, write_round,
 };
 use crate::reference::robust as oracle;
 use crate::reference::spectral;
 use crate::reference::vectors::{mean_of, squared_distance, subsets};
+use fedmill::rules::parse;
+use fedmill::settings::Definition;
 use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::TestRunner;
 
 /// The rule keeps those whom the oracle chooses, and merges their mean or what is given.
 fn check(round: &Round, rule: &str, f: Option<usize>, chosen: &[usize], want: Option<Vec<f64>>) {
@@ -30,6 +35,32 @@ fn check_shares(rows: &[Vec<f64>], got: &super::Merged) {
         .map(|j| rows.iter().zip(&shares).map(|(row, share)| share * row[j]).sum())
         .collect();
     assert_near(&got.values, &want, magnitude(rows), "the shares' sum");
+}
+
+/// Rounds in which no two clients are alike.
+fn untied(clients: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Round> {
+    (clients, 5..=12usize).prop_flat_map(|(clients, values)| {
+        proptest::collection::vec(proptest::collection::vec(-1.0f32..1.0, values), clients)
+    })
+}
+
+/// Merged values are as near as iterations and filters come: a hundred-thousandth.
+#[test]
+fn every_rule_is_its_oracle() {
+    for (rule, oracle) in rules(0) {
+        let least = parse(&rule, Definition::Paper).unwrap().least_clients();
+        let check = |(round, f): (Round, Index)| {
+            let (f, rows) = (f.index((oracle.most)(round.len()) + 1), wide(&round));
+            let case = oracle::Case { rows: &rows, f, trusted: 0 };
+            let got = merge_against(&write_round(&round), &rule, f, &["--weights", "uniform"]);
+            if let Some(kept) = oracle.kept {
+                assert_eq!(got.kept(), kept(&case), "{rule}, f {f}: {rows:?}");
+            }
+            assert_within(&got.values, &oracle.merged(&case), 1e-5 * magnitude(&rows), &rule);
+            Ok(())
+        };
+        TestRunner::new(config(16)).run(&(untied(least..=11), any_index()), check).unwrap();
+    }
 }
 
 proptest! {

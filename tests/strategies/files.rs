@@ -1,10 +1,14 @@
 //! Strategies through files: ten rounds, one process each, against the oracle; with every rule; and what is refused.
 
-use super::{POPULATION, ROUNDS, base, cases, rounds};
-use crate::harness::{Contents, Dir, Model, Update, fedmill};
-use crate::reference::strategies::{Adaptive, Client, Server, Strategy as Oracle, simulate};
-use fedmill::rules::RULES;
+use super::{ROUNDS, base, rounds};
+use crate::harness::{Contents, Dir, Model, Update, fedmill, shortest};
+use crate::reference::strategies::{
+    Adaptive, Client, POPULATION, Server, Strategy as Oracle, cases, simulate,
+};
+use fedmill::model::state::StateTensor;
+use fedmill::rules::{self, Needs, RULES};
 use fedmill::settings::Definition;
+use fedmill::strategies::{self, Strategy};
 
 /// Where the first tensor ends.
 const CUT: usize = 20;
@@ -44,24 +48,30 @@ struct Ran {
     kept: Vec<(&'static str, Vec<f64>)>,
 }
 
+/// The prefixes of the tensors that a strategy keeps.
+fn prefixes(strategy: &dyn Strategy) -> Vec<&'static str> {
+    let prefix = |slot| match slot {
+        StateTensor::Momentum => "m.",
+        StateTensor::SecondMoment => "v.",
+        StateTensor::Control => "c.",
+        StateTensor::Centre => panic!("a strategy keeps no centre"),
+    };
+    strategy.keeps().into_iter().map(|kept| prefix(kept.slot)).collect()
+}
+
 /// Runs ten rounds.
 fn run(text: &str, definition: Definition) -> Ran {
     let dir = Dir::new();
-    let name = text.split(':').next().unwrap();
-    let kept: &[&str] = match name {
-        "fedavgm" => &["m."],
-        "fednova" if text.contains("gmf") => &["m."],
-        "fedadam" | "fedyogi" | "fedadagrad" => &["m.", "v."],
-        "scaffold" => &["c."],
-        _ => &[],
-    };
+    let strategy = strategies::parse(text, definition).unwrap();
+    let kept = prefixes(strategy.as_ref());
+    let with_controls = kept.contains(&"c.");
     vector("model-0", &base()).i64("n", &[1], &[3]).write(&dir);
     let mut models = Vec::new();
     for (round, clients) in rounds().iter().enumerate() {
         let (from, to) = (format!("model-{round}.safetensors"), format!("model-{}.safetensors", round + 1));
         let (folder, round) = (format!("in-{round}"), round.to_string());
         for (i, client) in clients.iter().enumerate() {
-            write_client(&dir, &format!("{folder}/client-{i}"), client, name == "scaffold");
+            write_client(&dir, &format!("{folder}/client-{i}"), client, with_controls);
         }
         let mut args = vec!["aggregate", "-q", &folder, "--base", &from, "--strategy", text, "-o", &to];
         let compat = definition.to_string();
@@ -72,10 +82,11 @@ fn run(text: &str, definition: Definition) -> Ran {
             args.extend(["--state", "state.safetensors"]);
         }
         let population = POPULATION.to_string();
-        match name {
-            "scaffold" => args.extend(["--population", &population]),
-            "fedbuff" => args.extend(["--round", &round]),
-            _ => {}
+        if with_controls {
+            args.extend(["--population", &population]);
+        }
+        if strategy.takes_stale() {
+            args.extend(["--round", &round]);
         }
         fedmill(&dir, &args).assert_merged(&to);
         models.push(read(&Model::read(&dir, &to), ""));
@@ -96,9 +107,9 @@ fn assert_near(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
 fn ten_processes_are_the_rounds_of_the_oracle() {
     for (text, definition, oracle) in cases() {
         let want: Vec<Server> = simulate(&oracle, &base(), &rounds());
-        // These go by distances, whose sums are in f32.
-        let by_lengths = matches!(oracle, Oracle::QFedAvg { .. } | Oracle::FedExp { .. });
-        let tolerance = if by_lengths { 1e-5 } else { 1e-10 };
+        // The sums of distances are in f32.
+        let needs = strategies::parse(text, definition).unwrap().needs();
+        let tolerance = if needs >= Needs::Geometry { 1e-5 } else { 1e-10 };
         let Ran { models, kept } = run(text, definition);
         for (round, (got, want)) in models.iter().zip(&want).enumerate() {
             assert_near(got, &want.x, tolerance, &format!("{text} by {definition}, round {round}"));
@@ -138,14 +149,10 @@ fn merged(dir: &Dir, more: &[&str]) -> Model {
 /// Adam on whatever a rule merges: the rule's own merged delta, stepped by hand. Integers take what is merged.
 #[test]
 fn a_strategy_follows_every_rule() {
-    for (name, _) in RULES {
-        let rule = match name {
-            "monna" => "monna:trusted=client-0",
-            "trimmed-mean" => "trimmed-mean:cut=2",
-            other => other,
-        };
+    for rule in RULES.iter().map(|entry| shortest(entry, "client-0")) {
         let dir = one_round();
-        let with_rule = ["--rule", rule, "--byzantine", if name == "mean" { "0" } else { "1" }];
+        let most = rules::parse(&rule, Definition::Paper).unwrap().tolerates(7);
+        let with_rule = ["--rule", &rule, "--byzantine", if most > 0 { "1" } else { "0" }];
         let plain = merged(&dir, &with_rule);
         let adam = ["--strategy", "fedadam:lr=0.5,tau=0.1", "--state", "s.safetensors"];
         let stepped = merged(&dir, &[&with_rule[..], &adam].concat());
@@ -157,7 +164,7 @@ fn a_strategy_follows_every_rule() {
                 base + 0.5 * (0.1 * delta) / ((0.99 * 0.01 + 0.01 * delta * delta).sqrt() + 0.1)
             })
             .collect();
-        assert_near(&read(&stepped, ""), &want, 1e-9, rule);
+        assert_near(&read(&stepped, ""), &want, 1e-9, &rule);
         assert_eq!(stepped.bytes("n"), plain.bytes("n"), "{rule}: integers are not stepped");
     }
 }
@@ -257,10 +264,7 @@ fn what_an_update_lacks_is_named_and_nothing_is_written() {
 fn what_a_run_lacks_is_named_and_nothing_is_written() {
     let dir = one_round();
     for (args, said) in [
-        (
-            &["--strategy", "fedadam"][..],
-            "fedadam keeps state between rounds, expected --state FILE",
-        ),
+        (&["--strategy", "fedadam"][..], "fedadam keeps state between rounds, expected --state FILE"),
         (&["--strategy", "fednova", "--state", "s"], "keep nothing between rounds"),
         (
             &["--strategy", "scaffold", "--state", "s", "--population", "20"],

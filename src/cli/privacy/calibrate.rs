@@ -1,65 +1,56 @@
-//! `fedmill privacy calibrate`: the noise that a budget takes, or the rounds that noise allows.
+//! `fedmill privacy calibrate`: solves for the noise, the rounds or epsilon.
 
 use super::compose::{lines, rounded_up};
-use super::mechanism::{self, Mechanism};
-use super::plan::{self, Plan};
+use super::mechanism::{self, MechanismOptions};
+use super::plan::{self, PlanOptions};
 use crate::cli::{Failure, Outcome, print};
 use crate::privacy::accountants::bridge::IntegerNoise;
-use crate::privacy::calibrate::{Accountant, Budget, CalibrateError, Sampling};
+use crate::privacy::calibrate::{Budget, CalibrateError, ClientSampling, TargetAccountant};
 use crate::privacy::ledger::plan::Correlated;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
-/// Solve for the noise, the rounds or epsilon, whichever is not given.
+/// Solve for the noise, the rounds or epsilon: the option that is left out.
 ///
-/// What is printed is never past the target: it was accounted for afterwards.
+/// The result is always within the target: fedmill computes its cost afterwards.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Epsilon may not be larger. Not with both of --noise-multiplier and --rounds, which it then follows from.
+    /// Largest epsilon. Left out if both --noise-multiplier and --rounds are given.
     #[arg(long, value_name = "E", value_parser = plan::positive)]
     epsilon: Option<f64>,
-    /// What the guarantee may fail with; less than one by the number of clients.
+    /// Probability with which the guarantee may fail; below 1 divided by the number of clients.
     #[arg(long, value_name = "D", value_parser = plan::fraction)]
     delta: f64,
-    /// How many rounds.
+    /// Number of rounds.
     #[arg(long, value_name = "T", required_unless_present = "noise_multiplier")]
     rounds: Option<u64>,
     /// Standard deviation of the noise on the sum, in clip bounds.
     #[arg(long, value_name = "Z", value_parser = plan::not_negative)]
     noise_multiplier: Option<f64>,
     #[command(flatten)]
-    plan: Plan,
+    plan: PlanOptions,
     #[command(flatten)]
-    mechanism: Mechanism,
-    /// Whose epsilon is held to the target.
+    mechanism: MechanismOptions,
+    /// The accountant whose epsilon is held against the target.
     #[arg(long, value_name = "NAME", default_value = "pld")]
-    accountant: AccountantName,
+    accountant: TargetAccountant,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// Whose epsilon is meant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum AccountantName {
-    /// The privacy loss distribution: the least, for plans that are kept to.
-    Pld,
-    /// Renyi divergences: the plan may change on the way.
-    Rdp,
-}
-
-/// A plan that is within its budget.
+/// A plan within its budget.
 #[derive(Serialize)]
 struct Calibrated {
     noise_multiplier: f64,
     rounds: u64,
-    /// What it costs; none if nothing bounds it.
+    /// Its cost; `None` if the cost is infinite.
     epsilon: Option<f64>,
-    /// What it may cost.
+    /// The largest cost.
     target_epsilon: Option<f64>,
     delta: f64,
     accountant: &'static str,
-    /// How noise is correlated across rounds, if it is.
+    /// How noise is correlated across rounds; `None` for independent noise.
     #[serde(skip_serializing_if = "Option::is_none")]
     correlated: Option<Correlated>,
     assumptions: Vec<String>,
@@ -69,56 +60,51 @@ impl Arguments {
     pub(super) fn run(&self) -> Result<Outcome, Failure> {
         let correlated = self.mechanism.correlated(self.rounds)?;
         let budget = self.budget(correlated.as_ref())?;
-        if correlated.is_some() && budget.sampling != Sampling::All {
-            return Err(
-                anyhow::anyhow!("--mechanism dp-ftrl: found sampled clients, expected none sampled").into()
-            );
+        if correlated.is_some() && budget.sampling != ClientSampling::All {
+            return Err(anyhow::anyhow!(
+                "--mechanism dp-ftrl: found sampled clients, expected --sampling none"
+            )
+            .into());
         }
-        // All rounds are one Gaussian.
-        let charged = self.rounds.map(|rounds| if correlated.is_some() { 1 } else { rounds });
-        let (noise_multiplier, charged) = self.solve(&budget, charged).map_err(failure)?;
-        let cost = budget.cost(noise_multiplier, charged).map_err(failure)?;
-        let rounds = correlated.and(self.rounds).unwrap_or(charged);
-        let found = Calibrated {
+        // One charge pays for all rounds of a series.
+        let charges = self.rounds.map(|rounds| if correlated.is_some() { 1 } else { rounds });
+        let (noise_multiplier, charges) = self.solve(&budget, charges).map_err(failure)?;
+        let cost = budget.cost(noise_multiplier, charges).map_err(failure)?;
+        let rounds = correlated.and(self.rounds).unwrap_or(charges);
+        let calibrated = Calibrated {
             noise_multiplier,
             rounds,
             epsilon: Some(cost).filter(|cost| cost.is_finite()),
             target_epsilon: self.epsilon,
             delta: self.delta,
-            accountant: match self.accountant {
-                AccountantName::Pld => "pld",
-                AccountantName::Rdp => "rdp",
-            },
+            accountant: self.accountant.name(),
             correlated,
             assumptions: self.plan.assumptions()?,
         };
         match self.json {
-            true => print(&format!("{}\n", serde_json::to_string(&found)?))?,
-            false => print(&format!("{}\n", table(&found)))?,
+            true => print(&format!("{}\n", serde_json::to_string(&calibrated)?))?,
+            false => print(&format!("{}\n", table(&calibrated)))?,
         }
         Ok(Outcome::Done)
     }
 
     fn budget(&self, correlated: Option<&Correlated>) -> Result<Budget, Failure> {
-        // One charge then pays for the draws of all rounds.
-        let draws = correlated.zip(self.rounds).map_or(1, |(how, rounds)| how.factor.draws(rounds));
+        // The one charge of a series pays for the draws of all rounds.
+        let draws = correlated.zip(self.rounds).map_or(1, |(it, rounds)| it.factor.draws(rounds));
         let noise = self.plan.noise();
         let noise =
             noise.map(|noise| IntegerNoise { coordinates: noise.coordinates.saturating_mul(draws), ..noise });
         Ok(Budget {
             epsilon: self.target()?,
             delta: self.delta,
-            accountant: match self.accountant {
-                AccountantName::Pld => Accountant::Pld,
-                AccountantName::Rdp => Accountant::Rdp,
-            },
+            accountant: self.accountant,
             sampling: self.plan.sampling()?,
             adjacency: self.plan.adjacency()?,
             noise,
         })
     }
 
-    /// The epsilon that is not to be exceeded; any, where it is what is sought.
+    /// The largest epsilon; infinite if epsilon is solved for.
     fn target(&self) -> Result<f64, Failure> {
         match (self.epsilon, self.noise_multiplier.and(self.rounds)) {
             (Some(epsilon), None) => Ok(epsilon),
@@ -141,8 +127,8 @@ impl Arguments {
 }
 
 fn wrong(found: &str) -> Failure {
-    let why = anyhow::anyhow!("found {found}, expected two of the three");
-    Failure { hint: Some("the third is what calibrate solves for".to_owned()), ..why.into() }
+    let why = anyhow::anyhow!("found {found}, expected exactly two of the three");
+    Failure { hint: Some("calibrate solves for the third".to_owned()), ..why.into() }
 }
 
 fn failure(error: CalibrateError) -> Failure {
@@ -153,15 +139,15 @@ fn failure(error: CalibrateError) -> Failure {
     Failure { hint, ..Failure::from(error) }
 }
 
-fn table(found: &Calibrated) -> String {
-    let epsilon = rounded_up(found.epsilon.unwrap_or(f64::INFINITY));
+fn table(calibrated: &Calibrated) -> String {
+    let epsilon = rounded_up(calibrated.epsilon.unwrap_or(f64::INFINITY));
     let mut rows = vec![
-        ("noise multiplier", found.noise_multiplier.to_string(), String::new()),
-        ("rounds", found.rounds.to_string(), String::new()),
-        ("epsilon", epsilon, format!("by {}", found.accountant)),
-        ("delta", format!("{:e}", found.delta), String::new()),
+        ("noise multiplier", calibrated.noise_multiplier.to_string(), String::new()),
+        ("rounds", calibrated.rounds.to_string(), String::new()),
+        ("epsilon", epsilon, format!("by {}", calibrated.accountant)),
+        ("delta", format!("{:e}", calibrated.delta), String::new()),
     ];
-    let told = |correlated| mechanism::told(correlated, found.rounds);
-    rows.extend(found.correlated.as_ref().map(|how| ("correlated", told(how), String::new())));
+    let gain = |correlated| mechanism::gain_text(correlated, calibrated.rounds);
+    rows.extend(calibrated.correlated.as_ref().map(|it| ("correlated", gain(it), String::new())));
     lines(rows)
 }

@@ -1,27 +1,27 @@
-//! `fedmill privacy export`: what others may know of a budget.
+//! `fedmill privacy export`: publishes the events and epsilons of a budget.
 
 use super::super::rates::{format_of, write};
 use super::super::{Failure, Outcome, print};
-use super::failure;
+use super::failure::failure;
 use crate::bench::curves::{Curve, draw};
-use crate::budget::directory::Books;
-use crate::privacy::ledger::State;
+use crate::budget::books::Books;
 use crate::privacy::ledger::budget::{self, VerdictError};
 use crate::privacy::ledger::export::{self, Format};
 use crate::privacy::ledger::record::{Charge, Epsilon};
+use crate::privacy::ledger::replay::State;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Tell others what was spent: nothing of who took part when.
+/// Export the events and epsilons of a budget for others, without clients, inputs or times.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// dp_accounting's events as JSON, a table, a sentence, or metrics.
+    /// The format of the export.
     #[arg(long, value_name = "FORMAT")]
     format: Format,
-    /// Where it goes [default: standard output].
+    /// The output file [default: standard output].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Draw epsilon by rounds, into a .svg or .png file.
@@ -50,17 +50,17 @@ impl Arguments {
     }
 }
 
-/// What the plan comes to, what was told at each charge, and the budget.
+/// Epsilon by rounds: of the plan, as recorded at each charge, and the budget.
 fn curves(state: &State) -> Result<Vec<Curve>, VerdictError> {
     let plan = state.plan();
     let course = budget::course(plan)?;
     let planned = course.iter().map(|(rounds, spent)| (*rounds as f64, spent.epsilon(plan.accountant)));
-    let told = |epsilon: fn(&Charge) -> Option<Epsilon>| {
-        let charged =
+    let recorded = |epsilon: fn(&Charge) -> Option<Epsilon>| {
+        let points =
             state.course().filter_map(|(rounds, charge)| Some((rounds as f64, epsilon(charge)?.get())));
-        charged.collect::<Vec<_>>()
+        points.collect::<Vec<_>>()
     };
-    let (rdp, pld) = (told(|charge| Some(charge.eps_rdp)), told(|charge| charge.eps_pld));
+    let (rdp, pld) = (recorded(|charge| Some(charge.eps_rdp)), recorded(|charge| charge.eps_pld));
     let last = rdp.last().map_or(1.0, |point| point.0).max(plan.rounds as f64);
     let curves = [
         ("spent, PLD", pld),

@@ -1,84 +1,86 @@
-//! `fedmill privacy init`: a plan is frozen, and a ledger started.
+//! `fedmill privacy init`: freezes a plan and starts a ledger.
 
 use super::super::{Common, Failure, Outcome, print};
-use super::{failure, mechanism, parse_adjacency};
-use crate::budget::Account;
-use crate::budget::directory::BudgetError;
+use super::failure::failure;
+use super::mechanism;
+use super::plan::parse_adjacency;
+use crate::budget::account::Account;
+use crate::budget::error::BudgetError;
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::model::dtype::Kind;
 use crate::privacy::event::Adjacency;
-use crate::privacy::ledger::budget::{self, VerdictError, told};
+use crate::privacy::ledger::budget::{self, VerdictError, epsilon_text};
 use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
 use crate::telemetry::console;
 use crate::updates;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
-/// Freeze a plan, and start its ledger.
+/// Freeze a plan and start its ledger.
 ///
-/// Prints the path of the frozen plan. Of --noise-multiplier and --rounds one may be left out: the least noise, or the
-/// most rounds, that keep within the budget.
+/// Prints the path of the frozen plan. Either --noise-multiplier or --rounds may be left out: fedmill then finds the
+/// least noise, or the largest number of rounds, within the budget.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
-    /// The state directory; made if there is none.
+    /// The state directory; made if it does not exist.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// What may be spent in all.
+    /// Epsilon that all rounds may spend together.
     #[arg(long, value_name = "E")]
     epsilon: f64,
-    /// At this delta; below one over the population.
+    /// The delta of that epsilon; below 1 divided by the population.
     #[arg(long, value_name = "D")]
     delta: f64,
-    /// Clients that could take part.
+    /// Number of clients that could take part.
     #[arg(long, value_name = "N")]
     population: u64,
-    /// Who of them takes part in a round: each by a coin of its own, a fixed number, or whoever comes [default: poisson
-    /// with a --sampling-rate below 1, else all].
+    /// How the clients of a round are drawn [default: poisson with a --sampling-rate below 1, else all].
     #[arg(long, value_name = "KIND")]
     sampling: Option<Sampling>,
-    /// The part of them that takes part in a round.
+    /// Share of clients in a round.
     #[arg(long, value_name = "Q", default_value_t = 1.0)]
     sampling_rate: f64,
-    /// Standard deviation of the noise on the sum over the clip bound.
+    /// Standard deviation of the noise on the sum, divided by the clip bound.
     #[arg(long, value_name = "Z", required_unless_present = "rounds")]
     noise_multiplier: Option<f64>,
-    /// Rounds that are planned.
+    /// Number of rounds.
     #[arg(long, value_name = "T")]
     rounds: Option<u64>,
-    /// L2 norm that a whole update is clipped to; where it follows the norms, that of the first round.
+    /// Clip bound: the largest L2 norm of a whole update. With --adaptive-clip, the bound of the first round.
     #[arg(long, value_name = "S")]
     clip: f64,
     /// Let the clip bound follow a quantile of the norms.
     #[arg(long)]
     adaptive_clip: bool,
-    /// The part of updates that is to be below the bound.
+    /// Target share of updates below the bound.
     #[arg(long, value_name = "G", default_value_t = 0.5, requires = "adaptive_clip")]
     quantile: f64,
-    /// How fast the bound moves.
+    /// Learning rate of the bound.
     #[arg(long, value_name = "ETA", default_value_t = 0.2, requires = "adaptive_clip")]
     clip_rate: f64,
-    /// Standard deviation of the noise on the count of updates below the bound [default: a twentieth of the denominator].
+    /// Standard deviation of the noise on the count of updates below the bound [default: the denominator divided by
+    /// 20].
     #[arg(long, value_name = "SIGMA", requires = "adaptive_clip")]
     count_noise: Option<f64>,
-    /// What the sum is divided by [default: the sampling rate times the population].
+    /// Divisor of the noised sum [default: the sampling rate times the population].
     #[arg(long, value_name = "N")]
     denominator: Option<u64>,
-    /// Which data sets count as neighbours: add-remove, replace-special, replace-one.
+    /// The neighbouring data sets: add-remove, replace-special or replace-one.
     #[arg(long, value_name = "WHICH", default_value = "add-remove", value_parser = parse_adjacency)]
     adjacency: Adjacency,
-    /// Whose data the guarantee is about.
+    /// The unit that the guarantee protects.
     #[arg(long, value_name = "UNIT", default_value = "client")]
     unit: Unit,
-    /// The model that is trained, for its number of coordinates.
+    /// The model, for its number of coordinates.
     #[arg(long, value_name = "MODEL", conflicts_with = "dimension")]
     base: Option<PathBuf>,
     /// Coordinates of an update.
     #[arg(long, value_name = "D")]
     dimension: Option<u64>,
     #[command(flatten)]
-    mechanism: mechanism::Mechanism,
-    /// Which number decides: the smaller of both, or RDP alone.
+    mechanism: mechanism::MechanismOptions,
+    /// The accountant whose epsilon is held against the budget.
     #[arg(long, value_name = "WHICH", default_value = "best")]
     accountant: Accountant,
 }
@@ -91,7 +93,8 @@ impl Arguments {
         let within = spent <= plan.epsilon;
         if !within {
             let BudgetPlan { rounds, epsilon, .. } = plan;
-            let why = format!("{rounds} rounds come to epsilon {}, the budget is {epsilon}", told(spent));
+            let why =
+                format!("{rounds} rounds come to epsilon {}, the budget is {epsilon}", epsilon_text(spent));
             return Ok(Outcome::Refused(why));
         }
         plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -100,17 +103,17 @@ impl Arguments {
             let BudgetPlan { noise_multiplier, rounds, epsilon, delta, .. } = plan;
             console::tell(&format!(
                 "noise multiplier {noise_multiplier}, {rounds} rounds: epsilon {} of {epsilon} at delta {delta}",
-                told(spent)
+                epsilon_text(spent)
             ));
         }
         if let Some(correlated) = plan.correlated.filter(|_| !common.quiet) {
-            console::tell(&mechanism::told(&correlated, plan.rounds));
+            console::tell(&mechanism::gain_text(&correlated, plan.rounds));
         }
         print(&format!("{}\n", account.books().directory.plan().display()))?;
         Ok(Outcome::Done)
     }
 
-    /// The plan, what was left out found.
+    /// The plan, with the option that was left out solved for.
     fn plan(&self) -> Result<BudgetPlan, Failure> {
         let plan = BudgetPlan {
             epsilon: self.epsilon,
@@ -149,8 +152,8 @@ impl Arguments {
                 return Sampling::All;
             }
             tracing::warn!(
-                hint = "say --sampling poisson, or fixed, or all",
-                "every client is taken to be drawn by itself, with probability {rate}: nothing else is amplified so"
+                hint = "pass --sampling poisson, fixed or all",
+                "fedmill assumes that each client is drawn independently, with probability {rate}"
             );
             Sampling::Poisson
         })
@@ -173,7 +176,7 @@ impl Arguments {
     }
 }
 
-/// The floats of a model: what clients' updates have.
+/// Number of floats of a model: the coordinates of an update.
 fn coordinates(path: &Path) -> Result<u64, BudgetError> {
     let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
         .map_err(|faults| BudgetError::Model { path: path.to_owned(), faults })?;

@@ -1,58 +1,60 @@
-//! Which noise rounds have, as users name it.
+//! The options that choose the noise of rounds.
 
 use crate::cli::Failure;
-use crate::privacy::correlated::error::{Error, best_bands};
-use crate::privacy::correlated::{Factor, MOST_ROUNDS, Schedule};
+use crate::privacy::correlated::error::{PrefixError, best_bands};
+use crate::privacy::correlated::factor::Factor;
+use crate::privacy::correlated::{MOST_ROUNDS, Schedule};
 use crate::privacy::ledger::plan::Correlated;
 use clap::Args;
 
-/// Noise for each round, or for a whole run.
+/// The noise of rounds, as typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Name {
-    /// New noise each round.
+enum MechanismName {
+    /// Independent noise in each round.
     Gaussian,
-    /// Noise that is correlated across rounds, by this matrix or the best one.
+    /// Noise that is correlated across rounds, by this matrix, or by the best one for `None`.
     DpFtrl(Option<Factor>),
 }
 
-fn parse(text: &str) -> Result<Name, String> {
+fn parse(text: &str) -> Result<MechanismName, String> {
     match (text, text.strip_prefix("dp-ftrl:")) {
-        ("gaussian", _) => Ok(Name::Gaussian),
-        ("dp-ftrl", _) => Ok(Name::DpFtrl(None)),
-        (_, Some(factor)) => factor.parse().map(|factor| Name::DpFtrl(Some(factor))),
+        ("gaussian", _) => Ok(MechanismName::Gaussian),
+        ("dp-ftrl", _) => Ok(MechanismName::DpFtrl(None)),
+        (_, Some(factor)) => factor.parse().map(|factor| MechanismName::DpFtrl(Some(factor))),
         _ => Err("expected gaussian, dp-ftrl, dp-ftrl:tree or dp-ftrl:bands=N".to_owned()),
     }
 }
 
-/// Which noise rounds have.
+/// The options that choose the noise of rounds.
 #[derive(Args, Debug)]
-pub(super) struct Mechanism {
-    /// Noise of its own for each round, `gaussian`; or `dp-ftrl`, noise that is correlated across all rounds, paid for once,
-    /// with nothing assumed of who is drawn: `dp-ftrl:bands=N`, or `dp-ftrl:tree` [default: with dp-ftrl, the bands that
-    /// leave the least noise].
+pub(super) struct MechanismOptions {
+    /// The noise of rounds. `gaussian`: independent in each round. `dp-ftrl`, `dp-ftrl:bands=N` or `dp-ftrl:tree`:
+    /// correlated across all rounds, for one charge, without assumptions about which clients are drawn. `dp-ftrl` alone
+    /// chooses the number of bands with the least noise.
     #[arg(long, value_name = "WHICH", default_value = "gaussian", value_parser = parse)]
-    mechanism: Name,
-    /// With dp-ftrl, rounds that a client counts in at most [default: 1, or as many as --min-separation leaves room for].
+    mechanism: MechanismName,
+    /// With dp-ftrl, the largest number of rounds that a client counts in [default: 1, or as many as --min-separation
+    /// allows].
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     participations: Option<u64>,
-    /// With dp-ftrl, rounds from one that a client counts in to the next, at least [default: 1].
+    /// With dp-ftrl, the least number of rounds from one round of a client to its next [default: 1].
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..))]
     min_separation: Option<u64>,
 }
 
-impl Mechanism {
-    /// How noise is correlated over so many rounds; none if it is not.
+impl MechanismOptions {
+    /// How noise is correlated over `rounds` rounds; `None` for independent noise.
     pub(super) fn correlated(&self, rounds: Option<u64>) -> Result<Option<Correlated>, Failure> {
         let wrong = |why: &str| Err(anyhow::anyhow!("{why}").into());
-        let Name::DpFtrl(factor) = self.mechanism else {
+        let MechanismName::DpFtrl(factor) = self.mechanism else {
             let given = self.participations.or(self.min_separation);
             let why =
-                "found --participations or --min-separation, expected them with --mechanism dp-ftrl alone";
+                "found --participations or --min-separation, expected them only with --mechanism dp-ftrl";
             return if given.is_none() { Ok(None) } else { wrong(why) };
         };
         let Some(rounds) = rounds.filter(|rounds| (1..=MOST_ROUNDS).contains(rounds)) else {
             return wrong(
-                "--mechanism dp-ftrl: expected --rounds from 1 to 1048576, which all pay for together",
+                "--mechanism dp-ftrl: expected --rounds from 1 to 1048576, because one charge pays for all rounds",
             );
         };
         let separation = self.min_separation.unwrap_or(1);
@@ -64,13 +66,13 @@ impl Mechanism {
     }
 }
 
-/// What correlated noise comes to, for whoever chooses it.
-pub(super) fn told(correlated: &Correlated, rounds: u64) -> String {
+/// The noise of sums over rounds relative to independent noise, as text.
+pub(super) fn gain_text(correlated: &Correlated, rounds: u64) -> String {
     let schedule = correlated.schedule(rounds);
-    let found = Error::of(correlated.factor, &schedule).root_mean_square;
-    let alone = Error::of(Factor::Banded { bands: 1 }, &schedule).root_mean_square;
+    let error = PrefixError::of(correlated.factor, &schedule).root_mean_square;
+    let independent = PrefixError::of(Factor::Banded { bands: 1 }, &schedule).root_mean_square;
     format!(
-        "{correlated}; sums over rounds have {:.3} of the noise that independent rounds would have",
-        found / alone
+        "{correlated}; sums over rounds have {:.3} times the noise of independent rounds",
+        error / independent
     )
 }

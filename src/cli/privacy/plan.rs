@@ -1,44 +1,43 @@
-//! How clients are drawn and who is a neighbour, as users name it.
+//! The options that describe sampling, neighbours and the model, without a state directory.
 
-use super::parse_adjacency;
 use crate::cli::Failure;
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
-use crate::privacy::calibrate::Sampling;
+use crate::privacy::calibrate::ClientSampling;
 use crate::privacy::event::Adjacency;
 use clap::{Args, ValueEnum};
 
-/// How clients of a round are drawn.
+/// How the clients of a round are drawn, as typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum SamplingName {
-    /// Each by itself, with the probability of --sampling-rate.
+    /// Each client independently, with the probability of --sampling-rate.
     Poisson,
-    /// So many of --population clients, at --sampling-rate; for adjacency replace-one.
+    /// A fixed number of clients: --sampling-rate times --population. For adjacency replace-one.
     WithoutReplacement,
-    /// All of them, or those that the server likes: nothing is gained.
+    /// Any clients. Sampling does not lower epsilon.
     None,
 }
 
-/// What a plan is besides its noise and rounds.
+/// The settings of a plan besides its noise and its rounds.
 #[derive(Args, Debug)]
-pub(super) struct Plan {
-    /// How clients of a round are drawn [default: poisson if there is a --sampling-rate, else none].
+pub(super) struct PlanOptions {
+    /// How the clients of a round are drawn [default: poisson with a --sampling-rate, else none].
     #[arg(long, value_name = "HOW")]
     sampling: Option<SamplingName>,
-    /// How likely a client is drawn in a round, or the share of clients that is.
+    /// Probability that a client is drawn in a round, or the share of drawn clients.
     #[arg(long, value_name = "Q", value_parser = probability)]
     sampling_rate: Option<f64>,
-    /// Clients there are; for sampling without replacement.
+    /// Number of clients; for sampling without replacement.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     population: Option<u64>,
-    /// Which data sets count as neighbours: add-remove, replace-special, replace-one [default: add-remove; replace-one
-    /// without replacement].
+    /// The neighbouring data sets: add-remove, replace-special or replace-one [default: add-remove; replace-one with
+    /// sampling without replacement].
     #[arg(long, value_name = "WHICH", value_parser = parse_adjacency)]
     adjacency: Option<Adjacency>,
-    /// Coordinates of the model: what discrete noise costs beyond continuous noise is counted.
+    /// Coordinates of the model; adds the cost of discrete noise beyond continuous noise.
     #[arg(long, value_name = "D")]
     dimension: Option<u64>,
-    /// The level of the discrete noise: 2, of standard deviation 2^21 on its grid, or 3, of 2^31.
+    /// Level of the discrete noise: 2 for a standard deviation of 2^21 on its grid, 3 for 2^31.
     #[arg(long, value_name = "L", default_value_t = 2, requires = "dimension",
           value_parser = clap::value_parser!(u8).range(2..=3))]
     level: u8,
@@ -49,89 +48,99 @@ fn probability(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
-/// A number above zero.
+/// Parses a number above 0.
 pub(super) fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite());
     number.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
-/// A number that is not negative.
+/// Parses a number that is not negative.
 pub(super) fn not_negative(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| *number >= 0.0 && number.is_finite());
     number.ok_or_else(|| "expected a number that is not negative".to_owned())
 }
 
-/// A number between zero and one.
+/// Parses a number between 0 and 1.
 pub(super) fn fraction(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|delta: &f64| *delta > 0.0 && *delta < 1.0);
     number.ok_or_else(|| "expected a number above 0 and below 1".to_owned())
 }
 
-impl Plan {
+/// Parses the name of an adjacency.
+pub(super) fn parse_adjacency(text: &str) -> Result<Adjacency, String> {
+    match text {
+        "add-remove" | "add-or-remove-one" => Ok(Adjacency::AddOrRemoveOne),
+        "replace-one" => Ok(Adjacency::ReplaceOne),
+        "replace-special" => Ok(Adjacency::ReplaceSpecial),
+        _ => Err("expected add-remove, replace-special or replace-one".to_owned()),
+    }
+}
+
+impl PlanOptions {
     /// How clients are drawn.
-    pub(super) fn sampling(&self) -> Result<Sampling, Failure> {
+    pub(super) fn sampling(&self) -> Result<ClientSampling, Failure> {
         let named = self.sampling.or(self.sampling_rate.map(|_| SamplingName::Poisson));
         let rate = || self.sampling_rate.ok_or_else(|| missing("--sampling-rate"));
         match named.unwrap_or(SamplingName::None) {
-            SamplingName::None => Ok(Sampling::All),
-            SamplingName::Poisson => Ok(Sampling::Poisson(rate()?)),
+            SamplingName::None => Ok(ClientSampling::All),
+            SamplingName::Poisson => Ok(ClientSampling::Poisson(rate()?)),
             SamplingName::WithoutReplacement => {
                 let of = self.population.ok_or_else(|| missing("--population"))?;
-                // Up: more clients drawn are never less cost.
+                // Rounds up, since more clients never cost less.
                 let sample = ((rate()? * of as f64).ceil() as u64).min(of);
-                Ok(Sampling::Fixed { sample, of })
+                Ok(ClientSampling::Fixed { sample, of })
             }
         }
     }
 
-    /// Which data sets are neighbours.
+    /// The neighbouring data sets.
     pub(super) fn adjacency(&self) -> Result<Adjacency, Failure> {
         let usual = self.sampling()?.adjacency();
         Ok(self.adjacency.unwrap_or(usual))
     }
 
-    /// The noise's grid, if its cost is to be counted.
+    /// The integer noise; `None` for continuous noise.
     pub(super) fn noise(&self) -> Option<IntegerNoise> {
         let level = if self.level == 2 { Level::L2 } else { Level::L3 };
         self.dimension.map(|coordinates| IntegerNoise { coordinates, variance: level.variance() as f64 })
     }
 
-    /// What numbers hold under, in sentences.
+    /// The assumptions that the results hold under, as sentences.
     pub(super) fn assumptions(&self) -> Result<Vec<String>, Failure> {
         let drawn = match self.sampling()? {
-            Sampling::All => "Sampling: none; any choice of clients is covered.",
-            Sampling::Poisson(_) => {
-                "Sampling: each client is drawn by itself, anew each round; a fixed number is not."
+            ClientSampling::All => "Sampling: none; the result holds for any choice of clients.",
+            ClientSampling::Poisson(_) => {
+                "Sampling: each client is drawn independently in every round; a fixed number is another case."
             }
-            Sampling::Fixed { .. } => {
-                "Sampling: a fixed number of clients, all sets equally likely, anew each round."
+            ClientSampling::Fixed { .. } => {
+                "Sampling: a fixed number of clients in every round, all sets equally likely."
             }
         };
         self.assumptions_of(drawn)
     }
 
-    /// The same of events, which say themselves how clients were drawn.
+    /// The assumptions for events, which say how clients were drawn.
     pub(super) fn assumptions_of_events(&self) -> Result<Vec<String>, Failure> {
-        self.assumptions_of("Sampling: as the events have it.")
+        self.assumptions_of("Sampling: as in the events.")
     }
 
     fn assumptions_of(&self, drawn: &str) -> Result<Vec<String>, Failure> {
         let neighbours = match self.adjacency()? {
-            Adjacency::AddOrRemoveOne => "Neighbours: one client is there or not.",
+            Adjacency::AddOrRemoveOne => "Neighbours: with and without one client.",
             Adjacency::ReplaceOne => {
-                "Neighbours: one client sends something else; the sum moves by up to twice the clip bound."
+                "Neighbours: one client sends another update; the sum moves by up to twice the clip bound."
             }
-            Adjacency::ReplaceSpecial => "Neighbours: one client sends nothing in its place.",
+            Adjacency::ReplaceSpecial => "Neighbours: one client sends zeros.",
         };
         let noise = match self.dimension {
-            Some(_) => "Noise: discrete; slack is to be added to the epsilons of continuous noise.",
-            None => "Noise: continuous; --dimension counts what discrete noise adds.",
+            Some(_) => "Noise: discrete; add the slack to the epsilons of continuous noise.",
+            None => "Noise: continuous; --dimension adds the cost of discrete noise.",
         };
-        let plan = "epsilon_pld: the plan is fixed before the first release, and kept to.";
+        let plan = "epsilon_pld: the plan is fixed before the first release, and does not change.";
         Ok([neighbours, drawn, noise, plan].map(str::to_owned).to_vec())
     }
 }
 
 fn missing(flag: &str) -> Failure {
-    anyhow::anyhow!("{flag}: found none, expected one with this --sampling").into()
+    anyhow::anyhow!("{flag} is missing: this --sampling needs it").into()
 }

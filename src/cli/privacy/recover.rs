@@ -1,17 +1,18 @@
 //! `fedmill privacy recover` and `void`: charges whose release was not recorded.
 
 use super::super::{Failure, Outcome, print};
-use super::failure;
-use crate::budget::Account;
-use crate::budget::directory::{Books, BudgetError};
+use super::failure::failure;
+use crate::budget::account::Account;
+use crate::budget::books::Books;
+use crate::budget::error::BudgetError;
 use crate::budget::recover;
-use crate::privacy::ledger::replay::Charged;
+use crate::privacy::ledger::replay::ChargeRecord;
 use clap::Args;
 use std::path::PathBuf;
 
 /// Explain charges whose release was not recorded, and what to do about each.
 ///
-/// Nothing is given back: noise may have been drawn, and seen.
+/// The charges stay: their noise may have been drawn and seen.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
@@ -20,14 +21,14 @@ pub(in crate::cli) struct Arguments {
     /// Record that the output of this charge was published.
     #[arg(long, value_name = "SEQ")]
     adopt: Option<u64>,
-    /// Where that is now, if not where it was to be.
+    /// The path of that output, if it was moved.
     #[arg(long, value_name = "FILE", requires = "adopt")]
     output: Option<PathBuf>,
 }
 
-/// Take a charge back, on somebody's word that nothing of it was seen.
+/// Void a charge; the operator attests that its output was never seen.
 ///
-/// The words go into the ledger. A charge that was released, or whose output stands where it was to be, is not taken back.
+/// The statement goes into the ledger. A charge that was released, or whose output exists at its path, is not voided.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct VoidArguments {
     /// The state directory.
@@ -36,7 +37,7 @@ pub(in crate::cli) struct VoidArguments {
     /// The number of its record.
     #[arg(long, value_name = "SEQ")]
     seq: u64,
-    /// Who says so, and why nothing was seen.
+    /// The statement: who attests, and why the output was never seen.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     attest: String,
 }
@@ -54,30 +55,32 @@ impl Arguments {
         if !books.torn.is_empty() {
             let bytes = books.torn.len();
             text += &format!(
-                "{bytes} bytes of a line were never finished: nothing counts on them; the next record takes them away\n"
+                "{bytes} bytes behind the last line are an unfinished line: it does not count, and the next record \
+                 removes it\n"
             );
         }
         let directory = self.directory.display().to_string();
         for orphan in recover::orphans(&books).map_err(failure)? {
-            text += &format!("{}:\n  {}\n", name(&orphan.charged), orphan.told(&directory));
+            text += &format!("{}:\n  {}\n", name(&orphan.charge), orphan.explanation(&directory));
         }
-        for reserved in &books.state.reserves {
-            let (seq, what) = (reserved.seq, &reserved.reserve.text);
+        for reserve in &books.state.reserves {
+            let (seq, what) = (reserve.seq, &reserve.reserve.text);
             text += &format!(
                 "reserve {seq}, {what}:\n  it counts until it is charged, `fedmill privacy spend {directory} --settle \
-                 {seq}`, or taken back, `fedmill privacy void {directory} --seq {seq} --attest TEXT`\n"
+                 {seq}`, or voided, `fedmill privacy void {directory} --seq {seq} --attest TEXT`\n"
             );
         }
-        let nothing = "every charge was released or settled; nothing is to be done\n";
+        let nothing = "every charge was released or settled; there is nothing to do\n";
         print(if text.is_empty() { nothing } else { &text })?;
         Ok(Outcome::Done)
     }
 }
 
-fn name(charged: &Charged) -> String {
-    let round = charged.charge.round.map_or(String::new(), |round| format!(" of round {round}"));
-    let output = charged.charge.mechanism.as_ref().map_or("", |mechanism| mechanism.output.as_str());
-    format!("charge {}{round}, release {}, to {output}", charged.head.seq, charged.charge.release_id)
+fn name(record: &ChargeRecord) -> String {
+    let charge = &record.charge;
+    let round = charge.round.map_or(String::new(), |round| format!(" of round {round}"));
+    let output = charge.mechanism.as_ref().map_or("", |mechanism| mechanism.output.as_str());
+    format!("charge {}{round}, release {}, to {output}", record.head.seq, charge.release_id)
 }
 
 impl VoidArguments {

@@ -1,9 +1,9 @@
-//! `fedmill privacy selftest`: whether noise and clipping are what they should be, on this machine.
+//! `fedmill privacy selftest`: checks noise and clipping on this machine.
 
 use crate::cli::doctor::{chosen, finding_json, findings_table, told};
 use crate::cli::{Common, Failure, Outcome, print};
 use crate::gpu::job::{Finding, GpuError, Options};
-use crate::gpu::{self, Gpu, Vectors};
+use crate::gpu::{self, Gpu};
 use crate::kernels::discrete_gaussian::Level;
 use crate::kernels::lanes::Isa;
 use crate::privacy::selftest::{self, Difference};
@@ -13,14 +13,14 @@ use std::time::Instant;
 
 const LEVELS: [Level; 2] = [Level::L2, Level::L3];
 
-/// Look at the mechanism: random words, noise, clipping.
+/// Check random words, noise and clipping.
 ///
-/// Holds the words against the published ones, the moments of noise against those of a Gaussian, clipped updates against
-/// their bound, and the noise of all instruction sets and adapters, or of the one that --adapter names, against each
-/// other: they have to be the same to the bit. The key it draws with is public. Exit status 1 if a check fails.
+/// Compares the words with published ones, the moments of noise with those of a Gaussian, and clipped updates with
+/// their bound. The noise of all instruction sets and adapters, or of the adapter that --adapter names, must be the
+/// same to the bit. The key of this noise is public. The exit status is 1 if a check fails.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Coordinates of noise to draw.
+    /// Number of coordinates to draw noise for.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     coordinates: u32,
     /// Print one JSON object.
@@ -50,7 +50,7 @@ fn json_of(findings: &[Finding]) -> String {
     format!("{}\n", json!({ "schema": "fedmill.privacy-selftest/1", "self_test": all, "ok": ok }))
 }
 
-/// Runs and times a check.
+/// Runs a check and measures its time.
 fn finding(kernel: &'static str, case: String, check: impl FnOnce() -> Difference) -> Finding {
     let started = Instant::now();
     let difference = check();
@@ -60,7 +60,7 @@ fn finding(kernel: &'static str, case: String, check: impl FnOnce() -> Differenc
 fn on_processor(isa: Isa, coordinates: usize) -> Vec<Finding> {
     let mut findings = vec![
         finding("chacha20", "RFC 8439, section 2.3.2".to_owned(), || selftest::known_block(isa)),
-        finding("clip_integers", "updates that try".to_owned(), || selftest::sensitivity(isa)),
+        finding("clip_integers", "updates made to break the bound".to_owned(), || selftest::sensitivity(isa)),
     ];
     for level in LEVELS {
         let case = format!("moments of {coordinates}, {level:?}");
@@ -68,7 +68,7 @@ fn on_processor(isa: Isa, coordinates: usize) -> Vec<Finding> {
         for other in Isa::available().into_iter().filter(|other| *other != isa) {
             findings.push(finding("discrete_gaussian", format!("as on {other}, {level:?}"), || {
                 let expected = selftest::noise_of(other, level, coordinates);
-                selftest::other(&selftest::noise_of(isa, level, coordinates), &expected)
+                selftest::compare(&selftest::noise_of(isa, level, coordinates), &expected)
             }));
         }
     }
@@ -89,8 +89,8 @@ fn on_device(options: &Options, coordinates: usize) -> Vec<Finding> {
     LEVELS.map(check).into()
 }
 
-/// The noise of a device, held against that of the processor.
+/// Compares the noise of a GPU with that of the CPU.
 fn differs(gpu: &Gpu, level: Level, coordinates: usize) -> Result<Difference, GpuError> {
-    let found = Vectors::on(gpu).noise(selftest::stream(level), level, 0, coordinates)?;
-    Ok(selftest::other(&found, &selftest::noise_of(Isa::detect(), level, coordinates)))
+    let found = gpu.noise(selftest::stream(level), level, 0, coordinates)?;
+    Ok(selftest::compare(&found, &selftest::noise_of(Isa::detect(), level, coordinates)))
 }

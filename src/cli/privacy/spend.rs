@@ -1,47 +1,47 @@
-//! `fedmill privacy spend`: what was, or will be, released elsewhere.
+//! `fedmill privacy spend`: charges a release that fedmill does not make.
 
 use super::super::{Common, Failure, Outcome, print};
-use super::{compose, failure};
-use crate::budget::Account;
-use crate::budget::account::{Elsewhere, Paid};
+use super::compose;
+use super::failure::failure;
+use crate::budget::account::{Account, ExternalSpend, SpendAnswer};
 use crate::privacy::event::{Adjacency, Event, EventError};
-use crate::privacy::ledger::budget::told;
+use crate::privacy::ledger::budget::epsilon_text;
 use crate::telemetry::console;
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 
-/// Charge something that is released elsewhere.
+/// Charge a release that fedmill does not make.
 ///
-/// Prints the number of its record, once that is on disk: release only then. Ends with 1 and charges nothing if the budget
-/// does not hold it.
+/// Prints the number of its record when the record is on disk: release only then. If the budget does not hold it,
+/// nothing is charged and the exit status is 1.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("what").required(true))]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// What it is, in the JSON of dp_accounting's events: one event, or a list; `-` is standard input.
+    /// Its events in the JSON of dp_accounting: one event or a list; `-` is standard input.
     #[arg(long, value_name = "FILE", group = "what")]
     event: Option<PathBuf>,
-    /// A Gaussian mechanism: standard deviation of its noise over its clip bound.
+    /// For a Gaussian mechanism: standard deviation of its noise, divided by its clip bound.
     #[arg(long, value_name = "Z", group = "what")]
     noise_multiplier: Option<f64>,
-    /// The probability by which each client was drawn for it.
+    /// Probability that each client is drawn for it.
     #[arg(long, value_name = "Q", default_value_t = 1.0, conflicts_with = "event")]
     sampling_rate: f64,
-    /// How often it is run.
+    /// Number of repetitions.
     #[arg(long, value_name = "T", default_value_t = 1, conflicts_with = "event")]
     rounds: u64,
-    /// The round that it is of.
+    /// Number of its round.
     #[arg(long, value_name = "N", conflicts_with = "reserve")]
     round: Option<u64>,
-    /// Set it aside for a charge to come.
+    /// Reserve its cost for a later charge.
     #[arg(long, conflicts_with = "settle")]
     reserve: bool,
-    /// Charge what was set aside by this record.
+    /// Charge what this record reserved.
     #[arg(long, value_name = "SEQ")]
     settle: Option<u64>,
-    /// What it is, for people.
+    /// A description for people.
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
@@ -49,21 +49,21 @@ pub(in crate::cli) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let mut account = Account::open(&self.directory).map_err(failure)?;
-        let followed = account.state().follows_plan();
+        let followed_plan = account.state().follows_plan();
         let event = self.event(account.plan().adjacency)?;
         let text = self.note.clone();
-        let paid = match self.reserve {
+        let answer = match self.reserve {
             true => account.reserve(event, text.unwrap_or_default()),
-            false => account.spend(&Elsewhere { event, reserve: self.settle, round: self.round, text }),
+            false => account.spend(&ExternalSpend { event, reserve: self.settle, round: self.round, text }),
         };
-        match paid.map_err(failure)? {
-            Paid::Refused(verdict) => Ok(Outcome::Refused(verdict.to_string())),
-            Paid::Recorded(head, verdict) => {
-                if followed && !account.state().follows_plan() {
-                    tracing::warn!("this is not the plan's: from here on only RDP counts");
+        match answer.map_err(failure)? {
+            SpendAnswer::Refused(verdict) => Ok(Outcome::Refused(verdict.to_string())),
+            SpendAnswer::Recorded(head, verdict) => {
+                if followed_plan && !account.state().follows_plan() {
+                    tracing::warn!("this charge does not follow the plan: from here on only RDP counts");
                 }
                 if !common.quiet {
-                    let spent = told(verdict.after.epsilon(verdict.accountant));
+                    let spent = epsilon_text(verdict.after.epsilon(verdict.accountant));
                     console::tell(&format!("{spent} of epsilon {} are spent", verdict.budget));
                 }
                 print(&format!("{}\n", head.seq))?;

@@ -1,13 +1,13 @@
-//! `fedmill privacy status`: what is spent of a budget, and what is left.
+//! `fedmill privacy status`: shows what is spent of a budget, and what is left.
 
 use super::super::{Failure, Outcome, print};
-use super::failure;
-use crate::budget::directory::Books;
+use super::failure::failure;
+use crate::budget::books::Books;
 use crate::privacy::ledger::status::Status;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Width of the bar.
+/// Width of the bar, in characters.
 const BAR: usize = 30;
 
 /// Show what is spent of a budget, and what is left.
@@ -16,10 +16,10 @@ pub(in crate::cli) struct Arguments {
     /// The state directory.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// As one JSON object.
+    /// Print one JSON object.
     #[arg(long, conflicts_with = "bar")]
     json: bool,
-    /// As one line.
+    /// Print one line.
     #[arg(long)]
     bar: bool,
 }
@@ -46,7 +46,7 @@ impl Arguments {
 
 fn bar(status: &Status) -> String {
     let part = (status.epsilon_spent.unwrap_or(f64::INFINITY) / status.epsilon_budget).min(1.0);
-    // A bar that is full says that nothing is left.
+    // Rounds down: a full bar means that nothing is left.
     let full = (part * BAR as f64) as usize;
     let not_private = if status.private { "" } else { ", NOT PRIVATE" };
     format!(

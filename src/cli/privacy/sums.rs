@@ -1,4 +1,4 @@
-//! `fedmill privacy clip`, `sum` and `noise`: a private round in steps, for clients that are gathered in several places.
+//! `fedmill privacy clip`, `sum` and `noise`: a private round in steps, on several machines.
 
 use super::super::{Common, Failure, Outcome, UpdatePaths};
 use crate::cli::aggregation::{model_path, published};
@@ -12,27 +12,27 @@ use crate::rules::mean::Mean;
 use clap::Args;
 use std::path::PathBuf;
 
-/// What all three go by.
+/// Options of all three commands.
 #[derive(Args, Debug)]
 struct Shared {
     /// The state directory with the plan.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// The model that clients started from.
+    /// The model that the clients started from.
     #[arg(long, value_name = "BASE")]
     base: PathBuf,
     /// The round; updates of other rounds count as zero.
     #[arg(long, value_name = "N")]
     round: Option<u64>,
-    /// Where it goes.
+    /// The output file.
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
 }
 
 /// Clip updates, round them to the plan's grid, and add them up: integers, without noise.
 ///
-/// Prints the path of the sum. It is NOT private: keep it as the updates are kept. Updates that cannot be used count as
-/// zero. Nothing is charged.
+/// Prints the path of the sum. The sum is NOT private: protect it like the updates. Updates that cannot be used count
+/// as zero. Nothing is charged.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ClipArguments {
     #[command(flatten)]
@@ -43,7 +43,8 @@ pub(in crate::cli) struct ClipArguments {
 
 /// Add up sums of clipped updates.
 ///
-/// Prints the path of the sum. It is NOT private. Sums have to be of one plan, base and round, and have no client in common.
+/// Prints the path of the sum. The sum is NOT private. The input sums must have the same plan, base and round, and no
+/// client in common.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct SumArguments {
     #[command(flatten)]
@@ -55,8 +56,8 @@ pub(in crate::cli) struct SumArguments {
 
 /// Release sums with noise: charge the budget, add the noise once, divide by the plan's number of clients.
 ///
-/// Prints the path of the model, which is what `aggregate --dp` makes of the same updates. Whoever clipped them is trusted
-/// to have done so.
+/// Prints the path of the model, which equals the model of `aggregate --dp` from the same updates. The machines that
+/// wrote the sums are trusted to have clipped the updates.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct NoiseArguments {
     #[command(flatten)]
@@ -67,7 +68,7 @@ pub(in crate::cli) struct NoiseArguments {
     /// Keep the key of the noise until the model is published.
     #[arg(long)]
     resumable: bool,
-    /// Make the noise from this number, for tests: the model is NOT private then.
+    /// For tests: make the noise from this number. The model is NOT private then.
     #[arg(long, value_name = "N")]
     test_seed: Option<u64>,
 }

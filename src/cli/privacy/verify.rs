@@ -1,21 +1,21 @@
-//! `fedmill privacy verify`: everything that is known of a budget, held against everything else.
+//! `fedmill privacy verify`: checks a ledger and the models released from it.
 
 use super::super::{Failure, Outcome, print};
-use super::failure;
+use super::failure::failure;
 use crate::budget::verify::{self, Finding};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Check a ledger: its chain, its plan, its numbers, and the models that were released from it.
+/// Check a ledger: its chain, its plan, its epsilons, and the models released from it.
 ///
-/// Prints a line for everything that was checked. Ends with 2 if anything is wrong.
+/// Prints a line for each check. The exit status is 2 if a check fails.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// A model that was released from it, besides those that stand where they were published: a ledger from an older
-    /// backup does not know it.
+    /// A model released from the ledger, besides those still at their output paths. It shows whether the ledger comes
+    /// from an older backup.
     #[arg(long = "model", value_name = "FILE", num_args = 1..)]
     models: Vec<PathBuf>,
 }

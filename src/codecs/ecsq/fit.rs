@@ -1,37 +1,37 @@
-//! Finds the table that takes the fewest bits, its own among them, for the codes that were counted.
+//! Finds the table of frequencies with the fewest bits for counted codes and for the table itself.
 //!
-//! A level need not be the nearest to a magnitude's logarithm: one nearer to what is expected is shorter, and for rare
-//! magnitudes that is worth more. Magnitudes beyond some are left to the escape, if that is shorter.
+//! A level nearer to its expectation is shorter than the one nearest to the logarithm of a frequency, and for rare
+//! magnitudes that saves more. Magnitudes beyond a limit go to the escape where that is shorter.
 
 use super::table::{FINEST, LEAST_BITS, OCTAVES, Table, expected};
-use crate::codecs::bit_stream::{golomb_bits, signed_bits};
+use crate::codecs::packing::bit_stream::{golomb_bits, signed_bits};
 use crate::kernels::dead_zone::{ESCAPE, LARGEST, MOST};
 
-/// How often each code occurs.
+/// Counts of codes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Counts {
-    /// Codes as bytes; [`ESCAPE`] stands for all magnitudes above [`MOST`].
+    /// Counts of codes as bytes; [`ESCAPE`] counts all magnitudes above [`MOST`].
     pub(super) codes: Vec<u64>,
-    /// Those magnitudes, by their number of binary digits.
+    /// Counts of those magnitudes, by their number of binary digits.
     pub(super) large: Vec<u64>,
 }
 
-/// Digits that a magnitude can have, and one more.
+/// The most digits of a magnitude, plus one.
 pub(super) const DIGITS: usize = LARGEST.ilog2() as usize + 2;
 
-/// What a longer table of frequencies must save of all bits for each bit of theirs: decoders read it for every chunk.
+/// The part of all bits that one more bit of frequencies must save: decoders read a longer table for every chunk.
 const WORTH_A_BIT: f64 = 0.0002;
 
-/// A table and the bits that it needs, its own among them.
+/// A table, and the bits of the codes and of the table.
 struct Candidate {
     table: Table,
     bits: f64,
 }
 
-/// The table of the fewest bits, and how many these are.
+/// The table of the fewest bits, and these bits.
 pub(super) fn fit(counts: &Counts) -> (Table, f64) {
     let mut mosts = counts.worthwhile();
-    // The finest details of the table matter less than how far it goes, and hardly depend on it.
+    // The resolution matters less than the largest magnitude, and hardly depends on it.
     let first = mosts.pop().unwrap_or(0);
     let mut best = cheapest(
         (0..=FINEST)
@@ -54,7 +54,7 @@ fn cheapest(candidates: impl Iterator<Item = Candidate>) -> Candidate {
 }
 
 impl Counts {
-    /// How many codes are of a magnitude up to [`MOST`], both signs together.
+    /// Codes of a magnitude up to [`MOST`], of both signs.
     pub(super) fn of(&self, magnitude: u8) -> u64 {
         match usize::from(magnitude) {
             0 => self.codes[0],
@@ -62,8 +62,7 @@ impl Counts {
         }
     }
 
-    /// Largest magnitudes of tables that may be the best: each leaves about twice as many codes to the escape as the
-    /// one behind it.
+    /// Largest magnitudes of tables worth trying. Each leaves about twice as many codes to the escape as the next one.
     fn worthwhile(&self) -> Vec<u8> {
         let mut rest = self.codes[usize::from(ESCAPE)];
         let mut bound = rest;
@@ -81,7 +80,7 @@ impl Counts {
         mosts
     }
 
-    /// Whether negative codes are so much rarer or more frequent than positive ones that this may be worth saying.
+    /// Whether the counts of the two signs differ enough for separate levels.
     fn sides_differ(&self, most: u8) -> bool {
         let cost = |m: u8| {
             let sides = [self.codes[2 * usize::from(m) - 1], self.codes[2 * usize::from(m)]];
@@ -91,7 +90,7 @@ impl Counts {
         (1..=most).map(cost).sum::<f64>() > f64::from(most)
     }
 
-    /// The levels of the magnitudes up to `most` and the escape, and what all that costs.
+    /// The levels of the magnitudes up to `most` and of the escape, and their bits.
     fn candidate(&self, most: u8, resolution: u32, order: u32, is_two_sided: bool) -> Candidate {
         let fitting = Fitting { zeros: (self.codes[0] as f64).max(0.5), resolution };
         let mut levels = vec![0];
@@ -130,7 +129,7 @@ impl Counts {
         self.codes[2 * usize::from(most) + 1..].iter().sum()
     }
 
-    /// Bits that all codes take by a table, without what follows an escape.
+    /// Bits of all codes by a table, without what follows an escape.
     fn bits(&self, table: &Table) -> f64 {
         let frequencies = table.frequencies();
         let own = 2 * usize::from(table.most()) + 1;
@@ -139,7 +138,7 @@ impl Counts {
         self.codes[..own].iter().enumerate().map(cost).sum::<f64>() + cost((own, &escaped))
     }
 
-    /// The best order for what follows escapes, and the bits of that.
+    /// The best order of the codes after escapes, and the bits of these codes.
     fn escape_order(&self, most: u8) -> (u32, f64) {
         let bits = |order: u32| {
             let one = |magnitude: u32| f64::from(golomb_bits(magnitude - u32::from(most) - 1, order) + 1);
@@ -154,21 +153,21 @@ impl Counts {
     }
 }
 
-/// What levels are fitted to.
+/// The scale of levels.
 struct Fitting {
-    /// Codes that are zero.
+    /// Number of codes for zero.
     zeros: f64,
     resolution: u32,
 }
 
 impl Fitting {
-    /// The level of `codes` codes that occur `count` times together, of the fewest bits for these and for itself.
+    /// The level with the fewest bits, for `codes` codes that occur `count` times together.
     fn level(&self, count: f64, codes: f64, expected: i32, order: u32) -> i32 {
         let steps = f64::from(1 << self.resolution);
         let limit = OCTAVES << self.resolution;
         let nearest = ((count.max(0.3) / codes / self.zeros).log2() * steps).round() as i32;
         let (nearest, expected) = (nearest.clamp(-limit, limit), expected.clamp(-limit, limit));
-        // What a wrong frequency costs: count ln(count / taken) - count + taken.
+        // The cost of a wrong frequency: count ln(count / taken) - count + taken.
         let bits = |level: &i32| {
             let taken = codes * self.zeros * (f64::from(*level) / steps).exp2();
             let wrong = taken - count - if count > 0.0 { count * (taken / count).ln() } else { 0.0 };

@@ -1,40 +1,40 @@
-//! What a step is chosen by: itself, bits a value, or an error.
+//! The goal of a vector's step: the step itself, bits a value, or an error.
 
 use super::model::Step;
 use crate::kernels::dead_zone::DeadZone;
 use crate::kernels::magnitudes::Magnitudes;
 
-/// What a vector's step is chosen by.
+/// The goal of a vector's step.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Goal {
     /// The step itself.
     Step(f32),
-    /// Bits for each value, all that the vector needs among them.
+    /// Bits a value, with all bytes of the vector.
     Bits(f64),
-    /// The squared error over the squared norm.
+    /// Squared error over squared norm.
     Nmse(f64),
 }
 
-/// A step, how values are rounded to multiples of it, and what the histogram lets expect of that.
+/// A step, a dead zone, and their expected bits or error.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice {
     pub(super) step: Step,
     pub(super) zone: DeadZone,
-    /// Bits a value, or the squared error over the squared norm if that is the goal.
+    /// Expected bits a value, or the expected NMSE if that is the goal.
     pub(super) expected: f64,
 }
 
-/// Octaves that the step is searched in: from coarser than all values to finer than f32 is.
+/// Octaves of steps to search: from coarser than all values to finer than f32.
 const OCTAVES: f64 = 25.0;
 
-/// How often they are halved with one zone, to find where about the step is.
+/// Halvings of these octaves, with one zone, for a first estimate of the step.
 const HALVINGS: usize = 9;
 
-/// How far from there it may lie with another zone, in octaves, and how often these are halved.
+/// The octaves around the first estimate for other zones, and their halvings.
 const AROUND: (f64, usize) = (0.7, 9);
 
-/// Zones that are compared with the one that is best by rate and distortion: what comes of these goes steadily with the
-/// step, and for short vectors and few bits one of them is better.
+/// Zones that are compared with the best one by rate and distortion. Their bits change steadily with the step, and for
+/// short vectors and few bits one of them is better.
 pub const ZONES: [DeadZone; 5] = [
     DeadZone { zero_below: 0.5, rounding: 0.5 },
     DeadZone { zero_below: 0.58, rounding: 0.42 },
@@ -43,14 +43,14 @@ pub const ZONES: [DeadZone; 5] = [
     DeadZone { zero_below: 1.0, rounding: 0.2 },
 ];
 
-/// What is aimed at, of what is allowed.
+/// The part of the limit to aim at.
 const AIM: f64 = 0.9985;
 
-/// What is left as it is, of what is allowed.
+/// The part of the limit from which on a result is good enough.
 const NEAR: f64 = 0.995;
 
 impl Goal {
-    /// What is allowed.
+    /// The limit.
     fn most(self) -> f64 {
         match self {
             Self::Step(_) => f64::INFINITY,
@@ -58,7 +58,7 @@ impl Goal {
         }
     }
 
-    /// What is held against that.
+    /// The value to compare with the limit.
     pub(super) fn measure(self, bits: f64, nmse: f64) -> f64 {
         match self {
             Self::Step(_) => 0.0,
@@ -67,20 +67,19 @@ impl Goal {
         }
     }
 
-    /// Whether what came of a step will do.
+    /// Whether a result is good enough.
     pub(super) fn is_met(self, found: f64) -> bool {
         let is_near = (NEAR..=1.0).contains(&(found / self.most()));
         is_near || matches!(self, Self::Step(_))
     }
 
-    /// Whether one is nearer to the goal than another: the most of what is allowed, or else the least.
+    /// Whether a result is better than another: the largest within the limit, otherwise the smallest.
     pub(super) fn is_nearer(self, found: f64, other: f64) -> bool {
         let most = self.most();
         if found <= most { other > most || found > other } else { found < other }
     }
 
-    /// The best step that leads to what is allowed, its zone, and what the histogram lets expect of it, if it lets expect
-    /// `correction` times less than comes of steps.
+    /// The step and the zone that use the limit best. `correction` is the ratio of measured to expected bits or error.
     pub(super) fn choose(self, magnitudes: &Magnitudes, rounding: Option<f32>, correction: f64) -> Choice {
         let best_zone = |step: f64| rounding.map_or_else(|| magnitudes.best_zone(step), DeadZone::of);
         if let Self::Step(step) = self {
@@ -102,24 +101,25 @@ impl Goal {
     }
 }
 
-/// Looks for a step.
+/// A search for a step.
 struct Search<'a> {
     goal: Goal,
     magnitudes: &'a Magnitudes,
     correction: f64,
 }
 
-/// A step that was tried.
+/// A step that the search tried.
 #[derive(Clone, Copy)]
-struct Tried {
-    /// What is not allowed is worse than all that is; then by what is not bounded, or by how far it is off.
+struct Trial {
+    /// A step beyond the limit is worse than any within it. Then the free quantity decides, or the excess over the
+    /// limit.
     rank: (bool, f64),
     octaves: f64,
     choice: Choice,
 }
 
 impl Search<'_> {
-    fn judge(&self, octaves: f64, zone: impl Fn(f64) -> DeadZone) -> Tried {
+    fn judge(&self, octaves: f64, zone: impl Fn(f64) -> DeadZone) -> Trial {
         let step = Step::nearest(octaves.exp2() as f32);
         let exact = f64::from(step.value());
         let zone = zone(exact);
@@ -132,11 +132,11 @@ impl Search<'_> {
         };
         let excess = expected * self.correction / (self.goal.most() * AIM);
         let rank = if excess <= 1.0 { (false, other) } else { (true, excess) };
-        Tried { rank, octaves, choice: Choice { step, zone, expected } }
+        Trial { rank, octaves, choice: Choice { step, zone, expected } }
     }
 
-    /// Halves the steps within so many octaves of a middle, so often. Returns the best that was tried.
-    fn halve(&self, middle: f64, (around, halvings): (f64, usize), zone: impl Fn(f64) -> DeadZone) -> Tried {
+    /// Halves `around` octaves on each side of a middle, `halvings` times. Returns the best step that it tried.
+    fn halve(&self, middle: f64, (around, halvings): (f64, usize), zone: impl Fn(f64) -> DeadZone) -> Trial {
         let mut best = self.judge(middle, &zone);
         let (mut last, mut width) = (best, around);
         for _ in 0..halvings {

@@ -1,13 +1,13 @@
-//! `ecsq`: entropy-coded scalar quantization, the least error for its bytes of all codecs here.
+//! `ecsq`: entropy-coded scalar quantization, of all codecs here the least error for its bytes.
 //!
 //! Integers of a uniform quantizer with a dead zone, as in ISO/IEC 15938-17 (neural network coding; Wiedemann et al.,
-//! DeepCABAC, 2020), written by rANS with a static table. The dead zone is the best for the vector by rate and
-//! distortion, or that of a `rounding` that is asked for. What is decoded is the mean of the values that a code stands for,
-//! for the magnitudes 1, 2, and above. It is biased towards zero.
+//! DeepCABAC, 2020), written by rANS with a static table. The dead zone is the best one for the vector by rate and
+//! distortion, or follows from the setting `rounding`. A code decodes to the mean of its values, with one mean each for
+//! the magnitudes 1, 2, and above. The codec is biased towards zero.
 //!
-//! A chunk of zeros has no bytes. Another has the codes; before them, if the table has an escape, the length in bytes
-//! (LEB128) of what follows escapes, and that: for each the magnitude as an exponential Golomb code and the sign.
-//! Magnitudes from 2^23 on are followed by the value itself.
+//! A chunk of zeros has no bytes. Any other chunk has its codes. If the table has an escape, a section for escapes
+//! comes first: its length in bytes (LEB128), then for each escape the magnitude as an exponential Golomb code, and the
+//! sign. From 2^23 on the magnitude is followed by the value itself.
 
 mod fit;
 mod goal;
@@ -18,16 +18,17 @@ mod tests;
 
 pub use model::Step;
 
-use super::bit_stream::{Reader, Writer};
-use super::coding::Packed;
-use super::{
-    CHUNK, Codec, Coding, Encoder, Extent, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector, rans,
+use crate::codecs::packing::bit_stream::{Reader, Writer};
+use crate::codecs::packing::rans;
+use crate::codecs::wire::Packed;
+use crate::codecs::{
+    CHUNK, Codec, Coding, Encoder, Extent, Family, Invalid, ModelGoal, Scheme, Seeds, Stream, Tally, Vector,
 };
 use crate::kernels::dead_zone::{self, DeadZone, ESCAPE, LARGEST, MOST, Quantizer};
 use crate::kernels::lanes::Isa;
 use crate::kernels::magnitudes::Magnitudes;
 use crate::model::dtype::Dtype;
-use crate::settings::{Positive, Settings, SpecError, written};
+use crate::settings::{Positive, Settings, SpecError, spec_text};
 use fit::{Counts, DIGITS};
 pub use goal::ZONES;
 use goal::{Choice, Goal};
@@ -37,42 +38,57 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Looks that count codes, at most: the first step is within a few per cent of its goal, and each look brings it nearer.
+/// The codecs of this file, for the registry.
+pub(crate) const FAMILY: Family = Family {
+    summary: "integers with one step for the whole update, entropy-coded",
+    settings: &[
+        ("bits", &["2", "0.32"]),
+        ("nmse", &["0.01"]),
+        ("step", &["0.001"]),
+        ("rounding", &["0.4", "0.5"]),
+    ],
+    tried: &["bits=0.32", "bits=1", "bits=2", "bits=4"],
+    codecs: &[("ecsq", parse)],
+};
+
+/// Looks that count codes, at most. The first step is within a few per cent of its goal, and each look brings it
+/// nearer.
 const MOST_COUNTS: u32 = 5;
 
-/// Bytes of a coding besides its model: that it is this one, the step, the length of the model.
+/// Bytes of a coding besides its model: the variant, the step, the length of the model.
 const BESIDE_MODEL: usize = 4;
 
-/// By how much each look aims lower than the one before, so that small vectors, which jump, get below their goal.
+/// The factor by which each look aims lower than the one before. Small vectors, whose cost jumps, then get below the
+/// goal.
 const CAUTION: f64 = 1.01;
 
-/// How steps are chosen.
+/// The codec.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Ecsq {
     goal: Goal,
     rounding: Option<f32>,
-    /// The magnitudes of the vector, if someone looked at them already.
+    /// The magnitudes of the vector, if a survey has them.
     known: Option<Arc<Magnitudes>>,
-    /// The dead zone, if someone chose it already.
+    /// The dead zone, if a survey chose it.
     zone: Option<DeadZone>,
 }
 
 impl Ecsq {
-    /// Of this step, with the best dead zone. The step is rounded to nine significant bits.
+    /// The codec with this step and the best dead zone. The step is rounded to nine significant bits.
     pub fn with_step(step: f32) -> Self {
         Self { goal: Goal::Step(step), rounding: None, known: None, zone: None }
     }
 
-    /// The same with a dead zone of the caller's, of a vector whose magnitudes are known, which saves a look.
+    /// The codec with this step and zone, for a vector of known magnitudes, which saves a look.
     pub fn with_zone(step: f32, zone: DeadZone, magnitudes: &Arc<Magnitudes>) -> Self {
         Self { known: Some(Arc::clone(magnitudes)), zone: Some(zone), ..Self::with_step(step) }
     }
 }
 
-/// Bits a value where nothing is said.
+/// Bits a value without a setting.
 const DEFAULT_BITS: f64 = 2.0;
 
-pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
+fn parse(settings: &mut Settings) -> Result<Box<dyn Codec>, SpecError> {
     let step = settings.take::<Positive>("step")?.map(|step| Goal::Step(step.0 as f32));
     let bits = settings.take::<Positive>("bits")?.map(|bits| Goal::Bits(bits.0));
     let nmse = settings.take::<Positive>("nmse")?.map(|nmse| Goal::Nmse(nmse.0));
@@ -100,7 +116,7 @@ impl fmt::Display for Ecsq {
             Goal::Nmse(nmse) => ("nmse", nmse),
         };
         let rounding = self.rounding.as_ref().map(|rounding| -> &dyn fmt::Display { rounding });
-        f.write_str(&written("ecsq", &[(key, Some(goal)), ("rounding", rounding)]))
+        f.write_str(&spec_text("ecsq", &[(key, Some(goal)), ("rounding", rounding)]))
     }
 }
 
@@ -122,7 +138,8 @@ impl Codec for Ecsq {
     }
 }
 
-/// A vector on its way: first its magnitudes are looked at, then its codes by a step are counted, until the step will do.
+/// The encoder. The first look measures magnitudes; each further look counts the codes of a step, until a step is good
+/// enough.
 #[derive(Debug)]
 struct EcsqEncoder {
     isa: Isa,
@@ -130,12 +147,12 @@ struct EcsqEncoder {
     magnitudes: Option<Arc<Magnitudes>>,
     looks: u32,
     tried: Option<(Choice, Quantizer)>,
-    /// The nearest to the goal of those tried, and what is held against the goal.
+    /// The result nearest to the goal, and its settled step.
     best: Option<(f64, Settled)>,
     settled: Option<Settled>,
 }
 
-/// All that encoding takes.
+/// What encoding needs.
 #[derive(Debug)]
 struct Settled {
     step: Step,
@@ -146,7 +163,7 @@ struct Settled {
 }
 
 impl EcsqEncoder {
-    /// Tries the step that is right if `correction` times as much comes of one as the histogram lets expect.
+    /// Sets the next step to try. `correction` is the ratio of measured to expected bits or error.
     fn try_step(&mut self, correction: f64) {
         let Some(magnitudes) = &self.magnitudes else { return };
         let mut choice = self.ecsq.goal.choose(magnitudes, self.ecsq.rounding, correction);
@@ -154,7 +171,7 @@ impl EcsqEncoder {
         self.tried = Some((choice, Quantizer::new(choice.step.value(), choice.zone)));
     }
 
-    /// Fits a model to what was counted, and settles for it if the goal is met.
+    /// Fits a model to the counted codes, and settles if the goal is met.
     fn judge(&mut self, tally: &Tally) {
         let (Some((choice, quantizer)), Some(magnitudes)) = (self.tried, &self.magnitudes) else {
             return;
@@ -182,7 +199,7 @@ impl EcsqEncoder {
     }
 }
 
-/// Counts and deviations as they are added up.
+/// Counts and deviations as the tally of a look.
 fn to_tally(codes: &[u32; 256], large: &[u64; DIGITS], deviations: &dead_zone::Deviations) -> Tally {
     let counts = codes.iter().map(|n| u64::from(*n)).chain(large.iter().copied()).collect();
     Tally { counts, sums: [deviations.sums, deviations.squares].concat(), ..Tally::default() }
@@ -241,7 +258,7 @@ impl Encoder for EcsqEncoder {
     fn coding(&self) -> Coding {
         match &self.settled {
             Some(settled) => {
-                Coding::Ecsq(Quantized { step: settled.step, model: Packed(settled.model.to_bytes()) })
+                Coding::Ecsq(EcsqScheme { step: settled.step, model: Packed(settled.model.to_bytes()) })
             }
             None => Coding::Raw,
         }
@@ -278,7 +295,7 @@ impl Settled {
     }
 }
 
-/// A length in as few bytes as it needs, seven bits in each, the lowest first; the highest bit says that more follow.
+/// A length in as few bytes as possible: seven bits a byte, the lowest first; the highest bit marks that more follow.
 fn leb128(mut length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while length >= 128 {
@@ -289,7 +306,7 @@ fn leb128(mut length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Takes a length of at most four bytes, and that many bytes.
+/// Splits off a section: a length of at most four bytes, and as many bytes.
 fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     let digits = bytes.iter().take(4).position(|byte| *byte < 128);
     let digits =
@@ -301,16 +318,16 @@ fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     })
 }
 
-/// Quantized values.
+/// What travels: the step, and the model of the codes.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub struct Quantized {
-    /// What codes are multiples of.
+pub struct EcsqScheme {
+    /// The step, of which codes are multiples.
     pub step: Step,
-    /// How they are written.
+    /// The model, packed.
     pub model: Packed,
 }
 
-impl Scheme for Quantized {
+impl Scheme for EcsqScheme {
     fn streams(&self, _vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         Model::from_bytes(&self.model.0)?;
         Ok(vec![Stream { suffix: "_codes", dtype: Dtype::U8, extent: Extent::Chunks }])
@@ -349,8 +366,8 @@ impl Scheme for Quantized {
     }
 }
 
-impl Quantized {
-    /// What each code is decoded to.
+impl EcsqScheme {
+    /// The value of each code.
     fn values(&self, model: &Model) -> [f32; 256] {
         std::array::from_fn(|code| {
             let value = model.value(code.div_ceil(2) as u32, self.step.value());
@@ -358,7 +375,7 @@ impl Quantized {
         })
     }
 
-    /// Puts the values of codes that are escapes in their places.
+    /// Puts the values of escapes in their places.
     fn decode_escaped(
         &self,
         model: &Model,

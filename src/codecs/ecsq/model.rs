@@ -1,9 +1,9 @@
-//! What travels with quantized values: the step, where values lie within a code's interval, how frequent codes are.
+//! What travels with the codes: the step, the centres of codes, the table of frequencies.
 
 use super::fit::{Counts, fit};
 use super::table::Table;
-use crate::codecs::bit_stream::{Reader, Writer};
-use crate::codecs::coding::Bits;
+use crate::codecs::packing::bit_stream::{Reader, Writer};
+use crate::codecs::wire::Bits;
 use crate::codecs::{CHUNK, Invalid};
 use crate::kernels::dead_zone::{Deviations, ESCAPE, MOST};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step(u16);
 
-/// Bits of a float that a step does without.
+/// Low bits of a float that a step does not have.
 const STEP_SHIFT: u32 = 15;
 
 impl Step {
@@ -28,7 +28,7 @@ impl Step {
         f32::from_bits(u32::from(self.0) << STEP_SHIFT)
     }
 
-    /// The step, if it is one that [`nearest`](Self::nearest) makes.
+    /// The step, if [`nearest`](Self::nearest) can make it.
     fn checked(step: f32) -> Option<Self> {
         Some(Self::nearest(step)).filter(|nearest| nearest.value() == step)
     }
@@ -53,40 +53,40 @@ impl<'de> Deserialize<'de> for Step {
     }
 }
 
-/// Parts of a step that the centre of a code is a multiple of.
+/// Parts of a step that centres are multiples of.
 const PARTS: f64 = 32.0;
 
 /// Bits of a centre.
 const CENTRE_BITS: u32 = 6;
 
-/// How codes are written, and what they are decoded to.
+/// The layout of the codes, and the values that they decode to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Model {
-    /// 1, 2, 4 or 8.
+    /// Lanes of the entropy coder: 1, 2, 4 or 8.
     pub(super) lanes: u32,
     pub(super) table: Table,
-    /// How far values are above their code, on average, in 32nds of a step: for the magnitudes 1, 2, and above.
+    /// The mean distance of values above their code, in 32nds of a step, for the magnitudes 1, 2, and above.
     centres: [i8; 3],
 }
 
-/// A model for what was counted, and what it leads to.
+/// A model fitted to counted codes, and its cost.
 #[derive(Debug)]
 pub(super) struct Fitted {
     pub(super) model: Model,
-    /// Bytes of all chunks, about.
+    /// An estimate of the bytes of all chunks.
     pub(super) chunk_bytes: f64,
     /// The squared error, in squared steps.
     pub(super) error: f64,
 }
 
 impl Model {
-    /// The model of the fewest bytes for what was counted.
+    /// The model with the fewest bytes for counted codes.
     pub(super) fn fit(counts: &Counts, deviations: &Deviations) -> Fitted {
         let (table, bits) = fit(counts);
         let len: u64 = counts.codes.iter().sum();
         let chunks = len.div_ceil(CHUNK as u64) as f64;
         let payload = (bits - f64::from(table.own_bits())) / 8.0;
-        // A lane costs two bytes, and saves time only where there is much to do.
+        // A lane costs two bytes, and saves time only for many codes.
         let lanes = match payload / chunks {
             bytes if bytes < 1024.0 => 1,
             bytes if bytes < 2048.0 => 2,
@@ -110,19 +110,19 @@ impl Model {
         Fitted { model, chunk_bytes: payload + overhead, error }
     }
 
-    /// How many centres it needs.
+    /// The number of centres that a table needs.
     fn centres_needed(table: &Table) -> usize {
         if table.escape.is_some() { 3 } else { usize::from(table.most()).min(3) }
     }
 
-    /// What a magnitude is decoded to.
+    /// The value of a magnitude.
     pub(super) fn value(&self, magnitude: u32, step: f32) -> f32 {
         let group = magnitude.min(3) as usize;
         let centre = if group == 0 { 0.0 } else { f32::from(self.centres[group - 1]) / PARTS as f32 };
         ((magnitude as f32 + centre) * step).min(f32::MAX)
     }
 
-    /// The model in few bytes.
+    /// The packed model.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.put(self.lanes.ilog2(), 2);
@@ -133,7 +133,7 @@ impl Model {
         writer.finish()
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
+    /// Reads the bytes of [`to_bytes`](Self::to_bytes).
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
         let mut reader = Reader::new(bytes);
         let lanes = 1 << reader.take(2)?;

@@ -1,45 +1,46 @@
-//! How frequent codes are, in few bytes: the logarithm of each frequency, as its difference from what those before it
-//! let expect.
+//! The table of frequencies in few bytes.
 //!
-//! The weight of a magnitude `m` is `2^(level / resolution)` beside that of zero, which is level 0. Levels go down nearly
-//! along a line for all vectors that occur, so a level takes some three bits. Nothing depends on the rounding of floats:
-//! frequencies are made of weights by integers alone.
+//! It has the logarithm of each frequency, minus its expectation from the ones before.
+//!
+//! The weight of a magnitude is `2^(level / 2^resolution)`, and zero has level 0. Levels fall nearly along a line for
+//! all vectors that occur, so a level takes about three bits. Integer arithmetic alone turns weights into frequencies,
+//! so no rounding of floats matters.
 
 use crate::codecs::Invalid;
-use crate::codecs::bit_stream::{Reader, Writer};
-use crate::codecs::rans::Frequencies;
+use crate::codecs::packing::bit_stream::{Reader, Writer};
+use crate::codecs::packing::rans::Frequencies;
 use crate::kernels::dead_zone::MOST;
 
 /// `2^15 2^(i / 8)`.
 const EIGHTHS: [u64; 8] = [32_768, 35_734, 38_968, 42_495, 46_341, 50_535, 55_109, 60_097];
 
-/// Octaves that a weight can lie above zero's, or below it.
+/// Octaves of a weight above or below that of zero, at most.
 pub(super) const OCTAVES: i32 = 18;
 
-/// The largest logarithm of the steps of an octave.
+/// The finest resolution.
 pub(super) const FINEST: u32 = 3;
 
-/// Bits of frequencies can be this many and three more.
+/// The fewest bits of frequencies; up to three more are possible.
 pub(super) const LEAST_BITS: u32 = 12;
 
-/// Weights of codes.
+/// The weights of codes.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Table {
     /// Bits of frequencies, from 12 to 15.
     pub(super) bits: u32,
-    /// Steps of an octave, as their logarithm.
+    /// The logarithm of the steps of an octave.
     pub(super) resolution: u32,
     /// The order of the codes of levels, 0 to 3.
     pub(super) order: u32,
-    /// The levels of the magnitudes from 1 on, of positive codes.
+    /// The levels of positive codes, from magnitude 1 on.
     pub(super) positive: Vec<i32>,
-    /// Those of negative codes, if they are others.
+    /// The levels of negative codes; `None` for those of positive codes.
     pub(super) negative: Option<Vec<i32>>,
-    /// For magnitudes above those, if there are any: the level, and the order of their codes, up to 15.
+    /// The level of the escape and the order of the codes after it, up to 15; `None` without larger magnitudes.
     pub(super) escape: Option<(i32, u32)>,
 }
 
-/// What a level is expected to be, of those before it. The first, 0, is that of the magnitude zero.
+/// The expected next level. The first one, 0, is that of magnitude zero.
 pub(super) fn expected(before: &[i32]) -> i32 {
     match *before {
         [.., third, _, last] => last + (last - third) / 2,
@@ -49,7 +50,7 @@ pub(super) fn expected(before: &[i32]) -> i32 {
 }
 
 impl Table {
-    /// The largest magnitude that has a code of its own.
+    /// The largest magnitude that has a code.
     pub(super) fn most(&self) -> u8 {
         self.positive.len() as u8
     }
@@ -59,7 +60,7 @@ impl Table {
         weight(level, self.resolution)
     }
 
-    /// How frequent each code is: zero, +1, -1, +2, -2, and so on, and the escape.
+    /// The frequency of each code: zero, +1, -1, +2, -2, and so on, and the escape.
     pub(super) fn frequencies(&self) -> Frequencies {
         let negative = self.negative.as_ref().unwrap_or(&self.positive);
         let both = self.positive.iter().zip(negative).flat_map(|(positive, negative)| [positive, negative]);
@@ -69,14 +70,14 @@ impl Table {
         Frequencies::of(&weights, self.bits)
     }
 
-    /// Bits that it takes itself.
+    /// Bits of the table itself.
     pub(super) fn own_bits(&self) -> u32 {
         let mut writer = Writer::default();
         self.put(&mut writer);
         8 * writer.finish().len() as u32
     }
 
-    /// Appends it.
+    /// Appends the table.
     pub(super) fn put(&self, writer: &mut Writer) {
         writer.put(self.bits - LEAST_BITS, 2);
         writer.put(self.resolution, 2);
@@ -98,7 +99,7 @@ impl Table {
         }
     }
 
-    /// Takes what [`put`](Self::put) appended.
+    /// Reads a table that [`put`](Self::put) appended.
     pub(super) fn take(reader: &mut Reader) -> Result<Self, Invalid> {
         let bits = LEAST_BITS + reader.take(2)?;
         let resolution = reader.take(2)?;

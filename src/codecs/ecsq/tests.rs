@@ -1,4 +1,4 @@
-//! Codecs and schemes of entropy-coded integers, forth and back, broken, and beside each other.
+//! Tests of `ecsq`: round trips, goals, damaged bytes, settings.
 
 use super::*;
 use crate::codecs::parse;
@@ -8,12 +8,12 @@ fn encode(text: &str, values: &[f32]) -> Encoded {
     trial::encode(parse(text).unwrap().as_ref(), &[values.len()], values)
 }
 
-fn quantized(encoded: &Encoded) -> &Quantized {
+fn quantized(encoded: &Encoded) -> &EcsqScheme {
     let Coding::Ecsq(quantized) = &encoded.coding else { panic!("{:?}", encoded.coding) };
     quantized
 }
 
-/// Bytes of the streams and of what the decoder has to know.
+/// Bytes of the streams and of the coding.
 fn bytes(encoded: &Encoded) -> usize {
     let streams: usize = encoded.chunks.iter().flatten().map(Vec::len).sum();
     streams + postcard::to_allocvec(&encoded.coding).unwrap().len()
@@ -28,7 +28,7 @@ fn assert_near(text: &str, values: &[f32], step: f32) {
     let step = f64::from(Step::nearest(step).value());
     for (x, y) in values.iter().zip(encoded.decode()) {
         let far = (f64::from(*x) - f64::from(y)).abs();
-        // Nothing is further from its code than the widest dead zone, or than f32 can tell.
+        // The widest dead zone bounds the error, besides the precision of f32.
         assert!(far <= 2.0 * step + 3e-7 * f64::from(x.abs()), "{text}: {x} became {y}");
     }
 }
@@ -118,7 +118,7 @@ fn broken_bytes_are_refused_or_finite() {
                 tried += 1;
             }
         }
-        // The rest are the codes of other values.
+        // The others decode to other values.
         assert!(refused * 10 > tried * 8, "{text}: {refused} of {tried}");
     }
 }
@@ -134,7 +134,7 @@ fn models_that_are_broken_are_refused_or_read() {
         for bit in 0..8 {
             let mut broken = model.clone();
             broken[at] ^= 1 << bit;
-            let coding = Coding::Ecsq(Quantized { model: Packed(broken), ..quantized(&encoded).clone() });
+            let coding = Coding::Ecsq(EcsqScheme { model: Packed(broken), ..quantized(&encoded).clone() });
             let found = Encoded { coding, vector: encoded.vector.clone(), chunks: Vec::new() }
                 .decode_chunk(0, &encoded.chunks[0]);
             assert!(found.is_err() || found.unwrap().iter().all(|x| x.is_finite()));
@@ -143,7 +143,7 @@ fn models_that_are_broken_are_refused_or_read() {
     let more = [model.clone(), vec![0]].concat();
     assert!(Model::from_bytes(&more).is_err());
     for json in [r#"{"step":"7f000000","model":"00"}"#, r#"{"step":"3f800001","model":"00"}"#] {
-        assert!(serde_json::from_str::<Quantized>(json).is_err(), "{json}");
+        assert!(serde_json::from_str::<EcsqScheme>(json).is_err(), "{json}");
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::session::Session;
-use crate::engine::intake::policy::SCAFFOLD_CONTROL;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::{CombinePass, reducer};
 use crate::engine::passes::plan::Tile;
@@ -12,6 +11,7 @@ use crate::model::dtype::Kind;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::model::state::{StateTensor, stored_dtype};
 use crate::rules::Recipe;
+use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 use crate::updates::set::{Base, Client, MergedLayout, UpdateSet};
 use crate::updates::source::Source;

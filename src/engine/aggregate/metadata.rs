@@ -2,7 +2,6 @@
 
 use crate::engine::aggregate::session::Session;
 use crate::engine::intake::taken::Taken;
-use crate::settings::Definition;
 use crate::strategies;
 use crate::updates::encoded::{sketch_metadata, sketched};
 use crate::updates::metadata::{UPDATE_KEYS, UpdateKind};
@@ -27,7 +26,7 @@ pub fn of(session: &Session, taken: &Taken) -> BTreeMap<String, String> {
         insert("pre", steps.join(" "));
         insert("seed", method.seed.to_string());
     }
-    if method.rule.definition() != Definition::Paper {
+    if !method.rule.definition().is_paper() {
         insert("definition", method.rule.definition().to_string());
     }
     if let Some(byzantine) = taken.byzantine {
@@ -58,7 +57,7 @@ fn of_strategy(session: &Session, taken: &Taken) -> Vec<(String, String)> {
     if text != strategies::plain().to_string() {
         metadata.push(("fedmill.strategy".to_owned(), text));
     }
-    if strategy.definition() != Definition::Paper {
+    if !strategy.definition().is_paper() {
         metadata.push(("fedmill.definition".to_owned(), strategy.definition().to_string()));
     }
     if session.state_spec().is_some() && session.request.outputs.state.is_some() {

@@ -10,7 +10,7 @@ use crate::io::memory::peak_resident_bytes;
 use crate::io::model_writer::ModelWriter;
 use crate::model::layout::Layout;
 use crate::rules::metrics::RoundMetrics;
-use crate::rules::pre::StepTaken;
+use crate::rules::pre::StepRecord;
 use crate::rules::{Decision, Distances, RuleError, Warning};
 use crate::telemetry::report::{
     BackendChoice, ClientRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA, Settings,
@@ -179,7 +179,7 @@ fn rejected_row(update: &Update) -> RejectedRow {
     RejectedRow { id: update.id.clone(), file: update.path.display().to_string(), error, errors }
 }
 
-fn step_row(step: &StepTaken, ids: &[&str]) -> StepRow {
+fn step_row(step: &StepRecord, ids: &[&str]) -> StepRow {
     let client = |(i, found): (usize, &Option<BTreeMap<&'static str, f64>>)| {
         let found = found.clone()?;
         Some(StepClientRow { id: ids[i].to_owned(), left_out: step.left_out.contains(&i), found })

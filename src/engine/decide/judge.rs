@@ -7,12 +7,12 @@ use crate::kernels::server_step::ServerStep;
 use crate::rules::geometry::Geometry;
 use crate::rules::metrics::RoundMetrics;
 use crate::rules::mixing::Mixing;
-use crate::rules::pre::{self, Prepared, StepTaken};
+use crate::rules::pre::{self, PreAggregation, StepRecord};
 use crate::rules::{
     Decision, Distances, GeometryRequest, GeometryResult, Needs, Precision, Recipe, Rule, RuleError,
     Statistics, Verdict, Warning,
 };
-use crate::strategies::{Cohort, Decided, StrategyError};
+use crate::strategies::{Cohort, StepInput, StrategyError};
 use serde::{Deserialize, Serialize};
 
 /// The most products that a close call is settled with in f64: a fraction of a second.
@@ -30,7 +30,7 @@ pub struct Judgement {
     /// How the server steps.
     pub server_step: ServerStep,
     /// The steps before the rule, as they went.
-    pub steps: Vec<StepTaken>,
+    pub steps: Vec<StepRecord>,
     /// The decisions of the shadow rules.
     pub shadows: Vec<(String, Result<Decision, RuleError>)>,
     /// Metrics of the run as a whole.
@@ -182,7 +182,7 @@ impl<S: GeometrySource> Judge<'_, S> {
 
     fn server_step(&self, recipe: &Recipe, sent: Option<&Geometry>) -> Result<ServerStep, StrategyError> {
         let coefficients = recipe.coefficients();
-        self.method.strategy.step(&Decided {
+        self.method.strategy.step(&StepInput {
             steps: self.subject.steps,
             coefficients: coefficients.as_deref(),
             geometry: sent,
@@ -208,9 +208,9 @@ impl<S: GeometrySource> Judge<'_, S> {
     fn measure_again(
         &mut self,
         precision: Precision,
-        prepared: &Prepared,
+        prepared: &PreAggregation,
         needs: Needs,
-    ) -> Result<Option<Prepared>, JudgeError<S::Error>> {
+    ) -> Result<Option<PreAggregation>, JudgeError<S::Error>> {
         if needs < Needs::Median || prepared.knows(needs) || prepared.statistics.geometry.is_none() {
             return Ok(None);
         }

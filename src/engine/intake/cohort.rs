@@ -4,13 +4,13 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::sparse::{self, Comparer};
 use crate::engine::intake::weights::WeightsError;
-use crate::strategies::{Cohort, Reported, Strategy};
+use crate::strategies::{ClientMetadata, Cohort, Strategy};
 use crate::updates::set::{Client, UpdateSet};
 
 /// A client's metadata as strategies use it.
-pub fn reported(client: &Client) -> Reported {
+pub fn reported(client: &Client) -> ClientMetadata {
     let about = &client.metadata;
-    Reported {
+    ClientMetadata {
         id: client.id.clone(),
         local_steps: about.local_steps,
         momentum: about.momentum,
@@ -36,7 +36,7 @@ pub fn cohort(
     strategy: &dyn Strategy,
     comparer: &Comparer,
 ) -> Result<Counted, WeightsError> {
-    let clients: Vec<Reported> = set.clients.iter().map(reported).collect();
+    let clients: Vec<ClientMetadata> = set.clients.iter().map(reported).collect();
     let lacking = clients.iter().enumerate().filter_map(|(i, client)| {
         let fault = strategy.check(client, policy.round).err()?;
         Some((i, Fault::from(fault)))

@@ -1,9 +1,9 @@
 //! What keeps an update out of a run.
 
-use crate::engine::intake::policy::SCAFFOLD_CONTROL;
 use crate::io::model_file::OpenFault;
-use crate::strategies::Lacking;
+use crate::strategies::MissingMetadata;
 use crate::updates::fault::{LayoutFault, NonFinite};
+use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{MetadataFault, UpdateKind};
 use std::io;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub enum Fault {
     #[error("client `{id}` has no weight in the weights file")]
     NoWeight { id: String },
     #[error(transparent)]
-    Lacking(#[from] Lacking),
+    Lacking(#[from] MissingMetadata),
     #[error(
         "update is encoded by {codec}: the client chose the {percent:.3} % of values that are sent, expected at least 50 %, or a choice that all clients share, for {rule}, which compares clients"
     )]

@@ -5,9 +5,6 @@ use crate::engine::intake::personal::Personal;
 use crate::engine::intake::weights::Weighting;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 
-/// The prefix of the tensors in which clients of SCAFFOLD send the change of their control variate.
-pub const SCAFFOLD_CONTROL: &str = "scaffold.delta_c.";
-
 /// What the server does about an update that cannot be merged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnBadUpdate {

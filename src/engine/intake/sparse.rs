@@ -6,7 +6,7 @@
 
 use crate::engine::intake::admit::most_common;
 use crate::engine::intake::fault::Fault;
-use crate::io::model_file::{Choice, Sparsity};
+use crate::model::sparsity::Sparsity;
 use crate::updates::encoded::sketched;
 use crate::updates::set::{Client, UpdateSet};
 
@@ -43,23 +43,25 @@ fn sketches(set: &UpdateSet, comparer: &Comparer) -> Vec<(usize, Fault)> {
 /// Updates with choices of their own under rules that compare clients.
 fn choices(set: &UpdateSet, comparer: &Comparer) -> Vec<(usize, Fault)> {
     let found = set.clients.iter().enumerate().filter_map(|(i, client)| {
-        let sparsity = client.model.decoder.as_ref()?.sparsity()?;
+        let sparsity = client.model.decoder.as_ref()?.sparsity();
         Some((i, sparsity, (comparer.of)(&client.id)?))
     });
     let found: Vec<(usize, Sparsity, String)> = found.collect();
-    let marks = found.iter().filter_map(|(_, sparsity, _)| match sparsity.choice {
-        Choice::Shared { mark } => Some(mark),
-        Choice::Client { .. } => None,
+    let marks = found.iter().filter_map(|(_, sparsity, _)| match sparsity {
+        Sparsity::Shared { mark, .. } => Some(*mark),
+        Sparsity::Own { .. } | Sparsity::Dense => None,
     });
     let most = most_common(marks);
     found
         .into_iter()
-        .filter_map(|(i, Sparsity { codec, choice }, rule)| match choice {
-            Choice::Client { fraction } if fraction < LEAST_FRACTION => {
+        .filter_map(|(i, sparsity, rule)| match sparsity {
+            Sparsity::Own { codec, fraction } if fraction < LEAST_FRACTION => {
                 Some((i, Fault::OwnChoice { codec, percent: 100.0 * fraction, rule }))
             }
-            Choice::Shared { mark } if Some(mark) != most => Some((i, Fault::OtherChoice { codec, rule })),
-            Choice::Client { .. } | Choice::Shared { .. } => None,
+            Sparsity::Shared { codec, mark } if Some(mark) != most => {
+                Some((i, Fault::OtherChoice { codec, rule }))
+            }
+            Sparsity::Own { .. } | Sparsity::Shared { .. } | Sparsity::Dense => None,
         })
         .collect()
 }

@@ -9,6 +9,7 @@ use crate::kernels::gram::BLOCK;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::tile::LINE_BYTES;
 use crate::updates::set::UpdateSet;
+use crate::updates::source::Placement;
 use std::ops::Range;
 
 /// Bytes of a tile that its shape aims at: what stays in a core's share of the caches.
@@ -68,9 +69,9 @@ impl TilePlan {
         Self::cut(set.working(), set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
     }
 
-    /// Cuts some ranges of coordinates for the caches, with f64 as the working float of every tile.
-    pub fn in_f64(set: &UpdateSet, rows: usize, ranges: &[Range<usize>]) -> Self {
-        let working = vec![Working::F64; set.layout.tensors().len()];
+    /// Cuts some ranges of coordinates for the caches, into tiles whose working floats hold other rows too.
+    pub fn with_rows(set: &UpdateSet, others: &[&Placement], rows: usize, ranges: &[Range<usize>]) -> Self {
+        let working = set.working_with(others);
         Self::cut(working, set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
     }
 

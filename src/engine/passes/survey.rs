@@ -38,7 +38,7 @@ pub struct Measured {
 ///
 /// When one cannot be read.
 pub fn measure(machine: &Machine, set: &UpdateSet) -> Result<Vec<Measured>, PassError> {
-    machine.run(&Survey::new(machine, set, Measure))
+    machine.run(&Survey::new(machine, set, Magnitudes))
 }
 
 /// The cosine of the angle between each delta and the coordinate median of all deltas, given their squared norms, in one
@@ -134,9 +134,9 @@ fn read_all<E: Element>(reader: &mut TileReader, tile: &Tile, clients: usize) ->
 }
 
 /// Non-finite values, largest magnitude and norm of each update.
-struct Measure;
+struct Magnitudes;
 
-impl Quantity for Measure {
+impl Quantity for Magnitudes {
     type Value = Measured;
 
     fn none(&self, clients: usize) -> Vec<Measured> {

@@ -3,7 +3,6 @@
 use super::{Difference, HALF_ULP, difference, value};
 use crate::gpu::device::Gpu;
 use crate::gpu::job::GpuError;
-use crate::gpu::vector::Vectors;
 use crate::kernels::block_quantize::{self as cpu, Draw, Rounding};
 use crate::kernels::chacha20::Stream;
 use crate::kernels::clip_integers::{Scale, quantize};
@@ -53,7 +52,7 @@ fn other<T: PartialEq + std::fmt::Debug>(what: &str, found: &[T], expected: &[T]
 fn ends(gpu: &Gpu) -> Result<Difference, GpuError> {
     // Zeros of both signs are one to the CPU.
     let values: Vec<f32> = values(LEN).iter().map(|x| x + 2.0).collect();
-    let found = Vectors::on(gpu).block_ends(&values, BLOCK)?;
+    let found = gpu.block_ends(&values, BLOCK)?;
     let mut expected = vec![[0.0; 2]; LEN / BLOCK];
     cpu::block_ends(Isa::detect(), &values, BLOCK, &mut expected);
     Ok(other("block", &found, &expected))
@@ -71,11 +70,11 @@ fn codes(gpu: &Gpu, draw: Draw) -> Result<Difference, GpuError> {
     };
     let blocks = LEN / BLOCK;
     let grids = vec![[low, inverse]; blocks];
-    let found = Vectors::on(gpu).quantize(&values, BLOCK, &grids, 15, draw)?;
+    let found = gpu.quantize(&values, BLOCK, &grids, 15, draw)?;
     let mut expected = vec![0; LEN];
     cpu::quantize(isa, &values, BLOCK, &grids, 15, rounding, &mut expected);
     let unsigned = other("code", &found, &expected);
-    let found = Vectors::on(gpu).quantize_symmetric(&values, BLOCK, &vec![inverse; blocks], 7, draw)?;
+    let found = gpu.quantize_symmetric(&values, BLOCK, &vec![inverse; blocks], 7, draw)?;
     let mut expected = vec![0; LEN];
     cpu::quantize_symmetric(isa, &values, inverse, 7, rounding, &mut expected);
     Ok(unsigned.or_else(|| other("signed code", &found, &expected)))
@@ -84,7 +83,7 @@ fn codes(gpu: &Gpu, draw: Draw) -> Result<Difference, GpuError> {
 fn points(gpu: &Gpu) -> Result<Difference, GpuError> {
     let (low, step) = (-3.7f32, 0.013f32);
     let codes: Vec<u8> = (0..LEN).map(|i| (i * 7_919 % 256) as u8).collect();
-    let found = Vectors::on(gpu).dequantize(&codes, BLOCK, &vec![[low, step]; LEN / BLOCK])?;
+    let found = gpu.dequantize(&codes, BLOCK, &vec![[low, step]; LEN / BLOCK])?;
     let found: Vec<f64> = found.into_iter().map(f64::from).collect();
     let product = |i: usize| f64::from(codes[i]) * f64::from(step);
     let expected: Vec<f64> = (0..LEN).map(|i| f64::from(low) + product(i)).collect();
@@ -95,7 +94,7 @@ fn rotation(gpu: &Gpu) -> Result<Difference, GpuError> {
     let (isa, len) = (Isa::detect(), 2 * 4096);
     let (mut expected, mut flips) = (values(len), vec![0; len / 32]);
     random_words(isa, 3, 4, 0, &mut flips);
-    let found = Vectors::on(gpu).rotate(&expected, &[&flips, &flips])?;
+    let found = gpu.rotate(&expected, &[&flips, &flips])?;
     for _ in 0..2 {
         hadamard::flip_signs(isa, &flips, &mut expected);
         expected.chunks_mut(4096).for_each(|block| hadamard::hadamard(isa, block));
@@ -105,7 +104,7 @@ fn rotation(gpu: &Gpu) -> Result<Difference, GpuError> {
 
 fn buckets(gpu: &Gpu) -> Result<Difference, GpuError> {
     let (values, thresholds) = (values(LEN), [0.1, 0.2, 0.4, 0.6, 0.8, 1.2, 3.0]);
-    let found = Vectors::on(gpu).bucketize(&values, BLOCK, &[1.3; LEN / BLOCK], &thresholds)?;
+    let found = gpu.bucketize(&values, BLOCK, &[1.3; LEN / BLOCK], &thresholds)?;
     let mut expected = vec![0; LEN];
     bucketize::bucketize(Isa::detect(), &values, 1.3, &thresholds, &mut expected);
     Ok(other("code", &found, &expected))
@@ -113,7 +112,7 @@ fn buckets(gpu: &Gpu) -> Result<Difference, GpuError> {
 
 fn selection(gpu: &Gpu) -> Result<Difference, GpuError> {
     let values = values(LEN);
-    let found = Vectors::on(gpu).select_largest(&values, LEN / 10)?;
+    let found = gpu.select_largest(&values, LEN / 10)?;
     let mut search = Search::new((LEN / 10) as u64);
     while search.next_digit().is_some() {
         search.narrow(&search.clone().count(Isa::detect(), &values));
@@ -124,7 +123,7 @@ fn selection(gpu: &Gpu) -> Result<Difference, GpuError> {
 
 fn noise(gpu: &Gpu, level: Level) -> Result<Difference, GpuError> {
     let (stream, first) = (Stream { key: &[0x5a; 32], domain: 1, segment: 2 }, u64::from(u32::MAX) - 99);
-    let found = Vectors::on(gpu).noise(stream, level, first, LEN)?;
+    let found = gpu.noise(stream, level, first, LEN)?;
     let mut expected = vec![0; LEN];
     discrete_gaussian::noise(Isa::detect(), stream, level, first, &mut expected);
     Ok(other("coordinate", &found, &expected))
@@ -134,7 +133,7 @@ fn integer_sums(gpu: &Gpu) -> Result<Difference, GpuError> {
     let (rows, columns) = (5, LEN / 5);
     let values = values(LEN);
     let scales: Vec<Scale> = (0..rows).map(|row| Scale::rounded_down(1.3, 15 + row)).collect();
-    let found = Vectors::on(gpu).integer_sums(&values, columns, &scales)?;
+    let found = gpu.integer_sums(&values, columns, &scales)?;
     let (mut expected, mut row) = (vec![0; columns], vec![0; columns]);
     for (values, scale) in values.chunks(columns).zip(scales) {
         quantize(Isa::detect(), values, &[], scale, &mut row);

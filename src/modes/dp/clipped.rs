@@ -1,7 +1,6 @@
 //! A run whose clients are clipped: who counts, as what, and the sums that edges made.
 
-use crate::budget::charge::Terms;
-use crate::budget::directory::Books;
+use crate::budget::books::{Books, NoiseTerms};
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::session::Session;
 use crate::engine::intake::admit;
@@ -13,7 +12,7 @@ use crate::modes::dp::clips::{ClientClip, clips, floats};
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noised_sum::ClippedSum;
 use crate::modes::dp::release::{Options, check};
-use crate::modes::dp::sum_file::{self, SumFile, SumFileError};
+use crate::modes::dp::sum_file::{SumFile, SumFileError, SumTerms};
 use crate::privacy::clipping::{Clip, Grid, Treatment};
 use crate::strategies::Cohort;
 use crate::updates::set::{Client, UpdateSet, ValueKind};
@@ -26,9 +25,9 @@ pub struct Clipped {
     /// Coordinates of the float tensors.
     pub dimension: u64,
     /// How the noise is made.
-    pub terms: Terms,
+    pub terms: NoiseTerms,
     /// What two sums must have in common to be added.
-    pub sum_terms: sum_file::Terms,
+    pub sum_terms: SumTerms,
     /// The grid that values are rounded to.
     pub grid: Grid,
     /// How each client is clipped.
@@ -50,7 +49,7 @@ impl Clipped {
         let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
         let terms = books.terms(dimension).map_err(DpError::of)?;
         let grid = Grid::at(terms.level, terms.clip, terms.value_multiplier).map_err(DpError::of)?;
-        let sum_terms = sum_file::Terms {
+        let sum_terms = SumTerms {
             plan_sha256: books.state.init.plan_sha256,
             base: session.base_digest()?.unwrap_or_default().to_owned(),
             round: session.request.policy.round,

@@ -47,11 +47,11 @@ pub struct ClientClip {
 ///
 /// When the base cannot be read, or a signal asked to stop.
 pub fn clips(machine: &Machine, set: &UpdateSet, grid: &Grid) -> Result<Vec<ClientClip>, PassError> {
-    let measures: Vec<Option<Measure>> = measure_clients(machine, set, &|_| true)?;
+    let measures: Vec<Option<NormMeasure>> = measure_clients(machine, set, &|_| true)?;
     let margin = margin(set);
     let mut clips: Vec<ClientClip> =
         measures.iter().map(|measure| clip_of(grid, margin, measure.as_ref())).collect();
-    let is_beyond = |client: usize| measures[client].as_ref().is_some_and(Measure::is_beyond);
+    let is_beyond = |client: usize| measures[client].as_ref().is_some_and(NormMeasure::is_beyond);
     if (0..clips.len()).any(is_beyond) {
         let exact: Vec<Option<Squares>> = measure_clients(machine, set, &is_beyond)?;
         for (clip, squares) in clips.iter_mut().zip(&exact) {
@@ -63,7 +63,7 @@ pub fn clips(machine: &Machine, set: &UpdateSet, grid: &Grid) -> Result<Vec<Clie
     Ok(clips)
 }
 
-fn clip_of(grid: &Grid, margin: f64, measure: Option<&Measure>) -> ClientClip {
+fn clip_of(grid: &Grid, margin: f64, measure: Option<&NormMeasure>) -> ClientClip {
     let void = ClientClip { clip: Clip::VOID, norm: 0.0, digest: String::new() };
     let Some(measure) = measure else { return void };
     let (norm, digest) = (measure.squares.sqrt(), measure.digest.hex());
@@ -84,7 +84,7 @@ fn margin(set: &UpdateSet) -> f64 {
 }
 
 /// Measures the clients that count; `None` for a client that does not, or that cannot be read.
-fn measure_clients<M: Measured>(
+fn measure_clients<M: ClientMeasure>(
     machine: &Machine,
     set: &UpdateSet,
     counts: &(dyn Fn(usize) -> bool + Sync),
@@ -113,7 +113,7 @@ struct ClipPass<'a, M> {
     measure: PhantomData<fn() -> M>,
 }
 
-impl<M: Measured> TilePass for ClipPass<'_, M> {
+impl<M: ClientMeasure> TilePass for ClipPass<'_, M> {
     type Worker<'p>
         = TileReader<'p>
     where
@@ -151,7 +151,7 @@ impl<M: Measured> TilePass for ClipPass<'_, M> {
     }
 }
 
-impl<M: Measured> ClipPass<'_, M> {
+impl<M: ClientMeasure> ClipPass<'_, M> {
     fn client(
         &self,
         reader: &mut TileReader,
@@ -187,7 +187,7 @@ impl<M: Measured> ClipPass<'_, M> {
 }
 
 /// What a client's values are measured by: parts of tiles, that are added in their order.
-trait Measured: Default + Send {
+trait ClientMeasure: Default + Send {
     /// That of a tile.
     type Part: Send;
     /// The part of a row, which pieces of tensors make up.
@@ -201,7 +201,7 @@ trait Measured: Default + Send {
     fn add(&mut self, part: Self::Part);
 }
 
-fn add_parts<M: Measured>(all: &mut [Option<M>], parts: Vec<Option<M::Part>>) {
+fn add_parts<M: ClientMeasure>(all: &mut [Option<M>], parts: Vec<Option<M::Part>>) {
     for (all, part) in all.iter_mut().zip(parts) {
         match (all.as_mut(), part) {
             (Some(all), Some(part)) => all.add(part),
@@ -215,14 +215,14 @@ const LANES: usize = 16;
 
 /// The squares of a client's delta, and what names its values.
 #[derive(Default)]
-struct Measure {
+struct NormMeasure {
     squares: f64,
     /// Whether a value is no finite number.
     is_void: bool,
     digest: Blake3,
 }
 
-impl Measure {
+impl NormMeasure {
     /// Whether the squares of finite values are beyond f64.
     fn is_beyond(&self) -> bool {
         !self.squares.is_finite() && !self.is_void
@@ -230,7 +230,7 @@ impl Measure {
 }
 
 /// The same of a row.
-struct RowMeasure {
+struct RowNorm {
     /// Of each piece of a tensor.
     squares: Vec<f64>,
     is_void: bool,
@@ -238,15 +238,10 @@ struct RowMeasure {
     digest: [u8; 32],
 }
 
-impl Measured for Measure {
-    type Part = RowMeasure;
+impl ClientMeasure for NormMeasure {
+    type Part = RowNorm;
 
-    fn of_row<E: Element>(
-        isa: Isa,
-        row: &[E],
-        base: &[f64],
-        pieces: impl Iterator<Item = Piece>,
-    ) -> RowMeasure {
+    fn of_row<E: Element>(isa: Isa, row: &[E], base: &[f64], pieces: impl Iterator<Item = Piece>) -> RowNorm {
         let mut start = 0;
         let squares = pieces.map(|piece| {
             let columns = start..start + piece.len;
@@ -257,10 +252,10 @@ impl Measured for Measure {
         // A square that is not finite tells of every value that is not.
         let is_void = squares.iter().any(|squares| !squares.is_finite()) && !all_finite(isa, row);
         let digest = Blake3::of_bytes(bytemuck::cast_slice(row));
-        RowMeasure { squares, is_void, dtype: E::DTYPE, digest }
+        RowNorm { squares, is_void, dtype: E::DTYPE, digest }
     }
 
-    fn add(&mut self, part: RowMeasure) {
+    fn add(&mut self, part: RowNorm) {
         part.squares.iter().for_each(|squares| self.squares += squares);
         self.is_void |= part.is_void;
         self.digest.add_bytes(part.dtype.to_string().as_bytes());
@@ -269,7 +264,7 @@ impl Measured for Measure {
 }
 
 /// Exact, and slow: for values whose squares are beyond f64.
-impl Measured for Squares {
+impl ClientMeasure for Squares {
     type Part = Self;
 
     fn of_row<E: Element>(_: Isa, row: &[E], base: &[f64], _: impl Iterator<Item = Piece>) -> Self {

@@ -1,6 +1,6 @@
 //! Why a run was not released.
 
-use crate::budget::directory::BudgetError;
+use crate::budget::error::BudgetError;
 use crate::engine::aggregate::error::Error;
 use crate::modes::dp::sum_file::SumFileError;
 use crate::privacy::clipping::NoGrid;

@@ -4,17 +4,18 @@
 //! noise. Noise of a coordinate hangs on the key, the round and the coordinate's number, so tiles may come in any order.
 
 use crate::budget::account::Account;
-use crate::budget::charge::Grant;
-use crate::budget::directory::BudgetError;
+use crate::budget::error::BudgetError;
+use crate::budget::request::Grant;
 use crate::io::source::SourceFile;
 use crate::kernels::chacha20::Stream;
 use crate::kernels::discrete_gaussian::{self, Level};
 use crate::kernels::integer_sum::{add_integers, add_multiple};
 use crate::kernels::lanes::Isa;
 use crate::modes::dp::series_noise::History;
+use crate::privacy::correlated::MOST_ROUNDS;
 use crate::privacy::correlated::banded::Banded;
+use crate::privacy::correlated::factor::Factor;
 use crate::privacy::correlated::tree::{self, Node};
-use crate::privacy::correlated::{Factor, MOST_ROUNDS};
 use crate::privacy::key::Key;
 use rayon::ThreadPool;
 
@@ -56,32 +57,30 @@ pub enum Noise {
     Row(SourceFile),
 }
 
-impl Account {
-    /// The noise of a release that was granted, at so many coordinates. Noise that hangs on that of earlier rounds is made
-    /// here, and kept.
-    ///
-    /// # Errors
-    ///
-    /// When that cannot be written, or a signal asked to stop.
-    pub fn noise(
-        &self,
-        granted: &Grant,
-        coordinates: u64,
-        isa: Isa,
-        pool: &ThreadPool,
-    ) -> Result<Noise, BudgetError> {
-        let (key, level) = (Key::kept(*granted.key.bytes()), granted.mechanism.level);
-        let Some((correlated, round)) = self.plan().correlated.zip(granted.round) else {
-            return Ok(Noise::Fresh { key, level });
-        };
-        let round = u32::try_from(round.min(MOST_ROUNDS)).unwrap_or(u32::MAX);
-        match correlated.factor {
-            Factor::Tree => Ok(Noise::Tree { key, level, round }),
-            Factor::Banded { bands } => {
-                let (banded, directory) = (Banded::new(bands), &self.books().directory);
-                let history = History { directory, banded: &banded, key: &key, level, coordinates, isa };
-                Ok(Noise::Row(history.row(round, pool)?))
-            }
+/// The noise of a granted release, for `coordinates` coordinates. Noise that depends on earlier rounds is made here, and
+/// kept.
+///
+/// # Errors
+///
+/// When a row cannot be written, or a signal asked to stop.
+pub fn of_grant(
+    account: &Account,
+    grant: &Grant,
+    coordinates: u64,
+    isa: Isa,
+    pool: &ThreadPool,
+) -> Result<Noise, BudgetError> {
+    let (key, level) = (Key::kept(*grant.key.bytes()), grant.mechanism.level);
+    let Some((correlated, round)) = account.plan().correlated.zip(grant.round) else {
+        return Ok(Noise::Fresh { key, level });
+    };
+    let round = u32::try_from(round.min(MOST_ROUNDS)).unwrap_or(u32::MAX);
+    match correlated.factor {
+        Factor::Tree => Ok(Noise::Tree { key, level, round }),
+        Factor::Banded { bands } => {
+            let (banded, directory) = (Banded::new(bands), &account.books().directory);
+            let history = History { directory, banded: &banded, key: &key, level, coordinates, isa };
+            Ok(Noise::Row(history.row(round, pool)?))
         }
     }
 }
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
     use crate::budget::directory::Directory;
     use crate::privacy::correlated::Schedule;
-    use crate::privacy::correlated::error::Error;
+    use crate::privacy::correlated::error::PrefixError;
 
     const COORDINATES: usize = 10_000;
 
@@ -289,7 +288,7 @@ mod tests {
             }
             // In units of the noise multiplier times the clip bound.
             let unit = run.level.sigma() / (factor.unit() * factor.sensitivity(&schedule));
-            let theory = Error::of(factor, &schedule);
+            let theory = PrefixError::of(factor, &schedule);
             let mean = (variances.iter().sum::<f64>() / 16.0).sqrt() / unit;
             let largest = variances.iter().copied().fold(0.0, f64::max).sqrt() / unit;
             assert!((mean / theory.root_mean_square - 1.0).abs() < 0.03, "{factor}: {mean}, {theory:?}");

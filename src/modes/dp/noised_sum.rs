@@ -3,7 +3,7 @@
 //! Integers add up exactly, so threads, tiles and the order of clients change nothing, and a sum of sums is the sum of
 //! all. What leaves is `unit * (sum + noise) / denominator`, a function of the noised sum and of public numbers.
 
-use crate::budget::directory::BudgetError;
+use crate::budget::error::BudgetError;
 use crate::engine::passes::combine::TileWork;
 use crate::engine::passes::combine::reducer::{CpuOnly, Cut, GpuReduction, Reducer};
 use crate::engine::passes::error::PassError;

@@ -9,7 +9,8 @@
 //! coordinates come from the base and the plan.
 
 use crate::budget::account::Account;
-use crate::budget::charge::{self, Answer, ExistingRelease, Grant};
+use crate::budget::charge;
+use crate::budget::request::{self, Answer, ExistingRelease, Grant};
 use crate::budget::stamp::Stamp;
 use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::mode::Mode;
@@ -35,7 +36,7 @@ use crate::privacy::clipping::Treatment;
 use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
 use crate::rules::Verdict;
-use crate::strategies::{Decided, StrategyError};
+use crate::strategies::{StepInput, StrategyError};
 use crate::telemetry::report::{Output, Report};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -140,7 +141,7 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     if options.test_seed.is_some() {
         tracing::warn!("--test-seed: the noise comes from a number that is known: the model is NOT private");
     }
-    let grant = match account.charge(&request).map_err(DpError::of)? {
+    let grant = match charge::charge(&mut account, &request).map_err(DpError::of)? {
         Answer::Granted(grant) => grant,
         Answer::Existing(release) => return report_existing(session, &clipped.taken, &release),
         Answer::Refused(verdict) => {
@@ -160,7 +161,7 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     })?;
     let output = report.output.as_ref().map(|output| PathBuf::from(&output.path));
     let output = output.unwrap_or_else(|| session.request.outputs.model.clone());
-    account.release(grant, &output, mode.stamp.next_clip).map_err(DpError::of)?;
+    charge::release(&mut account, grant, &output, mode.stamp.next_clip).map_err(DpError::of)?;
     Ok(report)
 }
 
@@ -185,8 +186,12 @@ fn check_base(session: &Session, account: &Account) -> Result<(), Error> {
     stamp.map_or(Ok(()), |stamp| account.check_base(path, &stamp)).map_err(DpError::of)
 }
 
-fn charge_request(session: &Session, options: &Options, clipped: &Clipped) -> Result<charge::Request, Error> {
-    Ok(charge::Request {
+fn charge_request(
+    session: &Session,
+    options: &Options,
+    clipped: &Clipped,
+) -> Result<request::Request, Error> {
+    Ok(request::Request {
         round: session.request.policy.round,
         dimension: clipped.dimension,
         clients: clipped.taken.set.clients.iter().map(|client| client.id.clone()).collect(),
@@ -277,16 +282,17 @@ impl Release {
         };
         let layout = taken.set.layout.clone();
         let (isa, pool) = (session.machine.isa, session.machine.pool);
-        let noise = account.noise(grant, layout.parameters() as u64, isa, pool).map_err(DpError::of)?;
+        let noise =
+            noise::of_grant(account, grant, layout.parameters() as u64, isa, pool).map_err(DpError::of)?;
         let paths = clips.counting(&taken.set).map(|client| client.model.path.clone()).collect();
         let sum = NoisedSum::new(clips.sum(grid, edges), noise, terms.denominator, layout, paths);
-        Ok((Self { sum, stamp: grant.marks(next_clip), clips }, taken))
+        Ok((Self { sum, stamp: grant.stamp(next_clip), clips }, taken))
     }
 
     /// The verdict that every client counts alike, and how the server steps.
     fn judgement(&self, session: &Session, taken: &Taken) -> Result<Judgement, StrategyError> {
         let steps = taken.set.carried.steps;
-        let decided = Decided { steps, coefficients: None, geometry: None, rule: "mean" };
+        let decided = StepInput { steps, coefficients: None, geometry: None, rule: "mean" };
         let verdicts = self.clips.0.iter().map(|found| {
             let reason = match found.clip.treatment {
                 Treatment::Whole => "added to the noised sum",

@@ -5,7 +5,8 @@
 //! missing is made again, from the first round on if need be. So nothing hangs on when a run is cut off, and memory is a
 //! few thousand coordinates of as many rows as there are bands.
 
-use crate::budget::directory::{BudgetError, Directory};
+use crate::budget::directory::Directory;
+use crate::budget::error::BudgetError;
 use crate::io::interrupt;
 use crate::io::journal::JournalError;
 use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};

@@ -25,7 +25,7 @@ pub const KEY: &str = "fedmill.privacy.sum";
 /// What is said of a sum: what two sums must have in common to be added.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
-pub struct Terms {
+pub struct SumTerms {
     /// The plan that it was clipped by.
     pub plan_sha256: Sha256,
     /// The digest of the model that clients started from.
@@ -43,11 +43,11 @@ pub struct Terms {
 /// What a sum says of itself.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
-pub struct Description {
+pub struct SumDescription {
     /// Whether it may be given away. It may not.
     pub private: bool,
     /// On which terms it was made.
-    pub terms: Terms,
+    pub terms: SumTerms,
     /// Whose updates are in it, those that count as zero left out.
     pub clients: Vec<String>,
     /// How many of them were within the clip bound, less how many were not.
@@ -81,7 +81,7 @@ pub struct SumFile {
     /// Its file.
     pub model: ModelFile,
     /// What it says of itself.
-    pub description: Description,
+    pub description: SumDescription,
     placement: Placement,
 }
 
@@ -96,7 +96,7 @@ impl SumFile {
     /// # Errors
     ///
     /// What is wrong with the first that cannot be added.
-    pub fn open_all(paths: &[PathBuf], layout: &Layout, terms: &Terms) -> Result<Vec<Self>, SumFileError> {
+    pub fn open_all(paths: &[PathBuf], layout: &Layout, terms: &SumTerms) -> Result<Vec<Self>, SumFileError> {
         let mut edges: Vec<Self> = Vec::new();
         for path in paths {
             let edge = Self::open(path, layout, terms)?;
@@ -109,15 +109,15 @@ impl SumFile {
         Ok(edges)
     }
 
-    fn open(path: &Path, layout: &Layout, terms: &Terms) -> Result<Self, SumFileError> {
+    fn open(path: &Path, layout: &Layout, terms: &SumTerms) -> Result<Self, SumFileError> {
         let unusable = |faults| SumFileError::Unusable { path: path.to_owned(), faults };
         let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default());
         let model = model.map_err(unusable)?;
         let text = model.metadata.get(KEY).ok_or_else(|| SumFileError::NoSum { path: path.to_owned() })?;
-        let description: Description = serde_json::from_str(text)
+        let description: SumDescription = serde_json::from_str(text)
             .map_err(|why| SumFileError::Bad { path: path.to_owned(), why: why.to_string() })?;
         if description.terms != *terms {
-            let told = |terms: &Terms| serde_json::to_string(terms).unwrap_or_default();
+            let told = |terms: &SumTerms| serde_json::to_string(terms).unwrap_or_default();
             let (found, expected) = (told(&description.terms), told(terms));
             return Err(SumFileError::OtherTerms { path: path.to_owned(), found, expected });
         }
@@ -179,7 +179,7 @@ pub fn layout_of(model: &Layout) -> Layout {
     Layout::new(specs.collect())
 }
 
-impl Description {
+impl SumDescription {
     /// As metadata of its file.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let json = serde_json::to_string(self).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Clipped updates, and sums of them, added up into a file without noise: `fedmill privacy clip` and `sum`.
 
-use crate::budget::directory::Books;
+use crate::budget::books::Books;
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::request::Request;
 use crate::engine::passes::drive::Clock;
@@ -16,7 +16,7 @@ use crate::modes::dp::clipped::{ClientClips, Clipped};
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noised_sum::ClippedSum;
 use crate::modes::dp::release::{Options, open};
-use crate::modes::dp::sum_file::{Description, SumFile, layout_of};
+use crate::modes::dp::sum_file::{SumDescription, SumFile, layout_of};
 use crate::updates::set::UpdateSet;
 use std::path::PathBuf;
 use std::slice;
@@ -37,7 +37,7 @@ pub fn write_sum(request: Request, options: &Options, machine: Machine) -> Resul
     let counted = books.counted(session.request.policy.round, ids).map_err(DpError::of)?;
     clips.leave_out(set, &counted);
     let (below, clients) = (clips.below(terms.clip, &edges), members(&clips, set, &edges));
-    let description = Description { private: false, terms: sum_terms, clients, below };
+    let description = SumDescription { private: false, terms: sum_terms, clients, below };
     let target = &session.request.outputs.model;
     let writer = ModelWriter::create(target, &layout_of(&set.layout), &description.metadata(), None)?;
     let sum = clips.sum(grid, edges);

@@ -8,7 +8,7 @@ use crate::engine::aggregate::run::run_as;
 use crate::engine::aggregate::session::Session;
 use crate::engine::backend::request::BackendName;
 use crate::engine::decide::judge::{Judgement, judge};
-use crate::engine::decide::method::{MetricsRequest, Reporting};
+use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::decide::source::JudgeError;
 use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
@@ -20,20 +20,42 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::StateTensor;
-use crate::modes::tiers::file::{Tier, TierMembers, Tiers, TiersError};
-use crate::rules::pre::StepTaken;
+use crate::modes::tiers::file::{Tier, TierMembers, TierText, Tiers, TiersError};
+use crate::rules::pre::StepRecord;
 use crate::rules::{Needs, Recipe, Statistics, Verdict, Warning};
-use crate::strategies::{Cohort, Decided, StrategyError};
+use crate::strategies::{Cohort, StepInput, StrategyError};
 use crate::telemetry::report::{Report, TierRow};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
 
-/// Merges each tier of clients by a rule of its own, and then the tiers by weight.
+/// Merges each tier of clients by its own rule, and then the tiers by weight. `method` parses what the file says of a tier.
 ///
 /// # Errors
 ///
-/// As an aggregate run, and when a client has no tier, or a tier no clients or no weight.
-pub fn run(request: Request, tiers: Tiers, machine: Machine) -> Result<Report, Error> {
+/// As an aggregate run, when the file of tiers is wrong, and when a client has no tier, or a tier no clients or no weight.
+pub fn run<E: fmt::Display>(
+    request: Request,
+    tiers: &Path,
+    method: impl Fn(&TierText) -> Result<Method, E>,
+    machine: Machine,
+) -> Result<Report, Error> {
+    // Options are refused before files are read.
+    check(&request)?;
+    let tiers = Tiers::read(tiers, method).map_err(of_mode)?;
     run_as(&mut ByTier { tiers, members: Vec::new(), recipes: Vec::new() }, request, machine)
+}
+
+fn check(request: &Request) -> Result<(), Unsupported> {
+    match request.backend.name {
+        BackendName::Gpu => Err(Unsupported {
+            option: "--backend gpu:".to_owned(),
+            mode: None,
+            why: format!("{CPU_ONLY}, expected auto or cpu"),
+            hint: None,
+        }),
+        BackendName::Auto | BackendName::Cpu => Ok(()),
+    }
 }
 
 /// Why tiers run on the CPU.
@@ -50,15 +72,7 @@ struct ByTier {
 
 impl Mode for ByTier {
     fn check(&self, request: &Request) -> Result<(), Unsupported> {
-        match request.backend.name {
-            BackendName::Gpu => Err(Unsupported {
-                option: "--backend gpu:".to_owned(),
-                mode: None,
-                why: format!("{CPU_ONLY}, expected auto or cpu"),
-                hint: None,
-            }),
-            _ => Ok(()),
-        }
+        check(request)
     }
 
     fn take(&mut self, session: &mut Session) -> Result<Taken, Error> {
@@ -92,7 +106,7 @@ impl Mode for ByTier {
             all.add(&self.tiers.tiers[members.tier].name, members, judgement);
         }
         let coefficients = all.coefficients();
-        let decided = Decided {
+        let decided = StepInput {
             steps: taken.set.carried.steps,
             coefficients: coefficients.as_deref(),
             geometry: None,
@@ -215,7 +229,7 @@ struct TierJudgement {
     shares: Vec<f64>,
     verdicts: Vec<Option<Verdict>>,
     norms: Vec<Option<f64>>,
-    steps: Vec<StepTaken>,
+    steps: Vec<StepRecord>,
     warnings: Vec<Warning>,
     judgements: Vec<Judgement>,
 }
@@ -249,7 +263,7 @@ impl TierJudgement {
                 found[*client].clone_from(of_client);
             }
             let left_out = step.left_out.iter().map(|i| members.clients[*i]).collect();
-            StepTaken { step: format!("{name}: {}", step.step), updates: step.updates, found, left_out }
+            StepRecord { step: format!("{name}: {}", step.step), updates: step.updates, found, left_out }
         }));
         let named =
             |warning: &Warning| Warning { text: format!("tier {name}: {warning}"), ..warning.clone() };

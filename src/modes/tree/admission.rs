@@ -10,7 +10,7 @@ use crate::model::layout::{Layout, TensorSpec};
 use crate::modes::tree::Partial;
 use crate::modes::tree::description::{Description, PartialMember};
 use crate::modes::tree::purpose::Purpose;
-use crate::strategies::Reported;
+use crate::strategies::ClientMetadata;
 use crate::updates::metadata::{PARTIAL_KEY, UpdateKind};
 use crate::updates::placement::placement;
 use crate::updates::set::{MergedLayout, UpdateSet};
@@ -297,7 +297,7 @@ pub fn add_members(taken: &mut Taken, partials: &[Partial], is_asked: bool) -> V
         }
         for member in &partial.description.clients {
             taken.members.push(Member { id: member.id.clone(), other: i });
-            taken.cohort.clients.push(Reported { id: member.id.clone(), ..Reported::default() });
+            taken.cohort.clients.push(ClientMetadata { id: member.id.clone(), ..ClientMetadata::default() });
             taken.cohort.weights.push(member.weight);
         }
     }

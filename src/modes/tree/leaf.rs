@@ -24,7 +24,7 @@ use crate::modes::tree::description::{Description, PartialMember};
 use crate::modes::tree::purpose::Purpose;
 use crate::modes::tree::root::Node;
 use crate::modes::tree::sums::TreeSum;
-use crate::strategies::Reported;
+use crate::strategies::ClientMetadata;
 use crate::telemetry::report::Report;
 use crate::updates::metadata::{PARTIAL_KEY, UpdateKind};
 use crate::updates::set::{UpdateSet, ValueKind};
@@ -74,10 +74,7 @@ fn publish_partial(
     let rows = sum.rows_at_once();
     let all = 0..set.layout.parameters();
     let all = slice::from_ref(&all);
-    let plan = match sum.needs_f64() {
-        true => TilePlan::in_f64(set, rows, all),
-        false => TilePlan::of_ranges(set, rows, all),
-    };
+    let plan = TilePlan::with_rows(set, &sum.other_rows(), rows, all);
     let machine = &session.machine;
     machine.run(&PartialPass { machine, set, plan, sum: &sum, edges: low + high, writer: &writer })?;
     let clock = session.machine.take_meter().clock;
@@ -105,7 +102,7 @@ fn partial_metadata(
     let set = &taken.set;
     let members = taken.cohort.clients.iter().zip(&taken.cohort.weights);
     let member =
-        |(client, weight): (&Reported, &f64)| PartialMember { id: client.id.clone(), weight: *weight };
+        |(client, weight): (&ClientMetadata, &f64)| PartialMember { id: client.id.clone(), weight: *weight };
     let mut clients: Vec<PartialMember> = members.map(member).collect();
     clients.sort_by(|a, b| a.id.cmp(&b.id));
     let below = partials.iter().find_map(|partial| partial.description.round);
@@ -174,10 +171,7 @@ fn partial_layout(set: &UpdateSet, sum: &TreeSum, low: usize, high: usize) -> La
             ..spec.clone()
         }));
     };
-    let working = match sum.needs_f64() {
-        true => vec![Working::F64; set.layout.tensors().len()],
-        false => set.working(),
-    };
+    let working = set.working_with(&sum.other_rows());
     add(SUM, &|_| Dtype::F64);
     add(ERROR, &|_| Dtype::F64);
     for edge in 0..low + high {

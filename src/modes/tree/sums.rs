@@ -19,6 +19,7 @@ use crate::model::dtype::Dtype;
 use crate::modes::tree::Partial;
 use crate::rules::{OrderStatistic, Recipe, Reduction};
 use crate::updates::set::UpdateSet;
+use crate::updates::source::Placement;
 
 /// Why sums of a tree run on the CPU.
 pub(super) const CPU_ONLY: &str = "sums that do not depend on their grouping need f64";
@@ -218,9 +219,8 @@ impl Reducer for TreeSum<'_> {
         false
     }
 
-    /// Edges of partials are stored in f64.
-    fn needs_f64(&self) -> bool {
-        self.partials.iter().any(|partial| !partial.edges.is_empty())
+    fn other_rows(&self) -> Vec<&Placement> {
+        self.partials.iter().flat_map(|partial| &partial.edges).map(|edge| &*edge.placement).collect()
     }
 
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {

@@ -1,16 +1,18 @@
-//! From continuous noise, which accountants know, to the discrete noise that is added.
+//! The cost of discrete noise beyond that of continuous noise.
 //!
-//! Integer noise of variance v and the rounded continuous one differ at any point by a factor of at most exp(6 / v), within
-//! twelve standard deviations; and rounding the continuous release of an integer sum is exact post-processing of it. So
-//! with d coordinates and T releases, epsilon is at most that of continuous noise and 12 d T / v, at a delta that is
-//! exp(6 d T / v) times it and d T 2^-100 for what lies further out.
+//! fedmill adds discrete noise; the accountants know the cost of continuous noise.
+//!
+//! Integer noise of variance v and rounded continuous noise differ at any point by a factor of at most exp(6 / v),
+//! within twelve standard deviations. Rounding the continuous release of an integer sum is exact post-processing. So
+//! with d coordinates and T releases, epsilon is at most 12 d T / v above that of continuous noise. Delta is at most
+//! exp(6 d T / v) times that of continuous noise, plus d T 2^-100 for the tails further out.
 
 use serde::Serialize;
 
-/// The factor's exponent, by the variance: 5.958 was measured, at variances from 10^4 on.
+/// Exponent of the factor, times the variance. The measured value is 5.958, at variances from 10^4 on.
 const EXPONENT: f64 = 6.0;
 
-/// What lies beyond twelve standard deviations.
+/// Probability beyond twelve standard deviations.
 const TAIL: f64 = 1.0 / (1_u128 << 100) as f64;
 
 /// The integer noise of a release.
@@ -18,21 +20,21 @@ const TAIL: f64 = 1.0 / (1_u128 << 100) as f64;
 pub struct IntegerNoise {
     /// Coordinates of the model.
     pub coordinates: u64,
-    /// Variance at each, in squared units of the integer grid.
+    /// Variance at each coordinate, in squared units of the integer grid.
     pub variance: f64,
 }
 
-/// What the discrete noise costs beyond the continuous one.
+/// The cost of discrete noise beyond that of continuous noise.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Slack {
-    /// To add to epsilon.
+    /// The amount to add to epsilon.
     pub epsilon: f64,
-    /// The delta that the continuous epsilon is to be taken at; zero or less if there is none.
+    /// The delta at which to compute the continuous epsilon; 0 or less if there is none.
     pub delta: f64,
 }
 
 impl IntegerNoise {
-    /// The slack of so many releases at this delta.
+    /// The slack of `releases` releases at this delta.
     pub fn slack(&self, releases: u64, delta: f64) -> Slack {
         let draws = self.coordinates as f64 * releases as f64;
         let exponent = EXPONENT * draws / self.variance;
@@ -44,7 +46,7 @@ impl IntegerNoise {
 mod tests {
     use super::*;
 
-    /// The figures of the two levels of noise at ten million coordinates and a thousand releases.
+    /// The slack of both levels of noise at ten million coordinates and a thousand releases.
     #[test]
     fn the_slack_of_both_levels_is_small() {
         let level = |variance: f64| IntegerNoise { coordinates: 10_000_000, variance }.slack(1000, 1e-6);

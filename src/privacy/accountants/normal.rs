@@ -1,11 +1,11 @@
-//! The normal distribution far out, where differences of its tails must keep their digits.
+//! The tails of the normal distribution. Differences of these tails keep their digits.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-/// Mills' ratio by erfc up to here, by its continued fraction beyond.
+/// Up to here Mills' ratio comes from erfc, beyond from its continued fraction.
 const FAR: f64 = 8.0;
 
-/// Terms of the fraction; at [`FAR`] the last is below rounding.
+/// Terms of the continued fraction; at [`FAR`] the last term is below rounding.
 const TERMS: u32 = 40;
 
 /// The density at x.
@@ -18,13 +18,13 @@ pub(super) fn upper_tail(x: f64) -> f64 {
     0.5 * libm::erfc(x * FRAC_1_SQRT_2)
 }
 
-/// Mills' ratio: the probability of more than x by the density at x.
+/// Mills' ratio: the probability of more than x, divided by the density at x.
 pub(super) fn mills(x: f64) -> f64 {
     if x > FAR {
         // 1 / (x + 1 / (x + 2 / (x + 3 / ...)))
         return 1.0 / (1..=TERMS).rev().fold(x, |rest, term| x + f64::from(term) / rest);
     }
-    // What rounding takes from the square is given back.
+    // Corrects for the rounding of the square.
     let square = x * x;
     let lost = libm::fma(x, x, -square);
     upper_tail(x) * (2.0 * PI).sqrt() * libm::exp(0.5 * square) * (1.0 + 0.5 * lost)
@@ -34,7 +34,7 @@ pub(super) fn mills(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// By mpmath at 40 digits.
+    /// Reference values from mpmath at 40 digits.
     #[test]
     fn tails_are_right_to_the_last_digits() {
         for (x, expected) in [

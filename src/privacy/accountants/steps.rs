@@ -1,33 +1,33 @@
-//! A tree of events as what accountants add up: mechanisms, and how often each was run.
+//! A tree of events as steps: mechanisms with counts, which accountants add up.
 //!
-//! Several Gaussians on the same clients are one: their inverse variances add up (McMahan et al. 2018, arXiv 1812.06210,
-//! section 3). So all Gaussians of a tree are one step, and so is what a sampled event nests.
+//! Several Gaussians on the same clients equal one Gaussian: their inverse variances add up (McMahan et al. 2018, arXiv
+//! 1812.06210, section 3). So all Gaussians of a tree are one step, and so are the Gaussians inside a sampled event.
 
 use crate::privacy::event::{Adjacency, Event};
 
-/// What can be accounted for, with numbers in the units of the adjacency: noise by how far neighbours move the sum.
+/// A mechanism with known cost. Its noise is in units of the sensitivity.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Mechanism {
+pub enum StepMechanism {
     /// Gaussian noise on a sum of all clients.
     Gaussian {
-        /// Standard deviation by sensitivity.
+        /// Standard deviation, divided by the sensitivity.
         noise: f64,
     },
-    /// Gaussian noise on a sum of clients that were each drawn by themselves.
+    /// Gaussian noise on a sum of clients that were drawn independently.
     Poisson {
-        /// How likely a client is drawn; above zero and below one.
+        /// Probability that a client is drawn; above 0 and below 1.
         rate: f64,
-        /// Standard deviation by sensitivity.
+        /// Standard deviation, divided by the sensitivity.
         noise: f64,
     },
     /// Gaussian noise on a sum of a fixed number of clients.
     WithoutReplacement {
-        /// The share of clients that is drawn; above zero and below one.
+        /// Share of clients that is drawn; above 0 and below 1.
         rate: f64,
-        /// Standard deviation by sensitivity.
+        /// Standard deviation, divided by the sensitivity.
         noise: f64,
     },
-    /// Renyi divergence of `xi + rho * order`.
+    /// A release with the Renyi divergences `xi + rho * order`.
     ZeroConcentrated {
         /// The slope.
         rho: f64,
@@ -36,87 +36,82 @@ pub enum Mechanism {
     },
 }
 
-/// A mechanism that was run `count` times.
+/// A mechanism that is repeated `count` times.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Step {
-    /// What was run.
-    pub mechanism: Mechanism,
-    /// How often; at least once.
+    /// The mechanism.
+    pub mechanism: StepMechanism,
+    /// Number of repetitions; at least 1.
     pub count: u64,
 }
 
-/// What was run, each mechanism once in the list.
+/// The steps of events. Each mechanism is in the list once.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Steps {
-    /// The mechanisms, in an order that does not depend on that of events.
+    /// The steps, in an order that does not depend on the order of events.
     pub list: Vec<Step>,
-    /// Something was released without noise.
+    /// Whether a release had no noise.
     pub non_private: bool,
-    /// Releases there were, whatever they cost; a tree is one.
+    /// Number of releases, free ones included; a tree counts as one.
     pub releases: u64,
 }
 
-/// Why events cannot be accounted for.
+/// Why events have no known cost.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum UnsupportedEvent {
-    /// The amplification by this way of sampling is not known for this adjacency.
+    /// The cost of this sampling is not known for this adjacency.
     #[error("{event}: found adjacency {found}, expected {expected}")]
     Adjacency {
         /// The event.
         event: &'static str,
-        /// The adjacency asked for.
+        /// The adjacency.
         found: Adjacency,
-        /// Those it is known for.
+        /// The adjacencies with known cost.
         expected: &'static str,
     },
-    /// Something else than Gaussian noise on a sample.
+    /// A sampled event that holds other events than Gaussian ones.
     #[error("{event}: found another event in it, expected Gaussian ones, composed or not")]
     Nested {
         /// The event.
         event: &'static str,
     },
-    /// A sample of nothing.
+    /// A sample that is larger than its population, or of an empty population.
     #[error("SampledWithoutReplacementDpEvent: found a sample of {sample} of {of} clients")]
     Sample {
-        /// Clients drawn.
+        /// Number of drawn clients.
         sample: u64,
-        /// Clients there are.
+        /// Number of clients in the population.
         of: u64,
     },
-    /// More releases than a counter holds.
+    /// More releases than f64 counts exactly.
     #[error("the events are more than 2^53 releases")]
     TooMany,
 }
 
-/// Counts are exact in f64 up to here.
+/// Largest count that f64 holds exactly.
 const MOST: u64 = 1 << 53;
 
 impl Steps {
-    /// What these events come to for this adjacency.
+    /// The steps of these events for this adjacency.
     ///
     /// # Errors
     ///
     /// When the cost of an event is not known.
     pub fn of(events: &[Event], adjacency: Adjacency) -> Result<Self, UnsupportedEvent> {
-        let mut found = Collection { adjacency, steps: Self::default(), inverse_variance: 0.0 };
+        let mut found = StepCollector { adjacency, steps: Self::default(), inverse_variance: 0.0 };
         events.iter().try_for_each(|event| found.add(event, 1))?;
         Ok(found.finish())
     }
-
-    /// Whether they are free.
-    pub fn is_free(&self) -> bool {
-        self.list.is_empty() && !self.non_private
-    }
 }
 
-struct Collection {
+struct StepCollector {
     adjacency: Adjacency,
     steps: Steps,
-    /// What all Gaussians have together.
+    /// The summed inverse variance of all Gaussians.
     inverse_variance: f64,
 }
 
-impl Collection {
+impl StepCollector {
     fn add(&mut self, event: &Event, count: u64) -> Result<(), UnsupportedEvent> {
         match event {
             Event::NoOp { .. } => Ok(()),
@@ -144,7 +139,7 @@ impl Collection {
                 self.tree(noise_multiplier.get(), step_counts.longest(), count)?;
             }
             Event::ZeroConcentrated { rho, xi, .. } => {
-                self.push(Mechanism::ZeroConcentrated { rho: rho.get(), xi: xi.get() }, count);
+                self.push(StepMechanism::ZeroConcentrated { rho: rho.get(), xi: xi.get() }, count);
             }
             _ => self.steps.non_private |= count > 0,
         }
@@ -160,12 +155,12 @@ impl Collection {
 
     fn poisson(&mut self, rate: f64, event: &Event, count: u64) -> Result<(), UnsupportedEvent> {
         const NAME: &str = "PoissonSampledDpEvent";
-        // All clients and none are no samples.
+        // A rate of 0 or 1 is not sampling.
         if self.adjacency == Adjacency::ReplaceOne && rate > 0.0 && rate < 1.0 {
             let expected = "add-or-remove-one or replace-special";
             return Err(UnsupportedEvent::Adjacency { event: NAME, found: self.adjacency, expected });
         }
-        self.sampled(rate, effective_noise(event, NAME)?, count, |rate, noise| Mechanism::Poisson {
+        self.sampled(rate, effective_noise(event, NAME)?, count, |rate, noise| StepMechanism::Poisson {
             rate,
             noise,
         });
@@ -188,13 +183,13 @@ impl Collection {
             return Err(UnsupportedEvent::Adjacency { event: NAME, found: self.adjacency, expected });
         }
         let rate = sample as f64 / of as f64;
-        let mechanism = |rate, noise| Mechanism::WithoutReplacement { rate, noise };
+        let mechanism = |rate, noise| StepMechanism::WithoutReplacement { rate, noise };
         self.sampled(rate, effective_noise(event, NAME)?, count, mechanism);
         Ok(())
     }
 
-    /// A Gaussian on a sample; all clients and none are no samples.
-    fn sampled(&mut self, rate: f64, multiplier: f64, count: u64, of: impl Fn(f64, f64) -> Mechanism) {
+    /// Adds a Gaussian on a sample. A rate of 0 or 1 is not sampling.
+    fn sampled(&mut self, rate: f64, multiplier: f64, count: u64, of: impl Fn(f64, f64) -> StepMechanism) {
         let noise = multiplier / self.adjacency.sensitivity();
         match rate {
             0.0 => {}
@@ -205,7 +200,8 @@ impl Collection {
         }
     }
 
-    /// Every node on the way from a leaf to the root is a Gaussian (Kairouz et al. 2021, arXiv 2103.00039, appendix D).
+    /// Adds a tree: every node from a leaf to the root is a Gaussian (Kairouz et al. 2021, arXiv 2103.00039, appendix
+    /// D).
     fn tree(&mut self, multiplier: f64, steps: u64, count: u64) -> Result<(), UnsupportedEvent> {
         if self.adjacency != Adjacency::ReplaceSpecial {
             return Err(UnsupportedEvent::Adjacency {
@@ -214,14 +210,14 @@ impl Collection {
                 expected: "replace-special",
             });
         }
-        // ceil(log2(steps + 1)) is the number of bits of steps.
+        // ceil(log2(steps + 1)) equals the number of bits of `steps`.
         let depth = u64::from(u64::BITS - steps.leading_zeros());
         let count = count.checked_mul(depth).filter(|count| *count <= MOST);
         self.gaussian(multiplier, count.ok_or(UnsupportedEvent::TooMany)?);
         Ok(())
     }
 
-    fn push(&mut self, mechanism: Mechanism, count: u64) {
+    fn push(&mut self, mechanism: StepMechanism, count: u64) {
         match self.steps.list.iter_mut().find(|step| step.mechanism == mechanism) {
             Some(step) => step.count += count,
             None if count > 0 => self.steps.list.push(Step { mechanism, count }),
@@ -234,7 +230,7 @@ impl Collection {
         if noise == 0.0 {
             self.steps.non_private = true;
         } else if noise.is_finite() {
-            self.push(Mechanism::Gaussian { noise }, 1);
+            self.push(StepMechanism::Gaussian { noise }, 1);
         }
         self.steps.list.sort_by(|a, b| {
             a.mechanism.key().partial_cmp(&b.mechanism.key()).unwrap_or(std::cmp::Ordering::Equal)
@@ -243,7 +239,7 @@ impl Collection {
     }
 }
 
-impl Mechanism {
+impl StepMechanism {
     fn key(&self) -> (u8, f64, f64) {
         match *self {
             Self::Gaussian { noise } => (0, noise, 0.0),
@@ -254,7 +250,7 @@ impl Mechanism {
     }
 }
 
-/// The noise multiplier of the one Gaussian that nested ones come to; infinite if there is none.
+/// The noise multiplier of the one Gaussian that equals the nested ones; infinite if there are none.
 fn effective_noise(event: &Event, within: &'static str) -> Result<f64, UnsupportedEvent> {
     Ok(inverse_variance(event, within)?.sqrt().recip())
 }

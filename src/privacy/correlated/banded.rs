@@ -1,11 +1,11 @@
-//! A Toeplitz matrix whose square is nearly the sum over rounds, cut off behind its first bands.
+//! The banded square root: a Toeplitz matrix whose square is nearly the sum over rounds.
 //!
-//! Its coefficients are those of (1 - x)^(-1/2): 1, 1/2, 3/8, 5/16, ... (Fichtenberger, Henzinger and Upadhyay, "Constant
-//! matters", 2023), rounded to multiples of 1/256 so that integers stay integers. Rounded they belong to another matrix
-//! than the square root, as good in all that matters: its own sensitivity is what is paid for, its own error what is told.
+//! The coefficients are those of (1 - x)^(-1/2): 1, 1/2, 3/8, 5/16, ... (Fichtenberger, Henzinger and Upadhyay,
+//! "Constant matters", 2023), rounded to multiples of 1/256 so that integers stay integers. The rounded matrix is not
+//! exactly the square root. Its cost and its error are computed from the rounded coefficients, so both are right.
 //!
-//! Few bands are enough: they keep the memory short, and a client that comes back no sooner than the bands are long moves
-//! rows of its own each time (Kalinin and Lampert, "Banded square root matrix factorization for differentially private
+//! Few bands need few rows of earlier noise. And a client that returns no sooner than the number of bands moves
+//! separate rows each time (Kalinin and Lampert, "Banded square root matrix factorization for differentially private
 //! model training", 2024).
 
 use super::{MOST_BANDS, Schedule, sensitivity};
@@ -13,42 +13,42 @@ use crate::kernels::integer_sum::{add_multiple, round_shifted};
 use crate::kernels::lanes::Isa;
 use std::collections::VecDeque;
 
-/// Bits behind the point of a coefficient.
+/// Bits behind the binary point of a coefficient.
 const FRACTION: u32 = 8;
-/// One, in units of coefficients.
+/// The coefficient 1.0.
 pub const ONE: i32 = 1 << FRACTION;
 
-/// The matrix.
+/// A banded Toeplitz matrix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Banded {
-    /// Its first column, times [`ONE`]; it falls, and is above zero.
+    /// The first column, times [`ONE`]: not increasing, and above zero.
     coefficients: Vec<i32>,
 }
 
 impl Banded {
-    /// With so many bands; at least one, and no more than [`MOST_BANDS`].
+    /// The matrix with `bands` bands, clamped to 1 to [`MOST_BANDS`].
     pub fn new(bands: u32) -> Self {
         let square_root = square_root().take(bands.clamp(1, MOST_BANDS) as usize);
         let rounded = |coefficient: f64| (coefficient * f64::from(ONE)).round() as i32;
         Self { coefficients: square_root.map(rounded).collect() }
     }
 
-    /// Its first column, times [`ONE`].
+    /// The first column, times [`ONE`].
     pub fn coefficients(&self) -> &[i32] {
         &self.coefficients
     }
 
-    /// How many rows of noise the next one hangs on.
+    /// Number of earlier rows of noise that the next row depends on.
     pub fn remembered(&self) -> usize {
         self.coefficients.len() - 1
     }
 
-    /// How far C x moves at most with one client, by how far one x_t does.
+    /// Largest distance that one client moves C x, divided by the largest distance that it moves one x_t.
     pub fn sensitivity(&self, schedule: &Schedule) -> f64 {
         sensitivity::of_columns(&self.coefficients, schedule) / f64::from(ONE)
     }
 
-    /// The first column of its inverse, for so many rounds: how earlier draws are taken back.
+    /// The first column of the inverse, for `rounds` rounds.
     pub fn inverse(&self, rounds: usize) -> Vec<f64> {
         let column: Vec<f64> = self.coefficients.iter().map(|c| f64::from(*c) / f64::from(ONE)).collect();
         let mut inverse: Vec<f64> = Vec::with_capacity(rounds);
@@ -60,9 +60,10 @@ impl Banded {
         inverse
     }
 
-    /// The noise of a round at some coordinates, from what was drawn for it and the noise of the rounds before, the last
-    /// one first; that of rounds before the first is zero, and left out. `drawn` is used up. It fits i32: the
-    /// coefficients of the inverse have magnitudes of less than 2.5 in all, and drawn are less than 2^35.
+    /// Computes the noise of a round at some coordinates. `drawn` is the noise drawn for the round, and is overwritten.
+    /// `earlier` is the noise of earlier rounds, the latest first; rows before round 1 are zero and left out. The
+    /// result fits i32: the magnitudes of the inverse's coefficients add up to less than 2.5, and drawn integers are
+    /// below 2^35.
     pub fn next(&self, isa: Isa, drawn: &mut [i64], earlier: &VecDeque<Vec<i32>>, noise: &mut [i32]) {
         for (coefficient, earlier) in self.coefficients[1..].iter().zip(earlier) {
             add_multiple(isa, earlier, -coefficient, drawn);
@@ -71,7 +72,7 @@ impl Banded {
     }
 }
 
-/// The coefficients of (1 - x)^(-1/2): each is the one before times (2 j - 1) / (2 j).
+/// The coefficients of (1 - x)^(-1/2): each is the previous one times (2 j - 1) / (2 j).
 pub fn square_root() -> impl Iterator<Item = f64> {
     (1..).scan(1.0, |next, j| {
         let this = *next;
@@ -98,7 +99,7 @@ mod tests {
 
     /// The noising coefficients of the banded inverse square root: 1, -1/2, -1/8, -1/16, -5/128 (spec 1.7).
     #[test]
-    fn the_inverse_takes_back_what_it_should() {
+    fn the_inverse_is_the_inverse() {
         let inverse = Banded::new(5).inverse(5);
         let expected = [1.0, -0.5, -0.125, -0.0625, -5.0 / 128.0];
         assert!(inverse.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 0.002));
@@ -111,7 +112,7 @@ mod tests {
         }
     }
 
-    /// What `next` counts on, and the sensitivity: for every number of bands.
+    /// The assumptions of `next` and of the sensitivity hold for every number of bands.
     #[test]
     fn coefficients_fall_and_noise_fits_its_integers() {
         for bands in 1..=MOST_BANDS {
@@ -124,7 +125,7 @@ mod tests {
         }
     }
 
-    /// All rounds of one coordinate, given what is drawn and what clients add.
+    /// The releases of all rounds at one coordinate, given the drawn noise and the sums of clients.
     fn released(bands: u32, drawn: &[i64], sums: &[i64]) -> Vec<i64> {
         let banded = Banded::new(bands);
         let mut earlier = VecDeque::new();
@@ -139,7 +140,7 @@ mod tests {
         each.collect()
     }
 
-    /// The proof of the module above, tried: what is released hangs on y = w x + z alone.
+    /// The proof of the module above, on numbers: the releases depend on y = w x + z only.
     #[test]
     fn a_clients_integers_are_hidden_by_other_draws_to_the_bit() {
         let mut state = 7u64;
@@ -159,15 +160,15 @@ mod tests {
             };
             let mut other: Vec<i64> = (0..40).map(|t| drawn[t] + moved(t)).collect();
             assert_eq!(released(bands, &other, &without), released(bands, &drawn, &sums), "{bands}");
-            // The negative control: one draw that is not moved.
+            // The negative control: one draw is not moved.
             other[13] -= moved(13);
             assert_ne!(released(bands, &other, &without), released(bands, &drawn, &sums));
         }
     }
 
-    /// It is C^-1 z, but for half a unit that is rounded each round.
+    /// The noise is C^-1 z, up to half a unit of rounding a round.
     #[test]
-    fn noise_is_the_inverse_times_what_is_drawn() {
+    fn noise_is_the_inverse_times_the_drawn_noise() {
         let drawn: Vec<i64> = (0..60i64).map(|t| (t * t * 7_919 + 13) % 1_000_003 - 500_000).collect();
         for bands in [1, 3, 32] {
             let inverse = Banded::new(bands).inverse(60);

@@ -1,28 +1,29 @@
-//! How much noise prefix sums have: what correlated noise is chosen by.
+//! The noise of prefix sums, by which the number of bands is chosen.
 //!
-//! The sum over rounds 1 to t has the noise A C^-1 z, where A sums over rounds. With z as wide as the sensitivity of C asks
-//! for, its standard deviation is that sensitivity times the norm of row t of A C^-1, in units of the noise multiplier times
-//! the clip bound. Noise that is drawn anew each round is the matrix of one band.
+//! The sum over rounds 1 to t has the noise A C^-1 z, where A sums over rounds. The width of z is proportional to the
+//! sensitivity of C. So the standard deviation is that sensitivity times the norm of row t of A C^-1, in units of the
+//! noise multiplier times the clip bound. Independent noise is the matrix with one band.
 
 use super::banded::Banded;
-use super::{Factor, MOST_BANDS, Schedule};
+use super::factor::Factor;
+use super::{MOST_BANDS, Schedule};
 
-/// What the noise of prefix sums comes to, over all rounds. In units of the noise multiplier times the clip bound.
+/// The noise of prefix sums over all rounds, in units of the noise multiplier times the clip bound.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Error {
-    /// The root of the mean of its variance.
+pub struct PrefixError {
+    /// Square root of the mean variance.
     pub root_mean_square: f64,
-    /// Its largest standard deviation.
+    /// Largest standard deviation.
     pub largest: f64,
 }
 
-/// So many bands more than needed are not taken for a gain of less than this part.
+/// Share of the error for which [`best_bands`] does not use more bands.
 const NEGLIGIBLE: f64 = 0.02;
-/// More bands than this are taken only where somebody asks for them: each is as large as half a model of f64.
+/// Largest number of bands that [`best_bands`] chooses. Each band keeps a row as large as half a model of f64.
 const MODEST: u32 = 64;
 
-impl Error {
-    /// That of correlated noise.
+impl PrefixError {
+    /// The noise of prefix sums with this matrix.
     pub fn of(factor: Factor, schedule: &Schedule) -> Self {
         let squares = match factor {
             Factor::Tree => (1..=schedule.rounds).map(|round| f64::from(round.count_ones())).collect(),
@@ -35,7 +36,7 @@ impl Error {
     }
 }
 
-/// The squared norm of each row of A C^-1: entries of the row t are those of the first ones, shifted.
+/// The squared norm of each row of A C^-1. Row t holds the first t prefix sums of the inverse's first column.
 fn rows_squared(banded: &Banded, rounds: usize) -> Vec<f64> {
     let (mut sum, mut squares) = (0.0, 0.0);
     let rows = banded.inverse(rounds).into_iter().map(|entry| {
@@ -53,7 +54,7 @@ pub fn best_bands(schedule: &Schedule) -> u32 {
     let at_once = u32::try_from(schedule.separation).unwrap_or(MOST_BANDS);
     let mut tried: Vec<u32> = steps.chain([at_once]).filter(|bands| (1..=most).contains(bands)).collect();
     tried.sort_unstable();
-    let error = |bands: u32| Error::of(Factor::Banded { bands }, schedule).root_mean_square;
+    let error = |bands: u32| PrefixError::of(Factor::Banded { bands }, schedule).root_mean_square;
     let errors: Vec<f64> = tried.iter().map(|bands| error(*bands)).collect();
     let least = errors.iter().copied().fold(f64::INFINITY, f64::min);
     let near = errors.iter().position(|error| *error <= least * (1.0 + NEGLIGIBLE));
@@ -64,14 +65,14 @@ pub fn best_bands(schedule: &Schedule) -> u32 {
 mod tests {
     use super::*;
 
-    fn error(factor: Factor, rounds: u64, participations: u64, separation: u64) -> Error {
-        Error::of(factor, &Schedule { rounds, participations, separation })
+    fn error(factor: Factor, rounds: u64, participations: u64, separation: u64) -> PrefixError {
+        PrefixError::of(factor, &Schedule { rounds, participations, separation })
     }
 
-    /// With one band noise adds up: sqrt(t) at round t. With all of them A C^-1 is C again but for rounding, and the last
-    /// row has the sum of the squares of its coefficients: about 1 + ln(n) / pi (spec 1.7).
+    /// With one band, noise adds up to sqrt(t) at round t. With all bands, A C^-1 equals C up to rounding, and the
+    /// square of the last row's norm is the sum of the squared coefficients: about 1 + ln(n) / pi (spec 1.7).
     #[test]
-    fn errors_are_those_that_are_known() {
+    fn errors_are_the_known_ones() {
         let independent = error(Factor::Banded { bands: 1 }, 100, 1, 1);
         assert!((independent.largest - 10.0).abs() < 1e-9);
         assert!((independent.root_mean_square - 50.5f64.sqrt()).abs() < 1e-9);
@@ -86,7 +87,7 @@ mod tests {
         assert!((tree.largest - 10.0).abs() < 1e-9, "ten nodes, and ten levels");
     }
 
-    /// Against figures of the same matrices from another implementation in f64 (NumPy), unrounded but for the last.
+    /// Expected values from a NumPy implementation of the same matrices in f64, without rounding of the coefficients.
     #[test]
     fn errors_are_those_of_the_matrices_written_out() {
         for (bands, rounds, participations, separation, expected) in [
@@ -102,15 +103,19 @@ mod tests {
     }
 
     #[test]
-    fn as_many_bands_are_taken_as_help() {
+    fn as_many_bands_are_chosen_as_help() {
         let best =
             |rounds, participations, separation| best_bands(&Schedule { rounds, participations, separation });
         assert_eq!(best(1, 1, 1), 1);
-        assert_eq!(best(100, 100, 1), 1, "where everybody is there always nothing is gained");
+        assert_eq!(
+            best(100, 100, 1),
+            1,
+            "correlated noise gains nothing if every client takes part in every round"
+        );
         assert_eq!(best(2000, 5, 400), MODEST);
         assert!((16..=48).contains(&best(500, 50, 10)));
         assert!((32..=64).contains(&best(100, 1, 1)));
-        // Never more than twice as bad as a tree; nearly always far better.
+        // Bands are better than a tree.
         for (rounds, turns, apart) in [(100, 1, 1), (1000, 1, 1), (1000, 10, 100), (2000, 20, 100)] {
             let bands = best(rounds, turns, apart);
             let banded = error(Factor::Banded { bands }, rounds, turns, apart);

@@ -1,15 +1,18 @@
-//! How far C x moves with one client, where C is Toeplitz and its first column falls and is not negative.
+//! The sensitivity of C: the distance that one client moves C x.
 //!
-//! Let a client take part in rounds p_0 < p_1 < ..., each at least b behind the one before, with integers of norm B or less.
-//! Then C x moves by at most B times the norm of the sum of the columns at these rounds, for columns have no negative
-//! entries (Choquette-Choo et al. 2023, theorem 2). Of all such rounds 0, b, 2b, ... are the worst (Kalinin and Lampert
-//! 2024, theorem 2): the product of the columns i and i + g is the sum over s < T - i - g of c_(s+g) c_s, which falls as g
-//! grows, for c does, and as i grows, for there are fewer terms. And p_j is at least j b, p_l - p_j at least (l - j) b. So
-//! every product in the square of that norm is at most what it is for 0, b, 2b, ....
+//! C is Toeplitz, and its first column is not negative and does not increase.
+//!
+//! Let a client take part in rounds p_0 < p_1 < ..., each at least b after the previous one, with integers of norm B or
+//! less. Then C x moves by at most B times the norm of the sum of the columns at these rounds, because columns have no
+//! negative entries (Choquette-Choo et al. 2023, theorem 2). The rounds 0, b, 2b, ... are the worst (Kalinin and
+//! Lampert 2024, theorem 2). Proof: the product of the columns i and i + g is the sum over s < T - i - g of c_(s+g)
+//! c_s. It falls as g grows, because c falls, and as i grows, because there are fewer terms. And p_j is at least j b,
+//! and p_l - p_j at least (l - j) b. So every product in the square of that norm is at most its value for 0, b, 2b,
+//! ....
 
 use super::Schedule;
 
-/// The norm of the sum of the columns 0, b, 2b, ..., for a first column as given. Exact in integers, then rounded up.
+/// The norm of the sum of the columns 0, b, 2b, ..., for this first column. Exact in integers, then rounded up.
 pub fn of_columns(column: &[i32], schedule: &Schedule) -> f64 {
     let rounds = schedule.rounds as usize;
     let starts = (0..schedule.most()).map(|turn| (turn * schedule.separation) as usize);
@@ -21,11 +24,11 @@ pub fn of_columns(column: &[i32], schedule: &Schedule) -> f64 {
         }
     }
     let squares: u128 = sum.iter().map(|entry| u128::from(*entry) * u128::from(*entry)).sum();
-    // The conversion, and then the root, may each round down.
+    // The conversion and the root may each round down.
     (squares as f64).next_up().sqrt().next_up()
 }
 
-/// The worst of all ways to take part: `cost` of each set of rounds, counted from zero. For oracles.
+/// The largest `cost` over all sets of rounds that the schedule allows, counted from zero.
 #[cfg(test)]
 pub(super) fn worst_by_trial(schedule: &Schedule, mut cost: impl FnMut(&[usize]) -> f64) -> f64 {
     fn extend(
@@ -50,7 +53,7 @@ pub(super) fn worst_by_trial(schedule: &Schedule, mut cost: impl FnMut(&[usize])
     worst
 }
 
-/// Schedules that all ways to take part can be tried for.
+/// Schedules small enough to try all sets of rounds.
 #[cfg(test)]
 pub(super) fn small_schedules() -> impl Iterator<Item = Schedule> {
     let all = (1..=9).flat_map(|rounds| (1..=4).map(move |participations| (rounds, participations)));
@@ -64,7 +67,7 @@ mod tests {
     use super::*;
     use crate::privacy::correlated::banded::Banded;
 
-    /// The norm of the sum of columns at these rounds, from the matrix written out.
+    /// The norm of the sum of columns at these rounds, from the full matrix.
     fn norm(column: &[i32], rounds: usize, turns: &[usize]) -> f64 {
         let entry = |row: usize, turn: usize| {
             if row < turn { 0.0 } else { column.get(row - turn).map_or(0.0, |entry| f64::from(*entry)) }
@@ -74,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn no_way_to_take_part_moves_more() {
+    fn no_set_of_rounds_moves_more() {
         for schedule in small_schedules() {
             for column in [&[256][..], &[256, 128], &[9, 9, 9, 9], &[5, 5, 2, 2, 1, 0, 0]] {
                 let worst = worst_by_trial(&schedule, |turns| norm(column, schedule.rounds as usize, turns));
@@ -84,9 +87,9 @@ mod tests {
         }
     }
 
-    /// The negative control: where a later entry is larger, columns that meet it are worse.
+    /// The negative control: if a later entry is larger, other rounds are worse.
     #[test]
-    fn a_column_that_grows_is_another_matter() {
+    fn a_growing_column_has_other_worst_rounds() {
         let schedule = Schedule { rounds: 6, participations: 2, separation: 3 };
         let column = [1, 0, 0, 0, 9, 0];
         let worst = worst_by_trial(&schedule, |turns| norm(&column, 6, turns));
@@ -94,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_back_behind_the_bands_moves_rows_of_its_own() {
+    fn a_client_that_returns_after_the_bands_moves_separate_rows() {
         let once = Schedule { rounds: 1000, participations: 1, separation: 1 };
         let often = Schedule { rounds: 1000, participations: 10, separation: 100 };
         let banded = Banded::new(100);

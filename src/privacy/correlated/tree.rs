@@ -1,40 +1,41 @@
-//! The noise of a binary tree over the rounds: every prefix sum is of few nodes (Dwork, Naor, Pitassi and Rothblum, 2010;
-//! Chan, Shi and Song, 2011; in DP-FTRL, Kairouz et al. 2021).
+//! The noise of a binary tree over the rounds: every prefix sum has the noise of few nodes.
 //!
-//! A node of level l covers 2^l rounds, and has the sum of their updates with noise of its own. The sum over rounds 1 to t
-//! is that of the nodes that its binary digits name, one for each that is set. What a round releases is the prefix sum with
-//! it less that without it: x_t, the noise of the one node that ends with it, and less that of the nodes that this one
-//! takes the place of. All of it is integers.
+//! Papers: Dwork, Naor, Pitassi and Rothblum, 2010; Chan, Shi and Song, 2011; in DP-FTRL, Kairouz et al. 2021.
 //!
-//! Nothing is kept but the key: each node's noise is made again where it is needed, twice in all.
+//! A node of level l covers 2^l rounds, and holds the sum of their updates with independent noise. The sum over rounds
+//! 1 to t is the sum of few nodes, one for each set bit of t. A round releases the difference of two prefix sums, with
+//! and without the round: x_t, plus the noise of the one node that ends with the round, less the noise of the nodes
+//! that this node replaces. All values are integers.
+//!
+//! Only the key is kept. The noise of a node is made from the key each time it is needed, twice in all.
 
 use super::Schedule;
 
-/// A node whose noise is added or taken away.
+/// A node whose noise is added or subtracted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Node {
-    /// It covers two to the power of this many rounds.
+    /// The node covers `1 << level` rounds.
     pub level: u32,
-    /// Which of its level, from one on; it ends with round `number << level`.
+    /// Number of the node in its level, from 1 on; the node ends with round `number << level`.
     pub number: u32,
 }
 
-/// The node whose noise comes with a round, counted from one.
+/// The node whose noise a round adds. Rounds count from 1.
 pub fn comes(round: u32) -> Node {
     let level = round.trailing_zeros();
     Node { level, number: round >> level }
 }
 
-/// The nodes whose noise goes with it: those of the prefix before that it takes the place of.
+/// The nodes whose noise a round subtracts: nodes of the earlier prefix that the round's node replaces.
 pub fn go(round: u32) -> impl Iterator<Item = Node> {
     (0..round.trailing_zeros()).map(move |level| Node { level, number: (round - 1) >> level })
 }
 
-/// How far the sums of all nodes move at most with one client, by how far one update does; or more.
+/// Upper bound of the distance that one client moves the sums of all nodes, divided by the distance of one update.
 ///
-/// On each level a client is in a node at most as often as its rounds allow, and in all nodes as often as it takes part:
-/// squares add up to the most where it is in few nodes often. Levels are taken each for itself, which is the worst of all
-/// only where clients take part once.
+/// On each level the separation limits how often a client is in one node, and its participations limit how often it is
+/// in all nodes. The sum of squares is largest if the client is in few nodes often. The bound takes the worst case of
+/// each level separately, so it is exact only for clients that take part once.
 pub fn sensitivity(schedule: &Schedule) -> f64 {
     let turns = schedule.most();
     let levels = u64::BITS - schedule.rounds.leading_zeros();
@@ -53,14 +54,14 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// Nodes in the sum over the first rounds, by binary digits.
+    /// Nodes of the sum over the first rounds, by the bits of their number.
     fn prefix(rounds: u32) -> HashSet<Node> {
         let digits = (0..32).filter(|level| rounds >> level & 1 == 1);
         digits.map(|level| Node { level, number: rounds >> level }).collect()
     }
 
     #[test]
-    fn what_comes_and_goes_is_the_difference_of_prefixes() {
+    fn added_and_subtracted_nodes_are_the_difference_of_prefixes() {
         for round in 1..=300 {
             let (before, after) = (prefix(round - 1), prefix(round));
             assert_eq!(HashSet::from([comes(round)]), &after - &before);
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn no_way_to_take_part_moves_more() {
+    fn no_set_of_rounds_moves_more() {
         for schedule in small_schedules() {
             let nodes: Vec<Node> = (1..=schedule.rounds as u32).map(comes).collect();
             let norm = |turns: &[usize]| {
@@ -88,7 +89,7 @@ mod tests {
         }
     }
 
-    /// As dp_accounting counts them: ceil(log2(T + 1)) nodes for each client.
+    /// As in dp_accounting, each client is in ceil(log2(T + 1)) nodes.
     #[test]
     fn a_client_that_takes_part_once_is_in_a_node_of_each_level() {
         for (rounds, levels) in [(1, 1.0), (2, 2.0), (3, 2.0), (4, 3.0), (1600, 11.0)] {

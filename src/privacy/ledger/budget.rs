@@ -1,15 +1,15 @@
 //! Whether one more charge fits into a budget.
 //!
-//! Every verdict composes all events anew. RDP counts always: it is a filter of fixed orders, so settings may even be
-//! chosen by what was seen (Feldman and Zrnic, arXiv 2008.11193). PLD is tighter and composes what was fixed up front:
-//! it counts only while everything charged is the plan's.
+//! Every verdict composes all events again. RDP always counts: it is a filter with fixed orders, so the operator may
+//! choose later settings by earlier releases (Feldman and Zrnic, arXiv 2008.11193). PLD is tighter and needs settings
+//! that were fixed before the first round: it counts only while every charge follows the plan.
 
 use crate::privacy::accountants::bridge::IntegerNoise;
-use crate::privacy::accountants::{self, Terms};
+use crate::privacy::accountants::{self, CostTerms};
 use crate::privacy::calibrate::CalibrateError;
 use crate::privacy::event::Event;
 use crate::privacy::ledger::plan::{Accountant, BudgetPlan, PlanError};
-use crate::privacy::ledger::record::Epsilon;
+use crate::privacy::ledger::record::{ChargeEpsilons, Epsilon};
 use crate::privacy::ledger::replay::{self, State};
 
 /// Why a cost is not known.
@@ -29,56 +29,62 @@ pub enum VerdictError {
     Calibrate(#[from] CalibrateError),
 }
 
-/// What was spent, by every accountant, at the plan's delta.
+/// Epsilon spent, by each accountant, at the plan's delta.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Spent {
-    /// By RDP; infinite if nothing protects.
+    /// By RDP; infinite if there is no protection.
     pub rdp: f64,
-    /// The order that it was found at.
+    /// The Renyi order that gives it.
     pub order: Option<f64>,
-    /// By PLD, slack included; none where it does not count.
+    /// By PLD, slack included; `None` if PLD does not count.
     pub pld: Option<f64>,
-    /// What of it comes from noise on a grid.
+    /// The part that comes from noise on a grid.
     pub slack: Option<f64>,
 }
 
-/// What is spent with one more charge, and the budget.
+/// Epsilon spent before and after one more charge, and the budget.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Verdict {
-    /// What was spent before.
+    /// Epsilon spent before the charge.
     pub before: Spent,
-    /// What is with it.
+    /// Epsilon spent with the charge.
     pub after: Spent,
-    /// What may be.
+    /// The epsilon that may be spent.
     pub budget: f64,
-    /// Which number decides.
+    /// The accountant that decides.
     pub accountant: Accountant,
 }
 
 impl Spent {
-    /// The number that decides.
+    /// The epsilon of the accountant that decides.
     pub fn epsilon(&self, accountant: Accountant) -> f64 {
         match accountant {
             Accountant::Rdp => self.rdp,
-            // A number that is none decides nothing.
+            // `min` ignores NaN.
             Accountant::Best => self.pld.map_or(self.rdp, |pld| self.rdp.min(pld)),
         }
     }
 }
 
 impl Verdict {
-    /// Whether the budget holds it. What is no number does not fit.
+    /// Whether the budget holds the charge. It does not hold NaN.
     pub fn fits(&self) -> bool {
-        self.after.epsilon(self.accountant) <= self.budget && self.told().is_some()
+        self.epsilons().is_some()
     }
 
-    /// The epsilons by RDP and PLD and the slack as they are written down; none if one cannot be.
-    pub fn told(&self) -> Option<(Epsilon, Option<Epsilon>, Option<Epsilon>)> {
+    /// The epsilons that the charge records; `None` if the budget does not hold it.
+    pub fn epsilons(&self) -> Option<ChargeEpsilons> {
         let optional = |number: Option<f64>| match number {
             None => Some(None),
             Some(number) => Epsilon::up(number).map(Some),
         };
-        Some((Epsilon::up(self.after.rdp)?, optional(self.after.pld)?, optional(self.after.slack)?))
+        let fits = self.after.epsilon(self.accountant) <= self.budget;
+        let Spent { rdp, pld, slack, .. } = self.after;
+        fits.then_some(ChargeEpsilons {
+            rdp: Epsilon::up(rdp)?,
+            pld: optional(pld)?,
+            slack: optional(slack)?,
+        })
     }
 }
 
@@ -87,22 +93,22 @@ impl std::fmt::Display for Verdict {
         let (before, after) = (self.before.epsilon(self.accountant), self.after.epsilon(self.accountant));
         write!(
             f,
-            "the budget is epsilon {}, {} are spent, and {} would be with this (RDP {}, PLD {})",
+            "the budget is epsilon {}; {} is spent, and {} would be spent with this (RDP {}, PLD {})",
             self.budget,
-            told(before),
-            told(after),
-            told(self.after.rdp),
-            self.after.pld.map_or("does not count".to_owned(), told)
+            epsilon_text(before),
+            epsilon_text(after),
+            epsilon_text(self.after.rdp),
+            self.after.pld.map_or("does not count".to_owned(), epsilon_text)
         )
     }
 }
 
-/// An epsilon as it is told: rounded up to six decimals.
-pub fn told(epsilon: f64) -> String {
-    Epsilon::up(epsilon).map_or_else(|| "infinitely many".to_owned(), |up| up.get().to_string())
+/// An epsilon as text, rounded up to six decimals.
+pub fn epsilon_text(epsilon: f64) -> String {
+    Epsilon::up(epsilon).map_or_else(|| "infinite".to_owned(), |up| up.get().to_string())
 }
 
-/// What was spent and set aside so far.
+/// Epsilon spent and reserved so far.
 ///
 /// # Errors
 ///
@@ -111,7 +117,7 @@ pub fn spent(state: &State) -> Result<Spent, VerdictError> {
     account(state.plan(), &state.spent(), coarsest(noises(state)), state.follows_plan())
 }
 
-/// What a plan comes to when all its rounds are charged.
+/// Epsilon spent by a plan when all rounds are charged.
 ///
 /// # Errors
 ///
@@ -120,7 +126,7 @@ pub fn planned(plan: &BudgetPlan) -> Result<Spent, VerdictError> {
     account(plan, &[(plan.event()?, plan.charges())], Some(plan.noise()), true)
 }
 
-/// What a plan comes to as its rounds are charged: at some rounds, those of its end among them.
+/// Epsilon spent by a plan after some of its rounds, among them the last one.
 ///
 /// # Errors
 ///
@@ -139,10 +145,10 @@ pub fn course(plan: &BudgetPlan) -> Result<Vec<(u64, Spent)>, VerdictError> {
     rounds.into_iter().map(at).collect()
 }
 
-/// Rounds of a plan that are looked at.
+/// Number of rounds of a plan that [`course`] computes.
 const COURSE: u32 = 16;
 
-/// What would be with one more event: with this noise, if fedmill makes it; and that takes this reserve.
+/// The verdict on one more event. `noise` is the noise that fedmill makes for it; `reserve` the reserve that it uses.
 ///
 /// # Errors
 ///
@@ -156,7 +162,7 @@ pub fn would(
     let plan = state.plan();
     let mut rest = state.clone();
     if let Some(seq) = reserve {
-        let place = rest.reserves.iter().position(|reserved| reserved.seq == seq);
+        let place = rest.reserves.iter().position(|reserve| reserve.seq == seq);
         let place = place.ok_or(VerdictError::NoReserve { seq })?;
         if rest.reserves.remove(place).reserve.event != *event {
             return Err(VerdictError::OtherEvent { seq });
@@ -174,8 +180,8 @@ pub fn would(
     })
 }
 
-/// How many more rounds of the plan the budget holds: all that are planned, while everything charged is the plan's; else,
-/// or if those are more, as many as RDP allows.
+/// Number of further rounds of the plan that the budget holds: all that are left of the plan while every charge follows
+/// it, or as many as RDP allows, whichever is larger.
 ///
 /// # Errors
 ///
@@ -183,7 +189,7 @@ pub fn would(
 pub fn rounds_left(state: &State) -> Result<u64, VerdictError> {
     let plan = state.plan();
     if plan.correlated.is_some() {
-        return rounds_left_of_run(state);
+        return rounds_left_of_series(state);
     }
     let planned = match (plan.accountant, state.planned_rounds()) {
         (Accountant::Best, Some(rounds)) => plan.rounds.saturating_sub(rounds),
@@ -199,8 +205,8 @@ pub fn rounds_left(state: &State) -> Result<u64, VerdictError> {
     Ok(largest(fits)?.max(planned))
 }
 
-/// How many more rounds there are of a run that one charge pays for; none if the budget does not hold that.
-fn rounds_left_of_run(state: &State) -> Result<u64, VerdictError> {
+/// Number of further rounds of a series; 0 if the budget does not hold the charge that pays for them.
+fn rounds_left_of_series(state: &State) -> Result<u64, VerdictError> {
     let plan = state.plan();
     let last = state.last_round();
     if last.is_none() && !would(state, &plan.event()?, Some(plan.noise()), None)?.fits() {
@@ -209,7 +215,7 @@ fn rounds_left_of_run(state: &State) -> Result<u64, VerdictError> {
     Ok(plan.rounds.saturating_sub(last.unwrap_or(0)))
 }
 
-/// The most rounds that the budget of a plan holds; at least one, whether it holds that or not.
+/// The largest number of rounds that the budget of a plan holds; 1 if it holds none.
 ///
 /// # Errors
 ///
@@ -228,10 +234,10 @@ pub fn least_noise(plan: &BudgetPlan) -> Result<f64, VerdictError> {
     Ok((noise * 1e6).ceil() / 1e6)
 }
 
-/// Rounds that are looked for at most.
+/// The largest number of rounds that [`rounds_left`] tries.
 const MOST_ROUNDS: u64 = 1 << 30;
 
-/// The largest count that fits, where those above it do not.
+/// The largest count that fits, if no larger count does.
 fn largest(fits: impl Fn(u64) -> Result<bool, VerdictError>) -> Result<u64, VerdictError> {
     let mut high = 1;
     while high < MOST_ROUNDS && fits(high)? {
@@ -250,11 +256,11 @@ fn largest(fits: impl Fn(u64) -> Result<bool, VerdictError>) -> Result<u64, Verd
 
 /// The noise of all charges that count.
 fn noises(state: &State) -> impl Iterator<Item = IntegerNoise> {
-    let mechanisms = state.counted().filter_map(|charged| charged.charge.mechanism.as_ref());
+    let mechanisms = state.counted().filter_map(|charge| charge.charge.mechanism.as_ref());
     mechanisms.map(|mechanism| state.plan().noise_of(mechanism.level, mechanism.d))
 }
 
-/// Noise that costs no less than any of these.
+/// Noise that costs at least as much as each of these.
 fn coarsest(noises: impl Iterator<Item = IntegerNoise>) -> Option<IntegerNoise> {
     noises.reduce(|one, other| IntegerNoise {
         coordinates: one.coordinates.max(other.coordinates),
@@ -262,7 +268,7 @@ fn coarsest(noises: impl Iterator<Item = IntegerNoise>) -> Option<IntegerNoise> 
     })
 }
 
-/// What events come to, each so often.
+/// Epsilon spent by events with their counts.
 fn account(
     plan: &BudgetPlan,
     events: &[(Event, u64)],
@@ -271,27 +277,27 @@ fn account(
 ) -> Result<Spent, VerdictError> {
     let events: Vec<Event> = events.iter().map(|(event, count)| event.clone().times(*count)).collect();
     let distribution = follows && plan.accountant == Accountant::Best;
-    let terms = Terms { adjacency: plan.adjacency, distribution, noise, ..Terms::at(plan.delta) };
-    let found = accountants::spend(&events, &terms)?;
-    let slack = found.slack.unwrap_or(0.0);
-    let rdp = found.certified(false);
+    let terms = CostTerms { adjacency: plan.adjacency, distribution, noise, ..CostTerms::at(plan.delta) };
+    let cost = accountants::cost(&events, &terms)?;
+    let slack = cost.slack.unwrap_or(0.0);
+    let rdp = cost.certified(false);
     let order = match rdp {
-        rdp if rdp == found.epsilon_rdp_integer => Some(found.integer_order),
-        rdp if rdp == found.epsilon_rdp + slack => Some(found.order),
+        rdp if rdp == cost.epsilon_rdp_integer => Some(cost.integer_order),
+        rdp if rdp == cost.epsilon_rdp + slack => Some(cost.order),
         _ => None,
     };
-    Ok(Spent { rdp, order, pld: found.epsilon_pld.map(|pld| pld + slack), slack: found.slack })
+    Ok(Spent { rdp, order, pld: cost.epsilon_pld.map(|pld| pld + slack), slack: cost.slack })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::privacy::ledger::record::{Entry, Reserve};
+    use crate::privacy::ledger::record::{LedgerEntry, Reserve};
     use crate::privacy::ledger::trial::{charge, init, plan, state};
 
     fn after(rounds: u64) -> State {
         let plan = plan();
-        let charges = (1..=rounds).map(|round| Entry::Charge(Box::new(charge(&plan, round))));
+        let charges = (1..=rounds).map(|round| LedgerEntry::Charge(Box::new(charge(&plan, round))));
         state(&[init(&plan)].into_iter().chain(charges).collect::<Vec<_>>())
     }
 
@@ -325,14 +331,17 @@ mod tests {
         let mut tight = plan();
         tight.epsilon = planned(&plan()).unwrap().epsilon(Accountant::Best);
         tight.level = tight.dimension.map(|dimension| tight.level_for(dimension));
-        let charges = (1..tight.rounds).map(|round| Entry::Charge(Box::new(charge(&tight, round))));
+        let charges = (1..tight.rounds).map(|round| LedgerEntry::Charge(Box::new(charge(&tight, round))));
         let almost = state(&[init(&tight)].into_iter().chain(charges).collect::<Vec<_>>());
         assert!(one_more(&almost).fits(), "{}", one_more(&almost));
         let mut full = almost.clone();
         full.init.plan.epsilon *= 0.999_99;
         assert!(!one_more(&full).fits());
         let nothing = Event::gaussian(0.0).unwrap();
-        assert!(!would(&almost, &nothing, None, None).unwrap().fits(), "no noise is no protection");
+        assert!(
+            !would(&almost, &nothing, None, None).unwrap().fits(),
+            "without noise there is no protection"
+        );
         full.init.plan.epsilon = f64::NAN;
         assert!(!one_more(&full).fits());
     }
@@ -341,7 +350,7 @@ mod tests {
     fn a_reserve_is_not_counted_twice() {
         let plan = plan();
         let event = plan.event().unwrap();
-        let reserve = Entry::Reserve(Reserve { event: event.clone(), text: String::new() });
+        let reserve = LedgerEntry::Reserve(Reserve { event: event.clone(), text: String::new() });
         let state = state(&[init(&plan), reserve]);
         let taken = would(&state, &event, None, Some(1)).unwrap();
         assert_eq!(taken.after.rdp, taken.before.rdp);

@@ -1,14 +1,14 @@
-//! What others may know of a budget: events and epsilons, but not what went in, where it went, or when.
+//! A budget for others: events and epsilons, but no inputs, paths or times.
 
 use crate::privacy::event::Event;
 use crate::privacy::ledger::budget::VerdictError;
 use crate::privacy::ledger::plan::{Accountant, Unit};
-use crate::privacy::ledger::record::{Epsilon, Rng};
-use crate::privacy::ledger::replay::{Charged, State};
-use crate::privacy::ledger::status::{Status, round_told};
+use crate::privacy::ledger::record::{Epsilon, Mechanism, Rng};
+use crate::privacy::ledger::replay::{ChargeRecord, State};
+use crate::privacy::ledger::status::{Status, round_text};
 use std::fmt::Write as _;
 
-/// What a budget is told as.
+/// The format of an export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Format {
     /// One dp_accounting event, as JSON.
@@ -17,11 +17,11 @@ pub enum Format {
     Csv,
     /// Sentences for a model card.
     ModelCard,
-    /// Metrics for Prometheus' textfile collector.
+    /// Metrics for the textfile collector of Prometheus.
     Prometheus,
 }
 
-/// A budget in a format.
+/// Exports a budget.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub fn text(state: &State, format: Format) -> Result<String, VerdictError> {
     })
 }
 
-/// Everything that was spent or set aside, as one event.
+/// Every charge and reserve, as one event.
 pub fn event(state: &State) -> Event {
     let mut events: Vec<Event> = state
         .spent()
@@ -51,28 +51,29 @@ fn dp_event(state: &State) -> String {
 
 fn csv(state: &State) -> String {
     let mut text = "charge,round,noise_multiplier,sampling_rate,clip,denominator,dimension,epsilon_rdp,epsilon_pld,slack,delta,rng,fate,event\n".to_owned();
-    for (number, charged) in state.charges.iter().enumerate() {
-        text += &row(number + 1, charged);
+    for (number, charge) in state.charges.iter().enumerate() {
+        text += &row(number + 1, charge);
     }
     text
 }
 
-fn row(number: usize, charged: &Charged) -> String {
-    let charge = &charged.charge;
+fn row(number: usize, record: &ChargeRecord) -> String {
+    let charge = &record.charge;
     let epsilon =
         |epsilon: Option<Epsilon>| epsilon.map_or(String::new(), |epsilon| epsilon.get().to_string());
-    let how = charge.mechanism.as_ref();
-    let settings = how
-        .map_or(",,,,".to_owned(), |how| format!("{},{},{},{},{}", how.z, how.q, how.clip, how.n_pub, how.d));
+    let settings = charge.mechanism.as_ref().map_or(",,,,".to_owned(), |mechanism| {
+        let Mechanism { z, q, clip, n_pub, d, .. } = mechanism;
+        format!("{z},{q},{clip},{n_pub},{d}")
+    });
     let rng = match charge.rng {
         Rng::Os => "os",
         Rng::TestSeed => "test-seed",
         Rng::External => "external",
     };
     let event = serde_json::to_string(&charge.event).unwrap_or_default().replace('"', "\"\"");
-    let fate = charged.fate.name();
+    let fate = record.fate.name();
     let [rdp, pld, slack] = [Some(charge.eps_rdp), charge.eps_pld, charge.slack].map(epsilon);
-    let round = round_told(charged);
+    let round = round_text(charge);
     format!(
         "{number},{round},{settings},{rdp},{pld},{slack},{},{rng},{fate},\"{event}\"\n",
         charge.delta_target
@@ -82,23 +83,21 @@ fn row(number: usize, charged: &Charged) -> String {
 fn model_card(state: &State, status: &Status) -> String {
     let Unit::Client = status.unit;
     let Some(epsilon) = status.epsilon_spent.filter(|_| status.private) else {
-        return "This model is NOT differentially private: noise was made from a test seed, or nothing protects some of \
-                what was released.\n"
+        return "This model is NOT differentially private: its noise came from a test seed, or a part of the releases has \
+                no protection.\n"
             .to_owned();
     };
     let by = match (status.accountant, status.epsilon_pld, status.epsilon_rdp) {
         (Accountant::Best, Some(pld), Some(rdp)) if pld < rdp => {
-            "by a privacy loss distribution, composed for a plan that was \
-                                                     frozen before the first round"
-                .to_owned()
+            "by a privacy loss distribution, composed for a plan that was frozen before the first round"
         }
-        _ => "by Renyi differential privacy".to_owned(),
+        _ => "by Renyi differential privacy",
     };
     let releases =
         if status.releases == 1 { "one release".to_owned() } else { format!("{} releases", status.releases) };
     let mut text = format!(
-        "This model was released with user-level ({epsilon}, {})-differential privacy: whatever one client sends, over \
-         {releases}, changes the probability of any outcome by a factor of at most e^{epsilon}, but for {} \
+        "This model was released with user-level ({epsilon}, {})-differential privacy: over {releases}, any updates \
+         of one client change the probability of any outcome by a factor of at most e^{epsilon}, plus {} \
          ({}; accounted {by}). ",
         status.delta, status.delta, status.adjacency
     );
@@ -113,7 +112,7 @@ fn model_card(state: &State, status: &Status) -> String {
         },
         status.noise_multiplier,
         if status.correlated.is_some() {
-            " and of how far a client moves them, correlated across rounds,"
+            " and of the sensitivity of their sums, correlated across rounds,"
         } else {
             ""
         },
@@ -121,7 +120,7 @@ fn model_card(state: &State, status: &Status) -> String {
         status.assumed()
     );
     if state.charges.iter().any(|charged| charged.charge.mechanism.is_none()) {
-        text += " Some of what was charged was released by other means.";
+        text += " Some of the charges are for releases made without fedmill.";
     }
     text + "\n"
 }

@@ -1,6 +1,6 @@
-//! Tests of the lines of a ledger: what is sealed, and what is refused.
+//! Tests of the lines of a ledger: sealed lines, and lines that are refused.
 
-use super::record::{Entry, Record};
+use super::record::{LedgerEntry, LedgerRecord};
 use super::trial::{charge, init, lines, plan, release};
 use crate::record::sha256::Sha256;
 use crate::record::{ChainError, ChainFault, END, Head, SEAL, read, seal, verify};
@@ -10,10 +10,10 @@ fn ledger() -> Vec<String> {
     let plan = plan();
     let first = charge(&plan, 1);
     let released = release(&first, 1);
-    lines(&[init(&plan), Entry::Charge(Box::new(first)), released])
+    lines(&[init(&plan), LedgerEntry::Charge(Box::new(first)), released])
 }
 
-fn check(lines: &[String]) -> Result<Vec<(Record, Head)>, ChainError> {
+fn check(lines: &[String]) -> Result<Vec<(LedgerRecord, Head)>, ChainError> {
     verify(lines.iter().map(String::as_str))
 }
 
@@ -65,19 +65,19 @@ fn lines_that_are_moved_removed_or_doubled_are_noticed() {
 fn a_line_of_another_ledger_is_noticed() {
     let mut other = plan();
     other.rounds += 1;
-    let others = lines(&[init(&other), Entry::Charge(Box::new(charge(&other, 1)))]);
+    let others = lines(&[init(&other), LedgerEntry::Charge(Box::new(charge(&other, 1)))]);
     let mixed = [ledger()[0].clone(), others[1].clone()];
     let error = check(&mixed).unwrap_err();
     assert!(matches!(error, ChainError { line: 2, fault: ChainFault::Previous { .. } }), "{error}");
 }
 
-/// A line that says this, with a digest that is right.
+/// A line with this body and the right digest.
 fn sealed(body: &str) -> String {
     format!("{}{SEAL}{}{END}", body.strip_suffix('}').unwrap(), Sha256::of(body))
 }
 
 #[test]
-fn what_is_not_known_or_no_number_is_refused_though_its_digest_is_right() {
+fn unknown_fields_and_bad_numbers_are_refused_though_the_digest_is_right() {
     let lines = ledger();
     let after = check(&lines[..1]).unwrap()[0].1;
     let line = &lines[1];
@@ -101,6 +101,6 @@ fn what_is_not_known_or_no_number_is_refused_though_its_digest_is_right() {
     ] {
         let to = body.replacen(from, to, 1);
         assert_ne!(to, body, "{from}: {body}");
-        assert!(read::<Entry>(&sealed(&to), Some(&after)).is_err(), "{to}");
+        assert!(read::<LedgerEntry>(&sealed(&to), Some(&after)).is_err(), "{to}");
     }
 }

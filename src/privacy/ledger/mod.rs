@@ -1,12 +1,13 @@
-//! The account of a privacy budget: text in, verdicts out; no files.
+//! The records of a privacy budget: text in, verdicts out; no files.
 //!
-//! [`plan`] is what is fixed before the first round; [`record`] what is written down, [`chain`] how lines hold together,
-//! [`replay`] what they come to; [`budget`] says whether one more charge fits; [`status`] and [`export`]
-//! tell it. [`sha256`] names
-//! things by their content.
+//! - [`plan`]: the settings that are fixed before the first round.
+//! - [`record`]: the entries of a ledger, one a line.
+//! - [`replay`]: the state that the records lead to.
+//! - [`budget`]: whether one more charge fits.
+//! - [`status`], [`export`]: the budget for its operator, and for others.
 //!
-//! A ledger holds events, and every charge is in it before its noise is drawn: whatever happens then, what was spent is
-//! never more than what is written. Nothing is given back by itself.
+//! A ledger holds events. Every charge is in the ledger before its noise is drawn, so the ledger never holds less than
+//! was spent. A charge counts until the operator voids it.
 
 pub mod budget;
 pub mod export;
@@ -15,12 +16,6 @@ mod line_tests;
 pub mod plan;
 pub mod record;
 pub mod replay;
-mod run;
 pub mod status;
 #[cfg(test)]
 mod trial;
-
-pub use crate::record::Head;
-pub use crate::record::sha256::Sha256;
-pub use plan::BudgetPlan;
-pub use replay::State;

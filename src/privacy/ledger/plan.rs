@@ -1,13 +1,14 @@
-//! What is fixed before the first round: the budget, who takes part, and the mechanism.
+//! The plan: the budget, the sampling and the noise, fixed before the first round.
 //!
-//! Nothing in it depends on a client's data. The denominator above all is public: dividing by the cohort that turned up
-//! would tell its size. The tight accountant (PLD) composes parameters that were fixed up front, so its number counts
-//! only while every charge is the plan's.
+//! No setting depends on a client's data. The denominator is public: the number of clients that came would reveal how
+//! many came. The tight accountant (PLD) needs settings that were fixed before the first round, so its epsilon counts
+//! only while every charge follows the plan.
 //!
-//! Multipliers are in clip bounds S whatever the adjacency. A sum moves by at most S when a client comes, goes or is zeroed
-//! out, but by 2 S when one takes another's place; that is the accountants' to know.
+//! Noise multipliers are in units of the clip bound S, for every adjacency. A sum moves by at most S when a client is
+//! added, removed or zeroed out, and by at most 2 S when a client is replaced. The accountants apply that factor.
 
 mod correlated;
+mod series;
 #[cfg(test)]
 mod tests;
 
@@ -20,108 +21,109 @@ use crate::privacy::event::{Adjacency, Event, EventError};
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 
-/// How many units of the grid a coordinate of a full update must be in the root mean square, for truncation not to count.
+/// Least root mean square of the coordinates of a full-length update, in units of the grid. Below it, truncation
+/// matters.
 const LEAST_UNITS: f64 = 256.0;
 
-/// The part of epsilon that noise on a grid may cost at the first level.
+/// Largest share of epsilon that noise on the grid of level 2 may cost.
 const MOST_SLACK: f64 = 1e-3;
 
-/// Who takes part in a round.
+/// How the clients of a round are drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sampling {
-    /// Every client by a coin of its own, each round: the one way that is amplified under add-or-remove-one.
+    /// Each client independently, in every round. Sampling lowers epsilon for add-or-remove-one and replace-special.
     Poisson,
-    /// So many clients of all, every choice as likely as another: amplified under replace-one.
+    /// A fixed number of clients, all sets equally likely. Sampling lowers epsilon for replace-one.
     #[value(alias = "without-replacement")]
     Fixed,
-    /// Whoever comes; nothing is amplified.
+    /// Any clients. Sampling does not lower epsilon.
     #[value(alias = "none")]
     All,
 }
 
-/// Which number decides whether the budget is spent.
+/// The accountant whose epsilon is held against the budget.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accountant {
-    /// The smaller of both; that of PLD only while every charge is the plan's.
+    /// The smaller epsilon of RDP and PLD. PLD counts only while every charge follows the plan.
     #[default]
     Best,
-    /// Renyi differential privacy at certified orders; also where settings change on the way.
+    /// Renyi differential privacy at certified orders. Valid also if settings change between rounds.
     Rdp,
 }
 
-/// Whose data a guarantee is about.
+/// The unit that a guarantee protects.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// All that one client sends.
+    /// All data of one client.
     #[default]
     Client,
 }
 
-/// How long an update may be.
+/// The largest norm of an update.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ClipBound {
-    /// L2 norm of the whole update, in units of the model, in every round.
+    /// The same L2 norm in every round, in units of the model.
     Fixed(f64),
-    /// One that follows a quantile of the norms (Andrew et al. 2021).
+    /// A norm that follows a quantile of the clients' norms (Andrew et al. 2021).
     Adaptive(Adaptive),
 }
 
-/// How a clip bound follows the norms.
+/// Settings of a clip bound that follows the norms.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Adaptive {
-    /// The bound of the first round.
+    /// Bound of the first round.
     pub initial: f64,
-    /// The part of updates that is to be below it, gamma.
+    /// Target share of updates below the bound, gamma.
     pub quantile: f64,
-    /// How fast the bound moves, eta.
+    /// Learning rate of the bound, eta.
     pub rate: f64,
-    /// Standard deviation of the noise on the count of updates below it, sigma_b.
+    /// Standard deviation of the noise on the count of updates below the bound, sigma_b.
     pub count_noise: f64,
 }
 
-/// A schedule and its budget.
+/// The settings of all rounds, and their budget.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetPlan {
-    /// What may be spent in all.
+    /// Epsilon that all rounds may spend together.
     pub epsilon: f64,
-    /// At this delta.
+    /// The delta of that epsilon.
     pub delta: f64,
-    /// Clients that could take part, N.
+    /// Number of clients that could take part, N.
     pub population: u64,
-    /// Who of them does.
+    /// How the clients of a round are drawn.
     pub sampling: Sampling,
-    /// The part of them that does in a round, q.
+    /// Share of clients in a round, q.
     pub sampling_rate: f64,
-    /// Standard deviation of the noise on the sum over the clip bound, z.
+    /// Standard deviation of the noise on the sum, divided by the clip bound, z.
     pub noise_multiplier: f64,
-    /// Rounds, T.
+    /// Number of rounds, T.
     pub rounds: u64,
-    /// How long an update may be, S.
+    /// Largest norm of an update, S.
     pub clip: ClipBound,
-    /// What the sum is divided by, n_pub.
+    /// Divisor of the noised sum, n_pub.
     pub denominator: u64,
-    /// Which data sets count as neighbours.
+    /// The neighbouring data sets.
     pub adjacency: Adjacency,
-    /// Whose data the guarantee is about.
+    /// The unit that the guarantee protects.
     pub unit: Unit,
     /// Coordinates of an update, d, if the model is known.
     pub dimension: Option<u64>,
-    /// How fine the noise is, if the model is known.
+    /// Width of the noise in units of the grid, if the model is known.
     pub level: Option<Level>,
-    /// Which number decides.
+    /// The accountant that decides.
     pub accountant: Accountant,
-    /// How noise is correlated across rounds; none if every round has noise of its own.
+    /// How noise is correlated across rounds; `None` if each round has independent noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlated: Option<Correlated>,
 }
 
-/// Why a plan cannot be.
+/// Why a plan is not valid.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -129,22 +131,20 @@ pub enum PlanError {
     #[error("{what}: found {found}, expected {expected}")]
     OutOfRange { what: &'static str, found: String, expected: &'static str },
     #[error(
-        "sampling fixed with adjacency {found}, expected replace-one: a fixed number of clients amplifies nothing \
-             where one comes or goes"
+        "sampling fixed with adjacency {found}, expected replace-one: a fixed number of clients lowers epsilon for \
+             replace-one only"
     )]
     FixedSampling { found: String },
     #[error(
-        "sampling poisson with adjacency replace-one, expected add-or-remove-one or replace-special: no \
-             amplification is known for it"
+        "sampling poisson with adjacency replace-one, expected add-or-remove-one or replace-special: no epsilon is \
+             known for this pair"
     )]
     PoissonReplaceOne,
-    #[error(
-        "sampling all with rate {found}, expected 1: whoever comes is not sampled, and nothing is amplified"
-    )]
+    #[error("sampling all with rate {found}, expected 1: clients that are not sampled do not lower epsilon")]
     RateOfAll { found: f64 },
     #[error(
         "noise multiplier {noise_multiplier} and noise of {count_noise} on the count, expected more than \
-             {half}: no noise is left for the values"
+             {half}: the count uses the whole budget"
     )]
     CountNoise { noise_multiplier: f64, count_noise: f64, half: f64 },
     #[error("level: found {found}, expected {expected} for its dimension, noise and rounds")]
@@ -156,20 +156,20 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// What the user may do about it.
+    /// How the user can mend it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::FixedSampling { .. } | Self::PoissonReplaceOne => Some(
-                "--adjacency replace-one goes with --sampling fixed; with --sampling all nothing is amplified and \
-                 every adjacency will do",
+                "use --adjacency replace-one with --sampling fixed; --sampling all allows every adjacency, and does \
+                 not lower epsilon",
             ),
-            Self::RateOfAll { .. } => Some("leave --sampling-rate out, and say --denominator"),
+            Self::RateOfAll { .. } => Some("leave --sampling-rate out, and pass --denominator"),
             _ => None,
         }
     }
 }
 
-/// The form that is hashed and stored.
+/// The content of `plan.lock`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Frozen {
@@ -177,12 +177,12 @@ struct Frozen {
     plan_sha256: Sha256,
 }
 
-/// Why a stored plan cannot be used.
+/// Why a `plan.lock` cannot be used.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum FrozenError {
-    #[error("is no plan: {0}")]
+    #[error("is not a plan: {0}")]
     Unreadable(#[from] serde_json::Error),
     #[error("its digest is {found}, it says {expected}: it was changed after it was frozen")]
     Changed { found: Sha256, expected: Sha256 },
@@ -191,11 +191,11 @@ pub enum FrozenError {
 }
 
 impl BudgetPlan {
-    /// Checks every number, and that who takes part goes with what counts as neighbours.
+    /// Checks every number, and that the sampling fits the adjacency.
     ///
     /// # Errors
     ///
-    /// At the first that is wrong.
+    /// The first fault.
     pub fn check(&self) -> Result<(), PlanError> {
         self.check_all_but_level()?;
         let level = self.dimension.map(|dimension| self.level_for(dimension));
@@ -206,7 +206,7 @@ impl BudgetPlan {
         Err(PlanError::Level { found: found(self.level), expected: found(level) })
     }
 
-    /// The same before it is known how fine the noise is to be.
+    /// As [`check`](Self::check), before the level of the noise is chosen.
     ///
     /// # Errors
     ///
@@ -260,7 +260,7 @@ impl BudgetPlan {
         }
     }
 
-    /// What a charge of it costs: a round, or where noise is correlated, all of them.
+    /// The cost of a charge: of one round, or of all rounds of a series.
     ///
     /// # Errors
     ///
@@ -275,40 +275,42 @@ impl BudgetPlan {
         })
     }
 
-    /// What it is calibrated to: its budget, without the part that noise on a grid may cost.
+    /// The budget to calibrate to: the plan's, less the share that noise on a grid may cost.
     pub fn calibration(&self) -> Budget {
         let sampling = match self.sampling {
-            _ if self.sampling_rate >= 1.0 => calibrate::Sampling::All,
-            Sampling::All => calibrate::Sampling::All,
-            Sampling::Poisson => calibrate::Sampling::Poisson(self.sampling_rate),
-            Sampling::Fixed => calibrate::Sampling::Fixed { sample: self.cohort(), of: self.population },
+            _ if self.sampling_rate >= 1.0 => calibrate::ClientSampling::All,
+            Sampling::All => calibrate::ClientSampling::All,
+            Sampling::Poisson => calibrate::ClientSampling::Poisson(self.sampling_rate),
+            Sampling::Fixed => {
+                calibrate::ClientSampling::Fixed { sample: self.cohort(), of: self.population }
+            }
         };
         let accountant = match self.accountant {
-            Accountant::Best => calibrate::Accountant::Pld,
-            Accountant::Rdp => calibrate::Accountant::Rdp,
+            Accountant::Best => calibrate::TargetAccountant::Pld,
+            Accountant::Rdp => calibrate::TargetAccountant::Rdp,
         };
         let (epsilon, delta, adjacency) =
             (self.epsilon * (1.0 - 2.0 * MOST_SLACK), self.delta, self.adjacency);
         Budget { epsilon, delta, accountant, sampling, adjacency, noise: None }
     }
 
-    /// Clients that a round of it is expected to have, q N; at least one.
+    /// Expected number of clients in a round, q N; at least 1.
     pub fn cohort(&self) -> u64 {
         let clients = self.sampling_rate * self.population as f64;
         match self.sampling {
-            // Up: more clients drawn never cost less. A product that is an integer but for rounding is that integer.
+            // Rounds up, since more clients never cost less. The factor ignores rounding of the product.
             Sampling::Fixed => (clients * (1.0 - 1e-12)).ceil() as u64,
             _ => clients.round() as u64,
         }
         .max(1)
     }
 
-    /// What the noise on the values is multiplied by, z_D: more than z where a count is told too, which has its part of
-    /// the budget: (z^-2 - (2 sigma_b)^-2)^-1/2.
+    /// Noise multiplier of the values, z_D. Where a noised count is released too, z_D is larger than z, because the
+    /// count uses a part of the budget: z_D = (z^-2 - (2 sigma_b)^-2)^-1/2.
     ///
     /// # Errors
     ///
-    /// When the count takes all of it.
+    /// When the count uses the whole budget.
     pub fn value_multiplier(&self) -> Result<f64, PlanError> {
         let z = self.noise_multiplier;
         let ClipBound::Adaptive(Adaptive { count_noise, .. }) = self.clip else { return Ok(z) };
@@ -326,8 +328,8 @@ impl BudgetPlan {
         }
     }
 
-    /// How fine the noise is for updates of so many coordinates: fine enough that neither truncation to the grid nor what
-    /// the grid costs counts.
+    /// The level of the noise for updates with `dimension` coordinates: the narrowest at which both truncation to the
+    /// grid and the cost of the grid are negligible.
     pub fn level_for(&self, dimension: u64) -> Level {
         let bound = (Level::L2.sigma() / (self.noise_multiplier * self.spread())).floor();
         let slack = self.noise_of(Level::L2, dimension).slack(self.charges(), self.delta).epsilon;
@@ -337,7 +339,7 @@ impl BudgetPlan {
         }
     }
 
-    /// The integer noise that all its releases have; of a model that is not known, the noise that costs most.
+    /// The integer noise of a release. If the model is not known, the noise that costs most.
     pub fn noise(&self) -> IntegerNoise {
         let dimension = self.dimension.unwrap_or_else(|| {
             let each = noise(Level::L2, 1).slack(self.rounds, self.delta).epsilon;
@@ -346,7 +348,7 @@ impl BudgetPlan {
         self.noise_of(self.level.unwrap_or(Level::L2), dimension)
     }
 
-    /// The digest that stands for it.
+    /// The digest of the plan.
     pub fn sha256(&self) -> Sha256 {
         Sha256::of(serde_json::to_vec(self).unwrap_or_default())
     }
@@ -357,11 +359,11 @@ impl BudgetPlan {
         format!("{}\n", serde_json::to_string_pretty(&frozen).unwrap_or_default())
     }
 
-    /// The plan in the text of a `plan.lock`.
+    /// Reads the plan from the text of `plan.lock`.
     ///
     /// # Errors
     ///
-    /// When it is none, or was changed.
+    /// When the text is not a plan, or was changed.
     pub fn thaw(text: &str) -> Result<Self, FrozenError> {
         let Frozen { plan, plan_sha256: expected } = serde_json::from_str(text)?;
         let found = plan.sha256();
@@ -372,7 +374,7 @@ impl BudgetPlan {
         Ok(plan)
     }
 
-    /// What the user should know of it.
+    /// Warnings for the user.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut warn = |when: bool, text: String| warnings.extend(when.then_some(text));
@@ -380,14 +382,14 @@ impl BudgetPlan {
         warn(
             *delta >= 1.0 / *population as f64,
             format!(
-                "delta {delta} is not below 1/{population}: it allows that one client's data is published whole"
+                "delta {delta} is not below 1/{population}: it allows a release of one client's data as they are"
             ),
         );
         warn(
             *noise_multiplier < 0.3,
-            format!("noise multiplier {noise_multiplier} is below 0.3: a round protects hardly anything"),
+            format!("noise multiplier {noise_multiplier} is below 0.3: a round gives hardly any protection"),
         );
-        warn(*epsilon > 10.0, format!("epsilon {epsilon} is above 10: the guarantee says hardly anything"));
+        warn(*epsilon > 10.0, format!("epsilon {epsilon} is above 10: the guarantee is weak"));
         warn(
             *delta < 1e-12 && self.accountant != Accountant::Rdp,
             format!("delta {delta} is below 1e-12, where PLD is not exact: only RDP counts"),
@@ -396,20 +398,21 @@ impl BudgetPlan {
         warn(
             value >= 2.0 * noise_multiplier,
             format!(
-                "the count takes most of the budget: noise on the values is {value:.3}, not {noise_multiplier}"
+                "the count uses most of the budget: the noise multiplier of the values is {value:.3}, not \
+                 {noise_multiplier}"
             ),
         );
         let units = self.units();
         warn(
             self.correlated.is_some() && units < LEAST_UNITS / 4.0,
             format!(
-                "a client's values are rounded to a part in {units:.0} of what is typical of the longest update"
+                "rounding to the grid is coarse: a typical value of a full-length update is {units:.0} units"
             ),
         );
         warnings
     }
 
-    /// How many units of the grid a coordinate of a full update is, in the root mean square.
+    /// Root mean square of the coordinates of a full-length update, in units of the grid.
     fn units(&self) -> f64 {
         let dimension = self.dimension.unwrap_or(1);
         let bound = self.level_for(dimension).sigma() / (self.noise_multiplier * self.spread());
@@ -417,7 +420,7 @@ impl BudgetPlan {
     }
 }
 
-/// The noise of a level on so many coordinates.
+/// The integer noise of a level.
 pub fn noise(level: Level, coordinates: u64) -> IntegerNoise {
     IntegerNoise { coordinates, variance: level.variance() as f64 }
 }

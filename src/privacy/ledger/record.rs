@@ -1,8 +1,8 @@
-//! What is written down of a budget: one record a line, each of a kind of its own.
+//! The records of a ledger: one a line, in kinds.
 //!
-//! Records hold events, not epsilons: what was done can be composed again by any accountant, now or later. The epsilons
-//! beside them are what was told at the time, rounded up. Kinds and fields that are not known are refused: a charge that
-//! is not understood might be one that is not counted.
+//! Records hold events, so that any accountant can compose them again, now or later. The epsilons beside the events are
+//! those computed at the time, rounded up. Readers refuse unknown kinds and fields: a charge that is not understood
+//! might not be counted.
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::{Adjacency, Event};
@@ -10,196 +10,207 @@ use crate::privacy::ledger::plan::{BudgetPlan, Unit};
 use crate::record::{self, sha256::Sha256};
 use serde::{Deserialize, Serialize};
 
-/// The digits of epsilons are cut behind so many.
+/// Epsilons are multiples of one over this.
 const MICRO: f64 = 1e6;
 
 /// A line of a ledger.
-pub type Record = record::Record<Entry>;
+pub type LedgerRecord = record::Record<LedgerEntry>;
 
-/// What happened.
+/// The content of a record.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Entry {
+pub enum LedgerEntry {
     /// The ledger was started.
     Init(Box<Init>),
-    /// A part of the budget was set aside for a charge to come.
+    /// A part of the budget was reserved for a later charge.
     Reserve(Reserve),
-    /// Noise is about to be drawn, or something was spent elsewhere.
+    /// Noise is about to be drawn, or a release is made without fedmill.
     Charge(Box<Charge>),
-    /// What a charge was for was published.
+    /// The output of a charge was published.
     Release(Release),
-    /// Somebody swears that nothing of a charge was seen.
+    /// The operator attests that the output of a charge was never seen.
     Void(Void),
-    /// Something worth knowing.
+    /// A remark.
     Note(Note),
-    /// What a charge was for was published before a run could say so; found later.
+    /// The output of a charge was found, published without a record.
     Adopt(Adopt),
-    /// The key of all rounds to come was drawn, and kept.
-    Key(RunKey),
+    /// The key of a series was drawn, and kept.
+    Key(SeriesKey),
 }
 
-/// The ledger was started.
+/// The start of a ledger.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Init {
-    /// Tells ledgers of the same plan apart: 32 random digits.
+    /// 32 random digits, which tell ledgers with the same plan apart.
     pub ledger_id: String,
-    /// What was fixed.
+    /// The frozen plan.
     pub plan: BudgetPlan,
-    /// Its digest.
+    /// The digest of the plan.
     pub plan_sha256: Sha256,
 }
 
-/// A part of the budget was set aside.
+/// A part of the budget that is reserved for a later charge.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
-    /// What may be done with it.
+    /// The cost it is reserved for.
     pub event: Event,
-    /// What for.
+    /// The user's description.
     pub text: String,
 }
 
-/// Noise is about to be drawn, or something was spent elsewhere.
+/// A charge: noise is about to be drawn, or a release is made without fedmill.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Charge {
-    /// Names what is released; not told twice.
+    /// The name of the release; unique in the ledger.
     pub release_id: String,
-    /// The round that it is of.
+    /// The number of the round.
     pub round: Option<u64>,
-    /// What it costs.
+    /// The cost.
     pub event: Event,
-    /// Which data sets count as neighbours.
+    /// The neighbouring data sets.
     pub adjacency: Adjacency,
-    /// Whose data the guarantee is about.
+    /// The unit that the guarantee protects.
     pub unit: Unit,
-    /// The mechanism, if fedmill runs it; none for what was spent elsewhere.
+    /// The settings of the release, if fedmill makes it; `None` otherwise.
     pub mechanism: Option<Mechanism>,
-    /// The delta that epsilons are told at.
+    /// The delta of the epsilons.
     pub delta_target: f64,
-    /// The plan that was frozen.
+    /// The digest of the frozen plan.
     pub plan_sha256: Sha256,
-    /// The reserve that it takes, by number.
+    /// Number of the reserve that it uses.
     pub reserve: Option<u64>,
-    /// What is spent with it, by RDP.
+    /// Epsilon spent by RDP, this charge included.
     pub eps_rdp: Epsilon,
-    /// What is spent with it, by PLD, if that counts.
+    /// Epsilon spent by PLD, this charge included; `None` if PLD does not count.
     pub eps_pld: Option<Epsilon>,
-    /// What of that comes from noise on a grid.
+    /// The part of the epsilons that comes from noise on a grid.
     pub slack: Option<Epsilon>,
-    /// Where the randomness comes from.
+    /// The source of the randomness.
     pub rng: Rng,
-    /// What it was for, as a user says.
+    /// The user's description.
     pub text: Option<String>,
 }
 
-/// How a release is made.
+/// The settings of a release that fedmill makes.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Mechanism {
-    /// Noise multiplier.
+    /// Noise multiplier: standard deviation of the noise, divided by the clip bound.
     pub z: f64,
-    /// Sampling rate.
+    /// Sampling rate: the share of clients in a round.
     pub q: f64,
-    /// Clip bound.
+    /// Clip bound: the largest norm of an update.
     #[serde(rename = "S")]
     pub clip: f64,
-    /// Denominator.
+    /// Divisor of the noised sum.
     pub n_pub: u64,
-    /// Coordinates.
+    /// Coordinates of an update.
     pub d: u64,
-    /// How fine the noise is.
+    /// Width of the noise, in units of the grid.
     pub level: Level,
-    /// Of all that the sum depends on.
+    /// Digest of all that the sum depends on.
     pub inputs_sha256: Sha256,
-    /// Where it is to be published.
+    /// The path to publish the output at.
     pub output: String,
-    /// Whether its key is kept until it is.
+    /// Whether the key is kept until the output is published.
     pub resumable: bool,
-    /// Of the list of clients that count, where that depends on who came before.
+    /// Digest of the list of clients that count, in a series.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients_sha256: Option<Sha256>,
 }
 
-/// Where randomness comes from.
+/// The source of randomness.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rng {
     /// The operating system.
     Os,
-    /// A number that somebody chose: a test, NOT private.
+    /// A test seed: NOT private.
     TestSeed,
-    /// Not ours: spent elsewhere.
+    /// Unknown: fedmill does not make the release.
     External,
 }
 
-/// What a charge was for was published.
+/// The release of a charge's output.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
-    /// The charge, by number.
+    /// Number of the charge.
     pub charge: u64,
-    /// What the charge calls it.
+    /// The name of the release.
     pub release_id: String,
-    /// Of its files, one behind the other.
+    /// Digest over the bytes of all files of the output, in order.
     pub output_sha256: Sha256,
     /// The clip bound of the next round, if it follows the norms.
     pub next_clip: Option<f64>,
 }
 
-/// What a charge was for was published before a run could say so.
+/// The release of a charge's output that was found, published without a record.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Adopt {
-    /// What would have been said.
+    /// The release.
     pub release: Release,
-    /// Where it was found.
+    /// The path the output was found at.
     pub output: String,
 }
 
-/// The key that the noise of all rounds of a run comes from was drawn, and kept.
+/// The key that the noise of every round of a series comes from.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
-pub struct RunKey {
-    /// Of the key; from it nobody finds the key.
+pub struct SeriesKey {
+    /// SHA-256 of the key; does not reveal it.
     pub key_sha256: Sha256,
 }
 
-/// Somebody swears that nothing of a charge was seen.
+/// The end of a charge or a reserve whose output was never seen.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Void {
-    /// The charge or reserve, by number.
+    /// Number of the charge or the reserve.
     pub charge: u64,
-    /// In which words.
+    /// The operator's statement.
     pub attest: String,
 }
 
-/// Something worth knowing.
+/// A remark.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Note {
-    /// What.
+    /// The remark.
     pub text: String,
 }
 
-/// An epsilon as it is told: rounded up to six decimals.
+/// The epsilons that a charge records.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ChargeEpsilons {
+    /// Epsilon spent by RDP, the charge included.
+    pub rdp: Epsilon,
+    /// Epsilon spent by PLD, the charge included; `None` if PLD does not count.
+    pub pld: Option<Epsilon>,
+    /// The part of both that comes from noise on a grid.
+    pub slack: Option<Epsilon>,
+}
+
+/// An epsilon, rounded up to six decimals.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, Debug)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Epsilon(f64);
 
 impl Epsilon {
-    /// Rounds up; none for what no budget holds: NaN, infinity, numbers below zero.
+    /// Rounds up; `None` for NaN, infinity and numbers below zero, which no budget holds.
     pub fn up(epsilon: f64) -> Option<Self> {
         let micros = (epsilon * MICRO).ceil();
-        // Dividing may round down.
+        // The division may round down.
         let candidates = [micros / MICRO, (micros + 1.0) / MICRO];
         let up = candidates.into_iter().find(|up| *up >= epsilon)?;
         (up.is_finite() && epsilon >= 0.0).then_some(Self(up))
     }
 
-    /// As a number.
+    /// The number.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -210,7 +221,8 @@ impl TryFrom<f64> for Epsilon {
 
     fn try_from(epsilon: f64) -> Result<Self, String> {
         let fine = epsilon.is_finite() && epsilon >= 0.0;
-        fine.then_some(Self(epsilon)).ok_or_else(|| format!("found epsilon {epsilon}, expected none below 0"))
+        fine.then_some(Self(epsilon))
+            .ok_or_else(|| format!("found epsilon {epsilon}, expected a finite number that is not negative"))
     }
 }
 
@@ -220,7 +232,7 @@ impl From<Epsilon> for f64 {
     }
 }
 
-impl record::Entry for Entry {
+impl record::Entry for LedgerEntry {
     fn check(&self) -> Result<(), String> {
         match self {
             Self::Init(init) => init.check(),

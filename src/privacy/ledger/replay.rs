@@ -1,82 +1,82 @@
-//! What the records of a ledger come to: what was spent, what is open, what was released.
+//! The state that the records of a ledger lead to: charges spent, open and released.
 //!
-//! A charge counts from the moment that it is written, whatever became of it: noise may have been drawn and seen. Only a
-//! void takes it back, which somebody signs.
+//! A charge counts from the moment that it is written, released or not: its noise may have been drawn and seen. Only a
+//! void, with the operator's statement, ends that.
+
+mod series;
 
 use crate::privacy::event::Event;
 use crate::privacy::ledger::plan::{BudgetPlan, ClipBound};
 use crate::privacy::ledger::record::{
-    Adopt, Charge, Entry, Init, Mechanism, Record, Release, Reserve, Rng, Void,
+    Adopt, Charge, Init, LedgerEntry, LedgerRecord, Mechanism, Release, Reserve, Rng, Void,
 };
 use crate::record::Head;
 use crate::record::sha256::Sha256;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-/// What became of a charge.
+/// The state of a charge.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Fate {
-    /// Its release was not recorded: the run that made it is at work, or was cut off.
+    /// Its release is not recorded: the process is at work, or was stopped.
     Open,
-    /// It was spent elsewhere; there is nothing to release.
+    /// It was spent elsewhere: fedmill has nothing to release.
     External,
-    /// It was released.
+    /// Its output was released.
     Released {
-        /// Of the files.
+        /// Digest over the bytes of the output's files.
         output_sha256: Sha256,
-        /// The record that says so.
+        /// Number of the record of the release.
         seq: u64,
     },
-    /// Somebody swore that nothing of it was seen.
+    /// The operator attested that its output was never seen.
     Voided {
-        /// In which words.
+        /// The operator's statement.
         attest: String,
     },
 }
 
-/// A charge and what became of it.
+/// A charge and its state.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Charged {
-    /// Where the chain stood with it.
+pub struct ChargeRecord {
+    /// The number and digest of its record.
     pub head: Head,
-    /// When, in seconds since 1970.
+    /// Seconds since 1970 when it was written.
     pub ts: u64,
-    /// By which version of fedmill.
+    /// The version of fedmill that wrote it.
     pub tool_version: String,
-    /// What was charged.
+    /// The charge.
     pub charge: Charge,
-    /// What became of it.
+    /// Its state.
     pub fate: Fate,
 }
 
-/// A reserve that was not charged yet.
+/// A reserve that no charge has used yet.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Reserved {
-    /// Its number.
+pub struct ReserveRecord {
+    /// Number of its record.
     pub seq: u64,
-    /// What was set aside.
+    /// The reserve.
     pub reserve: Reserve,
 }
 
-/// What a ledger comes to.
+/// The state of a ledger.
 #[derive(Clone, PartialEq, Debug)]
 pub struct State {
-    /// How it started.
+    /// The first entry.
     pub init: Init,
-    /// Where the chain stands.
+    /// The end of the chain.
     pub head: Head,
-    /// Where it stood at each record.
+    /// The end of the chain at each record.
     pub heads: Vec<Head>,
     /// Every charge, in order.
-    pub charges: Vec<Charged>,
-    /// Reserves that are left.
-    pub reserves: Vec<Reserved>,
+    pub charges: Vec<ChargeRecord>,
+    /// Reserves that no charge has used.
+    pub reserves: Vec<ReserveRecord>,
     /// The clip bound of the next round.
     pub clip: f64,
-    /// What was noted, by record.
-    pub notes: BTreeMap<u64, String>,
-    /// Of the key of all rounds, if they have one together and it was drawn.
-    pub run_key: Option<Sha256>,
-    /// What charges call their releases.
+    /// Digest of the key of a series, once it is drawn.
+    pub series_key: Option<Sha256>,
+    /// Names of all releases.
     names: BTreeSet<String>,
 }
 
@@ -84,21 +84,21 @@ pub struct State {
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("line {}: {why}", .seq + 1)]
 pub struct ReplayError {
-    /// Its number.
+    /// Number of the record.
     pub seq: u64,
     /// What was found, and what was expected.
     pub why: String,
 }
 
 impl State {
-    /// What these records come to; none of no records.
+    /// The state after these records; `None` if there are none.
     ///
     /// # Errors
     ///
-    /// At the first that cannot follow those before it.
-    pub fn replay(records: &[(Record, Head)]) -> Result<Option<Self>, ReplayError> {
+    /// The first record that cannot follow the earlier ones.
+    pub fn replay(records: &[(LedgerRecord, Head)]) -> Result<Option<Self>, ReplayError> {
         let Some(((first, head), rest)) = records.split_first() else { return Ok(None) };
-        let Entry::Init(init) = &first.entry else {
+        let LedgerEntry::Init(init) = &first.entry else {
             return Err(ReplayError { seq: 0, why: "expected kind init at the start".to_owned() });
         };
         let clip = init.plan.first_clip();
@@ -109,8 +109,7 @@ impl State {
             charges: Vec::new(),
             reserves: Vec::new(),
             clip,
-            notes: BTreeMap::new(),
-            run_key: None,
+            series_key: None,
             names: BTreeSet::new(),
         };
         for (record, head) in rest {
@@ -119,29 +118,26 @@ impl State {
         Ok(Some(state))
     }
 
-    /// Adds a record to it.
+    /// Adds a record.
     ///
     /// # Errors
     ///
-    /// When it cannot follow those before it.
-    pub fn take(&mut self, record: &Record, head: Head) -> Result<(), ReplayError> {
+    /// When the record cannot follow the earlier ones.
+    pub fn take(&mut self, record: &LedgerRecord, head: Head) -> Result<(), ReplayError> {
         let refused = |why| ReplayError { seq: record.seq, why };
         match &record.entry {
-            Entry::Init(_) => Err("found kind init, expected it at the start alone".to_owned()),
-            Entry::Reserve(reserve) => {
-                self.reserves.push(Reserved { seq: record.seq, reserve: reserve.clone() });
+            LedgerEntry::Init(_) => Err("found kind init, expected it at the start only".to_owned()),
+            LedgerEntry::Reserve(reserve) => {
+                self.reserves.push(ReserveRecord { seq: record.seq, reserve: reserve.clone() });
                 Ok(())
             }
-            Entry::Charge(charge) => self.charge(head, record, charge),
-            Entry::Release(release) | Entry::Adopt(Adopt { release, .. }) => {
+            LedgerEntry::Charge(charge) => self.charge(head, record, charge),
+            LedgerEntry::Release(release) | LedgerEntry::Adopt(Adopt { release, .. }) => {
                 self.release(record.seq, release)
             }
-            Entry::Void(void) => self.void(void),
-            Entry::Key(key) => self.take_key(key),
-            Entry::Note(note) => {
-                self.notes.insert(record.seq, note.text.clone());
-                Ok(())
-            }
+            LedgerEntry::Void(void) => self.void(void),
+            LedgerEntry::Key(key) => self.take_key(key),
+            LedgerEntry::Note(_) => Ok(()),
         }
         .map_err(refused)?;
         self.head = head;
@@ -149,12 +145,12 @@ impl State {
         Ok(())
     }
 
-    fn charge(&mut self, head: Head, record: &Record, charge: &Charge) -> Result<(), String> {
+    fn charge(&mut self, head: Head, record: &LedgerRecord, charge: &Charge) -> Result<(), String> {
         if charge.plan_sha256 != self.init.plan_sha256 {
             let (found, expected) = (charge.plan_sha256, self.init.plan_sha256);
             return Err(format!("found plan_sha256 {found}, expected that of the plan, {expected}"));
         }
-        if self.is_of_run(charge) {
+        if self.is_of_series(charge) {
             self.check_round(charge)?;
         }
         if !self.names.insert(charge.release_id.clone()) {
@@ -169,22 +165,22 @@ impl State {
             self.reserves.remove(place);
         }
         let fate = if charge.mechanism.is_some() { Fate::Open } else { Fate::External };
-        let Record { ts, tool_version, .. } = record;
+        let LedgerRecord { ts, tool_version, .. } = record;
         let (ts, tool_version) = (*ts, tool_version.clone());
-        self.charges.push(Charged { head, ts, tool_version, charge: charge.clone(), fate });
+        self.charges.push(ChargeRecord { head, ts, tool_version, charge: charge.clone(), fate });
         Ok(())
     }
 
     fn release(&mut self, seq: u64, release: &Release) -> Result<(), String> {
-        let found = self.charge_mut(release.charge)?;
-        if found.fate != Fate::Open {
-            return Err(format!("charge {} is not open: {}", release.charge, found.fate.told()));
+        let charge = self.charge_mut(release.charge)?;
+        if charge.fate != Fate::Open {
+            return Err(format!("charge {} is not open: {}", release.charge, charge.fate));
         }
-        if found.charge.release_id != release.release_id {
-            let (of, expected) = (&release.release_id, &found.charge.release_id);
-            return Err(format!("found release_id {of}, expected that of the charge, {expected}"));
+        if charge.charge.release_id != release.release_id {
+            let (found, expected) = (&release.release_id, &charge.charge.release_id);
+            return Err(format!("found release_id {found}, expected that of the charge, {expected}"));
         }
-        found.fate = Fate::Released { output_sha256: release.output_sha256, seq };
+        charge.fate = Fate::Released { output_sha256: release.output_sha256, seq };
         self.clip = release.next_clip.unwrap_or(self.clip);
         Ok(())
     }
@@ -194,94 +190,94 @@ impl State {
             self.reserves.remove(place);
             return Ok(());
         }
-        let is_run = self.plan().correlated.is_some();
-        let found = self.charge_mut(void.charge)?;
-        if is_run && found.charge.mechanism.is_some() {
-            let why = "its noise is part of that of later rounds";
-            return Err(format!("charge {} cannot be taken back: {why}", void.charge));
+        let is_series = self.plan().correlated.is_some();
+        let charge = self.charge_mut(void.charge)?;
+        if is_series && charge.charge.mechanism.is_some() {
+            let why = "its noise is part of later rounds";
+            return Err(format!("charge {} cannot be voided: {why}", void.charge));
         }
-        if !matches!(found.fate, Fate::Open | Fate::External) {
-            return Err(format!("charge {} cannot be taken back: {}", void.charge, found.fate.told()));
+        if !matches!(charge.fate, Fate::Open | Fate::External) {
+            return Err(format!("charge {} cannot be voided: {}", void.charge, charge.fate));
         }
-        found.fate = Fate::Voided { attest: void.attest.clone() };
+        charge.fate = Fate::Voided { attest: void.attest.clone() };
         Ok(())
     }
 
-    fn charge_mut(&mut self, seq: u64) -> Result<&mut Charged, String> {
-        let place = self.charges.binary_search_by_key(&seq, |charged| charged.head.seq);
-        let found = place.ok().and_then(|place| self.charges.get_mut(place));
-        found.ok_or_else(|| format!("record {seq} is no charge"))
+    fn charge_mut(&mut self, seq: u64) -> Result<&mut ChargeRecord, String> {
+        let place = self.charges.binary_search_by_key(&seq, |charge| charge.head.seq);
+        let charge = place.ok().and_then(|place| self.charges.get_mut(place));
+        charge.ok_or_else(|| format!("record {seq} is no charge"))
     }
 
-    /// The digest of a record; none if there is no such record.
+    /// The digest of a record; `None` if there is no such record.
     pub fn at(&self, seq: u64) -> Option<Sha256> {
         let head = usize::try_from(seq).ok().and_then(|seq| self.heads.get(seq));
         head.map(|head| head.sha256)
     }
 
-    /// The first digits of the ledger's name.
+    /// The first 12 digits of the ledger's id.
     pub fn short_id(&self) -> &str {
         let id = self.init.ledger_id.as_str();
         id.get(..12).unwrap_or(id)
     }
 
-    /// The plan that was frozen.
+    /// The frozen plan.
     pub fn plan(&self) -> &BudgetPlan {
         &self.init.plan
     }
 
     /// Charges whose release was not recorded.
-    pub fn orphans(&self) -> impl Iterator<Item = &Charged> {
-        self.charges.iter().filter(|charged| charged.fate == Fate::Open)
+    pub fn orphans(&self) -> impl Iterator<Item = &ChargeRecord> {
+        self.charges.iter().filter(|charge| charge.fate == Fate::Open)
     }
 
     /// Charges that count: all that were not voided.
-    pub fn counted(&self) -> impl Iterator<Item = &Charged> {
-        self.charges.iter().filter(|charged| !matches!(charged.fate, Fate::Voided { .. }))
+    pub fn counted(&self) -> impl Iterator<Item = &ChargeRecord> {
+        self.charges.iter().filter(|charge| !matches!(charge.fate, Fate::Voided { .. }))
     }
 
-    /// Everything that was spent or set aside: each event, and how often.
+    /// Every event that was charged or reserved, with its count.
     pub fn spent(&self) -> Vec<(Event, u64)> {
-        let charged = self.counted().map(|charged| &charged.charge.event);
-        let reserved = self.reserves.iter().map(|reserved| &reserved.reserve.event);
-        let mut runs: Vec<(Event, u64)> = Vec::new();
-        charged.chain(reserved).for_each(|event| count(&mut runs, event));
-        runs
+        let charges = self.counted().map(|charge| &charge.charge.event);
+        let reserves = self.reserves.iter().map(|reserve| &reserve.reserve.event);
+        let mut counts: Vec<(Event, u64)> = Vec::new();
+        charges.chain(reserves).for_each(|event| count(&mut counts, event));
+        counts
     }
 
-    /// Whether everything in it is of the plan, so that the number of PLD counts: no other event, setting or reserve,
-    /// and not more rounds.
+    /// Whether every charge follows the plan, so that PLD counts: no other event, setting or reserve, and no more
+    /// rounds than planned.
     pub fn follows_plan(&self) -> bool {
         self.planned_rounds().is_some_and(|rounds| rounds <= self.plan().charges())
     }
 
-    /// How many times the plan's event is charged; none if anything else is.
+    /// How many times the plan's event was charged; `None` if the ledger holds any other charge.
     pub fn planned_rounds(&self) -> Option<u64> {
-        let mut rounds = self.counted().map(|charged| rounds_of(self.plan(), &charged.charge));
+        let mut rounds = self.counted().map(|charge| rounds_of(self.plan(), &charge.charge));
         let rounds = rounds.try_fold(0_u64, |sum, rounds| sum.checked_add(rounds?));
         rounds.filter(|_| self.reserves.is_empty())
     }
 
-    /// Releases of all charges that count.
+    /// Number of releases of all charges that count.
     pub fn releases(&self) -> u64 {
         self.course().last().map_or(0, |(releases, _)| releases)
     }
 
-    /// Every charge that counts, and how many releases there were with it.
+    /// Every charge that counts, with the number of releases up to it.
     pub fn course(&self) -> impl Iterator<Item = (u64, &Charge)> {
-        self.counted().scan(0_u64, |releases, charged| {
-            *releases = releases.saturating_add(once(&charged.charge.event).1);
-            Some((*releases, &charged.charge))
+        self.counted().scan(0_u64, |releases, charge| {
+            *releases = releases.saturating_add(once(&charge.charge.event).1);
+            Some((*releases, &charge.charge))
         })
     }
 
-    /// Charges that were made with a number that somebody chose: their releases are NOT private.
+    /// Number of charges with a test seed, whose releases are NOT private.
     pub fn tests(&self) -> usize {
-        self.counted().filter(|charged| charged.charge.rng == Rng::TestSeed).count()
+        self.counted().filter(|charge| charge.charge.rng == Rng::TestSeed).count()
     }
 }
 
-/// An event that may be composed of itself: what it is once, and how often.
+/// A repeated event as the event and its count; any other event with the count 1.
 fn once(event: &Event) -> (&Event, u64) {
     match event {
         Event::SelfComposed { event, count, .. } => (event, *count),
@@ -289,16 +285,16 @@ fn once(event: &Event) -> (&Event, u64) {
     }
 }
 
-/// Adds an event to those that were counted.
-pub(super) fn count(counted: &mut Vec<(Event, u64)>, event: &Event) {
+/// Adds an event to a list of events with their counts.
+pub(super) fn count(counts: &mut Vec<(Event, u64)>, event: &Event) {
     let (event, times) = once(event);
-    match counted.iter_mut().find(|(known, _)| known == event) {
+    match counts.iter_mut().find(|(known, _)| known == event) {
         Some((_, count)) => *count = count.saturating_add(times),
-        None => counted.push((event.clone(), times)),
+        None => counts.push((event.clone(), times)),
     }
 }
 
-/// How many times the plan's event an event is; none if it is another one.
+/// How many times an event holds the plan's event; `None` if it is another event.
 pub(super) fn rounds_of_event(plan: &BudgetPlan, event: &Event) -> Option<u64> {
     let planned = plan.event().ok()?;
     let (event, times) = once(event);
@@ -308,18 +304,18 @@ pub(super) fn rounds_of_event(plan: &BudgetPlan, event: &Event) -> Option<u64> {
     (*event == planned).then_some(times)
 }
 
-/// How many rounds of the plan a charge is; none if the plan has no such charge.
+/// How many rounds of the plan a charge pays for; `None` if the plan has no such charge.
 fn rounds_of(plan: &BudgetPlan, charge: &Charge) -> Option<u64> {
     let rounds = rounds_of_event(plan, &charge.event)?;
     let alike = charge.adjacency == plan.adjacency
         && charge.unit == plan.unit
         && charge.delta_target == plan.delta
-        && charge.mechanism.as_ref().is_none_or(|mechanism| runs(plan, mechanism));
+        && charge.mechanism.as_ref().is_none_or(|mechanism| is_planned(plan, mechanism));
     alike.then_some(rounds)
 }
 
-/// Whether a mechanism is the one that the plan has.
-fn runs(plan: &BudgetPlan, mechanism: &Mechanism) -> bool {
+/// Whether a mechanism has the settings of the plan.
+fn is_planned(plan: &BudgetPlan, mechanism: &Mechanism) -> bool {
     let clip = match plan.clip {
         ClipBound::Fixed(bound) => mechanism.clip == bound,
         ClipBound::Adaptive(_) => true,
@@ -332,7 +328,7 @@ fn runs(plan: &BudgetPlan, mechanism: &Mechanism) -> bool {
 }
 
 impl Fate {
-    /// In one word.
+    /// The state in one word.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -341,14 +337,14 @@ impl Fate {
             Self::Voided { .. } => "void",
         }
     }
+}
 
-    /// As it is told.
-    pub fn told(&self) -> String {
+impl std::fmt::Display for Fate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Open => "open".to_owned(),
-            Self::External => "spent elsewhere".to_owned(),
-            Self::Released { .. } => "released".to_owned(),
-            Self::Voided { attest } => format!("void: {attest}"),
+            Self::External => write!(f, "spent elsewhere"),
+            Self::Voided { attest } => write!(f, "void: {attest}"),
+            Self::Open | Self::Released { .. } => f.write_str(self.name()),
         }
     }
 }
@@ -359,29 +355,29 @@ mod tests {
     use crate::privacy::ledger::record::{Note, Reserve};
     use crate::privacy::ledger::trial::{charge, init, plan, records, release, state};
 
-    fn charged(round: u64) -> Entry {
-        Entry::Charge(Box::new(charge(&plan(), round)))
+    fn charged(round: u64) -> LedgerEntry {
+        LedgerEntry::Charge(Box::new(charge(&plan(), round)))
     }
 
-    fn void(seq: u64) -> Entry {
-        Entry::Void(Void { charge: seq, attest: "the disk was full".to_owned() })
+    fn void(seq: u64) -> LedgerEntry {
+        LedgerEntry::Void(Void { charge: seq, attest: "the disk was full".to_owned() })
     }
 
-    fn reserve() -> Entry {
-        Entry::Reserve(Reserve { event: plan().event().unwrap(), text: "later".to_owned() })
+    fn reserve() -> LedgerEntry {
+        LedgerEntry::Reserve(Reserve { event: plan().event().unwrap(), text: "later".to_owned() })
     }
 
     #[test]
-    fn a_charge_counts_whatever_becomes_of_it_unless_it_is_void() {
+    fn a_charge_counts_released_or_not_unless_it_is_void() {
         let plan = plan();
         let entries = [init(&plan), charged(1), release(&charge(&plan, 1), 1), charged(2), charged(3)];
         let state = state(&entries);
         let event = plan.event().unwrap();
         assert_eq!(state.spent(), [(event.clone(), 3)]);
-        assert_eq!(state.orphans().map(|charged| charged.head.seq).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(state.orphans().map(|charge| charge.head.seq).collect::<Vec<_>>(), [3, 4]);
         let state = super::super::trial::state(&[&entries[..], &[void(3)]].concat());
         assert_eq!(state.spent(), [(event, 2)]);
-        assert_eq!(state.orphans().map(|charged| charged.head.seq).collect::<Vec<_>>(), [4]);
+        assert_eq!(state.orphans().map(|charge| charge.head.seq).collect::<Vec<_>>(), [4]);
         assert_eq!(state.counted().count(), 2);
     }
 
@@ -390,7 +386,7 @@ mod tests {
         let plan = plan();
         let mut taking = charge(&plan, 1);
         taking.reserve = Some(1);
-        let entries = [init(&plan), reserve(), reserve(), Entry::Charge(Box::new(taking))];
+        let entries = [init(&plan), reserve(), reserve(), LedgerEntry::Charge(Box::new(taking))];
         let event = plan.event().unwrap();
         assert_eq!(state(&entries[..3]).spent(), [(event.clone(), 2)]);
         assert_eq!(state(&entries).spent(), [(event.clone(), 2)]);
@@ -408,19 +404,19 @@ mod tests {
         no_reserve.reserve = Some(1);
         let mut other_plan = charge(&plan, 2);
         other_plan.plan_sha256 = Sha256::NONE;
-        let start = [init(&plan), Entry::Charge(Box::new(first.clone()))];
+        let start = [init(&plan), LedgerEntry::Charge(Box::new(first.clone()))];
         for (bad, why) in [
-            (vec![init(&plan)], "start alone"),
-            (vec![Entry::Charge(Box::new(first.clone()))], "charged before"),
-            (vec![Entry::Charge(Box::new(no_reserve))], "no reserve 1"),
-            (vec![Entry::Charge(Box::new(other_plan))], "plan_sha256"),
+            (vec![init(&plan)], "start only"),
+            (vec![LedgerEntry::Charge(Box::new(first.clone()))], "charged before"),
+            (vec![LedgerEntry::Charge(Box::new(no_reserve))], "no reserve 1"),
+            (vec![LedgerEntry::Charge(Box::new(other_plan))], "plan_sha256"),
             (vec![release(&other_name, 1)], "release_id another"),
             (vec![release(&first, 2)], "no charge"),
             (vec![release(&first, 0)], "no charge"),
             (vec![released.clone(), released.clone()], "not open"),
-            (vec![released.clone(), void(1)], "cannot be taken back"),
+            (vec![released.clone(), void(1)], "cannot be voided"),
             (vec![void(1), released.clone()], "not open"),
-            (vec![void(1), void(1)], "cannot be taken back"),
+            (vec![void(1), void(1)], "cannot be voided"),
             (vec![void(7)], "no charge"),
         ] {
             let entries = [&start[..], &bad].concat();
@@ -428,7 +424,7 @@ mod tests {
             assert_eq!(error.seq, entries.len() as u64 - 1);
             assert!(error.why.contains(why), "{error}, expected {why}");
         }
-        let no_start = [Entry::Note(Note { text: "one".to_owned() })];
+        let no_start = [LedgerEntry::Note(Note { text: "one".to_owned() })];
         assert!(State::replay(&records(&no_start)).is_err());
     }
 
@@ -438,7 +434,7 @@ mod tests {
         let with = |change: fn(&mut Charge)| {
             let mut charge = charge(&plan, 1);
             change(&mut charge);
-            state(&[init(&plan), Entry::Charge(Box::new(charge))]).follows_plan()
+            state(&[init(&plan), LedgerEntry::Charge(Box::new(charge))]).follows_plan()
         };
         assert!(with(|_| ()));
         assert!(!with(|charge| charge.mechanism.as_mut().unwrap().z = 1.0));

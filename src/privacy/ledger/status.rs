@@ -1,88 +1,88 @@
-//! What is spent of a budget and what is left, as numbers to be told.
+//! The state of a budget for its operator: what is spent, and what is left.
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::budget::{self, Spent, VerdictError};
 use crate::privacy::ledger::plan::{Accountant, ClipBound, Correlated, Sampling, Unit};
-use crate::privacy::ledger::record::Epsilon;
-use crate::privacy::ledger::replay::{Charged, State};
+use crate::privacy::ledger::record::{Charge, Epsilon};
+use crate::privacy::ledger::replay::State;
 use crate::record::sha256::Sha256;
 use serde::Serialize;
 
-/// What is spent and what is left. Epsilons are rounded up, what remains down; none is infinitely many.
+/// What is spent and what is left. Epsilons are rounded up, the remainder down; `None` is an infinite epsilon.
 #[derive(Clone, Serialize, Debug)]
 pub struct Status {
-    /// By the number that decides.
+    /// Epsilon spent, by the accountant that decides.
     pub epsilon_spent: Option<f64>,
-    /// By RDP.
+    /// Epsilon spent, by RDP.
     pub epsilon_rdp: Option<f64>,
-    /// The order that it was found at.
+    /// The Renyi order that gives it.
     pub rdp_order: Option<f64>,
-    /// By PLD; none where it does not count.
+    /// Epsilon spent, by PLD; `None` also if PLD does not count.
     pub epsilon_pld: Option<f64>,
-    /// What of both comes from noise on a grid.
+    /// The part of both that comes from noise on a grid.
     pub slack: Option<f64>,
-    /// What may be spent.
+    /// Epsilon that may be spent.
     pub epsilon_budget: f64,
-    /// What is left of it.
+    /// Epsilon that is left.
     pub epsilon_remaining: f64,
-    /// The delta that all of them are at.
+    /// The delta of all epsilons.
     pub delta: f64,
-    /// Which number decides.
+    /// The accountant that decides.
     pub accountant: Accountant,
-    /// Whether everything charged is the plan's, so that PLD counts.
+    /// Whether every charge follows the plan, so that PLD counts.
     pub follows_plan: bool,
-    /// Charges that count.
+    /// Number of charges that count.
     pub charges: usize,
-    /// Releases that they are.
+    /// Number of releases that those charges pay for.
     pub releases: u64,
-    /// Rounds that are planned.
+    /// Number of rounds of the plan.
     pub rounds_planned: u64,
-    /// Rounds of the plan that the budget still holds.
+    /// Number of further rounds of the plan that the budget holds.
     pub rounds_left: u64,
-    /// Charges whose release was not recorded.
+    /// Numbers of the charges whose release was not recorded.
     pub open: Vec<u64>,
-    /// Reserves that are left.
+    /// Numbers of the reserves that no charge has used.
     pub reserved: Vec<u64>,
-    /// Charges that were taken back.
+    /// Number of charges that were voided.
     pub voided: usize,
-    /// Whether every release has noise that nobody knows.
+    /// Whether no release has noise from a test seed.
     pub private: bool,
-    /// Releases with noise that somebody chose.
+    /// Number of releases with noise from a test seed.
     pub test_releases: usize,
-    /// What is assumed: how clients were drawn.
+    /// How clients are drawn, as the plan assumes.
     pub sampling: Sampling,
-    /// With which probability.
+    /// Share of clients in a round.
     pub sampling_rate: f64,
-    /// Clients that could take part.
+    /// Number of clients that could take part.
     pub population: u64,
-    /// Which data sets count as neighbours.
+    /// The neighbouring data sets.
     pub adjacency: Adjacency,
-    /// Whose data the guarantee is about.
+    /// The unit that the guarantee protects.
     pub unit: Unit,
-    /// Standard deviation of the noise on the sum over the clip bound.
+    /// Standard deviation of the noise on the sum, divided by the clip bound.
     pub noise_multiplier: f64,
     /// The clip bound of the next round.
     pub clip: f64,
-    /// Whether it follows the norms.
+    /// Whether the clip bound follows the norms.
     pub clip_is_adaptive: bool,
-    /// What the sum is divided by.
+    /// Divisor of the noised sum.
     pub denominator: u64,
-    /// Coordinates of an update, if the plan says.
+    /// Coordinates of an update, if the plan names them.
     pub dimension: Option<u64>,
-    /// How fine the noise is, if the plan says.
+    /// Width of the noise in units of the grid, if the plan names it.
     pub level: Option<Level>,
-    /// How noise is correlated across rounds, if it is.
+    /// How noise is correlated across rounds; `None` if each round has independent noise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlated: Option<Correlated>,
     /// The digest of the plan.
     pub plan_sha256: Sha256,
-    /// Where the ledger ends.
+    /// Number and digest of the last record.
     pub head: String,
 }
 
 impl Status {
-    /// What is spent of a budget and what is left.
+    /// The status of a ledger.
     ///
     /// # Errors
     ///
@@ -90,16 +90,16 @@ impl Status {
     pub fn of(state: &State) -> Result<Self, VerdictError> {
         let plan = state.plan();
         let spent = budget::spent(state)?;
-        let told = |epsilon: f64| Epsilon::up(epsilon).map(Epsilon::get);
-        let epsilon_spent = told(spent.epsilon(plan.accountant));
+        let rounded = |epsilon: f64| Epsilon::up(epsilon).map(Epsilon::get);
+        let epsilon_spent = rounded(spent.epsilon(plan.accountant));
         let Spent { rdp, order, pld, slack } = spent;
         let left = epsilon_spent.map_or(0.0, |spent| (plan.epsilon - spent).max(0.0));
         Ok(Self {
             epsilon_spent,
-            epsilon_rdp: told(rdp),
+            epsilon_rdp: rounded(rdp),
             rdp_order: order,
-            epsilon_pld: pld.and_then(told),
-            slack: slack.and_then(told),
+            epsilon_pld: pld.and_then(rounded),
+            slack: slack.and_then(rounded),
             epsilon_budget: plan.epsilon,
             epsilon_remaining: (left * 1e6).floor() / 1e6,
             delta: plan.delta,
@@ -109,8 +109,8 @@ impl Status {
             releases: state.releases(),
             rounds_planned: plan.rounds,
             rounds_left: budget::rounds_left(state)?,
-            open: state.orphans().map(|charged| charged.head.seq).collect(),
-            reserved: state.reserves.iter().map(|reserved| reserved.seq).collect(),
+            open: state.orphans().map(|charge| charge.head.seq).collect(),
+            reserved: state.reserves.iter().map(|reserve| reserve.seq).collect(),
             voided: state.charges.len() - state.counted().count(),
             private: state.tests() == 0,
             test_releases: state.tests(),
@@ -131,9 +131,9 @@ impl Status {
         })
     }
 
-    /// A line for each thing worth telling: what it is, and how it stands.
+    /// The lines of the table that `status` prints: label and value.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
-        let number = |epsilon: Option<f64>| epsilon.map_or("infinitely many".to_owned(), |x| x.to_string());
+        let number = |epsilon: Option<f64>| epsilon.map_or("infinite".to_owned(), |x| x.to_string());
         let counts = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
         let mut lines = Vec::new();
         if !self.private {
@@ -151,7 +151,7 @@ impl Status {
             ),
             ("spent", number(self.epsilon_spent)),
             ("  by RDP", format!("{}{}", number(self.epsilon_rdp), at_order(self.rdp_order))),
-            ("  by PLD", self.pld_told()),
+            ("  by PLD", self.pld_text()),
             ("  of it slack", number(self.slack.or(Some(0.0)))),
             ("remaining", self.epsilon_remaining.to_string()),
             (
@@ -173,47 +173,53 @@ impl Status {
             ),
             ("assumed", self.assumed()),
         ]);
-        lines.extend(self.correlated.map(|how| ("  correlated", format!("{how}; paid for once"))));
+        lines.extend(
+            self.correlated
+                .map(|correlated| ("  correlated", format!("{correlated}; one charge pays for all rounds"))),
+        );
         if !self.open.is_empty() {
             let open = counts(&self.open);
             lines.push(("open", format!("charges {open}: `fedmill privacy recover` explains them")));
         }
         if !self.reserved.is_empty() {
-            lines.push(("set aside", format!("records {}", counts(&self.reserved))));
+            lines.push(("reserved", format!("records {}", counts(&self.reserved))));
         }
         if self.voided > 0 {
-            lines.push(("taken back", format!("{} charges", self.voided)));
+            lines.push(("voided", format!("{} charges", self.voided)));
         }
         lines.push(("plan", self.plan_sha256.to_string()));
         lines
     }
 
-    fn pld_told(&self) -> String {
+    fn pld_text(&self) -> String {
         match (self.epsilon_pld, self.accountant, self.follows_plan) {
             (Some(pld), _, _) => format!("{pld}, valid for plan {}", self.plan_sha256.short()),
             (None, Accountant::Rdp, _) => "not asked for".to_owned(),
-            (None, _, false) => "does not count: not everything charged is the plan's".to_owned(),
+            (None, _, false) => "does not count: a charge does not follow the plan".to_owned(),
             (None, _, true) => "not known for these events, or at this delta".to_owned(),
         }
     }
 
-    /// How clients were drawn, which nobody here can check.
+    /// How clients are drawn, as text. fedmill cannot check it.
     pub fn assumed(&self) -> String {
         let Self { sampling_rate, population, .. } = self;
         match self.sampling {
             Sampling::Poisson => format!(
-                "each of {population} clients is drawn by itself, with probability {sampling_rate}, in every round"
+                "each of {population} clients is drawn independently, with probability {sampling_rate}, in every round"
             ),
             Sampling::Fixed => format!(
-                "in every round so many of {population} clients that each takes part with probability {sampling_rate}, \
-                 every choice as likely as another"
+                "in every round a fixed number of {population} clients takes part, a share of {sampling_rate}, all \
+                 sets equally likely"
             ),
-            Sampling::All => self.correlated.map_or("nothing of who takes part".to_owned(), |how| {
-                format!(
-                    "nothing of who takes part but that ids tell clients apart: each counts {}",
-                    how.limits()
-                )
-            }),
+            Sampling::All => {
+                let anyone = "nothing about which clients take part";
+                self.correlated.map_or(anyone.to_owned(), |correlated| {
+                    format!(
+                        "{anyone}, except that each client has one id: each counts {}",
+                        correlated.limits()
+                    )
+                })
+            }
         }
     }
 }
@@ -222,7 +228,7 @@ fn at_order(order: Option<f64>) -> String {
     order.map_or(String::new(), |order| format!(" at order {order}"))
 }
 
-/// A charge as others may know it: neither what went in nor when.
-pub(super) fn round_told(charged: &Charged) -> String {
-    charged.charge.round.map_or(String::new(), |round| round.to_string())
+/// The round of a charge as text; empty if there is none.
+pub(super) fn round_text(charge: &Charge) -> String {
+    charge.round.map_or(String::new(), |round| round.to_string())
 }

@@ -1,8 +1,10 @@
-//! Ledgers to try things on.
+//! Ledgers for tests.
 
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::plan::{Accountant, BudgetPlan, ClipBound, Sampling, Unit};
-use crate::privacy::ledger::record::{Charge, Entry, Epsilon, Init, Mechanism, Record, Release, Rng};
+use crate::privacy::ledger::record::{
+    Charge, Epsilon, Init, LedgerEntry, LedgerRecord, Mechanism, Release, Rng,
+};
 use crate::privacy::ledger::replay::State;
 use crate::record::sha256::Sha256;
 use crate::record::{self, Head};
@@ -29,9 +31,9 @@ pub(super) fn plan() -> BudgetPlan {
     BudgetPlan { level: Some(plan.level_for(1000)), ..plan }
 }
 
-pub(super) fn init(plan: &BudgetPlan) -> Entry {
+pub(super) fn init(plan: &BudgetPlan) -> LedgerEntry {
     let (plan_sha256, plan) = (plan.sha256(), plan.clone());
-    Entry::Init(Box::new(Init {
+    LedgerEntry::Init(Box::new(Init {
         ledger_id: "00112233445566778899aabbccddeeff".to_owned(),
         plan,
         plan_sha256,
@@ -70,8 +72,8 @@ pub(super) fn charge(plan: &BudgetPlan, round: u64) -> Charge {
     }
 }
 
-pub(super) fn release(charge: &Charge, seq: u64) -> Entry {
-    Entry::Release(Release {
+pub(super) fn release(charge: &Charge, seq: u64) -> LedgerEntry {
+    LedgerEntry::Release(Release {
         charge: seq,
         release_id: charge.release_id.clone(),
         output_sha256: Sha256::of(format!("output of {seq}")),
@@ -79,8 +81,8 @@ pub(super) fn release(charge: &Charge, seq: u64) -> Entry {
     })
 }
 
-/// The lines of these entries.
-pub(super) fn lines(entries: &[Entry]) -> Vec<String> {
+/// The lines of a ledger with these entries.
+pub(super) fn lines(entries: &[LedgerEntry]) -> Vec<String> {
     let mut head: Option<Head> = None;
     let mut seal = |entry| {
         let (line, next) = record::seal(head.as_ref(), 1_700_000_000, entry).unwrap();
@@ -90,10 +92,10 @@ pub(super) fn lines(entries: &[Entry]) -> Vec<String> {
     entries.iter().map(&mut seal).collect()
 }
 
-pub(super) fn records(entries: &[Entry]) -> Vec<(Record, Head)> {
+pub(super) fn records(entries: &[LedgerEntry]) -> Vec<(LedgerRecord, Head)> {
     record::verify(lines(entries).iter().map(String::as_str)).unwrap()
 }
 
-pub(super) fn state(entries: &[Entry]) -> State {
+pub(super) fn state(entries: &[LedgerEntry]) -> State {
     State::replay(&records(entries)).unwrap().unwrap()
 }

@@ -1,26 +1,28 @@
-//! The longest deltas are brought to the length of the longest of the others.
+//! Shortens the longest deltas to the length of the longest of the others.
 //!
 //! - Paper: Allouah et al., Adaptive gradient clipping for robust federated learning, 2025, algorithm 2 (adaptive
 //!   robust clipping).
 //! - Cost: the norms of all updates. Before a rule that works by coordinate, updates are scaled tile by tile.
-//! - Tolerates: fewer than half. F stays.
-//! - Arguments: none. `floor(2 F (n - F) / n)` deltas are clipped.
+//! - Tolerates: fewer than half.
+//! - Leaves: F.
 
-use crate::rules::pre::clip::clipped;
-use crate::rules::pre::{Step, Stepped};
+use crate::rules::pre::clip::clip_to;
+use crate::rules::pre::{Step, StepOutput};
 use crate::rules::{RuleError, Statistics};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+    name: "arc",
+    summary: "The `floor(2 F (n - F) / n)` longest deltas are shortened to the length of the longest of \
+              the others.",
+    settings: &[],
+    parse: |_| Ok(Box::new(Arc)),
+};
 
 /// Adaptive robust clipping.
 #[derive(Clone, Copy, Debug)]
 pub struct Arc;
-
-impl Arc {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Step>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for Arc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,12 +39,12 @@ impl Step for Arc {
         false
     }
 
-    fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
+    fn take(&self, statistics: &Statistics) -> Result<StepOutput, RuleError> {
         let (n, f) = (statistics.clients(), statistics.hostile());
         let geometry = statistics.geometry()?;
         let mut norms: Vec<f64> = (0..n).map(|i| geometry.norm(i)).collect();
         norms.sort_by(f64::total_cmp);
         let longest = 2 * f * (n - f) / n;
-        clipped(statistics, norms[n - longest - 1])
+        clip_to(statistics, norms[n - longest - 1])
     }
 }

@@ -1,31 +1,32 @@
-//! Updates are shuffled and become the means of buckets of a few.
+//! Shuffles the updates and replaces them by the means of small buckets.
 //!
 //! - Paper: Karimireddy, He and Jaggi, Byzantine-robust learning on heterogeneous datasets via bucketing, 2022,
 //!   algorithm 1.
 //! - Cost: none.
-//! - Tolerates: any number, but F stays while updates get fewer: each hostile client may spoil a bucket of its own. What
-//!   follows has to bear F of n / s.
-//! - Arguments: `s`, how many share a bucket (the last may be smaller). `--seed` shuffles; one that clients cannot guess
-//!   keeps them from choosing their bucket.
+//! - Tolerates: any number.
+//! - Leaves: F, of fewer updates: each hostile client may spoil another bucket, so the rule must tolerate F of n / s.
+//! - Details: if clients cannot guess `--seed`, they cannot choose their bucket.
 
 use crate::rules::mixing::Mixing;
-use crate::rules::pre::{Step, Stepped};
+use crate::rules::pre::{Step, StepOutput};
 use crate::rules::{RuleError, Statistics};
-use crate::settings::{Settings, SpecError};
+use crate::settings::{Entry, Setting};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
+
+pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+    name: "bucketing",
+    summary: "Updates are shuffled by `--seed` and become the plain means of buckets of `s`; the last may \
+              be smaller.",
+    settings: &[Setting::required("s", "2", "updates in a bucket")],
+    parse: |settings| Ok(Box::new(Bucketing { size: settings.require("s")? })),
+};
 
 /// Bucketing.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucketing {
     size: NonZeroUsize,
-}
-
-impl Bucketing {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Step>, SpecError> {
-        Ok(Box::new(Self { size: settings.require("s", "2")? }))
-    }
 }
 
 impl fmt::Display for Bucketing {
@@ -47,7 +48,7 @@ impl Step for Bucketing {
         false
     }
 
-    fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
+    fn take(&self, statistics: &Statistics) -> Result<StepOutput, RuleError> {
         let n = statistics.clients();
         let order = shuffled(n, statistics.seed);
         let mut place = vec![None; n];
@@ -69,11 +70,11 @@ impl Step for Bucketing {
         );
         let warnings =
             if statistics.hostile() > 0 && rows.len() < n { vec![note.into()] } else { Vec::new() };
-        Ok(Stepped { mixing: Mixing::new(n, rows), place, found, warnings })
+        Ok(StepOutput { mixing: Mixing::new(n, rows), place, found, warnings })
     }
 }
 
-/// The numbers below `n` in an order that the seed decides, all orders alike (Fisher and Yates).
+/// The numbers below `n` in an order that the seed decides; all orders are equally likely (Fisher and Yates).
 fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     let mut state = seed;
@@ -83,7 +84,7 @@ fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-/// A number below `bound`, each as likely: what would make some likelier is drawn again.
+/// A number below `bound`; all are equally likely. It draws again when a value would make some numbers likelier.
 fn below(bound: usize, state: &mut u64) -> usize {
     let bound = bound as u64;
     let even = u64::MAX - u64::MAX % bound;
@@ -95,7 +96,7 @@ fn below(bound: usize, state: &mut u64) -> usize {
     }
 }
 
-/// Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014.
+/// The next number of SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014).
 fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

@@ -1,27 +1,28 @@
-//! Deltas that are longer than a length are brought to it.
+//! Shortens deltas that are longer than a length to that length.
 //!
 //! - Paper: Sun et al., Can you really backdoor federated learning?, 2019, section 4.
 //! - Cost: the norms of all updates. Before a rule that works by coordinate, updates are scaled tile by tile.
-//! - Tolerates: any number; it bounds what each can do and finds nobody. F stays.
-//! - Arguments: `norm`, the length.
+//! - Tolerates: any number; it bounds every client and finds no hostile client.
+//! - Leaves: F.
 
 use crate::rules::mixing::Mixing;
-use crate::rules::pre::{Step, Stepped};
+use crate::rules::pre::{Step, StepOutput};
 use crate::rules::{RuleError, Statistics};
-use crate::settings::{Positive, Settings, SpecError};
+use crate::settings::{Entry, Positive, Setting};
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+    name: "clip",
+    summary: "Longer deltas are shortened to a length.",
+    settings: &[Setting::required("norm", "1.5", "the length")],
+    parse: |settings| Ok(Box::new(Clip { norm: settings.require("norm")? })),
+};
 
 /// Clipping to a fixed length.
 #[derive(Clone, Copy, Debug)]
 pub struct Clip {
     norm: Positive,
-}
-
-impl Clip {
-    pub(super) fn parse(settings: &mut Settings) -> Result<Box<dyn Step>, SpecError> {
-        Ok(Box::new(Self { norm: settings.require("norm", "1.5")? }))
-    }
 }
 
 impl fmt::Display for Clip {
@@ -47,20 +48,20 @@ impl Step for Clip {
         false
     }
 
-    fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
-        clipped(statistics, self.norm.0)
+    fn take(&self, statistics: &Statistics) -> Result<StepOutput, RuleError> {
+        clip_to(statistics, self.norm.0)
     }
 }
 
-/// Deltas scaled down to a length where they are longer.
-pub(super) fn clipped(statistics: &Statistics, length: f64) -> Result<Stepped, RuleError> {
+/// Scales deltas down to `length` where they are longer.
+pub(super) fn clip_to(statistics: &Statistics, length: f64) -> Result<StepOutput, RuleError> {
     let geometry = statistics.geometry()?;
     let n = statistics.clients();
     let norms: Vec<f64> = (0..n).map(|i| geometry.norm(i)).collect();
     let factors: Vec<f64> =
         norms.iter().map(|norm| if *norm > length { length / norm } else { 1.0 }).collect();
     let found = |(norm, factor): (&f64, &f64)| BTreeMap::from([("norm", *norm), ("factor", *factor)]);
-    Ok(Stepped {
+    Ok(StepOutput {
         mixing: Mixing::diagonal(&factors),
         place: (0..n).map(Some).collect(),
         found: norms.iter().zip(&factors).map(found).collect(),

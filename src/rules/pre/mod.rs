@@ -1,8 +1,8 @@
-//! Pre-aggregation, one file a step: before a rule sees them, updates are mixed, clipped or left out.
+//! Pre-aggregation, one file a step: a step mixes, clips or leaves out updates before the rule.
 //!
-//! A step is a matrix: each update that it makes is a combination of the deltas it was given. So steps follow each
-//! other by multiplying matrices, their geometry follows from the one that was measured, and every rule can come
-//! after them; a rule that works by coordinate makes the mixed rows tile by tile.
+//! A step is a matrix: each of its output updates is a combination of the deltas of its input updates. So a chain of
+//! steps is a product of matrices, and the geometry of its outputs follows from the one that was measured. Every rule
+//! can follow. For a rule that works by coordinate, the second pass makes the mixed rows tile by tile.
 
 pub mod arc;
 pub mod bucketing;
@@ -15,167 +15,163 @@ use crate::rules::{
     Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning, check_tolerates,
     decide, less_than_half, unknown_byzantine,
 };
-use crate::settings::{self, Parse, SpecError};
+use crate::settings::{self, Definition, Entry, SpecError};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a step makes of the updates it is given.
+/// The output of one step.
 #[derive(Clone, Debug)]
-pub struct Stepped {
-    /// The updates it makes of them.
+pub struct StepOutput {
+    /// The output updates, as combinations of the input updates.
     pub mixing: Mixing,
-    /// For each update given, that which stands for it now; none if it was left out.
+    /// For each input update, the output update that stands for it; `None` if the step leaves it out.
     pub place: Vec<Option<usize>>,
-    /// For each update given, what the step found, by name.
+    /// For each input update, the step's measurements by name.
     pub found: Vec<BTreeMap<&'static str, f64>>,
-    /// What the user should know.
+    /// Warnings for the operator.
     pub warnings: Vec<Warning>,
 }
 
 /// A step of pre-aggregation with its settings. Displays as the text that parses to it.
 pub trait Step: fmt::Debug + fmt::Display + Send + Sync {
-    /// Whether it has to be told how many clients are hostile.
+    /// Whether it needs the number of hostile clients.
     fn uses_byzantine(&self) -> bool {
         true
     }
 
-    /// Whether it goes by the lengths or directions of deltas, and not only by the distances between them.
+    /// Whether it uses the lengths or directions of deltas, and not only the distances between them.
     fn uses_lengths(&self) -> bool {
         false
     }
 
-    /// Whether it goes by the distances between clients, as rules may ([`Rule::compares_clients`]).
+    /// Whether it compares clients by their distances, like a rule with [`Rule::compares_clients`].
     fn compares_clients(&self) -> bool {
         true
     }
 
-    /// The most hostile clients among so many that it can bear.
+    /// The largest number of hostile clients among `clients` that it tolerates.
     fn tolerates(&self, clients: usize) -> usize {
         less_than_half(clients)
     }
 
-    /// What it makes of these updates.
+    /// Takes the step on these updates.
     ///
     /// # Errors
     ///
-    /// When its settings make no sense for so many.
-    fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError>;
+    /// When its settings make no sense for this number of updates.
+    fn take(&self, statistics: &Statistics) -> Result<StepOutput, RuleError>;
 }
 
-/// Every step by name.
-pub const STEPS: [(&str, Parse<Box<dyn Step>>); 5] = [
-    ("nnm", nnm::NearestNeighbourMixing::parse),
-    ("bucketing", bucketing::Bucketing::parse),
-    ("clip", clip::Clip::parse),
-    ("arc", arc::Arc::parse),
-    ("outliers", outliers::Outliers::parse),
-];
+/// Every step.
+pub const STEPS: &[Entry<Box<dyn Step>>] =
+    &[nnm::ENTRY, bucketing::ENTRY, clip::ENTRY, arc::ENTRY, outliers::ENTRY];
 
-/// Reads a step as a user writes it: `name` or `name:key=value,key=value`.
+/// Reads a step as an operator writes it: `name` or `name:key=value,key=value`.
 ///
 /// # Errors
 ///
 /// When there is no such step, or it has no such setting or value.
 pub fn parse(text: &str) -> Result<Box<dyn Step>, SpecError> {
-    settings::parse("step", text, &STEPS)
+    settings::parse_as("step", text, Definition::Paper, STEPS)
 }
 
-/// Updates after some steps.
+/// The updates after a chain of steps.
 #[derive(Clone, Debug)]
-pub struct Prepared {
-    /// What a rule may know of them.
+pub struct PreAggregation {
+    /// The statistics of the updates, on which the rule decides.
     pub statistics: Statistics,
-    /// What they are made of; none if there was no step.
+    /// The updates as combinations of the clients' deltas; `None` without a step.
     pub mixing: Option<Mixing>,
-    /// For each client, the update that stands for it now; none if it was left out.
+    /// For each client, the update that stands for it; `None` if a step left it out.
     pub place: Vec<Option<usize>>,
-    /// What each step did.
-    pub steps: Vec<StepTaken>,
-    /// What the user should know.
+    /// A record of each step.
+    pub steps: Vec<StepRecord>,
+    /// Warnings for the operator.
     pub warnings: Vec<Warning>,
 }
 
-/// What a step did.
+/// The record of one step.
 #[derive(Clone, Debug)]
-pub struct StepTaken {
-    /// The step.
+pub struct StepRecord {
+    /// The text of the step.
     pub step: String,
-    /// How many updates it left.
+    /// The number of its output updates.
     pub updates: usize,
-    /// For each client, what the step found, by name; none for those that were left out before.
+    /// For each client, the step's measurements by name; `None` if an earlier step left the client out.
     pub found: Vec<Option<BTreeMap<&'static str, f64>>>,
-    /// The clients that it left out.
+    /// The clients that it leaves out.
     pub left_out: Vec<usize>,
 }
 
-/// Takes steps one after the other, on deltas each multiplied by its `scale`, if there is one.
+/// Takes steps one after the other. If there is a `scale`, the first step sees each delta multiplied by its factor.
 ///
 /// # Errors
 ///
-/// When one of them cannot bear that many hostile clients, or its settings make no sense.
+/// When a step does not tolerate the hostile clients assumed, or its settings make no sense.
 pub fn prepare(
     steps: &[Box<dyn Step>],
     mut statistics: Statistics,
     scale: Option<&[f64]>,
-) -> Result<Prepared, RuleError> {
+) -> Result<PreAggregation, RuleError> {
     let clients = statistics.clients();
     let place = (0..clients).map(Some).collect();
     let mixing = scale.map(Mixing::diagonal);
     if let Some(mixing) = &mixing {
         statistics.geometry = statistics.geometry.map(|geometry| geometry.mixed(mixing));
     }
-    let mut prepared = Prepared { statistics, mixing, place, steps: Vec::new(), warnings: Vec::new() };
+    let mut prepared = PreAggregation { statistics, mixing, place, steps: Vec::new(), warnings: Vec::new() };
     for step in steps {
         let taken = prepared.take(step.as_ref());
-        taken.map_err(|why| prepared.explained(why, clients))?;
+        taken.map_err(|why| prepared.explain(why, clients))?;
     }
     Ok(prepared)
 }
 
-impl Prepared {
+impl PreAggregation {
+    /// Takes one more step.
     fn take(&mut self, step: &dyn Step) -> Result<(), RuleError> {
         let statistics = &self.statistics;
         check_tolerates(&step.to_string(), step.tolerates(statistics.clients()), statistics)?;
         if step.uses_byzantine() && statistics.byzantine.is_none() {
             self.warnings.push(unknown_byzantine(step).into());
         }
-        let stepped = step.take(statistics)?;
+        let output = step.take(statistics)?;
         let left_out =
-            |client: &usize| self.place[*client].is_some_and(|place| stepped.place[place].is_none());
-        self.steps.push(StepTaken {
+            |client: &usize| self.place[*client].is_some_and(|place| output.place[place].is_none());
+        self.steps.push(StepRecord {
             step: step.to_string(),
-            updates: stepped.mixing.len(),
+            updates: output.mixing.len(),
             left_out: (0..self.place.len()).filter(left_out).collect(),
-            found: self.place.iter().map(|place| place.map(|place| stepped.found[place].clone())).collect(),
+            found: self.place.iter().map(|place| place.map(|place| output.found[place].clone())).collect(),
         });
-        self.statistics = mixed_statistics(statistics, &stepped)?;
+        self.statistics = mixed_statistics(statistics, &output)?;
         self.mixing = Some(match &self.mixing {
-            Some(before) => stepped.mixing.after(before),
-            None => stepped.mixing,
+            Some(before) => output.mixing.after(before),
+            None => output.mixing,
         });
-        self.place = self.place.iter().map(|place| place.and_then(|place| stepped.place[place])).collect();
-        self.warnings.extend(stepped.warnings);
+        self.place = self.place.iter().map(|place| place.and_then(|place| output.place[place])).collect();
+        self.warnings.extend(output.warnings);
         Ok(())
     }
 
-    /// The decision of a rule on what the steps left, told client by client.
+    /// The decision of a rule on the updates, with a verdict on each client.
     ///
     /// # Errors
     ///
-    /// When the rule cannot be used on them.
+    /// When the rule cannot decide on them.
     pub fn decide(&self, rule: &dyn Rule) -> Result<Decision, RuleError> {
         let clients = self.place.len();
         let Some(mixing) = &self.mixing else { return decide(rule, &self.statistics) };
-        let decision = self.decide_on_mixed(rule).map_err(|why| self.explained(why, clients))?;
-        let recipe = composed(decision.recipe, mixing);
-        let parts = parts(&recipe, clients);
-        let verdict = |client: usize| self.verdict(client, &decision.verdicts, &parts);
+        let decision = self.decide_on_mixed(rule).map_err(|why| self.explain(why, clients))?;
+        let recipe = compose(decision.recipe, mixing);
+        let shares = ClientShares::of(&recipe, clients);
+        let verdict = |client: usize| self.verdict(client, &decision.verdicts, &shares);
         let verdicts = (0..clients).map(verdict).collect();
         Ok(Decision { recipe, verdicts, warnings: decision.warnings })
     }
 
-    /// A rule that tolerates nobody by itself, as the mean, is what steps against hostile clients are often followed
-    /// by: it is for them to tolerate those.
+    /// The decision of a rule on the updates, with a verdict on each update. A rule that tolerates no hostile client, such
+    /// as the mean, may follow steps that do: then it decides as if there were none, and warns.
     fn decide_on_mixed(&self, rule: &dyn Rule) -> Result<Decision, RuleError> {
         let relies_on_steps = self.statistics.hostile() > 0
             && !rule.uses_byzantine()
@@ -190,7 +186,7 @@ impl Prepared {
         Ok(decision)
     }
 
-    /// Whether a rule's needs are known of the updates as they are now.
+    /// Whether the measurements that a rule needs exist for the updates.
     pub fn knows(&self, needs: Needs) -> bool {
         let geometry = self.statistics.geometry.as_ref();
         match needs {
@@ -200,8 +196,10 @@ impl Prepared {
         }
     }
 
-    fn verdict(&self, client: usize, verdicts: &[Verdict], parts: &Parts) -> Verdict {
-        let (kept, weight) = (parts.has_part[client], parts.weights.as_ref().map(|weights| weights[client]));
+    /// The verdict on a client, from the verdicts on the updates.
+    fn verdict(&self, client: usize, verdicts: &[Verdict], shares: &ClientShares) -> Verdict {
+        let (kept, weight) =
+            (shares.has_part[client], shares.weights.as_ref().map(|weights| weights[client]));
         let Some(own) = self.place[client].map(|place| &verdicts[place]) else {
             let by = self.steps.iter().find(|step| step.left_out.contains(&client));
             let reason = by.map_or_else(String::new, |by| format!("{} left it out", by.step));
@@ -215,8 +213,8 @@ impl Prepared {
         Verdict { kept, weight, score: own.score, reason }
     }
 
-    /// An error about updates that are not as many as the clients any more says so.
-    fn explained(&self, why: RuleError, clients: usize) -> RuleError {
+    /// Adds to an error that the steps changed the number of updates, if they did.
+    fn explain(&self, why: RuleError, clients: usize) -> RuleError {
         let rows = self.statistics.clients();
         if rows == clients {
             return why;
@@ -226,12 +224,12 @@ impl Prepared {
     }
 }
 
-/// What is known of the updates that a step makes.
-fn mixed_statistics(statistics: &Statistics, stepped: &Stepped) -> Result<Statistics, RuleError> {
-    let rows = stepped.mixing.len();
+/// The statistics of the output updates of a step.
+fn mixed_statistics(statistics: &Statistics, output: &StepOutput) -> Result<Statistics, RuleError> {
+    let rows = output.mixing.len();
     let mut ids: Vec<Vec<&str>> = vec![Vec::new(); rows];
     let mut weights = vec![0.0; rows];
-    for (i, place) in stepped.place.iter().enumerate() {
+    for (i, place) in output.place.iter().enumerate() {
         if let Some(place) = place {
             ids[*place].push(&statistics.ids[i]);
             weights[*place] += statistics.weights[i];
@@ -242,12 +240,12 @@ fn mixed_statistics(statistics: &Statistics, stepped: &Stepped) -> Result<Statis
         weights,
         byzantine: statistics.byzantine,
         seed: statistics.seed,
-        geometry: Some(statistics.geometry()?.mixed(&stepped.mixing)),
+        geometry: Some(statistics.geometry()?.mixed(&output.mixing)),
     })
 }
 
-/// A recipe over mixed updates as one over the clients.
-fn composed(recipe: Recipe, mixing: &Mixing) -> Recipe {
+/// A recipe over mixed updates as a recipe over the clients.
+fn compose(recipe: Recipe, mixing: &Mixing) -> Recipe {
     let mixing = recipe.mixing.map_or_else(|| mixing.clone(), |second| second.after(mixing));
     match recipe.reduction {
         Reduction::WeightedMean { weights } => linear(&mixing, &weights),
@@ -258,7 +256,8 @@ fn composed(recipe: Recipe, mixing: &Mixing) -> Recipe {
     }
 }
 
-/// The weighted mean of mixed updates, as a mean of the clients' if all parts of the mixtures add up to one.
+/// The weighted mean of mixed updates, as a recipe over the clients: a mean if the coefficients of every row add up to
+/// one, else a sum.
 fn linear(mixing: &Mixing, weights: &[f64]) -> Recipe {
     let total: f64 = weights.iter().sum();
     let shares: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
@@ -269,27 +268,41 @@ fn linear(mixing: &Mixing, weights: &[f64]) -> Recipe {
     Reduction::WeightedSum { coefficients: mixing.combine(&shares), centre: 0.0 }.into()
 }
 
-/// Who has a part in the merged model.
-struct Parts {
+/// The clients' shares of the merged model.
+struct ClientShares {
     has_part: Vec<bool>,
-    /// Where the recipe gives each client one: its share.
+    /// The share of each client; `None` if the recipe works by coordinate.
     weights: Option<Vec<f64>>,
 }
 
-fn parts(recipe: &Recipe, clients: usize) -> Parts {
-    let weights = match &recipe.reduction {
-        Reduction::WeightedMean { weights } => {
-            let total: f64 = weights.iter().sum();
-            Some(weights.iter().map(|weight| weight / total).collect())
-        }
-        Reduction::WeightedSum { coefficients, .. } => Some(coefficients.clone()),
-        _ => None,
-    };
-    let in_a_row = |client: usize| match &recipe.mixing {
-        Some(mixing) => (0..mixing.len()).any(|row| mixing.row(row)[client] != 0.0),
-        None => true,
-    };
-    let has_part =
-        |client: usize| weights.as_ref().map_or_else(|| in_a_row(client), |w: &Vec<f64>| w[client] != 0.0);
-    Parts { has_part: (0..clients).map(has_part).collect(), weights }
+impl ClientShares {
+    fn of(recipe: &Recipe, clients: usize) -> Self {
+        let weights = match &recipe.reduction {
+            Reduction::WeightedMean { weights } => {
+                let total: f64 = weights.iter().sum();
+                Some(weights.iter().map(|weight| weight / total).collect())
+            }
+            Reduction::WeightedSum { coefficients, .. } => Some(coefficients.clone()),
+            _ => None,
+        };
+        let in_a_row = |client: usize| match &recipe.mixing {
+            Some(mixing) => (0..mixing.len()).any(|row| mixing.row(row)[client] != 0.0),
+            None => true,
+        };
+        let has_part = |client: usize| {
+            weights.as_ref().map_or_else(|| in_a_row(client), |w: &Vec<f64>| w[client] != 0.0)
+        };
+        Self { has_part: (0..clients).map(has_part).collect(), weights }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::check_registry;
+
+    #[test]
+    fn a_step_displays_as_it_parses() {
+        check_registry(STEPS, parse);
+    }
 }

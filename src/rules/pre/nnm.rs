@@ -1,27 +1,29 @@
-//! Every update becomes the mean of its nearest neighbours, itself among them.
+//! Replaces every update by the mean of its nearest neighbours, itself included.
 //!
 //! - Paper: Allouah et al., Fixing by mixing: a recipe for optimal Byzantine ML under heterogeneity, 2023, algorithm 2.
 //! - Cost: the distances of all updates. Before a rule that works by coordinate, n x n multiply-adds a coordinate.
-//! - Tolerates: fewer than half. F stays.
-//! - Arguments: none. n - F are mixed; of neighbours as far, the lowest ids.
+//! - Tolerates: fewer than half.
+//! - Leaves: F.
+//! - Details: of neighbours that are equally far, it takes those with the lowest ids.
 
 use crate::rules::mixing::Mixing;
-use crate::rules::pre::{Step, Stepped};
+use crate::rules::pre::{Step, StepOutput};
 use crate::rules::ranking::{Score, lowest};
 use crate::rules::{RuleError, Statistics, Warning};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+    name: "nnm",
+    summary: "Every update becomes the mean of the n - F updates nearest to it, itself included.",
+    settings: &[],
+    parse: |_| Ok(Box::new(NearestNeighbourMixing)),
+};
 
 /// Nearest-neighbour mixing.
 #[derive(Clone, Copy, Debug)]
 pub struct NearestNeighbourMixing;
-
-impl NearestNeighbourMixing {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Step>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for NearestNeighbourMixing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,7 +32,7 @@ impl fmt::Display for NearestNeighbourMixing {
 }
 
 impl Step for NearestNeighbourMixing {
-    fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
+    fn take(&self, statistics: &Statistics) -> Result<StepOutput, RuleError> {
         let geometry = statistics.geometry()?;
         let n = statistics.clients();
         let mixed = n - statistics.hostile();
@@ -41,7 +43,7 @@ impl Step for NearestNeighbourMixing {
             close = close.take().or(warning.filter(|warning| warning.is_close_call));
             nearest.iter().map(|near| if *near { 1.0 / mixed as f64 } else { 0.0 }).collect()
         });
-        Ok(Stepped {
+        Ok(StepOutput {
             mixing: Mixing::new(n, rows.collect()),
             place: (0..n).map(Some).collect(),
             found: vec![BTreeMap::new(); n],

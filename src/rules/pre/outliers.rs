@@ -1,31 +1,34 @@
-//! The F clients that stand out most, by distance and by direction, are left out.
+//! Leaves out the F clients that stand out most by distance and by direction.
 //!
 //! - Source: the score of several federated servers, with both parts standardised so that neither swamps the other.
 //! - Cost: the inner products of all updates.
-//! - Tolerates: fewer than half. F stays for the rule that follows: the step may have left out the wrong ones.
-//! - Arguments: none. A client's score is the sum of two numbers, each less its mean and divided by its standard
-//!   deviation over the clients: the median of its distances to the others, and one minus the cosine between its delta
-//!   and the geometric median of all.
+//! - Tolerates: fewer than half.
+//! - Leaves: F, of n - F updates: it may have left out honest clients, so the rule still assumes F.
+//! - Details: a client's score is the sum of two numbers: the median of its distances to the others, and one minus the
+//!   cosine between its delta and the geometric median of all. Each number counts less its mean over the clients,
+//!   divided by its standard deviation.
 
 use crate::rules::geometric_median::geometric_median;
 use crate::rules::geometry::Geometry;
 use crate::rules::mixing::Mixing;
-use crate::rules::pre::{Step, Stepped};
+use crate::rules::pre::{Step, StepOutput};
 use crate::rules::ranking::{Score, lowest, median};
 use crate::rules::{RuleError, Statistics, Warning};
-use crate::settings::{Settings, SpecError};
+use crate::settings::Entry;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Leaving out outliers.
+pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+    name: "outliers",
+    summary: "The F clients that stand out most are left out: by median distance to the others plus angle \
+              to the geometric median, both standardised.",
+    settings: &[],
+    parse: |_| Ok(Box::new(Outliers)),
+};
+
+/// The step that leaves out outliers.
 #[derive(Clone, Copy, Debug)]
 pub struct Outliers;
-
-impl Outliers {
-    pub(super) fn parse(_: &mut Settings) -> Result<Box<dyn Step>, SpecError> {
-        Ok(Box::new(Self))
-    }
-}
 
 impl fmt::Display for Outliers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,7 +41,7 @@ impl Step for Outliers {
         true
     }
 
-    fn take(&self, statistics: &Statistics) -> Result<Stepped, RuleError> {
+    fn take(&self, statistics: &Statistics) -> Result<StepOutput, RuleError> {
         let geometry = statistics.geometry()?;
         let n = statistics.clients();
         let (distances, angles) = (median_distances(geometry), angles_to_centre(geometry));
@@ -60,7 +63,7 @@ impl Step for Outliers {
                 ("score", scores[i].value),
             ])
         };
-        Ok(Stepped {
+        Ok(StepOutput {
             mixing: Mixing::choose(n, &chosen),
             place,
             found: (0..n).map(found).collect(),
@@ -79,14 +82,14 @@ fn median_distances(geometry: &Geometry) -> Vec<f64> {
     (0..n).map(of).collect()
 }
 
-/// For each client, one minus the cosine between its delta and the geometric median; one where a delta is zero.
+/// For each client, one minus the cosine between its delta and the geometric median; one if its delta is zero.
 fn angles_to_centre(geometry: &Geometry) -> Vec<f64> {
     let n = geometry.clients();
     let centre = geometric_median(geometry, &vec![1.0; n]).coefficients;
     let distances = geometry.squared_distances_to(&geometry.combination(&centre));
     let own = distances[geometry.origin()];
     let angle = |i: usize| {
-        // Of the triangle of origin, centre and client, three sides are known.
+        // The three sides of the triangle of origin, centre and client give its angle at the origin.
         let norm = geometry.norm(i);
         let product = (own + norm * norm - distances[i]) / 2.0;
         let cosine = product / (own.sqrt() * norm);
@@ -95,7 +98,7 @@ fn angles_to_centre(geometry: &Geometry) -> Vec<f64> {
     (0..n).map(angle).collect()
 }
 
-/// Values less their mean, over their standard deviation; zeros where they do not differ.
+/// The values less their mean, over their standard deviation; zeros if they do not differ.
 fn standardised(values: &[f64]) -> Vec<f64> {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;

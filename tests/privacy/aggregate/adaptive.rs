@@ -1,4 +1,4 @@
-//! A clip bound that follows a quantile of the norms, round by round, from files to files.
+//! An adaptive clip bound, round by round, from files to files.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn folder(clip: &str, quantile: &str) -> Dir {
     dir
 }
 
-/// The clip bound of the next round, as the model says.
+/// The clip bound of the next round, from the model's metadata.
 fn next_clip(model: &Model) -> f64 {
     model.metadata["fedmill.privacy.next_clip"].parse().unwrap()
 }
@@ -49,16 +49,16 @@ fn bounds(dir: &Dir, first: f64, rounds: usize) -> Vec<f64> {
 }
 
 #[test]
-fn the_bound_comes_to_the_quantile_from_a_thousand_times_below_and_above() {
+fn the_bound_reaches_the_quantile_from_a_thousand_times_below_and_above() {
     for (clip, quantile) in [("0.01", 0.5), ("10000", 0.5), ("0.02", 0.8)] {
         let dir = folder(clip, &quantile.to_string());
         let bounds = bounds(&dir, clip.parse().unwrap(), 16);
         let expected = quantile * CLIENTS as f64;
-        // The count has noise of half a client; so many norms lie about the quantile.
+        // The noise on the count is half a client, which moves the bound by a few norms.
         for bound in &bounds[13..] {
             assert!((bound - expected).abs() <= 3.5, "{bound}, expected {expected}: {bounds:?}");
         }
-        // One round moves it by no more than the whole of the rate.
+        // One round moves the bound by at most the rate.
         for pair in bounds.windows(2) {
             let moved = (pair[1] / pair[0]).ln();
             assert!((-2.0 * (1.0 - quantile) - 1e-9..=2.0 * quantile + 1e-9).contains(&moved), "{bounds:?}");
@@ -66,7 +66,7 @@ fn the_bound_comes_to_the_quantile_from_a_thousand_times_below_and_above() {
     }
 }
 
-/// The bound that a round is clipped to and noised for is that of the round before, not the one it ends with.
+/// A round uses the bound that the previous round computed, for clipping and for noise.
 #[test]
 fn values_are_clipped_to_the_bound_that_is_charged() {
     let dir = folder("2", "0.5");
@@ -85,7 +85,7 @@ fn values_are_clipped_to_the_bound_that_is_charged() {
     assert_eq!(difference[..3], [0.0; 3]);
 }
 
-/// Nobody came: the bound moves by noise alone, and within its rate.
+/// Without clients only noise moves the bound, and within the rate.
 #[test]
 fn without_clients_the_bound_hardly_moves() {
     let dir = folder("3", "0.5");

@@ -1,4 +1,4 @@
-//! A budget as a round finds it: spent, running out, wanted by two at once, or older than the model.
+//! Rounds under a budget that is spent, used by two processes at once, or older than the model.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn folder(more: &[&str]) -> Dir {
     dir
 }
 
-/// What two rounds of noise 1 need is less than 8, what three need is more.
+/// A budget that holds two rounds with noise multiplier 1, but not three.
 const TWO_ROUNDS: [&str; 4] = ["--epsilon", "8", "--rounds", "2"];
 
 fn charges(dir: &Dir) -> usize {
@@ -28,14 +28,14 @@ fn assert_verified(dir: &Dir, models: &[&str]) -> String {
 }
 
 #[test]
-fn a_spent_budget_ends_with_1_and_leaves_everything_as_it_was() {
+fn a_spent_budget_ends_with_status_1_and_changes_no_file() {
     let dir = folder(&TWO_ROUNDS);
     for output in ["one.safetensors", "two.safetensors"] {
         release_to(&dir, output, &[]).assert_merged(output);
     }
     let before = dir.contents();
     let why = [
-        "refused: over the privacy budget: the budget is epsilon 8, 6.572971 are spent, and 9.009882 would be",
+        "refused: over the privacy budget: the budget is epsilon 8; 6.572971 is spent, and 9.009882 would be spent",
     ];
     for output in ["three.safetensors", "one.safetensors"] {
         for more in
@@ -48,7 +48,7 @@ fn a_spent_budget_ends_with_1_and_leaves_everything_as_it_was() {
     let strategy = ["--strategy", "fedadam", "--state", "state.safetensors"];
     release_to(&dir, "three.safetensors", &strategy).assert_fails(1, &why);
     dir.assert_unchanged_since(&before);
-    // Those that are released stand, and cost nothing to ask for again.
+    // Released outputs exist, and cost nothing to ask for again.
     let again = release_to(&dir, "two.safetensors", &[]);
     again.assert_merged("two.safetensors");
     assert!(
@@ -82,7 +82,7 @@ fn every_model_of_a_chain_names_its_charge() {
     assert!(run.stderr.contains("what was released with charge 3 is"), "{run:#?}");
 }
 
-/// Whoever brings an older ledger back cannot go on from a newer model.
+/// An operator who restores an older ledger cannot continue from a newer model.
 #[test]
 fn a_ledger_from_a_backup_does_not_release() {
     let dir = folder(&[]);
@@ -97,9 +97,9 @@ fn a_ledger_from_a_backup_does_not_release() {
     let before = dir.contents();
     let args = ["aggregate", "updates", "--dp", "dp", "--base", "2.safetensors", "-o", "3.safetensors"];
     fedmill(&dir, &args)
-        .assert_fails(2, &["2.safetensors: was made by charge 3, but the ledger ends with record 2"]);
+        .assert_fails(2, &["2.safetensors: was made with charge 3, but the ledger ends with record 2"]);
     dir.assert_unchanged_since(&before);
-    // One line of the ledger changed, and nothing is released at all.
+    // With one changed line in the ledger, nothing is released.
     let ledger = String::from_utf8(dir.read("dp/ledger.jsonl")).unwrap();
     dir.write("dp/ledger.jsonl", ledger.replacen("\"z\":1.0", "\"z\":9.0", 1));
     let run = release_to(&dir, "3.safetensors", &[]);
@@ -107,7 +107,7 @@ fn a_ledger_from_a_backup_does_not_release() {
     assert!(!dir.exists("3.safetensors"));
 }
 
-/// The last round goes to one of those who want it.
+/// Of four processes at once, only as many release as the budget holds.
 #[test]
 fn rounds_at_the_same_time_are_charged_one_after_the_other() {
     let dir = folder(&TWO_ROUNDS);
@@ -124,15 +124,15 @@ fn rounds_at_the_same_time_are_charged_one_after_the_other() {
     assert_verified(&dir, &[]);
 }
 
-/// A seed makes noise that anybody can take away: it is told by the run, the model and the ledger.
+/// A reader who knows the seed can subtract the noise: the command, the model and the ledger say so.
 #[test]
-fn a_test_seed_is_told() {
+fn a_test_seed_shows() {
     let dir = folder(&[]);
     let run = release_to(&dir, "seeded.safetensors", &SEEDED);
     run.assert_merged("seeded.safetensors");
     assert!(run.stderr.contains("NOT private"), "{run:#?}");
-    let told = Model::read(&dir, "seeded.safetensors").metadata;
-    assert!(told["fedmill.privacy.test_seed"].contains("NOT private"), "{told:#?}");
+    let metadata = Model::read(&dir, "seeded.safetensors").metadata;
+    assert!(metadata["fedmill.privacy.test_seed"].contains("NOT private"), "{metadata:#?}");
     assert!(assert_verified(&dir, &[]).contains("1 charges were made with a test seed"));
     release_to(&dir, "private.safetensors", &[]).assert_merged("private.safetensors");
     assert!(!Model::read(&dir, "private.safetensors").metadata.contains_key("fedmill.privacy.test_seed"));

@@ -1,41 +1,41 @@
-//! An epsilon that can be shown: releases with and without one client are told apart as well as the noise allows, which
-//! bounds epsilon from below (Jagielski, Ullman and Oprea, "Auditing differentially private machine learning", 2020,
-//! section 3). It must not be above what the accountant says, nor far below it: then the test would show nothing.
+//! A lower bound of epsilon, from an attack that tells releases with and without one client apart.
+//!
+//! The method is that of Jagielski, Ullman and Oprea, "Auditing differentially private machine learning", 2020, section
+//! 3. The bound must not be above the accountant's epsilon. It must not be far below it either, or the attack is too
+//!    weak to show a fault.
 
 use fedmill::kernels::chacha20::Stream;
 use fedmill::kernels::clip_integers::{Squares, quantize};
-use fedmill::kernels::discrete_gaussian::noise;
+use fedmill::kernels::discrete_gaussian::{Level, noise};
 use fedmill::kernels::integer_sum::add_integers;
 use fedmill::kernels::lanes::Isa;
-use fedmill::privacy::accountants::{Terms, spend};
+use fedmill::privacy::accountants::{CostTerms, cost};
 use fedmill::privacy::clipping::Grid;
 use fedmill::privacy::event::Event;
 use fedmill::privacy::key::Key;
 
-/// Releases with the canary, and without.
+/// Number of releases with the canary, and of releases without.
 const TRIALS: u64 = 20_000;
 const DELTA: f64 = 1e-5;
 const BOUND: f64 = 1.0;
 
-/// A client that is as far from the others as it may be: longer than the bound, so that it is clipped to it.
+/// A client as far from the others as possible: longer than the bound, so that it is clipped to the bound.
 const CANARY: [f32; 4] = [3.0, -3.0, 3.0, 3.0];
 
-/// An honest one, which is there in any case.
+/// An honest client, in every release.
 const HONEST: [f32; 4] = [0.1, 0.3, -0.2, 0.1];
 
-/// The integers of a client, as a round makes them.
+/// The integers of a client.
 fn integers(grid: &Grid, update: &[f32]) -> Vec<i64> {
     let mut squares = Squares::default();
     squares.add(update, &[]);
     let mut integers = vec![0; update.len()];
-    let at = |scale, integers: &mut Vec<i64>| quantize(Isa::detect(), update, &[], scale, integers);
-    let clip =
-        grid.verified(grid.clip(&squares, 1.0), |scale| Ok::<_, ()>(at(scale, &mut integers))).unwrap();
-    at(clip.scale, &mut integers);
+    let scale = grid.clip(&squares, 1.0).scale;
+    assert!(grid.admits(quantize(Isa::detect(), update, &[], scale, &mut integers)));
     integers
 }
 
-/// What an attacker sees of a release: how far it lies in the canary's direction, in standard deviations of the noise.
+/// An attacker's view of a release: its length in the canary's direction, in standard deviations of the noise.
 fn seen(grid: &Grid, clients: &[&[i64]], seed: u64, direction: &[i64]) -> f64 {
     let key = Key::of_test_seed(seed);
     let mut sums = vec![0; direction.len()];
@@ -46,7 +46,7 @@ fn seen(grid: &Grid, clients: &[&[i64]], seed: u64, direction: &[i64]) -> f64 {
     product / norm / grid.level().sigma()
 }
 
-/// The least epsilon that so many right and wrong guesses leave, with confidence of 95 %; `threshold` was chosen before.
+/// A lower bound of epsilon from right and wrong guesses, with 95 % confidence. `threshold` was chosen in advance.
 fn audited(grid: &Grid, threshold: f64) -> f64 {
     let (canary, honest) = (integers(grid, &CANARY), integers(grid, &HONEST));
     let offset: f64 = {
@@ -76,7 +76,7 @@ fn least(successes: u64, trials: u64, error: f64) -> f64 {
     low
 }
 
-/// The probability of so many successes or more.
+/// The probability of at least `successes` successes.
 fn at_least(successes: u64, trials: u64, p: f64) -> f64 {
     let (n, odds) = (trials as f64, (p / (1.0 - p)).ln());
     // ln of the binomial term at 0, then each from the one before.
@@ -91,31 +91,31 @@ fn at_least(successes: u64, trials: u64, p: f64) -> f64 {
     sum
 }
 
-/// What a round is said to cost.
+/// The epsilon of a round by the accountant.
 fn accounted(multiplier: f64) -> f64 {
-    let spent = spend(&[Event::gaussian(multiplier).unwrap()], &Terms::at(DELTA)).unwrap();
-    spent.epsilon_pld.unwrap()
+    let cost = cost(&[Event::gaussian(multiplier).unwrap()], &CostTerms::at(DELTA)).unwrap();
+    cost.epsilon_pld.unwrap()
 }
 
 #[test]
 fn what_canaries_show_is_below_the_accountant_and_near_it() {
     for (multiplier, threshold) in [(1.0, 3.0), (2.0, 2.8), (0.7, 3.2)] {
-        let grid = Grid::new(BOUND, multiplier, CANARY.len() as u64).unwrap();
-        let (shown, told) = (audited(&grid, threshold), accounted(multiplier));
+        let grid = Grid::at(Level::L2, BOUND, multiplier).unwrap();
+        let (shown, epsilon) = (audited(&grid, threshold), accounted(multiplier));
         assert!(
-            shown < told,
-            "noise {multiplier}: canaries show epsilon {shown}, the accountant says {told}"
+            shown < epsilon,
+            "noise {multiplier}: canaries show epsilon {shown}, the accountant says {epsilon}"
         );
-        assert!(shown > told / 3.0, "noise {multiplier}: canaries show only {shown} of {told}");
+        assert!(shown > epsilon / 3.0, "noise {multiplier}: canaries show only {shown} of {epsilon}");
     }
 }
 
-/// The test sees noise that is too small for what is said of it.
+/// The negative control: the attack shows noise that is smaller than the accountant assumes.
 #[test]
 fn canaries_show_noise_that_is_too_small() {
-    let grid = Grid::new(BOUND, 0.25, CANARY.len() as u64).unwrap();
-    let (shown, told) = (audited(&grid, 4.0), accounted(1.0));
-    assert!(shown > told, "canaries show {shown} only, and noise of a quarter costs more than {told}");
+    let grid = Grid::at(Level::L2, BOUND, 0.25).unwrap();
+    let (shown, epsilon) = (audited(&grid, 4.0), accounted(1.0));
+    assert!(shown > epsilon, "canaries show {shown} only, and noise of a quarter costs more than {epsilon}");
 }
 
 #[test]

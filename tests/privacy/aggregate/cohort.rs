@@ -1,19 +1,20 @@
-//! Who came must not show: no matter how many, in which order, by which threads and instructions, and what is written
-//! beside the values.
+//! The clients of a round must not show in its output.
+//!
+//! Neither their number and order, nor threads, instruction sets and the metadata of updates may change it.
 
 use super::*;
 use crate::harness::le;
 use std::collections::BTreeSet;
 
-/// Values of the larger models here.
+/// Number of values of the larger models.
 const MANY: usize = 4096;
 
 fn many_f64(name: &str, values: &[f64]) -> Update {
     Update::new(name).f64("w", &[MANY], values)
 }
 
-/// A folder with a base and a budget, and nobody who came.
-fn nobody(more: &[&str]) -> Dir {
+/// A folder with a base, a budget and no updates.
+fn no_clients(more: &[&str]) -> Dir {
     let dir = Dir::new();
     many_f64("base", &values(3, MANY)).write(&dir);
     std::fs::create_dir(dir.path("updates")).unwrap();
@@ -22,25 +23,25 @@ fn nobody(more: &[&str]) -> Dir {
 }
 
 #[test]
-fn if_nobody_came_there_is_noise_alone() {
-    let dir = nobody(&["--clip", "2", "--noise-multiplier", "1.5"]);
+fn without_clients_the_release_is_noise() {
+    let dir = no_clients(&["--clip", "2", "--noise-multiplier", "1.5"]);
     let base = values(3, MANY);
     let noise: Vec<f64> = released(&dir, &[]).f64("w").iter().zip(&base).map(|(x, base)| x - base).collect();
     let expected = 1.5 * 2.0 / DENOMINATOR as f64;
     let moment = |power: i32| noise.iter().map(|x| (x / expected).powi(power)).sum::<f64>() / MANY as f64;
-    // Four standard errors each: of Gaussians they are 1, sqrt 2 and sqrt 96 over the root of how many there are.
+    // Four standard errors each. For Gaussians these are 1, sqrt 2 and sqrt 96, divided by sqrt MANY.
     let error = 4.0 / (MANY as f64).sqrt();
     assert!(moment(1).abs() < error, "mean {}", moment(1));
     assert!((moment(2) - 1.0).abs() < 2f64.sqrt() * error, "variance {}", moment(2));
     assert!((moment(4) - 3.0).abs() < 96f64.sqrt() * error, "fourth moment {}", moment(4));
     let distinct: BTreeSet<u64> = noise.iter().map(|x| x.to_bits()).collect();
     assert!(distinct.len() > MANY * 9 / 10, "{} distinct values", distinct.len());
-    // Neighbours have nothing in common.
+    // Neighbouring coordinates are not correlated.
     let product: f64 = noise.windows(2).map(|pair| pair[0] * pair[1]).sum::<f64>() / expected.powi(2);
     assert!(product.abs() / (MANY as f64) < error, "{product}");
 }
 
-/// Tiles, tensors and threads do not begin the noise anew.
+/// Noise does not repeat across tiles, tensors and threads.
 #[test]
 fn no_coordinate_has_the_noise_of_another() {
     const LEN: usize = 200_000;
@@ -51,14 +52,14 @@ fn no_coordinate_has_the_noise_of_another() {
     let model = released(&dir, &[]);
     let noise = [model.f64("a"), model.f64("b")].concat();
     let distinct: BTreeSet<u64> = noise.iter().map(|x| x.to_bits()).collect();
-    // By chance one in fifty has the value of another.
+    // By chance one in fifty has the value of another coordinate.
     assert!(distinct.len() > noise.len() * 95 / 100, "{} of {} values", distinct.len(), noise.len());
 }
 
-/// All the ways in which nobody comes are the same release.
+/// All ways to have no clients give the same release.
 #[test]
-fn nobody_is_nobody_however_they_do_not_come() {
-    let dir = nobody(&[]);
+fn all_ways_to_have_no_clients_are_the_same_release() {
+    let dir = no_clients(&[]);
     let empty = released(&dir, &[]).tensors;
     let without_paths = ["aggregate", "--dp", "dp", "--base", "base.safetensors", "-o", "none.safetensors"];
     fedmill(&dir, &[&without_paths[..], &SEEDED].concat()).assert_merged("none.safetensors");
@@ -74,8 +75,8 @@ fn nobody_is_nobody_however_they_do_not_come() {
 
 /// Without a seed every release has other noise.
 #[test]
-fn the_key_is_another_each_time() {
-    let dir = nobody(&[]);
+fn every_release_has_another_key() {
+    let dir = no_clients(&[]);
     let noise = |output: &str| {
         release_to(&dir, output, &[]).assert_merged(output);
         Model::read(&dir, output).f64("w")
@@ -87,7 +88,7 @@ fn the_key_is_another_each_time() {
     assert!(released(&dir, &[]).f64("w") != Model::read(&dir, "other.safetensors").f64("w"));
 }
 
-/// A model that is cut into several tiles, of all floats and an integer.
+/// A model of several tiles, with all float types and integers.
 fn mixed(name: &str, which: usize) -> Update {
     const LONG: usize = 60_000;
     let by = if which.is_multiple_of(3) { 0.001 } else { 0.1 };
@@ -130,7 +131,7 @@ fn threads_instruction_sets_and_the_order_of_files_change_no_bit() {
     let args = ["aggregate", "--dp", "dp", "--base", "base.safetensors", "-o", "released.safetensors"];
     fedmill(&dir, &[&args[..], &SEEDED, &backward].concat()).assert_merged("released.safetensors");
     assert!(Model::read(&dir, "released.safetensors").tensors == expected);
-    // Nor does cutting the model into files.
+    // Shards do not change a bit either.
     let run = release_to(&dir, "cut.safetensors", &[&SEEDED[..], &["--max-shard-size", "200KB"]].concat());
     run.assert_merged("cut.safetensors.index.json");
     let index = dir.json("cut.safetensors.index.json");
@@ -140,9 +141,9 @@ fn threads_instruction_sets_and_the_order_of_files_change_no_bit() {
     }
 }
 
-/// Who would know how many came reads it in vain.
+/// The metadata does not depend on the clients.
 #[test]
-fn the_model_says_nothing_of_the_cohort() {
+fn the_model_reveals_nothing_about_the_cohort() {
     let dir = Dir::new();
     model_f32("base", &values(1, 40)).meta("format", "pt").meta("num_examples", "9").write(&dir);
     for client in 0..3 {
@@ -164,21 +165,22 @@ fn the_model_says_nothing_of_the_cohort() {
     .into();
     let unknown: Vec<_> = model.metadata.iter().filter(|(key, _)| !known.contains(key.as_str())).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
-    // One client less, or others, and the metadata is the same but for what names the charge.
-    let told = |model: Model| {
-        let mut told = model.metadata;
-        told.retain(|key, _| !["fedmill.privacy.ledger", "fedmill.privacy.release"].contains(&key.as_str()));
-        told
+    // Without clients the metadata is the same, except for the keys that name the charge.
+    let common = |model: Model| {
+        let mut metadata = model.metadata;
+        metadata
+            .retain(|key, _| !["fedmill.privacy.ledger", "fedmill.privacy.release"].contains(&key.as_str()));
+        metadata
     };
-    let all = told(model);
+    let all = common(model);
     std::fs::remove_dir_all(dir.path("updates")).unwrap();
     std::fs::create_dir(dir.path("updates")).unwrap();
-    assert_eq!(told(released(&dir, &["--round", "1", "--strategy", "fedavg:lr=0.5"])), all);
+    assert_eq!(common(released(&dir, &["--round", "1", "--strategy", "fedavg:lr=0.5"])), all);
 }
 
-/// Neither the length of what is printed nor the file's tells how many came.
+/// Neither the printed text nor the size of the file reveals the number of clients.
 #[test]
-fn nothing_that_is_printed_tells_how_many_came() {
+fn nothing_printed_reveals_the_number_of_clients() {
     let dir = mixed_folder();
     let quiet = |output: &str| {
         let run = release_to(&dir, output, &["-q"]);

@@ -1,5 +1,6 @@
-//! Rounds that are cut off before every step that makes something durable, files to files: never two outputs of one
-//! charge, and never one of none.
+//! Rounds stopped before every durable step, files to files.
+//!
+//! No charge ever has two outputs, and no output ever lacks a charge.
 
 use super::*;
 use crate::harness::fedmill_after;
@@ -24,14 +25,14 @@ fn charges(dir: &Dir) -> usize {
     books(dir).state.counted().count()
 }
 
-/// What a run left under a temporary name, if it is a model.
+/// Models under temporary names, left by a process that died.
 fn temporaries(dir: &Dir) -> Vec<Model> {
     let names = dir.names().into_iter();
     let names = names.filter(|name| name.starts_with(&format!(".{OUTPUT}")) && !dir.read(name).is_empty());
     names.map(|name| Model::read(dir, &name)).collect()
 }
 
-/// What `recover` says of a round that died.
+/// The explanation of `recover` for a round that died.
 fn explained(dir: &Dir) -> String {
     let run = fedmill(dir, &["privacy", "recover", "dp"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
@@ -45,20 +46,20 @@ fn assert_verified(dir: &Dir, step: usize) {
     assert_eq!(run.code, Some(0), "step {step}: {run:#?}");
 }
 
-/// What became of a round that died before a step and was run again.
+/// A round that died before a step and was started again.
 #[derive(PartialEq, Debug)]
-struct Died {
-    /// Charges when it had died.
+struct Death {
+    /// Number of charges after the death.
     charged: usize,
-    /// Whether its output was there.
+    /// Whether the output existed then.
     seen: bool,
-    /// Charges once it was run again.
+    /// Number of charges after the second start.
     after: usize,
 }
 
-/// Kills the round at every durable step, and runs it again.
-fn killed_everywhere(more: &[&str]) -> Vec<Died> {
-    let mut found = Vec::new();
+/// Kills the round at every durable step, and starts it again.
+fn killed_everywhere(more: &[&str]) -> Vec<Death> {
+    let mut deaths = Vec::new();
     for step in 1.. {
         let dir = folder();
         let args = ["aggregate", "updates", "-q", "--dp", "dp", "--base", "base.safetensors", "-o", OUTPUT];
@@ -69,7 +70,7 @@ fn killed_everywhere(more: &[&str]) -> Vec<Died> {
         }
         assert!(run.code != Some(1) && run.code != Some(2), "{run:#?}");
         let (charged, seen) = (charges(&dir), dir.exists(OUTPUT));
-        assert!(charged >= usize::from(seen), "step {step}: seen and not paid for");
+        assert!(charged >= usize::from(seen), "step {step}: output without a charge");
         let before = seen.then(|| dir.read(OUTPUT));
         let unseen = temporaries(&dir);
         assert_verified(&dir, step);
@@ -80,7 +81,7 @@ fn killed_everywhere(more: &[&str]) -> Vec<Died> {
         fedmill(&dir, &args).assert_merged(OUTPUT);
         let model = Model::read(&dir, OUTPUT);
         if let Some(before) = before {
-            assert!(dir.read(OUTPUT) == before, "step {step}: other noise on what was seen");
+            assert!(dir.read(OUTPUT) == before, "step {step}: other noise on an output that existed");
         }
         for temporary in unseen {
             let charge = |model: &Model| model.metadata["fedmill.privacy.ledger"].clone();
@@ -93,55 +94,55 @@ fn killed_everywhere(more: &[&str]) -> Vec<Died> {
         assert!(!left.keys().any(|name| name.starts_with("dp/key-")), "step {step}: a key is left");
         let state = books(&dir).state;
         let released =
-            state.charges.iter().filter(|charged| matches!(charged.fate, Fate::Released { .. })).count();
+            state.charges.iter().filter(|charge| matches!(charge.fate, Fate::Released { .. })).count();
         assert_eq!(released, 1, "step {step}");
-        found.push(Died { charged, seen, after: charges(&dir) });
+        deaths.push(Death { charged, seen, after: charges(&dir) });
     }
-    found
+    deaths
 }
 
 #[track_caller]
-fn assert_explained(told: &str, is_open: bool, seen: bool, keeps_key: bool) {
+fn assert_explained(explanation: &str, is_open: bool, seen: bool, keeps_key: bool) {
     let expected = match (is_open, seen, keeps_key) {
-        (false, ..) => "nothing is to be done",
+        (false, ..) => "there is nothing to do",
         (true, true, _) => "its output was published as",
-        (true, false, true) => "its key is kept; the same run again",
-        (true, false, false) => "noise may have been drawn, and seen, so it stays charged",
+        (true, false, true) => "its key is kept; the same command",
+        (true, false, false) => "noise may have been drawn and seen, so it stays charged",
     };
-    assert!(told.contains(expected), "expected `{expected}` in: {told}");
+    assert!(explanation.contains(expected), "expected `{expected}` in: {explanation}");
 }
 
 #[test]
-fn a_round_that_is_run_again_pays_again_unless_its_output_stands() {
-    let found = killed_everywhere(&[]);
-    assert!(found.len() >= 10, "{found:#?}");
-    for died in &found {
-        let expected = if died.seen { 1 } else { died.charged + 1 };
-        assert_eq!(died.after, expected, "{found:#?}");
+fn a_round_that_starts_again_pays_again_unless_its_output_exists() {
+    let deaths = killed_everywhere(&[]);
+    assert!(deaths.len() >= 10, "{deaths:#?}");
+    for death in &deaths {
+        let expected = if death.seen { 1 } else { death.charged + 1 };
+        assert_eq!(death.after, expected, "{deaths:#?}");
     }
-    let is_there = |charged, seen| found.iter().any(|died| (died.charged, died.seen) == (charged, seen));
-    assert!(is_there(0, false) && is_there(1, false) && is_there(1, true), "{found:#?}");
+    let is_there = |charged, seen| deaths.iter().any(|death| (death.charged, death.seen) == (charged, seen));
+    assert!(is_there(0, false) && is_there(1, false) && is_there(1, true), "{deaths:#?}");
 }
 
-/// With moments, whose file is published first, and a report.
+/// The round also writes moments, whose file is published first, and a report.
 #[test]
 fn a_resumable_round_with_a_state_pays_once_from_when_its_key_is_kept() {
     let state = ["--strategy", "fedadam", "--state", "state.safetensors", "--report", "report.json"];
-    let found = killed_everywhere(&[&["--resumable"], &state[..]].concat());
-    assert!(found.len() >= 14, "{found:#?}");
-    let paid_twice = found.iter().filter(|died| died.after == 2).count();
-    let from = found.iter().position(|died| died.charged == 1).unwrap() + paid_twice;
-    assert!(paid_twice <= 8, "between the charge and the key: {found:#?}");
-    for died in &found[from..] {
-        assert_eq!((died.charged, died.after), (1, 1), "{found:#?}");
+    let deaths = killed_everywhere(&[&["--resumable"], &state[..]].concat());
+    assert!(deaths.len() >= 14, "{deaths:#?}");
+    let paid_twice = deaths.iter().filter(|death| death.after == 2).count();
+    let from = deaths.iter().position(|death| death.charged == 1).unwrap() + paid_twice;
+    assert!(paid_twice <= 8, "between the charge and the key: {deaths:#?}");
+    for death in &deaths[from..] {
+        assert_eq!((death.charged, death.after), (1, 1), "{deaths:#?}");
     }
     assert!(
-        found[from..].iter().any(|died| !died.seen) && found[from..].iter().any(|died| died.seen),
-        "{found:#?}"
+        deaths[from..].iter().any(|death| !death.seen) && deaths[from..].iter().any(|death| death.seen),
+        "{deaths:#?}"
     );
 }
 
-/// The bytes that a round would have had are those that it has, however often it is killed.
+/// A resumable round has the same bytes after any number of deaths.
 #[test]
 fn a_resumable_round_keeps_its_bytes_through_many_deaths() {
     let dir = folder();
@@ -180,7 +181,8 @@ fn a_resumable_round_keeps_its_bytes_through_many_deaths() {
     assert_verified(&dir, 0);
 }
 
-/// A key is zeroed before its file is removed. Cut off between the two it must not pass for a key: everybody knows its noise.
+/// A key is overwritten with zeros before its file is removed. A process that dies in between leaves zeros, which must
+/// not be used as a key, because their noise is known.
 #[test]
 fn a_key_that_was_wiped_in_part_makes_no_noise() {
     let mut killed = 0;
@@ -196,7 +198,7 @@ fn a_key_that_was_wiped_in_part_makes_no_noise() {
             assert!(run.code != Some(0), "{run:#?}");
         });
         let seq = books(&dir).state.charges.last().unwrap().head.seq.to_string();
-        let void = ["privacy", "void", "dp", "--seq", &seq, "--attest", "nobody looked"];
+        let void = ["privacy", "void", "dp", "--seq", &seq, "--attest", "the machine was off"];
         let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &void);
         let is_half =
             dir.contents().iter().any(|(name, bytes)| name.starts_with("dp/key-") && bytes == &[0; 32]);
@@ -217,10 +219,10 @@ fn a_key_that_was_wiped_in_part_makes_no_noise() {
         }
         killed += usize::from(is_half);
     }
-    assert!(killed > 0, "no run was cut off between zeros and removal");
+    assert!(killed > 0, "no process died between zeros and removal");
 }
 
-/// Between the charge and the output the updates may change: then it is another release, and is paid for.
+/// If the updates change between the charge and the output, it is another release, and costs another charge.
 #[test]
 fn other_updates_are_another_release() {
     let args = [
@@ -249,7 +251,7 @@ fn other_updates_are_another_release() {
     fedmill(&dir, &args).assert_merged(OUTPUT);
     assert_eq!(charges(&dir), before + 1);
     let other = Model::read(&dir, OUTPUT).tensors;
-    // The first can still be made, for nothing; its noise is not that of the other.
+    // The first release can still be made at no cost, with other noise than the second.
     dir.write("updates/client-1.safetensors", whole);
     fedmill(&dir, &args).assert_merged(OUTPUT);
     assert_eq!(charges(&dir), before + 1);

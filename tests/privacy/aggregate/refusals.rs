@@ -1,4 +1,4 @@
-//! What cannot be released under a budget, and why: nothing is charged, and nothing published.
+//! Options that are refused under a budget: nothing is charged, and nothing published.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn folder() -> Dir {
     dir
 }
 
-/// The run ends with 2, says so, and leaves everything as it was.
+/// The command ends with status 2 and these texts, and changes no file.
 #[track_caller]
 fn assert_refused(dir: &Dir, args: &[&str], parts: &[&str]) {
     let before = dir.contents();
@@ -23,7 +23,7 @@ fn assert_refused(dir: &Dir, args: &[&str], parts: &[&str]) {
 }
 
 #[test]
-fn what_hangs_on_other_clients_is_refused() {
+fn rules_that_compare_clients_are_refused() {
     let dir = folder();
     let rules = [
         "median",
@@ -42,18 +42,18 @@ fn what_hangs_on_other_clients_is_refused() {
     ];
     for rule in rules {
         let name = rule.split(':').next().unwrap();
-        let why = ["error: --rule ", name, "under --dp", "hangs on other clients", "hint: use mean"];
+        let why = ["error: --rule ", name, "under --dp", "depends on other clients", "hint: use mean"];
         assert_refused(&dir, &["--rule", rule, "--byzantine", "1"], &why);
     }
     for step in ["nnm", "bucketing:s=2", "clip:norm=1", "arc", "outliers"] {
         let name = step.split(':').next().unwrap();
-        let why = ["error: --pre ", name, "under --dp", "hangs on the others", "hint: use mean alone"];
+        let why = ["error: --pre ", name, "under --dp", "depends on the others", "hint: use mean alone"];
         assert_refused(&dir, &["--pre", step, "--byzantine", "1"], &why);
     }
 }
 
 #[test]
-fn what_tells_of_single_clients_is_refused() {
+fn outputs_about_single_clients_are_refused() {
     let dir = folder();
     let report = ["--report", "report.json"];
     for more in [["--shadow-rules", "median"], ["--metrics", "geometry"], ["--metrics", "signs"]] {
@@ -70,7 +70,7 @@ fn what_tells_of_single_clients_is_refused() {
 }
 
 #[test]
-fn what_is_not_in_the_noised_sum_is_refused() {
+fn outputs_outside_the_noised_sum_are_refused() {
     let dir = folder();
     dir.write("tiers.json", r#"{"tiers":[{"name":"all","clients":["client-0","client-1"]}]}"#);
     let hint = "hint: `fedmill privacy clip`";
@@ -85,7 +85,7 @@ fn what_is_not_in_the_noised_sum_is_refused() {
 }
 
 #[test]
-fn what_would_tell_how_many_came_is_refused() {
+fn options_that_reveal_the_number_of_clients_are_refused() {
     let dir = folder();
     let why = ["error: --min-clients under --dp", "how many came", "hint: leave it out"];
     assert_refused(&dir, &["--min-clients", "2"], &why);
@@ -123,7 +123,7 @@ fn a_base_and_a_budget_are_needed() {
     dir.assert_unchanged_since(&before);
 }
 
-/// What is wrong with the base is found before the charge, whoever came.
+/// A fault of the base is found before the charge, with and without clients.
 #[test]
 fn a_base_that_is_not_finite_costs_nothing() {
     for value in [f64::NAN, f64::INFINITY] {
@@ -146,7 +146,7 @@ fn a_base_that_is_not_finite_costs_nothing() {
 
 /// Outputs that would replace an input, or cannot be made, cost nothing.
 #[test]
-fn outputs_that_cannot_be_cost_nothing() {
+fn outputs_that_cannot_be_written_cost_nothing() {
     let dir = folder();
     let before = dir.contents();
     release_to(&dir, "base.safetensors", &[]).assert_fails(2, &["is an input too"]);

@@ -1,5 +1,7 @@
-//! What one client changes of a release, whatever it sends: with the same noise, the difference of two releases with and
-//! without it is its update, clipped, rounded to the grid and divided, and nothing else.
+//! The change that one client makes to a release, for honest and hostile updates.
+//!
+//! With the same noise, the difference of two releases with and without a client is the client's update, clipped,
+//! rounded to the grid and divided.
 //!
 //! The oracle is the definition in f64 (clip, `x * min(1, S / norm)`), and on a base of F64 the integers themselves.
 
@@ -9,12 +11,12 @@ use half::bf16;
 
 const LEN: usize = 40;
 
-/// An update, and the delta that counts; none if it counts as zero.
+/// An update, and the delta that counts; `None` if the update counts as zero.
 struct Case {
     name: &'static str,
     update: Update,
     delta: Option<Vec<f64>>,
-    /// Units of the grid that it may be off by in a coordinate: one for rounding toward zero.
+    /// Largest error of a coordinate, in units of the grid: one for rounding toward zero.
     off: f64,
 }
 
@@ -44,7 +46,7 @@ fn scaled(which: usize, by: f64) -> Vec<f64> {
     values(which, LEN).into_iter().map(|x| x * by).collect()
 }
 
-/// The same with this norm, as near as floats come.
+/// Values scaled to this norm, up to rounding.
 fn scaled_to(which: usize, length: f64) -> Vec<f64> {
     scaled(which, length / norm(&scaled(which, 1.0)))
 }
@@ -53,7 +55,7 @@ fn alternating(value: f64) -> Vec<f64> {
     (0..LEN).map(|j| if j % 2 == 0 { value } else { -value }).collect()
 }
 
-/// Honest clients and dishonest ones, whose updates any base of floats takes.
+/// Honest and hostile clients, with updates that fit a base of any float type.
 fn cases() -> Vec<Case> {
     let most = f64::from(f32::MAX);
     let tiny = f64::from(f32::from_bits(1));
@@ -89,7 +91,7 @@ fn bf16_case() -> Case {
     case("BF16", counter(update).meta("kind", "delta"), Some(delta))
 }
 
-/// Updates that F64 alone can hold.
+/// Updates that only F64 can hold.
 fn wide_cases() -> Vec<Case> {
     vec![
         f64_case("F64 within the bound", &scaled(2, 0.01)),
@@ -106,7 +108,7 @@ fn wide_cases() -> Vec<Case> {
     ]
 }
 
-/// Updates that are no good, and count as zero.
+/// Bad updates, which count as zero.
 fn broken_cases() -> Vec<Case> {
     let good = || model_f32("updates/x", &scaled(2, 0.1)).meta("kind", "delta");
     let a = || Update::new("updates/x").meta("kind", "delta").f32("a", &[10], &[0.1; 10]);
@@ -161,7 +163,7 @@ fn norm(values: &[f64]) -> f64 {
     values.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// On a base of F64 the grid's integers are there to be read.
+/// On a base of F64 the integers of the grid can be read from the release.
 fn assert_is_its_integers(case: &Case, without: &[f64], with: &[f64], clip: f64) {
     let (name, grid) = (case.name, grid(clip));
     let in_units = |(with, without): (&f64, &f64)| (with - without) * DENOMINATOR as f64 / grid.unit();
@@ -206,7 +208,7 @@ fn on_a_base_of_f64_one_client_is_its_own_integers_and_no_more() {
     }
 }
 
-/// What is stored in F32 is rounded once more.
+/// A release in F32 is rounded once more when it is stored.
 #[test]
 fn on_a_base_of_f32_one_client_is_within_the_bound_but_for_storing() {
     let dir = folder(&model_f32("base", &values(9, LEN)), "1");
@@ -232,7 +234,7 @@ fn on_a_base_of_f32_one_client_is_within_the_bound_but_for_storing() {
     }
 }
 
-/// Where the bound is as small as subnormals are, or as large as floats get, both are clipped as all else is.
+/// Clipping works for bounds as small as subnormal floats, and as large as the largest float.
 #[test]
 fn bounds_far_from_one() {
     let zeros = model_f64("base", &[0.0; LEN]);
@@ -262,7 +264,7 @@ fn bounds_far_from_one() {
     }
 }
 
-/// Weights count as what they are from the base.
+/// Weights count as their difference from the base.
 #[test]
 fn weights_and_deltas_are_the_same_client() {
     let base = values(9, LEN);
@@ -277,9 +279,9 @@ fn weights_and_deltas_are_the_same_client() {
     }
 }
 
-/// What a compressed update is, is what `decompress` makes of it.
+/// A compressed update counts as the values that `decompress` gives.
 #[test]
-fn compressed_updates_are_clipped_as_what_they_stand_for() {
+fn compressed_updates_are_clipped_as_their_decoded_values() {
     let dir = folder(&model_f64("base", &values(9, LEN)), "1");
     let without = floats(&released(&dir, &[]));
     for (codec, by) in [("u8", 0.1), ("u8", 3.0), ("ecsq", 0.1), ("ecsq", 3.0), ("bf16", 1.0)] {
@@ -293,16 +295,16 @@ fn compressed_updates_are_clipped_as_what_they_stand_for() {
             assert_eq!(run.code, Some(0), "{run:#?}");
         }
         let delta = floats(&Model::read(&dir, "decoded.safetensors"));
-        // Decoded into F64 it is not rounded to F32.
+        // Decoding into F64 does not round to F32.
         let case = Case { name: codec, update: Update::new("x"), delta: Some(delta), off: 2.0 };
         assert_is_its_integers(&case, &without, &floats(&released(&dir, &[])), 1.0);
-        // Cut off at any place it is no update.
+        // A truncated file is not an update.
         let whole = dir.read("updates/x.safetensors");
         for kept in [whole.len() - 1, whole.len() / 2] {
             dir.write("updates/x.safetensors", &whole[..kept]);
             assert!(floats(&released(&dir, &[])) == without, "{codec}: cut off it counts as zero");
         }
-        // Its data made nonsense of, it is some update or none, within the bound in any case.
+        // With changed data, the update is within the bound or counts as zero.
         let mut nonsense = whole.clone();
         let behind = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
         nonsense[behind..].iter_mut().for_each(|byte| *byte ^= 0xa5);
@@ -313,7 +315,7 @@ fn compressed_updates_are_clipped_as_what_they_stand_for() {
     }
 }
 
-/// Nobody can tell who of them is right; and that they came must not stop the round.
+/// The server cannot tell which of them is genuine, and they must not stop the round.
 #[test]
 fn all_that_claim_one_client_count_as_zero() {
     let dir = folder(&model_f64("base", &values(9, LEN)), "1");
@@ -335,7 +337,7 @@ fn all_that_claim_one_client_count_as_zero() {
     let without = released(&dir, &[]).tensors;
     assert!(claimed == without, "who claims a client is none, nor is the client");
     assert!(whole != without);
-    // Broken ones claim as well as sound ones do.
+    // Broken updates claim an id too.
     model_f32("updates/honest-2", &scaled(2, 0.2)).meta("kind", "delta").write(&dir);
     assert!(released(&dir, &[]).tensors == whole);
     let forged = Update::new("updates/forged").f32("a", &[1], &[f32::NAN]).meta("client_id", "honest-2");
@@ -343,9 +345,9 @@ fn all_that_claim_one_client_count_as_zero() {
     assert!(released(&dir, &[]).tensors == without);
 }
 
-/// Files that cannot be opened at all: a folder, a link to nowhere, an index of shards that are not there.
+/// Files that cannot be opened: a folder, a broken link, an index of missing shards.
 #[test]
-fn what_is_no_file_counts_as_zero() {
+fn files_that_cannot_be_opened_count_as_zero() {
     let dir = folder(&model_f64("base", &values(9, LEN)), "1");
     let without = released(&dir, &[]).tensors;
     dir.write("updates/folder.safetensors/inside", "");

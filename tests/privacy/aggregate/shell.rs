@@ -1,4 +1,4 @@
-//! The script behind `just private-rounds`: ten rounds of the clients in data/ with real noise, and one too many.
+//! The script behind `just private-rounds`: ten rounds with real noise, and one that is refused.
 
 use crate::harness::{Dir, fedmill, program, source_tree};
 use std::process::Command;
@@ -17,7 +17,7 @@ fn private_rounds_from_the_shell() {
         said.lines().filter_map(|line| line.trim().strip_prefix("spent ")?.trim().parse().ok()).collect();
     assert_eq!(spent.len(), 10, "{said}");
     assert!(spent.windows(2).all(|pair| pair[0] < pair[1]), "{spent:?}");
-    assert!(spent[9] <= 8.0 && spent[9] > 7.9, "{spent:?}: what is left is not enough for a round");
+    assert!(spent[9] <= 8.0 && spent[9] > 7.9, "{spent:?}: the rest does not hold another round");
     assert!(said.contains("10 charged, 0 left; 10 were planned"), "{said}");
     assert!(said.contains("round 11 was refused: the budget is spent"), "{said}");
     assert!(!said.contains("FAULT") && !said.contains("NOT PRIVATE"), "{said}");

@@ -1,4 +1,4 @@
-//! Server strategies step behind the noise: what they make of a release is what the oracle makes of its values.
+//! Server strategies step after the noise: from a release to the model of the oracle.
 
 use super::*;
 use crate::reference::strategies::{Adaptive, Client, Second, Strategy, simulate};
@@ -37,7 +37,7 @@ fn noised_means(dir: &Dir) -> Vec<Vec<f64>> {
     (0..ROUNDS).map(mean).collect()
 }
 
-/// What the oracle gets in place of clients: one, whose delta is the release.
+/// The one client that the oracle gets, whose delta is the release.
 fn as_client(delta: &[f64]) -> Vec<Client> {
     let delta_c = vec![0.0; delta.len()];
     let delta = delta.to_vec();
@@ -55,7 +55,7 @@ fn as_client(delta: &[f64]) -> Vec<Client> {
 }
 
 #[test]
-fn strategies_step_behind_the_noise_and_keep_their_state() {
+fn strategies_step_after_the_noise_and_keep_their_state() {
     let adam = Adaptive {
         second: Second::Adam,
         lr: 0.1,
@@ -115,7 +115,7 @@ fn a_state_of_another_model_costs_nothing() {
     run.assert_fails(2, &["belongs to the model"]);
     std::fs::remove_file(dir.path("plain.safetensors")).unwrap();
     dir.assert_unchanged_since(&before);
-    // Nor does one that is missing.
+    // A missing state costs nothing either.
     let args =
         ["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors", "-o", "three.safetensors"];
     fedmill(&dir, &[&args[..], &["--strategy", "fedadam"]].concat())

@@ -25,24 +25,6 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-impl GpuReduction<'_> {
-    /// The clients that are read.
-    pub(super) fn clients(&self) -> &[usize] {
-        match self {
-            Self::Sum(sum) => &sum.clients,
-            Self::Select(select) => &select.clients,
-        }
-    }
-
-    /// Mixtures of rows that are made first.
-    fn mixtures(&self) -> usize {
-        match self {
-            Self::Select(select) => select.mixing.map_or(0, |mixing| mixing.len()),
-            Self::Sum(_) => 0,
-        }
-    }
-}
-
 impl CombinePass<'_> {
     /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, and the ranges that the CPU
     /// need not merge. A GPU that fails is given up where the CPU may take over.
@@ -116,7 +98,7 @@ impl CombinePass<'_> {
             step,
             ..self.job(reduction, shape)
         };
-        let on_gpu = OnGpu {
+        let on_gpu = CombineOnGpu {
             pass: self,
             machine,
             ring,
@@ -194,7 +176,7 @@ impl CombinePass<'_> {
 }
 
 /// A place of the ring and what its thread needs besides.
-struct Lane<'a> {
+struct CombineLane<'a> {
     slot: RingSlot<'a>,
     host: CombineWorker<'a>,
     check: SpotCheck<'a>,
@@ -202,7 +184,7 @@ struct Lane<'a> {
 }
 
 /// The tiles of one share of the coordinates, with the compiled program.
-struct OnGpu<'a> {
+struct CombineOnGpu<'a> {
     pass: &'a CombinePass<'a>,
     machine: &'a Machine<'a>,
     ring: &'a GpuRing,
@@ -222,9 +204,9 @@ struct OnGpu<'a> {
     done: &'a Mutex<Vec<Range<usize>>>,
 }
 
-impl TilePass for OnGpu<'_> {
+impl TilePass for CombineOnGpu<'_> {
     type Worker<'p>
-        = Result<Lane<'p>, GpuError>
+        = Result<CombineLane<'p>, GpuError>
     where
         Self: 'p;
     /// Squared norms of the clients' deltas.
@@ -235,9 +217,9 @@ impl TilePass for OnGpu<'_> {
         &self.plan
     }
 
-    fn worker(&self) -> Result<Lane<'_>, GpuError> {
+    fn worker(&self) -> Result<CombineLane<'_>, GpuError> {
         let isa = self.machine.isa;
-        Ok(Lane {
+        Ok(CombineLane {
             slot: RingSlot::for_combine(self.ring.gpu(), &self.program)?,
             host: self.pass.new_worker(isa, &self.plan),
             check: SpotCheck::new(isa, self.pass.set, self.reduction, &self.plan),
@@ -245,7 +227,7 @@ impl TilePass for OnGpu<'_> {
         })
     }
 
-    fn tile(&self, lane: &mut Result<Lane, GpuError>, tile: &Tile) -> Result<Vec<f64>, PassError> {
+    fn tile(&self, lane: &mut Result<CombineLane, GpuError>, tile: &Tile) -> Result<Vec<f64>, PassError> {
         let lane = lane.as_mut().map_err(|why| why.clone())?;
         let squared_norms = match self.stored {
             Working::BF16 => self.merge::<bf16>(lane, tile)?,
@@ -264,14 +246,14 @@ impl TilePass for OnGpu<'_> {
         add_rows(sum, &part);
     }
 
-    fn clock(&self, lane: &Result<Lane, GpuError>) -> Clock {
+    fn clock(&self, lane: &Result<CombineLane, GpuError>) -> Clock {
         lane.as_ref().map_or_else(|_| Clock::default(), |lane| lane.host.reader.clock)
     }
 }
 
-impl OnGpu<'_> {
+impl CombineOnGpu<'_> {
     /// Merges one tile and hands it on. Returns the squared norms of its deltas.
-    fn merge<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<Vec<f64>, PassError> {
+    fn merge<E: Element>(&self, lane: &mut CombineLane, tile: &Tile) -> Result<Vec<f64>, PassError> {
         let kept = self.ring.kept_tile(self.stored, tile.number).filter(|_| self.has_kept_tiles);
         if kept.is_none() {
             if self.step.is_some() {
@@ -299,14 +281,14 @@ impl OnGpu<'_> {
         Ok(found.squared_norms)
     }
 
-    fn work<'w, 'l>(&'w self, lane: &'w mut Lane<'l>, tile: &'w Tile) -> TileWork<'w, 'l> {
+    fn work<'w, 'l>(&'w self, lane: &'w mut CombineLane<'l>, tile: &'w Tile) -> TileWork<'w, 'l> {
         TileWork { isa: self.machine.isa, tile, pass: self.pass, worker: &mut lane.host }
     }
 
     /// Checks a sample of what the server's step left, and encodes it.
     fn finish_stepped(
         &self,
-        lane: &mut Lane,
+        lane: &mut CombineLane,
         tile: &Tile,
         step: &StepJob,
         stepped: &[Vec<f32>],
@@ -316,7 +298,7 @@ impl OnGpu<'_> {
             ReferenceRow::Base | ReferenceRow::Centre => None,
         });
         let kept: Vec<usize> = kept.collect();
-        let Lane { host, check, merged, .. } = &mut *lane;
+        let CombineLane { host, check, merged, .. } = &mut *lane;
         let before: Vec<&[f32]> =
             kept.iter().map(|place| bytemuck::cast_slice(host.kept[*place].row(0))).collect();
         let gpu = self.ring.gpu();
@@ -333,7 +315,7 @@ impl OnGpu<'_> {
     }
 
     /// Adds what the GPU does not, and encodes.
-    fn finish_tile(&self, lane: &mut Lane, tile: &Tile) -> Result<(), PassError> {
+    fn finish_tile(&self, lane: &mut CombineLane, tile: &Tile) -> Result<(), PassError> {
         let mut merged = std::mem::take(&mut lane.merged);
         let mut work = self.work(lane, tile);
         work.read_kept()?;

@@ -89,7 +89,7 @@ impl CombinePass<'_> {
         let rest = gpu_ring::rest(self.set, done).into_iter().flat_map(|range| self.wanted(range));
         let plan = self.plan(&rest.collect::<Vec<_>>());
         let sections = self.sections();
-        let pass = OnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
+        let pass = CombineOnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
         let mut squared_norms = machine.run(&pass)?.finish(sections.end);
         if let Some(first) = squared_norms.0.first_mut() {
             first.sum.add(&Some(on_gpu));
@@ -101,8 +101,7 @@ impl CombinePass<'_> {
     fn plan(&self, ranges: &[Range<usize>]) -> TilePlan {
         let rows = self.reducer.rows_at_once();
         match self.reducer.cut() {
-            Cut::ForCaches if self.reducer.needs_f64() => TilePlan::in_f64(self.set, rows, ranges),
-            Cut::ForCaches => TilePlan::of_ranges(self.set, rows, ranges),
+            Cut::ForCaches => TilePlan::with_rows(self.set, &self.reducer.other_rows(), rows, ranges),
             Cut::AtMultiples(columns) => TilePlan::at_multiples(self.set, rows, ranges, columns),
         }
     }
@@ -210,7 +209,7 @@ impl CombinePass<'_> {
 }
 
 /// The tiles that the CPU merges.
-struct OnCpu<'a> {
+struct CombineOnCpu<'a> {
     pass: &'a CombinePass<'a>,
     machine: &'a Machine<'a>,
     plan: TilePlan,
@@ -218,7 +217,7 @@ struct OnCpu<'a> {
     write: &'a Write<'a>,
 }
 
-impl TilePass for OnCpu<'_> {
+impl TilePass for CombineOnCpu<'_> {
     type Worker<'p>
         = CombineWorker<'p>
     where

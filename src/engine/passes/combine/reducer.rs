@@ -7,6 +7,7 @@ use crate::engine::passes::combine::weighted_sum::WeightedSum;
 use crate::engine::passes::error::PassError;
 use crate::rules::{Recipe, Reduction};
 use crate::updates::set::{UpdateSet, ValueKind};
+use crate::updates::source::Placement;
 
 /// Combines rows, tile by tile. It is called once a tile, so that a call through a pointer costs nothing.
 pub trait Reducer: Sync {
@@ -24,9 +25,9 @@ pub trait Reducer: Sync {
         Cut::ForCaches
     }
 
-    /// Whether tiles are worked on in f64, whatever floats clients sent.
-    fn needs_f64(&self) -> bool {
-        false
+    /// Where rows are that it reads beside the clients' rows: the working floats of tiles hold them too.
+    fn other_rows(&self) -> Vec<&Placement> {
+        Vec::new()
     }
 
     /// Merges one tile and finishes its values.
@@ -69,6 +70,24 @@ pub enum GpuReduction<'r> {
     Sum(&'r WeightedSum),
     /// An order statistic.
     Select(&'r Select<'r>),
+}
+
+impl GpuReduction<'_> {
+    /// The clients that are read.
+    pub(super) fn clients(&self) -> &[usize] {
+        match self {
+            Self::Sum(sum) => &sum.clients,
+            Self::Select(select) => &select.clients,
+        }
+    }
+
+    /// Mixtures of rows that are made first.
+    pub(super) fn mixtures(&self) -> usize {
+        match self {
+            Self::Select(select) => select.mixing.map_or(0, |mixing| mixing.len()),
+            Self::Sum(_) => 0,
+        }
+    }
 }
 
 /// Why a reduction runs on the CPU only.

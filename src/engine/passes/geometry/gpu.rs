@@ -57,7 +57,7 @@ impl GeometryPass<'_> {
         }
         let shape = TileShape { rows: n, stored: share.stored, references: references.len(), columns };
         let plan = gpu_ring::plan(self.set, share, columns);
-        let on_gpu = OnGpu {
+        let on_gpu = GeometryOnGpu {
             pass: self,
             machine,
             ring,
@@ -122,13 +122,13 @@ impl GeometryPass<'_> {
 }
 
 /// A place of the ring and what its thread needs besides.
-struct Lane<'a> {
+struct GeometryLane<'a> {
     slot: RingSlot<'a>,
     host: GeometryWorker<'a>,
 }
 
 /// The tiles of one share of the coordinates, with the compiled program.
-struct OnGpu<'a> {
+struct GeometryOnGpu<'a> {
     pass: &'a GeometryPass<'a>,
     machine: &'a Machine<'a>,
     ring: &'a GpuRing,
@@ -143,9 +143,9 @@ struct OnGpu<'a> {
     check_every: usize,
 }
 
-impl TilePass for OnGpu<'_> {
+impl TilePass for GeometryOnGpu<'_> {
     type Worker<'p>
-        = Result<Lane<'p>, GpuError>
+        = Result<GeometryLane<'p>, GpuError>
     where
         Self: 'p;
     type Part = TileSums;
@@ -155,12 +155,12 @@ impl TilePass for OnGpu<'_> {
         &self.plan
     }
 
-    fn worker(&self) -> Result<Lane<'_>, GpuError> {
+    fn worker(&self) -> Result<GeometryLane<'_>, GpuError> {
         let slot = RingSlot::for_pairs(self.ring.gpu(), &self.program)?;
-        Ok(Lane { slot, host: self.pass.new_worker(self.machine.isa, &self.plan) })
+        Ok(GeometryLane { slot, host: self.pass.new_worker(self.machine.isa, &self.plan) })
     }
 
-    fn tile(&self, lane: &mut Result<Lane, GpuError>, tile: &Tile) -> Result<TileSums, PassError> {
+    fn tile(&self, lane: &mut Result<GeometryLane, GpuError>, tile: &Tile) -> Result<TileSums, PassError> {
         let lane = lane.as_mut().map_err(|why| why.clone())?;
         let sums = match self.stored {
             Working::BF16 => self.measure::<bf16>(lane, tile),
@@ -180,13 +180,13 @@ impl TilePass for OnGpu<'_> {
         sum.add(&part);
     }
 
-    fn clock(&self, lane: &Result<Lane, GpuError>) -> Clock {
+    fn clock(&self, lane: &Result<GeometryLane, GpuError>) -> Clock {
         lane.as_ref().map_or_else(|_| Clock::default(), |lane| lane.host.reader.clock)
     }
 }
 
-impl OnGpu<'_> {
-    fn measure<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<TileSums, PassError> {
+impl GeometryOnGpu<'_> {
+    fn measure<E: Element>(&self, lane: &mut GeometryLane, tile: &Tile) -> Result<TileSums, PassError> {
         if tile.number.is_multiple_of(self.check_every) {
             self.check::<E>(lane, tile)?;
         }
@@ -207,12 +207,12 @@ impl OnGpu<'_> {
         }
     }
 
-    fn fill<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<(), PassError> {
+    fn fill<E: Element>(&self, lane: &mut GeometryLane, tile: &Tile) -> Result<(), PassError> {
         gpu_ring::fill::<E>(&mut lane.slot, &mut lane.host.reader, tile, &self.clients, &self.references, &[])
     }
 
     /// Compares the GPU's sums over the first columns of a tile with the CPU's.
-    fn check<E: Element>(&self, lane: &mut Lane, tile: &Tile) -> Result<(), PassError> {
+    fn check<E: Element>(&self, lane: &mut GeometryLane, tile: &Tile) -> Result<(), PassError> {
         let end = tile.coordinates.end.min(tile.coordinates.start + CHECKED_COLUMNS);
         let part = Tile { coordinates: tile.coordinates.start..end, ..tile.clone() };
         self.fill::<E>(lane, &part)?;

@@ -100,7 +100,8 @@ impl GeometryPass<'_> {
         };
         let rest = self.within(gpu_ring::rest(self.set, done));
         let plan = TilePlan::of_ranges(self.set, self.set.clients.len(), &rest);
-        let mut sections = machine.run(&OnCpu { pass: self, machine, plan })?.finish(self.sections.end);
+        let mut sections =
+            machine.run(&GeometryOnCpu { pass: self, machine, plan })?.finish(self.sections.end);
         if let Some(first) = sections.0.first_mut() {
             first.sum.add(&on_gpu.map(|sums| SectionSums::of(&self.request, sums)));
         }
@@ -188,13 +189,13 @@ impl GeometryPass<'_> {
 }
 
 /// The tiles that the CPU measures.
-struct OnCpu<'a> {
+struct GeometryOnCpu<'a> {
     pass: &'a GeometryPass<'a>,
     machine: &'a Machine<'a>,
     plan: TilePlan,
 }
 
-impl TilePass for OnCpu<'_> {
+impl TilePass for GeometryOnCpu<'_> {
     type Worker<'p>
         = GeometryWorker<'p>
     where

@@ -1,37 +1,38 @@
-//! The loss of many runs: the sum of their losses, by Fourier transform of tilted distributions.
+//! The loss of many releases: a sum of losses, by Fourier transform of tilted distributions.
 //!
-//! With masses times exp(lambda loss), scaled to one, sums are again tilted sums: a transform, a power, a transform back.
-//! It is exact but for losses that leave the window and come in again at its other end. What comes in from below only
-//! adds to delta; what leaves above is bounded by Chernoff and counted as infinite. So is rounding in the transforms.
+//! With masses times exp(lambda loss), scaled to a total of 1, sums are tilted too: a transform, a power, a transform
+//! back. The result is exact except for losses that leave the window and wrap to its other end. Losses that wrap from
+//! below only increase delta. Losses that leave above are bounded by Chernoff and counted as infinite, and so is
+//! rounding in the transforms.
 
 use super::grid::Losses;
 use realfft::RealFftPlanner;
 use realfft::num_complex::Complex64;
 
-/// How likely a tilted sum may leave the window at either end.
+/// Probability with which a tilted sum may leave the window at either end.
 const OUTSIDE: f64 = 1e-11;
 
-/// Where Chernoff's bound is tried, in inverse standard deviations of the tilted sum.
+/// Exponents at which Chernoff's bound is computed, in inverse standard deviations of the tilted sum.
 const TRIALS: [f64; 9] = [0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0];
 
-/// Losses between anchors of a geometric series, so that rounding does not add up.
+/// Number of losses after which a geometric series starts again, so that rounding does not accumulate.
 const BLOCK: usize = 64;
 
-/// More points than these are not transformed.
+/// Largest number of points of a transform.
 const MOST_POINTS: usize = 1 << 22;
 
-/// Runs of one mechanism.
+/// Repeated releases of one mechanism.
 pub(super) struct Runs {
     losses: Losses,
     /// The logarithm of the largest mass of each block.
     largest: Vec<f64>,
-    /// How often it is run.
+    /// Number of repetitions.
     count: u64,
 }
 
-/// Mean and spread of a tilted distribution, and the logarithm of what scales it.
+/// Mean and variance of a tilted distribution, and the logarithm of its scale.
 #[derive(Clone, Copy, Default, Debug)]
-struct Tilted {
+struct TiltedMoments {
     /// ln of the sum of masses times exp(tilt loss).
     log_scale: f64,
     mean: f64,
@@ -45,14 +46,14 @@ impl Runs {
         Self { largest: largest.collect(), losses, count }
     }
 
-    /// The largest exponent of a tilted mass, to within what a block spans.
+    /// The largest exponent of a tilted mass, up to the span of a block.
     fn shift(&self, tilt: f64) -> f64 {
         let starts = (self.losses.first..).step_by(BLOCK);
         let logs = starts.zip(&self.largest).map(|(start, log)| log + tilt * start as f64 * self.losses.step);
         logs.fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// Every mass times exp(tilt loss - shift), with its place in steps.
+    /// Calls `each` with every mass times exp(tilt loss - shift), and its place in steps.
     fn tilted(&self, tilt: f64, shift: f64, mut each: impl FnMut(i64, f64)) {
         let ratio = libm::exp(tilt * self.losses.step);
         for (block, masses) in self.losses.masses.chunks(BLOCK).enumerate() {
@@ -73,7 +74,7 @@ impl Runs {
         shift + libm::log(sum)
     }
 
-    fn moments(&self, tilt: f64) -> Tilted {
+    fn moments(&self, tilt: f64) -> TiltedMoments {
         let (shift, mut sum, mut first, mut second) = (self.shift(tilt), 0.0, 0.0, 0.0);
         self.tilted(tilt, shift, |place, mass| {
             let place = place as f64;
@@ -84,39 +85,43 @@ impl Runs {
         let step = self.losses.step;
         let mean = first / sum;
         let variance = (second / sum - mean * mean).max(0.0);
-        Tilted { log_scale: shift + libm::log(sum), mean: mean * step, variance: variance * step * step }
+        TiltedMoments {
+            log_scale: shift + libm::log(sum),
+            mean: mean * step,
+            variance: variance * step * step,
+        }
     }
 }
 
-/// What is run, on one grid and in one direction.
+/// All releases, on one grid and in one direction.
 pub(super) struct Composition {
     runs: Vec<Runs>,
     step: f64,
 }
 
-/// The sum's distribution about its tilted mean.
+/// The distribution of the sum about its tilted mean.
 pub(super) struct Window {
     step: f64,
     tilt: f64,
-    /// The loss that masses are relative to: they are to be multiplied by exp(log_scale - tilt (loss - reference)).
+    /// The reference loss: the mass of a loss is the stored mass times exp(log_scale - tilt (loss - reference)).
     reference: f64,
     log_scale: f64,
     /// The first loss, in steps.
     first: i64,
-    /// Tilted masses.
+    /// TiltedMoments masses.
     masses: Vec<f64>,
-    /// Probability of an infinite loss, and of one above the window, in the scale of the masses.
+    /// Probability of a loss that is infinite or above the window, in the scale of the masses.
     lost: f64,
-    /// What rounding may have taken from any mass.
+    /// Largest amount by which rounding lowered a mass.
     rounding: f64,
 }
 
-/// An epsilon that a window cannot tell: it is below it.
+/// The epsilon is below the window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BelowWindow;
 
 impl Composition {
-    /// Runs on grids of one step.
+    /// Composes releases on grids with the same step.
     pub(super) fn new(runs: Vec<Runs>) -> Self {
         let step = runs.first().map_or(1.0, |runs| runs.losses.step);
         Self { runs, step }
@@ -127,10 +132,10 @@ impl Composition {
         self.runs.iter().map(|runs| runs.count as f64 * runs.log_scale(tilt)).sum()
     }
 
-    fn moments(&self, tilt: f64) -> Tilted {
-        self.runs.iter().fold(Tilted::default(), |sum, runs| {
+    fn moments(&self, tilt: f64) -> TiltedMoments {
+        self.runs.iter().fold(TiltedMoments::default(), |sum, runs| {
             let (one, count) = (runs.moments(tilt), runs.count as f64);
-            Tilted {
+            TiltedMoments {
                 log_scale: sum.log_scale + count * one.log_scale,
                 mean: sum.mean + count * one.mean,
                 variance: sum.variance + count * one.variance,
@@ -144,7 +149,7 @@ impl Composition {
         -libm::expm1(self.runs.iter().map(log_finite).sum())
     }
 
-    /// The distribution of the sum about its mean under a tilt. None if it would take too many points.
+    /// The distribution of the sum about its mean under a tilt; `None` if it needs too many points.
     pub(super) fn window(&self, tilt: f64) -> Option<Window> {
         let moments = self.moments(tilt);
         let deviation = moments.variance.sqrt().max(self.step);
@@ -178,7 +183,7 @@ impl Composition {
         })
     }
 
-    /// The tilted masses of the sum from `first` on, round a circle of so many points, and a bound of their rounding.
+    /// The tilted masses of the sum from `first` on, on a circle of `points` points, and a bound of their rounding.
     fn transformed(&self, tilt: f64, points: usize, first: i64) -> (Vec<f64>, f64) {
         let mut planner = RealFftPlanner::<f64>::new();
         let (forward, backward) = (planner.plan_fft_forward(points), planner.plan_fft_inverse(points));
@@ -190,7 +195,7 @@ impl Composition {
             let scale = runs.log_scale(tilt);
             runs.tilted(tilt, scale, |place, mass| circle[place.rem_euclid(points as i64) as usize] += mass);
             let mut spectrum = forward.make_output_vec();
-            // Lengths are the planner's own, the only thing it checks.
+            // The call fails only for wrong lengths, and these come from the planner.
             let _ = forward.process_with_scratch(&mut circle, &mut spectrum, &mut scratch);
             for (product, value) in product.iter_mut().zip(spectrum) {
                 *product *= power(value, runs.count);
@@ -200,7 +205,7 @@ impl Composition {
         let mean_size = product.iter().map(|value| value.norm()).sum::<f64>() / product.len() as f64;
         let passes = 8.0 * (points as f64).log2().max(1.0) * (count + 1.0);
         let rounding = f64::EPSILON * passes * (mean_size + 1.0 / points as f64);
-        // Sizes are even, and both ends of the spectrum of real values are real.
+        // The size is even, and both ends of the spectrum of real values are real.
         product[0].im = 0.0;
         product[points / 2].im = 0.0;
         let mut circle = vec![0.0; points];
@@ -212,7 +217,7 @@ impl Composition {
     }
 }
 
-/// z to the n-th, by squares.
+/// z to the power n, by squaring.
 fn power(mut z: Complex64, mut n: u64) -> Complex64 {
     let mut product = Complex64::new(1.0, 0.0);
     while n > 0 {
@@ -225,7 +230,7 @@ fn power(mut z: Complex64, mut n: u64) -> Complex64 {
     product
 }
 
-/// A size that transforms are fast at, not below `points`: a power of two, or three quarters of one. Even.
+/// An even size of at least `points` with a fast transform: a power of two, or three quarters of one.
 fn good_size(points: usize) -> usize {
     let full = points.max(16).next_power_of_two();
     if points <= full / 4 * 3 { full / 4 * 3 } else { full }
@@ -251,15 +256,15 @@ impl Window {
         Ok(delta * libm::exp(self.log_scale))
     }
 
-    /// What lies above a loss, for the highest loss where that and delta there are as wanted.
-    fn scan(&self, wanted: impl Fn(f64, f64) -> bool) -> Option<Above> {
+    /// The tail above the highest loss at which `wanted`, given the loss and its delta, is true.
+    fn scan(&self, wanted: impl Fn(f64, f64) -> bool) -> Option<UpperTail> {
         let fade = libm::exp(-self.step);
         let (mut above, mut weighted) = (self.lost, 0.0);
         for (place, mass) in self.masses.iter().enumerate().rev() {
             let loss = (self.first + place as i64) as f64 * self.step;
             weighted *= fade;
             if wanted(loss, above - weighted) {
-                return Some(Above { loss, above, weighted });
+                return Some(UpperTail { loss, above, weighted });
             }
             let mass = (mass + self.rounding) * libm::exp(-self.tilt * (loss - self.reference));
             above += mass;
@@ -269,10 +274,10 @@ impl Window {
     }
 }
 
-/// What lies above a loss: delta at epsilon is `above - exp(epsilon - loss) weighted`, up to the next loss.
-struct Above {
+/// The tail above a loss. Up to the next loss, delta at epsilon is `above - exp(epsilon - loss) weighted`.
+struct UpperTail {
     loss: f64,
     above: f64,
-    /// With each mass times exp(loss - its loss).
+    /// The tail with each mass times exp(loss - its loss).
     weighted: f64,
 }

@@ -1,28 +1,30 @@
-//! Losses on a grid: the distribution whose hockey-stick curve connects dots of a mechanism's (Doroshenko et al. 2022,
-//! arXiv 2207.04380). Between dots the chord of a convex curve lies above it, so nothing is understated.
+//! Losses on a grid: a distribution whose curve connects points of a mechanism's curve.
+//!
+//! Paper: Doroshenko et al. 2022, arXiv 2207.04380. The curve is convex, so chords between points lie above it, and no
+//! delta is understated.
 
 use super::hockey_stick::Pair;
 
 /// A distribution of losses at multiples of a step.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Losses {
-    /// Between losses.
+    /// Distance between losses.
     pub(super) step: f64,
     /// The first loss, in steps.
     pub(super) first: i64,
-    /// The probability of each loss from the first.
+    /// Probability of each loss, from the first on.
     pub(super) masses: Vec<f64>,
-    /// The probability of a loss without bound.
+    /// Probability of an infinite loss.
     pub(super) infinite: f64,
-    /// The same in the other direction.
+    /// Probability of an infinite loss with the neighbours exchanged.
     infinite_reversed: f64,
 }
 
-/// A point of the grid is not further out than this.
+/// Largest distance of a grid point from zero, in steps.
 const FARTHEST: f64 = 1e15;
 
 impl Losses {
-    /// The losses of a pair. What lies further out than where a tail is below `tail` counts as infinite.
+    /// The losses of a pair. Losses beyond the point where a tail is below `tail` count as infinite.
     pub(super) fn of(pair: &Pair, step: f64, tail: f64) -> Option<Self> {
         let last = outermost(step, |loss| pair.above(loss) <= tail)?;
         let first = -outermost(step, |loss| pair.above_reversed(loss) <= tail)?;
@@ -43,14 +45,14 @@ impl Losses {
         masses.extend(above.windows(3).map(mass));
         masses.push((above[above.len() - 2] - above[above.len() - 1]) / down);
         for mass in &mut masses {
-            // Rounding.
+            // Rounding may leave a mass slightly below zero.
             *mass = mass.max(0.0);
         }
         let infinite_reversed = pair.above_reversed(-(first as f64) * step);
         Self { step, first, masses, infinite: above[above.len() - 1], infinite_reversed }
     }
 
-    /// The losses with the neighbours exchanged: signs change, and what was as likely is less so by e^loss.
+    /// The losses with the neighbours exchanged: signs change, and probabilities are divided by e^loss.
     #[must_use]
     pub(super) fn reversed(&self) -> Self {
         let masses = self.losses().zip(&self.masses).map(|(loss, mass)| mass * libm::exp(-loss));
@@ -65,13 +67,13 @@ impl Losses {
         }
     }
 
-    /// Every loss of the grid.
+    /// All losses of the grid.
     fn losses(&self) -> impl Iterator<Item = f64> {
         (self.first..).map(|i| i as f64 * self.step).take(self.masses.len())
     }
 }
 
-/// The least number of steps, at least one, at which something holds that holds from some point on.
+/// The least number of steps, at least 1, at which `holds` is true. It must be true from some point on.
 fn outermost(step: f64, holds: impl Fn(f64) -> bool) -> Option<i64> {
     let holds = |i: i64| holds(i as f64 * step);
     let (mut before, mut at) = (0, 1);
@@ -92,14 +94,14 @@ fn outermost(step: f64, holds: impl Fn(f64) -> bool) -> Option<i64> {
 mod tests {
     use super::*;
 
-    /// Delta at a loss as the grid has it.
+    /// Delta at a loss, by the grid.
     fn delta(losses: &Losses, epsilon: f64) -> f64 {
         let above = losses.losses().zip(&losses.masses).filter(|(loss, _)| *loss > epsilon);
         losses.infinite + above.map(|(loss, mass)| mass * -(epsilon - loss).exp_m1()).sum::<f64>()
     }
 
     #[test]
-    fn dots_lie_on_the_curve_and_chords_above_it() {
+    fn points_lie_on_the_curve_and_chords_above_it() {
         for pair in [Pair::sampled(0.1, 0.7), Pair::sampled(1.0, 2.0), Pair::replaced(0.1, 0.7)] {
             let losses = Losses::of(&pair, 0.05, 1e-18).unwrap();
             for steps in [1, 7, 20, 60] {

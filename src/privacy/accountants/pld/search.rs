@@ -1,42 +1,42 @@
-//! The grid that is fine enough, and the tilt that fits.
+//! Finds a grid that is fine enough, and a tilt that fits.
 //!
-//! On a grid of step h a run's loss has up to h^2 / 6 more variance than it should, so epsilon is too large by about
-//! T (lambda + 1) h^2 / 12 at T runs and the tilt lambda. This says where to begin; the step is then halved until epsilon
-//! hardly changes. The error is on one side, so any step is safe.
+//! On a grid of step h the loss of a release has up to h^2 / 6 too much variance. So epsilon is too large by about
+//! T (lambda + 1) h^2 / 12 for T releases and the tilt lambda. This gives the first step. The step is then halved until
+//! epsilon hardly changes. Epsilon is never too small, so any step is safe.
 
 use super::compose::{BelowWindow, Composition, Runs, Window};
 use super::grid::Losses;
 use super::hockey_stick::Pair;
 use crate::privacy::accountants::rdp::orders::OrderList;
 use crate::privacy::accountants::rdp::{Curve, conversion};
-use crate::privacy::accountants::steps::{Mechanism, Steps};
+use crate::privacy::accountants::steps::{StepMechanism, Steps};
 
-/// Below this delta no epsilon is told.
+/// Least delta with an epsilon.
 pub const LEAST_DELTA: f64 = 1e-12;
 
-/// What an answer may be too large by, in parts of it.
+/// Relative error that an answer may have.
 const FINE: f64 = 3e-4;
 
-/// The part of delta that each end of the distribution may be cut off for.
+/// Share of delta that cutting off each end of the distribution may cost.
 const CUT: f64 = 1e-7;
 
-/// What rounding may come to, in parts of delta.
+/// Share of delta that rounding may cost.
 const ROUNDING: f64 = 1e-6;
 
-/// How much coarser than estimated the first step is.
+/// Factor by which the first step is coarser than the estimate.
 const COARSER: f64 = 4.0;
 
-/// By how much halving the step makes the error less, at least and at most: by 4 once it is far below the spread of
+/// Least and largest factor by which halving the step lowers the error: 4 once the step is far below the spread of
 /// losses.
 const GAIN: (f64, f64) = (2.0, 4.0);
 
-/// How large delta is to be at least in the scale of the tilted masses, where rounding is some 1e-10.
+/// Least delta in the scale of the tilted masses, where rounding is about 1e-10.
 const LEAST_SEEN: f64 = 1e-4;
 
-/// Tilts between which the best one is sought, as logarithms.
+/// Range of tilts to search, as logarithms.
 const TILTS: (f64, f64) = (-7.0, 12.0);
 
-/// What is asked of a distribution.
+/// A question to a distribution.
 #[derive(Clone, Copy, Debug)]
 enum Question {
     /// The least epsilon at this delta.
@@ -45,27 +45,22 @@ enum Question {
     Delta { epsilon: f64 },
 }
 
-/// The least epsilon at this delta. None where losses are not known, or delta is below [`LEAST_DELTA`].
-pub fn epsilon(steps: &Steps, delta: f64) -> Option<f64> {
-    (delta >= LEAST_DELTA).then(|| answer(steps, Question::Epsilon { delta }, Effort::Full))?
+/// The least epsilon at this delta; `None` if the losses are not known, or delta is below [`LEAST_DELTA`].
+pub fn epsilon(steps: &Steps, delta: f64, effort: Effort) -> Option<f64> {
+    (delta >= LEAST_DELTA).then(|| answer(steps, Question::Epsilon { delta }, effort))?
 }
 
-/// An epsilon that is some percent too large, at a tenth of the effort.
-pub fn rough_epsilon(steps: &Steps, delta: f64) -> Option<f64> {
-    (delta >= LEAST_DELTA).then(|| answer(steps, Question::Epsilon { delta }, Effort::Least))?
-}
-
-/// The least delta at this epsilon. None where losses are not known.
+/// The least delta at this epsilon; `None` if the losses are not known.
 pub fn delta(steps: &Steps, epsilon: f64) -> Option<f64> {
     answer(steps, Question::Delta { epsilon }, Effort::Full).map(|delta| delta.min(1.0))
 }
 
-/// How fine a grid is to become.
+/// How far to refine the grid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Effort {
-    /// The first one will do.
+pub enum Effort {
+    /// The first grid only: some percent too large, in a tenth of the time.
     Least,
-    /// As fine as is needed.
+    /// Until the answer hardly changes.
     Full,
 }
 
@@ -94,7 +89,7 @@ impl Question {
         }
     }
 
-    /// A bound of the answer at a tilt, that of Renyi divergences at order tilt + 1, or what is least where that is.
+    /// The bound of the answer by the Renyi divergence at order tilt + 1; for delta, its logarithm.
     fn bound(self, composition: &Composition, tilt: f64) -> f64 {
         let log_moment = composition.log_moment(tilt) - libm::log1p(tilt);
         let log_part = libm::log(tilt) - libm::log1p(tilt);
@@ -104,7 +99,7 @@ impl Question {
         }
     }
 
-    /// The least tilt that keeps rounding small: a strong one makes much of losses far above those that matter.
+    /// The least tilt that keeps rounding small. A stronger tilt puts mass on losses far above those that matter.
     fn tilt(self, composition: &Composition) -> f64 {
         let best = least(TILTS, |log| self.bound(composition, libm::exp(log)));
         let highest = libm::exp(best);
@@ -113,7 +108,7 @@ impl Question {
             Self::Epsilon { delta } => (bound, libm::log(delta)),
             Self::Delta { epsilon } => (epsilon, bound),
         };
-        // How large delta is in the scale of the tilted masses.
+        // The logarithm of delta in the scale of the tilted masses.
         let seen = |tilt: f64| log_delta - composition.log_moment(tilt) + tilt * epsilon;
         let (mut low, mut high) = (0.0, highest);
         for _ in 0..12 {
@@ -133,18 +128,18 @@ impl Question {
     }
 }
 
-/// Pairs that bound the mechanisms, and how often each is run. None if a mechanism has none.
+/// Pairs that bound the mechanisms, with their counts; `None` if a mechanism has no pair.
 fn parts(steps: &Steps) -> Option<Vec<(Pair, u64)>> {
-    let pair = |mechanism: Mechanism| match mechanism {
-        Mechanism::Gaussian { noise } => Some(Pair::sampled(1.0, noise)),
-        Mechanism::Poisson { rate, noise } => Some(Pair::sampled(rate, noise)),
-        Mechanism::WithoutReplacement { rate, noise } => Some(Pair::replaced(rate, noise)),
-        Mechanism::ZeroConcentrated { .. } => None,
+    let pair = |mechanism: StepMechanism| match mechanism {
+        StepMechanism::Gaussian { noise } => Some(Pair::sampled(1.0, noise)),
+        StepMechanism::Poisson { rate, noise } => Some(Pair::sampled(rate, noise)),
+        StepMechanism::WithoutReplacement { rate, noise } => Some(Pair::replaced(rate, noise)),
+        StepMechanism::ZeroConcentrated { .. } => None,
     };
     steps.list.iter().map(|step| Some((pair(step.mechanism)?, step.count))).collect()
 }
 
-/// Of a single run the curve itself tells (Balle & Wang 2018, arXiv 1805.06530, for Gaussian noise).
+/// Delta of a single release, from the curve itself (Balle & Wang 2018, arXiv 1805.06530, for Gaussian noise).
 fn delta_of_one(pair: &Pair, epsilon: f64) -> f64 {
     pair.above(epsilon).max(pair.above_reversed(epsilon))
 }
@@ -164,15 +159,15 @@ fn epsilon_of_one(pair: &Pair, delta: f64) -> f64 {
     high
 }
 
-/// Where to begin.
+/// The start of a search.
 struct Estimate {
-    /// Between losses.
+    /// Distance between losses.
     step: f64,
-    /// What delta is about, or below.
+    /// Rough value of delta, or less.
     delta: f64,
 }
 
-/// An estimate by Renyi divergences. None if they know nothing.
+/// An estimate by Renyi divergences; `None` if they give no finite bound.
 fn estimate(steps: &Steps, question: Question) -> Option<Estimate> {
     let curve = Curve::of(steps, &OrderList::DpAccounting.orders());
     let (epsilon, delta, order) = match question {
@@ -182,7 +177,7 @@ fn estimate(steps: &Steps, question: Question) -> Option<Estimate> {
         }
         Question::Delta { epsilon } => {
             let best = conversion::delta(&curve, epsilon);
-            // They are seldom further off than this.
+            // The bound is seldom further off than this factor.
             (epsilon, best.value * 1e-3, best.order)
         }
     };
@@ -192,7 +187,7 @@ fn estimate(steps: &Steps, question: Question) -> Option<Estimate> {
     known.then_some(Estimate { step, delta: delta.max(1e-250) })
 }
 
-/// The answer in one direction, finer and finer.
+/// The answer in one direction, on an ever finer grid.
 struct Direction<'a> {
     parts: &'a [(Pair, u64)],
     question: Question,
@@ -201,13 +196,13 @@ struct Direction<'a> {
     tail: f64,
     tilt: Option<f64>,
     answer: f64,
-    /// What the last halving took from it.
+    /// Amount by which the last halving lowered the answer.
     change: Option<f64>,
     fine: bool,
 }
 
 impl Direction<'_> {
-    /// Answers on a grid of the present step. None if it has too many points.
+    /// The answer on a grid with the current step; `None` if it needs too many points.
     fn compute(&mut self) -> Option<f64> {
         let runs = self.parts.iter().map(|(pair, count)| {
             let losses = Losses::of(pair, self.step, self.tail)?;
@@ -233,11 +228,11 @@ impl Direction<'_> {
         match self.compute() {
             Some(answer) => {
                 let change = self.answer - answer;
-                // Errors fall like the changes before them.
+                // Assumes that errors fall as fast as the changes.
                 let gain = self.change.map_or(GAIN.0, |before| (before / change).clamp(GAIN.0, GAIN.1));
                 self.fine = change <= FINE * answer * (gain - 1.0);
                 self.change = Some(change);
-                // Any grid's answer is safe.
+                // The answer of any grid is safe.
                 self.answer = self.answer.min(answer);
             }
             None => self.fine = true,
@@ -245,7 +240,7 @@ impl Direction<'_> {
     }
 }
 
-/// Both directions' answers on a first grid; one where they are alike.
+/// The answers in both directions on the first grid; only one direction if they are equal.
 fn begun(parts: &[(Pair, u64)], question: Question, estimate: Estimate) -> Option<Vec<Direction<'_>>> {
     let runs: f64 = parts.iter().map(|(_, count)| *count as f64).sum();
     let (step, tail) = (estimate.step, CUT * estimate.delta / runs);
@@ -271,7 +266,7 @@ fn begun(parts: &[(Pair, u64)], question: Question, estimate: Estimate) -> Optio
     directions.into_iter().flatten().map(begin).collect()
 }
 
-/// The larger of both directions' answers; only what is the larger need be refined.
+/// The larger answer of both directions. Refines only the direction with the larger answer.
 fn refined(mut directions: Vec<Direction<'_>>) -> Option<f64> {
     loop {
         let larger = directions.iter_mut().max_by(|a, b| a.answer.total_cmp(&b.answer))?;
@@ -282,7 +277,7 @@ fn refined(mut directions: Vec<Direction<'_>>) -> Option<f64> {
     }
 }
 
-/// Where a function with one valley is least, to within some hundredths.
+/// The place of the minimum of a function with one minimum, to some hundredths.
 fn least((mut low, mut high): (f64, f64), value: impl Fn(f64) -> f64) -> f64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     let at = |x: f64| {

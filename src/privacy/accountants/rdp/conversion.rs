@@ -1,4 +1,4 @@
-//! From Renyi divergences to an epsilon at a delta, and back.
+//! Converts Renyi divergences to an epsilon at a delta, or to a delta at an epsilon.
 //!
 //! At order a with divergence R, epsilon is R + ln(1 - 1/a) - ln(a delta) / (a - 1) (Canonne, Kamath & Steinke 2020,
 //! arXiv 2004.00010, Proposition 12; Balle et al. 2020, arXiv 1905.09982, Theorem 21). And total variation is at most
@@ -6,17 +6,17 @@
 
 use super::Curve;
 
-/// The bound is not stable closer to one.
+/// Least order; the bound is not stable closer to 1.
 const LEAST_ORDER: f64 = 1.01;
 
-/// A bound, and the order it comes from.
+/// The best bound, and the order that gives it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Best {
     /// The bound.
     pub value: f64,
-    /// The order that it is the best of; infinite if none gave a finite bound.
+    /// The order that gives it; infinite if no order gives a finite bound.
     pub order: f64,
-    /// Whether that is the first or the last order, so that others might be better.
+    /// Whether that is the first or the last order, so that an order outside the list may be better.
     pub at_the_edge: bool,
 }
 
@@ -30,7 +30,7 @@ pub fn delta(curve: &Curve, epsilon: f64) -> Best {
     best(curve, |order, divergence| delta_at(order, divergence, epsilon))
 }
 
-/// How often what these divergences are of may be run within an epsilon at a delta, by the order that allows most.
+/// Number of repetitions of these divergences within an epsilon at a delta, by the order that allows most.
 pub fn runs(curve: &Curve, epsilon: f64, delta: f64) -> f64 {
     let runs = curve.points().filter(|(order, _)| *order > LEAST_ORDER).map(|(order, divergence)| {
         let fixed = libm::log1p(-1.0 / order) - libm::log(delta * order) / (order - 1.0);
@@ -45,7 +45,7 @@ fn best(curve: &Curve, bound: impl Fn(f64, f64) -> f64) -> Best {
     for (place, (order, divergence)) in curve.points().enumerate() {
         let value = bound(order, divergence);
         if value < best.value {
-            // Nothing is better than nothing at all.
+            // No order improves on a bound of zero.
             let at_the_edge = value > 0.0 && (place == 0 || place == last);
             best = Best { value, order, at_the_edge };
         }
@@ -76,13 +76,13 @@ fn delta_at(order: f64, divergence: f64, epsilon: f64) -> f64 {
     libm::exp(log_delta).min(variation)
 }
 
-/// The epsilon at this delta of everything with divergences `xi + rho * order` at all real orders: the best of these, and
-/// not only of a list (IBM's cdp2adp).
+/// The epsilon at this delta of the divergences `xi + rho * order`, minimised over all real orders rather than a list
+/// (IBM's cdp2adp).
 pub fn of_concentrated(rho: f64, xi: f64, delta: f64) -> f64 {
     if rho == 0.0 && xi == 0.0 {
         return 0.0;
     }
-    // One valley; sought in the logarithm of the order above one.
+    // The function has one minimum; the search is over the logarithm of the order less 1.
     let at = |log: f64| {
         let order = 1.0 + libm::exp(log);
         epsilon_at(order, xi + rho * order, delta)

@@ -1,20 +1,20 @@
-//! The orders at which Renyi divergences are kept.
+//! Lists of orders of Renyi divergences.
 
-/// Orders, ascending, each above one.
+/// Orders, ascending, each above 1.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Orders(Vec<f64>);
 
-/// Which orders epsilon is the best of.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+/// A list of orders; epsilon is the least over the list.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
 pub enum OrderList {
-    /// All of those below, and more integers.
+    /// 1.05 to 10.9 by tenths, integers to 256, and five up to 1024.
     #[default]
     All,
-    /// Integers alone: those that hold for discrete noise.
+    /// Integers only, which hold for discrete noise.
     Integers,
-    /// What dp_accounting takes if it is not told.
+    /// The default list of dp_accounting.
     DpAccounting,
-    /// What Opacus takes if it is not told.
+    /// The default list of Opacus.
     Opacus,
 }
 
@@ -30,7 +30,7 @@ impl OrderList {
     }
 }
 
-/// Orders beyond the dense ones that dp_accounting knows.
+/// The high orders of dp_accounting's list.
 const HIGH: [f64; 4] = [128.0, 256.0, 512.0, 1024.0];
 
 /// 1.1 to 10.9, as both libraries compute them.
@@ -43,12 +43,12 @@ fn whole(range: std::ops::RangeInclusive<u16>) -> impl Iterator<Item = f64> {
 }
 
 impl Orders {
-    /// Integers alone: 2 to 256, then ever fewer up to 1024, where tiny sampling rates have their best.
+    /// Integers only: 2 to 256, then five up to 1024, where tiny sampling rates have their least epsilon.
     pub fn integers() -> Self {
         Self::sorted(whole(2..=256).chain([320.0, 384.0, 512.0, 768.0, 1024.0]))
     }
 
-    /// Integers, and fractional orders from 1.05 to 10.9, where large epsilons have their best.
+    /// Integers, and fractional orders from 1.05 to 10.9, where large epsilons are least.
     pub fn all() -> Self {
         Self::sorted(Self::integers().0.into_iter().chain([1.05]).chain(tenths()))
     }
@@ -60,7 +60,7 @@ impl Orders {
         Self(orders)
     }
 
-    /// These orders, which are ascending and each above one.
+    /// Wraps orders that are ascending and each above 1.
     pub(super) fn from_sorted(orders: Vec<f64>) -> Self {
         Self(orders)
     }

@@ -1,34 +1,36 @@
-//! The Gaussian mechanism on clients that were each drawn by themselves (Mironov, Talwar & Zhang 2019, arXiv
-//! 1908.10530).
+//! The Gaussian mechanism on clients that were drawn independently.
 //!
-//! With x of N(0, z^2) and r = exp((2x - 1) / 2z^2), the likelihood ratio of noise about 1 and about 0, the divergence of
-//! order a is ln E[(1 - q + q r)^a] / (a - 1). Since E[r] = 1, what is above one is summed alone: nothing cancels, and tiny
-//! sampling rates keep all their digits.
+//! Paper: Mironov, Talwar & Zhang 2019, arXiv 1908.10530.
 //!
-//! At integer orders it is a sum of positive terms, over i from 2:
-//! C(a, i) (1 - q)^(a - i) q^i (exp((i^2 - i) / 2z^2) - 1). At fractional ones the paper's series may not converge;
-//! the trapezoidal rule does, for the integrand is analytic: in t = x / z its nearest singularity is pi z away from the
-//! real line, and no further from it than a it is at most exp(a^2 / 2) times what it is there. So with steps of h the
-//! rule is off by at most 2 exp(a^2 / 2 - 2 pi a / h) of the whole, for any a below pi z; h makes this exp(-46).
+//! With x of N(0, z^2), r = exp((2x - 1) / 2z^2) is the likelihood ratio of noise about 1 and about 0. The divergence
+//! of order a is ln E[(1 - q + q r)^a] / (a - 1). Since E[r] = 1, only the excess above 1 is summed: nothing cancels,
+//! and tiny sampling rates keep all their digits.
+//!
+//! At integer orders the excess is a sum of positive terms, over i from 2: C(a, i) (1 - q)^(a - i) q^i (exp((i^2 - i) /
+//! 2z^2) - 1). At fractional orders the paper's series may not converge. The trapezoidal rule converges, because the
+//! integrand is analytic: in t = x / z its nearest singularity is pi z away from the real line, and at a distance up to
+//! a it is at most exp(a^2 / 2) times its value on the line. So with steps of h the rule is off by at most 2 exp(a^2 /
+//! 2 - 2 pi a / h) of the whole, for any a below pi z; h makes this exp(-46).
 
-use super::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
+use super::logarithms::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
 use std::f64::consts::PI;
 
-/// Below this much noise the two sides of the ratio's crossing are told apart by the noise, and each is a Gaussian.
+/// Below this noise, the integrand splits into two separate Gaussians, one on each side of the point where the terms of
+/// the ratio cross.
 const LITTLE_NOISE: f64 = 0.06;
 
-/// How far about a mode of the integrand, in standard deviations, there is anything: all beyond is below 1e-24 of it.
+/// Distance from a mode of the integrand, in standard deviations, beyond which less than 1e-24 of it lies.
 const REACH: f64 = 11.0;
 
-/// The logarithm of what steps may leave out.
+/// Negative logarithm of the error that the step size allows.
 const EXACT: f64 = 46.0;
 
-/// The divergences at orders above one. The rate is above zero and below one, the noise above zero.
+/// The divergences at orders above 1. The rate is above 0 and below 1, the noise above 0.
 pub(super) fn divergences(rate: f64, noise: f64, orders: &[f64]) -> Vec<f64> {
     let highest = orders.iter().copied().fold(1.0, f64::max);
     let terms = IntegerTerms::new(rate, noise, highest as usize);
     let highest_fraction = orders.iter().copied().filter(|order| order.fract() != 0.0).fold(1.0, f64::max);
-    let grid = (noise >= LITTLE_NOISE).then(|| Grid::new(rate, noise, highest_fraction));
+    let grid = (noise >= LITTLE_NOISE).then(|| QuadratureGrid::new(rate, noise, highest_fraction));
     let log_excess = |order: f64| match &grid {
         _ if order.fract() == 0.0 => terms.log_excess(order as usize),
         Some(grid) => grid.log_excess(order),
@@ -37,7 +39,7 @@ pub(super) fn divergences(rate: f64, noise: f64, orders: &[f64]) -> Vec<f64> {
     orders.iter().map(|order| log_one_plus_exp(log_excess(*order)) / (order - 1.0)).collect()
 }
 
-/// What the terms of all integer orders share.
+/// Values that the terms of all integer orders share.
 struct IntegerTerms {
     log_rate: f64,
     log_rest: f64,
@@ -57,7 +59,7 @@ impl IntegerTerms {
         }
     }
 
-    /// The logarithm of what the expectation is above one.
+    /// The logarithm of the excess of the expectation above 1.
     fn log_excess(&self, order: usize) -> f64 {
         let choose =
             |i: usize| self.log_factorials[order] - self.log_factorials[i] - self.log_factorials[order - i];
@@ -68,17 +70,17 @@ impl IntegerTerms {
     }
 }
 
-/// The integrand of all fractional orders, without its power.
-struct Grid {
+/// The points of the trapezoidal rule, shared by all fractional orders.
+struct QuadratureGrid {
     step: f64,
     noise: f64,
-    /// Number of the first point: points lie at multiples of the step.
+    /// Number of the first point; points are multiples of the step.
     first: i64,
-    points: Vec<Point>,
+    points: Vec<QuadraturePoint>,
 }
 
 #[derive(Clone, Copy)]
-struct Point {
+struct QuadraturePoint {
     /// -t^2 / 2.
     log_density: f64,
     /// q (r - 1).
@@ -87,7 +89,7 @@ struct Point {
     log_ratio: f64,
 }
 
-impl Grid {
+impl QuadratureGrid {
     fn new(rate: f64, noise: f64, highest: f64) -> Self {
         let step = step(noise);
         let first = (-REACH / step).floor() as i64;
@@ -100,15 +102,15 @@ impl Grid {
                 true => libm::log1p(change),
                 false => libm::log(rate) + log_likelihood,
             };
-            Point { log_density: -0.5 * t * t, change, log_ratio }
+            QuadraturePoint { log_density: -0.5 * t * t, change, log_ratio }
         };
         Self { step, noise, first, points: (first..=last).map(point).collect() }
     }
 
-    /// The logarithm of what the expectation is above one.
+    /// The logarithm of the excess of the expectation above 1.
     fn log_excess(&self, order: f64) -> f64 {
-        // Bernoulli's inequality, so that no term is negative: (1 + y)^a - 1 - a y.
-        let term = |point: &Point| {
+        // (1 + y)^a - 1 - a y is not negative, by Bernoulli's inequality.
+        let term = |point: &QuadraturePoint| {
             let above = above_tangent(order, point);
             point.log_density + above
         };
@@ -116,8 +118,9 @@ impl Grid {
         log_sum(logs) + libm::log(self.step / (2.0 * PI).sqrt())
     }
 
-    /// Where the integrand is: about 0, where the ratio is small, and about a / z, where it is large.
-    fn windows(&self, order: f64) -> [&[Point]; 2] {
+    /// The points near the two modes of the integrand: about 0, where the ratio is small, and about a / z, where it is
+    /// large.
+    fn windows(&self, order: f64) -> [&[QuadraturePoint]; 2] {
         let at = |t: f64| ((t / self.step) as i64 - self.first).clamp(0, self.points.len() as i64) as usize;
         let right = order / self.noise;
         let (end, start, last) = (at(REACH), at(right - REACH), at(right + REACH));
@@ -126,32 +129,32 @@ impl Grid {
 }
 
 /// ln((1 + y)^a - 1 - a y), where y is the point's change.
-fn above_tangent(order: f64, point: &Point) -> f64 {
+fn above_tangent(order: f64, point: &QuadraturePoint) -> f64 {
     let y = point.change;
     if (order * y).abs() < 1e-3 {
-        // Its series, for the difference would cancel.
+        // The series, because the difference would cancel.
         let (a, b, c) = ((order - 2.0) / 3.0, (order - 3.0) / 4.0, (order - 4.0) / 5.0);
         let series = 0.5 * order * (order - 1.0) * (1.0 + a * y * (1.0 + b * y * (1.0 + c * y)));
         return libm::log(series) + 2.0 * libm::log(y.abs());
     }
     let power = order * point.log_ratio;
     if power > 40.0 {
-        // Then y is its own 1 + y. Close to order one, what is taken off is no small part.
+        // Then y equals 1 + y. Close to order 1 the subtracted part is not small.
         return power + libm::log1p(-order * libm::exp((1.0 - order) * point.log_ratio));
     }
     libm::log(libm::expm1(power) - order * y)
 }
 
-/// The widest step that leaves out no more than is allowed.
+/// The widest step whose error is allowed.
 fn step(noise: f64) -> f64 {
-    // Best is a = 2 pi / h; where that is beyond the singularity, a little before it.
+    // The best a is 2 pi / h; if that is beyond the singularity, a point just before it.
     let free = 2.0_f64.sqrt() * PI / EXACT.sqrt();
     let a = 0.99 * PI * noise;
     if 2.0 * PI / free < a { free } else { 2.0 * PI * a / (EXACT + 0.5 * a * a) }
 }
 
-/// (1 - q)^a + q^a E[r^a] - 1, and what lies between: each side's correction by the other is at most 2^a - 1 times its
-/// first order, for a power is convex.
+/// The logarithm of the excess for little noise: (1 - q)^a + q^a E[r^a] - 1, and a bound of the cross terms. Each
+/// side's correction by the other is at most 2^a - 1 times its first order, because a power is convex.
 fn log_excess_of_little_noise(rate: f64, noise: f64, order: f64) -> f64 {
     let crossing = noise * noise * libm::log(1.0 / rate - 1.0) + 0.5;
     let below = |x: f64| 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);

@@ -1,21 +1,22 @@
-//! The Gaussian mechanism on a fixed number of clients (Wang, Balle & Kasiviswanathan 2019, arXiv 1808.00087, Theorem
-//! 27), for neighbours that differ in what one client sends.
+//! The Gaussian mechanism on a fixed number of clients, for replace-one.
+//!
+//! Paper: Wang, Balle & Kasiviswanathan 2019, arXiv 1808.00087, Theorem 27.
 //!
 //! With rate q and order a, the divergence is at most ln(1 + sum over i from 2 of q^i C(a, i) m(i)) / (a - 1). The
-//! moments are m(2) = min(4 (e^R(2) - 1), 2 e^R(2)), and beyond it the smaller of 2 exp((i - 1) R(i)) and
-//! 4 sqrt(B(2 floor(i / 2)) B(2 ceil(i / 2))), where R(i) = i / 2z^2 and B(i) = E[(r - 1)^i], which the paper writes as a
+//! moments are m(2) = min(4 (e^R(2) - 1), 2 e^R(2)), and beyond it the smaller of 2 exp((i - 1) R(i)) and 4 sqrt(B(2
+//! floor(i / 2)) B(2 ceil(i / 2))), where R(i) = i / 2z^2 and B(i) = E[(r - 1)^i], which the paper writes as a
 //! difference of order i. Between integer orders, (a - 1) R(a) is convex, and its chord a bound (Corollary 10).
 
-use super::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
+use super::logarithms::{log_expm1, log_factorials, log_one_plus_exp, log_sum};
 use std::f64::consts::{LN_2, PI};
 
-/// Moments beyond this one are bounded without [`central`] ones, as dp_accounting does.
+/// Beyond this number, moments are bounded without [`central`] moments, as in dp_accounting.
 const MOST_CENTRAL: usize = 256;
 
-/// Steps of the trapezoidal rule, in standard deviations: for an integrand without singularities, off by exp(-160).
+/// Step of the trapezoidal rule, in standard deviations. The integrand has no singularities, so the error is exp(-160).
 const STEP: f64 = 0.35;
 
-/// The divergences at orders above one.
+/// The divergences at orders above 1.
 pub(super) fn divergences(rate: f64, noise: f64, orders: &[f64]) -> Vec<f64> {
     let highest = orders.iter().copied().fold(2.0, f64::max).ceil() as usize;
     let bound = Bound {
@@ -61,12 +62,12 @@ fn log_moments(noise: f64, highest: usize) -> Vec<f64> {
     (0..=highest).map(moment).collect()
 }
 
-/// ln E[(r - 1)^2k] by k, up to the first even moment that is not below `highest`.
+/// ln E[(r - 1)^2k] by k, up to the first even moment of at least `highest`.
 fn central(noise: f64, highest: usize) -> Vec<f64> {
     let top = highest as f64 + 1.0;
     let reach = 10.0 + top.sqrt();
     let steps = (-reach / STEP) as i64..=((top / noise + 1.0 / noise + reach) / STEP) as i64;
-    // The density's logarithm, and that of |r - 1|.
+    // The logarithms of the density and of |r - 1|.
     let point = |k: i64| {
         let t = k as f64 * STEP;
         let log_ratio = t / noise - 0.5 / (noise * noise);

@@ -1,32 +1,29 @@
-//! A plan whose rounds are one release: their noise is correlated, and one charge pays for all of them.
+//! How the noise of a series is correlated, and how often a client may take part.
 
-use crate::kernels::discrete_gaussian::Level;
-use crate::privacy::accountants::bridge::IntegerNoise;
-use crate::privacy::correlated::{Factor, MOST_BANDS, MOST_ROUNDS, Schedule};
-use crate::privacy::event::{Event, Module};
-use crate::privacy::ledger::plan::{BudgetPlan, ClipBound, PlanError, Sampling, in_range, noise};
+use crate::privacy::correlated::Schedule;
+use crate::privacy::correlated::factor::Factor;
 use serde::{Deserialize, Serialize};
 
-/// How the noise of rounds is correlated, and how often a client takes part.
+/// How the noise of rounds is correlated, and how often a client may take part.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Correlated {
-    /// Which matrix it comes by.
+    /// The matrix that correlates the noise.
     pub factor: Factor,
-    /// Rounds that a client takes part in at most; in more it counts as zero.
+    /// Largest number of rounds of a client; in further rounds the client counts as zero.
     pub participations: u64,
-    /// Rounds from one of them to the next at least; sooner it counts as zero.
+    /// Least number of rounds from one round of a client to the next; sooner the client counts as zero.
     pub separation: u64,
 }
 
 impl Correlated {
-    /// How often a client takes part in a run of so many rounds.
+    /// The schedule of a series with `rounds` rounds.
     pub fn schedule(&self, rounds: u64) -> Schedule {
         let Self { participations, separation, .. } = *self;
         Schedule { rounds, participations, separation }
     }
 
-    /// How often a client counts, in words.
+    /// The limits as text, to follow "a client counts".
     pub fn limits(&self) -> String {
         match self {
             Self { participations: 1, .. } => "in one round at most".to_owned(),
@@ -46,75 +43,5 @@ impl std::fmt::Display for Correlated {
             Factor::Banded { bands } => write!(f, "{bands} bands")?,
         }
         write!(f, "; a client counts {}", self.limits())
-    }
-}
-
-impl BudgetPlan {
-    /// How often the plan's event is charged: for every round, or once for all of them.
-    pub fn charges(&self) -> u64 {
-        if self.correlated.is_some() { 1 } else { self.rounds }
-    }
-
-    /// What a round costs, given whether one was charged before: where noise is correlated only the first costs anything.
-    ///
-    /// # Errors
-    ///
-    /// When a number is out of range.
-    pub fn event_of_round(&self, is_first: bool) -> Result<Event, PlanError> {
-        if self.correlated.is_some() && !is_first {
-            return Ok(Event::NoOp { module_name: Module::Standard });
-        }
-        self.event()
-    }
-
-    /// Standard deviation of the noise that is drawn over the bound of a client's integers: z, and where noise is correlated,
-    /// how far a client moves what it hides and the unit of that.
-    ///
-    /// # Errors
-    ///
-    /// When a count takes all of it.
-    pub fn drawn_multiplier(&self) -> Result<f64, PlanError> {
-        Ok(self.value_multiplier()? * self.spread())
-    }
-
-    /// By how much wider noise is drawn for being correlated.
-    pub(super) fn spread(&self) -> f64 {
-        let spread = |correlated: &Correlated| {
-            correlated.factor.unit() * correlated.factor.sensitivity(&correlated.schedule(self.rounds))
-        };
-        self.correlated.as_ref().map_or(1.0, spread)
-    }
-
-    /// The integer noise of a charge, of a level and so many coordinates: that of all rounds, where one pays for them.
-    pub fn noise_of(&self, level: Level, dimension: u64) -> IntegerNoise {
-        let draws = self.correlated.map_or(1, |correlated| correlated.factor.draws(self.rounds));
-        noise(level, dimension.saturating_mul(draws))
-    }
-
-    pub(super) fn check_correlated(&self) -> Result<(), PlanError> {
-        let Some(Correlated { factor, participations, separation }) = self.correlated else { return Ok(()) };
-        let count = "a count above 0";
-        in_range("participations", participations as f64, participations > 0, count)?;
-        in_range("separation", separation as f64, separation > 0, count)?;
-        in_range(
-            "rounds",
-            self.rounds as f64,
-            self.rounds <= MOST_ROUNDS,
-            "at most 1048576 with correlated noise",
-        )?;
-        if let Factor::Banded { bands } = factor {
-            in_range("bands", f64::from(bands), (1..=MOST_BANDS).contains(&bands), "from 1 to 256")?;
-        }
-        let refused = |why| Err(PlanError::Correlated { why });
-        if self.sampling != Sampling::All {
-            return refused("found sampled clients, expected sampling all: nothing is amplified");
-        }
-        if !matches!(self.clip, ClipBound::Fixed(_)) {
-            return refused("found a clip bound that follows the norms, expected one for all rounds");
-        }
-        if self.dimension.is_none() {
-            return refused("found no model, expected its dimension: all rounds are of one");
-        }
-        Ok(())
     }
 }

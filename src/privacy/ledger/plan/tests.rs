@@ -1,4 +1,4 @@
-//! Plans that can be, and those that cannot.
+//! Tests of plans: valid ones, and ones that are refused.
 
 use crate::privacy::ledger::plan::*;
 use crate::privacy::ledger::trial::plan;
@@ -29,7 +29,7 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
-fn who_takes_part_goes_with_what_is_a_neighbour() {
+fn sampling_must_fit_the_adjacency() {
     use Adjacency::{AddOrRemoveOne, ReplaceOne, ReplaceSpecial};
     let check = |sampling, adjacency, rate| {
         with(move |plan| {
@@ -56,7 +56,7 @@ fn a_round_costs_what_its_sampling_says() {
 }
 
 #[test]
-fn a_count_takes_its_part_of_the_noise() {
+fn a_count_uses_a_part_of_the_budget() {
     // Spec 1.4: z = 1, sigma_b = n / 20.
     for (clients, expected) in [(100.0, 1.005_037_815), (1000.0, 1.000_050_00)] {
         let adaptive = Adaptive { initial: 0.1, quantile: 0.5, rate: 0.2, count_noise: clients / 20.0 };
@@ -81,13 +81,13 @@ fn large_models_get_finer_noise() {
     let plan = plan();
     assert_eq!(plan.level_for(1000), Level::L2);
     assert_eq!(plan.level_for(100_000_000), Level::L3);
-    // A million coordinates would do, but for what the grid costs over so many rounds.
+    // At a million coordinates truncation is negligible, but over 10,000 rounds the cost of the grid is not.
     assert_eq!(plan.level_for(1_000_000), Level::L2);
     assert_eq!(BudgetPlan { rounds: 10_000, ..plan }.level_for(1_000_000), Level::L3);
 }
 
 #[test]
-fn plans_that_protect_hardly_anything_are_told() {
+fn plans_with_weak_protection_warn() {
     assert_eq!(plan().warnings(), [""; 0]);
     let weak = BudgetPlan { epsilon: 11.0, delta: 0.001, noise_multiplier: 0.29, ..plan() };
     let warnings = weak.warnings();

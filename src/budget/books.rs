@@ -1,0 +1,181 @@
+//! A ledger as it is on disk, read and checked. Readers need no lock.
+
+use crate::budget::clients::Admission;
+use crate::budget::directory::Directory;
+use crate::budget::error::BudgetError;
+use crate::budget::stamp::{Stamp, StampedModel};
+use crate::io::journal::{self, Lines};
+use crate::io::source::identity_of;
+use crate::io::{secret, text};
+use crate::kernels::discrete_gaussian::Level;
+use crate::privacy::ledger::plan::BudgetPlan;
+use crate::privacy::ledger::record::LedgerRecord;
+use crate::privacy::ledger::replay::{ChargeRecord, State};
+use crate::record::{self, Head};
+use std::path::Path;
+
+/// A ledger, read and checked.
+#[derive(Clone, Debug)]
+pub struct Books {
+    /// The state directory that holds the ledger.
+    pub directory: Directory,
+    /// Every record, and the head at each.
+    pub records: Vec<(LedgerRecord, Head)>,
+    /// The state that the records lead to.
+    pub state: State,
+    /// Bytes behind the last line, left by a writer that was stopped.
+    pub torn: Vec<u8>,
+}
+
+/// The settings of the noise of a round.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct NoiseTerms {
+    /// Largest norm of an update, S, in units of the model.
+    pub clip: f64,
+    /// Standard deviation of the noise, divided by the clip bound.
+    pub value_multiplier: f64,
+    /// Divisor of the noised sum.
+    pub denominator: u64,
+    /// Width of the noise, in units of the grid.
+    pub level: Level,
+}
+
+impl Books {
+    /// Reads a ledger and checks its chain, its plan and its end.
+    ///
+    /// # Errors
+    ///
+    /// The first fault.
+    pub fn read(path: &Path) -> Result<Self, BudgetError> {
+        let directory = Directory::new(path);
+        // The head first: a writer that is at work meanwhile only makes the ledger longer than the head says.
+        let head = directory.read_head()?;
+        Self::of(directory.clone(), journal::read(&directory.ledger())?, head)
+    }
+
+    /// Checks lines that were read from the directory.
+    pub(crate) fn of(directory: Directory, lines: Lines, head: Option<Head>) -> Result<Self, BudgetError> {
+        let path = directory.ledger();
+        let chain = |error| BudgetError::Chain { path: path.clone(), error };
+        let records = record::verify(lines.iter()).map_err(chain)?;
+        let replay = |error| BudgetError::Replay { path: path.clone(), error };
+        let Some(state) = State::replay(&records).map_err(replay)? else {
+            return Err(match head {
+                None => BudgetError::NoLedger { path: directory.path },
+                Some(head) => BudgetError::Behind { path, found: 0, expected: head.seq },
+            });
+        };
+        let books = Self { directory, records, state, torn: lines.torn };
+        books.check_head(head)?;
+        books.check_plan()?;
+        Ok(books)
+    }
+
+    /// Compares the ledger with its end as of the last write.
+    fn check_head(&self, head: Option<Head>) -> Result<(), BudgetError> {
+        let last = self.state.head.seq;
+        let Some(Head { seq, sha256: expected }) = head else {
+            // The head is written after every record, so it may be missing only after the first.
+            let missing = BudgetError::NoHead { path: self.directory.head() };
+            return if last == 0 { Ok(()) } else { Err(missing) };
+        };
+        let path = self.directory.ledger();
+        match self.state.at(seq) {
+            None => Err(BudgetError::Behind { path, found: last, expected: seq }),
+            Some(found) if found != expected => Err(BudgetError::Rewritten { path, seq, found, expected }),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn check_plan(&self) -> Result<(), BudgetError> {
+        let path = self.directory.plan();
+        let text = text::read(&path).map_err(BudgetError::at(&path))?;
+        let frozen = |error| BudgetError::Frozen { path: path.clone(), error };
+        let found = BudgetPlan::thaw(&text).map_err(frozen)?.sha256();
+        let expected = self.state.init.plan_sha256;
+        if found != expected {
+            return Err(BudgetError::OtherPlan { path, found, expected });
+        }
+        Ok(())
+    }
+
+    /// Opens the model at a charge's output path, if the model was made with that charge.
+    ///
+    /// # Errors
+    ///
+    /// When the model there cannot be read.
+    pub fn output_of(&self, charge: &ChargeRecord) -> Result<Option<StampedModel>, BudgetError> {
+        let Some(mechanism) = &charge.charge.mechanism else { return Ok(None) };
+        let model = StampedModel::published(Path::new(&mechanism.output))?;
+        Ok(model.filter(|model| model.is_of(charge)))
+    }
+
+    /// Compares the ledger with a model's stamp, whose charge was in the ledger before the model was made.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger is older than the model, or has another record with that number.
+    pub fn check_stamp(&self, path: &Path, stamp: &Stamp) -> Result<(), BudgetError> {
+        let Head { seq: charge, sha256: found } = stamp.charge;
+        match self.state.at(charge) {
+            None => {
+                Err(BudgetError::OlderThanModel { path: path.to_owned(), charge, found: self.state.head.seq })
+            }
+            Some(expected) if expected != found => {
+                Err(BudgetError::OtherCharge { path: path.to_owned(), charge, found, expected })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether a stamp belongs to this ledger and not to another one.
+    pub fn knows(&self, stamp: &Stamp) -> bool {
+        stamp.release_id.starts_with(&format!("{}-", self.state.short_id()))
+    }
+
+    /// The settings of the next round's noise, for updates with `dimension` coordinates.
+    ///
+    /// # Errors
+    ///
+    /// When the plan is for another model.
+    pub fn terms(&self, dimension: u64) -> Result<NoiseTerms, BudgetError> {
+        let plan = self.state.plan();
+        if let Some(expected) = plan.dimension.filter(|expected| *expected != dimension) {
+            return Err(BudgetError::Dimension { found: dimension, expected });
+        }
+        Ok(NoiseTerms {
+            clip: self.state.clip,
+            value_multiplier: plan.drawn_multiplier()?,
+            denominator: plan.denominator,
+            level: plan.level_for(dimension),
+        })
+    }
+
+    /// Whether each client counts in a round, as far as this directory knows. Where sums are made elsewhere it holds no
+    /// lists, and every client counts.
+    pub(crate) fn counted<'a>(
+        &self,
+        round: Option<u64>,
+        clients: impl Iterator<Item = &'a String>,
+    ) -> Result<Vec<bool>, BudgetError> {
+        let has_lists = identity_of(&self.directory.clients_key()).is_some();
+        match self.state.plan().correlated.filter(|_| has_lists) {
+            Some(correlated) => {
+                let round = round.ok_or(BudgetError::NoRound)?;
+                Ok(Admission::new(&self.directory, &self.state, &correlated, round, clients)?.counted)
+            }
+            None => Ok(clients.map(|_| true).collect()),
+        }
+    }
+
+    /// Wipes the keys and the noise of a series after its last round was released.
+    pub(super) fn wipe_series_if_over(&self) -> Result<(), BudgetError> {
+        if !self.state.series_is_over() {
+            return Ok(());
+        }
+        for path in [self.directory.series_key(), self.directory.clients_key()] {
+            secret::wipe(&path).map_err(BudgetError::at(&path))?;
+        }
+        self.directory.wipe_rows(|_| false)
+    }
+}

@@ -1,0 +1,112 @@
+//! Why a privacy budget cannot be used.
+
+use crate::io::journal::JournalError;
+use crate::io::model_file::{OpenFault, list};
+use crate::privacy::ledger::budget::VerdictError;
+use crate::privacy::ledger::plan::{FrozenError, PlanError};
+use crate::privacy::ledger::replay::ReplayError;
+use crate::record::sha256::Sha256;
+use crate::record::{ChainError, ChainFault};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a privacy budget cannot be used.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum BudgetError {
+    #[error("{}: holds no privacy ledger", .path.display())]
+    NoLedger { path: PathBuf },
+    #[error("{}: holds a privacy ledger already, expected none", .path.display())]
+    Exists { path: PathBuf },
+    #[error("{}: {source}", .path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{}: {error}", .path.display())]
+    Chain { path: PathBuf, error: ChainError },
+    #[error("{}: {error}", .path.display())]
+    Replay { path: PathBuf, error: ReplayError },
+    #[error("{}: {error}", .path.display())]
+    Frozen { path: PathBuf, error: FrozenError },
+    #[error("{}: the plan's digest is {found}, the ledger has {expected}", .path.display())]
+    OtherPlan { path: PathBuf, found: Sha256, expected: Sha256 },
+    #[error("{}: is not understood: {why}", .path.display())]
+    BadHead { path: PathBuf, why: String },
+    #[error("{}: is missing, expected the number and digest of the last record", .path.display())]
+    NoHead { path: PathBuf },
+    #[error("{}: ends with record {found}, expected record {expected} that was written before: lines are missing", .path.display())]
+    Behind { path: PathBuf, found: u64, expected: u64 },
+    #[error("{}: record {seq} is {found}, expected {expected} that was written before: the ledger was rewritten", .path.display())]
+    Rewritten { path: PathBuf, seq: u64, found: Sha256, expected: Sha256 },
+    #[error("{}: was made with charge {charge}, but the ledger ends with record {found}: the ledger is older than the model", .path.display())]
+    OlderThanModel { path: PathBuf, charge: u64, found: u64 },
+    #[error("{}: names charge {charge} as {found}, the ledger has {expected}: it was rewritten or is another copy", .path.display())]
+    OtherCharge { path: PathBuf, charge: u64, found: Sha256, expected: Sha256 },
+    #[error("{}: metadata `{key}`: {why}", .path.display())]
+    Stamp { path: PathBuf, key: &'static str, why: String },
+    #[error("{}: cannot be used: {}", .path.display(), list(.faults))]
+    Model { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("updates have {found} coordinates, the plan has {expected}")]
+    Dimension { found: u64, expected: u64 },
+    #[error("record {seq}: {why}")]
+    NotOpen { seq: u64, why: String },
+    #[error("a record cannot be written: {0}")]
+    Seal(#[from] ChainFault),
+    #[error("--round is missing: correlated noise needs the number of the round")]
+    NoRound,
+    #[error("{}: {why}", .path.display())]
+    SeriesKey { path: PathBuf, why: String },
+    #[error("{}: its digest is {found}, the charge of that round names {expected}", .path.display())]
+    Clients { path: PathBuf, found: Sha256, expected: Sha256 },
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Budget(#[from] VerdictError),
+}
+
+impl BudgetError {
+    /// How the user can mend it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoLedger { path } => {
+                return Some(format!("`fedmill privacy init {}` starts one", path.display()));
+            }
+            Self::Exists { .. } => "a budget starts once; choose a new directory for another budget",
+            Self::Plan(why) => return why.hint().map(str::to_owned),
+            Self::Behind { .. }
+            | Self::Rewritten { .. }
+            | Self::OlderThanModel { .. }
+            | Self::OtherCharge { .. } => {
+                "restore the latest copy of the directory; what an older copy lacks was still spent"
+            }
+            Self::Chain { .. } | Self::Replay { .. } | Self::NoHead { .. } | Self::BadHead { .. } => {
+                "the file was not changed by fedmill; restore the latest copy of the directory"
+            }
+            Self::NoRound => "pass --round N; the rounds of a series are 1, 2, 3, ...",
+            Self::SeriesKey { .. } | Self::Clients { .. } => {
+                "restore the latest copy of the directory; without it the series cannot go on, and a new series needs \
+                 a new ledger"
+            }
+            Self::Dimension { .. } => "a plan is for one model; start a new ledger for another model",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// The signal that stopped the process, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Journal(JournalError::Interrupted(interrupted)) => Some(interrupted.signal),
+            _ => None,
+        }
+    }
+
+    /// Turns a failure of the file system into an error that names the file.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}

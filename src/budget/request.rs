@@ -1,0 +1,133 @@
+//! What a round asks of a budget, and the answers.
+
+use crate::budget::stamp::Stamp;
+use crate::privacy::key::Key;
+use crate::privacy::ledger::budget::Verdict;
+use crate::privacy::ledger::record::{Mechanism, Rng};
+use crate::record::Head;
+use crate::record::sha256::Sha256;
+use std::path::PathBuf;
+
+/// A round that asks to release its output.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Request {
+    /// The number of the round.
+    pub round: Option<u64>,
+    /// Coordinates of an update.
+    pub dimension: u64,
+    /// Ids of the clients that take part. Only a series uses them; otherwise the list may be empty.
+    pub clients: Vec<String>,
+    /// Ids of the clients whose updates are in earlier sums, which cannot leave them out any more.
+    pub summed: Vec<String>,
+    /// Digest of all that the output depends on except the key: updates in order, weights, base, state, settings.
+    pub inputs_sha256: Sha256,
+    /// The path to publish the output at.
+    pub output: PathBuf,
+    /// Whether to keep the key until the output is published, so that the same bytes can be made again.
+    pub resumable: bool,
+    /// For tests: the number to make the key from. The output is NOT private.
+    pub test_seed: Option<u64>,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// The round may release its output, with noise of this key.
+    Granted(Grant),
+    /// The round was released before, and its output exists: there is nothing to do.
+    Existing(ExistingRelease),
+    /// The budget does not hold it.
+    Refused(Verdict),
+    /// The round of a series must not be released.
+    WrongRound(WrongRound),
+}
+
+/// A charge that is on disk, and the key for its noise.
+#[derive(Debug)]
+pub struct Grant {
+    /// The record of the charge.
+    pub charge: Head,
+    /// The name of the release.
+    pub release_id: String,
+    /// The settings of the release.
+    pub mechanism: Mechanism,
+    /// The key that the noise comes from.
+    pub key: Key,
+    /// Whether each client of the request counts; the others count as zero.
+    pub counted: Vec<bool>,
+    /// The number of the round.
+    pub(crate) round: Option<u64>,
+    pub(super) plan_sha256: Sha256,
+    /// Whether the key comes from a test seed.
+    pub(super) is_test: bool,
+}
+
+/// An output that was released before.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExistingRelease {
+    /// The path of the file or of the index.
+    pub path: PathBuf,
+    /// The name of the release.
+    pub release_id: String,
+}
+
+/// Why a round of a series is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WrongRound {
+    /// The number of the round was used.
+    #[error(
+        "round {round} was already released from other updates, settings or version; reusing its noise would expose \
+         both"
+    )]
+    Used {
+        /// The round.
+        round: u64,
+    },
+    /// A later round was charged.
+    #[error("round {round} was passed over: round {last} was charged, and rounds come in order")]
+    Passed {
+        /// The round.
+        round: u64,
+        /// The last round that was charged.
+        last: u64,
+    },
+    /// A sum that was made elsewhere holds a client that does not count.
+    #[error("client `{client}` is in a sum, and takes part more often or sooner than the plan allows")]
+    InSum {
+        /// The id of the client.
+        client: String,
+    },
+    /// The plan has no such round.
+    #[error("round {round} is not in the plan, which has rounds 1 to {rounds}")]
+    Beyond {
+        /// The round.
+        round: u64,
+        /// Rounds of the plan.
+        rounds: u64,
+    },
+}
+
+impl Request {
+    /// The ids of all clients; those of earlier sums come last.
+    pub(super) fn all_clients(&self) -> impl Iterator<Item = &String> {
+        self.clients.iter().chain(&self.summed)
+    }
+
+    /// The source of the key.
+    pub(super) fn rng(&self) -> Rng {
+        if self.test_seed.is_some() { Rng::TestSeed } else { Rng::Os }
+    }
+}
+
+impl Grant {
+    /// The stamp of the output. `next_clip` is the clip bound of the next round, if it follows the norms.
+    pub fn stamp(&self, next_clip: Option<f64>) -> Stamp {
+        Stamp {
+            release_id: self.release_id.clone(),
+            charge: self.charge,
+            plan_sha256: self.plan_sha256,
+            next_clip,
+            is_test: self.is_test,
+        }
+    }
+}

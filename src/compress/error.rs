@@ -1,0 +1,83 @@
+//! Why an update was not compressed, and what the user can do about it.
+
+use crate::compress::encode::EncodeError;
+use crate::compress::residual::error::ResidualError;
+use crate::compress::sink::LayoutError;
+use crate::compress::values::Values;
+use crate::gpu::job::GpuError;
+use crate::io::interrupt::Interrupted;
+use crate::io::model_file::{OpenFault, list};
+use crate::io::model_writer::WriteError;
+use crate::telemetry::explain::Explain;
+use crate::updates::metadata::MetadataFault;
+use std::io;
+use std::path::PathBuf;
+
+/// Why an update was not compressed.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum CompressError {
+    #[error("{}: {}", .path.display(), list(.faults))]
+    Open { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: {}", .path.display(), list(.faults))]
+    Metadata { path: PathBuf, faults: Vec<MetadataFault> },
+    #[error("{}: is encoded already, expected an update as it was trained", .path.display())]
+    Encoded { path: PathBuf },
+    #[error("{}: holds a delta, expected weights beside --base", .path.display())]
+    IsDelta { path: PathBuf },
+    #[error("{}: tensor `{tensor}` is {found}, expected {expected} as in the base", .path.display())]
+    OtherTensor { path: PathBuf, tensor: String, found: String, expected: String },
+    #[error("{}: {source}", .path.display())]
+    Encode { path: PathBuf, source: EncodeError },
+    #[error("{}: {source}", .path.display())]
+    Layout { path: PathBuf, source: LayoutError },
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: is also an input, expected another path for the output", .path.display())]
+    OutputIsInput { path: PathBuf },
+    #[error("{}: has no matrix that compressed-tensors decodes, expected one for {}", .path.display(), .config.display())]
+    NoConfig { path: PathBuf, config: PathBuf },
+    #[error("{}: has {bytes} bytes, expected at least {ratio} for a file that is {ratio} times smaller", .path.display())]
+    NothingLeft { path: PathBuf, bytes: u64, ratio: f64 },
+    #[error(transparent)]
+    Device(#[from] GpuError),
+    #[error(transparent)]
+    Residual(#[from] ResidualError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl CompressError {
+    /// The error of encoding the values of an update.
+    pub(crate) fn encode(values: &Values, source: EncodeError) -> Self {
+        Self::Encode { path: values.update.path.clone(), source }
+    }
+}
+
+impl Explain for CompressError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Encoded { .. } => Some("`fedmill decompress` it first".to_owned()),
+            Self::Residual(why) => why.hint(),
+            Self::Device(why) => why.hint().map(str::to_owned),
+            Self::NoConfig { .. } => Some(
+                "it decodes i2 to i8 by channel or by blocks that divide rows, in the plain layout"
+                    .to_owned(),
+            ),
+            Self::NothingLeft { .. } => Some("ask for a lower --target, or add --best-effort".to_owned()),
+            Self::IsDelta { .. } => Some("leave --base out: a delta is compressed as it is".to_owned()),
+            Self::Encode { source: EncodeError::Value(_), .. } => {
+                Some("--nonfinite zero sends zeros in their place".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Encode { source: EncodeError::Interrupted(Interrupted { signal }), .. } => Some(*signal),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Why error feedback is not possible, and what the user can do about it.
+
+use crate::io::model_file::{OpenFault, list};
+use crate::io::model_writer::WriteError;
+use crate::io::publish;
+use std::io;
+use std::path::PathBuf;
+
+/// Why error feedback is not possible.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum ResidualError {
+    #[error("{}: the residual cannot be used: {}", .path.display(), list(.faults))]
+    Unreadable { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: is no residual: metadata `{key}` is {found}, expected {expected}", .path.display())]
+    Metadata { path: PathBuf, key: &'static str, found: String, expected: &'static str },
+    #[error("{}: is the residual of client `{found}`, expected that of `{expected}`", .path.display())]
+    OtherClient { path: PathBuf, found: String, expected: String },
+    #[error(
+        "{}: includes this update already, and {}, the residual before it, is missing or another one",
+        .path.display(), publish::previous(.path).display()
+    )]
+    NoPrevious { path: PathBuf },
+    #[error("{}: is also the update, its base or the output, expected another path for the residual", .path.display())]
+    NotItsOwn { path: PathBuf },
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl ResidualError {
+    /// What the user can do about it, if that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::OtherClient { .. } => Some("each client needs its own residual file".to_owned()),
+            Self::NoPrevious { path } => {
+                Some(format!("to start over without a residual, move {} away", path.display()))
+            }
+            _ => None,
+        }
+    }
+}

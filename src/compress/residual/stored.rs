@@ -1,0 +1,136 @@
+//! A residual as its file holds it, and the update that it belongs to.
+
+use crate::compress::residual::error::ResidualError;
+use crate::io::model_file::{ModelFile, TablePool, TensorPlace};
+use crate::io::source::{OpenFiles, identity_of};
+use crate::model::dtype::Kind;
+use crate::model::layout::TensorSpec;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Metadata keys of a residual.
+pub(crate) mod key {
+    pub(crate) const CLIENT: &str = "client_id";
+    pub(crate) const ROUND: &str = "round";
+    pub(crate) const LOCAL_LR: &str = "local_lr";
+    pub(crate) const BASE: &str = "fedmill.base_sha256";
+    pub(crate) const STEPS: &str = "fedmill.residual";
+    pub(crate) const CODEC: &str = "fedmill.codec_of";
+    pub(crate) const DECAY: &str = "fedmill.decay";
+    pub(crate) const INPUT: &str = "fedmill.input_sha256";
+    pub(crate) const OUTPUT: &str = "fedmill.update_name";
+    pub(crate) const UPDATE: &str = "fedmill.update_sha256";
+    pub(crate) const FOLLOWS: &str = "fedmill.follows";
+}
+
+/// Stands in the place of a digest: of an update that is not written yet, or of none.
+pub(crate) const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What identifies an update to a residual.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// The client that made it.
+    pub(crate) client: String,
+    /// Its round.
+    pub(crate) round: Option<u64>,
+    /// The learning rate of the client.
+    pub(crate) local_lr: Option<f64>,
+    /// SHA-256 of its files.
+    pub(crate) input_sha256: String,
+    /// SHA-256 of its base; `None` without a base.
+    pub(crate) base_sha256: Option<String>,
+}
+
+/// A residual as its file holds it.
+#[derive(Debug)]
+pub(crate) struct StoredResidual {
+    pub(crate) model: ModelFile,
+    pub(crate) client: String,
+    pub(crate) round: Option<u64>,
+    pub(crate) local_lr: Option<f64>,
+    /// SHA-256 of the update that left it, before compression.
+    input: String,
+    /// SHA-256 of the compressed update.
+    pub(crate) update: String,
+    /// SHA-256 of the base of the update.
+    base: Option<String>,
+    /// File name of the compressed update.
+    pub(crate) output: String,
+    /// The field `update` of the residual before it.
+    pub(crate) follows: String,
+    /// Updates that it includes, one a residual in the chain.
+    pub(crate) steps: u64,
+}
+
+impl StoredResidual {
+    /// Reads a residual; `None` if there is no file.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, ResidualError> {
+        if identity_of(path).is_none() {
+            return Ok(None);
+        }
+        let model = ModelFile::open(path, &OpenFiles::raise_limit(), &TablePool::default())
+            .map_err(|faults| ResidualError::Unreadable { path: path.to_owned(), faults })?;
+        let text = |key: &'static str| {
+            model.metadata.get(key).cloned().ok_or_else(|| ResidualError::Metadata {
+                path: path.to_owned(),
+                key,
+                found: "missing".to_owned(),
+                expected: "what `fedmill compress --residual` writes",
+            })
+        };
+        let steps = text(key::STEPS)?;
+        let steps = steps.parse().map_err(|_| ResidualError::Metadata {
+            path: path.to_owned(),
+            key: key::STEPS,
+            found: format!("`{steps}`"),
+            expected: "a count",
+        })?;
+        Ok(Some(Self {
+            client: text(key::CLIENT)?,
+            round: model.metadata.get(key::ROUND).and_then(|round| round.parse().ok()),
+            local_lr: model.metadata.get(key::LOCAL_LR).and_then(|lr| lr.parse().ok()),
+            input: text(key::INPUT)?,
+            update: text(key::UPDATE)?,
+            base: model.metadata.get(key::BASE).cloned(),
+            output: text(key::OUTPUT)?,
+            follows: text(key::FOLLOWS)?,
+            steps,
+            model,
+        }))
+    }
+
+    /// Whether a residual is the next one of the chain.
+    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
+        (&next.follows, next.steps) == (&self.update, self.steps + 1)
+    }
+
+    /// Whether this update left it.
+    pub(crate) fn is_of(&self, subject: &Subject) -> bool {
+        self.input == subject.input_sha256 && self.base == subject.base_sha256
+    }
+
+    /// Whether it includes this update, or another update of the same round.
+    pub(crate) fn accounts_for(&self, subject: &Subject) -> bool {
+        let is_same = self.is_of(subject);
+        is_same || (self.round.is_some() && self.round == subject.round)
+    }
+
+    /// Where the float tensors of an update are, `None` for other tensors; or what differs from the update.
+    pub(crate) fn places(&self, tensors: &[TensorSpec]) -> Result<Vec<Option<TensorPlace>>, String> {
+        let held: HashMap<&str, &TensorPlace> =
+            self.model.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
+        let place = |spec: &TensorSpec| match held.get(spec.name.as_str()) {
+            Some(place) if place.spec.shape == spec.shape && place.spec.dtype.kind() == Kind::Float => {
+                Ok(Some((*place).clone()))
+            }
+            Some(place) => Err(format!("`{}` was {:?} and is {:?}", spec.name, place.spec.shape, spec.shape)),
+            None => Err(format!("`{}` is new", spec.name)),
+        };
+        let floats = tensors.iter().filter(|spec| spec.dtype.kind() == Kind::Float).count();
+        if floats < held.len() {
+            return Err(format!("it has {} tensors, the update {floats} of floats", held.len()));
+        }
+        let is_float = |spec: &TensorSpec| spec.dtype.kind() == Kind::Float;
+        tensors.iter().map(|spec| if is_float(spec) { place(spec) } else { Ok(None) }).collect()
+    }
+}

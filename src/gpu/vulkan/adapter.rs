@@ -1,0 +1,98 @@
+//! Which devices there are, and which to take.
+
+use crate::gpu::job::{Adapter, GpuError, Options};
+use crate::gpu::vulkan::memory;
+
+/// The features that kernels make use of, where there are.
+pub(super) fn wanted_features() -> wgpu::Features {
+    wgpu::Features::SUBGROUP
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+}
+
+/// Every adapter that the driver shows, best first.
+pub fn adapters() -> Vec<Adapter> {
+    found().iter().map(described).collect()
+}
+
+/// An instance of Vulkan alone: other interfaces would cost time to look for.
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN;
+    // Validation of indirect calls is on by default, and caps buffers to 4 GiB.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
+fn found() -> Vec<wgpu::Adapter> {
+    let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::VULKAN));
+    adapters.sort_by_key(|adapter| rank(adapter.get_info().device_type));
+    adapters
+}
+
+fn rank(kind: wgpu::DeviceType) -> usize {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+/// The adapter that the options name, or the best one that is no software adapter.
+pub(super) fn choose(options: &Options) -> Result<(wgpu::Adapter, Adapter), GpuError> {
+    let found: Vec<(wgpu::Adapter, Adapter)> = found()
+        .into_iter()
+        .map(|adapter| {
+            let description = described(&adapter);
+            (adapter, description)
+        })
+        .collect();
+    let names: Vec<String> = found.iter().map(|(_, adapter)| adapter.name.clone()).collect();
+    match &options.adapter {
+        Some(wanted) => {
+            let named = |adapter: &Adapter| adapter.name.to_lowercase().contains(&wanted.to_lowercase());
+            let chosen = found.into_iter().find(|(_, adapter)| named(adapter));
+            chosen.ok_or_else(|| GpuError::NoSuchAdapter { wanted: wanted.clone(), found: names })
+        }
+        None => {
+            let chosen = found.into_iter().find(|(_, adapter)| !adapter.is_software());
+            chosen.ok_or(GpuError::NoAdapter { software: names })
+        }
+    }
+}
+
+fn described(adapter: &wgpu::Adapter) -> Adapter {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    Adapter {
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete",
+            wgpu::DeviceType::IntegratedGpu => "integrated",
+            wgpu::DeviceType::VirtualGpu => "virtual",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "other",
+        },
+        name: info.name,
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        interface: info.backend.to_string(),
+        subgroup: match features.contains(wgpu::Features::SUBGROUP) {
+            true => (info.subgroup_min_size, info.subgroup_max_size),
+            false => (0, 0),
+        },
+        memory: memory::local_bytes(adapter),
+        limits: vec![
+            ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
+            ("max_buffer_size", limits.max_buffer_size),
+            ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
+            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
+            ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
+            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
+        ],
+        features: wanted_features()
+            .iter_names()
+            .filter(|(_, feature)| features.contains(*feature))
+            .map(|(name, _)| name)
+            .collect(),
+    }
+}

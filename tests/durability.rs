@@ -1,0 +1,356 @@
+//! Everything that a command publishes is on disk for good: a file before it has its name, and its name before the command
+//! says so. Every command that writes runs under `strace`, and what it published is found from the trace.
+//!
+//! With `FEDMILL_REQUIRE_STRACE` set, a machine without `strace` fails; else the tests say that they are skipped.
+
+mod trace;
+
+use crate::harness::{Dir, Update, fedmill, program};
+use std::any::TypeId;
+use std::collections::BTreeSet;
+use std::process::Command;
+use trace::{Call, Traced, is_possible, traced};
+
+/// Options whose files are read and not written.
+const READ: [&str; 11] = [
+    "base",
+    "files_from",
+    "tiers",
+    "partials",
+    "decision",
+    "sums",
+    "global",
+    "personal",
+    "event",
+    "events",
+    "models",
+];
+
+/// Runs that were traced, by their command and the options they had.
+#[derive(Default)]
+struct Covered {
+    words: BTreeSet<String>,
+    faults: Vec<String>,
+}
+
+impl Covered {
+    /// Runs a command under `strace`. It has to succeed, publish these and leave everything on disk.
+    #[track_caller]
+    fn run(&mut self, dir: &Dir, command: &str, published: &[&str]) -> Traced {
+        self.run_with(dir, command, published, &[])
+    }
+
+    #[track_caller]
+    fn run_with(&mut self, dir: &Dir, command: &str, published: &[&str], strace: &[&str]) -> Traced {
+        let args: Vec<&str> = command.split_whitespace().collect();
+        let name = if args[0] == "privacy" { args[..2].join(" ") } else { args[0].to_owned() };
+        let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
+        self.words.extend(options.chain([name.clone()]));
+        let run = traced(dir, &args, strace);
+        assert_eq!(run.code, Some(0), "{command}: {}", run.stderr);
+        let found = run.published();
+        let is_published = |name: &&str| found.iter().any(|found| found == name);
+        assert!(published.iter().all(is_published), "{command}: published {found:?}, not {published:?}");
+        self.faults.extend(run.faults().into_iter().map(|fault| format!("{command}: {fault}")));
+        run
+    }
+
+    #[track_caller]
+    fn assert_sound(&self) {
+        assert!(self.faults.is_empty(), "not on disk for good:\n{}", self.faults.join("\n"));
+    }
+
+    /// Every command was run, and every option that names a file that it writes.
+    fn assert_complete(&self) {
+        let mut missing = Vec::new();
+        self.find_missing(&fedmill::cli::command(), "", &mut missing);
+        assert!(missing.is_empty(), "these are not traced: {missing:#?}");
+    }
+
+    fn find_missing(&self, command: &clap::Command, above: &str, missing: &mut Vec<String>) {
+        for command in command.get_subcommands() {
+            let name = format!("{above}{}", command.get_name());
+            if command.has_subcommands() {
+                self.find_missing(command, &format!("{name} "), missing);
+                continue;
+            }
+            if !self.words.contains(&name) {
+                missing.push(name.clone());
+            }
+            let is_path =
+                |arg: &&clap::Arg| arg.get_value_parser().type_id() == TypeId::of::<std::path::PathBuf>();
+            for arg in command.get_arguments().filter(is_path) {
+                let long = arg.get_long().map(|long| format!("{name} --{long}"));
+                let short = arg.get_short().map(|short| format!("{name} -{short}"));
+                let is_run = [long, short].into_iter().flatten().any(|word| self.words.contains(&word));
+                let is_read = READ.contains(&arg.get_id().as_str());
+                if arg.get_long().is_some() && !is_run && !is_read {
+                    missing.push(format!("{name} --{}", arg.get_id()));
+                }
+            }
+        }
+    }
+}
+
+fn model(name: &str, seed: usize) -> Update {
+    let values: Vec<f32> = (0..1280).map(|i| ((i * 7 + seed * 31) % 97) as f32 / 50.0 - 1.0).collect();
+    Update::new(name).f32("a.weight", &[20, 64], &values).f32("b", &[40], &values[..40]).i64(
+        "n",
+        &[1],
+        &[seed as i64],
+    )
+}
+
+/// Five clients and a base.
+fn round() -> Dir {
+    let dir = Dir::new();
+    model("base", 0).write(&dir);
+    for client in 1..=5 {
+        let update = model(&format!("in/c{client}"), client).meta("num_examples", "3").meta("round", "1");
+        update.meta("client_id", &format!("c{client}")).write(&dir);
+    }
+    dir
+}
+
+#[test]
+fn everything_published_is_on_disk() {
+    if !is_possible() {
+        return;
+    }
+    let mut covered = Covered::default();
+    aggregate(&mut covered);
+    shards(&mut covered);
+    private(&mut covered);
+    updates(&mut covered);
+    measured(&mut covered);
+    covered.assert_sound();
+    covered.assert_complete();
+}
+
+/// The negative control, on what a merge really did: without any of its calls that bring something to disk, or with two
+/// steps in each other's place, a fault is found.
+#[test]
+fn a_step_that_is_missing_or_comes_too_early_is_a_fault() {
+    if !is_possible() {
+        return;
+    }
+    let dir = round();
+    let run = traced(&dir, &words("aggregate in -q --threads 1 -o m.safetensors"), &[]);
+    assert_eq!((run.code, run.faults().len()), (Some(0), 0), "{:?}", run.faults());
+    let places = |is: &dyn Fn(&Call) -> bool| -> Vec<usize> {
+        run.calls.iter().enumerate().filter(|(_, call)| is(call)).map(|(place, _)| place).collect()
+    };
+    let syncs = places(&|call| call.synced().is_some());
+    let [of_file, of_folder] = syncs[..] else { panic!("{} calls bring something to disk", syncs.len()) };
+    let rename = places(&|call| call.name.starts_with("rename"))[0];
+    let last_write =
+        *places(&|call| call.name == "pwrite64").iter().filter(|place| **place < of_file).max().unwrap();
+    let print = *places(&|call| call.name == "write").last().unwrap();
+    assert!(last_write < of_file && of_file < rename && rename < of_folder && of_folder < print);
+    let [early, unnamed] =
+        ["m.safetensors: has its name before it is on disk", "m.safetensors: its name is not on disk"];
+    for (calls, fault) in [
+        (run.without(of_file), early),
+        (run.without(of_folder), unnamed),
+        (run.exchanged(of_file, rename), early),
+        (run.exchanged(last_write, of_file), early),
+        (run.exchanged(rename, of_folder), unnamed),
+        (run.exchanged(of_folder, print), unnamed),
+    ] {
+        assert_eq!(run.faults_of(&calls), [fault]);
+    }
+    let unexplained = run.faults_of(&run.without(rename));
+    assert!(
+        unexplained.len() == 1 && unexplained[0].ends_with("changed, and no call says how"),
+        "{unexplained:?}"
+    );
+
+    // A ledger: its lines, its name and its folder.
+    let init = "privacy init new/dp --population 100 --epsilon 5 --delta 1e-3 --noise-multiplier 2 --rounds 2 --clip 1 \
+                --denominator 3 --base base.safetensors";
+    let run = traced(&dir, &words(init), &[]);
+    assert_eq!((run.code, run.faults().len()), (Some(0), 0), "{:?}", run.faults());
+    for synced in run.calls.iter().filter_map(Call::synced).collect::<BTreeSet<_>>() {
+        let calls: Vec<Call> =
+            run.calls.iter().filter(|call| call.synced() != Some(synced.clone())).cloned().collect();
+        assert!(!run.faults_of(&calls).is_empty(), "nothing is missed without {synced:?} on disk");
+    }
+}
+
+fn aggregate(covered: &mut Covered) {
+    let dir = round();
+    covered.run(&dir, "aggregate in -o m.safetensors --report r.json", &["m.safetensors", "r.json"]);
+    // Once more over what is there, from another number of files, and to another folder.
+    let sharded = "aggregate in -o m.safetensors --max-shard-size 1kB";
+    let shards = ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"];
+    let run = covered.run(&dir, sharded, &["m.safetensors.index.json", shards[0], shards[1]]);
+    // What is loaded first gets its name last.
+    assert!(shards.iter().all(|shard| run.is_on_disk_before(shard, "m.safetensors.index.json")));
+    // An old index never stands beside files of another model.
+    let again = covered.run(&dir, &format!("{sharded} --rule median"), &["m.safetensors.index.json"]);
+    assert!(shards.iter().all(|shard| again.is_gone_before("m.safetensors.index.json", shard)));
+    covered.run(&dir, "aggregate in -o m.safetensors", &["m.safetensors"]);
+    std::fs::create_dir(dir.path("out")).unwrap();
+    std::fs::create_dir(dir.path("told")).unwrap();
+    let adam = "aggregate in --base base.safetensors -o out/m.safetensors --strategy fedadam --state state.safetensors \
+                --report told/r.json";
+    let run = covered.run(&dir, adam, &["out/m.safetensors", "state.safetensors", "told/r.json"]);
+    // There is no model without its state, and no report without its model.
+    assert!(run.is_on_disk_before("state.safetensors", "out/m.safetensors"));
+    assert!(run.is_on_disk_before("out/m.safetensors", "told/r.json"));
+    let previous = ["out/m.safetensors", "state.safetensors", "state.safetensors.previous", "told/r.json"];
+    let again = adam.replace("base.safetensors", "out/m.safetensors").replace("-o out/m", "-o out/m2");
+    covered.run(&dir, &again, &["out/m2.safetensors", previous[1], previous[2], previous[3]]);
+    // Where the file system has no links.
+    let no_links = ["-e", "inject=?link,linkat:error=EPERM"];
+    let again = again.replace("--base out/m.", "--base out/m2.").replace("-o out/m2", "-o out/m3");
+    covered.run_with(&dir, &again, &["out/m3.safetensors", previous[1], previous[2]], &no_links);
+    covered.run(
+        &dir,
+        "aggregate in -o p.safetensors --partial --report r.json",
+        &["p.safetensors", "r.json"],
+    );
+    // A refused run still leaves its report.
+    let refused = traced(&dir, &words("aggregate in -o x.safetensors --min-clients 9 --report no.json"), &[]);
+    assert_eq!(
+        (refused.code, refused.published()),
+        (Some(1), vec!["no.json".to_owned()]),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.faults().is_empty(), "{:?}", refused.faults());
+}
+
+fn words(command: &str) -> Vec<&str> {
+    command.split_whitespace().collect()
+}
+
+fn shards(covered: &mut Covered) {
+    let dir = round();
+    let way = "in --base base.safetensors --rule krum --byzantine 1 --strategy fedavgm --state s.safetensors";
+    for folder in ["g", "c"] {
+        std::fs::create_dir(dir.path(folder)).unwrap();
+    }
+    covered.run(&dir, &format!("gram {way} --shard 1/1 -o g/1.safetensors"), &["g/1.safetensors"]);
+    covered.run(&dir, &format!("decide {way} --partials g -o d.json"), &["d.json"]);
+    let combine = format!("combine {way} --shard 1/1 --decision d.json -o c/1.safetensors");
+    covered.run(&dir, &combine, &["c/1.safetensors"]);
+    let merge = format!("merge {way} --partials c --decision d.json -o m.safetensors --report r.json");
+    covered.run(&dir, &merge, &["m.safetensors", "r.json", "s.safetensors"]);
+}
+
+fn private(covered: &mut Covered) {
+    let dir = round();
+    let plan = "--population 100 --epsilon 50 --delta 1e-3 --noise-multiplier 2 --rounds 9 --clip 1 --denominator 3 \
+                --base base.safetensors";
+    let head = ["deep/er/dp/head", "deep/er/dp/plan.lock"];
+    covered.run(&dir, &format!("privacy init deep/er/dp {plan}"), &head);
+    let release = "aggregate in --base base.safetensors --dp deep/er/dp --report r.json";
+    covered.run(&dir, &format!("{release} -o m1.safetensors"), &["m1.safetensors", "r.json", head[0]]);
+    covered.run(&dir, &format!("{release} -o m2.safetensors --resumable"), &["m2.safetensors", head[0]]);
+    let with = "deep/er/dp --base base.safetensors --round 1 -o";
+    covered.run(
+        &dir,
+        &format!("privacy clip {with} one.safetensors in/c1.safetensors"),
+        &["one.safetensors"],
+    );
+    covered.run(
+        &dir,
+        &format!("privacy clip {with} two.safetensors in/c2.safetensors"),
+        &["two.safetensors"],
+    );
+    let both = "one.safetensors two.safetensors";
+    covered.run(&dir, &format!("privacy sum {with} sum.safetensors {both}"), &["sum.safetensors"]);
+    covered.run(
+        &dir,
+        &format!("privacy noise {with} m3.safetensors sum.safetensors"),
+        &["m3.safetensors", head[0]],
+    );
+    covered.run(&dir, "privacy spend deep/er/dp --noise-multiplier 9", &[head[0]]);
+    covered.run(&dir, "privacy export deep/er/dp --format csv -o e.csv --plot e.svg", &["e.csv", "e.svg"]);
+    covered.run(&dir, "privacy compose --noise-multiplier 2 --delta 1e-3 --plot c.svg", &["c.svg"]);
+
+    // Charges that are open: runs that were killed, the last one when its model had its name.
+    let killed = |step: usize| {
+        let mut command = Command::new(program());
+        command.current_dir(dir.path("")).args(words(release)).args(["-o", "m4.safetensors"]);
+        assert_eq!(command.env("FEDMILL_FAIL_AT", step.to_string()).output().unwrap().status.code(), None);
+        dir.exists("m4.safetensors")
+    };
+    assert!((1..).any(killed));
+    let open = fedmill(&dir, &["privacy", "recover", "deep/er/dp"]).stdout;
+    let charges = open.lines().filter_map(|line| line.strip_prefix("charge ")?.split_once(','));
+    let charges: Vec<&str> = charges.map(|(number, _)| number).collect();
+    let (lost, published) = (charges[0], charges.last().unwrap());
+    covered.run(
+        &dir,
+        &format!("privacy void deep/er/dp --seq {lost} --attest it-was-switched-off"),
+        &[head[0]],
+    );
+    covered.run(
+        &dir,
+        &format!("privacy recover deep/er/dp --adopt {published} --output m4.safetensors"),
+        &[head[0]],
+    );
+    for reader in [
+        "status deep/er/dp",
+        "verify deep/er/dp",
+        "calibrate --epsilon 2 --delta 1e-5 --rounds 9",
+        "selftest",
+    ] {
+        let run = covered.run(&dir, &format!("privacy {reader}"), &[]);
+        assert_eq!(run.published(), [""; 0]);
+    }
+
+    // A run of correlated noise keeps keys, lists of clients and rows of noise.
+    let banded = "--mechanism dp-ftrl:bands=3 --participations 2 --min-separation 2";
+    covered.run(
+        &dir,
+        &format!("privacy init ftrl {} {banded}", plan.replace("--rounds 9", "--rounds 4")),
+        &["ftrl/head"],
+    );
+    for round in 1..=4 {
+        let run = format!(
+            "aggregate in/c{round}.safetensors --base base.safetensors --dp ftrl --round {round} -o f{round}.safetensors"
+        );
+        covered.run(&dir, &run, &[&format!("f{round}.safetensors"), "ftrl/head"]);
+    }
+}
+
+fn updates(covered: &mut Covered) {
+    let dir = round();
+    let compress = "compress in/c1.safetensors --base base.safetensors";
+    covered.run(&dir, &format!("{compress} --codec u8 -o u.safetensors"), &["u.safetensors"]);
+    covered.run(&dir, &format!("{compress} --max-nmse 0.01 -o t.safetensors"), &["t.safetensors"]);
+    let config = "--codec i4:per=channel --emit-config config.json -o i.safetensors";
+    covered.run(&dir, &format!("{compress} {config}"), &["i.safetensors", "config.json"]);
+    std::fs::create_dir(dir.path("kept")).unwrap();
+    let residual = "compress --codec u2 --residual kept/e.safetensors";
+    covered.run(
+        &dir,
+        &format!("{residual} in/c1.safetensors -o u1.safetensors"),
+        &["u1.safetensors", "kept/e.safetensors"],
+    );
+    model("next", 8).meta("round", "2").meta("client_id", "c1").write(&dir);
+    let next = format!("{residual} next.safetensors -o u2.safetensors");
+    covered.run(&dir, &next, &["u2.safetensors", "kept/e.safetensors", "kept/e.safetensors.previous"]);
+    covered.run(&dir, "compress in/c1.safetensors --dry-run --table --plot p.svg", &["p.svg"]);
+    covered.run(
+        &dir,
+        "decompress u.safetensors --base base.safetensors -o back.safetensors",
+        &["back.safetensors"],
+    );
+    let personalize = "personalize --global base.safetensors --personal in/c1.safetensors --mix 0.5";
+    covered.run(&dir, &format!("{personalize} -o mine.safetensors"), &["mine.safetensors"]);
+    let sharded = format!("{personalize} --max-shard-size 1kB -o mine.safetensors");
+    covered.run(&dir, &sharded, &["mine.safetensors.index.json"]);
+}
+
+fn measured(covered: &mut Covered) {
+    let dir = Dir::new();
+    let bench = "bench --kernels none --rules mean --clients 2 --parameters 1k --samples 1 --warm-up 0 --backend cpu \
+                 --dir . --plot b.svg";
+    covered.run(&dir, bench, &["b.svg"]);
+    covered.run(&dir, "doctor --calibrate --backend cpu", &["cache/fedmill/calibration.json"]);
+    assert_eq!(covered.run(&round(), "inspect in --base base.safetensors", &[]).published(), [""; 0]);
+}

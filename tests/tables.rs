@@ -1,0 +1,163 @@
+//! The tables of rules, steps and strategies in `docs`, made from the registries and the heads of their files.
+//! `INSTA_UPDATE=always cargo test tables` writes them anew.
+
+use crate::harness::{shortest, source_tree};
+use fedmill::rules::pre::{self, STEPS};
+use fedmill::rules::{self, Needs, RULES};
+use fedmill::settings::{Definition, Entry};
+use fedmill::strategies::STRATEGIES;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The points of a file's head, `//! - Name: text.`, by name.
+fn points(path: &Path) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    let mut points: Vec<String> = Vec::new();
+    let mut in_point = false;
+    for line in text.lines().map_while(|line| line.strip_prefix("//!")) {
+        if let Some(point) = line.strip_prefix(" - ") {
+            points.push(point.to_owned());
+            in_point = true;
+            continue;
+        }
+        match line.strip_prefix("   ") {
+            Some(more) if in_point => *points.last_mut().unwrap() += &format!(" {more}"),
+            _ => in_point = false,
+        }
+    }
+    let split = |point: &String| {
+        let (name, text) = point.split_once(": ").unwrap_or_else(|| panic!("{point} has no name"));
+        (name.to_owned(), text.trim_end_matches('.').to_owned())
+    };
+    points.iter().map(split).collect()
+}
+
+/// The row of an entry: its name, its summary, and the other columns.
+fn row<T>(root: &Path, folder: &str, entry: &Entry<T>, columns: &[Column]) -> String {
+    let file = root.join(folder).join(format!("{}.rs", entry.name.replace('-', "_")));
+    let points = points(&file);
+    let cell = |column: &Column| match column {
+        Column::Settings(first) => {
+            let setting = |key: &str, example: &str, meaning: &str| format!("`{key}={example}`: {meaning}");
+            let settings = entry.settings.iter().map(|s| setting(s.key, s.example, s.meaning));
+            first.iter().map(|first| (*first).to_owned()).chain(settings).collect::<Vec<_>>().join("; ")
+        }
+        Column::Text(text) => text.clone(),
+        Column::Point(names) => {
+            let found = names.iter().find_map(|name| points.get(*name));
+            found.unwrap_or_else(|| panic!("{}: the head has no {}", file.display(), names[0])).clone()
+        }
+        Column::Optional(name) => points.get(*name).cloned().unwrap_or_default(),
+    };
+    let cells = [format!("`{}`", entry.name), entry.summary.to_owned()];
+    line(cells.into_iter().chain(columns.iter().map(cell)))
+}
+
+enum Column {
+    /// The settings, and what comes before them.
+    Settings(Option<&'static str>),
+    Text(String),
+    /// A point that has to be there, under one of these names.
+    Point(&'static [&'static str]),
+    Optional(&'static str),
+}
+
+fn line(cells: impl IntoIterator<Item = String>) -> String {
+    let cell = |cell: String| {
+        if cell.is_empty() { " |".to_owned() } else { format!(" {} |", cell.replace('|', "\\|")) }
+    };
+    format!("|{}", cells.into_iter().map(cell).collect::<String>())
+}
+
+/// Compares the lines between two marks of a page to a table, or writes it.
+fn check(page: &Path, mark: &str, head: &[&str], rows: impl Iterator<Item = String>) {
+    let text = fs::read_to_string(page).unwrap();
+    let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->\n"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{}: no {begin}", page.display()));
+    let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{}: no {end}", page.display()));
+    let titles = line(head.iter().map(|title| (*title).to_owned()));
+    let rule = format!("|{}", "---|".repeat(head.len()));
+    let table: String = [titles, rule].into_iter().chain(rows).map(|line| line + "\n").collect();
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        fs::write(page, [before, &begin, &table, &end, after].concat()).unwrap();
+        return;
+    }
+    assert_eq!(
+        found,
+        table,
+        "{}: the table `{mark}` is not that of the registry: `just bless`",
+        page.display()
+    );
+}
+
+#[test]
+fn the_table_of_rules_is_the_registrys() {
+    let Some(root) = source_tree() else { return };
+    let rows = RULES.iter().map(|entry| {
+        let rule = rules::parse(&shortest(entry, "ID"), Definition::Paper).unwrap();
+        let reads = if rule.needs() == Needs::Nothing { "1" } else { "1 + kept" };
+        let columns = [
+            Column::Point(&["Tolerates"]),
+            Column::Text(reads.to_owned()),
+            Column::Settings(rule.uses_byzantine().then_some("by F")),
+            Column::Point(&["Paper", "Source"]),
+        ];
+        row(root, "src/rules", entry, &columns)
+    });
+    let head = ["rule", "what it does", "tolerates", "reads", "settings", "paper"];
+    check(&root.join("docs/rules.md"), "rules", &head, rows);
+}
+
+#[test]
+fn the_table_of_steps_is_the_registrys() {
+    let Some(root) = source_tree() else { return };
+    let rows = STEPS.iter().map(|entry| {
+        let step = pre::parse(&shortest(entry, "ID")).unwrap();
+        let columns = [
+            Column::Point(&["Tolerates"]),
+            Column::Point(&["Leaves"]),
+            Column::Settings(step.uses_byzantine().then_some("by F")),
+            Column::Point(&["Paper", "Source"]),
+        ];
+        row(root, "src/rules/pre", entry, &columns)
+    });
+    let head = ["step", "what it does", "tolerates", "leaves the rule", "settings", "paper"];
+    check(&root.join("docs/rules.md"), "steps", &head, rows);
+}
+
+#[test]
+fn the_table_of_strategies_is_the_registrys() {
+    let Some(root) = source_tree() else { return };
+    let columns = [
+        Column::Optional("Before the rule"),
+        Column::Point(&["Step"]),
+        Column::Settings(None),
+        Column::Optional("Keeps"),
+        Column::Optional("Clients send"),
+        Column::Point(&["Paper"]),
+    ];
+    let rows = STRATEGIES.iter().map(|entry| row(root, "src/strategies", entry, &columns));
+    let head = [
+        "strategy",
+        "what it does",
+        "before the rule",
+        "the server's step",
+        "settings",
+        "keeps",
+        "clients send",
+        "paper",
+    ];
+    check(&root.join("docs/strategies.md"), "strategies", &head, rows);
+}
+
+#[test]
+fn points_of_a_head_go_on_over_lines() {
+    let dir = crate::harness::Dir::new();
+    dir.write("a.rs", "//! First line.\n//!\n//! - Paper: one,\n//!   two.\n//! - Keeps: `m`.\n//!\n//!   not this\n\n//! - No: x.\n");
+    let points = points(&dir.path("a.rs"));
+    assert_eq!(
+        points.into_iter().collect::<Vec<_>>(),
+        [("Keeps".to_owned(), "`m`".to_owned()), ("Paper".to_owned(), "one, two".to_owned()),]
+    );
+}
