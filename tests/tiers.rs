@@ -270,7 +270,7 @@ fn what_is_wrong_with_tiers_is_named() {
         (all(json!({ "clients": ["a["] })), &["tier `all`: clients: `a[`: "]),
         (all(json!({ "clients": [] })), &["tier `all`: `name` and `clients` may not be empty"]),
         (all(json!({ "rule": "krum", "byzantine": 6 })), &["tiers.json: tier `all`: krum tolerates at most"]),
-        (json!([phones, phones]), &["tiers.json: tier `phones` stands twice"]),
+        (json!([phones, phones]), &["tiers.json: tier `phones` is listed twice"]),
         (json!([phones]), &["tiers.json: no tier has client `laptop-a`", "hint: end the list with a tier"]),
         (
             json!([{ "name": "all", "clients": ["*"], "rule": "mean" }, phones]),

@@ -59,7 +59,7 @@ impl Update {
 pub struct BadBase {
     /// Its path.
     pub path: PathBuf,
-    /// Everything found wrong with it.
+    /// Its faults.
     pub faults: Vec<OpenFault>,
 }
 

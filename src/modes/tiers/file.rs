@@ -75,7 +75,7 @@ pub enum TiersError {
     Json { path: PathBuf, why: String },
     #[error("{}: tier {tier}: {why}", .path.display())]
     Tier { path: PathBuf, tier: String, why: String },
-    #[error("{}: tier `{tier}` stands twice", .path.display())]
+    #[error("{}: tier `{tier}` is listed twice, expected once", .path.display())]
     Twice { path: PathBuf, tier: String },
     #[error("{}: no tier has client `{client}`", .path.display())]
     NoTier { path: PathBuf, client: String },
