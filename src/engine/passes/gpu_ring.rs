@@ -86,7 +86,7 @@ impl GpuRing {
         Ok(Self { gpu, lanes, falls_back, kept: Mutex::default() })
     }
 
-    /// The device.
+    /// The GPU.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }

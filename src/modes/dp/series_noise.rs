@@ -1,9 +1,9 @@
-//! Rows of correlated noise, kept from round to round: the noise of a round hangs on that of a few before it.
+//! Rows of correlated noise, kept between rounds: the noise of a round depends on that of a few rounds before it.
 //!
-//! A row is the noise of one round at all coordinates, i32 in the machine's order, in a file that only its owner may read.
-//! It is a function of the key of the run and the round's number alone: a file appears whole or not at all, and what is
-//! missing is made again, from the first round on if need be. So nothing hangs on when a run is cut off, and memory is a
-//! few thousand coordinates of as many rows as there are bands.
+//! A row is the noise of one round at all coordinates: i32 in native byte order, in a file that only its owner can read.
+//! The key of the series and the number of the round determine it. A file is published whole or not at all, and missing
+//! rows are computed again, from the first round if needed. So a crash at any time changes nothing. Memory holds a few
+//! thousand coordinates of one row per band.
 
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
@@ -21,40 +21,40 @@ use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::VecDeque;
 
-/// Coordinates that rows are made for at a time.
+/// The number of coordinates that the noise is computed for at a time.
 const MADE: u64 = 4096;
-/// Bytes of one.
+/// Bytes of one value.
 const BYTES: u64 = size_of::<i32>() as u64;
 
-/// What rows are made of.
+/// Computes and keeps the rows of a series.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History<'a> {
-    /// Where they are kept.
+    /// The directory of the rows.
     pub(crate) directory: &'a Directory,
-    /// The matrix.
+    /// The matrix of the mechanism.
     pub(crate) banded: &'a Banded,
-    /// The key of the run.
+    /// The key of the series.
     pub(crate) key: &'a Key,
-    /// How wide draws are.
+    /// The scale of the draws.
     pub(crate) level: Level,
-    /// Coordinates of a row.
+    /// The number of coordinates of a row.
     pub(crate) coordinates: u64,
     /// The instruction set to run on.
     pub(crate) isa: Isa,
 }
 
-/// Rows that are being made: those after round `start` up to round `end`.
+/// Rows in progress: those after round `start` up to round `end`.
 struct Making {
     start: u32,
     end: u32,
-    /// Those up to `start` that the next hangs on, the last one first.
+    /// Rows up to `start` that the next row depends on, the latest first.
     earlier: Vec<SourceFile>,
-    /// Those that are to be kept.
+    /// Rows to keep.
     kept: Vec<(u32, Staged)>,
 }
 
 impl History<'_> {
-    /// The row of a round, made if it is not kept.
+    /// The row of a round. Computes it if it is not kept.
     pub(crate) fn row(&self, round: u32, pool: &ThreadPool) -> Result<SourceFile, BudgetError> {
         if !self.is_kept(round) {
             self.make(round, pool)?;
@@ -71,13 +71,13 @@ impl History<'_> {
         self.open(round).is_ok_and(|row| row.bytes() == BYTES * self.coordinates)
     }
 
-    /// The rows that the one behind `round` hangs on, the last one first.
+    /// The rows that the row after `round` depends on, the latest first.
     fn remembered(&self, round: u32) -> impl Iterator<Item = u32> {
         (1..=round).rev().take(self.banded.remembered())
     }
 
-    /// The last round before this one whose rows are kept, as many as the next hangs on; zero if rows are to be made from
-    /// the first on.
+    /// The last round before this one for which all rows that the next depends on are kept. Zero means that rows must be
+    /// computed from the first round.
     fn start(&self, round: u32) -> u32 {
         let last = (1..round).rev().find(|round| self.is_kept(*round)).unwrap_or(0);
         if self.banded.remembered() == 0 {
@@ -115,7 +115,7 @@ impl History<'_> {
         staged.map_err(BudgetError::at(&path))
     }
 
-    /// All rows that are to be made, at the coordinates from `first` on.
+    /// Computes all rows in progress, at the coordinates from `first` on.
     fn make_piece(&self, making: &Making, first: u64) -> Result<(), BudgetError> {
         interrupt::check().map_err(JournalError::from)?;
         let len = MADE.min(self.coordinates - first) as usize;
