@@ -24,7 +24,7 @@ pub enum Fault {
     #[error("update is of round {found}, expected round {expected}")]
     OtherRound { found: u64, expected: u64 },
     #[error(
-        "update of round {found} holds weights, expected `kind` `delta`: the client started from another model than round {expected}'s"
+        "update of round {found} holds weights, expected `kind` `delta`: they started from another model than round {expected}'s"
     )]
     StaleWeights { found: u64, expected: u64 },
     #[error("update started from base {found}, expected {expected}")]

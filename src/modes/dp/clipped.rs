@@ -30,7 +30,7 @@ pub struct Clipped {
     pub sum_terms: SumTerms,
     /// The grid to which values are rounded.
     pub grid: Grid,
-    /// How each client is clipped.
+    /// The clip of each client.
     pub clips: ClientClips,
     /// The sum files of edges.
     pub edges: Vec<SumFile>,

@@ -28,7 +28,7 @@ pub(crate) mod domain {
     pub(crate) const COUNT: u32 = 2;
     /// The draws of a round. The round's number is the segment.
     pub(crate) const ROUND: u32 = 3;
-    /// The nodes of a tree at level 0, whose number is the segment. Level L has the domain `NODES + L`.
+    /// The nodes of a tree at level 0, whose number is the segment. Nodes of level L have the domain `NODES + L`.
     pub(crate) const NODES: u32 = 0x100;
 }
 

@@ -65,7 +65,8 @@ impl Options {
 const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
 
 /// The warning in the report of a released model.
-const NOT_PRIVATE: &str = "this report describes single clients without noise: the budget does not cover it, keep it private";
+const NOT_PRIVATE: &str =
+    "this report describes single clients without noise: the budget does not cover it, keep it private";
 
 /// Refuses options that could reveal single clients.
 ///

@@ -59,7 +59,7 @@ impl<'a> TreeSum<'a> {
         }
     }
 
-    /// The sum for a trimmed mean that leaves out `cut` values on each side.
+    /// The sum for a trimmed mean that leaves out the `low` smallest and the `high` largest values.
     pub fn trimmed(set: &'a UpdateSet, partials: &'a [Partial], low: usize, high: usize) -> Self {
         let members = partials.iter().map(|partial| partial.description.clients.len());
         let all = set.clients.len() + members.sum::<usize>();
