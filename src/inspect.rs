@@ -1,4 +1,4 @@
-//! Inspects updates one by one, without merging them: the content, the measurements and the faults of each.
+//! Inspects updates one by one, without merging: the content, norms and faults of each.
 
 use crate::engine::intake::admit::admit;
 use crate::engine::intake::fault::Fault;

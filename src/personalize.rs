@@ -1,4 +1,4 @@
-//! Builds the model of one client: its personal layers on the global model, or a mixture of both models.
+//! Builds the model of one client: personal layers on the global model, or a mixture of both.
 //!
 //! - Papers: FedPer (Arivazhagan et al. 2019), FedRep (Collins et al. 2021) and LG-FedAvg (Liang et al. 2020) put personal
 //!   layers on or under a global body. APFL (Deng, Kamani and Mahdavi, Adaptive personalized federated learning, 2020)

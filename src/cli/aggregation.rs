@@ -1,4 +1,4 @@
-//! The options that `aggregate` shares with the commands of a sharded run: inputs, rule, server step, outputs.
+//! The options that `aggregate` shares with the commands of a sharded run.
 
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, print, size};
 use crate::engine::aggregate::error::Error;
@@ -61,8 +61,8 @@ pub(super) struct AggregationOptions {
     /// The seed of random shuffles, such as those of bucketing. Choose one that clients cannot guess.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The weight of each client in weighted rules: examples, uniform, or a file of client ids and weights (lines or a JSON
-    /// object) [default: examples if the updates state them].
+    /// The weight of each client in weighted rules: examples, uniform, or a file. The file has client ids and weights, as
+    /// lines or a JSON object [default: examples if the updates state them].
     #[arg(long, value_name = "WEIGHTS")]
     weights: Option<String>,
     /// Refuse to merge fewer clients than N.

@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand, with its arguments as typed and the call that runs them.
+//! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
 //! A subcommand is its file, a `mod` line and a row of [`subcommands!`].
 
@@ -50,8 +50,8 @@ const CPU: &[&str] = &["threads", "isa"];
 
 /// The server side of federated learning: reads files, writes files.
 ///
-/// Exit status: 0 if the command succeeded; 1 if the input is valid but a limit or check that you set refused it; 2 on an
-/// error. The command publishes its output only with status 0.
+/// Exit status: 0 for success, 1 for a valid input that a limit or a check refused, 2 for an error. The command publishes
+/// its output only with status 0.
 #[derive(Parser, Debug)]
 #[command(
     name = "fedmill",

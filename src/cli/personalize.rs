@@ -1,4 +1,4 @@
-//! `fedmill personalize`: builds the model of one client from the global model and the client's model.
+//! `fedmill personalize`: builds the model of one client from the global and the client's model.
 
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, print, size};
 use crate::engine::intake::personal::{Layers, Personal};

@@ -1,4 +1,4 @@
-//! SCAFFOLD's second merge: the changes of the clients' control variates, by the same recipe as their updates.
+//! SCAFFOLD's second merge: the changes of the clients' control variates, by the recipe of the run.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::session::Session;

@@ -1,4 +1,4 @@
-//! The steps of an aggregate run, in order: take updates, choose the backend, judge, merge, publish.
+//! The steps of an aggregate run: take updates, choose the backend, judge, merge, publish.
 
 use crate::engine::aggregate::controls::merge_controls;
 use crate::engine::aggregate::error::{Error, Stopped};

@@ -1,12 +1,12 @@
-//! The state for the next round: the centre of a rule and the moments of a strategy, in one safetensors file.
+//! The state for the next round: a rule's centre and a strategy's moments, in one safetensors file.
 //!
 //! Each slot holds the model's tensors under its prefix ([`StateTensor::prefix`]). Floats are F32 (F64 for F64), which is
 //! more precise than a model in half precision. Of integer tensors the state keeps only the centre, in F64. The metadata
 //! has the digests of the state's model and of the base of that model.
 //!
 //! A run publishes the state just before its model, and keeps the state before as `FILE.previous`. So every published
-//! model has its state. A round that the operator repeats, or that a crash interrupted, finds the state of its base: in
-//! the file, in `FILE.previous`, or, in the first round, nowhere.
+//! model has its state. A repeated round finds the state of its base in the file or in `FILE.previous`, even after a crash.
+//! The first round has no state.
 
 use crate::engine::decide::method::Method;
 use crate::io::model_file::{OpenFault, TablePool, list};

@@ -1,4 +1,4 @@
-//! Predicts the time of a merge on the CPU and on the GPU, and picks the backend of `--backend auto`.
+//! Predicts the time of a merge on the CPU and the GPU, and picks one for `--backend auto`.
 //!
 //! A CPU thread reads a tile, then computes on it, so its times add up. The GPU works as a ring: threads read files into
 //! slots while the device works. The device has one queue, so its copies and kernels add up. A pass takes as long as the

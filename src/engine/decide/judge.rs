@@ -1,5 +1,7 @@
-//! Judges updates: measures their geometry if a rule or a step needs it, then applies the steps, the rule and the shadow
-//! rules. All rules see the same numbers.
+//! Judges updates by their geometry.
+//!
+//! The judge measures the geometry if a rule or a step needs it. Then it applies the steps, the rule and the shadow rules.
+//! All rules see the same numbers.
 
 use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::decide::source::{GeometrySource, JudgeError};
@@ -203,8 +205,8 @@ impl<S: GeometrySource> Judge<'_, S> {
         self.source.measure(&request).map_err(JudgeError::Source)
     }
 
-    /// Mixes the updates and measures the mixtures in one more read, for rules that need their coordinate median: it does not
-    /// follow from that of the clients' updates. `None` if no rule needs it.
+    /// Measures mixtures of the updates in one more read, for rules that need their coordinate median. That median does not
+    /// follow from the one of the clients' updates. `None` if no rule needs it.
     fn measure_again(
         &mut self,
         precision: Precision,

@@ -36,7 +36,7 @@ pub struct Reporting {
 /// The metrics of the whole round that the report holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricsRequest {
-    /// None.
+    /// No metrics.
     Nothing,
     /// The metrics of the geometry, for up to 1,024 clients.
     IfFew,

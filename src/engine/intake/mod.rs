@@ -1,4 +1,4 @@
-//! Admits updates to a run: who takes part, what each update must say and hold, and what each client weighs.
+//! Admits updates to a run: which clients take part, and with which weights.
 //!
 //! [`update`] opens updates. [`admit`] checks them against the operator's [`policy`] and an expected layout ([`reference`]).
 //! [`personal`] layers stay with clients. [`weights`] weighs clients, and [`sparse`] finds sparse updates that mislead a

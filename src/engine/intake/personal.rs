@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// The preset of FedBN. A module whose statistics clients do not send is batch normalisation if its name, in lower case
-/// and without digits and underscores, is one of these.
+/// The preset of FedBN, and the names of its modules, in lower case and without digits and underscores. Such a name marks
+/// batch normalisation even if clients do not send the module's statistics.
 const FEDBN: &str = "fedbn";
 const BATCH_NORMS: [&str; 4] = ["bn", "batchnorm", "batchnormd", "batchnormalization"];
 

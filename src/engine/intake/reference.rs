@@ -1,4 +1,4 @@
-//! The layout that every update must have: the base's tensors, or without a base those that most updates share.
+//! The layout that every update must have: the base's, or the one that most updates share.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal};

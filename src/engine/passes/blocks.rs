@@ -1,4 +1,4 @@
-//! Work on the rows of a tile that both passes share: cutting into blocks for the cache, mixing, reducing.
+//! Work on the rows of a tile that both passes share: blocks for the cache, mixing, reducing.
 
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::{Element, Merged};

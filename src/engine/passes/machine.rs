@@ -1,4 +1,4 @@
-//! The machine that a run computes on: threads, instruction set, and the ring of the GPU if the run uses one.
+//! The machine that a run computes on: threads, instruction set, and the GPU's ring.
 
 use crate::engine::passes::drive::{Clock, drive};
 use crate::engine::passes::error::PassError;

@@ -1,8 +1,8 @@
 //! Cuts a layout into tiles.
 //!
 //! A tile is a range of coordinates of one dtype. It is small enough for all clients' rows of it to stay in a core's
-//! caches. Its shape depends on the clients and the layout only, never on the number of threads. A tile that is cut for
-//! the caches ends at the end of a section, so a sharded run has the same tiles as a run of one process.
+//! caches. Its shape depends on the clients and the layout only, never on the number of threads. A tile for the caches lies
+//! in one section. So a sharded run has the same tiles as a run in one process.
 
 use crate::engine::passes::sections::SECTION;
 use crate::kernels::gram::BLOCK;

@@ -1,4 +1,4 @@
-//! Measures each update alone: non-finite values, largest magnitude, norm, and the angle to the coordinate median of all.
+//! Measures each update alone: non-finite values, largest magnitude, norm, angle to the median.
 
 use crate::engine::passes::blocks::add_rows;
 use crate::engine::passes::drive::Clock;

@@ -1,4 +1,4 @@
-//! The clipped clients of a run: which clients count, with which clip, and the sums that edges made.
+//! The clipped clients of a run: which clients count, with which clip, and the edges' sums.
 
 use crate::budget::books::{Books, NoiseTerms};
 use crate::engine::aggregate::error::Error;

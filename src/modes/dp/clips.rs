@@ -1,13 +1,13 @@
-//! Measures each client before its update is added: one pass, for the norm and for a digest of the values.
+//! Measures the norm and a digest of each client's values, before the second pass adds them.
 //!
 //! The norm is a rounded sum in f64, so the clip uses an upper bound of it. The bound adds the largest error of the sum: n
 //! additions of non-negative numbers have a relative error of at most n 2^-53. Values are scaled by that bound and rounded
 //! to integers once, in the pass that adds them. That pass verifies the norm of the integers exactly.
 //!
 //! An update affects no other client: an update that cannot be read, or is not finite, counts as zero, and the run
-//! continues. The run also continues without any client. The order of additions depends on no other client, so neither
-//! does any bit of a client's scale: squares are added within [`COLUMNS`] coordinates of one tensor, and these sums in the
-//! order of coordinates.
+//! continues. The run also continues without any client. Squares are added within [`COLUMNS`] coordinates of one tensor,
+//! and these sums in the order of coordinates. That order depends on no other client, so neither does any bit of a client's
+//! scale.
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;

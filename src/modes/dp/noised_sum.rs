@@ -1,7 +1,7 @@
-//! The sum of a release: the values of every client, clipped and rounded to integers of one grid, plus noise.
+//! The sum of a release: clipped values, rounded to integers of one grid, plus noise.
 //!
-//! Integers add up exactly, so threads, tiles and the order of clients change no bit, and a sum of sums is the sum of all
-//! clients. The release is `unit * (sum + noise) / denominator`: a function of the noised sum and of public numbers.
+//! Integers add up exactly. So threads, tiles and the order of clients change no bit, and sums of sums are exact too. The
+//! release is `unit * (sum + noise) / denominator`: a function of the noised sum and of public numbers.
 
 use crate::budget::error::BudgetError;
 use crate::engine::passes::combine::TileWork;

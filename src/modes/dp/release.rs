@@ -321,7 +321,7 @@ impl Mode for Release {
         Box::new(&self.sum)
     }
 
-    /// Removes the number of clients from the metadata, which everybody may read.
+    /// Removes the number of clients from the metadata, since the model may be public.
     fn describe(&self, _: &Taken, metadata: &mut BTreeMap<String, String>) {
         metadata.remove("fedmill.clients");
         metadata.remove("fedmill.weights");

@@ -1,4 +1,6 @@
-//! Rows of correlated noise, kept between rounds: the noise of a round depends on that of a few rounds before it.
+//! Rows of correlated noise, kept between rounds.
+//!
+//! The noise of a round depends on that of a few rounds before it.
 //!
 //! A row is the noise of one round at all coordinates: i32 in native byte order, in a file that only its owner can read.
 //! The key of the series and the number of the round determine it. A file is published whole or not at all, and missing

@@ -1,4 +1,6 @@
-//! Sum files: sums of clipped updates, for rounds that several servers collect. They are not private: they have no noise.
+//! Sum files: sums of clipped updates, for rounds that several servers collect.
+//!
+//! They are not private: they have no noise.
 //!
 //! A sum file holds the sums of the integers of some clients: one I64 tensor for each tensor of the model, of the same
 //! shape. The values for integer tensors are zero. The metadata names the grid, the plan, the base and the clients.

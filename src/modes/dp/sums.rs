@@ -1,4 +1,4 @@
-//! Adds clipped updates and sums of them into a file without noise: `fedmill privacy clip` and `sum`.
+//! Adds clipped updates and sums of them, without noise: `fedmill privacy clip` and `sum`.
 
 use crate::budget::books::Books;
 use crate::engine::aggregate::error::Error;

@@ -1,4 +1,4 @@
-//! The decision on a sharded run: one judgement by the shard files of all shards, which all shards follow.
+//! The decision on a sharded run: one judgement by all shard files, which all shards follow.
 //!
 //! A decision is JSON, schema `fedmill.decision/1`. It holds the identity of the run, the recipe, the server's step, and
 //! the report of the judgement. Floats are written with all digits.

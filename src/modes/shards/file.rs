@@ -1,4 +1,4 @@
-//! Shard files: the result of one shard, in a safetensors file whose metadata names the run and the sections.
+//! Shard files: the results of a shard, in safetensors with the run and sections as metadata.
 //!
 //! All shard files of a run have its [`RunIdentity`]. Together they hold every section once. If a model has fewer sections
 //! than there are shards, some shard files are empty. They must exist too, so that the server notices a shard that did not

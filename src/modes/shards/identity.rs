@@ -1,4 +1,4 @@
-//! The identity of a run in shard files and decisions: everything that the merged bytes depend on, by name.
+//! The identity of a run: everything that the merged bytes depend on, by name.
 //!
 //! A digest of a sample identifies each file, since no shard reads all bytes: see [`SourceFile::sample`].
 

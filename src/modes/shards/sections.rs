@@ -1,4 +1,4 @@
-//! Branches of the tree of sections, as tensors of a shard file: their places, and a row of numbers for each.
+//! Sums of branches of the tree of sections, as tensors of a shard file.
 
 use crate::engine::passes::sections::Branch;
 use crate::model::dtype::Dtype;

@@ -2,7 +2,7 @@
 //!
 //! The model is `sum_t share_t * merged_t`, where the shares are the weights of the tiers divided by their sum. Each tier
 //! has patterns of client ids. A client belongs to the first tier that matches. The merged values of the tiers are added
-//! in f64 and rounded once, so the result is at least as exact as merging the tiers by hand.
+//! in f64 and rounded once. So the result is at least as exact as merging the tiers by hand.
 
 use crate::engine::decide::method::Method;
 use crate::io::text;

@@ -1,4 +1,4 @@
-//! Takes the partials of a tree into a run, if they are for its rule, and fit its updates and each other.
+//! Takes the partials of a tree into a run, if they fit its rule, its updates and each other.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;

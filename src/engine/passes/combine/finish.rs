@@ -1,4 +1,4 @@
-//! Turns merged values into the model's values: the server's step, the state for the next run, and the stored dtype.
+//! Turns merged values into the model's values: the server's step, the state, the stored dtype.
 
 use crate::engine::passes::combine::{CombinePass, TileWork};
 use crate::engine::passes::error::PassError;

@@ -1,4 +1,4 @@
-//! The second pass on the GPU: tiles go through the slots of its ring. The CPU finishes the results.
+//! The second pass on the GPU: tiles go through the slots of its ring, and the CPU encodes them.
 
 use crate::engine::passes::blocks::{add_rows, add_times};
 use crate::engine::passes::combine::reducer::GpuReduction;

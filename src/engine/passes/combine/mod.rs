@@ -1,4 +1,4 @@
-//! The second pass: combines every tile by a reducer, applies the server's step, and hands the model's values to a writer.
+//! The second pass: combines every tile by a reducer, and applies the server's step.
 //!
 //! A recipe compiles to a [`reducer`]: a [`weighted_sum`] or an order statistic ([`select`]). `finish` turns merged values
 //! into the model's. `gpu` runs the pass on the GPU, and `spot_check` checks a sample of its values on the CPU.

@@ -1,5 +1,6 @@
-//! A reducer combines the rows of one tile into merged values. A recipe compiles to a weighted sum or an order statistic.
-//! Modes bring other reducers.
+//! Reducers: each combines the rows of one tile into merged values.
+//!
+//! A recipe compiles to a weighted sum or an order statistic. Modes bring other reducers.
 
 use crate::engine::passes::combine::TileWork;
 use crate::engine::passes::combine::select::Select;

@@ -1,4 +1,6 @@
-//! Merges a sample of the GPU's coordinates again on the CPU, to find a driver that computes wrong before the run publishes.
+//! Merges a sample of the GPU's coordinates again on the CPU, before the run publishes.
+//!
+//! So a run finds a GPU or a driver that computes wrong.
 //!
 //! The check reads [`RUN`] neighbouring coordinates at a time, from every tile, and at least [`COORDINATES`] in a pass.
 //! Medians must agree in every bit, sums within the error bound of their shader.

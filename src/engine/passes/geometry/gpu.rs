@@ -1,4 +1,6 @@
-//! The geometry pass on the GPU: tiles go through the slots of its ring, and stay in GPU memory if all of them fit.
+//! The geometry pass on the GPU.
+//!
+//! Tiles go through the slots of the ring, and stay in GPU memory if all of them fit.
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;

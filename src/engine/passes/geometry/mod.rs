@@ -1,4 +1,4 @@
-//! The first pass: one read of every update gives its non-finite values, and the geometry that rules decide on.
+//! The first pass: one read of every update, for its non-finite values and the geometry.
 //!
 //! Tile by tile, [`BLOCK`] coordinates at a time, the pass centres rows about their coordinate median and adds up the
 //! products of all pairs. For many rows with few hostile ones, the centre is the median of the medians of a few groups.
@@ -365,8 +365,8 @@ impl<C: Element + Merged> Centred<'_, C> {
     }
 }
 
-/// A point amid the rows that the hostile ones cannot move far, coordinate by coordinate: the median, or the median of the
-/// medians of groups of every g-th row, if that is as safe and much cheaper.
+/// Finds a point amid the rows, coordinate by coordinate, that the hostile rows cannot move far: the median. If it is as
+/// safe and much cheaper, takes the median of the medians of groups of every g-th row.
 fn robust_centre<E: Element>(isa: Isa, rows: &Rows<E>, hostile: Option<usize>, out: &mut [E::Mixed]) {
     let Some(groups) = safe_groups(rows.len(), hostile) else {
         coordinate_median(isa, rows, out);

@@ -8,8 +8,8 @@ use crate::kernels::gram::RELATIVE_ERROR;
 use crate::rules::geometry::{Geometry, Matrix, upper_triangle};
 use crate::rules::{GeometryRequest, GeometryResult, Precision};
 
-/// The error of sums in f64, relative to the sum of the magnitudes of the terms: 136 additions in a block, and one for each
-/// of up to a million blocks.
+/// The error of sums in f64, relative to the sum of the magnitudes of the terms. A block takes 136 additions, and there
+/// are up to a million blocks.
 const F64_RELATIVE_ERROR: f64 = (1 << 20) as f64 * (f64::EPSILON / 2.0);
 
 /// Sums over a tile. Only the upper triangles of products and squares are valid.
