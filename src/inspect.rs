@@ -158,8 +158,8 @@ fn compare(
     Ok(())
 }
 
-/// A set of one rejected update: in the layout of `set` if it fits, and in its own layout without a base if not. `None` if
-/// the update cannot be opened.
+/// A set of one rejected update: in the layout of `set` if it fits, and in its own layout without a base if not. `None`
+/// if the update cannot be opened.
 fn set_of_one(set: &UpdateSet, update: &mut Update) -> Option<UpdateSet> {
     let model = update.model.take()?;
     let fitting = placement(&*model.table, set.layout.tensors(), "reference").ok();

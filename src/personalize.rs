@@ -1,8 +1,8 @@
 //! Builds the model of one client: personal layers on the global model, or a mixture of both.
 //!
-//! - Papers: FedPer (Arivazhagan et al. 2019), FedRep (Collins et al. 2021) and LG-FedAvg (Liang et al. 2020) put personal
-//!   layers on or under a global body. APFL (Deng, Kamani and Mahdavi, Adaptive personalized federated learning, 2020)
-//!   interpolates: `alpha * client + (1 - alpha) * global`, equation 1.
+//! - Papers: FedPer (Arivazhagan et al. 2019), FedRep (Collins et al. 2021) and LG-FedAvg (Liang et al. 2020) put
+//!   personal layers on or under a global body. APFL (Deng, Kamani and Mahdavi, Adaptive personalized federated
+//!   learning, 2020) interpolates: `alpha * client + (1 - alpha) * global`, equation 1.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal, PersonalError};

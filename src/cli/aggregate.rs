@@ -13,8 +13,8 @@ use std::path::PathBuf;
 
 /// Merge client updates into one model.
 ///
-/// Prints the path of the merged model. With --base, every update must have the base's tensors, and the merged model has
-/// the base's layout. Without --base, the layout that most updates share is the reference.
+/// Prints the path of the merged model. With --base, every update must have the base's tensors, and the merged model
+/// has the base's layout. Without --base, the layout that most updates share is the reference.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -24,16 +24,16 @@ pub(super) struct Arguments {
     tiers: Option<PathBuf>,
     #[command(flatten)]
     reporting: ReportingOptions,
-    /// Write a partial instead of a model, for an aggregator above to merge. Works with mean, and with trimmed-mean:cut=N
-    /// for a count N. See docs/hierarchy.md.
+    /// Write a partial instead of a model, for an aggregator above to merge. Works with mean, and with
+    /// trimmed-mean:cut=N for a count N. See docs/hierarchy.md.
     #[arg(long, help_heading = OUTPUT)]
     partial: bool,
     /// Release the mean with differential privacy, and charge the budget in the state directory DIR, which
     /// `fedmill privacy init` creates. Bad updates count as zero. docs/privacy.md explains the guarantee.
     #[arg(long, value_name = "DIR", help_heading = PRIVACY, requires = "base", conflicts_with_all = ["weights", "explain"])]
     dp: Option<PathBuf>,
-    /// Keep the noise key on disk until the model is published. After a crash, the same command then gives the same bytes
-    /// without a second charge.
+    /// Keep the noise key on disk until the model is published. After a crash, the same command then gives the same
+    /// bytes without a second charge.
     #[arg(long, help_heading = PRIVACY, requires = "dp")]
     resumable: bool,
     /// Draw the noise from the seed N, for tests. The model is then NOT private.

@@ -43,8 +43,8 @@ pub(super) struct AggregationOptions {
     #[arg(long, value_name = "STRATEGY", default_value = "fedavg", help = strategy_help())]
     #[arg(value_parser = strategy_text, help_heading = SERVER_STEP)]
     strategy: String,
-    /// Read the state that the last round left, and write the next: moments of a strategy such as fedadam, the centre of
-    /// centered-clipping. The state before stays as FILE.previous.
+    /// Read the state that the last round left, and write the next: moments of a strategy such as fedadam, the centre
+    /// of centered-clipping. The state before stays as FILE.previous.
     #[arg(long, value_name = "FILE", help_heading = SERVER_STEP)]
     state: Option<PathBuf>,
     /// The number of all clients, including those that do not take part in this round.
@@ -54,15 +54,15 @@ pub(super) struct AggregationOptions {
     /// such as `head.*`, or fedbn, or fedper. May be repeated.
     #[arg(long, value_name = "LAYERS", help_heading = INPUTS)]
     personal: Vec<Layers>,
-    /// Compute distances between clients from the Gram matrix (gram) or from differences (direct). auto takes direct for up
-    /// to 16 clients.
+    /// Compute distances between clients from the Gram matrix (gram) or from differences (direct). auto takes direct
+    /// for up to 16 clients.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     distances: HowDistances,
     /// The seed of random shuffles, such as those of bucketing. Choose one that clients cannot guess.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The weight of each client in weighted rules: examples, uniform, or a file. The file has client ids and weights, as
-    /// lines or a JSON object [default: examples if the updates state them].
+    /// The weight of each client in weighted rules: examples, uniform, or a file. The file has client ids and weights,
+    /// as lines or a JSON object [default: examples if the updates state them].
     #[arg(long, value_name = "WEIGHTS")]
     weights: Option<String>,
     /// Refuse to merge fewer clients than N.
@@ -239,7 +239,8 @@ impl AggregationOptions {
         reporting: Reporting,
     ) -> Result<Request, Failure> {
         let method = self.method()?;
-        // A shadow rule uses the weights of --weights. Without --weights, an update without a weight stays valid for it.
+        // A shadow rule uses the weights of --weights. Without --weights, an update without a weight stays valid for
+        // it.
         let shadow_weighs = reporting.shadow.iter().any(|rule| rule.uses_weights());
         let uses_weights = method.rule.uses_weights() || self.weights.is_some() && shadow_weighs;
         if self.weights.is_some() && !uses_weights {

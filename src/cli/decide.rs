@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 /// Apply the rule to the geometry that `gram` measured in all shards.
 ///
-/// Prints the path of the decision, which `combine` and `merge` follow. Reads only the headers of the updates, and samples
-/// that identify them.
+/// Prints the path of the decision, which `combine` and `merge` follow. Reads only the headers of the updates, and
+/// samples that identify them.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 /// Measure the geometry of the updates in one shard, for `decide`.
 ///
-/// Prints the path of the shard file. Give all commands of a sharded run the same updates and options. docs/shards.md shows
-/// them together. mean, and rules that work on each coordinate alone, do not need `gram`.
+/// Prints the path of the shard file. Give all commands of a sharded run the same updates and options. docs/shards.md
+/// shows them together. mean, and rules that work on each coordinate alone, do not need `gram`.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]

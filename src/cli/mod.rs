@@ -50,8 +50,8 @@ const CPU: &[&str] = &["threads", "isa"];
 
 /// The server side of federated learning: reads files, writes files.
 ///
-/// Exit status: 0 for success, 1 for a valid input that a limit or a check refused, 2 for an error. The command publishes
-/// its output only with status 0.
+/// Exit status: 0 for success, 1 for a valid input that a limit or a check refused, 2 for an error. The command
+/// publishes its output only with status 0.
 #[derive(Parser, Debug)]
 #[command(
     name = "fedmill",

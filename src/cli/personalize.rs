@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 /// Build the model of one client from the global model and the client's model.
 ///
-/// Prints the path of the model. With --layers, the layers that match come from the client and all others from the global
-/// model. With --mix, every float is (1 - ALPHA) * global + ALPHA * client, and integers come from the global model.
+/// Prints the path of the model. With --layers, the layers that match come from the client and all others from the
+/// global model. With --mix, every float is (1 - ALPHA) * global + ALPHA * client, and integers come from the global
+/// model.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("how").required(true))]
 pub(super) struct Arguments {
@@ -19,7 +20,8 @@ pub(super) struct Arguments {
     /// The client's model, or a file with only its personal layers.
     #[arg(long, value_name = "CLIENT", help_heading = INPUTS)]
     personal: PathBuf,
-    /// Take these layers from the client: a pattern of tensor names such as `head.*`, or fedbn, or fedper. May be repeated.
+    /// Take these layers from the client: a pattern of tensor names such as `head.*`, or fedbn, or fedper. May be
+    /// repeated.
     #[arg(long, value_name = "LAYERS", help_heading = RULE, group = "how")]
     layers: Vec<Layers>,
     /// Mix both models: 0 gives the global model, 1 the client's.

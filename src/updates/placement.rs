@@ -7,7 +7,8 @@ use crate::updates::fault::LayoutFault;
 use crate::updates::source::{Place, Placement};
 use std::collections::HashMap;
 
-/// Puts the places of a control variate's float tensors into the order of the layout. Integer tensors get [`Place::NONE`].
+/// Puts the places of a control variate's float tensors into the order of the layout. Integer tensors get
+/// [`Place::NONE`].
 pub fn in_layout_order(reference: &[TensorSpec], floats: Placement) -> Placement {
     let mut floats = floats.into_iter();
     let place = |spec: &TensorSpec| match spec.dtype.kind() {

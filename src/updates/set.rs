@@ -22,8 +22,8 @@ pub struct Client {
     pub metadata: UpdateMetadata,
     /// The place of each tensor of the layout.
     pub placement: Arc<Placement>,
-    /// The places of the change of its control variate: one for each float tensor of the layout. `None` if the run takes no
-    /// control variates.
+    /// The places of the change of its control variate: one for each float tensor of the layout. `None` if the run
+    /// takes no control variates.
     pub control: Option<Arc<Placement>>,
 }
 
@@ -83,8 +83,8 @@ impl Base {
 /// The kind of values to merge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ValueKind {
-    /// Values as clients sent them, and the merged model has the same kind. Median, trimmed mean and mean commute with adding
-    /// the base, so merged weights equal base plus merged delta, with one rounding less.
+    /// Values as clients sent them, and the merged model has the same kind. Median, trimmed mean and mean commute with
+    /// adding the base, so merged weights equal base plus merged delta, with one rounding less.
     AsSent,
     /// Deltas. The server adds the merged delta to the base.
     Deltas,

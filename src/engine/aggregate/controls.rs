@@ -1,4 +1,4 @@
-//! SCAFFOLD's second merge: the changes of the clients' control variates, by the recipe of the run.
+//! SCAFFOLD's second merge: the changes of the clients' control variates, by the same recipe.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::session::Session;
@@ -58,8 +58,8 @@ pub fn merge_controls(
     }
 }
 
-/// The changes of the clients' control variates, as deltas of the server's control variate. The state stores that one in
-/// the dtype of a state tensor. Coordinates are those of the updates. Integer tensors have no control variate.
+/// The changes of the clients' control variates, as deltas of the server's control variate. The state stores that one
+/// in the dtype of a state tensor. Coordinates are those of the updates. Integer tensors have no control variate.
 pub fn controls_of(set: &UpdateSet) -> UpdateSet {
     let control = |client: &Client| Client {
         id: client.id.clone(),

@@ -53,7 +53,8 @@ pub trait Mode {
         session.judge(taken)
     }
 
-    /// Compiles the judgement into the reducer of the second pass. With `skips`, the pass does not read clients of weight 0.
+    /// Compiles the judgement into the reducer of the second pass. With `skips`, the pass does not read clients of
+    /// weight 0.
     #[expect(clippy::expect_used, reason = "a mode whose judgement has no recipe overrides this method")]
     fn reducer<'t>(
         &'t self,

@@ -58,8 +58,8 @@ pub fn sync(
     Ok(())
 }
 
-/// Renames model, state and report to their final paths. The report is on disk before the first rename, so that an error
-/// of the disk leaves no half-published run.
+/// Renames model, state and report to their final paths. The report is on disk before the first rename, so that an
+/// error of the disk leaves no half-published run.
 ///
 /// # Errors
 ///

@@ -168,7 +168,8 @@ impl<'m> Session<'m> {
         Ok(Vec::new())
     }
 
-    /// Refuses a run with too few clients and publishes a report. Warns of weights and settings that may surprise the operator.
+    /// Refuses a run with too few clients and publishes a report. Warns of weights and settings that may surprise the
+    /// operator.
     ///
     /// # Errors
     ///
@@ -352,8 +353,8 @@ impl<'m> Session<'m> {
         self.base.as_deref().map(digest_of).transpose()
     }
 
-    /// Calls `attempt` on the updates that a mode takes, until it succeeds. If an attempt finds bad updates and the policy
-    /// skips those, the next one starts again without them.
+    /// Calls `attempt` on the updates that a mode takes, until it succeeds. If an attempt finds bad updates and the
+    /// policy skips those, the next one starts again without them.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
-//! The state for the next round: a rule's centre and a strategy's moments, in one safetensors file.
+//! The state for the next round: a rule's centre and a strategy's moments, in a safetensors file.
 //!
-//! Each slot holds the model's tensors under its prefix ([`StateTensor::prefix`]). Floats are F32 (F64 for F64), which is
-//! more precise than a model in half precision. Of integer tensors the state keeps only the centre, in F64. The metadata
-//! has the digests of the state's model and of the base of that model.
+//! Each slot holds the model's tensors under its prefix ([`StateTensor::prefix`]). Floats are F32 (F64 for F64), which
+//! is more precise than a model in half precision. Of integer tensors the state keeps only the centre, in F64. The
+//! metadata has the digests of the state's model and of the base of that model.
 //!
 //! A run publishes the state just before its model, and keeps the state before as `FILE.previous`. So every published
-//! model has its state. A repeated round finds the state of its base in the file or in `FILE.previous`, even after a crash.
-//! The first round has no state.
+//! model has its state. A repeated round finds the state of its base in the file or in `FILE.previous`, even after a
+//! crash. The first round has no state.
 
 use crate::engine::decide::method::Method;
 use crate::io::model_file::{OpenFault, TablePool, list};
@@ -127,8 +127,8 @@ impl StateSpec {
         Layout::new(self.kept.iter().flat_map(of_slot).collect())
     }
 
-    /// Opens the state that the round starts from: that of the base, in the file or in `FILE.previous`. `None` in the first
-    /// round. `base` is the digest of the base. Without a base, opens the state in the file.
+    /// Opens the state that the round starts from: that of the base, in the file or in `FILE.previous`. `None` in the
+    /// first round. `base` is the digest of the base. Without a base, opens the state in the file.
     ///
     /// # Errors
     ///
@@ -284,8 +284,8 @@ impl StateWriter {
         self.writer.bytes()
     }
 
-    /// Syncs the model and the state to disk, and writes the digest of the model into the state. The pool hashes while the
-    /// disk syncs. Returns the time of both.
+    /// Syncs the model and the state to disk, and writes the digest of the model into the state. The pool hashes while
+    /// the disk syncs. Returns the time of both.
     ///
     /// # Errors
     ///

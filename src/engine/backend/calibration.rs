@@ -1,8 +1,8 @@
 //! The measured speed of this host and its GPU, and the cache file that keeps it.
 //!
-//! `fedmill doctor --calibrate` measures, and [`forecast`](crate::engine::backend::forecast) predicts from the figures. The
-//! cache file names the processor, the instruction set, the number of threads and the driver. A run ignores the figures,
-//! and says why, if one of these has changed.
+//! `fedmill doctor --calibrate` measures, and [`forecast`](crate::engine::backend::forecast) predicts from the figures.
+//! The cache file names the processor, the instruction set, the number of threads and the driver. A run ignores the
+//! figures, and says why, if one of these has changed.
 
 use crate::gpu::job::Adapter;
 use crate::io::{cache, machine};
@@ -96,7 +96,8 @@ pub struct DeviceCalibration {
 pub struct Curve(Vec<(usize, f64)>);
 
 impl Curve {
-    /// A curve through these points, in rising order of rows. A curve without points means that the device cannot do it.
+    /// A curve through these points, in rising order of rows. A curve without points means that the device cannot do
+    /// it.
     pub fn new(points: Vec<(usize, f64)>) -> Self {
         Self(points)
     }

@@ -1,9 +1,9 @@
 //! Predicts the time of a merge on the CPU and the GPU, and picks one for `--backend auto`.
 //!
-//! A CPU thread reads a tile, then computes on it, so its times add up. The GPU works as a ring: threads read files into
-//! slots while the device works. The device has one queue, so its copies and kernels add up. A pass takes as long as the
-//! slowest of reading, filling slots and the device. A second pass over updates that stayed on the device reads nothing.
-//! The forecast leaves out opening files and publishing: they take the same time on both.
+//! A CPU thread reads a tile, then computes on it, so its times add up. The GPU works as a ring: threads read files
+//! into slots while the device works. The device has one queue, so its copies and kernels add up. A pass takes as long
+//! as the slowest of reading, filling slots and the device. A second pass over updates that stayed on the device reads
+//! nothing. The forecast leaves out opening files and publishing: they take the same time on both.
 
 use crate::engine::backend::calibration::{Calibration, DeviceCalibration, Rates};
 use std::fmt;

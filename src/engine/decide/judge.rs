@@ -1,7 +1,7 @@
 //! Judges updates by their geometry.
 //!
-//! The judge measures the geometry if a rule or a step needs it. Then it applies the steps, the rule and the shadow rules.
-//! All rules see the same numbers.
+//! The judge measures the geometry if a rule or a step needs it. Then it applies the steps, the rule and the shadow
+//! rules. All rules see the same numbers.
 
 use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::decide::source::{GeometrySource, JudgeError};
@@ -205,8 +205,8 @@ impl<S: GeometrySource> Judge<'_, S> {
         self.source.measure(&request).map_err(JudgeError::Source)
     }
 
-    /// Measures mixtures of the updates in one more read, for rules that need their coordinate median. That median does not
-    /// follow from the one of the clients' updates. `None` if no rule needs it.
+    /// Measures mixtures of the updates in one more read, for rules that need their coordinate median. That median does
+    /// not follow from the one of the clients' updates. `None` if no rule needs it.
     fn measure_again(
         &mut self,
         precision: Precision,
@@ -232,8 +232,8 @@ impl<S: GeometrySource> Judge<'_, S> {
         })
     }
 
-    /// Checks that squares of the values fit f64. If the method needs the geometry, updates that do not fit are an error. If
-    /// not, drops the geometry and returns a warning.
+    /// Checks that squares of the values fit f64. If the method needs the geometry, updates that do not fit are an
+    /// error. If not, drops the geometry and returns a warning.
     fn check_fits(&self, statistics: &mut Statistics) -> Result<Option<String>, JudgeError<S::Error>> {
         let too_large = statistics.geometry.as_ref().map_or_else(Vec::new, Geometry::unmeasurable);
         if too_large.is_empty() {

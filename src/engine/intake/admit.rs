@@ -1,7 +1,7 @@
 //! Sorts the opened updates of a run into those that take part and those that do not.
 //!
-//! Every update must fit the reference layout: the base's layout, or without a base the one that most updates share. So one
-//! odd client cannot make the others look wrong.
+//! Every update must fit the reference layout: the base's layout, or without a base the one that most updates share. So
+//! one odd client cannot make the others look wrong.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
@@ -92,8 +92,8 @@ fn mark_other_kinds(opened: &mut [Update]) {
     }
 }
 
-/// A sketch adds up only with sketches of the same seed and settings: rejects updates that differ from most. Rejects all
-/// sketches if there is a base, since a sketch cannot be added to it.
+/// A sketch adds up only with sketches of the same seed and settings: rejects updates that differ from most. Rejects
+/// all sketches if there is a base, since a sketch cannot be added to it.
 fn mark_other_sketches(opened: &mut [Update], has_base: bool) {
     let by = |update: &Update| update.model.as_ref().map(|model| sketched(model).map(str::to_owned));
     let found: Vec<Option<Option<String>>> = opened.iter().map(by).collect();

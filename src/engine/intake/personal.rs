@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// The preset of FedBN, and the names of its modules, in lower case and without digits and underscores. Such a name marks
-/// batch normalisation even if clients do not send the module's statistics.
+/// The preset of FedBN, and the names of its modules, in lower case and without digits and underscores. Such a name
+/// marks batch normalisation even if clients do not send the module's statistics.
 const FEDBN: &str = "fedbn";
 const BATCH_NORMS: [&str; 4] = ["bn", "batchnorm", "batchnormd", "batchnormalization"];
 
@@ -77,8 +77,8 @@ impl Layers {
     }
 }
 
-/// Modules of batch normalisation: those with running statistics, and those with such a name, since clients may send the
-/// parameters alone.
+/// Modules of batch normalisation: those with running statistics, and those with such a name, since clients may send
+/// the parameters alone.
 #[derive(Clone, Default, Debug)]
 pub struct NormModules {
     with_statistics: BTreeSet<String>,
@@ -96,8 +96,8 @@ impl NormModules {
         self.with_statistics.extend(with_statistics(names).map(str::to_owned));
     }
 
-    /// The modules that more than half of the models have, so that one odd client cannot make a layer personal. Each model is
-    /// given by its tensor names.
+    /// The modules that more than half of the models have, so that one odd client cannot make a layer personal. Each
+    /// model is given by its tensor names.
     pub(crate) fn of_most<'n>(models: Vec<impl Iterator<Item = &'n str>>) -> Self {
         let count = models.len();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();

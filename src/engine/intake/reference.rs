@@ -99,8 +99,8 @@ impl ExpectedLayout {
         }
     }
 
-    /// The layout that most sound updates share; ties go to the lowest client id. The vote is on shapes first, then on dtypes
-    /// among those, since dtypes convert. Updates are in order of id.
+    /// The layout that most sound updates share; ties go to the lowest client id. The vote is on shapes first, then on
+    /// dtypes among those, since dtypes convert. Updates are in order of id.
     pub(crate) fn most_shared(opened: &[Update], policy: &Policy) -> Self {
         let membership = Membership::new(policy, None, opened);
         let same_shapes = largest_group(voters(opened), |model| shapes(membership.shared(&model.table)));
@@ -171,7 +171,8 @@ impl ExpectedLayout {
         }
     }
 
-    /// The tensors of an update that are not personal. Tensors outside the reference are also personal by the update's modules.
+    /// The tensors of an update that are not personal. Tensors outside the reference are also personal by the update's
+    /// modules.
     fn not_personal<'a>(&self, table: &'a TensorTable) -> impl Iterator<Item = &'a TensorPlace> {
         let Membership { personal, norms, .. } = &self.membership;
         let mut own = NormModules::default();

@@ -1,8 +1,8 @@
 //! Finds sparse updates that mislead rules that compare clients.
 //!
-//! A value that a client did not send reads as zero, whatever the client computed. If fewer than half of the clients send
-//! a coordinate, its median is zero. Distances then measure the choice of coordinates more than the values. A choice that
-//! all clients share has neither effect: it acts like a smaller model (RoSDHB, arXiv 2508.17129).
+//! A value that a client did not send reads as zero, whatever the client computed. If fewer than half of the clients
+//! send a coordinate, its median is zero. Distances then measure the choice of coordinates more than the values. A
+//! choice that all clients share has neither effect: it acts like a smaller model (RoSDHB, arXiv 2508.17129).
 
 use crate::engine::intake::admit::most_common;
 use crate::engine::intake::fault::Fault;

@@ -51,8 +51,8 @@ impl Taken {
         }
     }
 
-    /// Turns the set back into updates, sorted by path. Adds the faults in `found`, by index: the clients, then `others`. Drops
-    /// the faults that the next admission finds again.
+    /// Turns the set back into updates, sorted by path. Adds the faults in `found`, by index: the clients, then
+    /// `others`. Drops the faults that the next admission finds again.
     pub fn dissolve(self, found: Vec<(usize, Fault)>) -> Vec<Update> {
         let clients = self.set.clients.into_iter().map(|client| Update::of_client(client, Vec::new()));
         let mut updates: Vec<Update> = clients.chain(self.others).collect();

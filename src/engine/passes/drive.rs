@@ -1,7 +1,7 @@
 //! Streams the tiles of all clients through the worker threads.
 //!
-//! Threads take tiles in order. Each thread has its own buffers, so memory is one tile per thread for any size of model.
-//! The parts of tiles are added in the order of tiles, not in the order in which threads finish.
+//! Threads take tiles in order. Each thread has its own buffers, so memory is one tile per thread for any size of
+//! model. The parts of tiles are added in the order of tiles, not in the order in which threads finish.
 
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::pass::TilePass;
@@ -43,7 +43,8 @@ impl Clock {
     }
 }
 
-/// Runs a pass on every tile, on all threads of the pool. Returns the sum of all parts, and the added times of the threads.
+/// Runs a pass on every tile, on all threads of the pool. Returns the sum of all parts, and the added times of the
+/// threads.
 ///
 /// # Errors
 ///

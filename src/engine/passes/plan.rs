@@ -1,8 +1,8 @@
 //! Cuts a layout into tiles.
 //!
 //! A tile is a range of coordinates of one dtype. It is small enough for all clients' rows of it to stay in a core's
-//! caches. Its shape depends on the clients and the layout only, never on the number of threads. A tile for the caches lies
-//! in one section. So a sharded run has the same tiles as a run in one process.
+//! caches. Its shape depends on the clients and the layout only, never on the number of threads. A tile for the caches
+//! lies in one section. So a sharded run has the same tiles as a run in one process.
 
 use crate::engine::passes::sections::SECTION;
 use crate::kernels::gram::BLOCK;
@@ -41,8 +41,8 @@ pub struct TilePlan {
     tiles: usize,
     /// The number of clients' rows that a worker holds at once.
     pub rows: usize,
-    /// The number of consecutive tiles that one worker takes. For encoded updates these are the tiles of a section, since a
-    /// worker then decodes a chunk of values once.
+    /// The number of consecutive tiles that one worker takes. For encoded updates these are the tiles of a section,
+    /// since a worker then decodes a chunk of values once.
     pub at_once: usize,
 }
 
@@ -75,8 +75,8 @@ impl TilePlan {
         Self::cut(working, set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
     }
 
-    /// Cuts ranges of coordinates, in order, only at multiples of `columns` and between tensors of different floats. The part
-    /// of a tensor between two multiples is always in one tile, whatever floats clients send.
+    /// Cuts ranges of coordinates, in order, only at multiples of `columns` and between tensors of different floats.
+    /// The part of a tensor between two multiples is always in one tile, whatever floats clients send.
     pub fn at_multiples(set: &UpdateSet, rows: usize, ranges: &[Range<usize>], columns: usize) -> Self {
         Self::cut(set.working(), set, rows, ranges, columns, |_| columns)
     }

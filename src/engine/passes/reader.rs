@@ -83,7 +83,8 @@ impl<'a> TileReader<'a> {
         Ok(())
     }
 
-    /// Reads the values that an earlier run left in a slot, or the slot's initial value, into `values`: one per coordinate.
+    /// Reads the values that an earlier run left in a slot, or the slot's initial value, into `values`: one per
+    /// coordinate.
     ///
     /// # Errors
     ///
@@ -171,8 +172,8 @@ impl<'a> TileReader<'a> {
         Ok(())
     }
 
-    /// Reads an input of a mode into a row of the tile, after the clients' rows. `input` is its index among the inputs of the
-    /// run, for errors.
+    /// Reads an input of a mode into a row of the tile, after the clients' rows. `input` is its index among the inputs
+    /// of the run, for errors.
     ///
     /// # Errors
     ///
@@ -225,7 +226,8 @@ impl<'a> TileReader<'a> {
         self.read_model(tile, (model, placement, Some(client)), values)
     }
 
-    /// Turns the rows of these clients into deltas, if the set mixes weights and deltas. Read the rows and the base first.
+    /// Turns the rows of these clients into deltas, if the set mixes weights and deltas. Read the rows and the base
+    /// first.
     pub fn subtract_base<E: Element>(&mut self, tile: &Tile, clients: &[usize]) {
         if self.set.value_kind != ValueKind::Mixed {
             return;
@@ -273,8 +275,8 @@ impl SourceReader<'_> {
         })
     }
 
-    /// Reads into the row itself if the file's dtype is the kernels' float, and through `stored` if not. One read covers
-    /// tensors that are neighbours in the layout and in the file.
+    /// Reads into the row itself if the file's dtype is the kernels' float, and through `stored` if not. One read
+    /// covers tensors that are neighbours in the layout and in the file.
     fn read<E: Element>(&self, tile: &Tile, stored: &mut TileBuffer, values: &mut [E]) -> io::Result<()> {
         let pieces = self.layout.pieces(tile.coordinates.clone());
         let mut column = 0;

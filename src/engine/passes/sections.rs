@@ -1,9 +1,9 @@
 //! Sections: the fixed parts of a layout's coordinates, whose sums have one shape in every run.
 //!
-//! A section is [`SECTION`] coordinates of the layout. A tile lies in one section, and a shard is a range of whole sections.
-//! Within a section, sums are added in the order of tiles. Sums of sections are added in a binary tree, whose shape depends
-//! only on the numbers of the sections. A range of sections is a few whole branches of that tree. So the branches of all
-//! shards give the same bits, wherever the shards were cut.
+//! A section is [`SECTION`] coordinates of the layout. A tile lies in one section, and a shard is a range of whole
+//! sections. Within a section, sums are added in the order of tiles. Sums of sections are added in a binary tree, whose
+//! shape depends only on the numbers of the sections. A range of sections is a few whole branches of that tree. So the
+//! branches of all shards give the same bits, wherever the shards were cut.
 
 use crate::engine::passes::blocks::add_rows;
 use std::ops::Range;

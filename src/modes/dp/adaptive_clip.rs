@@ -3,9 +3,10 @@
 //! - Paper: Andrew, Thakkar, McMahan and Ramaswamy, "Differentially private learning with adaptive clipping", 2021,
 //!   algorithm 1.
 //!
-//! Each client has one more coordinate: whether its norm is within the bound, minus a half. So one client changes the count
-//! by at most a half. The count gets noise and belongs to the same release. The noise is sigma_b on the count and z_D on
-//! the values. Together they cost as much as one Gaussian of multiplier z, where `z^-2 = z_D^-2 + (2 sigma_b)^-2`.
+//! Each client has one more coordinate: whether its norm is within the bound, minus a half. So one client changes the
+//! count by at most a half. The count gets noise and belongs to the same release. The noise is sigma_b on the count and
+//! z_D on the values. Together they cost as much as one Gaussian of multiplier z, where `z^-2 = z_D^-2 + (2
+//! sigma_b)^-2`.
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::ledger::plan::Adaptive;

@@ -1,13 +1,13 @@
 //! Measures the norm and a digest of each client's values, before the second pass adds them.
 //!
-//! The norm is a rounded sum in f64, so the clip uses an upper bound of it. The bound adds the largest error of the sum: n
-//! additions of non-negative numbers have a relative error of at most n 2^-53. Values are scaled by that bound and rounded
-//! to integers once, in the pass that adds them. That pass verifies the norm of the integers exactly.
+//! The norm is a rounded sum in f64, so the clip uses an upper bound of it. The bound adds the largest error of the
+//! sum: n additions of non-negative numbers have a relative error of at most n 2^-53. Values are scaled by that bound
+//! and rounded to integers once, in the pass that adds them. That pass verifies the norm of the integers exactly.
 //!
 //! An update affects no other client: an update that cannot be read, or is not finite, counts as zero, and the run
-//! continues. The run also continues without any client. Squares are added within [`COLUMNS`] coordinates of one tensor,
-//! and these sums in the order of coordinates. That order depends on no other client, so neither does any bit of a client's
-//! scale.
+//! continues. The run also continues without any client. Squares are added within [`COLUMNS`] coordinates of one
+//! tensor, and these sums in the order of coordinates. That order depends on no other client, so neither does any bit
+//! of a client's scale.
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
@@ -73,8 +73,8 @@ fn clip_of(grid: &Grid, margin: f64, measure: Option<&NormMeasure>) -> ClientCli
     }
 }
 
-/// A rounded norm times this factor is above the exact norm. Half of the margin covers the root of the sum. The other half
-/// covers the operations after it.
+/// A rounded norm times this factor is above the exact norm. Half of the margin covers the root of the sum. The other
+/// half covers the operations after it.
 fn margin(set: &UpdateSet) -> f64 {
     let tensors = set.layout.tensors().len();
     let parts = set.layout.parameters().div_ceil(COLUMNS) + tensors;

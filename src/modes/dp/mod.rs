@@ -1,9 +1,9 @@
 //! The mode of a release under a privacy budget: clip, charge, add up with noise, publish, record.
 //!
-//! [`release`] holds the order of the steps. [`clips`] measures each client, and [`clipped`] holds the clipped clients of a
-//! run. [`noised_sum`] adds the clipped integers and the [`noise`]. [`series_noise`] keeps noise that is correlated across
-//! rounds, and [`adaptive_clip`] moves the clip bound. Edges hand up their sums in files ([`sum_file`], [`sums`]).
-//! [`error`] says why a run was not released.
+//! [`release`] holds the order of the steps. [`clips`] measures each client, and [`clipped`] holds the clipped clients
+//! of a run. [`noised_sum`] adds the clipped integers and the [`noise`]. [`series_noise`] keeps noise that is
+//! correlated across rounds, and [`adaptive_clip`] moves the clip bound. Edges hand up their sums in files
+//! ([`sum_file`], [`sums`]). [`error`] says why a run was not released.
 
 pub mod adaptive_clip;
 pub mod clipped;

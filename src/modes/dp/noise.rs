@@ -1,8 +1,8 @@
 //! The noise of a release, behind one type for all mechanisms.
 //!
-//! [`Noise::Fresh`] is new for each release. [`Noise::Tree`] and [`Noise::Row`] belong to a series of rounds with correlated
-//! noise. The noise of a coordinate depends on the key, the round and the coordinate's number, so tiles may come in any
-//! order.
+//! [`Noise::Fresh`] is new for each release. [`Noise::Tree`] and [`Noise::Row`] belong to a series of rounds with
+//! correlated noise. The noise of a coordinate depends on the key, the round and the coordinate's number, so tiles may
+//! come in any order.
 
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
@@ -58,7 +58,8 @@ pub enum Noise {
     Row(SourceFile),
 }
 
-/// The noise of a granted release, for `coordinates` coordinates. Computes and keeps noise that depends on earlier rounds.
+/// The noise of a granted release, for `coordinates` coordinates. Computes and keeps noise that depends on earlier
+/// rounds.
 ///
 /// # Errors
 ///
@@ -272,8 +273,8 @@ mod tests {
         }
     }
 
-    /// Monte Carlo: the variance of prefix sums over coordinates agrees with theory. With 10,000 coordinates its error is 1.4 %
-    /// in each round, and rounds are correlated.
+    /// Monte Carlo: the variance of prefix sums over coordinates agrees with theory. With 10,000 coordinates its error
+    /// is 1.4 % in each round, and rounds are correlated.
     #[test]
     fn prefix_sums_are_as_wide_as_theory_has_it() {
         let schedule = Schedule { rounds: 16, participations: 1, separation: 1 };

@@ -1,7 +1,7 @@
 //! The sum of a release: clipped values, rounded to integers of one grid, plus noise.
 //!
-//! Integers add up exactly. So threads, tiles and the order of clients change no bit, and sums of sums are exact too. The
-//! release is `unit * (sum + noise) / denominator`: a function of the noised sum and of public numbers.
+//! Integers add up exactly. So threads, tiles and the order of clients change no bit, and sums of sums are exact too.
+//! The release is `unit * (sum + noise) / denominator`: a function of the noised sum and of public numbers.
 
 use crate::budget::error::BudgetError;
 use crate::engine::passes::combine::TileWork;
@@ -97,9 +97,9 @@ impl ClippedSum {
         Ok(())
     }
 
-    /// Verifies exactly the norm of the integers of each client and sum file, as they were added. Call it before the run
-    /// publishes. The norms are within the bound unless a file changed after its measurement. `paths` are the files of the
-    /// clients that count.
+    /// Verifies exactly the norm of the integers of each client and sum file, as they were added. Call it before the
+    /// run publishes. The norms are within the bound unless a file changed after its measurement. `paths` are the files
+    /// of the clients that count.
     ///
     /// # Errors
     ///

@@ -4,9 +4,9 @@
 //! updates --pass 1--> clips, digests --> charge, on disk --> key --pass 2--> noised mean, verified --> server step
 //! ```
 //!
-//! Nothing that a client sends changes how another client counts. A bad update counts as zero. Updates that claim the same
-//! client id all count as zero: the server cannot tell which is genuine. The layout, the denominator and the number of
-//! coordinates come from the base and the plan.
+//! Nothing that a client sends changes how another client counts. A bad update counts as zero. Updates that claim the
+//! same client id all count as zero: the server cannot tell which is genuine. The layout, the denominator and the
+//! number of coordinates come from the base and the plan.
 
 use crate::budget::account::Account;
 use crate::budget::charge;
@@ -46,7 +46,8 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// The state directory of the budget.
     pub directory: PathBuf,
-    /// Whether the run keeps the noise key until the output is published, so that the operator can repeat a crashed run.
+    /// Whether the run keeps the noise key until the output is published, so that the operator can repeat a crashed
+    /// run.
     pub resumable: bool,
     /// A seed for the noise, for tests: the output is then NOT private. `None` for secret noise.
     pub test_seed: Option<u64>,

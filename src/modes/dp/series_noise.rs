@@ -2,10 +2,10 @@
 //!
 //! The noise of a round depends on that of a few rounds before it.
 //!
-//! A row is the noise of one round at all coordinates: i32 in native byte order, in a file that only its owner can read.
-//! The key of the series and the number of the round determine it. A file is published whole or not at all, and missing
-//! rows are computed again, from the first round if needed. So a crash at any time changes nothing. Memory holds a few
-//! thousand coordinates of one row per band.
+//! A row is the noise of one round at all coordinates: i32 in native byte order, in a file that only its owner can
+//! read. The key of the series and the number of the round determine it. A file is published whole or not at all, and
+//! missing rows are computed again, from the first round if needed. So a crash at any time changes nothing. Memory
+//! holds a few thousand coordinates of one row per band.
 
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
@@ -78,8 +78,8 @@ impl History<'_> {
         (1..=round).rev().take(self.banded.remembered())
     }
 
-    /// The last round before this one for which all rows that the next depends on are kept. Zero means that rows must be
-    /// computed from the first round.
+    /// The last round before this one for which all rows that the next depends on are kept. Zero means that rows must
+    /// be computed from the first round.
     fn start(&self, round: u32) -> u32 {
         let last = (1..round).rev().find(|round| self.is_kept(*round)).unwrap_or(0);
         if self.banded.remembered() == 0 {

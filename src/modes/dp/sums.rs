@@ -21,8 +21,8 @@ use crate::updates::set::UpdateSet;
 use std::path::PathBuf;
 use std::slice;
 
-/// Writes the sum of the clipped clients of a request and of earlier sums, without noise. The sum is not private. Returns
-/// its path.
+/// Writes the sum of the clipped clients of a request and of earlier sums, without noise. The sum is not private.
+/// Returns its path.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! Merges one shard: runs the second pass over its sections, and writes a shard file.
 //!
-//! The file holds the values of the model and the state in its sections, tensor by tensor, in their stored dtypes. Without
-//! a decision, which holds the norms, the file holds the squared norms of the deltas too.
+//! The file holds the values of the model and the state in its sections, tensor by tensor, in their stored dtypes.
+//! Without a decision, which holds the norms, the file holds the squared norms of the deltas too.
 
 use crate::engine::aggregate::controls::merge_controls;
 use crate::engine::aggregate::error::{Error, Stopped};

@@ -1,7 +1,7 @@
 //! The decision on a sharded run: one judgement by all shard files, which all shards follow.
 //!
-//! A decision is JSON, schema `fedmill.decision/1`. It holds the identity of the run, the recipe, the server's step, and
-//! the report of the judgement. Floats are written with all digits.
+//! A decision is JSON, schema `fedmill.decision/1`. It holds the identity of the run, the recipe, the server's step,
+//! and the report of the judgement. Floats are written with all digits.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::geometry::{GeometryError, subject_of};

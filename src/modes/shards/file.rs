@@ -1,8 +1,8 @@
 //! Shard files: the results of a shard, in safetensors with the run and sections as metadata.
 //!
-//! All shard files of a run have its [`RunIdentity`]. Together they hold every section once. If a model has fewer sections
-//! than there are shards, some shard files are empty. They must exist too, so that the server notices a shard that did not
-//! run.
+//! All shard files of a run have its [`RunIdentity`]. Together they hold every section once. If a model has fewer
+//! sections than there are shards, some shard files are empty. They must exist too, so that the server notices a shard
+//! that did not run.
 
 use crate::engine::aggregate::error::Error;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};

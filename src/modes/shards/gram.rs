@@ -1,8 +1,8 @@
 //! Measures one shard: runs the geometry pass over its sections, and writes a shard file.
 //!
-//! The file holds sums for the branches of its sections, as upper triangles. The sums are inner products of all points, and
-//! squared distances if the run computes distances from differences. If a close call would be settled in f64, the file
-//! holds the sums in f64 too.
+//! The file holds sums for the branches of its sections, as upper triangles. The sums are inner products of all points,
+//! and squared distances if the run computes distances from differences. If a close call would be settled in f64, the
+//! file holds the sums in f64 too.
 
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::geometry::{FileGeometry, non_finite, subject_of};

@@ -98,8 +98,8 @@ impl RunIdentity {
         Self(metadata.iter().filter_map(entry).collect())
     }
 
-    /// The first difference from the expected identity; `None` if both are equal. Settings come before files, since a setting
-    /// may change what the file entries hold.
+    /// The first difference from the expected identity; `None` if both are equal. Settings come before files, since a
+    /// setting may change what the file entries hold.
     pub fn difference(&self, expected: &Self) -> Option<Difference> {
         let files = ["clients", "weights", "layout", "updates", "base", "state", "decision"];
         let mut names: Vec<&String> = self.0.keys().chain(expected.0.keys()).collect();

@@ -1,12 +1,12 @@
 //! A run cut into shards: several processes do together what one process does alone, to the byte.
 //!
-//! A shard is a range of whole [`sections`](crate::engine::passes::sections). [`gram`] measures one shard and writes a shard
-//! file. [`decide`] judges by the shard files of all shards. [`combine`] merges one shard by the decision and writes a shard
-//! file. [`merge`] joins those and publishes. Rules that work on each coordinate alone need neither `gram` nor `decide`.
-//! Each command opens all updates and runs the code of an aggregate run on its part.
+//! A shard is a range of whole [`sections`](crate::engine::passes::sections). [`gram`] measures one shard and writes a
+//! shard file. [`decide`] judges by the shard files of all shards. [`combine`] merges one shard by the decision and
+//! writes a shard file. [`merge`] joins those and publishes. Rules that work on each coordinate alone need neither
+//! `gram` nor `decide`. Each command opens all updates and runs the code of an aggregate run on its part.
 //!
-//! [`identity`] tells the files of two runs apart. [`file`](mod@file) is the format of all shard files. `sections` stores
-//! sums in such a file, `tensors` a part of a model.
+//! [`identity`] tells the files of two runs apart. [`file`](mod@file) is the format of all shard files. `sections`
+//! stores sums in such a file, `tensors` a part of a model.
 
 pub mod combine;
 pub mod decide;

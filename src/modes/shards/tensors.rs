@@ -1,6 +1,7 @@
 //! The tensors of a shard file of merged values.
 //!
-//! The file holds, for each tensor of the model and the state, the values in the shard's sections, as a tensor of one axis.
+//! The file holds, for each tensor of the model and the state, the values in the shard's sections, as a tensor of one
+//! axis.
 
 use crate::engine::passes::combine::TileValues;
 use crate::io::model_writer::{ModelWriter, WriteError};

@@ -1,8 +1,8 @@
 //! The file of tiers: groups of clients, such as phones and servers, each merged by its own rule.
 //!
-//! The model is `sum_t share_t * merged_t`, where the shares are the weights of the tiers divided by their sum. Each tier
-//! has patterns of client ids. A client belongs to the first tier that matches. The merged values of the tiers are added
-//! in f64 and rounded once. So the result is at least as exact as merging the tiers by hand.
+//! The model is `sum_t share_t * merged_t`, where the shares are the weights of the tiers divided by their sum. Each
+//! tier has patterns of client ids. A client belongs to the first tier that matches. The merged values of the tiers are
+//! added in f64 and rounded once. So the result is at least as exact as merging the tiers by hand.
 
 use crate::engine::decide::method::Method;
 use crate::io::text;

@@ -33,7 +33,8 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// The errors of an aggregate run. Also a bad file of tiers, a client without a tier, and a tier without clients or weight.
+/// The errors of an aggregate run. Also a bad file of tiers, a client without a tier, and a tier without clients or
+/// weight.
 pub fn run<E: fmt::Display>(
     request: Request,
     tiers: &Path,
@@ -171,7 +172,8 @@ fn check_strategy(session: &Session, cohort: &Cohort) -> Result<(), StrategyErro
 }
 
 impl ByTier {
-    /// Measures every tier if any rule needs distances and there is a report, so that the report has a norm for each client.
+    /// Measures every tier if any rule needs distances and there is a report, so that the report has a norm for each
+    /// client.
     fn reporting(&self, has_report: bool) -> Reporting {
         let plain = Reporting::default();
         let measures = |tier: &Tier| plain.measures(&tier.method, 0);

@@ -55,8 +55,8 @@ pub fn apart(opened: Vec<Update>) -> (Vec<Update>, Vec<Update>) {
     opened.into_iter().partition(Update::is_partial)
 }
 
-/// Takes partials into a run, for a purpose. Rejects partials that do not fit, and updates of clients that are in a partial
-/// too. Returns the partials in the order of [`Taken::others`].
+/// Takes partials into a run, for a purpose. Rejects partials that do not fit, and updates of clients that are in a
+/// partial too. Returns the partials in the order of [`Taken::others`].
 ///
 /// # Errors
 ///
@@ -279,8 +279,8 @@ fn dtype_faults(description: &Description, layout: &Layout) -> Vec<Fault> {
     of.collect()
 }
 
-/// Adds the clients of partials to those of the updates. Returns the faults of partials with another source of weights, by
-/// index: updates first. `is_asked` is whether the operator chose the source.
+/// Adds the clients of partials to those of the updates. Returns the faults of partials with another source of weights,
+/// by index: updates first. `is_asked` is whether the operator chose the source.
 pub fn add_members(taken: &mut Taken, partials: &[Partial], is_asked: bool) -> Vec<(usize, Fault)> {
     let mut faults = Vec::new();
     let updates = taken.set.clients.len();

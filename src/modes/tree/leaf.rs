@@ -1,7 +1,7 @@
 //! Writes the partial of a node below the root of a tree.
 //!
-//! A partial is a safetensors file of sums, their rounding errors, and the edges. Its tensors have the names of the model's
-//! tensors, with a prefix.
+//! A partial is a safetensors file of sums, their rounding errors, and the edges. Its tensors have the names of the
+//! model's tensors, with a prefix.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::mode::Mode;

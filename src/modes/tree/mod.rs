@@ -1,13 +1,13 @@
 //! Trees of aggregators: a partial is one file with the sums of a group of clients.
 //!
-//! A leaf sums its clients' updates and publishes a partial. A node above takes partials as it takes updates, and publishes
-//! a larger partial, or the model. Sums are [exact](crate::kernels::exact_sum). The root divides them once, by weights that
-//! it adds in order of client id. So a tree gives the same bytes as one merge of all updates. The partial of a trimmed mean
-//! holds the smallest and largest values of every coordinate beside the sum of the others.
+//! A leaf sums its clients' updates and publishes a partial. A node above takes partials as it takes updates, and
+//! publishes a larger partial, or the model. Sums are [exact](crate::kernels::exact_sum). The root divides them once,
+//! by weights that it adds in order of client id. So a tree gives the same bytes as one merge of all updates. The
+//! partial of a trimmed mean holds the smallest and largest values of every coordinate beside the sum of the others.
 //!
-//! [`description`] is the metadata of a partial, and [`admission`] takes partials into a run. [`purpose`] refuses options
-//! that sums do not support. [`sums`] adds up tile by tile, [`leaf`] writes a partial, and [`root`] merges partials into the
-//! model.
+//! [`description`] is the metadata of a partial, and [`admission`] takes partials into a run. [`purpose`] refuses
+//! options that sums do not support. [`sums`] adds up tile by tile, [`leaf`] writes a partial, and [`root`] merges
+//! partials into the model.
 
 pub mod admission;
 pub mod description;

@@ -84,8 +84,8 @@ impl<'a> TreeSum<'a> {
         }
     }
 
-    /// Adds up one tile into `sums`, which must be zero. Writes the edges, the values outside the sum, to `edges` if it is not
-    /// empty.
+    /// Adds up one tile into `sums`, which must be zero. Writes the edges, the values outside the sum, to `edges` if it
+    /// is not empty.
     pub(super) fn add_tile<E: Element>(
         &self,
         isa: Isa,

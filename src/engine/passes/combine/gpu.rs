@@ -26,8 +26,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 impl CombinePass<'_> {
-    /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, and the merged ranges. If the GPU
-    /// fails and the CPU may take over, the run stops using the GPU.
+    /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, and the merged ranges. If
+    /// the GPU fails and the CPU may take over, the run stops using the GPU.
     pub(super) fn run_on_gpu(
         &self,
         machine: &Machine,

@@ -1,7 +1,7 @@
 //! The second pass: combines every tile by a reducer, and applies the server's step.
 //!
-//! A recipe compiles to a [`reducer`]: a [`weighted_sum`] or an order statistic ([`select`]). `finish` turns merged values
-//! into the model's. `gpu` runs the pass on the GPU, and `spot_check` checks a sample of its values on the CPU.
+//! A recipe compiles to a [`reducer`]: a [`weighted_sum`] or an order statistic ([`select`]). `finish` turns merged
+//! values into the model's. `gpu` runs the pass on the GPU, and `spot_check` checks a sample of its values on the CPU.
 
 mod finish;
 mod gpu;
@@ -74,8 +74,8 @@ pub fn norms_of(squared: SquaredNorms, clients: usize) -> Vec<f64> {
 }
 
 impl CombinePass<'_> {
-    /// Runs the pass. `write` takes the encoded values of each tile and of its state, in any order of tiles. Returns the
-    /// squared norms of the deltas, if the pass measures them.
+    /// Runs the pass. `write` takes the encoded values of each tile and of its state, in any order of tiles. Returns
+    /// the squared norms of the deltas, if the pass measures them.
     ///
     /// # Errors
     ///
@@ -135,7 +135,8 @@ impl CombinePass<'_> {
         floats.map(of_tensor).collect()
     }
 
-    /// Bytes of updates that the pass works on, and the bytes that it reads. It does not read tiles that stayed on the GPU.
+    /// Bytes of updates that the pass works on, and the bytes that it reads. It does not read tiles that stayed on the
+    /// GPU.
     pub fn bytes(&self, machine: &Machine) -> (u64, u64) {
         let readers = self.reducer.clients().len() as u64;
         let ring = machine.gpu();
@@ -374,7 +375,8 @@ impl<'a> TileWork<'_, 'a> {
         self.worker.mixed = Some(mixed);
     }
 
-    /// Runs a reducer on the tile. Captures the merged values and the squared norms of the clients, and does not finish them.
+    /// Runs a reducer on the tile. Captures the merged values and the squared norms of the clients, and does not finish
+    /// them.
     ///
     /// # Errors
     ///

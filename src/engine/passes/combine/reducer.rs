@@ -95,7 +95,8 @@ impl GpuReduction<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuOnly(pub &'static str);
 
-/// Compiles a recipe for some clients of a set, by index in order. With `skips`, the pass does not read clients of weight 0.
+/// Compiles a recipe for some clients of a set, by index in order. With `skips`, the pass does not read clients of
+/// weight 0.
 pub fn compile<'a>(
     recipe: &'a Recipe,
     set: &UpdateSet,

@@ -24,7 +24,8 @@ pub struct Select<'a> {
 }
 
 impl<'a> Select<'a> {
-    /// The statistic of some clients' rows, or of mixtures of them. Clients with coefficient 0 in all mixtures are not read.
+    /// The statistic of some clients' rows, or of mixtures of them. Clients with coefficient 0 in all mixtures are not
+    /// read.
     pub(super) fn of(statistic: OrderStatistic, mixing: Option<&'a Mixing>, members: &[usize]) -> Self {
         let Some(mixing) = mixing else {
             return Self { clients: members.to_vec(), mixing: None, statistic };

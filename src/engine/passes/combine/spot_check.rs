@@ -79,8 +79,8 @@ impl<'a> SpotCheck<'a> {
         Ok(())
     }
 
-    /// Compares a sample of the values after the server's step with the CPU's: from the GPU's merged values, the base and the
-    /// state.
+    /// Compares a sample of the values after the server's step with the CPU's: from the GPU's merged values, the base
+    /// and the state.
     pub(crate) fn compare_step(
         &self,
         tile: &Tile,

@@ -28,8 +28,8 @@ pub struct WeightedSum {
 }
 
 impl WeightedSum {
-    /// The sum of some clients' rows. `weights` has one weight per client of the set. With `skips`, rows of weight 0 are not
-    /// read.
+    /// The sum of some clients' rows. `weights` has one weight per client of the set. With `skips`, rows of weight 0
+    /// are not read.
     pub(super) fn of(weights: &[f64], members: &[usize], skips: bool) -> Self {
         let used = |client: &usize| !skips || weights[*client] != 0.0;
         let clients: Vec<usize> = members.iter().copied().filter(used).collect();

@@ -326,8 +326,8 @@ impl<C: Element + Merged> Centred<'_, C> {
         fits
     }
 
-    /// Writes the references, minus the middle, after the first `rows` rows of the panel. Returns whether f32 holds their
-    /// products.
+    /// Writes the references, minus the middle, after the first `rows` rows of the panel. Returns whether f32 holds
+    /// their products.
     fn fill_references(&self, rows: usize, references: References, panel: &mut TileBuffer) -> bool {
         let mut fits = true;
         for (i, reference) in self.references(references).enumerate() {
@@ -365,8 +365,8 @@ impl<C: Element + Merged> Centred<'_, C> {
     }
 }
 
-/// Finds a point amid the rows, coordinate by coordinate, that the hostile rows cannot move far: the median. If it is as
-/// safe and much cheaper, takes the median of the medians of groups of every g-th row.
+/// Finds a point amid the rows, coordinate by coordinate, that the hostile rows cannot move far: the median. If it is
+/// as safe and much cheaper, takes the median of the medians of groups of every g-th row.
 fn robust_centre<E: Element>(isa: Isa, rows: &Rows<E>, hostile: Option<usize>, out: &mut [E::Mixed]) {
     let Some(groups) = safe_groups(rows.len(), hostile) else {
         coordinate_median(isa, rows, out);

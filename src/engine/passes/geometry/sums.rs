@@ -30,7 +30,8 @@ pub struct SectionSums {
     pub squares: Vec<f64>,
     /// The measurements of each update.
     pub measured: Vec<Measured>,
-    /// For each coordinate, the number of deltas of the more frequent sign less that of the other; summed over coordinates.
+    /// For each coordinate, the number of deltas of the more frequent sign less that of the other; summed over
+    /// coordinates.
     pub signs: u64,
     /// The number of coordinates read.
     pub floats: u64,
