@@ -118,8 +118,8 @@ impl SumFile {
         let description: SumDescription = serde_json::from_str(text)
             .map_err(|why| SumFileError::Bad { path: path.to_owned(), why: why.to_string() })?;
         if description.terms != *terms {
-            let told = |terms: &SumTerms| serde_json::to_string(terms).unwrap_or_default();
-            let (found, expected) = (told(&description.terms), told(terms));
+            let text_of = |terms: &SumTerms| serde_json::to_string(terms).unwrap_or_default();
+            let (found, expected) = (text_of(&description.terms), text_of(terms));
             return Err(SumFileError::OtherTerms { path: path.to_owned(), found, expected });
         }
         let placement = layout.tensors().iter().map(|spec| {
@@ -133,7 +133,7 @@ impl SumFile {
                     path: path.to_owned(),
                     tensor: spec.name.clone(),
                     found: other.map_or_else(|| "none".to_owned(), |place| shape_of(&place.spec)),
-                    expected: told(&TensorSpec { dtype: Dtype::I64, ..spec.clone() }),
+                    expected: shape_of(&TensorSpec { dtype: Dtype::I64, ..spec.clone() }),
                 }),
             }
         });
