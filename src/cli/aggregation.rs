@@ -139,8 +139,8 @@ enum Metrics {
 impl ReportingOptions {
     /// Refuses options that need a report if there is none.
     pub(super) fn check(&self, has_report: bool) -> Result<(), Failure> {
-        let asked = [self.shadow_rules.as_ref().map(|_| "--shadow-rules"), self.metrics.map(|_| "--metrics")];
-        match asked.into_iter().flatten().next() {
+        let given = [self.shadow_rules.as_ref().map(|_| "--shadow-rules"), self.metrics.map(|_| "--metrics")];
+        match given.into_iter().flatten().next() {
             Some(option) if !has_report => {
                 Err(anyhow::anyhow!("{option} adds to the report, expected --report FILE").into())
             }

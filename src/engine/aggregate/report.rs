@@ -191,17 +191,17 @@ fn step_row(step: &StepRecord, ids: &[&str]) -> StepRow {
     }
 }
 
-fn shadow_row(rule: &str, made: &Result<Decision, RuleError>, ids: &[&str]) -> ShadowRow {
-    let kept = made.as_ref().map(|decision| {
+fn shadow_row(rule: &str, shadow: &Result<Decision, RuleError>, ids: &[&str]) -> ShadowRow {
+    let kept = shadow.as_ref().map(|decision| {
         let kept = decision.verdicts.iter().zip(ids).filter(|(verdict, _)| verdict.kept);
         kept.map(|(_, id)| (*id).to_owned()).collect()
     });
     ShadowRow {
         rule: rule.to_owned(),
         kept: kept.as_ref().ok().cloned(),
-        scores: made.as_ref().ok().map(|decision| decision.verdicts.iter().map(|v| v.score).collect()),
-        warnings: made.as_ref().map(|decision| texts(&decision.warnings)).unwrap_or_default(),
-        error: made.as_ref().err().map(ToString::to_string),
+        scores: shadow.as_ref().ok().map(|decision| decision.verdicts.iter().map(|v| v.score).collect()),
+        warnings: shadow.as_ref().map(|decision| texts(&decision.warnings)).unwrap_or_default(),
+        error: shadow.as_ref().err().map(ToString::to_string),
     }
 }
 

@@ -261,7 +261,7 @@ impl<'m> Session<'m> {
         self.use_backend(choice, taken.cpu_only.is_none())
     }
 
-    fn use_backend(&mut self, choice: Choice, is_told: bool) -> Result<(), Error> {
+    fn use_backend(&mut self, choice: Choice, is_logged: bool) -> Result<(), Error> {
         let threads = self.machine.threads();
         let mut what = format!("cpu with {} on {threads} threads", self.machine.isa);
         if let Some(gpu) = choice.gpu {
@@ -274,7 +274,7 @@ impl<'m> Session<'m> {
             };
             self.machine.use_gpu(ring.map_err(not_opened)?);
         }
-        if is_told {
+        if is_logged {
             tracing::info!("backend: {what}, {}", choice.why);
         }
         self.backend_why = Some(choice.why);

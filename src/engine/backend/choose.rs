@@ -75,7 +75,7 @@ fn calibration_of(request: &BackendRequest, host: &Host) -> (Calibration, Option
 /// Opens the calibrated GPU. Falls back to the CPU, with the reason.
 fn try_gpu(request: &BackendRequest, calibration: &Calibration, why: String) -> Choice {
     let opened = Gpu::open(&request.options).map_err(|why| why.to_string()).and_then(|gpu| {
-        let measured = calibration.device.as_ref().map_or(Ok(()), |of| of.is_of(gpu.adapter()));
+        let measured = calibration.device.as_ref().map_or(Ok(()), |device| device.is_of(gpu.adapter()));
         measured.map(|()| gpu).map_err(|why| why.to_string())
     });
     match opened {

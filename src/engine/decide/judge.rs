@@ -137,9 +137,9 @@ impl<S: GeometrySource> Judge<'_, S> {
     ) -> Result<Judgement, JudgeError<S::Error>> {
         let method = self.method;
         let needs = self.reporting.needs(method);
-        let wanted = self.reporting.wants_metrics(statistics.clients());
+        let needs_metrics = self.reporting.wants_metrics(statistics.clients());
         let mut sign_agreement = None;
-        if needs > Needs::Nothing || wanted {
+        if needs > Needs::Nothing || needs_metrics {
             let measured = self.measure(precision, None, statistics.byzantine)?;
             sign_agreement = measured.sign_agreement;
             statistics.geometry = Some(measured.geometry);
@@ -148,7 +148,7 @@ impl<S: GeometrySource> Judge<'_, S> {
         let weights = statistics.weights.clone();
         let no_metrics = self.check_fits(&mut statistics)?;
         let geometry = statistics.geometry.as_ref();
-        let metrics = geometry.filter(|_| wanted).map(|g| RoundMetrics::of(g, &weights));
+        let metrics = geometry.filter(|_| needs_metrics).map(|g| RoundMetrics::of(g, &weights));
         let norms = geometry.map(|g| (0..g.clients()).map(|i| g.norm(i)).collect());
         let distances = screened.then(|| method.distances.resolved(statistics.clients()));
 

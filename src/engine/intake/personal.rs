@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_normalisation_is_told_by_its_statistics_and_by_its_name() {
+    fn batch_normalisation_is_known_by_its_statistics_and_by_its_name() {
         let names = [
             "conv1.weight",
             "bn1.weight",

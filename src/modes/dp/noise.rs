@@ -33,7 +33,7 @@ pub(crate) mod domain {
 }
 
 /// The number of coordinates that noise is drawn for at a time: they fit the first-level cache.
-const MADE: usize = 1024;
+const BLOCK_COORDINATES: usize = 1024;
 
 /// The noise of a release.
 #[derive(Debug)]
@@ -93,8 +93,8 @@ impl Noise {
     ///
     /// When a kept row cannot be read.
     pub fn add(&self, isa: Isa, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
-        for (block, sums) in sums.chunks_mut(MADE).enumerate() {
-            let first = first + (block * MADE) as u64;
+        for (block, sums) in sums.chunks_mut(BLOCK_COORDINATES).enumerate() {
+            let first = first + (block * BLOCK_COORDINATES) as u64;
             match self {
                 Self::Fresh { key, level } => {
                     let stream = Stream { key: key.bytes(), domain: domain::COORDINATES, segment: 0 };
@@ -126,15 +126,15 @@ pub(crate) fn of_count(isa: Isa, key: &Key, level: Level) -> i64 {
 
 /// Adds the draws of a stream, times `sign`.
 fn add(isa: Isa, stream: Stream, level: Level, first: u64, sign: i64, sums: &mut [i64]) {
-    let mut made = [0; MADE];
-    let made = &mut made[..sums.len()];
-    discrete_gaussian::noise(isa, stream, level, first, made);
-    made.iter_mut().for_each(|made| *made *= sign);
-    add_integers(isa, made, sums);
+    let mut draws = [0; BLOCK_COORDINATES];
+    let draws = &mut draws[..sums.len()];
+    discrete_gaussian::noise(isa, stream, level, first, draws);
+    draws.iter_mut().for_each(|draw| *draw *= sign);
+    add_integers(isa, draws, sums);
 }
 
 fn add_row(isa: Isa, row: &SourceFile, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
-    let mut kept = [0_i32; MADE];
+    let mut kept = [0_i32; BLOCK_COORDINATES];
     let kept = &mut kept[..sums.len()];
     let offset = first * size_of::<i32>() as u64;
     row.read_exact_at(bytemuck::cast_slice_mut(kept), offset).map_err(BudgetError::at(row.path()))?;

@@ -91,8 +91,8 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
         let why = "its result for one update depends on the others";
         return refuse(format!("--pre {step}"), why, mean_only);
     }
-    let asked = [MetricsRequest::Geometry, MetricsRequest::GeometryAndSigns];
-    if !request.reporting.shadow.is_empty() || asked.contains(&request.reporting.metrics) {
+    let measured = [MetricsRequest::Geometry, MetricsRequest::GeometryAndSigns];
+    if !request.reporting.shadow.is_empty() || measured.contains(&request.reporting.metrics) {
         let why = "it describes single clients without noise";
         return refuse("--shadow-rules or --metrics".to_owned(), why, "leave it out");
     }

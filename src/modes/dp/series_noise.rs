@@ -24,7 +24,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::VecDeque;
 
 /// The number of coordinates that the noise is computed for at a time.
-const MADE: u64 = 4096;
+const BLOCK_COORDINATES: u64 = 4096;
 /// Bytes of one value.
 const BYTES: u64 = size_of::<i32>() as u64;
 
@@ -46,7 +46,7 @@ pub(crate) struct History<'a> {
 }
 
 /// Rows in progress: those after round `start` up to round `end`.
-struct Making {
+struct RowsInProgress {
     start: u32,
     end: u32,
     /// Rows up to `start` that the next row depends on, the latest first.
@@ -59,7 +59,7 @@ impl History<'_> {
     /// The row of a round. Computes it if it is not kept.
     pub(crate) fn row(&self, round: u32, pool: &ThreadPool) -> Result<SourceFile, BudgetError> {
         if !self.is_kept(round) {
-            self.make(round, pool)?;
+            self.compute(round, pool)?;
         }
         self.open(round)
     }
@@ -88,7 +88,7 @@ impl History<'_> {
         if self.remembered(last).all(|round| self.is_kept(round)) { last } else { 0 }
     }
 
-    fn make(&self, round: u32, pool: &ThreadPool) -> Result<(), BudgetError> {
+    fn compute(&self, round: u32, pool: &ThreadPool) -> Result<(), BudgetError> {
         let start = self.start(round);
         let earlier = self.remembered(start).map(|round| self.open(round)).collect::<Result<_, _>>()?;
         let rounds = self.remembered(round).chain([round]).filter(|round| *round > start);
@@ -97,10 +97,14 @@ impl History<'_> {
         rounds.dedup();
         let staged = |round| Ok((round, self.stage(round)?));
         let kept = rounds.into_iter().map(staged).collect::<Result<_, BudgetError>>()?;
-        let making = Making { start, end: round, earlier, kept };
-        let pieces = 0..self.coordinates.div_ceil(MADE);
-        pool.install(|| pieces.into_par_iter().try_for_each(|piece| self.make_piece(&making, piece * MADE)))?;
-        for (round, staged) in making.kept {
+        let progress = RowsInProgress { start, end: round, earlier, kept };
+        let pieces = 0..self.coordinates.div_ceil(BLOCK_COORDINATES);
+        pool.install(|| {
+            pieces
+                .into_par_iter()
+                .try_for_each(|piece| self.compute_piece(&progress, piece * BLOCK_COORDINATES))
+        })?;
+        for (round, staged) in progress.kept {
             let path = self.directory.row(round);
             staged.sync().and_then(|()| staged.publish(&path)).map_err(BudgetError::at(&path))?;
         }
@@ -118,24 +122,24 @@ impl History<'_> {
     }
 
     /// Computes all rows in progress, at the coordinates from `first` on.
-    fn make_piece(&self, making: &Making, first: u64) -> Result<(), BudgetError> {
+    fn compute_piece(&self, progress: &RowsInProgress, first: u64) -> Result<(), BudgetError> {
         interrupt::check().map_err(JournalError::from)?;
-        let len = MADE.min(self.coordinates - first) as usize;
+        let len = BLOCK_COORDINATES.min(self.coordinates - first) as usize;
         let read = |row: &SourceFile| {
             let mut noise = vec![0; len];
             let bytes = bytemuck::cast_slice_mut(&mut noise);
             row.read_exact_at(bytes, BYTES * first).map_err(BudgetError::at(row.path()))?;
             Ok(noise)
         };
-        let earlier = making.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, BudgetError>>()?;
+        let earlier = progress.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, BudgetError>>()?;
         let mut earlier = VecDeque::from(earlier);
         let mut drawn = vec![0; len];
-        for round in making.start + 1..=making.end {
+        for round in progress.start + 1..=progress.end {
             let stream = Stream { key: self.key.bytes(), domain: domain::ROUND, segment: round };
             noise(self.isa, stream, self.level, first, &mut drawn);
             let mut row = vec![0; len];
             self.banded.next(self.isa, &mut drawn, &earlier, &mut row);
-            if let Some((_, staged)) = making.kept.iter().find(|(kept, _)| *kept == round) {
+            if let Some((_, staged)) = progress.kept.iter().find(|(kept, _)| *kept == round) {
                 let written = staged.write_at(bytemuck::cast_slice(&row), BYTES * first);
                 written.map_err(BudgetError::at(&self.directory.row(round)))?;
             }

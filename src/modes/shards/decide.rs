@@ -74,7 +74,7 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
         run: identity.0,
         recipe,
         server_step: judgement.server_step,
-        report: of_judging(serde_json::to_value(&report).map_err(Error::Report)?),
+        report: judgement_of(serde_json::to_value(&report).map_err(Error::Report)?),
     };
     let path = &run.session.request.outputs.model;
     let json = format!("{}\n", serde_json::to_string_pretty(&file).map_err(Error::Report)?);
@@ -85,16 +85,16 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
 }
 
 /// The fields of a report about merging. A decision leaves them out, so that a repeated `decide` gives the same bytes.
-pub(super) const OF_MERGING: [&str; 6] =
+pub(super) const MERGING_FIELDS: [&str; 6] =
     ["published", "backend", "output", "bytes", "timings", "peak_resident_bytes"];
 
 /// The settings of merging in a report.
 pub(super) const MERGING_SETTINGS: [&str; 2] = ["max_shard_size", "threads"];
 
 /// A report without the fields of merging.
-fn of_judging(mut report: Value) -> Value {
+fn judgement_of(mut report: Value) -> Value {
     if let Some(parts) = report.as_object_mut() {
-        parts.retain(|part, _| !OF_MERGING.contains(&part.as_str()));
+        parts.retain(|part, _| !MERGING_FIELDS.contains(&part.as_str()));
     }
     if let Some(settings) = report["settings"].as_object_mut() {
         settings.retain(|setting, _| !MERGING_SETTINGS.contains(&setting.as_str()));

@@ -15,7 +15,7 @@ use crate::model::layout::Piece;
 use crate::model::state::KeptTensor;
 use crate::modes::shards::ShardedRun;
 use crate::modes::shards::combine::{DECISION, Decided, read_norms};
-use crate::modes::shards::decide::{MERGING_SETTINGS, OF_MERGING};
+use crate::modes::shards::decide::{MERGING_FIELDS, MERGING_SETTINGS};
 use crate::modes::shards::file::{ShardFile, ShardKind, open_all};
 use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::tensors::Pieces;
@@ -93,7 +93,7 @@ fn full_report(own: Report, decided: &Decided) -> Result<Value, Error> {
     let own = serde_json::to_value(own).map_err(Error::Report)?;
     let Decided::Read(decision) = decided else { return Ok(own) };
     let mut full = decision.file.report.clone();
-    for part in OF_MERGING {
+    for part in MERGING_FIELDS {
         full[part] = own[part].clone();
     }
     for setting in MERGING_SETTINGS {

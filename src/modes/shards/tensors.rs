@@ -29,16 +29,17 @@ impl Pieces {
     /// The tensors of a range of coordinates.
     pub(crate) fn of(layout: &Layout, kept: &[KeptTensor], coordinates: Range<usize>) -> Self {
         let pieces: Vec<Piece> = layout.pieces(coordinates).collect();
-        let mut made = Self { pieces, places: Vec::new(), specs: Vec::new() };
-        made.add(layout, |spec| Some(TensorSpec { name: format!("{MODEL}{}", spec.name), ..spec.clone() }));
+        let mut tensors = Self { pieces, places: Vec::new(), specs: Vec::new() };
+        tensors
+            .add(layout, |spec| Some(TensorSpec { name: format!("{MODEL}{}", spec.name), ..spec.clone() }));
         for KeptTensor { slot, .. } in kept {
-            made.add(layout, |spec| {
+            tensors.add(layout, |spec| {
                 let name = format!("{STATE}{}{}", slot.prefix(), spec.name);
                 let dtype = stored_dtype(spec.dtype);
                 is_kept(*slot, spec.dtype).then(|| TensorSpec { name, dtype, ..spec.clone() })
             });
         }
-        made
+        tensors
     }
 
     fn add(&mut self, layout: &Layout, stored: impl Fn(&TensorSpec) -> Option<TensorSpec>) {

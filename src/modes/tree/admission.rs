@@ -280,14 +280,14 @@ fn dtype_faults(description: &Description, layout: &Layout) -> Vec<Fault> {
 }
 
 /// Adds the clients of partials to those of the updates. Returns the faults of partials with another source of weights,
-/// by index: updates first. `is_asked` is whether the operator chose the source.
-pub fn add_members(taken: &mut Taken, partials: &[Partial], is_asked: bool) -> Vec<(usize, Fault)> {
+/// by index: updates first. `is_chosen` is whether the operator chose the source.
+pub fn add_members(taken: &mut Taken, partials: &[Partial], is_chosen: bool) -> Vec<(usize, Fault)> {
     let mut faults = Vec::new();
     let updates = taken.set.clients.len();
     taken.members.clear();
     for (i, partial) in partials.iter().enumerate() {
         let (theirs, ours) = (partial.description.weights.as_str(), taken.weights_source);
-        if updates == 0 && !is_asked {
+        if updates == 0 && !is_chosen {
             let known = ["examples", "uniform", "file"].into_iter().find(|name| *name == theirs);
             taken.weights_source = known.unwrap_or("file");
         } else if theirs != ours {

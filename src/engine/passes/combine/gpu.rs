@@ -123,7 +123,7 @@ impl CombinePass<'_> {
         }
         let is_needed = self.with_norms || reduction.mixtures() > 0;
         let references = gpu_ring::references(self.set).into_iter();
-        references.filter(|of| is_needed && *of == ReferenceRow::Base).collect()
+        references.filter(|row| is_needed && *row == ReferenceRow::Base).collect()
     }
 
     /// The server's step, if the GPU can apply it: without a centre in the sum or in the state.

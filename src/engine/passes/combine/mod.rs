@@ -86,7 +86,7 @@ impl CombinePass<'_> {
         write: impl Fn(&Tile, &TileValues) -> Result<(), WriteError> + Sync,
     ) -> Result<SquaredNorms, PassError> {
         let (on_gpu, done) = self.run_on_gpu(machine, &write)?;
-        let rest = gpu_ring::rest(self.set, done).into_iter().flat_map(|range| self.wanted(range));
+        let rest = gpu_ring::rest(self.set, done).into_iter().flat_map(|range| self.to_merge(range));
         let plan = self.plan(&rest.collect::<Vec<_>>());
         let sections = self.sections();
         let pass = CombineOnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
@@ -121,7 +121,7 @@ impl CombinePass<'_> {
     }
 
     /// The part of a range to merge; cut into tensors if the pass leaves out integers.
-    fn wanted(&self, range: Range<usize>) -> Vec<Range<usize>> {
+    fn to_merge(&self, range: Range<usize>) -> Vec<Range<usize>> {
         let range = self.within(range);
         if !self.floats_only {
             return vec![range];
