@@ -247,13 +247,12 @@ impl Common {
 
 /// The updates to read.
 #[derive(Args, Debug)]
-#[command(next_help_heading = INPUTS)]
 struct UpdatePaths {
     /// Update files (.safetensors), indexes of sharded updates (.safetensors.index.json), or directories of them.
-    #[arg(value_name = "UPDATE")]
+    #[arg(value_name = "UPDATE", help_heading = INPUTS)]
     updates: Vec<PathBuf>,
     /// Read more update paths from FILE, one per line. `-` is standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = INPUTS)]
     files_from: Option<PathBuf>,
 }
 
