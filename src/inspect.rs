@@ -1,4 +1,4 @@
-//! Inspects updates one by one, without merging them: what each holds, what it measures, and its faults.
+//! Inspects updates one by one, without merging: the content, norms and faults of each.
 
 use crate::engine::intake::admit::admit;
 use crate::engine::intake::fault::Fault;
@@ -27,18 +27,18 @@ use std::sync::Arc;
 pub struct Inspection {
     /// Update files and directories of them.
     pub updates: Vec<PathBuf>,
-    /// The model they started from.
+    /// The model that the updates started from; `None` without `--base`.
     pub base: Option<PathBuf>,
-    /// What an update must say to be free of faults.
+    /// The policy that decides which updates have faults.
     pub policy: Policy,
 }
 
-/// What was found of one update. A field is `None` where the update does not say it.
+/// The inspection of one update. A field is `None` if the update does not state it, or it cannot be measured.
 #[derive(Serialize, Clone, Debug)]
 pub struct InspectedUpdate {
-    /// Its client.
+    /// The id of its client.
     pub id: String,
-    /// Its file.
+    /// The path of its file.
     pub file: String,
     /// Number of tensors.
     pub tensors: Option<usize>,
@@ -48,21 +48,21 @@ pub struct InspectedUpdate {
     pub dtype: Option<String>,
     /// Bytes of its files.
     pub bytes: Option<u64>,
-    /// Examples it says it was trained on.
+    /// The number of training examples, from its metadata.
     pub examples: Option<f64>,
-    /// Round it says it was made in.
+    /// The number of its round, from its metadata.
     pub round: Option<u64>,
     /// `weights` or `delta`.
     pub kind: String,
-    /// L2 norm of its delta (with a base), else of its values; floats only.
+    /// L2 norm of the floats of its delta, or without a base of its values.
     pub norm: Option<f64>,
     /// Cosine of the angle between its delta and the coordinate median of the deltas of all sound updates.
     pub cosine_to_median: Option<f64>,
-    /// Largest absolute value among its finite floats.
+    /// The largest magnitude of its finite floats.
     pub max_abs: Option<f64>,
-    /// Values that are NaN or infinite.
+    /// The number of values that are NaN or infinite.
     pub non_finite: Option<u64>,
-    /// Everything found wrong with it.
+    /// Its faults.
     pub faults: Vec<String>,
 }
 
@@ -91,11 +91,11 @@ impl Explain for InspectError {
 }
 
 impl Inspection {
-    /// Measures every update, in at most three reads of each. Rows are in order of file.
+    /// Measures every update, in at most three reads of each. Returns them in order of file.
     ///
     /// # Errors
     ///
-    /// When no update is found, the base is unusable or a file cannot be read any more; never for a bad update.
+    /// When there is no update, the base cannot be used, or a file can no longer be read. A bad update is not an error.
     pub fn run(self, machine: &Machine) -> Result<Vec<InspectedUpdate>, InspectError> {
         let paths = discover::updates(&self.updates, false)?;
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
@@ -139,7 +139,7 @@ fn measure_set(
     Ok(measured)
 }
 
-/// Compares the finite clients, which stand in the rows of their set in the same order, with their median.
+/// Compares the finite clients with their median. The rows are in the order of the clients of `set`.
 fn compare(
     machine: &Machine,
     rows: &mut [InspectedUpdate],
@@ -158,8 +158,8 @@ fn compare(
     Ok(())
 }
 
-/// A set of one update that does not fit into `set`: in the set's layout if it fits that, else in its own layout and
-/// without a base. `None` if the update could not be opened.
+/// A set of one rejected update: in the layout of `set` if it fits, and in its own layout without a base if not. `None`
+/// if the update cannot be opened.
 fn set_of_one(set: &UpdateSet, update: &mut Update) -> Option<UpdateSet> {
     let model = update.model.take()?;
     let fitting = placement(&*model.table, set.layout.tensors(), "reference").ok();
@@ -180,7 +180,7 @@ fn bytes_of(set: &UpdateSet) -> u64 {
     set.clients.iter().map(|client| client.model.bytes()).sum()
 }
 
-/// Measures an update that cannot be merged with the others.
+/// Measures a rejected update alone.
 fn inspect_alone(
     machine: &Machine,
     mut update: Update,
@@ -198,7 +198,7 @@ fn inspect_alone(
     let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
     row.measured(&measured[0]);
     if set.base.is_some() && alone.base.is_none() {
-        // The norm of its values is not that of its delta.
+        // Without the base, the norm is of the values and not of the delta.
         row.norm = None;
     }
     Ok(row)
@@ -242,7 +242,7 @@ fn describe(id: &str, model: &ModelFile, metadata: &UpdateMetadata, faults: &[Fa
     }
 }
 
-/// The dtypes of a model, that of most values first.
+/// The dtypes of a model, joined by `+`: the dtype of the most values first.
 fn dtypes_of(model: &ModelFile) -> String {
     let names: BTreeSet<String> = model.table.iter().map(|place| place.spec.dtype.to_string()).collect();
     let values = |name: &String| -> usize {

@@ -1,8 +1,8 @@
-//! The model of one client: its personal layers on the global body, or something between its model and the global one.
+//! Builds the model of one client: personal layers on the global model, or a mixture of both.
 //!
-//! - Papers: FedPer (Arivazhagan et al. 2019), FedRep (Collins et al. 2021) and LG-FedAvg (Liang et al. 2020) put personal
-//!   layers on or under a global body. APFL (Deng, Kamani and Mahdavi, Adaptive personalized federated learning, 2020)
-//!   interpolates: `alpha * client + (1 - alpha) * global`, equation 1.
+//! - Papers: FedPer (Arivazhagan et al. 2019), FedRep (Collins et al. 2021) and LG-FedAvg (Liang et al. 2020) put
+//!   personal layers on or under a global body. APFL (Deng, Kamani and Mahdavi, Adaptive personalized federated
+//!   learning, 2020) interpolates: `alpha * client + (1 - alpha) * global`, equation 1.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal, PersonalError};
@@ -27,33 +27,33 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// PersonalizeMethod a client's model is made.
+/// How to build the client's model.
 #[derive(Clone, PartialEq, Debug)]
 pub enum PersonalizeMethod {
-    /// These layers are the client's, the others global.
+    /// These layers come from the client's model, the others from the global model.
     Layers(Personal),
-    /// `(1 - alpha) * global + alpha * client` where values are floats, else the global's. Alpha is from 0 to 1.
+    /// Floats are `(1 - alpha) * global + alpha * client`, with alpha from 0 to 1. Integers come from the global model.
     Mix(f64),
 }
 
-/// A client's model to be made.
+/// The request for a client's model.
 #[derive(Debug)]
 pub struct Personalization {
     /// The global model.
     pub global: PathBuf,
-    /// The client's.
+    /// The client's model, or only its personal layers.
     pub client: PathBuf,
-    /// PersonalizeMethod to put them together.
+    /// How to build the client's model.
     pub method: PersonalizeMethod,
-    /// Where the model goes.
+    /// The path of the output.
     pub output: PathBuf,
-    /// The most bytes of data in one file of it.
+    /// The most bytes of data in one file of the output; `None` for a single file.
     pub max_shard_bytes: Option<u64>,
-    /// Instruction set to run on.
+    /// The instruction set to run on.
     pub isa: Isa,
 }
 
-/// Why a client's model was not made.
+/// Why a client's model was not written.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -99,24 +99,24 @@ impl Explain for PersonalizeError {
     }
 }
 
-/// Values that are mixed at once.
+/// The number of values that a thread mixes at once.
 const CHUNK: usize = 1 << 16;
 
-/// Where a tensor of the client's model comes from.
+/// The source of a tensor of the client's model.
 enum TensorSource<'a> {
     Copied(&'a ModelFile, &'a TensorPlace),
     Mixed(&'a TensorPlace, &'a TensorPlace),
 }
 
-/// A client's model, tensor by tensor.
+/// The tensors of a client's model.
 type Parts<'a> = Vec<(TensorSpec, TensorSource<'a>)>;
 
 impl Personalization {
-    /// Makes the client's model. Returns the path to load.
+    /// Writes the client's model. Returns its path.
     ///
     /// # Errors
     ///
-    /// When the models do not fit each other, or cannot be read or written; nothing is published then.
+    /// When the models do not fit each other, or a file cannot be read or written. Nothing is published then.
     pub fn run(&self, pool: &ThreadPool) -> Result<PathBuf, PersonalizeError> {
         model_writer::check_target(&self.output)?;
         let (global, client) = (open(&self.global)?, open(&self.client)?);
@@ -153,7 +153,7 @@ impl Personalization {
         }
     }
 
-    /// What the global model says of itself, and whose model this is.
+    /// The metadata of the global model, with the id of the client.
     fn metadata(&self, global: &ModelFile, id: String) -> BTreeMap<String, String> {
         let how = match &self.method {
             PersonalizeMethod::Layers(personal) => personal.texts().join(" "),
@@ -201,10 +201,10 @@ fn open(path: &Path) -> Result<ModelFile, PersonalizeError> {
         .map_err(|faults| PersonalizeError::Open { path: path.to_owned(), faults })
 }
 
-/// What a model says about itself; it has to be weights.
+/// The metadata of a model. Refuses a model that is not weights.
 fn about(model: &ModelFile) -> Result<UpdateMetadata, PersonalizeError> {
     let (about, mut faults) = UpdateMetadata::parse(&model.metadata);
-    // What else it says has no part in this.
+    // Other faults of the metadata do not matter here.
     faults.retain(|fault| matches!(fault.key, "kind" | "client_id"));
     let faults: Vec<Fault> = faults.into_iter().map(Fault::from).collect();
     if !faults.is_empty() {
@@ -216,7 +216,8 @@ fn about(model: &ModelFile) -> Result<UpdateMetadata, PersonalizeError> {
     }
 }
 
-/// The global model with the client's personal layers: in the place of the global's, those that it lacks behind.
+/// The tensors of the global model, with the client's personal layers in place of the global ones. Personal layers that
+/// the global model lacks come last.
 fn layers<'a>(
     global: &'a ModelFile,
     client: &'a ModelFile,
@@ -252,7 +253,7 @@ fn layers<'a>(
     if faults.is_empty() { Ok(parts) } else { Err(faults) }
 }
 
-/// The global model with every float mixed; where the mixture is one of the two, its bytes.
+/// The tensors of the global model, with every float mixed. With alpha 0 or 1, copies the bytes of one of the models.
 fn mixed<'a>(
     global: &'a ModelFile,
     client: &'a ModelFile,
@@ -288,7 +289,7 @@ fn read_error(file: &SourceFile) -> impl FnOnce(io::Error) -> PersonalizeError {
     move |source| PersonalizeError::Read { path, source }
 }
 
-/// One tensor that is mixed.
+/// A tensor to mix.
 struct Mix<'a> {
     writer: &'a ModelWriter,
     isa: Isa,
@@ -330,7 +331,7 @@ impl Mix<'_> {
         Ok(())
     }
 
-    /// Mixtures have to be numbers that fit, and what they are mixed of has to be numbers.
+    /// Checks that both inputs are finite, and that the mixture fits the dtype.
     fn check(
         &self,
         spec: &TensorSpec,
@@ -360,7 +361,7 @@ impl Mix<'_> {
     }
 }
 
-/// `(1 - alpha) * global + alpha * client`; the client's value itself for one.
+/// `(1 - alpha) * global + alpha * client`. Exactly the client's value for alpha 1.
 fn between(global: f64, client: f64, alpha: f64) -> f64 {
     if alpha == 1.0 { client } else { (1.0 - alpha) * global + alpha * client }
 }

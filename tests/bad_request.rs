@@ -172,7 +172,7 @@ fn weights_all_zero() {
     dir.write("weights", "0 0\n1 0\n");
     assert_refused(&dir, &["--weights", "weights"], &[part]);
     dir.write("weights", r#"{"0": 1e308, "1": 1e308}"#);
-    assert_refused(&dir, &["--weights", "weights"], &["add up to more than a number can hold"]);
+    assert_refused(&dir, &["--weights", "weights"], &["add up to more than f64 can hold"]);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn weights_file_not_understood() {
         ("client-0 -1\n", "weights: line 1: found `client-0 -1`"),
         ("client-0,NaN\n", "weights: line 1: found `client-0,NaN`"),
         ("client-0\tinf\n", "weights: line 1: found `client-0\tinf`"),
-        ("client-0 1\nclient-0 2\n", "weights: client `client-0` stands twice"),
+        ("client-0 1\nclient-0 2\n", "weights: client `client-0` is listed twice"),
         ("{", "weights: is not a JSON object of client ids and weights"),
         (r#"{"client-0": "1"}"#, "weights: is not a JSON object of client ids and weights"),
         (r#"{"client-0": -1}"#, "the weight of `client-0` is -1"),

@@ -233,7 +233,7 @@ fn weight_of_zero_is_told() {
 fn weights_that_nobody_uses_are_warned_of() {
     let dir = round();
     let run = aggregate(&dir, &["--rule", "median", "--weights", "uniform"]);
-    assert_eq!(run.stderr, "warning: median is unweighted: --weights has no part in it\n");
+    assert_eq!(run.stderr, "warning: median is unweighted: it ignores --weights\n");
 }
 
 #[test]

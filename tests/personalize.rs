@@ -254,7 +254,7 @@ fn what_does_not_fit_is_named_and_nothing_is_published() {
             global(),
             head(client()),
             ["--layers", "tail.*"],
-            &["personal layers `tail.*`: no tensor is called so"],
+            &["personal layers `tail.*`: no tensor has such a name"],
         ),
         (global(), head(client()), ["--mix", "1.5"], &["expected a number from 0 to 1"]),
         (global(), head(client()), ["--mix", "NaN"], &["expected a number from 0 to 1"]),

@@ -253,8 +253,8 @@ fn what_is_wrong_with_tiers_is_named() {
     };
     let phones = json!({ "name": "phones", "clients": ["phone-*"], "rule": "mean" });
     for (tiers, parts) in [
-        (json!([]), &["tiers.json: is no file of tiers: `tiers` is empty"][..]),
-        (json!({}), &["tiers.json: is no file of tiers: invalid type: map"]),
+        (json!([]), &["tiers.json: is not a file of tiers: `tiers` is empty"][..]),
+        (json!({}), &["tiers.json: is not a file of tiers: invalid type: map"]),
         (all(json!({ "extra": 1 })), &["tiers.json: tier `all`: unknown field `extra`"]),
         (json!([{ "clients": ["*"], "rule": "mean" }]), &["tiers.json: tier number 1: missing field `name`"]),
         (all(json!({ "rule": "average" })), &["tier `all`: found rule `average`, expected one of mean"]),
@@ -270,7 +270,7 @@ fn what_is_wrong_with_tiers_is_named() {
         (all(json!({ "clients": ["a["] })), &["tier `all`: clients: `a[`: "]),
         (all(json!({ "clients": [] })), &["tier `all`: `name` and `clients` may not be empty"]),
         (all(json!({ "rule": "krum", "byzantine": 6 })), &["tiers.json: tier `all`: krum tolerates at most"]),
-        (json!([phones, phones]), &["tiers.json: tier `phones` stands twice"]),
+        (json!([phones, phones]), &["tiers.json: tier `phones` is listed twice"]),
         (json!([phones]), &["tiers.json: no tier has client `laptop-a`", "hint: end the list with a tier"]),
         (
             json!([{ "name": "all", "clients": ["*"], "rule": "mean" }, phones]),
@@ -284,7 +284,7 @@ fn what_is_wrong_with_tiers_is_named() {
     }
     let dir = round_of(&json!([phones]));
     for (text, part) in [
-        ("{", "is no file of tiers: "),
+        ("{", "is not a file of tiers: "),
         (
             r#"{"schema":"fedmill.tiers/2","tiers":[]}"#,
             "schema is `fedmill.tiers/2`, expected `fedmill.tiers/1`",

@@ -1,7 +1,7 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
 use super::aggregation::{AggregationOptions, Outputs, ReportingOptions, model_path, published};
-use super::{Common, Failure, Outcome};
+use super::{Common, Failure, OUTPUT, Outcome, PRIVACY, RULE};
 use crate::engine::aggregate::error::{Error, Unsupported};
 use crate::engine::aggregate::request::Request;
 use crate::engine::passes::machine::Machine;
@@ -13,34 +13,34 @@ use std::path::PathBuf;
 
 /// Merge client updates into one model.
 ///
-/// Prints the path of the merged model. With --base, updates are checked against the base's tensors and the
-/// merged model has its layout; without, the layout that most updates share is the reference.
+/// Prints the path of the merged model. With --base, every update must have the base's tensors, and the merged model
+/// has the base's layout. Without --base, the layout that most updates share is the reference.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
-    /// Merge tiers of clients each by a rule of its own, and then the tiers by weight, as this file says (JSON).
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rule", "pre", "byzantine", "shadow_rules", "metrics"])]
+    /// Merge clients in tiers that FILE (JSON) defines: each tier by its rule, then the tiers by weight.
+    #[arg(long, value_name = "FILE", help_heading = RULE, conflicts_with_all = ["rule", "pre", "byzantine", "shadow_rules", "metrics"])]
     tiers: Option<PathBuf>,
     #[command(flatten)]
     reporting: ReportingOptions,
-    /// Write a partial, for an aggregator above to merge, instead of a model: for mean, or trimmed-mean:cut=N with
-    /// N a count. docs/hierarchy.md tells how.
-    #[arg(long)]
+    /// Write a partial instead of a model, for an aggregator above to merge. Works with mean, and with
+    /// trimmed-mean:cut=N for a count N. See docs/hierarchy.md.
+    #[arg(long, help_heading = OUTPUT)]
     partial: bool,
-    /// Release the mean with differential privacy, charged to the budget in this state directory, which
-    /// `fedmill privacy init` makes. Bad updates count as zero. docs/privacy.md tells what that protects.
-    #[arg(long, value_name = "DIR", requires = "base", conflicts_with_all = ["weights", "explain"])]
+    /// Release the mean with differential privacy, and charge the budget in the state directory DIR, which
+    /// `fedmill privacy init` creates. Bad updates count as zero. docs/privacy.md explains the guarantee.
+    #[arg(long, value_name = "DIR", help_heading = PRIVACY, requires = "base", conflicts_with_all = ["weights", "explain"])]
     dp: Option<PathBuf>,
-    /// Keep the key of the noise until the model is published, so that a run that is cut off can be made again for the
-    /// same bytes without another charge.
-    #[arg(long, requires = "dp")]
+    /// Keep the noise key on disk until the model is published. After a crash, the same command then gives the same
+    /// bytes without a second charge.
+    #[arg(long, help_heading = PRIVACY, requires = "dp")]
     resumable: bool,
-    /// Make the noise from this number, for tests: the model is NOT private then.
-    #[arg(long, value_name = "N", requires = "dp")]
+    /// Draw the noise from the seed N, for tests. The model is then NOT private.
+    #[arg(long, value_name = "N", help_heading = PRIVACY, requires = "dp")]
     test_seed: Option<u64>,
-    /// Tell how long CPU and GPU are predicted to take, and what was chosen.
-    #[arg(long)]
+    /// Print the forecast times of the CPU and the GPU, and which of them the run uses.
+    #[arg(long, help_heading = OUTPUT)]
     explain: bool,
     #[command(flatten)]
     outputs: Outputs,
@@ -80,14 +80,14 @@ impl Arguments {
         Ok(Request { outputs, backend: common.backend(self.explain), ..request })
     }
 
-    /// How the run is released under a budget.
+    /// The options of a release that the budget in `directory` pays for.
     fn options(&self, directory: PathBuf) -> Options {
         let (resumable, test_seed) = (self.resumable, self.test_seed);
         Options { resumable, test_seed, ..Options::new(directory) }
     }
 }
 
-/// The refusal of an option that combines clients in another way than the noised sum.
+/// The refusal of an option that --dp cannot use, because the noised sum cannot express it.
 fn outside_noised_sum(option: &str) -> Unsupported {
     Unsupported {
         option: option.to_owned(),

@@ -1,6 +1,6 @@
-//! What a round is made of and by: the options that `aggregate` shares with the commands of a round cut into shards.
+//! The options that `aggregate` shares with the commands of a sharded run.
 
-use super::{Common, Failure, Outcome, UpdatePaths, print, size};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, print, size};
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::request::{self, Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
@@ -21,59 +21,61 @@ use crate::updates::metadata::SCAFFOLD_CONTROL;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
-/// Which updates, and how they are judged and combined.
+/// The updates, and how the run judges and combines them.
 #[derive(Args, Debug)]
+#[command(next_help_heading = RULE)]
 pub(super) struct AggregationOptions {
     #[command(flatten)]
     paths: UpdatePaths,
     /// The model that the updates started from.
-    #[arg(long, value_name = "BASE")]
+    #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
     #[arg(long, value_name = "RULE", default_value = "mean", value_parser = rule_text, help = rule_help())]
     rule: String,
     #[arg(long, value_name = "STEP", value_parser = step_text, help = step_help())]
     pre: Vec<String>,
-    /// How many clients are assumed hostile: a count, or a fraction below 1, rounded down.
+    /// The number of clients to assume hostile: a count, or a fraction below 1 of all clients, rounded down.
     #[arg(long, value_name = "F")]
     byzantine: Option<Share>,
-    /// Whose definition of a rule or a strategy to follow, where a library's differs from the paper's.
+    /// Follow this library's definition of a rule or a strategy, where it differs from the paper's.
     #[arg(long, value_name = "LIBRARY")]
     compat: Option<Library>,
     #[arg(long, value_name = "STRATEGY", default_value = "fedavg", help = strategy_help())]
-    #[arg(value_parser = strategy_text)]
+    #[arg(value_parser = strategy_text, help_heading = SERVER_STEP)]
     strategy: String,
-    /// Keep what the strategy and the rule carry from round to round in this file: the moments of fedadam and the
-    /// like, the centre of centered-clipping. What it held before stays as FILE.previous.
-    #[arg(long, value_name = "FILE")]
+    /// Read the state that the last round left, and write the next: moments of a strategy such as fedadam, the centre
+    /// of centered-clipping. The state before stays as FILE.previous.
+    #[arg(long, value_name = "FILE", help_heading = SERVER_STEP)]
     state: Option<PathBuf>,
-    /// How many clients there are in all, those that took no part included.
-    #[arg(long, value_name = "N")]
+    /// The number of all clients, including those that do not take part in this round.
+    #[arg(long, value_name = "N", help_heading = SERVER_STEP)]
     population: Option<usize>,
-    /// Layers that stay with each client and are not merged: a pattern of tensor names such as `head.*`, fedbn, or
-    /// fedper; may be repeated. They keep the base's values.
-    #[arg(long, value_name = "LAYERS")]
+    /// Do not merge these layers: they keep the base's values, and each client keeps its own. A pattern of tensor names
+    /// such as `head.*`, or fedbn, or fedper. May be repeated.
+    #[arg(long, value_name = "LAYERS", help_heading = INPUTS)]
     personal: Vec<Layers>,
-    /// How distances between clients are found: from the Gram matrix, or directly, which auto does for up to 16.
+    /// Compute distances between clients from the Gram matrix (gram) or from differences (direct). auto takes direct
+    /// for up to 16 clients.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     distances: HowDistances,
-    /// What shuffles where something is shuffled. Clients should not be able to guess it.
+    /// The seed of random shuffles, such as those of bucketing. Choose one that clients cannot guess.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// What each client weighs in rules that weigh clients: examples, uniform, or a file of client ids and
-    /// weights (lines or a JSON object) [default: examples if the updates state them].
+    /// The weight of each client in weighted rules: examples, uniform, or a file. The file has client ids and weights,
+    /// as lines or a JSON object [default: examples if the updates state them].
     #[arg(long, value_name = "WEIGHTS")]
     weights: Option<String>,
-    /// Refuse to merge fewer clients than this.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Refuse to merge fewer clients than N.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = INPUTS)]
     min_clients: usize,
-    /// Whether an update that cannot be merged ends the run or is left out.
-    #[arg(long, value_name = "ACTION", default_value = "fail")]
+    /// What a bad update does: fail ends the run, skip leaves the update out.
+    #[arg(long, value_name = "ACTION", default_value = "fail", help_heading = INPUTS)]
     on_bad_update: BadUpdateAction,
-    /// Also merge updates of which the clients chose few values to send (topk) by rules that compare clients.
+    /// Let rules that compare clients merge updates in which each client chose few values to send (topk).
     #[arg(long)]
     allow_sparse_robust: bool,
-    /// Reject updates that say they are of another round.
-    #[arg(long, value_name = "N")]
+    /// The number of the round. Updates whose metadata names another round are bad.
+    #[arg(long, value_name = "N", help_heading = INPUTS)]
     round: Option<u64>,
 }
 
@@ -96,7 +98,7 @@ fn strategy_help() -> String {
     format!("How the server steps by the merged delta: {strategies}. docs/strategies.md has the formulas")
 }
 
-/// A library whose definitions can be followed.
+/// A library with definitions that the operator may choose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Library {
     Byzfl,
@@ -112,40 +114,41 @@ enum HowDistances {
     Direct,
 }
 
-/// What the report tells beyond what was done.
+/// What the report holds beyond the account of the run.
 #[derive(Args, Debug)]
+#[command(next_help_heading = OUTPUT)]
 pub(super) struct ReportingOptions {
-    /// Also tell in the report which clients these rules would have kept.
+    /// Add to the report which clients these rules would have kept.
     #[arg(long, value_name = "RULES", value_parser = shadow_text)]
     shadow_rules: Option<String>,
-    /// What the report says of the round as a whole [default: geometry for up to 1024 clients].
+    /// The metrics of the whole round that the report holds [default: geometry for up to 1024 clients].
     #[arg(long, value_name = "WHICH")]
     metrics: Option<Metrics>,
 }
 
-/// What the report says of the round as a whole.
+/// The metrics of the whole round that the report holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Metrics {
     None,
     /// Coherence, alignment, signal fraction, noise scale, effective rank, influence.
     Geometry,
-    /// Those, and sign agreement.
+    /// The metrics of geometry, and sign agreement.
     Signs,
 }
 
 impl ReportingOptions {
-    /// Checks that there is a report to tell in.
+    /// Refuses options that need a report if there is none.
     pub(super) fn check(&self, has_report: bool) -> Result<(), Failure> {
-        let asked = [self.shadow_rules.as_ref().map(|_| "--shadow-rules"), self.metrics.map(|_| "--metrics")];
-        match asked.into_iter().flatten().next() {
+        let given = [self.shadow_rules.as_ref().map(|_| "--shadow-rules"), self.metrics.map(|_| "--metrics")];
+        match given.into_iter().flatten().next() {
             Some(option) if !has_report => {
-                Err(anyhow::anyhow!("{option} has nothing to tell in, expected --report FILE").into())
+                Err(anyhow::anyhow!("{option} adds to the report, expected --report FILE").into())
             }
             _ => Ok(()),
         }
     }
 
-    /// What is told of the round as a whole.
+    /// The metrics to measure.
     pub(super) fn metrics(&self, has_report: bool) -> MetricsRequest {
         match self.metrics {
             None if has_report => MetricsRequest::IfFew,
@@ -155,23 +158,23 @@ impl ReportingOptions {
         }
     }
 
-    /// The rules that are told about and not followed.
+    /// Specs of the shadow rules: the run reports their decisions and does not follow them.
     pub(super) fn shadow(&self) -> Vec<String> {
         self.shadow_rules.as_deref().map(split_list).unwrap_or_default()
     }
 }
 
-/// The files that partials are named by, directories replaced by what is in them.
+/// Paths of shard files, with each directory replaced by the files in it.
 pub(super) fn partial_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(discover::updates(paths, false)?)
 }
 
-/// The path of the model that a run published.
+/// The path of the published model.
 pub(super) fn model_path(done: Result<Report, Error>) -> Result<PathBuf, Error> {
     done.map(|report| report.output.map_or_else(PathBuf::new, |output| output.path.into()))
 }
 
-/// Prints the path that a command published, or says why it published nothing.
+/// Prints the path of the published file, or turns the error into a refusal or a failure.
 pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure> {
     match done {
         Ok(path) => {
@@ -183,7 +186,7 @@ pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure
     }
 }
 
-// The definition comes from another option: here the text is checked, later the rule is made.
+// clap checks the text only: the rule is built later, with the definition that --compat names.
 fn rule_text(text: &str) -> Result<String, SpecError> {
     rules::parse(text, Definition::Paper).map(|_| text.to_owned())
 }
@@ -200,22 +203,23 @@ fn strategy_text(text: &str) -> Result<String, SpecError> {
     strategies::parse(text, Definition::Paper).map(|_| text.to_owned())
 }
 
-/// Where a merged model and its report go.
+/// The files of the merged model and its report.
 #[derive(Args, Debug)]
+#[command(next_help_heading = OUTPUT)]
 pub(super) struct Outputs {
-    /// Write who was kept and why to this file, as JSON.
+    /// Write a report to FILE, as JSON: which clients the rule kept, and why.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
-    /// Split the merged model into files of at most this much data, with an index; for example 5GB.
+    /// Split the merged model into files of at most SIZE, with an index. Example: 5GB.
     #[arg(long, value_name = "SIZE", value_parser = size::parse_bytes)]
     max_shard_size: Option<u64>,
-    /// Where the merged model goes.
+    /// Write the merged model to this path.
     #[arg(long, short, value_name = "MERGED")]
     pub(super) output: PathBuf,
 }
 
 impl Outputs {
-    /// The files that a run writes, with the state file of the other options.
+    /// Every file that the run writes; `state` comes from --state.
     pub(super) fn outputs(&self, state: Option<PathBuf>) -> request::Outputs {
         request::Outputs {
             model: self.output.clone(),
@@ -235,11 +239,12 @@ impl AggregationOptions {
         reporting: Reporting,
     ) -> Result<Request, Failure> {
         let method = self.method()?;
-        // A shadow rule weighs as it is told, but does not make an update without a weight a bad one by itself.
+        // A shadow rule uses the weights of --weights. Without --weights, an update without a weight stays valid for
+        // it.
         let shadow_weighs = reporting.shadow.iter().any(|rule| rule.uses_weights());
         let uses_weights = method.rule.uses_weights() || self.weights.is_some() && shadow_weighs;
         if self.weights.is_some() && !uses_weights {
-            tracing::warn!("{} is unweighted: --weights has no part in it", method.rule);
+            tracing::warn!("{} is unweighted: it ignores --weights", method.rule);
         }
         self.check_state(&method)?;
         let alike = method.strategy.weighs_alike();
@@ -267,7 +272,7 @@ impl AggregationOptions {
         })
     }
 
-    /// What the report holds beyond what was done.
+    /// What the report holds beyond the account of the run.
     pub(super) fn reporting(
         &self,
         options: &ReportingOptions,
@@ -280,7 +285,7 @@ impl AggregationOptions {
         })
     }
 
-    /// Which updates take part, and how much each counts.
+    /// Which updates take part, and the weight of each.
     fn policy(&self, strategy: &dyn Strategy, weighting: Weighting) -> Policy {
         let has_controls = strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
         Policy {
@@ -299,13 +304,12 @@ impl AggregationOptions {
         }
     }
 
-    /// What is kept between rounds needs a file, and a file something to keep.
+    /// Refuses a method with state without --state, and --state for a method without state.
     fn check_state(&self, method: &Method) -> Result<(), Failure> {
         let Method { rule, strategy, .. } = method;
         if self.state.is_none() && !strategy.keeps().is_empty() {
-            let why =
-                anyhow::anyhow!("{strategy} goes on from what earlier rounds left, expected --state FILE");
-            let hint = Some("the first round starts the file".to_owned());
+            let why = anyhow::anyhow!("{strategy} keeps state between rounds, expected --state FILE");
+            let hint = Some("the first round creates the file".to_owned());
             return Err(Failure { hint, ..Failure::from(why) });
         }
         if self.state.is_some() && StateSpec::of(method).is_none() {
@@ -333,7 +337,7 @@ impl AggregationOptions {
         }
     }
 
-    /// The method of a tier of clients.
+    /// The method of one tier of clients.
     pub(super) fn tier(&self, tier: &TierText) -> Result<Method, SpecError> {
         Ok(Method {
             pre: tier.pre.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
@@ -351,9 +355,7 @@ impl AggregationOptions {
         if rule.definition() != definition && strategy.definition() != definition {
             let both = format!("{rule} and {strategy}");
             let who = if strategy.is_plain() { rule.to_string() } else { both };
-            tracing::warn!(
-                "{who}: {definition} has no definition of its own that could be followed: the paper's runs"
-            );
+            tracing::warn!("{who}: {definition} has no other definition, so the run follows the paper's");
         }
         Ok(Method {
             rule,

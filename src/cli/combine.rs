@@ -1,27 +1,27 @@
-//! `fedmill combine`: merge one shard of a round.
+//! `fedmill combine`: merges one shard of the updates.
 
 use super::aggregation::{AggregationOptions, published};
-use super::{Common, Failure, Outcome};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::engine::decide::method::Reporting;
 use crate::modes::shards::{Shard, combine::combine};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Merge one shard of a round, as was decided.
+/// Merge one shard of the updates, as the decision says.
 ///
-/// Prints the path of the partial that it leaves, which `merge` puts together with those of the other shards.
+/// Prints the path of the shard file. `merge` joins the shard files of all shards into the model.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
-    /// Which shard: I of S, counted from 1. S may be another than that of `gram`.
-    #[arg(long, value_name = "I/S")]
+    /// The shard to merge: number I of S shards, counted from 1. S may differ from that of `gram`.
+    #[arg(long, value_name = "I/S", help_heading = INPUTS)]
     shard: Shard,
-    /// What `decide` left. Rules that work by coordinate, and mean, need none.
-    #[arg(long, value_name = "DECISION")]
+    /// The decision of `decide`. mean, and rules that work on each coordinate alone, need none.
+    #[arg(long, value_name = "DECISION", help_heading = INPUTS)]
     decision: Option<PathBuf>,
-    /// Where the partial goes.
-    #[arg(long, short, value_name = "PARTIAL")]
+    /// Write the shard file to this path.
+    #[arg(long, short, value_name = "PARTIAL", help_heading = OUTPUT)]
     output: PathBuf,
 }
 

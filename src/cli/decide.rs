@@ -1,26 +1,26 @@
-//! `fedmill decide`: judge a round by what all shards saw.
+//! `fedmill decide`: judges a sharded run by the geometry of all shards.
 
 use super::aggregation::{AggregationOptions, ReportingOptions, partial_files, published};
-use super::{Common, Failure, Outcome};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::modes::shards::decide::decide;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Judge a round by what `gram` saw of all shards.
+/// Apply the rule to the geometry that `gram` measured in all shards.
 ///
-/// Prints the path of the decision, which `combine` and `merge` go by. Reads no more of the updates than their headers
-/// and samples that tell them from others.
+/// Prints the path of the decision, which `combine` and `merge` follow. Reads only the headers of the updates, and
+/// samples that identify them.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
     #[command(flatten)]
     reporting: ReportingOptions,
-    /// What `gram` left of each shard, in any order: files, or directories of them.
-    #[arg(long, value_name = "PARTIAL", num_args = 1.., required = true)]
+    /// The shard files of `gram` for all shards, in any order: files, or directories of them.
+    #[arg(long, value_name = "PARTIAL", help_heading = INPUTS, num_args = 1.., required = true)]
     partials: Vec<PathBuf>,
-    /// Where the decision goes.
-    #[arg(long, short, value_name = "DECISION")]
+    /// Write the decision to this path.
+    #[arg(long, short, value_name = "DECISION", help_heading = OUTPUT)]
     output: PathBuf,
 }
 

@@ -1,12 +1,14 @@
-//! How a command ends in an error: message, hint, exit status.
+//! The end of a command that fails: its message, hint and exit status.
 
 use crate::telemetry::explain::Explain;
 use std::process::ExitCode;
 
-/// An error as the user meets it.
+/// An error as the user sees it.
 pub(super) struct Failure {
     pub(super) error: anyhow::Error,
+    /// What the user may do about it.
     pub(super) hint: Option<String>,
+    /// The signal that stopped the command; `None` for other errors.
     pub(super) signal: Option<i32>,
 }
 
@@ -17,7 +19,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl Failure {
-    /// An error that explains itself.
+    /// The failure for an error that has a hint or a signal.
     pub(super) fn of(error: impl Explain) -> Self {
         let (hint, signal) = (error.hint(), error.signal());
         Self { hint, signal, ..Self::from(error) }
@@ -28,6 +30,7 @@ impl Failure {
         anyhow::anyhow!("--backend gpu: {command} runs on the CPU, expected auto or cpu").into()
     }
 
+    /// Prints the message and the hint. Returns exit status 2, or 128 and the signal.
     pub(super) fn tell(self) -> ExitCode {
         let message = message(&self.error);
         match self.hint {
@@ -40,7 +43,7 @@ impl Failure {
     }
 }
 
-/// An error and its causes, those left out that it mentions already.
+/// The message of an error and its causes. Leaves out causes that the message already contains.
 fn message(error: &anyhow::Error) -> String {
     let mut message = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

@@ -1,26 +1,26 @@
-//! `fedmill gram`: look at one shard of a round.
+//! `fedmill gram`: measures the geometry of the updates in one shard.
 
 use super::aggregation::{AggregationOptions, ReportingOptions, published};
-use super::{Common, Failure, Outcome};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::modes::shards::{Shard, gram::gram};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Look at one shard of a round: what `decide` judges by.
+/// Measure the geometry of the updates in one shard, for `decide`.
 ///
-/// Prints the path of the partial that it leaves. Takes the updates and options of the whole round, as all commands of
-/// it do; docs/shards.md shows them together. Rules that work by coordinate, and mean, need no look.
+/// Prints the path of the shard file. Give all commands of a sharded run the same updates and options. docs/shards.md
+/// shows them together. mean, and rules that work on each coordinate alone, do not need `gram`.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
     #[command(flatten)]
     reporting: ReportingOptions,
-    /// Which shard: I of S, counted from 1.
-    #[arg(long, value_name = "I/S")]
+    /// The shard to measure: number I of S shards, counted from 1.
+    #[arg(long, value_name = "I/S", help_heading = INPUTS)]
     shard: Shard,
-    /// Where the partial goes.
-    #[arg(long, short, value_name = "PARTIAL")]
+    /// Write the shard file to this path.
+    #[arg(long, short, value_name = "PARTIAL", help_heading = OUTPUT)]
     output: PathBuf,
 }
 

@@ -1,30 +1,30 @@
-//! `fedmill inspect`: look at updates before merging them.
+//! `fedmill inspect`: measures updates and lists their faults, without merging them.
 
-use super::{Common, Failure, Outcome, UpdatePaths, print};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, UpdatePaths, print};
 use crate::engine::intake::policy::Policy;
 use crate::inspect::{InspectedUpdate, Inspection};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::PathBuf;
 
-/// Look at updates: norms, angles, faults.
+/// Show the norms, angles and faults of updates.
 ///
-/// Prints a table, or with --json one JSON object a line. Bad updates do not stop it.
+/// Prints a table, or with --json one JSON object per line. Bad updates do not stop the command.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     paths: UpdatePaths,
-    /// The model that the updates started from; norms and angles are then those of deltas.
-    #[arg(long, value_name = "BASE")]
+    /// The model that the updates started from. Norms and angles are then those of the deltas.
+    #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
-    /// Count updates that say they are of another round as faulty.
-    #[arg(long, value_name = "N")]
+    /// The number of the round. An update whose metadata names another round has a fault.
+    #[arg(long, value_name = "N", help_heading = INPUTS)]
     round: Option<u64>,
-    /// Print one JSON object a line.
-    #[arg(long)]
+    /// Print one JSON object per line.
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
     /// Exit with status 1 if any update has a fault.
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     check: bool,
 }
 

@@ -1,24 +1,24 @@
-//! `fedmill merge`: put the merged shards of a round together.
+//! `fedmill merge`: joins the merged shards into the model.
 
 use super::aggregation::{AggregationOptions, Outputs, partial_files, published};
-use super::{Common, Failure, Outcome};
+use super::{Common, Failure, INPUTS, Outcome};
 use crate::engine::decide::method::Reporting;
 use crate::modes::shards::merge::merge;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Put the merged shards of a round together: the model, state and report that `aggregate` gives.
+/// Join the merged shards into the model, state and report that `aggregate` would write.
 ///
 /// Prints the path of the merged model.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
-    /// What `combine` left of each shard, in any order: files, or directories of them.
-    #[arg(long, value_name = "PARTIAL", num_args = 1.., required = true)]
+    /// The shard files of `combine` for all shards, in any order: files, or directories of them.
+    #[arg(long, value_name = "PARTIAL", help_heading = INPUTS, num_args = 1.., required = true)]
     partials: Vec<PathBuf>,
-    /// The decision that they were combined by, if they were by one.
-    #[arg(long, value_name = "DECISION")]
+    /// The decision that `combine` followed, if there was one.
+    #[arg(long, value_name = "DECISION", help_heading = INPUTS)]
     decision: Option<PathBuf>,
     #[command(flatten)]
     outputs: Outputs,

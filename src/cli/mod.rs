@@ -1,4 +1,6 @@
-//! The command line: one file a subcommand, its arguments as typed, then resolved, then run.
+//! The command line: one file per subcommand, with its arguments and the call that runs it.
+//!
+//! A subcommand is its file, a `mod` line and a row of [`subcommands!`].
 
 mod aggregate;
 mod aggregation;
@@ -24,7 +26,7 @@ use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
 use crate::telemetry::console::{self, LogFormat};
 use crate::telemetry::progress::Progress;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use failure::Failure;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::num::NonZeroUsize;
@@ -32,11 +34,32 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing::Level;
 
-/// The server side of federated learning, files to files.
+/// The groups of options in the help.
+const INPUTS: &str = "Inputs";
+const RULE: &str = "Rule";
+const SERVER_STEP: &str = "Server step";
+const PRIVACY: &str = "Privacy";
+const OUTPUT: &str = "Output";
+const COMMON: &str = "Common";
+
+/// Common options by what reads them. The help of a subcommand shows [`CONSOLE`] and those of its row.
+const CONSOLE: &[&str] = &["quiet", "verbose", "log_format"];
+const BACKEND: &[&str] = &["backend"];
+const GPU: &[&str] = &["adapter", "gpu_slots", "gpu_checks"];
+const CPU: &[&str] = &["threads", "isa"];
+
+/// The server side of federated learning: reads files, writes files.
 ///
-/// Exit status: 0 done; 1 a valid run that policy refused; 2 an error. Nothing is published unless it is 0.
+/// Exit status: 0 for success, 1 for a valid input that a limit or a check refused, 2 for an error. The command
+/// publishes its output only with status 0.
 #[derive(Parser, Debug)]
-#[command(name = "fedmill", version, max_term_width = 100)]
+#[command(
+    name = "fedmill",
+    version,
+    max_term_width = 100,
+    disable_help_flag = true,
+    disable_version_flag = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,63 +67,76 @@ struct Cli {
     common: Common,
 }
 
-#[derive(Subcommand, Debug)]
-enum Command {
-    Aggregate(Box<aggregate::Arguments>),
-    Inspect(inspect::Arguments),
-    Compress(compress::Arguments),
-    Decompress(decompress::Arguments),
-    Personalize(personalize::Arguments),
-    Privacy(privacy::Arguments),
-    Doctor(doctor::Arguments),
-    Bench(bench::Arguments),
-    Gram(Box<gram::Arguments>),
-    Decide(Box<decide::Arguments>),
-    Combine(Box<combine::Arguments>),
-    Merge(Box<merge::Arguments>),
+/// Declares the subcommands: the name, the module with its arguments, and the common options that it reads.
+macro_rules! subcommands {
+    ($($name:ident: $module:ident reads [$($options:ident),*];)*) => {
+        #[derive(Subcommand, Debug)]
+        enum Command {
+            $($name(Box<$module::Arguments>),)*
+        }
+
+        impl Command {
+            /// The common options that each subcommand reads.
+            const READS: &[(&str, &[&[&str]])] = &[$((stringify!($module), &[$($options),*]),)*];
+
+            fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+                match self {
+                    $(Self::$name(arguments) => arguments.run(common),)*
+                }
+            }
+        }
+    };
 }
+
+subcommands! {
+    Aggregate: aggregate reads [BACKEND, GPU, CPU];
+    Inspect: inspect reads [CPU];
+    Compress: compress reads [BACKEND, GPU, CPU];
+    Decompress: decompress reads [CPU];
+    Personalize: personalize reads [CPU];
+    Privacy: privacy reads [];
+    Doctor: doctor reads [GPU, CPU];
+    Bench: bench reads [BACKEND, GPU, CPU];
+    Gram: gram reads [BACKEND, GPU, CPU];
+    Decide: decide reads [CPU];
+    Combine: combine reads [BACKEND, GPU, CPU];
+    Merge: merge reads [CPU];
+}
+
+/// The subcommands of `privacy` that read more than [`CONSOLE`].
+const PRIVACY_READS: &[(&str, &[&[&str]])] =
+    &[("clip", &[CPU]), ("sum", &[CPU]), ("noise", &[CPU]), ("selftest", &[GPU, &["isa"]])];
 
 /// Options of every subcommand.
 #[derive(Args, Debug)]
+#[command(next_help_heading = COMMON)]
 struct Common {
-    /// Where to compute. gpu never falls back to the CPU; auto takes a GPU where it is predicted to be faster.
-    #[arg(
-        long,
-        global = true,
-        value_name = "BACKEND",
-        default_value = "auto",
-        help_heading = "Common options"
-    )]
+    /// Where to compute. gpu never falls back to the CPU. auto takes a GPU if the forecast says that it is faster.
+    #[arg(long, global = true, value_name = "BACKEND", default_value = "auto")]
     backend: BackendOption,
-    /// Use the GPU whose name contains this; the only way to use a software adapter.
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Common options")]
+    /// Use the GPU whose name contains NAME. Software adapters are used only if this option names them.
+    #[arg(long, global = true, value_name = "NAME")]
     adapter: Option<String>,
-    /// Tiles that are on their way through the GPU at once.
-    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    /// The number of tiles in flight on the GPU.
+    #[arg(long, global = true, value_name = "N")]
     gpu_slots: Option<NonZeroUsize>,
-    /// Keep the checks of bounds and loops in shaders.
-    #[arg(long, global = true, help_heading = "Common options")]
+    /// Keep the bounds checks and loop checks in shaders.
+    #[arg(long, global = true)]
     gpu_checks: bool,
-    /// Worker threads [default: one a processor].
-    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    /// The number of worker threads [default: one per processor].
+    #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// CPU instruction set [default: the best there is].
-    #[arg(long, global = true, value_name = "SET", value_parser = parse_isa, help_heading = "Common options")]
+    /// The CPU instruction set [default: the best that this processor has].
+    #[arg(long, global = true, value_name = "SET", value_parser = parse_isa)]
     isa: Option<Isa>,
-    /// Say nothing but errors.
-    #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = "Common options")]
+    /// Print errors only.
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say what is done.
-    #[arg(long, short, global = true, help_heading = "Common options")]
+    /// Print each step.
+    #[arg(long, short, global = true)]
     verbose: bool,
-    /// Messages for people, or one JSON object a line.
-    #[arg(
-        long,
-        global = true,
-        value_name = "FORMAT",
-        default_value = "text",
-        help_heading = "Common options"
-    )]
+    /// The format of messages.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
 }
 
@@ -119,15 +155,15 @@ fn parse_isa(name: &str) -> Result<Isa, String> {
 
 /// How a subcommand ended without an error.
 enum Outcome {
-    /// It did what it was asked to.
+    /// It succeeded: exit status 0.
     Done,
-    /// Policy refused, for this reason.
+    /// A limit or check of the user refused the input, with the reason: exit status 1.
     Refused(String),
 }
 
-/// Parses the command line, runs the command, and says how it ended.
+/// Parses the command line, runs the command, and returns its exit status.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|why| why.exit());
     cli.common.install_console();
     match cli.execute() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -142,20 +178,7 @@ pub fn run() -> ExitCode {
 impl Cli {
     fn execute(&self) -> Result<Outcome, Failure> {
         interrupt::listen()?;
-        match &self.command {
-            Command::Aggregate(arguments) => arguments.run(&self.common),
-            Command::Compress(arguments) => arguments.run(&self.common),
-            Command::Decompress(arguments) => arguments.run(&self.common),
-            Command::Inspect(arguments) => arguments.run(&self.common),
-            Command::Personalize(arguments) => arguments.run(&self.common),
-            Command::Privacy(arguments) => arguments.run(&self.common),
-            Command::Doctor(arguments) => arguments.run(&self.common),
-            Command::Bench(arguments) => arguments.run(&self.common),
-            Command::Gram(arguments) => arguments.run(&self.common),
-            Command::Decide(arguments) => arguments.run(&self.common),
-            Command::Combine(arguments) => arguments.run(&self.common),
-            Command::Merge(arguments) => arguments.run(&self.common),
-        }
+        self.command.run(&self.common)
     }
 }
 
@@ -174,10 +197,10 @@ impl Common {
         Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
     }
 
-    /// Which GPU to use, and how.
+    /// The GPU to use, with the options for it.
     fn gpu_options(&self) -> gpu::job::Options {
         gpu::job::Options {
-            // As other programs on wgpu have it.
+            // Other programs on wgpu read the same variable.
             adapter: self.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok()),
             checked: self.gpu_checks,
             slots: self.gpu_slots.map(NonZeroUsize::get),
@@ -193,7 +216,7 @@ impl Common {
         }
     }
 
-    /// The backend to compute on.
+    /// The backend that the user asked for. With `explain`, the run prints the forecast.
     fn backend(&self, explain: bool) -> BackendRequest {
         let options = self.gpu_options();
         BackendRequest { options, explain, ..BackendRequest::new(self.backend_name()) }
@@ -207,7 +230,7 @@ impl Common {
         }
     }
 
-    /// The machine to compute on.
+    /// The processor's instruction set, threads and progress bar for a run.
     fn machine<'m>(&self, pool: &'m ThreadPool, progress: &'m Progress) -> Machine<'m> {
         Machine::new(self.isa(), pool, progress)
     }
@@ -222,15 +245,14 @@ impl Common {
     }
 }
 
-/// Which updates to read.
+/// The updates to read.
 #[derive(Args, Debug)]
 struct UpdatePaths {
-    /// Update files (.safetensors), indexes of sharded updates (.safetensors.index.json), or
-    /// directories of either.
-    #[arg(value_name = "UPDATE")]
+    /// Update files (.safetensors), indexes of sharded updates (.safetensors.index.json), or directories of them.
+    #[arg(value_name = "UPDATE", help_heading = INPUTS)]
     updates: Vec<PathBuf>,
-    /// Read more update paths from a file, one a line; `-` is standard input.
-    #[arg(long, value_name = "FILE")]
+    /// Read more update paths from FILE, one per line. `-` is standard input.
+    #[arg(long, value_name = "FILE", help_heading = INPUTS)]
     files_from: Option<PathBuf>,
 }
 
@@ -244,7 +266,7 @@ impl UpdatePaths {
     }
 }
 
-/// Writes data to standard output. A reader that went away is no error.
+/// Writes text to standard output. A closed pipe is no error.
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::{ErrorKind, Write};
     let mut out = std::io::stdout().lock();
@@ -254,7 +276,25 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// The command line as clap sees it, for tests and generated help.
+/// The command line as clap parses it, for the program, for tests and for generated help.
+///
+/// Every subcommand accepts every common option. Its help hides those that it ignores.
 pub fn command() -> clap::Command {
-    Cli::command()
+    let flag = |name: &'static str, action| Arg::new(name).long(name).action(action).help_heading(COMMON);
+    let help = flag("help", ArgAction::Help).short('h').global(true).help("Print help. -h prints a summary");
+    let version = flag("version", ArgAction::Version).short('V').help("Print the version");
+    let program = Cli::command().arg(help).arg(version);
+    let common: Vec<Arg> = program.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
+    let reading = |part: clap::Command, reads: &[&[&str]]| {
+        let is_read = |id: &str| id == "help" || reads.iter().chain([&CONSOLE]).any(|ids| ids.contains(&id));
+        part.args(common.iter().map(|option| option.clone().hide(!is_read(option.get_id().as_str()))))
+    };
+    let program = Command::READS
+        .iter()
+        .fold(program, |program, (name, reads)| program.mut_subcommand(name, |part| reading(part, reads)));
+    program.mut_subcommand("privacy", |privacy| {
+        PRIVACY_READS
+            .iter()
+            .fold(privacy, |privacy, (name, reads)| privacy.mut_subcommand(name, |part| reading(part, reads)))
+    })
 }

@@ -1,35 +1,37 @@
-//! `fedmill personalize`: the model of one client, from the global model and its own.
+//! `fedmill personalize`: builds the model of one client from the global and the client's model.
 
-use super::{Common, Failure, Outcome, print, size};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, print, size};
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::personalize::{Personalization, PersonalizeMethod};
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 
-/// Make the model of one client: its personal layers on the global model, or something between the two.
+/// Build the model of one client from the global model and the client's model.
 ///
-/// Prints the path of the model. Layers that are not personal are the global model's; with --mix every float is
-/// (1 - ALPHA) * global + ALPHA * client, and integers are the global model's.
+/// Prints the path of the model. With --layers, the layers that match come from the client and all others from the
+/// global model. With --mix, every float is (1 - ALPHA) * global + ALPHA * client, and integers come from the global
+/// model.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("how").required(true))]
 pub(super) struct Arguments {
     /// The global model.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", help_heading = INPUTS)]
     global: PathBuf,
-    /// The client's model, or the personal layers alone.
-    #[arg(long, value_name = "CLIENT")]
+    /// The client's model, or a file with only its personal layers.
+    #[arg(long, value_name = "CLIENT", help_heading = INPUTS)]
     personal: PathBuf,
-    /// Layers that are the client's: a pattern of tensor names such as `head.*`, fedbn, or fedper; may be repeated.
-    #[arg(long, value_name = "LAYERS", group = "how")]
+    /// Take these layers from the client: a pattern of tensor names such as `head.*`, or fedbn, or fedper. May be
+    /// repeated.
+    #[arg(long, value_name = "LAYERS", help_heading = RULE, group = "how")]
     layers: Vec<Layers>,
-    /// How far from the global model, at 0, to the client's, at 1.
-    #[arg(long, value_name = "ALPHA", group = "how", value_parser = alpha)]
+    /// Mix both models: 0 gives the global model, 1 the client's.
+    #[arg(long, value_name = "ALPHA", help_heading = RULE, group = "how", value_parser = alpha)]
     mix: Option<f64>,
-    /// Split the model into files of at most this much data, with an index; for example 5GB.
-    #[arg(long, value_name = "SIZE", value_parser = size::parse_bytes)]
+    /// Split the model into files of at most SIZE, with an index. Example: 5GB.
+    #[arg(long, value_name = "SIZE", help_heading = OUTPUT, value_parser = size::parse_bytes)]
     max_shard_size: Option<u64>,
-    /// Where the client's model goes.
-    #[arg(long, short, value_name = "OUT")]
+    /// Write the client's model to this path.
+    #[arg(long, short, value_name = "OUT", help_heading = OUTPUT)]
     output: PathBuf,
 }
 

@@ -1,5 +1,7 @@
-//! One aggregate run, in the order of the data: `intake` admits updates, `passes` stream their tiles, `decide` judges
-//! them, `aggregate` runs these steps and publishes, and `backend` chooses the CPU or the GPU.
+//! One aggregate run, in the order of the data.
+//!
+//! `intake` admits updates, `passes` stream their tiles, and `decide` judges them. `aggregate` runs these steps and
+//! publishes. `backend` chooses the CPU or the GPU.
 
 pub mod aggregate;
 pub mod backend;

@@ -1,4 +1,4 @@
-//! Modes: ways in which one aggregate run may differ from the plain run. No mode knows another.
+//! Modes: variants of an aggregate run. No mode knows another.
 
 pub mod dp;
 pub mod shards;

@@ -1,8 +1,8 @@
-//! What can be wrong with the tensors of one update.
+//! The faults of the tensors of one update.
 
 use crate::model::dtype::Dtype;
 
-/// How a tensor of an update differs from the layout that it is held against.
+/// A difference between a tensor of an update and the expected layout.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -23,12 +23,12 @@ pub enum LayoutFault {
     "tensor `{tensor}` holds {value} at flat index {index}, expected a finite number ({count} such values in the update)"
 )]
 pub struct NonFinite {
-    /// The tensor that holds it.
+    /// The name of the tensor.
     pub tensor: String,
     /// Its index in the flattened tensor.
     pub index: usize,
     /// The value.
     pub value: f64,
-    /// How many such values the update holds.
+    /// The number of such values in the update.
     pub count: u64,
 }

@@ -7,7 +7,8 @@ use crate::updates::fault::LayoutFault;
 use crate::updates::source::{Place, Placement};
 use std::collections::HashMap;
 
-/// Puts the places of a control variate's float tensors into the order of the layout; its integer tensors have none.
+/// Puts the places of a control variate's float tensors into the order of the layout. Integer tensors get
+/// [`Place::NONE`].
 pub fn in_layout_order(reference: &[TensorSpec], floats: Placement) -> Placement {
     let mut floats = floats.into_iter();
     let place = |spec: &TensorSpec| match spec.dtype.kind() {
@@ -52,7 +53,7 @@ pub fn placement<'t>(
     if faults.is_empty() { Ok(placement) } else { Err(faults) }
 }
 
-/// Compares a tensor with the expected one; `None` if it can stand in for it.
+/// Compares a tensor with the expected one; `None` if it can replace it.
 pub fn tensor_fault(found: &TensorSpec, expected: &TensorSpec) -> Option<LayoutFault> {
     let tensor = expected.name.clone();
     if found.shape != expected.shape {

@@ -1,4 +1,4 @@
-//! The updates of one run that are read together: clients, base, layout, and what an earlier run left.
+//! The updates of one run: clients, base, layout, and the state of an earlier run.
 
 use crate::io::digest::{Blake3, Digest};
 use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 /// A client whose update takes part.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Its id, from metadata or else the file's stem.
+    /// Its id: from its metadata, or the file's stem.
     pub id: String,
     /// Its files.
     pub model: Arc<ModelFile>,
@@ -22,8 +22,8 @@ pub struct Client {
     pub metadata: UpdateMetadata,
     /// The place of each tensor of the layout.
     pub placement: Arc<Placement>,
-    /// The place of the change of its control variate, if the run takes control variates: a tensor for each float tensor
-    /// of the layout. Integer tensors have none.
+    /// The places of the change of its control variate: one for each float tensor of the layout. `None` if the run
+    /// takes no control variates.
     pub control: Option<Arc<Placement>>,
 }
 
@@ -39,22 +39,22 @@ pub struct Base {
 }
 
 impl Base {
-    /// A base whose digests are not known yet.
+    /// A base. Computes the digests on first use.
     pub fn new(model: Arc<ModelFile>, placement: Placement) -> Self {
         Self { model, placement, digest: OnceLock::new(), blake3: OnceLock::new() }
     }
 
-    /// The same model with its tensors in another order, or some of them.
+    /// The same model with other places: another order of tensors, or a part of them.
     #[must_use]
     pub fn placed(&self, placement: Placement) -> Self {
         Self { placement, ..self.clone() }
     }
 
-    /// The BLAKE3 digest of its files; reads them once.
+    /// The BLAKE3 digest of its files. Reads them on the first call only.
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
+    /// When a file cannot be read.
     pub fn blake3(&self) -> io::Result<&str> {
         if let Some(digest) = self.blake3.get() {
             return Ok(digest);
@@ -66,11 +66,11 @@ impl Base {
         Ok(self.blake3.get_or_init(|| digest))
     }
 
-    /// All digests of its files; reads them once.
+    /// All digests of its files. Reads them on the first call only.
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
+    /// When a file cannot be read.
     pub fn digest(&self) -> io::Result<&Digest> {
         if let Some(digest) = self.digest.get() {
             return Ok(digest);
@@ -80,20 +80,20 @@ impl Base {
     }
 }
 
-/// Which kind of values is merged.
+/// The kind of values to merge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ValueKind {
-    /// Values as clients sent them; so is the merged model. Median, trimmed mean and mean move with their inputs, so for
-    /// weights this equals base plus merged delta, with one rounding less.
+    /// Values as clients sent them, and the merged model has the same kind. Median, trimmed mean and mean commute with
+    /// adding the base, so merged weights equal base plus merged delta, with one rounding less.
     AsSent,
-    /// Deltas: the merged delta is added to the base.
+    /// Deltas. The server adds the merged delta to the base.
     Deltas,
-    /// Weights from some clients and deltas from others: the base is subtracted from the weights first.
+    /// Weights from some clients and deltas from others. The server subtracts the base from the weights first.
     Mixed,
 }
 
 impl ValueKind {
-    /// The kind of values for updates of these kinds.
+    /// The kind of values to merge, for updates of these kinds.
     pub fn of(kinds: impl Iterator<Item = UpdateKind>, has_base: bool) -> Self {
         let (mut weights, mut deltas) = (false, false);
         kinds.for_each(|kind| match kind {
@@ -109,38 +109,38 @@ impl ValueKind {
     }
 }
 
-/// State tensors that an earlier run left for this one; empty without `--state`.
+/// The state that an earlier run left for this one; empty without `--state`.
 #[derive(Clone, Default, Debug)]
 pub struct Carried {
-    /// Where each tensor of the state is.
+    /// The places of each state tensor.
     pub sources: BTreeMap<StateTensor, Source>,
-    /// Runs that went into the state.
+    /// The number of server steps in the state.
     pub steps: u64,
 }
 
-/// The clients of a run in order of their ids, and the layout they share.
+/// The clients of a run in order of id, and the layout that they share.
 #[derive(Clone, Debug)]
 pub struct UpdateSet {
-    /// The tensors that are merged: those of the reference that are not personal.
+    /// The tensors to merge: those of the reference layout that are not personal.
     pub layout: Layout,
     /// The tensors of the merged model.
     pub merged: MergedLayout,
     /// The clients that take part.
     pub clients: Vec<Client>,
-    /// The model that they started from.
+    /// The model that the clients started from; `None` without `--base`.
     pub base: Option<Arc<Base>>,
-    /// What an earlier run left.
+    /// The state that an earlier run left.
     pub carried: Carried,
-    /// Which kind of values is merged.
+    /// The kind of values to merge.
     pub value_kind: ValueKind,
     /// Whether the merged values are weights or a delta.
     pub merged_kind: UpdateKind,
-    /// Metadata of the reference: the base, or the first client of the layout that most clients share.
+    /// Metadata of the base, or without one of the first client with the reference layout.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl UpdateSet {
-    /// A set of these clients, without carried state and metadata.
+    /// A set of these clients, without state and metadata.
     pub fn new(layout: Layout, merged: MergedLayout, clients: Vec<Client>, base: Option<Arc<Base>>) -> Self {
         let mut set = Self {
             layout,
@@ -156,7 +156,7 @@ impl UpdateSet {
         set
     }
 
-    /// Finds out which kind of values is merged, from the clients' kinds and those of `others` that are merged too.
+    /// Sets the kind of values to merge, from the kinds of the clients and of `others`, which the run merges too.
     pub fn take_kinds(&mut self, others: impl Iterator<Item = UpdateKind>) {
         let clients = self.clients.iter().map(|client| client.metadata.kind);
         let kinds: Vec<UpdateKind> = clients.chain(others).collect();
@@ -167,7 +167,7 @@ impl UpdateSet {
         };
     }
 
-    /// The set of some of the clients, in order of their numbers, without carried state.
+    /// The set of some of the clients, by index in order, without state.
     #[must_use]
     pub fn among(&self, members: &[usize]) -> Self {
         let clients: Vec<Client> = members.iter().map(|member| self.clients[*member].clone()).collect();
@@ -204,7 +204,7 @@ impl UpdateSet {
             sent.reduce(Working::join).unwrap_or(Working::F64)
         };
         match self.value_kind {
-            // A weight minus its base has more bits than either.
+            // The difference of a weight and its base has more bits than either.
             ValueKind::Mixed => vec![Working::F64; self.layout.tensors().len()],
             _ => (0..self.layout.tensors().len()).map(join).collect(),
         }
@@ -220,7 +220,7 @@ impl UpdateSet {
         self.bytes_of_one() * self.clients.len() as u64
     }
 
-    /// The centre that an earlier run left, if the rule starts there.
+    /// The centre that an earlier run left; `None` without one.
     pub fn centre(&self) -> Option<&Source> {
         self.carried.sources.get(&StateTensor::Centre)
     }
@@ -233,25 +233,25 @@ impl UpdateSet {
     }
 }
 
-/// The tensors of a merged model: those that are merged, and the base's personal ones between them.
+/// The tensors of a merged model: the merged tensors, and the base's personal tensors between them.
 #[derive(Clone, Debug)]
 pub struct MergedLayout {
     /// All tensors of the model.
     pub layout: Layout,
-    /// The place of each merged tensor among them.
+    /// The index of each merged tensor in `layout`.
     shared: Vec<usize>,
-    /// The base's personal tensors, and their places.
+    /// The index in `layout` and the place in the base's files of each personal tensor.
     kept: Vec<(usize, TensorPlace)>,
 }
 
 impl MergedLayout {
-    /// The layout of a model that holds the merged tensors alone.
+    /// The layout of a model with only the merged tensors.
     pub fn of(shared: &Layout) -> Self {
         let places = (0..shared.tensors().len()).collect();
         Self { layout: shared.clone(), shared: places, kept: Vec::new() }
     }
 
-    /// The tensors of a base, of which some are shared and merged.
+    /// The layout of a model with all tensors of a base, of which the run merges the shared ones.
     pub fn with_kept(base: &TensorTable, is_shared: impl Fn(&str) -> bool) -> Self {
         let layout = Layout::new(base.iter().map(|place| place.spec.clone()).collect());
         let (shared, kept): (Vec<_>, Vec<_>) =
@@ -263,12 +263,12 @@ impl MergedLayout {
         }
     }
 
-    /// Moves pieces of merged tensors to their places in the model.
+    /// Turns pieces of merged tensors into pieces of the model's tensors.
     pub fn pieces(&self, merged: impl Iterator<Item = Piece>) -> impl Iterator<Item = Piece> {
         merged.map(|piece| Piece { tensor: self.shared[piece.tensor], ..piece })
     }
 
-    /// The base's personal tensors: the place of each in the model and in the base's files.
+    /// The base's personal tensors: the index of each in the model, and its place in the base's files.
     pub fn kept(&self) -> impl Iterator<Item = (usize, &TensorPlace)> {
         self.kept.iter().map(|(tensor, place)| (*tensor, place))
     }

@@ -1,4 +1,4 @@
-//! Where the values of a model's tensors are in its files.
+//! The places of a model's tensors in its files.
 
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::model::dtype::Dtype;
@@ -23,12 +23,12 @@ pub struct Place {
     pub file: usize,
     /// First byte in it.
     pub offset: u64,
-    /// Dtype there.
+    /// Dtype in the file.
     pub dtype: Dtype,
 }
 
 impl Place {
-    /// Stands for a tensor that the model does not hold and no pass reads.
+    /// The place of a tensor that the model does not hold and no pass reads.
     pub const NONE: Self = Self { file: usize::MAX, offset: 0, dtype: Dtype::F64 };
 }
 

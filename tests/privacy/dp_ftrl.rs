@@ -178,7 +178,7 @@ fn a_client_that_comes_too_soon_or_too_often_counts_as_zero() {
         }
         (values(&dir, rounds.last().unwrap().0), said)
     };
-    let leave_out = "ada: comes more often or sooner than the plan allows";
+    let leave_out = "ada: takes part more often or sooner than the plan allows";
     let without = run(&[(1, "ada"), (3, "bob")]).0;
     let (soon, said) = run(&[(1, "ada"), (3, "ada bob")]);
     assert!(soon == without && said.contains(leave_out), "{said}");

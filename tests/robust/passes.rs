@@ -232,7 +232,7 @@ fn values_too_large_to_measure_are_merged_by_coordinate() {
             assert!(dir.read("m.safetensors") == plain, "{rule}: the report shows");
             let report = dir.json("r.json");
             assert!(report["metrics"].is_null(), "{rule}: {}", report["metrics"]);
-            let said = "the report has no metrics: squared values do not fit a number";
+            let said = "the report has no metrics: squared values do not fit f64";
             assert!(report["warnings"].as_array().unwrap().iter().any(|text| text == said), "{report:#}");
             assert!(run.stderr.contains(said), "{}", run.stderr);
             assert_eq!(report["clients"].as_array().unwrap().len(), CLIENTS);

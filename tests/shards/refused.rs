@@ -34,13 +34,13 @@ const ALL: [&str; 3] = ["c/1.safetensors", "c/2.safetensors", "c/3.safetensors"]
 fn partials_that_are_not_every_section_once_are_refused() {
     let dir = whole_round();
     let [one, two, three] = ALL;
-    assert_refused(&dir, &merging(&[one, three], &DECISION), &["no partial is of", one, three, "hint:"]);
-    assert_refused(&dir, &merging(&[two, three], &DECISION), &["no partial is of section 0,", two]);
-    assert_refused(&dir, &merging(&[two, one], &DECISION), &["no partial is of", two]);
-    assert_refused(&dir, &merging(&[one, two, three, two], &DECISION), &["are both of", two]);
+    assert_refused(&dir, &merging(&[one, three], &DECISION), &["no shard file holds", one, three, "hint:"]);
+    assert_refused(&dir, &merging(&[two, three], &DECISION), &["no shard file holds section 0,", two]);
+    assert_refused(&dir, &merging(&[two, one], &DECISION), &["no shard file holds", two]);
+    assert_refused(&dir, &merging(&[one, two, three, two], &DECISION), &["both hold", two]);
     fs::copy(dir.path(two), dir.path("again.safetensors")).unwrap();
     let twice = [one, two, three, "again.safetensors"];
-    assert_refused(&dir, &merging(&twice, &DECISION), &["are both of", two, "again.safetensors"]);
+    assert_refused(&dir, &merging(&twice, &DECISION), &["both hold", two, "again.safetensors"]);
     run(&dir, "combine", &KRUM, &[&["--shard", "1/2"], &DECISION[..]].concat(), "wide.safetensors");
     let overlapping = ["wide.safetensors", two, three];
     assert_refused(&dir, &merging(&overlapping, &DECISION), &["overlap", "wide.safetensors", two]);
@@ -59,12 +59,12 @@ fn empty_shards_are_missed_too() {
     decide(&dir, &KRUM, &[], 3);
     combine(&dir, &KRUM, &DECISION, 3);
     let [one, two, three] = ALL;
-    assert_refused(&dir, &merging(&[two, three], &DECISION), &["no partial is of shard 1/3", "hint:"]);
+    assert_refused(&dir, &merging(&[two, three], &DECISION), &["no shard file is of shard 1/3", "hint:"]);
     fs::copy(dir.path(one), dir.path("again.safetensors")).unwrap();
     let twice = [one, two, three, "again.safetensors"];
-    assert_refused(&dir, &merging(&twice, &DECISION), &["are both of shard 1/3", "again.safetensors"]);
+    assert_refused(&dir, &merging(&twice, &DECISION), &["both are of shard 1/3", "again.safetensors"]);
     let looks = ["decide", "-q", "in", "-o", "x.json", "--partials", "g/1.safetensors", "g/3.safetensors"];
-    assert_refused(&dir, &[&looks, &KRUM[..]].concat(), &["no partial is of shard 2/3"]);
+    assert_refused(&dir, &[&looks, &KRUM[..]].concat(), &["no shard file is of shard 2/3"]);
     run(&dir, "merge", &KRUM, &[&["--partials"], &ALL[..], &DECISION].concat(), "m.safetensors");
 }
 
@@ -121,9 +121,9 @@ fn partials_of_other_updates_are_strangers() {
 fn decisions_are_held_to_their_run() {
     let dir = whole_round();
     let without = merging(&ALL, &[]);
-    assert_refused(&dir, &without, &["krum goes by all updates", "--decision", "hint:"]);
+    assert_refused(&dir, &without, &["krum compares whole updates", "--decision", "hint:"]);
     let combining = ["combine", "-q", "in", "-o", "x.safetensors", "--shard", "1/3"];
-    assert_refused(&dir, &[&combining[..], &KRUM].concat(), &["krum goes by all updates", "fedmill gram"]);
+    assert_refused(&dir, &[&combining[..], &KRUM].concat(), &["krum compares whole updates", "fedmill gram"]);
     // The same decision in other bytes is another: who combined by which is told by its digest.
     let text = String::from_utf8(dir.read("d.json")).unwrap();
     dir.write("other.json", text.replace("\"warnings\": []", "\"warnings\": [\"edited\"]").into_bytes());
@@ -199,7 +199,7 @@ fn an_update_that_one_shard_finds_bad_is_an_error_for_it() {
     let start = start_of(&bytes, "a.long");
     bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     dir.write("in/client-04.safetensors", &bytes);
-    let parts = ["in/client-04.safetensors: tensor `a.long`", "NaN", "hint: other shards do not know of it"];
+    let parts = ["in/client-04.safetensors: tensor `a.long`", "NaN", "hint: the other shards do not know"];
     for skip in [&[][..], &["--on-bad-update", "skip"]] {
         let gram = ["gram", "-q", "in", "-o", "x.safetensors", "--shard", "1/3"];
         assert_refused(&dir, &[&gram[..], &KRUM, skip].concat(), &parts);
@@ -216,9 +216,5 @@ fn what_takes_another_look_is_refused() {
     write_round(&dir, 7, Kind::Weights);
     let args =
         ["gram", "in", "-o", "x.safetensors", "--shard", "1/2", "--rule", "distance-trim", "--pre", "nnm"];
-    assert_refused(
-        &dir,
-        &args,
-        &["distance-trim goes by the coordinate median", "hint:", "fedmill aggregate"],
-    );
+    assert_refused(&dir, &args, &["distance-trim needs the coordinate median", "hint:", "fedmill aggregate"]);
 }

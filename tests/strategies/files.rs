@@ -264,10 +264,7 @@ fn what_an_update_lacks_is_named_and_nothing_is_written() {
 fn what_a_run_lacks_is_named_and_nothing_is_written() {
     let dir = one_round();
     for (args, said) in [
-        (
-            &["--strategy", "fedadam"][..],
-            "fedadam goes on from what earlier rounds left, expected --state FILE",
-        ),
+        (&["--strategy", "fedadam"][..], "fedadam keeps state between rounds, expected --state FILE"),
         (&["--strategy", "fednova", "--state", "s"], "keep nothing between rounds"),
         (
             &["--strategy", "scaffold", "--state", "s", "--population", "20"],

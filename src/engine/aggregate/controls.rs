@@ -1,4 +1,4 @@
-//! SCAFFOLD's second merge: the changes of the clients' control variates, by the same recipe as their updates.
+//! SCAFFOLD's second merge: the changes of the clients' control variates, by the same recipe.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::session::Session;
@@ -18,8 +18,8 @@ use crate::updates::source::Source;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Merges the changes of the clients' control variates, and adds them to the server's. `write` takes the encoded values of
-/// a tile, and the place of the state tensor among those kept. Does nothing under other strategies.
+/// Merges the changes of the clients' control variates, and adds them to the server's. `write` takes the index of the
+/// state tensor in the state, and the encoded values of a tile. Does nothing under other strategies.
 ///
 /// # Errors
 ///
@@ -58,8 +58,8 @@ pub fn merge_controls(
     }
 }
 
-/// The set of the changes of the clients' control variates, as deltas of the server's control variate, which is kept in
-/// floats of its own dtype. The coordinates are those of the updates: integers have none, and are not merged.
+/// The changes of the clients' control variates, as deltas of the server's control variate. The state stores that one
+/// in the dtype of a state tensor. Coordinates are those of the updates. Integer tensors have no control variate.
 pub fn controls_of(set: &UpdateSet) -> UpdateSet {
     let control = |client: &Client| Client {
         id: client.id.clone(),

@@ -41,7 +41,7 @@ pub enum Error {
     NoBase { strategy: String },
     #[error("{}: is an input too, expected another output path", .path.display())]
     OutputIsInput { path: PathBuf },
-    #[error("{}: is another output too, expected a path of its own for each of model, state and report", .path.display())]
+    #[error("{}: is also another output, expected different paths for model, state and report", .path.display())]
     SameOutput { path: PathBuf },
     #[error(transparent)]
     State(#[from] StateError),
@@ -57,10 +57,10 @@ pub enum Error {
     Write(#[from] WriteError),
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    /// What a mode could not do.
+    /// The error of a mode.
     #[error("{0}")]
     Mode(Box<dyn Explain>),
-    /// Policy refused; not an error of the input.
+    /// The operator's policy refused the run: the input is valid.
     #[error("{}", .0.refused.as_deref().unwrap_or_default())]
     Refused(Box<Report>),
 }
@@ -73,14 +73,14 @@ pub struct Unsupported {
     pub option: String,
     /// The option that selects the mode, if the message names it.
     pub mode: Option<&'static str>,
-    /// Why not.
+    /// The reason.
     pub why: String,
     /// What the operator may do about it.
     pub hint: Option<&'static str>,
 }
 
 impl Unsupported {
-    /// An option that needs each client's values, where only sums of clients are known.
+    /// The refusal of an option that needs each client's values, in a run that reads partials, which hold sums.
     pub fn beyond_sums(option: impl ToString) -> Self {
         Self {
             option: option.to_string(),
@@ -98,9 +98,9 @@ impl Unsupported {
 /// Why a run did not end in a report.
 #[derive(Debug)]
 pub enum Stopped {
-    /// These updates are bad, by their place among the clients and the other inputs behind them.
+    /// Bad updates and their faults, by index: the clients, then the other inputs.
     BadUpdates(Vec<(usize, Fault)>),
-    /// Anything else.
+    /// Any other error.
     Error(Error),
 }
 
@@ -124,11 +124,11 @@ impl From<JudgeError<GeometryError>> for Stopped {
     }
 }
 
-/// Bad updates that an error message lists before it only counts them.
+/// The most faults that an error message lists. It counts the others.
 const MOST_LISTED: usize = 20;
 
 impl Error {
-    /// The error that these updates are bad.
+    /// The error that lists the faults of these updates.
     pub(super) fn bad_updates(bad: &[Update]) -> Self {
         let faults = || bad.iter().flat_map(|update| update.faults.iter().map(move |fault| (update, fault)));
         let line = |(update, fault): (&Update, &Fault)| format!("{}: {fault}", update.path.display());

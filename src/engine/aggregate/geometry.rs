@@ -17,13 +17,13 @@ use std::ops::Range;
 /// Why the geometry could not be measured.
 #[derive(Debug)]
 pub enum GeometryError {
-    /// These updates are bad, by their place in the set.
+    /// Bad updates and their faults, by index in the set.
     BadUpdates(Vec<(usize, Fault)>),
-    /// A pass stopped.
+    /// The error of a pass.
     Pass(PassError),
 }
 
-/// Passes over files.
+/// Measures the geometry by passes over the files of a set.
 pub struct FileGeometry<'a> {
     machine: &'a Machine<'a>,
     set: &'a UpdateSet,
@@ -33,16 +33,16 @@ pub struct FileGeometry<'a> {
     pub on_gpu: bool,
     /// Whether updates may stay on the GPU for the second pass.
     pub keeps: bool,
-    /// What the passes took.
+    /// The bytes and the time that the passes took.
     pub spent: Spent,
 }
 
-/// What passes took.
+/// The bytes and the time that passes took.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Spent {
-    /// Bytes of updates that were read.
+    /// Bytes read from updates.
     pub bytes: u64,
-    /// Their time.
+    /// The time of the passes.
     pub meter: Meter,
 }
 
@@ -80,7 +80,7 @@ impl GeometrySource for FileGeometry<'_> {
 
     fn measure(&mut self, request: &GeometryRequest) -> Result<GeometryResult, GeometryError> {
         let (result, measured) = self.sums(request).map_err(GeometryError::Pass)?.conclude(request);
-        // Mixtures are measured after the updates themselves, which are finite then.
+        // The updates were measured before their mixtures, and are finite.
         let faults = match request.mixing {
             None => non_finite(self.set, &measured),
             Some(_) => Vec::new(),
@@ -93,12 +93,12 @@ impl GeometrySource for FileGeometry<'_> {
     }
 }
 
-/// The faults of the clients with non-finite values, by their place in the set.
+/// The faults of the clients with non-finite values, by index in the set.
 pub fn non_finite(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, Fault)> {
     non_finite_clients(set, measured).into_iter().map(|(i, found)| (i, found.into())).collect()
 }
 
-/// What is judged in a set.
+/// What the judgement needs to know of a set before any measurement.
 pub fn subject_of(set: &UpdateSet) -> Subject {
     Subject {
         clients: set.clients.len(),

@@ -1,4 +1,6 @@
-//! What a merged model says about itself. No times, no paths, no thread counts: the same run gives the same bytes.
+//! The metadata of a merged model.
+//!
+//! It holds no times, no paths and no thread counts, so that the same run gives the same bytes.
 
 use crate::engine::aggregate::session::Session;
 use crate::engine::intake::taken::Taken;

@@ -1,8 +1,9 @@
 //! One aggregate run, from a [`request`] to a published model.
 //!
-//! [`run`] is the story: a [`session`] takes updates in, judges them by their [`geometry`] and merges them; [`controls`] is
-//! SCAFFOLD's second merge. A [`mode`] is where a run may differ. `outputs` and `publish` write model, [`state`] and
-//! [`report`] with their [`metadata`]; `work` is what a backend's forecast needs; [`error`] says why a run failed.
+//! [`run`] holds the order of the steps. A [`session`] opens updates, judges them by their [`geometry`] and merges
+//! them. [`controls`] is SCAFFOLD's second merge. A [`mode`] replaces single steps. `outputs` checks the paths and
+//! `publish` writes the model, its [`metadata`], the [`state`] and the [`report`]. `work` is the input of a backend's
+//! forecast, and [`error`] says why a run failed.
 
 pub mod controls;
 pub mod error;

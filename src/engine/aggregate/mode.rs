@@ -1,4 +1,4 @@
-//! Where a run may differ from the plain run. The defaults are the plain run.
+//! The hooks by which a mode changes an aggregate run. The default of each hook is the plain run.
 
 use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::request::Request;
@@ -10,7 +10,7 @@ use crate::engine::passes::combine::reducer::{self, Reducer};
 use crate::telemetry::report::Report;
 use std::collections::BTreeMap;
 
-/// A way in which one aggregate run differs from the plain run.
+/// The hooks of a mode. The default of each is the step of the plain run.
 pub trait Mode {
     /// Checks the request before anything is read.
     ///
@@ -53,8 +53,9 @@ pub trait Mode {
         session.judge(taken)
     }
 
-    /// Compiles the judgement into the reducer of the second pass. Clients without a part need not be read if `skips`.
-    #[expect(clippy::expect_used, reason = "a mode that leaves no recipe has a reducer of its own")]
+    /// Compiles the judgement into the reducer of the second pass. With `skips`, the pass does not read clients of
+    /// weight 0.
+    #[expect(clippy::expect_used, reason = "a mode whose judgement has no recipe overrides this method")]
     fn reducer<'t>(
         &'t self,
         taken: &'t Taken,

@@ -1,4 +1,4 @@
-//! Checks that a run's outputs can be written and replace none of its inputs.
+//! Checks that the outputs of a run can be written, and that they replace none of its inputs.
 
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::request::{Inputs, Outputs};
@@ -10,7 +10,7 @@ use crate::io::source::{SourceFile, identity_of};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Checks that the outputs can be written where they are to go.
+/// Checks that the outputs can be written to their paths.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Brings model, state and report to disk, and then gives each its name.
+//! Syncs model, state and report to disk, then renames each to its final path.
 
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::session::Session;
@@ -10,7 +10,7 @@ use crate::updates::set::UpdateSet;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// The writer of the run's state, if it keeps one.
+/// The writer of the run's state; `None` without `--state`.
 ///
 /// # Errors
 ///
@@ -23,7 +23,7 @@ pub fn state_writer(session: &Session, taken: &Taken) -> Result<Option<StateWrit
     Ok(Some(StateWriter::create(path, &spec, layout, carried, session.base_digest()?)?))
 }
 
-/// Copies the base's personal tensors to their places in the merged model. Returns the bytes that were copied.
+/// Copies the base's personal tensors into the merged model. Returns the number of bytes copied.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub fn keep_personal(set: &UpdateSet, writer: &ModelWriter) -> Result<u64, Write
     Ok(copied)
 }
 
-/// Brings model and state to disk.
+/// Syncs model and state to disk.
 ///
 /// # Errors
 ///
@@ -58,7 +58,8 @@ pub fn sync(
     Ok(())
 }
 
-/// Gives model, state and report their names. The report is on disk before: what can fail, fails before.
+/// Renames model, state and report to their final paths. The report is on disk before the first rename, so that an
+/// error of the disk leaves no half-published run.
 ///
 /// # Errors
 ///
@@ -70,7 +71,7 @@ pub fn publish(
     report: &impl Serialize,
 ) -> Result<(), Error> {
     let staged = stage_report(session, report)?;
-    // The state before its model, so that there is no model without a state.
+    // The state first, so that no model is published without its state.
     if let Some(state) = state {
         state.publish()?;
     }
@@ -79,10 +80,10 @@ pub fn publish(
     Ok(())
 }
 
-/// A report that is on disk and has no name yet.
+/// A report that is on disk under a temporary name.
 pub type StagedReport = Option<(PathBuf, Staged)>;
 
-/// Brings a report to disk, if one was asked for.
+/// Writes a report to disk under a temporary name; `None` without `--report`.
 ///
 /// # Errors
 ///
@@ -94,7 +95,7 @@ pub fn stage_report(session: &Session, report: &impl Serialize) -> Result<Staged
     Ok(Some((path.clone(), staged)))
 }
 
-/// Gives a report its name.
+/// Renames a report to its final path.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The report of a run: who was kept and why, and what the run took.
+//! The report of a run: which clients the rule kept and why, and what the run took.
 
 use crate::engine::aggregate::session::Session;
 use crate::engine::decide::judge::Judgement;
@@ -20,7 +20,7 @@ use crate::updates::set::Client;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The report as far as it is known without a judgement.
+/// The report without the fields of a judgement.
 pub fn without_judgement(session: &Session, taken: &Taken) -> Report {
     let total_s = session.started.elapsed().as_secs_f64();
     Report {
@@ -45,7 +45,7 @@ pub fn without_judgement(session: &Session, taken: &Taken) -> Report {
     }
 }
 
-/// The report of a judged run; `norms` are those that merging measured. Also prints the judgement's warnings.
+/// The report of a judged run. `norms` are the L2 norms that the second pass measured. Prints the judgement's warnings.
 pub fn of(session: &Session, taken: &Taken, judgement: &Judgement, norms: Option<&[f64]>) -> Report {
     for warning in &judgement.warnings {
         tracing::warn!("{warning}");
@@ -127,7 +127,7 @@ fn settings(session: &Session, taken: &Taken) -> Settings {
     }
 }
 
-/// What the report says of the merged model.
+/// The report's row for the merged model.
 pub fn output(layout: &Layout, writer: &ModelWriter, metadata: BTreeMap<String, String>) -> Output {
     Output {
         path: writer.path().display().to_string(),
@@ -147,7 +147,7 @@ fn client_row(client: &Client) -> ClientRow {
     undecided_row(&client.id, &client.model.path, client.model.bytes(), examples)
 }
 
-/// The row of a client of which nothing is decided yet.
+/// The row of a client without a decision.
 fn undecided_row(id: &str, file: &Path, bytes: u64, examples: Option<f64>) -> ClientRow {
     ClientRow {
         id: id.to_owned(),
@@ -191,17 +191,17 @@ fn step_row(step: &StepRecord, ids: &[&str]) -> StepRow {
     }
 }
 
-fn shadow_row(rule: &str, made: &Result<Decision, RuleError>, ids: &[&str]) -> ShadowRow {
-    let kept = made.as_ref().map(|decision| {
+fn shadow_row(rule: &str, shadow: &Result<Decision, RuleError>, ids: &[&str]) -> ShadowRow {
+    let kept = shadow.as_ref().map(|decision| {
         let kept = decision.verdicts.iter().zip(ids).filter(|(verdict, _)| verdict.kept);
         kept.map(|(_, id)| (*id).to_owned()).collect()
     });
     ShadowRow {
         rule: rule.to_owned(),
         kept: kept.as_ref().ok().cloned(),
-        scores: made.as_ref().ok().map(|decision| decision.verdicts.iter().map(|v| v.score).collect()),
-        warnings: made.as_ref().map(|decision| texts(&decision.warnings)).unwrap_or_default(),
-        error: made.as_ref().err().map(ToString::to_string),
+        scores: shadow.as_ref().ok().map(|decision| decision.verdicts.iter().map(|v| v.score).collect()),
+        warnings: shadow.as_ref().map(|decision| texts(&decision.warnings)).unwrap_or_default(),
+        error: shadow.as_ref().err().map(ToString::to_string),
     }
 }
 

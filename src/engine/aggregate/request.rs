@@ -1,24 +1,24 @@
-//! An aggregate run as it was asked for.
+//! The request for an aggregate run.
 
 use crate::engine::backend::request::{BackendName, BackendRequest};
 use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::intake::policy::Policy;
 use std::path::PathBuf;
 
-/// An aggregate run to be done. A mode adds its own options beside it.
+/// The request for an aggregate run. A mode has further options beside it.
 #[derive(Debug)]
 pub struct Request {
-    /// The files that are read.
+    /// The files to read.
     pub inputs: Inputs,
-    /// Which updates take part, and how much each counts.
+    /// Which updates take part, and the weight of each.
     pub policy: Policy,
-    /// How they are judged and combined.
+    /// The rule, the steps before it, and the server's step.
     pub method: Method,
-    /// What the report holds beyond that.
+    /// What the report holds beyond the account of the run.
     pub reporting: Reporting,
-    /// The files that are written.
+    /// The files to write.
     pub outputs: Outputs,
-    /// The CPU or the GPU.
+    /// The backend that the operator asks for.
     pub backend: BackendRequest,
 }
 
@@ -29,9 +29,9 @@ pub struct Inputs {
     pub updates: Vec<PathBuf>,
     /// The model that the updates started from.
     pub base: Option<PathBuf>,
-    /// Other files that are read, which no output may replace.
+    /// Other files that the run reads. No output may replace them.
     pub others: Vec<PathBuf>,
-    /// Whether a run without any update is no error.
+    /// Whether the run accepts zero updates.
     pub may_be_empty: bool,
 }
 
@@ -40,16 +40,16 @@ pub struct Inputs {
 pub struct Outputs {
     /// The merged model.
     pub model: PathBuf,
-    /// The most bytes of data in one file of it.
+    /// The most bytes of data in one file of the model; `None` for a single file.
     pub max_shard_bytes: Option<u64>,
     /// The report.
     pub report: Option<PathBuf>,
-    /// The state file: read before the run, replaced by it.
+    /// The state file: the run reads it first and replaces it at the end. `None` without `--state`.
     pub state: Option<PathBuf>,
 }
 
 impl Request {
-    /// Merges updates by a method into a model, on the CPU, with defaults for everything else.
+    /// A request to merge updates into a model on the CPU, with defaults for all other options.
     pub fn new(updates: Vec<PathBuf>, method: Method, model: PathBuf) -> Self {
         Self {
             inputs: Inputs { updates, ..Inputs::default() },

@@ -1,4 +1,4 @@
-//! An aggregate run, in order: take, choose, judge, merge, publish.
+//! The steps of an aggregate run: take updates, choose the backend, judge, merge, publish.
 
 use crate::engine::aggregate::controls::merge_controls;
 use crate::engine::aggregate::error::{Error, Stopped};
@@ -23,7 +23,7 @@ pub fn run(request: Request, machine: Machine) -> Result<Report, Error> {
     run_as(&mut Plain, request, machine)
 }
 
-/// Runs a mode.
+/// Merges updates in a mode, and publishes the model and the report. Returns the report.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! A session: one run's request, its opened updates, and what the run took so far.
+//! A session: the request of one run, its opened updates, and the bytes and times so far.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::geometry::{FileGeometry, Spent, non_finite, subject_of};
@@ -45,22 +45,22 @@ use std::time::Instant;
 
 /// A run whose updates are open.
 pub struct Session<'m> {
-    /// What was asked for.
+    /// The request.
     pub request: Request,
     /// The machine that the run computes on.
     pub machine: Machine<'m>,
-    /// The base, if there is one.
+    /// The base; `None` without `--base`.
     pub base: Option<Arc<Base>>,
-    /// Opened updates that are not taken yet, in order of path.
+    /// Opened updates that no attempt has taken, in order of path.
     pub updates: Vec<Update>,
-    /// Where the time went.
+    /// Seconds of each step.
     pub timings: Timings,
-    /// Bytes moved.
+    /// Bytes read and written.
     pub bytes: Bytes,
-    /// Why the backend was chosen, once it was.
+    /// The reason for the backend; `None` before the choice.
     pub backend_why: Option<String>,
     pub(super) started: Instant,
-    /// Rejected files that the operator was warned about.
+    /// Rejected files for which the session printed a warning.
     warned: BTreeSet<PathBuf>,
 }
 
@@ -78,7 +78,7 @@ impl<'m> Session<'m> {
         let base = request.inputs.base.as_deref();
         let base = base.map(|path| update::open_base(path, &files, &tables)).transpose()?;
         if let (Some(base), Some(_)) = (&base, &request.outputs.state) {
-            // Hashed now, by all threads: the state needs the digest later.
+            // All threads hash the base now: the state needs the digest later.
             machine.pool.install(|| digest_of(base))?;
         }
         let updates = machine.pool.install(|| update::open(&paths, &files, &tables, base.as_ref()));
@@ -113,7 +113,7 @@ impl<'m> Session<'m> {
         Error::Read { path: self.request.inputs.base.clone().unwrap_or_default(), source }
     }
 
-    /// Ends or warns for rejected updates, checks that no output is an input, and opens the state.
+    /// Stops at rejected updates, or skips them with a warning. Checks that no output is an input, and opens the state.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    /// Checks that no output is an input, and opens what an earlier run left for the base.
+    /// Checks that no output is an input, and opens the state that an earlier run left for the base.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    /// Finds out what each client reports and weighs. Returns the faults of clients whose metadata lacks something.
+    /// Reads what each client reports, and its weight. Returns the faults of clients whose metadata lacks a field.
     ///
     /// # Errors
     ///
@@ -168,7 +168,8 @@ impl<'m> Session<'m> {
         Ok(Vec::new())
     }
 
-    /// Refuses to go on with too few clients, with a report; and warns of what the operator may have missed.
+    /// Refuses a run with too few clients and publishes a report. Warns of weights and settings that may surprise the
+    /// operator.
     ///
     /// # Errors
     ///
@@ -189,7 +190,7 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    /// The refusal of a run, whose report is published.
+    /// Publishes the report of a refused run. Returns the refusal.
     ///
     /// # Errors
     ///
@@ -201,7 +202,7 @@ impl<'m> Session<'m> {
         Ok(Error::Refused(Box::new(report)))
     }
 
-    /// An optimiser's step on the running variance of a normalisation may make it negative.
+    /// Warns if the server steps on a running variance: an optimiser's step may make it negative.
     fn warn_of_stepped_statistics(&self, set: &UpdateSet) {
         let strategy = &self.request.method.strategy;
         let is_variance = |spec: &&TensorSpec| spec.name.ends_with("running_var");
@@ -214,7 +215,7 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// What is known of the clients before their values are read.
+    /// The statistics of the clients that need no read of their values.
     ///
     /// # Errors
     ///
@@ -242,7 +243,7 @@ impl<'m> Session<'m> {
     ///
     /// # Errors
     ///
-    /// When the GPU that was asked for cannot be used.
+    /// When the operator asks for a GPU that cannot be used.
     pub fn choose(&mut self, taken: &Taken) -> Result<(), Error> {
         if self.backend_why.is_some() {
             self.machine.forget_tiles();
@@ -260,7 +261,7 @@ impl<'m> Session<'m> {
         self.use_backend(choice, taken.cpu_only.is_none())
     }
 
-    fn use_backend(&mut self, choice: Choice, is_told: bool) -> Result<(), Error> {
+    fn use_backend(&mut self, choice: Choice, is_logged: bool) -> Result<(), Error> {
         let threads = self.machine.threads();
         let mut what = format!("cpu with {} on {threads} threads", self.machine.isa);
         if let Some(gpu) = choice.gpu {
@@ -273,7 +274,7 @@ impl<'m> Session<'m> {
             };
             self.machine.use_gpu(ring.map_err(not_opened)?);
         }
-        if is_told {
+        if is_logged {
             tracing::info!("backend: {what}, {}", choice.why);
         }
         self.backend_why = Some(choice.why);
@@ -295,7 +296,7 @@ impl<'m> Session<'m> {
         Ok(judged?)
     }
 
-    /// Adds what geometry passes took.
+    /// Adds the bytes and times of geometry passes.
     pub fn add_spent(&mut self, spent: &Spent) {
         let threads = self.machine.threads() as f64;
         self.bytes.read += spent.bytes;
@@ -304,7 +305,7 @@ impl<'m> Session<'m> {
         self.timings.first_compute_s += spent.meter.clock.compute.as_secs_f64() / threads;
     }
 
-    /// Sets what the second pass took.
+    /// Sets the times of the second pass.
     pub fn add_clock(&mut self, clock: Clock) {
         let threads = self.machine.threads() as f64;
         self.timings.read_s = clock.read.as_secs_f64() / threads;
@@ -332,7 +333,7 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// What the rule and the strategy keep between runs; `None` if nothing.
+    /// The state that the rule and the strategy keep between runs; `None` if they keep none.
     pub fn state_spec(&self) -> Option<StateSpec> {
         StateSpec::of(&self.request.method)
     }
@@ -343,7 +344,7 @@ impl<'m> Session<'m> {
         spec.map_or_else(Vec::new, |spec| spec.kept)
     }
 
-    /// The digest that a state names the base by.
+    /// The digest by which a state names the base; `None` without a base.
     ///
     /// # Errors
     ///
@@ -352,12 +353,12 @@ impl<'m> Session<'m> {
         self.base.as_deref().map(digest_of).transpose()
     }
 
-    /// Works on the updates that a mode takes. As long as that finds faults in updates that may be skipped, works again
-    /// without them: every attempt starts from all updates, as if the bad ones had never been there.
+    /// Calls `attempt` on the updates that a mode takes, until it succeeds. If an attempt finds bad updates and the
+    /// policy skips those, the next one starts again without them.
     ///
     /// # Errors
     ///
-    /// As the mode and the work.
+    /// The errors of the mode and of `attempt`.
     pub fn until_sound<M: Mode + ?Sized, T>(
         &mut self,
         mode: &mut M,
@@ -374,11 +375,11 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// The faults of the updates that a pass stopped at, by their place among the clients and the other inputs.
+    /// The faults of the updates that stopped a pass, by index: the clients, then the other inputs.
     ///
     /// # Errors
     ///
-    /// The error itself, if no update is to blame.
+    /// The error itself, if no update caused it.
     pub fn culprits(&mut self, why: Error, set: &UpdateSet) -> Result<Vec<(usize, Fault)>, Error> {
         match why {
             Error::Pass(PassError::BadInput { input, tensor, index, value }) => {
@@ -398,7 +399,7 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// Checks that no input was rewritten while its tiles were read: the merged model would be of two runs.
+    /// Checks that no input file changed while the run read it: the merged model would mix two versions.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
-//! What stays for the next round: the centre of a rule, the moments of a strategy, in one safetensors file.
+//! The state for the next round: a rule's centre and a strategy's moments, in a safetensors file.
 //!
-//! Each slot has the model's tensors under its prefix ([`StateTensor::prefix`]): floats in F32 (F64 for F64), so that they are
-//! not rounded to what the model holds; of integers only the centre is kept, in F64. The file names the digest of the
-//! model that it belongs to, and of the one before.
+//! Each slot holds the model's tensors under its prefix ([`StateTensor::prefix`]). Floats are F32 (F64 for F64), which
+//! is more precise than a model in half precision. Of integer tensors the state keeps only the centre, in F64. The
+//! metadata has the digests of the state's model and of the base of that model.
 //!
-//! The state is published just before its model, and what it replaces stays beside it as `FILE.previous`. So whenever
-//! there is a model, there is its state; and a round that was cut off anywhere, or that is run again, finds the state
-//! of the model it starts from: in the file, beside it, or, in the first round, nowhere.
+//! A run publishes the state just before its model, and keeps the state before as `FILE.previous`. So every published
+//! model has its state. A repeated round finds the state of its base in the file or in `FILE.previous`, even after a
+//! crash. The first round has no state.
 
 use crate::engine::decide::method::Method;
 use crate::io::model_file::{OpenFault, TablePool, list};
@@ -38,20 +38,20 @@ mod key {
     pub(crate) const BASE: &str = "fedmill.base";
 }
 
-/// Stands where the digest of the model will, as long as that is not written.
+/// The placeholder for a digest that is not known yet.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What a run keeps between rounds.
+/// What a state file of a run holds.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StateSpec {
-    /// Whose it is: the rule, the strategy, or both.
+    /// The name of the rule or the strategy that keeps the state, or of both, joined by `+`.
     pub owner: String,
-    /// Its slots.
+    /// The slots, in file order.
     pub kept: Vec<KeptTensor>,
     strategy: String,
 }
 
-/// A state file that was read.
+/// An opened state file.
 struct StateFile {
     carried: Carried,
     metadata: BTreeMap<String, String>,
@@ -84,7 +84,7 @@ impl StateError {
                 path.display()
             )),
             Self::OtherOwner { path, .. } => Some(format!(
-                "each strategy keeps a state of its own; to start one, move {} away",
+                "each strategy needs its own state file; to start a new one, move {} away",
                 path.display()
             )),
             Self::Unreadable { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
@@ -94,7 +94,7 @@ impl StateError {
 }
 
 impl StateSpec {
-    /// What the rule and the strategy keep; none if nothing.
+    /// The state of a method; `None` if its rule and strategy keep nothing.
     pub fn of(method: &Method) -> Option<Self> {
         let centre = KeptTensor { slot: StateTensor::Centre, initial: 0.0 };
         let (rule, strategy) = (&method.rule, &method.strategy);
@@ -108,7 +108,7 @@ impl StateSpec {
         (!kept.is_empty()).then_some(Self { owner, kept, strategy })
     }
 
-    /// The place of a slot among those kept.
+    /// The index of a slot in the state; `None` if the state does not have it.
     pub fn place(&self, slot: StateTensor) -> Option<usize> {
         self.kept.iter().position(|kept| kept.slot == slot)
     }
@@ -127,8 +127,8 @@ impl StateSpec {
         Layout::new(self.kept.iter().flat_map(of_slot).collect())
     }
 
-    /// What the next round starts from: the state of the base in the file or beside it; none in the first round.
-    /// `base` is the digest of the base; without one, whatever is in the file.
+    /// Opens the state that the round starts from: that of the base, in the file or in `FILE.previous`. `None` in the
+    /// first round. `base` is the digest of the base. Without a base, opens the state in the file.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl StateSpec {
         Err(StateError::OtherModel { path: path.to_owned(), found, expected: base.to_owned() })
     }
 
-    /// The state in a file; none if there is no such file.
+    /// Opens the state in a file; `None` if the file does not exist.
     fn read(&self, path: &Path, layout: &Layout) -> Result<Option<StateFile>, StateError> {
         if identity_of(path).is_none() {
             return Ok(None);
@@ -209,7 +209,7 @@ impl StateFile {
     }
 }
 
-/// A state that is being written.
+/// The writer of a state file.
 #[derive(Debug)]
 pub struct StateWriter {
     path: PathBuf,
@@ -218,12 +218,12 @@ pub struct StateWriter {
     metadata: BTreeMap<String, String>,
     /// For each slot, the place of each tensor of the model among those of the state.
     tensors: Vec<Vec<usize>>,
-    /// The state it follows, if that is in the file that it replaces.
+    /// Whether the file to replace holds the state that this one follows.
     follows: bool,
 }
 
 impl StateWriter {
-    /// Starts the state that follows `carried`, whose model's base is of this digest.
+    /// Starts the state that follows `carried`. `base` is the digest of the base.
     ///
     /// # Errors
     ///
@@ -235,7 +235,7 @@ impl StateWriter {
         carried: &Carried,
         base: Option<&str>,
     ) -> Result<Self, WriteError> {
-        // Two runs on one state would each leave theirs beside the other's model.
+        // Two concurrent runs on one state file would each pair their state with the other's model.
         if publish::remove_leftovers(path).map_err(WriteError::at(path))? {
             return Err(WriteError::Busy { path: path.to_owned() });
         }
@@ -264,7 +264,7 @@ impl StateWriter {
         Ok(Self { path: path.to_owned(), layout, writer, metadata, tensors, follows })
     }
 
-    /// Writes encoded values of a slot, by its place among those kept.
+    /// Writes encoded values of the slot with this index.
     ///
     /// # Errors
     ///
@@ -284,8 +284,8 @@ impl StateWriter {
         self.writer.bytes()
     }
 
-    /// Brings the model and the state to disk, and writes into the state which model it belongs to. Hashing and the
-    /// disk work at the same time. Returns how long that took.
+    /// Syncs the model and the state to disk, and writes the digest of the model into the state. The pool hashes while
+    /// the disk syncs. Returns the time of both.
     ///
     /// # Errors
     ///
@@ -294,7 +294,7 @@ impl StateWriter {
         let started = Instant::now();
         let digest = thread::scope(|scope| {
             let synced = [model, &self.writer].map(|writer| scope.spawn(|| writer.sync()));
-            // Freeing what had the name before takes a while too. From here on nothing but the disk can fail.
+            // To free the file that had this name takes time too. From here on, only the disk can fail.
             let linked = scope.spawn(|| self.keep_last());
             let digest = pool.install(|| model.digest());
             for synced in synced {
@@ -309,7 +309,7 @@ impl StateWriter {
         Ok(started.elapsed())
     }
 
-    /// Lets the state that it follows stay beside it.
+    /// Keeps the state before as `FILE.previous`.
     fn keep_last(&self) -> Result<(), WriteError> {
         if self.follows {
             publish::keep_as_previous(&self.path).map_err(WriteError::at(&self.path))?;
@@ -317,7 +317,7 @@ impl StateWriter {
         Ok(())
     }
 
-    /// Gives the state its name. Call [`finish`](Self::finish) first.
+    /// Renames the state to its final path. Call [`finish`](Self::finish) first.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a run has to do, as far as a forecast needs it before anything is read.
+//! The work of a run as a forecast needs it, before the run reads any values.
 
 use crate::engine::aggregate::request::Request;
 use crate::engine::backend::forecast::{Look, Merge, Reduced, Work};
@@ -6,7 +6,7 @@ use crate::engine::decide::method::Method;
 use crate::rules::{self, Distances, Needs, OrderStatistic, Reduction, Statistics};
 use crate::updates::set::UpdateSet;
 
-/// The work of merging a set.
+/// The work that merging a set takes.
 pub(super) fn work(set: &UpdateSet, request: &Request, statistics: &Statistics) -> Work {
     let Request { method, reporting, .. } = request;
     let clients = set.clients.len();

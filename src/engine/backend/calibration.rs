@@ -1,7 +1,8 @@
-//! What this host and its GPU were measured to do, and where that is kept from run to run.
+//! The measured speed of this host and its GPU, and the cache file that keeps it.
 //!
-//! [`forecast`](crate::engine::backend::forecast) predicts from it. `fedmill doctor --calibrate` measures; what it finds is cached
-//! with the name of everything it hangs on, and is passed over, with a reason, when one of those has changed.
+//! `fedmill doctor --calibrate` measures, and [`forecast`](crate::engine::backend::forecast) predicts from the figures.
+//! The cache file names the processor, the instruction set, the number of threads and the driver. A run ignores the
+//! figures, and says why, if one of these has changed.
 
 use crate::gpu::job::Adapter;
 use crate::io::{cache, machine};
@@ -9,34 +10,34 @@ use crate::kernels::lanes::Isa;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// The version of the cached file.
+/// The version of the cache file.
 const SCHEMA: &str = "fedmill.calibration/1";
 
-/// The cached file.
+/// The name of the cache file.
 const FILE: &str = "calibration.json";
 
-/// What a host was measured to do.
+/// The measured speed of a host.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 pub struct Calibration {
     schema: String,
-    /// What the figures hang on; none for the figures of a cautious guess.
+    /// The host that was measured; `None` for a cautious guess.
     pub host: Option<Host>,
-    /// Bytes that all threads read together, page cache warm.
+    /// Bytes per second that all threads together read, with a warm page cache.
     pub read_bytes_per_s: f64,
-    /// What all threads do together.
+    /// The rates of all threads together.
     pub cpu: Rates,
-    /// The GPU, if there is one.
+    /// The GPU; `None` for a host without one.
     pub device: Option<DeviceCalibration>,
 }
 
-/// What the figures of a host hang on.
+/// What identifies a measured host.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Host {
     /// The processor's name.
     pub processor: String,
     /// The instruction set that kernels ran on.
     pub isa: String,
-    /// How many threads there were.
+    /// The number of worker threads.
     pub threads: usize,
 }
 
@@ -47,60 +48,61 @@ impl Host {
     }
 }
 
-/// What one side does a second, by the number of rows.
+/// Work per second of the CPU or the GPU, by the number of rows.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 pub struct Rates {
-    /// Bytes that go through weighted sums.
+    /// Bytes per second of weighted sums.
     pub sum_bytes_per_s: Curve,
-    /// Values that go through medians.
+    /// Values per second of medians.
     pub median_values_per_s: Curve,
-    /// Values that go through trimmed means.
+    /// Values per second of trimmed means.
     pub trimmed_values_per_s: Curve,
-    /// Values that go through means of the values nearest to the median.
+    /// Values per second of means of the values nearest to the median.
     pub near_values_per_s: Curve,
-    /// Multiply-adds of sums over pairs, centring apart.
+    /// Multiply-adds per second of sums over pairs, without the centring.
     pub pairs_multiply_adds_per_s: Curve,
-    /// Multiply-adds of mixtures.
+    /// Multiply-adds per second of mixtures.
     pub mix_multiply_adds_per_s: Curve,
 }
 
-/// What a GPU was measured to do.
+/// The measured speed of a GPU.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 pub struct DeviceCalibration {
     /// Its name.
     pub adapter: String,
     /// Name and version of its driver.
     pub driver: String,
-    /// Whether it is the processor in disguise.
+    /// Whether it is a software adapter, which runs on the processor.
     pub is_software: bool,
-    /// Seconds until it is open, and kernels are compiled.
+    /// Seconds to open it and to compile the kernels.
     pub start_s: f64,
-    /// Seconds of a run that has nothing to do.
+    /// Seconds of the smallest run of a slot.
     pub latency_s: f64,
     /// Bytes of rows in a slot.
     pub slot_bytes: u64,
-    /// Bytes that all threads together bring from memory of theirs through slots to the device.
+    /// Bytes per second that all threads together move from host memory through slots to the device.
     pub ingest_bytes_per_s: f64,
-    /// Bytes that the device copies out of slots, kernels waiting.
+    /// Bytes per second that the device copies out of slots, while no kernel runs.
     pub upload_bytes_per_s: f64,
-    /// Bytes that may stay on it between passes.
+    /// Bytes that may stay in device memory between passes.
     pub resident_bytes: u64,
-    /// What its kernels do.
+    /// The rates of its kernels.
     pub rates: Rates,
 }
 
-/// A rate by the number of rows, measured at some numbers.
+/// A rate as a function of the number of rows, measured at a few numbers.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 #[serde(transparent)]
 pub struct Curve(Vec<(usize, f64)>);
 
 impl Curve {
-    /// A rate through these points, numbers of rows rising. None at all for what a device cannot do.
+    /// A curve through these points, in rising order of rows. A curve without points means that the device cannot do
+    /// it.
     pub fn new(points: Vec<(usize, f64)>) -> Self {
         Self(points)
     }
 
-    /// The rate for so many rows: a power law between two measured numbers, the last rate beyond; NaN if there is none.
+    /// The rate for a number of rows: a power law between two points, the nearest rate beyond them. NaN without points.
     pub fn at(&self, rows: usize) -> f64 {
         let above = self.0.partition_point(|(n, _)| *n < rows);
         match (self.0.get(above.wrapping_sub(1)), self.0.get(above)) {
@@ -139,7 +141,7 @@ impl Rates {
 }
 
 impl Default for Calibration {
-    /// A cautious guess for a host that was never measured: two cores of a server of 2024, and no GPU.
+    /// A cautious guess for a host without a calibration: two cores of a server of 2024, and no GPU.
     fn default() -> Self {
         let order = |scale: f64| {
             let points = [(2, 8e9), (8, 6e9), (16, 5e9), (32, 4e9), (64, 2e9), (256, 5e8), (1024, 2.5e8)];
@@ -162,7 +164,7 @@ impl Default for Calibration {
     }
 }
 
-/// Why a cached calibration is of no use.
+/// Why a cached calibration cannot be used.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -171,7 +173,7 @@ pub enum Unusable {
     Missing,
     #[error("{path} could not be read: {why}")]
     Unreadable { path: String, why: String },
-    #[error("{path} is no calibration of this version")]
+    #[error("{path} is not a calibration of this version")]
     Malformed { path: String },
     #[error("the calibration is of {what} `{then}`, this is `{now}`")]
     Changed { what: &'static str, then: String, now: String },
@@ -182,19 +184,19 @@ pub enum Unusable {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum NotStored {
-    #[error("neither XDG_CACHE_HOME nor HOME says where caches are")]
+    #[error("no cache directory: neither XDG_CACHE_HOME nor HOME is set")]
     NoPlace,
     #[error("{path} could not be written")]
     NotWritten { path: PathBuf, source: std::io::Error },
 }
 
 impl Calibration {
-    /// What was measured of a host.
+    /// The calibration of a measured host.
     pub fn new(host: Host, read_bytes_per_s: f64, cpu: Rates, device: Option<DeviceCalibration>) -> Self {
         Self { schema: SCHEMA.to_owned(), host: Some(host), read_bytes_per_s, cpu, device }
     }
 
-    /// The cached calibration of this host. Whether its device is still the same, [`DeviceCalibration::is_of`] tells.
+    /// Loads the cached calibration of this host. [`DeviceCalibration::is_of`] then checks the device.
     ///
     /// # Errors
     ///
@@ -209,7 +211,7 @@ impl Calibration {
         found.ok_or(Unusable::Malformed { path: path_text })?.of(host)
     }
 
-    /// Keeps the calibration for later runs. Returns where.
+    /// Stores the calibration for later runs. Returns the path.
     ///
     /// # Errors
     ///
@@ -255,7 +257,7 @@ impl Calibration {
 }
 
 impl DeviceCalibration {
-    /// Checks that this adapter is the one that was measured.
+    /// Checks that this adapter and its driver are the measured ones.
     ///
     /// # Errors
     ///

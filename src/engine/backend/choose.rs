@@ -7,29 +7,29 @@ use crate::gpu::Gpu;
 use crate::gpu::job::GpuError;
 use crate::telemetry::console;
 
-/// The backend of a run, and why it was chosen.
+/// The backend of a run, and the reason for it.
 #[derive(Debug)]
 pub struct Choice {
     /// The GPU, opened; `None` for the CPU.
     pub gpu: Option<Gpu>,
-    /// Why.
+    /// The reason.
     pub why: String,
     /// Whether the CPU takes over when the GPU fails.
     pub falls_back: bool,
 }
 
 impl Choice {
-    /// The CPU.
+    /// The choice of the CPU, for this reason.
     pub fn cpu(why: impl Into<String>) -> Self {
         Self { gpu: None, why: why.into(), falls_back: false }
     }
 }
 
-/// Chooses the backend for some work. `has_gpu_work` is whether a GPU could do any of it.
+/// Chooses the backend for the work of a run. `has_gpu_work` is whether a GPU can do a part of it.
 ///
 /// # Errors
 ///
-/// When the operator asked for a GPU, and there is none or none of the work is for it.
+/// When the operator asks for a GPU, and there is none or it can do no part of the work.
 pub fn choose(
     request: &BackendRequest,
     work: &Work,
@@ -60,7 +60,7 @@ pub fn choose(
     Ok(Choice { gpu: Some(gpu), why: "--backend gpu".to_owned(), falls_back: false })
 }
 
-/// The calibration of this host, and why the cached one is of no use if it is not.
+/// The calibration of this host, and why the cached one cannot be used; `None` if it can.
 fn calibration_of(request: &BackendRequest, host: &Host) -> (Calibration, Option<String>) {
     let found = match &request.calibration {
         Some(known) => Ok(known.clone()),
@@ -72,10 +72,10 @@ fn calibration_of(request: &BackendRequest, host: &Host) -> (Calibration, Option
     }
 }
 
-/// The GPU that a calibration was made with, or the CPU and the reason.
+/// Opens the calibrated GPU. Falls back to the CPU, with the reason.
 fn try_gpu(request: &BackendRequest, calibration: &Calibration, why: String) -> Choice {
     let opened = Gpu::open(&request.options).map_err(|why| why.to_string()).and_then(|gpu| {
-        let measured = calibration.device.as_ref().map_or(Ok(()), |of| of.is_of(gpu.adapter()));
+        let measured = calibration.device.as_ref().map_or(Ok(()), |device| device.is_of(gpu.adapter()));
         measured.map(|()| gpu).map_err(|why| why.to_string())
     });
     match opened {

@@ -1,40 +1,40 @@
-//! What a merge would take on the CPU and on the GPU, and which `--backend auto` takes.
+//! Predicts the time of a merge on the CPU and the GPU, and picks one for `--backend auto`.
 //!
-//! A thread of the CPU reads a tile, then computes on it: its times add up. The GPU's side is a ring: files are read
-//! into slots while the device copies and computes, so a pass takes as long as the slowest of the three, and what the
-//! device copies and computes adds up, on its one queue. A second pass over updates that stayed on the device reads
-//! nothing. Opening files and publishing the model are the same on both sides and left out.
+//! A CPU thread reads a tile, then computes on it, so its times add up. The GPU works as a ring: threads read files
+//! into slots while the device works. The device has one queue, so its copies and kernels add up. A pass takes as long
+//! as the slowest of reading, filling slots and the device. A second pass over updates that stayed on the device reads
+//! nothing. The forecast leaves out opening files and publishing: they take the same time on both.
 
 use crate::engine::backend::calibration::{Calibration, DeviceCalibration, Rates};
 use std::fmt;
 
-/// The GPU is taken if it is more than so many times as fast.
+/// auto takes the GPU if the CPU needs more than this many times as long.
 pub const LEAST_RATIO: f64 = 1.3;
 
-/// The GPU is taken if it saves more seconds than this.
+/// auto takes the GPU if it saves more than this many seconds.
 pub const LEAST_SAVED_S: f64 = 1.0;
 
-/// What a merge has to do.
+/// The work of a merge.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Work {
-    /// Updates.
+    /// The number of updates.
     pub clients: usize,
-    /// Parameters of each.
+    /// The number of parameters of each.
     pub parameters: usize,
-    /// Bytes of a parameter as it is stored.
+    /// Bytes of one stored parameter.
     pub value_bytes: usize,
-    /// Passes that look at pairs, in order.
+    /// The geometry passes, in order.
     pub looks: Vec<Look>,
     /// The pass that merges.
     pub merge: Merge,
 }
 
-/// A pass that looks at pairs of points.
+/// A geometry pass, over pairs of points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
-    /// Rows looked at: the clients, or mixtures of them.
+    /// The number of rows: clients, or mixtures of them.
     pub rows: usize,
-    /// Those and the references.
+    /// The number of rows and references.
     pub points: usize,
     /// Whether the rows are mixtures.
     pub mixed: bool,
@@ -45,15 +45,15 @@ pub struct Look {
 /// The pass that merges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Merge {
-    /// Clients that have a part.
+    /// The number of clients with weight.
     pub clients: usize,
-    /// How many mixtures of them are reduced, if not they themselves.
+    /// The number of mixtures that the pass reduces; `None` if it reduces the clients' rows.
     pub mixtures: Option<usize>,
-    /// What is made of the rows.
+    /// The reduction.
     pub reduction: Reduced,
 }
 
-/// What is made of the rows of a coordinate.
+/// The reduction of the rows of a coordinate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the names are the kernels'")]
 pub enum Reduced {
@@ -73,7 +73,7 @@ impl Work {
         let pairs = |points: usize| points as f64 * (points as f64 + 1.0) / 2.0;
         let terms = pairs(look.points) + if look.differences { pairs(look.rows) } else { 0.0 };
         let mix = if look.mixed { self.mix_s(rates, self.clients, look.rows) } else { 0.0 };
-        // The centre is a median, or not much cheaper.
+        // The centre is a median, or costs nearly as much.
         let centre = look.rows as f64 * d / rates.median_values_per_s.at(look.rows);
         mix + centre + terms * d / rates.pairs_multiply_adds_per_s.at(look.points)
     }
@@ -97,7 +97,7 @@ impl Work {
     }
 }
 
-/// How long a pass takes on one side.
+/// Seconds of a pass on one backend.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub struct PassTime {
     /// Reading the files.
@@ -106,7 +106,7 @@ pub struct PassTime {
     pub ingest_s: f64,
     /// Kernels.
     pub compute_s: f64,
-    /// All of it, as far as it does not overlap.
+    /// The whole pass: less than the sum where the parts overlap.
     pub total_s: f64,
 }
 
@@ -124,7 +124,7 @@ impl PassTime {
         Self { read_s, ingest_s, total_s: read_s.max(ingest_s).max(device_s), ..resident }
     }
 
-    /// Of rows that stayed on the device.
+    /// The time of a pass over rows that stayed on the device.
     fn resident(bytes: f64, compute_s: f64, device: &DeviceCalibration) -> Self {
         let runs = (bytes / device.slot_bytes as f64).ceil();
         let compute_s = compute_s + runs * device.latency_s;
@@ -132,35 +132,35 @@ impl PassTime {
     }
 }
 
-/// A pass on both sides.
+/// The forecast of a pass on both backends.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PassForecast {
-    /// What the pass is for.
+    /// The name of the pass.
     pub name: &'static str,
-    /// On the CPU.
+    /// The time on the CPU.
     pub cpu: PassTime,
-    /// On the GPU, if there is one.
+    /// The time on the GPU; `None` without one.
     pub gpu: Option<PassTime>,
 }
 
-/// What a merge takes on both sides.
+/// The forecast of a merge on both backends.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Forecast {
     /// The passes, in order.
     pub passes: Vec<PassForecast>,
-    /// Until the GPU is ready.
+    /// Seconds to open the GPU.
     pub start_s: Option<f64>,
-    /// All of it on the CPU.
+    /// Seconds of the merge on the CPU.
     pub cpu_s: f64,
-    /// All of it on the GPU, if there is one.
+    /// Seconds of the merge on the GPU; `None` without one.
     pub gpu_s: Option<f64>,
-    /// The GPU, if there is one.
+    /// The name of the GPU; `None` without one.
     pub adapter: Option<String>,
-    /// Which is taken.
+    /// The backend that auto takes.
     pub choice: Prediction,
 }
 
-/// Which side is taken, and why.
+/// The backend that auto takes, and why.
 #[derive(Clone, PartialEq, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Prediction {
@@ -169,7 +169,7 @@ pub enum Prediction {
 }
 
 impl Prediction {
-    /// Why.
+    /// The reason.
     pub fn why(&self) -> &str {
         match self {
             Self::Cpu { why } | Self::Gpu { why } => why,
@@ -182,7 +182,7 @@ impl Prediction {
     }
 }
 
-/// Predicts a merge on both sides.
+/// Predicts the time of a merge on both backends.
 pub fn forecast(calibration: &Calibration, work: &Work) -> Forecast {
     let all = work.bytes(work.clients);
     let device = calibration.device.as_ref();
@@ -240,11 +240,11 @@ fn choose(calibration: &Calibration, cpu_s: f64, gpu_s: Option<f64>) -> Predicti
     if device.is_software {
         cpu(format!("{} is a software adapter", device.adapter))
     } else if ratio.is_nan() {
-        cpu(format!("nothing was measured of this on {}", device.adapter))
+        cpu(format!("{} was not measured on this work", device.adapter))
     } else if ratio <= LEAST_RATIO {
-        cpu(format!("the GPU would be {ratio:.2} times as fast, and is taken above {LEAST_RATIO}"))
+        cpu(format!("the GPU would be {ratio:.2} times as fast, expected more than {LEAST_RATIO}"))
     } else if saved <= LEAST_SAVED_S {
-        cpu(format!("the GPU would save {}, and is taken above {LEAST_SAVED_S} s", seconds(saved)))
+        cpu(format!("the GPU would save {}, expected more than {LEAST_SAVED_S} s", seconds(saved)))
     } else {
         Prediction::Gpu { why: format!("predicted {ratio:.1} times as fast, {} saved", seconds(saved)) }
     }
@@ -281,7 +281,7 @@ impl fmt::Display for Forecast {
     }
 }
 
-/// A time in the unit that suits it.
+/// A time as text, in microseconds, milliseconds or seconds.
 fn seconds(s: f64) -> String {
     match s.abs() {
         0.0 => "-".to_owned(),
@@ -429,7 +429,7 @@ mod tests {
         lame.rates.near_values_per_s = Curve::new(Vec::new());
         let with = calibration(Some(lame));
         let found = forecast(&with, &work(vec![LOOK], Reduced::MeanNearMedian));
-        assert_eq!(found.choice.why(), "nothing was measured of this on Big");
+        assert_eq!(found.choice.why(), "Big was not measured on this work");
         assert!(forecast(&with, &work(vec![LOOK], Reduced::Median)).choice.is_gpu());
     }
 

@@ -1,4 +1,4 @@
-//! The backend as the operator asked for it.
+//! The backend that the operator asks for.
 
 use crate::engine::backend::calibration::Calibration;
 use crate::gpu::job::Options;
@@ -6,24 +6,24 @@ use crate::gpu::job::Options;
 /// The backend by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BackendName {
-    /// The one that is predicted to be faster.
+    /// The backend with the shorter forecast.
     Auto,
     /// The processor.
     Cpu,
-    /// A GPU, or none at all.
+    /// A GPU; an error if there is none.
     Gpu,
 }
 
-/// The backend, and how a GPU is opened.
+/// The backend, and the options to open a GPU.
 #[derive(Clone, Debug)]
 pub struct BackendRequest {
     /// The backend.
     pub name: BackendName,
-    /// Which GPU, and how.
+    /// Options to open the GPU.
     pub options: Options,
-    /// What was measured of this host; `None` for what the cache holds.
+    /// The calibration of this host; `None` to load it from the cache.
     pub calibration: Option<Calibration>,
-    /// Whether the prediction is printed.
+    /// Whether the run prints the forecast.
     pub explain: bool,
 }
 

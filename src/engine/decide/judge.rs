@@ -1,5 +1,7 @@
-//! Judges updates: measures their geometry if something needs it, applies the steps before the rule, the rule, and the
-//! shadow rules, which see the same numbers.
+//! Judges updates by their geometry.
+//!
+//! The judge measures the geometry if a rule or a step needs it. Then it applies the steps, the rule and the shadow
+//! rules. All rules see the same numbers.
 
 use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::decide::source::{GeometrySource, JudgeError};
@@ -15,38 +17,38 @@ use crate::rules::{
 use crate::strategies::{Cohort, StepInput, StrategyError};
 use serde::{Deserialize, Serialize};
 
-/// The most products that a close call is settled with in f64: a fraction of a second.
+/// The most products in f64 that settle a close call: a fraction of a second.
 const MOST_F64_TERMS: u64 = 1 << 30;
 
-/// The result of judging.
+/// The result of the judgement.
 #[derive(Debug)]
 pub struct Judgement {
-    /// How updates are combined; `None` where a mode combines them in its own way.
+    /// How the second pass combines updates; `None` if a mode brings its reducer.
     pub recipe: Option<Recipe>,
-    /// One verdict a client, in order of client id.
+    /// One verdict per client, in order of client id.
     pub verdicts: Vec<Verdict>,
     /// Warnings for the operator.
     pub warnings: Vec<Warning>,
     /// How the server steps.
     pub server_step: ServerStep,
-    /// The steps before the rule, as they went.
+    /// What the steps before the rule did.
     pub steps: Vec<StepRecord>,
     /// The decisions of the shadow rules.
     pub shadows: Vec<(String, Result<Decision, RuleError>)>,
-    /// Metrics of the run as a whole.
+    /// Metrics of the whole round; `None` if not measured.
     pub metrics: Option<RoundMetrics>,
-    /// How far the signs of the deltas agree.
+    /// The agreement of the signs of the deltas; `None` if not measured.
     pub sign_agreement: Option<f64>,
-    /// L2 norm of each client's delta.
+    /// L2 norm of each client's delta; `None` if not measured.
     pub norms: Option<Vec<f64>>,
-    /// How the distances were found, if they were.
+    /// How the distances were computed; `None` without a measurement.
     pub distances: Option<Distances>,
-    /// Whether every update is known to be finite.
+    /// Whether the measurement found every update finite.
     pub screened: bool,
 }
 
 impl Judgement {
-    /// The judgement of a mode that keeps every client it names and needs no geometry.
+    /// The judgement of a mode that keeps every client of `verdicts` and needs no geometry.
     pub fn without_geometry(verdicts: Vec<Verdict>, server_step: ServerStep) -> Self {
         Self {
             recipe: None,
@@ -64,30 +66,30 @@ impl Judgement {
     }
 }
 
-/// What is judged, as far as it is known without a measurement.
+/// What is known of the updates before a measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Subject {
-    /// How many clients there are.
+    /// The number of clients.
     pub clients: usize,
-    /// How many coordinates their updates have.
+    /// The number of coordinates of an update.
     pub parameters: usize,
-    /// Whether updates are weights that stand by themselves, without a base.
+    /// Whether updates are weights without a base.
     pub are_bare_weights: bool,
-    /// Whether an earlier run left a centre.
+    /// Whether the state of an earlier run holds a centre.
     pub has_centre: bool,
-    /// Rounds that the server stepped before this one.
+    /// The number of server steps before this run.
     pub steps: u64,
 }
 
 impl Subject {
-    /// Whether products of all updates in f64 cost little. The same on every machine and backend.
+    /// Whether the products of all updates in f64 are few. The answer is the same on every machine and backend.
     pub fn is_f64_cheap(&self) -> bool {
         let (n, d) = (self.clients as u64, self.parameters as u64);
         n.saturating_mul(n + 1).saturating_mul(d) / 2 <= MOST_F64_TERMS
     }
 }
 
-/// Judges one set of updates by what a source measures.
+/// Judges one set of updates by the measurements of a source.
 ///
 /// # Errors
 ///
@@ -108,12 +110,12 @@ pub fn judge<S: GeometrySource>(
     }
     let (precision, how) = match judge.source.leave_gpu() {
         _ if subject.is_f64_cheap() => (Precision::F64, "in f64"),
-        // The CPU's own numbers: so both backends choose the same.
+        // The CPU measures again, so that both backends decide the same.
         true => (Precision::Usual, "on the CPU"),
         false => return Ok(judgement),
     };
     let mut judgement = judge.judge(precision, statistics)?;
-    let note = format!("a choice hung on less than the numeric bound: distances were found again {how}");
+    let note = format!("a decision was closer than the numeric bound: distances were computed again {how}");
     judgement.warnings.insert(0, note.into());
     Ok(judgement)
 }
@@ -135,9 +137,9 @@ impl<S: GeometrySource> Judge<'_, S> {
     ) -> Result<Judgement, JudgeError<S::Error>> {
         let method = self.method;
         let needs = self.reporting.needs(method);
-        let wanted = self.reporting.wants_metrics(statistics.clients());
+        let needs_metrics = self.reporting.wants_metrics(statistics.clients());
         let mut sign_agreement = None;
-        if needs > Needs::Nothing || wanted {
+        if needs > Needs::Nothing || needs_metrics {
             let measured = self.measure(precision, None, statistics.byzantine)?;
             sign_agreement = measured.sign_agreement;
             statistics.geometry = Some(measured.geometry);
@@ -146,7 +148,7 @@ impl<S: GeometrySource> Judge<'_, S> {
         let weights = statistics.weights.clone();
         let no_metrics = self.check_fits(&mut statistics)?;
         let geometry = statistics.geometry.as_ref();
-        let metrics = geometry.filter(|_| wanted).map(|g| RoundMetrics::of(g, &weights));
+        let metrics = geometry.filter(|_| needs_metrics).map(|g| RoundMetrics::of(g, &weights));
         let norms = geometry.map(|g| (0..g.clients()).map(|i| g.norm(i)).collect());
         let distances = screened.then(|| method.distances.resolved(statistics.clients()));
 
@@ -154,7 +156,7 @@ impl<S: GeometrySource> Judge<'_, S> {
         let scale = method.strategy.scale(self.cohort, sent.as_ref())?;
         let prepared = pre::prepare(&method.pre, statistics, scale.as_deref())?;
         let measured_again = self.measure_again(precision, &prepared, needs)?;
-        // Each rule has the numbers it would have alone: a shadow changes nothing.
+        // Each rule sees the numbers that it would see alone, so a shadow rule changes nothing.
         let decide = |rule: &dyn Rule| match &measured_again {
             Some(again) if rule.needs() == Needs::Median => again.decide(rule),
             _ => prepared.decide(rule),
@@ -203,8 +205,8 @@ impl<S: GeometrySource> Judge<'_, S> {
         self.source.measure(&request).map_err(JudgeError::Source)
     }
 
-    /// The coordinate median of mixed updates does not follow from that of the clients' updates: the updates are mixed and
-    /// measured in one more read, for the rules that need it.
+    /// Measures mixtures of the updates in one more read, for rules that need their coordinate median. That median does
+    /// not follow from the one of the clients' updates. `None` if no rule needs it.
     fn measure_again(
         &mut self,
         precision: Precision,
@@ -224,14 +226,14 @@ impl<S: GeometrySource> Judge<'_, S> {
         let users = self.method.users_of_lengths();
         (self.subject.are_bare_weights && !users.is_empty()).then(|| {
             format!(
-                "{} goes by how long deltas are, but without --base updates are taken as they stand",
+                "{} uses the lengths of deltas, but without --base the run treats whole updates as deltas",
                 users.join(", ")
             )
         })
     }
 
-    /// Squares of f64 values may not fit f64. If the method needs the geometry, such updates are an error; else the geometry
-    /// is dropped, and the warning for the operator is returned.
+    /// Checks that squares of the values fit f64. If the method needs the geometry, updates that do not fit are an
+    /// error. If not, drops the geometry and returns a warning.
     fn check_fits(&self, statistics: &mut Statistics) -> Result<Option<String>, JudgeError<S::Error>> {
         let too_large = statistics.geometry.as_ref().map_or_else(Vec::new, Geometry::unmeasurable);
         if too_large.is_empty() {
@@ -241,6 +243,6 @@ impl<S: GeometrySource> Judge<'_, S> {
             return Err(JudgeError::TooLarge(too_large));
         }
         statistics.geometry = None;
-        Ok(Some("the report has no metrics: squared values do not fit a number".to_owned()))
+        Ok(Some("the report has no metrics: squared values do not fit f64".to_owned()))
     }
 }

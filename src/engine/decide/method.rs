@@ -1,4 +1,4 @@
-//! How updates are judged and combined: what the model depends on, and what only the report depends on.
+//! The settings of a judgement: what the model depends on, and what only the report depends on.
 
 use crate::rules::geometry::References;
 use crate::rules::pre::Step;
@@ -16,33 +16,33 @@ pub struct Method {
     pub strategy: Box<dyn Strategy>,
     /// Steps before the rule, in order.
     pub pre: Vec<Box<dyn Step>>,
-    /// How many clients are assumed hostile.
+    /// The number of clients assumed hostile; `None` without `--byzantine`.
     pub byzantine: Option<Byzantine>,
     /// The seed of every shuffle.
     pub seed: u64,
-    /// How distances between clients are found.
+    /// How the run computes distances between clients.
     pub distances: Distances,
 }
 
 /// What only the report depends on.
 #[derive(Debug)]
 pub struct Reporting {
-    /// Rules whose decisions are reported and not followed.
+    /// Rules whose decisions the run reports and does not follow.
     pub shadow: Vec<Box<dyn Rule>>,
-    /// Metrics of the run as a whole.
+    /// Metrics of the whole round.
     pub metrics: MetricsRequest,
 }
 
-/// Which metrics of the run as a whole the report holds.
+/// The metrics of the whole round that the report holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricsRequest {
-    /// None.
+    /// No metrics.
     Nothing,
-    /// Those that follow from the geometry of the updates, for up to 1,024 clients.
+    /// The metrics of the geometry, for up to 1,024 clients.
     IfFew,
-    /// Those that follow from the geometry of the updates.
+    /// The metrics of the geometry.
     Geometry,
-    /// Those, and how far the signs of the deltas agree.
+    /// The metrics of the geometry, and the agreement of the signs of the deltas.
     GeometryAndSigns,
 }
 
@@ -62,27 +62,27 @@ impl Method {
         }
     }
 
-    /// What the rule, its steps and the strategy need to know of the updates.
+    /// The statistics that the rule, its steps and the strategy need.
     pub(super) fn needs(&self) -> Needs {
         let steps = if self.pre.is_empty() { Needs::Nothing } else { Needs::Geometry };
         steps.max(self.rule.needs()).max(self.strategy.needs())
     }
 
-    /// The rule or the step before it that compares clients with each other, if one does.
+    /// The step or the rule that compares clients with each other; `None` if none does.
     pub fn comparer(&self) -> Option<String> {
         let step = self.pre.iter().find(|step| step.compares_clients());
         let rule = Some(&self.rule).filter(|rule| rule.compares_clients());
         step.map(ToString::to_string).or_else(|| rule.map(ToString::to_string))
     }
 
-    /// The steps and the rule that depend on the lengths of deltas: they mean little where rows are not deltas.
+    /// The steps and the rule that use the lengths of deltas. Such lengths mean little if rows are not deltas.
     pub(super) fn users_of_lengths(&self) -> Vec<String> {
         let steps = self.pre.iter().filter(|step| step.uses_lengths()).map(ToString::to_string);
         let rule = self.rule.keeps_centre().then(|| self.rule.to_string());
         steps.chain(rule).collect()
     }
 
-    /// Checks the rule before anything is read.
+    /// Checks the rule before the run reads any values.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl Method {
     pub fn check(&self, statistics: &Statistics) -> Result<(), RuleError> {
         match self.pre.is_empty() {
             true => rules::check(self.rule.as_ref(), statistics),
-            // What a step leaves to the rule is known after it.
+            // The input of the rule is known only after the steps.
             false => Ok(()),
         }
     }
@@ -103,7 +103,7 @@ impl Default for Reporting {
 }
 
 impl Reporting {
-    /// What the method and the shadow rules need to know of the updates.
+    /// The statistics that the method and the shadow rules need.
     pub fn needs(&self, method: &Method) -> Needs {
         self.shadow.iter().map(|rule| rule.needs()).fold(method.needs(), Needs::max)
     }
@@ -116,12 +116,12 @@ impl Reporting {
         }
     }
 
-    /// Whether the geometry of so many updates is measured before they are merged.
+    /// Whether a run of this many clients measures the geometry before it merges.
     pub fn measures(&self, method: &Method, clients: usize) -> bool {
         self.needs(method) > Needs::Nothing || self.wants_metrics(clients)
     }
 
-    /// What is measured of so many updates.
+    /// The measurement for this many updates.
     pub fn request(
         &self,
         method: &Method,

@@ -1,4 +1,6 @@
-//! Decides how to combine updates, without files: [`judge`] applies a [`method`] to the geometry that a [`source`] measures.
+//! Decides how to combine updates, without access to files.
+//!
+//! [`judge`] applies a [`method`] to the geometry that a [`source`] measures.
 
 pub mod judge;
 pub mod method;

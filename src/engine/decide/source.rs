@@ -1,11 +1,11 @@
-//! Where the geometry of updates comes from, and why there may be no judgement.
+//! The trait of everything that measures the geometry of updates, and the errors of a judgement.
 
 use crate::rules::{GeometryRequest, GeometryResult, RuleError};
 use crate::strategies::StrategyError;
 
 /// Measures the geometry of updates: from their files, from the sums of shards, or from rows in memory.
 pub trait GeometrySource {
-    /// Why a measurement may fail.
+    /// The error of a measurement.
     type Error;
 
     /// Measures all updates.
@@ -15,20 +15,20 @@ pub trait GeometrySource {
     /// When an update is bad, or the measurement cannot be made.
     fn measure(&mut self, request: &GeometryRequest) -> Result<GeometryResult, Self::Error>;
 
-    /// Leaves the GPU: later measurements are the CPU's. Returns whether there was a GPU to leave.
+    /// Makes the CPU do later measurements. Returns whether a GPU did the earlier ones.
     fn leave_gpu(&mut self) -> bool;
 }
 
-/// Why there is no judgement.
+/// The error of a judgement.
 #[derive(Debug)]
 pub enum JudgeError<E> {
     /// The rule or a step cannot be used.
     Rule(RuleError),
     /// The strategy cannot be used.
     Strategy(StrategyError),
-    /// The squared values of these updates, by their place in the set, do not fit f64.
+    /// Updates whose squared values do not fit f64, by index in the set.
     TooLarge(Vec<usize>),
-    /// The source could not measure.
+    /// The error of the source.
     Source(E),
 }
 

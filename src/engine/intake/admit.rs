@@ -1,7 +1,7 @@
 //! Sorts the opened updates of a run into those that take part and those that do not.
 //!
-//! Every update is checked against the reference layout: the base's, or without a base the layout that
-//! most updates share, so that one odd client cannot make the others look wrong.
+//! Every update must fit the reference layout: the base's layout, or without a base the one that most updates share. So
+//! one odd client cannot make the others look wrong.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-/// Sorts updates (in order of their paths) into those that take part and those that do not.
+/// Sorts updates into the set of those that take part, and the rejected ones with their faults. `opened` is in order of
+/// path.
 ///
 /// # Errors
 ///
@@ -46,7 +47,7 @@ pub fn admit(
     Ok((set, rejected))
 }
 
-/// Of sound updates that claim one client, the first by path keeps it. Clients are in order of id and path.
+/// Rejects sound updates with the client id of another: the first by path stays. Clients are in order of id and path.
 fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
     for client in std::mem::take(clients) {
         match clients.last() {
@@ -78,7 +79,7 @@ fn mark_other_bases(opened: &mut [Update], base: &Base, policy: &Policy) -> io::
     Ok(())
 }
 
-/// Without a base, weights and deltas cannot meet; the kind that most updates have stays.
+/// Without a base, weights and deltas cannot be merged: rejects the kind that fewer updates have.
 fn mark_other_kinds(opened: &mut [Update]) {
     let sound = || opened.iter().filter(|update| update.faults.is_empty());
     let deltas = sound().filter(|update| update.metadata.kind == UpdateKind::Delta).count();
@@ -91,7 +92,8 @@ fn mark_other_kinds(opened: &mut [Update]) {
     }
 }
 
-/// Sketches are added to their like alone: what most updates are stays. A base has no sketch that they could be added to.
+/// A sketch adds up only with sketches of the same seed and settings: rejects updates that differ from most. Rejects
+/// all sketches if there is a base, since a sketch cannot be added to it.
 fn mark_other_sketches(opened: &mut [Update], has_base: bool) {
     let by = |update: &Update| update.model.as_ref().map(|model| sketched(model).map(str::to_owned));
     let found: Vec<Option<Option<String>>> = opened.iter().map(by).collect();
@@ -120,7 +122,7 @@ fn mark_other_sketches(opened: &mut [Update], has_base: bool) {
     }
 }
 
-/// What comes most often; of two that come as often, what comes first.
+/// The most frequent item; of equally frequent items, the first.
 pub(crate) fn most_common<T: Ord>(found: impl Iterator<Item = T>) -> Option<T> {
     let mut votes: BTreeMap<T, (usize, Reverse<usize>)> = BTreeMap::new();
     for (i, found) in found.enumerate() {

@@ -1,4 +1,4 @@
-//! What the clients of a set report and weigh, from metadata alone.
+//! What the clients of a set report, and their weights, from metadata alone.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
@@ -21,11 +21,10 @@ pub fn reported(client: &Client) -> ClientMetadata {
     }
 }
 
-/// A cohort and the source of its weights, or the faults of clients by their place in the set.
+/// A cohort and the source of its weights, or the faults of clients by index in the set.
 type Counted = Result<(Cohort, &'static str), Vec<(usize, Fault)>>;
 
-/// The cohort of a set and the source of its weights; or the faults of clients whose metadata lacks something, by their
-/// place in the set.
+/// The cohort of a set and the source of its weights, or the faults of clients whose metadata lacks a field.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What keeps an update out of a run.
+//! The faults that keep an update out of a run.
 
 use crate::io::model_file::OpenFault;
 use crate::strategies::MissingMetadata;
@@ -8,7 +8,7 @@ use crate::updates::metadata::{MetadataFault, UpdateKind};
 use std::io;
 use std::path::PathBuf;
 
-/// Something that keeps an update out of a round.
+/// A fault that keeps an update out of a run.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -59,7 +59,7 @@ pub enum Fault {
     OtherSketch { found: &'static str, expected: &'static str },
     #[error("update is a sketch, expected one of values for {rule}: of sketches only means make sense")]
     SketchUnderRule { rule: String },
-    /// A fault that a mode found in an input of its own.
+    /// A fault of an input that only a mode reads.
     #[error("{fault}")]
     Mode { fault: Box<dyn std::error::Error + Send + Sync>, is_relative: bool },
     #[error("cannot be read: {0}")]
@@ -67,7 +67,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether admission to a round finds it, anew each time: it may go away when the other updates change.
+    /// Whether the fault depends on the other updates. Each admission finds such faults again, or no longer.
     pub fn is_relative(&self) -> bool {
         matches!(
             self,
@@ -90,14 +90,14 @@ impl Fault {
             Self::DuplicateClient { .. } => Some("remove one of the two, or set `client_id` in its metadata"),
             Self::OtherKind { .. } => Some("pass the model the deltas belong to as --base"),
             Self::StaleWeights { .. } => {
-                Some("send what it changed, from the model it started from, as a delta")
+                Some("send the change from the model that the client started from, as a delta")
             }
             Self::OwnChoice { .. } => Some(
                 "compress by randk, whose choice all clients share, or by a codec that sends all values, such as \
                  ecsq or eden; --allow-sparse-robust merges such updates all the same",
             ),
             Self::SketchOntoBase => Some(
-                "merge the sketches without --base, decompress what comes of it, and aggregate that onto the base",
+                "merge the sketches without --base, decompress the result, and aggregate that onto the base",
             ),
             Self::SketchUnderRule { .. } => Some("pass --rule mean, or decompress each update first"),
             Self::OtherChoice { .. } => Some(

@@ -1,10 +1,10 @@
 //! Personal layers: tensors that stay with each client, while the others are merged.
 //!
 //! - Papers: Arivazhagan et al., Federated learning with personalization layers (FedPer), 2019: the last layers are
-//!   personal. Li et al., FedBN: federated learning on non-IID features via local batch normalization, 2021: batch
-//!   normalisation is, its statistics and its affine parameters.
+//!   personal. Li et al., FedBN: federated learning on non-IID features via local batch normalization, 2021: the
+//!   statistics and the affine parameters of batch normalisation are personal.
 //!
-//! Which they are is told by patterns on the names of tensors, or by the name of a paper.
+//! The operator names them by patterns on tensor names, or by the name of a paper.
 
 use crate::engine::intake::update::Update;
 use crate::updates::set::Base;
@@ -13,15 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// The name of the preset of FedBN, and what tells a module of batch normalisation whose statistics are not sent: its
-/// name, in lower case and without digits and underscores.
+/// The preset of FedBN, and the names of its modules, in lower case and without digits and underscores. Such a name
+/// marks batch normalisation even if clients do not send the module's statistics.
 const FEDBN: &str = "fedbn";
 const BATCH_NORMS: [&str; 4] = ["bn", "batchnorm", "batchnormd", "batchnormalization"];
 
-/// What the running statistics of a module are called, in PyTorch and in Keras.
+/// Names of the running statistics of a module, in PyTorch and in Keras.
 const RUNNING: [&str; 4] = ["running_mean", "running_var", "moving_mean", "moving_variance"];
 
-/// The preset of FedPer: what heads are called.
+/// The preset of FedPer: patterns of the names of heads.
 const FEDPER: &str = "fedper";
 const HEADS: [&str; 9] = [
     "head.*",
@@ -35,7 +35,7 @@ const HEADS: [&str; 9] = [
     "score.*",
 ];
 
-/// Some layers, by the names of their tensors. Displays as the text that parses to it.
+/// A pattern of tensor names, or a preset. Displays as the text that parses to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layers {
     text: String,
@@ -77,8 +77,8 @@ impl Layers {
     }
 }
 
-/// Modules that hold the parameters of batch normalisation: those that have running statistics, and those that are
-/// called so, since clients may send parameters alone.
+/// Modules of batch normalisation: those with running statistics, and those with such a name, since clients may send
+/// the parameters alone.
 #[derive(Clone, Default, Debug)]
 pub struct NormModules {
     with_statistics: BTreeSet<String>,
@@ -96,8 +96,8 @@ impl NormModules {
         self.with_statistics.extend(with_statistics(names).map(str::to_owned));
     }
 
-    /// The modules that more than half of some models have, each given by the names of its tensors: so that one odd
-    /// client cannot make a layer personal.
+    /// The modules that more than half of the models have, so that one odd client cannot make a layer personal. Each
+    /// model is given by its tensor names.
     pub(crate) fn of_most<'n>(models: Vec<impl Iterator<Item = &'n str>>) -> Self {
         let count = models.len();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -111,10 +111,10 @@ impl NormModules {
     }
 }
 
-/// What stands between the names of modules, in PyTorch and in Keras.
+/// Separators between module names, in PyTorch and in Keras.
 const SEPARATORS: [char; 2] = ['.', '/'];
 
-/// The module that a tensor belongs to.
+/// The module of a tensor; `None` for a tensor outside all modules.
 fn module_of(name: &str) -> Option<&str> {
     name.rfind(SEPARATORS).map(|end| &name[..end])
 }
@@ -129,7 +129,7 @@ fn with_statistics<'n>(names: impl Iterator<Item = &'n str>) -> impl Iterator<It
 /// The layers that stay with the clients.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Personal {
-    /// As the run was told.
+    /// The values of `--personal`, in order.
     pub layers: Vec<Layers>,
 }
 
@@ -138,13 +138,13 @@ pub struct Personal {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum PersonalError {
-    #[error("personal layers `{layers}`: no tensor is called so; there are {some}")]
+    #[error("personal layers `{layers}`: no tensor has such a name; there are {some}")]
     NoMatch { layers: String, some: String },
     #[error("personal layers {layers}: all {tensors} tensors are personal, expected some that clients share")]
     NothingShared { layers: String, tensors: usize },
 }
 
-/// Names that a message lists before it only counts them.
+/// The most names that a message lists. It counts the others.
 const MOST_LISTED: usize = 6;
 
 impl Personal {
@@ -153,7 +153,7 @@ impl Personal {
         self.layers.is_empty()
     }
 
-    /// What was asked for, as it was written.
+    /// The layers as the operator wrote them.
     pub fn texts(&self) -> Vec<String> {
         self.layers.iter().map(Layers::to_string).collect()
     }
@@ -163,11 +163,11 @@ impl Personal {
         self.layers.iter().any(|layers| layers.holds(name, norms))
     }
 
-    /// Checks that each pattern is the name of something, and that something is left to be shared.
+    /// Checks that each pattern matches a tensor, and that clients share at least one tensor.
     ///
     /// # Errors
     ///
-    /// When that is not so.
+    /// When a pattern matches no tensor, or all tensors are personal.
     pub fn check<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<(), PersonalError> {
         let mut norms = NormModules::default();
         norms.extend(names.clone());
@@ -186,7 +186,7 @@ impl Personal {
         Ok(())
     }
 
-    /// Checks the same of the tensors that there are in a round.
+    /// Runs [`check`](Self::check) on the tensors of the base and of all updates.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ mod tests {
         Personal { layers: layers.iter().map(|text| text.parse().unwrap()).collect() }
     }
 
-    /// Those of some tensors that are personal.
+    /// The personal tensors among `names`.
     fn held<'n>(layers: &[&str], names: &[&'n str]) -> Vec<&'n str> {
         let mut norms = NormModules::default();
         norms.extend(names.iter().copied());
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_normalisation_is_told_by_its_statistics_and_by_its_name() {
+    fn batch_normalisation_is_known_by_its_statistics_and_by_its_name() {
         let names = [
             "conv1.weight",
             "bn1.weight",
@@ -305,7 +305,7 @@ mod tests {
         };
         assert_eq!(check(&["a", "b"], &["a", "b", "c"]), Ok(()));
         assert_eq!(check(&["x"], &[]), Ok(()));
-        let nothing = "personal layers `x.*`: no tensor is called so; there are `a`, `b`";
+        let nothing = "personal layers `x.*`: no tensor has such a name; there are `a`, `b`";
         assert_eq!(check(&["a", "x.*"], &["b", "a"]).unwrap_err(), nothing);
         let many = check(&["x"], &["1", "2", "3", "4", "5", "6", "7", "8"]).unwrap_err();
         assert!(many.ends_with("`5`, `6` and 2 more"), "{many}");

@@ -1,37 +1,37 @@
-//! What the operator asks of updates: which take part, what each must say and hold, and how many must come.
+//! The operator's policy: which updates take part, what each must hold, and how many must come.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::Personal;
 use crate::engine::intake::weights::Weighting;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 
-/// What the server does about an update that cannot be merged.
+/// What the server does about a bad update.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnBadUpdate {
-    /// Ends the run with an error.
+    /// The run ends with an error.
     Fail,
-    /// Goes on without the update.
+    /// The run continues without the update.
     Skip,
 }
 
 /// Conditions for taking part in a run.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The number of the round. An update that names the round it was made in must name this one.
+    /// The number of the round. An update whose metadata names a round must name this one. `None` accepts all rounds.
     pub round: Option<u64>,
-    /// The fewest clients that make a run.
+    /// The fewest clients of a run.
     pub min_clients: usize,
-    /// What happens to a bad update.
+    /// What the server does about a bad update.
     pub on_bad_update: OnBadUpdate,
-    /// How much each client counts.
+    /// The source of the clients' weights.
     pub weighting: Weighting,
     /// Layers that stay with the clients: updates may hold them or not, in any shape.
     pub personal: Personal,
-    /// How many clients there are in all, if the operator says.
+    /// The number of all clients; `None` without `--population`.
     pub population: Option<usize>,
     /// Whether updates of other rounds take part, as deltas.
     pub takes_stale: bool,
-    /// Whether updates take part under any rule if their client chose few values to send.
+    /// Whether rules that compare clients accept updates in which the client chose few values to send.
     pub allows_sparse: bool,
     /// The prefix of control tensors, if updates must hold one for each float tensor of the layout.
     pub control_prefix: Option<&'static str>,
@@ -54,7 +54,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The fault of an update that names another round.
+    /// The fault of an update that names another round; `None` if the round fits.
     pub(super) fn round_fault(&self, update: &UpdateMetadata) -> Option<Fault> {
         let (found, expected) = (update.round?, self.round?);
         match (found == expected, self.takes_stale, update.kind) {
@@ -64,7 +64,7 @@ impl Policy {
         }
     }
 
-    /// Whether an update started from the model that is merged onto, as far as rounds tell.
+    /// Whether an update started from the base, judged by its round.
     pub(super) fn starts_here(&self, update: &UpdateMetadata) -> bool {
         let is_other = update.round.zip(self.round).is_some_and(|(found, expected)| found != expected);
         !(self.takes_stale && is_other)

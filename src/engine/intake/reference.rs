@@ -1,4 +1,4 @@
-//! What updates are held against: the base's tensors, or without a base those that most of them share.
+//! The layout that every update must have: the base's, or the one that most updates share.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal};
@@ -14,28 +14,28 @@ use crate::updates::source::{Place, Placement};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-/// What updates are held against.
+/// The layout that every update must have.
 #[derive(Debug)]
 pub(crate) struct ExpectedLayout {
     /// The tensors that every update must hold.
     pub(crate) layout: Layout,
     /// The tensors of the merged model.
     pub(crate) merged: MergedLayout,
-    /// Metadata of the model it is of.
+    /// Metadata of the base, or of the first update with this layout.
     pub(crate) metadata: BTreeMap<String, String>,
-    /// Where the base's tensors are, in the order of `layout`; empty without one.
+    /// The place of each of the base's tensors, in the order of `layout`. Empty without a base.
     pub(crate) base_placement: Placement,
-    /// What messages call it.
+    /// Its name in messages.
     name: &'static str,
     membership: Membership,
 }
 
-/// Which tensors of an update are what.
+/// Tells shared tensors, personal tensors and control tensors of an update apart.
 #[derive(Debug)]
 struct Membership {
     control_prefix: Option<&'static str>,
     personal: Personal,
-    /// Modules with running statistics, in the base or in most updates.
+    /// Modules of batch normalisation, in the base or in most updates.
     norms: NormModules,
 }
 
@@ -51,17 +51,17 @@ impl Membership {
         Self { control_prefix, personal, norms }
     }
 
-    /// The name of the model's tensor that a control tensor belongs to; none for other tensors.
+    /// The name of the model's tensor that a control tensor belongs to; `None` for other tensors.
     fn controls<'n>(&self, name: &'n str) -> Option<&'n str> {
         name.strip_prefix(self.control_prefix?)
     }
 
-    /// Whether a tensor is one of the model that clients share.
+    /// Whether a tensor is one of the model, and shared.
     fn is_shared(&self, name: &str) -> bool {
         self.controls(name).is_none() && !self.personal.holds(name, &self.norms)
     }
 
-    /// The tensors that clients share.
+    /// The shared tensors.
     fn shared<'a>(&self, table: &'a TensorTable) -> impl Iterator<Item = &'a TensorPlace> {
         table.iter().filter(|place| self.is_shared(&place.spec.name))
     }
@@ -75,7 +75,7 @@ fn specs<'a>(places: impl IntoIterator<Item = &'a TensorPlace>) -> Layout {
     Layout::new(places.into_iter().map(|place| place.spec.clone()).collect())
 }
 
-/// The models of sound updates, one a client, however many files claim to be its. Updates are in order of their ids.
+/// The models of sound updates, one per client: several files with one id have one vote. Updates are in order of id.
 fn voters(opened: &[Update]) -> Vec<&ModelFile> {
     let mut sound: Vec<&Update> = opened.iter().filter(|update| update.faults.is_empty()).collect();
     sound.dedup_by(|a, b| a.id == b.id);
@@ -83,7 +83,7 @@ fn voters(opened: &[Update]) -> Vec<&ModelFile> {
 }
 
 impl ExpectedLayout {
-    /// The layout of a base, without what is personal.
+    /// The layout of a base, without personal tensors.
     pub(crate) fn of_base(base: &ModelFile, opened: &[Update], policy: &Policy) -> Self {
         let membership = Membership::new(policy, Some(&base.table), opened);
         let shared: Vec<&TensorPlace> = membership.shared(&base.table).collect();
@@ -99,8 +99,8 @@ impl ExpectedLayout {
         }
     }
 
-    /// The layout that most sound updates share (ties: lowest client id). Shapes are counted first and dtypes among
-    /// those, since dtypes convert. Updates are in order of their ids.
+    /// The layout that most sound updates share; ties go to the lowest client id. The vote is on shapes first, then on
+    /// dtypes among those, since dtypes convert. Updates are in order of id.
     pub(crate) fn most_shared(opened: &[Update], policy: &Policy) -> Self {
         let membership = Membership::new(policy, None, opened);
         let same_shapes = largest_group(voters(opened), |model| shapes(membership.shared(&model.table)));
@@ -117,7 +117,7 @@ impl ExpectedLayout {
         }
     }
 
-    /// Finds the tensors of the reference in each update. Updates in which they cannot be found take no part.
+    /// Finds the tensors of the reference in each update. Returns the clients, and the rejected updates.
     pub(crate) fn place(&self, opened: Vec<Update>) -> (Vec<Client>, Vec<Update>) {
         let (mut clients, mut rejected) = (Vec::new(), Vec::new());
         let mut known: HashMap<*const TensorTable, Placements> = HashMap::new();
@@ -149,8 +149,8 @@ impl ExpectedLayout {
         (clients, rejected)
     }
 
-    /// Where the tensors of the reference are in an update, and its control tensors if they are expected; or how it
-    /// differs.
+    /// Finds the tensors of the reference in an update, and its control tensors if the policy expects them. Returns the
+    /// differences if it cannot.
     fn placements(&self, table: &TensorTable) -> Result<Placements, Vec<LayoutFault>> {
         let (reference, name) = (self.layout.tensors(), self.name);
         let (control, model): (Vec<&TensorPlace>, _) =
@@ -171,7 +171,8 @@ impl ExpectedLayout {
         }
     }
 
-    /// The tensors of an update that are not personal. Of those that the reference has not, its own modules tell too.
+    /// The tensors of an update that are not personal. Tensors outside the reference are also personal by the update's
+    /// modules.
     fn not_personal<'a>(&self, table: &'a TensorTable) -> impl Iterator<Item = &'a TensorPlace> {
         let Membership { personal, norms, .. } = &self.membership;
         let mut own = NormModules::default();
@@ -187,7 +188,7 @@ impl ExpectedLayout {
     }
 }
 
-/// What decides whether two layouts can be merged: names, shapes and kinds.
+/// Two layouts with equal keys can be merged: names, shapes and kinds.
 type Shapes<'a> = Vec<(&'a str, &'a [usize], Kind)>;
 
 fn shapes<'a>(tensors: impl Iterator<Item = &'a TensorPlace>) -> Shapes<'a> {
@@ -204,12 +205,12 @@ fn dtypes<'a>(tensors: impl Iterator<Item = &'a TensorPlace>) -> Vec<(&'a str, D
     dtypes
 }
 
-/// The items of the most frequent key; of equally frequent ones, that which comes first.
+/// The items of the most frequent key; of equally frequent keys, the first.
 fn largest_group<'a, K: PartialEq>(
     models: Vec<&'a ModelFile>,
     key: impl Fn(&'a ModelFile) -> K,
 ) -> Vec<&'a ModelFile> {
-    // Equal tables are shared, so there are few to compare.
+    // Updates with equal tables share one, so few comparisons remain.
     let mut groups: Vec<(K, Vec<&ModelFile>)> = Vec::new();
     let mut known: HashMap<*const TensorTable, usize> = HashMap::new();
     for model in models {
@@ -226,5 +227,5 @@ fn largest_group<'a, K: PartialEq>(
     groups.into_iter().map(|(_, members)| members).find(|members| members.len() == most).unwrap_or_default()
 }
 
-/// Where an update's tensors are: those of the model, and those of its control variate.
+/// The places of an update's tensors: the model's, then those of its control variate.
 type Placements = (Arc<Placement>, Option<Arc<Placement>>);

@@ -1,8 +1,8 @@
-//! Updates of which few values were sent, under rules that compare clients.
+//! Finds sparse updates that mislead rules that compare clients.
 //!
-//! Where a client did not send a value, its zero says nothing of what it found. If fewer than half of the clients send a
-//! coordinate, its median is zero, and distances are those between choices more than between updates. A choice that
-//! all clients share has neither trouble: it is as if the model were smaller (RoSDHB, arXiv 2508.17129).
+//! A value that a client did not send reads as zero, whatever the client computed. If fewer than half of the clients
+//! send a coordinate, its median is zero. Distances then measure the choice of coordinates more than the values. A
+//! choice that all clients share has neither effect: it acts like a smaller model (RoSDHB, arXiv 2508.17129).
 
 use crate::engine::intake::admit::most_common;
 use crate::engine::intake::fault::Fault;
@@ -10,18 +10,18 @@ use crate::model::sparsity::Sparsity;
 use crate::updates::encoded::sketched;
 use crate::updates::set::{Client, UpdateSet};
 
-/// The least part of the values that clients may choose by themselves under rules that compare them.
+/// The least share of the values that a client must send under rules that compare clients.
 const LEAST_FRACTION: f64 = 0.5;
 
-/// What compares clients with each other, if anything does.
+/// The rule or step that compares clients, and the one that cannot take sketches.
 pub struct Comparer<'a> {
-    /// The rule or step that compares a client with others, by the client's id.
+    /// The rule or step that compares this client with others, by client id.
     pub of: &'a dyn Fn(&str) -> Option<String>,
-    /// What cannot take sketches at all, whatever compares clients.
+    /// The rule or step that cannot take sketches at all.
     pub refuses_sketches: Option<&'static str>,
 }
 
-/// The faults of updates that would mislead what compares clients, by their place in the set.
+/// The faults of updates that mislead a rule or step, by index in the set.
 pub fn misleading(set: &UpdateSet, allows_sparse: bool, comparer: &Comparer) -> Vec<(usize, Fault)> {
     let mut faults = sketches(set, comparer);
     if !allows_sparse {
@@ -30,7 +30,7 @@ pub fn misleading(set: &UpdateSet, allows_sparse: bool, comparer: &Comparer) -> 
     faults
 }
 
-/// Sketches under rules that compare them: their cells are sums of values by chance, and say nothing of any.
+/// The faults of sketches under rules that compare clients: each cell of a sketch is a random sum of values.
 fn sketches(set: &UpdateSet, comparer: &Comparer) -> Vec<(usize, Fault)> {
     let sketches = set.clients.iter().enumerate().filter(|(_, client)| sketched(&client.model).is_some());
     let fault = |(i, client): (usize, &Client)| {
@@ -40,7 +40,7 @@ fn sketches(set: &UpdateSet, comparer: &Comparer) -> Vec<(usize, Fault)> {
     sketches.filter_map(fault).collect()
 }
 
-/// Updates with choices of their own under rules that compare clients.
+/// The faults of updates in which the client chose the values to send, under rules that compare clients.
 fn choices(set: &UpdateSet, comparer: &Comparer) -> Vec<(usize, Fault)> {
     let found = set.clients.iter().enumerate().filter_map(|(i, client)| {
         let sparsity = client.model.decoder.as_ref()?.sparsity();

@@ -1,4 +1,4 @@
-//! Updates that were taken into a run: the clients, what they report and weigh, and who was left out.
+//! The updates of a run: the clients that take part with their weights, and the rejected updates.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::update::Update;
@@ -10,33 +10,33 @@ use crate::updates::set::UpdateSet;
 pub struct Member {
     /// Its id.
     pub id: String,
-    /// The place of that input among the others.
+    /// The index of that input in [`Taken::others`].
     pub other: usize,
 }
 
-/// The clients of a run, and what is known of them before their values are read.
+/// The clients of a run, and what is known before their values are read.
 #[derive(Debug)]
 pub struct Taken {
-    /// The clients that take part, in one layout.
+    /// The clients that take part, with their shared layout.
     pub set: UpdateSet,
-    /// Updates that do not take part, with their faults, in order of path.
+    /// Rejected updates with their faults, in order of path.
     pub rejected: Vec<Update>,
-    /// Inputs that a mode takes beside the clients, such as the partials of a tree.
+    /// Further inputs of a mode, such as the partials of a tree.
     pub others: Vec<Update>,
-    /// Clients whose updates are in those inputs.
+    /// Clients whose updates are in `others`.
     pub members: Vec<Member>,
-    /// What each client reports and weighs; the members stand behind the clients.
+    /// Reports and weights: those of the clients, then those of the members.
     pub cohort: Cohort,
-    /// Where the weights come from: `examples`, `uniform` or `file`.
+    /// The source of the weights: `examples`, `uniform` or `file`.
     pub weights_source: &'static str,
-    /// How many clients are assumed hostile, if the operator says.
+    /// The number of clients assumed hostile; `None` without `--byzantine`.
     pub byzantine: Option<usize>,
-    /// Why the run stays on the CPU, where a mode's sums have no shader.
+    /// Why the run stays on the CPU: the sums of its mode have no shader. `None` if it may use the GPU.
     pub cpu_only: Option<&'static str>,
 }
 
 impl Taken {
-    /// An admitted set, whose cohort is not known yet.
+    /// An admitted set with an empty cohort.
     pub fn new(set: UpdateSet, rejected: Vec<Update>) -> Self {
         let cohort = Cohort { clients: Vec::new(), weights: Vec::new(), round: None, population: None };
         Self {
@@ -51,8 +51,8 @@ impl Taken {
         }
     }
 
-    /// Turns the set back into updates, sorted by path. Adds the faults in `found`, by place among the clients and the
-    /// others behind them, and drops those that the next admission finds again.
+    /// Turns the set back into updates, sorted by path. Adds the faults in `found`, by index: the clients, then
+    /// `others`. Drops the faults that the next admission finds again.
     pub fn dissolve(self, found: Vec<(usize, Fault)>) -> Vec<Update> {
         let clients = self.set.clients.into_iter().map(|client| Update::of_client(client, Vec::new()));
         let mut updates: Vec<Update> = clients.chain(self.others).collect();

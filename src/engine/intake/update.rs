@@ -1,4 +1,4 @@
-//! Updates and the base, opened: their headers are read, and what is wrong with each is known.
+//! Opens updates and the base: reads their headers, and lists the faults of each.
 
 use crate::engine::intake::fault::Fault;
 use crate::io::discover::stem;
@@ -13,16 +13,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// An update whose headers were read, and its faults.
+/// An opened update, and its faults.
 #[derive(Debug)]
 pub struct Update {
-    /// The file, or the index of its shards.
+    /// The file, or the index of a sharded update.
     pub path: PathBuf,
-    /// Its client's id, from metadata or else the file's stem.
+    /// The id of its client: from its metadata, or the file's stem.
     pub id: String,
     /// Its metadata.
     pub metadata: UpdateMetadata,
-    /// Its files, if they could be opened.
+    /// Its files; `None` if they cannot be opened.
     pub model: Option<Arc<ModelFile>>,
     /// Its faults.
     pub faults: Vec<Fault>,
@@ -41,12 +41,12 @@ impl Update {
         Self { path: path.to_owned(), id, metadata, model, faults }
     }
 
-    /// Whether it is a partial of a tree: sums of clients, not the update of one.
+    /// Whether it is a partial of a tree, which holds sums of clients.
     pub fn is_partial(&self) -> bool {
         self.model.as_ref().is_some_and(|model| model.metadata.contains_key(PARTIAL_KEY))
     }
 
-    /// The update of a client that takes no part any more, for these faults.
+    /// Turns a client back into an update, with these faults.
     pub fn of_client(client: Client, faults: Vec<Fault>) -> Self {
         let Client { id, model, metadata, .. } = client;
         Self { path: model.path.clone(), id, metadata, model: Some(model), faults }
@@ -59,7 +59,7 @@ impl Update {
 pub struct BadBase {
     /// Its path.
     pub path: PathBuf,
-    /// Everything found wrong with it.
+    /// Its faults.
     pub faults: Vec<OpenFault>,
 }
 
@@ -74,7 +74,7 @@ impl BadBase {
 ///
 /// # Errors
 ///
-/// When it is no model that can be merged onto.
+/// When the base cannot be read, or is not a model.
 pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<Base, BadBase> {
     let model = updates::open_plain(path, files, tables)
         .map_err(|faults| BadBase { path: path.to_owned(), faults })?;
@@ -82,7 +82,7 @@ pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<B
     Ok(Base::new(Arc::new(model), placement))
 }
 
-/// Reads the headers of all updates, in parallel. Encoded ones may leave the names of their tensors to the base.
+/// Reads the headers of all updates, in parallel. An encoded update without tensor names takes those of the base.
 pub fn open(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Vec<Update> {
     paths.par_iter().map(|path| Update::read(path, files, tables, base)).collect()
 }

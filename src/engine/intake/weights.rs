@@ -1,4 +1,4 @@
-//! How much each client counts in rules that weigh clients.
+//! The weight of each client in weighted rules.
 
 use crate::engine::intake::fault::Fault;
 use crate::io::text;
@@ -6,36 +6,36 @@ use crate::updates::set::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Where weights come from.
+/// The source of the clients' weights.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Weighting {
-    /// Examples if the updates state them, else one each.
+    /// `Examples` if the updates state them, else `Uniform`.
     Default,
-    /// The `num_examples` of each update.
+    /// The `num_examples` of each update's metadata.
     Examples,
-    /// One each.
+    /// Weight 1 for each client.
     Uniform,
-    /// A table by client id.
+    /// A table from client id to weight.
     Table(BTreeMap<String, f64>),
 }
 
-/// The weight of each client, and where it came from.
+/// The weight of each client, and their source.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Weights {
-    /// One a client, in order of client id.
+    /// One weight per client, in order of client id.
     pub values: Vec<f64>,
-    /// As named on the command line: `examples`, `uniform` or `file`.
+    /// The source as reports name it: `examples`, `uniform` or `file`.
     pub source: &'static str,
 }
 
-/// Why clients cannot be weighted.
+/// Why the weights cannot be used.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum WeightsError {
     #[error("the weights of all {clients} clients are zero, expected one above zero")]
     AllZero { clients: usize },
-    #[error("the weights of the clients add up to more than a number can hold")]
+    #[error("the weights of the clients add up to more than f64 can hold")]
     Overflow,
     #[error("{}: cannot be read: {source}", .path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
@@ -43,12 +43,12 @@ pub enum WeightsError {
     BadLine { path: PathBuf, line: usize, found: String },
     #[error("{}: is not a JSON object of client ids and weights: {why}", .path.display())]
     BadJson { path: PathBuf, why: String },
-    #[error("{}: client `{id}` stands twice", .path.display())]
+    #[error("{}: client `{id}` is listed twice, expected once", .path.display())]
     Twice { path: PathBuf, id: String },
 }
 
 impl Weighting {
-    /// The weights of these clients, in their order; or what is wrong with those that have none.
+    /// The weights of these clients, in their order, or the faults of clients without a weight.
     ///
     /// # Errors
     ///
@@ -97,12 +97,12 @@ impl Weighting {
     }
 }
 
-/// Reads a table of weights: a JSON object, or lines of a client id and a weight with a comma, a tab or
-/// blanks between.
+/// Reads a table of weights: a JSON object, or lines of a client id and a weight. A comma, a tab or blanks separate the
+/// two.
 ///
 /// # Errors
 ///
-/// When the file cannot be read or understood.
+/// When the file cannot be read or has another format.
 pub fn read_table(path: &Path) -> Result<BTreeMap<String, f64>, WeightsError> {
     let text =
         text::read(path).map_err(|source| WeightsError::Unreadable { path: path.to_owned(), source })?;

@@ -1,4 +1,4 @@
-//! What both passes do to the rows of a tile: cut into blocks for the cache, mixed, reduced to one.
+//! Work on the rows of a tile that both passes share: blocks for the cache, mixing, reducing.
 
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::{Element, Merged};
@@ -11,7 +11,7 @@ use crate::rules::OrderStatistic;
 use crate::rules::mixing::Mixing;
 use std::ops::Range;
 
-/// Bytes of all rows that are worked on at once: they stay in the second-level cache from one kernel to the next.
+/// Bytes of the rows of one block, which stay in the second-level cache from one kernel to the next.
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// Reduces each column of rows to a value. Returns whether every value is finite.
@@ -28,8 +28,8 @@ pub(crate) fn reduce<E: Element>(
     }
 }
 
-/// Writes the mixtures of rows of these clients to `mixed`. What a mixture's coefficients lack to one is
-/// made up by the base, unless that is empty.
+/// Writes the mixtures of these clients' rows to `mixed`. The base has the coefficient one minus the sum of the others,
+/// unless `base` is empty.
 pub(crate) fn mix<E: Element>(
     isa: Isa,
     rows: &Rows<E>,
@@ -60,13 +60,13 @@ pub(crate) fn add_times(row: &[f64], factor: f64, sums: &mut [f64]) {
     }
 }
 
-/// Ranges of columns whose values in all rows fit the cache.
+/// Ranges of columns whose rows together fit the cache.
 pub(crate) fn blocks<E>(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
     let size = (BLOCK_BYTES / size_of::<E>() / rows).next_multiple_of(LINE_BYTES);
     (0..columns).step_by(size).map(move |start| start..(start + size).min(columns))
 }
 
-/// Adds the parts of a tile, if it has any, to the sums of each row.
+/// Adds the parts of a tile to the sums of each row. `parts` may be empty.
 pub(crate) fn add_rows(sums: &mut [f64], parts: &[f64]) {
     for (sum, part) in sums.iter_mut().zip(parts) {
         *sum += part;

@@ -1,7 +1,7 @@
 //! Streams the tiles of all clients through the worker threads.
 //!
-//! Threads take tiles in order; each has its own buffers, so memory is one tile a thread whatever the model's
-//! size. Parts of tiles are added in the order of tiles, whichever thread is done first.
+//! Threads take tiles in order. Each thread has its own buffers, so memory is one tile per thread for any size of
+//! model. The parts of tiles are added in the order of tiles, not in the order in which threads finish.
 
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::pass::TilePass;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Where the time of one worker, or of all, went.
+/// The time of one worker, or of all, split by its use.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Clock {
     /// Reading rows from files.
@@ -25,7 +25,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The sum of two.
+    /// The sum of two clocks.
     pub fn and(self, other: Self) -> Self {
         Self {
             read: self.read + other.read,
@@ -43,12 +43,12 @@ impl Clock {
     }
 }
 
-/// Runs a pass on every tile, in order of their numbers, from all threads of the pool. Returns the sum of all parts and
-/// the threads' times, added.
+/// Runs a pass on every tile, on all threads of the pool. Returns the sum of all parts, and the added times of the
+/// threads.
 ///
 /// # Errors
 ///
-/// The error of the first tile, by number, that failed; later tiles are not started.
+/// The error of the failed tile with the lowest number. Threads start no tile after it.
 pub(super) fn drive<P: TilePass>(pool: &ThreadPool, pass: &P) -> Result<(P::Sum, Clock), PassError> {
     let sum = InTileOrder::new(pass.start(), |sum, (tile, part): (Tile, P::Part)| pass.add(sum, &tile, part));
     let clocks = for_each_tile(
@@ -65,7 +65,7 @@ pub(super) fn drive<P: TilePass>(pool: &ThreadPool, pass: &P) -> Result<(P::Sum,
     Ok((sum.finish(), clocks.into_iter().fold(Clock::default(), Clock::and)))
 }
 
-/// Calls `visit` on every tile. Returns what `close` makes of each thread's worker.
+/// Calls `visit` on every tile. Returns the result of `close` for each thread's worker.
 fn for_each_tile<W, C: Send>(
     pool: &ThreadPool,
     plan: &TilePlan,
@@ -101,7 +101,7 @@ fn for_each_tile<W, C: Send>(
     }
 }
 
-/// Adds the parts of tiles in the order of their numbers, as they come from several threads.
+/// Adds the parts of tiles in the order of their numbers, although threads deliver them in any order.
 struct InTileOrder<T, S, F> {
     state: Mutex<Folding<T, S>>,
     fold: F,
@@ -119,7 +119,7 @@ impl<T, S, F: Fn(&mut S, T)> InTileOrder<T, S, F> {
         Self { state: Mutex::new(Folding { next: 0, waiting: BTreeMap::new(), sum }), fold }
     }
 
-    /// Takes the part of one tile. Waits with it until all before it came.
+    /// Takes the part of one tile. Keeps it until all parts before it are added.
     fn add(&self, tile: usize, part: T) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting.insert(tile, part);

@@ -27,18 +27,18 @@ pub enum PassError {
     NonFinite,
     #[error("tensor `{tensor}`: the values at flat index {index} add up to more than a partial can hold")]
     SumTooLarge { tensor: String, index: usize },
-    /// An input that a mode reads beside the clients, by its place behind them.
+    /// A fault of an input that only a mode reads, by index among those.
     #[error("tensor `{tensor}` of a partial holds {value} at flat index {index}, expected a finite number")]
     BadInput { input: usize, tensor: String, index: usize, value: f64 },
     #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
-    /// What the reducer of a mode could not do.
+    /// The error of a mode's reducer.
     #[error("{0}")]
     Reducer(Box<dyn Explain>),
 }
 
 impl PassError {
-    /// Whether an update with NaN or infinity may be the cause.
+    /// Whether NaN or infinity in an update may be the cause.
     pub fn may_be_non_finite(&self) -> bool {
         match self {
             Self::NonFinite | Self::SumTooLarge { .. } => true,
@@ -51,7 +51,7 @@ impl PassError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::DoesNotFit { value, .. } if value.is_finite() => {
-                Some("the deltas push the base past its dtype; merge onto a base of a wider one".to_owned())
+                Some("base and delta add up past the base's dtype; use a base of a wider dtype".to_owned())
             }
             Self::Gpu(why) => why.hint().map(str::to_owned),
             Self::Reducer(why) => why.hint(),
@@ -59,7 +59,7 @@ impl PassError {
         }
     }
 
-    /// The signal that ended the run, if one did.
+    /// The signal that ended the run; `None` for other errors.
     pub fn signal(&self) -> Option<i32> {
         match self {
             Self::Interrupted(Interrupted { signal })

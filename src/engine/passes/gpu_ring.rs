@@ -1,8 +1,8 @@
-//! The device of a run: which coordinates it takes, how they are cut into tiles, and what stays in its memory.
+//! The GPU of a run: the coordinates that it takes, their tiles, and the tiles that stay.
 //!
-//! A device works on floats of up to 32 bits. Tensors of f64 and of integers, and rounds that mix weights and deltas, are
-//! the CPU's, in the same run. Each slot of the ring has a thread of its own, which reads files into it, waits for the
-//! results and hands them on; so files are read while the device works.
+//! The GPU works on floats of up to 32 bits. The CPU takes tensors of f64 and of integers, and all tensors if the run
+//! mixes weights and deltas. Each slot of the ring has its own thread, which reads files into the slot, waits for the
+//! results and hands them on. So threads read files while the GPU works.
 
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};
@@ -20,24 +20,23 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The most columns of a tile: the host holds their merged values and the base's in f64, 4 MiB each, however few clients
-/// there are.
+/// The most columns of a tile. The host holds merged values and the base's values of a tile in f64: at most 4 MiB each.
 const MOST_COLUMNS: usize = 512 << 10;
 
-/// Places of the ring by default.
+/// The default range of the number of slots.
 const SLOTS: Range<usize> = 3..8;
 
-/// A device and the threads of its slots.
+/// A GPU and the threads of its slots.
 #[derive(Debug)]
 pub struct GpuRing {
     gpu: Gpu,
     lanes: ThreadPool,
-    /// Whether the CPU takes over when it fails.
+    /// Whether the CPU takes over if the GPU fails.
     pub falls_back: bool,
     kept: Mutex<KeptTiles>,
 }
 
-/// Tiles that stayed on the device, by the float they are stored as and their number.
+/// Tiles that stayed on the GPU, by their stored float and number.
 #[derive(Default)]
 struct KeptTiles {
     shapes: HashMap<Working, TileShape>,
@@ -50,25 +49,25 @@ impl std::fmt::Debug for KeptTiles {
     }
 }
 
-/// Coordinates that a device takes, all stored as one float.
+/// Coordinates that the GPU takes, all of one stored float.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct GpuShare {
     pub(crate) stored: Working,
     pub(crate) ranges: Vec<Range<usize>>,
 }
 
-/// A row of f32 behind the clients' in a slot.
+/// A row of f32 after the clients' rows in a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReferenceRow {
-    /// The base's values, where rows are weights.
+    /// The base's values, if rows are weights.
     Base,
-    /// The delta that an earlier round left.
+    /// The centre that an earlier run left, as a delta.
     Centre,
-    /// What the server's step keeps, by its place among all that is kept.
+    /// A state tensor of the server's step, by index in the state.
     Kept(usize),
 }
 
-/// The references that a set has.
+/// The reference rows of a set.
 pub(crate) fn references(set: &UpdateSet) -> Vec<ReferenceRow> {
     let base = (set.value_kind == ValueKind::AsSent && set.base.is_some()).then_some(ReferenceRow::Base);
     let centre = set.centre().is_some().then_some(ReferenceRow::Centre);
@@ -76,39 +75,39 @@ pub(crate) fn references(set: &UpdateSet) -> Vec<ReferenceRow> {
 }
 
 impl GpuRing {
-    /// Threads for the slots of an open device. `threads` is how many the host has to spare.
+    /// Starts a thread for each slot. `threads` is the number of the host's worker threads.
     ///
     /// # Errors
     ///
-    /// When they cannot be started.
+    /// When a thread cannot be started.
     pub fn new(gpu: Gpu, threads: usize, falls_back: bool) -> Result<Self, rayon::ThreadPoolBuildError> {
         let slots = gpu.options().slots.unwrap_or((threads + 1).clamp(SLOTS.start, SLOTS.end));
         let lanes = ThreadPoolBuilder::new().num_threads(slots.max(1)).build()?;
         Ok(Self { gpu, lanes, falls_back, kept: Mutex::default() })
     }
 
-    /// The device.
+    /// The GPU.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
 
-    /// The threads, one a slot.
+    /// The threads, one per slot.
     pub(crate) fn lanes(&self) -> &ThreadPool {
         &self.lanes
     }
 
-    /// Forgets what stayed on the device: another set of updates begins.
+    /// Forgets the tiles that stayed on the GPU, before passes over another set.
     pub(crate) fn forget(&self) {
         *self.kept() = KeptTiles::default();
     }
 
-    /// Whether a set's device tiles, cut like this, fit its memory beside the slots.
+    /// Whether all tiles of a set fit in GPU memory beside the slots. `bytes` is the size of a tile.
     pub(crate) fn keeps(&self, set: &UpdateSet, bytes: usize) -> bool {
         let slots = self.lanes.current_num_threads() * bytes * 3;
         set.data_bytes() + slots as u64 <= self.gpu.resident_bytes()
     }
 
-    /// Remembers how tiles that stay are cut.
+    /// Remembers the shape of the tiles that stay.
     pub(crate) fn keep_shape(&self, shape: TileShape) {
         self.kept().shapes.insert(shape.stored, shape);
     }
@@ -118,19 +117,19 @@ impl GpuRing {
         self.kept().tiles.insert((stored, tile), Arc::new(input));
     }
 
-    /// Gives up keeping tiles of this float: not all of them fit.
+    /// Forgets all tiles of this float, if not all of them fit.
     pub(crate) fn keep_none(&self, stored: Working) {
         let mut kept = self.kept();
         kept.shapes.remove(&stored);
         kept.tiles.retain(|(of, _), _| *of != stored);
     }
 
-    /// How the tiles that stayed are cut, if all of them did.
+    /// The shape of the tiles of this float; `None` if not all of them stayed.
     pub(crate) fn kept_shape(&self, stored: Working) -> Option<TileShape> {
         self.kept().shapes.get(&stored).copied()
     }
 
-    /// A tile that stayed.
+    /// A tile that stayed; `None` if it did not.
     pub(crate) fn kept_tile(&self, stored: Working, tile: usize) -> Option<Arc<ResidentTile>> {
         self.kept().tiles.get(&(stored, tile)).map(Arc::clone)
     }
@@ -139,11 +138,11 @@ impl GpuRing {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The most columns of a tile of so many rows, beside which the device holds `scratch_rows` rows of f32.
+    /// The most columns of a tile with `rows` rows, beside which the GPU holds `scratch_rows` rows of f32.
     ///
     /// # Errors
     ///
-    /// When not even the fewest fit a binding.
+    /// When the narrowest tile does not fit a binding.
     pub(crate) fn columns(
         &self,
         rows: usize,
@@ -164,7 +163,7 @@ impl GpuRing {
     }
 }
 
-/// What of a set's coordinates a device takes: floats that f32 holds, whose base and centre f32 holds too.
+/// The coordinates of a set that the GPU takes: f32 must hold the values, the base and the centre.
 pub(crate) fn shares(set: &UpdateSet) -> Vec<GpuShare> {
     let mut shares: Vec<GpuShare> = Vec::new();
     for (tensor, working) in set.working().into_iter().enumerate() {
@@ -215,14 +214,14 @@ pub(crate) fn plan(set: &UpdateSet, part: &GpuShare, columns: usize) -> TilePlan
     TilePlan::within(set, 0, &part.ranges, |_| columns)
 }
 
-/// Whether a client's row holds weights, of which the base is to be taken off.
+/// Whether a client's row holds weights, from which the pass must subtract the base.
 pub(crate) fn is_less_base(set: &UpdateSet, client: usize) -> bool {
     let is_weights = set.clients[client].metadata.kind == UpdateKind::Weights;
     is_weights && set.base.is_some() && set.value_kind == ValueKind::AsSent
 }
 
-/// Mixtures of these clients' rows as a device takes them: a coefficient for each, then for the base what they lack
-/// to one, where rows bring it along.
+/// The coefficients of mixtures as the GPU takes them: one for each client's row. If rows contain the base, the base's
+/// coefficient follows: one minus the sum of the others.
 pub(crate) fn mixtures(set: &UpdateSet, mixing: &Mixing, clients: &[usize]) -> Vec<Vec<f64>> {
     let brings_base = set.value_kind == ValueKind::AsSent && set.base.is_some();
     let mixture = |k: usize| {
@@ -233,7 +232,7 @@ pub(crate) fn mixtures(set: &UpdateSet, mixing: &Mixing, clients: &[usize]) -> V
     (0..mixing.len()).map(mixture).collect()
 }
 
-/// Reads the rows of clients, and of references, of a tile into a slot. What is kept between rounds was read before.
+/// Reads the clients' rows and the reference rows of a tile into a slot. The rows of the state are there already.
 pub(crate) fn fill<E: Element>(
     slot: &mut RingSlot,
     reader: &mut TileReader,
@@ -258,12 +257,12 @@ pub(crate) fn fill<E: Element>(
     })
 }
 
-/// Writes a reference's values of a tile, which the workspace has read.
+/// Writes a reference's values of a tile, which the reader holds.
 fn write_reference(reader: &TileReader, reference: ReferenceRow, kept: &[TileBuffer], out: &mut [u8]) {
     let values = match reference {
         ReferenceRow::Base => reader.base(),
         ReferenceRow::Centre => reader.centre(),
-        // A device's tiles are kept in f32.
+        // Reference rows on the GPU are f32.
         ReferenceRow::Kept(place) => return out.copy_from_slice(&kept[place].row(0)[..out.len()]),
     };
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);

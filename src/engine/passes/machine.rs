@@ -1,4 +1,4 @@
-//! The machine that a run computes on: threads, instruction set, and the GPU's ring if one was chosen.
+//! The machine that a run computes on: threads, instruction set, and the GPU's ring.
 
 use crate::engine::passes::drive::{Clock, drive};
 use crate::engine::passes::error::PassError;
@@ -12,12 +12,12 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What passes took since the meter was read last.
+/// The time of passes since the last reading of the meter.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Meter {
-    /// Times of all threads, added.
+    /// The added times of all threads.
     pub clock: Clock,
-    /// Time by the wall clock.
+    /// Wall-clock time.
     pub elapsed: Duration,
 }
 
@@ -46,26 +46,26 @@ impl<'m> Machine<'m> {
         *locked(&self.gpu) = Some(Arc::new(ring));
     }
 
-    /// The GPU's ring, if one is used.
+    /// The ring of the GPU; `None` if the run uses the CPU only.
     pub fn gpu(&self) -> Option<Arc<GpuRing>> {
         locked(&self.gpu).clone()
     }
 
-    /// Forgets the tiles that stayed on the GPU: other updates are read from now on.
+    /// Forgets the tiles that stayed on the GPU, before passes over other updates.
     pub fn forget_tiles(&self) {
         if let Some(ring) = self.gpu() {
             ring.forget();
         }
     }
 
-    /// Gives the GPU up after a failure, with a warning.
+    /// Stops using the GPU after a failure, with a warning.
     pub fn give_up_gpu(&self, why: GpuError) {
         tracing::warn!("{why}; the CPU takes over");
         *locked(&self.gpu) = None;
         *locked(&self.gpu_failure) = Some(why);
     }
 
-    /// Why the GPU was given up, if it was.
+    /// Why the run stopped using the GPU; `None` if it did not.
     pub fn gpu_failure(&self) -> Option<String> {
         locked(&self.gpu_failure).as_ref().map(ToString::to_string)
     }
@@ -79,7 +79,7 @@ impl<'m> Machine<'m> {
     ///
     /// # Errors
     ///
-    /// The error of the first tile, by number, that failed.
+    /// The error of the failed tile with the lowest number.
     pub fn run<P: TilePass>(&self, pass: &P) -> Result<P::Sum, PassError> {
         self.run_on(self.pool, pass)
     }
@@ -88,7 +88,7 @@ impl<'m> Machine<'m> {
     ///
     /// # Errors
     ///
-    /// The error of the first tile, by number, that failed.
+    /// The error of the failed tile with the lowest number.
     pub fn run_on<P: TilePass>(&self, pool: &ThreadPool, pass: &P) -> Result<P::Sum, PassError> {
         let (sum, clock) = drive(pool, pass)?;
         let mut meter = locked(&self.meter);
@@ -101,7 +101,7 @@ impl<'m> Machine<'m> {
         locked(&self.meter).elapsed += elapsed;
     }
 
-    /// What passes took since the last call.
+    /// Reads the meter and sets it to zero.
     pub fn take_meter(&self) -> Meter {
         mem::take(&mut *locked(&self.meter))
     }

@@ -1,9 +1,9 @@
 //! Streams the tiles of all updates through the worker threads or the GPU.
 //!
-//! A [`pass`] is work on every tile of a [`plan`]. The [`machine`] runs it: [`drive`] hands tiles to threads, each of which
-//! reads rows by its [`reader`], and adds the parts in the order of tiles; sums of [`sections`] have one shape wherever a
-//! run is cut. [`geometry`] measures updates for a decision, [`combine`] merges them, [`survey`] measures each by itself;
-//! [`blocks`] is what they do to rows. [`gpu_ring`] is the GPU's share of a pass, and [`error`] says why a pass stopped.
+//! A [`pass`] is work on every tile of a [`plan`]. The [`machine`] runs it: [`drive`] hands tiles to threads, which
+//! read rows by a [`reader`], and adds the parts in the order of tiles. Sums of [`sections`] have the same shape in a
+//! sharded run. [`geometry`] measures updates for a decision, [`combine`] merges them, and [`survey`] measures each
+//! alone, all by [`blocks`] of rows. [`gpu_ring`] is the GPU's share of a pass, and [`error`] says why a pass stopped.
 
 pub mod blocks;
 pub mod combine;

@@ -1,12 +1,12 @@
-//! A pass: work on every tile, whose results are added in the order of tiles.
+//! A pass: work on every tile, with results that are added in the order of tiles.
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};
 
-/// Work on every tile of a plan. Tiles run on several threads; their parts are added in the order of tiles.
+/// Work on every tile of a plan. Several threads work on tiles. Their parts are added in the order of tiles.
 pub trait TilePass: Sync {
-    /// What one thread needs: buffers, a place of the GPU's ring.
+    /// The buffers of one thread, and on the GPU a slot of the ring.
     type Worker<'p>
     where
         Self: 'p;
@@ -18,7 +18,7 @@ pub trait TilePass: Sync {
     /// The tiles.
     fn plan(&self) -> &TilePlan;
 
-    /// Makes what one thread needs.
+    /// Makes the worker of one thread.
     fn worker(&self) -> Self::Worker<'_>;
 
     /// Works on one tile.
@@ -34,7 +34,7 @@ pub trait TilePass: Sync {
     /// Adds the part of the next tile.
     fn add(&self, sum: &mut Self::Sum, tile: &Tile, part: Self::Part);
 
-    /// Where a thread's time went.
+    /// The time of a worker.
     fn clock(&self, worker: &Self::Worker<'_>) -> Clock;
 }
 

@@ -1,8 +1,8 @@
 //! Cuts a layout into tiles.
 //!
-//! A tile is a range of coordinates of one dtype, small enough that all clients' rows of it stay in a core's
-//! caches. Its shape depends on the clients and the layout only, never on threads, and none of those cut for the caches
-//! reaches over the end of a section: so shards have the tiles that they have together.
+//! A tile is a range of coordinates of one dtype. It is small enough for all clients' rows of it to stay in a core's
+//! caches. Its shape depends on the clients and the layout only, never on the number of threads. A tile for the caches
+//! lies in one section. So a sharded run has the same tiles as a run in one process.
 
 use crate::engine::passes::sections::SECTION;
 use crate::kernels::gram::BLOCK;
@@ -12,19 +12,19 @@ use crate::updates::set::UpdateSet;
 use crate::updates::source::Placement;
 use std::ops::Range;
 
-/// Bytes of a tile that its shape aims at: what stays in a core's share of the caches.
+/// The target size of a tile in bytes: a core's share of the caches.
 const TILE_BYTES: usize = 3 << 20;
 
-/// Bytes of one row of a tile: enough to be read at full speed, at most what a tile of few rows needs.
+/// Bytes of one row of a tile: long enough to read at full speed, and no longer than a tile of few rows needs.
 const ROW_BYTES: Range<usize> = 32 << 10..256 << 10;
 
-/// Bytes that a tile of very many rows may take; rows get shorter than [`ROW_BYTES`] to keep to it.
+/// The most bytes of a tile with many rows. Rows are shorter than [`ROW_BYTES`] if needed.
 const MAX_TILE_BYTES: usize = 40 << 20;
 
-/// A range of coordinates that is merged in one go.
+/// A range of coordinates that a pass works on at once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tile {
-    /// Its place in the order of tiles.
+    /// Its index in the order of tiles.
     pub number: usize,
     /// Its coordinates.
     pub coordinates: Range<usize>,
@@ -34,15 +34,15 @@ pub struct Tile {
     pub dtype: Dtype,
 }
 
-/// All tiles of a layout, in order, without a list of them.
+/// All tiles of a layout, in order. Computes each tile on demand.
 #[derive(Debug)]
 pub struct TilePlan {
     stretches: Vec<Stretch>,
     tiles: usize,
-    /// Clients' rows that are held at once.
+    /// The number of clients' rows that a worker holds at once.
     pub rows: usize,
-    /// Consecutive tiles that one worker takes: those of a section where updates are encoded, since values that are
-    /// encoded together are best decoded once.
+    /// The number of consecutive tiles that one worker takes. For encoded updates these are the tiles of a section,
+    /// since a worker then decodes a chunk of values once.
     pub at_once: usize,
 }
 
@@ -53,18 +53,18 @@ struct Stretch {
     working: Working,
     dtype: Dtype,
     columns: usize,
-    /// Tiles do not reach over multiples of this.
+    /// Tiles end at multiples of this.
     section: usize,
     first_tile: usize,
 }
 
 impl TilePlan {
-    /// Cuts the layout of an update set into tiles of which `rows` clients' rows are held at once.
+    /// Cuts the layout of an update set into tiles, for workers that hold `rows` clients' rows at once.
     pub fn new(set: &UpdateSet, rows: usize) -> Self {
         Self::of_ranges(set, rows, std::slice::from_ref(&(0..set.layout.parameters())))
     }
 
-    /// Cuts some ranges of coordinates, in order, into tiles for the caches as [`new`](Self::new) does.
+    /// Cuts ranges of coordinates, in order, into tiles as [`new`](Self::new) does.
     pub fn of_ranges(set: &UpdateSet, rows: usize, ranges: &[Range<usize>]) -> Self {
         Self::cut(set.working(), set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
     }
@@ -75,18 +75,18 @@ impl TilePlan {
         Self::cut(working, set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
     }
 
-    /// Cuts some ranges of coordinates, in order, at multiples of `columns`, and between tensors of different floats, and
-    /// nowhere else: what of a tensor lies between two multiples is whole in one tile, whatever floats clients send.
+    /// Cuts ranges of coordinates, in order, only at multiples of `columns` and between tensors of different floats.
+    /// The part of a tensor between two multiples is always in one tile, whatever floats clients send.
     pub fn at_multiples(set: &UpdateSet, rows: usize, ranges: &[Range<usize>], columns: usize) -> Self {
         Self::cut(set.working(), set, rows, ranges, columns, |_| columns)
     }
 
-    /// Cuts the layout into tiles of up to so many columns, without regard to sections.
+    /// Cuts the layout into tiles of up to `columns` columns, without regard to sections.
     pub fn of_columns(set: &UpdateSet, rows: usize, columns: impl Fn(Working) -> usize) -> Self {
         Self::within(set, rows, std::slice::from_ref(&(0..set.layout.parameters())), columns)
     }
 
-    /// Cuts some ranges of coordinates, in order, into tiles of up to so many columns, without regard to sections.
+    /// Cuts ranges of coordinates, in order, into tiles of up to `columns` columns, without regard to sections.
     pub fn within(
         set: &UpdateSet,
         rows: usize,
@@ -139,12 +139,12 @@ impl TilePlan {
         Self { stretches, tiles, rows, at_once }
     }
 
-    /// Number of tiles.
+    /// The number of tiles.
     pub fn tiles(&self) -> usize {
         self.tiles
     }
 
-    /// The tile of that number.
+    /// The tile with this index.
     pub fn tile(&self, number: usize) -> Tile {
         let stretch = self.stretches.partition_point(|stretch| stretch.first_tile <= number) - 1;
         let stretch = &self.stretches[stretch];
@@ -152,12 +152,12 @@ impl TilePlan {
         Tile { number, coordinates, working: stretch.working, dtype: stretch.dtype }
     }
 
-    /// Columns of the widest tile.
+    /// The number of columns of the widest tile.
     pub fn most_columns(&self) -> usize {
         self.stretches.iter().map(|s| s.columns.min(s.coordinates.len())).max().unwrap_or(0)
     }
 
-    /// Bytes of the longest row.
+    /// The number of bytes of the longest row.
     pub fn most_row_bytes(&self) -> usize {
         let bytes = |s: &Stretch| s.columns.min(s.coordinates.len()) * s.working.bytes();
         self.stretches.iter().map(bytes).max().unwrap_or(0)
@@ -195,7 +195,7 @@ impl Stretch {
         self.part(section).len().div_ceil(self.columns)
     }
 
-    /// Tiles in the sections before one. Those between the first and the last are whole.
+    /// The number of tiles in the sections before this one. Sections between the first and the last are whole.
     fn tiles_before(&self, section: usize) -> usize {
         match section - self.coordinates.start / self.section {
             0 => 0,
@@ -206,7 +206,7 @@ impl Stretch {
         }
     }
 
-    /// Columns of the tiles of a part: as even as whole blocks of the kernels allow.
+    /// The number of columns of the tiles of a part: whole blocks of the kernels, of equal size if possible.
     fn columns_of(&self, part: &Range<usize>) -> usize {
         if self.section == usize::MAX {
             return self.columns;

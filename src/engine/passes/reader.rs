@@ -1,4 +1,4 @@
-//! The buffers of one worker, and how a tile gets into them.
+//! Reads the rows of a tile from files into the buffers of one worker.
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
@@ -25,9 +25,9 @@ pub struct TileReader<'a> {
     stored: TileBuffer,
     base: Vec<f64>,
     centre: Vec<f64>,
-    /// Whether rows that hold weights were turned into deltas.
+    /// Whether the rows with weights are now deltas.
     subtracted: bool,
-    /// Where this worker's time went.
+    /// The time of this worker.
     pub clock: Clock,
 }
 
@@ -46,12 +46,12 @@ impl<'a> TileReader<'a> {
         }
     }
 
-    /// The base's values of a tile as it was read last; empty if [`read_base`](Self::read_base) was not called.
+    /// The base's values of the last tile; empty before the first call of [`read_base`](Self::read_base).
     pub fn base(&self) -> &[f64] {
         &self.base
     }
 
-    /// What to subtract from a client's row to get its delta: the base, or nothing where rows are deltas already.
+    /// The values to subtract from a client's row to get its delta: the base, or an empty slice if the row is a delta.
     pub fn base_of(&self, client: usize) -> &[f64] {
         let weights = self.set.clients[client].metadata.kind == UpdateKind::Weights;
         if weights && !self.subtracted { &self.base } else { &[] }
@@ -70,7 +70,7 @@ impl<'a> TileReader<'a> {
         Ok(())
     }
 
-    /// Reads the values of the centre that an earlier round left, if there is one.
+    /// Reads the values of the centre that an earlier run left, if there is one.
     ///
     /// # Errors
     ///
@@ -83,7 +83,8 @@ impl<'a> TileReader<'a> {
         Ok(())
     }
 
-    /// Reads what an earlier round left in a slot, or what it starts at, into `values`, one a coordinate.
+    /// Reads the values that an earlier run left in a slot, or the slot's initial value, into `values`: one per
+    /// coordinate.
     ///
     /// # Errors
     ///
@@ -103,7 +104,7 @@ impl<'a> TileReader<'a> {
         }
     }
 
-    /// The centre's values of a tile as it was read last: a delta. Empty if there is none.
+    /// The centre's values of the last tile, as a delta; empty without a centre.
     pub fn centre(&self) -> &[f64] {
         &self.centre
     }
@@ -119,7 +120,7 @@ impl<'a> TileReader<'a> {
         self.read_model(tile, (model, placement, None), values)
     }
 
-    /// Reads a model's values of a tile; `input` is its place among what is read.
+    /// Reads a model's values of a tile. `input` is the index of the model among the inputs of the run.
     fn read_model<E: Element>(
         &mut self,
         tile: &Tile,
@@ -133,11 +134,11 @@ impl<'a> TileReader<'a> {
         Ok(())
     }
 
-    /// Reads the base's values of a tile, and checks that they are numbers.
+    /// Reads the base's values of a tile, and checks that they are finite.
     ///
     /// # Errors
     ///
-    /// When one is not, or its file cannot be read.
+    /// When a value is not finite, or the base's file cannot be read.
     pub fn read_finite_base(&mut self, tile: &Tile) -> Result<(), PassError> {
         self.read_base(tile)?;
         if all_within(self.isa, &self.base, &Dtype::F64.limits()) {
@@ -171,8 +172,8 @@ impl<'a> TileReader<'a> {
         Ok(())
     }
 
-    /// Reads a source of a mode's own into a row of the tile, behind the clients' rows. `input` is its place among what is
-    /// read, for errors.
+    /// Reads an input of a mode into a row of the tile, after the clients' rows. `input` is its index among the inputs
+    /// of the run, for errors.
     ///
     /// # Errors
     ///
@@ -195,7 +196,7 @@ impl<'a> TileReader<'a> {
         Ok(())
     }
 
-    /// Reads a source's values of a tile into memory of the caller's. `input` is its place among what is read, for errors.
+    /// Reads a source's values of a tile into the caller's memory. `input` is its index among the inputs, for errors.
     ///
     /// # Errors
     ///
@@ -210,7 +211,7 @@ impl<'a> TileReader<'a> {
         self.read_model(tile, (&source.model, &source.placement, input), values)
     }
 
-    /// Reads one client's row of a tile into memory of the caller's.
+    /// Reads one client's row of a tile into the caller's memory.
     ///
     /// # Errors
     ///
@@ -225,8 +226,8 @@ impl<'a> TileReader<'a> {
         self.read_model(tile, (model, placement, Some(client)), values)
     }
 
-    /// Where weights and deltas are mixed, turns the rows of these clients, read before, into deltas. The base must
-    /// have been read.
+    /// Turns the rows of these clients into deltas, if the set mixes weights and deltas. Read the rows and the base
+    /// first.
     pub fn subtract_base<E: Element>(&mut self, tile: &Tile, clients: &[usize]) {
         if self.set.value_kind != ValueKind::Mixed {
             return;
@@ -242,7 +243,7 @@ impl<'a> TileReader<'a> {
         self.subtracted = true;
     }
 
-    /// The rows that were read last, so many of them.
+    /// The first `rows` rows of the last tile.
     pub fn rows<E: Element>(&self, tile: &Tile, rows: usize) -> Rows<'_, E> {
         self.tile.rows(rows, tile.coordinates.len())
     }
@@ -254,7 +255,7 @@ struct SourceReader<'a> {
     model: &'a ModelFile,
     placement: &'a Placement,
     layout: &'a Layout,
-    /// Its place among what is read: the clients, then what a mode reads beside them. `None` for the base and state.
+    /// Its index among the inputs: the clients, then those of a mode. `None` for the base and the state.
     input: Option<usize>,
 }
 
@@ -274,8 +275,8 @@ impl SourceReader<'_> {
         })
     }
 
-    /// Reads them straight into the row where the file holds what the kernels
-    /// work in, else by way of `stored`. Neighbouring tensors that are neighbours in the file too are read in one go.
+    /// Reads into the row itself if the file's dtype is the kernels' float, and through `stored` if not. One read
+    /// covers tensors that are neighbours in the layout and in the file.
     fn read<E: Element>(&self, tile: &Tile, stored: &mut TileBuffer, values: &mut [E]) -> io::Result<()> {
         let pieces = self.layout.pieces(tile.coordinates.clone());
         let mut column = 0;
@@ -299,7 +300,7 @@ impl SourceReader<'_> {
 }
 
 impl SourceReader<'_> {
-    /// The same of a model of which tensors are encoded.
+    /// Reads a tile of a model with encoded tensors.
     fn read_decoded<E: Element>(
         &self,
         decoder: &dyn Decoder,
@@ -327,7 +328,7 @@ impl SourceReader<'_> {
     }
 }
 
-/// Values of one dtype that stand together in one file.
+/// Consecutive values of one dtype in one file.
 #[derive(Clone, Copy)]
 struct Run {
     file: usize,

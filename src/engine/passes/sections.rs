@@ -1,39 +1,39 @@
-//! Sections: what the coordinates of a round are cut into, whichever part of them a process works on.
+//! Sections: the fixed parts of a layout's coordinates, whose sums have one shape in every run.
 //!
-//! A section is [`SECTION`] coordinates of the layout. No tile reaches from one into the next, and a shard is a run of
-//! whole sections. Sums of tiles are added in the order of tiles within a section; sums of sections are added in a
-//! binary tree whose shape hangs on nothing but their numbers. A run of sections is a few whole branches of that tree,
-//! so whoever puts the branches of all runs together, wherever these were cut, gets the same bits.
+//! A section is [`SECTION`] coordinates of the layout. A tile lies in one section, and a shard is a range of whole
+//! sections. Within a section, sums are added in the order of tiles. Sums of sections are added in a binary tree, whose
+//! shape depends only on the numbers of the sections. A range of sections is a few whole branches of that tree. So the
+//! branches of all shards give the same bits, wherever the shards were cut.
 
 use crate::engine::passes::blocks::add_rows;
 use std::ops::Range;
 
-/// Coordinates of a section.
+/// The number of coordinates of a section.
 pub const SECTION: usize = 1 << 16;
 
-/// The section that a coordinate lies in.
+/// The number of the section of a coordinate.
 pub fn section_of(coordinate: usize) -> usize {
     coordinate / SECTION
 }
 
-/// The sections of so many coordinates.
+/// The number of sections of a layout with this many coordinates.
 pub fn sections_of(coordinates: usize) -> usize {
     coordinates.div_ceil(SECTION)
 }
 
-/// The coordinates of a run of sections, of so many in all.
+/// The coordinates of a range of sections. `coordinates` is the number of all.
 pub fn coordinates_of(sections: &Range<usize>, all: usize) -> Range<usize> {
     let start = |section: usize| section.saturating_mul(SECTION).min(all);
     start(sections.start)..start(sections.end)
 }
 
-/// What adds up.
+/// A value that a tree of sections can add up.
 pub trait Summand: Clone {
-    /// Adds what comes after it.
+    /// Adds the value of the sections that follow.
     fn add(&mut self, later: &Self);
 }
 
-/// Sums of rows; an empty one is all zeros.
+/// Sums of rows. An empty vector stands for zeros.
 impl Summand for Vec<f64> {
     fn add(&mut self, later: &Self) {
         if self.is_empty() {
@@ -44,7 +44,7 @@ impl Summand for Vec<f64> {
     }
 }
 
-/// None adds nothing.
+/// `None` adds nothing.
 impl<T: Summand> Summand for Option<T> {
     fn add(&mut self, later: &Self) {
         match (self.as_mut(), later) {
@@ -58,16 +58,16 @@ impl<T: Summand> Summand for Option<T> {
 /// The sum of `1 << level` sections, from section `number << level` on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Branch<T> {
-    /// How many times sections were paired.
+    /// The level in the tree: the branch has `1 << level` sections.
     pub level: u32,
-    /// Its place among the branches of its level.
+    /// Its index among the branches of its level.
     pub number: usize,
-    /// Their sum.
+    /// The sum of the sections.
     pub sum: T,
 }
 
 impl<T> Branch<T> {
-    /// Its sections; none if they are past what a number can hold.
+    /// Its range of sections; `None` if their numbers do not fit `usize`.
     pub fn sections(&self) -> Option<Range<usize>> {
         let size = 1usize.checked_shl(self.level)?;
         let start = self.number.checked_mul(size)?;
@@ -79,12 +79,12 @@ impl<T> Branch<T> {
     }
 }
 
-/// SectionTree in order, each as large as it can be.
+/// The branches of a range of sections, in order, each as large as possible.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SectionTree<T>(pub Vec<Branch<T>>);
 
 impl<T: Summand> SectionTree<T> {
-    /// Puts the branch that comes next behind the others, and joins what is a whole branch then.
+    /// Appends the next branch, and joins branches that form a larger one.
     pub fn push(&mut self, mut branch: Branch<T>) {
         while let Some(mut left) = self.0.pop_if(|left| left.is_left_of(&branch)) {
             left.sum.add(&branch.sum);
@@ -93,7 +93,7 @@ impl<T: Summand> SectionTree<T> {
         self.0.push(branch);
     }
 
-    /// The sum of all, from the last to the first; none if there is no branch.
+    /// The sum of all branches, from the last to the first; `None` without branches.
     pub fn total(self) -> Option<T> {
         let sums = self.0.into_iter().rev().map(|branch| branch.sum);
         sums.reduce(|later, mut sum| {
@@ -103,23 +103,23 @@ impl<T: Summand> SectionTree<T> {
     }
 }
 
-/// Adds up what the tiles of a run of sections give, as they come in order.
+/// Adds up the parts of the tiles of a range of sections, in order.
 #[derive(Debug)]
 pub struct SectionAdder<T> {
     done: SectionTree<Option<T>>,
-    /// The section that tiles are of, and their sum.
+    /// The section of the current tiles, and their sum.
     open: Option<(usize, T)>,
-    /// The first section that is not done.
+    /// The first section without a finished sum.
     next: usize,
 }
 
 impl<T: Summand> SectionAdder<T> {
-    /// Starts at a section.
+    /// Starts at this section.
     pub fn starting_at(section: usize) -> Self {
         Self { done: SectionTree(Vec::new()), open: None, next: section }
     }
 
-    /// Adds the part of the next tile, which is of this section.
+    /// Adds the part of the next tile, which lies in this section.
     pub fn add(&mut self, section: usize, part: T) {
         match &mut self.open {
             Some((open, sum)) if *open == section => sum.add(&part),
@@ -130,7 +130,7 @@ impl<T: Summand> SectionAdder<T> {
         }
     }
 
-    /// The branches of all sections before `end`; a sum is none where there was no tile.
+    /// The branches of all sections before `end`. The sum of sections without tiles is `None`.
     pub fn finish(mut self, end: usize) -> SectionTree<Option<T>> {
         self.go_on_to(end);
         self.done
@@ -155,7 +155,7 @@ impl<T: Summand> SectionAdder<T> {
 mod tests {
     use super::*;
 
-    /// Numbers whose sum hangs on the order of additions.
+    /// Numbers whose sum depends on the order of additions.
     fn part(section: usize) -> Vec<f64> {
         vec![1.0 / (section * section + 1) as f64 - 0.1]
     }

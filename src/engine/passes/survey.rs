@@ -1,5 +1,4 @@
-//! Measures each update by itself: non-finite values, largest magnitude, norm; and its angle to the
-//! coordinate median of all.
+//! Measures each update alone: non-finite values, largest magnitude, norm, angle to the median.
 
 use crate::engine::passes::blocks::add_rows;
 use crate::engine::passes::drive::Clock;
@@ -19,16 +18,16 @@ use crate::model::tile::Rows;
 use crate::updates::fault::NonFinite;
 use crate::updates::set::UpdateSet;
 
-/// What one update measures.
+/// The measurements of one update.
 #[derive(Clone, Default, Debug)]
 pub struct Measured {
-    /// Values that are NaN or infinite.
+    /// The number of values that are NaN or infinite.
     pub non_finite: u64,
-    /// Coordinate and value of the first of them.
+    /// Coordinate and value of the first non-finite value; `None` if all are finite.
     pub first_non_finite: Option<(usize, f64)>,
-    /// The largest magnitude among finite floats.
+    /// The largest magnitude of the finite floats.
     pub max_abs: f64,
-    /// Squared L2 norm of its delta (with a base), else of its values; floats only. NaN if some are not finite.
+    /// Squared L2 norm of the floats of its delta, or without a base of its values. NaN if some are not finite.
     pub squared_norm: f64,
 }
 
@@ -36,13 +35,13 @@ pub struct Measured {
 ///
 /// # Errors
 ///
-/// When one cannot be read.
+/// When an update cannot be read.
 pub fn measure(machine: &Machine, set: &UpdateSet) -> Result<Vec<Measured>, PassError> {
     machine.run(&Survey::new(machine, set, Magnitudes))
 }
 
-/// The cosine of the angle between each delta and the coordinate median of all deltas, given their squared norms, in one
-/// read. Every update is finite. `None` where a vector is zero.
+/// The cosine of the angle between each delta and the coordinate median of all deltas, in one read. All updates must be
+/// finite, and `squared_norms` are those of the deltas. `None` if the delta or the median is zero.
 ///
 /// # Errors
 ///
@@ -62,7 +61,7 @@ pub fn cosines_to_median(
     Ok(sums.into_iter().zip(squared_norms).map(cosine).collect())
 }
 
-/// One read of every update that keeps a number, or a few, for each.
+/// A pass that reads every update once and keeps a few numbers for each.
 struct Survey<'a, Q> {
     machine: &'a Machine<'a>,
     set: &'a UpdateSet,
@@ -70,10 +69,10 @@ struct Survey<'a, Q> {
     quantity: Q,
 }
 
-/// What a survey keeps of each update.
+/// The numbers that a survey keeps for each update.
 trait Quantity: Sync {
     type Value: Send;
-    /// The values before the first tile, for so many clients.
+    /// The values before the first tile, one per client.
     fn none(&self, clients: usize) -> Vec<Self::Value>;
     fn of_rows<E: Element>(
         &self,
@@ -133,7 +132,7 @@ fn read_all<E: Element>(reader: &mut TileReader, tile: &Tile, clients: usize) ->
     reader.read::<E>(tile, &(0..clients).collect::<Vec<usize>>())
 }
 
-/// Non-finite values, largest magnitude and norm of each update.
+/// Measures the non-finite values, the largest magnitude and the norm of each update.
 struct Magnitudes;
 
 impl Quantity for Magnitudes {
@@ -172,7 +171,7 @@ impl Quantity for Magnitudes {
     }
 }
 
-/// The inner product of each delta with the coordinate median, and behind them the median's squared norm.
+/// Measures the inner product of each delta with the coordinate median. The last value is the median's squared norm.
 struct Angles;
 
 impl Quantity for Angles {
@@ -228,7 +227,7 @@ pub(crate) fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Meas
     measured
 }
 
-/// Adds what a later tile measures.
+/// Adds the measurements of a later tile.
 pub(crate) fn add_measured(all: &mut [Measured], tile: &[Measured]) {
     for (all, tile) in all.iter_mut().zip(tile) {
         all.add(tile);
@@ -236,7 +235,7 @@ pub(crate) fn add_measured(all: &mut [Measured], tile: &[Measured]) {
 }
 
 impl Measured {
-    /// Adds what later coordinates measure.
+    /// Adds the measurements of later coordinates.
     pub(crate) fn add(&mut self, later: &Self) {
         self.non_finite += later.non_finite;
         self.first_non_finite = self.first_non_finite.or(later.first_non_finite);
@@ -244,7 +243,7 @@ impl Measured {
         self.squared_norm += later.squared_norm;
     }
 
-    /// The first non-finite value, if there is one.
+    /// The first non-finite value; `None` if all are finite.
     pub fn non_finite_in(&self, layout: &Layout) -> Option<NonFinite> {
         let (coordinate, value) = self.first_non_finite?;
         let (tensor, index) = layout.locate(coordinate);
@@ -252,7 +251,7 @@ impl Measured {
     }
 }
 
-/// The first non-finite value of each client that has one, by the client's place in the set.
+/// The first non-finite value of each client that has one, by index in the set.
 pub fn non_finite_clients(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, NonFinite)> {
     let of = |(i, measured): (usize, &Measured)| Some((i, measured.non_finite_in(&set.layout)?));
     measured.iter().enumerate().filter_map(of).collect()

@@ -1,15 +1,18 @@
-//! How the clip bound follows a quantile of the norms (Andrew, Thakkar, McMahan and Ramaswamy, "Differentially private
-//! learning with adaptive clipping", 2021, algorithm 1).
+//! Adaptive clipping: the clip bound follows a quantile of the norms.
 //!
-//! Each client has one coordinate more: whether its norm is within the bound, shifted by a half, so that one client changes
-//! it by a half at most. It is noised as the others are and belongs to the same release: with the count at sigma_b and the
-//! values at z_D all of it costs what one Gaussian of z does, where `z^-2 = z_D^-2 + (2 sigma_b)^-2`.
+//! - Paper: Andrew, Thakkar, McMahan and Ramaswamy, "Differentially private learning with adaptive clipping", 2021,
+//!   algorithm 1.
+//!
+//! Each client has one more coordinate: whether its norm is within the bound, minus a half. So one client changes the
+//! count by at most a half. The count gets noise and belongs to the same release. The noise is sigma_b on the count and
+//! z_D on the values. Together they cost as much as one Gaussian of multiplier z, where `z^-2 = z_D^-2 + (2
+//! sigma_b)^-2`.
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::ledger::plan::Adaptive;
 
-/// The clip bound of the next round: of so many more clients below the bound of this one than above it, with this integer
-/// noise.
+/// The clip bound of the next round. `below` is the number of clients within the bound minus the number above it, and
+/// `noise` the integer noise on that count.
 pub fn next_clip(
     adaptive: &Adaptive,
     (bound, expected): (f64, u64),
@@ -17,7 +20,7 @@ pub fn next_clip(
     below: i64,
     noise: i64,
 ) -> f64 {
-    // Rounded down: half a client is never wider than its share of the budget.
+    // Rounded down, so that half a client is never larger than its share of the budget.
     let half = (level.sigma() / (2.0 * adaptive.count_noise)).floor().max(1.0);
     let noised = below as f64 + noise as f64 / half;
     let fraction = (noised / (2.0 * expected as f64) + 0.5).clamp(0.0, 1.0);
@@ -47,17 +50,17 @@ mod tests {
         }
     }
 
-    /// Where all are clipped the bound grows, and where none is it shrinks.
+    /// The bound grows if all clients are clipped, and shrinks if none is.
     #[test]
     fn it_goes_the_right_way() {
         let next = |below: i64| next_clip(&ADAPTIVE, (1.0, 100), Level::L2, below, 0);
         assert!((next(-100) - 0.1f64.exp()).abs() < 1e-12 && (next(100) - (-0.1f64).exp()).abs() < 1e-12);
-        // However the noise falls, one round moves it no further.
+        // No noise moves the bound further than this in one round.
         let most = next_clip(&ADAPTIVE, (1.0, 100), Level::L2, 0, i64::MIN);
         assert!((most - 0.1f64.exp()).abs() < 1e-12);
     }
 
-    /// One client's half is the integer noise's share: with the values' bound it is within that of the whole.
+    /// One client's half, together with the bound on the values, stays within the sensitivity of the release.
     #[test]
     fn a_client_changes_values_and_count_by_no_more_than_the_bound_of_both() {
         for (z, count_noise) in [(1.0, 5.0), (0.7, 0.5), (3.0, 100.0)] {

@@ -1,4 +1,4 @@
-//! A run whose clients are clipped: who counts, as what, and the sums that edges made.
+//! The clipped clients of a run: which clients count, with which clip, and the edges' sums.
 
 use crate::budget::books::{Books, NoiseTerms};
 use crate::engine::aggregate::error::Error;
@@ -18,26 +18,26 @@ use crate::strategies::Cohort;
 use crate::updates::set::{Client, UpdateSet, ValueKind};
 use std::collections::HashMap;
 
-/// A run whose clients are clipped.
+/// The clipped clients of a run.
 pub struct Clipped {
-    /// The clients, whose values are merged as deltas.
+    /// The clients. Their values are merged as deltas.
     pub taken: Taken,
-    /// Coordinates of the float tensors.
+    /// The number of coordinates of the float tensors.
     pub dimension: u64,
-    /// How the noise is made.
+    /// The terms of the noise.
     pub terms: NoiseTerms,
-    /// What two sums must have in common to be added.
+    /// The terms that two sums must share to be added.
     pub sum_terms: SumTerms,
-    /// The grid that values are rounded to.
+    /// The grid to which values are rounded.
     pub grid: Grid,
-    /// How each client is clipped.
+    /// The clip of each client.
     pub clips: ClientClips,
-    /// Sums that edges made.
+    /// The sum files of edges.
     pub edges: Vec<SumFile>,
 }
 
 impl Clipped {
-    /// Takes the clients of a session, clips them, and opens the sums that are added to theirs.
+    /// Takes the clients of a session, measures their clips, and opens the sum files of edges.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl Clipped {
     }
 }
 
-/// Takes every client; bad updates count as zero.
+/// Takes every client. Bad updates count as zero.
 fn take(session: &mut Session) -> Result<Taken, Error> {
     let mut updates = std::mem::take(&mut session.updates);
     let mut claims: HashMap<String, usize> = HashMap::new();
@@ -93,7 +93,7 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
             tracing::warn!("{}: {fault}{more}: the client counts as zero", update.path.display());
         }
     }
-    // Each client's delta is merged, whatever it sent.
+    // The run merges deltas, whether clients sent weights or deltas.
     set.value_kind = ValueKind::Deltas;
     let mut taken = Taken::new(set, rejected);
     session.open_state(&mut taken)?;
@@ -104,7 +104,7 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
     Ok(taken)
 }
 
-/// A client of an earlier sum must not come again.
+/// Refuses a client that is in a sum file too.
 fn check_apart(set: &UpdateSet, edges: &[SumFile]) -> Result<(), Error> {
     for client in &set.clients {
         if let Some(edge) = edges.iter().find(|edge| edge.clients().contains(&client.id)) {
@@ -115,7 +115,7 @@ fn check_apart(set: &UpdateSet, edges: &[SumFile]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Integers have no part in the noised sum, and noise on a variance may leave it below zero.
+/// Warns of integer tensors, which the noised sum leaves out, and of variances, which noise may make negative.
 fn warn_of_tensors(set: &UpdateSet) {
     if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.dtype.kind() != Kind::Float) {
         tracing::warn!("`{}` holds integers: such tensors stay the base's", spec.name);
@@ -126,11 +126,11 @@ fn warn_of_tensors(set: &UpdateSet) {
     }
 }
 
-/// How each client of a set is clipped.
+/// The clip of each client of a set.
 pub struct ClientClips(pub Vec<ClientClip>);
 
 impl ClientClips {
-    /// Warns the operator of clients that count as zero, and says which are clipped.
+    /// Warns of clients that count as zero, and lists the clipped ones.
     fn warn(&self, set: &UpdateSet) {
         for (client, ClientClip { clip, norm, .. }) in set.clients.iter().zip(&self.0) {
             match clip.treatment {
@@ -144,12 +144,12 @@ impl ClientClips {
         }
     }
 
-    /// Lets clients that come too often or too soon count as zero.
+    /// Makes clients count as zero that take part more often or sooner than the plan allows.
     pub fn leave_out(&mut self, set: &UpdateSet, counted: &[bool]) {
         for ((client, found), counts) in set.clients.iter().zip(&mut self.0).zip(counted) {
             if !counts {
                 tracing::warn!(
-                    "{}: comes more often or sooner than the plan allows: counts as zero",
+                    "{}: takes part more often or sooner than the plan allows: the client counts as zero",
                     client.id
                 );
                 found.clip = Clip::VOID;
@@ -165,7 +165,7 @@ impl ClientClips {
         set.clients.iter().zip(&self.0).filter_map(counts)
     }
 
-    /// How many clients are within the clip bound, less how many are not.
+    /// The number of clients within the clip bound, minus the number above it.
     pub fn below(&self, bound: f64, edges: &[SumFile]) -> i64 {
         let counted = self.0.iter().filter(|found| found.clip.treatment != Treatment::Void);
         let here: i64 = counted.map(|found| if found.norm <= bound { 1 } else { -1 }).sum();

@@ -1,13 +1,13 @@
-//! What is done to each client before its update is added: one pass, for the norms and for what names the values.
+//! Measures the norm and a digest of each client's values, before the second pass adds them.
 //!
-//! The norm is a sum in f64, rounded, so no client is held to it but to an upper bound of it, as far above as the sum may be
-//! off: n additions of numbers that are not negative are off by at most a share of n 2^-53 of the sum. Integers at the
-//! scale of that bound are admitted. They are made once, where they are added, and there their norm is verified, exactly.
+//! The norm is a rounded sum in f64, so the clip uses an upper bound of it. The bound adds the largest error of the
+//! sum: n additions of non-negative numbers have a relative error of at most n 2^-53. Values are scaled by that bound
+//! and rounded to integers once, in the pass that adds them. That pass verifies the norm of the integers exactly.
 //!
-//! What a client sends decides about that client alone: an update that cannot be read, or is not finite, counts as zero,
-//! and the round goes on. So does the run if nobody came. So that not a bit of one client's scale hangs on another, values
-//! are added in an order that no other client changes: within what [`COLUMNS`] coordinates hold of one tensor, and then in
-//! the order of coordinates.
+//! An update affects no other client: an update that cannot be read, or is not finite, counts as zero, and the run
+//! continues. The run also continues without any client. Squares are added within [`COLUMNS`] coordinates of one
+//! tensor, and these sums in the order of coordinates. That order depends on no other client, so neither does any bit
+//! of a client's scale.
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
@@ -30,18 +30,18 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How one client is clipped, and what the pass found of it.
+/// The clip of one client, and its measurements.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ClientClip {
-    /// How it is clipped.
+    /// The scale and the treatment.
     pub clip: Clip,
-    /// The L2 norm of its delta; zero if it counts as zero.
+    /// The L2 norm of its delta; zero if the client counts as zero.
     pub norm: f64,
-    /// A BLAKE3 digest of its values; empty if they cannot be read.
+    /// The BLAKE3 digest of its values; empty if they cannot be read.
     pub digest: String,
 }
 
-/// Measures every client of a set, and says how it is clipped to a grid.
+/// Measures every client of a set, and computes its clip to a grid.
 ///
 /// # Errors
 ///
@@ -73,17 +73,17 @@ fn clip_of(grid: &Grid, margin: f64, measure: Option<&NormMeasure>) -> ClientCli
     }
 }
 
-/// A norm times this factor is above the exact norm. Half of the factor would do for the root of a sum; the rest covers the
-/// operations behind it.
+/// A rounded norm times this factor is above the exact norm. Half of the margin covers the root of the sum. The other
+/// half covers the operations after it.
 fn margin(set: &UpdateSet) -> f64 {
     let tensors = set.layout.tensors().len();
     let parts = set.layout.parameters().div_ceil(COLUMNS) + tensors;
-    // Squares, those of a lane, lanes, parts.
+    // One rounding for each square, then those of the sums in a lane, over lanes and over parts.
     let roundings = 1 + COLUMNS.div_ceil(LANES) + LANES + parts;
     1.0 + roundings as f64 * f64::EPSILON
 }
 
-/// Measures the clients that count; `None` for a client that does not, or that cannot be read.
+/// Measures the clients for which `counts` is true. `None` for the others, and for clients that cannot be read.
 fn measure_clients<M: ClientMeasure>(
     machine: &Machine,
     set: &UpdateSet,
@@ -102,7 +102,7 @@ fn measure_clients<M: ClientMeasure>(
     machine.run(&pass)
 }
 
-/// The pass that measures clients one by one, without regard to each other.
+/// The pass that measures each client alone.
 struct ClipPass<'a, M> {
     machine: &'a Machine<'a>,
     set: &'a UpdateSet,
@@ -130,7 +130,7 @@ impl<M: ClientMeasure> TilePass for ClipPass<'_, M> {
     }
 
     fn tile(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<Option<M::Part>>, PassError> {
-        // A base that is not finite is found now, before anything is charged.
+        // Finds a base that is not finite before the budget is charged.
         reader.read_finite_base(tile)?;
         let clients = 0..self.set.clients.len();
         let parts = clients.clone().map(|client| self.client(reader, tile, client)).collect();
@@ -186,11 +186,11 @@ impl<M: ClientMeasure> ClipPass<'_, M> {
     }
 }
 
-/// What a client's values are measured by: parts of tiles, that are added in their order.
+/// A measurement of a client's values. The parts of tiles are added in order.
 trait ClientMeasure: Default + Send {
-    /// That of a tile.
+    /// The measurement of a tile.
     type Part: Send;
-    /// The part of a row, which pieces of tensors make up.
+    /// Measures a row. `pieces` are the pieces of tensors in it.
     fn of_row<E: Element>(
         isa: Isa,
         row: &[E],
@@ -210,28 +210,28 @@ fn add_parts<M: ClientMeasure>(all: &mut [Option<M>], parts: Vec<Option<M::Part>
     }
 }
 
-/// Sums that [`squared_norm`] adds in turn.
+/// The number of partial sums of [`squared_norm`].
 const LANES: usize = 16;
 
-/// The squares of a client's delta, and what names its values.
+/// The sum of squares of a client's delta, and the digest of its values.
 #[derive(Default)]
 struct NormMeasure {
     squares: f64,
-    /// Whether a value is no finite number.
+    /// Whether a value is NaN or infinite.
     is_void: bool,
     digest: Blake3,
 }
 
 impl NormMeasure {
-    /// Whether the squares of finite values are beyond f64.
+    /// Whether all values are finite, but the sum of squares does not fit f64.
     fn is_beyond(&self) -> bool {
         !self.squares.is_finite() && !self.is_void
     }
 }
 
-/// The same of a row.
+/// The norm of one row of a tile.
 struct RowNorm {
-    /// Of each piece of a tensor.
+    /// The sum of squares of each piece of a tensor.
     squares: Vec<f64>,
     is_void: bool,
     dtype: Dtype,
@@ -249,7 +249,7 @@ impl ClientMeasure for NormMeasure {
             squared_norm(isa, &row[columns.clone()], base.get(columns).unwrap_or_default())
         });
         let squares: Vec<f64> = squares.collect();
-        // A square that is not finite tells of every value that is not.
+        // Every non-finite value makes a sum of squares non-finite.
         let is_void = squares.iter().any(|squares| !squares.is_finite()) && !all_finite(isa, row);
         let digest = Blake3::of_bytes(bytemuck::cast_slice(row));
         RowNorm { squares, is_void, dtype: E::DTYPE, digest }
@@ -263,7 +263,7 @@ impl ClientMeasure for NormMeasure {
     }
 }
 
-/// Exact, and slow: for values whose squares are beyond f64.
+/// Exact and slow, for values whose squares do not fit f64.
 impl ClientMeasure for Squares {
     type Part = Self;
 

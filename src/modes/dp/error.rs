@@ -18,9 +18,9 @@ pub enum DpError {
     Grid(#[from] NoGrid),
     #[error(transparent)]
     SumFile(#[from] SumFileError),
-    #[error("{found} updates, expected at most {most}: more might not fit the sum")]
+    #[error("{found} updates, expected at most {most}: the sum of more may not fit 64 bits")]
     TooMany { found: u64, most: u64 },
-    #[error("{}: its integers are longer than its norm allows: it changed while it was read", .path.display())]
+    #[error("{}: its integers exceed its clip bound: the file changed while the run read it", .path.display())]
     Longer { path: PathBuf },
 }
 
@@ -37,7 +37,7 @@ impl Explain for DpError {
 }
 
 impl DpError {
-    /// The error as an aggregate run ends in it.
+    /// The error of the aggregate run.
     pub(super) fn of(why: impl Into<Self>) -> Error {
         Error::Mode(Box::new(why.into()))
     }

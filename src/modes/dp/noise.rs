@@ -1,7 +1,8 @@
-//! The noise of a release, whatever makes it: what sums it up does not care.
+//! The noise of a release, behind one type for all mechanisms.
 //!
-//! [`Noise::Fresh`] is of this release alone; [`Noise::Tree`] and [`Noise::Row`] are of a run whose rounds have correlated
-//! noise. Noise of a coordinate hangs on the key, the round and the coordinate's number, so tiles may come in any order.
+//! [`Noise::Fresh`] is new for each release. [`Noise::Tree`] and [`Noise::Row`] belong to a series of rounds with
+//! correlated noise. The noise of a coordinate depends on the key, the round and the coordinate's number, so tiles may
+//! come in any order.
 
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
@@ -19,46 +20,46 @@ use crate::privacy::correlated::tree::{self, Node};
 use crate::privacy::key::Key;
 use rayon::ThreadPool;
 
-/// What the words of a key are for. No two of these streams share a block.
+/// The domains of a key's streams. No two streams share a block.
 pub(crate) mod domain {
     /// Noise on the coordinates, of one release.
     pub(crate) const COORDINATES: u32 = 1;
     /// Noise on the count of updates below the clip bound.
     pub(crate) const COUNT: u32 = 2;
-    /// What is drawn for a round, whose number is the segment.
+    /// The draws of a round. The round's number is the segment.
     pub(crate) const ROUND: u32 = 3;
-    /// The nodes of a tree at level 0, whose number is the segment; each level has a domain of its own.
+    /// The nodes of a tree at level 0, whose number is the segment. Nodes of level L have the domain `NODES + L`.
     pub(crate) const NODES: u32 = 0x100;
 }
 
-/// Coordinates that noise is made for at a time: they stay in the first-level cache.
-const MADE: usize = 1024;
+/// The number of coordinates that noise is drawn for at a time: they fit the first-level cache.
+const BLOCK_COORDINATES: usize = 1024;
 
 /// The noise of a release.
 #[derive(Debug)]
 pub enum Noise {
     /// New noise for every release.
     Fresh {
-        /// Of the release.
+        /// The key of the release.
         key: Key,
-        /// How wide the noise is.
+        /// The scale of the noise.
         level: Level,
     },
-    /// That of a round, by the nodes of a tree.
+    /// The noise of a round, from the nodes of a tree.
     Tree {
-        /// Of the run.
+        /// The key of the series.
         key: Key,
-        /// How wide the noise of a node is.
+        /// The scale of a node's noise.
         level: Level,
-        /// The round, from one on.
+        /// The number of the round, from 1.
         round: u32,
     },
-    /// That of a round, made before.
+    /// The noise of a round, in a kept row.
     Row(SourceFile),
 }
 
-/// The noise of a granted release, for `coordinates` coordinates. Noise that depends on earlier rounds is made here, and
-/// kept.
+/// The noise of a granted release, for `coordinates` coordinates. Computes and keeps noise that depends on earlier
+/// rounds.
 ///
 /// # Errors
 ///
@@ -90,10 +91,10 @@ impl Noise {
     ///
     /// # Errors
     ///
-    /// When noise that was made before cannot be read.
+    /// When a kept row cannot be read.
     pub fn add(&self, isa: Isa, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
-        for (block, sums) in sums.chunks_mut(MADE).enumerate() {
-            let first = first + (block * MADE) as u64;
+        for (block, sums) in sums.chunks_mut(BLOCK_COORDINATES).enumerate() {
+            let first = first + (block * BLOCK_COORDINATES) as u64;
             match self {
                 Self::Fresh { key, level } => {
                     let stream = Stream { key: key.bytes(), domain: domain::COORDINATES, segment: 0 };
@@ -115,7 +116,7 @@ impl Noise {
     }
 }
 
-/// Noise on a count, one integer of the same release.
+/// The noise on the count of a release.
 pub(crate) fn of_count(isa: Isa, key: &Key, level: Level) -> i64 {
     let mut noised = [0];
     let stream = Stream { key: key.bytes(), domain: domain::COUNT, segment: 0 };
@@ -123,17 +124,17 @@ pub(crate) fn of_count(isa: Isa, key: &Key, level: Level) -> i64 {
     noised[0]
 }
 
-/// Adds what is drawn from a stream, or takes it away.
+/// Adds the draws of a stream, times `sign`.
 fn add(isa: Isa, stream: Stream, level: Level, first: u64, sign: i64, sums: &mut [i64]) {
-    let mut made = [0; MADE];
-    let made = &mut made[..sums.len()];
-    discrete_gaussian::noise(isa, stream, level, first, made);
-    made.iter_mut().for_each(|made| *made *= sign);
-    add_integers(isa, made, sums);
+    let mut draws = [0; BLOCK_COORDINATES];
+    let draws = &mut draws[..sums.len()];
+    discrete_gaussian::noise(isa, stream, level, first, draws);
+    draws.iter_mut().for_each(|draw| *draw *= sign);
+    add_integers(isa, draws, sums);
 }
 
 fn add_row(isa: Isa, row: &SourceFile, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
-    let mut kept = [0_i32; MADE];
+    let mut kept = [0_i32; BLOCK_COORDINATES];
     let kept = &mut kept[..sums.len()];
     let offset = first * size_of::<i32>() as u64;
     row.read_exact_at(bytemuck::cast_slice_mut(kept), offset).map_err(BudgetError::at(row.path()))?;
@@ -143,7 +144,7 @@ fn add_row(isa: Isa, row: &SourceFile, first: u64, sums: &mut [i64]) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    // Noise in any portions, from any state of what is kept, against the definition; and how wide prefix sums of it are.
+    // Compares noise in any portions, from any kept rows, with the definition, and measures the spread of prefix sums.
 
     use super::*;
     use crate::budget::directory::Directory;
@@ -160,7 +161,7 @@ mod tests {
         Key::of_test_seed(1)
     }
 
-    /// The noise of a run's rounds, one after the other.
+    /// The noise of the rounds of a series, in order.
     struct Run {
         directory: tempfile::TempDir,
         factor: Factor,
@@ -222,7 +223,7 @@ mod tests {
         }
     }
 
-    /// By the recurrence in i128, from what is drawn for each round.
+    /// The noise by the recurrence in i128, from the draws of each round.
     fn expected(bands: u32, rounds: u32, coordinate: u64) -> Vec<i64> {
         let (banded, key) = (Banded::new(bands), key());
         let mut made: Vec<i128> = Vec::new();
@@ -247,9 +248,9 @@ mod tests {
                 let found: Vec<i64> = rounds.iter().map(|row| row[coordinate]).collect();
                 assert_eq!(found, expected, "{bands} bands, coordinate {coordinate}");
             }
-            // Only as many are kept as the next hangs on, and the last for itself.
+            // The directory keeps the last row, and those that the next row depends on.
             assert_eq!(run.kept().len(), (bands as usize - 1).max(1), "{:?}", run.kept());
-            // From nothing, with one lost, and with rounds passed over.
+            // Without kept rows, with one row lost, and with skipped rounds.
             let anew = Run::new(Factor::Banded { bands });
             assert_eq!(anew.row(4), rounds[3]);
             assert_eq!(anew.row(7), rounds[6]);
@@ -272,8 +273,8 @@ mod tests {
         }
     }
 
-    /// Monte Carlo: the variance of prefix sums, over coordinates, is that of theory. With 10,000 coordinates it is known to
-    /// 1.4 % a round; rounds are correlated.
+    /// Monte Carlo: the variance of prefix sums over coordinates agrees with theory. With 10,000 coordinates its error
+    /// is 1.4 % in each round, and rounds are correlated.
     #[test]
     fn prefix_sums_are_as_wide_as_theory_has_it() {
         let schedule = Schedule { rounds: 16, participations: 1, separation: 1 };

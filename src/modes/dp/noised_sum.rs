@@ -1,7 +1,7 @@
-//! The sum that is released: every client clipped and rounded to integers of one grid, and noise on top.
+//! The sum of a release: clipped values, rounded to integers of one grid, plus noise.
 //!
-//! Integers add up exactly, so threads, tiles and the order of clients change nothing, and a sum of sums is the sum of
-//! all. What leaves is `unit * (sum + noise) / denominator`, a function of the noised sum and of public numbers.
+//! Integers add up exactly. So threads, tiles and the order of clients change no bit, and sums of sums are exact too.
+//! The release is `unit * (sum + noise) / denominator`: a function of the noised sum and of public numbers.
 
 use crate::budget::error::BudgetError;
 use crate::engine::passes::combine::TileWork;
@@ -25,21 +25,21 @@ use crate::telemetry::explain::Explain;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-/// Clipped clients, and sums of others, to be added up.
+/// The sum of clipped clients and of sum files.
 #[derive(Debug)]
 pub struct ClippedSum {
     grid: Grid,
-    /// Who counts; the others count as zero.
+    /// The clients that count, by index in the set. The others count as zero.
     clients: Vec<usize>,
-    /// As what.
+    /// The clip of each.
     clips: Vec<Clip>,
-    /// Sums that were made elsewhere.
+    /// The sum files of edges.
     edges: Vec<SumFile>,
-    /// How the squares of each one's integers add up, edges behind clients.
+    /// The sum of squares of the integers of each client, then of each sum file.
     squares: Mutex<Vec<u128>>,
 }
 
-/// The same with noise: what may be released.
+/// The clipped sum plus noise, which may be released.
 #[derive(Debug)]
 pub struct NoisedSum {
     sum: ClippedSum,
@@ -51,7 +51,7 @@ pub struct NoisedSum {
 }
 
 impl ClippedSum {
-    /// The sum of clients that are clipped so, and of sums that were made elsewhere.
+    /// The sum of clients with these clips, and of the sum files of edges.
     pub fn new(grid: Grid, clips: &[Clip], edges: Vec<SumFile>) -> Self {
         let counts = |(_, clip): &(usize, Clip)| clip.treatment != Treatment::Void;
         let (clients, clips): (Vec<usize>, Vec<Clip>) =
@@ -60,16 +60,16 @@ impl ClippedSum {
         Self { grid, clients, clips, edges, squares }
     }
 
-    /// Who is read.
+    /// The clients to read, by index in the set.
     pub fn clients(&self) -> &[usize] {
         &self.clients
     }
 
-    /// Adds all of them to the integers of a tile.
+    /// Adds all clients and sum files to the integers of a tile.
     ///
     /// # Errors
     ///
-    /// When one cannot be read.
+    /// When an input cannot be read.
     pub fn add<E: Element>(
         &self,
         isa: Isa,
@@ -97,13 +97,13 @@ impl ClippedSum {
         Ok(())
     }
 
-    /// Verifies the norm of the integers of each client and sum file, as they were added: exactly. Nothing may be published
-    /// before. Clients' scales keep them within the bound unless files changed since they were measured. `paths` are the
-    /// files of the clients that count.
+    /// Verifies exactly the norm of the integers of each client and sum file, as they were added. Call it before the
+    /// run publishes. The norms are within the bound unless a file changed after its measurement. `paths` are the files
+    /// of the clients that count.
     ///
     /// # Errors
     ///
-    /// The first client or sum file whose integers were longer.
+    /// The first client or sum file whose integers exceed the bound.
     pub fn verify(&self, paths: &[PathBuf]) -> Result<(), DpError> {
         let squares = self.squares.lock().unwrap_or_else(PoisonError::into_inner);
         let (of_clients, of_edges) = squares.split_at(self.clients.len());
@@ -116,15 +116,15 @@ impl ClippedSum {
     }
 }
 
-/// The noise could not be added.
+/// The error of the noise.
 #[derive(thiserror::Error, Debug)]
-#[error("noise cannot be made: {0}")]
+#[error("the noise cannot be drawn: {0}")]
 struct NoNoise(BudgetError);
 
 impl Explain for NoNoise {}
 
 impl NoisedSum {
-    /// A sum, its noise, and the number it is divided by. `paths` are the files of the clients that count.
+    /// A sum, its noise, and the divisor. `paths` are the files of the clients that count.
     pub fn new(sum: ClippedSum, noise: Noise, denominator: u64, layout: Layout, paths: Vec<PathBuf>) -> Self {
         Self { sum, noise, denominator, layout, paths }
     }
@@ -159,7 +159,7 @@ impl Reducer for &NoisedSum {
         Cut::AtMultiples(COLUMNS)
     }
 
-    /// Integer tensors are no part of the sum: they stay the base's.
+    /// Integer tensors are not part of the sum: they keep the base's values.
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
         let mut released = vec![0.0; work.columns()];
         if work.tile.dtype.kind() == Kind::Float {

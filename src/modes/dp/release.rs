@@ -4,9 +4,9 @@
 //! updates --pass 1--> clips, digests --> charge, on disk --> key --pass 2--> noised mean, verified --> server step
 //! ```
 //!
-//! Nothing that a client sends changes how another client counts. A bad update counts as zero. Updates that claim the same
-//! client id all count as zero: the server cannot tell which is genuine. The layout, the denominator and the number of
-//! coordinates come from the base and the plan.
+//! Nothing that a client sends changes how another client counts. A bad update counts as zero. Updates that claim the
+//! same client id all count as zero: the server cannot tell which is genuine. The layout, the denominator and the
+//! number of coordinates come from the base and the plan.
 
 use crate::budget::account::Account;
 use crate::budget::charge;
@@ -41,21 +41,22 @@ use crate::telemetry::report::{Output, Report};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// How a run is released under a budget.
+/// The options of a release under a budget.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The state directory of the budget.
     pub directory: PathBuf,
-    /// Whether the key is kept until the output is published, so that a run that is cut off can be made again.
+    /// Whether the run keeps the noise key until the output is published, so that the operator can repeat a crashed
+    /// run.
     pub resumable: bool,
-    /// Makes the noise from this number, for tests: the output is NOT private.
+    /// A seed for the noise, for tests: the output is then NOT private. `None` for secret noise.
     pub test_seed: Option<u64>,
-    /// Sums of other clients' updates, made by edges that are trusted to have clipped them.
+    /// Sum files of edges. The server trusts the edges to have clipped the updates.
     pub sums: Vec<PathBuf>,
 }
 
 impl Options {
-    /// A release under the budget in a state directory.
+    /// The default options for the budget in a state directory.
     pub fn new(directory: PathBuf) -> Self {
         Self { directory, resumable: false, test_seed: None, sums: Vec::new() }
     }
@@ -64,14 +65,15 @@ impl Options {
 /// Strategies whose step depends on the merged delta and their own state alone.
 const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
 
-/// A warning of a report beside a released model.
-const NOT_PRIVATE: &str = "this report tells of single clients without noise: it is for the operator, and not covered by the budget";
+/// The warning in the report of a released model.
+const NOT_PRIVATE: &str =
+    "this report describes single clients without noise: the budget does not cover it, keep it private";
 
-/// Refuses what has no meaning where single clients must not show.
+/// Refuses options that could reveal single clients.
 ///
 /// # Errors
 ///
-/// The first such option.
+/// The first such option of the request.
 pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
     let refuse = |option: String, why: &str, hint| {
         Err(Unsupported { option, mode: Some("--dp"), why: why.to_owned(), hint: Some(hint) })
@@ -86,22 +88,22 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
     }
     let mean_only = "use mean alone";
     if let Some(step) = method.pre.first() {
-        let why = "what it makes of one update depends on the others";
+        let why = "its result for one update depends on the others";
         return refuse(format!("--pre {step}"), why, mean_only);
     }
-    let asked = [MetricsRequest::Geometry, MetricsRequest::GeometryAndSigns];
-    if !request.reporting.shadow.is_empty() || asked.contains(&request.reporting.metrics) {
-        let why = "what it tells of single clients is released without noise";
+    let measured = [MetricsRequest::Geometry, MetricsRequest::GeometryAndSigns];
+    if !request.reporting.shadow.is_empty() || measured.contains(&request.reporting.metrics) {
+        let why = "it describes single clients without noise";
         return refuse("--shadow-rules or --metrics".to_owned(), why, "leave it out");
     }
     let strategy = &method.strategy;
     if !STEPS_AFTER_NOISE.contains(&strategy.name()) {
-        let why = "it needs what single clients report";
+        let why = "it needs reports of single clients";
         let hint = "fedavg, fedprox, fedavgm, fedadam, fedyogi and fedadagrad step after the noise";
         return refuse(format!("--strategy {strategy}"), why, hint);
     }
     if request.policy.min_clients > 1 {
-        let why = "whether there is a model would tell how many came";
+        let why = "a missing model would reveal the number of clients";
         let hint = "leave it out: a round without clients is noise alone";
         return refuse("--min-clients".to_owned(), why, hint);
     }
@@ -111,7 +113,7 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
     Ok(())
 }
 
-/// Opens a session whose clients must not show, not even by their absence.
+/// Opens a session that accepts any number of clients, so that it does not reveal the number.
 ///
 /// # Errors
 ///
@@ -121,11 +123,11 @@ pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Ses
     Session::open(request, machine)
 }
 
-/// Releases a run, if its budget holds it. Returns the report.
+/// Releases a model, if the budget allows it. Returns the report.
 ///
 /// # Errors
 ///
-/// When the input is bad, the budget does not hold the run, or the disk refuses; no model is published then.
+/// When the input is bad, the budget does not allow the release, or the disk refuses. Nothing is published then.
 pub fn run(request: Request, options: &Options, machine: Machine) -> Result<Report, Error> {
     let mut session = open(request, machine)?;
     let report = release(&mut session, options)?;
@@ -139,7 +141,7 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     let clipped = Clipped::of(session, options, account.books())?;
     let request = charge_request(session, options, &clipped)?;
     if options.test_seed.is_some() {
-        tracing::warn!("--test-seed: the noise comes from a number that is known: the model is NOT private");
+        tracing::warn!("--test-seed: the seed of the noise is known: the model is NOT private");
     }
     let grant = match charge::charge(&mut account, &request).map_err(DpError::of)? {
         Answer::Granted(grant) => grant,
@@ -165,19 +167,19 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// The refusal of a run under a budget. Its report is not published: it tells who came.
+/// The refusal of a release. Its report is not published: it names the clients.
 fn refused(session: &Session, taken: &Taken, why: String) -> Error {
     Error::Refused(Box::new(Report { refused: Some(why), ..report::without_judgement(session, taken) }))
 }
 
-/// A base that was released under a budget must be known to the ledger.
+/// Refuses a base with the stamp of a release that the ledger does not know.
 fn check_base(session: &Session, account: &Account) -> Result<(), Error> {
     let Some(base) = &session.base else {
         return Err(Unsupported {
             option: "no --base".to_owned(),
             mode: Some("--dp"),
             why: "expected --base MODEL".to_owned(),
-            hint: Some("the model that updates started from tells their layout, which no client may choose"),
+            hint: Some("under --dp the base decides the layout, so that no client can choose it"),
         }
         .into());
     };
@@ -203,7 +205,7 @@ fn charge_request(
     })
 }
 
-/// The digest of all that the output depends on, but the key.
+/// The digest of everything that the output depends on, except the key.
 fn inputs(session: &Session, clipped: &Clipped) -> Result<Sha256, Error> {
     let set = &clipped.taken.set;
     let mut all = String::new();
@@ -229,12 +231,12 @@ fn inputs(session: &Session, clipped: &Clipped) -> Result<Sha256, Error> {
     Ok(Sha256::of(all))
 }
 
-/// Reports a release that stands there already: the run that made it may have been cut off before its report was written.
+/// Writes the report of a release that exists already: an earlier run may have crashed before it wrote its report.
 fn report_existing(session: &Session, taken: &Taken, release: &ExistingRelease) -> Result<Report, Error> {
-    // As the user calls it.
+    // The path as the user wrote it.
     let path = session.request.outputs.model.with_file_name(release.path.file_name().unwrap_or_default());
     tracing::warn!(
-        "{} is the release {} of these updates already: nothing is spent",
+        "{} is already the release {} of these updates: nothing is charged",
         path.display(),
         release.release_id
     );
@@ -255,7 +257,7 @@ fn existing_output(path: &Path, layout: &Layout) -> Output {
     }
 }
 
-/// A release that is paid for.
+/// A release that the budget has paid for.
 struct Release {
     sum: NoisedSum,
     stamp: Stamp,
@@ -289,7 +291,7 @@ impl Release {
         Ok((Self { sum, stamp: grant.stamp(next_clip), clips }, taken))
     }
 
-    /// The verdict that every client counts alike, and how the server steps.
+    /// The judgement that every client has the same weight, and the server's step.
     fn judgement(&self, session: &Session, taken: &Taken) -> Result<Judgement, StrategyError> {
         let steps = taken.set.carried.steps;
         let decided = StepInput { steps, coefficients: None, geometry: None, rule: "mean" };
@@ -320,7 +322,7 @@ impl Mode for Release {
         Box::new(&self.sum)
     }
 
-    /// How many clients came is not for everybody.
+    /// Removes the number of clients from the metadata, since the model may be public.
     fn describe(&self, _: &Taken, metadata: &mut BTreeMap<String, String>) {
         metadata.remove("fedmill.clients");
         metadata.remove("fedmill.weights");

@@ -1,9 +1,11 @@
-//! Rows of correlated noise, kept from round to round: the noise of a round hangs on that of a few before it.
+//! Rows of correlated noise, kept between rounds.
 //!
-//! A row is the noise of one round at all coordinates, i32 in the machine's order, in a file that only its owner may read.
-//! It is a function of the key of the run and the round's number alone: a file appears whole or not at all, and what is
-//! missing is made again, from the first round on if need be. So nothing hangs on when a run is cut off, and memory is a
-//! few thousand coordinates of as many rows as there are bands.
+//! The noise of a round depends on that of a few rounds before it.
+//!
+//! A row is the noise of one round at all coordinates: i32 in native byte order, in a file that only its owner can
+//! read. The key of the series and the number of the round determine it. A file is published whole or not at all, and
+//! missing rows are computed again, from the first round if needed. So a crash at any time changes nothing. Memory
+//! holds a few thousand coordinates of one row per band.
 
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
@@ -21,43 +23,43 @@ use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::VecDeque;
 
-/// Coordinates that rows are made for at a time.
-const MADE: u64 = 4096;
-/// Bytes of one.
+/// The number of coordinates that the noise is computed for at a time.
+const BLOCK_COORDINATES: u64 = 4096;
+/// Bytes of one value.
 const BYTES: u64 = size_of::<i32>() as u64;
 
-/// What rows are made of.
+/// Computes and keeps the rows of a series.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History<'a> {
-    /// Where they are kept.
+    /// The directory of the rows.
     pub(crate) directory: &'a Directory,
-    /// The matrix.
+    /// The matrix of the mechanism.
     pub(crate) banded: &'a Banded,
-    /// The key of the run.
+    /// The key of the series.
     pub(crate) key: &'a Key,
-    /// How wide draws are.
+    /// The scale of the draws.
     pub(crate) level: Level,
-    /// Coordinates of a row.
+    /// The number of coordinates of a row.
     pub(crate) coordinates: u64,
     /// The instruction set to run on.
     pub(crate) isa: Isa,
 }
 
-/// Rows that are being made: those after round `start` up to round `end`.
-struct Making {
+/// Rows in progress: those after round `start` up to round `end`.
+struct RowsInProgress {
     start: u32,
     end: u32,
-    /// Those up to `start` that the next hangs on, the last one first.
+    /// Rows up to `start` that the next row depends on, the latest first.
     earlier: Vec<SourceFile>,
-    /// Those that are to be kept.
+    /// Rows to keep.
     kept: Vec<(u32, Staged)>,
 }
 
 impl History<'_> {
-    /// The row of a round, made if it is not kept.
+    /// The row of a round. Computes it if it is not kept.
     pub(crate) fn row(&self, round: u32, pool: &ThreadPool) -> Result<SourceFile, BudgetError> {
         if !self.is_kept(round) {
-            self.make(round, pool)?;
+            self.compute(round, pool)?;
         }
         self.open(round)
     }
@@ -71,13 +73,13 @@ impl History<'_> {
         self.open(round).is_ok_and(|row| row.bytes() == BYTES * self.coordinates)
     }
 
-    /// The rows that the one behind `round` hangs on, the last one first.
+    /// The rows that the row after `round` depends on, the latest first.
     fn remembered(&self, round: u32) -> impl Iterator<Item = u32> {
         (1..=round).rev().take(self.banded.remembered())
     }
 
-    /// The last round before this one whose rows are kept, as many as the next hangs on; zero if rows are to be made from
-    /// the first on.
+    /// The last round before this one for which all rows that the next depends on are kept. Zero means that rows must
+    /// be computed from the first round.
     fn start(&self, round: u32) -> u32 {
         let last = (1..round).rev().find(|round| self.is_kept(*round)).unwrap_or(0);
         if self.banded.remembered() == 0 {
@@ -86,7 +88,7 @@ impl History<'_> {
         if self.remembered(last).all(|round| self.is_kept(round)) { last } else { 0 }
     }
 
-    fn make(&self, round: u32, pool: &ThreadPool) -> Result<(), BudgetError> {
+    fn compute(&self, round: u32, pool: &ThreadPool) -> Result<(), BudgetError> {
         let start = self.start(round);
         let earlier = self.remembered(start).map(|round| self.open(round)).collect::<Result<_, _>>()?;
         let rounds = self.remembered(round).chain([round]).filter(|round| *round > start);
@@ -95,10 +97,14 @@ impl History<'_> {
         rounds.dedup();
         let staged = |round| Ok((round, self.stage(round)?));
         let kept = rounds.into_iter().map(staged).collect::<Result<_, BudgetError>>()?;
-        let making = Making { start, end: round, earlier, kept };
-        let pieces = 0..self.coordinates.div_ceil(MADE);
-        pool.install(|| pieces.into_par_iter().try_for_each(|piece| self.make_piece(&making, piece * MADE)))?;
-        for (round, staged) in making.kept {
+        let progress = RowsInProgress { start, end: round, earlier, kept };
+        let pieces = 0..self.coordinates.div_ceil(BLOCK_COORDINATES);
+        pool.install(|| {
+            pieces
+                .into_par_iter()
+                .try_for_each(|piece| self.compute_piece(&progress, piece * BLOCK_COORDINATES))
+        })?;
+        for (round, staged) in progress.kept {
             let path = self.directory.row(round);
             staged.sync().and_then(|()| staged.publish(&path)).map_err(BudgetError::at(&path))?;
         }
@@ -115,25 +121,25 @@ impl History<'_> {
         staged.map_err(BudgetError::at(&path))
     }
 
-    /// All rows that are to be made, at the coordinates from `first` on.
-    fn make_piece(&self, making: &Making, first: u64) -> Result<(), BudgetError> {
+    /// Computes all rows in progress, at the coordinates from `first` on.
+    fn compute_piece(&self, progress: &RowsInProgress, first: u64) -> Result<(), BudgetError> {
         interrupt::check().map_err(JournalError::from)?;
-        let len = MADE.min(self.coordinates - first) as usize;
+        let len = BLOCK_COORDINATES.min(self.coordinates - first) as usize;
         let read = |row: &SourceFile| {
             let mut noise = vec![0; len];
             let bytes = bytemuck::cast_slice_mut(&mut noise);
             row.read_exact_at(bytes, BYTES * first).map_err(BudgetError::at(row.path()))?;
             Ok(noise)
         };
-        let earlier = making.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, BudgetError>>()?;
+        let earlier = progress.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, BudgetError>>()?;
         let mut earlier = VecDeque::from(earlier);
         let mut drawn = vec![0; len];
-        for round in making.start + 1..=making.end {
+        for round in progress.start + 1..=progress.end {
             let stream = Stream { key: self.key.bytes(), domain: domain::ROUND, segment: round };
             noise(self.isa, stream, self.level, first, &mut drawn);
             let mut row = vec![0; len];
             self.banded.next(self.isa, &mut drawn, &earlier, &mut row);
-            if let Some((_, staged)) = making.kept.iter().find(|(kept, _)| *kept == round) {
+            if let Some((_, staged)) = progress.kept.iter().find(|(kept, _)| *kept == round) {
                 let written = staged.write_at(bytemuck::cast_slice(&row), BYTES * first);
                 written.map_err(BudgetError::at(&self.directory.row(round)))?;
             }

@@ -1,9 +1,10 @@
-//! Sums of clipped updates in files, for rounds that are gathered in several places. They are not private: there is no
-//! noise in them.
+//! Sum files: sums of clipped updates, for rounds that several servers collect.
 //!
-//! A file holds the integers of some clients, added up: a tensor of I64 for each of the model's, of the same shape. Those of
-//! integer tensors are zero. Its metadata says on which grid, for which plan and base, and whose they are. Integers add
-//! up exactly, so a sum of sums is the sum of all, and noise that is added at the end is that of one round.
+//! They are not private: they have no noise.
+//!
+//! A sum file holds the sums of the integers of some clients: one I64 tensor for each tensor of the model, of the same
+//! shape. The values for integer tensors are zero. The metadata names the grid, the plan, the base and the clients.
+//! Integers add up exactly, so a sum of sums is the sum of all clients, and one round needs its noise only once.
 
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
 use crate::io::source::OpenFiles;
@@ -19,42 +20,42 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The metadata key that says what a sum is.
+/// The metadata key of the description.
 pub const KEY: &str = "fedmill.privacy.sum";
 
-/// What is said of a sum: what two sums must have in common to be added.
+/// The terms that two sums must share to be added.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct SumTerms {
-    /// The plan that it was clipped by.
+    /// SHA-256 of the plan.
     pub plan_sha256: Sha256,
-    /// The digest of the model that clients started from.
+    /// The digest of the base.
     pub base: String,
-    /// The round, if it was told.
+    /// The number of the round; `None` without `--round`.
     pub round: Option<u64>,
     /// The clip norm S.
     pub clip: f64,
-    /// No client's integers have a larger norm.
+    /// The largest norm of a client's integers.
     pub bound: u64,
-    /// How wide the noise is to be.
+    /// The scale of the noise.
     pub level: Level,
 }
 
-/// What a sum says of itself.
+/// The metadata of a sum file.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct SumDescription {
-    /// Whether it may be given away. It may not.
+    /// Whether the sum is private: always false.
     pub private: bool,
-    /// On which terms it was made.
+    /// The terms of the sum.
     pub terms: SumTerms,
-    /// Whose updates are in it, those that count as zero left out.
+    /// The clients of the sum, without those that count as zero.
     pub clients: Vec<String>,
-    /// How many of them were within the clip bound, less how many were not.
+    /// The number of clients within the clip bound, minus the number above it.
     pub below: i64,
 }
 
-/// Why a file is no sum that can be added.
+/// Why a sum file cannot be used.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -71,16 +72,16 @@ pub enum SumFileError {
     Tensor { path: PathBuf, tensor: String, found: String, expected: String },
     #[error("{}: client `{id}` is in another sum too", .path.display())]
     Twice { path: PathBuf, id: String },
-    #[error("{}: its integers are longer than those of {clients} clients can be", .path.display())]
+    #[error("{}: its integers exceed the clip bounds of its {clients} clients", .path.display())]
     Longer { path: PathBuf, clients: usize },
 }
 
-/// A sum in a file.
+/// An opened sum file.
 #[derive(Debug)]
 pub struct SumFile {
     /// Its file.
     pub model: ModelFile,
-    /// What it says of itself.
+    /// Its metadata.
     pub description: SumDescription,
     placement: Placement,
 }
@@ -91,11 +92,11 @@ impl SumFile {
         &self.description.clients
     }
 
-    /// Opens sums that were made on these terms, of models of this layout.
+    /// Opens sum files with these terms and this layout.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first that cannot be added.
+    /// The fault of the first sum file that cannot be used.
     pub fn open_all(paths: &[PathBuf], layout: &Layout, terms: &SumTerms) -> Result<Vec<Self>, SumFileError> {
         let mut edges: Vec<Self> = Vec::new();
         for path in paths {
@@ -117,13 +118,13 @@ impl SumFile {
         let description: SumDescription = serde_json::from_str(text)
             .map_err(|why| SumFileError::Bad { path: path.to_owned(), why: why.to_string() })?;
         if description.terms != *terms {
-            let told = |terms: &SumTerms| serde_json::to_string(terms).unwrap_or_default();
-            let (found, expected) = (told(&description.terms), told(terms));
+            let text_of = |terms: &SumTerms| serde_json::to_string(terms).unwrap_or_default();
+            let (found, expected) = (text_of(&description.terms), text_of(terms));
             return Err(SumFileError::OtherTerms { path: path.to_owned(), found, expected });
         }
         let placement = layout.tensors().iter().map(|spec| {
             let found = model.table.iter().find(|place| place.spec.name == spec.name);
-            let told = |spec: &TensorSpec| format!("{} {:?}", spec.dtype, spec.shape);
+            let shape_of = |spec: &TensorSpec| format!("{} {:?}", spec.dtype, spec.shape);
             match found {
                 Some(place) if place.spec.dtype == Dtype::I64 && place.spec.shape == spec.shape => {
                     Ok(place.into())
@@ -131,8 +132,8 @@ impl SumFile {
                 other => Err(SumFileError::Tensor {
                     path: path.to_owned(),
                     tensor: spec.name.clone(),
-                    found: other.map_or_else(|| "none".to_owned(), |place| told(&place.spec)),
-                    expected: told(&TensorSpec { dtype: Dtype::I64, ..spec.clone() }),
+                    found: other.map_or_else(|| "none".to_owned(), |place| shape_of(&place.spec)),
+                    expected: shape_of(&TensorSpec { dtype: Dtype::I64, ..spec.clone() }),
                 }),
             }
         });
@@ -158,11 +159,11 @@ impl SumFile {
         Ok(())
     }
 
-    /// Checks how its squares add up against what its clients can have come to.
+    /// Checks the sum of its squares against the clip bounds of its clients.
     ///
     /// # Errors
     ///
-    /// When that is too much.
+    /// When the sum exceeds the bounds.
     pub fn check(&self, squares: u128) -> Result<(), SumFileError> {
         let clients = self.description.clients.len();
         let most = u128::from(self.description.terms.bound).saturating_mul(clients as u128);
@@ -180,7 +181,7 @@ pub fn layout_of(model: &Layout) -> Layout {
 }
 
 impl SumDescription {
-    /// As metadata of its file.
+    /// The metadata as text.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let json = serde_json::to_string(self).unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -1,4 +1,4 @@
-//! Clipped updates, and sums of them, added up into a file without noise: `fedmill privacy clip` and `sum`.
+//! Adds clipped updates and sums of them, without noise: `fedmill privacy clip` and `sum`.
 
 use crate::budget::books::Books;
 use crate::engine::aggregate::error::Error;
@@ -21,8 +21,8 @@ use crate::updates::set::UpdateSet;
 use std::path::PathBuf;
 use std::slice;
 
-/// Writes the sum of the clipped clients of a request and of earlier sums, without noise: it is not private. Returns its
-/// path.
+/// Writes the sum of the clipped clients of a request and of earlier sums, without noise. The sum is not private.
+/// Returns its path.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ fn members(clips: &ClientClips, set: &UpdateSet, edges: &[SumFile]) -> Vec<Strin
     clients
 }
 
-/// The pass that adds integers up into the file. Those of integer tensors are zero.
+/// The pass that writes the sums of integers to the file. The sums of integer tensors are zero.
 struct SumPass<'a> {
     machine: &'a Machine<'a>,
     set: &'a UpdateSet,

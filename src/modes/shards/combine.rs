@@ -1,7 +1,7 @@
-//! Merges one shard: the second pass over its sections, and the file that it leaves.
+//! Merges one shard: runs the second pass over its sections, and writes a shard file.
 //!
-//! The file holds the merged values of its sections, tensor by tensor, in the dtypes of the model, and those of the state.
-//! Where no decision says how long the deltas are, it holds their squared norms too.
+//! The file holds the values of the model and the state in its sections, tensor by tensor, in their stored dtypes.
+//! Without a decision, which holds the norms, the file holds the squared norms of the deltas too.
 
 use crate::engine::aggregate::controls::merge_controls;
 use crate::engine::aggregate::error::{Error, Stopped};
@@ -24,14 +24,14 @@ use crate::rules::{GeometryRequest, GeometryResult, Recipe};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The tensors of squared norms.
+/// The names of the tensors of squared norms.
 const NORM_BRANCHES: &str = "norms.branches";
 const NORMS: &str = "norms.squares";
 
-/// The entry of a key that names the decision.
+/// The entry of an identity that names the decision.
 pub(super) const DECISION: &str = "decision";
 
-/// Merges a shard of a run by its decision, and leaves a file at the request's output. Returns its path.
+/// Merges a shard of a run by its decision, and writes the shard file to the request's output. Returns the path.
 ///
 /// # Errors
 ///
@@ -53,13 +53,13 @@ pub fn combine(
             return Ok(run.session.request.outputs.model);
         }
         Err(Stopped::BadUpdates(found)) => found,
-        // To name the culprit, as much is read as merging in one process reads.
+        // To find the bad update, the process reads as much as a run in one process.
         Err(Stopped::Error(why)) => run.session.culprits(why, &run.taken.set)?,
     };
     Err(bad_updates(&run.taken.set, &found))
 }
 
-/// What shards follow.
+/// The judgement that shards follow.
 pub(super) enum Decided {
     /// A decision file.
     Read(Box<Decision>),
@@ -68,7 +68,7 @@ pub(super) enum Decided {
 }
 
 impl Decided {
-    /// Reads a decision file, or judges by a rule that needs no measurement.
+    /// Reads the decision file. Without one, judges by a rule that needs no measurement.
     pub(super) fn read(
         run: &ShardedRun,
         identity: &RunIdentity,
@@ -82,7 +82,7 @@ impl Decided {
         Ok(Self::Alone(Box::new(judge_by(run, &mut NoGeometry { rule })?)))
     }
 
-    /// The recipe; `None` never comes from a rule.
+    /// The recipe. It is never `None`, since a rule decided it.
     fn recipe(&self) -> Option<&Recipe> {
         match self {
             Self::Read(decision) => Some(&decision.file.recipe),
@@ -105,13 +105,13 @@ impl Decided {
         }
     }
 
-    /// Whether it leaves open how long deltas are. Then it also leaves open whether they are finite.
+    /// Whether the norms of the deltas are unknown. Then it is also unknown whether the deltas are finite.
     pub(super) fn lacks_norms(&self) -> bool {
         matches!(self, Self::Alone(_))
     }
 }
 
-/// No geometry: a rule that needs it needs a decision.
+/// A source without geometry: the error asks for a decision.
 struct NoGeometry {
     rule: String,
 }
@@ -164,7 +164,7 @@ fn fill(
     let Some(recipe) = decided.recipe() else { return Ok(()) };
     let (kept, lacks_norms) = (session.kept_tensors(), decided.lacks_norms());
     let members: Vec<usize> = (0..clients).collect();
-    // Shards that were measured found every update finite.
+    // With a decision, `gram` found every update finite.
     let reducer = compile(recipe, &taken.set, &members, !lacks_norms);
     let pass = session.pass(taken, decided.server_step(), &*reducer, &kept, lacks_norms);
     let pass = CombinePass { coordinates: Some(coordinates.clone()), ..pass };
@@ -182,7 +182,7 @@ fn fill(
     })
 }
 
-/// Squared norms of so many clients, section branch by section branch.
+/// The squared norms of clients, for each branch of sections.
 fn norms(branches: &[Branch<Option<Vec<f64>>>], clients: usize) -> [SmallTensor; 2] {
     let row = |sum: &Option<Vec<f64>>| {
         let mut row = sum.clone().unwrap_or_default();
@@ -192,16 +192,16 @@ fn norms(branches: &[Branch<Option<Vec<f64>>>], clients: usize) -> [SmallTensor;
     [places(NORM_BRANCHES.to_owned(), branches), rows(NORMS.to_owned(), branches, clients, row)]
 }
 
-/// The branches of some sections, without sums.
+/// The branches of a range of sections, without sums.
 fn branches_of(sections: &Range<usize>) -> Vec<Branch<Option<Vec<f64>>>> {
     SectionAdder::<Vec<f64>>::starting_at(sections.start).finish(sections.end).0
 }
 
-/// The norms that partials hold, put together.
+/// Joins the norms of all shard files.
 ///
 /// # Errors
 ///
-/// When a partial does not hold what it should.
+/// When a shard file lacks a tensor, or holds a non-finite value.
 pub(super) fn read_norms(partials: &[ShardFile], clients: usize) -> Result<Vec<f64>, ShardError> {
     let mut all = SectionTree(Vec::new());
     for partial in partials {

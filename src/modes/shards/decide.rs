@@ -1,7 +1,7 @@
-//! The decision on a run that is cut into shards: what the files of all shards say is judged once, for all shards to follow.
+//! The decision on a sharded run: one judgement by all shard files, which all shards follow.
 //!
-//! A decision is JSON, schema `fedmill.decision/1`: the run it belongs to, how updates are combined and how the server
-//! steps, and everything a report says of a judgement. Floats stand in it as exactly as they are.
+//! A decision is JSON, schema `fedmill.decision/1`. It holds the identity of the run, the recipe, the server's step,
+//! and the report of the judgement. Floats are written with all digits.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::geometry::{GeometryError, subject_of};
@@ -25,39 +25,39 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The schema that decisions name.
+/// The schema of decisions.
 pub const SCHEMA: &str = "fedmill.decision/1";
 
-/// What a decision file says.
+/// The content of a decision file.
 #[derive(Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct DecisionFile {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The run it belongs to, as metadata of its partials has it.
+    /// The identity of the run, as in the metadata of its shard files.
     pub run: BTreeMap<String, String>,
-    /// How updates are combined.
+    /// The recipe that combines updates.
     pub recipe: Recipe,
-    /// How the server steps.
+    /// The server's step.
     pub server_step: ServerStep,
-    /// What the report says of the judgement.
+    /// The report of the judgement.
     pub report: Value,
 }
 
-/// A decision that was read, and its digest.
+/// An opened decision, and its digest.
 #[derive(Debug)]
 pub struct Decision {
-    /// What it says.
+    /// Its content.
     pub file: DecisionFile,
-    /// BLAKE3 of the file.
+    /// BLAKE3 digest of the file, in hexadecimal.
     pub digest: String,
 }
 
-/// Judges a run by the files of all its shards, and writes the decision to the request's output. Returns its path.
+/// Judges a run by the shard files of all shards, and writes the decision to the request's output. Returns the path.
 ///
 /// # Errors
 ///
-/// When the files are not those of this run or not complete, or the rule or the strategy cannot be used.
+/// When a file is of another run or missing, or the rule or the strategy cannot be used.
 pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<PathBuf, Error> {
     let run = ShardedRun::open(request, machine)?;
     let identity = run.session.machine.pool.install(|| geometry_identity(&run))?;
@@ -74,7 +74,7 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
         run: identity.0,
         recipe,
         server_step: judgement.server_step,
-        report: of_judging(serde_json::to_value(&report).map_err(Error::Report)?),
+        report: judgement_of(serde_json::to_value(&report).map_err(Error::Report)?),
     };
     let path = &run.session.request.outputs.model;
     let json = format!("{}\n", serde_json::to_string_pretty(&file).map_err(Error::Report)?);
@@ -84,17 +84,17 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
     Ok(run.session.request.outputs.model)
 }
 
-/// What a report says of merging itself, and not of the judgement: a decision made again has the same bytes.
-pub(super) const OF_MERGING: [&str; 6] =
+/// The fields of a report about merging. A decision leaves them out, so that a repeated `decide` gives the same bytes.
+pub(super) const MERGING_FIELDS: [&str; 6] =
     ["published", "backend", "output", "bytes", "timings", "peak_resident_bytes"];
 
-/// The settings that are those of merging.
+/// The settings of merging in a report.
 pub(super) const MERGING_SETTINGS: [&str; 2] = ["max_shard_size", "threads"];
 
-/// A report without what it says of merging.
-fn of_judging(mut report: Value) -> Value {
+/// A report without the fields of merging.
+fn judgement_of(mut report: Value) -> Value {
     if let Some(parts) = report.as_object_mut() {
-        parts.retain(|part, _| !OF_MERGING.contains(&part.as_str()));
+        parts.retain(|part, _| !MERGING_FIELDS.contains(&part.as_str()));
     }
     if let Some(settings) = report["settings"].as_object_mut() {
         settings.retain(|setting, _| !MERGING_SETTINGS.contains(&setting.as_str()));
@@ -102,7 +102,7 @@ fn of_judging(mut report: Value) -> Value {
     report
 }
 
-/// Judges a run by the geometry of a source other than its files.
+/// Judges a run by the geometry of a source.
 pub(super) fn judge_by<S: GeometrySource<Error = ShardError>>(
     run: &ShardedRun,
     source: &mut S,
@@ -121,11 +121,11 @@ pub(super) fn judge_by<S: GeometrySource<Error = ShardError>>(
     })
 }
 
-/// The geometry in the files of all shards.
+/// The geometry from the shard files of all shards.
 struct ShardGeometry {
     rule: String,
     shards: Vec<ShardFile>,
-    /// The measurements that they hold.
+    /// The measurements in the files.
     held: Vec<GeometryRequest<'static>>,
 }
 
@@ -136,7 +136,10 @@ impl GeometrySource for ShardGeometry {
         if request.mixing.is_some() {
             return Err(ShardError::SecondLook { rule: self.rule.clone() });
         }
-        assert!(self.held.contains(request), "shards hold what may be asked for: {request:?}");
+        assert!(
+            self.held.contains(request),
+            "shard files hold every measurement of a judgement: {request:?}"
+        );
         Ok(read_all(&self.shards, request)?.conclude(request).0)
     }
 
@@ -150,7 +153,7 @@ impl Decision {
     ///
     /// # Errors
     ///
-    /// When the file holds something else, or the decision of another run.
+    /// When the file is not a decision, or the decision of another run.
     pub fn read(path: &Path, key: &RunIdentity, clients: usize) -> Result<Self, ShardError> {
         let bad = |why: String| ShardError::NotADecision { path: path.to_owned(), why };
         let json = text::read(path).map_err(|why| bad(format!("cannot be read: {why}")))?;

@@ -1,8 +1,8 @@
-//! Partials: what a shard leaves behind, as a safetensors file that says what it belongs to and which sections it is of.
+//! Shard files: the results of a shard, in safetensors with the run and sections as metadata.
 //!
-//! All partials of a run have its [`RunIdentity`], and together they are every section once. Of a model with fewer sections than
-//! there are shards some partials are empty; they have to be there nevertheless, each once: a step that did not run is
-//! not to pass for one with nothing to do.
+//! All shard files of a run have its [`RunIdentity`]. Together they hold every section once. If a model has fewer
+//! sections than there are shards, some shard files are empty. They must exist too, so that the server notices a shard
+//! that did not run.
 
 use crate::engine::aggregate::error::Error;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
@@ -26,7 +26,7 @@ const KIND: &str = "fedmill.partial";
 const SECTIONS: &str = "fedmill.sections";
 const SHARD: &str = "fedmill.shard";
 
-/// What a partial holds.
+/// The content of a shard file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ShardKind {
     /// Sums of the first pass.
@@ -44,49 +44,49 @@ impl fmt::Display for ShardKind {
     }
 }
 
-/// A partial whose header was read.
+/// An opened shard file.
 #[derive(Debug)]
 pub struct ShardFile {
     /// Its sections.
     pub sections: Range<usize>,
-    /// Which of the shards it is.
+    /// Its shard.
     shard: Shard,
     /// Its file.
     pub model: ModelFile,
 }
 
-/// Why partials, or a decision, cannot be used.
+/// Why shard files or a decision cannot be used.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum ShardError {
-    #[error("{}: the partial cannot be used: {}", .path.display(), list(.faults))]
+    #[error("{}: the shard file cannot be used: {}", .path.display(), list(.faults))]
     Unreadable { path: PathBuf, faults: Vec<OpenFault> },
     #[error("{}: metadata `{key}` is {found}, expected {expected}", .path.display())]
     Metadata { path: PathBuf, key: &'static str, found: String, expected: String },
     #[error("{}: belongs to another run: its {what} is {found}, that of this run is {expected}", .path.display())]
     Stranger { path: PathBuf, what: String, found: String, expected: String },
-    #[error("{}: holds other tensors than its sections have: {}", .path.display(), list(.faults))]
+    #[error("{}: its tensors are not those of its sections: {}", .path.display(), list(.faults))]
     OtherTensors { path: PathBuf, faults: Vec<LayoutFault> },
     #[error("{}: {what}", .path.display())]
     Damaged { path: PathBuf, what: String },
-    #[error("{} and {}: are both of {}", .one.display(), .other.display(), named(.sections))]
+    #[error("{} and {}: both hold {}, expected one shard file for each section", .one.display(), .other.display(), named(.sections))]
     Twice { one: PathBuf, other: PathBuf, sections: Range<usize> },
-    #[error("{} is of {}, and {} of {}: they overlap", .one.display(), named(.of_one), .other.display(), named(.of_other))]
+    #[error("{} holds {}, and {} holds {}: they overlap", .one.display(), named(.of_one), .other.display(), named(.of_other))]
     Overlap { one: PathBuf, of_one: Range<usize>, other: PathBuf, of_other: Range<usize> },
-    #[error("no partial is of {}{}", named(.sections), between(.before, .after))]
+    #[error("no shard file holds {}{}", named(.sections), between(.before, .after))]
     Gap { sections: Range<usize>, before: Option<PathBuf>, after: Option<PathBuf> },
-    #[error("{} and {}: are both of shard {shard}", .one.display(), .other.display())]
+    #[error("{} and {}: both are of shard {shard}, expected one shard file for each shard", .one.display(), .other.display())]
     ShardTwice { one: PathBuf, other: PathBuf, shard: Shard },
-    #[error("no partial is of shard {shard}")]
+    #[error("no shard file is of shard {shard}")]
     NoShard { shard: Shard },
     #[error("{}: is not a decision: {why}", .path.display())]
     NotADecision { path: PathBuf, why: String },
-    #[error("{rule} goes by all updates as a whole, expected --decision FILE")]
+    #[error("{rule} compares whole updates, expected --decision FILE")]
     NoDecision { rule: String },
     #[error(
-        "{rule} goes by the coordinate median of what --pre or the strategy makes of updates: that takes another look, \
-         which a round cut into shards does not have"
+        "{rule} needs the coordinate median of the updates after --pre or the strategy: that takes a second \
+        measurement, which a sharded run does not have"
     )]
     SecondLook { rule: String },
     #[error("{}: was made by {found}, expected {expected}", .path.display())]
@@ -103,7 +103,7 @@ fn named(sections: &Range<usize>) -> String {
 fn between(before: &Option<PathBuf>, after: &Option<PathBuf>) -> String {
     match (before, after) {
         (Some(before), Some(after)) => format!(", between {} and {}", before.display(), after.display()),
-        (Some(before), None) => format!(", behind {}", before.display()),
+        (Some(before), None) => format!(", after {}", before.display()),
         (None, Some(after)) => format!(", before {}", after.display()),
         (None, None) => String::new(),
     }
@@ -112,17 +112,17 @@ fn between(before: &Option<PathBuf>, after: &Option<PathBuf>) -> String {
 impl Explain for ShardError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Stranger { .. } => "all commands of one run take the same updates and the same options",
+            Self::Stranger { .. } => "give all commands of one run the same updates and the same options",
             Self::Gap { .. } | Self::NoShard { .. } => {
-                "name the partials of all shards; a missing one is made by its own command alone"
+                "name the shard files of all shards; to make a missing one, run the command of its shard"
             }
             Self::SecondLook { .. } => "merge the round with `fedmill aggregate`",
             Self::NoDecision { .. } => "run `fedmill gram` for each shard, then `fedmill decide`",
             Self::Unreadable { .. } | Self::Damaged { .. } | Self::OtherTensors { .. } => {
-                "make the partial again: its command gives the same bytes"
+                "make the shard file again: its command gives the same bytes"
             }
             Self::OtherDecision { .. } => {
-                "partials and the merged model go by one decision; combine again with it"
+                "all shards must follow one decision: run `fedmill combine` again with it"
             }
             _ => return None,
         };
@@ -136,7 +136,7 @@ impl From<ShardError> for Error {
     }
 }
 
-/// A tensor of a partial that is held in memory.
+/// A tensor of a shard file, in memory.
 pub(crate) struct SmallTensor {
     pub(crate) name: String,
     pub(crate) dtype: Dtype,
@@ -151,7 +151,7 @@ impl SmallTensor {
     }
 }
 
-/// Starts a partial of these tensors, the small ones last and written already.
+/// Starts a shard file with these tensors. Writes the small ones, which come last.
 pub(crate) fn create(
     path: &Path,
     kind: ShardKind,
@@ -171,7 +171,7 @@ pub(crate) fn create(
     Ok(writer)
 }
 
-/// Writes small tensors of a partial, which stand from place `first` on.
+/// Writes small tensors of a shard file, from index `first` on.
 pub(crate) fn write(writer: &ModelWriter, first: usize, small: &[SmallTensor]) -> Result<(), WriteError> {
     for (i, tensor) in small.iter().enumerate() {
         let len = tensor.spec().len;
@@ -183,11 +183,11 @@ pub(crate) fn write(writer: &ModelWriter, first: usize, small: &[SmallTensor]) -
     Ok(())
 }
 
-/// Opens the partials of all shards of a run of so many sections: in order, and every section once.
+/// Opens the shard files of all shards of a run. Returns them in order; together they hold each of the sections once.
 ///
 /// # Errors
 ///
-/// When one is not what it should be, or they do not fit together.
+/// When a file is not a shard file of this run, or the files overlap or leave a gap.
 pub fn open_all(
     paths: &[PathBuf],
     kind: ShardKind,
@@ -206,7 +206,7 @@ pub fn open_all(
     Ok(partials)
 }
 
-/// Checks that no shard is there twice, and none is missing where all are cut alike.
+/// Checks that no shard has two files, and that none is missing if all files have the same number of shards.
 fn check_shards(partials: &[ShardFile]) -> Result<(), ShardError> {
     let mut of_shard: BTreeMap<Shard, &Path> = BTreeMap::new();
     for ShardFile { shard, model, .. } in partials {
@@ -228,7 +228,7 @@ fn check_shards(partials: &[ShardFile]) -> Result<(), ShardError> {
     }
 }
 
-/// Checks that partials in order are every section once.
+/// Checks that shard files, in order, hold every section once.
 fn check_complete(partials: &[ShardFile], sections: usize) -> Result<(), ShardError> {
     let path = |partial: &ShardFile| partial.model.path.clone();
     let mut last: Option<&ShardFile> = None;
@@ -291,28 +291,28 @@ impl ShardFile {
         Ok(Self { sections, shard, model })
     }
 
-    /// Where these tensors are in it.
+    /// The places of these tensors in the file.
     ///
     /// # Errors
     ///
-    /// When it holds others.
+    /// When the file holds other tensors.
     pub fn placement(&self, specs: &[TensorSpec]) -> Result<Placement, ShardError> {
         placement(&*self.model.table, specs, "shard")
             .map_err(|faults| ShardError::OtherTensors { path: self.model.path.clone(), faults })
     }
 
-    /// Its tensors whose names start so.
+    /// Its tensors whose names start with `prefix`.
     pub(crate) fn specs_below(&self, prefix: &str) -> Vec<TensorSpec> {
         let named = self.model.table.iter().filter(|place| place.spec.name.starts_with(prefix));
         named.map(|place| place.spec.clone()).collect()
     }
 
-    /// The error that something in it is wrong.
+    /// The error that the file is damaged.
     pub(crate) fn damaged(&self, what: impl Into<String>) -> ShardError {
         ShardError::Damaged { path: self.model.path.clone(), what: what.into() }
     }
 
-    /// The shape of a tensor; none if there is no such tensor.
+    /// The shape of a tensor; `None` if the file lacks it.
     pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
         let place = self.model.table.iter().find(|place| place.spec.name == name)?;
         Some(&place.spec.shape)
@@ -331,22 +331,22 @@ impl ShardFile {
     }
 }
 
-/// Numbers as they stand in a file.
+/// Encodes numbers as f64, little-endian.
 pub(crate) fn bytes_of(numbers: &[f64]) -> Vec<u8> {
     numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// Numbers from a file.
+/// Decodes numbers from f64, little-endian.
 pub(crate) fn numbers_of(bytes: &[u8]) -> Vec<f64> {
     bytes.chunks_exact(8).map(|x| f64::from_bits(u64_of(x))).collect()
 }
 
-/// Counts as they stand in a file.
+/// Encodes counts as u64, little-endian.
 pub(crate) fn bytes_of_counts(counts: impl IntoIterator<Item = u64>) -> Vec<u8> {
     counts.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-/// Counts from a file.
+/// Decodes counts from u64, little-endian.
 pub(crate) fn counts_of(bytes: &[u8]) -> Vec<u64> {
     bytes.chunks_exact(8).map(u64_of).collect()
 }

@@ -1,8 +1,8 @@
-//! Measures one shard: the first pass over its sections, and the file that it leaves.
+//! Measures one shard: runs the geometry pass over its sections, and writes a shard file.
 //!
-//! The file holds the branches of its sections: inner products of all points and, where distances are found from
-//! differences, squared distances, as upper triangles. Where a close call would be settled in f64, it holds the sums in
-//! f64 as well.
+//! The file holds sums for the branches of its sections, as upper triangles. The sums are inner products of all points,
+//! and squared distances if the run computes distances from differences. If a close call would be settled in f64, the
+//! file holds the sums in f64 too.
 
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::geometry::{FileGeometry, non_finite, subject_of};
@@ -19,11 +19,11 @@ use crate::modes::shards::{Shard, ShardedRun, bad_updates};
 use crate::rules::{GeometryRequest, Needs, Precision};
 use std::path::PathBuf;
 
-/// Measures a shard of a run and leaves a file at the request's output. Returns its path.
+/// Measures a shard of a run and writes its file to the request's output. Returns the path.
 ///
 /// # Errors
 ///
-/// When an update is bad or cannot be read, or the rule cannot be used on this run or cut into shards.
+/// When an update is bad or cannot be read, or the rule cannot be used on this run or in shards.
 pub fn gram(request: Request, shard: Shard, machine: Machine) -> Result<PathBuf, Error> {
     let mut run = ShardedRun::open(request, machine)?;
     check(&run)?;
@@ -45,7 +45,7 @@ pub fn gram(request: Request, shard: Shard, machine: Machine) -> Result<PathBuf,
     Ok(session.request.outputs.model)
 }
 
-/// The measurements that judging a run may ask for; the usual one first.
+/// The measurements that the judgement may need, the usual one first.
 pub(super) fn requests(run: &ShardedRun) -> Vec<GeometryRequest<'static>> {
     let (subject, hostile) = (subject_of(&run.taken.set), run.taken.byzantine);
     let Request { method, reporting, .. } = &run.session.request;
@@ -57,7 +57,7 @@ pub(super) fn requests(run: &ShardedRun) -> Vec<GeometryRequest<'static>> {
     [request(Precision::Usual)].into_iter().chain(precise).collect()
 }
 
-/// What measurements belong to: the run, and what is measured beyond what the run needs.
+/// The identity of measurements: that of the run, and the measurements that only the report needs.
 pub(super) fn geometry_identity(run: &ShardedRun) -> Result<RunIdentity, Error> {
     let request = requests(run)[0];
     let identity = RunIdentity::of(run)?;
@@ -73,7 +73,7 @@ fn check(run: &ShardedRun) -> Result<(), Error> {
     Ok(())
 }
 
-/// The sums of a shard's sections, and whether the GPU had a part in them.
+/// Measures the sections of a shard. Returns their sums, and whether the GPU computed some of them.
 fn measure(
     run: &ShardedRun,
     shard: Shard,
@@ -92,7 +92,7 @@ fn measure(
     Ok((branches, on_gpu))
 }
 
-/// Other shards cannot know of an update that is found bad here, so it is an error even where bad updates are skipped.
+/// Refuses bad updates even if the policy skips them: the other shards do not know that they are bad.
 fn check_sound(run: &ShardedRun, branches: &[Branch<SectionSums>]) -> Result<(), Error> {
     let all = branches.iter().map(|branch| branch.sum.clone()).reduce(|mut all, next| {
         all.add(&next);
@@ -106,14 +106,14 @@ fn check_sound(run: &ShardedRun, branches: &[Branch<SectionSums>]) -> Result<(),
     if faults.is_empty() { Ok(()) } else { Err(bad_updates(set, &faults)) }
 }
 
-/// Clients whose products do not fit a number.
+/// The faults of clients whose products do not fit f64.
 fn too_large(all: &SectionSums, clients: usize) -> Vec<(usize, Fault)> {
     let points = triangle_size(all.products.len());
     let diagonal = |i: usize| all.products[i * (2 * points - i + 1) / 2];
     (0..clients).filter(|i| !diagonal(*i).is_finite()).map(|i| (i, Fault::TooLarge)).collect()
 }
 
-/// Rows of the square whose upper triangle has so many values.
+/// The number of rows of the square whose upper triangle has `values` values.
 fn triangle_size(values: usize) -> usize {
     ((8 * values + 1).isqrt() - 1) / 2
 }
@@ -141,7 +141,7 @@ fn tensors(request: &GeometryRequest, branches: &[Branch<SectionSums>], on_gpu: 
     ]
 }
 
-/// The branches of a measurement in a shard file, and whether the GPU had a part in them.
+/// Reads the branches of a measurement, and whether the GPU computed some of them.
 fn read(
     shard: &ShardFile,
     request: &GeometryRequest,
@@ -162,11 +162,11 @@ fn read(
     Ok((places.into_iter().zip(sums).map(branch).collect(), on_gpu))
 }
 
-/// The sums of a measurement in the files of all shards, put together.
+/// Joins the sums of a measurement from the files of all shards.
 ///
 /// # Errors
 ///
-/// When a file does not hold what it should.
+/// When a file lacks a tensor, or holds a non-finite value.
 pub(super) fn read_all(shards: &[ShardFile], request: &GeometryRequest) -> Result<GeometrySums, ShardError> {
     let mut sections = SectionTree(Vec::new());
     let mut on_gpu = false;

@@ -1,6 +1,6 @@
-//! The run that a shard file or a decision belongs to: everything that the merged bytes depend on, by name.
+//! The identity of a run: everything that the merged bytes depend on, by name.
 //!
-//! Files are known by a sample, not by all their bytes, for no shard reads them all: see [`SourceFile::sample`].
+//! A digest of a sample identifies each file, since no shard reads all bytes: see [`SourceFile::sample`].
 
 use crate::engine::aggregate::error::Error;
 use crate::io::model_file::ModelFile;
@@ -10,21 +10,21 @@ use crate::rules::Distances;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// What every entry's name starts with in metadata.
+/// The prefix of every entry's name in metadata.
 pub const PREFIX: &str = "fedmill.run.";
 
 /// Settings and inputs of a run, by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunIdentity(pub BTreeMap<String, String>);
 
-/// Where a key differs from the one that was expected.
+/// A difference between two identities.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Difference {
     /// The name of the entry.
     pub what: String,
-    /// As it was found.
+    /// Its text in the file.
     pub found: String,
-    /// As it is in this run.
+    /// Its text in this run.
     pub expected: String,
 }
 
@@ -79,26 +79,27 @@ impl RunIdentity {
         Ok(Self(entries.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()))
     }
 
-    /// The same with another entry.
+    /// The identity with one more entry.
     #[must_use]
     pub fn with(mut self, name: &str, text: impl ToString) -> Self {
         self.0.insert(name.to_owned(), text.to_string());
         self
     }
 
-    /// As metadata of a file.
+    /// The entries as metadata of a file.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         self.0.iter().map(|(name, text)| (format!("{PREFIX}{name}"), text.clone())).collect()
     }
 
-    /// The key in the metadata of a file.
+    /// The identity in the metadata of a file.
     pub fn read(metadata: &BTreeMap<String, String>) -> Self {
         let entry =
             |(key, text): (&String, &String)| Some((key.strip_prefix(PREFIX)?.to_owned(), text.clone()));
         Self(metadata.iter().filter_map(entry).collect())
     }
 
-    /// Where this key differs from the one expected; settings before files, which may differ for them.
+    /// The first difference from the expected identity; `None` if both are equal. Settings come before files, since a
+    /// setting may change what the file entries hold.
     pub fn difference(&self, expected: &Self) -> Option<Difference> {
         let files = ["clients", "weights", "layout", "updates", "base", "state", "decision"];
         let mut names: Vec<&String> = self.0.keys().chain(expected.0.keys()).collect();
@@ -110,7 +111,7 @@ impl RunIdentity {
     }
 }
 
-/// The digest of some texts, each told from the next.
+/// The digest of byte strings. It includes their lengths, so that it depends on where each ends.
 fn digest<T: AsRef<[u8]>>(parts: &[T]) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {

@@ -1,5 +1,6 @@
-//! The end of a run that is cut into shards: the merged values of all of them become the model, the state and the report
-//! that merging in one process publishes.
+//! Joins the shard files of all shards into the model, the state and the report of the run.
+//!
+//! The files have the same bytes as those of a run in one process.
 
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::request::Request;
@@ -14,7 +15,7 @@ use crate::model::layout::Piece;
 use crate::model::state::KeptTensor;
 use crate::modes::shards::ShardedRun;
 use crate::modes::shards::combine::{DECISION, Decided, read_norms};
-use crate::modes::shards::decide::{MERGING_SETTINGS, OF_MERGING};
+use crate::modes::shards::decide::{MERGING_FIELDS, MERGING_SETTINGS};
 use crate::modes::shards::file::{ShardFile, ShardKind, open_all};
 use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::tensors::Pieces;
@@ -24,14 +25,14 @@ use std::iter::once;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Bytes that are copied at a time.
+/// Bytes of one copy.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Puts the files of all shards together, and publishes. Returns the path of the model.
+/// Joins the shard files of all shards, and publishes. Returns the path of the model.
 ///
 /// # Errors
 ///
-/// When the files are not those of this run and this decision, or not complete, or the disk refuses.
+/// When a file is of another run or decision, or missing, or the disk refuses.
 pub fn merge(
     request: Request,
     shards: &[PathBuf],
@@ -87,12 +88,12 @@ fn copy_all(
     shards.iter().try_for_each(|shard| copy.all_of(shard))
 }
 
-/// The report of merging, with what the decision says of the judgement.
+/// The report of merging, with the judgement of the decision.
 fn full_report(own: Report, decided: &Decided) -> Result<Value, Error> {
     let own = serde_json::to_value(own).map_err(Error::Report)?;
     let Decided::Read(decision) = decided else { return Ok(own) };
     let mut full = decision.file.report.clone();
-    for part in OF_MERGING {
+    for part in MERGING_FIELDS {
         full[part] = own[part].clone();
     }
     for setting in MERGING_SETTINGS {
@@ -101,7 +102,7 @@ fn full_report(own: Report, decided: &Decided) -> Result<Value, Error> {
     Ok(full)
 }
 
-/// Where merged values go.
+/// Copies merged values from shard files to the model and the state.
 struct Copy<'a> {
     session: &'a Session<'a>,
     taken: &'a Taken,
@@ -115,7 +116,7 @@ impl Copy<'_> {
         let layout = &self.taken.set.layout;
         let coordinates = coordinates_of(&shard.sections, layout.parameters());
         let pieces = Pieces::of(layout, &self.kept, coordinates);
-        // Those are read, and checked, by themselves.
+        // `read_norms` reads and checks the norms.
         let norms = shard.specs_below("norms.");
         let specs = [&pieces.specs[..], &norms].concat();
         let placement = shard.placement(&specs)?;

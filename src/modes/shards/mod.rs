@@ -1,12 +1,12 @@
 //! A run cut into shards: several processes do together what one process does alone, to the byte.
 //!
-//! A shard is a run of whole [`sections`](crate::engine::passes::sections). [`gram`] measures one shard and leaves a file,
-//! [`decide`] judges by the files of all shards, [`combine`] merges one shard by the decision and leaves a file, [`merge`]
-//! puts those together and publishes. Rules that work by coordinate need neither a measurement nor a decision. Each of the
-//! four opens all updates and runs the code of an aggregate run on its own part.
+//! A shard is a range of whole [`sections`](crate::engine::passes::sections). [`gram`] measures one shard and writes a
+//! shard file. [`decide`] judges by the shard files of all shards. [`combine`] merges one shard by the decision and
+//! writes a shard file. [`merge`] joins those and publishes. Rules that work on each coordinate alone need neither
+//! `gram` nor `decide`. Each command opens all updates and runs the code of an aggregate run on its part.
 //!
-//! [`identity`] distinguishes the files of one run from another's. [`file`](mod@file) is what all shard files have in common,
-//! `sections` are sums as tensors of such a file, `tensors` a part of a model.
+//! [`identity`] tells the files of two runs apart. [`file`](mod@file) is the format of all shard files. `sections`
+//! stores sums in such a file, `tensors` a part of a model.
 
 pub mod combine;
 pub mod decide;
@@ -32,7 +32,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// A run of which this process does a part.
+/// A sharded run, of which this process does a part.
 struct ShardedRun<'m> {
     session: Session<'m>,
     taken: Taken,
@@ -40,7 +40,7 @@ struct ShardedRun<'m> {
 }
 
 impl<'m> ShardedRun<'m> {
-    /// Opens all updates and takes those that a plain run takes.
+    /// Opens all updates, and takes those that a plain run takes.
     fn open(request: Request, machine: Machine<'m>) -> Result<Self, Error> {
         let mut session = Session::open(request, machine)?;
         if let Some(partial) = session.updates.iter().find(|update| update.is_partial()) {
@@ -57,23 +57,22 @@ fn refused(partial: &Update) -> Unsupported {
         option: partial.path.display().to_string(),
         mode: None,
         why:
-            "is a partial of clients: rounds cut into shards take updates alone, expected `fedmill aggregate`"
+            "is a partial of a tree: a sharded run takes only updates, merge partials with `fedmill aggregate`"
                 .to_owned(),
         hint: None,
     }
 }
 
-/// The error that a shard found these updates bad, by their place in the set. Other shards do not know, so the update cannot
-/// be skipped.
+/// The error that a shard found these updates bad, by index in the set. The other shards do not know, so that the run
+/// cannot skip them.
 fn bad_updates(set: &UpdateSet, faults: &[(usize, Fault)]) -> Error {
     let line = |(i, fault): &(usize, Fault)| format!("{}: {fault}", set.clients[*i].model.path.display());
     let list = faults.iter().map(line).collect::<Vec<_>>().join("\n");
-    let hint =
-        "other shards do not know of it: leave the update out of the inputs of all commands of this run";
+    let hint = "the other shards do not know: leave the update out of the inputs of all commands of this run";
     Error::BadUpdates { list, hint }
 }
 
-/// The error that a run cut into shards stopped with.
+/// Turns the end of an attempt into the error of a sharded run.
 fn stopped(set: &UpdateSet, why: Stopped) -> Error {
     match why {
         Stopped::BadUpdates(faults) => bad_updates(set, &faults),
@@ -81,7 +80,7 @@ fn stopped(set: &UpdateSet, why: Stopped) -> Error {
     }
 }
 
-/// One of the parts that a round is cut into, as a user writes it: `2/7`.
+/// One of the shards of a run, as a user writes it: `2/7`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Shard {
     of: usize,
@@ -89,7 +88,7 @@ pub struct Shard {
     number: usize,
 }
 
-/// Not a shard.
+/// The error for a text that is not a shard.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("found `{found}`, expected I/S: shard I of S, counted from 1")]
 pub struct BadShard {
@@ -97,7 +96,7 @@ pub struct BadShard {
 }
 
 impl Shard {
-    /// Its sections of a layout of so many coordinates: none if there are more shards than sections.
+    /// Its sections of a layout with this many coordinates. May be empty if there are more shards than sections.
     pub fn sections(self, coordinates: usize) -> Range<usize> {
         let all = sections_of(coordinates) as u128;
         let start = |number: usize| (all * number as u128 / self.of as u128) as usize;
@@ -106,12 +105,12 @@ impl Shard {
 }
 
 impl Shard {
-    /// Whether both are of as many.
+    /// Whether both belong to the same number of shards.
     fn is_cut_as(self, other: Self) -> bool {
         self.of == other.of
     }
 
-    /// All shards of as many.
+    /// All shards, from number 1 on.
     fn all(self) -> impl Iterator<Item = Self> {
         (1..=self.of).map(move |number| Self { number, ..self })
     }

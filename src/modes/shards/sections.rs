@@ -1,4 +1,4 @@
-//! Branches of the tree of sections, as tensors of a partial: which they are, and a row of numbers for each.
+//! Sums of branches of the tree of sections, as tensors of a shard file.
 
 use crate::engine::passes::sections::Branch;
 use crate::model::dtype::Dtype;
@@ -7,7 +7,7 @@ use crate::modes::shards::file::{
 };
 use std::ops::Range;
 
-/// A tensor with a row for each branch.
+/// A tensor with one row for each branch.
 pub(crate) fn rows<T>(
     name: String,
     branches: &[Branch<T>],
@@ -18,7 +18,7 @@ pub(crate) fn rows<T>(
     SmallTensor { name, dtype: Dtype::F64, shape: vec![branches.len(), columns], bytes: bytes_of(&numbers) }
 }
 
-/// A tensor with a pair of counts for each branch.
+/// A tensor with one pair of counts for each branch.
 pub(crate) fn pairs<T>(
     name: String,
     branches: &[Branch<T>],
@@ -28,12 +28,12 @@ pub(crate) fn pairs<T>(
     SmallTensor { name, dtype: Dtype::I64, shape: vec![branches.len(), 2], bytes }
 }
 
-/// Level and number of each branch.
+/// A tensor with the level and the number of each branch.
 pub(crate) fn places<T>(name: String, branches: &[Branch<T>]) -> SmallTensor {
     pairs(name, branches, |branch| [u64::from(branch.level), branch.number as u64])
 }
 
-/// The branches that a tensor of places names: those of the partial's sections, in order.
+/// Reads the branches of a tensor of places. Checks that they are those of the file's sections, in order.
 pub(crate) fn read_places(partial: &ShardFile, name: &str) -> Result<Vec<Branch<()>>, ShardError> {
     let count = partial.shape(name).and_then(|shape| shape.first()).copied().unwrap_or(0);
     let found = read_pairs(partial, name, count)?;
@@ -54,7 +54,7 @@ pub(crate) fn read_places(partial: &ShardFile, name: &str) -> Result<Vec<Branch<
     }
 }
 
-/// A row of numbers for each of so many branches; all of them finite.
+/// Reads a row of numbers for each of `count` branches. Checks that all are finite.
 pub(crate) fn read_rows(
     partial: &ShardFile,
     name: &str,
@@ -73,7 +73,7 @@ pub(crate) fn read_rows(
     })
 }
 
-/// A pair of counts for each of so many branches.
+/// Reads a pair of counts for each of `count` branches.
 pub(crate) fn read_pairs(partial: &ShardFile, name: &str, count: usize) -> Result<Vec<[u64; 2]>, ShardError> {
     let counts = counts_of(&partial.bytes(name, Dtype::I64, &[count, 2])?);
     Ok(counts.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())

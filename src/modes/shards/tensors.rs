@@ -1,5 +1,7 @@
-//! How a part of a model and of its state stands in a partial: of each tensor the values that lie in the part, as a
-//! tensor of one axis.
+//! The tensors of a shard file of merged values.
+//!
+//! The file holds, for each tensor of the model and the state, the values in the shard's sections, as a tensor of one
+//! axis.
 
 use crate::engine::passes::combine::TileValues;
 use crate::io::model_writer::{ModelWriter, WriteError};
@@ -9,34 +11,35 @@ use crate::model::state::is_kept;
 use crate::model::state::stored_dtype;
 use std::ops::Range;
 
-/// What names of the model's tensors start with, and those of a state's, with the slot behind.
+/// The prefixes of the model's tensors, and of state tensors, which the prefix of the slot follows.
 const MODEL: &str = "model.";
 const STATE: &str = "state.";
 
-/// The tensors of a part, slot by slot behind the model's.
+/// The tensors of a part: the model's, then those of each slot.
 pub(crate) struct Pieces {
     /// The values of the model's tensors in the part, in order.
     pieces: Vec<Piece>,
-    /// Whose they are: the model's, then one slot's after the other. Each is the place of each piece among the tensors.
+    /// For the model, then for each slot: the index in `specs` of each piece; `None` if the slot does not keep it.
     places: Vec<Vec<Option<usize>>>,
     /// The tensors.
     pub(crate) specs: Vec<TensorSpec>,
 }
 
 impl Pieces {
-    /// Those of some coordinates.
+    /// The tensors of a range of coordinates.
     pub(crate) fn of(layout: &Layout, kept: &[KeptTensor], coordinates: Range<usize>) -> Self {
         let pieces: Vec<Piece> = layout.pieces(coordinates).collect();
-        let mut made = Self { pieces, places: Vec::new(), specs: Vec::new() };
-        made.add(layout, |spec| Some(TensorSpec { name: format!("{MODEL}{}", spec.name), ..spec.clone() }));
+        let mut tensors = Self { pieces, places: Vec::new(), specs: Vec::new() };
+        tensors
+            .add(layout, |spec| Some(TensorSpec { name: format!("{MODEL}{}", spec.name), ..spec.clone() }));
         for KeptTensor { slot, .. } in kept {
-            made.add(layout, |spec| {
+            tensors.add(layout, |spec| {
                 let name = format!("{STATE}{}{}", slot.prefix(), spec.name);
                 let dtype = stored_dtype(spec.dtype);
                 is_kept(*slot, spec.dtype).then(|| TensorSpec { name, dtype, ..spec.clone() })
             });
         }
-        made
+        tensors
     }
 
     fn add(&mut self, layout: &Layout, stored: impl Fn(&TensorSpec) -> Option<TensorSpec>) {
@@ -49,7 +52,7 @@ impl Pieces {
         self.places.push(places);
     }
 
-    /// Each tensor: of which slot (none for the model), and what of the model's tensor it holds.
+    /// The slot of each tensor (`None` for the model), and the piece of the model's tensor that it holds.
     pub(crate) fn each(&self) -> impl Iterator<Item = (Option<usize>, Piece)> {
         self.places.iter().enumerate().flat_map(|(owner, places)| {
             let held = places.iter().zip(&self.pieces).filter(|(place, _)| place.is_some());

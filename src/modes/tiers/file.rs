@@ -1,8 +1,8 @@
-//! Tiers of clients, by what their devices are capable of: each is merged by its own rule, and then the tiers by weight.
+//! The file of tiers: groups of clients, such as phones and servers, each merged by its own rule.
 //!
-//! `sum_t share_t * merged_t`, where the shares are the weights of the tiers divided by their sum. Which client is of
-//! which tier is told by patterns on their ids; the first tier that matches has it. Since every tier's merged values
-//! are added in f64 before anything is rounded, nothing is lost against merging tier by tier by hand.
+//! The model is `sum_t share_t * merged_t`, where the shares are the weights of the tiers divided by their sum. Each
+//! tier has patterns of client ids. A client belongs to the first tier that matches. The merged values of the tiers are
+//! added in f64 and rounded once. So the result is at least as exact as merging the tiers by hand.
 
 use crate::engine::decide::method::Method;
 use crate::io::text;
@@ -17,15 +17,15 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The schema that a file of tiers names.
+/// The schema of a file of tiers.
 pub const SCHEMA: &str = "fedmill.tiers/1";
 
-/// Tiers of clients.
+/// The tiers of a file.
 #[derive(Debug)]
 pub struct Tiers {
-    /// The file they stand in.
+    /// The path of the file.
     pub path: PathBuf,
-    /// In the order of the file.
+    /// The tiers, in the order of the file.
     pub tiers: Vec<Tier>,
 }
 
@@ -34,33 +34,33 @@ pub struct Tiers {
 pub struct Tier {
     /// Its name.
     pub name: String,
-    /// Which ids its clients have.
+    /// Patterns of the ids of its clients.
     clients: Vec<Pattern>,
-    /// How its clients are judged and combined.
+    /// The rule and the steps for its clients.
     pub method: Method,
     weight: TierWeight,
     is_optional: bool,
 }
 
-/// What a tier weighs.
+/// The weight of a tier.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum TierWeight {
     /// The sum of its clients' weights.
     Examples,
     /// The number of its clients.
     Clients,
-    /// So much.
+    /// This number.
     Number(f64),
 }
 
-/// What a file of tiers says of one of them.
+/// The texts of one tier in the file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TierText {
     /// The rule.
     pub rule: String,
     /// The steps before it.
     pub pre: Vec<String>,
-    /// How many of its clients are assumed hostile.
+    /// The number of its clients assumed hostile; `None` if the file does not say.
     pub byzantine: Option<Share>,
 }
 
@@ -71,11 +71,11 @@ pub struct TierText {
 pub enum TiersError {
     #[error("{}: cannot be read: {source}", .path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{}: is no file of tiers: {why}", .path.display())]
+    #[error("{}: is not a file of tiers: {why}", .path.display())]
     Json { path: PathBuf, why: String },
     #[error("{}: tier {tier}: {why}", .path.display())]
     Tier { path: PathBuf, tier: String, why: String },
-    #[error("{}: tier `{tier}` stands twice", .path.display())]
+    #[error("{}: tier `{tier}` is listed twice, expected once", .path.display())]
     Twice { path: PathBuf, tier: String },
     #[error("{}: no tier has client `{client}`", .path.display())]
     NoTier { path: PathBuf, client: String },
@@ -137,11 +137,11 @@ impl fmt::Display for NumberOrText {
 }
 
 impl Tiers {
-    /// Reads a file of tiers. `method` makes a method of what the file says of a tier.
+    /// Reads a file of tiers. `method` parses the texts of a tier.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or understood; the message names the tier.
+    /// When the file cannot be read or has another format. The message names the tier.
     pub fn read<E: fmt::Display>(
         path: &Path,
         method: impl Fn(&TierText) -> Result<Method, E>,
@@ -168,11 +168,11 @@ impl Tiers {
         Ok(Self { path: path.to_owned(), tiers })
     }
 
-    /// Sorts clients, of these weights, into the tiers, and says what share each tier has.
+    /// Sorts clients with these weights into the tiers, and computes the share of each tier.
     ///
     /// # Errors
     ///
-    /// When a client has no tier, or a tier no clients or no weight.
+    /// When a client has no tier, or a tier has no clients or no weight.
     pub fn sort(&self, clients: &[Client], weights: &[f64]) -> Result<Vec<TierMembers>, TiersError> {
         let path = || self.path.clone();
         let mut members = vec![Vec::new(); self.tiers.len()];
@@ -191,7 +191,7 @@ impl Tiers {
                 return Err(TiersError::NoClients { path: path(), tier, clients });
             }
         }
-        // Tiers are added up in order of their names, however the file orders them.
+        // Tiers are added in order of name, so that their order in the file changes no bit.
         sorted.sort_by(|a, b| self.tiers[a.tier].name.cmp(&self.tiers[b.tier].name));
         let total: f64 = sorted.iter().map(|tier| tier.share).sum();
         if !(total > 0.0 && total.is_finite()) {
@@ -201,7 +201,7 @@ impl Tiers {
         Ok(sorted)
     }
 
-    /// The tier of a client, if one has it.
+    /// The tier of a client; `None` if no pattern matches.
     pub fn tier_of(&self, client: &str) -> Option<&Tier> {
         self.place_of(client).map(|place| &self.tiers[place])
     }
@@ -232,7 +232,7 @@ impl fmt::Display for Tiers {
     }
 }
 
-/// What messages call a tier: its name, if it has one.
+/// The name of a tier in messages: its name, or its number without one.
 fn label(place: usize, json: &str) -> String {
     #[derive(Deserialize)]
     struct Named {
@@ -297,10 +297,10 @@ impl TierWeight {
 /// The clients of a tier in one round.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TierMembers {
-    /// Which tier, in the order of the file.
+    /// The index of the tier in the file.
     pub tier: usize,
-    /// Its clients by number, in order.
+    /// Its clients, by index in the set, in order.
     pub clients: Vec<usize>,
-    /// What part of the merged model it makes.
+    /// Its share of the merged model, from 0 to 1.
     pub share: f64,
 }

@@ -1,4 +1,6 @@
-//! Tiers of clients, each merged by its own rule: [`file`](mod@file) reads them, [`mode`] judges them one by one.
+//! Tiers of clients, each merged by its own rule.
+//!
+//! [`file`](mod@file) reads them, and [`mode`] judges and merges them.
 
 pub mod file;
 pub mod mode;

@@ -29,18 +29,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-/// Merges each tier of clients by its own rule, and then the tiers by weight. `method` parses what the file says of a tier.
+/// Merges each tier of clients by its rule, and then the tiers by weight. `method` parses the text of a tier.
 ///
 /// # Errors
 ///
-/// As an aggregate run, when the file of tiers is wrong, and when a client has no tier, or a tier no clients or no weight.
+/// The errors of an aggregate run. Also a bad file of tiers, a client without a tier, and a tier without clients or
+/// weight.
 pub fn run<E: fmt::Display>(
     request: Request,
     tiers: &Path,
     method: impl Fn(&TierText) -> Result<Method, E>,
     machine: Machine,
 ) -> Result<Report, Error> {
-    // Options are refused before files are read.
+    // Refuses options before it reads files.
     check(&request)?;
     let tiers = Tiers::read(tiers, method).map_err(of_mode)?;
     run_as(&mut ByTier { tiers, members: Vec::new(), recipes: Vec::new() }, request, machine)
@@ -61,7 +62,7 @@ fn check(request: &Request) -> Result<(), Unsupported> {
 /// Why tiers run on the CPU.
 const CPU_ONLY: &str = "tiers are merged on the CPU";
 
-/// The mode.
+/// The mode of tiers.
 struct ByTier {
     tiers: Tiers,
     /// The clients of each tier, in order of the tiers' names.
@@ -153,7 +154,7 @@ fn of_mode(why: TiersError) -> Error {
     Error::Mode(Box::new(why))
 }
 
-/// A strategy takes the merged delta of all tiers; for what it does to clients before a rule, there is no one rule here.
+/// Refuses a strategy that needs more than the merged delta of all tiers.
 fn check_strategy(session: &Session, cohort: &Cohort) -> Result<(), StrategyError> {
     let strategy = &session.request.method.strategy;
     let is_before = strategy.needs() > Needs::Nothing
@@ -171,7 +172,8 @@ fn check_strategy(session: &Session, cohort: &Cohort) -> Result<(), StrategyErro
 }
 
 impl ByTier {
-    /// Measures every tier if any rule needs distances and there is a report, so that it has a norm for each client.
+    /// Measures every tier if any rule needs distances and there is a report, so that the report has a norm for each
+    /// client.
     fn reporting(&self, has_report: bool) -> Reporting {
         let plain = Reporting::default();
         let measures = |tier: &Tier| plain.measures(&tier.method, 0);
@@ -271,7 +273,7 @@ impl TierJudgement {
         self.judgements.push(judgement);
     }
 
-    /// The coefficient of each client's delta in the merged delta; `None` if a tier merges coordinates apart.
+    /// The coefficient of each client's delta in the merged delta; `None` if a tier merges by an order statistic.
     fn coefficients(&self) -> Option<Vec<f64>> {
         let mut sums = vec![0.0; self.verdicts.len()];
         for (share, recipe) in self.shares.iter().zip(&self.recipes) {
@@ -298,9 +300,9 @@ impl TierJudgement {
 /// The sum of the merged values of each tier, times its share.
 struct TierSum<'a> {
     parts: Vec<(f64, Box<dyn Reducer + 'a>)>,
-    /// The clients of all parts, part by part.
+    /// The clients of all tiers, tier by tier.
     clients: Vec<usize>,
-    /// Clients of the set.
+    /// The number of clients of the set.
     all: usize,
 }
 
@@ -325,7 +327,7 @@ impl Reducer for TierSum<'_> {
     }
 
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
-        // The merged value of one tier keeps its bits, those of a zero too.
+        // The merged value of a single tier keeps its bits, including the sign of a zero.
         let mut sums = vec![-0.0; work.columns()];
         let mut squares = vec![0.0; self.all];
         for (share, part) in &self.parts {

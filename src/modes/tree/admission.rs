@@ -1,4 +1,4 @@
-//! Takes the partials of a tree into a run: those that are for its rule, and fit its updates and each other.
+//! Takes the partials of a tree into a run, if they fit its rule, its updates and each other.
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
@@ -20,12 +20,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What tensors of sums are called.
+/// The prefix of tensors of sums.
 pub(super) const SUM: &str = "sum.";
-/// What tensors are called that hold what rounding took from sums.
+/// The prefix of tensors of the sums' rounding errors.
 pub(super) const ERROR: &str = "error.";
 
-/// What tensors of edge rows are called: the smallest values, then the largest.
+/// The prefix of the tensors of an edge row: the smallest values first, then the largest.
 pub(super) fn edge_prefix(edge: usize, low: usize) -> String {
     if edge < low { format!("low.{edge}.") } else { format!("high.{}.", edge - low) }
 }
@@ -44,19 +44,19 @@ pub enum PartialFault {
 
 impl From<PartialFault> for Fault {
     fn from(fault: PartialFault) -> Self {
-        // Weights are compared when all updates are admitted; the other faults are found anew at each admission.
+        // Weights are compared after all updates are admitted. Each admission finds the other faults again.
         let is_relative = !matches!(fault, PartialFault::OtherWeights { .. });
         Self::Mode { fault: Box::new(fault), is_relative }
     }
 }
 
-/// Parts partials, known by their metadata, from updates.
+/// Separates partials from updates, by metadata.
 pub fn apart(opened: Vec<Update>) -> (Vec<Update>, Vec<Update>) {
     opened.into_iter().partition(Update::is_partial)
 }
 
-/// Takes partials into a run, for a purpose. Those that do not belong there are rejected, as are updates of clients that
-/// stand in a partial too. Returns the partials in the order of [`Taken::others`].
+/// Takes partials into a run, for a purpose. Rejects partials that do not fit, and updates of clients that are in a
+/// partial too. Returns the partials in the order of [`Taken::others`].
 ///
 /// # Errors
 ///
@@ -99,7 +99,7 @@ pub fn join(
     Ok(admitted)
 }
 
-/// A partial whose description was read.
+/// A partial with its parsed description.
 struct PartialFile {
     path: PathBuf,
     model: Arc<ModelFile>,
@@ -113,7 +113,7 @@ fn describe(partial: &Update) -> Result<(Arc<ModelFile>, Description), PartialFa
     Ok((Arc::clone(model), Description::parse(text).map_err(bad)?))
 }
 
-/// Lets one partial into the set, or says what is against it.
+/// Admits one partial, or returns its faults.
 fn admit(
     set: &mut UpdateSet,
     admitted: &[Partial],
@@ -173,11 +173,10 @@ fn other_base(set: &UpdateSet, description: &Description) -> io::Result<Option<F
     Ok(Some(Fault::OtherBase { found: found.clone(), expected }))
 }
 
-/// Weights and deltas do not add up: a sum of weights has no base subtracted from each, and cannot have it later
-/// without rounding.
+/// Weights and deltas cannot be added: to subtract the base from a sum of weights would round again.
 fn other_kind(set: &UpdateSet, description: &Description) -> Option<Fault> {
     let is_other = |kind: UpdateKind| match (description.kind, set.base.is_some()) {
-        // Updates that hold weights become deltas, one by one.
+        // Each update with weights becomes a delta.
         (UpdateKind::Delta, true) => false,
         (found, _) => found != kind,
     };
@@ -186,7 +185,7 @@ fn other_kind(set: &UpdateSet, description: &Description) -> Option<Fault> {
     Some(other("kind", description.kind.to_string(), expected))
 }
 
-/// What two partials have to agree in.
+/// The fault of a partial that disagrees with an earlier one; `None` if they agree.
 fn differs_from(known: &Partial, description: &Description) -> Option<Fault> {
     let a = &known.description;
     let of = |what: &str| format!("{what}, as in {}", known.path.display());
@@ -202,14 +201,14 @@ fn differs_from(known: &Partial, description: &Description) -> Option<Fault> {
     if let Some((one, two)) = a.round.zip(description.round).filter(|(one, two)| one != two) {
         return Some(other("round", two.to_string(), of(&one.to_string())));
     }
-    // Clients are in order of their ids.
+    // Clients are in order of id.
     let is_known =
         |member: &&PartialMember| a.clients.binary_search_by(|known| known.id.cmp(&member.id)).is_ok();
     let twice = description.clients.iter().find(is_known)?;
     Some(Fault::DuplicateClient { id: twice.id.clone(), other: known.path.clone() })
 }
 
-/// A client that stands in a partial keeps its place there.
+/// Rejects the updates of clients that are in a partial too.
 fn reject_updates_within(taken: &mut Taken, partials: &[Partial]) {
     let mut within: BTreeMap<&str, &PathBuf> = BTreeMap::new();
     for partial in partials {
@@ -226,7 +225,7 @@ fn reject_updates_within(taken: &mut Taken, partials: &[Partial]) {
     }
 }
 
-/// The model that a partial is of.
+/// The base that a partial names.
 fn layout_of(model: &ModelFile, description: &Description) -> Layout {
     let tensor = |place: &TensorPlace| {
         let name = place.spec.name.strip_prefix(SUM)?;
@@ -236,7 +235,7 @@ fn layout_of(model: &ModelFile, description: &Description) -> Layout {
     Layout::new(model.table.iter().filter_map(tensor).collect())
 }
 
-/// The sums, the errors and each edge of a layout's tensors, or how the partial differs from it.
+/// The places of the sums, the errors and each edge of a layout's tensors, or how the partial differs.
 fn sources(
     model: &Arc<ModelFile>,
     description: &Description,
@@ -268,7 +267,7 @@ fn sources(
     }
 }
 
-/// Tensors whose dtype in the partial's model does not convert to that of the layout.
+/// The faults of tensors whose dtype in the partial's model does not convert to that of the layout.
 fn dtype_faults(description: &Description, layout: &Layout) -> Vec<Fault> {
     let of = layout.tensors().iter().filter_map(|spec| {
         let found = description.dtypes.get(&spec.name).copied();
@@ -280,15 +279,15 @@ fn dtype_faults(description: &Description, layout: &Layout) -> Vec<Fault> {
     of.collect()
 }
 
-/// Adds the clients of partials to those of the updates. Returns the faults of partials that weigh otherwise, by their place
-/// behind the updates. `is_asked` is whether the operator said where weights come from.
-pub fn add_members(taken: &mut Taken, partials: &[Partial], is_asked: bool) -> Vec<(usize, Fault)> {
+/// Adds the clients of partials to those of the updates. Returns the faults of partials with another source of weights,
+/// by index: updates first. `is_chosen` is whether the operator chose the source.
+pub fn add_members(taken: &mut Taken, partials: &[Partial], is_chosen: bool) -> Vec<(usize, Fault)> {
     let mut faults = Vec::new();
     let updates = taken.set.clients.len();
     taken.members.clear();
     for (i, partial) in partials.iter().enumerate() {
         let (theirs, ours) = (partial.description.weights.as_str(), taken.weights_source);
-        if updates == 0 && !is_asked {
+        if updates == 0 && !is_chosen {
             let known = ["examples", "uniform", "file"].into_iter().find(|name| *name == theirs);
             taken.weights_source = known.unwrap_or("file");
         } else if theirs != ours {

@@ -1,4 +1,4 @@
-//! What a partial says about itself: JSON under one key of its safetensors metadata.
+//! The description of a partial: JSON under one key of its safetensors metadata.
 
 use crate::model::dtype::Dtype;
 use crate::updates::metadata::UpdateKind;
@@ -6,42 +6,42 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// The schema that is written and read.
+/// The schema of the JSON.
 pub const SCHEMA: &str = "fedmill.partial/1";
 
-/// A client whose update went into a partial.
+/// A client whose update is in a partial.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PartialMember {
     /// Its id.
     pub id: String,
-    /// What it weighs.
+    /// Its weight.
     pub weight: f64,
 }
 
-/// What a partial says about itself.
+/// The description of a partial.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Description {
-    /// The rule it is for, as it parses.
+    /// The spec of the rule.
     pub rule: String,
-    /// What the values are.
+    /// Whether the sums are of weights or of deltas.
     pub kind: UpdateKind,
-    /// The digest of the base, if one was given or all updates named the same.
+    /// The digest of the base: of `--base`, or the one that all updates name. `None` without either.
     pub base: Option<String>,
-    /// The round that was asked for, if one was.
+    /// The number of the round; `None` without `--round`.
     pub round: Option<u64>,
-    /// Where weights come from.
+    /// The source of the weights: `examples`, `uniform` or `file`.
     pub weights: String,
-    /// Whose updates it sums, in order of their ids.
+    /// The clients whose updates it sums, in order of id.
     pub clients: Vec<PartialMember>,
-    /// How many of the smallest values of each coordinate stand apart.
+    /// The number of smallest values of each coordinate outside the sum.
     pub low: usize,
-    /// How many of the largest.
+    /// The number of largest values of each coordinate outside the sum.
     pub high: usize,
     /// The dtype of each tensor in the model, by name.
     pub dtypes: BTreeMap<String, Dtype>,
 }
 
-/// The same as JSON.
+/// The description as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Json {
@@ -60,7 +60,7 @@ struct Json {
     clients: Vec<MemberJson>,
 }
 
-/// A weight goes by its digits: JSON readers may round the last bit.
+/// Weights stay text of digits, since JSON readers may round the last bit.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MemberJson {
@@ -69,11 +69,11 @@ struct MemberJson {
 }
 
 impl Description {
-    /// Reads it.
+    /// Parses the JSON.
     ///
     /// # Errors
     ///
-    /// What is wrong with the text.
+    /// The fault of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let schema = serde_json::from_str::<serde_json::Value>(text).map_err(|why| why.to_string())?;
         let schema = schema["schema"].as_str().unwrap_or("missing").to_owned();
@@ -108,12 +108,12 @@ impl Description {
     fn check(&self) -> Result<(), String> {
         if let Some(pair) = self.clients.windows(2).find(|pair| pair[0].id >= pair[1].id) {
             return Err(format!(
-                "client `{}` stands before `{}`, expected ids in order",
+                "client `{}` is listed before `{}`, expected ids in order",
                 pair[0].id, pair[1].id
             ));
         }
         if self.clients.is_empty() {
-            return Err("no client, expected one at least".to_owned());
+            return Err("no client, expected at least one".to_owned());
         }
         match self.low.checked_add(self.high) {
             Some(edges) if edges <= self.clients.len() => Ok(()),
@@ -123,7 +123,7 @@ impl Description {
         }
     }
 
-    /// The text that parses to it.
+    /// The description as JSON text.
     pub fn text(&self) -> String {
         let member =
             |member: &PartialMember| MemberJson { id: member.id.clone(), weight: digits(member.weight) };
@@ -198,7 +198,7 @@ mod tests {
             ("partial/1", "partial/2", "schema is `fedmill.partial/2`"),
             ("\"delta\"", "\"gradient\"", "kind is `gradient`"),
             ("\"weight\":2", "\"weight\":-2", "weight of `c1` is -2"),
-            ("\"c1\"", "\"c0\"", "client `c0` stands before `c0`"),
+            ("\"c1\"", "\"c0\"", "client `c0` is listed before `c0`"),
             ("\"low\":1", "\"low\":2", "2 and 1 values apart of 2 clients"),
             ("BF16", "F7", "dtype `F7`"),
             ("\"rule\"", "\"rules\"", "unknown field"),

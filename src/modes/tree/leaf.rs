@@ -1,5 +1,7 @@
-//! The partial that a node below the root publishes: a safetensors file of sums, what rounding took from them, and the
-//! values that stand apart, in tensors named after the model's.
+//! Writes the partial of a node below the root of a tree.
+//!
+//! A partial is a safetensors file of sums, their rounding errors, and the edges. Its tensors have the names of the
+//! model's tensors, with a prefix.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::mode::Mode;
@@ -32,11 +34,11 @@ use std::collections::BTreeMap;
 use std::slice;
 use std::time::Instant;
 
-/// Sums updates and partials and publishes the partial, and the report. Returns the report.
+/// Sums updates and partials, and publishes the partial and the report. Returns the report.
 ///
 /// # Errors
 ///
-/// As an aggregate run, and when sums cannot do what was asked for.
+/// The errors of an aggregate run, and an option that sums do not support.
 pub fn run(request: Request, machine: Machine) -> Result<Report, Error> {
     let purpose = Purpose::of_leaf(&request)?;
     let mut session = Session::open(request, machine)?;
@@ -57,7 +59,7 @@ fn publish_partial(
     let clients = taken.cohort.clients.len();
     let (low, high) = match purpose {
         Purpose::Mean => (0, 0),
-        // As many as there are, where all of them may end up cut at the root.
+        // No more values than clients: the root may cut all of them.
         Purpose::TrimmedMean(cut) => (cut.min(clients), cut.min(clients - cut.min(clients))),
     };
     let sum = match purpose {
@@ -122,7 +124,7 @@ fn partial_metadata(
     Ok(metadata)
 }
 
-/// The digest of the base; or without a base the digest that all updates and partials name, if they name the same.
+/// The digest of the base. Without `--base`, the digest that all updates and partials name; `None` if they differ.
 fn base_of(session: &Session, partials: &[Partial], set: &UpdateSet) -> Result<Option<String>, Error> {
     if let Some(digest) = session.base_digest()? {
         return Ok(Some(digest.to_owned()));
@@ -153,7 +155,7 @@ fn partial_report(
     report
 }
 
-/// What the sums are of: deltas, where rows are or become deltas.
+/// The kind of the sums: deltas, if rows are or become deltas.
 fn kind_of(set: &UpdateSet) -> UpdateKind {
     match set.value_kind {
         ValueKind::AsSent => set.merged_kind,
@@ -161,7 +163,7 @@ fn kind_of(set: &UpdateSet) -> UpdateKind {
     }
 }
 
-/// The tensors of a partial: all sums, all errors, then edge by edge.
+/// The tensors of a partial: all sums, all errors, then each edge.
 fn partial_layout(set: &UpdateSet, sum: &TreeSum, low: usize, high: usize) -> Layout {
     let mut tensors = Vec::new();
     let mut add = |prefix: &str, dtype: &dyn Fn(usize) -> Dtype| {
@@ -191,7 +193,7 @@ struct PartialPass<'a> {
     set: &'a UpdateSet,
     plan: TilePlan,
     sum: &'a TreeSum<'a>,
-    /// Values that stand apart at each coordinate.
+    /// The number of values outside the sum at each coordinate.
     edges: usize,
     writer: &'a ModelWriter,
 }

@@ -1,12 +1,13 @@
-//! Trees of aggregators: what a group of clients adds to a round is a partial, in one file.
+//! Trees of aggregators: a partial is one file with the sums of a group of clients.
 //!
-//! A leaf sums its clients' updates and publishes a partial; a node above takes partials as it takes updates, and
-//! publishes a larger partial, or the model. Sums are [exact](crate::kernels::exact_sum) and divided once, at the
-//! root, by weights that are added in order of client id: the tree gives the bytes that one merge of all updates does.
-//! A trimmed mean's partial keeps the smallest and largest values of every coordinate beside the sum of the rest.
+//! A leaf sums its clients' updates and publishes a partial. A node above takes partials as it takes updates, and
+//! publishes a larger partial, or the model. Sums are [exact](crate::kernels::exact_sum). The root divides them once,
+//! by weights that it adds in order of client id. So a tree gives the same bytes as one merge of all updates. The
+//! partial of a trimmed mean holds the smallest and largest values of every coordinate beside the sum of the others.
 //!
-//! [`description`] is what the file says about itself, [`admission`] takes partials into a run, [`purpose`] says what cannot
-//! be done with sums, [`sums`] adds up tile by tile, [`leaf`] writes a partial, and [`root`] merges partials into the model.
+//! [`description`] is the metadata of a partial, and [`admission`] takes partials into a run. [`purpose`] refuses
+//! options that sums do not support. [`sums`] adds up tile by tile, [`leaf`] writes a partial, and [`root`] merges
+//! partials into the model.
 
 pub mod admission;
 pub mod description;
@@ -22,13 +23,13 @@ use std::path::PathBuf;
 /// A partial that takes part in a run.
 #[derive(Debug)]
 pub struct Partial {
-    /// The path that it was named by.
+    /// Its path as the user wrote it.
     pub path: PathBuf,
-    /// What it says about itself.
+    /// Its description.
     pub description: Description,
     /// The sums of each tensor of the layout.
     pub sums: Source,
-    /// What rounding took from them.
+    /// The rounding errors of the sums.
     pub errors: Source,
     /// The values at the edges, smallest first.
     pub edges: Vec<Source>,

@@ -1,4 +1,4 @@
-//! What partials are summed for, and what sums of clients cannot do.
+//! The purpose of partials, and the options that sums of clients do not support.
 
 use crate::engine::aggregate::error::Unsupported;
 use crate::engine::aggregate::request::Request;
@@ -9,20 +9,20 @@ fn unsupported(option: impl ToString, why: impl Into<String>) -> Unsupported {
     Unsupported { option: option.to_string(), mode: None, why: why.into(), hint: None }
 }
 
-/// Strategies that step on the merged delta alone.
+/// Strategies whose step depends on the merged delta only.
 const STEPPING: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
 
-/// What partials are summed for.
+/// The rule that a partial's sums are for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
     /// The weighted mean.
     Mean,
-    /// The trimmed mean that cuts so many values on each side.
+    /// The trimmed mean that cuts this many values on each side.
     TrimmedMean(usize),
 }
 
 impl Purpose {
-    /// The rule as partials name it.
+    /// The spec of the rule, as partials name it.
     pub fn rule(self) -> String {
         match self {
             Self::Mean => "mean".to_owned(),
@@ -30,11 +30,11 @@ impl Purpose {
         }
     }
 
-    /// What a run that reads or writes partials sums them for.
+    /// The purpose of a run that reads or writes partials.
     ///
     /// # Errors
     ///
-    /// When it asks for what sums do not tell.
+    /// When an option needs each client's values.
     pub fn of(request: &Request) -> Result<Self, Unsupported> {
         let (method, takes) = (&request.method, "cannot be done with partials:");
         let purpose = Self::of_rule(&method.rule.to_string())?;
@@ -48,7 +48,7 @@ impl Purpose {
             return Err(Unsupported::beyond_sums("--metrics"));
         }
         if !STEPPING.contains(&method.strategy.name()) {
-            let why = format!("{takes} it needs what each client reports, and partials hold sums");
+            let why = format!("{takes} it needs each client's report, and partials hold sums");
             return Err(unsupported(&method.strategy, why));
         }
         if request.backend.name == BackendName::Gpu {
@@ -59,11 +59,11 @@ impl Purpose {
         Ok(purpose)
     }
 
-    /// What a leaf of a tree sums updates for.
+    /// The purpose of a leaf of a tree.
     ///
     /// # Errors
     ///
-    /// As [`of`](Self::of), and when a step of the server is asked for: the server steps at the root.
+    /// The errors of [`of`](Self::of), and a strategy: the server steps at the root.
     pub fn of_leaf(request: &Request) -> Result<Self, Unsupported> {
         let purpose = Self::of(request)?;
         if !request.method.strategy.is_plain() || request.outputs.state.is_some() {

@@ -1,4 +1,4 @@
-//! A node of a tree takes partials beside updates; at the root they become the model.
+//! The root of a tree: merges updates and partials into the model.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::mode::{Mode, Plain};
@@ -20,24 +20,24 @@ use crate::modes::tree::sums::{CPU_ONLY, TreeSum};
 use crate::rules::Recipe;
 use crate::telemetry::report::Report;
 
-/// Merges updates and partials into the model. Without partials it is the plain run.
+/// Merges updates and partials into the model. Without partials, this is the plain run.
 ///
 /// # Errors
 ///
-/// As an aggregate run, and when partials cannot do what was asked for.
+/// The errors of an aggregate run, and an option that partials do not support.
 pub fn run(request: Request, machine: Machine) -> Result<Report, Error> {
     run_as(&mut Node::default(), request, machine)
 }
 
 /// Why a report of a tree's node has no metrics.
-const NO_METRICS: &str = "no norms and no metrics: partials hold sums, not what is between clients";
+const NO_METRICS: &str = "no norms and no metrics: partials hold sums, not the values of each client";
 
 /// A node of a tree.
 #[derive(Default)]
 pub struct Node {
     /// The partials below, in the order of [`Taken::others`].
     pub(super) partials: Vec<Partial>,
-    /// What this node sums updates for, if it writes a partial itself.
+    /// The purpose of the sums, if this node writes a partial.
     pub(super) writes: Option<Purpose>,
 }
 
@@ -95,7 +95,7 @@ impl Mode for Node {
 }
 
 impl Node {
-    /// Finds out what updates and the members of partials weigh.
+    /// Reads the weights of the updates and of the partials' members.
     fn count(&self, session: &Session, taken: &mut Taken) -> Result<Vec<(usize, Fault)>, Error> {
         let (policy, method) = (&session.request.policy, &session.request.method);
         let comparer = method.comparer();

@@ -1,4 +1,4 @@
-//! The sum at a node of a tree, tile by tile: the clients' updates, and the partials below.
+//! The sum at a node of a tree, tile by tile: the clients' updates plus the partials below.
 
 use crate::engine::passes::blocks::blocks;
 use crate::engine::passes::combine::TileWork;
@@ -31,23 +31,23 @@ pub struct TreeSum<'a> {
     clients: Vec<usize>,
     /// The weight of each update.
     weights: Vec<f64>,
-    /// How many of the smallest and largest values do not join the sum; `None` for a weighted sum.
+    /// The number of smallest and of largest values outside the sum; `None` for a weighted sum.
     apart: Option<(usize, usize)>,
-    /// The sum is divided by this at the root.
+    /// The divisor of the sum at the root.
     divisor: f64,
 }
 
-/// Sums of a tile and what rounding took from them: one value a column.
+/// Sums of a tile and their rounding errors: one value per column.
 pub type Sums<'s> = (&'s mut [f64], &'s mut [f64]);
 
 impl<'a> TreeSum<'a> {
-    /// The sum for a weighted mean. `weights` are those of the updates, and of the partials' clients behind them.
+    /// The sum for a weighted mean. `weights` are those of the updates, then those of the partials' clients.
     pub fn weighted(set: &'a UpdateSet, partials: &'a [Partial], weights: &[f64]) -> Self {
         let ids = set.clients.iter().map(|client| client.id.as_str());
         let members = partials.iter().flat_map(|partial| &partial.description.clients);
         let mut all: Vec<(&str, f64)> =
             ids.chain(members.map(|member| member.id.as_str())).zip(weights.iter().copied()).collect();
-        // In order of id, as all weights are added where there is no tree.
+        // In order of client id, the order in which a run without a tree adds weights.
         all.sort_by_key(|(id, _)| *id);
         Self {
             set,
@@ -59,7 +59,7 @@ impl<'a> TreeSum<'a> {
         }
     }
 
-    /// The sum for a trimmed mean that leaves so many values out on each side.
+    /// The sum for a trimmed mean that leaves out the `low` smallest and the `high` largest values.
     pub fn trimmed(set: &'a UpdateSet, partials: &'a [Partial], low: usize, high: usize) -> Self {
         let members = partials.iter().map(|partial| partial.description.clients.len());
         let all = set.clients.len() + members.sum::<usize>();
@@ -73,7 +73,7 @@ impl<'a> TreeSum<'a> {
         }
     }
 
-    /// The sum that a recipe asks for at the root of a tree; `None` if it asks for something else.
+    /// The sum of a recipe at the root of a tree; `None` if the recipe is not a sum.
     pub fn of(recipe: &Recipe, set: &'a UpdateSet, partials: &'a [Partial]) -> Option<Self> {
         match &recipe.reduction {
             Reduction::WeightedMean { weights } => Some(Self::weighted(set, partials, weights)),
@@ -84,8 +84,8 @@ impl<'a> TreeSum<'a> {
         }
     }
 
-    /// Adds up one tile into `sums`, which are zero; and writes the values that stand apart to `edges`, if there are any to
-    /// write to.
+    /// Adds up one tile into `sums`, which must be zero. Writes the edges, the values outside the sum, to `edges` if it
+    /// is not empty.
     pub(super) fn add_tile<E: Element>(
         &self,
         isa: Isa,
@@ -102,7 +102,7 @@ impl<'a> TreeSum<'a> {
         let total = |column: usize| sums[column] + errors[column];
         match (0..sums.len()).find(|column| !total(*column).is_finite()) {
             None => Ok(()),
-            // Only f64 values add up to more than f64 holds.
+            // Only values of f64 can overflow a sum in f64.
             Some(column) if E::DTYPE == Dtype::F64 => {
                 let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
                 Err(PassError::SumTooLarge { tensor: tensor.name.clone(), index })
@@ -130,7 +130,7 @@ impl<'a> TreeSum<'a> {
         Ok(())
     }
 
-    /// Adds what is between the edges of all updates' values and all partials' edges.
+    /// Adds the values between the new edges, from all updates' values and all partials' edges.
     fn add_middle<E: Element>(
         &self,
         isa: Isa,

@@ -64,7 +64,7 @@ fn outputs_about_single_clients_are_refused() {
         let args = ["--strategy", strategy, "--population", "10"];
         let state: &[&str] = if strategy == "scaffold" { &["--state", "state.safetensors"] } else { &[] };
         let name = strategy.split(':').next().unwrap();
-        let why = ["--strategy ", name, "under --dp", "what single clients report", "hint: fedavg, fedprox"];
+        let why = ["--strategy ", name, "under --dp", "reports of single clients", "hint: fedavg, fedprox"];
         assert_refused(&dir, &[&args, state].concat(), &why);
     }
 }

@@ -1,4 +1,4 @@
-//! From merged values to the model's: the server's step, what is kept for the next run, and the stored dtype.
+//! Turns merged values into the model's values: the server's step, the state, the stored dtype.
 
 use crate::engine::passes::combine::{CombinePass, TileWork};
 use crate::engine::passes::error::PassError;
@@ -10,11 +10,11 @@ use crate::model::state::{StateTensor, is_kept, stored_dtype};
 use crate::updates::set::ValueKind;
 use std::ops::Range;
 
-/// Coordinates that the server steps at a time.
+/// The number of coordinates of one part of the server's step.
 const STEPPED: usize = 2048;
 
 impl TileWork<'_, '_> {
-    /// Makes a block of merged values the model's, and encodes it.
+    /// Turns a block of merged values into the model's values, and encodes them.
     pub fn finish_block<F: Merged>(
         &mut self,
         block: Range<usize>,
@@ -39,7 +39,7 @@ impl TileWork<'_, '_> {
         self.encode(block, merged)
     }
 
-    /// Takes the server's step on a block of merged values, a part at a time that stays in the first-level cache.
+    /// Applies the server's step to a block of merged values, in parts that stay in the first-level cache.
     fn finish_stepped_block<F: Merged>(
         &mut self,
         block: Range<usize>,
@@ -63,7 +63,7 @@ impl TileWork<'_, '_> {
         Ok(())
     }
 
-    /// Encodes a block of the model's values, if they fit.
+    /// Encodes a block of the model's values. Returns an error for a value that does not fit.
     pub(super) fn encode<F: Merged>(&mut self, block: Range<usize>, values: &[F]) -> Result<(), PassError> {
         let dtype = self.tile.dtype;
         self.check_fits(values, block.start, dtype)?;
@@ -72,7 +72,7 @@ impl TileWork<'_, '_> {
         Ok(())
     }
 
-    /// Reads the moments that the step uses.
+    /// Reads the state tensors that the step uses.
     pub(super) fn read_kept(&mut self) -> Result<(), PassError> {
         let (tile, worker) = (self.tile, &mut *self.worker);
         let reader = &mut worker.reader;
@@ -91,7 +91,7 @@ impl TileWork<'_, '_> {
         Ok(())
     }
 
-    /// Merged values less the base, where they are not deltas.
+    /// Subtracts the base from merged values that are not deltas.
     fn delta<F: Merged>(&self, block: &Range<usize>, merged: &[F]) -> Vec<f64> {
         let mut delta: Vec<f64> = merged.iter().map(|x| x.widen()).collect();
         if self.pass.set.value_kind == ValueKind::AsSent {
@@ -103,7 +103,7 @@ impl TileWork<'_, '_> {
         delta
     }
 
-    /// Takes the server's step on merged deltas, with what is kept in floats of this type.
+    /// Applies the server's step to merged deltas, with the state in floats of this type.
     fn step<K: Merged>(&mut self, part: &Range<usize>, delta: &mut [f64]) {
         let (mut m, mut v): (&mut [K], &mut [K]) = (&mut [], &mut []);
         for (row, kept) in self.worker.kept.iter_mut().zip(self.pass.keeps) {
@@ -117,7 +117,7 @@ impl TileWork<'_, '_> {
         server_step(self.isa, &self.pass.step, delta, m, v);
     }
 
-    /// Encodes a block of what a slot keeps, if it is kept.
+    /// Encodes a block of a state tensor, if the run keeps it.
     pub(super) fn keep<F: Merged>(&mut self, slot: StateTensor, block: &Range<usize>, values: &[F]) {
         let Some(place) = self.pass.keeps.iter().position(|kept| kept.slot == slot) else { return };
         let dtype = stored_dtype(self.tile.dtype);
@@ -139,7 +139,7 @@ impl TileWork<'_, '_> {
 }
 
 impl CombinePass<'_> {
-    /// Whether the server takes a step of its own on tensors of a dtype: integers take what is merged.
+    /// Whether the server's step applies to tensors of a dtype: integers keep the merged value.
     pub(super) fn steps(&self, dtype: Dtype) -> bool {
         self.step != ServerStep::PLAIN && dtype.kind() == Kind::Float
     }

@@ -1,4 +1,4 @@
-//! The second pass on the GPU: tiles go through the slots of its ring; results are finished as on the CPU.
+//! The second pass on the GPU: tiles go through the slots of its ring, and the CPU encodes them.
 
 use crate::engine::passes::blocks::{add_rows, add_times};
 use crate::engine::passes::combine::reducer::GpuReduction;
@@ -26,8 +26,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 impl CombinePass<'_> {
-    /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, and the ranges that the CPU
-    /// need not merge. A GPU that fails is given up where the CPU may take over.
+    /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, and the merged ranges. If
+    /// the GPU fails and the CPU may take over, the run stops using the GPU.
     pub(super) fn run_on_gpu(
         &self,
         machine: &Machine,
@@ -46,7 +46,7 @@ impl CombinePass<'_> {
             match found {
                 Ok(norms) => add_rows(&mut squared_norms, &norms),
                 Err(PassError::Gpu(why)) if ring.falls_back => {
-                    // A GPU that computes wrong cannot be trusted at all, and norms are of whole shares.
+                    // A GPU that computes one value wrong may compute all wrong, and norms are sums over whole shares.
                     if matches!(why, GpuError::Wrong { .. }) || self.with_norms {
                         (squared_norms, all) = (vec![0.0; clients], Vec::new());
                     }
@@ -69,7 +69,7 @@ impl CombinePass<'_> {
         done: &Mutex<Vec<Range<usize>>>,
     ) -> Result<Vec<f64>, PassError> {
         let kept = ring.kept_shape(share.stored);
-        // Tiles that stayed since the first pass have no rows for what the step keeps.
+        // Tiles that stayed since the first pass have no rows for the state of the step.
         let step = if kept.is_none() { self.step_job(reduction) } else { None };
         let readers = reduction.clients();
         let (clients, chosen, references): (Vec<usize>, Vec<usize>, _) = match kept {
@@ -116,17 +116,17 @@ impl CombinePass<'_> {
         machine.run_on(ring.lanes(), &on_gpu)
     }
 
-    /// The rows that the GPU needs besides those that are read.
+    /// The reference rows that the GPU needs beside the clients' rows.
     fn references(&self, reduction: GpuReduction, step: Option<&StepJob>) -> Vec<ReferenceRow> {
         if step.is_some() {
             return self.step_references();
         }
         let is_needed = self.with_norms || reduction.mixtures() > 0;
         let references = gpu_ring::references(self.set).into_iter();
-        references.filter(|of| is_needed && *of == ReferenceRow::Base).collect()
+        references.filter(|row| is_needed && *row == ReferenceRow::Base).collect()
     }
 
-    /// The server's step, where the GPU can take it: if no centre is kept or has a part.
+    /// The server's step, if the GPU can apply it: without a centre in the sum or in the state.
     fn step_job(&self, reduction: GpuReduction) -> Option<StepJob> {
         let has_moments_alone = self.keeps.iter().all(|kept| kept.slot.is_moment());
         if self.step == ServerStep::PLAIN || !has_moments_alone || self.set.base.is_none() {
@@ -141,7 +141,7 @@ impl CombinePass<'_> {
         Some(StepJob { step: self.step, scale, less_base: brings_base - of_base })
     }
 
-    /// The base, then what the step keeps, in the order that it takes them.
+    /// The reference rows of the step: the base, then its state tensors, in the order of the shader.
     fn step_references(&self) -> Vec<ReferenceRow> {
         let place = |slot: &StateTensor| self.keeps.iter().position(|kept| kept.slot == *slot);
         let moments = [StateTensor::Momentum, StateTensor::SecondMoment];
@@ -149,7 +149,7 @@ impl CombinePass<'_> {
         [ReferenceRow::Base].into_iter().chain(kept).collect()
     }
 
-    /// The reduction of rows; the caller fills in which rows are chosen.
+    /// The reduction of rows. The caller fills in which rows it reads.
     fn job(&self, reduction: GpuReduction, shape: TileShape) -> CombineJob {
         let none = CombineJob {
             shape,
@@ -175,7 +175,7 @@ impl CombinePass<'_> {
     }
 }
 
-/// A place of the ring and what its thread needs besides.
+/// A slot of the ring, and the buffers of its thread.
 struct CombineLane<'a> {
     slot: RingSlot<'a>,
     host: CombineWorker<'a>,
@@ -183,7 +183,7 @@ struct CombineLane<'a> {
     merged: Vec<f64>,
 }
 
-/// The tiles of one share of the coordinates, with the compiled program.
+/// The tiles of one share of the coordinates, and the compiled program.
 struct CombineOnGpu<'a> {
     pass: &'a CombinePass<'a>,
     machine: &'a Machine<'a>,
@@ -197,10 +197,10 @@ struct CombineOnGpu<'a> {
     stored: Working,
     /// Whether tiles stayed on the GPU since the first pass.
     has_kept_tiles: bool,
-    /// The server's step, if the GPU takes it.
+    /// The server's step; `None` if the CPU applies it.
     step: Option<StepJob>,
     write: &'a Write<'a>,
-    /// The ranges that are merged and written.
+    /// The ranges that the GPU merges and the run writes.
     done: &'a Mutex<Vec<Range<usize>>>,
 }
 
@@ -252,7 +252,7 @@ impl TilePass for CombineOnGpu<'_> {
 }
 
 impl CombineOnGpu<'_> {
-    /// Merges one tile and hands it on. Returns the squared norms of its deltas.
+    /// Merges one tile and hands it to the writer. Returns the squared norms of its deltas.
     fn merge<E: Element>(&self, lane: &mut CombineLane, tile: &Tile) -> Result<Vec<f64>, PassError> {
         let kept = self.ring.kept_tile(self.stored, tile.number).filter(|_| self.has_kept_tiles);
         if kept.is_none() {
@@ -285,7 +285,7 @@ impl CombineOnGpu<'_> {
         TileWork { isa: self.machine.isa, tile, pass: self.pass, worker: &mut lane.host }
     }
 
-    /// Checks a sample of what the server's step left, and encodes it.
+    /// Checks a sample of the values after the server's step, and encodes all of them.
     fn finish_stepped(
         &self,
         lane: &mut CombineLane,
@@ -314,7 +314,7 @@ impl CombineOnGpu<'_> {
         Ok(())
     }
 
-    /// Adds what the GPU does not, and encodes.
+    /// Adds the terms that the GPU leaves out, and encodes the values.
     fn finish_tile(&self, lane: &mut CombineLane, tile: &Tile) -> Result<(), PassError> {
         let mut merged = std::mem::take(&mut lane.merged);
         let mut work = self.work(lane, tile);
@@ -332,7 +332,7 @@ impl CombineOnGpu<'_> {
         Ok(())
     }
 
-    /// Merges a tile on the CPU whose values are too large for sums in f32.
+    /// Merges a tile on the CPU, if its values are too large for sums in f32.
     fn merge_on_cpu(&self, tile: &Tile) -> Result<Vec<f64>, PassError> {
         let (isa, set, pass) = (self.machine.isa, self.pass.set, self.pass);
         let rows = pass.reducer.rows_at_once();

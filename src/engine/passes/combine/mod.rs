@@ -1,7 +1,7 @@
-//! The second pass: combines every tile by a reducer, takes the server's step, and hands the model's values on.
+//! The second pass: combines every tile by a reducer, and applies the server's step.
 //!
-//! [`reducer`] is what a recipe compiles to: a [`weighted_sum`] or an order statistic ([`select`]). `finish` turns merged
-//! values into the model's. `gpu` runs the pass on the GPU, and `spot_check` does a sample of its work again on the CPU.
+//! A recipe compiles to a [`reducer`]: a [`weighted_sum`] or an order statistic ([`select`]). `finish` turns merged
+//! values into the model's. `gpu` runs the pass on the GPU, and `spot_check` checks a sample of its values on the CPU.
 
 mod finish;
 mod gpu;
@@ -33,40 +33,40 @@ use std::mem;
 use std::ops::Range;
 use std::time::Instant;
 
-/// The second pass, ready to run.
+/// The second pass.
 #[derive(Clone)]
 pub struct CombinePass<'a> {
     /// The updates.
     pub set: &'a UpdateSet,
-    /// How their rows become one.
+    /// The reducer of their rows.
     pub reducer: &'a dyn Reducer,
-    /// Whether to measure the norm of each delta on the way; the reducer must read every client then.
+    /// Whether to measure the norm of each delta as well. The reducer must then read every client.
     pub with_norms: bool,
-    /// How the server steps.
+    /// The server's step.
     pub step: ServerStep,
-    /// What is handed on for the next run.
+    /// The state tensors to write for the next run.
     pub keeps: &'a [KeptTensor],
     /// The coordinates to merge; `None` for all.
     pub coordinates: Option<Range<usize>>,
-    /// Whether integers are left out.
+    /// Whether to leave out integer tensors.
     pub floats_only: bool,
 }
 
 /// The encoded values of a tile.
 pub struct TileValues<'a> {
-    /// Those of the model.
+    /// The model's values.
     pub model: &'a [u8],
-    /// Those of each state tensor that is kept; empty where it keeps none of this dtype.
+    /// The values of each state tensor; empty if the state keeps none for tensors of this dtype.
     pub kept: Vec<&'a [u8]>,
 }
 
-/// Takes the values of a tile, in any order of tiles.
+/// Receives the values of tiles, in any order.
 type Write<'w> = dyn Fn(&Tile, &TileValues) -> Result<(), WriteError> + Sync + 'w;
 
 /// Squared L2 norms of the clients' deltas, section by section.
 pub type SquaredNorms = SectionTree<Option<Vec<f64>>>;
 
-/// The norms of so many clients from the sums of squares in all sections.
+/// The L2 norms of clients, from the sums of squares in all sections.
 pub fn norms_of(squared: SquaredNorms, clients: usize) -> Vec<f64> {
     let mut norms = squared.total().flatten().unwrap_or_default();
     norms.resize(clients, 0.0);
@@ -74,8 +74,8 @@ pub fn norms_of(squared: SquaredNorms, clients: usize) -> Vec<f64> {
 }
 
 impl CombinePass<'_> {
-    /// Runs the pass; `write` takes the encoded values of each tile, and of what is kept, in any order. Returns the squared
-    /// norms of the deltas, if the pass measures them.
+    /// Runs the pass. `write` takes the encoded values of each tile and of its state, in any order of tiles. Returns
+    /// the squared norms of the deltas, if the pass measures them.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl CombinePass<'_> {
         write: impl Fn(&Tile, &TileValues) -> Result<(), WriteError> + Sync,
     ) -> Result<SquaredNorms, PassError> {
         let (on_gpu, done) = self.run_on_gpu(machine, &write)?;
-        let rest = gpu_ring::rest(self.set, done).into_iter().flat_map(|range| self.wanted(range));
+        let rest = gpu_ring::rest(self.set, done).into_iter().flat_map(|range| self.to_merge(range));
         let plan = self.plan(&rest.collect::<Vec<_>>());
         let sections = self.sections();
         let pass = CombineOnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
@@ -112,7 +112,7 @@ impl CombinePass<'_> {
         section_of(all.start)..sections_of(all.end)
     }
 
-    /// The part of a range that is to be merged.
+    /// The part of a range to merge.
     fn within(&self, range: Range<usize>) -> Range<usize> {
         match &self.coordinates {
             Some(all) => range.start.max(all.start)..range.end.min(all.end),
@@ -120,8 +120,8 @@ impl CombinePass<'_> {
         }
     }
 
-    /// The part of a range that is to be merged, tensor by tensor where integers are left out.
-    fn wanted(&self, range: Range<usize>) -> Vec<Range<usize>> {
+    /// The part of a range to merge; cut into tensors if the pass leaves out integers.
+    fn to_merge(&self, range: Range<usize>) -> Vec<Range<usize>> {
         let range = self.within(range);
         if !self.floats_only {
             return vec![range];
@@ -135,7 +135,8 @@ impl CombinePass<'_> {
         floats.map(of_tensor).collect()
     }
 
-    /// Bytes of updates that the pass works on, and those of them that it reads: tiles that stayed on the GPU are not read.
+    /// Bytes of updates that the pass works on, and the bytes that it reads. It does not read tiles that stayed on the
+    /// GPU.
     pub fn bytes(&self, machine: &Machine) -> (u64, u64) {
         let readers = self.reducer.clients().len() as u64;
         let ring = machine.gpu();
@@ -196,7 +197,7 @@ impl CombinePass<'_> {
         let CombineWorker { encoded, kept, reader, .. } = worker;
         let model = &encoded.row(0)[..columns * tile.dtype.bytes()];
         let bytes_of = |of: &KeptTensor| {
-            // Control variates are merged in a pass of their own.
+            // Control variates are merged in a separate pass.
             let has_some = of.slot != StateTensor::Control && is_kept(of.slot, tile.dtype);
             if has_some { columns * stored_dtype(tile.dtype).bytes() } else { 0 }
         };
@@ -222,7 +223,7 @@ impl TilePass for CombineOnCpu<'_> {
         = CombineWorker<'p>
     where
         Self: 'p;
-    /// Squared norms of the clients that are read.
+    /// Squared norms of the clients that the pass reads.
     type Part = Vec<f64>;
     type Sum = SectionAdder<Vec<f64>>;
 
@@ -257,20 +258,20 @@ impl TilePass for CombineOnCpu<'_> {
 pub struct CombineWorker<'a> {
     reader: TileReader<'a>,
     sums: Vec<f64>,
-    /// What rounding took from the sums.
+    /// The rounding errors of the sums.
     errors: Vec<f64>,
     /// Sums of integers.
     integers: Vec<i64>,
     encoded: TileBuffer,
-    /// A row for each state tensor that is kept, in the floats that it is stored in.
+    /// One row for each state tensor, in its stored float.
     kept: Vec<TileBuffer>,
     mixed: Option<TileBuffer>,
-    /// Merged values that are captured instead of finished.
+    /// Merged values, if a reducer captures them instead of finishing them.
     captured: Option<Vec<f64>>,
     squared_norms: Vec<f64>,
 }
 
-/// One tile on its way through a reducer.
+/// One tile in a reducer.
 pub struct TileWork<'w, 'a> {
     /// The instruction set to run on.
     pub isa: Isa,
@@ -296,7 +297,7 @@ impl<'a> TileWork<'_, 'a> {
         &mut self.worker.reader
     }
 
-    /// Reads some clients' rows, as deltas where weights and deltas are mixed.
+    /// Reads some clients' rows: as deltas if the set mixes weights and deltas.
     ///
     /// # Errors
     ///
@@ -307,7 +308,7 @@ impl<'a> TileWork<'_, 'a> {
         Ok(())
     }
 
-    /// Takes buffers for sums and their rounding errors: a zero for each column. Give them to
+    /// Takes the buffers for sums and their rounding errors, with one zero for each column. Return them by
     /// [`finish_sums`](Self::finish_sums).
     pub fn zeroed_sums(&mut self) -> (Vec<f64>, Vec<f64>) {
         let (mut sums, mut errors) = (mem::take(&mut self.worker.sums), mem::take(&mut self.worker.errors));
@@ -318,7 +319,7 @@ impl<'a> TileWork<'_, 'a> {
         (sums, errors)
     }
 
-    /// Divides exact sums, rounded once, and finishes them.
+    /// Divides exact sums, with one rounding, and finishes them.
     ///
     /// # Errors
     ///
@@ -349,7 +350,7 @@ impl<'a> TileWork<'_, 'a> {
             .try_for_each(|block| self.finish_block(block.clone(), &mut merged[block]))
     }
 
-    /// Takes a buffer for integer sums: a zero for each column. Give it back by
+    /// Takes the buffer for integer sums, with one zero for each column. Return it by
     /// [`put_back_integers`](Self::put_back_integers).
     pub fn zeroed_integers(&mut self) -> Vec<i64> {
         let mut integers = mem::take(&mut self.worker.integers);
@@ -358,7 +359,7 @@ impl<'a> TileWork<'_, 'a> {
         integers
     }
 
-    /// Takes the buffer back.
+    /// Returns the buffer for integer sums.
     pub fn put_back_integers(&mut self, integers: Vec<i64>) {
         self.worker.integers = integers;
     }
@@ -374,12 +375,12 @@ impl<'a> TileWork<'_, 'a> {
         self.worker.mixed = Some(mixed);
     }
 
-    /// Runs a reducer on the tile, and captures its merged values and the squared norms of its clients instead of finishing
+    /// Runs a reducer on the tile. Captures the merged values and the squared norms of the clients, and does not finish
     /// them.
     ///
     /// # Errors
     ///
-    /// As the reducer.
+    /// The errors of the reducer.
     pub fn capture(&mut self, reducer: &dyn Reducer) -> Result<(Vec<f64>, Vec<f64>), PassError> {
         self.worker.captured = Some(vec![0.0; self.columns()]);
         reducer.reduce(self)?;
@@ -397,13 +398,13 @@ impl<'a> TileWork<'_, 'a> {
         self.pass.with_norms && self.tile.dtype.kind() == Kind::Float
     }
 
-    /// Appends the squared norms of the rows of these clients, which were read last.
+    /// Appends the squared norms of these clients' rows, which the reader holds.
     fn measure_norms<E: Element>(&mut self, clients: &[usize]) {
         let squares = self.norms::<E>(clients, 0..self.columns());
         self.worker.squared_norms.extend(squares);
     }
 
-    /// Adds the squared norms of some columns of the rows of these clients, which were read last.
+    /// Adds the squared norms of some columns of these clients' rows, which the reader holds.
     fn add_norms<E: Element>(&mut self, clients: &[usize], columns: Range<usize>) {
         let squares = self.norms::<E>(clients, columns);
         self.worker.squared_norms.resize(squares.len(), 0.0);
@@ -414,7 +415,7 @@ impl<'a> TileWork<'_, 'a> {
         self.worker.squared_norms.clear();
     }
 
-    /// The squared norms of these clients' rows at some columns; empty if the pass measures none.
+    /// The squared norms of these clients' rows in some columns; empty if the pass measures none.
     fn norms<E: Element>(&self, clients: &[usize], columns: Range<usize>) -> Vec<f64> {
         if !self.measures_norms() {
             return Vec::new();

@@ -1,5 +1,6 @@
-//! A reducer combines the rows of one tile into merged values. A recipe compiles to a weighted sum or an order statistic;
-//! modes bring reducers of their own.
+//! Reducers: each combines the rows of one tile into merged values.
+//!
+//! A recipe compiles to a weighted sum or an order statistic. Modes bring other reducers.
 
 use crate::engine::passes::combine::TileWork;
 use crate::engine::passes::combine::select::Select;
@@ -9,15 +10,15 @@ use crate::rules::{Recipe, Reduction};
 use crate::updates::set::{UpdateSet, ValueKind};
 use crate::updates::source::Placement;
 
-/// Combines rows, tile by tile. It is called once a tile, so that a call through a pointer costs nothing.
+/// Combines rows, tile by tile. The pass calls it once per tile, so the call through a pointer costs nothing.
 pub trait Reducer: Sync {
-    /// The clients that are read, by their numbers, in order.
+    /// The clients to read, by index in the set, in order.
     fn clients(&self) -> &[usize];
 
-    /// Rows that one thread holds at once, at least one.
+    /// The number of rows that one thread holds at once, at least one.
     fn rows_at_once(&self) -> usize;
 
-    /// Whether the base has a part, where rows are not deltas.
+    /// Whether the reduction uses the base's row, if rows are not deltas.
     fn uses_base(&self) -> bool;
 
     /// Where tiles are cut.
@@ -25,7 +26,7 @@ pub trait Reducer: Sync {
         Cut::ForCaches
     }
 
-    /// Where rows are that it reads beside the clients' rows: the working floats of tiles hold them too.
+    /// The places of rows that it reads beside the clients' rows. The working float of a tile holds their values too.
     fn other_rows(&self) -> Vec<&Placement> {
         Vec::new()
     }
@@ -37,20 +38,20 @@ pub trait Reducer: Sync {
     /// When a row cannot be read or is not finite, or a merged value does not fit.
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError>;
 
-    /// Checks what the tiles added up to, after the last one and before anything is published.
+    /// Checks the totals of all tiles, after the last tile and before the run publishes.
     ///
     /// # Errors
     ///
-    /// What is wrong.
+    /// The failed check.
     fn finish(&self) -> Result<(), PassError> {
         Ok(())
     }
 
-    /// The same reduction as the GPU computes it.
+    /// The reduction for the GPU.
     ///
     /// # Errors
     ///
-    /// Why it has no shader.
+    /// Why the reduction has no shader.
     fn on_gpu(&self) -> Result<GpuReduction<'_>, CpuOnly>;
 }
 
@@ -59,11 +60,11 @@ pub trait Reducer: Sync {
 pub enum Cut {
     /// For the caches, within sections.
     ForCaches,
-    /// At multiples of so many coordinates and between tensors of different floats, and nowhere else.
+    /// Only at multiples of this many coordinates, and between tensors of different floats.
     AtMultiples(usize),
 }
 
-/// A reduction that the GPU has a shader for.
+/// A reduction with a shader.
 #[derive(Clone, Copy)]
 pub enum GpuReduction<'r> {
     /// A weighted sum.
@@ -73,7 +74,7 @@ pub enum GpuReduction<'r> {
 }
 
 impl GpuReduction<'_> {
-    /// The clients that are read.
+    /// The clients to read, by index in the set.
     pub(super) fn clients(&self) -> &[usize] {
         match self {
             Self::Sum(sum) => &sum.clients,
@@ -81,7 +82,7 @@ impl GpuReduction<'_> {
         }
     }
 
-    /// Mixtures of rows that are made first.
+    /// The number of mixtures to make before the reduction; 0 without mixing.
     pub(super) fn mixtures(&self) -> usize {
         match self {
             Self::Select(select) => select.mixing.map_or(0, |mixing| mixing.len()),
@@ -94,7 +95,8 @@ impl GpuReduction<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuOnly(pub &'static str);
 
-/// Compiles a recipe for some clients of a set, by their numbers in order. Clients without a part are not read if `skips`.
+/// Compiles a recipe for some clients of a set, by index in order. With `skips`, the pass does not read clients of
+/// weight 0.
 pub fn compile<'a>(
     recipe: &'a Recipe,
     set: &UpdateSet,
@@ -107,7 +109,7 @@ pub fn compile<'a>(
             Box::new(WeightedSum { divisor, ..WeightedSum::of(weights, members, skips) })
         }
         Reduction::WeightedSum { coefficients, centre } => {
-            // Rows that are weights bring the base along, each by its coefficient.
+            // A row of weights contains the base, with the row's coefficient.
             let brings_base = set.value_kind == ValueKind::AsSent && set.base.is_some();
             let rest = 1.0 - coefficients.iter().sum::<f64>();
             let base = if brings_base { rest } else { 0.0 };

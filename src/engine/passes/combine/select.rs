@@ -1,4 +1,4 @@
-//! An order statistic of rows, as they are or mixed.
+//! An order statistic of the clients' rows, or of mixtures of them.
 
 use crate::engine::passes::blocks::{blocks, mix, reduce};
 use crate::engine::passes::combine::TileWork;
@@ -15,16 +15,17 @@ use crate::updates::set::ValueKind;
 /// An order statistic of rows.
 #[derive(Clone, Debug)]
 pub struct Select<'a> {
-    /// The clients, by number.
+    /// The clients, by index in the set.
     pub clients: Vec<usize>,
-    /// The rows as combinations of the clients' rows; `None` for the clients' rows themselves.
+    /// The mixtures of the clients' rows; `None` for the clients' rows themselves.
     pub mixing: Option<&'a Mixing>,
     /// The statistic.
     pub statistic: OrderStatistic,
 }
 
 impl<'a> Select<'a> {
-    /// The statistic of some clients' rows, or of mixtures of them. Clients without a part in a mixture are not read.
+    /// The statistic of some clients' rows, or of mixtures of them. Clients with coefficient 0 in all mixtures are not
+    /// read.
     pub(super) fn of(statistic: OrderStatistic, mixing: Option<&'a Mixing>, members: &[usize]) -> Self {
         let Some(mixing) = mixing else {
             return Self { clients: members.to_vec(), mixing: None, statistic };
@@ -38,7 +39,7 @@ impl<'a> Select<'a> {
         Self { clients, mixing: Some(mixing), statistic }
     }
 
-    /// Whether the result is one of the values, or half way between two, on any machine.
+    /// Whether the result is exact on every machine: a value of a row, or half way between two.
     pub(super) fn is_exact(&self) -> bool {
         self.mixing.is_none() && self.statistic == OrderStatistic::Median
     }
@@ -50,7 +51,7 @@ impl<'a> Select<'a> {
         }
         let isa = work.isa;
         match self.statistic {
-            // A median is one of the values, or half way between two.
+            // A median is a value of a row, or half way between two.
             OrderStatistic::Median
                 if work.tile.dtype == E::DTYPE && work.set().value_kind == ValueKind::AsSent =>
             {
@@ -62,7 +63,7 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// Merges rows a block of columns at a time, by a kernel that says whether all values are finite.
+    /// Merges rows a block of columns at a time. The kernel returns whether all values are finite.
     fn select_blocks<E: Element, F: Merged>(
         &self,
         work: &mut TileWork,

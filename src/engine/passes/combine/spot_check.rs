@@ -1,8 +1,9 @@
-//! A sample of what a device merged, done again on the CPU: a driver that computes wrong, or not at all, is found out
-//! before anything is published.
+//! Merges a sample of the GPU's coordinates again on the CPU, before the run publishes.
 //!
-//! Of every tile some runs of [`RUN`] coordinates are read again, so many that a pass checks [`COORDINATES`] at least.
-//! Medians have to agree in every bit, sums within the bound of their shader.
+//! So a run finds a GPU or a driver that computes wrong.
+//!
+//! The check reads [`RUN`] neighbouring coordinates at a time, from every tile, and at least [`COORDINATES`] in a pass.
+//! Medians must agree in every bit, sums within the error bound of their shader.
 
 use crate::engine::passes::blocks::{mix, reduce};
 use crate::engine::passes::combine::reducer::GpuReduction;
@@ -22,16 +23,16 @@ use crate::rules::mixing::Mixing;
 use crate::updates::set::{UpdateSet, ValueKind};
 use std::ops::Range;
 
-/// Neighbouring coordinates that are read at once.
+/// The number of neighbouring coordinates that the check reads at once.
 const RUN: usize = 64;
 
-/// Coordinates of a pass that are checked.
+/// The least number of coordinates that the check reads in a pass.
 const COORDINATES: usize = 4096;
 
-/// Half a last digit of f32.
+/// The rounding error of f32: half a unit in the last place.
 const UNIT: f64 = (f32::EPSILON / 2.0) as f64;
 
-/// What flushing subnormals may cost a term.
+/// The error of a term if the GPU flushes subnormals to zero.
 const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
 
 /// Checks tiles of one pass.
@@ -42,22 +43,21 @@ pub(crate) struct SpotCheck<'a> {
     runs: usize,
 }
 
-/// What a coordinate should be, and by how much it may be off.
+/// The expected value of a coordinate, and the bound on its error.
 struct Expected {
     value: f64,
     bound: f64,
 }
 
 impl<'a> SpotCheck<'a> {
-    /// Room to check tiles of a plan.
+    /// Buffers to check tiles of a plan.
     pub(crate) fn new(isa: Isa, set: &'a UpdateSet, reduction: GpuReduction, plan: &TilePlan) -> Self {
         let sample = TilePlan::of_columns(set, reduction.clients().len().max(1), |_| RUN);
         let runs = (COORDINATES / RUN).div_ceil(plan.tiles().max(1));
         Self { isa, set, reader: TileReader::new(isa, set, &sample), runs }
     }
 
-    /// Compares a sample of a tile's merged values, as they came from the device, with what the CPU makes of the
-    /// same rows.
+    /// Compares a sample of a tile's merged values from the GPU with the CPU's values of the same rows.
     pub(crate) fn compare<E: Element>(
         &mut self,
         tile: &Tile,
@@ -79,8 +79,8 @@ impl<'a> SpotCheck<'a> {
         Ok(())
     }
 
-    /// Compares a sample of what the server's step left with what the CPU makes of the merged values that the device
-    /// had, the base and what was kept.
+    /// Compares a sample of the values after the server's step with the CPU's: from the GPU's merged values, the base
+    /// and the state.
     pub(crate) fn compare_step(
         &self,
         tile: &Tile,
@@ -156,7 +156,7 @@ impl<'a> SpotCheck<'a> {
         values.iter().enumerate().map(|(j, value)| Expected { value: *value, bound: bound(j) }).collect()
     }
 
-    /// Order statistics of rows that are known to within `within` at each column.
+    /// The expected order statistics of rows, whose values have the error bound `within` in each column.
     fn selected<E: Element>(
         &self,
         rows: &Rows<E>,
@@ -174,13 +174,13 @@ impl<'a> SpotCheck<'a> {
     }
 }
 
-/// What a sum of so many terms on a device may be off by.
+/// The error bound of a sum on the GPU, by the number of terms and the sum of their magnitudes.
 fn sum_bound(terms: usize, magnitude: f64) -> f64 {
-    // Bisection shares out up to 10,240 values among 8 lanes at least, 40 to each.
+    // Bisection divides up to 10,240 values among at least 8 lanes, in groups of 40.
     (64.0 + terms as f64 / 64.0 + 16.0) * UNIT * magnitude
 }
 
-/// The same of an order statistic of a sorted column whose values are off by `within`.
+/// The error bound of an order statistic of a sorted column, whose values have the error bound `within`.
 fn selected_bound(sorted: &[f64], statistic: OrderStatistic, within: f64) -> f64 {
     let n = sorted.len();
     let mean_bound = |kept: &[f64]| {
@@ -195,14 +195,14 @@ fn selected_bound(sorted: &[f64], statistic: OrderStatistic, within: f64) -> f64
             let farther = |i: &usize| below - sorted[*i] > sorted[*i + kept] - above;
             let first = (0..n - kept).filter(farther).count();
             let near = &sorted[first..first + kept];
-            // Values that are off may change places at both ends of those that are kept.
+            // With errors, values may change places at both ends of the kept ones.
             let changed = if within > 0.0 { 2.0 * (near[kept - 1] - near[0] + within) } else { 0.0 };
             within + changed + mean_bound(near)
         }
     }
 }
 
-/// What mixtures of rows on a device may be off by, at each column.
+/// The error bound of mixtures of rows on the GPU, for each column.
 fn mixed_bounds<E: Element>(rows: &Rows<E>, clients: &[usize], mixing: &Mixing, base: &[f64]) -> Vec<f64> {
     let bound = |j: usize| {
         let mixture = |k: usize| {
@@ -218,14 +218,14 @@ fn mixed_bounds<E: Element>(rows: &Rows<E>, clients: &[usize], mixing: &Mixing, 
     (0..rows.columns()).map(bound).collect()
 }
 
-/// The columns of a run of a tile.
+/// The columns of a sample of a tile.
 fn columns_of(tile: &Tile, run: usize) -> Range<usize> {
     let columns = tile.coordinates.len();
     let start = sampled(tile.number, run) % columns.div_ceil(RUN) * RUN;
     start..(start + RUN).min(columns)
 }
 
-/// The place of a run, scattered over tiles (a step of splitmix64).
+/// The place of a sample, pseudo-random by tile (a step of splitmix64).
 fn sampled(tile: usize, run: usize) -> usize {
     let mut x = (tile as u64) << 20 ^ run as u64;
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -9,13 +9,13 @@ use crate::kernels::element::Element;
 use crate::kernels::weighted_sum::add_weighted_exactly;
 use crate::model::dtype::Working;
 
-/// Rows that a sum holds at once: it needs no more, and short columns of many rows would be slow to read.
+/// The number of rows that a sum holds at once. More rows would make columns shorter and reads slower.
 pub const SUMMED_ROWS: usize = 4;
 
-/// `(sum_i weights[i] * row_i + base * base's row + centre * the earlier centre) / divisor`.
+/// A weighted sum: `(sum_i weights[i] * row_i + base * base's row + centre * earlier centre's row) / divisor`.
 #[derive(Clone, Debug)]
 pub struct WeightedSum {
-    /// The clients, by number.
+    /// The clients, by index in the set.
     pub clients: Vec<usize>,
     /// One weight for each client.
     pub weights: Vec<f64>,
@@ -23,12 +23,13 @@ pub struct WeightedSum {
     pub base: f64,
     /// The coefficient of the centre that an earlier run left.
     pub centre: f64,
-    /// The sum is divided by this.
+    /// The divisor of the sum.
     pub divisor: f64,
 }
 
 impl WeightedSum {
-    /// The sum of some clients' rows; `weights` are those of all clients. Rows of weight zero are not read if `skips`.
+    /// The sum of some clients' rows. `weights` has one weight per client of the set. With `skips`, rows of weight 0
+    /// are not read.
     pub(super) fn of(weights: &[f64], members: &[usize], skips: bool) -> Self {
         let used = |client: &usize| !skips || weights[*client] != 0.0;
         let clients: Vec<usize> = members.iter().copied().filter(used).collect();
@@ -36,7 +37,7 @@ impl WeightedSum {
         Self { clients, weights, base: 0.0, centre: 0.0, divisor: 1.0 }
     }
 
-    /// The same weights divided by a power of two that brings their sum below one; exact but for numbers near zero.
+    /// The weights divided by a power of two that brings their sum below one. Exact, except for weights near zero.
     fn scaled_down(&self) -> Self {
         let scale = self.divisor.log2().floor().exp2() * 2.0;
         Self {
@@ -48,7 +49,7 @@ impl WeightedSum {
         }
     }
 
-    /// Sums a few rows at a time. A value that is not finite shows in the merged value.
+    /// Sums a few rows at a time. A non-finite value makes the merged value non-finite.
     fn sum<E: Element>(&self, work: &mut TileWork) -> Result<(), PassError> {
         let (columns, tile) = (work.columns(), work.tile);
         let (mut sums, mut errors) = work.zeroed_sums();
@@ -88,7 +89,7 @@ impl Reducer for WeightedSum {
 
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
         match for_element!(work.tile.working, E => self.sum::<E>(work)) {
-            // Numbers near the end of f64 add up past it, though their mean does not.
+            // The sum of values near the end of f64's range may overflow, although their mean does not.
             Err(PassError::DoesNotFit { value, .. })
                 if work.tile.working == Working::F64 && !value.is_finite() =>
             {

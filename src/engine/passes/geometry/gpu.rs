@@ -1,4 +1,6 @@
-//! The geometry pass on the GPU: tiles go through the slots of its ring, and stay on the GPU where they all fit.
+//! The geometry pass on the GPU.
+//!
+//! Tiles go through the slots of the ring, and stay in GPU memory if all of them fit.
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
@@ -21,11 +23,11 @@ use std::time::Instant;
 /// Columns of a tile that the CPU measures as well, to check the GPU.
 const CHECKED_COLUMNS: usize = 1024;
 
-/// Tiles of a pass that are checked.
+/// The number of tiles that a pass checks.
 const CHECKED_TILES: usize = 4;
 
 impl GeometryPass<'_> {
-    /// Measures the coordinates that the GPU takes. Returns their sums and ranges.
+    /// Measures the coordinates that the GPU takes. Returns the sums and the ranges.
     pub(super) fn run_on_gpu(
         &self,
         machine: &Machine,
@@ -90,7 +92,7 @@ impl GeometryPass<'_> {
         }
     }
 
-    /// Whether f32 holds the products of all points; if not, or if a value is not finite, the CPU measures the tile.
+    /// Whether f32 holds the products of all points. If not, or if a value is not finite, the CPU measures the tile.
     fn fits(&self, found: &PairSums) -> bool {
         let (updates, references) = found.largest_of_point.split_at(self.request.updates);
         found.largest.is_finite()
@@ -121,13 +123,13 @@ impl GeometryPass<'_> {
     }
 }
 
-/// A place of the ring and what its thread needs besides.
+/// A slot of the ring, and the buffers of its thread.
 struct GeometryLane<'a> {
     slot: RingSlot<'a>,
     host: GeometryWorker<'a>,
 }
 
-/// The tiles of one share of the coordinates, with the compiled program.
+/// The tiles of one share of the coordinates, and the compiled program.
 struct GeometryOnGpu<'a> {
     pass: &'a GeometryPass<'a>,
     machine: &'a Machine<'a>,
@@ -139,7 +141,7 @@ struct GeometryOnGpu<'a> {
     clients: Vec<usize>,
     /// Whether tiles stay on the GPU for the second pass.
     keeps: AtomicBool,
-    /// One tile is checked in so many.
+    /// The pass checks every tile whose number is a multiple of this.
     check_every: usize,
 }
 
@@ -227,8 +229,8 @@ impl GeometryOnGpu<'_> {
     }
 }
 
-/// Whether squared distances of points agree within the bounds of both. Inner products themselves need not: each
-/// side takes them about a middle of its own.
+/// Whether squared distances of points agree within the bounds of both. Inner products may differ: the GPU and the CPU
+/// centre the points differently.
 fn compare(
     found: &TileSums,
     expected: &TileSums,
@@ -249,7 +251,7 @@ fn compare(
                 pairs.push((found.squares[i * updates + j], expected.squares[i * updates + j]));
             }
             for (found, expected) in pairs {
-                // What is no number is wrong too.
+                // NaN counts as wrong.
                 let is_near = (found - expected).abs() <= bound;
                 if !is_near {
                     let adapter = ring.gpu().adapter().name.clone();

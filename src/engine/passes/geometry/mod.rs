@@ -1,10 +1,9 @@
-//! The first pass: one read of every update gives its non-finite values, and the geometry that rules decide on.
+//! The first pass: one read of every update, for its non-finite values and the geometry.
 //!
-//! Tile by tile, [`BLOCK`] coordinates at a time, rows are centred about their coordinate median (of many rows with few
-//! hostile ones, the median of the medians of a few groups), and the products of all pairs are added up. The centre
-//! takes off what all updates have in common before anything is rounded to f32, and being a median, hostile clients
-//! cannot move it away and so blur the distances of the others. Blocks whose values are too large or small for their squares to fit f32
-//! are summed in f64.
+//! Tile by tile, [`BLOCK`] coordinates at a time, the pass centres rows about their coordinate median and adds up the
+//! products of all pairs. For many rows with few hostile ones, the centre is the median of the medians of a few groups.
+//! Centring removes the part that all updates share before the values are rounded to f32. Hostile clients cannot move a
+//! median far, so they cannot blur the distances of the others. The pass sums in f64 where squares do not fit f32.
 
 mod gpu;
 pub mod sums;
@@ -41,7 +40,7 @@ use sums::{GeometrySums, SectionSums, TileSums};
 pub struct GeometryPass<'a> {
     /// The updates.
     pub set: &'a UpdateSet,
-    /// What is measured.
+    /// The measurement.
     pub request: GeometryRequest<'a>,
     /// The sections to read.
     pub sections: Range<usize>,
@@ -51,7 +50,7 @@ pub struct GeometryPass<'a> {
     pub keeps: bool,
 }
 
-/// Magnitudes whose squares, a block of them added, f32 holds.
+/// The range of magnitudes whose squares, summed over a block, fit f32.
 const FITTING: Range<f32> = 1.0 / (1u64 << 39) as f32..(1u64 << 57) as f32;
 
 /// Buffers of one thread.
@@ -60,15 +59,15 @@ struct GeometryWorker<'a> {
     panels: Panels,
 }
 
-/// All points of a block, less its centre.
+/// All points of a block, minus its centre.
 struct Panels {
     narrow: TileBuffer,
-    /// For a block that f32 does not hold.
+    /// The points in f64, for a block that f32 cannot hold.
     wide: Option<TileBuffer>,
 }
 
 impl GeometryPass<'_> {
-    /// Runs the pass: on the GPU, and on the CPU where the GPU fails and the CPU may take over.
+    /// Runs the pass on the GPU and the CPU. If the GPU fails and the CPU may take over, the CPU measures all.
     ///
     /// # Errors
     ///
@@ -109,14 +108,14 @@ impl GeometryPass<'_> {
         Ok(GeometrySums { sections, on_gpu: ring.is_some() })
     }
 
-    /// The parts of some ranges that lie in the sections to read.
+    /// The parts of `ranges` in the sections to read.
     fn within(&self, ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
         let all = coordinates_of(&self.sections, self.set.layout.parameters());
         let part = |range: Range<usize>| range.start.max(all.start)..range.end.min(all.end);
         ranges.into_iter().map(part).filter(|range| !range.is_empty()).collect()
     }
 
-    /// Measures one tile; integers are not measured.
+    /// Measures one tile. Integers are not measured.
     fn measure_tile(
         &self,
         isa: Isa,
@@ -179,7 +178,7 @@ impl GeometryPass<'_> {
         Ok(sums)
     }
 
-    /// The zero delta among the rows: the base where rows are weights, else zero.
+    /// The row of a zero delta: the base if rows are weights, zero (empty) if not.
     fn origin<'s>(&self, reader: &'s TileReader, block: &Range<usize>) -> &'s [f64] {
         match self.set.value_kind {
             ValueKind::AsSent => reader.base().get(block.clone()).unwrap_or_default(),
@@ -240,7 +239,7 @@ struct BlockGeometry<'a> {
     request: &'a GeometryRequest<'a>,
     /// Empty for zero.
     origin: &'a [f64],
-    /// The delta that an earlier round left; empty if there is none.
+    /// The centre that an earlier run left, as a delta; empty if there is none.
     centre: &'a [f64],
     first: usize,
 }
@@ -255,7 +254,7 @@ impl BlockGeometry<'_> {
             centre: self.centre,
             median: vec![0.0; if request.references.median { columns } else { 0 }],
         };
-        // A row's values are still in the cache from finding the middle when it is taken off.
+        // The rows stay in the cache between finding the middle and subtracting it.
         let fits = blocks::<E>(rows.len(), columns).fold(true, |fits, part| {
             points.find(isa, request, &rows.at(part.clone()), part.clone());
             points.fill(isa, &rows.at(part.clone()), part, &mut panels.narrow) && fits
@@ -282,14 +281,14 @@ impl BlockGeometry<'_> {
     }
 }
 
-/// What the points of a block are centred about, and the references among them.
+/// The middle that the points of a block are centred about, and the reference points.
 struct Centred<'a, C> {
     middle: Vec<C>,
     /// Empty for zero.
     origin: &'a [f64],
-    /// As a delta; empty if it is no point.
+    /// The centre of an earlier run, as a delta; empty if it is not a point.
     centre: &'a [f64],
-    /// Empty if it is no point.
+    /// The coordinate median; empty if it is not a point.
     median: Vec<f64>,
 }
 
@@ -308,7 +307,7 @@ impl<C: Element + Merged> Centred<'_, C> {
         }
     }
 
-    /// Writes some columns of the rows, less the middle, to the panel. Returns whether f32 holds their products.
+    /// Writes some columns of the rows, minus the middle, to the panel. Returns whether f32 holds their products.
     fn fill<E: Element>(
         &self,
         isa: Isa,
@@ -327,8 +326,8 @@ impl<C: Element + Merged> Centred<'_, C> {
         fits
     }
 
-    /// Writes the references, less the middle, behind so many rows of the panel. Returns whether f32 holds their
-    /// products.
+    /// Writes the references, minus the middle, after the first `rows` rows of the panel. Returns whether f32 holds
+    /// their products.
     fn fill_references(&self, rows: usize, references: References, panel: &mut TileBuffer) -> bool {
         let mut fits = true;
         for (i, reference) in self.references(references).enumerate() {
@@ -366,8 +365,8 @@ impl<C: Element + Merged> Centred<'_, C> {
     }
 }
 
-/// A point amid the rows that so many hostile ones cannot move far, coordinate by coordinate: the median, or where
-/// that is as good and much cheaper, the median of the medians of every g-th row.
+/// Finds a point amid the rows, coordinate by coordinate, that the hostile rows cannot move far: the median. If it is
+/// as safe and much cheaper, takes the median of the medians of groups of every g-th row.
 fn robust_centre<E: Element>(isa: Isa, rows: &Rows<E>, hostile: Option<usize>, out: &mut [E::Mixed]) {
     let Some(groups) = safe_groups(rows.len(), hostile) else {
         coordinate_median(isa, rows, out);
@@ -381,14 +380,14 @@ fn robust_centre<E: Element>(isa: Isa, rows: &Rows<E>, hostile: Option<usize>, o
     coordinate_median(isa, &medians.rows::<E::Mixed>(groups, out.len()), out);
 }
 
-/// An odd number of groups of up to 32 rows, if it takes more than the hostile ones to be half of most groups.
+/// An odd number of groups of up to 32 rows; `None` if the hostile rows may be half of most groups.
 fn safe_groups(rows: usize, hostile: Option<usize>) -> Option<usize> {
     let groups = rows.div_ceil(MAX_BLOCK) | 1;
     let half_of_most = groups.div_ceil(2) * (rows / groups).div_ceil(2);
     (rows > MAX_BLOCK && hostile? < half_of_most).then_some(groups)
 }
 
-/// Notes which rows hold values that are not finite. Returns whether any does.
+/// Records the non-finite values of each row. Returns whether there are any.
 fn note_non_finite<E: Element>(isa: Isa, rows: &Rows<E>, start: usize, measured: &mut [Measured]) -> bool {
     let mut any = false;
     for (i, total) in measured.iter_mut().enumerate() {
@@ -400,7 +399,7 @@ fn note_non_finite<E: Element>(isa: Isa, rows: &Rows<E>, start: usize, measured:
     any
 }
 
-/// The sum over the block's coordinates of how many more deltas have one sign than the other.
+/// For each coordinate, the number of deltas of the more frequent sign less that of the other; summed over the block.
 fn count_signs<E: Element>(isa: Isa, reader: &TileReader, rows: &Rows<E>, block: &Range<usize>) -> u64 {
     let mut counts = vec![0; block.len()];
     for i in 0..rows.len() {
@@ -416,7 +415,7 @@ mod tests {
     #[test]
     fn groups_are_only_used_where_they_are_safe() {
         assert_eq!(safe_groups(32, Some(0)), None, "one block is sorted as cheaply");
-        assert_eq!(safe_groups(40, None), None, "nobody said how many are hostile");
+        assert_eq!(safe_groups(40, None), None, "the number of hostile clients is not known");
         // Three groups of 13: two of them with seven hostile rows each.
         assert_eq!((safe_groups(40, Some(13)), safe_groups(40, Some(14))), (Some(3), None));
         assert_eq!(safe_groups(256, Some(51)), Some(9));

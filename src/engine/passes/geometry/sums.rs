@@ -1,4 +1,4 @@
-//! The sums of a geometry pass, and the geometry that follows from them.
+//! The sums of a geometry pass, and the geometry that they give.
 
 use crate::engine::passes::blocks::add_rows;
 use crate::engine::passes::sections::{SectionTree, Summand};
@@ -8,11 +8,11 @@ use crate::kernels::gram::RELATIVE_ERROR;
 use crate::rules::geometry::{Geometry, Matrix, upper_triangle};
 use crate::rules::{GeometryRequest, GeometryResult, Precision};
 
-/// The error of sums in f64, relative to the sum of their terms' magnitudes: 136 additions in a block, and those of up to
-/// a million blocks.
+/// The error of sums in f64, relative to the sum of the magnitudes of the terms. A block takes 136 additions, and there
+/// are up to a million blocks.
 const F64_RELATIVE_ERROR: f64 = (1 << 20) as f64 * (f64::EPSILON / 2.0);
 
-/// Sums over a tile. Of products and squares the upper triangle counts.
+/// Sums over a tile. Only the upper triangles of products and squares are valid.
 pub(super) struct TileSums {
     pub(super) products: Vec<f64>,
     pub(super) squares: Vec<f64>,
@@ -21,26 +21,27 @@ pub(super) struct TileSums {
     pub(super) floats: u64,
 }
 
-/// Sums over a section: the triangles alone.
+/// Sums over a section: only the upper triangles.
 #[derive(Clone, Debug)]
 pub struct SectionSums {
     /// Inner products of all points: the upper triangle.
     pub products: Vec<f64>,
-    /// Squared distances of the updates: the upper triangle; empty where distances follow from products.
+    /// Squared distances of the updates: the upper triangle. Empty if distances follow from products.
     pub squares: Vec<f64>,
-    /// What each update measures.
+    /// The measurements of each update.
     pub measured: Vec<Measured>,
-    /// Sum over the coordinates of how many more deltas have one sign than the other.
+    /// For each coordinate, the number of deltas of the more frequent sign less that of the other; summed over
+    /// coordinates.
     pub signs: u64,
-    /// Coordinates that were read.
+    /// The number of coordinates read.
     pub floats: u64,
 }
 
-/// The sums of a pass, section by section, and whether the GPU had a part in them.
+/// The sums of a pass, section by section.
 pub struct GeometrySums {
     /// The sums.
     pub sections: SectionTree<Option<SectionSums>>,
-    /// Whether some of them are the GPU's, which are less exact.
+    /// Whether the GPU computed some of them, which are then less exact.
     pub on_gpu: bool,
 }
 
@@ -103,8 +104,8 @@ impl GeometrySums {
         }
     }
 
-    /// The geometry that the sums give, and what each update measures. If an update holds values that are not finite, the
-    /// geometry means nothing.
+    /// The geometry that the sums give, and the measurements of each update. The geometry is invalid if an update holds
+    /// non-finite values.
     pub fn conclude(self, request: &GeometryRequest) -> (GeometryResult, Vec<Measured>) {
         let error = self.relative_error(request.precision);
         let sums = self.sections.total().flatten().unwrap_or_else(|| SectionSums::none(request));
