@@ -16,6 +16,7 @@ use network::{BLOCK_SIZES, Comparator, MAX_BLOCK, SHADER_SIZES};
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/kernels/network.rs");
+    println!("cargo::rerun-if-changed=shaders");
 
     let mut code = String::new();
     for n in BLOCK_SIZES {
@@ -29,6 +30,28 @@ fn main() {
     fs::write(Path::new(&out_dir).join("networks.rs"), code).expect("OUT_DIR is writable");
     fs::write(Path::new(&out_dir).join("shader_networks.rs"), shader_networks())
         .expect("OUT_DIR is writable");
+    fs::write(Path::new(&out_dir).join("shader_files.rs"), shader_files()).expect("OUT_DIR is writable");
+}
+
+/// Lists the text of every shader by stem: `FILES` the kernels and the pieces they import, `PROBES` the others.
+fn shader_files() -> String {
+    let list = |folders: &[&str]| {
+        let paths = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("the shaders are there"));
+        let mut paths: Vec<_> = paths.map(|entry| entry.expect("the shaders can be listed").path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "wgsl"));
+        paths.sort();
+        let mut list = String::from("&[\n");
+        for path in paths {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("names of shaders are text");
+            let path = path.display();
+            writeln!(list, "({stem:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/{path}\"))),")
+                .expect("writing to a string");
+        }
+        list + "];\n"
+    };
+    let files = list(&["shaders", "shaders/shared"]);
+    let probes = list(&["shaders/probes"]);
+    format!("const FILES: &[(&str, &str)] = {files}const PROBES: &[(&str, &str)] = {probes}")
 }
 
 /// The same networks in WGSL, for every size with the places that a median reads and with all.

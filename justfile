@@ -93,9 +93,9 @@ table:
     cargo build --release --quiet
     python3 data/mnist-round/rules_table.py target/release/fedmill --write docs/rules.md
 
-# Accept changed snapshots.
+# Accept changed snapshots, and write the table of kernels in docs/gpu.md anew.
 bless:
-    INSTA_UPDATE=always cargo test --test integration help
+    INSTA_UPDATE=always FEDMILL_BLESS=1 cargo test --test integration -- help the_page_of_the_gpu
 
 # Make the golden vectors anew (needs what data/vectors/README.md says).
 vectors:

@@ -1,7 +1,7 @@
-// The points of a tile less its middle: the rows, then the zero delta, then, where they are points, the coordinate
-// median and the centre that an earlier round left.
+// Subtracts the tile's middle from its points: the rows, the zero delta, and optionally the coordinate median and the
+// centre of an earlier round. Records the largest magnitude of every point.
 //
-// Ulp(1), of the coordinate median Ulp(2): one subtraction. Notes the largest magnitude of every point.
+// Ulp(1), for the coordinate median Ulp(2): one subtraction.
 //
 // Defined outside: HAS_MEDIAN, whether the coordinate median is a point; ORIGIN_IS_BASE, whether the zero delta is the
 // base's value or zero.

@@ -1,5 +1,5 @@
-// The median of every column of up to 64 rows: the bits of the two middle values, of an odd number of rows twice the
-// same. The host takes the midpoint.
+// Finds the two middle values of every column of up to 64 rows; for an odd number of rows they are equal. The host
+// computes their midpoint.
 //
 // Bits.
 

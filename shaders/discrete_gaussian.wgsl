@@ -1,9 +1,9 @@
-// Discrete Gaussian noise: `columns` coordinates, one to an invocation, two words each.
+// Draws discrete Gaussian noise: `columns` coordinates, one per invocation, two words each.
 //
-// Bits. Words and integers only, and fixed work: no branch depends on a draw. Each magnitude is found by ten halvings of
-// the table, in workgroup memory.
+// Bits. The kernel computes in integers alone and does the same work for every draw: no branch depends on a draw. Ten
+// halvings of the table in workgroup memory find a magnitude.
 //
-// Defined outside: BLOCKS, how many blocks of random words a coordinate takes, one or two.
+// Defined outside: BLOCKS, the number of blocks of random words per coordinate, one or two.
 
 #import shape
 #import limbs
@@ -39,7 +39,7 @@ fn is_passed(threshold: vec4<u32>, uniform: vec4<u32>) -> bool {
     return select(below.w, third, equal.w);
 }
 
-// What 128 bits come to. The highest is the sign.
+// The draw that 128 random bits select. The highest bit is the sign.
 fn value(bits: vec4<u32>) -> i32 {
     let uniform = vec4<u32>(bits.xyz, bits.w & 0x7fffffffu);
     var magnitude = 0u;

@@ -1,11 +1,12 @@
 // Sums over every pair of points of a panel: products, or squared differences.
 //
-// A workgroup takes a square of SIDE * 8 by as many points and a chunk of columns. Its 256 invocations stand in SLICES
-// layers of SIDE * SIDE; each layer takes its share of the columns, each invocation eight points by eight. Columns are
-// staged in workgroup memory, STAGE at a time; layers are added as a tree.
+// A workgroup computes a square of SIDE * 8 by SIDE * 8 points over a chunk of columns. Its 256 invocations form SLICES
+// layers of SIDE * SIDE. Each layer computes its share of the columns, each invocation eight points by eight. The
+// workgroup stages STAGE columns at a time in its memory, and adds the layers as a tree. It skips squares below the
+// diagonal.
 //
-// Close: |error| <= (256 + 6 + 2) * 2^-24 * sum |term|: an invocation adds 256 terms, the tree six at most, and a term
-// carries its own rounding. Squares below the diagonal of squares are not computed.
+// Close: |error| <= (256 + 6 + 2) * 2^-24 * sum |term|. An invocation adds 256 terms, the tree at most six, and a term
+// carries its own rounding.
 //
 // Defined outside: SIDE, 2, 4 or 8; STAGE, columns staged at once; DIFFERENCES, whether to sum squared differences.
 

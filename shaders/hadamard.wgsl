@@ -1,8 +1,8 @@
-// Flips signs and transforms, in workgroup memory, a block of CHUNK values a workgroup: the Walsh-Hadamard transform, not
-// normalised. `columns` values, a whole number of blocks.
+// Flips signs and applies the Walsh-Hadamard transform, not normalised. Each workgroup transforms a block of CHUNK values
+// in its memory. `columns` values, which are whole blocks.
 //
-// Bits, where no value and no sum is subnormal. Sums are added stage by stage, neighbours first, as in
-// `src/kernels/hadamard.rs`; nothing is multiplied.
+// Bits, where no value and no sum is subnormal. The stages add neighbours first, as in `src/kernels/hadamard.rs`; nothing
+// is multiplied.
 
 #import shape
 #import status

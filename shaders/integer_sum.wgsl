@@ -1,7 +1,7 @@
-// The sums over rows of values as integers of a grid: each times its row's scale, rounded toward zero. `rows` rows of
-// `columns` values, a column to an invocation, two words each.
+// Rounds values to integers and sums them over rows: each value times its row's scale, rounded toward zero. `rows` rows
+// of `columns` values; one column per invocation, two words per sum.
 //
-// Bits. Values are read as the words they are and nothing is computed in floats, so subnormal values count on every device.
+// Bits. The kernel reads values as words and computes in integers alone, so subnormal values count on every device.
 
 #import shape
 #import limbs

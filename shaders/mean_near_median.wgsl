@@ -1,7 +1,7 @@
-// The sum of the `parameter` values of every column of up to 64 rows that are nearest to its median, in ascending
-// order; of two as near the smaller counts. The host divides.
+// Sums the `parameter` values nearest to the median of every column of up to 64 rows, in ascending order. Of two values
+// at the same distance the smaller one counts. The host divides.
 //
-// Close: |error| <= 64 * 2^-24 * sum |kept value|: each value takes part in at most 64 additions. Which values are kept
+// Close: |error| <= 64 * 2^-24 * sum |kept value|. Each value takes part in at most 64 additions. The choice of values
 // is exact.
 
 const LOW: bool = false;

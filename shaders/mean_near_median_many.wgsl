@@ -1,7 +1,7 @@
-// The sum of the `parameter` values of every column of many rows that are nearest to its median; of two as near the
-// smaller counts. The host divides.
+// Sums the `parameter` values nearest to the median of every column of many rows. Of two values at the same distance
+// the smaller one counts. The host divides.
 //
-// Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|; see `interval_sum`. Which values are kept is
+// Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|. See `interval_sum`. The choice of values is
 // exact.
 
 #import interval_sum

@@ -1,7 +1,7 @@
-// Rows as combinations of the rows of a tile, and of the base as one row more. An invocation makes a column of four
-// mixtures: a row's value is read once for them.
+// Combines the rows of a tile, and the base as one more row, into mixtures. An invocation computes a column of four
+// mixtures, and so reads each value once for all four.
 //
-// Close: |error| <= (64 + rows / 64 + 3) * 2^-24 * sum |coefficient * value|, as for a weighted sum.
+// Close: |error| <= (64 + rows / 64 + 3) * 2^-24 * sum |coefficient * value|. The terms are those of a weighted sum.
 
 #import rows
 #import references

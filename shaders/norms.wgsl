@@ -1,6 +1,6 @@
-// Squared norms of the deltas of rows, a chunk of CHUNK columns at a time. The host adds the chunks in f64.
+// Sums the squares of the rows' deltas over chunks of CHUNK columns. The host adds the chunks in f64.
 //
-// Close: |error| <= (16 + 8 + 3) * 2^-24 * sum delta^2: an invocation adds 16 squares, the tree eight, and a delta and its
+// Close: |error| <= (16 + 8 + 3) * 2^-24 * sum delta^2. An invocation adds 16 squares, the tree eight; the delta and its
 // square are rounded.
 
 #import rows

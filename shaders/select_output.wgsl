@@ -1,10 +1,10 @@
-// Writes the indices of the largest magnitudes, ascending: those above a threshold, and the first of those at it. A
-// workgroup takes CHUNK values, an invocation HELD of them that follow each other.
+// Writes the ascending indices of the magnitudes above a threshold, and of the first magnitudes equal to it. A
+// workgroup reads CHUNK values, an invocation HELD consecutive ones.
 //
-// Bits. Each workgroup knows how many stand before its own, so nothing depends on which comes first.
+// Bits. Each workgroup gets the count of indices before its own, so the order of workgroups does not matter.
 //
-// Defined outside: COUNTS, whether a workgroup only writes how many of its values are above the threshold, then how many
-// are at it.
+// Defined outside: COUNTS, whether a workgroup only writes its number of values above the threshold, and its number of
+// values equal to it.
 
 #import shape
 #import floats

@@ -1,11 +1,11 @@
-// The server's step at every column of a merged tile: the model's new value, and what is kept of the past.
+// Applies the server's step to every column of a merged tile: the model's new value and the new moments.
 //
-// Close: |error| <= what `src/gpu/step.rs` reckons for each column. Sums and products are rounded to f32, 2^-24 of
-// themselves; a quotient may be off by 5 * 2^-24, a root by 10 * 2^-24. A second moment of Yogi's that is as near to the
-// squared delta as either is known to may have moved either way.
+// Close: |error| <= the bound that `src/gpu/step.rs` computes for each column. Sums and products round to f32, 2^-24 of
+// their value; a quotient may be off by 5 * 2^-24, a root by 10 * 2^-24. Yogi's second moment may move either way where
+// it is as close to the squared delta as their errors.
 //
-// Defined outside: KIND, how the server steps; PAIRED, whether merged values are the means of two rows. The references
-// are the base, then what is kept.
+// Defined outside: KIND, the form of the step; PAIRED, whether merged values are the means of two rows. The references
+// are the base, then the moments.
 
 #import shape
 #import floats

@@ -1,6 +1,6 @@
-// The sum over columns of how many more deltas have one sign than the other.
+// Sums over columns the difference between the numbers of positive and negative deltas, without its sign.
 //
-// Bits: signs are compared as integers, and counted.
+// Bits. The kernel compares signs as integers and counts them.
 
 #import rows
 #import references

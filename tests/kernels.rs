@@ -2,6 +2,7 @@
 
 mod near_median;
 mod pairs;
+mod registry;
 mod server_step;
 mod signs;
 

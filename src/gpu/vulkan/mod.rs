@@ -1,8 +1,8 @@
 //! Devices through Vulkan: an open device with its queue, its compiled kernels and its first failure.
 //!
 //! `adapter` finds devices, `memory` asks for the size of their memory. `program` turns a job into steps, `slot` runs
-//! them on tiles and `stamps` times them. `vector` runs kernels on flat vectors. `measure` finds what a device can do at
-//! most.
+//! them on tiles and `stamps` times them. `run` runs kernels on flat vectors. `measure` finds the most that a device can
+//! do.
 
 mod adapter;
 mod measure;
@@ -11,10 +11,10 @@ mod program;
 mod run;
 mod slot;
 mod stamps;
-mod vector;
 
 use crate::gpu::device::{self, ComputeDevice, TileDevice};
 use crate::gpu::job::{Adapter, CombineJob, GpuError, Options, PairsJob};
+use crate::gpu::run::{BufferId, Run};
 use crate::gpu::shaders::Variant;
 use crate::gpu::variants::GROUP;
 use slot::VulkanSlot;
@@ -328,6 +328,10 @@ impl ComputeDevice for VulkanDevice {
 
     fn pairs_columns(&self, points: usize) -> usize {
         PairsProgram::most_columns(self, points)
+    }
+
+    fn run(&self, run: &Run, outputs: &[BufferId]) -> Result<Vec<Vec<u32>>, GpuError> {
+        self.submit(run, outputs)
     }
 
     fn combine_slot(&self, program: &device::CombineProgram) -> Result<Box<dyn TileDevice + '_>, GpuError> {
