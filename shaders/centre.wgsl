@@ -12,7 +12,7 @@
 
 const GROUP: u32 = 256u;
 
-// The lower middle of every column, then the upper.
+// The lower middle value of every column, then the upper.
 @group(0) @binding(5) var<storage, read> middle: array<u32>;
 // The points, one behind the other.
 @group(0) @binding(6) var<storage, read_write> panel: array<f32>;

@@ -11,7 +11,7 @@ const LOW: bool = true;
 
 const GROUP: u32 = 64u;
 
-// The lower middle of every column, then the upper.
+// The lower middle value of every column, then the upper.
 @group(0) @binding(4) var<storage, read_write> middle: array<u32>;
 
 var<private> lower: u32;

@@ -5,7 +5,7 @@
 
 #import bisection
 
-// The lower middle of every column, then the upper.
+// The lower middle value of every column, then the upper.
 @group(0) @binding(4) var<storage, read_write> middle: array<u32>;
 
 fn reduce(seat: u32) {

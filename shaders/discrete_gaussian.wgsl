@@ -16,13 +16,13 @@ const MAGNITUDES: u32 = 861u;
 struct Numbers {
     key_low: vec4<u32>,
     key_high: vec4<u32>,
-    // The number of the first coordinate's first block.
+    // Number of the first coordinate's first block.
     first: vec2<u32>,
     domain: u32,
     segment: u32,
 }
 
-// The thresholds of 128 bits, the lowest word first.
+// Thresholds of 128 bits, the lowest word first.
 @group(0) @binding(2) var<storage, read> thresholds: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> numbers: Numbers;
 @group(0) @binding(4) var<storage, read_write> noise: array<vec2<u32>>;

@@ -15,7 +15,8 @@ const GROUP: u32 = 64u;
 
 @group(0) @binding(4) var<storage, read_write> sums: array<f32>;
 
-// The sorted columns, next to each other: where the kept values start is known only then. Nobody reads another's.
+// The sorted columns, next to each other: the first kept value is known only after the sort. Each invocation reads its
+// own column.
 var<workgroup> sorted_keys: array<u32, SIZE * GROUP>;
 var<private> own: u32;
 
@@ -27,7 +28,7 @@ fn sorted_at(place: u32) -> u32 {
     return sorted_keys[place * GROUP + own];
 }
 
-// How many values are farther from the median than the one `kept` places up; those come first.
+// The number of values that are farther from the median than the value `kept` places above; these come first.
 fn farther_below(kept: u32) -> u32 {
     let below = sorted_at((shape.rows - 1u) / 2u);
     let above = sorted_at(shape.rows / 2u);

@@ -17,7 +17,7 @@ fn farther_below(kept: u32) -> u32 {
     var first = 0u;
     for (var step = 32u - countLeadingZeros(most_below); step > 0u; step -= 1u) {
         let next = first + (1u << (step - 1u));
-        // The value before is farther than the one `kept` ranks up: so are all before it.
+        // The value before is farther than the value `kept` ranks above, and so are all before it.
         let rank = min(next, most_below) - 1u;
         let pair = keys_of_ranks(vec2<u32>(rank, rank + kept));
         let is_next = next <= most_below && is_farther(pair.x, pair.y, middle.x, middle.y);

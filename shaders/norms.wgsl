@@ -12,7 +12,7 @@ const CHUNK: u32 = 4096u;
 
 // Of each row whether the base is to be subtracted.
 @group(0) @binding(5) var<storage, read> less_base: array<u32>;
-// For each row the sums of its chunks; `parameter` chunks a row.
+// The sums of each row's chunks; `parameter` chunks per row.
 @group(0) @binding(6) var<storage, read_write> sums: array<f32>;
 
 var<workgroup> parts: array<f32, GROUP>;

@@ -15,7 +15,7 @@ const GROUP: u32 = 256u;
 
 var<workgroup> group_count: atomic<u32>;
 
-// Zeros have one key, whatever their sign.
+// Zeros of both signs have one key.
 fn signed_key(bits: u32) -> u32 {
     return select(key_of(bits), SIGN, (bits & MAGNITUDE) == 0u);
 }

@@ -26,7 +26,7 @@ fn main(
             var part = 0.0;
             let end = min(first + PART, shape.rows);
             var i = first;
-            // Four loads are on their way before the first is needed.
+            // Starts four loads before the first value is needed.
             for (; i + 4u <= end; i += 4u) {
                 let bits =
                     vec4<u32>(bits_at(i, column), bits_at(i + 1u, column), bits_at(i + 2u, column), bits_at(i + 3u, column));

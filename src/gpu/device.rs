@@ -66,8 +66,8 @@ pub trait ComputeDevice: fmt::Debug + Send + Sync {
     fn pairs_slot(&self, program: &PairsProgram) -> Result<Box<dyn TileDevice + '_>, GpuError>;
 }
 
-/// One place of the ring: takes a tile in, runs a compiled job on it and hands the results back. Calls fail when the
-/// device fails or has no memory left.
+/// One slot of the ring: takes a tile in, runs a compiled job on it and returns the results. Calls fail when the device
+/// fails or has no memory left.
 pub trait TileDevice: Send {
     /// Fills the slot with a tile of `columns` columns. `write` gets the number of each row in turn, the clients' rows
     /// first and then the references, and writes the row's values into the bytes it gets. These bytes may be device
@@ -167,7 +167,7 @@ impl ResidentTile {
     }
 }
 
-/// One place of the ring, with memory for the tiles of one job. Each slot belongs to one thread.
+/// One slot of the ring, with memory for the tiles of one job. Each slot belongs to one thread.
 pub struct RingSlot<'g>(Box<dyn TileDevice + 'g>);
 
 impl<'g> RingSlot<'g> {

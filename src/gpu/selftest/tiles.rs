@@ -94,7 +94,7 @@ const COLUMNS: usize = 1_031;
 /// Columns of the tiles of pairs: several chunks of the larger squares.
 const PAIR_COLUMNS: usize = 2_500;
 
-/// Rows to send, and references behind them: a base, then what a server keeps.
+/// Rows to send, and references behind them: a base, then moments.
 struct Sample<E> {
     stored: Working,
     rows: Vec<Vec<E>>,
@@ -121,7 +121,7 @@ impl Sample<f32> {
     }
 }
 
-/// One row of every finite value of a dtype of 16 bits, subnormals too.
+/// One row with every finite value of a 16-bit dtype, subnormals too.
 fn every<E: Element>(stored: Working) -> Sample<E> {
     let all = (0..=u16::MAX).map(bytemuck::cast::<u16, E>);
     Sample { stored, rows: vec![all.filter(|x| x.widen().is_finite()).collect()], references: Vec::new() }
@@ -190,7 +190,7 @@ impl<E: Element> Sample<E> {
         slot.pairs(&program, None)
     }
 
-    /// For every column the sum of weighted magnitudes.
+    /// The sum of weighted magnitudes of every column.
     fn magnitudes(&self, weight: impl Fn(usize) -> f64) -> Vec<f64> {
         let sum = |column: usize| {
             let value = |row: &Vec<E>| Element::widen(row[column]);
@@ -223,7 +223,7 @@ fn median<E: Element>(gpu: &Gpu, sample: &Sample<E>) -> Result<Difference, GpuEr
     let mut expected = vec![0.0f64; sample.columns()];
     let (tile, rows) = (sample.tile(), sample.rows.len());
     coordinate_median(Isa::detect(), &tile.rows::<E>(rows, sample.columns()), &mut expected);
-    // Bits: zeros have their sign.
+    // Bits, so zeros keep their sign.
     let is_other = |(found, expected): (&f64, &f64)| found.to_bits() != expected.to_bits();
     let place = found.iter().zip(&expected).position(is_other);
     let bits = place.map(|place| {
@@ -232,7 +232,7 @@ fn median<E: Element>(gpu: &Gpu, sample: &Sample<E>) -> Result<Difference, GpuEr
     Ok(bits.or_else(|| difference("column", &found, &expected, |_| 0.0)))
 }
 
-/// The bound of a mean over some of each column's values: all of their magnitudes, so at least those of the kept ones.
+/// The bound of a mean over some of each column's values, from the magnitudes of all of them.
 fn of_kept(sample: &Sample<f32>, kept: usize) -> impl Fn(usize) -> f64 {
     let terms = 64.0 + sample.rows.len() as f64 / 64.0 + 2.0;
     let magnitudes = sample.magnitudes(|_| 1.0);
@@ -255,7 +255,7 @@ fn near_median(gpu: &Gpu, rows: usize) -> Result<Difference, GpuError> {
     Ok(difference("column", &found, &expected, of_kept(&sample, kept)))
 }
 
-/// Mixtures of rows and the base, and of those a sum in which each counts differently.
+/// Mixtures of rows and the base, then their sum with a different weight for each.
 fn mixing(gpu: &Gpu) -> Result<Difference, GpuError> {
     let (rows, weights) = (33, [1.0, 2.0, 4.0]);
     let sample = Sample::of_f32(rows, COLUMNS).with_base();
@@ -277,7 +277,7 @@ fn mixing(gpu: &Gpu) -> Result<Difference, GpuError> {
         matrix.iter().zip(weights).map(|(coefficients, weight)| weight * mixed(coefficients)).sum()
     };
     let expected: Vec<f64> = (0..COLUMNS).map(|column| sum(column, |term| term)).collect();
-    // The mixing, then the sum of what was mixed.
+    // The terms of the mixtures, then those of their sum.
     let terms = 2.0 * (64.0 + 1.0 + 3.0);
     Ok(difference("column", &found, &expected, |column| terms * HALF_ULP * sum(column, f64::abs)))
 }
@@ -298,7 +298,7 @@ fn norms(gpu: &Gpu) -> Result<Difference, GpuError> {
     Ok(difference("row", &combined.squared_norms, &expected, bound))
 }
 
-/// A step by the mean of weights less the base.
+/// A step along the mean of weights less the base.
 fn server_step(gpu: &Gpu, second: SecondMoment) -> Result<Difference, GpuError> {
     let sample = Sample::of_f32(5, COLUMNS).with_moments();
     let step = ServerStep::Adaptive { lr: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-3, second };
@@ -323,7 +323,7 @@ fn server_step(gpu: &Gpu, second: SecondMoment) -> Result<Difference, GpuError> 
     Ok(["column", "first moment", "second moment"].into_iter().enumerate().find_map(differs))
 }
 
-/// The points of a tile as the device takes them: less the lower middle of each column, the last the zero delta.
+/// The points of a tile less the lower middle of each column, as on the device; the last point is the zero delta.
 fn centred(sample: &Sample<f32>) -> Vec<Vec<f32>> {
     let middle = |column: usize| {
         let mut values: Vec<f32> = sample.rows.iter().map(|row| row[column]).collect();
@@ -356,7 +356,7 @@ fn pairs(gpu: &Gpu, rows: usize) -> Result<Difference, GpuError> {
     Ok(of_products.or_else(|| upper(&found.squares, &points[..rows], "square", |a, b| (a - b) * (a - b))))
 }
 
-/// The upper triangle of a matrix of sums over pairs against f64.
+/// Compares the upper triangle of a matrix of sums over pairs with f64.
 fn upper(found: &[f64], points: &[Vec<f32>], what: &str, term: fn(f64, f64) -> f64) -> Difference {
     let n = points.len();
     if found.len() != n * n {
