@@ -1,4 +1,4 @@
-//! `fedmill doctor`: which devices there are, whether they compute right, and what is missing.
+//! `fedmill doctor`: lists devices, tests them, and names what is missing.
 
 mod advice;
 
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Look at the devices, and test them.
+/// List the devices and test them.
 ///
-/// Runs every kernel on every adapter, software ones too, or on the one that --adapter names, and holds the results
-/// against the CPU. Says what to install where no GPU is found. Exit status 1 if a test fails.
+/// Runs every kernel on every adapter, software ones too, or on the adapter that --adapter names, and compares the results
+/// with the CPU's. Names what to install if no GPU is found. Exit status 1 if a test fails.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Measure what CPU and GPU can do, and keep it in the cache for --backend auto. Takes some seconds.
+    /// Measure the speed of the CPU and the GPU, and store it in the cache for --backend auto. Takes some seconds.
     #[arg(long)]
     calibrate: bool,
     /// Print one JSON object.
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Everything that was looked at.
+/// The processor, the adapters and the advice.
 struct Examination {
     isa: Isa,
     threads: usize,
@@ -39,7 +39,7 @@ struct Examination {
     advice: Vec<String>,
 }
 
-/// An adapter and what its self-test found.
+/// An adapter and the results of its self-tests.
 struct Tested {
     adapter: Adapter,
     findings: Vec<Finding>,
@@ -51,7 +51,7 @@ impl Arguments {
         print(&if self.json { format!("{}\n", examination.json()) } else { examination.text() })?;
         let failed: usize = examination.adapters.iter().map(Tested::failed).sum();
         if failed > 0 {
-            // A device that computes wrong is not timed.
+            // A device that computes wrong results is not timed.
             return Ok(Outcome::Refused(format!("{failed} self-tests failed")));
         }
         if self.calibrate {
@@ -61,7 +61,7 @@ impl Arguments {
     }
 }
 
-/// Measures the host, and the device that was named or the best that is no software adapter.
+/// Measures the host, and the named device or the best that is no software adapter.
 fn calibrate(common: &Common, examination: &Examination) -> Result<(), Failure> {
     let mut options = common.gpu_options();
     let mut adapters = examination.adapters.iter().map(|tested| &tested.adapter);
@@ -166,7 +166,7 @@ impl Tested {
     }
 }
 
-/// A heading, and names with values below it; values of several lines stand below each other.
+/// Writes a heading, and names with values below it.
 fn write_section(text: &mut String, heading: &str, lines: &[(&str, String)]) {
     let _ = writeln!(text, "{heading}");
     for (name, value) in lines {
