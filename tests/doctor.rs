@@ -61,7 +61,8 @@ fn doctor_without_an_adapter_says_what_is_missing() {
     let run = fedmill_after(&Dir::new(), NO_DRIVER, &["doctor"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert!(run.stdout.contains("no adapter was found: everything runs on the CPU\n"), "{run:#?}");
-    let advice = if cfg!(feature = "gpu") { "VK_DRIVER_FILES names no existing file" } else { "`gpu` feature" };
+    let advice =
+        if cfg!(feature = "gpu") { "VK_DRIVER_FILES names no existing file" } else { "`gpu` feature" };
     assert!(run.stdout.contains(advice), "{run:#?}");
 
     let found = json(&fedmill_after(&Dir::new(), NO_DRIVER, &["doctor", "--json"]));

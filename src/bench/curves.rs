@@ -1,7 +1,7 @@
 //! Draws epsilon against rounds: a line for each accountant, rounds logarithmic.
 
 use super::BenchError;
-use super::picture::{self, Area, COLORS, Drawn, Format, Mark, Picture};
+use super::picture::{self, Area, COLORS, DrawResult, Format, Mark, Picture};
 use plotters::prelude::*;
 
 /// Pixels of the plot.
@@ -44,7 +44,7 @@ impl Picture for Curves<'_> {
         SIZE
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> DrawResult<B> {
         let (area, legend) = area.split_horizontally(SIZE.0 - LEGEND);
         let lines = || self.curves.iter().zip(COLORS.iter().cycle());
         let entry =

@@ -44,14 +44,14 @@ impl Format {
 pub(super) type Area<B> = DrawingArea<B, Shift>;
 
 /// The outcome of drawing.
-pub(super) type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
+pub(super) type DrawResult<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 /// A plot.
 pub(super) trait Picture {
     /// Width and height in pixels.
     fn size(&self) -> (u32, u32);
     /// Draws the plot.
-    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B>;
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> DrawResult<B>;
 }
 
 /// A plot as a file of this format.
@@ -117,7 +117,7 @@ pub(super) enum Mark {
 }
 
 /// Writes names below each other, beside a chart: inside the chart they would hide its lines.
-pub(super) fn draw_legend<B: DrawingBackend>(area: &Area<B>, entries: Vec<(Mark, String)>) -> Drawn<B> {
+pub(super) fn draw_legend<B: DrawingBackend>(area: &Area<B>, entries: Vec<(Mark, String)>) -> DrawResult<B> {
     for ((mark, name), y) in entries.into_iter().zip((48..).step_by(LINE as usize)) {
         match mark {
             Mark::Line(look) => area.draw(&PathElement::new([(0, y), (22, y)], look))?,

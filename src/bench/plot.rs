@@ -1,7 +1,7 @@
 //! Draws time against clients: a panel for each kernel and rule, both axes logarithmic, limits as dashed lines.
 
 use super::BenchError;
-use super::picture::{self, Area, COLORS, Drawn, Format, LINE, Mark, Picture, range};
+use super::picture::{self, Area, COLORS, DrawResult, Format, LINE, Mark, Picture, range};
 use super::results::{Backend, Results, Row, Subject, Work, duration};
 use plotters::prelude::*;
 use std::collections::BTreeMap;
@@ -122,7 +122,7 @@ impl Picture for Panels<'_> {
         (PANEL.0 * COLUMNS as u32, head_height(self.results) + PANEL.1 * rows)
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> DrawResult<B> {
         let (top, body) = area.split_vertically(head_height(self.results));
         for (line, y) in head(self.results).into_iter().zip((8..).step_by(LINE as usize)) {
             top.draw(&Text::new(line, (12, y), ("sans-serif", 16).into_font()))?;
@@ -132,7 +132,7 @@ impl Picture for Panels<'_> {
     }
 }
 
-fn draw_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Drawn<B> {
+fn draw_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> DrawResult<B> {
     let (area, legend) = area.split_horizontally(PANEL.0 - LEGEND);
     picture::draw_legend(&legend, panel.legend())?;
     let points = || panel.series.iter().flat_map(|series| series.seconds.iter().chain(&series.limits));

@@ -3,7 +3,7 @@
 //! A line below the points is the least NMSE that any code reaches on white Gaussian data.
 
 use super::BenchError;
-use super::picture::{self, Area, COLORS, Drawn, Format, LINE, Mark, Picture, range};
+use super::picture::{self, Area, COLORS, DrawResult, Format, LINE, Mark, Picture, range};
 use crate::compress::quality::white_bound;
 use crate::compress::table::Row;
 use plotters::prelude::*;
@@ -43,7 +43,7 @@ impl Picture for Rates<'_> {
         (SIZE.0, SIZE.1.max(100 + LINE * self.labels.len() as u32))
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> DrawResult<B> {
         let (area, legend) = area.split_horizontally(SIZE.0 - LEGEND);
         picture::draw_legend(&legend, self.legend())?;
         let across = range(self.points.iter().map(|point| point.0), 1.3);

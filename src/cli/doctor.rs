@@ -35,12 +35,12 @@ struct Examination {
     isa: Isa,
     threads: usize,
     vulkan: Vulkan,
-    adapters: Vec<Tested>,
+    adapters: Vec<TestedAdapter>,
     advice: Vec<String>,
 }
 
 /// An adapter and the results of its self-tests.
-struct Tested {
+struct TestedAdapter {
     adapter: Adapter,
     findings: Vec<Finding>,
 }
@@ -49,7 +49,7 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let examination = examine(common)?;
         print(&if self.json { format!("{}\n", examination.json()) } else { examination.text() })?;
-        let failed: usize = examination.adapters.iter().map(Tested::failed).sum();
+        let failed: usize = examination.adapters.iter().map(TestedAdapter::failed).sum();
         if failed > 0 {
             // A device that computes wrong results is not timed.
             return Ok(Outcome::Refused(format!("{failed} self-tests failed")));
@@ -80,18 +80,18 @@ fn examine(common: &Common) -> Result<Examination, Failure> {
     let advice = advice::advice(&vulkan, &found);
     let options = common.gpu_options();
     let mut adapters = Vec::new();
-    for adapter in chosen(found, &options).map_err(told)? {
+    for adapter in chosen(found, &options).map_err(gpu_failure)? {
         interrupt::check().map_err(|interrupted| Failure {
             signal: Some(interrupted.signal),
             ..Failure::from(interrupted)
         })?;
-        adapters.push(Tested::new(adapter, &options));
+        adapters.push(TestedAdapter::new(adapter, &options));
     }
     let threads = common.pool()?.current_num_threads();
     Ok(Examination { isa: common.isa(), threads, vulkan, adapters, advice })
 }
 
-pub(super) fn told(error: GpuError) -> Failure {
+pub(super) fn gpu_failure(error: GpuError) -> Failure {
     let hint = error.hint().map(str::to_owned);
     Failure { hint, ..Failure::from(error) }
 }
@@ -108,7 +108,7 @@ pub(super) fn chosen(found: Vec<Adapter>, options: &Options) -> Result<Vec<Adapt
     Ok(chosen)
 }
 
-impl Tested {
+impl TestedAdapter {
     fn new(adapter: Adapter, options: &Options) -> Self {
         let named = Options { adapter: Some(adapter.name.clone()), ..options.clone() };
         let findings = match Gpu::open(&named) {
@@ -239,7 +239,7 @@ impl Examination {
                 "nvidia_module": vulkan.has_nvidia_module,
                 "render_node": vulkan.has_render_node,
             },
-            "adapters": self.adapters.iter().map(Tested::json).collect::<Vec<_>>(),
+            "adapters": self.adapters.iter().map(TestedAdapter::json).collect::<Vec<_>>(),
             "advice": self.advice,
             "ok": self.adapters.iter().all(|tested| tested.failed() == 0),
         })

@@ -24,12 +24,12 @@ pub struct Variant {
     /// The constants that are defined in front.
     pub defines: Vec<(&'static str, Value)>,
     /// The network behind `#import network`: its number of wires, and those that the kernel reads.
-    pub network: Option<(usize, Wanted)>,
+    pub network: Option<(usize, SortedPlaces)>,
 }
 
 /// The places of a sorted column that a kernel reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Wanted {
+pub enum SortedPlaces {
     /// The two middle places.
     Middle,
     /// Every place.
@@ -99,8 +99,9 @@ impl Variant {
     fn file(&self, name: &str) -> Result<&'static str, String> {
         if name == "network" {
             let wanted = self.network.ok_or_else(|| format!("{}: no network was chosen", self.kernel))?;
-            let found =
-                NETWORKS.iter().find(|(size, all, _)| (*size, *all) == (wanted.0, wanted.1 == Wanted::All));
+            let found = NETWORKS
+                .iter()
+                .find(|(size, all, _)| (*size, *all) == (wanted.0, wanted.1 == SortedPlaces::All));
             return found
                 .map(|(_, _, text)| *text)
                 .ok_or_else(|| format!("no network of {} wires", wanted.0));

@@ -2,7 +2,7 @@
 //!
 //! Every variant is made here, so that a test can compile all of them without a device.
 
-use crate::gpu::shaders::{Value, Variant, Wanted};
+use crate::gpu::shaders::{SortedPlaces, Value, Variant};
 use crate::gpu::shape::Shape;
 use crate::kernels::network::{MAX_SHADER_ROWS, SHADER_SIZES};
 use crate::kernels::server_step::{SecondMoment, ServerStep};
@@ -37,20 +37,23 @@ pub struct OrderStatistic {
     /// The shader that sorts columns in registers.
     sorted: &'static str,
     /// The places of a sorted column that it reads.
-    wanted: Wanted,
+    places: SortedPlaces,
     /// The shader for columns of many rows.
     bisected: &'static str,
 }
 
 pub(super) const COORDINATE_MEDIAN: OrderStatistic = OrderStatistic {
     sorted: "coordinate_median",
-    wanted: Wanted::Middle,
+    places: SortedPlaces::Middle,
     bisected: "coordinate_median_many",
 };
 pub(super) const TRIMMED_MEAN: OrderStatistic =
-    OrderStatistic { sorted: "trimmed_mean", wanted: Wanted::All, bisected: "trimmed_mean_many" };
-pub(super) const MEAN_NEAR_MEDIAN: OrderStatistic =
-    OrderStatistic { sorted: "mean_near_median", wanted: Wanted::All, bisected: "mean_near_median_many" };
+    OrderStatistic { sorted: "trimmed_mean", places: SortedPlaces::All, bisected: "trimmed_mean_many" };
+pub(super) const MEAN_NEAR_MEDIAN: OrderStatistic = OrderStatistic {
+    sorted: "mean_near_median",
+    places: SortedPlaces::All,
+    bisected: "mean_near_median_many",
+};
 const ORDER_STATISTICS: [&OrderStatistic; 3] = [&COORDINATE_MEDIAN, &TRIMMED_MEAN, &MEAN_NEAR_MEDIAN];
 
 /// The invocations that hold a column of many rows together.
@@ -160,7 +163,7 @@ pub(super) fn weighted_sum(working: Working) -> Variant {
 pub(super) fn sorted(statistic: &OrderStatistic, working: Working, rows: usize) -> Variant {
     let size = SHADER_SIZES.into_iter().find(|size| *size >= rows).unwrap_or(MAX_SHADER_ROWS);
     let defines = vec![stored(working), ("SIZE", number(size))];
-    Variant { kernel: statistic.sorted, defines, network: Some((size, statistic.wanted)) }
+    Variant { kernel: statistic.sorted, defines, network: Some((size, statistic.places)) }
 }
 
 /// Bisects the keys of columns of more rows.

@@ -168,9 +168,9 @@ impl ModelFile {
     }
 }
 
-type Opened = (Vec<SourceFile>, TensorTable, BTreeMap<String, String>);
+type ModelParts = (Vec<SourceFile>, TensorTable, BTreeMap<String, String>);
 
-fn open_single(path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenFault>> {
+fn open_single(path: &Path, files: &OpenFiles) -> Result<ModelParts, Vec<OpenFault>> {
     let (source, header, data_start) = open_file(path, files)?;
     let place =
         |stored: StoredTensor| TensorPlace { offset: data_start + stored.offset, spec: stored.spec, file: 0 };
@@ -216,7 +216,7 @@ fn read_index(path: &Path) -> Result<ShardIndex, OpenFault> {
     serde_json::from_str(&text).map_err(|why| OpenFault::BadIndex { why: why.to_string() })
 }
 
-fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenFault>> {
+fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<ModelParts, Vec<OpenFault>> {
     let stem = stem(index_path);
     let index = read_index(index_path).map_err(|fault| vec![fault])?;
     let names: BTreeSet<&String> = index.weight_map.values().collect();

@@ -12,7 +12,7 @@ pub(super) fn wanted_features() -> wgpu::Features {
 
 /// Returns every adapter that the driver reports, the best first.
 pub fn adapters() -> Vec<Adapter> {
-    found().iter().map(described).collect()
+    enumerate().iter().map(describe).collect()
 }
 
 /// An instance of Vulkan alone: a search for other interfaces costs time.
@@ -24,7 +24,7 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-fn found() -> Vec<wgpu::Adapter> {
+fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::VULKAN));
     adapters.sort_by_key(|adapter| rank(adapter.get_info().device_type));
     adapters
@@ -42,10 +42,10 @@ fn rank(kind: wgpu::DeviceType) -> usize {
 
 /// The adapter that the options name, or the best that is no software adapter.
 pub(super) fn choose(options: &Options) -> Result<(wgpu::Adapter, Adapter), GpuError> {
-    let found: Vec<(wgpu::Adapter, Adapter)> = found()
+    let found: Vec<(wgpu::Adapter, Adapter)> = enumerate()
         .into_iter()
         .map(|adapter| {
-            let description = described(&adapter);
+            let description = describe(&adapter);
             (adapter, description)
         })
         .collect();
@@ -63,7 +63,7 @@ pub(super) fn choose(options: &Options) -> Result<(wgpu::Adapter, Adapter), GpuE
     }
 }
 
-fn described(adapter: &wgpu::Adapter) -> Adapter {
+fn describe(adapter: &wgpu::Adapter) -> Adapter {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     Adapter {
         kind: match info.device_type {

@@ -119,11 +119,11 @@ impl VulkanDevice {
 
     /// Returns a compiled kernel; compiles it on the first call.
     fn pipeline(&self, variant: &Variant) -> Result<Arc<wgpu::ComputePipeline>, GpuError> {
-        if let Some(known) = locked(&self.pipelines).get(variant) {
+        if let Some(known) = lock(&self.pipelines).get(variant) {
             return Ok(Arc::clone(known));
         }
         let compiled = Arc::new(self.compile(variant)?);
-        locked(&self.pipelines).insert(variant.clone(), Arc::clone(&compiled));
+        lock(&self.pipelines).insert(variant.clone(), Arc::clone(&compiled));
         Ok(compiled)
     }
 
@@ -272,7 +272,7 @@ impl VulkanDevice {
 
     /// Returns the first failure of the device.
     fn check(&self) -> Result<(), GpuError> {
-        match &*locked(&self.failure) {
+        match &*lock(&self.failure) {
             Some(why) => Err(self.lost(why)),
             None => Ok(()),
         }
@@ -344,9 +344,9 @@ impl ComputeDevice for VulkanDevice {
 }
 
 fn note(failure: &Mutex<Option<String>>, why: String) {
-    locked(failure).get_or_insert(why);
+    lock(failure).get_or_insert(why);
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
