@@ -8,7 +8,7 @@
 
 use crate::kernels::dispatch;
 
-/// The largest magnitude of a code: what is larger stops here.
+/// The largest magnitude of a code. Larger values are clamped to it.
 pub const LARGEST: u32 = 1 << 23;
 
 /// The largest magnitude that a code of one byte has, if [`ESCAPE`] is left over for the others.

@@ -1,4 +1,4 @@
-//! Sums of integer rows, and what they stand for: exact, so that neither order nor grouping shows.
+//! Sums of integer rows, and their values as floats. Exact, so the result depends neither on order nor on grouping.
 //!
 //! Agreement: bits.
 

@@ -34,7 +34,7 @@ dispatch! {
     }
 }
 
-/// The sum of terms of `row - base` and `other`, where what is empty is zeros. In whole blocks, so that it is vectorised.
+/// The sum of terms of `row - base` and `other`; an empty slice counts as zeros. In whole blocks, so that it vectorises.
 #[inline(always)]
 fn sum_over<E: Element>(row: &[E], base: &[f64], other: &[f64], term: impl Fn(f64, f64) -> f64) -> f64 {
     let mut parts = [0.0; PARTS];

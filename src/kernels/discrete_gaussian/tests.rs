@@ -180,7 +180,7 @@ fn random_draws(domain: u32, count: usize) -> Vec<u128> {
     words.iter().flat_map(|block| block.as_chunks().0).map(draw).take(count).collect()
 }
 
-/// Noise as its definition has it: whole blocks, a search for each draw, products.
+/// Noise by its definition: whole blocks, a search for each draw, products.
 fn plain(level: Level, first: u64, count: usize) -> Vec<i64> {
     let each = level.blocks();
     let mut words = vec![[0; WORDS]; count * each];
