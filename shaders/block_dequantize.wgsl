@@ -1,4 +1,6 @@
-// Turns codes into the values they stand for. `rows` values in blocks of `parameter`; four values per invocation.
+// Turns codes into the values they stand for.
+//
+// `rows` values in blocks of `parameter`; four values per invocation.
 //
 // Close: |error| <= 2^-24 * (|code * step| + |value|). A device may round the product on its own, or with the sum.
 //

@@ -1,5 +1,6 @@
-// Finds the smallest and the largest value of each block of `parameter` values; the last block may be shorter.
-// `columns` blocks, `rows` values in total.
+// Finds the smallest and the largest value of each block.
+//
+// `columns` blocks of `parameter` values, `rows` values in total; the last block may be shorter.
 //
 // Bits. The kernel compares integer keys, so subnormals keep their order on every device.
 

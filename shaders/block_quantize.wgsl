@@ -1,7 +1,10 @@
-// Turns values into codes on the grid of their block. `rows` values in blocks of `parameter`; four values per invocation.
+// Turns values into codes on the grid of their block.
+//
+// `rows` values in blocks of `parameter`; four values per invocation.
 //
 // Bits, where no step is below 2^-76. A device may flush a position below 2^-126 to zero; at such steps its fraction is
-// below 2^-24, which rounds to none. A bound between a product and the next sum keeps devices from rounding both at once.
+// below 2^-24, which rounds to none. A bound between a product and the next sum keeps devices from rounding both at
+// once.
 //
 // Defined outside: SIGNED, whether codes are -top to top and the grid starts at zero; STOCHASTIC, whether random words
 // round them.

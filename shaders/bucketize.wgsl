@@ -1,5 +1,7 @@
-// Finds the bucket of each magnitude among `stride` ascending thresholds; negative values get the codes behind these.
-// `rows` values in blocks of `parameter`, each block with a factor; four values per invocation.
+// Finds the bucket of each magnitude among ascending thresholds.
+//
+// `stride` thresholds; negative values get the codes behind theirs. `rows` values in blocks of `parameter`, each block
+// with a factor; four values per invocation.
 //
 // Bits, where no product is subnormal. The kernel multiplies and compares, and adds nothing.
 

@@ -1,5 +1,7 @@
-// Subtracts the tile's middle from its points: the rows, the zero delta, and optionally the coordinate median and the
-// centre of an earlier round. Records the largest magnitude of every point.
+// Subtracts the tile's middle from its points.
+//
+// Points are the rows, the zero delta, and optionally the coordinate median and the centre of an earlier round. The
+// kernel records the largest magnitude of every point.
 //
 // Ulp(1), for the coordinate median Ulp(2): one subtraction.
 //

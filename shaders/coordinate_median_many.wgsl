@@ -1,5 +1,6 @@
-// Finds the two middle values of every column of many rows; for an odd number of rows they are equal. The host computes
-// their midpoint.
+// Finds the two middle values of every column of many rows.
+//
+// They are equal for an odd number of rows. The host computes their midpoint.
 //
 // Bits.
 

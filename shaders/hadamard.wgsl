@@ -1,8 +1,9 @@
-// Flips signs and applies the Walsh-Hadamard transform, not normalised. Each workgroup transforms a block of CHUNK values
-// in its memory. `columns` values, which are whole blocks.
+// Flips signs and applies the Walsh-Hadamard transform, not normalised.
 //
-// Bits, where no value and no sum is subnormal. The stages add neighbours first, as in `src/kernels/hadamard.rs`; nothing
-// is multiplied.
+// Each workgroup transforms a block of CHUNK values in its memory. `columns` values, which are whole blocks.
+//
+// Bits, where no value and no sum is subnormal. The stages add neighbours first, as in `src/kernels/hadamard.rs`;
+// nothing is multiplied.
 
 #import shape
 #import status

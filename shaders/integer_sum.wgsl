@@ -1,5 +1,7 @@
-// Rounds values to integers and sums them over rows: each value times its row's scale, rounded toward zero. `rows` rows
-// of `columns` values; one column per invocation, two words per sum.
+// Rounds values to integers and sums them over rows.
+//
+// An integer is the value times its row's scale, rounded toward zero. `rows` rows of `columns` values; one column per
+// invocation, two words per sum.
 //
 // Bits. The kernel reads values as words and computes in integers alone, so subnormal values count on every device.
 

@@ -1,5 +1,7 @@
-// Sums the `parameter` values nearest to the median of every column of up to 64 rows, in ascending order. Of two values
-// at the same distance the smaller one counts. The host divides.
+// Sums the values nearest to the median of every column of up to 64 rows.
+//
+// `parameter` values count, added in ascending order. Of two values at the same distance the smaller one counts. The
+// host divides.
 //
 // Close: |error| <= 64 * 2^-24 * sum |kept value|. Each value takes part in at most 64 additions. The choice of values
 // is exact.

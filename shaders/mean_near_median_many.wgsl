@@ -1,5 +1,6 @@
-// Sums the `parameter` values nearest to the median of every column of many rows. Of two values at the same distance
-// the smaller one counts. The host divides.
+// Sums the values nearest to the median of every column of many rows.
+//
+// `parameter` values count. Of two values at the same distance the smaller one counts. The host divides.
 //
 // Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|. See `interval_sum`. The choice of values is
 // exact.

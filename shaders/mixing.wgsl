@@ -1,5 +1,6 @@
-// Combines the rows of a tile, and the base as one more row, into mixtures. An invocation computes a column of four
-// mixtures, and so reads each value once for all four.
+// Combines the rows of a tile, and the base as one more row, into mixtures.
+//
+// An invocation computes a column of four mixtures, and so reads each value once for all four.
 //
 // Close: |error| <= (64 + rows / 64 + 3) * 2^-24 * sum |coefficient * value|. The terms are those of a weighted sum.
 

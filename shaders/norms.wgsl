@@ -1,7 +1,9 @@
-// Sums the squares of the rows' deltas over chunks of CHUNK columns. The host adds the chunks in f64.
+// Sums the squares of the rows' deltas over chunks of CHUNK columns.
 //
-// Close: |error| <= (16 + 8 + 3) * 2^-24 * sum delta^2. An invocation adds 16 squares, the tree eight; the delta and its
-// square are rounded.
+// The host adds the chunks in f64.
+//
+// Close: |error| <= (16 + 8 + 3) * 2^-24 * sum delta^2. An invocation adds 16 squares, the tree eight; the delta and
+// its square are rounded.
 
 #import rows
 #import references

@@ -1,5 +1,6 @@
-// Counts the values whose magnitude starts with given digits, by their next digit: one pass of a radix select. The
-// digits of a magnitude are its upper 11 bits, the next 11, the lowest 9.
+// Counts the values whose magnitude starts with given digits, by their next digit.
+//
+// This is one pass of a radix select. The digits of a magnitude are its upper 11 bits, the next 11, the lowest 9.
 //
 // Bits. Counts do not depend on their order.
 

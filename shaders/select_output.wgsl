@@ -1,5 +1,7 @@
-// Writes the ascending indices of the magnitudes above a threshold, and of the first magnitudes equal to it. A
-// workgroup reads CHUNK values, an invocation HELD consecutive ones.
+// Writes the ascending indices of the largest magnitudes.
+//
+// These are the magnitudes above a threshold, and the first ones equal to it. A workgroup reads CHUNK values, an
+// invocation HELD consecutive ones.
 //
 // Bits. Each workgroup gets the count of indices before its own, so the order of workgroups does not matter.
 //

@@ -1,4 +1,4 @@
-// Applies the server's step to every column of a merged tile: the model's new value and the new moments.
+// Computes the server's step at every column: the model's new value and the new moments.
 //
 // Close: |error| <= the bound that `src/gpu/step.rs` computes for each column. Sums and products round to f32, 2^-24 of
 // their value; a quotient may be off by 5 * 2^-24, a root by 10 * 2^-24. Yogi's second moment may move either way where
@@ -60,8 +60,8 @@ fn second_moment(before: f32, square: f32) -> f32 {
     return numbers.keep_second * before + taken;
 }
 
-// The bits of a magnitude for the host, which computes a tile again if a magnitude is too large. Never those of infinity
-// or NaN: these would report a value that is not finite in an update.
+// The bits of a magnitude for the host, which computes a tile again if a magnitude is too large. Never those of
+// infinity or NaN: these would report a value that is not finite in an update.
 fn magnitude(x: f32) -> u32 {
     return min(bitcast<u32>(x) & MAGNITUDE, 0x7f7fffffu);
 }

@@ -1,4 +1,4 @@
-// Sums over columns the difference between the numbers of positive and negative deltas, without its sign.
+// Sums the majorities of signs: per column, how many more deltas have one sign.
 //
 // Bits. The kernel compares signs as integers and counts them.
 

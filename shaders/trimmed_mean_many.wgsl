@@ -1,4 +1,6 @@
-// Sums every column of many rows without its `parameter` smallest and largest values. The host divides.
+// Sums every column of many rows without its smallest and largest values.
+//
+// `parameter` values at each end do not count. The host divides.
 //
 // Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|. See `interval_sum`. The choice of values is
 // exact.

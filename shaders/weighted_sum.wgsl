@@ -1,7 +1,7 @@
 // Sums weighted rows in row order: 64 rows at a time, then these sums.
 //
-// Close: |error| <= (64 + rows / 64 + 2) * 2^-24 * sum |weight * value|. Weights and products are rounded to f32, and each
-// value takes part in at most 64 + rows / 64 additions.
+// Close: |error| <= (64 + rows / 64 + 2) * 2^-24 * sum |weight * value|. Weights and products are rounded to f32, and
+// each value takes part in at most 64 + rows / 64 additions.
 
 #import rows
 #import status

@@ -1,4 +1,4 @@
-//! Every kernel against the oracle, on every backend: one generic suite, which a backend joins in one line.
+//! Kernels against the oracle on every backend: one suite, which a backend joins in one line.
 
 mod near_median;
 mod pairs;

@@ -1,6 +1,7 @@
-// Does as many multiply-adds in registers as the device can. `fedmill bench` compares sums over pairs with this rate.
+// Does as many multiply-adds in registers as the device can.
 //
-// Not a kernel: the result is of no use. `src/gpu/vulkan/measure.rs` runs it.
+// `fedmill bench` compares sums over pairs with this rate. Not a kernel: the result is of no use.
+// `src/gpu/vulkan/measure.rs` runs it.
 
 const GROUP: u32 = 256u;
 

@@ -1,6 +1,7 @@
-// Fills workgroup memory with a pattern, so that a kernel that reads memory before it writes it gives wrong results.
+// Fills workgroup memory with a pattern.
 //
-// Not a kernel: devices that are opened with `spoils` run it before each run.
+// A kernel that reads memory before it writes it then gives wrong results. Not a kernel: devices that are opened with
+// `spoils` run it before each run.
 
 const GROUP: u32 = 256u;
 // The workgroup memory that every device has.

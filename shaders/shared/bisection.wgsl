@@ -1,11 +1,11 @@
 // Finds order statistics of a column that many invocations hold together, bit by bit from the top.
 //
-// The value of rank r is the largest key with at most r keys below it. The result is exact for any number of rows, and no
-// invocation sees the keys of others.
+// The value of rank r is the largest key with at most r keys below it. The result is exact for any number of rows, and
+// no invocation sees the keys of others.
 //
-// Defined outside: KEYS, the number of keys per invocation. The importing kernel defines `reduce`. Every invocation calls
-// it in uniform control flow, also for columns past the end, with its own seat below 256. The lanes of a column have
-// neighbouring seats.
+// Defined outside: KEYS, the number of keys per invocation. The importing kernel defines `reduce`. Every invocation
+// calls it in uniform control flow, also for columns past the end, with its own seat below 256. The lanes of a column
+// have neighbouring seats.
 //
 // A lane holds every LANES-th row. Padding keys are above all finite values, and no rank reaches them.
 

@@ -1,7 +1,7 @@
 // Sums the values of a column whose ranks lie in an interval.
 //
-// Each lane adds the values that it holds, a tree adds the lanes, and a product stands for the values equal to either end.
-// So the order of additions depends on the lanes alone.
+// Each lane adds the values that it holds, a tree adds the lanes, and a product stands for the values equal to either
+// end. So the order of additions depends on the lanes alone.
 //
 // |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |value|. A lane does at most KEYS additions, the tree log2(LANES). One
 // addition joins both products, one adds them to the rest, and each product is rounded.

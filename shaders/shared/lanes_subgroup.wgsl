@@ -1,4 +1,4 @@
-// One column per subgroup. Its lanes exchange counts and keys by subgroup operations, without barriers.
+// One column per subgroup, whose lanes communicate by subgroup operations.
 //
 // Defined outside: LANES, the size of every subgroup, which divides 256.
 

@@ -1,4 +1,4 @@
-// One column per LANES invocations of a workgroup. They exchange integers through workgroup memory.
+// One column per LANES invocations, which communicate through workgroup memory.
 //
 // Defined outside: LANES, which divides 256.
 

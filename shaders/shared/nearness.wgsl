@@ -1,9 +1,9 @@
 // Decides exactly which of two values is farther from a median.
 //
-// Let `below` and `above` be the two middle values. `low` is farther from their midpoint than `high` if
-// below + above > low + high, or below - low > high - above. A device computes each difference within one unit in its last
-// place. So differences more than four units apart decide. Integers decide closer ones, and those that may overflow or
-// that a device may flush.
+// Let `below` and `above` be the two middle values. `low` is farther from their midpoint than `high` if below + above >
+// low + high, or below - low > high - above. A device computes each difference within one unit in its last place. So
+// differences more than four units apart decide. Integers decide closer ones, and those that may overflow or that a
+// device may flush.
 //
 // Bits.
 
@@ -35,8 +35,8 @@ fn is_farther(low: u32, high: u32, below: u32, above: u32) -> bool {
     return is_positive_sum(terms);
 }
 
-// Whether the sum of four floats, given as bits, is positive. Adds 16 bits at a time, from the lowest bit of a term to the
-// highest, with a carry.
+// Whether the sum of four floats, given as bits, is positive. Adds 16 bits at a time, from the lowest bit of a term to
+// the highest, with a carry.
 fn is_positive_sum(terms: vec4<u32>) -> bool {
     let zero = (terms & vec4<u32>(MAGNITUDE)) == vec4<u32>();
     let least = select(scale_of(terms), vec4<u32>(255u), zero);

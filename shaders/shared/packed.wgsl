@@ -1,4 +1,6 @@
-// Codes of one byte, four per word. An invocation writes or reads one word; `columns` words hold `rows` codes.
+// Codes of one byte, four per word.
+//
+// An invocation writes or reads one word; `columns` words hold `rows` codes.
 
 // The word with the code of its `place`-th value set.
 fn with_code(word: u32, place: u32, code: u32) -> u32 {

@@ -1,4 +1,4 @@
-// The reference rows of f32 behind the clients' rows: the base, then the centre of an earlier round.
+// The reference rows of f32 behind the clients' rows: the base, then a centre.
 //
 // Defined outside: REFERENCES, the number of these rows.
 

@@ -1,7 +1,7 @@
-// The status of a run: the number of workgroups that finished, and the largest magnitude among the values they read.
+// The status of a run: its finished workgroups, and the largest magnitude they read.
 //
-// Every entry point ends in `finish`, in uniform control flow. The host knows the number of workgroups that it started, so
-// it never takes an unwritten output for zeros.
+// Every entry point ends in `finish`, in uniform control flow. The host knows the number of workgroups that it started,
+// so it never takes an unwritten output for zeros.
 
 struct Status {
     finished: atomic<u32>,

@@ -1,4 +1,4 @@
-//! Kernels on a GPU: over rows that pass through a ring of slots, and over rows that stay on the device.
+//! Kernels on a GPU, over rows that pass through a ring of slots or stay on the device.
 
 use super::BenchError;
 use super::kernel::{Kernel, Value, coefficient};

@@ -17,7 +17,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Bytes that the read floor reads at a time into a buffer on a cache line: the fastest power of two from 32 KiB to 1 MiB.
+/// Bytes that the read floor reads at a time into a buffer on a cache line: the fastest power of two from 32 KiB to 1
+/// MiB.
 const FLOOR_CHUNK_BYTES: usize = 1 << 20;
 
 /// Bytes that each thread copies: more than caches hold.

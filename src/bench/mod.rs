@@ -1,9 +1,10 @@
 //! Measures kernels and whole merges on the CPU and on every GPU, side by side in one run.
 //!
-//! [`grid`] runs all cases: [`kernel`] lists the kernels, `host` and `device` run them, [`aggregate`] merges files to file.
-//! [`sampling`] repeats a case and keeps percentiles. [`limits`] measures the most that the machine can do, and [`results`]
-//! compares every row with it. [`plot`] draws results, [`rates`] codecs and [`curves`] epsilon, on a [`picture`] that is an
-//! SVG or a `raster`. [`calibrate`] measures the rates behind forecasts. Nothing here decides anything about a round.
+//! [`grid`] runs all cases: [`kernel`] lists the kernels, `host` and `device` run them, [`aggregate`] merges files to
+//! file. [`sampling`] repeats a case and keeps percentiles. [`limits`] measures the most that the machine can do, and
+//! [`results`] compares every row with it. [`plot`] draws results, [`rates`] codecs and [`curves`] epsilon, on a
+//! [`picture`] that is an SVG or a `raster`. [`calibrate`] measures the rates behind forecasts. Nothing here decides
+//! anything about a round.
 
 pub mod aggregate;
 pub mod calibrate;

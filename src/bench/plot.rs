@@ -1,4 +1,6 @@
-//! Draws time against clients: a panel for each kernel and rule, both axes logarithmic, limits as dashed lines.
+//! Draws time against clients: a panel for each kernel and rule.
+//!
+//! Both axes are logarithmic. Dashed lines are limits.
 
 use super::BenchError;
 use super::picture::{self, Area, COLORS, DrawResult, Format, LINE, Mark, Picture, range};

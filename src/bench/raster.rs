@@ -1,7 +1,8 @@
-//! Plots as PNG: plotters draws lines into pixels, and letters come from a bitmap font inside the program.
+//! Plots as PNG: plotters draws the lines, a bitmap font inside the program gives the letters.
 //!
 //! The text of plotters itself needs a font that is installed, or one of 0.3 to 0.7 MB inside the program. Its own PNG
-//! files go through the `image` crate straight to a path, while fedmill gives every file its name only when it is whole.
+//! files go through the `image` crate straight to a path, while fedmill gives every file its name only when it is
+//! whole.
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 use plotters::backend::{BitMapBackend, DrawingBackend};

@@ -1,4 +1,4 @@
-//! Repeats a case, first to warm up, then to measure. Keeps percentiles in a histogram of three digits.
+//! Repeats a case, first to warm up, then to measure, and keeps percentiles.
 
 use crate::io::interrupt::{self, Interrupted};
 use hdrhistogram::Histogram;

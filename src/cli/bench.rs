@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 
 /// Measure kernels and whole merges on the CPU and on every GPU, side by side.
 ///
-/// Prints a table, or with --json one JSON object: times, shares of the machine's limits, and the number of clients from
-/// which a GPU is faster. Writes synthetic updates to temporary files and removes them afterwards.
+/// Prints a table, or with --json one JSON object: times, shares of the machine's limits, and the number of clients
+/// from which a GPU is faster. Writes synthetic updates to temporary files and removes them afterwards.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Kernels to measure over rows in memory: weighted-sum, median, trimmed-mean, mean-near-median, pairs, norms,

@@ -18,8 +18,8 @@ use std::fmt::Write as _;
 
 /// List the devices and test them.
 ///
-/// Runs every kernel on every adapter, software ones too, or on the adapter that --adapter names, and compares the results
-/// with the CPU's. Names what to install if no GPU is found. Exit status 1 if a test fails.
+/// Runs every kernel on every adapter, software ones too, or on the adapter that --adapter names, and compares the
+/// results with the CPU's. Names what to install if no GPU is found. Exit status 1 if a test fails.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Measure the speed of the CPU and the GPU, and store it in the cache for --backend auto. Takes some seconds.

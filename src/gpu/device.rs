@@ -1,8 +1,8 @@
 //! An open device as the rest of the program sees it, the same with and without the `gpu` feature.
 //!
 //! Two traits say what a device does: [`ComputeDevice`] compiles jobs, runs kernels on flat vectors and measures the
-//! hardware; [`TileDevice`] runs compiled jobs on tiles. `vulkan` implements them. Without the feature nothing does, and
-//! [`Gpu::open`] fails. `codecs`, `selection` and `private` state the runs over flat vectors as data.
+//! hardware; [`TileDevice`] runs compiled jobs on tiles. `vulkan` implements them. Without the feature nothing does,
+//! and [`Gpu::open`] fails. `codecs`, `selection` and `private` state the runs over flat vectors as data.
 
 pub(super) mod codecs;
 pub(super) mod private;

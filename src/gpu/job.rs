@@ -1,4 +1,4 @@
-//! The jobs, results and errors of a device: plain data, the same with and without the `gpu` feature.
+//! The jobs, results and errors of a device. Plain data, the same without the `gpu` feature.
 
 use crate::gpu::step::StepJob;
 use crate::model::dtype::Working;
@@ -220,7 +220,8 @@ pub struct Combined {
     pub largest: f32,
     /// Squared norms of the deltas, if the job measures them.
     pub squared_norms: Vec<f64>,
-    /// The rows that the server's step writes, if the job has one: the model's values, then m and v if the step keeps them.
+    /// The rows that the server's step writes, if the job has one: the model's values, then m and v if the step keeps
+    /// them.
     pub stepped: Vec<Vec<f32>>,
 }
 
@@ -235,12 +236,13 @@ pub struct PairSums {
     pub largest_of_point: Vec<f32>,
     /// The largest magnitude among the values as sent; infinite if a value is not finite.
     pub largest: f32,
-    /// The sum over columns of the difference between the numbers of positive and negative deltas, if the job counts them.
+    /// The sum over columns of the difference between the numbers of positive and negative deltas, if the job counts
+    /// them.
     pub signs: u64,
 }
 
-/// Bound on the error of [`PairSums`], relative to the sum of the terms' magnitudes: 256 additions per invocation, up to
-/// six of the tree, 64 of chunks, and the error of a term.
+/// Bound on the error of [`PairSums`], relative to the sum of the terms' magnitudes: 256 additions per invocation, up
+/// to six of the tree, 64 of chunks, and the error of a term.
 pub const PAIRS_RELATIVE_ERROR: f64 = (256 + 64 + 16) as f64 * (f32::EPSILON / 2.0) as f64;
 
 /// Largest magnitude of terms whose sums fit f32 for certain. The CPU computes tiles beyond it.
@@ -264,7 +266,8 @@ pub struct Finding {
     pub kernel: &'static str,
     /// The sample.
     pub case: String,
-    /// The first difference from the CPU beyond the kernel's bound, or the reason why it did not run; `None` if it passed.
+    /// The first difference from the CPU beyond the kernel's bound, or the reason why it did not run; `None` if it
+    /// passed.
     pub difference: Option<String>,
     /// Time in milliseconds, with compilation.
     pub milliseconds: f64,

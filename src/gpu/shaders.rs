@@ -1,9 +1,9 @@
 //! The WGSL that is embedded in the program, and the assembly of a kernel's text.
 //!
-//! A shader file is plain WGSL with one addition: a line `#import NAME` stands for `shaders/shared/NAME.wgsl`, and counts
-//! once in a text. `#import lanes` is `lanes_subgroup` or `lanes_workgroup`, as the constant `SUBGROUPS` says. Constants
-//! that differ between the variants of a kernel are defined in front of the text, from Rust. The build script lists the
-//! files of the folder.
+//! A shader file is plain WGSL with one addition: a line `#import NAME` stands for `shaders/shared/NAME.wgsl`, and
+//! counts once in a text. `#import lanes` is `lanes_subgroup` or `lanes_workgroup`, as the constant `SUBGROUPS` says.
+//! Constants that differ between the variants of a kernel are defined in front of the text, from Rust. The build script
+//! lists the files of the folder.
 
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
 //! The server's step on a device, and the bound on its distance from the CPU's step.
 //!
-//! The shader computes in f32, the kernel in f64. Each operation adds its rounding to the errors of its terms. This module
-//! carries the errors through the step, column by column, since a small second moment magnifies a small error.
+//! The shader computes in f32, the kernel in f64. Each operation adds its rounding to the errors of its terms. This
+//! module carries the errors through the step, column by column, since a small second moment magnifies a small error.
 
 use crate::kernels::server_step::{SecondMoment, ServerStep};
 
@@ -12,8 +12,8 @@ const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
 
 /// A server's step behind a reduction.
 ///
-/// The delta is `scale` times the merged value, less `less_base` times the base. The first references of the tile are the
-/// base, then m and v if the step keeps them.
+/// The delta is `scale` times the merged value, less `less_base` times the base. The first references of the tile are
+/// the base, then m and v if the step keeps them.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StepJob {
     /// The form of the step.
@@ -80,8 +80,8 @@ impl StepJob {
         }
     }
 
-    /// The values that the step writes at a column: the model's new value, then m and v if the step keeps them. `merged` is
-    /// the device's merged value, `kept` holds the old moments.
+    /// The values that the step writes at a column: the model's new value, then m and v if the step keeps them.
+    /// `merged` is the device's merged value, `kept` holds the old moments.
     pub fn expected(&self, merged: f64, base: f64, kept: &[f64]) -> Vec<Known> {
         let known = |place: usize| Known::rounded(kept.get(place).copied().unwrap_or(0.0));
         let base = Known::rounded(base);

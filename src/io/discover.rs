@@ -22,12 +22,13 @@ pub enum DiscoverError {
     Nothing,
 }
 
-/// The update files that `paths` name, sorted by path. A directory stands for the updates in it, not for those in folders
-/// below it. A file counts whether it exists or not.
+/// The update files that `paths` name, sorted by path. A directory stands for the updates in it, not for those in
+/// folders below it. A file counts whether it exists or not.
 ///
 /// # Errors
 ///
-/// When a directory cannot be listed. Unless `may_be_none`, also when a directory holds no update, or no update is named.
+/// When a directory cannot be listed. Unless `may_be_none`, also when a directory holds no update, or no update is
+/// named.
 pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, DiscoverError> {
     let mut found = Vec::new();
     for path in paths {

@@ -1,8 +1,8 @@
 //! Reads and checks the header of a safetensors file.
 //!
-//! A header is 8 bytes of length and that much JSON, and its sender may be hostile. This module checks each claim against
-//! the real length of the file before it trusts it, and before it allocates memory for it. It finds every fault, not only
-//! the first. It refuses what the `safetensors` crate refuses, and duplicate keys.
+//! A header is 8 bytes of length and that much JSON, and its sender may be hostile. This module checks each claim
+//! against the real length of the file before it trusts it, and before it allocates memory for it. It finds every
+//! fault, not only the first. It refuses what the `safetensors` crate refuses, and duplicate keys.
 
 use crate::io::text::object_entries;
 use crate::model::dtype::Dtype;

@@ -1,12 +1,13 @@
 //! The only room that opens files.
 //!
 //! Reading: [`discover`] finds updates, [`shards`] names the files of sharded models, [`header`] checks the claims of a
-//! safetensors header, [`source`] reads files in place, [`model_file`] joins headers and sources, [`digest`] names content.
-//! Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, [`journal`] appends
-//! lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small files between runs.
+//! safetensors header, [`source`] reads files in place, [`model_file`] joins headers and sources, [`digest`] names
+//! content. Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one,
+//! [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small files between runs.
 //!
-//! [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends one where a test asks for it. [`synthetic`]
-//! makes updates for measurements. [`text`], [`memory`] and [`machine`] are small; [`system`] finds what is installed.
+//! [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends one where a test asks for it.
+//! [`synthetic`] makes updates for measurements. [`text`], [`memory`] and [`machine`] are small; [`system`] finds what
+//! is installed.
 
 pub mod cache;
 pub mod crash;

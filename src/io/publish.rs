@@ -1,7 +1,7 @@
-//! Makes whole files appear at once: writes a temporary beside the target, flushes it, then renames it.
+//! Makes whole files appear at once: writes a temporary, flushes it, renames it.
 //!
-//! A temporary is named `.TARGET.PID-N.fedmill-tmp` and locked while its writer lives. A writer that fails or is
-//! interrupted removes it. The next run with the same target removes the temporary of a killed writer.
+//! A temporary stands beside its target as `.TARGET.PID-N.fedmill-tmp`, locked while its writer lives. A writer that
+//! fails or is interrupted removes it. The next run with the same target removes the temporary of a killed writer.
 
 use crate::io::crash;
 use std::ffi::OsString;
@@ -193,8 +193,8 @@ pub fn previous(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Keeps the content of `path` under the name that [`previous`] returns, and replaces a file of that name. `path` itself
-/// stays until another file is published there.
+/// Keeps the content of `path` under the name that [`previous`] returns, and replaces a file of that name. `path`
+/// itself stays until another file is published there.
 ///
 /// # Errors
 ///
@@ -216,8 +216,8 @@ pub fn resolved(path: &Path) -> PathBuf {
     directory.map_or(path.to_owned(), |directory| directory.join(path.file_name().unwrap_or_default()))
 }
 
-/// Removes the temporaries of killed runs for `target`. Those of living runs are locked and stay. Returns whether a living
-/// run has one.
+/// Removes the temporaries of killed runs for `target`. Those of living runs are locked and stay. Returns whether a
+/// living run has one.
 ///
 /// # Errors
 ///

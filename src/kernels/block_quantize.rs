@@ -1,4 +1,4 @@
-//! Turns values into integers on an even grid, and back, one block at a time. The caller makes the grid.
+//! Turns values into integers on the even grid of their block, and back.
 //!
 //! The caller computes grids in f64 and rounds them once. These kernels do one f32 operation after the other, so every
 //! instruction set and every device finds the same code. Values are finite, and none is `-0.0`.
@@ -18,8 +18,8 @@ const FRACTION_BITS: u32 = 24;
 pub enum Rounding<'a> {
     /// To the nearest code, half to even.
     Nearest,
-    /// To the upper code with a probability that grows with the value's distance from the lower one. Each value has a random
-    /// word, whose upper 24 bits count, so a fraction below 2^-24 counts as zero.
+    /// To the upper code with a probability that grows with the value's distance from the lower one. Each value has a
+    /// random word, whose upper 24 bits count, so a fraction below 2^-24 counts as zero.
     Stochastic(&'a [u32]),
 }
 
@@ -83,8 +83,8 @@ dispatch! {
 
 dispatch! {
     /// The codes 0 to `top` of the values of each block of `block` values, of which the last may have fewer: by its
-    /// grid, low and inverse, `(x - low) * inverse`, rounded. `top` is at most 255. The caller sees to it that no `x - low`
-    /// overflows.
+    /// grid, low and inverse, `(x - low) * inverse`, rounded. `top` is at most 255. The caller sees to it that no `x -
+    /// low` overflows.
     pub fn quantize<A: Arch>(
         values: &[f32],
         block: usize,

@@ -1,16 +1,19 @@
-//! Turns values into integers of a grid, clipped to a norm. Exact, so the result is the same everywhere, in any order.
+//! Turns values into integers of a grid, clipped to a norm.
+//!
+//! All of it is exact, so the result is the same everywhere, in any order.
 //!
 //! The norm of an update bounds its effect on a sum. Floats do not keep that bound: sums and norms are rounded, and in
-//! sums of many terms the rounding exceeds the contribution of a client (Casacuberta et al., "Widespread underestimation
-//! of sensitivity in differentially private libraries and how to fix it", 2022). So nothing here adds floats:
+//! sums of many terms the rounding exceeds the contribution of a client (Casacuberta et al., "Widespread
+//! underestimation of sensitivity in differentially private libraries and how to fix it", 2022). So nothing here adds
+//! floats:
 //!
 //! 1. [`Squares`] is the exact sum of the squares of all values.
 //! 2. From it follows the [`Scale`] at which the norm meets its bound.
 //! 3. [`quantize`] makes integers: magnitude times scale, rounded toward zero, so no magnitude grows. It returns the exact
 //!    sum of their squares, by which the caller verifies the norm. [`add_quantized`] also adds them to sums.
 //!
-//! Values are floats of any width, or their differences from a base in f64. A value below the smallest normal f64 counts
-//! as zero; every value of a narrower float counts. Agreement: bits.
+//! Values are floats of any width, or their differences from a base in f64. A value below the smallest normal f64
+//! counts as zero; every value of a narrower float counts. Agreement: bits.
 
 use crate::kernels::dispatch;
 use crate::kernels::element::Element;
@@ -64,8 +67,8 @@ impl Window {
     }
 }
 
-/// The sum of the squares of values, exactly: a whole number for each few exponents. Sums of parts add up to that of the
-/// whole, however it is cut.
+/// The sum of the squares of values, exactly: a whole number for each few exponents. Sums of parts add up to that of
+/// the whole, however it is cut.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Squares {
     windows: Vec<Window>,
@@ -134,8 +137,8 @@ impl Squares {
         Some((sum.sqrt(), (WINDOW * top) as i32 - OFFSET))
     }
 
-    /// The L2 norm of the values, correct to the last bits of an f64. Infinite where an f64 holds no more; it means nothing
-    /// where values are not finite.
+    /// The L2 norm of the values, correct to the last bits of an f64. Infinite where an f64 holds no more; it means
+    /// nothing where values are not finite.
     pub fn norm(&self) -> f64 {
         // In two steps: either power may be beyond an f64 where the norm is not.
         let scaled =
@@ -149,8 +152,8 @@ impl Squares {
     }
 }
 
-/// What values are multiplied by on the way to integers: `multiplier * 2^exponent`, where the multiplier's highest bit is
-/// set, or zero. Scales are in the order of the numbers.
+/// What values are multiplied by on the way to integers: `multiplier * 2^exponent`, where the multiplier's highest bit
+/// is set, or zero. Scales are in the order of the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Scale {
     exponent: i32,
@@ -207,7 +210,8 @@ impl Scale {
         MIDDLE.contains(&self.exponent).then(|| f64::from(self.multiplier) * power_of_two(self.exponent))
     }
 
-    /// The distance of values that this scale takes to neighbouring integers: its inverse. The scale is within 2^-900 and
+    /// The distance of values that this scale takes to neighbouring integers: its inverse. The scale is within 2^-900
+    /// and
     /// 2^900.
     pub fn unit(self) -> f64 {
         power_of_two(-self.exponent) / f64::from(self.multiplier)
@@ -218,8 +222,8 @@ dispatch! {
     /// The integers of `row - base` at a scale, rounded toward zero, and the sum of their squares. `base` is as long as
     /// `row`, or empty for zero.
     ///
-    /// Magnitudes of 2^51 or more, which no bound is as large as, may come out as others that are as large. The sum is exact,
-    /// or the largest u128.
+    /// Magnitudes of 2^51 or more, which no bound is as large as, may come out as others that are as large. The sum is
+    /// exact, or the largest u128.
     pub fn quantize<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, out: &mut [i64]) -> u128 {
         let out = &mut out[..row.len()];
         out.fill(0);
@@ -311,8 +315,8 @@ fn sum_of_large_squares(len: usize, value: impl Fn(usize) -> f64, magnitude: imp
 
 /// The magnitude of the integer of a value at a scale that an f64 holds.
 ///
-/// Above 2^52 an f64 holds integers alone, so a fused multiply-add gives the integer nearest to the product. A second one
-/// gives the sign of the rounding, and where the first rounded up, one is subtracted.
+/// Above 2^52 an f64 holds integers alone, so a fused multiply-add gives the integer nearest to the product. A second
+/// one gives the sign of the rounding, and where the first rounded up, one is subtracted.
 #[inline(always)]
 fn fused_magnitude(value: f64, scale: f64) -> u64 {
     const WHOLE: f64 = (1u64 << FRACTION) as f64;

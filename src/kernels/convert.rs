@@ -102,8 +102,8 @@ fn narrow_bf16<F: Merged>(x: F) -> u16 {
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// The magnitude of `x` in a format of EXPONENT and MANTISSA bits. A value beyond the largest finite number gives the code
-/// of infinity; e4m3 has none and gives NaN, its last code.
+/// The magnitude of `x` in a format of EXPONENT and MANTISSA bits. A value beyond the largest finite number gives the
+/// code of infinity; e4m3 has none and gives NaN, its last code.
 #[inline(always)]
 fn narrow<const EXPONENT: u32, const MANTISSA: u32>(x: impl Merged) -> u32 {
     let odd = x.round_to_odd().to_bits() & 0x7fff_ffff;

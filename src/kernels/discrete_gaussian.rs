@@ -1,7 +1,8 @@
 //! Noise for released sums: discrete Gaussians of two widths, from a stream of ChaCha20.
 //!
-//! A draw is an integer with P(x) proportional to exp(-x^2 / (2 64^2)). It takes 128 bits: a search among the cumulative
-//! probabilities finds the magnitude from 127 of them, and one is the sign. Sums of draws make wide noise from narrow:
+//! A draw is an integer with P(x) proportional to exp(-x^2 / (2 64^2)). It takes 128 bits: a search among the
+//! cumulative probabilities finds the magnitude from 127 of them, and one is the sign. Sums of draws make wide noise
+//! from narrow:
 //!
 //! | | sum | of | variance |
 //! |---|---|---|---|
@@ -9,15 +10,16 @@
 //! | Z, [`Level::L2`] | Y1 + 1024 Y2 | four draws, a block | 4402345676800 |
 //! | W, [`Level::L3`] | Z1 + 1024 Z2 | eight draws, two blocks | 4616198422741913600 |
 //!
-//! A sum X + k Y of discrete Gaussians is almost a discrete Gaussian. Its probabilities are off by a factor within 1 +- 4
-//! exp(-2 pi^2 s^2), with s = 64 / sqrt(1 + k^2) for the first sum, and by less for the others. By Poisson's summation
-//! formula this bounds the effect of the centre on a Gaussian of width s summed over the integers (Micciancio and Walter,
+//! A sum X + k Y of discrete Gaussians is almost a discrete Gaussian. Its probabilities are off by a factor within 1 +-
+//! 4 exp(-2 pi^2 s^2), with s = 64 / sqrt(1 + k^2) for the first sum, and by less for the others. By Poisson's
+//! summation formula this bounds the effect of the centre on a Gaussian of width s summed over the integers (Micciancio
+//! and Walter,
 //! 2017, section 3). Here the bound is 2^-111.
 //!
-//! **Fixed work.** A sampler whose time grows with its outcome reveals the outcome to an attacker with a clock (Jin et al.,
-//! "Are we there yet? Timing and floating-point attacks on differential privacy systems", 2022). This one rejects and
-//! repeats nothing, and no branch depends on a draw: each draw reads one cell and meets the same number of thresholds. Only
-//! the lines of a table of 18 KB that it reads depend on the draw; the table fits the innermost cache.
+//! **Fixed work.** A sampler whose time grows with its outcome reveals the outcome to an attacker with a clock (Jin et
+//! al., "Are we there yet? Timing and floating-point attacks on differential privacy systems", 2022). This one rejects
+//! and repeats nothing, and no branch depends on a draw: each draw reads one cell and meets the same number of
+//! thresholds. Only the lines of a table of 18 KB that it reads depend on the draw; the table fits the innermost cache.
 //!
 //! Distribution: Canonne, Kamath and Steinke, "The discrete Gaussian for differential privacy", 2020, definition 1.
 //! Agreement: bits.
@@ -82,8 +84,8 @@ impl Level {
 }
 
 dispatch! {
-    /// The noise of the coordinates from `first` on, as many as `out` takes. That of a coordinate depends on the stream,
-    /// the level and its number alone, so that coordinates may be made in any portions.
+    /// The noise of the coordinates from `first` on, as many as `out` takes. That of a coordinate depends on the
+    /// stream, the level and its number alone, so that coordinates may be made in any portions.
     pub fn noise<A: Arch>(stream: Stream, level: Level, first: u64, out: &mut [i64]) {
         let mut number = first.wrapping_mul(level.blocks() as u64);
         for out in out.chunks_mut(chacha20::BLOCKS / level.blocks()) {
@@ -93,8 +95,8 @@ dispatch! {
     }
 }
 
-/// The noise that sixteen blocks make, or the first of it. Compiled once: a processor's wider vectors would only be a detour
-/// here.
+/// The noise that sixteen blocks make, or the first of it. Compiled once: a processor's wider vectors would only be a
+/// detour here.
 #[inline(never)]
 fn convolve(blocks: &Blocks, level: Level, out: &mut [i64]) {
     for (place, out) in out.iter_mut().enumerate() {
@@ -144,8 +146,8 @@ fn magnitude(uniform: u128) -> usize {
     magnitude
 }
 
-/// The cell of `uniform`: as a float would be, by the leading one of how far it is from the end and four bits behind that.
-/// So cells are as narrow as the tail of the Gaussian wants them.
+/// The cell of `uniform`: as a float would be, by the leading one of how far it is from the end and four bits behind
+/// that. So cells are as narrow as the tail of the Gaussian wants them.
 #[inline(always)]
 fn cell(uniform: u128) -> usize {
     let left = (UNIFORM - uniform) << 1 | 1;

@@ -1,16 +1,16 @@
-//! Sums that do not depend on the grouping of their terms: two f64 per sum, which are exact together.
+//! Sums that do not depend on the grouping of their terms: two f64, exact together.
 //!
 //! Each addition is rounded, and its rounding error is added up beside the sum (Knuth, The Art of Computer Programming
-//! vol. 2, section 4.2.2, theorem B; Ogita, Rump and Oishi, Accurate sum and dot product, 2005). The rounding error of a
-//! product joins in. Sum and error are added at the end, with one rounding. The bits depend neither on the order nor on
-//! the grouping of clients into partial sums.
+//! vol. 2, section 4.2.2, theorem B; Ogita, Rump and Oishi, Accurate sum and dot product, 2005). The rounding error of
+//! a product joins in. Sum and error are added at the end, with one rounding. The bits depend neither on the order nor
+//! on the grouping of clients into partial sums.
 //!
 //! **When it is exact.** Let every term of a sum be a multiple of 2^l, the magnitudes of all terms add up to less than
 //! 2^h, and n terms be added. An addition is off by at most 2^(h-54), as is a product, so 2n errors add up to at most n
 //! 2^(h-53), in multiples of 2^l. They are exact in f64, and the pair is, if **h - l <= 106 - log2 n**. f32 values have
-//! 24 bits and example counts about 10: with a thousand clients that leaves 52 binary orders of magnitude, or 15 decimal
-//! ones, between the largest and the smallest value of a coordinate. f64 values of equal weights have 33 binary ones. One
-//! huge value beside ordinary ones does no harm: the bits that it pushes out of the sum fit the error.
+//! 24 bits and example counts about 10: with a thousand clients that leaves 52 binary orders of magnitude, or 15
+//! decimal ones, between the largest and the smallest value of a coordinate. f64 values of equal weights have 33 binary
+//! ones. One huge value beside ordinary ones does no harm: the bits that it pushes out of the sum fit the error.
 //!
 //! **And when not.** Each addition to the error is then off by at most 2^-53 of it, so the pair is off by at most
 //! n^2 2^-106 of the sum of magnitudes: of the order of the last bit of f64, squared. Products below 2^-969 lose what

@@ -3,7 +3,8 @@
 //! The fast transform (Fino and Algazi, Unified matrix treatment of the fast Walsh-Hadamard transform, 1976) is not
 //! normalised: applied twice it multiplies by the number of values. Its stages turn `a` before `b` into `a + b` and
 //! `a - b`, first for neighbours, then for pairs of them. Every sum is rounded exactly and nothing else happens to a
-//! value. So all instruction sets and devices give the same bits, unless a device flushes a small value: see [`scaled`].
+//! value. So all instruction sets and devices give the same bits, unless a device flushes a small value: see
+//! [`scaled`].
 //!
 //! Agreement: bits.
 
@@ -154,9 +155,9 @@ dispatch! {
 }
 
 dispatch! {
-    /// Divides the values by the power of two that brings the largest magnitude into [1, 2), and makes zeros of those that
-    /// are then below 2^-60: so no sum of a transform of them is subnormal, and none overflows. Returns the exponent
-    /// of that power; none, and changes nothing, if all values are zero. Values are finite.
+    /// Divides the values by the power of two that brings the largest magnitude into [1, 2), and makes zeros of those
+    /// that are then below 2^-60: so no sum of a transform of them is subnormal, and none overflows. Returns the
+    /// exponent of that power; none, and changes nothing, if all values are zero. Values are finite.
     pub fn scaled<A: Arch>(values: &mut [f32]) -> Option<i32> {
         let mut bits = 0u32;
         for x in values.iter() {

@@ -1,7 +1,7 @@
 //! Products of one row of a matrix with a factor of few columns, for low-rank approximations.
 //!
-//! Factors are stored row by row, `rank` numbers each. Sums run in index order in f64, so every instruction set gives the
-//! same bits. Agreement: bits on the CPU; decoded values are rounded to f32 after each term.
+//! Factors are stored row by row, `rank` numbers each. Sums run in index order in f64, so every instruction set gives
+//! the same bits. Agreement: bits on the CPU; decoded values are rounded to f32 after each term.
 
 use crate::kernels::dispatch;
 
@@ -42,8 +42,9 @@ dispatch! {
     }
 }
 
-/// Makes the columns of a matrix orthonormal in order, by the modified Gram-Schmidt process run twice (Björck, Numerics of
-/// Gram-Schmidt orthogonalization, 1994). A column of which only rounding is left becomes zero: its direction is noise.
+/// Makes the columns of a matrix orthonormal in order, by the modified Gram-Schmidt process run twice (Björck, Numerics
+/// of Gram-Schmidt orthogonalization, 1994). A column of which only rounding is left becomes zero: its direction is
+/// noise.
 pub fn orthonormalise(matrix: &mut [f64], rank: usize) {
     let dot = |matrix: &[f64], a: usize, b: usize| -> f64 {
         matrix.chunks_exact(rank).map(|row| row[a] * row[b]).sum()

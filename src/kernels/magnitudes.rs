@@ -1,8 +1,9 @@
 //! A histogram of a vector's magnitudes with 2048 bins, an eighth of an octave each.
 //!
 //! The bin of a value is the top eleven bits below its sign, so no step or range must be known. A bin has its number of
-//! values, the sum of their magnitudes and the sum of their squares. From these follow the energy of the k largest values,
-//! and the bits and error of any uniform quantizer, without another pass over the data. They plan a budget of bytes.
+//! values, the sum of their magnitudes and the sum of their squares. From these follow the energy of the k largest
+//! values, and the bits and error of any uniform quantizer, without another pass over the data. They plan a budget of
+//! bytes.
 //!
 //! Within a chunk all sums are of integers. Agreement: bits.
 

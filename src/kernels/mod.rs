@@ -1,8 +1,10 @@
-//! The numeric primitives, one file each: contract, CPU implementation, unit tests. [`KERNELS`] lists them.
+//! The numeric primitives, one file each; [`KERNELS`] lists them.
 //!
-//! Below them: [`lanes`] has the vectors and instruction sets that kernels run on, [`element`] the floats. [`exact_sum`]
-//! makes sums exact, [`network`] makes sorting networks, and `columns` sorts with them. [`cells`] estimates the cost and
-//! error of quantizers; [`peak`] measures the most that a core can do.
+//! A file has the contract, the CPU implementation and unit tests.
+//!
+//! Below them: [`lanes`] has the vectors and instruction sets that kernels run on, [`element`] the floats.
+//! [`exact_sum`] makes sums exact, [`network`] makes sorting networks, and `columns` sorts with them. [`cells`]
+//! estimates the cost and error of quantizers; [`peak`] measures the most that a core can do.
 
 pub mod block_quantize;
 pub mod bucketize;

@@ -1,7 +1,7 @@
-//! Codes of one to eight bits, one after the other in a stream of bytes, the lowest bits first; and back.
+//! Packs codes of one to eight bits into a stream of bytes, lowest bits first, and back.
 //!
-//! Eight codes are as many bytes as a code has bits. They are brought together in one word: pairs, then pairs of those,
-//! then the two halves (Warren, Hacker's Delight, 2012, chapter 7).
+//! Eight codes of b bits are b bytes. One word joins them: pairs, then pairs of pairs, then the two halves (Warren,
+//! Hacker's Delight, 2012, chapter 7).
 //!
 //! Agreement: bits.
 
@@ -30,8 +30,8 @@ macro_rules! by_bits {
 }
 
 dispatch! {
-    /// Packs the lowest `bits` bits, 1 to 8, of each code. `out` has [`packed_len`] bytes; bits behind the last code are
-    /// zero.
+    /// Packs the lowest `bits` bits, 1 to 8, of each code. `out` has [`packed_len`] bytes; bits behind the last code
+    /// are zero.
     pub fn pack_bits<A: Arch>(bits: u8, codes: &[u8], out: &mut [u8]) {
         by_bits!(bits, pack(codes, out))
     }

@@ -1,9 +1,9 @@
 //! Finds the k values of largest magnitude of a vector exactly, by radix select.
 //!
 //! Magnitudes of finite floats have the order of the 31 bits below the sign. Three passes over all values find those of
-//! the k-th largest, 11, 11 and 9 bits at a time. Each pass counts the values that agree with the bits so far by their next
-//! digit (Alabi et al., Fast k-selection algorithms for graphics processing units, 2012). Among equal values the lowest
-//! indices win, so the choice depends on the values alone.
+//! the k-th largest, 11, 11 and 9 bits at a time. Each pass counts the values that agree with the bits so far by their
+//! next digit (Alabi et al., Fast k-selection algorithms for graphics processing units, 2012). Among equal values the
+//! lowest indices win, so the choice depends on the values alone.
 //!
 //! Agreement: bits; the sum of magnitudes has a fixed shape.
 
@@ -65,8 +65,8 @@ impl Search {
         is_settled.then_some(Threshold { key: self.prefix, ties: self.wanted, tied: self.alike })
     }
 
-    /// The parameters of the next pass, for a device: the bits found, their mask, the lowest bit of the next digit, and the
-    /// digit's mask. `None` once the magnitude is found.
+    /// The parameters of the next pass, for a device: the bits found, their mask, the lowest bit of the next digit, and
+    /// the digit's mask. `None` once the magnitude is found.
     pub fn next_digit(&self) -> Option<[u32; 4]> {
         let (low, bits) = DIGITS.get(self.digits)?;
         let settled = MAGNITUDE & !((1u32 << (low + bits)) - 1);
@@ -230,7 +230,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have it.
+    /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have
+    /// it.
     pub fn take<A: Arch>(values: &[f32], threshold: u32, ties: u64) -> Vec<u32> {
         let (mut taken, mut ties) = (Vec::new(), ties);
         for (block, values) in values.chunks(BLOCK).enumerate() {

@@ -1,4 +1,4 @@
-//! The server's step: computes the new model and moments from the base, the merged delta and the old moments.
+//! The server's step: new model and moments from base, merged delta and old moments.
 //!
 //! Reddi et al., Adaptive federated optimization, 2021, algorithm 2; Hsu et al., Measuring the effects of
 //! non-identical data distribution for federated visual classification, 2019 (momentum). In f64, coordinate by
@@ -75,9 +75,9 @@ pub enum SecondMoment {
 }
 
 dispatch! {
-    /// Takes a step at some coordinates. `delta` becomes the new model's values less the base's. `m` and `v` become the new
-    /// moments; they have one value per coordinate if the step keeps them. They are rounded when stored, and the step uses
-    /// their unrounded values.
+    /// Takes a step at some coordinates. `delta` becomes the new model's values less the base's. `m` and `v` become the
+    /// new moments; they have one value per coordinate if the step keeps them. They are rounded when stored, and the
+    /// step uses their unrounded values.
     pub fn server_step<A: Arch, K: Merged>(step: &ServerStep, delta: &mut [f64], m: &mut [K], v: &mut [K]) {
         match *step {
             ServerStep::Average { lr } => {

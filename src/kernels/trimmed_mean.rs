@@ -1,9 +1,9 @@
 //! The mean of every coordinate without its smallest and largest values, unweighted.
 //!
-//! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
-//! definition 2. The kept values are summed [exactly](crate::kernels::exact_sum), so the sum depends neither on which
-//! client sent which value nor on who was summed with whom before. It is never taken as the total less the extremes: one
-//! huge value would leave nothing of the rest. Agreement: bits on the CPU.
+//! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018, definition 2. The kept
+//! values are summed [exactly](crate::kernels::exact_sum), so the sum depends neither on which client sent which value
+//! nor on who was summed with whom before. It is never taken as the total less the extremes: one huge value would leave
+//! nothing of the rest. Agreement: bits on the CPU.
 
 use crate::kernels::columns::{ColumnSorter, Extremes, Padding};
 use crate::kernels::dispatch;
@@ -28,9 +28,9 @@ pub fn trimmed_mean<E: Element>(isa: Isa, rows: &Rows<E>, cut: usize, out: &mut 
 }
 
 dispatch! {
-    /// Adds the values of each column of `rows` that are in the places `kept` of ascending order to `sums` and `errors`,
-    /// exactly, and writes the others to `edges`, ascending, one per row; `edges` may be empty. Returns whether every value
-    /// is finite; if not, the outputs mean nothing.
+    /// Adds the values of each column of `rows` that are in the places `kept` of ascending order to `sums` and
+    /// `errors`, exactly, and writes the others to `edges`, ascending, one per row; `edges` may be empty. Returns
+    /// whether every value is finite; if not, the outputs mean nothing.
     pub fn trimmed_sum<A: Arch, E: Element>(
         rows: &Rows<E>,
         kept: Range<usize>,

@@ -104,7 +104,8 @@ impl Dtype {
         }
     }
 
-    /// The range of merged values that this dtype can hold. Beyond it, rounding gives infinity or NaN, or clamps an integer.
+    /// The range of merged values that this dtype can hold. Beyond it, rounding gives infinity or NaN, or clamps an
+    /// integer.
     pub fn limits(self) -> RangeInclusive<f64> {
         // The limit of a float is its largest finite value plus just under half a step.
         let float = |exponent: i32, mantissa_bits: i32| {

@@ -1,7 +1,7 @@
 //! The layout of a model: its tensors in order, and the flat coordinates they cover.
 //!
-//! The concatenated tensors of a layout are one long vector. Rules, tiles and reports name its coordinates; the order of
-//! tensors in a file does not matter.
+//! The concatenated tensors of a layout are one long vector. Rules, tiles and reports name its coordinates; the order
+//! of tensors in a file does not matter.
 
 use crate::model::dtype::Dtype;
 use std::ops::Range;

@@ -10,8 +10,8 @@ pub const LINE_BYTES: usize = 64;
 #[repr(C, align(64))]
 struct Line([u8; LINE_BYTES]);
 
-/// Rows of raw bytes at a fixed distance. Each starts on a cache line and ends in padding, so that a kernel may read whole
-/// vectors past the last column.
+/// Rows of raw bytes at a fixed distance. Each starts on a cache line and ends in padding, so that a kernel may read
+/// whole vectors past the last column.
 pub struct TileBuffer {
     lines: Vec<Line>,
     lines_per_row: usize,
@@ -42,8 +42,8 @@ impl TileBuffer {
         bytemuck::cast_slice(&self.lines[start..start + self.lines_per_row])
     }
 
-    /// Clears the padding behind the first `bytes` bytes of a row, as far as the last vector reaches: kernels read whole
-    /// vectors.
+    /// Clears the padding behind the first `bytes` bytes of a row, as far as the last vector reaches: kernels read
+    /// whole vectors.
     pub fn clear_behind(&mut self, row: usize, bytes: usize) {
         let end = bytes.next_multiple_of(LINE_BYTES);
         self.row_mut(row)[bytes..end].fill(0);
@@ -63,8 +63,8 @@ impl TileBuffer {
     }
 }
 
-/// A matrix of `len` rows and `columns` columns. Kernels may read whole vectors that start in it: zeros or other columns
-/// follow the last column.
+/// A matrix of `len` rows and `columns` columns. Kernels may read whole vectors that start in it: zeros or other
+/// columns follow the last column.
 #[derive(Clone, Copy)]
 pub struct Rows<'a, E> {
     values: &'a [E],

@@ -1,4 +1,4 @@
-//! Messages on standard error: lines with `warning:`, `error:` and `hint:` for people, or JSON lines.
+//! Messages on standard error: lines for people, or JSON lines.
 //!
 //! Standard output carries only data.
 

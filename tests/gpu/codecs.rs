@@ -1,4 +1,4 @@
-//! The kernels of codecs, on every adapter: against the CPU's to the bit, on fresh memory that is none.
+//! The kernels of codecs on every adapter, against the CPU's kernels to the bit.
 
 use super::sample::Random;
 use super::{devices, ways};

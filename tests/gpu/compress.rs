@@ -1,4 +1,4 @@
-//! `compress` on a device, files to files: the bytes of the CPU, and nothing at all where the device fails.
+//! `compress` on a device: the bytes of the CPU, and no file if the device fails.
 
 use super::REQUIRED;
 use crate::harness::{Dir, Update, fedmill, skip};

@@ -1,5 +1,6 @@
-//! Devices that fail: lost before and in the middle of runs, not there, out of memory. Every call ends soon, with an
-//! error, and never with values that were not computed.
+//! Devices that are lost before or during runs, missing, or out of memory.
+//!
+//! Every call ends soon, with an error, and never with values that were not computed.
 
 use super::devices;
 use super::ring::{combine_job, fill, merge, pairs_job};

@@ -1,4 +1,4 @@
-//! What is the same for all kernels: values that are not finite, runs of many workgroups, small bindings, reruns.
+//! Limits of all kernels: values that are not finite, many workgroups, small bindings, reruns.
 
 use super::sample::{Kind, STORED, Sample};
 use super::{Combiner, devices, first_other_bits, first_wrong, job, ways};

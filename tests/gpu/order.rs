@@ -1,4 +1,4 @@
-//! Order statistics: the median has the CPU's bits; of the others which values are kept is exact, and their sum close.
+//! Order statistics: the median to the bit; of the others the choice exactly, the sum closely.
 
 use super::sample::{ADDED, Kind, Random, STORED, Sample};
 use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job, ways};
@@ -18,8 +18,8 @@ const MANY: [usize; 13] = [65, 96, 100, 128, 129, 256, 300, 320, 321, 1000, 1280
 /// Values of a tile, so that the whole suite takes a software adapter seconds.
 const MOST_VALUES: usize = 60_000;
 
-/// How many roundings a kept value of so many takes part in, as the shaders state: 64 in the registers of an invocation;
-/// of many rows those of a lane, of the tree over lanes, and five.
+/// How many roundings a kept value of so many takes part in, as the shaders state: 64 in the registers of an
+/// invocation; of many rows those of a lane, of the tree over lanes, and five.
 fn roundings(gpu: &Gpu, rows: usize) -> f64 {
     if rows <= 64 {
         return 64.0;

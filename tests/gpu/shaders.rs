@@ -1,5 +1,7 @@
-//! Every shader without a device: each variant that a job can ask for is parsed and validated by naga, and what Rust
-//! and WGSL both know of layouts and sizes is compared.
+//! Every shader without a device.
+//!
+//! naga parses and validates each variant that is ever compiled. Layouts and sizes in WGSL are compared with those in
+//! Rust, and rows of the registry with the files.
 
 use crate::harness::source_tree;
 use fedmill::gpu::selftest::{device_kernels, every_variant};

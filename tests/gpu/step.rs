@@ -1,5 +1,6 @@
-//! The server's step behind a reduction: against the CPU's kernel within the bound that is reckoned for each column, and
-//! in rounds of every strategy that steps, files to files.
+//! The server's step on a device, against the CPU's kernel and in rounds of strategies.
+//!
+//! The bound of each column is that of `StepJob::expected`. The rounds go from files to files.
 
 use super::rounds::{Round, floats, on_cpu, on_gpus};
 use super::sample::{Kind, STORED, Sample};
@@ -159,8 +160,8 @@ fn merge(round: &Round, rule: &str, strategy: &str, backend: &Backend) -> Vec<Mo
     left[..1 + usize::from(keeps)].iter().map(|name| Model::read(&round.dir, name)).collect()
 }
 
-/// Two rounds, the second from what the CPU left of the first, on either backend; the CPU takes the step where tiles stayed
-/// on the device.
+/// Two rounds, the second from what the CPU left of the first, on either backend; the CPU takes the step where tiles
+/// stayed on the device.
 #[test]
 fn rounds_of_every_step_agree_with_the_cpu() {
     let small = Options { slot_bytes: 16 << 10, slots: Some(3), ..Options::default() };

@@ -1,4 +1,4 @@
-//! Sums over rows and over columns: weighted sums, mixtures, squared norms, each within the bound its shader states.
+//! Weighted sums, mixtures and squared norms, within the bounds that their shaders state.
 
 use super::sample::{ADDED, Kind, STORED, Sample, rounded};
 use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job, ways};

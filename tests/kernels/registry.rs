@@ -1,4 +1,4 @@
-//! The registry of kernels against the files of their room: no kernel is missing from it, and each is tested.
+//! The registry of kernels against the files of their room: none is missing, each is tested.
 
 use crate::harness::source_tree;
 use fedmill::kernels::KERNELS;

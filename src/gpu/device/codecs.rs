@@ -258,8 +258,8 @@ impl Gpu {
         Ok(bytes_of(&self.run(&run, &[codes])?[0], values.len()))
     }
 
-    /// Rotates blocks of 4096 values as [`rotate`](Self::rotate) does. Returns the codes of the rotated values, and these
-    /// values.
+    /// Rotates blocks of 4096 values as [`rotate`](Self::rotate) does. Returns the codes of the rotated values, and
+    /// these values.
     ///
     /// # Errors
     ///

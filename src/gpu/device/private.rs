@@ -67,7 +67,8 @@ impl Gpu {
         Ok(integers_of(&self.run(&run, &[sums])?[0]))
     }
 
-    /// Rounds rows to integers, each row at its scale, as [`quantize`] does, and sums each column. `values` holds a row of
+    /// Rounds rows to integers, each row at its scale, as [`quantize`] does, and sums each column. `values` holds a row
+    /// of
     /// `columns` values for each scale, one behind the other.
     ///
     /// # Errors

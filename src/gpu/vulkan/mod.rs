@@ -1,8 +1,8 @@
-//! Devices through Vulkan: an open device with its queue, its compiled kernels and its first failure.
+//! An open device through Vulkan: its queue, its compiled kernels, its first failure.
 //!
 //! `adapter` finds devices, `memory` asks for the size of their memory. `program` turns a job into steps, `slot` runs
-//! them on tiles and `stamps` times them. `run` runs kernels on flat vectors. `measure` finds the most that a device can
-//! do.
+//! them on tiles and `stamps` times them. `run` runs kernels on flat vectors. `measure` finds the most that a device
+//! can do.
 
 mod adapter;
 mod measure;

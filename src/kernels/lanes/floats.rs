@@ -1,4 +1,6 @@
-//! Vectors of sixteen floats, on every instruction set: sums of one shape, whatever the width of the machine's vectors.
+//! Vectors of sixteen floats on every instruction set.
+//!
+//! Sums have one shape, whatever the width of the machine's vectors.
 
 /// Sixteen f32, whatever the width of the machine's vectors, so that sums have one shape everywhere. Like those of
 /// [`Lanes`](super::Lanes), methods stay inside code entered through `dispatch!`.

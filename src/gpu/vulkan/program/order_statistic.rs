@@ -1,4 +1,6 @@
-//! Order statistics of columns as steps. One invocation sorts a column in registers, or several bisect its keys.
+//! Order statistics of columns as steps.
+//!
+//! One invocation sorts a column in registers, or several bisect its keys.
 
 use super::{Place, Program, Source, VulkanDevice, shape};
 use crate::gpu::job::{GpuError, MOST_SORTED_ROWS, TileShape};

@@ -1,4 +1,4 @@
-//! A pass over pairs as steps: points less the tile's middle, sums over their pairs, counts of signs.
+//! A pass over pairs as steps: centred points, sums over their pairs, counts of signs.
 
 use super::{Place, Program, Source, VulkanDevice, float, magnitude, shape};
 use crate::gpu::device::ComputeDevice;
