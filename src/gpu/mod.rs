@@ -4,10 +4,9 @@
 //!
 //! [`job`] and [`step`] are plain data: what a device computes on a tile, and its results; [`run`] and [`shape`] are
 //! the same for flat vectors and single dispatches. [`device`] says what an open device does, and `vulkan` does it;
-//! without the
-//! `gpu` feature `disabled` stands in for `vulkan`. [`shaders`] embeds the WGSL in the program and assembles the text
-//! of a kernel; [`variants`] makes the variants of a kernel's text. [`selftest`] lists the kernels that have shaders
-//! and compares each with the CPU's.
+//! without the `gpu` feature `disabled` stands in for `vulkan`. [`shaders`] embeds the WGSL in the program and
+//! assembles the text of a kernel; [`variants`] makes the variants of a kernel's text. [`selftest`] lists the kernels
+//! that have shaders and compares each with the CPU's.
 
 pub mod device;
 pub mod job;

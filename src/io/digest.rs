@@ -144,8 +144,7 @@ impl Digest {
     }
 
     /// Whether `named` is one of the two digests, in any case, with or without the prefix `blake3:` or `sha256:`.
-    /// Behind
-    /// `blake3:` the first 32 digits are enough.
+    /// Behind `blake3:` the first 32 digits are enough.
     pub fn is_named(&self, named: &str) -> bool {
         let named = named.trim().to_ascii_lowercase();
         match named.split_once(':') {

@@ -211,8 +211,7 @@ impl Scale {
     }
 
     /// The distance of values that this scale takes to neighbouring integers: its inverse. The scale is within 2^-900
-    /// and
-    /// 2^900.
+    /// and 2^900.
     pub fn unit(self) -> f64 {
         power_of_two(-self.exponent) / f64::from(self.multiplier)
     }

@@ -13,8 +13,7 @@
 //! A sum X + k Y of discrete Gaussians is almost a discrete Gaussian. Its probabilities are off by a factor within 1 +-
 //! 4 exp(-2 pi^2 s^2), with s = 64 / sqrt(1 + k^2) for the first sum, and by less for the others. By Poisson's
 //! summation formula this bounds the effect of the centre on a Gaussian of width s summed over the integers (Micciancio
-//! and Walter,
-//! 2017, section 3). Here the bound is 2^-111.
+//! and Walter, 2017, section 3). Here the bound is 2^-111.
 //!
 //! **Fixed work.** A sampler whose time grows with its outcome reveals the outcome to an attacker with a clock (Jin et
 //! al., "Are we there yet? Timing and floating-point attacks on differential privacy systems", 2022). This one rejects

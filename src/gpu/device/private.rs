@@ -68,8 +68,7 @@ impl Gpu {
     }
 
     /// Rounds rows to integers, each row at its scale, as [`quantize`] does, and sums each column. `values` holds a row
-    /// of
-    /// `columns` values for each scale, one behind the other.
+    /// of `columns` values for each scale, one behind the other.
     ///
     /// # Errors
     ///
