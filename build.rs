@@ -1,6 +1,6 @@
 //! Emits the sorting networks of `src/kernels/network.rs` as straight-line Rust over vector
 //! registers. Written out, LLVM keeps the rows in registers and drops every minimum or maximum
-//! whose result nobody reads, so a median costs less than the sort it is cut from.
+//! with an unused result, so a median costs less than the whole sort.
 
 #![allow(clippy::expect_used, reason = "a build that cannot go on must stop")]
 
@@ -71,7 +71,7 @@ fn shader_networks() -> String {
 fn shader_network(n: usize, comparators: &[Comparator], wanted: &[usize]) -> String {
     let mut needed = vec![false; n];
     wanted.iter().for_each(|wire| needed[*wire] = true);
-    // Backwards: which of the two results of each comparator somebody reads.
+    // Backwards: the results of each comparator that are read later.
     let mut used = vec![(false, false); comparators.len()];
     for (used, (i, j)) in used.iter_mut().zip(comparators).rev() {
         *used = (needed[*i], needed[*j]);

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How soon a call on a lost device has to end.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Does the work on a thread of its own; a call that hangs fails the test.
+/// Does the work on a new thread, so that a call that hangs fails the test.
 fn soon(work: impl FnOnce() + Send + 'static) {
     let (done, waiting) = mpsc::channel();
     let thread = thread::spawn(move || {

@@ -212,7 +212,7 @@ fn every_file_is_embedded_and_reached() {
         lines.extend(variant.source().unwrap().lines().map(str::to_owned));
     }
     for (stem, text) in files() {
-        // Each starts with a line of its own: what it is for.
+        // The first line of each file is unlike that of any other.
         let first = text.lines().next().unwrap();
         assert_eq!(files().iter().filter(|(_, text)| text.starts_with(first)).count(), 1, "{stem}");
         assert!(lines.contains(first), "{stem} is in no variant");

@@ -50,7 +50,7 @@ fn step_of(step: ServerStep, reduction: Reduction, rows: usize) -> StepJob {
     StepJob { step, scale, less_base: 1.0 }
 }
 
-/// What the CPU's kernel makes of merged values, with the bounds reckoned for the device.
+/// The results of the CPU's kernel on merged values, with the bounds for the device.
 fn expected(job: &StepJob, sample: &Sample, merged: &[f64]) -> Vec<Vec<(f64, f64)>> {
     let reference = |row: usize| sample.references[row].iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
     let (base, m, v) = (reference(0), reference(1), reference(2));
@@ -124,7 +124,7 @@ fn another_step_is_noticed() {
     }
 }
 
-/// What f32 cannot square is told by its magnitude, and is not taken for an update with infinity.
+/// A value whose square overflows f32 is reported by its magnitude, not as an infinity in an update.
 #[test]
 fn a_step_too_large_for_f32_is_told() {
     for gpu in devices(&Options::default()) {

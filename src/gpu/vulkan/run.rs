@@ -74,7 +74,7 @@ impl VulkanDevice {
         Ok(())
     }
 
-    /// Submits the commands, waits, and reads the outputs, each of so many words, if `started` workgroups finished.
+    /// Submits the commands and waits. Reads the given number of words of each output if `started` workgroups finished.
     fn read_back(
         &self,
         mut encoder: CommandEncoder,
