@@ -1,6 +1,6 @@
 //! Emits the sorting networks of `src/kernels/network.rs` as straight-line Rust over vector
 //! registers. Written out, LLVM keeps the rows in registers and drops every minimum or maximum
-//! whose result nobody reads, so a median costs less than the sort it is cut from.
+//! with an unused result, so a median costs less than the whole sort.
 
 #![allow(clippy::expect_used, reason = "a build that cannot go on must stop")]
 
@@ -16,6 +16,7 @@ use network::{BLOCK_SIZES, Comparator, MAX_BLOCK, SHADER_SIZES};
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/kernels/network.rs");
+    println!("cargo::rerun-if-changed=shaders");
 
     let mut code = String::new();
     for n in BLOCK_SIZES {
@@ -29,6 +30,28 @@ fn main() {
     fs::write(Path::new(&out_dir).join("networks.rs"), code).expect("OUT_DIR is writable");
     fs::write(Path::new(&out_dir).join("shader_networks.rs"), shader_networks())
         .expect("OUT_DIR is writable");
+    fs::write(Path::new(&out_dir).join("shader_files.rs"), shader_files()).expect("OUT_DIR is writable");
+}
+
+/// Lists the text of every shader by stem: `FILES` the kernels and the pieces they import, `PROBES` the others.
+fn shader_files() -> String {
+    let list = |folders: &[&str]| {
+        let paths = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("the shaders are there"));
+        let mut paths: Vec<_> = paths.map(|entry| entry.expect("the shaders can be listed").path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "wgsl"));
+        paths.sort();
+        let mut list = String::from("&[\n");
+        for path in paths {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("names of shaders are text");
+            let path = path.display();
+            writeln!(list, "({stem:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/{path}\"))),")
+                .expect("writing to a string");
+        }
+        list + "];\n"
+    };
+    let files = list(&["shaders", "shaders/shared"]);
+    let probes = list(&["shaders/probes"]);
+    format!("const FILES: &[(&str, &str)] = {files}const PROBES: &[(&str, &str)] = {probes}")
 }
 
 /// The same networks in WGSL, for every size with the places that a median reads and with all.
@@ -48,7 +71,7 @@ fn shader_networks() -> String {
 fn shader_network(n: usize, comparators: &[Comparator], wanted: &[usize]) -> String {
     let mut needed = vec![false; n];
     wanted.iter().for_each(|wire| needed[*wire] = true);
-    // Backwards: which of the two results of each comparator somebody reads.
+    // Backwards: the results of each comparator that are read later.
     let mut used = vec![(false, false); comparators.len()];
     for (used, (i, j)) in used.iter_mut().zip(comparators).rev() {
         *used = (needed[*i], needed[*j]);

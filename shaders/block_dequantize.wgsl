@@ -1,6 +1,8 @@
-// What the codes of a block stand for: `rows` values in blocks of `parameter`, four to an invocation.
+// Turns codes into the values they stand for.
 //
-// Close: |error| <= 2^-24 * (|code * step| + |value|). A device may round the product with the sum, or by itself.
+// `rows` values in blocks of `parameter`; four values per invocation.
+//
+// Close: |error| <= 2^-24 * (|code * step| + |value|). A device may round the product on its own, or with the sum.
 //
 // Defined outside: SIGNED, whether codes are signed and the grid starts at zero.
 
@@ -11,7 +13,7 @@
 const GROUP: u32 = 256u;
 
 @group(0) @binding(2) var<storage, read> codes: array<u32>;
-// Of each block where the grid starts, and its step.
+// Start and step of each block's grid.
 @group(0) @binding(3) var<storage, read> grids: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read_write> values: array<f32>;
 

@@ -1,7 +1,8 @@
-// The smallest and the largest value of each block of `parameter` values, of which the last may have fewer. `columns`
-// blocks of `rows` values in all.
+// Finds the smallest and the largest value of each block.
 //
-// Bits. Integer keys are compared, so that subnormals are what they are everywhere.
+// `columns` blocks of `parameter` values, `rows` values in total; the last block may be shorter.
+//
+// Bits. The kernel compares integer keys, so subnormals keep their order on every device.
 
 #import shape
 #import floats
@@ -10,7 +11,7 @@
 const GROUP: u32 = 256u;
 
 @group(0) @binding(2) var<storage, read> values: array<u32>;
-// Of each block the bits of its smallest value, then those of its largest.
+// Bits of each block's smallest value, then of its largest.
 @group(0) @binding(3) var<storage, read_write> ends: array<u32>;
 
 var<workgroup> low: array<u32, GROUP>;
@@ -22,7 +23,7 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    // `stride` invocations take a block: a power of two, so that a workgroup takes whole blocks.
+    // `stride` invocations read a block. It is a power of two, so a workgroup reads whole blocks.
     let lanes = shape.stride;
     let block = column_of(group, groups, GROUP / lanes, lane / lanes);
     low[lane] = 0xffffffffu;

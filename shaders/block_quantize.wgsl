@@ -1,9 +1,13 @@
-// The codes of values on the grid of their block: `rows` values in blocks of `parameter`, four to an invocation.
+// Turns values into codes on the grid of their block.
 //
-// Bits, where no step is below 2^-76: what a device takes for zero there is a fraction below 2^-24, which is none. Between
-// a product and what is added to it stands a bound, so that no device can round the two at once.
+// `rows` values in blocks of `parameter`; four values per invocation.
 //
-// Defined outside: SIGNED, whether codes are -top to top and the grid starts at zero; STOCHASTIC, how they are rounded.
+// Bits, where no step is below 2^-76. A device may flush a position below 2^-126 to zero; at such steps its fraction is
+// below 2^-24, which rounds to none. A bound between a product and the next sum keeps devices from rounding both at
+// once.
+//
+// Defined outside: SIGNED, whether codes are -top to top and the grid starts at zero; STOCHASTIC, whether random words
+// round them.
 
 #import shape
 #import packed
@@ -14,7 +18,7 @@ const GROUP: u32 = 256u;
 
 struct Numbers {
     seed: vec2<u32>,
-    // The counter of the first four values' random words, and what they are for.
+    // Counter and purpose of the random words of the first four values.
     first: vec2<u32>,
     purpose: u32,
     // The largest code.
@@ -22,7 +26,7 @@ struct Numbers {
 }
 
 @group(0) @binding(2) var<storage, read> values: array<f32>;
-// Of each block where the grid starts, and the inverse of its step.
+// Start of each block's grid, and the inverse of its step.
 @group(0) @binding(3) var<storage, read> grids: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read> numbers: Numbers;
 @group(0) @binding(5) var<storage, read_write> codes: array<u32>;

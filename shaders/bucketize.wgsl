@@ -1,7 +1,9 @@
-// The bucket of each magnitude among `stride` ascending thresholds, and over those the sign: `rows` values in blocks of
-// `parameter`, each with a factor, four to an invocation.
+// Finds the bucket of each magnitude among ascending thresholds.
 //
-// Bits, where no product is subnormal. A product and comparisons, nothing is added.
+// `stride` thresholds; negative values get the codes behind theirs. `rows` values in blocks of `parameter`, each block
+// with a factor; four values per invocation.
+//
+// Bits, where no product is subnormal. The kernel multiplies and compares, and adds nothing.
 
 #import shape
 #import packed
@@ -10,7 +12,7 @@
 const GROUP: u32 = 256u;
 
 @group(0) @binding(2) var<storage, read> values: array<f32>;
-// Of each block what its values are multiplied by.
+// Factor of each block's values.
 @group(0) @binding(3) var<storage, read> factors: array<f32>;
 @group(0) @binding(4) var<storage, read> thresholds: array<f32>;
 @group(0) @binding(5) var<storage, read_write> codes: array<u32>;

@@ -1,7 +1,9 @@
-// The points of a tile less its middle: the rows, then the zero delta, then, where they are points, the coordinate
-// median and the centre that an earlier round left.
+// Subtracts the tile's middle from its points.
 //
-// Ulp(1), of the coordinate median Ulp(2): one subtraction. Notes the largest magnitude of every point.
+// Points are the rows, the zero delta, and optionally the coordinate median and the centre of an earlier round. The
+// kernel records the largest magnitude of every point.
+//
+// Ulp(1), for the coordinate median Ulp(2): one subtraction.
 //
 // Defined outside: HAS_MEDIAN, whether the coordinate median is a point; ORIGIN_IS_BASE, whether the zero delta is the
 // base's value or zero.
@@ -12,7 +14,7 @@
 
 const GROUP: u32 = 256u;
 
-// The lower middle of every column, then the upper.
+// The lower middle value of every column, then the upper.
 @group(0) @binding(5) var<storage, read> middle: array<u32>;
 // The points, one behind the other.
 @group(0) @binding(6) var<storage, read_write> panel: array<f32>;

@@ -1,5 +1,6 @@
-// The median of every column of up to 64 rows: the bits of the two middle values, of an odd number of rows twice the
-// same. The host takes the midpoint.
+// Finds the two middle values of every column of up to 64 rows.
+//
+// They are equal for an odd number of rows. The host computes their midpoint.
 //
 // Bits.
 
@@ -11,7 +12,7 @@ const LOW: bool = true;
 
 const GROUP: u32 = 64u;
 
-// The lower middle of every column, then the upper.
+// The lower middle value of every column, then the upper.
 @group(0) @binding(4) var<storage, read_write> middle: array<u32>;
 
 var<private> lower: u32;

@@ -1,11 +1,12 @@
-// The median of every column of many rows: the bits of the two middle values, of an odd number of rows twice the same.
-// The host takes the midpoint.
+// Finds the two middle values of every column of many rows.
+//
+// They are equal for an odd number of rows. The host computes their midpoint.
 //
 // Bits.
 
 #import bisection
 
-// The lower middle of every column, then the upper.
+// The lower middle value of every column, then the upper.
 @group(0) @binding(4) var<storage, read_write> middle: array<u32>;
 
 fn reduce(seat: u32) {

@@ -1,9 +1,9 @@
-// Discrete Gaussian noise: `columns` coordinates, one to an invocation, two words each.
+// Draws discrete Gaussian noise: `columns` coordinates, one per invocation, two words each.
 //
-// Bits. Words and integers only, and fixed work: no branch depends on a draw. Each magnitude is found by ten halvings of
-// the table, in workgroup memory.
+// Bits. The kernel computes in integers alone and does the same work for every draw: no branch depends on a draw. Ten
+// halvings of the table in workgroup memory find a magnitude.
 //
-// Defined outside: BLOCKS, how many blocks of random words a coordinate takes, one or two.
+// Defined outside: BLOCKS, the number of blocks of random words per coordinate, one or two.
 
 #import shape
 #import limbs
@@ -16,13 +16,13 @@ const MAGNITUDES: u32 = 861u;
 struct Numbers {
     key_low: vec4<u32>,
     key_high: vec4<u32>,
-    // The number of the first coordinate's first block.
+    // Number of the first coordinate's first block.
     first: vec2<u32>,
     domain: u32,
     segment: u32,
 }
 
-// The thresholds of 128 bits, the lowest word first.
+// Thresholds of 128 bits, the lowest word first.
 @group(0) @binding(2) var<storage, read> thresholds: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> numbers: Numbers;
 @group(0) @binding(4) var<storage, read_write> noise: array<vec2<u32>>;
@@ -39,7 +39,7 @@ fn is_passed(threshold: vec4<u32>, uniform: vec4<u32>) -> bool {
     return select(below.w, third, equal.w);
 }
 
-// What 128 bits come to. The highest is the sign.
+// The draw that 128 random bits select. The highest bit is the sign.
 fn value(bits: vec4<u32>) -> i32 {
     let uniform = vec4<u32>(bits.xyz, bits.w & 0x7fffffffu);
     var magnitude = 0u;

@@ -1,11 +1,12 @@
 // Sums over every pair of points of a panel: products, or squared differences.
 //
-// A workgroup takes a square of SIDE * 8 by as many points and a chunk of columns. Its 256 invocations stand in SLICES
-// layers of SIDE * SIDE; each layer takes its share of the columns, each invocation eight points by eight. Columns are
-// staged in workgroup memory, STAGE at a time; layers are added as a tree.
+// A workgroup computes a square of SIDE * 8 by SIDE * 8 points over a chunk of columns. Its 256 invocations form SLICES
+// layers of SIDE * SIDE. Each layer computes its share of the columns, each invocation eight points by eight. The
+// workgroup stages STAGE columns at a time in its memory, and adds the layers as a tree. It skips squares below the
+// diagonal.
 //
-// Close: |error| <= (256 + 6 + 2) * 2^-24 * sum |term|: an invocation adds 256 terms, the tree six at most, and a term
-// carries its own rounding. Squares below the diagonal of squares are not computed.
+// Close: |error| <= (256 + 6 + 2) * 2^-24 * sum |term|. An invocation adds 256 terms, the tree at most six, and a term
+// carries its own rounding.
 //
 // Defined outside: SIDE, 2, 4 or 8; STAGE, columns staged at once; DIFFERENCES, whether to sum squared differences.
 
@@ -14,20 +15,20 @@
 
 const SLICES: u32 = 256u / (SIDE * SIDE);
 const POINTS: u32 = SIDE * 8u;
-// Vectors of four points behind each other, and one more: columns that are neighbours use other banks.
+// Vectors of four points, and one more as padding, so that neighbouring columns use different banks.
 const PITCH: u32 = POINTS / 4u + 1u;
 const CHUNK: u32 = 256u * SLICES;
 const PER_SLICE: u32 = STAGE / SLICES;
 const LOADS: u32 = STAGE * POINTS / 4u / 256u;
 
 @group(0) @binding(2) var<storage, read> panel: array<f32>;
-// For every chunk a matrix of points by points.
+// A matrix of points by points for every chunk.
 @group(0) @binding(3) var<storage, read_write> sums: array<f32>;
 
 var<workgroup> near: array<vec4<f32>, STAGE * PITCH>;
 var<workgroup> far: array<vec4<f32>, select(1u, STAGE * PITCH, SIDE == 8u)>;
 
-// Four points at a column; those that are not there are zero.
+// Four points at a column; missing points are zero.
 fn four_at(point: u32, column: u32) -> vec4<f32> {
     var four = vec4<f32>();
     if column < shape.columns {
@@ -56,7 +57,7 @@ fn add_terms(a: f32, b: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
     return fma(vec4<f32>(a), b, sum);
 }
 
-// The sum of all layers, in the first of them.
+// The sum of all layers, in the first layer.
 fn folded(part: vec4<f32>, lane: u32, slice: u32) -> vec4<f32> {
     near[lane] = part;
     workgroupBarrier();
@@ -91,7 +92,7 @@ fn write_four(chunk: u32, row: u32, column: u32, four: vec4<f32>) {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    // The pairs of squares stand in the order (0, 0), (0, 1), (1, 1), (0, 2), ..
+    // The order of the pairs of squares is (0, 0), (0, 1), (1, 1), (0, 2), ..
     var across = u32((sqrt(8.0 * f32(group.x) + 1.0) - 1.0) * 0.5);
     across -= u32(across * (across + 1u) / 2u > group.x);
     across += u32((across + 1u) * (across + 2u) / 2u <= group.x);

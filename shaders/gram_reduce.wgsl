@@ -1,6 +1,6 @@
-// Adds the sums of all chunks of a tile, pair by pair, in their order.
+// Adds the sums of all chunks of a tile, pair by pair, in the order of the chunks.
 //
-// Close: chunks * 2^-24 * sum |chunk's sum| on top of what the chunks' sums are off by.
+// Close: |added error| <= chunks * 2^-24 * sum |sum of a chunk|. The errors of the chunks' sums come on top.
 
 #import shape
 #import status

@@ -1,8 +1,9 @@
-// Flips signs and transforms, in workgroup memory, a block of CHUNK values a workgroup: the Walsh-Hadamard transform, not
-// normalised. `columns` values, a whole number of blocks.
+// Flips signs and applies the Walsh-Hadamard transform, not normalised.
 //
-// Bits, where no value and no sum is subnormal. Sums are added stage by stage, neighbours first, as in
-// `src/kernels/hadamard.rs`; nothing is multiplied.
+// Each workgroup transforms a block of CHUNK values in its memory. `columns` values, which are whole blocks.
+//
+// Bits, where no value and no sum is subnormal. The stages add neighbours first, as in `src/kernels/hadamard.rs`;
+// nothing is multiplied.
 
 #import shape
 #import status
@@ -13,18 +14,18 @@ const CHUNK: u32 = 4096u;
 const HELD: u32 = 16u;
 
 @group(0) @binding(2) var<storage, read> values: array<u32>;
-// A bit for each value, whether its sign flips.
+// One bit per value: whether its sign flips.
 @group(0) @binding(3) var<storage, read> flips: array<u32>;
 @group(0) @binding(4) var<storage, read_write> transformed: array<f32>;
 
 var<workgroup> shared_values: array<f32, CHUNK>;
 
-// Where a value of the block is kept: so that values sixteen apart are not all in one bank.
+// The place of a value of the block, chosen so that values sixteen apart are in different banks.
 fn place_of(i: u32) -> u32 {
     return i ^ ((i >> 4u) & 15u);
 }
 
-// Four stages, of values `stride` to `8 * stride` apart.
+// Four stages, on values `stride` to `8 * stride` apart.
 fn stages(lane: u32, stride: u32) {
     let start = (lane / stride) * stride * HELD + lane % stride;
     var held: array<f32, HELD>;

@@ -1,7 +1,9 @@
-// The sums over rows of values as integers of a grid: each times its row's scale, rounded toward zero. `rows` rows of
-// `columns` values, a column to an invocation, two words each.
+// Rounds values to integers and sums them over rows.
 //
-// Bits. Values are read as the words they are and nothing is computed in floats, so subnormal values count on every device.
+// An integer is the value times its row's scale, rounded toward zero. `rows` rows of `columns` values; one column per
+// invocation, two words per sum.
+//
+// Bits. The kernel reads values as words and computes in integers alone, so subnormal values count on every device.
 
 #import shape
 #import limbs
@@ -14,11 +16,11 @@ const GROUP: u32 = 256u;
 @group(0) @binding(3) var<storage, read> scales: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read_write> sums: array<vec2<u32>>;
 
-// The integer of a value, as in `src/kernels/clip_integers.rs`.
+// The integer of a value, computed as in `src/kernels/clip_integers.rs`.
 fn integer(bits: u32, scale: vec2<u32>) -> vec2<u32> {
     let exponent = (bits >> 23u) & 0xffu;
     let significand = (bits & 0x7fffffu) | select(0x800000u, 0u, exponent == 0u);
-    // Three of the bits that are dropped go first: no product is shifted by less.
+    // Drops three bits first: every product is shifted by at least three.
     let product = wide_shifted(wide_product(significand, scale.x), 3u);
     let shift = clamp(147 - i32(max(exponent, 1u)) - bitcast<i32>(scale.y), 0, 63);
     return wide_signed(wide_shifted(product, u32(shift)), bits >> 31u == 1u);

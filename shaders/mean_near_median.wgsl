@@ -1,7 +1,9 @@
-// The sum of the `parameter` values of every column of up to 64 rows that are nearest to its median, in ascending
-// order; of two as near the smaller counts. The host divides.
+// Sums the values nearest to the median of every column of up to 64 rows.
 //
-// Close: |error| <= 64 * 2^-24 * sum |kept value|: each value takes part in at most 64 additions. Which values are kept
+// `parameter` values count, added in ascending order. Of two values at the same distance the smaller one counts. The
+// host divides.
+//
+// Close: |error| <= 64 * 2^-24 * sum |kept value|. Each value takes part in at most 64 additions. The choice of values
 // is exact.
 
 const LOW: bool = false;
@@ -15,7 +17,8 @@ const GROUP: u32 = 64u;
 
 @group(0) @binding(4) var<storage, read_write> sums: array<f32>;
 
-// The sorted columns, next to each other: where the kept values start is known only then. Nobody reads another's.
+// The sorted columns, next to each other: the first kept value is known only after the sort. Each invocation reads its
+// own column.
 var<workgroup> sorted_keys: array<u32, SIZE * GROUP>;
 var<private> own: u32;
 
@@ -27,7 +30,7 @@ fn sorted_at(place: u32) -> u32 {
     return sorted_keys[place * GROUP + own];
 }
 
-// How many values are farther from the median than the one `kept` places up; those come first.
+// The number of values that are farther from the median than the value `kept` places above; these come first.
 fn farther_below(kept: u32) -> u32 {
     let below = sorted_at((shape.rows - 1u) / 2u);
     let above = sorted_at(shape.rows / 2u);

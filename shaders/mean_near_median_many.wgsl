@@ -1,7 +1,8 @@
-// The sum of the `parameter` values of every column of many rows that are nearest to its median; of two as near the
-// smaller counts. The host divides.
+// Sums the values nearest to the median of every column of many rows.
 //
-// Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|; see `interval_sum`. Which values are kept is
+// `parameter` values count. Of two values at the same distance the smaller one counts. The host divides.
+//
+// Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|. See `interval_sum`. The choice of values is
 // exact.
 
 #import interval_sum
@@ -17,7 +18,7 @@ fn farther_below(kept: u32) -> u32 {
     var first = 0u;
     for (var step = 32u - countLeadingZeros(most_below); step > 0u; step -= 1u) {
         let next = first + (1u << (step - 1u));
-        // The value before is farther than the one `kept` ranks up: so are all before it.
+        // The value before is farther than the value `kept` ranks above, and so are all before it.
         let rank = min(next, most_below) - 1u;
         let pair = keys_of_ranks(vec2<u32>(rank, rank + kept));
         let is_next = next <= most_below && is_farther(pair.x, pair.y, middle.x, middle.y);

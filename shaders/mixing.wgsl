@@ -1,7 +1,8 @@
-// Rows as combinations of the rows of a tile, and of the base as one row more. An invocation makes a column of four
-// mixtures: a row's value is read once for them.
+// Combines the rows of a tile, and the base as one more row, into mixtures.
 //
-// Close: |error| <= (64 + rows / 64 + 3) * 2^-24 * sum |coefficient * value|, as for a weighted sum.
+// An invocation computes a column of four mixtures, and so reads each value once for all four.
+//
+// Close: |error| <= (64 + rows / 64 + 3) * 2^-24 * sum |coefficient * value|. The terms are those of a weighted sum.
 
 #import rows
 #import references
@@ -12,10 +13,10 @@ const PART: u32 = 64u;
 
 // For each mixture a coefficient for every row that is taken, then one for the base.
 @group(0) @binding(5) var<storage, read> coefficients: array<f32>;
-// The `parameter` mixtures, one behind the other.
+// The `parameter` mixtures, row by row.
 @group(0) @binding(6) var<storage, read_write> mixed: array<f32>;
 
-// The coefficients of a row in four mixtures; those that there are not have none.
+// The coefficients of a row in four mixtures; zero for missing mixtures.
 fn four_coefficients(mixture: u32, row: u32) -> vec4<f32> {
     let last = shape.parameter - 1u;
     let mixtures = min(vec4<u32>(mixture, mixture + 1u, mixture + 2u, mixture + 3u), vec4<u32>(last));

@@ -1,7 +1,9 @@
-// Squared norms of the deltas of rows, a chunk of CHUNK columns at a time. The host adds the chunks in f64.
+// Sums the squares of the rows' deltas over chunks of CHUNK columns.
 //
-// Close: |error| <= (16 + 8 + 3) * 2^-24 * sum delta^2: an invocation adds 16 squares, the tree eight, and a delta and its
-// square are rounded.
+// The host adds the chunks in f64.
+//
+// Close: |error| <= (16 + 8 + 3) * 2^-24 * sum delta^2. An invocation adds 16 squares, the tree eight; the delta and
+// its square are rounded.
 
 #import rows
 #import references
@@ -12,7 +14,7 @@ const CHUNK: u32 = 4096u;
 
 // Of each row whether the base is to be subtracted.
 @group(0) @binding(5) var<storage, read> less_base: array<u32>;
-// For each row the sums of its chunks; `parameter` chunks a row.
+// The sums of each row's chunks; `parameter` chunks per row.
 @group(0) @binding(6) var<storage, read_write> sums: array<f32>;
 
 var<workgroup> parts: array<f32, GROUP>;

@@ -1,7 +1,8 @@
-// Counts the values whose magnitude starts with given digits, by their next digit: a pass of a radix select. The digits
-// of a magnitude are its upper 11 bits, the next 11, the lowest 9.
+// Counts the values whose magnitude starts with given digits, by their next digit.
 //
-// Bits. Integers are counted, in whichever order.
+// This is one pass of a radix select. The digits of a magnitude are its upper 11 bits, the next 11, the lowest 9.
+//
+// Bits. Counts do not depend on their order.
 
 #import shape
 #import floats
@@ -12,17 +13,17 @@ const CHUNK: u32 = 4096u;
 const BINS: u32 = 2048u;
 
 struct Digits {
-    // The bits of the digits before, and where they stand.
+    // The bits of the digits before, and their mask.
     prefix: u32,
     mask: u32,
-    // Bits behind the digit that is counted, and the bits of such a digit.
+    // The number of bits below the counted digit, and the mask of the digit.
     shift: u32,
     digit: u32,
 }
 
 @group(0) @binding(2) var<storage, read> values: array<u32>;
 @group(0) @binding(3) var<storage, read> digits: Digits;
-// Zeros before.
+// The counts, which start at zero.
 @group(0) @binding(4) var<storage, read_write> counts: array<atomic<u32>>;
 
 var<workgroup> own: array<atomic<u32>, BINS>;

@@ -1,10 +1,12 @@
-// Writes the indices of the largest magnitudes, ascending: those above a threshold, and the first of those at it. A
-// workgroup takes CHUNK values, an invocation HELD of them that follow each other.
+// Writes the ascending indices of the largest magnitudes.
 //
-// Bits. Each workgroup knows how many stand before its own, so nothing depends on which comes first.
+// These are the magnitudes above a threshold, and the first ones equal to it. A workgroup reads CHUNK values, an
+// invocation HELD consecutive ones.
 //
-// Defined outside: COUNTS, whether a workgroup only writes how many of its values are above the threshold, then how many
-// are at it.
+// Bits. Each workgroup gets the count of indices before its own, so the order of workgroups does not matter.
+//
+// Defined outside: COUNTS, whether a workgroup only writes its number of values above the threshold, and its number of
+// values equal to it.
 
 #import shape
 #import floats
@@ -15,19 +17,19 @@ const CHUNK: u32 = 4096u;
 const HELD: u32 = CHUNK / GROUP;
 
 struct Chosen {
-    // Bits of the magnitude that the last one has, and how many that have it are taken.
+    // The bits of the smallest selected magnitude, and the number of selected values equal to it.
     threshold: u32,
     ties: u32,
 }
 
 @group(0) @binding(2) var<storage, read> values: array<u32>;
 @group(0) @binding(3) var<storage, read> chosen: Chosen;
-// Of each workgroup how many values above the threshold stand before its own, and how many at it.
+// Per workgroup: the number of values above the threshold in the workgroups before, and the number equal to it.
 @group(0) @binding(4) var<storage, read> before: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read_write> written: array<u32>;
 
-// How many values above the threshold an invocation and those before it have; in the upper half, how many at it. A
-// workgroup has no more than 4096 of both.
+// The number of values above the threshold up to and with an invocation; in the upper half, the number equal to it.
+// Neither is above 4096 in a workgroup.
 var<workgroup> seen: array<u32, GROUP>;
 
 fn kind_of(i: u32) -> u32 {

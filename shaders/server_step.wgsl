@@ -1,11 +1,11 @@
-// The server's step at every column of a merged tile: the model's new value, and what is kept of the past.
+// Computes the server's step at every column: the model's new value and the new moments.
 //
-// Close: |error| <= what `src/gpu/step.rs` reckons for each column. Sums and products are rounded to f32, 2^-24 of
-// themselves; a quotient may be off by 5 * 2^-24, a root by 10 * 2^-24. A second moment of Yogi's that is as near to the
-// squared delta as either is known to may have moved either way.
+// Close: |error| <= the bound that `src/gpu/step.rs` computes for each column. Sums and products round to f32, 2^-24 of
+// their value; a quotient may be off by 5 * 2^-24, a root by 10 * 2^-24. Yogi's second moment may move either way where
+// it is as close to the squared delta as their errors.
 //
-// Defined outside: KIND, how the server steps; PAIRED, whether merged values are the means of two rows. The references
-// are the base, then what is kept.
+// Defined outside: KIND, the form of the step; PAIRED, whether merged values are the means of two rows. The references
+// are the base, then the moments.
 
 #import shape
 #import floats
@@ -20,20 +20,20 @@ const ADAM: u32 = 2u;
 const YOGI: u32 = 3u;
 const ADAGRAD: u32 = 4u;
 
-// What the first of the references are: the base, then what is kept.
+// The first references: the base, then the moments.
 const BASE: u32 = 0u;
 const FIRST: u32 = 1u;
 const SECOND: u32 = 2u;
 
-// The numbers of a step, every one resolved for the round.
+// The numbers of a step in this round.
 struct Numbers {
-    // The delta is `scale` times the merged value less `less_base` times the base.
+    // The delta is `scale` times the merged value, less `less_base` times the base.
     scale: f32,
     less_base: f32,
-    // What of the first moment stays, and what of the delta goes into it.
+    // Factors of the old first moment and of the delta.
     keep: f32,
     take: f32,
-    // The same of the second moment and the squared delta.
+    // Factors of the old second moment and of the squared delta.
     keep_second: f32,
     take_second: f32,
     lr: f32,
@@ -42,7 +42,7 @@ struct Numbers {
 
 @group(0) @binding(2) var<storage, read> merged: array<f32>;
 @group(0) @binding(3) var<storage, read> numbers: Numbers;
-// Rows: the model, then what is kept.
+// Rows: the model, then the moments.
 @group(0) @binding(5) var<storage, read_write> stepped: array<f32>;
 
 fn merged_at(column: u32) -> f32 {
@@ -60,8 +60,8 @@ fn second_moment(before: f32, square: f32) -> f32 {
     return numbers.keep_second * before + taken;
 }
 
-// Bits of a magnitude for the host, which does a tile over that has one too large: not those of infinity or NaN, which
-// would say that an update holds them.
+// The bits of a magnitude for the host, which computes a tile again if a magnitude is too large. Never those of
+// infinity or NaN: these would report a value that is not finite in an update.
 fn magnitude(x: f32) -> u32 {
     return min(bitcast<u32>(x) & MAGNITUDE, 0x7f7fffffu);
 }

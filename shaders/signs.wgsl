@@ -1,6 +1,6 @@
-// The sum over columns of how many more deltas have one sign than the other.
+// Sums the majorities of signs: per column, how many more deltas have one sign.
 //
-// Bits: signs are compared as integers, and counted.
+// Bits. The kernel compares signs as integers and counts them.
 
 #import rows
 #import references
@@ -15,7 +15,7 @@ const GROUP: u32 = 256u;
 
 var<workgroup> group_count: atomic<u32>;
 
-// Zeros have one key, whatever their sign.
+// Zeros of both signs have one key.
 fn signed_key(bits: u32) -> u32 {
     return select(key_of(bits), SIGN, (bits & MAGNITUDE) == 0u);
 }

@@ -1,7 +1,8 @@
-// The sum of every column of up to 64 rows without its `parameter` smallest and largest values, in ascending order. The
-// host divides.
+// Sums every column of up to 64 rows without its smallest and largest values.
 //
-// Close: |error| <= 64 * 2^-24 * sum |kept value|: each value takes part in at most 64 additions. Which values are kept
+// `parameter` values at each end do not count; the others are added in ascending order. The host divides.
+//
+// Close: |error| <= 64 * 2^-24 * sum |kept value|. Each value takes part in at most 64 additions. The choice of values
 // is exact.
 
 const LOW: bool = false;

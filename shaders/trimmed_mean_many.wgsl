@@ -1,6 +1,8 @@
-// The sum of every column of many rows without its `parameter` smallest and largest values. The host divides.
+// Sums every column of many rows without its smallest and largest values.
 //
-// Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|; see `interval_sum`. Which values are kept is
+// `parameter` values at each end do not count. The host divides.
+//
+// Close: |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |kept value|. See `interval_sum`. The choice of values is
 // exact.
 
 #import interval_sum

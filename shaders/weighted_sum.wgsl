@@ -1,7 +1,7 @@
-// The sum of weighted rows, in row order: 64 rows at a time, then their sums.
+// Sums weighted rows in row order: 64 rows at a time, then these sums.
 //
-// Close: |error| <= (64 + rows / 64 + 2) * 2^-24 * sum |weight * value|; a weight was rounded to f32, a product is
-// rounded, and each value takes part in at most 64 + rows / 64 additions.
+// Close: |error| <= (64 + rows / 64 + 2) * 2^-24 * sum |weight * value|. Weights and products are rounded to f32, and
+// each value takes part in at most 64 + rows / 64 additions.
 
 #import rows
 #import status
@@ -26,7 +26,7 @@ fn main(
             var part = 0.0;
             let end = min(first + PART, shape.rows);
             var i = first;
-            // Four loads are on their way before the first is needed.
+            // Starts four loads before the first value is needed.
             for (; i + 4u <= end; i += 4u) {
                 let bits =
                     vec4<u32>(bits_at(i, column), bits_at(i + 1u, column), bits_at(i + 2u, column), bits_at(i + 3u, column));

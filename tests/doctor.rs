@@ -1,6 +1,7 @@
 //! `fedmill doctor`: what it shows, tests and advises.
 
 use crate::harness::{Dir, Run, fedmill, fedmill_after};
+use fedmill::gpu::selftest::device_kernels;
 use serde_json::Value;
 
 /// Hides every driver.
@@ -37,11 +38,16 @@ fn doctor_tests_every_kernel_of_every_adapter() {
         assert!(adapter["limits"]["max_buffer_size"].as_u64().unwrap() > 0);
         assert!(adapter["kind"].is_string() && adapter["subgroup_sizes"].is_array());
         let tests = adapter["self_test"].as_array().unwrap();
-        for kernel in
-            ["weighted_sum", "coordinate_median", "trimmed_mean", "mean_near_median", "mixing", "server_step"]
-        {
-            assert!(tests.iter().any(|test| test["kernel"] == kernel), "{kernel} is not tested");
+        let tests_of = |kernel| tests.iter().filter(move |test| test["kernel"] == kernel);
+        for row in device_kernels() {
+            assert_eq!(tests_of(row.kernel).count(), row.cases.len(), "{} is not tested", row.kernel);
         }
+        for kernel in ["weighted_sum", "coordinate_median", "trimmed_mean", "mean_near_median", "server_step"]
+        {
+            assert!(tests_of(kernel).count() > 0, "{kernel} is not tested");
+        }
+        let mixes = |test: &Value| test["case"].as_str().unwrap().contains("mixtures");
+        assert!(tests_of("weighted_sum").any(mixes), "mixtures are not tested");
         for test in tests {
             assert_eq!(test["ok"] == true, test["difference"].is_null(), "{test}");
             assert!(test["milliseconds"].as_f64().unwrap() > 0.0);
@@ -55,7 +61,8 @@ fn doctor_without_an_adapter_says_what_is_missing() {
     let run = fedmill_after(&Dir::new(), NO_DRIVER, &["doctor"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert!(run.stdout.contains("no adapter was found: everything runs on the CPU\n"), "{run:#?}");
-    let advice = if cfg!(feature = "gpu") { "VK_DRIVER_FILES names no file" } else { "`gpu` feature" };
+    let advice =
+        if cfg!(feature = "gpu") { "VK_DRIVER_FILES names no existing file" } else { "`gpu` feature" };
     assert!(run.stdout.contains(advice), "{run:#?}");
 
     let found = json(&fedmill_after(&Dir::new(), NO_DRIVER, &["doctor", "--json"]));

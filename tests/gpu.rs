@@ -1,6 +1,7 @@
-//! The GPU backend: shaders without a device, kernels against the CPU and the oracle on every adapter, the ring, what
-//! happens when a device fails. Where there is no adapter these tests say so and pass, unless
-//! `FEDMILL_REQUIRE_GPU` is set.
+//! The GPU backend: shaders, kernels against the CPU and the oracle, the ring, failing devices.
+//!
+//! Tests of devices run on every adapter. Without an adapter they print so and pass, unless `FEDMILL_REQUIRE_GPU` is
+//! set.
 
 mod codecs;
 mod compress;

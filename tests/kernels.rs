@@ -1,7 +1,8 @@
-//! Every kernel against the oracle, on every backend: one generic suite, which a backend joins in one line.
+//! Kernels against the oracle on every backend: one suite, which a backend joins in one line.
 
 mod near_median;
 mod pairs;
+mod registry;
 mod server_step;
 mod signs;
 
@@ -233,7 +234,7 @@ fn weighted_sum_matches<E: Sample>(isa: Isa) {
     });
 }
 
-/// Sum and error together are the exact sum, on every processor, and whoever is summed with whom first.
+/// Sum and error together are the exact sum, on every processor and for every grouping of rows.
 fn exact_sum_matches<E: Sample>(isa: Isa) {
     for_tiles::<E>(|rows, kind| {
         let (n, columns) = (rows.len(), rows.columns());
@@ -264,7 +265,7 @@ fn exact_sum_matches<E: Sample>(isa: Isa) {
     });
 }
 
-/// What a trimmed mean is made of: the smallest and largest values as they are, and the exact sum of the others.
+/// The parts of a trimmed mean: the smallest and largest values, and the exact sum of the others.
 fn trimmed_sum_matches<E: Sample>(isa: Isa) {
     for_tiles::<E>(|rows, kind| {
         let (n, columns) = (rows.len(), rows.columns());

@@ -1,6 +1,7 @@
-// The most multiply-adds a device can do, in registers: what sums over pairs of rows are measured against.
+// Does as many multiply-adds in registers as the device can.
 //
-// Not a kernel: it computes nothing of use, and belongs to `src/gpu/measure.rs` alone.
+// `fedmill bench` compares sums over pairs with this rate. Not a kernel: the result is of no use.
+// `src/gpu/vulkan/measure.rs` runs it.
 
 const GROUP: u32 = 256u;
 
@@ -14,7 +15,7 @@ struct Plan {
 
 @compute @workgroup_size(GROUP)
 fn main(@builtin(local_invocation_index) lane: u32) {
-    // Not known when this is compiled, so that nothing can be worked out beforehand.
+    // Unknown to the compiler, so that it cannot compute anything in advance.
     let factor = vec4<f32>(sums[lane]) + vec4<f32>(0.999, 0.998, 0.997, 0.996);
     var a = factor;
     var b = factor + 1.0;
@@ -27,7 +28,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         d = fma(d, factor, factor);
     }
     let total = a + b + c + d;
-    // Never the case, which only a run can tell.
+    // Never true, but the compiler cannot know.
     if total.x + total.y + total.z + total.w == 0.5 {
         sums[lane] = 0.5;
     }

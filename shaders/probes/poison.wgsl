@@ -1,9 +1,10 @@
-// Fills workgroup memory with a pattern, so that a kernel that reads what it has not written gives something wrong.
+// Fills workgroup memory with a pattern.
 //
-// Not a kernel: tests run it before one, by `Slot::poison`.
+// A kernel that reads memory before it writes it then gives wrong results. Not a kernel: devices that are opened with
+// `spoils` run it before each run.
 
 const GROUP: u32 = 256u;
-// All that every device has.
+// The workgroup memory that every device has.
 const WORDS: u32 = 4096u;
 
 @group(0) @binding(0) var<storage, read_write> seen: array<u32>;
@@ -16,6 +17,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         memory[i] = 0xa5a5a5a5u;
     }
     workgroupBarrier();
-    // Somebody reads it, so that it is written.
+    // A read, so that the compiler keeps the writes.
     seen[lane] = memory[(lane * 17u + group.x) % WORDS];
 }

@@ -1,18 +1,20 @@
-// Order statistics of a column that many invocations hold together, found bit by bit from the top: as many keys as the
-// rank says are below the value sought. Any number of rows, exact, and no invocation sees the others' keys.
+// Finds order statistics of a column that many invocations hold together, bit by bit from the top.
 //
-// Defined outside: KEYS, the keys that an invocation holds. The importing kernel defines `reduce`, which is called in
-// uniform control flow by every invocation, those of columns past the end too, each with a seat below 256 of its own;
-// the seats of a column's lanes are neighbours.
+// The value of rank r is the largest key with at most r keys below it. The result is exact for any number of rows, and
+// no invocation sees the keys of others.
 //
-// A lane holds every LANES-th row. Behind the rows stand keys above all finite values, which no rank reaches.
+// Defined outside: KEYS, the number of keys per invocation. The importing kernel defines `reduce`. Every invocation
+// calls it in uniform control flow, also for columns past the end, with its own seat below 256. The lanes of a column
+// have neighbouring seats.
+//
+// A lane holds every LANES-th row. Padding keys are above all finite values, and no rank reaches them.
 
 #import rows
 #import status
 #import lanes
 
 const PADDING: u32 = 0xffffffffu;
-// Narrow floats, made wide, have no more bits: those below are zeros, or all ones in the key of a negative value.
+// Number of low bits of a narrow float's key that carry nothing: zeros, or all ones for a negative value.
 const WIDENED_BITS: u32 = select(select(0u, 13u, STORED == F16), 16u, STORED == BF16);
 
 var<private> column: u32;
@@ -40,12 +42,12 @@ fn counted_below(key: u32) -> u32 {
     return count;
 }
 
-// A key whose upper bits were found.
+// The whole key, once its upper bits are known.
 fn completed(prefix: u32) -> u32 {
     return select(prefix | ((1u << WIDENED_BITS) - 1u), prefix, (prefix & SIGN) != 0u);
 }
 
-// The key of a rank, from zero.
+// The key of a rank; ranks start at zero.
 fn key_of_rank(rank: u32) -> u32 {
     var prefix = 0u;
     for (var bit = 32u; bit > WIDENED_BITS; bit -= 1u) {
@@ -55,7 +57,7 @@ fn key_of_rank(rank: u32) -> u32 {
     return completed(prefix);
 }
 
-// The keys of two ranks, both counted in the same sum: there are fewer rows than 2^16.
+// The keys of two ranks. One sum counts both, since there are fewer than 2^16 rows.
 fn keys_of_ranks(ranks: vec2<u32>) -> vec2<u32> {
     var prefix = vec2<u32>();
     for (var bit = 32u; bit > WIDENED_BITS; bit -= 1u) {
@@ -66,7 +68,7 @@ fn keys_of_ranks(ranks: vec2<u32>) -> vec2<u32> {
     return vec2<u32>(completed(prefix.x), completed(prefix.y));
 }
 
-// The key of a rank, given that of the rank before.
+// The key of a rank, given the key of the rank before.
 fn key_of_next_rank(before: u32, rank: u32) -> u32 {
     var least = PADDING;
     for (var k = 0u; k < KEYS; k += 1u) {

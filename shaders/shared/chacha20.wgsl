@@ -1,4 +1,4 @@
-// A block of ChaCha20 by its number, as `src/kernels/chacha20.rs` has it.
+// Computes a block of ChaCha20 by its number, as `src/kernels/chacha20.rs` does.
 
 fn turned(x: vec4<u32>, left: u32) -> vec4<u32> {
     return (x << vec4<u32>(left)) | (x >> vec4<u32>(32u - left));
@@ -26,7 +26,7 @@ fn quarter_rounds(block: Block) -> Block {
     return Block(array<vec4<u32>, 4>(a, b, c, d));
 }
 
-// The block of a key whose last four words are these: its number, low word first, the domain, the segment.
+// The block of a key. `last` holds its number, low word first, the domain and the segment.
 fn block_of(key_low: vec4<u32>, key_high: vec4<u32>, last: vec4<u32>) -> Block {
     let constants = vec4<u32>(0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u);
     var block = Block(array<vec4<u32>, 4>(constants, key_low, key_high, last));

@@ -1,5 +1,7 @@
-// Floats as bits, and the unsigned integers whose order is theirs. Kernels find what is not finite, and put values in
-// order, by integers alone: WGSL may take floats for finite, and devices differ in what they do to subnormals.
+// Floats as bits, and as unsigned integers (keys) in the same order.
+//
+// Kernels find values that are not finite, and order values, by integers alone: WGSL may assume that floats are finite,
+// and devices differ in their treatment of subnormals.
 
 const MAGNITUDE: u32 = 0x7fffffffu;
 const SIGN: u32 = 0x80000000u;
@@ -20,7 +22,7 @@ fn value_of(key: u32) -> f32 {
     return bitcast<f32>(bits_of(key));
 }
 
-// The bits as f32 of the column-th value behind `start`, of a dtype that fits 32 or 16 bits.
+// The bits, as f32, of the value of a column in its word; `dtype` has 32 or 16 bits.
 fn widened(dtype: u32, word: u32, column: u32) -> u32 {
     if dtype == F32 {
         return word;
@@ -32,12 +34,12 @@ fn widened(dtype: u32, word: u32, column: u32) -> u32 {
     return widened_f16(half);
 }
 
-// Words of a row that stand before that of a column.
+// The number of words of a row before the word of a column.
 fn word_of(dtype: u32, column: u32) -> u32 {
     return select(column >> 1u, column, dtype == F32);
 }
 
-// Exactly, subnormals too: their bits are an integer times 2^-24.
+// Exact, also for subnormals: their bits are an integer times 2^-24.
 fn widened_f16(half: u32) -> u32 {
     let sign = (half & 0x8000u) << 16u;
     let magnitude = half & 0x7fffu;

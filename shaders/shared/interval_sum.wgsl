@@ -1,8 +1,10 @@
-// The sum of the values of a column from one rank to before another. The shape of the sum is that of the column's
-// lanes alone: each lane adds what it holds, a tree adds the lanes, and values tied with an end are multiplied.
+// Sums the values of a column whose ranks lie in an interval.
 //
-// |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |value|: KEYS additions at most in a lane, log2(LANES) of the tree,
-// one of both products, one of these to the rest, and the rounding of a product.
+// Each lane adds the values that it holds, a tree adds the lanes, and a product stands for the values equal to either
+// end. So the order of additions depends on the lanes alone.
+//
+// |error| <= (KEYS + log2(LANES) + 5) * 2^-24 * sum |value|. A lane does at most KEYS additions, the tree log2(LANES). One
+// addition joins both products, one adds them to the rest, and each product is rounded.
 
 #import bisection
 
@@ -26,7 +28,7 @@ fn sum_of_ranks(first: u32, end: u32, seat: u32) -> f32 {
     var part = 0.0;
     for (var k = 0u; k < KEYS; k += 1u) {
         let is_inside = keys[k] > ends.x && keys[k] < ends.y;
-        // As bits: those of padding are no number.
+        // Selects bits, since those of padding are no number.
         part += bitcast<f32>(select(0u, bits_of(keys[k]), is_inside));
     }
     let counts = total(counted_below(ends.x + 1u) | (counted_below(ends.y) << 16u));

@@ -1,15 +1,15 @@
-// A column to every subgroup: its lanes agree by subgroup operations, without barriers.
+// One column per subgroup, whose lanes communicate by subgroup operations.
 //
 // Defined outside: LANES, the size of every subgroup, which divides 256.
 
 const COLUMNS: u32 = 256u / LANES;
 
-// The sum over the lanes of a column, in all of them.
+// The sum over the lanes of a column, for all of its lanes.
 fn total(count: u32) -> u32 {
     return subgroupAdd(count);
 }
 
-// The largest of the lanes of a column, in all of them.
+// The largest key among the lanes of a column, for all of its lanes.
 fn most(key: u32) -> u32 {
     return subgroupMax(key);
 }
@@ -27,7 +27,7 @@ fn main(
     lane = invocation % LANES;
     load_column();
     reduce((subgroup * LANES + lane) % 256u);
-    // Subgroups that are not as the device said leave a workgroup that did not finish.
+    // If subgroups differ from the device's report, the workgroup counts as unfinished.
     if index == 0u && subgroups != COLUMNS {
         atomicSub(&status.finished, 1u);
     }

@@ -1,11 +1,11 @@
-// A column to every LANES invocations of a workgroup: they agree through workgroup memory, by integers alone.
+// One column per LANES invocations, which communicate through workgroup memory.
 //
 // Defined outside: LANES, which divides 256.
 
 const COLUMNS: u32 = 256u / LANES;
 
-// Three places a column, in turn: while one is read the next may be added to, and that after it is made zero. So a
-// barrier a reduction is enough.
+// Three places per column, used in turn. While lanes read one, others may add to the next, and the one after that is
+// cleared. So one barrier per reduction is enough.
 var<workgroup> agreed: array<atomic<u32>, 3u * COLUMNS>;
 var<private> own: u32;
 var<private> turn: u32;
@@ -23,14 +23,14 @@ fn next_agreed() -> u32 {
     return result;
 }
 
-// The sum over the lanes of a column, in all of them.
+// The sum over the lanes of a column, for all of its lanes.
 fn total(count: u32) -> u32 {
     clear_next();
     atomicAdd(&agreed[own + turn], count);
     return next_agreed();
 }
 
-// The largest of the lanes of a column, in all of them.
+// The largest key among the lanes of a column, for all of its lanes.
 fn most(key: u32) -> u32 {
     clear_next();
     atomicMax(&agreed[own + turn], key);

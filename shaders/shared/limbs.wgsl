@@ -1,4 +1,4 @@
-// Whole numbers of 64 bits as two words, the low one first; products that need as many.
+// Integers of 64 bits as two words, the low word first: sums, products, shifts.
 
 // The upper half of a product of two words.
 fn multiplied_high(a: u32, b: u32) -> u32 {
@@ -17,13 +17,13 @@ fn wide_sum(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
     return vec2<u32>(low, a.y + b.y + select(0u, 1u, low < a.x));
 }
 
-// The number with its sign changed, if `negative`.
+// The number, negated if `negative`.
 fn wide_signed(a: vec2<u32>, negative: bool) -> vec2<u32> {
     let mask = select(0u, 0xffffffffu, negative);
     return wide_sum(a ^ vec2<u32>(mask), vec2<u32>(mask & 1u, 0u));
 }
 
-// Shifted to the right by up to 63 bits. A word shifted by 32 is shifted in two steps: by 32 at once is not defined.
+// A right shift by up to 63 bits. A shift of a word by 32 takes two steps, since one step is undefined.
 fn wide_shifted(a: vec2<u32>, by: u32) -> vec2<u32> {
     let bits = by & 31u;
     let within = vec2<u32>((a.x >> bits) | ((a.y << 1u) << (31u - bits)), a.y >> bits);

@@ -1,9 +1,9 @@
-// Which of two values is farther from a median, exactly.
+// Decides exactly which of two values is farther from a median.
 //
-// With `below` and `above` the two middle values, `low` is farther from their midpoint than `high` if
-// below + above > low + high, or below - low > high - above. Each difference is within one unit in its last place
-// whichever way a device rounds, so differences that are more than four apart decide; nearer ones, and those that may
-// overflow or that a device may flush, are settled by integers alone.
+// Let `below` and `above` be the two middle values. `low` is farther from their midpoint than `high` if below + above >
+// low + high, or below - low > high - above. A device computes each difference within one unit in its last place. So
+// differences more than four units apart decide. Integers decide closer ones, and those that may overflow or that a
+// device may flush.
 //
 // Bits.
 
@@ -11,9 +11,9 @@
 
 // Differences of magnitudes up to 2^126 do not overflow.
 const MOST_SUBTRACTED: u32 = 0x7e800000u;
-// A difference of 2^-100 has units of 2^-123: subnormals taken for zero move it by less.
+// A difference of 2^-100 has units of 2^-123: flushed subnormals change it by less.
 const LEAST_DECISIVE: u32 = 0x0d800000u;
-// Places between two keys that rounding does not reach across.
+// A distance between two keys that rounding cannot bridge.
 const ROUNDING: u32 = 4u;
 
 // Whether `low` is farther from the midpoint of `below` and `above` than `high`; all are keys.
@@ -35,8 +35,8 @@ fn is_farther(low: u32, high: u32, below: u32, above: u32) -> bool {
     return is_positive_sum(terms);
 }
 
-// Whether the sum of four floats, as bits, is more than zero: 16 bits of it at a time, from the lowest that a term has
-// to the highest, with what goes over carried along.
+// Whether the sum of four floats, given as bits, is positive. Adds 16 bits at a time, from the lowest bit of a term to
+// the highest, with a carry.
 fn is_positive_sum(terms: vec4<u32>) -> bool {
     let zero = (terms & vec4<u32>(MAGNITUDE)) == vec4<u32>();
     let least = select(scale_of(terms), vec4<u32>(255u), zero);
@@ -66,7 +66,7 @@ fn part_of(bits: vec4<u32>, i: u32) -> vec4<i32> {
     let integer = (bits & vec4<u32>(0x7fffffu)) | select(vec4<u32>(), vec4<u32>(0x800000u), is_normal);
     let place = vec4<i32>(i32(16u * i)) - vec4<i32>(scale_of(bits));
     let down = vec4<u32>(clamp(place, vec4<i32>(), vec4<i32>(31)));
-    // 16 places up nothing of it is left in these bits.
+    // A shift by 16 moves all of it above these bits.
     let up = vec4<u32>(clamp(-place, vec4<i32>(), vec4<i32>(16)));
     let part = vec4<i32>(((integer >> down) << up) & vec4<u32>(0xffffu));
     return select(part, -part, (bits & vec4<u32>(SIGN)) != vec4<u32>());

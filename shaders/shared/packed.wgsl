@@ -1,6 +1,8 @@
-// Codes of a byte each, four to a word. An invocation makes a word, or takes one: `columns` words are `rows` codes.
+// Codes of one byte, four per word.
+//
+// An invocation writes or reads one word; `columns` words hold `rows` codes.
 
-// The word of an invocation, with the code of its `place`-th value put in.
+// The word with the code of its `place`-th value set.
 fn with_code(word: u32, place: u32, code: u32) -> u32 {
     return word | ((code & 0xffu) << (8u * place));
 }

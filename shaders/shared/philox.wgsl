@@ -1,4 +1,4 @@
-// Random words by counter: Philox4x32 with ten rounds, as `src/kernels/philox.rs` has it.
+// Computes random words by counter: Philox4x32 with ten rounds, as `src/kernels/philox.rs` does.
 
 #import limbs
 

@@ -1,6 +1,6 @@
-// Rows of f32 that are no client's: the base, then the centre that an earlier round left.
+// The reference rows of f32 behind the clients' rows: the base, then a centre.
 //
-// Defined outside: REFERENCES, how many there are.
+// Defined outside: REFERENCES, the number of these rows.
 
 @group(0) @binding(4) var<storage, read> references: array<f32>;
 

@@ -1,7 +1,7 @@
-// What a run says of itself: how many workgroups finished, and the largest magnitude among the values they looked at.
+// The status of a run: its finished workgroups, and the largest magnitude they read.
 //
-// Every entry point ends in `finish`, in uniform control flow. The host knows how many workgroups it started, so an
-// output that was never written is not taken for one of zeros.
+// Every entry point ends in `finish`, in uniform control flow. The host knows the number of workgroups that it started,
+// so it never takes an unwritten output for zeros.
 
 struct Status {
     finished: atomic<u32>,
@@ -12,8 +12,7 @@ struct Status {
 
 var<workgroup> group_largest: atomic<u32>;
 
-// `largest` holds the bits of a magnitude: as integers these are in the order of the floats, and those of infinity and
-// NaN come last.
+// `largest` holds the bits of a magnitude. As integers they have the order of the floats, with infinity and NaN last.
 fn finish(lane: u32, largest: u32) {
     if lane == 0u {
         atomicStore(&group_largest, 0u);

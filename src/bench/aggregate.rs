@@ -1,4 +1,4 @@
-//! Whole merges, files to file, in this process.
+//! Whole merges from files to file, in this process.
 
 use super::BenchError;
 use super::sampling::{Sample, timed};
@@ -17,23 +17,23 @@ use rayon::ThreadPool;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Hostile clients that rules assume which have to be told: a fifth.
+/// The share of hostile clients for rules that need `--byzantine`.
 const BYZANTINE: &str = "0.2";
 
-/// Where a merge computes.
+/// The side on which a merge computes.
 #[derive(Clone, Copy, Debug)]
 pub enum Side<'a> {
-    /// On the processor.
+    /// The CPU.
     Cpu,
-    /// On a device.
+    /// A device.
     Gpu(&'a Arc<Gpu>),
 }
 
-/// Merges these updates by a rule once. On a device that includes opening it, as it does for whoever merges.
+/// Merges updates by a rule once. The time on a device includes opening it, as in a real merge.
 ///
 /// # Errors
 ///
-/// When they cannot be merged.
+/// When the updates cannot be merged.
 pub fn merge(
     rule: &str,
     updates: &SyntheticUpdates,

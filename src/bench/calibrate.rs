@@ -1,4 +1,4 @@
-//! Measures what forecasts are made from: some seconds, a few sizes, the fastest of a few runs.
+//! Measures the rates behind forecasts: some seconds, a few sizes, the fastest of a few runs.
 
 use super::BenchError;
 use super::device::{DeviceCase, HostMatrix};
@@ -15,27 +15,27 @@ use crate::model::dtype::Dtype;
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
 
-/// Numbers of rows that kernels are measured at.
+/// The numbers of rows of measured kernels.
 const ROWS: [usize; 7] = [4, 8, 16, 32, 64, 128, 256];
 
-/// Numbers of rows that mixtures of as many are measured at: their cost rises with the square.
+/// The numbers of rows of measured mixtures, whose cost grows with the square.
 const MIXED_ROWS: [usize; 3] = [8, 32, 64];
 
-/// Values of all rows on the host: tiles stay in caches, as they do between reading and computing.
+/// Values of all rows on the host. Tiles stay in caches, as between reading and computing in a merge.
 const HOST_VALUES: usize = 2 << 20;
 
-/// Values of all rows on a device: some slots full.
+/// Values of all rows on a device: several slots.
 const DEVICE_VALUES: usize = 16 << 20;
 
-/// The same on the processor in disguise.
+/// Values of all rows on a software adapter.
 const SOFTWARE_VALUES: usize = 1 << 19;
 
-/// Updates that are read to find the floor: 64 MiB.
+/// Clients and parameters of the updates for the read floor: 64 MiB.
 const FILES: (usize, usize) = (8, 2 << 20);
 
 const REPEATS: Repeats = Repeats { warm_up: 1, samples: 3 };
 
-/// Measures this host, and the device that the options choose, if there are any.
+/// Measures this host, and the device that the options choose if there are options.
 ///
 /// # Errors
 ///
@@ -59,7 +59,8 @@ fn fastest(run: impl FnMut() -> Result<Sample, BenchError>) -> Result<f64, Bench
     Ok(sample(REPEATS, run)?.total.min_ns as f64 / 1e9)
 }
 
-/// Measures kernels at all sizes. `measure` tells parameters and seconds, or nothing where so many rows do not go.
+/// Measures kernels at all sizes. `measure` returns parameters and seconds, or `None` if it cannot run so large a
+/// number of rows.
 fn rates(
     mut measure: impl FnMut(Kernel, usize) -> Result<Option<(usize, f64)>, BenchError>,
 ) -> Result<Rates, BenchError> {
@@ -76,7 +77,7 @@ fn rates(
         let of_kernel = measured.iter().filter(|((name, _), _)| *name == kernel.name());
         let points = of_kernel.map(|((_, rows), (parameters, seconds))| {
             let median = measured.get(&(Kernel::Median.name(), *rows)).map_or(0.0, |(_, seconds)| *seconds);
-            // What is left must not vanish in the noise of the two.
+            // The difference must not vanish in the noise of both.
             let seconds = if without_median { (seconds - median).max(seconds / 10.0) } else { *seconds };
             (*rows, work(*rows, *parameters) / seconds)
         });
@@ -101,7 +102,7 @@ fn device(options: &Options, pool: &ThreadPool) -> Result<DeviceCalibration, Ben
     let threads = pool.current_num_threads();
     let adapter = gpu.adapter().clone();
     let few = HostMatrix::new::<f32>(4, 64);
-    // The kernels of a first pass are what there is to compile most of.
+    // A first pass has the most kernels to compile.
     let (compile, case) = timed(|| DeviceCase::new::<f32>(Kernel::Pairs, &gpu, &few, threads));
     let case = case?;
     let latency_s = fastest(|| case.stream(pool))?;
@@ -131,10 +132,10 @@ fn device(options: &Options, pool: &ThreadPool) -> Result<DeviceCalibration, Ben
     })
 }
 
-/// Bytes a second that go through the whole ring, and that the device copies while nothing else is done.
+/// Bytes per second through the whole ring, and bytes per second of the upload alone.
 fn ingest(gpu: &Gpu, values: usize, pool: &ThreadPool) -> Result<(f64, f64), BenchError> {
     const ROWS: usize = 32;
-    // A sum is what costs the device least: what is measured is bringing rows there.
+    // A sum costs the device the least, so the time is that of sending rows.
     let matrix = HostMatrix::new::<f32>(ROWS, 2 * values / ROWS);
     let bytes = (2 * values * size_of::<f32>()) as f64;
     let case = DeviceCase::new::<f32>(Kernel::WeightedSum, gpu, &matrix, pool.current_num_threads())?;

@@ -1,4 +1,4 @@
-//! Kernels on a GPU: a ring of slots that rows go through, and the same over rows that stay on the device.
+//! Kernels on a GPU, over rows that pass through a ring of slots or stay on the device.
 
 use super::BenchError;
 use super::kernel::{Kernel, Value, coefficient};
@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Slots of the ring, if the options do not say.
+/// Slots of the ring if the options give no number.
 const SLOTS: usize = 4;
 
-/// Bytes that may stay on a device whose memory is not known.
+/// Bytes that may stay on a device of unknown memory.
 const RESIDENT_BYTES: u64 = 1 << 30;
 
-/// Tiles start at columns that a word may hold the first of.
+/// Divisor of the first column of each tile, so that a word never spans two tiles.
 const COLUMN_STEP: usize = 64;
 
-/// Made-up rows in memory.
+/// Synthetic rows in memory.
 pub(super) struct HostMatrix {
     rows: Vec<Vec<u8>>,
     value_bytes: usize,
@@ -47,7 +47,7 @@ enum Program {
     Pairs(PairsProgram),
 }
 
-/// A kernel, compiled, and the slots it runs in.
+/// A compiled kernel and its slots.
 pub(super) struct DeviceCase<'a> {
     gpu: &'a Gpu,
     matrix: &'a HostMatrix,
@@ -81,13 +81,13 @@ impl<'a> DeviceCase<'a> {
         Ok(Self { gpu, matrix, program, slots, columns })
     }
 
-    /// Whether all rows may stay on the device.
+    /// Whether all rows fit the device's memory.
     pub(super) fn fits(&self) -> bool {
-        // A merge keeps nothing on a software adapter; a measurement of kernels alone does.
+        // A merge keeps no rows on a software adapter; a measurement of kernels alone does.
         self.matrix.bytes() <= self.gpu.resident_bytes().max(RESIDENT_BYTES)
     }
 
-    /// Brings all rows through the ring.
+    /// Sends all rows through the ring.
     pub(super) fn stream(&self, pool: &ThreadPool) -> Result<Sample, BenchError> {
         let next = AtomicUsize::new(0);
         let work = |context: rayon::BroadcastContext<'_>| match self.slots.get(context.index()) {
@@ -112,7 +112,7 @@ impl<'a> DeviceCase<'a> {
         Ok(times)
     }
 
-    /// Brings all rows to the device, to stay there.
+    /// Sends all rows to the device, where they stay.
     pub(super) fn upload(&self) -> Result<Vec<ResidentTile>, BenchError> {
         let Some(slot) = self.slots.first() else { return Ok(Vec::new()) };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +125,7 @@ impl<'a> DeviceCase<'a> {
         Ok(inputs.collect::<Result<_, GpuError>>()?)
     }
 
-    /// Runs over rows that are there. Only kernels count, where the device has a clock, else waiting for them.
+    /// Runs the kernel over rows on the device. The time is that of kernels if the device has a clock, else the wait.
     pub(super) fn run_resident(&self, inputs: &[ResidentTile]) -> Result<Sample, BenchError> {
         let Some(slot) = self.slots.first() else { return Ok(Sample::default()) };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,11 +164,11 @@ impl<'a> DeviceCase<'a> {
     }
 }
 
-/// Columns of a tile: as many as a slot holds, and as every buffer of the kernel can.
+/// Columns of a tile: the most that a slot and every buffer of the kernel hold.
 fn columns(kernel: Kernel, gpu: &Gpu, matrix: &HostMatrix) -> usize {
     let n = matrix.rows.len();
     let in_slot = gpu.options().slot_bytes / (n * matrix.value_bytes);
-    // The widest buffer is that of all points in f32.
+    // The widest buffer holds all points in f32.
     let bound = gpu.binding_bytes() / ((n + 2) * size_of::<f32>());
     let most = if kernel == Kernel::Pairs { PairsProgram::most_columns(gpu, n + 1) } else { usize::MAX };
     let columns = in_slot.min(bound).min(most) / COLUMN_STEP * COLUMN_STEP;
@@ -189,7 +189,7 @@ fn pairs_job(shape: TileShape) -> PairsJob {
 
 fn combine_job(kernel: Kernel, shape: TileShape) -> CombineJob {
     let n = shape.rows;
-    // A coefficient for each client, and none of the base.
+    // A coefficient for each client, and zero for the base.
     let mixture = |k: usize| (0..n).map(|i| coefficient(k, i, n)).chain([0.0]).collect::<Vec<f64>>();
     CombineJob {
         shape,

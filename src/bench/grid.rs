@@ -1,4 +1,4 @@
-//! Goes through the cases of a run: every kernel and rule, at every size, on every side.
+//! Runs all cases: every kernel and rule, at every size, on the CPU and every device.
 
 use super::BenchError;
 use super::aggregate::{self, Side};
@@ -25,12 +25,12 @@ use rayon::ThreadPool;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a run measures.
+/// The cases of a run.
 #[derive(Clone, Debug)]
 pub struct Grid {
-    /// Kernels by themselves.
+    /// Kernels, over rows in memory.
     pub kernels: Vec<Kernel>,
-    /// Rules, files to file.
+    /// Rules, as merges from files to file.
     pub rules: Vec<String>,
     /// Numbers of clients.
     pub clients: Vec<usize>,
@@ -38,17 +38,17 @@ pub struct Grid {
     pub parameters: Vec<usize>,
     /// Dtypes of updates, among those of [`DTYPES`](super::kernel::DTYPES).
     pub dtypes: Vec<Dtype>,
-    /// How often.
+    /// Runs of each case.
     pub repeats: Repeats,
     /// The devices to measure beside the CPU.
     pub devices: Vec<Options>,
-    /// Where updates and merged models are written; none for where the system has temporary files.
+    /// The folder for updates and merged models; `None` means the system's folder for temporary files.
     pub directory: Option<PathBuf>,
     /// The instruction set of the CPU.
     pub isa: Isa,
 }
 
-/// A part of the memory there is may hold the rows of a case.
+/// Divisor of the available memory; the quotient is the most that the rows of a case may take.
 const MEMORY_PART: u64 = 3;
 
 struct Device {
@@ -66,7 +66,7 @@ struct Run<'a> {
     left_out: Vec<LeftOut>,
 }
 
-/// A number of clients and a number of parameters of a dtype.
+/// Numbers of clients and parameters, and a dtype.
 #[derive(Clone, Copy)]
 struct Size {
     clients: usize,
@@ -85,7 +85,7 @@ impl Size {
 }
 
 impl Grid {
-    /// Measures everything.
+    /// Measures all cases.
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ impl Run<'_> {
         for size in self.grid.sizes() {
             if size.bytes() > most {
                 let (found, most) = (size.bytes() >> 20, most >> 20);
-                let why = format!("its rows are {found} MiB, and at most {most} MiB of memory are taken");
+                let why = format!("its rows are {found} MiB, expected at most {most} MiB");
                 self.leave_out(
                     format!("{} clients, {}", size.clients, size.subject(Work::Kernel, "all")),
                     why,
@@ -207,7 +207,7 @@ impl Run<'_> {
         tracing::info!("{subject} on {name}, {} clients", size.clients);
         let case = match DeviceCase::new::<E>(kernel, &gpu, matrix, self.pool.current_num_threads()) {
             Ok(case) => case,
-            // One kernel that a driver cannot do should not hide what it does with the others.
+            // A kernel that a driver cannot run must not hide the others.
             Err(
                 why
                 @ (GpuError::TooMany { .. } | GpuError::OutOfMemory { .. } | GpuError::NotCompiled { .. }),
@@ -269,7 +269,7 @@ impl Run<'_> {
         let run = || aggregate::merge(rule, updates, side, self.grid.isa, self.pool);
         match sample(self.grid.repeats, run) {
             Ok(latency) => self.add(subject, size, backend, latency, limit),
-            // A rule may need more clients than a row has.
+            // A rule may need more clients than a case has.
             Err(BenchError::Merge(Error::Rule(why))) => {
                 self.leave_out(case, why.to_string());
             }
@@ -319,11 +319,11 @@ fn device_limit(kernel: Kernel, size: Size, limits: &DeviceLimits) -> Limit {
     Limit { name: "device memory", seconds }.or(Limit { name: "device multiply-adds", seconds: sums })
 }
 
-/// Checks a rule before anything is measured.
+/// Checks a rule before the measurement.
 ///
 /// # Errors
 ///
-/// When there is no such rule.
+/// When the rule does not exist.
 pub fn check_rule(rule: &str) -> Result<(), SpecError> {
     crate::rules::parse(rule, crate::settings::Definition::Paper).map(drop)
 }

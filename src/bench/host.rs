@@ -17,10 +17,10 @@ use rayon::prelude::*;
 use std::hint::black_box;
 use std::marker::PhantomData;
 
-/// Bytes of a tile, as many as passes take at once.
+/// Bytes of a tile, as in the passes of a merge.
 const TILE_BYTES: usize = 256 << 10;
 
-/// Made-up rows in tiles, together larger than caches if the model is.
+/// Synthetic rows in tiles, which exceed the caches together if the model does.
 pub(super) struct HostRows<E> {
     tiles: Vec<Tile>,
     rows: usize,
@@ -32,7 +32,7 @@ struct Tile {
     columns: usize,
 }
 
-/// What a kernel writes.
+/// The outputs of a kernel.
 struct Scratch<E: Value> {
     weights: Vec<f64>,
     sums: Vec<f64>,
@@ -44,7 +44,7 @@ struct Scratch<E: Value> {
 }
 
 impl<E: Value> HostRows<E> {
-    /// Rows of so many clients, cut as the kernel takes them.
+    /// Rows of `clients` clients, cut into the kernel's tiles.
     pub(super) fn new(kernel: Kernel, rows: usize, parameters: usize) -> Self {
         let columns = match kernel {
             Kernel::Pairs => BLOCK,

@@ -1,4 +1,4 @@
-//! The kernels that are measured, and how much work each has.
+//! The measured kernels, and the amount of work of each.
 
 use half::{bf16, f16};
 use serde::{Serialize, Serializer};
@@ -13,13 +13,13 @@ pub enum Kernel {
     WeightedSum,
     /// The median.
     Median,
-    /// The trimmed mean; a fifth is cut at each end.
+    /// The trimmed mean without a fifth at each end.
     TrimmedMean,
     /// The mean of the four fifths nearest to the median.
     MeanNearMedian,
-    /// The products of all pairs of rows and the origin, less the median, which is found first.
+    /// The median, then the products of all pairs of rows and the origin, less the median.
     Pairs,
-    /// The weighted sum with the squared norm of every row, as a pass does that reports norms.
+    /// The weighted sum and the squared norm of every row, as in a pass that reports norms.
     Norms,
     /// The median of as many mixtures as there are rows.
     MixingMedian,
@@ -37,7 +37,7 @@ impl Kernel {
         Self::MixingMedian,
     ];
 
-    /// As users write it.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::WeightedSum => "weighted-sum",
@@ -50,12 +50,12 @@ impl Kernel {
         }
     }
 
-    /// The kernel that users write so.
+    /// The kernel of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kernel| kernel.name() == name)
     }
 
-    /// Multiply-adds of f32 that it cannot do without; zero where memory is what it waits for, or comparisons are.
+    /// Multiply-adds of f32 that the result needs; zero for kernels that wait for memory or compare.
     pub fn multiply_adds(self, clients: usize, parameters: usize) -> f64 {
         let (n, d) = (clients as f64, parameters as f64);
         match self {
@@ -65,7 +65,7 @@ impl Kernel {
         }
     }
 
-    /// How many values are left out of so many at each end, or as the farthest.
+    /// Number of values left out: at each end, or as the farthest.
     pub(super) fn left_out(clients: usize) -> usize {
         clients / 5
     }
@@ -77,13 +77,13 @@ impl Serialize for Kernel {
     }
 }
 
-/// A mixture coefficient of client `i` in mixture `k`: all different, and one for each mixture together.
+/// The coefficient of client `i` in mixture `k`. All differ, and those of a mixture sum to one.
 pub(super) fn coefficient(k: usize, i: usize, clients: usize) -> f64 {
     let n = clients as f64;
     (1.0 + ((k + i) % clients) as f64) / (n * (n + 1.0) / 2.0)
 }
 
-/// A float that updates are measured in.
+/// A float of measured updates.
 pub(super) trait Value: Element {
     /// The value nearest to `x`.
     fn nearest(x: f32) -> Self;
@@ -107,7 +107,7 @@ impl Value for f16 {
     }
 }
 
-/// The dtypes that are measured.
+/// The measured dtypes.
 pub const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::BF16, Dtype::F16];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the machine can do at most: the figures that every row is held against.
+//! The most that the machine can do, as a limit for every row.
 
 use super::BenchError;
 use super::sampling::timed;
@@ -17,38 +17,38 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Bytes that the floor reads at a time, into one buffer that starts on a cache line: the fastest of the powers of
-/// two from 32 KiB to 1 MiB.
+/// Bytes that the read floor reads at a time into a buffer on a cache line: the fastest power of two from 32 KiB to 1
+/// MiB.
 const FLOOR_CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes that each thread copies from one place to another: more than caches hold.
+/// Bytes that each thread copies: more than caches hold.
 const COPY_BYTES: usize = 64 << 20;
 
-/// Times that something is measured, of which the best counts.
+/// Repeats of a measurement, of which the best counts.
 const ATTEMPTS: usize = 5;
 
-/// What the host can do, all threads at once.
+/// The limits of the host with all threads.
 #[derive(Serialize, Clone, Copy, Debug)]
 pub struct HostLimits {
-    /// Bytes that go through memory when it is read, or copied and so both read and written, whichever is faster.
+    /// Bytes per second through memory, by reading or by copying, whichever is faster. A copied byte counts twice.
     pub memory_bytes_per_s: f64,
-    /// Multiply-adds of f32.
+    /// Multiply-adds of f32 per second.
     pub multiply_adds_per_s: f64,
 }
 
-/// What a device can do.
+/// The limits of a device.
 #[derive(Serialize, Clone, Copy, Debug)]
 pub struct DeviceLimits {
-    /// Bytes that go through its memory when it is copied: each is read and written, and counts twice.
+    /// Bytes per second through its memory while it copies. A copied byte counts twice.
     pub memory_bytes_per_s: f64,
-    /// Multiply-adds of f32.
+    /// Multiply-adds of f32 per second.
     pub multiply_adds_per_s: f64,
-    /// Seconds of a run that has next to nothing to do.
+    /// Seconds of an almost empty run.
     pub latency_s: f64,
 }
 
 impl HostLimits {
-    /// Measures them.
+    /// Measures the limits.
     pub fn measure(isa: Isa, pool: &ThreadPool) -> Self {
         Self {
             memory_bytes_per_s: memory_bytes_per_s(isa, pool),
@@ -58,7 +58,7 @@ impl HostLimits {
 }
 
 impl DeviceLimits {
-    /// Measures them.
+    /// Measures the limits.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl DeviceLimits {
     }
 }
 
-/// Multiply-adds a second that all threads do at once.
+/// Multiply-adds per second of all threads together.
 fn multiply_adds_per_s(isa: Isa, pool: &ThreadPool) -> f64 {
     let peak = || {
         let rates = pool.broadcast(|_| {
@@ -109,7 +109,7 @@ fn memory_bytes_per_s(isa: Isa, pool: &ThreadPool) -> f64 {
     copied.max(read)
 }
 
-/// Files that are read to find the floor.
+/// The files of the read floor.
 pub struct ReadFloor {
     sources: Vec<SourceFile>,
 }
@@ -132,7 +132,7 @@ impl ReadFloor {
         self.sources.iter().map(SourceFile::bytes).sum()
     }
 
-    /// Bytes that all threads read a second, each byte once, page cache warm; the best of a few.
+    /// Bytes per second that all threads read, each byte once, from a warm page cache; the best of a few runs.
     ///
     /// # Errors
     ///

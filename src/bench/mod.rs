@@ -1,9 +1,10 @@
-//! Measures kernels and whole merges, on the CPU and on every GPU, side by side in one run.
+//! Measures kernels and whole merges on the CPU and on every GPU, side by side in one run.
 //!
-//! [`grid`] goes through the cases of a run: [`kernel`] says which kernels, `host` and `device` run them, [`aggregate`]
-//! merges files to file. [`sampling`] repeats a case and keeps percentiles. [`limits`] finds what the machine can do at
-//! most, which [`results`] holds every row against; [`plot`] draws them, [`rates`] what codecs make of an update. [`calibrate`] measures what forecasts are made
-//! from. Nothing here decides anything about a round.
+//! [`grid`] runs all cases: [`kernel`] lists the kernels, `host` and `device` run them, [`aggregate`] merges files to
+//! file. [`sampling`] repeats a case and keeps percentiles. [`limits`] measures the most that the machine can do, and
+//! [`results`] compares every row with it. [`plot`] draws results, [`rates`] codecs and [`curves`] epsilon, on a
+//! [`picture`] that is an SVG or a `raster`. [`calibrate`] measures the rates behind forecasts. Nothing here decides
+//! anything about a round.
 
 pub mod aggregate;
 pub mod calibrate;
@@ -26,7 +27,7 @@ use crate::io::interrupt::Interrupted;
 use crate::settings::SpecError;
 use crate::telemetry::explain::Explain;
 
-/// Why something could not be measured.
+/// An error of a measurement.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -48,7 +49,7 @@ pub enum BenchError {
 }
 
 impl BenchError {
-    /// The signal that ended the run, if one did.
+    /// The signal that ended the run, if a signal did.
     pub fn signal(&self) -> Option<i32> {
         match self {
             Self::Interrupted(interrupted) => Some(interrupted.signal),
@@ -57,7 +58,7 @@ impl BenchError {
         }
     }
 
-    /// What the user may do about it.
+    /// The remedy, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Gpu(error) => error.hint().map(str::to_owned),

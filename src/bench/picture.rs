@@ -1,12 +1,14 @@
-//! Pictures as files, whatever is on them.
+//! What all plots share: the file, colors, the look of a chart, the legend beside it.
 
 use super::BenchError;
 use super::raster::{self, Raster};
+use plotters::chart::{ChartBuilder, MeshStyle};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 use std::path::Path;
 
-/// What lines are drawn in, one after the other.
+/// Colors of lines and points, in turn.
 pub(super) const COLORS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
@@ -16,7 +18,10 @@ pub(super) const COLORS: [RGBColor; 6] = [
     RGBColor(23, 190, 207),
 ];
 
-/// What a picture is stored as.
+/// Pixels of a line of text.
+pub(super) const LINE: u32 = 20;
+
+/// The file format of a plot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Format {
@@ -35,21 +40,21 @@ impl Format {
     }
 }
 
-/// Where is drawn.
+/// A part of a plot.
 pub(super) type Area<B> = DrawingArea<B, Shift>;
 
-/// What a part of a picture comes to.
-pub(super) type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
+/// The outcome of drawing.
+pub(super) type DrawResult<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
-/// What can be drawn.
+/// A plot.
 pub(super) trait Picture {
-    /// Its pixels, across and down.
+    /// Width and height in pixels.
     fn size(&self) -> (u32, u32);
-    /// Draws it.
-    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B>;
+    /// Draws the plot.
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> DrawResult<B>;
 }
 
-/// A picture as a file of this format.
+/// A plot as a file of this format.
 pub(super) fn render(picture: &impl Picture, format: Format) -> Result<Vec<u8>, BenchError> {
     let size = picture.size();
     match format {
@@ -76,8 +81,54 @@ fn not_drawn(why: impl std::fmt::Display) -> BenchError {
     BenchError::NotDrawn(why.to_string())
 }
 
-/// The least and the greatest, with some room about them.
+/// The smallest and the largest value, widened by the factor `room` at both ends.
 pub(super) fn range(values: impl Iterator<Item = f64>, room: f64) -> std::ops::Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
     low / room..high * room
+}
+
+/// A chart with a title and room for the labels of its axes.
+pub(super) fn chart<'a, 'b, B: DrawingBackend>(area: &'a Area<B>, title: &str) -> ChartBuilder<'a, 'b, B> {
+    let mut chart = ChartBuilder::on(area);
+    chart.caption(title, ("sans-serif", 18)).margin(10).x_label_area_size(44).y_label_area_size(84);
+    chart
+}
+
+/// Gives the mesh of a chart the look of all plots.
+pub(super) fn style<'s, 'a, 'b, X, Y, B>(
+    mesh: &'s mut MeshStyle<'a, 'b, X, Y, B>,
+) -> &'s mut MeshStyle<'a, 'b, X, Y, B>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    B: DrawingBackend,
+{
+    mesh.light_line_style(BLACK.mix(0.04)).bold_line_style(BLACK.mix(0.12)).label_style(("sans-serif", 14))
+}
+
+/// The sign before a name in a legend.
+pub(super) enum Mark {
+    /// A line of this look.
+    Line(ShapeStyle),
+    /// A dashed line.
+    Dashes(RGBAColor),
+    /// A dot.
+    Dot(RGBColor),
+}
+
+/// Writes names below each other, beside a chart: inside the chart they would hide its lines.
+pub(super) fn draw_legend<B: DrawingBackend>(area: &Area<B>, entries: Vec<(Mark, String)>) -> DrawResult<B> {
+    for ((mark, name), y) in entries.into_iter().zip((48..).step_by(LINE as usize)) {
+        match mark {
+            Mark::Line(look) => area.draw(&PathElement::new([(0, y), (22, y)], look))?,
+            Mark::Dashes(color) => {
+                for dash in [0, 8, 16] {
+                    area.draw(&PathElement::new([(dash, y), (dash + 5, y)], color))?;
+                }
+            }
+            Mark::Dot(color) => area.draw(&Circle::new((11, y), 4, color.filled()))?,
+        }
+        area.draw(&Text::new(name, (30, y - 8), ("sans-serif", 14).into_font()))?;
+    }
+    Ok(())
 }

@@ -1,7 +1,9 @@
-//! Draws results: time against clients, both logarithmic, a panel for each kernel and rule, dashed lines for limits.
+//! Draws time against clients: a panel for each kernel and rule.
+//!
+//! Both axes are logarithmic. Dashed lines are limits.
 
 use super::BenchError;
-use super::picture::{self, Area, COLORS, Drawn, Format, Picture, range};
+use super::picture::{self, Area, COLORS, DrawResult, Format, LINE, Mark, Picture, range};
 use super::results::{Backend, Results, Row, Subject, Work, duration};
 use plotters::prelude::*;
 use std::collections::BTreeMap;
@@ -9,16 +11,13 @@ use std::collections::BTreeMap;
 /// Pixels of a panel.
 const PANEL: (u32, u32) = (720, 400);
 
-/// Pixels of it that name its lines.
+/// Width of a panel's legend in pixels.
 const LEGEND: u32 = 220;
-
-/// Pixels of a line of text.
-const LINE: u32 = 20;
 
 /// Panels beside each other.
 const COLUMNS: usize = 2;
 
-/// More panels than these are not drawn: nobody would find anything among them.
+/// Most panels that are drawn. More would not be legible.
 pub const MOST_PANELS: usize = 24;
 
 /// Draws results as a file of this format.
@@ -30,7 +29,7 @@ pub fn draw(results: &Results, format: Format) -> Result<Vec<u8>, BenchError> {
     picture::render(&Panels { results, panels: Panel::all(results) }, format)
 }
 
-/// All that is drawn.
+/// The whole plot.
 struct Panels<'a> {
     results: &'a Results,
     panels: Vec<Panel>,
@@ -42,7 +41,7 @@ struct Panel {
     series: Vec<Series>,
 }
 
-/// Times of a backend by clients, and what it cannot be faster than.
+/// Times of a backend by clients, and the least times that are possible.
 struct Series {
     label: String,
     limit_label: String,
@@ -69,7 +68,7 @@ fn head_height(results: &Results) -> u32 {
     (head(results).len() as u32 + 1) * LINE
 }
 
-/// What tells a device from others, where there are some.
+/// The number of a device, empty if there is only one.
 fn number_of(results: &Results, adapter: &str) -> String {
     let adapters = &results.machine.adapters;
     let place = adapters.iter().position(|other| other.name == adapter).filter(|_| adapters.len() > 1);
@@ -125,7 +124,7 @@ impl Picture for Panels<'_> {
         (PANEL.0 * COLUMNS as u32, head_height(self.results) + PANEL.1 * rows)
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> DrawResult<B> {
         let (top, body) = area.split_vertically(head_height(self.results));
         for (line, y) in head(self.results).into_iter().zip((8..).step_by(LINE as usize)) {
             top.draw(&Text::new(line, (12, y), ("sans-serif", 16).into_font()))?;
@@ -135,26 +134,18 @@ impl Picture for Panels<'_> {
     }
 }
 
-fn draw_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Drawn<B> {
+fn draw_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> DrawResult<B> {
     let (area, legend) = area.split_horizontally(PANEL.0 - LEGEND);
-    draw_legend(&legend, panel)?;
+    picture::draw_legend(&legend, panel.legend())?;
     let points = || panel.series.iter().flat_map(|series| series.seconds.iter().chain(&series.limits));
     let mut clients: Vec<f64> = points().map(|point| point.0).collect();
     clients.sort_by(f64::total_cmp);
     clients.dedup();
     let across = range(clients.iter().copied(), 1.3);
     let up = range(points().map(|point| point.1), 2.0);
-    let mut chart = ChartBuilder::on(&area)
-        .caption(&panel.title, ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(44)
-        .y_label_area_size(84)
+    let mut chart = picture::chart(&area, &panel.title)
         .build_cartesian_2d(across.log_scale().with_key_points(clients), up.log_scale())?;
-    chart
-        .configure_mesh()
-        .light_line_style(BLACK.mix(0.04))
-        .bold_line_style(BLACK.mix(0.12))
-        .label_style(("sans-serif", 14))
+    picture::style(&mut chart.configure_mesh())
         .x_desc("clients")
         .x_label_formatter(&|clients| format!("{clients:.0}"))
         .y_label_formatter(&|seconds| duration((seconds * 1e9) as u64))
@@ -168,19 +159,12 @@ fn draw_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Drawn<B> {
     Ok(())
 }
 
-/// The names of the lines, beside them: on them, names would hide what they name.
-fn draw_legend<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Drawn<B> {
-    let mut y = 48;
-    let text = ("sans-serif", 14).into_font();
-    for series in &panel.series {
-        area.draw(&PathElement::new([(0, y), (22, y)], series.color.stroke_width(2)))?;
-        area.draw(&Text::new(series.label.as_str(), (30, y - 8), text.clone()))?;
-        y += LINE as i32;
-        for dash in [0, 8, 16] {
-            area.draw(&PathElement::new([(dash, y), (dash + 5, y)], series.color.mix(0.6)))?;
-        }
-        area.draw(&Text::new(series.limit_label.as_str(), (30, y - 8), text.clone()))?;
-        y += LINE as i32;
+impl Panel {
+    fn legend(&self) -> Vec<(Mark, String)> {
+        let entries = |series: &Series| {
+            let line = (Mark::Line(series.color.stroke_width(2)), series.label.clone());
+            [line, (Mark::Dashes(series.color.mix(0.6)), series.limit_label.clone())]
+        };
+        self.series.iter().flat_map(entries).collect()
     }
-    Ok(())
 }

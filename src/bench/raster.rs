@@ -1,14 +1,18 @@
-//! Plots as PNG: plotters draws the lines, and letters come from a bitmap font, so that no font has to be installed.
+//! Plots as PNG: plotters draws the lines, a bitmap font inside the program gives the letters.
+//!
+//! The text of plotters itself needs a font that is installed, or one of 0.3 to 0.7 MB inside the program. Its own PNG
+//! files go through the `image` crate straight to a path, while fedmill gives every file its name only when it is
+//! whole.
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 use plotters::backend::{BitMapBackend, DrawingBackend};
 use plotters_backend::text_anchor::{HPos, VPos};
-use plotters_backend::{BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingErrorKind};
+use plotters_backend::{BackendColor, BackendCoord, BackendTextStyle, DrawingErrorKind};
 
-/// Text of this size and above takes the large letters.
+/// Least size of text that is written in large letters.
 const LARGE_SIZE: f64 = 20.0;
 
-/// Pixels of three bytes that can be drawn and written on.
+/// Pixels of three bytes, for lines and text.
 pub(super) struct Raster<'a>(BitMapBackend<'a>);
 
 impl<'a> Raster<'a> {
@@ -51,25 +55,6 @@ impl DrawingBackend for Raster<'_> {
         self.0.draw_pixel(point, color)
     }
 
-    fn draw_line<S: BackendStyle>(
-        &mut self,
-        from: BackendCoord,
-        to: BackendCoord,
-        style: &S,
-    ) -> Result<(), DrawingErrorKind<Self::ErrorType>> {
-        self.0.draw_line(from, to, style)
-    }
-
-    fn draw_rect<S: BackendStyle>(
-        &mut self,
-        upper_left: BackendCoord,
-        bottom_right: BackendCoord,
-        style: &S,
-        fill: bool,
-    ) -> Result<(), DrawingErrorKind<Self::ErrorType>> {
-        self.0.draw_rect(upper_left, bottom_right, style, fill)
-    }
-
     fn draw_text<S: BackendTextStyle>(
         &mut self,
         text: &str,
@@ -110,7 +95,8 @@ impl DrawingBackend for Raster<'_> {
     }
 }
 
-/// The pixels of a text that are not empty, and how dark each is. What the font lacks is a question mark.
+/// The pixels of a text that are not empty, and how dark each is from 0 to 1. A letter that the font lacks becomes a
+/// question mark.
 fn letters(text: &str, height: RasterHeight) -> Vec<(i32, i32, f64)> {
     let mut pixels = Vec::new();
     let mut left = 0;

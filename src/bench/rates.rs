@@ -1,25 +1,23 @@
-//! Draws what codecs make of an update: NMSE against bits per parameter, both logarithmic, a point for each, and below
-//! them the least NMSE that any code has on white Gaussian data.
+//! Draws NMSE against bits per parameter: a point for each codec, both axes logarithmic.
+//!
+//! A line below the points is the least NMSE that any code reaches on white Gaussian data.
 
 use super::BenchError;
-use super::picture::{self, Area, COLORS, Drawn, Format, Picture, range};
+use super::picture::{self, Area, COLORS, DrawResult, Format, LINE, Mark, Picture, range};
 use crate::compress::quality::white_bound;
 use crate::compress::table::Row;
 use plotters::prelude::*;
 
-/// Pixels of the picture.
+/// Pixels of the plot; its height grows with the legend.
 const SIZE: (u32, u32) = (1100, 640);
 
-/// Pixels of it that name its points.
+/// Width of the legend in pixels.
 const LEGEND: u32 = 300;
 
-/// Pixels of a line of text.
-const LINE: i32 = 20;
-
-/// NMSE below this is drawn there: nothing is to be seen of exact codecs otherwise.
+/// A smaller NMSE is drawn as this one, so that exact codecs are visible.
 const LEAST_NMSE: f64 = 1e-9;
 
-/// Bits per parameter that are written along the axis.
+/// Bits per parameter that label the axis.
 const BITS: [f64; 10] = [0.1, 0.2, 0.32, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
 
 /// Draws rows as a file of this format.
@@ -33,7 +31,7 @@ pub fn draw(title: &str, rows: &[Row], format: Format) -> Result<Vec<u8>, BenchE
     picture::render(&Rates { title, points: points.collect(), labels: labels.collect() }, format)
 }
 
-/// Points by bits and NMSE, and what each is called.
+/// Points by bits and NMSE, and the name of each.
 struct Rates<'a> {
     title: &'a str,
     points: Vec<(f64, f64)>,
@@ -42,26 +40,18 @@ struct Rates<'a> {
 
 impl Picture for Rates<'_> {
     fn size(&self) -> (u32, u32) {
-        (SIZE.0, SIZE.1.max(80 + LINE as u32 * self.labels.len() as u32))
+        (SIZE.0, SIZE.1.max(100 + LINE * self.labels.len() as u32))
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> DrawResult<B> {
         let (area, legend) = area.split_horizontally(SIZE.0 - LEGEND);
-        self.draw_legend(&legend)?;
+        picture::draw_legend(&legend, self.legend())?;
         let across = range(self.points.iter().map(|point| point.0), 1.3);
         let up = range(self.points.iter().map(|point| point.1).chain([1.0]), 2.0);
         let (low, least) = (across.start, up.start);
-        let mut chart = ChartBuilder::on(&area)
-            .caption(self.title, ("sans-serif", 18))
-            .margin(10)
-            .x_label_area_size(44)
-            .y_label_area_size(84)
+        let mut chart = picture::chart(&area, self.title)
             .build_cartesian_2d(across.clone().log_scale().with_key_points(BITS.to_vec()), up.log_scale())?;
-        chart
-            .configure_mesh()
-            .light_line_style(BLACK.mix(0.04))
-            .bold_line_style(BLACK.mix(0.12))
-            .label_style(("sans-serif", 14))
+        picture::style(&mut chart.configure_mesh())
             .x_desc("bits per parameter")
             .y_desc("NMSE")
             .x_label_formatter(&|bits| bits.to_string())
@@ -81,17 +71,11 @@ impl Picture for Rates<'_> {
 }
 
 impl Rates<'_> {
-    /// The names of the points, beside them.
-    fn draw_legend<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
-        let mut y = 48;
-        let text = ("sans-serif", 14).into_font();
-        area.draw(&PathElement::new([(0, y - 20), (22, y - 20)], BLACK.mix(0.5)))?;
-        area.draw(&Text::new("least NMSE of white data", (30, y - 28), text.clone()))?;
-        for ((number, label), color) in self.labels.iter().enumerate().zip(COLORS.iter().cycle()) {
-            area.draw(&Circle::new((6, y), 4, color.filled()))?;
-            area.draw(&Text::new(format!("{} {label}", number + 1), (16, y - 8), text.clone()))?;
-            y += LINE;
-        }
-        Ok(())
+    fn legend(&self) -> Vec<(Mark, String)> {
+        let bound = (Mark::Line(BLACK.mix(0.5).into()), "least NMSE of white data".to_owned());
+        let codecs = self.labels.iter().enumerate().zip(COLORS.iter().cycle());
+        let codecs =
+            codecs.map(|((number, label), color)| (Mark::Dot(*color), format!("{} {label}", number + 1)));
+        [bound].into_iter().chain(codecs).collect()
     }
 }

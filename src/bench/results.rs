@@ -1,4 +1,4 @@
-//! What a run of the bench found. JSON, schema `fedmill.bench/1`.
+//! The results of a run of the bench as JSON, schema `fedmill.bench/1`.
 
 use super::limits::{DeviceLimits, HostLimits};
 use super::sampling::Latency;
@@ -9,10 +9,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The schema that results name.
+/// The name of the schema.
 pub const SCHEMA: &str = "fedmill.bench/1";
 
-/// All of it.
+/// The results of a run.
 #[derive(Serialize, Clone, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Results {
@@ -26,7 +26,7 @@ pub struct Results {
     pub left_out: Vec<LeftOut>,
 }
 
-/// The tool that measured.
+/// The program that measured.
 #[derive(Serialize, Clone, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Tool {
@@ -35,13 +35,13 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// This one.
+    /// This program.
     pub fn this() -> Self {
         Self { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") }
     }
 }
 
-/// The settings of a run, resolved.
+/// The resolved settings of a run.
 #[derive(Serialize, Clone, Debug)]
 #[expect(missing_docs, reason = "named as on the command line")]
 pub struct SettingsRow {
@@ -67,7 +67,7 @@ pub struct Machine {
     pub adapters: Vec<AdapterRow>,
 }
 
-/// A device that took part.
+/// A measured device.
 #[derive(Serialize, Clone, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct AdapterRow {
@@ -76,12 +76,12 @@ pub struct AdapterRow {
     pub driver: String,
     pub interface: String,
     pub memory_bytes: Option<u64>,
-    /// Seconds that opening it took.
+    /// Seconds to open it.
     pub open_s: f64,
 }
 
 impl AdapterRow {
-    /// As its driver describes it.
+    /// The row of a device.
     pub fn of(adapter: &Adapter, open_s: f64) -> Self {
         Self {
             name: adapter.name.clone(),
@@ -95,7 +95,7 @@ impl AdapterRow {
 }
 
 impl Machine {
-    /// This one.
+    /// This machine.
     pub fn here(isa: Isa, threads: usize, adapters: Vec<AdapterRow>) -> Self {
         Self {
             processor: machine::processor(),
@@ -107,34 +107,34 @@ impl Machine {
     }
 }
 
-/// What the machine can do at most.
+/// The limits of the machine.
 #[derive(Serialize, Clone, Debug)]
 pub struct Limits {
-    /// The host.
+    /// The limits of the host.
     pub host: HostLimits,
-    /// Each device, by name.
+    /// The limits of each device, by name.
     pub devices: BTreeMap<String, DeviceLimits>,
 }
 
-/// What is measured.
+/// The kind of a measurement.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
     /// A kernel over rows in memory.
     Kernel,
-    /// A merge, files to file.
+    /// A merge from files to file.
     Aggregate,
 }
 
-/// Where it runs, and what counts.
+/// The backend of a case, and the time that counts.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
-    /// On the processor.
+    /// The CPU.
     Cpu,
-    /// On a device, bringing the rows there included.
+    /// A device, with the time to send the rows.
     Gpu,
-    /// On a device, over rows that are there already.
+    /// A device, over rows that are in its memory already.
     GpuResident,
 }
 
@@ -148,16 +148,16 @@ impl fmt::Display for Backend {
     }
 }
 
-/// What is measured at every number of clients.
+/// The subject of cases that differ in their number of clients.
 #[derive(Serialize, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Subject {
     /// Kernel or merge.
     pub work: Work,
-    /// The kernel or the rule.
+    /// The name of the kernel or rule.
     pub name: String,
-    /// Of the updates.
+    /// The dtype of the updates.
     pub dtype: String,
-    /// Of each update.
+    /// Number of parameters of each update.
     pub parameters: usize,
 }
 
@@ -168,41 +168,41 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A case.
+/// The results of a case.
 #[derive(Serialize, Clone, Debug)]
 pub struct Row {
-    /// What.
+    /// The subject.
     #[serde(flatten)]
     pub subject: Subject,
-    /// Of how many clients.
+    /// Number of clients.
     pub clients: usize,
-    /// Where.
+    /// The backend.
     pub backend: Backend,
-    /// The device, if it was one.
+    /// The device; `None` for the CPU.
     pub adapter: Option<String>,
     /// Bytes of all updates.
     pub bytes: u64,
-    /// How long it took.
+    /// The times.
     pub latency: Latency,
-    /// Bytes of updates a second, at the median.
+    /// Bytes of updates per second at the median time.
     pub bytes_per_s: f64,
-    /// What it cannot be faster than.
+    /// The limit on its speed.
     pub limit: Limit,
-    /// The limit's time as a part of the median: one is as fast as can be.
+    /// The limit's time divided by the median time; 1 is the fastest possible.
     pub share_of_limit: f64,
 }
 
-/// A time that nothing on this machine can beat, as far as was measured.
+/// The shortest possible time on this machine, from its measured limits.
 #[derive(Serialize, Clone, Copy, PartialEq, Debug)]
 pub struct Limit {
-    /// What there is not more of.
+    /// The limiting resource.
     pub name: &'static str,
-    /// The time.
+    /// The time in seconds.
     pub seconds: f64,
 }
 
 impl Limit {
-    /// The later of two.
+    /// The longer of two.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         if other.seconds > self.seconds { other } else { self }
@@ -210,7 +210,7 @@ impl Limit {
 }
 
 impl Row {
-    /// A case that was measured.
+    /// The row of a measured case.
     pub fn new(
         subject: Subject,
         clients: usize,
@@ -225,19 +225,19 @@ impl Row {
     }
 }
 
-/// From how many clients on a device is faster than the CPU.
+/// The number of clients from which a device is faster than the CPU.
 #[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct Crossover {
-    /// What.
+    /// The subject.
     #[serde(flatten)]
     pub subject: Subject,
-    /// Where.
+    /// The backend.
     pub backend: Backend,
     /// The device.
     pub adapter: String,
-    /// The smallest measured number of clients at which its median was below the CPU's.
+    /// The smallest measured number of clients with a median below the CPU's; `None` if there is none.
     pub clients: Option<usize>,
-    /// The most clients that were measured on both.
+    /// The largest number of clients measured on both.
     pub up_to: usize,
 }
 
@@ -262,7 +262,7 @@ pub struct LeftOut {
 /// A subject on a backend, on a device.
 type SideOf<'a> = (&'a Subject, Backend, &'a str);
 
-/// Where each device starts to win.
+/// The number of clients from which each device is faster.
 pub fn crossovers(rows: &[Row]) -> Vec<Crossover> {
     let mut sides: BTreeMap<SideOf, Vec<(usize, u64)>> = BTreeMap::new();
     for row in rows {
@@ -286,7 +286,7 @@ pub fn crossovers(rows: &[Row]) -> Vec<Crossover> {
     found.collect()
 }
 
-/// A count in thousands or millions where it is a whole number of them.
+/// A count, in thousands or millions where these are whole.
 pub fn short(count: usize) -> String {
     match count {
         0 => "0".to_owned(),
@@ -297,7 +297,7 @@ pub fn short(count: usize) -> String {
     }
 }
 
-/// Nanoseconds in the unit that suits them.
+/// Nanoseconds in a suitable unit.
 pub fn duration(nanoseconds: u64) -> String {
     let ns = nanoseconds as f64;
     match ns {

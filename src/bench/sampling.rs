@@ -1,32 +1,32 @@
-//! Repeats a case, first to warm up, then to measure, and keeps percentiles in a histogram of three digits.
+//! Repeats a case, first to warm up, then to measure, and keeps percentiles.
 
 use crate::io::interrupt::{self, Interrupted};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// How often a case is run.
+/// The numbers of runs of a case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Repeats {
-    /// Before anything is measured.
+    /// Unmeasured runs before the measured ones.
     pub warm_up: usize,
-    /// Measured.
+    /// Measured runs.
     pub samples: usize,
 }
 
-/// One run.
+/// The times of a run.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Sample {
-    /// All of it.
+    /// The whole run.
     pub total: Duration,
-    /// Bringing data to the device, where that could be told apart.
+    /// Sending data to the device, if measured apart.
     pub transfer: Option<Duration>,
-    /// Kernels, where they could be told apart.
+    /// Kernels, if measured apart.
     pub compute: Option<Duration>,
 }
 
 impl Sample {
-    /// A run of which only the whole is known.
+    /// A run with a total time alone.
     pub fn whole(total: Duration) -> Self {
         Self { total, ..Self::default() }
     }
@@ -44,22 +44,22 @@ pub struct Percentiles {
     pub max_ns: u64,
 }
 
-/// The runs of a case.
+/// The times of the runs of a case.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Latency {
     /// Whole runs.
     pub total: Percentiles,
-    /// Of them, bringing data to the device.
+    /// Sending data to the device.
     pub transfer: Option<Percentiles>,
-    /// Of them, kernels.
+    /// Kernels.
     pub compute: Option<Percentiles>,
 }
 
-/// Runs a case; its first runs do not count.
+/// Runs a case. Its first runs do not count.
 ///
 /// # Errors
 ///
-/// Those of the case, and when a signal asked to stop.
+/// Errors of the case, and when a signal asked to stop.
 pub fn sample<E: From<Interrupted>>(
     repeats: Repeats,
     mut run: impl FnMut() -> Result<Sample, E>,
@@ -85,17 +85,17 @@ pub fn sample<E: From<Interrupted>>(
     })
 }
 
-/// How long something takes.
+/// Runs `work`. Returns its time and its result.
 pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let started = Instant::now();
     let done = work();
     (started.elapsed(), done)
 }
 
-/// Three significant digits.
+/// Significant digits of a histogram.
 const DIGITS: u8 = 3;
 
-/// A day: nothing that is measured takes longer.
+/// The longest time of a histogram: a day.
 const LONGEST_NS: u64 = 86_400_000_000_000;
 
 fn percentiles(times: &[Duration]) -> Percentiles {
@@ -106,7 +106,7 @@ fn percentiles(times: &[Duration]) -> Percentiles {
         times.iter().for_each(|time| histogram.saturating_record(nanoseconds(time)));
         histogram
     });
-    // A histogram rounds up within its digits: nothing is told that is beyond what was seen.
+    // A histogram rounds up within its digits, so clamp to the measured range.
     let at = |quantile: f64| {
         let found = histogram.as_ref().map_or(max_ns, |histogram| histogram.value_at_quantile(quantile));
         found.clamp(min_ns, max_ns)

@@ -1,4 +1,4 @@
-//! `fedmill bench`: measure kernels and whole merges on the CPU and on GPUs.
+//! `fedmill bench`: measures kernels and whole merges on the CPU and on GPUs.
 
 use super::{BackendName, Common, Failure, Outcome, print, rates};
 use crate::bench::BenchError;
@@ -18,24 +18,24 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Measure kernels and whole merges, on the CPU and on every GPU side by side.
+/// Measure kernels and whole merges on the CPU and on every GPU, side by side.
 ///
-/// Prints a table, or with --json one JSON object: how long, how near to what the machine can do at most, and from how
-/// many clients on a GPU is faster. Updates are made up, written to temporary files, and gone afterwards.
+/// Prints a table, or with --json one JSON object: times, shares of the machine's limits, and the number of clients
+/// from which a GPU is faster. Writes synthetic updates to temporary files and removes them afterwards.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Kernels to measure by themselves: weighted-sum, median, trimmed-mean, mean-near-median, pairs, norms,
+    /// Kernels to measure over rows in memory: weighted-sum, median, trimmed-mean, mean-near-median, pairs, norms,
     /// mixing-median; all, or none.
     #[arg(long, value_name = "LIST", default_value = "weighted-sum,median,pairs", value_parser = kernels)]
     kernels: KernelList,
-    /// Rules to measure as whole merges, files to file, as in --rule; or none. Those that need to be told assume a fifth
-    /// of the clients to be hostile.
+    /// Rules to measure as whole merges from files to file, written as in --rule; or none. Rules that need --byzantine
+    /// assume a fifth of the clients.
     #[arg(long, value_name = "LIST", default_value = "mean,median,multi-krum", value_parser = rules)]
     rules: RuleList,
     /// Numbers of clients.
     #[arg(long, value_name = "LIST", default_value = "2,8,32,64", value_delimiter = ',', value_parser = count)]
     clients: Vec<usize>,
-    /// Numbers of parameters of a model; 100k and 1M are understood.
+    /// Numbers of parameters of a model, such as 100k or 1M.
     #[arg(long, value_name = "LIST", default_value = "1M", value_delimiter = ',', value_parser = count)]
     parameters: Vec<usize>,
     /// Dtypes of updates: f32, bf16, f16.
@@ -44,24 +44,24 @@ pub(super) struct Arguments {
     /// Measured runs of each case.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = samples)]
     samples: usize,
-    /// Runs of each case before those.
+    /// Unmeasured runs of each case before the measured ones.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warm_up: usize,
-    /// Measure software adapters too, and not only where --adapter names one.
+    /// Measure software adapters too, not only the one that --adapter names.
     #[arg(long)]
     software: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Draw time against clients, with limits, as an .svg or .png file.
+    /// Draw time against clients, with limits, into an .svg or .png file.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Where updates are written for as long as they are needed [default: where the system has temporary files].
+    /// Folder for the synthetic updates [default: the system's folder for temporary files].
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
 }
 
-/// A list that clap takes for one value.
+/// A list that clap takes as one value.
 #[derive(Clone, Debug)]
 struct KernelList(Vec<Kernel>);
 
@@ -90,7 +90,7 @@ fn rules(text: &str) -> Result<RuleList, String> {
     Ok(RuleList(list))
 }
 
-/// A count above zero, in thousands or millions if it says so.
+/// Parses a count above zero, with an optional suffix for thousands or millions.
 fn count(text: &str) -> Result<usize, String> {
     let bad = || format!("found `{text}`, expected a count above zero such as 300, 100k or 1.5M");
     let (number, factor) = match text.strip_suffix(['k', 'K', 'm', 'M']) {
@@ -100,7 +100,7 @@ fn count(text: &str) -> Result<usize, String> {
     };
     let number: f64 = number.parse().map_err(|_| bad())?;
     let count = (number * factor).round();
-    // No model has more parameters than this, and every product below fits.
+    // More than any model has; products of such counts do not overflow.
     let fits = (1.0..1e12).contains(&count) && (count - number * factor).abs() < 1e-6 * count;
     if fits { Ok(count as usize) } else { Err(bad()) }
 }
@@ -142,7 +142,7 @@ impl Arguments {
         })
     }
 
-    /// The device that is named, or all that are none of software, unless these are asked for.
+    /// The named device, or all devices, of software ones only with --software.
     fn devices(&self, common: &Common) -> Result<Vec<Options>, Failure> {
         if common.backend_name() == BackendName::Cpu {
             return Ok(Vec::new());
@@ -162,7 +162,7 @@ impl Arguments {
             }
         };
         if chosen.is_empty() {
-            tracing::info!("no GPU was found: the CPU is measured alone");
+            tracing::info!("no GPU was found; measuring the CPU alone");
         }
         let options = |name| Options { adapter: Some(name), ..common.gpu_options() };
         Ok(chosen.into_iter().map(options).collect())

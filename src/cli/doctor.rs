@@ -1,4 +1,4 @@
-//! `fedmill doctor`: which devices there are, whether they compute right, and what is missing.
+//! `fedmill doctor`: lists devices, tests them, and names what is missing.
 
 mod advice;
 
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Look at the devices, and test them.
+/// List the devices and test them.
 ///
-/// Runs every kernel on every adapter, software ones too, or on the one that --adapter names, and holds the results
-/// against the CPU. Says what to install where no GPU is found. Exit status 1 if a test fails.
+/// Runs every kernel on every adapter, software ones too, or on the adapter that --adapter names, and compares the
+/// results with the CPU's. Names what to install if no GPU is found. Exit status 1 if a test fails.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Measure what CPU and GPU can do, and keep it in the cache for --backend auto. Takes some seconds.
+    /// Measure the speed of the CPU and the GPU, and store it in the cache for --backend auto. Takes some seconds.
     #[arg(long)]
     calibrate: bool,
     /// Print one JSON object.
@@ -30,17 +30,17 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Everything that was looked at.
+/// The processor, the adapters and the advice.
 struct Examination {
     isa: Isa,
     threads: usize,
     vulkan: Vulkan,
-    adapters: Vec<Tested>,
+    adapters: Vec<TestedAdapter>,
     advice: Vec<String>,
 }
 
-/// An adapter and what its self-test found.
-struct Tested {
+/// An adapter and the results of its self-tests.
+struct TestedAdapter {
     adapter: Adapter,
     findings: Vec<Finding>,
 }
@@ -49,9 +49,9 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let examination = examine(common)?;
         print(&if self.json { format!("{}\n", examination.json()) } else { examination.text() })?;
-        let failed: usize = examination.adapters.iter().map(Tested::failed).sum();
+        let failed: usize = examination.adapters.iter().map(TestedAdapter::failed).sum();
         if failed > 0 {
-            // A device that computes wrong is not timed.
+            // A device that computes wrong results is not timed.
             return Ok(Outcome::Refused(format!("{failed} self-tests failed")));
         }
         if self.calibrate {
@@ -61,7 +61,7 @@ impl Arguments {
     }
 }
 
-/// Measures the host, and the device that was named or the best that is no software adapter.
+/// Measures the host, and the named device or the best that is no software adapter.
 fn calibrate(common: &Common, examination: &Examination) -> Result<(), Failure> {
     let mut options = common.gpu_options();
     let mut adapters = examination.adapters.iter().map(|tested| &tested.adapter);
@@ -80,18 +80,18 @@ fn examine(common: &Common) -> Result<Examination, Failure> {
     let advice = advice::advice(&vulkan, &found);
     let options = common.gpu_options();
     let mut adapters = Vec::new();
-    for adapter in chosen(found, &options).map_err(told)? {
+    for adapter in chosen(found, &options).map_err(gpu_failure)? {
         interrupt::check().map_err(|interrupted| Failure {
             signal: Some(interrupted.signal),
             ..Failure::from(interrupted)
         })?;
-        adapters.push(Tested::new(adapter, &options));
+        adapters.push(TestedAdapter::new(adapter, &options));
     }
     let threads = common.pool()?.current_num_threads();
     Ok(Examination { isa: common.isa(), threads, vulkan, adapters, advice })
 }
 
-pub(super) fn told(error: GpuError) -> Failure {
+pub(super) fn gpu_failure(error: GpuError) -> Failure {
     let hint = error.hint().map(str::to_owned);
     Failure { hint, ..Failure::from(error) }
 }
@@ -108,7 +108,7 @@ pub(super) fn chosen(found: Vec<Adapter>, options: &Options) -> Result<Vec<Adapt
     Ok(chosen)
 }
 
-impl Tested {
+impl TestedAdapter {
     fn new(adapter: Adapter, options: &Options) -> Self {
         let named = Options { adapter: Some(adapter.name.clone()), ..options.clone() };
         let findings = match Gpu::open(&named) {
@@ -166,7 +166,7 @@ impl Tested {
     }
 }
 
-/// A heading, and names with values below it; values of several lines stand below each other.
+/// Writes a heading, and names with values below it.
 fn write_section(text: &mut String, heading: &str, lines: &[(&str, String)]) {
     let _ = writeln!(text, "{heading}");
     for (name, value) in lines {
@@ -239,7 +239,7 @@ impl Examination {
                 "nvidia_module": vulkan.has_nvidia_module,
                 "render_node": vulkan.has_render_node,
             },
-            "adapters": self.adapters.iter().map(Tested::json).collect::<Vec<_>>(),
+            "adapters": self.adapters.iter().map(TestedAdapter::json).collect::<Vec<_>>(),
             "advice": self.advice,
             "ok": self.adapters.iter().all(|tested| tested.failed() == 0),
         })

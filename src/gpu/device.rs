@@ -1,28 +1,28 @@
 //! An open device as the rest of the program sees it, the same with and without the `gpu` feature.
 //!
-//! Three traits say what a device does: [`ComputeDevice`] compiles jobs and measures the hardware, [`TileDevice`] runs
-//! compiled jobs on tiles, [`VectorDevice`] runs kernels on flat vectors. `vulkan` implements them. Without the feature
-//! nothing does, and [`Gpu::open`] fails.
+//! Two traits say what a device does: [`ComputeDevice`] compiles jobs, runs kernels on flat vectors and measures the
+//! hardware; [`TileDevice`] runs compiled jobs on tiles. `vulkan` implements them. Without the feature nothing does,
+//! and [`Gpu::open`] fails. `codecs`, `selection` and `private` state the runs over flat vectors as data.
+
+pub(super) mod codecs;
+pub(super) mod private;
+pub(super) mod selection;
 
 #[cfg(not(feature = "gpu"))]
 use crate::gpu::disabled as backend;
 use crate::gpu::job::{
     Adapter, CombineJob, Combined, DeviceTime, GpuError, Options, PairSums, PairsJob, TileShape,
 };
+use crate::gpu::run::{BufferId, Run};
 #[cfg(feature = "gpu")]
 use crate::gpu::vulkan as backend;
-use crate::kernels::block_quantize::Draw;
-use crate::kernels::chacha20::Stream;
-use crate::kernels::clip_integers::Scale;
-use crate::kernels::discrete_gaussian::Level;
-use crate::kernels::select_largest::Search;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 /// Compiles jobs, makes the slots they run in, and measures the hardware. Calls fail when the device fails or has no
 /// memory left.
-pub trait ComputeDevice: VectorDevice + fmt::Debug + Send + Sync {
+pub trait ComputeDevice: fmt::Debug + Send + Sync {
     /// The device as its driver describes it.
     fn adapter(&self) -> &Adapter;
 
@@ -56,6 +56,9 @@ pub trait ComputeDevice: VectorDevice + fmt::Debug + Send + Sync {
     /// Most columns of a tile that a pass over pairs of `points` points takes.
     fn pairs_columns(&self, points: usize) -> usize;
 
+    /// Runs kernels on flat vectors: sends the input, waits, and returns the words of each output.
+    fn run(&self, run: &Run, outputs: &[BufferId]) -> Result<Vec<Vec<u32>>, GpuError>;
+
     /// Makes a slot with memory for the tiles of a merge.
     fn combine_slot(&self, program: &CombineProgram) -> Result<Box<dyn TileDevice + '_>, GpuError>;
 
@@ -63,8 +66,8 @@ pub trait ComputeDevice: VectorDevice + fmt::Debug + Send + Sync {
     fn pairs_slot(&self, program: &PairsProgram) -> Result<Box<dyn TileDevice + '_>, GpuError>;
 }
 
-/// One place of the ring: takes a tile in, runs a compiled job on it and hands the results back. Calls fail when the
-/// device fails or has no memory left.
+/// One slot of the ring: takes a tile in, runs a compiled job on it and returns the results. Calls fail when the device
+/// fails or has no memory left.
 pub trait TileDevice: Send {
     /// Fills the slot with a tile of `columns` columns. `write` gets the number of each row in turn, the clients' rows
     /// first and then the references, and writes the row's values into the bytes it gets. These bytes may be device
@@ -92,94 +95,6 @@ pub trait TileDevice: Send {
 
     /// Times of the last run.
     fn time(&self) -> DeviceTime;
-}
-
-/// Runs kernels on flat vectors: sends the input, waits for the output.
-///
-/// The host computes grids, factors and thresholds in f64. The device finds the codes, indices and integers that the
-/// CPU's kernels find, to the bit. Calls fail when the device fails or has no memory left.
-pub trait VectorDevice {
-    /// The smallest and the largest value of each block of `block` values.
-    fn block_ends(&self, values: &[f32], block: usize) -> Result<Vec<[f32; 2]>, GpuError>;
-
-    /// The codes 0 to `top` of values. A block's grid is its start and the inverse of its step, at most 2^76.
-    fn quantize(
-        &self,
-        values: &[f32],
-        block: usize,
-        grids: &[[f32; 2]],
-        top: u8,
-        draw: Draw,
-    ) -> Result<Vec<u8>, GpuError>;
-
-    /// The codes `-top` to `top` of values, given the inverse of each block's step, at most 2^76.
-    fn quantize_symmetric(
-        &self,
-        values: &[f32],
-        block: usize,
-        inverses: &[f32],
-        top: i8,
-        draw: Draw,
-    ) -> Result<Vec<i8>, GpuError>;
-
-    /// The values that codes stand for. A block's grid is its start and its step.
-    fn dequantize(&self, codes: &[u8], block: usize, grids: &[[f32; 2]]) -> Result<Vec<f32>, GpuError>;
-
-    /// The values that signed codes stand for, given each block's step.
-    fn dequantize_symmetric(&self, codes: &[i8], block: usize, steps: &[f32]) -> Result<Vec<f32>, GpuError>;
-
-    /// Flips signs and transforms each block of 4096 values, once for each stream in `flips`. A stream has one bit per
-    /// value; the lowest bit of its first word is that of the first value. `values` are whole blocks.
-    fn rotate(&self, values: &[f32], flips: &[&[u32]]) -> Result<Vec<f32>, GpuError>;
-
-    /// The codes of values among thresholds, as [`bucketize`](crate::kernels::bucketize::bucketize) defines them. Values
-    /// of a block are multiplied by its factor first.
-    fn bucketize(
-        &self,
-        values: &[f32],
-        block: usize,
-        factors: &[f32],
-        thresholds: &[f32],
-    ) -> Result<Vec<u8>, GpuError>;
-
-    /// Rotates blocks of 4096 values as [`rotate`](Self::rotate) does; returns the codes of the rotated values, and
-    /// these values.
-    fn rotate_and_bucketize(
-        &self,
-        values: &[f32],
-        flips: &[&[u32]],
-        factors: &[f32],
-        thresholds: &[f32],
-    ) -> Result<(Vec<u8>, Vec<f32>), GpuError>;
-
-    /// The number of values with each next digit, as [`Search::next_digit`] defines it.
-    fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Result<Vec<u64>, GpuError>;
-
-    /// The ascending indices of values above the magnitude with this key, and of the first `ties` values equal to it.
-    fn take(&self, values: &[f32], key: u32, ties: u64) -> Result<Vec<u32>, GpuError>;
-
-    /// The ascending indices of the `count` values of largest magnitude, or of all if there are fewer. Among equal
-    /// magnitudes the lowest indices win.
-    fn select_largest(&self, values: &[f32], count: usize) -> Result<Vec<u32>, GpuError> {
-        let count = count.min(values.len());
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        let mut search = Search::new(count as u64);
-        while let Some(digit) = search.next_digit() {
-            search.narrow(&self.histogram(values, digit)?);
-        }
-        let Some(last) = search.threshold() else { return Ok(Vec::new()) };
-        self.take(values, last.key, last.ties)
-    }
-
-    /// The noise of `count` coordinates from `first` on, as [`noise`](crate::kernels::discrete_gaussian::noise) makes
-    /// it. The key goes into the device's memory.
-    fn noise(&self, stream: Stream, level: Level, first: u64, count: usize) -> Result<Vec<i64>, GpuError>;
-
-    /// Rounds rows to integers, each row at its scale, as [`quantize`](crate::kernels::clip_integers::quantize) does, and
-    /// sums each column. `values` holds a row of `columns` values for each scale, one behind the other.
-    fn integer_sums(&self, values: &[f32], columns: usize, scales: &[Scale]) -> Result<Vec<i64>, GpuError>;
 }
 
 /// An open device. Slots of many threads share it.
@@ -252,7 +167,7 @@ impl ResidentTile {
     }
 }
 
-/// One place of the ring, with memory for the tiles of one job. Each slot belongs to one thread.
+/// One slot of the ring, with memory for the tiles of one job. Each slot belongs to one thread.
 pub struct RingSlot<'g>(Box<dyn TileDevice + 'g>);
 
 impl<'g> RingSlot<'g> {

@@ -1,4 +1,4 @@
-//! Stands in for [`vulkan`](crate::gpu) in a build without the `gpu` feature: no adapter, no device.
+//! Stands in for `vulkan` in a build without the `gpu` feature: no adapter, no device.
 
 use crate::gpu::device::ComputeDevice;
 use crate::gpu::job::{Adapter, GpuError, Options};

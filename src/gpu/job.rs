@@ -1,32 +1,33 @@
-//! What may be asked of a device, and what it answers: plain data, the same with and without the `gpu` feature.
+//! The jobs, results and errors of a device. Plain data, the same without the `gpu` feature.
 
 use crate::gpu::step::StepJob;
 use crate::model::dtype::Working;
 use std::time::Duration;
 
-/// The most rows that order statistics sort on a device.
+/// Most rows that order statistics sort on a device.
 pub const MOST_SORTED_ROWS: usize = 10_240;
 
-/// Which device to open, and how.
+/// The device to open, and the way to open it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// A part of the adapter's name, any case; none for the best that is no software adapter.
+    /// A part of the adapter's name, in any case; `None` means the best that is no software adapter.
     pub adapter: Option<String>,
-    /// Keep the checks of bounds and loops in shaders.
+    /// Whether to keep the checks of bounds and loops in shaders.
     pub checked: bool,
-    /// Use subgroup operations where the device has them.
+    /// Whether to use subgroup operations where the device has them.
     pub subgroups: bool,
-    /// Places of the ring; none for as many as suit.
+    /// Slots of the ring; `None` means a number that suits the host.
     pub slots: Option<usize>,
     /// Bytes of rows in a slot.
     pub slot_bytes: usize,
-    /// The most bytes that are bound at once, if less than the device allows.
+    /// Most bytes of a binding, if less than the device allows.
     pub binding_bytes: Option<u64>,
-    /// Bytes of the device's memory that updates may stay in between passes; none for most of what it has.
+    /// Bytes of device memory in which updates may stay between passes; `None` means seven tenths of it.
     pub resident_bytes: Option<u64>,
-    /// Destroy the device after so many runs, as a driver that crashes would. For tests.
+    /// The number of runs after which to destroy the device, as a driver crash would. For tests.
     pub lose_after: Option<usize>,
-    /// Fill memory that kernels write with a pattern before each run. For tests: no result may depend on fresh memory.
+    /// Whether to fill the memory that kernels write with a pattern before each run. For tests: no result may depend on
+    /// fresh memory.
     pub spoils: bool,
 }
 
@@ -49,32 +50,32 @@ impl Default for Options {
 /// A device as its driver describes it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Adapter {
-    /// Its name.
+    /// The name that the driver reports.
     pub name: String,
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.
     pub kind: &'static str,
-    /// Name and version of its driver.
+    /// Name and version of the driver.
     pub driver: String,
-    /// The programming interface it is reached by.
+    /// The programming interface.
     pub interface: String,
-    /// Smallest and largest number of invocations in a subgroup; zero where there are none.
+    /// Smallest and largest number of invocations in a subgroup; zeros without subgroups.
     pub subgroup: (u32, u32),
-    /// Bytes of its own memory, where the driver tells.
+    /// Bytes of its own memory, if the driver reports them.
     pub memory: Option<u64>,
     /// Limits that size tiles, by name.
     pub limits: Vec<(&'static str, u64)>,
-    /// Features that kernels make use of, by name.
+    /// Features that kernels use, by name.
     pub features: Vec<&'static str>,
 }
 
 impl Adapter {
-    /// Whether it is the processor in disguise.
+    /// Whether the adapter computes on the processor.
     pub fn is_software(&self) -> bool {
         self.kind == "software"
     }
 }
 
-/// Why a device did not do what it was asked to.
+/// An error of a device.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -96,11 +97,11 @@ pub enum GpuError {
     #[error("{adapter}: {finished} of {started} workgroups finished")]
     Unfinished { adapter: String, finished: u32, started: u32 },
     #[error(
-        "{adapter}: {what}: the device found {found:e}, the CPU {expected:e}, which may differ by {bound:e}"
+        "{adapter}: {what}: the device computed {found:e}, the CPU {expected:e}; the bound on the difference is {bound:e}"
     )]
     Wrong { adapter: String, what: String, found: f64, expected: f64, bound: f64 },
     #[error(
-        "{adapter} has nothing to do: every tensor is of f64 or of integers, expected floats of up to 32 bits"
+        "{adapter} has nothing to compute: every tensor is f64 or integer, expected floats of up to 32 bits"
     )]
     NothingToDo { adapter: String },
     #[error("{what}: found {found}, expected at most {most} on {adapter}")]
@@ -112,15 +113,15 @@ fn list(before: &str, names: &[String]) -> String {
 }
 
 impl GpuError {
-    /// What the user may do about it.
+    /// The remedy, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotBuilt => Some("build with the `gpu` feature, or use --backend cpu"),
-            Self::NoAdapter { .. } => Some(
-                "`fedmill doctor` says what is missing; a software adapter is used if --adapter names it",
-            ),
+            Self::NoAdapter { .. } => {
+                Some("`fedmill doctor` names what is missing; --adapter selects a software adapter")
+            }
             Self::NoSuchAdapter { .. } => Some("`fedmill doctor` lists the adapters"),
-            _ => Some("`fedmill doctor` tests the device; --backend cpu does without it"),
+            _ => Some("`fedmill doctor` tests the device; --backend cpu runs without it"),
         }
     }
 }
@@ -128,34 +129,34 @@ impl GpuError {
 /// The shape of the tiles of a pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TileShape {
-    /// Clients' rows in a slot.
+    /// Number of clients' rows.
     pub rows: usize,
-    /// The float they are stored as: not f64.
+    /// The float that clients' values are stored as; never f64.
     pub stored: Working,
-    /// Rows of f32 behind them: the base, the centre of an earlier round.
+    /// Number of reference rows of f32 behind the clients': the base, the centre of an earlier round, moments.
     pub references: usize,
-    /// The most columns of a tile.
+    /// Most columns of a tile.
     pub columns: usize,
 }
 
 impl TileShape {
-    /// Bytes of a client's row, whole words.
+    /// Bytes of a client's row, in whole words.
     pub fn row_bytes(&self) -> usize {
         (self.columns * self.stored.bytes()).next_multiple_of(4)
     }
 
-    /// Bytes of all rows as they lie in a slot.
+    /// Bytes of all rows of a slot.
     pub fn bytes(&self) -> usize {
         self.references_start() + self.references * self.columns * size_of::<f32>()
     }
 
-    /// Where the references start: where a binding may.
+    /// First byte of the references, at an offset where a binding may start.
     pub fn references_start(&self) -> usize {
         (self.rows * self.row_bytes()).next_multiple_of(256)
     }
 }
 
-/// What is done to every column of a tile.
+/// The reduction of every column of a tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reduction {
     /// The weighted sum.
@@ -164,107 +165,110 @@ pub enum Reduction {
     Median,
     /// The mean without the `cut` smallest and largest values.
     TrimmedMean {
-        /// How many go at each end.
+        /// Number of values left out at each end.
         cut: usize,
     },
     /// The mean of the `kept` values nearest to the median.
     MeanNearMedian {
-        /// How many are kept.
+        /// Number of values kept.
         kept: usize,
     },
 }
 
-/// How every tile of a pass is combined.
+/// The merge of every tile of a pass.
 #[derive(Clone, Debug)]
 pub struct CombineJob {
-    /// The tiles.
+    /// The shape of the tiles.
     pub shape: TileShape,
-    /// The rows that have a part, in order.
+    /// Numbers of the rows that take part, in order.
     pub chosen: Vec<u32>,
-    /// What each of those weighs in a weighted sum; may be empty otherwise.
+    /// Weight of each of those rows in a weighted sum; may be empty otherwise.
     pub weights: Vec<f64>,
-    /// Mixtures of the chosen rows to reduce instead of these: a coefficient for each, then one for the base.
+    /// Mixtures of the chosen rows to reduce instead of the rows: a coefficient per row, then one for the base.
     pub mixing: Option<Vec<Vec<f64>>>,
     /// The reduction.
     pub reduction: Reduction,
-    /// Whether to measure the squared norm of each chosen row's delta; for each whether the base is to be taken off.
+    /// Measures the squared norm of each chosen row's delta; per row whether to subtract the base first.
     pub norms: Option<Vec<bool>>,
-    /// The server's step to take on what is merged.
+    /// The server's step on the merged values.
     pub step: Option<StepJob>,
 }
 
-/// What is found about every pair of points of a tile.
+/// The sums over every pair of points of a tile.
 #[derive(Clone, Debug)]
 pub struct PairsJob {
-    /// The tiles.
+    /// The shape of the tiles.
     pub shape: TileShape,
-    /// Mixtures of all rows to look at instead of these, as in [`CombineJob::mixing`].
+    /// Mixtures of all rows that are points instead of the rows, as in [`CombineJob::mixing`].
     pub mixing: Option<Vec<Vec<f64>>>,
-    /// Whether the zero delta is the base, the first reference, and not zero.
+    /// Whether the zero delta is the base, which is the first reference; otherwise it is zero.
     pub origin_is_base: bool,
     /// Whether the coordinate median is a point.
     pub with_median: bool,
-    /// Whether the centre of an earlier round, the last reference, is a point.
+    /// Whether the centre of an earlier round, which is the last reference, is a point.
     pub with_centre: bool,
-    /// Whether to sum squared differences of rows as well.
+    /// Whether to sum squared differences of rows too.
     pub differences: bool,
-    /// Whether to count signs; for each row whether the base is to be taken off.
+    /// Counts signs; per row whether to subtract the base first.
     pub signs: Option<Vec<bool>>,
 }
 
-/// What a combined tile says besides its values.
+/// The results of a merge of a tile besides its values.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Combined {
-    /// The largest magnitude among the chosen rows' values; infinite if one is not finite.
+    /// The largest magnitude among the chosen rows' values; infinite if a value is not finite.
     pub largest: f32,
-    /// Squared norms of the deltas, if asked for.
+    /// Squared norms of the deltas, if the job measures them.
     pub squared_norms: Vec<f64>,
-    /// What the server's step left, if one was asked for: the model's values, then m and v as far as they are kept.
+    /// The rows that the server's step writes, if the job has one: the model's values, then m and v if the step keeps
+    /// them.
     pub stepped: Vec<Vec<f32>>,
 }
 
-/// What was found about the pairs of a tile.
+/// The sums over the pairs of a tile.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PairSums {
-    /// Products of all points, less the tile's middle: the upper triangle of a matrix, row by row, square.
+    /// Products of all points less the tile's middle: a square matrix, row by row, of which the upper triangle counts.
     pub products: Vec<f64>,
-    /// Squared differences of rows, likewise, if asked for.
+    /// Squared differences of rows in the same form, if the job sums them.
     pub squares: Vec<f64>,
-    /// The largest magnitude of each point, less the middle.
+    /// The largest magnitude of each point less the middle.
     pub largest_of_point: Vec<f32>,
-    /// The largest magnitude among the values as sent; infinite if one is not finite.
+    /// The largest magnitude among the values as sent; infinite if a value is not finite.
     pub largest: f32,
-    /// The sum over columns of how many more deltas have one sign than the other, if asked for.
+    /// The sum over columns of the difference between the numbers of positive and negative deltas, if the job counts
+    /// them.
     pub signs: u64,
 }
 
-/// What [`PairSums`] may be off by, relative to the sum of the terms' magnitudes: 256 terms an invocation, up to six
-/// additions of the tree, 64 of chunks, and what a term carries.
+/// Bound on the error of [`PairSums`], relative to the sum of the terms' magnitudes: 256 additions per invocation, up
+/// to six of the tree, 64 of chunks, and the error of a term.
 pub const PAIRS_RELATIVE_ERROR: f64 = (256 + 64 + 16) as f64 * (f32::EPSILON / 2.0) as f64;
 
-/// Sums beyond this magnitude of terms may not fit f32: the caller does them elsewhere.
+/// Largest magnitude of terms whose sums fit f32 for certain. The CPU computes tiles beyond it.
 pub const MOST_MAGNITUDE: f32 = 1e30;
 
-/// Where the time of runs went.
+/// The times of runs.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct DeviceTime {
-    /// Copying rows to the device, by its clock; none where it has none.
+    /// Copying rows to the device, by the device's clock; `None` if it has no clock.
     pub upload: Option<Duration>,
-    /// Kernels, by its clock.
+    /// Kernels, by the device's clock.
     pub kernels: Option<Duration>,
-    /// Waiting for a run from submission to results.
+    /// Waiting from submission to results, by the host's clock.
     pub waited: Duration,
 }
 
-/// What a self-test found of a kernel.
+/// The outcome of one self-test.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Finding {
-    /// The kernel.
+    /// The name of the kernel.
     pub kernel: &'static str,
-    /// What it was run on.
+    /// The sample.
     pub case: String,
-    /// The first difference from the CPU beyond what the kernel declares, or why it did not run; none if all is well.
+    /// The first difference from the CPU beyond the kernel's bound, or the reason why it did not run; `None` if it
+    /// passed.
     pub difference: Option<String>,
-    /// How long it took, compiling included.
+    /// Time in milliseconds, with compilation.
     pub milliseconds: f64,
 }

@@ -1,23 +1,24 @@
-//! The kernels' shaders on a GPU: adapters, and the slots that tiles pass through. Knows nothing of federated learning.
+//! Runs the kernels' shaders on a GPU: adapters, and the slots that tiles pass through.
 //!
-//! [`job`] and [`step`] are plain data: what a device computes on a tile, and its results. [`device`] says what an open
-//! device does. `vulkan` opens devices and does it. [`shaders`] embeds the WGSL in the program and assembles the text of
-//! a kernel; [`variants`] lists every text that is ever compiled; `shape` is the struct that all kernels read.
-//! `selftest` compares all kernels with the CPU's. Without the `gpu` feature `disabled` stands in for `vulkan`.
+//! This room knows nothing of federated learning.
+//!
+//! [`job`] and [`step`] are plain data: what a device computes on a tile, and its results; [`run`] and [`shape`] are
+//! the same for flat vectors and single dispatches. [`device`] says what an open device does, and `vulkan` does it;
+//! without the `gpu` feature `disabled` stands in for `vulkan`. [`shaders`] embeds the WGSL in the program and
+//! assembles the text of a kernel; [`variants`] makes the variants of a kernel's text. [`selftest`] lists the kernels
+//! that have shaders and compares each with the CPU's.
 
 pub mod device;
 pub mod job;
-mod selftest;
+pub mod run;
+pub mod selftest;
+pub mod shaders;
+pub mod shape;
 pub mod step;
+pub mod variants;
 
 #[cfg(not(feature = "gpu"))]
 mod disabled;
-#[cfg(feature = "gpu")]
-pub mod shaders;
-#[cfg(feature = "gpu")]
-mod shape;
-#[cfg(feature = "gpu")]
-pub mod variants;
 #[cfg(feature = "gpu")]
 mod vulkan;
 

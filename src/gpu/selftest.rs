@@ -1,189 +1,79 @@
-//! A look at every kernel on an open device: small tiles, held against the CPU's kernels, or against plain f64 where
-//! these sum in another order. Each agrees as its shader's head says.
+//! The kernels that have shaders: every text that is ever compiled, and every self-test.
+//!
+//! A self-test runs a kernel on a small sample and compares it with the CPU's kernel, or with plain f64 where that sums
+//! in another order. The bound of each comparison is the one that the shader's head states.
 
-mod vectors;
+mod tiles;
 
-use crate::gpu::device::{CombineProgram, Gpu, PairsProgram, RingSlot};
-use crate::gpu::job::{
-    CombineJob, Combined, Finding, GpuError, PAIRS_RELATIVE_ERROR, PairSums, PairsJob, Reduction, TileShape,
-};
-use crate::gpu::step::StepJob;
-use crate::kernels::coordinate_median::coordinate_median;
-use crate::kernels::element::Element;
-use crate::kernels::lanes::Isa;
-use crate::kernels::mean_near_median::mean_near_median;
-use crate::kernels::server_step::{SecondMoment, ServerStep};
-use crate::kernels::signs::add_signs;
-use crate::kernels::trimmed_mean::trimmed_mean;
-use crate::kernels::weighted_sum::add_weighted;
-use crate::model::dtype::Working;
-use crate::model::tile::TileBuffer;
-use half::{bf16, f16};
+use crate::gpu::device::{Gpu, codecs, private, selection};
+use crate::gpu::job::{Finding, GpuError};
+use crate::gpu::shaders::Variant;
+use std::fmt::Debug;
 use std::time::Instant;
 
-/// Columns of most tiles: no whole number of workgroups.
-const COLUMNS: usize = 1_031;
-/// Columns of the tiles of pairs: several chunks of the larger squares.
-const PAIR_COLUMNS: usize = 2_500;
+/// A row of [`KERNELS`](crate::kernels::KERNELS) on a device.
+#[derive(Clone, Copy)]
+pub struct DeviceKernel {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Returns every variant of its shaders that is ever compiled.
+    pub variants: fn() -> Vec<Variant>,
+    /// Samples by name, each with a test on a device.
+    pub cases: &'static [(&'static str, Test)],
+}
+
+/// Runs a kernel on a device and returns the first difference from the CPU.
+type Test = fn(&Gpu) -> Result<Difference, GpuError>;
+
+/// The first value that differs by more than its bound, in words; `None` if no value does.
+pub(super) type Difference = Option<String>;
+
 /// Half a unit in the last place of f32, relative.
-const HALF_ULP: f64 = f32::EPSILON as f64 / 2.0;
+pub(super) const HALF_ULP: f64 = f32::EPSILON as f64 / 2.0;
 
-/// What was found instead of what, if something was.
-type Difference = Option<String>;
+/// The kernels that have shaders.
+pub fn device_kernels() -> impl Iterator<Item = DeviceKernel> {
+    [tiles::KERNELS, codecs::KERNELS, selection::KERNELS, private::KERNELS].into_iter().flatten().copied()
+}
 
-/// Runs every kernel on the device.
+/// Every variant that is ever compiled.
+pub fn every_variant() -> Vec<Variant> {
+    device_kernels().flat_map(|kernel| (kernel.variants)()).collect()
+}
+
+/// Runs the self-test of every kernel on the device.
 pub fn self_test(gpu: &Gpu) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut test = |kernel, case: String, run: &dyn Fn() -> Result<Difference, GpuError>| {
-        let started = Instant::now();
-        let difference = run().unwrap_or_else(|error| Some(error.to_string()));
-        let milliseconds = started.elapsed().as_secs_f64() * 1e3;
-        findings.push(Finding { kernel, case, difference, milliseconds });
-    };
-    for rows in [5, 33, 200] {
-        let case = || format!("{rows} rows");
-        test("weighted_sum", case(), &|| weighted_sum(gpu, rows));
-        test("coordinate_median", case(), &|| median(gpu, &Sample::of_f32(rows, COLUMNS)));
-        test("trimmed_mean", case(), &|| trimmed(gpu, rows));
-        test("mean_near_median", case(), &|| near_median(gpu, rows));
-    }
-    test("mixing", "3 mixtures of 33 rows".to_owned(), &|| mixing(gpu));
-    test("norms", "33 rows".to_owned(), &|| norms(gpu));
-    for second in [SecondMoment::Adam, SecondMoment::Yogi, SecondMoment::Adagrad] {
-        test("server_step", format!("{second:?} after a mean"), &|| server_step(gpu, second));
-    }
-    for rows in [5, 40, 100] {
-        test("gram", format!("{rows} rows"), &|| pairs(gpu, rows));
-    }
-    test("signs", "33 rows".to_owned(), &|| signs(gpu));
-    test("decoding", "every f16".to_owned(), &|| median(gpu, &every::<f16>(Working::F16)));
-    test("decoding", "every bf16".to_owned(), &|| median(gpu, &every::<bf16>(Working::BF16)));
-    for (kernel, case, run) in vectors::CASES {
-        test(kernel, case.to_owned(), &|| run(gpu));
+    for DeviceKernel { kernel, cases, .. } in device_kernels() {
+        for (case, test) in cases {
+            let started = Instant::now();
+            let difference = test(gpu).unwrap_or_else(|error| Some(error.to_string()));
+            let milliseconds = started.elapsed().as_secs_f64() * 1e3;
+            findings.push(Finding { kernel, case: (*case).to_owned(), difference, milliseconds });
+        }
     }
     findings
 }
 
-/// Rows to send, and references behind them: a base, then what a server keeps.
-struct Sample<E> {
-    stored: Working,
-    rows: Vec<Vec<E>>,
-    references: Vec<Vec<f32>>,
-}
-
+/// A value of a sample: ties, zeros of both signs, magnitudes far apart.
 fn value(row: usize, column: usize) -> f32 {
     let mixed = row * 7_919 + column * 104_729 + row * column * 37;
-    // Ties, zeros of both signs, magnitudes apart.
     let scale = [1.0, 1e-3, -0.5, 64.0][column % 4];
     ((mixed % 997) as f32 / 499.0 - 1.0) * scale
 }
 
-impl Sample<f32> {
-    fn of_f32(rows: usize, columns: usize) -> Self {
-        let row = |row| (0..columns).map(|column| value(row, column)).collect();
-        Self { stored: Working::F32, rows: (0..rows).map(row).collect(), references: Vec::new() }
-    }
-
-    fn with_base(mut self) -> Self {
-        self.references = vec![(0..self.columns()).map(|column| value(77, column) / 2.0).collect()];
-        self
-    }
-
-    /// With a base, and a first and a second moment.
-    fn with_moments(self) -> Self {
-        let mut with = self.with_base();
-        let moment = |of: fn(f32) -> f32| (0..with.columns()).map(|column| of(value(78, column))).collect();
-        with.references.extend([moment(|x| x / 4.0), moment(|x| x * x)]);
-        with
-    }
+/// The values of a flat vector.
+pub(super) fn values(len: usize) -> Vec<f32> {
+    (0..len).map(|i| value(i / 100, i)).collect()
 }
 
-/// One row of every finite value of a dtype of 16 bits, subnormals too.
-fn every<E: Element>(stored: Working) -> Sample<E> {
-    let all = (0..=u16::MAX).map(bytemuck::cast::<u16, E>);
-    Sample { stored, rows: vec![all.filter(|x| x.widen().is_finite()).collect()], references: Vec::new() }
-}
-
-impl<E: Element> Sample<E> {
-    fn columns(&self) -> usize {
-        self.rows[0].len()
-    }
-
-    fn shape(&self) -> TileShape {
-        TileShape {
-            rows: self.rows.len(),
-            stored: self.stored,
-            references: self.references.len(),
-            columns: self.columns(),
-        }
-    }
-
-    fn tile(&self) -> TileBuffer {
-        let mut tile = TileBuffer::new(self.rows.len(), self.columns() * size_of::<E>());
-        for (place, row) in self.rows.iter().enumerate() {
-            let bytes: &[u8] = bytemuck::cast_slice(row);
-            tile.row_mut(place)[..bytes.len()].copy_from_slice(bytes);
-            tile.clear_behind(place, bytes.len());
-        }
-        tile
-    }
-
-    fn fill(&self, slot: &mut RingSlot) -> Result<(), GpuError> {
-        slot.fill(self.columns(), |row, out| {
-            match self.rows.get(row) {
-                Some(row) => out.copy_from_slice(bytemuck::cast_slice(row)),
-                None => out.copy_from_slice(bytemuck::cast_slice(&self.references[row - self.rows.len()])),
-            }
-            Ok(())
-        })
-    }
-
-    fn job(&self, reduction: Reduction) -> CombineJob {
-        let shape = self.shape();
-        CombineJob {
-            shape,
-            chosen: (0..shape.rows).map(|row| row as u32).collect(),
-            weights: (0..shape.rows).map(weight).collect(),
-            mixing: None,
-            reduction,
-            norms: None,
-            step: None,
-        }
-    }
-
-    fn combine(&self, gpu: &Gpu, job: &CombineJob) -> Result<(Vec<f64>, Combined), GpuError> {
-        let program = CombineProgram::new(gpu, job)?;
-        let mut slot = RingSlot::for_combine(gpu, &program)?;
-        self.fill(&mut slot)?;
-        let mut merged = Vec::new();
-        let combined = slot.combine(&program, None, &mut merged)?;
-        Ok((merged, combined))
-    }
-
-    fn pairs(&self, gpu: &Gpu, job: &PairsJob) -> Result<PairSums, GpuError> {
-        let program = PairsProgram::new(gpu, job)?;
-        let mut slot = RingSlot::for_pairs(gpu, &program)?;
-        self.fill(&mut slot)?;
-        slot.pairs(&program, None)
-    }
-
-    /// For every column the sum of weighted magnitudes.
-    fn magnitudes(&self, weight: impl Fn(usize) -> f64) -> Vec<f64> {
-        let sum = |column: usize| {
-            let value = |row: &Vec<E>| Element::widen(row[column]);
-            let term = |(place, row): (usize, &Vec<E>)| (weight(place) * value(row)).abs();
-            self.rows.iter().enumerate().map(term).sum()
-        };
-        (0..self.columns()).map(sum).collect()
-    }
-}
-
-fn weight(row: usize) -> f64 {
-    (row % 9 + 1) as f64 * 100.0
-}
-
-/// The first place where two results differ by more than the bound there.
-fn difference(what: &str, found: &[f64], expected: &[f64], bound: impl Fn(usize) -> f64) -> Difference {
+/// The first place where two results differ by more than its bound.
+pub(super) fn difference(
+    what: &str,
+    found: &[f64],
+    expected: &[f64],
+    bound: impl Fn(usize) -> f64,
+) -> Difference {
     if found.len() != expected.len() {
         return Some(format!("{} of {what} were found, expected {}", found.len(), expected.len()));
     }
@@ -193,189 +83,13 @@ fn difference(what: &str, found: &[f64], expected: &[f64], bound: impl Fn(usize)
     Some(format!("{what} {place}: found {found:e}, expected {expected:e}, which may differ by {bound:e}"))
 }
 
-fn weighted_sum(gpu: &Gpu, rows: usize) -> Result<Difference, GpuError> {
-    let sample = Sample::of_f32(rows, COLUMNS);
-    let (found, combined) = sample.combine(gpu, &sample.job(Reduction::WeightedSum))?;
-    let mut expected = vec![0.0; COLUMNS];
-    let weights: Vec<f64> = (0..rows).map(weight).collect();
-    add_weighted(Isa::detect(), &sample.tile().rows::<f32>(rows, COLUMNS), &weights, &mut expected);
-    let (terms, magnitudes) = (64.0 + rows as f64 / 64.0 + 2.0, sample.magnitudes(weight));
-    let largest = sample.rows.iter().flatten().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    let of_values = difference("column", &found, &expected, |column| terms * HALF_ULP * magnitudes[column]);
-    Ok(of_values
-        .or_else(|| difference("largest magnitude", &[combined.largest.into()], &[largest.into()], |_| 0.0)))
-}
-
-fn median<E: Element>(gpu: &Gpu, sample: &Sample<E>) -> Result<Difference, GpuError> {
-    let (found, _) = sample.combine(gpu, &sample.job(Reduction::Median))?;
-    let mut expected = vec![0.0f64; sample.columns()];
-    let (tile, rows) = (sample.tile(), sample.rows.len());
-    coordinate_median(Isa::detect(), &tile.rows::<E>(rows, sample.columns()), &mut expected);
-    // Bits: zeros have their sign.
-    let is_other = |(found, expected): (&f64, &f64)| found.to_bits() != expected.to_bits();
-    let place = found.iter().zip(&expected).position(is_other);
-    let bits = place.map(|place| {
-        format!("column {place}: found {:e}, expected the bits of {:e}", found[place], expected[place])
-    });
-    Ok(bits.or_else(|| difference("column", &found, &expected, |_| 0.0)))
-}
-
-/// The bound of a mean over some of each column's values: all of their magnitudes, so at least those of the kept ones.
-fn of_kept(sample: &Sample<f32>, kept: usize) -> impl Fn(usize) -> f64 {
-    let terms = 64.0 + sample.rows.len() as f64 / 64.0 + 2.0;
-    let magnitudes = sample.magnitudes(|_| 1.0);
-    move |column| terms * HALF_ULP * magnitudes[column] / kept as f64
-}
-
-fn trimmed(gpu: &Gpu, rows: usize) -> Result<Difference, GpuError> {
-    let (sample, cut) = (Sample::of_f32(rows, COLUMNS), rows / 5);
-    let (found, _) = sample.combine(gpu, &sample.job(Reduction::TrimmedMean { cut }))?;
-    let mut expected = vec![0.0; COLUMNS];
-    trimmed_mean(Isa::detect(), &sample.tile().rows::<f32>(rows, COLUMNS), cut, &mut expected);
-    Ok(difference("column", &found, &expected, of_kept(&sample, rows - 2 * cut)))
-}
-
-fn near_median(gpu: &Gpu, rows: usize) -> Result<Difference, GpuError> {
-    let (sample, kept) = (Sample::of_f32(rows, COLUMNS), rows - rows / 5);
-    let (found, _) = sample.combine(gpu, &sample.job(Reduction::MeanNearMedian { kept }))?;
-    let mut expected = vec![0.0; COLUMNS];
-    mean_near_median(Isa::detect(), &sample.tile().rows::<f32>(rows, COLUMNS), kept, &mut expected);
-    Ok(difference("column", &found, &expected, of_kept(&sample, kept)))
-}
-
-/// Mixtures of rows and the base, and of those a sum in which each counts differently.
-fn mixing(gpu: &Gpu) -> Result<Difference, GpuError> {
-    let (rows, weights) = (33, [1.0, 2.0, 4.0]);
-    let sample = Sample::of_f32(rows, COLUMNS).with_base();
-    let coefficient = |mixture: usize, row: usize| f64::from(value(mixture + 11, row));
-    let mixture = |mixture| (0..=rows).map(|row| coefficient(mixture, row)).collect();
-    let matrix: Vec<Vec<f64>> = (0..weights.len()).map(mixture).collect();
-    let job = CombineJob {
-        mixing: Some(matrix.clone()),
-        weights: weights.to_vec(),
-        ..sample.job(Reduction::WeightedSum)
-    };
-    let (found, _) = sample.combine(gpu, &job)?;
-    let base = &sample.references[0];
-    let sum = |column: usize, of: fn(f64) -> f64| -> f64 {
-        let row = |row: usize| sample.rows.get(row).map_or(base[column], |row| row[column]);
-        let mixed = |coefficients: &Vec<f64>| -> f64 {
-            (0..=rows).map(|place| of(coefficients[place] * f64::from(row(place)))).sum()
-        };
-        matrix.iter().zip(weights).map(|(coefficients, weight)| weight * mixed(coefficients)).sum()
-    };
-    let expected: Vec<f64> = (0..COLUMNS).map(|column| sum(column, |term| term)).collect();
-    // The mixing, then the sum of what was mixed.
-    let terms = 2.0 * (64.0 + 1.0 + 3.0);
-    Ok(difference("column", &found, &expected, |column| terms * HALF_ULP * sum(column, f64::abs)))
-}
-
-fn norms(gpu: &Gpu) -> Result<Difference, GpuError> {
-    // More than a chunk of columns.
-    let sample = Sample::of_f32(33, 5_000).with_base();
-    let less_base: Vec<bool> = (0..sample.rows.len()).map(|row| row % 2 == 0).collect();
-    let job = CombineJob { norms: Some(less_base.clone()), ..sample.job(Reduction::WeightedSum) };
-    let (_, combined) = sample.combine(gpu, &job)?;
-    let base = &sample.references[0];
-    let squared = |(row, less): (&Vec<f32>, &bool)| -> f64 {
-        let delta = |(x, base): (&f32, &f32)| f64::from(*x) - if *less { f64::from(*base) } else { 0.0 };
-        row.iter().zip(base).map(delta).map(|delta| delta * delta).sum()
-    };
-    let expected: Vec<f64> = sample.rows.iter().zip(&less_base).map(squared).collect();
-    let bound = |row: usize| 27.0 * HALF_ULP * expected[row];
-    Ok(difference("row", &combined.squared_norms, &expected, bound))
-}
-
-/// A step by the mean of weights less the base.
-fn server_step(gpu: &Gpu, second: SecondMoment) -> Result<Difference, GpuError> {
-    let sample = Sample::of_f32(5, COLUMNS).with_moments();
-    let step = ServerStep::Adaptive { lr: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-3, second };
-    let total: f64 = (0..sample.rows.len()).map(weight).sum();
-    let step = StepJob { step, scale: total.recip(), less_base: 1.0 };
-    let job = CombineJob { step: Some(step), ..sample.job(Reduction::WeightedSum) };
-    let (merged, combined) = sample.combine(gpu, &job)?;
-    let reference = |row: usize, column: usize| f64::from(sample.references[row][column]);
-    let known = |column: usize| {
-        let kept = [reference(1, column), reference(2, column)];
-        step.expected(merged[column], reference(0, column), &kept)
-    };
-    let known: Vec<_> = (0..COLUMNS).map(known).collect();
-    let differs = |(row, what): (usize, &str)| {
-        let found: Vec<f64> = combined.stepped.get(row)?.iter().map(|x| f64::from(*x)).collect();
-        let expected: Vec<f64> = known.iter().map(|known| known[row].value).collect();
-        difference(what, &found, &expected, |column| known[column][row].within)
-    };
-    if combined.stepped.len() != 3 {
-        return Ok(Some(format!("{} rows were left, expected 3", combined.stepped.len())));
+/// The first place where two vectors differ.
+pub(super) fn other<T: PartialEq + Debug>(what: &str, found: &[T], expected: &[T]) -> Difference {
+    if found.len() != expected.len() {
+        return Some(format!("{} of {what} were found, expected {}", found.len(), expected.len()));
     }
-    Ok(["column", "first moment", "second moment"].into_iter().enumerate().find_map(differs))
-}
-
-/// The points of a tile as the device takes them: less the lower middle of each column, the last the zero delta.
-fn centred(sample: &Sample<f32>) -> Vec<Vec<f32>> {
-    let middle = |column: usize| {
-        let mut values: Vec<f32> = sample.rows.iter().map(|row| row[column]).collect();
-        values.sort_by(f32::total_cmp);
-        values[(values.len() - 1) / 2]
-    };
-    let middle: Vec<f32> = (0..sample.columns()).map(middle).collect();
-    let zeros = vec![0.0; sample.columns()];
-    let points = sample.rows.iter().chain([&zeros]);
-    points.map(|row| row.iter().zip(&middle).map(|(x, middle)| x - middle).collect()).collect()
-}
-
-fn pairs_job(sample: &Sample<f32>) -> PairsJob {
-    PairsJob {
-        shape: sample.shape(),
-        mixing: None,
-        origin_is_base: false,
-        with_median: false,
-        with_centre: false,
-        differences: false,
-        signs: None,
-    }
-}
-
-fn pairs(gpu: &Gpu, rows: usize) -> Result<Difference, GpuError> {
-    let sample = Sample::of_f32(rows, PAIR_COLUMNS);
-    let found = sample.pairs(gpu, &PairsJob { differences: true, ..pairs_job(&sample) })?;
-    let points = centred(&sample);
-    let of_products = upper(&found.products, &points, "product", |a, b| a * b);
-    Ok(of_products.or_else(|| upper(&found.squares, &points[..rows], "square", |a, b| (a - b) * (a - b))))
-}
-
-/// The upper triangle of a matrix of sums over pairs against f64.
-fn upper(found: &[f64], points: &[Vec<f32>], what: &str, term: fn(f64, f64) -> f64) -> Difference {
-    let n = points.len();
-    if found.len() != n * n {
-        return Some(format!("{} {what}s were found, expected {}", found.len(), n * n));
-    }
-    let pairs = (0..n).flat_map(|i| (i..n).map(move |j| (i, j)));
-    for (i, j) in pairs {
-        let terms = || points[i].iter().zip(&points[j]).map(|(a, b)| term((*a).into(), (*b).into()));
-        let (sum, magnitude): (f64, f64) = (terms().sum(), terms().map(f64::abs).sum());
-        let what = format!("{what} of {i} and {j}, of");
-        let bound = |_| PAIRS_RELATIVE_ERROR * magnitude;
-        let other = difference(&what, &[found[i * n + j]], &[sum], bound);
-        if other.is_some() {
-            return other;
-        }
-    }
-    None
-}
-
-fn signs(gpu: &Gpu) -> Result<Difference, GpuError> {
-    let sample = Sample::of_f32(33, PAIR_COLUMNS).with_base();
-    let less_base: Vec<bool> = (0..sample.rows.len()).map(|row| row % 2 == 0).collect();
-    let job = PairsJob { signs: Some(less_base.clone()), ..pairs_job(&sample) };
-    let found = sample.pairs(gpu, &job)?.signs;
-    let base: Vec<f64> = sample.references[0].iter().map(|x| f64::from(*x)).collect();
-    let mut counts = vec![0; PAIR_COLUMNS];
-    for (row, less) in sample.rows.iter().zip(less_base) {
-        add_signs(Isa::detect(), row, if less { &base } else { &[] }, &mut counts);
-    }
-    let expected: u64 = counts.iter().map(|count| u64::from(count.unsigned_abs())).sum();
-    Ok((found != expected).then(|| format!("the sum over columns is {found}, expected {expected}")))
+    let place = found.iter().zip(expected).position(|(found, expected)| found != expected)?;
+    Some(format!("{what} {place}: found {:?}, expected {:?}", found[place], expected[place]))
 }
 
 #[cfg(test)]
@@ -396,22 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn differences_of_pairs_are_noticed() {
-        let points = [vec![1.0, 2.0], vec![3.0, -1.0]];
-        let products = |last| upper(&[5.0, 1.0, f64::NAN, last], &points, "product", |a, b| a * b);
-        assert_eq!(products(10.0), None);
-        assert!(products(10.1).is_some_and(|text| text.contains("product of 1 and 1")));
-    }
-
-    #[test]
-    fn samples_have_ties_and_both_signs() {
-        let sample = Sample::of_f32(200, 64);
-        for column in 0..64 {
-            let mut values: Vec<f32> = sample.rows.iter().map(|row| row[column]).collect();
-            values.sort_by(f32::total_cmp);
-            assert!(values[0] < 0.0 && values[199] > 0.0, "column {column}");
-        }
-        assert_eq!(every::<f16>(Working::F16).columns(), 2 * 0x7c00);
-        assert_eq!(every::<bf16>(Working::BF16).columns(), 2 * 0x7f80);
+    fn other_values_are_noticed() {
+        assert_eq!(other("code", &[1, 2], &[1, 2]), None);
+        assert_eq!(other("code", &[1, 3], &[1, 2]).as_deref(), Some("code 1: found 3, expected 2"));
+        assert_eq!(other("code", &[1], &[1, 2]).as_deref(), Some("1 of code were found, expected 2"));
     }
 }

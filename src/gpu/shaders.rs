@@ -1,11 +1,13 @@
-//! The shaders that are embedded in the program, and how a kernel's text is put together.
+//! The WGSL that is embedded in the program, and the assembly of a kernel's text.
 //!
-//! A shader file is plain WGSL with one addition: a line `#import NAME` stands for `shaders/shared/NAME.wgsl`, once
-//! however often it is named; `lanes` is that of subgroups or of workgroups, as `SUBGROUPS` says. Constants that differ between variants of a kernel are defined in front, from Rust.
+//! A shader file is plain WGSL with one addition: a line `#import NAME` stands for `shaders/shared/NAME.wgsl`, and
+//! counts once in a text. `#import lanes` is `lanes_subgroup` or `lanes_workgroup`, as the constant `SUBGROUPS` says.
+//! Constants that differ between the variants of a kernel are defined in front of the text, from Rust. The build script
+//! lists the files of the folder.
 
 use std::fmt::Write as _;
 
-/// The value of a constant that a shader leaves open.
+/// The value of a constant of a variant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Value {
     /// A `u32`.
@@ -14,68 +16,52 @@ pub enum Value {
     Flag(bool),
 }
 
-/// A variant of a kernel: its stem, the constants it leaves open, the sorting network it imports.
+/// A variant of a kernel's shader: its file, its constants, the sorting network that it imports.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Variant {
-    /// The stem of its file.
+    /// The stem of the file.
     pub kernel: &'static str,
-    /// Constants.
+    /// The constants that are defined in front.
     pub defines: Vec<(&'static str, Value)>,
-    /// What `#import network` stands for: a number of wires, and which of them are wanted.
-    pub network: Option<(usize, Wanted)>,
+    /// The network behind `#import network`: its number of wires, and those that the kernel reads.
+    pub network: Option<(usize, SortedPlaces)>,
 }
 
-/// Which places of a sorted column a kernel reads.
+/// The places of a sorted column that a kernel reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Wanted {
-    /// The two in the middle.
+pub enum SortedPlaces {
+    /// The two middle places.
     Middle,
-    /// All.
+    /// Every place.
     All,
 }
 
-macro_rules! embedded {
-    ($($folder:literal: $($name:literal)*;)*) => {
-        &[$($(($name, include_str!(concat!("../../shaders/", $folder, $name, ".wgsl"))),)*)*]
-    };
-}
-
-/// The files of kernels, by stem. Nothing but these and the probes is ever compiled.
-const FILES: &[(&str, &str)] = embedded! {
-    "": "block_dequantize" "block_ends" "block_quantize" "bucketize" "centre" "coordinate_median"
-        "coordinate_median_many" "discrete_gaussian" "gram" "gram_reduce" "hadamard" "integer_sum" "mean_near_median" "mean_near_median_many" "mixing"
-        "norms" "select_histogram" "select_output" "server_step" "signs" "trimmed_mean" "trimmed_mean_many"
-        "weighted_sum";
-    "shared/": "bisection" "chacha20" "floats" "interval_sum" "lanes_subgroup" "lanes_workgroup" "limbs" "nearness" "packed" "philox"
-        "references" "rows" "shape" "sorted" "status";
-};
-
-/// Shaders that are no kernels: they measure a device, or spoil its memory for tests.
-const PROBES: &[(&str, &str)] = embedded! { "probes/": "peak" "poison"; };
-
+// `FILES` and `PROBES`: the text of every file by stem. Nothing else is ever compiled.
+include!(concat!(env!("OUT_DIR"), "/shader_files.rs"));
+// `NETWORKS`: sorting networks.
 include!(concat!(env!("OUT_DIR"), "/shader_networks.rs"));
 
-/// The text of every file that is embedded, by stem.
+/// The text of every kernel's shader and of every piece they import, by stem.
 pub fn files() -> &'static [(&'static str, &'static str)] {
     FILES
 }
 
-/// The text of every shader that is no kernel, by stem.
+/// The text of every probe by stem: shaders that measure a device or spoil its memory for tests.
 pub fn probes() -> &'static [(&'static str, &'static str)] {
     PROBES
 }
 
 impl Variant {
-    /// A variant that imports no network.
+    /// A variant without a network.
     pub fn new(kernel: &'static str, defines: &[(&'static str, Value)]) -> Self {
         Self { kernel, defines: defines.to_vec(), network: None }
     }
 
-    /// Its WGSL.
+    /// Returns the WGSL.
     ///
     /// # Errors
     ///
-    /// Names an import that there is not.
+    /// Names a file that is imported and does not exist.
     pub fn source(&self) -> Result<String, String> {
         let mut text = String::new();
         for (name, value) in &self.defines {
@@ -88,11 +74,11 @@ impl Variant {
         Ok(text)
     }
 
-    /// Appends a file's text with what it imports, each import once.
+    /// Appends a file's text, with each of its imports once.
     ///
     /// # Errors
     ///
-    /// Names an import that there is not.
+    /// Names a file that is imported and does not exist.
     pub fn expand(&self, file: &str, text: &mut String, imported: &mut Vec<String>) -> Result<(), String> {
         for line in file.lines() {
             match line.strip_prefix("#import ") {
@@ -113,8 +99,9 @@ impl Variant {
     fn file(&self, name: &str) -> Result<&'static str, String> {
         if name == "network" {
             let wanted = self.network.ok_or_else(|| format!("{}: no network was chosen", self.kernel))?;
-            let found =
-                NETWORKS.iter().find(|(size, all, _)| (*size, *all) == (wanted.0, wanted.1 == Wanted::All));
+            let found = NETWORKS
+                .iter()
+                .find(|(size, all, _)| (*size, *all) == (wanted.0, wanted.1 == SortedPlaces::All));
             return found
                 .map(|(_, _, text)| *text)
                 .ok_or_else(|| format!("no network of {} wires", wanted.0));

@@ -1,38 +1,40 @@
-//! The server's step on a device: what it is asked for, and how far what it leaves may be from the CPU's.
+//! The server's step on a device, and the bound on its distance from the CPU's step.
 //!
-//! The shader computes in f32, the kernel in f64. Each operation adds an error of its own to those of its terms, and
-//! here they are carried through the step, column by column: a small second moment makes much of a small error.
+//! The shader computes in f32, the kernel in f64. Each operation adds its rounding to the errors of its terms. This
+//! module carries the errors through the step, column by column, since a small second moment magnifies a small error.
 
 use crate::kernels::server_step::{SecondMoment, ServerStep};
 
-/// Half a last digit of f32.
+/// Half a unit in the last place of f32, relative.
 const UNIT: f64 = (f32::EPSILON / 2.0) as f64;
-/// What a device may take for zero.
+/// Magnitude below which a device may flush a value to zero.
 const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
 
-/// A server's step behind a reduction: `scale` times the merged value less `less_base` times the base is the delta. The
-/// first references of the tile are the base, then m and v, as far as the step keeps them.
+/// A server's step behind a reduction.
+///
+/// The delta is `scale` times the merged value, less `less_base` times the base. The first references of the tile are
+/// the base, then m and v if the step keeps them.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StepJob {
-    /// How the server steps.
+    /// The form of the step.
     pub step: ServerStep,
-    /// What merged values are multiplied by.
+    /// Factor of merged values.
     pub scale: f64,
-    /// How much of the base is taken off.
+    /// Factor of the base.
     pub less_base: f64,
 }
 
-/// A number, and by how much what stands for it may be off.
+/// A number, and a bound on the error of its value on the device.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Known {
     /// The number.
     pub value: f64,
-    /// Its bound.
+    /// The bound on the error.
     pub within: f64,
 }
 
 impl Known {
-    /// A number that a device holds rounded to f32.
+    /// A number that the device holds rounded to f32.
     fn rounded(value: f64) -> Self {
         Self { value, within: UNIT * value.abs() }
     }
@@ -51,7 +53,7 @@ impl Known {
         Self::settled(self.value * other.value, carried, 1.0)
     }
 
-    /// Without bound where the divisor may be zero.
+    /// The quotient; its bound is infinite where the divisor may be zero.
     fn over(self, divisor: Self) -> Self {
         let (value, least) = (self.value / divisor.value, divisor.value.abs() - divisor.within);
         if least <= 0.0 {
@@ -60,7 +62,7 @@ impl Known {
         Self::settled(value, (self.within + value.abs() * divisor.within) / least, 5.0)
     }
 
-    /// Of a number that is not negative.
+    /// The square root of a number that is not negative.
     fn root(self) -> Self {
         let value = self.value.sqrt();
         let carried = self.within.sqrt().min(self.within / value);
@@ -69,7 +71,7 @@ impl Known {
 }
 
 impl StepJob {
-    /// Rows of what it keeps.
+    /// Number of moments that the step keeps.
     pub fn moments(&self) -> usize {
         match self.step {
             ServerStep::Average { .. } => 0,
@@ -78,12 +80,12 @@ impl StepJob {
         }
     }
 
-    /// What the step leaves at a column, given the merged value as the device has it, the base, and what was kept: the
-    /// model's new value, then m and v as far as they are kept.
+    /// The values that the step writes at a column: the model's new value, then m and v if the step keeps them.
+    /// `merged` is the device's merged value, `kept` holds the old moments.
     pub fn expected(&self, merged: f64, base: f64, kept: &[f64]) -> Vec<Known> {
         let known = |place: usize| Known::rounded(kept.get(place).copied().unwrap_or(0.0));
         let base = Known::rounded(base);
-        // A median's two rows are added first.
+        // The step adds the two rows of a median first.
         let merged = Known::settled(merged, 0.0, 2.0);
         let own = Known::rounded(self.scale).times(merged);
         let delta = own.plus(Known::rounded(-self.less_base).times(base));
@@ -117,7 +119,7 @@ fn moved(second: SecondMoment, beta2: f64, v: Known, square: Known) -> Known {
                 _ if apart > 0.0 => v.plus(minus(taken)),
                 _ => v.plus(taken),
             };
-            // So near that the device may see it on the other side.
+            // So close that the device may see it on the other side.
             let turned = if apart.abs() <= within { 2.0 * (taken.value + taken.within) } else { 0.0 };
             Known { within: moved.within + turned, ..moved }
         }
@@ -153,7 +155,7 @@ mod tests {
         }
     }
 
-    /// What f32 makes of it lies within.
+    /// The result in f32 lies within the bound.
     #[test]
     fn f32_lies_within() {
         for (step, x) in steps().into_iter().flat_map(|step| (1..200).map(move |k| (step, k))) {

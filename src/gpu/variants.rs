@@ -1,9 +1,9 @@
-//! The variants of kernels that jobs ask for. All are made here, so that a test can compile every one without a device,
-//! and the sizes that a dispatch counts on stand beside them.
+//! The variants of the kernels that run on tiles, and the sizes of their dispatches.
+//!
+//! Every variant is made here, so that a test can compile all of them without a device.
 
-use crate::gpu::shaders::{Value, Variant, Wanted};
+use crate::gpu::shaders::{SortedPlaces, Value, Variant};
 use crate::gpu::shape::Shape;
-use crate::kernels::discrete_gaussian::Level;
 use crate::kernels::network::{MAX_SHADER_ROWS, SHADER_SIZES};
 use crate::kernels::server_step::{SecondMoment, ServerStep};
 use crate::model::dtype::Working;
@@ -11,62 +11,65 @@ use std::mem::offset_of;
 
 /// Invocations of a workgroup.
 pub(super) const GROUP: usize = 256;
-/// The same of kernels that hold a whole column in registers.
+/// Invocations of a workgroup whose kernel holds a whole column in registers.
 pub(super) const NETWORK_GROUP: usize = 64;
-/// Mixtures that an invocation of `mixing` makes.
-pub(super) const MIXTURES_AT_ONCE: usize = 4;
+/// Mixtures that an invocation of `mixing` computes.
+pub const MIXTURES_AT_ONCE: usize = 4;
 /// Columns whose squares a workgroup of `norms` sums.
 pub(super) const NORM_CHUNK: usize = 4096;
 
-/// Values that a workgroup takes of a kernel that transforms blocks, or selects.
+/// Values that a workgroup of a block transform or a selection reads.
 pub(super) const VECTOR_CHUNK: usize = 4096;
-/// Codes that an invocation makes, or takes: as many as fit a word.
+/// Codes that an invocation writes or reads: those of one word.
 pub(super) const CODES_AT_ONCE: usize = 4;
 
-/// Floats that rows are stored as on a device.
+/// Floats in which a device stores rows.
 const STORED: [Working; 3] = [Working::F32, Working::BF16, Working::F16];
-/// The most rows behind the clients' that kernels tell apart: the base, the centre.
+/// Most reference rows that kernels distinguish: the base, the centre.
 const MOST_REFERENCES: u32 = 2;
-/// Keys that an invocation holds where columns are bisected, the largest that
-/// [`MOST_SORTED_ROWS`](crate::gpu::job::MOST_SORTED_ROWS) asks of a workgroup.
+/// Numbers of keys that an invocation of a bisection holds. A workgroup needs the largest for
+/// [`MOST_SORTED_ROWS`](crate::gpu::job::MOST_SORTED_ROWS) rows.
 const BISECTION_KEYS: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40];
 
-/// The kernels of an order statistic.
+/// The shaders of an order statistic.
 #[derive(Debug)]
-pub(super) struct OrderStatistic {
-    /// That of columns sorted in registers.
+pub struct OrderStatistic {
+    /// The shader that sorts columns in registers.
     sorted: &'static str,
     /// The places of a sorted column that it reads.
-    wanted: Wanted,
-    /// That of columns of many rows.
+    places: SortedPlaces,
+    /// The shader for columns of many rows.
     bisected: &'static str,
 }
 
 pub(super) const COORDINATE_MEDIAN: OrderStatistic = OrderStatistic {
     sorted: "coordinate_median",
-    wanted: Wanted::Middle,
+    places: SortedPlaces::Middle,
     bisected: "coordinate_median_many",
 };
 pub(super) const TRIMMED_MEAN: OrderStatistic =
-    OrderStatistic { sorted: "trimmed_mean", wanted: Wanted::All, bisected: "trimmed_mean_many" };
-pub(super) const MEAN_NEAR_MEDIAN: OrderStatistic =
-    OrderStatistic { sorted: "mean_near_median", wanted: Wanted::All, bisected: "mean_near_median_many" };
+    OrderStatistic { sorted: "trimmed_mean", places: SortedPlaces::All, bisected: "trimmed_mean_many" };
+pub(super) const MEAN_NEAR_MEDIAN: OrderStatistic = OrderStatistic {
+    sorted: "mean_near_median",
+    places: SortedPlaces::All,
+    bisected: "mean_near_median_many",
+};
 const ORDER_STATISTICS: [&OrderStatistic; 3] = [&COORDINATE_MEDIAN, &TRIMMED_MEAN, &MEAN_NEAR_MEDIAN];
 
-/// How invocations hold a column of many rows together.
+/// The invocations that hold a column of many rows together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Lanes {
-    /// Invocations to a column.
-    pub(super) lanes: usize,
-    /// Keys that each holds.
+pub struct Lanes {
+    /// Invocations per column.
+    pub lanes: usize,
+    /// Keys per invocation.
     keys: usize,
     /// Whether they are a subgroup.
     subgroup: bool,
 }
 
 impl Lanes {
-    /// As few lanes as hold so many rows, none if there are more than a workgroup holds.
-    pub(super) fn of(rows: usize, subgroup: Option<u32>) -> Option<Self> {
+    /// The fewest lanes that hold `rows` rows; `None` if a workgroup cannot.
+    pub fn of(rows: usize, subgroup: Option<u32>) -> Option<Self> {
         let subgroup = subgroup.map(|size| (size as usize, true));
         let (lanes, subgroup) = subgroup
             .into_iter()
@@ -76,7 +79,7 @@ impl Lanes {
         Some(Self { lanes, keys, subgroup })
     }
 
-    /// Every way that a device may ask for.
+    /// All lanes that any device may use.
     fn all() -> impl Iterator<Item = Self> {
         let lanes = [(32, false), (GROUP, false), (4, true), (8, true), (16, true), (32, true), (64, true)];
         let all = lanes
@@ -87,11 +90,13 @@ impl Lanes {
     }
 }
 
-/// A square of points that a workgroup of `gram` takes, and columns that it takes at once.
+/// The square of points that a workgroup of `gram` computes, and the columns that it stages at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Square {
-    pub(super) side: usize,
-    pub(super) stage: usize,
+pub struct Square {
+    /// An eighth of the points along a side.
+    pub side: usize,
+    /// Columns staged at once.
+    stage: usize,
 }
 
 impl Square {
@@ -102,18 +107,18 @@ impl Square {
     const LARGE_LEAN: Self = Self { side: 8, stage: 16 };
     const ALL: [Self; 4] = [Self::SMALL, Self::MIDDLE, Self::LARGE, Self::LARGE_LEAN];
 
-    /// The square for so many points, on a device with so many bytes of workgroup memory.
-    pub(super) fn of(points: usize, storage_bytes: u32) -> Self {
+    /// The square for `points` points on a device with `storage_bytes` bytes of workgroup memory.
+    pub fn of(points: usize, storage_bytes: u32) -> Self {
         match points {
             0..=16 => Self::SMALL,
             17..=32 => Self::MIDDLE,
-            // Two squares of 17 vectors a column.
+            // Two squares of 17 vectors per column.
             _ if storage_bytes >= 32 * 17 * 16 * 2 + 4 => Self::LARGE,
             _ => Self::LARGE_LEAN,
         }
     }
 
-    /// Columns that an invocation adds 256 of.
+    /// Columns of a chunk: each invocation adds 256 of them.
     pub(super) fn chunk(self) -> usize {
         256 * 256 / (self.side * self.side)
     }
@@ -125,7 +130,7 @@ fn number(count: usize) -> Value {
 
 fn stored(working: Working) -> (&'static str, Value) {
     let number = match working {
-        // Callers keep f64 to themselves.
+        // No caller sends f64 to a device.
         Working::F32 | Working::F64 => 0,
         Working::BF16 => 1,
         Working::F16 => 2,
@@ -154,14 +159,14 @@ pub(super) fn weighted_sum(working: Working) -> Variant {
     Variant::new("weighted_sum", &[stored(working)])
 }
 
-/// The kernel that sorts columns of up to [`MAX_SHADER_ROWS`] rows in registers.
+/// Sorts columns of up to [`MAX_SHADER_ROWS`] rows in registers.
 pub(super) fn sorted(statistic: &OrderStatistic, working: Working, rows: usize) -> Variant {
     let size = SHADER_SIZES.into_iter().find(|size| *size >= rows).unwrap_or(MAX_SHADER_ROWS);
     let defines = vec![stored(working), ("SIZE", number(size))];
-    Variant { kernel: statistic.sorted, defines, network: Some((size, statistic.wanted)) }
+    Variant { kernel: statistic.sorted, defines, network: Some((size, statistic.places)) }
 }
 
-/// The kernel that bisects the keys of columns of more rows.
+/// Bisects the keys of columns of more rows.
 pub(super) fn bisected(statistic: &OrderStatistic, working: Working, lanes: Lanes) -> Variant {
     let (count, keys) = (number(lanes.lanes), number(lanes.keys));
     let defines =
@@ -186,8 +191,8 @@ pub(super) fn gram_reduce() -> Variant {
     Variant::new("gram_reduce", &[])
 }
 
-/// The server's step on merged values, which may come as two rows.
-pub(super) fn server_step(step: &ServerStep, paired: bool) -> Variant {
+/// The server's step on merged values; if `paired`, on the means of two rows.
+pub fn server_step(step: &ServerStep, paired: bool) -> Variant {
     let kind = match step {
         ServerStep::Average { .. } => 0,
         ServerStep::Momentum { .. } => 1,
@@ -202,95 +207,68 @@ fn server_step_of(kind: usize, paired: bool) -> Variant {
     Variant::new("server_step", &[("KIND", number(kind)), ("PAIRED", Value::Flag(paired))])
 }
 
-pub(super) fn block_ends() -> Variant {
-    Variant::new("block_ends", &[])
+/// Every variant of a function of the rows' float and the number of references.
+fn over_rows(variant: impl Fn(Working, usize) -> Variant) -> Vec<Variant> {
+    let references = || 0..=MOST_REFERENCES as usize;
+    STORED
+        .into_iter()
+        .flat_map(|working| references().map(|count| variant(working, count)).collect::<Vec<_>>())
+        .collect()
 }
 
-/// Codes of values, from minus the top code on if `signed`, rounded by random words if `stochastic`.
-pub(super) fn block_quantize(signed: bool, stochastic: bool) -> Variant {
-    Variant::new(
-        "block_quantize",
-        &[("SIGNED", Value::Flag(signed)), ("STOCHASTIC", Value::Flag(stochastic))],
-    )
+/// Every variant of weighted sums and mixtures.
+pub(super) fn weighted_sums() -> Vec<Variant> {
+    STORED.into_iter().map(weighted_sum).chain(over_rows(mixing)).collect()
 }
 
-pub(super) fn block_dequantize(signed: bool) -> Variant {
-    Variant::new("block_dequantize", &[("SIGNED", Value::Flag(signed))])
+/// Every variant of norms.
+pub(super) fn all_norms() -> Vec<Variant> {
+    over_rows(norms)
 }
 
-pub(super) fn hadamard() -> Variant {
-    Variant::new("hadamard", &[])
+/// Every variant of counts of signs.
+pub(super) fn all_signs() -> Vec<Variant> {
+    over_rows(signs)
 }
 
-pub(super) fn bucketize() -> Variant {
-    Variant::new("bucketize", &[])
+/// Every variant of an order statistic.
+pub(super) fn order_statistics(statistic: &OrderStatistic) -> Vec<Variant> {
+    let of = |working| {
+        let sorted = SHADER_SIZES.into_iter().map(move |size| sorted(statistic, working, size));
+        sorted.chain(Lanes::all().map(move |lanes| bisected(statistic, working, lanes)))
+    };
+    STORED.into_iter().flat_map(of).collect()
 }
 
-pub(super) fn select_histogram() -> Variant {
-    Variant::new("select_histogram", &[])
-}
-
-/// The indices that are selected, or how many each workgroup has.
-pub(super) fn select_output(counts: bool) -> Variant {
-    Variant::new("select_output", &[("COUNTS", Value::Flag(counts))])
-}
-
-/// Noise of a level.
-pub(super) fn discrete_gaussian(level: Level) -> Variant {
-    Variant::new("discrete_gaussian", &[("BLOCKS", number(level.blocks()))])
-}
-
-pub(super) fn integer_sum() -> Variant {
-    Variant::new("integer_sum", &[])
-}
-
-/// The kernels over a vector.
-fn of_vectors() -> Vec<Variant> {
-    let mut all = vec![block_ends(), hadamard(), bucketize(), select_histogram(), integer_sum()];
-    all.extend([Level::L2, Level::L3].map(discrete_gaussian));
-    for flag in [false, true] {
-        all.extend([block_quantize(flag, false), block_quantize(flag, true)]);
-        all.extend([block_dequantize(flag), select_output(flag)]);
-    }
-    all
-}
-
-/// Every variant that a job can ask for.
-pub fn all() -> Vec<Variant> {
-    let mut all = of_vectors();
-    all.push(gram_reduce());
+/// Every variant of sums over pairs.
+pub(super) fn grams() -> Vec<Variant> {
+    let mut all = vec![gram_reduce()];
     for square in Square::ALL {
         all.extend([gram(square, false), gram(square, true)]);
     }
-    for kind in 0..=4 {
-        all.extend([server_step_of(kind, false), server_step_of(kind, true)]);
-    }
-    for working in STORED {
-        all.push(weighted_sum(working));
-        for statistic in ORDER_STATISTICS {
-            all.extend(SHADER_SIZES.map(|size| sorted(statistic, working, size)));
-            all.extend(Lanes::all().map(|lanes| bisected(statistic, working, lanes)));
-        }
-        for references in 0..=MOST_REFERENCES as usize {
-            all.extend([mixing, norms, signs].map(|variant| variant(working, references)));
-            for (origin_is_base, has_median) in [(false, false), (false, true), (true, false), (true, true)] {
-                // The base is the first reference.
-                if references > 0 || !origin_is_base {
-                    all.push(centre(working, references, origin_is_base, has_median));
-                }
-            }
-        }
+    for (origin_is_base, has_median) in [(false, false), (false, true), (true, false), (true, true)] {
+        let centres =
+            over_rows(|working, references| centre(working, references, origin_is_base, has_median));
+        // The base is the first reference.
+        let is_possible =
+            |variant: &Variant| !origin_is_base || !variant.defines.contains(&("REFERENCES", number(0)));
+        all.extend(centres.into_iter().filter(is_possible));
     }
     all
 }
 
-/// Invocations of a workgroup of this kernel, as the dispatch counts them.
+/// Every variant of the server's step.
+pub(super) fn server_steps() -> Vec<Variant> {
+    (0..=4).flat_map(|kind| [server_step_of(kind, false), server_step_of(kind, true)]).collect()
+}
+
+/// Invocations of a workgroup of this shader, as the dispatch counts them.
 pub fn workgroup_size(kernel: &str) -> usize {
     if ORDER_STATISTICS.iter().any(|statistic| statistic.sorted == kernel) { NETWORK_GROUP } else { GROUP }
 }
 
-/// Columns that a workgroup of this variant takes together, as the dispatch counts them; none where each invocation
-/// takes one.
+/// Columns that a workgroup of this variant reads together, as the dispatch counts them; `None` where each invocation
+/// reads one.
 pub fn chunk(variant: &Variant) -> Option<usize> {
     match variant.kernel {
         "norms" => Some(NORM_CHUNK),
@@ -303,7 +281,7 @@ pub fn chunk(variant: &Variant) -> Option<usize> {
     }
 }
 
-/// The members of what every kernel is told of its tile, each with its offset in bytes; then its size.
+/// The members of [`Shape`] with their offsets in bytes, and its size.
 pub fn shape_layout() -> (Vec<(&'static str, usize)>, usize) {
     let members = vec![
         ("rows", offset_of!(Shape, rows)),

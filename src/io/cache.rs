@@ -1,4 +1,4 @@
-//! Small files that are kept from run to run, under the user's cache directory.
+//! Small files that stay between runs, in the user's cache directory.
 
 use crate::io::publish;
 use std::ffi::OsString;
@@ -6,24 +6,24 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where a cached file of this name is: under `$XDG_CACHE_HOME/fedmill`, or `~/.cache/fedmill`.
+/// The path of a cached file: in `$XDG_CACHE_HOME/fedmill`, or in `~/.cache/fedmill`.
 pub fn path(name: &str) -> Option<PathBuf> {
     let set = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
     place(set("XDG_CACHE_HOME"), set("HOME")).map(|place| place.join(name))
 }
 
-/// A relative `XDG_CACHE_HOME` is to be ignored, as its specification says.
+/// Ignores a relative `XDG_CACHE_HOME`, as the specification demands.
 fn place(cache: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let cache = cache.map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = cache.or_else(|| home.map(|home| PathBuf::from(home).join(".cache")));
     cache.map(|cache| cache.join("fedmill"))
 }
 
-/// The bytes of a cached file; none if there is no such file.
+/// The bytes of a cached file; `None` if it does not exist.
 ///
 /// # Errors
 ///
-/// When it is there and cannot be read.
+/// When it exists and cannot be read.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -32,7 +32,7 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Puts a file in place whole, and makes the folder that it belongs in.
+/// Writes a whole file, and creates its folder.
 ///
 /// # Errors
 ///

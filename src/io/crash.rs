@@ -1,7 +1,7 @@
-//! Dies at a chosen moment, so that tests see what a crash there leaves.
+//! Aborts the process at a chosen step, so that tests see what a crash there leaves behind.
 //!
-//! Every step that makes something durable, or gives it its name, is counted. With `FEDMILL_FAIL_AT=N` in its environment the
-//! process aborts just before the N-th of them, as it would in a power cut.
+//! Counts every step that makes a file durable or gives it its name. With `FEDMILL_FAIL_AT=N` in its environment the
+//! process aborts just before the N-th step, as in a power cut.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The variable that names the step.
 pub const VARIABLE: &str = "FEDMILL_FAIL_AT";
 
-/// Counts a durable step that is about to be made, and dies if it is the one that was asked for.
+/// Counts a durable step before it happens, and aborts if it is the chosen one.
 pub fn before_step() {
     static STEPS: AtomicU64 = AtomicU64::new(0);
     static FAIL_AT: OnceLock<Option<u64>> = OnceLock::new();

@@ -7,10 +7,10 @@ use std::io;
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes read at a time that all threads hash.
+/// Bytes read at a time for a digest that all threads compute.
 const SHARED_CHUNK_BYTES: usize = 8 << 20;
 
-/// The two digests that clients may name their base by, in lower-case hex.
+/// The two digests by which clients may name their base, in lower-case hex.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Digest {
     /// As `b3sum` prints it.
@@ -19,14 +19,14 @@ pub struct Digest {
     pub sha256: String,
 }
 
-/// The BLAKE3 digest of files, one behind the other: what a state names its model by.
+/// A BLAKE3 digest of concatenated files. A state file names its model by it.
 #[derive(Default, Debug)]
 pub struct Blake3 {
     hasher: blake3::Hasher,
 }
 
 impl Blake3 {
-    /// The digest of the bytes of these files, in lower-case hex. All threads of the pool that it runs in have a part.
+    /// The digest of the concatenated files, in lower-case hex. All threads of the current pool share the work.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl Blake3 {
         Ok(digest.hex())
     }
 
-    /// Adds a file of so many bytes, read a chunk at a time.
+    /// Adds a file of `bytes` bytes, read a chunk at a time.
     pub(super) fn add(
         &mut self,
         bytes: u64,
@@ -60,13 +60,13 @@ impl Blake3 {
         self.hasher.update(bytes);
     }
 
-    /// The digest of what was added, in lower-case hex.
+    /// The digest of everything added, in lower-case hex.
     pub fn hex(&self) -> String {
         self.hasher.finalize().to_hex().to_string()
     }
 }
 
-/// Reads so many bytes a chunk at a time.
+/// Reads `bytes` bytes a chunk at a time.
 fn each_chunk(
     bytes: u64,
     chunk_bytes: usize,
@@ -84,7 +84,7 @@ fn each_chunk(
     Ok(())
 }
 
-/// The SHA-256 digest of so many bytes that `read` gives, as `sha256sum` prints it.
+/// The SHA-256 digest of `bytes` bytes from `read`, as `sha256sum` prints it.
 ///
 /// # Errors
 ///
@@ -95,7 +95,7 @@ pub fn sha256(bytes: u64, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io
     Ok(hex(&sha256.finalize()))
 }
 
-/// The SHA-256 digest of the bytes of these files, one behind the other, as `sha256sum` prints it.
+/// The SHA-256 digest of the concatenated files, as `sha256sum` prints it.
 ///
 /// # Errors
 ///
@@ -109,13 +109,13 @@ pub fn sha256_of(files: &[SourceFile]) -> io::Result<String> {
     Ok(hex(&sha256.finalize()))
 }
 
-/// Bytes as digits.
+/// Bytes as lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Digest {
-    /// The digest of the bytes of these files, one behind the other.
+    /// The digests of the concatenated files.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl Digest {
         Ok(Self { blake3: blake3.finalize().to_hex().to_string(), sha256: hex(&sha256.finalize()) })
     }
 
-    /// The first bytes of the BLAKE3 digest: enough to name a file by where every byte counts.
+    /// The first bytes of the BLAKE3 digest, as a short name for a file.
     pub fn blake3_start<const BYTES: usize>(&self) -> [u8; BYTES] {
         let digits = self.blake3.as_bytes().chunks(2);
         let byte =
@@ -143,8 +143,8 @@ impl Digest {
         start
     }
 
-    /// Whether `named` is one of the two, in any case, with or without `blake3:` or `sha256:` before it; of the first,
-    /// 32 digits are enough behind its name.
+    /// Whether `named` is one of the two digests, in any case, with or without the prefix `blake3:` or `sha256:`.
+    /// Behind `blake3:` the first 32 digits are enough.
     pub fn is_named(&self, named: &str) -> bool {
         let named = named.trim().to_ascii_lowercase();
         match named.split_once(':') {

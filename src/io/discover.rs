@@ -1,4 +1,4 @@
-//! Finds update files from the paths a user names.
+//! Finds update files from the paths that a user names.
 
 use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, shard_stem};
 use crate::io::text;
@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why no updates could be found.
+/// An error while finding updates.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -22,12 +22,13 @@ pub enum DiscoverError {
     Nothing,
 }
 
-/// The update files that `paths` stand for, sorted by path: each directory replaced by the updates in
-/// it (not in folders below it), each file as it is, whether it exists or not.
+/// The update files that `paths` name, sorted by path. A directory stands for the updates in it, not for those in
+/// folders below it. A file counts whether it exists or not.
 ///
 /// # Errors
 ///
-/// When a directory cannot be listed, or unless there may be none, holds no update, or nothing is left.
+/// When a directory cannot be listed. Unless `may_be_none`, also when a directory holds no update, or no update is
+/// named.
 pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, DiscoverError> {
     let mut found = Vec::new();
     for path in paths {
@@ -47,7 +48,7 @@ pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, Dis
     Ok(found)
 }
 
-/// The paths that a list names, one a line; blank lines are skipped. `-` is standard input.
+/// The paths in a list, one per line, without blank lines. `-` is standard input.
 ///
 /// # Errors
 ///
@@ -58,7 +59,7 @@ pub fn paths_from(list: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(PathBuf::from).collect())
 }
 
-/// The name of an update without its ending, which is its client's id unless its metadata says otherwise.
+/// The name of an update without its ending: its client's id, unless its metadata names another.
 pub fn stem(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     [INDEX_SUFFIX, MODEL_SUFFIX]
@@ -72,7 +73,7 @@ fn updates_in(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(unlistable)? {
         let name = entry.map_err(unlistable)?.file_name();
-        // A name that is no text keeps its ending: what it is can be told all the same.
+        // The lossy text of a name that is not UTF-8 still has its ending.
         names.push((name.to_string_lossy().into_owned(), name));
     }
     let indexes: HashSet<String> =

@@ -1,9 +1,8 @@
 //! Reads and checks the header of a safetensors file.
 //!
-//! A header is 8 bytes of length and that much JSON; whoever sent it may be hostile. Nothing in it is
-//! believed before it is checked against the file's real length, nothing is allocated by its say-so, and every
-//! fault is found, not just the first. What the `safetensors` crate refuses is refused here too, and
-//! duplicate keys besides.
+//! A header is 8 bytes of length and that much JSON, and its sender may be hostile. This module checks each claim
+//! against the real length of the file before it trusts it, and before it allocates memory for it. It finds every
+//! fault, not only the first. It refuses what the `safetensors` crate refuses, and duplicate keys.
 
 use crate::io::text::object_entries;
 use crate::model::dtype::Dtype;
@@ -13,16 +12,16 @@ use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-/// The longest header that is read, in bytes; the `safetensors` crate has the same limit.
+/// Most bytes of a header that is read; the `safetensors` crate has the same limit.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Bytes before the header, which hold its length.
+/// Bytes of the length before the header.
 pub const LENGTH_BYTES: u64 = 8;
 
-/// The key that free-form metadata stands under.
+/// The key of the free-form metadata.
 pub const METADATA_KEY: &str = "__metadata__";
 
-/// What a header says, checked.
+/// The checked content of a header.
 #[derive(Debug)]
 pub struct Header {
     /// The tensors in the order of their data.
@@ -31,7 +30,7 @@ pub struct Header {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// A tensor and where its values are.
+/// A tensor, and the place of its values.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct StoredTensor {
     /// Name, dtype and shape.
@@ -40,7 +39,7 @@ pub struct StoredTensor {
     pub offset: u64,
 }
 
-/// Something wrong with a header.
+/// A fault of a header.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -85,7 +84,7 @@ fn supported() -> String {
     Dtype::ALL.map(|dtype| dtype.to_string()).join(", ")
 }
 
-/// The length that the first bytes of a file of `file_bytes` give its header, if it can be true.
+/// The length of the header that the first bytes of a file claim, if a file of `file_bytes` can hold it.
 ///
 /// # Errors
 ///
@@ -103,7 +102,7 @@ pub fn header_length(first: [u8; 8], file_bytes: u64) -> Result<usize, HeaderFau
 }
 
 impl Header {
-    /// Reads a header from its JSON text, given how many bytes of data follow it in the file.
+    /// Reads a header from its JSON text. `data_bytes` is the number of bytes behind it in the file.
     ///
     /// # Errors
     ///
@@ -128,7 +127,7 @@ impl Header {
                 }
             }
         }
-        // A missing entry would make its neighbours look wrong.
+        // A missing entry would make its neighbours seem wrong.
         if faults.is_empty() {
             tensors.sort_by_key(|tensor| (tensor.offset, tensor.spec.bytes()));
             faults = placement_faults(&tensors, data_bytes);
@@ -180,7 +179,7 @@ fn tensor(name: &str, value: &RawValue) -> Result<StoredTensor, HeaderFault> {
     Ok(StoredTensor { spec: TensorSpec { name: tensor, dtype, shape, len }, offset: begin as u64 })
 }
 
-/// The product of a shape, if it can be counted.
+/// The product of a shape; `None` if it overflows.
 fn element_count(shape: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
@@ -188,7 +187,7 @@ fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |product, extent| product.checked_mul(*extent))
 }
 
-/// Tensors, in order of their offsets, must fill the data exactly.
+/// The faults of tensors, in the order of their offsets, that do not fill the data exactly.
 fn placement_faults(tensors: &[StoredTensor], data_bytes: u64) -> Vec<HeaderFault> {
     let mut faults = Vec::new();
     let mut expected = 0;

@@ -1,4 +1,4 @@
-//! Signals that end a run: it stops at the next tile, removes what it was writing, and exits.
+//! Signals that end a run: it stops at the next tile, removes unfinished files, and exits.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use std::io;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// The run was asked to stop.
+/// A signal asked the run to stop.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
 #[error("interrupted by signal {signal}")]
 pub struct Interrupted {
-    /// Number of the signal that asked.
+    /// Number of the signal.
     pub signal: i32,
 }
 
 static ASKED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// From now on SIGINT, SIGTERM and SIGHUP ask the run to stop instead of killing it.
+/// Makes SIGINT, SIGTERM and SIGHUP ask the run to stop instead of killing it.
 ///
 /// # Errors
 ///
@@ -26,16 +26,16 @@ pub fn listen() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register_usize(signal, Arc::clone(asked), signal as usize)?;
     }
-    // A file past the size limit (ulimit -f) then is an error like a full disk, not the end of the process.
+    // Makes a file past the size limit (ulimit -f) an error like a full disk instead of the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     Ok(())
 }
 
-/// Goes on unless a signal asked to stop.
+/// Fails if a signal asked the run to stop.
 ///
 /// # Errors
 ///
-/// When one did.
+/// When a signal did.
 pub fn check() -> Result<(), Interrupted> {
     match ASKED.get().map_or(0, |asked| asked.load(Ordering::Relaxed)) {
         0 => Ok(()),

@@ -1,7 +1,7 @@
-//! A text file that only ever grows, a line at a time, by one writer.
+//! A text file that grows one line at a time, by one writer.
 //!
-//! A line counts once it is on disk with its end. What a writer that was cut off left behind the last whole line is no
-//! line: nobody was told that it was written. Readers pass it over; the next append takes it away first.
+//! A line counts once it is on disk with its newline. A killed writer may leave a part of a line behind the last whole
+//! line. It never reported that part as written, so readers ignore it, and the next append removes it first.
 
 use crate::io::crash;
 use crate::io::interrupt::{self, Interrupted};
@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a lock that another run holds is tried again.
+/// Pause between two attempts to get a lock that another run holds.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
-/// After so long the user is told what the run waits for.
+/// Time after which a waiting run warns the user.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// Why a journal cannot be used.
+/// An error of a journal.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -36,18 +36,18 @@ pub enum JournalError {
     Interrupted(#[from] Interrupted),
 }
 
-/// Makes its holder the only one, until it is dropped or its process ends.
+/// A lock, held until it is dropped or its process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock of this file, which is made if there is none; waits while another run holds it.
+    /// Takes the lock of this file, and creates the file if needed. Waits while another run holds it.
     ///
     /// # Errors
     ///
-    /// When the file cannot be made or locked, or a signal ends the wait.
+    /// When the file cannot be created or locked, or a signal ends the wait.
     pub fn take(path: &Path) -> Result<Self, JournalError> {
         let fault = |source| JournalError::Lock { path: path.to_owned(), source };
         let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(fault)?;
@@ -60,7 +60,7 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => interrupt::check()?,
             }
             if !told && started.elapsed() > SILENT {
-                tracing::warn!("{}: another run holds it; waiting for its end", path.display());
+                tracing::warn!("{}: locked by another run; waiting until it ends", path.display());
                 told = true;
             }
             thread::sleep(TRY_EVERY);
@@ -71,7 +71,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// When the file cannot be looked at.
+    /// When the file cannot be opened or its lock cannot be tested.
     pub fn is_taken(path: &Path) -> Result<bool, JournalError> {
         let fault = |source| JournalError::Lock { path: path.to_owned(), source };
         let file = match File::open(path) {
@@ -86,27 +86,27 @@ impl Lock {
     }
 }
 
-/// What a journal holds.
+/// The content of a journal.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Lines {
-    /// Its whole lines, each with its end.
+    /// The whole lines, each with its newline.
     pub text: String,
-    /// What is behind the last of them.
+    /// The bytes behind the last whole line.
     pub torn: Vec<u8>,
 }
 
 impl Lines {
-    /// The whole lines, without their ends.
+    /// The whole lines, without their newlines.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.text.lines()
     }
 }
 
-/// Reads a journal; nothing where there is none. Needs no lock: lines only ever come to their end.
+/// Reads a journal; a missing file is an empty journal. Needs no lock, since a journal only grows.
 ///
 /// # Errors
 ///
-/// When it cannot be read, or a whole line is no text.
+/// When the file cannot be read, or a whole line is not UTF-8.
 pub fn read(path: &Path) -> Result<Lines, JournalError> {
     let mut bytes = match fs::read(path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -121,27 +121,27 @@ pub fn read(path: &Path) -> Result<Lines, JournalError> {
     Ok(Lines { text: String::from_utf8(bytes).map_err(no_text)?, torn })
 }
 
-/// A journal that its holder may append to.
+/// A journal that its owner may append to.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: File,
     /// Bytes of whole lines.
     end: u64,
-    /// Whether the name of the file is known to be on disk.
+    /// Whether the name of the file is on disk for certain.
     named: bool,
     _lock: Lock,
 }
 
 impl Journal {
-    /// Opens a journal, or starts one, for the holder of its lock; also what it holds.
+    /// Opens or creates a journal for the holder of its lock. Also returns its content.
     ///
     /// # Errors
     ///
-    /// When it cannot be read or made.
+    /// When the file cannot be read or created.
     pub fn open(path: &Path, lock: Lock) -> Result<(Self, Lines), JournalError> {
         let fault = |source| JournalError::Write { path: path.to_owned(), source };
-        // Only its owner may read it: it tells who took part when.
+        // Only the owner may read it: it shows which clients took part in which round.
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(path).map_err(fault)?;
@@ -150,18 +150,18 @@ impl Journal {
         Ok((Self { path: path.to_owned(), file, end, named: false, _lock: lock }, lines))
     }
 
-    /// Appends a line, given without its end, and waits until it is on disk. What a writer that was cut off left behind
-    /// the last whole line is taken away first.
+    /// Appends a line, given without its newline, and waits until it is on disk. Removes a part of a line that a killed
+    /// writer left first.
     ///
     /// # Errors
     ///
-    /// When it cannot be brought to disk. It may be there all the same: read the journal again.
+    /// When the line cannot be written to disk. It may be there nonetheless: read the journal again.
     pub fn append(&mut self, line: &str) -> Result<(), JournalError> {
         debug_assert!(!line.contains('\n'), "a line has one end");
         let bytes = [line.as_bytes(), b"\n"].concat();
         let appended = self.write(&bytes);
         if appended.is_err() {
-            // Part of a line says nothing; the next append would take it away too.
+            // A part of a line means nothing; the next append would remove it too.
             let _ = self.file.set_len(self.end);
         }
         appended.map_err(|source| JournalError::Write { path: self.path.clone(), source })?;

@@ -1,4 +1,4 @@
-//! What the machine says of itself.
+//! The machine's processor, cores, operating system and memory.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ pub fn processor() -> String {
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// Physical cores, where the system tells.
+/// Number of physical cores, if the system reports it.
 pub fn cores() -> Option<usize> {
     count_cores(&fs::read_to_string("/proc/cpuinfo").ok()?)
 }
@@ -25,14 +25,14 @@ fn count_cores(cpuinfo: &str) -> Option<usize> {
     Some(places.len()).filter(|count| *count > 0)
 }
 
-/// The operating system: its name, and its kernel's version where it tells.
+/// The name of the operating system, and the version of its kernel if the system reports it.
 pub fn operating_system() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let version = release.trim().split('-').next().unwrap_or_default();
     format!("{} {version}", std::env::consts::OS).trim().to_owned()
 }
 
-/// Bytes of memory that could be used now, where the system tells.
+/// Bytes of memory available now, if the system reports them.
 pub fn available_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

@@ -1,8 +1,8 @@
-//! Memory of this process, as the system counts it.
+//! The memory of this process, as the system counts it.
 
 use std::fs;
 
-/// The most memory this process ever had resident, in bytes, where the system tells (Linux).
+/// Peak resident memory of this process in bytes, if the system reports it (Linux).
 pub fn peak_resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,12 +1,12 @@
 //! The only room that opens files.
 //!
-//! [`discover`] finds updates, [`shards`] names the files of sharded ones, [`header`] checks what a safetensors file claims about itself, [`source`] reads files in
-//! place, [`model_file`] puts header and sources together, [`digest`] names a file's content;
-//! [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, and
-//! [`interrupt`] lets a signal end a run without leaving anything behind. [`cache`] keeps small files from run to run. [`crash`] dies
-//! where a test wants to see what that leaves. [`journal`] grows by a line at a time, [`secret`] is for
-//! its owner alone.
-//! [`synthetic`] makes updates to measure with; [`text`], [`memory`] and [`machine`] are small; [`system`] looks at what
+//! Reading: [`discover`] finds updates, [`shards`] names the files of sharded models, [`header`] checks the claims of a
+//! safetensors header, [`source`] reads files in place, [`model_file`] joins headers and sources, [`digest`] names
+//! content. Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one,
+//! [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small files between runs.
+//!
+//! [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends one where a test asks for it.
+//! [`synthetic`] makes updates for measurements. [`text`], [`memory`] and [`machine`] are small; [`system`] finds what
 //! is installed.
 
 pub mod cache;

@@ -15,10 +15,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The most that is read of a shard index, in bytes.
+/// Most bytes of a shard index that is read.
 const MAX_INDEX_BYTES: u64 = 100_000_000;
 
-/// Why a model file cannot be used.
+/// A fault of a model on disk.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -47,13 +47,13 @@ pub enum OpenFault {
     ConflictingMetadata { key: String, one: String, other: String },
 }
 
-/// Faults as a message tells them, one behind the other.
+/// The messages of faults, joined.
 pub fn list<T: ToString>(faults: &[T]) -> String {
     faults.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl OpenFault {
-    /// What the user may do about it.
+    /// The remedy, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Encoded => Some("`fedmill decompress` it first"),
@@ -62,27 +62,27 @@ impl OpenFault {
     }
 }
 
-/// A tensor and where its first value is.
+/// A tensor, and the place of its first value.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TensorPlace {
     /// Name, dtype and shape.
     pub spec: TensorSpec,
-    /// Index of the file that holds it, or [`ENCODED`].
+    /// Index of its file, or [`ENCODED`].
     pub file: usize,
-    /// First byte of its values in that file; its number in the model if it is encoded.
+    /// First byte of its values in that file; for an encoded tensor its number in the model.
     pub offset: u64,
 }
 
-/// Stands for the file of a tensor whose values only the model's decoder can read.
+/// The file index of a tensor whose values only the model's decoder can read.
 pub const ENCODED: usize = usize::MAX;
 
-/// Reads values of a model that are encoded.
+/// Reads the encoded values of a model.
 pub trait Decoder: Debug + Send + Sync {
     /// Decodes values of a tensor, by its number in the model, from `start` on.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, or does not hold what it should.
+    /// When a file cannot be read, or its content is not valid.
     fn decode(&self, files: &[SourceFile], tensor: usize, start: usize, out: &mut [f32]) -> io::Result<()>;
 
     /// Which of its values were sent; all others are zero.
@@ -92,14 +92,14 @@ pub trait Decoder: Debug + Send + Sync {
 /// The tensors of a model in the order of their data.
 pub type TensorTable = Vec<TensorPlace>;
 
-/// Clients of one round send the same table over and over; this keeps one copy of each.
+/// Keeps one copy of each table, since the clients of a round send the same one.
 #[derive(Default, Debug)]
 pub struct TablePool {
     tables: Mutex<HashSet<Arc<TensorTable>>>,
 }
 
 impl TablePool {
-    /// The one copy of a table.
+    /// Returns the shared copy of a table.
     pub fn share(&self, table: TensorTable) -> Arc<TensorTable> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = tables.get(&table) {
@@ -111,23 +111,23 @@ impl TablePool {
     }
 }
 
-/// A model on disk, its headers read and checked.
+/// A model on disk whose headers are read and checked.
 #[derive(Debug)]
 pub struct ModelFile {
-    /// The path it was named by: the file, or the index.
+    /// The path that the user named: the file, or the index.
     pub path: PathBuf,
     /// The files that hold the data.
     pub files: Vec<SourceFile>,
     /// Its tensors.
     pub table: Arc<TensorTable>,
-    /// Its metadata; that of all shards together.
+    /// The metadata, joined over all shards.
     pub metadata: BTreeMap<String, String>,
-    /// Reads those of its tensors that are encoded.
+    /// The decoder of its encoded tensors.
     pub decoder: Option<Arc<dyn Decoder>>,
 }
 
 impl ModelFile {
-    /// Opens a model and checks everything its headers say. Reads no values.
+    /// Opens a model and checks its headers. Reads no values.
     ///
     /// # Errors
     ///
@@ -145,9 +145,9 @@ impl ModelFile {
     }
 }
 
-type Opened = (Vec<SourceFile>, TensorTable, BTreeMap<String, String>);
+type ModelParts = (Vec<SourceFile>, TensorTable, BTreeMap<String, String>);
 
-fn open_single(path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenFault>> {
+fn open_single(path: &Path, files: &OpenFiles) -> Result<ModelParts, Vec<OpenFault>> {
     let (source, header, data_start) = open_file(path, files)?;
     let place =
         |stored: StoredTensor| TensorPlace { offset: data_start + stored.offset, spec: stored.spec, file: 0 };
@@ -173,7 +173,7 @@ fn open_file(path: &Path, files: &OpenFiles) -> Result<(SourceFile, Header, u64)
     Ok((source, header, data_start))
 }
 
-/// What a shard index says.
+/// The content of a shard index.
 #[derive(Deserialize, Debug)]
 struct ShardIndex {
     /// The file that holds each tensor.
@@ -193,7 +193,7 @@ fn read_index(path: &Path) -> Result<ShardIndex, OpenFault> {
     serde_json::from_str(&text).map_err(|why| OpenFault::BadIndex { why: why.to_string() })
 }
 
-fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenFault>> {
+fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<ModelParts, Vec<OpenFault>> {
     let stem = stem(index_path);
     let index = read_index(index_path).map_err(|fault| vec![fault])?;
     let names: BTreeSet<&String> = index.weight_map.values().collect();
@@ -229,7 +229,7 @@ fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<Opened, Vec<OpenF
     if faults.is_empty() { Ok((sources, table, metadata)) } else { Err(faults) }
 }
 
-/// Where an index and the header of one of its shards disagree.
+/// The faults where an index and the header of a shard disagree.
 fn index_faults(index: &ShardIndex, shard: &str, header: &Header) -> Vec<OpenFault> {
     let held: HashSet<&str> = header.tensors.iter().map(|stored| stored.spec.name.as_str()).collect();
     let placed = |tensor: &str| index.weight_map.get(tensor).is_some_and(|file| file == shard);

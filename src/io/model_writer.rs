@@ -1,7 +1,7 @@
 //! Streams a model to disk: header first, then tiles in place, in any order, from any thread.
 //!
-//! A model above the shard limit becomes several files and a Hugging Face index. The index is what loaders
-//! open, so it goes last, and an old one goes first: no moment shows an index beside shards of another model.
+//! A model above the shard limit becomes several files and a Hugging Face index. Loaders open the index. So the writer
+//! removes an old index first and publishes the new one last: an index never stands beside shards of another model.
 
 use crate::io::digest;
 use crate::io::header::{LENGTH_BYTES, METADATA_KEY};
@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Why a model could not be written.
+/// An error while writing a model.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
@@ -51,10 +51,10 @@ impl WriteError {
     }
 }
 
-/// Bytes that are copied from file to file at once.
+/// Bytes of a chunk copied from file to file.
 const COPIED_BYTES: u64 = 1 << 20;
 
-/// A model that is being written and not yet seen.
+/// A model that is being written and has no name yet.
 #[derive(Debug)]
 pub struct ModelWriter {
     target: PathBuf,
@@ -74,8 +74,7 @@ struct Shard {
 }
 
 impl ModelWriter {
-    /// Starts writing a model of this layout to `target`, in shards where its data passes
-    /// `max_shard_bytes`.
+    /// Starts a model of this layout for `target`, in shards if its data is larger than `max_shard_bytes`.
     ///
     /// # Errors
     ///
@@ -163,7 +162,7 @@ impl ModelWriter {
         Ok(len)
     }
 
-    /// Copies the stored values of a tensor from another file, where they are `bytes` long from `offset` on.
+    /// Copies the stored values of a tensor from another file: `bytes` bytes from `offset` on.
     ///
     /// # Errors
     ///
@@ -184,11 +183,11 @@ impl ModelWriter {
         Ok(())
     }
 
-    /// Writes other metadata over what a model in one file has; its JSON must be as long.
+    /// Replaces the metadata of a model in one file. Its JSON must have the same length.
     ///
     /// # Errors
     ///
-    /// When it is longer or shorter, or cannot be written.
+    /// When it has another length, or cannot be written.
     pub fn rewrite_metadata(
         &self,
         layout: &Layout,
@@ -205,7 +204,7 @@ impl ModelWriter {
         Ok(())
     }
 
-    /// The BLAKE3 digest of everything written, as that of the published files.
+    /// The BLAKE3 digest of everything written, equal to that of the published files.
     ///
     /// # Errors
     ///
@@ -219,7 +218,7 @@ impl ModelWriter {
         Ok(digest.hex())
     }
 
-    /// Brings everything written to disk. Returns how long that took.
+    /// Flushes everything written to disk. Returns the time that it took.
     ///
     /// # Errors
     ///
@@ -251,7 +250,7 @@ impl ModelWriter {
         self.bytes
     }
 
-    /// Gives the model its name, in place of the model that had it before. Call [`sync`](Self::sync) first.
+    /// Gives the model its name and replaces a model of that name. Call [`sync`](Self::sync) first.
     ///
     /// # Errors
     ///
@@ -284,7 +283,7 @@ impl ModelWriter {
     }
 }
 
-/// The files that publishing a model to `target` may replace: the file, an index and its shards.
+/// The files that the publication of a model to `target` may replace: the file, an index and its shards.
 ///
 /// # Errors
 ///
@@ -301,7 +300,7 @@ pub fn family(target: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Checks that a model can stand at `target`, before any work is done for it.
+/// Checks before the work that `target` can be the path of a model.
 ///
 /// # Errors
 ///
@@ -313,11 +312,11 @@ pub fn check_target(target: &Path) -> Result<(), WriteError> {
     check_file_target(target)
 }
 
-/// Checks that a file can stand at `target`.
+/// Checks that `target` can be the path of a file.
 ///
 /// # Errors
 ///
-/// When something else stands there, or its directory does not exist.
+/// When it is not a regular file, or its directory does not exist.
 pub fn check_file_target(target: &Path) -> Result<(), WriteError> {
     if target.is_dir() {
         return Err(WriteError::IsDirectory { path: target.to_owned() });
@@ -346,7 +345,7 @@ fn remove_if_there(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Which tensors go into which shard: in order, a new one where the next tensor would pass the limit.
+/// Assigns tensors to shards in order; a shard ends where the next tensor would exceed the limit.
 fn shard_ranges(tensors: &[TensorSpec], max_shard_bytes: Option<u64>) -> Vec<Range<usize>> {
     let limit = max_shard_bytes.unwrap_or(u64::MAX);
     let mut ranges = Vec::new();

@@ -1,7 +1,7 @@
-//! Makes whole files appear at once: written under a temporary name beside the target, flushed, then renamed.
+//! Makes whole files appear at once: writes a temporary, flushes it, renames it.
 //!
-//! A temporary is called `.TARGET.PID-N.fedmill-tmp` and locked while its writer lives. It is removed when the
-//! writer fails or is interrupted; what a killed writer leaves, the next run to the same target removes.
+//! A temporary stands beside its target as `.TARGET.PID-N.fedmill-tmp`, locked while its writer lives. A writer that
+//! fails or is interrupted removes it. The next run with the same target removes the temporary of a killed writer.
 
 use crate::io::crash;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Ending of every temporary file.
 pub const TEMPORARY_SUFFIX: &str = ".fedmill-tmp";
 
-/// A file that is being written and not yet seen.
+/// A file that is being written and has no name yet.
 #[derive(Debug)]
 pub struct Staged {
     file: File,
@@ -23,8 +23,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Starts a file of `bytes` bytes beside `target`, and reserves the room for it where the file
-    /// system can.
+    /// Starts a file of `bytes` bytes beside `target`, and reserves its space if the file system can.
     ///
     /// # Errors
     ///
@@ -33,7 +32,7 @@ impl Staged {
         Self::create_with(target, bytes, 0o666)
     }
 
-    /// The same for a file that only its owner may read.
+    /// Starts a file as [`create`](Self::create) does, readable by its owner alone.
     ///
     /// # Errors
     ///
@@ -53,7 +52,7 @@ impl Staged {
             };
             let staged = Self { file, path, published: false };
             staged.file.lock()?;
-            // Between creating and locking, another run may have taken the file for a leftover.
+            // Another run may have removed the file as a leftover before it was locked.
             if staged.file.metadata()?.nlink() > 0 {
                 staged.reserve(bytes)?;
                 return Ok(staged);
@@ -61,7 +60,7 @@ impl Staged {
         }
     }
 
-    /// Takes the room on disk now: a full disk is better met before the work than after it.
+    /// Reserves space on disk now, so that a full disk fails the run before the work.
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::Errno;
@@ -83,7 +82,7 @@ impl Staged {
         self.file.write_all_at(bytes, offset)
     }
 
-    /// Reads bytes at an offset that were written before.
+    /// Reads bytes that were written before, from an offset on.
     ///
     /// # Errors
     ///
@@ -92,11 +91,11 @@ impl Staged {
         self.file.read_exact_at(bytes, offset)
     }
 
-    /// Cuts it off behind so many bytes.
+    /// Truncates the file to `bytes` bytes.
     ///
     /// # Errors
     ///
-    /// When it cannot be.
+    /// When the system refuses.
     pub fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
     }
@@ -105,13 +104,13 @@ impl Staged {
     ///
     /// # Errors
     ///
-    /// When it cannot be brought there.
+    /// When it cannot be written to disk.
     pub fn sync(&self) -> io::Result<()> {
         crash::before_step();
         self.file.sync_all()
     }
 
-    /// Gives the file its name, in place of what had it before. Call [`sync`](Self::sync) first, and
+    /// Gives the file its name and replaces a file of that name. Call [`sync`](Self::sync) first, and
     /// [`sync_directory_of`] after.
     ///
     /// # Errors
@@ -128,13 +127,13 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.published {
-            // Nothing is left to tell if this fails; the next run tries again.
+            // A failure here loses nothing; the next run tries again.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Brings the names in the directory of `target` to disk.
+/// Flushes the names in the directory of `target` to disk.
 ///
 /// # Errors
 ///
@@ -144,11 +143,11 @@ pub fn sync_directory_of(target: &Path) -> io::Result<()> {
     File::open(directory_of(target))?.sync_all()
 }
 
-/// Makes a directory and those above it that are missing, and brings their names to disk.
+/// Creates a directory and its missing parents, and flushes their names.
 ///
 /// # Errors
 ///
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn make_directory(path: &Path) -> io::Result<()> {
     let is_missing = |above: &&Path| *above != Path::new("") && !above.exists();
     let missing: Vec<&Path> = path.ancestors().skip(1).take_while(is_missing).collect();
@@ -156,7 +155,7 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
     missing.into_iter().rev().chain([path]).try_for_each(sync_directory_of)
 }
 
-/// Gives a file that is on disk another name, in place of what had it before, for good.
+/// Renames a file that is on disk, replaces a file of that name, and flushes the names.
 ///
 /// # Errors
 ///
@@ -171,12 +170,12 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When it cannot be.
+/// When it cannot be removed.
 pub fn discard(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Brings a whole small file to disk, ready to be published.
+/// Writes a whole small file to disk, ready to be published.
 ///
 /// # Errors
 ///
@@ -189,15 +188,15 @@ pub fn stage(target: &Path, bytes: &[u8]) -> io::Result<Staged> {
     Ok(staged)
 }
 
-/// Where what `path` held stays when it is replaced, if it is to stay.
+/// The path under which [`keep_as_previous`] keeps the old content of `path`.
 pub fn previous(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".previous");
     path.with_file_name(name)
 }
 
-/// Lets what `path` holds stay beside it, by the name that [`previous`] says, in place of what had that name. `path`
-/// itself stays too, until another file is published there.
+/// Keeps the content of `path` under the name that [`previous`] returns, and replaces a file of that name. `path`
+/// itself stays until another file is published there.
 ///
 /// # Errors
 ///
@@ -220,14 +219,14 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     File::open(to)?.sync_all()
 }
 
-/// The one path of a file that may not exist yet: its directory as the system knows it, and its name.
+/// The canonical path of a file that may not exist yet: its canonical directory and its name.
 pub fn resolved(path: &Path) -> PathBuf {
     let directory = fs::canonicalize(directory_of(path));
     directory.map_or(path.to_owned(), |directory| directory.join(path.file_name().unwrap_or_default()))
 }
 
-/// Removes temporaries that killed runs left for `target`. Those of living runs are locked and stay. Returns whether
-/// there are such.
+/// Removes the temporaries of killed runs for `target`. Those of living runs are locked and stay. Returns whether a
+/// living run has one.
 ///
 /// # Errors
 ///
@@ -243,7 +242,7 @@ pub fn remove_leftovers(target: &Path) -> io::Result<bool> {
         if !unique.is_some_and(is_ours) {
             continue;
         }
-        // It may be gone already: another run cleans up too.
+        // Another run may have removed it already.
         let Ok(file) = File::options().write(true).open(&path) else { continue };
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => is_being_written = true,

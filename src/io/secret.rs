@@ -1,4 +1,4 @@
-//! Small files that only their owner may read, and that are wiped when they have served.
+//! Small files that only their owner may read, and that are wiped after use.
 
 use crate::io::crash;
 use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
@@ -8,10 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use zeroize::Zeroize;
 
-/// Zeros that are written at a time.
+/// Zeros written at a time.
 const ZEROS: usize = 1 << 14;
 
-/// Puts a secret in place, and waits until it is on disk.
+/// Writes a secret, and waits until it is on disk.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub fn write(path: &Path, secret: &[u8]) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// The secret in a file; none if there is no such file, or one that is being wiped.
+/// The secret in a file; `None` if the file is missing or was being wiped.
 ///
 /// # Errors
 ///
@@ -52,12 +52,12 @@ fn kept(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read?,
     };
-    // Zeros are what is left where wiping was cut off: a key that everybody knows.
+    // An interrupted wipe leaves zeros: a key that everybody knows.
     let is_wiped = !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0);
     Ok((!is_wiped).then_some(bytes))
 }
 
-/// Writes zeros over a secret, and removes it; nothing if there is none. Disks may keep copies of their own all the same.
+/// Overwrites a secret with zeros and removes it, if it exists. A disk may still keep copies.
 ///
 /// # Errors
 ///
@@ -78,7 +78,7 @@ pub fn wipe(path: &Path) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// Wipes the secrets of a directory that are called `PREFIX-N`, but for numbers that are to be kept.
+/// Wipes the secrets of a directory named `PREFIX-N`, except for the numbers that `keeps` accepts.
 ///
 /// # Errors
 ///
@@ -127,7 +127,7 @@ mod tests {
         assert!(!path.exists());
         let mut left = [9; 3];
         held.read_exact_at(&mut left, 0).unwrap();
-        assert_eq!(left, [0; 3], "what was on disk is zeros");
+        assert_eq!(left, [0; 3], "the disk holds zeros");
         wipe(&path).unwrap();
     }
 

@@ -1,7 +1,7 @@
-//! How the files of a sharded model are called, as Hugging Face calls them: `STEM-00001-of-00003.safetensors`
-//! under `STEM.safetensors.index.json`.
+//! The file names of a sharded model, as Hugging Face defines them.
 //!
-//! An index may only name files of its own stem: else a hostile one could pass another client's file off as its own.
+//! Shards are `STEM-00001-of-00003.safetensors`, the index is `STEM.safetensors.index.json`. An index may only name
+//! files of its own stem. Otherwise a hostile client could pass another client's file off as its own.
 
 /// Ending of a model in one file.
 pub const MODEL_SUFFIX: &str = ".safetensors";
@@ -14,12 +14,12 @@ pub fn shard_name(stem: &str, number: usize, count: usize) -> String {
     format!("{stem}-{number:05}-of-{count:05}{MODEL_SUFFIX}")
 }
 
-/// Whether a file of this name is a shard of the model of this stem.
+/// Whether `name` is the name of a shard of the model with this stem.
 pub fn is_shard_of(stem: &str, name: &str) -> bool {
     shard_stem(name) == Some(stem)
 }
 
-/// The stem of the model that a file of this name is a shard of, if it is called like a shard.
+/// The stem of the model, if `name` is the name of a shard.
 pub fn shard_stem(name: &str) -> Option<&str> {
     let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let (rest, count) = name.strip_suffix(MODEL_SUFFIX)?.rsplit_once("-of-")?;

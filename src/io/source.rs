@@ -1,6 +1,6 @@
-//! Files read in place with positioned reads, more of them than the process may hold open.
+//! Reads files in place with positioned reads, also more files than the process may hold open.
 //!
-//! Files are not mapped: a client that truncates its file under us gets an error, not a crash of the server.
+//! Files are not mapped: if a client truncates its file during a run, the run gets an error and does not crash.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::fs::{self, File};
@@ -17,14 +17,14 @@ pub const SAMPLE_BYTES: u64 = 256;
 /// Descriptors left for outputs, standard streams and the runtime.
 const RESERVED_DESCRIPTORS: u64 = 64;
 
-/// How many more files this run may hold open.
+/// The number of files that this run may still hold open.
 #[derive(Debug)]
 pub struct OpenFiles {
     left: AtomicUsize,
 }
 
 impl OpenFiles {
-    /// Raises the process's limit on open files as far as it may and counts what that leaves.
+    /// Raises the process's limit on open files to its maximum, and counts the files that this allows.
     pub fn raise_limit() -> Self {
         let mut limit = getrlimit(Resource::Nofile);
         if limit.current != limit.maximum {
@@ -43,8 +43,7 @@ impl OpenFiles {
     }
 }
 
-/// A file to read from: held open, or opened anew for each read once the limit on open files is
-/// reached.
+/// A file to read from. It is held open, or opened anew for each read once the limit on open files is reached.
 #[derive(Debug)]
 pub struct SourceFile {
     path: PathBuf,
@@ -52,7 +51,7 @@ pub struct SourceFile {
     held: Option<File>,
 }
 
-/// What tells that a file was replaced or rewritten while we read it.
+/// The properties that change when a file is replaced or rewritten during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Identity {
     device: u64,
@@ -73,7 +72,7 @@ impl Identity {
     }
 }
 
-/// Device and inode of the file at `path`, if there is one: the same for every path of one file.
+/// Device and inode of the file at `path`, if it exists; equal for every path of one file.
 pub fn identity_of(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
@@ -93,7 +92,7 @@ impl SourceFile {
         Ok(Self { path: path.to_owned(), identity, held: files.take().then_some(file) })
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -103,7 +102,7 @@ impl SourceFile {
         self.identity.bytes
     }
 
-    /// Device and inode, the same for every path of one file.
+    /// Device and inode; equal for every path of one file.
     pub fn identity(&self) -> (u64, u64) {
         (self.identity.device, self.identity.inode)
     }
@@ -112,7 +111,7 @@ impl SourceFile {
     ///
     /// # Errors
     ///
-    /// When the bytes cannot be read, or the file is no longer the one that was opened.
+    /// When the bytes cannot be read, or the path names another file than at first.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         match &self.held {
             Some(file) => file.read_exact_at(buffer, offset),
@@ -120,8 +119,8 @@ impl SourceFile {
         }
     }
 
-    /// A digest that tells the file from others without reading all of it: of its size, its safetensors header, and
-    /// [`SAMPLES`] pieces of [`SAMPLE_BYTES`] bytes evenly spread over what is behind.
+    /// A digest that distinguishes files without reading all of them. It covers the size, the safetensors header, and
+    /// [`SAMPLES`] pieces of [`SAMPLE_BYTES`] bytes evenly spread over the data.
     ///
     /// # Errors
     ///
@@ -154,11 +153,11 @@ impl SourceFile {
         Ok(*hasher.finalize().as_bytes())
     }
 
-    /// Checks that nobody replaced or rewrote the file since it was opened.
+    /// Checks that the file was not replaced or rewritten since it was opened.
     ///
     /// # Errors
     ///
-    /// When someone did, or the file cannot be looked at.
+    /// When it was, or its properties cannot be read.
     pub fn check_unchanged(&self) -> io::Result<()> {
         match &self.held {
             Some(file) => self.compare(file),

@@ -1,4 +1,4 @@
-//! Updates of made-up clients, to measure with: valid files in a folder of their own, gone when they are dropped.
+//! Synthetic updates for measurements: valid files in a new folder, removed when they are dropped.
 
 use crate::model::dtype::Dtype;
 use half::{bf16, f16};
@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A folder of updates.
+/// A folder of synthetic updates.
 #[derive(Debug)]
 pub struct SyntheticUpdates {
     folder: PathBuf,
@@ -18,8 +18,8 @@ pub struct SyntheticUpdates {
 }
 
 impl SyntheticUpdates {
-    /// Writes as many updates of so many parameters, in a new folder under `parent` or where the system has temporary
-    /// files. The dtype is `F32`, `BF16` or `F16`.
+    /// Writes `clients` updates of `parameters` parameters into a new folder in `parent`, or in the system's folder for
+    /// temporary files. The dtype is `F32`, `BF16` or `F16`.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl SyntheticUpdates {
         Ok(made)
     }
 
-    /// The folder that the updates are in, alone.
+    /// The folder that holds the updates and nothing else.
     pub fn updates(&self) -> &Path {
         &self.updates
     }
@@ -46,7 +46,7 @@ impl SyntheticUpdates {
         &self.files
     }
 
-    /// Where a merged model may go, and be gone with the updates.
+    /// A path for a merged model, which is removed with the updates.
     pub fn output(&self) -> PathBuf {
         self.folder.join("merged.safetensors")
     }
@@ -54,7 +54,7 @@ impl SyntheticUpdates {
 
 impl Drop for SyntheticUpdates {
     fn drop(&mut self) {
-        // Nobody is left to tell; what stays is in a folder for temporary files, or in one that the user named.
+        // A drop cannot report failure; leftovers stay in a folder for temporary files, or in one that the user named.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -105,7 +105,7 @@ fn header(client: usize, parameters: usize, dtype: Dtype) -> Vec<u8> {
     header
 }
 
-/// Numbers as the updates of a client may be: the sum of four uniform ones is near enough to a normal one.
+/// Values like those of a client's update. The sum of four uniform numbers is close enough to a normal one.
 pub fn values(client: u64) -> impl Iterator<Item = f32> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(client + 1);
     std::iter::repeat_with(move || {

@@ -1,47 +1,47 @@
-//! What this machine has installed that a GPU needs; read off files, nothing is run.
+//! Finds what a GPU needs among the installed files; runs nothing.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the Vulkan loader looks for the drivers' manifests.
+/// The folders in which the Vulkan loader searches for the drivers' manifests.
 const MANIFEST_FOLDERS: [&str; 4] = [
     "/etc/vulkan/icd.d",
     "/usr/local/etc/vulkan/icd.d",
     "/usr/local/share/vulkan/icd.d",
     "/usr/share/vulkan/icd.d",
 ];
-/// Variables that name manifests, or folders of these, instead; the first that is set counts.
+/// Variables that name manifests, or folders of manifests, instead; the first that is set counts.
 const MANIFEST_VARIABLES: [&str; 2] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
-/// Folders that libraries lie in, if the linker's cache does not tell.
+/// Folders of libraries, for libraries that are not in the linker's cache.
 const LIBRARY_FOLDERS: [&str; 6] =
     ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu"];
 
-/// What there is of Vulkan.
+/// The parts of Vulkan that are installed.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Vulkan {
     /// Whether the loader, `libvulkan.so.1`, is installed.
     pub has_loader: bool,
     /// The drivers' manifests that the loader reads.
     pub manifests: Vec<PathBuf>,
-    /// The variable that names them, if one does.
+    /// The variable that names them, if one is set.
     pub named_by: Option<&'static str>,
-    /// Whether NVIDIA's kernel module is loaded, or its device is here.
+    /// Whether NVIDIA's kernel module is loaded, or its device exists.
     pub has_nvidia_module: bool,
     /// Whether one of the manifests is NVIDIA's.
     pub has_nvidia_manifest: bool,
     /// Whether `libXext.so.6`, which NVIDIA's driver links to, is installed.
     pub has_libxext: bool,
-    /// Whether a device of the kernel's graphics drivers is here.
+    /// Whether a device of the kernel's graphics drivers exists.
     pub has_render_node: bool,
 }
 
-/// Looks for what Vulkan needs.
+/// Finds the installed parts of Vulkan.
 pub fn vulkan() -> Vulkan {
     vulkan_under(Path::new("/"), |name| std::env::var_os(name).filter(|value| !value.is_empty()))
 }
 
-/// The same, of a system whose files lie under `root`.
+/// Finds the parts of Vulkan of a system with its root directory at `root`.
 fn vulkan_under(root: &Path, variable: impl Fn(&str) -> Option<OsString>) -> Vulkan {
     let below = |path: &str| root.join(path.trim_start_matches('/'));
     let named_by = MANIFEST_VARIABLES.into_iter().find(|name| variable(name).is_some());
@@ -73,7 +73,7 @@ fn vulkan_under(root: &Path, variable: impl Fn(&str) -> Option<OsString>) -> Vul
     }
 }
 
-/// The file itself, or those of a folder, in order of their names.
+/// The file itself, or the JSON files of a folder in order of their names.
 fn json_files(path: &Path) -> Vec<PathBuf> {
     let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
     let mut files: Vec<PathBuf> = match fs::read_dir(path) {

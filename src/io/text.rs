@@ -1,4 +1,4 @@
-//! Small text files that a user names, and JSON objects whose keys may stand twice.
+//! Small text files that a user names, and JSON objects with possible duplicate keys.
 
 use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
@@ -12,16 +12,16 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// When it cannot be read or is no text.
+/// When it cannot be read or is not UTF-8.
 pub fn read(path: &Path) -> io::Result<String> {
     if path == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) }
 }
 
-/// The entries of a JSON object in order, those of equal keys included.
+/// The entries of a JSON object in order, with duplicate keys.
 ///
 /// # Errors
 ///
-/// When the text is no JSON object.
+/// When the text is not a JSON object.
 pub fn object_entries(json: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
     struct Entries;
     impl<'de> Visitor<'de> for Entries {

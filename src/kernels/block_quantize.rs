@@ -1,40 +1,40 @@
-//! Values to integers on an even grid, and back: a block at a time, whose grid its caller makes.
+//! Turns values into integers on the even grid of their block, and back.
 //!
-//! Grids are made in f64 and rounded once; here everything is one f32 operation after the other, so that every
-//! instruction set and every device finds the same code. Values are finite and none is `-0.0`.
+//! The caller computes grids in f64 and rounds them once. These kernels do one f32 operation after the other, so every
+//! instruction set and every device finds the same code. Values are finite, and none is `-0.0`.
 //!
 //! Agreement: bits.
 
 use crate::kernels::dispatch;
 use crate::kernels::lanes::{FLOATS, Floats};
 
-/// Added to a float of magnitude up to 2^22, it rounds to an integer, half to even, that stands in the lowest bits.
+/// Rounds a float of magnitude up to 2^22 when added to it: the integer, half to even, stands in the lowest bits.
 const ROUNDER: f32 = 12_582_912.0;
-/// Random bits that a fraction is held against.
+/// Random bits that a fraction is compared with.
 const FRACTION_BITS: u32 = 24;
 
-/// What becomes of what lies between two codes.
+/// The rounding of values between two codes.
 #[derive(Clone, Copy, Debug)]
 pub enum Rounding<'a> {
-    /// The nearest, half to even.
+    /// To the nearest code, half to even.
     Nearest,
-    /// The upper one as often as the value is near to it. A random word for each value, of which the upper 24 bits count: so
-    /// a fraction below 2^-24 is none.
+    /// To the upper code with a probability that grows with the value's distance from the lower one. Each value has a
+    /// random word, whose upper 24 bits count, so a fraction below 2^-24 counts as zero.
     Stochastic(&'a [u32]),
 }
 
-/// The same for a device, which makes the random words by itself.
+/// The rounding on a device, which makes the random words itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Draw {
-    /// To the nearest, half to even.
+    /// To the nearest code, half to even.
     Nearest,
-    /// By random words: those of this seed and purpose, from `first` on, a multiple of four; one a value.
+    /// By random words of this seed and purpose, one per value, from word `first` on, a multiple of four.
     Stochastic {
         /// The key of the stream.
         seed: u64,
-        /// What the words are for.
+        /// The purpose of the words.
         purpose: u32,
-        /// The number of the first value's word.
+        /// Number of the first value's word.
         first: u64,
     },
 }
@@ -58,7 +58,7 @@ dispatch! {
 
 #[inline(always)]
 fn ends_of<F: Floats>(first: &[f32; FLOATS], others: &[[f32; FLOATS]]) -> (f32, f32) {
-    // SAFETY: arrays are as long as what is loaded.
+    // SAFETY: each array has the length of its load.
     let load = |floats: &[f32; FLOATS]| unsafe { F::load(floats.as_ptr()) };
     let mut ends = (load(first), load(first));
     for floats in others {
@@ -83,8 +83,8 @@ dispatch! {
 
 dispatch! {
     /// The codes 0 to `top` of the values of each block of `block` values, of which the last may have fewer: by its
-    /// grid, low and inverse, `(x - low) * inverse`, rounded. `top` is at most 255. The caller sees to it that no `x - low`
-    /// overflows.
+    /// grid, low and inverse, `(x - low) * inverse`, rounded. `top` is at most 255. The caller sees to it that no `x -
+    /// low` overflows.
     pub fn quantize<A: Arch>(
         values: &[f32],
         block: usize,
@@ -170,7 +170,7 @@ fn greater(x: f32, other: f32) -> f32 {
     if x > other { x } else { other }
 }
 
-/// `t` within the ends; the lower end for what is no number.
+/// `t` clamped to the ends; the lower end for NaN.
 #[inline(always)]
 fn between(t: f32, low: f32, high: f32) -> f32 {
     lesser(greater(t, low), high)
@@ -179,7 +179,7 @@ fn between(t: f32, low: f32, high: f32) -> f32 {
 /// The nearest integer, half to even. `t` is between -128 and 255.
 #[inline(always)]
 fn nearest(t: f32) -> i32 {
-    // The lowest 23 bits are those of the mantissa: the integer plus half of what they hold.
+    // The lowest 23 bits are the mantissa: the integer plus half of the mantissa's range.
     (t + ROUNDER).to_bits() as i32 & 0xff
 }
 

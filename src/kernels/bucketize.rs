@@ -1,6 +1,7 @@
-//! Finds the bucket of a magnitude among ascending thresholds: the code of a quantizer that is symmetric about zero.
+//! Finds the bucket of a magnitude among ascending thresholds.
 //!
-//! Agreement: bits. A product and comparisons, nothing is added.
+//! It is the code of a quantizer that is symmetric about zero. Agreement: bits. A product and comparisons, nothing is
+//! added.
 
 use crate::kernels::dispatch;
 

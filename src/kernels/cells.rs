@@ -1,30 +1,30 @@
-//! What a uniform quantizer with a dead zone would make of a vector, estimated from its histogram alone.
+//! Estimates cost and error of a quantizer with a dead zone from a histogram alone.
 //!
-//! The values of a bin are taken to lie along the straight line that has their mean. So each code gets its share of each
-//! bin: how many values, their sum, the sum of their squares; and from these follow the entropy, the error, and which
-//! zone is best (the rule of rate-distortion: a value goes to the code of least `error^2 + lambda bits`).
+//! The density of a bin's values is assumed to be the straight line with their mean. So each code gets a share of each
+//! bin: the number of values, their sum, the sum of their squares. From these follow the entropy, the error and the
+//! best zone, by the rule of rate-distortion: a value gets the code of least `error^2 + lambda bits`.
 
 use super::dead_zone::DeadZone;
 use super::magnitudes::{BINS, Magnitudes, edge};
 
-/// Cells of a quantizer that a bin is split into, at most; a bin across more is taken to be even.
+/// Most cells of a quantizer into which a bin is split. A bin across more counts as even.
 const SPLIT: f64 = 64.0;
 
-/// What a bit is worth, in squared steps of error. Along the curve of best step against rate it hardly changes: for normal,
-/// Laplace, heavy-tailed and sparse values and 0.3 to 4 bits a value, this is within 0.3 % of the best error.
+/// The worth of a bit in squared steps of error. Along the curve of best step against rate it hardly changes: for
+/// normal, Laplace, heavy-tailed and sparse values and 0.3 to 4 bits a value, this is within 0.3 % of the best error.
 pub const BIT_IN_SQUARED_STEPS: f64 = 0.08;
 
-/// How often the best zone is found again, with the counts that the last one leads to.
+/// Number of searches for the best zone, each with the counts of the last zone.
 const ZONE_ROUNDS: usize = 7;
 
 impl Magnitudes {
-    /// What an entropy coder would need for all codes of a uniform quantizer, in bits, and the sum of squared errors if
-    /// every code is decoded as the mean of what it stands for. Estimates, within a few per cent for smooth data.
+    /// Estimates the bits of an entropy coder for all codes of a uniform quantizer, and the sum of squared errors if
+    /// every code decodes to the mean of its values. Within a few per cent for smooth data.
     pub fn entropy_and_error(&self, step: f64, zone: DeadZone) -> (f64, f64) {
         self.cells(step, zone).entropy_and_error()
     }
 
-    /// The cells of a uniform quantizer: how many values each code stands for, estimated.
+    /// The cells of a uniform quantizer: the estimated number of values of each code.
     pub fn cells(&self, step: f64, zone: DeadZone) -> Cells {
         let all = self.len() as f64;
         let mut cells = Cells { all, ..Cells::default() };
@@ -62,7 +62,7 @@ impl Magnitudes {
     }
 }
 
-/// What a quantizer makes of a histogram.
+/// The cells of a quantizer over a histogram.
 #[derive(Clone, Default, Debug)]
 pub struct Cells {
     /// Values in all.
@@ -99,7 +99,7 @@ impl Cells {
         (bits.max(0.0), error)
     }
 
-    /// The zone that is best if codes cost what they cost in this one, of `zone`.
+    /// The best zone at the costs that codes have in these cells, those of `zone`.
     fn better_zone(&self, step: f64, zone: DeadZone) -> DeadZone {
         let seen = |code: usize| self.cells.get(code).filter(|cell| cell.count > 0.0);
         let bits = |cell: &Cell| (self.all / cell.count).log2();
@@ -151,7 +151,7 @@ struct Density {
     all: Cell,
     low: f64,
     width: f64,
-    /// What the line rises by from the bin's middle to its end, as a part of its mean height.
+    /// The rise of the line from the bin's middle to its end, as a share of its mean height.
     tilt: f64,
 }
 

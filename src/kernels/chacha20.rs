@@ -1,16 +1,16 @@
-//! The words that noise is drawn from: ChaCha20, whose words nobody tells from random ones without its key.
+//! ChaCha20, the source of noise. Without the key its words cannot be told from random ones.
 //!
-//! Any block of a stream can be made by itself, on any thread and any device, and is the same everywhere.
+//! Any thread and any device can compute any block of a stream on its own, with the same result.
 //!
-//! A block is made of sixteen words: four constants, eight of the key, and four that say which block it is. Each of these
-//! has one meaning, so two blocks of a key are never the same by accident (RFC 8439, section 4, on nonces):
+//! A block starts from sixteen words: four constants, eight of the key, and four that identify the block. Each of these
+//! four has one meaning, so two blocks of a key are never equal by accident (RFC 8439, section 4, on nonces):
 //!
 //! | word | here | in RFC 8439 |
 //! |---|---|---|
 //! | 12 | low half of the block's number | counter |
 //! | 13 | high half of the block's number | first word of the nonce |
-//! | 14 | domain: what the words are for | second |
-//! | 15 | segment: the part of it | third |
+//! | 14 | domain: the purpose of the words | second |
+//! | 15 | segment: a part of the domain | third |
 //!
 //! With the number in two words this is also the layout of Bernstein, "ChaCha, a variant of Salsa20", 2008.
 //!
@@ -29,14 +29,14 @@ const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]
 /// Sixteen blocks: of each word, that of every block.
 pub(super) type Blocks = [[u32; BLOCKS]; WORDS];
 
-/// A stream of blocks. It is not printed: who knows the key knows the noise.
+/// A stream of blocks. Not printable, since the key determines the noise.
 #[derive(Clone, Copy)]
 pub struct Stream<'k> {
     /// The key, from the operating system.
     pub key: &'k [u8; 32],
-    /// What the words are for.
+    /// The purpose of the words.
     pub domain: u32,
-    /// The part of it: a tensor, say.
+    /// A part of the domain, such as a tensor.
     pub segment: u32,
 }
 

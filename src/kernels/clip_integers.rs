@@ -1,17 +1,19 @@
-//! Values to integers of a grid, clipped to a norm: exactly, and so the same everywhere and in any order.
+//! Turns values into integers of a grid, clipped to a norm.
 //!
-//! What an update may change of a sum is bounded by its norm. Floats do not keep that bound: their sums and norms are
-//! rounded, and in sums of many terms the rounding is larger than what one client adds (Casacuberta et al., "Widespread
-//! underestimation of sensitivity in differentially private libraries and how to fix it", 2022). So nothing here is added
-//! in floats:
+//! All of it is exact, so the result is the same everywhere, in any order.
 //!
-//! 1. [`Squares`] is the sum of the squares of all values, exactly.
-//! 2. From it follows the [`Scale`] at which the norm is what it may be.
-//! 3. [`quantize`] makes integers: magnitude times scale, rounded toward zero, which no magnitude grows by. It returns the
-//!    sum of their squares, exactly, by which the caller verifies the norm. [`add_quantized`] adds them to sums at once.
+//! The norm of an update bounds its effect on a sum. Floats do not keep that bound: sums and norms are rounded, and in
+//! sums of many terms the rounding exceeds the contribution of a client (Casacuberta et al., "Widespread
+//! underestimation of sensitivity in differentially private libraries and how to fix it", 2022). So nothing here adds
+//! floats:
 //!
-//! Values are those of floats of any width, or what they are more than a base, in f64. A value below the smallest normal
-//! f64 counts as zero; those of narrower floats all count. Agreement: bits.
+//! 1. [`Squares`] is the exact sum of the squares of all values.
+//! 2. From it follows the [`Scale`] at which the norm meets its bound.
+//! 3. [`quantize`] makes integers: magnitude times scale, rounded toward zero, so no magnitude grows. It returns the exact
+//!    sum of their squares, by which the caller verifies the norm. [`add_quantized`] also adds them to sums.
+//!
+//! Values are floats of any width, or their differences from a base in f64. A value below the smallest normal f64
+//! counts as zero; every value of a narrower float counts. Agreement: bits.
 
 use crate::kernels::dispatch;
 use crate::kernels::element::Element;
@@ -65,8 +67,8 @@ impl Window {
     }
 }
 
-/// The sum of the squares of values, exactly: a whole number for each few exponents. Sums of parts add up to that of the
-/// whole, however it is cut.
+/// The sum of the squares of values, exactly: a whole number for each few exponents. Sums of parts add up to that of
+/// the whole, however it is cut.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Squares {
     windows: Vec<Window>,
@@ -123,7 +125,7 @@ impl Squares {
         self.largest_exponent < NON_FINITE
     }
 
-    /// The root of the sum as a float, and a power of two that it is to be multiplied by; none if the sum is zero.
+    /// The root of the sum as a float, and the exponent of a power of two as its factor; `None` if the sum is zero.
     fn root(&self) -> Option<(f64, i32)> {
         let top = self.windows.iter().rposition(|window| *window != Window::default())?;
         let mut sum = 0.0;
@@ -135,8 +137,8 @@ impl Squares {
         Some((sum.sqrt(), (WINDOW * top) as i32 - OFFSET))
     }
 
-    /// The L2 norm of the values, correct to the last bits of an f64. Infinite where an f64 holds no more; it means nothing
-    /// where values are not finite.
+    /// The L2 norm of the values, correct to the last bits of an f64. Infinite where an f64 holds no more; it means
+    /// nothing where values are not finite.
     pub fn norm(&self) -> f64 {
         // In two steps: either power may be beyond an f64 where the norm is not.
         let scaled =
@@ -144,14 +146,14 @@ impl Squares {
         self.root().map_or(0.0, scaled)
     }
 
-    /// The scale at which the norm is `bound`, rounded down; none if the norm is zero.
+    /// The scale at which the norm is `bound`, rounded down; `None` if the norm is zero.
     pub fn scale_to(&self, bound: f64) -> Option<Scale> {
         self.root().map(|(root, power)| Scale::rounded_down(bound / root, -power))
     }
 }
 
-/// What values are multiplied by on the way to integers: `multiplier * 2^exponent`, where the multiplier's highest bit is
-/// set, or zero. Scales are in the order of the numbers.
+/// What values are multiplied by on the way to integers: `multiplier * 2^exponent`, where the multiplier's highest bit
+/// is set, or zero. Scales are in the order of the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Scale {
     exponent: i32,
@@ -208,8 +210,8 @@ impl Scale {
         MIDDLE.contains(&self.exponent).then(|| f64::from(self.multiplier) * power_of_two(self.exponent))
     }
 
-    /// The distance of values that this scale takes to neighbouring integers: its inverse. The scale is within 2^-900 and
-    /// 2^900.
+    /// The distance of values that this scale takes to neighbouring integers: its inverse. The scale is within 2^-900
+    /// and 2^900.
     pub fn unit(self) -> f64 {
         power_of_two(-self.exponent) / f64::from(self.multiplier)
     }
@@ -219,8 +221,8 @@ dispatch! {
     /// The integers of `row - base` at a scale, rounded toward zero, and the sum of their squares. `base` is as long as
     /// `row`, or empty for zero.
     ///
-    /// Magnitudes of 2^51 or more, which no bound is as large as, may come out as others that are as large. The sum is exact,
-    /// or the largest u128.
+    /// Magnitudes of 2^51 or more, which no bound is as large as, may come out as others that are as large. The sum is
+    /// exact, or the largest u128.
     pub fn quantize<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, out: &mut [i64]) -> u128 {
         let out = &mut out[..row.len()];
         out.fill(0);
@@ -229,8 +231,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds the integers that [`quantize`] makes to sums, and returns what it returns. The caller sees to it that no sum
-    /// leaves i64: integers of a norm within its bound are.
+    /// Adds the integers of [`quantize`] to sums, and returns the sum of their squares. The caller ensures that no sum
+    /// overflows i64, which holds while the norms are within their bound.
     pub fn add_quantized<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, sums: &mut [i64]) -> u128 {
         each_block::<A, E>(row, base, scale, sums)
     }
@@ -312,8 +314,8 @@ fn sum_of_large_squares(len: usize, value: impl Fn(usize) -> f64, magnitude: imp
 
 /// The magnitude of the integer of a value at a scale that an f64 holds.
 ///
-/// Beside 2^52 an f64 holds whole numbers alone, so a fused multiply-add gives the one nearest to the product, which is
-/// rounded once. Another tells the sign of what is missing, and where it was rounded up, one is taken back.
+/// Above 2^52 an f64 holds integers alone, so a fused multiply-add gives the integer nearest to the product. A second
+/// one gives the sign of the rounding, and where the first rounded up, one is subtracted.
 #[inline(always)]
 fn fused_magnitude(value: f64, scale: f64) -> u64 {
     const WHOLE: f64 = (1u64 << FRACTION) as f64;

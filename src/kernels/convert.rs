@@ -1,8 +1,8 @@
-//! Stored values to working floats and back, one correct rounding each way.
+//! Converts stored values to working floats and back, with one correct rounding each way.
 //!
 //! Decoding to the working float of [`Dtype::working`] is exact (64-bit integers above 2^53 excepted).
 //! Encoding rounds half to even, straight from the f64: formats narrower than f32 go through an f32 rounded
-//! to odd, which keeps what a second rounding needs to know (Boldo and Melquiond, Emulation of a fused
+//! to odd, which keeps the information for a second rounding (Boldo and Melquiond, Emulation of a fused
 //! multiply-add and correctly rounded sums, 2008; see [`Merged`]). Agreement: bits.
 //!
 //! F8 formats: Micikevicius et al., FP8 formats for deep learning, 2022.
@@ -102,8 +102,8 @@ fn narrow_bf16<F: Merged>(x: F) -> u16 {
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// The magnitude of `x` in a format of so many exponent and mantissa bits. What passes the largest
-/// finite number gives the code of infinity; e4m3 has none, and gives NaN, its last code.
+/// The magnitude of `x` in a format of EXPONENT and MANTISSA bits. A value beyond the largest finite number gives the
+/// code of infinity; e4m3 has none and gives NaN, its last code.
 #[inline(always)]
 fn narrow<const EXPONENT: u32, const MANTISSA: u32>(x: impl Merged) -> u32 {
     let odd = x.round_to_odd().to_bits() & 0x7fff_ffff;

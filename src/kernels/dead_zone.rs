@@ -1,14 +1,15 @@
-//! The uniform quantizer with a dead zone: magnitudes below a border become zero, the others are rounded. With an entropy
-//! coder behind it, it is the best there is for Laplacian values (Sullivan, Efficient scalar quantization of exponential
-//! and Laplacian random variables, 1996).
+//! The uniform quantizer with a dead zone: magnitudes below a border become zero.
 //!
-//! With `t = |x| (1 / step)` in f32, the magnitude of a code is 0 if `t < zero_below`, else `max(1, floor(t + rounding))`.
-//! A code is 0, `2m - 1` for `+m`, `2m` for `-m`. Codes and counts agree in bits; so do sums, which run in sixteen
-//! interleaved parts of fixed order.
+//! The others are rounded. With an entropy coder behind it, no quantizer is better for Laplacian values (Sullivan,
+//! Efficient scalar quantization of exponential and Laplacian random variables, 1996).
+//!
+//! With `t = |x| (1 / step)` in f32, the magnitude of a code is 0 if `t < zero_below`, else `max(1, floor(t +
+//! rounding))`. A code is 0, `2m - 1` for `+m`, `2m` for `-m`. Codes and counts agree in bits; so do sums, which run in
+//! sixteen interleaved parts of fixed order.
 
 use crate::kernels::dispatch;
 
-/// The largest magnitude of a code: what is larger stops here.
+/// The largest magnitude of a code. Larger values are clamped to it.
 pub const LARGEST: u32 = 1 << 23;
 
 /// The largest magnitude that a code of one byte has, if [`ESCAPE`] is left over for the others.

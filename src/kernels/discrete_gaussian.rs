@@ -1,8 +1,8 @@
-//! Noise for the sums that are released: discrete Gaussians of a width that a level has, from a stream of ChaCha20.
+//! Noise for released sums: discrete Gaussians of two widths, from a stream of ChaCha20.
 //!
-//! A draw is of the integers with P(x) proportional to exp(-x^2 / (2 64^2)). It takes 128 bits: 127 are looked up among
-//! the cumulative probabilities of the magnitudes, one is the sign. Draws are then convolved, which makes wide noise of
-//! narrow:
+//! A draw is an integer with P(x) proportional to exp(-x^2 / (2 64^2)). It takes 128 bits: a search among the
+//! cumulative probabilities finds the magnitude from 127 of them, and one is the sign. Sums of draws make wide noise
+//! from narrow:
 //!
 //! | | sum | of | variance |
 //! |---|---|---|---|
@@ -10,15 +10,15 @@
 //! | Z, [`Level::L2`] | Y1 + 1024 Y2 | four draws, a block | 4402345676800 |
 //! | W, [`Level::L3`] | Z1 + 1024 Z2 | eight draws, two blocks | 4616198422741913600 |
 //!
-//! A sum of discrete Gaussians X + k Y is not quite one. Its probabilities are off by a factor within 1 +- 4 exp(-2 pi^2
-//! s^2) with s = 64 / sqrt(1 + k^2) for the first sum, or less for the others: by Poisson's summation formula that is
-//! how much a Gaussian of width s, summed over the integers, depends on where it is centred (Micciancio and Walter,
-//! 2017, section 3). Here that is 2^-111.
+//! A sum X + k Y of discrete Gaussians is almost a discrete Gaussian. Its probabilities are off by a factor within 1 +-
+//! 4 exp(-2 pi^2 s^2), with s = 64 / sqrt(1 + k^2) for the first sum, and by less for the others. By Poisson's
+//! summation formula this bounds the effect of the centre on a Gaussian of width s summed over the integers (Micciancio
+//! and Walter, 2017, section 3). Here the bound is 2^-111.
 //!
-//! **Fixed work.** What takes as long as its outcome is large tells the outcome to whoever holds a clock (Jin et al., "Are
-//! we there yet? Timing and floating-point attacks on differential privacy systems", 2022). Nothing is rejected or repeated
-//! here, and no branch depends on a draw: each looks up one cell and is compared with as many thresholds. Only which lines
-//! of a table of 18 KB are read depends on it; that table fits the innermost cache.
+//! **Fixed work.** A sampler whose time grows with its outcome reveals the outcome to an attacker with a clock (Jin et
+//! al., "Are we there yet? Timing and floating-point attacks on differential privacy systems", 2022). This one rejects
+//! and repeats nothing, and no branch depends on a draw: each draw reads one cell and meets the same number of
+//! thresholds. Only the lines of a table of 18 KB that it reads depend on the draw; the table fits the innermost cache.
 //!
 //! Distribution: Canonne, Kamath and Steinke, "The discrete Gaussian for differential privacy", 2020, definition 1.
 //! Agreement: bits.
@@ -32,11 +32,11 @@ use crate::kernels::dispatch;
 use table::MAGNITUDES;
 pub(crate) use table::THRESHOLDS;
 
-/// Draws that a block holds the bits of.
+/// Draws per block of words.
 const DRAWS: usize = 4;
-/// By how many bits each draw of a block is shifted: factors 1, 32, 1024 and 32 * 1024.
+/// The shift of each draw of a block in bits: factors 1, 32, 1024 and 32 * 1024.
 const SHIFTS: [u32; DRAWS] = [0, 5, 10, 15];
-/// By how many bits the second block of a coordinate is shifted.
+/// The shift of a coordinate's second block in bits.
 const SECOND_BLOCK: u32 = 10;
 /// The lower bits of a draw, which say its magnitude.
 const UNIFORM: u128 = u128::MAX >> 1;
@@ -83,8 +83,8 @@ impl Level {
 }
 
 dispatch! {
-    /// The noise of the coordinates from `first` on, as many as `out` takes. That of a coordinate depends on the stream,
-    /// the level and its number alone, so that coordinates may be made in any portions.
+    /// The noise of the coordinates from `first` on, as many as `out` takes. That of a coordinate depends on the
+    /// stream, the level and its number alone, so that coordinates may be made in any portions.
     pub fn noise<A: Arch>(stream: Stream, level: Level, first: u64, out: &mut [i64]) {
         let mut number = first.wrapping_mul(level.blocks() as u64);
         for out in out.chunks_mut(chacha20::BLOCKS / level.blocks()) {
@@ -94,8 +94,8 @@ dispatch! {
     }
 }
 
-/// The noise that sixteen blocks make, or the first of it. Compiled once: a processor's wider vectors would only be a detour
-/// here.
+/// The noise that sixteen blocks make, or the first of it. Compiled once: a processor's wider vectors would only be a
+/// detour here.
 #[inline(never)]
 fn convolve(blocks: &Blocks, level: Level, out: &mut [i64]) {
     for (place, out) in out.iter_mut().enumerate() {
@@ -117,7 +117,7 @@ fn of_block(blocks: &Blocks, block: usize) -> i64 {
     sum
 }
 
-/// What a draw of 128 bits comes to. The sign is the highest bit; zero has none.
+/// The draw that 128 random bits select. The highest bit is the sign; zero has none.
 #[inline(always)]
 fn value(bits: u128) -> i64 {
     let sign = -((bits >> 127) as i64);
@@ -145,8 +145,8 @@ fn magnitude(uniform: u128) -> usize {
     magnitude
 }
 
-/// The cell of `uniform`: as a float would be, by the leading one of how far it is from the end and four bits behind that.
-/// So cells are as narrow as the tail of the Gaussian wants them.
+/// The cell of `uniform`: as a float would be, by the leading one of how far it is from the end and four bits behind
+/// that. So cells are as narrow as the tail of the Gaussian wants them.
 #[inline(always)]
 fn cell(uniform: u128) -> usize {
     let left = (UNIFORM - uniform) << 1 | 1;

@@ -1,4 +1,4 @@
-//! How far decoded values are from what they were: squares, squared errors, products.
+//! The distance of decoded values from the originals: squares, squared errors, products.
 //!
 //! In f64, in sixteen sums that are added in one order at the end: the same bits on every processor. Agreement: bits on
 //! the CPU.
@@ -6,7 +6,7 @@
 use crate::kernels::dispatch;
 use crate::kernels::lanes::{Doubles, FLOATS, Floats};
 
-/// Sums over pairs of a value and what it was decoded to.
+/// Sums over pairs of a value and its decoded value.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Distortion {
     /// Squares of the values.
@@ -39,14 +39,14 @@ dispatch! {
 }
 
 dispatch! {
-    /// The sum of the squares of values, as [`distortion`] has it.
+    /// The sum of the squares of values, as in [`distortion`].
     pub fn squares<A: Arch>(values: &[f32]) -> f64 {
         let mut sum = <A::Floats as Floats>::Doubles::zero();
         let (blocks, rest) = values.as_chunks::<FLOATS>();
         let mut last = [0.0; FLOATS];
         last[..rest.len()].copy_from_slice(rest);
         for x in blocks.iter().chain([&last]) {
-            // SAFETY: the array is as long as what is loaded.
+            // SAFETY: the array has the length of the load.
             let x = unsafe { A::Floats::load(x.as_ptr()) }.widen();
             sum = sum.plus_exact(x, x);
         }
@@ -56,7 +56,7 @@ dispatch! {
 
 #[inline(always)]
 fn add<F: Floats>(sums: &mut [F::Doubles; 4], x: &[f32; FLOATS], y: &[f32; FLOATS]) {
-    // SAFETY: both arrays are as long as what is loaded.
+    // SAFETY: both arrays have the length of the load.
     let (x, y) = unsafe { (F::load(x.as_ptr()).widen(), F::load(y.as_ptr()).widen()) };
     sums[0] = sums[0].plus_exact(x, x);
     sums[1] = sums[1].plus_square(x.minus(y));

@@ -13,9 +13,9 @@ pub trait Element: bytemuck::Pod + Debug + Send + Sync {
     type Key: bytemuck::Pod + Ord + Send + Sync;
     /// A vector of keys.
     type Lanes<A: Arch>: Lanes<Key = Self::Key>;
-    /// What a median may be held in on the way to a file of this float, without a bit changing.
+    /// A float that holds a median on the way to a file of this float without changing a bit.
     type Median: Merged;
-    /// What combinations of these floats are held in: f32, or f64 for itself.
+    /// The float of combinations of these floats: f32, or f64 for f64.
     type Mixed: Element + Merged;
     /// The dtype of files that hold this float.
     const DTYPE: Dtype;

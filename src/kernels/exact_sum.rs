@@ -1,30 +1,30 @@
-//! Sums that do not depend on how their terms are grouped: two f64 a sum, which are exact together.
+//! Sums that do not depend on the grouping of their terms: two f64, exact together.
 //!
-//! Each addition is rounded, and what rounding took from it is added up beside the sum (Knuth, The Art of Computer
-//! Programming vol. 2, section 4.2.2, theorem B; Ogita, Rump and Oishi, Accurate sum and dot product, 2005). Where a
-//! product is not exact, what rounding took from it joins in. Sum and error are added, and so rounded once, at the end.
-//! Whatever the order, and however clients are grouped into partial sums first, the bits are the same.
+//! Each addition is rounded, and its rounding error is added up beside the sum (Knuth, The Art of Computer Programming
+//! vol. 2, section 4.2.2, theorem B; Ogita, Rump and Oishi, Accurate sum and dot product, 2005). The rounding error of
+//! a product joins in. Sum and error are added at the end, with one rounding. The bits depend neither on the order nor
+//! on the grouping of clients into partial sums.
 //!
 //! **When it is exact.** Let every term of a sum be a multiple of 2^l, the magnitudes of all terms add up to less than
 //! 2^h, and n terms be added. An addition is off by at most 2^(h-54), as is a product, so 2n errors add up to at most n
 //! 2^(h-53), in multiples of 2^l. They are exact in f64, and the pair is, if **h - l <= 106 - log2 n**. f32 values have
-//! 24 bits and example counts about 10: with a thousand clients that leaves 52 binary orders of magnitude, or 15 decimal
-//! ones, between the largest and the smallest value of a coordinate. f64 values of equal weights have 33 binary ones. One
-//! huge value beside ordinary ones does no harm: what it pushes out of the sum fits the error.
+//! 24 bits and example counts about 10: with a thousand clients that leaves 52 binary orders of magnitude, or 15
+//! decimal ones, between the largest and the smallest value of a coordinate. f64 values of equal weights have 33 binary
+//! ones. One huge value beside ordinary ones does no harm: the bits that it pushes out of the sum fit the error.
 //!
 //! **And when not.** Each addition to the error is then off by at most 2^-53 of it, so the pair is off by at most
 //! n^2 2^-106 of the sum of magnitudes: of the order of the last bit of f64, squared. Products below 2^-969 lose what
 //! f64 cannot hold.
 //!
-//! **What it costs.** Mostly nothing: a sum of floats with few bits is exact in one f64, and the processor tells. It
-//! sets a flag when an operation was rounded. So sums are first taken as they are, some hundred columns at a time;
-//! only where the flag came up are they taken back and done again in two f64.
+//! **Cost.** Mostly nothing: a sum of floats with few bits is exact in one f64, and the processor sets a flag when it
+//! rounds an operation. So some hundred columns at a time are summed plainly first. Only where the flag is set are they
+//! summed again in two f64.
 
-/// Columns whose sums are tried at once: enough that reading the flag costs little, few enough that one wide column
-/// makes few be done again.
+/// Columns that are summed plainly at once: enough that reading the flag costs little, few enough that one wide column
+/// repeats little work.
 pub(super) const TRIED: usize = 512;
 
-/// A sum as rounded, and what rounding took from it, exactly. Of two pairs the sums are in the order of the first, and
+/// A rounded sum and its exact rounding error. Of two pairs the sums are in the order of the first, and
 /// of the second where those are equal.
 ///
 /// Knuth, The Art of Computer Programming vol. 2, section 4.2.2, theorem B.
@@ -56,7 +56,7 @@ impl Rounding {
     /// Whether this processor tells.
     pub(super) const IS_SEEN: bool = true;
 
-    /// Starts to watch what is computed from `sums`.
+    /// Starts to watch the computation on `sums`.
     #[inline(always)]
     pub(super) fn start(sums: &mut [f64]) {
         // SAFETY: clears flags of MXCSR that nothing else reads, and leaves its control bits as they always are. The

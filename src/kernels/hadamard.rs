@@ -1,10 +1,10 @@
-//! The Walsh-Hadamard transform, and the random signs that make a rotation of it.
+//! The Walsh-Hadamard transform, and random signs, which turn it into a rotation.
 //!
-//! The fast transform (Fino and Algazi, Unified matrix treatment of the fast Walsh-Hadamard transform, 1976), which is
-//! not normalised: done twice it multiplies by the number of values. Sums are added stage by stage, first
-//! those of neighbours, then of pairs of them: of `a` before `b` they make `a + b` and `a - b`. Nothing else is done to
-//! a value, and every sum is rounded exactly, so all instruction sets and devices give the same bits, if no
-//! value is so small that a device may take it for zero: see [`scaled`].
+//! The fast transform (Fino and Algazi, Unified matrix treatment of the fast Walsh-Hadamard transform, 1976) is not
+//! normalised: applied twice it multiplies by the number of values. Its stages turn `a` before `b` into `a + b` and
+//! `a - b`, first for neighbours, then for pairs of them. Every sum is rounded exactly and nothing else happens to a
+//! value. So all instruction sets and devices give the same bits, unless a device flushes a small value: see
+//! [`scaled`].
 //!
 //! Agreement: bits.
 
@@ -54,8 +54,8 @@ fn transform<F: Floats + Butterfly>(values: &mut [f32]) {
     }
 }
 
-/// The stages within vectors, and of groups of four where there are so many. Returns how far apart those vectors are
-/// that meet next.
+/// The stages within vectors, and within groups of four vectors if there are four. Returns the distance of the vectors
+/// that the next stage combines.
 #[inline(always)]
 fn among_neighbours<F: Floats + Butterfly>(vectors: &mut [[f32; FLOATS]]) -> usize {
     if vectors.len() < 4 {
@@ -155,9 +155,9 @@ dispatch! {
 }
 
 dispatch! {
-    /// Divides the values by the power of two that brings the largest magnitude into [1, 2), and makes zeros of those that
-    /// are then below 2^-60: so no sum of a transform of them is subnormal, and none overflows. Returns the exponent
-    /// of that power; none, and changes nothing, if all values are zero. Values are finite.
+    /// Divides the values by the power of two that brings the largest magnitude into [1, 2), and makes zeros of those
+    /// that are then below 2^-60: so no sum of a transform of them is subnormal, and none overflows. Returns the
+    /// exponent of that power; none, and changes nothing, if all values are zero. Values are finite.
     pub fn scaled<A: Arch>(values: &mut [f32]) -> Option<i32> {
         let mut bits = 0u32;
         for x in values.iter() {
@@ -167,7 +167,7 @@ dispatch! {
             return None;
         }
         let exponent = exponent(bits);
-        // One factor may be no f32; half of it is, and what the first product rounds is dropped.
+        // One factor may not fit f32, but its half does. The rounding of the first product is dropped.
         let (first, second) = (power_of_two(-exponent / 2), power_of_two(-exponent - -exponent / 2));
         for x in values.iter_mut() {
             let scaled = *x * first * second;
@@ -188,7 +188,7 @@ fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-/// What a stage does to vectors of sixteen floats. Like those of [`Floats`], methods stay inside code entered through
+/// A stage on vectors of sixteen floats. Like those of [`Floats`], methods stay inside code entered through
 /// `dispatch!`.
 pub trait Butterfly: Copy {
     /// The sixteen floats.

@@ -1,12 +1,12 @@
-//! Sums of integer rows, and what they stand for: exact, so that neither order nor grouping shows.
+//! Sums of integer rows, and their values as floats.
 //!
-//! Agreement: bits.
+//! The sums are exact, so they depend neither on order nor on grouping. Agreement: bits.
 
 use crate::kernels::dispatch;
 
 dispatch! {
-    /// Adds a row of integers to sums. The caller sees to it that no sum leaves i64: integers of a verified norm are within
-    /// its bound.
+    /// Adds a row of integers to sums. The caller sees to it that no sum leaves i64: integers of a verified norm are
+    /// within its bound.
     pub fn add_integers<A: Arch>(row: &[i64], sums: &mut [i64]) {
         let sums = &mut sums[..row.len()];
         for i in 0..row.len() {
@@ -26,8 +26,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// Each integer by two to the power of `bits`, from one on, rounded to the nearest, halves up. The caller sees that it
-    /// fits i32.
+    /// Each integer by two to the power of `bits`, from one on, rounded to the nearest, halves up. The caller sees that
+    /// it fits i32.
     pub fn round_shifted<A: Arch>(integers: &[i64], bits: u32, out: &mut [i32]) {
         let out = &mut out[..integers.len()];
         for i in 0..integers.len() {

@@ -1,4 +1,4 @@
-//! What codes of a few bits stand for: levels by the number of each.
+//! The levels that codes of a few bits stand for.
 //!
 //! Agreement: bits.
 

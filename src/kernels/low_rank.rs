@@ -1,7 +1,7 @@
-//! Products of one row of a matrix with a factor of few columns: what a low-rank approximation is made of.
+//! Products of one row of a matrix with a factor of few columns, for low-rank approximations.
 //!
-//! Factors are stored row by row, `rank` numbers each. Sums run in index order in f64, so every instruction set gives the
-//! same bits. Agreement: bits on the CPU; what is decoded is rounded to f32 after each term.
+//! Factors are stored row by row, `rank` numbers each. Sums run in index order in f64, so every instruction set gives
+//! the same bits. Agreement: bits on the CPU; decoded values are rounded to f32 after each term.
 
 use crate::kernels::dispatch;
 
@@ -18,7 +18,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds what a part of a row of M adds to the transpose of M times P, `sums[j][k] += row[j] p[k]`.
+    /// Adds the share of a part of a row of M to the transpose of M times P: `sums[j][k] += row[j] p[k]`.
     pub fn add_transposed<A: Arch>(row: &[f32], p: &[f64], sums: &mut [f64]) {
         for (x, sums) in row.iter().zip(sums.chunks_exact_mut(p.len())) {
             let x = f64::from(*x);
@@ -42,9 +42,9 @@ dispatch! {
     }
 }
 
-/// Makes the columns of a matrix orthonormal, one after the other, by the modified Gram-Schmidt process run twice
-/// (Björck, Numerics of Gram-Schmidt orthogonalization, 1994). A column that is nothing but rounding beside what it was
-/// becomes zero: to make it longer would make a direction of noise.
+/// Makes the columns of a matrix orthonormal in order, by the modified Gram-Schmidt process run twice (Björck, Numerics
+/// of Gram-Schmidt orthogonalization, 1994). A column of which only rounding is left becomes zero: its direction is
+/// noise.
 pub fn orthonormalise(matrix: &mut [f64], rank: usize) {
     let dot = |matrix: &[f64], a: usize, b: usize| -> f64 {
         matrix.chunks_exact(rank).map(|row| row[a] * row[b]).sum()

@@ -1,8 +1,9 @@
-//! How large the values of a vector are: a histogram of magnitudes with 2048 bins, an eighth of an octave each.
+//! A histogram of a vector's magnitudes with 2048 bins, an eighth of an octave each.
 //!
-//! The bin of a value is the top eleven bits below its sign, so that no step or range has to be known. Besides how many
-//! they are, a bin has the sum of its magnitudes and of their squares. From these come, without another look at the data,
-//! the energy of the k largest values and the bits and error of any uniform quantizer: what a byte budget is planned by.
+//! The bin of a value is the top eleven bits below its sign, so no step or range must be known. A bin has its number of
+//! values, the sum of their magnitudes and the sum of their squares. From these follow the energy of the k largest
+//! values, and the bits and error of any uniform quantizer, without another pass over the data. They plan a budget of
+//! bytes.
 //!
 //! Within a chunk all sums are of integers. Agreement: bits.
 
@@ -70,7 +71,7 @@ pub(super) fn edge(bin: usize) -> f64 {
     if least.is_finite() { least } else { 2f64.powi(128) }
 }
 
-/// What the lowest of the low bits is worth in a bin.
+/// The value of the lowest bit in a bin.
 fn unit(bin: usize) -> f64 {
     let exponent = (bin >> 3).max(1) as i32;
     2f64.powi(exponent - 150)

@@ -1,40 +1,10 @@
-//! The numeric primitives, one file each: contract, CPU implementation, unit tests.
+//! The numeric primitives, one file each; [`KERNELS`] lists them.
 //!
-//! | kernel | computes | agreement | shader |
-//! |---|---|---|---|
-//! | [`finite`] | finds NaN and infinity by bit pattern | bits | in every one: `status` |
-//! | [`convert`] | dtype to working float and back, one rounding | bits | to f32: `rows` |
-//! | [`weighted_sum`] | adds weighted rows in f64, in row order or exactly | bits on CPU | `weighted_sum`, `mixing` |
-//! | [`coordinate_median`] | median of every column | bits | `coordinate_median`, `coordinate_median_many` |
-//! | [`trimmed_mean`] | mean of every column without its extremes | bits on CPU | `trimmed_mean`, `trimmed_mean_many` |
-//! | [`mean_near_median`] | mean of the values of every column nearest to its median | bits on CPU | `mean_near_median`, `mean_near_median_many` |
-//! | [`signs`] | sums of the signs of every column | bits | `signs` |
-//! | [`gram`] | sums over pairs of rows: products, squared differences | bits on CPU | `centre`, `gram`, `gram_reduce` |
-//! | [`norms`] | squared norm, dot product, largest magnitude of a row | bits on CPU | `norms` |
-//! | [`server_step`] | the server's step: average, momentum, adaptive | bits on CPU | `server_step` |
-//! | [`magnitudes`] | histogram of magnitudes | bits | |
-//! | [`dead_zone`] | integer codes of a uniform quantizer with a dead zone | bits | |
-//! | [`distortion`] | squares, squared errors and products of values and what they are decoded to | bits on CPU | |
-//! | [`block_quantize`] | ends of blocks; values to integers on an even grid, and back | bits | `block_ends`, `block_quantize`, `block_dequantize` |
-//! | [`hadamard`] | the Walsh-Hadamard transform, random signs | bits | `hadamard` |
-//! | [`bucketize`] | the bucket of a magnitude among thresholds | bits | `bucketize` |
-//! | [`levels`] | the levels that codes stand for | bits | |
-//! | [`philox`] | random words by counter | bits | in `block_quantize`: `philox` |
-//! | [`pack_bits`] | codes of a few bits in a stream of bytes, and back | bits | |
-//! | [`select_largest`] | the k values of largest magnitude | bits | `select_histogram`, `select_output` |
-//! | [`low_rank`] | products with factors of few columns | bits on CPU | |
-//! | [`clip_integers`] | exact sums of squares; values to integers of a grid | bits | |
-//! | [`integer_sum`] | sums of integers | bits | from values: `integer_sum` |
-//! | [`chacha20`] | the words of ChaCha20 by number | bits | in `discrete_gaussian`: `chacha20` |
-//! | [`discrete_gaussian`] | discrete Gaussian noise of two widths | bits | `discrete_gaussian` |
+//! A file has the contract, the CPU implementation and unit tests.
 //!
-//! In the order of a round: what all values go through, rules by coordinate, rules by statistics and the server's step;
-//! then what updates are compressed by: entropy-coded integers, blocks, few values, matrices; then what sums are made
-//! private by.
-//!
-//! Below them: [`lanes`], the vectors and instruction sets they run on; [`element`], the floats they run over;
-//! [`exact_sum`], how sums are exact; [`network`], which makes sorting networks, and `columns`, which sorts with them.
-//! [`cells`] estimates what quantizers would do; [`peak`] measures what a core can do.
+//! Below them: [`lanes`] has the vectors and instruction sets that kernels run on, [`element`] the floats.
+//! [`exact_sum`] makes sums exact, [`network`] makes sorting networks, and `columns` sorts with them. [`cells`]
+//! estimates the cost and error of quantizers; [`peak`] measures the most that a core can do.
 
 pub mod block_quantize;
 pub mod bucketize;
@@ -68,6 +38,78 @@ pub mod server_step;
 pub mod signs;
 pub mod trimmed_mean;
 pub mod weighted_sum;
+
+/// A kernel, as the tests, `fedmill doctor` and docs/gpu.md know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kernel {
+    /// The name of its module.
+    pub name: &'static str,
+    /// The quantity that it computes.
+    pub computes: &'static str,
+    /// The agreement of its CPU implementations.
+    pub agreement: Agreement,
+    /// The stems of its shaders; a stem in `shaders/shared/` where the shaders of other kernels import it.
+    pub shaders: &'static [&'static str],
+}
+
+/// How closely the implementations of a kernel agree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Agreement {
+    /// The same bits on every instruction set, and on a GPU if it has a shader.
+    Bits,
+    /// The same bits on every instruction set. A GPU keeps the bound that the shader's head states.
+    BitsOnCpu,
+}
+
+/// Every kernel, in the order of a round: decoding, rules by coordinate, rules by geometry, the server's step; then
+/// codecs (entropy-coded integers, blocks, few values, matrices), then private sums.
+#[rustfmt::skip]
+pub const KERNELS: &[Kernel] = {
+    use Agreement::{Bits, BitsOnCpu};
+    const fn kernel(
+        name: &'static str,
+        agreement: Agreement,
+        shaders: &'static [&'static str],
+        computes: &'static str,
+    ) -> Kernel {
+        Kernel { name, computes, agreement, shaders }
+    }
+    &[
+        kernel("finite", Bits, &["status"], "whether all values are finite, by their bits"),
+        kernel("convert", Bits, &["rows"], "values of any dtype as working floats and back, rounded once"),
+        kernel("weighted_sum", BitsOnCpu, &["weighted_sum", "mixing"],
+            "sums of weighted rows in f64, in row order or exactly"),
+        kernel("coordinate_median", Bits, &["coordinate_median", "coordinate_median_many"],
+            "the median of every column"),
+        kernel("trimmed_mean", BitsOnCpu, &["trimmed_mean", "trimmed_mean_many"],
+            "the mean of every column without its extremes"),
+        kernel("mean_near_median", BitsOnCpu, &["mean_near_median", "mean_near_median_many"],
+            "the mean of the values of every column nearest to its median"),
+        kernel("signs", Bits, &["signs"], "sums of the signs of every column"),
+        kernel("gram", BitsOnCpu, &["centre", "gram", "gram_reduce"],
+            "sums over pairs of rows: products, squared differences"),
+        kernel("norms", BitsOnCpu, &["norms"], "squared norm, dot product and largest magnitude of a row"),
+        kernel("server_step", BitsOnCpu, &["server_step"], "the server's step: average, momentum, adaptive"),
+        kernel("magnitudes", Bits, &[], "a histogram of magnitudes"),
+        kernel("dead_zone", Bits, &[], "integer codes of a uniform quantizer with a dead zone"),
+        kernel("distortion", BitsOnCpu, &[],
+            "sums of squares, squared errors and products of values and their decoded values"),
+        kernel("block_quantize", BitsOnCpu, &["block_ends", "block_quantize", "block_dequantize"],
+            "extremes of blocks; values as integers on an even grid, and back"),
+        kernel("hadamard", Bits, &["hadamard"], "the Walsh-Hadamard transform, random signs"),
+        kernel("bucketize", Bits, &["bucketize"], "the bucket of a magnitude among thresholds"),
+        kernel("levels", Bits, &[], "the levels that codes stand for"),
+        kernel("philox", Bits, &["philox"], "random words by counter"),
+        kernel("pack_bits", Bits, &[], "codes of a few bits as a stream of bytes, and back"),
+        kernel("select_largest", Bits, &["select_histogram", "select_output"],
+            "the k values of largest magnitude"),
+        kernel("low_rank", BitsOnCpu, &[], "products with factors of few columns"),
+        kernel("clip_integers", Bits, &[], "exact sums of squares; values as integers of a grid"),
+        kernel("integer_sum", Bits, &["integer_sum"], "sums of integers"),
+        kernel("chacha20", Bits, &["chacha20"], "the words of ChaCha20 by number"),
+        kernel("discrete_gaussian", Bits, &["discrete_gaussian"], "discrete Gaussian noise of two widths"),
+    ]
+};
 
 /// Compiles one kernel body for every instruction set and picks one at run time.
 ///

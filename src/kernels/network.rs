@@ -1,5 +1,5 @@
 //! Comparator networks, generated. The build script turns them into straight-line code over vector
-//! registers, and into WGSL (`build.rs`); nothing here knows what is being sorted.
+//! registers, and into WGSL (`build.rs`); nothing here depends on the sorted values.
 //!
 //! A network is a list of comparators `(i, j)` with `i < j`: after one, wire `i` holds the smaller
 //! value and wire `j` the larger. Source: Batcher's merge exchange for any number of wires, Knuth,
@@ -16,7 +16,7 @@ pub const MAX_BLOCK: usize = 32;
 /// The block sizes that straight-line code exists for; a shorter block is padded to the next one.
 pub const BLOCK_SIZES: [usize; 10] = [2, 4, 6, 8, 12, 16, 20, 24, 28, MAX_BLOCK];
 
-/// The most wires of a network in a shader, where a column of so many keys fits the registers of one invocation.
+/// Most wires of a network in a shader: a column of this many keys fits the registers of one invocation.
 pub const MAX_SHADER_ROWS: usize = 64;
 
 /// The sizes that networks exist for in shaders.

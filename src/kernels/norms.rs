@@ -1,4 +1,4 @@
-//! Sums over one row: squared norm of its delta and its dot product with another vector; largest magnitude.
+//! Squared norm, dot product and largest magnitude of one row.
 //!
 //! Sums run in f64 in sixteen interleaved parts of fixed order, so every instruction set gives the
 //! same bits. Agreement: bits on the CPU.
@@ -34,7 +34,8 @@ dispatch! {
     }
 }
 
-/// The sum of terms of `row - base` and `other`, where what is empty is zeros. In whole blocks, so that it is vectorised.
+/// The sum of terms of `row - base` and `other`; an empty slice counts as zeros. In whole blocks, so that it
+/// vectorises.
 #[inline(always)]
 fn sum_over<E: Element>(row: &[E], base: &[f64], other: &[f64], term: impl Fn(f64, f64) -> f64) -> f64 {
     let mut parts = [0.0; PARTS];

@@ -1,13 +1,13 @@
-//! Codes of one to eight bits, one after the other in a stream of bytes, the lowest bits first; and back.
+//! Packs codes of one to eight bits into a stream of bytes, lowest bits first, and back.
 //!
-//! Eight codes are as many bytes as a code has bits. They are brought together in one word: pairs, then pairs of those,
-//! then the two halves (Warren, Hacker's Delight, 2012, chapter 7).
+//! Eight codes of b bits are b bytes. One word joins them: pairs, then pairs of pairs, then the two halves (Warren,
+//! Hacker's Delight, 2012, chapter 7).
 //!
 //! Agreement: bits.
 
 use crate::kernels::dispatch;
 
-/// Bytes that so many codes of `bits` bits are packed into.
+/// Bytes of `codes` packed codes of `bits` bits.
 pub const fn packed_len(codes: usize, bits: u8) -> usize {
     // Not a product of all, which may overflow.
     codes / 8 * bits as usize + (codes % 8 * bits as usize).div_ceil(8)
@@ -30,8 +30,8 @@ macro_rules! by_bits {
 }
 
 dispatch! {
-    /// Packs codes of `bits` bits, 1 to 8; of each only so many of its lowest bits. `out` is [`packed_len`] bytes; bits
-    /// behind the last code are zero.
+    /// Packs the lowest `bits` bits, 1 to 8, of each code. `out` has [`packed_len`] bytes; bits behind the last code
+    /// are zero.
     pub fn pack_bits<A: Arch>(bits: u8, codes: &[u8], out: &mut [u8]) {
         by_bits!(bits, pack(codes, out))
     }
@@ -88,7 +88,7 @@ fn gathered<const BITS: usize>(codes: u64) -> u64 {
     x & fours | x >> (32 - 4 * BITS) & fours << (4 * BITS)
 }
 
-/// Eight codes that stand side by side, each in a byte of its own.
+/// Eight codes side by side, each in one byte.
 #[inline(always)]
 fn spread<const BITS: usize>(packed: u64) -> u64 {
     let [codes_of_pairs, pairs_of_fours, fours] = const { lower_halves::<BITS>() };

@@ -19,8 +19,8 @@ const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 
 dispatch! {
     /// The words from `first` on, a multiple of [`WORDS`], of the stream that `seed` and `purpose` name, as many as
-    /// `out` takes. The seed is the key; the counter is the word's number over four in its first two words, the purpose,
-    /// and zero.
+    /// `out` takes. The seed is the key; the counter is the word's number over four in its first two words, the
+    /// purpose, and zero.
     pub fn random_words<A: Arch>(seed: u64, purpose: u32, first: u64, out: &mut [u32]) {
         let key = [seed as u32, (seed >> 32) as u32];
         let mut number = first / WORDS as u64;

@@ -1,9 +1,9 @@
-//! The k values of largest magnitude of a vector, exactly, by radix select.
+//! Finds the k values of largest magnitude of a vector exactly, by radix select.
 //!
-//! The magnitude of a finite float orders as the 31 bits below its sign. Three looks at all values settle those of the
-//! k-th largest, 11, 11 and 9 bits at a time: each look counts how many of the values that agree with the bits so far
-//! have each next digit (Alabi et al., Fast k-selection algorithms for graphics processing units, 2012). Of values
-//! that tie for the last places those of the lowest index are taken, so the choice hangs on nothing but the values.
+//! Magnitudes of finite floats have the order of the 31 bits below the sign. Three passes over all values find those of
+//! the k-th largest, 11, 11 and 9 bits at a time. Each pass counts the values that agree with the bits so far by their
+//! next digit (Alabi et al., Fast k-selection algorithms for graphics processing units, 2012). Among equal values the
+//! lowest indices win, so the choice depends on the values alone.
 //!
 //! Agreement: bits; the sum of magnitudes has a fixed shape.
 
@@ -14,13 +14,13 @@ use std::ops::Range;
 /// Lowest bit and number of bits of each digit of a key, the highest digit first.
 const DIGITS: [(u32, u32); 3] = [(20, 11), (9, 11), (0, 9)];
 
-/// Histograms that are filled in turn: equal values one behind the other do not wait for each other's count.
+/// Histograms filled in turn, so that consecutive equal values do not wait for each other's count.
 const HISTOGRAMS: usize = 4;
 
-/// Values that are looked at in one go: as many as a word has bits.
+/// Values that are tested at once: as many as a word has bits.
 const BLOCK: usize = u64::BITS as usize;
 
-/// Partial sums of magnitudes, as many on every machine.
+/// Partial sums of magnitudes; the same number on every machine.
 const PARTS: usize = 16;
 
 /// The bits that magnitudes are ordered by.
@@ -65,8 +65,8 @@ impl Search {
         is_settled.then_some(Threshold { key: self.prefix, ties: self.wanted, tied: self.alike })
     }
 
-    /// What the next look counts, for a device that takes it: the bits settled, where they stand, the lowest bit of the
-    /// digit, and all of its bits. None once the magnitude is settled.
+    /// The parameters of the next pass, for a device: the bits found, their mask, the lowest bit of the next digit, and
+    /// the digit's mask. `None` once the magnitude is found.
     pub fn next_digit(&self) -> Option<[u32; 4]> {
         let (low, bits) = DIGITS.get(self.digits)?;
         let settled = MAGNITUDE & !((1u32 << (low + bits)) - 1);
@@ -124,7 +124,7 @@ const SAMPLED_LOW: u32 = 31 - SAMPLED_BITS;
 /// How far the rank in a sample may be off, in standard deviations of a random one.
 const DEVIATIONS: f64 = 6.0;
 
-/// One value of so many of a chunk is counted.
+/// One value in this many of a chunk is counted.
 const COUNTED: usize = 4;
 
 /// How many of a sample of these values have each of the upper halves of keys.
@@ -176,7 +176,7 @@ fn at_least<F: Floats>(values: &[f32], least: u32) -> u64 {
     let mut bits = 0;
     let (whole, rest) = values.as_chunks::<FLOATS>();
     for (place, values) in whole.iter().enumerate() {
-        // SAFETY: the array is as long as what is loaded.
+        // SAFETY: the array has the length of the load.
         let values = unsafe { F::load(values.as_ptr()) };
         bits |= u64::from(values.at_least(least)) << (place * FLOATS);
     }
@@ -196,7 +196,7 @@ fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The k-th largest magnitude, if it is one of these keys, beyond which there are so many.
+/// The k-th largest magnitude, if it is one of these keys; `beyond` values are larger than all of them.
 pub fn threshold_among(mut keys: Vec<u32>, beyond: u64, k: u64) -> Option<Threshold> {
     let rank = usize::try_from(k.checked_sub(beyond + 1)?).ok().filter(|rank| *rank < keys.len())?;
     let (larger, key, rest) = keys.select_nth_unstable_by(rank, |a, b| b.cmp(a));
@@ -205,7 +205,7 @@ pub fn threshold_among(mut keys: Vec<u32>, beyond: u64, k: u64) -> Option<Thresh
     Some(Threshold { key, ties: before + 1, tied: before + 1 + behind })
 }
 
-/// What a run of values has at and beyond a magnitude.
+/// The counts of a run of values at and above a magnitude.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Beyond {
     /// Values of exactly that magnitude.
@@ -215,7 +215,7 @@ pub struct Beyond {
 }
 
 dispatch! {
-    /// What these values have at and beyond a magnitude, given by its key.
+    /// The counts of these values at and above the magnitude with this key.
     pub fn beyond<A: Arch>(values: &[f32], threshold: u32) -> Beyond {
         let (mut tied, mut parts) = (0u64, [0.0f64; PARTS]);
         for values in values.chunks(PARTS) {
@@ -230,7 +230,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have it.
+    /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have
+    /// it.
     pub fn take<A: Arch>(values: &[f32], threshold: u32, ties: u64) -> Vec<u32> {
         let (mut taken, mut ties) = (Vec::new(), ties);
         for (block, values) in values.chunks(BLOCK).enumerate() {

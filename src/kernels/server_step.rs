@@ -1,4 +1,4 @@
-//! The server's step: base, merged delta and what is kept between rounds give the new model and what is kept.
+//! The server's step: new model and moments from base, merged delta and old moments.
 //!
 //! Reddi et al., Adaptive federated optimization, 2021, algorithm 2; Hsu et al., Measuring the effects of
 //! non-identical data distribution for federated visual classification, 2019 (momentum). In f64, coordinate by
@@ -9,7 +9,7 @@ use crate::kernels::element::Merged;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How the server steps, every number resolved for this round.
+/// The form of the step, with its numbers in this round.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum ServerStep {
@@ -22,20 +22,20 @@ pub enum ServerStep {
     Momentum {
         /// The server's learning rate.
         lr: f64,
-        /// What of the last step stays.
+        /// Factor of the last step.
         momentum: f64,
     },
     /// `m = beta1 * m + (1 - beta1) * delta; v = ..; x += lr * m / (sqrt(v) + tau)`.
     Adaptive {
-        /// The server's learning rate, corrected for bias if it is.
+        /// The server's learning rate, with a correction for bias if the strategy has one.
         lr: f64,
-        /// What of `m` stays.
+        /// Factor of the old `m`.
         beta1: f64,
-        /// What of `v` stays; of no use to [`SecondMoment::Adagrad`].
+        /// Factor of the old `v`; [`SecondMoment::Adagrad`] ignores it.
         beta2: f64,
-        /// How little a step is divided by at least.
+        /// Smallest divisor of a step.
         tau: f64,
-        /// How `v` follows the squares.
+        /// The update of `v` from the squares.
         second: SecondMoment,
     },
 }
@@ -75,9 +75,9 @@ pub enum SecondMoment {
 }
 
 dispatch! {
-    /// Takes a step at some coordinates: `delta` becomes the new model's values less the base's; `m` and `v`, one value a
-    /// coordinate as far as the step keeps them, become what they are after it. They are rounded when they are stored,
-    /// and the step goes by what they are before that.
+    /// Takes a step at some coordinates. `delta` becomes the new model's values less the base's. `m` and `v` become the
+    /// new moments; they have one value per coordinate if the step keeps them. They are rounded when stored, and the
+    /// step uses their unrounded values.
     pub fn server_step<A: Arch, K: Merged>(step: &ServerStep, delta: &mut [f64], m: &mut [K], v: &mut [K]) {
         match *step {
             ServerStep::Average { lr } => {

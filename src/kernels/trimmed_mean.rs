@@ -1,9 +1,9 @@
 //! The mean of every coordinate without its smallest and largest values, unweighted.
 //!
-//! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
-//! definition 2. The kept values are summed [exactly](crate::kernels::exact_sum), so the sum depends neither on which
-//! client sent which value nor on who was summed with whom before. It is never taken as the total less the extremes: one
-//! huge value would leave nothing of the rest. Agreement: bits on the CPU.
+//! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018, definition 2. The kept
+//! values are summed [exactly](crate::kernels::exact_sum), so the sum depends neither on which client sent which value
+//! nor on who was summed with whom before. It is never taken as the total less the extremes: one huge value would leave
+//! nothing of the rest. Agreement: bits on the CPU.
 
 use crate::kernels::columns::{ColumnSorter, Extremes, Padding};
 use crate::kernels::dispatch;
@@ -28,9 +28,9 @@ pub fn trimmed_mean<E: Element>(isa: Isa, rows: &Rows<E>, cut: usize, out: &mut 
 }
 
 dispatch! {
-    /// Adds the values of each column of `rows` that are in the places `kept` of ascending order to `sums` and `errors`,
-    /// exactly, and writes the others to `edges`, ascending, one a row; no edges if nobody wants them. Returns whether
-    /// every value is finite; if not, what was written means nothing.
+    /// Adds the values of each column of `rows` that are in the places `kept` of ascending order to `sums` and
+    /// `errors`, exactly, and writes the others to `edges`, ascending, one per row; `edges` may be empty. Returns
+    /// whether every value is finite; if not, the outputs mean nothing.
     pub fn trimmed_sum<A: Arch, E: Element>(
         rows: &Rows<E>,
         kept: Range<usize>,
@@ -124,7 +124,7 @@ fn mean_of_huge_kept<E: Element>(rows: &Rows<E>, column: usize, kept: &Range<usi
 /// Parts that were rounded up may add up to more than the largest value, which no mean is.
 fn mean_of_sorted(values: &[f64]) -> f64 {
     let (least, most) = (values[0], values[values.len() - 1]);
-    // Not `clamp`: what is not finite is told apart later, and must not panic here.
+    // Not `clamp`: values that are not finite are found later, and must not panic here.
     values.iter().map(|value| value / values.len() as f64).sum::<f64>().max(least).min(most)
 }
 

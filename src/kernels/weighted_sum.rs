@@ -77,7 +77,7 @@ impl<'a, E: Element> Four<'a, E> {
         }
     }
 
-    /// Adds to sums whose products are exact, and leaves what they were in `before`.
+    /// Adds to sums whose products are exact, and stores the old sums in `before`.
     #[inline(always)]
     fn add<A: Arch>(&self, sums: &mut [f64], before: &mut [f64]) {
         let ([a, b, c, d], [u, v, w, x]) = (self.rows, self.weights);

@@ -25,27 +25,27 @@ pub enum Dtype {
     Bool,
 }
 
-/// What the values of a dtype are. Values convert within a kind and never between kinds.
+/// The kind of a dtype's values. Values convert within a kind and never between kinds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Takes part in distances and norms.
+    /// Floats, which count in distances and norms.
     Float,
-    /// Merged in f64 and rounded; no part in distances.
+    /// Integers, merged in f64 and rounded; they do not count in distances.
     Integer,
-    /// Merged as 0 and 1 and rounded; no part in distances.
+    /// Booleans, merged as 0 and 1 and rounded; they do not count in distances.
     Bool,
 }
 
-/// The floats a kernel works in for one tensor.
+/// The float in which kernels compute a tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Working {
-    /// Every client sends bf16.
+    /// Bf16, if every client sends bf16.
     BF16,
-    /// Every client sends f16.
+    /// F16, if every client sends f16.
     F16,
-    /// Floats of up to 32 bits, exactly.
+    /// F32, for floats of up to 32 bits.
     F32,
-    /// 64-bit floats, and integers.
+    /// F64, for 64-bit floats and integers.
     F64,
 }
 
@@ -80,7 +80,7 @@ impl Dtype {
         }
     }
 
-    /// What its values are.
+    /// The kind of its values.
     pub fn kind(self) -> Kind {
         match self {
             Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::F8E4M3 | Self::F8E5M2 => Kind::Float,
@@ -89,13 +89,12 @@ impl Dtype {
         }
     }
 
-    /// Whether values of this dtype can stand for values of `other`.
+    /// Whether values of this dtype convert to `other`.
     pub fn converts_to(self, other: Self) -> bool {
         self.kind() == other.kind()
     }
 
-    /// The narrowest working float that holds every value exactly (64-bit integers above 2^53 are
-    /// rounded).
+    /// The narrowest working float that holds every value exactly. Integers above 2^53 are rounded.
     pub fn working(self) -> Working {
         match self {
             Self::BF16 => Working::BF16,
@@ -105,22 +104,22 @@ impl Dtype {
         }
     }
 
-    /// The merged values that this dtype can hold: beyond, rounding would give infinity or NaN, or cut an
-    /// integer off.
+    /// The range of merged values that this dtype can hold. Beyond it, rounding gives infinity or NaN, or clamps an
+    /// integer.
     pub fn limits(self) -> RangeInclusive<f64> {
-        // A float's limit is the largest finite value and just under half a step more.
+        // The limit of a float is its largest finite value plus just under half a step.
         let float = |exponent: i32, mantissa_bits: i32| {
             let limit = (2.0 - 2f64.powi(-mantissa_bits - 1)).next_down() * 2f64.powi(exponent);
             -limit..=limit
         };
-        // An integer's, what still rounds to its ends.
+        // The limits of an integer are the last values that round to its ends.
         let integer = |low: f64, high: f64| low - 0.5..=(high + 0.5).next_down().max(high);
         match self {
             Self::F64 => f64::MIN..=f64::MAX,
             Self::F32 => float(127, 23),
             Self::F16 => float(15, 10),
             Self::BF16 => float(127, 7),
-            // The top code of e4m3 is NaN, which leaves 448 and half a step: a tie that goes to 448.
+            // The top code of e4m3 is NaN. Its largest value is 448, and half a step above is a tie that rounds to 448.
             Self::F8E4M3 => -464.0..=464.0,
             Self::F8E5M2 => float(15, 2),
             Self::I64 => integer(i64::MIN as f64, i64::MAX as f64),

@@ -1,7 +1,7 @@
 //! The layout of a model: its tensors in order, and the flat coordinates they cover.
 //!
-//! The tensors of a layout, one behind the other, are one long vector. Rules, tiles and reports speak
-//! of its coordinates; how a file orders the same tensors does not matter.
+//! The concatenated tensors of a layout are one long vector. Rules, tiles and reports name its coordinates; the order
+//! of tensors in a file does not matter.
 
 use crate::model::dtype::Dtype;
 use std::ops::Range;
@@ -13,7 +13,7 @@ pub struct TensorSpec {
     pub name: String,
     /// Dtype in the file.
     pub dtype: Dtype,
-    /// Extent of each axis; none for a scalar.
+    /// Extent of each axis; empty for a scalar.
     pub shape: Vec<usize>,
     /// Number of values, the product of `shape`.
     pub len: usize,
@@ -67,7 +67,7 @@ impl Layout {
         self.starts[self.tensors.len()]
     }
 
-    /// Bytes of the values at some coordinates.
+    /// Bytes of the values at these coordinates.
     pub fn bytes_of(&self, coordinates: Range<usize>) -> u64 {
         self.pieces(coordinates)
             .map(|piece| (piece.len * self.tensors[piece.tensor].dtype.bytes()) as u64)
@@ -79,7 +79,7 @@ impl Layout {
         self.starts[tensor]..self.starts[tensor + 1]
     }
 
-    /// The pieces of tensors that make up a range of coordinates, in order.
+    /// The pieces of tensors in a range of coordinates, in order.
     pub fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
         let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
         (first..self.tensors.len())
@@ -94,7 +94,7 @@ impl Layout {
             })
     }
 
-    /// The tensor that a coordinate lies in and the flat index within it.
+    /// The tensor of a coordinate, and the flat index within it.
     pub fn locate(&self, coordinate: usize) -> (&TensorSpec, usize) {
         let tensor = self.starts.partition_point(|start| *start <= coordinate) - 1;
         (&self.tensors[tensor], coordinate - self.starts[tensor])

@@ -1,4 +1,4 @@
-//! What a model is made of: dtypes, layouts, tiles. No files, no device.
+//! Dtypes, layouts, tiles and state tensors of models. Knows neither files nor devices.
 
 pub mod dtype;
 pub mod layout;

@@ -10,8 +10,8 @@ pub const LINE_BYTES: usize = 64;
 #[repr(C, align(64))]
 struct Line([u8; LINE_BYTES]);
 
-/// Rows of raw bytes at a fixed distance, each starting on a cache line, and ending in padding that
-/// lets a kernel read whole vectors past the last column.
+/// Rows of raw bytes at a fixed distance. Each starts on a cache line and ends in padding, so that a kernel may read
+/// whole vectors past the last column.
 pub struct TileBuffer {
     lines: Vec<Line>,
     lines_per_row: usize,
@@ -20,12 +20,12 @@ pub struct TileBuffer {
 impl TileBuffer {
     /// Room for `rows` rows of up to `row_bytes` each.
     pub fn new(rows: usize, row_bytes: usize) -> Self {
-        // One line more than needed: rows a power of two apart would share cache sets.
+        // One line more than needed: rows at a distance of a power of two would share cache sets.
         let lines_per_row = row_bytes.div_ceil(LINE_BYTES) + 1;
         Self { lines: vec![Line([0; LINE_BYTES]); rows * lines_per_row], lines_per_row }
     }
 
-    /// Whether it has room for `rows` rows of `row_bytes` each.
+    /// Whether it holds `rows` rows of `row_bytes` each.
     pub fn holds(&self, rows: usize, row_bytes: usize) -> bool {
         self.lines.len() >= rows * self.lines_per_row && self.lines_per_row > row_bytes.div_ceil(LINE_BYTES)
     }
@@ -42,8 +42,8 @@ impl TileBuffer {
         bytemuck::cast_slice(&self.lines[start..start + self.lines_per_row])
     }
 
-    /// Makes what stands behind the first `bytes` bytes of a row, as far as a vector that starts before it
-    /// reaches, zero: kernels look at whole vectors.
+    /// Clears the padding behind the first `bytes` bytes of a row, as far as the last vector reaches: kernels read
+    /// whole vectors.
     pub fn clear_behind(&mut self, row: usize, bytes: usize) {
         let end = bytes.next_multiple_of(LINE_BYTES);
         self.row_mut(row)[bytes..end].fill(0);
@@ -63,8 +63,8 @@ impl TileBuffer {
     }
 }
 
-/// A matrix of `len` rows and `columns` columns. Whole vectors that start in it may be read: behind the
-/// last column stand zeros, or other columns.
+/// A matrix of `len` rows and `columns` columns. Kernels may read whole vectors that start in it: zeros or other
+/// columns follow the last column.
 #[derive(Clone, Copy)]
 pub struct Rows<'a, E> {
     values: &'a [E],
@@ -86,7 +86,7 @@ impl<'a, E> Rows<'a, E> {
         self.columns
     }
 
-    /// Columns that may be read: these, and up to a whole vector.
+    /// Number of readable columns: these, rounded up to a whole vector.
     pub fn whole_columns(&self) -> usize {
         self.columns.next_multiple_of(LINE_BYTES / size_of::<E>())
     }

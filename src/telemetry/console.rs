@@ -1,4 +1,5 @@
-//! Messages on standard error: `warning: ..`, `error: ..` and `hint: ..` lines for people, or JSON lines.
+//! Messages on standard error: lines for people, or JSON lines.
+//!
 //! Standard output carries only data.
 
 use anstyle::{AnsiColor, Style};
@@ -8,7 +9,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How messages look.
+/// The format of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -17,17 +18,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends messages of `level` and above to standard error from now on.
+/// Starts sending messages of `level` and above to standard error.
 pub fn install(level: Level, format: LogFormat) {
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
     match format {
-        // Colours are written always and taken out by the stream where they do not belong.
+        // The stream removes colours where the output is not a terminal.
         LogFormat::Text => builder.with_writer(anstream::stderr).event_format(Plain).init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
     }
 }
 
-/// One line a message: its level in the words of command-line tools, then the text.
+/// One line per message: its level in the words of command-line tools, then the text.
 struct Plain;
 
 impl<S, N> FormatEvent<S, N> for Plain
@@ -76,9 +77,9 @@ impl tracing::field::Visit for Text {
     }
 }
 
-/// Tells the user what was asked for, beside the log: several lines, to standard error.
+/// Writes text that the user asked for to standard error, beside the log.
 pub fn tell(text: &str) {
     use std::io::Write;
-    // Nobody listens any more: nothing is lost.
+    // A closed standard error loses nothing.
     let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
 }

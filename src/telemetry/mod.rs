@@ -1,4 +1,4 @@
-//! What a run tells: the report file, progress on a terminal, messages.
+//! The output of a run besides its model: the report, the progress bar, messages.
 
 pub mod console;
 pub mod explain;

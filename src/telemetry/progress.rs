@@ -2,14 +2,14 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Progress in bytes, shown on a terminal or nowhere.
+/// Progress in bytes, shown on a terminal only.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// A bar on standard error, which hides itself where that is no terminal.
+    /// A bar on standard error, hidden if that is not a terminal.
     pub fn on_terminal() -> Self {
         let bar = ProgressBar::new(0);
         let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
@@ -31,7 +31,7 @@ impl Progress {
         self.bar.set_message(pass);
     }
 
-    /// `bytes` more bytes are done.
+    /// Adds `bytes` bytes.
     pub fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
     }

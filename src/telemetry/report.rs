@@ -1,4 +1,4 @@
-//! The report of a merge: who was kept and why, and where the time went. JSON, schema `fedmill.report/1`.
+//! The report of a merge as JSON, schema `fedmill.report/1`: clients, verdicts, settings, times.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,31 +20,31 @@ pub struct Report {
     pub refused: Option<String>,
     /// The settings of the run, those of the rule resolved.
     pub settings: Settings,
-    /// Where the numbers were computed.
+    /// The backend of the run, and why it was chosen.
     pub backend: BackendChoice,
-    /// Who took part, in order of client id.
+    /// The clients that took part, in order of their ids.
     pub clients: Vec<ClientRow>,
-    /// Who did not, in order of file.
+    /// The updates that did not take part, in order of their files.
     pub rejected: Vec<RejectedRow>,
-    /// What became of the merged delta.
+    /// The strategy and the step that it took.
     pub strategy: StrategyRow,
-    /// The tiers of clients, in order of their names, if each has a rule of its own.
+    /// The tiers of clients, in order of their names.
     pub tiers: Vec<TierRow>,
-    /// What was done to the updates before the rule, in order.
+    /// The steps of pre-aggregation, in order.
     pub pre: Vec<StepRow>,
-    /// What other rules would have made of them.
+    /// The decisions of other rules on the same updates.
     pub shadow: Vec<ShadowRow>,
     /// Numbers of the round as a whole.
     pub metrics: Option<MetricsRow>,
-    /// What the user should know.
+    /// Warnings to the user.
     pub warnings: Vec<String>,
     /// The merged model.
     pub output: Option<Output>,
     /// Bytes moved.
     pub bytes: Bytes,
-    /// Where the time went.
+    /// Times of the run.
     pub timings: Timings,
-    /// The most memory that was resident, in bytes.
+    /// Peak resident memory in bytes.
     pub peak_resident_bytes: Option<u64>,
 }
 
@@ -61,12 +61,12 @@ pub struct Tool {
 #[expect(missing_docs, reason = "named as on the command line")]
 pub struct Settings {
     pub rule: String,
-    /// Whose definition of the rule ran.
+    /// The definition of the rule: the paper's, or a library's.
     pub definition: String,
     pub pre: Vec<String>,
     pub byzantine: Option<usize>,
     pub seed: u64,
-    /// How distances between clients were found, if they were.
+    /// The method for distances between clients, if the run measured them.
     pub distances: Option<&'static str>,
     pub weights: &'static str,
     pub base: Option<String>,
@@ -78,30 +78,30 @@ pub struct Settings {
     pub threads: usize,
 }
 
-/// What became of the merged delta.
+/// The strategy and the step that it took.
 #[derive(Serialize, Clone, Debug)]
 pub struct StrategyRow {
     /// The strategy with its settings.
     pub strategy: String,
-    /// Whose definition of it ran.
+    /// The definition of the strategy: the paper's, or a library's.
     pub definition: String,
-    /// How many clients there are in all, if the run said.
+    /// Number of clients in total, if the operator gave it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub population: Option<usize>,
-    /// The file that keeps what it carries from round to round.
+    /// The file of the tensors that the strategy keeps between rounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Rounds that went into that before this one.
+    /// Number of earlier rounds in that file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
-    /// The step that the server took, every number resolved.
+    /// The server's step with its numbers.
     pub server_step: Option<String>,
-    /// What else it went by: how weights are normalised, effective steps.
+    /// Further inputs by name: normalisation of weights, effective steps.
     #[serde(flatten)]
     pub found: BTreeMap<&'static str, String>,
 }
 
-/// Where the numbers were computed, and why there.
+/// The backend that computed the numbers, and the reason for the choice.
 #[derive(Serialize, Clone, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct BackendChoice {
@@ -119,33 +119,33 @@ pub struct BackendChoice {
 pub struct ClientRow {
     /// Its id.
     pub id: String,
-    /// The tier it is of, if there are any.
+    /// Its tier, if the run has tiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
     /// Its file.
     pub file: String,
     /// Bytes of its files.
     pub bytes: u64,
-    /// Examples it says it trained on.
+    /// The number of training examples that it claims.
     pub examples: Option<f64>,
-    /// Its share of the merged model, where the rule gives each client one.
+    /// Its share of the merged model, if the rule assigns shares.
     pub weight: Option<f64>,
     /// L2 norm of its delta (with a base), else of its values. Floats only.
     pub norm: Option<f64>,
-    /// What the rule judged it by.
+    /// The rule's score of it.
     pub score: Option<f64>,
-    /// What the weighted mean of all loses without it.
+    /// The change of the weighted mean of all clients without it.
     pub influence: Option<InfluenceRow>,
-    /// Whether it has a part in the merged model.
+    /// Whether the merged model contains it.
     pub kept: bool,
-    /// Why.
+    /// The reason for the rule's verdict.
     pub reason: String,
 }
 
-/// What the weighted mean loses when one client is left out.
+/// The change of the weighted mean when one client is left out.
 #[derive(Serialize, Clone, Copy, Debug)]
 pub struct InfluenceRow {
-    /// How far it moves.
+    /// The distance between the means with and without the client.
     pub distance: Option<f64>,
     /// One minus the cosine between the means with and without the client.
     pub angle: Option<f64>,
@@ -158,11 +158,11 @@ pub struct TierRow {
     pub name: String,
     /// Its rule.
     pub rule: String,
-    /// What was done to its updates before.
+    /// Its steps of pre-aggregation.
     pub pre: Vec<String>,
-    /// How many of its clients were assumed hostile.
+    /// The assumed number of hostile clients.
     pub byzantine: Option<usize>,
-    /// How many clients it has.
+    /// Number of clients.
     pub clients: usize,
     /// Its share of the merged model.
     pub weight: f64,
@@ -173,13 +173,13 @@ pub struct TierRow {
 pub struct StepRow {
     /// The step.
     pub step: String,
-    /// How many updates it left.
+    /// Number of updates after the step.
     pub updates: usize,
-    /// What it found of each client that it was given.
+    /// A row for each client before the step.
     pub clients: Vec<StepClientRow>,
 }
 
-/// What a step found of a client.
+/// The findings of a step about a client.
 #[derive(Serialize, Clone, Debug)]
 pub struct StepClientRow {
     /// Its id.
@@ -191,7 +191,7 @@ pub struct StepClientRow {
     pub found: BTreeMap<&'static str, f64>,
 }
 
-/// What another rule would have made of the same updates.
+/// The decision of another rule on the same updates.
 #[derive(Serialize, Clone, Debug)]
 pub struct ShadowRow {
     /// The rule.
@@ -200,9 +200,9 @@ pub struct ShadowRow {
     pub kept: Option<Vec<String>>,
     /// Its score of each client, in their order.
     pub scores: Option<Vec<Option<f64>>>,
-    /// What the user should know of it.
+    /// Warnings about it.
     pub warnings: Vec<String>,
-    /// Why it could not be used.
+    /// The reason why it could not decide.
     pub error: Option<String>,
 }
 
@@ -218,16 +218,16 @@ pub struct MetricsRow {
     pub sign_agreement: Option<f64>,
 }
 
-/// An update that took no part.
+/// An update that did not take part.
 #[derive(Serialize, Clone, Debug)]
 pub struct RejectedRow {
-    /// The client it says it is from.
+    /// The client id that it claims.
     pub id: String,
     /// Its file.
     pub file: String,
-    /// The first thing found wrong with it.
+    /// Its first fault.
     pub error: String,
-    /// Everything found wrong with it.
+    /// All its faults.
     pub errors: Vec<String>,
 }
 
@@ -250,18 +250,18 @@ pub struct Bytes {
     pub written: u64,
 }
 
-/// Seconds. Those of the passes' parts are averages over its threads.
+/// Times in seconds. The parts of a pass are averages over its threads.
 #[derive(Serialize, Clone, Copy, Default, Debug)]
 pub struct Timings {
     /// Finding files and checking headers.
     pub open_s: f64,
-    /// The first pass, from which rules decide, if there was one.
+    /// The first pass, which measures the geometry, if there was one.
     pub first_pass_s: f64,
     /// In the first pass: reading.
     pub first_read_s: f64,
     /// In the first pass: everything else.
     pub first_compute_s: f64,
-    /// The pass that merges, as a whole.
+    /// The merging pass as a whole.
     pub pass_s: f64,
     /// In the merging pass: reading.
     pub read_s: f64,
@@ -269,8 +269,8 @@ pub struct Timings {
     pub compute_s: f64,
     /// In the merging pass: writing the merged model.
     pub write_s: f64,
-    /// Bringing the merged model to disk.
+    /// Flushing the merged model to disk.
     pub sync_s: f64,
-    /// All of it, up to giving the model its name.
+    /// The whole run until the model has its name.
     pub total_s: f64,
 }

@@ -1,4 +1,4 @@
-//! The kernels of codecs, on every adapter: against the CPU's to the bit, on fresh memory that is none.
+//! The kernels of codecs on every adapter, against the CPU's kernels to the bit.
 
 use super::sample::Random;
 use super::{devices, ways};
@@ -78,7 +78,7 @@ fn ends_of_more_blocks_than_a_dimension_has_workgroups() {
     for gpu in devices(&Options::default()) {
         let len = 65_535 * 256 + 300;
         if gpu.binding_bytes() < len * size_of::<[f32; 2]>() {
-            crate::harness::skip("the adapter binds too little at once for so many workgroups");
+            crate::harness::skip("the adapter binds too few bytes at once for this many workgroups");
             continue;
         }
         let values: Vec<f32> = (0..len).map(|i| i as f32).collect();

@@ -1,5 +1,6 @@
-//! Devices that fail: lost before and in the middle of runs, not there, out of memory. Every call ends soon, with an
-//! error, and never with values that were not computed.
+//! Devices that are lost before or during runs, missing, or out of memory.
+//!
+//! Every call ends soon, with an error, and never with values that were not computed.
 
 use super::devices;
 use super::ring::{combine_job, fill, merge, pairs_job};
@@ -12,7 +13,7 @@ use std::time::Duration;
 /// How soon a call on a lost device has to end.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Does the work on a thread of its own; a call that hangs fails the test.
+/// Does the work on a new thread, so that a call that hangs fails the test.
 fn soon(work: impl FnOnce() + Send + 'static) {
     let (done, waiting) = mpsc::channel();
     let thread = thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! What is the same for all kernels: values that are not finite, runs of many workgroups, small bindings, reruns.
+//! Limits of all kernels: values that are not finite, many workgroups, small bindings, reruns.
 
 use super::sample::{Kind, STORED, Sample};
 use super::{Combiner, devices, first_other_bits, first_wrong, job, ways};
@@ -6,7 +6,7 @@ use fedmill::gpu::job::{CombineJob, GpuError, Options, PairsJob, Reduction, Tile
 use fedmill::gpu::{CombineProgram, Gpu, PairsProgram, RingSlot};
 use fedmill::model::dtype::Working;
 
-/// A job for every reduction that so many rows may be put through.
+/// A job for every reduction that takes this number of rows.
 fn jobs(shape: TileShape) -> Vec<CombineJob> {
     let n = shape.rows;
     let mut jobs = vec![

@@ -1,4 +1,4 @@
-//! Order statistics: the median has the CPU's bits; of the others which values are kept is exact, and their sum close.
+//! Order statistics: the median to the bit; of the others the choice exactly, the sum closely.
 
 use super::sample::{ADDED, Kind, Random, STORED, Sample};
 use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job, ways};
@@ -18,8 +18,8 @@ const MANY: [usize; 13] = [65, 96, 100, 128, 129, 256, 300, 320, 321, 1000, 1280
 /// Values of a tile, so that the whole suite takes a software adapter seconds.
 const MOST_VALUES: usize = 60_000;
 
-/// How many roundings a kept value of so many takes part in, as the shaders state: 64 in the registers of an invocation;
-/// of many rows those of a lane, of the tree over lanes, and five.
+/// The number of roundings in which a kept value takes part, as the shaders state: 64 in the registers of an
+/// invocation; of many rows those of a lane, of the tree over lanes, and five.
 fn roundings(gpu: &Gpu, rows: usize) -> f64 {
     if rows <= 64 {
         return 64.0;
@@ -41,7 +41,7 @@ fn expected(reduction: Reduction, column: &[f64], roundings: f64) -> (f64, f64) 
             sorted[cut..column.len() - cut].to_vec()
         }
         Reduction::MeanNearMedian { kept } => nearest_to_median(column, kept),
-        Reduction::WeightedSum | Reduction::Median => panic!("{reduction:?} has a bound of its own"),
+        Reduction::WeightedSum | Reduction::Median => panic!("{reduction:?} has another bound"),
     };
     let count = kept.len() as f64;
     let magnitude: f64 = kept.iter().map(|x| x.abs()).sum();
@@ -73,7 +73,7 @@ fn check(
     assert_eq!(combined.largest, sample.largest(chosen), "the largest magnitude: {what}");
 }
 
-/// The statistics to try of so many rows.
+/// The statistics to try on this number of rows.
 fn reductions(n: usize) -> Vec<Reduction> {
     let cuts = [0, 1, n / 5, (n - 1) / 2].into_iter().filter(|cut| 2 * cut < n);
     let kept = [1, n / 3 + 1, n / 2 + 1, n].into_iter();

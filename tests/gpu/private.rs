@@ -1,4 +1,4 @@
-//! Noise and sums of integers on every adapter: against the CPU's kernels to the bit, on memory that is not fresh.
+//! Noise and sums of integers on every adapter, against the CPU's kernels to the bit.
 
 use super::codecs::{everywhere, first_other};
 use super::devices;

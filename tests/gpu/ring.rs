@@ -1,4 +1,4 @@
-//! The ring: slots of several threads over one device, rows that stay on the device, slots that could not be filled.
+//! The ring: slots of several threads, rows that stay on the device, slots left half filled.
 
 use super::devices;
 use fedmill::gpu::job::{CombineJob, GpuError, Options, PairSums, PairsJob, Reduction, TileShape};

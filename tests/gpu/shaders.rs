@@ -1,9 +1,13 @@
-//! Every shader without a device: each variant that a job can ask for is parsed and validated by naga, and what Rust
-//! and WGSL both know of layouts and sizes is compared.
+//! Every shader without a device.
+//!
+//! naga parses and validates each variant that is ever compiled. Layouts and sizes in WGSL are compared with those in
+//! Rust, and rows of the registry with the files.
 
 use crate::harness::source_tree;
+use fedmill::gpu::selftest::{device_kernels, every_variant};
 use fedmill::gpu::shaders::{Variant, files, probes};
 use fedmill::gpu::variants;
+use fedmill::kernels::{Agreement, KERNELS, Kernel};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, TypeInner};
 use std::collections::BTreeSet;
@@ -116,7 +120,7 @@ fn check_chunk(variant: &Variant, module: &Module, faults: &mut Vec<String>) {
 
 #[test]
 fn every_variant_is_valid_and_laid_out_as_rust_has_it() {
-    let all = variants::all();
+    let all = every_variant();
     assert!(all.len() > 100, "the variants were not found");
     for variant in all {
         let source = variant.source().unwrap();
@@ -127,13 +131,13 @@ fn every_variant_is_valid_and_laid_out_as_rust_has_it() {
 
 #[test]
 fn no_variant_is_listed_twice() {
-    let all = variants::all();
+    let all = every_variant();
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
 }
 
 #[test]
 fn faults_are_noticed() {
-    let all = variants::all();
+    let all = every_variant();
     let variant = all.iter().find(|variant| variant.kernel == "norms").unwrap();
     let source = variant.source().unwrap();
     let cases = [
@@ -197,10 +201,10 @@ fn every_file_is_embedded_and_reached() {
     let embedded: BTreeSet<String> = files().iter().map(|(stem, _)| (*stem).to_owned()).collect();
     let Some(folder) = folder() else { return };
     let (kernels, shared) = (stems(&folder), stems(&folder.join("shared")));
-    assert_eq!(embedded, kernels.union(&shared).cloned().collect(), "files and FILES differ");
+    assert_eq!(embedded, kernels.union(&shared).cloned().collect(), "the folder and the program differ");
     assert_eq!(embedded.len(), files().len(), "two files have one stem");
 
-    let all = variants::all();
+    let all = every_variant();
     let asked: BTreeSet<String> = all.iter().map(|variant| variant.kernel.to_owned()).collect();
     assert_eq!(asked, kernels, "kernels and the list of variants differ");
     let mut lines = BTreeSet::new();
@@ -208,7 +212,7 @@ fn every_file_is_embedded_and_reached() {
         lines.extend(variant.source().unwrap().lines().map(str::to_owned));
     }
     for (stem, text) in files() {
-        // Each starts with a line of its own: what it is for.
+        // The first line of each file is unlike that of any other.
         let first = text.lines().next().unwrap();
         assert_eq!(files().iter().filter(|(_, text)| text.starts_with(first)).count(), 1, "{stem}");
         assert!(lines.contains(first), "{stem} is in no variant");
@@ -246,29 +250,89 @@ fn every_file_reads_well() {
     }
 }
 
-/// Each kernel of the table in `src/kernels/mod.rs`, with the shaders that it says there are.
-fn table(root: &Path) -> Vec<(String, Vec<String>)> {
-    let text = fs::read_to_string(root.join("src/kernels/mod.rs")).unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("//! | [`"));
-    rows.map(|row| {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let named = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-        (named(cells[1])[0].clone(), named(cells[4]))
-    })
-    .collect()
+/// The shaders of a kernel that are compiled by themselves, not only imported.
+fn shaders(kernel: &Kernel, all: &BTreeSet<String>) -> BTreeSet<String> {
+    kernel.shaders.iter().map(|stem| (*stem).to_owned()).filter(|stem| all.contains(stem)).collect()
 }
 
 #[test]
-fn the_table_of_kernels_tells_their_shaders() {
-    let Some(root) = source_tree() else { return };
-    let table = table(root);
-    assert!(table.len() > 5, "the table was not found");
-    let named: BTreeSet<String> = table.iter().flat_map(|(_, shaders)| shaders).cloned().collect();
+fn every_kernel_with_shaders_is_compiled_and_tested_on_devices() {
+    let all: BTreeSet<String> =
+        every_variant().into_iter().map(|variant| variant.kernel.to_owned()).collect();
+    for kernel in KERNELS {
+        let rows: Vec<_> = device_kernels().filter(|row| row.kernel == kernel.name).collect();
+        let compiled = rows.iter().flat_map(|row| (row.variants)());
+        let compiled: BTreeSet<String> = compiled.map(|variant| variant.kernel.to_owned()).collect();
+        assert_eq!(compiled, shaders(kernel, &all), "{}: its row and its variants differ", kernel.name);
+        assert!(
+            compiled.is_empty() || rows.iter().any(|row| !row.cases.is_empty()),
+            "{}: no test",
+            kernel.name
+        );
+    }
+    for row in device_kernels() {
+        assert!(KERNELS.iter().any(|kernel| kernel.name == row.kernel), "{} is in no row", row.kernel);
+    }
+}
+
+#[test]
+fn every_shader_is_in_the_row_of_a_kernel_and_agrees_as_that_says() {
+    let Some(folder) = folder() else { return };
+    let named: BTreeSet<String> =
+        KERNELS.iter().flat_map(|row| row.shaders).map(|stem| (*stem).to_owned()).collect();
     let embedded: BTreeSet<String> = files().iter().map(|(stem, _)| (*stem).to_owned()).collect();
     assert!(named.is_subset(&embedded), "{:?} are no shaders", named.difference(&embedded));
-    let kernels = stems(&root.join("shaders"));
+    let kernels = stems(&folder);
     assert!(kernels.is_subset(&named), "{:?} are in no row", kernels.difference(&named));
-    for (kernel, shaders) in table.iter().filter(|(kernel, _)| kernels.contains(kernel)) {
-        assert!(shaders.contains(kernel), "{kernel} has a shader of its name, and its row does not say so");
+    for kernel in KERNELS.iter().filter(|kernel| kernel.agreement == Agreement::Bits) {
+        for stem in shaders(kernel, &kernels) {
+            let agreement = agreement(&stem);
+            assert!(agreement.starts_with("Bits"), "{}: {stem} agrees by {agreement}", kernel.name);
+        }
+    }
+}
+
+/// The first sentence of a shader's paragraph on its agreement with the CPU.
+fn agreement(stem: &str) -> String {
+    let (_, text) = files().iter().find(|(name, _)| *name == stem).unwrap();
+    let head = text.lines().map_while(|line| line.strip_prefix("//")).map(str::trim).collect::<Vec<_>>();
+    let is_class = |line: &&str| ["Bits", "Ulp(", "Close: "].iter().any(|class| line.starts_with(class));
+    let start =
+        head.iter().position(|line| is_class(&line)).unwrap_or_else(|| panic!("{stem}: no agreement"));
+    let paragraph =
+        head[start..].iter().take_while(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
+    let sentence = paragraph.split_once(". ").map_or(paragraph.as_str(), |(first, _)| first);
+    sentence.trim_end_matches('.').to_owned()
+}
+
+/// The table of docs/gpu.md: every kernel with shaders, and how each of them agrees.
+fn agreement_table(all: &BTreeSet<String>) -> String {
+    let mut table = "| kernel | computes | shader | agreement with the CPU |\n|---|---|---|---|\n".to_owned();
+    for kernel in KERNELS {
+        for (place, stem) in kernel.shaders.iter().filter(|stem| all.contains(**stem)).enumerate() {
+            let (name, computes) = if place == 0 { (kernel.name, kernel.computes) } else { ("", "") };
+            let agreement = match agreement(stem).strip_prefix("Close: ") {
+                Some(bound) if !bound.contains('`') => format!("`{bound}`"),
+                _ => agreement(stem),
+            };
+            table += &format!("| {name} | {computes} | `{stem}` | {} |\n", agreement.replace('|', "\\|"));
+        }
+    }
+    table
+}
+
+#[test]
+fn the_page_of_the_gpu_has_the_agreement_of_every_shader() {
+    let Some(root) = source_tree() else { return };
+    let path = root.join("docs/gpu.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (start, end) = ("<!-- kernels: `just bless` writes this table -->\n", "<!-- end of kernels -->\n");
+    let (before, rest) = page.split_once(start).unwrap();
+    let (found, after) = rest.split_once(end).unwrap();
+    let expected = agreement_table(&stems(&root.join("shaders")));
+    if std::env::var_os("FEDMILL_BLESS").is_some() {
+        fs::write(&path, [before, start, &expected, end, after].concat()).unwrap();
+    } else {
+        assert_eq!(found, expected, "`just bless` writes the table anew");
     }
 }

@@ -1,5 +1,6 @@
-//! The server's step behind a reduction: against the CPU's kernel within the bound that is reckoned for each column, and
-//! in rounds of every strategy that steps, files to files.
+//! The server's step on a device, against the CPU's kernel and in rounds of strategies.
+//!
+//! The bound of each column is that of `StepJob::expected`. The rounds go from files to files.
 
 use super::rounds::{Round, floats, on_cpu, on_gpus};
 use super::sample::{Kind, STORED, Sample};
@@ -51,7 +52,7 @@ fn step_of(step: ServerStep, reduction: Reduction, rows: usize) -> StepJob {
     StepJob { step, scale, less_base: 1.0 }
 }
 
-/// What the CPU's kernel makes of merged values, with the bounds reckoned for the device.
+/// The results of the CPU's kernel on merged values, with the bounds for the device.
 fn expected(job: &StepJob, sample: &Sample, merged: &[f64]) -> Vec<Vec<(f64, f64)>> {
     let reference = |row: usize| sample.references[row].iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
     let (base, m, v) = (reference(0), reference(1), reference(2));
@@ -125,7 +126,7 @@ fn another_step_is_noticed() {
     }
 }
 
-/// What f32 cannot square is told by its magnitude, and is not taken for an update with infinity.
+/// A value whose square overflows f32 is reported by its magnitude, not as an infinity in an update.
 #[test]
 fn a_step_too_large_for_f32_is_told() {
     for gpu in devices(&Options::default()) {
@@ -161,8 +162,8 @@ fn merge(round: &Round, rule: &str, strategy: &str, backend: &BackendRequest) ->
     left[..1 + usize::from(keeps)].iter().map(|name| Model::read(&round.dir, name)).collect()
 }
 
-/// Two rounds, the second from what the CPU left of the first, on either backend; the CPU takes the step where tiles stayed
-/// on the device.
+/// Two rounds, the second from what the CPU left of the first, on either backend; the CPU takes the step where tiles
+/// stayed on the device.
 #[test]
 fn rounds_of_every_step_agree_with_the_cpu() {
     let small = Options { slot_bytes: 16 << 10, slots: Some(3), ..Options::default() };

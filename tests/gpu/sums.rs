@@ -1,4 +1,4 @@
-//! Sums over rows and over columns: weighted sums, mixtures, squared norms, each within the bound its shader states.
+//! Weighted sums, mixtures and squared norms, within the bounds that their shaders state.
 
 use super::sample::{ADDED, Kind, STORED, Sample, rounded};
 use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job, ways};
@@ -27,7 +27,7 @@ fn combination(sample: &Sample, chosen: &[u32], coefficients: &[f64], additions:
             let terms: Vec<f64> = values.iter().zip(coefficients).map(|(x, c)| x * c).collect();
             let magnitude: f64 = terms.iter().map(|term| term.abs()).sum();
             let weight: f64 = coefficients.iter().map(|c| c.abs()).sum();
-            // A value, a product or a sum that a device takes for zero.
+            // A value, a product or a sum that a device flushes to zero.
             let flushed = FLUSHED * (2 * n + 2) as f64 * weight.max(1.0);
             (terms.iter().sum(), additions as f64 * UNIT * magnitude + flushed)
         })

@@ -126,7 +126,8 @@ fn check_wide<T: Term>(isa: Isa, values: &[Vec<f64>], columns: usize, what: &str
     assert_eq!(first_wrong::<T>(values, &sums, relative), None, "{what}");
 }
 
-/// Rows less a centre are what f64 says, rounded once; the largest magnitude is told; nothing behind is touched.
+/// Rows less a centre are the f64 differences, rounded once. The kernel reports the largest magnitude and writes nothing
+/// behind the row.
 pub(super) fn centring_matches<E: Sample>(isa: Isa) {
     for columns in COLUMNS {
         for kind in [Values::Smooth, Values::Ties, Values::SignedZeros, Values::Subnormals, Values::Extremes]

@@ -28,7 +28,7 @@ fn expected<E: Sample>(rows: &Rows<E>, base: &[f64]) -> Vec<i32> {
     counts
 }
 
-/// Some of the rows' values, so that a delta is zero now and then; every other with a sign of its own.
+/// Values of the rows, so that some deltas are zero, and values of the opposite sign.
 fn base_like<E: Sample>(rows: &Rows<E>, kind: Values) -> Vec<f64> {
     let mut random = Random(0x1234_5678_9abc_def1);
     let value = |j: usize| match j % 3 {

@@ -1,24 +1,24 @@
-//! What to install where no GPU is found.
+//! Advice on what to install if no GPU is found.
 
 use crate::gpu::job::Adapter;
 use crate::io::system::Vulkan;
 
 const NO_FEATURE: &str = "this build has no GPU support: build it with the `gpu` feature";
 const ONLY_SOFTWARE: &str =
-    "a software adapter is the processor in disguise: it is used only if --adapter names it";
+    "a software adapter computes on the processor: fedmill uses it only if --adapter names it";
 const NO_LOADER: &str = "the Vulkan loader, libvulkan.so.1, is missing: install libvulkan1";
 const NO_DRIVER: &str = "no Vulkan driver is installed: install mesa-vulkan-drivers for AMD, Intel and software, or \
      NVIDIA's own driver";
-const NO_NVIDIA_DRIVER: &str = "NVIDIA's kernel module is loaded, but its Vulkan driver is not here: start the \
-     container with NVIDIA_DRIVER_CAPABILITIES=graphics (or all), or install the part of the driver that brings \
+const NO_NVIDIA_DRIVER: &str = "NVIDIA's kernel module is loaded, but its Vulkan driver is missing: start the \
+     container with NVIDIA_DRIVER_CAPABILITIES=graphics (or all), or install the part of the driver that contains \
      nvidia_icd.json";
 const NO_LIBXEXT: &str = "NVIDIA's driver links to libXext.so.6, which is missing: install libxext6";
 const NVIDIA_HEADLESS: &str = "NVIDIA's driver is installed, but shows no device: without a display, name a manifest \
      whose library is libEGL_nvidia.so.0 in VK_DRIVER_FILES";
 const HIDDEN: &str =
-    "a device whose first queue family only computes is not shown: the driver has to offer graphics";
+    "a device whose first queue family cannot do graphics stays hidden: the driver must offer graphics";
 
-/// Remedies, the first of them first; empty where a GPU was found.
+/// The remedies in the order to try them; empty if a GPU was found.
 pub(super) fn advice(vulkan: &Vulkan, adapters: &[Adapter]) -> Vec<String> {
     if !cfg!(feature = "gpu") {
         return vec![NO_FEATURE.to_owned()];
@@ -43,7 +43,7 @@ fn missing(vulkan: &Vulkan) -> Vec<String> {
     add(!vulkan.has_loader, NO_LOADER);
     let (none, nvidia) = (vulkan.manifests.is_empty(), vulkan.has_nvidia_module);
     if let Some(variable) = vulkan.named_by {
-        add(none, &format!("{variable} names no file that is there: correct it, or unset it"));
+        add(none, &format!("{variable} names no existing file: correct it, or unset it"));
     }
     add(none && !nvidia && vulkan.named_by.is_none(), NO_DRIVER);
     add(nvidia && !vulkan.has_nvidia_manifest, NO_NVIDIA_DRIVER);
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_variable_that_names_nothing_is_told() {
         let vulkan = Vulkan { has_loader: true, named_by: Some("VK_DRIVER_FILES"), ..Vulkan::default() };
-        let expected = "VK_DRIVER_FILES names no file that is there: correct it, or unset it";
+        let expected = "VK_DRIVER_FILES names no existing file: correct it, or unset it";
         assert_says(&vulkan, &[], &[expected]);
     }
 }

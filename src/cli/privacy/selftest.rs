@@ -1,6 +1,6 @@
 //! `fedmill privacy selftest`: checks noise and clipping on this machine.
 
-use crate::cli::doctor::{chosen, finding_json, findings_table, told};
+use crate::cli::doctor::{chosen, finding_json, findings_table, gpu_failure};
 use crate::cli::{Common, Failure, Outcome, print};
 use crate::gpu::job::{Finding, GpuError, Options};
 use crate::gpu::{self, Gpu};
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let mut findings = on_processor(common.isa(), self.coordinates as usize);
-        for adapter in chosen(gpu::adapters(), &common.gpu_options()).map_err(told)? {
+        for adapter in chosen(gpu::adapters(), &common.gpu_options()).map_err(gpu_failure)? {
             let options = Options { adapter: Some(adapter.name), ..common.gpu_options() };
             findings.extend(on_device(&options, self.coordinates as usize));
         }

@@ -1,30 +1,30 @@
-//! Which devices there are, and which to take.
+//! Finds the adapters that the driver reports, and chooses one.
 
 use crate::gpu::job::{Adapter, GpuError, Options};
 use crate::gpu::vulkan::memory;
 
-/// The features that kernels make use of, where there are.
+/// Features that kernels use where a device has them.
 pub(super) fn wanted_features() -> wgpu::Features {
     wgpu::Features::SUBGROUP
         | wgpu::Features::TIMESTAMP_QUERY
         | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
 }
 
-/// Every adapter that the driver shows, best first.
+/// Returns every adapter that the driver reports, the best first.
 pub fn adapters() -> Vec<Adapter> {
-    found().iter().map(described).collect()
+    enumerate().iter().map(describe).collect()
 }
 
-/// An instance of Vulkan alone: other interfaces would cost time to look for.
+/// An instance of Vulkan alone: a search for other interfaces costs time.
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::VULKAN;
-    // Validation of indirect calls is on by default, and caps buffers to 4 GiB.
+    // The default flags validate indirect calls, which caps buffers at 4 GiB.
     descriptor.flags = wgpu::InstanceFlags::empty();
     wgpu::Instance::new(descriptor)
 }
 
-fn found() -> Vec<wgpu::Adapter> {
+fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::VULKAN));
     adapters.sort_by_key(|adapter| rank(adapter.get_info().device_type));
     adapters
@@ -40,12 +40,12 @@ fn rank(kind: wgpu::DeviceType) -> usize {
     }
 }
 
-/// The adapter that the options name, or the best one that is no software adapter.
+/// The adapter that the options name, or the best that is no software adapter.
 pub(super) fn choose(options: &Options) -> Result<(wgpu::Adapter, Adapter), GpuError> {
-    let found: Vec<(wgpu::Adapter, Adapter)> = found()
+    let found: Vec<(wgpu::Adapter, Adapter)> = enumerate()
         .into_iter()
         .map(|adapter| {
-            let description = described(&adapter);
+            let description = describe(&adapter);
             (adapter, description)
         })
         .collect();
@@ -63,7 +63,7 @@ pub(super) fn choose(options: &Options) -> Result<(wgpu::Adapter, Adapter), GpuE
     }
 }
 
-fn described(adapter: &wgpu::Adapter) -> Adapter {
+fn describe(adapter: &wgpu::Adapter) -> Adapter {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     Adapter {
         kind: match info.device_type {

@@ -1,4 +1,4 @@
-//! The most that a device can do: memory speed, multiply-adds, latency. Kernels are measured against it.
+//! Measures the most that a device can do: memory speed, multiply-adds, latency.
 
 use super::VulkanDevice;
 use crate::gpu::device::ComputeDevice;

@@ -1,4 +1,4 @@
-//! How much memory of its own a device has. wgpu does not say; Vulkan does.
+//! The size of a device's own memory, from Vulkan: wgpu does not report it.
 
 /// Bytes of the largest heap that is local to the device.
 pub(super) fn local_bytes(adapter: &wgpu::Adapter) -> Option<u64> {

@@ -1,8 +1,8 @@
-//! Devices through Vulkan: an open device with its queue, its compiled kernels and its first failure.
+//! An open device through Vulkan: its queue, its compiled kernels, its first failure.
 //!
 //! `adapter` finds devices, `memory` asks for the size of their memory. `program` turns a job into steps, `slot` runs
-//! them on tiles and `stamps` times them. `vector` runs kernels on flat vectors. `measure` finds what a device can do at
-//! most.
+//! them on tiles and `stamps` times them. `run` runs kernels on flat vectors. `measure` finds the most that a device
+//! can do.
 
 mod adapter;
 mod measure;
@@ -11,10 +11,10 @@ mod program;
 mod run;
 mod slot;
 mod stamps;
-mod vector;
 
 use crate::gpu::device::{self, ComputeDevice, TileDevice};
 use crate::gpu::job::{Adapter, CombineJob, GpuError, Options, PairsJob};
+use crate::gpu::run::{BufferId, Run};
 use crate::gpu::shaders::Variant;
 use crate::gpu::variants::GROUP;
 use slot::VulkanSlot;
@@ -119,11 +119,11 @@ impl VulkanDevice {
 
     /// Returns a compiled kernel; compiles it on the first call.
     fn pipeline(&self, variant: &Variant) -> Result<Arc<wgpu::ComputePipeline>, GpuError> {
-        if let Some(known) = locked(&self.pipelines).get(variant) {
+        if let Some(known) = lock(&self.pipelines).get(variant) {
             return Ok(Arc::clone(known));
         }
         let compiled = Arc::new(self.compile(variant)?);
-        locked(&self.pipelines).insert(variant.clone(), Arc::clone(&compiled));
+        lock(&self.pipelines).insert(variant.clone(), Arc::clone(&compiled));
         Ok(compiled)
     }
 
@@ -272,7 +272,7 @@ impl VulkanDevice {
 
     /// Returns the first failure of the device.
     fn check(&self) -> Result<(), GpuError> {
-        match &*locked(&self.failure) {
+        match &*lock(&self.failure) {
             Some(why) => Err(self.lost(why)),
             None => Ok(()),
         }
@@ -330,6 +330,10 @@ impl ComputeDevice for VulkanDevice {
         PairsProgram::most_columns(self, points)
     }
 
+    fn run(&self, run: &Run, outputs: &[BufferId]) -> Result<Vec<Vec<u32>>, GpuError> {
+        self.submit(run, outputs)
+    }
+
     fn combine_slot(&self, program: &device::CombineProgram) -> Result<Box<dyn TileDevice + '_>, GpuError> {
         Ok(Box::new(VulkanSlot::new(self, &program.0.program)?))
     }
@@ -340,9 +344,9 @@ impl ComputeDevice for VulkanDevice {
 }
 
 fn note(failure: &Mutex<Option<String>>, why: String) {
-    locked(failure).get_or_insert(why);
+    lock(failure).get_or_insert(why);
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -70,15 +70,6 @@ impl Source {
     }
 }
 
-/// Most workgroups in one dimension.
-const MOST_GROUPS: u32 = 65_535;
-
-/// Workgroups of `size` columns each.
-pub(super) fn column_groups(columns: usize, size: usize) -> [u32; 2] {
-    let groups = words(columns.div_ceil(size).max(1));
-    [groups.min(MOST_GROUPS), groups.div_ceil(MOST_GROUPS)]
-}
-
 impl Program {
     fn new(shape: TileShape) -> Self {
         Self { shape, steps: Vec::new(), constants: Vec::new(), scratch: Vec::new(), outputs: Vec::new() }

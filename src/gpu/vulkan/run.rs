@@ -1,114 +1,110 @@
-//! A run over flat vectors: steps that are submitted together, and their outputs.
+//! Submits a run over flat vectors and reads its outputs.
 
+use super::VulkanDevice;
 use crate::gpu::job::GpuError;
-use crate::gpu::shaders::Variant;
+use crate::gpu::run::{Buffer, BufferId, Contents, Run, Step};
 use crate::gpu::shape::Shape;
-use crate::gpu::vulkan::VulkanDevice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use wgpu::{Buffer, BufferUsages};
+use wgpu::{BufferUsages, CommandEncoder};
 
 /// Words of the status in front of the outputs.
 const STATUS_WORDS: usize = 4;
 
-/// A run to which steps are added until it is submitted.
-pub(super) struct Run<'g> {
-    gpu: &'g VulkanDevice,
-    encoder: wgpu::CommandEncoder,
-    status: Buffer,
-    started: u32,
-}
-
-impl<'g> Run<'g> {
-    /// A run without steps.
-    pub(super) fn new(gpu: &'g VulkanDevice) -> Result<Self, GpuError> {
+impl VulkanDevice {
+    /// Submits a run and waits. Returns the words of each output if all workgroups finished.
+    pub(super) fn submit(&self, run: &Run, outputs: &[BufferId]) -> Result<Vec<Vec<u32>>, GpuError> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
-        let status = gpu.buffer("status", size_of::<[u32; STATUS_WORDS]>(), usage, false)?;
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let status = self.buffer("status", size_of::<[u32; STATUS_WORDS]>(), usage, false)?;
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.clear_buffer(&status, 0, None);
-        if gpu.options.spoils {
-            gpu.spoil_workgroups()?;
+        if self.options.spoils {
+            self.spoil_workgroups()?;
         }
-        Ok(Self { gpu, encoder, status, started: 0 })
+        let buffers = run.buffers.iter().map(|buffer| self.run_buffer(buffer, &mut encoder));
+        let buffers: Vec<wgpu::Buffer> = buffers.collect::<Result<_, _>>()?;
+        for step in &run.steps {
+            self.encode_step(step, &status, &buffers, &mut encoder)?;
+        }
+        let started = run.steps.iter().map(|step| step.groups[0] * step.groups[1]).sum();
+        let outputs = outputs.iter().map(|output| (&buffers[output.0], run.buffers[output.0].words()));
+        self.read_back(encoder, &status, &outputs.collect::<Vec<_>>(), started)
     }
 
-    /// Memory that holds these words, for steps to read.
-    pub(super) fn input(&self, label: &str, words: &[u32]) -> Result<Buffer, GpuError> {
-        self.gpu.constants(label, words)
-    }
-
-    /// Memory for words, every one of which a step writes.
-    pub(super) fn output(&self, label: &str, words: usize) -> Result<Buffer, GpuError> {
+    fn run_buffer(&self, buffer: &Buffer, encoder: &mut CommandEncoder) -> Result<wgpu::Buffer, GpuError> {
+        if let Contents::Words(words) = &buffer.contents {
+            return self.constants(buffer.label, words);
+        }
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
-        let buffer = self.gpu.buffer(label, words * size_of::<u32>(), usage, false)?;
-        if self.gpu.options.spoils {
-            self.gpu.spoil(&buffer);
+        let memory = self.buffer(buffer.label, buffer.words() * size_of::<u32>(), usage, false)?;
+        if self.options.spoils {
+            self.spoil(&memory);
         }
-        Ok(buffer)
+        if matches!(buffer.contents, Contents::Zeros(_)) {
+            encoder.clear_buffer(&memory, 0, None);
+        }
+        Ok(memory)
     }
 
-    /// Memory for words that start at zero, for steps to add to.
-    pub(super) fn zeros(&mut self, label: &str, words: usize) -> Result<Buffer, GpuError> {
-        let buffer = self.output(label, words)?;
-        self.encoder.clear_buffer(&buffer, 0, None);
-        Ok(buffer)
-    }
-
-    /// Adds a step. The buffers are the bindings of its kernel from 2 on.
-    pub(super) fn step(
-        &mut self,
-        variant: &Variant,
-        shape: Shape,
-        buffers: &[&Buffer],
-        groups: [u32; 2],
+    fn encode_step(
+        &self,
+        step: &Step,
+        status: &wgpu::Buffer,
+        buffers: &[wgpu::Buffer],
+        encoder: &mut CommandEncoder,
     ) -> Result<(), GpuError> {
-        let device = &self.gpu.device;
-        let pipeline = self.gpu.pipeline(variant)?;
+        let pipeline = self.pipeline(&step.variant)?;
         let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
-        let sent = self.gpu.buffer("shape", size_of::<Shape>(), usage, false)?;
-        self.gpu.queue.write_buffer(&sent, 0, bytemuck::bytes_of(&shape));
-        let all = [&sent, &self.status].into_iter().chain(buffers.iter().copied());
+        let shape = self.buffer("shape", size_of::<Shape>(), usage, false)?;
+        self.queue.write_buffer(&shape, 0, bytemuck::bytes_of(&step.shape));
+        let bound = step.buffers.iter().map(|buffer| &buffers[buffer.0]);
         let entries: Vec<wgpu::BindGroupEntry> = (0..)
-            .zip(all)
+            .zip([&shape, status].into_iter().chain(bound))
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
             .collect();
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
             layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
-        let mut pass = self.encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&pipeline);
         pass.set_bind_group(0, &group, &[]);
-        pass.dispatch_workgroups(groups[0], groups[1], 1);
-        self.started += groups[0] * groups[1];
+        pass.dispatch_workgroups(step.groups[0], step.groups[1], 1);
         Ok(())
     }
 
-    /// Submits the run and waits. Returns the first words of each buffer if all workgroups finished.
-    pub(super) fn read(mut self, outputs: &[(&Buffer, usize)]) -> Result<Vec<Vec<u32>>, GpuError> {
-        self.gpu.begin_run();
-        let mut wanted = vec![(&self.status, STATUS_WORDS)];
-        wanted.extend(outputs.iter().filter(|(_, words)| *words > 0));
-        let words: usize = wanted.iter().map(|(_, words)| words).sum();
+    /// Submits the commands and waits. Reads the given number of words of each output if `started` workgroups finished.
+    fn read_back(
+        &self,
+        mut encoder: CommandEncoder,
+        status: &wgpu::Buffer,
+        outputs: &[(&wgpu::Buffer, usize)],
+        started: u32,
+    ) -> Result<Vec<Vec<u32>>, GpuError> {
+        self.begin_run();
+        let copied = [(status, STATUS_WORDS)].into_iter().chain(outputs.iter().copied());
+        let copied: Vec<(&wgpu::Buffer, usize)> = copied.filter(|(_, words)| *words > 0).collect();
+        let words: usize = copied.iter().map(|(_, words)| words).sum();
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-        let left = self.gpu.buffer("read back", words * size_of::<u32>(), usage, false)?;
+        let results = self.buffer("read back", words * size_of::<u32>(), usage, false)?;
         let mut offset = 0;
-        for (buffer, words) in wanted {
+        for (buffer, words) in copied {
             let bytes = (words * size_of::<u32>()) as u64;
-            self.encoder.copy_buffer_to_buffer(buffer, 0, &left, offset, bytes);
+            encoder.copy_buffer_to_buffer(buffer, 0, &results, offset, bytes);
             offset += bytes;
         }
-        let submission = self.gpu.queue.submit([self.encoder.finish()]);
+        let submission = self.queue.submit([encoder.finish()]);
         let is_mapped = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&is_mapped);
-        left.map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_ok(), Ordering::Release));
-        self.gpu.wait(&submission, || is_mapped.load(Ordering::Acquire))?;
-        let view = left.get_mapped_range(..).map_err(|why| self.gpu.lost(&why))?;
+        results
+            .map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_ok(), Ordering::Release));
+        self.wait(&submission, || is_mapped.load(Ordering::Acquire))?;
+        let view = results.get_mapped_range(..).map_err(|why| self.lost(&why))?;
         let all: &[u32] = bytemuck::cast_slice(&view);
-        if all[0] != self.started {
-            let adapter = self.gpu.adapter.name.clone();
-            return Err(GpuError::Unfinished { adapter, finished: all[0], started: self.started });
+        if all[0] != started {
+            let adapter = self.adapter.name.clone();
+            return Err(GpuError::Unfinished { adapter, finished: all[0], started });
         }
         let mut rest = &all[STATUS_WORDS..];
         let mut take = |words: usize| {

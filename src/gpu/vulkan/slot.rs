@@ -1,4 +1,4 @@
-//! One place of the ring: staging memory that a tile is read into, its copy on the device, and the results of a run.
+//! One slot of the ring: a tile in staging memory, its copy on the device, results.
 //!
 //! A thread owns a slot: it fills the staging memory, submits, and waits for the results, while the threads of other
 //! slots fill theirs. So files are read while the device works, in the memory of a few slots.
@@ -24,7 +24,7 @@ pub(super) struct VulkanSlot<'g> {
     staging: Option<wgpu::Buffer>,
     is_staging_mapped: Arc<AtomicBool>,
     input: ResidentTile,
-    /// Whether what was filled in is still to be copied to the device.
+    /// Whether the staging memory holds a tile that is not on the device yet.
     is_fresh: bool,
     scratch: Vec<wgpu::Buffer>,
     outputs: Vec<wgpu::Buffer>,

@@ -148,7 +148,8 @@ fn magnitudes_count_the_thresholds_passed() {
     assert_eq!((magnitude(0), magnitude(UNIFORM)), (0, 860));
 }
 
-/// What makes the fixed number of compares enough: between the first draws of neighbouring cells are no more thresholds.
+/// What makes the fixed number of compares enough: between the first draws of neighbouring cells are no more
+/// thresholds.
 #[test]
 fn no_cell_holds_more_thresholds_than_are_compared() {
     let within = |cell: usize| {
@@ -180,7 +181,7 @@ fn random_draws(domain: u32, count: usize) -> Vec<u128> {
     words.iter().flat_map(|block| block.as_chunks().0).map(draw).take(count).collect()
 }
 
-/// Noise as its definition has it: whole blocks, a search for each draw, products.
+/// Noise by its definition: whole blocks, a search for each draw, products.
 fn plain(level: Level, first: u64, count: usize) -> Vec<i64> {
     let each = level.blocks();
     let mut words = vec![[0; WORDS]; count * each];
@@ -232,8 +233,8 @@ fn levels_are_what_their_draws_add_up_to() {
     assert!((Level::L3.sigma() - 2_148_534_017.125).abs() < 1e-3);
 }
 
-/// Pearson's statistic of draws against the table, less its mean and over its standard deviation. Magnitudes from 240 on
-/// are one bin.
+/// Pearson's statistic of draws against the table, less its mean and over its standard deviation. Magnitudes from 240
+/// on are one bin.
 fn chi_square(draws: &[i64]) -> f64 {
     const BINS: usize = 240;
     let mut counts = [0.0; 2 * BINS + 1];
@@ -284,8 +285,8 @@ fn below(x: f64) -> f64 {
     0.5 + sum * (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()
 }
 
-/// How samples in units of their standard deviation differ from a standard Gaussian, each figure over what it would be off
-/// by at random.
+/// How samples in units of their standard deviation differ from a standard Gaussian, each figure over what it would be
+/// off by at random.
 struct Fit {
     mean: f64,
     variance: f64,

@@ -1,4 +1,6 @@
-//! Vectors of sixteen floats, on every instruction set: sums of one shape, whatever the width of the machine's vectors.
+//! Vectors of sixteen floats on every instruction set.
+//!
+//! Sums have one shape, whatever the width of the machine's vectors.
 
 /// Sixteen f32, whatever the width of the machine's vectors, so that sums have one shape everywhere. Like those of
 /// [`Lanes`](super::Lanes), methods stay inside code entered through `dispatch!`.
@@ -233,7 +235,7 @@ mod x86 {
         }
         #[inline(always)]
         fn at_least(self, key: u32) -> u32 {
-            // Magnitudes and what is below the key are signed numbers, of which those below zero are below all.
+            // Compares as signed integers: magnitudes are not negative, so a negative `below` is below all.
             let below = key.wrapping_sub(1) as i32;
             // SAFETY: the set was detected (see the trait).
             let lanes = self.map(|x| unsafe {

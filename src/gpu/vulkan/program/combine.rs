@@ -2,9 +2,9 @@
 
 mod server_step;
 
-use super::{Place, Program, Source, VulkanDevice, column_groups, float, magnitude, shape};
+use super::{Place, Program, Source, VulkanDevice, float, magnitude, shape};
 use crate::gpu::job::{CombineJob, Combined, GpuError, Reduction, TileShape};
-use crate::gpu::shape::words;
+use crate::gpu::shape::{column_groups, words};
 use crate::gpu::variants::{self, GROUP, MEAN_NEAR_MEDIAN, NORM_CHUNK, TRIMMED_MEAN};
 use crate::kernels::element::Merged;
 

@@ -1,7 +1,10 @@
-//! Order statistics of columns as steps. One invocation sorts a column in registers, or several bisect its keys.
+//! Order statistics of columns as steps.
+//!
+//! One invocation sorts a column in registers, or several bisect its keys.
 
-use super::{Place, Program, Source, VulkanDevice, column_groups, shape};
+use super::{Place, Program, Source, VulkanDevice, shape};
 use crate::gpu::job::{GpuError, MOST_SORTED_ROWS, TileShape};
+use crate::gpu::shape::column_groups;
 use crate::gpu::variants::{self, COORDINATE_MEDIAN, GROUP, Lanes, NETWORK_GROUP, OrderStatistic};
 use crate::kernels::network::MAX_SHADER_ROWS;
 

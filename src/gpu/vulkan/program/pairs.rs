@@ -1,9 +1,9 @@
-//! A pass over pairs as steps: points less the tile's middle, sums over their pairs, counts of signs.
+//! A pass over pairs as steps: centred points, sums over their pairs, counts of signs.
 
-use super::{Place, Program, Source, VulkanDevice, column_groups, float, magnitude, shape};
+use super::{Place, Program, Source, VulkanDevice, float, magnitude, shape};
 use crate::gpu::device::ComputeDevice;
 use crate::gpu::job::{GpuError, PairSums, PairsJob, TileShape};
-use crate::gpu::shape::{Shape, words};
+use crate::gpu::shape::{Shape, column_groups, words};
 use crate::gpu::variants::{self, GROUP, Square};
 
 /// Most chunks of a tile. Their sums are added in f32, and the bound on the error counts them.

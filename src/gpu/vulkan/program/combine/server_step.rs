@@ -2,11 +2,11 @@
 
 use super::CombineProgram;
 use crate::gpu::job::{GpuError, Reduction};
-use crate::gpu::shape::{Shape, words};
+use crate::gpu::shape::{Shape, column_groups};
 use crate::gpu::step::StepJob;
 use crate::gpu::variants::{self, GROUP};
 use crate::gpu::vulkan::VulkanDevice;
-use crate::gpu::vulkan::program::{Place, column_groups};
+use crate::gpu::vulkan::program::Place;
 use crate::kernels::server_step::{SecondMoment, ServerStep};
 
 /// The numbers of a step in the shader's order: factors of the old and new value of the first moment, the same two of
@@ -47,7 +47,7 @@ impl CombineProgram {
             gpu,
             &variant,
             vec![Place::Output(0), Place::Constant(numbers), Place::References, stepped],
-            |tile| Shape { rows: 1, columns: words(tile.columns), stride: 0, parameter: 0 },
+            |tile| Shape::flat(tile.columns),
             |tile| column_groups(tile.columns, GROUP),
         )?;
         Ok(rows)
