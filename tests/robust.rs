@@ -48,8 +48,11 @@ pub(crate) fn rules(trusted: usize) -> Vec<(String, &'static Oracle)> {
     RULES.iter().map(with_oracle).collect()
 }
 
-/// The rules that tolerate hostile clients, and how many of so many. Client 0 is the one trusted.
-pub(crate) fn tolerant() -> Vec<(String, fn(usize) -> usize)> {
+/// A rule, and the most hostile clients among so many that it tolerates.
+pub(crate) type Tolerates = (String, fn(usize) -> usize);
+
+/// The rules that tolerate hostile clients. Client 0 is the one trusted.
+pub(crate) fn tolerant() -> Vec<Tolerates> {
     let all = rules(0).into_iter().map(|(rule, oracle)| (rule, oracle.most));
     let tolerant: Vec<_> = all.filter(|(_, most)| most(20) > 0).collect();
     assert!(tolerant.len() > RULES.len() / 2, "{tolerant:?}");
