@@ -4,7 +4,7 @@
 use crate::harness::{shortest, source_tree};
 use fedmill::rules::pre::{self, STEPS};
 use fedmill::rules::{self, Needs, RULES};
-use fedmill::settings::{Definition, Entry, Setting};
+use fedmill::settings::{Definition, RegistryEntry, Setting};
 use fedmill::strategies::STRATEGIES;
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +34,7 @@ fn points(path: &Path) -> BTreeMap<String, String> {
 }
 
 /// The row of an entry: its name, its summary, and the other columns.
-fn row<T>(root: &Path, folder: &str, entry: &Entry<T>, columns: &[Column]) -> String {
+fn row<T>(root: &Path, folder: &str, entry: &RegistryEntry<T>, columns: &[Column]) -> String {
     let file = root.join(folder).join(format!("{}.rs", entry.name.replace('-', "_")));
     let points = points(&file);
     let cell = |column: &Column| match column {
