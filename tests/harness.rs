@@ -1,6 +1,6 @@
 //! A fresh folder for each test, update files good and broken, and the real program run in that folder.
 
-use fedmill::settings::Entry;
+use fedmill::settings::RegistryEntry;
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -38,7 +38,7 @@ pub(crate) fn source_tree() -> Option<&'static Path> {
 }
 
 /// The text of an entry of a registry with the settings that it requires. `client` is the client that a setting names.
-pub(crate) fn shortest<T>(entry: &Entry<T>, client: &str) -> String {
+pub(crate) fn shortest<T>(entry: &RegistryEntry<T>, client: &str) -> String {
     let required = entry.settings.iter().filter(|setting| setting.is_required);
     let value = |example: &'static str| if example == "ID" { client.to_owned() } else { example.to_owned() };
     let settings: Vec<String> = required.map(|s| format!("{}={}", s.key, value(s.example))).collect();

@@ -6,7 +6,7 @@ mod codecs;
 use crate::harness::{shortest, source_tree};
 use fedmill::rules::pre::{self, STEPS};
 use fedmill::rules::{self, Needs, RULES};
-use fedmill::settings::{Definition, Entry};
+use fedmill::settings::{Definition, RegistryEntry, Setting};
 use fedmill::strategies::STRATEGIES;
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,14 +36,17 @@ fn points(path: &Path) -> BTreeMap<String, String> {
 }
 
 /// The row of an entry: its name, its summary, and the other columns.
-fn row<T>(root: &Path, folder: &str, entry: &Entry<T>, columns: &[Column]) -> String {
+fn row<T>(root: &Path, folder: &str, entry: &RegistryEntry<T>, columns: &[Column]) -> String {
     let file = root.join(folder).join(format!("{}.rs", entry.name.replace('-', "_")));
     let points = points(&file);
     let cell = |column: &Column| match column {
         Column::Settings(first) => {
-            let setting = |key: &str, example: &str, meaning: &str| format!("`{key}={example}`: {meaning}");
-            let settings = entry.settings.iter().map(|s| setting(s.key, s.example, s.meaning));
-            first.iter().map(|first| (*first).to_owned()).chain(settings).collect::<Vec<_>>().join("; ")
+            let setting = |setting: &Setting| {
+                let required = if setting.is_required { " (required)" } else { "" };
+                format!("`{}={}`{required}: {}", setting.key, setting.example, setting.meaning)
+            };
+            let settings = entry.settings.iter().map(setting);
+            first.iter().map(|first| (*first).to_owned()).chain(settings).collect::<Vec<_>>().join("<br>")
         }
         Column::Text(text) => text.clone(),
         Column::Point(names) => {

@@ -14,10 +14,10 @@ use crate::rules::{
     Decision, Needs, OrderStatistic, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning,
     mean_of_kept,
 };
-use crate::settings::{Definition, Entry, Settings, SpecError};
+use crate::settings::{Definition, RegistryEntry, Settings, SpecError};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "bulyan",
     summary: "Krum chooses n - 2F updates one after the other; then every coordinate is the mean of the \
               n - 4F of their values nearest to their median.",

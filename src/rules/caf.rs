@@ -13,10 +13,10 @@ use crate::rules::eigen::leading_pair;
 use crate::rules::geometry::Geometry;
 use crate::rules::mean::weighted_mean;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics};
-use crate::settings::Entry;
+use crate::settings::RegistryEntry;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "caf",
     summary: "A weighted mean: a client far out in the direction of most variance loses weight, until the \
               weight left is what honest clients are sure to have.",

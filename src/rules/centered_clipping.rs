@@ -10,11 +10,11 @@
 use crate::rules::geometry::Geometry;
 use crate::rules::ranking::median;
 use crate::rules::{Decision, Needs, Reduction, Rule, RuleError, Statistics, Verdict};
-use crate::settings::{Definition, Entry, Positive, Setting, Settings, SpecError, spec_text, value};
+use crate::settings::{Definition, Positive, RegistryEntry, Setting, Settings, SpecError, spec_text, value};
 use std::fmt;
 use std::str::FromStr;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "centered-clipping",
     summary: "From the zero delta, or the centre that `--state` kept, it moves by the mean of the \
               updates' differences, each clipped to the length `tau`.",

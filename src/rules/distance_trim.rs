@@ -7,11 +7,11 @@
 
 use crate::rules::ranking::{Score, lowest, ranked};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
-use crate::settings::{Entry, Setting, spec_text, value};
+use crate::settings::{RegistryEntry, Setting, spec_text, value};
 use std::fmt;
 use std::str::FromStr;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "distance-trim",
     summary: "The mean of the updates whose distance to the coordinate median is within a quantile of \
               these distances.",

@@ -13,10 +13,10 @@
 use crate::rules::geometry::{Geometry, dot};
 use crate::rules::mean::weighted_mean;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning};
-use crate::settings::{Definition, Entry, Positive, Setting, Settings, SpecError, spec_text, value};
+use crate::settings::{Definition, Positive, RegistryEntry, Setting, Settings, SpecError, spec_text, value};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "geometric-median",
     summary: "The point with the least weighted sum of distances to all updates.",
     settings: &[

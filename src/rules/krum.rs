@@ -10,10 +10,10 @@
 use crate::rules::geometry::Geometry;
 use crate::rules::ranking::{Score, lowest};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
-use crate::settings::{Definition, Entry};
+use crate::settings::{Definition, RegistryEntry};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "krum",
     summary: "The one update with the least sum of squared distances to its n - F - 2 nearest others.",
     settings: &[],

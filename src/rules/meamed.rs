@@ -8,10 +8,10 @@
 use crate::rules::mean::weighted_mean;
 use crate::rules::median::every_client_kept;
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics};
-use crate::settings::Entry;
+use crate::settings::RegistryEntry;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "meamed",
     summary: "The mean of the n - F values of every coordinate that are nearest to its median.",
     settings: &[],

@@ -5,10 +5,10 @@
 //! - Tolerates: no hostile client. One client can move it anywhere.
 
 use crate::rules::{Decision, Reduction, Rule, RuleError, Statistics, Verdict};
-use crate::settings::Entry;
+use crate::settings::RegistryEntry;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "mean",
     summary: "The mean of the updates by weight.",
     settings: &[],

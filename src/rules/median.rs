@@ -6,10 +6,10 @@
 //! - Tolerates: fewer than half.
 
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Verdict};
-use crate::settings::Entry;
+use crate::settings::RegistryEntry;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "median",
     summary: "The median of every coordinate; of an even number of clients, the midpoint of the middle \
               two.",

@@ -33,7 +33,7 @@ pub mod statistics;
 pub mod trimmed_mean;
 
 use crate::settings::share::Share;
-use crate::settings::{self, Definition, Entry, SpecError};
+use crate::settings::{self, Definition, RegistryEntry, SpecError};
 use std::fmt;
 
 use decision::mean_of_kept;
@@ -96,7 +96,7 @@ pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
 }
 
 /// Every rule.
-pub const RULES: &[Entry<Box<dyn Rule>>] = &[
+pub const RULES: &[RegistryEntry<Box<dyn Rule>>] = &[
     mean::ENTRY,
     median::ENTRY,
     trimmed_mean::ENTRY,

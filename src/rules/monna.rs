@@ -6,10 +6,10 @@
 
 use crate::rules::ranking::{Score, lowest};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, mean_of_kept};
-use crate::settings::{Entry, Setting};
+use crate::settings::{RegistryEntry, Setting};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "monna",
     summary: "The mean of the n - F updates nearest to the update of a client that you trust, which is \
               one of them.",

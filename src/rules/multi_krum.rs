@@ -10,10 +10,10 @@ use crate::rules::krum;
 use crate::rules::mean::weighted_mean;
 use crate::rules::ranking::lowest;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
-use crate::settings::{Definition, Entry, Setting, spec_text, value};
+use crate::settings::{Definition, RegistryEntry, Setting, spec_text, value};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "multi-krum",
     summary: "The mean of the `m` updates with the least sums of squared distances to their n - F - 2 \
               nearest others.",

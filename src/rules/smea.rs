@@ -9,10 +9,10 @@
 use crate::rules::eigen::largest_eigenvalue;
 use crate::rules::geometry::Geometry;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
-use crate::settings::Entry;
+use crate::settings::RegistryEntry;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "smea",
     summary: "The mean of the n - F updates whose covariance has the least leading eigenvalue.",
     settings: &[],

@@ -9,10 +9,10 @@ use crate::rules::mean::weighted_mean;
 use crate::rules::median::every_client_kept;
 use crate::rules::{Decision, OrderStatistic, Rule, RuleError, Statistics, Warning, less_than_half};
 use crate::settings::share::Share;
-use crate::settings::{Entry, Setting, spec_text, value};
+use crate::settings::{RegistryEntry, Setting, spec_text, value};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Rule>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "trimmed-mean",
     summary: "The mean of every coordinate without its `cut` smallest and its `cut` largest values.",
     settings: &[Setting::new(

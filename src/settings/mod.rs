@@ -1,6 +1,6 @@
 //! How an operator writes a rule, step, strategy or codec: `name` or `name:key=value,key=value`.
 //!
-//! A registry is a slice of [`Entry`], one for each name. The help, the tables in `docs` and the generic tests read it.
+//! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests read it.
 
 pub mod numbers;
 pub mod share;
@@ -62,7 +62,7 @@ impl Display for Definition {
 
 /// A name in a registry and what it stands for.
 #[derive(Debug)]
-pub struct Entry<T> {
+pub struct RegistryEntry<T> {
     /// The name that an operator writes.
     pub name: &'static str,
     /// What it does, in one sentence.
@@ -101,7 +101,7 @@ impl Setting {
     }
 }
 
-impl<T> Entry<T> {
+impl<T> RegistryEntry<T> {
     /// The name with its settings as the help shows them: `name:required=VALUE[,optional=VALUE]`.
     pub fn usage(&self) -> String {
         let (required, optional): (Vec<&Setting>, Vec<&Setting>) =
@@ -120,8 +120,8 @@ impl<T> Entry<T> {
 }
 
 /// The usages of all entries of a registry, as a list in a sentence.
-pub fn usages<T>(registry: &[Entry<T>]) -> String {
-    registry.iter().map(Entry::usage).collect::<Vec<_>>().join(", ")
+pub fn usages<T>(registry: &[RegistryEntry<T>]) -> String {
+    registry.iter().map(RegistryEntry::usage).collect::<Vec<_>>().join(", ")
 }
 
 /// The settings of an entry as an operator wrote them. Parsing takes them out one by one.
@@ -204,8 +204,12 @@ impl Settings {
 ///
 /// As [`parse_as`].
 pub fn parse<T>(kind: &'static str, text: &str, table: &[(&'static str, Parse<T>)]) -> Result<T, SpecError> {
-    let entry =
-        |(name, parse): &(&'static str, Parse<T>)| Entry { name, summary: "", settings: &[], parse: *parse };
+    let entry = |(name, parse): &(&'static str, Parse<T>)| RegistryEntry {
+        name,
+        summary: "",
+        settings: &[],
+        parse: *parse,
+    };
     parse_as(kind, text, Definition::Paper, &table.iter().map(entry).collect::<Vec<_>>())
 }
 
@@ -218,7 +222,7 @@ pub fn parse_as<T>(
     kind: &'static str,
     text: &str,
     definition: Definition,
-    registry: &[Entry<T>],
+    registry: &[RegistryEntry<T>],
 ) -> Result<T, SpecError> {
     let (name, rest) = text.split_once(':').unwrap_or((text, ""));
     let entry = registry.iter().find(|entry| entry.name == name).ok_or_else(|| {
@@ -282,7 +286,7 @@ pub(crate) mod tests {
     /// Checks what each entry of a registry says of itself. With its first settings, however many, it displays as it
     /// was written, and it takes the settings that it declares, in that order. `parse` reads by the registry.
     pub(crate) fn check_registry<T: Display + fmt::Debug>(
-        registry: &[Entry<T>],
+        registry: &[RegistryEntry<T>],
         parse: impl Fn(&str) -> Result<T, SpecError>,
     ) {
         for entry in registry {
@@ -307,8 +311,8 @@ pub(crate) mod tests {
         }
     }
 
-    fn entry(settings: &'static [Setting]) -> Entry<&'static str> {
-        Entry { name: "name", summary: "It takes nothing.", settings, parse: |_| Ok("name") }
+    fn entry(settings: &'static [Setting]) -> RegistryEntry<&'static str> {
+        RegistryEntry { name: "name", summary: "It takes nothing.", settings, parse: |_| Ok("name") }
     }
 
     #[test]

@@ -9,11 +9,11 @@
 //!   root, gives the same steps, and that is the `v` kept here.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::settings::{Definition, Entry, Setting, Settings, SpecError};
+use crate::settings::{Definition, RegistryEntry, Setting, Settings, SpecError};
 use crate::strategies::Strategy;
 use crate::strategies::adaptive::{self, Adaptive, Defaults};
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fedadagrad",
     summary: "The server steps by Adagrad: the sum of a coordinate's squared deltas shortens its steps.",
     settings: &[

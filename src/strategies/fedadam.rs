@@ -9,11 +9,11 @@
 //!   `(1 - beta1) * delta`, which gives the same, and has `tau` 1e-4. APPFL follows the paper, without defaults.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::settings::{Definition, Entry, Setting, Settings, SpecError};
+use crate::settings::{Definition, RegistryEntry, Setting, Settings, SpecError};
 use crate::strategies::Strategy;
 use crate::strategies::adaptive::{self, Adaptive, Correction, Defaults};
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fedadam",
     summary: "The server steps by Adam: the average of a coordinate's squared deltas shortens its steps.",
     settings: &settings("0.1"),

@@ -5,11 +5,11 @@
 //! - Step: `x += lr * delta`.
 
 use crate::kernels::server_step::ServerStep;
-use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::settings::{Positive, RegistryEntry, Setting, spec_text, value};
 use crate::strategies::{StepInput, Strategy, StrategyError};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fedavg",
     summary: "The model moves by the merged delta, times a learning rate.",
     settings: &[Setting::new("lr", "1", "the server's learning rate")],

@@ -9,11 +9,11 @@
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::{KeptTensor, StateTensor};
 use crate::settings::numbers::Decay;
-use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::settings::{Positive, RegistryEntry, Setting, spec_text, value};
 use crate::strategies::{StepInput, Strategy, StrategyError};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fedavgm",
     summary: "The model moves by a discounted sum of the merged deltas.",
     settings: &[

@@ -16,13 +16,13 @@
 use crate::kernels::server_step::ServerStep;
 use crate::rules::geometry::Geometry;
 use crate::settings::numbers::NotNegative;
-use crate::settings::{Entry, Positive, Setting, Settings, SpecError, spec_text, value};
+use crate::settings::{Positive, RegistryEntry, Setting, Settings, SpecError, spec_text, value};
 use crate::strategies::{ClientMetadata, Cohort, MissingMetadata, StepInput, Strategy, StrategyError};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fedbuff",
     summary: "Updates from models of earlier rounds count too; the older the model, the less.",
     settings: &[

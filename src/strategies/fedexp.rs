@@ -14,11 +14,11 @@
 use crate::kernels::server_step::ServerStep;
 use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
-use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::settings::{Positive, RegistryEntry, Setting, spec_text, value};
 use crate::strategies::{StepInput, Strategy, StrategyError};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fedexp",
     summary: "The model moves by the merged delta, and further where the lengths of the clients' deltas \
               cancel.",

@@ -18,11 +18,11 @@ use crate::kernels::server_step::ServerStep;
 use crate::model::state::{KeptTensor, StateTensor};
 use crate::rules::geometry::Geometry;
 use crate::settings::numbers::Decay;
-use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::settings::{Positive, RegistryEntry, Setting, spec_text, value};
 use crate::strategies::{ClientMetadata, Cohort, MissingMetadata, StepInput, Strategy, StrategyError};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fednova",
     summary: "Each delta is divided by the length of its local steps, so that more steps do not pull \
               harder.",

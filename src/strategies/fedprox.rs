@@ -9,11 +9,11 @@
 
 use crate::kernels::server_step::ServerStep;
 use crate::settings::numbers::NotNegative;
-use crate::settings::{Entry, Setting, spec_text};
+use crate::settings::{RegistryEntry, Setting, spec_text};
 use crate::strategies::{StepInput, Strategy, StrategyError};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fedprox",
     summary: "The average of clients whose loss keeps them near the model they start from.",
     settings: &[Setting::required(

@@ -10,11 +10,11 @@
 //!   as Adam does. OpenFL keeps a factor `beta2` on `v`, which is not Yogi and not offered here.
 
 use crate::kernels::server_step::SecondMoment;
-use crate::settings::{Definition, Entry, Settings, SpecError};
+use crate::settings::{Definition, RegistryEntry, Settings, SpecError};
 use crate::strategies::adaptive::{Adaptive, Correction, Defaults};
 use crate::strategies::{Strategy, fedadam};
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "fedyogi",
     summary: "The server steps by Yogi: as fedadam, with a second moment that moves by no more than the \
               squared delta.",

@@ -23,7 +23,7 @@ use crate::kernels::server_step::ServerStep;
 use crate::model::state::KeptTensor;
 use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
-use crate::settings::{self, Definition, Entry, SpecError};
+use crate::settings::{self, Definition, RegistryEntry, SpecError};
 use std::fmt;
 
 /// The metadata of a client's update that strategies use. `None` means that the update lacks the key.
@@ -223,7 +223,7 @@ pub trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
 }
 
 /// Every strategy.
-pub const STRATEGIES: &[Entry<Box<dyn Strategy>>] = &[
+pub const STRATEGIES: &[RegistryEntry<Box<dyn Strategy>>] = &[
     fedavg::ENTRY,
     fedprox::ENTRY,
     fedavgm::ENTRY,

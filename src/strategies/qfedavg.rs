@@ -17,11 +17,11 @@ use crate::kernels::server_step::ServerStep;
 use crate::rules::Needs;
 use crate::rules::geometry::Geometry;
 use crate::settings::numbers::NotNegative;
-use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::settings::{Positive, RegistryEntry, Setting, spec_text, value};
 use crate::strategies::{ClientMetadata, Cohort, MissingMetadata, StepInput, Strategy, StrategyError};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "qfedavg",
     summary: "Clients with a high loss pull harder, so that the model treats clients more equally.",
     settings: &[

@@ -12,11 +12,11 @@
 
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::{KeptTensor, StateTensor};
-use crate::settings::{Entry, Positive, Setting, spec_text, value};
+use crate::settings::{Positive, RegistryEntry, Setting, spec_text, value};
 use crate::strategies::{Cohort, StepInput, Strategy, StrategyError};
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Strategy>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
     name: "scaffold",
     summary: "The average of clients that correct their drift by control variates, whose mean the server \
               keeps.",

@@ -9,10 +9,10 @@
 use crate::rules::pre::clip::clip_to;
 use crate::rules::pre::{Step, StepOutput};
 use crate::rules::{RuleError, Statistics};
-use crate::settings::Entry;
+use crate::settings::RegistryEntry;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Step>> = RegistryEntry {
     name: "arc",
     summary: "The `floor(2 F (n - F) / n)` longest deltas are shortened to the length of the longest of \
               the others.",

@@ -10,12 +10,12 @@
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, StepOutput};
 use crate::rules::{RuleError, Statistics};
-use crate::settings::{Entry, Setting};
+use crate::settings::{RegistryEntry, Setting};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 
-pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Step>> = RegistryEntry {
     name: "bucketing",
     summary: "Updates are shuffled by `--seed` and become the plain means of buckets of `s`; the last may \
               be smaller.",

@@ -8,11 +8,11 @@
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, StepOutput};
 use crate::rules::{RuleError, Statistics};
-use crate::settings::{Entry, Positive, Setting};
+use crate::settings::{Positive, RegistryEntry, Setting};
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Step>> = RegistryEntry {
     name: "clip",
     summary: "Longer deltas are shortened to a length.",
     settings: &[Setting::required("norm", "1.5", "the length")],

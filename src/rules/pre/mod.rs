@@ -15,7 +15,7 @@ use crate::rules::{
     Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning, check_tolerates,
     decide, less_than_half, unknown_byzantine,
 };
-use crate::settings::{self, Definition, Entry, SpecError};
+use crate::settings::{self, Definition, RegistryEntry, SpecError};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -63,7 +63,7 @@ pub trait Step: fmt::Debug + fmt::Display + Send + Sync {
 }
 
 /// Every step.
-pub const STEPS: &[Entry<Box<dyn Step>>] =
+pub const STEPS: &[RegistryEntry<Box<dyn Step>>] =
     &[nnm::ENTRY, bucketing::ENTRY, clip::ENTRY, arc::ENTRY, outliers::ENTRY];
 
 /// Reads a step as an operator writes it: `name` or `name:key=value,key=value`.

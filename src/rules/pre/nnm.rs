@@ -10,11 +10,11 @@ use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, StepOutput};
 use crate::rules::ranking::{Score, lowest};
 use crate::rules::{RuleError, Statistics, Warning};
-use crate::settings::Entry;
+use crate::settings::RegistryEntry;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Step>> = RegistryEntry {
     name: "nnm",
     summary: "Every update becomes the mean of the n - F updates nearest to it, itself included.",
     settings: &[],

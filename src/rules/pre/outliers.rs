@@ -14,11 +14,11 @@ use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, StepOutput};
 use crate::rules::ranking::{Score, lowest, median};
 use crate::rules::{RuleError, Statistics, Warning};
-use crate::settings::Entry;
+use crate::settings::RegistryEntry;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub(super) const ENTRY: Entry<Box<dyn Step>> = Entry {
+pub(super) const ENTRY: RegistryEntry<Box<dyn Step>> = RegistryEntry {
     name: "outliers",
     summary: "The F clients that stand out most are left out: by median distance to the others plus angle \
               to the geometric median, both standardised.",
