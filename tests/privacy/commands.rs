@@ -30,7 +30,7 @@ fn a_table_is_for_people() {
     let run = fedmill(&Dir::new(), &[&["privacy", "compose", "--dimension", "1000000"], &PLAN[..]].concat());
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
     for part in
-        ["0.724678", "0.724224", "order 19", "slack of discrete noise", "1.635e-2", "Neighbours: one client"]
+        ["0.724678", "0.724224", "order 19", "slack of discrete noise", "1.635e-2", "Neighbours: with and without one client"]
     {
         assert!(run.stdout.contains(part), "{part}: {run:#?}");
     }
