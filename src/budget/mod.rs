@@ -22,7 +22,7 @@
 //!
 //! - [`directory`], [`books`]: the files, and the ledger as readers see it.
 //! - [`account`]: the ledger as its one writer sees it.
-//! - [`request`], [`charge`](mod@charge), `series`: what a round asks, and the charge of one release or of a series.
+//! - [`request`], [`charge`](mod@charge), `series`: the request of a round, and the charge of one release or of a series.
 
 pub mod account;
 pub mod books;

@@ -27,19 +27,18 @@ pub enum ClientSampling {
 }
 
 impl ClientSampling {
-    /// The event of `rounds` rounds with this noise multiplier.
+    /// The event of one round with this noise multiplier.
     ///
     /// # Errors
     ///
     /// When a number is out of range.
-    pub fn event(self, noise_multiplier: f64, rounds: u64) -> Result<Event, EventError> {
-        let once = Event::gaussian(noise_multiplier)?;
-        let once = match self {
-            Self::All => once,
-            Self::Poisson(rate) => once.poisson_sampled(rate)?,
-            Self::Fixed { sample, of } => once.sampled_without_replacement(of, sample)?,
-        };
-        Ok(once.times(rounds))
+    pub fn event(self, noise_multiplier: f64) -> Result<Event, EventError> {
+        let noise = Event::gaussian(noise_multiplier)?;
+        match self {
+            Self::All => Ok(noise),
+            Self::Poisson(rate) => noise.poisson_sampled(rate),
+            Self::Fixed { sample, of } => noise.sampled_without_replacement(of, sample),
+        }
     }
 
     /// The adjacency for which this sampling lowers epsilon.
@@ -135,7 +134,7 @@ impl Budget {
     }
 
     fn cost_by(&self, noise_multiplier: f64, rounds: u64, effort: Effort) -> Result<f64, CalibrateError> {
-        let event = self.sampling.event(noise_multiplier, rounds)?;
+        let event = self.sampling.event(noise_multiplier)?.times(rounds);
         let steps = Steps::of(&[event], self.adjacency).map_err(CostError::from)?;
         let slack = self.noise.map(|noise| noise.slack(steps.releases, self.delta));
         let (added, delta) = slack.map_or((0.0, self.delta), |slack| (slack.epsilon, slack.delta));
@@ -194,7 +193,7 @@ impl Budget {
 
     /// The number of rounds that Renyi divergences allow. They add up over rounds, so each order gives it at once.
     fn rounds_by_renyi(&self, noise_multiplier: f64) -> Result<u64, CalibrateError> {
-        let once = Steps::of(&[self.sampling.event(noise_multiplier, 1)?], self.adjacency);
+        let once = Steps::of(&[self.sampling.event(noise_multiplier)?], self.adjacency);
         let curve = rdp::Curve::of(&once.map_err(CostError::from)?, &OrderList::All.orders());
         let rounds = conversion::runs(&curve, self.epsilon, self.delta);
         Ok((rounds as u64).clamp(1, MOST_ROUNDS))

@@ -1,6 +1,7 @@
 //! The accountants against vectors, and against numbers of libraries and papers.
 //!
-//! dp_accounting and mpmath made the vectors, `data/vectors/privacy.json`. "Row N" is the row of the table of published numbers.
+//! dp_accounting and mpmath made the vectors, `data/vectors/privacy.json`. "Row N" is the row of the table of published
+//! numbers.
 
 use fedmill::privacy::accountants::pld::{self, Effort};
 use fedmill::privacy::accountants::rdp::Curve;

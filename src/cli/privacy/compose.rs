@@ -87,7 +87,7 @@ impl Arguments {
     }
 
     fn rounds_of(&self, multiplier: f64, rounds: u64) -> Result<Event, Failure> {
-        Ok(self.plan.sampling()?.event(multiplier, rounds)?)
+        Ok(self.plan.sampling()?.event(multiplier)?.times(rounds))
     }
 
     fn terms(&self, delta: f64) -> Result<CostTerms, Failure> {

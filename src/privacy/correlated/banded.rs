@@ -34,7 +34,8 @@ impl Banded {
     }
 
     /// The first column, times [`ONE`].
-    pub fn coefficients(&self) -> &[i32] {
+    #[cfg(test)]
+    pub(crate) fn coefficients(&self) -> &[i32] {
         &self.coefficients
     }
 

@@ -16,7 +16,7 @@ pub use correlated::Correlated;
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
-use crate::privacy::calibrate::{self, Budget};
+use crate::privacy::calibrate::{Budget, ClientSampling, TargetAccountant};
 use crate::privacy::event::{Adjacency, Event, EventError};
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
@@ -266,32 +266,31 @@ impl BudgetPlan {
     ///
     /// When a number is out of range.
     pub fn event(&self) -> Result<Event, PlanError> {
-        let noise = Event::gaussian(self.noise_multiplier)?;
-        Ok(match self.sampling {
-            _ if self.sampling_rate >= 1.0 => noise,
-            Sampling::All => noise,
-            Sampling::Poisson => noise.poisson_sampled(self.sampling_rate)?,
-            Sampling::Fixed => noise.sampled_without_replacement(self.population, self.cohort())?,
-        })
+        Ok(self.client_sampling().event(self.noise_multiplier)?)
+    }
+
+    fn client_sampling(&self) -> ClientSampling {
+        match self.sampling {
+            _ if self.sampling_rate >= 1.0 => ClientSampling::All,
+            Sampling::All => ClientSampling::All,
+            Sampling::Poisson => ClientSampling::Poisson(self.sampling_rate),
+            Sampling::Fixed => ClientSampling::Fixed { sample: self.cohort(), of: self.population },
+        }
     }
 
     /// The budget to calibrate to: the plan's, less the share that noise on a grid may cost.
     pub fn calibration(&self) -> Budget {
-        let sampling = match self.sampling {
-            _ if self.sampling_rate >= 1.0 => calibrate::ClientSampling::All,
-            Sampling::All => calibrate::ClientSampling::All,
-            Sampling::Poisson => calibrate::ClientSampling::Poisson(self.sampling_rate),
-            Sampling::Fixed => {
-                calibrate::ClientSampling::Fixed { sample: self.cohort(), of: self.population }
-            }
-        };
-        let accountant = match self.accountant {
-            Accountant::Best => calibrate::TargetAccountant::Pld,
-            Accountant::Rdp => calibrate::TargetAccountant::Rdp,
-        };
-        let (epsilon, delta, adjacency) =
-            (self.epsilon * (1.0 - 2.0 * MOST_SLACK), self.delta, self.adjacency);
-        Budget { epsilon, delta, accountant, sampling, adjacency, noise: None }
+        Budget {
+            epsilon: self.epsilon * (1.0 - 2.0 * MOST_SLACK),
+            delta: self.delta,
+            accountant: match self.accountant {
+                Accountant::Best => TargetAccountant::Pld,
+                Accountant::Rdp => TargetAccountant::Rdp,
+            },
+            sampling: self.client_sampling(),
+            adjacency: self.adjacency,
+            noise: None,
+        }
     }
 
     /// Expected number of clients in a round, q N; at least 1.

@@ -246,19 +246,8 @@ fn begun(parts: &[(Pair, u64)], question: Question, estimate: Estimate) -> Optio
     let (step, tail) = (estimate.step, CUT * estimate.delta / runs);
     let symmetric = parts.iter().all(|(pair, _)| pair.is_symmetric());
     let begin = |reversed: bool| {
-        let answer = question.worst();
-        let first = Direction {
-            parts,
-            question,
-            reversed,
-            step,
-            tail,
-            tilt: None,
-            answer,
-            change: None,
-            fine: false,
-        };
-        let mut direction = first;
+        let (answer, tilt, change, fine) = (question.worst(), None, None, false);
+        let mut direction = Direction { parts, question, reversed, step, tail, tilt, answer, change, fine };
         direction.answer = direction.compute()?;
         Some(direction)
     };
