@@ -1,5 +1,6 @@
-//! Files that are no models: cut off, with headers that lie, with shard indexes that do not fit. Each is met as in
-//! `bad_input`.
+//! Files that are no models: cut off, with false headers, with shard indexes that do not fit.
+//!
+//! The tests use each as `bad_input` uses a bad update.
 
 use crate::bad_input::{BAD, aggregate, assert_rejected, assert_rejected_with, bad, named, round_of, sound};
 use crate::harness::{Dir, Update, fedmill_after};
@@ -40,7 +41,7 @@ fn header_that_is_no_object() {
     assert_rejected_with(make, &[], &["header is not a JSON object", "utf-8"]);
 }
 
-/// An update of eight bytes of data with this header.
+/// An update with this header and eight bytes of data.
 fn with_header(entries: &str) -> Update {
     Update::new(BAD).header(&format!("{{{entries}}}")).behind(&[0; 8])
 }

@@ -1,4 +1,6 @@
-//! Outputs that cannot be written, or must not be. Each ends the run with status 2 and leaves the folder as it was.
+//! Outputs that cannot be written, or must not be.
+//!
+//! Each ends the run with status 2 and leaves the folder unchanged.
 
 use crate::bad_input::sound;
 use crate::bad_request::{assert_ends, assert_refused, round};

@@ -1,5 +1,6 @@
-//! Requests that cannot be met whatever the updates: settings, bases, weights, lists. Each ends the run with
-//! status 2 and leaves the folder as it was. Outputs that cannot be written are in `bad_output`.
+//! Requests that fail with any updates: bad settings, bases, weights or lists.
+//!
+//! Each ends the run with status 2 and leaves the folder unchanged. Outputs that cannot be written are in `bad_output`.
 
 use crate::bad_input::{named, round_of, sound};
 use crate::harness::{Dir, Update, fedmill, fedmill_with_stdin};
@@ -11,13 +12,13 @@ pub(crate) fn round() -> Dir {
     round_of(sound)
 }
 
-/// Merging `updates` with these arguments fails and leaves everything as it was.
+/// Fails unless a merge of `updates` with these arguments fails and leaves the folder unchanged.
 #[track_caller]
 pub(crate) fn assert_refused(dir: &Dir, args: &[&str], parts: &[&str]) {
     assert_ends(dir, &[&["aggregate", "updates", "-o", "merged.safetensors"], args].concat(), parts);
 }
 
-/// The same for whole command lines.
+/// Like [`refused`], for a whole command line.
 #[track_caller]
 pub(crate) fn assert_ends(dir: &Dir, args: &[&str], parts: &[&str]) {
     let before = dir.contents();

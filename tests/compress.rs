@@ -8,7 +8,7 @@ use sha2::Digest as _;
 
 const LAYOUTS: [&str; 2] = ["plain", "bundle"];
 
-/// Values that look like those of a trained layer, the same every time.
+/// Values with the distribution of a trained layer, the same in every run.
 fn values(seed: u32, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
     let mut next = || {
@@ -110,7 +110,7 @@ fn what_was_compressed_comes_back() {
     }
 }
 
-/// Every safetensors reader opens a compressed file. In the plain layout, streams have the names of their tensors.
+/// Any safetensors reader can open a compressed file. In the plain layout, streams have the names of their tensors.
 #[test]
 fn compressed_files_are_safetensors() {
     let dir = Dir::new();
@@ -214,7 +214,7 @@ fn weights_are_sent_as_what_they_changed() {
     let sha256: String = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let blake3 = blake3::hash(&bytes).to_hex();
     let whole = format!("sha256:{sha256}");
-    // A file made to a target has the start of the base's digest, and leaves the names of its tensors to the base.
+    // A file made for a target has the start of the base's digest, and takes the names of its tensors from the base.
     let start = format!("blake3:{}", &blake3[..32]);
     for (layout, how, digest) in [
         ("plain", ["--codec", "u8"], &whole),
@@ -232,7 +232,7 @@ fn weights_are_sent_as_what_they_changed() {
         assert_eq!(after.bytes("n"), 2i64.to_le_bytes());
         assert_eq!((&after.metadata["base"], after.metadata["kind"].as_str()), (digest, "delta"));
     }
-    // A file made to a target leaves the names of its tensors to the base.
+    // A file made for a target takes the names of its tensors from the base.
     compress(
         &dir,
         &["--max-bytes", "300B", "--best-effort", "--base", "base.safetensors", "a.safetensors"],
@@ -458,7 +458,7 @@ fn a_dry_run_leaves_nothing() {
         told["output"].take();
         told
     };
-    // The last file is too large to be put together in memory.
+    // The last file is too large to be built in memory.
     for args in [&["--codec", "u8", "a.safetensors"][..], &["--codec", "f16", "large.safetensors"]] {
         let before = dir.contents();
         let dry = told(args, &["--dry-run"]);

@@ -1,4 +1,4 @@
-//! The help texts, as snapshots. `INSTA_UPDATE=always cargo test help` takes new ones.
+//! The help texts, as snapshots. `INSTA_UPDATE=always cargo test help` accepts new ones.
 
 use crate::harness::{Dir, fedmill};
 
