@@ -330,7 +330,7 @@ fn path_that_does_not_exist() {
 }
 
 #[test]
-fn faults_of_many_files_are_told_at_once() {
+fn faults_of_many_files_are_reported_at_once() {
     let dir = round_of(sound);
     sound(1).cut_to(5).write(&dir);
     sound(4).meta("num_examples", "-3").meta("round", "x").write(&dir);

@@ -27,7 +27,7 @@ pub(crate) fn assert_ends(dir: &Dir, args: &[&str], parts: &[&str]) {
 }
 
 #[test]
-fn cut_that_leaves_nobody() {
+fn cut_that_leaves_no_client() {
     let dir = round();
     let parts = ["trimmed-mean:cut=2 cuts 2 values on each side of 3", "the most it can cut is 1"];
     assert_refused(&dir, &["--rule", "trimmed-mean:cut=2"], &parts);

@@ -65,7 +65,7 @@ fn every_kernel_and_rule_has_a_row_at_every_size() {
 }
 
 #[test]
-fn the_settings_and_the_machine_are_told() {
+fn results_have_the_settings_and_the_machine() {
     let found = results(
         &Dir::new(),
         &["--backend", "cpu", "--kernels", "median", "--rules", "none", "--threads", "2"],

@@ -63,10 +63,10 @@ fn packed_matrices_are_decoded_by_its_rules() {
             (&config["quant_method"], &config["format"]),
             (&"compressed-tensors".into(), &"pack-quantized".into())
         );
-        let told = &config["config_groups"]["group_0"];
-        assert_eq!(told["targets"], serde_json::json!(["layer"]), "{codec}");
+        let group = &config["config_groups"]["group_0"];
+        assert_eq!(group["targets"], serde_json::json!(["layer"]), "{codec}");
         assert_eq!(
-            (&told["weights"]["num_bits"], &told["weights"]["strategy"]),
+            (&group["weights"]["num_bits"], &group["weights"]["strategy"]),
             (&bits.into(), &strategy.into())
         );
     }

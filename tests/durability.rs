@@ -191,14 +191,14 @@ fn aggregate(covered: &mut Covered) {
     assert!(shards.iter().all(|shard| again.is_gone_before("m.safetensors.index.json", shard)));
     covered.run(&dir, "aggregate in -o m.safetensors", &["m.safetensors"]);
     std::fs::create_dir(dir.path("out")).unwrap();
-    std::fs::create_dir(dir.path("told")).unwrap();
+    std::fs::create_dir(dir.path("reports")).unwrap();
     let adam = "aggregate in --base base.safetensors -o out/m.safetensors --strategy fedadam --state state.safetensors \
-                --report told/r.json";
-    let run = covered.run(&dir, adam, &["out/m.safetensors", "state.safetensors", "told/r.json"]);
+                --report reports/r.json";
+    let run = covered.run(&dir, adam, &["out/m.safetensors", "state.safetensors", "reports/r.json"]);
     // A model never appears without its state, nor a report without its model.
     assert!(run.is_on_disk_before("state.safetensors", "out/m.safetensors"));
-    assert!(run.is_on_disk_before("out/m.safetensors", "told/r.json"));
-    let previous = ["out/m.safetensors", "state.safetensors", "state.safetensors.previous", "told/r.json"];
+    assert!(run.is_on_disk_before("out/m.safetensors", "reports/r.json"));
+    let previous = ["out/m.safetensors", "state.safetensors", "state.safetensors.previous", "reports/r.json"];
     let again = adam.replace("base.safetensors", "out/m.safetensors").replace("-o out/m", "-o out/m2");
     covered.run(&dir, &again, &["out/m2.safetensors", previous[1], previous[2], previous[3]]);
     // A file system without links.

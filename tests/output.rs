@@ -221,7 +221,7 @@ fn weights_of_every_source() {
 }
 
 #[test]
-fn weight_of_zero_is_told() {
+fn weight_of_zero_is_reported() {
     let dir = round();
     dir.write("weights", "client-0 0\nclient-1 1\nclient-2 1\n");
     let report = report(&dir, &["--weights", "weights"]);
@@ -230,7 +230,7 @@ fn weight_of_zero_is_told() {
 }
 
 #[test]
-fn weights_that_nobody_uses_are_warned_of() {
+fn unused_weights_warn() {
     let dir = round();
     let run = aggregate(&dir, &["--rule", "median", "--weights", "uniform"]);
     assert_eq!(run.stderr, "warning: median is unweighted: it ignores --weights\n");

@@ -219,7 +219,7 @@ fn middle_bucket(seed: u64) -> u32 {
 }
 
 #[test]
-fn buckets_are_of_the_size_asked_for_and_shuffled_by_the_seed() {
+fn buckets_have_the_set_size_and_the_seed_shuffles_them() {
     let buckets: Vec<u32> = (0..12).map(middle_bucket).collect();
     assert!(buckets.iter().all(|bucket| bucket.count_ones() == 3 && *bucket < 1 << 9), "{buckets:?}");
     assert!(buckets.iter().any(|bucket| *bucket != buckets[0]), "the seed makes no difference");

@@ -1,4 +1,4 @@
-//! What centred clipping keeps between rounds: the centre in its file, against the oracle over several rounds.
+//! The state of centred clipping: the centre in its file, against the oracle over several rounds.
 
 use crate::harness::{Dir, Model, Update, fedmill};
 use crate::reference::robust;
@@ -6,7 +6,7 @@ use crate::reference::robust;
 const CLIENTS: usize = 7;
 const RULE: &str = "centered-clipping:tau=1.5,iterations=2";
 
-/// The deltas of one round, one client far off.
+/// The deltas of one round; one client is far away.
 fn deltas(round: usize) -> Vec<Vec<f64>> {
     let value = |i: usize, j: usize| ((i * 5 + j * 3 + round * 7) % 13) as f64 / 16.0 + j as f64 / 8.0;
     let scale = |i: usize| if i == 3 { -40.0 } else { 1.0 };

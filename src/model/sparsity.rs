@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_choices_are_told_apart_by_seed_and_place() {
+    fn shared_choices_differ_by_seed_and_place() {
         let [one, other] = [1, 2].map(|seed| Sparsity::shared("c", (seed, 5)));
         assert_ne!(one, other);
         assert_eq!(of(&[one, other]), of(&[one, other]));

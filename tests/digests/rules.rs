@@ -48,7 +48,8 @@ pub(super) const WAYS: [Way; 34] = [
 ];
 
 /// The options for the fullest report on clients and round.
-pub(super) const TELLING: [&str; 2] = ["--metrics=signs", "--shadow-rules=krum,bulyan,caf,geometric-median"];
+pub(super) const REPORTING: [&str; 2] =
+    ["--metrics=signs", "--shadow-rules=krum,bulyan,caf,geometric-median"];
 
 /// Merges `in` in each way.
 fn merge_each(digests: &mut Digests, case: &str, dir: &Dir, more: &[&str]) {
@@ -62,7 +63,7 @@ fn kinds_of_updates() {
     let mut digests = Digests::new("kinds");
     for (name, kind) in Kind::ALL {
         let dir = write_round(9, kind, every_dtype);
-        merge_each(&mut digests, name, &dir, &[&["--base=base.safetensors"], &TELLING[..]].concat());
+        merge_each(&mut digests, name, &dir, &[&["--base=base.safetensors"], &REPORTING[..]].concat());
     }
     let dir = write_round(9, Kind::Weights, every_dtype);
     merge_each(&mut digests, "without-base", &dir, &[]);
@@ -75,7 +76,7 @@ fn dtypes_alone() {
     let mut digests = Digests::new("dtypes");
     for dtype in ["BF16", "F16", "F32", "F64"] {
         let dir = write_round(19, Kind::Weights, |name, client| one_dtype(name, dtype, client));
-        merge_each(&mut digests, dtype, &dir, &TELLING);
+        merge_each(&mut digests, dtype, &dir, &REPORTING);
     }
     digests.check(include_str!("recorded/dtypes.txt"));
 }

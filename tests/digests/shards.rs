@@ -18,9 +18,9 @@ fn of_each_shard(digests: &mut Digests, case: &str, dir: &Dir, command: &str, ar
     }
 }
 
-/// Runs a whole round. `telling` has the report options of the command that judges clients.
-fn round(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str], telling: &[&str], output: &str) {
-    let judging = [args, telling].concat();
+/// Runs a whole round. `reporting` has the report options of the command that judges clients.
+fn round(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str], reporting: &[&str], output: &str) {
+    let judging = [args, reporting].concat();
     of_each_shard(digests, case, dir, "gram", &judging);
     done(dir, &[&["decide", "in", "--partials=gram", "-o", "d.json"], &judging[..]].concat());
     digests.add_file(&format!("{case}/decision"), dir, "d.json");
@@ -47,8 +47,8 @@ fn shards() {
         let dir = write_round(9, kind, five_sections);
         for (name, way) in ways {
             let args = [&["--base=base.safetensors", "--byzantine=1"], way].concat();
-            let telling = ["--metrics=signs", "--shadow-rules=krum,caf"];
-            round(&mut digests, &format!("{kind_name}/{name}"), &dir, &args, &telling, "m.safetensors");
+            let reporting = ["--metrics=signs", "--shadow-rules=krum,caf"];
+            round(&mut digests, &format!("{kind_name}/{name}"), &dir, &args, &reporting, "m.safetensors");
         }
         // Rules by coordinate need no decision.
         let args = ["--base=base.safetensors", "--rule=median"];

@@ -127,7 +127,7 @@ fn what_has_no_shaders_is_refused() {
 }
 
 #[test]
-fn where_it_runs_is_told_to_those_who_ask() {
+fn verbose_output_names_the_device() {
     let dir = Dir::new();
     update(&dir);
     let args = ["compress", "--codec", "topk:k=9", "a.safetensors", "-o", "out.safetensors"];

@@ -415,7 +415,7 @@ fn auto_takes_a_device_that_is_worth_it_and_no_other() {
 
 /// Without a driver, `gpu` is an error that gives advice, and `auto` takes the CPU.
 #[test]
-fn a_missing_driver_is_told() {
+fn a_missing_driver_is_reported() {
     let round = Round::new(3, 0, "F32", false);
     let arguments = ["aggregate", "updates", "-o", "merged.safetensors", "--backend"];
     let without = "export VK_DRIVER_FILES=/nonexistent.json VK_ICD_FILENAMES=/nonexistent.json";

@@ -128,7 +128,7 @@ fn another_step_is_noticed() {
 
 /// If the square of a value overflows f32, the device reports its magnitude, not an infinity in an update.
 #[test]
-fn a_step_too_large_for_f32_is_told() {
+fn a_step_too_large_for_f32_is_reported() {
     for gpu in devices(&Options::default()) {
         let sample = sample(Working::F32, Kind::Huge, 5, 65);
         let mut job = job(sample.shape(), Reduction::WeightedSum);

@@ -81,7 +81,7 @@ fn the_first_round_pays_for_a_series() {
         let first = status(&dir);
         assert!(first["epsilon_spent"].as_f64().unwrap() > 1.0);
         done(&round(&dir, 2, "cy dee", ""));
-        // Round 3 is left out.
+        // Round 3 does not run.
         done(&round(&dir, 4, "empty", ""));
         let last = status(&dir);
         for what in ["epsilon_spent", "epsilon_rdp", "epsilon_pld"] {
@@ -164,7 +164,7 @@ fn a_round_is_released_once_and_made_again_only_with_the_same_bytes() {
     done(&privacy(&dir, "verify dp"));
 }
 
-/// With noise from one seed, a client that may not count does not change the release.
+/// With noise from one seed, a client that comes too soon does not change the release.
 #[test]
 fn a_client_that_comes_too_soon_or_too_often_counts_as_zero() {
     let plan = "--mechanism dp-ftrl:bands=2 --rounds 9 --participations 2 --min-separation 3";
@@ -301,7 +301,7 @@ fn secrets_are_readable_by_their_owner_only_and_are_missed_when_gone() {
         round(&dir, 3, "cy", "").assert_fails(2, &[name]);
         dir.write(&path, bytes);
     }
-    // Noise of earlier rounds is not missed: it is made again.
+    // Rows of noise of earlier rounds may be missing: the run makes them again.
     names(&dir, "noise")
         .iter()
         .for_each(|name| std::fs::remove_file(dir.path(&format!("dp/{name}"))).unwrap());

@@ -248,7 +248,7 @@ fn a_budget_starts_once() {
     let before = dir.contents();
     privacy(&dir, &format!("init dp {PLAN}")).assert_fails(2, &["holds a privacy ledger already", "hint: "]);
     dir.assert_unchanged_since(&before);
-    // It does not start again without its ledger: the head is still there.
+    // It does not start again without its ledger, because the head is still there.
     std::fs::remove_file(dir.path("dp/ledger.jsonl")).unwrap();
     privacy(&dir, &format!("init dp {PLAN}")).assert_fails(2, &["holds a privacy ledger already"]);
     privacy(&dir, "status elsewhere").assert_fails(2, &["holds no privacy ledger", "privacy init elsewhere"]);
@@ -260,7 +260,7 @@ fn an_edit_anywhere_is_noticed_by_every_command() {
     done(&spend(&dir, 2));
     done(&spend(&dir, 2));
     let good = dir.read("dp/ledger.jsonl");
-    // Some bytes only; the unit tests of the chain change every byte.
+    // A few bytes only. The unit tests of the chain change every byte.
     for place in (0..good.len()).step_by(137) {
         let mut bad = good.clone();
         bad[place] ^= 1;
@@ -347,8 +347,8 @@ fn killed_before_every_durable_step_a_charge_is_there_or_not() {
         assert_eq!(status(&dir)["charges"].as_u64(), Some(charged[charged.len() - 1] + 1));
         done(&privacy(&dir, "verify dp"));
     }
-    // The steps: the line is written, is on disk, its name is on disk; the head is written, is named, its name is on
-    // disk.
+    // The steps: the line is written; it is on disk; its name is on disk; the head is written; it has its name; its
+    // name is on disk.
     assert_eq!(charged, [0, 1, 1, 1, 1, 1]);
 }
 

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_told_by_their_names() {
+    fn heads_are_found_by_their_names() {
         let names = [
             "head.weight",
             "model.head.bias",

@@ -56,7 +56,7 @@ fn grids() -> impl Iterator<Item = (Grid, f64, f64)> {
 }
 
 #[test]
-fn grids_have_no_less_noise_than_asked_for() {
+fn grids_have_at_least_the_set_noise() {
     for (grid, norm, z) in grids() {
         let multiplier = grid.level().sigma() / grid.bound() as f64;
         assert!(multiplier >= z && multiplier < z * 1.001, "{grid:?}");
@@ -328,7 +328,7 @@ fn integers_of_the_bound_are_admitted_and_longer_ones_are_not() {
 
 /// Exactly: `(B z)^2` is at most the variance, and `((B + 1) z)^2` is more, but for what is rounded down.
 #[test]
-fn noise_is_never_narrower_than_asked_for() {
+fn noise_is_never_narrower_than_set() {
     for level in [Level::L2, Level::L3] {
         let multipliers = (1..3000).map(|k| level.sigma() / f64::from(k));
         for multiplier in multipliers.flat_map(|z| [z.next_down(), z, z.next_up()]) {

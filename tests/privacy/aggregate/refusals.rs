@@ -123,7 +123,7 @@ fn a_base_and_a_budget_are_needed() {
     dir.assert_unchanged_since(&before);
 }
 
-/// A fault of the base is found before the charge, with and without clients.
+/// A fault of the base ends the run before the charge, with and without clients.
 #[test]
 fn a_base_that_is_not_finite_costs_nothing() {
     for value in [f64::NAN, f64::INFINITY] {
