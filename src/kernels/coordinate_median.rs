@@ -1,5 +1,6 @@
-//! The median of every coordinate, unweighted; the midpoint of the two middle values for an even
-//! number of rows.
+//! The median of every coordinate, unweighted.
+//!
+//! For an even number of rows it is the midpoint of the two middle values.
 //!
 //! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
 //! definition 1. Agreement: bits.
@@ -13,12 +14,12 @@ use crate::kernels::lanes::Lanes;
 use crate::kernels::network::MAX_BLOCK;
 use crate::model::tile::Rows;
 
-/// Columns whose middle keys are found before any is turned into a float, in one vectorised loop.
+/// Columns per chunk: the kernel first finds their middle keys, then turns all into floats in one vectorised loop.
 const CHUNK: usize = 512;
 
 dispatch! {
-    /// Writes the median of each column of `rows` (at least one) to `out`. Returns whether every value is finite;
-    /// if not, `out` means nothing.
+    /// Writes the median of each column of `rows` (at least one) to `out`. Returns whether every value is finite; if
+    /// not, `out` is meaningless.
     pub fn coordinate_median<A: Arch, E: Element, F: Merged>(rows: &Rows<E>, out: &mut [F]) -> bool {
         let padding = Padding::new(rows);
         let n = rows.len();
@@ -28,7 +29,7 @@ dispatch! {
             medians::<E, E::Lanes<A>, F>(out, Sorting { sorter: &mut sorter, lower, upper })
         } else {
             with_block_size!(n, N => {
-                // Equal padding at both ends keeps the middle in the middle.
+                // Equal padding at both ends keeps the middle rows in the middle.
                 let block = Block::new(rows, 0, n, (N - n) / 2, &padding);
                 medians::<E, E::Lanes<A>, F>(out, Selecting::<E, N> { block, odd: n % 2 == 1 })
             })
@@ -41,7 +42,7 @@ trait MiddleKeys<V> {
     fn middle(&mut self, column: usize, extremes: &mut Extremes<V>) -> [V; 2];
 }
 
-/// Up to 32 rows: nothing but the comparators that the middle depends on is computed.
+/// For up to 32 rows. Runs only the comparators on which the middle depends.
 struct Selecting<'a, E: Element, const N: usize> {
     block: Block<'a, E::Key>,
     odd: bool,
@@ -62,7 +63,7 @@ where
     }
 }
 
-/// Any number of rows.
+/// For any number of rows.
 struct Sorting<'s, 'a, V: Lanes> {
     sorter: &'s mut ColumnSorter<'a, V>,
     lower: usize,
