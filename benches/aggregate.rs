@@ -1,11 +1,14 @@
-//! Whole merges against the read floor: the time in which the same process reads the same bytes once with
-//! positioned reads, page cache warm.
+//! Whole merges against the read floor.
 //!
-//! `cargo bench --bench aggregate [-- FILTER]` prints a table; `--json` prints one line a row. Updates are made
-//! once, under `target/bench-data`, and stay there. Of rules that need a first pass it also prints that pass over
-//! the floor, and as a part of the multiply-add peak that the same threads reach: with reading, and computing alone. Floor and merge take turns in one process; ratios are
-//! of the pair, quoted as median (minimum to maximum). The output's own write and fsync are apart. Peak
-//! memory is that of `fedmill aggregate` as a process of its own on the same files.
+//! The floor is the time in which the same process reads the same bytes once with positioned reads, from a warm page
+//! cache.
+//!
+//! `cargo bench --bench aggregate [-- FILTER]` prints a table; `--json` prints one line per row. The bench makes
+//! updates once, under `target/bench-data`, and keeps them. For rules that need a first pass, it also prints that pass
+//! over the floor, and as a part of the multiply-add peak of the same threads: with reading, and for computing alone.
+//! Floor and merge take turns in one process. A ratio belongs to one pair, printed as median (minimum to maximum). The
+//! output's own write and fsync are left out. Peak memory is that of `fedmill aggregate` in its own process on the same
+//! files.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
@@ -50,7 +53,7 @@ struct Row {
     bar: Bar,
 }
 
-/// What a row is held to.
+/// The limit of a row.
 #[derive(Clone, Copy)]
 enum Bar {
     /// The whole merge over the read floor.
@@ -59,7 +62,7 @@ enum Bar {
     FirstPass(f64),
     /// The first pass as a part of the multiply-add peak.
     Peak(f64),
-    /// Nothing.
+    /// No limit.
     None,
 }
 
@@ -125,7 +128,7 @@ const ROWS: [Row; 19] = [
 ];
 
 fn main() {
-    // `cargo bench` passes --bench; what else there is filters rows.
+    // `cargo bench` passes --bench. Other arguments filter rows.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let as_json = arguments.iter().any(|a| a == "--json");
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
@@ -157,9 +160,9 @@ struct Measured {
     floors: Vec<f64>,
     merges: Vec<f64>,
     first_passes: Vec<f64>,
-    /// Of the first pass, what was not reading.
+    /// The time of the first pass without reading.
     computes: Vec<f64>,
-    /// Multiply-adds a second on all threads at once.
+    /// Multiply-adds per second of all threads together.
     peaks: Vec<f64>,
     reads: f64,
     writes: Vec<f64>,
@@ -294,7 +297,7 @@ impl Measured {
     }
 }
 
-/// Multiply-adds a second that all threads do at once.
+/// Multiply-adds per second of all threads together.
 fn multiply_add_peak(pool: &ThreadPool) -> f64 {
     let rates = pool.broadcast(|_| {
         let started = Instant::now();
@@ -333,7 +336,7 @@ fn read_floor(pool: &ThreadPool, sources: &[SourceFile]) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// Makes the updates of a row, unless they are there: normal-looking values in a few tensors of uneven size.
+/// Makes the updates of a row if they do not exist: nearly normal values in a few tensors of uneven size.
 fn make_updates(row: &Row) -> PathBuf {
     let name = format!("{}x{}-{:?}", row.clients, row.parameters, row.dtype);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-data").join(name);
@@ -372,7 +375,7 @@ fn write_update(path: &Path, row: &Row, client: usize) -> std::io::Result<()> {
     file.write_all(&header)?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(client as u64 + 1);
     for _ in 0..row.parameters {
-        // The sum of four uniform numbers is near enough to a normal one.
+        // The sum of four uniform numbers is close enough to a normal one.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

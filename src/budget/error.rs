@@ -68,7 +68,7 @@ pub enum BudgetError {
 }
 
 impl BudgetError {
-    /// How the user can mend it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoLedger { path } => {

@@ -1,4 +1,4 @@
-//! Which values of an update travel: all, those that the client chose, or those that a seed chose.
+//! Which values of an update were sent: all, those that the client chose, or those that a seed chose.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -47,7 +47,7 @@ impl Sparsity {
         }
     }
 
-    /// The choice of a seed, where `choice` is all that it follows from.
+    /// The choice of a seed. `choice` holds everything that the choice depends on.
     pub fn shared(codec: &'static str, choice: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         choice.hash(&mut hasher);

@@ -19,7 +19,7 @@ pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     parse: |_| Ok(Box::new(Mda)),
 };
 
-/// The most work of a search, in looks at pairs of clients: some seconds.
+/// The most work of a search, in comparisons of pairs of clients: some seconds.
 pub const MOST_WORK: u64 = 1 << 32;
 
 /// Minimum diameter averaging.
@@ -83,7 +83,7 @@ enum Rival {
 /// partners.
 struct DiameterSearch<'a> {
     geometry: &'a Geometry,
-    /// Looks at pairs so far.
+    /// Comparisons of pairs so far.
     work: u64,
 }
 

@@ -5,7 +5,8 @@
 //! tests.
 //!
 //! [`geometry`] holds the distances of the updates, [`mixing`] the combinations that [`pre`]-aggregation makes of them.
-//! [`ranking`] and [`eigen`] serve several rules. [`metrics`] describe a round as a whole.
+//! [`recipe`] and [`decision`] are the output of a rule, [`statistics`] its input. [`ranking`] and [`eigen`] serve
+//! several rules. [`metrics`] describe a round as a whole. [`error`] says why a rule cannot decide.
 
 pub mod bulyan;
 pub mod caf;

@@ -1,6 +1,7 @@
 //! How an operator writes a rule, step, strategy or codec: `name` or `name:key=value,key=value`.
 //!
-//! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests read it.
+//! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests
+//! read it. [`share`] parses a part of the clients, and [`numbers`] checks numbers of strategies.
 
 pub mod numbers;
 pub mod share;
@@ -28,7 +29,7 @@ pub enum SpecError {
     BadValue { rule: String, key: String, why: String },
 }
 
-/// The source of a definition, where sources define one name in different ways.
+/// The source of a definition, if sources define one name differently.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Definition {
     /// The paper.

@@ -8,6 +8,9 @@
 //! A chunk of zeros has no bytes. Any other chunk has its codes. If the table has an escape, a section for escapes
 //! comes first: its length in bytes (LEB128), then for each escape the magnitude as an exponential Golomb code, and the
 //! sign. From 2^23 on the magnitude is followed by the value itself.
+//!
+//! `goal` searches for the step, `model` holds the step, the centres and the table (`table`), and `fit` fits a table to
+//! counted codes.
 
 mod fit;
 mod goal;
@@ -51,7 +54,7 @@ pub(crate) const FAMILY: Family = Family {
     codecs: &[("ecsq", parse)],
 };
 
-/// Looks that count codes, at most. The first step is within a few per cent of its goal, and each look brings it
+/// The most looks that count codes. The first step is within a few per cent of its goal, and each look brings it
 /// nearer.
 const MOST_COUNTS: u32 = 5;
 

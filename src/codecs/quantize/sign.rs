@@ -64,7 +64,7 @@ impl Magnitude {
         }
     }
 
-    /// The magnitude with the packed signs, as many as `out` takes.
+    /// Fills `out` with the magnitude and the packed signs.
     ///
     /// # Errors
     ///

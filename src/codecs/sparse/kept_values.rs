@@ -127,7 +127,7 @@ impl KeptValues {
         }
     }
 
-    /// Decodes as many values as `out` takes, from exactly the bytes that they have.
+    /// Fills `out` from exactly the bytes of its values.
     ///
     /// # Errors
     ///

@@ -31,7 +31,7 @@ pub enum ResidualError {
 }
 
 impl ResidualError {
-    /// What the user can do about it, if that is known.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::OtherClient { .. } => Some("each client needs its own residual file".to_owned()),

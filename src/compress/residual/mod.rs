@@ -9,6 +9,8 @@
 //! the update gets its name, then the residual gets its name. A run that finds `FILE.next` looks for the update that it
 //! names. If the update is there, the residual gets its name; otherwise it is discarded. The residual before stays as
 //! `FILE.previous`, so that the same update compressed again starts from the same residual.
+//!
+//! `stored` reads a residual's file, `writer` writes it, and [`error`] says why error feedback is not possible.
 
 pub mod error;
 pub(crate) mod stored;

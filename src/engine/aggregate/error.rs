@@ -75,7 +75,7 @@ pub struct Unsupported {
     pub mode: Option<&'static str>,
     /// The reason.
     pub why: String,
-    /// What the operator may do about it.
+    /// Advice for the operator.
     pub hint: Option<&'static str>,
 }
 

@@ -75,7 +75,7 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// What the user may do about it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::OtherModel { path, found, .. } => Some(format!(

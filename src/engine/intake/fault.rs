@@ -83,7 +83,7 @@ impl Fault {
         )
     }
 
-    /// What the user may do about it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoExamples => Some("pass --weights uniform, or a file of weights"),

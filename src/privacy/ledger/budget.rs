@@ -180,8 +180,8 @@ pub fn would(
     })
 }
 
-/// Number of further rounds of the plan that the budget holds: all that are left of the plan while every charge follows
-/// it, or as many as RDP allows, whichever is larger.
+/// Number of further rounds of the plan that the budget holds. It is the larger of two: the number that RDP allows, and
+/// all remaining rounds of the plan while every charge follows the plan.
 ///
 /// # Errors
 ///

@@ -156,7 +156,7 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// How the user can mend it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::FixedSampling { .. } | Self::PoissonReplaceOne => Some(
