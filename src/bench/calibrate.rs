@@ -148,15 +148,15 @@ fn ingest(gpu: &Gpu, values: usize, pool: &ThreadPool) -> Result<(f64, f64), Ben
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::backend::forecast::{Look, Merge, Reduced, Work, forecast};
+    use crate::engine::backend::forecast::{GeometryWork, Merge, Reduced, Work, forecast};
     use crate::gpu::adapters;
     use rayon::ThreadPoolBuilder;
 
     /// A merge that uses every rate but one.
     fn work() -> Work {
-        let look = Look { rows: 20, points: 21, mixed: true, differences: true };
+        let geometry = GeometryWork { rows: 20, points: 21, mixed: true, differences: true };
         let merge = Merge { clients: 40, mixtures: Some(20), reduction: Reduced::Median };
-        Work { clients: 40, parameters: 1_000_000, value_bytes: 4, looks: vec![look], merge }
+        Work { clients: 40, parameters: 1_000_000, value_bytes: 4, geometry: vec![geometry], merge }
     }
 
     #[test]

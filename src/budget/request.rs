@@ -1,4 +1,4 @@
-//! What a round asks of a budget, and the answers.
+//! The request of a round to a budget, and the answers.
 
 use crate::budget::stamp::Stamp;
 use crate::privacy::key::Key;

@@ -1,4 +1,4 @@
-//! Why an update was not compressed, and what the user can do about it.
+//! Why an update was not compressed, with advice for the user.
 
 use crate::compress::encode::EncodeError;
 use crate::compress::residual::error::ResidualError;

@@ -1,4 +1,4 @@
-//! What a file must meet, and what it costs.
+//! The limits that a file must meet, and its cost.
 
 /// The most bytes and the largest error of a file.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -1,4 +1,4 @@
-//! Where the bytes of streams go: memory, a staged file, or nowhere in a dry run.
+//! The destination of streams: memory, a staged file, or nowhere in a dry run.
 //!
 //! The header comes last, when its length is known. A small file is held back in memory until then; a large one leaves
 //! room for the header, which is padded with spaces.

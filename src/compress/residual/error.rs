@@ -1,4 +1,4 @@
-//! Why error feedback is not possible, and what the user can do about it.
+//! Why error feedback is not possible, with advice for the user.
 
 use crate::io::model_file::{OpenFault, list};
 use crate::io::model_writer::WriteError;

@@ -23,7 +23,7 @@ pub(crate) mod key {
     pub(crate) const FOLLOWS: &str = "fedmill.follows";
 }
 
-/// Stands in the place of a digest: of an update that is not written yet, or of none.
+/// Takes the place of a digest: of an update that is not written yet, or of none.
 pub(crate) const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// What identifies an update to a residual.
