@@ -284,8 +284,8 @@ pub(crate) fn value<T: Display>(setting: &Option<T>) -> Option<&dyn Display> {
 pub(crate) mod tests {
     use super::*;
 
-    /// Checks what each entry of a registry says of itself. With its first settings, however many, it displays as it
-    /// was written, and it takes the settings that it declares, in that order. `parse` reads by the registry.
+    /// Checks each entry of a registry. With any number of its first settings, it displays as it was written. It takes
+    /// the settings that it declares, in that order. `parse` reads by the registry.
     pub(crate) fn check_registry<T: Display + fmt::Debug>(
         registry: &[RegistryEntry<T>],
         parse: impl Fn(&str) -> Result<T, SpecError>,
