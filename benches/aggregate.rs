@@ -59,7 +59,7 @@ enum Bar {
     /// The whole merge over the read floor.
     Merge(f64),
     /// The first pass over the read floor.
-    FirstPass(f64),
+    GeometryPass(f64),
     /// The first pass as a part of the multiply-add peak.
     Peak(f64),
     /// No limit.
@@ -90,11 +90,11 @@ const ROWS: [Row; 19] = [
         bar: Bar::Merge(2.0),
         ..LARGE
     },
-    Row { rule: "krum", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
-    Row { rule: "multi-krum", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
-    Row { rule: "bulyan", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
-    Row { rule: "geometric-median", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
-    Row { rule: "caf", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
+    Row { rule: "krum", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
+    Row { rule: "multi-krum", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
+    Row { rule: "bulyan", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
+    Row { rule: "geometric-median", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
+    Row { rule: "caf", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
     Row { rule: "distance-trim", ..LARGE },
     Row { rule: "meamed", byzantine: Some("0.2"), ..LARGE },
     Row { rule: "trimmed-mean", pre: &["nnm"], byzantine: Some("0.2"), ..LARGE },
@@ -122,7 +122,7 @@ const ROWS: [Row; 19] = [
         byzantine: Some("0.2"),
         clients: 16,
         parameters: 11_700_000,
-        bar: Bar::FirstPass(3.0),
+        bar: Bar::GeometryPass(3.0),
         ..LARGE
     },
 ];
@@ -281,7 +281,7 @@ impl Measured {
         let range = |(low, middle, high): (f64, f64, f64)| format!("{middle:.2} ({low:.2} to {high:.2})");
         let bar = match row.bar {
             Bar::Merge(most) => format!("merge {most}"),
-            Bar::FirstPass(most) => format!("pass {most}"),
+            Bar::GeometryPass(most) => format!("pass {most}"),
             Bar::Peak(least) => format!("peak {:.0} %", least * 100.0),
             Bar::None => String::new(),
         };

@@ -59,8 +59,8 @@ fn fastest(run: impl FnMut() -> Result<Sample, BenchError>) -> Result<f64, Bench
     Ok(sample(REPEATS, run)?.total.min_ns as f64 / 1e9)
 }
 
-/// Measures kernels at all sizes. `measure` returns parameters and seconds, or `None` if it cannot run so large a
-/// number of rows.
+/// Measures kernels at all sizes. `measure` returns parameters and seconds, or `None` if the number of rows is too
+/// large.
 fn rates(
     mut measure: impl FnMut(Kernel, usize) -> Result<Option<(usize, f64)>, BenchError>,
 ) -> Result<Rates, BenchError> {

@@ -12,7 +12,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`codec`], [`tally`] | the encoding half: the traits [`Codec`] and [`Encoder`] |
-//! | [`scheme`], [`coding`], [`wire`] | the decoding half: the trait [`Scheme`], and what travels |
+//! | [`scheme`], [`coding`], [`wire`] | the decoding half: the trait [`Scheme`], and what a file holds |
 //! | [`family`] | what help, docs and tests know of the codecs in a file |
 //! | [`directory`] | the table of contents of an encoded file |
 //! | [`device`] | what a GPU may compute for an encoder |

@@ -78,7 +78,7 @@ enum Rival {
     Close,
 }
 
-/// A search for the set of least diameter. Sets within a diameter exist if leaving out few clients breaks every pair
+/// A search for the set of least diameter. A set within a diameter exists if leaving out few clients breaks every pair
 /// that is farther apart: a vertex cover. The search leaves out the client with the most such pairs, or all its
 /// partners.
 struct DiameterSearch<'a> {

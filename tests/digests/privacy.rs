@@ -33,12 +33,12 @@ const RANDOM: [&str; 9] = [
 ];
 
 /// Metadata of a model that differ between all ledgers.
-const RANDOM_MARKS: [&str; 2] = ["fedmill.privacy.release", "fedmill.privacy.ledger"];
+const RANDOM_STAMPS: [&str; 2] = ["fedmill.privacy.release", "fedmill.privacy.ledger"];
 
 /// A model without the id of its release.
 fn add_model(digests: &mut Digests, name: &str, dir: &Dir, file: &str) {
     let mut model = Model::read(dir, file);
-    for key in RANDOM_MARKS {
+    for key in RANDOM_STAMPS {
         assert!(model.metadata.remove(key).is_some(), "{file} has no {key}");
     }
     let mut bytes = format!("{:?}", model.metadata).into_bytes();

@@ -309,7 +309,7 @@ fn leb128(mut length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Splits off a section: a length of at most four bytes, and as many bytes.
+/// Splits off a section: its length in at most four bytes, and its bytes.
 fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     let digits = bytes.iter().take(4).position(|byte| *byte < 128);
     let digits =
@@ -321,7 +321,7 @@ fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     })
 }
 
-/// What travels: the step, and the model of the codes.
+/// The coding: the step, and the model of the codes.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct EcsqScheme {
     /// The step, of which codes are multiples.

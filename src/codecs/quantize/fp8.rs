@@ -27,7 +27,7 @@ pub(crate) const FAMILY: Family = Family {
 /// The largest number of the format.
 pub(crate) const LARGEST: f32 = 448.0;
 
-/// What travels: how the codes of a vector are made.
+/// The coding: how the codes of a vector were made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct E4m3 {
     /// Which values share a scale.

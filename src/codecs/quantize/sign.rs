@@ -44,7 +44,7 @@ impl Codec for Sign {
     }
 }
 
-/// What travels: the magnitude of all values, at least zero.
+/// The coding: the magnitude of all values, at least zero.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Magnitude(pub Bits);
 

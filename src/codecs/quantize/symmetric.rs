@@ -47,7 +47,7 @@ pub(crate) const FAMILY: Family = Family {
 /// Bytes of a word; rows are padded to whole words.
 const WORD: usize = 4;
 
-/// What travels: how the codes of a vector are made.
+/// The coding: how the codes of a vector were made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Symmetric {
     /// Bits of a code, 2 to 8.

@@ -119,7 +119,7 @@ impl ValueCode {
 }
 
 impl KeptValues {
-    /// Checks what travels beside the values.
+    /// Checks the coding.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Ternary(magnitude) => magnitude.check(),

@@ -125,7 +125,7 @@ fn least_runs(vector: &Vector) -> u64 {
     vector.len.div_ceil(CHUNK) as u64
 }
 
-/// What travels: the drawn runs, and the form of their values.
+/// The coding: the drawn runs, and the form of their values.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct RandKScheme {
     /// Number of drawn runs.

@@ -127,7 +127,7 @@ pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Ses
 ///
 /// # Errors
 ///
-/// When the input is bad, the budget does not allow the release, or the disk refuses. Nothing is published then.
+/// When the input is bad, the budget does not allow the release, or a file cannot be written. Nothing is published then.
 pub fn run(request: Request, options: &Options, machine: Machine) -> Result<Report, Error> {
     let mut session = open(request, machine)?;
     let report = release(&mut session, options)?;
