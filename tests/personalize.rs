@@ -1,4 +1,4 @@
-//! The model of one client: personal layers on the global body, or a mixture, against values computed by hand.
+//! The model of one client, personal layers or a mixture, against values computed by hand.
 
 use crate::harness::{Dir, Model, Run, Update, fedmill};
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The clients of a run, and the model that updates are compared with: file names, ids, expected layout.
+//! The clients of a run, and the expected model: file names, ids, layout.
 
 use crate::bad_input::{aggregate, round_of, sound};
 use crate::harness::{Dir, Model, Update, fedmill_after};

@@ -1,4 +1,4 @@
-//! Order statistics: exact medians; for other statistics the exact choice of values, and sums within bounds.
+//! Order statistics: exact medians; otherwise an exact choice of values, and sums within bounds.
 
 use super::sample::{ADDED, Kind, Random, STORED, Sample};
 use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job, ways};

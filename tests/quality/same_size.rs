@@ -1,4 +1,4 @@
-//! Targets against every codec alone, on real deltas: a target never has a larger error in the same bytes.
+//! Targets against every codec alone, on real deltas: never a larger error in the same bytes.
 
 use super::{Distribution, VALUES};
 use crate::harness::{Dir, Update};

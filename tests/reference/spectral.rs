@@ -1,4 +1,4 @@
-//! The oracles of rules that judge clients by the covariance of their rows. The eigensolver is written here.
+//! The oracles of rules that judge clients by the covariance of their rows, and an eigensolver.
 
 use crate::reference::vectors::{
     Rows, difference, dot, least, mean_of, scaled, select, subsets, weighted_mean_row,

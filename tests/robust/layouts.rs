@@ -1,4 +1,4 @@
-//! The storage of updates changes no verdict: dtypes, shards, order and shapes of tensors, weights or deltas.
+//! The storage of updates changes no verdict: dtypes, shards, order, shapes, weights or deltas.
 
 use super::id;
 use crate::harness::{Dir, Model, Update, fedmill, le, shortest};

@@ -1,4 +1,4 @@
-//! Strategies through files: ten rounds in ten processes, against the oracle; with every rule; refusals.
+//! Strategies through files: ten processes against the oracle; with every rule; refusals.
 
 use super::{ROUNDS, base, rounds};
 use crate::harness::{Contents, Dir, Model, Update, fedmill, shortest};
