@@ -8,7 +8,7 @@
 //! Batcher, Sorting networks and their applications, 1968.
 
 use crate::kernels::element::Element;
-use crate::kernels::lanes::{Lanes, MAX_WIDTH};
+use crate::kernels::lanes::{Lanes, MAX_WIDTH, Outlined};
 use crate::kernels::network::{BLOCK_SIZES, MAX_BLOCK};
 use crate::model::tile::Rows;
 use std::ops::RangeInclusive;
@@ -74,6 +74,11 @@ impl<'a, K: bytemuck::Pod> Block<'a, K> {
             Some(_) => &padding.large[..columns],
         };
         Self { rows: std::array::from_fn(row), size, columns }
+    }
+
+    /// The number of rows, padding counted.
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
 
     /// Loads the first `size` rows from `column` on.
@@ -172,25 +177,40 @@ impl<'a, V: Lanes> ColumnSorter<'a, V> {
     /// Sorts the columns from `column` on by ascending key, and updates the extremes.
     #[inline(always)]
     pub(crate) fn sort(&mut self, column: usize, extremes: &mut Extremes<V>) -> &[V] {
-        let last = self.runs.len() - 1;
-        for (i, (run, out)) in self.runs.iter().zip(self.sorted.chunks_mut(MAX_BLOCK)).enumerate() {
-            let len = if i == last { self.last_run } else { MAX_BLOCK };
+        V::call(Sort { sorter: self, column, extremes });
+        &self.sorted
+    }
+}
+
+/// Sorts one vector of columns.
+struct Sort<'w, 'a, V: Lanes> {
+    sorter: &'w mut ColumnSorter<'a, V>,
+    column: usize,
+    extremes: &'w mut Extremes<V>,
+}
+
+impl<V: Lanes> Outlined for Sort<'_, '_, V> {
+    #[inline(always)]
+    fn run(self) {
+        let ColumnSorter { runs, last_run, sorted, wanted } = self.sorter;
+        let last = runs.len() - 1;
+        for (i, (run, out)) in runs.iter().zip(sorted.chunks_mut(MAX_BLOCK)).enumerate() {
+            let len = if i == last { *last_run } else { MAX_BLOCK };
             with_block_size!(len, N => {
-                let block = <[V; N]>::gathered(run, column);
-                extremes.see(&block);
+                let block = <[V; N]>::gathered(run, self.column);
+                self.extremes.see(&block);
                 // The rows after a shorter block hold padding already.
                 out[..N].copy_from_slice(&block.sorted());
             });
         }
-        let rows = self.sorted.len();
+        let rows = sorted.len();
         let mut run = MAX_BLOCK;
         while run < rows {
             let whole = 0..=rows - 1;
-            let wanted = if 2 * run >= rows { &self.wanted } else { &whole };
-            merge_runs(&mut self.sorted, run, wanted);
+            let wanted = if 2 * run >= rows { &*wanted } else { &whole };
+            merge_runs(sorted, run, wanted);
             run *= 2;
         }
-        &self.sorted
     }
 }
 

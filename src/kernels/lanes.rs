@@ -101,6 +101,15 @@ pub trait Lanes: Copy {
     fn max(self, other: Self) -> Self;
     /// Converts float bits to keys, and keys to float bits: flips all other bits if the sign is set.
     fn flip(self) -> Self;
+    /// Runs `code` as a call, compiled for the instruction set of this vector.
+    fn call(code: impl Outlined);
+}
+
+/// Long code over keys. The binary has it once for each vector type, however many kernels and floats share the keys:
+/// sorting networks take most of the time to build this crate.
+pub trait Outlined {
+    /// The code; implementations are `#[inline(always)]`.
+    fn run(self);
 }
 
 /// The vector types of one instruction set.
@@ -164,6 +173,10 @@ macro_rules! single_lane {
             fn flip(self) -> Self {
                 self ^ ((self >> (<$key>::BITS - 1)) & <$key>::MAX)
             }
+            #[inline(never)]
+            fn call(code: impl Outlined) {
+                code.run();
+            }
         }
     };
 }
@@ -176,7 +189,7 @@ pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Arch, Lanes};
+    use super::{Arch, Lanes, Outlined};
     use std::arch::x86_64::*;
 
     pub(crate) struct Avx2;
@@ -205,7 +218,7 @@ mod x86 {
 
     /// Implements [`Lanes`] for a register type from the intrinsics of its set.
     macro_rules! register_lanes {
-        ($name:ident($register:ty), $key:ty, $load:ident, $store:ident, $splat:ident,
+        ($name:ident($register:ty), $set:literal, $key:ty, $load:ident, $store:ident, $splat:ident,
          $min:ident, $max:ident, $flip:ident) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name($register);
@@ -247,6 +260,16 @@ mod x86 {
                     // SAFETY: the set was detected (see the trait).
                     Self(unsafe { $flip(self.0) })
                 }
+                #[inline(always)]
+                fn call(code: impl Outlined) {
+                    #[target_feature(enable = $set)]
+                    #[inline(never)]
+                    fn compiled(code: impl Outlined) {
+                        code.run();
+                    }
+                    // SAFETY: the set was detected (see the trait).
+                    unsafe { compiled(code) }
+                }
             }
         };
     }
@@ -287,6 +310,7 @@ mod x86 {
 
     register_lanes!(
         Zmm16(__m512i),
+        "fma,avx512f,avx512bw,avx512dq,avx512vl",
         i16,
         _mm512_loadu_epi16,
         _mm512_storeu_epi16,
@@ -297,6 +321,7 @@ mod x86 {
     );
     register_lanes!(
         Zmm32(__m512i),
+        "fma,avx512f,avx512bw,avx512dq,avx512vl",
         i32,
         _mm512_loadu_epi32,
         _mm512_storeu_epi32,
@@ -307,6 +332,7 @@ mod x86 {
     );
     register_lanes!(
         Zmm64(__m512i),
+        "fma,avx512f,avx512bw,avx512dq,avx512vl",
         i64,
         _mm512_loadu_epi64,
         _mm512_storeu_epi64,
@@ -317,6 +343,7 @@ mod x86 {
     );
     register_lanes!(
         Ymm16(__m256i),
+        "avx2,fma",
         i16,
         _mm256_loadu_si256,
         _mm256_storeu_si256,
@@ -327,6 +354,7 @@ mod x86 {
     );
     register_lanes!(
         Ymm32(__m256i),
+        "avx2,fma",
         i32,
         _mm256_loadu_si256,
         _mm256_storeu_si256,
@@ -337,6 +365,7 @@ mod x86 {
     );
     register_lanes!(
         Ymm64(__m256i),
+        "avx2,fma",
         i64,
         _mm256_loadu_si256,
         _mm256_storeu_si256,
