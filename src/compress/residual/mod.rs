@@ -31,9 +31,9 @@ use std::path::{Path, PathBuf};
 /// The dtype of a residual's values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum ResidualDtype {
-    /// Exactly as they are.
+    /// Exact values.
     F32,
-    /// Rounded to half the bytes.
+    /// Rounded values, in half the bytes.
     Bf16,
 }
 
