@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     /// The number of runs of each case before the measured ones.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warm_up: usize,
-    /// Measure software adapters too, without --adapter.
+    /// Measure software adapters too.
     #[arg(long)]
     software: bool,
     /// The directory for the synthetic updates [default: the system's directory for temporary files].

@@ -66,7 +66,7 @@ pub(super) struct Arguments {
     layout: Option<FileLayout>,
     /// Write to FILE the `quantization_config` with which compressed-tensors decodes the matrices.
     ///
-    /// It belongs into the config.json of a model.
+    /// It belongs in the config.json of a model.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with = "dry_run")]
     emit_config: Option<PathBuf>,
     /// Measure, and write no file.
@@ -175,9 +175,7 @@ impl Arguments {
         match (common.backend_name(), &self.codec) {
             (BackendName::Cpu, _) => Ok(None),
             (BackendName::Auto, _) => {
-                tracing::info!(
-                    "compress runs on the CPU; --backend gpu takes a device for codecs with shaders"
-                );
+                tracing::info!("compress runs on the CPU; --backend gpu runs codecs with shaders on a GPU");
                 Ok(None)
             }
             (BackendName::Gpu, Some(codec)) if codec.has_shaders() => {
@@ -198,9 +196,10 @@ impl Arguments {
 
     fn warn_of_bias(&self) {
         if self.residual.is_none() && self.codec.as_ref().is_none_or(|codec| !codec.is_unbiased()) {
-            let codec = self.codec.as_ref().map_or("what meets a target".to_owned(), ToString::to_string);
+            let codec =
+                self.codec.as_ref().map_or("a codec chosen for a target".to_owned(), ToString::to_string);
             tracing::warn!(
-                hint = "--residual FILE keeps what is left for the next round",
+                hint = "--residual FILE keeps the errors and adds them in the next round",
                 "{codec} is biased: its errors add up over rounds"
             );
         }

@@ -75,8 +75,8 @@ const CPU: &[&str] = &["threads", "isa"];
 
 /// The server side of federated learning: reads files, writes files.
 ///
-/// Exit status: 0 for success, 1 for a valid input that a limit or a check refused, 2 for an error. The command
-/// publishes its output only with status 0.
+/// Exit status: 0 for success, 1 if a limit or a check refused a valid input, 2 for an error. The command publishes its
+/// output only with status 0.
 #[derive(Parser, Debug)]
 #[command(
     name = "fedmill",
@@ -281,13 +281,17 @@ fn print(text: &str) -> Result<(), Failure> {
 /// Every subcommand accepts every common option. Its help hides those that it ignores.
 pub fn command() -> clap::Command {
     let flag = |name: &'static str, action| Arg::new(name).long(name).action(action).help_heading(COMMON);
-    let help = flag("help", ArgAction::Help).short('h').global(true).help("Print help. -h prints a summary");
+    let help =
+        flag("help", ArgAction::Help).short('h').global(true).help("Print help: -h in short, --help in full");
     let version = flag("version", ArgAction::Version).short('V').help("Print the version");
+    // clap lists positional arguments after the options of their group.
+    let first_if_positional = |arg: Arg| if arg.is_positional() { arg.display_order(0) } else { arg };
     let program = Cli::command().arg(help).arg(version);
     let common: Vec<Arg> = program.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
     let show = |part: clap::Command, reads: &[&[&str]]| {
         let is_read = |id: &str| id == "help" || reads.iter().chain([&CONSOLE]).any(|ids| ids.contains(&id));
-        part.args(common.iter().map(|option| option.clone().hide(!is_read(option.get_id().as_str()))))
+        let common = common.iter().map(|option| option.clone().hide(!is_read(option.get_id().as_str())));
+        part.mut_args(first_if_positional).args(common)
     };
     let show_each = |part: clap::Command, rows: Reads| {
         rows.iter().fold(part, |part, (name, reads)| {

@@ -140,7 +140,7 @@ fn a_round_is_released_once_and_made_again_only_with_the_same_bytes() {
     let made = dir.read("r2.safetensors");
     let before = dir.contents();
     round(&dir, 2, "ada cy", "").assert_fails(1, &["round 2 was already released from other updates"]);
-    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 was passed over: round 2 was charged"]);
+    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 is too late: round 2 was already charged"]);
     round(&dir, 5, "cy", "").assert_fails(1, &["round 5 is not in the plan, which has rounds 1 to 4"]);
     round(&dir, 0, "cy", "").assert_fails(1, &["round 0 is not in the plan"]);
     let no_round = "aggregate cy.safetensors --base base.safetensors --dp dp -o m.safetensors";

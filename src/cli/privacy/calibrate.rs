@@ -130,12 +130,12 @@ impl Arguments {
 
 fn wrong(found: &str) -> Failure {
     let why = anyhow::anyhow!("found {found}, expected exactly two of the three");
-    Failure { hint: Some("calibrate solves for the third".to_owned()), ..why.into() }
+    Failure { hint: Some("calibrate finds the third".to_owned()), ..why.into() }
 }
 
 fn failure(error: CalibrateError) -> Failure {
     let hint = match error {
-        CalibrateError::Slack { .. } => Some("--level 3 has far less of it".to_owned()),
+        CalibrateError::Slack { .. } => Some("--level 3 has far less slack".to_owned()),
         _ => None,
     };
     Failure { hint, ..Failure::from(error) }

@@ -21,15 +21,15 @@ use std::path::{Path, PathBuf};
 #[command(group = ArgGroup::new("what").required(true).args(["noise_multiplier", "events"]))]
 #[command(group = ArgGroup::new("at").required(true).args(["delta", "epsilon"]))]
 pub(in crate::cli) struct Arguments {
+    /// The events, as JSON of dp_accounting: one event or a list. `-` is standard input.
+    #[arg(long, value_name = "FILE", help_heading = INPUTS, conflicts_with_all = ["rounds", "sampling", "sampling_rate", "population"])]
+    events: Option<PathBuf>,
     /// The standard deviation of the noise on the sum, divided by the clip bound.
     #[arg(long, value_name = "Z", value_parser = plan::not_negative)]
     noise_multiplier: Option<f64>,
     /// The number of rounds.
     #[arg(long, value_name = "T", default_value_t = 1)]
     rounds: u64,
-    /// The events, as JSON of dp_accounting: one event or a list. `-` is standard input.
-    #[arg(long, value_name = "FILE", help_heading = INPUTS, conflicts_with_all = ["rounds", "sampling", "sampling_rate", "population"])]
-    events: Option<PathBuf>,
     /// The probability with which the guarantee may fail, below 1 / number of clients.
     #[arg(long, value_name = "D", value_parser = plan::fraction)]
     delta: Option<f64>,
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Arguments {
     epsilon: Option<f64>,
     #[command(flatten)]
     plan: PlanOptions,
-    /// The orders of Renyi divergences: all, or integer.
+    /// The list of orders of Renyi divergences.
     #[arg(long, value_name = "LIST", default_value = "all")]
     orders: OrderList,
     /// Draw epsilon by rounds into FILE (.svg or .png).

@@ -94,7 +94,7 @@ impl Arguments {
         if !within {
             let BudgetPlan { rounds, epsilon, .. } = plan;
             let why =
-                format!("{rounds} rounds come to epsilon {}, the budget is {epsilon}", epsilon_text(spent));
+                format!("{rounds} rounds cost epsilon {}, the budget is {epsilon}", epsilon_text(spent));
             return Ok(Outcome::Refused(why));
         }
         plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -39,7 +39,7 @@ pub(super) struct MechanismOptions {
     /// --min-separation allows].
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     participations: Option<u64>,
-    /// With dp-ftrl, the least number of rounds between two rounds of one client [default: 1].
+    /// With dp-ftrl, the least difference between the numbers of two rounds of one client [default: 1].
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..))]
     min_separation: Option<u64>,
 }

@@ -57,7 +57,7 @@ impl Arguments {
         if !books.torn.is_empty() {
             let bytes = books.torn.len();
             text += &format!(
-                "{bytes} bytes behind the last line are an unfinished line: it does not count, and the next record \
+                "{bytes} bytes after the last line are an unfinished line, which does not count; the next record \
                  removes it\n"
             );
         }

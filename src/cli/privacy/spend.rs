@@ -61,7 +61,7 @@ impl Arguments {
             SpendAnswer::Refused(verdict) => Ok(Outcome::Refused(verdict.to_string())),
             SpendAnswer::Recorded(head, verdict) => {
                 if followed_plan && !account.state().follows_plan() {
-                    tracing::warn!("this charge does not follow the plan: from here on only RDP counts");
+                    tracing::warn!("this charge does not follow the plan: from now on only RDP counts");
                 }
                 if !common.quiet {
                     let spent = epsilon_text(verdict.after.epsilon(verdict.accountant));

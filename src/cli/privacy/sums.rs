@@ -22,7 +22,7 @@ struct Shared {
     /// The model that the clients started from.
     #[arg(long, value_name = "BASE")]
     base: PathBuf,
-    /// The number of the round. Updates of other rounds count as zero.
+    /// The number of the round. `clip` counts updates of other rounds as zero.
     #[arg(long, value_name = "N")]
     round: Option<u64>,
     /// Write the output to this path.

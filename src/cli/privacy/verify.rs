@@ -17,7 +17,7 @@ pub(in crate::cli) struct Arguments {
     directory: PathBuf,
     /// Check this released model too. The command always checks the models that are still at their output paths.
     ///
-    /// A model that is missing in the ledger shows that the ledger comes from an older backup.
+    /// If the ledger lacks the charge of a model, the ledger is an older backup.
     #[arg(long = "model", value_name = "FILE", num_args = 1..)]
     models: Vec<PathBuf>,
 }

@@ -42,7 +42,7 @@ fn rules_that_compare_clients_are_refused() {
     ];
     for rule in rules {
         let name = rule.split(':').next().unwrap();
-        let why = ["error: --rule ", name, "under --dp", "depends on other clients", "hint: use mean"];
+        let why = ["error: --rule ", name, "under --dp", "depend on other clients", "hint: use mean"];
         assert_refused(&dir, &["--rule", rule, "--byzantine", "1"], &why);
     }
     for step in ["nnm", "bucketing:s=2", "clip:norm=1", "arc", "outliers"] {
@@ -149,8 +149,8 @@ fn a_base_that_is_not_finite_costs_nothing() {
 fn outputs_that_cannot_be_written_cost_nothing() {
     let dir = folder();
     let before = dir.contents();
-    release_to(&dir, "base.safetensors", &[]).assert_fails(2, &["is an input too"]);
-    release_to(&dir, "updates/client-1.safetensors", &[]).assert_fails(2, &["is an input too"]);
+    release_to(&dir, "base.safetensors", &[]).assert_fails(2, &["is also an input"]);
+    release_to(&dir, "updates/client-1.safetensors", &[]).assert_fails(2, &["is also an input"]);
     release_to(&dir, "no/such/released.safetensors", &[]).assert_fails(2, &["no/such"]);
     release_to(&dir, "dp", &[]).assert_fails(2, &["dp"]);
     release_to(&dir, "released.safetensors", &["--report", "released.safetensors"])
