@@ -252,7 +252,7 @@ fn what_sums_do_not_tell_is_refused() {
         (&["--metrics", "geometry", "--report", "r.json"], &["--metrics", needs_all]),
         (
             &["--strategy", "fednova", "--base", "base.safetensors"],
-            &["fednova", "it needs what each client reports"],
+            &["fednova", "it needs each client's report"],
         ),
         (&["--backend", "gpu"], &["--backend gpu", "need f64"]),
     ] {

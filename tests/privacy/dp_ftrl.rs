@@ -327,7 +327,7 @@ fn sums_with_clients_that_come_too_soon_are_not_released() {
     let (elsewhere, here) = (clip("edge"), clip("dp"));
     let noise = |sum: &str| privacy(&dir, &format!("noise dp {shared} r2.safetensors {sum}"));
     let before = dir.contents();
-    noise(&elsewhere).assert_fails(1, &["client `ada` is in a sum"]);
+    noise(&elsewhere).assert_fails(1, &["client `ada` of a sum takes part more often or sooner"]);
     dir.assert_unchanged_since(&before);
     done(&noise(&here));
     round(&dir, 3, "bob", "").assert_merged("r3.safetensors");

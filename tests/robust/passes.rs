@@ -370,7 +370,7 @@ fn reads(dir: &Dir, how: &[&str], more: &[&str]) -> f64 {
     let report = dir.json("r.json");
     let data = (CLIENTS * (LEN + 3) * size_of::<f32>()) as f64;
     let warnings = report["warnings"].as_array().unwrap();
-    let settled = warnings.iter().any(|text| text.as_str().unwrap().contains("found again in f64"));
+    let settled = warnings.iter().any(|text| text.as_str().unwrap().contains("computed again in f64"));
     report["bytes"]["read"].as_f64().unwrap() / data - f64::from(settled)
 }
 

@@ -52,7 +52,7 @@ fn a_spent_budget_ends_with_status_1_and_changes_no_file() {
     let again = release_to(&dir, "two.safetensors", &[]);
     again.assert_merged("two.safetensors");
     assert!(
-        again.stderr.contains("is the release") && again.stderr.contains("nothing is spent"),
+        again.stderr.contains("is already the release") && again.stderr.contains("nothing is charged"),
         "{again:#?}"
     );
     dir.assert_unchanged_since(&before);

@@ -57,7 +57,7 @@ fn outputs_about_single_clients_are_refused() {
     let dir = folder();
     let report = ["--report", "report.json"];
     for more in [["--shadow-rules", "median"], ["--metrics", "geometry"], ["--metrics", "signs"]] {
-        let why = ["under --dp", "released without noise", "hint: leave it out"];
+        let why = ["under --dp", "describes single clients without noise", "hint: leave it out"];
         assert_refused(&dir, &[&report[..], &more].concat(), &why);
     }
     for strategy in ["fednova", "qfedavg:q=1,local-lr=0.1", "fedbuff", "fedexp", "scaffold"] {
@@ -87,7 +87,7 @@ fn outputs_outside_the_noised_sum_are_refused() {
 #[test]
 fn options_that_reveal_the_number_of_clients_are_refused() {
     let dir = folder();
-    let why = ["error: --min-clients under --dp", "how many came", "hint: leave it out"];
+    let why = ["error: --min-clients under --dp", "reveal the number of clients", "hint: leave it out"];
     assert_refused(&dir, &["--min-clients", "2"], &why);
     assert_refused(&dir, &["--weights", "examples"], &["--weights", "cannot be used with"]);
     assert_refused(&dir, &["--weights", "uniform"], &["--weights", "cannot be used with"]);
