@@ -306,7 +306,10 @@ fn residuals_that_are_of_no_use_are_forgotten() {
     let client = Client::new(&["--residual-max-age", "2"]);
     client.run(1);
     let said = client.run(4);
-    assert!(said.contains("warning: e.safetensors: the residual is 3 rounds old, more than 2, and is dropped"), "{said}");
+    assert!(
+        said.contains("warning: e.safetensors: the residual is 3 rounds old, more than 2, and is dropped"),
+        "{said}"
+    );
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
     client.run(4);
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"), "run again");
