@@ -89,11 +89,11 @@ fn header_entries_not_understood() {
 fn header_with_a_key_twice() {
     let tensor = r#""a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}"#;
     let other = r#""a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}"#;
-    assert_rejected(&with_header(&format!("{tensor},{other}")), &["key `a` stands twice"]);
+    assert_rejected(&with_header(&format!("{tensor},{other}")), &["key `a` appears twice"]);
     let metadata = r#""__metadata__":{"x":"1"}"#;
-    assert_rejected(&with_header(&format!("{metadata},{metadata}")), &["key `__metadata__` stands twice"]);
+    assert_rejected(&with_header(&format!("{metadata},{metadata}")), &["key `__metadata__` appears twice"]);
     let twice = with_header(r#""__metadata__":{"x":"1","x":"2"}"#);
-    assert_rejected(&twice, &["key `__metadata__.x` stands twice"]);
+    assert_rejected(&twice, &["key `__metadata__.x` appears twice"]);
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn value_not_finite_anywhere_in_a_large_tensor() {
 
 #[test]
 fn client_id_of_another() {
-    let parts = ["client id `client-0` is also that of updates/client-0.safetensors"];
+    let parts = ["client id `client-0` is also the id of updates/client-0.safetensors"];
     assert_rejected(&bad().meta("client_id", "client-0"), &parts);
 }
 
@@ -284,7 +284,7 @@ fn weight_not_given() {
 
 #[test]
 fn kind_of_another_without_a_base() {
-    let part = "update holds a delta, but most others hold weights (without --base they cannot be merged)";
+    let part = "update holds a delta, but most others hold weights; without --base both cannot be merged";
     assert_rejected_with(|dir| bad().meta("kind", "delta").write(dir), &[], &[part]);
 }
 

@@ -100,16 +100,16 @@ fn usage_errors() {
 #[test]
 fn update_none_named() {
     let dir = Dir::new();
-    assert_ends(&dir, &["aggregate", "-o", "merged.safetensors"], &["no update named"]);
-    assert_ends(&dir, &["inspect"], &["no update named"]);
+    assert_ends(&dir, &["aggregate", "-o", "merged.safetensors"], &["found no update, expected files"]);
+    assert_ends(&dir, &["inspect"], &["found no update, expected files"]);
     dir.write("list", "\n \n");
     assert_ends(
         &dir,
         &["aggregate", "-o", "merged.safetensors", "--files-from", "list"],
-        &["no update named"],
+        &["found no update, expected files"],
     );
     fedmill_with_stdin(&dir, &["aggregate", "-o", "merged.safetensors", "--files-from", "-"], "")
-        .assert_fails(2, &["no update named"]);
+        .assert_fails(2, &["found no update, expected files"]);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn weights_all_zero() {
     dir.write("weights", "0 0\n1 0\n");
     assert_refused(&dir, &["--weights", "weights"], &[part]);
     dir.write("weights", r#"{"0": 1e308, "1": 1e308}"#);
-    assert_refused(&dir, &["--weights", "weights"], &["add up to more than f64 can hold"]);
+    assert_refused(&dir, &["--weights", "weights"], &["the sum of the clients' weights does not fit f64"]);
 }
 
 #[test]

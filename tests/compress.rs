@@ -345,13 +345,13 @@ fn what_cannot_be_compressed() {
             "packed.safetensors",
             &[],
             "out.safetensors",
-            &["packed.safetensors: is encoded already", "hint: `fedmill decompress` it first"],
+            &["packed.safetensors: is encoded already", "hint: run `fedmill decompress` on it first"],
         ),
         (
             "a.safetensors",
             &base("packed.safetensors"),
             "out.safetensors",
-            &["packed.safetensors: is encoded already", "hint: `fedmill decompress` it first"],
+            &["packed.safetensors: is encoded already", "hint: run `fedmill decompress` on it first"],
         ),
         (
             "delta.safetensors",
@@ -406,7 +406,7 @@ fn encoded_files_are_no_models() {
     let dir = Dir::new();
     update("a", 1).write(&dir);
     compress(&dir, &["--codec", "u8", "a.safetensors"], "packed.safetensors");
-    let says = ["packed.safetensors: ", "is an encoded update", "hint: `fedmill decompress` it first"];
+    let says = ["packed.safetensors: ", "is an encoded update", "hint: run `fedmill decompress` on it first"];
     let out = ["a.safetensors", "-o", "out.safetensors"];
     let merge = |more: &[&str]| fedmill(&dir, &[&["aggregate"], &out[..], more].concat());
     let before = dir.contents();

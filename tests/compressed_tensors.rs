@@ -99,7 +99,10 @@ fn what_it_could_not_decode_gets_no_config() {
         let all =
             ["compress", "update.safetensors", "-o", "small.safetensors", "--emit-config", "config.json"];
         let run = fedmill(&dir, &[&all[..], args].concat());
-        run.assert_fails(2, &["has no matrix that compressed-tensors decodes", "hint: it decodes i2 to i8"]);
+        run.assert_fails(
+            2,
+            &["has no matrix that compressed-tensors decodes", "hint: compressed-tensors decodes i2 to i8"],
+        );
         dir.assert_unchanged_since(&before);
     }
 }

@@ -246,14 +246,14 @@ fn what_sums_do_not_tell_is_refused() {
     for (args, what) in [
         (&["--rule", "median"][..], &["median", needs_all, "fedmill gram"][..]),
         (&["--rule", "krum", "--byzantine", "0"], &["krum", needs_all]),
-        (&["--rule", "trimmed-mean:cut=0.2"], &["the cut is of all clients", "cut=2"]),
+        (&["--rule", "trimmed-mean:cut=0.2"], &["the cut is a fraction of all clients", "cut=2"]),
         (&["--rule", "trimmed-mean", "--byzantine", "1"], &["without a count"]),
         (&["--pre", "nnm"], &["--pre nnm", needs_all]),
         (&["--shadow-rules", "krum", "--report", "r.json"], &["--shadow-rules krum", needs_all]),
         (&["--metrics", "geometry", "--report", "r.json"], &["--metrics", needs_all]),
         (
             &["--strategy", "fednova", "--base", "base.safetensors"],
-            &["fednova", "it needs what each client reports"],
+            &["fednova", "it needs each client's report"],
         ),
         (&["--backend", "gpu"], &["--backend gpu", "need f64"]),
     ] {
@@ -299,8 +299,8 @@ fn partials_that_do_not_go_together_are_refused() {
         ([&trimmed, &c], &["--rule", "trimmed-mean:cut=2"], &["cut=1`, expected `trimmed-mean:cut=2`"]),
         ([&one, &delta], &[], &["delta.safetensors", "kind delta, expected weights, as in one.safetensors"]),
         ([&one, &c], &[], &["one.safetensors", "kind weights, expected delta, as in small/c.safetensors"]),
-        ([&one, &both], &[], &["one.safetensors: client id `a` is also that of both.safetensors"]),
-        ([&one, &a], &[], &["small/a.safetensors: client id `a` is also that of one.safetensors"]),
+        ([&one, &both], &[], &["one.safetensors: client id `a` is also the id of both.safetensors"]),
+        ([&one, &a], &[], &["small/a.safetensors: client id `a` is also the id of one.safetensors"]),
         (
             [&one, &uniform],
             &[],

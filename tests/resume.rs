@@ -170,7 +170,7 @@ fn two_runs_on_one_state_are_kept_apart() {
     other.lock().unwrap();
     let arguments = rounds.arguments(2);
     let run = fedmill(&rounds.dir, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    run.assert_fails(2, &["state.safetensors: is being written by another run"]);
+    run.assert_fails(2, &["state.safetensors: another run is writing it"]);
     rounds.dir.assert_unchanged_since(&before);
     drop(other);
     rounds.run(2);

@@ -176,7 +176,7 @@ fn close_calls_are_settled_in_f64_as_in_one_process() {
     }
     assert_same_when_cut(&dir, &["--rule", "krum", "--byzantine", "3"], &[]);
     let warnings = dir.json("all.json")["warnings"].to_string();
-    assert!(warnings.contains("found again in f64"), "{warnings}");
+    assert!(warnings.contains("computed again in f64"), "{warnings}");
 }
 
 #[test]

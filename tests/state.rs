@@ -115,8 +115,8 @@ fn what_is_no_state_is_refused() {
     let dir = Dir::new();
     write_round(&dir, 0, false, &first_base());
     let with = |state: &'static str| [&ARGS[..], &["--state", state]].concat();
-    assert_refused(&dir, &with("base.safetensors"), "base.safetensors: is an input too");
-    assert_refused(&dir, &with("m.safetensors"), "is another output too");
+    assert_refused(&dir, &with("base.safetensors"), "base.safetensors: is also an input");
+    assert_refused(&dir, &with("m.safetensors"), "is also another output");
     Update::new("other").f32("w", &[6], &[0.0; 6]).write(&dir);
     assert_refused(&dir, &with("other.safetensors"), "`fedmill.state` is missing");
     let state = |name: &str| Update::new(name).meta("fedmill.state", "centered-clipping");

@@ -144,7 +144,7 @@ impl Sink {
 /// A header padded with spaces to `bytes`.
 fn padded(mut header: Vec<u8>, bytes: u64) -> Result<Vec<u8>, Invalid> {
     let len = bytes.checked_sub(8).filter(|_| header.len() as u64 <= bytes);
-    let len = len.ok_or_else(|| Invalid::new("header is longer than the room that was left for it"))?;
+    let len = len.ok_or_else(|| Invalid::new("header is longer than the space reserved for it"))?;
     header[..8].copy_from_slice(&len.to_le_bytes());
     header.resize(bytes as usize, b' ');
     Ok(header)

@@ -37,7 +37,7 @@ pub enum WriteError {
     NotAFile { path: PathBuf },
     #[error("{}: is the name of a shard index, expected one like model.safetensors", .path.display())]
     IsIndexName { path: PathBuf },
-    #[error("{}: is being written by another run, expected to be alone with it", .path.display())]
+    #[error("{}: another run is writing it, expected another path or the end of that run", .path.display())]
     Busy { path: PathBuf },
     #[error(transparent)]
     Interrupted(#[from] Interrupted),

@@ -140,7 +140,7 @@ fn a_round_is_released_once_and_made_again_only_with_the_same_bytes() {
     let made = dir.read("r2.safetensors");
     let before = dir.contents();
     round(&dir, 2, "ada cy", "").assert_fails(1, &["round 2 was already released from other updates"]);
-    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 was passed over: round 2 was charged"]);
+    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 is too late: round 2 was already charged"]);
     round(&dir, 5, "cy", "").assert_fails(1, &["round 5 is not in the plan, which has rounds 1 to 4"]);
     round(&dir, 0, "cy", "").assert_fails(1, &["round 0 is not in the plan"]);
     let no_round = "aggregate cy.safetensors --base base.safetensors --dp dp -o m.safetensors";
@@ -327,7 +327,7 @@ fn sums_with_clients_that_come_too_soon_are_not_released() {
     let (elsewhere, here) = (clip("edge"), clip("dp"));
     let noise = |sum: &str| privacy(&dir, &format!("noise dp {shared} r2.safetensors {sum}"));
     let before = dir.contents();
-    noise(&elsewhere).assert_fails(1, &["client `ada` is in a sum"]);
+    noise(&elsewhere).assert_fails(1, &["client `ada` of a sum takes part more often or sooner"]);
     dir.assert_unchanged_since(&before);
     done(&noise(&here));
     round(&dir, 3, "bob", "").assert_merged("r3.safetensors");

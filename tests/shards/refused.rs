@@ -188,7 +188,7 @@ fn shards_that_do_not_exist_are_refused() {
         assert_refused(&dir, &args, &[&format!("found `{shard}`"), "expected I/S"]);
     }
     let own = ["combine", "in", "--shard", "1/1", "-o", "in/client-00.safetensors"];
-    assert_refused(&dir, &own, &["is an input too"]);
+    assert_refused(&dir, &own, &["is also an input"]);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn an_update_that_one_shard_finds_bad_is_an_error_for_it() {
     let start = start_of(&bytes, "a.long");
     bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     dir.write("in/client-04.safetensors", &bytes);
-    let parts = ["in/client-04.safetensors: tensor `a.long`", "NaN", "hint: the other shards do not know"];
+    let parts = ["in/client-04.safetensors: tensor `a.long`", "NaN", "hint: the other shards still use it"];
     for skip in [&[][..], &["--on-bad-update", "skip"]] {
         let gram = ["gram", "-q", "in", "-o", "x.safetensors", "--shard", "1/3"];
         assert_refused(&dir, &[&gram[..], &KRUM, skip].concat(), &parts);

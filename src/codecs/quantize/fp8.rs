@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 /// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
-    summary: "8-bit floats, one scale a block",
+    summary: "8-bit floats, one scale per block",
     settings: &[("block", &["0", "32"]), ("per", &["channel"]), ("as", &["u8", "f8"])],
     tried: &[],
     codecs: &[("e4m3", parse)],

@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
-    summary: "one bit a value, and one mean magnitude",
+    summary: "one bit per value, and one mean magnitude",
     settings: &[],
     tried: &[],
     codecs: &[("sign", parse)],

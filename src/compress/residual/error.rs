@@ -18,7 +18,7 @@ pub enum ResidualError {
     #[error("{}: is the residual of client `{found}`, expected that of `{expected}`", .path.display())]
     OtherClient { path: PathBuf, found: String, expected: String },
     #[error(
-        "{}: includes this update already, and {}, the residual before it, is missing or another one",
+        "{}: already includes this update, and {}, the residual before it, is missing or a different file",
         .path.display(), publish::previous(.path).display()
     )]
     NoPrevious { path: PathBuf },

@@ -184,7 +184,7 @@ struct Frozen {
 pub enum FrozenError {
     #[error("is not a plan: {0}")]
     Unreadable(#[from] serde_json::Error),
-    #[error("its digest is {found}, it says {expected}: it was changed after it was frozen")]
+    #[error("the digest is {found}, the plan states {expected}: the file was changed after `init` froze it")]
     Changed { found: Sha256, expected: Sha256 },
     #[error(transparent)]
     Plan(#[from] PlanError),
