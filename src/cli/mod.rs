@@ -107,6 +107,9 @@ subcommands! {
     Merge: merge::Arguments, reads [CPU];
 }
 
+/// The place of the first option in the help, behind all positional arguments.
+const OPTIONS_FROM: usize = 1000;
+
 /// Options of every subcommand.
 #[derive(Args, Debug)]
 #[command(next_help_heading = COMMON)]
@@ -284,14 +287,19 @@ pub fn command() -> clap::Command {
     let help =
         flag("help", ArgAction::Help).short('h').global(true).help("Print help: -h in short, --help in full");
     let version = flag("version", ArgAction::Version).short('V').help("Print the version");
-    // clap lists positional arguments after the options of their group.
-    let first_if_positional = |arg: Arg| if arg.is_positional() { arg.display_order(0) } else { arg };
     let program = Cli::command().arg(help).arg(version);
     let common: Vec<Arg> = program.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
     let show = |part: clap::Command, reads: &[&[&str]]| {
         let is_read = |id: &str| id == "help" || reads.iter().chain([&CONSOLE]).any(|ids| ids.contains(&id));
         let common = common.iter().map(|option| option.clone().hide(!is_read(option.get_id().as_str())));
-        part.mut_args(first_if_positional).args(common)
+        // Positional arguments first: clap lists them after the options of their group.
+        let mut place = 0;
+        let part = part.mut_args(|argument| {
+            place += 1;
+            let is_option = !argument.is_positional();
+            argument.display_order(place + if is_option { OPTIONS_FROM } else { 0 })
+        });
+        part.args(common)
     };
     let show_each = |part: clap::Command, rows: Reads| {
         rows.iter().fold(part, |part, (name, reads)| {
