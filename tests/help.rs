@@ -1,4 +1,4 @@
-//! The help texts, as snapshots. `INSTA_UPDATE=always cargo test help` takes new ones.
+//! The help texts, as snapshots. `just bless` takes new ones.
 
 use crate::harness::{Dir, fedmill};
 
@@ -16,59 +16,19 @@ fn help_of_the_program() {
 }
 
 #[test]
-fn help_of_aggregate() {
-    insta::assert_snapshot!(help(&["aggregate", "--help"]));
-}
-
-#[test]
-fn help_of_inspect() {
-    insta::assert_snapshot!(help(&["inspect", "--help"]));
-}
-
-#[test]
-fn help_of_compress() {
-    insta::assert_snapshot!(help(&["compress", "--help"]));
-}
-
-#[test]
-fn help_of_decompress() {
-    insta::assert_snapshot!(help(&["decompress", "--help"]));
-}
-
-#[test]
-fn help_of_personalize() {
-    insta::assert_snapshot!(help(&["personalize", "--help"]));
-}
-
-#[test]
-fn help_of_the_commands_of_a_budget() {
-    for command in ["init", "status", "spend", "verify", "recover", "void", "export"] {
-        insta::assert_snapshot!(format!("help_of_privacy_{command}"), help(&["privacy", command, "--help"]));
+fn help_of_every_command() {
+    fn check(command: &clap::Command, above: &[&str]) {
+        for command in command.get_subcommands() {
+            let words = [above, &[command.get_name()]].concat();
+            if command.has_subcommands() {
+                check(command, &words);
+            } else {
+                let name = format!("help_of_{}", words.join("_"));
+                insta::assert_snapshot!(name, help(&[&words[..], &["--help"]].concat()));
+            }
+        }
     }
-}
-
-#[test]
-fn help_of_doctor() {
-    insta::assert_snapshot!(help(&["doctor", "--help"]));
-}
-
-#[test]
-fn help_of_bench() {
-    insta::assert_snapshot!(help(&["bench", "--help"]));
-}
-
-#[test]
-fn help_of_the_commands_of_shards() {
-    for command in ["gram", "decide", "combine", "merge"] {
-        insta::assert_snapshot!(format!("help_of_{command}"), help(&[command, "--help"]));
-    }
-}
-
-#[test]
-fn help_of_the_commands_of_privacy() {
-    for command in ["compose", "calibrate"] {
-        insta::assert_snapshot!(format!("help_of_privacy_{command}"), help(&["privacy", command, "--help"]));
-    }
+    check(&fedmill::cli::command(), &[]);
 }
 
 #[test]
