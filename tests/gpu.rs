@@ -14,7 +14,7 @@ mod ring;
 mod rounds;
 mod sample;
 mod selftest;
-mod shaders;
+pub(crate) mod shaders;
 mod step;
 mod sums;
 

@@ -8,7 +8,7 @@ mod infeasible;
 mod layouts;
 mod near_identical;
 mod oracle;
-mod passes;
+pub(crate) mod passes;
 mod real_round;
 mod shadow;
 mod symmetry;

@@ -1,13 +1,16 @@
-//! The tables of rules, steps, strategies and codecs in `docs`.
+//! The tables of rules, steps, strategies, codecs and kernels in `docs`.
 //!
-//! They come from the registries and the heads of their files. `INSTA_UPDATE=always cargo test tables` writes them
-//! anew.
+//! They come from the registries and the heads of their files. `just bless` writes them anew.
 
 mod codecs;
+#[cfg(feature = "gpu")]
+mod kernels;
 
 use crate::harness::{shortest, source_tree};
+use crate::robust::id;
+use crate::robust::passes::reads_of_rule;
 use fedmill::rules::pre::{self, STEPS};
-use fedmill::rules::{self, Needs, RULES};
+use fedmill::rules::{self, RULES};
 use fedmill::settings::{Definition, RegistryEntry, Setting};
 use fedmill::strategies::STRATEGIES;
 use std::collections::BTreeMap;
@@ -50,7 +53,7 @@ fn row<T>(root: &Path, folder: &str, entry: &RegistryEntry<T>, columns: &[Column
             let settings = entry.settings.iter().map(setting);
             first.iter().map(|first| (*first).to_owned()).chain(settings).collect::<Vec<_>>().join("<br>")
         }
-        Column::Text(text) => text.clone(),
+        Column::Text(text) => (*text).to_owned(),
         Column::Point(names) => {
             let found = names.iter().find_map(|name| points.get(*name));
             found.unwrap_or_else(|| panic!("{}: the head has no {}", file.display(), names[0])).clone()
@@ -64,7 +67,7 @@ fn row<T>(root: &Path, folder: &str, entry: &RegistryEntry<T>, columns: &[Column
 enum Column {
     /// The settings, after the required options.
     Settings(Option<&'static str>),
-    Text(String),
+    Text(&'static str),
     /// A point that must exist, under one of these names.
     Point(&'static [&'static str]),
     Optional(&'static str),
@@ -102,11 +105,11 @@ fn check(page: &Path, mark: &str, head: &[&str], rows: impl Iterator<Item = Stri
 fn the_table_of_rules_is_the_registrys() {
     let Some(root) = source_tree() else { return };
     let rows = RULES.iter().map(|entry| {
-        let rule = rules::parse(&shortest(entry, "ID"), Definition::Paper).unwrap();
-        let reads = if rule.needs() == Needs::Nothing { "1" } else { "1 + kept" };
+        let text = shortest(entry, &id(0));
+        let rule = rules::parse(&text, Definition::Paper).unwrap();
         let columns = [
             Column::Point(&["Tolerates"]),
-            Column::Text(reads.to_owned()),
+            Column::Text(reads_of_rule(&text)),
             Column::Settings(rule.uses_byzantine().then_some("by F")),
             Column::Point(&["Paper", "Source"]),
         ];

@@ -68,7 +68,7 @@ impl<'a> DeviceCase<'a> {
         let columns = columns(kernel, gpu, matrix);
         let shape = TileShape { rows: n, stored: E::DTYPE.working(), references: 0, columns };
         let program = match kernel {
-            Kernel::Pairs => Program::Pairs(PairsProgram::new(gpu, &pairs_job(shape))?),
+            Kernel::Pairs => Program::Pairs(PairsProgram::new(gpu, &PairsJob::of_rows(shape))?),
             _ => Program::Combine(CombineProgram::new(gpu, &combine_job(kernel, shape))?),
         };
         let tiles = matrix.parameters.div_ceil(columns);
@@ -173,18 +173,6 @@ fn columns(kernel: Kernel, gpu: &Gpu, matrix: &HostMatrix) -> usize {
     let most = if kernel == Kernel::Pairs { PairsProgram::most_columns(gpu, n + 1) } else { usize::MAX };
     let columns = in_slot.min(bound).min(most) / COLUMN_STEP * COLUMN_STEP;
     columns.max(COLUMN_STEP).min(matrix.parameters)
-}
-
-fn pairs_job(shape: TileShape) -> PairsJob {
-    PairsJob {
-        shape,
-        mixing: None,
-        origin_is_base: false,
-        with_median: false,
-        with_centre: false,
-        differences: false,
-        signs: None,
-    }
 }
 
 fn combine_job(kernel: Kernel, shape: TileShape) -> CombineJob {

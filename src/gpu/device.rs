@@ -160,13 +160,6 @@ pub struct ResidentTile {
     pub(super) tile: TileShape,
 }
 
-impl ResidentTile {
-    /// The shape of the tile.
-    pub fn tile(&self) -> &TileShape {
-        &self.tile
-    }
-}
-
 /// One slot of the ring, with memory for the tiles of one job. Each slot belongs to one thread.
 pub struct RingSlot<'g>(Box<dyn TileDevice + 'g>);
 

@@ -213,6 +213,21 @@ pub struct PairsJob {
     pub signs: Option<Vec<bool>>,
 }
 
+impl PairsJob {
+    /// The inner products of all rows, and nothing else.
+    pub fn of_rows(shape: TileShape) -> Self {
+        Self {
+            shape,
+            mixing: None,
+            origin_is_base: false,
+            with_median: false,
+            with_centre: false,
+            differences: false,
+            signs: None,
+        }
+    }
+}
+
 /// The results of a merge of a tile besides its values.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Combined {

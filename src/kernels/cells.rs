@@ -27,7 +27,7 @@ impl Magnitudes {
 
     /// The cells of a uniform quantizer: the estimated number of values of each code.
     pub fn cells(&self, step: f64, zone: DeadZone) -> Cells {
-        let all = self.len() as f64;
+        let all = self.count() as f64;
         let mut cells = Cells { all, ..Cells::default() };
         for bin in (0..BINS).filter(|bin| self.counts[*bin] > 0) {
             let density = Density::of(self, bin);

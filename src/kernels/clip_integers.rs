@@ -185,16 +185,6 @@ impl Scale {
         self.exponent
     }
 
-    /// A scale that is smaller by about 2^-12 of it.
-    pub fn shrunk(self) -> Self {
-        let less = self.multiplier - (self.multiplier >> 12);
-        let zeros = less.leading_zeros();
-        if less == 0 {
-            return Self::ZERO;
-        }
-        Self { exponent: self.exponent - zeros as i32, multiplier: less << zeros }
-    }
-
     /// The scale times a weight from zero to one, rounded down.
     pub fn weighted(self, weight: f64) -> Self {
         if self == Self::ZERO {

@@ -11,13 +11,11 @@
 use crate::kernels::dispatch;
 use crate::kernels::lanes::{FLOATS, Floats};
 
-/// The most values of a transform.
-pub const MOST_VALUES: usize = 65_536;
 /// [`scaled`] replaces values below this part of the largest by zero.
 const DROPPED: f32 = 1.0 / (1u64 << 60) as f32;
 
 dispatch! {
-    /// Transforms the values, in place. Their number is a power of two, at most [`MOST_VALUES`].
+    /// Transforms the values, in place. Their number is a power of two.
     pub fn hadamard<A: Arch>(values: &mut [f32]) {
         transform::<A::Floats>(values);
     }

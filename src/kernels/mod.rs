@@ -94,7 +94,7 @@ pub const KERNELS: &[Kernel] = {
         kernel("dead_zone", Bits, &[], "integer codes of a uniform quantizer with a dead zone"),
         kernel("distortion", BitsOnCpu, &[],
             "sums of squares, squared errors and products of values and their decoded values"),
-        kernel("block_quantize", BitsOnCpu, &["block_ends", "block_quantize", "block_dequantize"],
+        kernel("block_quantize", BitsOnCpu, &["block_ends", "block_quantize"],
             "extremes of blocks; values as integers on an even grid, and back"),
         kernel("hadamard", Bits, &["hadamard"], "the Walsh-Hadamard transform, random signs"),
         kernel("bucketize", Bits, &["bucketize"], "the bucket of a magnitude among thresholds"),

@@ -20,7 +20,7 @@ pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "geometric-median",
     summary: "The point with the least weighted sum of distances to all updates.",
     settings: &[
-        Setting::new("smoothing", "0.000001", "least distance that counts, as a part of a typical distance"),
+        Setting::new("smoothing", "1e-6", "least distance that counts, as a part of a typical distance"),
         Setting::new("iterations", "10000", "most iterations"),
     ],
     parse: GeometricMedian::parse,

@@ -291,26 +291,39 @@ pub(crate) fn value<T: Display>(setting: &Option<T>) -> Option<&dyn Display> {
 pub(crate) mod tests {
     use super::*;
 
-    /// Checks each entry of a registry. With any number of its first settings, it displays as it was written. It takes
-    /// the settings that it declares, in that order. `parse` reads by the registry.
+    /// An entry as an operator writes it.
+    fn spec(name: &str, settings: &[String]) -> String {
+        if settings.is_empty() { name.to_owned() } else { format!("{name}:{}", settings.join(",")) }
+    }
+
+    /// A value as settings display it: a number without an exponent, anything else as it is.
+    fn plain(value: &str) -> String {
+        value.parse().map_or_else(|_| value.to_owned(), |number: f64| number.to_string())
+    }
+
+    /// Checks each entry of a registry. With any number of its first settings, it displays as it was written, with
+    /// numbers without an exponent. It takes the settings that it declares, in that order. `parse` reads by the
+    /// registry.
     pub(crate) fn check_registry<T: Display + fmt::Debug>(
         registry: &[RegistryEntry<T>],
         parse: impl Fn(&str) -> Result<T, SpecError>,
     ) {
         for entry in registry {
-            let settings: Vec<String> =
-                entry.settings.iter().map(|s| format!("{}={}", s.key, s.example)).collect();
+            let settings = |show: &dyn Fn(&str) -> String| -> Vec<String> {
+                entry.settings.iter().map(|s| format!("{}={}", s.key, show(s.example))).collect()
+            };
             let required = entry.settings.iter().take_while(|setting| setting.is_required).count();
             assert!(
                 entry.settings[required..].iter().all(|s| !s.is_required),
                 "required settings come first"
             );
-            for count in required..=settings.len() {
-                let text = [entry.name, &settings[..count].join(",")].join(":");
-                let text = text.trim_end_matches(':');
-                assert_eq!(parse(text).unwrap().to_string(), text);
+            let written = settings(&|example| example.to_owned());
+            let displayed = settings(&plain);
+            for count in required..=written.len() {
+                let text = |settings: &[String]| spec(entry.name, &settings[..count]);
+                assert_eq!(parse(&text(&written)).unwrap().to_string(), text(&displayed));
             }
-            let unknown = [entry.name, &[&settings[..], &["?=?".to_owned()]].concat().join(",")].join(":");
+            let unknown = spec(entry.name, &[written, vec!["?=?".to_owned()]].concat());
             let keys = entry.settings.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ");
             let (rule, key) = (entry.name.to_owned(), "?".to_owned());
             assert_eq!(parse(&unknown).unwrap_err(), SpecError::UnknownSetting { rule, key, known: keys });

@@ -16,7 +16,7 @@ pub(super) const TAU: Setting = Setting::new("tau", "0.001", "the least divisor 
 
 /// The `v0` that all three declare.
 pub(super) const V0: Setting =
-    Setting::new("v0", "0.000001", "v before the first round; the square of tau if missing");
+    Setting::new("v0", "1e-6", "v before the first round; the square of tau if missing");
 
 /// FedAdam, FedYogi or FedAdagrad.
 #[derive(Clone, Copy, Debug)]

@@ -187,7 +187,7 @@ fn folder() -> Option<PathBuf> {
 }
 
 /// The stems of the kernels and shared pieces in a folder.
-fn stems(folder: &Path) -> BTreeSet<String> {
+pub(crate) fn stems(folder: &Path) -> BTreeSet<String> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     paths
         .filter(|path| path.is_file())
@@ -293,46 +293,13 @@ fn every_shader_is_in_the_row_of_a_kernel_and_agrees_as_that_says() {
 }
 
 /// The first sentence of a shader's paragraph on its agreement with the CPU.
-fn agreement(stem: &str) -> String {
+pub(crate) fn agreement(stem: &str) -> String {
     let (_, text) = files().iter().find(|(name, _)| *name == stem).unwrap();
     let head = text.lines().map_while(|line| line.strip_prefix("//")).map(str::trim).collect::<Vec<_>>();
     let is_class = |line: &&str| ["Bits", "Ulp(", "Close: "].iter().any(|class| line.starts_with(class));
-    let start =
-        head.iter().position(|line| is_class(&line)).unwrap_or_else(|| panic!("{stem}: no agreement"));
+    let start = head.iter().position(is_class).unwrap_or_else(|| panic!("{stem}: no agreement"));
     let paragraph =
         head[start..].iter().take_while(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
     let sentence = paragraph.split_once(". ").map_or(paragraph.as_str(), |(first, _)| first);
     sentence.trim_end_matches('.').to_owned()
-}
-
-/// The table of docs/gpu.md: every kernel with shaders, and how each of them agrees.
-fn agreement_table(all: &BTreeSet<String>) -> String {
-    let mut table = "| kernel | computes | shader | agreement with the CPU |\n|---|---|---|---|\n".to_owned();
-    for kernel in KERNELS {
-        for (place, stem) in kernel.shaders.iter().filter(|stem| all.contains(**stem)).enumerate() {
-            let (name, computes) = if place == 0 { (kernel.name, kernel.computes) } else { ("", "") };
-            let agreement = match agreement(stem).strip_prefix("Close: ") {
-                Some(bound) if !bound.contains('`') => format!("`{bound}`"),
-                _ => agreement(stem),
-            };
-            table += &format!("| {name} | {computes} | `{stem}` | {} |\n", agreement.replace('|', "\\|"));
-        }
-    }
-    table
-}
-
-#[test]
-fn the_page_of_the_gpu_has_the_agreement_of_every_shader() {
-    let Some(root) = source_tree() else { return };
-    let path = root.join("docs/gpu.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let (start, end) = ("<!-- kernels: `just bless` writes this table -->\n", "<!-- end of kernels -->\n");
-    let (before, rest) = page.split_once(start).unwrap();
-    let (found, after) = rest.split_once(end).unwrap();
-    let expected = agreement_table(&stems(&root.join("shaders")));
-    if std::env::var_os("FEDMILL_BLESS").is_some() {
-        fs::write(&path, [before, start, &expected, end, after].concat()).unwrap();
-    } else {
-        assert_eq!(found, expected, "`just bless` writes the table anew");
-    }
 }

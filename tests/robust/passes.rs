@@ -377,6 +377,22 @@ fn reads(dir: &Dir, how: &[&str], more: &[&str]) -> f64 {
     report["bytes"]["read"].as_f64().unwrap() / data - f64::from(settled)
 }
 
+/// How often a rule reads the updates, in the words of docs/rules.md, measured by a merge with one distant client.
+pub(crate) fn reads_of_rule(rule: &str) -> &'static str {
+    if parse(rule, Definition::Paper).unwrap().needs() == Needs::Nothing {
+        return "1";
+    }
+    let far: Vec<f64> = values(BAD, LEN).into_iter().map(|x| 100.0 * x).collect();
+    let [dir, _] = rounds(sound, &client_with(BAD, &far));
+    let again = (reads(&dir, &["--rule", rule], &["--metrics", "none"]) - 1.0) * CLIENTS as f64;
+    assert!((again - again.round()).abs() < 1e-9, "{rule}: {again} clients are read again");
+    match again.round() as usize {
+        1 => "1 + 1",
+        CLIENTS => "2",
+        _ => "1 + kept",
+    }
+}
+
 /// Updates are read at most twice. A third read is needed for the coordinate median of updates that a step made.
 #[test]
 fn updates_are_read_twice_at_most() {

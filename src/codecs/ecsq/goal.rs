@@ -124,7 +124,7 @@ impl Search<'_> {
         let exact = f64::from(step.value());
         let zone = zone(exact);
         let (bits, error) = self.magnitudes.entropy_and_error(exact, zone);
-        let bits = bits / self.magnitudes.len() as f64;
+        let bits = bits / self.magnitudes.count() as f64;
         let nmse = error / self.magnitudes.energy();
         let (expected, other) = match self.goal {
             Goal::Nmse(_) => (nmse, bits),

@@ -182,7 +182,7 @@ impl EcsqEncoder {
         let (counts, deviations) = from_tally(tally);
         let fitted = Model::fit(&counts, &deviations);
         let model = fitted.model;
-        let values = magnitudes.len() as f64;
+        let values = magnitudes.count() as f64;
         let bytes = model.to_bytes().len() + BESIDE_MODEL;
         let bits = 8.0 * (fitted.chunk_bytes + bytes as f64) / values;
         let nmse = fitted.error * f64::from(choice.step.value()).powi(2) / magnitudes.energy();

@@ -1,12 +1,12 @@
 //! The kernels of codecs over flat vectors: grids of blocks, rotations, buckets.
 //!
-//! The host computes grids, factors and thresholds in f64. A device finds the codes and values that the CPU's kernels
-//! find, to the bit.
+//! The host computes grids, factors and thresholds in f64. A device finds the codes that the CPU's kernels find, to
+//! the bit.
 
 use super::Gpu;
 use crate::gpu::job::GpuError;
 use crate::gpu::run::{BufferId, Run};
-use crate::gpu::selftest::{DeviceKernel, Difference, HALF_ULP, difference, other, values};
+use crate::gpu::selftest::{DeviceKernel, Difference, other, values};
 use crate::gpu::shaders::{Value, Variant};
 use crate::gpu::shape::{Shape, column_groups, words};
 use crate::gpu::variants::{CODES_AT_ONCE, GROUP, VECTOR_CHUNK};
@@ -22,13 +22,12 @@ pub(in crate::gpu) const KERNELS: &[DeviceKernel] = &[
         variants: || {
             let flags = || [false, true].into_iter();
             let codes = flags().flat_map(|signed| flags().map(move |drawn| to_codes(signed, drawn)));
-            codes.chain(flags().map(to_values)).chain([Variant::new("block_ends", &[])]).collect()
+            codes.chain([Variant::new("block_ends", &[])]).collect()
         },
         cases: &[
             ("ends of blocks of 100", test_block_ends),
             ("to the nearest", |gpu| test_codes(gpu, Draw::Nearest)),
             ("by random words", |gpu| test_codes(gpu, Draw::Stochastic { seed: 3, purpose: 4, first: 8 })),
-            ("values of codes", test_dequantize),
         ],
     },
     DeviceKernel {
@@ -46,11 +45,6 @@ pub(in crate::gpu) const KERNELS: &[DeviceKernel] = &[
 /// Codes of values, from minus the top code on if `signed`, rounded by random words if `drawn`.
 fn to_codes(signed: bool, drawn: bool) -> Variant {
     Variant::new("block_quantize", &[("SIGNED", Value::Flag(signed)), ("STOCHASTIC", Value::Flag(drawn))])
-}
-
-/// Values of codes.
-fn to_values(signed: bool) -> Variant {
-    Variant::new("block_dequantize", &[("SIGNED", Value::Flag(signed))])
 }
 
 /// The sizes of a vector in blocks.
@@ -173,51 +167,6 @@ impl Gpu {
         let variant = to_codes(signed, matches!(draw, Draw::Stochastic { .. }));
         run.step(variant, blocks.of_codes(), &[sent, grids, numbers, codes], blocks.code_groups());
         Ok(bytes_of(&self.run(&run, &[codes])?[0], values.len()))
-    }
-
-    /// The values that codes stand for. A block's grid is its start and its step.
-    ///
-    /// # Errors
-    ///
-    /// When the device fails or has no memory for it.
-    pub fn dequantize(&self, codes: &[u8], block: usize, grids: &[[f32; 2]]) -> Result<Vec<f32>, GpuError> {
-        self.values(codes, block, grids, false)
-    }
-
-    /// The values that signed codes stand for, given each block's step.
-    ///
-    /// # Errors
-    ///
-    /// When the device fails or has no memory for it.
-    pub fn dequantize_symmetric(
-        &self,
-        codes: &[i8],
-        block: usize,
-        steps: &[f32],
-    ) -> Result<Vec<f32>, GpuError> {
-        let grids: Vec<[f32; 2]> = steps.iter().map(|step| [0.0, *step]).collect();
-        self.values(bytemuck::cast_slice(codes), block, &grids, true)
-    }
-
-    fn values(
-        &self,
-        codes: &[u8],
-        block: usize,
-        grids: &[[f32; 2]],
-        signed: bool,
-    ) -> Result<Vec<f32>, GpuError> {
-        if codes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let blocks = Blocks { len: codes.len(), block };
-        let mut packed = codes.to_vec();
-        packed.resize(codes.len().next_multiple_of(CODES_AT_ONCE), 0);
-        let mut run = Run::default();
-        let sent = run.input("codes", bytemuck::pod_collect_to_vec::<u8, u32>(&packed));
-        let grids = run.input("grids", bytemuck::cast_slice(grids));
-        let values = run.output("values", codes.len());
-        run.step(to_values(signed), blocks.of_codes(), &[sent, grids, values], blocks.code_groups());
-        Ok(floats_of(&self.run(&run, &[values])?[0]))
     }
 
     /// Flips signs and transforms each block of 4096 values, once for each stream in `flips`. A stream has one bit per
@@ -353,16 +302,6 @@ fn test_codes(gpu: &Gpu, draw: Draw) -> Result<Difference, GpuError> {
     let mut expected = vec![0; LEN];
     block_quantize::quantize_symmetric(isa, &values, inverse, 7, rounding, &mut expected);
     Ok(unsigned.or_else(|| other("signed code", &found, &expected)))
-}
-
-fn test_dequantize(gpu: &Gpu) -> Result<Difference, GpuError> {
-    let (low, step) = (-3.7f32, 0.013f32);
-    let codes: Vec<u8> = (0..LEN).map(|i| (i * 7_919 % 256) as u8).collect();
-    let found = gpu.dequantize(&codes, BLOCK, &vec![[low, step]; LEN / BLOCK])?;
-    let found: Vec<f64> = found.into_iter().map(f64::from).collect();
-    let product = |i: usize| f64::from(codes[i]) * f64::from(step);
-    let expected: Vec<f64> = (0..LEN).map(|i| f64::from(low) + product(i)).collect();
-    Ok(difference("value", &found, &expected, |i| 1.01 * HALF_ULP * (product(i) + expected[i].abs())))
 }
 
 fn test_rotate(gpu: &Gpu) -> Result<Difference, GpuError> {

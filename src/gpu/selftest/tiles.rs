@@ -336,21 +336,9 @@ fn centred(sample: &Sample<f32>) -> Vec<Vec<f32>> {
     points.map(|row| row.iter().zip(&middle).map(|(x, middle)| x - middle).collect()).collect()
 }
 
-fn pairs_job(sample: &Sample<f32>) -> PairsJob {
-    PairsJob {
-        shape: sample.shape(),
-        mixing: None,
-        origin_is_base: false,
-        with_median: false,
-        with_centre: false,
-        differences: false,
-        signs: None,
-    }
-}
-
 fn pairs(gpu: &Gpu, rows: usize) -> Result<Difference, GpuError> {
     let sample = Sample::of_f32(rows, PAIR_COLUMNS);
-    let found = sample.pairs(gpu, &PairsJob { differences: true, ..pairs_job(&sample) })?;
+    let found = sample.pairs(gpu, &PairsJob { differences: true, ..PairsJob::of_rows(sample.shape()) })?;
     let points = centred(&sample);
     let of_products = upper(&found.products, &points, "product", |a, b| a * b);
     Ok(of_products.or_else(|| upper(&found.squares, &points[..rows], "square", |a, b| (a - b) * (a - b))))
@@ -379,7 +367,7 @@ fn upper(found: &[f64], points: &[Vec<f32>], what: &str, term: fn(f64, f64) -> f
 fn signs(gpu: &Gpu) -> Result<Difference, GpuError> {
     let sample = Sample::of_f32(33, PAIR_COLUMNS).with_base();
     let less_base: Vec<bool> = (0..sample.rows.len()).map(|row| row % 2 == 0).collect();
-    let job = PairsJob { signs: Some(less_base.clone()), ..pairs_job(&sample) };
+    let job = PairsJob { signs: Some(less_base.clone()), ..PairsJob::of_rows(sample.shape()) };
     let found = sample.pairs(gpu, &job)?.signs;
     let base: Vec<f64> = sample.references[0].iter().map(|x| f64::from(*x)).collect();
     let mut counts = vec![0; PAIR_COLUMNS];

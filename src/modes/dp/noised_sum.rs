@@ -60,11 +60,6 @@ impl ClippedSum {
         Self { grid, clients, clips, edges, squares }
     }
 
-    /// The clients to read, by index in the set.
-    pub fn clients(&self) -> &[usize] {
-        &self.clients
-    }
-
     /// Adds all clients and sum files to the integers of a tile.
     ///
     /// # Errors

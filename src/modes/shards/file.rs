@@ -89,8 +89,6 @@ pub enum ShardError {
         measurement"
     )]
     SecondLook { rule: String },
-    #[error("{}: was made by {found}, expected {expected}", .path.display())]
-    OtherDecision { path: PathBuf, found: String, expected: String },
 }
 
 fn named(sections: &Range<usize>) -> String {
@@ -120,9 +118,6 @@ impl Explain for ShardError {
             Self::NoDecision { .. } => "run `fedmill gram` for each shard, then `fedmill decide`",
             Self::Unreadable { .. } | Self::Damaged { .. } | Self::OtherTensors { .. } => {
                 "make the shard file again: its command gives the same bytes"
-            }
-            Self::OtherDecision { .. } => {
-                "all shards must follow one decision: run `fedmill combine` again with it"
             }
             _ => return None,
         };
