@@ -2,9 +2,9 @@
 //!
 //! A file has an arrow to each file of the program that defines what it names, behind re-exports as far as
 //! `resolve` follows them. A path that ends at a module names nothing in it: `use crate::rules;` counts by what is
-//! then named through it, a glob counts as the module. A `mod` declaration is no arrow.
+//! then named through it, a glob counts as the module. A `mod` declaration is no arrow. Neither is a re-export: it is
+//! followed from the files that use it, and counts where its file uses the name too.
 
-use super::arrows::names;
 use super::graph::circles;
 use super::report::{Exception, Rule, Violation, without_exceptions};
 use super::resolve::{Place, Tree};
@@ -41,7 +41,8 @@ fn arrows(house: &House) -> Arrows {
     let tree = Tree::new(house);
     let mut found = Arrows::new();
     for (from, file) in house.files.iter().enumerate().filter(|(_, file)| !file.is_test) {
-        for name in names(file) {
+        let imports = file.syntax.imports.iter().filter(|import| !import.re_export);
+        for name in file.syntax.names.iter().chain(imports.map(|import| &import.target)) {
             for to in files_named(&tree, name).into_iter().filter(|to| *to != from) {
                 let first = found.entry((from, to)).or_insert(name.line);
                 *first = name.line.min(*first);
@@ -166,6 +167,20 @@ mod planted {
     fn a_circle_of_five_files_is_found_and_one_of_four_is_not() {
         assert_eq!(inside_rooms(&ring(5), &[]).len(), 1);
         assert_eq!(inside_rooms(&ring(4), &[]), []);
+    }
+
+    #[test]
+    fn a_re_export_is_followed_and_closes_no_circle_by_itself() {
+        let names = ["a", "b", "c", "d"];
+        let paths: Vec<String> = names.iter().map(|name| format!("src/rules/{name}.rs")).collect();
+        let room = |head: &str| {
+            let children = paths.iter().map(|path| (path.as_str(), "use super::Rule; pub struct X;"));
+            House::planted(&[("src/rules/mod.rs", head)].into_iter().chain(children).collect::<Vec<_>>())
+        };
+        let head =
+            "mod a; mod b; mod c; mod d; pub use {a::X, b::X as B, c::X as C, d::X as D}; pub trait Rule {}";
+        assert_eq!(inside_rooms(&room(head), &[]), []);
+        assert_eq!(inside_rooms(&room(&format!("{head} fn all(_: X, _: B, _: C, _: D) {{}}")), &[]).len(), 1);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Import {
     pub target: Name,
     /// The name inside the module; `None` for a glob and for `_`.
     pub alias: Option<String>,
+    /// Whether other modules may use it too.
+    pub re_export: bool,
 }
 
 /// An item with a name, in the module that defines it.
@@ -97,7 +99,12 @@ impl Syntax {
     /// Reads the source of a module.
     pub(crate) fn read(text: &str, module: &[String]) -> Result<Self, syn::Error> {
         let file = syn::parse_file(text)?;
-        let mut reader = Reader { module: module.to_vec(), found: Self::default(), in_attribute: false };
+        let mut reader = Reader {
+            module: module.to_vec(),
+            found: Self::default(),
+            in_attribute: false,
+            in_re_export: false,
+        };
         reader.found.unsafe_lines = tokens::lines_with(text.parse::<TokenStream>()?, "unsafe");
         let other =
             file.items.iter().find(|item| !matches!(item, Item::Mod(_)) && !tests_only(item.attributes()));
@@ -126,6 +133,8 @@ struct Reader {
     module: Vec<String>,
     found: Syntax,
     in_attribute: bool,
+    /// Whether the `use` that is being read has a visibility.
+    in_re_export: bool,
 }
 
 impl Reader {
@@ -195,7 +204,7 @@ impl Reader {
 
     fn import(&mut self, segments: Vec<String>, alias: Option<String>, node: &impl Spanned) {
         let target = self.name(segments, node.span().start().line);
-        self.found.imports.push(Import { target, alias });
+        self.found.imports.push(Import { target, alias, re_export: self.in_re_export });
     }
 }
 
@@ -300,7 +309,9 @@ impl<'ast> Visit<'ast> for Reader {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         visit::visit_visibility(self, &item.vis);
         let start: Vec<String> = item.leading_colon.iter().map(|_| String::new()).collect();
+        self.in_re_export = !matches!(item.vis, syn::Visibility::Inherited);
         self.flatten(&item.tree, &start);
+        self.in_re_export = false;
     }
 
     fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
