@@ -12,6 +12,9 @@
 //! - `deltas`: updates that are deltas, and what a merged file keeps of its base.
 //! - `output`: what a run leaves behind: shards, reports, messages, temporaries.
 //! - `partials`: trees of aggregators against one merge of all, and what partials are refused for.
+//! - `tiers`: clients in tiers, each merged by its rule, against merges of each tier that are averaged in f64.
+//! - `personal`: personal layers, left out of what is merged and measured, and kept as the base has them.
+//! - `personalize`: the model of one client, against values worked out by hand.
 //! - `hostile_updates`: encoded updates from attackers, cut off, changed at random, and made up.
 //! - `inspect`: what `fedmill inspect` shows and finds.
 //! - `compress`: updates compressed and decompressed, files to files, and encoded ones in a merge.
@@ -39,7 +42,7 @@
 //! - `sparse`: codecs that send few values in merges, and rules that refuse them.
 //! - `compressed_tensors`: files that compressed-tensors decodes, and what it is told.
 //! - `upstream_mistakes`: what widely used code was seen to get wrong.
-//! - `architecture`: the rooms of the source and the arrows between them.
+//! - `architecture`: the rules of the source: rooms and the arrows between them, circles, sizes, names, maps, prose.
 //! - `fuzz_seeds`: the seeds of the fuzz targets.
 //! - `tables`: the tables in `docs` that show a registry.
 

@@ -1,0 +1,194 @@
+//! Circles of files that name each other.
+//!
+//! A file has an arrow to each file of the program that defines what it names, behind re-exports as far as
+//! `resolve` follows them. A path that ends at a module names nothing in it: `use crate::rules;` counts by what is
+//! then named through it, a glob counts as the module. A `mod` declaration is no arrow. Neither is a re-export: it is
+//! followed from the files that use it, and counts where its file uses the name too.
+
+use super::graph::circles;
+use super::report::{Exception, Rule, Violation, without_exceptions};
+use super::resolve::{Place, Tree};
+use super::sources::{File, House};
+use super::syntax::Name;
+use std::collections::BTreeMap;
+
+/// Files that one circle inside a room may have.
+const LIMIT: usize = 4;
+
+/// Files that list the others of their room, which name them back. Circles are looked for without them.
+const REGISTRIES: &[Exception] = &[
+    Exception { what: "src/rules/mod.rs", why: "lists every rule; rules name the trait and the statistics" },
+    Exception { what: "src/strategies/mod.rs", why: "lists every strategy; strategies name the trait" },
+    Exception {
+        what: "src/codecs/coding.rs",
+        why: "lists how values are packed, for codecs that pack values",
+    },
+    Exception {
+        what: "src/kernels/lanes.rs",
+        why: "lists the vector operations; kernels name and extend them",
+    },
+];
+
+const RULE: Rule = Rule {
+    says: "no circle of files crosses rooms, and none inside a room has more than 4 files, registries left out",
+    instead: "move what both sides need to a file below both, or turn one arrow into an argument or a trait",
+};
+
+/// The arrows of a house: for each pair of files the line of the first path that makes it.
+type Arrows = BTreeMap<(usize, usize), usize>;
+
+fn arrows(house: &House) -> Arrows {
+    let tree = Tree::new(house);
+    let mut found = Arrows::new();
+    for (from, file) in house.files.iter().enumerate().filter(|(_, file)| !file.is_test) {
+        let imports = file.syntax.imports.iter().filter(|import| !import.re_export);
+        for name in file.syntax.names.iter().chain(imports.map(|import| &import.target)) {
+            for to in files_named(&tree, name).into_iter().filter(|to| *to != from) {
+                let first = found.entry((from, to)).or_insert(name.line);
+                *first = name.line.min(*first);
+            }
+        }
+    }
+    found
+}
+
+/// The files that define what a path names.
+fn files_named(tree: &Tree, name: &Name) -> Vec<usize> {
+    let modules = tree.resolve(name).into_iter().filter_map(|place| match place {
+        Place::Outside(_) => None,
+        Place::Module(path) => name.glob.then_some(path),
+        Place::Item { path, module } => Some(path[..module].to_vec()),
+    });
+    modules.filter_map(|module| tree.file(&module)).collect()
+}
+
+/// Circles of at least two files, without the files that `left_out` names.
+fn circles_without(house: &House, arrows: &Arrows, left_out: &dyn Fn(&File) -> bool) -> Vec<Vec<usize>> {
+    let mut behind = vec![Vec::new(); house.files.len()];
+    for (from, to) in
+        arrows.keys().filter(|(from, to)| ![from, to].iter().any(|at| left_out(&house.files[**at])))
+    {
+        behind[*from].push(*to);
+    }
+    circles(&behind)
+}
+
+/// A circle as a violation, with all its arrows.
+fn describe(house: &House, arrows: &Arrows, circle: &[usize], what: &str) -> Violation {
+    let inside = arrows.iter().filter(|((from, to), _)| circle.contains(from) && circle.contains(to));
+    let lines: String = inside
+        .map(|((from, to), line)| {
+            format!("\n      {}:{line} names {}", house.files[*from].path, house.files[*to].path)
+        })
+        .collect();
+    Violation::new(&house.files[circle[0]].path, 1, format!("{what} of {} files:{lines}", circle.len()))
+}
+
+fn across_rooms(house: &House) -> Vec<Violation> {
+    let arrows = arrows(house);
+    let all = circles_without(house, &arrows, &|_| false).into_iter();
+    let crossing =
+        all.filter(|circle| circle.iter().any(|at| house.files[*at].room() != house.files[circle[0]].room()));
+    crossing.map(|circle| describe(house, &arrows, &circle, "a circle across rooms")).collect()
+}
+
+fn inside_rooms(house: &House, registries: &[Exception]) -> Vec<Violation> {
+    let arrows = arrows(house);
+    let large = |circle: &Vec<usize>| circle.len() > LIMIT;
+    let is_registry = |file: &File| registries.iter().any(|registry| registry.what == file.path);
+    let rest = circles_without(house, &arrows, &is_registry).into_iter().filter(large);
+    let mut found: Vec<Violation> =
+        rest.map(|circle| describe(house, &arrows, &circle, "a circle")).collect();
+    // A registry stays listed while it stands in a circle that is too large without its entry.
+    let needed: Vec<(String, Violation)> = registries
+        .iter()
+        .filter(|registry| {
+            let others = |file: &File| is_registry(file) && file.path != registry.what;
+            let with_it = circles_without(house, &arrows, &others).into_iter().filter(large);
+            with_it.flatten().any(|at| house.files[at].path == registry.what)
+        })
+        .map(|registry| (registry.what.to_owned(), Violation::new(registry.what, 1, registry.why)))
+        .collect();
+    found.extend(without_exceptions(needed, registries, "REGISTRIES in tests/architecture/circles.rs"));
+    found
+}
+
+#[test]
+fn no_circle_crosses_rooms() {
+    RULE.holds(across_rooms(super::house()));
+}
+
+#[test]
+fn circles_inside_rooms_are_small() {
+    RULE.holds(inside_rooms(super::house(), REGISTRIES));
+}
+
+#[cfg(test)]
+mod planted {
+    use super::super::report::Exception;
+    use super::super::sources::House;
+    use super::{across_rooms, inside_rooms};
+
+    /// A ring of files in one room, each of which names the next.
+    fn ring(files: usize) -> House {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let paths: Vec<String> = names[..files].iter().map(|name| format!("src/rules/{name}.rs")).collect();
+        let texts: Vec<String> =
+            (0..files).map(|n| format!("use super::{}::X; pub struct X;", names[(n + 1) % files])).collect();
+        let planted: Vec<(&str, &str)> =
+            paths.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
+        House::planted(&planted)
+    }
+
+    #[test]
+    fn a_circle_across_rooms_is_found_with_its_arrows() {
+        let house = House::planted(&[
+            ("src/rules/mean.rs", "\nuse crate::io::text::Text; pub struct Mean;"),
+            ("src/io/text.rs", "pub struct Text; fn f(_: crate::rules::mean::Mean) {}"),
+        ]);
+        let found = across_rooms(&house);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].found.contains("src/rules/mean.rs:2 names src/io/text.rs"), "{}", found[0]);
+        assert_eq!(inside_rooms(&house, &[]), []);
+    }
+
+    #[test]
+    fn a_chain_across_rooms_and_a_use_of_a_module_alone_are_no_circle() {
+        let house = House::planted(&[
+            ("src/rules/mod.rs", "pub mod mean; use crate::io;"),
+            ("src/rules/mean.rs", "use crate::io::text::Text; pub struct Mean;"),
+            ("src/io/mod.rs", "pub mod text; use crate::rules; pub struct Disk;"),
+            ("src/io/text.rs", "pub struct Text;"),
+        ]);
+        assert_eq!(across_rooms(&house), []);
+    }
+
+    #[test]
+    fn a_circle_of_five_files_is_found_and_one_of_four_is_not() {
+        assert_eq!(inside_rooms(&ring(5), &[]).len(), 1);
+        assert_eq!(inside_rooms(&ring(4), &[]), []);
+    }
+
+    #[test]
+    fn a_re_export_is_followed_and_closes_no_circle_by_itself() {
+        let names = ["a", "b", "c", "d"];
+        let paths: Vec<String> = names.iter().map(|name| format!("src/rules/{name}.rs")).collect();
+        let room = |head: &str| {
+            let children = paths.iter().map(|path| (path.as_str(), "use super::Rule; pub struct X;"));
+            House::planted(&[("src/rules/mod.rs", head)].into_iter().chain(children).collect::<Vec<_>>())
+        };
+        let head =
+            "mod a; mod b; mod c; mod d; pub use {a::X, b::X as B, c::X as C, d::X as D}; pub trait Rule {}";
+        assert_eq!(inside_rooms(&room(head), &[]), []);
+        assert_eq!(inside_rooms(&room(&format!("{head} fn all(_: X, _: B, _: C, _: D) {{}}")), &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_registry_opens_its_circle_and_leaves_the_list_when_there_is_none() {
+        let registry = [Exception { what: "src/rules/a.rs", why: "lists the rules" }];
+        assert_eq!(inside_rooms(&ring(6), &registry), []);
+        let stale = inside_rooms(&ring(4), &registry);
+        assert_eq!(stale.len(), 1);
+        assert!(stale[0].found.contains("delete its exception"), "{}", stale[0]);
+    }
+}

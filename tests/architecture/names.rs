@@ -1,0 +1,76 @@
+//! Names of types in the engine and the modes: each stands for one thing.
+
+use super::report::{Rule, Violation};
+use super::rooms::rooms_in_group;
+use super::sources::House;
+use super::syntax::Definition;
+use std::collections::BTreeMap;
+
+const RULE: Rule = Rule {
+    says: "no two types of the engine and the modes share a name",
+    instead: "give one of them the name of what it holds (`ShardFile`, `TierMembers`)",
+};
+
+fn shared(house: &House) -> Vec<Violation> {
+    let rooms: Vec<&str> = ["engine", "modes"].into_iter().flat_map(rooms_in_group).collect();
+    let files = house.program().filter(|file| file.room().is_some_and(|room| rooms.contains(&room)));
+    let mut places: BTreeMap<&str, Vec<(&str, &Definition)>> = BTreeMap::new();
+    for file in files {
+        for kind in file.syntax.definitions.iter().filter(|item| item.is_type) {
+            places.entry(&kind.name).or_default().push((&file.path, kind));
+        }
+    }
+    let shared = places.into_iter().filter(|(_, places)| places.len() > 1);
+    shared.flat_map(|(name, places)| violations(name, &places)).collect()
+}
+
+/// One violation for each place of a shared name, which names the others.
+fn violations(name: &str, places: &[(&str, &Definition)]) -> Vec<Violation> {
+    let text = |place: &(&str, &Definition)| format!("{}:{}", place.0, place.1.line);
+    let others = |place: &(&str, &Definition)| {
+        let others = places.iter().map(text).filter(|other| *other != text(place));
+        others.collect::<Vec<_>>().join(", ")
+    };
+    let found = places
+        .iter()
+        .map(|place| Violation::new(place.0, place.1.line, format!("`{name}` is also at {}", others(place))));
+    found.collect()
+}
+
+#[test]
+fn no_two_types_of_engine_and_modes_share_a_name() {
+    RULE.holds(shared(super::house()));
+}
+
+#[test]
+fn a_shared_name_is_found_at_both_places() {
+    let house = House::planted(&[
+        ("src/engine/passes/plan.rs", "\nstruct Slot;"),
+        ("src/modes/tree/sums.rs", "mod inner { pub enum Slot {} }"),
+    ]);
+    let found: Vec<String> = shared(&house).iter().map(ToString::to_string).collect();
+    let expected = [
+        "src/engine/passes/plan.rs:2: `Slot` is also at src/modes/tree/sums.rs:1",
+        "src/modes/tree/sums.rs:1: `Slot` is also at src/engine/passes/plan.rs:2",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn traits_and_aliases_share_no_name_either() {
+    let house = House::planted(&[
+        ("src/engine/passes/plan.rs", "trait Rows {}"),
+        ("src/engine/decide/judge.rs", "type Rows = u8;"),
+    ]);
+    assert_eq!(shared(&house).len(), 2);
+}
+
+#[test]
+fn other_rooms_tests_functions_and_associated_types_are_free() {
+    let house = House::planted(&[
+        ("src/engine/passes/plan.rs", "struct Slot; fn slots() {} trait A { type Part; }"),
+        ("src/gpu/slot.rs", "struct Slot;"),
+        ("src/modes/dp/noise.rs", "fn slots() {} impl B for C { type Part = u8; } #[cfg(test)] struct Slot;"),
+    ]);
+    assert_eq!(shared(&house), []);
+}

@@ -1,0 +1,281 @@
+//! Resolves paths of the source to files: by the tree of modules, `use`, and re-exports.
+//!
+//! A path that begins with a plain word is followed if a `use`, a child module or a glob of its module explains the
+//! word. Re-exports are followed by name and through globs, up to [`STEPS`] of them. Where a word is no module, no
+//! item and no re-export (a macro made it), the path ends in the last module that is known. Names inside functions
+//! count as names of the module around. Method calls and fields name no file.
+
+use super::sources::House;
+use super::syntax::{Import, Name};
+use std::collections::{HashMap, HashSet};
+
+/// Re-exports that one path may pass.
+const STEPS: usize = 8;
+
+/// Where a path leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// Out of the crate.
+    Outside(Vec<String>),
+    /// To a module itself.
+    Module(Vec<String>),
+    /// To something in a module: the path from the root, and how many of its segments are the module.
+    Item { path: Vec<String>, module: usize },
+}
+
+impl Place {
+    /// The path from the root of the crate; `None` outside.
+    pub(crate) fn path(&self) -> Option<&[String]> {
+        match self {
+            Self::Outside(_) => None,
+            Self::Module(path) | Self::Item { path, .. } => Some(path),
+        }
+    }
+}
+
+/// The modules of a crate and what each brings in.
+#[derive(Debug)]
+pub(crate) struct Tree<'h> {
+    /// Place among the house's files, by module; a module in braces has the file around it.
+    files: HashMap<&'h [String], usize>,
+    items: HashSet<(&'h [String], &'h str)>,
+    imports: HashMap<&'h [String], Vec<&'h Import>>,
+}
+
+impl<'h> Tree<'h> {
+    /// Reads the modules of a house, without those for tests.
+    pub(crate) fn new(house: &'h House) -> Self {
+        let (mut files, mut items) = (HashMap::new(), HashSet::new());
+        let mut imports: HashMap<&[String], Vec<&Import>> = HashMap::new();
+        for (place, file) in house.files.iter().enumerate().filter(|(_, file)| !file.is_test) {
+            files.insert(file.module.as_slice(), place);
+            let inner = file.syntax.modules.iter().filter(|module| module.inline && !module.test);
+            files.extend(inner.map(|module| (module.path.as_slice(), place)));
+            let defined = file.syntax.definitions.iter();
+            items.extend(defined.map(|item| (item.module.as_slice(), item.name.as_str())));
+            for import in &file.syntax.imports {
+                imports.entry(&import.target.module).or_default().push(import);
+            }
+        }
+        Self { files, items, imports }
+    }
+
+    /// The file that holds a module, as its place among the house's files.
+    pub(crate) fn file(&self, module: &[String]) -> Option<usize> {
+        self.files.get(module).copied()
+    }
+
+    /// All places where a path may lead; a word may be a module and an item at once.
+    pub(crate) fn resolve(&self, name: &Name) -> Vec<Place> {
+        self.follow(&name.module, &name.segments, None, STEPS)
+    }
+
+    fn follow(
+        &self,
+        module: &[String],
+        segments: &[String],
+        by: Option<&Import>,
+        steps: usize,
+    ) -> Vec<Place> {
+        let outside = || vec![Place::Outside(segments.to_vec())];
+        let Some(first) = segments.first().filter(|_| steps > 0) else { return outside() };
+        if let Some(path) = from_root(module, segments) {
+            return self.descend(&path, steps);
+        }
+        let inner = [module, segments].concat();
+        let own = &inner[..module.len() + 1];
+        if self.files.contains_key(own) || self.items.contains(&(module, first.as_str())) {
+            return self.descend(&inner, steps);
+        }
+        let places = self.through_imports(module, segments, by, steps);
+        if places.is_empty() { outside() } else { places }
+    }
+
+    /// Follows the `use` lines of a module that bring in the first segment, and its globs if none does.
+    fn through_imports(
+        &self,
+        module: &[String],
+        segments: &[String],
+        by: Option<&Import>,
+        steps: usize,
+    ) -> Vec<Place> {
+        let imports = self.imports.get(module).map_or(&[][..], Vec::as_slice);
+        let others = imports.iter().filter(|import| by.is_none_or(|own| !std::ptr::eq(**import, own)));
+        let named = others.clone().filter(|import| import.alias.as_deref() == Some(segments[0].as_str()));
+        let named: Vec<Place> = named
+            .flat_map(|import| {
+                let path = [&import.target.segments[..], &segments[1..]].concat();
+                self.follow(module, &path, Some(import), steps - 1)
+            })
+            .collect();
+        if !named.is_empty() {
+            return named;
+        }
+        let globs = others.filter(|import| import.target.glob);
+        globs.flat_map(|import| self.through_glob(import, segments, steps)).collect()
+    }
+
+    /// Follows a glob if its module holds the first segment.
+    fn through_glob(&self, import: &Import, segments: &[String], steps: usize) -> Vec<Place> {
+        let sources = self.follow(&import.target.module, &import.target.segments, Some(import), steps - 1);
+        let modules = sources.into_iter().filter_map(|place| match place {
+            Place::Module(path) => Some(path),
+            _ => None,
+        });
+        let holds = |module: &Vec<String>| {
+            let child = [module.as_slice(), &segments[..1]].concat();
+            let imports = self.imports.get(module.as_slice()).map_or(&[][..], Vec::as_slice);
+            let named = |import: &&Import| import.target.glob || import.alias.as_ref() == Some(&segments[0]);
+            self.files.contains_key(child.as_slice())
+                || self.items.contains(&(module.as_slice(), segments[0].as_str()))
+                || imports.iter().any(named)
+        };
+        let found = modules.filter(holds).flat_map(|module| {
+            let places = self.descend(&[&module[..], segments].concat(), steps - 1);
+            places.into_iter().filter(move |place| !self.is_guess(place, module.len()))
+        });
+        found.collect()
+    }
+
+    /// Whether a place is an item that a module of this depth does not define: some other module brings it in.
+    fn is_guess(&self, place: &Place, depth: usize) -> bool {
+        match place {
+            Place::Item { path, module } if *module == depth => {
+                !self.items.contains(&(&path[..depth], path[depth].as_str()))
+            }
+            _ => false,
+        }
+    }
+
+    /// Walks a path from the root down the modules, then through re-exports.
+    fn descend(&self, path: &[String], steps: usize) -> Vec<Place> {
+        let is_module = |length: &usize| self.files.contains_key(&path[..*length]);
+        let depth = (1..path.len()).rev().find(is_module).unwrap_or(0);
+        let Some(word) = path.get(depth) else { return vec![Place::Module(Vec::new())] };
+        let mut places = Vec::new();
+        if is_module(&path.len()) {
+            places.push(Place::Module(path.to_vec()));
+        }
+        let item = Place::Item { path: path.to_vec(), module: depth };
+        if self.items.contains(&(&path[..depth], word.as_str())) {
+            places.push(item);
+            return places;
+        }
+        if steps > 0 {
+            places.extend(self.through_imports(&path[..depth], &path[depth..], None, steps));
+        }
+        if places.is_empty() { vec![item] } else { places }
+    }
+}
+
+/// The path from the root, if the first segment says where it begins. `fedmill` is the crate itself.
+fn from_root(module: &[String], segments: &[String]) -> Option<Vec<String>> {
+    let named_crate = segments.len() > 1 && segments[0].is_empty() && segments[1] == "fedmill";
+    let start = usize::from(named_crate);
+    let first = segments.get(start)?;
+    let rest = &segments[start + 1..];
+    match first.as_str() {
+        "crate" | "fedmill" => Some(rest.to_vec()),
+        "self" => Some([module, rest].concat()),
+        "super" => {
+            let supers = segments.iter().take_while(|segment| *segment == "super").count();
+            let around = &module[..module.len().saturating_sub(supers)];
+            Some([around, &segments[supers..]].concat())
+        }
+        _ => None,
+    }
+}
+
+/// The path from the root that a name writes out itself, before any re-export.
+pub(crate) fn as_written(name: &Name) -> Option<Vec<String>> {
+    from_root(&name.module, &name.segments)
+}
+
+#[cfg(test)]
+mod planted {
+    use super::super::sources::House;
+    use super::super::syntax::Name;
+    use super::{Place, Tree};
+
+    fn house() -> House {
+        House::planted(&[
+            ("src/lib.rs", "pub mod engine; pub mod io; pub mod rules; pub mod updates;"),
+            ("src/engine/mod.rs", "pub mod passes;"),
+            ("src/engine/passes/mod.rs", "pub mod plan; use crate::io; mod inner { pub struct Deep; }"),
+            ("src/engine/passes/plan.rs", "use crate::{engine as root, rules::*}; pub struct Plan;"),
+            ("src/io/mod.rs", "pub mod text; pub fn text() {}"),
+            ("src/io/text.rs", "pub struct Text;"),
+            ("src/rules/mod.rs", "mod mean; pub use mean::Mean; pub use self::mean::*; pub trait Rule {}"),
+            ("src/rules/mean.rs", "pub struct Mean; pub struct Other; use super::Rule;"),
+            ("src/updates/mod.rs", "pub use crate::io::text::Text as Sent; pub use crate::rules;"),
+        ])
+    }
+
+    fn leads(module: &str, path: &str) -> Vec<String> {
+        let house = house();
+        let split = |path: &str| path.split("::").map(str::to_owned).collect::<Vec<_>>();
+        let name = Name { module: split(module), segments: split(path), line: 1, glob: false };
+        let places = Tree::new(&house).resolve(&name).into_iter().map(|place| match place {
+            Place::Outside(path) => format!("outside {}", path.join("::")),
+            Place::Module(path) => format!("module {}", path.join("::")),
+            Place::Item { path, module } => {
+                format!("{} {}", path[..module].join("::"), path[module..].join("::"))
+            }
+        });
+        places.collect()
+    }
+
+    #[test]
+    fn paths_from_the_root_end_in_the_module_of_their_item() {
+        assert_eq!(leads("io", "crate::engine::passes::plan::Plan::new"), ["engine::passes::plan Plan::new"]);
+        assert_eq!(leads("io", "fedmill::io::text::Text"), ["io::text Text"]);
+        assert_eq!(leads("io", "::fedmill::io::text::Text"), ["io::text Text"]);
+        assert_eq!(leads("io", "crate::gone::X"), [" gone::X"]);
+    }
+
+    #[test]
+    fn self_and_super_climb_from_the_module() {
+        assert_eq!(leads("engine::passes::plan", "super::super::super::io::text::Text"), ["io::text Text"]);
+        assert_eq!(leads("io", "self::text::Text"), ["io::text Text"]);
+        assert_eq!(leads("engine::passes::inner", "super::plan::Plan"), ["engine::passes::plan Plan"]);
+        assert_eq!(leads("engine::passes", "self::inner::Deep"), ["engine::passes::inner Deep"]);
+    }
+
+    #[test]
+    fn a_word_may_be_a_module_and_an_item_at_once() {
+        assert_eq!(leads("rules", "crate::io::text"), ["module io::text", "io text"]);
+    }
+
+    #[test]
+    fn children_imports_and_renames_explain_a_first_word() {
+        assert_eq!(leads("io", "text::Text"), ["io::text Text"]);
+        assert_eq!(leads("engine::passes", "io::text::Text"), ["io::text Text"]);
+        assert_eq!(leads("engine::passes::plan", "root::passes::Gone"), ["engine::passes Gone"]);
+        assert_eq!(leads("io", "std::fs::read"), ["outside std::fs::read"]);
+    }
+
+    #[test]
+    fn re_exports_are_followed_to_the_definition() {
+        assert_eq!(leads("io", "crate::updates::Sent::new"), ["io::text Text::new"]);
+        assert_eq!(leads("io", "crate::updates::rules::Mean"), ["rules::mean Mean"]);
+        assert_eq!(leads("io", "crate::rules::Other"), ["rules::mean Other"]);
+        assert_eq!(leads("engine::passes::plan", "Mean::new"), ["rules::mean Mean::new"]);
+    }
+
+    #[test]
+    fn a_name_that_only_circles_find_ends() {
+        let house = House::planted(&[
+            ("src/a.rs", "use half; use super::b::X;"),
+            ("src/b.rs", "pub use super::a::X;"),
+        ]);
+        let name = Name {
+            module: vec!["a".into()],
+            segments: vec!["half".into(), "f16".into()],
+            line: 1,
+            glob: false,
+        };
+        assert_eq!(Tree::new(&house).resolve(&name), [Place::Outside(name.segments.clone())]);
+        let name = Name { segments: vec!["X".into()], ..name };
+        assert!(!Tree::new(&house).resolve(&name).is_empty());
+    }
+}

@@ -1,0 +1,231 @@
+//! The rooms, the arrows that may stand between them, and what must hold for that table itself.
+
+use super::graph::circles;
+use super::report::{Rule, Violation};
+use std::collections::BTreeSet;
+
+/// Folders that hold rooms. A path inside one names the room by its second part: `engine::passes`.
+pub(crate) const GROUPS: &[(&str, &str)] =
+    &[("engine", "aggregate decide intake passes backend"), ("modes", "tiers tree shards dp secure")];
+
+/// Which rooms each room may use. A room may stand in several rows, which then add up; `*` is every room.
+pub(crate) const ARROWS: &[(&str, &str)] = &[
+    ("main", "cli"),
+    ("cli", "*"),
+    (
+        "bench",
+        "aggregate intake decide passes backend compress updates codecs privacy strategies rules gpu kernels io \
+         telemetry settings model",
+    ),
+    (
+        "simulate",
+        "attacks aggregate tiers dp secure compress updates strategies rules codecs kernels io telemetry settings \
+         model",
+    ),
+    (
+        "round",
+        "fleet aggregate tiers tree dp secure compress budget backend intake decide strategies rules record io \
+         telemetry settings model",
+    ),
+    ("plan", "record io telemetry settings"),
+    (
+        "tiers tree shards dp secure",
+        "aggregate intake decide passes backend updates strategies rules kernels io telemetry settings model",
+    ),
+    ("dp", "budget privacy record"),
+    ("secure", "record"),
+    ("inspect", "intake passes updates kernels io telemetry model"),
+    ("personalize", "intake updates kernels io model"),
+    ("aggregate", "intake decide passes backend updates strategies rules gpu kernels io telemetry model"),
+    ("intake", "updates strategies io telemetry model"),
+    ("decide", "strategies rules kernels"),
+    ("passes", "updates rules gpu kernels io telemetry model"),
+    ("backend", "gpu kernels io telemetry"),
+    ("compress", "updates codecs gpu kernels io telemetry settings model"),
+    ("budget", "updates privacy kernels record io"),
+    ("fleet", "record io settings"),
+    ("attacks", "rules kernels"),
+    ("updates", "codecs kernels io model"),
+    ("strategies", "rules kernels settings model"),
+    ("codecs", "kernels settings model"),
+    ("rules", "settings"),
+    ("privacy", "kernels record"),
+    ("gpu", "kernels model"),
+    ("kernels io", "model"),
+    ("telemetry record settings model", ""),
+];
+
+/// Rooms of the table that are not built yet. A room that is built leaves this list.
+const PLANNED: &[&str] = &["round", "fleet", "plan", "simulate", "secure", "attacks"];
+
+/// Rooms that compute alone: no files, no device, no threads, no clock.
+pub(crate) const PURE: &[&str] = &["decide", "rules", "strategies", "privacy", "record", "attacks"];
+
+const TABLE: Rule = Rule {
+    says: "arrows go one way; modes know no mode; nothing below `aggregate` knows a mode; pure rooms use no machine",
+    instead: "change ARROWS in tests/architecture/rooms.rs so that the new arrow keeps all four",
+};
+
+const EVERY_ROOM: Rule = Rule {
+    says: "the table of arrows holds the rooms of src/ and those that are planned, no others",
+    instead: "add the room to ARROWS, or delete it there; a room that is built leaves PLANNED",
+};
+
+/// Names of a list that is written as words.
+pub(crate) fn words(list: &'static str) -> impl Iterator<Item = &'static str> {
+    list.split_whitespace()
+}
+
+/// The rooms that a row of the table names on its left side.
+pub(crate) fn rooms_of_table(table: &[(&'static str, &'static str)]) -> BTreeSet<&'static str> {
+    table.iter().flat_map(|(rooms, _)| words(rooms)).collect()
+}
+
+/// The rooms that a room may use.
+pub(crate) fn allowed(table: &[(&'static str, &'static str)], room: &str) -> BTreeSet<&'static str> {
+    let rows = table.iter().filter(|(rooms, _)| words(rooms).any(|name| name == room));
+    let used: BTreeSet<&str> = rows.flat_map(|(_, used)| words(used)).collect();
+    if used.contains("*") {
+        let all = rooms_of_table(table).into_iter();
+        return all.filter(|name| ![room, "main"].contains(name)).collect();
+    }
+    used
+}
+
+/// The room that a path from the root of the crate names; `None` for the root, a group alone, and what is no room.
+pub(crate) fn room_of(path: &[String]) -> Option<&str> {
+    let first = path.first()?;
+    if GROUPS.iter().any(|(group, _)| group == first) { path.get(1) } else { Some(first) }.map(String::as_str)
+}
+
+/// Whether a name is that of a group of rooms.
+pub(crate) fn is_group(name: &str) -> bool {
+    GROUPS.iter().any(|(group, _)| *group == name)
+}
+
+/// Whether a room is a mode.
+pub(crate) fn is_mode(room: &str) -> bool {
+    rooms_in_group("modes").any(|mode| mode == room)
+}
+
+/// The rooms of a group.
+pub(crate) fn rooms_in_group(group: &str) -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().filter(move |(name, _)| *name == group).flat_map(|(_, rooms)| words(rooms))
+}
+
+/// The rooms that a room reaches over any number of arrows.
+pub(crate) fn below(table: &[(&'static str, &'static str)], room: &str) -> BTreeSet<&'static str> {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<&str> = allowed(table, room).into_iter().collect();
+    while let Some(next) = open.pop() {
+        if reached.insert(next) {
+            open.extend(allowed(table, next));
+        }
+    }
+    reached
+}
+
+fn at_table(found: String) -> Violation {
+    Violation { place: "tests/architecture/rooms.rs".to_owned(), found }
+}
+
+/// Where the table breaks its rules.
+fn faults_of_table(table: &[(&'static str, &'static str)]) -> Vec<Violation> {
+    let rooms: Vec<&str> = rooms_of_table(table).into_iter().collect();
+    let place = |name: &str| rooms.iter().position(|room| *room == name);
+    let mut found = Vec::new();
+    let mut arrows = vec![Vec::new(); rooms.len()];
+    for (from, room) in rooms.iter().enumerate() {
+        for used in allowed(table, room) {
+            match place(used) {
+                Some(to) => arrows[from].push(to),
+                None => found.push(at_table(format!("`{room}` may use `{used}`, which has no row"))),
+            }
+            if is_mode(room) && is_mode(used) {
+                found.push(at_table(format!("the mode `{room}` may use the mode `{used}`")));
+            }
+            if PURE.contains(room) && ["io", "gpu", "telemetry"].contains(&used) {
+                found.push(at_table(format!("the pure room `{room}` may use `{used}`")));
+            }
+        }
+    }
+    for circle in circles(&arrows) {
+        let names: Vec<&str> = circle.into_iter().map(|place| rooms[place]).collect();
+        found.push(at_table(format!("a circle of arrows: {}", names.join(", "))));
+    }
+    let modes = below(table, "aggregate").into_iter().filter(|room| is_mode(room));
+    found.extend(modes.map(|mode| at_table(format!("`aggregate` reaches the mode `{mode}`"))));
+    found
+}
+
+/// Where the table differs from the rooms that exist.
+fn rooms_that_differ(existing: &BTreeSet<&str>, planned: &[&str]) -> Vec<Violation> {
+    let listed = rooms_of_table(ARROWS);
+    let mut found = Vec::new();
+    for room in existing.iter().filter(|room| !listed.contains(*room)) {
+        found.push(at_table(format!("`{room}` has no row")));
+    }
+    for room in listed.iter().filter(|room| !existing.contains(*room) && !planned.contains(room)) {
+        found.push(at_table(format!("`{room}` has a row and no files")));
+    }
+    for room in planned.iter().filter(|room| existing.contains(*room)) {
+        found.push(at_table(format!("`{room}` is built: delete it from PLANNED")));
+    }
+    found
+}
+
+#[test]
+fn the_table_of_arrows_is_sound() {
+    TABLE.holds(faults_of_table(ARROWS));
+}
+
+#[test]
+fn every_room_is_in_the_table() {
+    EVERY_ROOM.holds(rooms_that_differ(&super::house().rooms(), PLANNED));
+}
+
+fn texts(found: Vec<Violation>) -> Vec<String> {
+    found.into_iter().map(|violation| violation.found).collect()
+}
+
+#[test]
+fn a_circle_in_the_table_is_found() {
+    let table = [("rules", "settings"), ("settings", "codecs"), ("codecs", "rules"), ("model", "")];
+    assert_eq!(texts(faults_of_table(&table)), ["a circle of arrows: codecs, rules, settings"]);
+    assert_eq!(texts(faults_of_table(&[("rules codecs", "settings"), ("settings", "")])), [""; 0]);
+}
+
+#[test]
+fn an_arrow_between_modes_is_found() {
+    let table = [("tiers", "tree"), ("tree", "")];
+    assert_eq!(texts(faults_of_table(&table)), ["the mode `tiers` may use the mode `tree`"]);
+}
+
+#[test]
+fn an_arrow_down_to_a_mode_is_found() {
+    let table = [("aggregate", "intake"), ("intake", "shards"), ("shards", "")];
+    assert_eq!(texts(faults_of_table(&table)), ["`aggregate` reaches the mode `shards`"]);
+}
+
+#[test]
+fn an_arrow_from_a_pure_room_to_the_machine_is_found() {
+    let table = [("rules", "gpu"), ("gpu", "")];
+    assert_eq!(texts(faults_of_table(&table)), ["the pure room `rules` may use `gpu`"]);
+}
+
+#[test]
+fn an_arrow_to_an_unknown_room_is_found() {
+    assert_eq!(texts(faults_of_table(&[("rules", "sums")])), ["`rules` may use `sums`, which has no row"]);
+}
+
+#[test]
+fn a_room_missing_on_either_side_is_found() {
+    let mut rooms = rooms_of_table(ARROWS);
+    PLANNED.iter().for_each(|room| assert!(rooms.remove(room)));
+    assert_eq!(texts(rooms_that_differ(&rooms, PLANNED)), [""; 0]);
+    rooms.extend(["sums", "fleet"]);
+    rooms.remove("io");
+    let expected =
+        ["`sums` has no row", "`io` has a row and no files", "`fleet` is built: delete it from PLANNED"];
+    assert_eq!(texts(rooms_that_differ(&rooms, PLANNED)), expected);
+}

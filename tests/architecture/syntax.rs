@@ -1,0 +1,386 @@
+//! One source file read by a parser: names that it uses, what it defines, where its tests stand.
+//!
+//! Of what a macro writes only paths, method calls and functions are seen, not types and `impl` blocks.
+
+use super::cfg::{Attributes, tests_only};
+use super::tokens;
+use proc_macro2::TokenStream;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+use syn::{Attribute, ImplItem, Item, Meta, Stmt, TraitItem, Type, UseTree};
+
+/// A path as it is written, and the module that it is written in.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    pub module: Vec<String>,
+    pub segments: Vec<String>,
+    pub line: usize,
+    /// Whether it ends in `::*`.
+    pub glob: bool,
+}
+
+/// A name that a `use` brings into a module.
+#[derive(Clone, Debug)]
+pub(crate) struct Import {
+    /// What it stands for.
+    pub target: Name,
+    /// The name inside the module; `None` for a glob and for `_`.
+    pub alias: Option<String>,
+    /// Whether other modules may use it too.
+    pub re_export: bool,
+}
+
+/// An item with a name, in the module that defines it.
+#[derive(Clone, Debug)]
+pub(crate) struct Definition {
+    pub module: Vec<String>,
+    pub name: String,
+    pub line: usize,
+    /// Whether it is a struct, an enum, a union, a trait or a type alias.
+    pub is_type: bool,
+}
+
+/// A struct, with the number of its fields.
+#[derive(Clone, Debug)]
+pub(crate) struct Struct {
+    pub name: String,
+    pub line: usize,
+    pub fields: usize,
+    /// The last words of the traits that it derives.
+    pub derives: Vec<String>,
+}
+
+/// A function from its signature to its closing brace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Function {
+    pub name: String,
+    pub line: usize,
+    pub lines: usize,
+}
+
+/// A module that a file declares.
+#[derive(Clone, Debug)]
+pub(crate) struct Module {
+    pub path: Vec<String>,
+    pub line: usize,
+    /// Whether its code stands in the braces behind it.
+    pub inline: bool,
+    /// Whether it is compiled for tests alone.
+    pub test: bool,
+    /// Whether a `#[path]` names its file.
+    pub renamed: bool,
+}
+
+/// What the checks need to know about a file. Items under `#[cfg(test)]` add only to `tests` and `modules`.
+#[derive(Default, Debug)]
+pub(crate) struct Syntax {
+    pub names: Vec<Name>,
+    pub imports: Vec<Import>,
+    pub definitions: Vec<Definition>,
+    /// The types of `impl T` without a trait.
+    pub inherent: Vec<Name>,
+    pub structs: Vec<Struct>,
+    pub functions: Vec<Function>,
+    pub modules: Vec<Module>,
+    /// Method calls: the name and the line.
+    pub calls: Vec<(String, usize)>,
+    /// Lines that hold `unsafe`, in tests too.
+    pub unsafe_lines: Vec<usize>,
+    /// Lines of items that are compiled for tests alone.
+    pub tests: Vec<RangeInclusive<usize>>,
+    /// Line of the first item that is no module.
+    pub first_item: Option<usize>,
+}
+
+impl Syntax {
+    /// Reads the source of a module.
+    pub(crate) fn read(text: &str, module: &[String]) -> Result<Self, syn::Error> {
+        let file = syn::parse_file(text)?;
+        let mut reader = Reader {
+            module: module.to_vec(),
+            found: Self::default(),
+            in_attribute: false,
+            in_re_export: false,
+        };
+        reader.found.unsafe_lines = tokens::lines_with(text.parse::<TokenStream>()?, "unsafe");
+        let other =
+            file.items.iter().find(|item| !matches!(item, Item::Mod(_)) && !tests_only(item.attributes()));
+        reader.found.first_item = other.map(|item| item.span().start().line);
+        if tests_only(&file.attrs) {
+            reader.found.tests.push(1..=text.lines().count());
+        } else {
+            reader.visit_file(&file);
+        }
+        Ok(reader.found)
+    }
+
+    /// The number of lines that are compiled for tests alone.
+    pub(crate) fn test_lines(&self) -> usize {
+        self.tests.iter().cloned().flatten().collect::<BTreeSet<usize>>().len()
+    }
+
+    /// Whether a line belongs to an item that is compiled for tests alone.
+    pub(crate) fn in_tests(&self, line: usize) -> bool {
+        self.tests.iter().any(|lines| lines.contains(&line))
+    }
+}
+
+struct Reader {
+    /// The module that is being read, which `mod x { }` makes longer for its braces.
+    module: Vec<String>,
+    found: Syntax,
+    in_attribute: bool,
+    /// Whether the `use` that is being read has a visibility.
+    in_re_export: bool,
+}
+
+impl Reader {
+    /// Records a node that is compiled for tests alone; returns whether it is.
+    fn skips(&mut self, attributes: &[Attribute], node: &impl Spanned) -> bool {
+        let skipped = tests_only(attributes);
+        if skipped {
+            self.found.tests.push(node.span().start().line..=node.span().end().line);
+        }
+        skipped
+    }
+
+    fn name(&self, segments: Vec<String>, line: usize) -> Name {
+        Name { module: self.module.clone(), segments, line, glob: false }
+    }
+
+    fn define(&mut self, ident: &syn::Ident, is_type: bool) {
+        let (name, line) = (ident.unraw().to_string(), ident.span().start().line);
+        self.found.definitions.push(Definition { module: self.module.clone(), name, line, is_type });
+    }
+
+    fn define_item(&mut self, item: &Item) {
+        match item {
+            Item::Enum(item) => self.define(&item.ident, true),
+            Item::Struct(item) => self.define(&item.ident, true),
+            Item::Trait(item) => self.define(&item.ident, true),
+            Item::TraitAlias(item) => self.define(&item.ident, true),
+            Item::Type(item) => self.define(&item.ident, true),
+            Item::Union(item) => self.define(&item.ident, true),
+            Item::Const(item) => self.define(&item.ident, false),
+            Item::Static(item) => self.define(&item.ident, false),
+            Item::Fn(item) => self.define(&item.sig.ident, false),
+            Item::Macro(item) => item.ident.iter().for_each(|ident| self.define(ident, false)),
+            _ => {}
+        }
+    }
+
+    fn function(&mut self, signature: &syn::Signature, body: &syn::Block) {
+        let line = signature.fn_token.span.start().line;
+        let end = body.brace_token.span.close().end().line;
+        let name = signature.ident.unraw().to_string();
+        self.found.functions.push(Function { name, line, lines: end - line + 1 });
+    }
+
+    /// Records the leaves of a `use` tree.
+    fn flatten(&mut self, tree: &UseTree, before: &[String]) {
+        let with = |ident: &syn::Ident| [before, &[ident.unraw().to_string()]].concat();
+        match tree {
+            UseTree::Path(path) => self.flatten(&path.tree, &with(&path.ident)),
+            UseTree::Group(group) => group.items.iter().for_each(|branch| self.flatten(branch, before)),
+            UseTree::Name(name) if name.ident == "self" => {
+                self.import(before.to_vec(), before.last().cloned(), name)
+            }
+            UseTree::Name(name) => self.import(with(&name.ident), Some(name.ident.unraw().to_string()), name),
+            UseTree::Rename(name) => {
+                let path = if name.ident == "self" { before.to_vec() } else { with(&name.ident) };
+                let alias = name.rename.unraw().to_string();
+                self.import(path, Some(alias).filter(|alias| alias != "_"), name);
+            }
+            UseTree::Glob(star) => {
+                self.import(before.to_vec(), None, star);
+                let imported = self.found.imports.last_mut().unwrap();
+                imported.target.glob = true;
+            }
+        }
+    }
+
+    fn import(&mut self, segments: Vec<String>, alias: Option<String>, node: &impl Spanned) {
+        let target = self.name(segments, node.span().start().line);
+        self.found.imports.push(Import { target, alias, re_export: self.in_re_export });
+    }
+}
+
+/// The segments of a path, of which a leading `::` is an empty one.
+fn segments(path: &syn::Path) -> Vec<String> {
+    let start = path.leading_colon.iter().map(|_| String::new());
+    start.chain(path.segments.iter().map(|segment| segment.ident.unraw().to_string())).collect()
+}
+
+/// The path of a type without references, parentheses and `dyn`.
+fn path_of(kind: &Type) -> Option<&syn::Path> {
+    match kind {
+        Type::Path(named) => Some(&named.path),
+        Type::Paren(inner) => path_of(&inner.elem),
+        Type::Group(inner) => path_of(&inner.elem),
+        Type::Reference(inner) => path_of(&inner.elem),
+        Type::TraitObject(object) => object.bounds.iter().find_map(|bound| match bound {
+            syn::TypeParamBound::Trait(bound) => Some(&bound.path),
+            _ => None,
+        }),
+        _ => None,
+    }
+}
+
+fn derives(attributes: &[Attribute]) -> Vec<String> {
+    let lists = attributes.iter().filter_map(|attribute| match &attribute.meta {
+        Meta::List(list) if list.path.is_ident("derive") => Some(list),
+        _ => None,
+    });
+    let parser = syn::punctuated::Punctuated::<syn::Path, syn::Token![,]>::parse_terminated;
+    let paths = lists.flat_map(|list| list.parse_args_with(parser).into_iter().flatten());
+    paths.filter_map(|path| path.segments.last().map(|segment| segment.ident.to_string())).collect()
+}
+
+impl<'ast> Visit<'ast> for Reader {
+    fn visit_item(&mut self, item: &'ast Item) {
+        let attributes = item.attributes();
+        if let Item::Mod(module) = item {
+            let path = [self.module.as_slice(), &[module.ident.unraw().to_string()]].concat();
+            self.found.modules.push(Module {
+                path,
+                line: module.ident.span().start().line,
+                inline: module.content.is_some(),
+                test: tests_only(attributes),
+                renamed: attributes.iter().any(|attribute| attribute.path().is_ident("path")),
+            });
+        }
+        if !self.skips(attributes, item) {
+            self.define_item(item);
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        self.module.push(module.ident.unraw().to_string());
+        visit::visit_item_mod(self, module);
+        self.module.pop();
+    }
+
+    fn visit_impl_item(&mut self, item: &'ast ImplItem) {
+        if !self.skips(item.attributes(), item) {
+            visit::visit_impl_item(self, item);
+        }
+    }
+
+    fn visit_trait_item(&mut self, item: &'ast TraitItem) {
+        if !self.skips(item.attributes(), item) {
+            visit::visit_trait_item(self, item);
+        }
+    }
+
+    fn visit_stmt(&mut self, statement: &'ast Stmt) {
+        if !self.skips(statement.attributes(), statement) {
+            visit::visit_stmt(self, statement);
+        }
+    }
+
+    fn visit_arm(&mut self, arm: &'ast syn::Arm) {
+        if !self.skips(&arm.attrs, arm) {
+            visit::visit_arm(self, arm);
+        }
+    }
+
+    fn visit_field(&mut self, field: &'ast syn::Field) {
+        if !self.skips(&field.attrs, field) {
+            visit::visit_field(self, field);
+        }
+    }
+
+    fn visit_field_value(&mut self, field: &'ast syn::FieldValue) {
+        if !self.skips(&field.attrs, field) {
+            visit::visit_field_value(self, field);
+        }
+    }
+
+    fn visit_variant(&mut self, variant: &'ast syn::Variant) {
+        if !self.skips(&variant.attrs, variant) {
+            visit::visit_variant(self, variant);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        visit::visit_visibility(self, &item.vis);
+        let start: Vec<String> = item.leading_colon.iter().map(|_| String::new()).collect();
+        self.in_re_export = !matches!(item.vis, syn::Visibility::Inherited);
+        self.flatten(&item.tree, &start);
+        self.in_re_export = false;
+    }
+
+    fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
+        if let ("self" | "fedmill", Some((_, alias))) = (item.ident.to_string().as_str(), &item.rename) {
+            self.import(vec!["crate".to_owned()], Some(alias.unraw().to_string()), item);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let line = path.span().start().line;
+        self.found.names.push(self.name(segments(path), line));
+        visit::visit_path(self, path);
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        self.found.calls.push((call.method.unraw().to_string(), call.method.span().start().line));
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_attribute(&mut self, attribute: &'ast Attribute) {
+        self.in_attribute = true;
+        visit::visit_attribute(self, attribute);
+        self.in_attribute = false;
+    }
+
+    fn visit_token_stream(&mut self, tokens: &'ast TokenStream) {
+        let mut paths = tokens::paths(tokens.clone());
+        if self.in_attribute {
+            paths.extend(tokens::paths_in_strings(tokens.clone()));
+        }
+        let names = paths.into_iter().map(|path| self.name(path.segments, path.line));
+        let names: Vec<Name> = names.collect();
+        self.found.names.extend(names);
+        self.found.calls.extend(tokens::calls(tokens.clone()));
+        for (name, line, last) in tokens::functions(tokens.clone()) {
+            self.found.functions.push(Function { name, line, lines: last - line + 1 });
+        }
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.found.structs.push(Struct {
+            name: item.ident.unraw().to_string(),
+            line: item.ident.span().start().line,
+            fields: item.fields.iter().filter(|field| !tests_only(&field.attrs)).count(),
+            derives: derives(&item.attrs),
+        });
+        visit::visit_item_struct(self, item);
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        if let (None, Some(path)) = (&item.trait_, path_of(&item.self_ty)) {
+            let line = item.impl_token.span.start().line;
+            self.found.inherent.push(self.name(segments(path), line));
+        }
+        visit::visit_item_impl(self, item);
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.function(&item.sig, &item.block);
+        visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.function(&item.sig, &item.block);
+        visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
+        item.default.iter().for_each(|body| self.function(&item.sig, body));
+        visit::visit_trait_item_fn(self, item);
+    }
+}

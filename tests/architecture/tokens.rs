@@ -1,0 +1,221 @@
+//! Paths, calls and functions in tokens that the parser leaves unread: macros and attributes.
+
+use proc_macro2::{Delimiter, Ident, Spacing, TokenStream, TokenTree};
+use syn::ext::IdentExt;
+
+/// A path, and where it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TokenPath {
+    pub segments: Vec<String>,
+    pub line: usize,
+}
+
+/// All paths of two segments or more. `a::{b, c::d}` is two paths, as in a `use` tree.
+pub(crate) fn paths(tokens: TokenStream) -> Vec<TokenPath> {
+    let mut found = Vec::new();
+    read_paths(&tokens.into_iter().collect::<Vec<_>>(), &mut found);
+    found
+}
+
+/// Paths inside string literals, as in `#[serde(with = "crate::io::text")]`.
+pub(crate) fn paths_in_strings(tokens: TokenStream) -> Vec<TokenPath> {
+    let mut found = Vec::new();
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => found.extend(paths_in_strings(group.stream())),
+            TokenTree::Literal(literal) => {
+                let line = literal.span().start().line;
+                let quoted = syn::parse2::<syn::LitStr>(TokenTree::Literal(literal).into());
+                let inner = quoted.ok().and_then(|text| text.value().parse::<TokenStream>().ok());
+                let inside = inner.map(paths).unwrap_or_default();
+                found.extend(inside.into_iter().map(|path| TokenPath { line, ..path }));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The names of all functions whose bodies stand in the tokens, with their first and last lines.
+pub(crate) fn functions(tokens: TokenStream) -> Vec<(String, usize, usize)> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut found = Vec::new();
+    for (place, token) in tokens.iter().enumerate() {
+        match token {
+            TokenTree::Group(group) => found.extend(functions(group.stream())),
+            TokenTree::Ident(word) if word == "fn" => found.extend(function(&tokens[place..])),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A function whose `fn` is the first token: up to its braces, unless it ends before them.
+fn function(tokens: &[TokenTree]) -> Option<(String, usize, usize)> {
+    let name = match tokens.get(1)? {
+        TokenTree::Ident(name) => name,
+        TokenTree::Punct(_) => ident(tokens.get(2)?)?,
+        _ => return None,
+    };
+    for token in tokens {
+        match token {
+            TokenTree::Punct(punct) if punct.as_char() == ';' => return None,
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
+                let (first, last) = (tokens[0].span().start().line, group.span_close().end().line);
+                return Some((name.unraw().to_string(), first, last));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The names of methods that are called, at any depth, with their lines.
+pub(crate) fn calls(tokens: TokenStream) -> Vec<(String, usize)> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut found = Vec::new();
+    for (place, token) in tokens.iter().enumerate() {
+        if let TokenTree::Group(group) = token {
+            found.extend(calls(group.stream()));
+        }
+        let arguments = matches!(tokens.get(place + 2), Some(TokenTree::Group(_)));
+        if let (true, Some(name)) =
+            (is_mark(&tokens, place, '.') && arguments, tokens.get(place + 1).and_then(ident))
+        {
+            found.push((name.unraw().to_string(), name.span().start().line));
+        }
+    }
+    found
+}
+
+/// The lines with a keyword, at any depth.
+pub(crate) fn lines_with(tokens: TokenStream, keyword: &str) -> Vec<usize> {
+    let mut found = Vec::new();
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => found.extend(lines_with(group.stream(), keyword)),
+            TokenTree::Ident(word) if word == keyword => found.push(word.span().start().line),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn ident(token: &TokenTree) -> Option<&Ident> {
+    match token {
+        TokenTree::Ident(ident) => Some(ident),
+        _ => None,
+    }
+}
+
+/// Whether a punctuation mark stands at a place.
+fn is_mark(tokens: &[TokenTree], at: usize, mark: char) -> bool {
+    matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == mark)
+}
+
+/// Whether `::` stands at a place.
+fn colons(tokens: &[TokenTree], at: usize) -> bool {
+    let joint = matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.spacing() == Spacing::Joint);
+    joint && is_mark(tokens, at, ':') && is_mark(tokens, at + 1, ':')
+}
+
+fn read_paths(tokens: &[TokenTree], found: &mut Vec<TokenPath>) {
+    let mut at = 0;
+    while at < tokens.len() {
+        match &tokens[at] {
+            TokenTree::Ident(_) => at = read_path(tokens, at, &[], found),
+            TokenTree::Group(group) => {
+                read_paths(&group.stream().into_iter().collect::<Vec<_>>(), found);
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+}
+
+/// Reads the path that begins at a name, behind the segments of the trees around it; returns the place behind it.
+fn read_path(tokens: &[TokenTree], start: usize, around: &[String], found: &mut Vec<TokenPath>) -> usize {
+    let line = tokens[start].span().start().line;
+    let mut segments = around.to_vec();
+    let mut at = start;
+    let mut open = false;
+    while let Some(name) = tokens.get(at).and_then(ident) {
+        segments.push(name.unraw().to_string());
+        at += 1;
+        open = colons(tokens, at);
+        if !open {
+            break;
+        }
+        at += 2;
+    }
+    let tree = match tokens.get(at) {
+        Some(TokenTree::Group(group)) if open && group.delimiter() == Delimiter::Brace => group,
+        _ => {
+            if segments.len() > 1 {
+                found.push(TokenPath { segments, line });
+            }
+            return at;
+        }
+    };
+    read_tree(&tree.stream().into_iter().collect::<Vec<_>>(), &segments, found);
+    at + 1
+}
+
+/// Reads the braces of a `use` tree.
+fn read_tree(tokens: &[TokenTree], around: &[String], found: &mut Vec<TokenPath>) {
+    for branch in tokens.split(|token| is_mark(std::slice::from_ref(token), 0, ',')) {
+        match branch.first() {
+            Some(TokenTree::Ident(_)) => _ = read_path(branch, 0, around, found),
+            Some(star) => found.push(TokenPath { segments: around.to_vec(), line: star.span().start().line }),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+fn read(text: &str) -> Vec<String> {
+    let found = paths(text.parse().unwrap()).into_iter();
+    found.map(|path| format!("{} {}", path.line, path.segments.join("::"))).collect()
+}
+
+#[test]
+fn paths_are_read_at_any_depth() {
+    let text = "x => [crate::io::text(&$crate::model::D),\n vec![super::super::rules::A]] , a, b : :: c";
+    assert_eq!(read(text), ["1 crate::io::text", "1 crate::model::D", "2 super::super::rules::A"]);
+}
+
+#[test]
+fn trees_are_flattened() {
+    let text = "use crate::{a, b::{c as d, self,\n e::*}, *}; X::<u8>::new";
+    let expected = ["1 crate::a", "1 crate::b::c", "1 crate::b::self", "2 crate::b::e", "2 crate", "1 X"];
+    assert_eq!(read(text)[..5], expected[..5]);
+}
+
+#[test]
+fn a_generic_call_ends_a_path_and_opens_no_tree() {
+    assert_eq!(
+        read("crate::io::read::<u8>(x); if a == crate::B { c::d }"),
+        ["1 crate::io::read", "1 crate::B", "1 c::d"]
+    );
+}
+
+#[test]
+fn method_calls_are_read_at_any_depth() {
+    let found = calls("assert!(path\n.exists(), a.field, 1.0, f(b.read_dir()))".parse().unwrap());
+    assert_eq!(found, [("exists".to_owned(), 2), ("read_dir".to_owned(), 2)]);
+}
+
+#[test]
+fn strings_of_attributes_hold_paths() {
+    let tokens = "serde(with = \"crate::io::text\", rename = \"some words: a\")".parse().unwrap();
+    let segments: Vec<String> =
+        paths_in_strings(tokens).into_iter().map(|path| path.segments.join("::")).collect();
+    assert_eq!(segments, ["crate::io::text"]);
+}
+
+#[test]
+fn functions_in_macros_have_their_lines() {
+    let text = "($x:ty) => {\n fn one(self) -> $x {\n a();\n }\n fn none();\n fn two() {} }";
+    let expected = [("one".to_owned(), 2, 4), ("two".to_owned(), 6, 6)];
+    assert_eq!(functions(text.parse().unwrap()), expected);
+}
