@@ -6,7 +6,7 @@
 use crate::gpu::device::{self, ResidentTile, TileDevice};
 use crate::gpu::job::{Combined, DeviceTime, GpuError, PairSums, TileShape};
 use crate::gpu::shape::Shape;
-use crate::gpu::vulkan::VulkanDevice;
+use crate::gpu::vulkan::device::VulkanDevice;
 use crate::gpu::vulkan::program::{Place, Program, Words};
 use crate::gpu::vulkan::stamps::{Moment, Stamps};
 use std::sync::Arc;
