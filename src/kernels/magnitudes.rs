@@ -5,7 +5,9 @@
 //! values, and the bits and error of any uniform quantizer, without another pass over the data. They plan a budget of
 //! bytes.
 //!
-//! Within a chunk all sums are of integers. Agreement: bits.
+//! Within a chunk all sums are of integers. Agreement: bits. [`cells`] estimates the cost and error of quantizers.
+
+pub mod cells;
 
 use crate::kernels::dispatch;
 

@@ -4,8 +4,8 @@
 //! bin: the number of values, their sum, the sum of their squares. From these follow the entropy, the error and the
 //! best zone, by the rule of rate-distortion: a value gets the code of least `error^2 + lambda bits`.
 
-use super::dead_zone::DeadZone;
-use super::magnitudes::{BINS, Magnitudes, edge};
+use super::{BINS, Magnitudes, edge};
+use crate::kernels::dead_zone::DeadZone;
 
 /// Most cells of a quantizer into which a bin is split. A bin across more counts as even.
 const SPLIT: f64 = 64.0;
