@@ -1,5 +1,6 @@
-//! Whole merges against the read floor: the time in which the same process reads the same bytes once with
-//! positioned reads, page cache warm.
+//! Times whole merges against the read floor.
+//!
+//! The floor is the time in which the same process reads the same bytes once with positioned reads, page cache warm.
 //!
 //! `cargo bench --bench aggregate [-- FILTER]` prints a table; `--json` prints one line a row. Updates are made
 //! once, under `target/bench-data`, and stay there. Of rules that need a first pass it also prints that pass over

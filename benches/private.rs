@@ -1,6 +1,7 @@
-//! A round under a budget, file to file, against the read floor: the time in which the same threads read the bytes of all
-//! updates once, page cache warm. The noise is timed by itself, and what is left of the round without it is held to 8
-//! times the floor.
+//! Times a round under a budget, file to file, against the read floor.
+//!
+//! The floor is the time in which the same threads read the bytes of all updates once, page cache warm. The noise is
+//! timed apart. The rest of the round may take 8 times the floor.
 //!
 //! `cargo bench --bench private` prints a table. Floor, noise and round take turns; figures are median (minimum to
 //! maximum). The output's own write and fsync are apart: they are the disk's time. What the ledger syncs, and the digest of

@@ -1,5 +1,6 @@
-//! What a server strategy costs: whole processes, files to file, its state read and written, against the same rule under
-//! fedavg with the same base.
+//! Times server strategies against the same rule under fedavg with the same base.
+//!
+//! The times are those of whole processes, files to file, with their state read and written.
 //!
 //! `cargo bench --bench strategies` prints a table. The two take turns; a ratio is of a pair, quoted as median (minimum to
 //! maximum), first of the whole process, then without bringing files to disk, which is the disk's time.

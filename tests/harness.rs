@@ -1,4 +1,4 @@
-//! A fresh folder for each test, update files good and broken, and the real program run in that folder.
+//! A fresh folder for each test, update files good and broken, and the real program run in it.
 
 use fedmill::settings::RegistryEntry;
 use safetensors::SafeTensors;

@@ -1,4 +1,4 @@
-//! Who takes part and what updates are held against: file names, client ids, the layout that most share.
+//! Who takes part, and what updates must match: file names, client ids, the shared layout.
 
 use crate::bad_input::{aggregate, round_of, sound};
 use crate::harness::{Dir, Model, Update, fedmill_after};

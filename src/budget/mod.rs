@@ -22,7 +22,8 @@
 //!
 //! - [`directory`], [`books`]: the files, and the ledger as readers see it.
 //! - [`account`]: the ledger as its one writer sees it.
-//! - [`request`], [`charge`](mod@charge), `series`: the request of a round, and the charge of one release or of a series.
+//! - [`request`], [`charge`](mod@charge), `series`, `payment`: the request of a round, the charge of one release or of
+//!   a series, and the steps of both. [`error`]: why a budget cannot be used.
 
 pub mod account;
 pub mod books;

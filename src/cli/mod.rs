@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
-//! A subcommand is its file, a `mod` line and a row of [`subcommands!`].
+//! A subcommand is its file, a `mod` line and a row of [`subcommands!`]. Subcommands share
+//! `aggregation` (options), `size` (sizes in bytes) and `failure` (exit status). `rates` is the table of `compress`.
 
 mod aggregate;
 mod aggregation;

@@ -1,4 +1,5 @@
-//! Dtypes, layouts, tiles and state tensors of models. Knows neither files nor devices.
+//! Models without their files: [`dtype`] of values, [`layout`] of tensors, [`sparsity`] of updates, [`tile`]s, tensors
+//! of the [`state`]. Knows neither files nor devices.
 
 pub mod dtype;
 pub mod layout;

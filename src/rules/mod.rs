@@ -4,8 +4,9 @@
 //! the second pass, and a [`Verdict`] on each client. A new rule is a file, a line in [`RULES`], and its oracle in the
 //! tests.
 //!
-//! [`geometry`] holds the distances of the updates, [`mixing`] the combinations that [`pre`]-aggregation makes of them.
-//! [`ranking`] and [`eigen`] serve several rules. [`metrics`] describe a round as a whole.
+//! [`statistics`] go in; a [`recipe`] and verdicts come out ([`decision`]), or an [`error`]. [`geometry`] holds the
+//! distances of the updates, [`mixing`] the combinations that [`pre`]-aggregation makes of them. [`ranking`] and
+//! [`eigen`] serve several rules. [`metrics`] describe a round as a whole.
 
 pub mod bulyan;
 pub mod caf;

@@ -1,6 +1,8 @@
 //! How an operator writes a rule, step, strategy or codec: `name` or `name:key=value,key=value`.
 //!
 //! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests read it.
+//!
+//! [`numbers`] and [`share`] are kinds of values.
 
 pub mod numbers;
 pub mod share;

@@ -1,6 +1,6 @@
 //! The maps of the code: rooms in `lib.rs`, files in the head of a room, tests in `tests/main.rs`.
 //!
-//! A map is a list of bullets in the documentation of a module. In that of `lib.rs` every word in backticks is a room or
+//! A map is a list of bullets in the documentation of a module. In that of `lib.rs` every path in backticks is a room or
 //! a group of rooms. A bullet of `tests/main.rs` names its modules before the colon: ``- `rules`: every rule``.
 
 use super::report::{Rule, Violation};
@@ -16,7 +16,7 @@ const ROOMS: Rule = Rule {
 };
 
 const FILES: Rule = Rule {
-    says: "the documentation of a module names every file that the module declares",
+    says: "the mod.rs of a room names each of its files: in its documentation, or as a row of a registry below",
     instead: "add the file's name in backticks or as a link, with what it is for",
 };
 
@@ -26,7 +26,7 @@ const HEADS: Rule = Rule {
 };
 
 const TREE: Rule = Rule {
-    says: "every file below src/ is declared by one `mod`, without `#[path]`, and starts with `//!` lines",
+    says: "every file below src/ is declared by one `mod`, without `#[path]` and `include!`, and starts with `//! `",
     instead: "declare the module in the file above it, name the file as the module, say what it is for",
 };
 
@@ -35,27 +35,23 @@ const TESTS: Rule = Rule {
     instead: "add or delete a line ``- `module`: what it tests`` and its `mod`",
 };
 
-/// What the bullets of a list of test modules name, in order.
-fn modules_listed(head: &str) -> Vec<String> {
-    let bullets = head.lines().filter_map(|line| line.trim_start().strip_prefix("- "));
-    let named = bullets.flat_map(|line| code_spans(line.split(": ").next().unwrap_or(line)));
-    named.map(str::to_owned).collect()
-}
-
-/// The rooms and groups that a map names, in order: the last parts of paths in backticks.
-///
-/// Spans that are no paths (`name:key=value`) do not count, and neither does what stands outside the bullets.
-fn rooms_listed(head: &str) -> Vec<String> {
-    let first = head.lines().skip_while(|line| !line.trim_start().starts_with("- "));
-    let list: Vec<&str> = first.take_while(|line| !line.trim().is_empty()).collect();
-    let is_path = |span: &&str| span.chars().all(|c| c.is_ascii_lowercase() || "_:@".contains(c));
-    let paths = list.iter().flat_map(|line| code_spans(line)).filter(is_path);
-    paths.map(|path| path.rsplit([':', '@']).next().unwrap_or(path).to_owned()).collect()
-}
-
 /// The texts between backticks.
 fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
+}
+
+/// What the bullets of a list of test modules name, in order.
+fn modules_listed(head: &str) -> Vec<String> {
+    let bullets = head.lines().filter_map(|line| line.strip_prefix("- "));
+    bullets.flat_map(|line| code_spans(line.split(": ").next().unwrap())).map(str::to_owned).collect()
+}
+
+/// The rooms and groups that the first list of a map names, in order: the last parts of paths in backticks.
+fn rooms_listed(head: &str) -> Vec<String> {
+    let list = head.lines().skip_while(|line| !line.starts_with("- ")).take_while(|line| !line.is_empty());
+    let is_path = |span: &&str| span.chars().all(|c| c.is_ascii_lowercase() || "_:@".contains(c));
+    let paths = list.flat_map(code_spans).filter(is_path);
+    paths.map(|path| path.rsplit([':', '@']).next().unwrap().to_owned()).collect()
 }
 
 /// Differences between what a map names and what exists.
@@ -63,49 +59,33 @@ fn differences<'n>(place: &str, named: &[String], existing: impl Iterator<Item =
     let mut counts: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
     named.iter().for_each(|name| counts.entry(name).or_default().0 += 1);
     existing.for_each(|name| counts.entry(name).or_default().1 = true);
-    let mut found = Vec::new();
-    for (name, (times, exists)) in counts {
-        let text = match (times, exists) {
-            (1, true) => continue,
-            (0, _) => format!("`{name}` is missing"),
-            (_, false) => format!("`{name}` does not exist"),
-            (times, true) => format!("`{name}` is named {times} times"),
-        };
-        found.push(Violation::new(place, 1, text));
-    }
-    found
+    let wrong = counts.into_iter().filter_map(|(name, (times, exists))| match (times, exists) {
+        (1, true) => None,
+        (0, _) => Some(format!("`{name}` is missing")),
+        (_, false) => Some(format!("`{name}` does not exist")),
+        (times, true) => Some(format!("`{name}` is named {times} times")),
+    });
+    wrong.map(|text| Violation::new(place, 1, text)).collect()
 }
 
 fn faults_of_rooms(house: &House) -> Vec<Violation> {
-    let Some(root) = house.files.iter().find(|file| file.path == "src/lib.rs") else { return Vec::new() };
+    let root = house.files.iter().find(|file| file.path == "src/lib.rs").expect("src/lib.rs is there");
     let named: Vec<String> = rooms_listed(&root.head).into_iter().filter(|name| !is_group(name)).collect();
     differences(&root.path, &named, house.rooms().into_iter().filter(|room| *room != "main"))
 }
 
-/// Modules of other files that are part of the program.
-fn children(file: &File) -> impl Iterator<Item = &Module> {
-    file.syntax.modules.iter().filter(|module| !module.inline && !module.test)
-}
-
-/// The words that a text marks as code or links to.
-fn marked(head: &str) -> Vec<&str> {
-    let links = head.split("](").skip(1).filter_map(|link| link.split_once(')')).map(|(target, _)| target);
-    let separator = |c: char| !c.is_alphanumeric() && c != '_';
-    code_spans(head).chain(links).flat_map(|text| text.split(separator)).collect()
-}
-
+/// Files that the head of their room or group neither documents nor registers.
 fn files_without_a_name(house: &House) -> Vec<Violation> {
     let mut found = Vec::new();
-    for file in house.program().filter(|file| file.path != "src/lib.rs") {
-        let words = marked(&file.head);
-        for child in children(file) {
+    for file in house.program().filter(|file| file.is_head() && !file.module.is_empty()) {
+        let documented: Vec<&str> = code_spans(&file.head)
+            .flat_map(|span| span.split(|c: char| !c.is_alphanumeric() && c != '_'))
+            .collect();
+        for child in file.syntax.modules.iter().filter(|module| !module.inline && !module.test) {
             let name = child.path.last().unwrap();
-            if !words.contains(&name.as_str()) {
-                found.push(Violation::new(
-                    &file.path,
-                    child.line,
-                    format!("the head does not name `{name}`"),
-                ));
+            let is_own = child.path.len() == file.module.len() + 1;
+            if is_own && !documented.contains(&name.as_str()) && !file.syntax.registered.contains(name) {
+                found.push(Violation::new(&file.path, child.line, format!("`{name}` is not named")));
             }
         }
     }
@@ -122,35 +102,29 @@ fn faults_of_tree(house: &House) -> Vec<Violation> {
     let declared: Vec<&Module> = house.files.iter().flat_map(|file| &file.syntax.modules).collect();
     let mut found = Vec::new();
     for file in &house.files {
-        let renamed = file.syntax.modules.iter().filter(|module| module.renamed);
-        found.extend(
-            renamed.map(|module| Violation::new(&file.path, module.line, "`#[path]` names a module's file")),
-        );
+        let moved = file.syntax.moved_code.iter().map(|line| (*line, "code from a file that no `mod` names"));
         let is_root = ["src/lib.rs", "src/main.rs"].contains(&file.path.as_str());
-        let named = |module: &&&Module| !module.inline && module.path == file.module;
-        if !is_root && declared.iter().filter(named).count() != 1 {
-            found.push(Violation::new(&file.path, 1, "not declared by one `mod`"));
-        }
-        if !file.first_line.starts_with("//! ") {
-            found.push(Violation::new(&file.path, 1, "no module documentation in the first line"));
-        }
+        let times = declared.iter().filter(|module| !module.inline && module.path == file.module).count();
+        let lost = (!is_root && times != 1).then_some((1, "not declared by one `mod`"));
+        let silent =
+            (!file.first_line.starts_with("//! ")).then_some((1, "no documentation in the first line"));
+        let faults = moved.chain(lost).chain(silent);
+        found.extend(faults.map(|(line, text)| Violation::new(&file.path, line, text)));
     }
     found
 }
 
 /// Differences between the list of `tests/main.rs`, its declarations, and the files beside it.
 fn faults_of_tests(main: &File, files: &[String]) -> Vec<Violation> {
-    let modules: Vec<&str> =
-        main.syntax.modules.iter().filter_map(|module| module.path.last()).map(String::as_str).collect();
-    let declared: Vec<String> = modules.iter().map(|name| (*name).to_owned()).collect();
-    let list = differences(&main.path, &modules_listed(&main.head), modules.into_iter());
-    let files = differences(&main.path, &declared, files.iter().map(String::as_str));
-    let with = |found: Vec<Violation>, what: &'static str| {
-        found
-            .into_iter()
-            .map(move |Violation { place, found }| Violation { place, found: format!("{what}: {found}") })
-    };
-    with(list, "in the list").chain(with(files, "among the `mod` lines")).collect()
+    let declared: Vec<String> =
+        main.syntax.modules.iter().filter_map(|module| module.path.last().cloned()).collect();
+    let list = differences(
+        "list of tests/main.rs",
+        &modules_listed(&main.head),
+        declared.iter().map(String::as_str),
+    );
+    let files = differences("`mod` lines of tests/main.rs", &declared, files.iter().map(String::as_str));
+    [list, files].concat()
 }
 
 /// The names of test modules that have a file: `tests/x.rs` or `tests/x/mod.rs`.
@@ -169,7 +143,7 @@ fn the_map_of_lib_names_every_room() {
 }
 
 #[test]
-fn every_module_names_its_files() {
+fn every_room_names_its_files() {
     FILES.holds(files_without_a_name(super::house()));
 }
 
@@ -190,82 +164,82 @@ fn tests_main_names_every_module() {
     TESTS.holds(faults_of_tests(&main.files[0], &test_files()));
 }
 
-#[cfg(test)]
-mod planted {
-    use super::super::report::Violation;
-    use super::super::sources::House;
-    use super::{faults_of_rooms, faults_of_tests, faults_of_tree, files_without_a_name, heads_with_items};
+fn texts(found: &[Violation]) -> Vec<String> {
+    found.iter().map(ToString::to_string).collect()
+}
 
-    fn texts(found: &[Violation]) -> Vec<String> {
-        found.iter().map(ToString::to_string).collect()
-    }
+#[test]
+fn a_room_that_the_map_lacks_repeats_or_invents_is_found() {
+    let map = "//! Rooms, as in `x`:\n//!\n//! - [`engine`]: a run: `passes` streams tiles\n//!   from [`io`], as\n\
+               //!   `name:key=value` or `UpdateSet`. [`mod@io`]: again.\n//! - [`gone`], [`gpu`]: the device.\n\
+               //!\n//! Not `y`.\n";
+    let house = House::planted(&[
+        ("src/lib.rs", map),
+        ("src/engine/passes/mod.rs", ""),
+        ("src/io/text.rs", ""),
+        ("src/gpu/mod.rs", ""),
+        ("src/rules/mean.rs", ""),
+        ("src/main.rs", ""),
+    ]);
+    let expected = ["`gone` does not exist", "`io` is named 2 times", "`rules` is missing"];
+    assert_eq!(texts(&faults_of_rooms(&house)), expected.map(|text| format!("src/lib.rs:1: {text}")));
+}
 
-    #[test]
-    fn a_room_that_the_map_lacks_repeats_or_invents_is_found() {
-        let map = "//! Rooms, as in `x`:\n//!\n//! - [`engine`]: a run: `passes` streams tiles\n//!   from [`io`], as\n\
-                   //!   `name:key=value` or `UpdateSet`. [`mod@io`]: again.\n//! - [`gone`], [`gpu`]: the device.\n\
-                   //!\n//! Not `y`.\n";
-        let house = House::planted(&[
-            ("src/lib.rs", map),
-            ("src/engine/passes/mod.rs", ""),
-            ("src/io/text.rs", ""),
-            ("src/gpu/mod.rs", ""),
-            ("src/rules/mean.rs", ""),
-            ("src/main.rs", ""),
-        ]);
-        let expected = [
-            "src/lib.rs:1: `gone` does not exist",
-            "src/lib.rs:1: `io` is named 2 times",
-            "src/lib.rs:1: `rules` is missing",
-        ];
-        assert_eq!(texts(&faults_of_rooms(&house)), expected);
-    }
+#[test]
+fn a_file_that_its_room_does_not_name_is_found() {
+    let head =
+        "//! Rules: [`mean`], `median`, [`third`](mod@third), `pre/clip.rs`; not bulyan.\nuse bulyan::B;\n";
+    let modules =
+        ["bulyan", "clip", "third", "mean", "median", "monna", "rows"].map(|name| format!("mod {name};\n"));
+    let code =
+        "#[cfg(test)]\nmod trial;\nmod a { mod b; }\nconst RULES: &[R] = &[monna::E];\nrows! { \"rows\" }";
+    let house = House::planted(&[
+        ("src/rules/mod.rs", &format!("{head}{}{code}", modules.concat())),
+        ("src/rules/mean/mod.rs", "mod below;"),
+    ]);
+    assert_eq!(texts(&files_without_a_name(&house)), ["src/rules/mod.rs:3: `bulyan` is not named"]);
+}
 
-    #[test]
-    fn a_file_that_its_head_does_not_name_is_found() {
-        let head = "//! Rules: [`mean`], `median`, [the third](mod@krum), `pre/clip.rs`; not bulyan.\n";
-        let code = "mod bulyan;\nmod clip;\nmod krum;\npub mod mean;\nmod median;\n#[cfg(test)]\nmod trial;\nmod a {}";
-        let house = House::planted(&[("src/rules/mod.rs", &format!("{head}{code}"))]);
-        let expected = ["src/rules/mod.rs:2: the head does not name `bulyan`"];
-        assert_eq!(texts(&files_without_a_name(&house)), expected);
-    }
+#[test]
+fn an_item_in_the_head_of_a_group_is_found() {
+    let head = "//! Engine.\npub mod passes;\n";
+    let house = |text: &str| House::planted(&[("src/engine/mod.rs", text), ("src/rules/mod.rs", "use a;")]);
+    assert_eq!(heads_with_items(&house(head)), []);
+    let found = texts(&heads_with_items(&house(&format!("{head}pub use passes::Plan;"))));
+    assert_eq!(found, ["src/engine/mod.rs:3: an item that is no module"]);
+}
 
-    #[test]
-    fn an_item_in_the_head_of_a_group_is_found() {
-        let head = "//! Engine.\npub mod passes;\n";
-        let house =
-            |text: &str| House::planted(&[("src/engine/mod.rs", text), ("src/rules/mod.rs", "use a;")]);
-        assert_eq!(texts(&heads_with_items(&house(head))), [""; 0]);
-        let found = texts(&heads_with_items(&house(&format!("{head}pub use passes::Plan;"))));
-        assert_eq!(found, ["src/engine/mod.rs:3: an item that is no module"]);
-    }
+#[test]
+fn files_without_a_declaration_or_a_head_and_code_from_elsewhere_are_found() {
+    let house = House::planted(&[
+        ("src/lib.rs", "//! Lib.\nmod rules;"),
+        (
+            "src/rules/mod.rs",
+            "//! Rules.\nmod mean;\n#[path = \"other.rs\"]\nmod median;\ninclude!(\"x.rs\");",
+        ),
+        (
+            "src/rules/mean.rs",
+            "fn f() { std::include!(\"y\"); include_str!(\"y\"); }\ninclude!(concat!(env!(\"OUT_DIR\")));",
+        ),
+        ("src/rules/other.rs", "//! Other."),
+    ]);
+    let expected = [
+        "src/rules/mean.rs:1: code from a file that no `mod` names",
+        "src/rules/mean.rs:1: no documentation in the first line",
+        "src/rules/mod.rs:3: code from a file that no `mod` names",
+        "src/rules/mod.rs:5: code from a file that no `mod` names",
+        "src/rules/other.rs:1: not declared by one `mod`",
+    ];
+    let mut found = texts(&faults_of_tree(&house));
+    found.sort();
+    assert_eq!(found, expected);
+}
 
-    #[test]
-    fn files_without_a_declaration_or_a_head_are_found() {
-        let house = House::planted(&[
-            ("src/lib.rs", "//! Lib.\nmod rules;"),
-            ("src/rules/mod.rs", "//! Rules.\nmod mean;\n#[path = \"other.rs\"]\nmod median;"),
-            ("src/rules/mean.rs", "use a;"),
-            ("src/rules/other.rs", "//! Other."),
-        ]);
-        let expected = [
-            "src/rules/mean.rs:1: no module documentation in the first line",
-            "src/rules/mod.rs:4: `#[path]` names a module's file",
-            "src/rules/other.rs:1: not declared by one `mod`",
-        ];
-        assert_eq!(texts(&faults_of_tree(&house)), expected);
-    }
-
-    #[test]
-    fn a_test_module_that_the_list_or_the_code_lacks_is_found() {
-        let text = "//! Tests:\n//!\n//! - `a`: one, not `b`.\n//! - `c`: three.\nmod a;\nmod b;\n";
-        let house = House::planted(&[("tests/main.rs", text)]);
-        let found = faults_of_tests(&house.files[0], &["a".to_owned(), "b".to_owned(), "d".to_owned()]);
-        let expected = [
-            "tests/main.rs:1: in the list: `b` is missing",
-            "tests/main.rs:1: in the list: `c` does not exist",
-            "tests/main.rs:1: among the `mod` lines: `d` is missing",
-        ];
-        assert_eq!(texts(&found), expected);
-    }
+#[test]
+fn a_test_module_that_the_list_or_the_code_lacks_is_found() {
+    let text = "//! Tests:\n//!\n//! - `a`: one, not `b`.\n//! - `c`: three.\nmod a;\nmod b;\n";
+    let house = House::planted(&[("tests/main.rs", text)]);
+    let found = faults_of_tests(&house.files[0], &["a".to_owned(), "b".to_owned(), "d".to_owned()]);
+    let found: Vec<String> = found.into_iter().map(|violation| violation.found).collect();
+    assert_eq!(found, ["`b` is missing", "`c` does not exist", "`d` is missing"]);
 }

@@ -11,8 +11,7 @@
 //! - `prose`: the first line of a file, and words to avoid; `not_yet_clean` lists the files that still use them.
 //!
 //! What they share: `sources` reads files, `syntax` what stands in one, `cfg` which parts are tests, `tokens` what stands
-//! in macros, `text` comments and literals; `resolve` follows paths to files, `graph` finds circles, `report` is how
-//! failures read.
+//! in macros; `resolve` follows paths to files, `graph` finds circles, `report` is how failures read.
 //!
 //! Every check also runs on sources that a test plants, one that breaks the rule and one that does not.
 //!
@@ -35,7 +34,6 @@ mod rooms;
 mod sizes;
 mod sources;
 mod syntax;
-mod text;
 mod tokens;
 
 use sources::House;

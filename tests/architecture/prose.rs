@@ -1,17 +1,15 @@
 //! The prose of the house: a short first line, and none of the words that make a reader guess.
 //!
-//! Comments and documentation are read in the source, the tests, the benches and the shaders; string literals, which
-//! become messages and help, in the source without its tests. A phrase is found across the lines of a comment.
+//! The whole text of a file is read, with its code, so messages and help count too. A phrase is found across the lines
+//! of a comment or of a string.
 
 use super::not_yet_clean::{FIRST_LINES, PROSE};
 use super::report::{Exception, Rule, Violation, without_exceptions};
 use super::sources::{files_below, root};
-use super::syntax::Syntax;
-use super::text::{Passage, Passages};
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Characters of a first line.
+/// A first line has fewer characters.
 const FIRST_LINE: usize = 100;
 
 /// Words that make a reader guess, and what to write.
@@ -44,48 +42,38 @@ const RULE: Rule = Rule {
     instead: "say what it is, what it does, in which unit, and why, with the subject first and the actor named",
 };
 
-/// A word of a passage in lower case, or anything between two words that is not blank.
-#[derive(PartialEq, Eq, Debug)]
-enum Token {
-    Word(String),
-    Break,
-}
-
-fn tokens(text: &str) -> Vec<Token> {
+/// The words of a text in lower case with their lines. `.` stands for all that separates them but blanks and ends of
+/// lines.
+fn words_of(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    let mut word = String::new();
-    for c in text.chars().chain([' ']) {
-        if c.is_alphanumeric() || c == '_' {
-            word.extend(c.to_lowercase());
-            continue;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim().trim_start_matches(['/', '!', '*']).trim_end_matches('\\').to_lowercase();
+        let split = |c: char| !c.is_alphanumeric() && c != '_';
+        for piece in line.split_inclusive(split).filter(|piece| !piece.trim().is_empty()) {
+            let word = piece.trim_end_matches(split);
+            found.extend(Some(word).filter(|word| !word.is_empty()).map(|word| (number, word.to_owned())));
+            if piece.trim_end() != word {
+                found.push((number, ".".to_owned()));
+            }
         }
-        if !word.is_empty() {
-            found.push(Token::Word(std::mem::take(&mut word)));
-        }
-        if !c.is_whitespace() {
-            found.push(Token::Break);
+        if line.trim().is_empty() {
+            found.push((number, ".".to_owned()));
         }
     }
     found
 }
 
-/// The lines at which phrases of the list begin, with what to write instead.
-fn phrases(passages: &[Passage]) -> Vec<(usize, &'static str, &'static str)> {
-    let mut words: Vec<(usize, Token)> = Vec::new();
-    let mut before = 0;
-    for Passage { line, text } in passages {
-        if *line != before + 1 {
-            words.push((*line, Token::Break));
-        }
-        before = *line;
-        words.extend(tokens(text).into_iter().map(|token| (*line, token)));
-    }
+/// The phrases of a file that break the rule.
+fn riddles(path: &str, text: &str) -> Vec<Violation> {
+    let words = words_of(text);
     let mut found = Vec::new();
     for (phrase, plain) in WORDS {
-        let sought = tokens(phrase);
+        let sought: Vec<&str> = phrase.split(' ').collect();
         let windows = words.windows(sought.len());
-        let hits = windows.filter(|window| window.iter().map(|(_, token)| token).eq(&sought));
-        found.extend(hits.map(|window| (window[0].0, *phrase, *plain)));
+        let hits = windows.filter(|window| window.iter().map(|(_, word)| word).eq(&sought));
+        let hits =
+            hits.map(|window| Violation::new(path, window[0].0, format!("`{phrase}`, write: {plain}")));
+        found.extend(hits);
     }
     found
 }
@@ -101,48 +89,25 @@ fn first_line(path: &str, text: &str) -> Vec<Violation> {
     vec![Violation::new(path, 1, text)]
 }
 
-/// The phrases of a file that break the rule.
-fn riddles(path: &str, text: &str) -> Vec<Violation> {
-    let passages = Passages::read(text);
-    let mut hits = phrases(&passages.comments);
-    if path.starts_with("src/") {
-        hits.extend(passages.strings.iter().flat_map(|string| outside_tests(path, text, string)));
-    }
-    let found = hits
-        .into_iter()
-        .map(|(line, phrase, plain)| Violation::new(path, line, format!("`{phrase}`, write: {plain}")));
-    found.collect()
-}
-
-/// Phrases in a string literal, none if it belongs to a test.
-fn outside_tests(path: &str, text: &str, string: &Passage) -> Vec<(usize, &'static str, &'static str)> {
-    let hits = phrases(std::slice::from_ref(string));
-    if hits.is_empty() {
-        return hits;
-    }
-    let syntax = Syntax::read(text, &[]).unwrap_or_else(|error| panic!("{path}: {error}"));
-    hits.into_iter().filter(|(line, ..)| !syntax.in_tests(*line)).collect()
-}
-
-/// Violations of all files but those that a list excuses, and the entries of the list that nothing needs.
+/// Violations of all files but those of the list, and the entries of the list that no file needs.
 fn but_for(
     excused: &[&'static str],
     files: &BTreeMap<String, String>,
     check: fn(&str, &str) -> Vec<Violation>,
 ) -> Vec<Violation> {
-    let found = files
-        .iter()
-        .flat_map(|(path, text)| check(path, text).into_iter().map(|fault| (path.clone(), fault)));
+    let checked =
+        files.iter().flat_map(|(path, text)| check(path, text).into_iter().map(|v| (path.clone(), v)));
     let excused: Vec<Exception> =
         excused.iter().map(|what| Exception { what, why: "written before the rule" }).collect();
-    without_exceptions(found.collect(), &excused, "tests/architecture/not_yet_clean.rs")
+    without_exceptions(checked.collect(), &excused, "tests/architecture/not_yet_clean.rs")
 }
 
-/// All files of Rust in the repository whose prose the rule holds for.
+/// All files of Rust in the repository, without this one, which lists the words.
 fn rust_files() -> BTreeMap<String, String> {
     let mut files: BTreeMap<String, String> =
         ["src", "tests", "benches"].into_iter().flat_map(|folder| files_below(folder, "rs")).collect();
     files.insert("build.rs".to_owned(), fs::read_to_string(root().join("build.rs")).unwrap());
+    files.remove("tests/architecture/prose.rs");
     files
 }
 
@@ -158,65 +123,45 @@ fn comments_and_messages_are_plain() {
     RULE.holds(but_for(PROSE, &files, riddles));
 }
 
-#[cfg(test)]
-mod planted {
-    use super::{WORDS, but_for, first_line, riddles};
+fn lines_of(text: &str) -> Vec<String> {
+    riddles("a.rs", text).iter().map(|violation| violation.place.clone()).collect()
+}
 
-    fn found(path: &str, text: &str) -> Vec<String> {
-        riddles(path, &format!("//! A file.\n{text}")).iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn every_phrase_of_the_list_is_found_in_comments_documentation_and_messages() {
-        for (phrase, plain) in WORDS {
-            for text in [
-                format!("// It {phrase} it.\n"),
-                format!("/// {}.\nfn f() {{}}\n", phrase.to_uppercase()),
-                format!("const A: &str = \"it {phrase} it\";\n"),
-                format!("#[arg(help = \"it {phrase}\")]\nstruct A;\n"),
-                format!("#[cfg(test)]\nmod tests {{}}\n/* {phrase} */\n"),
-            ] {
-                let found = found("src/rules/mean.rs", &text);
-                assert_eq!(found.len(), 1, "{text}: {found:?}");
-                assert!(found[0].contains(&format!("`{phrase}`, write: {plain}")), "{found:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_phrase_is_found_across_lines() {
-        let expected = ["src/a.rs:2: `of its own`, write: its, a separate"];
-        assert_eq!(found("src/a.rs", "/// A row of its\n/// own values.\nfn f() {}"), expected);
-        assert_eq!(found("src/a.rs", "const A: &str = \"a row of \\\n    its own\";"), expected);
-    }
-
-    #[test]
-    fn other_words_code_and_strings_of_tests_are_free() {
+#[test]
+fn every_phrase_is_found_in_comments_documentation_and_messages() {
+    for (phrase, plain) in WORDS {
+        let (first, rest) = phrase.split_once(' ').unwrap_or((phrase, ""));
         for text in [
-            "// That goes bypass; so_many; hangs. On; the tells; own; sameness of.\n// of its\n\n// own\n",
-            "fn nobody() {}\n",
-            "#[cfg(test)]\nmod tests { const A: &str = \"nobody\"; }\n",
+            format!("\n// It {phrase} it.\n"),
+            format!("\n/// {}.\nfn f() {{}}\n", phrase.to_uppercase()),
+            format!("\nconst A: &str = \"it {phrase} it\";\n"),
+            format!("\n/// A row {first}\n/// {rest}, then.\n"),
+            format!("\nconst A: &str = \"a row {first} \\\n    {rest}\";\n"),
         ] {
-            assert_eq!(found("src/rules/mean.rs", text), [""; 0], "{text}");
+            let found = riddles("src/a.rs", &text);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert_eq!(found[0].to_string(), format!("src/a.rs:2: `{phrase}`, write: {plain}"));
         }
-        assert_eq!(found("tests/rules.rs", "const A: &str = \"nobody\";\n"), [""; 0]);
-        assert_eq!(found("tests/rules.rs", "// Nobody.\n").len(), 1);
-        assert_eq!(riddles("shaders/gram.wgsl", "// Nobody.\n").len(), 1);
     }
+}
 
-    #[test]
-    fn a_first_line_has_under_100_characters() {
-        let line = |characters: usize| format!("//! {}\n", "é".repeat(characters - 4));
-        assert_eq!(first_line("src/a.rs", &line(99)), []);
-        assert_eq!(first_line("src/a.rs", &line(100)).len(), 1);
-        assert_eq!(first_line("src/a.rs", "use a;\n").len(), 1);
-    }
+#[test]
+fn other_words_are_free() {
+    let free = "// That goes bypass; so_many; hangs. On; own; of (its) own; sameness of.\n// of its\n\n// own\nfn nobody_is();\n";
+    assert_eq!(lines_of(free), [""; 0]);
+}
 
-    #[test]
-    fn a_clean_file_leaves_the_list() {
-        let files = |text: &str| [("src/a.rs".to_owned(), format!("//! A file.\n{text}"))].into();
-        assert_eq!(but_for(&["src/a.rs"], &files("// Nobody.\n"), riddles), []);
-        let stale = but_for(&["src/a.rs"], &files(""), riddles);
-        assert!(stale[0].found.contains("delete its exception"), "{}", stale[0]);
-    }
+#[test]
+fn a_first_line_has_under_100_characters_of_documentation() {
+    let line = |characters: usize| format!("//! {}\n", "é".repeat(characters - 4));
+    assert_eq!(first_line("src/a.rs", &line(99)), []);
+    assert_eq!(first_line("src/a.rs", &line(100)).len(), 1);
+    assert_eq!(first_line("src/a.rs", "use a;\n").len(), 1);
+}
+
+#[test]
+fn a_clean_file_leaves_the_list() {
+    let files = |text: &str| [("src/a.rs".to_owned(), text.to_owned())].into();
+    assert_eq!(but_for(&["src/a.rs"], &files("// Nobody.\n"), riddles), []);
+    assert!(but_for(&["src/a.rs"], &files(""), riddles)[0].found.contains("delete its exception"));
 }

@@ -35,7 +35,8 @@ pub(crate) const ARROWS: &[(&str, &str)] = &[
     ("dp", "budget privacy record"),
     ("secure", "record"),
     ("inspect", "intake passes updates kernels io telemetry model"),
-    ("personalize", "intake updates kernels io model"),
+    // `telemetry` for the hints of its errors.
+    ("personalize", "intake updates kernels io telemetry model"),
     ("aggregate", "intake decide passes backend updates strategies rules gpu kernels io telemetry model"),
     ("intake", "updates strategies io telemetry model"),
     ("decide", "strategies rules kernels"),

@@ -2,7 +2,6 @@
 
 use super::rooms::room_of;
 use super::syntax::Syntax;
-use super::text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +32,7 @@ impl File {
             path: path.to_owned(),
             lines: text.lines().count(),
             first_line: text.lines().next().unwrap_or_default().to_owned(),
-            head: text::head(text),
+            head: head(text),
             is_test: false,
             syntax: syntax.unwrap_or_else(|error| panic!("{path}: {error} at {:?}", error.span().start())),
             module,
@@ -43,6 +42,11 @@ impl File {
     /// The room: the first part of the module, or the second inside a group. The roots and heads of groups have none.
     pub(crate) fn room(&self) -> Option<&str> {
         room_of(&self.module)
+    }
+
+    /// Whether it is the file of a whole room or group, or `lib.rs`.
+    pub(crate) fn is_head(&self) -> bool {
+        self.module.len() <= 1 + usize::from(self.room().is_some_and(|room| self.module[0] != room))
     }
 
     /// Lines without those that are compiled for tests alone.
@@ -65,6 +69,12 @@ fn module_of(path: &str) -> Vec<String> {
         Some("mod" | "lib") => parts[..parts.len() - 1].to_vec(),
         _ => parts,
     }
+}
+
+/// The documentation at the head of a module: its leading `//!` lines, without the marks.
+fn head(text: &str) -> String {
+    let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
+    lines.map(str::trim).collect::<Vec<_>>().join("\n")
 }
 
 /// All source files, in order of path.

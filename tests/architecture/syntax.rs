@@ -70,8 +70,6 @@ pub(crate) struct Module {
     pub inline: bool,
     /// Whether it is compiled for tests alone.
     pub test: bool,
-    /// Whether a `#[path]` names its file.
-    pub renamed: bool,
 }
 
 /// What the checks need to know about a file. Items under `#[cfg(test)]` add only to `tests` and `modules`.
@@ -91,8 +89,13 @@ pub(crate) struct Syntax {
     pub unsafe_lines: Vec<usize>,
     /// Lines of items that are compiled for tests alone.
     pub tests: Vec<RangeInclusive<usize>>,
+    /// Lines that bring in code from a file whose name no `mod` says: `#[path]` and `include!`, in tests too, but for
+    /// the tables that `build.rs` writes into `OUT_DIR`.
+    pub moved_code: Vec<usize>,
     /// Line of the first item that is no module.
     pub first_item: Option<usize>,
+    /// Words and string literals in constants and macro calls of the file, where registries stand.
+    pub registered: BTreeSet<String>,
 }
 
 impl Syntax {
@@ -105,10 +108,23 @@ impl Syntax {
             in_attribute: false,
             in_re_export: false,
         };
-        reader.found.unsafe_lines = tokens::lines_with(text.parse::<TokenStream>()?, "unsafe");
+        let all: TokenStream = text.parse()?;
+        reader.found.unsafe_lines = tokens::lines_with(all.clone(), &["unsafe"]);
+        let mut moved = tokens::lines_with(all.clone(), &["include", "!"]);
+        moved.retain(|line| !text.lines().nth(line - 1).unwrap().contains("OUT_DIR"));
+        moved.extend(tokens::renamed_files(all.clone()));
+        reader.found.moved_code = moved;
         let other =
             file.items.iter().find(|item| !matches!(item, Item::Mod(_)) && !tests_only(item.attributes()));
         reader.found.first_item = other.map(|item| item.span().start().line);
+        let registries = file.items.iter().filter(|item| match item {
+            Item::Macro(call) => call.ident.is_none(),
+            other => matches!(other, Item::Const(_) | Item::Static(_)),
+        });
+        let lines: Vec<_> =
+            registries.map(|item| item.span().start().line..=item.span().end().line).collect();
+        let in_registry = |line: usize| lines.iter().any(|lines| lines.contains(&line));
+        reader.found.registered = tokens::words(all, &in_registry).into_iter().collect();
         if tests_only(&file.attrs) {
             reader.found.tests.push(1..=text.lines().count());
         } else {
@@ -120,11 +136,6 @@ impl Syntax {
     /// The number of lines that are compiled for tests alone.
     pub(crate) fn test_lines(&self) -> usize {
         self.tests.iter().cloned().flatten().collect::<BTreeSet<usize>>().len()
-    }
-
-    /// Whether a line belongs to an item that is compiled for tests alone.
-    pub(crate) fn in_tests(&self, line: usize) -> bool {
-        self.tests.iter().any(|lines| lines.contains(&line))
     }
 }
 
@@ -249,7 +260,6 @@ impl<'ast> Visit<'ast> for Reader {
                 line: module.ident.span().start().line,
                 inline: module.content.is_some(),
                 test: tests_only(attributes),
-                renamed: attributes.iter().any(|attribute| attribute.path().is_ident("path")),
             });
         }
         if !self.skips(attributes, item) {

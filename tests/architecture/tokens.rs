@@ -88,15 +88,51 @@ pub(crate) fn calls(tokens: TokenStream) -> Vec<(String, usize)> {
     found
 }
 
-/// The lines with a keyword, at any depth.
-pub(crate) fn lines_with(tokens: TokenStream, keyword: &str) -> Vec<usize> {
+/// The words and the string literals on chosen lines, at any depth.
+pub(crate) fn words(tokens: TokenStream, is_chosen: &dyn Fn(usize) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for token in tokens {
         match token {
-            TokenTree::Group(group) => found.extend(lines_with(group.stream(), keyword)),
-            TokenTree::Ident(word) if word == keyword => found.push(word.span().start().line),
+            TokenTree::Group(group) => found.extend(words(group.stream(), is_chosen)),
+            TokenTree::Punct(_) => {}
+            other if is_chosen(other.span().start().line) => {
+                found.push(other.to_string().trim_matches('"').to_owned());
+            }
             _ => {}
         }
+    }
+    found
+}
+
+/// The lines with these tokens in a row, at any depth.
+pub(crate) fn lines_with(tokens: TokenStream, sought: &[&str]) -> Vec<usize> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let is_sought = |(token, text): (&TokenTree, &&str)| match token {
+        TokenTree::Group(_) => false,
+        other => other.to_string() == **text,
+    };
+    let hits = tokens.windows(sought.len()).filter(|window| window.iter().zip(sought).all(is_sought));
+    let mut found: Vec<usize> = hits.map(|window| window[0].span().start().line).collect();
+    for token in tokens {
+        if let TokenTree::Group(group) = token {
+            found.extend(lines_with(group.stream(), sought));
+        }
+    }
+    found
+}
+
+/// The lines of attributes that name a module's file.
+pub(crate) fn renamed_files(tokens: TokenStream) -> Vec<usize> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut found = Vec::new();
+    for (place, token) in tokens.iter().enumerate() {
+        let TokenTree::Group(group) = token else { continue };
+        let is_attribute =
+            place > 0 && (is_mark(&tokens, place - 1, '#') || is_mark(&tokens, place - 1, '!'));
+        if is_attribute && group.stream().to_string().contains("path = \"") {
+            found.push(group.span_open().start().line);
+        }
+        found.extend(renamed_files(group.stream()));
     }
     found
 }
