@@ -170,19 +170,17 @@ impl<'h> Tree<'h> {
 
 /// The path from the root, if the first segment says where it begins. `fedmill` is the crate itself.
 fn from_root(module: &[String], segments: &[String]) -> Option<Vec<String>> {
-    let named_crate = segments.len() > 1 && segments[0].is_empty() && segments[1] == "fedmill";
-    let start = usize::from(named_crate);
-    let first = segments.get(start)?;
-    let rest = &segments[start + 1..];
-    match first.as_str() {
-        "crate" | "fedmill" => Some(rest.to_vec()),
-        "self" => Some([module, rest].concat()),
-        "super" => {
-            let supers = segments.iter().take_while(|segment| *segment == "super").count();
+    let segments = segments.strip_prefix(&[String::new()]).unwrap_or(segments);
+    let is_climb = |segment: &&String| ["self", "super"].contains(&segment.as_str());
+    let climb = segments.iter().take_while(is_climb).count();
+    match segments.first()?.as_str() {
+        "crate" | "fedmill" => Some(segments[1..].to_vec()),
+        _ if climb == 0 => None,
+        _ => {
+            let supers = segments[..climb].iter().filter(|segment| *segment == "super").count();
             let around = &module[..module.len().saturating_sub(supers)];
-            Some([around, &segments[supers..]].concat())
+            Some([around, &segments[climb..]].concat())
         }
-        _ => None,
     }
 }
 
