@@ -97,6 +97,7 @@ codecs/half.rs: #[cfg(test)] mod tests { } fn f() { crate::io::g(); } => `codecs
 codecs/half.rs: fn f() { #[cfg(test)] a(); crate::io::g(); } => `codecs` names `io`
 codecs/half.rs: #[cfg(not(test))] use crate::io; => `codecs` names `io`
 codecs/half.rs: #[cfg(any(test, unix))] use crate::io; => `codecs` names `io`
+codecs/half.rs: #[cfg(feature = "test")] use crate::io; => `codecs` names `io`
     A `use` tree has many leaves.
 codecs/half.rs: use crate::{round::fault::Fault, io::text}; => `codecs` names `round`
 codecs/half.rs: use crate::{round::fault::Fault, io::text}; => `codecs` names `io`
@@ -147,9 +148,8 @@ codecs/half.rs: mod inner { use super::super::super::codecs::text; }
 codecs/half.rs: use self::io::text; mod io {}
 codecs/half.rs: fn f() { println!("crate::io::text {}", crate::model::NAME); }
 codecs/half.rs: #[doc = "See crate::io."] fn f() {} #[cfg(all(test, unix))] use crate::io;
-codecs/half.rs: fn f() { #[cfg(test)] crate::io::count(); crate::model::a(); }
 codecs/half.rs: impl X { #[cfg(test)] fn g() { crate::io::h(); } }
-codecs/half.rs: struct S { #[cfg(test)] field: crate::io::Text }
+codecs/half.rs: fn f() { #[cfg(test)] use crate::io; }
 rules/mean.rs: use crate::settings as io; fn f(_: io::Share) {}
 modes/tiers/mode.rs: use crate::engine::passes::plan::Plan; use super::file::Tiers;
 round/run.rs: use crate::modes::dp::Options;

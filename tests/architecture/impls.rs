@@ -41,51 +41,43 @@ fn methods_stand_with_their_type() {
     RULE.holds(astray(super::house()));
 }
 
-#[cfg(test)]
-mod planted {
-    use super::super::sources::House;
-    use super::astray;
+/// What is found in a file of a room that defines `Session` in one file and `Target` in its head.
+fn found(path: &str, text: &str) -> Vec<String> {
+    let house = House::planted(&[
+        ("src/engine/mod.rs", "pub mod aggregate;"),
+        ("src/engine/aggregate/mod.rs", "pub mod session; pub use session::Session; pub struct Target;"),
+        ("src/engine/aggregate/session.rs", "pub struct Session<T>(T); impl<T> Session<T> { fn open() {} }"),
+        (path, text),
+    ]);
+    astray(&house).into_iter().map(|violation| violation.to_string()).collect()
+}
 
-    fn found(path: &str, text: &str) -> Vec<String> {
-        let house = House::planted(&[
-            ("src/engine/mod.rs", "pub mod aggregate;"),
-            ("src/engine/aggregate/mod.rs", "pub mod session; pub use session::Session; pub struct Target;"),
-            (
-                "src/engine/aggregate/session.rs",
-                "pub struct Session<T>(T); impl<T> Session<T> { fn open() {} }",
-            ),
-            (path, text),
-        ]);
-        astray(&house).into_iter().map(|violation| violation.to_string()).collect()
+#[test]
+fn methods_in_a_file_beside_the_type_are_found() {
+    for text in [
+        "use super::session::Session;\nimpl Session<u8> {}",
+        "use super::Session as Other;\nimpl<T> Other<T> {}",
+        "\nimpl crate::engine::aggregate::session::Session<u8> {}",
+        "use super::*;\nimpl<T> Session<T> {}",
+        "\nfn f() { impl super::Session<u8> {} }",
+    ] {
+        let found = found("src/engine/aggregate/publish.rs", text);
+        assert_eq!(found.len(), 1, "{text}");
+        assert!(found[0].contains("publish.rs:2: `impl"), "{found:?}");
+        assert!(found[0].contains("src/engine/aggregate/session.rs defines"), "{found:?}");
     }
+}
 
-    #[test]
-    fn methods_in_a_file_beside_the_type_are_found() {
-        for text in [
-            "use super::session::Session;\nimpl Session<u8> {}",
-            "use super::Session as Other;\nimpl<T> Other<T> {}",
-            "\nimpl crate::engine::aggregate::session::Session<u8> {}",
-            "use super::*;\nimpl<T> Session<T> {}",
-        ] {
-            let found = found("src/engine/aggregate/publish.rs", text);
-            assert_eq!(found.len(), 1, "{text}");
-            assert!(found[0].contains("publish.rs:2: `impl"), "{found:?}");
-            assert!(found[0].contains("src/engine/aggregate/session.rs defines"), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn methods_below_the_type_traits_and_tests_are_free() {
-        let below = "use super::Session; impl<T> Session<T> {}";
-        assert_eq!(found("src/engine/aggregate/session/open.rs", below), [""; 0]);
-        assert_eq!(found("src/engine/aggregate/run.rs", "use super::Target; impl Target {}"), [""; 0]);
-        let free =
-            "use super::session::Session; impl<T> Drop for Session<T> {} #[cfg(test)] impl Session<u8> {}";
-        assert_eq!(found("src/engine/aggregate/publish.rs", free), [""; 0]);
-        assert_eq!(
-            found("src/gpu/ring.rs", "mod inner { pub struct A; impl A {} } enum B {} impl B {}"),
-            [""; 0]
-        );
-        assert_eq!(found("src/gpu/ring.rs", "trait A {} impl dyn A + '_ {}"), [""; 0]);
+#[test]
+fn methods_below_the_type_traits_and_tests_are_free() {
+    for (path, text) in [
+        ("src/engine/aggregate/session/open.rs", "use super::Session; impl<T> Session<T> {}"),
+        ("src/engine/aggregate/run.rs", "use super::Target; impl Target {}"),
+        ("src/engine/aggregate/publish.rs", "use super::Session; impl<T> Drop for Session<T> {}"),
+        ("src/engine/aggregate/publish.rs", "use super::Session; #[cfg(test)] impl Session<u8> {}"),
+        ("src/gpu/ring.rs", "mod inner { pub struct A; impl A {} } enum B {} impl B {}"),
+        ("src/gpu/ring.rs", "trait A {} impl dyn A + '_ {}"),
+    ] {
+        assert_eq!(found(path, text), [""; 0], "{text}");
     }
 }

@@ -10,8 +10,7 @@
 //! - `maps`: what `lib.rs`, the heads of rooms and `tests/main.rs` name.
 //! - `prose`: the first line of a file, and words to avoid; `not_yet_clean` lists the files that still use them.
 //!
-//! What they share: `sources` reads files, `syntax` what stands in one, `cfg` which parts are tests, `tokens` what stands
-//! in macros; `resolve` follows paths to files, `graph` finds circles, `report` is how failures read.
+//! What they share: `sources` reads files, `syntax` and `tokens` what stands in one; `resolve` follows paths to files, `graph` finds circles, `report` is how failures read.
 //!
 //! Every check also runs on sources that a test plants, one that breaks the rule and one that does not.
 //!
@@ -19,7 +18,6 @@
 //! `cargo test --test integration rooms_are_small -- --nocapture`.
 
 mod arrows;
-mod cfg;
 mod circles;
 mod graph;
 mod impls;

@@ -42,35 +42,26 @@ fn no_two_types_of_engine_and_modes_share_a_name() {
     RULE.holds(shared(super::house()));
 }
 
-#[test]
-fn a_shared_name_is_found_at_both_places() {
-    let house = House::planted(&[
-        ("src/engine/passes/plan.rs", "\nstruct Slot;"),
-        ("src/modes/tree/sums.rs", "mod inner { pub enum Slot {} }"),
-    ]);
-    let found: Vec<String> = shared(&house).iter().map(ToString::to_string).collect();
-    let expected = [
-        "src/engine/passes/plan.rs:2: `Slot` is also at src/modes/tree/sums.rs:1",
-        "src/modes/tree/sums.rs:1: `Slot` is also at src/engine/passes/plan.rs:2",
-    ];
-    assert_eq!(found, expected);
+/// The places of shared names in three files.
+fn found(passes: &str, dp: &str, gpu: &str) -> Vec<String> {
+    let files =
+        [("src/engine/passes/plan.rs", passes), ("src/modes/dp/noise.rs", dp), ("src/gpu/slot.rs", gpu)];
+    shared(&House::planted(&files)).iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn traits_and_aliases_share_no_name_either() {
-    let house = House::planted(&[
-        ("src/engine/passes/plan.rs", "trait Rows {}"),
-        ("src/engine/decide/judge.rs", "type Rows = u8;"),
-    ]);
-    assert_eq!(shared(&house).len(), 2);
+fn a_shared_name_is_found_at_both_places() {
+    let expected = [
+        "src/engine/passes/plan.rs:2: `Slot` is also at src/modes/dp/noise.rs:1",
+        "src/modes/dp/noise.rs:1: `Slot` is also at src/engine/passes/plan.rs:2",
+    ];
+    assert_eq!(found("\nstruct Slot;", "mod inner { pub enum Slot {} }", ""), expected);
+    assert_eq!(found("trait Rows {}", "type Rows = u8;", "").len(), 2);
 }
 
 #[test]
 fn other_rooms_tests_functions_and_associated_types_are_free() {
-    let house = House::planted(&[
-        ("src/engine/passes/plan.rs", "struct Slot; fn slots() {} trait A { type Part; }"),
-        ("src/gpu/slot.rs", "struct Slot;"),
-        ("src/modes/dp/noise.rs", "fn slots() {} impl B for C { type Part = u8; } #[cfg(test)] struct Slot;"),
-    ]);
-    assert_eq!(shared(&house), []);
+    let dp = "fn slots() {} impl B for C { type Part = u8; } #[cfg(test)] struct Slot;";
+    let free = found("struct Slot; fn slots() {} trait A { type Part; }", dp, "struct Slot;");
+    assert_eq!(free, [""; 0]);
 }

@@ -189,91 +189,63 @@ pub(crate) fn as_written(name: &Name) -> Option<Vec<String>> {
     from_root(&name.module, &name.segments)
 }
 
-#[cfg(test)]
-mod planted {
-    use super::super::sources::House;
-    use super::super::syntax::Name;
-    use super::{Place, Tree};
+/// Files of a crate whose paths the cases below follow.
+const FILES: &[(&str, &str)] = &[
+    ("src/lib.rs", "pub mod engine; pub mod io; pub mod rules; pub mod updates;"),
+    ("src/engine/mod.rs", "pub mod passes;"),
+    ("src/engine/passes/mod.rs", "pub mod plan; use crate::io; mod inner { pub struct Deep; }"),
+    ("src/engine/passes/plan.rs", "use crate::{engine as root, rules::*}; pub struct Plan;"),
+    ("src/io/mod.rs", "pub mod text; pub fn text() {}"),
+    ("src/io/text.rs", "pub struct Text; use half; use super::X;"),
+    ("src/rules/mod.rs", "mod mean; pub use mean::Mean; pub use self::mean::*; pub trait Rule {}"),
+    ("src/rules/mean.rs", "pub struct Mean; pub struct Other; use super::Rule;"),
+    ("src/updates/mod.rs", "pub use crate::io::text::Text as Sent; pub use crate::rules;"),
+];
 
-    fn house() -> House {
-        House::planted(&[
-            ("src/lib.rs", "pub mod engine; pub mod io; pub mod rules; pub mod updates;"),
-            ("src/engine/mod.rs", "pub mod passes;"),
-            ("src/engine/passes/mod.rs", "pub mod plan; use crate::io; mod inner { pub struct Deep; }"),
-            ("src/engine/passes/plan.rs", "use crate::{engine as root, rules::*}; pub struct Plan;"),
-            ("src/io/mod.rs", "pub mod text; pub fn text() {}"),
-            ("src/io/text.rs", "pub struct Text;"),
-            ("src/rules/mod.rs", "mod mean; pub use mean::Mean; pub use self::mean::*; pub trait Rule {}"),
-            ("src/rules/mean.rs", "pub struct Mean; pub struct Other; use super::Rule;"),
-            ("src/updates/mod.rs", "pub use crate::io::text::Text as Sent; pub use crate::rules;"),
-        ])
-    }
+/// A module, a path in it, and where the path leads: a module and the rest, `module`, or `outside`.
+const CASES: &str = "
+    Paths from the root end in the module of their item.
+io: crate::engine::passes::plan::Plan::new => engine::passes::plan Plan::new
+io: fedmill::io::text::Text => io::text Text
+io: ::fedmill::io::text::Text => io::text Text
+io: crate::gone::X =>  gone::X
+    `self` and `super` climb from the module.
+engine::passes::plan: super::super::super::io::text::Text => io::text Text
+engine::passes::plan: self::super::inner::Deep => engine::passes::inner Deep
+io: self::text::Text => io::text Text
+engine::passes::inner: super::plan::Plan => engine::passes::plan Plan
+    A word may be a module and an item at once.
+io: crate::io::text => module io::text, io text
+    Children, imports and renames explain a first word; nothing explains `std`.
+io: text::Text => io::text Text
+engine::passes: io::text::Text => io::text Text
+engine::passes::plan: root::passes::Gone => engine::passes Gone
+io: std::fs::read => outside std::fs::read
+    Re-exports are followed to the definition.
+io: crate::updates::Sent::new => io::text Text::new
+io: crate::updates::rules::Mean => rules::mean Mean
+io: crate::rules::Other => rules::mean Other
+engine::passes::plan: Mean::new => rules::mean Mean::new
+    An import of its name alone ends.
+io::text: half::f16 => outside half::f16
+";
 
-    fn leads(module: &str, path: &str) -> Vec<String> {
-        let house = house();
-        let split = |path: &str| path.split("::").map(str::to_owned).collect::<Vec<_>>();
+#[test]
+fn paths_lead_to_the_module_that_defines_their_item() {
+    let split = |path: &str| path.split("::").map(str::to_owned).collect::<Vec<_>>();
+    let house = House::planted(FILES);
+    let tree = Tree::new(&house);
+    for case in CASES.lines().filter(|line| line.contains(" => ")) {
+        let (path, expected) = case.split_once(" => ").unwrap();
+        let (module, path) = path.split_once(": ").unwrap();
         let name = Name { module: split(module), segments: split(path), line: 1, glob: false };
-        let places = Tree::new(&house).resolve(&name).into_iter().map(|place| match place {
+        let places = tree.resolve(&name).into_iter().map(|place| match place {
             Place::Outside(path) => format!("outside {}", path.join("::")),
             Place::Module(path) => format!("module {}", path.join("::")),
             Place::Item { path, module } => {
                 format!("{} {}", path[..module].join("::"), path[module..].join("::"))
             }
         });
-        places.collect()
-    }
-
-    #[test]
-    fn paths_from_the_root_end_in_the_module_of_their_item() {
-        assert_eq!(leads("io", "crate::engine::passes::plan::Plan::new"), ["engine::passes::plan Plan::new"]);
-        assert_eq!(leads("io", "fedmill::io::text::Text"), ["io::text Text"]);
-        assert_eq!(leads("io", "::fedmill::io::text::Text"), ["io::text Text"]);
-        assert_eq!(leads("io", "crate::gone::X"), [" gone::X"]);
-    }
-
-    #[test]
-    fn self_and_super_climb_from_the_module() {
-        assert_eq!(leads("engine::passes::plan", "super::super::super::io::text::Text"), ["io::text Text"]);
-        assert_eq!(leads("io", "self::text::Text"), ["io::text Text"]);
-        assert_eq!(leads("engine::passes::inner", "super::plan::Plan"), ["engine::passes::plan Plan"]);
-        assert_eq!(leads("engine::passes", "self::inner::Deep"), ["engine::passes::inner Deep"]);
-    }
-
-    #[test]
-    fn a_word_may_be_a_module_and_an_item_at_once() {
-        assert_eq!(leads("rules", "crate::io::text"), ["module io::text", "io text"]);
-    }
-
-    #[test]
-    fn children_imports_and_renames_explain_a_first_word() {
-        assert_eq!(leads("io", "text::Text"), ["io::text Text"]);
-        assert_eq!(leads("engine::passes", "io::text::Text"), ["io::text Text"]);
-        assert_eq!(leads("engine::passes::plan", "root::passes::Gone"), ["engine::passes Gone"]);
-        assert_eq!(leads("io", "std::fs::read"), ["outside std::fs::read"]);
-    }
-
-    #[test]
-    fn re_exports_are_followed_to_the_definition() {
-        assert_eq!(leads("io", "crate::updates::Sent::new"), ["io::text Text::new"]);
-        assert_eq!(leads("io", "crate::updates::rules::Mean"), ["rules::mean Mean"]);
-        assert_eq!(leads("io", "crate::rules::Other"), ["rules::mean Other"]);
-        assert_eq!(leads("engine::passes::plan", "Mean::new"), ["rules::mean Mean::new"]);
-    }
-
-    #[test]
-    fn a_name_that_only_circles_find_ends() {
-        let house = House::planted(&[
-            ("src/a.rs", "use half; use super::b::X;"),
-            ("src/b.rs", "pub use super::a::X;"),
-        ]);
-        let name = Name {
-            module: vec!["a".into()],
-            segments: vec!["half".into(), "f16".into()],
-            line: 1,
-            glob: false,
-        };
-        assert_eq!(Tree::new(&house).resolve(&name), [Place::Outside(name.segments.clone())]);
-        let name = Name { segments: vec!["X".into()], ..name };
-        assert!(!Tree::new(&house).resolve(&name).is_empty());
+        assert_eq!(places.collect::<Vec<_>>().join(", "), expected, "{case}");
     }
 }

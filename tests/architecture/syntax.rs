@@ -2,7 +2,6 @@
 //!
 //! Of what a macro writes only paths, method calls and functions are seen, not types and `impl` blocks.
 
-use super::cfg::{Attributes, tests_only};
 use super::tokens;
 use proc_macro2::TokenStream;
 use std::collections::BTreeSet;
@@ -10,7 +9,7 @@ use std::ops::RangeInclusive;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
-use syn::{Attribute, ImplItem, Item, Meta, Stmt, TraitItem, Type, UseTree};
+use syn::{Attribute, ImplItem, Item, Meta, Type, UseTree};
 
 /// A path as it is written, and the module that it is written in.
 #[derive(Clone, Debug)]
@@ -115,7 +114,7 @@ impl Syntax {
         moved.extend(tokens::renamed_files(all.clone()));
         reader.found.moved_code = moved;
         let other =
-            file.items.iter().find(|item| !matches!(item, Item::Mod(_)) && !tests_only(item.attributes()));
+            file.items.iter().find(|item| !matches!(item, Item::Mod(_)) && !tests_only(attributes_of(item)));
         reader.found.first_item = other.map(|item| item.span().start().line);
         let registries = file.items.iter().filter(|item| match item {
             Item::Macro(call) => call.ident.is_none(),
@@ -124,18 +123,60 @@ impl Syntax {
         let lines: Vec<_> =
             registries.map(|item| item.span().start().line..=item.span().end().line).collect();
         let in_registry = |line: usize| lines.iter().any(|lines| lines.contains(&line));
-        reader.found.registered = tokens::words(all, &in_registry).into_iter().collect();
+        reader.found.registered = tokens::words(all.clone(), &in_registry).into_iter().collect();
         if tests_only(&file.attrs) {
             reader.found.tests.push(1..=text.lines().count());
         } else {
             reader.visit_file(&file);
         }
+        let Self { tests, calls, functions, .. } = &mut reader.found;
+        let is_program = |line: usize| !tests.iter().any(|lines| lines.contains(&line));
+        calls.extend(tokens::calls(all.clone()).into_iter().filter(|(_, line)| is_program(*line)));
+        functions.extend(tokens::functions(all).into_iter().filter(|function| is_program(function.line)));
         Ok(reader.found)
     }
 
     /// The number of lines that are compiled for tests alone.
     pub(crate) fn test_lines(&self) -> usize {
         self.tests.iter().cloned().flatten().collect::<BTreeSet<usize>>().len()
+    }
+}
+
+/// Whether attributes keep an item out of every build but that of the tests. Other predicates count as the program's.
+fn tests_only(attributes: &[Attribute]) -> bool {
+    let is_test = |meta: &Meta| meta.path().is_ident("test");
+    attributes.iter().any(|attribute| match &attribute.meta {
+        Meta::List(list) if list.path.is_ident("cfg") => match list.parse_args::<Meta>() {
+            Ok(Meta::List(all)) if all.path.is_ident("all") => parts::<Meta>(&all).iter().any(is_test),
+            Ok(predicate) => is_test(&predicate),
+            Err(_) => false,
+        },
+        meta => matches!(meta, Meta::Path(_)) && is_test(meta),
+    })
+}
+
+/// What stands in an attribute's parentheses, between commas.
+fn parts<T: syn::parse::Parse>(list: &syn::MetaList) -> Vec<T> {
+    let parser = syn::punctuated::Punctuated::<T, syn::Token![,]>::parse_terminated;
+    list.parse_args_with(parser).into_iter().flatten().collect()
+}
+
+fn attributes_of(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::ExternCrate(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Macro(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Static(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
+        Item::Union(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        _ => &[],
     }
 }
 
@@ -181,13 +222,6 @@ impl Reader {
             Item::Macro(item) => item.ident.iter().for_each(|ident| self.define(ident, false)),
             _ => {}
         }
-    }
-
-    fn function(&mut self, signature: &syn::Signature, body: &syn::Block) {
-        let line = signature.fn_token.span.start().line;
-        let end = body.brace_token.span.close().end().line;
-        let name = signature.ident.unraw().to_string();
-        self.found.functions.push(Function { name, line, lines: end - line + 1 });
     }
 
     /// Records the leaves of a `use` tree.
@@ -242,17 +276,15 @@ fn path_of(kind: &Type) -> Option<&syn::Path> {
 
 fn derives(attributes: &[Attribute]) -> Vec<String> {
     let lists = attributes.iter().filter_map(|attribute| match &attribute.meta {
-        Meta::List(list) if list.path.is_ident("derive") => Some(list),
+        Meta::List(list) if list.path.is_ident("derive") => Some(parts::<syn::Path>(list)),
         _ => None,
     });
-    let parser = syn::punctuated::Punctuated::<syn::Path, syn::Token![,]>::parse_terminated;
-    let paths = lists.flat_map(|list| list.parse_args_with(parser).into_iter().flatten());
-    paths.filter_map(|path| path.segments.last().map(|segment| segment.ident.to_string())).collect()
+    lists.flatten().filter_map(|path| Some(path.segments.last()?.ident.to_string())).collect()
 }
 
 impl<'ast> Visit<'ast> for Reader {
     fn visit_item(&mut self, item: &'ast Item) {
-        let attributes = item.attributes();
+        let attributes = attributes_of(item);
         if let Item::Mod(module) = item {
             let path = [self.module.as_slice(), &[module.ident.unraw().to_string()]].concat();
             self.found.modules.push(Module {
@@ -275,44 +307,14 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_impl_item(&mut self, item: &'ast ImplItem) {
-        if !self.skips(item.attributes(), item) {
+        let attributes: &[Attribute] = match item {
+            ImplItem::Const(item) => &item.attrs,
+            ImplItem::Fn(item) => &item.attrs,
+            ImplItem::Type(item) => &item.attrs,
+            _ => &[],
+        };
+        if !self.skips(attributes, item) {
             visit::visit_impl_item(self, item);
-        }
-    }
-
-    fn visit_trait_item(&mut self, item: &'ast TraitItem) {
-        if !self.skips(item.attributes(), item) {
-            visit::visit_trait_item(self, item);
-        }
-    }
-
-    fn visit_stmt(&mut self, statement: &'ast Stmt) {
-        if !self.skips(statement.attributes(), statement) {
-            visit::visit_stmt(self, statement);
-        }
-    }
-
-    fn visit_arm(&mut self, arm: &'ast syn::Arm) {
-        if !self.skips(&arm.attrs, arm) {
-            visit::visit_arm(self, arm);
-        }
-    }
-
-    fn visit_field(&mut self, field: &'ast syn::Field) {
-        if !self.skips(&field.attrs, field) {
-            visit::visit_field(self, field);
-        }
-    }
-
-    fn visit_field_value(&mut self, field: &'ast syn::FieldValue) {
-        if !self.skips(&field.attrs, field) {
-            visit::visit_field_value(self, field);
-        }
-    }
-
-    fn visit_variant(&mut self, variant: &'ast syn::Variant) {
-        if !self.skips(&variant.attrs, variant) {
-            visit::visit_variant(self, variant);
         }
     }
 
@@ -336,11 +338,6 @@ impl<'ast> Visit<'ast> for Reader {
         visit::visit_path(self, path);
     }
 
-    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
-        self.found.calls.push((call.method.unraw().to_string(), call.method.span().start().line));
-        visit::visit_expr_method_call(self, call);
-    }
-
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
         self.in_attribute = true;
         visit::visit_attribute(self, attribute);
@@ -348,24 +345,16 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_token_stream(&mut self, tokens: &'ast TokenStream) {
-        let mut paths = tokens::paths(tokens.clone());
-        if self.in_attribute {
-            paths.extend(tokens::paths_in_strings(tokens.clone()));
-        }
-        let names = paths.into_iter().map(|path| self.name(path.segments, path.line));
-        let names: Vec<Name> = names.collect();
+        let paths = tokens::paths(tokens.clone(), self.in_attribute);
+        let names: Vec<Name> = paths.into_iter().map(|(segments, line)| self.name(segments, line)).collect();
         self.found.names.extend(names);
-        self.found.calls.extend(tokens::calls(tokens.clone()));
-        for (name, line, last) in tokens::functions(tokens.clone()) {
-            self.found.functions.push(Function { name, line, lines: last - line + 1 });
-        }
     }
 
     fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
         self.found.structs.push(Struct {
             name: item.ident.unraw().to_string(),
             line: item.ident.span().start().line,
-            fields: item.fields.iter().filter(|field| !tests_only(&field.attrs)).count(),
+            fields: item.fields.len(),
             derives: derives(&item.attrs),
         });
         visit::visit_item_struct(self, item);
@@ -377,20 +366,5 @@ impl<'ast> Visit<'ast> for Reader {
             self.found.inherent.push(self.name(segments(path), line));
         }
         visit::visit_item_impl(self, item);
-    }
-
-    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.function(&item.sig, &item.block);
-        visit::visit_item_fn(self, item);
-    }
-
-    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.function(&item.sig, &item.block);
-        visit::visit_impl_item_fn(self, item);
-    }
-
-    fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
-        item.default.iter().for_each(|body| self.function(&item.sig, body));
-        visit::visit_trait_item_fn(self, item);
     }
 }

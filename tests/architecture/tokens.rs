@@ -1,43 +1,80 @@
-//! Paths, calls and functions in tokens that the parser leaves unread: macros and attributes.
+//! Paths, calls and functions in tokens, so that those in macros are seen too.
 
+use super::syntax::Function;
 use proc_macro2::{Delimiter, Ident, Spacing, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 
-/// A path, and where it stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct TokenPath {
-    pub segments: Vec<String>,
-    pub line: usize,
-}
+/// The segments of a path, and its line.
+type Path = (Vec<String>, usize);
 
-/// All paths of two segments or more. `a::{b, c::d}` is two paths, as in a `use` tree.
-pub(crate) fn paths(tokens: TokenStream) -> Vec<TokenPath> {
+/// All paths of two segments or more. `a::{b, c::d}` is two paths, as in a `use` tree. `in_strings` also reads string
+/// literals, as in `#[serde(with = "crate::io::text")]`.
+pub(crate) fn paths(tokens: TokenStream, in_strings: bool) -> Vec<Path> {
     let mut found = Vec::new();
-    read_paths(&tokens.into_iter().collect::<Vec<_>>(), &mut found);
+    read_paths(&tokens.into_iter().collect::<Vec<_>>(), in_strings, &mut found);
     found
 }
 
-/// Paths inside string literals, as in `#[serde(with = "crate::io::text")]`.
-pub(crate) fn paths_in_strings(tokens: TokenStream) -> Vec<TokenPath> {
-    let mut found = Vec::new();
-    for token in tokens {
-        match token {
-            TokenTree::Group(group) => found.extend(paths_in_strings(group.stream())),
-            TokenTree::Literal(literal) => {
-                let line = literal.span().start().line;
-                let quoted = syn::parse2::<syn::LitStr>(TokenTree::Literal(literal).into());
+fn read_paths(tokens: &[TokenTree], in_strings: bool, found: &mut Vec<Path>) {
+    let mut at = 0;
+    while at < tokens.len() {
+        match &tokens[at] {
+            TokenTree::Ident(_) => at = read_path(tokens, at, &[], found) - 1,
+            TokenTree::Group(group) => found.extend(paths(group.stream(), in_strings)),
+            TokenTree::Literal(literal) if in_strings => {
+                let quoted = syn::parse_str::<syn::LitStr>(&literal.to_string());
                 let inner = quoted.ok().and_then(|text| text.value().parse::<TokenStream>().ok());
-                let inside = inner.map(paths).unwrap_or_default();
-                found.extend(inside.into_iter().map(|path| TokenPath { line, ..path }));
+                let line = literal.span().start().line;
+                let inside = inner.map(|tokens| paths(tokens, false)).unwrap_or_default();
+                found.extend(inside.into_iter().map(|(segments, _)| (segments, line)));
             }
             _ => {}
         }
+        at += 1;
     }
-    found
 }
 
-/// The names of all functions whose bodies stand in the tokens, with their first and last lines.
-pub(crate) fn functions(tokens: TokenStream) -> Vec<(String, usize, usize)> {
+/// Reads the path that begins at a name, behind the segments of the trees around it; returns the place behind it.
+fn read_path(tokens: &[TokenTree], start: usize, around: &[String], found: &mut Vec<Path>) -> usize {
+    let line = tokens[start].span().start().line;
+    let mut segments = around.to_vec();
+    let mut at = start;
+    let mut open = false;
+    while let Some(name) = tokens.get(at).and_then(ident) {
+        segments.push(name.unraw().to_string());
+        at += 1;
+        open = colons(tokens, at);
+        if !open {
+            break;
+        }
+        at += 2;
+    }
+    let tree = match tokens.get(at) {
+        Some(TokenTree::Group(group)) if open && group.delimiter() == Delimiter::Brace => group,
+        _ => {
+            if segments.len() > 1 {
+                found.push((segments, line));
+            }
+            return at;
+        }
+    };
+    read_tree(&tree.stream().into_iter().collect::<Vec<_>>(), &segments, found);
+    at + 1
+}
+
+/// Reads the braces of a `use` tree.
+fn read_tree(tokens: &[TokenTree], around: &[String], found: &mut Vec<Path>) {
+    for branch in tokens.split(|token| is_mark(std::slice::from_ref(token), 0, ',')) {
+        match branch.first() {
+            Some(TokenTree::Ident(_)) => _ = read_path(branch, 0, around, found),
+            Some(star) => found.push((around.to_vec(), star.span().start().line)),
+            None => {}
+        }
+    }
+}
+
+/// All functions whose bodies stand in the tokens.
+pub(crate) fn functions(tokens: TokenStream) -> Vec<Function> {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut found = Vec::new();
     for (place, token) in tokens.iter().enumerate() {
@@ -51,7 +88,7 @@ pub(crate) fn functions(tokens: TokenStream) -> Vec<(String, usize, usize)> {
 }
 
 /// A function whose `fn` is the first token: up to its braces, unless it ends before them.
-fn function(tokens: &[TokenTree]) -> Option<(String, usize, usize)> {
+fn function(tokens: &[TokenTree]) -> Option<Function> {
     let name = match tokens.get(1)? {
         TokenTree::Ident(name) => name,
         TokenTree::Punct(_) => ident(tokens.get(2)?)?,
@@ -62,7 +99,11 @@ fn function(tokens: &[TokenTree]) -> Option<(String, usize, usize)> {
             TokenTree::Punct(punct) if punct.as_char() == ';' => return None,
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
                 let (first, last) = (tokens[0].span().start().line, group.span_close().end().line);
-                return Some((name.unraw().to_string(), first, last));
+                return Some(Function {
+                    name: name.unraw().to_string(),
+                    line: first,
+                    lines: last + 1 - first,
+                });
             }
             _ => {}
         }
@@ -155,103 +196,32 @@ fn colons(tokens: &[TokenTree], at: usize) -> bool {
     joint && is_mark(tokens, at, ':') && is_mark(tokens, at + 1, ':')
 }
 
-fn read_paths(tokens: &[TokenTree], found: &mut Vec<TokenPath>) {
-    let mut at = 0;
-    while at < tokens.len() {
-        match &tokens[at] {
-            TokenTree::Ident(_) => at = read_path(tokens, at, &[], found),
-            TokenTree::Group(group) => {
-                read_paths(&group.stream().into_iter().collect::<Vec<_>>(), found);
-                at += 1;
-            }
-            _ => at += 1,
-        }
-    }
-}
-
-/// Reads the path that begins at a name, behind the segments of the trees around it; returns the place behind it.
-fn read_path(tokens: &[TokenTree], start: usize, around: &[String], found: &mut Vec<TokenPath>) -> usize {
-    let line = tokens[start].span().start().line;
-    let mut segments = around.to_vec();
-    let mut at = start;
-    let mut open = false;
-    while let Some(name) = tokens.get(at).and_then(ident) {
-        segments.push(name.unraw().to_string());
-        at += 1;
-        open = colons(tokens, at);
-        if !open {
-            break;
-        }
-        at += 2;
-    }
-    let tree = match tokens.get(at) {
-        Some(TokenTree::Group(group)) if open && group.delimiter() == Delimiter::Brace => group,
-        _ => {
-            if segments.len() > 1 {
-                found.push(TokenPath { segments, line });
-            }
-            return at;
-        }
-    };
-    read_tree(&tree.stream().into_iter().collect::<Vec<_>>(), &segments, found);
-    at + 1
-}
-
-/// Reads the braces of a `use` tree.
-fn read_tree(tokens: &[TokenTree], around: &[String], found: &mut Vec<TokenPath>) {
-    for branch in tokens.split(|token| is_mark(std::slice::from_ref(token), 0, ',')) {
-        match branch.first() {
-            Some(TokenTree::Ident(_)) => _ = read_path(branch, 0, around, found),
-            Some(star) => found.push(TokenPath { segments: around.to_vec(), line: star.span().start().line }),
-            None => {}
-        }
-    }
-}
-
 #[cfg(test)]
-fn read(text: &str) -> Vec<String> {
-    let found = paths(text.parse().unwrap()).into_iter();
-    found.map(|path| format!("{} {}", path.line, path.segments.join("::"))).collect()
+fn read(text: &str, in_strings: bool) -> Vec<String> {
+    let found = paths(text.parse().unwrap(), in_strings).into_iter();
+    found.map(|(segments, line)| format!("{line} {}", segments.join("::"))).collect()
 }
 
 #[test]
-fn paths_are_read_at_any_depth() {
+fn paths_are_read_at_any_depth_and_trees_are_flattened() {
     let text = "x => [crate::io::text(&$crate::model::D),\n vec![super::super::rules::A]] , a, b : :: c";
-    assert_eq!(read(text), ["1 crate::io::text", "1 crate::model::D", "2 super::super::rules::A"]);
-}
-
-#[test]
-fn trees_are_flattened() {
+    assert_eq!(read(text, false), ["1 crate::io::text", "1 crate::model::D", "2 super::super::rules::A"]);
     let text = "use crate::{a, b::{c as d, self,\n e::*}, *}; X::<u8>::new";
     let expected = ["1 crate::a", "1 crate::b::c", "1 crate::b::self", "2 crate::b::e", "2 crate", "1 X"];
-    assert_eq!(read(text)[..5], expected[..5]);
+    assert_eq!(read(text, false)[..5], expected[..5]);
+    let text = "crate::io::read::<u8>(x); if a == crate::B { c::d }";
+    assert_eq!(read(text, false), ["1 crate::io::read", "1 crate::B", "1 c::d"]);
+    let text = "serde(with = \"crate::io::text\", rename = \"some words: a\")";
+    assert_eq!(read(text, true), ["1 crate::io::text"]);
+    assert_eq!(read(text, false), [""; 0]);
 }
 
 #[test]
-fn a_generic_call_ends_a_path_and_opens_no_tree() {
-    assert_eq!(
-        read("crate::io::read::<u8>(x); if a == crate::B { c::d }"),
-        ["1 crate::io::read", "1 crate::B", "1 c::d"]
-    );
-}
-
-#[test]
-fn method_calls_are_read_at_any_depth() {
+fn method_calls_and_functions_are_read_at_any_depth() {
     let found = calls("assert!(path\n.exists(), a.field, 1.0, f(b.read_dir()))".parse().unwrap());
     assert_eq!(found, [("exists".to_owned(), 2), ("read_dir".to_owned(), 2)]);
-}
-
-#[test]
-fn strings_of_attributes_hold_paths() {
-    let tokens = "serde(with = \"crate::io::text\", rename = \"some words: a\")".parse().unwrap();
-    let segments: Vec<String> =
-        paths_in_strings(tokens).into_iter().map(|path| path.segments.join("::")).collect();
-    assert_eq!(segments, ["crate::io::text"]);
-}
-
-#[test]
-fn functions_in_macros_have_their_lines() {
     let text = "($x:ty) => {\n fn one(self) -> $x {\n a();\n }\n fn none();\n fn two() {} }";
-    let expected = [("one".to_owned(), 2, 4), ("two".to_owned(), 6, 6)];
-    assert_eq!(functions(text.parse().unwrap()), expected);
+    let found =
+        functions(text.parse().unwrap()).into_iter().map(|found| (found.name, found.line, found.lines));
+    assert!(found.eq([("one".to_owned(), 2, 3), ("two".to_owned(), 6, 1)]));
 }
