@@ -26,7 +26,7 @@ const HEADS: Rule = Rule {
 };
 
 const TREE: Rule = Rule {
-    says: "every file below src/ is declared by one `mod`, without `#[path]` and `include!`, and starts with `//! `",
+    says: "every file below src/ is declared by one `mod`, without `#[path]`, `#[macro_use]` and `include!`, and starts with `//! `",
     instead: "declare the module in the file above it, name the file as the module, say what it is for",
 };
 
@@ -102,7 +102,7 @@ fn faults_of_tree(house: &House) -> Vec<Violation> {
     let declared: Vec<&Module> = house.files.iter().flat_map(|file| &file.syntax.modules).collect();
     let mut found = Vec::new();
     for file in &house.files {
-        let moved = file.syntax.moved_code.iter().map(|line| (*line, "code from a file that no `mod` names"));
+        let moved = file.syntax.moved_code.iter().map(|line| (*line, "code or macros that no path names"));
         let is_root = ["src/lib.rs", "src/main.rs"].contains(&file.path.as_str());
         let times = declared.iter().filter(|module| !module.inline && module.path == file.module).count();
         let lost = (!is_root && times != 1).then_some((1, "not declared by one `mod`"));
@@ -215,7 +215,7 @@ fn files_without_a_declaration_or_a_head_and_code_from_elsewhere_are_found() {
         ("src/lib.rs", "//! Lib.\nmod rules;"),
         (
             "src/rules/mod.rs",
-            "//! Rules.\nmod mean;\n#[path = \"other.rs\"]\nmod median;\ninclude!(\"x.rs\");",
+            "//! Rules.\nmod mean;\n#[path = \"other.rs\"]\nmod median;\ninclude!(\"x.rs\");\n#[cfg_attr(unix, path = \"y.rs\")] mod y;\n#[macro_use] mod z;",
         ),
         (
             "src/rules/mean.rs",
@@ -224,10 +224,12 @@ fn files_without_a_declaration_or_a_head_and_code_from_elsewhere_are_found() {
         ("src/rules/other.rs", "//! Other."),
     ]);
     let expected = [
-        "src/rules/mean.rs:1: code from a file that no `mod` names",
+        "src/rules/mean.rs:1: code or macros that no path names",
         "src/rules/mean.rs:1: no documentation in the first line",
-        "src/rules/mod.rs:3: code from a file that no `mod` names",
-        "src/rules/mod.rs:5: code from a file that no `mod` names",
+        "src/rules/mod.rs:3: code or macros that no path names",
+        "src/rules/mod.rs:5: code or macros that no path names",
+        "src/rules/mod.rs:6: code or macros that no path names",
+        "src/rules/mod.rs:7: code or macros that no path names",
         "src/rules/other.rs:1: not declared by one `mod`",
     ];
     let mut found = texts(&faults_of_tree(&house));

@@ -67,16 +67,12 @@ impl<'h> Tree<'h> {
 
     /// All places where a path may lead; a word may be a module and an item at once.
     pub(crate) fn resolve(&self, name: &Name) -> Vec<Place> {
-        self.follow(&name.module, &name.segments, None, STEPS)
+        let mut places = self.follow(&name.module, &name.segments, STEPS);
+        places.dedup();
+        places
     }
 
-    fn follow(
-        &self,
-        module: &[String],
-        segments: &[String],
-        by: Option<&Import>,
-        steps: usize,
-    ) -> Vec<Place> {
+    fn follow(&self, module: &[String], segments: &[String], steps: usize) -> Vec<Place> {
         let outside = || vec![Place::Outside(segments.to_vec())];
         let Some(first) = segments.first().filter(|_| steps > 0) else { return outside() };
         if let Some(path) = from_root(module, segments) {
@@ -87,50 +83,35 @@ impl<'h> Tree<'h> {
         if self.files.contains_key(own) || self.items.contains(&(module, first.as_str())) {
             return self.descend(&inner, steps);
         }
-        let places = self.through_imports(module, segments, by, steps);
+        let places = self.through_imports(module, segments, steps);
         if places.is_empty() { outside() } else { places }
     }
 
     /// Follows the `use` lines of a module that bring in the first segment, and its globs if none does.
-    fn through_imports(
-        &self,
-        module: &[String],
-        segments: &[String],
-        by: Option<&Import>,
-        steps: usize,
-    ) -> Vec<Place> {
+    fn through_imports(&self, module: &[String], segments: &[String], steps: usize) -> Vec<Place> {
         let imports = self.imports.get(module).map_or(&[][..], Vec::as_slice);
-        let others = imports.iter().filter(|import| by.is_none_or(|own| !std::ptr::eq(**import, own)));
-        let named = others.clone().filter(|import| import.alias.as_deref() == Some(segments[0].as_str()));
+        let named = imports.iter().filter(|import| import.alias.as_deref() == Some(segments[0].as_str()));
         let named: Vec<Place> = named
             .flat_map(|import| {
                 let path = [&import.target.segments[..], &segments[1..]].concat();
-                self.follow(module, &path, Some(import), steps - 1)
+                self.follow(module, &path, steps - 1)
             })
             .collect();
         if !named.is_empty() {
             return named;
         }
-        let globs = others.filter(|import| import.target.glob);
+        let globs = imports.iter().filter(|import| import.target.glob);
         globs.flat_map(|import| self.through_glob(import, segments, steps)).collect()
     }
 
     /// Follows a glob if its module holds the first segment.
     fn through_glob(&self, import: &Import, segments: &[String], steps: usize) -> Vec<Place> {
-        let sources = self.follow(&import.target.module, &import.target.segments, Some(import), steps - 1);
+        let sources = self.follow(&import.target.module, &import.target.segments, steps - 1);
         let modules = sources.into_iter().filter_map(|place| match place {
             Place::Module(path) => Some(path),
             _ => None,
         });
-        let holds = |module: &Vec<String>| {
-            let child = [module.as_slice(), &segments[..1]].concat();
-            let imports = self.imports.get(module.as_slice()).map_or(&[][..], Vec::as_slice);
-            let named = |import: &&Import| import.target.glob || import.alias.as_ref() == Some(&segments[0]);
-            self.files.contains_key(child.as_slice())
-                || self.items.contains(&(module.as_slice(), segments[0].as_str()))
-                || imports.iter().any(named)
-        };
-        let found = modules.filter(holds).flat_map(|module| {
+        let found = modules.flat_map(|module| {
             let places = self.descend(&[&module[..], segments].concat(), steps - 1);
             places.into_iter().filter(move |place| !self.is_guess(place, module.len()))
         });
@@ -162,7 +143,7 @@ impl<'h> Tree<'h> {
             return places;
         }
         if steps > 0 {
-            places.extend(self.through_imports(&path[..depth], &path[depth..], None, steps));
+            places.extend(self.through_imports(&path[..depth], &path[depth..], steps));
         }
         if places.is_empty() { vec![item] } else { places }
     }

@@ -2,7 +2,7 @@
 //!
 //! Of what a macro writes only paths, method calls and functions are seen, not types and `impl` blocks.
 
-use super::tokens;
+use super::tokens::{self, Token};
 use proc_macro2::TokenStream;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -88,8 +88,8 @@ pub(crate) struct Syntax {
     pub unsafe_lines: Vec<usize>,
     /// Lines of items that are compiled for tests alone.
     pub tests: Vec<RangeInclusive<usize>>,
-    /// Lines that bring in code from a file whose name no `mod` says: `#[path]` and `include!`, in tests too, but for
-    /// the tables that `build.rs` writes into `OUT_DIR`.
+    /// Lines that bring in code from a file whose name no `mod` says: `#[path]`, `#[macro_use]` and
+    /// `include!`, in tests too, but for the tables that `build.rs` writes into `OUT_DIR`.
     pub moved_code: Vec<usize>,
     /// Line of the first item that is no module.
     pub first_item: Option<usize>,
@@ -107,23 +107,24 @@ impl Syntax {
             in_attribute: false,
             in_re_export: false,
         };
-        let all: TokenStream = text.parse()?;
-        reader.found.unsafe_lines = tokens::lines_with(all.clone(), &["unsafe"]);
-        let mut moved = tokens::lines_with(all.clone(), &["include", "!"]);
-        moved.retain(|line| !text.lines().nth(line - 1).unwrap().contains("OUT_DIR"));
-        moved.extend(tokens::renamed_files(all.clone()));
-        reader.found.moved_code = moved;
-        let other =
-            file.items.iter().find(|item| !matches!(item, Item::Mod(_)) && !tests_only(attributes_of(item)));
+        let all = tokens::flat(text.parse()?);
+        let line_of = |place: usize| all[place].line;
+        reader.found.unsafe_lines = tokens::places(&all, &["unsafe"]).into_iter().map(line_of).collect();
+        reader.found.moved_code = moved_code(&all);
+        let is_module = |item: &&Item| matches!(item, Item::Mod(_)) || tests_only(attributes_of(item));
+        let other = file.items.iter().find(|item| !is_module(item));
         reader.found.first_item = other.map(|item| item.span().start().line);
-        let registries = file.items.iter().filter(|item| match item {
-            Item::Macro(call) => call.ident.is_none(),
-            other => matches!(other, Item::Const(_) | Item::Static(_)),
-        });
-        let lines: Vec<_> =
-            registries.map(|item| item.span().start().line..=item.span().end().line).collect();
-        let in_registry = |line: usize| lines.iter().any(|lines| lines.contains(&line));
-        reader.found.registered = tokens::words(all.clone(), &in_registry).into_iter().collect();
+        for item in &file.items {
+            let lines = lines_of(item);
+            let in_item = |token: &&Token| lines.contains(&token.line);
+            if matches!(
+                item,
+                Item::Const(_) | Item::Static(_) | Item::Macro(syn::ItemMacro { ident: None, .. })
+            ) {
+                let words = all.iter().filter(in_item).map(|token| token.text.trim_matches('"').to_owned());
+                reader.found.registered.extend(words);
+            }
+        }
         if tests_only(&file.attrs) {
             reader.found.tests.push(1..=text.lines().count());
         } else {
@@ -131,8 +132,8 @@ impl Syntax {
         }
         let Self { tests, calls, functions, .. } = &mut reader.found;
         let is_program = |line: usize| !tests.iter().any(|lines| lines.contains(&line));
-        calls.extend(tokens::calls(all.clone()).into_iter().filter(|(_, line)| is_program(*line)));
-        functions.extend(tokens::functions(all).into_iter().filter(|function| is_program(function.line)));
+        calls.extend(tokens::calls(&all).filter(|(_, line)| is_program(*line)));
+        functions.extend(tokens::functions(&all).into_iter().filter(|function| is_program(function.line)));
         Ok(reader.found)
     }
 
@@ -140,6 +141,21 @@ impl Syntax {
     pub(crate) fn test_lines(&self) -> usize {
         self.tests.iter().cloned().flatten().collect::<BTreeSet<usize>>().len()
     }
+}
+
+/// Lines with `#[path = ".."]`, `#[macro_use]` or `include!`, but for what `build.rs` writes.
+fn moved_code(tokens: &[Token]) -> Vec<usize> {
+    let at = |sought: &[&str]| tokens::places(tokens, sought);
+    let written = at(&["env", "!", "(", "\"OUT_DIR\""]);
+    let is_written = |include: &usize| written.iter().any(|place| (*include..include + 9).contains(place));
+    let includes = at(&["include", "!"]).into_iter().filter(|include| !is_written(include));
+    let is_renamed = |place: &usize| tokens.get(place + 3).is_some_and(|token| token.text.starts_with('"'));
+    let renamed = [at(&["[", "path", "="]), at(&[",", "path", "="])].concat().into_iter().filter(is_renamed);
+    includes.chain(renamed).chain(at(&["[", "macro_use"])).map(|place| tokens[place].line).collect()
+}
+
+fn lines_of(node: &impl Spanned) -> RangeInclusive<usize> {
+    node.span().start().line..=node.span().end().line
 }
 
 /// Whether attributes keep an item out of every build but that of the tests. Other predicates count as the program's.
@@ -194,7 +210,7 @@ impl Reader {
     fn skips(&mut self, attributes: &[Attribute], node: &impl Spanned) -> bool {
         let skipped = tests_only(attributes);
         if skipped {
-            self.found.tests.push(node.span().start().line..=node.span().end().line);
+            self.found.tests.push(lines_of(node));
         }
         skipped
     }
@@ -203,25 +219,21 @@ impl Reader {
         Name { module: self.module.clone(), segments, line, glob: false }
     }
 
-    fn define(&mut self, ident: &syn::Ident, is_type: bool) {
+    fn define(&mut self, item: &Item) {
+        let (ident, is_type) = match item {
+            Item::Enum(item) => (&item.ident, true),
+            Item::Struct(item) => (&item.ident, true),
+            Item::Trait(item) => (&item.ident, true),
+            Item::Type(item) => (&item.ident, true),
+            Item::Union(item) => (&item.ident, true),
+            Item::Const(item) => (&item.ident, false),
+            Item::Static(item) => (&item.ident, false),
+            Item::Fn(item) => (&item.sig.ident, false),
+            Item::Macro(syn::ItemMacro { ident: Some(ident), .. }) => (ident, false),
+            _ => return,
+        };
         let (name, line) = (ident.unraw().to_string(), ident.span().start().line);
         self.found.definitions.push(Definition { module: self.module.clone(), name, line, is_type });
-    }
-
-    fn define_item(&mut self, item: &Item) {
-        match item {
-            Item::Enum(item) => self.define(&item.ident, true),
-            Item::Struct(item) => self.define(&item.ident, true),
-            Item::Trait(item) => self.define(&item.ident, true),
-            Item::TraitAlias(item) => self.define(&item.ident, true),
-            Item::Type(item) => self.define(&item.ident, true),
-            Item::Union(item) => self.define(&item.ident, true),
-            Item::Const(item) => self.define(&item.ident, false),
-            Item::Static(item) => self.define(&item.ident, false),
-            Item::Fn(item) => self.define(&item.sig.ident, false),
-            Item::Macro(item) => item.ident.iter().for_each(|ident| self.define(ident, false)),
-            _ => {}
-        }
     }
 
     /// Records the leaves of a `use` tree.
@@ -295,7 +307,7 @@ impl<'ast> Visit<'ast> for Reader {
             });
         }
         if !self.skips(attributes, item) {
-            self.define_item(item);
+            self.define(item);
             visit::visit_item(self, item);
         }
     }

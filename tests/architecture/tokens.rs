@@ -73,109 +73,62 @@ fn read_tree(tokens: &[TokenTree], around: &[String], found: &mut Vec<Path>) {
     }
 }
 
-/// All functions whose bodies stand in the tokens.
-pub(crate) fn functions(tokens: TokenStream) -> Vec<Function> {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+/// A token, or one of the two marks of a group, with its line and the number of groups around it.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub text: String,
+    pub line: usize,
+    pub depth: usize,
+}
+
+/// All tokens in order.
+pub(crate) fn flat(tokens: TokenStream) -> Vec<Token> {
     let mut found = Vec::new();
-    for (place, token) in tokens.iter().enumerate() {
-        match token {
-            TokenTree::Group(group) => found.extend(functions(group.stream())),
-            TokenTree::Ident(word) if word == "fn" => found.extend(function(&tokens[place..])),
-            _ => {}
-        }
-    }
+    add_flat(tokens, 0, &mut found);
     found
 }
 
-/// A function whose `fn` is the first token: up to its braces, unless it ends before them.
-fn function(tokens: &[TokenTree]) -> Option<Function> {
-    let name = match tokens.get(1)? {
-        TokenTree::Ident(name) => name,
-        TokenTree::Punct(_) => ident(tokens.get(2)?)?,
-        _ => return None,
+fn add_flat(tokens: TokenStream, depth: usize, found: &mut Vec<Token>) {
+    for token in tokens {
+        let TokenTree::Group(group) = &token else {
+            found.push(Token { text: token.to_string(), line: token.span().start().line, depth });
+            continue;
+        };
+        let (open, close) = match group.delimiter() {
+            Delimiter::Brace => ("{", "}"),
+            Delimiter::Bracket => ("[", "]"),
+            _ => ("(", ")"),
+        };
+        found.push(Token { text: open.to_owned(), line: group.span_open().start().line, depth });
+        add_flat(group.stream(), depth + 1, found);
+        found.push(Token { text: close.to_owned(), line: group.span_close().end().line, depth });
+    }
+}
+
+/// The places at which these texts stand in a row.
+pub(crate) fn places(tokens: &[Token], sought: &[&str]) -> Vec<usize> {
+    let is_hit = |place: &usize| {
+        tokens[*place..].iter().map(|token| token.text.as_str()).take(sought.len()).eq(sought.iter().copied())
     };
-    for token in tokens {
-        match token {
-            TokenTree::Punct(punct) if punct.as_char() == ';' => return None,
-            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
-                let (first, last) = (tokens[0].span().start().line, group.span_close().end().line);
-                return Some(Function {
-                    name: name.unraw().to_string(),
-                    line: first,
-                    lines: last + 1 - first,
-                });
-            }
-            _ => {}
-        }
-    }
-    None
+    (0..tokens.len()).filter(is_hit).collect()
 }
 
-/// The names of methods that are called, at any depth, with their lines.
-pub(crate) fn calls(tokens: TokenStream) -> Vec<(String, usize)> {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let mut found = Vec::new();
-    for (place, token) in tokens.iter().enumerate() {
-        if let TokenTree::Group(group) = token {
-            found.extend(calls(group.stream()));
-        }
-        let arguments = matches!(tokens.get(place + 2), Some(TokenTree::Group(_)));
-        if let (true, Some(name)) =
-            (is_mark(&tokens, place, '.') && arguments, tokens.get(place + 1).and_then(ident))
-        {
-            found.push((name.unraw().to_string(), name.span().start().line));
-        }
-    }
-    found
-}
-
-/// The words and the string literals on chosen lines, at any depth.
-pub(crate) fn words(tokens: TokenStream, is_chosen: &dyn Fn(usize) -> bool) -> Vec<String> {
-    let mut found = Vec::new();
-    for token in tokens {
-        match token {
-            TokenTree::Group(group) => found.extend(words(group.stream(), is_chosen)),
-            TokenTree::Punct(_) => {}
-            other if is_chosen(other.span().start().line) => {
-                found.push(other.to_string().trim_matches('"').to_owned());
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// The lines with these tokens in a row, at any depth.
-pub(crate) fn lines_with(tokens: TokenStream, sought: &[&str]) -> Vec<usize> {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let is_sought = |(token, text): (&TokenTree, &&str)| match token {
-        TokenTree::Group(_) => false,
-        other => other.to_string() == **text,
+/// All functions with a body.
+pub(crate) fn functions(tokens: &[Token]) -> Vec<Function> {
+    let function = |start: usize| {
+        let [Token { line, depth, .. }, name, ..] = &tokens[start..] else { return None };
+        let mut ends = tokens[start..].iter().filter(|token| token.depth == *depth);
+        let end = ends.find(|token| ["{", ";"].contains(&token.text.as_str()));
+        let close = ends.next().filter(|_| end.is_some_and(|end| end.text == "{"))?;
+        Some(Function { name: name.text.clone(), line: *line, lines: close.line + 1 - line })
     };
-    let hits = tokens.windows(sought.len()).filter(|window| window.iter().zip(sought).all(is_sought));
-    let mut found: Vec<usize> = hits.map(|window| window[0].span().start().line).collect();
-    for token in tokens {
-        if let TokenTree::Group(group) = token {
-            found.extend(lines_with(group.stream(), sought));
-        }
-    }
-    found
+    places(tokens, &["fn"]).into_iter().filter_map(function).collect()
 }
 
-/// The lines of attributes that name a module's file.
-pub(crate) fn renamed_files(tokens: TokenStream) -> Vec<usize> {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let mut found = Vec::new();
-    for (place, token) in tokens.iter().enumerate() {
-        let TokenTree::Group(group) = token else { continue };
-        let is_attribute =
-            place > 0 && (is_mark(&tokens, place - 1, '#') || is_mark(&tokens, place - 1, '!'));
-        if is_attribute && group.stream().to_string().contains("path = \"") {
-            found.push(group.span_open().start().line);
-        }
-        found.extend(renamed_files(group.stream()));
-    }
-    found
+/// The names of methods that are called, with their lines.
+pub(crate) fn calls(tokens: &[Token]) -> impl Iterator<Item = (String, usize)> {
+    let calls = tokens.windows(3).filter(|window| window[0].text == "." && window[2].text == "(");
+    calls.map(|window| (window[1].text.clone(), window[1].line))
 }
 
 fn ident(token: &TokenTree) -> Option<&Ident> {
@@ -218,10 +171,10 @@ fn paths_are_read_at_any_depth_and_trees_are_flattened() {
 
 #[test]
 fn method_calls_and_functions_are_read_at_any_depth() {
-    let found = calls("assert!(path\n.exists(), a.field, 1.0, f(b.read_dir()))".parse().unwrap());
-    assert_eq!(found, [("exists".to_owned(), 2), ("read_dir".to_owned(), 2)]);
-    let text = "($x:ty) => {\n fn one(self) -> $x {\n a();\n }\n fn none();\n fn two() {} }";
-    let found =
-        functions(text.parse().unwrap()).into_iter().map(|found| (found.name, found.line, found.lines));
-    assert!(found.eq([("one".to_owned(), 2, 3), ("two".to_owned(), 6, 1)]));
+    let found = flat("assert!(path\n.exists(), a.field, 1.0, f(b.read_dir()))".parse().unwrap());
+    assert!(calls(&found).eq([("exists".to_owned(), 2), ("read_dir".to_owned(), 2)]));
+    let text = "($x:ty) => {\n fn one(self) -> $x {\n a();\n }\n fn none(); f: fn(u8); fn two() {} }";
+    let found = functions(&flat(text.parse().unwrap())).into_iter();
+    let found: Vec<_> = found.map(|found| (found.name, found.line, found.lines)).collect();
+    assert_eq!(found, [("one".to_owned(), 2, 3), ("two".to_owned(), 5, 1)]);
 }
