@@ -2,7 +2,7 @@
 //!
 //! Blocks `impl Trait for T` are free. Blocks that a macro writes are not seen.
 
-use super::report::{Rule, Violation};
+use super::report::{Rule, Violation, texts};
 use super::resolve::{Place, Tree};
 use super::sources::{File, House};
 
@@ -49,7 +49,7 @@ fn found(path: &str, text: &str) -> Vec<String> {
         ("src/engine/aggregate/session.rs", "pub struct Session<T>(T); impl<T> Session<T> { fn open() {} }"),
         (path, text),
     ]);
-    astray(&house).into_iter().map(|violation| violation.to_string()).collect()
+    texts(&astray(&house))
 }
 
 #[test]

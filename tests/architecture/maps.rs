@@ -3,7 +3,7 @@
 //! A map is a list of bullets in the documentation of a module. In that of `lib.rs` every path in backticks is a room or
 //! a group of rooms. A bullet of `tests/main.rs` names its modules before the colon: ``- `rules`: every rule``.
 
-use super::report::{Rule, Violation};
+use super::report::{Rule, Violation, texts};
 use super::rooms::is_group;
 use super::sources::{File, House, root};
 use super::syntax::Module;
@@ -26,8 +26,8 @@ const HEADS: Rule = Rule {
 };
 
 const TREE: Rule = Rule {
-    says: "every file below src/ is declared by one `mod`, without `#[path]`, `#[macro_use]` and `include!`, and starts with `//! `",
-    instead: "declare the module in the file above it, name the file as the module, say what it is for",
+    says: "every file below src/ is declared by one `mod`, without `#[path]`, `#[macro_use]` and `include!`",
+    instead: "declare the module in the file above it, name the file as the module",
 };
 
 const TESTS: Rule = Rule {
@@ -106,10 +106,7 @@ fn faults_of_tree(house: &House) -> Vec<Violation> {
         let is_root = ["src/lib.rs", "src/main.rs"].contains(&file.path.as_str());
         let times = declared.iter().filter(|module| !module.inline && module.path == file.module).count();
         let lost = (!is_root && times != 1).then_some((1, "not declared by one `mod`"));
-        let silent =
-            (!file.first_line.starts_with("//! ")).then_some((1, "no documentation in the first line"));
-        let faults = moved.chain(lost).chain(silent);
-        found.extend(faults.map(|(line, text)| Violation::new(&file.path, line, text)));
+        found.extend(moved.chain(lost).map(|(line, text)| Violation::new(&file.path, line, text)));
     }
     found
 }
@@ -153,7 +150,7 @@ fn heads_hold_only_modules() {
 }
 
 #[test]
-fn every_file_is_a_module_that_says_what_it_is_for() {
+fn every_file_is_a_module() {
     TREE.holds(faults_of_tree(super::house()));
 }
 
@@ -162,10 +159,6 @@ fn tests_main_names_every_module() {
     let text = fs::read_to_string(root().join("tests/main.rs")).unwrap();
     let main = House::planted(&[("tests/main.rs", &text)]);
     TESTS.holds(faults_of_tests(&main.files[0], &test_files()));
-}
-
-fn texts(found: &[Violation]) -> Vec<String> {
-    found.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -210,7 +203,7 @@ fn an_item_in_the_head_of_a_group_is_found() {
 }
 
 #[test]
-fn files_without_a_declaration_or_a_head_and_code_from_elsewhere_are_found() {
+fn files_without_a_declaration_and_code_from_elsewhere_are_found() {
     let house = House::planted(&[
         ("src/lib.rs", "//! Lib.\nmod rules;"),
         (
@@ -225,7 +218,6 @@ fn files_without_a_declaration_or_a_head_and_code_from_elsewhere_are_found() {
     ]);
     let expected = [
         "src/rules/mean.rs:1: code or macros that no path names",
-        "src/rules/mean.rs:1: no documentation in the first line",
         "src/rules/mod.rs:3: code or macros that no path names",
         "src/rules/mod.rs:5: code or macros that no path names",
         "src/rules/mod.rs:6: code or macros that no path names",
@@ -242,6 +234,10 @@ fn a_test_module_that_the_list_or_the_code_lacks_is_found() {
     let text = "//! Tests:\n//!\n//! - `a`: one, not `b`.\n//! - `c`: three.\nmod a;\nmod b;\n";
     let house = House::planted(&[("tests/main.rs", text)]);
     let found = faults_of_tests(&house.files[0], &["a".to_owned(), "b".to_owned(), "d".to_owned()]);
-    let found: Vec<String> = found.into_iter().map(|violation| violation.found).collect();
-    assert_eq!(found, ["`b` is missing", "`c` does not exist", "`d` is missing"]);
+    let expected = [
+        "list of tests/main.rs:1: `b` is missing",
+        "list of tests/main.rs:1: `c` does not exist",
+        "`mod` lines of tests/main.rs:1: `d` is missing",
+    ];
+    assert_eq!(texts(&found), expected);
 }

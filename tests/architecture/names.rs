@@ -1,9 +1,8 @@
 //! Names of types in the engine and the modes: each stands for one thing.
 
-use super::report::{Rule, Violation};
+use super::report::{Rule, Violation, texts};
 use super::rooms::rooms_in_group;
 use super::sources::House;
-use super::syntax::Definition;
 use std::collections::BTreeMap;
 
 const RULE: Rule = Rule {
@@ -14,27 +13,18 @@ const RULE: Rule = Rule {
 fn shared(house: &House) -> Vec<Violation> {
     let rooms: Vec<&str> = ["engine", "modes"].into_iter().flat_map(rooms_in_group).collect();
     let files = house.program().filter(|file| file.room().is_some_and(|room| rooms.contains(&room)));
-    let mut places: BTreeMap<&str, Vec<(&str, &Definition)>> = BTreeMap::new();
+    let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for file in files {
         for kind in file.syntax.definitions.iter().filter(|item| item.is_type) {
-            places.entry(&kind.name).or_default().push((&file.path, kind));
+            places.entry(&kind.name).or_default().push(format!("{}:{}", file.path, kind.line));
         }
     }
     let shared = places.into_iter().filter(|(_, places)| places.len() > 1);
-    shared.flat_map(|(name, places)| violations(name, &places)).collect()
-}
-
-/// One violation for each place of a shared name, which names the others.
-fn violations(name: &str, places: &[(&str, &Definition)]) -> Vec<Violation> {
-    let text = |place: &(&str, &Definition)| format!("{}:{}", place.0, place.1.line);
-    let others = |place: &(&str, &Definition)| {
-        let others = places.iter().map(text).filter(|other| *other != text(place));
-        others.collect::<Vec<_>>().join(", ")
+    let violation = |(name, places): (&str, Vec<String>)| Violation {
+        found: format!("`{name}`, also at {}", places[1..].join(", ")),
+        place: places[0].clone(),
     };
-    let found = places
-        .iter()
-        .map(|place| Violation::new(place.0, place.1.line, format!("`{name}` is also at {}", others(place))));
-    found.collect()
+    shared.map(violation).collect()
 }
 
 #[test]
@@ -46,17 +36,14 @@ fn no_two_types_of_engine_and_modes_share_a_name() {
 fn found(passes: &str, dp: &str, gpu: &str) -> Vec<String> {
     let files =
         [("src/engine/passes/plan.rs", passes), ("src/modes/dp/noise.rs", dp), ("src/gpu/slot.rs", gpu)];
-    shared(&House::planted(&files)).iter().map(ToString::to_string).collect()
+    texts(&shared(&House::planted(&files)))
 }
 
 #[test]
-fn a_shared_name_is_found_at_both_places() {
-    let expected = [
-        "src/engine/passes/plan.rs:2: `Slot` is also at src/modes/dp/noise.rs:1",
-        "src/modes/dp/noise.rs:1: `Slot` is also at src/engine/passes/plan.rs:2",
-    ];
+fn a_shared_name_is_found_with_its_places() {
+    let expected = ["src/engine/passes/plan.rs:2: `Slot`, also at src/modes/dp/noise.rs:1"];
     assert_eq!(found("\nstruct Slot;", "mod inner { pub enum Slot {} }", ""), expected);
-    assert_eq!(found("trait Rows {}", "type Rows = u8;", "").len(), 2);
+    assert_eq!(found("trait Rows {}", "type Rows = u8;", "").len(), 1);
 }
 
 #[test]

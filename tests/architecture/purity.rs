@@ -1,7 +1,7 @@
 //! Which rooms may use files, clocks, threads and unsafe code.
 
 use super::arrows::names;
-use super::report::{Rule, Violation};
+use super::report::{Rule, Violation, texts};
 use super::resolve::{Place, Tree};
 use super::rooms::PURE;
 use super::sources::{File, House};
@@ -113,7 +113,7 @@ fn only_kernels_and_device_glue_are_unsafe() {
 }
 
 fn found(check: fn(&House) -> Vec<Violation>, path: &str, text: &str) -> Vec<String> {
-    check(&House::planted(&[(path, text)])).into_iter().map(|violation| violation.to_string()).collect()
+    texts(&check(&House::planted(&[(path, text)])))
 }
 
 #[test]

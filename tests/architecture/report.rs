@@ -24,6 +24,11 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Violations as a failing test prints them.
+pub(crate) fn texts(found: &[Violation]) -> Vec<String> {
+    found.iter().map(ToString::to_string).collect()
+}
+
 /// A rule of the house.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {

@@ -15,8 +15,6 @@ pub(crate) struct File {
     pub module: Vec<String>,
     /// Lines, with blank ones, comments and tests.
     pub lines: usize,
-    /// The first line.
-    pub first_line: String,
     /// The documentation of the module.
     pub head: String,
     /// Whether the whole file is compiled for tests alone.
@@ -31,7 +29,6 @@ impl File {
         Self {
             path: path.to_owned(),
             lines: text.lines().count(),
-            first_line: text.lines().next().unwrap_or_default().to_owned(),
             head: head(text),
             is_test: false,
             syntax: syntax.unwrap_or_else(|error| panic!("{path}: {error} at {:?}", error.span().start())),

@@ -101,12 +101,7 @@ impl Syntax {
     /// Reads the source of a module.
     pub(crate) fn read(text: &str, module: &[String]) -> Result<Self, syn::Error> {
         let file = syn::parse_file(text)?;
-        let mut reader = Reader {
-            module: module.to_vec(),
-            found: Self::default(),
-            in_attribute: false,
-            in_re_export: false,
-        };
+        let mut reader = Reader { module: module.to_vec(), found: Self::default(), in_re_export: false };
         let all = tokens::flat(text.parse()?);
         let line_of = |place: usize| all[place].line;
         reader.found.unsafe_lines = tokens::places(&all, &["unsafe"]).into_iter().map(line_of).collect();
@@ -200,7 +195,6 @@ struct Reader {
     /// The module that is being read, which `mod x { }` makes longer for its braces.
     module: Vec<String>,
     found: Syntax,
-    in_attribute: bool,
     /// Whether the `use` that is being read has a visibility.
     in_re_export: bool,
 }
@@ -271,13 +265,10 @@ fn segments(path: &syn::Path) -> Vec<String> {
     start.chain(path.segments.iter().map(|segment| segment.ident.unraw().to_string())).collect()
 }
 
-/// The path of a type without references, parentheses and `dyn`.
+/// The path of a type or of its first trait.
 fn path_of(kind: &Type) -> Option<&syn::Path> {
     match kind {
         Type::Path(named) => Some(&named.path),
-        Type::Paren(inner) => path_of(&inner.elem),
-        Type::Group(inner) => path_of(&inner.elem),
-        Type::Reference(inner) => path_of(&inner.elem),
         Type::TraitObject(object) => object.bounds.iter().find_map(|bound| match bound {
             syn::TypeParamBound::Trait(bound) => Some(&bound.path),
             _ => None,
@@ -350,14 +341,8 @@ impl<'ast> Visit<'ast> for Reader {
         visit::visit_path(self, path);
     }
 
-    fn visit_attribute(&mut self, attribute: &'ast Attribute) {
-        self.in_attribute = true;
-        visit::visit_attribute(self, attribute);
-        self.in_attribute = false;
-    }
-
     fn visit_token_stream(&mut self, tokens: &'ast TokenStream) {
-        let paths = tokens::paths(tokens.clone(), self.in_attribute);
+        let paths = tokens::paths(tokens.clone());
         let names: Vec<Name> = paths.into_iter().map(|(segments, line)| self.name(segments, line)).collect();
         self.found.names.extend(names);
     }

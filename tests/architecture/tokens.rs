@@ -7,25 +7,25 @@ use syn::ext::IdentExt;
 /// The segments of a path, and its line.
 type Path = (Vec<String>, usize);
 
-/// All paths of two segments or more. `a::{b, c::d}` is two paths, as in a `use` tree. `in_strings` also reads string
-/// literals, as in `#[serde(with = "crate::io::text")]`.
-pub(crate) fn paths(tokens: TokenStream, in_strings: bool) -> Vec<Path> {
+/// All paths of two segments or more. `a::{b, c::d}` is two paths, as in a `use` tree. String literals
+/// are read too, as in `#[serde(with = "crate::io::text")]`.
+pub(crate) fn paths(tokens: TokenStream) -> Vec<Path> {
     let mut found = Vec::new();
-    read_paths(&tokens.into_iter().collect::<Vec<_>>(), in_strings, &mut found);
+    read_paths(&tokens.into_iter().collect::<Vec<_>>(), &mut found);
     found
 }
 
-fn read_paths(tokens: &[TokenTree], in_strings: bool, found: &mut Vec<Path>) {
+fn read_paths(tokens: &[TokenTree], found: &mut Vec<Path>) {
     let mut at = 0;
     while at < tokens.len() {
         match &tokens[at] {
             TokenTree::Ident(_) => at = read_path(tokens, at, &[], found) - 1,
-            TokenTree::Group(group) => found.extend(paths(group.stream(), in_strings)),
-            TokenTree::Literal(literal) if in_strings => {
+            TokenTree::Group(group) => found.extend(paths(group.stream())),
+            TokenTree::Literal(literal) => {
                 let quoted = syn::parse_str::<syn::LitStr>(&literal.to_string());
                 let inner = quoted.ok().and_then(|text| text.value().parse::<TokenStream>().ok());
                 let line = literal.span().start().line;
-                let inside = inner.map(|tokens| paths(tokens, false)).unwrap_or_default();
+                let inside = inner.map(|tokens| paths(tokens)).unwrap_or_default();
                 found.extend(inside.into_iter().map(|(segments, _)| (segments, line)));
             }
             _ => {}
@@ -150,23 +150,22 @@ fn colons(tokens: &[TokenTree], at: usize) -> bool {
 }
 
 #[cfg(test)]
-fn read(text: &str, in_strings: bool) -> Vec<String> {
-    let found = paths(text.parse().unwrap(), in_strings).into_iter();
+fn read(text: &str) -> Vec<String> {
+    let found = paths(text.parse().unwrap()).into_iter();
     found.map(|(segments, line)| format!("{line} {}", segments.join("::"))).collect()
 }
 
 #[test]
 fn paths_are_read_at_any_depth_and_trees_are_flattened() {
     let text = "x => [crate::io::text(&$crate::model::D),\n vec![super::super::rules::A]] , a, b : :: c";
-    assert_eq!(read(text, false), ["1 crate::io::text", "1 crate::model::D", "2 super::super::rules::A"]);
+    assert_eq!(read(text), ["1 crate::io::text", "1 crate::model::D", "2 super::super::rules::A"]);
     let text = "use crate::{a, b::{c as d, self,\n e::*}, *}; X::<u8>::new";
     let expected = ["1 crate::a", "1 crate::b::c", "1 crate::b::self", "2 crate::b::e", "2 crate", "1 X"];
-    assert_eq!(read(text, false)[..5], expected[..5]);
+    assert_eq!(read(text)[..5], expected[..5]);
     let text = "crate::io::read::<u8>(x); if a == crate::B { c::d }";
-    assert_eq!(read(text, false), ["1 crate::io::read", "1 crate::B", "1 c::d"]);
+    assert_eq!(read(text), ["1 crate::io::read", "1 crate::B", "1 c::d"]);
     let text = "serde(with = \"crate::io::text\", rename = \"some words: a\")";
-    assert_eq!(read(text, true), ["1 crate::io::text"]);
-    assert_eq!(read(text, false), [""; 0]);
+    assert_eq!(read(text), ["1 crate::io::text"]);
 }
 
 #[test]
