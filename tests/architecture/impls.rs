@@ -38,7 +38,7 @@ fn is_home(defined: &File, file: &File) -> bool {
 
 #[test]
 fn methods_stand_with_their_type() {
-    RULE.holds(astray(super::house()));
+    RULE.holds(astray);
 }
 
 /// What is found in a file of a room that defines `Session` in one file and `Target` in its head.

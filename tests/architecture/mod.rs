@@ -3,16 +3,17 @@
 //! - `rooms`: the rooms, the groups they stand in, the table of arrows between them, and what holds for the table.
 //! - `arrows`: every path of the program against that table.
 //! - `purity`: who may use files, threads, clocks and unsafe code.
-//! - `circles`: files that name each other, inside a room and across rooms.
+//! - `circles`: files of a room that name each other.
 //! - `impls`: methods stand with their type.
 //! - `sizes`: lines, fields and files; prints the table of rooms.
 //! - `names`: each type of the engine and the modes has a name that no other has.
 //! - `maps`: what `lib.rs`, the heads of rooms and `tests/main.rs` name.
 //! - `prose`: the first line of a file, and words to avoid; `not_yet_clean` lists the files that still use them.
 //!
-//! What they share: `sources` reads files, `syntax` and `tokens` what stands in one; `resolve` follows paths to files, `graph` finds circles, `report` is how failures read.
+//! What they share: `sources` reads files, `syntax` and `tokens` what stands in one; `resolve` follows paths to files,
+//! `graph` finds circles, `report` says how failures read.
 //!
-//! Every check also runs on sources that a test plants, one that breaks the rule and one that does not.
+//! Every check also runs on sources that a test plants: some break the rule, some keep it.
 //!
 //! `cargo test --test integration architecture` runs all. The table of rooms is printed by
 //! `cargo test --test integration rooms_are_small -- --nocapture`.

@@ -29,7 +29,7 @@ fn shared(house: &House) -> Vec<Violation> {
 
 #[test]
 fn no_two_types_of_engine_and_modes_share_a_name() {
-    RULE.holds(shared(super::house()));
+    RULE.holds(shared);
 }
 
 /// The places of shared names in three files.

@@ -113,14 +113,15 @@ fn rust_files() -> BTreeMap<String, String> {
 
 #[test]
 fn first_lines_are_short() {
-    RULE.holds(but_for(FIRST_LINES, &rust_files(), first_line));
+    RULE.holds(|_| but_for(FIRST_LINES, &rust_files(), first_line));
 }
 
 #[test]
 fn comments_and_messages_are_plain() {
-    let mut files = rust_files();
-    files.extend(files_below("shaders", "wgsl"));
-    RULE.holds(but_for(PROSE, &files, riddles));
+    RULE.holds(|_| {
+        let shaders = files_below("shaders", "wgsl");
+        but_for(PROSE, &rust_files().into_iter().chain(shaders).collect(), riddles)
+    });
 }
 
 fn lines_of(text: &str) -> Vec<String> {

@@ -99,17 +99,17 @@ fn unsafe_code(house: &House) -> Vec<Violation> {
 
 #[test]
 fn only_io_touches_the_file_system() {
-    FILES.holds(file_access(super::house()));
+    FILES.holds(file_access);
 }
 
 #[test]
 fn pure_rooms_use_no_files_no_threads_and_no_clock() {
-    PURE_ROOMS.holds(machine_in_pure_rooms(super::house()));
+    PURE_ROOMS.holds(machine_in_pure_rooms);
 }
 
 #[test]
 fn only_kernels_and_device_glue_are_unsafe() {
-    UNSAFE_CODE.holds(unsafe_code(super::house()));
+    UNSAFE_CODE.holds(unsafe_code);
 }
 
 fn found(check: fn(&House) -> Vec<Violation>, path: &str, text: &str) -> Vec<String> {

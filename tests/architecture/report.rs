@@ -1,5 +1,7 @@
 //! What a check finds, and how a failing test prints it: the rule, then a line for each violation.
 
+use super::sources::House;
+use crate::harness::source_tree;
 use std::fmt;
 
 /// One place that breaks a rule.
@@ -39,9 +41,11 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Fails with all violations, sorted by file, unless there are none.
+    /// Fails with all violations that a check finds in the sources, sorted by file, unless there are none.
     #[track_caller]
-    pub(crate) fn holds(self, mut violations: Vec<Violation>) {
+    pub(crate) fn holds(self, check: impl FnOnce(&House) -> Vec<Violation>) {
+        let Some(_) = source_tree() else { return };
+        let mut violations = check(super::house());
         violations.sort();
         violations.dedup();
         assert!(violations.is_empty(), "{}", self.message(&violations));
