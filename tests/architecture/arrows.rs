@@ -116,6 +116,8 @@ codecs/half.rs: pub(in crate::io) struct X; => `codecs` names `io`
 codecs/half.rs: fn f() { println!("{}", crate::io::text::NAME); } => `codecs` names `io`
 codecs/half.rs: macro_rules! m { () => { use $crate::{model, io::text}; } } => `codecs` names `io`
 codecs/half.rs: m! { use crate::io::{self as disk, text}; } => `codecs` names `io`
+codecs/half.rs: m! { x => [crate::model::A, vec![f::<u8>(&super::super::io::B)]] } => `codecs` names `io`
+codecs/half.rs: m! { use crate::{a as b, *, io::*}; } => `codecs` names `io`
     Modes know no mode, and nothing below knows one.
 modes/tiers/mode.rs: use crate::modes::tree::X; => `tiers` names `tree`
 modes/tiers/mode.rs: use super::super::tree::X; => `tiers` names `tree`
@@ -128,6 +130,8 @@ codecs/half.rs: use crate::gone::X; => `codecs` names `gone`
 const ALLOWED: &str = r#"
 codecs/half.rs: use crate::{kernels::{gram, self}, model::dtype as kind};
 codecs/half.rs: mod inner { use super::super::super::codecs::text; }
+codecs/half.rs: use half; use super::X; pub use self::Y; fn f(_: half::f16, _: X, _: Y) {}
+codecs/half.rs: m! { a::<crate::model::D>(b : : io, ::io::text()) }
 codecs/half.rs: use self::io::text; mod io {}
 codecs/half.rs: fn f() { println!("io: {}", crate::model::NAME); } // crate::io::g()
 codecs/half.rs: #[doc = "See crate::io."] fn f() {} #[cfg(all(test, unix))] use crate::io;

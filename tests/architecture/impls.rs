@@ -77,6 +77,7 @@ fn methods_below_the_type_traits_and_tests_are_free() {
         ("src/engine/aggregate/publish.rs", "use super::Session; #[cfg(test)] impl Session<u8> {}"),
         ("src/gpu/ring.rs", "mod inner { pub struct A; impl A {} } enum B {} impl B {}"),
         ("src/gpu/ring.rs", "trait A {} impl dyn A + '_ {}"),
+        ("src/engine/aggregate/session.rs", "pub struct Session; pub mod Session {} impl Session {}"),
     ] {
         assert_eq!(found(path, text), [""; 0], "{text}");
     }

@@ -2,6 +2,7 @@
 
 use super::graph::circles;
 use super::report::{Rule, Violation, texts};
+use super::sources::House;
 use std::collections::BTreeSet;
 
 /// Folders that hold rooms. A path inside one names the room by its second part: `engine::passes`.
@@ -154,9 +155,34 @@ fn faults_of_table(table: &[(&'static str, &'static str)]) -> Vec<Violation> {
     found
 }
 
+/// Rooms that stand in no row, or in a group that does not list them.
+fn unlisted_rooms(house: &House) -> Vec<Violation> {
+    let rows = rooms_of_table(ARROWS);
+    let rooms = house.files.iter().filter_map(|file| Some((file.module.first()?.as_str(), file.room()?)));
+    let is_listed =
+        |group: &str, room: &str| !is_group(group) || rooms_in_group(group).any(|name| name == room);
+    let unlisted = rooms.filter(|(group, room)| !rows.contains(room) || !is_listed(group, room));
+    unlisted.map(|(_, room)| at_table(format!("`{room}` is not listed in ARROWS or GROUPS"))).collect()
+}
+
 #[test]
 fn the_table_of_arrows_is_sound() {
-    TABLE.holds(|_| faults_of_table(ARROWS));
+    TABLE.holds(|house| [faults_of_table(ARROWS), unlisted_rooms(house)].concat());
+}
+
+#[test]
+fn a_room_that_the_tables_lack_is_found() {
+    let house = House::planted(&[
+        ("src/lib.rs", ""),
+        ("src/gone/mod.rs", ""),
+        ("src/rules/mod.rs", ""),
+        ("src/modes/tiers/mod.rs", ""),
+        ("src/modes/rules/mod.rs", ""),
+    ]);
+    let found: Vec<String> = ["gone", "rules"]
+        .map(|room| format!("{TABLE_FILE}: `{room}` is not listed in ARROWS or GROUPS"))
+        .into();
+    assert_eq!(texts(&unlisted_rooms(&house)), found);
 }
 
 #[test]

@@ -142,22 +142,6 @@ pub(crate) fn files_below(folder: &str, extension: &str) -> BTreeMap<String, Str
 }
 
 #[test]
-fn a_path_names_its_module_and_its_room() {
-    let expected = [
-        ("src/engine/passes/plan.rs", "engine::passes::plan", Some("passes")),
-        ("src/modes/tiers/mod.rs", "modes::tiers", Some("tiers")),
-        ("src/inspect.rs", "inspect", Some("inspect")),
-        ("src/gpu/vector/add.rs", "gpu::vector::add", Some("gpu")),
-        ("src/engine/mod.rs", "engine", None),
-        ("src/lib.rs", "", None),
-    ];
-    for (path, module, room) in expected {
-        let file = File::read(path, "//! A file.\n");
-        assert_eq!((file.module.join("::").as_str(), file.room()), (module, room), "{path}");
-    }
-}
-
-#[test]
 fn a_file_named_under_cfg_test_is_no_program_nor_are_those_below_it() {
     let house = House::planted(&[
         ("src/codecs/mod.rs", "#[cfg(test)]\nmod trial;\nmod half;\n"),

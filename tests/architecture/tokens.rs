@@ -149,25 +149,6 @@ fn colons(tokens: &[TokenTree], at: usize) -> bool {
     joint && is_mark(tokens, at, ':') && is_mark(tokens, at + 1, ':')
 }
 
-#[cfg(test)]
-fn read(text: &str) -> Vec<String> {
-    let found = paths(text.parse().unwrap()).into_iter();
-    found.map(|(segments, line)| format!("{line} {}", segments.join("::"))).collect()
-}
-
-#[test]
-fn paths_are_read_at_any_depth_and_trees_are_flattened() {
-    let text = "x => [crate::io::text(&$crate::model::D),\n vec![super::super::rules::A]] , a, b : :: c";
-    assert_eq!(read(text), ["1 crate::io::text", "1 crate::model::D", "2 super::super::rules::A"]);
-    let text = "use crate::{a, b::{c as d, self,\n e::*}, *}; X::<u8>::new";
-    let expected = ["1 crate::a", "1 crate::b::c", "1 crate::b::self", "2 crate::b::e", "2 crate", "1 X"];
-    assert_eq!(read(text)[..5], expected[..5]);
-    let text = "crate::io::read::<u8>(x); if a == crate::B { c::d }";
-    assert_eq!(read(text), ["1 crate::io::read", "1 crate::B", "1 c::d"]);
-    let text = "serde(with = \"crate::io::text\", rename = \"some words: a\")";
-    assert_eq!(read(text), ["1 crate::io::text"]);
-}
-
 #[test]
 fn method_calls_and_functions_are_read_at_any_depth() {
     let found = flat("assert!(path\n.exists(), a.field, 1.0, f(b.read_dir()))".parse().unwrap());
