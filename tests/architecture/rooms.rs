@@ -5,13 +5,16 @@ use super::report::{Rule, Violation, texts};
 use super::sources::House;
 use std::collections::BTreeSet;
 
+/// Rows of names, which stand as words.
+pub(crate) type Table = [(&'static str, &'static str)];
+
 /// Folders that hold rooms. A path inside one names the room by its second part: `engine::passes`.
-pub(crate) const GROUPS: &[(&str, &str)] =
+pub(crate) const GROUPS: &Table =
     &[("engine", "aggregate decide intake passes backend"), ("modes", "tiers tree shards dp secure")];
 
 /// Which rooms each room may use, those that are planned too. A room may stand in several rows, which then add up; `*` is
 /// every room.
-pub(crate) const ARROWS: &[(&str, &str)] = &[
+pub(crate) const ARROWS: &Table = &[
     ("main", "cli"),
     ("cli", "*"),
     (
@@ -74,12 +77,12 @@ pub(crate) fn words(list: &'static str) -> impl Iterator<Item = &'static str> {
 }
 
 /// The rooms that a row of the table names on its left side.
-pub(crate) fn rooms_of_table(table: &[(&'static str, &'static str)]) -> BTreeSet<&'static str> {
+pub(crate) fn rooms_of_table(table: &Table) -> BTreeSet<&'static str> {
     table.iter().flat_map(|(rooms, _)| words(rooms)).collect()
 }
 
 /// The rooms that a room may use.
-pub(crate) fn allowed(table: &[(&'static str, &'static str)], room: &str) -> BTreeSet<&'static str> {
+pub(crate) fn allowed(table: &Table, room: &str) -> BTreeSet<&'static str> {
     let rows = table.iter().filter(|(rooms, _)| words(rooms).any(|name| name == room));
     let used: BTreeSet<&str> = rows.flat_map(|(_, used)| words(used)).collect();
     if used.contains("*") {
@@ -111,7 +114,7 @@ pub(crate) fn rooms_in_group(group: &str) -> impl Iterator<Item = &'static str> 
 }
 
 /// The rooms that a room reaches over any number of arrows.
-pub(crate) fn below(table: &[(&'static str, &'static str)], room: &str) -> BTreeSet<&'static str> {
+pub(crate) fn below(table: &Table, room: &str) -> BTreeSet<&'static str> {
     let mut reached = BTreeSet::new();
     let mut open: Vec<&str> = allowed(table, room).into_iter().collect();
     while let Some(next) = open.pop() {
@@ -127,7 +130,7 @@ fn at_table(found: String) -> Violation {
 }
 
 /// Where the table breaks its rules.
-fn faults_of_table(table: &[(&'static str, &'static str)]) -> Vec<Violation> {
+fn faults_of_table(table: &Table) -> Vec<Violation> {
     let rooms: Vec<&str> = rooms_of_table(table).into_iter().collect();
     let place = |name: &str| rooms.iter().position(|room| *room == name);
     let mut found = Vec::new();
@@ -187,7 +190,7 @@ fn a_room_that_the_tables_lack_is_found() {
 
 #[test]
 fn a_table_that_breaks_a_rule_is_found() {
-    let cases: [(&[(&str, &str)], Option<&str>); 6] = [
+    let cases: [(&Table, Option<&str>); 6] = [
         (&[("rules codecs", "settings"), ("settings", "")], None),
         (
             &[("rules", "settings"), ("settings", "codecs"), ("codecs", "rules")],

@@ -25,7 +25,7 @@ fn read_paths(tokens: &[TokenTree], found: &mut Vec<Path>) {
                 let quoted = syn::parse_str::<syn::LitStr>(&literal.to_string());
                 let inner = quoted.ok().and_then(|text| text.value().parse::<TokenStream>().ok());
                 let line = literal.span().start().line;
-                let inside = inner.map(|tokens| paths(tokens)).unwrap_or_default();
+                let inside = inner.map(paths).unwrap_or_default();
                 found.extend(inside.into_iter().map(|(segments, _)| (segments, line)));
             }
             _ => {}
