@@ -1,12 +1,14 @@
-//! Times whole merges against the read floor.
+//! Whole merges against the read floor.
 //!
-//! The floor is the time in which the same process reads the same bytes once with positioned reads, page cache warm.
+//! The floor is the time in which the same process reads the same bytes once with positioned reads, from a warm page
+//! cache.
 //!
-//! `cargo bench --bench aggregate [-- FILTER]` prints a table; `--json` prints one line a row. Updates are made
-//! once, under `target/bench-data`, and stay there. Of rules that need a first pass it also prints that pass over
-//! the floor, and as a part of the multiply-add peak that the same threads reach: with reading, and computing alone. Floor and merge take turns in one process; ratios are
-//! of the pair, quoted as median (minimum to maximum). The output's own write and fsync are apart. Peak
-//! memory is that of `fedmill aggregate` as a process of its own on the same files.
+//! `cargo bench --bench aggregate [-- FILTER]` prints a table; `--json` prints one line per row. The bench makes
+//! updates once, under `target/bench-data`, and keeps them. For rules that need a first pass, it also prints that pass
+//! over the floor, and as a part of the multiply-add peak of the same threads: with reading, and for computing alone.
+//! Floor and merge take turns in one process. A ratio belongs to one pair, printed as median (minimum to maximum). The
+//! output's own write and fsync are left out. Peak memory is that of `fedmill aggregate` in its own process on the same
+//! files.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
@@ -51,16 +53,16 @@ struct Row {
     bar: Bar,
 }
 
-/// What a row is held to.
+/// The limit of a row.
 #[derive(Clone, Copy)]
 enum Bar {
     /// The whole merge over the read floor.
     Merge(f64),
     /// The first pass over the read floor.
-    FirstPass(f64),
+    GeometryPass(f64),
     /// The first pass as a part of the multiply-add peak.
     Peak(f64),
-    /// Nothing.
+    /// No limit.
     None,
 }
 
@@ -88,11 +90,11 @@ const ROWS: [Row; 19] = [
         bar: Bar::Merge(2.0),
         ..LARGE
     },
-    Row { rule: "krum", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
-    Row { rule: "multi-krum", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
-    Row { rule: "bulyan", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
-    Row { rule: "geometric-median", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
-    Row { rule: "caf", byzantine: Some("0.2"), bar: Bar::FirstPass(3.0), ..LARGE },
+    Row { rule: "krum", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
+    Row { rule: "multi-krum", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
+    Row { rule: "bulyan", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
+    Row { rule: "geometric-median", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
+    Row { rule: "caf", byzantine: Some("0.2"), bar: Bar::GeometryPass(3.0), ..LARGE },
     Row { rule: "distance-trim", ..LARGE },
     Row { rule: "meamed", byzantine: Some("0.2"), ..LARGE },
     Row { rule: "trimmed-mean", pre: &["nnm"], byzantine: Some("0.2"), ..LARGE },
@@ -120,13 +122,13 @@ const ROWS: [Row; 19] = [
         byzantine: Some("0.2"),
         clients: 16,
         parameters: 11_700_000,
-        bar: Bar::FirstPass(3.0),
+        bar: Bar::GeometryPass(3.0),
         ..LARGE
     },
 ];
 
 fn main() {
-    // `cargo bench` passes --bench; what else there is filters rows.
+    // `cargo bench` passes --bench. Other arguments filter rows.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let as_json = arguments.iter().any(|a| a == "--json");
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
@@ -158,9 +160,9 @@ struct Measured {
     floors: Vec<f64>,
     merges: Vec<f64>,
     first_passes: Vec<f64>,
-    /// Of the first pass, what was not reading.
+    /// The time of the first pass without reading.
     computes: Vec<f64>,
-    /// Multiply-adds a second on all threads at once.
+    /// Multiply-adds per second of all threads together.
     peaks: Vec<f64>,
     reads: f64,
     writes: Vec<f64>,
@@ -279,7 +281,7 @@ impl Measured {
         let range = |(low, middle, high): (f64, f64, f64)| format!("{middle:.2} ({low:.2} to {high:.2})");
         let bar = match row.bar {
             Bar::Merge(most) => format!("merge {most}"),
-            Bar::FirstPass(most) => format!("pass {most}"),
+            Bar::GeometryPass(most) => format!("pass {most}"),
             Bar::Peak(least) => format!("peak {:.0} %", least * 100.0),
             Bar::None => String::new(),
         };
@@ -295,7 +297,7 @@ impl Measured {
     }
 }
 
-/// Multiply-adds a second that all threads do at once.
+/// Multiply-adds per second of all threads together.
 fn multiply_add_peak(pool: &ThreadPool) -> f64 {
     let rates = pool.broadcast(|_| {
         let started = Instant::now();
@@ -334,7 +336,7 @@ fn read_floor(pool: &ThreadPool, sources: &[SourceFile]) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// Makes the updates of a row, unless they are there: normal-looking values in a few tensors of uneven size.
+/// Makes the updates of a row if they do not exist: nearly normal values in a few tensors of uneven size.
 fn make_updates(row: &Row) -> PathBuf {
     let name = format!("{}x{}-{:?}", row.clients, row.parameters, row.dtype);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-data").join(name);
@@ -373,7 +375,7 @@ fn write_update(path: &Path, row: &Row, client: usize) -> std::io::Result<()> {
     file.write_all(&header)?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(client as u64 + 1);
     for _ in 0..row.parameters {
-        // The sum of four uniform numbers is near enough to a normal one.
+        // The sum of four uniform numbers is close enough to a normal one.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

@@ -1,11 +1,11 @@
 //! The time to compress an update, file to file, over the floor.
 //!
-//! The floor is reading the update once and writing as many bytes as the compressed file has, with positioned reads and
-//! writes from the same threads, page cache warm.
+//! The floor reads the update once and writes the number of bytes of the compressed file, with positioned reads and
+//! writes from the same threads, from a warm page cache.
 //!
-//! `cargo bench --bench compress [-- CODEC...]` prints a table. Floor and codec take turns. A ratio is of a pair,
-//! printed as median (minimum to maximum), without the fsync of a published file, which is the disk's time. Decoding is
-//! timed as `aggregate` decodes: chunk by chunk, from all threads, into memory.
+//! `cargo bench --bench compress [-- CODEC...]` prints a table. Floor and codec take turns. A ratio belongs to one
+//! pair, printed as median (minimum to maximum). The fsync of a published file is left out: it is the disk's time.
+//! Decoding is timed as `aggregate` decodes: chunk by chunk, from all threads, into memory.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
@@ -34,7 +34,7 @@ const PAIRS: usize = 5;
 /// Bytes that the floor moves at a time.
 const FLOOR_CHUNK_BYTES: usize = 1 << 20;
 
-/// Codecs, and the limit of each in times of the floor.
+/// Codecs, each with its limit as a multiple of the floor.
 const ROWS: [(&str, Option<f64>); 14] = [
     ("f16", None),
     ("e4m3", None),

@@ -1,7 +1,8 @@
-//! Kernels in cache, on every instruction set: `cargo bench --bench kernels`.
+//! Kernels on data in the cache, on every instruction set: `cargo bench --bench kernels`.
 //!
-//! Sums over pairs of rows as a part of the multiply-add peak that the same core reaches; order statistics
-//! and weighted sums, plain, exact by counts and exact by fractions, in nanoseconds a coordinate. Best of a few runs.
+//! Sums over pairs of rows are printed as a part of the multiply-add peak of the same core. Order statistics and
+//! weighted sums (plain, exact by counts, exact by fractions) are printed in nanoseconds per coordinate. The best of a
+//! few runs counts.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
@@ -67,7 +68,7 @@ fn multiply_add_peak(isa: Isa) -> f64 {
     count as f64 / seconds
 }
 
-/// Pairs and coordinates a second.
+/// Pairs times coordinates per second.
 fn pair_rate<T: Term>(isa: Isa, rows: &Rows<f32>) -> f64 {
     let n = rows.len();
     let mut sums = vec![0.0; n * n];

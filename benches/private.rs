@@ -1,12 +1,12 @@
-//! Times a round under a budget, file to file, against the read floor.
+//! A round under a budget, file to file, against the read floor.
 //!
-//! The floor is the time in which the same threads read the bytes of all updates once, page cache warm. The noise is
-//! timed apart. The rest of the round may take 8 times the floor.
+//! The floor is the time in which the same threads read the bytes of all updates once, from a warm page cache. The
+//! noise is timed separately. The limit for the round without its noise is 8 times the floor.
 //!
-//! `cargo bench --bench private` prints a table. Floor, noise and round take turns; figures are median (minimum to
-//! maximum). The output's own write and fsync are apart: they are the disk's time. What the ledger syncs, and the digest of
-//! the output, are counted: with the norms, as all that is not the pass that adds up. Every round has a budget of its own
-//! in a temporary folder, and noise of a test seed.
+//! `cargo bench --bench private` prints a table. Floor, noise and round take turns. Figures are median (minimum to
+//! maximum). The output's own write and fsync are left out: they are the disk's time. The ledger's syncs and the
+//! output's digest count, with the norms, as the time outside the pass that adds up. Every round has its own budget in
+//! a temporary folder, and noise of a test seed.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
@@ -45,7 +45,7 @@ const FLOOR_CHUNK_BYTES: usize = 1 << 20;
 /// Coordinates that noise is made for at a time.
 const NOISE_CHUNK: usize = 1 << 14;
 
-/// What a round without its noise is held to: times of the floor.
+/// The limit for a round without its noise, as a multiple of the floor.
 const BAR: f64 = 8.0;
 
 fn main() {
@@ -89,7 +89,8 @@ fn spread(mut values: Vec<f64>) -> String {
     format!("{:.3} ({:.3} to {:.3})", values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
-/// Seconds to release a round, without writing and syncing the output; and of those, without the pass that adds up.
+/// Seconds to release a round without writing and syncing the output, and the part of these outside the pass that adds
+/// up.
 fn round(pool: &ThreadPool, made: &SyntheticUpdates, base: &Path) -> (f64, f64) {
     let directory = made.updates().with_file_name("budget");
     Account::init(&directory, &plan()).expect("a budget");
@@ -133,7 +134,7 @@ fn request(made: &SyntheticUpdates, base: &Path) -> Request {
     Request { inputs: Inputs { base: Some(base.to_owned()), ..request.inputs }, ..request }
 }
 
-/// Calls `visit` with the numbers of so many pieces, from all threads.
+/// Calls `visit` with the number of every piece, from all threads.
 fn each_piece(
     pool: &ThreadPool,
     pieces: usize,

@@ -1,9 +1,9 @@
-//! Times server strategies against the same rule under fedavg with the same base.
+//! The cost of a server strategy, against the same rule under fedavg with the same base.
 //!
-//! The times are those of whole processes, files to file, with their state read and written.
+//! Whole processes run from files to files, and read and write the state.
 //!
-//! `cargo bench --bench strategies` prints a table. The two take turns; a ratio is of a pair, quoted as median (minimum to
-//! maximum), first of the whole process, then without bringing files to disk, which is the disk's time.
+//! `cargo bench --bench strategies` prints a table. Both take turns. A ratio belongs to one pair, printed as median
+//! (minimum to maximum): first of the whole process, then without the time to bring files to disk.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot go on must stop")]
 
@@ -23,7 +23,7 @@ const PARAMETERS: usize = 11_700_000;
 const RULES: [&str; 3] = ["mean", "median", "krum"];
 const STRATEGIES: [&str; 3] = ["fedavg:lr=0.5", "fedavgm", "fedadam"];
 
-/// Rounds of one strategy, each on the model of the last.
+/// Rounds of one strategy, each on the model of the round before.
 struct Rounds<'a> {
     updates: &'a Path,
     folder: PathBuf,

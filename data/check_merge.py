@@ -3,12 +3,12 @@
 
     python3 check_merge.py RULE MERGED UPDATES_DIR [--base BASE] [--cut K]
 
-RULE is mean (weighted by num_examples), median or trimmed-mean (drops the K
-smallest and K largest values of every coordinate, unweighted). The rule is
-computed here once more in float64, rounded to the dtype of the base (without
---base: of the first update) and compared: the names, shapes and dtypes must
-be the same, floats within 1 ulp, integers equal. Exit status 1 on any
-difference.
+RULE is mean (weighted by num_examples), median or trimmed-mean (unweighted,
+without the K smallest and K largest values of every coordinate). The script
+computes the rule again in float64, rounds the result to the dtype of the base
+(without --base, of the first update) and compares. Names, shapes and dtypes
+must be the same, floats within 1 ulp, integers equal. The exit status is 1 on
+any difference.
 """
 
 import argparse
@@ -19,18 +19,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
-# Both sides round from float64, but need not get there by the same steps. For
-# float64 tensors that leaves no slack beyond the order of the sum, so updates
-# are added in the order of their client_id.
+# Both sides round from float64, but their float64 values may differ in the last
+# bits. For float64 tensors only the order of the sum may differ, so updates are
+# added in the order of their client_id.
 MAX_ULP = 1
 
 
 class Mismatch(Exception):
-    """The merged file is not what the rule gives, or the inputs are unusable."""
+    """The merged file differs from the rule's result, or the inputs are unusable."""
 
 
 def load(path):
-    """Tensors and metadata, by both of the library's ways of reading."""
+    """Tensors and metadata, read in both ways of the library."""
     try:
         tensors = load_file(path)
         with safe_open(path, framework="np") as file:
@@ -121,7 +121,7 @@ def distances(found, want):
 
 
 def compare_tensor(name, found, want):
-    """The worst distance in ulps; raises on anything that is too far off."""
+    """The worst distance in ulps; raises if a value is too far off."""
     for what in ("dtype", "shape"):
         if getattr(found, what) != getattr(want, what):
             raise Mismatch(f"{name}: {what} is {getattr(found, what)}, "

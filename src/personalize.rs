@@ -72,7 +72,7 @@ pub enum PersonalizeError {
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: is an input too, expected another output path", .path.display())]
+    #[error("{}: is also an input, expected another output path", .path.display())]
     OutputIsInput { path: PathBuf },
     #[error(transparent)]
     Write(#[from] WriteError),

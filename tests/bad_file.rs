@@ -1,5 +1,6 @@
-//! Files that are no models: cut off, with headers that lie, with shard indexes that do not fit. Each is met as in
-//! `bad_input`.
+//! Files that are no models: cut off, with false headers, with shard indexes that do not fit.
+//!
+//! The tests use each as `bad_input` uses a bad update.
 
 use crate::bad_input::{BAD, aggregate, assert_rejected, assert_rejected_with, bad, named, round_of, sound};
 use crate::harness::{Dir, Update, fedmill_after};
@@ -40,7 +41,7 @@ fn header_that_is_no_object() {
     assert_rejected_with(make, &[], &["header is not a JSON object", "utf-8"]);
 }
 
-/// An update of eight bytes of data with this header.
+/// An update with this header and eight bytes of data.
 fn with_header(entries: &str) -> Update {
     Update::new(BAD).header(&format!("{{{entries}}}")).behind(&[0; 8])
 }
@@ -88,11 +89,11 @@ fn header_entries_not_understood() {
 fn header_with_a_key_twice() {
     let tensor = r#""a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}"#;
     let other = r#""a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}"#;
-    assert_rejected(&with_header(&format!("{tensor},{other}")), &["key `a` stands twice"]);
+    assert_rejected(&with_header(&format!("{tensor},{other}")), &["key `a` appears twice"]);
     let metadata = r#""__metadata__":{"x":"1"}"#;
-    assert_rejected(&with_header(&format!("{metadata},{metadata}")), &["key `__metadata__` stands twice"]);
+    assert_rejected(&with_header(&format!("{metadata},{metadata}")), &["key `__metadata__` appears twice"]);
     let twice = with_header(r#""__metadata__":{"x":"1","x":"2"}"#);
-    assert_rejected(&twice, &["key `__metadata__.x` stands twice"]);
+    assert_rejected(&twice, &["key `__metadata__.x` appears twice"]);
 }
 
 #[test]

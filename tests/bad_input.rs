@@ -1,25 +1,27 @@
-//! Updates that cannot be merged. Each is made here and met three times: it ends the run with an error that names
-//! it; it is left out of the run; and it counts against the quorum. Files that are broken as files are in `bad_file`.
+//! Updates that cannot be merged.
+//!
+//! Each test makes one and merges it three times. The update ends the run with an error that names it, the run leaves
+//! it out with a warning, and it counts against the quorum. Files with a broken format are in `bad_file`.
 
 use crate::harness::{Contents, Dir, Run, Update, fedmill};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-/// The clients of a round that are sound. Client 1 is the bad one.
+/// The sound clients of a round. Client 1 is the bad one.
 const SOUND: [usize; 3] = [0, 2, 3];
 
-/// What the file of the bad client starts with.
+/// The start of the path of client 1's file.
 pub(crate) const BAD: &str = "updates/client-1";
 
 pub(crate) const WITH_BASE: &[&str] = &["--base", "base.safetensors"];
 
-/// A sound update: a bias and a weight, other values for each client.
+/// A sound update: a bias and a weight, with other values for each client.
 pub(crate) fn sound(client: usize) -> Update {
     named(&format!("updates/client-{client}"), client as f32)
 }
 
-/// Client 1 as it would be sound.
+/// Client 1 with a sound update.
 pub(crate) fn bad() -> Update {
     named(BAD, 1.0)
 }
@@ -45,7 +47,7 @@ pub(crate) fn aggregate(dir: &Dir, args: &[&str], more: &[&str]) -> Run {
     fedmill(dir, &[&run, args, more].concat())
 }
 
-/// Client 1 is rejected for what `parts` say, in runs with and without a base.
+/// Fails unless client 1 is rejected with the texts of `parts`, in runs with and without a base.
 #[track_caller]
 pub(crate) fn assert_rejected(bad: &Update, parts: &[&str]) {
     for args in [&[], WITH_BASE] {
@@ -53,7 +55,7 @@ pub(crate) fn assert_rejected(bad: &Update, parts: &[&str]) {
     }
 }
 
-/// Client 1, made by `make`, is rejected for what `parts` say.
+/// Fails unless client 1, made by `make`, is rejected with the texts of `parts`.
 #[track_caller]
 pub(crate) fn assert_rejected_with(make: impl Fn(&Dir), args: &[&str], parts: &[&str]) {
     assert_rejected_among(sound, make, args, parts);
@@ -114,7 +116,7 @@ fn assert_is_skipped(dir: &Dir, args: &[&str], parts: &[&str], expected: &[u8]) 
     assert!(dir.read("merged.safetensors") == expected, "not the merge of the others alone");
 }
 
-/// What the report says is wrong with the files of client 1.
+/// The faults that the report lists for the files of client 1.
 fn errors_of_the_bad(report: &serde_json::Value) -> String {
     let rows = report["rejected"].as_array().unwrap().iter();
     let of_the_bad = rows.filter(|row| row["file"].as_str().unwrap().starts_with(BAD));
@@ -205,7 +207,7 @@ fn value_not_finite_anywhere_in_a_large_tensor() {
 
 #[test]
 fn client_id_of_another() {
-    let parts = ["client id `client-0` is also that of updates/client-0.safetensors"];
+    let parts = ["client id `client-0` is also the id of updates/client-0.safetensors"];
     assert_rejected(&bad().meta("client_id", "client-0"), &parts);
 }
 
@@ -282,7 +284,7 @@ fn weight_not_given() {
 
 #[test]
 fn kind_of_another_without_a_base() {
-    let part = "update holds a delta, but most others hold weights (without --base they cannot be merged)";
+    let part = "update holds a delta, but most others hold weights; without --base both cannot be merged";
     assert_rejected_with(|dir| bad().meta("kind", "delta").write(dir), &[], &[part]);
 }
 
@@ -328,7 +330,7 @@ fn path_that_does_not_exist() {
 }
 
 #[test]
-fn faults_of_many_files_are_told_at_once() {
+fn faults_of_many_files_are_reported_at_once() {
     let dir = round_of(sound);
     sound(1).cut_to(5).write(&dir);
     sound(4).meta("num_examples", "-3").meta("round", "x").write(&dir);

@@ -1,4 +1,6 @@
-//! Outputs that cannot be written, or must not be. Each ends the run with status 2 and leaves the folder as it was.
+//! Outputs that cannot be written, or must not be.
+//!
+//! Each ends the run with status 2 and leaves the folder unchanged.
 
 use crate::bad_input::sound;
 use crate::bad_request::{assert_ends, assert_refused, round};
@@ -53,7 +55,7 @@ fn output_that_is_an_input() {
         "hard",
     ];
     for target in targets {
-        let part = format!("{target}: is an input too, expected another output path");
+        let part = format!("{target}: is also an input, expected another output path");
         let args = [&["aggregate", "-o", target], &inputs[..]].concat();
         assert_ends(&dir, &args, &[&part]);
         let args = [&["aggregate", "-o", "merged.safetensors", "--report", target], &inputs[..]].concat();
@@ -67,11 +69,11 @@ fn output_that_is_an_input_by_its_shards() {
     let sharded = ["aggregate", "updates", "-o", "model.safetensors", "--max-shard-size", "20"];
     fedmill(&dir, &sharded).assert_merged("model.safetensors.index.json");
     let args = [&sharded[..], &["--base", "model.safetensors.index.json"]].concat();
-    assert_ends(&dir, &args, &["is an input too"]);
+    assert_ends(&dir, &args, &["is also an input"]);
     let args = ["aggregate", "updates", "--base", "model.safetensors.index.json", "-o", "model.safetensors"];
-    assert_ends(&dir, &args, &["is an input too"]);
+    assert_ends(&dir, &args, &["is also an input"]);
     let args = ["aggregate", "model.safetensors.index.json", "-o", "model-00001-of-00002.safetensors"];
-    assert_ends(&dir, &args, &["is an input too"]);
+    assert_ends(&dir, &args, &["is also an input"]);
 }
 
 #[test]
@@ -80,7 +82,7 @@ fn output_that_is_a_rejected_input() {
     sound(1).cut_to(5).write(&dir);
     let skip = ["--on-bad-update", "skip"];
     let args = [&["aggregate", "updates", "-o", "updates/client-1.safetensors"], &skip[..]].concat();
-    assert_ends(&dir, &args, &["updates/client-1.safetensors: is an input too"]);
+    assert_ends(&dir, &args, &["updates/client-1.safetensors: is also an input"]);
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn output_into_the_folder_of_the_updates_works_once() {
     let dir = round();
     let args = ["aggregate", "updates", "-o", "updates/merged.safetensors"];
     fedmill(&dir, &args).assert_merged("updates/merged.safetensors");
-    assert_ends(&dir, &args, &["updates/merged.safetensors: is an input too"]);
+    assert_ends(&dir, &args, &["updates/merged.safetensors: is also an input"]);
 }
 
 #[test]

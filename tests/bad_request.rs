@@ -1,5 +1,6 @@
-//! Requests that cannot be met whatever the updates: settings, bases, weights, lists. Each ends the run with
-//! status 2 and leaves the folder as it was. Outputs that cannot be written are in `bad_output`.
+//! Requests that fail with any updates: bad settings, bases, weights or lists.
+//!
+//! Each ends the run with status 2 and leaves the folder unchanged. Outputs that cannot be written are in `bad_output`.
 
 use crate::bad_input::{named, round_of, sound};
 use crate::harness::{Dir, Update, fedmill, fedmill_with_stdin};
@@ -11,13 +12,13 @@ pub(crate) fn round() -> Dir {
     round_of(sound)
 }
 
-/// Merging `updates` with these arguments fails and leaves everything as it was.
+/// Fails unless a merge of `updates` with these arguments fails and leaves the folder unchanged.
 #[track_caller]
 pub(crate) fn assert_refused(dir: &Dir, args: &[&str], parts: &[&str]) {
     assert_ends(dir, &[&["aggregate", "updates", "-o", "merged.safetensors"], args].concat(), parts);
 }
 
-/// The same for whole command lines.
+/// Like [`refused`], for a whole command line.
 #[track_caller]
 pub(crate) fn assert_ends(dir: &Dir, args: &[&str], parts: &[&str]) {
     let before = dir.contents();
@@ -26,7 +27,7 @@ pub(crate) fn assert_ends(dir: &Dir, args: &[&str], parts: &[&str]) {
 }
 
 #[test]
-fn cut_that_leaves_nobody() {
+fn cut_that_leaves_no_client() {
     let dir = round();
     let parts = ["trimmed-mean:cut=2 cuts 2 values on each side of 3", "the most it can cut is 1"];
     assert_refused(&dir, &["--rule", "trimmed-mean:cut=2"], &parts);
@@ -99,16 +100,16 @@ fn usage_errors() {
 #[test]
 fn update_none_named() {
     let dir = Dir::new();
-    assert_ends(&dir, &["aggregate", "-o", "merged.safetensors"], &["no update named"]);
-    assert_ends(&dir, &["inspect"], &["no update named"]);
+    assert_ends(&dir, &["aggregate", "-o", "merged.safetensors"], &["found no update, expected files"]);
+    assert_ends(&dir, &["inspect"], &["found no update, expected files"]);
     dir.write("list", "\n \n");
     assert_ends(
         &dir,
         &["aggregate", "-o", "merged.safetensors", "--files-from", "list"],
-        &["no update named"],
+        &["found no update, expected files"],
     );
     fedmill_with_stdin(&dir, &["aggregate", "-o", "merged.safetensors", "--files-from", "-"], "")
-        .assert_fails(2, &["no update named"]);
+        .assert_fails(2, &["found no update, expected files"]);
 }
 
 #[test]
@@ -172,7 +173,7 @@ fn weights_all_zero() {
     dir.write("weights", "0 0\n1 0\n");
     assert_refused(&dir, &["--weights", "weights"], &[part]);
     dir.write("weights", r#"{"0": 1e308, "1": 1e308}"#);
-    assert_refused(&dir, &["--weights", "weights"], &["add up to more than f64 can hold"]);
+    assert_refused(&dir, &["--weights", "weights"], &["the sum of the clients' weights does not fit f64"]);
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! `fedmill bench`: what it measures, tells and draws. Nothing that is timed is held to anything.
+//! `fedmill bench`: its results, output and pictures. No test compares times.
 
 use crate::harness::{Dir, Run, fedmill};
 use serde_json::Value;
 
-/// A few small cases, done in a moment.
+/// The options for a few small cases, which take a moment.
 const SMALL: [&str; 10] =
     ["--clients", "3,5", "--parameters", "2k", "--samples", "4", "--warm-up", "1", "--dir", "."];
 
@@ -11,7 +11,7 @@ fn bench(dir: &Dir, args: &[&str]) -> Run {
     fedmill(dir, &[&["bench"], &SMALL[..], args].concat())
 }
 
-/// Results of a run that ends well and leaves nothing but `files`.
+/// The results of a run that succeeds and leaves only `files`.
 #[track_caller]
 fn results(dir: &Dir, args: &[&str], files: &[&str]) -> Value {
     let run = bench(dir, &[args, &["--json"]].concat());
@@ -20,7 +20,7 @@ fn results(dir: &Dir, args: &[&str], files: &[&str]) -> Value {
     serde_json::from_str(&run.stdout).unwrap()
 }
 
-/// Asserts that a row is in itself right; returns its backend.
+/// Fails unless the figures of a row agree with each other. Returns the row's backend.
 fn checked(row: &Value) -> String {
     for part in ["total", "transfer", "compute"] {
         let latency = &row["latency"][part];
@@ -65,7 +65,7 @@ fn every_kernel_and_rule_has_a_row_at_every_size() {
 }
 
 #[test]
-fn the_settings_and_the_machine_are_told() {
+fn results_have_the_settings_and_the_machine() {
     let found = results(
         &Dir::new(),
         &["--backend", "cpu", "--kernels", "median", "--rules", "none", "--threads", "2"],
@@ -155,7 +155,7 @@ mod on_devices {
     use super::*;
     use fedmill::gpu::adapters;
 
-    /// The name of an adapter; nothing, said aloud, where there is none.
+    /// The name of an adapter. Without an adapter, `None` and a line that says so.
     fn adapter() -> Option<String> {
         let found = adapters().into_iter().next().map(|adapter| adapter.name);
         if found.is_none() {

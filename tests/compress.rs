@@ -8,7 +8,7 @@ use sha2::Digest as _;
 
 const LAYOUTS: [&str; 2] = ["plain", "bundle"];
 
-/// Values that look like those of a trained layer, the same every time.
+/// Values with the distribution of a trained layer, the same in every run.
 fn values(seed: u32, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
     let mut next = || {
@@ -110,7 +110,7 @@ fn what_was_compressed_comes_back() {
     }
 }
 
-/// Every safetensors reader opens a compressed file. In the plain layout, streams have the names of their tensors.
+/// Any safetensors reader can open a compressed file. In the plain layout, streams have the names of their tensors.
 #[test]
 fn compressed_files_are_safetensors() {
     let dir = Dir::new();
@@ -158,17 +158,17 @@ fn a_single_value_nothing_and_chunks_to_spare() {
 
 /// The report has the figures of the files: the sizes on disk, the errors of the decoded values.
 #[test]
-fn what_is_told_is_what_is_there() {
+fn figures_are_those_of_the_files() {
     let dir = Dir::new();
     update("a", 9).write(&dir);
     let args =
         ["compress", "--quiet", "--json", "--codec", "u4", "a.safetensors", "-o", "packed.safetensors"];
     let run = fedmill(&dir, &args);
-    let told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let figures: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
     let bytes = |name: &str| dir.read(name).len() as u64;
     let (input, output) = (bytes("a.safetensors"), bytes("packed.safetensors"));
-    assert_eq!((&told["input_bytes"], &told["output_bytes"]), (&input.into(), &output.into()));
-    assert!((told["ratio"].as_f64().unwrap() - input as f64 / output as f64).abs() < 1e-12);
+    assert_eq!((&figures["input_bytes"], &figures["output_bytes"]), (&input.into(), &output.into()));
+    assert!((figures["ratio"].as_f64().unwrap() - input as f64 / output as f64).abs() < 1e-12);
     let before = Model::read(&dir, "a.safetensors");
     let after = decompress(&dir, "packed.safetensors", "back.safetensors");
     let names: Vec<&String> = before.tensors.keys().collect();
@@ -178,9 +178,9 @@ fn what_is_told_is_what_is_there() {
     };
     let (sent, decoded) = (all(&before), all(&after));
     let expected = nmse(&sent, &decoded);
-    let found = told["nmse"].as_f64().unwrap();
-    assert!((found - expected).abs() <= 1e-6 * expected, "told {found}, found {expected}");
-    assert_eq!(told["parameters"], sent.len() as u64);
+    let found = figures["nmse"].as_f64().unwrap();
+    assert!((found - expected).abs() <= 1e-6 * expected, "reported {found}, found {expected}");
+    assert_eq!(figures["parameters"], sent.len() as u64);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn weights_are_sent_as_what_they_changed() {
     let sha256: String = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let blake3 = blake3::hash(&bytes).to_hex();
     let whole = format!("sha256:{sha256}");
-    // A file made to a target has the start of the base's digest, and leaves the names of its tensors to the base.
+    // A file made for a target has the start of the base's digest, and takes the names of its tensors from the base.
     let start = format!("blake3:{}", &blake3[..32]);
     for (layout, how, digest) in [
         ("plain", ["--codec", "u8"], &whole),
@@ -232,7 +232,7 @@ fn weights_are_sent_as_what_they_changed() {
         assert_eq!(after.bytes("n"), 2i64.to_le_bytes());
         assert_eq!((&after.metadata["base"], after.metadata["kind"].as_str()), (digest, "delta"));
     }
-    // A file made to a target leaves the names of its tensors to the base.
+    // A file made for a target takes the names of its tensors from the base.
     compress(
         &dir,
         &["--max-bytes", "300B", "--best-effort", "--base", "base.safetensors", "a.safetensors"],
@@ -345,13 +345,13 @@ fn what_cannot_be_compressed() {
             "packed.safetensors",
             &[],
             "out.safetensors",
-            &["packed.safetensors: is encoded already", "hint: `fedmill decompress` it first"],
+            &["packed.safetensors: is encoded already", "hint: run `fedmill decompress` on it first"],
         ),
         (
             "a.safetensors",
             &base("packed.safetensors"),
             "out.safetensors",
-            &["packed.safetensors: is encoded already", "hint: `fedmill decompress` it first"],
+            &["packed.safetensors: is encoded already", "hint: run `fedmill decompress` on it first"],
         ),
         (
             "delta.safetensors",
@@ -406,7 +406,7 @@ fn encoded_files_are_no_models() {
     let dir = Dir::new();
     update("a", 1).write(&dir);
     compress(&dir, &["--codec", "u8", "a.safetensors"], "packed.safetensors");
-    let says = ["packed.safetensors: ", "is an encoded update", "hint: `fedmill decompress` it first"];
+    let says = ["packed.safetensors: ", "is an encoded update", "hint: run `fedmill decompress` on it first"];
     let out = ["a.safetensors", "-o", "out.safetensors"];
     let merge = |more: &[&str]| fedmill(&dir, &[&["aggregate"], &out[..], more].concat());
     let before = dir.contents();
@@ -451,19 +451,19 @@ fn a_dry_run_leaves_nothing() {
     let dir = Dir::new();
     update("a", 1).write(&dir);
     Update::new("large").f32("w", &[1500, 1000], &values(2, 1_500_000)).write(&dir);
-    let told = |args: &[&str], more: &[&str]| -> serde_json::Value {
+    let figures = |args: &[&str], more: &[&str]| -> serde_json::Value {
         let run = fedmill(&dir, &[&["compress", "-q", "--json"], args, more].concat());
         assert_eq!(run.code, Some(0), "{run:#?}");
-        let mut told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-        told["output"].take();
-        told
+        let mut figures: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        figures["output"].take();
+        figures
     };
-    // The last file is too large to be put together in memory.
+    // The last file is too large to be built in memory.
     for args in [&["--codec", "u8", "a.safetensors"][..], &["--codec", "f16", "large.safetensors"]] {
         let before = dir.contents();
-        let dry = told(args, &["--dry-run"]);
+        let dry = figures(args, &["--dry-run"]);
         dir.assert_unchanged_since(&before);
-        assert_eq!(dry, told(args, &["-o", "packed.safetensors"]));
+        assert_eq!(dry, figures(args, &["-o", "packed.safetensors"]));
         assert_eq!(dry["output_bytes"], dir.read("packed.safetensors").len() as u64);
         std::fs::remove_file(dir.path("packed.safetensors")).unwrap();
     }
@@ -471,7 +471,7 @@ fn a_dry_run_leaves_nothing() {
     let run = fedmill(&dir, &["compress", "--codec", "u8", "--dry-run", "a.safetensors"]);
     assert_eq!((run.code, run.stdout.starts_with("a.safetensors: ")), (Some(0), true), "{run:#?}");
     let residual = ["--residual", "e.safetensors", "-o", "out.safetensors"];
-    told(&["--codec", "u2", "a.safetensors", "--dry-run"], &residual);
+    figures(&["--codec", "u2", "a.safetensors", "--dry-run"], &residual);
     dir.assert_unchanged_since(&before);
 }
 

@@ -1,11 +1,11 @@
-//! Files that compressed-tensors decodes: names, packing, configuration.
+//! Compressed files that the library compressed-tensors decodes: names, packing, configuration.
 
 use crate::harness::{Dir, Model, Update, fedmill};
 
 const ROWS: usize = 6;
 const COLUMNS: usize = 64;
 
-/// Two layers, one too small to be encoded, and a tensor that is not a matrix.
+/// Two layers, one of them too small to encode, and a tensor that is not a matrix.
 fn write_update(dir: &Dir) {
     let values = |len: usize| -> Vec<f32> {
         (0..len).map(|i| ((i * 7919 % 1009) as f32 / 500.0 - 1.0) * (1 + i / COLUMNS) as f32).collect()
@@ -31,7 +31,7 @@ fn decompressed(dir: &Dir) -> Vec<f32> {
     Model::read(dir, "plain.safetensors").f32("layer.weight")
 }
 
-/// A matrix as the library unpacks it: codes without sign, lowest bits first, in rows of 32-bit words.
+/// A matrix as the library unpacks it: unsigned codes, lowest bits first, in rows of 32-bit words.
 fn unpacked(file: &Model, bits: usize, group: usize) -> Vec<f32> {
     let (dtype, shape, packed) = &file.tensors["layer.weight_packed"];
     assert_eq!((dtype.as_str(), &shape[..]), ("I32", &[ROWS, COLUMNS * bits / 32][..]));
@@ -63,10 +63,10 @@ fn packed_matrices_are_decoded_by_its_rules() {
             (&config["quant_method"], &config["format"]),
             (&"compressed-tensors".into(), &"pack-quantized".into())
         );
-        let told = &config["config_groups"]["group_0"];
-        assert_eq!(told["targets"], serde_json::json!(["layer"]), "{codec}");
+        let group = &config["config_groups"]["group_0"];
+        assert_eq!(group["targets"], serde_json::json!(["layer"]), "{codec}");
         assert_eq!(
-            (&told["weights"]["num_bits"], &told["weights"]["strategy"]),
+            (&group["weights"]["num_bits"], &group["weights"]["strategy"]),
             (&bits.into(), &strategy.into())
         );
     }
@@ -99,7 +99,10 @@ fn what_it_could_not_decode_gets_no_config() {
         let all =
             ["compress", "update.safetensors", "-o", "small.safetensors", "--emit-config", "config.json"];
         let run = fedmill(&dir, &[&all[..], args].concat());
-        run.assert_fails(2, &["has no matrix that compressed-tensors decodes", "hint: it decodes i2 to i8"]);
+        run.assert_fails(
+            2,
+            &["has no matrix that compressed-tensors decodes", "hint: compressed-tensors decodes i2 to i8"],
+        );
         dir.assert_unchanged_since(&before);
     }
 }

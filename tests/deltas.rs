@@ -1,4 +1,4 @@
-//! Updates that are deltas, and what a merged file keeps of its base.
+//! Updates that are deltas, and the parts of a base that a merged file keeps.
 
 use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
 
@@ -84,7 +84,7 @@ fn deltas_merged_into_one_are_a_delta_again() {
 
 #[test]
 fn delta_among_weights_that_is_rejected_changes_nothing() {
-    // In f64, (x - base) + base is another number than x here, so the weights left must be merged as they stand.
+    // In f64, (x - base) + base differs from x here. So the run must merge the remaining weights unchanged.
     let of = |name: &str, value: f64| Update::new(name).f64("w", &[1], &[value]);
     let dir = Dir::new();
     of("base", 1e9).write(&dir);

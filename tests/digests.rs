@@ -1,13 +1,13 @@
-//! BLAKE3 digests of outputs over a matrix of runs, held against recorded ones: a change of any bit shows.
+//! BLAKE3 digests of outputs over a matrix of runs, compared with recorded ones. Any changed bit shows.
 //!
-//! Each module runs one family of commands on inputs that the tests make, by the program alone. The digests that were
-//! recorded stand in `tests/digests/recorded/FAMILY.txt`: a line for each output, its name and its digest, in order. They
-//! are the same on every machine, with every instruction set. Three environment variables:
+//! Each module runs one family of commands on inputs that the tests make with the program alone. The recorded digests
+//! are in `tests/digests/recorded/FAMILY.txt`. Each line has the name and the digest of an output, in order. They are
+//! the same on every machine, with every instruction set. Three environment variables change a run:
 //!
 //! - `FEDMILL_RECORD_DIGESTS=1` records the digests of this run in place of the old ones (`just bless`).
 //! - `FEDMILL_DIGESTS_ISA=SET` passes `--isa SET` to every run.
-//! - `FEDMILL_DIGESTS_KEEP=DIR` writes every output below `DIR`. Done before and after a change, `diff -r` shows what
-//!   changed.
+//! - `FEDMILL_DIGESTS_KEEP=DIR` writes every output below `DIR`. Run it before and after a change; `diff -r` then shows
+//!   the difference.
 
 mod codecs;
 mod inputs;
@@ -31,7 +31,7 @@ const RECORD: &str = "FEDMILL_RECORD_DIGESTS";
 const ISA: &str = "FEDMILL_DIGESTS_ISA";
 const KEEP: &str = "FEDMILL_DIGESTS_KEEP";
 
-/// The digests of one family of runs, by the names of their outputs.
+/// The digests of one family of runs, by the names of the outputs.
 struct Digests {
     family: &'static str,
     found: BTreeMap<String, String>,
@@ -42,7 +42,7 @@ impl Digests {
         Self { family, found: BTreeMap::new() }
     }
 
-    /// Adds an output. Names are `CASE/OUTPUT`.
+    /// Adds an output under the name `CASE/OUTPUT`.
     #[track_caller]
     fn add(&mut self, name: &str, bytes: &[u8]) {
         assert!(!name.contains(char::is_whitespace), "`{name}`: a space would end the name");
@@ -61,21 +61,21 @@ impl Digests {
         self.add(name, &dir.read(file));
     }
 
-    /// Adds a report without what differs between machines.
+    /// Adds a report without the fields that differ between machines.
     #[track_caller]
     fn add_report(&mut self, name: &str, dir: &Dir, file: &str) {
         let report = normalised(dir.json(file));
         self.add(name, serde_json::to_string_pretty(&report).unwrap().as_bytes());
     }
 
-    /// Adds what a run printed.
+    /// Adds the printed text of a run.
     #[track_caller]
     fn add_printed(&mut self, name: &str, run: &Run) {
         assert_eq!(run.code, Some(0), "{name}: {run:#?}");
         self.add(name, run.stdout.as_bytes());
     }
 
-    /// Holds the digests against the recorded ones, or records them.
+    /// Compares the digests with the recorded ones, or records them.
     #[track_caller]
     fn check(self, recorded: &str) {
         if env::var_os(RECORD).is_some() {
@@ -96,7 +96,7 @@ impl Digests {
     }
 }
 
-/// Every output whose digest is another one, that has no recorded digest, or that was not made.
+/// The outputs with a changed digest, without a recorded digest, or missing from this run.
 fn differences(recorded: &str, found: &BTreeMap<String, String>) -> Vec<String> {
     let recorded: BTreeMap<&str, &str> = recorded.lines().map(|line| line.split_once(' ').unwrap()).collect();
     let names: BTreeSet<&str> = recorded.keys().copied().chain(found.keys().map(String::as_str)).collect();
@@ -109,7 +109,7 @@ fn differences(recorded: &str, found: &BTreeMap<String, String>) -> Vec<String> 
     names.into_iter().filter_map(difference).collect()
 }
 
-/// A report without times, memory, threads and instruction set. All of them have to be there.
+/// A report without times, memory, threads and instruction set. Fails if one of these is missing.
 fn normalised(mut report: Value) -> Value {
     for (at, key) in [
         ("", "timings"),
@@ -120,7 +120,8 @@ fn normalised(mut report: Value) -> Value {
         let object = report.pointer_mut(at).and_then(Value::as_object_mut).unwrap();
         assert!(object.remove(key).is_some(), "a report has no {at}/{key}");
     }
-    // The exponential of an entropy: the C library's logarithms differ in the last bit between processors.
+    // This field is the exponential of an entropy. The C library's logarithms differ in the last bit between
+    // processors.
     if let Some(rank) = report.pointer_mut("/metrics/effective_rank")
         && let Some(number) = rank.as_f64()
     {
@@ -136,7 +137,7 @@ fn run(dir: &Dir, args: &[&str]) -> Run {
     fedmill(dir, &[args, &["--quiet", "--backend", "cpu", "--threads", "2"], &isa].concat())
 }
 
-/// Runs the program, which has to succeed.
+/// Runs the program. Fails if the program fails.
 #[track_caller]
 fn done(dir: &Dir, args: &[&str]) -> Run {
     let run = run(dir, args);
@@ -144,7 +145,7 @@ fn done(dir: &Dir, args: &[&str]) -> Run {
     run
 }
 
-/// Merges to `m.safetensors` with a report, and adds both.
+/// Merges into `m.safetensors` with a report, and adds both.
 #[track_caller]
 fn merge(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str]) {
     let fixed = ["aggregate", "-o", "m.safetensors", "--report", "r.json"];

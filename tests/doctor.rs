@@ -1,4 +1,4 @@
-//! `fedmill doctor`: what it shows, tests and advises.
+//! `fedmill doctor`: its list of adapters, tests and advice.
 
 use crate::harness::{Dir, Run, fedmill, fedmill_after};
 use fedmill::gpu::selftest::device_kernels;

@@ -1,18 +1,18 @@
-//! Every dtype, alone and mixed, against values computed by hand; deltas; what a merged file keeps.
+//! Every dtype, alone and mixed, against values computed by hand; deltas; dtypes of a merged file.
 
 use crate::harness::{Dir, Model, Update, aggregate, le, merge};
 
-/// Client `number` with one tensor `w` of these bytes.
+/// Client `number` with one tensor `w`, which has these bytes.
 fn client(number: usize, dtype: &str, shape: &[usize], bytes: &[u8]) -> Update {
     Update::new(&format!("updates/client-{number}")).raw("w", dtype, shape, bytes)
 }
 
-/// Bits as values of so many bytes.
+/// Bits as values of `width` bytes.
 fn stored(bits: &[u64], width: usize) -> Vec<u8> {
     bits.iter().flat_map(|bits| bits.to_le_bytes()[..width].to_vec()).collect()
 }
 
-/// Merges three clients that hold these values of one dtype: by median all three, by mean the first two.
+/// Merges three clients that hold these values of one dtype: all three by median, the first two by mean.
 #[track_caller]
 fn assert_merges(dtype: &str, width: usize, clients: [&[u64]; 3], median: &[u64], mean: &[u64]) {
     let dir = Dir::new();
@@ -28,8 +28,8 @@ fn assert_merges(dtype: &str, width: usize, clients: [&[u64]; 3], median: &[u64]
     assert_eq!((merged.dtype("w"), merged.bytes("w")), (dtype, &*stored(mean, width)), "mean of {dtype}");
 }
 
-/// A float dtype by its codes. Codes of one sign are ordered as their values are, so what is half way between
-/// two neighbours rounds to the even code.
+/// A float dtype by its codes. Codes of one sign are in the order of their values. A value half way between two
+/// neighbours rounds to the even code.
 struct Float {
     dtype: &'static str,
     width: usize,
@@ -45,7 +45,7 @@ const FLOATS: [Float; 6] = [
         dtype: "F64",
         width: 8,
         one: 0x3ff0_0000_0000_0000,
-        largest: 0x7fdf_ffff_ffff_ffff, // half of the largest: a sum in f64 has no wider float
+        largest: 0x7fdf_ffff_ffff_ffff, // Half of the largest: the sum must fit f64.
         minus_one: 0xbff0_0000_0000_0000,
         minus_one_and_a_half: 0xbff8_0000_0000_0000,
         minus_two: 0xc000_0000_0000_0000,
@@ -115,7 +115,7 @@ fn float_of_every_width() {
 
 #[test]
 fn float_of_every_code_survives() {
-    // Every finite code of the narrow dtypes, and of the wider ones some in every binade.
+    // Every finite code of the narrow dtypes; for the wider ones, some codes of every binade.
     for (dtype, width, step) in
         [("F8_E4M3", 1, 1), ("F8_E5M2", 1, 1), ("F16", 2, 1), ("BF16", 2, 1), ("F32", 4, 99_991)]
     {
@@ -196,7 +196,7 @@ fn mean_weighs_every_dtype() {
         let dir = Dir::new();
         client(0, dtype, &[1], &[low]).meta("num_examples", "1").write(&dir);
         client(1, dtype, &[1], &[high]).meta("num_examples", "3").write(&dir);
-        // In e4m3: 0 and 4 by one to three is 3.
+        // In E4M3: 0 and 4, weighted one to three, give 3.
         assert_eq!(merge(&dir, &[]).bytes("w"), [expected], "{dtype}");
     }
 }
@@ -237,7 +237,7 @@ fn model_of_no_values() {
     assert_eq!(merged.tensors["none"], ("F32".to_owned(), vec![0, 4], vec![]));
 }
 
-/// Four clients, each of another float dtype.
+/// Four clients, each with a different float dtype.
 fn mixed(dir: &Dir) {
     client(0, "F32", &[2], &le([1.5f32, -0.25].map(f32::to_le_bytes))).write(dir);
     client(1, "BF16", &[2], &le([0x4000u16, 0x3f80].map(u16::to_le_bytes))).write(dir);
@@ -277,8 +277,8 @@ fn mixed_dtypes_without_a_base_take_that_of_most() {
 
 #[test]
 fn mixed_dtypes_round_once() {
-    // 1 + 2^-9 + 2^-40 rounds up to the next bf16 (1 + 2^-7) only if it goes there straight: by way of f32 it would
-    // look like 1 + 2^-8, half way, and go to the even code.
+    // 1 + 2^-9 + 2^-40 rounds up to the next bf16 (1 + 2^-7) only in one step. Rounded to f32 first it would be 1 +
+    // 2^-8, which is half way and rounds to the even code.
     let dir = Dir::new();
     let x = 1.0 + 2f64.powi(-8) + 2f64.powi(-40);
     for number in 0..3 {

@@ -1,4 +1,4 @@
-//! The fuzz targets' seeds, as a test: good ones are accepted, bad ones refused, none panics.
+//! The seeds of the fuzz targets as tests: good ones are accepted, bad ones refused, none panics.
 
 #[path = "fuzz/check_header.rs"]
 mod check_header;
@@ -8,7 +8,7 @@ mod check_update;
 use crate::harness::source_tree;
 use std::fs;
 
-/// Judges the seeds of a target. Returns how many have a name that says what they are.
+/// Judges the seeds of a target. Returns how many have a name that says whether they are good.
 fn judge(target: &str, check: fn(&[u8]) -> bool) -> usize {
     let Some(root) = source_tree() else { return usize::MAX };
     let mut seen = 0;
@@ -16,7 +16,7 @@ fn judge(target: &str, check: fn(&[u8]) -> bool) -> usize {
         let seed = seed.unwrap().path();
         let name = seed.file_name().unwrap().to_string_lossy().into_owned();
         let accepted = check(&fs::read(&seed).unwrap());
-        // Seeds that a fuzzer found have other names; they only must not panic.
+        // Seeds from a fuzzer have other names. They must not panic.
         if name.starts_with("good_") || name.starts_with("bad_") {
             assert_eq!(accepted, name.starts_with("good_"), "{name}");
             seen += 1;
@@ -35,7 +35,7 @@ fn update_seeds_are_judged_right() {
     assert!(judge("update", check_update::check) >= 10, "seeds are missing");
 }
 
-/// Every seed with every byte changed in a few ways, and cut off everywhere: no panic, no disagreement.
+/// Every seed with every byte changed in a few ways, and cut off at every length: no panic, no disagreement.
 #[test]
 fn header_reader_survives_damage_to_its_seeds() {
     let Some(root) = source_tree() else { return };

@@ -1,12 +1,13 @@
-//! Rules, the steps before them, and round metrics against `data/vectors/rules.json`: what the peers' own packages
-//! and an independent reading of the papers make of the same rounds.
+//! Rules, steps before rules, and round metrics against `data/vectors/rules.json`.
+//!
+//! The vectors come from the packages of other projects, and from an independent reading of the papers.
 
 use crate::harness::{Dir, Model, Update, fedmill};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::fs;
 
-/// What a value may be off by, in parts of the largest magnitude involved: a few roundings to f32.
+/// The allowed error of a value, relative to the largest magnitude in the case: a few roundings to f32.
 const TOLERANCE: f64 = 1e-6;
 
 #[derive(Deserialize)]
@@ -24,7 +25,7 @@ struct Round {
     updates: Vec<Vec<f64>>,
 }
 
-/// What a rule makes of a round, `by` whom.
+/// The expected result of a rule, computed `by` a package or a reading of the paper.
 #[derive(Deserialize)]
 struct Merge {
     round: String,
@@ -38,7 +39,7 @@ struct Merge {
     tolerance: Option<f64>,
 }
 
-/// The rows that nearest-neighbour mixing makes of a round.
+/// The rows that nearest-neighbour mixing makes from a round.
 #[derive(Deserialize)]
 struct Mix {
     round: String,
@@ -62,7 +63,7 @@ impl Vectors {
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     }
 
-    /// Checks every case of `cases` in a folder with its round's updates; all that differ are told at once.
+    /// Checks every case of `cases` in a folder with its round's updates. Reports all differences at once.
     #[track_caller]
     fn check<C>(
         &self,
@@ -93,7 +94,7 @@ impl Vectors {
 }
 
 impl Round {
-    /// One file a client: a third of its values in `a`, the rest in `b`, in either order.
+    /// Writes one file a client: a third of its values in `a`, the rest in `b`, in either order.
     fn write(&self, dir: &Dir) {
         for (i, (row, examples)) in self.updates.iter().zip(&self.examples).enumerate() {
             let row: Vec<f32> = row.iter().map(|x| *x as f32).collect();
@@ -108,8 +109,8 @@ impl Round {
         }
     }
 
-    /// The magnitude that a result is held against: its own, and that of a client in the middle, so that neither
-    /// far clients nor values near zero decide what is close.
+    /// The magnitude that errors are relative to: the larger of the result's and the median one of all clients. So
+    /// neither far clients nor values near zero decide which results are close.
     fn scale(&self, result: &[f64]) -> f64 {
         let mut all: Vec<f64> = self.updates.iter().flatten().map(|x| x.abs()).collect();
         all.sort_by(f64::total_cmp);
@@ -121,7 +122,7 @@ fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |most, x| most.max(x.abs()))
 }
 
-/// The two agree in length and, to the tolerance, in every value; no NaN does.
+/// Fails unless both have the same length and every value agrees to the tolerance. NaN never agrees.
 fn compare(got: &[f64], want: &[f64], tolerance: f64) -> Result<(), String> {
     if got.len() != want.len() {
         return Err(format!("got {} values, expected {}", got.len(), want.len()));
@@ -139,7 +140,7 @@ fn compare(got: &[f64], want: &[f64], tolerance: f64) -> Result<(), String> {
     ))
 }
 
-/// What the program merges with these arguments, both tensors joined; or what it says.
+/// The merged values of a run with these arguments, both tensors joined; or the error message.
 fn merged(dir: &Dir, args: &[&str]) -> Result<Vec<f64>, String> {
     let run = fedmill(dir, &[&["aggregate", "-q", "updates", "-o", "merged.safetensors"], args].concat());
     if run.code != Some(0) {
@@ -161,7 +162,7 @@ fn check_merge(dir: &Dir, round: &Round, case: &Merge) -> Result<(), String> {
         .map_err(|why| format!("{}, {}: {why}", case.by, args.join(" ")))
 }
 
-/// A mean that weighs only one client shows the row that mixing made of it.
+/// A mean in which only one client has weight shows the row that mixing made for it.
 fn check_mix(dir: &Dir, round: &Round, case: &Mix) -> Result<(), String> {
     let byzantine = case.byzantine.to_string();
     for (i, want) in case.rows.iter().enumerate() {
@@ -198,7 +199,7 @@ fn check_metrics(dir: &Dir, _: &Round, case: &Metrics) -> Result<(), String> {
     Ok(())
 }
 
-/// NaN for what is no number, which compares with nothing.
+/// NaN for text that is not a number: NaN compares with nothing.
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(f64::NAN)
 }

@@ -1,7 +1,7 @@
 //! The GPU backend: shaders, kernels against the CPU and the oracle, the ring, failing devices.
 //!
-//! Tests of devices run on every adapter. Without an adapter they print so and pass, unless `FEDMILL_REQUIRE_GPU` is
-//! set.
+//! Tests of devices run on every adapter. Without an adapter they print so and pass, or fail if `FEDMILL_REQUIRE_GPU`
+//! is set.
 
 mod codecs;
 mod compress;
@@ -24,14 +24,14 @@ use sample::Sample;
 
 /// 2^-24: half the distance of 1 from the next f32.
 pub(crate) const UNIT: f64 = f32::EPSILON as f64 / 2.0;
-/// The smallest normal f32: a device may take what is smaller for zero.
+/// The smallest normal f32. A device may treat smaller values as zero.
 pub(crate) const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
 
-/// Set where a missing adapter is a failure.
+/// The environment variable that makes a missing adapter a failure.
 pub(crate) const REQUIRED: &str = "FEDMILL_REQUIRE_GPU";
 
-/// A device for every adapter, software ones too; opened anew for each test. It fills memory with a pattern before each
-/// run, so that results which depend on fresh memory fail.
+/// A device for every adapter, software adapters too, opened anew for each test. It fills memory with a pattern before
+/// each run, so that results that depend on fresh memory fail.
 pub(crate) fn devices(options: &Options) -> Vec<Gpu> {
     let found = adapters();
     if found.is_empty() {
@@ -42,13 +42,13 @@ pub(crate) fn devices(options: &Options) -> Vec<Gpu> {
     found.into_iter().map(|adapter| Gpu::open(&named(adapter.name)).unwrap()).collect()
 }
 
-/// The ways to open a device that change what runs on it.
+/// The ways to open a device that change the code that runs on it.
 pub(crate) fn ways() -> [Options; 3] {
     let usual = Options::default();
     [usual.clone(), Options { subgroups: false, ..usual.clone() }, Options { checked: true, ..usual }]
 }
 
-/// A job that takes all rows as they are.
+/// A job on all rows, unchanged.
 pub(crate) fn job(shape: TileShape, reduction: Reduction) -> CombineJob {
     let n = shape.rows;
     CombineJob {
@@ -84,7 +84,7 @@ impl<'g> Combiner<'g> {
     }
 }
 
-/// The first value that is farther from what is wanted than its bound.
+/// The first value that differs from the expected one by more than its bound.
 pub(crate) fn first_wrong(got: &[f64], want: &[(f64, f64)]) -> Option<String> {
     if got.len() != want.len() {
         return Some(format!("{} values, expected {}", got.len(), want.len()));
@@ -97,7 +97,7 @@ pub(crate) fn first_wrong(got: &[f64], want: &[(f64, f64)]) -> Option<String> {
     found.find_map(|(j, wrong)| wrong.map(|wrong| format!("at {j}: {wrong}")))
 }
 
-/// The first value that has not the bits of the one that is wanted.
+/// The first value whose bits differ from the expected ones.
 pub(crate) fn first_other_bits(got: &[f64], want: &[f64]) -> Option<String> {
     if got.len() != want.len() {
         return Some(format!("{} values, expected {}", got.len(), want.len()));
@@ -106,8 +106,8 @@ pub(crate) fn first_other_bits(got: &[f64], want: &[f64]) -> Option<String> {
     Some(format!("at {j}: got {:e}, expected {:e}", got[j], want[j]))
 }
 
-/// The negative control: values that are off, by more than their bounds and by the least bit, too few of them, and
-/// those that are no numbers.
+/// The negative control: the checks notice values that are off by more than their bounds or by one bit, missing values,
+/// and NaN.
 #[test]
 fn wrong_is_noticed() {
     let want = [(1.0, 1e-6), (-2.0, 1e-6)];

@@ -1,4 +1,4 @@
-//! A fresh folder for each test, update files good and broken, and the real program run in it.
+//! A fresh folder for each test, good and broken update files, and the real program run in that folder.
 
 use fedmill::settings::RegistryEntry;
 use safetensors::SafeTensors;
@@ -9,26 +9,27 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Names the program under test where the tests were built elsewhere.
+/// The variable that names the program if the tests were built on another machine.
 const FEDMILL_BIN: &str = "FEDMILL_BIN";
 
 /// The program under test.
 pub(crate) fn program() -> String {
     match std::env::var(FEDMILL_BIN) {
-        // Runs start in folders of their own.
+        // Each run starts in its own folder.
         Ok(path) => std::path::absolute(path).unwrap().into_os_string().into_string().unwrap(),
         Err(_) => env!("CARGO_BIN_EXE_fedmill").to_owned(),
     }
 }
 
-/// Says that a test skips something, past the capture that hides what tests that pass print.
+/// Prints that a test skips something. The line is visible even though the test passes.
 pub(crate) fn skip(why: &str) {
     let thread = std::thread::current();
     let line = format!("SKIPPED {}: {why}\n", thread.name().unwrap_or_default());
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// The source tree; none where the tests were built elsewhere, and tests of the source say that they are skipped.
+/// The source tree. `None` if the tests were built on another machine; tests of the source then print that they are
+/// skipped.
 pub(crate) fn source_tree() -> Option<&'static Path> {
     if std::env::var_os(FEDMILL_BIN).is_some() {
         skip(&format!("{FEDMILL_BIN} is set, so there is no source tree"));
@@ -37,7 +38,7 @@ pub(crate) fn source_tree() -> Option<&'static Path> {
     Some(Path::new(env!("CARGO_MANIFEST_DIR")))
 }
 
-/// The text of an entry of a registry with the settings that it requires. `client` is the client that a setting names.
+/// The text of a registry entry with its required settings. `client` is the client that a setting names.
 pub(crate) fn shortest<T>(entry: &RegistryEntry<T>, client: &str) -> String {
     let required = entry.settings.iter().filter(|setting| setting.is_required);
     let value = |example: &'static str| if example == "ID" { client.to_owned() } else { example.to_owned() };
@@ -45,14 +46,14 @@ pub(crate) fn shortest<T>(entry: &RegistryEntry<T>, client: &str) -> String {
     if settings.is_empty() { entry.name.to_owned() } else { format!("{}:{}", entry.name, settings.join(",")) }
 }
 
-/// Longer than any run here takes; a run that hangs fails its test.
+/// The time limit of a run: longer than any run takes here. A run that hangs fails its test.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A folder of one test, gone with it.
+/// The folder of one test, removed when the test ends.
 pub(crate) struct Dir(TempDir);
 
-/// Every file in a folder and the folders below it, by relative path. Folders end in `/`, and what is
-/// neither file nor folder has no content.
+/// Every file in a folder and the folders below it, by relative path. The paths of folders end in `/`. Entries that are
+/// neither file nor folder have no content.
 pub(crate) type Contents = BTreeMap<String, Vec<u8>>;
 
 impl Dir {
@@ -88,7 +89,7 @@ impl Dir {
         contents
     }
 
-    /// The names of everything in the folder itself.
+    /// The names of all entries of the folder.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.0.path())
             .unwrap()
@@ -98,7 +99,7 @@ impl Dir {
         names
     }
 
-    /// No target, no temporary, nothing changed.
+    /// Fails if a file was added, removed or changed.
     #[track_caller]
     pub(crate) fn assert_unchanged_since(&self, before: &Contents) {
         let now = self.contents();
@@ -124,7 +125,7 @@ fn collect(folder: &Path, prefix: &str, contents: &mut Contents) {
     }
 }
 
-/// A safetensors file as a client would send it, or would not: header and length can be anything.
+/// A safetensors file from a sound or a hostile client: header and length can be anything.
 #[derive(Clone)]
 pub(crate) struct Update {
     name: String,
@@ -145,7 +146,7 @@ struct Tensor {
 }
 
 impl Update {
-    /// An update that [`write`](Self::write) puts into `<name>.safetensors`.
+    /// An update. [`write`](Self::write) puts it into `<name>.safetensors`.
     pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -158,7 +159,7 @@ impl Update {
         }
     }
 
-    /// Adds a tensor behind those before it.
+    /// Adds a tensor after the tensors before it.
     pub(crate) fn raw(mut self, name: &str, dtype: &str, shape: &[usize], bytes: &[u8]) -> Self {
         let (name, dtype) = (name.to_owned(), dtype.to_owned());
         self.tensors.push(Tensor { name, dtype, shape: shape.to_vec(), bytes: bytes.to_vec() });
@@ -187,25 +188,25 @@ impl Update {
         self
     }
 
-    /// This text instead of the header that the tensors give.
+    /// Replaces the header that the tensors give.
     pub(crate) fn header(mut self, json: &str) -> Self {
         self.header = Some(json.to_owned());
         self
     }
 
-    /// This length instead of the header's.
+    /// Replaces the length of the header.
     pub(crate) fn length(mut self, length: u64) -> Self {
         self.length = Some(length);
         self
     }
 
-    /// Only the first bytes of the file.
+    /// Keeps only the first bytes of the file.
     pub(crate) fn cut_to(mut self, bytes: usize) -> Self {
         self.cut_to = Some(bytes);
         self
     }
 
-    /// More bytes at the end of the file.
+    /// Adds bytes at the end of the file.
     pub(crate) fn behind(mut self, bytes: &[u8]) -> Self {
         self.behind = bytes.to_vec();
         self
@@ -246,15 +247,15 @@ impl Update {
     }
 }
 
-/// Little-endian values, one behind the other.
+/// The values in little-endian bytes, one after the other.
 pub(crate) fn le<const N: usize>(values: impl IntoIterator<Item = [u8; N]>) -> Vec<u8> {
     values.into_iter().flatten().collect()
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// The exit status; none if a signal ended it.
+    /// The exit status; `None` if a signal ended the run.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -281,7 +282,7 @@ pub(crate) fn fedmill_with_stdin(dir: &Dir, args: &[&str], stdin: &str) -> Run {
     run(dir, &program(), args, stdin)
 }
 
-/// Runs the program in the folder from a shell that did `setup` before, such as `ulimit -f 8`.
+/// Runs the program in the folder from a shell that first runs `setup`, such as `ulimit -f 8`.
 pub(crate) fn fedmill_after(dir: &Dir, setup: &str, args: &[&str]) -> Run {
     let script = format!("{setup} && exec \"$0\" \"$@\"");
     let program = program();
@@ -304,13 +305,13 @@ fn run(dir: &Dir, program: &str, args: &[&str], stdin: &str) -> Run {
 }
 
 impl Run {
-    /// Ended well, and printed where the merged model is, and nothing else.
+    /// Fails unless the run succeeded, printed the path of the merged model, and printed nothing else.
     #[track_caller]
     pub(crate) fn assert_merged(&self, path: &str) {
         assert_eq!((self.code, self.stdout.as_str()), (Some(0), format!("{path}\n").as_str()), "{self:#?}");
     }
 
-    /// Ended with this status, printed no data, and said each of these.
+    /// Fails unless the run ended with this status, printed no data, and printed each of these messages.
     #[track_caller]
     pub(crate) fn assert_fails(&self, code: i32, parts: &[&str]) {
         assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{self:#?}");

@@ -1,4 +1,4 @@
-//! The help texts, as snapshots. `INSTA_UPDATE=always cargo test help` takes new ones.
+//! The help texts, as snapshots. `INSTA_UPDATE=always cargo test help` accepts new ones.
 
 use crate::harness::{Dir, fedmill};
 
@@ -10,76 +10,48 @@ fn help(args: &[&str]) -> String {
     run.stdout
 }
 
-#[test]
-fn help_of_the_program() {
-    insta::assert_snapshot!(help(&["--help"]));
-}
-
-#[test]
-fn help_of_aggregate() {
-    insta::assert_snapshot!(help(&["aggregate", "--help"]));
-}
-
-#[test]
-fn help_of_inspect() {
-    insta::assert_snapshot!(help(&["inspect", "--help"]));
-}
-
-#[test]
-fn help_of_compress() {
-    insta::assert_snapshot!(help(&["compress", "--help"]));
-}
-
-#[test]
-fn help_of_decompress() {
-    insta::assert_snapshot!(help(&["decompress", "--help"]));
-}
-
-#[test]
-fn help_of_personalize() {
-    insta::assert_snapshot!(help(&["personalize", "--help"]));
-}
-
-#[test]
-fn help_of_the_commands_of_a_budget() {
-    for command in ["init", "status", "spend", "verify", "recover", "void", "export"] {
-        insta::assert_snapshot!(format!("help_of_privacy_{command}"), help(&["privacy", command, "--help"]));
+/// Calls `visit` with every command and the words that name it, from the program down.
+fn visit_commands(visit: &mut impl FnMut(&[&str], &clap::Command)) {
+    fn descend<'c>(
+        path: &mut Vec<&'c str>,
+        command: &'c clap::Command,
+        visit: &mut impl FnMut(&[&str], &clap::Command),
+    ) {
+        visit(path, command);
+        for subcommand in command.get_subcommands() {
+            path.push(subcommand.get_name());
+            descend(path, subcommand, visit);
+            path.pop();
+        }
     }
+    descend(&mut Vec::new(), &fedmill::cli::command(), visit);
 }
 
 #[test]
-fn help_of_doctor() {
-    insta::assert_snapshot!(help(&["doctor", "--help"]));
+fn help_of_every_command() {
+    visit_commands(&mut |path, _| {
+        let name = [&["fedmill"], path].concat().join("_");
+        insta::assert_snapshot!(format!("help_of_{name}"), help(&[path, &["--help"]].concat()));
+        insta::assert_snapshot!(format!("summary_of_{name}"), help(&[path, &["-h"]].concat()));
+    });
 }
 
 #[test]
-fn help_of_bench() {
-    insta::assert_snapshot!(help(&["bench", "--help"]));
+fn every_argument_has_help_and_a_group() {
+    visit_commands(&mut |path, command| {
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{path:?}: no help for {}", argument.get_id());
+            assert!(argument.get_help_heading().is_some(), "{path:?}: no group for {}", argument.get_id());
+        }
+    });
 }
 
 #[test]
-fn help_of_the_commands_of_shards() {
-    for command in ["gram", "decide", "combine", "merge"] {
-        insta::assert_snapshot!(format!("help_of_{command}"), help(&[command, "--help"]));
+fn a_summary_is_shorter_than_the_help() {
+    for command in ["aggregate", "compress"] {
+        let (summary, help) = (help(&[command, "-h"]), help(&[command, "--help"]));
+        assert!(2 * summary.lines().count() < help.lines().count(), "{summary}");
     }
-}
-
-#[test]
-fn help_of_the_commands_of_privacy() {
-    for command in ["compose", "calibrate"] {
-        insta::assert_snapshot!(format!("help_of_privacy_{command}"), help(&["privacy", command, "--help"]));
-    }
-}
-
-#[test]
-fn help_is_on_every_argument() {
-    fn check(command: &clap::Command) {
-        let unsaid = |argument: &&clap::Arg| argument.get_help().is_none();
-        let unsaid: Vec<_> = command.get_arguments().filter(unsaid).map(clap::Arg::get_id).collect();
-        assert!(unsaid.is_empty(), "{}: no help on {unsaid:?}", command.get_name());
-        command.get_subcommands().for_each(check);
-    }
-    check(&fedmill::cli::command());
 }
 
 #[test]

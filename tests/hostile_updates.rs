@@ -1,7 +1,7 @@
 //! Encoded updates from attackers: cut off at every byte, changed at random, and made up.
 //!
-//! Each is refused, or decoded to the shapes that it claims. None may end in a panic, a hang, or memory that only a
-//! claim asks for.
+//! Each is refused, or decoded to the shapes that it claims. No file may cause a panic, a hang, or an allocation that
+//! only its claims justify.
 
 use crate::harness::{Dir, Update, fedmill_after, le};
 use fedmill::codecs::directory::{CODEC_KEY, Directory, Tensors};
@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Changed files, over all codecs and layouts; `FEDMILL_MUTATIONS` sets another number.
+/// Changed files, over all codecs and layouts. `FEDMILL_MUTATIONS` sets another number.
 const MUTATIONS: usize = 10_000;
 
 /// The time limit for a file of these sizes, on the slowest machine.
@@ -277,7 +277,7 @@ fn claims_of_what_is_not_there() {
         let file = encoded(&dir, &codec, FileLayout::Plain);
         let (honest, ..) = directory(&file);
         assert!(look(&path, &with_directory(&file, &honest), &mut random), "{codec}: an honest directory");
-        // A vector that is zero but for a few values takes few bytes, however long it is.
+        // A vector of zeros with a few other values takes few bytes, whatever its length.
         let sparsity = open(&path).unwrap().decoder.unwrap().sparsity();
         let may_be_short = sparsity != Sparsity::Dense;
         let Tensors::Here(tensors) = &honest.tensors else { panic!("names are in the file") };

@@ -1,4 +1,4 @@
-//! What `fedmill inspect` shows and finds.
+//! The output of `fedmill inspect`.
 
 use crate::harness::{Dir, Run, Update, fedmill};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ fn inspect(dir: &Dir, args: &[&str]) -> Run {
     fedmill(dir, &[&["inspect", "updates"], args].concat())
 }
 
-/// One row a file, in order of file.
+/// Each file has one row, in the order of the files.
 #[track_caller]
 fn rows(dir: &Dir, args: &[&str]) -> Vec<Value> {
     let run = inspect(dir, &[args, &["--json"]].concat());

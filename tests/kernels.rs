@@ -1,4 +1,4 @@
-//! Kernels against the oracle on every backend: one suite, which a backend joins in one line.
+//! Kernels against the oracle on every backend: one suite, which each backend joins in one line.
 
 mod near_median;
 mod pairs;
@@ -18,7 +18,7 @@ use fedmill::kernels::weighted_sum::{add_weighted, add_weighted_exactly};
 use fedmill::model::tile::{Rows, TileBuffer};
 use half::{bf16, f16};
 
-/// Written to outputs beforehand; no kernel may leave it.
+/// Fills outputs beforehand. No kernel may leave it.
 const POISON: f64 = -7.0e77;
 
 /// Column counts around every vector width and chunk size.
@@ -56,7 +56,7 @@ const VALUES: [Values; 6] = [
     Values::Extremes,
 ];
 
-/// What the suite needs to know of a working float besides what kernels do.
+/// The properties of a working float that the suite needs, besides those for kernels.
 trait Sample: Element + PartialOrd {
     fn of(x: f64) -> Self;
     const LARGEST: f64;
@@ -124,7 +124,7 @@ fn column<E: Element>(rows: &Rows<E>, column: usize) -> Vec<f64> {
     (0..rows.len()).map(|row| rows.row(row)[column].widen()).collect()
 }
 
-/// Calls `check` on a tile of every number of rows and kind of values.
+/// Calls `check` on a tile for every number of rows and kind of values.
 fn for_tiles<E: Sample>(check: impl Fn(&Rows<E>, Values)) {
     for n in 1..=300 {
         let columns = COLUMNS[n % COLUMNS.len()];
@@ -145,7 +145,7 @@ fn median_matches<E: Sample>(isa: Isa) {
         assert!(coordinate_median(isa, rows, &mut out), "n {} {kind:?}", rows.len());
         for (j, got) in out.iter().enumerate() {
             let want = reference::median(&column(rows, j));
-            // Bits, but for the sign of a zero between zeros and the half of f64's smallest.
+            // Bits must agree, except for the sign of a zero between zeros and the half of f64's smallest.
             let exact = *got == want || (got - want).abs() <= 5e-324;
             assert!(exact, "n {} column {j} {kind:?}: got {got:e}, expected {want:e}", rows.len());
         }
@@ -169,12 +169,12 @@ fn narrow_median_stores_the_same<E: Sample>(isa: Isa) {
 
 fn trimmed_mean_matches<E: Sample>(isa: Isa) {
     for_tiles::<E>(|rows, kind| {
-        // f64's largest add up to infinity in the oracle as well.
+        // The largest values of f64 add up to infinity in the oracle too.
         if E::LARGEST == f64::MAX && matches!(kind, Values::Extremes) {
             return;
         }
         let n = rows.len();
-        // Of many rows one cut at a time: the oracle sorts each column anew.
+        // For many rows, one cut at a time: the oracle sorts each column anew.
         let cuts = [0, 1, n / 5, (n - 1) / 2];
         for cut in if n > 70 { &cuts[2 + n % 2..][..1] } else { &cuts[..] }.iter().copied() {
             if 2 * cut >= n {
@@ -238,7 +238,7 @@ fn weighted_sum_matches<E: Sample>(isa: Isa) {
 fn exact_sum_matches<E: Sample>(isa: Isa) {
     for_tiles::<E>(|rows, kind| {
         let (n, columns) = (rows.len(), rows.columns());
-        // The oracle grows an expansion a column: of many rows a few numbers of them.
+        // The oracle grows one expansion per column. For many rows it takes only a few numbers of columns.
         if matches!(kind, Values::Extremes) || n > 40 && n % 51 != 0 {
             return;
         }
@@ -296,7 +296,7 @@ fn trimmed_sum_matches<E: Sample>(isa: Isa) {
     });
 }
 
-/// Every place where NaN or infinity can be is found by the kernels that screen.
+/// The kernels that screen find NaN and infinity in every position.
 fn non_finite_is_seen<E: Sample>(isa: Isa) {
     for n in [1, 2, 3, 5, 8, 13, 21, 32, 33, 64, 70] {
         for columns in [1, 17, 33] {
@@ -330,7 +330,7 @@ fn non_finite_is_seen<E: Sample>(isa: Isa) {
     }
 }
 
-/// The negative control: the comparison fails on an output that is off by the least bit.
+/// The negative control: the comparison notices an output that is off by one bit.
 fn a_wrong_median_is_noticed<E: Sample>(isa: Isa) {
     let rows = fill::<E>(9, 33, Values::Smooth);
     let rows = rows.rows::<E>(9, 33);
@@ -341,7 +341,7 @@ fn a_wrong_median_is_noticed<E: Sample>(isa: Isa) {
     assert_ne!(out[32].next_up(), want);
 }
 
-/// A window on some columns of a tile gives what the whole tile gives there.
+/// A window on some columns of a tile gives the values of the whole tile there.
 fn windows_agree_with_the_whole<E: Sample>(isa: Isa) {
     let tile = fill::<E>(40, 500, Values::Smooth);
     let rows = tile.rows::<E>(40, 500);

@@ -1,4 +1,4 @@
-//! Runs that are ended by a signal at random moments: no half model is ever seen.
+//! Runs that a signal ends at random moments never leave half a model.
 
 use crate::harness::{Dir, Update, fedmill, program};
 use rustix::process::{Pid, Signal, kill_process};
@@ -9,13 +9,13 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// Values of each of two tensors, of each of eight clients.
+/// Values of each of the two tensors of each of the eight clients.
 const LEN: usize = 1 << 20;
 
 const TARGET: &str = "merged.safetensors";
 const INDEX: &str = "merged.safetensors.index.json";
 
-/// A round large enough to be hit in the middle. Tests that run at the same time share one; the last removes it.
+/// A round large enough to be interrupted. Tests that run at the same time share one, and the last removes it.
 fn updates() -> Arc<Dir> {
     static SHARED: Mutex<Weak<Dir>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap();
@@ -38,7 +38,7 @@ fn make_updates() -> Dir {
     dir
 }
 
-/// A merge that writes into its own folder, and what it writes if it is left alone.
+/// A merge in its own folder, and its output without interruption.
 struct Merge {
     _updates: Arc<Dir>,
     dir: Dir,
@@ -55,7 +55,7 @@ impl Merge {
         let arguments = arguments.iter().chain(more).map(ToString::to_string).collect();
         let (whole, takes) = (BTreeMap::new(), Duration::MAX);
         let mut merge = Self { _updates: updates, dir: Dir::new(), arguments, whole, takes };
-        // The shortest of a few: beside other tests one may take several times as long as those that are to be hit.
+        // The shortest of a few: beside other tests, a run may take several times as long.
         for _ in 0..4 {
             merge.empty_the_folder();
             let started = Instant::now();
@@ -83,7 +83,7 @@ impl Merge {
             .stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         std::thread::sleep(self.takes.mul_f64(part));
-        // A child that was not waited for keeps its number, even if it ended.
+        // A child keeps its process number until the parent waits for it, even after its end.
         kill_process(Pid::from_child(&child), signal).unwrap();
         child.wait().unwrap()
     }
@@ -172,7 +172,7 @@ fn killed_leaves_no_index_beside_other_shards() {
     assert!(merge.dir.contents() == merge.whole, "the next run did not clean up: {:?}", merge.dir.names());
 }
 
-/// Signals that ask: the run cleans up and ends as shells expect.
+/// Signals that ask a run to end: the run cleans up, and ends as shells expect.
 #[track_caller]
 fn assert_cleans_up(signal: Signal, more: &[&str]) {
     let merge = Merge::new("median", more);

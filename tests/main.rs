@@ -1,47 +1,47 @@
 //! The integration tests: one binary, which runs the real `fedmill`.
 //!
-//! What belongs where:
+//! Each module has the tests of one subject:
 //!
-//! - `harness`: a fresh folder for each test, files good and broken, the program and what it said. No tests.
-//! - `bad_input`: updates that cannot be merged, each refused, skipped, and counted against the quorum.
-//! - `bad_file`: the same for files that are broken as files: headers and shard indexes.
-//! - `bad_request`: requests that cannot be met whatever the updates: settings, bases, weights, lists.
+//! - `harness`: a fresh folder for each test, good and broken files, the program and its output. No tests.
+//! - `bad_input`: updates that cannot be merged: refused, skipped, and counted against the quorum.
+//! - `bad_file`: the same for files with a broken format: headers and shard indexes.
+//! - `bad_request`: requests that fail with any updates: bad settings, bases, weights or lists.
 //! - `bad_output`: outputs that cannot be written, or must not be; full disks.
-//! - `roster`: who takes part and what updates are held against: file names, client ids, the shared layout.
+//! - `roster`: the clients of a run, and the model that updates are compared with: file names, ids, layout.
 //! - `dtypes`: every dtype, alone and mixed, against values computed by hand.
-//! - `deltas`: updates that are deltas, and what a merged file keeps of its base.
-//! - `output`: what a run leaves behind: shards, reports, messages, temporaries.
-//! - `partials`: trees of aggregators against one merge of all, and what partials are refused for.
-//! - `tiers`: clients in tiers, each merged by its rule, against merges of each tier that are averaged in f64.
-//! - `personal`: personal layers, left out of what is merged and measured, and kept as the base has them.
-//! - `personalize`: the model of one client, against values worked out by hand.
+//! - `deltas`: updates that are deltas, and the parts of a base that a merged file keeps.
+//! - `output`: the output of a run: shards, reports, messages, temporary files.
+//! - `partials`: trees of aggregators against one merge of all updates, and refused partials.
 //! - `hostile_updates`: encoded updates from attackers, cut off, changed at random, and made up.
-//! - `inspect`: what `fedmill inspect` shows and finds.
-//! - `compress`: updates compressed and decompressed, files to files, and encoded ones in a merge.
-//! - `doctor`: what `fedmill doctor` shows, tests and advises.
-//! - `bench`: what `fedmill bench` measures and draws; nothing timed is held to anything.
-//! - `durability`: what commands publish is on disk before they say so, as `strace` sees it.
-//! - `kill`: runs that are killed at random moments.
+//! - `inspect`: the output of `fedmill inspect`.
+//! - `compress`: updates compressed and decompressed, files to files, and encoded updates in a merge.
+//! - `doctor`: the output of `fedmill doctor`: adapters, tests, advice.
+//! - `bench`: the output of `fedmill bench`. No test compares times.
+//! - `durability`: published files are on disk before the command reports them, as `strace` sees it.
+//! - `kill`: runs that a signal ends at random moments.
 //! - `help`: the help texts, as snapshots.
-//! - `reference`: the oracle, naive and in f64, and cases that show it right.
+//! - `reference`: the oracle, in f64 and without optimisation, and cases that check it.
 //! - `kernels`: every kernel against the oracle, on every instruction set.
-//! - `gpu`: the GPU backend, on every adapter there is.
+//! - `gpu`: the GPU backend, on every adapter.
 //! - `rules`: every rule, files to file, against the oracle; properties.
-//! - `robust`: the same for the rules that judge whole clients: oracles, bounds, symmetries, the real round.
-//! - `pre`: the steps before a rule, against their oracles; properties.
-//! - `privacy`: what releases cost, how a budget is kept, and rounds that are paid for.
+//! - `robust`: rules that judge whole clients: oracles, bounds, symmetries, the real round.
+//! - `personal`: personal layers: neither merged nor measured.
+//! - `personalize`: the model of one client: personal layers on the global body, or a mixture.
+//! - `tiers`: tiers of clients, each with its own rule.
+//! - `pre`: steps before a rule, against their oracles; properties.
+//! - `privacy`: the cost of releases, budgets, and rounds under a budget.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
 //! - `digests`: digests of outputs over a matrix of runs, against recorded ones.
 //! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
 //! - `residual`: error feedback of clients on disk, against its definition, killed and run again.
-//! - `resume`: rounds that keep a state, cut off before every durable step and run again.
-//! - `state`: what centred clipping keeps between rounds.
+//! - `resume`: rounds that keep a state, killed before every durable step and run again.
+//! - `state`: the state of centred clipping over several rounds.
 //! - `strategies`: server strategies over ten rounds against the oracle.
-//! - `shards`: rounds cut into shards, against the bytes of one process; partials that do not fit together.
-//! - `quality`: the error of codecs for their bytes, on vectors of four distributions.
-//! - `sparse`: codecs that send few values in merges, and rules that refuse them.
-//! - `compressed_tensors`: files that compressed-tensors decodes, and what it is told.
-//! - `upstream_mistakes`: what widely used code was seen to get wrong.
+//! - `shards`: rounds cut into shards, against the bytes of one process; shard files that do not fit together.
+//! - `quality`: the error of codecs relative to their bytes, on vectors of four distributions.
+//! - `sparse`: merges of codecs that send few values, and rules that refuse them.
+//! - `compressed_tensors`: files that the library compressed-tensors decodes, and their configuration.
+//! - `upstream_mistakes`: mistakes seen in widely used code.
 //! - `architecture`: the rules of the source: rooms and the arrows between them, circles, sizes, names, maps, prose.
 //! - `fuzz_seeds`: the seeds of the fuzz targets.
 //! - `tables`: the tables in `docs` that show a registry.

@@ -1,4 +1,4 @@
-//! What a run leaves behind: the merged model in one file or in shards, the report, messages, temporaries.
+//! The output of a run: the merged model in one file or in shards, report, messages, temporary files.
 
 use crate::harness::{Dir, Model, Run, Update, fedmill, fedmill_after, fedmill_with_stdin};
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ fn report_of_every_client() {
     assert_eq!(report["schema"], "fedmill.report/1");
     assert_eq!(report["tool"], json!({"name": "fedmill", "version": env!("CARGO_PKG_VERSION")}));
     assert_eq!((&report["published"], &report["rejected"]), (&json!(true), &json!([])));
-    // Of client-0: (3, -3, 0, 1, 2, 1) and (1.5, -3, 0, 1); integers have no part in it.
+    // For client-0: (3, -3, 0, 1, 2, 1) and (1.5, -3, 0, 1). Integers do not count.
     let norm = (24.0f64 + 12.25).sqrt();
     let file = "updates/client-0.safetensors";
     let first = json!({
@@ -192,7 +192,7 @@ fn report_says_what_the_user_was_warned_of() {
     assert_eq!(report["warnings"], json!([warning]));
 }
 
-/// The first value of tensor `a` in the mean by these weights. Clients hold 3, 1 and 2.
+/// The first value of tensor `a` in the mean with these weights. Clients hold 3, 1 and 2.
 #[track_caller]
 fn mean_by(dir: &Dir, args: &[&str]) -> f32 {
     aggregate(dir, args).assert_merged("merged.safetensors");
@@ -221,7 +221,7 @@ fn weights_of_every_source() {
 }
 
 #[test]
-fn weight_of_zero_is_told() {
+fn weight_of_zero_is_reported() {
     let dir = round();
     dir.write("weights", "client-0 0\nclient-1 1\nclient-2 1\n");
     let report = report(&dir, &["--weights", "weights"]);
@@ -230,7 +230,7 @@ fn weight_of_zero_is_told() {
 }
 
 #[test]
-fn weights_that_nobody_uses_are_warned_of() {
+fn unused_weights_warn() {
     let dir = round();
     let run = aggregate(&dir, &["--rule", "median", "--weights", "uniform"]);
     assert_eq!(run.stderr, "warning: median is unweighted: it ignores --weights\n");

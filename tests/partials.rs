@@ -1,5 +1,6 @@
-//! Trees of aggregators give the bytes of one merge of all updates, however clients are grouped; and what does not add
-//! up is refused with the reason.
+//! Trees of aggregators give the bytes of one merge of all updates, with any grouping of clients.
+//!
+//! Updates and options that sums do not support are refused with the reason.
 
 use crate::harness::{Dir, Model, Update, fedmill};
 use half::{bf16, f16};
@@ -25,8 +26,8 @@ impl Random {
     }
 }
 
-/// Writes updates of so many clients: every dtype, values of many orders of magnitude, ties, and one attacker whose
-/// values are huge.
+/// Writes updates of this number of clients: every dtype, values of many orders of magnitude, ties, and an attacker
+/// with huge values.
 fn write_round(dir: &Dir, clients: usize, seed: u64) -> Vec<String> {
     let mut random = Random(seed * 2 + 1);
     let write = |i: usize| {
@@ -64,7 +65,7 @@ fn write_round(dir: &Dir, clients: usize, seed: u64) -> Vec<String> {
     (0..clients).map(write).collect()
 }
 
-/// Weights that are not whole numbers.
+/// Weights that are fractions.
 fn write_weights(dir: &Dir, clients: usize) {
     let line = |i: usize| format!("c{i:02} {}\n", 0.1 + 1.0 / (i + 3) as f64);
     dir.write("weights.txt", (0..clients).map(line).collect::<String>());
@@ -76,7 +77,7 @@ fn run(dir: &Dir, inputs: &[String], output: &str, args: &[&str]) {
     fedmill(dir, &[&["aggregate", "-q", "-o", output], args, &inputs].concat()).assert_merged(output);
 }
 
-/// What the root of a random tree is given: partials of partials down to `depth`, some updates beside them.
+/// Returns the root's inputs for a random tree: partials of partials down to `depth`, and some updates.
 fn grown(dir: &Dir, files: &[String], depth: usize, random: &mut Random, args: &[&str]) -> Vec<String> {
     if depth == 0 {
         return files.to_vec();
@@ -88,7 +89,7 @@ fn grown(dir: &Dir, files: &[String], depth: usize, random: &mut Random, args: &
     }
     let mut inputs = Vec::new();
     for group in groups.into_iter().filter(|group| !group.is_empty()) {
-        // Now and then a node passes updates on.
+        // Sometimes a node passes updates on.
         if random.below(6) == 0 {
             inputs.extend(group);
             continue;
@@ -169,7 +170,7 @@ fn trees_merge_onto_a_base() {
         for rule in ["mean", "trimmed-mean:cut=1"] {
             let args = [&base[..], &["--rule", rule]].concat();
             run(&dir, &files, "flat.safetensors", &args);
-            // A part that holds deltas, or has some among weights, hands up deltas.
+            // A node whose inputs are deltas, or include a delta, makes a partial of deltas.
             run(&dir, &files[..2], "one.safetensors", &[&args[..], &["--partial"]].concat());
             run(&dir, &files[2..], "two.safetensors", &[&args[..], &["--partial"]].concat());
             let inputs = ["one.safetensors".to_owned(), "two.safetensors".to_owned()];
@@ -228,7 +229,7 @@ fn reports_list_every_client() {
     }
     assert!(tree["metrics"].is_null());
     assert!(tree["warnings"].to_string().contains("partials hold sums"));
-    // Clients are counted, not files.
+    // Clients count, not files.
     let refused =
         fedmill(&dir, &["aggregate", "part.safetensors", "-o", "m.safetensors", "--min-clients", "3"]);
     refused.assert_fails(1, &["2 usable updates"]);
@@ -245,14 +246,14 @@ fn what_sums_do_not_tell_is_refused() {
     for (args, what) in [
         (&["--rule", "median"][..], &["median", needs_all, "fedmill gram"][..]),
         (&["--rule", "krum", "--byzantine", "0"], &["krum", needs_all]),
-        (&["--rule", "trimmed-mean:cut=0.2"], &["the cut is of all clients", "cut=2"]),
+        (&["--rule", "trimmed-mean:cut=0.2"], &["the cut is a fraction of all clients", "cut=2"]),
         (&["--rule", "trimmed-mean", "--byzantine", "1"], &["without a count"]),
         (&["--pre", "nnm"], &["--pre nnm", needs_all]),
         (&["--shadow-rules", "krum", "--report", "r.json"], &["--shadow-rules krum", needs_all]),
         (&["--metrics", "geometry", "--report", "r.json"], &["--metrics", needs_all]),
         (
             &["--strategy", "fednova", "--base", "base.safetensors"],
-            &["fednova", "it needs what each client reports"],
+            &["fednova", "it needs each client's report"],
         ),
         (&["--backend", "gpu"], &["--backend gpu", "need f64"]),
     ] {
@@ -298,8 +299,8 @@ fn partials_that_do_not_go_together_are_refused() {
         ([&trimmed, &c], &["--rule", "trimmed-mean:cut=2"], &["cut=1`, expected `trimmed-mean:cut=2`"]),
         ([&one, &delta], &[], &["delta.safetensors", "kind delta, expected weights, as in one.safetensors"]),
         ([&one, &c], &[], &["one.safetensors", "kind weights, expected delta, as in small/c.safetensors"]),
-        ([&one, &both], &[], &["one.safetensors: client id `a` is also that of both.safetensors"]),
-        ([&one, &a], &[], &["small/a.safetensors: client id `a` is also that of one.safetensors"]),
+        ([&one, &both], &[], &["one.safetensors: client id `a` is also the id of both.safetensors"]),
+        ([&one, &a], &[], &["small/a.safetensors: client id `a` is also the id of one.safetensors"]),
         (
             [&one, &uniform],
             &[],

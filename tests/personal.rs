@@ -1,4 +1,4 @@
-//! Personal layers: left out of what is merged and measured, and kept as the base has them.
+//! Personal layers: neither merged nor measured; the model keeps those of the base.
 
 use crate::harness::{Contents, Dir, Model, Update, aggregate, merge};
 use fedmill::engine::intake::admit;
@@ -9,7 +9,7 @@ use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
 use fedmill::updates::metadata::SCAFFOLD_CONTROL;
 
-/// What clients share: a tensor before, between and behind the personal ones.
+/// The tensors that clients share, before, between and after the personal ones.
 fn shared(name: &str, seed: f32) -> Update {
     Update::new(name)
         .f32("conv.weight", &[2, 2], &[seed, -seed, 0.5 * seed, 1.0])
@@ -18,7 +18,7 @@ fn shared(name: &str, seed: f32) -> Update {
         .f32("tail.bias", &[1], &[seed - 1.0])
 }
 
-/// The same with batch normalisation and a head, whose values are nothing like those of other clients.
+/// The shared tensors, batch normalisation and a head. The values of the last two differ widely between clients.
 fn whole(name: &str, seed: f32) -> Update {
     Update::new(name)
         .f32("conv.weight", &[2, 2], &[seed, -seed, 0.5 * seed, 1.0])
@@ -36,7 +36,7 @@ const PERSONAL: [&str; 4] = ["bn.weight", "bn.running_mean", "bn.num_batches_tra
 const LAYERS: [&str; 4] = ["--personal", "fedbn", "--personal", "head.*"];
 const WITH_BASE: [&str; 2] = ["--base", "base.safetensors"];
 
-/// Five clients and a base, each made by `make`.
+/// Five clients and a base. `make` makes each.
 fn round_of(make: impl Fn(&str, f32) -> Update) -> Dir {
     let dir = Dir::new();
     for client in 1..=5u8 {
@@ -51,7 +51,7 @@ fn report_of(dir: &Dir, args: &[&str]) -> (Model, serde_json::Value) {
     (model, dir.json("report.json"))
 }
 
-/// The model is the base where layers are personal, and elsewhere what is merged of updates without them.
+/// The model has the base's personal layers. Its other tensors are those of a merge of updates without such layers.
 #[test]
 fn personal_layers_stay_out_of_merges_and_distances() {
     let (with, without) = (round_of(whole), round_of(shared));
@@ -91,7 +91,7 @@ fn without_a_base_the_model_does_not_hold_them() {
     assert_eq!(model.metadata["fedmill.personal"], "fedbn head.*");
 }
 
-/// The tensors of a model, in order of their data, in the files of a sharded one or the only file.
+/// The tensors of a model in the order of their data, from one file or from the files of a sharded model.
 fn published(contents: &Contents) -> Vec<(String, Model)> {
     let dir = Dir::new();
     let is_model = |name: &&String| name.starts_with("merged") && name.ends_with(".safetensors");
@@ -128,18 +128,18 @@ fn updates_hold_personal_layers_or_not_in_any_shape() {
     odd.meta("num_examples", "3").write(&dir);
     let model = merge(&dir, &[&WITH_BASE[..], &LAYERS].concat());
     assert_eq!(model.tensors, expected.tensors);
-    // Without a base they have no vote on what is shared.
+    // Without a base, personal layers have no vote on the expected layout.
     assert_eq!(merge(&dir, &LAYERS).tensors.keys().collect::<Vec<_>>(), SHARED);
 }
 
-/// A base that clients keep their layers out of: what a round without a base left.
+/// A base without personal layers: the output of a round without a base.
 #[test]
 fn base_may_lack_personal_layers() {
     let dir = round_of(whole);
     shared("base", 2.5).write(&dir);
     let model = merge(&dir, &[&WITH_BASE[..], &LAYERS].concat());
     assert_eq!(model.tensors.keys().collect::<Vec<_>>(), SHARED);
-    // One client alone that still sends them.
+    // A single client that still sends them.
     for client in 2..=5u8 {
         shared(&format!("updates/c{client}"), f32::from(client)).meta("num_examples", "3").write(&dir);
     }
@@ -176,7 +176,7 @@ fn patterns_that_cannot_be_meant_are_errors() {
     for (layers, parts) in [
         (
             &["--personal", "heads.*"][..],
-            &["personal layers `heads.*`: no tensor has such a name", "`bn.weight`"][..],
+            &["personal layers `heads.*`: no tensor matches", "`bn.weight`"][..],
         ),
         (&["--personal", "fedper", "--personal", "x"], &["personal layers `x`: no tensor"]),
         (&["--personal", "*"], &["personal layers `*`: all 8 tensors are personal"]),
@@ -189,7 +189,7 @@ fn patterns_that_cannot_be_meant_are_errors() {
         }
     }
     let run = aggregate(&round_of(shared), &["--personal", "fedbn"]);
-    run.assert_fails(2, &["personal layers `fedbn`: no tensor has such a name"]);
+    run.assert_fails(2, &["personal layers `fedbn`: no tensor matches"]);
 }
 
 #[test]

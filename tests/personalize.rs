@@ -1,4 +1,4 @@
-//! The model of one client: personal layers on the global body, or a mixture, against values worked out by hand.
+//! The model of one client, personal layers or a mixture, against values computed by hand.
 
 use crate::harness::{Dir, Model, Run, Update, fedmill};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ fn personalized(dir: &Dir, args: &[&str]) -> Model {
     Model::read(dir, "out.safetensors")
 }
 
-/// A global model and a client's: a body, batch normalisation and a head, which is of another shape.
+/// A global model and a client's: body, batch normalisation, and a head of another shape.
 fn models() -> Dir {
     let dir = Dir::new();
     let global = Update::new("global").f32("body.w", &[2], &[1.0, f32::NAN]);
@@ -36,7 +36,7 @@ fn models() -> Dir {
     dir
 }
 
-/// The names of the tensors in order of their data.
+/// The names of the tensors, in the order of their data.
 fn order(dir: &Dir, name: &str) -> Vec<String> {
     let bytes = dir.read(name);
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -66,7 +66,7 @@ fn personal_layers_come_from_the_client_and_the_others_from_the_global_model() {
     assert_eq!(model.metadata, metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
 }
 
-/// What a merge without a base leaves, and a client that keeps its own layers in a file.
+/// The output of a merge without a base, and a client that keeps its personal layers in a file.
 #[test]
 fn personal_layers_that_the_global_model_lacks_come_behind() {
     let dir = models();
@@ -89,8 +89,8 @@ fn pair(dtype: &str, width: usize, global: &[u64], client: &[u64]) -> Dir {
     dir
 }
 
-/// Bits of values that are told apart from others only if nothing is computed: zeros of both signs, the smallest
-/// numbers, NaN with a payload.
+/// Bit patterns that survive a copy but not a computation: zeros of both signs, the smallest numbers, NaN with a
+/// payload.
 fn odd_bits(width: usize) -> Vec<u64> {
     let top = 1u64 << (8 * width - 1);
     vec![0, top, 1, top | 1, top - 1, !0 >> (64 - 8 * width)]
@@ -114,8 +114,8 @@ fn ends_of_mixtures_are_the_models_themselves() {
     }
 }
 
-/// Only `--mix 0` and `--mix 1` copy a model. Every other mixture is computed, however near it is to an end: it refuses
-/// NaN, and a part of both models stays in it.
+/// Only `--mix 0` and `--mix 1` copy a model. Every other mixture is computed, even close to 0 or 1: it refuses NaN,
+/// and both models contribute to it.
 #[test]
 fn mixtures_next_to_the_ends_are_mixtures() {
     let (low, high) = (f64::MIN_POSITIVE.to_string(), 1.0f64.next_down().to_string());
@@ -128,7 +128,7 @@ fn mixtures_next_to_the_ends_are_mixtures() {
             run.assert_fails(2, &["tensor `w` holds NaN at flat index", "expected a finite number"]);
         }
     }
-    // A client's zeros leave a part of huge values.
+    // The client's values are zeros, so the rest is a fraction of huge values.
     let dir = pair("F64", 8, &[1e300f64.to_bits()], &[0]);
     for alpha in [0.0, 0.99, 0.9999, 1.0f64.next_down(), 1.0] {
         let model = personalized(&dir, &["--mix", &alpha.to_string()]);
@@ -136,7 +136,7 @@ fn mixtures_next_to_the_ends_are_mixtures() {
     }
 }
 
-/// Codes of 1, 2, -1 and -2, and what lies a quarter of the way from 1 to 2, and from -2 to -1.
+/// Codes of 1, 2, -1 and -2, and of the values a quarter of the way from 1 to 2 and from -2 to -1.
 const QUARTERS: [(&str, usize, [u64; 4], [u64; 2]); 6] = [
     ("F64", 8, [0x3ff0 << 48, 0x4000 << 48, 0xbff0 << 48, 0xc000 << 48], [0x3ff4 << 48, 0xbffc << 48]),
     ("F32", 4, [0x3f80_0000, 0x4000_0000, 0xbf80_0000, 0xc000_0000], [0x3fa0_0000, 0xbfe0_0000]),
@@ -158,7 +158,7 @@ fn mixtures_lie_between_the_models() {
     }
 }
 
-/// Against the formula in f64, over more values than are mixed at once, of another dtype in the client's model.
+/// Against the formula in f64, over more values than one step mixes, with another dtype in the client's model.
 #[test]
 fn mixtures_are_rounded_once_from_f64() {
     let len = (1 << 16) + 37;
@@ -250,12 +250,7 @@ fn what_does_not_fit_is_named_and_nothing_is_published() {
             &["global.safetensors: metadata `kind` is delta"],
         ),
         (global(), head(client()).meta("kind", "gradient"), mix, &["metadata `kind` is `gradient`"]),
-        (
-            global(),
-            head(client()),
-            ["--layers", "tail.*"],
-            &["personal layers `tail.*`: no tensor has such a name"],
-        ),
+        (global(), head(client()), ["--layers", "tail.*"], &["personal layers `tail.*`: no tensor matches"]),
         (global(), head(client()), ["--mix", "1.5"], &["expected a number from 0 to 1"]),
         (global(), head(client()), ["--mix", "NaN"], &["expected a number from 0 to 1"]),
         (global(), head(client()), ["--backend", "gpu"], &["required arguments were not provided"]),
@@ -275,8 +270,8 @@ fn outputs_are_not_inputs() {
     let dir = models();
     let before = dir.contents();
     for (output, part) in [
-        ("c7.safetensors", "c7.safetensors: is an input too"),
-        ("global.safetensors", "global.safetensors: is an input too"),
+        ("c7.safetensors", "c7.safetensors: is also an input"),
+        ("global.safetensors", "global.safetensors: is also an input"),
         ("no/out.safetensors", "hint: mkdir -p no"),
     ] {
         let args =

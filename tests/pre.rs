@@ -1,4 +1,4 @@
-//! The steps before a rule, files to file: against their oracles, one by one and in a chain; properties.
+//! The steps before a rule, files to files: against their oracles, alone and in a chain; properties.
 
 use crate::harness::shortest;
 use crate::reference::vectors::{coordinate_median, mean_of, norm, scaled, select};
@@ -14,7 +14,7 @@ use proptest::test_runner::TestRunner;
 
 const UNIFORM: [&str; 2] = ["--weights", "uniform"];
 
-/// The largest that mixing, clipping and averaging may round.
+/// The magnitude that errors are relative to.
 fn scale(rows: &[Vec<f64>]) -> f64 {
     magnitude(rows).max(1e-30)
 }
@@ -53,7 +53,7 @@ proptest! {
         }
     }
 
-    /// Means are rounded, so of two mixed rows with scores as good any may be taken.
+    /// Means are rounded, so any mixed row with an equal score is right.
     #[test]
     fn nnm_then_krum(round in tied(3..=40), f in any_index()) {
         let (f, rows) = (f.index(krums_most(round.len()) + 1), wide(&round));
@@ -89,7 +89,7 @@ proptest! {
         }
     }
 
-    /// With a base, it is deltas that are clipped.
+    /// If there is a base, the step clips deltas.
     #[test]
     fn clip_of_deltas(round in tied(1..=20), most in 1u8..100) {
         let (dir, rows, most) = (write_round(&round), wide(&round), f64::from(most) / 8.0);
@@ -119,14 +119,14 @@ proptest! {
         }
     }
 
-    /// Those dropped are at least as odd as those who stay, to what the geometric median is off, and the rule sees
-    /// only those who stay.
+    /// The removed clients are at least as odd as the others, up to the error of the geometric median. The rule reads
+    /// only the others.
     #[test]
     fn outliers_then_median(round in scattered(4..=40, 3..=12), f in any_index(), turned in any::<bool>()) {
         let f = f.index((round.len() - 1) / 3 + 1);
         let mut round = round;
         let change = |row: &mut Vec<f32>| row.iter_mut().for_each(|x| *x *= if turned { -1.0 } else { 64.0 });
-        round.iter_mut().flatten().for_each(|x| *x += 4.0625); // Directions that mean something; no row of zeros.
+        round.iter_mut().flatten().for_each(|x| *x += 4.0625); // Directions with a meaning: no row is zero.
         round.iter_mut().take(f).for_each(change);
         let (dir, rows) = (write_round(&round), wide(&round));
         let scores = oracle::outlier_scores(&rows);
@@ -141,8 +141,8 @@ proptest! {
         }
     }
 
-    /// Steps act in the order in which they are given. Clipped rows often are as far from another: who is mixed then
-    /// hangs on rounding, and such rounds tell nothing.
+    /// Steps run in the given order. Clipped rows often have equal distances. Then rounding decides which rows are
+    /// mixed, so the test leaves such rounds out.
     #[test]
     fn steps_are_a_chain(round in scattered(5..=20, 2..=8), f in any_index()) {
         let (f, dir, rows) = (f.index(less_than_half(round.len()) + 1), write_round(&round), wide(&round));
@@ -161,7 +161,7 @@ proptest! {
         }
     }
 
-    /// Buckets hold honest means where they hold no hostile client, and most hold none.
+    /// A bucket without hostile clients holds an honest mean, and most buckets hold no hostile client.
     #[test]
     fn bucketing_keeps_the_median_between_honest_values(
         round in tied(9..=40), size in 1usize..=3, seed in 0u64..1000, f in any_index(),
@@ -181,7 +181,7 @@ proptest! {
         }
     }
 
-    /// Buckets of equal size have the clients' mean as theirs; one bucket is it.
+    /// Buckets of equal size have the clients' mean as their mean. A single bucket is that mean.
     #[test]
     fn bucketing_keeps_the_mean(round in tied(12..=12), size in prop_oneof![Just(1), Just(3), Just(4), Just(12), Just(50)]) {
         let (dir, rows) = (write_round(&round), wide(&round));
@@ -195,7 +195,7 @@ proptest! {
     }
 }
 
-/// Whether rounding cannot turn which rows are the `n - f` nearest of any.
+/// Whether the `n - f` nearest rows of each row are clear despite rounding.
 fn has_sure_neighbours(rows: &[Vec<f64>], f: usize) -> bool {
     let last = rows.len() - f;
     rows.iter().all(|row| {
@@ -205,12 +205,12 @@ fn has_sure_neighbours(rows: &[Vec<f64>], f: usize) -> bool {
     })
 }
 
-/// Each client sends a power of two of its own, so a sum of them tells whose they are.
+/// Each client sends a different power of two, so a sum shows which clients it has.
 fn powers(clients: usize) -> Round {
     (0..clients).map(|i| vec![2f32.powi(i as i32)]).collect()
 }
 
-/// The bucket that the median of three is: its members' sum, as bits.
+/// The bucket that the median of three takes: the sum of its members, as bits.
 fn middle_bucket(seed: u64) -> u32 {
     let args = ["--pre", "bucketing:s=3", "--seed", &seed.to_string()];
     let got = merge(&write_round(&powers(9)), "median", &args).values[0] * 3.0;
@@ -219,7 +219,7 @@ fn middle_bucket(seed: u64) -> u32 {
 }
 
 #[test]
-fn buckets_are_of_the_size_asked_for_and_shuffled_by_the_seed() {
+fn buckets_have_the_set_size_and_the_seed_shuffles_them() {
     let buckets: Vec<u32> = (0..12).map(middle_bucket).collect();
     assert!(buckets.iter().all(|bucket| bucket.count_ones() == 3 && *bucket < 1 << 9), "{buckets:?}");
     assert!(buckets.iter().any(|bucket| *bucket != buckets[0]), "the seed makes no difference");
@@ -236,7 +236,7 @@ fn last_bucket_may_be_short() {
     let mut seen = [false; 3];
     for seed in 0..40 {
         let args = ["--pre", "bucketing:s=2", "--seed", &seed.to_string()];
-        // Krum without hostile clients takes one of the four buckets.
+        // Without hostile clients, Krum takes one of the four buckets.
         let got = merge(&write_round(&powers(7)), "krum", &args).values[0];
         let members = if got.fract() == 0.5 { 2 } else { (got as u32).count_ones() };
         assert!((1..=2).contains(&members), "{got}");
@@ -245,7 +245,7 @@ fn last_bucket_may_be_short() {
     assert!(seen[2], "no bucket of two was taken");
 }
 
-/// A mean is within what it is a mean of, so a step that only mixes leaves equal rows as they are.
+/// A mean lies within the range of its inputs, so a step that only mixes leaves equal rows unchanged.
 #[test]
 fn all_equal_rows_stay() {
     let row = [1.5f32, -0.1, 3e-9, 0.0, 7e7];
@@ -259,7 +259,7 @@ fn all_equal_rows_stay() {
     }
 }
 
-/// Clipping leaves the direction.
+/// Clipping does not change directions.
 #[test]
 fn clipped_rows_point_the_same_way() {
     let round = vec![vec![300.0f32, -400.0, 0.0]];
@@ -267,7 +267,7 @@ fn clipped_rows_point_the_same_way() {
     assert_near(&got.values, &scaled(&[3.0, -4.0, 0.0], 0.2), 1.0, "clip");
 }
 
-/// Hostile rows of 1e30 among honest ones: steps that stand them leave none of it.
+/// Hostile rows of 1e30 among honest ones. Steps that tolerate them remove them completely.
 #[test]
 fn huge_clients_move_nothing() {
     let value = |i: usize, j: usize| 1.0 + ((i * 7 + j * 3) % 11) as f32 / 16.0;

@@ -11,7 +11,7 @@ use fedmill::kernels::lanes::Isa;
 /// Values of a vector.
 pub(crate) const VALUES: usize = 1 << 18;
 
-/// A distribution of values, the same every time.
+/// A distribution of values, the same in every run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Distribution {
     Gaussian,
@@ -20,7 +20,7 @@ pub(crate) enum Distribution {
     StudentT3,
     /// 90 % exact zeros, the others Gaussian.
     Sparse,
-    /// The exponential of a Gaussian: none is negative.
+    /// The exponential of a Gaussian: all values are positive.
     LogNormal,
 }
 
@@ -46,7 +46,7 @@ impl Random {
 }
 
 impl Distribution {
-    /// `len` values of it.
+    /// `len` values of the distribution.
     pub(crate) fn values(self, len: usize) -> Vec<f32> {
         let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ self as u64);
         let mut one = || match self {
@@ -70,7 +70,7 @@ impl Distribution {
 /// The result of encoding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
-    /// Bits a value, of the streams and the coding.
+    /// Bits per value, of the streams and the coding.
     pub(crate) bits: f64,
     /// Squared error over squared norm.
     pub(crate) nmse: f64,

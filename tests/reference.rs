@@ -1,6 +1,6 @@
-//! The oracle: every rule as its paper writes it, naive and in f64. Slow, and right.
+//! The oracle: every rule as its paper defines it, in f64, without optimisation.
 //!
-//! Here are the rules that work by coordinate; below, those that judge whole clients.
+//! This file has the rules that work by coordinate, the folder those that judge whole clients.
 
 pub(crate) mod nearest;
 pub(crate) mod pre;
@@ -9,7 +9,7 @@ pub(crate) mod spectral;
 pub(crate) mod strategies;
 pub(crate) mod vectors;
 
-/// Sorted copy, by value; equal values are equal whatever their sign of zero.
+/// A sorted copy, by value. Zeros of both signs are equal.
 fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(|a, b| a.partial_cmp(b).unwrap());
@@ -36,7 +36,7 @@ pub(crate) fn weighted_mean(values: &[f64], weights: &[f64]) -> f64 {
     values.iter().zip(weights).map(|(x, w)| x * w).sum::<f64>() / total
 }
 
-/// Fails unless `got` is `want` but for rounding; `terms` numbers of at most `scale` were added up.
+/// Fails unless `got` equals `want` up to the rounding of a sum of `terms` numbers of at most `scale`.
 #[track_caller]
 pub(crate) fn assert_close(got: f64, want: f64, terms: usize, scale: f64, what: &str) {
     assert!(got.is_finite() && want.is_finite(), "{what}: got {got:e}, expected {want:e}");
@@ -44,8 +44,8 @@ pub(crate) fn assert_close(got: f64, want: f64, terms: usize, scale: f64, what: 
     assert!((got - want).abs() <= bound, "{what}: got {got:e}, expected {want:e} to {bound:e}");
 }
 
-/// The sum of these values times their weights, exactly, rounded once: an expansion of parts that do not overlap, grown
-/// term by term (Shewchuk, Adaptive precision floating-point arithmetic, 1997; `math.fsum` of Python).
+/// The exact sum of these values times their weights, rounded once. It is an expansion of parts that do not overlap,
+/// built term by term (Shewchuk, Adaptive precision floating-point arithmetic, 1997; `math.fsum` of Python).
 pub(crate) fn exact_weighted_sum(values: &[f64], weights: &[f64]) -> f64 {
     let mut parts: Vec<f64> = Vec::new();
     for (value, weight) in values.iter().zip(weights) {
@@ -54,7 +54,7 @@ pub(crate) fn exact_weighted_sum(values: &[f64], weights: &[f64]) -> f64 {
             grow(&mut parts, term);
         }
     }
-    // What is left below the largest two parts decides ties only.
+    // Parts below the largest two only decide ties.
     let mut sum = parts.pop().unwrap_or(0.0);
     while let Some(part) = parts.pop() {
         let total = sum + part;

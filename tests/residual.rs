@@ -306,7 +306,10 @@ fn residuals_that_are_of_no_use_are_forgotten() {
     let client = Client::new(&["--residual-max-age", "2"]);
     client.run(1);
     let said = client.run(4);
-    assert!(said.contains("warning: e.safetensors: is 3 rounds old, more than 2, and is dropped"), "{said}");
+    assert!(
+        said.contains("warning: e.safetensors: the residual is 3 rounds old, more than 2, and is dropped"),
+        "{said}"
+    );
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
     client.run(4);
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"), "run again");
@@ -321,7 +324,10 @@ fn residuals_that_are_of_no_use_are_forgotten() {
     Update::new("in-1").f32("w", &[7, 100], &trained(1)).meta("client_id", "ada").write(&client.dir);
     client.run(1);
     let said = client.run(4);
-    assert!(said.contains("warning: e.safetensors: is of another model and is dropped: "), "{said}");
+    assert!(
+        said.contains("warning: e.safetensors: the residual belongs to another model and is dropped: "),
+        "{said}"
+    );
     assert_eq!(client.dir.read("out-4.safetensors"), fresh.dir.read("out-4.safetensors"));
 }
 
@@ -354,7 +360,7 @@ fn what_is_no_residual_of_this_client() {
         (
             "in-2",
             "alone.safetensors",
-            &["includes this update already, and alone.safetensors.previous", "hint: to start over"],
+            &["already includes this update, and alone.safetensors.previous", "hint: to start over"],
         ),
     ];
     for (input, residual, parts) in cases {
@@ -382,7 +388,7 @@ fn two_runs_on_one_residual_are_kept_apart() {
     let other = fs::File::options().write(true).open(client.dir.path(name)).unwrap();
     other.lock().unwrap();
     let before = client.dir.contents();
-    client.try_run(2, "true").assert_fails(2, &["e.safetensors: is being written by another run"]);
+    client.try_run(2, "true").assert_fails(2, &["e.safetensors: another run is writing it"]);
     client.dir.assert_unchanged_since(&before);
     drop(other);
     client.run(2);

@@ -1,5 +1,6 @@
-//! Rounds that keep a state, cut off at every step that makes something durable: what is left is a model with its state,
-//! and the round, run again, ends in the same bytes.
+//! Rounds that keep a state, killed at every durable step.
+//!
+//! A killed round leaves a model with its state. Run again, it ends in the same bytes.
 
 use crate::harness::{Dir, Model, Update, fedmill, fedmill_after};
 use std::collections::BTreeMap;
@@ -7,7 +8,7 @@ use std::process::Command;
 
 const STATE: &str = "state.safetensors";
 
-/// A round on `round-N.safetensors`.
+/// A series of rounds; round N publishes `round-N.safetensors`.
 struct Rounds {
     dir: Dir,
     rule: &'static str,
@@ -51,7 +52,7 @@ impl Rounds {
         assert_eq!(run.code, Some(0), "{run:#?}");
     }
 
-    /// Runs a round that dies before the given durable step. Returns whether it got that far.
+    /// Runs a round that dies before the given durable step. Returns whether the run reached that step.
     fn run_until(&self, round: usize, step: usize) -> bool {
         let arguments = self.arguments(round);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -60,14 +61,14 @@ impl Rounds {
         run.code != Some(0)
     }
 
-    /// Everything but what a killed run left under a temporary name.
+    /// All files, except temporary ones of a killed run.
     fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let mut contents = self.dir.contents();
         contents.retain(|name, _| !name.ends_with(".fedmill-tmp"));
         contents
     }
 
-    /// If the model of a round is there, its state is.
+    /// Fails if a round has a model but no state.
     fn assert_paired(&self, round: usize) {
         let model = format!("round-{round}.safetensors");
         if self.dir.path(&model).exists() {
@@ -81,7 +82,7 @@ fn blake3(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
-/// Kills the third round, or the first, at every durable step, and goes on. Returns how many steps there were.
+/// Kills the third round, or the first, at every durable step, and runs it again. Returns the number of steps.
 fn killed_everywhere(rule: &'static str, more: &'static [&'static str], killed: usize) -> usize {
     let whole = Rounds::new(rule, more);
     (1..=4).for_each(|round| whole.run(round));
@@ -128,7 +129,7 @@ fn models_in_shards() {
     assert!(killed_everywhere("mean", &["--strategy", "fedyogi", "--max-shard-size", "100B"], 3) >= 10);
 }
 
-/// The same round twice, and a round on the model before: each finds the state it starts from.
+/// The same round twice, and a round on an earlier model: each finds the state that it starts from.
 #[test]
 fn rounds_that_are_run_again() {
     let rounds = Rounds::new("mean", &["--strategy", "fedadam"]);
@@ -157,7 +158,7 @@ fn no_model_is_paired_with_the_state_of_another() {
     assert_eq!(rounds.contents(), before);
 }
 
-/// A run that finds another at work on the state leaves it alone.
+/// A run does not use a state that another run is working on.
 #[test]
 fn two_runs_on_one_state_are_kept_apart() {
     let rounds = Rounds::new("mean", &["--strategy", "fedadam"]);
@@ -169,14 +170,14 @@ fn two_runs_on_one_state_are_kept_apart() {
     other.lock().unwrap();
     let arguments = rounds.arguments(2);
     let run = fedmill(&rounds.dir, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    run.assert_fails(2, &["state.safetensors: is being written by another run"]);
+    run.assert_fails(2, &["state.safetensors: another run is writing it"]);
     rounds.dir.assert_unchanged_since(&before);
     drop(other);
     rounds.run(2);
     assert!(!rounds.dir.exists(&name), "what a killed run left is removed");
 }
 
-/// The script that the README shows: ten rounds from the shell, one of them killed over and over.
+/// The script of the README: ten rounds from the shell, one of them killed again and again.
 #[test]
 fn ten_rounds_from_the_shell() {
     let dir = Dir::new();

@@ -1,4 +1,6 @@
-//! The rules that judge whole clients, files to file. Here: rounds, runs and what is compared; below: the tests.
+//! The rules that judge whole clients, files to file.
+//!
+//! This file has rounds, runs and comparisons; the folder has the tests.
 
 mod breakdown;
 mod closed;
@@ -24,7 +26,7 @@ use std::ops::RangeInclusive;
 /// One row a client, in order of id.
 pub(crate) type Round = Vec<Vec<f32>>;
 
-/// The same cases each time.
+/// A configuration with the same cases in every run.
 pub(crate) fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
@@ -37,7 +39,7 @@ pub(crate) fn config(cases: u32) -> ProptestConfig {
 /// Every way to measure distances.
 pub(crate) const DISTANCES: [&[&str]; 3] = [&[], &["--distances", "gram"], &["--distances", "direct"]];
 
-/// Every rule with its oracle, as a text with the settings of the oracle. Client `trusted` is the one trusted.
+/// Every rule with its oracle, as a text with the oracle's settings. Rules that need a trusted client trust `trusted`.
 pub(crate) fn rules(trusted: usize) -> Vec<(String, &'static Oracle)> {
     let with_oracle = |entry| {
         let (text, oracle) = (shortest(entry, &id(trusted)), Oracle::of(entry.name));
@@ -48,10 +50,10 @@ pub(crate) fn rules(trusted: usize) -> Vec<(String, &'static Oracle)> {
     RULES.iter().map(with_oracle).collect()
 }
 
-/// How many hostile clients of `n` something tolerates.
+/// The number of hostile clients among `n` that a rule tolerates.
 type Tolerates = fn(usize) -> usize;
 
-/// The rules that tolerate hostile clients, and how many of so many. Client 0 is the one trusted.
+/// The rules that tolerate hostile clients, with their tolerances. Client 0 is the trusted client.
 pub(crate) fn tolerant() -> Vec<(String, Tolerates)> {
     let all = rules(0).into_iter().map(|(rule, oracle)| (rule, oracle.most));
     let tolerant: Vec<_> = all.filter(|(_, most)| most(20) > 0).collect();
@@ -59,17 +61,17 @@ pub(crate) fn tolerant() -> Vec<(String, Tolerates)> {
     tolerant
 }
 
-/// Numbers of a proptest case below a bound that is known only later.
+/// Random numbers of a proptest case, for bounds that the case itself determines.
 pub(crate) fn any_index() -> impl Strategy<Value = Index> {
     any::<Index>()
 }
 
-/// A change that makes rows alike.
+/// A change that makes rows similar.
 #[derive(Clone, Copy, Debug)]
 enum Edit {
     /// One row becomes another.
     Duplicate(Index, Index),
-    /// One row becomes a multiple of another's signs: several of these lie on a line.
+    /// One row becomes a multiple of the signs of another. Several such rows lie on a line.
     OnLine(Index, i8),
 }
 
@@ -89,13 +91,13 @@ impl Edit {
     }
 }
 
-/// Values in sixteenths, up to four: so small that distances, their sums and midpoints are exact however they are
-/// added up, in f32 too. Ties are then ties, and a choice is right or wrong.
+/// Multiples of a sixteenth up to four. Distances, their sums and midpoints are then exact in any order of addition,
+/// even in f32. So ties are exact, and a choice is right or wrong.
 fn sixteenths() -> impl Strategy<Value = f32> {
     prop_oneof![4 => -64i8..=64, 1 => Just(0i8), 1 => Just(16i8)].prop_map(|x| f32::from(x) / 16.0)
 }
 
-/// Rounds in sixteenths without rows that are made alike.
+/// Rounds in sixteenths, without similar rows.
 pub(crate) fn scattered(
     clients: RangeInclusive<usize>,
     values: RangeInclusive<usize>,
@@ -105,7 +107,7 @@ pub(crate) fn scattered(
     })
 }
 
-/// Rounds in sixteenths with duplicates, rows on a line, and, in some, hardly any different values.
+/// Rounds in sixteenths with duplicates, rows on a line, and in some rounds very few distinct values.
 pub(crate) fn tied(clients: RangeInclusive<usize>) -> impl Strategy<Value = Round> {
     let edit = prop_oneof![
         (any_index(), any_index()).prop_map(|(i, j)| Edit::Duplicate(i, j)),
@@ -127,7 +129,7 @@ pub(crate) fn id(client: usize) -> String {
     format!("client-{client:02}")
 }
 
-/// Weights that rules without weights must not heed.
+/// Example counts, which rules without weights must ignore.
 pub(crate) fn examples(client: usize) -> f64 {
     if client.is_multiple_of(3) { 0.25 + client as f64 } else { (client * client % 17 + 1) as f64 }
 }
@@ -151,7 +153,7 @@ pub(crate) fn write_base(dir: &Dir, values: &[f32]) {
     Update::new("base").f32("w", &[values.len()], values).write(dir);
 }
 
-/// What a run made of a round.
+/// The result of a run.
 pub(crate) struct Merged {
     pub(crate) values: Vec<f64>,
     pub(crate) report: Value,
@@ -162,7 +164,7 @@ impl Merged {
         self.report["clients"].as_array().unwrap()
     }
 
-    /// Those kept, as places in the order of ids.
+    /// The kept clients, as indices in the order of ids.
     pub(crate) fn kept(&self) -> Vec<usize> {
         let kept = self.clients().iter().enumerate().filter(|(_, client)| client["kept"] == true);
         kept.map(|(place, _)| place).collect()
@@ -178,7 +180,7 @@ impl Merged {
         self.clients().iter().map(|client| client["score"].as_f64().unwrap()).collect()
     }
 
-    /// Each client's share; zero where none is told.
+    /// Each client's share; zero if the report has none.
     pub(crate) fn shares(&self) -> Vec<f64> {
         self.clients().iter().map(|client| client["weight"].as_f64().unwrap_or(0.0)).collect()
     }
@@ -193,7 +195,7 @@ pub(crate) fn merge(dir: &Dir, rule: &str, args: &[&str]) -> Merged {
     Merged { values, report: dir.json("r.json") }
 }
 
-/// Merges with so many hostile clients assumed.
+/// Merges with `--byzantine f`.
 #[track_caller]
 pub(crate) fn merge_against(dir: &Dir, rule: &str, f: usize, args: &[&str]) -> Merged {
     merge(dir, rule, &[&["--byzantine", &f.to_string()], args].concat())
@@ -208,8 +210,8 @@ pub(crate) fn magnitude(rows: &[Vec<f64>]) -> f64 {
     rows.iter().flatten().fold(0.0, |most, x| x.abs().max(most))
 }
 
-/// Merged values are f32, and rows that are mixed first may be rounded to f32 once more: a millionth of the largest
-/// magnitude is some sixteen roundings of it.
+/// Compares merged values, which are f32. Mixed rows may be rounded to f32 once more. A millionth of the largest
+/// magnitude allows about sixteen roundings.
 #[track_caller]
 pub(crate) fn assert_near(got: &[f64], want: &[f64], scale: f64, what: &str) {
     assert_within(got, want, 1e-6 * scale, what);

@@ -1,4 +1,4 @@
-//! Who takes part, and what updates must match: file names, client ids, the shared layout.
+//! The clients of a run, and the expected model: file names, ids, layout.
 
 use crate::bad_input::{aggregate, round_of, sound};
 use crate::harness::{Dir, Model, Update, fedmill_after};
@@ -26,7 +26,7 @@ fn layout_of_an_odd_client_is_not_the_reference() {
 }
 
 #[test]
-fn layouts_equally_shared_go_by_the_lowest_client_id() {
+fn the_lowest_client_id_decides_between_equally_shared_layouts() {
     for (first, expected) in [("a", vec![1.0f32, 1.0]), ("z", vec![3.0])] {
         let dir = Dir::new();
         let two = |id: &str| Update::new(&format!("updates/{id}")).f32("w", &[2], &[1.0, 1.0]);
@@ -88,9 +88,9 @@ fn name_that_is_no_text_is_not_lost() {
     assert_eq!(Model::read(&dir, "merged.safetensors").metadata["fedmill.clients"], "4");
 }
 
-/// A round that starts again without an update keeps what is known of the others, once.
+/// A run that starts again without an update repeats nothing about the others.
 #[test]
-fn faults_are_told_once_when_a_round_starts_again() {
+fn faults_are_reported_once_when_a_round_starts_again() {
     let dir = round_of(sound);
     Update::new("updates/stale").f32("fc.bias", &[2], &[0.0; 2]).meta("round", "3").write(&dir);
     let nan = Update::new("updates/nan").f32("fc.bias", &[2], &[f32::NAN, 0.0]);
@@ -103,7 +103,7 @@ fn faults_are_told_once_when_a_round_starts_again() {
     assert_eq!((faults(0), faults(1)), (1, 2), "{rejected:#}");
 }
 
-/// Who takes part of updates and what is wrong with the others, by id: of a round onto a base of one tensor, or without.
+/// The clients that take part, and the faults of the others with their ids, with or without a base of one tensor.
 fn admit(updates: &[Update], base: Option<Update>, expected: &Policy) -> (UpdateSet, Vec<String>) {
     let dir = Dir::new();
     let write = |update: &Update, name: String| {
@@ -141,7 +141,7 @@ fn stale_updates_take_part_as_deltas_alone() {
     let (set, faults) = admit(&updates, base(), &Policy { takes_stale: false, ..stale });
     assert_eq!(ids(&set), [""; 0]);
     assert!(faults[0].contains("0: update is of round 3, expected round 4"), "{faults:?}");
-    // Who does not say which round is merged takes none for stale.
+    // A run without `--round` takes no stale updates.
     let (set, _) = admit(&updates, base(), &Policy { takes_stale: true, ..Policy::default() });
     assert_eq!(ids(&set), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! Every rule, files to file, against the oracle, and the properties that its definition gives it.
+//! Every rule, files to file, against the oracle, and the properties that follow from its definition.
 
 use crate::harness::{Dir, Model, Update, fedmill};
 use crate::reference;
@@ -7,7 +7,7 @@ use proptest::test_runner::RngSeed;
 
 const CLIENTS: std::ops::Range<usize> = 1..41;
 
-/// Clients' values: one row each, with ties, zeros of both signs and values far apart among them.
+/// Clients' values, one row each. They include ties, zeros of both signs and values far apart.
 fn rounds() -> impl Strategy<Value = Vec<Vec<f32>>> {
     let value = prop_oneof![
         4 => -1.0f32..1.0,
@@ -20,7 +20,7 @@ fn rounds() -> impl Strategy<Value = Vec<Vec<f32>>> {
     })
 }
 
-/// Weights that are counts, or are not.
+/// Weights that are counts or fractions.
 fn weights(clients: usize) -> Vec<f64> {
     (0..clients).map(|i| if i % 3 == 0 { 0.25 + i as f64 } else { (i * i % 17) as f64 + 1.0 }).collect()
 }
@@ -50,7 +50,7 @@ fn column(round: &[Vec<f32>], j: usize) -> Vec<f64> {
     round.iter().map(|row| f64::from(row[j])).collect()
 }
 
-/// Each merged value is the oracle's to one step of f32 and what adding up may lose.
+/// Each merged value equals the oracle's, up to one step of f32 and the error of the sum.
 fn assert_matches(round: &[Vec<f32>], got: &[f32], oracle: impl Fn(&[f64]) -> f64) {
     for (j, got) in got.iter().enumerate() {
         let values = column(round, j);
@@ -97,13 +97,13 @@ proptest! {
         prop_assert_eq!(bits(&trimmed), bits(&mean));
     }
 
-    /// Who sent what makes no difference to rules that weigh nobody.
+    /// The assignment of values to clients does not matter to rules without weights.
     #[test]
     fn order_statistics_do_not_depend_on_names(round in rounds(), turn in 0usize..40) {
         let mut turned = round.clone();
         turned.rotate_left(turn % round.len());
         turned.reverse();
-        // With nothing cut it is the mean, which adds in order of client id.
+        // Without a cut, trimmed mean is the mean, which adds in order of client id.
         let cut = ((round.len() - 1) / 3).max(1);
         let rules = ["median".to_owned(), format!("trimmed-mean:cut={cut}")];
         for rule in &rules[..if 2 * cut < round.len() { 2 } else { 1 }] {
@@ -111,7 +111,7 @@ proptest! {
         }
     }
 
-    /// Powers of two scale every rule exactly (values far from the ends of f32).
+    /// Powers of two scale every rule exactly, for values far from the ends of f32.
     #[test]
     fn rules_scale_with_their_inputs(seed in 0u32..1000, exponent in -8i32..9) {
         let round = smooth(seed);
@@ -123,7 +123,7 @@ proptest! {
         }
     }
 
-    /// Sixteenths added to sixteenths are exact, so rules move exactly with their inputs.
+    /// Sums of sixteenths are exact, so rules move exactly with their inputs.
     #[test]
     fn rules_move_with_their_inputs(seed in 0u32..1000, shift in -40i8..41) {
         let sixteenths = |x: f32| (x * 64.0).round() / 16.0;
@@ -138,7 +138,7 @@ proptest! {
         }
     }
 
-    /// With a base, updates that hold weights and updates that hold their deltas give one model.
+    /// With a base, weights and the matching deltas give the same model.
     #[test]
     fn deltas_and_weights_agree(seed in 0u32..1000) {
         let (round, base) = (smooth(seed), smooth(seed + 5000).swap_remove(0));
@@ -171,7 +171,7 @@ fn smooth(seed: u32) -> Vec<Vec<f32>> {
     (0..11).map(|i| (0..20).map(|j| value(i, j)).collect()).collect()
 }
 
-/// The round that the README shows: a robust rule stays near the honest clients, the mean does not.
+/// The round of the README: a robust rule stays near the honest clients, and the mean does not.
 #[test]
 fn real_round_is_saved_by_robust_rules() {
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/mnist-round");

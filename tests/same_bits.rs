@@ -1,16 +1,18 @@
-//! The same round gives the same bytes: whatever the order of files, the threads, the instruction set. Bytes of the
-//! model, and of what the report says of the clients and of the round.
+//! One round gives the same bytes for any order of files, number of threads and instruction set.
+//!
+//! The tests compare the model, and the report's fields on clients and round.
 
 use crate::harness::{Dir, Update, fedmill, fedmill_after};
 use fedmill::kernels::lanes::Isa;
 
-/// A rule and the options it runs with.
+/// A rule and its options.
 type Way = (&'static str, &'static [&'static str]);
 
-/// As many hostile as every rule here stands, of five clients or more.
+/// A number of hostile clients that every rule here tolerates, for five clients or more.
 const HOSTILE: [&str; 2] = ["--byzantine", "0.12"];
 
-/// By coordinate, by distances from differences and from the Gram matrix, by the coordinate median, and mixed before.
+/// Rules by coordinate, by distances from differences and from the Gram matrix, by the coordinate median, and on mixed
+/// rows.
 const WAYS: [Way; 14] = [
     ("mean", &[]),
     ("median", &[]),
@@ -28,11 +30,11 @@ const WAYS: [Way; 14] = [
     ("distance-trim", &["--byzantine", "0.12", "--pre", "arc", "--pre", "nnm"]),
 ];
 
-/// Everything that a report can tell of clients and round.
+/// The options for the fullest report on clients and round.
 const REPORT: [&str; 6] =
     ["--report", "r.json", "--metrics", "signs", "--shadow-rules", "krum,bulyan,caf,geometric-median"];
 
-/// Enough values for many tiles, uneven tensors, several dtypes, weights that are not whole numbers.
+/// Enough values for many tiles, uneven tensors, several dtypes, and fractional weights.
 fn write_round(dir: &Dir, clients: usize, values: usize) -> Vec<String> {
     let value = |i: usize, j: usize| ((i * 7919 + j * 104_729) % 100_003) as f32 / 50_000.0 - 1.0;
     (0..clients)
@@ -54,11 +56,11 @@ fn write_round(dir: &Dir, clients: usize, values: usize) -> Vec<String> {
         .collect()
 }
 
-/// What a run left: the model, and the part of the report that does not say where and how long.
+/// The output of a run: the model, and the report without times, paths and machine.
 #[derive(PartialEq)]
 struct Outcome {
     model: Vec<u8>,
-    told: String,
+    outcome: String,
 }
 
 fn arguments<'a>((rule, options): Way, more: &[&'a str]) -> Vec<&'a str> {
@@ -72,26 +74,26 @@ fn merge(dir: &Dir, way: Way, more: &[&str]) -> Vec<u8> {
 
 fn merge_and_tell(dir: &Dir, way: Way, more: &[&str]) -> Outcome {
     let model = merge(dir, way, &[&REPORT, more].concat());
-    Outcome { model, told: told(dir) }
+    Outcome { model, outcome: outcome(dir) }
 }
 
-/// From the clients to the warnings, as text: the last digit of every number counts.
-fn told(dir: &Dir) -> String {
+/// The report from clients to warnings, as text: the last digit of every number counts.
+fn outcome(dir: &Dir) -> String {
     let report = String::from_utf8(dir.read("r.json")).unwrap();
     let start = report.find("\n  \"clients\": [").unwrap();
     let end = report.find("\n  \"output\": {").unwrap();
-    let told = &report[start..end];
+    let outcome = &report[start..end];
     for part in ["\"score\"", "\"influence\"", "\"shadow\"", "\"metrics\"", "\"sign_agreement\""] {
-        assert!(told.contains(part), "no {part} between clients and output");
+        assert!(outcome.contains(part), "no {part} between clients and output");
     }
-    told.to_owned()
+    outcome.to_owned()
 }
 
 #[track_caller]
 fn assert_same(got: &Outcome, want: &Outcome, way: Way, what: &str) {
     assert!(got.model == want.model, "{way:?}: {what} in the model");
-    if got.told != want.told {
-        let lines = || got.told.lines().zip(want.told.lines());
+    if got.outcome != want.outcome {
+        let lines = || got.outcome.lines().zip(want.outcome.lines());
         let differing = lines().find(|(got, want)| got != want);
         panic!("{way:?}: {what} in the report: {differing:?}");
     }
@@ -153,7 +155,7 @@ fn a_rerun_and_a_report_change_nothing() {
     }
 }
 
-/// More updates than the system lets a process hold open.
+/// More updates than the system's limit of open files.
 #[test]
 fn few_open_files_change_nothing() {
     let dir = Dir::new();
@@ -162,7 +164,7 @@ fn few_open_files_change_nothing() {
         let want = merge_and_tell(&dir, way, &["in"]);
         let args = arguments(way, &[&REPORT[..], &["in"]].concat());
         fedmill_after(&dir, "ulimit -n 100", &args).assert_merged("m.safetensors");
-        let got = Outcome { model: dir.read("m.safetensors"), told: told(&dir) };
+        let got = Outcome { model: dir.read("m.safetensors"), outcome: outcome(&dir) };
         assert_same(&got, &want, way, "the limit on open files shows");
     }
 }

@@ -1,5 +1,6 @@
-//! Rounds cut into shards: for every rule and any number of shards the bytes that one process gives; and files that do
-//! not belong together, or are not what they were, are refused.
+//! Rounds cut into shards give the bytes of one process, for every rule and any number of shards.
+//!
+//! Files that do not belong together, or that changed, are refused.
 
 mod refused;
 
@@ -9,10 +10,10 @@ use fedmill::settings::Definition;
 use serde_json::Value;
 use std::fs;
 
-/// One process, and more than there are sections.
+/// Numbers of shards: one, and more than there are sections.
 const SHARDS: [usize; 4] = [1, 2, 7, 16];
 
-/// What a round's updates hold.
+/// The kind of a round's updates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Weights,
@@ -20,7 +21,7 @@ pub(crate) enum Kind {
     Mixed,
 }
 
-/// Between -1 and 1.
+/// A number between -1 and 1.
 pub(crate) fn value(i: usize, j: usize) -> f64 {
     let mut bits = (i as u64 * 1_000_003 + j as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -46,7 +47,7 @@ pub(crate) fn model(name: &str, i: usize) -> Update {
         .f32("z.short", &[3], &long[..3])
 }
 
-/// So many updates in `in`, and a base.
+/// Writes `clients` updates into `in`, and a base.
 pub(crate) fn write_round(dir: &Dir, clients: usize, kind: Kind) {
     model("base", 1000).write(dir);
     for i in 0..clients {
@@ -57,27 +58,27 @@ pub(crate) fn write_round(dir: &Dir, clients: usize, kind: Kind) {
     }
 }
 
-/// Runs a command of a round, which has to succeed and print its output.
+/// Runs a command of a round. Fails unless it succeeds and prints its output.
 #[track_caller]
 pub(crate) fn run(dir: &Dir, command: &str, options: &[&str], more: &[&str], output: &str) {
     let args = [&[command, "-q", "in", "-o", output], options, more].concat();
     fedmill(dir, &args).assert_merged(output);
 }
 
-/// Looks at all shards, and decides.
+/// Measures all shards, and decides.
 #[track_caller]
-pub(crate) fn decide(dir: &Dir, options: &[&str], telling: &[&str], shards: usize) {
+pub(crate) fn decide(dir: &Dir, options: &[&str], reporting: &[&str], shards: usize) {
     let _ = fs::remove_dir_all(dir.path("g"));
     fs::create_dir(dir.path("g")).unwrap();
-    let telling = [options, telling].concat();
+    let reporting = [options, reporting].concat();
     for shard in 1..=shards {
         let (shard, output) = (format!("{shard}/{shards}"), format!("g/{shard}.safetensors"));
-        run(dir, "gram", &telling, &["--shard", &shard], &output);
+        run(dir, "gram", &reporting, &["--shard", &shard], &output);
     }
-    run(dir, "decide", &telling, &["--partials", "g"], "d.json");
+    run(dir, "decide", &reporting, &["--partials", "g"], "d.json");
 }
 
-/// Merges all shards, each by itself.
+/// Merges all shards, one command each.
 #[track_caller]
 pub(crate) fn combine(dir: &Dir, options: &[&str], decision: &[&str], shards: usize) {
     let _ = fs::remove_dir_all(dir.path("c"));
@@ -90,8 +91,8 @@ pub(crate) fn combine(dir: &Dir, options: &[&str], decision: &[&str], shards: us
 
 pub(crate) const DECISION: [&str; 2] = ["--decision", "d.json"];
 
-/// What of a report tells of the round, and not of how it was run.
-fn told(dir: &Dir, report: &str) -> Value {
+/// The fields of a report on the round, without those on how it ran.
+fn report_on_round(dir: &Dir, report: &str) -> Value {
     let mut report = dir.json(report);
     let parts = ["timings", "bytes", "output", "peak_resident_bytes", "backend"];
     let fields = report.as_object_mut().unwrap();
@@ -101,18 +102,22 @@ fn told(dir: &Dir, report: &str) -> Value {
     report
 }
 
-/// One process, and shards that look, are decided on, and combine, leave the same model and tell the same.
+/// Fails unless one process and shards give the same model and the same report.
 #[track_caller]
-fn assert_same_when_cut(dir: &Dir, options: &[&str], telling: &[&str]) {
-    run(dir, "aggregate", &[options, telling].concat(), &["--report", "one.json"], "one.safetensors");
-    let (model, told_of_one) = (dir.read("one.safetensors"), told(dir, "one.json"));
+fn assert_same_when_cut(dir: &Dir, options: &[&str], reporting: &[&str]) {
+    run(dir, "aggregate", &[options, reporting].concat(), &["--report", "one.json"], "one.safetensors");
+    let (model, report_of_one) = (dir.read("one.safetensors"), report_on_round(dir, "one.json"));
     for shards in SHARDS {
-        decide(dir, options, telling, shards);
+        decide(dir, options, reporting, shards);
         combine(dir, options, &DECISION, shards);
         let merging = ["--partials", "c", "--decision", "d.json", "--report", "all.json"];
         run(dir, "merge", options, &merging, "all.safetensors");
         assert!(dir.read("all.safetensors") == model, "{options:?}: {shards} shards show in the model");
-        assert_eq!(told(dir, "all.json"), told_of_one, "{options:?}: {shards} shards show in the report");
+        assert_eq!(
+            report_on_round(dir, "all.json"),
+            report_of_one,
+            "{options:?}: {shards} shards show in the report"
+        );
     }
 }
 
@@ -120,7 +125,7 @@ fn hostile(rule: &str) -> &'static [&'static str] {
     if parse(rule, Definition::Paper).unwrap().tolerates(11) == 0 { &[] } else { &["--byzantine", "2"] }
 }
 
-/// Half of the rules each, for there are two processors.
+/// Each test takes half of the rules, because there are two processors.
 fn every_rule(part: usize) {
     let dir = Dir::new();
     write_round(&dir, 11, Kind::Weights);
@@ -159,7 +164,7 @@ fn bases_deltas_and_steps_before_rules_change_nothing() {
     }
 }
 
-/// Many clients, whose distances come from the Gram matrix, in pairs that are as near as no number tells.
+/// Many clients in close pairs, with distances from the Gram matrix: f32 cannot order the pairs.
 #[test]
 fn close_calls_are_settled_in_f64_as_in_one_process() {
     let dir = Dir::new();
@@ -171,11 +176,11 @@ fn close_calls_are_settled_in_f64_as_in_one_process() {
     }
     assert_same_when_cut(&dir, &["--rule", "krum", "--byzantine", "3"], &[]);
     let warnings = dir.json("all.json")["warnings"].to_string();
-    assert!(warnings.contains("found again in f64"), "{warnings}");
+    assert!(warnings.contains("computed again in f64"), "{warnings}");
 }
 
 #[test]
-fn rules_by_coordinate_need_no_look() {
+fn rules_by_coordinate_need_no_geometry() {
     let dir = Dir::new();
     write_round(&dir, 11, Kind::Weights);
     for rule in ["mean", "median", "trimmed-mean:cut=0.2", "meamed"] {
@@ -186,13 +191,18 @@ fn rules_by_coordinate_need_no_look() {
             combine(&dir, &options, &[], shards);
             run(&dir, "merge", &options, &["--partials", "c", "--report", "all.json"], "all.safetensors");
             assert!(dir.read("all.safetensors") == dir.read("one.safetensors"), "{rule}: {shards} shards");
-            assert_eq!(told(&dir, "all.json"), told(&dir, "one.json"), "{rule}: {shards} shards");
+            assert_eq!(
+                report_on_round(&dir, "all.json"),
+                report_on_round(&dir, "one.json"),
+                "{rule}: {shards} shards"
+            );
         }
         assert!(dir.json("all.json")["clients"][0]["norm"].as_f64().unwrap() > 1.0);
     }
 }
 
-/// Partials are put together by their sections, whatever they are called; and a look may be cut otherwise than a merge.
+/// Shard files are joined by their sections, not by their names. Geometry and merge may use different numbers of
+/// shards.
 #[test]
 fn partials_come_in_any_order() {
     let dir = Dir::new();
@@ -211,7 +221,7 @@ fn partials_come_in_any_order() {
     assert!(dir.read("all.safetensors") == dir.read("one.safetensors"));
 }
 
-/// The same command again gives the same partial: whoever runs it, a shard that died is run again.
+/// The same command gives the same shard file, so a shard that died can be run again.
 #[test]
 fn a_shard_run_again_leaves_the_same_bytes() {
     let dir = Dir::new();
@@ -228,7 +238,7 @@ fn a_shard_run_again_leaves_the_same_bytes() {
     }
 }
 
-/// Runs two rounds in one process and in shards, the second from what the first kept.
+/// Runs two rounds in one process and in shards. The second round starts from the state of the first.
 fn assert_same_rounds_when_cut(dir: &Dir, way: &[&str]) {
     let mut base = "base.safetensors".to_owned();
     for round in 0..2 {
@@ -261,7 +271,7 @@ fn states_go_from_round_to_round_in_shards() {
     }
 }
 
-/// Control variates are cut as the model is; integers among them have none.
+/// Control variates are cut like the model. Integers have no control variate.
 #[test]
 fn control_variates_go_from_round_to_round_in_shards() {
     let dir = Dir::new();

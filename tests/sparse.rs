@@ -4,7 +4,7 @@ use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
 
 const LEN: usize = 3000;
 
-/// Values with a few large ones, the same every time.
+/// Values with a few large ones, the same in every run.
 fn values(seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(97);
     let mut next = || {
@@ -197,7 +197,7 @@ fn what_low_rank_does_not_suit_goes_as_f16_and_the_summary_says_so() {
     assert!(found.iter().zip(&matrix).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
 }
 
-/// Which values of an update are sent, for a client and a round.
+/// The values of an update that a client sends in a round.
 fn sent_of(client: &str, round: &str) -> Vec<bool> {
     let dir = Dir::new();
     Update::new("a").f32("w", &[LEN], &values(5)).meta("client_id", client).meta("round", round).write(&dir);

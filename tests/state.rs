@@ -1,4 +1,4 @@
-//! What centred clipping keeps between rounds: the centre in its file, against the oracle over several rounds.
+//! The state of centred clipping: the centre in its file, against the oracle over several rounds.
 
 use crate::harness::{Dir, Model, Update, fedmill};
 use crate::reference::robust;
@@ -6,7 +6,7 @@ use crate::reference::robust;
 const CLIENTS: usize = 7;
 const RULE: &str = "centered-clipping:tau=1.5,iterations=2";
 
-/// The deltas of one round, one client far off.
+/// The deltas of one round; one client is far away.
 fn deltas(round: usize) -> Vec<Vec<f64>> {
     let value = |i: usize, j: usize| ((i * 5 + j * 3 + round * 7) % 13) as f64 / 16.0 + j as f64 / 8.0;
     let scale = |i: usize| if i == 3 { -40.0 } else { 1.0 };
@@ -115,8 +115,8 @@ fn what_is_no_state_is_refused() {
     let dir = Dir::new();
     write_round(&dir, 0, false, &first_base());
     let with = |state: &'static str| [&ARGS[..], &["--state", state]].concat();
-    assert_refused(&dir, &with("base.safetensors"), "base.safetensors: is an input too");
-    assert_refused(&dir, &with("m.safetensors"), "is another output too");
+    assert_refused(&dir, &with("base.safetensors"), "base.safetensors: is also an input");
+    assert_refused(&dir, &with("m.safetensors"), "is also another output");
     Update::new("other").f32("w", &[6], &[0.0; 6]).write(&dir);
     assert_refused(&dir, &with("other.safetensors"), "`fedmill.state` is missing");
     let state = |name: &str| Update::new(name).meta("fedmill.state", "centered-clipping");

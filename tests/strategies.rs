@@ -1,5 +1,4 @@
-//! Server strategies over ten rounds against the oracle: what each makes of clients before a mean, the kernel of its
-//! step, and what it keeps.
+//! Server strategies over ten rounds against the oracle: their factors, weights, kernel and state.
 
 mod files;
 
@@ -47,7 +46,7 @@ impl Random {
     }
 }
 
-/// What clients send in each round: seven, then three, then seven again.
+/// The clients' updates in each round: seven, then three, then seven again.
 fn rounds() -> Vec<Vec<Client>> {
     let mut random = Random(0x5eed_0fab);
     let number = |round: usize| if round.is_multiple_of(2) { 7 } else { 3 };
@@ -88,7 +87,7 @@ fn geometry(clients: &[Client]) -> Geometry {
     Geometry::new(clients.len(), References::default(), Matrix::new(points.len(), product), None, 1e-15)
 }
 
-/// What is multiplied into each delta of the merged one: that of the mean, weighed and scaled by the strategy.
+/// The factor of each delta in the merged delta: that of the mean, with the strategy's weights and factors.
 fn coefficients(strategy: &dyn Strategy, cohort: &Cohort, geometry: Option<&Geometry>) -> Vec<f64> {
     let ones = vec![1.0; cohort.clients.len()];
     let weigh = strategy.weigh(cohort).unwrap().unwrap_or_else(|| ones.clone());
@@ -107,7 +106,7 @@ fn merged(rows: impl Iterator<Item = Vec<f64>>, coefficients: &[f64]) -> Vec<f64
     sum
 }
 
-/// The same rounds by the library.
+/// The same rounds by fedmill.
 fn run(strategy: &dyn Strategy, isa: Isa) -> Vec<Server> {
     let initial = |slot: StateTensor| {
         let kept = strategy.keeps().into_iter().find(|kept| kept.slot == slot);
@@ -148,7 +147,7 @@ fn run(strategy: &dyn Strategy, isa: Isa) -> Vec<Server> {
     after
 }
 
-/// The first round, and what of it, where two runs differ by more than rounding.
+/// The first round in which two runs differ by more than rounding, and the difference.
 fn first_difference(got: &[Server], want: &[Server]) -> Option<(usize, &'static str)> {
     assert_eq!(got.len(), want.len());
     let differs = |got: &[f64], want: &[f64]| {
@@ -164,7 +163,7 @@ fn first_difference(got: &[Server], want: &[Server]) -> Option<(usize, &'static 
     })
 }
 
-/// What is kept is compared too, but where the library keeps tau with v.
+/// Compares the state too, unless the library keeps tau in v.
 fn simulated(oracle: &Oracle) -> Vec<Server> {
     let mut after = simulate(oracle, &base(), &rounds());
     if let Oracle::Adaptive(Adaptive { tau, tau_under_root: true, .. }) = oracle {
@@ -184,7 +183,7 @@ fn ten_rounds_are_those_of_the_oracle() {
     }
 }
 
-/// The negative control: any other strategy or setting shows, but those that are the same by definition.
+/// The negative control: every other strategy or setting shows, unless both have the same definition.
 #[test]
 fn another_strategy_is_noticed() {
     let same = |a: &Oracle, b: &Oracle| format!("{a:?}") == format!("{b:?}");
@@ -204,7 +203,7 @@ fn another_strategy_is_noticed() {
     }
 }
 
-/// Every strategy that there is has a case.
+/// Every strategy has a case.
 #[test]
 fn no_strategy_is_left_out() {
     for entry in strategies::STRATEGIES {

@@ -1,5 +1,7 @@
-//! The tables of rules, steps, strategies and codecs in `docs`, made from the registries and the heads of their files.
-//! `INSTA_UPDATE=always cargo test tables` writes them anew.
+//! The tables of rules, steps, strategies and codecs in `docs`.
+//!
+//! They come from the registries and the heads of their files. `INSTA_UPDATE=always cargo test tables` writes them
+//! anew.
 
 mod codecs;
 
@@ -60,10 +62,10 @@ fn row<T>(root: &Path, folder: &str, entry: &RegistryEntry<T>, columns: &[Column
 }
 
 enum Column {
-    /// The settings, and what comes before them.
+    /// The settings, after the required options.
     Settings(Option<&'static str>),
     Text(String),
-    /// A point that has to be there, under one of these names.
+    /// A point that must exist, under one of these names.
     Point(&'static [&'static str]),
     Optional(&'static str),
 }
@@ -75,7 +77,7 @@ fn line(cells: impl IntoIterator<Item = String>) -> String {
     format!("|{}", cells.into_iter().map(cell).collect::<String>())
 }
 
-/// Compares the lines between two marks of a page to a table, or writes it.
+/// Compares the lines between two markers of a page with a table, or writes them.
 fn check(page: &Path, mark: &str, head: &[&str], rows: impl Iterator<Item = String>) {
     let text = fs::read_to_string(page).unwrap();
     let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->\n"));

@@ -1,9 +1,9 @@
-//! Tiers of clients: each by its own rule, against merges of each by hand that are averaged in f64.
+//! Tiers of clients, each with its own rule, against separate merges averaged in f64.
 
 use crate::harness::{Dir, Update, aggregate, merge};
 use serde_json::{Value, json};
 
-/// The values of a client, unlike those of all others.
+/// The values of a client, different from those of all others.
 fn values(seed: usize) -> Vec<f64> {
     (0..11).map(|i| ((i * 37 + seed * 61) % 97) as f64 / 13.0 - 3.0).collect()
 }
@@ -16,7 +16,7 @@ fn seed_of(id: &str) -> usize {
     id.bytes().fold(7, |seed, byte| (seed * 31 + usize::from(byte)) % 1009)
 }
 
-/// Examples of a client.
+/// The example count of a client.
 fn examples(id: &str) -> usize {
     1 + seed_of(id) % 7
 }
@@ -48,7 +48,7 @@ fn round_of(tiers: &Value) -> Dir {
 const TIERS: [&str; 2] = ["--tiers", "tiers.json"];
 const BASE: [&str; 2] = ["--base", "base.safetensors"];
 
-/// What a merge of these clients alone gives.
+/// The merge of these clients alone.
 fn by_hand(ids: &[&str], args: &[&str]) -> Vec<f64> {
     let dir = Dir::new();
     ids.iter().for_each(|id| update("updates", id).write(&dir));
@@ -86,7 +86,7 @@ fn two_tiers_are_merges_of_each_by_examples() {
     for more in [&[][..], &BASE, &["--threads", "1"], &["--isa", "portable"]] {
         let model = merge(&dir, &[&TIERS, more].concat());
         assert_close(&model.f64("w"), &expected);
-        // The values in f32 are those in f64 but for the roundings of what was sent.
+        // The f32 values equal those in f64 up to the rounding of the updates.
         for (narrow, wide) in model.f32("v").iter().zip(&expected) {
             assert!((f64::from(*narrow) - wide).abs() < 1e-5, "{narrow} {wide}");
         }
@@ -128,7 +128,7 @@ fn three_tiers_with_steps_and_weights_of_every_kind() {
     assert_eq!(report["pre"][0]["clients"][0]["id"], "phone-a");
     let tier_of = |i: usize| report["clients"][i]["tier"].as_str().unwrap().to_owned();
     assert_eq!((tier_of(0), tier_of(3), tier_of(9)), ("a".to_owned(), "c".to_owned(), "b".to_owned()));
-    // A rule by coordinate gives no client a weight; that of the others is their part of the tier's.
+    // Rules by coordinate give no client weights. The other weights are their share of their tier's weight.
     assert_eq!(report["clients"][3]["weight"], Value::Null);
     let servers: f64 = (8..10).map(|i| report["clients"][i]["weight"].as_f64().unwrap()).sum();
     assert!((servers - examples_of(&SERVERS) / total).abs() < 1e-15, "{servers}");
@@ -137,7 +137,7 @@ fn three_tiers_with_steps_and_weights_of_every_kind() {
     assert_eq!(model.metadata["fedmill.rule"], "mean");
 }
 
-/// What is different in two reports of one round, but for its times and how the rule was named.
+/// The report without times and without the name of the rule, to compare two reports of one round.
 fn comparable(dir: &Dir) -> Value {
     let mut report = dir.json("report.json");
     for row in report["clients"].as_array_mut().unwrap() {
@@ -146,7 +146,7 @@ fn comparable(dir: &Dir) -> Value {
     json!({ "clients": report["clients"], "bytes": report["bytes"], "step": report["strategy"]["server_step"] })
 }
 
-/// A single tier of all clients is the plain run, to the bit, in every dtype and frame.
+/// A single tier of all clients equals the plain run, bit by bit, in every dtype and for weights and deltas.
 #[test]
 fn one_tier_is_the_plain_merge() {
     for rule in ["mean", "median", "trimmed-mean:cut=2", "krum", "geometric-median", "meamed", "caf"] {
@@ -160,12 +160,12 @@ fn one_tier_is_the_plain_merge() {
             for more in [&[][..], &BASE] {
                 let report = [more, &["--report", "report.json", "--metrics", "none"]].concat();
                 let expected = merge(&dir, &[&plain[..], &report].concat()).tensors;
-                let told = comparable(&dir);
+                let reported = comparable(&dir);
                 let tiered = [more, &TIERS, &["--report", "report.json"]].concat();
                 assert_eq!(merge(&dir, &tiered).tensors, expected, "{rule} {pre:?} {more:?}");
                 let found = comparable(&dir);
-                assert_eq!(found["clients"], told["clients"], "{rule} {pre:?} {more:?}");
-                assert_eq!(found["step"], told["step"]);
+                assert_eq!(found["clients"], reported["clients"], "{rule} {pre:?} {more:?}");
+                assert_eq!(found["step"], reported["step"]);
             }
         }
     }
@@ -325,7 +325,7 @@ fn a_tier_whose_clients_weigh_nothing_is_refused_where_its_rule_weighs() {
     }
 }
 
-/// Norms of every client in a report, whichever way they are found.
+/// The report has a norm for each client, for every way to measure them.
 #[test]
 fn norms_are_those_of_a_plain_run() {
     let dir = round_of(&json!([

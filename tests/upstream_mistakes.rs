@@ -1,4 +1,4 @@
-//! Mistakes that widely used code was seen to make with block codes, as tests of ours.
+//! Tests for mistakes with block codes in widely used code.
 
 use crate::quality::{decoded, nmse};
 
@@ -20,7 +20,7 @@ const CODECS: [&str; 14] = [
     "eden4:scale=min-error",
 ];
 
-/// Between these codes and their neighbours lies so much, of the largest.
+/// Whether a codec decodes the values to finite numbers, with a smaller error than all zeros.
 fn is_near(codec: &str, values: &[f32]) -> bool {
     let decoded = decoded(codec, values, 3);
     decoded.iter().all(|x| x.is_finite()) && nmse(values, &decoded) < 1.0

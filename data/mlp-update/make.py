@@ -3,13 +3,13 @@
 
     python3 make.py FOLDER [--width 1024]
 
-Trains a network of 784 - WIDTH - WIDTH/2 - 10 neurons on MNIST's test images,
-which lie in ../mnist-round: two epochs for the base, then one more, on the half
-of the images that one client holds, for its update. Writes base.safetensors and
+Trains a network of 784 - WIDTH - WIDTH/2 - 10 neurons on MNIST's test images
+from ../mnist-round. The base gets two epochs. The update gets one more epoch, on
+the half of the images that one client holds. Writes base.safetensors and
 update.safetensors (weights, about 5.3 MB at the usual width). The same seed
 gives the same files on one machine; elsewhere the last bits may differ.
 
-Needs NumPy and nothing else.
+Needs only NumPy.
 """
 
 import argparse

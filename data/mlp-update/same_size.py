@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Hold what `fedmill compress` chooses for a number of bytes against every codec.
+"""Compare the choice of `fedmill compress` for a number of bytes with every codec.
 
     python3 same_size.py FEDMILL FOLDER
 
-FOLDER holds base.safetensors and update.safetensors, as make.py makes them.
-Every codec compresses the update by itself; then the same number of bytes is
-asked for, and the error must be no larger. Those of a hundredth of the bytes
-or less are held against `--target 100` as well. Exit status 1 if one is worse.
+FOLDER holds base.safetensors and update.safetensors from make.py. The script
+compresses the update by every codec. Then it asks for the same number of bytes,
+and the error must not be larger. It also compares codecs that need at most a
+hundredth of the bytes with `--target 100`. The exit status is 1 if one is worse.
 """
 
 import json
@@ -23,7 +23,7 @@ CODECS = [
     "lowrank:rank=1", "lowrank:rank=4",
 ]
 
-# Steps have nine bits: of two files as large one may have up to a hundredth more error.
+# Steps have nine bits, so two files of equal size may differ by 1 % in their error.
 NEAR = 1.01
 
 

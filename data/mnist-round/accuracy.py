@@ -6,8 +6,8 @@
 Prints one line per model. Exit status: 0; 1 if an accuracy lies outside
 --min/--max; 2 if a model cannot be read or is not the model of this round.
 
-Needs NumPy and nothing else: it reads safetensors by itself, so that a file
-which only pleases one particular reader does not go unnoticed.
+Needs only NumPy. It has its own reader of safetensors, so that it notices a
+file that only one particular reader accepts.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def accuracy(model, images, labels):
     right = 0
     for start in range(0, len(images), BATCH):
         x = images[start:start + BATCH, None].astype(np.float32) / 255
-        # A poisoned merge may hold huge weights or NaN; it should score badly, not warn.
+        # A poisoned merge may hold huge weights or NaN. It should get a low score without a warning.
         with np.errstate(all="ignore"):
             guess = forward(model, x).argmax(axis=1)
         right += int((guess == labels[start:start + BATCH]).sum())

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Five rounds over the twenty clients of this folder, four of them hostile, from the shell; twice. First every client sends
-# its update as it is. Then each sends a compressed one, and keeps what it could not send, for the next round, in a
-# residual of its own. The server merges what it gets by a rule that hostile clients do not move far, and tells at the end
-# how near both models are.
+# Runs five rounds over the twenty clients of this folder, four of them hostile, twice. First every client sends its plain
+# update. Then each sends a compressed update, and keeps the difference in its residual for the next round. The server
+# merges by a robust rule. At the end the script prints how close both models are.
 #
 #     compressed_rounds.sh FEDMILL FOLDER [OPTION of `fedmill compress`]...
 set -euo pipefail
@@ -12,8 +11,8 @@ how=("$@")
 [ ${#how[@]} -gt 0 ] || how=(--target 100)
 rounds=5
 
-# What a client trained is the same in every round; what it sends is how far that is from the model of the round before.
-# A client says which round an update is of: a residual goes by that.
+# A client's trained model is the same in every round. It sends the difference from the model of the round before. Its
+# metadata name the round, which residuals depend on.
 trained() {
     LC_ALL=C sed "1s/\"round\":\"1\"/\"round\":\"$2\"/" "$data/updates/client-$1.safetensors"
 }
@@ -52,7 +51,7 @@ for way in plain compressed; do
 done
 
 echo "$rounds rounds of 20 clients: $raw bytes as they are, $sent compressed"
-# How far each model went from the first, and in which direction.
+# The distance of each model from the first, and the direction.
 cp "$out/plain/round-$rounds.safetensors" "$out/plain.safetensors"
 cp "$out/compressed/round-$rounds.safetensors" "$out/compressed.safetensors"
 "$fedmill" inspect --base "$data/base.safetensors" "$out/plain.safetensors" "$out/compressed.safetensors"

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Ten rounds over the twenty clients of this folder with differential privacy, from the shell, one process a round: a
-# budget is set up, every round is charged to it and told, an eleventh is refused, and at the end the ledger is held
-# against all ten models.
+# Runs ten rounds over the twenty clients of this folder with differential privacy, one process a round. It sets up a
+# budget, charges every round to it, and prints the status. The budget refuses an eleventh round. At the end the script
+# verifies the ledger with all ten models.
 #
 #     private_rounds.sh FEDMILL FOLDER
 #
-# Twenty clients are few: the noise that hides one of them is eight times as long as what they have in common. So the
-# server takes small steps, and what ten rounds agree on adds up faster than their noise does.
+# Twenty clients are few: the noise that hides one of them is eight times as long as the sum of their updates. So the
+# server takes small steps. The common direction of ten rounds then adds up faster than their noise.
 set -euo pipefail
 fedmill=$1 out=$2 data=$(cd "$(dirname "$0")" && pwd)
 rounds=10
 
-# All clients take part in every round, so nothing is amplified. The least noise with which ten rounds keep within the
-# budget is found. The clip bound is shorter than every client's update: all count alike, the hostile ones too.
+# All clients take part in every round, so sampling amplifies nothing. fedmill finds the least noise with which ten rounds
+# keep within the budget. Every client's update is longer than the clip bound, so all count alike, the hostile ones too.
 rm -rf "$out" && mkdir -p "$out" && cp "$data/base.safetensors" "$out/round-0.safetensors"
 "$fedmill" privacy init "$out/dp" --population 20 --sampling all --epsilon 8 --delta 1e-3 --rounds $rounds --clip 1 \
     --base "$data/base.safetensors"

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""What every rule and every step before it makes of this round, as a Markdown table.
+"""The result of every rule and every step on this round, as a Markdown table.
 
     python3 rules_table.py FEDMILL [--runs N] [--write PAGE]
 
-FEDMILL is the program, best a release build. Every line of the table is a merge of
-the 20 updates on the base with --byzantine 4 (the mean alone takes no such number):
-who was kept, the distance of the merged floats to the plain mean of the 16 honest
-clients, accuracy.py's accuracy, the time that the whole process took and the most
-memory it held. All but time and memory are the same on every machine, but for the
-last digit of an accuracy. With --write the table takes the place of what stands
-between the lines `<!-- table -->` and `<!-- /table -->` of PAGE; else it is printed.
+FEDMILL is the program, preferably a release build. Every line of the table is a merge
+of the 20 updates on the base with --byzantine 4 (the mean takes no such number). Its
+columns are the kept clients, the distance of the merged floats to the plain mean of
+the 16 honest clients, accuracy.py's accuracy, the time of the whole process, and its
+peak memory. Time and memory differ between machines, and so may the last digit of an
+accuracy. --write replaces the lines between `<!-- table -->` and `<!-- /table -->` of
+PAGE. Without it the script prints the table.
 
-Needs NumPy and nothing else.
+Needs only NumPy.
 """
 
 import argparse
@@ -38,7 +38,7 @@ UPDATES = HERE / "updates"
 HOSTILE = {"client-16", "client-17", "client-18", "client-19"}
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
 
-# Steps and a rule each, after the cases of every rule alone.
+# Each has steps and a rule. They follow the cases of every rule alone.
 MORE_CASES = [
     ([], "centered-clipping:iterations=10"),
     (["nnm"], "trimmed-mean"),
@@ -60,7 +60,7 @@ class Failed(Exception):
 
 
 class Judge:
-    """Holds models against the honest mean and the test images."""
+    """Compares models with the honest mean, and scores them on the test images."""
 
     def __init__(self):
         self.images = accuracy.read_idx(HERE / "t10k-images-idx3-ubyte.gz")
@@ -73,7 +73,7 @@ class Judge:
         }
 
     def distance(self, model):
-        """L2, over all floats; the base cancels, so deltas are as far apart as models."""
+        """L2 over all floats. The base cancels, so the distance of deltas is that of models."""
         return np.sqrt(sum(((model[name].astype(np.float64) - mean) ** 2).sum()
                            for name, mean in self.honest_mean.items()))
 
@@ -84,7 +84,7 @@ class Judge:
 
 
 def rules(fedmill):
-    """Every rule with the settings that it requires, from the program's help."""
+    """Every rule with its required settings, from the program's help."""
     run = subprocess.run([fedmill, "aggregate", "--help"], capture_output=True, text=True)
     found = re.search(r"--rule <RULE>\s[^:]*:(.*?)\. docs/rules\.md", run.stdout, re.DOTALL)
     if not found:
@@ -111,7 +111,7 @@ def merge(fedmill, steps, rule, folder):
 
 
 def who(clients):
-    """How many clients have a part in the model, and which of the hostile ones."""
+    """The number of clients that have a part in the model, and the hostile ones among them."""
     kept = [client for client in clients if client["kept"]]
     hostile = [client for client in kept if client["id"] in HOSTILE]
     if all(client["weight"] is None for client in clients):
@@ -138,7 +138,7 @@ def measure(judge, fedmill, steps, rule, runs, folder):
 
 
 def machine(report):
-    """What times and memory were measured on."""
+    """The machine on which times and memory were measured."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Ten rounds of fedadam over the clients of this folder, from the shell, one process a round; twice. The second time
-# round 5 is killed before every single step that makes something durable, and run again, until it gets through. Both
-# end in the same model.
+# Runs ten rounds of fedadam over the clients of this folder, one process a round, twice. The second time it kills round 5
+# before every durable step, and runs it again until it succeeds. Both series end in the same model.
 #
 #     ten_rounds.sh FEDMILL FOLDER
 set -euo pipefail
 fedmill=$1 out=$2 data=$(cd "$(dirname "$0")" && pwd)
 
-# Ten of the twenty clients take part, others in each round.
+# Ten of the twenty clients take part in each round, and the choice changes from round to round.
 clients() {
     for i in 0 1 2 3 4 5 6 7 8 9; do
         printf "$data/updates/client-%02d.safetensors\n" $((($1 * 7 + i) % 20))
@@ -31,7 +30,7 @@ start "$out/killed"
 kills=0
 for r in 1 2 3 4 5 6 7 8 9 10; do
     if [ $r = 5 ]; then
-        # 134 is how a shell tells that a program was aborted.
+        # A shell reports an aborted program as 134.
         status=0
         FEDMILL_FAIL_AT=1 round "$out/killed" $r 2>/dev/null || status=$?
         while [ $status = 134 ]; do

@@ -1,7 +1,7 @@
-"""Makes src/kernels/discrete_gaussian/table.rs: the discrete Gaussian N_Z(0, 64^2) as cumulative thresholds.
+"""Makes src/kernels/discrete_gaussian/table.rs: thresholds of the discrete Gaussian N_Z(0, 64^2).
 
-P(x) is proportional to exp(-x^2 / 8192) over the integers (Canonne, Kamath and Steinke, 2020, definition 1). All of it is
-computed with 120 decimal digits; the script stops if 240 digits give another threshold. Needs Python alone:
+P(x) is proportional to exp(-x^2 / 8192) over the integers (Canonne, Kamath and Steinke, 2020, definition 1). The script
+computes with 120 decimal digits. It stops if 240 digits give another threshold. Needs only Python:
 
     python3 data/vectors/make_discrete_gaussian.py
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 SIGMA = 64
 LARGEST = 860
 BITS = 127
-# Beyond it the weights are below 2^-1400.
+# From here on the weights are below 2^-1400.
 FAR = 2800
-# What a coordinate's noise is convolved of, the factors of the draws, and its variance.
+# For each level of noise the factors of the draws that it adds, and its variance.
 LEVELS = [
     ([1, 32, 1024, 32768], 4402345676800),
     ([1, 32, 1024, 32768, 1024, 32768, 1048576, 33554432], 4616198422741913600),
@@ -22,11 +22,11 @@ LEVELS = [
 
 HEAD = """//! The magnitudes of N_Z(0, 64^2): `THRESHOLDS[m]` is floor(2^127 P(|X| <= m)).
 //!
-//! The last is 2^127: what lies beyond 860, less than 2^-134, falls to it.
+//! The last is 2^127: it includes the probability beyond 860, less than 2^-134.
 //!
-//! Made by `data/vectors/make_discrete_gaussian.py`; the tests beside it compute it anew.
+//! `data/vectors/make_discrete_gaussian.py` makes the table; the tests beside it compute it anew.
 
-/// Magnitudes that there are.
+/// Number of magnitudes.
 pub(crate) const MAGNITUDES: usize = 861;
 
 #[rustfmt::skip]
@@ -61,7 +61,7 @@ def table_file(table):
 
 
 def check_variances():
-    """The variances that src/kernels/discrete_gaussian.rs states are those of the draws that are added up."""
+    """Checks that the variances in src/kernels/discrete_gaussian.rs are those of the added draws."""
     weight = weights(120)
     base = 2 * sum(w * x**2 for x, w in enumerate(weight)) / (weight[0] + 2 * sum(weight[1:]))
     assert abs(base - 4096) < Decimal(10) ** -100, base

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make the golden vectors for dtype conversion that lie beside this script.
+"""Make the golden vectors for dtype conversion beside this script.
 
     python3 make_dtypes.py [FOLDER]
 
-Decoding tables come from `ml_dtypes` and NumPy. Rounding from float64 is done
-here in exact rational arithmetic, since library casts may pass through
-float32 and so round twice; where a library does round once, it is used to
-check the result. The same output every time: the random source is seeded.
+Decoding tables come from `ml_dtypes` and NumPy. The script rounds float64 in
+exact rational arithmetic, because casts of libraries may pass through float32
+and round twice. If a library rounds once, the script compares its result. The
+random source has a fixed seed, so the output is the same every time.
 """
 
 import json
@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 
 # mant: stored mantissa bits; emin: exponent of the smallest normal number;
-# max: code of the largest finite number; over: code that stands for overflow.
+# max: code of the largest finite number; over: code of an overflow.
 Format = namedtuple("Format", "bits mant emin max over numpy")
 FORMATS = {
     "f32": Format(32, 23, -126, 0x7F7FFFFF, 0x7F800000, np.float32),
@@ -53,14 +53,14 @@ def round_to(fmt, x):
     exact = abs(Fraction(x))
     exponent = max(math.frexp(x)[1] - 1, fmt.emin)
     steps = round(exact / Fraction(2) ** (exponent - fmt.mant))  # Fraction rounds ties to even
-    # Codes count up through the numbers, so a carry into the next binade
-    # (or into overflow) needs no special care.
+    # Codes are in the order of the numbers, so a carry into the next binade
+    # (or into overflow) needs no special case.
     code = steps + ((exponent - fmt.emin) << fmt.mant)
     return sign | min(code, fmt.over)
 
 
 def value(fmt, code):
-    """Value of a positive code; beyond fmt.max, as if the exponents went on."""
+    """Value of a positive code. Beyond fmt.max the exponents continue."""
     field, mantissa = code >> fmt.mant, code & ((1 << fmt.mant) - 1)
     if field == 0:
         return math.ldexp(mantissa, fmt.emin - fmt.mant)
@@ -87,9 +87,9 @@ def f16_codes(rng):
 
 
 def around_midpoint(low, high):
-    """The tie between two neighbours, and values that only just break it.
+    """The tie between two neighbours, and values close to it that are no ties.
 
-    2^-40 of the value is lost in float32, so rounding twice sees a tie again.
+    float32 loses 2^-40 of the value, so a second rounding sees a tie again.
     """
     tie = (low + high) / 2
     yield low
@@ -137,7 +137,7 @@ def random_cases(rng):
 
 
 def cases(rng):
-    """All inputs, each once; told apart by bits, since 0.0 == -0.0."""
+    """All inputs, each once, compared by bits, since 0.0 == -0.0."""
     found = {}
     for source in (fixed_cases(), tie_cases(rng), random_cases(rng)):
         for x in source:
@@ -150,9 +150,9 @@ def library_code(fmt, x):
 
 
 def cross_check(xs):
-    """Agree with the libraries wherever they round only once.
+    """Check the results against the libraries, where these round only once.
 
-    Returns, per format, how many cases rounding through float32 gets wrong.
+    Returns for each format the number of cases that rounding through float32 gets wrong.
     """
     traps = dict.fromkeys(FORMATS, 0)
     for x in xs:
@@ -168,7 +168,7 @@ def cross_check(xs):
 
 
 def check_values():
-    """`value` is only used to pick inputs, but let it agree with the tables."""
+    """Check `value`, which only picks inputs, against the tables."""
     for fmt in FORMATS.values():
         step = max(1, fmt.max // 5000)
         codes = list(range(0, fmt.max + 1, step)) + [fmt.max]

@@ -1,7 +1,8 @@
-"""Makes src/codecs/quantize/lloyd_max.rs: the best quantizers of a standard Gaussian with 2^b levels (Lloyd, 1982; Max, 1960).
+"""Makes src/codecs/quantize/lloyd_max.rs: the best quantizers of a standard Gaussian with 2^b levels.
 
-Each level is the mean of its bin, each boundary lies midway between two levels. Newton's method on the positive
-levels, from the levels that the density's cube root suggests (Panter and Dite, 1951). Needs Python alone:
+Each level is the mean of its bin, and each boundary is midway between two levels (Lloyd, 1982; Max, 1960). Newton's
+method finds the positive levels. It starts from the levels of the density's cube root (Panter and Dite, 1951). Needs
+only Python:
 
     python3 data/vectors/make_lloyd_max.py > src/codecs/quantize/lloyd_max.rs
 """
@@ -54,7 +55,7 @@ def newton_step(levels):
 
 
 def means(levels):
-    """A round of Lloyd's own method, which comes near from anywhere."""
+    """A round of Lloyd's own method, which gets close from any start."""
     bounds = [0.0] + [(a + b) / 2 for a, b in zip(levels, levels[1:])] + [math.inf]
     return [(density(a) - density(b)) / (above(a) - above(b)) for a, b in zip(bounds, bounds[1:])]
 
@@ -67,7 +68,7 @@ def levels_of(bits):
         levels = means(levels)
     for _ in range(100):
         step = newton_step(levels)
-        # Shorter steps at first: levels must stay in order.
+        # The first steps are shorter, so that levels stay in order.
         longest = max(map(abs, step))
         if longest < 1e-14:
             break
@@ -79,7 +80,7 @@ def levels_of(bits):
 
 
 def as_f32(number):
-    """The fewest digits that name the nearest f32."""
+    """The fewest digits that read back as the nearest f32."""
     single = struct.unpack("f", struct.pack("f", number))[0]
     texts = (f"{single:.{digits}g}" for digits in range(6, 10))
     return next(text for text in texts if struct.unpack("f", struct.pack("f", float(text)))[0] == single)

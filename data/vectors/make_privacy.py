@@ -1,8 +1,8 @@
-"""Makes privacy.json: what plans cost, by dp_accounting.
+"""Makes privacy.json: the cost of plans, by dp_accounting.
 
-The library's loss distributions are on a grid of fixed step and a little too large; the step is halved here until
-epsilon changes by less than FINE. Its Renyi divergences are taken at integer orders, where they are exact to rounding: at
-fractional ones it leaves out signs of a series, and is too large by up to some percent. There, mpmath integrates.
+The library's loss distributions are on a grid of fixed step, and slightly too large. The script halves the step until
+epsilon changes by less than FINE. The library's Renyi divergences are exact to rounding at integer orders. At fractional
+orders it leaves out signs of a series, and is too large by up to some percent. There the script integrates by mpmath.
 """
 
 import json
@@ -43,7 +43,7 @@ def pld_on(events, delta, step):
 
 
 def pld(events, rounds, delta, guess, order):
-    """Epsilon, and how much the last halving of the step changed."""
+    """Epsilon, and its change at the last halving of the step."""
     step = math.sqrt(12 * 1e-4 * guess / (rounds * order))
     before = pld_on(events, delta, 2 * step)
     for _ in range(6):
@@ -72,19 +72,19 @@ def plans():
             continue
         integer, integer_order = rdp(events, delta, INTEGERS)
         if q < 1:
-            told = pld(events, rounds, delta, guess, order)
+            tight = pld(events, rounds, delta, guess, order)
         else:
-            told = exact(z / math.sqrt(rounds), delta), 0.0
-        if told is None or told[0] < 1e-4:
+            tight = exact(z / math.sqrt(rounds), delta), 0.0
+        if tight is None or tight[0] < 1e-4:
             continue
         plan = dict(z=z, q=q, rounds=rounds, delta=delta)
-        found.append(plan | dict(rdp=integer, order=integer_order, pld=told[0], change=told[1]))
+        found.append(plan | dict(rdp=integer, order=integer_order, pld=tight[0], change=tight[1]))
         print(found[-1], flush=True)
     return found
 
 
 def exact(z, delta):
-    """Of one Gaussian (Balle & Wang 2018)."""
+    """Epsilon of one Gaussian (Balle & Wang 2018)."""
     mpmath.mp.dps = 40
     above = lambda e: mpmath.ncdf(0.5 / z - e * z) - mpmath.exp(e) * mpmath.ncdf(-0.5 / z - e * z) - delta
     low, high = mpmath.mpf(0), mpmath.mpf(1)
@@ -103,9 +103,9 @@ def mixed():
         rounds = sum(part[2] for part in parts)
         guess, order = rdp(events, 1e-6, None)
         integer, integer_order = rdp(events, 1e-6, INTEGERS)
-        told = pld(events, rounds, 1e-6, guess, order)
+        tight = pld(events, rounds, 1e-6, guess, order)
         named = [dict(z=z, q=q, rounds=rounds) for z, q, rounds in parts]
-        yield dict(parts=named, delta=1e-6, rdp=integer, order=integer_order, pld=told[0], change=told[1])
+        yield dict(parts=named, delta=1e-6, rdp=integer, order=integer_order, pld=tight[0], change=tight[1])
 
 
 def divergence(z, q, order):
@@ -128,7 +128,7 @@ def divergences():
 
 
 def without_replacement():
-    """The library's noise multiplier is by sensitivity, which is twice the clip bound where one client is replaced."""
+    """The library's noise multiplier is relative to the sensitivity: twice the clip bound if one client is replaced."""
     relation = dp_accounting.NeighboringRelation.REPLACE_ONE
     for z, size, sample, rounds in [(2.0, 1000, 10, 100), (1.0, 10000, 100, 500), (4.0, 100, 25, 50), (8.0, 50, 25, 10)]:
         once = dp_accounting.GaussianDpEvent(z / 2)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Make rules.json, the golden vectors for aggregation rules that lie beside this script.
+"""Make rules.json, the golden vectors for aggregation rules beside this script.
 
     python3 make_rules.py [FOLDER]
 
-The peers' vectors come from their own packages, byzfl and flwr, run in float64.
-The vectors of the papers' definitions and of the round metrics come from NumPy
-code further down, which shares nothing with the peers nor with fedmill. Where
-two of the three define the same thing, they must agree, or the script stops;
-it also stops if a vector hangs on a near tie, so that another summation order
-could choose another client.
+The vectors of other libraries come from their packages, byzfl and flwr, run in
+float64. The vectors of the papers' definitions and of the round metrics come
+from NumPy code below. It shares nothing with these libraries or with fedmill.
+The script stops if two of the three define the same thing and disagree. It also
+stops if a vector depends on a near tie, because another order of additions could
+then choose another client.
 """
 
 import importlib.metadata
@@ -31,9 +31,9 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 def import_byzfl():
     """byzfl's aggregators and pre-aggregators, for NumPy arrays, without PyTorch.
 
-    byzfl imports torch everywhere, but on NumPy arrays it only asks whether
-    something is a `torch.Tensor`; a stub answers that if torch is not there.
-    Its `__init__` imports the training benchmark too, so it is passed over.
+    byzfl imports torch everywhere, but for NumPy arrays it only checks whether
+    an object is a `torch.Tensor`. Without torch, a stub answers that. The script
+    skips byzfl's `__init__`, because that imports the training benchmark too.
     """
     if importlib.util.find_spec("torch") is None:
         torch, linalg = types.ModuleType("torch"), types.ModuleType("torch.linalg")
@@ -58,8 +58,8 @@ logging.getLogger("flwr").setLevel(logging.WARNING)
 # Rounds: what the clients send
 # ---------------------------------------------------------------------------
 
-# drift: size of what honest clients agree on; spread: of what they do not.
-# attackers: kind by client; claims: examples that a client says it has.
+# drift: size of the honest clients' common part; spread: of their differences.
+# attackers: kind by client; claims: the example count that a client states.
 Plan = namedtuple("Plan", "n d drift spread attackers claims")
 PLANS = [
     Plan(3, 5, 0.5, 1.0, {1: "far"}, {}),
@@ -80,7 +80,7 @@ Round = namedtuple("Round", "name n d x examples")
 
 
 def normal(rng):
-    """About normal, from sums alone, so the same on every machine."""
+    """Nearly normal numbers from sums alone, the same on every machine."""
     return sum(rng.random() for _ in range(12)) - 6
 
 
@@ -106,8 +106,8 @@ def make_round(seed, plan):
 # Cases
 # ---------------------------------------------------------------------------
 
-# by: who computes it, for people; merge: how, from rows and examples;
-# tolerance: if not the usual one; the rest is what fedmill is asked for.
+# by: the author of the result; merge: a function of rows and examples;
+# tolerance: if not the usual one; the others are fedmill's options.
 Case = namedtuple("Case", "by compat byzantine rule pre weights merge tolerance")
 
 
@@ -121,7 +121,7 @@ def case(by, merge, rule, *, compat=None, f=None, pre=(), weights="uniform", tol
 
 
 def chain(*steps):
-    """Steps one behind the other; on a copy, since byzfl's clip in place."""
+    """Steps one after the other, on a copy, because byzfl's steps clip in place."""
     def merge(x, _examples):
         x = x.copy()
         for step in steps:
@@ -137,7 +137,7 @@ def byzfl_case(by, steps, rule, **asked):
 def byzfl_cases(r):
     yield byzfl_case("Median()", [byzfl.Median()], "median")
     yield byzfl_case("GeometricMedian()", [byzfl.GeometricMedian()], "geometric-median")
-    # A CenteredClipping object goes on from where its last call ended: a new one each time.
+    # A CenteredClipping object continues from its last call, so each case gets a new one.
     yield byzfl_case("CenteredClipping()", [lambda x: byzfl.CenteredClipping()(x)], "centered-clipping")
     yield byzfl_case("CenteredClipping(L=3, tau=1.0)", [lambda x: byzfl.CenteredClipping(L=3, tau=1.0)(x)],
                      "centered-clipping:tau=1,iterations=3")
@@ -168,7 +168,7 @@ def byzfl_robust_cases(f):
 
 
 def split(row):
-    """A client's model of two arrays, as Flower wants it."""
+    """A client's model of two arrays, in Flower's form."""
     third = len(row) // 3
     return [row[:third], row[third:].reshape(2, -1)]
 
@@ -178,7 +178,7 @@ def joined(arrays):
 
 
 class Reply:
-    """What Flower's strategies look at in a client's message."""
+    """The parts of a client's message that Flower's strategies read."""
 
     def __init__(self, row, examples):
         arrays = ArrayRecord({name: Array(a.copy()) for name, a in zip("ab", split(row))})
@@ -205,7 +205,7 @@ def legacy(function, **settings):
 
 
 def both(first, second):
-    """Two implementations of one thing."""
+    """Two implementations of one rule."""
     def merge(x, examples):
         return agreed(first(x, examples), second(x, examples))
     return merge
@@ -268,7 +268,7 @@ def multi_krum(x, f):
 
 
 def bulyan(x, f):
-    """Krum again and again on those left, then by coordinate (El Mhamdi et al., 2018)."""
+    """Krum again and again on the remaining clients, then by coordinate (El Mhamdi et al., 2018)."""
     left, chosen = list(range(len(x))), []
     while len(chosen) < len(x) - 2 * f:
         neighbours = min(max(len(left) - f - 2, 1), len(left) - 1)
@@ -310,9 +310,9 @@ def newton(x, w, z):
 def caf(x, f):
     """Allouah et al., 2025, with the exact top eigenvector instead of a random power iteration.
 
-    The largest tau is that among clients with weight left. Taken among all, as
-    byzfl does, a far client that has lost its weight keeps the others from
-    losing theirs: such rounds take thousands of steps, or never end.
+    The largest tau is that among clients with weight left. byzfl takes it among
+    all clients. Then a far client without weight keeps the others from losing
+    theirs, and such rounds take thousands of steps, or never end.
     """
     c, best, least = np.ones(len(x)), None, np.inf
     while c.sum() > len(x) - 2 * f:
@@ -339,7 +339,7 @@ def smea(x, f):
 
 def paper_cases(r):
     """Flower's older functions are the papers' own krum, multi-krum and bulyan, so they check these."""
-    # Where the median is a row, one that smooths distances ends that much off it.
+    # If the median is a row, a median with smoothed distances differs by that much.
     for weights, merge in (("uniform", lambda x, e: geometric_median(x, [1] * len(x))),
                            ("examples", geometric_median)):
         yield case("geometric median", merge, "geometric-median", weights=weights, tolerance=1e-5)
@@ -384,7 +384,7 @@ def metrics(x, weights):
 
 
 def influence(x, w, i):
-    """What the weighted mean would be without client i: how far off, and 1 - cos of the angle."""
+    """The change of the weighted mean without client i: its distance, and 1 - cos of the angle."""
     mean = w @ x
     without = (mean - w[i] * x[i]) / (1 - w[i])
     cosine = mean @ without / (np.linalg.norm(mean) * np.linalg.norm(without))
@@ -397,20 +397,20 @@ def influence(x, w, i):
 
 
 def check_stable(r, what, compute):
-    """Inputs off by 1e-9 of themselves must not change what comes out by more than that allows."""
+    """Check that relative changes of 1e-9 in the inputs change the result by little."""
     rng = np.random.default_rng(0)
     noise = 1 + 1e-9 * rng.standard_normal(r.x.shape)
-    for twin in range(1, r.n):  # equal clients stay equal: that tie is no matter of rounding
+    for twin in range(1, r.n):  # equal clients stay equal: that tie does not depend on rounding
         for first in range(twin):
             if (r.x[first] == r.x[twin]).all():
                 noise[twin] = noise[first]
     plain, moved = compute(r.x), compute(r.x * noise)
     scale = max(np.abs(plain).max(), np.median(np.abs(r.x)))
-    assert np.abs(plain - moved).max() <= 1e-7 * scale, f"{r.name}: {what} hangs on a near tie"
+    assert np.abs(plain - moved).max() <= 1e-7 * scale, f"{r.name}: {what} depends on a near tie"
 
 
 def mda_ties(x, f):
-    """How many sets of n-f clients have the least diameter."""
+    """The number of sets of n-f clients with the least diameter."""
     distances = np.linalg.norm(x[:, None] - x[None], axis=2)
     sets = itertools.combinations(range(len(x)), len(x) - f)
     diameters = [distances[np.ix_(s, s)].max() for s in map(list, sets)]
@@ -418,7 +418,7 @@ def mda_ties(x, f):
 
 
 def check_ties(rounds):
-    """At least one vector must show that of tied sets MDA takes the first."""
+    """Check that at least one vector has tied sets, of which MDA takes the first."""
     tied = [f"{r.name} f={f}" for r in rounds if r.n <= 11 for f in BYZANTINE[r.n] if mda_ties(r.x, f) > 1]
     assert tied
     print("several sets of least diameter:", ", ".join(tied))

@@ -59,8 +59,8 @@ fn fastest(run: impl FnMut() -> Result<Sample, BenchError>) -> Result<f64, Bench
     Ok(sample(REPEATS, run)?.total.min_ns as f64 / 1e9)
 }
 
-/// Measures kernels at all sizes. `measure` returns parameters and seconds, or `None` if it cannot run so large a
-/// number of rows.
+/// Measures kernels at all sizes. `measure` returns parameters and seconds, or `None` if the number of rows is too
+/// large.
 fn rates(
     mut measure: impl FnMut(Kernel, usize) -> Result<Option<(usize, f64)>, BenchError>,
 ) -> Result<Rates, BenchError> {
@@ -148,15 +148,15 @@ fn ingest(gpu: &Gpu, values: usize, pool: &ThreadPool) -> Result<(f64, f64), Ben
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::backend::forecast::{Look, Merge, Reduced, Work, forecast};
+    use crate::engine::backend::forecast::{GeometryWork, Merge, Reduced, Work, forecast};
     use crate::gpu::adapters;
     use rayon::ThreadPoolBuilder;
 
     /// A merge that uses every rate but one.
     fn work() -> Work {
-        let look = Look { rows: 20, points: 21, mixed: true, differences: true };
+        let geometry = GeometryWork { rows: 20, points: 21, mixed: true, differences: true };
         let merge = Merge { clients: 40, mixtures: Some(20), reduction: Reduced::Median };
-        Work { clients: 40, parameters: 1_000_000, value_bytes: 4, looks: vec![look], merge }
+        Work { clients: 40, parameters: 1_000_000, value_bytes: 4, geometry: vec![geometry], merge }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum Kernel {
     Pairs,
     /// The weighted sum and the squared norm of every row, as in a pass that reports norms.
     Norms,
-    /// The median of as many mixtures as there are rows.
+    /// The median of mixtures. There is one mixture for each row.
     MixingMedian,
 }
 

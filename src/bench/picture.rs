@@ -1,4 +1,4 @@
-//! What all plots share: the file, colors, the look of a chart, the legend beside it.
+//! The common parts of all plots: the file, colors, the style of a chart, the legend beside it.
 
 use super::BenchError;
 use super::raster::{self, Raster};
@@ -94,7 +94,7 @@ pub(super) fn chart<'a, 'b, B: DrawingBackend>(area: &'a Area<B>, title: &str) -
     chart
 }
 
-/// Gives the mesh of a chart the look of all plots.
+/// Gives the mesh of a chart the style of all plots.
 pub(super) fn style<'s, 'a, 'b, X, Y, B>(
     mesh: &'s mut MeshStyle<'a, 'b, X, Y, B>,
 ) -> &'s mut MeshStyle<'a, 'b, X, Y, B>

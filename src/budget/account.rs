@@ -241,7 +241,7 @@ impl Account {
         if let Some(charge) = self.state().charges.iter().find(|charge| charge.head.seq == seq) {
             let refused = |why: String| Err(BudgetError::NotOpen { seq, why });
             if let Some(output) = self.books.output_of(charge)? {
-                return refused(format!("{} was made with it: it was released", output.path.display()));
+                return refused(format!("{} is its output: it was released", output.path.display()));
             }
             if self.state().is_of_series(&charge.charge) {
                 return refused("is a round of a series: its noise is part of later rounds".to_owned());
@@ -262,12 +262,12 @@ impl Account {
     pub fn adopt(&mut self, seq: u64, path: Option<&Path>) -> Result<Head, BudgetError> {
         let not_open = |why: &str| BudgetError::NotOpen { seq, why: why.to_owned() };
         let charge = self.state().orphans().find(|charge| charge.head.seq == seq).cloned();
-        let charge = charge.ok_or_else(|| not_open("is not a charge without a release"))?;
+        let charge = charge.ok_or_else(|| not_open("found no charge without a release"))?;
         let output = match path {
             Some(path) => Some(StampedModel::open(path)?).filter(|model| model.is_of(&charge)),
             None => self.books.output_of(&charge)?,
         };
-        let output = output.ok_or_else(|| not_open("found no output there that was made with it"))?;
+        let output = output.ok_or_else(|| not_open("found no output of this charge there"))?;
         self.adopt_output(&charge, &output)
     }
 

@@ -118,6 +118,6 @@ fn released_before(account: &Account, grant: &Grant, found: Sha256) -> Result<Op
     if found == *output_sha256 {
         return Ok(Some(account.state().head));
     }
-    let why = format!("was released before, as {output_sha256}; it was made again as {found}");
+    let why = format!("was released before with digest {output_sha256}; this run made {found}");
     Err(BudgetError::NotOpen { seq: grant.charge.seq, why })
 }

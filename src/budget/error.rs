@@ -68,22 +68,22 @@ pub enum BudgetError {
 }
 
 impl BudgetError {
-    /// How the user can mend it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoLedger { path } => {
                 return Some(format!("`fedmill privacy init {}` starts one", path.display()));
             }
-            Self::Exists { .. } => "a budget starts once; choose a new directory for another budget",
+            Self::Exists { .. } => "choose a new directory for another budget",
             Self::Plan(why) => return why.hint().map(str::to_owned),
             Self::Behind { .. }
             | Self::Rewritten { .. }
             | Self::OlderThanModel { .. }
             | Self::OtherCharge { .. } => {
-                "restore the latest copy of the directory; what an older copy lacks was still spent"
+                "restore the latest copy of the directory; an older copy lacks charges that count all the same"
             }
             Self::Chain { .. } | Self::Replay { .. } | Self::NoHead { .. } | Self::BadHead { .. } => {
-                "the file was not changed by fedmill; restore the latest copy of the directory"
+                "another program changed the file; restore the latest copy of the directory"
             }
             Self::NoRound => "pass --round N; the rounds of a series are 1, 2, 3, ...",
             Self::SeriesKey { .. } | Self::Clients { .. } => {

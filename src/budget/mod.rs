@@ -22,8 +22,10 @@
 //!
 //! - [`directory`], [`books`]: the files, and the ledger as readers see it.
 //! - [`account`]: the ledger as its one writer sees it.
-//! - [`request`], [`charge`](mod@charge), `series`, `payment`: the request of a round, the charge of one release or of
-//!   a series, and the steps of both. [`error`]: why a budget cannot be used.
+//! - [`request`]: the request of a round, and the answers.
+//! - [`charge`](mod@charge), `series`, `payment`: the charge of one release or of a series, and the steps of every charge.
+//! - `clients`: the clients that count in each round of a series.
+//! - [`error`]: why a budget cannot be used.
 
 pub mod account;
 pub mod books;

@@ -1,4 +1,4 @@
-//! What a round asks of a budget, and the answers.
+//! The request of a round to a budget, and the answers.
 
 use crate::budget::stamp::Stamp;
 use crate::privacy::key::Key;
@@ -84,7 +84,7 @@ pub enum WrongRound {
         round: u64,
     },
     /// A later round was charged.
-    #[error("round {round} was passed over: round {last} was charged, and rounds come in order")]
+    #[error("round {round} is too late: round {last} was already charged, and rounds must come in order")]
     Passed {
         /// The round.
         round: u64,
@@ -92,7 +92,7 @@ pub enum WrongRound {
         last: u64,
     },
     /// A sum that was made elsewhere holds a client that does not count.
-    #[error("client `{client}` is in a sum, and takes part more often or sooner than the plan allows")]
+    #[error("client `{client}` of a sum takes part more often or sooner than the plan allows")]
     InSum {
         /// The id of the client.
         client: String,

@@ -120,9 +120,10 @@ fn series_key(account: &mut Account, request: &Request) -> Result<Key, BudgetErr
         None => read_key(&path)?,
     };
     let fault = |why: &str| BudgetError::SeriesKey { path: path.clone(), why: why.to_owned() };
-    let key = key.ok_or_else(|| fault("is missing: the series is over, or its key was lost"))?;
+    let key = key
+        .ok_or_else(|| fault("the key of the series is missing: the series is over, or the file was lost"))?;
     if digest(&key) != expected {
-        return Err(fault("is not the key of the earlier rounds"));
+        return Err(fault("the key is not that of the earlier rounds"));
     }
     Ok(key)
 }

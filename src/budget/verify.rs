@@ -67,7 +67,7 @@ pub fn verify(path: &Path, models: &[PathBuf]) -> Result<Vec<Finding>, BudgetErr
 fn check_chain(books: &Books) -> Finding {
     let (ledger, records) = (books.directory.ledger(), books.records.len());
     Finding::Fine(format!(
-        "{}: {records} records, each names the one before; ends with {}",
+        "{}: {records} records in an unbroken chain that ends with {}",
         ledger.display(),
         books.state.head
     ))
@@ -75,7 +75,7 @@ fn check_chain(books: &Books) -> Finding {
 
 fn check_plan(books: &Books) -> Finding {
     Finding::Fine(format!(
-        "{}: is the plan of the ledger, {}",
+        "{}: the plan has the digest that the ledger names, {}",
         books.directory.plan().display(),
         books.state.init.plan_sha256
     ))
@@ -83,7 +83,7 @@ fn check_plan(books: &Books) -> Finding {
 
 fn check_end(books: &Books) -> Option<Finding> {
     let bytes = books.torn.len();
-    let text = || format!("{bytes} bytes behind the last line are an unfinished line; it does not count");
+    let text = || format!("{bytes} bytes after the last line are an unfinished line, which does not count");
     (bytes > 0).then(|| Finding::Note(text()))
 }
 
@@ -102,11 +102,11 @@ fn check_epsilons(books: &Books) -> Result<Option<Finding>, BudgetError> {
         if recorded.get() < now * (1.0 - CLOSE) - CLOSE {
             let (recorded, now) = (recorded.get(), epsilon_text(now));
             return Ok(Some(Finding::Fault(format!(
-                "charge {seq}: {what} is {recorded}, its events come to {now}"
+                "charge {seq}: {what} is {recorded}, but the events up to it cost {now}"
             ))));
         }
     }
-    Ok(Some(Finding::Fine(format!("charge {seq}: its epsilons are those of the events up to it"))))
+    Ok(Some(Finding::Fine(format!("charge {seq}: its epsilons match the events up to it"))))
 }
 
 fn check_budget(state: &State) -> Result<Vec<Finding>, BudgetError> {
@@ -171,16 +171,16 @@ fn check_release(model: &StampedModel, stamp: &Stamp, charge: &ChargeRecord, fou
     let (path, seq) = (model.path.display(), stamp.charge.seq);
     match &charge.fate {
         Fate::Released { output_sha256, .. } if output_sha256.to_string() == found => {
-            Finding::Fine(format!("{path}: is what was released with charge {seq}"))
+            Finding::Fine(format!("{path}: matches the release of charge {seq}"))
         }
-        Fate::Released { output_sha256, .. } => Finding::Fault(format!(
-            "{path}: sha256 is {found}, what was released with charge {seq} is {output_sha256}"
-        )),
+        Fate::Released { output_sha256, .. } => {
+            Finding::Fault(format!("{path}: sha256 is {found}, charge {seq} released {output_sha256}"))
+        }
         Fate::Open => Finding::Note(format!(
             "{path}: was made with charge {seq}, whose release was not recorded; `fedmill privacy recover` explains it"
         )),
         Fate::Voided { attest } => Finding::Fault(format!(
-            "{path}: was made with charge {seq}, which was voided: `{attest}`; it is spent all the same"
+            "{path}: was made with charge {seq}, which was voided: `{attest}`; but the model exists, so its cost is spent"
         )),
         Fate::External => Finding::Fault(format!("{path}: names charge {seq}, which was spent elsewhere")),
     }

@@ -22,23 +22,26 @@ pub(super) struct Arguments {
     /// Merge clients in tiers that FILE (JSON) defines: each tier by its rule, then the tiers by weight.
     #[arg(long, value_name = "FILE", help_heading = RULE, conflicts_with_all = ["rule", "pre", "byzantine", "shadow_rules", "metrics"])]
     tiers: Option<PathBuf>,
-    #[command(flatten)]
-    reporting: ReportingOptions,
-    /// Write a partial instead of a model, for an aggregator above to merge. Works with mean, and with
-    /// trimmed-mean:cut=N for a count N. See docs/hierarchy.md.
-    #[arg(long, help_heading = OUTPUT)]
-    partial: bool,
-    /// Release the mean with differential privacy, and charge the budget in the state directory DIR, which
-    /// `fedmill privacy init` creates. Bad updates count as zero. docs/privacy.md explains the guarantee.
+    /// Release the mean with differential privacy, and charge the budget in the state directory DIR.
+    ///
+    /// `fedmill privacy init` creates the directory. Bad updates count as zero. docs/privacy.md explains the guarantee.
     #[arg(long, value_name = "DIR", help_heading = PRIVACY, requires = "base", conflicts_with_all = ["weights", "explain"])]
     dp: Option<PathBuf>,
-    /// Keep the noise key on disk until the model is published. After a crash, the same command then gives the same
-    /// bytes without a second charge.
+    /// Keep the noise key on disk until the model is published.
+    ///
+    /// After a crash, the same command then gives the same bytes without a second charge.
     #[arg(long, help_heading = PRIVACY, requires = "dp")]
     resumable: bool,
     /// Draw the noise from the seed N, for tests. The model is then NOT private.
     #[arg(long, value_name = "N", help_heading = PRIVACY, requires = "dp")]
     test_seed: Option<u64>,
+    #[command(flatten)]
+    reporting: ReportingOptions,
+    /// Write a partial instead of a model, for an aggregator above to merge.
+    ///
+    /// Works with mean, and with trimmed-mean:cut=N for a count N. See docs/hierarchy.md.
+    #[arg(long, help_heading = OUTPUT)]
+    partial: bool,
     /// Print the forecast times of the CPU and the GPU, and which of them the run uses.
     #[arg(long, help_heading = OUTPUT)]
     explain: bool,

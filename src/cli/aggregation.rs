@@ -14,7 +14,7 @@ use crate::modes::tiers::file::TierText;
 use crate::rules::pre::{self, STEPS};
 use crate::rules::{self, Distances, RULES};
 use crate::settings::share::Share;
-use crate::settings::{Definition, SpecError, split_list, usages};
+use crate::settings::{self, Definition, SpecError, split_list};
 use crate::strategies::{self, STRATEGIES, Strategy};
 use crate::telemetry::report::Report;
 use crate::updates::metadata::SCAFFOLD_CONTROL;
@@ -30,39 +30,46 @@ pub(super) struct AggregationOptions {
     /// The model that the updates started from.
     #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
-    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = rule_text, help = rule_help())]
+    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = rule_text)]
+    #[arg(help = rule_help(), long_help = rule_long_help())]
     rule: String,
-    #[arg(long, value_name = "STEP", value_parser = step_text, help = step_help())]
+    #[arg(long, value_name = "STEP", value_parser = step_text)]
+    #[arg(help = step_help(), long_help = step_long_help())]
     pre: Vec<String>,
     /// The number of clients to assume hostile: a count, or a fraction below 1 of all clients, rounded down.
     #[arg(long, value_name = "F")]
     byzantine: Option<Share>,
-    /// Follow this library's definition of a rule or a strategy, where it differs from the paper's.
+    /// Follow this library's definition where it differs from the paper's.
     #[arg(long, value_name = "LIBRARY")]
     compat: Option<Library>,
-    #[arg(long, value_name = "STRATEGY", default_value = "fedavg", help = strategy_help())]
-    #[arg(value_parser = strategy_text, help_heading = SERVER_STEP)]
+    #[arg(long, value_name = "STRATEGY", default_value = "fedavg", value_parser = strategy_text)]
+    #[arg(help = strategy_help(), long_help = strategy_long_help(), help_heading = SERVER_STEP)]
     strategy: String,
-    /// Read the state that the last round left, and write the next: moments of a strategy such as fedadam, the centre
-    /// of centered-clipping. The state before stays as FILE.previous.
+    /// Read the state that the last round left in FILE, and write the next.
+    ///
+    /// The state holds the moments of a strategy such as fedadam, or the centre of centered-clipping. The state before
+    /// stays as FILE.previous.
     #[arg(long, value_name = "FILE", help_heading = SERVER_STEP)]
     state: Option<PathBuf>,
     /// The number of all clients, including those that do not take part in this round.
     #[arg(long, value_name = "N", help_heading = SERVER_STEP)]
     population: Option<usize>,
-    /// Do not merge these layers: they keep the base's values, and each client keeps its own. A pattern of tensor names
-    /// such as `head.*`, or fedbn, or fedper. May be repeated.
+    /// Do not merge these layers: a pattern of tensor names such as `head.*`, or fedbn, or fedper.
+    ///
+    /// The merged model has the base's values there, and each client keeps its own. May be repeated.
     #[arg(long, value_name = "LAYERS", help_heading = INPUTS)]
     personal: Vec<Layers>,
-    /// Compute distances between clients from the Gram matrix (gram) or from differences (direct). auto takes direct
-    /// for up to 16 clients.
+    /// Compute distances between clients from the Gram matrix (gram) or from differences (direct).
+    ///
+    /// auto takes direct for up to 16 clients.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     distances: HowDistances,
     /// The seed of random shuffles, such as those of bucketing. Choose one that clients cannot guess.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The weight of each client in weighted rules: examples, uniform, or a file. The file has client ids and weights,
-    /// as lines or a JSON object [default: examples if the updates state them].
+    /// The weight of each client: examples, uniform, or a file [default: examples if the updates state them].
+    ///
+    /// Rules without weights ignore it. The file has client ids and weights, as lines or a JSON object.
     #[arg(long, value_name = "WEIGHTS")]
     weights: Option<String>,
     /// Refuse to merge fewer clients than N.
@@ -71,7 +78,7 @@ pub(super) struct AggregationOptions {
     /// What a bad update does: fail ends the run, skip leaves the update out.
     #[arg(long, value_name = "ACTION", default_value = "fail", help_heading = INPUTS)]
     on_bad_update: BadUpdateAction,
-    /// Let rules that compare clients merge updates in which each client chose few values to send (topk).
+    /// Let rules that compare clients merge updates in which each client chose the values to send (topk).
     #[arg(long)]
     allow_sparse_robust: bool,
     /// The number of the round. Updates whose metadata names another round are bad.
@@ -86,16 +93,40 @@ enum BadUpdateAction {
 }
 
 fn rule_help() -> String {
-    format!("How to combine the updates: {}. docs/rules.md says which to take", usages(RULES))
+    format!("How to combine the updates: {}; --help lists their settings", settings::names(RULES))
+}
+
+fn rule_long_help() -> String {
+    format!(
+        "How to combine the updates. docs/rules.md says which rule to take.\n\n{}",
+        settings::lines(RULES)
+    )
 }
 
 fn step_help() -> String {
-    format!("What to do to the updates before the rule; may be repeated, in order: {}", usages(STEPS))
+    format!(
+        "Change the updates before the rule, in the given order: {}; --help lists their settings",
+        settings::names(STEPS)
+    )
+}
+
+fn step_long_help() -> String {
+    format!(
+        "Change the updates before the rule. May be repeated; the steps run in the given order.\n\n{}",
+        settings::lines(STEPS)
+    )
 }
 
 fn strategy_help() -> String {
-    let strategies = usages(STRATEGIES);
-    format!("How the server steps by the merged delta: {strategies}. docs/strategies.md has the formulas")
+    format!(
+        "The server's step from the merged delta: {}; --help lists their settings",
+        settings::names(STRATEGIES)
+    )
+}
+
+fn strategy_long_help() -> String {
+    let strategies = settings::lines(STRATEGIES);
+    format!("The server's step from the merged delta. docs/strategies.md has the formulas.\n\n{strategies}")
 }
 
 /// A library with definitions that the operator may choose.

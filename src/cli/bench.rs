@@ -1,6 +1,6 @@
 //! `fedmill bench`: measures kernels and whole merges on the CPU and on GPUs.
 
-use super::{BackendName, Common, Failure, Outcome, print, rates};
+use super::{BackendName, Common, Failure, INPUTS, OUTPUT, Outcome, print, rates};
 use crate::bench::BenchError;
 use crate::bench::grid::{Grid, check_rule};
 use crate::bench::kernel::{DTYPES, Kernel};
@@ -18,18 +18,18 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Measure kernels and whole merges on the CPU and on every GPU, side by side.
+/// Measure kernels and whole merges on the CPU and on every GPU.
 ///
-/// Prints a table, or with --json one JSON object: times, shares of the machine's limits, and the number of clients
-/// from which a GPU is faster. Writes synthetic updates to temporary files and removes them afterwards.
+/// Prints times, shares of the machine's limits, and the least number of clients with which a GPU is faster. Writes synthetic updates to temporary files and removes them afterwards.
 #[derive(Args, Debug)]
+#[command(next_help_heading = INPUTS)]
 pub(super) struct Arguments {
-    /// Kernels to measure over rows in memory: weighted-sum, median, trimmed-mean, mean-near-median, pairs, norms,
-    /// mixing-median; all, or none.
     #[arg(long, value_name = "LIST", default_value = "weighted-sum,median,pairs", value_parser = kernels)]
+    #[arg(help = kernels_help())]
     kernels: KernelList,
-    /// Rules to measure as whole merges from files to file, written as in --rule; or none. Rules that need --byzantine
-    /// assume a fifth of the clients.
+    /// Rules to measure as whole merges from files to a file, written as in `aggregate --rule`; or none.
+    ///
+    /// Rules that need --byzantine assume a fifth of the clients.
     #[arg(long, value_name = "LIST", default_value = "mean,median,multi-krum", value_parser = rules)]
     rules: RuleList,
     /// Numbers of clients.
@@ -41,24 +41,32 @@ pub(super) struct Arguments {
     /// Dtypes of updates: f32, bf16, f16.
     #[arg(long, value_name = "LIST", default_value = "f32", value_delimiter = ',', value_parser = dtype)]
     dtype: Vec<Dtype>,
-    /// Measured runs of each case.
+    /// The number of measured runs of each case.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = samples)]
     samples: usize,
-    /// Unmeasured runs of each case before the measured ones.
+    /// The number of runs of each case before the measured ones.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warm_up: usize,
-    /// Measure software adapters too, not only the one that --adapter names.
+    /// Measure software adapters too.
     #[arg(long)]
     software: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
-    /// Draw time against clients, with limits, into an .svg or .png file.
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
-    /// Folder for the synthetic updates [default: the system's folder for temporary files].
-    #[arg(long, value_name = "FOLDER")]
+    /// The directory for the synthetic updates [default: the system's directory for temporary files].
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Draw time by number of clients, with the machine's limits, into FILE (.svg or .png).
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    plot: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long, help_heading = OUTPUT)]
+    json: bool,
+}
+
+fn kernel_names() -> String {
+    Kernel::ALL.map(Kernel::name).join(", ")
+}
+
+fn kernels_help() -> String {
+    format!("Kernels to measure over rows in memory: all, none, or some of {}", kernel_names())
 }
 
 /// A list that clap takes as one value.
@@ -69,10 +77,9 @@ struct KernelList(Vec<Kernel>);
 struct RuleList(Vec<String>);
 
 fn kernels(text: &str) -> Result<KernelList, String> {
-    let known = || Kernel::ALL.map(Kernel::name).join(", ");
     let named = |name: &str| {
-        Kernel::named(name)
-            .ok_or_else(|| format!("found `{name}`, expected all, none, or some of {}", known()))
+        let unknown = || format!("found `{name}`, expected all, none, or some of {}", kernel_names());
+        Kernel::named(name).ok_or_else(unknown)
     };
     match text {
         "none" => Ok(KernelList(Vec::new())),

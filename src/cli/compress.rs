@@ -1,6 +1,6 @@
-//! `fedmill compress`: one update to fewer bytes.
+//! `fedmill compress`: writes an update in fewer bytes.
 
-use super::{BackendName, Common, Failure, Outcome, print, rates, size};
+use super::{BackendName, CODEC, Common, Failure, INPUTS, OUTPUT, Outcome, print, rates, size};
 use crate::codecs::{self, Codec};
 use crate::compress::method::{CompressionMethod, Targets};
 use crate::compress::offload::Offload;
@@ -16,35 +16,37 @@ use std::sync::Arc;
 
 /// Compress an update.
 ///
-/// Prints the path of the compressed update. It is a safetensors file, and `aggregate` takes it as it is.
+/// Prints the path of the compressed update. It is a safetensors file that `aggregate` reads like any update.
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("how").required(true).multiple(true))]
+#[command(next_help_heading = CODEC, group = ArgGroup::new("how").required(true).multiple(true))]
 pub(super) struct Arguments {
     /// The update: a .safetensors file or an index of shards.
-    #[arg(value_name = "UPDATE")]
+    #[arg(value_name = "UPDATE", help_heading = INPUTS)]
     update: PathBuf,
-    /// The model that the client started from: the client sends the difference.
-    #[arg(long, value_name = "BASE")]
+    /// The model that the client started from. The client then sends the difference.
+    #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
-    /// The codec, with settings after a colon: u8:block=128.
-    #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how", long_help = codec_help())]
+    #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how")]
+    #[arg(help = codec_help(), long_help = codec_long_help())]
     codec: Option<Arc<dyn Codec>>,
-    /// Choose codecs and steps so that the file is at least this many times smaller: 100, or 100x.
+    /// Choose codecs so that the file is at least RATIO times smaller. Example: 100x.
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio, group = "how", conflicts_with = "codec")]
     target: Option<f64>,
-    /// Choose codecs and steps so that the file has at most this many bytes; for example 4kB.
+    /// Choose codecs so that the file has at most N bytes. Example: 4kB.
     #[arg(long, value_name = "N", value_parser = size::parse_bytes, group = "how", conflicts_with = "codec")]
     max_bytes: Option<u64>,
-    /// Choose codecs and steps so that the squared error is at most this much of the squared norm.
+    /// Choose codecs so that the squared error is at most E times the squared norm.
     #[arg(long, value_name = "E", value_parser = parse_nmse, group = "how", conflicts_with = "codec")]
     max_nmse: Option<f64>,
     /// Publish the best file even if it misses the target.
     #[arg(long, conflicts_with = "codec")]
     best_effort: bool,
-    /// The seed of random numbers; for codecs with a shared choice of values, the same for all clients.
+    /// The seed of random numbers. randk and sketch need the same seed for all clients.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The file of what earlier updates left: added to this update, and made anew for the next. Private: it stays here.
+    /// Add the error that earlier updates left in FILE to this update, and write the new error to FILE.
+    ///
+    /// FILE is private: do not send it.
     #[arg(long, value_name = "FILE")]
     residual: Option<PathBuf>,
     /// The dtype of the residual's values.
@@ -53,39 +55,47 @@ pub(super) struct Arguments {
     /// Drop the residual if it is more than N rounds old.
     #[arg(long, value_name = "N", requires = "residual")]
     residual_max_age: Option<u64>,
-    /// The factor of the residual before it is added, from 0 to 1.
+    /// Multiply the residual by G, from 0 to 1, before it is added.
     #[arg(long, value_name = "G", default_value = "1", value_parser = decay, requires = "residual")]
     decay: f64,
-    /// What to do with NaN and infinity.
-    #[arg(long, value_name = "WHAT", default_value = "error")]
+    /// What NaN and infinity do.
+    #[arg(long, value_name = "ACTION", default_value = "error")]
     nonfinite: NonFinite,
     /// The layout of the file [default: plain, unless its header is over 2 % of the data].
-    #[arg(long, value_name = "LAYOUT")]
+    #[arg(long, value_name = "LAYOUT", help_heading = OUTPUT)]
     layout: Option<FileLayout>,
-    /// Also write the `quantization_config` of a model's config.json, with which compressed-tensors decodes the matrices.
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    /// Write to FILE the `quantization_config` with which compressed-tensors decodes the matrices.
+    ///
+    /// It belongs in the config.json of a model.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with = "dry_run")]
     emit_config: Option<PathBuf>,
-    /// Measure, and write nothing.
-    #[arg(long)]
+    /// Measure, and write no file.
+    #[arg(long, help_heading = OUTPUT)]
     dry_run: bool,
-    /// Print bytes, errors and speeds of every codec on the update; with --dry-run.
-    #[arg(long, group = "how", requires = "dry_run", conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
+    /// Print bytes, errors and speeds of every codec on the update. Needs --dry-run.
+    #[arg(long, help_heading = OUTPUT, group = "how", requires = "dry_run")]
+    #[arg(conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
     table: bool,
-    /// Draw the table as NMSE by bits per parameter, into a .svg or .png file.
-    #[arg(long, value_name = "FILE", requires = "table", conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
+    /// Draw the table into FILE (.svg or .png): the squared error by bits per parameter. Needs --table.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, requires = "table")]
+    #[arg(conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
     plot: Option<PathBuf>,
     /// Print the measurements as one JSON object instead of the path.
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
-    /// The path of the compressed update.
-    #[arg(long, short, value_name = "OUT", required_unless_present = "dry_run")]
+    /// Write the compressed update to this path.
+    #[arg(long, short, value_name = "OUT", help_heading = OUTPUT, required_unless_present = "dry_run")]
     output: Option<PathBuf>,
 }
 
 fn codec_help() -> String {
-    let codecs = codecs::help();
+    format!("The codec, such as u8:block=128: {}; --help lists their settings", codecs::names())
+}
+
+fn codec_long_help() -> String {
     format!(
-        "The codec, with settings after a colon: u8:block=128. The codecs, with examples of their settings:\n\n{codecs}"
+        "The codec, such as u8:block=128. The codecs, with examples of their settings:\n\n{}",
+        codecs::lines()
     )
 }
 
@@ -165,9 +175,7 @@ impl Arguments {
         match (common.backend_name(), &self.codec) {
             (BackendName::Cpu, _) => Ok(None),
             (BackendName::Auto, _) => {
-                tracing::info!(
-                    "compress runs on the CPU; --backend gpu takes a device for codecs with shaders"
-                );
+                tracing::info!("compress runs on the CPU; --backend gpu runs codecs with shaders on a GPU");
                 Ok(None)
             }
             (BackendName::Gpu, Some(codec)) if codec.has_shaders() => {
@@ -188,9 +196,10 @@ impl Arguments {
 
     fn warn_of_bias(&self) {
         if self.residual.is_none() && self.codec.as_ref().is_none_or(|codec| !codec.is_unbiased()) {
-            let codec = self.codec.as_ref().map_or("what meets a target".to_owned(), ToString::to_string);
+            let codec =
+                self.codec.as_ref().map_or("a codec chosen for a target".to_owned(), ToString::to_string);
             tracing::warn!(
-                hint = "--residual FILE keeps what is left for the next round",
+                hint = "--residual FILE keeps the errors and adds them in the next round",
                 "{codec} is biased: its errors add up over rounds"
             );
         }

@@ -1,23 +1,23 @@
-//! `fedmill decompress`: the plain update that `aggregate` sees in a compressed one.
+//! `fedmill decompress`: writes a compressed update as a plain one.
 
-use super::{Common, Failure, Outcome, print};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::compress::decompress::Decompression;
 use clap::Args;
 use std::path::PathBuf;
 
 /// Decompress an update.
 ///
-/// Prints the path of the plain update: what `aggregate` sees in the compressed one.
+/// Prints the path of the plain update, with the values that `aggregate` reads from the compressed one.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The compressed update.
-    #[arg(value_name = "UPDATE")]
+    #[arg(value_name = "UPDATE", help_heading = INPUTS)]
     update: PathBuf,
-    /// The base, for an update that leaves the names of its tensors to it.
-    #[arg(long, value_name = "BASE")]
+    /// The model that the client started from, for an update that takes the names of its tensors from it.
+    #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
-    /// The path of the plain update.
-    #[arg(long, short, value_name = "OUT")]
+    /// Write the plain update to this path.
+    #[arg(long, short, value_name = "OUT", help_heading = OUTPUT)]
     output: PathBuf,
 }
 

@@ -2,7 +2,7 @@
 
 mod advice;
 
-use super::{Common, Failure, Outcome, print};
+use super::{Common, Failure, OUTPUT, Outcome, print};
 use crate::bench;
 use crate::gpu::job::{Adapter, Finding, GpuError, Options};
 use crate::gpu::{self, Gpu};
@@ -18,11 +18,12 @@ use std::fmt::Write as _;
 
 /// List the devices and test them.
 ///
-/// Runs every kernel on every adapter, software ones too, or on the adapter that --adapter names, and compares the
-/// results with the CPU's. Names what to install if no GPU is found. Exit status 1 if a test fails.
+/// Runs every kernel on every adapter, software adapters too, and compares the results with the CPU's. --adapter
+/// limits this to one adapter. Names what to install if no GPU is found. The exit status is 1 if a test fails.
 #[derive(Args, Debug)]
+#[command(next_help_heading = OUTPUT)]
 pub(super) struct Arguments {
-    /// Measure the speed of the CPU and the GPU, and store it in the cache for --backend auto. Takes some seconds.
+    /// Measure the speed of the CPU and the GPU, and store it for --backend auto. Takes some seconds.
     #[arg(long)]
     calibrate: bool,
     /// Print one JSON object.

@@ -1,7 +1,28 @@
 //! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
-//! A subcommand is its file, a `mod` line and a row of [`subcommands!`]. Subcommands share
-//! `aggregation` (options), `size` (sizes in bytes) and `failure` (exit status). `rates` is the table of `compress`.
+//! A subcommand is its file, a `mod` line and a row of `subcommands!`. Subcommands share `aggregation` (options), `size`
+//! (sizes in bytes), `failure` (exit status) and `rates` (the table of codecs).
+
+/// Declares subcommands: the name, the arguments, and the common options that the subcommand reads.
+macro_rules! subcommands {
+    ($($name:ident: $arguments:ty, reads [$($options:expr),*];)*) => {
+        #[derive(clap::Subcommand, Debug)]
+        pub(in crate::cli) enum Command {
+            $($name(Box<$arguments>),)*
+        }
+
+        impl Command {
+            /// The name of each subcommand, and the common options that it reads.
+            pub(in crate::cli) const READS: crate::cli::Reads = &[$((stringify!($name), &[$($options),*]),)*];
+
+            pub(in crate::cli) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+                match self {
+                    $(Self::$name(arguments) => arguments.run(common),)*
+                }
+            }
+        }
+    };
+}
 
 mod aggregate;
 mod aggregation;
@@ -27,7 +48,7 @@ use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
 use crate::telemetry::console::{self, LogFormat};
 use crate::telemetry::progress::Progress;
-use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use failure::Failure;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::num::NonZeroUsize;
@@ -40,10 +61,14 @@ const INPUTS: &str = "Inputs";
 const RULE: &str = "Rule";
 const SERVER_STEP: &str = "Server step";
 const PRIVACY: &str = "Privacy";
+const CODEC: &str = "Codec";
 const OUTPUT: &str = "Output";
 const COMMON: &str = "Common";
 
-/// Common options by what reads them. The help of a subcommand shows [`CONSOLE`] and those of its row.
+/// Names of subcommands, each with the sets of common options that it reads.
+type Reads = &'static [(&'static str, &'static [&'static [&'static str]])];
+
+/// Sets of common options. The help of a subcommand shows [`CONSOLE`] and the sets that its row names.
 const CONSOLE: &[&str] = &["quiet", "verbose", "log_format"];
 const BACKEND: &[&str] = &["backend"];
 const GPU: &[&str] = &["adapter", "gpu_slots", "gpu_checks"];
@@ -51,8 +76,8 @@ const CPU: &[&str] = &["threads", "isa"];
 
 /// The server side of federated learning: reads files, writes files.
 ///
-/// Exit status: 0 for success, 1 for a valid input that a limit or a check refused, 2 for an error. The command
-/// publishes its output only with status 0.
+/// Exit status: 0 for success, 1 if a limit or a check refused a valid input, 2 for an error. The command publishes its
+/// output only with status 0.
 #[derive(Parser, Debug)]
 #[command(
     name = "fedmill",
@@ -68,45 +93,23 @@ struct Cli {
     common: Common,
 }
 
-/// Declares the subcommands: the name, the module with its arguments, and the common options that it reads.
-macro_rules! subcommands {
-    ($($name:ident: $module:ident reads [$($options:ident),*];)*) => {
-        #[derive(Subcommand, Debug)]
-        enum Command {
-            $($name(Box<$module::Arguments>),)*
-        }
-
-        impl Command {
-            /// The common options that each subcommand reads.
-            const READS: &[(&str, &[&[&str]])] = &[$((stringify!($module), &[$($options),*]),)*];
-
-            fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-                match self {
-                    $(Self::$name(arguments) => arguments.run(common),)*
-                }
-            }
-        }
-    };
-}
-
 subcommands! {
-    Aggregate: aggregate reads [BACKEND, GPU, CPU];
-    Inspect: inspect reads [CPU];
-    Compress: compress reads [BACKEND, GPU, CPU];
-    Decompress: decompress reads [CPU];
-    Personalize: personalize reads [CPU];
-    Privacy: privacy reads [];
-    Doctor: doctor reads [GPU, CPU];
-    Bench: bench reads [BACKEND, GPU, CPU];
-    Gram: gram reads [BACKEND, GPU, CPU];
-    Decide: decide reads [CPU];
-    Combine: combine reads [BACKEND, GPU, CPU];
-    Merge: merge reads [CPU];
+    Aggregate: aggregate::Arguments, reads [BACKEND, GPU, CPU];
+    Inspect: inspect::Arguments, reads [CPU];
+    Compress: compress::Arguments, reads [BACKEND, GPU, CPU];
+    Decompress: decompress::Arguments, reads [CPU];
+    Personalize: personalize::Arguments, reads [CPU];
+    Privacy: privacy::Arguments, reads [];
+    Doctor: doctor::Arguments, reads [GPU, CPU];
+    Bench: bench::Arguments, reads [BACKEND, GPU, CPU];
+    Gram: gram::Arguments, reads [BACKEND, GPU, CPU];
+    Decide: decide::Arguments, reads [CPU];
+    Combine: combine::Arguments, reads [BACKEND, GPU, CPU];
+    Merge: merge::Arguments, reads [CPU];
 }
 
-/// The subcommands of `privacy` that read more than [`CONSOLE`].
-const PRIVACY_READS: &[(&str, &[&[&str]])] =
-    &[("clip", &[CPU]), ("sum", &[CPU]), ("noise", &[CPU]), ("selftest", &[GPU, &["isa"]])];
+/// The place of the first option in the help, behind all positional arguments.
+const OPTIONS_FROM: usize = 1000;
 
 /// Options of every subcommand.
 #[derive(Args, Debug)]
@@ -282,20 +285,28 @@ fn print(text: &str) -> Result<(), Failure> {
 /// Every subcommand accepts every common option. Its help hides those that it ignores.
 pub fn command() -> clap::Command {
     let flag = |name: &'static str, action| Arg::new(name).long(name).action(action).help_heading(COMMON);
-    let help = flag("help", ArgAction::Help).short('h').global(true).help("Print help. -h prints a summary");
+    let help =
+        flag("help", ArgAction::Help).short('h').global(true).help("Print help: -h in short, --help in full");
     let version = flag("version", ArgAction::Version).short('V').help("Print the version");
     let program = Cli::command().arg(help).arg(version);
     let common: Vec<Arg> = program.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
-    let reading = |part: clap::Command, reads: &[&[&str]]| {
+    let show = |part: clap::Command, reads: &[&[&str]]| {
         let is_read = |id: &str| id == "help" || reads.iter().chain([&CONSOLE]).any(|ids| ids.contains(&id));
-        part.args(common.iter().map(|option| option.clone().hide(!is_read(option.get_id().as_str()))))
+        let common = common.iter().map(|option| option.clone().hide(!is_read(option.get_id().as_str())));
+        // Positional arguments first: clap lists them after the options of their group.
+        let mut place = 0;
+        let part = part.mut_args(|argument| {
+            place += 1;
+            let is_option = !argument.is_positional();
+            argument.display_order(place + if is_option { OPTIONS_FROM } else { 0 })
+        });
+        part.args(common)
     };
-    let program = Command::READS
-        .iter()
-        .fold(program, |program, (name, reads)| program.mut_subcommand(name, |part| reading(part, reads)));
-    program.mut_subcommand("privacy", |privacy| {
-        PRIVACY_READS
-            .iter()
-            .fold(privacy, |privacy, (name, reads)| privacy.mut_subcommand(name, |part| reading(part, reads)))
-    })
+    let show_each = |part: clap::Command, rows: Reads| {
+        rows.iter().fold(part, |part, (name, reads)| {
+            part.mut_subcommand(name.to_lowercase(), |subcommand| show(subcommand, reads))
+        })
+    };
+    show_each(program, Command::READS)
+        .mut_subcommand("privacy", |privacy| show_each(privacy, privacy::Command::READS))
 }

@@ -14,8 +14,8 @@ mod status;
 mod sums;
 mod verify;
 
-use super::{Common, Failure, Outcome};
-use clap::{Args, Subcommand};
+use super::{CPU, Common, Failure, GPU, Outcome};
+use clap::Args;
 
 /// Keep a budget of differential privacy.
 ///
@@ -26,39 +26,24 @@ pub(super) struct Arguments {
     command: Command,
 }
 
-#[derive(Subcommand, Debug)]
-enum Command {
-    Init(init::Arguments),
-    Compose(Box<compose::Arguments>),
-    Calibrate(calibrate::Arguments),
-    Status(status::Arguments),
-    Spend(spend::Arguments),
-    Verify(verify::Arguments),
-    Recover(recover::Arguments),
-    Void(recover::VoidArguments),
-    Export(export::Arguments),
-    Clip(sums::ClipArguments),
-    Sum(sums::SumArguments),
-    Noise(sums::NoiseArguments),
-    Selftest(selftest::Arguments),
+subcommands! {
+    Init: init::Arguments, reads [];
+    Compose: compose::Arguments, reads [];
+    Calibrate: calibrate::Arguments, reads [];
+    Status: status::Arguments, reads [];
+    Spend: spend::Arguments, reads [];
+    Verify: verify::Arguments, reads [];
+    Recover: recover::Arguments, reads [];
+    Void: recover::VoidArguments, reads [];
+    Export: export::Arguments, reads [];
+    Clip: sums::ClipArguments, reads [CPU];
+    Sum: sums::SumArguments, reads [CPU];
+    Noise: sums::NoiseArguments, reads [CPU];
+    Selftest: selftest::Arguments, reads [GPU, &["isa"]];
 }
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        match &self.command {
-            Command::Init(arguments) => arguments.run(common),
-            Command::Compose(arguments) => arguments.run(common),
-            Command::Calibrate(arguments) => arguments.run(),
-            Command::Status(arguments) => arguments.run(),
-            Command::Spend(arguments) => arguments.run(common),
-            Command::Verify(arguments) => arguments.run(),
-            Command::Recover(arguments) => arguments.run(),
-            Command::Void(arguments) => arguments.run(),
-            Command::Export(arguments) => arguments.run(),
-            Command::Clip(arguments) => arguments.run(common),
-            Command::Sum(arguments) => arguments.run(common),
-            Command::Noise(arguments) => arguments.run(common),
-            Command::Selftest(arguments) => arguments.run(common),
-        }
+        self.command.run(common)
     }
 }

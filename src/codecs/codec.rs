@@ -65,11 +65,11 @@ pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
 
 /// Encodes one vector. Its values are finite, and none is `-0.0`.
 pub trait Encoder: fmt::Debug + Send + Sync {
-    /// Whether the encoder needs a look (another one) at the values before it can encode.
+    /// Whether the encoder needs another look at the values before it can encode.
     fn wants_look(&self) -> bool {
         false
     }
-    /// Chunks from one that the next look takes to the following one: 1 takes all.
+    /// The step of the next look, in chunks: 1 takes every chunk.
     fn look_at_each(&self) -> usize {
         1
     }
@@ -79,7 +79,7 @@ pub trait Encoder: fmt::Debug + Send + Sync {
     }
     /// Takes the sum of a look's tallies.
     fn learn(&mut self, _tally: Tally) {}
-    /// What the decoder needs. Final once the encoder wants no look.
+    /// The decoder's coding. Final once the encoder wants no look.
     fn coding(&self) -> Coding;
     /// An estimate of the bytes of all chunks of the stream of unknown extent; 0 without such a stream.
     fn expected_bytes(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! What travels with an encoded vector: the codec, and every number that its decoder needs.
+//! The coding that travels with a vector: the codec, and every number that its decoder needs.
 //!
 //! A plain file has it as JSON, which people can read; a bundle as postcard, which is shorter. Postcard allows no
 //! skipped field and no untagged enum, and identifies a variant by its number: append variants, never move one.

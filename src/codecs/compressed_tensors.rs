@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matrices_that_the_library_has_are_told_by_layer() {
+    fn matrices_of_the_library_are_named_by_layer() {
         let vector = |shape: &[usize]| Vector { len: shape.iter().product(), shape: shape.to_vec() };
         let coding = |bits, blocks| Coding::Symmetric(Symmetric { bits, blocks });
         let (wide, odd, flat) = (vector(&[4, 256]), vector(&[4, 27]), vector(&[1024]));

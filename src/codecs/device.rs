@@ -1,4 +1,4 @@
-//! What a GPU may compute for an encoder: the kernels that have shaders.
+//! The kernels that a GPU may run for an encoder.
 
 use crate::kernels::block_quantize::Draw;
 use std::fmt;

@@ -139,7 +139,7 @@ impl Tensors {
             (Self::Here(tensors), _) => {
                 let mut names = HashSet::new();
                 if let Some((name, ..)) = tensors.iter().find(|(name, ..)| !names.insert(name)) {
-                    return Err(Invalid(format!("tensor `{name}` stands twice in the directory")));
+                    return Err(Invalid(format!("tensor `{name}` appears twice in the directory")));
                 }
                 tensors.iter().map(resolve).collect()
             }

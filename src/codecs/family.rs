@@ -1,4 +1,4 @@
-//! What the registry knows of the codecs in one file: help, docs and tests read it.
+//! The registry's facts about the codecs in one file: help, docs and tests read them.
 
 use crate::codecs::codec::Codec;
 use crate::settings::Parse;

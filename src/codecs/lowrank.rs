@@ -3,7 +3,8 @@
 //! A tensor is the matrix M of its first axis against all others. From a Q, a step computes `P = orthonormalise(M Q)`
 //! and `Q = transpose(M) P`; the decoder computes `P transpose(Q)` (Vogels et al., PowerSGD: practical low-rank
 //! gradient compression for distributed optimization, 2019, algorithm 1). The first Q is random, and two steps follow.
-//! Some tensors go as `f16`: those without two axes, and those whose factors would have more than half as many values.
+//! Two kinds of tensors go as `f16`: those without two axes, and those whose factors would have more than half of the
+//! values.
 
 use crate::codecs::packing::floats::{expect_finite, finite};
 use crate::codecs::quantize::half::Half;
@@ -31,7 +32,7 @@ const MAX_RANK: u32 = 256;
 /// Steps from a random Q; a second step brings the factors near to the best ones.
 const STEPS: usize = 2;
 
-/// The codec; also what travels.
+/// The codec, and its coding.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct LowRank {
     /// Columns of both factors.

@@ -12,7 +12,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`codec`], [`tally`] | the encoding half: the traits [`Codec`] and [`Encoder`] |
-//! | [`scheme`], [`coding`], [`wire`] | the decoding half: the trait [`Scheme`], and what travels |
+//! | [`scheme`], [`coding`], [`wire`] | the decoding half: the trait [`Scheme`], and what a file holds |
 //! | [`family`] | what help, docs and tests know of the codecs in a file |
 //! | [`directory`] | the table of contents of an encoded file |
 //! | [`device`] | what a GPU may compute for an encoder |
@@ -115,8 +115,13 @@ pub fn parse(text: &str) -> Result<Box<dyn Codec>, SpecError> {
     settings::parse("codec", text, &table)
 }
 
-/// The help of an option that takes a codec: a line for each family.
-pub fn help() -> String {
+/// The names of all codecs, as a list in a sentence.
+pub fn names() -> String {
+    CODECS.iter().map(|family| family.title()).collect::<Vec<_>>().join(", ")
+}
+
+/// A line for each family of codecs: names, what they send, and examples of settings.
+pub fn lines() -> String {
     CODECS.iter().map(|family| format!("- {}", family.help())).collect::<Vec<_>>().join("\n")
 }
 

@@ -46,7 +46,7 @@ pub enum Extent {
     Chunks,
 }
 
-/// Why bytes of a file are not what an encoder writes.
+/// Why bytes of a file are not the output of an encoder.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("{0}")]
 pub struct Invalid(pub String);

@@ -80,7 +80,7 @@ impl Codec for CountSketch {
     }
 }
 
-/// What travels: the size of the tables, and the seed of the hashes.
+/// The coding: the size of the tables, and the seed of the hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Tables {
     /// Rows of a table.

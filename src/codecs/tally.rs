@@ -1,4 +1,4 @@
-//! What an encoder counts and sums in one look at a vector.
+//! The counts and sums of one look of an encoder at a vector.
 
 /// The lowest and the highest value of a block.
 pub type Ends = [f32; 2];

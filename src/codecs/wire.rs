@@ -1,4 +1,4 @@
-//! Numbers and bytes as they travel in a coding: hex in JSON, raw in postcard.
+//! Numbers and bytes in a coding: hex in JSON, raw in postcard.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 

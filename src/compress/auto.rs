@@ -18,7 +18,7 @@ use crate::model::layout::TensorSpec;
 /// Models of up to this many values are also tried as one vector.
 const TINY_MODEL: usize = 1 << 18;
 
-/// Bytes of a header, and of a part's entry in it, about.
+/// About the bytes of a header, and of a part's entry in it.
 const HEADER_BYTES: u64 = 256;
 const PART_BYTES: u64 = 32;
 
@@ -73,7 +73,7 @@ impl Objective {
         Cost { bytes: bytes + beside, nmse: 0.0 }
     }
 
-    /// The measured cost of what the goal is about: the file, or the vectors.
+    /// The measured cost of the goal's subject: the file, or the vectors.
     fn cost(&self, attempt: &Attempt) -> Cost {
         let cost = attempt.cost();
         let bytes = if self.vectors.is_some() { attempt.vector_bytes() } else { cost.bytes };
@@ -86,7 +86,7 @@ fn values(tensors: &[TensorSpec]) -> usize {
     tensors.iter().map(|spec| spec.len).sum()
 }
 
-/// How many tries are left.
+/// The number of tries that are left.
 struct Effort {
     /// Tries that only settle vectors, which gives their bytes before they are encoded.
     settlings: u32,

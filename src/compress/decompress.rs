@@ -39,7 +39,7 @@ pub struct Decompression {
 pub enum DecompressError {
     #[error("{}: {}", .path.display(), list(.faults))]
     Open { path: PathBuf, faults: Vec<OpenFault> },
-    #[error("{}: is not encoded, expected what `fedmill compress` made", .path.display())]
+    #[error("{}: is not encoded, expected an update from `fedmill compress`", .path.display())]
     NotEncoded { path: PathBuf },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },

@@ -260,7 +260,7 @@ impl PartEncoder {
     }
 }
 
-/// What all chunks are encoded with.
+/// The inputs that all chunks share.
 pub(crate) struct Encoding<'a> {
     /// The values to send.
     pub(crate) values: &'a Values<'a>,

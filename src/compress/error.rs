@@ -1,4 +1,4 @@
-//! Why an update was not compressed, and what the user can do about it.
+//! Why an update was not compressed, with advice for the user.
 
 use crate::compress::encode::EncodeError;
 use crate::compress::residual::error::ResidualError;
@@ -22,9 +22,9 @@ pub enum CompressError {
     Open { path: PathBuf, faults: Vec<OpenFault> },
     #[error("{}: {}", .path.display(), list(.faults))]
     Metadata { path: PathBuf, faults: Vec<MetadataFault> },
-    #[error("{}: is encoded already, expected an update as it was trained", .path.display())]
+    #[error("{}: is encoded already, expected a plain update", .path.display())]
     Encoded { path: PathBuf },
-    #[error("{}: holds a delta, expected weights beside --base", .path.display())]
+    #[error("{}: holds a delta, expected weights, because --base is given", .path.display())]
     IsDelta { path: PathBuf },
     #[error("{}: tensor `{tensor}` is {found}, expected {expected} as in the base", .path.display())]
     OtherTensor { path: PathBuf, tensor: String, found: String, expected: String },
@@ -58,15 +58,15 @@ impl CompressError {
 impl Explain for CompressError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Encoded { .. } => Some("`fedmill decompress` it first".to_owned()),
+            Self::Encoded { .. } => Some("run `fedmill decompress` on it first".to_owned()),
             Self::Residual(why) => why.hint(),
             Self::Device(why) => why.hint().map(str::to_owned),
             Self::NoConfig { .. } => Some(
-                "it decodes i2 to i8 by channel or by blocks that divide rows, in the plain layout"
+                "compressed-tensors decodes i2 to i8 by channel, or by blocks that divide rows, in the plain layout"
                     .to_owned(),
             ),
             Self::NothingLeft { .. } => Some("ask for a lower --target, or add --best-effort".to_owned()),
-            Self::IsDelta { .. } => Some("leave --base out: a delta is compressed as it is".to_owned()),
+            Self::IsDelta { .. } => Some("leave --base out to compress a delta".to_owned()),
             Self::Encode { source: EncodeError::Value(_), .. } => {
                 Some("--nonfinite zero sends zeros in their place".to_owned())
             }

@@ -1,4 +1,4 @@
-//! What a file must meet, and what it costs.
+//! The limits that a file must meet, and its cost.
 
 /// The most bytes and the largest error of a file.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -60,13 +60,13 @@ mod tests {
         Cost { bytes, nmse }
     }
 
-    /// By every kind of goal the files in order, the best one first.
+    /// The files in order for each kind of goal, the best first.
     const ORDERS: [(Option<u64>, Option<f64>, [Cost; 4]); 4] = [
-        // The least error of those that fit, then the fewest bytes.
+        // The least error among those that fit, then the fewest bytes.
         (Some(100), None, [cost(100, 0.1), cost(90, 0.2), cost(80, 0.2 + 1e-9), cost(101, 0.01)]),
-        // The fewest bytes of those that are near enough, then the least error.
+        // The fewest bytes among those that are close enough, then the least error.
         (None, Some(0.1), [cost(80, 0.1), cost(90, 0.01), cost(10, 0.2), cost(5, 0.3)]),
-        // The least error of those that meet both; if none does, of those that fit.
+        // The least error among those that meet both; if none does, among those that fit.
         (Some(100), Some(0.1), [cost(100, 0.01), cost(90, 0.1), cost(95, 0.2), cost(50, 0.5)]),
         (Some(100), Some(0.1), [cost(99, 0.3), cost(10, 0.9), cost(101, 0.01), cost(200, 0.001)]),
     ];
@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    /// Of as much error the one of fewer bytes, of as many bytes the one of less error.
+    /// With equal errors, the one of fewer bytes; with equal bytes, the one of less error.
     #[test]
     fn ties_are_settled_by_the_other_figure() {
         let by_bytes = Goal { bytes: Some(100), nmse: None };

@@ -62,7 +62,7 @@ impl Quality {
     }
 }
 
-/// The least NMSE of any code of as many bits a value on white Gaussian data, `2^(-2R)` (Shannon, 1959).
+/// The least NMSE of any code with this number of bits a value on white Gaussian data, `2^(-2R)` (Shannon, 1959).
 pub fn white_bound(bits_per_value: f64) -> f64 {
     (-2.0 * bits_per_value).exp2()
 }

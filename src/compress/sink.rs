@@ -1,4 +1,4 @@
-//! Where the bytes of streams go: memory, a staged file, or nowhere in a dry run.
+//! The destination of streams: memory, a staged file, or nowhere in a dry run.
 //!
 //! The header comes last, when its length is known. A small file is held back in memory until then; a large one leaves
 //! room for the header, which is padded with spaces.
@@ -144,7 +144,7 @@ impl Sink {
 /// A header padded with spaces to `bytes`.
 fn padded(mut header: Vec<u8>, bytes: u64) -> Result<Vec<u8>, Invalid> {
     let len = bytes.checked_sub(8).filter(|_| header.len() as u64 <= bytes);
-    let len = len.ok_or_else(|| Invalid::new("header is longer than the room that was left for it"))?;
+    let len = len.ok_or_else(|| Invalid::new("header is longer than the space reserved for it"))?;
     header[..8].copy_from_slice(&len.to_le_bytes());
     header.resize(bytes as usize, b' ');
     Ok(header)

@@ -34,7 +34,7 @@ pub struct Summary {
     /// The error.
     #[serde(flatten)]
     pub measures: Measures,
-    /// The least NMSE of any code with as many bits, on white Gaussian data.
+    /// The least NMSE of any code with this number of bits, on white Gaussian data.
     pub white_nmse_bound: f64,
     /// Values by codec.
     pub codecs: BTreeMap<String, u64>,

@@ -63,7 +63,7 @@ impl Variances {
     }
 }
 
-/// All that a plan follows from.
+/// Everything that determines a plan.
 #[derive(Debug)]
 pub(crate) struct Survey {
     pieces: Vec<VectorSurvey>,
@@ -202,7 +202,7 @@ fn byte_at(step: f64) -> f64 {
     8.0 * BIT_IN_SQUARED_STEPS * step * step
 }
 
-/// Bytes of a vector besides its codes, about.
+/// About the bytes of a vector besides its codes.
 const VECTOR_BYTES: f64 = 24.0;
 
 impl VectorSurvey {

@@ -14,13 +14,13 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Ratios of the rows where targets choose the codecs.
+/// The ratios of the rows whose codecs follow from a target.
 const TARGETS: [f64; 4] = [8.0, 16.0, 32.0, 100.0];
 
-/// Values that speeds are measured on, at most, of the largest tensor that is encoded.
+/// The most values on which speeds are measured, from the largest encoded tensor.
 const MOST_TIMED: usize = 1 << 22;
 
-/// Runs that speeds are measured in; the fastest counts.
+/// Runs for each speed; the fastest counts.
 const RUNS: usize = 3;
 
 /// An update by one codec, or by the codecs that meet a target.
@@ -37,9 +37,9 @@ pub struct Row {
     /// The error.
     #[serde(flatten)]
     pub measures: Measures,
-    /// The least NMSE of any code with as many bits, on white Gaussian data.
+    /// The least NMSE of any code with this number of bits, on white Gaussian data.
     pub white_nmse_bound: f64,
-    /// Megabytes of f32 that one thread encodes in a second; `None` for targets, and where nothing is encoded.
+    /// Megabytes of f32 that one thread encodes in a second; `None` for targets, and if nothing is encoded.
     pub encode_mb_per_s: Option<f64>,
     /// Megabytes of f32 that one thread decodes in a second.
     pub decode_mb_per_s: Option<f64>,

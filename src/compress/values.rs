@@ -15,12 +15,12 @@ use std::io;
 /// Values that are read at a time: few enough for a core's cache.
 const READ_AT_ONCE: usize = 8192;
 
-/// What to do with NaN and infinity.
+/// What NaN and infinity do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum NonFinite {
-    /// They are an error.
+    /// The command fails.
     Error,
-    /// They are sent as zero.
+    /// They become zero.
     Zero,
 }
 

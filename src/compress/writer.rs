@@ -24,9 +24,9 @@ const MOST_HEADER: f64 = 0.02;
 /// The layout of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum FileLayout {
-    /// Every stream is a tensor.
+    /// A tensor for each stream of bytes.
     Plain,
-    /// All streams are one tensor.
+    /// One tensor for all streams, with a short header.
     Bundle,
 }
 

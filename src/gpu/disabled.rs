@@ -13,7 +13,7 @@ pub(super) fn open(_: &Options) -> Result<Box<dyn ComputeDevice>, GpuError> {
     Err(GpuError::NotBuilt)
 }
 
-/// What a compiled merge, a compiled pass over pairs and device memory are here: nothing that exists.
+/// Stands for compiled merges, compiled passes over pairs and device memory, which do not exist here.
 #[derive(Debug)]
 pub(super) enum Never {}
 

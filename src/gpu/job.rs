@@ -60,7 +60,7 @@ pub struct Adapter {
     pub interface: String,
     /// Smallest and largest number of invocations in a subgroup; zeros without subgroups.
     pub subgroup: (u32, u32),
-    /// Bytes of its own memory, if the driver reports them.
+    /// Bytes of its dedicated memory, if the driver reports them.
     pub memory: Option<u64>,
     /// Limits that size tiles, by name.
     pub limits: Vec<(&'static str, u64)>,

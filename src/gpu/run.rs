@@ -68,7 +68,7 @@ impl<'a> Run<'a> {
         BufferId(self.buffers.len() - 1)
     }
 
-    /// Adds a step behind those before. The buffers are the bindings of its kernel from 2 on.
+    /// Adds a step after those before. The buffers are the bindings of its kernel from 2 on.
     pub(super) fn step(&mut self, variant: Variant, shape: Shape, buffers: &[BufferId], groups: [u32; 2]) {
         self.steps.push(Step { variant, shape, buffers: buffers.to_vec(), groups });
     }

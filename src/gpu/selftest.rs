@@ -1,5 +1,7 @@
 //! The kernels that have shaders: every text that is ever compiled, and every self-test.
 //!
+//! `tiles` has the self-tests of kernels that run on tiles.
+//!
 //! A self-test runs a kernel on a small sample and compares it with the CPU's kernel, or with plain f64 where that sums
 //! in another order. The bound of each comparison is the one that the shader's head states.
 

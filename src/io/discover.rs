@@ -18,7 +18,7 @@ pub enum DiscoverError {
     Empty { path: PathBuf },
     #[error("{}: cannot read the list of updates: {source}", .path.display())]
     UnreadableList { path: PathBuf, source: io::Error },
-    #[error("no update named: give files, directories or --files-from")]
+    #[error("found no update, expected files, directories or --files-from FILE")]
     Nothing,
 }
 

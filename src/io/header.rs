@@ -54,7 +54,7 @@ pub enum HeaderFault {
     NotAnObject { why: String },
     #[error("metadata is not a map of strings: {why}")]
     BadMetadata { why: String },
-    #[error("key `{key}` stands twice in the header")]
+    #[error("key `{key}` appears twice in the header")]
     DuplicateKey { key: String },
     #[error("tensor `{tensor}`: header entry is not understood: {why}")]
     BadEntry { tensor: String, why: String },
@@ -245,7 +245,7 @@ mod tests {
             "c":{"dtype":"F32","shape":[9223372036854775807,3],"data_offsets":[0,9]}}"#;
         let found = faults(json, 100);
         for part in [
-            "`b` stands twice",
+            "`b` appears twice",
             "`a`: dtype F4",
             "`b`: offsets 0..9 hold 9 bytes, expected 8",
             "`b`: header entry",

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_told_and_goes_with_the_next_append() {
+    fn a_torn_line_is_reported_and_removed_by_the_next_append() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
         fs::write(&path, b"one\ntw\xff").unwrap();

@@ -41,7 +41,7 @@ pub enum OpenFault {
     NotInIndex { tensor: String, shard: String },
     #[error("update is encoded, but {why}")]
     BadEncoding { why: String },
-    #[error("is an encoded update, expected a plain model")]
+    #[error("file is an encoded update, expected a plain model")]
     Encoded,
     #[error("metadata `{key}` is `{one}` in one shard and `{other}` in another")]
     ConflictingMetadata { key: String, one: String, other: String },
@@ -56,7 +56,7 @@ impl OpenFault {
     /// The remedy, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Encoded => Some("`fedmill decompress` it first"),
+            Self::Encoded => Some("run `fedmill decompress` on it first"),
             _ => None,
         }
     }

@@ -37,7 +37,7 @@ pub enum WriteError {
     NotAFile { path: PathBuf },
     #[error("{}: is the name of a shard index, expected one like model.safetensors", .path.display())]
     IsIndexName { path: PathBuf },
-    #[error("{}: is being written by another run, expected to be alone with it", .path.display())]
+    #[error("{}: another run is writing it, expected another path or the end of that run", .path.display())]
     Busy { path: PathBuf },
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -258,7 +258,7 @@ impl ModelWriter {
     pub fn publish(self) -> Result<(), WriteError> {
         let at_target = || WriteError::at(&self.target);
         let old_index = index_path(&self.target);
-        // For good, before a file of the old model is replaced.
+        // Removes the old index on disk before a file of the old model is replaced.
         if remove_if_there(&old_index).map_err(at_target())? {
             sync_directory_of(&self.target).map_err(at_target())?;
         }

@@ -52,7 +52,7 @@ fn kept(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read?,
     };
-    // An interrupted wipe leaves zeros: a key that everybody knows.
+    // An interrupted wipe leaves zeros: a key that any reader knows.
     let is_wiped = !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0);
     Ok((!is_wiped).then_some(bytes))
 }

@@ -8,7 +8,8 @@
 use crate::kernels::dispatch;
 use crate::kernels::lanes::{FLOATS, Floats};
 
-/// Rounds a float of magnitude up to 2^22 when added to it: the integer, half to even, stands in the lowest bits.
+/// Added to a float of magnitude up to 2^22, it rounds the float to an integer, half to even. The lowest bits of the
+/// sum are that integer.
 const ROUNDER: f32 = 12_582_912.0;
 /// Random bits that a fraction is compared with.
 const FRACTION_BITS: u32 = 24;
@@ -82,9 +83,9 @@ dispatch! {
 }
 
 dispatch! {
-    /// The codes 0 to `top` of the values of each block of `block` values, of which the last may have fewer: by its
-    /// grid, low and inverse, `(x - low) * inverse`, rounded. `top` is at most 255. The caller sees to it that no `x -
-    /// low` overflows.
+    /// The codes 0 to `top` of the values of each block of `block` values, of which the last may have fewer. A code is
+    /// `(x - low) * inverse`, rounded, by the block's grid (low, inverse). `top` is at most 255. The caller ensures
+    /// that no `x - low` overflows.
     pub fn quantize<A: Arch>(
         values: &[f32],
         block: usize,
@@ -139,8 +140,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// What codes of each block of `block` codes, of which the last may have fewer, stand for by its grid, low and
-    /// step: `low + code * step`.
+    /// The values of the codes of each block of `block` codes, of which the last may have fewer: `low + code * step`,
+    /// by the block's grid (low, step).
     pub fn dequantize<A: Arch>(codes: &[u8], block: usize, grids: &[[f32; 2]], out: &mut [f32]) {
         for ((codes, out), [low, step]) in codes.chunks(block).zip(out.chunks_mut(block)).zip(grids) {
             for (code, x) in codes.iter().zip(out) {
@@ -151,7 +152,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// What codes of a symmetric block stand for: `code * step`.
+    /// The values of the codes of a symmetric block: `code * step`.
     pub fn dequantize_symmetric<A: Arch>(codes: &[i8], step: f32, out: &mut [f32]) {
         for (code, x) in codes.iter().zip(out) {
             *x = f32::from(*code) * step;
@@ -159,7 +160,7 @@ dispatch! {
     }
 }
 
-// As comparisons, which are one instruction where `f32::min` is several.
+// Comparisons are one instruction; `f32::min` is several.
 #[inline(always)]
 fn lesser(x: f32, other: f32) -> f32 {
     if x < other { x } else { other }
@@ -183,14 +184,14 @@ fn nearest(t: f32) -> i32 {
     (t + ROUNDER).to_bits() as i32 & 0xff
 }
 
-/// The integer below, or the one above, as the word draws. `t` is between -128 and 255.
+/// The integer below `t` or above it, as the random word decides. `t` is between -128 and 255.
 #[inline(always)]
 fn drawn(t: f32, word: u32) -> i32 {
-    // SAFETY: `t` is within the ends that `between` gave it, and a number.
+    // SAFETY: `between` clamped `t` to its ends, so `t` is a number in range.
     let toward_zero: i32 = unsafe { t.to_int_unchecked() };
     let below = toward_zero - i32::from(toward_zero as f32 > t);
     let fraction = (t - below as f32) * (1u32 << FRACTION_BITS) as f32;
-    // SAFETY: a number of 0 to 2^24.
+    // SAFETY: a number from 0 to 2^24.
     let fraction: i32 = unsafe { fraction.to_int_unchecked() };
     below + i32::from(((word >> (32 - FRACTION_BITS)) as i32) < fraction)
 }

@@ -1,18 +1,18 @@
 //! Finds the bucket of a magnitude among ascending thresholds.
 //!
-//! It is the code of a quantizer that is symmetric about zero. Agreement: bits. A product and comparisons, nothing is
-//! added.
+//! The bucket is the code of a quantizer that is symmetric about zero. Agreement: bits. The kernel multiplies and
+//! compares, and adds nothing.
 
 use crate::kernels::dispatch;
 
-/// The most thresholds that values are held against one by one.
+/// The most thresholds that the kernel compares one by one.
 const FEW: usize = 15;
 /// The most thresholds.
 const MOST: usize = 127;
 
 dispatch! {
-    /// The code of each value: how many of the thresholds `|x| * factor` is above, and in the bit over those, whether
-    /// `x` is below zero. Thresholds ascend, at most 127; their number is one less than a power of two.
+    /// The code of each value: the number of thresholds below `|x| * factor`, and in the next higher bit whether `x` is
+    /// below zero. There are at most 127 thresholds, in ascending order; their number is one less than a power of two.
     pub fn bucketize<A: Arch>(values: &[f32], factor: f32, thresholds: &[f32], codes: &mut [u8]) {
         match thresholds.len() {
             0 => compared::<0>(values, factor, thresholds, codes),
@@ -44,7 +44,7 @@ fn compared<const COUNT: usize>(values: &[f32], factor: f32, thresholds: &[f32],
     }
 }
 
-/// Halves the thresholds that are left until none is.
+/// Halves the range of thresholds until one is left.
 #[inline(always)]
 fn searched<const COUNT: usize>(values: &[f32], factor: f32, thresholds: &[f32], codes: &mut [u8]) {
     let mut own = [0.0; MOST + 1];
@@ -53,7 +53,7 @@ fn searched<const COUNT: usize>(values: &[f32], factor: f32, thresholds: &[f32],
         let scaled = values[i].abs() * factor;
         let (mut below, mut half) = (0, COUNT.div_ceil(2));
         while half > 0 {
-            // Never beyond the last; the mask says so to the compiler.
+            // Never beyond the last threshold. The mask tells the compiler so.
             below += if scaled > own[(below + half - 1) & MOST] { half } else { 0 };
             half /= 2;
         }

@@ -1,4 +1,4 @@
-//! ChaCha20, the source of noise. Without the key its words cannot be told from random ones.
+//! ChaCha20, the source of noise. Without the key, its words look random.
 //!
 //! Any thread and any device can compute any block of a stream on its own, with the same result.
 //!
@@ -20,13 +20,13 @@ use crate::kernels::dispatch;
 
 /// Words of a block.
 pub const WORDS: usize = 16;
-/// Blocks that are worked on side by side: a vector of the widest set.
+/// Blocks that are computed together: the lanes of the widest vector.
 pub(super) const BLOCKS: usize = 16;
 const DOUBLE_ROUNDS: usize = 10;
 /// "expand 32-byte k".
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-/// Sixteen blocks: of each word, that of every block.
+/// Sixteen blocks, word by word: each entry holds one word of every block.
 pub(super) type Blocks = [[u32; BLOCKS]; WORDS];
 
 /// A stream of blocks. Not printable, since the key determines the noise.
@@ -41,7 +41,7 @@ pub struct Stream<'k> {
 }
 
 dispatch! {
-    /// The blocks from number `first` on, as many as `out` takes.
+    /// Fills `out` with the blocks from number `first` on.
     pub fn blocks<A: Arch>(stream: Stream, first: u64, out: &mut [[u32; WORDS]]) {
         let mut number = first;
         for out in out.chunks_mut(BLOCKS) {
@@ -56,7 +56,7 @@ dispatch! {
     }
 }
 
-/// The blocks from number `first` on.
+/// Sixteen blocks, from number `first` on.
 #[inline(always)]
 pub(super) fn sixteen_blocks<W: Words>(stream: Stream, first: u64) -> Blocks {
     let start = start(stream, first);
@@ -103,9 +103,9 @@ fn quarter_round<W: Words>(state: &mut [W; WORDS], places: [usize; 4]) {
     [state[a], state[b], state[c], state[d]] = W::quarter_round([state[a], state[b], state[c], state[d]]);
 }
 
-/// A word of sixteen blocks. Methods stay inside code entered through `dispatch!`.
+/// One word of sixteen blocks. Call the methods only in code entered through `dispatch!`.
 pub trait Words: Copy {
-    /// These.
+    /// The vector of these words.
     fn of(words: [u32; BLOCKS]) -> Self;
     /// The words.
     fn words(self) -> [u32; BLOCKS];
@@ -152,13 +152,13 @@ mod x86 {
     use super::{BLOCKS, Words};
     use std::arch::x86_64::*;
 
-    /// Implements [`Words`] for a register type from how it adds and how it rotates what changed.
+    /// Implements [`Words`] for a register type, given its addition and its rotation of changed words.
     macro_rules! register_words {
         ($register:ty, $add:ident, $turn:ident) => {
             impl Words for $register {
                 #[inline(always)]
                 fn of(words: [u32; BLOCKS]) -> Self {
-                    // SAFETY: both are sixteen words, and any bits are words.
+                    // SAFETY: both are sixteen words, and any bits are valid words.
                     unsafe { std::mem::transmute(words) }
                 }
                 #[inline(always)]
@@ -198,7 +198,7 @@ mod x86 {
         unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
     }
 
-    /// `x ^ y`, rotated to the left by `LEFT` bits, which with `RIGHT` are 32.
+    /// `x ^ y`, rotated to the left by `LEFT` bits. `LEFT` and `RIGHT` add up to 32.
     #[inline(always)]
     unsafe fn turn_two<const LEFT: i32, const RIGHT: i32>(x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
         // SAFETY: the caller has the set.
@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    /// Blocks as the crate `chacha20` makes them.
+    /// The blocks of the crate `chacha20`.
     fn known(stream: Stream, first: u64, count: usize) -> Vec<[u32; WORDS]> {
         let mut words = ChaCha20Rng::from_seed(*stream.key);
         words.set_stream(u64::from(stream.segment) << 32 | u64::from(stream.domain));
@@ -278,7 +278,7 @@ mod tests {
         let stream = Stream { key: &key, domain: 0x0123_4567, segment: 0x89ab_cdef };
         for isa in Isa::available() {
             for count in [0, 1, 15, 16, 17, 33] {
-                // From the start, off a vector's places, and over the carry into the second word.
+                // From the start, from a place within a vector, and over the carry into the second word.
                 for first in [0, 5, u64::from(u32::MAX) - 7] {
                     let mut found = vec![[0xdead_beef; WORDS]; count];
                     blocks(isa, stream, first, &mut found);

@@ -1,6 +1,6 @@
 //! Turns values into integers of a grid, clipped to a norm.
 //!
-//! All of it is exact, so the result is the same everywhere, in any order.
+//! All steps are exact, so the result is the same on every machine and in any order.
 //!
 //! The norm of an update bounds its effect on a sum. Floats do not keep that bound: sums and norms are rounded, and in
 //! sums of many terms the rounding exceeds the contribution of a client (Casacuberta et al., "Widespread
@@ -20,14 +20,14 @@ use crate::kernels::element::Element;
 use crate::kernels::lanes::Arch;
 use std::ops::RangeInclusive;
 
-/// Bits of the significand of an f64, but for the leading one.
+/// Bits of the significand of an f64, without the leading one.
 const FRACTION: u32 = 52;
 /// The exponent of infinity and NaN, as stored.
 const NON_FINITE: u64 = 0x7ff;
-/// A value is its significand of 53 bits times two to its stored exponent less this.
+/// A value is its significand of 53 bits, times two to the power of its stored exponent minus this.
 const OFFSET: i32 = 1075;
 
-/// The magnitude of a value as its significand, a whole number of 53 bits or zero, and its exponent as stored.
+/// The significand of a value's magnitude, a whole number of at most 53 bits, and its stored exponent.
 #[inline(always)]
 fn magnitude(bits: u64) -> (u64, u64) {
     let exponent = bits >> FRACTION & NON_FINITE;
@@ -40,14 +40,14 @@ fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << FRACTION)
 }
 
-/// Exponents that share a sum of squares, and how many bits of an exponent tell them apart.
+/// The number of exponents that share a sum of squares, and the bits of an exponent within a window.
 const WINDOW: usize = 8;
 const WINDOW_BITS: u32 = WINDOW.ilog2();
 const WINDOWS: usize = (NON_FINITE as usize + 1) / WINDOW;
-/// Sums that are added to in turn, so that none waits for itself.
+/// Sums that are added to in turn, so that consecutive additions are independent.
 const TURNS: usize = 4;
 
-/// A sum of squares of up to 120 bits: modulo 2^128, and how often it went round.
+/// A sum of squares of up to 120 bits each: the value modulo 2^128, and the number of overflows.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 struct Window {
     low: u128,
@@ -67,8 +67,8 @@ impl Window {
     }
 }
 
-/// The sum of the squares of values, exactly: a whole number for each few exponents. Sums of parts add up to that of
-/// the whole, however it is cut.
+/// The exact sum of the squares of values: a whole number for each window of exponents. Sums of parts add up to the sum
+/// of the whole, however it is cut.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Squares {
     windows: Vec<Window>,
@@ -108,7 +108,7 @@ impl Squares {
         }
     }
 
-    /// Adds the squares of other values.
+    /// Adds the sum for other values.
     pub fn merge(&mut self, other: &Self) {
         self.largest_exponent = self.largest_exponent.max(other.largest_exponent);
         self.add_windows(&other.windows);
@@ -120,27 +120,27 @@ impl Squares {
         }
     }
 
-    /// Whether all values were finite numbers.
+    /// Whether all values were finite.
     pub fn is_finite(&self) -> bool {
         self.largest_exponent < NON_FINITE
     }
 
-    /// The root of the sum as a float, and the exponent of a power of two as its factor; `None` if the sum is zero.
+    /// The root of the sum as a float, and a power of two as its factor, given as exponent. `None` if the sum is zero.
     fn root(&self) -> Option<(f64, i32)> {
         let top = self.windows.iter().rposition(|window| *window != Window::default())?;
         let mut sum = 0.0;
         for (window, squares) in self.windows[..=top].iter().enumerate() {
-            // Windows far below the top are zero beside it.
+            // Windows far below the top change no bit.
             let apart = 2 * WINDOW as i32 * (window as i32 - top as i32);
             sum += squares.to_f64() * power_of_two(apart.max(-900));
         }
         Some((sum.sqrt(), (WINDOW * top) as i32 - OFFSET))
     }
 
-    /// The L2 norm of the values, correct to the last bits of an f64. Infinite where an f64 holds no more; it means
-    /// nothing where values are not finite.
+    /// The L2 norm of the values, correct to the last bits of an f64. Infinite if it overflows f64. Meaningless if a
+    /// value is not finite.
     pub fn norm(&self) -> f64 {
-        // In two steps: either power may be beyond an f64 where the norm is not.
+        // In two steps: a single power may leave the range of f64 although the norm does not.
         let scaled =
             |(root, power): (f64, i32)| root * power_of_two(power / 2) * power_of_two(power - power / 2);
         self.root().map_or(0.0, scaled)
@@ -152,8 +152,8 @@ impl Squares {
     }
 }
 
-/// What values are multiplied by on the way to integers: `multiplier * 2^exponent`, where the multiplier's highest bit
-/// is set, or zero. Scales are in the order of the numbers.
+/// The factor from values to integers: `multiplier * 2^exponent`. The multiplier's highest bit is set, unless the
+/// factor is zero. The derived order is that of the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Scale {
     exponent: i32,
@@ -161,10 +161,10 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Everything comes to zero at this scale, whatever its bits.
+    /// The scale zero: every integer is zero.
     pub const ZERO: Self = Self { exponent: i32::MIN, multiplier: 0 };
 
-    /// The largest scale that is not above `x * 2^power`, of a finite `x`; zero if that is not above zero.
+    /// The largest scale that is at most `x * 2^power`, for a finite `x`. Zero if `x` is not positive.
     pub fn rounded_down(x: f64, power: i32) -> Self {
         const DROPPED: u32 = FRACTION + 1 - u32::BITS;
         let (significand, exponent) = magnitude(x.to_bits());
@@ -175,17 +175,17 @@ impl Scale {
         Self { exponent, multiplier: (significand >> DROPPED) as u32 }
     }
 
-    /// Its factor of 32 bits, whose highest is set unless the scale is zero.
+    /// Its multiplier of 32 bits. The highest bit is set, unless the scale is zero.
     pub fn multiplier(self) -> u32 {
         self.multiplier
     }
 
-    /// The power of two beside the multiplier.
+    /// The exponent of the power of two beside the multiplier.
     pub fn exponent(self) -> i32 {
         self.exponent
     }
 
-    /// Smaller by a share of about 2^-12.
+    /// A scale that is smaller by about 2^-12 of it.
     pub fn shrunk(self) -> Self {
         let less = self.multiplier - (self.multiplier >> 12);
         let zeros = less.leading_zeros();
@@ -195,7 +195,7 @@ impl Scale {
         Self { exponent: self.exponent - zeros as i32, multiplier: less << zeros }
     }
 
-    /// Times a weight from zero to one, rounded down.
+    /// The scale times a weight from zero to one, rounded down.
     pub fn weighted(self, weight: f64) -> Self {
         if self == Self::ZERO {
             return self;
@@ -203,14 +203,14 @@ impl Scale {
         Self::rounded_down(f64::from(self.multiplier) * weight, self.exponent).min(self)
     }
 
-    /// The scale as a float, if it is one that products with can be rounded once: none that is zero or far out, where
-    /// subnormal values or products would count.
+    /// The scale as a float, if products with it need a single rounding. `None` for zero and for extreme scales, at
+    /// which subnormal values or products would matter.
     fn to_f64(self) -> Option<f64> {
         const MIDDLE: RangeInclusive<i32> = -900..=900;
         MIDDLE.contains(&self.exponent).then(|| f64::from(self.multiplier) * power_of_two(self.exponent))
     }
 
-    /// The distance of values that this scale takes to neighbouring integers: its inverse. The scale is within 2^-900
+    /// The distance of values that become neighbouring integers: the inverse of the scale. The scale is within 2^-900
     /// and 2^900.
     pub fn unit(self) -> f64 {
         power_of_two(-self.exponent) / f64::from(self.multiplier)
@@ -218,11 +218,10 @@ impl Scale {
 }
 
 dispatch! {
-    /// The integers of `row - base` at a scale, rounded toward zero, and the sum of their squares. `base` is as long as
-    /// `row`, or empty for zero.
+    /// Writes the integers of `row - base` at a scale, rounded toward zero. Returns the sum of their squares, exactly
+    /// or as the largest u128. `base` is as long as `row`, or empty for zero.
     ///
-    /// Magnitudes of 2^51 or more, which no bound is as large as, may come out as others that are as large. The sum is
-    /// exact, or the largest u128.
+    /// Magnitudes of 2^51 or more, which are above every bound, may become other integers of that size.
     pub fn quantize<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, out: &mut [i64]) -> u128 {
         let out = &mut out[..row.len()];
         out.fill(0);
@@ -232,13 +231,14 @@ dispatch! {
 
 dispatch! {
     /// Adds the integers of [`quantize`] to sums, and returns the sum of their squares. The caller ensures that no sum
-    /// overflows i64, which holds while the norms are within their bound.
+    /// overflows i64. That is so if the norms are within their bound.
     pub fn add_quantized<A: Arch, E: Element>(row: &[E], base: &[f64], scale: Scale, sums: &mut [i64]) -> u128 {
         each_block::<A, E>(row, base, scale, sums)
     }
 }
 
-/// Values whose squares are added before it is seen whether they fit: they stay in the first-level cache.
+/// Values in a block, which fits the first-level cache. The kernel adds their squares first, and then checks for
+/// overflow.
 const BLOCK: usize = 2048;
 
 /// Adds the integers of a row to sums, block by block.
@@ -294,15 +294,15 @@ fn add_values(
         squares = squares.wrapping_add(low * low);
         any |= magnitude;
     }
-    // So many squares of 26 bits each fit.
+    // The squares of a block of integers of 26 bits fit.
     const { assert!(BLOCK <= 1 << (u64::BITS - 2 * SMALL_BITS)) };
     if any >> SMALL_BITS == 0 { u128::from(squares) } else { sum_of_large_squares(len, value, magnitude) }
 }
 
-/// Bits of integers whose squares are added without looking.
+/// Bits of integers whose squares fit a block's sum without a check.
 const SMALL_BITS: u32 = 26;
 
-/// The sum of the squares, exactly unless it is beyond u128.
+/// The sum of the squares, exactly or as the largest u128.
 #[inline(always)]
 fn sum_of_large_squares(len: usize, value: impl Fn(usize) -> f64, magnitude: impl Fn(f64) -> u64) -> u128 {
     let mut sum = 0u128;
@@ -312,10 +312,10 @@ fn sum_of_large_squares(len: usize, value: impl Fn(usize) -> f64, magnitude: imp
     sum
 }
 
-/// The magnitude of the integer of a value at a scale that an f64 holds.
+/// The magnitude of a value's integer, at a scale that fits f64.
 ///
-/// Above 2^52 an f64 holds integers alone, so a fused multiply-add gives the integer nearest to the product. A second
-/// one gives the sign of the rounding, and where the first rounded up, one is subtracted.
+/// Above 2^52 an f64 is an integer, so a fused multiply-add gives the integer nearest to the product. A second one
+/// gives the sign of the rounding error. If the first rounded up, the kernel subtracts one.
 #[inline(always)]
 fn fused_magnitude(value: f64, scale: f64) -> u64 {
     const WHOLE: f64 = (1u64 << FRACTION) as f64;
@@ -326,8 +326,8 @@ fn fused_magnitude(value: f64, scale: f64) -> u64 {
     nearest.to_bits().wrapping_sub(WHOLE.to_bits()).wrapping_sub(is_above)
 }
 
-/// The same at any scale, in integers. The product of the magnitude and the multiplier has 85 bits; the lowest 32 are
-/// dropped before the rest of the shift, which changes nothing.
+/// The magnitude at any scale, by integer arithmetic. The product of significand and multiplier has 85 bits. The lowest
+/// 32 are dropped before the rest of the shift, which does not change the result.
 #[inline(always)]
 fn whole_magnitude(value: f64, scale: Scale) -> u64 {
     let (significand, exponent) = magnitude(value.to_bits());

@@ -1,15 +1,14 @@
 //! Sorts the columns of a tile, a vector of columns at a time.
 //!
-//! A column of `n` keys is sorted as runs of up to 32 rows by straight-line networks held in
-//! registers, then by bitonic merges of runs, which double until one is left. The merges are the
-//! ascending form (the first stage compares row `i` with the mirrored row of the other run), so rows
-//! past the end act as infinities that never move and any `n` works without padding to a power of
-//! two. The last merge visits only the blocks that the caller will read.
+//! Straight-line networks in registers sort a column of `n` keys in runs of up to 32 rows. Bitonic merges then join
+//! runs of twice the length, until one is left. The merges use the ascending form: the first stage compares row `i`
+//! with the mirrored row of the other run. So rows past the end act as infinities that never move, and `n` needs no
+//! padding to a power of two. The last merge visits only the blocks that the caller will read.
 //!
 //! Batcher, Sorting networks and their applications, 1968.
 
 use crate::kernels::element::Element;
-use crate::kernels::lanes::{Lanes, MAX_WIDTH};
+use crate::kernels::lanes::{Lanes, MAX_WIDTH, Outlined};
 use crate::kernels::network::{BLOCK_SIZES, MAX_BLOCK};
 use crate::model::tile::Rows;
 use std::ops::RangeInclusive;
@@ -50,15 +49,15 @@ pub(crate) use with_block_size;
 
 /// Up to 32 rows of float bits, filled up to a block size with rows of padding.
 pub(crate) struct Block<'a, K> {
-    /// The first `size` of these have `columns` values; the others none.
+    /// The first `size` rows have `columns` values, the others none.
     rows: [&'a [K]; MAX_BLOCK],
     size: usize,
     columns: usize,
 }
 
 impl<'a, K: bytemuck::Pod> Block<'a, K> {
-    /// Rows `start..start + len` of a tile, after `low` rows of `padding`'s small values and before as many
-    /// of its large ones as it takes.
+    /// Rows `start..start + len` of a tile. `low` rows of small padding come before them, and rows of large padding
+    /// after them up to the block size.
     pub(crate) fn new<E: Element<Key = K>>(
         rows: &Rows<'a, E>,
         start: usize,
@@ -77,6 +76,11 @@ impl<'a, K: bytemuck::Pod> Block<'a, K> {
         Self { rows: std::array::from_fn(row), size, columns }
     }
 
+    /// The number of rows, padding counted.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Loads the first `size` rows from `column` on.
     #[inline(always)]
     fn reader<V: Lanes<Key = K>>(&self, column: usize, size: usize) -> Reader<'_, 'a, K> {
@@ -85,7 +89,7 @@ impl<'a, K: bytemuck::Pod> Block<'a, K> {
     }
 }
 
-/// Rows of one block at one column, which was checked to have a whole vector behind it.
+/// The rows of one block at one column. The maker checked that a whole vector follows.
 struct Reader<'b, 'a, K> {
     block: &'b Block<'a, K>,
     column: usize,
@@ -94,21 +98,20 @@ struct Reader<'b, 'a, K> {
 impl<K: bytemuck::Pod> Reader<'_, '_, K> {
     #[inline(always)]
     fn load<V: Lanes<Key = K>>(&self, row: usize) -> V {
-        // SAFETY: generated code asks for rows below the size given to `reader`, which checked that the block has
-        // them; they have `columns` values, and it checked that a vector fits.
+        // SAFETY: generated code asks only for rows below the size given to `reader`, which checked that the block has
+        // them. They have `columns` values, and `reader` checked that a vector fits.
         V::load(unsafe { self.block.rows[row].get_unchecked(self.column..) }).flip()
     }
 }
 
-/// Rows that pad a block: the smallest and largest finite floats, as bits, so that padding never looks like
-/// a value that is not finite.
+/// Padding rows: bits of the smallest and the largest finite floats, so that padding counts as finite.
 pub(crate) struct Padding<K> {
     small: Vec<K>,
     large: Vec<K>,
 }
 
 impl<K: bytemuck::Pod> Padding<K> {
-    /// Padding as long as the rows, if their number is not that of whole blocks.
+    /// Padding as long as the rows. Empty if the last block needs none.
     pub(crate) fn new<E: Element<Key = K>>(rows: &Rows<E>) -> Self {
         let bits = |key| bytemuck::cast::<E, K>(E::from_key(key));
         let last_block = (rows.len() - 1) % MAX_BLOCK + 1;
@@ -117,7 +120,7 @@ impl<K: bytemuck::Pod> Padding<K> {
     }
 }
 
-/// The smallest and largest keys seen, lane by lane.
+/// The smallest and the largest key so far, lane by lane.
 #[derive(Clone, Copy)]
 pub(crate) struct Extremes<V> {
     low: V,
@@ -137,7 +140,7 @@ impl<V: Lanes> Extremes<V> {
         }
     }
 
-    /// Whether all keys seen are those of finite floats.
+    /// Whether all keys so far are those of finite floats.
     #[inline(always)]
     pub(crate) fn finite<E: Element<Key = V::Key>>(self) -> bool {
         let (mut low, mut high) = ([E::MIN_KEY; MAX_WIDTH], [E::MAX_KEY; MAX_WIDTH]);
@@ -156,7 +159,7 @@ pub(crate) struct ColumnSorter<'a, V: Lanes> {
 }
 
 impl<'a, V: Lanes> ColumnSorter<'a, V> {
-    /// A sorter that gets the rows in `wanted` right.
+    /// A sorter whose output is right in the rows `wanted`.
     pub(crate) fn new<E: Element<Key = V::Key>>(
         rows: &Rows<'a, E>,
         padding: &'a Padding<V::Key>,
@@ -171,32 +174,47 @@ impl<'a, V: Lanes> ColumnSorter<'a, V> {
         Self { runs, last_run, sorted, wanted }
     }
 
-    /// Sorts the columns from `column` on, keys ascending, and looks at the extremes.
+    /// Sorts the columns from `column` on by ascending key, and updates the extremes.
     #[inline(always)]
     pub(crate) fn sort(&mut self, column: usize, extremes: &mut Extremes<V>) -> &[V] {
-        let last = self.runs.len() - 1;
-        for (i, (run, out)) in self.runs.iter().zip(self.sorted.chunks_mut(MAX_BLOCK)).enumerate() {
-            let len = if i == last { self.last_run } else { MAX_BLOCK };
-            with_block_size!(len, N => {
-                let block = <[V; N]>::gathered(run, column);
-                extremes.see(&block);
-                // Rows behind a shorter block are padding, sorted in already.
-                out[..N].copy_from_slice(&block.sorted());
-            });
-        }
-        let rows = self.sorted.len();
-        let mut run = MAX_BLOCK;
-        while run < rows {
-            let whole = 0..=rows - 1;
-            let wanted = if 2 * run >= rows { &self.wanted } else { &whole };
-            merge_runs(&mut self.sorted, run, wanted);
-            run *= 2;
-        }
+        V::call(Sort { sorter: self, column, extremes });
         &self.sorted
     }
 }
 
-/// Merges neighbouring sorted runs of `run` rows. Blocks outside `wanted` are left unsorted.
+/// Sorts one vector of columns.
+struct Sort<'w, 'a, V: Lanes> {
+    sorter: &'w mut ColumnSorter<'a, V>,
+    column: usize,
+    extremes: &'w mut Extremes<V>,
+}
+
+impl<V: Lanes> Outlined for Sort<'_, '_, V> {
+    #[inline(always)]
+    fn run(self) {
+        let ColumnSorter { runs, last_run, sorted, wanted } = self.sorter;
+        let last = runs.len() - 1;
+        for (i, (run, out)) in runs.iter().zip(sorted.chunks_mut(MAX_BLOCK)).enumerate() {
+            let len = if i == last { *last_run } else { MAX_BLOCK };
+            with_block_size!(len, N => {
+                let block = <[V; N]>::gathered(run, self.column);
+                self.extremes.see(&block);
+                // The rows after a shorter block hold padding already.
+                out[..N].copy_from_slice(&block.sorted());
+            });
+        }
+        let rows = sorted.len();
+        let mut run = MAX_BLOCK;
+        while run < rows {
+            let whole = 0..=rows - 1;
+            let wanted = if 2 * run >= rows { &*wanted } else { &whole };
+            merge_runs(sorted, run, wanted);
+            run *= 2;
+        }
+    }
+}
+
+/// Merges neighbouring sorted runs of `run` rows. Does not sort blocks outside `wanted`.
 #[inline(always)]
 fn merge_runs<V: Lanes>(rows: &mut [V], run: usize, wanted: &RangeInclusive<usize>) {
     for pair in rows.chunks_mut(2 * run) {

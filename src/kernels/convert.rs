@@ -1,9 +1,9 @@
 //! Converts stored values to working floats and back, with one correct rounding each way.
 //!
-//! Decoding to the working float of [`Dtype::working`] is exact (64-bit integers above 2^53 excepted).
-//! Encoding rounds half to even, straight from the f64: formats narrower than f32 go through an f32 rounded
-//! to odd, which keeps the information for a second rounding (Boldo and Melquiond, Emulation of a fused
-//! multiply-add and correctly rounded sums, 2008; see [`Merged`]). Agreement: bits.
+//! Decoding to the working float of [`Dtype::working`] is exact, except for 64-bit integers above 2^53. Encoding rounds
+//! half to even, directly from the f64. Formats narrower than f32 go through an f32 rounded to odd, which keeps the
+//! information for a second rounding (Boldo and Melquiond, Emulation of a fused multiply-add and correctly rounded
+//! sums, 2008; see [`Merged`]). Agreement: bits.
 //!
 //! F8 formats: Micikevicius et al., FP8 formats for deep learning, 2022.
 
@@ -14,7 +14,7 @@ use half::{bf16, f16};
 use std::ops::RangeInclusive;
 
 dispatch! {
-    /// Decodes stored values of `dtype`, aligned to their size, into `out`, one each.
+    /// Decodes stored values of `dtype`, aligned to their size. Writes one value each to `out`.
     pub fn decode<A: Arch, F: Element>(dtype: Dtype, bytes: &[u8], out: &mut [F]) {
         match dtype {
             Dtype::F64 => decode_with(bytes, out, |x: f64| F::from_exact(x)),
@@ -102,15 +102,15 @@ fn narrow_bf16<F: Merged>(x: F) -> u16 {
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// The magnitude of `x` in a format of EXPONENT and MANTISSA bits. A value beyond the largest finite number gives the
-/// code of infinity; e4m3 has none and gives NaN, its last code.
+/// The magnitude of `x` in a format of EXPONENT and MANTISSA bits. For a value beyond the largest finite number it is
+/// the code of infinity. In e4m3, which has no infinity, it is the last code, NaN.
 #[inline(always)]
 fn narrow<const EXPONENT: u32, const MANTISSA: u32>(x: impl Merged) -> u32 {
     let odd = x.round_to_odd().to_bits() & 0x7fff_ffff;
     let bias = (1 << (EXPONENT - 1)) - 1;
     let smallest_normal = (127 + 1 - bias) << 23;
     let shift = 23 - MANTISSA;
-    // Subnormals are multiples of one step; adding a number whose last bit is worth that step rounds to it.
+    // Subnormals are multiples of one step. Adding a number whose last bit is one step rounds to it.
     let step_anchor = f32::from_bits((127 + 1 - bias + shift) << 23);
     let subnormal = (f32::from_bits(odd) + step_anchor).to_bits() - step_anchor.to_bits();
     let half_to_even = (1 << (shift - 1)) - 1 + ((odd >> shift) & 1);
@@ -120,13 +120,13 @@ fn narrow<const EXPONENT: u32, const MANTISSA: u32>(x: impl Merged) -> u32 {
     if odd < smallest_normal { subnormal } else { normal.min(infinity) }
 }
 
-/// The number that an e5m2 code stands for: the upper half of an f16.
+/// The number of an e5m2 code: the upper half of an f16.
 #[inline(always)]
 fn widen_e5m2(code: u8) -> f64 {
     widen_f16(f16::from_bits(u16::from(code) << 8))
 }
 
-/// The number that each e4m3 code stands for.
+/// The number of each e4m3 code.
 static E4M3: [f64; 256] = e4m3_table();
 
 const fn e4m3_table() -> [f64; 256] {
@@ -157,7 +157,7 @@ mod tests {
     use crate::kernels::lanes::Isa;
     use serde_json::Value;
 
-    /// A golden table of `data/vectors`, made there by exact arithmetic in Python.
+    /// A golden table of `data/vectors`, made by exact arithmetic in Python.
     fn vectors(file: &str) -> Vec<Value> {
         let path = format!("{}/data/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()

@@ -1,5 +1,6 @@
-//! The median of every coordinate, unweighted; the midpoint of the two middle values for an even
-//! number of rows.
+//! The median of every coordinate, unweighted.
+//!
+//! For an even number of rows it is the midpoint of the two middle values.
 //!
 //! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018,
 //! definition 1. Agreement: bits.
@@ -9,91 +10,88 @@ use crate::kernels::columns::{
 };
 use crate::kernels::dispatch;
 use crate::kernels::element::{Element, Merged};
-use crate::kernels::lanes::Lanes;
-use crate::kernels::network::MAX_BLOCK;
+use crate::kernels::lanes::{Lanes, Outlined};
+use crate::kernels::network::{BLOCK_SIZES, MAX_BLOCK};
 use crate::model::tile::Rows;
+use std::ops::Range;
 
-/// Columns whose middle keys are found before any is turned into a float, in one vectorised loop.
+/// Columns per chunk: the kernel first finds their middle keys, then turns all into floats in one vectorised loop.
 const CHUNK: usize = 512;
 
 dispatch! {
-    /// Writes the median of each column of `rows` (at least one) to `out`. Returns whether every value is finite;
-    /// if not, `out` means nothing.
+    /// Writes the median of each column of `rows` (at least one) to `out`. Returns whether every value is finite; if
+    /// not, `out` is meaningless.
     pub fn coordinate_median<A: Arch, E: Element, F: Merged>(rows: &Rows<E>, out: &mut [F]) -> bool {
         let padding = Padding::new(rows);
+        let mut middle = Middle::<E::Lanes<A>>::new(rows, &padding);
+        let mut extremes = Extremes::none::<E>();
+        let (mut lows, mut highs) = ([E::MIN_KEY; CHUNK], [E::MIN_KEY; CHUNK]);
+        for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
+            let columns = chunk * CHUNK..chunk * CHUNK + out.len();
+            let (lows, highs) = (&mut lows[..], &mut highs[..]);
+            E::Lanes::<A>::call(MiddleKeys { middle: &mut middle, columns, lows, highs, extremes: &mut extremes });
+            for ((out, low), high) in out.iter_mut().zip(&*lows).zip(&*highs) {
+                *out = F::midpoint(E::from_key(*low), E::from_key(*high));
+            }
+        }
+        extremes.finite::<E>()
+    }
+}
+
+/// Finds the two middle keys of columns, equal if the number of rows is odd.
+enum Middle<'a, V: Lanes> {
+    /// Up to 32 rows: computes only the comparators that the middle depends on.
+    Select { block: Block<'a, V::Key>, is_odd: bool },
+    /// Any number of rows.
+    Sort { sorter: ColumnSorter<'a, V>, lower: usize, upper: usize },
+}
+
+impl<'a, V: Lanes> Middle<'a, V> {
+    fn new<E: Element<Key = V::Key>>(rows: &Rows<'a, E>, padding: &'a Padding<V::Key>) -> Self {
         let n = rows.len();
         if n > MAX_BLOCK {
             let (lower, upper) = ((n - 1) / 2, n / 2);
-            let mut sorter = ColumnSorter::<E::Lanes<A>>::new(rows, &padding, lower..=upper);
-            medians::<E, E::Lanes<A>, F>(out, Sorting { sorter: &mut sorter, lower, upper })
+            Self::Sort { sorter: ColumnSorter::new(rows, padding, lower..=upper), lower, upper }
         } else {
-            with_block_size!(n, N => {
-                // Equal padding at both ends keeps the middle in the middle.
-                let block = Block::new(rows, 0, n, (N - n) / 2, &padding);
-                medians::<E, E::Lanes<A>, F>(out, Selecting::<E, N> { block, odd: n % 2 == 1 })
-            })
+            // Equal padding at both ends keeps the middle rows in the middle.
+            let size = BLOCK_SIZES.into_iter().find(|size| *size >= n).unwrap_or(MAX_BLOCK);
+            Self::Select { block: Block::new(rows, 0, n, (size - n) / 2, padding), is_odd: n % 2 == 1 }
         }
     }
 }
 
-/// Finds the two middle keys of a vector of columns, equal when the number of rows is odd.
-trait MiddleKeys<V> {
-    fn middle(&mut self, column: usize, extremes: &mut Extremes<V>) -> [V; 2];
+/// Writes the middle keys of some columns, and updates the extremes.
+struct MiddleKeys<'w, 'a, V: Lanes> {
+    middle: &'w mut Middle<'a, V>,
+    columns: Range<usize>,
+    lows: &'w mut [V::Key],
+    highs: &'w mut [V::Key],
+    extremes: &'w mut Extremes<V>,
 }
 
-/// Up to 32 rows: nothing but the comparators that the middle depends on is computed.
-struct Selecting<'a, E: Element, const N: usize> {
-    block: Block<'a, E::Key>,
-    odd: bool,
-}
-
-impl<E, V, const N: usize> MiddleKeys<V> for Selecting<'_, E, N>
-where
-    E: Element,
-    V: Lanes<Key = E::Key>,
-    [V; N]: GatherBlock<V> + SortBlock,
-{
+impl<V: Lanes> Outlined for MiddleKeys<'_, '_, V> {
     #[inline(always)]
-    fn middle(&mut self, column: usize, extremes: &mut Extremes<V>) -> [V; 2] {
-        let block = <[V; N]>::gathered(&self.block, column);
-        extremes.see(&block);
-        let sorted = block.sorted();
-        [sorted[N / 2 - 1], sorted[if self.odd { N / 2 - 1 } else { N / 2 }]]
-    }
-}
-
-/// Any number of rows.
-struct Sorting<'s, 'a, V: Lanes> {
-    sorter: &'s mut ColumnSorter<'a, V>,
-    lower: usize,
-    upper: usize,
-}
-
-impl<V: Lanes> MiddleKeys<V> for Sorting<'_, '_, V> {
-    #[inline(always)]
-    fn middle(&mut self, column: usize, extremes: &mut Extremes<V>) -> [V; 2] {
-        let sorted = self.sorter.sort(column, extremes);
-        [sorted[self.lower], sorted[self.upper]]
-    }
-}
-
-#[inline(always)]
-fn medians<E: Element, V: Lanes<Key = E::Key>, F: Merged>(
-    out: &mut [F],
-    mut keys: impl MiddleKeys<V>,
-) -> bool {
-    let mut extremes = Extremes::none::<E>();
-    let mut lows = [E::MIN_KEY; CHUNK];
-    let mut highs = [E::MIN_KEY; CHUNK];
-    for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
-        for start in (0..out.len()).step_by(V::WIDTH) {
-            let [low, high] = keys.middle(chunk * CHUNK + start, &mut extremes);
-            low.store(&mut lows[start..]);
-            high.store(&mut highs[start..]);
-        }
-        for ((out, low), high) in out.iter_mut().zip(&lows).zip(&highs) {
-            *out = F::midpoint(E::from_key(*low), E::from_key(*high));
+    fn run(self) {
+        let Self { middle, columns, lows, highs, extremes } = self;
+        match middle {
+            Middle::Sort { sorter, lower, upper } => {
+                for (i, column) in columns.step_by(V::WIDTH).enumerate() {
+                    let sorted = sorter.sort(column, extremes);
+                    sorted[*lower].store(&mut lows[i * V::WIDTH..]);
+                    sorted[*upper].store(&mut highs[i * V::WIDTH..]);
+                }
+            }
+            Middle::Select { block, is_odd } => with_block_size!(block.size(), N => {
+                let mut seen = *extremes;
+                for (i, column) in columns.step_by(V::WIDTH).enumerate() {
+                    let rows = <[V; N]>::gathered(block, column);
+                    seen.see(&rows);
+                    let sorted = rows.sorted();
+                    sorted[N / 2 - 1].store(&mut lows[i * V::WIDTH..]);
+                    sorted[if *is_odd { N / 2 - 1 } else { N / 2 }].store(&mut highs[i * V::WIDTH..]);
+                }
+                *extremes = seen;
+            }),
         }
     }
-    extremes.finite::<E>()
 }

@@ -1,40 +1,40 @@
 //! The uniform quantizer with a dead zone: magnitudes below a border become zero.
 //!
-//! The others are rounded. With an entropy coder behind it, no quantizer is better for Laplacian values (Sullivan,
-//! Efficient scalar quantization of exponential and Laplacian random variables, 1996).
+//! It rounds the other magnitudes. With an entropy coder after it, no quantizer is better for Laplacian values
+//! (Sullivan, Efficient scalar quantization of exponential and Laplacian random variables, 1996).
 //!
 //! With `t = |x| (1 / step)` in f32, the magnitude of a code is 0 if `t < zero_below`, else `max(1, floor(t +
-//! rounding))`. A code is 0, `2m - 1` for `+m`, `2m` for `-m`. Codes and counts agree in bits; so do sums, which run in
-//! sixteen interleaved parts of fixed order.
+//! rounding))`. A code is 0, `2m - 1` for `+m`, `2m` for `-m`. Codes, counts and sums agree in bits, because sums run
+//! in sixteen interleaved parts of fixed order.
 
 use crate::kernels::dispatch;
 
 /// The largest magnitude of a code. Larger values are clamped to it.
 pub const LARGEST: u32 = 1 << 23;
 
-/// The largest magnitude that a code of one byte has, if [`ESCAPE`] is left over for the others.
+/// The largest magnitude with a code of one byte. [`ESCAPE`] is left for all others.
 pub const MOST: u8 = 127;
 
-/// The code of one byte that stands for all magnitudes above [`MOST`].
+/// The code of one byte for all magnitudes above [`MOST`].
 pub const ESCAPE: u8 = 2 * MOST + 1;
 
-/// Partial sums. A fixed number, so that the shape of a sum never depends on the machine.
+/// Partial sums. The number is fixed, so that the order of additions is the same on every machine.
 const PARTS: usize = 16;
 
 /// Values that are added in f32 before their sum is added in f64.
 const RUN: usize = 64 * PARTS;
 
-/// Which magnitudes become zero, and how the others are rounded, in steps.
+/// The magnitudes that become zero, and the rounding of the others, in steps.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct DeadZone {
     /// Half the width of the zone around zero, in steps: at least `1 - rounding`, less than `2 - rounding`.
     pub zero_below: f32,
-    /// What is added before rounding down, 0 to 1; plain rounding is 0.5.
+    /// The amount added before rounding down, 0 to 1. Plain rounding adds 0.5.
     pub rounding: f32,
 }
 
 impl DeadZone {
-    /// The zone of rounding alone.
+    /// The zone of plain rounding.
     pub fn of(rounding: f32) -> Self {
         Self { zero_below: 1.0 - rounding, rounding }
     }
@@ -57,7 +57,7 @@ pub struct Quantizer {
 }
 
 impl Quantizer {
-    /// The quantizer of a step, of which the inverse is a normal number too.
+    /// The quantizer of a step whose inverse is a normal number.
     pub fn new(step: f32, zone: DeadZone) -> Self {
         Self { inverse: 1.0 / step, zone }
     }
@@ -68,12 +68,12 @@ impl Quantizer {
         self.split(x).0 as u32
     }
 
-    /// The magnitude of a value's code, and the value's in steps.
+    /// The magnitude of a value's code, and that of the value in steps.
     #[inline(always)]
     fn split(self, x: f32) -> (i32, f32) {
         let t = (x.abs() * self.inverse).min(LARGEST as f32);
         let raised = t + self.zone.rounding;
-        // SAFETY: `min` makes it a number even of NaN, from 0 to just above 2^23.
+        // SAFETY: `min` returns a number even for NaN; it is from 0 to just above 2^23.
         let rounded = unsafe { raised.to_int_unchecked::<i32>() };
         let magnitude = rounded.clamp(1, LARGEST as i32);
         (if t < self.zone.zero_below { 0 } else { magnitude }, t)
@@ -92,9 +92,9 @@ dispatch! {
     }
 }
 
-/// How often each byte occurs.
+/// The number of times each byte occurs.
 pub fn count(codes: &[u8]) -> [u32; 256] {
-    // Side by side, so that equal neighbours need not wait for each other.
+    // Several tables, so that equal neighbours do not wait for each other.
     let mut tables = [[0u32; 256]; 4];
     let (fours, rest) = codes.as_chunks::<4>();
     for four in fours {
@@ -106,7 +106,7 @@ pub fn count(codes: &[u8]) -> [u32; 256] {
     std::array::from_fn(|code| tables.iter().map(|table| table[code]).sum())
 }
 
-/// By how much values differ from their codes, in steps, for the magnitudes 0, 1, 2, and all above.
+/// The distances of values from their codes, in steps, for the magnitudes 0, 1, 2, and all above.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub struct Deviations {
     /// The sums of `t - m`.
@@ -116,7 +116,7 @@ pub struct Deviations {
 }
 
 dispatch! {
-    /// Adds up how far values are from their codes.
+    /// Adds up the distances of values from their codes.
     pub fn deviations<A: Arch>(values: &[f32], quantizer: Quantizer) -> Deviations {
         let mut all = Deviations::default();
         for run in values.chunks(RUN) {
@@ -124,7 +124,7 @@ dispatch! {
             let mut squares = [[0.0f32; PARTS]; 4];
             let mut lanes;
             for part in run.chunks(PARTS) {
-                // What is missing at the end is zero, and adds nothing.
+                // Missing values at the end are zero and add nothing.
                 let part = match part.first_chunk::<PARTS>() {
                     Some(whole) => whole,
                     None => {
@@ -159,7 +159,7 @@ mod tests {
     use crate::kernels::lanes::Isa;
     use crate::kernels::magnitudes::tests::samples;
 
-    /// As the module says it, one by one.
+    /// The definition of the module, value by value.
     fn plain(x: f32, step: f32, zone: DeadZone) -> u32 {
         let t = x.abs() * (1.0 / step);
         if t < zone.zero_below { 0 } else { ((t + zone.rounding).floor().min(8_388_608.0) as u32).max(1) }

@@ -38,10 +38,10 @@ const DRAWS: usize = 4;
 const SHIFTS: [u32; DRAWS] = [0, 5, 10, 15];
 /// The shift of a coordinate's second block in bits.
 const SECOND_BLOCK: u32 = 10;
-/// The lower bits of a draw, which say its magnitude.
+/// The lower bits of a draw, which determine its magnitude.
 const UNIFORM: u128 = u128::MAX >> 1;
 
-/// How wide noise is.
+/// The width of noise.
 #[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, Debug)]
 pub enum Level {
     /// Standard deviation 2098176.75, close to 2^21.
@@ -51,7 +51,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The square of its standard deviation, exactly.
+    /// Its exact variance.
     pub const fn variance(self) -> u64 {
         match self {
             Self::L2 => 4_402_345_676_800,
@@ -64,7 +64,7 @@ impl Level {
         (self.variance() as f64).sqrt()
     }
 
-    /// No noise is larger.
+    /// The largest magnitude of noise.
     pub const fn largest(self) -> i64 {
         let of_block = (MAGNITUDES as i64 - 1) * (1 + 32) * (1 + 1024);
         match self {
@@ -83,8 +83,8 @@ impl Level {
 }
 
 dispatch! {
-    /// The noise of the coordinates from `first` on, as many as `out` takes. That of a coordinate depends on the
-    /// stream, the level and its number alone, so that coordinates may be made in any portions.
+    /// Fills `out` with the noise of the coordinates from `first` on. The noise of a coordinate depends only on the
+    /// stream, the level and the coordinate's number. So coordinates may be computed in any portions.
     pub fn noise<A: Arch>(stream: Stream, level: Level, first: u64, out: &mut [i64]) {
         let mut number = first.wrapping_mul(level.blocks() as u64);
         for out in out.chunks_mut(chacha20::BLOCKS / level.blocks()) {
@@ -94,8 +94,8 @@ dispatch! {
     }
 }
 
-/// The noise that sixteen blocks make, or the first of it. Compiled once: a processor's wider vectors would only be a
-/// detour here.
+/// The noise from sixteen blocks; a shorter `out` gets the first part. Compiled once: wider vectors would not be
+/// faster.
 #[inline(never)]
 fn convolve(blocks: &Blocks, level: Level, out: &mut [i64]) {
     for (place, out) in out.iter_mut().enumerate() {
@@ -117,23 +117,23 @@ fn of_block(blocks: &Blocks, block: usize) -> i64 {
     sum
 }
 
-/// The draw that 128 random bits select. The highest bit is the sign; zero has none.
+/// The draw that 128 random bits select. The highest bit is the sign; zero has no sign.
 #[inline(always)]
 fn value(bits: u128) -> i64 {
     let sign = -((bits >> 127) as i64);
     (magnitude(bits & UNIFORM) as i64 ^ sign) - sign
 }
 
-/// Bits of a cell behind its leading one.
+/// Bits of a cell's number after its leading one.
 const FRACTION: u32 = 4;
 /// Cells that draws fall into.
 const CELLS: usize = 128 << FRACTION;
-/// Thresholds that the draws of a cell may lie on both sides of: no cell has more, as the tests see.
+/// Thresholds to compare with a draw of a cell: no cell has more thresholds inside. A test checks this.
 const COMPARED: usize = 3;
-/// How many thresholds the draws of each cell are all at or above.
+/// For each cell, the number of thresholds that are at or below all of its draws.
 static GUIDE: [u16; CELLS] = guide();
 
-/// How many thresholds are at or below `uniform`, one of 2^127 numbers.
+/// The number of thresholds at or below `uniform`, which is below 2^127.
 #[inline(always)]
 fn magnitude(uniform: u128) -> usize {
     let start = usize::from(GUIDE[cell(uniform)]);
@@ -145,8 +145,8 @@ fn magnitude(uniform: u128) -> usize {
     magnitude
 }
 
-/// The cell of `uniform`: as a float would be, by the leading one of how far it is from the end and four bits behind
-/// that. So cells are as narrow as the tail of the Gaussian wants them.
+/// The cell of `uniform`, which works like a float: the place of the leading one in the distance from the end, and the
+/// four bits after it. So cells are narrow in the tail of the Gaussian.
 #[inline(always)]
 fn cell(uniform: u128) -> usize {
     let left = (UNIFORM - uniform) << 1 | 1;
@@ -155,7 +155,7 @@ fn cell(uniform: u128) -> usize {
     ((zeros as usize + 2) << FRACTION) - 1 - leading
 }
 
-/// The smallest number of a cell, or for a cell without any, one of the next.
+/// The smallest number of a cell. For an empty cell, that of the next one.
 const fn first_of(cell: usize) -> u128 {
     let zeros = cell >> FRACTION;
     let leading = (2 << FRACTION) - 1 - cell as u128 % (1 << FRACTION);

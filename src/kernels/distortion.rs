@@ -1,7 +1,7 @@
 //! The distance of decoded values from the originals: squares, squared errors, products.
 //!
-//! In f64, in sixteen sums that are added in one order at the end: the same bits on every processor. Agreement: bits on
-//! the CPU.
+//! Sums run in f64, in sixteen parts that are added in one order at the end: the same bits on every processor.
+//! Agreement: bits on the CPU.
 
 use crate::kernels::dispatch;
 use crate::kernels::lanes::{Doubles, FLOATS, Floats};
@@ -13,14 +13,14 @@ pub struct Distortion {
     pub squares: f64,
     /// Squared differences.
     pub errors: f64,
-    /// Squares of what was decoded.
+    /// Squares of the decoded values.
     pub decoded: f64,
     /// Products of both.
     pub products: f64,
 }
 
 dispatch! {
-    /// The sums over values and as many decoded ones.
+    /// The sums over values and their decoded values, in slices of equal length.
     pub fn distortion<A: Arch>(values: &[f32], decoded: &[f32]) -> Distortion {
         let mut sums = [<A::Floats as Floats>::Doubles::zero(); 4];
         let (blocks, rest) = values.as_chunks::<FLOATS>();

@@ -13,15 +13,15 @@ pub trait Element: bytemuck::Pod + Debug + Send + Sync {
     type Key: bytemuck::Pod + Ord + Send + Sync;
     /// A vector of keys.
     type Lanes<A: Arch>: Lanes<Key = Self::Key>;
-    /// A float that holds a median on the way to a file of this float without changing a bit.
+    /// A float that holds a median, between kernel and file, without a change of any bit.
     type Median: Merged;
     /// The float of combinations of these floats: f32, or f64 for f64.
     type Mixed: Element + Merged;
     /// The dtype of files that hold this float.
     const DTYPE: Dtype;
-    /// Bits of the smallest pattern, sign cleared, that is not a finite number.
+    /// The smallest bit pattern, without sign, that is not a finite number.
     const INFINITY: Self::Key;
-    /// Bits of its significand, the implicit one counted.
+    /// Bits of its significand, with the implicit one.
     const SIGNIFICAND_BITS: u32;
     /// The key of the largest finite float.
     const MAX_KEY: Self::Key;
@@ -30,24 +30,24 @@ pub trait Element: bytemuck::Pod + Debug + Send + Sync {
 
     /// The bit pattern without its sign; at least [`INFINITY`](Self::INFINITY) for infinity and NaN.
     fn magnitude(self) -> Self::Key;
-    /// The float a key stands for, exactly.
+    /// The float of a key, exactly.
     fn from_key(key: Self::Key) -> Self;
-    /// The same number as `f64`, exactly.
+    /// The number as `f64`, exactly.
     fn widen(self) -> f64;
-    /// The f32 nearest to it: the same number unless this is f64.
+    /// The nearest f32. Exact for all floats but f64.
     fn narrow(self) -> f32;
-    /// The float that equals `x`, which is known to be one.
+    /// The float that equals `x`. The caller knows that there is one.
     fn from_exact(x: f64) -> Self;
 }
 
-/// A float that merged values are held in before they are stored: `f64`, or `f32` where that loses nothing.
+/// The float of merged values before they are stored: `f64`, or `f32` if that loses nothing.
 pub trait Merged: bytemuck::Pod + Default + Send + Sync {
     /// The number halfway between two working floats, rounded to this float once. Never overflows.
     fn midpoint<E: Element>(a: E, b: E) -> Self;
-    /// As f32: itself if it fits, else of its two neighbours the one with an odd last bit, so that rounding the
-    /// result to fewer bits equals rounding the value itself (Boldo and Melquiond, 2008).
+    /// The number as f32, rounded to odd: if it does not fit, the neighbour with an odd last bit. So rounding the
+    /// result to fewer bits equals rounding the number itself (Boldo and Melquiond, 2008).
     fn round_to_odd(self) -> f32;
-    /// The same number as `f64`, exactly.
+    /// The number as `f64`, exactly.
     fn widen(self) -> f64;
     /// The float of this type nearest to `x`.
     fn rounded(x: f64) -> Self;
@@ -60,7 +60,7 @@ impl Merged for f64 {
     fn midpoint<E: Element>(a: E, b: E) -> Self {
         let (a, b) = (a.widen(), b.widen());
         let sum = a + b;
-        // Halving first is exact for narrower floats, but would lose the last bit of f64's smallest.
+        // For narrower floats halving first is exact; for f64 it would lose the last bit of the smallest.
         if E::SIGNIFICAND_BITS == Self::SIGNIFICAND_BITS && sum.is_finite() {
             sum * 0.5
         } else {
@@ -88,8 +88,8 @@ impl Merged for f64 {
     }
 }
 
-/// For medians of 16-bit floats. Their midpoint is either exact in f32, or so close to half of the larger one
-/// that it rounds to the same 16-bit float.
+/// For medians of 16-bit floats. Their midpoint is exact in f32, or so close to half of the larger one that it rounds
+/// to the same 16-bit float.
 impl Merged for f32 {
     #[inline(always)]
     fn midpoint<E: Element>(a: E, b: E) -> Self {

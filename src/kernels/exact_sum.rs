@@ -1,31 +1,31 @@
-//! Sums that do not depend on the grouping of their terms: two f64, exact together.
+//! Sums that do not depend on the grouping of their terms: two f64 that are exact together.
 //!
-//! Each addition is rounded, and its rounding error is added up beside the sum (Knuth, The Art of Computer Programming
-//! vol. 2, section 4.2.2, theorem B; Ogita, Rump and Oishi, Accurate sum and dot product, 2005). The rounding error of
-//! a product joins in. Sum and error are added at the end, with one rounding. The bits depend neither on the order nor
-//! on the grouping of clients into partial sums.
+//! Each addition is rounded, and the kernel adds up the rounding errors beside the sum (Knuth, The Art of Computer
+//! Programming vol. 2, section 4.2.2, theorem B; Ogita, Rump and Oishi, Accurate sum and dot product, 2005). The
+//! rounding errors of products count too. At the end sum and error are added, with one rounding. The bits depend
+//! neither on the order of clients nor on their grouping into partial sums.
 //!
-//! **When it is exact.** Let every term of a sum be a multiple of 2^l, the magnitudes of all terms add up to less than
-//! 2^h, and n terms be added. An addition is off by at most 2^(h-54), as is a product, so 2n errors add up to at most n
-//! 2^(h-53), in multiples of 2^l. They are exact in f64, and the pair is, if **h - l <= 106 - log2 n**. f32 values have
-//! 24 bits and example counts about 10: with a thousand clients that leaves 52 binary orders of magnitude, or 15
-//! decimal ones, between the largest and the smallest value of a coordinate. f64 values of equal weights have 33 binary
-//! ones. One huge value beside ordinary ones does no harm: the bits that it pushes out of the sum fit the error.
+//! **When the pair is exact.** Let every term be a multiple of 2^l, let the magnitudes of all terms add up to less than
+//! 2^h, and let there be n terms. An addition is off by at most 2^(h-54), and so is a product. So 2n errors add up to
+//! at most n 2^(h-53), in multiples of 2^l. They are exact in f64, and so is the pair, if **h - l <= 106 - log2 n**.
+//! f32 values have 24 bits, and example counts about 10. With a thousand clients that leaves 52 binary orders of
+//! magnitude, or 15 decimal ones, between the largest and the smallest value of a coordinate. f64 values of equal
+//! weights have 33 binary ones. One huge value beside ordinary ones does no harm: the bits that it pushes out of the
+//! sum fit the error.
 //!
-//! **And when not.** Each addition to the error is then off by at most 2^-53 of it, so the pair is off by at most
-//! n^2 2^-106 of the sum of magnitudes: of the order of the last bit of f64, squared. Products below 2^-969 lose what
-//! f64 cannot hold.
+//! **Otherwise** each addition to the error is off by at most 2^-53 of it. So the pair is off by at most n^2 2^-106 of
+//! the sum of magnitudes: about the square of f64's last bit. Products below 2^-969 lose bits that f64 cannot hold.
 //!
-//! **Cost.** Mostly nothing: a sum of floats with few bits is exact in one f64, and the processor sets a flag when it
-//! rounds an operation. So some hundred columns at a time are summed plainly first. Only where the flag is set are they
-//! summed again in two f64.
+//! **Cost.** Usually none. A sum of floats with few bits is exact in one f64, and the processor sets a flag when it
+//! rounds an operation. So the kernel first sums some hundred columns in one f64. Only if the flag is set does it sum
+//! them again in two.
 
-/// Columns that are summed plainly at once: enough that reading the flag costs little, few enough that one wide column
+/// Columns that are first summed in one f64. Enough to make reading the flag cheap, and few enough that one wide column
 /// repeats little work.
 pub(super) const TRIED: usize = 512;
 
-/// A rounded sum and its exact rounding error. Of two pairs the sums are in the order of the first, and
-/// of the second where those are equal.
+/// A rounded sum and its exact rounding error. Two pairs compare by their sums, and by their errors if the sums are
+/// equal.
 ///
 /// Knuth, The Art of Computer Programming vol. 2, section 4.2.2, theorem B.
 #[inline(always)]
@@ -49,29 +49,30 @@ pub(super) struct Rounding;
 
 #[cfg(target_arch = "x86_64")]
 impl Rounding {
-    /// Exceptions masked, to nearest, no flag set: how Rust programs run.
+    /// The state in which Rust programs run: exceptions masked, rounding to nearest, no flag set.
     const CLEAR: u32 = 0x1f80;
     const INEXACT: u32 = 0x20;
 
-    /// Whether this processor tells.
+    /// Whether this processor reports rounding.
     pub(super) const IS_SEEN: bool = true;
 
-    /// Starts to watch the computation on `sums`.
+    /// Starts to watch the computation of `sums`.
     #[inline(always)]
     pub(super) fn start(sums: &mut [f64]) {
-        // SAFETY: clears flags of MXCSR that nothing else reads, and leaves its control bits as they always are. The
-        // pointer and the memory that the compiler takes to be changed keep operations on `sums` behind it.
+        // SAFETY: clears flags of MXCSR that no other code reads, and leaves the control bits at their usual values.
+        // The compiler assumes that the asm reads and changes the memory of `sums`, so operations on them stay after
+        // it.
         unsafe {
             std::arch::asm!("ldmxcsr [{}]", in(reg) &Self::CLEAR, in("rax") sums.as_mut_ptr(), options(nostack));
         }
     }
 
-    /// Whether anything was rounded on the way to `sums`.
+    /// Whether the computation of `sums` rounded anything.
     #[inline(always)]
     pub(super) fn end(sums: &[f64]) -> bool {
         let mut flags = 0_u32;
-        // SAFETY: writes MXCSR to a variable. The pointer and the memory that the compiler takes to be read keep
-        // operations that end in `sums` before it.
+        // SAFETY: writes MXCSR to a variable. The compiler assumes that the asm reads the memory of `sums`, so
+        // operations that end in them stay before it.
         unsafe {
             std::arch::asm!("stmxcsr [{}]", in(reg) &mut flags, in("rax") sums.as_ptr(), options(nostack));
         }
@@ -81,7 +82,7 @@ impl Rounding {
 
 #[cfg(not(target_arch = "x86_64"))]
 impl Rounding {
-    /// Whether this processor tells.
+    /// Whether this processor reports rounding.
     pub(super) const IS_SEEN: bool = false;
 
     pub(super) fn start(_: &mut [f64]) {}

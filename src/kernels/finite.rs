@@ -17,7 +17,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// Makes zero of minus zero, and tells whether every value of `row` is a finite number.
+    /// Replaces minus zero by zero. Returns whether every value of `row` is finite.
     pub fn clear_signs_of_zeros<A: Arch>(row: &mut [f32]) -> bool {
         let mut largest = 0u32;
         for x in row {
@@ -28,7 +28,7 @@ dispatch! {
     }
 }
 
-/// The positions of the values of `row` that are not finite numbers, in order.
+/// The indices of the values of `row` that are not finite, in order.
 pub fn non_finite<E: Element>(row: &[E]) -> impl Iterator<Item = usize> {
     row.iter().enumerate().filter(|(_, x)| x.magnitude() >= E::INFINITY).map(|(i, _)| i)
 }

@@ -1,11 +1,11 @@
 //! Sums over every pair of rows: products, which make a Gram matrix, or squared differences.
 //!
-//! One read of the rows gives all that rules which judge clients by distance need. Products cost one multiply-add a
-//! pair and coordinate and lose what two rows have in common, so their rows are centred first; squared differences
-//! cost a subtraction more and lose nothing. Rows are taken in blocks of [`BLOCK`] coordinates. Within a block sums
-//! run in f32, in sixteen interleaved parts that are added as a tree; blocks are added in f64. The shape of the
-//! sum of a pair depends on nothing else, and a fused multiply-add is used everywhere, so every instruction set
-//! gives the same bits. Agreement: bits on the CPU; to the true sum, [`RELATIVE_ERROR`] of the sum of magnitudes.
+//! One read of the rows gives everything for rules that judge clients by distance. Products cost one multiply-add per
+//! pair and coordinate, and lose the part that two rows share, so the caller centres the rows first. Squared
+//! differences cost one subtraction more and lose nothing. The kernel takes rows in blocks of [`BLOCK`] coordinates.
+//! Within a block, sums run in f32, in sixteen interleaved parts that are added as a tree. Blocks are added in f64. The
+//! order of additions in a pair's sum depends on nothing else, and every multiply-add is fused. So every instruction
+//! set gives the same bits. Agreement: bits on the CPU. To the true sum: [`RELATIVE_ERROR`] of the sum of magnitudes.
 
 use crate::kernels::dispatch;
 use crate::kernels::element::{Element, Merged};
@@ -15,14 +15,14 @@ use crate::model::tile::Rows;
 /// Coordinates whose products are summed in f32.
 pub const BLOCK: usize = 1024;
 
-/// The most by which a sum over one block may be off, relative to the sum of its terms' magnitudes: each of the
-/// sixteen parts adds `BLOCK / 16` terms, the tree adds four times, and a term carries the rounding of its inputs.
+/// The largest error of a sum over one block, relative to the sum of its terms' magnitudes. Each of the sixteen parts
+/// adds `BLOCK / 16` terms, the tree adds four times, and a term carries the rounding of its inputs.
 pub const RELATIVE_ERROR: f64 = (BLOCK / FLOATS + 8) as f64 * (f32::EPSILON / 2.0) as f64;
 
-/// Rows worked on together: their blocks stay in the second-level cache.
+/// Rows of a group, whose blocks stay in the second-level cache.
 const GROUP: usize = 32;
 
-/// What is summed over a pair of rows.
+/// The term to sum over a pair of rows.
 pub trait Term: Copy {
     /// Adds the terms of sixteen coordinates.
     fn add<F: Floats>(a: F, b: F, sum: F) -> F;
@@ -62,8 +62,8 @@ impl Term for SquaredDifference {
 }
 
 dispatch! {
-    /// Adds the sum over all columns of each pair of rows `i <= j` to `sums[i * n + j]`, `n` rows of at most
-    /// [`BLOCK`] columns. Columns behind the last up to a whole vector hold zeros.
+    /// Adds the sum over all columns of each pair of rows `i <= j` to `sums[i * n + j]`, for `n` rows of at most
+    /// [`BLOCK`] columns. The columns after the last one, up to a whole vector, must be zeros.
     pub fn add_pair_sums<A: Arch, T: Term>(rows: &Rows<f32>, sums: &mut [f64]) {
         assert!(rows.columns() <= BLOCK && sums.len() == rows.len() * rows.len(), "one block, n * n sums");
         let n = rows.len();
@@ -71,7 +71,7 @@ dispatch! {
             for other in (group..n).step_by(GROUP) {
                 for first in (group..(group + GROUP).min(n)).step_by(A::SQUARE) {
                     for second in (other.max(first)..(other + GROUP).min(n)).step_by(A::SQUARE) {
-                        // Bits do not hang on how many rows are taken together.
+                        // The bits do not depend on the number of rows computed together.
                         match (A::SQUARE, first == second, n - second) {
                             (4, false, 4..) => add_rectangle::<A, T, 4, 4, 16>(rows, first, second, sums),
                             (4, false, 1) => add_rectangle::<A, T, 4, 1, 4>(rows, first, second, sums),
@@ -96,7 +96,7 @@ dispatch! {
     }
 }
 
-/// Adds the sums of `R` rows from `first` on with `C` rows from `second` on, `N` pairs.
+/// Adds the sums of `R` rows from `first` on with `C` rows from `second` on: `N` pairs.
 #[inline(always)]
 fn add_rectangle<A: Arch, T: Term, const R: usize, const C: usize, const N: usize>(
     rows: &Rows<f32>,
@@ -109,7 +109,7 @@ fn add_rectangle<A: Arch, T: Term, const R: usize, const C: usize, const N: usiz
     for column in (0..rows.whole_columns()).step_by(FLOATS) {
         let mut x = [A::Floats::zero(); R];
         for r in 0..R {
-            // SAFETY: whole rows are whole vectors long, and `column` starts one of them.
+            // SAFETY: the length of a whole row is a multiple of the vector's, and `column` is one too.
             x[r] = unsafe { A::Floats::load(a[r].add(column)) };
         }
         for c in 0..C {
@@ -141,7 +141,7 @@ fn add_triangle<A: Arch, T: Term, const R: usize, const N: usize>(
     for column in (0..rows.whole_columns()).step_by(FLOATS) {
         let mut x = [A::Floats::zero(); R];
         for r in 0..R {
-            // SAFETY: whole rows are whole vectors long, and `column` starts one of them.
+            // SAFETY: the length of a whole row is a multiple of the vector's, and `column` is one too.
             x[r] = unsafe { A::Floats::load(a[r].add(column)) };
         }
         for r in 0..R {
@@ -158,7 +158,7 @@ fn add_triangle<A: Arch, T: Term, const R: usize, const N: usize>(
     }
 }
 
-/// Where `R` rows start.
+/// Pointers to the starts of `R` rows.
 #[inline(always)]
 fn starts<const R: usize>(rows: &Rows<f32>, first: usize) -> [*const f32; R] {
     let mut starts = [std::ptr::null(); R];
@@ -171,12 +171,12 @@ fn starts<const R: usize>(rows: &Rows<f32>, first: usize) -> [*const f32; R] {
 /// Partial sums of a pair in f64.
 const WIDE_PARTS: usize = 8;
 
-/// Rows that one row is taken with at once in f64: sums that do not wait for each other.
+/// Rows that one row is paired with at once in f64, so that their sums are independent.
 const WIDE_ROWS: usize = 4;
 
 dispatch! {
-    /// The same in f64 throughout: for f64 rows, for values whose squares f32 cannot hold, and for choices that hang on
-    /// less than sums in f32 are known to.
+    /// The sums of [`add_pair_sums`] in f64 throughout. For f64 rows, for values whose squares overflow f32, and for
+    /// choices that depend on less than the error of sums in f32.
     pub fn add_wide_pair_sums<A: Arch, T: Term>(rows: &Rows<f64>, sums: &mut [f64]) {
         let n = rows.len();
         assert_eq!(sums.len(), n * n, "n * n sums");
@@ -192,7 +192,7 @@ dispatch! {
     }
 }
 
-/// Adds the sums of row `i` with `C` rows from `j` on. The shape of a sum does not depend on `C`.
+/// Adds the sums of row `i` with `C` rows from `j` on. The order of additions does not depend on `C`.
 #[inline(always)]
 fn add_wide_sums<T: Term, const C: usize>(rows: &Rows<f64>, i: usize, j: usize, sums: &mut [f64]) {
     let (a, a_rest) = rows.row(i).as_chunks::<WIDE_PARTS>();
@@ -215,8 +215,8 @@ fn add_wide_sums<T: Term, const C: usize>(rows: &Rows<f64>, i: usize, j: usize, 
 }
 
 dispatch! {
-    /// Writes `row - centre` (`row` itself for an empty centre) to `out`, rounded to f32. Returns the bits of the
-    /// largest magnitude written: those of infinity or more where a value is not finite or does not fit.
+    /// Writes `row - centre` to `out`, rounded to f32; an empty centre is zero. Returns the bits of the largest
+    /// magnitude written. They are at least those of infinity if a value is not finite or does not fit.
     pub fn centre<A: Arch, E: Element, C: Merged>(row: &[E], centre: &[C], out: &mut [f32]) -> u32 {
         let out = &mut out[..row.len()];
         let mut largest = 0;

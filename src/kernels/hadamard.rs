@@ -1,9 +1,9 @@
 //! The Walsh-Hadamard transform, and random signs, which turn it into a rotation.
 //!
 //! The fast transform (Fino and Algazi, Unified matrix treatment of the fast Walsh-Hadamard transform, 1976) is not
-//! normalised: applied twice it multiplies by the number of values. Its stages turn `a` before `b` into `a + b` and
-//! `a - b`, first for neighbours, then for pairs of them. Every sum is rounded exactly and nothing else happens to a
-//! value. So all instruction sets and devices give the same bits, unless a device flushes a small value: see
+//! normalised: applied twice, it multiplies by the number of values. Its stages turn `a` and a later `b` into `a + b`
+//! and `a - b`, first for neighbours, then for pairs of them, and so on. Each value takes part in correctly rounded
+//! sums only. So all instruction sets and devices give the same bits, unless a device flushes a small value: see
 //! [`scaled`].
 //!
 //! Agreement: bits.
@@ -13,7 +13,7 @@ use crate::kernels::lanes::{FLOATS, Floats};
 
 /// The most values of a transform.
 pub const MOST_VALUES: usize = 65_536;
-/// What is smaller than this part of the largest is dropped by [`scaled`].
+/// [`scaled`] replaces values below this part of the largest by zero.
 const DROPPED: f32 = 1.0 / (1u64 << 60) as f32;
 
 dispatch! {
@@ -87,7 +87,7 @@ fn met<F: Floats + Butterfly>([a, b, c, d]: [F; 4]) -> [F; 4] {
     [first, second, third, fourth]
 }
 
-/// Two stages, of vectors `stride` and `2 * stride` apart, of which the group has four.
+/// Two stages on a group of four parts with `stride` vectors each.
 #[inline(always)]
 fn four_at<F: Floats + Butterfly>(group: &mut [[f32; FLOATS]], stride: usize) {
     let (low, high) = group.split_at_mut(2 * stride);
@@ -102,7 +102,7 @@ fn four_at<F: Floats + Butterfly>(group: &mut [[f32; FLOATS]], stride: usize) {
     }
 }
 
-/// The transform of fewer values than a vector has.
+/// The transform of fewer values than a vector holds.
 fn few(values: &mut [f32]) {
     let mut stride = 1;
     while stride < values.len() {
@@ -117,13 +117,13 @@ fn few(values: &mut [f32]) {
 }
 
 dispatch! {
-    /// Flips the sign of each value whose bit is set: the lowest bit of the first word is the first value's.
+    /// Flips the sign of each value whose bit is set. The lowest bit of the first word belongs to the first value.
     pub fn flip_signs<A: Arch>(words: &[u32], values: &mut [f32]) {
         flip(words, values);
     }
 }
 
-/// Values of a word.
+/// Values per word.
 const BITS: usize = u32::BITS as usize;
 
 #[inline(always)]
@@ -135,15 +135,15 @@ fn flip(words: &[u32], values: &mut [f32]) {
     }
 }
 
-/// A value whose sign a bit of a word flips.
+/// A value, with its sign flipped if the word's bit is set.
 #[inline(always)]
 fn flipped(x: f32, word: u32, bit: usize) -> f32 {
     f32::from_bits(x.to_bits() ^ (word << (31 - bit) & 0x8000_0000))
 }
 
 dispatch! {
-    /// Flips signs as [`flip_signs`] does, multiplies with two factors, one after the other, and keeps what comes of it
-    /// finite: for the first values, as many as `out` takes.
+    /// Flips signs as [`flip_signs`] does, multiplies by one factor and then by the other, and clamps to finite
+    /// numbers. Fills `out` from the first values.
     pub fn flipped_products<A: Arch>(words: &[u32], values: &[f32], factors: [f32; 2], out: &mut [f32]) {
         for ((values, out), word) in values.chunks(BITS).zip(out.chunks_mut(BITS)).zip(words) {
             for (bit, (x, out)) in values.iter().zip(out).enumerate() {
@@ -155,9 +155,9 @@ dispatch! {
 }
 
 dispatch! {
-    /// Divides the values by the power of two that brings the largest magnitude into [1, 2), and makes zeros of those
-    /// that are then below 2^-60: so no sum of a transform of them is subnormal, and none overflows. Returns the
-    /// exponent of that power; none, and changes nothing, if all values are zero. Values are finite.
+    /// Divides the values by the power of two that brings the largest magnitude into [1, 2), and replaces those then
+    /// below 2^-60 by zero. So a transform of them has no subnormal sum and no overflow. Returns the exponent of that
+    /// power. If all values are zero, returns `None` and changes nothing. Values must be finite.
     pub fn scaled<A: Arch>(values: &mut [f32]) -> Option<i32> {
         let mut bits = 0u32;
         for x in values.iter() {
@@ -167,7 +167,7 @@ dispatch! {
             return None;
         }
         let exponent = exponent(bits);
-        // One factor may not fit f32, but its half does. The rounding of the first product is dropped.
+        // The factor may not fit f32, but both of its parts do. A value that the first product rounds becomes zero.
         let (first, second) = (power_of_two(-exponent / 2), power_of_two(-exponent - -exponent / 2));
         for x in values.iter_mut() {
             let scaled = *x * first * second;
@@ -179,7 +179,7 @@ dispatch! {
 
 /// The exponent of a positive finite float, given its bits.
 fn exponent(bits: u32) -> i32 {
-    // As f64 none is subnormal.
+    // No f32 is subnormal as f64.
     ((f64::from(f32::from_bits(bits)).to_bits() >> 52) as i32) - 1023
 }
 
@@ -188,12 +188,11 @@ fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-/// A stage on vectors of sixteen floats. Like those of [`Floats`], methods stay inside code entered through
-/// `dispatch!`.
+/// A stage on vectors of sixteen floats. As for [`Floats`], call the methods only in code entered through `dispatch!`.
 pub trait Butterfly: Copy {
-    /// The sixteen floats.
+    /// The vector of sixteen floats.
     fn of(floats: &[f32; FLOATS]) -> Self;
-    /// Writes them.
+    /// Writes the sixteen floats.
     fn put(self, floats: &mut [f32; FLOATS]);
     /// `self + other` and `self - other`.
     fn sum_and_difference(self, other: Self) -> (Self, Self);
@@ -261,8 +260,8 @@ mod x86 {
         }
     }
 
-    /// Three stages among eight lanes. In each, a lane meets its partner; the second of a pair is taken from the first.
-    /// Minus one times a value is exact, so the sum is rounded as the difference is.
+    /// Three stages among eight lanes. In each, a lane is combined with its partner: the first of a pair gets the sum,
+    /// the second the difference. Multiplying by minus one is exact, so sum and difference are rounded alike.
     #[inline(always)]
     unsafe fn among_eight(x: __m256) -> __m256 {
         // SAFETY: the caller has the set.
@@ -273,13 +272,13 @@ mod x86 {
         }
     }
 
-    // SAFETY: both are as many floats.
+    // SAFETY: both sides have the same number of floats.
     const EIGHT_SIGNS: [__m256; 3] = unsafe { std::mem::transmute([signs::<8>(1), signs(2), signs(4)]) };
-    // SAFETY: both are as many floats.
+    // SAFETY: both sides have the same number of floats.
     const SIGNS: [__m512; 4] =
         unsafe { std::mem::transmute([signs::<FLOATS>(1), signs(2), signs(4), signs(8)]) };
 
-    /// Minus one for the second of each pair of lanes that are `stride` apart, else one.
+    /// Minus one in the second lane of each pair of lanes `stride` apart, and one in the first.
     const fn signs<const LANES: usize>(stride: usize) -> [f32; LANES] {
         let mut signs = [1.0; LANES];
         let mut lane = 0;
@@ -312,7 +311,7 @@ mod x86 {
         fn among_lanes(self) -> Self {
             // SAFETY: the set was detected (see the trait).
             unsafe {
-                // As among eight.
+                // As among eight lanes.
                 let x = _mm512_fmadd_ps(self, SIGNS[0], _mm512_permute_ps::<0b1011_0001>(self));
                 let x = _mm512_fmadd_ps(x, SIGNS[1], _mm512_permute_ps::<0b0100_1110>(x));
                 let x = _mm512_fmadd_ps(x, SIGNS[2], _mm512_shuffle_f32x4::<0b1011_0001>(x, x));
@@ -331,7 +330,7 @@ mod tests {
         (0..len).map(|i| ((i * 7_919 % 997) as f32 / 499.0 - 1.0) * [1.0, 1e-3, 40.0][i % 3]).collect()
     }
 
-    /// Stage by stage, as the head says.
+    /// The definition, stage by stage.
     fn staged(mut values: Vec<f32>) -> Vec<f32> {
         let mut stride = 1;
         while stride < values.len() {
@@ -359,7 +358,7 @@ mod tests {
         hadamard(Isa::detect(), &mut []);
     }
 
-    /// The definition: row `i` and column `j` of the matrix is -1 to the number of bits that both have.
+    /// The definition: the entry at row `i` and column `j` is -1 to the power of the number of bits that both share.
     #[test]
     fn values_are_those_of_the_matrix() {
         for len in [1, 2, 8, 16, 64, 512] {

@@ -5,7 +5,7 @@
 use crate::kernels::dispatch;
 
 dispatch! {
-    /// Adds a row of integers to sums. The caller sees to it that no sum leaves i64: integers of a verified norm are
+    /// Adds a row of integers to sums. The caller ensures that no sum overflows i64. Integers with a verified norm are
     /// within its bound.
     pub fn add_integers<A: Arch>(row: &[i64], sums: &mut [i64]) {
         let sums = &mut sums[..row.len()];
@@ -16,7 +16,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds a multiple of a row to sums, which the caller sees fit i64.
+    /// Adds a multiple of a row to sums. The caller ensures that the sums fit i64.
     pub fn add_multiple<A: Arch>(row: &[i32], factor: i32, sums: &mut [i64]) {
         let sums = &mut sums[..row.len()];
         for i in 0..row.len() {
@@ -26,8 +26,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// Each integer by two to the power of `bits`, from one on, rounded to the nearest, halves up. The caller sees that
-    /// it fits i32.
+    /// Each integer divided by two to the power of `bits`, at least one, and rounded to nearest, halves up. The caller
+    /// ensures that the result fits i32.
     pub fn round_shifted<A: Arch>(integers: &[i64], bits: u32, out: &mut [i32]) {
         let out = &mut out[..integers.len()];
         for i in 0..integers.len() {
@@ -37,7 +37,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// What each integer stands for, given what one does: `integer * unit`, in f64.
+    /// The value of each integer: `integer * unit`, in f64.
     pub fn to_floats<A: Arch>(integers: &[i64], unit: f64, out: &mut [f64]) {
         let out = &mut out[..integers.len()];
         for i in 0..integers.len() {
@@ -65,7 +65,7 @@ mod tests {
                 rows.iter().for_each(|row| add_integers(isa, row, &mut forward));
                 rows.iter().rev().for_each(|row| add_integers(isa, row, &mut backward));
                 assert_eq!((&forward, &backward), (&expected, &expected), "{len} on {isa}");
-                // The negative control: a row left out.
+                // The negative control: one row less.
                 add_integers(isa, &vec![1; len as usize], &mut backward);
                 assert!(len == 0 || backward != expected);
             }

@@ -1,12 +1,11 @@
 //! Vectors of order-preserving integer keys, and the instruction sets they run on.
 //!
-//! Every order statistic compares integer keys, never floats: the same answer on every processor and
-//! device, and no special cases for signed zeros. The key of a float is its bit pattern, with all bits but the
-//! sign flipped when the sign is set, read as a signed integer: an order isomorphism from the
-//! finite floats, and its own inverse.
+//! Every order statistic compares integer keys, never floats. So every processor and device gives the same answer, and
+//! signed zeros need no special case. The key of a float is its bit pattern, read as a signed integer; if the sign is
+//! set, all other bits are flipped. The order of keys is that of the finite floats. The conversion is its own inverse.
 //!
-//! A kernel body is written once, generic over [`Arch`]; `dispatch!`
-//! compiles it for each instruction set and picks one at run time by [`Isa`].
+//! A kernel body is written once, generic over [`Arch`]. `dispatch!` compiles it for each instruction set, and picks
+//! one at run time by [`Isa`].
 
 mod floats;
 
@@ -16,8 +15,7 @@ pub use floats::{Doubles, FLOATS, Floats};
 use crate::kernels::{chacha20::Words, hadamard::Butterfly, levels::Table};
 use std::fmt;
 
-/// An instruction set this processor was seen to have. Values for other sets cannot be made, which
-/// is what makes calling into their code sound.
+/// An instruction set that this processor has. No other value of the type can exist, so calls into its code are sound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Isa(IsaKind);
 
@@ -37,7 +35,7 @@ impl Isa {
         *Self::available().last().unwrap_or(&Self(IsaKind::Portable))
     }
 
-    /// Every instruction set of this processor that kernels are compiled for, best last.
+    /// Every instruction set of this processor that kernels are compiled for. The best comes last.
     pub fn available() -> Vec<Self> {
         let mut sets = vec![Self(IsaKind::Portable)];
         #[cfg(target_arch = "x86_64")]
@@ -84,16 +82,16 @@ pub(crate) const MAX_WIDTH: usize = 32;
 
 /// A vector of keys. Minimum and maximum work lane by lane.
 ///
-/// The methods of the x86 implementations use instructions of their set, so values of those types
-/// stay inside code entered through `dispatch!`.
+/// The methods of the x86 implementations use instructions of their set. So values of those types stay inside code
+/// entered through `dispatch!`.
 pub trait Lanes: Copy {
     /// The integer in each lane.
     type Key: bytemuck::Pod + Ord;
     /// Number of lanes.
     const WIDTH: usize;
-    /// The lanes at the start of `keys`, which holds at least `WIDTH`.
+    /// Loads the first keys; `keys` has at least `WIDTH`.
     fn load(keys: &[Self::Key]) -> Self;
-    /// Writes the lanes to the start of `keys`, which holds at least `WIDTH`.
+    /// Stores the lanes as the first keys; `keys` has at least `WIDTH`.
     fn store(self, keys: &mut [Self::Key]);
     /// The same key in every lane.
     fn splat(key: Self::Key) -> Self;
@@ -101,8 +99,17 @@ pub trait Lanes: Copy {
     fn min(self, other: Self) -> Self;
     /// The larger key of each lane.
     fn max(self, other: Self) -> Self;
-    /// Float bits to keys, and keys to float bits: all bits but the sign flip where the sign is set.
+    /// Converts float bits to keys, and keys to float bits: flips all other bits if the sign is set.
     fn flip(self) -> Self;
+    /// Runs `code` as a call, compiled for the instruction set of this vector.
+    fn call(code: impl Outlined);
+}
+
+/// Long code over keys. The binary has it once for each vector type, however many kernels and floats share the keys:
+/// sorting networks take most of the time to build this crate.
+pub trait Outlined {
+    /// The code; implementations are `#[inline(always)]`.
+    fn run(self);
 }
 
 /// The vector types of one instruction set.
@@ -113,8 +120,8 @@ pub trait Arch {
     type Floats: Floats + Butterfly + Table;
     /// Sixteen words.
     type Words: Words;
-    /// How many rows are worth holding against how many in a kernel over pairs of rows: `SQUARE * SQUARE` sums and
-    /// as many rows have to fit the registers. Two or four.
+    /// The side of the square of rows that a kernel over pairs holds at once, two or four. `SQUARE * SQUARE` sums and
+    /// two sides of rows must fit the registers.
     const SQUARE: usize;
     /// Keys of 16-bit floats.
     type I16: Lanes<Key = i16>;
@@ -124,7 +131,7 @@ pub trait Arch {
     type I64: Lanes<Key = i64>;
 }
 
-/// What every Rust target can do: one lane.
+/// The instruction set of every Rust target: one lane.
 pub(crate) struct Portable;
 
 impl Arch for Portable {
@@ -166,6 +173,10 @@ macro_rules! single_lane {
             fn flip(self) -> Self {
                 self ^ ((self >> (<$key>::BITS - 1)) & <$key>::MAX)
             }
+            #[inline(never)]
+            fn call(code: impl Outlined) {
+                code.run();
+            }
         }
     };
 }
@@ -178,7 +189,7 @@ pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Arch, Lanes};
+    use super::{Arch, Lanes, Outlined};
     use std::arch::x86_64::*;
 
     pub(crate) struct Avx2;
@@ -207,7 +218,7 @@ mod x86 {
 
     /// Implements [`Lanes`] for a register type from the intrinsics of its set.
     macro_rules! register_lanes {
-        ($name:ident($register:ty), $key:ty, $load:ident, $store:ident, $splat:ident,
+        ($name:ident($register:ty), $set:literal, $key:ty, $load:ident, $store:ident, $splat:ident,
          $min:ident, $max:ident, $flip:ident) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name($register);
@@ -219,8 +230,8 @@ mod x86 {
                 #[inline(always)]
                 fn load(keys: &[$key]) -> Self {
                     assert!(keys.len() >= Self::WIDTH);
-                    // SAFETY: the slice holds a whole register, unaligned loads are allowed, and the
-                    // set was detected (see the trait).
+                    // SAFETY: the slice holds a whole register, loads may be unaligned, and the set was detected (see
+                    // the trait).
                     Self(unsafe { $load(keys.as_ptr().cast()) })
                 }
                 #[inline(always)]
@@ -249,11 +260,21 @@ mod x86 {
                     // SAFETY: the set was detected (see the trait).
                     Self(unsafe { $flip(self.0) })
                 }
+                #[inline(always)]
+                fn call(code: impl Outlined) {
+                    #[target_feature(enable = $set)]
+                    #[inline(never)]
+                    fn compiled(code: impl Outlined) {
+                        code.run();
+                    }
+                    // SAFETY: the set was detected (see the trait).
+                    unsafe { compiled(code) }
+                }
             }
         };
     }
 
-    /// `flip` of [`Lanes`]: the sign spread over the lane, less its top bit, selects what to flip.
+    /// `flip` of [`Lanes`]: the sign, spread over the lane without its top bit, selects the bits to flip.
     macro_rules! flip {
         ($name:ident($register:ty), $sign:expr, $shift:ident, $xor:ident) => {
             #[inline(always)]
@@ -270,7 +291,7 @@ mod x86 {
     flip!(flip_ymm32(__m256i), _mm256_srai_epi32::<31>, _mm256_srli_epi32, _mm256_xor_si256);
     flip!(flip_ymm64(__m256i), sign_ymm64, _mm256_srli_epi64, _mm256_xor_si256);
 
-    // AVX2 compares signed 64-bit integers but neither shifts them arithmetically nor has a minimum.
+    // AVX2 compares signed 64-bit integers, but has neither their arithmetic shift nor their minimum.
     #[inline(always)]
     unsafe fn sign_ymm64(x: __m256i) -> __m256i {
         // SAFETY: the caller has the set.
@@ -289,6 +310,7 @@ mod x86 {
 
     register_lanes!(
         Zmm16(__m512i),
+        "fma,avx512f,avx512bw,avx512dq,avx512vl",
         i16,
         _mm512_loadu_epi16,
         _mm512_storeu_epi16,
@@ -299,6 +321,7 @@ mod x86 {
     );
     register_lanes!(
         Zmm32(__m512i),
+        "fma,avx512f,avx512bw,avx512dq,avx512vl",
         i32,
         _mm512_loadu_epi32,
         _mm512_storeu_epi32,
@@ -309,6 +332,7 @@ mod x86 {
     );
     register_lanes!(
         Zmm64(__m512i),
+        "fma,avx512f,avx512bw,avx512dq,avx512vl",
         i64,
         _mm512_loadu_epi64,
         _mm512_storeu_epi64,
@@ -319,6 +343,7 @@ mod x86 {
     );
     register_lanes!(
         Ymm16(__m256i),
+        "avx2,fma",
         i16,
         _mm256_loadu_si256,
         _mm256_storeu_si256,
@@ -329,6 +354,7 @@ mod x86 {
     );
     register_lanes!(
         Ymm32(__m256i),
+        "avx2,fma",
         i32,
         _mm256_loadu_si256,
         _mm256_storeu_si256,
@@ -339,6 +365,7 @@ mod x86 {
     );
     register_lanes!(
         Ymm64(__m256i),
+        "avx2,fma",
         i64,
         _mm256_loadu_si256,
         _mm256_storeu_si256,

@@ -1,4 +1,4 @@
-//! The levels that codes of a few bits stand for.
+//! Maps codes of a few bits to their levels.
 //!
 //! Agreement: bits.
 
@@ -9,7 +9,7 @@ use crate::kernels::lanes::FLOATS;
 const MOST: usize = 256;
 
 dispatch! {
-    /// The level of each code. There are at most 256 levels, and codes below their number.
+    /// The level of each code. There are at most 256 levels, and every code is below their number.
     pub fn levels_of<A: Arch>(codes: &[u8], levels: &[f32], out: &mut [f32]) {
         if levels.len() <= FLOATS {
             let few = <A::Floats as Table>::of_levels(&first(levels));
@@ -30,7 +30,7 @@ dispatch! {
     }
 }
 
-/// A table that starts with these.
+/// A table that starts with these levels.
 #[inline(always)]
 fn first<const LEN: usize>(levels: &[f32]) -> [f32; LEN] {
     let mut table = [0.0; LEN];
@@ -40,7 +40,7 @@ fn first<const LEN: usize>(levels: &[f32]) -> [f32; LEN] {
 
 /// Sixteen levels in registers. Methods stay inside code entered through `dispatch!`.
 pub trait Table: Copy {
-    /// These.
+    /// The vector of these levels.
     fn of_levels(levels: &[f32; FLOATS]) -> Self;
     /// The levels of sixteen codes, each below sixteen.
     fn looked_up(self, codes: &[u8; FLOATS], out: &mut [f32; FLOATS]);
@@ -73,13 +73,13 @@ mod x86 {
         #[inline(always)]
         fn looked_up(self, codes: &[u8; FLOATS], out: &mut [f32; FLOATS]) {
             for half in 0..2 {
-                // SAFETY: half of the codes and of the floats are eight; the set was detected (see the trait).
+                // SAFETY: half of the codes and of the floats are eight, and the set was detected (see the trait).
                 unsafe {
                     let codes = _mm_loadl_epi64(codes.as_ptr().add(8 * half).cast());
                     let codes = _mm256_cvtepu8_epi32(codes);
                     let low = _mm256_permutevar8x32_ps(self[0], codes);
                     let high = _mm256_permutevar8x32_ps(self[1], codes);
-                    // The fourth bit, as the sign.
+                    // Uses the fourth bit as the sign.
                     let is_high = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
                     _mm256_storeu_ps(out.as_mut_ptr().add(8 * half), _mm256_blendv_ps(low, high, is_high));
                 }
@@ -95,7 +95,7 @@ mod x86 {
         }
         #[inline(always)]
         fn looked_up(self, codes: &[u8; FLOATS], out: &mut [f32; FLOATS]) {
-            // SAFETY: there are sixteen codes and floats; the set was detected (see the trait).
+            // SAFETY: there are sixteen codes and sixteen floats, and the set was detected (see the trait).
             unsafe {
                 let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
                 _mm512_storeu_ps(out.as_mut_ptr(), _mm512_permutexvar_ps(codes, self));

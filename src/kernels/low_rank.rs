@@ -6,7 +6,7 @@
 use crate::kernels::dispatch;
 
 dispatch! {
-    /// Adds a part of a row of M times as many rows of Q, `sums[k] += sum_j row[j] q[j][k]`.
+    /// Adds a part of a row of M, times the same number of rows of Q: `sums[k] += sum_j row[j] q[j][k]`.
     pub fn add_row_times<A: Arch>(row: &[f32], q: &[f64], sums: &mut [f64]) {
         for (x, q) in row.iter().zip(q.chunks_exact(sums.len())) {
             let x = f64::from(*x);
@@ -18,7 +18,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds the share of a part of a row of M to the transpose of M times P: `sums[j][k] += row[j] p[k]`.
+    /// Adds the share of a part of a row of M in the product of the transpose of M and P: `sums[j][k] += row[j] p[k]`.
     pub fn add_transposed<A: Arch>(row: &[f32], p: &[f64], sums: &mut [f64]) {
         for (x, sums) in row.iter().zip(sums.chunks_exact_mut(p.len())) {
             let x = f64::from(*x);
@@ -43,8 +43,8 @@ dispatch! {
 }
 
 /// Makes the columns of a matrix orthonormal in order, by the modified Gram-Schmidt process run twice (Björck, Numerics
-/// of Gram-Schmidt orthogonalization, 1994). A column of which only rounding is left becomes zero: its direction is
-/// noise.
+/// of Gram-Schmidt orthogonalization, 1994). If only rounding errors are left of a column, it becomes zero: its
+/// direction would be noise.
 pub fn orthonormalise(matrix: &mut [f64], rank: usize) {
     let dot = |matrix: &[f64], a: usize, b: usize| -> f64 {
         matrix.chunks_exact(rank).map(|row| row[a] * row[b]).sum()

@@ -1,9 +1,9 @@
 //! A histogram of a vector's magnitudes with 2048 bins, an eighth of an octave each.
 //!
-//! The bin of a value is the top eleven bits below its sign, so no step or range must be known. A bin has its number of
-//! values, the sum of their magnitudes and the sum of their squares. From these follow the energy of the k largest
-//! values, and the bits and error of any uniform quantizer, without another pass over the data. They plan a budget of
-//! bytes.
+//! The bin of a value is the top eleven bits below its sign, so the kernel needs no step and no range. A bin has its
+//! number of values, the sum of their magnitudes and the sum of their squares. The energy of the k largest values, and
+//! the bits and error of any uniform quantizer, follow from these without another pass. The planner of a byte budget
+//! uses them.
 //!
 //! Within a chunk all sums are of integers. Agreement: bits. [`cells`] estimates the cost and error of quantizers.
 
@@ -14,13 +14,13 @@ use crate::kernels::dispatch;
 /// Bins of a histogram.
 pub const BINS: usize = 2048;
 
-/// Bits of a float below those that say its bin.
+/// Bits of a float below those of its bin.
 const LOW_BITS: u32 = 20;
 
-/// Histograms that are filled side by side, so that a value need not wait for the one before it.
+/// Tables that are filled in turn, so that a value does not wait for the value before it.
 const SIDE_BY_SIDE: usize = 4;
 
-/// Values that a bin's integer sums have room for.
+/// Values for which a bin's integer sums have room.
 const ROOM: usize = 1 << 20;
 
 /// A histogram of magnitudes.
@@ -34,14 +34,15 @@ pub struct Magnitudes {
     pub squares: Vec<f64>,
 }
 
-/// A bin being filled: how many values and the sum of their low bits in one word, and the sum of those bits' squares.
+/// A bin while it fills: the number of values and the sum of their low bits in one word, and the sum of those bits'
+/// squares.
 #[derive(Clone, Copy, Default)]
 struct Filling {
     values: u64,
     squares: u64,
 }
 
-/// What one value adds to [`Filling::values`], besides its low bits.
+/// The amount that one value adds to [`Filling::values`], besides its low bits.
 const ONE: u64 = 1 << 42;
 
 dispatch! {
@@ -67,7 +68,7 @@ fn add(table: &mut [Filling; BINS], x: f32) {
     bin.squares += low * low;
 }
 
-/// The least magnitude of a bin, and of what would follow the last one that is finite.
+/// The least magnitude of a bin. After the last finite bin, the number that would follow.
 pub(super) fn edge(bin: usize) -> f64 {
     let least = f64::from(f32::from_bits((bin as u32) << LOW_BITS));
     if least.is_finite() { least } else { 2f64.powi(128) }
@@ -100,7 +101,7 @@ impl Magnitudes {
         all
     }
 
-    /// Adds what was filled, and leaves it empty.
+    /// Moves the content of a filled table into the histogram.
     fn empty(&mut self, table: &mut [Filling; BINS]) {
         for (bin, filling) in table.iter_mut().enumerate().filter(|(_, filling)| filling.values != 0) {
             let count = filling.values / ONE;
@@ -135,7 +136,7 @@ impl Magnitudes {
         self.squares.iter().sum()
     }
 
-    /// No value is larger than this; zero only if all are.
+    /// An upper bound of the values; zero only if all are zero.
     pub fn largest(&self) -> f64 {
         match self.counts.iter().rposition(|count| *count > 0) {
             Some(bin) if self.sums[bin] > 0.0 => edge(bin + 1).min(f64::from(f32::MAX)),
@@ -143,8 +144,8 @@ impl Magnitudes {
         }
     }
 
-    /// The sum of the squares of the `k` largest values; those that only some of a bin belong to are taken to be as its
-    /// mean.
+    /// The sum of the squares of the `k` largest values. Values in a bin that belongs to them in part count with the
+    /// bin's mean.
     pub fn energy_of_largest(&self, k: u64) -> f64 {
         let mut left = k;
         let mut energy = 0.0;

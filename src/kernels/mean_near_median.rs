@@ -1,11 +1,11 @@
 //! The mean of the values of every coordinate that are nearest to its median, unweighted.
 //!
-//! Xie, Koyejo and Gupta, Generalized Byzantine-tolerant SGD, 2018, definition 6. In a sorted column those values stand
-//! together. Where the first of them stands is counted: every value that is farther from the median than the one
-//! `kept` places up does not belong to them. With `below` and `above` in the middle, `low` is farther than `high` if
-//! below + above > low + high, which is decided exactly: a sum of two floats is compared with what rounding took from
-//! it. The values are summed in ascending order in f64, so the sum does not depend on which client sent which value.
-//! Agreement: which values are kept is exact, on a GPU too; bits on the CPU, close on a GPU.
+//! Xie, Koyejo and Gupta, Generalized Byzantine-tolerant SGD, 2018, definition 6. In a sorted column those values are
+//! consecutive. The kernel counts the place of the first one: a value does not belong to them if it is farther from the
+//! median than the value `kept` places above. Let `below` and `above` be the middle values. `low` is farther than
+//! `high` if below + above > low + high. That is decided exactly, from the sums of two floats and their rounding
+//! errors. The values are summed in ascending order in f64, so the sum does not depend on which client sent which
+//! value. Agreement: the choice of values is exact, on a GPU too; bits on the CPU, close on a GPU.
 
 use crate::kernels::columns::{ColumnSorter, Extremes, Padding};
 use crate::kernels::dispatch;
@@ -16,9 +16,9 @@ use crate::kernels::trimmed_mean::mean_of_huge;
 use crate::model::tile::Rows;
 
 dispatch! {
-    /// Writes the mean of the `kept` values of each column of `rows` nearest to its median to `out`; one at least, and
-    /// no more than there are. Of two values as near, the smaller counts. Returns whether every value is finite; if
-    /// not, `out` means nothing.
+    /// Writes to `out` the mean of the `kept` values of each column of `rows` that are nearest to its median. `kept` is
+    /// at least one, and at most the number of rows. Of two equally near values the smaller counts. Returns whether
+    /// every value is finite; if not, `out` is meaningless.
     pub fn mean_near_median<A: Arch, E: Element>(rows: &Rows<E>, kept: usize, out: &mut [f64]) -> bool {
         assert!((1..=rows.len()).contains(&kept), "some values are kept");
         let padding = Padding::new(rows);
@@ -40,7 +40,7 @@ dispatch! {
     }
 }
 
-/// The means of sorted columns, `L` lanes at a time, few enough to stay in registers.
+/// The means of sorted columns, `L` lanes at a time, so that they fit the registers.
 #[inline(always)]
 fn means_near_middle<E: Element, V: Lanes<Key = E::Key>, const L: usize>(
     sorted: &[V],
@@ -84,8 +84,8 @@ fn means_near_middle<E: Element, V: Lanes<Key = E::Key>, const L: usize>(
     }
 }
 
-/// What two values are multiplied by before they are added: a half where f64 would overflow. Beside values so large
-/// that costs nothing but the last bit of a subnormal.
+/// The factors of values before they are added: a half if the sum may overflow f64. Beside such large values, only the
+/// last bit of a subnormal is lost.
 #[inline(always)]
 fn scales<E: Element, V: Lanes<Key = E::Key>, const L: usize>(sorted: &[V], start: usize) -> [f64; L] {
     let mut scales = [1.0; L];
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(mean(&values, 5), 98.0 / 5.0);
         assert_eq!(mean(&values, 4), -0.5);
         assert_eq!(mean(&values, 3), 1.0);
-        // Of 0 and 2 the larger goes.
+        // For 0 and 2 the larger is left out.
         assert_eq!(mean(&values, 2), 0.5);
         assert_eq!(mean(&values, 1), 1.0);
         assert_eq!(mean(&[3.0, 1.0], 1), 1.0);
@@ -145,11 +145,11 @@ mod tests {
 
     #[test]
     fn near_ties_are_decided_exactly() {
-        // The middle is 5e29 + 0.5, which is 0.5 nearer to 1e30 than to 0; f64 holds no such half.
+        // The middle is 5e29 + 0.5, which is nearer to 1e30 than to 0 by 0.5. f64 cannot hold that half.
         assert_eq!(mean(&[0.0, 1.0, 1e30, 1e30], 3), (1.0 + 1e30 + 1e30) / 3.0);
-        // Exactly as near: the smaller counts.
+        // Equally near: the smaller counts.
         assert_eq!(mean(&[1.0, 1.0, 1e30, 1e30], 3), (1.0 + 1.0 + 1e30) / 3.0);
-        // By 1e-30 the smaller is nearer.
+        // The smaller is nearer, by 1e-30.
         assert_eq!(mean(&[-1e30, -1e30, 1e-30, 1.0, 1e30], 1), 1e-30);
         assert_eq!(mean(&[-1e30, -1.0, -1e-30, 1.0, 1e30], 4), mean(&[-1e30, -1.0, -1e-30, 1.0], 4));
         assert_eq!(mean(&[-1e30, -1.0, 1e-30, 1.0, 1e30], 4), mean(&[-1.0, 1e-30, 1.0, 1e30], 4));

@@ -2,9 +2,9 @@
 //!
 //! A file has the contract, the CPU implementation and unit tests.
 //!
-//! Below them: [`lanes`] has the vectors and instruction sets that kernels run on, [`element`] the floats.
-//! [`exact_sum`] makes sums exact, [`network`] makes sorting networks, and `columns` sorts with them. [`peak`]
-//! measures the most that a core can do.
+//! These files serve them: [`lanes`] has vectors and instruction sets, [`element`] the floats. [`exact_sum`] makes sums
+//! exact, [`network`] makes sorting networks, and `columns` sorts with them. [`peak`] measures the
+//! most that a core can do.
 
 pub mod block_quantize;
 pub mod bucketize;
@@ -112,9 +112,8 @@ pub const KERNELS: &[Kernel] = {
 
 /// Compiles one kernel body for every instruction set and picks one at run time.
 ///
-/// The body is generic over `A: Arch` first; the function that results takes the [`Isa`](lanes::Isa)
-/// to run on as its first argument. Plain loops in the body are vectorised for each set by the
-/// compiler.
+/// The body is generic over `A: Arch` first. The resulting function takes the [`Isa`](lanes::Isa) to run on as its
+/// first argument. The compiler vectorises plain loops in the body for each set.
 macro_rules! dispatch {
     (
         $(#[$meta:meta])*
@@ -143,7 +142,7 @@ macro_rules! dispatch {
 
             match isa.kind() {
                 IsaKind::Portable => body::<lanes::Portable $(, $g)*>($($arg),*),
-                // SAFETY: an `Isa` of this kind is only made after its features were detected.
+                // SAFETY: an `Isa` of this kind exists only if its features were detected.
                 #[cfg(target_arch = "x86_64")]
                 IsaKind::Avx2 => unsafe { avx2::<$($g),*>($($arg),*) },
                 // SAFETY: as above.

@@ -1,25 +1,26 @@
-//! Comparator networks, generated. The build script turns them into straight-line code over vector
-//! registers, and into WGSL (`build.rs`); nothing here depends on the sorted values.
+//! Comparator networks, generated from a number of wires.
 //!
-//! A network is a list of comparators `(i, j)` with `i < j`: after one, wire `i` holds the smaller
-//! value and wire `j` the larger. Source: Batcher's merge exchange for any number of wires, Knuth,
-//! The Art of Computer Programming vol. 3, section 5.2.2, algorithm M; the bitonic half-cleaner from
-//! Batcher, Sorting networks and their applications, 1968.
+//! The build script turns them into straight-line code over vector registers, and into WGSL (`build.rs`). The networks
+//! do not depend on the sorted values.
+//!
+//! A network is a list of comparators `(i, j)` with `i < j`. After a comparator, wire `i` holds the smaller value and
+//! wire `j` the larger. Sources: Batcher's merge exchange for any number of wires, Knuth, The Art of Computer
+//! Programming vol. 3, section 5.2.2, algorithm M; the bitonic half-cleaner from Batcher, Sorting networks and their
+//! applications, 1968.
 
 /// One compare-exchange: the smaller value goes to the first wire, the larger to the second.
 pub type Comparator = (usize, usize);
 
-/// Wires of the largest network that is emitted as straight-line code. It fills the 32 vector
-/// registers of AVX-512.
+/// Wires of the largest network with straight-line code. It fills the 32 vector registers of AVX-512.
 pub const MAX_BLOCK: usize = 32;
 
-/// The block sizes that straight-line code exists for; a shorter block is padded to the next one.
+/// The block sizes with straight-line code. A shorter block is padded to the next size.
 pub const BLOCK_SIZES: [usize; 10] = [2, 4, 6, 8, 12, 16, 20, 24, 28, MAX_BLOCK];
 
 /// Most wires of a network in a shader: a column of this many keys fits the registers of one invocation.
 pub const MAX_SHADER_ROWS: usize = 64;
 
-/// The sizes that networks exist for in shaders.
+/// The sizes of networks for shaders.
 pub const SHADER_SIZES: [usize; 14] = [2, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, MAX_SHADER_ROWS];
 
 /// A network that sorts `n` wires in ascending order (merge exchange, about `n log2(n)^2 / 4`
@@ -61,7 +62,7 @@ pub fn bitonic_merge(n: usize) -> Vec<Comparator> {
 mod tests {
     use super::*;
 
-    /// Runs a network on 0 and 1: by the 0-1 principle a network that sorts those sorts everything.
+    /// Runs a network on zeros and ones. By the 0-1 principle, a network that sorts all of those sorts everything.
     fn sorts(comparators: &[Comparator], mut wires: Vec<bool>) -> bool {
         for (i, j) in comparators {
             let (a, b) = (wires[*i], wires[*j]);

@@ -6,7 +6,7 @@
 use crate::kernels::dispatch;
 use crate::kernels::element::Element;
 
-/// Partial sums of a row. A fixed number, so that the shape of the sum never depends on the machine.
+/// Partial sums of a row. The number is fixed, so that the order of additions is the same on every machine.
 const PARTS: usize = 16;
 
 dispatch! {
@@ -34,7 +34,7 @@ dispatch! {
     }
 }
 
-/// The sum of terms of `row - base` and `other`; an empty slice counts as zeros. In whole blocks, so that it
+/// The sum of terms of `row - base` and `other`. An empty slice counts as zeros. Works in whole blocks, so that it
 /// vectorises.
 #[inline(always)]
 fn sum_over<E: Element>(row: &[E], base: &[f64], other: &[f64], term: impl Fn(f64, f64) -> f64) -> f64 {

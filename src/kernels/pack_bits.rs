@@ -9,7 +9,7 @@ use crate::kernels::dispatch;
 
 /// Bytes of `codes` packed codes of `bits` bits.
 pub const fn packed_len(codes: usize, bits: u8) -> usize {
-    // Not a product of all, which may overflow.
+    // A product with all codes could overflow.
     codes / 8 * bits as usize + (codes % 8 * bits as usize).div_ceil(8)
 }
 
@@ -30,15 +30,15 @@ macro_rules! by_bits {
 }
 
 dispatch! {
-    /// Packs the lowest `bits` bits, 1 to 8, of each code. `out` has [`packed_len`] bytes; bits behind the last code
-    /// are zero.
+    /// Packs the lowest `bits` bits, 1 to 8, of each code. `out` has [`packed_len`] bytes. Bits after the last code are
+    /// zero.
     pub fn pack_bits<A: Arch>(bits: u8, codes: &[u8], out: &mut [u8]) {
         by_bits!(bits, pack(codes, out))
     }
 }
 
 dispatch! {
-    /// Unpacks codes of `bits` bits, 1 to 8, as many as `codes` takes, from [`packed_len`] bytes.
+    /// Fills `codes` with codes of `bits` bits, 1 to 8, from [`packed_len`] bytes.
     pub fn unpack_bits<A: Arch>(bits: u8, packed: &[u8], codes: &mut [u8]) {
         by_bits!(bits, unpack(packed, codes))
     }
@@ -79,7 +79,7 @@ fn unpack<const BITS: usize>(packed: &[u8], codes: &mut [u8]) {
     rest.copy_from_slice(&last[..rest.len()]);
 }
 
-/// The lowest bits of eight bytes, side by side.
+/// The lowest bits of eight bytes, next to each other.
 #[inline(always)]
 fn gathered<const BITS: usize>(codes: u64) -> u64 {
     let [codes_of_pairs, pairs_of_fours, fours] = const { lower_halves::<BITS>() };
@@ -88,7 +88,7 @@ fn gathered<const BITS: usize>(codes: u64) -> u64 {
     x & fours | x >> (32 - 4 * BITS) & fours << (4 * BITS)
 }
 
-/// Eight codes side by side, each in one byte.
+/// Eight codes next to each other, each in one byte.
 #[inline(always)]
 fn spread<const BITS: usize>(packed: u64) -> u64 {
     let [codes_of_pairs, pairs_of_fours, fours] = const { lower_halves::<BITS>() };
@@ -97,7 +97,7 @@ fn spread<const BITS: usize>(packed: u64) -> u64 {
     x & codes_of_pairs | (x & codes_of_pairs << BITS) << (8 - BITS)
 }
 
-/// Up to eight bytes, lowest first, and zeros behind them.
+/// Up to eight bytes, lowest first, followed by zeros.
 #[inline(always)]
 fn padded(bytes: &[u8]) -> u64 {
     let mut eight = [0; 8];

@@ -1,14 +1,14 @@
-//! The most multiply-adds a core can do: what kernels over pairs of rows are measured against.
+//! The most multiply-adds that a core can do: the limit for kernels over pairs of rows.
 
 use crate::kernels::dispatch;
 use crate::kernels::lanes::{FLOATS, Floats};
 
-/// Sums that run beside each other: more than the multiply-add units' latency times their number.
+/// Independent sums: more than the latency of the multiply-add units times their number.
 const CHAINS: usize = 12;
 
 dispatch! {
-    /// Does `rounds` rounds of independent f32 multiply-adds in registers. Returns how many they were, and a number
-    /// that depends on all of them.
+    /// Does `rounds` rounds of independent f32 multiply-adds in registers. Returns their number, and a number that
+    /// depends on all of them.
     pub fn multiply_adds<A: Arch>(rounds: usize) -> (u64, f32) {
         let seed = std::hint::black_box([0.999_f32; FLOATS]);
         // SAFETY: the array is sixteen floats.

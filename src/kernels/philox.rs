@@ -1,6 +1,6 @@
 //! Random words by counter: Philox4x32 with ten rounds.
 //!
-//! Any word of a stream can be made by itself, on any thread and any device, and is the same everywhere.
+//! Any thread and any device can compute any word of a stream on its own, with the same result.
 //!
 //! Paper: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3.
 //!
@@ -10,17 +10,16 @@ use crate::kernels::dispatch;
 
 /// Words that a counter makes.
 pub const WORDS: usize = 4;
-/// Counters that are worked on side by side: a vector of the widest set.
+/// Counters that are computed together: the lanes of the widest vector.
 const COUNTERS: usize = 16;
 const ROUNDS: usize = 10;
 const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
-/// What is added to the key after each round: the golden ratio, and the square root of three less one.
+/// The numbers added to the key after each round: the golden ratio, and the square root of three minus one.
 const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 
 dispatch! {
-    /// The words from `first` on, a multiple of [`WORDS`], of the stream that `seed` and `purpose` name, as many as
-    /// `out` takes. The seed is the key; the counter is the word's number over four in its first two words, the
-    /// purpose, and zero.
+    /// Fills `out` with the words from `first` on, a multiple of [`WORDS`], of the stream of `seed` and `purpose`. The
+    /// seed is the key. The counter holds the word's number over four in two words, then the purpose, then zero.
     pub fn random_words<A: Arch>(seed: u64, purpose: u32, first: u64, out: &mut [u32]) {
         let key = [seed as u32, (seed >> 32) as u32];
         let mut number = first / WORDS as u64;

@@ -1,11 +1,11 @@
 //! Finds the k values of largest magnitude of a vector exactly, by radix select.
 //!
-//! Magnitudes of finite floats have the order of the 31 bits below the sign. Three passes over all values find those of
-//! the k-th largest, 11, 11 and 9 bits at a time. Each pass counts the values that agree with the bits so far by their
-//! next digit (Alabi et al., Fast k-selection algorithms for graphics processing units, 2012). Among equal values the
-//! lowest indices win, so the choice depends on the values alone.
+//! The order of the magnitudes of finite floats is that of the 31 bits below the sign. Three passes over all values
+//! find the bits of the k-th largest, 11, 11 and 9 at a time. Each pass counts the values that share the known bits, by
+//! their next digit (Alabi et al., Fast k-selection algorithms for graphics processing units, 2012). Among equal values
+//! the lowest indices win, so the choice depends on the values alone.
 //!
-//! Agreement: bits; the sum of magnitudes has a fixed shape.
+//! Agreement: bits; the sum of magnitudes has a fixed order of additions.
 
 use crate::kernels::dispatch;
 use crate::kernels::lanes::{FLOATS, Floats, Isa, MAGNITUDE};
@@ -17,13 +17,13 @@ const DIGITS: [(u32, u32); 3] = [(20, 11), (9, 11), (0, 9)];
 /// Histograms filled in turn, so that consecutive equal values do not wait for each other's count.
 const HISTOGRAMS: usize = 4;
 
-/// Values that are tested at once: as many as a word has bits.
+/// Values that are tested at once: one for each bit of a word.
 const BLOCK: usize = u64::BITS as usize;
 
-/// Partial sums of magnitudes; the same number on every machine.
+/// Partial sums of magnitudes. The number is the same on every machine.
 const PARTS: usize = 16;
 
-/// The bits that magnitudes are ordered by.
+/// The bits that determine the order of magnitudes.
 #[inline(always)]
 pub fn key(x: f32) -> u32 {
     x.to_bits() & MAGNITUDE
@@ -32,13 +32,13 @@ pub fn key(x: f32) -> u32 {
 /// A search for the k-th largest magnitude.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Search {
-    /// Digits settled.
+    /// Number of known digits.
     digits: usize,
-    /// The bits settled, in their places.
+    /// The known bits, in their places.
     prefix: u32,
-    /// Which of the values that have these bits it is, the largest being the first.
+    /// The rank of the wanted value among the values with these bits; the largest has rank 1.
     wanted: u64,
-    /// How many values have these bits.
+    /// Number of values with these bits.
     alike: u64,
 }
 
@@ -47,19 +47,19 @@ pub struct Search {
 pub struct Threshold {
     /// Its bits.
     pub key: u32,
-    /// How many of the values that have them are among the k.
+    /// Number of values with this key among the k.
     pub ties: u64,
-    /// How many values have them.
+    /// Number of values with this key.
     pub tied: u64,
 }
 
 impl Search {
-    /// For the k-th largest of at least `k` values; `k` is at least 1.
+    /// A search for the k-th largest of at least `k` values; `k` is at least 1.
     pub fn new(k: u64) -> Self {
         Self { digits: 0, prefix: 0, wanted: k, alike: 0 }
     }
 
-    /// The magnitude, once three looks have been learned from.
+    /// The magnitude; `None` before three looks.
     pub fn threshold(&self) -> Option<Threshold> {
         let is_settled = self.digits == DIGITS.len();
         is_settled.then_some(Threshold { key: self.prefix, ties: self.wanted, tied: self.alike })
@@ -73,7 +73,7 @@ impl Search {
         Some([self.prefix, settled, *low, (1 << bits) - 1])
     }
 
-    /// A look: how many of these values have each next digit. Counts of all values are added up.
+    /// A look: the number of these values with each next digit. The caller adds the counts of all values.
     pub fn count(&self, isa: Isa, values: &[f32]) -> Vec<u64> {
         let Some((low, bits)) = DIGITS.get(self.digits).copied() else { return Vec::new() };
         let mut counts = vec![[0u32; HISTOGRAMS]; 1 << bits];
@@ -81,7 +81,7 @@ impl Search {
         counts.iter().map(|counts| counts.iter().map(|count| u64::from(*count)).sum()).collect()
     }
 
-    /// Learns from the counts of all values.
+    /// Takes the counts of all values, and finds the next digit.
     pub fn narrow(&mut self, counts: &[u64]) {
         let Some((low, _)) = DIGITS.get(self.digits) else { return };
         for (digit, count) in counts.iter().enumerate().rev() {
@@ -117,24 +117,24 @@ dispatch! {
     }
 }
 
-/// Bits of a key that a sample is counted by.
+/// Number of upper bits of a key by which a sample is counted.
 const SAMPLED_BITS: u32 = 15;
-/// Lowest of them.
+/// The lowest of them.
 const SAMPLED_LOW: u32 = 31 - SAMPLED_BITS;
-/// How far the rank in a sample may be off, in standard deviations of a random one.
+/// The allowed error of a rank in a sample, in standard deviations of a random sample.
 const DEVIATIONS: f64 = 6.0;
 
-/// One value in this many of a chunk is counted.
+/// A sample takes one value in this many of a chunk.
 const COUNTED: usize = 4;
 
-/// How many of a sample of these values have each of the upper halves of keys.
+/// The numbers of a sample of these values, by the upper bits of their keys.
 pub fn count_sample(values: &[f32]) -> Vec<u64> {
     let mut counts = vec![0; 1 << SAMPLED_BITS];
     values.iter().step_by(COUNTED).for_each(|x| counts[(key(*x) >> SAMPLED_LOW) as usize] += 1);
     counts
 }
 
-/// The keys between which the k-th largest of `len` values most likely lies, by the counts of a sample of them.
+/// The range of keys that most likely holds the k-th largest of `len` values, by the counts of a sample.
 pub fn likely(counts: &[u64], k: u64, len: u64) -> Range<u32> {
     let sampled: u64 = counts.iter().sum();
     let rank = k as f64 * sampled as f64 / len as f64;
@@ -154,8 +154,8 @@ pub fn likely(counts: &[u64], k: u64, len: u64) -> Range<u32> {
 }
 
 dispatch! {
-    /// How many of these values have keys beyond a range; the keys within it are put behind `within`, as long as there
-    /// are not more than it may hold.
+    /// The number of these values with keys above a range. Appends the keys in the range to `within`, while it has
+    /// fewer than `most`.
     pub fn narrow_down<A: Arch>(values: &[f32], range: &Range<u32>, within: &mut Vec<u32>, most: usize) -> u64 {
         let mut beyond = 0u64;
         for values in values.chunks(BLOCK) {
@@ -186,7 +186,7 @@ fn at_least<F: Floats>(values: &[f32], least: u32) -> u64 {
     bits
 }
 
-/// The places of the bits that are set, ascending.
+/// The indices of the bits that are set, ascending.
 #[inline(always)]
 fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
@@ -196,7 +196,7 @@ fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The k-th largest magnitude, if it is one of these keys; `beyond` values are larger than all of them.
+/// The k-th largest magnitude, if it is one of these keys. `beyond` is the number of values larger than all of them.
 pub fn threshold_among(mut keys: Vec<u32>, beyond: u64, k: u64) -> Option<Threshold> {
     let rank = usize::try_from(k.checked_sub(beyond + 1)?).ok().filter(|rank| *rank < keys.len())?;
     let (larger, key, rest) = keys.select_nth_unstable_by(rank, |a, b| b.cmp(a));
@@ -205,12 +205,12 @@ pub fn threshold_among(mut keys: Vec<u32>, beyond: u64, k: u64) -> Option<Thresh
     Some(Threshold { key, ties: before + 1, tied: before + 1 + behind })
 }
 
-/// The counts of a run of values at and above a magnitude.
+/// The counts of values at and above a magnitude.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Beyond {
-    /// Values of exactly that magnitude.
+    /// Number of values with exactly that magnitude.
     pub tied: u64,
-    /// The sum of all larger ones.
+    /// The sum of all larger magnitudes.
     pub sum: f64,
 }
 
@@ -230,7 +230,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// The indices, ascending, of the values beyond a magnitude, given by its key, and of the first `ties` that have
+    /// The ascending indices of the values above the magnitude with this key, and of the first `ties` values equal to
     /// it.
     pub fn take<A: Arch>(values: &[f32], threshold: u32, ties: u64) -> Vec<u32> {
         let (mut taken, mut ties) = (Vec::new(), ties);
@@ -319,7 +319,7 @@ mod tests {
                     search.narrow(&search.count(isa, values));
                 }
                 assert_eq!(threshold_among(keys.clone(), beyond, k), search.threshold(), "{k} {range:?}");
-                // Looked for in the wrong place, it is not found.
+                // A search in the wrong range finds nothing.
                 assert_eq!(threshold_among(keys, k, k), None);
             }
         }

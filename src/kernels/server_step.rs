@@ -75,9 +75,9 @@ pub enum SecondMoment {
 }
 
 dispatch! {
-    /// Takes a step at some coordinates. `delta` becomes the new model's values less the base's. `m` and `v` become the
-    /// new moments; they have one value per coordinate if the step keeps them. They are rounded when stored, and the
-    /// step uses their unrounded values.
+    /// Takes a step at some coordinates. `delta` becomes the new model's values minus the base's. `m` and `v` become
+    /// the new moments; they have one value per coordinate if the step keeps them. They are rounded when stored, and
+    /// the step uses their unrounded values.
     pub fn server_step<A: Arch, K: Merged>(step: &ServerStep, delta: &mut [f64], m: &mut [K], v: &mut [K]) {
         match *step {
             ServerStep::Average { lr } => {
@@ -109,7 +109,7 @@ dispatch! {
     }
 }
 
-/// An adaptive step but for how the second moment follows the squares.
+/// An adaptive step, except for the update of the second moment.
 struct Adaptive {
     lr: f64,
     beta1: f64,
@@ -117,8 +117,8 @@ struct Adaptive {
 }
 
 impl Adaptive {
-    /// A loop for each way to follow: with the choice inside, not every set of instructions would take several
-    /// coordinates at once.
+    /// One loop for each kind of second moment. With the choice inside the loop, some instruction sets would not
+    /// vectorise it.
     #[inline(always)]
     fn step<K: Merged>(&self, delta: &mut [f64], m: &mut [K], v: &mut [K], follow: impl Fn(f64, f64) -> f64) {
         let Self { lr, beta1, tau } = *self;

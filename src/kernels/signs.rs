@@ -1,4 +1,4 @@
-//! Counts signs: how many more rows are above zero than below, at every coordinate.
+//! Counts signs: for each coordinate, the number of rows above zero minus the number below.
 //!
 //! Agreement: bits.
 

@@ -1,9 +1,9 @@
 //! The mean of every coordinate without its smallest and largest values, unweighted.
 //!
-//! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018, definition 2. The kept
-//! values are summed [exactly](crate::kernels::exact_sum), so the sum depends neither on which client sent which value
-//! nor on who was summed with whom before. It is never taken as the total less the extremes: one huge value would leave
-//! nothing of the rest. Agreement: bits on the CPU.
+//! Yin et al., Byzantine-robust distributed learning: towards optimal statistical rates, 2018, definition 2. The kernel
+//! sums the kept values [exactly](crate::kernels::exact_sum). So the sum depends neither on which client sent which
+//! value, nor on an earlier grouping of clients. The kernel never subtracts the extremes from the total: one huge value
+//! would destroy the digits of the rest. Agreement: bits on the CPU.
 
 use crate::kernels::columns::{ColumnSorter, Extremes, Padding};
 use crate::kernels::dispatch;
@@ -13,8 +13,8 @@ use crate::kernels::lanes::{Isa, Lanes, MAX_WIDTH};
 use crate::model::tile::Rows;
 use std::ops::Range;
 
-/// Writes the mean of each column of `rows` without its `cut` smallest and `cut` largest values to `out`; `2 * cut` is
-/// less than the number of rows. Returns whether every value is finite; if not, `out` means nothing.
+/// Writes the mean of each column of `rows`, without its `cut` smallest and `cut` largest values, to `out`. `2 * cut`
+/// is less than the number of rows. Returns whether every value is finite; if not, `out` is meaningless.
 pub fn trimmed_mean<E: Element>(isa: Isa, rows: &Rows<E>, cut: usize, out: &mut [f64]) -> bool {
     let kept = cut..rows.len() - cut;
     let mut errors = vec![0.0; out.len()];
@@ -28,9 +28,9 @@ pub fn trimmed_mean<E: Element>(isa: Isa, rows: &Rows<E>, cut: usize, out: &mut 
 }
 
 dispatch! {
-    /// Adds the values of each column of `rows` that are in the places `kept` of ascending order to `sums` and
-    /// `errors`, exactly, and writes the others to `edges`, ascending, one per row; `edges` may be empty. Returns
-    /// whether every value is finite; if not, the outputs mean nothing.
+    /// Adds the values of each column of `rows` at the places `kept` of ascending order to `sums` and `errors`,
+    /// exactly. Writes the others to `edges`, ascending, one per row; `edges` may be empty. Returns whether every value
+    /// is finite; if not, the outputs are meaningless.
     pub fn trimmed_sum<A: Arch, E: Element>(
         rows: &Rows<E>,
         kept: Range<usize>,
@@ -46,7 +46,7 @@ dispatch! {
         for (chunk, (sums, errors)) in sums.chunks_mut(TRIED).zip(errors.chunks_mut(TRIED)).enumerate() {
             before[..sums.len()].copy_from_slice(sums);
             let mut exactly = !Rounding::IS_SEEN;
-            // Once or twice around: sorting is long code, and stands here once.
+            // Runs once or twice. A loop, because sorting is long code that should be compiled once.
             loop {
                 Rounding::start(sums);
                 for (block, (sums, errors)) in sums.chunks_mut(width).zip(errors.chunks_mut(width)).enumerate() {
@@ -71,20 +71,20 @@ dispatch! {
     }
 }
 
-/// The sum, where nothing is rounded, and the error as it was.
+/// The sum, and the error unchanged: for additions without rounding.
 #[inline(always)]
 fn addition(x: f64, sum: f64, error: f64) -> (f64, f64) {
     (sum + x, error)
 }
 
-/// The sum, and the error with what rounding took.
+/// The sum, and the error plus the rounding error of the addition.
 #[inline(always)]
 fn exact_addition(x: f64, sum: f64, error: f64) -> (f64, f64) {
     let (sum, rest) = exact_sum(sum, x);
     (sum, error + rest)
 }
 
-/// Writes sorted rows outside `kept` to the edges, as far as these have columns.
+/// Writes the sorted rows outside `kept` to the edges, up to their number of columns.
 #[inline(always)]
 fn write_edges<E: Element, V: Lanes<Key = E::Key>>(
     sorted: &[V],
@@ -102,7 +102,7 @@ fn write_edges<E: Element, V: Lanes<Key = E::Key>>(
     }
 }
 
-/// The mean of one lane of sorted rows whose sum is more than f64 can hold.
+/// The mean of one lane of sorted rows whose sum overflows f64.
 #[cold]
 pub(super) fn mean_of_huge<E: Element, V: Lanes<Key = E::Key>>(rows: &[V], lane: usize) -> f64 {
     let mut keys = [E::MIN_KEY; MAX_WIDTH];
@@ -113,7 +113,7 @@ pub(super) fn mean_of_huge<E: Element, V: Lanes<Key = E::Key>>(rows: &[V], lane:
     mean_of_sorted(&rows.iter().map(value).collect::<Vec<f64>>())
 }
 
-/// The mean of a column's kept values, whose sum is more than f64 can hold.
+/// The mean of a column's kept values, whose sum overflows f64.
 #[cold]
 fn mean_of_huge_kept<E: Element>(rows: &Rows<E>, column: usize, kept: &Range<usize>) -> f64 {
     let mut values: Vec<f64> = (0..rows.len()).map(|row| rows.row(row)[column].widen()).collect();
@@ -121,10 +121,10 @@ fn mean_of_huge_kept<E: Element>(rows: &Rows<E>, column: usize, kept: &Range<usi
     mean_of_sorted(&values[kept.clone()])
 }
 
-/// Parts that were rounded up may add up to more than the largest value, which no mean is.
+/// Rounded up, the parts may add up to more than the largest value, which no mean exceeds.
 fn mean_of_sorted(values: &[f64]) -> f64 {
     let (least, most) = (values[0], values[values.len() - 1]);
-    // Not `clamp`: values that are not finite are found later, and must not panic here.
+    // Not `clamp`, which panics for NaN: values that are not finite are found later.
     values.iter().map(|value| value / values.len() as f64).sum::<f64>().max(least).min(most)
 }
 
@@ -143,7 +143,7 @@ fn add_lanes<E: Element, V: Lanes<Key = E::Key>>(
     }
 }
 
-/// Adds the lanes of rows to sums and errors, `L` lanes at a time, few enough to stay in registers.
+/// Adds the lanes of rows to sums and errors, `L` lanes at a time, so that they fit the registers.
 #[inline(always)]
 fn add_rows<E: Element, V: Lanes<Key = E::Key>, const L: usize>(
     rows: &[V],

@@ -1,9 +1,9 @@
 //! The sum of weighted rows: in f64 and in row order, or exactly.
 //!
-//! McMahan et al., Communication-efficient learning of deep networks from decentralized data, 2017,
-//! algorithm 1. Product and sum are rounded apart, so every instruction set gives the same bits; a fused
-//! multiply-add is used only where it cannot make a difference. The exact sum is in two f64, see
-//! [`exact_sum`](crate::kernels::exact_sum); it takes one where that is enough. Agreement: bits on the CPU.
+//! McMahan et al., Communication-efficient learning of deep networks from decentralized data, 2017, algorithm 1.
+//! Product and sum are rounded separately, so every instruction set gives the same bits. A multiply-add is fused only
+//! if that cannot change the result. The exact sum uses two f64, see [`exact_sum`](crate::kernels::exact_sum), or one
+//! if that is enough. Agreement: bits on the CPU.
 
 use crate::kernels::dispatch;
 use crate::kernels::element::Element;
@@ -11,12 +11,12 @@ use crate::kernels::exact_sum::{Rounding, TRIED, exact_sum};
 use crate::kernels::lanes::Arch;
 use crate::model::tile::Rows;
 
-/// Columns summed before moving on: their sums stay in the first-level cache.
+/// Columns of a block, whose sums stay in the first-level cache.
 const CHUNK: usize = 1024;
 
 dispatch! {
-    /// Adds `weights[i] * rows[i]` to `sums` for every row in order, one weight a row. A value that is not finite
-    /// leaves a sum that is not finite.
+    /// Adds `weights[i] * rows[i]` to `sums` for every row in order, with one weight per row. A value that is not
+    /// finite makes a sum that is not finite.
     pub fn add_weighted<A: Arch, E: Element>(rows: &Rows<E>, weights: &[f64], sums: &mut [f64]) {
         assert_eq!(rows.len(), weights.len(), "one weight a row");
         if A::FUSES && weights.iter().all(|weight| product_is_exact::<E>(*weight)) {
@@ -28,9 +28,9 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds `weights[i] * rows[i]` to `sums` for every row, one weight a row, and what rounding takes from them to
-    /// `errors`: the two together do not depend on the order of rows. A value that is not finite leaves sums that
-    /// are not finite.
+    /// Adds `weights[i] * rows[i]` to `sums` for every row, with one weight per row, and the rounding errors to
+    /// `errors`. Both together do not depend on the order of rows. A value that is not finite makes sums that are not
+    /// finite.
     pub fn add_weighted_exactly<A: Arch, E: Element>(
         rows: &Rows<E>,
         weights: &[f64],
@@ -62,7 +62,7 @@ dispatch! {
     }
 }
 
-/// Some columns of four weighted rows; rows that are missing are repeated with the weight zero.
+/// Some columns of four weighted rows. Missing rows are repeated with weight zero.
 struct Four<'a, E> {
     rows: [&'a [E]; 4],
     weights: [f64; 4],
@@ -90,7 +90,7 @@ impl<'a, E: Element> Four<'a, E> {
         }
     }
 
-    /// Adds to sums and errors. `add` says how a value times its weight adds to a sum, and what was lost.
+    /// Adds to sums and errors. `add` returns the sum with a weighted value, and the rounding error.
     #[inline(always)]
     fn add_exactly(
         &self,
@@ -110,13 +110,13 @@ impl<'a, E: Element> Four<'a, E> {
     }
 }
 
-/// The sum with a product that is exact, and what rounding took from it.
+/// The sum with an exact product, and its rounding error.
 #[inline(always)]
 fn exact_product(value: f64, weight: f64, sum: f64) -> (f64, f64) {
     exact_sum(sum, value * weight)
 }
 
-/// The same with fused multiply-adds, which change nothing.
+/// The same by fused multiply-adds, which do not change the result.
 #[inline(always)]
 fn exact_product_fused(value: f64, weight: f64, sum: f64) -> (f64, f64) {
     let total = value.mul_add(weight, sum);
@@ -124,7 +124,7 @@ fn exact_product_fused(value: f64, weight: f64, sum: f64) -> (f64, f64) {
     (total, (sum - (total - from_product)) + value.mul_add(weight, -from_product))
 }
 
-/// The sum with a product that is rounded, and what rounding took from both.
+/// The sum with a rounded product, and the rounding errors of both.
 #[inline(always)]
 fn rounded_product(value: f64, weight: f64, sum: f64) -> (f64, f64) {
     let product = value * weight;
@@ -132,8 +132,8 @@ fn rounded_product(value: f64, weight: f64, sum: f64) -> (f64, f64) {
     (total, rest + value.mul_add(weight, -product))
 }
 
-/// Whether the product of the weight and any float of this type is exact in f64, and fusing it with the sum
-/// so changes nothing. Example counts are small integers and pass.
+/// Whether the product of the weight and any float of this type is exact in f64. Fusing it with the sum then changes
+/// nothing. Example counts are small integers, so the answer for them is yes.
 fn product_is_exact<E: Element>(weight: f64) -> bool {
     let spare_bits = f64::SIGNIFICAND_BITS.saturating_sub(E::SIGNIFICAND_BITS);
     let unused = f64::SIGNIFICAND_BITS - spare_bits;
@@ -141,7 +141,7 @@ fn product_is_exact<E: Element>(weight: f64) -> bool {
     weight == 0.0 || fits && (1e-9..1e15).contains(&weight.abs()) && E::SIGNIFICAND_BITS < 53
 }
 
-/// Rows are taken four at a time: a sum is loaded and stored once for all four, added to in their order.
+/// Takes four rows at a time. Each sum is loaded and stored once for all four, and added to in their order.
 #[inline(always)]
 fn add_rows<E: Element>(
     rows: &Rows<E>,

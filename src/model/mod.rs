@@ -1,5 +1,7 @@
-//! Models without their files: [`dtype`] of values, [`layout`] of tensors, [`sparsity`] of updates, [`tile`]s, tensors
-//! of the [`state`]. Knows neither files nor devices.
+//! The shape of models. Knows neither files nor devices.
+//!
+//! [`dtype`] has the dtypes of tensors, [`layout`] their order and coordinates, [`tile`] a range of coordinates of
+//! every client, [`state`] the tensors kept between rounds, and [`sparsity`] which values of an update were sent.
 
 pub mod dtype;
 pub mod layout;

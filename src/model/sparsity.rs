@@ -1,4 +1,4 @@
-//! Which values of an update travel: all, those that the client chose, or those that a seed chose.
+//! Which values of an update were sent: all, the choice of the client, or the choice of a seed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -47,7 +47,7 @@ impl Sparsity {
         }
     }
 
-    /// The choice of a seed, where `choice` is all that it follows from.
+    /// The choice of a seed. `choice` holds everything that the choice depends on.
     pub fn shared(codec: &'static str, choice: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         choice.hash(&mut hasher);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_choices_are_told_apart_by_seed_and_place() {
+    fn shared_choices_differ_by_seed_and_place() {
         let [one, other] = [1, 2].map(|seed| Sparsity::shared("c", (seed, 5)));
         assert_ne!(one, other);
         assert_eq!(of(&[one, other]), of(&[one, other]));

@@ -1,5 +1,9 @@
-//! Modes: variants of an aggregate run. `tiers` merges each tier of clients by its rule, `tree` merges sums of
-//! aggregators, `shards` cuts a run into processes, `dp` makes it private. No mode knows another.
+//! Modes: variants of an aggregate run. No mode knows another.
+//!
+//! - [`tiers`]: groups of clients, each with its own rule.
+//! - [`tree`]: partial sums of aggregators, merged at a root.
+//! - [`shards`]: one run on several machines.
+//! - [`dp`]: releases under a privacy budget.
 
 pub mod dp;
 pub mod shards;

@@ -107,10 +107,10 @@ pub enum CalibrateError {
         slack: f64,
     },
     /// No noise multiplier is large enough.
-    #[error("found no noise multiplier up to {0:e} that keeps within the budget")]
+    #[error("found no noise multiplier up to {0:e} that stays within the budget")]
     NotFound(f64),
     /// No number of rounds exceeds the budget.
-    #[error("more than {0} rounds keep within the budget")]
+    #[error("more than {0} rounds stay within the budget")]
     Unlimited(u64),
 }
 

@@ -64,9 +64,9 @@ pub struct Head {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum ChainFault {
-    #[error("it does not end with its digest")]
+    #[error("the line does not end with its digest")]
     Unsealed,
-    #[error("its digest is {found}, it says {expected}")]
+    #[error("the digest is {found}, the line states {expected}")]
     Digest { found: Sha256, expected: Sha256 },
     #[error("found seq {found}, expected {expected}")]
     Seq { found: u64, expected: u64 },
@@ -76,7 +76,7 @@ pub enum ChainFault {
     Unreadable(String),
     #[error("{0}")]
     Value(String),
-    #[error("is not written as fedmill writes it")]
+    #[error("the line is not in the form that fedmill writes")]
     OtherForm,
 }
 

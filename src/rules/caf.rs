@@ -18,8 +18,8 @@ use std::fmt;
 
 pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "caf",
-    summary: "A weighted mean: a client far out in the direction of most variance loses weight, until the \
-              weight left is what honest clients are sure to have.",
+    summary: "A weighted mean: clients far out in the direction of most variance lose weight, until all \
+              weights together are at most n - 2F.",
     settings: &[],
     parse: |_| Ok(Box::new(Caf)),
 };

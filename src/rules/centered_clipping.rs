@@ -16,8 +16,8 @@ use std::str::FromStr;
 
 pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     name: "centered-clipping",
-    summary: "From the zero delta, or the centre that `--state` kept, it moves by the mean of the \
-              updates' differences, each clipped to the length `tau`.",
+    summary: "A centre, at first zero or the one that `--state` kept, moves by the mean of the updates' \
+              differences from it, each clipped to the length `tau`.",
     settings: &[
         Setting::new("tau", "auto", "a length, or the median of the differences' lengths"),
         Setting::new("iterations", "1", "how often it moves"),

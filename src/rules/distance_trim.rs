@@ -2,7 +2,7 @@
 //!
 //! - Source: a common server-side heuristic; a whole-update form of trimming.
 //! - Cost: the distances to the median, which the first pass sorts; then the mean of the updates kept.
-//! - Tolerates: as many as it leaves out, and fewer than half.
+//! - Tolerates: the number of clients that it leaves out, and fewer than half.
 //! - Details: the quantile interpolates linearly between two distances, as in NumPy and PyTorch.
 
 use crate::rules::ranking::{Score, lowest, ranked};
@@ -45,7 +45,7 @@ impl fmt::Display for Quantile {
 }
 
 impl DistanceTrim {
-    /// The number of nearest clients within the quantile, before ties. A product just below a whole number, by
+    /// The number of nearest clients within the quantile, before ties. A product just below a whole number, because of
     /// rounding, counts as that number.
     fn count(&self, clients: usize) -> usize {
         let keep = self.keep.map_or(0.8, |keep| keep.0);

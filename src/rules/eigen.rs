@@ -9,7 +9,7 @@ use crate::rules::geometry::{Matrix, dot};
 /// The spectrum of a symmetric matrix.
 #[derive(Debug)]
 pub struct Eigen {
-    /// Eigenvalues, in no order.
+    /// Eigenvalues, in no particular order.
     pub values: Vec<f64>,
     /// Unit eigenvectors in the order of the values; empty if the caller needs values only.
     pub vectors: Vec<Vec<f64>>,

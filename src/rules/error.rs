@@ -18,7 +18,7 @@ pub enum RuleError {
     #[error("{rule}: no client is called `{id}`; the trusted client must be among those merged")]
     NoSuchClient { rule: String, id: String },
     #[error(
-        "{rule}: the search for the best {kept} of {clients} clients was given up after {work} {unit}; multi-krum, \
+        "{rule}: the search for the best {kept} of {clients} clients stopped after {work} {unit}; multi-krum, \
          and any rule after --pre nnm, withstand the same attacks without a search"
     )]
     TooMuchWork { rule: String, kept: usize, clients: usize, work: u64, unit: &'static str },

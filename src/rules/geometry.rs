@@ -171,7 +171,7 @@ impl Geometry {
             return 0.0;
         }
         if !self.measured || a.max(b) >= self.clients {
-            // In `G_aa + G_bb - 2 G_ab` the last term may be wrong by as much as the other two together.
+            // In `G_aa + G_bb - 2 G_ab` the error of the last term may equal those of the other two together.
             return self.relative_error * 2.0 * (self.spread[a] + self.spread[b]);
         }
         // Subtracting the centre rounded the rows to f32, each by half of the last digit.
@@ -273,7 +273,7 @@ impl Geometry {
         coefficients
     }
 
-    /// The length of a difference of combinations: the coefficients of all points add up to zero.
+    /// The length of a difference of combinations, whose coefficients of all points add up to zero.
     pub fn length(&self, coefficients: &[f64]) -> f64 {
         let pulls: Vec<f64> = (0..self.points()).map(|p| dot(self.gram.row(p), coefficients)).collect();
         dot(&pulls, coefficients).max(0.0).sqrt()

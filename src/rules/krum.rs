@@ -98,7 +98,7 @@ pub(super) fn scores(definition: Definition, statistics: &Statistics) -> Result<
     Ok(scores)
 }
 
-/// The number of neighbours that count in a set of `n`: at least one, since without any every score is zero.
+/// The number of neighbours that count in a set of `n`: at least one, since without neighbours every score is zero.
 pub(super) fn neighbours(n: usize, f: usize) -> usize {
     n.saturating_sub(f + 2).max(1)
 }
@@ -129,7 +129,7 @@ mod tests {
                 assert_eq!(tolerates(paper, n), most(|n, f| n >= 2 * f + 3), "{n}");
             }
             assert_eq!(tolerates(Definition::Byzfl, n), most(|n, f| n > 2 * f), "{n}");
-            // No condition, but that a client is honest.
+            // No condition, except that one client is honest.
             assert_eq!(tolerates(Definition::Flower, n), most(|n, f| f < n), "{n}");
         }
     }

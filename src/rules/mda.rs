@@ -19,7 +19,7 @@ pub(super) const ENTRY: RegistryEntry<Box<dyn Rule>> = RegistryEntry {
     parse: |_| Ok(Box::new(Mda)),
 };
 
-/// The most work of a search, in looks at pairs of clients: some seconds.
+/// The most work of a search, in comparisons of pairs of clients: some seconds.
 pub const MOST_WORK: u64 = 1 << 32;
 
 /// Minimum diameter averaging.
@@ -78,12 +78,12 @@ enum Rival {
     Close,
 }
 
-/// A search for the set of least diameter. Sets within a diameter exist if leaving out few clients breaks every pair
+/// A search for the set of least diameter. A set within a diameter exists if leaving out few clients breaks every pair
 /// that is farther apart: a vertex cover. The search leaves out the client with the most such pairs, or all its
 /// partners.
 struct DiameterSearch<'a> {
     geometry: &'a Geometry,
-    /// Looks at pairs so far.
+    /// Comparisons of pairs so far.
     work: u64,
 }
 

@@ -4,9 +4,9 @@
 //! the second pass, and a [`Verdict`] on each client. A new rule is a file, a line in [`RULES`], and its oracle in the
 //! tests.
 //!
-//! [`statistics`] go in; a [`recipe`] and verdicts come out ([`decision`]), or an [`error`]. [`geometry`] holds the
-//! distances of the updates, [`mixing`] the combinations that [`pre`]-aggregation makes of them. [`ranking`] and
-//! [`eigen`] serve several rules. [`metrics`] describe a round as a whole.
+//! [`geometry`] holds the distances of the updates, [`mixing`] the combinations that [`pre`]-aggregation makes of them.
+//! [`recipe`] and [`decision`] are the output of a rule, [`statistics`] its input. [`ranking`] and [`eigen`] serve
+//! several rules. [`metrics`] describe a round as a whole. [`error`] says why a rule cannot decide.
 
 pub mod bulyan;
 pub mod caf;

@@ -131,7 +131,7 @@ mod tests {
 
     /// The `n - f` honest clients may all be kept; a larger `m` keeps a hostile one.
     #[test]
-    fn keeping_more_than_are_honest_is_told() {
+    fn keeping_more_than_are_honest_warns() {
         for (n, f) in [(7, 2), (8, 2), (5, 1), (9, 3)] {
             for m in 1..=n - f {
                 assert_eq!(warnings(Some(m), Definition::Paper, n, f), [""; 0], "{m} of {n}, {f}");

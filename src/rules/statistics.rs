@@ -51,7 +51,7 @@ pub enum Needs {
     Median,
 }
 
-/// How the distances between clients are found.
+/// How the run computes distances between clients.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Distances {
     /// From differences for few clients, else from the Gram matrix.
@@ -59,15 +59,15 @@ pub enum Distances {
     Auto,
     /// From the Gram matrix.
     Gram,
-    /// From differences: a subtraction more a pair and coordinate, and exact however far clients are from the centre.
+    /// From differences: one more subtraction per pair and coordinate. Exact even if clients are far from the centre.
     Direct,
 }
 
-/// The most clients whose distances are found from differences by themselves: so few cost next to nothing.
+/// The most clients whose distances `Auto` computes from differences: for so few they cost almost nothing.
 const DIRECT_CLIENTS: usize = 16;
 
 impl Distances {
-    /// What `Auto` means for so many clients.
+    /// The method that `Auto` means for this number of clients.
     #[must_use]
     pub fn resolved(self, clients: usize) -> Self {
         match self {
@@ -78,29 +78,29 @@ impl Distances {
     }
 }
 
-/// How exact measured numbers must be.
+/// The precision of measured numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
-    /// As exact as is cheap: products in f32.
+    /// The cheapest: products in f32.
     Usual,
     /// Products in f64, for a choice that depends on less than the usual bound.
     F64,
 }
 
-/// What a decision asks to be measured.
+/// The measurements that a decision asks for.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GeometryRequest<'m> {
-    /// How many updates are measured.
+    /// Number of updates.
     pub updates: usize,
-    /// How distances are found.
+    /// How distances are computed.
     pub distances: Distances,
-    /// The points besides the updates and the origin.
+    /// The points to measure besides the updates and the origin.
     pub references: References,
-    /// Whether signs are counted.
+    /// Whether to count signs.
     pub with_signs: bool,
-    /// How exact the numbers must be.
+    /// The precision of the numbers.
     pub precision: Precision,
-    /// How many clients are assumed hostile, if the operator says.
+    /// The number of clients assumed hostile; `None` without `--byzantine`.
     pub hostile: Option<usize>,
     /// The updates as combinations of the clients' updates; `None` for the clients' updates themselves.
     pub mixing: Option<&'m Mixing>,
@@ -112,17 +112,17 @@ impl GeometryRequest<'_> {
         self.updates + self.references.count()
     }
 
-    /// Whether distances between updates are found from differences.
+    /// Whether distances between updates come from differences.
     pub fn is_direct(&self) -> bool {
         self.precision == Precision::Usual && self.distances.resolved(self.updates) == Distances::Direct
     }
 }
 
-/// What was measured.
+/// The result of a measurement.
 #[derive(Clone, Debug)]
 pub struct GeometryResult {
     /// The geometry of the updates.
     pub geometry: Geometry,
-    /// Mean over the coordinates of `|sum_i sign(delta_i)| / n`, if asked for.
+    /// Mean over the coordinates of `|sum_i sign(delta_i)| / n`; `None` if signs were not counted.
     pub sign_agreement: Option<f64>,
 }

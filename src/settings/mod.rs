@@ -1,8 +1,7 @@
 //! How an operator writes a rule, step, strategy or codec: `name` or `name:key=value,key=value`.
 //!
-//! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests read it.
-//!
-//! [`numbers`] and [`share`] are kinds of values.
+//! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests
+//! read it. [`share`] parses a part of the clients, and [`numbers`] checks numbers of strategies.
 
 pub mod numbers;
 pub mod share;
@@ -30,7 +29,7 @@ pub enum SpecError {
     BadValue { rule: String, key: String, why: String },
 }
 
-/// The source of a definition, where sources define one name in different ways.
+/// The source of a definition, if sources define one name differently.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Definition {
     /// The paper.
@@ -121,9 +120,15 @@ impl<T> RegistryEntry<T> {
     }
 }
 
-/// The usages of all entries of a registry, as a list in a sentence.
-pub fn usages<T>(registry: &[RegistryEntry<T>]) -> String {
-    registry.iter().map(RegistryEntry::usage).collect::<Vec<_>>().join(", ")
+/// The names of all entries of a registry, as a list in a sentence.
+pub fn names<T>(registry: &[RegistryEntry<T>]) -> String {
+    registry.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
+}
+
+/// A line for each entry of a registry: its usage and what it does.
+pub fn lines<T>(registry: &[RegistryEntry<T>]) -> String {
+    let line = |entry: &RegistryEntry<T>| format!("- {}: {}", entry.usage(), entry.summary);
+    registry.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The settings of an entry as an operator wrote them. Parsing takes them out one by one.
@@ -227,9 +232,10 @@ pub fn parse_as<T>(
     registry: &[RegistryEntry<T>],
 ) -> Result<T, SpecError> {
     let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-    let entry = registry.iter().find(|entry| entry.name == name).ok_or_else(|| {
-        let known = registry.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
-        SpecError::UnknownName { kind, found: name.to_owned(), known }
+    let entry = registry.iter().find(|entry| entry.name == name).ok_or_else(|| SpecError::UnknownName {
+        kind,
+        found: name.to_owned(),
+        known: names(registry),
     })?;
     let mut settings = Settings::parse((name, entry.settings), rest, definition)?;
     let parsed = (entry.parse)(&mut settings)?;
@@ -285,8 +291,8 @@ pub(crate) fn value<T: Display>(setting: &Option<T>) -> Option<&dyn Display> {
 pub(crate) mod tests {
     use super::*;
 
-    /// Checks what each entry of a registry says of itself. With its first settings, however many, it displays as it
-    /// was written, and it takes the settings that it declares, in that order. `parse` reads by the registry.
+    /// Checks each entry of a registry. With any number of its first settings, it displays as it was written. It takes
+    /// the settings that it declares, in that order. `parse` reads by the registry.
     pub(crate) fn check_registry<T: Display + fmt::Debug>(
         registry: &[RegistryEntry<T>],
         parse: impl Fn(&str) -> Result<T, SpecError>,
@@ -322,7 +328,8 @@ pub(crate) mod tests {
         const NEEDED: Setting = Setting::required("a", "1", "a number");
         const OTHER: Setting = Setting::new("b", "2", "another");
         let all = [entry(&[]), entry(&[NEEDED]), entry(&[OTHER, OTHER]), entry(&[NEEDED, OTHER])];
-        assert_eq!(usages(&all), "name, name:a=1, name[:b=2,b=2], name:a=1[,b=2]");
+        let usages = all.map(|entry| entry.usage());
+        assert_eq!(usages, ["name", "name:a=1", "name[:b=2,b=2]", "name:a=1[,b=2]"]);
     }
 
     #[test]

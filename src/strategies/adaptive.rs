@@ -45,7 +45,7 @@ pub(super) struct Defaults {
     pub(super) correction: Correction,
     /// The exponent of the correction is the number of the round, counted from one, plus this.
     pub(super) ahead: u64,
-    /// Whether tau stands under the root: `x += lr * m / sqrt(v + tau)`.
+    /// Whether tau is under the root: `x += lr * m / sqrt(v + tau)`.
     pub(super) tau_under_root: bool,
 }
 
@@ -128,8 +128,8 @@ impl Adaptive {
         self.tau.map_or(self.defaults.tau, |tau| tau.0)
     }
 
-    /// `v` before the first round. Adagrad only adds to `v`, so a `tau` that stands beside `v` under the root can be part
-    /// of `v` from the start.
+    /// `v` before the first round. Adagrad only adds to `v`. So a `tau` beside `v` under the root can be a part of `v`
+    /// from the start.
     fn v0(&self) -> f64 {
         let under_root = if self.defaults.tau_under_root { self.tau() } else { 0.0 };
         self.v0.map_or(self.defaults.v0.unwrap_or(self.tau() * self.tau()), |v0| v0.0) + under_root

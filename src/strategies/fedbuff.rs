@@ -178,7 +178,7 @@ impl FedBuff {
 
     fn all_staleness(&self, cohort: &Cohort) -> Result<Vec<u64>, StrategyError> {
         let Some(round) = cohort.round else {
-            let expected = "the number of this round, from which staleness counts";
+            let expected = "the number of this round, to count staleness";
             return Err(StrategyError::NoOption { strategy: self.to_string(), option: "round", expected });
         };
         let staleness = |client| self.staleness_of(client, round);

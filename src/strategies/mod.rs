@@ -4,8 +4,9 @@
 //! statistics that rules use. Before the rule it may scale each client's delta ([`Strategy::scale`]) and weigh clients
 //! ([`Strategy::weigh`]), so it composes with every rule. After the rule it chooses the server's step
 //! ([`Strategy::step`]): a kernel that runs tile by tile over the merged delta, the base, and the tensors kept between
-//! rounds ([`Strategy::keeps`]). A new strategy is a file, a line in [`STRATEGIES`], and its oracle in the tests. [`adaptive`] is
-//! the step that three of them share.
+//! rounds ([`Strategy::keeps`]). A new strategy is a file, a line in [`STRATEGIES`], and its oracle in the tests.
+//!
+//! [`adaptive`] is the common part of FedAdam, FedYogi and FedAdagrad.
 
 pub mod adaptive;
 pub mod fedadagrad;

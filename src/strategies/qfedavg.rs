@@ -116,7 +116,8 @@ impl Strategy for QFedAvg {
         let norms: Vec<f64> = (0..losses.len()).map(|k| geometry.norm(k)).collect();
         let factors = self.factors(self.local_lr(cohort)?, &losses, &norms);
         if factors.iter().any(|factor| !factor.is_finite()) {
-            let what = "the losses and the lengths of the deltas are too far apart to weigh".to_owned();
+            let what =
+                "the losses and the lengths of the deltas differ too much to weigh the clients".to_owned();
             return Err(StrategyError::NotANumber { strategy: self.to_string(), what });
         }
         Ok(Some(factors))

@@ -12,9 +12,9 @@ use tracing_subscriber::registry::LookupSpan;
 /// The format of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Sentences.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -1,10 +1,10 @@
-//! What an error tells the operator beyond its message.
+//! The remedy and the signal of an error, beyond its message.
 
 use std::error::Error;
 
-/// An error that a command ends in.
+/// An error that ends a command.
 pub trait Explain: Error + Send + Sync + 'static {
-    /// The remedy, where there is one.
+    /// The remedy, if there is one.
     fn hint(&self) -> Option<String> {
         None
     }

@@ -1,5 +1,7 @@
-//! The output of a run besides its model: the [`report`], the [`progress`] bar, messages on the [`console`], and
-//! the hints of errors ([`explain`]).
+//! The output of a run besides its model.
+//!
+//! [`report`] is the JSON report, [`progress`] the progress bar, [`console`] prints messages, and [`explain`] adds a
+//! remedy and a signal to an error.
 
 pub mod console;
 pub mod explain;

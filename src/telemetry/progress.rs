@@ -1,4 +1,4 @@
-//! The progress bar.
+//! The progress bar of a run.
 
 use indicatif::{ProgressBar, ProgressStyle};
 

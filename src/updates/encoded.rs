@@ -66,7 +66,7 @@ pub fn open_to_merge(
 }
 
 fn no_tables() -> Invalid {
-    Invalid::new("it is a sketch in a bundle, expected one of which each table is a tensor (--layout plain)")
+    Invalid::new("it is a sketch in a bundle, expected a tensor for each table (--layout plain)")
 }
 
 /// The directory of a sketch that [`open_to_merge`] opened; `None` for any other update. Sketches can be added if they

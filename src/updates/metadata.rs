@@ -1,4 +1,4 @@
-//! What a client says about its update, in the safetensors metadata.
+//! The metadata that a client writes into its update.
 
 use std::collections::BTreeMap;
 use std::fmt;

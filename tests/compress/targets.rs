@@ -1,9 +1,9 @@
-//! Targets that no file can meet, and variances, which no target may make negative.
+//! Targets that no file can meet, and variances, which must not become negative.
 
 use super::{floats, update, values};
 use crate::harness::{Dir, Model, Update, fedmill};
 
-/// A target that asks for less than a byte is refused.
+/// A target below one byte is refused.
 #[test]
 fn a_target_above_the_bytes_there_are() {
     let dir = Dir::new();
@@ -18,16 +18,16 @@ fn a_target_above_the_bytes_there_are() {
     let says = format!("a.safetensors: has {bytes} bytes, expected at least {above} for a file");
     run(&above, &[]).assert_fails(2, &[&says, "hint: ask for a lower --target"]);
     dir.assert_unchanged_since(&before);
-    // A target of one byte is tried, and missed.
+    // A target of one byte is accepted, and missed.
     run(&bytes.to_string(), &[]).assert_fails(1, &["expected at most 1"]);
     dir.assert_unchanged_since(&before);
     assert_eq!(run(&above, &["--best-effort"]).code, Some(0));
 }
 
-/// Sizes of the file, from almost nothing to most of the update.
+/// Targets from almost nothing to most of the update.
 const SIZES: [u32; 4] = [400, 600, 800, 1200];
 
-/// If rounding makes a variance negative, variances travel without loss.
+/// If rounding would make a variance negative, variances are stored without loss.
 #[test]
 fn variances_stay_variances() {
     let dir = Dir::new();
@@ -57,6 +57,6 @@ fn variances_stay_variances() {
         let exact = after.iter().zip(&fallen).all(|(x, y)| (x - f64::from(*y)).abs() < 1e-9);
         as_they_are += usize::from(exact);
     }
-    // The sizes must give files of both kinds, or the test shows nothing.
+    // The test shows something only if the sizes give files of both kinds.
     assert!((1..SIZES.len()).contains(&as_they_are), "{as_they_are}");
 }

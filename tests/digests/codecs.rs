@@ -1,4 +1,4 @@
-//! Updates compressed by every codec, decompressed, merged as they are, and with what could not be sent before.
+//! Updates compressed by every codec, decompressed, merged while encoded, and with a residual.
 
 use super::inputs::{f32s, value};
 use super::{Digests, done, merge};
@@ -70,12 +70,12 @@ const CODECS: [&str; 62] = [
     "max-nmse=1e-6",
 ];
 
-/// Values whose distribution is that of a sum of three, as those of a layer are.
+/// Sums of three random numbers, whose distribution resembles that of a layer.
 fn layer(seed: usize, len: usize) -> Vec<f64> {
     (0..len).map(|i| (value(seed, 3 * i) + value(seed, 3 * i + 1) + value(seed, 3 * i + 2)) * 0.125).collect()
 }
 
-/// Every dtype of floats, and all that is not encoded.
+/// Every float dtype, and tensors that codecs leave raw.
 fn update(name: &str, seed: usize) -> Update {
     let narrow = |seed, len| layer(seed, len).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
     let halves =
@@ -83,7 +83,7 @@ fn update(name: &str, seed: usize) -> Update {
     let bfloats =
         |seed| layer(seed, 600).into_iter().map(|x| bf16::from_f64(x).to_bits()).collect::<Vec<u16>>();
     Update::new(name)
-        // Two chunks, and a part of one.
+        // Two chunks and a part of a chunk.
         .f32("large", &[700, 200], &narrow(seed, 140_000))
         .f32("layer.weight", &[40, 50], &narrow(seed + 1, 2000))
         .f64("double", &[300], &layer(seed + 2, 300))
@@ -106,7 +106,7 @@ fn how(text: &str) -> String {
     if is_target { format!("--{text}") } else { format!("--codec={text}") }
 }
 
-/// Compresses, decompresses, and adds both and what was measured.
+/// Compresses and decompresses. Adds both files and the measured errors.
 fn there_and_back(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str]) {
     let fixed = ["compress", "--best-effort", "--json", "-o", "packed.safetensors"];
     let fixed = if args.iter().any(|arg| arg.starts_with("--codec")) {
@@ -142,7 +142,7 @@ fn codecs() {
     [holed[7], holed[1000]] = [f32::NAN, f32::NEG_INFINITY];
     Update::new("holed").f32("w", &[2000], &holed).write(&dir);
     there_and_back(&mut digests, "nonfinite", &dir, &["holed.safetensors", "--codec=u4", "--nonfinite=zero"]);
-    // Files that compressed-tensors decodes.
+    // Files for the library compressed-tensors.
     Update::new("matrix")
         .f32("layer.weight", &[6, 64], &f32s(7, 384))
         .f32("bias", &[6], &f32s(8, 6))
@@ -153,7 +153,7 @@ fn codecs() {
         digests.add_file(&format!("matrix/{text}/packed"), &dir, "packed.safetensors");
         digests.add_file(&format!("matrix/{text}/config"), &dir, "c.json");
     }
-    // Every codec side by side, without speeds.
+    // Compares all codecs, without speeds.
     let table = ["compress", "matrix.safetensors", "--dry-run", "--table", "--json", "--plot=p.svg"];
     let printed = done(&dir, &table).stdout;
     let row = |line: &str| {
@@ -168,7 +168,7 @@ fn codecs() {
     digests.check(include_str!("recorded/codecs.txt"));
 }
 
-/// Weights that are sent as deltas, and merges of updates in several encodings.
+/// Weights sent as deltas, and merges of updates with different encodings.
 #[test]
 fn encoded_updates() {
     let mut digests = Digests::new("encoded");
@@ -193,7 +193,7 @@ fn encoded_updates() {
     for (name, way) in ways {
         merge(&mut digests, name, &dir, &[&["in", "--base=base.safetensors"], way].concat());
     }
-    // Few values of each client.
+    // Each client sends few values.
     std::fs::create_dir(dir.path("few")).unwrap();
     for (place, text) in
         ["topk:fraction=0.1", "randk:fraction=0.1", "topk:k=200,values=u8"].into_iter().enumerate()

@@ -1,9 +1,11 @@
-//! Inputs of the runs, from fixed seeds. Every operation here rounds correctly, so that all machines make the same bytes.
+//! Inputs of the runs, from fixed seeds.
+//!
+//! Every operation here rounds correctly, so all machines make the same bytes.
 
 use crate::harness::{Dir, Update, le};
 use half::{bf16, f16};
 
-/// A number from -1 to 1 that looks random, for each place of each seed.
+/// A number from -1 to 1 that looks random, for each seed and index.
 pub(super) fn value(seed: usize, place: usize) -> f64 {
     let mut bits = (seed as u64 * 1_000_003 + place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -11,12 +13,12 @@ pub(super) fn value(seed: usize, place: usize) -> f64 {
     (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0
 }
 
-/// As many of them, in F32.
+/// `len` such numbers, in F32.
 pub(super) fn f32s(seed: usize, len: usize) -> Vec<f32> {
     (0..len).map(|place| value(seed, place) as f32).collect()
 }
 
-/// What a round's updates hold.
+/// The kind of a round's updates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Weights,
@@ -33,7 +35,7 @@ impl Kind {
     }
 }
 
-/// The seed of bases; clients have lower ones.
+/// The seed of bases. Clients have lower seeds.
 const BASE: usize = 1000;
 
 /// A client that sends larger values than the others.
@@ -41,7 +43,7 @@ fn scale_of(client: usize) -> f64 {
     if client % 4 == 3 { 3.0 } else { 1.0 }
 }
 
-/// A tensor of each of the dtypes, of an empty one, and of a scalar.
+/// A tensor of each dtype, an empty one, and a scalar.
 pub(super) fn every_dtype(name: &str, client: usize) -> Update {
     let scaled = |seed: usize, place: usize| scale_of(client) * value(client + 1000 * seed, place);
     let f32s = |seed, len| (0..len).map(|place| scaled(seed, place) as f32).collect::<Vec<f32>>();
@@ -57,9 +59,9 @@ pub(super) fn every_dtype(name: &str, client: usize) -> Update {
         .i64("e.i64", &[], &[client as i64 * 3 - 5])
         .raw("f.i32", "I32", &[9], &le((0..9).map(|i| (int(5, i, 1e6) as i32).to_le_bytes())))
         .raw("g.u8", "U8", &[6], &le((0..6).map(|i| (int(6, i, 120.0).unsigned_abs() as u8).to_le_bytes())))
-        // A base is false everywhere, so that deltas stay within the dtype.
+        // A base is false everywhere, so that deltas fit the dtype.
         .raw("h.bool", "BOOL", &[5], &le((0..5).map(|i| [u8::from(client < BASE && int(7, i, 10.0) > 0)])))
-        // Codes of E4M3 from -1.75 to 1.75.
+        // E4M3 codes from -1.75 to 1.75.
         .raw(
             "i.e4m3",
             "F8_E4M3",
@@ -70,7 +72,7 @@ pub(super) fn every_dtype(name: &str, client: usize) -> Update {
         .f32("k.scalar", &[], &f32s(9, 1))
 }
 
-/// 305,000 values of several dtypes, in tensors that sections and tiles cut.
+/// 305,000 values of several dtypes, in tensors that sections and tiles divide.
 pub(super) fn five_sections(name: &str, client: usize) -> Update {
     let scaled = |place: usize| scale_of(client) * value(client, place);
     let long: Vec<f32> = (0..150_000).map(|i| scaled(i) as f32).collect();
@@ -87,7 +89,7 @@ pub(super) fn five_sections(name: &str, client: usize) -> Update {
         .f32("z.short", &[3], &long[..3])
 }
 
-/// One float tensor of a dtype, which is what updates work in then.
+/// One float tensor of a dtype, which is then the working dtype.
 pub(super) fn one_dtype(name: &str, dtype: &str, client: usize) -> Update {
     let values = (0..3000).map(|place| scale_of(client) * value(client, place));
     let bytes = match dtype {
@@ -99,7 +101,7 @@ pub(super) fn one_dtype(name: &str, dtype: &str, client: usize) -> Update {
     Update::new(name).raw("w", dtype, &[60, 50], &bytes)
 }
 
-/// Updates of some clients in `in` with examples that are not whole numbers, a base, and a file of weights.
+/// Updates of some clients in `in`, with fractional example counts; a base; and a file of weights.
 pub(super) fn write_round(clients: usize, kind: Kind, model: impl Fn(&str, usize) -> Update) -> Dir {
     let dir = Dir::new();
     model("base", BASE).write(&dir);

@@ -1,11 +1,11 @@
-//! Rounds that leave layers with their clients, and the models of single clients.
+//! Rounds with personal layers, and the models of single clients.
 
 use super::inputs::{f32s, value};
 use super::{Digests, done, merge};
 use crate::harness::{Dir, Update};
 use half::bf16;
 
-/// A body, batch normalisation and a head.
+/// A body, batch normalisation, and a head.
 fn model(name: &str, seed: usize) -> Update {
     let halves: Vec<u16> = (0..40).map(|i| bf16::from_f64(value(seed + 300, i)).to_bits()).collect();
     Update::new(name)

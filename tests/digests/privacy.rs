@@ -1,8 +1,7 @@
-//! Rounds under a budget whose noise comes from a test seed: models, sums, plans and ledgers without what is random or of
-//! the clock, and what is printed of budgets.
+//! Rounds under a budget, with noise from a test seed: models, sums, plans, ledgers and reports.
 //!
-//! Costs are those of Renyi divergences: they are the same on every machine to the last digit, privacy loss distributions
-//! are not.
+//! Random fields and times are left out. Costs are those of Renyi divergences, which have the same digits on every
+//! machine. Privacy loss distributions do not.
 
 use super::inputs::{Kind, every_dtype, f32s, five_sections, write_round};
 use super::{Digests, done, run};
@@ -20,7 +19,7 @@ const INIT: [&str; 8] = [
     "--epsilon=50",
 ];
 
-/// Fields of a ledger's records that no two ledgers have in common.
+/// Fields of a ledger's records that differ between all ledgers.
 const RANDOM: [&str; 9] = [
     "ts",
     "prev_sha256",
@@ -33,13 +32,13 @@ const RANDOM: [&str; 9] = [
     "clients_sha256",
 ];
 
-/// Metadata of a model that no two ledgers have in common.
-const RANDOM_MARKS: [&str; 2] = ["fedmill.privacy.release", "fedmill.privacy.ledger"];
+/// Metadata of a model that differ between all ledgers.
+const RANDOM_STAMPS: [&str; 2] = ["fedmill.privacy.release", "fedmill.privacy.ledger"];
 
-/// A model without the name of its release.
+/// A model without the id of its release.
 fn add_model(digests: &mut Digests, name: &str, dir: &Dir, file: &str) {
     let mut model = Model::read(dir, file);
-    for key in RANDOM_MARKS {
+    for key in RANDOM_STAMPS {
         assert!(model.metadata.remove(key).is_some(), "{file} has no {key}");
     }
     let mut bytes = format!("{:?}", model.metadata).into_bytes();
@@ -61,7 +60,7 @@ fn without_random(value: &mut Value) {
     }
 }
 
-/// The plan and the records of the folder's ledger.
+/// The plan and the records of the ledger in the folder.
 fn add_books(digests: &mut Digests, case: &str, dir: &Dir) {
     digests.add_file(&format!("{case}/plan"), dir, "dp/plan.lock");
     let ledger = String::from_utf8(dir.read("dp/ledger.jsonl")).unwrap();
@@ -73,7 +72,7 @@ fn add_books(digests: &mut Digests, case: &str, dir: &Dir) {
     digests.add(&format!("{case}/ledger"), ledger.lines().map(record).collect::<String>().as_bytes());
 }
 
-/// Releases the folder's updates once.
+/// Releases the updates in the folder once.
 fn release(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str]) {
     let fixed = ["aggregate", "--dp=dp", "-o", "m.safetensors", "--report=r.json", "--test-seed=5"];
     done(dir, &[&fixed, args].concat());
@@ -112,7 +111,7 @@ fn rounds_under_a_budget() {
             client => every_dtype(name, client),
         });
         done(&dir, &[&INIT, plan].concat());
-        // The base is that of the first round in both: what a release is called is in its model.
+        // Both rounds have the base of the first. Otherwise the models would differ: a model names its release.
         for (round, step) in [(1, &[][..]), (2, &["--strategy=fedadam", "--state=s"])] {
             let number = format!("--round={round}");
             let args = [&["in", "--base=base.safetensors", &number], step].concat();

@@ -1,6 +1,6 @@
 //! Merges of the real round in `data/mnist-round` by every rule and step.
 
-use super::rules::{TELLING, WAYS};
+use super::rules::{REPORTING, WAYS};
 use super::{Digests, merge};
 use crate::harness::{Dir, source_tree};
 use std::fs;
@@ -26,7 +26,7 @@ fn real_round() {
     let Some(dir) = copied() else { return };
     let mut digests = Digests::new("real");
     for (name, way) in WAYS {
-        let args = [&["in", "--base=base.safetensors"], way, &TELLING].concat();
+        let args = [&["in", "--base=base.safetensors"], way, &REPORTING].concat();
         merge(&mut digests, name, &dir, &args);
     }
     digests.check(include_str!("recorded/real.txt"));

@@ -1,10 +1,10 @@
-//! What runs tell of bad updates and of rounds that policy refuses, and what `inspect` prints.
+//! Messages about bad updates and about rounds that a policy refuses, and the output of `inspect`.
 
 use super::inputs::{Kind, every_dtype, write_round};
 use super::{Digests, done, merge, run};
 use crate::harness::{Dir, Update};
 
-/// A round of nine clients with bad updates of several kinds among them.
+/// A round of nine clients, among them several with bad updates of different kinds.
 fn with_bad_updates() -> Dir {
     let dir = write_round(9, Kind::Mixed, every_dtype);
     Update::new("in/bad-name").f32("other", &[2], &[1.0, 2.0]).write(&dir);
@@ -22,7 +22,7 @@ fn with_bad_updates() -> Dir {
 
 const BASE: &str = "--base=base.safetensors";
 
-/// Merges, which is refused or fails, and adds its status, what it said, and its report if it left one.
+/// Merges. Adds the status and the messages, and the report if there is one.
 fn refuse(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str]) {
     let _ = std::fs::remove_file(dir.path("r.json"));
     let fixed = ["aggregate", "in", "-o", "none.safetensors", "--report=r.json"];

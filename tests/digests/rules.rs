@@ -1,15 +1,15 @@
-//! Merges by every rule and every step before rules, of all kinds of updates and dtypes.
+//! Merges by every rule and every step before a rule, of all kinds of updates and dtypes.
 
 use super::inputs::{Kind, every_dtype, five_sections, one_dtype, write_round};
 use super::{Digests, done, merge};
 use crate::harness::Dir;
 
-/// A name and the options that it stands for.
+/// A name and its options.
 pub(super) type Way = (&'static str, &'static [&'static str]);
 
 const HOSTILE: &str = "--byzantine=0.12";
 
-/// Every rule, in the forms that differ in code.
+/// Every rule, in each form that takes another path in the code.
 pub(super) const WAYS: [Way; 34] = [
     ("mean", &["--rule=mean"]),
     ("mean-uniform", &["--rule=mean", "--weights=uniform"]),
@@ -47,10 +47,11 @@ pub(super) const WAYS: [Way; 34] = [
     ("outliers-bucketing-meamed", &["--pre=outliers", "--pre=bucketing:s=2", "--rule=meamed", HOSTILE]),
 ];
 
-/// What a report can tell of clients and round.
-pub(super) const TELLING: [&str; 2] = ["--metrics=signs", "--shadow-rules=krum,bulyan,caf,geometric-median"];
+/// The options for the fullest report on clients and round.
+pub(super) const REPORTING: [&str; 2] =
+    ["--metrics=signs", "--shadow-rules=krum,bulyan,caf,geometric-median"];
 
-/// Merges `in` by each way.
+/// Merges `in` in each way.
 fn merge_each(digests: &mut Digests, case: &str, dir: &Dir, more: &[&str]) {
     for (name, way) in WAYS {
         merge(digests, &format!("{case}/{name}"), dir, &[&["in"], way, more].concat());
@@ -62,20 +63,20 @@ fn kinds_of_updates() {
     let mut digests = Digests::new("kinds");
     for (name, kind) in Kind::ALL {
         let dir = write_round(9, kind, every_dtype);
-        merge_each(&mut digests, name, &dir, &[&["--base=base.safetensors"], &TELLING[..]].concat());
+        merge_each(&mut digests, name, &dir, &[&["--base=base.safetensors"], &REPORTING[..]].concat());
     }
     let dir = write_round(9, Kind::Weights, every_dtype);
     merge_each(&mut digests, "without-base", &dir, &[]);
     digests.check(include_str!("recorded/kinds.txt"));
 }
 
-/// So many clients that distances come from the Gram matrix.
+/// Enough clients for distances from the Gram matrix.
 #[test]
 fn dtypes_alone() {
     let mut digests = Digests::new("dtypes");
     for dtype in ["BF16", "F16", "F32", "F64"] {
         let dir = write_round(19, Kind::Weights, |name, client| one_dtype(name, dtype, client));
-        merge_each(&mut digests, dtype, &dir, &TELLING);
+        merge_each(&mut digests, dtype, &dir, &REPORTING);
     }
     digests.check(include_str!("recorded/dtypes.txt"));
 }
@@ -98,7 +99,7 @@ fn sections() {
     for file in files {
         digests.add_file(&format!("files/{file}"), &dir, &file);
     }
-    // Several files as one update, and as the base.
+    // Several files for one update, and for the base.
     let index = "s.safetensors.index.json";
     merge(&mut digests, "files/as-update", &dir, &["in", index, "--base=base.safetensors", "--rule=median"]);
     merge(&mut digests, "files/as-base", &dir, &["in", "--base", index, "--rule=krum", "--byzantine=1"]);

@@ -1,4 +1,4 @@
-//! Rounds cut into three shards: every file from the looks at the shards to the merged model.
+//! Rounds cut into three shards: every file from the shards' geometry to the merged model.
 
 use super::inputs::{Kind, five_sections, write_round};
 use super::{Digests, done};
@@ -7,7 +7,7 @@ use std::fs;
 
 const SHARDS: usize = 3;
 
-/// Runs a command for each shard. Its files are in a folder by its name.
+/// Runs a command for each shard. Its files are in a folder with the command's name.
 fn of_each_shard(digests: &mut Digests, case: &str, dir: &Dir, command: &str, args: &[&str]) {
     let _ = fs::remove_dir_all(dir.path(command));
     fs::create_dir(dir.path(command)).unwrap();
@@ -18,9 +18,9 @@ fn of_each_shard(digests: &mut Digests, case: &str, dir: &Dir, command: &str, ar
     }
 }
 
-/// Runs a whole round; `telling` is what is said where clients are judged.
-fn round(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str], telling: &[&str], output: &str) {
-    let judging = [args, telling].concat();
+/// Runs a whole round. `reporting` has the report options of the command that judges clients.
+fn round(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str], reporting: &[&str], output: &str) {
+    let judging = [args, reporting].concat();
     of_each_shard(digests, case, dir, "gram", &judging);
     done(dir, &[&["decide", "in", "--partials=gram", "-o", "d.json"], &judging[..]].concat());
     digests.add_file(&format!("{case}/decision"), dir, "d.json");
@@ -47,10 +47,10 @@ fn shards() {
         let dir = write_round(9, kind, five_sections);
         for (name, way) in ways {
             let args = [&["--base=base.safetensors", "--byzantine=1"], way].concat();
-            let telling = ["--metrics=signs", "--shadow-rules=krum,caf"];
-            round(&mut digests, &format!("{kind_name}/{name}"), &dir, &args, &telling, "m.safetensors");
+            let reporting = ["--metrics=signs", "--shadow-rules=krum,caf"];
+            round(&mut digests, &format!("{kind_name}/{name}"), &dir, &args, &reporting, "m.safetensors");
         }
-        // By coordinate nothing is decided.
+        // Rules by coordinate need no decision.
         let args = ["--base=base.safetensors", "--rule=median"];
         let case = format!("{kind_name}/median");
         of_each_shard(&mut digests, &case, &dir, "combine", &args);

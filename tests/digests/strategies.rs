@@ -6,7 +6,7 @@ use crate::harness::{Dir, Update};
 
 const ROUNDS: usize = 3;
 
-/// What a strategy runs with, besides its text.
+/// The options of a strategy, besides its text.
 const CASES: [(&str, &[&str]); 25] = [
     ("fedavg:lr=0.5", &[]),
     ("fedprox:mu=0.25", &[]),
@@ -47,7 +47,7 @@ fn add_tensors(update: Update, seed: usize, prefix: &str) -> Update {
     )
 }
 
-/// The deltas of a round's clients, and all that strategies ask clients for.
+/// The deltas of a round's clients, with all metadata that strategies need.
 fn write_clients(dir: &Dir, round: usize, with_controls: bool) {
     for client in 0..7 {
         let seed = 100 * round + client;

@@ -1,4 +1,4 @@
-//! Tiers of clients, each merged by another rule.
+//! Tiers of clients, each merged by its own rule.
 
 use super::inputs::{Kind, every_dtype, five_sections, write_round};
 use super::{Digests, merge};

@@ -4,13 +4,14 @@ use super::inputs::{Kind, every_dtype, five_sections, write_round};
 use super::{Digests, done, merge};
 use crate::harness::Dir;
 
-/// The clients of each leaf, two leaves a node. In a mixed round each leaf has a delta, for all partials are to be of a kind.
+/// The clients of each leaf; each node has two leaves. In a mixed round each leaf has a delta, because all partials
+/// must have the same kind.
 const LEAVES: [[&[usize]; 2]; 2] = [[&[0, 5, 7], &[1, 3]], [&[2, 9, 10], &[4, 6]]];
 
-/// The client that the root merges itself.
+/// The client whose update goes straight to the root.
 const AT_ROOT: &str = "in/client-08.safetensors";
 
-/// Makes the tree's partials, by these options at every node. Returns the files that the root takes.
+/// Makes the tree's partials, with these options at every node. Returns the input files of the root.
 fn grow(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str]) -> Vec<String> {
     let mut partial = |name: &str, inputs: &[String]| {
         let output = format!("{name}.safetensors");

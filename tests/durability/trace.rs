@@ -1,4 +1,4 @@
-//! Traces of system calls: what a run did to files, and whether everything that it left is on disk.
+//! Traces of system calls: the file operations of a run, and whether all its files are on disk.
 
 use crate::harness::{Dir, program, skip};
 use std::collections::{BTreeMap, HashMap};
@@ -7,18 +7,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// With this variable set, a missing `strace` fails its tests.
+/// The environment variable that makes a missing `strace` a failure.
 const REQUIRE: &str = "FEDMILL_REQUIRE_STRACE";
 
-/// System calls that change files or bring them to disk. `?` marks those that some processors lack.
+/// The system calls that change files or bring them to disk. `?` marks calls that some processors lack.
 const CALLS: &str = "?open,openat,?openat2,?creat,write,writev,pwrite64,pwritev,?pwritev2,truncate,ftruncate,fallocate,\
                      ?copy_file_range,sendfile,splice,mmap,fsync,fdatasync,?rename,renameat,renameat2,?link,linkat,\
                      ?symlink,symlinkat,?unlink,unlinkat,?mkdir,mkdirat,?io_uring_setup";
 
-/// Files that only grow, line by line, under their own names.
+/// Files that only grow, line by line, and keep their names.
 const JOURNALS: [&str; 1] = ["ledger.jsonl"];
 
-/// Whether `strace` works here. Where it does not, the calling test says that it is skipped.
+/// Whether `strace` works here. If not, prints that the calling test is skipped.
 pub(super) fn is_possible() -> bool {
     let tried = Command::new("strace").args(["-qq", "-e", "trace=none", "true"]).output();
     let works = tried.is_ok_and(|output| output.status.success());
@@ -29,7 +29,7 @@ pub(super) fn is_possible() -> bool {
     works
 }
 
-/// First and last line of a call in the trace.
+/// First and last line of the call in the trace.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Span {
     began: usize,
@@ -44,7 +44,7 @@ pub(super) struct Call {
     span: Span,
 }
 
-/// State of a file. A difference shows that the file was replaced or changed.
+/// State of a file. A different state shows that the file was replaced or changed.
 #[derive(Clone, PartialEq, Debug)]
 struct Stat {
     inode: u64,
@@ -55,7 +55,7 @@ struct Stat {
 
 type Stats = BTreeMap<PathBuf, Stat>;
 
-/// A run that was traced.
+/// A traced run.
 pub(super) struct Traced {
     pub(super) code: Option<i32>,
     pub(super) stderr: String,
@@ -65,7 +65,7 @@ pub(super) struct Traced {
     after: Stats,
 }
 
-/// Runs the program in the folder, traced; `more` are options of strace.
+/// Runs the program in the folder under `strace`; `more` has further options of `strace`.
 pub(super) fn traced(dir: &Dir, args: &[&str], more: &[&str]) -> Traced {
     let root = fs::canonicalize(dir.path("")).unwrap();
     let before = stats(&root);
@@ -79,7 +79,7 @@ pub(super) fn traced(dir: &Dir, args: &[&str], more: &[&str]) -> Traced {
         .args(args)
         .current_dir(&root)
         .env("XDG_CACHE_HOME", root.join("cache"))
-        // No GPU: its drivers keep files of their own in the cache.
+        // No GPU: GPU drivers keep files in the cache.
         .env("VK_DRIVER_FILES", "none")
         .env("VK_ICD_FILENAMES", "none")
         .env("NODEVICE_SELECT", "1")
@@ -117,7 +117,7 @@ fn stats(folder: &Path) -> Stats {
     found
 }
 
-/// The calls of a trace that succeeded, in the order in which they ended.
+/// The successful calls of a trace, in the order in which they ended.
 fn calls(log: &str) -> Vec<Call> {
     let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();
     let mut found = Vec::new();
@@ -158,12 +158,12 @@ impl Call {
         Some(PathBuf::from(path.split_once('>')?.0))
     }
 
-    /// The path in quotes, in the folder of the descriptor before it if there is one.
+    /// The path in quotes. If a descriptor precedes it, the path is in the descriptor's folder.
     fn path(&self, argument: usize, root: &Path) -> PathBuf {
         let name = self.arguments[argument].trim_matches('"');
         let folder = argument.checked_sub(1).and_then(|before| self.descriptor(before));
         let path = folder.unwrap_or_else(|| root.to_owned()).join(name);
-        // Files have one name here, whatever links lead to their folder.
+        // The trace uses the real paths, without links.
         let parent = path.parent().and_then(|parent| fs::canonicalize(parent).ok());
         parent.map_or(path.clone(), |parent| parent.join(path.file_name().unwrap_or_default()))
     }
@@ -172,24 +172,24 @@ impl Call {
         self.arguments.get(argument).is_some_and(|text| text.contains(flag))
     }
 
-    /// The file or folder that it brings to disk.
+    /// The file or folder that this call brings to disk.
     pub(super) fn synced(&self) -> Option<PathBuf> {
         matches!(self.name.as_str(), "fsync" | "fdatasync").then(|| self.descriptor(0)).flatten()
     }
 }
 
-/// How a path came to name a file.
+/// How a path got its file.
 #[derive(Clone, Copy, Debug)]
 enum Named {
-    /// It did before the run.
+    /// The path named the file before the run.
     Before,
-    /// The file was created under it.
+    /// The run created the file under this path.
     Created(Span),
-    /// The file was renamed or linked to it.
+    /// The run renamed or linked the file to this path.
     Moved(Span),
 }
 
-/// Changes of a file's content, and when it was brought to disk.
+/// Changes of a file's content, and the calls that brought it to disk.
 #[derive(Clone, Default, Debug)]
 struct File {
     writes: Vec<Span>,
@@ -201,25 +201,25 @@ struct Files<'a> {
     run: &'a Traced,
     files: Vec<File>,
     names: BTreeMap<PathBuf, (usize, Named)>,
-    /// Folders that were brought to disk.
+    /// Folders that the run brought to disk.
     folder_syncs: Vec<(PathBuf, Span)>,
     made_folders: Vec<(PathBuf, Span)>,
     removed: Vec<(PathBuf, Span)>,
-    /// Everything that others see, and what is written on the way there.
+    /// Every file under a public name, and the temporary files before it.
     steps: Vec<Span>,
-    /// When something was printed.
+    /// Lines where the run printed something.
     prints: Vec<Span>,
 }
 
 impl Traced {
-    /// Its calls without one of them.
+    /// The trace without one of its calls.
     pub(super) fn without(&self, place: usize) -> Vec<Call> {
         let mut calls = self.calls.clone();
         calls.remove(place);
         calls
     }
 
-    /// Its calls with two of them in each other's place.
+    /// The trace with two of its calls swapped.
     pub(super) fn exchanged(&self, one: usize, other: usize) -> Vec<Call> {
         let mut calls = self.calls.clone();
         let spans = [calls[one].span, calls[other].span];
@@ -238,14 +238,14 @@ impl Traced {
         named.map(|(path, _)| path.strip_prefix(&self.root).unwrap().display().to_string()).collect()
     }
 
-    /// Whether a published file is on disk, with its name, before another one gets its name.
+    /// Whether the published file is on disk under its name before another file gets its name.
     pub(super) fn is_on_disk_before(&self, first: &str, then: &str) -> bool {
         let files = Files::of(self, &self.calls);
         let path = self.root.join(first);
         files.is_folder_synced(&path, files.moved(&path), files.moved(&self.root.join(then)).began)
     }
 
-    /// Whether a file that was there is gone for good before another one gets its name.
+    /// Whether the removal of an old file is on disk before another file gets its name.
     pub(super) fn is_gone_before(&self, first: &str, then: &str) -> bool {
         let files = Files::of(self, &self.calls);
         let first = self.root.join(first);
@@ -254,12 +254,12 @@ impl Traced {
         removed.is_some_and(|(path, span)| files.is_folder_synced(path, *span, then))
     }
 
-    /// Everything that may be lost, or appear in part, if the machine stops.
+    /// Everything that could be lost, or be incomplete, if the machine stops.
     pub(super) fn faults(&self) -> Vec<String> {
         self.faults_of(&self.calls)
     }
 
-    /// The same, had the run made these calls.
+    /// The same check on other calls.
     pub(super) fn faults_of(&self, calls: &[Call]) -> Vec<String> {
         let files = Files::of(self, calls);
         let mut faults = files.unexplained();
@@ -300,7 +300,7 @@ impl<'a> Files<'a> {
         files
     }
 
-    /// When a published file got its name.
+    /// The line where a published file got its name.
     fn moved(&self, path: &Path) -> Span {
         match self.names[path].1 {
             Named::Moved(span) => span,
@@ -347,7 +347,7 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// The file of a name that a run comes upon.
+    /// The file that had this name before the run used it.
     fn file(&mut self, path: &Path) -> usize {
         if let Some((file, _)) = self.names.get(path) {
             return *file;
@@ -417,20 +417,20 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// When something was printed first behind a call: by then what was done is on disk.
+    /// The first line after a call at which the run printed. Until then the effect of the call must be on disk.
     fn said(&self, behind: Span) -> usize {
         let prints = self.prints.iter().filter(|print| print.began > behind.ended);
         prints.map(|print| print.began).min().unwrap_or(usize::MAX)
     }
 
-    /// Whether the folder of a path was brought to disk behind a call, and before a line of the trace.
+    /// Whether the folder of a path was brought to disk after a call, and before a line of the trace.
     fn is_folder_synced(&self, path: &Path, behind: Span, before: usize) -> bool {
         self.folder_syncs.iter().any(|(folder, sync)| {
             Some(folder.as_path()) == path.parent() && sync.began > behind.ended && sync.ended < before
         })
     }
 
-    /// What is wrong about a file that the run left.
+    /// The faults of a file that the run left.
     fn fault(&self, path: &Path, file: &File, named: Named) -> Option<&'static str> {
         let is_journal = path.file_name().is_some_and(|name| JOURNALS.iter().any(|journal| *journal == name));
         match named {
@@ -449,14 +449,14 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// The first step behind the first write to a file that is no write to it.
+    /// The first step after the first write to a file, other than a write to the same file.
     fn next_step(&self, file: &File) -> usize {
         let first = file.writes[0];
         let others = self.steps.iter().filter(|step| step.began > first.began && !file.writes.contains(step));
         others.map(|step| step.began).min().unwrap_or(usize::MAX)
     }
 
-    /// A journal is on disk before the run goes on. Setting its length is no step.
+    /// A journal is on disk before the run goes on. A change of its length is not a step.
     fn journal_fault(&self, file: &File) -> Option<&'static str> {
         let is_lost = |write: &Span| {
             let others =
@@ -467,7 +467,7 @@ impl<'a> Files<'a> {
         file.writes.iter().any(is_lost).then_some("the run goes on before its line is on disk")
     }
 
-    /// Files that are new or changed, and no call says why.
+    /// Files that are new or changed although no call explains it.
     fn unexplained(&self) -> Vec<String> {
         let (before, after) = (&self.run.before, &self.run.after);
         let changed =
@@ -483,7 +483,7 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Whether a file was brought to disk behind its last write, and before a line of the trace.
+/// Whether a file was brought to disk after its last write, and before a line of the trace.
 fn is_synced(file: &File, before: usize) -> bool {
     let Some(last) = file.writes.iter().map(|write| write.ended).max() else { return true };
     file.syncs.iter().any(|sync| sync.began > last && sync.ended < before)

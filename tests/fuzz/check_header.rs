@@ -1,9 +1,11 @@
-//! What must hold of the header reader for every input. Shared by the fuzz target and the test of its seeds.
+//! The properties of the header reader for every input.
+//!
+//! The fuzz target and the test of its seeds share them.
 
 use fedmill::io::header::{Header, LENGTH_BYTES, header_length};
 
-/// Reads `file` as a safetensors file. An accepted header must describe exactly the bytes that are there, and
-/// the `safetensors` crate must accept what we accept.
+/// Reads `file` as a safetensors file. An accepted header must describe exactly the bytes in the file, and the
+/// `safetensors` crate must accept it too.
 pub(super) fn check(file: &[u8]) -> bool {
     let Some((length, rest)) = file.split_first_chunk::<{ LENGTH_BYTES as usize }>() else { return false };
     let Ok(length) = header_length(*length, file.len() as u64) else { return false };

@@ -1,13 +1,15 @@
-//! What must hold of the reader of updates for every input. Shared by the fuzz target and the test of its seeds.
+//! The properties of the update reader for every input.
+//!
+//! The fuzz target and the test of its seeds share them.
 
 use fedmill::io::model_file::{ENCODED, ModelFile, TablePool};
 use fedmill::io::source::OpenFiles;
 use fedmill::updates;
 
-/// Tensors of more values are looked at only at their ends: a few bytes may rightly stand for many.
+/// Longer tensors are decoded only at their ends: a few bytes may encode many values.
 const MOST_DECODED: usize = 1 << 14;
 
-/// Opens `file` as an update, and decodes what it holds. Says whether all of it is good.
+/// Opens `file` as an update and decodes its tensors. Returns whether all of them decode.
 pub(super) fn check(file: &[u8]) -> bool {
     let thread = std::thread::current().id();
     let path = std::env::temp_dir().join(format!("fedmill-fuzz-{}-{thread:?}", std::process::id()));

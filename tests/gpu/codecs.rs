@@ -12,16 +12,17 @@ use fedmill::kernels::lanes::Isa;
 use fedmill::kernels::philox::random_words;
 use fedmill::kernels::select_largest::{Search, take};
 
-/// Values of a workgroup of the kernels, and one more and one less; and what is none of these.
+/// Numbers of values around a workgroup of the kernels, and others.
 const SIZES: [usize; 12] = [1, 3, 4, 5, 255, 257, 1023, 1024, 1025, 4095, 4097, 9001];
 const BLOCKS: [usize; 5] = [8, 32, 100, 128, 4096];
-/// Values of a block that is transformed.
+/// Values of a transformed block.
 const ROTATED: usize = 4096;
 
-/// What the device finds and the CPU finds, if it differs.
+/// The first difference between the device's and the CPU's result; `None` if there is none.
 pub(crate) type Difference = Option<String>;
 
-/// Values of many magnitudes, none larger than `largest`; every seventh the same, some subnormal, some zero.
+/// Values of many magnitudes, none larger than `largest`. Every seventh value is the same, some are subnormal, some
+/// zero.
 fn values(len: usize, largest: f32) -> Vec<f32> {
     let mut random = Random(len as u64 + 1);
     let value = |i: usize| {
@@ -48,7 +49,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Every adapter, opened in every way that changes what runs.
+/// Every adapter, opened in every way that changes the code on it.
 pub(crate) fn everywhere(check: impl Fn(&Gpu)) {
     for options in ways() {
         for gpu in devices(&options) {
@@ -72,7 +73,7 @@ fn ends_of_blocks_are_those_of_the_kernel() {
     });
 }
 
-/// More workgroups than one dimension of a dispatch has, where a device binds so much at once.
+/// A size with more workgroups than one dimension of a dispatch holds, if the device can bind so much memory at once.
 #[test]
 fn ends_of_more_blocks_than_a_dimension_has_workgroups() {
     for gpu in devices(&Options::default()) {
@@ -88,7 +89,7 @@ fn ends_of_more_blocks_than_a_dimension_has_workgroups() {
     }
 }
 
-/// Grids of blocks as a codec makes them: the lowest value and the inverse of the step.
+/// Grids of blocks as codecs use them: the lowest value and the inverse of the step.
 fn grids(values: &[f32], block: usize, top: u8) -> Vec<[f32; 2]> {
     let grid = |values: &[f32]| {
         let low = values.iter().copied().fold(f32::INFINITY, f32::min);
@@ -125,7 +126,7 @@ fn codes_are_those_of_the_kernel() {
     everywhere(|gpu| {
         for (turn, (len, block)) in SIZES.into_iter().zip(BLOCKS.into_iter().cycle()).enumerate() {
             let values = values(len, [1.0, 1e-3, 300.0][turn % 3]);
-            // From the start of the stream, and where the counter carries into its second word.
+            // From the start of the stream, and at the place where the counter carries into its second word.
             let first = [0, (u64::from(u32::MAX) - 20) * 4][turn % 2];
             let drawn = Draw::Stochastic { seed, purpose, first };
             let mut words = vec![0; len];
@@ -148,7 +149,7 @@ fn codes_are_those_of_the_kernel() {
     });
 }
 
-/// The negative control: a code that is off by one, another seed and another counter show.
+/// The negative control: the check notices a code that is off by one, another seed and another counter.
 #[test]
 fn other_codes_are_noticed() {
     for gpu in devices(&Options::default()) {
@@ -193,7 +194,7 @@ fn points_of_grids_are_within_their_bound() {
     });
 }
 
-/// Blocks as a codec sends them: each scaled; and the bits of two streams of signs.
+/// Blocks as a codec sends them, each scaled, and the bits of two streams of signs.
 fn rotation(blocks: usize) -> (Vec<f32>, [Vec<u32>; 2]) {
     let mut sent = values(blocks * ROTATED, 1e20);
     for block in sent.chunks_mut(ROTATED) {
@@ -274,7 +275,7 @@ fn rotated_values_and_their_buckets_come_together() {
     }
 }
 
-/// The kernel's choice.
+/// The indices that the kernel chooses.
 fn largest(values: &[f32], count: usize) -> Vec<u32> {
     let mut search = Search::new(count as u64);
     while search.threshold().is_none() {
@@ -305,7 +306,7 @@ fn the_largest_are_those_of_the_kernel() {
     });
 }
 
-/// The negative control: one index more, less, or another.
+/// The negative control: the check notices one index too many, a missing one, and a changed one.
 #[test]
 fn other_indices_are_noticed() {
     let want = largest(&values(5000, 1.0), 50);

@@ -10,7 +10,7 @@ use fedmill::gpu::adapters;
 use fedmill::gpu::job::Options;
 use rayon::ThreadPoolBuilder;
 
-/// Settings that take another way through a shader than the defaults.
+/// Settings that take another path through a shader than the defaults.
 const SETTINGS: [&str; 9] = [
     "u3:block=8,rounding=stochastic",
     "u4:block=0",
@@ -43,7 +43,7 @@ fn everywhere() -> Vec<Options> {
     found.into_iter().map(|adapter| named(adapter.name)).collect()
 }
 
-/// A tensor of several chunks with many equal values, a tensor of a few values, and a tensor of zeros but one.
+/// A tensor of several chunks with many equal values, a short tensor, and a tensor of zeros with one other value.
 fn update(dir: &Dir) {
     let alike: Vec<f32> = (0..140_001).map(|i: u32| (i * 7_919 % 997) as f32 / 499.0 - 1.0).collect();
     let small: Vec<f32> = (0..300).map(|i| f32::from_bits(i * 31 + 1)).collect();
@@ -75,7 +75,7 @@ fn bytes_are_those_of_the_cpu() {
     }
 }
 
-/// If the GPU fails during a run that asked for it, nothing is published, though the CPU could finish.
+/// If the GPU fails in a run with `--backend gpu`, nothing is published, although the CPU could finish.
 #[test]
 fn nothing_is_published_where_the_device_fails() {
     for options in everywhere() {
@@ -127,7 +127,7 @@ fn what_has_no_shaders_is_refused() {
 }
 
 #[test]
-fn where_it_runs_is_told_to_those_who_ask() {
+fn verbose_output_names_the_device() {
     let dir = Dir::new();
     update(&dir);
     let args = ["compress", "--codec", "topk:k=9", "a.safetensors", "-o", "out.safetensors"];

@@ -1,6 +1,6 @@
 //! Devices that are lost before or during runs, missing, or out of memory.
 //!
-//! Every call ends soon, with an error, and never with values that were not computed.
+//! Every call ends soon with an error. It never returns values that were not computed.
 
 use super::devices;
 use super::ring::{combine_job, fill, merge, pairs_job};
@@ -10,10 +10,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-/// How soon a call on a lost device has to end.
+/// The time limit of a call on a lost device.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Does the work on a new thread, so that a call that hangs fails the test.
+/// Runs `work` on a new thread, so that a call that hangs fails the test.
 fn soon(work: impl FnOnce() + Send + 'static) {
     let (done, waiting) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -22,12 +22,12 @@ fn soon(work: impl FnOnce() + Send + 'static) {
     });
     match waiting.recv_timeout(SOON) {
         Err(RecvTimeoutError::Timeout) => panic!("a call on a lost device hangs"),
-        // A panic of the work closes the channel.
+        // A panic of `work` closes the channel.
         _ => thread.join().unwrap(),
     }
 }
 
-/// Everything that can be asked of a device errors.
+/// Fails unless every operation of a device returns an error.
 #[track_caller]
 fn assert_unusable(gpu: &Gpu) {
     let is_error = |what: &str, error: Option<GpuError>| {
@@ -145,7 +145,7 @@ fn a_software_adapter_is_taken_only_if_it_is_named() {
         assert!(software.iter().all(|one| error.to_string().contains(&one.name)), "{error}");
     }
     for adapter in software {
-        // A part of the name, in another case.
+        // A part of the name, in other letter case.
         let part = adapter.name.chars().take(6).collect::<String>().to_uppercase();
         let gpu = Gpu::open(&Options { adapter: Some(part), ..Options::default() }).unwrap();
         assert!(gpu.adapter().is_software());
@@ -166,7 +166,7 @@ fn a_slot_beyond_what_can_be_bound_is_an_error() {
         assert!(*bytes > 1 << 20);
         assert!(error.to_string().contains("1048576"), "{error}");
 
-        // It is no fault of the device: what fits still works.
+        // The device itself is sound: jobs that fit still work.
         fill(&mut RingSlot::for_combine(&gpu, &fits).unwrap(), 0).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use fedmill::gpu::job::{CombineJob, GpuError, Options, PairsJob, Reduction, Tile
 use fedmill::gpu::{CombineProgram, Gpu, PairsProgram, RingSlot};
 use fedmill::model::dtype::Working;
 
-/// A job for every reduction that takes this number of rows.
+/// A job for every reduction that accepts this number of rows.
 fn jobs(shape: TileShape) -> Vec<CombineJob> {
     let n = shape.rows;
     let mut jobs = vec![
@@ -33,7 +33,7 @@ fn pairs_job(shape: TileShape) -> PairsJob {
     }
 }
 
-/// NaN and infinity of either sign, wherever they are, make the largest magnitude infinite.
+/// NaN and infinity of either sign, in any position, make the largest magnitude infinite.
 #[test]
 fn what_is_not_finite_is_found() {
     let bad = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
@@ -55,7 +55,7 @@ fn what_is_not_finite_is_found() {
                         assert_eq!(combiner.run(&sample).1.largest, f32::INFINITY, "{what}");
                         assert!(combiner.run(&sound).1.largest <= 0.5, "{what}");
                     }
-                    // Of many rows pairs would take long.
+                    // Pairs of many rows would take long.
                     if n <= 65 {
                         sample.fill(&mut slot);
                         assert_eq!(slot.pairs(&pairs, None).unwrap().largest, f32::INFINITY, "{what}");
@@ -66,7 +66,7 @@ fn what_is_not_finite_is_found() {
     }
 }
 
-/// More workgroups than fit one dimension, of 64 columns each.
+/// More workgroups of 64 columns than fit one dimension.
 #[test]
 fn four_million_columns() {
     for gpu in devices(&Options::default()) {
@@ -79,14 +79,14 @@ fn four_million_columns() {
     }
 }
 
-/// The same where eight columns are bisected in a workgroup.
+/// The same for kernels in which a workgroup bisects eight columns.
 #[test]
 fn half_a_million_columns_of_many_rows() {
     for gpu in devices(&Options { subgroups: false, ..Options::default() }) {
         let columns = 65_536 * 8 + 9;
         let row = Sample::new(Working::BF16, Kind::Smooth, 1, columns).rows.remove(0);
         let mut sample = Sample::new(Working::BF16, Kind::AllEqual, 65, 1);
-        // Rows that are few, many times: the median is that of three.
+        // Few distinct rows, each many times: the median is that of three.
         let negated: Vec<f32> = row.iter().map(|x| -x).collect();
         let half: Vec<f32> = row.iter().map(|x| x / 2.0).collect();
         sample.rows = (0..65).map(|i| [&row, &negated, &half][i % 3].clone()).collect();
@@ -98,7 +98,7 @@ fn half_a_million_columns_of_many_rows() {
     }
 }
 
-/// A tile may fill a binding; a larger one is refused, and the message names what does not fit.
+/// A tile may fill a binding. A larger one is refused with a message that says what is too large.
 #[test]
 fn small_bindings() {
     for gpu in devices(&Options { binding_bytes: Some(1 << 20), ..Options::default() }) {
@@ -112,13 +112,13 @@ fn small_bindings() {
                 refusal(&gpu, stored, columns + 4, Reduction::TrimmedMean { cut: 1 }).contains("`input`")
             );
         }
-        // Two middle values of a column take as much as two rows.
+        // Two middle values of a column take the memory of two rows.
         assert!(refusal(&gpu, Working::F32, (1 << 17) + 4, Reduction::Median).contains("`output`"));
         assert!(chunks_too_large(&gpu).contains("`scratch`"));
     }
 }
 
-/// Why a tile of four rows is refused.
+/// The reason for which a tile of four rows is refused.
 fn refusal(gpu: &Gpu, stored: Working, columns: usize, reduction: Reduction) -> String {
     let sample = Sample::new(stored, Kind::AllEqual, 4, columns);
     let program = CombineProgram::new(gpu, &job(sample.shape(), reduction)).unwrap();
@@ -129,7 +129,7 @@ fn refusal(gpu: &Gpu, stored: Working, columns: usize, reduction: Reduction) -> 
     }
 }
 
-/// Why a panel of many points is refused.
+/// The reason for which a panel of many points is refused.
 fn chunks_too_large(gpu: &Gpu) -> String {
     let shape = TileShape { rows: 2, stored: Working::F32, references: 0, columns: 100_000 };
     let program = PairsProgram::new(gpu, &pairs_job(shape)).unwrap();
@@ -139,7 +139,7 @@ fn chunks_too_large(gpu: &Gpu) -> String {
     }
 }
 
-/// More rows than can be put in order are refused, by number.
+/// More rows than the kernels can sort are refused, and the message has the numbers.
 #[test]
 fn too_many_rows_to_order() {
     for gpu in devices(&Options::default()) {
@@ -152,7 +152,7 @@ fn too_many_rows_to_order() {
     }
 }
 
-/// The same tile gives the same bits ten times, in one slot and in others.
+/// One tile gives the same bits ten times, in one slot and in several.
 #[test]
 fn reruns_give_the_same_bits() {
     for options in ways() {
@@ -186,7 +186,7 @@ fn reruns_give_the_same_bits() {
     }
 }
 
-/// With and without subgroups, with checks and without, the bits are the same but for sums of other shapes.
+/// Subgroups and checks change no bits, except in sums that are added in another order.
 #[test]
 fn ways_agree() {
     for n in [9, 70, 400] {
@@ -210,7 +210,7 @@ fn ways_agree() {
     }
 }
 
-/// A tile that stays on the device gives what it gave when it was uploaded, and others may pass meanwhile.
+/// A tile that stays on the device gives the result that it gave when it was uploaded, even after other tiles.
 #[test]
 fn kept_tiles() {
     for gpu in devices(&Options::default()) {

@@ -1,4 +1,4 @@
-//! Order statistics: the median to the bit; of the others the choice exactly, the sum closely.
+//! Order statistics: exact medians; otherwise an exact choice of values, and sums within bounds.
 
 use super::sample::{ADDED, Kind, Random, STORED, Sample};
 use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job, ways};
@@ -12,14 +12,14 @@ const COLUMNS: [usize; 9] = [1031, 1, 63, 64, 65, 127, 255, 256, 257];
 /// Row counts on both sides of every network.
 const FEW: [usize; 26] =
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 20, 21, 24, 28, 31, 32, 33, 40, 47, 48, 56, 63, 64];
-/// Row counts on both sides of what a lane holds, with and without subgroups.
+/// Row counts around the number of rows that a lane holds, with and without subgroups.
 const MANY: [usize; 13] = [65, 96, 100, 128, 129, 256, 300, 320, 321, 1000, 1280, 1281, 2000];
 
-/// Values of a tile, so that the whole suite takes a software adapter seconds.
+/// Values of a tile: few enough that the whole suite takes seconds on a software adapter.
 const MOST_VALUES: usize = 60_000;
 
-/// The number of roundings in which a kept value takes part, as the shaders state: 64 in the registers of an
-/// invocation; of many rows those of a lane, of the tree over lanes, and five.
+/// The number of roundings of a kept value, as the shaders state it. It is 64 in the registers of an invocation. For
+/// many rows it is the rows of a lane, the depth of the tree over lanes, and five.
 fn roundings(gpu: &Gpu, rows: usize) -> f64 {
     if rows <= 64 {
         return 64.0;
@@ -28,11 +28,11 @@ fn roundings(gpu: &Gpu, rows: usize) -> f64 {
     let subgroup = (gpu.options().subgroups && least == most && (4..=64).contains(&least)).then_some(least);
     let mut lanes = subgroup.into_iter().chain([32, 256]).map(|lanes| lanes as usize);
     let lanes = lanes.find(|lanes| rows <= 40 * lanes).unwrap();
-    // KEYS is as many or a few more; what a lane holds behind the rows is never added.
+    // KEYS is this number or slightly more. A lane never adds the values after its last row.
     rows.div_ceil(lanes) as f64 + f64::from(lanes.ilog2()) + 5.0
 }
 
-/// The mean of what is kept of a column, and what it may be off by.
+/// The mean of the kept values of a column, and its bound.
 fn expected(reduction: Reduction, column: &[f64], roundings: f64) -> (f64, f64) {
     let kept = match reduction {
         Reduction::TrimmedMean { cut } => {
@@ -49,7 +49,7 @@ fn expected(reduction: Reduction, column: &[f64], roundings: f64) -> (f64, f64) 
     (kept.iter().sum::<f64>() / count, bound)
 }
 
-/// Fails unless a run on the chosen rows gives what is expected of them.
+/// Fails unless a run on the chosen rows gives the expected values.
 fn check(
     gpu: &Gpu,
     combiner: &mut Combiner,
@@ -84,7 +84,7 @@ fn reductions(n: usize) -> Vec<Reduction> {
     all
 }
 
-/// Tries a number of rows: every statistic on a few widths and kinds of values, others for others.
+/// Tests a number of rows: every statistic on a few widths and kinds of values, which depend on the number.
 fn check_rows(gpu: &Gpu, stored: Working, n: usize, turns: usize) {
     let columns = COLUMNS.map(|columns| columns.min((MOST_VALUES / n).max(1)));
     let shape = TileShape { rows: n, stored, references: 0, columns: columns[0] };
@@ -159,7 +159,7 @@ fn ten_thousand_rows() {
     }
 }
 
-/// Rows of a subset, in another order than they lie in.
+/// The rows of a subset, in an order other than that of the tile.
 #[test]
 fn some_rows() {
     for gpu in devices(&Options::default()) {
@@ -181,10 +181,10 @@ fn some_rows() {
     }
 }
 
-/// Two middle values and two ends that are, or nearly, as far from the midpoint of those.
+/// Two middle values, and two ends that are equally or almost equally far from their midpoint.
 type Tie = ([f32; 2], f32, f32);
 
-/// Ties, and near ties that f32, and some that f64, would decide wrongly.
+/// Ties, and near ties that f32, and in some cases f64, would decide wrongly.
 fn ties() -> Vec<Tie> {
     let (tiny, step) = (f32::from_bits(1), f32::EPSILON);
     let mut ties = vec![([1.0, 1e30], 0.0, 1e30), ([1e-30, 1.0], -1e30, 1e30)];
@@ -215,7 +215,7 @@ fn ties() -> Vec<Tie> {
     ties
 }
 
-/// All but one value are kept: which end goes tells the sums apart by far.
+/// All values but one are kept. The sum shows clearly which end was left out.
 #[test]
 fn near_ties_are_decided_exactly() {
     let ties = ties();
@@ -240,7 +240,7 @@ fn near_ties_are_decided_exactly() {
     }
 }
 
-/// Most of the random ties are near ones, decided either way.
+/// Most of the random ties are near ones, and they are decided either way.
 #[test]
 fn ties_are_near() {
     let mut found = [0; 3];
@@ -251,7 +251,7 @@ fn ties_are_near() {
     assert!(found.iter().all(|count| *count > 30), "{found:?}");
 }
 
-/// The negative control: other statistics than the one that ran are noticed, those of a neighbour too.
+/// The negative control: the check notices every other statistic, even with a cut that differs by one.
 #[test]
 fn wrong_statistics_are_noticed() {
     for gpu in devices(&Options::default()) {

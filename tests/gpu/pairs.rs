@@ -1,4 +1,4 @@
-//! What is found about every pair of points: products, squared differences, signs.
+//! Sums over pairs of points: products, squared differences, signs.
 
 use super::sample::{Kind, STORED, Sample};
 use super::{FLUSHED, UNIT, devices, first_wrong, ways};
@@ -6,7 +6,7 @@ use fedmill::gpu::job::{Options, PAIRS_RELATIVE_ERROR, PairSums, PairsJob};
 use fedmill::gpu::{Gpu, PairsProgram, RingSlot};
 use fedmill::model::dtype::Working;
 
-/// A job that looks at all there is.
+/// A job with all results.
 fn job(sample: &Sample) -> PairsJob {
     let references = sample.references.len();
     PairsJob {
@@ -27,7 +27,7 @@ fn run(gpu: &Gpu, job: &PairsJob, sample: &Sample) -> PairSums {
     slot.pairs(&program, None).unwrap()
 }
 
-/// The points as a device centres them, in f32: rows, the zero delta, the median, the centre.
+/// The points as a device centres them, in f32: rows, zero delta, median, centre.
 fn panel(sample: &Sample, job: &PairsJob) -> Vec<Vec<f32>> {
     let (n, columns) = (sample.rows.len(), sample.columns);
     let origin = |j: usize| if job.origin_is_base { sample.references[0][j] } else { 0.0 };
@@ -52,7 +52,7 @@ fn panel(sample: &Sample, job: &PairsJob) -> Vec<Vec<f32>> {
     points
 }
 
-/// Sums over all columns of a term of two points, in the upper triangle; below it anything goes.
+/// Sums over all columns of a term of two points, in the upper triangle. Any value is right below it.
 fn sums(points: &[Vec<f32>], term: impl Fn(f64, f64) -> f64) -> Vec<(f64, f64)> {
     let mut all = Vec::new();
     for (i, a) in points.iter().enumerate() {
@@ -67,7 +67,7 @@ fn sums(points: &[Vec<f32>], term: impl Fn(f64, f64) -> f64) -> Vec<(f64, f64)> 
     all
 }
 
-/// How many more deltas have one sign than the other, over all columns.
+/// The difference between the numbers of positive and negative deltas, added up over all columns.
 fn signs(sample: &Sample, less_base: &[bool]) -> u64 {
     let sign = |i: usize, j: usize| {
         let zero = if less_base[i] { sample.references[0][j] } else { 0.0 };
@@ -78,13 +78,13 @@ fn signs(sample: &Sample, less_base: &[bool]) -> u64 {
     (0..sample.columns).map(of_column).sum()
 }
 
-/// What lies below the diagonal is not said.
+/// The upper triangle of `got`, with zeros below it, where kernels write nothing of meaning.
 fn upper(got: &[f64], points: usize) -> Vec<f64> {
     let place = |k: usize| if k / points <= k % points { got[k] } else { 0.0 };
     (0..got.len()).map(place).collect()
 }
 
-/// The first thing that is not as expected.
+/// The first difference from the expected results.
 fn wrong(found: &PairSums, sample: &Sample, job: &PairsJob) -> Option<String> {
     let points = panel(sample, job);
     let n = sample.rows.len();
@@ -133,7 +133,7 @@ fn every_number_of_points() {
     }
 }
 
-/// Columns around a chunk of every square, and of every dtype.
+/// Numbers of columns around a chunk of every square, and of every dtype.
 #[test]
 fn every_number_of_columns() {
     for gpu in devices(&Options::default()) {
@@ -157,7 +157,7 @@ fn with_checks_and_without_subgroups() {
     }
 }
 
-/// Mixtures are points; the signs are those of what was sent.
+/// Mixtures are points; the signs are those of the updates as sent.
 #[test]
 fn mixtures_are_points() {
     for gpu in devices(&Options::default()) {
@@ -172,7 +172,7 @@ fn mixtures_are_points() {
     }
 }
 
-/// Only what is asked for is looked at.
+/// The device reports only the requested results.
 #[test]
 fn fewer_points() {
     for gpu in devices(&Options::default()) {
@@ -191,7 +191,7 @@ fn fewer_points() {
     }
 }
 
-/// The negative control: a sum that is off by more than its bound, a sign, a magnitude.
+/// The negative control: the check notices a sum that is off by more than its bound, a sign, and a magnitude.
 #[test]
 fn wrong_pairs_are_noticed() {
     for gpu in devices(&Options::default()) {

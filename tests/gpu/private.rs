@@ -29,7 +29,7 @@ fn noise_is_that_of_the_kernel() {
     everywhere(|gpu| {
         for level in LEVELS {
             for count in [1, 3, 255, 256, 257, 1031] {
-                // From the start, and where the number of the block carries into its second word.
+                // From the start, and at the place where the block number carries into its second word.
                 for first in [0, 77, u64::from(u32::MAX) / 2 - 100, u64::from(u32::MAX) - 100] {
                     let found = gpu.noise(stream(3), level, first, count).unwrap();
                     let other = first_other(&found, &expected(3, level, first, count));
@@ -56,7 +56,7 @@ fn portions_of_noise_are_those_of_the_whole() {
     }
 }
 
-/// The negative control: another key, domain, segment, level and start show.
+/// The negative control: the check notices another key, domain, segment, level and start.
 #[test]
 fn other_noise_is_noticed() {
     for gpu in devices(&Options::default()) {
@@ -74,7 +74,7 @@ fn other_noise_is_noticed() {
     }
 }
 
-/// Rows of values of all exponents that clipped updates have, behind each other.
+/// Rows of values of all exponents that clipped updates have, one after the other.
 fn rows(rows: usize, columns: usize) -> Vec<f32> {
     let mut random = Random((rows * 7 + columns) as u64);
     let special = [0.0, -0.0, 1e-45, -1e-42, f32::MIN_POSITIVE, 1.999_999_9, -1.0];
@@ -94,7 +94,7 @@ fn expected_sums(values: &[f32], columns: usize, scales: &[Scale]) -> Vec<i64> {
     sums
 }
 
-/// Scales of narrow and wide grids, of one that makes integers of subnormal values, and none.
+/// Scales of narrow and wide grids, a scale that makes integers of subnormal values, and a scale of zero.
 fn scales(rows: usize) -> Vec<Scale> {
     let scale = |row: usize| match row % 6 {
         0 => Scale::rounded_down(1.0, 21),
@@ -128,7 +128,7 @@ fn sums_of_integers_are_those_of_the_kernel() {
     });
 }
 
-/// A device may take subnormal floats for zero; words it may not.
+/// A device may treat subnormal floats as zero, but not words.
 #[test]
 fn subnormal_values_and_those_not_finite_count_as_on_the_cpu() {
     everywhere(|gpu| {

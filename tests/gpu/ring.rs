@@ -1,4 +1,4 @@
-//! The ring: slots of several threads, rows that stay on the device, slots left half filled.
+//! The ring: slots of several threads, rows that stay on the device, half-filled slots.
 
 use super::devices;
 use fedmill::gpu::job::{CombineJob, GpuError, Options, PairSums, PairsJob, Reduction, TileShape};
@@ -39,7 +39,7 @@ pub(super) fn pairs_job() -> PairsJob {
     }
 }
 
-/// The columns of a tile: the last is short.
+/// The columns of a tile. The last tile is short.
 fn columns_of(tile: usize) -> usize {
     if tile + 1 == TILES { COLUMNS / 3 } else { COLUMNS }
 }
@@ -48,7 +48,7 @@ fn value(tile: usize, row: usize, column: usize) -> f32 {
     ((tile * 7_919 + row * 104_729 + column * (31 + row)) % 10_007) as f32 / 5_000.0 - 1.0
 }
 
-/// Writes a row of a tile; the base lies behind the clients' rows.
+/// Writes a row of a tile. The base follows the clients' rows.
 fn write(tile: usize, row: usize, out: &mut [u8]) {
     for (column, out) in out.chunks_exact_mut(4).enumerate() {
         out.copy_from_slice(&value(tile, row, column).to_le_bytes());
@@ -62,7 +62,7 @@ pub(super) fn fill(slot: &mut RingSlot, tile: usize) -> Result<(), GpuError> {
     })
 }
 
-/// What a tile was merged into, as bits.
+/// The merged values of a tile, as bits.
 #[derive(PartialEq, Debug)]
 pub(super) struct Merged {
     values: Vec<u64>,
@@ -85,7 +85,7 @@ pub(super) fn merge(
     })
 }
 
-/// Every tile in one slot, one behind the other.
+/// Merges every tile in one slot, one after the other.
 fn one_by_one(gpu: &Gpu, program: &CombineProgram) -> Vec<Merged> {
     let mut slot = RingSlot::for_combine(gpu, program).unwrap();
     let tiles = 0..TILES;
@@ -97,7 +97,7 @@ fn one_by_one(gpu: &Gpu, program: &CombineProgram) -> Vec<Merged> {
         .collect()
 }
 
-/// Runs `work` on every tile, on as many threads as slots; each thread takes the next tile.
+/// Runs `work` on every tile, with a thread for each slot. Each thread takes the next tile.
 fn share<T: Send>(slots: usize, worker: impl Fn(&AtomicUsize, &mut Vec<(usize, T)>) + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let mut all: Vec<(usize, T)> = thread::scope(|scope| {
@@ -175,7 +175,7 @@ fn rows_that_stay_on_the_device_give_the_same_bits_later() {
         }
         let mut second = RingSlot::for_combine(&gpu, &program).unwrap();
         for round in 0..3 {
-            // In another order than they were sent in, and with another tile waiting in the slot.
+            // In another order than they were sent, and with another tile waiting in the slot.
             for tile in (0..TILES).rev() {
                 assert_eq!(kept[tile].tile().columns, columns_of(tile));
                 fill(&mut second, (tile + 1) % TILES).unwrap();
@@ -203,7 +203,7 @@ fn a_slot_runs_again_on_the_rows_it_holds() {
     }
 }
 
-/// Why a row could not be written.
+/// The reason for which a row could not be written.
 #[derive(PartialEq, Debug)]
 enum Unwritten {
     Row(usize),

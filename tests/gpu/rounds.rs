@@ -1,4 +1,4 @@
-//! Whole rounds, files to file: the device against the CPU.
+//! Whole rounds, files to files: the device against the CPU.
 
 use super::REQUIRED;
 use crate::harness::{Dir, Model, Update, fedmill, fedmill_after, shortest};
@@ -20,7 +20,7 @@ use fedmill::telemetry::report::Report;
 use half::{bf16, f16};
 use rayon::ThreadPoolBuilder;
 
-/// A round that can be merged on every backend.
+/// A round to merge on every backend.
 pub(super) struct Round {
     pub(super) dir: Dir,
     pub(super) with_base: bool,
@@ -34,7 +34,7 @@ fn value(client: usize, place: usize) -> f64 {
     (x >> 40) as f64 / f64::from(1 << 23) - 1.0
 }
 
-/// The value that honest clients of a round agree on.
+/// The value that the honest clients of a round have in common.
 fn common(place: usize) -> f64 {
     (place as f64 * 0.37).sin()
 }
@@ -49,7 +49,7 @@ fn stored(dtype: &str, values: &[f64]) -> Vec<u8> {
     values.iter().flat_map(bytes).collect()
 }
 
-/// Tensors of a dtype, and one of f64 and one of integers that the device leaves to the CPU.
+/// Tensors of a dtype, and tensors of f64 and of integers, which the device leaves to the CPU.
 fn model(name: &str, dtype: &str, of: impl Fn(usize) -> f64) -> Update {
     let values = |range: std::ops::Range<usize>| -> Vec<f64> { range.map(&of).collect() };
     Update::new(name)
@@ -62,7 +62,7 @@ fn model(name: &str, dtype: &str, of: impl Fn(usize) -> f64) -> Update {
 }
 
 impl Round {
-    /// `clients` updates of a dtype, the last `hostile` of them far off.
+    /// `clients` updates of a dtype. The last `hostile` of them are far away.
     pub(super) fn new(clients: usize, hostile: usize, dtype: &str, with_base: bool) -> Self {
         let dir = Dir::new();
         for client in 0..clients {
@@ -128,7 +128,7 @@ pub(super) fn on_cpu() -> BackendRequest {
     BackendRequest { name: BackendName::Cpu, options: Options::default(), calibration: None, explain: false }
 }
 
-/// Every adapter there is, as a backend.
+/// Every adapter, as a backend.
 pub(super) fn on_gpus(options: &Options) -> Vec<BackendRequest> {
     let found = adapters();
     assert!(
@@ -157,7 +157,7 @@ pub(super) fn floats(model: &Model, tensor: &str) -> Vec<f64> {
     }
 }
 
-/// Floats agree to rounding: those of f64 are the CPU's, but coefficients come from distances.
+/// Floats agree up to rounding. Those of f64 come from the CPU, but their coefficients depend on distances.
 #[track_caller]
 fn assert_agree(device: &Model, cpu: &Model, what: &str) {
     for (name, (dtype, _, bytes)) in &cpu.tensors {
@@ -249,7 +249,7 @@ fn what_fits_the_device_is_read_once() {
         let contents = round.dir.contents();
         let data = contents.iter().filter(|(name, _)| name.starts_with("updates/c"));
         let data: usize = data.map(|(_, bytes)| bytes.len()).sum();
-        // The integers and f64s of the second pass are read again.
+        // The second pass reads integers and f64 values again.
         assert!(kept_report.bytes.read < data as u64 * 11 / 10, "{} of {data}", kept_report.bytes.read);
         assert!(streamed_report.bytes.read > data as u64 * 3 / 2, "{} of {data}", streamed_report.bytes.read);
     }
@@ -294,7 +294,7 @@ fn a_value_that_is_not_finite_is_found() {
     }
 }
 
-/// Sums of values near the end of f32, and products of values near its beginning, are the CPU's.
+/// The CPU computes sums of values near the upper end of f32, and products of values near the lower end.
 #[test]
 fn values_that_f32_cannot_add_up_are_left_to_the_cpu() {
     for scale in [1e35, 1e-30] {
@@ -318,7 +318,7 @@ fn values_that_f32_cannot_add_up_are_left_to_the_cpu() {
     }
 }
 
-/// Two clients whose scores differ by less than the bound: both backends look again in f64, and keep the same.
+/// Two clients have scores that differ by less than the bound. Both backends measure again in f64, and keep the same.
 #[test]
 fn close_calls_are_settled_in_f64() {
     let round = Round { dir: Dir::new(), with_base: false };
@@ -337,7 +337,7 @@ fn close_calls_are_settled_in_f64() {
     }
 }
 
-/// A host whose GPU is said to be so fast that every merge is worth it.
+/// A host with a GPU whose calibration says that it is faster for every merge.
 fn wonderful(adapter: &fedmill::gpu::job::Adapter) -> Calibration {
     let mut known = Calibration::default();
     known.read_bytes_per_s = 1e12;
@@ -374,7 +374,7 @@ fn auto_finishes_on_the_cpu_when_the_device_is_lost() {
             let (expected, _) = round.merge(rule, &[], Some(2), on_cpu());
             for lose_after in [0, 1, 4, 9] {
                 let name = Some(adapter.name.clone());
-                // Nothing stays on the device: the second pass runs on it too.
+                // Nothing stays on the device, and the second pass runs on it too.
                 let options = Options { adapter: name, lose_after: Some(lose_after), ..small_slots() };
                 let calibration = Some(wonderful(&adapter));
                 let backend =
@@ -413,9 +413,9 @@ fn auto_takes_a_device_that_is_worth_it_and_no_other() {
     }
 }
 
-/// Without a driver `gpu` is an error that says what to do, and `auto` does without.
+/// Without a driver, `gpu` is an error that gives advice, and `auto` takes the CPU.
 #[test]
-fn a_missing_driver_is_told() {
+fn a_missing_driver_is_reported() {
     let round = Round::new(3, 0, "F32", false);
     let arguments = ["aggregate", "updates", "-o", "merged.safetensors", "--backend"];
     let without = "export VK_DRIVER_FILES=/nonexistent.json VK_ICD_FILENAMES=/nonexistent.json";
@@ -427,7 +427,7 @@ fn a_missing_driver_is_told() {
         .assert_merged("merged.safetensors");
 }
 
-/// A software adapter is not a GPU, unless it is named.
+/// A software adapter is not a GPU, unless the option names it.
 #[test]
 fn a_software_adapter_has_to_be_named() {
     let round = Round::new(3, 0, "F32", false);

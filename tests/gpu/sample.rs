@@ -1,4 +1,4 @@
-//! Tiles to try kernels on.
+//! Tiles for tests of kernels.
 
 use fedmill::gpu::RingSlot;
 use fedmill::gpu::job::{GpuError, TileShape};
@@ -18,17 +18,17 @@ pub(crate) enum Kind {
     AllEqual,
     SignedZeros,
     Subnormals,
-    /// As large as sums are done on a device.
+    /// The largest values that a device adds up.
     Huge,
-    /// The dtype's largest.
+    /// The largest values of the dtype.
     Extremes,
 }
 
-/// The kinds that may be added up.
+/// The kinds whose sums are finite.
 pub(crate) const ADDED: [Kind; 6] =
     [Kind::Smooth, Kind::Ties, Kind::AllEqual, Kind::SignedZeros, Kind::Subnormals, Kind::Huge];
 
-/// The floats that rows are stored as.
+/// The floats in which rows are stored.
 pub(crate) const STORED: [Working; 3] = [Working::F32, Working::BF16, Working::F16];
 
 /// A small deterministic generator (xorshift64).
@@ -52,7 +52,7 @@ pub(crate) struct Sample {
     pub(crate) references: Vec<Vec<f32>>,
 }
 
-/// The largest finite value, and the smallest above zero.
+/// The largest finite value of the dtype, and the smallest above zero.
 fn ends(stored: Working) -> (f32, f32) {
     match stored {
         Working::BF16 => (bf16::MAX.to_f32(), bf16::MIN_POSITIVE_SUBNORMAL.to_f32()),
@@ -61,7 +61,7 @@ fn ends(stored: Working) -> (f32, f32) {
     }
 }
 
-/// The value as it is stored.
+/// The value rounded to the stored dtype.
 pub(crate) fn rounded(stored: Working, x: f32) -> f32 {
     match stored {
         Working::BF16 => bf16::from_f32(x).to_f32(),
@@ -96,7 +96,7 @@ impl Sample {
         Self { stored, columns, rows: (0..rows).map(|_| row()).collect(), references: Vec::new() }
     }
 
-    /// The same with references: the first is near the rows, as a base is.
+    /// This sample with references of smooth values near zero, like a base.
     pub(crate) fn with_references(mut self, count: usize) -> Self {
         let mut random = Random(0xdead_beef);
         let mut row = || (0..self.columns).map(|_| value(Working::F32, Kind::Smooth, &mut random)).collect();
@@ -104,7 +104,7 @@ impl Sample {
         self
     }
 
-    /// The shape of tiles of up to this size.
+    /// The shape of tiles up to this size.
     pub(crate) fn shape(&self) -> TileShape {
         TileShape {
             rows: self.rows.len(),

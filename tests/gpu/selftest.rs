@@ -1,4 +1,4 @@
-//! What `fedmill doctor` runs, on every adapter.
+//! The self-test of `fedmill doctor`, on every adapter.
 
 use super::devices;
 use fedmill::gpu::job::Options;

@@ -1,7 +1,7 @@
-//! Every shader without a device.
+//! Every shader, without a device.
 //!
-//! naga parses and validates each variant that is ever compiled. Layouts and sizes in WGSL are compared with those in
-//! Rust, and rows of the registry with the files.
+//! naga parses and validates each variant that a run may compile. The tests compare layouts and sizes in WGSL with
+//! those in Rust, and rows of the registry with the files.
 
 use crate::harness::source_tree;
 use fedmill::gpu::selftest::{device_kernels, every_variant};
@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lines that a shader may have.
+/// The largest number of lines of a shader.
 const MOST_LINES: usize = 150;
-/// Shaders that may have more, because they name their registers one by one.
+/// Shaders that may be longer, because they name their registers one by one.
 const LONG: [(&str, usize); 1] = [("gram", 210)];
 
-/// What is wrong with the text of a variant; empty if nothing is.
+/// The faults in the text of a variant; empty if there is none.
 fn faults(variant: &Variant, source: &str) -> Vec<String> {
     let module = match naga::front::wgsl::parse_str(source) {
         Ok(module) => module,
@@ -50,7 +50,7 @@ fn check_entry(variant: &Variant, module: &Module, faults: &mut Vec<String>) {
     }
 }
 
-/// Bindings 0 and 1 are the shape and the status; the others follow without a gap.
+/// Bindings 0 and 1 are the shape and the status. The others follow without a gap.
 fn check_bindings(module: &Module, faults: &mut Vec<String>) {
     let mut bindings = Vec::new();
     for (_, global) in module.global_variables.iter() {
@@ -177,11 +177,11 @@ fn an_import_that_there_is_not_is_an_error() {
     assert_eq!(Variant::new("missing", &[]).source(), Err("no shader is called `missing`".to_owned()));
     let twice = expanded("#import shape\n#import shape\n").unwrap();
     assert_eq!(twice.matches("struct Shape").count(), 1);
-    // What is no import by the rule stays in the text, where it is no WGSL.
+    // Text that is not an import by the rule stays in the output, where it is not valid WGSL.
     assert!(naga::front::wgsl::parse_str(&expanded("  #import shape\n").unwrap()).is_err());
 }
 
-/// The folder of the shaders, where the tests run beside their source.
+/// The folder of the shaders. The tests run beside their source.
 fn folder() -> Option<PathBuf> {
     source_tree().map(|root| root.join("shaders"))
 }
@@ -212,7 +212,7 @@ fn every_file_is_embedded_and_reached() {
         lines.extend(variant.source().unwrap().lines().map(str::to_owned));
     }
     for (stem, text) in files() {
-        // The first line of each file is unlike that of any other.
+        // The first lines of the files all differ.
         let first = text.lines().next().unwrap();
         assert_eq!(files().iter().filter(|(_, text)| text.starts_with(first)).count(), 1, "{stem}");
         assert!(lines.contains(first), "{stem} is in no variant");
@@ -245,12 +245,12 @@ fn every_file_reads_well() {
         assert!(text.matches("@compute").count() <= 1, "{stem}: entry points");
         let most = LONG.iter().find(|(long, _)| long == stem).map_or(MOST_LINES, |(_, most)| *most);
         assert!(text.lines().count() < most, "{stem}: {} lines", text.lines().count());
-        // naga takes the builtins without, and refuses some of them with.
+        // naga accepts the builtins without `enable`, and refuses some of the directives.
         assert!(!text.lines().any(|line| line.trim_start().starts_with("enable")), "{stem}: enables");
     }
 }
 
-/// The shaders of a kernel that are compiled by themselves, not only imported.
+/// The shaders of a kernel that are compiled, not only imported.
 fn shaders(kernel: &Kernel, all: &BTreeSet<String>) -> BTreeSet<String> {
     kernel.shaders.iter().map(|stem| (*stem).to_owned()).filter(|stem| all.contains(stem)).collect()
 }

@@ -1,6 +1,6 @@
 //! The server's step on a device, against the CPU's kernel and in rounds of strategies.
 //!
-//! The bound of each column is that of `StepJob::expected`. The rounds go from files to files.
+//! The bound of each column is that of `StepJob::expected`. The rounds run from files to files.
 
 use super::rounds::{Round, floats, on_cpu, on_gpus};
 use super::sample::{Kind, STORED, Sample};
@@ -38,7 +38,7 @@ const REDUCTIONS: [Reduction; 4] = [
     Reduction::MeanNearMedian { kept: 3 },
 ];
 
-/// Rows, a base, and moments of which some are zero.
+/// Rows, a base, and moments, some of them zero.
 fn sample(stored: Working, kind: Kind, rows: usize, columns: usize) -> Sample {
     let mut sample = Sample::new(stored, kind, rows, columns).with_references(3);
     for (j, v) in sample.references[2].iter_mut().enumerate() {
@@ -69,7 +69,7 @@ fn expected(job: &StepJob, sample: &Sample, merged: &[f64]) -> Vec<Vec<(f64, f64
     rows.map(|(row, values)| values.iter().enumerate().map(|(j, x)| (*x, within(row, j))).collect()).collect()
 }
 
-/// The first row, and what of it, that is not as the CPU has it.
+/// The first row that differs from the CPU's, and the difference.
 fn wrong(stepped: &[Vec<f32>], want: &[Vec<(f64, f64)>]) -> Option<(usize, String)> {
     if stepped.len() != want.len() {
         return Some((stepped.len(), format!("rows, expected {}", want.len())));
@@ -104,7 +104,7 @@ fn steps_agree_with_the_kernel() {
     }
 }
 
-/// The negative control: any other step shows, and a learning rate that is off by a thousandth.
+/// The negative control: the check notices any other step, and a learning rate that is off by a thousandth.
 #[test]
 fn another_step_is_noticed() {
     for gpu in devices(&Options::default()) {
@@ -126,9 +126,9 @@ fn another_step_is_noticed() {
     }
 }
 
-/// A value whose square overflows f32 is reported by its magnitude, not as an infinity in an update.
+/// If the square of a value overflows f32, the device reports its magnitude, not an infinity in an update.
 #[test]
-fn a_step_too_large_for_f32_is_told() {
+fn a_step_too_large_for_f32_is_reported() {
     for gpu in devices(&Options::default()) {
         let sample = sample(Working::F32, Kind::Huge, 5, 65);
         let mut job = job(sample.shape(), Reduction::WeightedSum);
@@ -138,7 +138,7 @@ fn a_step_too_large_for_f32_is_told() {
     }
 }
 
-/// Strategies that step, each after a rule on updates of a dtype.
+/// Strategies with a step, each after a rule on updates of a dtype.
 const ROUNDS: [(&str, &str, &str); 7] = [
     ("fedavg:lr=0.5", "mean", "F32"),
     ("fedavgm", "median", "F32"),
@@ -149,7 +149,7 @@ const ROUNDS: [(&str, &str, &str); 7] = [
     ("fedadam:tau=0.01", "multi-krum", "F32"),
 ];
 
-/// Merges by a strategy; the model, and what is kept if something is.
+/// Merges by a strategy. Returns the model, and the state if there is one.
 fn merge(round: &Round, rule: &str, strategy: &str, backend: &BackendRequest) -> Vec<Model> {
     let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let mut request = round.request(rule, &[], None, backend.clone());
@@ -162,8 +162,8 @@ fn merge(round: &Round, rule: &str, strategy: &str, backend: &BackendRequest) ->
     left[..1 + usize::from(keeps)].iter().map(|name| Model::read(&round.dir, name)).collect()
 }
 
-/// Two rounds, the second from what the CPU left of the first, on either backend; the CPU takes the step where tiles
-/// stayed on the device.
+/// Two rounds on either backend; the second starts from the CPU's output of the first. The CPU takes the step for tiles
+/// that stayed on the device.
 #[test]
 fn rounds_of_every_step_agree_with_the_cpu() {
     let small = Options { slot_bytes: 16 << 10, slots: Some(3), ..Options::default() };
@@ -194,7 +194,8 @@ fn rounds_of_every_step_agree_with_the_cpu() {
     }
 }
 
-/// Floats of the model and of what is kept: of those near zero a step makes much, so by a bound that is not relative.
+/// Compares floats of the model or state. The bound has an absolute part: a step may change values near zero by much
+/// more than rounding.
 fn assert_agree(device: &Model, cpu: &Model, what: &str) {
     assert_eq!(device.tensors.len(), cpu.tensors.len(), "{what}");
     for (name, (dtype, _, bytes)) in &cpu.tensors {

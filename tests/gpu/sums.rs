@@ -5,19 +5,19 @@ use super::{Combiner, FLUSHED, UNIT, devices, first_other_bits, first_wrong, job
 use fedmill::gpu::job::{CombineJob, Options, Reduction};
 use fedmill::model::dtype::Working;
 
-/// Row counts on both sides of a part of a sum.
+/// Row counts around a part of a sum.
 const ROWS: [usize; 12] = [1, 2, 3, 5, 8, 31, 63, 64, 65, 128, 129, 1000];
 /// Column counts around a workgroup, and around a chunk of norms.
 const COLUMNS: [usize; 9] = [1, 63, 255, 256, 257, 1031, 4095, 4096, 4097];
-/// Values of a tile, so that the whole suite takes a software adapter seconds.
+/// Values of a tile: few enough that the whole suite takes seconds on a software adapter.
 const MOST_VALUES: usize = 100_000;
 
 fn all(sample: &Sample) -> Vec<u32> {
     (0..sample.rows.len() as u32).collect()
 }
 
-/// A combination of the chosen rows, and of the base if it has a coefficient, at every column: `additions` of each
-/// value.
+/// At every column a combination of the chosen rows, and of the base if it has a coefficient. Each value takes part in
+/// `additions` roundings.
 fn combination(sample: &Sample, chosen: &[u32], coefficients: &[f64], additions: usize) -> Vec<(f64, f64)> {
     let n = chosen.len();
     (0..sample.columns)
@@ -34,7 +34,7 @@ fn combination(sample: &Sample, chosen: &[u32], coefficients: &[f64], additions:
         .collect()
 }
 
-/// Weights as clients have: example counts, or fractions.
+/// Weights like those of clients: example counts, or fractions.
 fn weights(n: usize, are_counts: bool) -> Vec<f64> {
     let weight = |i: usize| if are_counts { (i * 37 % 101 + 1) as f64 } else { 0.1 + 1.0 / (i + 3) as f64 };
     (0..n).map(weight).collect()
@@ -63,7 +63,7 @@ fn weighted_sums() {
     }
 }
 
-/// The negative control: weights off by a millionth, a row too few.
+/// The negative control: the check notices weights that are off by a hundred-thousandth, and a missing row.
 #[test]
 fn wrong_sums_are_noticed() {
     for gpu in devices(&Options::default()) {
@@ -80,13 +80,13 @@ fn wrong_sums_are_noticed() {
     }
 }
 
-/// Coefficients of mixtures of `n` rows and the base: of few rows, of either sign.
+/// Coefficients of mixtures of `n` rows and the base, with either sign.
 fn mixtures(count: usize, n: usize) -> Vec<Vec<f64>> {
     let coefficient = |m: usize, i: usize| ((m * 31 + i * 17) % 23) as f64 / 23.0 - 0.4;
     (0..count).map(|m| (0..=n).map(|i| f64::from(coefficient(m, i) as f32)).collect()).collect()
 }
 
-/// A job that hands out one of its mixtures.
+/// A job that returns one of its mixtures.
 fn mixture_job(sample: &Sample, chosen: &[u32], mixing: &[Vec<f64>], wanted: usize) -> CombineJob {
     let mut job = job(sample.shape(), Reduction::WeightedSum);
     job.chosen = chosen.to_vec();
@@ -111,7 +111,7 @@ fn mixtures_of_rows() {
                     let want = combination(&sample, &chosen, coefficients, 64 + n / 64 + 3);
                     let what = format!("mixture {wanted} of {n} x {columns} {stored:?} {kind:?} on {gpu:?}");
                     assert_eq!(first_wrong(merged, &want), None, "{what}");
-                    // What was sent counts, and what was made of it.
+                    // The rows as sent count, and also the mixtures.
                     assert!(found.largest >= sample.largest(&chosen), "{what}");
                 }
                 let mut combiner = Combiner::new(&gpu, &mixture_job(&sample, &chosen, &mixing, 0));
@@ -123,7 +123,7 @@ fn mixtures_of_rows() {
     }
 }
 
-/// Steps behind a mixture take it for rows: mixtures that are the rows have the rows' median.
+/// Steps after a mixture take it as rows: a mixture that copies the rows has the rows' median.
 #[test]
 fn order_statistics_of_mixtures() {
     for gpu in devices(&Options::default()) {
@@ -185,7 +185,7 @@ fn norms() {
     }
 }
 
-/// Narrow values are widened exactly, subnormals and the largest too; each is a row's only value.
+/// Narrow values are widened exactly, subnormals and the largest too. Each is the only value of its row.
 #[test]
 fn every_narrow_float_is_widened() {
     for gpu in devices(&Options::default()) {

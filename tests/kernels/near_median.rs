@@ -11,12 +11,12 @@ use half::bf16;
 /// Column counts around every vector width.
 const COLUMNS: [usize; 9] = [0, 1, 15, 16, 17, 63, 64, 65, 1001];
 
-/// Row counts on both sides of a sorted block, of two and of eight of them.
+/// Row counts around a sorted block, and around two and eight of them.
 fn row_counts() -> impl Iterator<Item = usize> {
     (1..=70).chain([128, 257])
 }
 
-/// How many values are kept: any number of few, of many those that may go wrong.
+/// Numbers of kept values: all for few rows; for many rows, those that are easily wrong.
 fn kept_counts(n: usize) -> Vec<usize> {
     match n {
         0..=70 => (1..=n).collect(),
@@ -24,10 +24,10 @@ fn kept_counts(n: usize) -> Vec<usize> {
     }
 }
 
-/// Divided by this, f64's largest may be added up in the oracle.
+/// The divisor with which the oracle can add up the largest values of f64.
 const SHRINK: f64 = 1024.0;
 
-/// The first column whose value is not the oracle's but for rounding.
+/// The first column whose value differs from the oracle's by more than rounding.
 fn first_wrong<E: Sample>(rows: &Rows<E>, kept: usize, got: &[f64]) -> Option<String> {
     (0..rows.columns()).find_map(|j| {
         let values = column(rows, j);
@@ -35,7 +35,7 @@ fn first_wrong<E: Sample>(rows: &Rows<E>, kept: usize, got: &[f64]) -> Option<St
         let shrink = if largest > 1e300 { SHRINK } else { 1.0 };
         let near = nearest_to_median(&values, kept);
         let want = near.iter().map(|x| x / shrink).sum::<f64>() / kept as f64 * shrink;
-        // A sum of as many values as are kept, and one division; no less than a step of f64's smallest.
+        // The roundings of a sum of all kept values and of one division, at least a step of f64's smallest.
         let bound = (kept + 2) as f64 * f64::EPSILON * largest + 5e-324;
         let fine = (got[j] - want).abs() <= bound;
         (!fine).then(|| format!("column {j}: got {:e}, expected {want:e} to {bound:e}", got[j]))
@@ -62,7 +62,7 @@ fn check<E: Sample>(isa: Isa, n: usize, columns: usize, kind: Values, kept: usiz
 pub(super) fn matches<E: Sample>(isa: Isa) {
     for n in row_counts() {
         for (turn, kind) in VALUES.into_iter().enumerate() {
-            // Few columns where many numbers are tried; the widths have their turn below.
+            // Few columns for many numbers of kept values; the test below varies the columns.
             let columns = COLUMNS[1 + (n + turn) % 7];
             kept_counts(n).into_iter().for_each(|kept| check::<E>(isa, n, columns, kind, kept));
         }
@@ -77,7 +77,7 @@ pub(super) fn matches<E: Sample>(isa: Isa) {
     }
 }
 
-/// With all values kept it is their mean; with one it is a value nearest to the median.
+/// If all values are kept, the result is their mean; if one is kept, it is a value nearest to the median.
 pub(super) fn ends_of_the_range<E: Sample>(isa: Isa) {
     for n in [1, 2, 3, 8, 33, 70] {
         let tile = fill::<E>(n, 65, Values::Ties);
@@ -95,8 +95,8 @@ pub(super) fn ends_of_the_range<E: Sample>(isa: Isa) {
     }
 }
 
-/// The negative control: the comparison fails on a value that is off by little, on one value too few or too many,
-/// and on the larger of two that are as near.
+/// The negative control: the comparison notices a small error, one value too few or too many, and the larger of two
+/// equally near values.
 pub(super) fn wrong_is_noticed<E: Sample>(isa: Isa) {
     let tile = fill::<E>(9, 33, Values::Smooth);
     let rows = tile.rows::<E>(9, 33);
@@ -114,7 +114,7 @@ pub(super) fn wrong_is_noticed<E: Sample>(isa: Isa) {
     assert!(first_wrong(&rows, 1, &[3.0]).is_some());
 }
 
-/// The oracle's case of huge values is met: halves of the largest, which no sum holds.
+/// The test covers the oracle's case of huge values: halves of the largest, whose sum overflows.
 #[test]
 fn huge_values_are_among_those_tried() {
     let tile = fill::<f64>(9, 33, Values::Extremes);

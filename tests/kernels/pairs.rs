@@ -1,4 +1,4 @@
-//! Sums over pairs of rows, and the rows centred for them, against sums in f64.
+//! Sums over pairs of centred rows, and the centring itself, against sums in f64.
 
 use super::{POISON, Sample, Values, fill};
 use fedmill::kernels::element::{Element, Merged};
@@ -8,26 +8,26 @@ use fedmill::kernels::gram::{
 use fedmill::kernels::lanes::Isa;
 use fedmill::model::tile::{Rows, TileBuffer};
 
-/// Around every vector width, and whole blocks.
+/// Column counts around every vector width, and whole blocks.
 const COLUMNS: [usize; 11] = [0, 1, 15, 16, 17, 63, 64, 65, 1001, 1023, BLOCK];
 
-/// Row counts of whole squares of pairs and others, of one group of rows and of several.
+/// Row counts that fill squares of pairs or do not, for one group of rows and for several.
 const ROWS: [usize; 14] = [1, 2, 3, 4, 5, 7, 8, 31, 32, 33, 65, 70, 128, 257];
 
-/// Kinds whose squares f32 holds; larger and smaller ones are summed in f64.
+/// Kinds whose squares f32 holds. Kernels sum larger and smaller values in f64.
 const FITTING: [Values; 4] = [Values::Smooth, Values::Ties, Values::AllEqual, Values::SignedZeros];
 
 fn portable() -> Isa {
     Isa::named("portable").unwrap()
 }
 
-/// Zeros on and above the diagonal, poison below.
+/// An output of zeros on and above the diagonal, and of poison below.
 fn before(n: usize) -> Vec<f64> {
     (0..n * n).map(|k| if k % n < k / n { POISON } else { 0.0 }).collect()
 }
 
-/// The first pair whose sum is not that of the terms in f64, to so many times the sum of their magnitudes, and the
-/// first below the diagonal that was written.
+/// The first pair whose error is more than `relative` times the sum of its terms' magnitudes, or the first changed
+/// value below the diagonal.
 fn first_wrong<T: Term>(rows: &[Vec<f64>], sums: &[f64], relative: f64) -> Option<String> {
     let n = rows.len();
     (0..n * n).map(|k| (k / n, k % n, sums[k])).find_map(|(i, j, got)| {
@@ -49,7 +49,7 @@ fn widened<E: Element>(rows: &Rows<E>) -> Vec<Vec<f64>> {
     (0..rows.len()).map(|i| rows.row(i).iter().map(|x| x.widen()).collect()).collect()
 }
 
-/// Values behind the last whole vector, which no sum may see.
+/// Values after the last whole vector, which no sum may read.
 fn soil_behind(tile: &mut TileBuffer, n: usize, whole_columns: usize) {
     for row in 0..n {
         bytemuck::cast_slice_mut::<u8, f32>(tile.row_mut(row))[whole_columns..].fill(f32::NAN);
@@ -71,7 +71,7 @@ fn check_pairs<T: Term>(isa: Isa, n: usize, columns: usize, kind: Values) {
     let mut sums = pair_sums::<T>(isa, &rows);
     assert_eq!(first_wrong::<T>(&widened(&rows), &sums, RELATIVE_ERROR), None, "{what}");
     assert_eq!(bits(&sums), bits(&pair_sums::<T>(portable(), &rows)), "not the portable bits: {what}");
-    // Sums are added to: of f32 and the same again, each is twice as much.
+    // Kernels add to sums. After a second f32 run each sum is twice as large.
     let twice: Vec<f64> = sums.iter().map(|x| if *x == POISON { *x } else { 2.0 * x }).collect();
     add_pair_sums::<T>(isa, &rows, &mut sums);
     assert_eq!(sums, twice, "{what}");
@@ -83,7 +83,7 @@ fn bits(values: &[f64]) -> Vec<u64> {
 
 pub(super) fn pair_sums_match<T: Term>(isa: Isa) {
     for n in ROWS {
-        // Many rows take long: one number of columns and the values that differ are enough.
+        // Many rows take long, so there is one number of columns, with the values that differ.
         let (columns, kinds) =
             if n > 40 { (&COLUMNS[7..8], &FITTING[..2]) } else { (&COLUMNS[..], &FITTING[..]) };
         for columns in columns {
@@ -96,13 +96,13 @@ pub(super) fn pair_sums_match<T: Term>(isa: Isa) {
     }
 }
 
-/// Sums of f64 rows: of huge and of tiny values too.
+/// Sums of f64 rows, of huge and of tiny values too.
 pub(super) fn wide_pair_sums_match<T: Term>(isa: Isa) {
     let kinds = [FITTING[0], FITTING[1], FITTING[3], Values::Extremes, Values::Subnormals];
     for n in [1, 2, 3, 7, 33, 70] {
         for columns in COLUMNS {
             for kind in kinds {
-                // The extremes of f32: their squares are what f64 is for.
+                // The extremes of f32 need f64 for their squares.
                 let narrow = fill::<f32>(n, columns, kind);
                 let rows = widened(&narrow.rows::<f32>(n, columns));
                 check_wide::<T>(isa, &rows, columns, &format!("{n} rows of {columns} {kind:?}"));
@@ -126,8 +126,8 @@ fn check_wide<T: Term>(isa: Isa, values: &[Vec<f64>], columns: usize, what: &str
     assert_eq!(first_wrong::<T>(values, &sums, relative), None, "{what}");
 }
 
-/// Rows less a centre are the f64 differences, rounded once. The kernel reports the largest magnitude and writes nothing
-/// behind the row.
+/// Rows minus a centre are the f64 differences, rounded once. The kernel reports the largest magnitude and writes
+/// nothing after the row.
 pub(super) fn centring_matches<E: Sample>(isa: Isa) {
     for columns in COLUMNS {
         for kind in [Values::Smooth, Values::Ties, Values::SignedZeros, Values::Subnormals, Values::Extremes]
@@ -141,7 +141,7 @@ pub(super) fn centring_matches<E: Sample>(isa: Isa) {
             let whole = |j: usize| row[j].narrow();
             check_centred::<E, f64>(isa, row, &[], whole, &what);
             check_centred(isa, row, &wide, |j| (row[j].widen() - wide[j]) as f32, &what);
-            // f64's largest is no f32: infinity less infinity.
+            // The largest values of f64 do not fit f32, so this is infinity minus infinity.
             if E::LARGEST < f64::MAX || !matches!(kind, Values::Extremes) {
                 check_centred(isa, row, &narrow, |j| row[j].narrow() - narrow[j], &what);
             }
@@ -166,7 +166,7 @@ fn check_centred<E: Element, C: Merged>(
     assert_eq!(largest, most.to_bits(), "the largest magnitude of {what}");
 }
 
-/// A value that is not finite, or does not fit, shows wherever it stands.
+/// The kernel reports a value that is not finite, or does not fit, in any position.
 pub(super) fn centring_sees_what_is_not_finite<E: Sample>(isa: Isa) {
     const INFINITY: u32 = 0x7f80_0000;
     for columns in [1, 16, 17, 65, 1001] {
@@ -187,7 +187,7 @@ pub(super) fn centring_sees_what_is_not_finite<E: Sample>(isa: Isa) {
     assert_eq!(centre(isa, &[1e39f64], &[0.0f64], &mut out), INFINITY);
 }
 
-/// From rows of any float to sums of products about a centre: within the bound of the sums of the true values.
+/// From rows of any float to sums of products about a centre, within a bound on the sums of the true values.
 pub(super) fn centred_products_match<E: Sample>(isa: Isa) {
     for n in [1, 2, 3, 8, 33, 70] {
         for columns in [1, 17, 65, 1001] {
@@ -201,7 +201,7 @@ pub(super) fn centred_products_match<E: Sample>(isa: Isa) {
 fn check_centred_products<E: Sample>(isa: Isa, n: usize, columns: usize, kind: Values) {
     let tile = fill::<E>(n, columns, kind);
     let rows = tile.rows::<E>(n, columns);
-    // In what combinations of such floats are held, as the first pass has it.
+    // The working float in which the first pass holds combinations of such floats.
     let quarter = |j: usize| ((j % 7) as f64 - 3.0) / 4.0;
     let middle: Vec<E::Mixed> = (0..columns).map(|j| E::Mixed::rounded(quarter(j))).collect();
     let mut panel = TileBuffer::new(n, columns * size_of::<f32>());
@@ -216,8 +216,8 @@ fn check_centred_products<E: Sample>(isa: Isa, n: usize, columns: usize, kind: V
     assert_eq!(wrong, None, "{n} rows of {columns} {kind:?}");
 }
 
-/// The negative control: a sum that is off by a little more than the bound, one that lacks a column, one of the other
-/// kind, and one written below the diagonal are noticed.
+/// The negative control: the check notices a sum that is slightly outside the bound, a sum that lacks a column, a sum
+/// of the other kind, and a write below the diagonal.
 pub(super) fn wrong_is_noticed(isa: Isa) {
     let tile = fill::<f32>(3, 65, Values::Smooth);
     let rows = tile.rows::<f32>(3, 65);

@@ -1,4 +1,4 @@
-//! The registry of kernels against the files of their room: none is missing, each is tested.
+//! The registry of kernels against the files of its room: no kernel is missing, and each has tests.
 
 use crate::harness::source_tree;
 use fedmill::kernels::KERNELS;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Files of the room that are no kernels: kernels are built on them, or they measure.
+/// Files of the room that are not kernels: kernels use them, or they measure.
 const NO_KERNELS: [&str; 7] = ["columns", "element", "exact_sum", "lanes", "mod", "network", "peak"];
 
 /// The stems of the Rust files in a folder.
@@ -16,7 +16,7 @@ fn stems(folder: &Path) -> BTreeSet<String> {
     files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
-/// The text of a file and of all Rust files in the folder of its stem.
+/// The text of a file, and of all Rust files in the folder with its stem.
 fn text_of(folder: &Path, stem: &str) -> String {
     let below = folder.join(stem);
     let below = if below.is_dir() {
@@ -28,7 +28,7 @@ fn text_of(folder: &Path, stem: &str) -> String {
     paths.map(|path| fs::read_to_string(path.with_extension("rs")).unwrap()).collect()
 }
 
-/// Whether the unit tests of a kernel's text run on every instruction set.
+/// Whether the unit tests in a kernel's text run on every instruction set.
 fn has_unit_tests(text: &str) -> bool {
     text.split_once("#[cfg(test)]").is_some_and(|(_, tests)| tests.contains("Isa::available()"))
 }
@@ -53,7 +53,7 @@ fn every_kernel_is_tested_on_every_instruction_set() {
     }
 }
 
-/// The negative control: tests on one instruction set, and code that names all of them, are no tests on all.
+/// The negative control: neither tests on one instruction set, nor code that names all sets, count as tests on all.
 #[test]
 fn a_kernel_without_tests_is_noticed() {
     assert!(has_unit_tests("fn x() {}\n#[cfg(test)]\nmod tests { for isa in Isa::available() {} }"));

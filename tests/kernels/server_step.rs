@@ -17,7 +17,7 @@ const fn adaptive(second: SecondMoment, beta1: f64) -> ServerStep {
     ServerStep::Adaptive { lr: 0.1, beta1, beta2: 0.99, tau: 1e-3, second }
 }
 
-/// Merged deltas, and what is kept.
+/// Merged deltas, and the state.
 #[derive(Clone, PartialEq, Debug)]
 struct Server {
     delta: Vec<f64>,
@@ -28,15 +28,15 @@ struct Server {
 impl Server {
     fn new(columns: usize, kind: Values) -> Self {
         let mut random = Random(0x0dd_ba11 ^ (columns as u64) << 9);
-        // Of f32's range, so that squares are numbers.
+        // In the range of f32, so that squares are finite.
         let mut row = || (0..columns).map(|_| f64::from(sample::<f32>(kind, &mut random))).collect();
         let (delta, m, roots): (Vec<f64>, Vec<f64>, Vec<f64>) = (row(), row(), row());
-        // Every third v is the very square of the delta, which Yogi leaves as it is.
+        // Every third v equals the square of the delta, which Yogi leaves unchanged.
         let square = |j: usize| if j.is_multiple_of(3) { delta[j] * delta[j] } else { roots[j] * roots[j] };
         Self { v: (0..columns).map(square).collect(), delta, m }
     }
 
-    /// `m` and `v` only as far as the step keeps them.
+    /// `m` and `v`, if the step keeps them.
     fn step(&mut self, isa: Isa, step: &ServerStep) {
         let (mut none, mut nor) = ([], []);
         match step {
@@ -48,7 +48,7 @@ impl Server {
         }
     }
 
-    /// A coordinate after a step, as the papers write it.
+    /// A coordinate after a step, as the papers define it.
     fn expected(&self, step: &ServerStep, j: usize) -> [f64; 3] {
         let (delta, m, v) = (self.delta[j], self.m[j], self.v[j]);
         match *step {
@@ -72,7 +72,7 @@ impl Server {
         }
     }
 
-    /// The first coordinate that is not as expected after a step from `before`, but for rounding.
+    /// The first coordinate that differs from the papers' after a step from `before`, by more than rounding.
     fn first_wrong(&self, before: &Self, step: &ServerStep) -> Option<usize> {
         let near = |got: f64, want: f64| (got - want).abs() <= 8.0 * f64::EPSILON * want.abs() + 5e-324;
         (0..before.delta.len()).find(|j| {
@@ -86,7 +86,7 @@ impl Server {
     }
 }
 
-/// As the papers say, and the same bits on every instruction set.
+/// The result is that of the papers, with the same bits on every instruction set.
 pub(super) fn matches(isa: Isa) {
     for columns in COLUMNS.into_iter().chain([0, 3, 4, 5, 63, 64, 65, 1001]) {
         for kind in VALUES {
@@ -103,7 +103,7 @@ pub(super) fn matches(isa: Isa) {
     }
 }
 
-/// The negative control: every other step shows, and the least that is off in what is kept.
+/// The negative control: the check notices every other step, and the smallest error in the state.
 pub(super) fn wrong_is_noticed(isa: Isa) {
     let before = Server::new(33, Values::Smooth);
     for (i, step) in STEPS.iter().enumerate() {

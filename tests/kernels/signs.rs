@@ -5,12 +5,12 @@ use fedmill::kernels::lanes::Isa;
 use fedmill::kernels::signs::add_signs;
 use fedmill::model::tile::Rows;
 
-/// What counts hold beforehand: they are added to, and those behind the row stay.
+/// The initial counts. Kernels add to the counts of the row, and leave those after it.
 fn before(len: usize) -> Vec<i32> {
     (0..len as i32).map(|i| 7 * i - 100).collect()
 }
 
-/// Three counts more than the rows have columns.
+/// Counts for three more columns than the rows have.
 fn counted<E: Sample>(isa: Isa, rows: &Rows<E>, base: &[f64]) -> Vec<i32> {
     let mut counts = before(rows.columns() + 3);
     (0..rows.len()).for_each(|i| add_signs(isa, rows.row(i), base, &mut counts));
@@ -28,7 +28,7 @@ fn expected<E: Sample>(rows: &Rows<E>, base: &[f64]) -> Vec<i32> {
     counts
 }
 
-/// Values of the rows, so that some deltas are zero, and values of the opposite sign.
+/// Values of the rows, so that some deltas are zero, and their negatives.
 fn base_like<E: Sample>(rows: &Rows<E>, kind: Values) -> Vec<f64> {
     let mut random = Random(0x1234_5678_9abc_def1);
     let value = |j: usize| match j % 3 {
@@ -54,7 +54,7 @@ pub(super) fn matches<E: Sample>(isa: Isa) {
     }
 }
 
-/// The negative control: one sign turned, or a base that is not heeded, shows.
+/// The negative control: the check notices one changed sign, and a base that the kernel ignores.
 pub(super) fn wrong_is_noticed<E: Sample>(isa: Isa) {
     let mut tile = fill::<E>(3, 17, Values::Smooth);
     let want = expected(&tile.rows::<E>(3, 17), &[]);

@@ -24,7 +24,7 @@ const DENOMINATOR: u64 = 10;
 /// The test seed: the same noise in every release.
 const SEEDED: [&str; 2] = ["--test-seed", "7"];
 
-/// Starts a budget in `dp` for the folder's `base.safetensors`; later options count.
+/// Starts a budget in `dp` for the folder's `base.safetensors`. Later options replace earlier ones.
 #[track_caller]
 fn start_budget(dir: &Dir, more: &[&str]) {
     let denominator = DENOMINATOR.to_string();

@@ -1,4 +1,4 @@
-//! What is found of clients before they are added: it hangs on nothing but the client, and keeps its integers in bounds.
+//! The clips of clients before their sum: each depends on its client alone, and bounds its integers.
 
 use crate::harness::{Dir, Update};
 use fedmill::engine::intake::policy::Policy;
@@ -14,7 +14,7 @@ use fedmill::telemetry::progress::Progress;
 use rayon::ThreadPoolBuilder;
 use std::sync::Arc;
 
-/// Values of three tensors. Between them, and within two, lie multiples of what a tile holds.
+/// Values of three tensors. Their ends, and places within two of them, lie at multiples of a tile's length.
 const LENS: [usize; 3] = [40_011, 5, 50_003];
 
 fn grid() -> Grid {
@@ -47,7 +47,7 @@ fn widened(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// What is found of updates of a base.
+/// The clips of updates of a base.
 fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<ClientClip> {
     let dir = Dir::new();
     let write = |update: &Update, name: String| {
@@ -80,21 +80,21 @@ fn nothing_but_the_client_shows() {
             );
         }
     }
-    // Others send wider floats: tiles and what kernels work in are other ones then.
+    // The other clients send wider floats, so tiles and working floats differ.
     for wide in [[true, false, false], [false, true, false], [false, false, true], [true; 3]] {
         let other = update(&widened(&values(2)), wide);
         let got = found(&[narrow(1), other], 2, Isa::detect());
         assert_eq!((got[0].clip, got[0].norm), (want[0].clip, want[0].norm), "{wide:?}");
         assert_ne!(got[0].digest, got[1].digest);
     }
-    // The negative control, and that every value counts.
+    // The negative control: every value counts.
     let mut changed = widened(&values(1));
     changed[LENS[0] + 2] += 0.25;
     let changed = found(&[update(&changed, [false; 3])], 1, Isa::detect());
     assert!(changed[0].norm != want[0].norm && changed[0].digest != want[0].digest);
 }
 
-/// The sum of the squares of the integers at the scale that was found, exactly.
+/// The exact sum of the squares of the integers at the clip's scale.
 fn squares(found: &ClientClip, delta: &[f64]) -> u128 {
     let (multiplier, exponent) = (u128::from(found.clip.scale.multiplier()), found.clip.scale.exponent());
     let integer = |x: &f64| {
@@ -111,7 +111,7 @@ fn integers_are_within_the_bound_and_fill_it() {
     let bound = u128::from(grid().bound()).pow(2);
     let base = widened(&values(0));
     for seed in 1..7 {
-        // From far within the bound to far above it.
+        // From far inside the bound to far outside it.
         let factor = [1e-4, 4e-3, 1.0, 1e9, 1e30, 3e5][seed % 6];
         let sent: Vec<f64> =
             values(seed).iter().zip(&base).map(|(x, base)| base + f64::from(*x) * factor).collect();

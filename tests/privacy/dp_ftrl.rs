@@ -81,7 +81,7 @@ fn the_first_round_pays_for_a_series() {
         let first = status(&dir);
         assert!(first["epsilon_spent"].as_f64().unwrap() > 1.0);
         done(&round(&dir, 2, "cy dee", ""));
-        // Round 3 is left out.
+        // Round 3 does not run.
         done(&round(&dir, 4, "empty", ""));
         let last = status(&dir);
         for what in ["epsilon_spent", "epsilon_rdp", "epsilon_pld"] {
@@ -140,7 +140,7 @@ fn a_round_is_released_once_and_made_again_only_with_the_same_bytes() {
     let made = dir.read("r2.safetensors");
     let before = dir.contents();
     round(&dir, 2, "ada cy", "").assert_fails(1, &["round 2 was already released from other updates"]);
-    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 was passed over: round 2 was charged"]);
+    round(&dir, 1, "cy", "").assert_fails(1, &["round 1 is too late: round 2 was already charged"]);
     round(&dir, 5, "cy", "").assert_fails(1, &["round 5 is not in the plan, which has rounds 1 to 4"]);
     round(&dir, 0, "cy", "").assert_fails(1, &["round 0 is not in the plan"]);
     let no_round = "aggregate cy.safetensors --base base.safetensors --dp dp -o m.safetensors";
@@ -164,7 +164,7 @@ fn a_round_is_released_once_and_made_again_only_with_the_same_bytes() {
     done(&privacy(&dir, "verify dp"));
 }
 
-/// With noise from one seed, a client that may not count does not change the release.
+/// With noise from one seed, a client that comes too soon does not change the release.
 #[test]
 fn a_client_that_comes_too_soon_or_too_often_counts_as_zero() {
     let plan = "--mechanism dp-ftrl:bands=2 --rounds 9 --participations 2 --min-separation 3";
@@ -301,7 +301,7 @@ fn secrets_are_readable_by_their_owner_only_and_are_missed_when_gone() {
         round(&dir, 3, "cy", "").assert_fails(2, &[name]);
         dir.write(&path, bytes);
     }
-    // Noise of earlier rounds is not missed: it is made again.
+    // Rows of noise of earlier rounds may be missing: the run makes them again.
     names(&dir, "noise")
         .iter()
         .for_each(|name| std::fs::remove_file(dir.path(&format!("dp/{name}"))).unwrap());
@@ -327,7 +327,7 @@ fn sums_with_clients_that_come_too_soon_are_not_released() {
     let (elsewhere, here) = (clip("edge"), clip("dp"));
     let noise = |sum: &str| privacy(&dir, &format!("noise dp {shared} r2.safetensors {sum}"));
     let before = dir.contents();
-    noise(&elsewhere).assert_fails(1, &["client `ada` is in a sum"]);
+    noise(&elsewhere).assert_fails(1, &["client `ada` of a sum takes part more often or sooner"]);
     dir.assert_unchanged_since(&before);
     done(&noise(&here));
     round(&dir, 3, "bob", "").assert_merged("r3.safetensors");

@@ -122,7 +122,7 @@ fn sums_that_do_not_fit_together_are_refused() {
         .assert_fails(2, &["ada.safetensors", "fedmill.privacy.sum", "expected a sum of clipped updates"]);
     let other =
         ["privacy", "sum", "copy", "--base", "base.safetensors", "-o", "out.safetensors", "one.safetensors"];
-    fedmill(&dir, &other).assert_fails(2, &["other terms", "\"round\":3", "\"round\":null"]);
+    fedmill(&dir, &other).assert_fails(2, &["another plan, base or round", "\"round\":3", "\"round\":null"]);
     assert!(!dir.exists("out.safetensors"));
     assert_eq!(dir.read("copy/ledger.jsonl"), dir.read("budget/ledger.jsonl"));
 }
@@ -138,7 +138,7 @@ fn a_sum_longer_than_its_clients_is_refused() {
     bytes[8 + header + 7] ^= 0x40;
     dir.write("longer.safetensors", bytes);
     step(&dir, "sum", "copy", "out.safetensors", &["longer.safetensors"])
-        .assert_fails(2, &["longer.safetensors", "longer than those of 1 clients"]);
+        .assert_fails(2, &["longer.safetensors", "its integers exceed the clip bounds of its 1 clients"]);
     assert!(!dir.exists("out.safetensors"));
 }
 
@@ -156,5 +156,5 @@ fn the_report_shows_which_clients_count_as_zero() {
     let kept: Vec<bool> = clients.iter().map(|client| client["kept"].as_bool().unwrap()).collect();
     assert_eq!(kept, [true, true, true, true, false]);
     assert_eq!(clients[4]["reason"], "counts as zero");
-    assert!(report["warnings"][0].as_str().unwrap().contains("not covered by the budget"), "{report}");
+    assert!(report["warnings"][0].as_str().unwrap().contains("the budget does not cover it"), "{report}");
 }

@@ -153,7 +153,7 @@ fn the_option_left_out_is_solved_for_within_the_budget() {
 fn a_plan_that_does_not_fit_is_refused_and_nothing_is_there() {
     let dir = Dir::new();
     let run = privacy(&dir, &format!("init dp {} --rounds 1000", PLAN.replace("--rounds 10", "")));
-    run.assert_fails(1, &["1000 rounds come to epsilon", "the budget is 2"]);
+    run.assert_fails(1, &["1000 rounds cost epsilon", "the budget is 2"]);
     assert_eq!(dir.names(), [""; 0]);
 }
 
@@ -232,7 +232,8 @@ fn a_reserve_counts_until_it_is_settled_or_voided() {
     assert!(reserved > 0.1);
     let explained = privacy(&dir, "recover dp");
     assert!(done(&explained).contains("reserve 1, evaluation"), "{explained:#?}");
-    privacy(&dir, "spend dp --noise-multiplier 5 --settle 1").assert_fails(2, &["not that of reserve 1"]);
+    privacy(&dir, "spend dp --noise-multiplier 5 --settle 1")
+        .assert_fails(2, &["the event differs from that of reserve 1"]);
     assert_eq!(done(&privacy(&dir, "spend dp --noise-multiplier 4 --settle 1")), "2\n");
     assert_eq!(status(&dir)["epsilon_spent"].as_f64().unwrap(), reserved);
     done(&fedmill(&dir, &["privacy", "void", "dp", "--seq", "2", "--attest", "the study was called off"]));
@@ -248,7 +249,7 @@ fn a_budget_starts_once() {
     let before = dir.contents();
     privacy(&dir, &format!("init dp {PLAN}")).assert_fails(2, &["holds a privacy ledger already", "hint: "]);
     dir.assert_unchanged_since(&before);
-    // It does not start again without its ledger: the head is still there.
+    // It does not start again without its ledger, because the head is still there.
     std::fs::remove_file(dir.path("dp/ledger.jsonl")).unwrap();
     privacy(&dir, &format!("init dp {PLAN}")).assert_fails(2, &["holds a privacy ledger already"]);
     privacy(&dir, "status elsewhere").assert_fails(2, &["holds no privacy ledger", "privacy init elsewhere"]);
@@ -260,7 +261,7 @@ fn an_edit_anywhere_is_noticed_by_every_command() {
     done(&spend(&dir, 2));
     done(&spend(&dir, 2));
     let good = dir.read("dp/ledger.jsonl");
-    // Some bytes only; the unit tests of the chain change every byte.
+    // A few bytes only. The unit tests of the chain change every byte.
     for place in (0..good.len()).step_by(137) {
         let mut bad = good.clone();
         bad[place] ^= 1;
@@ -308,7 +309,7 @@ fn an_unfinished_line_does_not_count_and_is_noted() {
     dir.write("dp/ledger.jsonl", [good.as_slice(), b"{\"seq\":2,\"prev_sha"].concat());
     let torn = dir.contents();
     let verified = privacy(&dir, "verify dp");
-    assert!(done(&verified).contains("note   18 bytes behind the last line"), "{verified:#?}");
+    assert!(done(&verified).contains("note   18 bytes after the last line"), "{verified:#?}");
     assert_eq!(status(&dir)["charges"], 1);
     dir.assert_unchanged_since(&torn);
     assert_eq!(done(&spend(&dir, 1)), "3\n", "the note is a separate record");
@@ -323,7 +324,7 @@ fn a_plan_that_was_changed_is_noticed() {
     let dir = started();
     let good = String::from_utf8(dir.read("dp/plan.lock")).unwrap();
     dir.write("dp/plan.lock", good.replace("\"epsilon\": 2.0", "\"epsilon\": 9.0"));
-    privacy(&dir, "status dp").assert_fails(2, &["dp/plan.lock", "changed after it was frozen"]);
+    privacy(&dir, "status dp").assert_fails(2, &["dp/plan.lock", "changed after `init` froze it"]);
     // A valid plan, but of another budget.
     done(&privacy(&dir, &format!("init other {}", PLAN.replace("--epsilon 2", "--epsilon 9"))));
     dir.write("dp/plan.lock", dir.read("other/plan.lock"));
@@ -347,8 +348,8 @@ fn killed_before_every_durable_step_a_charge_is_there_or_not() {
         assert_eq!(status(&dir)["charges"].as_u64(), Some(charged[charged.len() - 1] + 1));
         done(&privacy(&dir, "verify dp"));
     }
-    // The steps: the line is written, is on disk, its name is on disk; the head is written, is named, its name is on
-    // disk.
+    // The steps: the line is written; it is on disk; its name is on disk; the head is written; it has its name; its
+    // name is on disk.
     assert_eq!(charged, [0, 1, 1, 1, 1, 1]);
 }
 

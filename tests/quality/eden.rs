@@ -20,7 +20,8 @@ fn unbiased_codes_err_as_much_on_all_data() {
     {
         for source in DENSE {
             let values = source.values(LEN);
-            // Few values lie beyond the outermost level, but have most of the error: draws differ by two per cent.
+            // Few values lie beyond the outermost level, but they cause most of the error: draws differ by two per
+            // cent.
             let draws = 9..13;
             let error = |seed| nmse(&values, &decoded(&format!("eden{bits}"), &values, seed));
             let mean = draws.clone().map(error).sum::<f64>() / draws.count() as f64;

@@ -1,4 +1,4 @@
-//! Targets against every codec alone, on real deltas: never worse for the same bytes.
+//! Targets against every codec alone, on real deltas: never a larger error in the same bytes.
 
 use super::{Distribution, VALUES};
 use crate::harness::{Dir, Update};
@@ -67,7 +67,7 @@ fn a_hundredth_of_the_bytes_is_met_to_the_byte() {
             CompressionMethod::Targets(Targets { ratio: Some(100.0), ..Targets::default() }),
         );
         assert!(found.ratio >= 100.0 && found.ratio < 104.0, "{found:?}");
-        // One of the clients sent noise, of which a third of a bit says little.
+        // One of the clients sent noise; a third of a bit per value says little about it.
         assert!(found.measures.nmse < 0.9, "{found:?}");
     }
 }

@@ -1,13 +1,13 @@
-//! Which values are nearest to a median, decided by integers: floats that nearly tie are not taken at their word.
+//! The values nearest to a median, chosen with integers, so that near ties are decided exactly.
 
 use std::cmp::Ordering;
 
-/// Bits of a digit of the numbers below.
+/// Bits per digit of the numbers below.
 const DIGIT: usize = 32;
 /// Digits that hold the sum of a few f64, in units of the smallest.
 const DIGITS: usize = 68;
 
-/// How the exact sum of floats compares with zero.
+/// The comparison of the exact sum of floats with zero.
 pub(crate) fn sign_of_sum(terms: &[f64]) -> Ordering {
     let mut digits = [0i64; DIGITS];
     for term in terms {
@@ -34,7 +34,8 @@ pub(crate) fn sign_of_sum(terms: &[f64]) -> Ordering {
     }
 }
 
-/// The `kept` values nearest to the median, in ascending order; of two as near, the smaller.
+/// The `kept` values nearest to the median, in ascending order. Of two equally near values, the smaller one comes
+/// first.
 pub(crate) fn nearest_to_median(values: &[f64], kept: usize) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -4,10 +4,10 @@ use crate::reference::median;
 use crate::reference::robust::geometric_median;
 use crate::reference::vectors::{Rows, distance, dot, least, mean_of, nearest_to, norm, scaled, select};
 
-/// The rows that a step makes of rows without a base, with so many hostile clients.
+/// The rows that a step makes from rows without a base, for a number of hostile clients.
 type Oracle = fn(&Rows, usize) -> Vec<Vec<f64>>;
 
-/// The oracle of every step with the settings that it requires; `None` for a random step, which has tests of its own.
+/// The oracle of every step with its required settings. `None` is a random step, which has its own tests.
 const ORACLES: &[(&str, Option<Oracle>)] = &[
     ("nnm", Some(nnm)),
     ("bucketing", None),
@@ -16,25 +16,26 @@ const ORACLES: &[(&str, Option<Oracle>)] = &[
     ("outliers", Some(|rows, f| select(rows, &outliers(rows, f)))),
 ];
 
-/// The oracle of a step. A step without one fails the tests.
+/// The oracle of a step. A step without an oracle fails the tests.
 pub(crate) fn oracle_of(step: &str) -> Option<Oracle> {
     let oracle = ORACLES.iter().find(|(name, _)| *name == step);
     oracle.unwrap_or_else(|| panic!("{step} has no oracle in {}", file!())).1
 }
 
-/// Nearest-neighbour mixing (Allouah et al. 2023): each row becomes the mean of its `n - f` nearest, itself one.
+/// Nearest-neighbour mixing (Allouah et al. 2023): each row becomes the mean of the `n - f` rows nearest to it, itself
+/// included.
 pub(crate) fn nnm(rows: &Rows, f: usize) -> Vec<Vec<f64>> {
     (0..rows.len()).map(|i| mean_of(rows, &nearest_to(rows, i, rows.len() - f))).collect()
 }
 
-/// Rows longer than `most` become that long.
+/// Rows shortened to a length of at most `most`.
 pub(crate) fn clip(rows: &Rows, most: f64) -> Vec<Vec<f64>> {
     let shorten = |row: &Vec<f64>| if norm(row) > most { scaled(row, most / norm(row)) } else { row.clone() };
     rows.iter().map(shorten).collect()
 }
 
-/// Adaptive robust clipping (Allouah et al. 2025): the `2f (n - f) / n` longest rows, rounded down, become as long
-/// as the longest of the others.
+/// Adaptive robust clipping (Allouah et al. 2025): the `2f (n - f) / n` longest rows, rounded down, are shortened to
+/// the longest of the others.
 pub(crate) fn arc(rows: &Rows, f: usize) -> Vec<Vec<f64>> {
     let n = rows.len();
     let shortened = 2 * f * (n - f) / n;
@@ -43,7 +44,8 @@ pub(crate) fn arc(rows: &Rows, f: usize) -> Vec<Vec<f64>> {
     clip(rows, norms[n - shortened - 1])
 }
 
-/// How far each value is above the mean, in standard deviations of the population; zeros if there is no deviation.
+/// The distance of each value from the mean, in standard deviations of the population, signed. Zeros if there is no
+/// deviation.
 fn z_scores(values: &[f64]) -> Vec<f64> {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -51,7 +53,7 @@ fn z_scores(values: &[f64]) -> Vec<f64> {
     values.iter().map(|x| if deviation > 0.0 { (x - mean) / deviation } else { 0.0 }).collect()
 }
 
-/// How odd each client is: its median distance to the others, and its angle to the geometric median.
+/// A score of each client's oddness: its median distance to the others, and its angle to the geometric median.
 pub(crate) fn outlier_scores(rows: &Rows) -> Vec<f64> {
     let apart = |i: usize| {
         let others = (0..rows.len()).filter(|j| *j != i);
@@ -64,7 +66,7 @@ pub(crate) fn outlier_scores(rows: &Rows) -> Vec<f64> {
     z_scores(&distances).iter().zip(z_scores(&angles)).map(|(a, b)| a + b).collect()
 }
 
-/// Those who stay when the `f` oddest go; of two as odd the first stays.
+/// The clients that stay when the `f` oddest leave. Of two equally odd clients, the first stays.
 pub(crate) fn outliers(rows: &Rows, f: usize) -> Vec<usize> {
     least(&outlier_scores(rows), rows.len() - f)
 }
@@ -106,7 +108,7 @@ mod tests {
     #[test]
     fn outliers_are_far_or_turned() {
         let mut rows: Vec<Vec<f64>> = (0..8).map(|i| vec![1.0, f64::from(i) / 100.0, 0.0]).collect();
-        rows[2] = vec![-1.0, 0.1, 0.0]; // Turned round.
+        rows[2] = vec![-1.0, 0.1, 0.0]; // The opposite direction.
         rows[5] = vec![1.0, 1.0, 50.0]; // Far away.
         assert_eq!(outliers(&rows, 2), [0, 1, 3, 4, 6, 7]);
     }

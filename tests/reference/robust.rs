@@ -1,5 +1,6 @@
-//! The oracle of every rule, and of the rules that judge whole clients by distance the code: on full vectors, naive, in
-//! f64, as the papers write them. Chosen clients are indices in ascending order.
+//! The oracle of every rule, and the code for the rules that judge whole clients by distance.
+//!
+//! It works on full vectors in f64, as the papers define the rules. Chosen clients are indices in ascending order.
 
 use crate::reference::vectors::{
     Rows, by_coordinate, coordinate_median, difference, distance, least, mean_of, mean_of_nearest,
@@ -7,38 +8,38 @@ use crate::reference::vectors::{
 };
 use crate::reference::{median, spectral, trimmed_mean};
 
-/// The input of a rule: rows without a base that all weigh the same, the number of hostile clients, and the client that
-/// a rule trusts.
+/// The input of a rule: rows of equal weight without a base, the number of hostile clients, and the client that a rule
+/// trusts.
 pub(crate) struct Case<'a> {
     pub(crate) rows: &'a Rows,
     pub(crate) f: usize,
     pub(crate) trusted: usize,
 }
 
-/// Where the result stays, whatever the hostile clients send.
+/// The region of the result for any values of the hostile clients.
 #[derive(Clone, Copy)]
 pub(crate) enum Bound {
-    /// So many honest diameters around the honest mean, by n and f.
+    /// A ball around the honest mean. The radius is this function of n and f, times the honest diameter.
     Ball(fn(f64, f64) -> f64),
-    /// At each coordinate no farther outside the honest values than so many of their ranges.
+    /// At each coordinate, at most this many honest ranges outside the honest values.
     Box(f64),
-    /// So many diagonals of the honest box around the honest mean.
+    /// A ball around the honest mean. The radius is this many diagonals of the honest box.
     Diagonals(f64),
 }
 
-/// What the paper of a rule says of it.
+/// The definition and bounds of a rule from its paper.
 pub(crate) struct Oracle {
     pub(crate) rule: &'static str,
-    /// Settings under which all this holds, besides those that the rule requires.
+    /// The settings for these, besides the required ones.
     pub(crate) settings: &'static str,
-    /// The most hostile clients among so many that the rule tolerates.
+    /// The largest number of hostile clients that the rule tolerates among a number of clients.
     pub(crate) most: fn(usize) -> usize,
-    /// The clients that the rule keeps, if it chooses clients.
+    /// The clients that the rule keeps. `None` for a rule that does not choose clients.
     pub(crate) kept: Option<fn(&Case) -> Vec<usize>>,
-    /// The merged values. `None` is the mean of those kept.
+    /// The merged values. `None` is the mean of the kept clients.
     pub(crate) values: Option<fn(&Case) -> Vec<f64>>,
     pub(crate) bound: Bound,
-    /// The most clients of a test: fewer for an exponential search.
+    /// The largest number of clients in a test: smaller for an exponential search.
     pub(crate) clients: usize,
 }
 
@@ -53,7 +54,7 @@ impl Oracle {
         clients: 40,
     };
 
-    /// The oracle of a rule. A rule without one fails the tests.
+    /// The oracle of a rule. A rule without an oracle fails the tests.
     pub(crate) fn of(rule: &str) -> &'static Self {
         let oracle = ORACLES.iter().find(|oracle| oracle.rule == rule);
         oracle.unwrap_or_else(|| panic!("{rule} has no oracle in {}", file!()))
@@ -82,7 +83,7 @@ pub(crate) const ORACLES: &[Oracle] = &[
         values: Some(|c| by_coordinate(c.rows, |values| trimmed_mean(values, c.f))),
         ..Oracle::RULE
     },
-    // Enough honest values are within one range of the median, which is between honest values.
+    // Enough honest values are within one range of the median, and the median is between honest values.
     Oracle { rule: "meamed", values: Some(|c| meamed(c.rows, c.f)), bound: Bound::Box(1.0), ..Oracle::RULE },
     Oracle {
         rule: "krum",
@@ -114,7 +115,7 @@ pub(crate) const ORACLES: &[Oracle] = &[
         bound: Bound::Ball(geometric_medians_factor),
         ..Oracle::RULE
     },
-    // Iterated until nothing is left of where it started.
+    // Iterates until the start has no influence.
     Oracle {
         rule: "centered-clipping",
         settings: "tau=auto,iterations=1000",
@@ -159,7 +160,7 @@ pub(crate) const ORACLES: &[Oracle] = &[
     },
 ];
 
-/// The most hostile clients that rules tolerate which need fewer than half.
+/// The largest number of hostile clients for rules that need fewer than half.
 pub(crate) fn less_than_half(clients: usize) -> usize {
     (clients - 1) / 2
 }
@@ -174,31 +175,32 @@ pub(crate) fn bulyans_most(clients: usize) -> usize {
     clients.saturating_sub(3) / 4
 }
 
-/// The number of clients that have a place behind four fifths of the way, fewer than half.
+/// The number of clients whose rank is above four fifths, at most fewer than half.
 fn beyond_four_fifths(clients: usize) -> usize {
     (clients - 1 - 8 * (clients - 1) / 10).min(less_than_half(clients))
 }
 
-/// Krum's choice has a score of at most `(n - f - 2) D^2`, as every honest client has. If it is hostile, at most
-/// `f - 1` of its neighbours are, so `n - 2f - 1` are honest, and the nearest of these bounds how far it is.
+/// Krum's choice has a score of at most `(n - f - 2) D^2`, because every honest client does. If the choice is hostile,
+/// at most `f - 1` of its neighbours are hostile and `n - 2f - 1` are honest. The nearest honest one bounds its
+/// distance.
 fn krums_factor(n: f64, f: f64) -> f64 {
     1.0 + ((n - f - 2.0) / (n - 2.0 * f - 1.0)).sqrt()
 }
 
-/// Lopuhaa and Rousseeuw 1991, theorem 2.2: so many times the honest radius.
+/// Lopuhaa and Rousseeuw 1991, theorem 2.2, as a multiple of the honest radius.
 fn geometric_medians_factor(n: f64, f: f64) -> f64 {
     2.0 * (n - f) / (n - 2.0 * f)
 }
 
-/// At a distance of `r` from the honest mean each honest client pulls with at least `r - D`, each hostile one with
-/// at most `r + D`, and where clipping rests they cancel: `r` is about `n / (n - 2f)` diameters. Twice that, for
+/// At distance `r` from the honest mean each honest client pulls with at least `r - D`, each hostile one with at most
+/// `r + D`. At the fixed point of clipping they cancel, so `r` is about `n / (n - 2f)` diameters. Twice that allows for
 /// pulls that are not parallel.
 fn clippings_factor(n: f64, f: f64) -> f64 {
     2.0 + 2.0 * n / (n - 2.0 * f)
 }
 
-/// The set has an honest client, and no member is farther from it than the honest diameter. So for those nearest to
-/// an honest client.
+/// The set has an honest client, and no member is farther from it than the honest diameter. The same holds for the
+/// clients nearest to an honest client.
 fn diameters_factor(_: f64, _: f64) -> f64 {
     2.0
 }
@@ -208,7 +210,7 @@ fn variances_factor(n: f64, f: f64) -> f64 {
     1.0 + ((n - f) / (n - 2.0 * f) / 2.0).sqrt()
 }
 
-/// The filter's error is of the order of `sqrt(f / n) n / (n - 2f)` honest deviations; four for the constant.
+/// The filter's error is of the order of `sqrt(f / n) n / (n - 2f)` honest deviations. The constant is set to four.
 fn filters_factor(n: f64, f: f64) -> f64 {
     4.0 * n / (n - 2.0 * f)
 }
@@ -235,17 +237,18 @@ fn everyone(rows: &Rows) -> Vec<usize> {
     (0..rows.len()).collect()
 }
 
-/// Krum's choice: the lowest score, ties to the lowest index.
+/// Krum's choice: the lowest score. The lowest index wins a tie.
 pub(crate) fn krum(rows: &Rows, f: usize) -> usize {
     least(&krum_scores(rows, f), 1)[0]
 }
 
-/// Multi-Krum's choice: the `m` lowest scores; its result is their plain mean.
+/// Multi-Krum's choice: the `m` lowest scores. Its result is their plain mean.
 pub(crate) fn multi_krum(rows: &Rows, f: usize, m: usize) -> Vec<usize> {
     least(&krum_scores(rows, f), m)
 }
 
-/// Those whom Bulyan selects (El Mhamdi et al. 2018, section 4): Krum's choice among those left, `n - 2f` times.
+/// The clients that Bulyan selects (El Mhamdi et al. 2018, section 4): Krum's choice among the remaining ones, `n - 2f`
+/// times.
 pub(crate) fn bulyan_selection(rows: &Rows, f: usize) -> Vec<usize> {
     let mut left = everyone(rows);
     let choose = |left: &mut Vec<usize>| left.remove(least(&scores_among(rows, left, f), 1)[0]);
@@ -254,18 +257,18 @@ pub(crate) fn bulyan_selection(rows: &Rows, f: usize) -> Vec<usize> {
     selected
 }
 
-/// Bulyan: at each coordinate the mean of the `n - 4f` values selected that are nearest to their median.
+/// Bulyan: at each coordinate the mean of the `n - 4f` selected values nearest to their median.
 pub(crate) fn bulyan(rows: &Rows, f: usize) -> Vec<f64> {
     let selected = select(rows, &bulyan_selection(rows, f));
     by_coordinate(&selected, |values| mean_of_nearest(values, median(values), rows.len() - 4 * f))
 }
 
-/// `sum_i weights[i] * |z - row_i|`, which the geometric median makes least.
+/// `sum_i weights[i] * |z - row_i|`, which the geometric median minimises.
 pub(crate) fn total_distance(rows: &Rows, weights: &[f64], z: &[f64]) -> f64 {
     rows.iter().zip(weights).map(|(row, weight)| weight * distance(z, row)).sum()
 }
 
-/// Whether a row is the geometric median: the pull of the others is not more than the weight that lies on it.
+/// Whether a row is the geometric median: the others' pull on it is at most its own weight.
 fn is_optimal(rows: &Rows, weights: &[f64], z: &[f64]) -> bool {
     let (mut held, mut pull) = (0.0, vec![0.0; z.len()]);
     for (row, weight) in rows.iter().zip(weights) {
@@ -280,8 +283,8 @@ fn is_optimal(rows: &Rows, weights: &[f64], z: &[f64]) -> bool {
     norm(&pull) <= held * (1.0 + 1e-12)
 }
 
-/// The geometric median (Weiszfeld 1937; for learning, Pillutla et al. 2022): a row if one is optimal, else what
-/// Weiszfeld's iteration converges to. Not unique only for an even number of rows on a line.
+/// The geometric median (Weiszfeld 1937; for learning, Pillutla et al. 2022): a row if a row is optimal, else the limit
+/// of Weiszfeld's iteration. It is unique except for an even number of rows on a line.
 pub(crate) fn geometric_median(rows: &Rows, weights: &[f64]) -> Vec<f64> {
     if let Some(row) = rows.iter().find(|row| is_optimal(rows, weights, row)) {
         return row.clone();
@@ -300,7 +303,7 @@ pub(crate) fn geometric_median(rows: &Rows, weights: &[f64]) -> Vec<f64> {
 }
 
 /// Centered clipping (Karimireddy et al. 2021, equation 5), `iterations` times from `start`. Without `tau`, each
-/// iteration clips at the median of the distances that it finds.
+/// iteration clips at the median of its distances.
 pub(crate) fn centered_clipping(rows: &Rows, start: &[f64], tau: Option<f64>, iterations: usize) -> Vec<f64> {
     let mut v = start.to_vec();
     for _ in 0..iterations {
@@ -317,28 +320,28 @@ pub(crate) fn centered_clipping(rows: &Rows, start: &[f64], tau: Option<f64>, it
     v
 }
 
-/// The largest squared distance between two of the rows chosen.
+/// The largest squared distance between two chosen rows.
 pub(crate) fn squared_diameter(rows: &Rows, chosen: &[usize]) -> f64 {
     let pairs = chosen.iter().flat_map(|i| chosen.iter().map(move |j| (*i, *j)));
     pairs.map(|(i, j)| squared_distance(&rows[i], &rows[j])).fold(0.0, f64::max)
 }
 
-/// Minimum diameter averaging (El Mhamdi et al. 2018; Rousseeuw 1985): the `n - f` of least diameter, the first in
-/// lexicographic order of those as small; its result is their mean.
+/// Minimum diameter averaging (El Mhamdi et al. 2018; Rousseeuw 1985): the `n - f` rows of least diameter. Of equal
+/// sets it takes the first in lexicographic order. Its result is their mean.
 pub(crate) fn mda(rows: &Rows, f: usize) -> Vec<usize> {
     let sets = subsets(rows.len(), rows.len() - f);
     let diameters: Vec<f64> = sets.iter().map(|set| squared_diameter(rows, set)).collect();
     sets[least(&diameters, 1)[0]].clone()
 }
 
-/// MoNNA (Farhadkhani et al. 2023): the `n - f` nearest to a client that is trusted, itself one of them; its result
-/// is their mean.
+/// MoNNA (Farhadkhani et al. 2023): the `n - f` clients nearest to a trusted client, which is among them. Its result is
+/// their mean.
 pub(crate) fn monna(rows: &Rows, f: usize, trusted: usize) -> Vec<usize> {
     nearest_to(rows, trusted, rows.len() - f)
 }
 
-/// Mean around the median (Xie et al. 2018, definition 4): at each coordinate the mean of the `n - f` values nearest
-/// to the median.
+/// Mean around the median (Xie et al. 2018, definition 4): at each coordinate the mean of the `n - f` values nearest to
+/// the median.
 pub(crate) fn meamed(rows: &Rows, f: usize) -> Vec<f64> {
     by_coordinate(rows, |values| mean_of_nearest(values, median(values), rows.len() - f))
 }
@@ -352,7 +355,8 @@ fn quantile(values: &[f64], q: f64) -> f64 {
     below + (above - below) * place.fract()
 }
 
-/// Those no farther from the coordinate median than the quantile `keep` of these distances; its result is their mean.
+/// The clients whose distance to the coordinate median is at most the quantile `keep` of these distances. The rule's
+/// result is their mean.
 pub(crate) fn distance_trim(rows: &Rows, keep: f64) -> Vec<usize> {
     let centre = coordinate_median(rows);
     let distances: Vec<f64> = rows.iter().map(|row| distance(row, &centre)).collect();
@@ -364,7 +368,7 @@ pub(crate) fn distance_trim(rows: &Rows, keep: f64) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    /// One value a client.
+    /// One value per client.
     fn line(values: &[f64]) -> Vec<Vec<f64>> {
         values.iter().map(|x| vec![*x]).collect()
     }
@@ -374,7 +378,7 @@ mod tests {
         // Two neighbours each: of 0, those at 1 and 3.
         let rows = line(&[0.0, 1.0, 3.0, 4.0, 100.0]);
         assert_eq!(krum_scores(&rows, 1), [10.0, 5.0, 5.0, 10.0, 96.0 * 96.0 + 97.0 * 97.0]);
-        assert_eq!(krum(&rows, 1), 1); // A tie with the next.
+        assert_eq!(krum(&rows, 1), 1); // Equal to the next: a tie.
         assert_eq!(multi_krum(&rows, 1, 3), [0, 1, 2]);
     }
 
@@ -393,7 +397,7 @@ mod tests {
         // Two among -2 -1 2 3 1000: -2 scores 1 + 16, -1 and 2 score 1 + 9; -1 goes.
         // One among -2 2 3 1000: 2 and 3 score 1; 2 goes. One among -2 3 1000: -2 and 3 score 25; -2 goes.
         assert_eq!(bulyan_selection(&rows, 1), [0, 1, 2, 3, 4]);
-        // Of -2 -1 0 1 2 the three nearest to 0.
+        // The three of -2 -1 0 1 2 that are nearest to 0.
         assert_eq!(bulyan(&rows, 1), [0.0]);
         assert_eq!(bulyan(&line(&[4.0, 6.0, 11.0]), 0), [7.0]);
     }
@@ -411,7 +415,7 @@ mod tests {
         let rows = [vec![0.0, 0.0], vec![1.0, 0.0], vec![0.5, height]];
         let z = geometric_median(&rows, &[1.0; 3]);
         assert!(distance(&z, &[0.5, height / 3.0]) < 1e-12, "{z:?}");
-        // An angle of more than 120 degrees: its corner.
+        // The angle is more than 120 degrees, so the result is its corner.
         let flat = [vec![-10.0, 1.0], vec![10.0, 1.0], vec![0.0, 0.0]];
         assert_eq!(geometric_median(&flat, &[1.0; 3]), [0.0, 0.0]);
     }
@@ -434,7 +438,7 @@ mod tests {
     fn centered_clipping_by_hand() {
         let rows = line(&[1.0, 2.0, 3.0, 1e6]);
         assert_eq!(centered_clipping(&rows, &[0.0], Some(2.0), 1), [7.0 / 4.0]);
-        // Not given, the bound is the median of 1, 2, 3 and a million.
+        // Without `tau`, the bound is the median of 1, 2, 3 and a million.
         assert_eq!(centered_clipping(&rows, &[0.0], None, 1), [(1.0 + 2.0 + 2.5 + 2.5) / 4.0]);
         assert_eq!(centered_clipping(&rows, &[0.0], Some(1e9), 1), [(6.0 + 1e6) / 4.0]);
         let near = centered_clipping(&rows, &[-50.0], None, 1000)[0];
@@ -457,7 +461,7 @@ mod tests {
 
     #[test]
     fn meamed_by_hand() {
-        // The median is 2; 1 and 3 are as near, so 1 comes first.
+        // The median is 2. 1 and 3 are equally near, so 1 comes first.
         assert_eq!(meamed(&line(&[3.0, 1.0, 2.0, 7.0, -9.0]), 3), [1.5]);
         // The median is 2.5, the nearest three 2, 3 and 1.
         assert_eq!(meamed(&line(&[4.0, 3.0, 2.0, 1.0]), 1), [2.0]);
@@ -466,7 +470,7 @@ mod tests {
     #[test]
     fn distance_trim_by_hand() {
         let rows = line(&[0.0, 1.0, 2.0, 3.0, 50.0]);
-        // Distances 2 1 0 1 48; four fifths of the way is between the last two: 2 + 0.2 * 46.
+        // Distances 2 1 0 1 48. The rank at four fifths is between the last two: 2 + 0.2 * 46.
         assert_eq!(distance_trim(&rows, 0.8), [0, 1, 2, 3]);
         assert_eq!(distance_trim(&rows, 0.5), [1, 2, 3]);
         assert_eq!(distance_trim(&rows, 1.0), [0, 1, 2, 3, 4]);

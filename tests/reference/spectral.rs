@@ -1,11 +1,11 @@
-//! The oracles of the rules that judge clients by the covariance of their rows, with an eigensolver of their own.
+//! The oracles of rules that judge clients by the covariance of their rows, and an eigensolver.
 
 use crate::reference::vectors::{
     Rows, difference, dot, least, mean_of, scaled, select, subsets, weighted_mean_row,
 };
 
-/// Eigenvalues, and eigenvectors in columns, of a symmetric matrix: Jacobi's rotations until nothing is left off the
-/// diagonal (Golub and Van Loan, section 8.5).
+/// Eigenvalues of a symmetric matrix, and eigenvectors in columns: Jacobi's rotations until all values off the diagonal
+/// vanish (Golub and Van Loan, section 8.5).
 fn eigen(mut a: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) {
     let n = a.len();
     let mut v: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(i == j)).collect()).collect();
@@ -40,7 +40,7 @@ fn rotate(a: &mut [Vec<f64>], v: &mut [Vec<f64>], p: usize, q: usize) {
 }
 
 /// The largest eigenvalue of `sum_i c[i] (row_i - mu) (row_i - mu)^T / sum c` and its unit eigenvector; `mu` is the
-/// mean weighted by `c`. Found from the Gram matrix of the centred rows, which has the same eigenvalues but zeros.
+/// mean weighted by `c`. They follow from the Gram matrix of the centred rows, which has the same nonzero eigenvalues.
 fn top_eigenpair(rows: &Rows, c: &[f64], mu: &[f64]) -> (f64, Vec<f64>) {
     let total: f64 = c.iter().sum();
     let centred: Vec<Vec<f64>> =
@@ -56,24 +56,25 @@ fn top_eigenpair(rows: &Rows, c: &[f64], mu: &[f64]) -> (f64, Vec<f64>) {
     (values[top].max(0.0), scaled(&direction, 1.0 / length))
 }
 
-/// The largest eigenvalue of the covariance of the rows chosen.
+/// The largest eigenvalue of the covariance of the chosen rows.
 pub(crate) fn top_variance(rows: &Rows, chosen: &[usize]) -> f64 {
     top_eigenpair(&select(rows, chosen), &vec![1.0; chosen.len()], &mean_of(rows, chosen)).0
 }
 
-/// Smallest maximum eigenvalue averaging (Allouah et al. 2023): the `n - f` whose covariance has the least top
-/// eigenvalue, the first in lexicographic order of those as small; its result is their mean.
+/// Smallest maximum eigenvalue averaging (Allouah et al. 2023): the `n - f` rows whose covariance has the least top
+/// eigenvalue. Of equal sets it takes the first in lexicographic order. Its result is their mean.
 pub(crate) fn smea(rows: &Rows, f: usize) -> Vec<usize> {
     let sets = subsets(rows.len(), rows.len() - f);
     let variances: Vec<f64> = sets.iter().map(|set| top_variance(rows, set)).collect();
     sets[least(&variances, 1)[0]].clone()
 }
 
-/// The weights of the covariance-bound agnostic filter (Allouah et al. 2025): they shrink along the direction of most
-/// variance while more than `n - 2f` are left; of those met, the ones whose covariance has the least top eigenvalue.
+/// The weights of the covariance-bound agnostic filter (Allouah et al. 2025). They shrink along the direction of most
+/// variance while more than `n - 2f` are left. Of all weights on the way, the result is those whose covariance has the
+/// least top eigenvalue.
 ///
-/// The largest deviation is that of the clients who still weigh: with those who do not, one far away and long
-/// removed would leave everyone's weight as it is for ever.
+/// The largest deviation is over clients that still have weight. Otherwise one removed client far away would keep the
+/// other weights from ever changing.
 pub(crate) fn caf_weights(rows: &Rows, f: usize) -> Vec<f64> {
     let n = rows.len();
     let mut c = vec![1.0; n];
@@ -89,14 +90,14 @@ pub(crate) fn caf_weights(rows: &Rows, f: usize) -> Vec<f64> {
         let weighing = deviations.iter().zip(&c).filter(|(_, c)| **c > 0.0);
         let most = weighing.map(|(deviation, _)| *deviation).fold(0.0, f64::max);
         if most == 0.0 {
-            break; // No variance is left: nothing can be better.
+            break; // No variance is left, so no weights can be better.
         }
         c.iter_mut().zip(&deviations).for_each(|(c, deviation)| *c *= (1.0 - deviation / most).max(0.0));
     }
     result
 }
 
-/// The clients that the filter leaves some weight.
+/// The clients with some weight after the filter.
 pub(crate) fn caf_kept(rows: &Rows, f: usize) -> Vec<usize> {
     let weights = caf_weights(rows, f);
     (0..rows.len()).filter(|i| weights[*i] > 0.0).collect()
@@ -172,7 +173,8 @@ mod tests {
         assert_eq!(caf_weights(&rows, 1)[2], 0.0);
     }
 
-    /// The second direction is found after the first is cleared, though who was far along the first still is.
+    /// The second direction appears after the first is cleared, though the clients far along the first keep their
+    /// distance.
     #[test]
     fn caf_goes_on_after_it_removed_the_farthest() {
         let mut rows: Vec<Vec<f64>> = (0..9).map(|i| vec![f64::from(i % 3), f64::from(i / 3)]).collect();

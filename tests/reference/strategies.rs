@@ -1,17 +1,18 @@
-//! The oracle of the server strategies: rounds one after the other, coordinate by coordinate, in f64, each as its paper
-//! writes it. Merged are plain or weighted means; no rule is robust here.
+//! The oracle of the server strategies: rounds in sequence, by coordinate, in f64, as in the papers.
+//!
+//! It merges by plain or weighted means, never by a robust rule.
 
 use crate::reference::vectors::dot;
 use fedmill::settings::Definition;
 
-/// What a client sends.
+/// The update of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    /// Its model less that which it started from.
+    /// Its model minus the model that it started from.
     pub(crate) delta: Vec<f64>,
     /// Its number of examples.
     pub(crate) weight: f64,
-    /// Local steps it took.
+    /// Number of its local steps.
     pub(crate) local_steps: usize,
     /// Momentum of its optimiser.
     pub(crate) momentum: f64,
@@ -19,15 +20,15 @@ pub(crate) struct Client {
     pub(crate) mu: f64,
     /// Its learning rate.
     pub(crate) lr: f64,
-    /// Loss of the model that it started from.
+    /// Loss of the model it started from.
     pub(crate) loss: f64,
-    /// The round whose model it started from; rounds count from zero.
+    /// The round of the model it started from; rounds count from zero.
     pub(crate) round: usize,
-    /// By how much its control variate changed.
+    /// The change of its control variate.
     pub(crate) delta_c: Vec<f64>,
 }
 
-/// A strategy with its settings.
+/// A strategy and its settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Strategy {
     /// McMahan et al. 2017; Reddi et al. 2021, algorithm 1, for the learning rate. FedProx is this with 1.
@@ -57,9 +58,9 @@ pub(crate) struct Adaptive {
     pub(crate) beta2: f64,
     pub(crate) tau: f64,
     pub(crate) v0: f64,
-    /// The exponent of the bias correction in a round counted from zero, if there is one.
+    /// The exponent of the bias correction in a round counted from zero; `None` without correction.
     pub(crate) exponent: Option<fn(usize) -> usize>,
-    /// Whether tau stands under the root.
+    /// Whether tau is under the root.
     pub(crate) tau_under_root: bool,
 }
 
@@ -133,16 +134,16 @@ pub(crate) fn cases() -> Vec<(&'static str, Definition, Strategy)> {
     ]
 }
 
-/// The server's model and what it keeps.
+/// The server's model and state.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Server {
     /// The model.
     pub(crate) x: Vec<f64>,
-    /// Momentum, zero where the strategy has none.
+    /// Momentum; zero if the strategy has none.
     pub(crate) m: Vec<f64>,
-    /// Second moment, likewise.
+    /// Second moment; zero if the strategy has none.
     pub(crate) v: Vec<f64>,
-    /// Control variate, likewise.
+    /// Control variate; zero if the strategy has none.
     pub(crate) c: Vec<f64>,
 }
 
@@ -210,7 +211,7 @@ fn shares(clients: &[Client]) -> Vec<f64> {
     clients.iter().map(|client| client.weight / total).collect()
 }
 
-/// `a_i` of FedNova, step by step as the reference's optimiser counts.
+/// `a_i` of FedNova, added up step by step as in the reference's optimiser.
 fn normaliser(client: &Client) -> f64 {
     let (mut counter, mut a) = (0.0, 0.0);
     let shrink = client.lr * client.mu;
@@ -298,7 +299,7 @@ fn round(server: &mut Server, strategy: &Strategy, number: usize, clients: &[Cli
     }
 }
 
-/// The server after each round, from a base and what clients send in each.
+/// The server after each round, for a base and the clients' updates of each round.
 pub(crate) fn simulate(strategy: &Strategy, base: &[f64], rounds: &[Vec<Client>]) -> Vec<Server> {
     let mut server = Server::new(strategy, base);
     let mut after = Vec::new();
@@ -331,7 +332,7 @@ mod tests {
         assert!((got / want - 1.0).abs() < 1e-6, "got {got}, expected {want}");
     }
 
-    /// Values worked out with Flower itself: updates 1 of weight 1 and 3 of weight 2, from zero.
+    /// Values computed with Flower itself: updates 1 of weight 1 and 3 of weight 2, from zero.
     #[test]
     fn oracle_of_adaptive_steps_by_hand() {
         let flower = Adaptive {
@@ -368,7 +369,7 @@ mod tests {
         near(scaffold[1].c[0], 0.5);
         let stale = Strategy::FedBuff { lr: 1.0, staleness: |tau| 1.0 / (1.0 + tau), in_weights: false };
         near(run(stale)[1].x[0], 10.0 + 7.0 / 3.0 - 1.0);
-        // Opposite ways: 3 + 6 over 2 * (1 + 2 * 0.25).
+        // Opposite directions: 3 + 6 over 2 * (1 + 2 * 0.25).
         let apart = vec![client(3.0, 1.0), client(-3.0, 1.0), client(3.0, 1.0)];
         let step = simulate(&Strategy::FedExp { eps: 0.25 }, &[0.0], &[apart])[0].x[0];
         near(step, 9.0 / (2.0 * (1.0 + 0.75)));

@@ -1,4 +1,4 @@
-//! What the oracles of whole clients are written in: rows, one a client in order of id, and their distances.
+//! The vocabulary of the oracles for whole clients: rows, one per client in order of id, and distances.
 
 use crate::reference::median;
 
@@ -33,7 +33,7 @@ pub(crate) fn column(rows: &Rows, j: usize) -> Vec<f64> {
     rows.iter().map(|row| row[j]).collect()
 }
 
-/// `oracle` at each coordinate by itself.
+/// `oracle` at each coordinate.
 pub(crate) fn by_coordinate(rows: &Rows, oracle: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     (0..rows[0].len()).map(|j| oracle(&column(rows, j))).collect()
 }
@@ -47,7 +47,7 @@ pub(crate) fn weighted_mean_row(rows: &Rows, weights: &[f64]) -> Vec<f64> {
     by_coordinate(rows, |values| crate::reference::weighted_mean(values, weights))
 }
 
-/// The plain mean of the rows chosen.
+/// The plain mean of the chosen rows.
 pub(crate) fn mean_of(rows: &Rows, chosen: &[usize]) -> Vec<f64> {
     weighted_mean_row(&select(rows, chosen), &vec![1.0; chosen.len()])
 }
@@ -56,23 +56,23 @@ pub(crate) fn select(rows: &Rows, chosen: &[usize]) -> Vec<Vec<f64>> {
     chosen.iter().map(|i| rows[*i].clone()).collect()
 }
 
-/// The `count` indices of least value, ties to the lowest index, in order of index.
+/// The indices of the `count` least values, in ascending order. The lowest index wins a tie.
 pub(crate) fn least(values: &[f64], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*a].partial_cmp(&values[*b]).unwrap()); // Stable: ties stay in order.
+    order.sort_by(|a, b| values[*a].partial_cmp(&values[*b]).unwrap()); // A stable sort keeps the order of ties.
     order.truncate(count);
     order.sort_unstable();
     order
 }
 
-/// The `count` rows nearest to row `centre`, which is one of them; ties to the lowest index.
+/// The `count` rows nearest to row `centre`, which is one of them. The lowest index wins a tie.
 pub(crate) fn nearest_to(rows: &Rows, centre: usize, count: usize) -> Vec<usize> {
     let mut distances: Vec<f64> = rows.iter().map(|row| squared_distance(row, &rows[centre])).collect();
-    distances[centre] = -1.0; // Before its own copies.
+    distances[centre] = -1.0; // The row comes before its copies.
     least(&distances, count)
 }
 
-/// The mean of the `count` values nearest to `centre`; of two as near, the smaller first.
+/// The mean of the `count` values nearest to `centre`. Of two equally near values, the smaller one comes first.
 pub(crate) fn mean_of_nearest(values: &[f64], centre: f64, count: usize) -> f64 {
     let mut order = values.to_vec();
     order.sort_by(|a, b| {

@@ -1,5 +1,6 @@
-//! Hostile clients anywhere, in any direction, near or a million million times as far: the result of every rule stays
-//! where its analysis says.
+//! Results stay within the bounds of their analysis, for any hostile clients that a rule tolerates.
+//!
+//! The hostile clients are in any direction, near or up to 10^12 times as far as the honest ones.
 
 use super::{Round, config, merge_against, rules, wide, write_round};
 use crate::harness::shortest;
@@ -15,13 +16,13 @@ use std::ops::RangeInclusive;
 /// A round, and which of its clients are honest, in ascending order.
 type Attacked = (Round, Vec<usize>);
 
-/// `n` clients of which as many are hostile as the rule stands, or fewer.
+/// Rounds of `n` clients with at most as many hostile ones as the rule tolerates.
 fn attacked(clients: RangeInclusive<usize>, most: fn(usize) -> usize) -> impl Strategy<Value = Attacked> {
     let sizes = (clients, 1usize..=12).prop_flat_map(move |(n, d)| (Just(n), Just(d), 0..=most(n)));
     sizes.prop_flat_map(|(n, d, f)| {
         let row = || proptest::collection::vec(-1.0f32..1.0, d);
         let honest = proptest::collection::vec(row(), n - f);
-        // All of one mind, or each for itself.
+        // All hostile clients send the same row, or each sends another.
         let hostile = prop_oneof![
             proptest::collection::vec((row(), 0i32..=12), f),
             (row(), 0i32..=12).prop_map(move |attack| vec![attack; f]),
@@ -32,7 +33,7 @@ fn attacked(clients: RangeInclusive<usize>, most: fn(usize) -> usize) -> impl St
 
 type Parts = (Round, Vec<(Vec<f32>, i32)>, Vec<usize>);
 
-/// Puts honest and hostile rows where the shuffle says. The honest ones are around ten, far from the origin.
+/// Puts honest and hostile rows at the shuffled indices. The honest rows are around ten, far from the origin.
 fn place((honest, hostile, places): Parts) -> Attacked {
     let honest = honest.into_iter().map(|row| row.iter().map(|x| x + 10.0).collect::<Vec<f32>>());
     let far = |(row, scale): (Vec<f32>, i32)| row.iter().map(|x| x * 10f32.powi(scale)).collect();
@@ -44,7 +45,7 @@ fn place((honest, hostile, places): Parts) -> Attacked {
     (rows.into_iter().map(|(_, row)| row).collect(), good)
 }
 
-/// The result is where the bound says.
+/// Fails unless the result is within the bound.
 #[track_caller]
 fn assert_bounded((round, honest): &Attacked, got: &[f64], bound: Bound, rule: &str) {
     let rows = wide(round);
@@ -75,13 +76,14 @@ fn assert_bounded((round, honest): &Attacked, got: &[f64], bound: Bound, rule: &
     assert!(away <= most, "{rule}, {f} of {n}: {away:e} from the honest mean, at most {most:e}");
 }
 
-/// Rounds that a rule stands, and a place among their honest clients.
+/// Rounds that a rule tolerates, and a random number that chooses an honest client.
 fn rounds_for(rule: &str, oracle: &Oracle, most: usize) -> impl Strategy<Value = (Attacked, Index)> + use<> {
     let least = parse(rule, Definition::Paper).unwrap().least_clients();
     (attacked(least..=most, oracle.most), any::<Index>())
 }
 
-/// Half of the rules each, with exactly as many assumed hostile as there are. A trusted client is honest.
+/// Each test takes half of the rules. `--byzantine` is the exact number of hostile clients. The trusted client is
+/// honest.
 fn every_other_rule_is_bounded(part: usize) {
     for (place, entry) in RULES.iter().enumerate().skip(part).step_by(2) {
         let oracle = Oracle::of(entry.name);
@@ -108,11 +110,11 @@ fn and_so_does_every_other() {
     every_other_rule_is_bounded(1);
 }
 
-/// The bounds themselves: the oracles stay within them, too, and come near none by accident.
+/// The oracles stay within the bounds too.
 #[test]
 fn oracles_stay_where_their_analyses_say() {
     for (rule, oracle) in rules(0) {
-        // Searches through all sets take long.
+        // Searches through all sets are slow.
         let rounds = rounds_for(&rule, oracle, if oracle.clients < 40 { 9 } else { 30 });
         let check = |(attacked, trusted): (Attacked, Index)| {
             let (rows, honest) = (wide(&attacked.0), &attacked.1);

@@ -1,4 +1,4 @@
-//! Cases whose answer is known without an oracle.
+//! Cases with a known answer, without an oracle.
 
 use super::{
     assert_near, krums_most, less_than_half, merge, merge_against, rules, tolerant, wide, write_base,
@@ -8,7 +8,7 @@ use crate::reference::{median, vectors::column};
 use fedmill::rules::parse;
 use fedmill::settings::Definition;
 
-/// Rows that differ a little, around one.
+/// Rows near one that differ slightly.
 fn honest(clients: usize) -> Vec<Vec<f32>> {
     let value = |i: usize, j: usize| 1.0 + ((i * 7 + j * 3) % 11) as f32 / 16.0;
     (0..clients).map(|i| (0..6).map(|j| value(i, j)).collect()).collect()
@@ -31,7 +31,7 @@ fn all_equal_gives_that_value() {
     }
 }
 
-/// One client is the merged model, whatever the rule.
+/// For every rule, a single client is the merged model.
 #[test]
 fn one_client_is_the_model() {
     let dir = write_round(&honest(1));
@@ -43,7 +43,7 @@ fn one_client_is_the_model() {
     }
 }
 
-/// Squares of these overflow f32, and drown everything else in f64.
+/// Squares of these values overflow f32, and lose all other values in f64.
 #[test]
 fn huge_clients_move_nothing() {
     let clients = 15;
@@ -66,7 +66,7 @@ fn huge_clients_move_nothing() {
     }
 }
 
-/// The honest values are 1 to 1.625; no rule need leave a ball of twenty times their diameter.
+/// The honest values are 1 to 1.625. Every rule can stay within twenty times their diameter.
 #[track_caller]
 fn assert_inside(values: &[f64], what: &str) {
     assert!(values.iter().all(|x| x.is_finite() && (x - 1.3).abs() < 30.0), "{what}: {values:?}");
@@ -89,7 +89,7 @@ fn geometric_median_of_single_values_is_the_median() {
     }
 }
 
-/// More than half of the weight on one client: it is the geometric median, whatever the others send.
+/// A client with more than half of the weight is the geometric median, for any values of the others.
 #[test]
 fn geometric_median_is_where_most_weight_lies() {
     let dir = write_round(&[vec![1.0, 2.0], vec![100.0, -5.0], vec![3.0, 9.0]]);
@@ -98,7 +98,7 @@ fn geometric_median_is_where_most_weight_lies() {
     assert_near(&got.values, &[100.0, -5.0], 1000.0, "geometric-median");
 }
 
-/// Only the geometric median heeds weights.
+/// Only the geometric median uses weights.
 #[test]
 fn weights_have_no_part_in_choices() {
     let round = honest(11);
@@ -117,7 +117,7 @@ fn weights_have_no_part_in_choices() {
     assert_ne!(plain.values, weighted.values);
 }
 
-/// Seven clients of one value, one hostile; selected are -2 to 2, of which the three nearest to 0 are averaged.
+/// Seven clients of one value, one of them hostile. Bulyan selects -2 to 2, and averages the three nearest to 0.
 #[test]
 fn bulyan_by_hand() {
     let round: Vec<Vec<f32>> =
@@ -126,10 +126,10 @@ fn bulyan_by_hand() {
     assert_eq!((got.kept(), got.values), (vec![0, 1, 2, 3, 4], vec![0.0, 0.0]));
 }
 
-/// Krum's neighbours are others: a client is not its own, or its copies would not count.
+/// A client is not its own neighbour in Krum. Otherwise copies would win.
 #[test]
 fn krum_does_not_count_a_client_as_its_own_neighbour() {
-    // Two neighbours each. Counting itself, each copy would have two at no distance.
+    // Two neighbours each. If a client counted itself, each copy would have two at distance zero.
     let round = [vec![0.0f32], vec![0.0], vec![100.0], vec![101.0], vec![102.0]];
     let got = merge_against(&write_round(&round), "krum", 1, &[]);
     assert_eq!((got.kept(), got.values), (vec![3], vec![101.0]));

@@ -1,4 +1,6 @@
-//! Settings that no rule can meet: each ends the run with status 2, says why, and leaves the folder as it was.
+//! Settings that are infeasible for every rule.
+//!
+//! Each ends the run with status 2 and a reason, and leaves the folder unchanged.
 
 use super::{Round, bulyans_most, krums_most, less_than_half, tolerant, write_round};
 use crate::bad_request::assert_ends;
@@ -33,7 +35,7 @@ fn more_hostile_than_a_rule_stands() {
     }
 }
 
-/// Krum by the libraries' definitions: ByzFL needs an honest majority, Flower one honest client.
+/// Krum by the definitions of two libraries: ByzFL needs an honest majority, Flower one honest client.
 #[test]
 fn as_many_hostile_as_a_librarys_rule_stands_and_no_more() {
     for (library, most) in
@@ -59,7 +61,7 @@ fn more_hostile_than_a_step_stands() {
     let mut refused = Vec::new();
     for entry in STEPS {
         let step = shortest(entry, "");
-        // A step that tolerates any number leaves it to the rule.
+        // This step tolerates any number, so the rule decides.
         if pre::parse(&step).unwrap().tolerates(7) == 7 {
             continue;
         }
@@ -138,7 +140,7 @@ fn options_out_of_range() {
     }
 }
 
-/// Buckets are rows like any other: with fewer of them, a rule stands fewer hostile ones.
+/// Buckets count as rows. With fewer rows, a rule tolerates fewer hostile ones.
 #[test]
 fn buckets_are_what_the_rule_sees() {
     let step = ["--pre", "bucketing:s=2", "--seed", "1", "--byzantine", "1"];

@@ -1,4 +1,4 @@
-//! How updates are stored changes no verdict: dtypes, shards, the order and shapes of tensors, weights or deltas.
+//! The storage of updates changes no verdict: dtypes, shards, order, shapes, weights or deltas.
 
 use super::id;
 use crate::harness::{Dir, Model, Update, fedmill, le, shortest};
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 const CLIENTS: usize = 11;
 
-/// Two of the clients, and what they multiply their values with.
+/// Two of the clients, and the factor of their values.
 const HOSTILE: [usize; 2] = [3, 8];
 const TIMES: f64 = 16.0;
 
-/// Name and number of values of each float tensor; together more than one block.
+/// Name and number of values of each float tensor. Together they are longer than one block.
 const TENSORS: [(&str, usize); 4] = [("a", 1300), ("b", 1), ("c", 65), ("d", 210)];
 
 /// Runs besides those of each rule alone: settings, and steps before a rule.
@@ -32,8 +32,8 @@ fn rules() -> Vec<Vec<String>> {
     tolerant.map(|rule| vec![rule]).chain(more).collect()
 }
 
-/// A number of sixteenths from -64 to 64, and nothing like its neighbours: each of the floats holds it, times
-/// [`TIMES`] too.
+/// A number of sixteenths from -64 to 64, unlike its neighbours. Every float dtype holds it exactly, also times
+/// [`TIMES`].
 fn sixteenths(client: usize, tensor: usize, place: usize) -> f64 {
     let seed = ((client * 31 + tensor) * 1009 + place) as u64 + 1;
     let mut bits = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -55,7 +55,7 @@ fn delta(client: usize, tensor: usize) -> Vec<f64> {
     weights(client, tensor).iter().zip(base(tensor)).map(|(x, base)| x - base).collect()
 }
 
-/// Values as a file of some dtype holds them, which is exactly.
+/// The values as a file of a dtype holds them, without rounding.
 fn stored(dtype: &str, values: &[f64]) -> Vec<u8> {
     let values = values.iter().copied();
     match dtype {
@@ -100,19 +100,19 @@ fn round_of(write: impl Fn(&Dir, usize)) -> Dir {
     dir
 }
 
-/// What a run tells of the round, and the merged floats of the tensors that all forms have.
-struct Told {
+/// The report of a run, and the merged floats of the tensors that all forms have.
+struct Outcome {
     report: Value,
     model: Vec<f64>,
 }
 
-fn run(dir: &Dir, rule: &[&str], more: &[&str]) -> Told {
+fn run(dir: &Dir, rule: &[&str], more: &[&str]) -> Outcome {
     let fixed = ["aggregate", "-q", "in", "-o", "m.safetensors", "--byzantine", "2"];
     let report = ["--report", "r.json", "--metrics", "signs", "--shadow-rules", "krum,caf,bulyan", "--rule"];
     fedmill(dir, &[&fixed, &report, rule, more].concat()).assert_merged("m.safetensors");
     let model = Model::read(dir, "m.safetensors");
     let floats = TENSORS.iter().flat_map(|(name, _)| widened(&model, name)).collect();
-    Told { report: dir.json("r.json"), model: floats }
+    Outcome { report: dir.json("r.json"), model: floats }
 }
 
 fn widened(model: &Model, tensor: &str) -> Vec<f64> {
@@ -127,7 +127,7 @@ fn widened(model: &Model, tensor: &str) -> Vec<f64> {
     }
 }
 
-/// The numbers of a report that may hang on how sums were rounded, and everything else as it stands.
+/// The report's numbers that depend on rounding in sums, and the other fields as they are.
 fn compare(got: &Value, want: &Value, what: &str) {
     match (got, want) {
         (Value::Number(got), Value::Number(want)) => {
@@ -149,9 +149,8 @@ fn compare(got: &Value, want: &Value, what: &str) {
     }
 }
 
-/// Every rule says of the round what it says of the plain one, with these options each, and merges the same values
-/// but for `rounding` of the largest.
-fn assert_told_the_same(dir: &Dir, args: &[&str], plain: &Dir, plain_args: &[&str], rounding: f64) {
+/// Fails unless every rule gives the report and the model of the plain round, up to `rounding` of the largest value.
+fn assert_reports_the_same(dir: &Dir, args: &[&str], plain: &Dir, plain_args: &[&str], rounding: f64) {
     for rule in rules() {
         let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
         for distances in [&[][..], &["--distances", "gram"]] {
@@ -180,22 +179,22 @@ fn dtypes_of_tensors() {
     let dir = round_of(|dir, client| {
         with_tensors(update(client), &[0, 1, 2, 3], dtype, |tensor| weights(client, tensor)).write(dir);
     });
-    // The model is in the same dtypes: half of bf16's last bit.
-    assert_told_the_same(&dir, &[], &plain_round(), &[], 1.0 / 256.0);
-    assert_told_the_same(&dir, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-7);
+    // The model has the same dtypes, and values differ by at most half of bf16's last bit.
+    assert_reports_the_same(&dir, &[], &plain_round(), &[], 1.0 / 256.0);
+    assert_reports_the_same(&dir, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-7);
 }
 
-/// Each client with dtypes of its own.
+/// Each client with its own dtypes.
 #[test]
 fn dtypes_of_clients() {
     let dir = round_of(|dir, client| {
         let dtype = |tensor: usize| ["BF16", "F64", "F16", "F32"][(tensor + client) % 4];
         with_tensors(update(client), &[0, 1, 2, 3], dtype, |tensor| weights(client, tensor)).write(dir);
     });
-    assert_told_the_same(&dir, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-7);
+    assert_reports_the_same(&dir, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-7);
 }
 
-/// Integers are merged and not looked at, however far apart; nor are tensors without values.
+/// Rules merge integers but do not measure them, however far apart they are. The same holds for tensors without values.
 #[test]
 fn integers_and_empty_tensors() {
     let dir = round_of(|dir, client| {
@@ -206,10 +205,10 @@ fn integers_and_empty_tensors() {
         let update = with_tensors(update, &[2, 3], |_| "F32", |tensor| weights(client, tensor));
         update.raw("z.none", "F64", &[3, 0], &[]).write(dir);
     });
-    assert_told_the_same(&dir, &[], &plain_round(), &[], 1e-7);
+    assert_reports_the_same(&dir, &[], &plain_round(), &[], 1e-7);
 }
 
-/// The same values in other shapes: one is a scalar, and there are ones of one axis more.
+/// The same values in other shapes: a scalar, and shapes with one more axis.
 #[test]
 fn shapes() {
     let shapes: [&[usize]; 4] = [&[13, 10, 10], &[], &[5, 13], &[1, 210, 1]];
@@ -219,7 +218,7 @@ fn shapes() {
         });
         update.write(dir);
     });
-    assert_told_the_same(&dir, &[], &plain_round(), &[], 1e-7);
+    assert_reports_the_same(&dir, &[], &plain_round(), &[], 1e-7);
 }
 
 #[test]
@@ -229,13 +228,13 @@ fn order_of_tensors() {
         with_tensors(update(client), order, |_| "F32", |tensor| weights(client, tensor))
     };
     let all_alike = round_of(|dir, client| of(client, &orders[0]).write(dir));
-    assert_told_the_same(&all_alike, &[], &plain_round(), &[], 1e-7);
+    assert_reports_the_same(&all_alike, &[], &plain_round(), &[], 1e-7);
     let each_its_own = round_of(|dir, client| of(client, &orders[client % 4]).write(dir));
-    assert_told_the_same(&each_its_own, &[], &plain_round(), &[], 1e-7);
-    assert_told_the_same(&each_its_own, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-7);
+    assert_reports_the_same(&each_its_own, &[], &plain_round(), &[], 1e-7);
+    assert_reports_the_same(&each_its_own, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-7);
 }
 
-/// Every client but two in shards, not all cut at the same place.
+/// All clients but two are in shards, with different cuts.
 #[test]
 fn shards() {
     let dir = round_of(|dir, client| match client % 5 {
@@ -243,7 +242,7 @@ fn shards() {
         part if part < 3 => write_shards(dir, client, [&[0], &[1, 2, 3]]),
         _ => write_shards(dir, client, [&[2, 0], &[3, 1]]),
     });
-    assert_told_the_same(&dir, &[], &plain_round(), &[], 1e-7);
+    assert_reports_the_same(&dir, &[], &plain_round(), &[], 1e-7);
 }
 
 fn write_shards(dir: &Dir, client: usize, parts: [&[usize]; 2]) {
@@ -260,7 +259,7 @@ fn write_shards(dir: &Dir, client: usize, parts: [&[usize]; 2]) {
     dir.write(&format!("in/{}.safetensors.index.json", id(client)), index);
 }
 
-/// A delta from the base is the update that it leads to; of some clients, or of all.
+/// A delta from the base is the same update as its weights, for some clients or all.
 #[test]
 fn deltas() {
     for every in [1, 2, 3] {
@@ -272,18 +271,18 @@ fn deltas() {
             }
             .write(dir);
         });
-        assert_told_the_same(&dir, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-6);
+        assert_reports_the_same(&dir, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-6);
     }
 }
 
-/// Deltas without a base are judged as what they are.
+/// Deltas without a base are judged as deltas.
 #[test]
 fn deltas_without_a_base() {
     let dir = round_of(|dir, client| plain(client).meta("kind", "delta").write(dir));
-    assert_told_the_same(&dir, &[], &plain_round(), &[], 1e-7);
+    assert_reports_the_same(&dir, &[], &plain_round(), &[], 1e-7);
 }
 
-/// All at once.
+/// All changes at once.
 #[test]
 fn everything_mixed() {
     let dir = round_of(|dir, client| {
@@ -293,10 +292,10 @@ fn everything_mixed() {
         let values = |tensor: usize| if is_delta { delta(client, tensor) } else { weights(client, tensor) };
         with_tensors(update, &order, dtype, values).write(dir);
     });
-    assert_told_the_same(&dir, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-6);
+    assert_reports_the_same(&dir, &WITH_BASE, &plain_round(), &WITH_BASE, 1e-6);
 }
 
-/// The comparison is one: another value of one client shows in every rule that scores.
+/// The negative control: a changed value of one client shows in every rule with scores.
 #[test]
 fn another_value_is_noticed() {
     let other = round_of(|dir, client| {

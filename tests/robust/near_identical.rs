@@ -1,12 +1,14 @@
-//! Updates that differ in the fifth digit, as after one step of training: their distances must not drown in what
-//! they have in common. In f32 the products of such rows have errors larger than the differences.
+//! Updates that differ in the fifth digit, as after one training step.
+//!
+//! Their common part must not hide their distances. In f32 the products of such rows have errors larger than the
+//! differences.
 
 use super::{DISTANCES, Round, merge, merge_against, wide, write_base, write_round};
 use crate::reference::robust::{krum, krum_scores};
 
 const VALUES: usize = 20_000;
 
-/// Between -1 and 1, and nothing like its neighbours.
+/// A number between -1 and 1, unlike its neighbours.
 fn noise(i: usize, j: usize) -> f64 {
     let mut bits = (i as u64 * 1_000_003 + j as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,26 +20,26 @@ fn common(j: usize) -> f64 {
     noise(977, j) + noise(978, j).signum() * 0.5
 }
 
-/// Client `i` differs from what is common by a hundred-thousandth, more or less: no two by as much.
+/// Client `i` differs from the common part by about a hundred-thousandth. All pairs differ by different amounts.
 fn similar(clients: usize) -> Round {
     let size = |i: usize| 1e-5 * (1.0 + (i * 7 % clients) as f64 / 10.0);
     let value = |i: usize, j: usize| (common(j) * (1.0 + size(i) * noise(i, j))) as f32;
     (0..clients).map(|i| (0..VALUES).map(|j| value(i, j)).collect()).collect()
 }
 
-/// Places in order of score.
+/// Clients in order of score.
 fn order(scores: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));
     order
 }
 
-/// Bases: what all have in common, and one that is as far from them as from nothing.
+/// Bases: the common part, and another that is as far from it as zero is.
 fn bases() -> [Vec<f32>; 2] {
     [(0..VALUES).map(|j| common(j) as f32).collect(), (0..VALUES).map(|j| noise(5000, j) as f32).collect()]
 }
 
-/// The scores' order is the oracle's for the first `honest` clients, and all others come behind them.
+/// Fails unless the order of scores is the oracle's for the first `honest` clients, and the others follow.
 fn check(round: &Round, honest: usize, f: usize) {
     let want = order(&krum_scores(&wide(round), f));
     assert!(want[..honest].iter().all(|i| *i < honest), "the hostile come last");
@@ -67,7 +69,7 @@ fn krum_ranks_thirty_three_clients() {
     check(&similar(33), 33, 8);
 }
 
-/// Three that are a thousand times as large: what rows are centred on must not be drawn to them.
+/// Three clients are a thousand times as large. They must not move the centre of the rows.
 #[test]
 fn krum_ranks_the_honest_beside_large_clients() {
     for honest in [20, 33] {
@@ -79,14 +81,14 @@ fn krum_ranks_the_honest_beside_large_clients() {
     }
 }
 
-/// The same as deltas: files that hold the differences and say so.
+/// The same updates as files of deltas.
 #[test]
 fn krum_chooses_the_same_among_deltas() {
     let (round, base) = (similar(20), bases()[0].clone());
     let dir = crate::harness::Dir::new();
     write_base(&dir, &base);
     for (i, row) in round.iter().enumerate() {
-        let delta: Vec<f32> = row.iter().zip(&base).map(|(x, b)| x - b).collect(); // Exact: they are near.
+        let delta: Vec<f32> = row.iter().zip(&base).map(|(x, b)| x - b).collect(); // Exact: the values are close.
         crate::harness::Update::new(&format!("in/{}", super::id(i)))
             .f32("w", &[VALUES], &delta)
             .meta("kind", "delta")
@@ -97,7 +99,7 @@ fn krum_chooses_the_same_among_deltas() {
     assert_eq!(got.kept(), [krum(&wide(&round), 4)]);
 }
 
-/// The cases above rest on it: scores differ by more than any way to add them up may be off.
+/// The cases above need this: scores differ by more than the error of any order of addition.
 #[test]
 fn scores_are_far_apart() {
     for (clients, f) in [(20, 4), (33, 8)] {

@@ -1,5 +1,7 @@
-//! Each rule against its oracle: every rule on rounds without ties; and one by one on rounds with ties, duplicates and
-//! rows on a line, by each way to measure distances.
+//! Each rule against its oracle.
+//!
+//! Every rule runs on rounds without ties. Then each runs on rounds with ties, duplicates and rows on a line, with each
+//! way to measure distances.
 
 use super::{
     DISTANCES, Round, any_index, assert_near, assert_within, bulyans_most, config, examples, krums_most,
@@ -14,7 +16,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestRunner;
 
-/// The rule keeps those whom the oracle chooses, and merges their mean or what is given.
+/// Fails unless the rule keeps the clients of the oracle, and merges to `want`, or to their mean.
 fn check(round: &Round, rule: &str, f: Option<usize>, chosen: &[usize], want: Option<Vec<f64>>) {
     let (dir, rows) = (write_round(round), wide(round));
     let want = want.unwrap_or_else(|| mean_of(&rows, chosen));
@@ -27,7 +29,7 @@ fn check(round: &Round, rule: &str, f: Option<usize>, chosen: &[usize], want: Op
     }
 }
 
-/// The shares told in the report give the merged values.
+/// Fails unless the shares in the report give the merged values.
 fn check_shares(rows: &[Vec<f64>], got: &super::Merged) {
     let shares = got.shares();
     assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
@@ -37,14 +39,14 @@ fn check_shares(rows: &[Vec<f64>], got: &super::Merged) {
     assert_near(&got.values, &want, magnitude(rows), "the shares' sum");
 }
 
-/// Rounds in which no two clients are alike.
+/// Rounds without similar clients.
 fn untied(clients: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Round> {
     (clients, 5..=12usize).prop_flat_map(|(clients, values)| {
         proptest::collection::vec(proptest::collection::vec(-1.0f32..1.0, values), clients)
     })
 }
 
-/// Merged values are as near as iterations and filters come: a hundred-thousandth.
+/// Iterations and filters end within a hundred-thousandth of the oracle.
 #[test]
 fn every_rule_is_its_oracle() {
     for (rule, oracle) in rules(0) {
@@ -73,7 +75,7 @@ proptest! {
         check(&round, "krum", Some(f), &[chosen], None);
     }
 
-    /// The report's scores are the paper's, or in proportion to them.
+    /// The report's scores are those of the paper, or proportional to them.
     #[test]
     fn krum_scores(round in tied(3..=40), f in any_index()) {
         let f = f.index(krums_most(round.len()) + 1);
@@ -101,7 +103,7 @@ proptest! {
         check(&round, "bulyan", Some(f), &oracle::bulyan_selection(&rows, f), Some(oracle::bulyan(&rows, f)));
     }
 
-    /// Rows on a line may have many geometric medians, so what is compared is the distance that it makes least.
+    /// Rows on a line may have many geometric medians. So the test compares the sum of distances, which each minimises.
     #[test]
     fn geometric_median_makes_the_total_distance_least(round in tied(1..=40), uneven in any::<bool>()) {
         let (dir, rows) = (write_round(&round), wide(&round));
@@ -112,13 +114,13 @@ proptest! {
             let how = if uneven { "examples" } else { "uniform" };
             let got = merge(&dir, "geometric-median", &[&["--weights", how], distances].concat());
             let more = oracle::total_distance(&rows, &weights, &got.values) - least;
-            // Near a kink the total rises as fast as one moves: this is a hundred-thousandth of the spread.
+            // Near a kink the sum grows as fast as the distance moved; this is a hundred-thousandth of the spread.
             prop_assert!(more <= 1e-5 * total * magnitude(&rows).max(1e-30), "{} more than {}", more, least);
             check_shares(&rows, &got);
         }
     }
 
-    /// In several dimensions it is one point, found to a hundred-thousandth of the spread.
+    /// In several dimensions the median is one point, found to a hundred-thousandth of the spread.
     #[test]
     fn geometric_median(round in scattered(3..=40, 5..=12), uneven in any::<bool>()) {
         let (dir, rows) = (write_round(&round), wide(&round));
@@ -130,7 +132,7 @@ proptest! {
         assert_within(&got.values, &want, 1e-5 * magnitude(&rows), "geometric-median");
     }
 
-    /// It starts from the base.
+    /// The iteration starts from the base.
     #[test]
     fn centered_clipping(round in tied(1..=40), tau in proptest::option::of(1u8..80), iterations in 1usize..6) {
         let (dir, rows) = (write_round(&round), wide(&round));
@@ -153,7 +155,7 @@ proptest! {
         check(&round, "mda", Some(f), &oracle::mda(&wide(&round), f), None);
     }
 
-    /// Of sets with the same variance but for rounding, any may be taken.
+    /// Of sets whose variances differ only by rounding, any is right.
     #[test]
     fn smea(round in tied(1..=11), f in any_index()) {
         let (f, dir, rows) = (f.index(less_than_half(round.len()) + 1), write_round(&round), wide(&round));
@@ -168,7 +170,7 @@ proptest! {
         }
     }
 
-    /// Where the choice is clear it is the oracle's.
+    /// If the choice is clear, it is the oracle's.
     #[test]
     fn smea_chooses_the_one_best_set(round in scattered(3..=9, 3..=8), f in any_index()) {
         let (f, rows) = (f.index(less_than_half(round.len()) + 1), wide(&round));
@@ -179,8 +181,8 @@ proptest! {
         check(&round, "smea", Some(f), &spectral::smea(&rows, f), None);
     }
 
-    /// Without rows that are alike: the direction of most variance is then one. Weights are filtered many times,
-    /// which adds up: a hundred-thousandth.
+    /// Without similar rows, the direction of most variance is unique. Filtering changes weights many times, and the
+    /// errors add up to a hundred-thousandth.
     #[test]
     fn caf(round in scattered(2..=40, 3..=12), f in any_index(), far in 0u8..3) {
         let f = f.index(less_than_half(round.len()) + 1);
@@ -219,9 +221,9 @@ proptest! {
         }
     }
 
-    /// What rules choose by mean is told as equal shares.
+    /// For rules that choose clients and take their mean, the report has equal shares.
     #[test]
-    fn shares_are_told(round in tied(7..=11), f in 0usize..2) {
+    fn shares_are_reported(round in tied(7..=11), f in 0usize..2) {
         let (dir, rows) = (write_round(&round), wide(&round));
         for rule in ["krum", "multi-krum:m=3", "mda", "smea", "monna:trusted=client-03"] {
             check_shares(&rows, &merge_against(&dir, rule, f, &[]));
@@ -229,7 +231,7 @@ proptest! {
         check_shares(&rows, &merge(&dir, "distance-trim:keep=0.5", &[]));
     }
 
-    /// Whom a client is compared with does not depend on what all have in common: the base shifts nothing.
+    /// The common part of all rows does not change the comparison of clients: the base shifts nothing.
     #[test]
     fn choices_do_not_depend_on_the_base(round in tied(7..=11), f in 0usize..2, shift in -64i8..=64) {
         let dir = write_round(&round);
@@ -244,11 +246,11 @@ proptest! {
     }
 }
 
-/// The cases above rest on it: squares of differences of sixteenths up to 4, and of rows on a line, fit f32 exactly.
+/// The cases above need this: squares of differences of sixteenths up to 4, and of rows on a line, are exact in f32.
 #[test]
 fn sixteenths_have_exact_distances() {
     let (a, b) = (vec![4.0 + 1.0 / 16.0; 12], vec![-4.0; 12]);
     let square = squared_distance(&a, &b);
     assert_eq!(square, f64::from(square as f32));
-    assert!(square * 1024.0 < f64::from(1 << 24)); // Also in thirty-seconds, as midpoints are.
+    assert!(square * 1024.0 < f64::from(1 << 24)); // Also in thirty-seconds, because midpoints are.
 }

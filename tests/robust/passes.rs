@@ -1,5 +1,7 @@
-//! Rules that look before they merge: what they make of values that are no numbers or too large, of files that change
-//! between the passes, how much they read, and how integers follow.
+//! The passes of rules that measure before they merge.
+//!
+//! The tests cover values that are not finite or too large, files that change between the passes, the bytes read, and
+//! integers.
 
 use super::id;
 use crate::harness::{Dir, Model, Update, fedmill, program, shortest};
@@ -13,23 +15,23 @@ use std::process::{Child, Command, Stdio};
 
 const CLIENTS: usize = 13;
 
-/// The client with something wrong.
+/// The bad client.
 const BAD: usize = 4;
 
 /// Values of the longer tensor: several blocks.
 const LEN: usize = 5000;
 
-/// Steps that need a look at whole updates, before rules that need none.
+/// Steps that need the geometry, before rules that do not.
 const STEPS: [&[&str]; 3] = [
     &["--rule", "median", "--pre", "nnm"],
     &["--rule", "trimmed-mean", "--pre", "arc"],
     &["--rule", "mean", "--weights", "uniform", "--pre", "outliers"],
 ];
 
-/// A rule that needs a third look.
+/// A rule that needs a third pass.
 const THREE_LOOKS: [&str; 4] = ["--rule", "distance-trim", "--pre", "clip:norm=1"];
 
-/// Every rule that needs a look at whole updates, and steps that do.
+/// Every rule that needs the geometry, and steps that do.
 fn looking() -> Vec<Vec<&'static str>> {
     let rules = RULES.iter().map(|entry| &*shortest(entry, &id(2)).leak());
     let looking = rules.filter(|rule| parse(rule, Definition::Paper).unwrap().needs() > Needs::Nothing);
@@ -71,7 +73,7 @@ fn others() -> impl Iterator<Item = usize> {
     (0..CLIENTS).filter(|client| *client != BAD)
 }
 
-/// All clients, and in another folder all but the bad one; a base in both.
+/// A folder with all clients, and one without the bad client; both have a base.
 fn rounds(of: impl Fn(usize) -> Update, bad: &Update) -> [Dir; 2] {
     [true, false].map(|with_bad| {
         let dir = Dir::new();
@@ -92,7 +94,8 @@ fn arguments<'a>(how: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [&["aggregate", "-q", "in", "-o", "m.safetensors", "--byzantine", "2"], how, more].concat()
 }
 
-/// The bad update ends the run with an error that says where and what, or it is left out and makes no difference.
+/// Fails unless the bad update ends the run with an error that names its place and fault. If skipped, it changes
+/// nothing.
 #[track_caller]
 fn assert_rejected([all, others]: &[Dir; 2], how: &[&str], parts: &[&str]) {
     let named = format!("in/{}.safetensors: ", id(BAD));
@@ -128,7 +131,7 @@ fn values_that_are_no_numbers() {
     }
 }
 
-/// The first of several is named, and how many there are, beside values that are huge.
+/// The error names the first of several values and their number, even beside huge values.
 #[test]
 fn several_values_that_are_no_numbers() {
     let mut long = values(BAD, LEN);
@@ -144,7 +147,7 @@ fn several_values_that_are_no_numbers() {
     }
 }
 
-/// Whose values are no numbers in one tensor and in another is told of the first.
+/// If two tensors hold values that are not finite, the error names the first tensor.
 #[test]
 fn values_that_are_no_numbers_in_each_tensor() {
     let bad = Update::new(&format!("in/{}", id(BAD))).f32("a", &[3], &[0.0, f32::NAN, 0.0]);
@@ -153,7 +156,7 @@ fn values_that_are_no_numbers_in_each_tensor() {
     assert_rejected(&rounds(sound, &bad), &["--rule", "krum"], &[&part]);
 }
 
-/// The whole run tells of every bad update at once, and `skip` leaves out all of them.
+/// The run names every bad update, and `skip` leaves out all of them.
 #[test]
 fn several_updates_that_are_no_numbers() {
     let [dir, _] = rounds(sound, &client_with(BAD, &[f64::NAN; LEN]));
@@ -170,7 +173,7 @@ fn several_updates_that_are_no_numbers() {
     }
 }
 
-/// Without a client that was left out, a rule may not be able to go on; it says so of those that are left.
+/// After a bad client is left out, a rule may have too few clients. Its error counts the remaining ones.
 #[test]
 fn too_few_are_left() {
     let [dir, _] = rounds(sound, &client_with(BAD, &[f64::NAN; LEN]));
@@ -183,7 +186,7 @@ fn too_few_are_left() {
     assert!(!dir.exists("m.safetensors"));
 }
 
-/// A client of f64, far away at one place.
+/// A client of f64 that is far away in one value.
 fn wide(client: usize, far: f64) -> Update {
     let mut long = values(client, LEN);
     long[1030] = far;
@@ -191,14 +194,13 @@ fn wide(client: usize, far: f64) -> Update {
     update.f64("w", &[LEN], &long)
 }
 
-/// Squares of 1e200 do not fit f64.
+/// Squares of 1e200 overflow f64.
 #[test]
 fn values_too_large_to_measure() {
     for far in [1e200, -1e308] {
         for how in &looking_thrice() {
             let rounds = rounds(|client| wide(client, 0.5), &wide(BAD, far));
-            let parts =
-                ["its values are so large that their squares do not fit f64, expected an update whose"];
+            let parts = ["its values are too large: their squares do not fit f64"];
             assert_rejected_of_wide(&rounds, how, &parts);
         }
     }
@@ -212,7 +214,7 @@ fn assert_rejected_of_wide(rounds: &[Dir; 2], how: &[&str], parts: &[&str]) {
     assert_rejected(rounds, how, parts);
 }
 
-/// Rules by coordinate do not mind, nor does the report; it has no numbers of the round and says why.
+/// Rules by coordinate merge such values. The report has no figures of the round, and gives the reason.
 #[test]
 fn values_too_large_to_measure_are_merged_by_coordinate() {
     let [dir, _] = rounds(|client| wide(client, 0.5), &wide(BAD, 1e200));
@@ -240,7 +242,7 @@ fn values_too_large_to_measure_are_merged_by_coordinate() {
     }
 }
 
-/// A base that holds no number is an error that names it, whoever looks at it.
+/// A base with a value that is not finite is an error that names it, in every pass.
 #[test]
 fn bases_that_hold_no_number() {
     for (place, bad, shown) in
@@ -264,7 +266,7 @@ fn bases_that_hold_no_number() {
     }
 }
 
-/// A round whose passes take long enough to be met between them.
+/// A round whose passes take long enough to change a file between them.
 fn long_round() -> Dir {
     let dir = Dir::new();
     for client in 0..12 {
@@ -274,14 +276,14 @@ fn long_round() -> Dir {
     dir
 }
 
-/// Bytes that a process has read so far; none once it is gone.
+/// Bytes that a process has read so far; `None` after its end.
 fn bytes_read(child: &Child) -> Option<u64> {
     let io = fs::read_to_string(format!("/proc/{}/io", child.id())).ok()?;
     io.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
 }
 
-/// Starts a run, stops it when it has read so many bytes, and goes on after `change`. What it says and ends with; none
-/// if it was over before.
+/// Starts a run, stops it after it has read `after` bytes, calls `change`, and lets it go on. Returns the status and
+/// the messages; `None` if the run had already ended.
 fn run_changing(dir: &Dir, rule: &str, after: u64, change: impl FnOnce()) -> Option<(Option<i32>, String)> {
     let args = [
         "aggregate",
@@ -309,7 +311,7 @@ fn run_changing(dir: &Dir, rule: &str, after: u64, change: impl FnOnce()) -> Opt
     met.then(|| (output.status.code(), String::from_utf8(output.stderr).unwrap()))
 }
 
-/// Tries until a run is met before its end. One that was not, as it had checked its files already, merges soundly.
+/// Tries until the change comes before the run's last check of its files. A later change does not affect the merge.
 fn met_while_running(
     dir: &Dir,
     rule: &str,
@@ -328,12 +330,12 @@ fn met_while_running(
     panic!("no run of {rule} was met after {after} bytes");
 }
 
-/// Whoever rewrites, cuts or replaces a file between the passes or within one ends the run: what was decided on is not
-/// what would be merged.
+/// A file that is rewritten, cut or replaced during the passes ends the run. Otherwise the run would merge other values
+/// than those it judged.
 #[test]
 fn files_that_change_between_the_passes() {
     if !cfg!(target_os = "linux") {
-        eprintln!("NOT RUN: what a process has read is told on Linux only");
+        eprintln!("NOT RUN: only Linux reports the bytes that a process read");
         return;
     }
     let dir = long_round();
@@ -344,14 +346,14 @@ fn files_that_change_between_the_passes() {
     let rewrite = || {
         let mut bytes = whole.clone();
         bytes[(one - 4) as usize..].copy_from_slice(&9f32.to_le_bytes());
-        // Into the file that is open, which keeps its name and length.
+        // Writes into the open file, which keeps its name and length.
         File::options().write(true).open(&path).unwrap().write_all(&bytes).unwrap();
     };
     let cut = || File::options().write(true).open(&path).unwrap().set_len(one / 2).unwrap();
     for (rule, late) in
         [("krum", 11), ("multi-krum", 13), ("geometric-median", 15), ("bulyan", 13), ("distance-trim", 13)]
     {
-        // In the first pass, and late in it or in the second: Krum's reads one file and is over too soon.
+        // In the first pass, and late in it or in the second. Krum's second pass reads one file and is too short.
         for after in [one * 5, one * late + one / 2] {
             for change in [&rewrite as &dyn Fn(), &cut] {
                 let (code, said) = met_while_running(&dir, rule, after, &restore, change);
@@ -364,18 +366,18 @@ fn files_that_change_between_the_passes() {
     }
 }
 
-/// What was read, as multiples of all updates' data. One read more that settles a close call is not counted.
+/// The bytes read, as a multiple of the size of all updates, without the further read that settles a close call.
 fn reads(dir: &Dir, how: &[&str], more: &[&str]) -> f64 {
     let report = ["--report", "r.json"];
     fedmill(dir, &arguments(how, &[more, &report].concat())).assert_merged("m.safetensors");
     let report = dir.json("r.json");
     let data = (CLIENTS * (LEN + 3) * size_of::<f32>()) as f64;
     let warnings = report["warnings"].as_array().unwrap();
-    let settled = warnings.iter().any(|text| text.as_str().unwrap().contains("found again in f64"));
+    let settled = warnings.iter().any(|text| text.as_str().unwrap().contains("computed again in f64"));
     report["bytes"]["read"].as_f64().unwrap() / data - f64::from(settled)
 }
 
-/// Two reads of the updates at most; a third where the coordinate median is needed of updates that a step made.
+/// Updates are read at most twice. A third read is needed for the coordinate median of updates that a step made.
 #[test]
 fn updates_are_read_twice_at_most() {
     let [dir, _] = rounds(sound, &sound(BAD));
@@ -386,7 +388,7 @@ fn updates_are_read_twice_at_most() {
             for how in &looking() {
                 assert!(reads(&dir, how, &more) <= 2.0, "{how:?} {more:?}");
             }
-            // Only those are read again that have a part.
+            // The second pass reads only the clients with a share.
             let parts = [("krum", 1.0), ("multi-krum", 9.0), ("bulyan", 9.0), ("mda", 11.0), ("smea", 11.0)];
             for (rule, members) in parts.into_iter().chain([("monna:trusted=client-02", 11.0)]) {
                 let got = reads(&dir, &["--rule", rule], &more);
@@ -411,7 +413,7 @@ fn updates_are_read_twice_at_most() {
     }
 }
 
-/// Integers of client `i`: far apart, and odd in every way.
+/// Integers of client `i`, far apart and odd.
 fn integers(client: usize) -> [i64; 4] {
     let i = client as i64;
     [i * i * 1_000_003 - 5, if client.is_multiple_of(2) { -1 - i } else { i }, (1 << 53) - i, i - 5]
@@ -437,7 +439,7 @@ fn run_with_integers(dir: &Dir, how: &[&str]) -> (Model, Value) {
     (Model::read(dir, "m.safetensors"), dir.json("r.json"))
 }
 
-/// The clients' shares as the report tells them.
+/// The clients' shares in the report.
 fn shares(report: &Value) -> Vec<f64> {
     let clients = report["clients"].as_array().unwrap();
     clients.iter().map(|client| client["weight"].as_f64().unwrap()).collect()
@@ -476,7 +478,7 @@ fn integers_follow_the_shares() {
         for (place, got) in stored_integers(&model).into_iter().enumerate() {
             let terms = |i: usize| shares[i] * integers(i)[place] as f64;
             let want: f64 = (0..CLIENTS).map(terms).sum();
-            // What the sum and the shares were rounded by, and half for rounding to an integer.
+            // The rounding of the sum and of the shares, and half for the rounding to an integer.
             let slack = 0.5 + 1e-6 + 4.0 * f64::EPSILON * (1i64 << 53) as f64;
             assert!((got as f64 - want).abs() <= slack, "{how:?}, {place}: got {got}, expected {want}");
         }
@@ -486,7 +488,7 @@ fn integers_follow_the_shares() {
     }
 }
 
-/// Rules by coordinate take the statistic of the integers of those chosen or mixed.
+/// Rules by coordinate take the statistic of the integers of the chosen or mixed clients.
 #[test]
 fn integers_by_coordinate() {
     let dir = round_with_integers();

@@ -1,5 +1,6 @@
-//! The real round in `data/`, of whose twenty clients the last four are hostile: whom each rule keeps, as a snapshot
-//! (`INSTA_UPDATE=always cargo test real_round` takes a new one) and from the oracles.
+//! The real round in `data/`: the clients that each rule keeps, as a snapshot and by the oracles.
+//!
+//! The last four of the twenty clients are hostile. `INSTA_UPDATE=always cargo test real_round` accepts a new snapshot.
 
 use crate::harness::{Dir, Model, fedmill, shortest};
 use crate::reference::robust::{Case, Oracle};
@@ -28,7 +29,7 @@ fn runs() -> Vec<(String, &'static [&'static str])> {
     alone.chain(MORE.map(|(rule, steps)| (rule.to_owned(), steps))).collect()
 }
 
-/// The ids of those kept, as numbers.
+/// The ids of the kept clients, as numbers.
 fn kept(rule: &str, steps: &[&str]) -> Vec<usize> {
     let dir = Dir::new();
     let (base, updates) = (format!("{DATA}/base.safetensors"), format!("{DATA}/updates"));
@@ -55,7 +56,7 @@ fn deltas() -> Vec<Vec<f64>> {
     (0..20).map(|i| difference(&floats(&format!("updates/client-{i:02}")), &base)).collect()
 }
 
-/// Whom the oracle keeps; `None` where the rule does not choose.
+/// The clients that the oracle keeps; `None` if the rule does not choose.
 fn chosen(rule: &str, steps: &[&str], rows: &Rows) -> Option<Vec<usize>> {
     match (rule, steps) {
         ("multi-krum:m=5", _) => Some(robust::multi_krum(rows, HOSTILE, 5)),
@@ -67,8 +68,8 @@ fn chosen(rule: &str, steps: &[&str], rows: &Rows) -> Option<Vec<usize>> {
     }
 }
 
-/// An orthonormal basis of the rows' span (Gram and Schmidt, twice), and the rows in it: twenty numbers each, the
-/// same distances and angles. Sets are tried by the thousand.
+/// An orthonormal basis of the rows' span (Gram and Schmidt, twice), and the rows in it. Each row has twenty numbers,
+/// with the same distances and angles, so thousands of sets can be tried.
 fn in_their_span(rows: &Rows) -> Vec<Vec<f64>> {
     use crate::reference::vectors::{dot, norm, scaled};
     let mut basis: Vec<Vec<f64>> = Vec::new();
@@ -88,7 +89,7 @@ fn rules_keep_whom_the_oracles_keep() {
     let short = in_their_span(&rows);
     let mut compared = 0;
     for (rule, steps) in runs() {
-        // Coordinates have a meaning for the coordinate median only.
+        // Only the coordinate median depends on the choice of coordinates.
         let needs_median = parse(&rule, Definition::Paper).unwrap().needs() == Needs::Median;
         let rows = if needs_median { &rows } else { &short };
         if let Some(chosen) = chosen(&rule, steps, rows) {
@@ -108,7 +109,7 @@ fn verdicts_on_the_real_round() {
     insta::assert_snapshot!(verdicts);
 }
 
-/// In their span, rows are as far apart as before.
+/// In the basis, rows have the same distances as before.
 #[test]
 fn the_span_keeps_distances() {
     let rows = deltas();

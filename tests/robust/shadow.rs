@@ -1,4 +1,4 @@
-//! Rules that are only asked: what they would have kept is told, and changes nothing.
+//! Shadow rules: the report has the clients that they would keep, and the merge does not change.
 
 use super::{Merged, Round, merge_against, write_round};
 use serde_json::Value;
@@ -23,15 +23,15 @@ fn a_shadow_keeps_whom_the_rule_keeps() {
     assert!(dir.read("merged.safetensors") == model, "asking other rules shows");
     assert_eq!(shaded.kept(), plain.kept());
     for rule in rules {
-        let told = shadow(&shaded, rule);
+        let shadowed = shadow(&shaded, rule);
         let kept: Vec<&str> =
-            told["kept"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+            shadowed["kept"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
         assert_eq!(kept, merge_against(&dir, rule, 2, &[]).kept_ids(), "{rule}");
-        assert!(told["error"].is_null(), "{told}");
+        assert!(shadowed["error"].is_null(), "{shadowed}");
     }
 }
 
-/// A rule that cannot be used says so, and the merge goes on.
+/// A rule that cannot run gives a reason, and the merge goes on.
 #[test]
 fn a_shadow_that_cannot_decide_says_why() {
     let dir = write_round(&round());

@@ -1,4 +1,4 @@
-//! Order, names, origin and unit of the clients' values change nothing that they should not.
+//! Order, names, origin and unit of the clients' values change only what they should.
 
 use super::{
     Merged, Round, assert_within, config, merge, merge_against, scattered, tolerant, write_base, write_round,
@@ -6,11 +6,11 @@ use super::{
 use crate::harness::fedmill;
 use proptest::prelude::*;
 
-/// Rules that only add, compare and divide by counts: exact in powers of two.
+/// Rules that only add, compare and divide by counts: exact for powers of two.
 const SELECTING: [&str; 7] =
     ["krum", "multi-krum", "bulyan", "mda", "monna:trusted=client-00", "meamed", "distance-trim"];
 
-/// Rules that take roots: their results move and scale but for rounding.
+/// Rules that take roots: their results move and scale up to rounding.
 const ROOTED: [&str; 3] = ["geometric-median", "smea", "caf"];
 
 fn run(round: &Round, rule: &str) -> Merged {
@@ -41,7 +41,7 @@ proptest! {
         }
     }
 
-    /// Sixteenths added to sixteenths are exact.
+    /// Sums of sixteenths are exact.
     #[test]
     fn rules_move_with_their_inputs(
         round in scattered(11..=12, 3..=10),
@@ -58,7 +58,7 @@ proptest! {
         }
     }
 
-    /// Base and updates moved together: the merged model moves with them, for rules that start at the base too.
+    /// If base and updates move together, the merged model moves with them, also for rules that start at the base.
     #[test]
     fn rules_move_with_the_base(round in scattered(11..=12, 3..=10), shift in -640i16..=640) {
         let shift = f32::from(shift) / 16.0;
@@ -74,9 +74,9 @@ proptest! {
         }
     }
 
-    /// Who sent what makes no difference to what Krum and the rest take, only who it is. (Several sets may have the
-    /// least diameter, and two who are each other's only neighbour score alike: then names decide, so minimum diameter
-    /// averaging and Bulyan are not here.)
+    /// A permutation of the clients does not change the result of Krum and others, only the names. Minimum diameter
+    /// averaging and Bulyan are left out: names decide between sets of equal diameter, and between two clients that are
+    /// each other's only neighbour.
     #[test]
     fn names_make_no_difference(
         round in scattered(11..=11, 6..=10),
@@ -96,7 +96,7 @@ proptest! {
     }
 }
 
-/// The order in which files are named changes no byte of the model.
+/// The order of files changes no byte of the model.
 #[test]
 fn order_of_files_changes_nothing() {
     let value = |i: usize, j: usize| (i as f32 * 1.7 + j as f32 * 0.9).sin();
@@ -124,7 +124,7 @@ fn order_of_files_changes_nothing() {
     }
 }
 
-/// Nor do threads and the instruction set.
+/// Threads and the instruction set do not, either.
 #[test]
 fn threads_and_instruction_sets_change_nothing() {
     let value = |i: usize, j: usize| ((i * 7919 + j * 104_729) % 100_003) as f32 / 50_000.0 - 1.0;

@@ -1,4 +1,4 @@
-//! What is refused: nothing is written then, the exit status is 2, and the message names the files.
+//! Refused commands: they write nothing, end with status 2, and name the files.
 
 use super::{DECISION, Kind, combine, decide, model, run, write_round};
 use crate::harness::{Contents, Dir, Update, fedmill};
@@ -8,7 +8,7 @@ use std::fs;
 const KRUM: [&str; 4] = ["--rule", "krum", "--byzantine", "2"];
 const MERGE: [&str; 6] = ["merge", "-q", "in", "-o", "m.safetensors", "--partials"];
 
-/// A round with everything up to its merge: three shards that looked, three that combined.
+/// A round before `merge`: three shard files with geometry, and three with values.
 fn whole_round() -> Dir {
     let dir = Dir::new();
     write_round(&dir, 7, Kind::Weights);
@@ -48,7 +48,7 @@ fn partials_that_are_not_every_section_once_are_refused() {
     assert_refused(&dir, &[&looks, &KRUM[..]].concat(), &["g/1.safetensors", "g/3.safetensors"]);
 }
 
-/// Of a model of one section two of three shards are empty, and have to be there all the same.
+/// A model of one section leaves two of three shards empty. Their files must still be there.
 #[test]
 fn empty_shards_are_missed_too() {
     let dir = Dir::new();
@@ -91,7 +91,7 @@ fn partials_of_another_rule_are_strangers() {
 fn partials_of_other_updates_are_strangers() {
     let parts = |what: &str| ["c/1.safetensors".to_owned(), format!("its {what} is")];
     let refused = |dir: &Dir, more: &[&str], what: &str| {
-        // Without a decision, so that the partials themselves are what is refused.
+        // Without a decision, so that the shard files themselves are refused.
         let args = [&MERGE[..], &ALL, &["--rule", "median"], more].concat();
         assert_refused(dir, &args, &parts(what).each_ref().map(String::as_str));
     };
@@ -105,11 +105,11 @@ fn partials_of_other_updates_are_strangers() {
     let dir = of_median(&[]);
     model("in/client-03", 77).meta("num_examples", "13.1").write(&dir);
     refused(&dir, &[], "updates");
-    // A client more.
+    // One more client.
     let dir = of_median(&[]);
     model("in/client-99", 99).write(&dir);
     refused(&dir, &[], "clients");
-    // Another base, and one where there was none.
+    // Another base, and a base for a round without one.
     let base = ["--base", "base.safetensors"];
     let dir = of_median(&base);
     refused(&dir, &[], "base");
@@ -124,7 +124,7 @@ fn decisions_are_held_to_their_run() {
     assert_refused(&dir, &without, &["krum compares whole updates", "--decision", "hint:"]);
     let combining = ["combine", "-q", "in", "-o", "x.safetensors", "--shard", "1/3"];
     assert_refused(&dir, &[&combining[..], &KRUM].concat(), &["krum compares whole updates", "fedmill gram"]);
-    // The same decision in other bytes is another: who combined by which is told by its digest.
+    // A decision in other bytes is another decision: its digest is in the shard files.
     let text = String::from_utf8(dir.read("d.json")).unwrap();
     dir.write("other.json", text.replace("\"warnings\": []", "\"warnings\": [\"edited\"]").into_bytes());
     let other = merging(&ALL, &["--decision", "other.json"]);
@@ -153,7 +153,7 @@ fn cut_off_partials_are_refused() {
     }
 }
 
-/// Where a tensor's bytes start in a file.
+/// The offset of a tensor's data in a file.
 fn start_of(bytes: &[u8], tensor: &str) -> usize {
     let (header, metadata) = SafeTensors::read_metadata(bytes).unwrap();
     8 + header + metadata.info(tensor).unwrap().data_offsets.0
@@ -171,7 +171,7 @@ fn sums_that_are_no_numbers_are_refused() {
         dir.write("g/2.safetensors", &bytes);
         assert_refused(&dir, &args, &["g/2.safetensors", tensor, "expected a finite number", "hint:"]);
     }
-    // Branches that are not those of its sections.
+    // Sums whose branches are not those of the file's sections.
     let mut bytes = whole.clone();
     let start = start_of(&bytes, "usual.branches");
     bytes[start..start + 8].copy_from_slice(&40u64.to_le_bytes());
@@ -180,7 +180,7 @@ fn sums_that_are_no_numbers_are_refused() {
 }
 
 #[test]
-fn shards_that_there_are_not_are_refused() {
+fn shards_that_do_not_exist_are_refused() {
     let dir = Dir::new();
     write_round(&dir, 7, Kind::Weights);
     for shard in ["0/3", "4/3", "1/0", "1", "x/y"] {
@@ -188,7 +188,7 @@ fn shards_that_there_are_not_are_refused() {
         assert_refused(&dir, &args, &[&format!("found `{shard}`"), "expected I/S"]);
     }
     let own = ["combine", "in", "--shard", "1/1", "-o", "in/client-00.safetensors"];
-    assert_refused(&dir, &own, &["is an input too"]);
+    assert_refused(&dir, &own, &["is also an input"]);
 }
 
 #[test]
@@ -199,19 +199,19 @@ fn an_update_that_one_shard_finds_bad_is_an_error_for_it() {
     let start = start_of(&bytes, "a.long");
     bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     dir.write("in/client-04.safetensors", &bytes);
-    let parts = ["in/client-04.safetensors: tensor `a.long`", "NaN", "hint: the other shards do not know"];
+    let parts = ["in/client-04.safetensors: tensor `a.long`", "NaN", "hint: the other shards still use it"];
     for skip in [&[][..], &["--on-bad-update", "skip"]] {
         let gram = ["gram", "-q", "in", "-o", "x.safetensors", "--shard", "1/3"];
         assert_refused(&dir, &[&gram[..], &KRUM, skip].concat(), &parts);
         let combine = ["combine", "-q", "in", "-o", "x.safetensors", "--shard", "1/3", "--rule", "median"];
         assert_refused(&dir, &[&combine[..], skip].concat(), &parts);
     }
-    // Where it is not, the shard is sound.
+    // A shard without the bad value is sound.
     run(&dir, "combine", &["--rule", "median"], &["--shard", "3/3"], "x.safetensors");
 }
 
 #[test]
-fn what_takes_another_look_is_refused() {
+fn rules_that_need_a_third_pass_are_refused() {
     let dir = Dir::new();
     write_round(&dir, 7, Kind::Weights);
     let args =

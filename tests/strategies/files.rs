@@ -1,4 +1,4 @@
-//! Strategies through files: ten rounds, one process each, against the oracle; with every rule; and what is refused.
+//! Strategies through files: ten processes against the oracle; with every rule; refusals.
 
 use super::{ROUNDS, base, rounds};
 use crate::harness::{Contents, Dir, Model, Update, fedmill, shortest};
@@ -10,7 +10,7 @@ use fedmill::rules::{self, Needs, RULES};
 use fedmill::settings::Definition;
 use fedmill::strategies::{self, Strategy};
 
-/// Where the first tensor ends.
+/// The end of the first tensor.
 const CUT: usize = 20;
 
 fn vector(name: &str, values: &[f64]) -> Update {
@@ -40,15 +40,15 @@ fn write_client(dir: &Dir, name: &str, client: &Client, with_controls: bool) {
     metadata.iter().fold(update, |update, (key, value)| update.meta(key, value)).write(dir);
 }
 
-/// What rounds left.
+/// The output of the rounds.
 struct Ran {
-    /// The model after each.
+    /// The model after each round.
     models: Vec<Vec<f64>>,
-    /// What was kept after the last, by the prefix of its names.
+    /// The state after the last round, by the prefix of its tensors.
     kept: Vec<(&'static str, Vec<f64>)>,
 }
 
-/// The prefixes of the tensors that a strategy keeps.
+/// The prefixes of a strategy's state tensors.
 fn prefixes(strategy: &dyn Strategy) -> Vec<&'static str> {
     let prefix = |slot| match slot {
         StateTensor::Momentum => "m.",
@@ -146,7 +146,7 @@ fn merged(dir: &Dir, more: &[&str]) -> Model {
     Model::read(dir, "m.safetensors")
 }
 
-/// Adam on whatever a rule merges: the rule's own merged delta, stepped by hand. Integers take what is merged.
+/// Adam on the result of any rule: the step is computed by hand from the rule's merged delta. Integers have no step.
 #[test]
 fn a_strategy_follows_every_rule() {
     for rule in RULES.iter().map(|entry| shortest(entry, "client-0")) {
@@ -169,7 +169,7 @@ fn a_strategy_follows_every_rule() {
     }
 }
 
-/// What scales deltas before the rule: the median of the scaled ones, by hand.
+/// A strategy that scales deltas before the rule: the median of the scaled deltas, computed by hand.
 #[test]
 fn deltas_are_scaled_before_the_rule() {
     let clients = &rounds()[0];
@@ -204,7 +204,7 @@ fn assert_refused(dir: &Dir, more: &[&str], parts: &[&str]) {
     dir.assert_unchanged_since(&before);
 }
 
-/// A round in which one client's metadata is another, or missing.
+/// A round in which one client's metadata is changed or missing.
 fn round_with(key: &str, value: Option<&str>) -> Dir {
     let dir = one_round();
     let client = &rounds()[0][3];
@@ -290,7 +290,7 @@ fn what_a_run_lacks_is_named_and_nothing_is_written() {
 }
 
 #[test]
-fn a_population_is_told_and_large_enough() {
+fn a_population_is_required_and_large_enough() {
     let dir = Dir::new();
     vector("base", &base()).i64("n", &[1], &[3]).write(&dir);
     for (i, client) in rounds()[0].iter().enumerate() {
@@ -337,9 +337,9 @@ fn a_state_of_another_strategy_or_model_stays_as_it_is() {
     );
 }
 
-/// What clients of the next round are told, and what the report says of how it went.
+/// The metadata for clients of the next round, and the report's figures.
 #[test]
-fn what_is_told() {
+fn clients_and_report_get_the_settings() {
     let dir = one_round();
     let model = merged(&dir, &["--strategy", "fedprox:mu=0.25"]);
     assert_eq!(model.metadata["proximal_mu"], "0.25");
@@ -350,13 +350,13 @@ fn what_is_told() {
     assert_eq!(model.metadata["fedmill.strategy"], "fedadam");
     assert_eq!(model.metadata["fedmill.definition"], "flower");
     assert_eq!(model.metadata["fedmill.steps"], "1");
-    let told = &dir.json("r.json")["strategy"];
-    assert_eq!((told["strategy"].as_str(), told["steps"].as_u64()), (Some("fedadam"), Some(0)));
+    let figures = &dir.json("r.json")["strategy"];
+    assert_eq!((figures["strategy"].as_str(), figures["steps"].as_u64()), (Some("fedadam"), Some(0)));
     assert!(
-        told["server_step"].as_str().unwrap().starts_with("m = 0.9 m + (1 - 0.9) delta; v = 0.99 v"),
-        "{told}"
+        figures["server_step"].as_str().unwrap().starts_with("m = 0.9 m + (1 - 0.9) delta; v = 0.99 v"),
+        "{figures}"
     );
     merged(&dir, &["--strategy", "fedbuff:normalize=weights", "--round", "4", "--report", "r.json"]);
-    let told = dir.json("r.json")["strategy"].to_string();
-    assert!(told.contains("normaliz"), "{told}");
+    let figures = dir.json("r.json")["strategy"].to_string();
+    assert!(figures.contains("normaliz"), "{figures}");
 }

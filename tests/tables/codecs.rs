@@ -1,4 +1,4 @@
-//! The tables of codecs: what they send and take, and the bits and errors that the tests measure.
+//! The tables of codecs: their streams and inputs, and the bits and errors that the tests measure.
 
 use super::{check, line};
 use crate::harness::source_tree;
@@ -27,7 +27,7 @@ fn settings(family: &Family) -> String {
     if settings.is_empty() { "none".to_owned() } else { settings.join("; ") }
 }
 
-/// Whether a family is unbiased, and under which setting if that depends on one.
+/// Whether a family is unbiased, or the setting that makes it so.
 fn unbiased(family: &Family) -> String {
     let name = family.names().next().unwrap();
     let is_unbiased = |text: &str| codecs::parse(text).unwrap().is_unbiased();
@@ -42,7 +42,7 @@ fn unbiased(family: &Family) -> String {
     if by_default { "yes" } else { "no" }.to_owned()
 }
 
-/// An encoded matrix: how it was encoded, the bytes of that and of its streams, and the values that it is decoded to.
+/// An encoded matrix: the coding, its bytes and those of its streams, and the decoded values.
 fn encoded(codec: &dyn Codec, values: &[f32], shape: [usize; 2]) -> (Coding, usize, Vec<f32>) {
     let vector = Vector { len: values.len(), shape: shape.to_vec() };
     let mut encoder = codec.encoder(Isa::detect(), &vector, Seeds { own: 1, shared: 2 });
@@ -64,7 +64,7 @@ fn encoded(codec: &dyn Codec, values: &[f32], shape: [usize; 2]) -> (Coding, usi
     (coding, bytes, decoded)
 }
 
-/// The rules that take updates by a family.
+/// The rules that accept updates of a family.
 fn merged_by(family: &Family) -> &'static str {
     let codec = codecs::parse(family.names().next().unwrap()).unwrap();
     let shape = [8, 64];
@@ -116,7 +116,7 @@ fn figures_have_two_digits() {
     }
 }
 
-/// Every codec as `--table` tries it, and, of a codec that has a file of its own, also with each of its settings.
+/// Every codec as `--table` uses it, and each setting of codecs with their own file.
 #[test]
 fn the_table_of_errors_is_what_is_measured() {
     let Some(root) = source_tree() else { return };

@@ -3,39 +3,41 @@
 use super::compose::{lines, rounded_up};
 use super::mechanism::{self, MechanismOptions};
 use super::plan::{self, PlanOptions};
-use crate::cli::{Failure, Outcome, print};
+use crate::cli::{Common, Failure, OUTPUT, Outcome, PRIVACY, print};
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::calibrate::{Budget, CalibrateError, ClientSampling, TargetAccountant};
 use crate::privacy::ledger::plan::Correlated;
 use clap::Args;
 use serde::Serialize;
 
-/// Solve for the noise, the rounds or epsilon: the option that is left out.
+/// Find the noise, the number of rounds or epsilon from the other two.
 ///
-/// The result is always within the target: fedmill computes its cost afterwards.
+/// Give two of --noise-multiplier, --rounds and --epsilon. fedmill computes the cost of the result again, so that it is
+/// always within the target.
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
-    /// Largest epsilon. Left out if both --noise-multiplier and --rounds are given.
+#[command(next_help_heading = PRIVACY)]
+pub(in crate::cli) struct Arguments {
+    /// The largest epsilon.
     #[arg(long, value_name = "E", value_parser = plan::positive)]
     epsilon: Option<f64>,
-    /// Probability with which the guarantee may fail; below 1 divided by the number of clients.
+    /// The probability with which the guarantee may fail, below 1 / number of clients.
     #[arg(long, value_name = "D", value_parser = plan::fraction)]
     delta: f64,
-    /// Number of rounds.
+    /// The number of rounds.
     #[arg(long, value_name = "T", required_unless_present = "noise_multiplier")]
     rounds: Option<u64>,
-    /// Standard deviation of the noise on the sum, in clip bounds.
+    /// The standard deviation of the noise on the sum, divided by the clip bound.
     #[arg(long, value_name = "Z", value_parser = plan::not_negative)]
     noise_multiplier: Option<f64>,
     #[command(flatten)]
     plan: PlanOptions,
     #[command(flatten)]
     mechanism: MechanismOptions,
-    /// The accountant whose epsilon is held against the target.
+    /// The accountant whose epsilon must stay within the target.
     #[arg(long, value_name = "NAME", default_value = "pld")]
     accountant: TargetAccountant,
     /// Print one JSON object.
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
 }
 
@@ -57,7 +59,7 @@ struct Calibrated {
 }
 
 impl Arguments {
-    pub(super) fn run(&self) -> Result<Outcome, Failure> {
+    pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let correlated = self.mechanism.correlated(self.rounds)?;
         let budget = self.budget(correlated.as_ref())?;
         if correlated.is_some() && budget.sampling != ClientSampling::All {
@@ -128,12 +130,12 @@ impl Arguments {
 
 fn wrong(found: &str) -> Failure {
     let why = anyhow::anyhow!("found {found}, expected exactly two of the three");
-    Failure { hint: Some("calibrate solves for the third".to_owned()), ..why.into() }
+    Failure { hint: Some("calibrate finds the third".to_owned()), ..why.into() }
 }
 
 fn failure(error: CalibrateError) -> Failure {
     let hint = match error {
-        CalibrateError::Slack { .. } => Some("--level 3 has far less of it".to_owned()),
+        CalibrateError::Slack { .. } => Some("--level 3 has far less slack".to_owned()),
         _ => None,
     };
     Failure { hint, ..Failure::from(error) }

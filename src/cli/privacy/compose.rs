@@ -2,7 +2,7 @@
 
 use super::plan::{self, PlanOptions};
 use crate::bench::curves::{self, Curve};
-use crate::cli::{Common, Failure, Outcome, print, rates};
+use crate::cli::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, print, rates};
 use crate::io::text;
 use crate::privacy::accountants::rdp::orders::OrderList;
 use crate::privacy::accountants::{self, Cost, CostTerms, Deltas, cost};
@@ -12,24 +12,25 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Compute the cost of releases together.
+/// Compute the total cost of releases.
 ///
-/// Prints epsilon at a delta, or delta at an epsilon, by Renyi divergences and by the privacy loss distribution.
-/// Nothing is charged.
+/// Prints epsilon at a delta, or delta at an epsilon, by Renyi divergences and by the privacy loss distribution. The
+/// command charges nothing.
 #[derive(Args, Debug)]
+#[command(next_help_heading = PRIVACY)]
 #[command(group = ArgGroup::new("what").required(true).args(["noise_multiplier", "events"]))]
 #[command(group = ArgGroup::new("at").required(true).args(["delta", "epsilon"]))]
-pub(super) struct Arguments {
-    /// Standard deviation of the noise on the sum, in clip bounds.
+pub(in crate::cli) struct Arguments {
+    /// The events, as JSON of dp_accounting: one event or a list. `-` is standard input.
+    #[arg(long, value_name = "FILE", help_heading = INPUTS, conflicts_with_all = ["rounds", "sampling", "sampling_rate", "population"])]
+    events: Option<PathBuf>,
+    /// The standard deviation of the noise on the sum, divided by the clip bound.
     #[arg(long, value_name = "Z", value_parser = plan::not_negative)]
     noise_multiplier: Option<f64>,
-    /// Number of rounds.
+    /// The number of rounds.
     #[arg(long, value_name = "T", default_value_t = 1)]
     rounds: u64,
-    /// Events in the JSON of dp_accounting: a tree or an array of trees; `-` is standard input.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rounds", "sampling", "sampling_rate", "population"])]
-    events: Option<PathBuf>,
-    /// Probability with which the guarantee may fail; below 1 divided by the number of clients.
+    /// The probability with which the guarantee may fail, below 1 / number of clients.
     #[arg(long, value_name = "D", value_parser = plan::fraction)]
     delta: Option<f64>,
     /// Compute delta at this epsilon.
@@ -37,14 +38,14 @@ pub(super) struct Arguments {
     epsilon: Option<f64>,
     #[command(flatten)]
     plan: PlanOptions,
-    /// Orders of Renyi divergences.
+    /// The list of orders of Renyi divergences.
     #[arg(long, value_name = "LIST", default_value = "all")]
     orders: OrderList,
-    /// Draw epsilon against rounds, into a .svg or .png file.
-    #[arg(long, value_name = "FILE", conflicts_with = "events")]
+    /// Draw epsilon by rounds into FILE (.svg or .png).
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with = "events")]
     plot: Option<PathBuf>,
     /// Print one JSON object.
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
 }
 

@@ -1,7 +1,7 @@
 //! `fedmill privacy export`: publishes the events and epsilons of a budget.
 
 use super::super::rates::{format_of, write};
-use super::super::{Failure, Outcome, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::failure::failure;
 use crate::bench::curves::{Curve, draw};
 use crate::budget::books::Books;
@@ -12,25 +12,28 @@ use crate::privacy::ledger::replay::State;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Export the events and epsilons of a budget for others, without clients, inputs or times.
+/// Export the events and epsilons of a budget.
+///
+/// The export names no clients, inputs or times.
 #[derive(Args, Debug)]
+#[command(next_help_heading = OUTPUT)]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = INPUTS)]
     directory: PathBuf,
     /// The format of the export.
     #[arg(long, value_name = "FORMAT")]
     format: Format,
-    /// The output file [default: standard output].
+    /// Write the export to FILE [default: standard output].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Draw epsilon by rounds, into a .svg or .png file.
+    /// Draw epsilon by rounds into FILE (.svg or .png).
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
 
 impl Arguments {
-    pub(super) fn run(&self) -> Result<Outcome, Failure> {
+    pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let picture = self.plot.as_deref().map(format_of).transpose()?;
         let books = Books::read(&self.directory).map_err(failure)?;
         let text = export::text(&books.state, self.format).map_err(|why| failure(why.into()))?;

@@ -1,6 +1,6 @@
 //! `fedmill privacy init`: freezes a plan and starts a ledger.
 
-use super::super::{Common, Failure, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, PRIVACY, print};
 use super::failure::failure;
 use super::mechanism;
 use super::plan::parse_adjacency;
@@ -19,51 +19,51 @@ use std::path::{Path, PathBuf};
 
 /// Freeze a plan and start its ledger.
 ///
-/// Prints the path of the frozen plan. Either --noise-multiplier or --rounds may be left out: fedmill then finds the
-/// least noise, or the largest number of rounds, within the budget.
+/// Prints the path of the frozen plan. Without --noise-multiplier, fedmill finds the least noise within the budget.
+/// Without --rounds, it finds the largest number of rounds.
 #[derive(Args, Debug)]
+#[command(next_help_heading = PRIVACY)]
 pub(in crate::cli) struct Arguments {
-    /// The state directory; made if it does not exist.
-    #[arg(value_name = "DIR")]
+    /// The state directory. The command creates it if it does not exist.
+    #[arg(value_name = "DIR", help_heading = INPUTS)]
     directory: PathBuf,
-    /// Epsilon that all rounds may spend together.
+    /// The epsilon that all rounds may spend together.
     #[arg(long, value_name = "E")]
     epsilon: f64,
-    /// The delta of that epsilon; below 1 divided by the population.
+    /// The delta of that epsilon, below 1 / population.
     #[arg(long, value_name = "D")]
     delta: f64,
-    /// Number of clients that could take part.
+    /// The number of clients that could take part.
     #[arg(long, value_name = "N")]
     population: u64,
     /// How the clients of a round are drawn [default: poisson with a --sampling-rate below 1, else all].
     #[arg(long, value_name = "KIND")]
     sampling: Option<Sampling>,
-    /// Share of clients in a round.
+    /// The share of clients in a round.
     #[arg(long, value_name = "Q", default_value_t = 1.0)]
     sampling_rate: f64,
-    /// Standard deviation of the noise on the sum, divided by the clip bound.
+    /// The standard deviation of the noise on the sum, divided by the clip bound.
     #[arg(long, value_name = "Z", required_unless_present = "rounds")]
     noise_multiplier: Option<f64>,
-    /// Number of rounds.
+    /// The number of rounds.
     #[arg(long, value_name = "T")]
     rounds: Option<u64>,
-    /// Clip bound: the largest L2 norm of a whole update. With --adaptive-clip, the bound of the first round.
+    /// The clip bound: the largest L2 norm of a whole update. With --adaptive-clip, the bound of the first round.
     #[arg(long, value_name = "S")]
     clip: f64,
-    /// Let the clip bound follow a quantile of the norms.
+    /// Let the clip bound follow a quantile of the norms of updates.
     #[arg(long)]
     adaptive_clip: bool,
-    /// Target share of updates below the bound.
+    /// The quantile: the share of updates that should be below the bound.
     #[arg(long, value_name = "G", default_value_t = 0.5, requires = "adaptive_clip")]
     quantile: f64,
-    /// Learning rate of the bound.
+    /// The learning rate of the bound.
     #[arg(long, value_name = "ETA", default_value_t = 0.2, requires = "adaptive_clip")]
     clip_rate: f64,
-    /// Standard deviation of the noise on the count of updates below the bound [default: the denominator divided by
-    /// 20].
+    /// The standard deviation of the noise on the count of updates below the bound [default: denominator / 20].
     #[arg(long, value_name = "SIGMA", requires = "adaptive_clip")]
     count_noise: Option<f64>,
-    /// Divisor of the noised sum [default: the sampling rate times the population].
+    /// The divisor of the noised sum [default: sampling rate * population].
     #[arg(long, value_name = "N")]
     denominator: Option<u64>,
     /// The neighbouring data sets: add-remove, replace-special or replace-one.
@@ -72,15 +72,15 @@ pub(in crate::cli) struct Arguments {
     /// The unit that the guarantee protects.
     #[arg(long, value_name = "UNIT", default_value = "client")]
     unit: Unit,
-    /// The model, for its number of coordinates.
-    #[arg(long, value_name = "MODEL", conflicts_with = "dimension")]
+    /// Take the number of coordinates from this model.
+    #[arg(long, value_name = "MODEL", help_heading = INPUTS, conflicts_with = "dimension")]
     base: Option<PathBuf>,
-    /// Coordinates of an update.
+    /// The number of coordinates of an update.
     #[arg(long, value_name = "D")]
     dimension: Option<u64>,
     #[command(flatten)]
     mechanism: mechanism::MechanismOptions,
-    /// The accountant whose epsilon is held against the budget.
+    /// The accountant whose epsilon must stay within the budget.
     #[arg(long, value_name = "WHICH", default_value = "best")]
     accountant: Accountant,
 }
@@ -94,7 +94,7 @@ impl Arguments {
         if !within {
             let BudgetPlan { rounds, epsilon, .. } = plan;
             let why =
-                format!("{rounds} rounds come to epsilon {}, the budget is {epsilon}", epsilon_text(spent));
+                format!("{rounds} rounds cost epsilon {}, the budget is {epsilon}", epsilon_text(spent));
             return Ok(Outcome::Refused(why));
         }
         plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));

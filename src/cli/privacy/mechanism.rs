@@ -28,16 +28,18 @@ fn parse(text: &str) -> Result<MechanismName, String> {
 /// The options that choose the noise of rounds.
 #[derive(Args, Debug)]
 pub(super) struct MechanismOptions {
-    /// The noise of rounds. `gaussian`: independent in each round. `dp-ftrl`, `dp-ftrl:bands=N` or `dp-ftrl:tree`:
-    /// correlated across all rounds, for one charge, without assumptions about which clients are drawn. `dp-ftrl` alone
-    /// chooses the number of bands with the least noise.
+    /// The noise of rounds: gaussian, dp-ftrl, dp-ftrl:bands=N or dp-ftrl:tree.
+    ///
+    /// gaussian is independent noise in each round. dp-ftrl is correlated across all rounds. One charge pays for them,
+    /// and the guarantee does not depend on which clients are drawn. dp-ftrl alone chooses the number of bands with the
+    /// least noise.
     #[arg(long, value_name = "WHICH", default_value = "gaussian", value_parser = parse)]
     mechanism: MechanismName,
-    /// With dp-ftrl, the largest number of rounds that a client counts in [default: 1, or as many as --min-separation
-    /// allows].
+    /// With dp-ftrl, the largest number of rounds in which one client takes part [default: 1, or the most that
+    /// --min-separation allows].
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     participations: Option<u64>,
-    /// With dp-ftrl, the least number of rounds from one round of a client to its next [default: 1].
+    /// With dp-ftrl, the least difference between the numbers of two rounds of one client [default: 1].
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..))]
     min_separation: Option<u64>,
 }

@@ -12,9 +12,9 @@ use clap::{Args, ValueEnum};
 pub(super) enum SamplingName {
     /// Each client independently, with the probability of --sampling-rate.
     Poisson,
-    /// A fixed number of clients: --sampling-rate times --population. For adjacency replace-one.
+    /// A fixed number of clients, --sampling-rate times --population. For --adjacency replace-one.
     WithoutReplacement,
-    /// Any clients. Sampling does not lower epsilon.
+    /// Any clients: sampling does not lower epsilon.
     None,
 }
 
@@ -24,20 +24,20 @@ pub(super) struct PlanOptions {
     /// How the clients of a round are drawn [default: poisson with a --sampling-rate, else none].
     #[arg(long, value_name = "HOW")]
     sampling: Option<SamplingName>,
-    /// Probability that a client is drawn in a round, or the share of drawn clients.
+    /// The probability that a client is drawn in a round, or the share of clients that are drawn.
     #[arg(long, value_name = "Q", value_parser = probability)]
     sampling_rate: Option<f64>,
-    /// Number of clients; for sampling without replacement.
+    /// The number of all clients, for sampling without replacement.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     population: Option<u64>,
-    /// The neighbouring data sets: add-remove, replace-special or replace-one [default: add-remove; replace-one with
+    /// The neighbouring data sets: add-remove, replace-special or replace-one [default: add-remove, or replace-one for
     /// sampling without replacement].
     #[arg(long, value_name = "WHICH", value_parser = parse_adjacency)]
     adjacency: Option<Adjacency>,
-    /// Coordinates of the model; adds the cost of discrete noise beyond continuous noise.
+    /// The number of coordinates of the model. Adds what discrete noise costs more than continuous noise.
     #[arg(long, value_name = "D")]
     dimension: Option<u64>,
-    /// Level of the discrete noise: 2 for a standard deviation of 2^21 on its grid, 3 for 2^31.
+    /// The level of the discrete noise: 2 for a standard deviation of 2^21 grid steps, 3 for 2^31.
     #[arg(long, value_name = "L", default_value_t = 2, requires = "dimension",
           value_parser = clap::value_parser!(u8).range(2..=3))]
     level: u8,

@@ -1,6 +1,6 @@
 //! `fedmill privacy recover` and `void`: charges whose release was not recorded.
 
-use super::super::{Failure, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::failure::failure;
 use crate::budget::account::Account;
 use crate::budget::books::Books;
@@ -10,40 +10,42 @@ use crate::privacy::ledger::replay::ChargeRecord;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Explain charges whose release was not recorded, and what to do about each.
+/// Explain charges without a recorded release, and what to do about each.
 ///
-/// The charges stay: their noise may have been drawn and seen.
+/// The charges stay in the ledger, because their noise may have been drawn and seen.
 #[derive(Args, Debug)]
+#[command(next_help_heading = INPUTS)]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Record that the output of this charge was published.
+    /// Record that the output of charge SEQ was published.
     #[arg(long, value_name = "SEQ")]
     adopt: Option<u64>,
-    /// The path of that output, if it was moved.
+    /// The path of the output, if it was moved.
     #[arg(long, value_name = "FILE", requires = "adopt")]
     output: Option<PathBuf>,
 }
 
 /// Void a charge; the operator attests that its output was never seen.
 ///
-/// The statement goes into the ledger. A charge that was released, or whose output exists at its path, is not voided.
+/// The ledger keeps the statement. The command refuses a charge that was released, or whose output exists at its path.
 #[derive(Args, Debug)]
+#[command(next_help_heading = INPUTS)]
 pub(in crate::cli) struct VoidArguments {
     /// The state directory.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// The number of its record.
+    /// The number of the charge's record.
     #[arg(long, value_name = "SEQ")]
     seq: u64,
-    /// The statement: who attests, and why the output was never seen.
+    /// Who attests, and why the output was never seen.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     attest: String,
 }
 
 impl Arguments {
-    pub(super) fn run(&self) -> Result<Outcome, Failure> {
+    pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         if let Some(seq) = self.adopt {
             let mut account = Account::open(&self.directory).map_err(failure)?;
             let head = account.adopt(seq, self.output.as_deref()).map_err(failure)?;
@@ -55,7 +57,7 @@ impl Arguments {
         if !books.torn.is_empty() {
             let bytes = books.torn.len();
             text += &format!(
-                "{bytes} bytes behind the last line are an unfinished line: it does not count, and the next record \
+                "{bytes} bytes after the last line are an unfinished line, which does not count; the next record \
                  removes it\n"
             );
         }
@@ -84,7 +86,7 @@ fn name(record: &ChargeRecord) -> String {
 }
 
 impl VoidArguments {
-    pub(super) fn run(&self) -> Result<Outcome, Failure> {
+    pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let mut account = Account::open(&self.directory).map_err(failure)?;
         match account.void(self.seq, &self.attest) {
             Err(why @ BudgetError::NotOpen { .. }) => Ok(Outcome::Refused(why.to_string())),

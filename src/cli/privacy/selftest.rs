@@ -1,7 +1,7 @@
 //! `fedmill privacy selftest`: checks noise and clipping on this machine.
 
 use crate::cli::doctor::{chosen, finding_json, findings_table, gpu_failure};
-use crate::cli::{Common, Failure, Outcome, print};
+use crate::cli::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::gpu::job::{Finding, GpuError, Options};
 use crate::gpu::{self, Gpu};
 use crate::kernels::discrete_gaussian::Level;
@@ -16,12 +16,14 @@ const LEVELS: [Level; 2] = [Level::L2, Level::L3];
 /// Check random words, noise and clipping.
 ///
 /// Compares the words with published ones, the moments of noise with those of a Gaussian, and clipped updates with
-/// their bound. The noise of all instruction sets and adapters, or of the adapter that --adapter names, must be the
-/// same to the bit. The key of this noise is public. The exit status is 1 if a check fails.
+/// their bound. The noise of all instruction sets and adapters must have the same bits; --adapter limits this to one
+/// adapter. The key of this noise is public. The exit status is 1 if a check fails.
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
-    /// Number of coordinates to draw noise for.
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+#[command(next_help_heading = OUTPUT)]
+pub(in crate::cli) struct Arguments {
+    /// The number of coordinates to draw noise for.
+    #[arg(long, value_name = "N", help_heading = INPUTS, default_value_t = 100_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     coordinates: u32,
     /// Print one JSON object.
     #[arg(long)]

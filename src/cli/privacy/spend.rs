@@ -1,6 +1,6 @@
 //! `fedmill privacy spend`: charges a release that fedmill does not make.
 
-use super::super::{Common, Failure, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, PRIVACY, print};
 use super::compose;
 use super::failure::failure;
 use crate::budget::account::{Account, ExternalSpend, SpendAnswer};
@@ -12,36 +12,37 @@ use std::path::PathBuf;
 
 /// Charge a release that fedmill does not make.
 ///
-/// Prints the number of its record when the record is on disk: release only then. If the budget does not hold it,
-/// nothing is charged and the exit status is 1.
+/// Prints the number of its record after the record is on disk. Release only then. If the budget is too small, the
+/// command charges nothing and exits with status 1.
 #[derive(Args, Debug)]
+#[command(next_help_heading = PRIVACY)]
 #[command(group = ArgGroup::new("what").required(true))]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = INPUTS)]
     directory: PathBuf,
-    /// Its events in the JSON of dp_accounting: one event or a list; `-` is standard input.
-    #[arg(long, value_name = "FILE", group = "what")]
+    /// The events of the release, as JSON of dp_accounting: one event or a list. `-` is standard input.
+    #[arg(long, value_name = "FILE", help_heading = INPUTS, group = "what")]
     event: Option<PathBuf>,
-    /// For a Gaussian mechanism: standard deviation of its noise, divided by its clip bound.
+    /// For a Gaussian mechanism, the standard deviation of its noise, divided by its clip bound.
     #[arg(long, value_name = "Z", group = "what")]
     noise_multiplier: Option<f64>,
-    /// Probability that each client is drawn for it.
+    /// The probability that a client is drawn for the release.
     #[arg(long, value_name = "Q", default_value_t = 1.0, conflicts_with = "event")]
     sampling_rate: f64,
-    /// Number of repetitions.
+    /// The number of repetitions.
     #[arg(long, value_name = "T", default_value_t = 1, conflicts_with = "event")]
     rounds: u64,
-    /// Number of its round.
+    /// The number of the round of the release.
     #[arg(long, value_name = "N", conflicts_with = "reserve")]
     round: Option<u64>,
-    /// Reserve its cost for a later charge.
+    /// Reserve the cost for a later charge.
     #[arg(long, conflicts_with = "settle")]
     reserve: bool,
-    /// Charge what this record reserved.
+    /// Charge the cost that record SEQ reserved.
     #[arg(long, value_name = "SEQ")]
     settle: Option<u64>,
-    /// A description for people.
+    /// A note for the ledger.
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
@@ -60,7 +61,7 @@ impl Arguments {
             SpendAnswer::Refused(verdict) => Ok(Outcome::Refused(verdict.to_string())),
             SpendAnswer::Recorded(head, verdict) => {
                 if followed_plan && !account.state().follows_plan() {
-                    tracing::warn!("this charge does not follow the plan: from here on only RDP counts");
+                    tracing::warn!("this charge does not follow the plan: from now on only RDP counts");
                 }
                 if !common.quiet {
                     let spent = epsilon_text(verdict.after.epsilon(verdict.accountant));

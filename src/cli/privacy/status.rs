@@ -1,6 +1,6 @@
 //! `fedmill privacy status`: shows what is spent of a budget, and what is left.
 
-use super::super::{Failure, Outcome, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::failure::failure;
 use crate::budget::books::Books;
 use crate::privacy::ledger::status::Status;
@@ -12,9 +12,10 @@ const BAR: usize = 30;
 
 /// Show what is spent of a budget, and what is left.
 #[derive(Args, Debug)]
+#[command(next_help_heading = OUTPUT)]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = INPUTS)]
     directory: PathBuf,
     /// Print one JSON object.
     #[arg(long, conflicts_with = "bar")]
@@ -25,7 +26,7 @@ pub(in crate::cli) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(&self) -> Result<Outcome, Failure> {
+    pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let books = Books::read(&self.directory).map_err(failure)?;
         let status = Status::of(&books.state).map_err(|why| failure(why.into()))?;
         if !status.private {

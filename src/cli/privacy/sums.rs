@@ -1,6 +1,6 @@
 //! `fedmill privacy clip`, `sum` and `noise`: a private round in steps, on several machines.
 
-use super::super::{Common, Failure, Outcome, UpdatePaths};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, UpdatePaths};
 use crate::cli::aggregation::{model_path, published};
 use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::decide::method::Method;
@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 /// Options of all three commands.
 #[derive(Args, Debug)]
+#[command(next_help_heading = INPUTS)]
 struct Shared {
     /// The state directory with the plan.
     #[arg(value_name = "DIR")]
@@ -21,18 +22,18 @@ struct Shared {
     /// The model that the clients started from.
     #[arg(long, value_name = "BASE")]
     base: PathBuf,
-    /// The round; updates of other rounds count as zero.
+    /// The number of the round. `clip` counts updates of other rounds as zero.
     #[arg(long, value_name = "N")]
     round: Option<u64>,
-    /// The output file.
-    #[arg(long, short, value_name = "FILE")]
+    /// Write the output to this path.
+    #[arg(long, short, value_name = "FILE", help_heading = OUTPUT)]
     output: PathBuf,
 }
 
-/// Clip updates, round them to the plan's grid, and add them up: integers, without noise.
+/// Clip updates, round them to the plan's grid, and add them up, without noise.
 ///
-/// Prints the path of the sum. The sum is NOT private: protect it like the updates. Updates that cannot be used count
-/// as zero. Nothing is charged.
+/// Prints the path of the sum. The sum is NOT private: protect it like the updates. Bad updates count as zero. The
+/// command charges nothing.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ClipArguments {
     #[command(flatten)]
@@ -50,26 +51,28 @@ pub(in crate::cli) struct SumArguments {
     #[command(flatten)]
     shared: Shared,
     /// Sums that `clip` or `sum` wrote.
-    #[arg(value_name = "SUM", required = true)]
+    #[arg(value_name = "SUM", help_heading = INPUTS, required = true)]
     sums: Vec<PathBuf>,
 }
 
-/// Release sums with noise: charge the budget, add the noise once, divide by the plan's number of clients.
+/// Release sums as a model: charge the budget, add the noise once, and divide by the plan's number of clients.
 ///
 /// Prints the path of the model, which equals the model of `aggregate --dp` from the same updates. The machines that
-/// wrote the sums are trusted to have clipped the updates.
+/// wrote the sums must be trusted: this command cannot check that they clipped the updates.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct NoiseArguments {
     #[command(flatten)]
     shared: Shared,
     /// Sums that `clip` or `sum` wrote.
-    #[arg(value_name = "SUM")]
+    #[arg(value_name = "SUM", help_heading = INPUTS)]
     sums: Vec<PathBuf>,
-    /// Keep the key of the noise until the model is published.
-    #[arg(long)]
+    /// Keep the noise key on disk until the model is published.
+    ///
+    /// After a crash, the same command then gives the same bytes without a second charge.
+    #[arg(long, help_heading = PRIVACY)]
     resumable: bool,
-    /// For tests: make the noise from this number. The model is NOT private then.
-    #[arg(long, value_name = "N")]
+    /// Draw the noise from the seed N, for tests. The model is then NOT private.
+    #[arg(long, value_name = "N", help_heading = PRIVACY)]
     test_seed: Option<u64>,
 }
 

@@ -1,7 +1,7 @@
 //! Finds the table of frequencies with the fewest bits for counted codes and for the table itself.
 //!
-//! A level nearer to its expectation is shorter than the one nearest to the logarithm of a frequency, and for rare
-//! magnitudes that saves more. Magnitudes beyond a limit go to the escape where that is shorter.
+//! A level costs fewer bits the nearer it is to its expected value. For rare magnitudes that saves more than an exact
+//! frequency. Magnitudes beyond a limit go to the escape if that is shorter.
 
 use super::table::{FINEST, LEAST_BITS, OCTAVES, Table, expected};
 use crate::codecs::packing::bit_stream::{golomb_bits, signed_bits};

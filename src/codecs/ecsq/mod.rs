@@ -8,6 +8,9 @@
 //! A chunk of zeros has no bytes. Any other chunk has its codes. If the table has an escape, a section for escapes
 //! comes first: its length in bytes (LEB128), then for each escape the magnitude as an exponential Golomb code, and the
 //! sign. From 2^23 on the magnitude is followed by the value itself.
+//!
+//! `goal` searches for the step, `model` holds the step, the centres and the table (`table`), and `fit` fits a table to
+//! counted codes.
 
 mod fit;
 mod goal;
@@ -51,7 +54,7 @@ pub(crate) const FAMILY: Family = Family {
     codecs: &[("ecsq", parse)],
 };
 
-/// Looks that count codes, at most. The first step is within a few per cent of its goal, and each look brings it
+/// The most looks that count codes. The first step is within a few per cent of its goal, and each look brings it
 /// nearer.
 const MOST_COUNTS: u32 = 5;
 
@@ -306,7 +309,7 @@ fn leb128(mut length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Splits off a section: a length of at most four bytes, and as many bytes.
+/// Splits off a section: its length in at most four bytes, and its bytes.
 fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     let digits = bytes.iter().take(4).position(|byte| *byte < 128);
     let digits =
@@ -318,7 +321,7 @@ fn take_section(bytes: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
     })
 }
 
-/// What travels: the step, and the model of the codes.
+/// The coding: the step, and the model of the codes.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct EcsqScheme {
     /// The step, of which codes are multiples.

@@ -1,8 +1,8 @@
 //! Numbers of any few bits, from the lowest bit of each byte up, and codes of variable length.
 //!
-//! A unary code is as many zeros as the number says, then a one. An exponential Golomb code of order `m` (Teuhola, A
-//! compression method for clustered bit-vectors, 1978) has the length of `n / 2^m + 1` in unary and all its digits but
-//! the first, then the m lowest bits of `n`. For codes of equal length see [`bits`](super::bits).
+//! A unary code is `n` zeros, then a one. An exponential Golomb code of order `m` (Teuhola, A compression method for
+//! clustered bit-vectors, 1978) has three parts: the length of `n / 2^m + 1` in unary, all digits of that number but
+//! the first, and the m lowest bits of `n`. For codes of equal length see [`bits`](super::bits).
 
 use crate::codecs::Invalid;
 
@@ -31,7 +31,7 @@ impl Writer {
         }
     }
 
-    /// Appends as many zeros, and a one.
+    /// Appends this number of zeros, and a one.
     pub(crate) fn put_unary(&mut self, mut zeros: u32) {
         while zeros >= 32 {
             self.put(0, 32);

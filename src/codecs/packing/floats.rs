@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_finite_or_not_as_long_is_told() {
+    fn values_that_are_not_finite_or_wrong_lengths_are_errors() {
         let bytes: Vec<u8> = [1.5f32, f32::NAN].iter().flat_map(|x| x.to_le_bytes()).collect();
         assert_eq!(finite(&bytes[..4], 1, "scales").unwrap(), [1.5]);
         assert_eq!(finite(&bytes, 2, "scales").unwrap_err().0, "scales hold NaN, expected finite numbers");

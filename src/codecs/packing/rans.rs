@@ -171,11 +171,11 @@ impl Decoder {
         Self { bits: frequencies.bits, symbols, ranges }
     }
 
-    /// Decodes as many symbols as `out` takes.
+    /// Fills `out` with decoded symbols.
     ///
     /// # Errors
     ///
-    /// When `bytes` do not encode as many symbols.
+    /// When `bytes` do not encode this number of symbols.
     pub(crate) fn decode(&self, lanes: u32, bytes: &[u8], out: &mut [u8]) -> Result<(), Invalid> {
         if bytes.is_empty() {
             out.fill(0);

@@ -67,7 +67,7 @@ const ON_DEVICE: usize = 4096;
 /// The purposes of the random words of the two rounds of a rotation; every purpose draws other words.
 const PURPOSES: [u32; 2] = [2, 3];
 
-/// What travels: how the codes of a vector are made.
+/// The coding: how the codes of a vector were made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Eden {
     /// Bits of a code, 1 to 8.

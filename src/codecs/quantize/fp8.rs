@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 /// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
-    summary: "8-bit floats, one scale a block",
+    summary: "8-bit floats, one scale per block",
     settings: &[("block", &["0", "32"]), ("per", &["channel"]), ("as", &["u8", "f8"])],
     tried: &[],
     codecs: &[("e4m3", parse)],
@@ -27,7 +27,7 @@ pub(crate) const FAMILY: Family = Family {
 /// The largest number of the format.
 pub(crate) const LARGEST: f32 = 448.0;
 
-/// What travels: how the codes of a vector are made.
+/// The coding: how the codes of a vector were made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct E4m3 {
     /// Which values share a scale.

@@ -63,7 +63,7 @@ impl Half {
         bytemuck::cast_slice(&codes).to_vec()
     }
 
-    /// The values of packed floats, as many as `out` takes.
+    /// Fills `out` with the values of packed floats.
     pub(crate) fn unpack(self, isa: Isa, bytes: &[u8], out: &mut [f32]) {
         let codes: Vec<u16> = bytemuck::pod_collect_to_vec(bytes);
         decode(isa, self.dtype(), bytemuck::cast_slice(&codes), out);

@@ -36,7 +36,7 @@ const NOT_A_NUMBER: u8 = 255;
 const LARGEST_EXPONENT: i32 = 8;
 const LARGEST_MANTISSA: f64 = 1.75;
 
-/// What travels: nothing, since blocks have 32 values.
+/// The coding: empty, since blocks have 32 values.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Mxfp8 {}
 

@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
-    summary: "one bit a value, and one mean magnitude",
+    summary: "one bit per value, and one mean magnitude",
     settings: &[],
     tried: &[],
     codecs: &[("sign", parse)],
@@ -44,7 +44,7 @@ impl Codec for Sign {
     }
 }
 
-/// What travels: the magnitude of all values, at least zero.
+/// The coding: the magnitude of all values, at least zero.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Magnitude(pub Bits);
 
@@ -64,7 +64,7 @@ impl Magnitude {
         }
     }
 
-    /// The magnitude with the packed signs, as many as `out` takes.
+    /// Fills `out` with the magnitude and the packed signs.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! `i2` to `i8`: integers on an even grid about zero, one scale a block.
+//! `i2` to `i8`: integers on an even grid about zero, one scale per block.
 //!
 //! `s = max |x| / (2^(b-1) - 1)`, `q = round(x / s)`, decoded as `q s`. `s` is zero if it would not be a normal f32.
 //!
@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 /// The codecs of this file, for the registry.
 pub(crate) const FAMILY: Family = Family {
-    summary: "integers on an even grid about zero, one scale a block",
+    summary: "integers on an even grid about zero, one scale per block",
     settings: &[
         ("block", &["32", "128", "0"]),
         ("per", &["channel"]),
@@ -47,7 +47,7 @@ pub(crate) const FAMILY: Family = Family {
 /// Bytes of a word; rows are padded to whole words.
 const WORD: usize = 4;
 
-/// What travels: how the codes of a vector are made.
+/// The coding: how the codes of a vector were made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Symmetric {
     /// Bits of a code, 2 to 8.

@@ -49,7 +49,7 @@ pub(crate) const FAMILY: Family = Family {
 /// Beyond this magnitude differences of values, or sums with steps, may leave f32.
 const WIDE: f32 = 1e38;
 
-/// What travels: how the codes of a vector are made.
+/// The coding: how the codes of a vector were made.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Uniform {
     /// Bits of a code, 1 to 8.

@@ -119,7 +119,7 @@ impl ValueCode {
 }
 
 impl KeptValues {
-    /// Checks what travels beside the values.
+    /// Checks the coding.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Ternary(magnitude) => magnitude.check(),
@@ -127,7 +127,7 @@ impl KeptValues {
         }
     }
 
-    /// Decodes as many values as `out` takes, from exactly the bytes that they have.
+    /// Fills `out` from exactly the bytes of its values.
     ///
     /// # Errors
     ///

@@ -125,7 +125,7 @@ fn least_runs(vector: &Vector) -> u64 {
     vector.len.div_ceil(CHUNK) as u64
 }
 
-/// What travels: the drawn runs, and the form of their values.
+/// The coding: the drawn runs, and the form of their values.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct RandKScheme {
     /// Number of drawn runs.
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_runs_are_exact_and_as_many_as_asked_for() {
+    fn whole_runs_are_exact_and_have_the_set_number() {
         for len in SIZES {
             for fraction in [0.01, 0.3, 1.0] {
                 let codec = randk(&format!("randk:fraction={fraction}"));

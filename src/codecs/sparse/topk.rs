@@ -96,7 +96,7 @@ impl Codec for TopK {
     }
 }
 
-/// What travels: how many values were chosen, and their form.
+/// The coding: the number of chosen values, and their form.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct TopKScheme {
     /// Chosen values of the whole vector, zeros included.

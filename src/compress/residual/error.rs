@@ -1,4 +1,4 @@
-//! Why error feedback is not possible, and what the user can do about it.
+//! Why error feedback is not possible, with advice for the user.
 
 use crate::io::model_file::{OpenFault, list};
 use crate::io::model_writer::WriteError;
@@ -18,7 +18,7 @@ pub enum ResidualError {
     #[error("{}: is the residual of client `{found}`, expected that of `{expected}`", .path.display())]
     OtherClient { path: PathBuf, found: String, expected: String },
     #[error(
-        "{}: includes this update already, and {}, the residual before it, is missing or another one",
+        "{}: already includes this update, and {}, the residual before it, is missing or a different file",
         .path.display(), publish::previous(.path).display()
     )]
     NoPrevious { path: PathBuf },
@@ -31,7 +31,7 @@ pub enum ResidualError {
 }
 
 impl ResidualError {
-    /// What the user can do about it, if that is known.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::OtherClient { .. } => Some("each client needs its own residual file".to_owned()),

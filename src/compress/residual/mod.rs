@@ -9,6 +9,8 @@
 //! the update gets its name, then the residual gets its name. A run that finds `FILE.next` looks for the update that it
 //! names. If the update is there, the residual gets its name; otherwise it is discarded. The residual before stays as
 //! `FILE.previous`, so that the same update compressed again starts from the same residual.
+//!
+//! `stored` reads a residual's file, `writer` writes it, and [`error`] says why error feedback is not possible.
 
 pub mod error;
 pub(crate) mod stored;
@@ -31,9 +33,9 @@ use std::path::{Path, PathBuf};
 /// The dtype of a residual's values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum ResidualDtype {
-    /// Exactly as they are.
+    /// Exact values.
     F32,
-    /// Rounded to half the bytes.
+    /// Rounded values, in half the bytes.
     Bf16,
 }
 
@@ -119,7 +121,10 @@ impl Feedback {
         let Some(kept) = StoredResidual::read(&next)? else { return Ok(()) };
         for update in [output.to_owned(), output.with_file_name(&kept.output)] {
             if sha256_of(&update)?.is_some_and(|found| found == kept.update) {
-                tracing::info!("{}: takes the residual of a run that was killed", self.path.display());
+                tracing::info!(
+                    "{}: continues with the residual of a run that was killed",
+                    self.path.display()
+                );
                 return self.promote();
             }
         }
@@ -152,13 +157,13 @@ impl Feedback {
         if let (Some(age), Some(most)) = (age, self.max_age)
             && age > most
         {
-            tracing::warn!("{path}: is {age} rounds old, more than {most}, and is dropped");
+            tracing::warn!("{path}: the residual is {age} rounds old, more than {most}, and is dropped");
             return None;
         }
         match kept.places(tensors) {
             Ok(places) => Some((kept, places)),
             Err(why) => {
-                tracing::warn!("{path}: is of another model and is dropped: {why}");
+                tracing::warn!("{path}: the residual belongs to another model and is dropped: {why}");
                 None
             }
         }
@@ -176,11 +181,11 @@ impl Feedback {
         }
         let path = self.path.display();
         match current.is_of(subject) {
-            true => tracing::info!("{path}: the update is compressed once more"),
+            true => tracing::info!("{path}: the run compresses the same update again"),
             false => {
                 let round = subject.round.unwrap_or_default();
                 tracing::warn!(
-                    "{path}: another update of round {round} was compressed before; this one takes its place"
+                    "{path}: another update of round {round} was compressed before; this update replaces it"
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! A residual as its file holds it, and the update that it belongs to.
+//! A residual in its file, and the update that it belongs to.
 
 use crate::compress::residual::error::ResidualError;
 use crate::io::model_file::{ModelFile, TablePool, TensorPlace};
@@ -23,10 +23,10 @@ pub(crate) mod key {
     pub(crate) const FOLLOWS: &str = "fedmill.follows";
 }
 
-/// Stands in the place of a digest: of an update that is not written yet, or of none.
+/// Takes the place of a digest: of an update that is not written yet, or of none.
 pub(crate) const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What identifies an update to a residual.
+/// The identity of an update for a residual.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     /// The client that made it.
@@ -41,7 +41,7 @@ pub(crate) struct Subject {
     pub(crate) base_sha256: Option<String>,
 }
 
-/// A residual as its file holds it.
+/// The content of a residual's file.
 #[derive(Debug)]
 pub(crate) struct StoredResidual {
     pub(crate) model: ModelFile,
@@ -115,7 +115,8 @@ impl StoredResidual {
         is_same || (self.round.is_some() && self.round == subject.round)
     }
 
-    /// Where the float tensors of an update are, `None` for other tensors; or what differs from the update.
+    /// The place of each tensor of the update, `None` for tensors that are not float. If the tensors differ, returns
+    /// the difference.
     pub(crate) fn places(&self, tensors: &[TensorSpec]) -> Result<Vec<Option<TensorPlace>>, String> {
         let held: HashMap<&str, &TensorPlace> =
             self.model.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();

@@ -39,7 +39,7 @@ pub enum Error {
     Strategy(#[from] StrategyError),
     #[error("{strategy} moves the base, expected --base MODEL")]
     NoBase { strategy: String },
-    #[error("{}: is an input too, expected another output path", .path.display())]
+    #[error("{}: is also an input, expected another output path", .path.display())]
     OutputIsInput { path: PathBuf },
     #[error("{}: is also another output, expected different paths for model, state and report", .path.display())]
     SameOutput { path: PathBuf },
@@ -75,7 +75,7 @@ pub struct Unsupported {
     pub mode: Option<&'static str>,
     /// The reason.
     pub why: String,
-    /// What the operator may do about it.
+    /// Advice for the operator.
     pub hint: Option<&'static str>,
 }
 
@@ -88,8 +88,8 @@ impl Unsupported {
             why: "cannot be done with partials: it needs every client's values, and partials hold sums"
                 .to_owned(),
             hint: Some(
-                "what needs every client's values can be split by coordinates instead: `fedmill gram`, `decide`, \
-                 `combine` and `merge`",
+                "split the run by coordinates instead: `fedmill gram`, `decide`, `combine` and `merge` see every client's \
+                 values",
             ),
         }
     }

@@ -9,7 +9,7 @@ use crate::updates::encoded::{sketch_metadata, sketched};
 use crate::updates::metadata::{UPDATE_KEYS, UpdateKind};
 use std::collections::BTreeMap;
 
-/// The metadata of the reference without what it says of an update or of an earlier merge, and this version's.
+/// The reference's metadata, without keys of an update or an earlier merge, and with fedmill's version.
 pub fn inherited(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut metadata = metadata.clone();
     metadata.retain(|key, _| !UPDATE_KEYS.contains(&key.as_str()) && !key.starts_with("fedmill"));
@@ -17,7 +17,7 @@ pub fn inherited(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String
     metadata
 }
 
-/// The metadata of the merged model: the reference's, and how the model was made.
+/// The metadata of the merged model: that of the reference, and how the model was made.
 pub fn of(session: &Session, taken: &Taken) -> BTreeMap<String, String> {
     let (method, set) = (&session.request.method, &taken.set);
     let mut metadata = inherited(&set.metadata);
@@ -51,7 +51,7 @@ pub fn of(session: &Session, taken: &Taken) -> BTreeMap<String, String> {
     metadata
 }
 
-/// What the strategy tells clients, and what distinguishes the models of two rounds that hold the same values.
+/// The strategy's metadata for clients, and keys that distinguish models of two rounds with the same values.
 fn of_strategy(session: &Session, taken: &Taken) -> Vec<(String, String)> {
     let strategy = &session.request.method.strategy;
     let mut metadata = Vec::new();

@@ -43,7 +43,7 @@ pub fn keep_personal(set: &UpdateSet, writer: &ModelWriter) -> Result<u64, Write
 ///
 /// # Errors
 ///
-/// When the disk refuses.
+/// When the disk reports an error.
 pub fn sync(
     session: &mut Session,
     model: &ModelWriter,

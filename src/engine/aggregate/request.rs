@@ -14,7 +14,7 @@ pub struct Request {
     pub policy: Policy,
     /// The rule, the steps before it, and the server's step.
     pub method: Method,
-    /// What the report holds beyond the account of the run.
+    /// Optional parts of the report.
     pub reporting: Reporting,
     /// The files to write.
     pub outputs: Outputs,

@@ -18,7 +18,7 @@ use std::time::Instant;
 ///
 /// # Errors
 ///
-/// When the input is bad, policy refuses, or the disk does; no model is published then.
+/// When the input is bad, the policy refuses the run, or a file cannot be written; no model is published then.
 pub fn run(request: Request, machine: Machine) -> Result<Report, Error> {
     run_as(&mut Plain, request, machine)
 }
@@ -44,7 +44,7 @@ pub fn run_as(mode: &mut dyn Mode, request: Request, machine: Machine) -> Result
 ///
 /// # Errors
 ///
-/// When an update is bad or cannot be read, or the disk refuses.
+/// When an update is bad or cannot be read, or a file cannot be written.
 pub fn merge_and_publish(
     session: &mut Session,
     mode: &dyn Mode,

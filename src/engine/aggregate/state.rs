@@ -75,12 +75,12 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// What the user may do about it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::OtherModel { path, found, .. } => Some(format!(
                 "pass the model of digest {found} as --base (`b3sum` prints it) and run the round on it; or, to start \
-                 over without what was kept, move {} away",
+                 without the kept state, move {} away",
                 path.display()
             )),
             Self::OtherOwner { path, .. } => Some(format!(
@@ -145,14 +145,14 @@ impl StateSpec {
             return Ok(Some(current.carried));
         }
         if current.carried.steps == 1 && current.names(key::BASE, base) {
-            tracing::info!("{}: the first round is run again, from nothing", path.display());
+            tracing::info!("{}: the run repeats the first round, without a state", path.display());
             return Ok(None);
         }
         let beside = publish::previous(path);
         if let Ok(Some(previous)) = self.read(&beside, layout)
             && previous.names(key::MODEL, base)
         {
-            tracing::info!("the round is run again, from {}", beside.display());
+            tracing::info!("the run repeats the round, from {}", beside.display());
             return Ok(Some(previous.carried));
         }
         let found = current.metadata.get(key::MODEL).cloned().unwrap_or_default();

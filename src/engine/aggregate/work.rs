@@ -1,7 +1,7 @@
 //! The work of a run as a forecast needs it, before the run reads any values.
 
 use crate::engine::aggregate::request::Request;
-use crate::engine::backend::forecast::{Look, Merge, Reduced, Work};
+use crate::engine::backend::forecast::{GeometryWork, Merge, Reduced, Work};
 use crate::engine::decide::method::Method;
 use crate::rules::{self, Distances, Needs, OrderStatistic, Reduction, Statistics};
 use crate::updates::set::UpdateSet;
@@ -13,7 +13,7 @@ pub(super) fn work(set: &UpdateSet, request: &Request, statistics: &Statistics) 
     let parameters = set.layout.parameters().max(1);
     let reduction = reduction(method, statistics);
     let mixes = !method.pre.is_empty() && reduction != Reduced::WeightedSum;
-    let look = Look {
+    let geometry = GeometryWork {
         rows: clients,
         points: clients + 1,
         mixed: false,
@@ -23,7 +23,7 @@ pub(super) fn work(set: &UpdateSet, request: &Request, statistics: &Statistics) 
         clients,
         parameters,
         value_bytes: (set.data_bytes() / (clients * parameters) as u64).max(1) as usize,
-        looks: if reporting.measures(method, clients) { vec![look] } else { Vec::new() },
+        geometry: if reporting.measures(method, clients) { vec![geometry] } else { Vec::new() },
         merge: Merge { clients, mixtures: mixes.then_some(clients), reduction },
     }
 }

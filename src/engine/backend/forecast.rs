@@ -24,14 +24,14 @@ pub struct Work {
     /// Bytes of one stored parameter.
     pub value_bytes: usize,
     /// The geometry passes, in order.
-    pub looks: Vec<Look>,
+    pub geometry: Vec<GeometryWork>,
     /// The pass that merges.
     pub merge: Merge,
 }
 
 /// A geometry pass, over pairs of points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Look {
+pub struct GeometryWork {
     /// The number of rows: clients, or mixtures of them.
     pub rows: usize,
     /// The number of rows and references.
@@ -68,14 +68,14 @@ impl Work {
         clients as f64 * self.parameters as f64 * self.value_bytes as f64
     }
 
-    fn look_s(&self, rates: &Rates, look: &Look) -> f64 {
+    fn geometry_s(&self, rates: &Rates, geometry: &GeometryWork) -> f64 {
         let d = self.parameters as f64;
         let pairs = |points: usize| points as f64 * (points as f64 + 1.0) / 2.0;
-        let terms = pairs(look.points) + if look.differences { pairs(look.rows) } else { 0.0 };
-        let mix = if look.mixed { self.mix_s(rates, self.clients, look.rows) } else { 0.0 };
+        let terms = pairs(geometry.points) + if geometry.differences { pairs(geometry.rows) } else { 0.0 };
+        let mix = if geometry.mixed { self.mix_s(rates, self.clients, geometry.rows) } else { 0.0 };
         // The centre is a median, or costs nearly as much.
-        let centre = look.rows as f64 * d / rates.median_values_per_s.at(look.rows);
-        mix + centre + terms * d / rates.pairs_multiply_adds_per_s.at(look.points)
+        let centre = geometry.rows as f64 * d / rates.median_values_per_s.at(geometry.rows);
+        mix + centre + terms * d / rates.pairs_multiply_adds_per_s.at(geometry.points)
     }
 
     fn merge_s(&self, rates: &Rates) -> f64 {
@@ -189,21 +189,21 @@ pub fn forecast(calibration: &Calibration, work: &Work) -> Forecast {
     let read = calibration.read_bytes_per_s;
     let mut passes: Vec<PassForecast> = Vec::new();
     let stays = |device: &DeviceCalibration| all <= device.resident_bytes as f64;
-    for (number, look) in work.looks.iter().enumerate() {
+    for (number, geometry) in work.geometry.iter().enumerate() {
         let on_device = |device: &DeviceCalibration| {
-            let compute_s = work.look_s(&device.rates, look);
+            let compute_s = work.geometry_s(&device.rates, geometry);
             match number > 0 && stays(device) {
                 true => PassTime::resident(all, compute_s, device),
                 false => PassTime::on_device(all, compute_s, read, device),
             }
         };
-        let cpu = PassTime::on_cpu(all, work.look_s(&calibration.cpu, look), calibration);
+        let cpu = PassTime::on_cpu(all, work.geometry_s(&calibration.cpu, geometry), calibration);
         passes.push(PassForecast { name: "pairs", cpu, gpu: device.map(on_device) });
     }
     let bytes = work.bytes(work.merge.clients);
     let on_device = |device: &DeviceCalibration| {
         let compute_s = work.merge_s(&device.rates);
-        match !work.looks.is_empty() && stays(device) {
+        match !work.geometry.is_empty() && stays(device) {
             true => PassTime::resident(bytes, compute_s, device),
             false => PassTime::on_device(bytes, compute_s, read, device),
         }
@@ -330,12 +330,12 @@ mod tests {
     }
 
     /// 100 updates of 10 M f32: 4 GB, 1e9 values.
-    fn work(looks: Vec<Look>, reduction: Reduced) -> Work {
+    fn work(geometry: Vec<GeometryWork>, reduction: Reduced) -> Work {
         let merge = Merge { clients: 100, mixtures: None, reduction };
-        Work { clients: 100, parameters: 10_000_000, value_bytes: 4, looks, merge }
+        Work { clients: 100, parameters: 10_000_000, value_bytes: 4, geometry, merge }
     }
 
-    const LOOK: Look = Look { rows: 100, points: 101, mixed: false, differences: false };
+    const GEOMETRY: GeometryWork = GeometryWork { rows: 100, points: 101, mixed: false, differences: false };
 
     #[track_caller]
     fn close(got: f64, expected: f64) {
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn what_fits_the_device_is_read_once() {
-        let two = work(vec![LOOK], Reduced::WeightedSum);
+        let two = work(vec![GEOMETRY], Reduced::WeightedSum);
         let found = forecast(&calibration(Some(device())), &two);
         // 101 * 102 / 2 pairs of 10 M coordinates, and the centre.
         close(found.passes[0].cpu.compute_s, 5.151 + 1.0);
@@ -393,9 +393,9 @@ mod tests {
 
     #[test]
     fn mixtures_and_differences_cost_their_multiply_adds() {
-        let look = Look { rows: 20, points: 21, mixed: true, differences: true };
+        let geometry = GeometryWork { rows: 20, points: 21, mixed: true, differences: true };
         let merge = Merge { clients: 50, mixtures: Some(10), reduction: Reduced::Median };
-        let work = Work { merge, ..work(vec![look], Reduced::Median) };
+        let work = Work { merge, ..work(vec![geometry], Reduced::Median) };
         let found = forecast(&calibration(None), &work);
         let (mix, centre, pairs) = (20.0 * 100.0 * 1e7 / 2e9, 20.0 * 1e7 / 1e9, (231.0 + 210.0) * 1e7 / 1e10);
         close(found.passes[0].cpu.compute_s, mix + centre + pairs);
@@ -428,14 +428,14 @@ mod tests {
         let mut lame = device();
         lame.rates.near_values_per_s = Curve::new(Vec::new());
         let with = calibration(Some(lame));
-        let found = forecast(&with, &work(vec![LOOK], Reduced::MeanNearMedian));
+        let found = forecast(&with, &work(vec![GEOMETRY], Reduced::MeanNearMedian));
         assert_eq!(found.choice.why(), "Big was not measured on this work");
-        assert!(forecast(&with, &work(vec![LOOK], Reduced::Median)).choice.is_gpu());
+        assert!(forecast(&with, &work(vec![GEOMETRY], Reduced::Median)).choice.is_gpu());
     }
 
     #[test]
     fn without_a_measured_device_the_cpu_is_taken_and_says_why() {
-        let work = work(vec![LOOK], Reduced::Median);
+        let work = work(vec![GEOMETRY], Reduced::Median);
         let unmeasured = forecast(&Calibration::default(), &work);
         assert!(!unmeasured.choice.is_gpu());
         assert_eq!(unmeasured.choice.why(), "no calibration: run `fedmill doctor --calibrate`");
@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn the_explanation_has_both_sides() {
-        let text = forecast(&calibration(Some(device())), &work(vec![LOOK], Reduced::Median)).to_string();
+        let text = forecast(&calibration(Some(device())), &work(vec![GEOMETRY], Reduced::Median)).to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "     pass           read     ingest    compute  predicted");
         assert_eq!(lines[1], "cpu  pairs      400.0 ms          -     6.15 s     6.55 s");

@@ -66,7 +66,7 @@ impl Judgement {
     }
 }
 
-/// What is known of the updates before a measurement.
+/// The facts about the updates before any measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Subject {
     /// The number of clients.

@@ -1,4 +1,4 @@
-//! The settings of a judgement: what the model depends on, and what only the report depends on.
+//! The settings of a judgement: some change the model, some change only the report.
 
 use crate::rules::geometry::References;
 use crate::rules::pre::Step;
@@ -7,7 +7,7 @@ use crate::rules::{
 };
 use crate::strategies::{self, Strategy};
 
-/// What the merged model depends on.
+/// The settings that change the merged model.
 #[derive(Debug)]
 pub struct Method {
     /// The rule that combines updates.
@@ -24,7 +24,7 @@ pub struct Method {
     pub distances: Distances,
 }
 
-/// What only the report depends on.
+/// The settings that change only the report.
 #[derive(Debug)]
 pub struct Reporting {
     /// Rules whose decisions the run reports and does not follow.

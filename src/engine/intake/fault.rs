@@ -17,26 +17,26 @@ pub enum Fault {
     Open(#[from] OpenFault),
     #[error(transparent)]
     Metadata(#[from] MetadataFault),
-    #[error("client id `{id}` is also that of {}", .other.display())]
+    #[error("client id `{id}` is also the id of {}", .other.display())]
     DuplicateClient { id: String, other: PathBuf },
     #[error("other updates claim the client id `{id}` too")]
     ClaimedTwice { id: String },
     #[error("update is of round {found}, expected round {expected}")]
     OtherRound { found: u64, expected: u64 },
     #[error(
-        "update of round {found} holds weights, expected `kind` `delta`: they started from another model than round {expected}'s"
+        "update of round {found} holds weights, expected `kind` `delta`, because round {expected} has another base"
     )]
     StaleWeights { found: u64, expected: u64 },
     #[error("update started from base {found}, expected {expected}")]
     OtherBase { found: String, expected: String },
-    #[error("update holds a {found}, but most others hold {expected} (without --base they cannot be merged)")]
+    #[error("update holds a {found}, but most others hold {expected}; without --base both cannot be merged")]
     OtherKind { found: UpdateKind, expected: UpdateKind },
     #[error(transparent)]
     Layout(#[from] LayoutFault),
     #[error(transparent)]
     NonFinite(#[from] NonFinite),
     #[error(
-        "its values are so large that their squares do not fit f64, expected an update whose distance to others can be measured"
+        "its values are too large: their squares do not fit f64, so its distance to other updates cannot be measured"
     )]
     TooLarge,
     #[error("metadata `num_examples` is missing, expected it for weighting by examples")]
@@ -53,11 +53,11 @@ pub enum Fault {
         "update is encoded by {codec} with another choice of values than most others, expected one that all clients share, for {rule}, which compares clients"
     )]
     OtherChoice { codec: &'static str, rule: String },
-    #[error("update is a sketch, expected one that can be added to a base")]
+    #[error("update is a sketch, expected tensors, which can be added to a base")]
     SketchOntoBase,
     #[error("update is {found}, expected {expected}")]
     OtherSketch { found: &'static str, expected: &'static str },
-    #[error("update is a sketch, expected one of values for {rule}: of sketches only means make sense")]
+    #[error("update is a sketch, expected values for {rule}: sketches can only be averaged")]
     SketchUnderRule { rule: String },
     /// A fault of an input that only a mode reads.
     #[error("{fault}")]
@@ -83,12 +83,12 @@ impl Fault {
         )
     }
 
-    /// What the user may do about it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
             Self::DuplicateClient { .. } => Some("remove one of the two, or set `client_id` in its metadata"),
-            Self::OtherKind { .. } => Some("pass the model the deltas belong to as --base"),
+            Self::OtherKind { .. } => Some("pass the model that the deltas started from as --base"),
             Self::StaleWeights { .. } => {
                 Some("send the change from the model that the client started from, as a delta")
             }

@@ -1,9 +1,9 @@
 //! Admits updates to a run: which clients take part, and with which weights.
 //!
 //! [`update`] opens updates. [`admit`] checks them against the operator's [`policy`] and an expected layout
-//! ([`reference`](mod@reference)). [`personal`] layers stay with clients. [`weights`] weighs clients, and [`sparse`] finds sparse
-//! updates that mislead a rule. [`cohort`] holds what the clients report, [`taken`] is the result, and [`fault`] lists
-//! what keeps an update out.
+//! ([`reference`](mod@reference)). [`personal`] layers stay with clients. [`weights`] weighs clients, and [`sparse`]
+//! finds sparse updates that mislead a rule. [`cohort`] holds what the clients report, [`taken`] is the result, and
+//! [`fault`] lists what keeps an update out.
 
 pub mod admit;
 pub mod cohort;

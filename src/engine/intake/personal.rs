@@ -138,7 +138,7 @@ pub struct Personal {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum PersonalError {
-    #[error("personal layers `{layers}`: no tensor has such a name; there are {some}")]
+    #[error("personal layers `{layers}`: no tensor matches, expected names such as {some}")]
     NoMatch { layers: String, some: String },
     #[error("personal layers {layers}: all {tensors} tensors are personal, expected some that clients share")]
     NothingShared { layers: String, tensors: usize },
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_told_by_their_names() {
+    fn heads_are_found_by_their_names() {
         let names = [
             "head.weight",
             "model.head.bias",
@@ -305,7 +305,7 @@ mod tests {
         };
         assert_eq!(check(&["a", "b"], &["a", "b", "c"]), Ok(()));
         assert_eq!(check(&["x"], &[]), Ok(()));
-        let nothing = "personal layers `x.*`: no tensor has such a name; there are `a`, `b`";
+        let nothing = "personal layers `x.*`: no tensor matches, expected names such as `a`, `b`";
         assert_eq!(check(&["a", "x.*"], &["b", "a"]).unwrap_err(), nothing);
         let many = check(&["x"], &["1", "2", "3", "4", "5", "6", "7", "8"]).unwrap_err();
         assert!(many.ends_with("`5`, `6` and 2 more"), "{many}");

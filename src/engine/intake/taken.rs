@@ -14,7 +14,7 @@ pub struct Member {
     pub other: usize,
 }
 
-/// The clients of a run, and what is known before their values are read.
+/// The clients of a run, and all that the run knows before it reads values.
 #[derive(Debug)]
 pub struct Taken {
     /// The clients that take part, with their shared layout.

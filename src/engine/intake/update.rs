@@ -64,7 +64,7 @@ pub struct BadBase {
 }
 
 impl BadBase {
-    /// What the user may do about it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<&'static str> {
         self.faults.iter().find_map(OpenFault::hint)
     }

@@ -35,7 +35,7 @@ pub struct Weights {
 pub enum WeightsError {
     #[error("the weights of all {clients} clients are zero, expected one above zero")]
     AllZero { clients: usize },
-    #[error("the weights of the clients add up to more than f64 can hold")]
+    #[error("the sum of the clients' weights does not fit f64, expected smaller weights")]
     Overflow,
     #[error("{}: cannot be read: {source}", .path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },

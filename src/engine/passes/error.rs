@@ -47,7 +47,7 @@ impl PassError {
         }
     }
 
-    /// What the operator may do about it.
+    /// Advice for the operator, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::DoesNotFit { value, .. } if value.is_finite() => {

@@ -15,7 +15,7 @@ use std::ops::Range;
 /// The target size of a tile in bytes: a core's share of the caches.
 const TILE_BYTES: usize = 3 << 20;
 
-/// Bytes of one row of a tile: long enough to read at full speed, and no longer than a tile of few rows needs.
+/// Bytes of one row of a tile: enough to read at full speed.
 const ROW_BYTES: Range<usize> = 32 << 10..256 << 10;
 
 /// The most bytes of a tile with many rows. Rows are shorter than [`ROW_BYTES`] if needed.

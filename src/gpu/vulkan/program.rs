@@ -1,4 +1,7 @@
 //! A job as steps: which kernels run on which buffers, and how their outputs are read.
+//!
+//! `combine` has the steps of a merge, `pairs` those of a pass over pairs, `order_statistic` those of a median or a
+//! mean of some values.
 
 mod combine;
 mod order_statistic;

@@ -1,13 +1,13 @@
-//! Sums and integers against wide arithmetic by hand, and against values made to break them.
+//! Sums and integers against wide arithmetic in this file, and on values that attack them.
 
 use super::*;
 use crate::kernels::lanes::Isa;
 use half::{bf16, f16};
 
-/// Values of tests are multiples of two to minus this, and small.
+/// Values of tests are small multiples of two to the power of minus this.
 const POINT: i32 = 48;
 
-/// A value as a whole number.
+/// A value as a multiple of that unit.
 fn fixed(x: f64) -> i128 {
     let scaled = x * 2f64.powi(POINT);
     assert!(scaled.fract() == 0.0 && scaled.abs() < 2f64.powi(62), "{x} is not one of them");
@@ -82,7 +82,7 @@ fn floats_of_all_widths_have_their_norms() {
     assert_eq!(squares_of(&[bf16::from_f32(3.0), bf16::from_f32(-4.0)]).norm(), 5.0);
     assert_eq!(squares_of(&[3.0f32, -4.0]).norm(), 5.0);
     assert_eq!(squares_of(&[3.0f64, -4.0]).norm(), 5.0);
-    // One update has tensors of several.
+    // Updates have several tensors.
     let mut squares = squares_of(&[3.0f32]);
     squares.merge(&squares_of(&[4.0f64]));
     assert_eq!(squares.norm(), 5.0);
@@ -133,7 +133,7 @@ fn scales_are_rounded_down_and_in_order() {
     assert_eq!(Scale::ZERO.shrunk(), Scale::ZERO);
 }
 
-/// By definition: the product in full, shifted.
+/// The definition: the full product, shifted.
 fn plain(x: f64, scale: Scale) -> i64 {
     let product = fixed(x.abs()) as u128 * u128::from(scale.multiplier());
     let shift = POINT - scale.exponent();
@@ -154,7 +154,7 @@ fn integers_are_products_rounded_toward_zero() {
                 assert_eq!(found, expected, "{len} at {x} * 2^{power} on {isa}");
                 let sum: u128 = expected.iter().map(|q| u128::from(q.unsigned_abs()).pow(2)).sum();
                 assert_eq!(squares, sum, "{len} at {x} * 2^{power} on {isa}");
-                // All 53 bits count.
+                // All 53 bits matter.
                 let wide: Vec<f64> = values.iter().map(|x| f64::from(*x) + 2f64.powi(-46)).collect();
                 let base: Vec<f64> = values.iter().rev().map(|x| f64::from(*x) / 8.0).collect();
                 let differences = wide.iter().zip(&base).map(|(x, base)| x - base);
@@ -174,7 +174,7 @@ fn no_value_comes_to_more_than_it_is() {
         let mut found = [9; 8];
         assert_eq!(quantize(isa, &values, &[], scale, &mut found), 6);
         assert_eq!(found, [0, 0, 1, -1, 2, 0, 0, 0]);
-        // Subnormal f32 count, subnormal f64 do not.
+        // Subnormal f32 values count; subnormal f64 values do not.
         let far = Scale::rounded_down(1.0, 149);
         quantize(isa, &[1e-45f32, -3e-45], &[], far, &mut found[..2]);
         assert_eq!(found[..2], [1, -2]);
@@ -198,7 +198,7 @@ fn what_is_too_large_stays_too_large() {
     }
 }
 
-/// Products that are whole numbers, or next to one: a product in f64 is rounded to it from either side.
+/// Products that are whole numbers, or next to one. A product in f64 is rounded to that number from either side.
 #[test]
 fn products_next_to_whole_numbers_are_rounded_toward_zero() {
     let portable = Isa::named("portable").unwrap();
@@ -225,7 +225,7 @@ fn products_next_to_whole_numbers_are_rounded_toward_zero() {
 #[test]
 fn sums_get_what_quantize_makes() {
     for isa in Isa::available() {
-        // Squares of small integers, of ones that need 128 bits, and more values than one block.
+        // Squares of small integers, of integers whose squares need 128 bits, and more values than one block.
         for (len, power) in [(33, 20), (33, 45), (5000, 20), (4097, 30)] {
             let row = values(len);
             let base: Vec<f64> = row.iter().rev().map(|x| f64::from(*x) / 8.0).collect();

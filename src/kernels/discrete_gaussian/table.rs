@@ -1,10 +1,10 @@
 //! The magnitudes of N_Z(0, 64^2): `THRESHOLDS[m]` is floor(2^127 P(|X| <= m)).
 //!
-//! The last is 2^127: what lies beyond 860, less than 2^-134, falls to it.
+//! The last is 2^127: it includes the probability beyond 860, less than 2^-134.
 //!
-//! Made by `data/vectors/make_discrete_gaussian.py`; the tests beside it compute it anew.
+//! `data/vectors/make_discrete_gaussian.py` makes the table; the tests beside it compute it anew.
 
-/// Magnitudes that there are.
+/// Number of magnitudes.
 pub(crate) const MAGNITUDES: usize = 861;
 
 #[rustfmt::skip]

@@ -1,4 +1,4 @@
-//! The table, the walk through it, and what comes of it.
+//! Tests of the table, of the search in it, and of the distribution of noise.
 
 use super::*;
 use crate::kernels::chacha20::{WORDS, blocks};
@@ -10,7 +10,7 @@ fn stream(domain: u32) -> Stream<'static> {
     Stream { key: &KEY, domain, segment: 7 }
 }
 
-/// Fixed point by hand, for the table: limbs of 32 bits, the lowest first, eight of them behind the point.
+/// A fixed-point number to compute the table: limbs of 32 bits, the lowest first, eight of them after the point.
 mod fixed {
     const BEHIND: usize = 8;
     const LIMBS: usize = 14;
@@ -22,7 +22,7 @@ mod fixed {
         one
     }
 
-    /// The product in full, and its limbs from `from` on.
+    /// The limbs of the full product, from `from` on.
     fn product(a: &[u32], b: &[u32], from: usize) -> Fixed {
         let mut full = [0u32; 2 * LIMBS];
         for (i, x) in a.iter().enumerate() {
@@ -40,7 +40,7 @@ mod fixed {
         product(a, b, BEHIND)
     }
 
-    /// Times a whole number of 128 bits.
+    /// The product with a whole number of 128 bits.
     pub(super) fn scaled(a: &Fixed, factor: u128) -> Fixed {
         let limbs = [0, 32, 64, 96].map(|shift| (factor >> shift) as u32);
         product(a, &limbs, 0)
@@ -88,7 +88,7 @@ fn weights(count: usize) -> Vec<fixed::Fixed> {
         root = if k % 2 == 1 { fixed::minus(&root, &term) } else { fixed::plus(&root, &term) };
     }
     let square = fixed::times(&root, &root);
-    // From x^2 to (x + 1)^2 it is 2x + 1.
+    // From x^2 to (x + 1)^2 the difference is 2x + 1.
     let (mut weight, mut ratio) = (fixed::one(), root);
     let mut all = Vec::new();
     for _ in 0..count {
@@ -99,7 +99,7 @@ fn weights(count: usize) -> Vec<fixed::Fixed> {
     all
 }
 
-/// Every threshold is the floor of 2^127 times the probability of its magnitude and all smaller ones.
+/// Every threshold is 2^127 times the probability of its magnitude and all smaller ones, rounded down.
 #[test]
 fn thresholds_are_those_of_exact_arithmetic() {
     let weights = weights(1200);
@@ -130,7 +130,7 @@ fn thresholds_are_those_of_exact_arithmetic() {
     assert_eq!(THRESHOLDS[64], 0x57dd_ef87_59e0_3a11_6d0a_2770_0985_2ef0);
 }
 
-/// By definition.
+/// The definition.
 fn counted(uniform: u128) -> usize {
     THRESHOLDS.partition_point(|threshold| *threshold <= uniform)
 }
@@ -148,8 +148,8 @@ fn magnitudes_count_the_thresholds_passed() {
     assert_eq!((magnitude(0), magnitude(UNIFORM)), (0, 860));
 }
 
-/// What makes the fixed number of compares enough: between the first draws of neighbouring cells are no more
-/// thresholds.
+/// The reason why a fixed number of comparisons is enough: no more thresholds lie between the first draws of
+/// neighbouring cells.
 #[test]
 fn no_cell_holds_more_thresholds_than_are_compared() {
     let within = |cell: usize| {
@@ -158,7 +158,7 @@ fn no_cell_holds_more_thresholds_than_are_compared() {
     };
     let most = (0..CELLS).map(within).max();
     assert_eq!(most, Some(COMPARED));
-    // The cells are in order, and each draw is in the one whose first it is not below.
+    // The cells are in order. Each draw is in the last cell whose first number is not above it.
     assert!((1..CELLS).all(|cell| first_of(cell - 1) <= first_of(cell)));
     for number in (0..CELLS).filter(|number| cell(first_of(*number)) != *number) {
         assert!(number >> FRACTION >= 127 - FRACTION as usize, "cell {number} is not empty");
@@ -233,8 +233,8 @@ fn levels_are_what_their_draws_add_up_to() {
     assert!((Level::L3.sigma() - 2_148_534_017.125).abs() < 1e-3);
 }
 
-/// Pearson's statistic of draws against the table, less its mean and over its standard deviation. Magnitudes from 240
-/// on are one bin.
+/// Pearson's statistic of draws against the table, minus its mean, over its standard deviation. Magnitudes from 240 on
+/// share one bin.
 fn chi_square(draws: &[i64]) -> f64 {
     const BINS: usize = 240;
     let mut counts = [0.0; 2 * BINS + 1];
@@ -267,7 +267,7 @@ fn draws_are_of_the_discrete_gaussian() {
     let draws: Vec<i64> = random_draws(11, 1_000_000).into_iter().map(value).collect();
     let off = chi_square(&draws);
     assert!(off.abs() < 4.0, "off by {off} standard deviations");
-    // The negative controls: one draw in 150 is zero instead; all are two larger.
+    // The negative controls: one draw in 150 is replaced by zero, or all draws are larger by two.
     let mut zeros = draws.clone();
     zeros.iter_mut().step_by(150).for_each(|draw| *draw = 0);
     assert!(chi_square(&zeros) > 8.0);
@@ -285,16 +285,16 @@ fn below(x: f64) -> f64 {
     0.5 + sum * (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()
 }
 
-/// How samples in units of their standard deviation differ from a standard Gaussian, each figure over what it would be
-/// off by at random.
+/// The differences of samples from a standard Gaussian, in units of their standard deviation. Each figure is divided by
+/// its random error.
 struct Fit {
     mean: f64,
     variance: f64,
     skewness: f64,
     kurtosis: f64,
-    /// Kolmogorov and Smirnov's largest distance of the distributions, times the root of the number of samples.
+    /// Kolmogorov and Smirnov's largest distance between the distributions, times the root of the number of samples.
     distance: f64,
-    /// How many are beyond 2, 3 and 4.
+    /// The numbers of samples beyond 2, 3 and 4.
     tails: [f64; 3],
 }
 
@@ -319,7 +319,7 @@ impl Fit {
         Self { mean, variance, skewness, kurtosis, distance, tails }
     }
 
-    /// Within what one of ten thousand is beyond.
+    /// A bound that one run in ten thousand exceeds.
     fn is_good(&self) -> bool {
         let moments = [self.mean, self.variance, self.skewness, self.kurtosis];
         moments.iter().chain(&self.tails).all(|off| off.abs() < 3.9) && self.distance < 2.2
@@ -338,7 +338,7 @@ fn noise_is_gaussian_at_both_levels() {
     for level in [Level::L2, Level::L3] {
         let samples = samples(level, 200_000);
         assert!(Fit::of(samples.clone()).is_good(), "{level:?}");
-        // The negative controls: wider by two hundredths, shifted by as much, one-sided, cut off at three.
+        // The negative controls: 2 % wider, shifted by as much, one-sided, and cut off at three.
         let changed =
             |change: fn(f64) -> f64| Fit::of(samples.iter().map(|x| change(*x)).collect()).is_good();
         assert!(!changed(|x| 1.02 * x) && !changed(|x| x + 0.02) && !changed(f64::abs));
@@ -346,7 +346,7 @@ fn noise_is_gaussian_at_both_levels() {
     }
 }
 
-/// The lowest bits are even, too: what a float's precision would give away of what noise is added to.
+/// The lowest bits are uniform too. Otherwise the precision of floats would reveal the values under the noise.
 #[test]
 fn the_lowest_bits_are_even() {
     for level in [Level::L2, Level::L3] {

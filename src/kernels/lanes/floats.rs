@@ -1,19 +1,19 @@
 //! Vectors of sixteen floats on every instruction set.
 //!
-//! Sums have one shape, whatever the width of the machine's vectors.
+//! The order of additions in sums does not depend on the width of the machine's vectors.
 
-/// Sixteen f32, whatever the width of the machine's vectors, so that sums have one shape everywhere. Like those of
-/// [`Lanes`](super::Lanes), methods stay inside code entered through `dispatch!`.
+/// Sixteen f32. The width is the same on every machine, so that sums have the same order of additions. As for
+/// [`Lanes`](super::Lanes), call the methods only in code entered through `dispatch!`.
 pub trait Floats: Copy {
     /// Sixteen f64.
     type Doubles: Doubles;
     /// Zeros.
     fn zero() -> Self;
-    /// The sixteen floats that `from` points at.
+    /// The sixteen floats at `from`.
     ///
     /// # Safety
     ///
-    /// All of them may be read.
+    /// All sixteen must be readable.
     unsafe fn load(from: *const f32) -> Self;
     /// The lanes.
     fn lanes(self) -> [f32; FLOATS];
@@ -31,10 +31,10 @@ pub trait Floats: Copy {
     fn highest(self) -> f32;
     /// The same numbers as f64.
     fn widen(self) -> Self::Doubles;
-    /// One bit a lane: whether the bits of its magnitude are at least those of `key`, which is at most `1 << 31`.
+    /// One bit per lane: whether the bits of its magnitude are at least `key`, which is at most `1 << 31`.
     fn at_least(self, key: u32) -> u32;
 
-    /// The sum of each vector's lanes, added as a tree: the halves, the halves of that, and so on.
+    /// The sum of each vector's lanes, added as a tree: halves, then halves of those, and so on.
     #[inline(always)]
     fn sums_of<const N: usize>(vectors: [Self; N]) -> [f32; N] {
         let mut sums = [0.0; N];
@@ -51,7 +51,7 @@ pub trait Floats: Copy {
     }
 }
 
-/// Sixteen f64, likewise.
+/// Sixteen f64; the rules of [`Floats`] hold for them too.
 pub trait Doubles: Copy {
     /// Zeros.
     fn zero() -> Self;
@@ -59,16 +59,16 @@ pub trait Doubles: Copy {
     fn lanes(self) -> [f64; FLOATS];
     /// `self - other`.
     fn minus(self, other: Self) -> Self;
-    /// `self + x * x`, the square rounded before it is added.
+    /// `self + x * x`; the square is rounded before the addition.
     fn plus_square(self, x: Self) -> Self;
-    /// `self + x * y` of numbers that were f32, whose product is exact: it is rounded once, fused or not.
+    /// `self + x * y` for numbers that were f32. Their product is exact, so fused or not there is one rounding.
     fn plus_exact(self, x: Self, y: Self) -> Self;
 }
 
 /// Lanes of [`Floats`].
 pub const FLOATS: usize = 16;
 
-/// The bits of an f32 but its sign.
+/// The bits of an f32 without its sign.
 pub(crate) const MAGNITUDE: u32 = 0x7fff_ffff;
 
 impl Floats for [f32; FLOATS] {
@@ -235,7 +235,7 @@ mod x86 {
         }
         #[inline(always)]
         fn at_least(self, key: u32) -> u32 {
-            // Compares as signed integers: magnitudes are not negative, so a negative `below` is below all.
+            // Compares as signed integers. Magnitudes are not negative, so a negative `below` is below all of them.
             let below = key.wrapping_sub(1) as i32;
             // SAFETY: the set was detected (see the trait).
             let lanes = self.map(|x| unsafe {
@@ -368,7 +368,7 @@ mod x86 {
                 u32::from(_mm512_cmpge_epu32_mask(magnitudes, _mm512_set1_epi32(key as i32)))
             }
         }
-        /// Four vectors at a time: the same tree, as a transposition that adds.
+        /// Adds four vectors at a time, in the same tree, by a transposition that adds.
         #[inline(always)]
         fn sums_of<const N: usize>(vectors: [Self; N]) -> [f32; N] {
             let mut sums = [0.0; N];

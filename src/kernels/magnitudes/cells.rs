@@ -1,25 +1,26 @@
 //! Estimates cost and error of a quantizer with a dead zone from a histogram alone.
 //!
-//! The density of a bin's values is assumed to be the straight line with their mean. So each code gets a share of each
-//! bin: the number of values, their sum, the sum of their squares. From these follow the entropy, the error and the
-//! best zone, by the rule of rate-distortion: a value gets the code of least `error^2 + lambda bits`.
+//! Within a bin the density of values is assumed to be a straight line with the bin's mean. So each code gets a share
+//! of each bin: a number of values, their sum, the sum of their squares. The entropy, the error and the best zone
+//! follow from these. The rule is that of rate-distortion: a value gets the code of least `error^2 + lambda bits`.
 
 use super::{BINS, Magnitudes, edge};
 use crate::kernels::dead_zone::DeadZone;
 
-/// Most cells of a quantizer into which a bin is split. A bin across more counts as even.
+/// The most cells into which a bin is split. A bin across more cells counts as uniform.
 const SPLIT: f64 = 64.0;
 
-/// The worth of a bit in squared steps of error. Along the curve of best step against rate it hardly changes: for
-/// normal, Laplace, heavy-tailed and sparse values and 0.3 to 4 bits a value, this is within 0.3 % of the best error.
+/// The price of a bit, in squared steps of error. It hardly changes along the curve of best step against rate. For
+/// normal, Laplace, heavy-tailed and sparse values at 0.3 to 4 bits a value, this number is within 0.3 % of the best
+/// error.
 pub const BIT_IN_SQUARED_STEPS: f64 = 0.08;
 
-/// Number of searches for the best zone, each with the counts of the last zone.
+/// Number of searches for the best zone. Each uses the counts of the zone before.
 const ZONE_ROUNDS: usize = 7;
 
 impl Magnitudes {
     /// Estimates the bits of an entropy coder for all codes of a uniform quantizer, and the sum of squared errors if
-    /// every code decodes to the mean of its values. Within a few per cent for smooth data.
+    /// every code decodes to the mean of its values. The estimates are within a few per cent for smooth data.
     pub fn entropy_and_error(&self, step: f64, zone: DeadZone) -> (f64, f64) {
         self.cells(step, zone).entropy_and_error()
     }
@@ -47,7 +48,7 @@ impl Magnitudes {
     pub fn best_zone(&self, step: f64) -> DeadZone {
         let mut zone = DeadZone { zero_below: 0.6, rounding: 0.4 };
         let mut best = (f64::INFINITY, zone);
-        // The rounds may end at a zone that is only best for the counts it leads to itself.
+        // The last zone may be worse than an earlier one, so the cheapest counts.
         for _ in 0..ZONE_ROUNDS {
             let cells = self.cells(step, zone);
             let (bits, error) = cells.entropy_and_error();
@@ -55,7 +56,7 @@ impl Magnitudes {
             if cost < best.0 {
                 best = (cost, zone);
             }
-            // Half the way: the whole one leads beyond, where bits are few.
+            // Goes half of the way: with few bits, the whole way overshoots.
             zone = zone.halfway(cells.better_zone(step, zone));
         }
         best.1
@@ -65,20 +66,20 @@ impl Magnitudes {
 /// The cells of a quantizer over a histogram.
 #[derive(Clone, Default, Debug)]
 pub struct Cells {
-    /// Values in all.
+    /// Number of values.
     pub all: f64,
-    /// By the code's magnitude; those so high that bins hold many codes are not among them.
+    /// The cells by the code's magnitude, without magnitudes so large that a bin holds many codes.
     pub cells: Vec<Cell>,
-    /// Bits for the others.
+    /// Bits for the values outside the cells.
     pub even_bits: f64,
     /// Their squared error.
     pub even_error: f64,
 }
 
-/// The values that one magnitude of a code stands for.
+/// The values with one magnitude of the code.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub struct Cell {
-    /// How many.
+    /// Number of values.
     pub count: f64,
     /// The sum of their magnitudes.
     pub sum: f64,
@@ -99,12 +100,12 @@ impl Cells {
         (bits.max(0.0), error)
     }
 
-    /// The best zone at the costs that codes have in these cells, those of `zone`.
+    /// The best zone, if codes cost the bits that they have in these cells, whose zone is `zone`.
     fn better_zone(&self, step: f64, zone: DeadZone) -> DeadZone {
         let seen = |code: usize| self.cells.get(code).filter(|cell| cell.count > 0.0);
         let bits = |cell: &Cell| (self.all / cell.count).log2();
         let centre = |cell: &Cell| cell.sum / cell.count / step;
-        // Between two neighbours at `a < b` steps, the border is where both are worth the same.
+        // Between two neighbouring centres `a < b`, in steps, the border is where both cost the same.
         let border = |a: f64, b: f64, more_bits: f64| {
             (a + b) / 2.0 + BIT_IN_SQUARED_STEPS * more_bits / (2.0 * (b - a).max(0.1))
         };
@@ -119,7 +120,7 @@ impl Cells {
         DeadZone { zero_below: zero_below as f32, rounding: rounding as f32 }
     }
 
-    /// Shares a bin, which goes from `low` to `high` steps, out among codes.
+    /// Distributes the values of a bin from `low` to `high` steps to the codes.
     fn split(&mut self, density: &Density, low: f64, high: f64, step: f64, zone: DeadZone) {
         let (zero, rounding) = (f64::from(zone.zero_below), f64::from(zone.rounding));
         let end_of = |code: usize| if code == 0 { zero } else { zero.max((code + 1) as f64 - rounding) };
@@ -146,12 +147,12 @@ impl Cell {
     }
 }
 
-/// How the values of a bin lie between its ends: along the straight line that has their mean.
+/// The distribution of the values within a bin: a straight line with the bin's mean.
 struct Density {
     all: Cell,
     low: f64,
     width: f64,
-    /// The rise of the line from the bin's middle to its end, as a share of its mean height.
+    /// The rise of the line from the bin's middle to its end, relative to its mean height.
     tilt: f64,
 }
 
@@ -168,7 +169,7 @@ impl Density {
         Self { all, low, width, tilt }
     }
 
-    /// The share of the bin that lies between two magnitudes.
+    /// The share of the bin between two magnitudes.
     fn between(&self, from: f64, to: f64) -> Cell {
         // In `u`, from 0 to 1 across the bin, the density is `1 + tilt (2u - 1)`.
         let moments = |u: f64| {
@@ -220,7 +221,7 @@ mod tests {
         let magnitudes = Magnitudes::of(Isa::detect(), &values);
         let (bits, error) = magnitudes.entropy_and_error(0.5, magnitudes.best_zone(0.5));
         for rounding in [0.2, 0.35, 0.5] {
-            // The step at which this rounding has as many bits.
+            // The step with the same number of bits for this rounding.
             let (mut low, mut high) = (0.1, 2.0);
             for _ in 0..40 {
                 let step = f64::sqrt(low * high);
@@ -236,7 +237,7 @@ mod tests {
     fn no_other_zone_costs_less_than_the_best() {
         let mut values = samples(120_000);
         for (largest, step) in [(0.0, 0.5), (0.0, 1.0), (4.6, 2.9), (4.8, 3.0), (5.0, 3.1), (5.2, 3.1)] {
-            // Where a single value is above one step, the whole way of a round leads beyond the best.
+            // If a single value is above one step, a whole move overshoots the best zone.
             values.push(largest);
             let magnitudes = Magnitudes::of(Isa::detect(), &values);
             let cost = |zone: DeadZone| {

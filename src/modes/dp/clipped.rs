@@ -118,7 +118,7 @@ fn check_apart(set: &UpdateSet, edges: &[SumFile]) -> Result<(), Error> {
 /// Warns of integer tensors, which the noised sum leaves out, and of variances, which noise may make negative.
 fn warn_of_tensors(set: &UpdateSet) {
     if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.dtype.kind() != Kind::Float) {
-        tracing::warn!("`{}` holds integers: such tensors stay the base's", spec.name);
+        tracing::warn!("`{}` holds integers: the model keeps the base's values", spec.name);
     }
     if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.name.ends_with("running_var")) {
         let name = &spec.name;

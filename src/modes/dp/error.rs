@@ -28,9 +28,9 @@ impl Explain for DpError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Budget(why) => why.hint(),
-            Self::Longer { .. } => {
-                Some("the round was charged; run it again with updates that do not change".to_owned())
-            }
+            Self::Longer { .. } => Some(
+                "the round was charged; run it again, and do not change the updates meanwhile".to_owned(),
+            ),
             Self::Grid(_) | Self::SumFile(_) | Self::TooMany { .. } => None,
         }
     }

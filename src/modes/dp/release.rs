@@ -81,8 +81,8 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
     let method = &request.method;
     let rule = method.rule.to_string();
     if rule != "mean" {
-        let why = "which updates it keeps, or how it weighs them, depends on other clients, so the sum changes by more \
-                   than one client's bound when one comes or goes";
+        let why = "its choice and weights of updates depend on other clients, so one client more or less changes the sum by \
+                   more than that client's bound";
         let hint = "use mean: every update is clipped before it is added";
         return refuse(format!("--rule {rule}"), why, hint);
     }
@@ -127,7 +127,7 @@ pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Ses
 ///
 /// # Errors
 ///
-/// When the input is bad, the budget does not allow the release, or the disk refuses. Nothing is published then.
+/// When the input is bad, the budget does not allow the release, or a file cannot be written. Nothing is published then.
 pub fn run(request: Request, options: &Options, machine: Machine) -> Result<Report, Error> {
     let mut session = open(request, machine)?;
     let report = release(&mut session, options)?;
@@ -141,7 +141,7 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     let clipped = Clipped::of(session, options, account.books())?;
     let request = charge_request(session, options, &clipped)?;
     if options.test_seed.is_some() {
-        tracing::warn!("--test-seed: the seed of the noise is known: the model is NOT private");
+        tracing::warn!("--test-seed: the seed of the noise is known, so the model is NOT private");
     }
     let grant = match charge::charge(&mut account, &request).map_err(DpError::of)? {
         Answer::Granted(grant) => grant,

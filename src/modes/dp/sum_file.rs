@@ -66,7 +66,7 @@ pub enum SumFileError {
     NoSum { path: PathBuf },
     #[error("{}: metadata `{KEY}` is not understood: {why}", .path.display())]
     Bad { path: PathBuf, why: String },
-    #[error("{}: was made on other terms: found {found}, expected {expected}", .path.display())]
+    #[error("{}: was made for another plan, base or round: found {found}, expected {expected}", .path.display())]
     OtherTerms { path: PathBuf, found: String, expected: String },
     #[error("{}: tensor `{tensor}`: found {found}, expected {expected}", .path.display())]
     Tensor { path: PathBuf, tensor: String, found: String, expected: String },

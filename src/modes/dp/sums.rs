@@ -26,7 +26,7 @@ use std::slice;
 ///
 /// # Errors
 ///
-/// When the input is bad or the disk refuses; nothing is published then.
+/// When the input is bad or a file cannot be written; nothing is published then.
 pub fn write_sum(request: Request, options: &Options, machine: Machine) -> Result<PathBuf, Error> {
     let mut session = open(request, machine)?;
     let books = Books::read(&options.directory).map_err(DpError::of)?;

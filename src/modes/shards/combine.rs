@@ -53,7 +53,7 @@ pub fn combine(
             return Ok(run.session.request.outputs.model);
         }
         Err(Stopped::BadUpdates(found)) => found,
-        // To find the bad update, the process reads as much as a run in one process.
+        // Reads as much as a run in one process, to find the bad update.
         Err(Stopped::Error(why)) => run.session.culprits(why, &run.taken.set)?,
     };
     Err(bad_updates(&run.taken.set, &found))

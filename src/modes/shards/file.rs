@@ -85,8 +85,8 @@ pub enum ShardError {
     #[error("{rule} compares whole updates, expected --decision FILE")]
     NoDecision { rule: String },
     #[error(
-        "{rule} needs the coordinate median of the updates after --pre or the strategy: that takes a second \
-        measurement, which a sharded run does not have"
+        "{rule} needs the coordinate median of the updates after --pre or the strategy: a sharded run has no second \
+        measurement"
     )]
     SecondLook { rule: String },
     #[error("{}: was made by {found}, expected {expected}", .path.display())]
@@ -114,7 +114,7 @@ impl Explain for ShardError {
         let hint = match self {
             Self::Stranger { .. } => "give all commands of one run the same updates and the same options",
             Self::Gap { .. } | Self::NoShard { .. } => {
-                "name the shard files of all shards; to make a missing one, run the command of its shard"
+                "name the shard files of all shards; the command of a shard makes its file"
             }
             Self::SecondLook { .. } => "merge the round with `fedmill aggregate`",
             Self::NoDecision { .. } => "run `fedmill gram` for each shard, then `fedmill decide`",

@@ -32,7 +32,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 ///
 /// # Errors
 ///
-/// When a file is of another run or decision, or missing, or the disk refuses.
+/// When a file is of another run or decision, or missing, or a file cannot be written.
 pub fn merge(
     request: Request,
     shards: &[PathBuf],

@@ -68,7 +68,8 @@ fn refused(partial: &Update) -> Unsupported {
 fn bad_updates(set: &UpdateSet, faults: &[(usize, Fault)]) -> Error {
     let line = |(i, fault): &(usize, Fault)| format!("{}: {fault}", set.clients[*i].model.path.display());
     let list = faults.iter().map(line).collect::<Vec<_>>().join("\n");
-    let hint = "the other shards do not know: leave the update out of the inputs of all commands of this run";
+    let hint =
+        "the other shards still use it: leave the update out of the inputs of all commands of this run";
     Error::BadUpdates { list, hint }
 }
 

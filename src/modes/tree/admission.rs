@@ -38,7 +38,7 @@ pub enum PartialFault {
     Bad { why: String },
     #[error("partial has {what} {found}, expected {expected}")]
     Other { what: &'static str, found: String, expected: String },
-    #[error("partial weighs clients by {found}, expected {expected}, as this run does")]
+    #[error("partial weighs clients by {found}, expected {expected} as in this run")]
     OtherWeights { found: String, expected: &'static str },
 }
 

@@ -113,7 +113,7 @@ impl Description {
             ));
         }
         if self.clients.is_empty() {
-            return Err("no client, expected at least one".to_owned());
+            return Err("found no client, expected at least one".to_owned());
         }
         match self.low.checked_add(self.high) {
             Some(edges) if edges <= self.clients.len() => Ok(()),

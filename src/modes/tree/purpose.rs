@@ -81,7 +81,7 @@ impl Purpose {
                 Ok(cut) => Ok(Self::TrimmedMean(cut)),
                 Err(_) => Err(unsupported(
                     rule,
-                    "cannot be done with partials: the cut is of all clients, which no part of the tree knows; \
+                    "cannot be done with partials: the cut is a fraction of all clients, and no leaf knows their number; \
                      expected a count such as trimmed-mean:cut=2",
                 )),
             },

@@ -70,7 +70,7 @@ pub enum UnsupportedEvent {
         expected: &'static str,
     },
     /// A sampled event that holds other events than Gaussian ones.
-    #[error("{event}: found another event in it, expected Gaussian ones, composed or not")]
+    #[error("{event}: found another kind of event inside, expected Gaussian events, alone or composed")]
     Nested {
         /// The event.
         event: &'static str,

@@ -56,7 +56,7 @@ fn grids() -> impl Iterator<Item = (Grid, f64, f64)> {
 }
 
 #[test]
-fn grids_have_no_less_noise_than_asked_for() {
+fn grids_have_at_least_the_set_noise() {
     for (grid, norm, z) in grids() {
         let multiplier = grid.level().sigma() / grid.bound() as f64;
         assert!(multiplier >= z && multiplier < z * 1.001, "{grid:?}");
@@ -256,8 +256,8 @@ fn noise_in_units_is_the_multiplier_times_the_norm() {
     assert!((variance.sqrt() / (1.3 * 0.7) - 1.0).abs() < 0.02, "{}", variance.sqrt());
 }
 
-/// Bounds B, updates, and factors. B over the norm of the update lies just below the factor, and the float division rounds
-/// up to the factor. The update's squares add up to `(B^2 + 1) / factor^2`: times the factor they are longer than B.
+/// Bounds B, updates, and factors. B over the norm of the update is just below the factor, and the float division
+/// rounds up to the factor. The update's squares add up to `(B^2 + 1) / factor^2`, so times the factor they exceed B.
 const ROUNDED_UP: [(u64, [f32; 4], u64); 3] = [
     (134_264_557, [214_823.0, 345.0, 78.0, 2.0], 625),
     (140_344_818, [44_910.0, 175.0, 6.0, 6.0], 3125),
@@ -284,7 +284,7 @@ fn grid_of_bound(bound: u64, clip_norm: f64) -> Grid {
     grid
 }
 
-/// A ratio that the float division rounded up is lowered again: otherwise the integers would be longer than the bound.
+/// A ratio that the float division rounded up is lowered again. Otherwise the integers would exceed the bound.
 #[test]
 fn a_ratio_that_is_rounded_up_admits_nothing_longer() {
     for (bound, update, factor) in ROUNDED_UP {
@@ -299,7 +299,7 @@ fn a_ratio_that_is_rounded_up_admits_nothing_longer() {
             let mut found = vec![0; update.len()];
             assert!(grid.admits(quantize(Isa::detect(), &update, &[], clip.scale, &mut found)), "{bound}");
             assert_eq!(clip.treatment, treatment);
-            // And no value is shorter by more than what is rounded.
+            // No value is shorter by more than the rounding.
             assert!(found.iter().zip(&exact).all(|(found, exact)| exact - found == 1), "{found:?}");
             // The negative control.
             let longer = Scale::rounded_down(factor as f64, 0);
@@ -326,9 +326,9 @@ fn integers_of_the_bound_are_admitted_and_longer_ones_are_not() {
     }
 }
 
-/// Exactly: `(B z)^2` is at most the variance, and `((B + 1) z)^2` is more, but for what is rounded down.
+/// Exactly: `(B z)^2` is at most the variance, and `((B + 1) z)^2` is larger, up to rounding down.
 #[test]
-fn noise_is_never_narrower_than_asked_for() {
+fn noise_is_never_narrower_than_set() {
     for level in [Level::L2, Level::L3] {
         let multipliers = (1..3000).map(|k| level.sigma() / f64::from(k));
         for multiplier in multipliers.flat_map(|z| [z.next_down(), z, z.next_up()]) {
@@ -345,7 +345,7 @@ fn noise_is_never_narrower_than_asked_for() {
 
 /// Whether a bound times a multiplier is at most a level's standard deviation, in whole numbers.
 fn is_at_most_sigma(bound: u64, multiplier: f64, level: Level) -> bool {
-    // The multiplier is `significand * 2^-places`. The root has as many bits as there is room for.
+    // The multiplier is `significand * 2^-places`. The root has all bits that fit.
     let places = 1075 - (multiplier.to_bits() >> 52) as i32;
     let significand = u128::from(multiplier.to_bits() & ((1 << 52) - 1) | 1 << 52);
     let variance = u128::from(level.variance());

@@ -17,9 +17,9 @@ use crate::privacy::ledger::replay::{self, State};
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum VerdictError {
-    #[error("there is no reserve {seq}, expected one that is left")]
+    #[error("record {seq} is no open reserve, expected the number of one")]
     NoReserve { seq: u64 },
-    #[error("event is not that of reserve {seq}")]
+    #[error("the event differs from that of reserve {seq}")]
     OtherEvent { seq: u64 },
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -180,8 +180,8 @@ pub fn would(
     })
 }
 
-/// Number of further rounds of the plan that the budget holds: all that are left of the plan while every charge follows
-/// it, or as many as RDP allows, whichever is larger.
+/// Number of further rounds of the plan that the budget holds. It is the larger of two: the number that RDP allows, and
+/// all remaining rounds of the plan while every charge follows the plan.
 ///
 /// # Errors
 ///

@@ -156,7 +156,7 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// How the user can mend it.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::FixedSampling { .. } | Self::PoissonReplaceOne => Some(
@@ -184,7 +184,7 @@ struct Frozen {
 pub enum FrozenError {
     #[error("is not a plan: {0}")]
     Unreadable(#[from] serde_json::Error),
-    #[error("its digest is {found}, it says {expected}: it was changed after it was frozen")]
+    #[error("the digest is {found}, the plan states {expected}: the file was changed after `init` froze it")]
     Changed { found: Sha256, expected: Sha256 },
     #[error(transparent)]
     Plan(#[from] PlanError),

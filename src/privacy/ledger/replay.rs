@@ -1,7 +1,7 @@
 //! The state that the records of a ledger lead to: charges spent, open and released.
 //!
-//! A charge counts from the moment that it is written, released or not: its noise may have been drawn and seen. Only a
-//! void, with the operator's statement, ends that.
+//! A charge counts from the moment that it is written, released or not, because its noise may have been drawn and seen.
+//! Only a void, with the operator's statement, ends that.
 
 mod series;
 

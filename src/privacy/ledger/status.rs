@@ -1,4 +1,4 @@
-//! The state of a budget for its operator: what is spent, and what is left.
+//! The state of a budget for its operator: epsilon spent and left.
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::Adjacency;
@@ -9,7 +9,8 @@ use crate::privacy::ledger::replay::State;
 use crate::record::sha256::Sha256;
 use serde::Serialize;
 
-/// What is spent and what is left. Epsilons are rounded up, the remainder down; `None` is an infinite epsilon.
+/// Epsilon spent and left, with the settings. Epsilons are rounded up, the remainder down; `None` is an infinite
+/// epsilon.
 #[derive(Clone, Serialize, Debug)]
 pub struct Status {
     /// Epsilon spent, by the accountant that decides.

@@ -1,4 +1,4 @@
-//! The header reader on anything at all.
+//! The header reader on any bytes.
 
 #![no_main]
 

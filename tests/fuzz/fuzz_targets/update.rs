@@ -1,4 +1,4 @@
-//! The reader and the decoders of updates on anything at all.
+//! The reader and the decoders of updates on any bytes.
 
 #![no_main]
 

@@ -4,7 +4,7 @@ use super::*;
 
 const CLIENTS: usize = 20;
 
-/// Clients whose updates have the norms 1 to 20, in one coordinate each of four.
+/// Clients whose updates have the norms 1 to 20, each in one of four coordinates.
 fn folder(clip: &str, quantile: &str) -> Dir {
     let dir = Dir::new();
     Update::new("base").f64("w", &[4], &[0.0; 4]).write(&dir);

@@ -42,7 +42,7 @@ fn rules_that_compare_clients_are_refused() {
     ];
     for rule in rules {
         let name = rule.split(':').next().unwrap();
-        let why = ["error: --rule ", name, "under --dp", "depends on other clients", "hint: use mean"];
+        let why = ["error: --rule ", name, "under --dp", "depend on other clients", "hint: use mean"];
         assert_refused(&dir, &["--rule", rule, "--byzantine", "1"], &why);
     }
     for step in ["nnm", "bucketing:s=2", "clip:norm=1", "arc", "outliers"] {
@@ -57,7 +57,7 @@ fn outputs_about_single_clients_are_refused() {
     let dir = folder();
     let report = ["--report", "report.json"];
     for more in [["--shadow-rules", "median"], ["--metrics", "geometry"], ["--metrics", "signs"]] {
-        let why = ["under --dp", "released without noise", "hint: leave it out"];
+        let why = ["under --dp", "describes single clients without noise", "hint: leave it out"];
         assert_refused(&dir, &[&report[..], &more].concat(), &why);
     }
     for strategy in ["fednova", "qfedavg:q=1,local-lr=0.1", "fedbuff", "fedexp", "scaffold"] {
@@ -87,7 +87,7 @@ fn outputs_outside_the_noised_sum_are_refused() {
 #[test]
 fn options_that_reveal_the_number_of_clients_are_refused() {
     let dir = folder();
-    let why = ["error: --min-clients under --dp", "how many came", "hint: leave it out"];
+    let why = ["error: --min-clients under --dp", "reveal the number of clients", "hint: leave it out"];
     assert_refused(&dir, &["--min-clients", "2"], &why);
     assert_refused(&dir, &["--weights", "examples"], &["--weights", "cannot be used with"]);
     assert_refused(&dir, &["--weights", "uniform"], &["--weights", "cannot be used with"]);
@@ -123,7 +123,7 @@ fn a_base_and_a_budget_are_needed() {
     dir.assert_unchanged_since(&before);
 }
 
-/// A fault of the base is found before the charge, with and without clients.
+/// A fault of the base ends the run before the charge, with and without clients.
 #[test]
 fn a_base_that_is_not_finite_costs_nothing() {
     for value in [f64::NAN, f64::INFINITY] {
@@ -149,8 +149,8 @@ fn a_base_that_is_not_finite_costs_nothing() {
 fn outputs_that_cannot_be_written_cost_nothing() {
     let dir = folder();
     let before = dir.contents();
-    release_to(&dir, "base.safetensors", &[]).assert_fails(2, &["is an input too"]);
-    release_to(&dir, "updates/client-1.safetensors", &[]).assert_fails(2, &["is an input too"]);
+    release_to(&dir, "base.safetensors", &[]).assert_fails(2, &["is also an input"]);
+    release_to(&dir, "updates/client-1.safetensors", &[]).assert_fails(2, &["is also an input"]);
     release_to(&dir, "no/such/released.safetensors", &[]).assert_fails(2, &["no/such"]);
     release_to(&dir, "dp", &[]).assert_fails(2, &["dp"]);
     release_to(&dir, "released.safetensors", &["--report", "released.safetensors"])

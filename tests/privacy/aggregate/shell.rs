@@ -21,7 +21,7 @@ fn private_rounds_from_the_shell() {
     assert!(said.contains("10 charged, 0 left; 10 were planned"), "{said}");
     assert!(said.contains("round 11 was refused: the budget is spent"), "{said}");
     assert!(!said.contains("FAULT") && !said.contains("NOT PRIVATE"), "{said}");
-    assert_eq!(said.matches("is what was released with charge").count(), 10, "{said}");
+    assert_eq!(said.matches("matches the release of charge").count(), 10, "{said}");
     assert!(!dir.exists("rounds/round-11.safetensors"));
     let status = fedmill(&dir, &["privacy", "status", "rounds/dp", "--json"]);
     let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();

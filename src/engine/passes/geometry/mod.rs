@@ -4,6 +4,8 @@
 //! products of all pairs. For many rows with few hostile ones, the centre is the median of the medians of a few groups.
 //! Centring removes the part that all updates share before the values are rounded to f32. Hostile clients cannot move a
 //! median far, so they cannot blur the distances of the others. The pass sums in f64 where squares do not fit f32.
+//!
+//! [`sums`] adds up tiles, and `gpu` runs the pass on the GPU.
 
 mod gpu;
 pub mod sums;

@@ -3,6 +3,9 @@
 //! Divergences add up over releases (Mironov 2017, arXiv 1702.07476). At integer orders they hold for the discrete
 //! noise that fedmill adds, in any number of dimensions. At fractional orders they hold for continuous noise, and
 //! [`super::bridge`] adds the cost of discrete noise. Fractional orders matter where epsilon is large.
+//!
+//! `poisson` and `without_replacement` have the divergences of sampled releases, [`orders`] the lists of orders.
+//! `conversion` turns divergences into an epsilon, and `logarithms` adds without overflow.
 
 pub mod conversion;
 mod logarithms;
