@@ -8,7 +8,7 @@
 //! - `sizes`: lines, fields and files; prints the table of rooms.
 //! - `names`: each type of the engine and the modes has a name that no other has.
 //! - `maps`: what `lib.rs`, the heads of rooms and `tests/main.rs` name.
-//! - `prose`: the first line of a file, and words to avoid; `not_yet_clean` lists the files that still use them.
+//! - `prose`: the first line of a file, and words to avoid.
 //!
 //! What they share: `sources` reads files, `syntax` and `tokens` what stands in one; `resolve` follows paths to files,
 //! `graph` finds circles, `report` says how failures read.
@@ -24,7 +24,6 @@ mod graph;
 mod impls;
 mod maps;
 mod names;
-mod not_yet_clean;
 mod prose;
 mod purity;
 mod report;

@@ -297,8 +297,7 @@ fn agreement(stem: &str) -> String {
     let (_, text) = files().iter().find(|(name, _)| *name == stem).unwrap();
     let head = text.lines().map_while(|line| line.strip_prefix("//")).map(str::trim).collect::<Vec<_>>();
     let is_class = |line: &&str| ["Bits", "Ulp(", "Close: "].iter().any(|class| line.starts_with(class));
-    let start =
-        head.iter().position(|line| is_class(&line)).unwrap_or_else(|| panic!("{stem}: no agreement"));
+    let start = head.iter().position(|line| is_class(line)).unwrap_or_else(|| panic!("{stem}: no agreement"));
     let paragraph =
         head[start..].iter().take_while(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
     let sentence = paragraph.split_once(". ").map_or(paragraph.as_str(), |(first, _)| first);

@@ -1,4 +1,4 @@
-//! The registry of kernels against the files of its room: no kernel is missing, and each has tests.
+//! The registry of kernels against the files of its room: none is missing, and each has tests.
 
 use crate::harness::source_tree;
 use fedmill::kernels::KERNELS;
