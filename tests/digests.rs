@@ -1,4 +1,4 @@
-//! BLAKE3 digests of outputs over a matrix of runs, compared with recorded ones. Any changed bit shows.
+//! BLAKE3 digests of outputs over a matrix of runs against recorded ones: any changed bit shows.
 //!
 //! Each module runs one family of commands on inputs that the tests make with the program alone. The recorded digests
 //! are in `tests/digests/recorded/FAMILY.txt`. Each line has the name and the digest of an output, in order. They are

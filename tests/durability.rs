@@ -1,4 +1,4 @@
-//! Published files are on disk: each before it gets its name, the name before the command reports it.
+//! Published files are on disk: the data before the name, the name before the command reports it.
 //!
 //! The tests run every command that writes under `strace`, and find the published files in the trace. On a machine
 //! without `strace` the tests print that they are skipped, or fail if `FEDMILL_REQUIRE_STRACE` is set.

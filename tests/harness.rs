@@ -1,4 +1,4 @@
-//! A fresh folder for each test, good and broken update files, and the real program run in that folder.
+//! A fresh folder for each test, good and broken update files, and the real program run in it.
 
 use fedmill::settings::RegistryEntry;
 use safetensors::SafeTensors;

@@ -42,7 +42,7 @@
 //! - `sparse`: merges of codecs that send few values, and rules that refuse them.
 //! - `compressed_tensors`: files that the library compressed-tensors decodes, and their configuration.
 //! - `upstream_mistakes`: mistakes seen in widely used code.
-//! - `architecture`: the rooms of the source and the arrows between them.
+//! - `architecture`: the rules of the source: rooms and the arrows between them, circles, sizes, names, maps, prose.
 //! - `fuzz_seeds`: the seeds of the fuzz targets.
 //! - `tables`: the tables in `docs` that show a registry.
 

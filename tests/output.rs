@@ -1,4 +1,4 @@
-//! The output of a run: the merged model in one file or in shards, report, messages, temporary files.
+//! The output of a run: the merged model in one file or in shards, reports, temporary files.
 
 use crate::harness::{Dir, Model, Run, Update, fedmill, fedmill_after, fedmill_with_stdin};
 use serde_json::{Value, json};

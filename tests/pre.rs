@@ -1,4 +1,4 @@
-//! The steps before a rule, files to files: against their oracles, alone and in a chain; properties.
+//! The steps before a rule, files to files: against their oracles, alone and chained; properties.
 
 use crate::harness::shortest;
 use crate::reference::vectors::{coordinate_median, mean_of, norm, scaled, select};

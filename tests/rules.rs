@@ -1,4 +1,4 @@
-//! Every rule, files to file, against the oracle, and the properties that follow from its definition.
+//! Every rule, files to file, against the oracle, and properties that follow from its definition.
 
 use crate::harness::{Dir, Model, Update, fedmill};
 use crate::reference;

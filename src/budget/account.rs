@@ -90,7 +90,7 @@ impl Account {
     /// When there is no ledger, or it has a fault.
     pub fn open(path: &Path) -> Result<Self, BudgetError> {
         let directory = Directory::new(path);
-        if !directory.ledger().is_file() && directory.read_head()?.is_none() {
+        if !journal::exists(&directory.ledger()) && directory.read_head()?.is_none() {
             return Err(BudgetError::NoLedger { path: path.to_owned() });
         }
         let lock = Lock::take(&directory.lock())?;

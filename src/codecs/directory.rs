@@ -221,25 +221,6 @@ impl Part {
     }
 }
 
-impl Stream {
-    /// The tensor that the stream is in a file, for a vector of this name.
-    ///
-    /// # Errors
-    ///
-    /// When the stream is longer than addresses.
-    pub fn spec(&self, name: &str, chunk_bytes: u64) -> Result<TensorSpec, Invalid> {
-        let name = format!("{name}{}", self.suffix);
-        let shape = match &self.extent {
-            Extent::Known(shape) => shape.clone(),
-            Extent::Chunks => vec![usize::try_from(chunk_bytes).unwrap_or(usize::MAX)],
-        };
-        let len = shape.iter().try_fold(1usize, |product, extent| product.checked_mul(*extent));
-        let len = len.filter(|len| len.checked_mul(self.dtype.bytes()).is_some());
-        let len = len.ok_or_else(|| Invalid(format!("stream `{name}` is too long")))?;
-        Ok(TensorSpec { name, dtype: self.dtype, shape, len })
-    }
-}
-
 impl Directory {
     /// Lists the tensors of the vector that lists none, and checks that every tensor is in one vector.
     ///

@@ -3,6 +3,7 @@
 use crate::codecs::codec::Vector;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
+use crate::model::layout::TensorSpec;
 use crate::model::sparsity::Sparsity;
 use std::ops::Range;
 
@@ -15,6 +16,25 @@ pub struct Stream {
     pub dtype: Dtype,
     /// Its length.
     pub extent: Extent,
+}
+
+impl Stream {
+    /// The tensor that the stream is in a file, for a vector of this name.
+    ///
+    /// # Errors
+    ///
+    /// When the stream is longer than addresses.
+    pub fn spec(&self, name: &str, chunk_bytes: u64) -> Result<TensorSpec, Invalid> {
+        let name = format!("{name}{}", self.suffix);
+        let shape = match &self.extent {
+            Extent::Known(shape) => shape.clone(),
+            Extent::Chunks => vec![usize::try_from(chunk_bytes).unwrap_or(usize::MAX)],
+        };
+        let len = shape.iter().try_fold(1usize, |product, extent| product.checked_mul(*extent));
+        let len = len.filter(|len| len.checked_mul(self.dtype.bytes()).is_some());
+        let len = len.ok_or_else(|| Invalid(format!("stream `{name}` is too long")))?;
+        Ok(TensorSpec { name, dtype: self.dtype, shape, len })
+    }
 }
 
 /// The length of a stream.

@@ -1,4 +1,4 @@
-//! Common code for tests of codecs: codecs run in memory, values that trip codecs, damaged streams.
+//! Common code for tests of codecs: runs in memory, values that trip codecs, damaged streams.
 
 use crate::codecs::{CHUNK, Codec, Coding, Extent, Invalid, Scheme, Seeds, Vector, chunks, parse, settle};
 use crate::kernels::lanes::Isa;

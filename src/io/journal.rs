@@ -102,6 +102,11 @@ impl Lines {
     }
 }
 
+/// Whether there is a journal.
+pub fn exists(path: &Path) -> bool {
+    path.is_file()
+}
+
 /// Reads a journal; a missing file is an empty journal. Needs no lock, since a journal only grows.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The file names of a sharded model, as Hugging Face defines them.
 //!
 //! Shards are `STEM-00001-of-00003.safetensors`, the index is `STEM.safetensors.index.json`. An index may only name
-//! files of its own stem. Otherwise a hostile client could pass another client's file off as its own.
+//! files of its stem. Otherwise a hostile client could pass another client's file off as its own.
 
 /// Ending of a model in one file.
 pub const MODEL_SUFFIX: &str = ".safetensors";

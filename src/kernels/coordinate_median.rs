@@ -39,6 +39,7 @@ dispatch! {
 }
 
 /// Finds the two middle keys of columns, equal if the number of rows is odd.
+#[expect(clippy::large_enum_variant, reason = "one call makes one, on the stack")]
 enum Middle<'a, V: Lanes> {
     /// Up to 32 rows: computes only the comparators that the middle depends on.
     Select { block: Block<'a, V::Key>, is_odd: bool },

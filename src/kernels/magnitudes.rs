@@ -5,7 +5,9 @@
 //! the bits and error of any uniform quantizer, follow from these without another pass. The planner of a byte budget
 //! uses them.
 //!
-//! Within a chunk all sums are of integers. Agreement: bits.
+//! Within a chunk all sums are of integers. Agreement: bits. [`cells`] estimates the cost and error of quantizers.
+
+pub mod cells;
 
 use crate::kernels::dispatch;
 

@@ -3,12 +3,11 @@
 //! A file has the contract, the CPU implementation and unit tests.
 //!
 //! These files serve them: [`lanes`] has vectors and instruction sets, [`element`] the floats. [`exact_sum`] makes sums
-//! exact, [`network`] makes sorting networks, and `columns` sorts with them. [`cells`] estimates the cost and error of
-//! quantizers. [`peak`] measures the most that a core can do.
+//! exact, [`network`] makes sorting networks, and `columns` sorts with them. [`peak`] measures the
+//! most that a core can do.
 
 pub mod block_quantize;
 pub mod bucketize;
-pub mod cells;
 pub mod chacha20;
 pub mod clip_integers;
 pub(crate) mod columns;

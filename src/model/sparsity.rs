@@ -1,4 +1,4 @@
-//! Which values of an update were sent: all, those that the client chose, or those that a seed chose.
+//! Which values of an update were sent: all, the choice of the client, or the choice of a seed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -1,4 +1,4 @@
-//! Three rounds by every strategy, and by the rule that keeps a centre: models, states and reports.
+//! Three rounds by each strategy, and by the rule that keeps a centre: models, states, reports.
 
 use super::inputs::f32s;
 use super::{Digests, merge};

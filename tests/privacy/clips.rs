@@ -1,4 +1,4 @@
-//! The clips of clients before their sum: each depends on its client alone, and bounds its integers.
+//! The clips of clients before their sum: each depends on its client, and bounds its integers.
 
 use crate::harness::{Dir, Update};
 use fedmill::engine::intake::policy::Policy;

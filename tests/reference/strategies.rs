@@ -1,4 +1,4 @@
-//! The oracle of the server strategies: rounds in sequence, by coordinate, in f64, as in the papers.
+//! The oracle of the server strategies: rounds in sequence, by coordinate, in f64, as in papers.
 //!
 //! It merges by plain or weighted means, never by a robust rule.
 

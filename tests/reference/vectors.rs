@@ -1,4 +1,4 @@
-//! The vocabulary of the oracles for whole clients: rows, one per client in order of id, and distances.
+//! The vocabulary of the oracles for whole clients: rows in order of client id, and distances.
 
 use crate::reference::median;
 

@@ -1,4 +1,4 @@
-//! Results stay within the bounds of their analysis, for any hostile clients that a rule tolerates.
+//! Results keep the bounds of their analysis, for any hostile clients that a rule tolerates.
 //!
 //! The hostile clients are in any direction, near or up to 10^12 times as far as the honest ones.
 

@@ -108,7 +108,7 @@ fn settings_out_of_range() {
     ] {
         assert_refused(7, &["--rule", rule], &[rule.split(':').next().unwrap()]);
     }
-    assert_refused(7, &["--rule", "monna:trusted=nobody"], &["nobody"]);
+    assert_refused(7, &["--rule", "monna:trusted=client-99"], &["client-99"]);
 }
 
 #[test]

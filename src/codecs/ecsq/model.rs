@@ -1,4 +1,4 @@
-//! The model that travels with the codes: the step, the centres of codes, the table of frequencies.
+//! The model that travels with the codes: the step, the centres of codes, their frequencies.
 
 use super::fit::{Counts, fit};
 use super::table::Table;

@@ -1,4 +1,4 @@
-//! The settings of a judgement: those that change the model, and those that change only the report.
+//! The settings of a judgement: some change the model, some change only the report.
 
 use crate::rules::geometry::References;
 use crate::rules::pre::Step;

@@ -6,7 +6,7 @@
 use super::Gpu;
 use crate::gpu::job::GpuError;
 use crate::gpu::run::{BufferId, Run};
-use crate::gpu::selftest::{DeviceKernel, Difference, other, values};
+use crate::gpu::selftest::compare::{DeviceKernel, Difference, other, values};
 use crate::gpu::shaders::{Value, Variant};
 use crate::gpu::shape::{Shape, column_groups, words};
 use crate::gpu::variants::{CODES_AT_ONCE, GROUP, VECTOR_CHUNK};

@@ -3,7 +3,7 @@
 use super::Gpu;
 use crate::gpu::job::GpuError;
 use crate::gpu::run::Run;
-use crate::gpu::selftest::{DeviceKernel, Difference, other, values};
+use crate::gpu::selftest::compare::{DeviceKernel, Difference, other, values};
 use crate::gpu::shaders::{Value, Variant};
 use crate::gpu::shape::{Shape, column_groups};
 use crate::gpu::variants::VECTOR_CHUNK;

@@ -1,6 +1,6 @@
 //! The self-tests of the kernels that run on tiles.
 
-use super::{DeviceKernel, Difference, HALF_ULP, difference, value};
+use super::compare::{DeviceKernel, Difference, HALF_ULP, difference, value};
 use crate::gpu::device::{CombineProgram, Gpu, PairsProgram, RingSlot};
 use crate::gpu::job::{
     CombineJob, Combined, GpuError, PAIRS_RELATIVE_ERROR, PairSums, PairsJob, Reduction, TileShape,

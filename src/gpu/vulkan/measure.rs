@@ -1,10 +1,9 @@
 //! Measures the most that a device can do: memory speed, multiply-adds, latency.
 
-use super::VulkanDevice;
-use crate::gpu::device::ComputeDevice;
 use crate::gpu::job::GpuError;
 use crate::gpu::shaders::Variant;
 use crate::gpu::variants::GROUP;
+use crate::gpu::vulkan::device::VulkanDevice;
 use std::time::{Duration, Instant};
 use wgpu::{BufferUsages, CommandEncoder};
 

@@ -7,11 +7,11 @@ mod combine;
 mod order_statistic;
 mod pairs;
 
-use super::VulkanDevice;
 use crate::gpu::job::{GpuError, TileShape};
 use crate::gpu::shaders::Variant;
 use crate::gpu::shape::{Shape, words};
 use crate::gpu::variants::{self, GROUP, MIXTURES_AT_ONCE};
+use crate::gpu::vulkan::device::VulkanDevice;
 use crate::model::dtype::Working;
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 use crate::gpu::device::{self, ResidentTile, TileDevice};
 use crate::gpu::job::{Combined, DeviceTime, GpuError, PairSums, TileShape};
 use crate::gpu::shape::Shape;
-use crate::gpu::vulkan::VulkanDevice;
+use crate::gpu::vulkan::device::VulkanDevice;
 use crate::gpu::vulkan::program::{Place, Program, Words};
 use crate::gpu::vulkan::stamps::{Moment, Stamps};
 use std::sync::Arc;
@@ -17,15 +17,21 @@ use wgpu::BufferUsages;
 /// Words of the status in front of the outputs.
 const STATUS_WORDS: usize = 4;
 
+/// Host memory that a tile is written to; a run copies it to the device.
+#[derive(Default)]
+struct Staging {
+    memory: Option<wgpu::Buffer>,
+    is_mapped: Arc<AtomicBool>,
+    /// Whether it holds a tile that is not on the device yet.
+    is_fresh: bool,
+}
+
 /// Memory for the tiles of one program.
 pub(super) struct VulkanSlot<'g> {
     gpu: &'g VulkanDevice,
     shape: TileShape,
-    staging: Option<wgpu::Buffer>,
-    is_staging_mapped: Arc<AtomicBool>,
+    staging: Staging,
     input: ResidentTile,
-    /// Whether the staging memory holds a tile that is not on the device yet.
-    is_fresh: bool,
     scratch: Vec<wgpu::Buffer>,
     outputs: Vec<wgpu::Buffer>,
     status: wgpu::Buffer,
@@ -49,13 +55,11 @@ impl<'g> VulkanSlot<'g> {
         let uniform = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
         let host = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         Ok(Self {
-            staging: None,
-            is_staging_mapped: Arc::new(AtomicBool::new(false)),
+            staging: Staging::default(),
             input: ResidentTile {
                 memory: gpu.buffer("input", 0, storage, false)?,
                 tile: TileShape { columns: 0, ..shape },
             },
-            is_fresh: false,
             scratch: buffers(&program.scratch, "scratch", storage)?,
             outputs: buffers(&program.outputs, "output", storage | BufferUsages::COPY_SRC)?,
             status: gpu.buffer("status", sized(STATUS_WORDS), storage | BufferUsages::COPY_SRC, false)?,
@@ -74,8 +78,8 @@ impl<'g> VulkanSlot<'g> {
 
     /// The staging memory, mapped.
     fn staging(&mut self) -> Result<wgpu::Buffer, GpuError> {
-        if let Some(staging) = &self.staging {
-            if !self.is_staging_mapped.load(Ordering::Acquire) {
+        if let Some(staging) = &self.staging.memory {
+            if !self.staging.is_mapped.load(Ordering::Acquire) {
                 self.gpu.check()?;
                 return Err(self.gpu.lost(&"staging memory was not handed back"));
             }
@@ -84,8 +88,8 @@ impl<'g> VulkanSlot<'g> {
         let bytes = self.shape.bytes();
         let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
         let staging = self.gpu.buffer("staging", bytes, usage, true)?;
-        self.is_staging_mapped.store(true, Ordering::Release);
-        self.staging = Some(staging.clone());
+        self.staging.is_mapped.store(true, Ordering::Release);
+        self.staging.memory = Some(staging.clone());
         self.input.memory = self.input_memory()?;
         Ok(staging)
     }
@@ -111,7 +115,7 @@ impl<'g> VulkanSlot<'g> {
         if self.gpu.options.spoils {
             self.spoil()?;
         }
-        let uploads = kept.is_none() && std::mem::take(&mut self.is_fresh);
+        let uploads = kept.is_none() && std::mem::take(&mut self.staging.is_fresh);
         let tile = kept.map_or(self.input.tile, |input| input.tile);
         let commands = self.encode(program, kept.unwrap_or(&self.input), uploads);
         let submission = self.gpu.queue.submit([commands]);
@@ -119,13 +123,13 @@ impl<'g> VulkanSlot<'g> {
         let flag = Arc::clone(&read);
         self.read_back
             .map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_ok(), Ordering::Release));
-        if let Some(staging) = self.staging.as_ref().filter(|_| uploads) {
-            let flag = Arc::clone(&self.is_staging_mapped);
+        if let Some(staging) = self.staging.memory.as_ref().filter(|_| uploads) {
+            let flag = Arc::clone(&self.staging.is_mapped);
             staging.map_async(wgpu::MapMode::Write, .., move |mapped| {
                 flag.store(mapped.is_ok(), Ordering::Release)
             });
         }
-        let written = Arc::clone(&self.is_staging_mapped);
+        let written = Arc::clone(&self.staging.is_mapped);
         let is_done = || read.load(Ordering::Acquire) && (!uploads || written.load(Ordering::Acquire));
         self.gpu.wait(&submission, is_done)?;
         self.time = DeviceTime { waited: started.elapsed(), ..DeviceTime::default() };
@@ -137,9 +141,9 @@ impl<'g> VulkanSlot<'g> {
         let descriptor = wgpu::CommandEncoderDescriptor::default();
         let mut encoder = self.gpu.device.create_command_encoder(&descriptor);
         self.stamp(&mut encoder, Moment::Start);
-        if let Some(staging) = self.staging.as_ref().filter(|_| uploads) {
+        if let Some(staging) = self.staging.memory.as_ref().filter(|_| uploads) {
             staging.unmap();
-            self.is_staging_mapped.store(false, Ordering::Release);
+            self.staging.is_mapped.store(false, Ordering::Release);
             let bytes = (self.input.tile.bytes() as u64).next_multiple_of(4);
             encoder.copy_buffer_to_buffer(staging, 0, &self.input.memory, 0, bytes);
         }
@@ -258,7 +262,7 @@ impl TileDevice for VulkanSlot<'_> {
     ) -> Result<(), GpuError> {
         let tile = TileShape { columns, ..self.shape };
         // Until all rows are there the slot is empty: it holds neither half a tile nor the tile before.
-        self.is_fresh = false;
+        self.staging.is_fresh = false;
         self.input.tile.columns = 0;
         let staging = self.staging()?;
         let mut view = staging
@@ -278,7 +282,7 @@ impl TileDevice for VulkanSlot<'_> {
         drop(view);
         if is_full {
             self.input.tile = tile;
-            self.is_fresh = true;
+            self.staging.is_fresh = true;
         }
         Ok(())
     }

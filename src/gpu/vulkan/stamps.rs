@@ -1,7 +1,7 @@
 //! The device's clock: timestamps around the upload and the kernels of a run.
 
 use crate::gpu::job::{DeviceTime, GpuError};
-use crate::gpu::vulkan::VulkanDevice;
+use crate::gpu::vulkan::device::VulkanDevice;
 use std::time::Duration;
 use wgpu::BufferUsages;
 

@@ -105,8 +105,7 @@ impl CombinePass<'_> {
             plan: gpu_ring::plan(self.set, share, shape.columns),
             program: CombineProgram::new(ring.gpu(), &job)?,
             reduction,
-            clients,
-            references,
+            rows: SlotRows { clients, references },
             stored,
             has_kept_tiles: kept.is_some(),
             step,
@@ -183,6 +182,12 @@ struct CombineLane<'a> {
     merged: Vec<f64>,
 }
 
+/// The rows of a slot, in order: of clients, then references.
+struct SlotRows {
+    clients: Vec<usize>,
+    references: Vec<ReferenceRow>,
+}
+
 /// The tiles of one share of the coordinates, and the compiled program.
 struct CombineOnGpu<'a> {
     pass: &'a CombinePass<'a>,
@@ -191,9 +196,7 @@ struct CombineOnGpu<'a> {
     plan: TilePlan,
     program: CombineProgram,
     reduction: GpuReduction<'a>,
-    /// The clients whose rows are in a slot, in order.
-    clients: Vec<usize>,
-    references: Vec<ReferenceRow>,
+    rows: SlotRows,
     stored: Working,
     /// Whether tiles stayed on the GPU since the first pass.
     has_kept_tiles: bool,
@@ -260,7 +263,7 @@ impl CombineOnGpu<'_> {
                 self.work(lane, tile).read_kept()?;
             }
             let (slot, CombineWorker { reader, kept, .. }) = (&mut lane.slot, &mut lane.host);
-            gpu_ring::fill::<E>(slot, reader, tile, &self.clients, &self.references, kept)?;
+            gpu_ring::fill::<E>(slot, reader, tile, &self.rows.clients, &self.rows.references, kept)?;
         }
         let started = Instant::now();
         let found = lane.slot.combine(&self.program, kept.as_deref(), &mut lane.merged)?;
@@ -293,7 +296,7 @@ impl CombineOnGpu<'_> {
         step: &StepJob,
         stepped: &[Vec<f32>],
     ) -> Result<(), PassError> {
-        let kept = self.references.iter().filter_map(|reference| match reference {
+        let kept = self.rows.references.iter().filter_map(|reference| match reference {
             ReferenceRow::Kept(place) => Some(*place),
             ReferenceRow::Base | ReferenceRow::Centre => None,
         });

@@ -2,10 +2,11 @@
 
 mod server_step;
 
-use super::{Place, Program, Source, VulkanDevice, float, magnitude, shape};
+use super::{Place, Program, Source, float, magnitude, shape};
 use crate::gpu::job::{CombineJob, Combined, GpuError, Reduction, TileShape};
 use crate::gpu::shape::{column_groups, words};
 use crate::gpu::variants::{self, GROUP, MEAN_NEAR_MEDIAN, NORM_CHUNK, TRIMMED_MEAN};
+use crate::gpu::vulkan::device::VulkanDevice;
 use crate::kernels::element::Merged;
 
 /// A [`CombineJob`], compiled.

@@ -2,10 +2,11 @@
 //!
 //! One invocation sorts a column in registers, or several bisect its keys.
 
-use super::{Place, Program, Source, VulkanDevice, shape};
+use super::{Place, Program, Source, shape};
 use crate::gpu::job::{GpuError, MOST_SORTED_ROWS, TileShape};
 use crate::gpu::shape::column_groups;
 use crate::gpu::variants::{self, COORDINATE_MEDIAN, GROUP, Lanes, NETWORK_GROUP, OrderStatistic};
+use crate::gpu::vulkan::device::VulkanDevice;
 use crate::kernels::network::MAX_SHADER_ROWS;
 
 impl Program {

@@ -1,10 +1,10 @@
 //! A pass over pairs as steps: centred points, sums over their pairs, counts of signs.
 
-use super::{Place, Program, Source, VulkanDevice, float, magnitude, shape};
-use crate::gpu::device::ComputeDevice;
+use super::{Place, Program, Source, float, magnitude, shape};
 use crate::gpu::job::{GpuError, PairSums, PairsJob, TileShape};
 use crate::gpu::shape::{Shape, column_groups, words};
 use crate::gpu::variants::{self, GROUP, Square};
+use crate::gpu::vulkan::device::VulkanDevice;
 
 /// Most chunks of a tile. Their sums are added in f32, and the bound on the error counts them.
 const MOST_CHUNKS: usize = 64;

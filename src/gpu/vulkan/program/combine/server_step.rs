@@ -5,7 +5,7 @@ use crate::gpu::job::{GpuError, Reduction};
 use crate::gpu::shape::{Shape, column_groups};
 use crate::gpu::step::StepJob;
 use crate::gpu::variants::{self, GROUP};
-use crate::gpu::vulkan::VulkanDevice;
+use crate::gpu::vulkan::device::VulkanDevice;
 use crate::gpu::vulkan::program::Place;
 use crate::kernels::server_step::{SecondMoment, ServerStep};
 

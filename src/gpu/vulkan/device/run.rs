@@ -13,7 +13,11 @@ const STATUS_WORDS: usize = 4;
 
 impl VulkanDevice {
     /// Submits a run and waits. Returns the words of each output if all workgroups finished.
-    pub(super) fn submit(&self, run: &Run, outputs: &[BufferId]) -> Result<Vec<Vec<u32>>, GpuError> {
+    pub(in crate::gpu::vulkan) fn submit(
+        &self,
+        run: &Run,
+        outputs: &[BufferId],
+    ) -> Result<Vec<Vec<u32>>, GpuError> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let status = self.buffer("status", size_of::<[u32; STATUS_WORDS]>(), usage, false)?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

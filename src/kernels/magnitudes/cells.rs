@@ -4,8 +4,8 @@
 //! of each bin: a number of values, their sum, the sum of their squares. The entropy, the error and the best zone
 //! follow from these. The rule is that of rate-distortion: a value gets the code of least `error^2 + lambda bits`.
 
-use super::dead_zone::DeadZone;
-use super::magnitudes::{BINS, Magnitudes, edge};
+use super::{BINS, Magnitudes, edge};
+use crate::kernels::dead_zone::DeadZone;
 
 /// The most cells into which a bin is split. A bin across more cells counts as uniform.
 const SPLIT: f64 = 64.0;
