@@ -1,4 +1,4 @@
-//! The table of kernels with shaders: what each computes, and how each of its shaders agrees with the CPU.
+//! The table of kernels with shaders: what each computes, and how its shaders agree with the CPU.
 
 use super::{check, line};
 use crate::gpu::shaders::{agreement, stems};
