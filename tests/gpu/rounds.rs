@@ -421,7 +421,7 @@ fn a_missing_driver_is_reported() {
     let without = "export VK_DRIVER_FILES=/nonexistent.json VK_ICD_FILENAMES=/nonexistent.json";
     let before = round.dir.contents();
     let run = fedmill_after(&round.dir, without, &[&arguments[..], &["gpu"]].concat());
-    run.assert_fails(2, &["no GPU was found", "hint: `fedmill doctor` says what is missing"]);
+    run.assert_fails(2, &["no GPU was found", "hint: `fedmill doctor` names what is missing"]);
     round.dir.assert_unchanged_since(&before);
     fedmill_after(&round.dir, without, &[&arguments[..], &["auto"]].concat())
         .assert_merged("merged.safetensors");
