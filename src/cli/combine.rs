@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DECISION", help_heading = INPUTS)]
     decision: Option<PathBuf>,
     /// Write the shard file to this path.
-    #[arg(long, short, value_name = "PARTIAL", help_heading = OUTPUT)]
+    #[arg(long, short, value_name = "SHARD_FILE", help_heading = OUTPUT)]
     output: PathBuf,
 }
 

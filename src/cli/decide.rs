@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     reporting: ReportingOptions,
     /// The shard files of `gram` for all shards, in any order: files, or directories of them.
-    #[arg(long, value_name = "PARTIAL", help_heading = INPUTS, num_args = 1.., required = true)]
+    #[arg(long, value_name = "SHARD_FILE", help_heading = INPUTS, num_args = 1.., required = true)]
     partials: Vec<PathBuf>,
     /// Write the decision to this path.
     #[arg(long, short, value_name = "DECISION", help_heading = OUTPUT)]

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "I/S", help_heading = INPUTS)]
     shard: Shard,
     /// Write the shard file to this path.
-    #[arg(long, short, value_name = "PARTIAL", help_heading = OUTPUT)]
+    #[arg(long, short, value_name = "SHARD_FILE", help_heading = OUTPUT)]
     output: PathBuf,
 }
 

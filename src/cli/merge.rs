@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
     /// The shard files of `combine` for all shards, in any order: files, or directories of them.
-    #[arg(long, value_name = "PARTIAL", help_heading = INPUTS, num_args = 1.., required = true)]
+    #[arg(long, value_name = "SHARD_FILE", help_heading = INPUTS, num_args = 1.., required = true)]
     partials: Vec<PathBuf>,
     /// The decision that `combine` followed, if there was one.
     #[arg(long, value_name = "DECISION", help_heading = INPUTS)]

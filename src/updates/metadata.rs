@@ -65,6 +65,9 @@ pub const SCAFFOLD_CONTROL: &str = "scaffold.delta_c.";
 /// The metadata key that a partial of a tree is recognised by.
 pub const PARTIAL_KEY: &str = "fedmill.partial";
 
+/// The metadata key that a shard file is recognised by. Shard files also have [`PARTIAL_KEY`], with other values.
+pub const SHARD_KEY: &str = "fedmill.shard";
+
 /// Metadata keys about one update, which a merged model does not inherit.
 pub const UPDATE_KEYS: [&str; 10] = [
     "client_id",

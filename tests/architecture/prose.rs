@@ -109,7 +109,10 @@ fn first_lines_are_short() {
 #[test]
 fn comments_and_messages_are_plain() {
     RULE.holds(|_| {
-        let files = rust_files().into_iter().chain(files_below("shaders", "wgsl"));
+        let pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "justfile"];
+        let pages = pages.map(|name| (name.to_owned(), fs::read_to_string(root().join(name)).unwrap()));
+        let others = files_below("shaders", "wgsl").into_iter().chain(files_below("docs", "md"));
+        let files = rust_files().into_iter().chain(others).chain(pages);
         let of_file = |(path, text): (String, String)| {
             riddles(&path, &text).into_iter().map(move |v| (path.clone(), v))
         };

@@ -23,13 +23,19 @@ const FILE_CALLS: &[&str] = &[
     "read_link",
     "canonicalize",
     "symlink_metadata",
+    "metadata",
 ];
 
-/// Paths outside the crate that make a result depend on the clock or the threads.
+/// Paths outside the crate that make a result depend on the clock, the threads, a device or another process.
 const MACHINE_PATHS: &[&str] = &[
     "rayon",
+    "getrandom",
+    "wgpu",
     "std::thread",
     "std::env",
+    "std::io::stdin",
+    "std::net",
+    "std::process",
     "std::time::Instant",
     "std::time::SystemTime",
     "std::time::UNIX_EPOCH",
@@ -123,6 +129,7 @@ fn every_way_to_the_file_system_is_found() {
         "use std::{fs::File, path::Path};",
         "use std::*; fn f() { fs::read(1); }",
         "use std as s; fn f() { s::fs::read(1); }",
+        "extern crate std as s; fn f() { s::fs::read(1); }",
         "fn f() { std::fs::read(1); }",
         "fn f() { vec![::std::fs::read(1)]; }",
         "#[cfg(test)]\nmod tests {}\nfn f() { std::fs::read(1); }",
@@ -165,6 +172,9 @@ fn clocks_and_threads_in_pure_rooms_are_found() {
     for text in [
         "use std::time::{Duration, Instant};",
         "use rayon::prelude::*;",
+        "extern crate rayon as r; use r::prelude::*;",
+        "fn f() { std::process::Command::new(g); }",
+        "use wgpu::Device;",
         "use std::time; fn f() { time::SystemTime::now(); }",
         "use std::time::*; fn f() { Instant::now(); }",
         "fn f() { std::thread::spawn(g); }",

@@ -330,8 +330,10 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
-        if let ("self" | "fedmill", Some((_, alias))) = (item.ident.to_string().as_str(), &item.rename) {
-            self.import(vec!["crate".to_owned()], Some(alias.unraw().to_string()), item);
+        if let Some((_, alias)) = &item.rename {
+            let name = item.ident.unraw().to_string();
+            let origin = if ["self", "fedmill"].contains(&name.as_str()) { "crate".to_owned() } else { name };
+            self.import(vec![origin], Some(alias.unraw().to_string()), item);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::modes::shards::Shard;
 use crate::modes::shards::identity::{Difference, RunIdentity};
 use crate::telemetry::explain::Explain;
 use crate::updates::fault::LayoutFault;
+use crate::updates::metadata::{PARTIAL_KEY, SHARD_KEY};
 use crate::updates::placement::placement;
 use crate::updates::source::Placement;
 use std::collections::BTreeMap;
@@ -22,9 +23,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Metadata keys.
-const KIND: &str = "fedmill.partial";
+const KIND: &str = PARTIAL_KEY;
 const SECTIONS: &str = "fedmill.sections";
-const SHARD: &str = "fedmill.shard";
+const SHARD: &str = SHARD_KEY;
 
 /// The content of a shard file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,12 +36,19 @@ pub enum ShardKind {
     Combine,
 }
 
+impl ShardKind {
+    /// The command that writes it.
+    fn command(self) -> &'static str {
+        match self {
+            Self::Gram => "gram",
+            Self::Combine => "combine",
+        }
+    }
+}
+
 impl fmt::Display for ShardKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Gram => "gram/1",
-            Self::Combine => "combine/1",
-        })
+        write!(f, "{}/1", self.command())
     }
 }
 
@@ -62,6 +70,8 @@ pub struct ShardFile {
 pub enum ShardError {
     #[error("{}: the shard file cannot be used: {}", .path.display(), list(.faults))]
     Unreadable { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: is a partial of a tree, expected a shard file of `fedmill {command}`", .path.display())]
+    PartialOfTree { path: PathBuf, command: &'static str },
     #[error("{}: metadata `{key}` is {found}, expected {expected}", .path.display())]
     Metadata { path: PathBuf, key: &'static str, found: String, expected: String },
     #[error("{}: belongs to another run: its {what} is {found}, that of this run is {expected}", .path.display())]
@@ -114,6 +124,7 @@ impl Explain for ShardError {
             Self::Gap { .. } | Self::NoShard { .. } => {
                 "name the shard files of all shards; the command of a shard makes its file"
             }
+            Self::PartialOfTree { .. } => "`fedmill aggregate` takes partials of a tree, beside updates",
             Self::SecondLook { .. } => "merge the round with `fedmill aggregate`",
             Self::NoDecision { .. } => "run `fedmill gram` for each shard, then `fedmill decide`",
             Self::Unreadable { .. } | Self::Damaged { .. } | Self::OtherTensors { .. } => {
@@ -270,6 +281,9 @@ impl ShardFile {
             found: format!("`{}`", text(key)),
             expected,
         };
+        if model.metadata.contains_key(KIND) && !model.metadata.contains_key(SHARD) {
+            return Err(ShardError::PartialOfTree { path: at(), command: kind.command() });
+        }
         if text(KIND) != kind.to_string() {
             return Err(bad(KIND, format!("`{kind}`")));
         }

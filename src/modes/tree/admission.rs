@@ -11,7 +11,7 @@ use crate::modes::tree::Partial;
 use crate::modes::tree::description::{Description, PartialMember};
 use crate::modes::tree::purpose::Purpose;
 use crate::strategies::ClientMetadata;
-use crate::updates::metadata::{PARTIAL_KEY, UpdateKind};
+use crate::updates::metadata::{PARTIAL_KEY, SHARD_KEY, UpdateKind};
 use crate::updates::placement::placement;
 use crate::updates::set::{MergedLayout, UpdateSet};
 use crate::updates::source::{Placement, Source};
@@ -36,6 +36,11 @@ pub(super) fn edge_prefix(edge: usize, low: usize) -> String {
 pub enum PartialFault {
     #[error("metadata `fedmill.partial` is not understood: {why}")]
     Bad { why: String },
+    #[error(
+        "file is the shard file of shard {shard}, expected an update or a partial of a tree; `fedmill decide` and `fedmill \
+        merge` take shard files"
+    )]
+    ShardFile { shard: String },
     #[error("partial has {what} {found}, expected {expected}")]
     Other { what: &'static str, found: String, expected: String },
     #[error("partial weighs clients by {found}, expected {expected} as in this run")]
@@ -109,6 +114,9 @@ struct PartialFile {
 fn describe(partial: &Update) -> Result<(Arc<ModelFile>, Description), PartialFault> {
     let bad = |why| PartialFault::Bad { why };
     let model = partial.model.as_ref().ok_or_else(|| bad("the file cannot be read".to_owned()))?;
+    if let Some(shard) = model.metadata.get(SHARD_KEY) {
+        return Err(PartialFault::ShardFile { shard: shard.clone() });
+    }
     let text = model.metadata.get(PARTIAL_KEY).map_or("", String::as_str);
     Ok((Arc::clone(model), Description::parse(text).map_err(bad)?))
 }
