@@ -9,15 +9,16 @@
 //!                              +--------------- pass 2 -----------------+--> model, state, report
 //! ```
 //!
-//! The rooms from the top down; a room uses only rooms below it, and `tests/architecture` holds the code to it:
+//! The rooms (the top-level modules) from the top down. A room uses only rooms below it; `tests/architecture` checks
+//! this:
 //!
-//! - [`cli`]: arguments as typed become a request; one file a subcommand. [`mod@bench`]: times kernels and merges.
+//! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
 //! - [`compress`], [`inspect`], [`personalize`]: other jobs on updates. [`budget`]: a privacy budget on disk.
 //! - [`updates`]: one update, however it is encoded, and the set of a run.
-//! - [`strategies`], [`rules`], [`codecs`], [`privacy`]: the mathematics, one file an idea; no files, no clocks.
+//! - [`strategies`], [`rules`], [`codecs`], [`privacy`]: the mathematics, one file per idea; no files, no clocks.
 //! - [`gpu`] and [`kernels`]: the numeric primitives, as shaders and on every instruction set.
 //! - [`io`]: the only room that opens files. [`telemetry`]: report, progress, messages. [`record`]: sealed lines.
 //!   [`settings`]: `name:key=value`. [`model`]: dtypes, layouts, tiles, state tensors.

@@ -45,7 +45,7 @@ pub(super) struct AggregationOptions {
     #[arg(long, value_name = "STRATEGY", default_value = "fedavg", value_parser = strategy_text)]
     #[arg(help = strategy_help(), long_help = strategy_long_help(), help_heading = SERVER_STEP)]
     strategy: String,
-    /// Read the state that the last round left in FILE, and write the next.
+    /// Read the state that the last round left in FILE; aggregate and merge write the next.
     ///
     /// The state holds the moments of a strategy such as fedadam, or the centre of centered-clipping. The state before
     /// stays as FILE.previous.
@@ -75,7 +75,7 @@ pub(super) struct AggregationOptions {
     /// Refuse to merge fewer clients than N.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = INPUTS)]
     min_clients: usize,
-    /// What a bad update does: fail ends the run, skip leaves the update out.
+    /// What to do with a bad update: fail ends the run, skip leaves the update out.
     #[arg(long, value_name = "ACTION", default_value = "fail", help_heading = INPUTS)]
     on_bad_update: BadUpdateAction,
     /// Let rules that compare clients merge updates in which each client chose the values to send (topk).

@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     /// Multiply the residual by G, from 0 to 1, before it is added.
     #[arg(long, value_name = "G", default_value = "1", value_parser = decay, requires = "residual")]
     decay: f64,
-    /// What NaN and infinity do.
+    /// What to do with NaN and infinity.
     #[arg(long, value_name = "ACTION", default_value = "error")]
     nonfinite: NonFinite,
     /// The layout of the file [default: plain, unless its header is over 2 % of the data].
@@ -84,7 +84,7 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = OUTPUT)]
     json: bool,
     /// Write the compressed update to this path.
-    #[arg(long, short, value_name = "OUT", help_heading = OUTPUT, required_unless_present = "dry_run")]
+    #[arg(long, short, value_name = "OUT", help_heading = OUTPUT, required_unless_present_any = ["dry_run", "table"])]
     output: Option<PathBuf>,
 }
 

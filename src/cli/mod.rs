@@ -121,7 +121,7 @@ struct Common {
     /// Use the GPU whose name contains NAME. Software adapters are used only if this option names them.
     #[arg(long, global = true, value_name = "NAME")]
     adapter: Option<String>,
-    /// The number of tiles in flight on the GPU.
+    /// The number of tiles on the GPU at once.
     #[arg(long, global = true, value_name = "N")]
     gpu_slots: Option<NonZeroUsize>,
     /// Keep the bounds checks and loop checks in shaders.
@@ -130,7 +130,7 @@ struct Common {
     /// The number of worker threads [default: one per processor].
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// The CPU instruction set [default: the best that this processor has].
+    /// The CPU instruction set, such as portable [default: the best that this processor has].
     #[arg(long, global = true, value_name = "SET", value_parser = parse_isa)]
     isa: Option<Isa>,
     /// Print errors only.

@@ -9,7 +9,7 @@ use crate::io::publish;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::Path;
 
-/// Measures all codecs on an update. Prints a table, or JSON with one object a line.
+/// Measures all codecs on an update. Prints a table, or JSON with one object per line.
 pub(super) fn run(
     compression: &Compression,
     json: bool,

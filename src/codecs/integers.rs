@@ -1,4 +1,4 @@
-//! Small integers without loss: zigzag, then seven bits a byte.
+//! Small integers without loss: zigzag, then seven bits per byte.
 //!
 //! Compress chooses them for counters of batches in small files; they have no name for users.
 

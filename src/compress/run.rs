@@ -49,7 +49,7 @@ pub struct Compression {
     pub non_finite: NonFinite,
     /// The layout of the file; `None` takes a bundle where a plain header would be over 2 % of the data.
     pub layout: Option<FileLayout>,
-    /// The residual that this update adds and makes anew; `None` for no error feedback.
+    /// The residual to add to this update and to rewrite after it; `None` for no error feedback.
     pub feedback: Option<Feedback>,
     /// Where to write the `quantization_config` of compressed-tensors; `None` writes none.
     pub config: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub struct Compression {
 }
 
 impl Compression {
-    /// Measures an update by itself: no base, no residual, no output, on the CPU.
+    /// A request that only measures: no base, no residual, no output, on the CPU.
     pub fn new(update: PathBuf, method: CompressionMethod) -> Self {
         Self {
             update,
@@ -116,7 +116,7 @@ impl Compression {
         Ok(summary)
     }
 
-    /// The attempt that meets the goal best; the only one by a codec that has no goal.
+    /// The attempt that meets the goal best. If the codec has no goal, there is only one attempt.
     fn best_attempt(
         &self,
         inputs: &Inputs,

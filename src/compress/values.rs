@@ -15,7 +15,7 @@ use std::io;
 /// Values that are read at a time: few enough for a core's cache.
 const READ_AT_ONCE: usize = 8192;
 
-/// What NaN and infinity do.
+/// What to do with NaN and infinity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum NonFinite {
     /// The command fails.

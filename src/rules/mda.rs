@@ -1,4 +1,4 @@
-//! The mean of the n - F updates with the least diameter, the largest distance between two.
+//! The mean of the n - F updates with the least diameter. A diameter is the largest distance between two of them.
 //!
 //! - Paper: El Mhamdi et al., Distributed momentum for Byzantine-resilient stochastic gradient descent, 2021, section 2
 //!   (minimum diameter averaging); Rousseeuw, Multivariate estimation with high breakdown point, 1985.
@@ -78,9 +78,9 @@ enum Rival {
     Close,
 }
 
-/// A search for the set of least diameter. A set within a diameter exists if leaving out few clients breaks every pair
-/// that is farther apart: a vertex cover. The search leaves out the client with the most such pairs, or all its
-/// partners.
+/// A search for the set of least diameter. Take all pairs farther apart than a diameter. A set within it exists if
+/// leaving out at most F clients touches each of these pairs (a vertex cover). The search leaves out the client with
+/// the most such pairs, or all its partners.
 struct DiameterSearch<'a> {
     geometry: &'a Geometry,
     /// Comparisons of pairs so far.
@@ -127,7 +127,7 @@ impl DiameterSearch<'_> {
         (0..members.len()).filter(far).collect()
     }
 
-    /// Whether the other members are within a diameter when at most `out` are left out.
+    /// Whether leaving out at most `out` members brings the others within a diameter.
     fn coverable(&mut self, diameter: f64, members: &[bool], out: usize) -> Option<bool> {
         self.work += (members.len() as u64).pow(2);
         if self.work > MOST_WORK {
@@ -193,7 +193,7 @@ impl DiameterSearch<'_> {
         2.0 * self.geometry.largest_error(&kept)
     }
 
-    /// Whether there is a set within a diameter that lacks one of these members.
+    /// Whether a set without one of these members is also within the diameter.
     fn has_rival(&mut self, set: &[bool], diameter: f64, out: usize) -> Option<bool> {
         let n = set.len();
         if out == 0 {

@@ -77,7 +77,7 @@ impl tracing::field::Visit for Text {
     }
 }
 
-/// Writes text that the user asked for to standard error, beside the log.
+/// Writes to standard error the text that the user asked for. It bypasses the log.
 pub fn tell(text: &str) {
     use std::io::Write;
     // A closed standard error loses nothing.

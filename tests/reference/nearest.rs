@@ -27,7 +27,7 @@ pub(crate) fn sign_of_sum(terms: &[f64]) -> Ordering {
         digits[i - 1] -= over << DIGIT;
         digits[i] += over;
     }
-    // All but the top digit are positive by now.
+    // All but the top digit are not negative by now.
     match digits[DIGITS - 1] {
         0.. => digits.iter().any(|digit| *digit != 0).cmp(&false),
         _ => Ordering::Less,

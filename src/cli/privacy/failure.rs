@@ -1,4 +1,4 @@
-//! A fault of a budget as the failure of a command.
+//! Turns an error of a budget into a failure of a command.
 
 use crate::budget::error::BudgetError;
 use crate::cli::Failure;

@@ -1,4 +1,4 @@
-//! `fedmill privacy init`: freezes a plan and starts a ledger.
+//! `fedmill privacy init`: writes a fixed plan and starts its ledger.
 
 use super::super::{Common, Failure, INPUTS, Outcome, PRIVACY, print};
 use super::failure::failure;
@@ -17,9 +17,9 @@ use crate::updates;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
-/// Freeze a plan and start its ledger.
+/// Write a fixed plan and start its ledger.
 ///
-/// Prints the path of the frozen plan. Without --noise-multiplier, fedmill finds the least noise within the budget.
+/// Prints the path of the plan. Without --noise-multiplier, fedmill finds the least noise within the budget.
 /// Without --rounds, it finds the largest number of rounds.
 #[derive(Args, Debug)]
 #[command(next_help_heading = PRIVACY)]

@@ -13,11 +13,11 @@ use std::time::Instant;
 
 const LEVELS: [Level; 2] = [Level::L2, Level::L3];
 
-/// Check random words, noise and clipping.
+/// Check random numbers, noise and clipping.
 ///
-/// Compares the words with published ones, the moments of noise with those of a Gaussian, and clipped updates with
-/// their bound. The noise of all instruction sets and adapters must have the same bits; --adapter limits this to one
-/// adapter. The key of this noise is public. The exit status is 1 if a check fails.
+/// Compares the random numbers with published ones, the moments of noise with those of a Gaussian, and clipped updates
+/// with their bound. The noise of all instruction sets and adapters must have the same bits; --adapter limits this to
+/// one adapter. The key of this noise is public. The exit status is 1 if a check fails.
 #[derive(Args, Debug)]
 #[command(next_help_heading = OUTPUT)]
 pub(in crate::cli) struct Arguments {

@@ -22,7 +22,7 @@ struct Shared {
     /// The model that the clients started from.
     #[arg(long, value_name = "BASE")]
     base: PathBuf,
-    /// The number of the round. `clip` counts updates of other rounds as zero.
+    /// The number of the round.
     #[arg(long, value_name = "N")]
     round: Option<u64>,
     /// Write the output to this path.
@@ -32,8 +32,8 @@ struct Shared {
 
 /// Clip updates, round them to the plan's grid, and add them up, without noise.
 ///
-/// Prints the path of the sum. The sum is NOT private: protect it like the updates. Bad updates count as zero. The
-/// command charges nothing.
+/// Prints the path of the sum. The sum is NOT private: protect it like the updates. Bad updates and updates of another
+/// round count as zero. The command charges nothing.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ClipArguments {
     #[command(flatten)]
@@ -55,9 +55,10 @@ pub(in crate::cli) struct SumArguments {
     sums: Vec<PathBuf>,
 }
 
-/// Release sums as a model: charge the budget, add the noise once, and divide by the plan's number of clients.
+/// Release sums as a model: charge the budget, add the noise once, and divide by the plan's denominator.
 ///
-/// Prints the path of the model, which equals the model of `aggregate --dp` from the same updates. The machines that
+/// The denominator is by default the sampling rate times the population, never the number of clients that came. Prints
+/// the path of the model, which equals the model of `aggregate --dp` from the same updates. The machines that
 /// wrote the sums must be trusted: this command cannot check that they clipped the updates.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct NoiseArguments {

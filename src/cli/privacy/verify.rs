@@ -6,7 +6,7 @@ use crate::budget::verify::{self, Finding};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Check a ledger: its chain, its plan, its epsilons, and the models released from it.
+/// Check a ledger: its hash chain, its plan, its epsilons, and the models released from it.
 ///
 /// Prints a line for each check. The exit status is 2 if a check fails.
 #[derive(Args, Debug)]

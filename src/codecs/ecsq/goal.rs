@@ -1,4 +1,4 @@
-//! The goal of a vector's step: the step itself, bits a value, or an error.
+//! The goal of a vector's step: the step itself, bits per value, or an error.
 
 use super::model::Step;
 use crate::kernels::dead_zone::DeadZone;
@@ -20,7 +20,7 @@ pub(super) enum Goal {
 pub(super) struct Choice {
     pub(super) step: Step,
     pub(super) zone: DeadZone,
-    /// Expected bits a value, or the expected NMSE if that is the goal.
+    /// Expected bits per value, or the expected NMSE if that is the goal.
     pub(super) expected: f64,
 }
 

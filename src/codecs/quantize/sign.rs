@@ -1,4 +1,4 @@
-//! `sign`: one bit a value, and one magnitude for all: the mean magnitude.
+//! `sign`: one bit per value, and one magnitude for all: the mean magnitude.
 //!
 //! Decoded as `sign(x) mean|x|`; zero counts as positive. Among all magnitudes the mean has the least error
 //! (Karimireddy et al., Error feedback fixes SignSGD, 2019). The NMSE is `1 - (mean|x|)^2 / mean x^2`, which is `1 - 2
@@ -48,7 +48,7 @@ impl Codec for Sign {
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Magnitude(pub Bits);
 
-/// One bit a value, set for a negative value.
+/// One bit per value, set for a negative value.
 pub(crate) fn pack(isa: Isa, values: &[f32]) -> Vec<u8> {
     bits::pack(isa, 1, values.iter().map(|x| u8::from(*x < 0.0)).collect())
 }

@@ -17,7 +17,7 @@ use crate::privacy::ledger::replay::{self, State};
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum VerdictError {
-    #[error("record {seq} is no open reserve, expected the number of one")]
+    #[error("record {seq} is not an open reserve; name one that is")]
     NoReserve { seq: u64 },
     #[error("the event differs from that of reserve {seq}")]
     OtherEvent { seq: u64 },
@@ -36,9 +36,9 @@ pub struct Spent {
     pub rdp: f64,
     /// The Renyi order that gives it.
     pub order: Option<f64>,
-    /// By PLD, slack included; `None` if PLD does not count.
+    /// By PLD, with the slack: what noise on a grid adds to epsilon. `None` if PLD does not count.
     pub pld: Option<f64>,
-    /// The part that comes from noise on a grid.
+    /// The slack.
     pub slack: Option<f64>,
 }
 
@@ -67,7 +67,7 @@ impl Spent {
 }
 
 impl Verdict {
-    /// Whether the budget holds the charge. It does not hold NaN.
+    /// Whether the budget holds the charge. NaN never fits.
     pub fn fits(&self) -> bool {
         self.epsilons().is_some()
     }
@@ -126,7 +126,7 @@ pub fn planned(plan: &BudgetPlan) -> Result<Spent, VerdictError> {
     account(plan, &[(plan.event()?, plan.charges())], Some(plan.noise()), true)
 }
 
-/// Epsilon spent by a plan after some of its rounds, among them the last one.
+/// Epsilon spent by a plan after each of some rounds; the last round is one of them.
 ///
 /// # Errors
 ///
@@ -145,7 +145,7 @@ pub fn course(plan: &BudgetPlan) -> Result<Vec<(u64, Spent)>, VerdictError> {
     rounds.into_iter().map(at).collect()
 }
 
-/// Number of rounds of a plan that [`course`] computes.
+/// Steps between the computed rounds; [`course`] computes one more point than this, or fewer if points coincide.
 const COURSE: u32 = 16;
 
 /// The verdict on one more event. `noise` is the noise that fedmill makes for it; `reserve` the reserve that it uses.
@@ -237,7 +237,7 @@ pub fn least_noise(plan: &BudgetPlan) -> Result<f64, VerdictError> {
 /// The largest number of rounds that [`rounds_left`] tries.
 const MOST_ROUNDS: u64 = 1 << 30;
 
-/// The largest count that fits, if no larger count does.
+/// The largest count that fits. If a count does not fit, no larger one may fit.
 fn largest(fits: impl Fn(u64) -> Result<bool, VerdictError>) -> Result<u64, VerdictError> {
     let mut high = 1;
     while high < MOST_ROUNDS && fits(high)? {

@@ -1,7 +1,7 @@
 //! The records of a privacy budget: text in, verdicts out; no files.
 //!
 //! - [`plan`]: the settings that are fixed before the first round.
-//! - [`record`]: the entries of a ledger, one a line.
+//! - [`record`]: the entries of a ledger, one per line.
 //! - [`replay`]: the state that the records lead to.
 //! - [`budget`]: whether one more charge fits.
 //! - [`status`], [`export`]: the budget for its operator, and for others.

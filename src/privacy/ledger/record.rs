@@ -1,4 +1,4 @@
-//! The records of a ledger: one a line, in kinds.
+//! The records of a ledger: one per line, in kinds.
 //!
 //! Records hold events, so that any accountant can compose them again, now or later. The epsilons beside the events are
 //! those computed at the time, rounded up. Readers refuse unknown kinds and fields: a charge that is not understood

@@ -1,4 +1,4 @@
-//! Pre-aggregation, one file a step: a step mixes, clips or leaves out updates before the rule.
+//! Pre-aggregation, one file per step: a step mixes, clips or leaves out updates before the rule.
 //!
 //! A step is a matrix: each of its output updates is a combination of the deltas of its input updates. So a chain of
 //! steps is a product of matrices, and the geometry of its outputs follows from the one that was measured. Every rule
