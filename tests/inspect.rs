@@ -48,6 +48,19 @@ fn row_of_a_sound_update() {
     assert_eq!((&rows[1]["id"], &rows[1]["examples"]), (&json!("bee"), &Value::Null));
 }
 
+#[test]
+fn every_update_may_have_a_fault() {
+    let dir = round();
+    let rows = rows(&dir, &[&WITH_BASE[..], &["--round", "9"]].concat());
+    let faults: Vec<usize> = rows.iter().map(|row| row["faults"].as_array().unwrap().len()).collect();
+    assert_eq!(faults, [1, 0, 0]);
+    for name in ["a", "b", "c"] {
+        update(name, [1.0, 2.0]).meta("round", "8").write(&dir);
+    }
+    let rows = self::rows(&dir, &[&WITH_BASE[..], &["--round", "9"]].concat());
+    assert!(rows.iter().all(|row| row["faults"].as_array().unwrap().len() == 1), "{rows:#?}");
+}
+
 #[track_caller]
 fn assert_close(got: f64, expected: f64) {
     assert!((got - expected).abs() < 1e-12, "got {got}, expected {expected}");

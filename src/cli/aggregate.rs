@@ -29,7 +29,8 @@ pub(super) struct Arguments {
     dp: Option<PathBuf>,
     /// Keep the noise key on disk until the model is published.
     ///
-    /// After a crash, the same command then gives the same bytes without a second charge.
+    /// After a crash, the same command then gives the same bytes. It charges a second time only if the crash came before
+    /// the key was on disk.
     #[arg(long, help_heading = PRIVACY, requires = "dp")]
     resumable: bool,
     /// Draw the noise from the seed N, for tests. The model is then NOT private.

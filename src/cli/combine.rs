@@ -17,7 +17,8 @@ pub(super) struct Arguments {
     /// The shard to merge: number I of S shards, counted from 1. S may differ from that of `gram`.
     #[arg(long, value_name = "I/S", help_heading = INPUTS)]
     shard: Shard,
-    /// The decision of `decide`. mean, and rules that work on each coordinate alone, need none.
+    /// The decision of `decide`. Not needed for mean, and rules by coordinate, without --pre and with a
+    /// strategy that needs no `gram`.
     #[arg(long, value_name = "DECISION", help_heading = INPUTS)]
     decision: Option<PathBuf>,
     /// Write the shard file to this path.

@@ -187,7 +187,7 @@ impl Arguments {
                     codec.as_ref().map_or("no --codec".to_owned(), |codec| format!("--codec {codec}"));
                 let with_shaders = codecs::with_shaders();
                 let why = anyhow::anyhow!(
-                    "--backend gpu: found {found}, expected one with shaders: {with_shaders}"
+                    "--backend gpu: found {found}, expected a codec with shaders, with its default blocks: {with_shaders}"
                 );
                 Err(Failure { hint: Some("--backend cpu runs every codec".to_owned()), ..why.into() })
             }

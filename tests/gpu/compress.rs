@@ -119,7 +119,7 @@ fn what_has_no_shaders_is_refused() {
         let args =
             [&["compress", "--backend", "gpu", "a.safetensors", "-o", "out.safetensors"], &how[..]].concat();
         let why = format!(
-            "--backend gpu: found {what}, expected one with shaders: topk, u1 to u8, i2 to i8, eden1 to eden8"
+            "--backend gpu: found {what}, expected a codec with shaders, with its default blocks: topk, u1 to u8, i2 to i8, eden1 to eden8"
         );
         fedmill(&dir, &args).assert_fails(2, &[&why, "hint: --backend cpu runs every codec"]);
         dir.assert_unchanged_since(&before);

@@ -121,9 +121,17 @@ fn partials_of_other_updates_are_strangers() {
 fn decisions_are_held_to_their_run() {
     let dir = whole_round();
     let without = merging(&ALL, &[]);
-    assert_refused(&dir, &without, &["krum compares whole updates", "--decision", "hint:"]);
+    assert_refused(
+        &dir,
+        &without,
+        &["krum, --pre or the strategy compares whole updates", "--decision", "hint:"],
+    );
     let combining = ["combine", "-q", "in", "-o", "x.safetensors", "--shard", "1/3"];
-    assert_refused(&dir, &[&combining[..], &KRUM].concat(), &["krum compares whole updates", "fedmill gram"]);
+    assert_refused(
+        &dir,
+        &[&combining[..], &KRUM].concat(),
+        &["krum, --pre or the strategy compares whole updates", "fedmill gram"],
+    );
     // A decision in other bytes is another decision: its digest is in the shard files.
     let text = String::from_utf8(dir.read("d.json")).unwrap();
     dir.write("other.json", text.replace("\"warnings\": []", "\"warnings\": [\"edited\"]").into_bytes());

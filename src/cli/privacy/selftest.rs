@@ -62,7 +62,7 @@ fn finding(kernel: &'static str, case: String, check: impl FnOnce() -> Differenc
 fn on_processor(isa: Isa, coordinates: usize) -> Vec<Finding> {
     let mut findings = vec![
         finding("chacha20", "RFC 8439, section 2.3.2".to_owned(), || selftest::known_block(isa)),
-        finding("clip_integers", "updates made to break the bound".to_owned(), || selftest::sensitivity(isa)),
+        finding("clip_integers", "updates that try".to_owned(), || selftest::sensitivity(isa)),
     ];
     for level in LEVELS {
         let case = format!("moments of {coordinates}, {level:?}");

@@ -92,7 +92,7 @@ pub enum ShardError {
     NoShard { shard: Shard },
     #[error("{}: is not a decision: {why}", .path.display())]
     NotADecision { path: PathBuf, why: String },
-    #[error("{rule} compares whole updates, expected --decision FILE")]
+    #[error("{rule}, --pre or the strategy compares whole updates, expected --decision FILE")]
     NoDecision { rule: String },
     #[error(
         "{rule} needs the coordinate median of the updates after --pre or the strategy: a sharded run has no second \
