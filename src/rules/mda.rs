@@ -1,4 +1,4 @@
-//! The mean of the n - F updates with the least diameter. A diameter is the largest distance between two of them.
+//! The mean of the n - F updates with the least diameter, which is their largest distance.
 //!
 //! - Paper: El Mhamdi et al., Distributed momentum for Byzantine-resilient stochastic gradient descent, 2021, section 2
 //!   (minimum diameter averaging); Rousseeuw, Multivariate estimation with high breakdown point, 1985.
