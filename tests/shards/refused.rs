@@ -48,6 +48,20 @@ fn partials_that_are_not_every_section_once_are_refused() {
     assert_refused(&dir, &[&looks, &KRUM[..]].concat(), &["g/1.safetensors", "g/3.safetensors"]);
 }
 
+/// Both formats use the same metadata key.
+#[test]
+fn a_shard_file_is_no_partial_of_a_tree_nor_the_reverse() {
+    let dir = whole_round();
+    let [one, two, three] = ALL;
+    let mean = ["aggregate", "-q", "-o", "x.safetensors", "in", one];
+    assert_refused(&dir, &mean, &[one, "shard file of shard 1/3", "fedmill merge"]);
+    let leaf = fedmill(&dir, &["aggregate", "-q", "--partial", "-o", "leaf.safetensors", "in"]);
+    assert_eq!(leaf.code, Some(0), "{leaf:#?}");
+    let of_tree = "leaf.safetensors: is a partial of a tree, expected a shard file of `fedmill combine`";
+    let mixed = merging(&["leaf.safetensors", two, three], &DECISION);
+    assert_refused(&dir, &mixed, &[of_tree, "hint: `fedmill aggregate`"]);
+}
+
 /// A model of one section leaves two of three shards empty. Their files must still be there.
 #[test]
 fn empty_shards_are_missed_too() {
