@@ -154,8 +154,8 @@ impl PairsProgram {
 }
 
 /// A tile's rows in the device's memory.
+#[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "without a device nothing reads it"))]
 pub struct ResidentTile {
-    #[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "without a device nothing reads it"))]
     pub(super) memory: backend::Memory,
     pub(super) tile: TileShape,
 }
