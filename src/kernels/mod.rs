@@ -3,8 +3,8 @@
 //! A file has the contract, the CPU implementation and unit tests.
 //!
 //! These files serve them: [`lanes`] has vectors and instruction sets, [`element`] the floats. [`exact_sum`] makes sums
-//! exact, [`network`] makes sorting networks, and `columns` sorts with them. [`peak`] measures the
-//! most that a core can do.
+//! exact, [`network`] makes sorting networks, and `columns` sorts with them. [`peak`] measures the most that a
+//! core can do.
 
 pub mod block_quantize;
 pub mod bucketize;
@@ -93,7 +93,7 @@ pub const KERNELS: &[Kernel] = {
         kernel("dead_zone", Bits, &[], "integer codes of a uniform quantizer with a dead zone"),
         kernel("distortion", BitsOnCpu, &[],
             "sums of squares, squared errors and products of values and their decoded values"),
-        kernel("block_quantize", BitsOnCpu, &["block_ends", "block_quantize"],
+        kernel("block_quantize", Bits, &["block_ends", "block_quantize"],
             "extremes of blocks; values as integers on an even grid, and back"),
         kernel("hadamard", Bits, &["hadamard"], "the Walsh-Hadamard transform, random signs"),
         kernel("bucketize", Bits, &["bucketize"], "the bucket of a magnitude among thresholds"),

@@ -44,7 +44,7 @@ const FILES: Rule =
     Rule { says: "only `io` touches the file system", instead: "add what is missing to `io`, and call that" };
 
 const PURE_ROOMS: Rule = Rule {
-    says: "decide, rules, strategies, privacy, record and attacks use no files, no threads and no clock",
+    says: "decide, rules, strategies, privacy, record and attacks use no files, threads, clock, device or other process",
     instead: "take the value as an argument from the room above, or run the loop there",
 };
 

@@ -281,7 +281,8 @@ impl ShardFile {
             found: format!("`{}`", text(key)),
             expected,
         };
-        if model.metadata.contains_key(KIND) && !model.metadata.contains_key(SHARD) {
+        // The description of a partial is a JSON object.
+        if text(KIND).starts_with('{') {
             return Err(ShardError::PartialOfTree { path: at(), command: kind.command() });
         }
         if text(KIND) != kind.to_string() {
