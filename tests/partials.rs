@@ -71,9 +71,16 @@ fn write_weights(dir: &Dir, clients: usize) {
     dir.write("weights.txt", (0..clients).map(line).collect::<String>());
 }
 
+/// The arguments for some inputs: updates stand in a folder, partials do not.
+fn inputs_of<'a>(inputs: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let (updates, partials): (Vec<&str>, Vec<&str>) =
+        inputs.into_iter().partition(|input| input.contains('/'));
+    if partials.is_empty() { updates } else { [updates, vec!["--partials"], partials].concat() }
+}
+
 #[track_caller]
 fn run(dir: &Dir, inputs: &[String], output: &str, args: &[&str]) {
-    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    let inputs = inputs_of(inputs.iter().map(String::as_str));
     fedmill(dir, &[&["aggregate", "-q", "-o", output], args, &inputs].concat()).assert_merged(output);
 }
 
@@ -230,8 +237,10 @@ fn reports_list_every_client() {
     assert!(tree["metrics"].is_null());
     assert!(tree["warnings"].to_string().contains("partials hold sums"));
     // Clients count, not files.
-    let refused =
-        fedmill(&dir, &["aggregate", "part.safetensors", "-o", "m.safetensors", "--min-clients", "3"]);
+    let refused = fedmill(
+        &dir,
+        &["aggregate", "--partials", "part.safetensors", "-o", "m.safetensors", "--min-clients", "3"],
+    );
     refused.assert_fails(1, &["2 usable updates"]);
     assert!(!dir.exists("m.safetensors"));
 }
@@ -241,7 +250,7 @@ fn what_sums_do_not_tell_is_refused() {
     let dir = Dir::new();
     let files = write_round(&dir, 6, 5);
     run(&dir, &files[..3], "part.safetensors", &["--partial"]);
-    let inputs = ["part.safetensors", "in/c04.safetensors"];
+    let inputs = ["in/c04.safetensors", "--partials", "part.safetensors"];
     let needs_all = "cannot be done with partials: it needs every client's values";
     for (args, what) in [
         (&["--rule", "median"][..], &["median", needs_all, "fedmill gram"][..]),
@@ -260,7 +269,7 @@ fn what_sums_do_not_tell_is_refused() {
         Update::new("base").f32("w", &[1], &[0.0]).write(&dir);
         let before = dir.contents();
         for partial in [&[][..], &["--partial"]] {
-            let inputs = if partial.is_empty() { &inputs[..] } else { &inputs[1..] };
+            let inputs = if partial.is_empty() { &inputs[..] } else { &inputs[..1] };
             let args = [&["aggregate", "-o", "m.safetensors"], inputs, args, partial].concat();
             let got = fedmill(&dir, &args);
             got.assert_fails(2, what);
@@ -299,8 +308,15 @@ fn partials_that_do_not_go_together_are_refused() {
         ([&trimmed, &c], &["--rule", "trimmed-mean:cut=2"], &["cut=1`, expected `trimmed-mean:cut=2`"]),
         ([&one, &delta], &[], &["delta.safetensors", "kind delta, expected weights, as in one.safetensors"]),
         ([&one, &c], &[], &["one.safetensors", "kind weights, expected delta, as in small/c.safetensors"]),
-        ([&one, &both], &[], &["one.safetensors: client id `a` is also the id of both.safetensors"]),
-        ([&one, &a], &[], &["small/a.safetensors: client id `a` is also the id of one.safetensors"]),
+        (
+            [&one, &both],
+            &[],
+            &[
+                "one.safetensors: its client `a` is also in both.safetensors",
+                "both.safetensors: its client `a` is also in one.safetensors",
+            ],
+        ),
+        ([&one, &a], &[], &["one.safetensors: its client `a` is also in small/a.safetensors"]),
         (
             [&one, &uniform],
             &[],
@@ -309,13 +325,13 @@ fn partials_that_do_not_go_together_are_refused() {
         ([&uniform, &a], &[], &["weighs clients by uniform, expected examples"]),
         ([&one, &long], &[], &["longer.safetensors", "sum.w", "[3], expected [2]"]),
     ] {
-        let inputs = files.map(String::as_str);
+        let inputs = inputs_of(files.map(String::as_str));
         let got = fedmill(&dir, &[&["aggregate", "-o", "m.safetensors"], &inputs[..], args].concat());
         got.assert_fails(2, what);
         assert!(!dir.exists("m.safetensors"));
     }
     // With skip the partial is left out like any bad update.
-    let skip = ["aggregate", "-o", "m.safetensors", &one, &uniform, "--on-bad-update", "skip"];
+    let skip = ["aggregate", "-o", "m.safetensors", "--partials", &one, &uniform, "--on-bad-update", "skip"];
     let got = fedmill(&dir, &skip);
     got.assert_merged("m.safetensors");
     assert!(got.stderr.contains("skipped uniform.safetensors"), "{}", got.stderr);
@@ -340,7 +356,8 @@ fn broken_partials_are_bad_updates() {
         (other_schema, "schema is `fedmill.partial/9`, expected `fedmill.partial/1`"),
     ] {
         dir.write("broken.safetensors", broken);
-        let args = ["aggregate", "-o", "m.safetensors", "broken.safetensors", &files[2], &files[3]];
+        let args =
+            ["aggregate", "-o", "m.safetensors", &files[2], &files[3], "--partials", "broken.safetensors"];
         fedmill(&dir, &args).assert_fails(2, &[what]);
         assert!(!dir.exists("m.safetensors"));
         run(
@@ -370,4 +387,167 @@ fn a_wrong_partial_is_noticed() {
     dir.write(&name, bytes);
     run(&dir, &[name], "tree.safetensors", &["--weights", "uniform"]);
     assert!(dir.read("tree.safetensors") != dir.read("flat.safetensors"));
+}
+
+/// A partial in `name` that no program of ours wrote.
+struct Forged {
+    rule: &'static str,
+    weights: &'static str,
+    clients: Vec<(&'static str, f64)>,
+    sum: f64,
+    error: f64,
+    /// The smallest values, then as many largest ones.
+    edges: Vec<f32>,
+}
+
+impl Forged {
+    fn write(&self, dir: &Dir, name: &str) {
+        let cut = self.edges.len() / 2;
+        let clients: Vec<_> = self
+            .clients
+            .iter()
+            .map(|(id, weight)| serde_json::json!({ "id": id, "weight": weight }))
+            .collect();
+        let description = serde_json::json!({
+            "schema": "fedmill.partial/1", "version": "0.1.0", "rule": self.rule, "kind": "weights",
+            "weights": self.weights, "low": cut, "high": cut, "dtypes": { "w": "F32" }, "clients": clients,
+        });
+        let update = Update::new(name).meta("fedmill.partial", &description.to_string());
+        let update = update.f64("sum.w", &[2], &[self.sum; 2]).f64("error.w", &[2], &[self.error; 2]);
+        let edge = |update: Update, (i, edge): (usize, &f32)| {
+            let side = if i < cut { format!("low.{i}.w") } else { format!("high.{}.w", i - cut) };
+            update.f32(&side, &[2], &[*edge; 2])
+        };
+        self.edges.iter().enumerate().fold(update, edge).write(dir);
+    }
+}
+
+const FIVE: [(&str, f64); 5] = [("x0", 1.0), ("x1", 1.0), ("x2", 1.0), ("x3", 1.0), ("x4", 1.0)];
+
+fn trimmed(sum: f64, error: f64, edges: [f32; 2]) -> Forged {
+    let (rule, weights, clients) = ("trimmed-mean:cut=1", "uniform", FIVE.to_vec());
+    Forged { rule, weights, clients, sum, error, edges: edges.to_vec() }
+}
+
+fn mean(weights: &'static str, clients: &[(&'static str, f64)], sum: f64) -> Forged {
+    Forged { rule: "mean", weights, clients: clients.to_vec(), sum, error: 0.0, edges: Vec::new() }
+}
+
+/// Three honest updates of the same model.
+fn write_honest(dir: &Dir) {
+    for (name, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0)] {
+        write_small(dir, name, "weights", &[value, value]);
+    }
+}
+
+#[test]
+fn partials_hold_only_what_their_clients_can_send() {
+    let dir = Dir::new();
+    write_honest(&dir);
+    let edges = [1.0, 3.0];
+    for (forged, what) in [
+        (trimmed(1e6, 0.0, edges), "the sum is 1000000 at flat index 0, expected 3 to 9 for its clients"),
+        (trimmed(2.9, 0.0, edges), "the sum is 2.9"),
+        (trimmed(1e300, -1e300, edges), "the rounding error of the sum is -1"),
+        (trimmed(6.0, 0.0, [3.0, 1.0]), "not in order at flat index 0: 3 stands below 1"),
+        (Forged { edges: Vec::new(), ..trimmed(6.0, 0.0, edges) }, "expected 1 smallest and 1 largest"),
+        (Forged { clients: FIVE[..2].to_vec(), ..trimmed(1.0, 0.0, edges) }, "the sum is 1"),
+        (Forged { weights: "words", ..trimmed(6.0, 0.0, edges) }, "weights is `words`"),
+        (mean("uniform", &FIVE, 1e300), "the sum is 1"),
+        (mean("uniform", &[("x", 2.0)], 2.0), "the weight of `x` is 2, expected 1 for uniform"),
+        (mean("examples", &[("x", 0.0)], 2.0), "add up to 0, expected above 0"),
+        (mean("examples", &[("x", 1.7e308), ("y", 1.7e308)], 1.0), "the weight of `x` is 17"),
+        (mean("file", &[("x", 1.7e308), ("y", 1.7e308)], 1.0), "add up to inf"),
+    ] {
+        forged.write(&dir, "forged");
+        let rule = ["--rule", forged.rule];
+        let weights = if forged.rule == "mean" { &["--weights", "uniform"][..] } else { &[] };
+        let args = [&["aggregate", "small", "-o", "m.safetensors"], &rule[..], weights].concat();
+        let with = [&args[..], &["--partials", "forged.safetensors"]].concat();
+        fedmill(&dir, &with).assert_fails(2, &["forged.safetensors: ", what]);
+        let skipped = fedmill(&dir, &[&with[..], &["--on-bad-update", "skip"]].concat());
+        skipped.assert_merged("m.safetensors");
+        assert!(skipped.stderr.contains("skipped forged.safetensors"), "{}", skipped.stderr);
+        assert_eq!(Model::read(&dir, "m.safetensors").f32("w"), [2.0, 2.0]);
+    }
+    for sound in [trimmed(6.0, 0.0, edges), trimmed(3.0, 0.0, edges), trimmed(9.0, 1e-16, edges)] {
+        sound.write(&dir, "forged");
+        let args = ["small", "--rule", sound.rule, "--partials", "forged.safetensors"];
+        fedmill(&dir, &[&["aggregate", "-o", "m.safetensors"], &args[..]].concat())
+            .assert_merged("m.safetensors");
+    }
+}
+
+/// Only the operator makes a file a partial.
+#[test]
+fn an_update_that_says_it_is_a_partial_is_a_bad_update() {
+    let dir = Dir::new();
+    write_honest(&dir);
+    trimmed(6.0, 0.0, [1.0, 3.0]).write(&dir, "small/forged");
+    let key = Update::new("small/keyed").f32("w", &[2], &[9.0; 2]).meta("num_examples", "3");
+    for (key, purpose) in [
+        ("fedmill.partial", "a partial of a tree"),
+        ("fedmill.shard", "a shard file"),
+        ("fedmill.run.rule", "a shard file"),
+        ("fedmill.privacy.sum", "a sum of clipped updates"),
+        ("fedmill.state", "a state file"),
+        ("fedmill.residual", "a residual file"),
+    ]
+    .map(|(name, purpose)| ((name, key.clone().meta(name, "x")), purpose))
+    {
+        key.1.write(&dir);
+        let fault = format!("small/keyed.safetensors: metadata `{}` marks {purpose}", key.0);
+        for rule in ["mean", "median", "krum", "trimmed-mean:cut=1"] {
+            let args = ["aggregate", "small", "--byzantine", "0", "--rule", rule, "-o", "m.safetensors"];
+            fedmill(&dir, &args).assert_fails(2, &[&fault]);
+            let skipped = fedmill(&dir, &[&args[..], &["--on-bad-update", "skip"]].concat());
+            skipped.assert_merged("m.safetensors");
+            assert!(skipped.stderr.contains("skipped small/keyed.safetensors"), "{}", skipped.stderr);
+            assert!(skipped.stderr.contains("skipped small/forged.safetensors"), "{}", skipped.stderr);
+        }
+        let inspected = fedmill(&dir, &["inspect", "small"]);
+        assert!(inspected.stdout.contains(&fault), "{inspected:#?}");
+        fedmill(
+            &dir,
+            &["gram", "small", "--rule", "krum", "--byzantine", "0", "--shard", "1/1", "-o", "g.safetensors"],
+        )
+        .assert_fails(2, &[&fault]);
+    }
+    dir.write(
+        "tiers.json",
+        r#"{"schema": "fedmill.tiers/1", "tiers": [{"name": "all", "clients": ["*"], "rule": "median"}]}"#,
+    );
+    let tiers =
+        ["aggregate", "small", "--tiers", "tiers.json", "-o", "m.safetensors", "--on-bad-update", "skip"];
+    let skipped = fedmill(&dir, &tiers);
+    skipped.assert_merged("m.safetensors");
+    assert!(skipped.stderr.contains("skipped small/forged.safetensors"), "{}", skipped.stderr);
+}
+
+/// A model that fedmill merged says how it was made, and is an update all the same.
+#[test]
+fn a_merged_model_is_an_update() {
+    let dir = Dir::new();
+    write_honest(&dir);
+    let args = ["aggregate", "small", "--pre", "nnm", "--byzantine", "1", "-o", "up/m.safetensors"];
+    std::fs::create_dir(dir.path("up")).unwrap();
+    fedmill(&dir, &args).assert_merged("up/m.safetensors");
+    fedmill(&dir, &["aggregate", "up", "-o", "m.safetensors"]).assert_merged("m.safetensors");
+}
+
+/// One odd partial does not make the others look wrong, whatever the ids of its clients.
+#[test]
+fn an_odd_partial_evicts_no_other() {
+    let dir = Dir::new();
+    write_honest(&dir);
+    for name in ["b", "c"] {
+        part(&dir, name, &[format!("small/{name}.safetensors")], &["--weights", "uniform"]);
+    }
+    mean("file", &[("0", 1.0)], 100.0).write(&dir, "odd");
+    let inputs = ["--partials", "odd.safetensors", "b.safetensors", "c.safetensors"];
+    let args = [&["aggregate", "-o", "m.safetensors", "--on-bad-update", "skip"], &inputs[..]].concat();
+    let got = fedmill(&dir, &args);
+    got.assert_merged("m.safetensors");
+    assert!(got.stderr.contains("skipped odd.safetensors: partial has source of weights file"), "{got:#?}");
+    assert_eq!(Model::read(&dir, "m.safetensors").f32("w"), [2.5, 2.5]);
 }

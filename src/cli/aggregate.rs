@@ -1,9 +1,9 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
 use super::aggregation::{AggregationOptions, Outputs, ReportingOptions, model_path, published};
-use super::{Common, Failure, OUTPUT, Outcome, PRIVACY, RULE};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
 use crate::engine::aggregate::error::{Error, Unsupported};
-use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
 use crate::modes::{tiers, tree};
@@ -19,6 +19,11 @@ use std::path::PathBuf;
 pub(super) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
+    /// Partials of a tree that `--partial` wrote: files, or directories of them.
+    ///
+    /// Only these files are read as partials. With them UPDATE may be absent. See docs/hierarchy.md.
+    #[arg(long, value_name = "PARTIAL", help_heading = INPUTS, num_args = 1..)]
+    partials: Vec<PathBuf>,
     /// Merge clients in tiers that FILE (JSON) defines: each tier by its rule, then the tiers by weight.
     #[arg(long, value_name = "FILE", help_heading = RULE, conflicts_with_all = ["rule", "pre", "byzantine", "shadow_rules", "metrics"])]
     tiers: Option<PathBuf>,
@@ -59,14 +64,18 @@ impl Arguments {
 
     /// Runs the mode that the options ask for.
     fn run_as(&self, mut request: Request, machine: Machine) -> Result<Report, Error> {
-        let lone = [("--tiers", self.tiers.is_some()), ("--partial", self.partial)];
+        let has_partials = !self.partials.is_empty();
+        let lone =
+            [("--tiers", self.tiers.is_some()), ("--partial", self.partial), ("--partials", has_partials)];
         if let (Some((option, _)), Some(_)) = (lone.iter().find(|(_, is_given)| *is_given), &self.dp) {
             return Err(outside_noised_sum(option).into());
         }
         request.inputs.others.extend(self.tiers.clone());
         match (&self.dp, &self.tiers) {
             (Some(directory), _) => release::run(request, &self.options(directory.clone()), machine),
-            (None, Some(_)) if self.partial => Err(Unsupported::beyond_sums("--tiers").into()),
+            (None, Some(_)) if self.partial || has_partials => {
+                Err(Unsupported::beyond_sums("--tiers").into())
+            }
             (None, Some(path)) => {
                 tiers::mode::run(request, path, |tier| self.aggregation.tier(tier), machine)
             }
@@ -81,7 +90,8 @@ impl Arguments {
         let reporting = self.aggregation.reporting(&self.reporting, has_report)?;
         let request = self.aggregation.request(common, &self.outputs.output, reporting)?;
         let outputs = self.outputs.outputs(request.outputs.state.clone());
-        Ok(Request { outputs, backend: common.backend(self.explain), ..request })
+        let inputs = Inputs { partials: self.partials.clone(), ..request.inputs };
+        Ok(Request { inputs, outputs, backend: common.backend(self.explain), ..request })
     }
 
     /// The options of a release that the budget in `directory` pays for.

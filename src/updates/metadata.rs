@@ -59,6 +59,9 @@ impl fmt::Display for UpdateKind {
     }
 }
 
+/// The most training examples that a client may claim: every whole number up to it has its own f64.
+pub const MOST_EXAMPLES: f64 = 9_007_199_254_740_992.0;
+
 /// The prefix of the tensors in which clients of SCAFFOLD send the change of their control variate.
 pub const SCAFFOLD_CONTROL: &str = "scaffold.delta_c.";
 
@@ -67,6 +70,53 @@ pub const PARTIAL_KEY: &str = "fedmill.partial";
 
 /// The metadata key that a shard file is recognised by. Shard files also have [`PARTIAL_KEY`], with other values.
 pub const SHARD_KEY: &str = "fedmill.shard";
+
+/// The metadata key of the sum of clipped updates.
+pub const SUM_KEY: &str = "fedmill.privacy.sum";
+
+/// Keys that mark a file of another purpose, or the start of such keys, and that purpose. An update with one of them is
+/// at fault: a client cannot make its file count as something else. The other keys of fedmill say how a model or an
+/// update was made, and change nothing.
+const PURPOSES: [(&str, &str); 7] = [
+    (SHARD_KEY, "a shard file"),
+    (PARTIAL_KEY, "a partial of a tree"),
+    (SUM_KEY, "a sum of clipped updates"),
+    ("fedmill.state", "a state file"),
+    ("fedmill.residual", "a residual file"),
+    ("fedmill.sections", "a shard file"),
+    ("fedmill.run.", "a shard file"),
+];
+
+/// A metadata key that marks the file as one of another purpose.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("metadata `{key}` marks {purpose}, expected an update of one client")]
+pub struct OtherPurpose {
+    /// The key.
+    pub key: String,
+    /// The purpose that it marks.
+    pub purpose: &'static str,
+}
+
+impl OtherPurpose {
+    /// The purpose that metadata marks, other than an update or a model; `None` if it marks none.
+    pub fn of(metadata: &BTreeMap<String, String>) -> Option<Self> {
+        PURPOSES.iter().find_map(|(mark, purpose)| {
+            let is_marked = |key: &&String| *key == mark || mark.ends_with('.') && key.starts_with(mark);
+            let key = metadata.keys().find(is_marked)?.clone();
+            Some(Self { key, purpose })
+        })
+    }
+
+    /// Advice for the user, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.key.as_str() {
+            PARTIAL_KEY => Some("name the partials of a tree by --partials"),
+            SHARD_KEY => Some("`fedmill decide` and `fedmill merge` take shard files by --partials"),
+            SUM_KEY => Some("`fedmill privacy sum` and `noise` take sums of clipped updates"),
+            _ => None,
+        }
+    }
+}
 
 /// Metadata keys about one update, which a merged model does not inherit.
 pub const UPDATE_KEYS: [&str; 10] = [

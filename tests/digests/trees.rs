@@ -13,10 +13,11 @@ const AT_ROOT: &str = "in/client-08.safetensors";
 
 /// Makes the tree's partials, with these options at every node. Returns the input files of the root.
 fn grow(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str]) -> Vec<String> {
-    let mut partial = |name: &str, inputs: &[String]| {
+    let mut partial = |name: &str, inputs: &[String], has_partials: bool| {
         let output = format!("{name}.safetensors");
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        done(dir, &[&["aggregate", "--partial", "-o", &output], args, &inputs].concat());
+        let partials: &[&str] = if has_partials { &["--partials"] } else { &[] };
+        done(dir, &[&["aggregate", "--partial", "-o", &output], args, partials, &inputs].concat());
         digests.add_file(&format!("{case}/{name}"), dir, &output);
         output
     };
@@ -26,9 +27,9 @@ fn grow(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str]) -> Vec<Stri
         for (leaf, clients) in leaves.iter().enumerate() {
             let files: Vec<String> =
                 clients.iter().map(|client| format!("in/client-{client:02}.safetensors")).collect();
-            below.push(partial(&format!("leaf-{node}-{leaf}"), &files));
+            below.push(partial(&format!("leaf-{node}-{leaf}"), &files, false));
         }
-        nodes.push(partial(&format!("node-{node}"), &below));
+        nodes.push(partial(&format!("node-{node}"), &below, true));
     }
     nodes
 }
@@ -36,7 +37,8 @@ fn grow(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str]) -> Vec<Stri
 fn merge_tree(digests: &mut Digests, case: &str, dir: &Dir, args: &[&str], at_root: &[&str]) {
     let nodes = grow(digests, case, dir, args);
     let mut inputs: Vec<&str> = nodes.iter().map(String::as_str).collect();
-    inputs.push(AT_ROOT);
+    inputs.insert(0, "--partials");
+    inputs.insert(0, AT_ROOT);
     merge(digests, case, dir, &[args, at_root, &inputs].concat());
 }
 

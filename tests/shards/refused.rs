@@ -53,8 +53,10 @@ fn partials_that_are_not_every_section_once_are_refused() {
 fn a_shard_file_is_no_partial_of_a_tree_nor_the_reverse() {
     let dir = whole_round();
     let [one, two, three] = ALL;
-    let mean = ["aggregate", "-q", "-o", "x.safetensors", "in", one];
+    let mean = ["aggregate", "-q", "-o", "x.safetensors", "in", "--partials", one];
     assert_refused(&dir, &mean, &[one, "shard file of shard 1/3", "fedmill merge"]);
+    let update = ["aggregate", "-q", "-o", "x.safetensors", "in", one];
+    assert_refused(&dir, &update, &[one, "`fedmill.shard` marks a shard file", "hint: `fedmill decide`"]);
     let leaf = fedmill(&dir, &["aggregate", "-q", "--partial", "-o", "leaf.safetensors", "in"]);
     assert_eq!(leaf.code, Some(0), "{leaf:#?}");
     let of_tree = "leaf.safetensors: is a partial of a tree, expected a shard file of `fedmill combine`";

@@ -27,6 +27,8 @@ pub struct Request {
 pub struct Inputs {
     /// Update files and directories of them.
     pub updates: Vec<PathBuf>,
+    /// Partials of a tree and directories of them. No other input is read as a partial.
+    pub partials: Vec<PathBuf>,
     /// The model that the updates started from.
     pub base: Option<PathBuf>,
     /// Other files that the run reads. No output may replace them.

@@ -4,7 +4,7 @@ use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::geometry::{FileGeometry, Spent, non_finite, subject_of};
 use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::outputs::{check_collisions, check_targets};
-use crate::engine::aggregate::request::Request;
+use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::aggregate::work::work;
 use crate::engine::aggregate::{publish, report};
@@ -36,7 +36,6 @@ use crate::model::state::KeptTensor;
 use crate::rules::Statistics;
 use crate::strategies::StrategyError;
 use crate::telemetry::report::{Bytes, Timings};
-use crate::updates::fault::NonFinite;
 use crate::updates::set::{Base, UpdateSet};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -73,7 +72,9 @@ impl<'m> Session<'m> {
     pub fn open(request: Request, machine: Machine<'m>) -> Result<Self, Error> {
         let started = Instant::now();
         check_targets(&request.outputs)?;
-        let paths = discover::updates(&request.inputs.updates, request.inputs.may_be_empty)?;
+        let Inputs { updates, partials, may_be_empty, .. } = &request.inputs;
+        let paths = discover::updates(updates, *may_be_empty || !partials.is_empty())?;
+        let partials = discover::updates(partials, partials.is_empty())?;
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = request.inputs.base.as_deref();
         let base = base.map(|path| update::open_base(path, &files, &tables)).transpose()?;
@@ -81,7 +82,8 @@ impl<'m> Session<'m> {
             // All threads hash the base now: the state needs the digest later.
             machine.pool.install(|| digest_of(base))?;
         }
-        let updates = machine.pool.install(|| update::open(&paths, &files, &tables, base.as_ref()));
+        let mut updates = machine.pool.install(|| update::open(&paths, &files, &tables, base.as_ref()));
+        updates.extend(machine.pool.install(|| update::open_partials(&partials, &files, &tables)));
         request.policy.personal.check_round(base.as_ref(), &updates)?;
         Ok(Self {
             request,
@@ -382,9 +384,8 @@ impl<'m> Session<'m> {
     /// The error itself, if no update caused it.
     pub fn culprits(&mut self, why: Error, set: &UpdateSet) -> Result<Vec<(usize, Fault)>, Error> {
         match why {
-            Error::Pass(PassError::BadInput { input, tensor, index, value }) => {
-                let fault = NonFinite { tensor, index, value, count: 1 };
-                Ok(vec![(set.clients.len() + input, fault.into())])
+            Error::Pass(PassError::BadInput { input, fault }) => {
+                Ok(vec![(set.clients.len() + input, Fault::Mode { fault, is_relative: false })])
             }
             Error::Pass(why) if why.may_be_non_finite() && !set.clients.is_empty() => {
                 self.machine.progress.start("looking for non-finite values", set.data_bytes());

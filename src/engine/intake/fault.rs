@@ -4,7 +4,7 @@ use crate::io::model_file::OpenFault;
 use crate::strategies::MissingMetadata;
 use crate::updates::fault::{LayoutFault, NonFinite};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
-use crate::updates::metadata::{MetadataFault, UpdateKind};
+use crate::updates::metadata::{MetadataFault, OtherPurpose, UpdateKind};
 use std::io;
 use std::path::PathBuf;
 
@@ -17,6 +17,8 @@ pub enum Fault {
     Open(#[from] OpenFault),
     #[error(transparent)]
     Metadata(#[from] MetadataFault),
+    #[error(transparent)]
+    OtherPurpose(#[from] OtherPurpose),
     #[error("client id `{id}` is also the id of {}", .other.display())]
     DuplicateClient { id: String, other: PathBuf },
     #[error("other updates claim the client id `{id}` too")]
@@ -88,6 +90,7 @@ impl Fault {
         match self {
             Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
             Self::DuplicateClient { .. } => Some("remove one of the two, or set `client_id` in its metadata"),
+            Self::OtherPurpose(fault) => fault.hint(),
             Self::OtherKind { .. } => Some("pass the model that the deltas started from as --base"),
             Self::StaleWeights { .. } => {
                 Some("send the change from the model that the client started from, as a delta")

@@ -5,7 +5,7 @@ use crate::io::discover::stem;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
 use crate::io::source::OpenFiles;
 use crate::updates;
-use crate::updates::metadata::{PARTIAL_KEY, UpdateMetadata};
+use crate::updates::metadata::{OtherPurpose, UpdateMetadata};
 use crate::updates::set::{Base, Client};
 use crate::updates::source::Place;
 use rayon::prelude::*;
@@ -13,9 +13,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The role that the operator gives to an input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InputRole {
+    /// The update of one client.
+    Update,
+    /// A partial of a tree, with sums of clients.
+    Partial,
+}
+
 /// An opened update, and its faults.
 #[derive(Debug)]
 pub struct Update {
+    /// Its role. Nothing in the file changes it.
+    pub role: InputRole,
     /// The file, or the index of a sharded update.
     pub path: PathBuf,
     /// The id of its client: from its metadata, or the file's stem.
@@ -29,7 +40,13 @@ pub struct Update {
 }
 
 impl Update {
-    fn read(path: &Path, files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Self {
+    fn read(
+        path: &Path,
+        role: InputRole,
+        files: &OpenFiles,
+        tables: &TablePool,
+        base: Option<&Base>,
+    ) -> Self {
         let base = base.map(|base| &*base.model.table);
         let (model, mut faults) = match updates::open_to_merge(path, files, tables, base) {
             Ok(model) => (Some(Arc::new(model)), Vec::new()),
@@ -37,19 +54,18 @@ impl Update {
         };
         let (metadata, bad) = UpdateMetadata::parse(model.as_ref().map_or(&BTreeMap::new(), |m| &m.metadata));
         faults.extend(bad.into_iter().map(Fault::from));
+        if role == InputRole::Update {
+            let other = model.as_ref().and_then(|model| OtherPurpose::of(&model.metadata));
+            faults.extend(other.map(Fault::from));
+        }
         let id = metadata.client_id.clone().unwrap_or_else(|| stem(path));
-        Self { path: path.to_owned(), id, metadata, model, faults }
-    }
-
-    /// Whether it is a partial of a tree, which holds sums of clients.
-    pub fn is_partial(&self) -> bool {
-        self.model.as_ref().is_some_and(|model| model.metadata.contains_key(PARTIAL_KEY))
+        Self { role, path: path.to_owned(), id, metadata, model, faults }
     }
 
     /// Turns a client back into an update, with these faults.
     pub fn of_client(client: Client, faults: Vec<Fault>) -> Self {
         let Client { id, model, metadata, .. } = client;
-        Self { path: model.path.clone(), id, metadata, model: Some(model), faults }
+        Self { role: InputRole::Update, path: model.path.clone(), id, metadata, model: Some(model), faults }
     }
 }
 
@@ -84,5 +100,10 @@ pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<B
 
 /// Reads the headers of all updates, in parallel. An encoded update without tensor names takes those of the base.
 pub fn open(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Vec<Update> {
-    paths.par_iter().map(|path| Update::read(path, files, tables, base)).collect()
+    paths.par_iter().map(|path| Update::read(path, InputRole::Update, files, tables, base)).collect()
+}
+
+/// Reads the headers of partials, in parallel.
+pub fn open_partials(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool) -> Vec<Update> {
+    paths.par_iter().map(|path| Update::read(path, InputRole::Partial, files, tables, None)).collect()
 }

@@ -28,8 +28,8 @@ pub enum PassError {
     #[error("tensor `{tensor}`: the values at flat index {index} add up to more than a partial can hold")]
     SumTooLarge { tensor: String, index: usize },
     /// A fault of an input that only a mode reads, by index among those.
-    #[error("tensor `{tensor}` of a partial holds {value} at flat index {index}, expected a finite number")]
-    BadInput { input: usize, tensor: String, index: usize, value: f64 },
+    #[error("{fault}")]
+    BadInput { input: usize, fault: Box<dyn std::error::Error + Send + Sync> },
     #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
     /// The error of a mode's reducer.

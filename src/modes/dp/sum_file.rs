@@ -13,6 +13,7 @@ use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::record::sha256::Sha256;
 use crate::updates;
+use crate::updates::metadata::SUM_KEY;
 use crate::updates::source::Placement;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The metadata key of the description.
-pub const KEY: &str = "fedmill.privacy.sum";
+pub const KEY: &str = SUM_KEY;
 
 /// The terms that two sums must share to be added.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]

@@ -17,13 +17,12 @@ pub mod merge;
 mod sections;
 mod tensors;
 
-use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
+use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::mode::{Mode, Plain};
 use crate::engine::aggregate::request::Request;
 use crate::engine::aggregate::session::Session;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::taken::Taken;
-use crate::engine::intake::update::Update;
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::sections_of;
 use crate::rules::Statistics;
@@ -43,23 +42,9 @@ impl<'m> ShardedRun<'m> {
     /// Opens all updates, and takes those that a plain run takes.
     fn open(request: Request, machine: Machine<'m>) -> Result<Self, Error> {
         let mut session = Session::open(request, machine)?;
-        if let Some(partial) = session.updates.iter().find(|update| update.is_partial()) {
-            return Err(refused(partial).into());
-        }
         let taken = Plain.take(&mut session)?;
         let statistics = session.statistics(&taken)?;
         Ok(Self { session, taken, statistics })
-    }
-}
-
-fn refused(partial: &Update) -> Unsupported {
-    Unsupported {
-        option: partial.path.display().to_string(),
-        mode: None,
-        why:
-            "is a partial of a tree: a sharded run takes only updates, merge partials with `fedmill aggregate`"
-                .to_owned(),
-        hint: None,
     }
 }
 

@@ -12,7 +12,6 @@ use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::decide::source::JudgeError;
 use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
-use crate::engine::intake::update::Update;
 use crate::engine::passes::blocks::add_times;
 use crate::engine::passes::combine::TileWork;
 use crate::engine::passes::combine::reducer::{self, CpuOnly, GpuReduction, Reducer};
@@ -77,9 +76,6 @@ impl Mode for ByTier {
     }
 
     fn take(&mut self, session: &mut Session) -> Result<Taken, Error> {
-        if session.updates.iter().any(Update::is_partial) {
-            return Err(Unsupported::beyond_sums("--tiers").into());
-        }
         let taken = loop {
             let updates = std::mem::take(&mut session.updates);
             let mut taken = session.admit(updates)?;

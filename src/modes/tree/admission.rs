@@ -1,14 +1,15 @@
 //! Takes the partials of a tree into a run, if they fit its rule, its updates and each other.
 
+use crate::engine::intake::admit::most_common;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::{Member, Taken};
-use crate::engine::intake::update::Update;
+use crate::engine::intake::update::{InputRole, Update};
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::modes::tree::Partial;
-use crate::modes::tree::description::{Description, PartialMember};
+use crate::modes::tree::description::Description;
 use crate::modes::tree::purpose::Purpose;
 use crate::strategies::ClientMetadata;
 use crate::updates::metadata::{PARTIAL_KEY, SHARD_KEY, UpdateKind};
@@ -17,7 +18,7 @@ use crate::updates::set::{MergedLayout, UpdateSet};
 use crate::updates::source::{Placement, Source};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The prefix of tensors of sums.
@@ -31,16 +32,34 @@ pub(super) fn edge_prefix(edge: usize, low: usize) -> String {
 }
 
 /// A fault of a partial.
-#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum PartialFault {
     #[error("metadata `fedmill.partial` is not understood: {why}")]
     Bad { why: String },
     #[error(
-        "file is the shard file of shard {shard}, expected an update or a partial of a tree; `fedmill decide` and `fedmill \
+        "file is the shard file of shard {shard}, expected a partial of a tree; `fedmill decide` and `fedmill \
         merge` take shard files"
     )]
     ShardFile { shard: String },
+    #[error(
+        "metadata `fedmill.partial` is missing, expected a partial that `fedmill aggregate --partial` wrote"
+    )]
+    NotOne,
+    #[error("its client `{id}` is also in {}, expected each client in one input", .other.display())]
+    SharedMember { id: String, other: PathBuf },
+    #[error(
+        "tensor `{tensor}`: the values apart from the sum are not in order at flat index {index}: {low} stands below {high}"
+    )]
+    Unordered { tensor: String, index: usize, low: f64, high: f64 },
+    #[error(
+        "tensor `{tensor}`: the sum is {found} at flat index {index}, expected {least} to {most} for its clients"
+    )]
+    BadSum { tensor: String, index: usize, found: f64, least: f64, most: f64 },
+    #[error(
+        "tensor `{tensor}`: the rounding error of the sum is {found} at flat index {index}, expected at most {most}"
+    )]
+    BadError { tensor: String, index: usize, found: f64, most: f64 },
     #[error("partial has {what} {found}, expected {expected}")]
     Other { what: &'static str, found: String, expected: String },
     #[error("partial weighs clients by {found}, expected {expected} as in this run")]
@@ -55,13 +74,14 @@ impl From<PartialFault> for Fault {
     }
 }
 
-/// Separates partials from updates, by metadata.
+/// Separates partials from updates, by the role that the operator gave them.
 pub fn apart(opened: Vec<Update>) -> (Vec<Update>, Vec<Update>) {
-    opened.into_iter().partition(Update::is_partial)
+    opened.into_iter().partition(|update| update.role == InputRole::Partial)
 }
 
-/// Takes partials into a run, for a purpose. Rejects partials that do not fit, and updates of clients that are in a
-/// partial too. Returns the partials in the order of [`Taken::others`].
+/// Takes partials into a run, for a purpose. Rejects partials that do not fit. A client counts once: a partial with a
+/// client that sends an update, or that is in another partial too, is rejected, and the update stays. Returns the
+/// partials in the order of [`Taken::others`].
 ///
 /// # Errors
 ///
@@ -73,42 +93,45 @@ pub fn join(
     policy: &Policy,
 ) -> io::Result<Vec<Partial>> {
     let mut described = Vec::new();
-    for mut partial in partials {
-        match describe(&partial) {
-            Ok((model, description)) if partial.faults.is_empty() => {
-                described.push((partial, model, description));
+    for mut update in partials {
+        match describe(&update) {
+            Ok((model, description)) if update.faults.is_empty() => {
+                described.push(PartialFile { update, model, description });
             }
             found => {
-                partial.faults.extend(found.err().map(Fault::from));
-                taken.rejected.push(partial);
-            }
-        }
-    }
-    described.sort_by(|a, b| (&a.2.clients[0].id, &a.0.path).cmp(&(&b.2.clients[0].id, &b.0.path)));
-    let mut admitted: Vec<Partial> = Vec::new();
-    for (mut update, model, description) in described {
-        let partial = PartialFile { path: update.path.clone(), model, description };
-        match admit(&mut taken.set, &admitted, partial, purpose, policy)? {
-            Ok(partial) => {
-                admitted.push(partial);
-                taken.others.push(update);
-            }
-            Err(faults) => {
-                update.faults.extend(faults);
+                update.faults.extend(found.err().map(Fault::from));
                 taken.rejected.push(update);
             }
         }
     }
-    reject_updates_within(taken, &admitted);
-    taken.set.take_kinds(admitted.iter().map(|partial| partial.description.kind));
-    Ok(admitted)
+    described.sort_by(|a, b| a.place().cmp(&b.place()));
+    let Some(expected) = AgreedTerms::of(&taken.set, &described) else { return Ok(Vec::new()) };
+    let mut fitting: Vec<(PartialFile, Vec<Source>)> = Vec::new();
+    for mut partial in described {
+        match fit(&taken.set, &expected, &partial, purpose, policy)? {
+            Ok(sources) => fitting.push((partial, sources)),
+            Err(faults) => {
+                partial.update.faults.extend(faults);
+                taken.rejected.push(partial.update);
+            }
+        }
+    }
+    let fitting = reject_shared_members(taken, fitting);
+    Ok(admit(taken, expected.layout, fitting))
 }
 
 /// A partial with its parsed description.
 struct PartialFile {
-    path: PathBuf,
+    update: Update,
     model: Arc<ModelFile>,
     description: Description,
+}
+
+impl PartialFile {
+    /// Partials stand in the order of this: the lowest client id, then the path.
+    fn place(&self) -> (&str, &Path) {
+        (&self.description.clients[0].id, &self.update.path)
+    }
 }
 
 fn describe(partial: &Update) -> Result<(Arc<ModelFile>, Description), PartialFault> {
@@ -117,54 +140,167 @@ fn describe(partial: &Update) -> Result<(Arc<ModelFile>, Description), PartialFa
     if let Some(shard) = model.metadata.get(SHARD_KEY) {
         return Err(PartialFault::ShardFile { shard: shard.clone() });
     }
-    let text = model.metadata.get(PARTIAL_KEY).map_or("", String::as_str);
+    let text = model.metadata.get(PARTIAL_KEY).ok_or(PartialFault::NotOne)?;
     Ok((Arc::clone(model), Description::parse(text).map_err(bad)?))
 }
 
-/// Admits one partial, or returns its faults.
-fn admit(
-    set: &mut UpdateSet,
-    admitted: &[Partial],
-    PartialFile { path, model, description }: PartialFile,
+/// The common terms of the partials of a run: those of most partials, so that one odd partial cannot make the others
+/// look wrong.
+struct AgreedTerms {
+    terms: Terms,
+    /// The path of the first partial with these terms.
+    path: PathBuf,
+    /// The tensors of the model: those of the run, or without a base and updates those of most partials.
+    layout: Layout,
+}
+
+/// Terms in which all partials of a run must agree.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Terms {
+    is_delta: bool,
+    weights: String,
+    base: Option<String>,
+    round: Option<u64>,
+    tensors: Vec<(String, Vec<usize>)>,
+}
+
+impl Terms {
+    fn of(partial: &PartialFile) -> Self {
+        let Description { kind, weights, base, round, .. } = &partial.description;
+        let layout = layout_of(&partial.model, &partial.description);
+        Self {
+            is_delta: *kind == UpdateKind::Delta,
+            weights: weights.clone(),
+            base: base.clone(),
+            round: *round,
+            tensors: layout.tensors().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect(),
+        }
+    }
+}
+
+impl AgreedTerms {
+    /// The terms of most partials; `None` if there are none.
+    fn of(set: &UpdateSet, partials: &[PartialFile]) -> Option<Self> {
+        let terms: Vec<Terms> = partials.iter().map(Terms::of).collect();
+        let most = most_common(terms.iter())?.clone();
+        let first = &partials[terms.iter().position(|terms| *terms == most)?];
+        let is_known = !set.layout.tensors().is_empty() || set.base.is_some() || !set.clients.is_empty();
+        let layout = match is_known {
+            true => set.layout.clone(),
+            false => layout_of(&first.model, &first.description),
+        };
+        Some(Self { terms: most, path: first.update.path.clone(), layout })
+    }
+
+    /// The fault of a partial with other terms; `None` if it agrees.
+    fn fault(&self, found: &Description) -> Option<Fault> {
+        let of = |what: &str| format!("{what}, as in {}", self.path.display());
+        let terms = &self.terms;
+        let kind = if terms.is_delta { UpdateKind::Delta } else { UpdateKind::Weights };
+        if kind != found.kind {
+            return Some(other("kind", found.kind.to_string(), of(&kind.to_string())));
+        }
+        if terms.weights != found.weights {
+            return Some(other("source of weights", found.weights.clone(), of(&terms.weights)));
+        }
+        if let Some((one, two)) = terms.base.as_ref().zip(found.base.as_ref()).filter(|(one, two)| one != two)
+        {
+            return Some(other("base", two.clone(), of(one)));
+        }
+        let (one, two) = terms.round.zip(found.round).filter(|(one, two)| one != two)?;
+        Some(other("round", two.to_string(), of(&one.to_string())))
+    }
+}
+
+/// The sources of one partial's tensors, or its faults.
+fn fit(
+    set: &UpdateSet,
+    expected: &AgreedTerms,
+    partial: &PartialFile,
     purpose: Purpose,
     policy: &Policy,
-) -> io::Result<Result<Partial, Vec<Fault>>> {
+) -> io::Result<Result<Vec<Source>, Vec<Fault>>> {
+    let PartialFile { model, description, .. } = partial;
     let mut faults = Vec::new();
     if description.rule != purpose.rule() {
         let expected = format!("`{}`, the rule of this run", purpose.rule());
         faults.push(other("rule", format!("`{}`", description.rule), expected));
+    } else if let Some(why) = description.edge_fault(purpose) {
+        faults.push(PartialFault::Bad { why }.into());
     }
     if let Some((found, expected)) = description.round.zip(policy.round).filter(|(a, b)| a != b) {
         faults.push(Fault::OtherRound { found, expected });
     }
-    faults.extend(other_base(set, &description)?);
-    faults.extend(other_kind(set, &description));
-    for known in admitted {
-        faults.extend(differs_from(known, &description));
-    }
-    let is_first = set.layout.tensors().is_empty() && set.base.is_none() && set.clients.is_empty();
-    let layout = if is_first { layout_of(&model, &description) } else { set.layout.clone() };
-    let mut sources = match sources(&model, &description, &layout) {
-        Ok(sources) if faults.is_empty() => sources,
+    faults.extend(other_base(set, description)?);
+    faults.extend(other_kind(set, description));
+    faults.extend(expected.fault(description));
+    Ok(match sources(model, description, &expected.layout) {
+        Ok(sources) if faults.is_empty() => Ok(sources),
         more => {
             faults.extend(more.err().unwrap_or_default());
-            return Ok(Err(faults));
+            Err(faults)
         }
-    };
-    let lowest = set.clients.first().map(|client| &client.id).into_iter();
-    let lowest = lowest.chain(admitted.first().map(|known| &known.description.clients[0].id)).min();
-    if set.base.is_none() && lowest.is_none_or(|lowest| description.clients[0].id < *lowest) {
-        set.metadata = model.metadata.clone();
+    })
+}
+
+/// Rejects every partial with a client that sends an update, or that is in another partial. The order of the files
+/// decides nothing.
+fn reject_shared_members(
+    taken: &mut Taken,
+    fitting: Vec<(PartialFile, Vec<Source>)>,
+) -> Vec<(PartialFile, Vec<Source>)> {
+    let mut inputs: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for client in &taken.set.clients {
+        inputs.entry(client.id.clone()).or_default().push(client.model.path.clone());
     }
-    if is_first {
+    for (partial, _) in &fitting {
+        for member in &partial.description.clients {
+            inputs.entry(member.id.clone()).or_default().push(partial.update.path.clone());
+        }
+    }
+    let mut kept = Vec::new();
+    for (mut partial, sources) in fitting {
+        let path = &partial.update.path;
+        let elsewhere = partial.description.clients.iter().find_map(|member| {
+            let other = inputs[&member.id].iter().find(|other| *other != path)?;
+            Some(PartialFault::SharedMember { id: member.id.clone(), other: other.clone() })
+        });
+        match elsewhere {
+            None => kept.push((partial, sources)),
+            Some(fault) => {
+                partial.update.faults.push(fault.into());
+                taken.rejected.push(partial.update);
+            }
+        }
+    }
+    kept
+}
+
+/// Adds the partials to the run, and their terms to its set.
+fn admit(taken: &mut Taken, layout: Layout, partials: Vec<(PartialFile, Vec<Source>)>) -> Vec<Partial> {
+    let set = &mut taken.set;
+    if partials.is_empty() {
+        return Vec::new();
+    }
+    if set.layout.tensors().is_empty() && set.base.is_none() && set.clients.is_empty() {
         set.merged = MergedLayout::of(&layout);
     }
     set.layout = layout;
-    let edges = sources.split_off(2);
-    Ok(Ok(match <[Source; 2]>::try_from(sources) {
-        Ok([sums, errors]) => Partial { path, description, sums, errors, edges },
-        Err(_) => return Ok(Err(faults)),
-    }))
+    let lowest = set.clients.first().map(|client| client.id.as_str());
+    let first = &partials[0].0;
+    if set.base.is_none() && lowest.is_none_or(|lowest| first.description.clients[0].id.as_str() < lowest) {
+        set.metadata = first.model.metadata.clone();
+    }
+    set.take_kinds(partials.iter().map(|(partial, _)| partial.description.kind));
+    let mut admitted = Vec::new();
+    for (PartialFile { update, description, .. }, mut sources) in partials {
+        let edges = sources.split_off(2);
+        if let Ok([sums, errors]) = <[Source; 2]>::try_from(sources) {
+            admitted.push(Partial { path: update.path.clone(), description, sums, errors, edges });
+            taken.others.push(update);
+        }
+    }
+    admitted
 }
 
 fn other(what: &'static str, found: String, expected: String) -> Fault {
@@ -193,47 +329,7 @@ fn other_kind(set: &UpdateSet, description: &Description) -> Option<Fault> {
     Some(other("kind", description.kind.to_string(), expected))
 }
 
-/// The fault of a partial that disagrees with an earlier one; `None` if they agree.
-fn differs_from(known: &Partial, description: &Description) -> Option<Fault> {
-    let a = &known.description;
-    let of = |what: &str| format!("{what}, as in {}", known.path.display());
-    if a.kind != description.kind {
-        return Some(other("kind", description.kind.to_string(), of(&a.kind.to_string())));
-    }
-    if a.weights != description.weights {
-        return Some(other("source of weights", description.weights.clone(), of(&a.weights)));
-    }
-    if let Some((one, two)) = a.base.as_ref().zip(description.base.as_ref()).filter(|(one, two)| one != two) {
-        return Some(other("base", two.clone(), of(one)));
-    }
-    if let Some((one, two)) = a.round.zip(description.round).filter(|(one, two)| one != two) {
-        return Some(other("round", two.to_string(), of(&one.to_string())));
-    }
-    // Clients are in order of id.
-    let is_known =
-        |member: &&PartialMember| a.clients.binary_search_by(|known| known.id.cmp(&member.id)).is_ok();
-    let twice = description.clients.iter().find(is_known)?;
-    Some(Fault::DuplicateClient { id: twice.id.clone(), other: known.path.clone() })
-}
-
-/// Rejects the updates of clients that are in a partial too.
-fn reject_updates_within(taken: &mut Taken, partials: &[Partial]) {
-    let mut within: BTreeMap<&str, &PathBuf> = BTreeMap::new();
-    for partial in partials {
-        within.extend(partial.description.clients.iter().map(|member| (member.id.as_str(), &partial.path)));
-    }
-    for client in std::mem::take(&mut taken.set.clients) {
-        match within.get(client.id.as_str()) {
-            None => taken.set.clients.push(client),
-            Some(other) => {
-                let fault = Fault::DuplicateClient { id: client.id.clone(), other: (*other).clone() };
-                taken.rejected.push(Update::of_client(client, vec![fault]));
-            }
-        }
-    }
-}
-
-/// The base that a partial names.
+/// The tensors of the model that a partial sums.
 fn layout_of(model: &ModelFile, description: &Description) -> Layout {
     let tensor = |place: &TensorPlace| {
         let name = place.spec.name.strip_prefix(SUM)?;

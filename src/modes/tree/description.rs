@@ -1,13 +1,17 @@
 //! The description of a partial: JSON under one key of its safetensors metadata.
 
 use crate::model::dtype::Dtype;
-use crate::updates::metadata::UpdateKind;
+use crate::modes::tree::purpose::Purpose;
+use crate::updates::metadata::{MOST_EXAMPLES, UpdateKind};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 /// The schema of the JSON.
 pub const SCHEMA: &str = "fedmill.partial/1";
+
+/// The largest sum of the weights of one partial's clients, so that the sum over all partials fits f64.
+const MOST_TOTAL: f64 = 1e300;
 
 /// A client whose update is in a partial.
 #[derive(Clone, PartialEq, Debug)]
@@ -116,11 +120,47 @@ impl Description {
             return Err("found no client, expected at least one".to_owned());
         }
         match self.low.checked_add(self.high) {
-            Some(edges) if edges <= self.clients.len() => Ok(()),
+            Some(edges) if edges <= self.clients.len() => self.check_weights(),
             _ => {
                 Err(format!("{} and {} values apart of {} clients", self.low, self.high, self.clients.len()))
             }
         }
+    }
+
+    fn check_weights(&self) -> Result<(), String> {
+        let (expected, most): (&str, f64) = match self.weights.as_str() {
+            "uniform" => ("1", 1.0),
+            "examples" => ("at most 2^53", MOST_EXAMPLES),
+            "file" => ("a finite number", f64::MAX),
+            other => return Err(format!("weights is `{other}`, expected examples, uniform or file")),
+        };
+        let is_bad = |weight: f64| weight > most || self.weights == "uniform" && weight != most;
+        if let Some(PartialMember { id, weight }) = self.clients.iter().find(|member| is_bad(member.weight)) {
+            let weights = &self.weights;
+            return Err(format!("the weight of `{id}` is {weight}, expected {expected} for {weights}"));
+        }
+        let total = self.total_weight();
+        if 0.0 < total && total <= MOST_TOTAL {
+            return Ok(());
+        }
+        Err(format!(
+            "the weights of its clients add up to {total}, expected above 0 and at most {MOST_TOTAL:e}"
+        ))
+    }
+
+    /// The sum of its clients' weights.
+    pub fn total_weight(&self) -> f64 {
+        self.clients.iter().map(|member| member.weight).sum()
+    }
+
+    /// The fault of a partial whose number of edges is not that of its purpose; `None` if it is.
+    pub fn edge_fault(&self, purpose: Purpose) -> Option<String> {
+        let (found, expected) = ((self.low, self.high), purpose.edges(self.clients.len()));
+        let text = |(low, high)| format!("{low} smallest and {high} largest values");
+        (found != expected).then(|| {
+            let clients = self.clients.len();
+            format!("{} apart, expected {} of {clients} clients", text(found), text(expected))
+        })
     }
 
     /// The description as JSON text.

@@ -57,11 +57,7 @@ fn publish_partial(
 ) -> Result<Report, Stopped> {
     let (set, started) = (&taken.set, Instant::now());
     let clients = taken.cohort.clients.len();
-    let (low, high) = match purpose {
-        Purpose::Mean => (0, 0),
-        // No more values than clients: the root may cut all of them.
-        Purpose::TrimmedMean(cut) => (cut.min(clients), cut.min(clients - cut.min(clients))),
-    };
+    let (low, high) = purpose.edges(clients);
     let sum = match purpose {
         Purpose::Mean => TreeSum::weighted(set, &node.partials, &taken.cohort.weights),
         Purpose::TrimmedMean(_) => TreeSum::trimmed(set, &node.partials, low, high),

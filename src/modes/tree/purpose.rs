@@ -30,6 +30,15 @@ impl Purpose {
         }
     }
 
+    /// The numbers of smallest and of largest values that a partial of this many clients holds apart from the sum. They
+    /// are no more than its clients, since the root may cut all of them.
+    pub fn edges(self, clients: usize) -> (usize, usize) {
+        match self {
+            Self::Mean => (0, 0),
+            Self::TrimmedMean(cut) => (cut.min(clients), cut.min(clients - cut.min(clients))),
+        }
+    }
+
     /// The purpose of a run that reads or writes partials.
     ///
     /// # Errors

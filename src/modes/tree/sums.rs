@@ -17,12 +17,19 @@ use crate::kernels::trimmed_mean::trimmed_sum;
 use crate::kernels::weighted_sum::add_weighted_exactly;
 use crate::model::dtype::Dtype;
 use crate::modes::tree::Partial;
+use crate::modes::tree::admission::PartialFault;
+use crate::modes::tree::description::Description;
 use crate::rules::{OrderStatistic, Recipe, Reduction};
+use crate::updates::fault::NonFinite;
+use crate::updates::metadata::UpdateKind;
 use crate::updates::set::UpdateSet;
 use crate::updates::source::Placement;
 
 /// Why sums of a tree run on the CPU.
 pub(super) const CPU_ONLY: &str = "sums that do not depend on their grouping need f64";
+
+/// The largest sum that one partial may hold, so that the sum over all partials fits f64.
+const MOST_SUM: f64 = 1e302;
 
 /// The sum at a node.
 pub struct TreeSum<'a> {
@@ -94,11 +101,14 @@ impl<'a> TreeSum<'a> {
         (sums, errors): Sums,
         edges: &mut [Vec<f64>],
     ) -> Result<(), PassError> {
-        match self.apart {
-            None => self.add_updates::<E>(isa, reader, tile, (sums, errors))?,
+        let between = match self.apart {
+            None => {
+                self.add_updates::<E>(isa, reader, tile, (sums, errors))?;
+                Vec::new()
+            }
             Some(apart) => self.add_middle::<E>(isa, apart, reader, tile, (sums, errors), edges)?,
-        }
-        self.add_partials(isa, reader, tile, (sums, errors))?;
+        };
+        self.add_partials(isa, reader, tile, (sums, errors), &between)?;
         let total = |column: usize| sums[column] + errors[column];
         match (0..sums.len()).find(|column| !total(*column).is_finite()) {
             None => Ok(()),
@@ -130,7 +140,8 @@ impl<'a> TreeSum<'a> {
         Ok(())
     }
 
-    /// Adds the values between the new edges, from all updates' values and all partials' edges.
+    /// Adds the values between the new edges, from all updates' values and all partials' edges. Returns the limits of
+    /// the values that each partial sums.
     fn add_middle<E: Element>(
         &self,
         isa: Isa,
@@ -139,10 +150,11 @@ impl<'a> TreeSum<'a> {
         tile: &Tile,
         (sums, errors): Sums,
         edges: &mut [Vec<f64>],
-    ) -> Result<(), PassError> {
+    ) -> Result<Vec<Limits>, PassError> {
         reader.read::<E>(tile, &self.clients)?;
         reader.subtract_base::<E>(tile, &self.clients);
         let mut row = self.clients.len();
+        let mut between = Vec::new();
         for (i, partial) in self.partials.iter().enumerate() {
             for edge in &partial.edges {
                 reader.read_into_row::<E>(tile, row, edge, self.clients.len() + i)?;
@@ -150,9 +162,14 @@ impl<'a> TreeSum<'a> {
                 let rows = reader.rows::<E>(tile, row);
                 if let Some(column) = non_finite(rows.row(row - 1)).next() {
                     let value = rows.row(row - 1)[column].widen();
-                    return Err(self.bad_partial(tile, i, column, value));
+                    return Err(self.non_finite(tile, i, column, value));
                 }
             }
+            let rows = reader.rows::<E>(tile, row);
+            let own: Vec<&[E]> = (row - partial.edges.len()..row).map(|edge| rows.row(edge)).collect();
+            self.check_order(tile, i, &own)?;
+            let Description { clients, low, .. } = &partial.description;
+            between.push(Limits::between(&own, *low, clients.len() - own.len()));
         }
         let rows = reader.rows::<E>(tile, row);
         for block in blocks::<E>(row, sums.len()) {
@@ -165,7 +182,7 @@ impl<'a> TreeSum<'a> {
                 return Err(PassError::NonFinite);
             }
         }
-        Ok(())
+        Ok(between)
     }
 
     fn add_partials(
@@ -174,6 +191,7 @@ impl<'a> TreeSum<'a> {
         reader: &mut TileReader,
         tile: &Tile,
         (sums, errors): Sums,
+        between: &[Limits],
     ) -> Result<(), PassError> {
         let (mut more, mut more_errors) = (vec![0.0_f64; sums.len()], vec![0.0_f64; sums.len()]);
         for (i, partial) in self.partials.iter().enumerate() {
@@ -181,17 +199,83 @@ impl<'a> TreeSum<'a> {
                 reader.read_source(tile, source, Some(self.clients.len() + i), values)?;
                 if !all_within(isa, values, &Dtype::F64.limits()) {
                     let column = values.iter().position(|value: &f64| !value.is_finite()).unwrap_or(0);
-                    return Err(self.bad_partial(tile, i, column, values[column]));
+                    return Err(self.non_finite(tile, i, column, values[column]));
                 }
             }
+            let limits = between.get(i).cloned().unwrap_or_else(|| Limits::of_dtype(partial, tile.dtype));
+            self.check_sums(tile, i, &limits, (&more, &more_errors))?;
             add_sums(&more, &more_errors, sums, errors);
         }
         Ok(())
     }
 
-    fn bad_partial(&self, tile: &Tile, partial: usize, column: usize, value: f64) -> PassError {
+    /// Checks that the edges of a partial are in ascending order.
+    fn check_order<E: Element>(&self, tile: &Tile, partial: usize, edges: &[&[E]]) -> Result<(), PassError> {
+        for pair in edges.windows(2) {
+            let unordered = |(low, high): (&E, &E)| low.widen() > high.widen();
+            if let Some(column) = pair[0].iter().zip(pair[1]).position(unordered) {
+                let (low, high) = (pair[0][column].widen(), pair[1][column].widen());
+                return Err(self.at_fault(tile, partial, column, |tensor, index| PartialFault::Unordered {
+                    tensor,
+                    index,
+                    low,
+                    high,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a partial's sums and rounding errors are possible for its clients.
+    fn check_sums(
+        &self,
+        tile: &Tile,
+        partial: usize,
+        limits: &Limits,
+        (sums, errors): (&[f64], &[f64]),
+    ) -> Result<(), PassError> {
+        // Each addition of a value, and of a partial below, rounds once; two more roundings are in the limits.
+        let roundings = 4.0 * self.partials[partial].description.clients.len() as f64;
+        for (column, (sum, error)) in sums.iter().zip(errors).enumerate() {
+            let (least, most) = limits.of(column);
+            let slack = roundings * (f64::EPSILON * least.abs().max(most.abs()) + f64::from_bits(1));
+            let found = *sum + *error;
+            if error.abs() > slack {
+                return Err(self.at_fault(tile, partial, column, |tensor, index| PartialFault::BadError {
+                    tensor,
+                    index,
+                    found: *error,
+                    most: slack,
+                }));
+            }
+            if !(least - slack..=most + slack).contains(&found) {
+                return Err(self.at_fault(tile, partial, column, |tensor, index| PartialFault::BadSum {
+                    tensor,
+                    index,
+                    found,
+                    least,
+                    most,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    fn non_finite(&self, tile: &Tile, partial: usize, column: usize, value: f64) -> PassError {
         let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
-        PassError::BadInput { input: partial, tensor: tensor.name.clone(), index, value }
+        let fault = NonFinite { tensor: tensor.name.clone(), index, value, count: 1 };
+        PassError::BadInput { input: partial, fault: Box::new(fault) }
+    }
+
+    fn at_fault(
+        &self,
+        tile: &Tile,
+        partial: usize,
+        column: usize,
+        fault: impl FnOnce(String, usize) -> PartialFault,
+    ) -> PassError {
+        let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
+        PassError::BadInput { input: partial, fault: Box::new(fault(tensor.name.clone(), index)) }
     }
 
     fn reduce_as<E: Element>(&self, work: &mut TileWork) -> Result<(), PassError> {
@@ -199,6 +283,44 @@ impl<'a> TreeSum<'a> {
         let (mut sums, mut errors) = work.zeroed_sums();
         self.add_tile::<E>(isa, work.reader(), tile, (&mut sums, &mut errors), &mut [])?;
         work.finish_sums((sums, errors), self.divisor)
+    }
+}
+
+/// The limits of a partial's sums.
+#[derive(Clone)]
+enum Limits {
+    /// The same for all columns.
+    Same(f64, f64),
+    /// Those of each column.
+    Each(Vec<f64>, Vec<f64>),
+}
+
+impl Limits {
+    /// The limits of a sum of values between the edges, `low` of which are the smallest. Each column has them in order.
+    fn between<E: Element>(edges: &[&[E]], low: usize, summed: usize) -> Self {
+        let row = |edge: usize| edges[edge].iter().map(|x| summed as f64 * x.widen()).collect();
+        match summed {
+            0 => Self::Same(0.0, 0.0),
+            _ => Self::Each(row(low - 1), row(low)),
+        }
+    }
+
+    /// The limits of a weighted sum of values of a dtype, or of the differences of two such values.
+    fn of_dtype(partial: &Partial, dtype: Dtype) -> Self {
+        let Description { kind, .. } = &partial.description;
+        let (weight, limits) = (partial.description.total_weight(), dtype.limits());
+        let (least, most) = match kind {
+            UpdateKind::Weights => (*limits.start(), *limits.end()),
+            UpdateKind::Delta => (limits.start() - limits.end(), limits.end() - limits.start()),
+        };
+        Self::Same((weight * least).max(-MOST_SUM), (weight * most).min(MOST_SUM))
+    }
+
+    fn of(&self, column: usize) -> (f64, f64) {
+        match self {
+            Self::Same(least, most) => (*least, *most),
+            Self::Each(least, most) => (least[column], most[column]),
+        }
     }
 }
 
