@@ -1,5 +1,6 @@
 //! Inspects updates one by one, without merging: the content, norms and faults of each.
 
+use crate::engine::aggregate::geometry::fault_of_values;
 use crate::engine::intake::admit::admit;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
@@ -110,7 +111,7 @@ impl Inspection {
             rows.push(inspect_alone(machine, update, &set)?);
         }
         let measured = measure_set(machine, &mut rows, &set)?;
-        let is_finite: Vec<bool> = measured.iter().map(|measured| measured.non_finite == 0).collect();
+        let is_finite: Vec<bool> = measured.iter().map(Measured::is_sound).collect();
         let mut keep = is_finite.iter();
         set.clients.retain(|_| keep.next().copied().unwrap_or(false));
         if !set.clients.is_empty() {
@@ -130,8 +131,8 @@ fn measure_set(
 ) -> Result<Vec<Measured>, PassError> {
     machine.progress.start("measuring", bytes_of(set));
     let measured = measure(machine, set)?;
-    for (client, measured) in set.clients.iter().zip(&measured) {
-        let faults: Vec<Fault> = measured.non_finite_in(&set.layout).map(Fault::from).into_iter().collect();
+    for (i, (client, measured)) in set.clients.iter().zip(&measured).enumerate() {
+        let faults: Vec<Fault> = fault_of_values(set, i, measured).into_iter().collect();
         let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
         row.measured(measured);
         rows.push(row);
@@ -147,7 +148,7 @@ fn compare(
     measured: &[Measured],
 ) -> Result<(), PassError> {
     machine.progress.start("comparing", bytes_of(finite));
-    let is_finite = |measured: &&Measured| measured.non_finite == 0;
+    let is_finite = |measured: &&Measured| measured.is_sound();
     let norms: Vec<f64> = measured.iter().filter(is_finite).map(|m| m.squared_norm).collect();
     let cosines = cosines_to_median(machine, finite, &norms)?;
     let first = rows.len() - measured.len();
@@ -194,7 +195,7 @@ fn inspect_alone(
     let measured = measure(&quiet, &alone)?;
     let client = &alone.clients[0];
     let mut faults = update.faults;
-    faults.extend(measured[0].non_finite_in(&alone.layout).map(Fault::from));
+    faults.extend(fault_of_values(&alone, 0, &measured[0]));
     let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
     row.measured(&measured[0]);
     if set.base.is_some() && alone.base.is_none() {

@@ -109,8 +109,8 @@ fn deltas_that_push_the_base_past_its_dtype() {
     for rule in ["mean", "median", "trimmed-mean"] {
         let run = aggregate(&dir, &["--rule", rule, "--base", "base.safetensors"]);
         let value = 2.0 * half::f16::from_f32(60_000.0).to_f64();
-        let part = format!("tensor `w`: the merged value {value} at flat index 2 does not fit F16");
-        run.assert_fails(2, &[&part, "hint: "]);
+        let part = format!("client-0.safetensors: tensor `w` brings the base to {value} at flat index 2");
+        run.assert_fails(2, &[&part, "does not fit F16", "hint: "]);
         dir.assert_unchanged_since(&before);
     }
 }
@@ -123,7 +123,7 @@ fn weights_too_large_for_the_base_dtype() {
     let merged = merge(&dir, &["--base", "base.safetensors"]);
     assert_eq!(merged.bytes("w"), [0xff, 0x7b, 0x00, 0x3c], "the last float that rounds to a finite one");
     weights(0, &[1.0, 65_520.0]).write(&dir);
-    let part = "tensor `w`: the merged value 65520 at flat index 1 does not fit F16";
+    let part = "client-0.safetensors: tensor `w` holds 65520 at flat index 1, which does not fit F16";
     aggregate(&dir, &["--base", "base.safetensors"]).assert_fails(2, &[part]);
 }
 

@@ -307,7 +307,7 @@ fn integer_that_does_not_fit_the_base() {
     let dir = Dir::new();
     client(0, "I64", &[3], &le([1i64, 2, 256].map(i64::to_le_bytes))).write(&dir);
     Update::new("base").raw("w", "U8", &[3], &[0; 3]).write(&dir);
-    let part = "tensor `w`: the merged value 256 at flat index 2 does not fit U8";
+    let part = "client-0.safetensors: tensor `w` holds 256 at flat index 2, which does not fit U8";
     aggregate(&dir, &["--base", "base.safetensors"]).assert_fails(2, &[part]);
     assert!(!dir.exists("merged.safetensors"));
 }
@@ -317,7 +317,7 @@ fn integer_below_an_unsigned_base() {
     let dir = Dir::new();
     client(0, "I16", &[2], &le([5i16, -5].map(i16::to_le_bytes))).write(&dir);
     Update::new("base").raw("w", "U8", &[2], &[0; 2]).write(&dir);
-    let part = "tensor `w`: the merged value -5 at flat index 1 does not fit U8";
+    let part = "client-0.safetensors: tensor `w` holds -5 at flat index 1, which does not fit U8";
     aggregate(&dir, &["--base", "base.safetensors"]).assert_fails(2, &[part]);
 }
 

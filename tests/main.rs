@@ -41,6 +41,7 @@
 //! - `quality`: the error of codecs relative to their bytes, on vectors of four distributions.
 //! - `sparse`: merges of codecs that send few values, and rules that refuse them.
 //! - `compressed_tensors`: files that the library compressed-tensors decodes, and their configuration.
+//! - `unfit`: finite values that the merged model cannot hold.
 //! - `upstream_mistakes`: mistakes seen in widely used code.
 //! - `architecture`: the rules of the source: rooms and the arrows between them, circles, sizes, names, maps, prose.
 //! - `fuzz_seeds`: the seeds of the fuzz targets.
@@ -91,4 +92,5 @@ mod state;
 mod strategies;
 mod tables;
 mod tiers;
+mod unfit;
 mod upstream_mistakes;

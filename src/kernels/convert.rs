@@ -90,6 +90,26 @@ dispatch! {
     }
 }
 
+dispatch! {
+    /// Whether every value of `row`, plus the base's value, is a number within the limits. `base` is as long as `row`,
+    /// or empty for zero.
+    pub fn all_fit<A: Arch, E: Element>(row: &[E], base: &[f64], limits: &RangeInclusive<f64>) -> bool {
+        let (low, high) = (*limits.start(), *limits.end());
+        let mut fit = true;
+        if base.is_empty() {
+            for x in row {
+                fit &= x.widen() >= low && x.widen() <= high;
+            }
+        } else {
+            for (x, base) in row.iter().zip(base) {
+                let sum = x.widen() + base;
+                fit &= sum >= low && sum <= high;
+            }
+        }
+        fit
+    }
+}
+
 /// The sign of `x` as bit 7.
 #[inline(always)]
 fn sign<F: Merged>(x: F) -> u16 {

@@ -134,6 +134,12 @@ impl Dtype {
         }
     }
 
+    /// Whether every value of `other` is within the [`limits`](Self::limits).
+    pub fn holds_all_of(self, other: Self) -> bool {
+        let (own, others) = (self.limits(), other.limits());
+        self == other || (own.start() <= others.start() && others.end() <= own.end())
+    }
+
     /// The dtype as the safetensors crate names it.
     pub fn stored(self) -> StoredDtype {
         match self {

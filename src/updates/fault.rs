@@ -17,6 +17,28 @@ pub enum LayoutFault {
     OtherDtype { tensor: String, found: Dtype, expected: Dtype },
 }
 
+/// The first value of an update that the merged model cannot hold. For a delta that is the base's value plus the
+/// update's.
+#[derive(thiserror::Error, Clone, PartialEq, Debug)]
+#[error(
+    "tensor `{tensor}` {} {value} at flat index {index}, which does not fit {dtype} of the merged model ({count} such values in the update)",
+    if *.is_onto_base { "brings the base to" } else { "holds" }
+)]
+pub struct Unfit {
+    /// The name of the tensor.
+    pub tensor: String,
+    /// Its index in the flattened tensor.
+    pub index: usize,
+    /// The value.
+    pub value: f64,
+    /// The tensor's dtype in the merged model.
+    pub dtype: Dtype,
+    /// Whether the value is the sum of a delta and the base.
+    pub is_onto_base: bool,
+    /// The number of such values in the update.
+    pub count: u64,
+}
+
 /// The first value of an update that is NaN or infinite.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[error(

@@ -51,6 +51,8 @@ pub enum Error {
     Report(serde_json::Error),
     #[error(transparent)]
     Pass(#[from] PassError),
+    #[error("{why}, after the server's step of {strategy}")]
+    Step { strategy: String, why: PassError },
     #[error(transparent)]
     Gpu(#[from] GpuError),
     #[error(transparent)]
@@ -152,6 +154,10 @@ impl Explain for Error {
             Self::State(why) => why.hint(),
             Self::Gpu(why) => why.hint().map(str::to_owned),
             Self::Pass(why) => why.hint(),
+            Self::Step { .. } => Some(
+                "no update alone is that large: lower the strategy's learning rate, or use a base of a wider dtype"
+                    .to_owned(),
+            ),
             Self::Mode(why) => why.hint(),
             _ => None,
         }

@@ -8,7 +8,7 @@ use crate::engine::passes::geometry::GeometryPass;
 use crate::engine::passes::geometry::sums::GeometrySums;
 use crate::engine::passes::machine::{Machine, Meter};
 use crate::engine::passes::sections::sections_of;
-use crate::engine::passes::survey::{Measured, non_finite_clients};
+use crate::engine::passes::survey::Measured;
 use crate::rules::{GeometryRequest, GeometryResult};
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::UpdateSet;
@@ -82,7 +82,7 @@ impl GeometrySource for FileGeometry<'_> {
         let (result, measured) = self.sums(request).map_err(GeometryError::Pass)?.conclude(request);
         // The updates were measured before their mixtures, and are finite.
         let faults = match request.mixing {
-            None => non_finite(self.set, &measured),
+            None => faults_of_values(self.set, &measured),
             Some(_) => Vec::new(),
         };
         if faults.is_empty() { Ok(result) } else { Err(GeometryError::BadUpdates(faults)) }
@@ -93,9 +93,16 @@ impl GeometrySource for FileGeometry<'_> {
     }
 }
 
-/// The faults of the clients with non-finite values, by index in the set.
-pub fn non_finite(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, Fault)> {
-    non_finite_clients(set, measured).into_iter().map(|(i, found)| (i, found.into())).collect()
+/// The faults of the clients with values that are not finite, or that the merged model cannot hold, by index in the set.
+pub fn faults_of_values(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, Fault)> {
+    measured.iter().enumerate().filter_map(|(i, of)| Some((i, fault_of_values(set, i, of)?))).collect()
+}
+
+/// The fault of a client with a value that is not finite, or that the merged model cannot hold.
+pub fn fault_of_values(set: &UpdateSet, client: usize, measured: &Measured) -> Option<Fault> {
+    let is_onto_base = set.clients[client].metadata.kind == UpdateKind::Delta && set.base.is_some();
+    let non_finite = measured.non_finite_in(&set.layout).map(Fault::from);
+    non_finite.or_else(|| measured.unfit_in(&set.layout, is_onto_base).map(Fault::from))
 }
 
 /// What the judgement needs to know of a set before any measurement.

@@ -1,7 +1,7 @@
 //! A session: the request of one run, its opened updates, and the bytes and times so far.
 
 use crate::engine::aggregate::error::{Error, Stopped};
-use crate::engine::aggregate::geometry::{FileGeometry, Spent, non_finite, subject_of};
+use crate::engine::aggregate::geometry::{FileGeometry, Spent, faults_of_values, subject_of};
 use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::outputs::{check_collisions, check_targets};
 use crate::engine::aggregate::request::{Inputs, Request};
@@ -387,16 +387,27 @@ impl<'m> Session<'m> {
             Error::Pass(PassError::BadInput { input, fault }) => {
                 Ok(vec![(set.clients.len() + input, Fault::Mode { fault, is_relative: false })])
             }
-            Error::Pass(why) if why.may_be_non_finite() && !set.clients.is_empty() => {
-                self.machine.progress.start("looking for non-finite values", set.data_bytes());
+            Error::Pass(why) if why.may_be_of_values() && !set.clients.is_empty() => {
+                self.machine.progress.start("looking for bad values", set.data_bytes());
                 self.bytes.read += set.data_bytes();
-                let found = non_finite(set, &measure(&self.machine, set)?);
-                if found.is_empty() { Err(why.into()) } else { Ok(found) }
+                let found = faults_of_values(set, &measure(&self.machine, set)?);
+                if found.is_empty() { Err(self.after_step(why)) } else { Ok(found) }
             }
             Error::Pass(PassError::Read { input: Some(input), source, .. }) => {
                 Ok(vec![(input, Fault::Read(source))])
             }
             other => Err(other),
+        }
+    }
+
+    /// The error of a pass, with the strategy if the server's step brought a value past the model's dtype.
+    fn after_step(&self, why: PassError) -> Error {
+        let strategy = &self.request.method.strategy;
+        match why {
+            PassError::DoesNotFit { .. } if !strategy.is_plain() => {
+                Error::Step { strategy: strategy.to_string(), why }
+            }
+            why => why.into(),
         }
     }
 

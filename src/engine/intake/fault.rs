@@ -2,7 +2,7 @@
 
 use crate::io::model_file::OpenFault;
 use crate::strategies::MissingMetadata;
-use crate::updates::fault::{LayoutFault, NonFinite};
+use crate::updates::fault::{LayoutFault, NonFinite, Unfit};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{MetadataFault, OtherPurpose, UpdateKind};
 use std::io;
@@ -37,6 +37,8 @@ pub enum Fault {
     Layout(#[from] LayoutFault),
     #[error(transparent)]
     NonFinite(#[from] NonFinite),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     #[error(
         "its values are too large: their squares do not fit f64, so its distance to other updates cannot be measured"
     )]

@@ -32,27 +32,29 @@ pub enum PassError {
     BadInput { input: usize, fault: Box<dyn std::error::Error + Send + Sync> },
     #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
+    #[error("{}: holds a value that the merged model cannot hold", .path.display())]
+    Unfit { path: PathBuf },
     /// The error of a mode's reducer.
     #[error("{0}")]
     Reducer(Box<dyn Explain>),
 }
 
 impl PassError {
-    /// Whether NaN or infinity in an update may be the cause.
-    pub fn may_be_non_finite(&self) -> bool {
-        match self {
-            Self::NonFinite | Self::SumTooLarge { .. } => true,
-            Self::DoesNotFit { value, .. } => !value.is_finite(),
-            _ => false,
-        }
+    /// Whether the values of an update may be the cause.
+    pub fn may_be_of_values(&self) -> bool {
+        matches!(
+            self,
+            Self::NonFinite | Self::SumTooLarge { .. } | Self::DoesNotFit { .. } | Self::Unfit { .. }
+        )
     }
 
     /// Advice for the operator, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::DoesNotFit { value, .. } if value.is_finite() => {
-                Some("base and delta add up past the base's dtype; use a base of a wider dtype".to_owned())
-            }
+            Self::DoesNotFit { value, .. } if value.is_finite() => Some(
+                "no update alone is that large: base and merged delta add up past the model's dtype"
+                    .to_owned(),
+            ),
             Self::Gpu(why) => why.hint().map(str::to_owned),
             Self::Reducer(why) => why.hint(),
             _ => None,

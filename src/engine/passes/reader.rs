@@ -4,7 +4,7 @@ use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::io::model_file::{Decoder, ENCODED, ModelFile};
-use crate::kernels::convert::{all_within, decode};
+use crate::kernels::convert::{all_fit, all_within, decode};
 use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
@@ -15,6 +15,7 @@ use crate::updates::metadata::UpdateKind;
 use crate::updates::set::{Client, UpdateSet, ValueKind};
 use crate::updates::source::{Placement, Source};
 use std::io;
+use std::ops::Range;
 use std::time::Instant;
 
 /// The buffers of one worker: rows of the current tile, base values, and room for stored values.
@@ -27,6 +28,10 @@ pub struct TileReader<'a> {
     centre: Vec<f64>,
     /// Whether the rows with weights are now deltas.
     subtracted: bool,
+    /// The coordinates of the base's values; empty before the first read.
+    base_at: Range<usize>,
+    /// Whether a value that the merged model cannot hold is an error.
+    screens: bool,
     /// The time of this worker.
     pub clock: Clock,
 }
@@ -42,8 +47,16 @@ impl<'a> TileReader<'a> {
             base: Vec::new(),
             centre: Vec::new(),
             subtracted: false,
+            base_at: 0..0,
+            screens: true,
             clock: Clock::default(),
         }
+    }
+
+    /// The same reader, which takes values that the merged model cannot hold: to measure them.
+    #[must_use]
+    pub fn without_screen(self) -> Self {
+        Self { screens: false, ..self }
     }
 
     /// The base's values of the last tile; empty before the first call of [`read_base`](Self::read_base).
@@ -67,7 +80,28 @@ impl<'a> TileReader<'a> {
         let mut values = std::mem::take(&mut self.base);
         self.read_reference(tile, &base.model, &base.placement, &mut values)?;
         self.base = values;
+        self.base_at = tile.coordinates.clone();
         Ok(())
+    }
+
+    /// The values to add to a client's row of a tile to get its model: the base's values, or an empty slice.
+    pub fn base_under(&self, client: usize) -> &[f64] {
+        let is_delta = self.set.clients[client].metadata.kind == UpdateKind::Delta;
+        if is_delta && self.set.base.is_some() { &self.base } else { &[] }
+    }
+
+    /// Reads the base's values of a tile if they are needed to screen a client's row.
+    fn read_base_under(&mut self, tile: &Tile, client: usize) -> Result<(), PassError> {
+        let is_weights = self.set.clients[client].metadata.kind == UpdateKind::Weights;
+        if is_weights || self.base_at == tile.coordinates { Ok(()) } else { self.read_base(tile) }
+    }
+
+    /// Refuses a client's row of a tile if the merged model cannot hold one of its values: its weights, or base plus
+    /// delta.
+    fn screen<E: Element>(&self, tile: &Tile, client: usize, row: &[E]) -> Result<(), PassError> {
+        let fits = all_fit(self.isa, row, self.base_under(client), &tile.dtype.limits());
+        let path = &self.set.clients[client].model.path;
+        if fits { Ok(()) } else { Err(PassError::Unfit { path: path.clone() }) }
     }
 
     /// Reads the values of the centre that an earlier run left, if there is one.
@@ -117,21 +151,23 @@ impl<'a> TileReader<'a> {
         values: &mut Vec<f64>,
     ) -> Result<(), PassError> {
         values.resize(tile.coordinates.len(), 0.0);
-        self.read_model(tile, (model, placement, None), values)
+        self.read_model(tile, (model, placement, None), values)?;
+        Ok(())
     }
 
-    /// Reads a model's values of a tile. `input` is the index of the model among the inputs of the run.
+    /// Reads a model's values of a tile. `input` is the index of the model among the inputs of the run. Returns whether
+    /// the model's dtype has values that the tile's dtype cannot hold.
     fn read_model<E: Element>(
         &mut self,
         tile: &Tile,
         (model, placement, input): (&ModelFile, &Placement, Option<usize>),
         values: &mut [E],
-    ) -> Result<(), PassError> {
+    ) -> Result<bool, PassError> {
         let started = Instant::now();
         let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, input };
-        read.tile(tile, &mut self.stored, values)?;
+        let narrows = read.tile(tile, &mut self.stored, values)?;
         self.clock.read += started.elapsed();
-        Ok(())
+        Ok(narrows)
     }
 
     /// Reads the base's values of a tile, and checks that they are finite.
@@ -165,8 +201,12 @@ impl<'a> TileReader<'a> {
             let (model, placement) = (&client.model, &client.placement);
             let input = Some(*index);
             let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, input };
-            read.tile(tile, &mut self.stored, values)?;
+            let narrows = read.tile(tile, &mut self.stored, values)?;
             self.tile.clear_behind(row, columns * size_of::<E>());
+            if narrows && self.screens {
+                self.read_base_under(tile, *index)?;
+                self.screen(tile, *index, &bytemuck::cast_slice::<u8, E>(self.tile.row(row))[..columns])?;
+            }
         }
         self.clock.read += started.elapsed();
         Ok(())
@@ -208,7 +248,8 @@ impl<'a> TileReader<'a> {
         input: Option<usize>,
         values: &mut [E],
     ) -> Result<(), PassError> {
-        self.read_model(tile, (&source.model, &source.placement, input), values)
+        self.read_model(tile, (&source.model, &source.placement, input), values)?;
+        Ok(())
     }
 
     /// Reads one client's row of a tile into the caller's memory.
@@ -223,7 +264,11 @@ impl<'a> TileReader<'a> {
         values: &mut [E],
     ) -> Result<(), PassError> {
         let Client { model, placement, .. } = &self.set.clients[client];
-        self.read_model(tile, (model, placement, Some(client)), values)
+        if self.read_model(tile, (model, placement, Some(client)), values)? && self.screens {
+            self.read_base_under(tile, client)?;
+            self.screen(tile, client, values)?;
+        }
+        Ok(())
     }
 
     /// Turns the rows of these clients into deltas, if the set mixes weights and deltas. Read the rows and the base
@@ -260,13 +305,14 @@ struct SourceReader<'a> {
 }
 
 impl SourceReader<'_> {
-    /// Reads the model's values of a tile.
+    /// Reads the model's values of a tile. Returns whether the model's dtype has values that the tile's dtype cannot
+    /// hold.
     fn tile<E: Element>(
         &self,
         tile: &Tile,
         stored: &mut TileBuffer,
         values: &mut [E],
-    ) -> Result<(), PassError> {
+    ) -> Result<bool, PassError> {
         let (path, input) = (&self.model.path, self.input);
         self.read(tile, stored, values).map_err(|source| PassError::Read {
             path: path.clone(),
@@ -277,11 +323,11 @@ impl SourceReader<'_> {
 
     /// Reads into the row itself if the file's dtype is the kernels' float, and through `stored` if not. One read
     /// covers tensors that are neighbours in the layout and in the file.
-    fn read<E: Element>(&self, tile: &Tile, stored: &mut TileBuffer, values: &mut [E]) -> io::Result<()> {
+    fn read<E: Element>(&self, tile: &Tile, stored: &mut TileBuffer, values: &mut [E]) -> io::Result<bool> {
         let pieces = self.layout.pieces(tile.coordinates.clone());
-        let mut column = 0;
+        let (mut column, mut narrows) = (0, false);
         if let Some(decoder) = &self.model.decoder {
-            return self.read_decoded(&**decoder, pieces, stored, values);
+            return self.read_decoded(&**decoder, tile, stored, values);
         }
         for run in (Runs { placement: self.placement, pieces, next: None }) {
             let values = &mut values[column..column + run.len];
@@ -293,9 +339,10 @@ impl SourceReader<'_> {
                 file.read_exact_at(bytes, run.offset)?;
                 decode(self.isa, run.dtype, bytes, values);
             }
+            narrows |= !tile.dtype.holds_all_of(run.dtype);
             column += run.len;
         }
-        Ok(())
+        Ok(narrows)
     }
 }
 
@@ -304,12 +351,12 @@ impl SourceReader<'_> {
     fn read_decoded<E: Element>(
         &self,
         decoder: &dyn Decoder,
-        pieces: impl Iterator<Item = Piece>,
+        tile: &Tile,
         stored: &mut TileBuffer,
         values: &mut [E],
-    ) -> io::Result<()> {
-        let mut column = 0;
-        for piece in pieces {
+    ) -> io::Result<bool> {
+        let (mut column, mut narrows) = (0, false);
+        for piece in self.layout.pieces(tile.coordinates.clone()) {
             let place = self.placement[piece.tensor];
             let values = &mut values[column..column + piece.len];
             if place.file == ENCODED {
@@ -322,9 +369,10 @@ impl SourceReader<'_> {
                 self.model.files[place.file].read_exact_at(bytes, offset)?;
                 decode(self.isa, place.dtype, bytes, values);
             }
+            narrows |= !tile.dtype.holds_all_of(place.dtype);
             column += piece.len;
         }
-        Ok(())
+        Ok(narrows)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Measures each update alone: non-finite values, largest magnitude, norm, angle to the median.
+//! Measures each update alone: values that are not finite or do not fit, largest magnitude, norm, angle to the median.
 
 use crate::engine::passes::blocks::add_rows;
 use crate::engine::passes::drive::Clock;
@@ -7,6 +7,7 @@ use crate::engine::passes::machine::Machine;
 use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
+use crate::kernels::convert::all_fit;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::Element;
 use crate::kernels::finite::{all_finite, non_finite};
@@ -15,7 +16,7 @@ use crate::kernels::norms::{dot, largest_magnitude, squared_norm};
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
 use crate::model::tile::Rows;
-use crate::updates::fault::NonFinite;
+use crate::updates::fault::{NonFinite, Unfit};
 use crate::updates::set::UpdateSet;
 
 /// The measurements of one update.
@@ -25,6 +26,10 @@ pub struct Measured {
     pub non_finite: u64,
     /// Coordinate and value of the first non-finite value; `None` if all are finite.
     pub first_non_finite: Option<(usize, f64)>,
+    /// The number of values that the merged model cannot hold, if all values are finite.
+    pub unfit: u64,
+    /// Coordinate and value of the first of them: a weight, or base plus delta. `None` if all fit.
+    pub first_unfit: Option<(usize, f64)>,
     /// The largest magnitude of the finite floats.
     pub max_abs: f64,
     /// Squared L2 norm of the floats of its delta, or without a base of its values. NaN if some are not finite.
@@ -106,7 +111,7 @@ impl<Q: Quantity> TilePass for Survey<'_, Q> {
     }
 
     fn worker(&self) -> TileReader<'_> {
-        TileReader::new(self.machine.isa, self.set, &self.plan)
+        TileReader::new(self.machine.isa, self.set, &self.plan).without_screen()
     }
 
     fn tile(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<Q::Value>, PassError> {
@@ -156,15 +161,16 @@ impl Quantity for Magnitudes {
         let rows = reader.rows::<E>(tile, clients);
         let measure = |row: usize| {
             let values = rows.row(row);
-            if tile.dtype.kind() != Kind::Float {
-                return Measured::default();
-            }
             if !all_finite(isa, values) {
                 return measure_non_finite(values, tile.coordinates.start);
             }
+            let unfit = measure_unfit(isa, values, reader.base_under(row), tile);
+            if tile.dtype.kind() != Kind::Float {
+                return unfit;
+            }
             let (max_abs, squared_norm) =
                 (largest_magnitude(isa, values), squared_norm(isa, values, reader.base_of(row)));
-            Measured { max_abs, squared_norm, ..Measured::default() }
+            Measured { max_abs, squared_norm, ..unfit }
         };
         Ok((0..rows.len()).map(measure).collect())
     }
@@ -230,6 +236,25 @@ pub(crate) fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Meas
     measured
 }
 
+/// Counts the values of a finite row that the tile's dtype cannot hold. `base` is the base's values under a delta, and
+/// empty under weights.
+fn measure_unfit<E: Element>(isa: Isa, values: &[E], base: &[f64], tile: &Tile) -> Measured {
+    let (limits, mut measured) = (tile.dtype.limits(), Measured::default());
+    if all_fit(isa, values, base, &limits) {
+        return measured;
+    }
+    for (column, x) in values.iter().enumerate() {
+        let base = base.get(column).copied().unwrap_or(0.0);
+        let value = x.widen() + base;
+        // A base that is not finite is no fault of the update.
+        if base.is_finite() && !limits.contains(&value) {
+            measured.unfit += 1;
+            measured.first_unfit.get_or_insert((tile.coordinates.start + column, value));
+        }
+    }
+    measured
+}
+
 /// Adds the measurements of a later tile.
 pub(crate) fn add_measured(all: &mut [Measured], tile: &[Measured]) {
     for (all, tile) in all.iter_mut().zip(tile) {
@@ -242,8 +267,15 @@ impl Measured {
     pub(crate) fn add(&mut self, later: &Self) {
         self.non_finite += later.non_finite;
         self.first_non_finite = self.first_non_finite.or(later.first_non_finite);
+        self.unfit += later.unfit;
+        self.first_unfit = self.first_unfit.or(later.first_unfit);
         self.max_abs = self.max_abs.max(later.max_abs);
         self.squared_norm += later.squared_norm;
+    }
+
+    /// Whether all values are finite, and the merged model can hold them.
+    pub fn is_sound(&self) -> bool {
+        self.non_finite == 0 && self.unfit == 0
     }
 
     /// The first non-finite value; `None` if all are finite.
@@ -252,10 +284,12 @@ impl Measured {
         let (tensor, index) = layout.locate(coordinate);
         Some(NonFinite { tensor: tensor.name.clone(), index, value, count: self.non_finite })
     }
-}
 
-/// The first non-finite value of each client that has one, by index in the set.
-pub fn non_finite_clients(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, NonFinite)> {
-    let of = |(i, measured): (usize, &Measured)| Some((i, measured.non_finite_in(&set.layout)?));
-    measured.iter().enumerate().filter_map(of).collect()
+    /// The first value that the merged model cannot hold; `None` if it can hold all.
+    pub fn unfit_in(&self, layout: &Layout, is_onto_base: bool) -> Option<Unfit> {
+        let (coordinate, value) = self.first_unfit?;
+        let (tensor, index) = layout.locate(coordinate);
+        let (tensor, dtype) = (tensor.name.clone(), tensor.dtype);
+        Some(Unfit { tensor, index, value, dtype, is_onto_base, count: self.unfit })
+    }
 }

@@ -163,7 +163,7 @@ impl<M: ClientMeasure> ClipPass<'_, M> {
             return Ok(None);
         }
         match for_element!(tile.working, E => self.row::<E>(reader, tile, client)) {
-            Err(why @ PassError::Read { .. }) => {
+            Err(why @ (PassError::Read { .. } | PassError::Unfit { .. })) => {
                 if !unread.swap(true, Ordering::Relaxed) {
                     tracing::warn!("{why}: the client counts as zero");
                 }

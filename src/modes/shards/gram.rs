@@ -5,7 +5,7 @@
 //! file holds the sums in f64 too.
 
 use crate::engine::aggregate::error::Error;
-use crate::engine::aggregate::geometry::{FileGeometry, non_finite, subject_of};
+use crate::engine::aggregate::geometry::{FileGeometry, faults_of_values, subject_of};
 use crate::engine::aggregate::request::Request;
 use crate::engine::intake::fault::Fault;
 use crate::engine::passes::geometry::sums::{GeometrySums, SectionSums};
@@ -99,7 +99,7 @@ fn check_sound(run: &ShardedRun, branches: &[Branch<SectionSums>]) -> Result<(),
         all
     });
     let (Some(all), set) = (all, &run.taken.set) else { return Ok(()) };
-    let faults = match non_finite(set, &all.measured) {
+    let faults = match faults_of_values(set, &all.measured) {
         faults if faults.is_empty() => too_large(&all, set.clients.len()),
         faults => faults,
     };

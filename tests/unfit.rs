@@ -1,0 +1,143 @@
+//! Finite values that the merged model cannot hold are the fault of the client that sent them, under every rule.
+
+use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
+
+const BASE: [&str; 4] = ["--base", "base.safetensors", "--byzantine", "1"];
+const SKIP: [&str; 6] = ["--base", "base.safetensors", "--byzantine", "1", "--on-bad-update", "skip"];
+
+/// A base of f16, two clients beside it, and a client whose bf16 no f16 can hold.
+fn round() -> Dir {
+    let dir = Dir::new();
+    half("base", "F16", half::f16::ONE.to_bits()).write(&dir);
+    for name in ["a", "b", "c", "d"] {
+        half(&format!("updates/{name}"), "BF16", half::bf16::ONE.to_bits()).write(&dir);
+    }
+    hostile().write(&dir);
+    dir
+}
+
+fn half(name: &str, dtype: &str, bits: u16) -> Update {
+    Update::new(name).half("w", dtype, &[2], &[bits, bits]).meta("num_examples", "10")
+}
+
+fn hostile() -> Update {
+    let [one, large] = [1.0, 1e6].map(|x| half::bf16::from_f64(x).to_bits());
+    Update::new("updates/hostile").half("w", "BF16", &[2], &[one, large]).meta("num_examples", "10")
+}
+
+const ONES: [u8; 4] = [0x00, 0x3c, 0x00, 0x3c];
+const FAULT: &str =
+    "updates/hostile.safetensors: tensor `w` holds 999424 at flat index 1, which does not fit F16";
+
+#[test]
+fn every_rule_leaves_the_client_out_by_name() {
+    for rule in ["mean", "median", "trimmed-mean", "meamed", "krum", "geometric-median"] {
+        let run = aggregate(&round(), &[&SKIP[..], &["--rule", rule]].concat());
+        assert_eq!(run.code, Some(0), "{rule}: {run:#?}");
+        assert!(run.stderr.contains(FAULT), "{rule}: {}", run.stderr);
+        let dir = round();
+        assert_eq!(merge(&dir, &[&SKIP[..], &["--rule", rule]].concat()).bytes("w"), ONES, "{rule}");
+        aggregate(&round(), &[&BASE[..], &["--rule", rule]].concat()).assert_fails(2, &[FAULT, "hint: "]);
+    }
+}
+
+#[test]
+fn all_such_clients_are_named_at_once() {
+    let dir = round();
+    Update::new("updates/other").f64("w", &[2], &[-7e4, f64::MAX]).meta("num_examples", "10").write(&dir);
+    Update::new("updates/zz").f64("w", &[2], &[f64::NAN, 1.0]).meta("num_examples", "10").write(&dir);
+    let parts = [
+        FAULT,
+        "updates/other.safetensors: tensor `w` holds -70000 at flat index 0, which does not fit F16 of the merged model (2 such values in the update)",
+        "updates/zz.safetensors: tensor `w` holds NaN at flat index 0",
+    ];
+    aggregate(&dir, &BASE[..2]).assert_fails(2, &parts);
+    assert_eq!(merge(&dir, &SKIP).bytes("w"), ONES);
+}
+
+#[test]
+fn a_delta_counts_with_the_base_under_it() {
+    let dir = Dir::new();
+    let sixty = half::f16::from_f32(6e4).to_bits();
+    half("base", "F16", sixty).write(&dir);
+    let delta = |name: &str, value: f32| {
+        let update = Update::new(&format!("updates/{name}")).f32("w", &[2], &[value, 0.0]);
+        update.meta("num_examples", "10").meta("kind", "delta").write(&dir);
+    };
+    // Far below the base: only the sum must fit.
+    for (name, value) in [("a", -1e5), ("b", 0.0), ("c", -1e5), ("hostile", 1e4)] {
+        delta(name, value);
+    }
+    let part = "updates/hostile.safetensors: tensor `w` brings the base to 70000 at flat index 0";
+    for rule in ["mean", "median", "krum"] {
+        aggregate(&dir, &[&BASE[..], &["--rule", rule]].concat())
+            .assert_fails(2, &[part, "does not fit F16"]);
+        assert_eq!(aggregate(&dir, &[&SKIP[..], &["--rule", rule]].concat()).code, Some(0), "{rule}");
+    }
+}
+
+#[test]
+fn a_double_beyond_a_base_of_f32() {
+    let dir = Dir::new();
+    Update::new("base").f32("w", &[2], &[0.5, 0.5]).write(&dir);
+    for name in ["a", "b"] {
+        Update::new(&format!("updates/{name}")).f32("w", &[2], &[1.0, 2.0]).write(&dir);
+    }
+    Update::new("updates/evil").f64("w", &[2], &[1.0, 1e300]).write(&dir);
+    let run = aggregate(&dir, &SKIP);
+    assert!(run.stderr.contains("skipped updates/evil.safetensors: tensor `w` holds 1000"), "{}", run.stderr);
+    assert_eq!(merge(&dir, &SKIP).f32("w"), [1.0, 2.0]);
+}
+
+#[test]
+fn the_last_values_that_round_to_a_number_fit() {
+    let dir = Dir::new();
+    half("base", "F16", 0).write(&dir);
+    Update::new("updates/a").f64("w", &[2], &[65_519.999, -65_519.999]).write(&dir);
+    assert_eq!(merge(&dir, &BASE[..2]).bytes("w"), [0xff, 0x7b, 0xff, 0xfb]);
+}
+
+#[test]
+fn inspect_shows_the_fault_and_compares_the_others() {
+    let dir = round();
+    let run = fedmill(&dir, &["inspect", "--json", "--base", "base.safetensors", "updates"]);
+    let rows: Vec<serde_json::Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let faults = |row: &serde_json::Value| row["faults"].as_array().unwrap().len();
+    assert_eq!(rows.iter().map(faults).collect::<Vec<_>>(), [0, 0, 0, 0, 1]);
+    assert!(rows[4]["faults"][0].as_str().unwrap().contains("does not fit F16"), "{run:#?}");
+}
+
+#[test]
+fn shards_and_leafs_and_tiers_name_the_client() {
+    let dir = round();
+    let shard = ["--shard", "1/1", "-o", "shard.safetensors", "updates"];
+    for command in ["gram", "combine"] {
+        let rule = if command == "gram" { "krum" } else { "median" };
+        let args = [&[command, "--rule", rule][..], &BASE, &shard].concat();
+        fedmill(&dir, &args).assert_fails(2, &[FAULT]);
+    }
+    let leaf = ["aggregate", "--partial", "updates", "-o", "leaf.safetensors"];
+    let run = fedmill(&dir, &[&leaf[..], &SKIP[..2], &SKIP[4..]].concat());
+    assert!(run.code == Some(0) && run.stderr.contains(FAULT), "{run:#?}");
+    dir.write(
+        "tiers.json",
+        r#"{"schema": "fedmill.tiers/1", "tiers": [{"name": "all", "clients": ["*"], "rule": "median"}]}"#,
+    );
+    let run = aggregate(&dir, &[&SKIP[..2], &SKIP[4..], &["--tiers", "tiers.json"]].concat());
+    assert!(run.code == Some(0) && run.stderr.contains(FAULT), "{run:#?}");
+    assert_eq!(Model::read(&dir, "merged.safetensors").bytes("w"), ONES);
+}
+
+#[test]
+fn a_step_that_is_too_large_is_no_clients_fault() {
+    let dir = Dir::new();
+    half("base", "F16", half::f16::ONE.to_bits()).write(&dir);
+    Update::new("updates/a").f32("w", &[2], &[100.0, 1.0]).write(&dir);
+    Update::new("updates/b").f32("w", &[2], &[100.0, 1.0]).write(&dir);
+    let parts = [
+        "tensor `w`: the merged value 99001 at flat index 0 does not fit F16, after the server's step of fedavg:lr=1000",
+        "hint: ",
+    ];
+    aggregate(&dir, &[&SKIP[..], &["--strategy", "fedavg:lr=1000"]].concat()).assert_fails(2, &parts);
+}
