@@ -141,3 +141,68 @@ fn a_step_that_is_too_large_is_no_clients_fault() {
     ];
     aggregate(&dir, &[&SKIP[..], &["--strategy", "fedavg:lr=1000"]].concat()).assert_fails(2, &parts);
 }
+
+/// A base of one dtype and two clients of f32, whose mean is 1.0005.
+fn small_step(dtype: &str, one: u16) -> Dir {
+    let dir = Dir::new();
+    half("base", dtype, one).write(&dir);
+    for (name, value) in [("a", 1.0), ("b", 1.001)] {
+        let update = Update::new(&format!("updates/{name}")).f32("w", &[2], &[value, value]);
+        update.meta("num_examples", "10").write(&dir);
+    }
+    dir
+}
+
+#[test]
+fn a_step_below_the_resolution_of_bf16_is_a_warning() {
+    let dir = small_step("BF16", half::bf16::ONE.to_bits());
+    let run = aggregate(&dir, &["--base", "base.safetensors", "--report", "report.json"]);
+    let warning = "rounding to BF16 loses 100.000 % of the merged delta's norm";
+    assert!(run.code == Some(0) && run.stderr.contains(warning), "{run:#?}");
+    assert_eq!(dir.json("report.json")["output"]["lost_to_rounding"], 1.0);
+    let run = aggregate(&dir, &["--base", "base.safetensors", "--dtype", "f32", "--report", "report.json"]);
+    assert!(run.code == Some(0) && !run.stderr.contains("rounding"), "{run:#?}");
+    assert_eq!(dir.json("report.json")["output"]["lost_to_rounding"], serde_json::Value::Null);
+    let mean = (1.0_f64 + f64::from(1.001_f32)) / 2.0;
+    assert_eq!(Model::read(&dir, "merged.safetensors").f32("w"), [mean as f32; 2]);
+}
+
+#[test]
+fn the_share_that_rounding_loses_is_that_of_the_definition() {
+    let dir = small_step("F16", half::f16::ONE.to_bits());
+    let args = ["--base", "base.safetensors", "--report", "report.json", "--strategy", "fedavg:lr=0.7"];
+    assert_eq!(aggregate(&dir, &args).code, Some(0));
+    let delta = 0.7 * ((1.0_f64 + f64::from(1.001_f32)) / 2.0 - 1.0);
+    let stored = half::f16::from_f64(1.0 + delta).to_f64();
+    let expected = ((stored - (1.0 + delta)) / delta).abs();
+    let found = dir.json("report.json")["output"]["lost_to_rounding"].as_f64().unwrap();
+    assert!((found - expected).abs() < 1e-9 && expected > 0.01, "{found} {expected}");
+}
+
+#[test]
+fn dtype_of_the_merged_model() {
+    let dir = small_step("BF16", half::bf16::ONE.to_bits());
+    Update::new("base").half("w", "BF16", &[2], &[half::bf16::ONE.to_bits(); 2]).write(&dir);
+    for (dtype, stored) in
+        [("f64", "F64"), ("F32", "F32"), ("f16", "F16"), ("bf16", "BF16"), ("f8_e4m3", "F8_E4M3")]
+    {
+        let run = aggregate(&dir, &["--base", "base.safetensors", "--dtype", dtype]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        assert_eq!(Model::read(&dir, "merged.safetensors").dtype("w"), stored);
+    }
+    let run = aggregate(&dir, &["--base", "base.safetensors", "--dtype", "i64"]);
+    assert!(run.code == Some(2) && run.stderr.contains("expected f64, f32, f16"), "{run:#?}");
+}
+
+#[test]
+fn a_tie_of_dtypes_goes_to_the_wider_one() {
+    let dir = Dir::new();
+    Update::new("updates/a").raw("w", "F8_E5M2", &[2], &[0x3c, 0x3c]).write(&dir);
+    Update::new("updates/b").f32("w", &[2], &[1.4, 1.4]).write(&dir);
+    let merged = merge(&dir, &[]);
+    assert_eq!(merged.f32("w"), [((1.0 + f64::from(1.4_f32)) / 2.0) as f32; 2]);
+    // A majority still decides.
+    Update::new("updates/c").raw("w", "F8_E5M2", &[2], &[0x3c, 0x3c]).write(&dir);
+    assert_eq!(aggregate(&dir, &[]).code, Some(0));
+    assert_eq!(Model::read(&dir, "merged.safetensors").dtype("w"), "F8_E5M2");
+}

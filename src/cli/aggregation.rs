@@ -9,6 +9,7 @@ use crate::engine::intake::personal::{Layers, Personal};
 use crate::engine::intake::policy::{OnBadUpdate, Policy};
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::io::discover;
+use crate::model::dtype::{Dtype, Kind};
 use crate::model::state::StateTensor;
 use crate::modes::tiers::file::TierText;
 use crate::rules::pre::{self, STEPS};
@@ -78,6 +79,12 @@ pub(super) struct AggregationOptions {
     /// What to do with a bad update: fail ends the run, skip leaves the update out.
     #[arg(long, value_name = "ACTION", default_value = "fail", help_heading = INPUTS)]
     on_bad_update: BadUpdateAction,
+    /// The dtype of the merged model's float tensors: f64, f32, f16, bf16, f8_e4m3 or f8_e5m2 [default: the base's].
+    ///
+    /// Without a base the default is the dtype that most updates have, and the wider one of a tie. Personal layers keep
+    /// the base's dtype.
+    #[arg(long, value_name = "DTYPE", value_parser = float_dtype, help_heading = OUTPUT)]
+    dtype: Option<Dtype>,
     /// Let rules that compare clients merge updates in which each client chose the values to send (topk).
     #[arg(long)]
     allow_sparse_robust: bool,
@@ -217,6 +224,15 @@ pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure
     }
 }
 
+fn float_dtype(text: &str) -> Result<Dtype, String> {
+    let is_named =
+        |dtype: &Dtype| dtype.kind() == Kind::Float && dtype.to_string().eq_ignore_ascii_case(text);
+    Dtype::ALL
+        .into_iter()
+        .find(is_named)
+        .ok_or_else(|| "expected f64, f32, f16, bf16, f8_e4m3 or f8_e5m2".to_owned())
+}
+
 // clap checks the text only: the rule is built later, with the definition that --compat names.
 fn rule_text(text: &str) -> Result<String, SpecError> {
     rules::parse(text, Definition::Paper).map(|_| text.to_owned())
@@ -331,6 +347,7 @@ impl AggregationOptions {
             population: self.population,
             takes_stale: strategy.takes_stale(),
             allows_sparse: self.allow_sparse_robust,
+            dtype: self.dtype,
             control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),
         }
     }

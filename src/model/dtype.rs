@@ -89,6 +89,18 @@ impl Dtype {
         }
     }
 
+    /// Whether it is a float of fewer than 32 bits.
+    pub fn is_narrow_float(self) -> bool {
+        self.kind() == Kind::Float && self.bytes() < Self::F32.bytes()
+    }
+
+    /// The wider of two dtypes: the one of more bytes, then of the larger range; of equal ones the first.
+    #[must_use]
+    pub fn wider(self, other: Self) -> Self {
+        let width = |dtype: Self| (dtype.bytes(), *dtype.limits().end());
+        if width(other) > width(self) { other } else { self }
+    }
+
     /// Whether values of this dtype convert to `other`.
     pub fn converts_to(self, other: Self) -> bool {
         self.kind() == other.kind()

@@ -57,6 +57,11 @@ impl Layout {
         Self { tensors, starts }
     }
 
+    /// Changes the dtypes of tensors.
+    pub fn convert(&mut self, dtype_of: impl Fn(&TensorSpec) -> Dtype) {
+        self.tensors.iter_mut().for_each(|spec| spec.dtype = dtype_of(spec));
+    }
+
     /// The tensors in order.
     pub fn tensors(&self) -> &[TensorSpec] {
         &self.tensors

@@ -240,6 +240,9 @@ pub struct Output {
     pub tensors: usize,
     pub parameters: usize,
     pub metadata: BTreeMap<String, String>,
+    /// The norm of what rounding to narrow floats lost, as a share of the merged delta's norm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_to_rounding: Option<f64>,
 }
 
 /// Bytes moved.

@@ -2,7 +2,7 @@
 
 use crate::io::digest::{Blake3, Digest};
 use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
-use crate::model::dtype::Working;
+use crate::model::dtype::{Dtype, Working};
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::state::StateTensor;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
@@ -210,6 +210,16 @@ impl UpdateSet {
         }
     }
 
+    /// Whether a run knows the merged delta: it has a base, or merges deltas.
+    pub fn knows_delta(&self) -> bool {
+        self.base.is_some() || self.merged_kind == UpdateKind::Delta
+    }
+
+    /// Whether a run measures what rounding to narrow floats takes from the merged delta.
+    pub fn rounds_narrow(&self) -> bool {
+        self.knows_delta() && self.layout.tensors().iter().any(|spec| spec.dtype.is_narrow_float())
+    }
+
     /// Bytes of the values of one update, in the layout's dtypes.
     pub fn bytes_of_one(&self) -> u64 {
         self.layout.tensors().iter().map(TensorSpec::bytes).sum::<usize>() as u64
@@ -261,6 +271,15 @@ impl MergedLayout {
             shared: shared.into_iter().map(|(tensor, _)| tensor).collect(),
             kept: kept.into_iter().map(|(tensor, place)| (tensor, place.clone())).collect(),
         }
+    }
+
+    /// The same model with the dtypes of these merged tensors.
+    #[must_use]
+    pub fn with_dtypes_of(mut self, merged: &Layout) -> Self {
+        let places: BTreeMap<&str, Dtype> =
+            merged.tensors().iter().map(|spec| (spec.name.as_str(), spec.dtype)).collect();
+        self.layout.convert(|spec| places.get(spec.name.as_str()).copied().unwrap_or(spec.dtype));
+        self
     }
 
     /// Turns pieces of merged tensors into pieces of the model's tensors.

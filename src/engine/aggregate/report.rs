@@ -6,6 +6,8 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::OnBadUpdate;
 use crate::engine::intake::taken::Taken;
 use crate::engine::intake::update::Update;
+use crate::engine::passes::combine::SquaredNorms;
+use crate::engine::passes::combine::rounding::share_lost;
 use crate::io::memory::peak_resident_bytes;
 use crate::io::model_writer::ModelWriter;
 use crate::model::layout::Layout;
@@ -16,8 +18,8 @@ use crate::telemetry::report::{
     BackendChoice, ClientRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA, Settings,
     ShadowRow, StepClientRow, StepRow, StrategyRow, Timings, Tool,
 };
-use crate::updates::set::Client;
-use std::collections::BTreeMap;
+use crate::updates::set::{Client, UpdateSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The report without the fields of a judgement.
@@ -128,14 +130,39 @@ fn settings(session: &Session, taken: &Taken) -> Settings {
 }
 
 /// The report's row for the merged model.
-pub fn output(layout: &Layout, writer: &ModelWriter, metadata: BTreeMap<String, String>) -> Output {
+pub fn output(
+    layout: &Layout,
+    writer: &ModelWriter,
+    metadata: BTreeMap<String, String>,
+    lost_to_rounding: Option<f64>,
+) -> Output {
     Output {
         path: writer.path().display().to_string(),
         files: writer.files().map(|path| path.display().to_string()).collect(),
         tensors: layout.tensors().len(),
         parameters: layout.parameters(),
         metadata,
+        lost_to_rounding,
     }
+}
+
+/// The largest share of the merged delta's norm that rounding may take without a warning.
+const MOST_LOST: f64 = 0.01;
+
+/// Warns if rounding to narrow floats takes much of the merged delta. Returns the share of its norm that is lost.
+pub fn warn_of_rounding(set: &UpdateSet, rounding: SquaredNorms) -> Option<f64> {
+    let lost = share_lost(rounding)?;
+    if lost > MOST_LOST {
+        let narrow =
+            set.layout.tensors().iter().map(|spec| spec.dtype).filter(|dtype| dtype.is_narrow_float());
+        let names: BTreeSet<String> = narrow.map(|dtype| dtype.to_string()).collect();
+        tracing::warn!(
+            "rounding to {} loses {:.3} % of the merged delta's norm: pass --dtype f32 for a model that keeps it",
+            names.into_iter().collect::<Vec<_>>().join(" and "),
+            100.0 * lost
+        );
+    }
+    Some(lost)
 }
 
 fn texts(warnings: &[Warning]) -> Vec<String> {

@@ -66,7 +66,7 @@ pub fn merge_and_publish(
     session.machine.progress.start("merging", bytes);
     session.machine.take_meter();
     let mut state = publish::state_writer(session, taken)?;
-    let squared_norms = pass.run(&session.machine, |tile, values| {
+    let combined = pass.run(&session.machine, |tile, values| {
         let pieces = || set.layout.pieces(tile.coordinates.clone());
         if let Some(state) = &state {
             for (slot, bytes) in values.kept.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
@@ -87,11 +87,12 @@ pub fn merge_and_publish(
     session.timings.pass_s += started.elapsed().as_secs_f64();
     session.add_clock(clock);
     publish::sync(session, &writer, &mut state)?;
-    let norms = with_norms.then(|| norms_of(squared_norms, set.clients.len()));
+    let lost = report::warn_of_rounding(set, combined.rounding);
+    let norms = with_norms.then(|| norms_of(combined.squared_norms, set.clients.len()));
     let mut report = report::of(session, taken, judgement, norms.as_deref());
     mode.report(taken, &mut report);
     report.published = true;
-    report.output = Some(report::output(&set.merged.layout, &writer, metadata));
+    report.output = Some(report::output(&set.merged.layout, &writer, metadata, lost));
     publish::publish(session, writer, state, &report)?;
     let (merged, rejected) = (taken.cohort.clients.len(), taken.rejected.len());
     tracing::info!("merged {merged} updates by {} ({rejected} rejected)", session.request.method.rule);

@@ -7,6 +7,7 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::reference::ExpectedLayout;
 use crate::engine::intake::update::Update;
+use crate::model::dtype::Kind;
 use crate::updates::encoded::sketched;
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::{Base, Client, UpdateSet};
@@ -41,7 +42,11 @@ pub fn admit(
     };
     let (mut clients, mut rejected) = reference.place(opened);
     reject_duplicates(&mut clients, &mut rejected);
-    let ExpectedLayout { layout, merged, metadata, base_placement, .. } = reference;
+    let ExpectedLayout { mut layout, merged, metadata, base_placement, .. } = reference;
+    if let Some(dtype) = policy.dtype {
+        layout.convert(|spec| if spec.dtype.kind() == Kind::Float { dtype } else { spec.dtype });
+    }
+    let merged = merged.with_dtypes_of(&layout);
     let base = base.map(|base| Arc::new(base.placed(base_placement)));
     let set = UpdateSet { metadata, ..UpdateSet::new(layout, merged, clients, base) };
     Ok((set, rejected))

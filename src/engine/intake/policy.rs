@@ -3,6 +3,7 @@
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::Personal;
 use crate::engine::intake::weights::Weighting;
+use crate::model::dtype::Dtype;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 
 /// What the server does about a bad update.
@@ -33,6 +34,8 @@ pub struct Policy {
     pub takes_stale: bool,
     /// Whether rules that compare clients accept updates in which the client chose few values to send.
     pub allows_sparse: bool,
+    /// The dtype of the merged model's float tensors; `None` for the reference's.
+    pub dtype: Option<Dtype>,
     /// The prefix of control tensors, if updates must hold one for each float tensor of the layout.
     pub control_prefix: Option<&'static str>,
 }
@@ -48,6 +51,7 @@ impl Default for Policy {
             population: None,
             takes_stale: false,
             allows_sparse: false,
+            dtype: None,
             control_prefix: None,
         }
     }

@@ -103,10 +103,13 @@ impl ExpectedLayout {
     /// dtypes among those, since dtypes convert. Updates are in order of id.
     pub(crate) fn most_shared(opened: &[Update], policy: &Policy) -> Self {
         let membership = Membership::new(policy, None, opened);
-        let same_shapes = largest_group(voters(opened), |model| shapes(membership.shared(&model.table)));
-        let same_dtypes = largest_group(same_shapes, |model| dtypes(membership.shared(&model.table)));
-        let first = same_dtypes.first();
-        let layout = specs(first.iter().flat_map(|first| membership.shared(&first.table)));
+        let same_shapes = largest_groups(voters(opened), |model| shapes(membership.shared(&model.table)));
+        let same_shapes = same_shapes.into_iter().next().unwrap_or_default();
+        let same_dtypes = largest_groups(same_shapes, |model| dtypes(membership.shared(&model.table)));
+        let first = same_dtypes.first().and_then(|group| group.first());
+        let mut layout = specs(first.iter().flat_map(|first| membership.shared(&first.table)));
+        let tied = same_dtypes.iter().skip(1).filter_map(|group| group.first());
+        widen(&mut layout, tied.flat_map(|model| membership.shared(&model.table)));
         Self {
             merged: MergedLayout::of(&layout),
             layout,
@@ -205,11 +208,22 @@ fn dtypes<'a>(tensors: impl Iterator<Item = &'a TensorPlace>) -> Vec<(&'a str, D
     dtypes
 }
 
-/// The items of the most frequent key; of equally frequent keys, the first.
-fn largest_group<'a, K: PartialEq>(
+/// Gives each tensor the widest of its dtype and those of other models with equally many votes.
+fn widen<'a>(layout: &mut Layout, others: impl Iterator<Item = &'a TensorPlace>) {
+    let mut widest: HashMap<&str, Dtype> = HashMap::new();
+    for TensorPlace { spec, .. } in others {
+        let known = widest.entry(&spec.name).or_insert(spec.dtype);
+        *known = known.wider(spec.dtype);
+    }
+    layout
+        .convert(|spec| widest.get(spec.name.as_str()).map_or(spec.dtype, |dtype| spec.dtype.wider(*dtype)));
+}
+
+/// The items of the most frequent key; of each equally frequent key, in order.
+fn largest_groups<'a, K: PartialEq>(
     models: Vec<&'a ModelFile>,
     key: impl Fn(&'a ModelFile) -> K,
-) -> Vec<&'a ModelFile> {
+) -> Vec<Vec<&'a ModelFile>> {
     // Updates with equal tables share one, so few comparisons remain.
     let mut groups: Vec<(K, Vec<&ModelFile>)> = Vec::new();
     let mut known: HashMap<*const TensorTable, usize> = HashMap::new();
@@ -224,7 +238,7 @@ fn largest_group<'a, K: PartialEq>(
         groups[group].1.push(model);
     }
     let most = groups.iter().map(|(_, members)| members.len()).max().unwrap_or(0);
-    groups.into_iter().map(|(_, members)| members).find(|members| members.len() == most).unwrap_or_default()
+    groups.into_iter().map(|(_, members)| members).filter(|members| members.len() == most).collect()
 }
 
 /// The places of an update's tensors: the model's, then those of its control variate.

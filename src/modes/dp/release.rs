@@ -254,6 +254,7 @@ fn existing_output(path: &Path, layout: &Layout) -> Output {
         tensors: layout.tensors().len(),
         parameters: layout.parameters(),
         metadata: BTreeMap::new(),
+        lost_to_rounding: None,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::engine::aggregate::request::Request;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::decide::source::GeometrySource;
 use crate::engine::passes::combine::reducer::compile;
-use crate::engine::passes::combine::{CombinePass, norms_of};
+use crate::engine::passes::combine::{CombinePass, Combined, SquaredNorms, norms_of};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::{Branch, SectionAdder, SectionTree, coordinates_of};
 use crate::io::model_writer::ModelWriter;
@@ -21,12 +21,13 @@ use crate::modes::shards::sections::{places, read_places, read_rows, rows};
 use crate::modes::shards::tensors::Pieces;
 use crate::modes::shards::{Shard, ShardedRun, bad_updates};
 use crate::rules::{GeometryRequest, GeometryResult, Recipe};
+use crate::updates::set::UpdateSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The names of the tensors of squared norms.
-const NORM_BRANCHES: &str = "norms.branches";
-const NORMS: &str = "norms.squares";
+/// The names of the tensors of squared norms, and of the rounding.
+const NORMS: Names = ["norms.branches", "norms.squares"];
+const ROUNDING: Names = ["rounding.branches", "rounding.squares"];
 
 /// The entry of an identity that names the decision.
 pub(super) const DECISION: &str = "decision";
@@ -135,14 +136,14 @@ fn merge(
     shard: Shard,
     identity: &RunIdentity,
 ) -> Result<(), Stopped> {
-    let (layout, clients) = (&run.taken.set.layout, run.taken.set.clients.len());
+    let layout = &run.taken.set.layout;
     let sections = shard.sections(layout.parameters());
     let coordinates = coordinates_of(&sections, layout.parameters());
     let pieces = Pieces::of(layout, &run.session.kept_tensors(), coordinates.clone());
-    let room = decided.lacks_norms().then(|| norms(&branches_of(&sections), clients));
-    let room = room.as_ref().map_or(&[][..], |room| room);
+    let none = Combined { squared_norms: branches_of(&sections), rounding: branches_of(&sections) };
+    let room = measured(&run.taken.set, decided, &none);
     let target = &run.session.request.outputs.model;
-    let writer = file::create(target, ShardKind::Combine, identity, shard, &sections, &pieces.specs, room)?;
+    let writer = file::create(target, ShardKind::Combine, identity, shard, &sections, &pieces.specs, &room)?;
     if !sections.is_empty() {
         fill(run, decided, coordinates, &pieces, &writer)?;
         run.session.check_unchanged(&run.taken)?;
@@ -169,11 +170,9 @@ fn fill(
     let pass = session.pass(taken, decided.server_step(), &*reducer, &kept, lacks_norms);
     let pass = CombinePass { coordinates: Some(coordinates.clone()), ..pass };
     session.machine.progress.start("merging", layout.bytes_of(coordinates.clone()) * clients as u64);
-    let squared_norms =
+    let combined =
         pass.run(&session.machine, |tile, values| pieces.write(writer, layout, &tile.coordinates, values))?;
-    if lacks_norms {
-        file::write(writer, pieces.specs.len(), &norms(&squared_norms.0, clients))?;
-    }
+    file::write(writer, pieces.specs.len(), &measured(&taken.set, decided, &combined))?;
     if kept.is_empty() {
         return Ok(());
     }
@@ -182,19 +181,29 @@ fn fill(
     })
 }
 
-/// The squared norms of clients, for each branch of sections.
-fn norms(branches: &[Branch<Option<Vec<f64>>>], clients: usize) -> [SmallTensor; 2] {
+/// The measurements of a shard: norms if the decision lacks them, and rounding if the model has narrow floats.
+fn measured(set: &UpdateSet, decided: &Decided, of: &Combined) -> Vec<SmallTensor> {
+    let norms = decided.lacks_norms().then(|| sums(NORMS, &of.squared_norms, set.clients.len()));
+    let rounding = set.rounds_narrow().then(|| sums(ROUNDING, &of.rounding, 2));
+    norms.into_iter().chain(rounding).flatten().collect()
+}
+
+/// The names of the tensors of sums: the branches, and a row for each.
+type Names = [&'static str; 2];
+
+/// Rows of sums, one for each branch of sections.
+fn sums([places_name, rows_name]: Names, tree: &SquaredNorms, columns: usize) -> [SmallTensor; 2] {
     let row = |sum: &Option<Vec<f64>>| {
         let mut row = sum.clone().unwrap_or_default();
-        row.resize(clients, 0.0);
+        row.resize(columns, 0.0);
         row
     };
-    [places(NORM_BRANCHES.to_owned(), branches), rows(NORMS.to_owned(), branches, clients, row)]
+    [places(places_name.to_owned(), &tree.0), rows(rows_name.to_owned(), &tree.0, columns, row)]
 }
 
 /// The branches of a range of sections, without sums.
-fn branches_of(sections: &Range<usize>) -> Vec<Branch<Option<Vec<f64>>>> {
-    SectionAdder::<Vec<f64>>::starting_at(sections.start).finish(sections.end).0
+fn branches_of(sections: &Range<usize>) -> SquaredNorms {
+    SectionAdder::<Vec<f64>>::starting_at(sections.start).finish(sections.end)
 }
 
 /// Joins the norms of all shard files.
@@ -203,13 +212,33 @@ fn branches_of(sections: &Range<usize>) -> Vec<Branch<Option<Vec<f64>>>> {
 ///
 /// When a shard file lacks a tensor, or holds a non-finite value.
 pub(super) fn read_norms(partials: &[ShardFile], clients: usize) -> Result<Vec<f64>, ShardError> {
+    Ok(norms_of(read_sums(partials, NORMS, clients)?, clients))
+}
+
+/// Joins the rounding of all shard files; without sums if the model has no narrow floats.
+///
+/// # Errors
+///
+/// When a shard file lacks a tensor, or holds a non-finite value.
+pub(super) fn read_rounding(partials: &[ShardFile], set: &UpdateSet) -> Result<SquaredNorms, ShardError> {
+    match set.rounds_narrow() {
+        true => read_sums(partials, ROUNDING, 2),
+        false => Ok(SectionTree(Vec::new())),
+    }
+}
+
+fn read_sums(
+    partials: &[ShardFile],
+    [places_name, rows_name]: Names,
+    columns: usize,
+) -> Result<SquaredNorms, ShardError> {
     let mut all = SectionTree(Vec::new());
     for partial in partials {
-        let places = read_places(partial, NORM_BRANCHES)?;
-        let sums = read_rows(partial, NORMS, places.len(), clients)?;
+        let places = read_places(partial, places_name)?;
+        let sums = read_rows(partial, rows_name, places.len(), columns)?;
         for (Branch { level, number, .. }, sum) in places.into_iter().zip(sums) {
             all.push(Branch { level, number, sum: Some(sum) });
         }
     }
-    Ok(norms_of(all, clients))
+    Ok(all)
 }

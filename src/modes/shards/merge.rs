@@ -14,7 +14,7 @@ use crate::io::model_writer::ModelWriter;
 use crate::model::layout::Piece;
 use crate::model::state::KeptTensor;
 use crate::modes::shards::ShardedRun;
-use crate::modes::shards::combine::{DECISION, Decided, read_norms};
+use crate::modes::shards::combine::{DECISION, Decided, read_norms, read_rounding};
 use crate::modes::shards::decide::{MERGING_FIELDS, MERGING_SETTINGS};
 use crate::modes::shards::file::{ShardFile, ShardKind, open_all};
 use crate::modes::shards::identity::RunIdentity;
@@ -70,7 +70,8 @@ pub fn merge(
     };
     own.published = true;
     own.backend.why = "put together from shards".to_owned();
-    own.output = Some(report::output(merged, &writer, metadata));
+    let lost = report::warn_of_rounding(&taken.set, read_rounding(&shards, &taken.set)?);
+    own.output = Some(report::output(merged, &writer, metadata, lost));
     let path = writer.path().to_owned();
     publish::publish(&session, writer, state, &full_report(own, &decided)?)?;
     session.machine.progress.finish();

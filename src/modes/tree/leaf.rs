@@ -147,7 +147,7 @@ fn partial_report(
     }
     node.report(taken, &mut report);
     report.published = true;
-    report.output = Some(report::output(layout, writer, metadata));
+    report.output = Some(report::output(layout, writer, metadata, None));
     report
 }
 

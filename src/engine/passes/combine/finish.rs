@@ -69,6 +69,7 @@ impl TileWork<'_, '_> {
         self.check_fits(values, block.start, dtype)?;
         let bytes = block.start * dtype.bytes()..block.end * dtype.bytes();
         encode(self.isa, dtype, values, &mut self.worker.encoded.row_mut(0)[bytes]);
+        self.measure_rounding(&block, values);
         Ok(())
     }
 

@@ -26,29 +26,30 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 impl CombinePass<'_> {
-    /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, and the merged ranges. If
-    /// the GPU fails and the CPU may take over, the run stops using the GPU.
+    /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, their rounding, and the
+    /// merged ranges. If the GPU fails and the CPU may take over, the run stops using the GPU.
     pub(super) fn run_on_gpu(
         &self,
         machine: &Machine,
         write: &Write,
-    ) -> Result<(Vec<f64>, Vec<Range<usize>>), PassError> {
+    ) -> Result<([Vec<f64>; 2], Vec<Range<usize>>), PassError> {
         let clients = self.set.clients.len();
         let (Some(ring), Ok(reduction)) = (machine.gpu(), self.reducer.on_gpu()) else {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(([Vec::new(), Vec::new()], Vec::new()));
         };
-        let (mut squared_norms, mut all) = (vec![0.0; clients], Vec::new());
+        let (mut sums, mut all) = (zero_sums(clients), Vec::new());
         for mut share in gpu_ring::shares(self.set) {
             share.ranges = share.ranges.into_iter().map(|range| self.within(range)).collect();
             let done = Mutex::new(Vec::new());
             let found = self.run_share(machine, &ring, &share, reduction, write, &done);
             all.append(&mut done.into_inner().unwrap_or_else(PoisonError::into_inner));
             match found {
-                Ok(norms) => add_rows(&mut squared_norms, &norms),
+                Ok(of_share) => add_sums(&mut sums, &of_share),
                 Err(PassError::Gpu(why)) if ring.falls_back => {
-                    // A GPU that computes one value wrong may compute all wrong, and norms are sums over whole shares.
-                    if matches!(why, GpuError::Wrong { .. }) || self.with_norms {
-                        (squared_norms, all) = (vec![0.0; clients], Vec::new());
+                    // A GPU that computes one value wrong may compute all wrong, and sums are of whole shares.
+                    let has_sums = self.with_norms || self.set.rounds_narrow();
+                    if matches!(why, GpuError::Wrong { .. }) || has_sums {
+                        (sums, all) = (zero_sums(clients), Vec::new());
                     }
                     machine.give_up_gpu(why);
                     break;
@@ -56,7 +57,7 @@ impl CombinePass<'_> {
                 Err(why) => return Err(why),
             }
         }
-        Ok((squared_norms, all))
+        Ok((sums, all))
     }
 
     fn run_share(
@@ -67,7 +68,7 @@ impl CombinePass<'_> {
         reduction: GpuReduction,
         write: &Write,
         done: &Mutex<Vec<Range<usize>>>,
-    ) -> Result<Vec<f64>, PassError> {
+    ) -> Result<[Vec<f64>; 2], PassError> {
         let kept = ring.kept_shape(share.stored);
         // Tiles that stayed since the first pass have no rows for the state of the step.
         let step = if kept.is_none() { self.step_job(reduction) } else { None };
@@ -212,9 +213,9 @@ impl TilePass for CombineOnGpu<'_> {
         = Result<CombineLane<'p>, GpuError>
     where
         Self: 'p;
-    /// Squared norms of the clients' deltas.
-    type Part = Vec<f64>;
-    type Sum = Vec<f64>;
+    /// Squared norms of the clients' deltas, and the rounding.
+    type Part = [Vec<f64>; 2];
+    type Sum = [Vec<f64>; 2];
 
     fn plan(&self) -> &TilePlan {
         &self.plan
@@ -230,23 +231,27 @@ impl TilePass for CombineOnGpu<'_> {
         })
     }
 
-    fn tile(&self, lane: &mut Result<CombineLane, GpuError>, tile: &Tile) -> Result<Vec<f64>, PassError> {
+    fn tile(
+        &self,
+        lane: &mut Result<CombineLane, GpuError>,
+        tile: &Tile,
+    ) -> Result<[Vec<f64>; 2], PassError> {
         let lane = lane.as_mut().map_err(|why| why.clone())?;
-        let squared_norms = match self.stored {
+        let sums = match self.stored {
             Working::BF16 => self.merge::<bf16>(lane, tile)?,
             Working::F16 => self.merge::<f16>(lane, tile)?,
             _ => self.merge::<f32>(lane, tile)?,
         };
         self.done.lock().unwrap_or_else(PoisonError::into_inner).push(tile.coordinates.clone());
-        Ok(squared_norms)
+        Ok(sums)
     }
 
-    fn start(&self) -> Vec<f64> {
-        vec![0.0; self.pass.set.clients.len()]
+    fn start(&self) -> [Vec<f64>; 2] {
+        zero_sums(self.pass.set.clients.len())
     }
 
-    fn add(&self, sum: &mut Vec<f64>, _: &Tile, part: Vec<f64>) {
-        add_rows(sum, &part);
+    fn add(&self, sum: &mut [Vec<f64>; 2], _: &Tile, part: [Vec<f64>; 2]) {
+        add_sums(sum, &part);
     }
 
     fn clock(&self, lane: &Result<CombineLane, GpuError>) -> Clock {
@@ -255,8 +260,8 @@ impl TilePass for CombineOnGpu<'_> {
 }
 
 impl CombineOnGpu<'_> {
-    /// Merges one tile and hands it to the writer. Returns the squared norms of its deltas.
-    fn merge<E: Element>(&self, lane: &mut CombineLane, tile: &Tile) -> Result<Vec<f64>, PassError> {
+    /// Merges one tile and hands it to the writer. Returns the squared norms of its deltas, and its rounding.
+    fn merge<E: Element>(&self, lane: &mut CombineLane, tile: &Tile) -> Result<[Vec<f64>; 2], PassError> {
         let kept = self.ring.kept_tile(self.stored, tile.number).filter(|_| self.has_kept_tiles);
         if kept.is_none() {
             if self.step.is_some() {
@@ -281,7 +286,7 @@ impl CombineOnGpu<'_> {
             None => self.finish_tile(lane, tile)?,
         }
         self.pass.hand_on(self.machine, &mut lane.host, tile, self.write)?;
-        Ok(found.squared_norms)
+        Ok([found.squared_norms, std::mem::take(&mut lane.host.rounding)])
     }
 
     fn work<'w, 'l>(&'w self, lane: &'w mut CombineLane<'l>, tile: &'w Tile) -> TileWork<'w, 'l> {
@@ -322,7 +327,7 @@ impl CombineOnGpu<'_> {
         let mut merged = std::mem::take(&mut lane.merged);
         let mut work = self.work(lane, tile);
         work.read_kept()?;
-        if self.pass.uses_base() {
+        if self.pass.uses_base() || self.pass.measures_rounding(tile.dtype) {
             work.reader().read_finite_base(tile)?;
         }
         let started = Instant::now();
@@ -336,20 +341,29 @@ impl CombineOnGpu<'_> {
     }
 
     /// Merges a tile on the CPU, if its values are too large for sums in f32.
-    fn merge_on_cpu(&self, tile: &Tile) -> Result<Vec<f64>, PassError> {
+    fn merge_on_cpu(&self, tile: &Tile) -> Result<[Vec<f64>; 2], PassError> {
         let (isa, set, pass) = (self.machine.isa, self.pass.set, self.pass);
         let rows = pass.reducer.rows_at_once();
         let plan = TilePlan::of_ranges(set, rows, std::slice::from_ref(&tile.coordinates));
         let mut worker = pass.new_worker(isa, &plan);
-        let mut squared_norms = vec![0.0; set.clients.len()];
+        let mut sums = zero_sums(set.clients.len());
         for number in 0..plan.tiles() {
             let tile = plan.tile(number);
             pass.merge(isa, &mut worker, &tile)?;
-            add_rows(&mut squared_norms, &std::mem::take(&mut worker.squared_norms));
+            add_sums(&mut sums, &worker.take_sums());
             pass.hand_on(self.machine, &mut worker, &tile, self.write)?;
         }
-        Ok(squared_norms)
+        Ok(sums)
     }
+}
+
+/// The sums before the first tile: squared norms of clients, and the rounding.
+fn zero_sums(clients: usize) -> [Vec<f64>; 2] {
+    [vec![0.0; clients], vec![0.0; 2]]
+}
+
+fn add_sums(sums: &mut [Vec<f64>; 2], parts: &[Vec<f64>; 2]) {
+    sums.iter_mut().zip(parts).for_each(|(sum, part)| add_rows(sum, part));
 }
 
 fn finish_sum(work: &mut TileWork, sum: &WeightedSum, merged: &mut [f64]) -> Result<(), PassError> {

@@ -1,11 +1,13 @@
 //! The second pass: combines every tile by a reducer, and applies the server's step.
 //!
 //! A recipe compiles to a [`reducer`]: a [`weighted_sum`] or an order statistic ([`select`]). `finish` turns merged
-//! values into the model's. `gpu` runs the pass on the GPU, and `spot_check` checks a sample of its values on the CPU.
+//! values into the model's, and [`rounding`] measures what their dtype loses. `gpu` runs the pass on the GPU, and
+//! `spot_check` checks a sample of its values on the CPU.
 
 mod finish;
 mod gpu;
 pub mod reducer;
+pub mod rounding;
 pub mod select;
 mod spot_check;
 pub mod weighted_sum;
@@ -66,6 +68,15 @@ type Write<'w> = dyn Fn(&Tile, &TileValues) -> Result<(), WriteError> + Sync + '
 /// Squared L2 norms of the clients' deltas, section by section.
 pub type SquaredNorms = SectionTree<Option<Vec<f64>>>;
 
+/// The measurements of a pass.
+#[derive(Debug)]
+pub struct Combined {
+    /// Squared norms of the clients' deltas, if the pass measures them.
+    pub squared_norms: SquaredNorms,
+    /// Squared norms of what rounding to narrow floats lost, and of the deltas before; by [`rounding`].
+    pub rounding: SquaredNorms,
+}
+
 /// The L2 norms of clients, from the sums of squares in all sections.
 pub fn norms_of(squared: SquaredNorms, clients: usize) -> Vec<f64> {
     let mut norms = squared.total().flatten().unwrap_or_default();
@@ -75,7 +86,7 @@ pub fn norms_of(squared: SquaredNorms, clients: usize) -> Vec<f64> {
 
 impl CombinePass<'_> {
     /// Runs the pass. `write` takes the encoded values of each tile and of its state, in any order of tiles. Returns
-    /// the squared norms of the deltas, if the pass measures them.
+    /// its measurements.
     ///
     /// # Errors
     ///
@@ -84,18 +95,25 @@ impl CombinePass<'_> {
         &self,
         machine: &Machine,
         write: impl Fn(&Tile, &TileValues) -> Result<(), WriteError> + Sync,
-    ) -> Result<SquaredNorms, PassError> {
+    ) -> Result<Combined, PassError> {
         let (on_gpu, done) = self.run_on_gpu(machine, &write)?;
         let rest = gpu_ring::rest(self.set, done).into_iter().flat_map(|range| self.to_merge(range));
         let plan = self.plan(&rest.collect::<Vec<_>>());
         let sections = self.sections();
         let pass = CombineOnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
-        let mut squared_norms = machine.run(&pass)?.finish(sections.end);
-        if let Some(first) = squared_norms.0.first_mut() {
-            first.sum.add(&Some(on_gpu));
-        }
+        let [squared_norms, rounding] = machine.run(&pass)?;
+        let all = |sums: SectionAdder<Vec<f64>>, on_gpu: Vec<f64>| {
+            let mut sums = sums.finish(sections.end);
+            if let Some(first) = sums.0.first_mut() {
+                first.sum.add(&Some(on_gpu));
+            }
+            sums
+        };
+        let [norms_on_gpu, rounding_on_gpu] = on_gpu;
+        let squared_norms = all(squared_norms, norms_on_gpu);
+        let rounding = all(rounding, rounding_on_gpu);
         self.reducer.finish()?;
-        Ok(squared_norms)
+        Ok(Combined { squared_norms, rounding })
     }
 
     fn plan(&self, ranges: &[Range<usize>]) -> TilePlan {
@@ -166,6 +184,7 @@ impl CombinePass<'_> {
             mixed: None,
             captured: None,
             squared_norms: Vec::new(),
+            rounding: Vec::new(),
         }
     }
 
@@ -173,7 +192,7 @@ impl CombinePass<'_> {
     fn merge(&self, isa: Isa, worker: &mut CombineWorker, tile: &Tile) -> Result<(), PassError> {
         let mut work = TileWork { isa, pass: self, tile, worker };
         work.read_kept()?;
-        if self.uses_base() {
+        if self.uses_base() || self.measures_rounding(tile.dtype) {
             work.reader().read_finite_base(tile)?;
         } else if self.with_norms {
             work.reader().read_base(tile)?;
@@ -223,9 +242,9 @@ impl TilePass for CombineOnCpu<'_> {
         = CombineWorker<'p>
     where
         Self: 'p;
-    /// Squared norms of the clients that the pass reads.
-    type Part = Vec<f64>;
-    type Sum = SectionAdder<Vec<f64>>;
+    /// Squared norms of the clients that the pass reads, and the rounding.
+    type Part = [Vec<f64>; 2];
+    type Sum = [SectionAdder<Vec<f64>>; 2];
 
     fn plan(&self) -> &TilePlan {
         &self.plan
@@ -235,18 +254,20 @@ impl TilePass for CombineOnCpu<'_> {
         self.pass.new_worker(self.machine.isa, &self.plan)
     }
 
-    fn tile(&self, worker: &mut CombineWorker, tile: &Tile) -> Result<Vec<f64>, PassError> {
+    fn tile(&self, worker: &mut CombineWorker, tile: &Tile) -> Result<[Vec<f64>; 2], PassError> {
         self.pass.merge(self.machine.isa, worker, tile)?;
         self.pass.hand_on(self.machine, worker, tile, self.write)?;
-        Ok(mem::take(&mut worker.squared_norms))
+        Ok(worker.take_sums())
     }
 
-    fn start(&self) -> SectionAdder<Vec<f64>> {
-        SectionAdder::starting_at(self.first_section)
+    fn start(&self) -> [SectionAdder<Vec<f64>>; 2] {
+        [0; 2].map(|_| SectionAdder::starting_at(self.first_section))
     }
 
-    fn add(&self, sum: &mut SectionAdder<Vec<f64>>, tile: &Tile, part: Vec<f64>) {
-        sum.add(section_of(tile.coordinates.start), part);
+    fn add(&self, sums: &mut [SectionAdder<Vec<f64>>; 2], tile: &Tile, parts: [Vec<f64>; 2]) {
+        for (sum, part) in sums.iter_mut().zip(parts) {
+            sum.add(section_of(tile.coordinates.start), part);
+        }
     }
 
     fn clock(&self, worker: &CombineWorker) -> Clock {
@@ -269,6 +290,15 @@ pub struct CombineWorker<'a> {
     /// Merged values, if a reducer captures them instead of finishing them.
     captured: Option<Vec<f64>>,
     squared_norms: Vec<f64>,
+    /// Squared norms of what rounding lost, and of the delta; empty if the tile measures none.
+    rounding: Vec<f64>,
+}
+
+impl CombineWorker<'_> {
+    /// Takes the sums of the last tile.
+    fn take_sums(&mut self) -> [Vec<f64>; 2] {
+        [mem::take(&mut self.squared_norms), mem::take(&mut self.rounding)]
+    }
 }
 
 /// One tile in a reducer.
@@ -413,6 +443,7 @@ impl<'a> TileWork<'_, 'a> {
 
     fn forget_norms(&mut self) {
         self.worker.squared_norms.clear();
+        self.worker.rounding.clear();
     }
 
     /// The squared norms of these clients' rows in some columns; empty if the pass measures none.
