@@ -3,6 +3,7 @@
 use crate::engine::aggregate::geometry::fault_of_values;
 use crate::engine::intake::admit::admit;
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::opening;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::update::{self, BadBase, Update};
 use crate::engine::passes::error::PassError;
@@ -102,7 +103,8 @@ impl Inspection {
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = self.base.as_deref().map(|path| update::open_base(path, &files, &tables)).transpose()?;
         let base = base.map(Arc::new);
-        let opened = machine.pool.install(|| update::open(&paths, &files, &tables, base.as_deref()));
+        let opened =
+            machine.pool.install(|| opening::open(&paths, &files, &tables, base.as_deref(), &self.policy));
         let (mut set, rejected) = admit(opened, base, &self.policy)
             .map_err(|source| InspectError::Read { path: self.base.clone().unwrap_or_default(), source })?;
 
@@ -172,8 +174,8 @@ fn set_of_one(set: &UpdateSet, update: &mut Update) -> Option<UpdateSet> {
         }
     };
     let merged = MergedLayout::of(&layout);
-    let (id, metadata) = (update.id.clone(), update.metadata.clone());
-    let client = Client { id, model, metadata, placement: Arc::new(placement), control: None };
+    let (id, named_by, metadata) = (update.id.clone(), update.named_by, update.metadata.clone());
+    let client = Client { id, named_by, model, metadata, placement: Arc::new(placement), control: None };
     Some(UpdateSet::new(layout, merged, vec![client], base))
 }
 

@@ -13,13 +13,14 @@ use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::{all_within, decode, encode};
 use crate::kernels::lanes::Isa;
+use crate::model::client_id::nfc;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
 use crate::telemetry::explain::Explain;
 use crate::updates;
 use crate::updates::fault::LayoutFault;
-use crate::updates::metadata::{UpdateKind, UpdateMetadata};
+use crate::updates::metadata::{OtherPurpose, UpdateKind, UpdateMetadata};
 use crate::updates::placement::{placement, tensor_fault};
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -124,7 +125,7 @@ impl Personalization {
         self.check_output(&[&global, &client])?;
         let parts = self.parts(&global, &client)?;
         let layout = Layout::new(parts.iter().map(|(spec, _)| spec.clone()).collect());
-        let id = about.client_id.unwrap_or_else(|| stem(&self.client));
+        let id = about.client_id.unwrap_or_else(|| nfc(&stem(&self.client)));
         let metadata = self.metadata(&global, id);
         let writer = ModelWriter::create(&self.output, &layout, &metadata, self.max_shard_bytes)?;
         let make = |(tensor, (spec, source)): (usize, &(TensorSpec, TensorSource))| match source {
@@ -206,7 +207,8 @@ fn about(model: &ModelFile) -> Result<UpdateMetadata, PersonalizeError> {
     let (about, mut faults) = UpdateMetadata::parse(&model.metadata);
     // Other faults of the metadata do not matter here.
     faults.retain(|fault| matches!(fault.key, "kind" | "client_id"));
-    let faults: Vec<Fault> = faults.into_iter().map(Fault::from).collect();
+    let other = OtherPurpose::of(&model.metadata);
+    let faults = faults.into_iter().map(Fault::from).chain(other.map(Fault::from)).collect::<Vec<_>>();
     if !faults.is_empty() {
         return Err(PersonalizeError::Client { path: model.path.clone(), faults });
     }

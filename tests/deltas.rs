@@ -89,7 +89,7 @@ fn delta_among_weights_that_is_rejected_changes_nothing() {
     let dir = Dir::new();
     of("base", 1e9).write(&dir);
     for number in 0..3 {
-        of(&format!("updates/client-{number}"), 0.1).write(&dir);
+        of(&format!("updates/client-{number}"), 0.1).meta("kind", "weights").write(&dir);
     }
     let alone = merge(&dir, &ONTO_BASE);
     assert_eq!(alone.f64("w"), [0.1]);

@@ -54,8 +54,8 @@ fn every_update_may_have_a_fault() {
     let rows = rows(&dir, &[&WITH_BASE[..], &["--round", "9"]].concat());
     let faults: Vec<usize> = rows.iter().map(|row| row["faults"].as_array().unwrap().len()).collect();
     assert_eq!(faults, [1, 0, 0]);
-    for name in ["a", "b", "c"] {
-        update(name, [1.0, 2.0]).meta("round", "8").write(&dir);
+    for (name, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0)] {
+        update(name, [value, 2.0]).meta("round", "8").write(&dir);
     }
     let rows = self::rows(&dir, &[&WITH_BASE[..], &["--round", "9"]].concat());
     assert!(rows.iter().all(|row| row["faults"].as_array().unwrap().len() == 1), "{rows:#?}");
@@ -96,8 +96,8 @@ fn row_is_the_same_whatever_the_others_are() {
 #[test]
 fn angle_of_a_zero_vector_is_none() {
     let dir = Dir::new();
-    for name in ["a", "b"] {
-        update(name, [0.0, 0.0]).write(&dir);
+    for (name, zero) in [("a", 0.0), ("b", -0.0)] {
+        update(name, [zero, 0.0]).write(&dir);
     }
     let rows = rows(&dir, &[]);
     assert_eq!((&rows[0]["norm"], &rows[0]["cosine_to_median"]), (&json!(0.0), &Value::Null));
@@ -168,14 +168,24 @@ fn update_not_finite_does_not_move_the_median_of_the_others() {
 }
 
 #[test]
-fn file_named_twice_has_its_angle_in_the_sound_row() {
+fn file_named_twice_has_one_row() {
     let dir = round();
     let twice = "updates/a.safetensors";
     let run = fedmill(&dir, &["inspect", "--json", twice, twice]);
     let rows: Vec<Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.len(), 2);
-    for row in rows {
-        assert_eq!(row["faults"] == json!([]), row["cosine_to_median"] != Value::Null, "{row:#}");
+    assert_eq!((rows.len(), &rows[0]["faults"]), (1, &json!([])));
+    assert!(run.stderr.contains("is the same file as updates/a.safetensors"), "{}", run.stderr);
+}
+
+/// Of two updates of one client, the server cannot tell which is genuine: both have a fault, and no angle.
+#[test]
+fn two_updates_of_one_client_have_a_fault() {
+    let dir = round();
+    update("d", [1.0, 2.0]).meta("client_id", "a").write(&dir);
+    let rows = rows(&dir, &[]);
+    for (row, is_fine) in rows.iter().zip([false, true, true, false]) {
+        assert_eq!(row["faults"] == json!([]), is_fine, "{row:#}");
+        assert_eq!(row["cosine_to_median"] != Value::Null, is_fine, "{row:#}");
     }
 }
 

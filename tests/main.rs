@@ -13,6 +13,7 @@
 //! - `output`: the output of a run: shards, reports, messages, temporary files.
 //! - `partials`: trees of aggregators against one merge of all updates, and refused partials.
 //! - `hostile_updates`: encoded updates from attackers, cut off, changed at random, and made up.
+//! - `identity`: what names a client, and what updates may claim of themselves.
 //! - `inspect`: the output of `fedmill inspect`.
 //! - `compress`: updates compressed and decompressed, files to files, and encoded updates in a merge.
 //! - `doctor`: the output of `fedmill doctor`: adapters, tests, advice.
@@ -69,6 +70,7 @@ mod gpu;
 mod harness;
 mod help;
 mod hostile_updates;
+mod identity;
 mod inspect;
 mod kernels;
 mod kill;

@@ -139,7 +139,7 @@ fn report_of_every_client() {
     let norm = (24.0f64 + 12.25).sqrt();
     let file = "updates/client-0.safetensors";
     let first = json!({
-        "id": "client-0", "file": file, "bytes": dir.read(file).len(), "examples": 10.0,
+        "id": "client-0", "id_from": "stem", "file": file, "bytes": dir.read(file).len(), "examples": 10.0,
         "weight": 10.0 / 60.0, "norm": norm, "score": null, "kept": true, "reason": "every client has its weight",
         "influence": null,
     });
@@ -160,7 +160,8 @@ fn report_of_the_settings() {
     let expected = json!({
         "rule": "trimmed-mean", "byzantine": 1, "weights": "uniform", "base": null, "min_clients": 1,
         "on_bad_update": "skip", "round": 9, "max_shard_size": 24, "threads": 2, "pre": [], "seed": 0,
-        "definition": "paper", "distances": "direct", "personal": [],
+        "definition": "paper", "distances": "direct", "personal": [], "kind": "auto", "client_id_from": "auto",
+        "on_duplicate_content": "keep", "max_examples": null,
     });
     assert_eq!(report["settings"], expected);
     assert_eq!(report["backend"]["name"], "cpu");

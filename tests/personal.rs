@@ -2,9 +2,9 @@
 
 use crate::harness::{Contents, Dir, Model, Update, aggregate, merge};
 use fedmill::engine::intake::admit;
+use fedmill::engine::intake::opening;
 use fedmill::engine::intake::personal::Personal;
 use fedmill::engine::intake::policy::Policy;
-use fedmill::engine::intake::update;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
 use fedmill::updates::metadata::SCAFFOLD_CONTROL;
@@ -215,7 +215,8 @@ fn control_variates_are_of_what_is_shared() {
     dir.write(names[0], update(false).bytes());
     dir.write(names[1], update(true).bytes());
     let paths = names.map(|name| dir.path(name));
-    let opened = update::open(&paths, &OpenFiles::raise_limit(), &TablePool::default(), None);
+    let opened =
+        opening::open(&paths, &OpenFiles::raise_limit(), &TablePool::default(), None, &Policy::default());
     let personal = Personal { layers: vec!["head.*".parse().unwrap()] };
     let expected = Policy { control_prefix: Some(SCAFFOLD_CONTROL), personal, ..Policy::default() };
     let (set, rejected) = admit::admit(opened, None, &expected).unwrap();

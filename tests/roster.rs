@@ -4,7 +4,7 @@ use crate::bad_input::{aggregate, round_of, sound};
 use crate::harness::{Dir, Model, Update, fedmill_after};
 use fedmill::engine::intake::admit;
 use fedmill::engine::intake::policy::Policy;
-use fedmill::engine::intake::update;
+use fedmill::engine::intake::{opening, update};
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
 use fedmill::updates::metadata::SCAFFOLD_CONTROL;
@@ -116,7 +116,8 @@ fn admit(updates: &[Update], base: Option<Update>, expected: &Policy) -> (Update
     let base = base.map(|base| write(&base, "base.safetensors".to_owned()));
     let base = base.map(|path| Arc::new(update::open_base(&path, &files, &tables).unwrap()));
     let (set, rejected) =
-        admit::admit(update::open(&paths, &files, &tables, base.as_deref()), base, expected).unwrap();
+        admit::admit(opening::open(&paths, &files, &tables, base.as_deref(), expected), base, expected)
+            .unwrap();
     let fault = |update: &update::Update| format!("{}: {}", update.id, update.faults[0]);
     (set, rejected.iter().map(fault).collect())
 }

@@ -5,10 +5,12 @@ use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::request::{self, Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
+use crate::engine::intake::claims::Claims;
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::engine::intake::policy::{OnBadUpdate, Policy};
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::io::discover;
+use crate::model::client_id::nfc;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::state::StateTensor;
 use crate::modes::tiers::file::TierText;
@@ -18,7 +20,7 @@ use crate::settings::share::Share;
 use crate::settings::{self, Definition, SpecError, split_list};
 use crate::strategies::{self, STRATEGIES, Strategy};
 use crate::telemetry::report::Report;
-use crate::updates::metadata::SCAFFOLD_CONTROL;
+use crate::updates::metadata::{MOST_EXAMPLES, SCAFFOLD_CONTROL};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -73,6 +75,9 @@ pub(super) struct AggregationOptions {
     /// Rules without weights ignore it. The file has client ids and weights, as lines or a JSON object.
     #[arg(long, value_name = "WEIGHTS")]
     weights: Option<String>,
+    /// Count at most N examples of a client, whatever it states.
+    #[arg(long, value_name = "N", value_parser = most_examples)]
+    max_examples: Option<f64>,
     /// Refuse to merge fewer clients than N.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = INPUTS)]
     min_clients: usize,
@@ -88,7 +93,7 @@ pub(super) struct AggregationOptions {
     /// Let rules that compare clients merge updates in which each client chose the values to send (topk).
     #[arg(long)]
     allow_sparse_robust: bool,
-    /// The number of the round. Updates whose metadata names another round are bad.
+    /// The number of the round. Updates of another round are bad, and those without one if any update states one.
     #[arg(long, value_name = "N", help_heading = INPUTS)]
     round: Option<u64>,
 }
@@ -97,6 +102,11 @@ pub(super) struct AggregationOptions {
 enum BadUpdateAction {
     Fail,
     Skip,
+}
+
+fn most_examples(text: &str) -> Result<f64, String> {
+    let most = text.parse().ok().filter(|most: &f64| *most > 0.0 && *most <= MOST_EXAMPLES);
+    most.ok_or_else(|| "expected a number above 0, at most 2^53".to_owned())
 }
 
 fn rule_help() -> String {
@@ -235,7 +245,7 @@ fn float_dtype(text: &str) -> Result<Dtype, String> {
 
 // clap checks the text only: the rule is built later, with the definition that --compat names.
 fn rule_text(text: &str) -> Result<String, SpecError> {
-    rules::parse(text, Definition::Paper).map(|_| text.to_owned())
+    rules::parse(text, Definition::Paper).map(|_| nfc(text))
 }
 
 fn shadow_text(text: &str) -> Result<String, SpecError> {
@@ -325,7 +335,7 @@ impl AggregationOptions {
         options: &ReportingOptions,
         has_report: bool,
     ) -> Result<Reporting, Failure> {
-        let parse = |rule: &String| rules::parse(rule, self.definition());
+        let parse = |rule: &String| rules::parse(&nfc(rule), self.definition());
         Ok(Reporting {
             shadow: options.shadow().iter().map(parse).collect::<Result<_, _>>()?,
             metrics: options.metrics(has_report),
@@ -348,6 +358,7 @@ impl AggregationOptions {
             takes_stale: strategy.takes_stale(),
             allows_sparse: self.allow_sparse_robust,
             dtype: self.dtype,
+            claims: Claims { max_examples: self.max_examples, ..self.paths.claims() },
             control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),
         }
     }
@@ -392,7 +403,7 @@ impl AggregationOptions {
             byzantine: tier.byzantine.clone(),
             seed: self.seed,
             distances: self.distances(),
-            ..Method::new(rules::parse(&tier.rule, self.definition())?)
+            ..Method::new(rules::parse(&nfc(&tier.rule), self.definition())?)
         })
     }
 
@@ -404,6 +415,12 @@ impl AggregationOptions {
             let both = format!("{rule} and {strategy}");
             let who = if strategy.is_plain() { rule.to_string() } else { both };
             tracing::warn!("{who}: {definition} has no other definition, so the run follows the paper's");
+        }
+        if let Some(key) = strategy.trusts().filter(|_| rule.to_string() != "mean") {
+            tracing::warn!(
+                "{strategy} scales each update by the `{key}` that its client states, before {rule} compares them: a \
+                 hostile client chooses its own factor"
+            );
         }
         Ok(Method {
             rule,

@@ -34,7 +34,7 @@ impl Arguments {
         let inspection = Inspection {
             updates: self.paths.resolve()?,
             base: self.base.clone(),
-            policy: Policy { round: self.round, ..Policy::default() },
+            policy: Policy { round: self.round, claims: self.paths.claims(), ..Policy::default() },
         };
         let (pool, progress) = (common.pool()?, common.progress());
         let updates = inspection.run(&common.machine(&pool, &progress)).map_err(Failure::of)?;

@@ -42,12 +42,15 @@ mod rates;
 mod size;
 
 use crate::engine::backend::request::{BackendName, BackendRequest};
+use crate::engine::intake::claims::{Claims, ClientIdFrom, OnDuplicateContent};
 use crate::engine::passes::machine::Machine;
 use crate::gpu;
 use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
+use crate::model::client_id::IdSource;
 use crate::telemetry::console::{self, LogFormat};
 use crate::telemetry::progress::Progress;
+use crate::updates::metadata::UpdateKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use failure::Failure;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -258,9 +261,74 @@ struct UpdatePaths {
     /// Read more update paths from FILE, one per line. `-` is standard input.
     #[arg(long, value_name = "FILE", help_heading = INPUTS)]
     files_from: Option<PathBuf>,
+    /// What names the client of an update: auto, metadata, stem, parent or path.
+    ///
+    /// metadata is `client_id`. stem is the name of the file without its ending, parent the name of its folder, and path
+    /// the path as given. With those three, a `client_id` that differs is a fault. auto takes the metadata, else the
+    /// stem; if updates of several folders have one stem, it takes the folder.
+    #[arg(long, value_name = "SOURCE", default_value = "auto", hide_possible_values = true, help_heading = INPUTS)]
+    client_id_from: IdOption,
+    /// What the updates hold: auto takes the word of their metadata.
+    ///
+    /// With auto an update is weights unless its metadata says `delta`. If most updates that say nothing look like deltas of the
+    /// base, the run ends. With weights or delta, metadata that says otherwise is a fault.
+    #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true, help_heading = INPUTS)]
+    kind: KindOption,
+    /// What to do with updates of several clients whose tensors hold the same bytes: keep warns, reject leaves all of
+    /// them out as bad updates.
+    #[arg(long, value_name = "ACTION", default_value = "keep", help_heading = INPUTS)]
+    on_duplicate_content: CopyOption,
+}
+
+/// What names the client of an update.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum IdOption {
+    Auto,
+    Metadata,
+    Stem,
+    Parent,
+    Path,
+}
+
+/// What the updates hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum KindOption {
+    Auto,
+    Weights,
+    Delta,
+}
+
+/// What to do with updates that hold the same tensors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum CopyOption {
+    Keep,
+    Reject,
 }
 
 impl UpdatePaths {
+    /// What the run believes of what updates say of themselves.
+    fn claims(&self) -> Claims {
+        Claims {
+            client_id_from: match self.client_id_from {
+                IdOption::Auto => ClientIdFrom::Auto,
+                IdOption::Metadata => ClientIdFrom::Only(IdSource::Metadata),
+                IdOption::Stem => ClientIdFrom::Only(IdSource::Stem),
+                IdOption::Parent => ClientIdFrom::Only(IdSource::Parent),
+                IdOption::Path => ClientIdFrom::Only(IdSource::Path),
+            },
+            kind: match self.kind {
+                KindOption::Auto => None,
+                KindOption::Weights => Some(UpdateKind::Weights),
+                KindOption::Delta => Some(UpdateKind::Delta),
+            },
+            on_duplicate_content: match self.on_duplicate_content {
+                CopyOption::Keep => OnDuplicateContent::Keep,
+                CopyOption::Reject => OnDuplicateContent::Reject,
+            },
+            ..Claims::default()
+        }
+    }
+
     fn resolve(&self) -> Result<Vec<PathBuf>, Failure> {
         let mut paths = self.updates.clone();
         if let Some(list) = &self.files_from {

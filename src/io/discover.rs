@@ -68,6 +68,15 @@ pub fn stem(path: &Path) -> String {
         .map_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), str::to_owned)
 }
 
+/// The name of the folder of an update. A path without a folder is in the working directory.
+pub fn parent_name(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let parent = absolute.parent().unwrap_or(Path::new(""));
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // `..` is no name.
+    name(parent).or_else(|| name(&fs::canonicalize(parent).ok()?)).unwrap_or_default()
+}
+
 fn updates_in(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
     let unlistable = |source| DiscoverError::Unlistable { path: directory.to_owned(), source };
     let mut names = Vec::new();
@@ -101,5 +110,14 @@ mod tests {
         assert_eq!(stem(Path::new("client-1.safetensors.index.json")), "client-1");
         assert_eq!(stem(Path::new("a.b.safetensors")), "a.b");
         assert_eq!(stem(Path::new("update.bin")), "update");
+    }
+
+    #[test]
+    fn the_folder_names_an_update() {
+        assert_eq!(parent_name(Path::new("in/site-1/adapter_model.safetensors")), "site-1");
+        let here = std::env::current_dir().unwrap();
+        let expected = here.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(parent_name(Path::new("update.safetensors")), expected);
+        assert_eq!(parent_name(Path::new("./src/../update.safetensors")), expected);
     }
 }

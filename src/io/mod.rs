@@ -2,7 +2,7 @@
 //!
 //! Reading: [`discover`] finds updates, [`shards`] names the files of sharded models, [`header`] checks the claims of a
 //! safetensors header, [`source`] reads files in place, [`model_file`] joins headers and sources, [`digest`] names
-//! content. Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one,
+//! content, [`content`] is a model without its metadata. Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one,
 //! [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small files between runs.
 //!
 //! [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends one where a test asks for it.
@@ -10,6 +10,7 @@
 //! is installed.
 
 pub mod cache;
+pub mod content;
 pub mod crash;
 pub mod digest;
 pub mod discover;

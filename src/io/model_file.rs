@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -87,6 +88,9 @@ pub trait Decoder: Debug + Send + Sync {
 
     /// Which of its values were sent; all others are zero.
     fn sparsity(&self) -> Sparsity;
+
+    /// The bytes of its values in the file, if metadata stands among the data; `None` if not.
+    fn content(&self) -> Option<Range<u64>>;
 }
 
 /// The tensors of a model in the order of their data.

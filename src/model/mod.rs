@@ -1,8 +1,9 @@
 //! The shape of models. Knows neither files nor devices.
 //!
-//! [`dtype`] has the dtypes of tensors, [`layout`] their order and coordinates, [`tile`] a range of coordinates of
+//! [`client_id`] has the text of client ids, [`dtype`] the dtypes of tensors, [`layout`] their order and coordinates, [`tile`] a range of coordinates of
 //! every client, [`state`] the tensors kept between rounds, and [`sparsity`] which values of an update were sent.
 
+pub mod client_id;
 pub mod dtype;
 pub mod layout;
 pub mod sparsity;

@@ -164,6 +164,10 @@ impl Strategy for FedNova {
         if self.gmf() == 0.0 { Vec::new() } else { vec![momentum] }
     }
 
+    fn trusts(&self) -> Option<&'static str> {
+        Some("local_steps")
+    }
+
     fn check(&self, client: &ClientMetadata, _: Option<u64>) -> Result<(), MissingMetadata> {
         LocalWork::of(client).map(drop)
     }

@@ -174,6 +174,17 @@ pub trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
         Ok(())
     }
 
+    /// The faults of clients whose metadata differs from that of most clients, by index, where all must agree.
+    fn odd(&self, clients: &[ClientMetadata]) -> Vec<(usize, MissingMetadata)> {
+        let _ = clients;
+        Vec::new()
+    }
+
+    /// What of the clients' own reports decides how much each of them counts; `None` if nothing does.
+    fn trusts(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Factor for each client's delta before the rule; `None` means 1 for all.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ use crate::rules::geometry::Geometry;
 use crate::settings::numbers::NotNegative;
 use crate::settings::{Positive, RegistryEntry, Setting, spec_text, value};
 use crate::strategies::{ClientMetadata, Cohort, MissingMetadata, StepInput, Strategy, StrategyError};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 
 pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
@@ -51,9 +53,8 @@ impl QFedAvg {
         if let Some(lr) = self.local_lr {
             return Ok(lr.0);
         }
-        let said = |client: &ClientMetadata| client.local_lr.filter(|lr| *lr > 0.0);
-        let first = cohort.clients.first().and_then(said);
-        let other = cohort.clients.iter().find(|client| said(client).is_none() || said(client) != first);
+        let first = cohort.clients.first().and_then(rate);
+        let other = cohort.clients.iter().find(|client| rate(client).is_none() || rate(client) != first);
         match (first, other) {
             (Some(lr), None) => Ok(lr),
             (_, other) => {
@@ -74,10 +75,28 @@ impl QFedAvg {
         let (q, lipschitz) = (self.q.map_or(0.1, |q| q.0), local_lr.recip());
         let largest = losses.iter().copied().fold(0.0, f64::max);
         let powers: Vec<f64> = losses.iter().map(|loss| (loss / largest).powf(q)).collect();
-        let term = |k: usize| powers[k] * (1.0 + q * lipschitz * norms[k] * norms[k] / losses[k]);
+        // A client whose power vanishes beside the largest has no term, however long its delta is.
+        let term = |k: usize| match q * powers[k] {
+            0.0 => powers[k],
+            part => powers[k] + part * lipschitz * norms[k] * norms[k] / losses[k],
+        };
         let sum: f64 = (0..losses.len()).map(term).sum();
         powers.iter().map(|power| losses.len() as f64 * power / sum).collect()
     }
+}
+
+/// The learning rate that a client states, if it is above zero.
+fn rate(client: &ClientMetadata) -> Option<f64> {
+    client.local_lr.filter(|lr| *lr > 0.0)
+}
+
+/// The most frequent number; of equally frequent ones, the smallest.
+fn most_common<'n>(numbers: impl Iterator<Item = &'n f64>) -> Option<f64> {
+    // Positive floats have the order of their bits.
+    let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+    numbers.for_each(|number| *votes.entry(number.to_bits()).or_default() += 1);
+    let most = votes.into_iter().max_by_key(|(bits, votes)| (*votes, Reverse(*bits)));
+    most.map(|(bits, _)| f64::from_bits(bits))
 }
 
 /// The loss of a client, plus [`LEAST_LOSS`].
@@ -104,6 +123,24 @@ impl Strategy for QFedAvg {
 
     fn weighs_alike(&self) -> Option<&'static str> {
         Some("the losses decide how much each counts")
+    }
+
+    fn trusts(&self) -> Option<&'static str> {
+        Some("loss")
+    }
+
+    /// All clients must have one learning rate, unless the setting gives it: that of most clients.
+    fn odd(&self, clients: &[ClientMetadata]) -> Vec<(usize, MissingMetadata)> {
+        let rates: Vec<Option<f64>> = clients.iter().map(rate).collect();
+        let (None, Some(most)) = (self.local_lr, most_common(rates.iter().flatten())) else {
+            return Vec::new();
+        };
+        let is_odd = |i: &usize| rates[*i] != Some(most);
+        let fault = |i: usize| {
+            let expected = format!("{most} as in most updates, or qfedavg:local-lr=X");
+            (i, MissingMetadata::new("qfedavg", "local_lr", clients[i].local_lr, expected))
+        };
+        (0..rates.len()).filter(is_odd).map(fault).collect()
     }
 
     fn check(&self, client: &ClientMetadata, _: Option<u64>) -> Result<(), MissingMetadata> {

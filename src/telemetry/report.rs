@@ -73,6 +73,10 @@ pub struct Settings {
     pub min_clients: usize,
     pub on_bad_update: &'static str,
     pub round: Option<u64>,
+    pub kind: String,
+    pub client_id_from: String,
+    pub on_duplicate_content: &'static str,
+    pub max_examples: Option<f64>,
     pub personal: Vec<String>,
     pub max_shard_size: Option<u64>,
     pub threads: usize,
@@ -119,6 +123,8 @@ pub struct BackendChoice {
 pub struct ClientRow {
     /// Its id.
     pub id: String,
+    /// What named it: `metadata`, `stem`, `parent` or `path`. `None` for a client of a partial.
+    pub id_from: Option<&'static str>,
     /// Its tier, if the run has tiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,

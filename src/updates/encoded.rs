@@ -15,6 +15,7 @@ use crate::updates::part::{EncodedPart, PartError, StreamPlace};
 use crate::updates::streams::{Bundle, Plain, StreamLayout, read_directory};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,6 +114,8 @@ pub struct Encoded {
     places: Vec<(usize, usize)>,
     parts: Vec<EncodedPart>,
     metadata: BTreeMap<String, String>,
+    /// The bytes of the streams of a bundle, before its directory; `None` for a plain file.
+    content: Option<Range<u64>>,
 }
 
 impl Encoded {
@@ -135,7 +138,8 @@ impl Encoded {
             return Err(Invalid(format!("it has neither `{CODEC_KEY}` nor the tensor `{BUNDLE}` alone")));
         };
         let (directory, end) = read_directory(bundle, &model.files)?;
-        Self::new(directory, base.as_deref(), Bundle { next: bundle.offset, end }).map(Some)
+        let encoded = Self::new(directory, base.as_deref(), Bundle { next: bundle.offset, end })?;
+        Ok(Some(Self { content: Some(bundle.offset..end), ..encoded }))
     }
 
     fn new(
@@ -191,7 +195,7 @@ impl Encoded {
         layout.finish()?;
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { isa: Isa::detect(), number, tensors, places, parts, metadata })
+        Ok(Self { isa: Isa::detect(), number, tensors, places, parts, metadata, content: None })
     }
 
     /// Whether the update is a sketch. All other tensors of a sketch must be raw.
@@ -247,6 +251,10 @@ impl Decoder for Encoded {
         })?;
         round_to(self.isa, spec.dtype, out);
         Ok(())
+    }
+
+    fn content(&self) -> Option<Range<u64>> {
+        self.content.clone()
     }
 
     fn sparsity(&self) -> Sparsity {

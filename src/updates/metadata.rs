@@ -1,7 +1,9 @@
 //! The metadata that a client writes into its update.
 
+use crate::model::client_id::{forbidden, nfc};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// A metadata key with a value that makes no sense.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -38,6 +40,8 @@ pub struct UpdateMetadata {
     pub base: Option<String>,
     /// Whether the values are weights or a delta.
     pub kind: UpdateKind,
+    /// Whether the metadata or the operator states the kind.
+    pub states_kind: bool,
 }
 
 /// The kind of values in an update.
@@ -61,6 +65,12 @@ impl fmt::Display for UpdateKind {
 
 /// The most training examples that a client may claim: every whole number up to it has its own f64.
 pub const MOST_EXAMPLES: f64 = 9_007_199_254_740_992.0;
+
+/// The largest rate or proximal weight, the smallest rate above zero, and the largest loss that a client may claim. Their
+/// products and quotients fit f64 in every strategy.
+const MOST_RATE: f64 = 1e6;
+const LEAST_RATE: f64 = 1e-30;
+const MOST_LOSS: f64 = 1e12;
 
 /// The prefix of the tensors in which clients of SCAFFOLD send the change of their control variate.
 pub const SCAFFOLD_CONTROL: &str = "scaffold.delta_c.";
@@ -138,18 +148,27 @@ impl UpdateMetadata {
         let mut faults = Vec::new();
         let mut read = Reader { metadata, faults: &mut faults };
         let parsed = Self {
-            client_id: read.value("client_id", "a name", |id| (!id.is_empty()).then(|| id.to_owned())),
-            num_examples: read.value("num_examples", "a number that is not negative", count),
-            local_steps: read.value("local_steps", "a number that is not negative", count),
-            momentum: read.value("momentum", "a number from 0 to below 1", |text| {
-                count(text).filter(|momentum| *momentum < 1.0)
+            client_id: read.value("client_id", "a name without control characters", |id| {
+                (!id.is_empty() && forbidden(id).is_none()).then(|| nfc(id))
             }),
-            proximal_mu: read.value("proximal_mu", "a number that is not negative", count),
-            local_lr: read.value("local_lr", "a number that is not negative", count),
-            loss: read.value("loss", "a finite number", finite),
+            num_examples: read
+                .value("num_examples", "a number from 0 to 2^53", |text| within(text, 0.0..=MOST_EXAMPLES)),
+            local_steps: read
+                .value("local_steps", "a number from 0 to 2^53", |text| within(text, 0.0..=MOST_EXAMPLES)),
+            momentum: read.value("momentum", "a number from 0 to below 1", |text| {
+                within(text, 0.0..=1.0).filter(|momentum| *momentum < 1.0)
+            }),
+            proximal_mu: read
+                .value("proximal_mu", "a number from 0 to 1e6", |text| within(text, 0.0..=MOST_RATE)),
+            local_lr: read.value("local_lr", "0, or a number from 1e-30 to 1e6", |text| {
+                within(text, 0.0..=MOST_RATE).filter(|lr| *lr == 0.0 || *lr >= LEAST_RATE)
+            }),
+            loss: read
+                .value("loss", "a number from -1e12 to 1e12", |text| within(text, -MOST_LOSS..=MOST_LOSS)),
             round: read.value("round", "a whole number", |text| text.parse().ok()),
             base: read.value("base", "a hex digest", |text| Some(text.to_owned())),
             kind: read.value("kind", "`weights` or `delta`", kind).unwrap_or_default(),
+            states_kind: metadata.contains_key("kind"),
         };
         (parsed, faults)
     }
@@ -176,12 +195,8 @@ impl Reader<'_> {
     }
 }
 
-fn finite(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|number: &f64| number.is_finite())
-}
-
-fn count(text: &str) -> Option<f64> {
-    finite(text).filter(|count| *count >= 0.0)
+fn within(text: &str, limits: RangeInclusive<f64>) -> Option<f64> {
+    text.parse().ok().filter(|number| limits.contains(number))
 }
 
 fn kind(text: &str) -> Option<UpdateKind> {
@@ -209,6 +224,10 @@ mod tests {
         assert_eq!(parse("local_lr", "1e-3").0.local_lr, Some(1e-3));
         assert_eq!(parse("loss", "-2.5").0.loss, Some(-2.5));
         assert_eq!(parse("round", "7").0.round, Some(7));
+        assert_eq!(parse("num_examples", "9007199254740992").0.num_examples, Some(MOST_EXAMPLES));
+        assert_eq!(parse("local_lr", "0").0.local_lr, Some(0.0));
+        let universita = Some("Universit\u{e0}".to_owned());
+        assert_eq!(parse("client_id", "Universita\u{300}").0.client_id, universita);
         assert_eq!(parse("kind", "delta").0.kind, UpdateKind::Delta);
         assert_eq!(parse("kind", "weights").1.len(), 0);
     }
@@ -220,6 +239,17 @@ mod tests {
             ("num_examples", "many"),
             ("num_examples", "NaN"),
             ("num_examples", "inf"),
+            ("num_examples", "9007199254740994"),
+            ("num_examples", "1e308"),
+            ("local_steps", "1e308"),
+            ("proximal_mu", "1e7"),
+            ("local_lr", "1e7"),
+            ("local_lr", "5e-324"),
+            ("loss", "1e13"),
+            ("loss", "-1e308"),
+            ("client_id", "site\u{1b}[8m"),
+            ("client_id", "site\n3"),
+            ("client_id", "\u{202e}3-etis"),
             ("local_steps", "-3"),
             ("momentum", "1"),
             ("momentum", "-0.1"),

@@ -2,6 +2,7 @@
 
 use crate::io::digest::{Blake3, Digest};
 use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
+use crate::model::client_id::IdSource;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::state::StateTensor;
@@ -14,8 +15,10 @@ use std::sync::{Arc, OnceLock};
 /// A client whose update takes part.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Its id: from its metadata, or the file's stem.
+    /// Its id.
     pub id: String,
+    /// What named it.
+    pub named_by: IdSource,
     /// Its files.
     pub model: Arc<ModelFile>,
     /// Its metadata.

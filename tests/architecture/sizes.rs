@@ -20,7 +20,6 @@ const TABLES: &[&str] = &["Args", "Parser", "Serialize"];
 const EXCEPTIONS: &[Exception] = &[
     Exception { what: "src/kernels", why: "one file a kernel; callers name a kernel without a group" },
     Exception { what: "share of codecs", why: "one file a codec, and the coders that they share" },
-    Exception { what: "share of kernels", why: "one file a kernel, each for every instruction set" },
 ];
 
 const RULE: Rule = Rule {

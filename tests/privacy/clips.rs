@@ -2,7 +2,7 @@
 
 use crate::harness::{Dir, Update};
 use fedmill::engine::intake::policy::Policy;
-use fedmill::engine::intake::{admit, update as opened};
+use fedmill::engine::intake::{admit, opening, update};
 use fedmill::engine::passes::machine::Machine;
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
@@ -58,8 +58,8 @@ fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<ClientClip> {
         updates.iter().enumerate().map(|(i, update)| write(update, format!("{i}.safetensors"))).collect();
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let base = write(&update(&widened(&values(0)), [false; 3]), "base.safetensors".to_owned());
-    let base = Arc::new(opened::open_base(&base, &files, &tables).unwrap());
-    let updates = opened::open(&paths, &files, &tables, Some(&base));
+    let base = Arc::new(update::open_base(&base, &files, &tables).unwrap());
+    let updates = opening::open(&paths, &files, &tables, Some(&base), &Policy::default());
     let (set, rejected) = admit::admit(updates, Some(base), &Policy::default()).unwrap();
     assert_eq!(rejected.len(), 0);
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

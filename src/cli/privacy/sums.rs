@@ -4,6 +4,7 @@ use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, UpdatePath
 use crate::cli::aggregation::{model_path, published};
 use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::decide::method::Method;
+use crate::engine::intake::claims::Claims;
 use crate::engine::intake::policy::{OnBadUpdate, Policy};
 use crate::engine::intake::weights::Weighting;
 use crate::modes::dp::release::{self, Options};
@@ -80,13 +81,13 @@ pub(in crate::cli) struct NoiseArguments {
 
 impl ClipArguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        self.shared.write_sum(common, self.paths.resolve()?, Vec::new())
+        self.shared.write_sum(common, self.paths.resolve()?, self.paths.claims(), Vec::new())
     }
 }
 
 impl SumArguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        self.shared.write_sum(common, Vec::new(), self.sums.clone())
+        self.shared.write_sum(common, Vec::new(), Claims::default(), self.sums.clone())
     }
 }
 
@@ -108,10 +109,12 @@ impl Shared {
         &self,
         common: &Common,
         updates: Vec<PathBuf>,
+        claims: Claims,
         sums: Vec<PathBuf>,
     ) -> Result<Outcome, Failure> {
         let (pool, progress) = (common.pool()?, common.progress());
-        let request = self.request(updates, &sums);
+        let mut request = self.request(updates, &sums);
+        request.policy.claims = claims;
         published(write_sum(request, &self.options(sums), common.machine(&pool, &progress)))
     }
 

@@ -63,6 +63,7 @@ pub fn merge_controls(
 pub fn controls_of(set: &UpdateSet) -> UpdateSet {
     let control = |client: &Client| Client {
         id: client.id.clone(),
+        named_by: client.named_by,
         model: Arc::clone(&client.model),
         metadata: UpdateMetadata { kind: UpdateKind::Delta, ..client.metadata.clone() },
         placement: Arc::clone(client.control.as_ref().unwrap_or(&client.placement)),

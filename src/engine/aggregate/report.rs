@@ -2,6 +2,7 @@
 
 use crate::engine::aggregate::session::Session;
 use crate::engine::decide::judge::Judgement;
+use crate::engine::intake::claims::OnDuplicateContent;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::OnBadUpdate;
 use crate::engine::intake::taken::Taken;
@@ -123,6 +124,13 @@ fn settings(session: &Session, taken: &Taken) -> Settings {
             OnBadUpdate::Skip => "skip",
         },
         round: request.policy.round,
+        kind: request.policy.claims.kind.map_or_else(|| "auto".to_owned(), |kind| kind.to_string()),
+        client_id_from: request.policy.claims.client_id_from.to_string(),
+        on_duplicate_content: match request.policy.claims.on_duplicate_content {
+            OnDuplicateContent::Keep => "keep",
+            OnDuplicateContent::Reject => "reject",
+        },
+        max_examples: request.policy.claims.max_examples,
         personal: request.policy.personal.texts(),
         max_shard_size: request.outputs.max_shard_bytes,
         threads: session.machine.threads(),
@@ -171,13 +179,15 @@ fn texts(warnings: &[Warning]) -> Vec<String> {
 
 fn client_row(client: &Client) -> ClientRow {
     let examples = client.metadata.num_examples;
-    undecided_row(&client.id, &client.model.path, client.model.bytes(), examples)
+    let row = undecided_row(&client.id, &client.model.path, client.model.bytes(), examples);
+    ClientRow { id_from: Some(client.named_by.name()), ..row }
 }
 
 /// The row of a client without a decision.
 fn undecided_row(id: &str, file: &Path, bytes: u64, examples: Option<f64>) -> ClientRow {
     ClientRow {
         id: id.to_owned(),
+        id_from: None,
         tier: None,
         file: file.display().to_string(),
         bytes,

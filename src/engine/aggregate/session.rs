@@ -7,13 +7,14 @@ use crate::engine::aggregate::outputs::{check_collisions, check_targets};
 use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::aggregate::work::work;
-use crate::engine::aggregate::{publish, report};
+use crate::engine::aggregate::{kinds, publish, report};
 use crate::engine::backend::calibration::Host;
 use crate::engine::backend::choose::{Choice, choose};
 use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::intake::admit;
 use crate::engine::intake::cohort::cohort;
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::opening;
 use crate::engine::intake::policy::OnBadUpdate;
 use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
@@ -36,7 +37,7 @@ use crate::model::state::KeptTensor;
 use crate::rules::Statistics;
 use crate::strategies::StrategyError;
 use crate::telemetry::report::{Bytes, Timings};
-use crate::updates::set::{Base, UpdateSet};
+use crate::updates::set::{Base, Client, UpdateSet};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub struct Session<'m> {
     /// The reason for the backend; `None` before the choice.
     pub backend_why: Option<String>,
     pub(super) started: Instant,
+    /// Whether the kinds of the updates were checked.
+    knows_kinds: bool,
     /// Rejected files for which the session printed a warning.
     warned: BTreeSet<PathBuf>,
 }
@@ -82,8 +85,10 @@ impl<'m> Session<'m> {
             // All threads hash the base now: the state needs the digest later.
             machine.pool.install(|| digest_of(base))?;
         }
-        let mut updates = machine.pool.install(|| update::open(&paths, &files, &tables, base.as_ref()));
-        updates.extend(machine.pool.install(|| update::open_partials(&partials, &files, &tables)));
+        let policy = &request.policy;
+        let mut updates =
+            machine.pool.install(|| opening::open(&paths, &files, &tables, base.as_ref(), policy));
+        updates.extend(machine.pool.install(|| opening::open_partials(&partials, &files, &tables)));
         request.policy.personal.check_round(base.as_ref(), &updates)?;
         Ok(Self {
             request,
@@ -94,6 +99,7 @@ impl<'m> Session<'m> {
             bytes: Bytes::default(),
             backend_why: None,
             started,
+            knows_kinds: false,
             warned: BTreeSet::new(),
         })
     }
@@ -123,6 +129,7 @@ impl<'m> Session<'m> {
     pub fn settle(&mut self, taken: &mut Taken) -> Result<(), Error> {
         taken.rejected.sort_by(|a, b| a.path.cmp(&b.path));
         self.open_state(taken)?;
+        self.check_kinds(&taken.set)?;
         if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
             return Err(Error::bad_updates(&taken.rejected));
         }
@@ -132,6 +139,18 @@ impl<'m> Session<'m> {
                     tracing::warn!(client = update.id, "skipped {}: {fault}", update.path.display());
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Stops a run that would take deltas for weights. Only the first call reads updates.
+    ///
+    /// # Errors
+    ///
+    /// When most updates that do not state their kind look like deltas of the base.
+    pub fn check_kinds(&mut self, set: &UpdateSet) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.knows_kinds, true) {
+            kinds::check(&self.machine, set, &self.request.policy.claims)?;
         }
         Ok(())
     }
@@ -188,6 +207,7 @@ impl<'m> Session<'m> {
         if taken.weights_source == "uniform" && policy.weighting == Weighting::Default {
             tracing::warn!("no update states `num_examples`: every client weighs the same");
         }
+        self.warn_of_capped_examples(taken);
         self.warn_of_stepped_statistics(&taken.set);
         Ok(())
     }
@@ -202,6 +222,18 @@ impl<'m> Session<'m> {
         report.refused = Some(why);
         publish::publish_report(publish::stage_report(self, &report)?)?;
         Ok(Error::Refused(Box::new(report)))
+    }
+
+    /// Warns of clients that state more examples than may count.
+    fn warn_of_capped_examples(&self, taken: &Taken) {
+        let most = self.request.policy.claims.max_examples.filter(|_| taken.weights_source == "examples");
+        let Some(most) = most else { return };
+        let is_above = |client: &&Client| client.metadata.num_examples.is_some_and(|found| found > most);
+        let ids: Vec<&str> =
+            taken.set.clients.iter().filter(is_above).map(|client| client.id.as_str()).collect();
+        if !ids.is_empty() {
+            tracing::warn!("--max-examples: {most} examples count of {}, which state more", ids.join(", "));
+        }
     }
 
     /// Warns if the server steps on a running variance: an optimiser's step may make it negative.

@@ -52,22 +52,32 @@ pub fn admit(
     Ok((set, rejected))
 }
 
-/// Rejects sound updates with the client id of another: the first by path stays. Clients are in order of id and path.
+/// Rejects all sound updates with one client id: the server cannot tell which is genuine. Clients are in order of id and
+/// path.
 fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
-    for client in std::mem::take(clients) {
-        match clients.last() {
-            Some(first) if first.id == client.id => {
-                let fault = Fault::DuplicateClient { id: client.id.clone(), other: first.model.path.clone() };
-                rejected.push(Update::of_client(client, vec![fault]));
-            }
-            _ => clients.push(client),
+    for group in std::mem::take(clients).chunk_by(|a, b| a.id == b.id) {
+        if let [client] = group {
+            clients.push(client.clone());
+            continue;
+        }
+        for (place, client) in group.iter().enumerate() {
+            let other = group[usize::from(place == 0)].model.path.clone();
+            let fault = Fault::DuplicateClient { id: client.id.clone(), other };
+            rejected.push(Update::of_client(client.clone(), vec![fault]));
         }
     }
 }
 
 fn mark_other_rounds(opened: &mut [Update], policy: &Policy) {
+    let states_it =
+        |update: &Update| update.metadata.round.is_some() && update.metadata.round == policy.round;
+    // A strategy that takes stale updates asks each of them for its round.
+    let is_asked = !policy.takes_stale && !policy.claims.judges_alone && opened.iter().any(states_it);
+    let lacks = policy.round.filter(|_| is_asked);
     for update in opened {
         update.faults.extend(policy.round_fault(&update.metadata));
+        let is_silent = update.model.is_some() && update.metadata.round.is_none();
+        update.faults.extend(lacks.filter(|_| is_silent).map(|expected| Fault::NoRound { expected }));
     }
 }
 

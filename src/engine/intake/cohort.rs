@@ -40,12 +40,13 @@ pub fn cohort(
         let fault = strategy.check(client, policy.round).err()?;
         Some((i, Fault::from(fault)))
     });
+    let odd = strategy.odd(&clients).into_iter().map(|(i, fault)| (i, Fault::from(fault)));
     let faults: Vec<(usize, Fault)> =
-        lacking.chain(sparse::misleading(set, policy.allows_sparse, comparer)).collect();
+        lacking.chain(odd).chain(sparse::misleading(set, policy.allows_sparse, comparer)).collect();
     if !faults.is_empty() {
         return Ok(Err(faults));
     }
-    Ok(policy.weighting.weigh(&set.clients)?.map(|weights| {
+    Ok(policy.weighting.weigh(&set.clients, policy.claims.max_examples)?.map(|weights| {
         let (round, population) = (policy.round, policy.population);
         (Cohort { clients, weights: weights.values, round, population }, weights.source)
     }))

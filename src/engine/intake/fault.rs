@@ -21,8 +21,20 @@ pub enum Fault {
     OtherPurpose(#[from] OtherPurpose),
     #[error("client id `{id}` is also the id of {}", .other.display())]
     DuplicateClient { id: String, other: PathBuf },
+    #[error("metadata `kind` is {found}, expected {expected} because of --kind {expected}")]
+    ForcedKind { found: UpdateKind, expected: UpdateKind },
+    #[error("metadata `client_id` is missing, expected it because --client-id-from is metadata")]
+    NoClientId,
+    #[error("metadata `client_id` is `{found}`, expected `{expected}` by --client-id-from {by}")]
+    OtherClientId { found: String, expected: String, by: &'static str },
+    #[error("client id `{id}` from the {by}: expected a name without control characters")]
+    BadClientId { id: String, by: &'static str },
+    #[error("its tensors hold the same bytes as those of {}", .other.display())]
+    SameContent { other: PathBuf },
     #[error("other updates claim the client id `{id}` too")]
     ClaimedTwice { id: String },
+    #[error("metadata `round` is missing, expected {expected}, since other updates state theirs")]
+    NoRound { expected: u64 },
     #[error("update is of round {found}, expected round {expected}")]
     OtherRound { found: u64, expected: u64 },
     #[error(
@@ -76,6 +88,7 @@ impl Fault {
         matches!(
             self,
             Self::DuplicateClient { .. }
+                | Self::NoRound { .. }
                 | Self::OtherRound { .. }
                 | Self::StaleWeights { .. }
                 | Self::OtherBase { .. }
@@ -91,7 +104,9 @@ impl Fault {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
-            Self::DuplicateClient { .. } => Some("remove one of the two, or set `client_id` in its metadata"),
+            Self::DuplicateClient { .. } => Some(
+                "keep one of them, or name clients by what you choose: --client-id-from stem, parent or path",
+            ),
             Self::OtherPurpose(fault) => fault.hint(),
             Self::OtherKind { .. } => Some("pass the model that the deltas started from as --base"),
             Self::StaleWeights { .. } => {

@@ -1,5 +1,6 @@
 //! The operator's policy: which updates take part, what each must hold, and how many must come.
 
+use crate::engine::intake::claims::Claims;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::Personal;
 use crate::engine::intake::weights::Weighting;
@@ -36,6 +37,8 @@ pub struct Policy {
     pub allows_sparse: bool,
     /// The dtype of the merged model's float tensors; `None` for the reference's.
     pub dtype: Option<Dtype>,
+    /// What the run believes of what an update says of itself.
+    pub claims: Claims,
     /// The prefix of control tensors, if updates must hold one for each float tensor of the layout.
     pub control_prefix: Option<&'static str>,
 }
@@ -52,6 +55,7 @@ impl Default for Policy {
             takes_stale: false,
             allows_sparse: false,
             dtype: None,
+            claims: Claims::default(),
             control_prefix: None,
         }
     }

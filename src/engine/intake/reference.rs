@@ -143,8 +143,8 @@ impl ExpectedLayout {
             });
             match (update.model, placements) {
                 (Some(model), Some((placement, control))) if update.faults.is_empty() => {
-                    let Update { id, metadata, .. } = update;
-                    clients.push(Client { id, model, metadata, placement, control });
+                    let Update { id, named_by, metadata, .. } = update;
+                    clients.push(Client { id, named_by, model, metadata, placement, control });
                 }
                 (model, _) => rejected.push(Update { model, ..update }),
             }

@@ -1,14 +1,14 @@
-//! Opens updates and the base: reads their headers, and lists the faults of each.
+//! Opens an update or the base: reads its header, and lists its faults.
 
 use crate::engine::intake::fault::Fault;
 use crate::io::discover::stem;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
 use crate::io::source::OpenFiles;
+use crate::model::client_id::IdSource;
 use crate::updates;
-use crate::updates::metadata::{OtherPurpose, UpdateMetadata};
+use crate::updates::metadata::{OtherPurpose, UpdateKind, UpdateMetadata};
 use crate::updates::set::{Base, Client};
 use crate::updates::source::Place;
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,8 +29,10 @@ pub struct Update {
     pub role: InputRole,
     /// The file, or the index of a sharded update.
     pub path: PathBuf,
-    /// The id of its client: from its metadata, or the file's stem.
+    /// The id of its client.
     pub id: String,
+    /// What named its client.
+    pub named_by: IdSource,
     /// Its metadata.
     pub metadata: UpdateMetadata,
     /// Its files; `None` if they cannot be opened.
@@ -40,7 +42,7 @@ pub struct Update {
 }
 
 impl Update {
-    fn read(
+    pub(super) fn read(
         path: &Path,
         role: InputRole,
         files: &OpenFiles,
@@ -58,14 +60,39 @@ impl Update {
             let other = model.as_ref().and_then(|model| OtherPurpose::of(&model.metadata));
             faults.extend(other.map(Fault::from));
         }
-        let id = metadata.client_id.clone().unwrap_or_else(|| stem(path));
-        Self { role, path: path.to_owned(), id, metadata, model, faults }
+        Self {
+            role,
+            path: path.to_owned(),
+            id: stem(path),
+            named_by: IdSource::Stem,
+            metadata,
+            model,
+            faults,
+        }
+    }
+
+    /// Takes the kind that the operator states, if any. Metadata that contradicts it is a fault.
+    pub(super) fn take_kind(&mut self, kind: Option<UpdateKind>) {
+        let Some(expected) = kind else { return };
+        let UpdateMetadata { kind: found, states_kind, .. } = self.metadata;
+        if states_kind && found != expected {
+            self.faults.push(Fault::ForcedKind { found, expected });
+        }
+        (self.metadata.kind, self.metadata.states_kind) = (expected, true);
     }
 
     /// Turns a client back into an update, with these faults.
     pub fn of_client(client: Client, faults: Vec<Fault>) -> Self {
-        let Client { id, model, metadata, .. } = client;
-        Self { role: InputRole::Update, path: model.path.clone(), id, metadata, model: Some(model), faults }
+        let Client { id, named_by, model, metadata, .. } = client;
+        Self {
+            role: InputRole::Update,
+            path: model.path.clone(),
+            id,
+            named_by,
+            metadata,
+            model: Some(model),
+            faults,
+        }
     }
 }
 
@@ -96,14 +123,4 @@ pub fn open_base(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<B
         .map_err(|faults| BadBase { path: path.to_owned(), faults })?;
     let placement = model.table.iter().map(Place::from).collect();
     Ok(Base::new(Arc::new(model), placement))
-}
-
-/// Reads the headers of all updates, in parallel. An encoded update without tensor names takes those of the base.
-pub fn open(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool, base: Option<&Base>) -> Vec<Update> {
-    paths.par_iter().map(|path| Update::read(path, InputRole::Update, files, tables, base)).collect()
-}
-
-/// Reads the headers of partials, in parallel.
-pub fn open_partials(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool) -> Vec<Update> {
-    paths.par_iter().map(|path| Update::read(path, InputRole::Partial, files, tables, None)).collect()
 }

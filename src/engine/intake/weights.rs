@@ -2,6 +2,7 @@
 
 use crate::engine::intake::fault::Fault;
 use crate::io::text;
+use crate::model::client_id::nfc;
 use crate::updates::set::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,17 +49,22 @@ pub enum WeightsError {
 }
 
 impl Weighting {
-    /// The weights of these clients, in their order, or the faults of clients without a weight.
+    /// The weights of these clients, in their order, with examples counted up to `max_examples`, or the faults of clients without a weight.
     ///
     /// # Errors
     ///
     /// When all weights are zero.
-    pub fn weigh(&self, clients: &[Client]) -> Result<Result<Weights, Vec<(usize, Fault)>>, WeightsError> {
+    pub fn weigh(
+        &self,
+        clients: &[Client],
+        max_examples: Option<f64>,
+    ) -> Result<Result<Weights, Vec<(usize, Fault)>>, WeightsError> {
         let source = self.source(clients);
         let mut values = Vec::with_capacity(clients.len());
         let mut faults = Vec::new();
         for (i, client) in clients.iter().enumerate() {
             match self.weight(client, source) {
+                Ok(weight) if source == "examples" => values.push(weight.min(max_examples.unwrap_or(weight))),
                 Ok(weight) => values.push(weight),
                 Err(fault) => faults.push((i, fault)),
             }
@@ -119,7 +125,7 @@ fn parse_json(path: &Path, text: &str) -> Result<BTreeMap<String, f64>, WeightsE
     for (id, value) in text::object_entries(text).map_err(|why| bad(why.to_string()))? {
         let weight = serde_json::from_str(value.get()).ok().filter(is_weight);
         let weight = weight.ok_or_else(|| bad(format!("the weight of `{id}` is {}", value.get())))?;
-        if table.insert(id.clone(), weight).is_some() {
+        if table.insert(nfc(&id), weight).is_some() {
             return Err(WeightsError::Twice { path: path.to_owned(), id });
         }
     }
@@ -138,7 +144,7 @@ fn parse_lines(path: &Path, text: &str) -> Result<BTreeMap<String, f64>, Weights
         let (id, weight) = line.rsplit_once([',', '\t', ' ']).ok_or_else(bad)?;
         let weight = weight.parse().ok().filter(is_weight).ok_or_else(bad)?;
         let id = id.trim_end_matches([',', '\t', ' ']).to_owned();
-        if table.insert(id.clone(), weight).is_some() {
+        if table.insert(nfc(&id), weight).is_some() {
             return Err(WeightsError::Twice { path: path.to_owned(), id });
         }
     }

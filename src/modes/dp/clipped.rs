@@ -82,7 +82,10 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
     for update in updates.iter_mut().filter(|update| claims[&update.id] > 1) {
         update.faults.push(Fault::ClaimedTwice { id: update.id.clone() });
     }
-    let admitted = admit::admit(updates, session.base.clone(), &session.request.policy);
+    // What one client states must not decide whether another counts.
+    let mut policy = session.request.policy.clone();
+    policy.claims.judges_alone = true;
+    let admitted = admit::admit(updates, session.base.clone(), &policy);
     let (mut set, rejected) = admitted.map_err(|why| session.unread_base(why))?;
     for update in &rejected {
         let more = match update.faults.len() {
@@ -93,6 +96,7 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
             tracing::warn!("{}: {fault}{more}: the client counts as zero", update.path.display());
         }
     }
+    session.check_kinds(&set)?;
     // The run merges deltas, whether clients sent weights or deltas.
     set.value_kind = ValueKind::Deltas;
     let mut taken = Taken::new(set, rejected);

@@ -21,6 +21,7 @@ use crate::engine::aggregate::{publish, report};
 use crate::engine::backend::request::BackendName;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::decide::method::MetricsRequest;
+use crate::engine::intake::claims::OnDuplicateContent;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::machine::Machine;
@@ -106,6 +107,14 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
         let why = "a missing model would reveal the number of clients";
         let hint = "leave it out: a round without clients is noise alone";
         return refuse("--min-clients".to_owned(), why, hint);
+    }
+    if request.policy.claims.on_duplicate_content == OnDuplicateContent::Reject {
+        let why = "whether a client counts would depend on the content of another";
+        return refuse(
+            "--on-duplicate-content reject".to_owned(),
+            why,
+            "leave it out: the run warns of copies",
+        );
     }
     if request.backend.name == BackendName::Gpu {
         return refuse("--backend gpu".to_owned(), "sums are made on the CPU", "use auto or cpu");

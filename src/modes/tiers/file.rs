@@ -6,6 +6,7 @@
 
 use crate::engine::decide::method::Method;
 use crate::io::text;
+use crate::model::client_id::nfc;
 use crate::rules::RuleError;
 use crate::settings::share::Share;
 use crate::telemetry::explain::Explain;
@@ -254,7 +255,8 @@ impl Tier {
         if name.is_empty() || clients.is_empty() {
             return Err("`name` and `clients` may not be empty".to_owned());
         }
-        let pattern = |text: &String| Pattern::new(text).map_err(|why| format!("clients: `{text}`: {why}"));
+        let pattern =
+            |text: &String| Pattern::new(&nfc(text)).map_err(|why| format!("clients: `{text}`: {why}"));
         let share = |text: NumberOrText| text.to_string().parse().map_err(|why| format!("byzantine: {why}"));
         let text = TierText { rule, pre, byzantine: byzantine.map(share).transpose()? };
         Ok(Self {

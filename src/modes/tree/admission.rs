@@ -231,6 +231,9 @@ fn fit(
     if let Some((found, expected)) = description.round.zip(policy.round).filter(|(a, b)| a != b) {
         faults.push(Fault::OtherRound { found, expected });
     }
+    if let Some(why) = policy.claims.max_examples.and_then(|most| description.above(most)) {
+        faults.push(PartialFault::Bad { why }.into());
+    }
     faults.extend(other_base(set, description)?);
     faults.extend(other_kind(set, description));
     faults.extend(expected.fault(description));

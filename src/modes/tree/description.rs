@@ -1,5 +1,6 @@
 //! The description of a partial: JSON under one key of its safetensors metadata.
 
+use crate::model::client_id::{forbidden, nfc};
 use crate::model::dtype::Dtype;
 use crate::modes::tree::purpose::Purpose;
 use crate::updates::metadata::{MOST_EXAMPLES, UpdateKind};
@@ -116,6 +117,10 @@ impl Description {
                 pair[0].id, pair[1].id
             ));
         }
+        let is_unsound = |id: &str| id.is_empty() || forbidden(id).is_some() || nfc(id) != id;
+        if let Some(PartialMember { id, .. }) = self.clients.iter().find(|member| is_unsound(&member.id)) {
+            return Err(format!("client `{id}`: expected a name in Unicode NFC without control characters"));
+        }
         if self.clients.is_empty() {
             return Err("found no client, expected at least one".to_owned());
         }
@@ -146,6 +151,13 @@ impl Description {
         Err(format!(
             "the weights of its clients add up to {total}, expected above 0 and at most {MOST_TOTAL:e}"
         ))
+    }
+
+    /// The fault of a partial with a client that counts more examples than `most`; `None` if there is none.
+    pub fn above(&self, most: f64) -> Option<String> {
+        let is_above = |member: &&PartialMember| self.weights == "examples" && member.weight > most;
+        let PartialMember { id, weight } = self.clients.iter().find(is_above)?;
+        Some(format!("the weight of `{id}` is {weight}, expected at most {most} by --max-examples"))
     }
 
     /// The sum of its clients' weights.

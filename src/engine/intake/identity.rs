@@ -1,0 +1,90 @@
+//! Names the client of each update: by its metadata, or by its path.
+//!
+//! A client writes the metadata, and the collector of the updates chooses the path.
+//! Two updates of one client never decide between them by their order: both are at fault ([`admit`]), and the same file
+//! given twice counts once.
+//!
+//! [`admit`]: crate::engine::intake::admit
+
+use crate::engine::intake::claims::ClientIdFrom;
+use crate::engine::intake::fault::Fault;
+use crate::engine::intake::update::{InputRole, Update};
+use crate::io::discover::{parent_name, stem};
+use crate::io::source::identity_of;
+use crate::model::client_id::{IdSource, forbidden, nfc};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Names the clients of updates. An update that cannot be named so is at fault. Of several paths of one file, the first
+/// stays, with a warning.
+pub(super) fn identify(updates: Vec<Update>, from: ClientIdFrom) -> Vec<Update> {
+    let shared = shared_stems(&updates);
+    let mut known: BTreeMap<(String, Vec<(u64, u64)>), PathBuf> = BTreeMap::new();
+    let mut named = Vec::new();
+    for mut update in updates {
+        if update.role == InputRole::Update {
+            name(&mut update, from, &shared);
+        }
+        match known.get(&(update.id.clone(), files_of(&update))) {
+            Some(first) => tracing::warn!(
+                "{}: is the same file as {}: it counts once",
+                update.path.display(),
+                first.display()
+            ),
+            None => {
+                known.insert((update.id.clone(), files_of(&update)), update.path.clone());
+                named.push(update);
+            }
+        }
+    }
+    named
+}
+
+/// The stems that updates without an id in their metadata have in several folders.
+fn shared_stems(updates: &[Update]) -> BTreeSet<String> {
+    let mut folders: BTreeMap<String, BTreeSet<&Path>> = BTreeMap::new();
+    for update in updates.iter().filter(|update| update.metadata.client_id.is_none()) {
+        let folder = update.path.parent().unwrap_or(Path::new(""));
+        folders.entry(stem(&update.path)).or_default().insert(folder);
+    }
+    folders.into_iter().filter(|(_, folders)| folders.len() > 1).map(|(stem, _)| stem).collect()
+}
+
+/// Device and inode of every file of an update.
+fn files_of(update: &Update) -> Vec<(u64, u64)> {
+    match &update.model {
+        Some(model) => model.files.iter().map(|file| file.identity()).collect(),
+        None => identity_of(&update.path).into_iter().collect(),
+    }
+}
+
+fn name(update: &mut Update, from: ClientIdFrom, shared: &BTreeSet<String>) {
+    let claimed = update.metadata.client_id.clone();
+    let source = match from {
+        ClientIdFrom::Only(source) => source,
+        ClientIdFrom::Auto if claimed.is_some() => IdSource::Metadata,
+        ClientIdFrom::Auto if shared.contains(&stem(&update.path)) => IdSource::Parent,
+        ClientIdFrom::Auto => IdSource::Stem,
+    };
+    update.named_by = source;
+    let found = match source {
+        IdSource::Metadata => claimed.clone(),
+        IdSource::Stem => Some(stem(&update.path)),
+        IdSource::Parent => Some(parent_name(&update.path)),
+        IdSource::Path => Some(update.path.to_string_lossy().into_owned()),
+    };
+    let Some(id) = found.map(|id| nfc(&id)) else {
+        // A malformed id is a fault of the metadata already.
+        let lacks = update.model.as_ref().is_some_and(|model| !model.metadata.contains_key("client_id"));
+        update.faults.extend(lacks.then_some(Fault::NoClientId));
+        return;
+    };
+    if id.is_empty() || forbidden(&id).is_some() {
+        update.faults.push(Fault::BadClientId { id: id.clone(), by: source.name() });
+    }
+    if let Some(claimed) = claimed.filter(|claimed| *claimed != id) {
+        let (expected, by) = (id.clone(), source.name());
+        update.faults.push(Fault::OtherClientId { found: claimed, expected, by });
+    }
+    update.id = id;
+}

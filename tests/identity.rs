@@ -1,0 +1,429 @@
+//! Whose update a file is: what names a client, and what updates may claim of themselves.
+
+use crate::harness::{Dir, Model, Update, fedmill};
+use std::fs;
+
+/// Writes an update of two values.
+fn write(dir: &Dir, path: &str, values: [f32; 2], metadata: &[(&str, &str)]) {
+    let update = Update::new(path).f32("w", &[2], &values);
+    metadata.iter().fold(update, |update, (key, value)| update.meta(key, value)).write(dir);
+}
+
+/// Merges with a report, skips bad updates, and returns the merged values and the kept ids.
+#[track_caller]
+fn merged(dir: &Dir, args: &[&str]) -> (Vec<f32>, Vec<String>, String) {
+    let to = ["-o", "m.safetensors", "--report", "r.json", "--on-bad-update", "skip"];
+    let got = fedmill(dir, &[&["aggregate"], args, &to].concat());
+    got.assert_merged("m.safetensors");
+    let report = dir.json("r.json");
+    let id = |client: &serde_json::Value| client["id"].as_str().unwrap().to_owned();
+    let ids = report["clients"].as_array().unwrap().iter().map(id).collect();
+    (Model::read(dir, "m.safetensors").f32("w"), ids, got.stderr)
+}
+
+const FOLDERS: [&str; 3] = ["site-0/adapter_model", "site-1/adapter_model", "site-2/adapter_model"];
+
+fn folders(dir: &Dir) -> Vec<String> {
+    for (i, name) in FOLDERS.iter().enumerate() {
+        write(dir, name, [i as f32, 1.0], &[("format", "pt")]);
+    }
+    FOLDERS.map(|name| format!("{name}.safetensors")).to_vec()
+}
+
+#[test]
+fn folders_name_clients_whose_files_have_one_name() {
+    let dir = Dir::new();
+    let files = folders(&dir);
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    for args in [&[][..], &["--client-id-from", "parent"]] {
+        let (values, ids, _) = merged(&dir, &[&files[..], args].concat());
+        assert_eq!(
+            (values, ids),
+            (vec![1.0, 1.0], ["site-0", "site-1", "site-2"].map(str::to_owned).to_vec())
+        );
+        assert_eq!(dir.json("r.json")["clients"][0]["id_from"], "parent");
+    }
+    assert_eq!(dir.json("r.json")["settings"]["client_id_from"], "parent");
+    let (_, ids, _) = merged(&dir, &[&files[..], &["--client-id-from", "path"]].concat());
+    assert_eq!(ids, files);
+    let stem = [&["aggregate"], &files[..], &["--client-id-from", "stem", "-o", "m.safetensors"]].concat();
+    fedmill(&dir, &stem)
+        .assert_fails(2, &["client id `adapter_model` is also the id of site-0/adapter_model"]);
+    let none =
+        [&["aggregate"], &files[..], &["--client-id-from", "metadata", "-o", "m.safetensors"]].concat();
+    fedmill(&dir, &none).assert_fails(2, &["metadata `client_id` is missing"]);
+}
+
+/// The server cannot tell which of two files is the client's, and the names of the files decide nothing.
+#[test]
+fn two_files_of_one_id_are_both_left_out() {
+    for attacker in ["in/a", "in/z"] {
+        let dir = Dir::new();
+        for i in 0..3 {
+            write(&dir, &format!("in/c{i}"), [1.0, 1.0], &[("client_id", &format!("site-{i}"))]);
+        }
+        write(&dir, attacker, [9.0, 9.0], &[("client_id", "site-1")]);
+        let (values, ids, stderr) = merged(&dir, &["in", "--weights", "uniform"]);
+        assert_eq!((values, ids), (vec![1.0, 1.0], vec!["site-0".to_owned(), "site-2".to_owned()]));
+        for file in [&format!("{attacker}.safetensors"), "in/c1.safetensors"] {
+            assert!(
+                stderr.contains(&format!("skipped {file}: client id `site-1` is also the id of")),
+                "{stderr}"
+            );
+        }
+        let run = ["aggregate", "in", "-o", "m.safetensors"];
+        fedmill(&dir, &run).assert_fails(2, &["client id `site-1`", "--client-id-from"]);
+    }
+}
+
+#[test]
+fn a_claim_that_differs_from_the_collectors_name_is_a_fault() {
+    let dir = Dir::new();
+    write(&dir, "in/site-1", [1.0, 1.0], &[("client_id", "site-1")]);
+    write(&dir, "in/site-2", [1.0, 1.0], &[]);
+    write(&dir, "in/site-3", [9.0, 9.0], &[("client_id", "site-2")]);
+    let (values, ids, stderr) = merged(&dir, &["in", "--client-id-from", "stem"]);
+    assert_eq!((values, ids.len()), (vec![1.0, 1.0], 2));
+    let fault = "skipped in/site-3.safetensors: metadata `client_id` is `site-2`, expected `site-3` by --client-id-from stem";
+    assert!(stderr.contains(fault), "{stderr}");
+    let inspected = fedmill(&dir, &["inspect", "in", "--client-id-from", "stem"]);
+    assert!(inspected.stdout.contains("expected `site-3`"), "{inspected:#?}");
+}
+
+#[test]
+fn one_file_given_twice_counts_once() {
+    let dir = Dir::new();
+    write(&dir, "in/a", [0.0, 0.0], &[("client_id", "a")]);
+    write(&dir, "in/b", [3.0, 3.0], &[("client_id", "b")]);
+    std::os::unix::fs::symlink(dir.path("in/a.safetensors"), dir.path("in/link.safetensors")).unwrap();
+    fs::hard_link(dir.path("in/a.safetensors"), dir.path("in/hard.safetensors")).unwrap();
+    let (values, ids, stderr) = merged(&dir, &["in", "in/b.safetensors"]);
+    assert_eq!((values, ids.len()), (vec![1.5, 1.5], 2));
+    for file in ["in/hard.safetensors", "in/link.safetensors", "in/b.safetensors"] {
+        assert!(stderr.contains(&format!("{file}: is the same file as in/")), "{stderr}");
+    }
+}
+
+#[test]
+fn the_same_tensors_under_two_ids_are_reported() {
+    let dir = Dir::new();
+    write(&dir, "in/a", [0.0, 0.0], &[("client_id", "a")]);
+    write(&dir, "in/b", [3.0, 3.0], &[("client_id", "b"), ("num_examples", "7")]);
+    write(&dir, "in/c", [3.0, 3.0], &[("client_id", "a-longer-name"), ("num_examples", "12")]);
+    let uniform = ["in", "--weights", "uniform"];
+    let copies = "in/b.safetensors, in/c.safetensors hold the same tensors under different client ids";
+    let (values, _, stderr) = merged(&dir, &uniform);
+    assert_eq!(values, [2.0, 2.0]);
+    assert!(stderr.contains(copies), "{stderr}");
+    let (values, _, stderr) = merged(&dir, &[&uniform[..], &["--on-duplicate-content", "reject"]].concat());
+    assert_eq!(values, [0.0, 0.0]);
+    for file in ["b", "c"] {
+        assert!(
+            stderr.contains(&format!("skipped in/{file}.safetensors: its tensors hold the same bytes")),
+            "{stderr}"
+        );
+    }
+    // A link to another client's file is a copy too.
+    fs::remove_file(dir.path("in/c.safetensors")).unwrap();
+    write(&dir, "in/d", [5.0, 5.0], &[]);
+    std::os::unix::fs::symlink(dir.path("in/d.safetensors"), dir.path("in/e.safetensors")).unwrap();
+    let (_, _, stderr) = merged(&dir, &uniform);
+    assert!(stderr.contains("in/d.safetensors, in/e.safetensors hold the same tensors"), "{stderr}");
+    // Compressed copies, whose metadata stands among their data.
+    for (i, layout) in ["plain", "bundle"].into_iter().enumerate() {
+        fs::create_dir(dir.path(layout)).unwrap();
+        for name in ["a", "longer"] {
+            let values: Vec<f32> = (0..4000).map(|x| (x as f32).sin()).collect();
+            Update::new("u").f32("w", &[4000], &values).meta("client_id", name).write(&dir);
+            let output = format!("{layout}/{name}.safetensors");
+            let args = [
+                "compress",
+                "-q",
+                "--codec",
+                "u8",
+                "--seed",
+                "1",
+                "--layout",
+                layout,
+                "u.safetensors",
+                "-o",
+                &output,
+            ];
+            assert_eq!(fedmill(&dir, &args).code, Some(0), "{i}");
+        }
+        let (_, _, stderr) = {
+            let args = ["aggregate", layout, "-o", "m.safetensors", "--weights", "uniform"];
+            let got = fedmill(&dir, &args);
+            (0, 0, got.stderr)
+        };
+        assert!(stderr.contains("hold the same tensors under different client ids"), "{layout}: {stderr}");
+    }
+}
+
+/// One letter in two spellings is one id, in metadata, names of files, weights, tiers and rules.
+#[test]
+fn ids_are_compared_in_nfc() {
+    let dir = Dir::new();
+    let (composed, decomposed) = ("Universit\u{e0}", "Universita\u{300}");
+    write(&dir, "in/a", [2.0, 2.0], &[("client_id", decomposed)]);
+    write(&dir, "in/b", [4.0, 4.0], &[]);
+    dir.write("w.txt", format!("{composed} 3\nb 1\n"));
+    let (values, ids, _) = merged(&dir, &["in", "--weights", "w.txt"]);
+    assert_eq!((values, ids), (vec![2.5, 2.5], vec![composed.to_owned(), "b".to_owned()]));
+    let trusted = format!("monna:trusted={decomposed}");
+    merged(&dir, &["in", "--rule", &trusted, "--byzantine", "0"]);
+    let tiers = format!(
+        r#"{{"schema": "fedmill.tiers/1", "tiers": [{{"name": "x", "clients": ["{decomposed}"], "rule": "mean"}}, {{"name": "y", "clients": ["*"], "rule": "mean"}}]}}"#
+    );
+    dir.write("t.json", tiers);
+    merged(&dir, &["in", "--tiers", "t.json"]);
+    assert_eq!(dir.json("r.json")["tiers"][0]["clients"], 1);
+    write(&dir, "in/c", [9.0, 9.0], &[("client_id", composed)]);
+    let (values, ..) = merged(&dir, &["in", "--weights", "uniform"]);
+    assert_eq!(values, [4.0, 4.0]);
+}
+
+#[test]
+fn ids_that_forge_lines_are_faults() {
+    let dir = Dir::new();
+    write(&dir, "in/a", [1.0, 1.0], &[]);
+    for id in ["evil\u{1b}[8m", "evil\r\nerror: forged", "\u{202e}live", "evil\u{9b}2J"] {
+        write(&dir, "in/evil", [9.0, 9.0], &[("client_id", id)]);
+        let (values, ids, stderr) = merged(&dir, &["in"]);
+        assert_eq!((values, ids), (vec![1.0, 1.0], vec!["a".to_owned()]));
+        assert!(stderr.contains("expected a name without control characters"), "{stderr}");
+    }
+    write(&dir, "in/evil", [9.0, 9.0], &[]);
+    fs::rename(dir.path("in/evil.safetensors"), dir.path("in/ev\nil.safetensors")).unwrap();
+    let (values, ..) = merged(&dir, &["in"]);
+    assert_eq!(values, [1.0, 1.0]);
+}
+
+/// Claims at the ends of what a client may say, and beyond, end no round.
+#[test]
+fn no_claim_ends_a_round() {
+    let dir = Dir::new();
+    write(&dir, "base", [0.0, 0.0], &[]);
+    let sound =
+        [("num_examples", "10"), ("local_steps", "4"), ("local_lr", "0.1"), ("loss", "1"), ("round", "3")];
+    for i in 0..4 {
+        write(&dir, &format!("in/c{i}"), [1.0, 1.0 + i as f32], &[&sound[..], &[("kind", "delta")]].concat());
+    }
+    let within = [
+        ("num_examples", "9007199254740992"),
+        ("num_examples", "5e-324"),
+        ("local_steps", "10000000"),
+        ("momentum", "0.9999999999999999"),
+        ("loss", "1e12"),
+        ("loss", "0"),
+        ("proximal_mu", "1e6"),
+        ("local_lr", "1e-30"),
+        ("local_lr", "1e6"),
+        ("round", "0"),
+    ];
+    let beyond = [
+        ("num_examples", "1e308"),
+        ("num_examples", "-1"),
+        ("num_examples", "NaN"),
+        ("local_steps", "1e308"),
+        ("momentum", "1"),
+        ("loss", "1e308"),
+        ("loss", "inf"),
+        ("proximal_mu", "1e308"),
+        ("local_lr", "1e308"),
+        ("local_lr", "5e-324"),
+        ("round", "18446744073709551616"),
+        ("kind", "gradient"),
+    ];
+    for strategy in [
+        "fedavg",
+        "fednova",
+        "fednova:gmf=0.5",
+        "qfedavg",
+        "qfedavg:q=50",
+        "fedbuff",
+        "fedbuff:normalize=weights",
+        "fedexp",
+    ] {
+        for (number, (key, value)) in within.iter().chain(&beyond).enumerate() {
+            let claims: Vec<(&str, &str)> = sound.iter().filter(|(name, _)| name != key).copied().collect();
+            write(&dir, "in/evil", [1.0, 9.0], &[&claims[..], &[("kind", "delta"), (key, value)]].concat());
+            let case = format!("{strategy} {key}={value}");
+            let state = format!("state-{number}-{}.safetensors", strategy.replace([':', '='], "-"));
+            let mut args = vec![
+                "aggregate",
+                "in",
+                "--base",
+                "base.safetensors",
+                "--strategy",
+                strategy,
+                "-o",
+                "m.safetensors",
+                "--on-bad-update",
+                "skip",
+            ];
+            if strategy.contains("gmf") {
+                args.extend(["--state", &state]);
+            }
+            if strategy.contains("fedbuff") {
+                args.extend(["--round", "3"]);
+            }
+            let got = fedmill(&dir, &args);
+            assert_eq!(got.code, Some(0), "{case}: {got:#?}");
+            let values = Model::read(&dir, "m.safetensors").f32("w");
+            assert!(values.iter().all(|value| value.is_finite()), "{case}: {values:?}");
+            if number >= within.len() {
+                assert!(got.stderr.contains("skipped in/evil.safetensors"), "{case}: {}", got.stderr);
+            }
+        }
+    }
+}
+
+/// The learning rate that most clients state is the round's.
+#[test]
+fn one_other_learning_rate_is_that_clients_fault() {
+    let dir = Dir::new();
+    write(&dir, "base", [0.0, 0.0], &[]);
+    let of = |lr| [("kind", "delta"), ("loss", "1"), ("local_lr", lr)];
+    for i in 0..3 {
+        write(&dir, &format!("in/c{i}"), [1.0, 1.0], &of("0.1"));
+    }
+    for (name, lr) in [("in/a", "1"), ("in/z", "1")] {
+        write(&dir, name, [9.0, 9.0], &of(lr));
+    }
+    let (_, ids, stderr) = merged(&dir, &["in", "--base", "base.safetensors", "--strategy", "qfedavg"]);
+    assert_eq!(ids, ["c0", "c1", "c2"]);
+    assert!(stderr.contains("`local_lr`: found 1, expected 0.1 as in most updates"), "{stderr}");
+}
+
+#[test]
+fn max_examples_caps_a_weight() {
+    let dir = Dir::new();
+    write(&dir, "in/a", [0.0, 0.0], &[("num_examples", "10")]);
+    write(&dir, "in/b", [4.0, 4.0], &[("num_examples", "1000000")]);
+    let (values, _, stderr) = merged(&dir, &["in", "--max-examples", "30"]);
+    assert_eq!(values, [3.0, 3.0]);
+    assert!(stderr.contains("--max-examples: 30 examples count of b"), "{stderr}");
+    let report = dir.json("r.json");
+    assert_eq!(report["settings"]["max_examples"], 30.0);
+    assert_eq!(report["clients"][1]["examples"], 1_000_000.0);
+    let leaf = ["aggregate", "in/b.safetensors", "--partial", "-o", "p.safetensors"];
+    fedmill(&dir, &leaf).assert_merged("p.safetensors");
+    let root = [
+        "aggregate",
+        "in/a.safetensors",
+        "--partials",
+        "p.safetensors",
+        "--max-examples",
+        "30",
+        "-o",
+        "m.safetensors",
+    ];
+    fedmill(&dir, &root).assert_fails(2, &["the weight of `b` is 1000000, expected at most 30"]);
+}
+
+#[test]
+fn a_factor_that_clients_choose_is_a_warning_beside_a_robust_rule() {
+    let dir = Dir::new();
+    write(&dir, "base", [0.0, 0.0], &[]);
+    for i in 0..4 {
+        write(&dir, &format!("in/c{i}"), [1.0, i as f32], &[("kind", "delta"), ("local_steps", "4")]);
+    }
+    let base = ["in", "--base", "base.safetensors", "--strategy", "fednova"];
+    let (.., stderr) = merged(&dir, &[&base[..], &["--rule", "median"]].concat());
+    assert_eq!(stderr.matches("fednova scales each update by the `local_steps`").count(), 1, "{stderr}");
+    let (.., stderr) = merged(&dir, &base);
+    assert!(!stderr.contains("scales each update"), "{stderr}");
+}
+
+#[test]
+fn an_update_without_a_round_is_a_fault_where_others_state_one() {
+    let dir = Dir::new();
+    write(&dir, "in/a", [1.0, 1.0], &[("round", "5")]);
+    write(&dir, "in/b", [1.0, 1.0], &[("round", "5")]);
+    write(&dir, "in/old", [9.0, 9.0], &[]);
+    let (values, _, stderr) = merged(&dir, &["in", "--round", "5"]);
+    assert_eq!(values, [1.0, 1.0]);
+    assert!(
+        stderr.contains("skipped in/old.safetensors: metadata `round` is missing, expected 5"),
+        "{stderr}"
+    );
+    let (values, _, stderr) = merged(&dir, &["in/old.safetensors", "--round", "5"]);
+    assert_eq!(values, [9.0, 9.0]);
+    assert_eq!(stderr.matches("no update states `round`").count(), 1, "{stderr}");
+    write(&dir, "in/b", [1.0, 1.0], &[("round", "4")]);
+    let (.., stderr) = merged(&dir, &["in"]);
+    assert_eq!(stderr.matches("updates state rounds from 4 to 5").count(), 1, "{stderr}");
+}
+
+/// Untagged deltas would count as weights, and move the model to about zero.
+#[test]
+fn deltas_that_do_not_say_so_end_the_run() {
+    let dir = Dir::new();
+    write(&dir, "base", [10.0, 10.0], &[]);
+    for i in 1..=3 {
+        write(&dir, &format!("in/c{i}"), [0.01 * i as f32; 2], &[("num_examples", "1")]);
+    }
+    let base = ["in", "--base", "base.safetensors"];
+    let run = |args: &[&str]| {
+        fedmill(
+            &dir,
+            &[&["aggregate", "-o", "m.safetensors", "--on-bad-update", "skip"], &base[..], args].concat(),
+        )
+    };
+    for rule in ["mean", "median", "krum"] {
+        let got = run(&["--rule", rule, "--byzantine", "0"]);
+        got.assert_fails(
+            2,
+            &["3 of the 3 updates without metadata `kind`", "--kind delta", "--kind weights"],
+        );
+    }
+    run(&["--kind", "delta"]).assert_merged("m.safetensors");
+    for value in Model::read(&dir, "m.safetensors").f32("w") {
+        assert!((value - 10.02).abs() < 1e-5, "{value}");
+    }
+    run(&["--kind", "weights"]).assert_merged("m.safetensors");
+    for value in Model::read(&dir, "m.safetensors").f32("w") {
+        assert!((value - 0.02).abs() < 1e-6, "{value}");
+    }
+    // One such client among honest ones ends nothing.
+    for i in 1..=2 {
+        write(&dir, &format!("in/c{i}"), [9.5, 10.5], &[("num_examples", "1")]);
+    }
+    let got = run(&[]);
+    got.assert_merged("m.safetensors");
+    assert!(got.stderr.contains("in/c3.safetensors: states no `kind` and looks like a delta"), "{got:#?}");
+}
+
+#[test]
+fn a_base_of_zeros_or_near_zero_is_no_sign_of_deltas() {
+    let dir = Dir::new();
+    for i in 0..3 {
+        write(&dir, &format!("in/c{i}"), [0.01, 0.02 * i as f32], &[]);
+    }
+    for base in [[0.0, 0.0], [1e-9, -1e-9], [0.02, 0.02]] {
+        write(&dir, "base", base, &[]);
+        merged(&dir, &["in", "--base", "base.safetensors"]);
+    }
+}
+
+#[test]
+fn the_operator_says_the_kind_and_contradictions_are_faults() {
+    let dir = Dir::new();
+    write(&dir, "base", [1.0, 1.0], &[]);
+    write(&dir, "in/a", [1.0, 1.0], &[("kind", "weights")]);
+    write(&dir, "in/b", [3.0, 3.0], &[]);
+    write(&dir, "in/c", [5.0, 5.0], &[("kind", "delta")]);
+    let base = ["in", "--base", "base.safetensors"];
+    for (kind, values, odd) in [("weights", [2.0; 2], ("c", "delta")), ("delta", [5.0; 2], ("a", "weights"))]
+    {
+        let (got, _, stderr) = merged(&dir, &[&base[..], &["--kind", kind]].concat());
+        assert_eq!(got, values, "{kind}");
+        let fault = format!(
+            "skipped in/{}.safetensors: metadata `kind` is {}, expected {kind} because",
+            odd.0, odd.1
+        );
+        assert!(stderr.contains(&fault), "{stderr}");
+    }
+    assert_eq!(dir.json("r.json")["settings"]["kind"], "delta");
+}
