@@ -9,6 +9,7 @@ use crate::engine::intake::personal::{NormModules, Personal, PersonalError};
 use crate::io::discover::stem;
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
+use crate::io::model_files;
 use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::{all_within, decode, encode};
@@ -170,7 +171,7 @@ impl Personalization {
         let files = inputs.iter().flat_map(|model| &model.files).map(SourceFile::identity);
         let named = inputs.iter().filter_map(|model| identity_of(&model.path));
         let inputs: Vec<(u64, u64)> = files.chain(named).collect();
-        let family = model_writer::family(&self.output).map_err(WriteError::at(&self.output))?;
+        let family = model_files::family(&self.output).map_err(WriteError::at(&self.output))?;
         let is_input = |path: &PathBuf| identity_of(path).is_some_and(|id| inputs.contains(&id));
         match family.into_iter().find(is_input) {
             Some(path) => Err(PersonalizeError::OutputIsInput { path }),

@@ -6,6 +6,8 @@ mod clips;
 mod commands;
 mod dp_ftrl;
 mod edges;
+mod guards;
 mod ledger;
+mod restored;
 mod selftest;
 mod transaction;

@@ -7,6 +7,7 @@ use crate::budget::error::BudgetError;
 use crate::budget::stamp::{Stamp, StampedModel};
 use crate::io::digest::hex;
 use crate::io::journal::{Journal, Lock};
+use crate::io::source::identity_of;
 use crate::io::{cache, journal, publish};
 use crate::privacy::event::Event;
 use crate::privacy::ledger::budget::{self, Verdict};
@@ -21,6 +22,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes of an unfinished line that its note quotes.
 const QUOTED_BYTES: usize = 200;
+
+/// Bytes of room for the records of a release.
+const ROOM_BYTES: u64 = 1 << 16;
 
 /// A ledger open for writing. It holds the lock of the directory.
 #[derive(Debug)]
@@ -108,11 +112,13 @@ impl Account {
     /// Wipes the keys of settled charges, which a process that was stopped may have left.
     fn wipe_old_keys(&self) -> Result<(), BudgetError> {
         let settled = self.state().charges.iter().filter(|charge| charge.fate != Fate::Open);
-        let is_resumable = |charge: &&ChargeRecord| {
-            charge.charge.mechanism.as_ref().is_some_and(|mechanism| mechanism.resumable)
-        };
         let directory = &self.books.directory;
-        settled.filter(is_resumable).try_for_each(|charge| directory.wipe_key(charge.head.seq))?;
+        let leaves = |charge: &&ChargeRecord| {
+            let mechanism = charge.charge.mechanism.as_ref();
+            mechanism.is_some_and(|mechanism| mechanism.resumable)
+                || identity_of(&directory.outputs(charge.head.seq)).is_some()
+        };
+        settled.filter(leaves).try_for_each(|charge| directory.settle(charge.head.seq))?;
         self.books.wipe_series_if_over()
     }
 
@@ -135,10 +141,11 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// When the ledger is older than that model, or was rewritten since.
+    /// When the ledger is older than that model, or was rewritten since, or the charge of the model was voided.
     pub fn check_base(&self, path: &Path, stamp: &Stamp) -> Result<(), BudgetError> {
         if self.books.knows(stamp) {
-            return self.books.check_stamp(path, stamp);
+            self.books.check_stamp(path, stamp)?;
+            return self.books.check_not_void(path, stamp);
         }
         tracing::warn!(
             "{}: was released from another budget, which this ledger does not count",
@@ -154,6 +161,11 @@ impl Account {
             self.append_one(LedgerEntry::Note(Note { text: torn_note(&torn) }))?;
         }
         self.append_one(entry)
+    }
+
+    /// Reserves room on disk for the records of a release: its charge, a key, and the release.
+    pub(super) fn reserve_room(&self) -> Result<(), BudgetError> {
+        Ok(self.journal.reserve(ROOM_BYTES)?)
     }
 
     fn append_one(&mut self, entry: LedgerEntry) -> Result<Head, BudgetError> {
@@ -214,6 +226,7 @@ impl Account {
             slack: epsilons.slack,
             rng: Rng::External,
             text: None,
+            contradiction: None,
         }
     }
 
@@ -248,7 +261,7 @@ impl Account {
             }
         }
         if self.state().orphans().any(|charge| charge.head.seq == seq) {
-            self.books.directory.wipe_key(seq)?;
+            self.books.directory.settle(seq)?;
         }
         self.append(LedgerEntry::Void(Void { charge: seq, attest: attest.to_owned() }))
     }
@@ -285,7 +298,7 @@ impl Account {
         };
         let output = output.path.to_string_lossy().into_owned();
         let head = self.append(LedgerEntry::Adopt(Adopt { release, output }))?;
-        self.books.directory.wipe_key(charge.head.seq)?;
+        self.books.directory.settle(charge.head.seq)?;
         self.books.wipe_series_if_over()?;
         Ok(head)
     }

@@ -10,7 +10,7 @@ use crate::io::{secret, text};
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::ledger::plan::BudgetPlan;
 use crate::privacy::ledger::record::LedgerRecord;
-use crate::privacy::ledger::replay::{ChargeRecord, State};
+use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
 use crate::record::{self, Head};
 use std::path::Path;
 
@@ -125,6 +125,33 @@ impl Books {
                 Err(BudgetError::OtherCharge { path: path.to_owned(), charge, found, expected })
             }
             Some(_) => Ok(()),
+        }
+    }
+
+    /// Refuses a model whose charge was voided: the model exists, so it was seen.
+    pub(super) fn check_not_void(&self, path: &Path, stamp: &Stamp) -> Result<(), BudgetError> {
+        match self.state.charges.iter().find(|charge| charge.head == stamp.charge).map(|charge| &charge.fate)
+        {
+            Some(Fate::Voided { attest }) => Err(BudgetError::Voided {
+                path: path.to_owned(),
+                charge: stamp.charge.seq,
+                attest: attest.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses the model that stands at a path if it names a charge that this ledger lacks: the ledger is older.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_stamp`](Self::check_stamp).
+    pub fn check_output(&self, path: &Path) -> Result<(), BudgetError> {
+        // What cannot be read as a model names no charge.
+        let Ok(Some(model)) = StampedModel::published(path) else { return Ok(()) };
+        match model.stamp.filter(|stamp| self.knows(stamp)) {
+            Some(stamp) => self.check_stamp(&model.path, &stamp),
+            None => Ok(()),
         }
     }
 

@@ -8,7 +8,8 @@
 
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
-use crate::budget::payment::{Payment, existing_release, is_for, mechanism, pay, read_key};
+use crate::budget::kept::KeptOutputs;
+use crate::budget::payment::{Payment, existing_release, is_for, mechanism, pay, read_key, refusal};
 use crate::budget::request::{Answer, Grant, Request};
 use crate::budget::series;
 use crate::budget::stamp::StampedModel;
@@ -49,6 +50,26 @@ pub fn charge(account: &mut Account, request: &Request) -> Result<Answer, Budget
     Ok(Answer::Granted(payment.grant(account, request, mechanism, key, counted)))
 }
 
+/// The answer to a request as it stands, if that is no grant: an output that exists, or a refusal. Charges nothing, so
+/// that a run finds out before its work.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn foresee(account: &mut Account, request: &Request) -> Result<Option<Answer>, BudgetError> {
+    let answer = match account.plan().correlated {
+        Some(correlated) => series::foresee(account, &correlated, request)?,
+        None => {
+            let mechanism = mechanism(account, request)?;
+            match earlier(account, request, &mechanism)? {
+                None => refusal(account, &mechanism, &account.plan().event()?)?,
+                answer => answer,
+            }
+        }
+    };
+    Ok(answer.filter(|answer| !matches!(answer, Answer::Granted(_))))
+}
+
 /// The answer to a release that was charged before: the output if it exists, or a grant if the key is kept.
 fn earlier(
     account: &mut Account,
@@ -79,6 +100,37 @@ fn earlier(
     Ok(None)
 }
 
+/// The open charge that paid for a request, and its outputs that wait for their names; `None` if there are none.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn kept(
+    account: &Account,
+    request: &Request,
+) -> Result<Option<(ChargeRecord, KeptOutputs)>, BudgetError> {
+    if request.test_seed.is_some() {
+        return Ok(None);
+    }
+    let wanted = mechanism(account, request)?;
+    let directory = &account.books().directory;
+    for charge in account.state().charges.iter().rev().filter(|charge| charge.fate == Fate::Open) {
+        let found = charge.charge.mechanism.as_ref();
+        let expected = found.map(|found| Mechanism {
+            resumable: found.resumable,
+            clients_sha256: found.clients_sha256,
+            ..wanted.clone()
+        });
+        let is_same = charge.charge.round == request.round && is_for(charge, request, expected.as_ref());
+        if let Some(kept) =
+            is_same.then(|| KeptOutputs::read(directory, charge.head.seq)).transpose()?.flatten()
+        {
+            return Ok(Some((charge.clone(), kept)));
+        }
+    }
+    Ok(None)
+}
+
 /// Records that the output of a grant was published with its stamp, and wipes the key.
 ///
 /// # Errors
@@ -104,7 +156,7 @@ pub fn release(
     let release =
         Release { charge: grant.charge.seq, release_id: grant.release_id.clone(), output_sha256, next_clip };
     let head = account.append(LedgerEntry::Release(release))?;
-    account.books.directory.wipe_key(grant.charge.seq)?;
+    account.books.directory.settle(grant.charge.seq)?;
     account.books.wipe_series_if_over()?;
     Ok(head)
 }

@@ -1,6 +1,7 @@
 //! The files of a state directory: their paths, and the head that says where the ledger ends.
 
 use crate::budget::error::BudgetError;
+use crate::budget::kept::KeptOutputs;
 use crate::io::{cache, secret};
 use crate::record::Head;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,11 @@ impl Directory {
         self.path.join(format!("key-{charge}"))
     }
 
+    /// The file that says where the outputs of a charge wait for their names.
+    pub fn outputs(&self, charge: u64) -> PathBuf {
+        self.path.join(format!("outputs-{charge}"))
+    }
+
     /// The file with the key of a series.
     pub fn series_key(&self) -> PathBuf {
         self.path.join("run-key")
@@ -65,15 +71,21 @@ impl Directory {
         self.path.join(format!("{NOISE_ROW}-{round}"))
     }
 
+    /// The name of the temporary file with the sum of a round. It never gets this name.
+    pub fn sum(&self) -> PathBuf {
+        self.path.join("sum")
+    }
+
     /// Wipes the noise of every round that `keep` does not name.
     pub(crate) fn wipe_rows(&self, keep: impl Fn(u64) -> bool) -> Result<(), BudgetError> {
         secret::wipe_numbered(&self.path, NOISE_ROW, keep).map_err(BudgetError::at(&self.path))
     }
 
-    /// Wipes the key of a charge.
-    pub(super) fn wipe_key(&self, charge: u64) -> Result<(), BudgetError> {
+    /// Wipes the key of a settled charge, and what is left of its outputs.
+    pub(super) fn settle(&self, charge: u64) -> Result<(), BudgetError> {
         let key = self.key(charge);
-        secret::wipe(&key).map_err(BudgetError::at(&key))
+        secret::wipe(&key).map_err(BudgetError::at(&key))?;
+        KeptOutputs::discard(self, charge)
     }
 
     /// Reads the end of the ledger as of the last write; `None` if no head was ever written.

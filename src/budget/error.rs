@@ -43,6 +43,8 @@ pub enum BudgetError {
     OlderThanModel { path: PathBuf, charge: u64, found: u64 },
     #[error("{}: names charge {charge} as {found}, the ledger has {expected}: it was rewritten or is another copy", .path.display())]
     OtherCharge { path: PathBuf, charge: u64, found: Sha256, expected: Sha256 },
+    #[error("{}: was made with charge {charge}, which was voided: `{attest}`", .path.display())]
+    Voided { path: PathBuf, charge: u64, attest: String },
     #[error("{}: metadata `{key}`: {why}", .path.display())]
     Stamp { path: PathBuf, key: &'static str, why: String },
     #[error("{}: cannot be used: {}", .path.display(), list(.faults))]
@@ -57,6 +59,8 @@ pub enum BudgetError {
     NoRound,
     #[error("{}: {why}", .path.display())]
     SeriesKey { path: PathBuf, why: String },
+    #[error("{}: an older fedmill started this series, with noise that does not depend on the inputs of a round", .path.display())]
+    OldSeries { path: PathBuf },
     #[error("{}: its digest is {found}, the charge of that round names {expected}", .path.display())]
     Clients { path: PathBuf, found: Sha256, expected: Sha256 },
     #[error("the operating system gives no random numbers: {0}")]
@@ -89,6 +93,13 @@ impl BudgetError {
             Self::SeriesKey { .. } | Self::Clients { .. } => {
                 "restore the latest copy of the directory; without it the series cannot go on, and a new series needs \
                  a new ledger"
+            }
+            Self::Voided { .. } => {
+                "the model exists, so its cost is spent: start from another base, and charge the release again with \
+                 `fedmill privacy spend`"
+            }
+            Self::OldSeries { .. } => {
+                "its releases stay valid, but a restored backup could repeat its noise; start a new ledger"
             }
             Self::Dimension { .. } => "a plan is for one model; start a new ledger for another model",
             _ => return None,

@@ -7,6 +7,7 @@
 //! - `head`: the number and digest of the last record.
 //! - `ledger.lock`: the lock that the one writer holds.
 //! - `key-N`: the key of charge N, kept while the same bytes may be made again.
+//! - `outputs-N`: where the outputs of charge N wait for their names.
 //! - `run-key`, `clients-key`: the keys of a series, for its noise and for its lists of clients.
 //! - `clients-T`, `noise-T`: the clients that count in round T of a series, and the noise of the latest rounds.
 //!
@@ -24,6 +25,7 @@
 //! - [`account`]: the ledger as its one writer sees it.
 //! - [`request`]: the request of a round, and the answers.
 //! - [`charge`](mod@charge), `series`, `payment`: the charge of one release or of a series, and the steps of every charge.
+//! - [`kept`]: outputs that are complete and wait for their names.
 //! - `clients`: the clients that count in each round of a series.
 //! - [`error`]: why a budget cannot be used.
 
@@ -33,6 +35,7 @@ pub mod charge;
 mod clients;
 pub mod directory;
 pub mod error;
+pub mod kept;
 mod payment;
 pub mod recover;
 pub mod request;

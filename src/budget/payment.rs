@@ -3,7 +3,7 @@
 use crate::budget::account::Account;
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
-use crate::budget::request::{ExistingRelease, Grant, Request};
+use crate::budget::request::{Answer, ExistingRelease, Grant, Request};
 use crate::io::{publish, secret};
 use crate::privacy::event::Event;
 use crate::privacy::key::{KEY_BYTES, Key};
@@ -67,6 +67,17 @@ pub(super) fn mechanism(account: &Account, request: &Request) -> Result<Mechanis
     })
 }
 
+/// The refusal of one more event, if the budget does not hold it.
+pub(super) fn refusal(
+    account: &Account,
+    mechanism: &Mechanism,
+    event: &Event,
+) -> Result<Option<Answer>, BudgetError> {
+    let noise = account.plan().noise_of(mechanism.level, mechanism.d);
+    let verdict = budget::would(account.state(), event, Some(noise), None)?;
+    Ok((!verdict.fits()).then_some(Answer::Refused(verdict)))
+}
+
 /// Writes a charge to the ledger, if the budget holds it. `prepare` writes what has to be on disk before the charge.
 pub(super) fn pay(
     account: &mut Account,
@@ -78,11 +89,13 @@ pub(super) fn pay(
     let noise = account.plan().noise_of(mechanism.level, mechanism.d);
     let verdict = budget::would(account.state(), &event, Some(noise), None)?;
     let Some(epsilons) = verdict.epsilons() else { return Ok(Err(verdict)) };
+    account.reserve_room()?;
     prepare(&account.books().directory)?;
     let charge = Charge {
         round: request.round,
         mechanism: Some(mechanism.clone()),
         rng: request.rng(),
+        contradiction: account.plan().contradiction(request.counting),
         ..account.new_charge(event, epsilons)
     };
     let release_id = charge.release_id.clone();

@@ -7,6 +7,7 @@ use crate::budget::books::Books;
 use crate::budget::error::BudgetError;
 use crate::io::journal::Lock;
 use crate::io::secret;
+use crate::io::source::identity_of;
 use crate::privacy::ledger::replay::ChargeRecord;
 use std::path::PathBuf;
 
@@ -26,6 +27,8 @@ pub enum OrphanStage {
     AtWork,
     /// The output was published, and exists at this path.
     Published(PathBuf),
+    /// The outputs are complete, and wait for their names.
+    Complete,
     /// The key is kept: the same bytes can be made again.
     KeyKept,
     /// The charge is a round of a series, whose key is kept.
@@ -46,6 +49,7 @@ pub fn orphans(books: &Books) -> Result<Vec<Orphan>, BudgetError> {
         let stage = match books.output_of(charge)? {
             _ if at_work => OrphanStage::AtWork,
             Some(output) => OrphanStage::Published(output.path),
+            None if identity_of(&books.directory.outputs(charge.head.seq)).is_some() => OrphanStage::Complete,
             None if books.state.is_of_series(&charge.charge) => OrphanStage::InSeries,
             None if secret::is_kept(&key).map_err(BudgetError::at(&key))? => OrphanStage::KeyKept,
             None => OrphanStage::Nothing,
@@ -67,6 +71,11 @@ impl Orphan {
                 "its output was published as {}, but the release was not recorded; it counts as released.\n  \
                  `fedmill privacy recover {directory} --adopt {seq}` records it; so does the same command again",
                 path.display()
+            ),
+            OrphanStage::Complete => format!(
+                "its outputs are complete, but could not get their names; the same command with the same inputs gives \
+                 them their names and costs nothing.\n  If that is not possible and its output was never seen: \
+                 `fedmill privacy void {directory} --seq {seq} --attest TEXT`"
             ),
             OrphanStage::KeyKept => format!(
                 "nothing was published, and its key is kept; the same command with the same inputs makes the same \

@@ -19,6 +19,8 @@ pub struct Request {
     pub clients: Vec<String>,
     /// Ids of the clients whose updates are in earlier sums, which cannot leave them out any more.
     pub summed: Vec<String>,
+    /// The number of clients that count, those of earlier sums too.
+    pub counting: u64,
     /// Digest of all that the output depends on except the key: updates in order, weights, base, state, settings.
     pub inputs_sha256: Sha256,
     /// The path to publish the output at.

@@ -6,20 +6,25 @@
 //!
 //! The first round that is charged pays for all rounds, and each round is released once.
 //!
-//! All rounds share the key. So a round can be made again with the same bytes, at no cost, until the series is over.
-//! With other inputs it is refused, whether it was published or not: the same noise on two sums would expose both. If a
-//! process is stopped before the digest of the key is in the ledger, no noise was made from the key, and a new key is
-//! drawn. After the last round all keys and noise are wiped.
+//! All rounds share the key, and the draws of a round come from the key and the round's transcript
+//! ([`State::transcripts`]). So a round can be made again with the same bytes, at no cost, until the series is over.
+//! With other inputs it is refused, whether it was published or not: it would be another release, which the series did
+//! not pay for. A restored copy of the directory does not know the round. There, other inputs have other draws: the
+//! copy costs one more charge, and no draw is used twice. If a process is stopped before the digest of the key is in
+//! the ledger, no noise was made from the key, and a new key is drawn. After the last round all keys and noise are wiped.
+//!
+//! [`State::transcripts`]: crate::privacy::ledger::replay::State::transcripts
 
 use crate::budget::account::Account;
 use crate::budget::clients::Admission;
 use crate::budget::error::BudgetError;
-use crate::budget::payment::{Payment, existing_release, is_for, mechanism, pay, read_key};
+use crate::budget::payment::{Payment, existing_release, is_for, mechanism, pay, read_key, refusal};
 use crate::budget::request::{Answer, Request, WrongRound};
 use crate::io::secret;
+use crate::privacy::event::Event;
 use crate::privacy::key::Key;
 use crate::privacy::ledger::plan::Correlated;
-use crate::privacy::ledger::record::{LedgerEntry, Mechanism, SeriesKey};
+use crate::privacy::ledger::record::{DrawsFrom, LedgerEntry, Mechanism, SeriesKey};
 use crate::privacy::ledger::replay::ChargeRecord;
 use crate::record::sha256::Sha256;
 
@@ -29,6 +34,45 @@ pub(super) fn charge_round(
     correlated: &Correlated,
     request: &Request,
 ) -> Result<Answer, BudgetError> {
+    let Due { round, event, mechanism, admission } = match due(account, correlated, request)? {
+        Ok(due) => due,
+        Err(answer) => return Ok(answer),
+    };
+    let keep = |directory: &_| admission.keep(directory, round);
+    let payment = match pay(account, request, &mechanism, event, keep)? {
+        Ok(payment) => payment,
+        Err(verdict) => return Ok(Answer::Refused(verdict)),
+    };
+    let key = series_key(account, request)?;
+    Ok(Answer::Granted(payment.grant(account, request, mechanism, key, admission.counted)))
+}
+
+/// As [`foresee`](super::charge::foresee), for a round of a series.
+pub(super) fn foresee(
+    account: &mut Account,
+    correlated: &Correlated,
+    request: &Request,
+) -> Result<Option<Answer>, BudgetError> {
+    match due(account, correlated, request)? {
+        Ok(due) => refusal(account, &due.mechanism, &due.event),
+        Err(answer) => Ok(Some(answer)),
+    }
+}
+
+/// A round that was not charged yet, and may be.
+struct Due {
+    round: u64,
+    event: Event,
+    mechanism: Mechanism,
+    admission: Admission,
+}
+
+/// What a round has to pay, or the answer to it if there is nothing to pay.
+fn due(
+    account: &mut Account,
+    correlated: &Correlated,
+    request: &Request,
+) -> Result<Result<Due, Answer>, BudgetError> {
     let round = request.round.ok_or(BudgetError::NoRound)?;
     let used = account.state().rounds().find(|(used, _)| *used == round).map(|(_, charge)| charge.clone());
     let admission = match used.as_ref().filter(|_| account.state().series_is_over()) {
@@ -45,27 +89,22 @@ pub(super) fn charge_round(
         ..mechanism(account, request)?
     };
     if let Some(charge) = used {
-        return earlier_round(account, &charge, request, mechanism, admission);
+        return earlier_round(account, &charge, request, mechanism, admission).map(Err);
     }
     let (last, rounds) = (account.state().last_round(), account.plan().rounds);
     if !(1..=rounds).contains(&round) {
-        return Ok(Answer::WrongRound(WrongRound::Beyond { round, rounds }));
+        return Ok(Err(Answer::WrongRound(WrongRound::Beyond { round, rounds })));
     }
     if let Some(last) = last.filter(|last| round < *last) {
-        return Ok(Answer::WrongRound(WrongRound::Passed { round, last }));
+        return Ok(Err(Answer::WrongRound(WrongRound::Passed { round, last })));
     }
     if let Some(client) = admission.left_out_of(&request.clients, &request.summed) {
-        return Ok(Answer::WrongRound(WrongRound::InSum { client: client.clone() }));
+        return Ok(Err(Answer::WrongRound(WrongRound::InSum { client: client.clone() })));
     }
+    check_draws(account)?;
     check_rng(account, request)?;
     let event = account.plan().event_of_round(last.is_none())?;
-    let keep = |directory: &_| admission.keep(directory, round);
-    let payment = match pay(account, request, &mechanism, event, keep)? {
-        Ok(payment) => payment,
-        Err(verdict) => return Ok(Answer::Refused(verdict)),
-    };
-    let key = series_key(account, request)?;
-    Ok(Answer::Granted(payment.grant(account, request, mechanism, key, admission.counted)))
+    Ok(Ok(Due { round, event, mechanism, admission }))
 }
 
 /// The answer to a round that was charged before.
@@ -90,9 +129,20 @@ fn earlier_round(
     if let Some(existing) = existing_release(account, charge)? {
         return Ok(Answer::Existing(existing));
     }
+    check_draws(account)?;
     let key = series_key(account, request)?;
     let grant = Payment::of(charge).grant(account, request, mechanism, key, admission.counted);
     Ok(Answer::Granted(grant))
+}
+
+/// Refuses a series that an older version started: its draws do not depend on the inputs of a round.
+fn check_draws(account: &Account) -> Result<(), BudgetError> {
+    match &account.state().series_key {
+        Some(key) if key.draws != DrawsFrom::Inputs => {
+            Err(BudgetError::OldSeries { path: account.books().directory.ledger() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks that the key comes from the same source as in earlier rounds: they share it.
@@ -109,10 +159,11 @@ fn check_rng(account: &Account, request: &Request) -> Result<(), BudgetError> {
 fn series_key(account: &mut Account, request: &Request) -> Result<Key, BudgetError> {
     let path = account.books().directory.series_key();
     let test_key = request.test_seed.map(Key::of_test_seed);
-    let Some(expected) = account.state().series_key else {
+    let Some(expected) = account.state().series_key.clone() else {
         let key = test_key.map_or_else(Key::draw, Ok)?;
         secret::write(&path, key.bytes()).map_err(BudgetError::at(&path))?;
-        account.append(LedgerEntry::Key(SeriesKey { key_sha256: digest(&key) }))?;
+        let record = SeriesKey { key_sha256: digest(&key), draws: DrawsFrom::Inputs };
+        account.append(LedgerEntry::Key(record))?;
         return Ok(key);
     };
     let key = match test_key {
@@ -122,7 +173,7 @@ fn series_key(account: &mut Account, request: &Request) -> Result<Key, BudgetErr
     let fault = |why: &str| BudgetError::SeriesKey { path: path.clone(), why: why.to_owned() };
     let key = key
         .ok_or_else(|| fault("the key of the series is missing: the series is over, or the file was lost"))?;
-    if digest(&key) != expected {
+    if digest(&key) != expected.key_sha256 {
         return Err(fault("the key is not that of the earlier rounds"));
     }
     Ok(key)

@@ -6,9 +6,10 @@
 use crate::budget::error::BudgetError;
 use crate::io::digest::sha256_of;
 use crate::io::model_file::{ModelFile, TablePool};
-use crate::io::model_writer::family;
+use crate::io::model_files::family;
 use crate::io::source::{OpenFiles, identity_of};
-use crate::privacy::ledger::replay::ChargeRecord;
+use crate::privacy::ledger::plan::ClipBound;
+use crate::privacy::ledger::replay::{ChargeRecord, State};
 use crate::record::Head;
 use crate::record::sha256::{DigestError, Sha256};
 use crate::updates;
@@ -58,6 +59,19 @@ pub struct StampedModel {
 }
 
 impl Stamp {
+    /// A stamp as long as that of the next release may become.
+    pub(crate) fn longest(state: &State) -> Self {
+        let is_adaptive = matches!(state.plan().clip, ClipBound::Adaptive(_));
+        Self {
+            release_id: format!("{}-{}", state.short_id(), u64::MAX),
+            charge: Head { seq: u64::MAX, sha256: Sha256::NONE },
+            plan_sha256: state.init.plan_sha256,
+            // No number has more digits in the notation of `Display`.
+            next_clip: is_adaptive.then_some(f64::MIN_POSITIVE.next_down()),
+            is_test: true,
+        }
+    }
+
     /// The stamp as metadata of a model.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let entries = [

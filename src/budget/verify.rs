@@ -53,6 +53,7 @@ pub fn verify(path: &Path, models: &[PathBuf]) -> Result<Vec<Finding>, BudgetErr
     findings.extend(check_epsilons(&books)?);
     findings.extend(check_budget(&books.state)?);
     findings.extend(orphans(&books.state));
+    findings.extend(contradictions(&books.state));
     let outputs = outputs(&books)?;
     let named = models.iter().map(|path| StampedModel::open(path)).collect::<Result<Vec<_>, _>>()?;
     let is_named =
@@ -132,6 +133,10 @@ fn orphans(state: &State) -> impl Iterator<Item = Finding> {
             "charge {seq}: its release was not recorded; `fedmill privacy recover` explains it"
         ))
     })
+}
+
+fn contradictions(state: &State) -> impl Iterator<Item = Finding> {
+    state.contradictions().map(|(seq, found)| Finding::Note(format!("charge {seq}: {found}")))
 }
 
 /// The models of this ledger that exist at the output paths of charges.

@@ -38,9 +38,17 @@ pub(super) struct Arguments {
     /// the key was on disk.
     #[arg(long, help_heading = PRIVACY, requires = "dp")]
     resumable: bool,
+    /// Release noise alone if no update counts.
+    ///
+    /// Without it, a round without updates is refused. Pass it where the cohort must stay hidden.
+    #[arg(long, help_heading = PRIVACY, requires = "dp")]
+    allow_empty: bool,
     /// Draw the noise from the seed N, for tests. The model is then NOT private.
     #[arg(long, value_name = "N", help_heading = PRIVACY, requires = "dp")]
     test_seed: Option<u64>,
+    /// Write what the report says about single clients under --dp too. It has no noise: keep it private.
+    #[arg(long, help_heading = PRIVACY, requires = "dp", requires = "report")]
+    report_clients: bool,
     #[command(flatten)]
     reporting: ReportingOptions,
     /// Write a partial instead of a model, for an aggregator above to merge.
@@ -96,8 +104,8 @@ impl Arguments {
 
     /// The options of a release that the budget in `directory` pays for.
     fn options(&self, directory: PathBuf) -> Options {
-        let (resumable, test_seed) = (self.resumable, self.test_seed);
-        Options { resumable, test_seed, ..Options::new(directory) }
+        let Self { resumable, test_seed, allow_empty, report_clients, .. } = *self;
+        Options { resumable, test_seed, allow_empty, report_clients, ..Options::new(directory) }
     }
 }
 

@@ -279,6 +279,7 @@ impl Outputs {
     /// Every file that the run writes; `state` comes from --state.
     pub(super) fn outputs(&self, state: Option<PathBuf>) -> request::Outputs {
         request::Outputs {
+            report_is_private: false,
             model: self.output.clone(),
             max_shard_bytes: self.max_shard_size,
             report: self.report.clone(),

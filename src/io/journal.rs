@@ -155,6 +155,20 @@ impl Journal {
         Ok((Self { path: path.to_owned(), file, end, named: false, _lock: lock }, lines))
     }
 
+    /// Reserves room on disk for lines to come, if the file system can.
+    ///
+    /// # Errors
+    ///
+    /// When the disk has no room.
+    pub fn reserve(&self, bytes: u64) -> Result<(), JournalError> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(why) => Err(JournalError::Write { path: self.path.clone(), source: why.into() }),
+        }
+    }
+
     /// Appends a line, given without its newline, and waits until it is on disk. Removes a part of a line that a killed
     /// writer left first.
     ///
@@ -176,7 +190,10 @@ impl Journal {
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.file.set_len(self.end)?;
+        // The cut would give back room that was reserved, so it is made only if a killed writer left something.
+        if self.file.metadata()?.len() != self.end {
+            self.file.set_len(self.end)?;
+        }
         crash::before_step();
         self.file.write_all_at(bytes, self.end)?;
         crash::before_step();

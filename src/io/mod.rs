@@ -2,7 +2,8 @@
 //!
 //! Reading: [`discover`] finds updates, [`shards`] names the files of sharded models, [`header`] checks the claims of a
 //! safetensors header, [`source`] reads files in place, [`model_file`] joins headers and sources, [`digest`] names
-//! content, [`content`] is a model without its metadata. Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one,
+//! content, [`content`] is a model without its metadata. Writing: [`publish`] makes whole files appear at once,
+//! [`model_writer`] streams a model into one, [`model_files`] names its files,
 //! [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small files between runs.
 //!
 //! [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends one where a test asks for it.
@@ -20,6 +21,7 @@ pub mod journal;
 pub mod machine;
 pub mod memory;
 pub mod model_file;
+pub mod model_files;
 pub mod model_writer;
 pub mod publish;
 pub mod secret;

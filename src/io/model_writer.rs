@@ -6,15 +6,16 @@
 use crate::io::digest;
 use crate::io::header::{LENGTH_BYTES, METADATA_KEY};
 use crate::io::interrupt::{self, Interrupted};
-use crate::io::publish::{Staged, directory_of, remove_leftovers, sync_directory_of};
-use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, is_shard_of, shard_name};
+use crate::io::model_files::{KeptModel, index_path, publish_files, stem_of};
+use crate::io::publish::{Staged, directory_of, remove_leftovers, resolved, sync_directory_of};
+use crate::io::shards::{INDEX_SUFFIX, shard_name};
 use crate::io::source::SourceFile;
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use safetensors::tensor::TensorInfo;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -66,11 +67,17 @@ pub struct ModelWriter {
     bytes: u64,
 }
 
+/// Starts a temporary file.
+type Create = fn(&Path, u64) -> io::Result<Staged>;
+
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
     staged: Staged,
     bytes: u64,
+    /// Its tensors, by index in the layout.
+    tensors: Range<usize>,
+    header_bytes: usize,
 }
 
 impl ModelWriter {
@@ -80,6 +87,29 @@ impl ModelWriter {
     ///
     /// When the target cannot be written.
     pub fn create(
+        target: &Path,
+        layout: &Layout,
+        metadata: &BTreeMap<String, String>,
+        max_shard_bytes: Option<u64>,
+    ) -> Result<Self, WriteError> {
+        Self::create_with(Staged::create, target, layout, metadata, max_shard_bytes)
+    }
+
+    /// Starts a model in one file that only its owner may read. A file that it replaces keeps its mode.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_private(
+        target: &Path,
+        layout: &Layout,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self, WriteError> {
+        Self::create_with(Staged::create_private, target, layout, metadata, None)
+    }
+
+    fn create_with(
+        create: Create,
         target: &Path,
         layout: &Layout,
         metadata: &BTreeMap<String, String>,
@@ -99,30 +129,32 @@ impl ModelWriter {
         };
         if ranges.len() > 1 {
             let index = index_json(layout.tensors(), metadata, &ranges, &names);
-            let staged = stage(target, index.as_bytes(), index.len() as u64)?;
+            let staged = stage(create, target, index.as_bytes(), index.len() as u64)?;
             writer.index = Some((index_path(target), staged));
             writer.bytes = index.len() as u64;
         }
         for (range, name) in ranges.into_iter().zip(names) {
-            writer.add_shard(&layout.tensors()[range], metadata, target.with_file_name(name))?;
+            writer.add_shard(create, (layout, range), metadata, target.with_file_name(name))?;
         }
         Ok(writer)
     }
 
     fn add_shard(
         &mut self,
-        tensors: &[TensorSpec],
+        create: Create,
+        (layout, tensors): (&Layout, Range<usize>),
         metadata: &BTreeMap<String, String>,
         path: PathBuf,
     ) -> Result<(), WriteError> {
-        let header = header_bytes(tensors, metadata);
+        let specs = &layout.tensors()[tensors.clone()];
+        let header = header_bytes(specs, metadata);
         let mut end = header.len() as u64;
-        for tensor in tensors {
+        for tensor in specs {
             self.places.push((self.shards.len(), end));
             end += tensor.bytes() as u64;
         }
-        let staged = stage(&self.target, &header, end)?;
-        self.shards.push(Shard { path, staged, bytes: end });
+        let staged = stage(create, &self.target, &header, end)?;
+        self.shards.push(Shard { path, staged, bytes: end, tensors, header_bytes: header.len() });
         self.bytes += end;
         Ok(())
     }
@@ -183,25 +215,35 @@ impl ModelWriter {
         Ok(())
     }
 
-    /// Replaces the metadata of a model in one file. Its JSON must have the same length.
+    /// Replaces the metadata. Its JSON must not be longer than before.
     ///
     /// # Errors
     ///
-    /// When it has another length, or cannot be written.
+    /// When it is longer, or cannot be written.
     pub fn rewrite_metadata(
         &self,
         layout: &Layout,
         metadata: &BTreeMap<String, String>,
     ) -> Result<(), WriteError> {
-        let header = header_bytes(layout.tensors(), metadata);
-        for shard in &self.shards {
-            let at = || WriteError::at(&shard.path);
-            if header.len() as u64 + layout.bytes_of(0..layout.parameters()) != self.bytes {
-                return Err(at()(io::Error::other("metadata of another length")));
+        let rewrite = |staged: &Staged, path: &Path, mut text: Vec<u8>, bytes: usize| {
+            if text.len() > bytes {
+                return Err(WriteError::at(path)(io::Error::other("metadata longer than before")));
             }
-            shard.staged.write_at(&header, 0).map_err(at())?;
+            // Spaces at the end mean nothing in JSON.
+            text.resize(bytes, b' ');
+            staged.write_at(&text, 0).map_err(WriteError::at(path))
+        };
+        for Shard { path, staged, tensors, header_bytes, .. } in &self.shards {
+            let json = header_json(&layout.tensors()[tensors.clone()], metadata);
+            let length = ((header_bytes - LENGTH_BYTES as usize) as u64).to_le_bytes();
+            rewrite(staged, path, [&length[..], &json].concat(), *header_bytes)?;
         }
-        Ok(())
+        let Some((path, staged)) = &self.index else { return Ok(()) };
+        let ranges: Vec<Range<usize>> = self.shards.iter().map(|shard| shard.tensors.clone()).collect();
+        let names = shard_names(&self.target, ranges.len());
+        let index = index_json(layout.tensors(), metadata, &ranges, &names);
+        let data: u64 = self.shards.iter().map(|shard| shard.bytes).sum();
+        rewrite(staged, path, index.into_bytes(), (self.bytes - data) as usize)
     }
 
     /// The BLAKE3 digest of everything written, equal to that of the published files.
@@ -256,48 +298,39 @@ impl ModelWriter {
     ///
     /// When files cannot be renamed.
     pub fn publish(self) -> Result<(), WriteError> {
-        let at_target = || WriteError::at(&self.target);
-        let old_index = index_path(&self.target);
-        // Removes the old index on disk before a file of the old model is replaced.
-        if remove_if_there(&old_index).map_err(at_target())? {
-            sync_directory_of(&self.target).map_err(at_target())?;
-        }
-        let mut files = Vec::new();
-        for shard in self.shards {
-            shard.staged.publish(&shard.path).map_err(WriteError::at(&shard.path))?;
-            files.push(shard.path);
-        }
-        let mut path = self.target.clone();
-        if let Some((index, staged)) = self.index {
-            sync_directory_of(&self.target).map_err(at_target())?;
-            staged.publish(&index).map_err(WriteError::at(&index))?;
-            path = index;
-        }
-        for old in family(&self.target).map_err(at_target())? {
-            if old != path && !files.contains(&old) {
-                remove_if_there(&old).map_err(at_target())?;
-            }
-        }
-        sync_directory_of(&self.target).map_err(at_target())?;
-        Ok(())
+        let shards = self.shards.into_iter().map(|shard| (shard.staged, shard.path)).collect();
+        let index = self.index.map(|(path, staged)| (staged, path));
+        publish_files(&self.target, shards, index, |staged, path| staged.publish(path))
     }
-}
 
-/// The files that the publication of a model to `target` may replace: the file, an index and its shards.
-///
-/// # Errors
-///
-/// When the directory cannot be listed.
-pub fn family(target: &Path) -> io::Result<Vec<PathBuf>> {
-    let stem = stem_of(target);
-    let mut files = vec![target.to_owned(), index_path(target)];
-    for entry in fs::read_dir(directory_of(target))? {
-        let name = entry?.file_name();
-        if name.to_str().is_some_and(|name| is_shard_of(&stem, name)) {
-            files.push(target.with_file_name(name));
-        }
+    /// Checks before the work that [`keep`](Self::keep) can rename the files.
+    ///
+    /// # Errors
+    ///
+    /// When a name is too long.
+    pub fn check_kept_names(&self) -> Result<(), WriteError> {
+        let shards = self.shards.iter().map(|shard| &shard.staged);
+        let mut all = shards.chain(self.index.iter().map(|(_, staged)| staged));
+        all.try_for_each(Staged::check_kept_name).map_err(WriteError::at(&self.target))
     }
-    Ok(files)
+
+    /// Keeps the model under temporary names that outlast the run. Call [`sync`](Self::sync) first.
+    ///
+    /// # Errors
+    ///
+    /// When files cannot be renamed.
+    pub fn keep(self) -> Result<KeptModel, WriteError> {
+        let keep = |staged: Staged, path: PathBuf| match staged.keep() {
+            // A later run may start in another directory.
+            Ok(kept) => Ok((resolved(&kept), resolved(&path))),
+            Err(why) => Err(WriteError::at(&path)(why)),
+        };
+        let shards = self.shards.into_iter().map(|shard| keep(shard.staged, shard.path));
+        let shards = shards.collect::<Result<_, _>>()?;
+        let index = self.index.map(|(path, staged)| keep(staged, path)).transpose()?;
+        sync_directory_of(&self.target).map_err(WriteError::at(&self.target))?;
+        Ok(KeptModel { target: resolved(&self.target), shards, index })
+    }
 }
 
 /// Checks before the work that `target` can be the path of a model.
@@ -331,18 +364,10 @@ pub fn check_file_target(target: &Path) -> Result<(), WriteError> {
     Ok(())
 }
 
-fn stage(target: &Path, start: &[u8], bytes: u64) -> Result<Staged, WriteError> {
-    let staged = Staged::create(target, bytes).map_err(WriteError::at(target))?;
+fn stage(create: Create, target: &Path, start: &[u8], bytes: u64) -> Result<Staged, WriteError> {
+    let staged = create(target, bytes).map_err(WriteError::at(target))?;
     staged.write_at(start, 0).map_err(WriteError::at(target))?;
     Ok(staged)
-}
-
-/// Removes a file. Returns whether there was one.
-fn remove_if_there(path: &Path) -> io::Result<bool> {
-    match fs::remove_file(path) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(false),
-        removed => removed.map(|()| true),
-    }
 }
 
 /// Assigns tensors to shards in order; a shard ends where the next tensor would exceed the limit.
@@ -370,15 +395,6 @@ fn shard_names(target: &Path, count: usize) -> Vec<String> {
     (1..=count).map(|number| shard_name(&stem, number, count)).collect()
 }
 
-fn stem_of(target: &Path) -> String {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    name.strip_suffix(MODEL_SUFFIX).unwrap_or(&name).to_owned()
-}
-
-fn index_path(target: &Path) -> PathBuf {
-    target.with_file_name(stem_of(target) + INDEX_SUFFIX)
-}
-
 fn index_json(
     tensors: &[TensorSpec],
     metadata: &BTreeMap<String, String>,
@@ -398,9 +414,13 @@ fn index_json(
     format!("{index:#}\n")
 }
 
+fn header_json(tensors: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    json_of(&HeaderJson { tensors, metadata })
+}
+
 /// Length and JSON of a safetensors header, padded so that data starts on a multiple of 8 bytes.
 pub fn header_bytes(tensors: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Vec<u8> {
-    let mut json = json_of(&HeaderJson { tensors, metadata });
+    let mut json = header_json(tensors, metadata);
     json.resize(json.len().next_multiple_of(LENGTH_BYTES as usize), b' ');
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
     bytes.append(&mut json);

@@ -20,6 +20,8 @@ pub struct Staged {
     file: File,
     path: PathBuf,
     published: bool,
+    /// Whether a file that it replaces keeps its mode: the operator may have chosen it.
+    keeps_mode: bool,
 }
 
 impl Staged {
@@ -29,19 +31,29 @@ impl Staged {
     ///
     /// When the directory does not exist or cannot be written, or the disk has no room.
     pub fn create(target: &Path, bytes: u64) -> io::Result<Self> {
-        Self::create_with(target, bytes, 0o666)
+        Self::create_with(target, bytes, 0o666, true)
     }
 
-    /// Starts a file as [`create`](Self::create) does, readable by its owner alone.
+    /// Starts a file as [`create`](Self::create) does, readable by its owner alone. A file that it replaces keeps its
+    /// mode.
     ///
     /// # Errors
     ///
     /// As [`create`](Self::create).
     pub fn create_private(target: &Path, bytes: u64) -> io::Result<Self> {
-        Self::create_with(target, bytes, 0o600)
+        Self::create_with(target, bytes, 0o600, true)
     }
 
-    fn create_with(target: &Path, bytes: u64, mode: u32) -> io::Result<Self> {
+    /// Starts a file as [`create`](Self::create) does, readable by its owner alone, whatever file it replaces.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_secret(target: &Path, bytes: u64) -> io::Result<Self> {
+        Self::create_with(target, bytes, 0o600, false)
+    }
+
+    fn create_with(target: &Path, bytes: u64, mode: u32, keeps_mode: bool) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         loop {
             let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -50,10 +62,12 @@ impl Staged {
                 Err(why) if why.kind() == io::ErrorKind::AlreadyExists => continue,
                 opened => opened?,
             };
-            let staged = Self { file, path, published: false };
+            let staged = Self { file, path, published: false, keeps_mode };
             staged.file.lock()?;
             // Another run may have removed the file as a leftover before it was locked.
             if staged.file.metadata()?.nlink() > 0 {
+                // Before the first byte: a file that only its owner may read stays so.
+                staged.take_mode_of(target)?;
                 staged.reserve(bytes)?;
                 return Ok(staged);
             }
@@ -110,17 +124,59 @@ impl Staged {
         self.file.sync_all()
     }
 
-    /// Gives the file its name and replaces a file of that name. Call [`sync`](Self::sync) first, and
+    /// Keeps the file under a temporary name that outlasts the run, and returns that name. Later runs do not take it for a
+    /// leftover.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be renamed.
+    pub fn keep(mut self) -> io::Result<PathBuf> {
+        let kept = self.kept_name();
+        crash::before_step();
+        fs::rename(&self.path, &kept)?;
+        self.published = true;
+        Ok(kept)
+    }
+
+    /// The name that [`keep`](Self::keep) gives the file.
+    fn kept_name(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let start = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(&name);
+        self.path.with_file_name(format!("{start}-kept{TEMPORARY_SUFFIX}"))
+    }
+
+    /// Checks before the work that the file system takes the name that [`keep`](Self::keep) gives the file.
+    ///
+    /// # Errors
+    ///
+    /// When the name is too long.
+    pub fn check_kept_name(&self) -> io::Result<()> {
+        match fs::symlink_metadata(self.kept_name()) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the file its name and replaces a file of that name, whose mode it takes. Call [`sync`](Self::sync) first, and
     /// [`sync_directory_of`] after.
     ///
     /// # Errors
     ///
     /// When it cannot be renamed.
     pub fn publish(mut self, target: &Path) -> io::Result<()> {
+        self.take_mode_of(target)?;
         crash::before_step();
         fs::rename(&self.path, target)?;
         self.published = true;
         Ok(())
+    }
+
+    /// Takes the mode of a file that this one replaces.
+    fn take_mode_of(&self, replaced: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(replaced) {
+            Ok(meta) if self.keeps_mode && meta.is_file() => self.file.set_permissions(meta.permissions()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -181,11 +237,52 @@ pub fn discard(path: &Path) -> io::Result<()> {
 ///
 /// When it cannot be written.
 pub fn stage(target: &Path, bytes: &[u8]) -> io::Result<Staged> {
+    fill(Staged::create, target, bytes)
+}
+
+/// As [`stage`], for a file that only its owner may read. A file that it replaces keeps its mode.
+///
+/// # Errors
+///
+/// As [`stage`].
+pub fn stage_private(target: &Path, bytes: &[u8]) -> io::Result<Staged> {
+    fill(Staged::create_private, target, bytes)
+}
+
+fn fill(create: fn(&Path, u64) -> io::Result<Staged>, target: &Path, bytes: &[u8]) -> io::Result<Staged> {
     remove_leftovers(target)?;
-    let staged = Staged::create(target, bytes.len() as u64)?;
+    let staged = create(target, bytes.len() as u64)?;
     staged.write_at(bytes, 0)?;
     staged.sync()?;
     Ok(staged)
+}
+
+/// Copies a whole file to `target`, and replaces a file of that name.
+///
+/// # Errors
+///
+/// When it cannot be read or written.
+pub fn copy_to(from: &Path, target: &Path) -> io::Result<()> {
+    remove_leftovers(target)?;
+    let mut from = File::open(from)?;
+    let mut staged = Staged::create(target, from.metadata()?.len())?;
+    io::copy(&mut from, &mut staged.file)?;
+    staged.sync()?;
+    staged.publish(target)?;
+    sync_directory_of(target)
+}
+
+/// Gives a kept file its name, as [`Staged::publish`] does. Does nothing if an earlier run did.
+///
+/// # Errors
+///
+/// When it cannot be renamed, or neither name exists.
+pub fn publish_kept(kept: &Path, target: &Path) -> io::Result<()> {
+    crash::before_step();
+    match fs::rename(kept, target) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound && target.is_file() => Ok(()),
+        renamed => renamed,
+    }
 }
 
 /// The path under which [`keep_as_previous`] keeps the old content of `path`.

@@ -18,7 +18,7 @@ const ZEROS: usize = 1 << 14;
 /// When it cannot be written.
 pub fn write(path: &Path, secret: &[u8]) -> io::Result<()> {
     remove_leftovers(path)?;
-    let staged = Staged::create_private(path, secret.len() as u64)?;
+    let staged = Staged::create_secret(path, secret.len() as u64)?;
     staged.write_at(secret, 0)?;
     staged.sync()?;
     staged.publish(path)?;

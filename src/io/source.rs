@@ -160,19 +160,22 @@ impl SourceFile {
     /// When it was, or its properties cannot be read.
     pub fn check_unchanged(&self) -> io::Result<()> {
         match &self.held {
-            Some(file) => self.compare(file),
-            None => self.reopen().map(drop),
+            Some(file) => self.compare(Identity::of(file)?),
+            None => self.compare(Identity::of(&File::open(&self.path)?)?),
         }
     }
 
+    /// Opens the file anew to read from. A time proves no change, and a read compares no content: see
+    /// [`check_unchanged`](Self::check_unchanged).
     fn reopen(&self) -> io::Result<File> {
         let file = File::open(&self.path)?;
-        self.compare(&file)?;
+        let found = Identity { modified: self.identity.modified, ..Identity::of(&file)? };
+        self.compare(found)?;
         Ok(file)
     }
 
-    fn compare(&self, file: &File) -> io::Result<()> {
-        if Identity::of(file)? == self.identity {
+    fn compare(&self, found: Identity) -> io::Result<()> {
+        if found == self.identity {
             return Ok(());
         }
         Err(io::Error::other("file changed while it was being read"))
@@ -213,7 +216,7 @@ mod tests {
             let later = SystemTime::now() + Duration::from_secs(5);
             File::options().write(true).open(source.path()).unwrap().set_modified(later).unwrap();
             assert!(source.check_unchanged().is_err());
-            assert_eq!(source.read_exact_at(&mut [0], 0).is_err(), files == 0);
+            assert!(source.read_exact_at(&mut [0], 0).is_ok(), "a time alone stops no read");
         }
     }
 

@@ -65,7 +65,6 @@ impl Level {
     }
 
     /// The largest magnitude of noise.
-    #[cfg(test)]
     pub(crate) const fn largest(self) -> i64 {
         let of_block = (MAGNITUDES as i64 - 1) * (1 + 32) * (1 + 1024);
         match self {

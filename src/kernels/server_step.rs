@@ -43,6 +43,19 @@ pub enum ServerStep {
 impl ServerStep {
     /// The model is the base plus the merged delta.
     pub const PLAIN: Self = Self::Average { lr: 1.0 };
+
+    /// The largest change of a value, if no merged delta is larger than `delta`, in this round or in earlier ones. With
+    /// [`Adaptive`](Self::Adaptive) moments that change is usually smaller; rare sequences of deltas exceed it.
+    pub fn most(&self, delta: f64) -> f64 {
+        match *self {
+            Self::Average { lr } => lr.abs() * delta,
+            Self::Momentum { lr, momentum } => lr.abs() * delta / (1.0 - momentum).max(f64::EPSILON),
+            Self::Adaptive { lr, beta1, beta2, tau, .. } => {
+                let ratio = (1.0 - beta1) / (1.0 - beta2).sqrt();
+                lr.abs() * ratio.max(1.0).min(delta / tau)
+            }
+        }
+    }
 }
 
 impl fmt::Display for ServerStep {

@@ -19,7 +19,7 @@ use thiserror::Error;
 /// The largest bound. With it, the sum of four million clients and the noise fits i64.
 const LARGEST_BOUND: u64 = 1 << 40;
 /// Clip norms that the arithmetic can represent.
-const NORMS: std::ops::RangeInclusive<f64> = 1e-60..=1e60;
+pub const NORMS: std::ops::RangeInclusive<f64> = 1e-60..=1e60;
 
 /// Why a grid cannot be made.
 #[derive(Clone, Copy, PartialEq, Debug, Error)]

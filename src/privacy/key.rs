@@ -3,6 +3,7 @@
 //! A reader who knows the key can subtract the noise. So the key comes from the operating system, is used for one
 //! release or one series, is never printed, and is wiped from memory when it is dropped.
 
+use crate::record::sha256::Sha256;
 use sha2::Digest as _;
 use std::fmt;
 use zeroize::Zeroize;
@@ -35,6 +36,12 @@ impl Key {
         Self(bytes)
     }
 
+    /// The key of the draws of one round, from the key of its series and the digest of the round's transcript.
+    pub fn of_round(&self, transcript: &Sha256) -> Self {
+        let digest = sha2::Sha256::new_with_prefix(b"fedmill draws of a round");
+        Self(digest.chain_update(self.0).chain_update(transcript.bytes()).finalize().into())
+    }
+
     /// The bytes of the key.
     pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
@@ -64,6 +71,17 @@ mod tests {
             assert!(keys[..place].iter().all(|other| other.bytes() != key.bytes()));
         }
         assert_eq!(Key::of_test_seed(1).bytes(), keys[2].bytes());
+    }
+
+    #[test]
+    fn every_transcript_has_another_key() {
+        let (one, other) = (Sha256::of("one"), Sha256::of("other"));
+        let key = Key::of_test_seed(1);
+        assert_eq!(key.of_round(&one).bytes(), key.of_round(&one).bytes());
+        for different in [key.of_round(&other), Key::of_test_seed(2).of_round(&one)] {
+            assert_ne!(key.of_round(&one).bytes(), different.bytes());
+        }
+        assert_ne!(key.of_round(&one).bytes(), key.bytes());
     }
 
     #[test]

@@ -49,7 +49,8 @@ fn start_budget(dir: &Dir, more: &[&str]) {
 
 /// Releases the folder's `updates` onto its base.
 fn release_to(dir: &Dir, output: &str, more: &[&str]) -> Run {
-    let args = ["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors", "-o", output];
+    let args =
+        ["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors", "--allow-empty", "-o", output];
     fedmill(dir, &[&args, more].concat())
 }
 

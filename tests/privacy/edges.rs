@@ -149,7 +149,7 @@ fn the_report_shows_which_clients_count_as_zero() {
     let all = files(&CLIENTS);
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let flat = ["aggregate", "--dp", "budget", "--base", "base.safetensors", "--report", "report.json"];
-    let run = fedmill(&dir, &[&flat[..], &["-o", "next.safetensors"], &all].concat());
+    let run = fedmill(&dir, &[&flat[..], &["--report-clients", "-o", "next.safetensors"], &all].concat());
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = dir.json("report.json");
     let clients = report["clients"].as_array().unwrap();

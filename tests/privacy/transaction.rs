@@ -59,6 +59,7 @@ fn request(folder: &Path, inputs: &str, how: &str) -> Request {
         dimension: DIMENSION,
         clients: Vec::new(),
         summed: Vec::new(),
+        counting: 100,
         inputs_sha256: Sha256::of(inputs),
         output: folder.join("model.safetensors"),
         resumable: how == "resumable",

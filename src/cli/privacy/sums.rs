@@ -74,6 +74,11 @@ pub(in crate::cli) struct NoiseArguments {
     /// the key was on disk.
     #[arg(long, help_heading = PRIVACY)]
     resumable: bool,
+    /// Release noise alone if the sums have no client.
+    ///
+    /// Without it, a round without clients is refused. Pass it where the cohort must stay hidden.
+    #[arg(long, help_heading = PRIVACY)]
+    allow_empty: bool,
     /// Draw the noise from the seed N, for tests. The model is then NOT private.
     #[arg(long, value_name = "N", help_heading = PRIVACY)]
     test_seed: Option<u64>,
@@ -96,6 +101,7 @@ impl NoiseArguments {
         let options = Options {
             resumable: self.resumable,
             test_seed: self.test_seed,
+            allow_empty: self.allow_empty,
             ..self.shared.options(self.sums.clone())
         };
         let (pool, progress) = (common.pool()?, common.progress());

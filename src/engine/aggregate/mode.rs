@@ -1,6 +1,7 @@
 //! The hooks by which a mode changes an aggregate run. The default of each hook is the plain run.
 
 use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
+use crate::engine::aggregate::publish::Complete;
 use crate::engine::aggregate::request::Request;
 use crate::engine::aggregate::session::Session;
 use crate::engine::decide::judge::Judgement;
@@ -67,9 +68,27 @@ pub trait Mode {
         reducer::compile(recipe, &taken.set, &members, skips)
     }
 
+    /// Checks that no input changed while the run read it: the merged model would mix two versions.
+    ///
+    /// # Errors
+    ///
+    /// The updates that changed; or the error of another file that did.
+    fn check_unchanged(&self, session: &Session, taken: &Taken) -> Result<(), Stopped> {
+        session.check_unchanged(taken)
+    }
+
     /// Adds to the metadata of the merged model.
     fn describe(&self, taken: &Taken, metadata: &mut BTreeMap<String, String>) {
         let _ = (taken, metadata);
+    }
+
+    /// Gives the outputs their names.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be renamed.
+    fn publish(&self, outputs: Complete) -> Result<(), Error> {
+        outputs.publish()
     }
 
     /// Adds to the report.

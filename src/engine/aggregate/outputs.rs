@@ -4,6 +4,7 @@ use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::request::{Inputs, Outputs};
 use crate::engine::intake::taken::Taken;
 use crate::io::model_file::ModelFile;
+use crate::io::model_files;
 use crate::io::model_writer::{self, WriteError};
 use crate::io::publish;
 use crate::io::source::{SourceFile, identity_of};
@@ -29,7 +30,7 @@ pub(super) fn check_targets(outputs: &Outputs) -> Result<(), WriteError> {
 pub(super) fn check_collisions(outputs: &Outputs, inputs: &Inputs, taken: &Taken) -> Result<(), Error> {
     let read = identities(inputs, taken);
     let beside = outputs.state.as_deref().map(publish::previous);
-    let family = model_writer::family(&outputs.model).map_err(WriteError::at(&outputs.model))?;
+    let family = model_files::family(&outputs.model).map_err(WriteError::at(&outputs.model))?;
     let mut all: BTreeSet<PathBuf> = family.iter().map(|path| publish::resolved(path)).collect();
     for other in outputs.state.iter().chain(&beside).chain(&outputs.report) {
         if !all.insert(publish::resolved(other)) {

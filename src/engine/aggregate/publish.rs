@@ -4,10 +4,11 @@ use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::StateWriter;
 use crate::engine::intake::taken::Taken;
+use crate::io::model_files::KeptModel;
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish::{self, Staged};
 use crate::updates::set::UpdateSet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The writer of the run's state; `None` without `--state`.
@@ -70,18 +71,123 @@ pub fn publish(
     state: Option<StateWriter>,
     report: &impl Serialize,
 ) -> Result<(), Error> {
-    let staged = stage_report(session, report)?;
-    // The state first, so that no model is published without its state.
-    if let Some(state) = state {
-        state.publish()?;
-    }
-    model.publish()?;
-    publish_report(staged)?;
-    Ok(())
+    let report = stage_report(session, report)?;
+    Complete { model, state, report }.publish()
 }
+
+/// The outputs of a run, complete on disk under temporary names.
+pub struct Complete {
+    /// The model.
+    pub model: ModelWriter,
+    /// The state; `None` without `--state`.
+    pub state: Option<StateWriter>,
+    /// The report; `None` without `--report`.
+    pub report: StagedReport,
+}
+
+impl Complete {
+    /// Renames all outputs to their final paths.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be renamed.
+    pub fn publish(self) -> Result<(), Error> {
+        // The state first, so that no model is published without its state.
+        if let Some(state) = self.state {
+            state.publish()?;
+        }
+        self.model.publish()?;
+        publish_report(self.report)?;
+        Ok(())
+    }
+
+    /// Keeps all outputs under temporary names that outlast the run.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be renamed.
+    pub fn keep(self) -> Result<Kept, WriteError> {
+        let state = self.state.map(|state| state.into_writer().keep()).transpose()?;
+        let model = self.model.keep()?;
+        let keep = |(path, staged): (PathBuf, Staged)| match staged.keep() {
+            Ok(kept) => Ok((publish::resolved(&kept), publish::resolved(&path))),
+            Err(why) => Err(WriteError::at(&path)(why)),
+        };
+        let report = self.report.map(keep).transpose()?;
+        report.as_ref().map_or(Ok(()), |(kept, _)| sync_directory(kept))?;
+        Ok(Kept { state, model, report })
+    }
+}
+
+/// The outputs of a run, complete on disk under temporary names, from one run to the next.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    state: Option<KeptModel>,
+    model: KeptModel,
+    report: Option<(PathBuf, PathBuf)>,
+}
+
+impl Kept {
+    /// Renames all outputs to their final paths. May be repeated after an error.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be renamed.
+    pub fn publish(&self) -> Result<(), WriteError> {
+        self.state.as_ref().map_or(Ok(()), KeptModel::publish)?;
+        self.model.publish()?;
+        let Some((kept, path)) = &self.report else { return Ok(()) };
+        publish::publish_kept(kept, path).map_err(WriteError::at(path))?;
+        sync_directory(path)
+    }
+
+    /// The final path of the model, or of its index.
+    pub fn path(&self) -> &Path {
+        self.model.path()
+    }
+
+    /// The temporary files.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let models = self.state.iter().chain([&self.model]).flat_map(KeptModel::files).map(Path::to_owned);
+        models.chain(self.report.iter().map(|(kept, _)| kept.clone())).collect()
+    }
+}
+
+/// Room for a report, in bytes beside the report without a judgement, and as a factor of that.
+const ROOM_BYTES: u64 = 1 << 16;
+const ROOM_FACTOR: u64 = 4;
 
 /// A report that is on disk under a temporary name.
 pub type StagedReport = Option<(PathBuf, Staged)>;
+
+/// Reserves the room for a report of a run; `None` without `--report`.
+///
+/// # Errors
+///
+/// When the file cannot be written, or the disk has no room.
+pub fn reserve_report(session: &Session, without_judgement: &impl Serialize) -> Result<StagedReport, Error> {
+    let Some(path) = &session.request.outputs.report else { return Ok(None) };
+    let start = serde_json::to_string_pretty(without_judgement).map_err(Error::Report)?;
+    let bytes = ROOM_FACTOR * start.len() as u64 + ROOM_BYTES;
+    let create =
+        if session.request.outputs.report_is_private { Staged::create_private } else { Staged::create };
+    let staged = publish::remove_leftovers(path).and_then(|_| create(path, bytes));
+    Ok(Some((path.clone(), staged.map_err(WriteError::at(path))?)))
+}
+
+/// Writes a report to disk into its reserved room.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn fill_report(room: &StagedReport, report: &impl Serialize) -> Result<(), Error> {
+    let Some((path, staged)) = room else { return Ok(()) };
+    let json = format!("{}\n", serde_json::to_string_pretty(report).map_err(Error::Report)?);
+    let written = staged.write_at(json.as_bytes(), 0).and_then(|()| staged.set_len(json.len() as u64));
+    written.and_then(|()| staged.sync()).map_err(WriteError::at(path))?;
+    Ok(())
+}
 
 /// Writes a report to disk under a temporary name; `None` without `--report`.
 ///
@@ -91,7 +197,11 @@ pub type StagedReport = Option<(PathBuf, Staged)>;
 pub fn stage_report(session: &Session, report: &impl Serialize) -> Result<StagedReport, Error> {
     let Some(path) = &session.request.outputs.report else { return Ok(None) };
     let json = format!("{}\n", serde_json::to_string_pretty(report).map_err(Error::Report)?);
-    let staged = publish::stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
+    let stage = match session.request.outputs.report_is_private {
+        true => publish::stage_private,
+        false => publish::stage,
+    };
+    let staged = stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
     Ok(Some((path.clone(), staged)))
 }
 

@@ -46,6 +46,8 @@ pub struct Outputs {
     pub max_shard_bytes: Option<u64>,
     /// The report.
     pub report: Option<PathBuf>,
+    /// Whether only its owner may read the report.
+    pub report_is_private: bool,
     /// The state file: the run reads it first and replaces it at the end. `None` without `--state`.
     pub state: Option<PathBuf>,
 }
@@ -58,7 +60,13 @@ impl Request {
             policy: Policy::default(),
             method,
             reporting: Reporting::default(),
-            outputs: Outputs { model, max_shard_bytes: None, report: None, state: None },
+            outputs: Outputs {
+                model,
+                max_shard_bytes: None,
+                report: None,
+                report_is_private: false,
+                state: None,
+            },
             backend: BackendRequest::new(BackendName::Cpu),
         }
     }

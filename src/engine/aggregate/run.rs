@@ -3,15 +3,18 @@
 use crate::engine::aggregate::controls::merge_controls;
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::mode::{Mode, Plain};
+use crate::engine::aggregate::publish::{Complete, StagedReport};
 use crate::engine::aggregate::request::Request;
 use crate::engine::aggregate::session::Session;
+use crate::engine::aggregate::state::StateWriter;
 use crate::engine::aggregate::{metadata, publish, report};
 use crate::engine::decide::judge::Judgement;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::norms_of;
 use crate::engine::passes::machine::Machine;
-use crate::io::model_writer::ModelWriter;
+use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::telemetry::report::Report;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Merges updates, and publishes the model and the report. Returns the report.
@@ -51,11 +54,67 @@ pub fn merge_and_publish(
     taken: &Taken,
     judgement: &Judgement,
 ) -> Result<Report, Stopped> {
-    let set = &taken.set;
     let mut metadata = metadata::of(session, taken);
     mode.describe(taken, &mut metadata);
+    let staging = stage(session, taken, metadata)?;
+    merge_staged(session, mode, taken, judgement, staging)
+}
+
+/// The model, the state and the report of a run under temporary names, with their room on disk.
+pub struct Staging {
+    writer: ModelWriter,
+    state: Option<StateWriter>,
+    report: StagedReport,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Staging {
+    /// Checks before the work that the outputs can be kept under temporary names.
+    ///
+    /// # Errors
+    ///
+    /// When a name is too long.
+    pub fn check_kept_names(&self) -> Result<(), WriteError> {
+        self.writer.check_kept_names()?;
+        if let Some((path, staged)) = &self.report {
+            staged.check_kept_name().map_err(WriteError::at(path))?;
+        }
+        self.state.as_ref().map_or(Ok(()), StateWriter::check_kept_names)
+    }
+}
+
+/// Reserves the room for the model, the state and the report. The text of the final metadata may be shorter, and not longer.
+///
+/// # Errors
+///
+/// When a file cannot be written, or the disk has no room.
+pub fn stage(session: &Session, taken: &Taken, metadata: BTreeMap<String, String>) -> Result<Staging, Error> {
     let (target, most_bytes) = (&session.request.outputs.model, session.request.outputs.max_shard_bytes);
-    let writer = ModelWriter::create(target, &set.merged.layout, &metadata, most_bytes)?;
+    let writer = ModelWriter::create(target, &taken.set.merged.layout, &metadata, most_bytes)?;
+    let state = publish::state_writer(session, taken)?;
+    let report = publish::reserve_report(session, &report::without_judgement(session, taken))?;
+    Ok(Staging { writer, state, report, metadata })
+}
+
+/// Merges judged updates into a staged model and state, and publishes both and the report.
+///
+/// # Errors
+///
+/// As [`merge_and_publish`].
+pub fn merge_staged(
+    session: &mut Session,
+    mode: &dyn Mode,
+    taken: &Taken,
+    judgement: &Judgement,
+    staging: Staging,
+) -> Result<Report, Stopped> {
+    let set = &taken.set;
+    let Staging { writer, mut state, report: report_room, metadata: staged } = staging;
+    let mut metadata = metadata::of(session, taken);
+    mode.describe(taken, &mut metadata);
+    if metadata != staged {
+        writer.rewrite_metadata(&set.merged.layout, &metadata)?;
+    }
     let started = Instant::now();
     let with_norms =
         session.request.outputs.report.is_some() && judgement.norms.is_none() && taken.others.is_empty();
@@ -65,7 +124,6 @@ pub fn merge_and_publish(
     let (bytes, read) = pass.bytes(&session.machine);
     session.machine.progress.start("merging", bytes);
     session.machine.take_meter();
-    let mut state = publish::state_writer(session, taken)?;
     let combined = pass.run(&session.machine, |tile, values| {
         let pieces = || set.layout.pieces(tile.coordinates.clone());
         if let Some(state) = &state {
@@ -83,7 +141,7 @@ pub fn merge_and_publish(
         })?;
     }
     session.bytes.read += publish::keep_personal(set, &writer)?;
-    session.check_unchanged(taken)?;
+    mode.check_unchanged(session, taken)?;
     session.timings.pass_s += started.elapsed().as_secs_f64();
     session.add_clock(clock);
     publish::sync(session, &writer, &mut state)?;
@@ -93,7 +151,8 @@ pub fn merge_and_publish(
     mode.report(taken, &mut report);
     report.published = true;
     report.output = Some(report::output(&set.merged.layout, &writer, metadata, lost));
-    publish::publish(session, writer, state, &report)?;
+    publish::fill_report(&report_room, &report)?;
+    mode.publish(Complete { model: writer, state, report: report_room })?;
     let (merged, rejected) = (taken.cohort.clients.len(), taken.rejected.len());
     tracing::info!("merged {merged} updates by {} ({rejected} rejected)", session.request.method.rule);
     Ok(report)

@@ -29,7 +29,7 @@ use crate::engine::passes::machine::Machine;
 use crate::engine::passes::survey::measure;
 use crate::gpu::job::GpuError;
 use crate::io::discover;
-use crate::io::model_file::TablePool;
+use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
 use crate::kernels::server_step::ServerStep;
 use crate::model::layout::TensorSpec;
@@ -443,12 +443,33 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// Checks that no input file changed while the run read it: the merged model would mix two versions.
+    /// Checks that no input changed while the run read it: the merged model would mix two versions. A change is a fault
+    /// of the update.
+    ///
+    /// # Errors
+    ///
+    /// The updates that changed; or the error of the first other file that did.
+    pub fn check_unchanged(&self, taken: &Taken) -> Result<(), Stopped> {
+        let clients = taken.set.clients.iter().map(|client| Some(&*client.model));
+        let others = taken.others.iter().map(|other| other.model.as_deref());
+        let changed = |(input, model): (usize, Option<&ModelFile>)| {
+            let mut files = model?.files.iter();
+            files.find_map(|file| file.check_unchanged().err()).map(|why| (input, Fault::Read(why)))
+        };
+        let found: Vec<(usize, Fault)> = clients.chain(others).enumerate().filter_map(changed).collect();
+        if !found.is_empty() {
+            return Err(Stopped::BadUpdates(found));
+        }
+        self.end_if_changed(taken)?;
+        Ok(())
+    }
+
+    /// As [`check_unchanged`](Self::check_unchanged), for a run that cannot leave out updates any more.
     ///
     /// # Errors
     ///
     /// The first file that changed.
-    pub fn check_unchanged(&self, taken: &Taken) -> Result<(), Error> {
+    pub fn end_if_changed(&self, taken: &Taken) -> Result<(), Error> {
         let others = taken.others.iter().filter_map(|other| other.model.as_ref());
         for file in taken.set.models().chain(others).flat_map(|model| &model.files) {
             file.check_unchanged().map_err(|source| Error::Read { path: file.path().to_owned(), source })?;

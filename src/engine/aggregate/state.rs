@@ -317,6 +317,16 @@ impl StateWriter {
         Ok(())
     }
 
+    /// As [`ModelWriter::check_kept_names`].
+    pub(super) fn check_kept_names(&self) -> Result<(), WriteError> {
+        self.writer.check_kept_names()
+    }
+
+    /// The writer of the file.
+    pub(super) fn into_writer(self) -> ModelWriter {
+        self.writer
+    }
+
     /// Renames the state to its final path. Call [`finish`](Self::finish) first.
     ///
     /// # Errors

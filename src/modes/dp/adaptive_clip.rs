@@ -9,6 +9,7 @@
 //! sigma_b)^-2`.
 
 use crate::kernels::discrete_gaussian::Level;
+use crate::privacy::clipping::NORMS;
 use crate::privacy::ledger::plan::Adaptive;
 
 /// The clip bound of the next round. `below` is the number of clients within the bound minus the number above it, and
@@ -24,7 +25,8 @@ pub fn next_clip(
     let half = (level.sigma() / (2.0 * adaptive.count_noise)).floor().max(1.0);
     let noised = below as f64 + noise as f64 / half;
     let fraction = (noised / (2.0 * expected as f64) + 0.5).clamp(0.0, 1.0);
-    bound * (-adaptive.rate * (fraction - adaptive.quantile)).exp()
+    let next = bound * (-adaptive.rate * (fraction - adaptive.quantile)).exp();
+    next.clamp(*NORMS.start(), *NORMS.end())
 }
 
 #[cfg(test)]
@@ -58,6 +60,15 @@ mod tests {
         // No noise moves the bound further than this in one round.
         let most = next_clip(&ADAPTIVE, (1.0, 100), Level::L2, 0, i64::MIN);
         assert!((most - 0.1f64.exp()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn it_stays_among_norms_that_can_be_clipped_to() {
+        let adaptive = Adaptive { rate: 13.0, ..ADAPTIVE };
+        for (below, expected) in [(100, 1e-60), (-100, 1e60)] {
+            let next = |bound: f64, _: i32| next_clip(&adaptive, (bound, 100), Level::L2, below, 0);
+            assert_eq!((0..40).fold(1.0, next), expected);
+        }
     }
 
     /// One client's half, together with the bound on the values, stays within the sensitivity of the release.

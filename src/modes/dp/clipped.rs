@@ -8,15 +8,17 @@ use crate::engine::intake::cohort::reported;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::taken::Taken;
 use crate::model::dtype::Kind;
-use crate::modes::dp::clips::{ClientClip, clips, floats};
+use crate::modes::dp::clips::{ClientClip, ValuesDigest, clips, floats};
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noised_sum::ClippedSum;
 use crate::modes::dp::release::{Options, check};
 use crate::modes::dp::sum_file::{SumFile, SumFileError, SumTerms};
+use crate::modes::dp::sum_pass::{self, Digests, WriteIntegers};
 use crate::privacy::clipping::{Clip, Grid, Treatment};
 use crate::strategies::Cohort;
 use crate::updates::set::{Client, UpdateSet, ValueKind};
 use std::collections::HashMap;
+use std::path::Path;
 
 /// The clipped clients of a run.
 pub struct Clipped {
@@ -70,6 +72,69 @@ impl Clipped {
         warn_of_tensors(set);
         Ok(Self { taken, dimension, terms, sum_terms, grid, clips, edges })
     }
+}
+
+impl Clipped {
+    /// Makes clients count as zero that take part more often or sooner than the plan allows.
+    ///
+    /// # Errors
+    ///
+    /// When the number of the round is missing, or the lists of earlier rounds cannot be read.
+    pub fn leave_out(&mut self, books: &Books, round: Option<u64>) -> Result<(), Error> {
+        let ids = self.taken.set.clients.iter().map(|client| &client.id);
+        let counted = books.counted(round, ids).map_err(DpError::of)?;
+        self.clips.leave_out(&self.taken.set, &counted);
+        Ok(())
+    }
+
+    /// The number of clients that count, here and in the sums of edges.
+    pub fn counting(&self) -> u64 {
+        let here = self.clips.counting(&self.taken.set).count();
+        (here + self.edges.iter().map(|edge| edge.clients().len()).sum::<usize>()) as u64
+    }
+
+    /// Adds up the clients that count and the sums of edges, and verifies every norm. A client whose values changed
+    /// since they were measured counts as zero, and the pass is made again. `write` gets every tile in each pass.
+    ///
+    /// # Errors
+    ///
+    /// When the base or a sum cannot be read or changed, the integers cannot be written, or a signal asked to stop.
+    pub fn add_up(&mut self, session: &Session, write: &WriteIntegers) -> Result<(), Error> {
+        let set = &self.taken.set;
+        loop {
+            let sum = self.clips.sum(self.grid, &self.edges);
+            let digests = sum_pass::run(&session.machine, set, &sum, write)?;
+            let changed = self.clips.changed(sum.clients(), &digests);
+            if changed.is_empty() {
+                let paths: Vec<&Path> =
+                    self.clips.counting(set).map(|client| client.model.path.as_path()).collect();
+                return sum.verify(&paths).map_err(DpError::of);
+            }
+            for client in changed {
+                self.clips.leave_out_changed(set, client);
+            }
+        }
+    }
+
+    /// Checks that the files of the operator did not change since they were opened: the base, the state, and the sums.
+    ///
+    /// # Errors
+    ///
+    /// The first file that changed.
+    pub fn check_unchanged(&self) -> Result<(), Error> {
+        check_operators_files(&self.taken.set, &self.edges)
+    }
+}
+
+/// Checks that the base, the state and the sums of edges did not change since they were opened.
+pub(super) fn check_operators_files(set: &UpdateSet, edges: &[SumFile]) -> Result<(), Error> {
+    let carried = set.carried.sources.values().map(|source| &*source.model);
+    let models = set.base.iter().map(|base| &*base.model).chain(carried);
+    let models = models.chain(edges.iter().map(|edge| &edge.model));
+    for file in models.flat_map(|model| &model.files) {
+        file.check_unchanged().map_err(|source| Error::Read { path: file.path().to_owned(), source })?;
+    }
+    Ok(())
 }
 
 /// Takes every client. Bad updates count as zero.
@@ -149,7 +214,7 @@ impl ClientClips {
     }
 
     /// Makes clients count as zero that take part more often or sooner than the plan allows.
-    pub fn leave_out(&mut self, set: &UpdateSet, counted: &[bool]) {
+    fn leave_out(&mut self, set: &UpdateSet, counted: &[bool]) {
         for ((client, found), counts) in set.clients.iter().zip(&mut self.0).zip(counted) {
             if !counts {
                 tracing::warn!(
@@ -162,11 +227,17 @@ impl ClientClips {
     }
 
     /// The clients that do not count as zero.
-    pub fn counting<'s>(&self, set: &'s UpdateSet) -> impl Iterator<Item = &'s Client> {
-        let counts = |(client, found): (&'s Client, &ClientClip)| {
-            (found.clip.treatment != Treatment::Void).then_some(client)
-        };
-        set.clients.iter().zip(&self.0).filter_map(counts)
+    pub fn counting<'s>(&'s self, set: &'s UpdateSet) -> impl Iterator<Item = &'s Client> {
+        self.of_counting(set).map(|(client, _)| client)
+    }
+
+    /// The clients that do not count as zero, with their clips.
+    pub fn of_counting<'s>(
+        &'s self,
+        set: &'s UpdateSet,
+    ) -> impl Iterator<Item = (&'s Client, &'s ClientClip)> {
+        let all = set.clients.iter().zip(&self.0);
+        all.filter(|(_, found)| found.clip.treatment != Treatment::Void)
     }
 
     /// The number of clients within the clip bound, minus the number above it.
@@ -176,8 +247,25 @@ impl ClientClips {
         here + edges.iter().map(|edge| edge.description.below).sum::<i64>()
     }
 
+    /// The counting clients, by index in the set, whose values no longer have the digest of the first pass.
+    fn changed(&self, counting: &[usize], digests: &Digests) -> Vec<usize> {
+        let is_same = |client: usize, found: &Option<ValuesDigest>| {
+            found.as_ref().is_some_and(|found| found.hex() == self.0[client].digest)
+        };
+        let clients = counting.iter().zip(digests).filter(|(client, found)| !is_same(**client, found));
+        clients.map(|(client, _)| *client).collect()
+    }
+
+    /// Makes a client count as zero whose values changed during the run. Its digest is that of a client that cannot be
+    /// read.
+    fn leave_out_changed(&mut self, set: &UpdateSet, client: usize) {
+        let path = set.clients[client].model.path.display();
+        tracing::warn!("{path}: changed while the run read it: the client counts as zero");
+        self.0[client] = ClientClip { clip: Clip::VOID, norm: 0.0, digest: String::new() };
+    }
+
     /// The sum of the clipped clients and of earlier sums.
-    pub fn sum(&self, grid: Grid, edges: Vec<SumFile>) -> ClippedSum {
+    fn sum<'e>(&self, grid: Grid, edges: &'e [SumFile]) -> ClippedSum<'e> {
         let clips: Vec<Clip> = self.0.iter().map(|found| found.clip).collect();
         ClippedSum::new(grid, &clips, edges)
     }

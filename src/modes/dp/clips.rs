@@ -219,7 +219,38 @@ struct NormMeasure {
     squares: f64,
     /// Whether a value is NaN or infinite.
     is_void: bool,
-    digest: Blake3,
+    digest: ValuesDigest,
+}
+
+/// The digest of a client's values, from the digests of the rows of its tiles in order.
+#[derive(Default, Debug)]
+pub struct ValuesDigest(Blake3);
+
+/// The digest of one row of a tile.
+#[derive(Clone, Copy, Debug)]
+pub struct RowDigest {
+    dtype: Dtype,
+    digest: [u8; 32],
+}
+
+impl RowDigest {
+    /// The digest of a row.
+    pub fn of<E: Element>(row: &[E]) -> Self {
+        Self { dtype: E::DTYPE, digest: Blake3::of_bytes(bytemuck::cast_slice(row)) }
+    }
+}
+
+impl ValuesDigest {
+    /// Adds the row of the next tile.
+    pub fn add(&mut self, row: &RowDigest) {
+        self.0.add_bytes(row.dtype.to_string().as_bytes());
+        self.0.add_bytes(&row.digest);
+    }
+
+    /// The digest, in lower-case hex.
+    pub fn hex(&self) -> String {
+        self.0.hex()
+    }
 }
 
 impl NormMeasure {
@@ -234,8 +265,7 @@ struct RowNorm {
     /// The sum of squares of each piece of a tensor.
     squares: Vec<f64>,
     is_void: bool,
-    dtype: Dtype,
-    digest: [u8; 32],
+    digest: RowDigest,
 }
 
 impl ClientMeasure for NormMeasure {
@@ -251,15 +281,13 @@ impl ClientMeasure for NormMeasure {
         let squares: Vec<f64> = squares.collect();
         // Every non-finite value makes a sum of squares non-finite.
         let is_void = squares.iter().any(|squares| !squares.is_finite()) && !all_finite(isa, row);
-        let digest = Blake3::of_bytes(bytemuck::cast_slice(row));
-        RowNorm { squares, is_void, dtype: E::DTYPE, digest }
+        RowNorm { squares, is_void, digest: RowDigest::of(row) }
     }
 
     fn add(&mut self, part: RowNorm) {
         part.squares.iter().for_each(|squares| self.squares += squares);
         self.is_void |= part.is_void;
-        self.digest.add_bytes(part.dtype.to_string().as_bytes());
-        self.digest.add_bytes(&part.digest);
+        self.digest.add(&part.digest);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::budget::error::BudgetError;
 use crate::engine::aggregate::error::Error;
+use crate::model::dtype::Dtype;
 use crate::modes::dp::sum_file::SumFileError;
 use crate::privacy::clipping::NoGrid;
 use crate::telemetry::explain::Explain;
@@ -20,7 +21,15 @@ pub enum DpError {
     SumFile(#[from] SumFileError),
     #[error("{found} updates, expected at most {most}: the sum of more may not fit 64 bits")]
     TooMany { found: u64, most: u64 },
-    #[error("{}: its integers exceed its clip bound: the file changed while the run read it", .path.display())]
+    #[error(
+        "tensor `{tensor}`: the base holds {value}, and the round may add {reach}: more than {dtype} can hold"
+    )]
+    Range { tensor: String, value: f64, reach: f64, dtype: Dtype },
+    #[error("{}: its noise came from a test seed, so no release from it is private", .path.display())]
+    TestBase { path: PathBuf },
+    #[error("these updates were already released as {}, in shards", .path.display())]
+    Elsewhere { path: PathBuf },
+    #[error("{}: its integers exceed its clip bound", .path.display())]
     Longer { path: PathBuf },
 }
 
@@ -28,10 +37,17 @@ impl Explain for DpError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Budget(why) => why.hint(),
-            Self::Longer { .. } => Some(
-                "the round was charged; run it again, and do not change the updates meanwhile".to_owned(),
+            Self::Range { .. } => {
+                Some("nothing was charged; use a base of a wider dtype, or a smaller clip bound".to_owned())
+            }
+            Self::TestBase { .. } => Some(
+                "start from another base; or pass --test-seed, which marks this release as not private too"
+                    .to_owned(),
             ),
-            Self::Grid(_) | Self::SumFile(_) | Self::TooMany { .. } => None,
+            Self::Elsewhere { path } => {
+                Some(format!("copy the shards and the index from {}", path.display()))
+            }
+            Self::Longer { .. } | Self::Grid(_) | Self::SumFile(_) | Self::TooMany { .. } => None,
         }
     }
 }

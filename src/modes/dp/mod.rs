@@ -1,19 +1,23 @@
 //! The mode of a release under a privacy budget: clip, charge, add up with noise, publish, record.
 //!
 //! [`release`] holds the order of the steps. [`clips`] measures each client, and [`clipped`] holds the clipped clients
-//! of a run. [`noised_sum`] adds the clipped integers and the [`noise`]. [`series_noise`] keeps noise that is
-//! correlated across rounds, and [`adaptive_clip`] moves the clip bound. Edges hand up their sums in files
+//! of a run. [`sum_pass`] adds the clipped integers, and [`noised_sum`] the [`noise`]. [`series_noise`] keeps noise that
+//! is correlated across rounds, and [`adaptive_clip`] moves the clip bound. Before the charge, `checks` looks at the
+//! base and the number of clients, and `range` at values that leave the base's dtype. Edges hand up their sums in files
 //! ([`sum_file`], [`sums`]). [`error`] says why a run was not released.
 
 pub mod adaptive_clip;
+mod checks;
 pub mod clipped;
 pub mod clips;
 pub mod error;
 pub mod noise;
 pub mod noised_sum;
+mod range;
 pub mod release;
 pub mod series_noise;
 pub mod sum_file;
+pub mod sum_pass;
 pub mod sums;
 
 /// The number of columns of a tile. Its sums, the base's row and a client's row fit the second-level cache.

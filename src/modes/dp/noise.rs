@@ -1,8 +1,8 @@
 //! The noise of a release, behind one type for all mechanisms.
 //!
 //! [`Noise::Fresh`] is new for each release. [`Noise::Tree`] and [`Noise::Row`] belong to a series of rounds with
-//! correlated noise. The noise of a coordinate depends on the key, the round and the coordinate's number, so tiles may
-//! come in any order.
+//! correlated noise. The noise of a coordinate depends on the key, the transcript of the round and the coordinate's
+//! number, so tiles may come in any order.
 
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
@@ -12,12 +12,13 @@ use crate::kernels::chacha20::Stream;
 use crate::kernels::discrete_gaussian::{self, Level};
 use crate::kernels::integer_sum::{add_integers, add_multiple};
 use crate::kernels::lanes::Isa;
-use crate::modes::dp::series_noise::History;
+use crate::modes::dp::series_noise::{self, Draws, History};
 use crate::privacy::correlated::MOST_ROUNDS;
 use crate::privacy::correlated::banded::Banded;
 use crate::privacy::correlated::factor::Factor;
 use crate::privacy::correlated::tree::{self, Node};
 use crate::privacy::key::Key;
+use crate::privacy::ledger::plan::BudgetPlan;
 use rayon::ThreadPool;
 
 /// The domains of a key's streams. No two streams share a block.
@@ -26,7 +27,7 @@ pub(crate) mod domain {
     pub(crate) const COORDINATES: u32 = 1;
     /// Noise on the count of updates below the clip bound.
     pub(crate) const COUNT: u32 = 2;
-    /// The draws of a round. The round's number is the segment.
+    /// The draws of a round, from the key of its transcript. The round's number is the segment.
     pub(crate) const ROUND: u32 = 3;
     /// The nodes of a tree at level 0, whose number is the segment. Nodes of level L have the domain `NODES + L`.
     pub(crate) const NODES: u32 = 0x100;
@@ -47,12 +48,10 @@ pub enum Noise {
     },
     /// The noise of a round, from the nodes of a tree.
     Tree {
-        /// The key of the series.
-        key: Key,
+        /// The draws of the series up to the round.
+        draws: Draws,
         /// The scale of a node's noise.
         level: Level,
-        /// The number of the round, from 1.
-        round: u32,
     },
     /// The noise of a round, in a kept row.
     Row(SourceFile),
@@ -75,14 +74,26 @@ pub fn of_grant(
     let Some((correlated, round)) = account.plan().correlated.zip(grant.round) else {
         return Ok(Noise::Fresh { key, level });
     };
-    let round = u32::try_from(round.min(MOST_ROUNDS)).unwrap_or(u32::MAX);
+    let draws = Draws { key, transcripts: account.state().transcripts(round.min(MOST_ROUNDS)) };
     match correlated.factor {
-        Factor::Tree => Ok(Noise::Tree { key, level, round }),
+        Factor::Tree => Ok(Noise::Tree { draws, level }),
         Factor::Banded { bands } => {
             let (banded, directory) = (Banded::new(bands), &account.books().directory);
-            let history = History { directory, banded: &banded, key: &key, level, coordinates, isa };
-            Ok(Noise::Row(history.row(round, pool)?))
+            let history = History { directory, banded: &banded, draws: &draws, level, coordinates, isa };
+            Ok(Noise::Row(history.row(draws.round(), pool)?))
         }
+    }
+}
+
+/// No noise on a sum is larger than this, in units of the grid.
+pub(crate) fn most(plan: &BudgetPlan, level: Level) -> f64 {
+    let drawn = level.largest() as f64;
+    match plan.correlated.map(|correlated| correlated.factor) {
+        None => drawn,
+        // One node comes, and fewer than 32 go.
+        Some(Factor::Tree) => 32.0 * drawn,
+        // The magnitudes of the coefficients of the inverse add up to less than 2.5.
+        Some(factor @ Factor::Banded { .. }) => 2.5 * drawn / factor.unit(),
     }
 }
 
@@ -100,14 +111,15 @@ impl Noise {
                     let stream = Stream { key: key.bytes(), domain: domain::COORDINATES, segment: 0 };
                     add(isa, stream, *level, first, 1, sums);
                 }
-                Self::Tree { key, level, round } => {
-                    let of = |node: Node| Stream {
-                        key: key.bytes(),
-                        domain: domain::NODES + node.level,
-                        segment: node.number,
+                Self::Tree { draws, level } => {
+                    let mut add_node = |node: Node, sign: i64| {
+                        let key = draws.of(node.comes_in());
+                        let (domain, segment) = (domain::NODES + node.level, node.number);
+                        let stream = Stream { key: key.bytes(), domain, segment };
+                        add(isa, stream, *level, first, sign, sums);
                     };
-                    add(isa, of(tree::comes(*round)), *level, first, 1, sums);
-                    tree::go(*round).for_each(|node| add(isa, of(node), *level, first, -1, sums));
+                    add_node(tree::comes(draws.round()), 1);
+                    tree::go(draws.round()).for_each(|node| add_node(node, -1));
                 }
                 Self::Row(row) => add_row(isa, row, first, sums)?,
             }
@@ -136,7 +148,7 @@ fn add(isa: Isa, stream: Stream, level: Level, first: u64, sign: i64, sums: &mut
 fn add_row(isa: Isa, row: &SourceFile, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
     let mut kept = [0_i32; BLOCK_COORDINATES];
     let kept = &mut kept[..sums.len()];
-    let offset = first * size_of::<i32>() as u64;
+    let offset = series_noise::offset(first);
     row.read_exact_at(bytemuck::cast_slice_mut(kept), offset).map_err(BudgetError::at(row.path()))?;
     add_multiple(isa, kept, 1, sums);
     Ok(())
@@ -150,6 +162,7 @@ mod tests {
     use crate::budget::directory::Directory;
     use crate::privacy::correlated::Schedule;
     use crate::privacy::correlated::error::PrefixError;
+    use crate::record::sha256::Sha256;
 
     const COORDINATES: usize = 10_000;
 
@@ -157,8 +170,10 @@ mod tests {
         rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap()
     }
 
-    fn key() -> Key {
-        Key::of_test_seed(1)
+    /// The draws of the rounds up to this one.
+    fn draws(round: u32) -> Draws {
+        let transcripts = (1..=round).map(|round| Sha256::of(round.to_string())).collect();
+        Draws { key: Key::of_test_seed(1), transcripts }
     }
 
     /// The noise of the rounds of a series, in order.
@@ -176,13 +191,13 @@ mod tests {
 
         fn noise(&self, round: u32) -> Noise {
             let Factor::Banded { bands } = self.factor else {
-                return Noise::Tree { key: key(), level: self.level, round };
+                return Noise::Tree { draws: draws(round), level: self.level };
             };
-            let (banded, key) = (Banded::new(bands), key());
+            let (banded, draws) = (Banded::new(bands), draws(round));
             let history = History {
                 directory: &Directory::new(self.directory.path()),
                 banded: &banded,
-                key: &key,
+                draws: &draws,
                 level: self.level,
                 coordinates: COORDINATES as u64,
                 isa: Isa::detect(),
@@ -208,7 +223,7 @@ mod tests {
     #[test]
     fn noise_is_added_in_any_portions() {
         let runs = [Factor::Tree, Factor::Banded { bands: 3 }].map(Run::new);
-        let fresh = Noise::Fresh { key: key(), level: Level::L2 };
+        let fresh = Noise::Fresh { key: Key::of_test_seed(1), level: Level::L2 };
         for noise in [fresh, runs[0].noise(8), runs[1].noise(8)] {
             let mut whole = vec![5; 3000];
             noise.add(Isa::detect(), 7, &mut whole).unwrap();
@@ -225,9 +240,10 @@ mod tests {
 
     /// The noise by the recurrence in i128, from the draws of each round.
     fn expected(bands: u32, rounds: u32, coordinate: u64) -> Vec<i64> {
-        let (banded, key) = (Banded::new(bands), key());
+        let (banded, draws) = (Banded::new(bands), draws(rounds));
         let mut made: Vec<i128> = Vec::new();
         for round in 1..=rounds {
+            let key = draws.of(round);
             let stream = Stream { key: key.bytes(), domain: domain::ROUND, segment: round };
             let mut drawn = [0];
             discrete_gaussian::noise(Isa::detect(), stream, Level::L3, coordinate, &mut drawn);

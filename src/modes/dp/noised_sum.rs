@@ -1,15 +1,19 @@
 //! The sum of a release: clipped values, rounded to integers of one grid, plus noise.
 //!
+//! The sum is complete, verified and on disk before the charge. After the charge, the run reads no file of a client.
+//!
 //! Integers add up exactly. So threads, tiles and the order of clients change no bit, and sums of sums are exact too.
 //! The release is `unit * (sum + noise) / denominator`: a function of the noised sum and of public numbers.
 
+use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
 use crate::engine::passes::combine::TileWork;
 use crate::engine::passes::combine::reducer::{CpuOnly, Cut, GpuReduction, Reducer};
 use crate::engine::passes::error::PassError;
-use crate::engine::passes::pass::for_element;
 use crate::engine::passes::plan::Tile;
 use crate::engine::passes::reader::TileReader;
+use crate::io::model_writer::WriteError;
+use crate::io::publish::{Staged, remove_leftovers};
 use crate::kernels::clip_integers::add_quantized;
 use crate::kernels::element::Element;
 use crate::kernels::integer_sum::{add_integers, to_floats};
@@ -17,42 +21,84 @@ use crate::kernels::lanes::Isa;
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
 use crate::modes::dp::COLUMNS;
+use crate::modes::dp::clips::RowDigest;
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noise::Noise;
 use crate::modes::dp::sum_file::SumFile;
 use crate::privacy::clipping::{Clip, Grid, Treatment};
 use crate::telemetry::explain::Explain;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The sum of clipped clients and of sum files.
 #[derive(Debug)]
-pub struct ClippedSum {
+pub struct ClippedSum<'e> {
     grid: Grid,
     /// The clients that count, by index in the set. The others count as zero.
     clients: Vec<usize>,
     /// The clip of each.
     clips: Vec<Clip>,
     /// The sum files of edges.
-    edges: Vec<SumFile>,
+    edges: &'e [SumFile],
     /// The sum of squares of the integers of each client, then of each sum file.
     squares: Mutex<Vec<u128>>,
+}
+
+/// The integers of a clipped sum, in a temporary file that only its owner can read. They are NOT private.
+#[derive(Debug)]
+pub struct SumOnDisk {
+    file: Staged,
+    path: PathBuf,
 }
 
 /// The clipped sum plus noise, which may be released.
 #[derive(Debug)]
 pub struct NoisedSum {
-    sum: ClippedSum,
+    sum: SumOnDisk,
     noise: Noise,
-    denominator: u64,
-    layout: Layout,
-    /// The files of the clients that count.
-    paths: Vec<PathBuf>,
+    /// The value of the integer 1 in the released mean.
+    unit: f64,
+    /// Number of values that were cut to the range of the base's dtype.
+    cut: AtomicU64,
 }
 
-impl ClippedSum {
+impl SumOnDisk {
+    /// Reserves the room for the integers of a model of `coordinates` coordinates, in a state directory.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written, or the disk has no room.
+    pub fn create(directory: &Directory, coordinates: usize) -> Result<Self, BudgetError> {
+        let path = directory.sum();
+        let staged = remove_leftovers(&path).and_then(|_| Staged::create_secret(&path, offset(coordinates)));
+        Ok(Self { file: staged.map_err(BudgetError::at(&path))?, path })
+    }
+
+    /// Writes the integers of a tile.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn write(&self, tile: &Tile, integers: &[i64]) -> Result<(), PassError> {
+        let written = self.file.write_at(bytemuck::cast_slice(integers), offset(tile.coordinates.start));
+        Ok(written.map_err(WriteError::at(&self.path))?)
+    }
+
+    fn read(&self, tile: &Tile, integers: &mut [i64]) -> Result<(), PassError> {
+        let read = self.file.read_at(bytemuck::cast_slice_mut(integers), offset(tile.coordinates.start));
+        Ok(read.map_err(WriteError::at(&self.path))?)
+    }
+}
+
+/// The place of a coordinate in the file of a sum.
+fn offset(coordinate: usize) -> u64 {
+    (coordinate * size_of::<i64>()) as u64
+}
+
+impl<'e> ClippedSum<'e> {
     /// The sum of clients with these clips, and of the sum files of edges.
-    pub fn new(grid: Grid, clips: &[Clip], edges: Vec<SumFile>) -> Self {
+    pub fn new(grid: Grid, clips: &[Clip], edges: &'e [SumFile]) -> Self {
         let counts = |(_, clip): &(usize, Clip)| clip.treatment != Treatment::Void;
         let (clients, clips): (Vec<usize>, Vec<Clip>) =
             clips.iter().copied().enumerate().filter(counts).unzip();
@@ -60,11 +106,17 @@ impl ClippedSum {
         Self { grid, clients, clips, edges, squares }
     }
 
-    /// Adds all clients and sum files to the integers of a tile.
+    /// The clients that count, by index in the set.
+    pub fn clients(&self) -> &[usize] {
+        &self.clients
+    }
+
+    /// Adds all clients and sum files to the integers of a tile. Returns the digest of the row of each client that
+    /// counts; `None` if the client cannot be read.
     ///
     /// # Errors
     ///
-    /// When an input cannot be read.
+    /// When a sum file cannot be read.
     pub fn add<E: Element>(
         &self,
         isa: Isa,
@@ -72,15 +124,24 @@ impl ClippedSum {
         reader: &mut TileReader,
         tile: &Tile,
         integers: &mut [i64],
-    ) -> Result<(), PassError> {
+    ) -> Result<Vec<Option<RowDigest>>, PassError> {
         let mut squares = Vec::with_capacity(self.clips.len() + self.edges.len());
+        let mut digests = Vec::with_capacity(self.clips.len());
         for (client, clip) in self.clients.iter().zip(&self.clips) {
-            reader.read::<E>(tile, &[*client])?;
+            match reader.read::<E>(tile, &[*client]) {
+                Err(PassError::Read { .. }) => {
+                    squares.push(0);
+                    digests.push(None);
+                    continue;
+                }
+                read => read?,
+            }
             let (rows, base) = (reader.rows::<E>(tile, 1), reader.base_of(*client));
             squares.push(add_quantized(isa, rows.row(0), base, clip.scale, integers));
+            digests.push(Some(RowDigest::of(rows.row(0))));
         }
         let mut row = vec![0; if self.edges.is_empty() { 0 } else { integers.len() }];
-        for edge in &self.edges {
+        for edge in self.edges {
             let read = edge.read(layout, tile.coordinates.clone(), &mut row);
             let path = || edge.model.path.clone();
             read.map_err(|source| PassError::Read { path: path(), input: None, source })?;
@@ -89,22 +150,21 @@ impl ClippedSum {
         }
         let mut all = self.squares.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter_mut().zip(squares).for_each(|(all, more)| *all = all.saturating_add(more));
-        Ok(())
+        Ok(digests)
     }
 
     /// Verifies exactly the norm of the integers of each client and sum file, as they were added. Call it before the
-    /// run publishes. The norms are within the bound unless a file changed after its measurement. `paths` are the files
-    /// of the clients that count.
+    /// charge. `paths` are the files of the clients that count.
     ///
     /// # Errors
     ///
     /// The first client or sum file whose integers exceed the bound.
-    pub fn verify(&self, paths: &[PathBuf]) -> Result<(), DpError> {
+    pub fn verify(&self, paths: &[&Path]) -> Result<(), DpError> {
         let squares = self.squares.lock().unwrap_or_else(PoisonError::into_inner);
         let (of_clients, of_edges) = squares.split_at(self.clients.len());
         let longer = paths.iter().zip(of_clients).find(|(_, squares)| !self.grid.admits(**squares));
         if let Some((path, _)) = longer {
-            return Err(DpError::Longer { path: path.clone() });
+            return Err(DpError::Longer { path: (*path).to_owned() });
         }
         let checked = self.edges.iter().zip(of_edges).try_for_each(|(edge, squares)| edge.check(*squares));
         Ok(checked?)
@@ -119,19 +179,26 @@ struct NoNoise(BudgetError);
 impl Explain for NoNoise {}
 
 impl NoisedSum {
-    /// A sum, its noise, and the divisor. `paths` are the files of the clients that count.
-    pub fn new(sum: ClippedSum, noise: Noise, denominator: u64, layout: Layout, paths: Vec<PathBuf>) -> Self {
-        Self { sum, noise, denominator, layout, paths }
+    /// A sum on a grid, its noise, and the divisor.
+    pub fn new(sum: SumOnDisk, noise: Noise, grid: &Grid, denominator: u64) -> Self {
+        Self { sum, noise, unit: grid.unit() / denominator as f64, cut: AtomicU64::new(0) }
+    }
+
+    /// A warning of values that were cut to the range of the base's dtype, if there are any. Prints it.
+    pub fn warning(&self) -> Option<String> {
+        let cut = self.cut.load(Ordering::Relaxed);
+        let warning = format!("{cut} values left the range of the base's dtype, and were cut to its end");
+        (cut > 0).then(|| tracing::warn!("{warning}")).map(|()| warning)
     }
 
     /// The noised mean delta at the coordinates of a tile.
-    fn release<E: Element>(&self, work: &mut TileWork, released: &mut [f64]) -> Result<(), PassError> {
+    fn release(&self, work: &mut TileWork, released: &mut [f64]) -> Result<(), PassError> {
         let (isa, tile) = (work.isa, work.tile);
         let mut integers = work.zeroed_integers();
-        self.sum.add::<E>(isa, &self.layout, work.reader(), tile, &mut integers)?;
+        self.sum.read(tile, &mut integers)?;
         let noised = self.noise.add(isa, tile.coordinates.start as u64, &mut integers);
         noised.map_err(|why| PassError::Reducer(Box::new(NoNoise(why))))?;
-        to_floats(isa, &integers, self.sum.grid.unit() / self.denominator as f64, released);
+        to_floats(isa, &integers, self.unit, released);
         work.put_back_integers(integers);
         Ok(())
     }
@@ -139,7 +206,7 @@ impl NoisedSum {
 
 impl Reducer for &NoisedSum {
     fn clients(&self) -> &[usize] {
-        &self.sum.clients
+        &[]
     }
 
     fn rows_at_once(&self) -> usize {
@@ -158,13 +225,14 @@ impl Reducer for &NoisedSum {
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
         let mut released = vec![0.0; work.columns()];
         if work.tile.dtype.kind() == Kind::Float {
-            for_element!(work.tile.working, E => self.release::<E>(work, &mut released))?;
+            self.release(work, &mut released)?;
         }
         work.finish(&mut released)
     }
 
-    fn finish(&self) -> Result<(), PassError> {
-        self.sum.verify(&self.paths).map_err(|why| PassError::Reducer(Box::new(why)))
+    /// The noised sum is released, whatever its values: to cut them is post-processing, and costs nothing.
+    fn cuts(&self) -> Option<&AtomicU64> {
+        Some(&self.cut)
     }
 
     fn on_gpu(&self) -> Result<GpuReduction<'_>, CpuOnly> {

@@ -1,8 +1,10 @@
-//! A run under a budget: clip, verify, charge, add up with noise, publish, record.
+//! A run under a budget: clip, add up, verify, reserve room, charge, add noise, publish, record.
 //!
 //! ```text
-//! updates --pass 1--> clips, digests --> charge, on disk --> key --pass 2--> noised mean, verified --> server step
+//! updates --pass 1--> clips, digests --pass 2--> sum, verified --> charge, on disk --> key --> noised mean --> server step
 //! ```
+//!
+//! Nothing that a client does can waste a charge: after it, the run reads only the sum, the base and the state.
 //!
 //! Nothing that a client sends changes how another client counts. A bad update counts as zero. Updates that claim the
 //! same client id all count as zero: the server cannot tell which is genuine. The layout, the denominator and the
@@ -10,34 +12,44 @@
 
 use crate::budget::account::Account;
 use crate::budget::charge;
+use crate::budget::directory::Directory;
+use crate::budget::kept::KeptOutputs;
 use crate::budget::request::{self, Answer, ExistingRelease, Grant};
 use crate::budget::stamp::Stamp;
 use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::mode::Mode;
+use crate::engine::aggregate::publish::{Complete, Kept};
 use crate::engine::aggregate::request::{Inputs, Request};
-use crate::engine::aggregate::run::merge_and_publish;
+use crate::engine::aggregate::run::{merge_staged, stage};
 use crate::engine::aggregate::session::Session;
-use crate::engine::aggregate::{publish, report};
+use crate::engine::aggregate::{metadata, publish, report};
 use crate::engine::backend::request::BackendName;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::decide::method::MetricsRequest;
 use crate::engine::intake::claims::OnDuplicateContent;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::reducer::Reducer;
+use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
+use crate::io;
 use crate::io::digest::Blake3;
 use crate::io::model_file::ModelFile;
+use crate::io::model_files;
+use crate::io::model_writer::WriteError;
+use crate::io::shards::INDEX_SUFFIX;
+use crate::io::source::identity_of;
+use crate::kernels::server_step::ServerStep;
 use crate::model::layout::Layout;
-use crate::modes::dp::clipped::{ClientClips, Clipped};
+use crate::modes::dp::checks::{check_base, check_cohort};
+use crate::modes::dp::clipped::{ClientClips, Clipped, check_operators_files};
 use crate::modes::dp::error::DpError;
-use crate::modes::dp::noised_sum::NoisedSum;
+use crate::modes::dp::noised_sum::{NoisedSum, SumOnDisk};
 use crate::modes::dp::sum_file::SumFile;
-use crate::modes::dp::{CPU_ONLY, adaptive_clip, noise};
+use crate::modes::dp::{CPU_ONLY, adaptive_clip, noise, range};
 use crate::privacy::clipping::Treatment;
 use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
 use crate::rules::Verdict;
-use crate::strategies::{StepInput, StrategyError};
 use crate::telemetry::report::{Output, Report};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,6 +64,10 @@ pub struct Options {
     pub resumable: bool,
     /// A seed for the noise, for tests: the output is then NOT private. `None` for secret noise.
     pub test_seed: Option<u64>,
+    /// Whether the report describes single clients.
+    pub report_clients: bool,
+    /// Whether the round may release noise alone, without any client.
+    pub allow_empty: bool,
     /// Sum files of edges. The server trusts the edges to have clipped the updates.
     pub sums: Vec<PathBuf>,
 }
@@ -59,7 +75,14 @@ pub struct Options {
 impl Options {
     /// The default options for the budget in a state directory.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, resumable: false, test_seed: None, sums: Vec::new() }
+        Self {
+            directory,
+            resumable: false,
+            test_seed: None,
+            report_clients: false,
+            allow_empty: false,
+            sums: Vec::new(),
+        }
     }
 }
 
@@ -67,6 +90,10 @@ impl Options {
 const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
 
 /// The warning in the report of a released model.
+const FOR_OPERATOR: &str =
+    "the budget does not cover this report: its bytes and times depend on the clients, keep it private";
+
+/// The warning in a report that describes clients.
 const NOT_PRIVATE: &str =
     "this report describes single clients without noise: the budget does not cover it, keep it private";
 
@@ -129,6 +156,7 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
 /// When the base is missing or cannot be used, or an output cannot be written.
 pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Session<'m>, Error> {
     request.inputs = Inputs { may_be_empty: true, ..request.inputs };
+    request.outputs.report_is_private = true;
     Session::open(request, machine)
 }
 
@@ -146,29 +174,42 @@ pub fn run(request: Request, options: &Options, machine: Machine) -> Result<Repo
 
 fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     let mut account = Account::open(&options.directory).map_err(DpError::of)?;
-    check_base(session, &account)?;
-    let clipped = Clipped::of(session, options, account.books())?;
+    check_base(session, options, &account)?;
+    account.books().check_output(&session.request.outputs.model).map_err(DpError::of)?;
+    let mut clipped = Clipped::of(session, options, account.books())?;
+    clipped.leave_out(account.books(), session.request.policy.round)?;
     let request = charge_request(session, options, &clipped)?;
+    if let Some(release) = publish_kept(&mut account, &request)? {
+        let path = at_target(&session.request.outputs.model, &release)?;
+        return Ok(existing_report(session, options, &clipped.taken, &path));
+    }
+    if let Some(answer) = charge::foresee(&mut account, &request).map_err(DpError::of)?
+        && let Err(ended) = granted(session, options, &clipped.taken, answer)?
+    {
+        return Ok(ended);
+    }
+    let sum = add_up(session, &account, &mut clipped)?;
+    check_cohort(session, options, &account, &clipped)?;
+    // Clients that changed meanwhile count as zero.
+    let request = charge_request(session, options, &clipped)?;
+    let step = range::check(session, account.plan(), &clipped)?;
+    let staging = stage(session, &clipped.taken, longest_metadata(session, &account, &clipped.taken))?;
+    staging.check_kept_names()?;
     if options.test_seed.is_some() {
         tracing::warn!("--test-seed: the seed of the noise is known, so the model is NOT private");
     }
-    let grant = match charge::charge(&mut account, &request).map_err(DpError::of)? {
-        Answer::Granted(grant) => grant,
-        Answer::Existing(release) => return report_existing(session, &clipped.taken, &release),
-        Answer::Refused(verdict) => {
-            return Err(refused(session, &clipped.taken, format!("over the privacy budget: {verdict}")));
-        }
-        Answer::WrongRound(why) => return Err(refused(session, &clipped.taken, why.to_string())),
+    let answer = charge::charge(&mut account, &request).map_err(DpError::of)?;
+    let grant = match granted(session, options, &clipped.taken, answer)? {
+        Ok(grant) => grant,
+        Err(ended) => return Ok(ended),
     };
-    let (mode, taken) = Release::new(session, &account, &grant, clipped)?;
+    let (mode, taken) = Release::new(session, options, (&account, &grant), clipped, sum)?;
     session.backend_why = Some(CPU_ONLY.to_owned());
-    let judgement = mode.judgement(session, &taken)?;
-    let report = merge_and_publish(session, &mode, &taken, &judgement).map_err(|why| match why {
+    let judgement = mode.judgement(step);
+    let report = merge_staged(session, &mode, &taken, &judgement, staging).map_err(|why| match why {
         Stopped::Error(why) => why,
-        Stopped::BadUpdates(found) => {
-            let client = found.first().map_or(0, |(client, _)| *client);
-            DpError::of(DpError::Longer { path: taken.set.clients[client].model.path.clone() })
-        }
+        // The run reads no client any more.
+        Stopped::BadUpdates(_) => PassError::NonFinite.into(),
     })?;
     let output = report.output.as_ref().map(|output| PathBuf::from(&output.path));
     let output = output.unwrap_or_else(|| session.request.outputs.model.clone());
@@ -176,25 +217,67 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// The refusal of a release. Its report is not published: it names the clients.
-fn refused(session: &Session, taken: &Taken, why: String) -> Error {
-    Error::Refused(Box::new(Report { refused: Some(why), ..report::without_judgement(session, taken) }))
+/// Gives outputs their names that an earlier run of this request completed and could not publish. Their charge is paid.
+fn publish_kept(account: &mut Account, request: &request::Request) -> Result<Option<ExistingRelease>, Error> {
+    let Some((charge, kept)) = charge::kept(account, request).map_err(DpError::of)? else { return Ok(None) };
+    let outputs: Kept = serde_json::from_value(kept.outputs).map_err(Error::Report)?;
+    tracing::warn!(
+        "an earlier run of this round completed its outputs as release {}, and could not publish them: nothing is charged",
+        charge.charge.release_id
+    );
+    outputs.publish()?;
+    account.adopt(charge.head.seq, Some(outputs.path())).map_err(DpError::of)?;
+    Ok(Some(ExistingRelease {
+        path: outputs.path().to_owned(),
+        release_id: charge.charge.release_id.clone(),
+    }))
 }
 
-/// Refuses a base with the stamp of a release that the ledger does not know.
-fn check_base(session: &Session, account: &Account) -> Result<(), Error> {
-    let Some(base) = &session.base else {
-        return Err(Unsupported {
-            option: "no --base".to_owned(),
-            mode: Some("--dp"),
-            why: "expected --base MODEL".to_owned(),
-            hint: Some("under --dp the base decides the layout, so that no client can choose it"),
+/// The grant of an answer; or the report of a run that has nothing to do.
+fn granted(
+    session: &Session,
+    options: &Options,
+    taken: &Taken,
+    answer: Answer,
+) -> Result<Result<Grant, Report>, Error> {
+    match answer {
+        Answer::Granted(grant) => Ok(Ok(grant)),
+        Answer::Existing(release) => report_existing(session, options, taken, &release).map(Err),
+        Answer::Refused(verdict) => {
+            Err(refused(session, options, taken, format!("over the privacy budget: {verdict}")))
         }
-        .into());
-    };
-    let (path, metadata) = (&base.model.path, &base.model.metadata);
-    let stamp = Stamp::of(path, metadata).map_err(DpError::of)?;
-    stamp.map_or(Ok(()), |stamp| account.check_base(path, &stamp)).map_err(DpError::of)
+        Answer::WrongRound(why) => Err(refused(session, options, taken, why.to_string())),
+    }
+}
+
+/// The sum of the clients that count, on disk and verified.
+fn add_up(session: &Session, account: &Account, clipped: &mut Clipped) -> Result<SumOnDisk, Error> {
+    let coordinates = clipped.taken.set.layout.parameters();
+    let sum = SumOnDisk::create(&account.books().directory, coordinates).map_err(DpError::of)?;
+    clipped.add_up(session, &|tile, integers| sum.write(tile, integers))?;
+    clipped.check_unchanged()?;
+    Ok(sum)
+}
+
+/// Metadata as long as those of the release may become, to reserve their room.
+fn longest_metadata(session: &Session, account: &Account, taken: &Taken) -> BTreeMap<String, String> {
+    let mut metadata = metadata::of(session, taken);
+    describe(&mut metadata, &Stamp::longest(account.state()));
+    metadata
+}
+
+/// Removes the number of clients from the metadata, since the model may be public, and adds the stamp.
+fn describe(metadata: &mut BTreeMap<String, String>, stamp: &Stamp) {
+    metadata.remove("fedmill.clients");
+    metadata.remove("fedmill.weights");
+    metadata.extend(stamp.metadata());
+}
+
+/// The refusal of a release. Its report is not published.
+pub(super) fn refused(session: &Session, options: &Options, taken: &Taken, why: String) -> Error {
+    let mut report = Report { refused: Some(why), ..report::without_judgement(session, taken) };
+    without_clients(&mut report, options);
+    Error::Refused(Box::new(report))
 }
 
 fn charge_request(
@@ -207,6 +290,7 @@ fn charge_request(
         dimension: clipped.dimension,
         clients: clipped.taken.set.clients.iter().map(|client| client.id.clone()).collect(),
         summed: clipped.edges.iter().flat_map(SumFile::clients).cloned().collect(),
+        counting: clipped.counting(),
         inputs_sha256: session.machine.pool.install(|| inputs(session, clipped))?,
         output: session.request.outputs.model.clone(),
         resumable: options.resumable,
@@ -214,7 +298,7 @@ fn charge_request(
     })
 }
 
-/// The digest of everything that the output depends on, except the key.
+/// The digest of everything that the output depends on, except the key. A client that counts as zero is no part of it.
 fn inputs(session: &Session, clipped: &Clipped) -> Result<Sha256, Error> {
     let set = &clipped.taken.set;
     let mut all = String::new();
@@ -229,7 +313,7 @@ fn inputs(session: &Session, clipped: &Clipped) -> Result<Sha256, Error> {
     if let Some(state) = set.carried.sources.values().next() {
         add(&digest(&state.model)?);
     }
-    for (client, clip) in set.clients.iter().zip(&clipped.clips.0) {
+    for (client, clip) in clipped.clips.of_counting(set) {
         add(&client.id);
         add(&client.metadata.kind.to_string());
         add(&clip.digest);
@@ -240,20 +324,55 @@ fn inputs(session: &Session, clipped: &Clipped) -> Result<Sha256, Error> {
     Ok(Sha256::of(all))
 }
 
-/// Writes the report of a release that exists already: an earlier run may have crashed before it wrote its report.
-fn report_existing(session: &Session, taken: &Taken, release: &ExistingRelease) -> Result<Report, Error> {
-    // The path as the user wrote it.
-    let path = session.request.outputs.model.with_file_name(release.path.file_name().unwrap_or_default());
-    tracing::warn!(
-        "{} is already the release {} of these updates: nothing is charged",
-        path.display(),
-        release.release_id
-    );
-    let output = existing_output(&path, &taken.set.merged.layout);
-    let report =
-        Report { published: true, output: Some(output), ..report::without_judgement(session, taken) };
+/// Ends a run whose release exists already: an earlier run may have crashed before it wrote its report. Another output
+/// path gets a copy.
+fn report_existing(
+    session: &Session,
+    options: &Options,
+    taken: &Taken,
+    release: &ExistingRelease,
+) -> Result<Report, Error> {
+    let (found, id) = (release.path.display(), &release.release_id);
+    tracing::warn!("{found} is already the release {id} of these updates: nothing is charged");
+    let path = at_target(&session.request.outputs.model, release)?;
+    let report = existing_report(session, options, taken, &path);
     publish::publish_report(publish::stage_report(session, &report)?)?;
     Ok(report)
+}
+
+fn existing_report(session: &Session, options: &Options, taken: &Taken, path: &Path) -> Report {
+    let output = existing_output(path, &taken.set.merged.layout);
+    let mut report =
+        Report { published: true, output: Some(output), ..report::without_judgement(session, taken) };
+    without_clients(&mut report, options);
+    report
+}
+
+/// The path at which the release stands for this output: its own, as the user wrote it, or that of a copy.
+fn at_target(target: &Path, release: &ExistingRelease) -> Result<PathBuf, Error> {
+    let at = || WriteError::at(target);
+    let is_there = |path: &PathBuf| identity_of(path) == identity_of(&release.path);
+    // `family` lists the file itself and the index first.
+    let mut there = model_files::family(target).map_err(at())?.into_iter().take(2);
+    if let Some(path) = there.find(is_there) {
+        return Ok(path);
+    }
+    if release.path.to_string_lossy().ends_with(INDEX_SUFFIX) {
+        return Err(DpError::of(DpError::Elsewhere { path: release.path.clone() }));
+    }
+    io::publish::copy_to(&release.path, target).map_err(at())?;
+    Ok(target.to_owned())
+}
+
+/// Removes all that a report says about single clients, unless the operator asked for it.
+fn without_clients(report: &mut Report, options: &Options) {
+    if options.report_clients {
+        report.warnings.push(NOT_PRIVATE.to_owned());
+        return;
+    }
+    report.clients.clear();
+    report.rejected.clear();
+    report.warnings.push(FOR_OPERATOR.to_owned());
 }
 
 fn existing_output(path: &Path, layout: &Layout) -> Output {
@@ -272,17 +391,19 @@ struct Release {
     sum: NoisedSum,
     stamp: Stamp,
     clips: ClientClips,
+    options: Options,
+    directory: Directory,
 }
 
 impl Release {
     fn new(
         session: &Session,
-        account: &Account,
-        grant: &Grant,
+        options: &Options,
+        (account, grant): (&Account, &Grant),
         clipped: Clipped,
+        sum: SumOnDisk,
     ) -> Result<(Self, Taken), Error> {
-        let Clipped { taken, terms, grid, mut clips, edges, .. } = clipped;
-        clips.leave_out(&taken.set, &grant.counted);
+        let Clipped { taken, terms, grid, clips, edges, .. } = clipped;
         let next_clip = match account.plan().clip {
             ClipBound::Adaptive(adaptive) => {
                 let noise = noise::of_count(session.machine.isa, &grant.key, terms.level);
@@ -292,19 +413,17 @@ impl Release {
             }
             ClipBound::Fixed(_) => None,
         };
-        let layout = taken.set.layout.clone();
+        let coordinates = taken.set.layout.parameters() as u64;
         let (isa, pool) = (session.machine.isa, session.machine.pool);
-        let noise =
-            noise::of_grant(account, grant, layout.parameters() as u64, isa, pool).map_err(DpError::of)?;
-        let paths = clips.counting(&taken.set).map(|client| client.model.path.clone()).collect();
-        let sum = NoisedSum::new(clips.sum(grid, edges), noise, terms.denominator, layout, paths);
-        Ok((Self { sum, stamp: grant.stamp(next_clip), clips }, taken))
+        let noise = noise::of_grant(account, grant, coordinates, isa, pool).map_err(DpError::of)?;
+        let sum = NoisedSum::new(sum, noise, &grid, terms.denominator);
+        let stamp = grant.stamp(next_clip);
+        let (options, directory) = (options.clone(), account.books().directory.clone());
+        Ok((Self { sum, stamp, clips, options, directory }, taken))
     }
 
-    /// The judgement that every client has the same weight, and the server's step.
-    fn judgement(&self, session: &Session, taken: &Taken) -> Result<Judgement, StrategyError> {
-        let steps = taken.set.carried.steps;
-        let decided = StepInput { steps, coefficients: None, geometry: None, rule: "mean" };
+    /// The judgement that every client has the same weight.
+    fn judgement(&self, step: ServerStep) -> Judgement {
         let verdicts = self.clips.0.iter().map(|found| {
             let reason = match found.clip.treatment {
                 Treatment::Whole => "added to the noised sum",
@@ -314,32 +433,39 @@ impl Release {
             let kept = found.clip.treatment != Treatment::Void;
             Verdict { kept, weight: None, score: None, reason: reason.to_owned() }
         });
-        let step = session.request.method.strategy.step(&decided)?;
-        Ok(Judgement {
+        Judgement {
             norms: Some(self.clips.0.iter().map(|found| found.norm).collect()),
             screened: true,
             ..Judgement::without_geometry(verdicts.collect(), step)
-        })
+        }
     }
 }
 
 impl Mode for Release {
-    fn judge(&mut self, session: &mut Session, taken: &Taken) -> Result<Judgement, Stopped> {
-        Ok(self.judgement(session, taken)?)
-    }
-
     fn reducer<'t>(&'t self, _: &'t Taken, _: &'t Judgement, _: bool) -> Box<dyn Reducer + 't> {
         Box::new(&self.sum)
     }
 
-    /// Removes the number of clients from the metadata, since the model may be public.
+    /// The clients are in the sum, whose pass checked them.
+    fn check_unchanged(&self, _: &Session, taken: &Taken) -> Result<(), Stopped> {
+        Ok(check_operators_files(&taken.set, &[])?)
+    }
+
+    /// Records first where the outputs wait, so that a run that fails from here on costs no second charge.
+    fn publish(&self, outputs: Complete) -> Result<(), Error> {
+        let kept = outputs.keep()?;
+        let value = serde_json::to_value(&kept).map_err(Error::Report)?;
+        let record = KeptOutputs { files: kept.files(), outputs: value };
+        record.write(&self.directory, self.stamp.charge.seq).map_err(DpError::of)?;
+        Ok(kept.publish()?)
+    }
+
     fn describe(&self, _: &Taken, metadata: &mut BTreeMap<String, String>) {
-        metadata.remove("fedmill.clients");
-        metadata.remove("fedmill.weights");
-        metadata.extend(self.stamp.metadata());
+        describe(metadata, &self.stamp);
     }
 
     fn report(&self, _: &Taken, report: &mut Report) {
-        report.warnings.push(NOT_PRIVATE.to_owned());
+        without_clients(report, &self.options);
+        report.warnings.extend(self.sum.warning());
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! The noise of a round depends on that of a few rounds before it.
 //!
-//! A row is the noise of one round at all coordinates: i32 in native byte order, in a file that only its owner can
-//! read. The key of the series and the number of the round determine it. A file is published whole or not at all, and
-//! missing rows are computed again, from the first round if needed. So a crash at any time changes nothing. Memory
-//! holds a few thousand coordinates of one row per band.
+//! A row is the noise of one round at all coordinates, in a file that only its owner can read: a digest of the round's
+//! key, then i32 in native byte order. The key of the series and the transcript of the round determine the row. A row
+//! of another transcript does not count: an older copy of the ledger may stand beside newer rows. A file is published
+//! whole or not at all, and missing rows are computed again, from the first round if needed. So a crash at any time
+//! changes nothing. Memory holds a few thousand coordinates of one row per band.
 
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
@@ -19,6 +20,7 @@ use crate::kernels::lanes::Isa;
 use crate::modes::dp::noise::domain;
 use crate::privacy::correlated::banded::Banded;
 use crate::privacy::key::Key;
+use crate::record::sha256::Sha256;
 use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::VecDeque;
@@ -28,6 +30,40 @@ const BLOCK_COORDINATES: u64 = 4096;
 /// Bytes of one value.
 const BYTES: u64 = size_of::<i32>() as u64;
 
+/// Bytes before the values: a digest that names the key of the round.
+const NAME_BYTES: u64 = 32;
+
+/// The place of a coordinate in the file of a row.
+pub(crate) fn offset(coordinate: u64) -> u64 {
+    NAME_BYTES + BYTES * coordinate
+}
+
+/// The draws of the rounds of a series up to one of them.
+#[derive(Debug)]
+pub struct Draws {
+    /// The key of the series.
+    pub(crate) key: Key,
+    /// The transcript of each round from the first on.
+    pub(crate) transcripts: Vec<Sha256>,
+}
+
+impl Draws {
+    /// The number of the last round.
+    pub(crate) fn round(&self) -> u32 {
+        u32::try_from(self.transcripts.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The key of the draws of a round, from 1 to [`round`](Self::round).
+    pub(crate) fn of(&self, round: u32) -> Key {
+        self.key.of_round(&self.transcripts[round as usize - 1])
+    }
+
+    /// A digest that names the key of a round and does not reveal it.
+    fn name(&self, round: u32) -> Sha256 {
+        Sha256::of([b"fedmill noise of a round".as_slice(), self.of(round).bytes()].concat())
+    }
+}
+
 /// Computes and keeps the rows of a series.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History<'a> {
@@ -35,8 +71,8 @@ pub(crate) struct History<'a> {
     pub(crate) directory: &'a Directory,
     /// The matrix of the mechanism.
     pub(crate) banded: &'a Banded,
-    /// The key of the series.
-    pub(crate) key: &'a Key,
+    /// The draws of the series up to the round.
+    pub(crate) draws: &'a Draws,
     /// The scale of the draws.
     pub(crate) level: Level,
     /// The number of coordinates of a row.
@@ -70,7 +106,12 @@ impl History<'_> {
     }
 
     fn is_kept(&self, round: u32) -> bool {
-        self.open(round).is_ok_and(|row| row.bytes() == BYTES * self.coordinates)
+        let mut name = [0; NAME_BYTES as usize];
+        self.open(round).is_ok_and(|row| {
+            row.bytes() == offset(self.coordinates)
+                && row.read_exact_at(&mut name, 0).is_ok()
+                && name == *self.draws.name(round).bytes()
+        })
     }
 
     /// The rows that the row after `round` depends on, the latest first.
@@ -117,8 +158,12 @@ impl History<'_> {
     fn stage(&self, round: u32) -> Result<Staged, BudgetError> {
         let path = self.directory.row(round);
         let staged =
-            remove_leftovers(&path).and_then(|_| Staged::create_private(&path, BYTES * self.coordinates));
-        staged.map_err(BudgetError::at(&path))
+            remove_leftovers(&path).and_then(|_| Staged::create_secret(&path, offset(self.coordinates)));
+        let named = staged.and_then(|staged| {
+            staged.write_at(self.draws.name(round).bytes(), 0)?;
+            Ok(staged)
+        });
+        named.map_err(BudgetError::at(&path))
     }
 
     /// Computes all rows in progress, at the coordinates from `first` on.
@@ -128,19 +173,20 @@ impl History<'_> {
         let read = |row: &SourceFile| {
             let mut noise = vec![0; len];
             let bytes = bytemuck::cast_slice_mut(&mut noise);
-            row.read_exact_at(bytes, BYTES * first).map_err(BudgetError::at(row.path()))?;
+            row.read_exact_at(bytes, offset(first)).map_err(BudgetError::at(row.path()))?;
             Ok(noise)
         };
         let earlier = progress.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, BudgetError>>()?;
         let mut earlier = VecDeque::from(earlier);
         let mut drawn = vec![0; len];
         for round in progress.start + 1..=progress.end {
-            let stream = Stream { key: self.key.bytes(), domain: domain::ROUND, segment: round };
+            let key = self.draws.of(round);
+            let stream = Stream { key: key.bytes(), domain: domain::ROUND, segment: round };
             noise(self.isa, stream, self.level, first, &mut drawn);
             let mut row = vec![0; len];
             self.banded.next(self.isa, &mut drawn, &earlier, &mut row);
             if let Some((_, staged)) = progress.kept.iter().find(|(kept, _)| *kept == round) {
-                let written = staged.write_at(bytemuck::cast_slice(&row), BYTES * first);
+                let written = staged.write_at(bytemuck::cast_slice(&row), offset(first));
                 written.map_err(BudgetError::at(&self.directory.row(round)))?;
             }
             earlier.push_front(row);

@@ -146,7 +146,7 @@ fn merge(
     let writer = file::create(target, ShardKind::Combine, identity, shard, &sections, &pieces.specs, &room)?;
     if !sections.is_empty() {
         fill(run, decided, coordinates, &pieces, &writer)?;
-        run.session.check_unchanged(&run.taken)?;
+        run.session.end_if_changed(&run.taken)?;
     }
     writer.sync()?;
     Ok(writer.publish()?)

@@ -35,7 +35,7 @@ pub fn gram(request: Request, shard: Shard, machine: Machine) -> Result<PathBuf,
         small.extend(tensors(&request, &branches, on_gpu));
     }
     let ShardedRun { session, taken, .. } = run;
-    session.check_unchanged(&taken)?;
+    session.end_if_changed(&taken)?;
     let sections = shard.sections(taken.set.layout.parameters());
     let target = &session.request.outputs.model;
     let writer = file::create(target, ShardKind::Gram, &identity, shard, &sections, &[], &small)?;

@@ -20,6 +20,13 @@ pub struct Node {
     pub number: u32,
 }
 
+impl Node {
+    /// The round that adds the noise of the node: the last that it covers.
+    pub fn comes_in(self) -> u32 {
+        self.number << self.level
+    }
+}
+
 /// The node whose noise a round adds. Rounds count from 1.
 pub fn comes(round: u32) -> Node {
     let level = round.trailing_zeros();

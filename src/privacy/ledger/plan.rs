@@ -7,11 +7,13 @@
 //! Noise multipliers are in units of the clip bound S, for every adjacency. A sum moves by at most S when a client is
 //! added, removed or zeroed out, and by at most 2 S when a client is replaced. The accountants apply that factor.
 
+mod cohort;
 mod correlated;
 mod series;
 #[cfg(test)]
 mod tests;
 
+pub use cohort::Contradiction;
 pub use correlated::Correlated;
 
 use crate::kernels::discrete_gaussian::Level;
@@ -24,6 +26,9 @@ use serde::{Deserialize, Serialize};
 /// Least root mean square of the coordinates of a full-length update, in units of the grid. Below it, truncation
 /// matters.
 const LEAST_UNITS: f64 = 256.0;
+
+/// Largest factor by which a clip bound may move in one round. Faster rates soon leave the range of numbers.
+const MOST_STEP: f64 = 1000.0;
 
 /// Largest share of epsilon that noise on the grid of level 2 may cost.
 const MOST_SLACK: f64 = 1e-3;
@@ -239,7 +244,9 @@ impl BudgetPlan {
                 in_range("clip bound", initial, initial > 0.0, positive)?;
                 let between = quantile > 0.0 && quantile < 1.0;
                 in_range("quantile", quantile, between, "a number between 0 and 1")?;
-                in_range("rate of the clip bound", rate, rate > 0.0, positive)?;
+                let most = rate * quantile.max(1.0 - quantile);
+                let slow = "above 0, so that a round moves the bound by less than a factor of 1000";
+                in_range("rate of the clip bound", rate, rate > 0.0 && most < MOST_STEP.ln(), slow)?;
                 in_range("noise on the count", count_noise, count_noise > 0.0, positive)?;
                 self.value_multiplier().map(drop)
             }

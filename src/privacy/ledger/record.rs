@@ -6,7 +6,7 @@
 
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::{Adjacency, Event};
-use crate::privacy::ledger::plan::{BudgetPlan, Unit};
+use crate::privacy::ledger::plan::{BudgetPlan, Contradiction, Unit};
 use crate::record::{self, sha256::Sha256};
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,9 @@ pub struct Charge {
     pub rng: Rng,
     /// The user's description.
     pub text: Option<String>,
+    /// The number of clients, if it contradicts the plan's sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contradiction: Option<Contradiction>,
 }
 
 /// The settings of a release that fedmill makes.
@@ -164,6 +167,26 @@ pub struct Adopt {
 pub struct SeriesKey {
     /// SHA-256 of the key; does not reveal it.
     pub key_sha256: Sha256,
+    /// What the draws of a round come from. Ledgers of older versions do not say it.
+    #[serde(default, skip_serializing_if = "DrawsFrom::is_round")]
+    pub draws: DrawsFrom,
+}
+
+/// What the draws of a round of a series come from, besides the key.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrawsFrom {
+    /// The number of the round. The same round on other inputs had the same draws.
+    #[default]
+    Round,
+    /// The inputs of the round and of all rounds before it.
+    Inputs,
+}
+
+impl DrawsFrom {
+    fn is_round(&self) -> bool {
+        *self == Self::Round
+    }
 }
 
 /// The end of a charge or a reserve whose output was never seen.

@@ -6,9 +6,9 @@
 mod series;
 
 use crate::privacy::event::Event;
-use crate::privacy::ledger::plan::{BudgetPlan, ClipBound};
+use crate::privacy::ledger::plan::{BudgetPlan, ClipBound, Contradiction};
 use crate::privacy::ledger::record::{
-    Adopt, Charge, Init, LedgerEntry, LedgerRecord, Mechanism, Release, Reserve, Rng, Void,
+    Adopt, Charge, Init, LedgerEntry, LedgerRecord, Mechanism, Release, Reserve, Rng, SeriesKey, Void,
 };
 use crate::record::Head;
 use crate::record::sha256::Sha256;
@@ -74,8 +74,8 @@ pub struct State {
     pub reserves: Vec<ReserveRecord>,
     /// The clip bound of the next round.
     pub clip: f64,
-    /// Digest of the key of a series, once it is drawn.
-    pub series_key: Option<Sha256>,
+    /// The key of a series, once it is drawn.
+    pub series_key: Option<SeriesKey>,
     /// Names of all releases.
     names: BTreeSet<String>,
 }
@@ -269,6 +269,11 @@ impl State {
             *releases = releases.saturating_add(once(&charge.charge.event).1);
             Some((*releases, &charge.charge))
         })
+    }
+
+    /// Charges whose number of clients contradicts the plan's sampling, with their numbers.
+    pub fn contradictions(&self) -> impl Iterator<Item = (u64, Contradiction)> {
+        self.counted().filter_map(|charge| Some((charge.head.seq, charge.charge.contradiction?)))
     }
 
     /// Number of charges with a test seed, whose releases are NOT private.

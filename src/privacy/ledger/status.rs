@@ -47,6 +47,9 @@ pub struct Status {
     pub reserved: Vec<u64>,
     /// Number of charges that were voided.
     pub voided: usize,
+    /// Numbers of the charges whose number of clients contradicts the plan's sampling.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contradicting: Vec<u64>,
     /// Whether no release has noise from a test seed.
     pub private: bool,
     /// Number of releases with noise from a test seed.
@@ -113,6 +116,7 @@ impl Status {
             open: state.orphans().map(|charge| charge.head.seq).collect(),
             reserved: state.reserves.iter().map(|reserve| reserve.seq).collect(),
             voided: state.charges.len() - state.counted().count(),
+            contradicting: state.contradictions().map(|(seq, _)| seq).collect(),
             private: state.tests() == 0,
             test_releases: state.tests(),
             sampling: plan.sampling,
@@ -135,7 +139,6 @@ impl Status {
     /// The lines of the table that `status` prints: label and value.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let number = |epsilon: Option<f64>| epsilon.map_or("infinite".to_owned(), |x| x.to_string());
-        let counts = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
         let mut lines = Vec::new();
         if !self.private {
             lines
@@ -178,6 +181,23 @@ impl Status {
             self.correlated
                 .map(|correlated| ("  correlated", format!("{correlated}; one charge pays for all rounds"))),
         );
+        lines.extend(self.open_lines());
+        if self.voided > 0 {
+            lines.push(("voided", format!("{} charges", self.voided)));
+        }
+        lines.push(("plan", self.plan_sha256.to_string()));
+        lines
+    }
+
+    /// The lines about single charges and reserves.
+    fn open_lines(&self) -> Vec<(&'static str, String)> {
+        let counts = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        let mut lines = Vec::new();
+        if !self.contradicting.is_empty() {
+            let charges = counts(&self.contradicting);
+            let why = "their numbers of clients contradict it; `fedmill privacy verify` shows them";
+            lines.push(("  but", format!("charges {charges}: {why}")));
+        }
         if !self.open.is_empty() {
             let open = counts(&self.open);
             lines.push(("open", format!("charges {open}: `fedmill privacy recover` explains them")));
@@ -185,10 +205,6 @@ impl Status {
         if !self.reserved.is_empty() {
             lines.push(("reserved", format!("records {}", counts(&self.reserved))));
         }
-        if self.voided > 0 {
-            lines.push(("voided", format!("{} charges", self.voided)));
-        }
-        lines.push(("plan", self.plan_sha256.to_string()));
         lines
     }
 

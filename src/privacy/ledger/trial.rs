@@ -69,6 +69,7 @@ pub(super) fn charge(plan: &BudgetPlan, round: u64) -> Charge {
         slack: Epsilon::up(0.0),
         rng: Rng::Os,
         text: None,
+        contradiction: None,
     }
 }
 

@@ -53,6 +53,8 @@ struct Death {
     charged: usize,
     /// Whether the output existed then.
     seen: bool,
+    /// Whether all outputs were complete then, and waited for their names.
+    complete: bool,
     /// Number of charges after the second start.
     after: usize,
 }
@@ -76,7 +78,8 @@ fn killed_everywhere(more: &[&str]) -> Vec<Death> {
         assert_verified(&dir, step);
         let is_open = books(&dir).state.orphans().next().is_some();
         let keeps_key = dir.contents().keys().any(|name| name.starts_with("dp/key-"));
-        assert_explained(&explained(&dir), is_open, seen, keeps_key);
+        let complete = dir.contents().keys().any(|name| name.starts_with("dp/outputs-"));
+        assert_explained(&explained(&dir), is_open, seen, (complete, keeps_key));
 
         fedmill(&dir, &args).assert_merged(OUTPUT);
         let model = Model::read(&dir, OUTPUT);
@@ -92,20 +95,22 @@ fn killed_everywhere(more: &[&str]) -> Vec<Death> {
         assert_eq!(dir.exists("report.json"), args.contains(&"--report"), "step {step}");
         let left = dir.contents();
         assert!(!left.keys().any(|name| name.starts_with("dp/key-")), "step {step}: a key is left");
+        assert!(!left.keys().any(|name| name.starts_with("dp/outputs-")), "step {step}: a record is left");
         let state = books(&dir).state;
         let released =
             state.charges.iter().filter(|charge| matches!(charge.fate, Fate::Released { .. })).count();
         assert_eq!(released, 1, "step {step}");
-        deaths.push(Death { charged, seen, after: charges(&dir) });
+        deaths.push(Death { charged, seen, complete, after: charges(&dir) });
     }
     deaths
 }
 
 #[track_caller]
-fn assert_explained(explanation: &str, is_open: bool, seen: bool, keeps_key: bool) {
+fn assert_explained(explanation: &str, is_open: bool, seen: bool, (complete, keeps_key): (bool, bool)) {
     let expected = match (is_open, seen, keeps_key) {
         (false, ..) => "there is nothing to do",
         (true, true, _) => "its output was published as",
+        (true, false, _) if complete => "its outputs are complete, but could not get their names",
         (true, false, true) => "its key is kept; the same command",
         (true, false, false) => "noise may have been drawn and seen, so it stays charged",
     };
@@ -117,9 +122,10 @@ fn a_round_that_starts_again_pays_again_unless_its_output_exists() {
     let deaths = killed_everywhere(&[]);
     assert!(deaths.len() >= 10, "{deaths:#?}");
     for death in &deaths {
-        let expected = if death.seen { 1 } else { death.charged + 1 };
+        let expected = if death.seen || death.complete { 1 } else { death.charged + 1 };
         assert_eq!(death.after, expected, "{deaths:#?}");
     }
+    assert!(deaths.iter().any(|death| death.complete && !death.seen), "{deaths:#?}");
     let is_there = |charged, seen| deaths.iter().any(|death| (death.charged, death.seen) == (charged, seen));
     assert!(is_there(0, false) && is_there(1, false) && is_there(1, true), "{deaths:#?}");
 }
@@ -190,8 +196,18 @@ fn a_key_that_was_wiped_in_part_makes_no_noise() {
         let dir = Dir::new();
         Update::new("base").f64("w", &[64], &[0.0; 64]).write(&dir);
         start_budget(&dir, &[]);
-        let args =
-            ["aggregate", "-q", "--dp", "dp", "--base", "base.safetensors", "-o", OUTPUT, "--resumable"];
+        let args = [
+            "aggregate",
+            "-q",
+            "--dp",
+            "dp",
+            "--base",
+            "base.safetensors",
+            "-o",
+            OUTPUT,
+            "--resumable",
+            "--allow-empty",
+        ];
         let keeps_key = || dir.contents().keys().any(|name| name.starts_with("dp/key-"));
         (1..).take_while(|_| !keeps_key()).for_each(|step| {
             let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &args);

@@ -9,6 +9,7 @@ use crate::model::dtype::{Dtype, Kind};
 use crate::model::state::{StateTensor, is_kept, stored_dtype};
 use crate::updates::set::ValueKind;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// The number of coordinates of one part of the server's step.
 const STEPPED: usize = 2048;
@@ -66,6 +67,8 @@ impl TileWork<'_, '_> {
     /// Encodes a block of the model's values. Returns an error for a value that does not fit.
     pub(super) fn encode<F: Merged>(&mut self, block: Range<usize>, values: &[F]) -> Result<(), PassError> {
         let dtype = self.tile.dtype;
+        let cut = self.cut(values, dtype);
+        let values = cut.as_deref().unwrap_or(values);
         self.check_fits(values, block.start, dtype)?;
         let bytes = block.start * dtype.bytes()..block.end * dtype.bytes();
         encode(self.isa, dtype, values, &mut self.worker.encoded.row_mut(0)[bytes]);
@@ -124,6 +127,18 @@ impl TileWork<'_, '_> {
         let dtype = stored_dtype(self.tile.dtype);
         let bytes = block.start * dtype.bytes()..block.end * dtype.bytes();
         encode(self.isa, dtype, values, &mut self.worker.kept[place].row_mut(0)[bytes]);
+    }
+
+    /// The values cut to the range of a dtype; `None` if all fit, or the reducer does not cut.
+    fn cut<F: Merged>(&self, values: &[F], dtype: Dtype) -> Option<Vec<F>> {
+        let (count, limits) = (self.pass.reducer.cuts()?, dtype.limits());
+        if all_within(self.isa, values, &limits) {
+            return None;
+        }
+        let outside = values.iter().filter(|value| !limits.contains(&value.widen())).count();
+        count.fetch_add(outside as u64, Ordering::Relaxed);
+        let within = |value: &F| F::rounded(value.widen().clamp(*limits.start(), *limits.end()));
+        Some(values.iter().map(within).collect())
     }
 
     fn check_fits<F: Merged>(&self, merged: &[F], first: usize, dtype: Dtype) -> Result<(), PassError> {

@@ -112,7 +112,6 @@ impl CombinePass<'_> {
         let [norms_on_gpu, rounding_on_gpu] = on_gpu;
         let squared_norms = all(squared_norms, norms_on_gpu);
         let rounding = all(rounding, rounding_on_gpu);
-        self.reducer.finish()?;
         Ok(Combined { squared_norms, rounding })
     }
 

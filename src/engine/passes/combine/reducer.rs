@@ -9,6 +9,7 @@ use crate::engine::passes::error::PassError;
 use crate::rules::{Recipe, Reduction};
 use crate::updates::set::{UpdateSet, ValueKind};
 use crate::updates::source::Placement;
+use std::sync::atomic::AtomicU64;
 
 /// Combines rows, tile by tile. The pass calls it once per tile, so the call through a pointer costs nothing.
 pub trait Reducer: Sync {
@@ -38,13 +39,9 @@ pub trait Reducer: Sync {
     /// When a row cannot be read or is not finite, or a merged value does not fit.
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError>;
 
-    /// Checks the totals of all tiles, after the last tile and before the run publishes.
-    ///
-    /// # Errors
-    ///
-    /// The failed check.
-    fn finish(&self) -> Result<(), PassError> {
-        Ok(())
+    /// The count of values that the pass cuts to the range of their dtype; `None` if such a value ends the pass.
+    fn cuts(&self) -> Option<&AtomicU64> {
+        None
     }
 
     /// The reduction for the GPU.

@@ -1,11 +1,14 @@
 //! The rounds of a series, whose noise is correlated. The first round pays for all.
 //!
-//! The noise of a round is a function of the key of the series and the number of the round. Each number is used once,
-//! since the same noise on two sums would expose both. Numbers come in order, because the proof for correlated noise
-//! needs sums that depend on earlier releases only.
+//! The draws of a round come from the key of the series and the round's transcript: the inputs of the round and of all
+//! charged rounds before it. So two sums never have the same draws, not even if the operator restores an older copy of
+//! the state directory: the same noise on two sums would expose both. Numbers come in order, because the proof for
+//! correlated noise needs sums that depend on earlier releases only.
 
 use crate::privacy::ledger::record::{Charge, SeriesKey};
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
+use crate::record::sha256::Sha256;
+use std::collections::BTreeMap;
 
 impl State {
     /// The rounds that fedmill charged, in order, released or not.
@@ -17,6 +20,29 @@ impl State {
     /// The last round that fedmill charged.
     pub fn last_round(&self) -> Option<u64> {
         self.rounds().last().map(|(round, _)| round)
+    }
+
+    /// The transcript of each round from 1 to `last`. That of a charged round names its inputs and all charged rounds
+    /// before it. Draws come from these bytes, so they must not change.
+    pub fn transcripts(&self, last: u64) -> Vec<Sha256> {
+        let charged: BTreeMap<u64, Sha256> = self
+            .rounds()
+            .filter_map(|(round, charge)| Some((round, charge.charge.mechanism.as_ref()?.inputs_sha256)))
+            .collect();
+        let mut before = Sha256::NONE;
+        let transcript = |round: u64| {
+            let inputs = charged.get(&round);
+            // Nothing is released of a round that was left out, but later rounds subtract its noise.
+            let kind: &[u8] = if inputs.is_some() { b"charged" } else { b"left out" };
+            let inputs = inputs.unwrap_or(&Sha256::NONE);
+            let all = [before.bytes(), inputs.bytes(), round.to_le_bytes().as_slice(), kind].concat();
+            let transcript = Sha256::of(all);
+            if charged.contains_key(&round) {
+                before = transcript;
+            }
+            transcript
+        };
+        (1..=last).map(transcript).collect()
     }
 
     /// Whether a charge is a round of a series. Its noise is used, released or not.
@@ -55,7 +81,7 @@ impl State {
         if self.series_key.is_some() {
             return Err("found another key, expected one for the whole series".to_owned());
         }
-        self.series_key = Some(key.key_sha256);
+        self.series_key = Some(key.clone());
         Ok(())
     }
 }
@@ -65,9 +91,9 @@ mod tests {
     use super::*;
     use crate::privacy::correlated::factor::Factor;
     use crate::privacy::ledger::plan::{BudgetPlan, Correlated, Sampling};
-    use crate::privacy::ledger::record::{LedgerEntry, Void};
+    use crate::privacy::ledger::record::{DrawsFrom, LedgerEntry, Void};
     use crate::privacy::ledger::{budget, trial};
-    use crate::record::sha256::Sha256;
+    use std::collections::BTreeSet;
 
     fn plan() -> BudgetPlan {
         let correlated = Correlated { factor: Factor::Banded { bands: 4 }, participations: 3, separation: 2 };
@@ -87,8 +113,12 @@ mod tests {
         LedgerEntry::Charge(Box::new(charge))
     }
 
+    fn series_key() -> SeriesKey {
+        SeriesKey { key_sha256: Sha256::of("key"), draws: DrawsFrom::Inputs }
+    }
+
     fn key() -> LedgerEntry {
-        LedgerEntry::Key(SeriesKey { key_sha256: Sha256::of("key") })
+        LedgerEntry::Key(series_key())
     }
 
     #[test]
@@ -96,7 +126,7 @@ mod tests {
         let entries = [trial::init(&plan()), charged(round(1, true)), key(), charged(round(2, false))];
         let all = trial::state(&entries);
         assert!(all.follows_plan());
-        assert_eq!((all.last_round(), all.releases(), all.series_key), (Some(2), 2, Some(Sha256::of("key"))));
+        assert_eq!((all.last_round(), all.releases(), &all.series_key), (Some(2), 2, &Some(series_key())));
         let (first, planned) = (trial::state(&entries[..2]), budget::planned(&plan()).unwrap());
         assert_eq!(budget::spent(&first).unwrap(), planned);
         assert_eq!(budget::spent(&all).unwrap(), planned);
@@ -104,6 +134,29 @@ mod tests {
         assert_eq!(budget::rounds_left(&trial::state(&entries[..1])).unwrap(), plan().rounds);
         let alone = BudgetPlan { correlated: None, rounds: 1, ..plan() };
         assert_eq!(planned.rdp, budget::planned(&alone).unwrap().rdp, "the series is one Gaussian");
+    }
+
+    /// No two rounds share a transcript, in one ledger or in two that have their first rounds in common.
+    #[test]
+    fn transcripts_tell_inputs_and_histories_apart() {
+        let with_inputs = |number: u64, is_first: bool, inputs: &str| {
+            let mut charge = round(number, is_first);
+            charge.mechanism.as_mut().unwrap().inputs_sha256 = Sha256::of(inputs);
+            charged(charge)
+        };
+        let of = |rounds: &[(u64, &str)]| {
+            let rounds = rounds.iter().enumerate();
+            let rounds = rounds.map(|(place, (number, inputs))| with_inputs(*number, place == 0, inputs));
+            trial::state(&[trial::init(&plan())].into_iter().chain(rounds).collect::<Vec<_>>()).transcripts(4)
+        };
+        let all = of(&[(1, "a"), (2, "b"), (4, "c")]);
+        assert_eq!(all.iter().map(Sha256::to_string).collect::<BTreeSet<_>>().len(), 4);
+        assert_eq!(all, of(&[(1, "a"), (2, "b"), (4, "c")]), "the same history");
+        let other = of(&[(1, "a"), (2, "x"), (4, "c")]);
+        assert_eq!(all[0], other[0]);
+        assert!((1..4).all(|place| all[place] != other[place]), "the same inputs behind another history");
+        let skipped = of(&[(1, "a"), (4, "c")]);
+        assert!(all[1] != skipped[1] && all[3] != skipped[3]);
     }
 
     #[test]
