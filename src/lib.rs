@@ -13,7 +13,7 @@
 //! this:
 //!
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
-//! - [`modes`]: where a run may differ from the plain run: `tiers`, `tree`, `shards`, `dp`. No mode knows another.
+//! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
 //! - [`compress`], [`inspect`], [`personalize`]: other jobs on updates. [`budget`]: a privacy budget on disk.

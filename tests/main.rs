@@ -29,6 +29,7 @@
 //! - `personal`: personal layers: neither merged nor measured.
 //! - `personalize`: the model of one client: personal layers on the global body, or a mixture.
 //! - `tiers`: tiers of clients, each with its own rule.
+//! - `gaps`: updates that lack tensors of the model, against a naive merge of those that have them.
 //! - `pre`: steps before a rule, against their oracles; properties.
 //! - `privacy`: the cost of releases, budgets, and rounds under a budget.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
@@ -64,6 +65,7 @@ mod doctor;
 mod dtypes;
 mod durability;
 mod fuzz_seeds;
+mod gaps;
 mod golden_rules;
 #[cfg(feature = "gpu")]
 mod gpu;

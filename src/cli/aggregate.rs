@@ -4,9 +4,10 @@ use super::aggregation::{AggregationOptions, Outputs, ReportingOptions, model_pa
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
 use crate::engine::aggregate::error::{Error, Unsupported};
 use crate::engine::aggregate::request::{Inputs, Request};
+use crate::engine::intake::policy::Missing;
 use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
-use crate::modes::{tiers, tree};
+use crate::modes::{gaps, tiers, tree};
 use crate::telemetry::report::Report;
 use clap::Args;
 use std::path::PathBuf;
@@ -78,6 +79,11 @@ impl Arguments {
         if let (Some((option, _)), Some(_)) = (lone.iter().find(|(_, is_given)| *is_given), &self.dp) {
             return Err(outside_noised_sum(option).into());
         }
+        let by_presence = request.policy.missing == Missing::Present;
+        let other = lone.iter().find(|(_, is_given)| *is_given).map(|(option, _)| *option);
+        if let (true, Some(option)) = (by_presence, other.or(self.dp.as_ref().map(|_| "--dp"))) {
+            return Err(beside_present(option).into());
+        }
         request.inputs.others.extend(self.tiers.clone());
         match (&self.dp, &self.tiers) {
             (Some(directory), _) => release::run(request, &self.options(directory.clone()), machine),
@@ -87,6 +93,7 @@ impl Arguments {
             (None, Some(path)) => {
                 tiers::mode::run(request, path, |tier| self.aggregation.tier(tier), machine)
             }
+            (None, None) if by_presence => gaps::run(request, machine),
             (None, None) if self.partial => tree::leaf::run(request, machine),
             (None, None) => tree::root::run(request, machine),
         }
@@ -106,6 +113,16 @@ impl Arguments {
     fn options(&self, directory: PathBuf) -> Options {
         let Self { resumable, test_seed, allow_empty, report_clients, .. } = *self;
         Options { resumable, test_seed, allow_empty, report_clients, ..Options::new(directory) }
+    }
+}
+
+/// The refusal of --missing present beside a mode whose sums have one divisor for all tensors.
+fn beside_present(option: &str) -> Unsupported {
+    Unsupported {
+        option: "--missing present".to_owned(),
+        mode: None,
+        why: format!("cannot be used with {option}, whose sums are over the same clients in every tensor"),
+        hint: Some("pass --missing base, under which an update stands at the base where it lacks a tensor"),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::intake::claims::Claims;
 use crate::engine::intake::personal::{Layers, Personal};
-use crate::engine::intake::policy::{OnBadUpdate, Policy};
+use crate::engine::intake::policy::{Missing, OnBadUpdate, Policy};
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::io::discover;
 use crate::model::client_id::nfc;
@@ -90,6 +90,12 @@ pub(super) struct AggregationOptions {
     /// the base's dtype.
     #[arg(long, value_name = "DTYPE", value_parser = float_dtype, help_heading = OUTPUT)]
     dtype: Option<Dtype>,
+    /// What to do with an update that lacks tensors: reject it, take the base's there, or merge over those present.
+    ///
+    /// present needs a rule that works by coordinate: mean, median, trimmed-mean or meamed. Each tensor has its own
+    /// number of clients, weights, and share of hostile clients.
+    #[arg(long, value_name = "WHAT", default_value = "reject", help_heading = INPUTS)]
+    missing: MissingAction,
     /// Let rules that compare clients merge updates in which each client chose the values to send (topk).
     #[arg(long)]
     allow_sparse_robust: bool,
@@ -107,6 +113,13 @@ enum BadUpdateAction {
 fn most_examples(text: &str) -> Result<f64, String> {
     let most = text.parse().ok().filter(|most: &f64| *most > 0.0 && *most <= MOST_EXAMPLES);
     most.ok_or_else(|| "expected a number above 0, at most 2^53".to_owned())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum MissingAction {
+    Reject,
+    Base,
+    Present,
 }
 
 fn rule_help() -> String {
@@ -305,6 +318,11 @@ impl AggregationOptions {
             tracing::warn!("{} is unweighted: it ignores --weights", method.rule);
         }
         self.check_state(&method)?;
+        if self.missing == MissingAction::Base && self.base.is_none() {
+            return Err(
+                anyhow::anyhow!("--missing base takes the base's tensors, expected --base MODEL").into()
+            );
+        }
         let alike = method.strategy.weighs_alike();
         let is_given = self.weights.as_deref().is_some_and(|weights| weights != "uniform");
         if let Some(why) = alike.filter(|_| is_given) {
@@ -358,6 +376,11 @@ impl AggregationOptions {
             population: self.population,
             takes_stale: strategy.takes_stale(),
             allows_sparse: self.allow_sparse_robust,
+            missing: match self.missing {
+                MissingAction::Reject => Missing::Reject,
+                MissingAction::Base => Missing::Base,
+                MissingAction::Present => Missing::Present,
+            },
             dtype: self.dtype,
             claims: Claims { max_examples: self.max_examples, ..self.paths.claims() },
             control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),

@@ -36,6 +36,9 @@ pub struct Report {
     pub shadow: Vec<ShadowRow>,
     /// Numbers of the round as a whole.
     pub metrics: Option<MetricsRow>,
+    /// The tensors that some clients lack.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<GapRow>,
     /// Warnings to the user.
     pub warnings: Vec<String>,
     /// The merged model.
@@ -46,6 +49,15 @@ pub struct Report {
     pub timings: Timings,
     /// Peak resident memory in bytes.
     pub peak_resident_bytes: Option<u64>,
+}
+
+/// A tensor that some clients lack.
+#[derive(Serialize, Clone, Debug)]
+pub struct GapRow {
+    /// Its name.
+    pub tensor: String,
+    /// The number of clients that have it.
+    pub clients: usize,
 }
 
 /// The tool that made a report.

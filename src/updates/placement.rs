@@ -5,7 +5,7 @@ use crate::model::dtype::Kind;
 use crate::model::layout::TensorSpec;
 use crate::updates::fault::LayoutFault;
 use crate::updates::source::{Place, Placement};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Puts the places of a control variate's float tensors into the order of the layout. Integer tensors get
 /// [`Place::NONE`].
@@ -51,6 +51,30 @@ pub fn placement<'t>(
         reference: reference_name,
     }));
     if faults.is_empty() { Ok(placement) } else { Err(faults) }
+}
+
+/// Finds the tensors of a reference that a model has. The others are [absent](Place::absent).
+///
+/// # Errors
+///
+/// Every other difference, and a model without any tensor of the reference.
+pub fn placement_with_gaps<'t>(
+    table: impl IntoIterator<Item = &'t TensorPlace> + Clone,
+    reference: &[TensorSpec],
+    reference_name: &'static str,
+) -> Result<Placement, Vec<LayoutFault>> {
+    let names: HashSet<&str> = table.clone().into_iter().map(|place| place.spec.name.as_str()).collect();
+    let (found, absent): (Vec<TensorSpec>, Vec<TensorSpec>) =
+        reference.iter().cloned().partition(|spec| names.contains(spec.name.as_str()));
+    if found.is_empty() || absent.is_empty() {
+        return placement(table, reference, reference_name);
+    }
+    let mut places = placement(table, &found, reference_name)?.into_iter();
+    let place = |spec: &TensorSpec| match names.contains(spec.name.as_str()) {
+        true => places.next().unwrap_or(Place::NONE),
+        false => Place::absent(spec.dtype),
+    };
+    Ok(reference.iter().map(place).collect())
 }
 
 /// Compares a tensor with the expected one; `None` if it can replace it.

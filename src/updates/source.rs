@@ -27,9 +27,22 @@ pub struct Place {
     pub dtype: Dtype,
 }
 
+/// The index of the file of a tensor that an update lacks.
+const ABSENT: usize = usize::MAX - 1;
+
 impl Place {
     /// The place of a tensor that the model does not hold and no pass reads.
     pub const NONE: Self = Self { file: usize::MAX, offset: 0, dtype: Dtype::F64 };
+
+    /// The place of a tensor that an update lacks: it reads as the base's values, a delta as zeros.
+    pub fn absent(dtype: Dtype) -> Self {
+        Self { file: ABSENT, offset: 0, dtype }
+    }
+
+    /// Whether the update lacks the tensor.
+    pub fn is_absent(&self) -> bool {
+        self.file == ABSENT
+    }
 }
 
 impl From<&TensorPlace> for Place {

@@ -10,7 +10,7 @@ pub(crate) type Table = [(&'static str, &'static str)];
 
 /// Folders that hold rooms. A path inside one names the room by its second part: `engine::passes`.
 pub(crate) const GROUPS: &Table =
-    &[("engine", "aggregate decide intake passes backend"), ("modes", "tiers tree shards dp secure")];
+    &[("engine", "aggregate decide intake passes backend"), ("modes", "tiers gaps tree shards dp secure")];
 
 /// Which rooms each room may use, those that are planned too. A room may stand in several rows, which then add up; `*` is
 /// every room.
@@ -24,17 +24,17 @@ pub(crate) const ARROWS: &Table = &[
     ),
     (
         "simulate",
-        "attacks aggregate tiers dp secure compress updates strategies rules codecs kernels io telemetry settings \
+        "attacks aggregate tiers gaps dp secure compress updates strategies rules codecs kernels io telemetry settings \
          model",
     ),
     (
         "round",
-        "fleet aggregate tiers tree dp secure compress budget backend intake decide strategies rules record io \
+        "fleet aggregate tiers gaps tree dp secure compress budget backend intake decide strategies rules record io \
          telemetry settings model",
     ),
     ("plan", "record io telemetry settings"),
     (
-        "tiers tree shards dp secure",
+        "tiers gaps tree shards dp secure",
         "aggregate intake decide passes backend updates strategies rules kernels io telemetry settings model",
     ),
     ("dp", "budget privacy record"),

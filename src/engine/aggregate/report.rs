@@ -11,13 +11,13 @@ use crate::engine::passes::combine::SquaredNorms;
 use crate::engine::passes::combine::rounding::share_lost;
 use crate::io::memory::peak_resident_bytes;
 use crate::io::model_writer::ModelWriter;
-use crate::model::layout::Layout;
+use crate::model::layout::{Layout, TensorSpec};
 use crate::rules::metrics::RoundMetrics;
 use crate::rules::pre::StepRecord;
 use crate::rules::{Decision, Distances, RuleError, Warning};
 use crate::telemetry::report::{
-    BackendChoice, ClientRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA, Settings,
-    ShadowRow, StepClientRow, StepRow, StrategyRow, Timings, Tool,
+    BackendChoice, ClientRow, GapRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA,
+    Settings, ShadowRow, StepClientRow, StepRow, StrategyRow, Timings, Tool,
 };
 use crate::updates::set::{Client, UpdateSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,7 @@ pub fn without_judgement(session: &Session, taken: &Taken) -> Report {
         pre: Vec::new(),
         shadow: Vec::new(),
         metrics: None,
+        gaps: gap_rows(&taken.set),
         warnings: Vec::new(),
         output: None,
         bytes: session.bytes,
@@ -77,6 +78,15 @@ pub fn of(session: &Session, taken: &Taken, judgement: &Judgement, norms: Option
     report.strategy.server_step = Some(judgement.server_step.to_string());
     report.warnings = texts(&judgement.warnings);
     report
+}
+
+fn gap_rows(set: &UpdateSet) -> Vec<GapRow> {
+    let row = |(tensor, spec): (usize, &TensorSpec)| {
+        let has = |client: &&Client| !client.placement[tensor].is_absent();
+        let clients = set.clients.iter().filter(has).count();
+        (clients < set.clients.len()).then(|| GapRow { tensor: spec.name.clone(), clients })
+    };
+    set.layout.tensors().iter().enumerate().filter_map(row).collect()
 }
 
 fn strategy_row(session: &Session, taken: &Taken) -> StrategyRow {

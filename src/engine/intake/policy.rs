@@ -16,6 +16,18 @@ pub enum OnBadUpdate {
     Skip,
 }
 
+/// What the server does about a tensor that an update lacks.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Missing {
+    /// The update is bad.
+    #[default]
+    Reject,
+    /// The update stands at the base there.
+    Base,
+    /// The tensor is merged over the clients that have it.
+    Present,
+}
+
 /// Conditions for taking part in a run.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -35,6 +47,8 @@ pub struct Policy {
     pub takes_stale: bool,
     /// Whether rules that compare clients accept updates in which the client chose few values to send.
     pub allows_sparse: bool,
+    /// What the server does about a tensor that an update lacks.
+    pub missing: Missing,
     /// The dtype of the merged model's float tensors; `None` for the reference's.
     pub dtype: Option<Dtype>,
     /// What the run believes of what an update says of itself.
@@ -54,6 +68,7 @@ impl Default for Policy {
             population: None,
             takes_stale: false,
             allows_sparse: false,
+            missing: Missing::Reject,
             dtype: None,
             claims: Claims::default(),
             control_prefix: None,

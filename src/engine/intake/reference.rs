@@ -2,13 +2,13 @@
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal};
-use crate::engine::intake::policy::Policy;
+use crate::engine::intake::policy::{Missing, Policy};
 use crate::engine::intake::update::Update;
 use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, TensorSpec};
 use crate::updates::fault::LayoutFault;
-use crate::updates::placement::{in_layout_order, placement};
+use crate::updates::placement::{in_layout_order, placement, placement_with_gaps};
 use crate::updates::set::{Client, MergedLayout};
 use crate::updates::source::{Place, Placement};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -34,6 +34,7 @@ pub(crate) struct ExpectedLayout {
 #[derive(Debug)]
 struct Membership {
     control_prefix: Option<&'static str>,
+    missing: Missing,
     personal: Personal,
     /// Modules of batch normalisation, in the base or in most updates.
     norms: NormModules,
@@ -48,7 +49,7 @@ impl Membership {
             norms = NormModules::of_most(tables.collect());
             norms.extend(base.into_iter().flat_map(names));
         }
-        Self { control_prefix, personal, norms }
+        Self { control_prefix, missing: policy.missing, personal, norms }
     }
 
     /// The name of the model's tensor that a control tensor belongs to; `None` for other tensors.
@@ -158,7 +159,10 @@ impl ExpectedLayout {
         let (reference, name) = (self.layout.tensors(), self.name);
         let (control, model): (Vec<&TensorPlace>, _) =
             self.not_personal(table).partition(|place| self.membership.controls(&place.spec.name).is_some());
-        let model = placement(model, reference, name);
+        let model = match self.membership.missing {
+            Missing::Reject => placement(model, reference, name),
+            Missing::Base | Missing::Present => placement_with_gaps(model, reference, name),
+        };
         let Some(prefix) = self.membership.control_prefix else {
             return model.map(|model| (Arc::new(model), None));
         };

@@ -3,7 +3,7 @@
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::io::model_file::{Decoder, ENCODED, ModelFile};
+use crate::io::model_file::{ENCODED, ModelFile};
 use crate::kernels::convert::{all_fit, all_within, decode};
 use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
@@ -12,8 +12,8 @@ use crate::model::layout::{Layout, Piece};
 use crate::model::state::KeptTensor;
 use crate::model::tile::{Rows, TileBuffer};
 use crate::updates::metadata::UpdateKind;
-use crate::updates::set::{Client, UpdateSet, ValueKind};
-use crate::updates::source::{Placement, Source};
+use crate::updates::set::{Base, Client, UpdateSet, ValueKind};
+use crate::updates::source::{Place, Placement, Source};
 use std::io;
 use std::ops::Range;
 use std::time::Instant;
@@ -151,20 +151,23 @@ impl<'a> TileReader<'a> {
         values: &mut Vec<f64>,
     ) -> Result<(), PassError> {
         values.resize(tile.coordinates.len(), 0.0);
-        self.read_model(tile, (model, placement, None), values)?;
+        self.read_model(tile, (model, placement, None), None, values)?;
         Ok(())
     }
 
-    /// Reads a model's values of a tile. `input` is the index of the model among the inputs of the run. Returns whether
+    /// Reads a model's values of a tile. `input` is the index of the model among the inputs of the run, and `client` the
+    /// same if it is a client. Returns whether
     /// the model's dtype has values that the tile's dtype cannot hold.
     fn read_model<E: Element>(
         &mut self,
         tile: &Tile,
         (model, placement, input): (&ModelFile, &Placement, Option<usize>),
+        client: Option<usize>,
         values: &mut [E],
     ) -> Result<bool, PassError> {
         let started = Instant::now();
-        let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, input };
+        let under = client.and_then(|client| base_of_weights(self.set, client));
+        let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, under, input };
         let narrows = read.tile(tile, &mut self.stored, values)?;
         self.clock.read += started.elapsed();
         Ok(narrows)
@@ -200,7 +203,9 @@ impl<'a> TileReader<'a> {
             let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
             let (model, placement) = (&client.model, &client.placement);
             let input = Some(*index);
-            let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, input };
+            let under = base_of_weights(self.set, *index);
+            let read =
+                SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, under, input };
             let narrows = read.tile(tile, &mut self.stored, values)?;
             self.tile.clear_behind(row, columns * size_of::<E>());
             if narrows && self.screens {
@@ -229,7 +234,8 @@ impl<'a> TileReader<'a> {
         let columns = tile.coordinates.len();
         let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
         let (model, placement, input) = (&source.model, &source.placement, Some(input));
-        let read = SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, input };
+        let read =
+            SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, under: None, input };
         read.tile(tile, &mut self.stored, values)?;
         self.tile.clear_behind(row, columns * size_of::<E>());
         self.clock.read += started.elapsed();
@@ -248,7 +254,7 @@ impl<'a> TileReader<'a> {
         input: Option<usize>,
         values: &mut [E],
     ) -> Result<(), PassError> {
-        self.read_model(tile, (&source.model, &source.placement, input), values)?;
+        self.read_model(tile, (&source.model, &source.placement, input), None, values)?;
         Ok(())
     }
 
@@ -264,7 +270,7 @@ impl<'a> TileReader<'a> {
         values: &mut [E],
     ) -> Result<(), PassError> {
         let Client { model, placement, .. } = &self.set.clients[client];
-        if self.read_model(tile, (model, placement, Some(client)), values)? && self.screens {
+        if self.read_model(tile, (model, placement, Some(client)), Some(client), values)? && self.screens {
             self.read_base_under(tile, client)?;
             self.screen(tile, client, values)?;
         }
@@ -300,6 +306,8 @@ struct SourceReader<'a> {
     model: &'a ModelFile,
     placement: &'a Placement,
     layout: &'a Layout,
+    /// The base under an update that holds weights: for tensors that the update lacks.
+    under: Option<&'a Base>,
     /// Its index among the inputs: the clients, then those of a mode. `None` for the base and the state.
     input: Option<usize>,
 }
@@ -324,11 +332,13 @@ impl SourceReader<'_> {
     /// Reads into the row itself if the file's dtype is the kernels' float, and through `stored` if not. One read
     /// covers tensors that are neighbours in the layout and in the file.
     fn read<E: Element>(&self, tile: &Tile, stored: &mut TileBuffer, values: &mut [E]) -> io::Result<bool> {
-        let pieces = self.layout.pieces(tile.coordinates.clone());
+        let pieces = || self.layout.pieces(tile.coordinates.clone());
         let (mut column, mut narrows) = (0, false);
-        if let Some(decoder) = &self.model.decoder {
-            return self.read_decoded(&**decoder, tile, stored, values);
+        let has_gaps = || pieces().any(|piece| self.placement[piece.tensor].is_absent());
+        if self.model.decoder.is_some() || has_gaps() {
+            return self.read_pieces(tile, stored, values);
         }
+        let pieces = pieces();
         for run in (Runs { placement: self.placement, pieces, next: None }) {
             let values = &mut values[column..column + run.len];
             let file = &self.model.files[run.file];
@@ -347,10 +357,9 @@ impl SourceReader<'_> {
 }
 
 impl SourceReader<'_> {
-    /// Reads a tile of a model with encoded tensors.
-    fn read_decoded<E: Element>(
+    /// Reads a tile of a model with encoded or absent tensors.
+    fn read_pieces<E: Element>(
         &self,
-        decoder: &dyn Decoder,
         tile: &Tile,
         stored: &mut TileBuffer,
         values: &mut [E],
@@ -359,21 +368,66 @@ impl SourceReader<'_> {
         for piece in self.layout.pieces(tile.coordinates.clone()) {
             let place = self.placement[piece.tensor];
             let values = &mut values[column..column + piece.len];
-            if place.file == ENCODED {
-                let floats = &mut bytemuck::cast_slice_mut(stored.row_mut(0))[..piece.len];
-                decoder.decode(&self.model.files, place.offset as usize, piece.start, floats)?;
-                values.iter_mut().zip(&*floats).for_each(|(x, float)| *x = E::from_exact(f64::from(*float)));
-            } else {
-                let bytes = &mut stored.row_mut(0)[..piece.len * place.dtype.bytes()];
-                let offset = place.offset + (piece.start * place.dtype.bytes()) as u64;
-                self.model.files[place.file].read_exact_at(bytes, offset)?;
-                decode(self.isa, place.dtype, bytes, values);
+            if place.is_absent() {
+                self.read_base(&piece, stored, values)?;
+                column += piece.len;
+                continue;
+            }
+            match &self.model.decoder {
+                Some(decoder) if place.file == ENCODED => {
+                    let floats = &mut bytemuck::cast_slice_mut(stored.row_mut(0))[..piece.len];
+                    decoder.decode(&self.model.files, place.offset as usize, piece.start, floats)?;
+                    values
+                        .iter_mut()
+                        .zip(&*floats)
+                        .for_each(|(x, float)| *x = E::from_exact(f64::from(*float)));
+                }
+                _ => self.read_piece(self.model, place, &piece, stored, values)?,
             }
             narrows |= !tile.dtype.holds_all_of(place.dtype);
             column += piece.len;
         }
         Ok(narrows)
     }
+}
+
+impl SourceReader<'_> {
+    fn read_piece<E: Element>(
+        &self,
+        model: &ModelFile,
+        place: Place,
+        piece: &Piece,
+        stored: &mut TileBuffer,
+        values: &mut [E],
+    ) -> io::Result<()> {
+        let bytes = &mut stored.row_mut(0)[..piece.len * place.dtype.bytes()];
+        let offset = place.offset + (piece.start * place.dtype.bytes()) as u64;
+        model.files[place.file].read_exact_at(bytes, offset)?;
+        decode(self.isa, place.dtype, bytes, values);
+        Ok(())
+    }
+
+    /// Reads the base's values of a tensor that an update lacks; a delta has zeros there.
+    fn read_base<E: Element>(
+        &self,
+        piece: &Piece,
+        stored: &mut TileBuffer,
+        values: &mut [E],
+    ) -> io::Result<()> {
+        match self.under {
+            Some(base) => self.read_piece(&base.model, base.placement[piece.tensor], piece, stored, values),
+            None => {
+                values.fill(E::from_exact(0.0));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The base under a client that holds weights.
+fn base_of_weights(set: &UpdateSet, client: usize) -> Option<&Base> {
+    let is_weights = set.clients[client].metadata.kind == UpdateKind::Weights;
+    set.base.as_deref().filter(|_| is_weights)
 }
 
 /// Consecutive values of one dtype in one file.

@@ -17,11 +17,12 @@ pub mod merge;
 mod sections;
 mod tensors;
 
-use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::mode::{Mode, Plain};
 use crate::engine::aggregate::request::Request;
 use crate::engine::aggregate::session::Session;
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::policy::Missing;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::sections_of;
@@ -41,10 +42,23 @@ struct ShardedRun<'m> {
 impl<'m> ShardedRun<'m> {
     /// Opens all updates, and takes those that a plain run takes.
     fn open(request: Request, machine: Machine<'m>) -> Result<Self, Error> {
+        if request.policy.missing == Missing::Present {
+            return Err(without_whole_updates().into());
+        }
         let mut session = Session::open(request, machine)?;
         let taken = Plain.take(&mut session)?;
         let statistics = session.statistics(&taken)?;
         Ok(Self { session, taken, statistics })
+    }
+}
+
+/// The refusal of tensors that only some clients have: a decision holds one recipe for all tensors.
+fn without_whole_updates() -> Unsupported {
+    Unsupported {
+        option: "--missing present".to_owned(),
+        mode: None,
+        why: "cannot be used in shards: their decision holds one recipe for all tensors".to_owned(),
+        hint: Some("pass --missing base, or merge by `fedmill aggregate`"),
     }
 }
 
