@@ -124,6 +124,12 @@ impl Fault {
                 "compress the updates of a round with the same --seed and the same settings; --allow-sparse-robust \
                  merges them all the same",
             ),
+            Self::Layout(LayoutFault::MissingTensor { .. }) => Some(
+                "pass --on-bad-update skip to merge the others; --missing base or present merges what the update has",
+            ),
+            Self::Unfit(_) => {
+                Some("pass --on-bad-update skip to merge the others, or --dtype for a model of a wider dtype")
+            }
             Self::Layout(LayoutFault::ExtraTensor { tensor, .. }) if tensor.starts_with(SCAFFOLD_CONTROL) => {
                 Some("pass --strategy scaffold, which takes the changes of control variates")
             }
