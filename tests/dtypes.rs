@@ -269,7 +269,7 @@ fn mixed_dtypes_take_that_of_the_base() {
 fn mixed_dtypes_without_a_base_take_that_of_most() {
     let dir = Dir::new();
     mixed(&dir);
-    assert_eq!(merge(&dir, &["--rule", "median"]).f32("w"), [1.75, 0.125], "all differ: the lowest id's");
+    assert_eq!(merge(&dir, &["--rule", "median"]).f64("w"), [1.75, 0.125], "all differ: the widest");
     client(4, "BF16", &[2], &[0; 4]).write(&dir);
     let merged = merge(&dir, &["--rule", "median"]);
     assert_eq!((merged.dtype("w"), merged.bytes("w")), ("BF16", &[0xc0, 0x3f, 0, 0][..]));

@@ -218,7 +218,7 @@ fn an_update_with_none_of_the_tensors_is_a_fault() {
 fn what_needs_whole_updates_refuses_present() {
     let refused = [
         (&["--rule", "krum", "--byzantine", "1"][..], "krum"),
-        (&["--pre", "clip"], "--pre clip"),
+        (&["--pre", "clip:norm=1"], "--pre clip:norm=1"),
         (&["--strategy", "fedexp"], "--strategy fedexp"),
         (&["--partial"], "--partial"),
         (&["--backend", "gpu"], "--backend gpu"),

@@ -31,7 +31,14 @@ pub fn gram(request: Request, shard: Shard, machine: Machine) -> Result<PathBuf,
     let identity = run.session.machine.pool.install(|| geometry_identity(&run))?;
     let mut small = Vec::new();
     for request in requests(&run) {
-        let (branches, on_gpu) = measure(&run, shard, &request)?;
+        let (branches, on_gpu) = match measure(&run, shard, &request) {
+            Err(Error::Pass(why)) if why.may_be_of_values() => {
+                // Reads as much as a run in one process, to name every bad update.
+                let found = run.session.culprits(why.into(), &run.taken.set)?;
+                return Err(bad_updates(&run.taken.set, &found));
+            }
+            measured => measured?,
+        };
         small.extend(tensors(&request, &branches, on_gpu));
     }
     let ShardedRun { session, taken, .. } = run;
