@@ -44,8 +44,8 @@ pub fn check(machine: &Machine, set: &UpdateSet, claims: &Claims) -> Result<(), 
     let asked = set.among(&silent);
     let likely = match far_below_base(machine, &asked) {
         Ok(likely) => likely,
-        // The merge meets the same error, and names the update.
-        Err(PassError::Read { input: Some(_), .. }) => return Ok(()),
+        // The merge meets the same error of an update, and names the update.
+        Err(PassError::Read { input: Some(_), .. } | PassError::Unfit { .. }) => return Ok(()),
         Err(why) => return Err(why.into()),
     };
     let found = likely.iter().filter(|likely| **likely).count();
