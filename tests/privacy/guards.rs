@@ -55,22 +55,30 @@ fn an_output_that_cannot_be_written_costs_nothing() {
     }
 }
 
-/// A release whose outputs cannot get their names waits for the next run, which charges nothing.
-#[test]
-fn what_fails_after_the_charge_is_tried_again_without_a_second_charge() {
-    let dir = folder(2);
-    init(&dir, "p", ALL);
-    let args = "aggregate --base base.safetensors --dp p in -o m.safetensors --report r.json \
-                --strategy fedavgm --state s.safetensors";
-    let complete = || dir.contents().keys().any(|name| name.starts_with("p/outputs-"));
-    for step in 1.. {
+fn has_complete_outputs(dir: &Dir) -> bool {
+    dir.contents().keys().any(|name| name.starts_with("p/outputs-"))
+}
+
+/// A folder whose first round was stopped when its outputs were complete and had no names.
+fn stopped_with_complete_outputs(args: &str) -> Dir {
+    let stopped = |step: u32| {
+        let dir = folder(2);
+        init(&dir, "p", ALL);
         let mut command = std::process::Command::new(crate::harness::program());
         command.current_dir(dir.path("")).args(words(args)).env("FEDMILL_FAIL_AT", step.to_string());
         command.output().unwrap();
-        if complete() {
-            break;
-        }
-    }
+        has_complete_outputs(&dir).then_some(dir)
+    };
+    (1..60).find_map(stopped).unwrap()
+}
+
+/// A release whose outputs cannot get their names waits for the next run, which charges nothing.
+#[test]
+fn what_fails_after_the_charge_is_tried_again_without_a_second_charge() {
+    let args = "aggregate --base base.safetensors --dp p in -o m.safetensors --report r.json \
+                --strategy fedavgm --state s.safetensors";
+    let dir = stopped_with_complete_outputs(args);
+    let complete = || has_complete_outputs(&dir);
     let paid = charges(&dir, "p");
     let waiting =
         |dir: &Dir| dir.names().into_iter().filter(|name| name.ends_with("-kept.fedmill-tmp")).count();
@@ -92,18 +100,9 @@ fn what_fails_after_the_charge_is_tried_again_without_a_second_charge() {
 /// A charge that is voided leaves no output behind.
 #[test]
 fn outputs_of_a_voided_charge_are_removed() {
-    let dir = folder(2);
-    init(&dir, "p", ALL);
     let args = "aggregate --base base.safetensors --dp p in -o m.safetensors";
-    let complete = || dir.contents().keys().any(|name| name.starts_with("p/outputs-"));
-    for step in 1.. {
-        let mut command = std::process::Command::new(crate::harness::program());
-        command.current_dir(dir.path("")).args(words(args)).env("FEDMILL_FAIL_AT", step.to_string());
-        command.output().unwrap();
-        if complete() {
-            break;
-        }
-    }
+    let dir = stopped_with_complete_outputs(args);
+    let complete = || has_complete_outputs(&dir);
     let status = fedmill(&dir, &["privacy", "status", "p", "--json"]).stdout;
     let open = serde_json::from_str::<Value>(&status).unwrap()["open"].as_array().unwrap().clone();
     let last = open.last().unwrap().to_string();
