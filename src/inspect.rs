@@ -175,7 +175,8 @@ fn set_of_one(set: &UpdateSet, update: &mut Update) -> Option<UpdateSet> {
     };
     let merged = MergedLayout::of(&layout);
     let (id, named_by, metadata) = (update.id.clone(), update.named_by, update.metadata.clone());
-    let client = Client { id, named_by, model, metadata, placement: Arc::new(placement), control: None };
+    let placement = Arc::new(placement);
+    let client = Client { id, named_by, model, metadata, placement, control: None, opaque: Arc::default() };
     Some(UpdateSet::new(layout, merged, vec![client], base))
 }
 

@@ -6,6 +6,7 @@
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal, PersonalError};
+use crate::io::digest::Blake3;
 use crate::io::discover::stem;
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
@@ -14,6 +15,7 @@ use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::{all_within, decode, encode};
 use crate::kernels::lanes::Isa;
+use crate::model::class::PackedWeights;
 use crate::model::client_id::nfc;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, Piece, TensorSpec};
@@ -70,6 +72,8 @@ pub enum PersonalizeError {
     Personal(#[from] PersonalError),
     #[error("{}: tensor `{tensor}` holds {value} at flat index {index}, expected a finite number", .path.display())]
     NonFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
+    #[error("{}: tensor `{tensor}` is packed, and its bytes are not those of the global model: it cannot be mixed", .path.display())]
+    Packed { path: PathBuf, tensor: String },
     #[error("tensor `{tensor}`: the mixed value {value} at flat index {index} does not fit {dtype}")]
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
     #[error("{}: cannot be read: {source}", .path.display())]
@@ -88,6 +92,7 @@ impl Explain for PersonalizeError {
                 path.display()
             )),
             Self::Open { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
+            Self::Packed { .. } => Some("dequantise both models before mixing them".to_owned()),
             Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
             _ => None,
         }
@@ -108,6 +113,8 @@ const CHUNK: usize = 1 << 16;
 enum TensorSource<'a> {
     Copied(&'a ModelFile, &'a TensorPlace),
     Mixed(&'a TensorPlace, &'a TensorPlace),
+    /// Packed weights, which must have the same bytes in both models.
+    Opaque(&'a TensorPlace, &'a TensorPlace),
 }
 
 /// The tensors of a client's model.
@@ -132,6 +139,10 @@ impl Personalization {
         let make = |(tensor, (spec, source)): (usize, &(TensorSpec, TensorSource))| match source {
             TensorSource::Copied(from, place) => {
                 copy(&writer, tensor, from, place).map_err(PersonalizeError::from)
+            }
+            TensorSource::Opaque(ours, theirs) => {
+                check_same((&global, ours), (&client, theirs))?;
+                copy(&writer, tensor, &global, ours).map_err(PersonalizeError::from)
             }
             TensorSource::Mixed(ours, theirs) => {
                 Mix { writer: &writer, isa: self.isa, global: (&global, ours), client: (&client, theirs) }
@@ -266,8 +277,12 @@ fn mixed<'a>(
     placement(&*client.table, &specs, "global model")?;
     let theirs: HashMap<&str, &TensorPlace> =
         client.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
+    let packed = PackedWeights::among(&specs);
     let source = |ours: &'a TensorPlace| {
         let theirs = theirs[ours.spec.name.as_str()];
+        if packed.hold(&ours.spec.name) && alpha != 0.0 {
+            return TensorSource::Opaque(ours, theirs);
+        }
         let same_dtype = ours.spec.dtype == theirs.spec.dtype;
         match ours.spec.dtype.kind() {
             Kind::Float if alpha == 1.0 && same_dtype => TensorSource::Copied(client, theirs),
@@ -285,6 +300,21 @@ fn copy(
     place: &TensorPlace,
 ) -> Result<(), WriteError> {
     writer.copy(tensor, &from.files[place.file], place.offset, place.spec.bytes() as u64)
+}
+
+/// Checks that a packed weight has the same bytes in both models.
+fn check_same(
+    (global, ours): (&ModelFile, &TensorPlace),
+    (client, theirs): (&ModelFile, &TensorPlace),
+) -> Result<(), PersonalizeError> {
+    let digest = |model: &ModelFile, place: &TensorPlace| {
+        let file = &model.files[place.file];
+        Blake3::of_range(file, place.offset, place.spec.bytes() as u64).map_err(read_error(file))
+    };
+    if ours.spec.dtype == theirs.spec.dtype && digest(global, ours)? == digest(client, theirs)? {
+        return Ok(());
+    }
+    Err(PersonalizeError::Packed { path: client.path.clone(), tensor: ours.spec.name.clone() })
 }
 
 fn read_error(file: &SourceFile) -> impl FnOnce(io::Error) -> PersonalizeError {

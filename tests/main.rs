@@ -9,6 +9,7 @@
 //! - `bad_output`: outputs that cannot be written, or must not be; full disks.
 //! - `roster`: the clients of a run, and the model that updates are compared with: file names, ids, layout.
 //! - `dtypes`: every dtype, alone and mixed, against values computed by hand.
+//! - `classes`: statistics take the merged value, and opaque tensors are copied, whatever the server does.
 //! - `deltas`: updates that are deltas, and the parts of a base that a merged file keeps.
 //! - `output`: the output of a run: shards, reports, messages, temporary files.
 //! - `partials`: trees of aggregators against one merge of all updates, and refused partials.
@@ -57,6 +58,7 @@ mod bad_input;
 mod bad_output;
 mod bad_request;
 mod bench;
+mod classes;
 mod compress;
 mod compressed_tensors;
 mod deltas;

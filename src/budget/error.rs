@@ -101,7 +101,10 @@ impl BudgetError {
             Self::OldSeries { .. } => {
                 "its releases stay valid, but a restored backup could repeat its noise; start a new ledger"
             }
-            Self::Dimension { .. } => "a plan is for one model; start a new ledger for another model",
+            Self::Dimension { .. } => {
+                "a plan is for one model and one choice of its tensors: give --personal, --statistics, --opaque and \
+                 --dp-statistics to `privacy init` as to each round, or start a new ledger"
+            }
             _ => return None,
         };
         Some(hint.to_owned())

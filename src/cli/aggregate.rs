@@ -1,6 +1,7 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
 use super::aggregation::{AggregationOptions, Outputs, ReportingOptions, model_path, published};
+use super::privacy::vector::StatisticsChoice;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
 use crate::engine::aggregate::error::{Error, Unsupported};
 use crate::engine::aggregate::request::{Inputs, Request};
@@ -50,6 +51,10 @@ pub(super) struct Arguments {
     /// Write what the report says about single clients under --dp too. It has no noise: keep it private.
     #[arg(long, help_heading = PRIVACY, requires = "dp", requires = "report")]
     report_clients: bool,
+    /// Under --dp, keep the base's running means and variances, or release them as coordinates of each update [default:
+    /// keep].
+    #[arg(long, value_name = "WHICH", help_heading = PRIVACY, requires = "dp")]
+    dp_statistics: Option<StatisticsChoice>,
     #[command(flatten)]
     reporting: ReportingOptions,
     /// Write a partial instead of a model, for an aggregator above to merge.
@@ -112,7 +117,8 @@ impl Arguments {
     /// The options of a release that the budget in `directory` pays for.
     fn options(&self, directory: PathBuf) -> Options {
         let Self { resumable, test_seed, allow_empty, report_clients, .. } = *self;
-        Options { resumable, test_seed, allow_empty, report_clients, ..Options::new(directory) }
+        let statistics = self.dp_statistics.map(Into::into).unwrap_or_default();
+        Options { resumable, test_seed, allow_empty, report_clients, statistics, ..Options::new(directory) }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::engine::aggregate::request::{self, Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::intake::claims::Claims;
+use crate::engine::intake::classes::ClassPatterns;
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::engine::intake::policy::{Missing, OnBadUpdate, Policy};
 use crate::engine::intake::weights::{Weighting, read_table};
@@ -22,6 +23,7 @@ use crate::strategies::{self, STRATEGIES, Strategy};
 use crate::telemetry::report::Report;
 use crate::updates::metadata::{MOST_EXAMPLES, SCAFFOLD_CONTROL};
 use clap::{Args, ValueEnum};
+use glob::Pattern;
 use std::path::{Path, PathBuf};
 
 /// The updates, and how the run judges and combines them.
@@ -62,6 +64,8 @@ pub(super) struct AggregationOptions {
     /// The merged model has the base's values there, and each client keeps its own. May be repeated.
     #[arg(long, value_name = "LAYERS", help_heading = INPUTS)]
     personal: Vec<Layers>,
+    #[command(flatten)]
+    classes: ClassOptions,
     /// Compute distances between clients from the Gram matrix (gram) or from differences (direct).
     ///
     /// auto takes direct for up to 16 clients.
@@ -102,6 +106,30 @@ pub(super) struct AggregationOptions {
     /// The number of the round. Updates of another round are bad, and those without one if any update states one.
     #[arg(long, value_name = "N", help_heading = INPUTS)]
     round: Option<u64>,
+}
+
+/// The classes of tensors, beyond those that their names tell.
+#[derive(Args, Debug)]
+pub(super) struct ClassOptions {
+    /// Treat tensors whose names match this pattern as statistics: the server merges them and takes no step on them.
+    ///
+    /// Integers, counters and the running means and variances of PyTorch, Keras and Flax are statistics already. May be
+    /// repeated.
+    #[arg(long, value_name = "PATTERN", help_heading = INPUTS)]
+    statistics: Vec<Pattern>,
+    /// Treat tensors whose names match this pattern as opaque: all updates must have the same bytes, which are copied.
+    ///
+    /// The packed weights of bitsandbytes, compressed-tensors, GPTQ and AWQ are opaque already, with their scales. May be
+    /// repeated.
+    #[arg(long, value_name = "PATTERN", help_heading = INPUTS)]
+    opaque: Vec<Pattern>,
+}
+
+impl ClassOptions {
+    /// The patterns that the operator gave.
+    pub(super) fn patterns(&self) -> ClassPatterns {
+        ClassPatterns { statistics: self.statistics.clone(), opaque: self.opaque.clone() }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -373,6 +401,7 @@ impl AggregationOptions {
             },
             weighting,
             personal: Personal { layers: self.personal.clone() },
+            classes: self.classes.patterns(),
             population: self.population,
             takes_stale: strategy.takes_stale(),
             allows_sparse: self.allow_sparse_robust,

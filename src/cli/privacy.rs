@@ -12,6 +12,7 @@ mod selftest;
 mod spend;
 mod status;
 mod sums;
+pub(super) mod vector;
 mod verify;
 
 use super::{CPU, Common, Failure, GPU, Outcome};

@@ -1,6 +1,7 @@
 //! Maps the tensors of an update to vectors, and each vector to a codec.
 
 use crate::codecs::{Codec, Vector};
+use crate::model::class::is_variance_or_counter;
 use crate::model::dtype::Kind;
 use crate::model::layout::{Piece, TensorSpec};
 use std::sync::Arc;
@@ -76,5 +77,5 @@ pub(crate) fn is_encoded(spec: &TensorSpec) -> bool {
 
 /// Whether the name of a tensor is that of running variances or of a counter of batches.
 pub(crate) fn is_variance(spec: &TensorSpec) -> bool {
-    ["running_var", "num_batches_tracked"].iter().any(|name| spec.name.contains(name))
+    is_variance_or_counter(&spec.name)
 }

@@ -39,6 +39,20 @@ impl Blake3 {
         Ok(digest.hex())
     }
 
+    /// The digest of a range of a file, as bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn of_range(file: &SourceFile, start: u64, bytes: u64) -> io::Result<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        let read = |chunk: &mut [u8], offset| file.read_exact_at(chunk, start + offset);
+        each_chunk(bytes, CHUNK_BYTES, read, |chunk| {
+            hasher.update(chunk);
+        })?;
+        Ok(hasher.finalize().into())
+    }
+
     /// Adds a file of `bytes` bytes, read a chunk at a time.
     pub(super) fn add(
         &mut self,
@@ -58,6 +72,11 @@ impl Blake3 {
     /// Adds some bytes.
     pub fn add_bytes(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
+    }
+
+    /// The digest of everything added, as bytes.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.hasher.finalize().into()
     }
 
     /// The digest of everything added, in lower-case hex.

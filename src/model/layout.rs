@@ -3,6 +3,7 @@
 //! The concatenated tensors of a layout are one long vector. Rules, tiles and reports name its coordinates; the order
 //! of tensors in a file does not matter.
 
+use crate::model::class::TensorClass;
 use crate::model::dtype::Dtype;
 use std::ops::Range;
 
@@ -32,6 +33,7 @@ pub struct Layout {
     tensors: Vec<TensorSpec>,
     /// First coordinate of each tensor, and the end of the last.
     starts: Vec<usize>,
+    classes: Vec<TensorClass>,
 }
 
 /// A run of values within one tensor.
@@ -46,15 +48,28 @@ pub struct Piece {
 }
 
 impl Layout {
-    /// The layout of these tensors in this order.
+    /// The layout of these tensors in this order. Their dtypes decide their classes.
     pub fn new(tensors: Vec<TensorSpec>) -> Self {
+        Self::classified(tensors, |spec| TensorClass::of_dtype(spec.dtype))
+    }
+
+    /// The layout of these tensors in this order, with the class of each.
+    pub fn classified(tensors: Vec<TensorSpec>, class: impl Fn(&TensorSpec) -> TensorClass) -> Self {
+        let classes = tensors.iter().map(class).collect();
         let mut starts = vec![0];
         let mut end = 0;
         for tensor in &tensors {
             end += tensor.len;
             starts.push(end);
         }
-        Self { tensors, starts }
+        Self { tensors, starts, classes }
+    }
+
+    /// The layout of other tensors, of the same classes in the same order.
+    #[must_use]
+    pub fn of_same_classes(&self, tensors: Vec<TensorSpec>) -> Self {
+        assert_eq!(tensors.len(), self.tensors.len(), "a tensor for each class");
+        Self { classes: self.classes.clone(), ..Self::new(tensors) }
     }
 
     /// Changes the dtypes of tensors.
@@ -65,6 +80,11 @@ impl Layout {
     /// The tensors in order.
     pub fn tensors(&self) -> &[TensorSpec] {
         &self.tensors
+    }
+
+    /// The class of each tensor.
+    pub fn classes(&self) -> &[TensorClass] {
+        &self.classes
     }
 
     /// Number of coordinates.

@@ -1,8 +1,10 @@
 //! The shape of models. Knows neither files nor devices.
 //!
-//! [`client_id`] has the text of client ids, [`dtype`] the dtypes of tensors, [`layout`] their order and coordinates, [`tile`] a range of coordinates of
-//! every client, [`state`] the tensors kept between rounds, and [`sparsity`] which values of an update were sent.
+//! [`client_id`] has the text of client ids, [`dtype`] the dtypes of tensors, [`layout`] their order and coordinates,
+//! [`tile`] a range of coordinates of every client, [`state`] the tensors kept between rounds, and [`sparsity`] which
+//! values of an update were sent. [`class`](mod@class) tells parameters, statistics and opaque bytes apart.
 
+pub mod class;
 pub mod client_id;
 pub mod dtype;
 pub mod layout;

@@ -1,8 +1,9 @@
 //! The tensors that a run keeps for the next round: their kinds, names, and stored dtypes.
 
+use crate::model::class::TensorClass;
 use crate::model::dtype::{Dtype, Kind};
 
-/// A kind of tensor that a round keeps for the next one, with one tensor for each float tensor of the model.
+/// A kind of tensor that a round keeps for the next one, with one tensor for each parameter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum StateTensor {
     /// The centre of centred clipping.
@@ -41,9 +42,9 @@ pub struct KeptTensor {
     pub initial: f64,
 }
 
-/// Whether a run keeps this kind for tensors of a dtype. Strategies step floats alone.
-pub fn is_kept(slot: StateTensor, dtype: Dtype) -> bool {
-    slot == StateTensor::Centre || dtype.kind() == Kind::Float
+/// Whether a run keeps this kind for tensors of a class. Strategies step parameters alone.
+pub fn is_kept(slot: StateTensor, class: TensorClass) -> bool {
+    slot == StateTensor::Centre || class == TensorClass::Parameter
 }
 
 /// The dtype in which a state file stores values of a dtype.

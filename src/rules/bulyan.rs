@@ -102,6 +102,7 @@ impl Rule for Bulyan {
         let recipe = Recipe {
             mixing: Some(Mixing::choose(n, &in_order)),
             reduction: Reduction::Select(OrderStatistic::MeanNearMedian { kept: n - 4 * f }),
+            statistics: None,
         };
         Ok(Decision { recipe, verdicts, warnings })
     }

@@ -32,6 +32,12 @@ impl Mixing {
         Self::new(factors.len(), (0..factors.len()).map(row).collect())
     }
 
+    /// Whether each row is an input times a factor, in the order of inputs.
+    pub fn is_diagonal(&self) -> bool {
+        let is_own = |(i, row): (usize, &Vec<f64>)| row.iter().enumerate().all(|(j, x)| i == j || *x == 0.0);
+        self.rows.len() == self.inputs && self.rows.iter().enumerate().all(is_own)
+    }
+
     /// Number of rows.
     #[expect(clippy::len_without_is_empty, reason = "there is always a row")]
     pub fn len(&self) -> usize {

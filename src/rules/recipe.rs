@@ -10,6 +10,9 @@ pub struct Recipe {
     pub mixing: Option<Mixing>,
     /// The reduction of these rows to one row.
     pub reduction: Reduction,
+    /// The recipe for statistics; `None` if it is that for parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Box<Recipe>>,
 }
 
 impl From<OrderStatistic> for Recipe {
@@ -20,7 +23,7 @@ impl From<OrderStatistic> for Recipe {
 
 impl From<Reduction> for Recipe {
     fn from(reduction: Reduction) -> Self {
-        Self { mixing: None, reduction }
+        Self { mixing: None, reduction, statistics: None }
     }
 }
 
@@ -56,7 +59,27 @@ impl Recipe {
         let mixing = self.mixing.as_ref().map(|mixing| {
             Mixing::new(clients, (0..mixing.len()).map(|row| spread(mixing.row(row))).collect())
         });
-        Self { mixing, reduction }
+        let statistics = self.statistics.as_ref().map(|own| Box::new(own.among(members, clients)));
+        Self { mixing, reduction, statistics }
+    }
+
+    /// The recipe with `statistics` as the recipe for statistics, of which only a mean or an order statistic is one:
+    /// no factor may stretch a statistic.
+    #[must_use]
+    pub fn with_statistics(self, statistics: Self) -> Self {
+        let own = statistics.unstretched();
+        let is_other = (&own.mixing, &own.reduction) != (&self.mixing, &self.reduction);
+        Self { statistics: is_other.then(|| Box::new(own)), ..self }
+    }
+
+    /// A weighted mean by the coefficients in place of a weighted sum, which may leave a part at the base.
+    fn unstretched(self) -> Self {
+        match self.reduction {
+            Reduction::WeightedSum { coefficients, .. } => {
+                Reduction::WeightedMean { weights: coefficients }.into()
+            }
+            reduction => Self { mixing: self.mixing, reduction, statistics: None },
+        }
     }
 }
 

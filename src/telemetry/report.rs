@@ -26,6 +26,8 @@ pub struct Report {
     pub clients: Vec<ClientRow>,
     /// The updates that did not take part, in order of their files.
     pub rejected: Vec<RejectedRow>,
+    /// The classes of the model's tensors.
+    pub tensors: Vec<TensorClassRow>,
     /// The strategy and the step that it took.
     pub strategy: StrategyRow,
     /// The tiers of clients, in order of their names.
@@ -90,6 +92,8 @@ pub struct Settings {
     pub on_duplicate_content: &'static str,
     pub max_examples: Option<f64>,
     pub personal: Vec<String>,
+    pub statistics: Vec<String>,
+    pub opaque: Vec<String>,
     pub max_shard_size: Option<u64>,
     pub threads: usize,
 }
@@ -167,6 +171,19 @@ pub struct InfluenceRow {
     pub distance: Option<f64>,
     /// One minus the cosine between the means with and without the client.
     pub angle: Option<f64>,
+}
+
+/// The tensors of one class: docs/aggregate.md says how the server merges each.
+#[derive(Serialize, Clone, Debug)]
+pub struct TensorClassRow {
+    /// The class: parameter, statistic or opaque.
+    pub class: String,
+    /// The number of tensors.
+    pub tensors: usize,
+    /// The number of their values.
+    pub values: usize,
+    /// The names of the first few; empty for parameters.
+    pub names: Vec<String>,
 }
 
 /// A tier of clients.

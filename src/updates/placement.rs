@@ -1,21 +1,21 @@
 //! Finds the tensors of a layout in a model.
 
 use crate::io::model_file::TensorPlace;
-use crate::model::dtype::Kind;
-use crate::model::layout::TensorSpec;
+use crate::model::class::TensorClass;
+use crate::model::layout::{Layout, TensorSpec};
 use crate::updates::fault::LayoutFault;
 use crate::updates::source::{Place, Placement};
 use std::collections::{HashMap, HashSet};
 
-/// Puts the places of a control variate's float tensors into the order of the layout. Integer tensors get
+/// Puts the places of a control variate's tensors, one for each parameter, into the order of the layout. Statistics get
 /// [`Place::NONE`].
-pub fn in_layout_order(reference: &[TensorSpec], floats: Placement) -> Placement {
-    let mut floats = floats.into_iter();
-    let place = |spec: &TensorSpec| match spec.dtype.kind() {
-        Kind::Float => floats.next().unwrap_or(Place::NONE),
-        _ => Place::NONE,
+pub fn in_layout_order(reference: &Layout, parameters: Placement) -> Placement {
+    let mut parameters = parameters.into_iter();
+    let place = |class: &TensorClass| match class {
+        TensorClass::Parameter => parameters.next().unwrap_or(Place::NONE),
+        TensorClass::Statistic | TensorClass::Opaque => Place::NONE,
     };
-    reference.iter().map(place).collect()
+    reference.classes().iter().map(place).collect()
 }
 
 /// Finds the tensors of a reference in a model. `reference_name` is the reference's name in messages.
@@ -75,6 +75,25 @@ pub fn placement_with_gaps<'t>(
         false => Place::absent(spec.dtype),
     };
     Ok(reference.iter().map(place).collect())
+}
+
+/// Finds opaque tensors in a model. Their bytes are compared, so no other dtype can replace theirs.
+///
+/// # Errors
+///
+/// As [`placement`].
+pub fn opaque_placement<'t>(
+    table: Vec<&'t TensorPlace>,
+    reference: &[TensorSpec],
+    reference_name: &'static str,
+) -> Result<Placement, Vec<LayoutFault>> {
+    let found = placement(table, reference, reference_name)?;
+    let other = |(place, spec): (&Place, &TensorSpec)| {
+        let (tensor, found, expected) = (spec.name.clone(), place.dtype, spec.dtype);
+        (found != expected).then_some(LayoutFault::OtherDtype { tensor, found, expected })
+    };
+    let faults: Vec<LayoutFault> = found.iter().zip(reference).filter_map(other).collect();
+    if faults.is_empty() { Ok(found) } else { Err(faults) }
 }
 
 /// Compares a tensor with the expected one; `None` if it can replace it.

@@ -1,7 +1,7 @@
 //! The updates of one run: clients, base, layout, and the state of an earlier run.
 
 use crate::io::digest::{Blake3, Digest};
-use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
+use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::model::client_id::IdSource;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::layout::{Layout, Piece, TensorSpec};
@@ -25,9 +25,11 @@ pub struct Client {
     pub metadata: UpdateMetadata,
     /// The place of each tensor of the layout.
     pub placement: Arc<Placement>,
-    /// The places of the change of its control variate: one for each float tensor of the layout. `None` if the run
+    /// The places of the change of its control variate: one for each parameter of the layout. `None` if the run
     /// takes no control variates.
     pub control: Option<Arc<Placement>>,
+    /// The place of each opaque tensor of the set.
+    pub opaque: Arc<Placement>,
 }
 
 /// The model that the updates started from.
@@ -126,6 +128,8 @@ pub struct Carried {
 pub struct UpdateSet {
     /// The tensors to merge: those of the reference layout that are not personal.
     pub layout: Layout,
+    /// The opaque tensors, which all clients share and no pass reads. The merged model holds a copy.
+    pub opaque: Vec<TensorSpec>,
     /// The tensors of the merged model.
     pub merged: MergedLayout,
     /// The clients that take part.
@@ -147,6 +151,7 @@ impl UpdateSet {
     pub fn new(layout: Layout, merged: MergedLayout, clients: Vec<Client>, base: Option<Arc<Base>>) -> Self {
         let mut set = Self {
             layout,
+            opaque: Vec::new(),
             merged,
             clients,
             base,
@@ -180,6 +185,7 @@ impl UpdateSet {
         };
         Self {
             layout: self.layout.clone(),
+            opaque: self.opaque.clone(),
             merged: self.merged.clone(),
             clients,
             base: self.base.clone(),
@@ -246,14 +252,15 @@ impl UpdateSet {
     }
 }
 
-/// The tensors of a merged model: the merged tensors, and the base's personal tensors between them.
+/// The tensors of a merged model: the merged tensors, and between them those that are copied: the base's personal
+/// tensors, and opaque tensors.
 #[derive(Clone, Debug)]
 pub struct MergedLayout {
     /// All tensors of the model.
     pub layout: Layout,
     /// The index of each merged tensor in `layout`.
     shared: Vec<usize>,
-    /// The index in `layout` and the place in the base's files of each personal tensor.
+    /// The index in `layout` of each copied tensor, and its place in the files of the reference.
     kept: Vec<(usize, TensorPlace)>,
 }
 
@@ -264,11 +271,15 @@ impl MergedLayout {
         Self { layout: shared.clone(), shared: places, kept: Vec::new() }
     }
 
-    /// The layout of a model with all tensors of a base, of which the run merges the shared ones.
-    pub fn with_kept(base: &TensorTable, is_shared: impl Fn(&str) -> bool) -> Self {
-        let layout = Layout::new(base.iter().map(|place| place.spec.clone()).collect());
+    /// The layout of a model with all of these tensors, of which the run merges some and copies the others.
+    pub fn with_kept<'t>(
+        reference: impl IntoIterator<Item = &'t TensorPlace> + Clone,
+        is_merged: impl Fn(&str) -> bool,
+    ) -> Self {
+        let all = || reference.clone().into_iter();
+        let layout = Layout::new(all().map(|place| place.spec.clone()).collect());
         let (shared, kept): (Vec<_>, Vec<_>) =
-            base.iter().enumerate().partition(|(_, place)| is_shared(&place.spec.name));
+            all().enumerate().partition(|(_, place)| is_merged(&place.spec.name));
         Self {
             layout,
             shared: shared.into_iter().map(|(tensor, _)| tensor).collect(),
@@ -290,7 +301,7 @@ impl MergedLayout {
         merged.map(|piece| Piece { tensor: self.shared[piece.tensor], ..piece })
     }
 
-    /// The base's personal tensors: the index of each in the model, and its place in the base's files.
+    /// The copied tensors: the index of each in the model, and its place in the files of the reference.
     pub fn kept(&self) -> impl Iterator<Item = (usize, &TensorPlace)> {
         self.kept.iter().map(|(tensor, place)| (*tensor, place))
     }

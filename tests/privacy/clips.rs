@@ -9,6 +9,7 @@ use fedmill::io::source::OpenFiles;
 use fedmill::kernels::discrete_gaussian::Level;
 use fedmill::kernels::lanes::Isa;
 use fedmill::modes::dp::clips::{ClientClip, clips};
+use fedmill::modes::dp::statistics::DpStatistics;
 use fedmill::privacy::clipping::{Grid, Treatment};
 use fedmill::telemetry::progress::Progress;
 use rayon::ThreadPoolBuilder;
@@ -63,7 +64,8 @@ fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<ClientClip> {
     let (set, rejected) = admit::admit(updates, Some(base), &Policy::default()).unwrap();
     assert_eq!(rejected.len(), 0);
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    clips(&Machine::new(isa, &pool, &Progress::hidden()), &set, &grid()).unwrap()
+    clips(&Machine::new(isa, &pool, &Progress::hidden()), &set, &DpStatistics::Keep.clipped(&set), &grid())
+        .unwrap()
 }
 
 #[test]

@@ -4,18 +4,20 @@ use super::super::{Common, Failure, INPUTS, Outcome, PRIVACY, print};
 use super::failure::failure;
 use super::mechanism;
 use super::plan::parse_adjacency;
+use super::vector::VectorOptions;
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
+use crate::engine::intake::admit;
+use crate::engine::intake::update::{self, BadBase};
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
-use crate::model::dtype::Kind;
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::budget::{self, VerdictError, epsilon_text};
 use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
 use crate::telemetry::console;
-use crate::updates;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Write a fixed plan and start its ledger.
 ///
@@ -75,6 +77,8 @@ pub(in crate::cli) struct Arguments {
     /// Take the number of coordinates from this model.
     #[arg(long, value_name = "MODEL", help_heading = INPUTS, conflicts_with = "dimension")]
     base: Option<PathBuf>,
+    #[command(flatten)]
+    vector: VectorOptions,
     /// The number of coordinates of an update.
     #[arg(long, value_name = "D")]
     dimension: Option<u64>,
@@ -172,14 +176,17 @@ impl Arguments {
     }
 
     fn dimension(&self) -> Result<Option<u64>, Failure> {
-        self.base.as_deref().map_or(Ok(self.dimension), |base| coordinates(base).map(Some).map_err(failure))
+        self.base.as_deref().map_or(Ok(self.dimension), |base| self.coordinates(base).map(Some))
     }
-}
 
-/// Number of floats of a model: the coordinates of an update.
-fn coordinates(path: &Path) -> Result<u64, BudgetError> {
-    let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
-        .map_err(|faults| BudgetError::Model { path: path.to_owned(), faults })?;
-    let floats = model.table.iter().filter(|place| place.spec.dtype.kind() == Kind::Float);
-    Ok(floats.map(|place| place.spec.len as u64).sum())
+    /// The number of coordinates of an update of a model, as a round counts them.
+    fn coordinates(&self, path: &Path) -> Result<u64, Failure> {
+        let base = update::open_base(path, &OpenFiles::raise_limit(), &TablePool::default());
+        let base = base.map_err(|BadBase { path, faults }| failure(BudgetError::Model { path, faults }))?;
+        let policy = self.vector.policy();
+        policy.personal.check_round(Some(&base), &[])?;
+        policy.classes.check_round(Some(&base), &[])?;
+        let (set, _) = admit::admit(Vec::new(), Some(Arc::new(base)), &policy)?;
+        Ok(self.vector.statistics().dimension(&set))
+    }
 }

@@ -1,6 +1,7 @@
 //! `fedmill privacy clip`, `sum` and `noise`: a private round in steps, on several machines.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, UpdatePaths};
+use super::vector::VectorOptions;
 use crate::cli::aggregation::{model_path, published};
 use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::decide::method::Method;
@@ -26,6 +27,8 @@ struct Shared {
     /// The number of the round.
     #[arg(long, value_name = "N")]
     round: Option<u64>,
+    #[command(flatten)]
+    vector: VectorOptions,
     /// Write the output to this path.
     #[arg(long, short, value_name = "FILE", help_heading = OUTPUT)]
     output: PathBuf,
@@ -125,7 +128,8 @@ impl Shared {
     }
 
     fn options(&self, sums: Vec<PathBuf>) -> Options {
-        Options { sums, ..Options::new(self.directory.clone()) }
+        let statistics = self.vector.statistics();
+        Options { sums, statistics, ..Options::new(self.directory.clone()) }
     }
 
     fn request(&self, updates: Vec<PathBuf>, sums: &[PathBuf]) -> Request {
@@ -137,7 +141,7 @@ impl Shared {
                 min_clients: 0,
                 on_bad_update: OnBadUpdate::Skip,
                 weighting: Weighting::Uniform,
-                ..Policy::default()
+                ..self.vector.policy()
             },
             ..request
         }

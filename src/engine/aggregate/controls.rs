@@ -3,12 +3,13 @@
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::session::Session;
 use crate::engine::intake::taken::Taken;
-use crate::engine::passes::combine::{CombinePass, reducer};
+use crate::engine::passes::combine::CombinePass;
+use crate::engine::passes::combine::compile::compile;
 use crate::engine::passes::plan::Tile;
 use crate::io::model_writer::WriteError;
 use crate::kernels::server_step::ServerStep;
-use crate::model::dtype::Kind;
-use crate::model::layout::{Layout, TensorSpec};
+use crate::model::class::TensorClass;
+use crate::model::layout::TensorSpec;
 use crate::model::state::{StateTensor, stored_dtype};
 use crate::rules::Recipe;
 use crate::updates::metadata::SCAFFOLD_CONTROL;
@@ -38,7 +39,7 @@ pub fn merge_controls(
     // The tiles that stayed on the GPU are those of the updates.
     session.machine.forget_tiles();
     let members: Vec<usize> = (0..set.clients.len()).collect();
-    let reducer = reducer::compile(recipe, &set, &members, false);
+    let reducer = compile(recipe, &set, &members, false);
     let pass = CombinePass {
         set: &set,
         reducer: &*reducer,
@@ -46,7 +47,7 @@ pub fn merge_controls(
         step: ServerStep::Average { lr: factor },
         keeps: &[],
         coordinates,
-        floats_only: true,
+        parameters_only: true,
     };
     session.machine.progress.start("merging control variates", set.data_bytes());
     let combined = pass.run(&session.machine, |tile, values| write(slot, tile, values.model));
@@ -59,7 +60,7 @@ pub fn merge_controls(
 }
 
 /// The changes of the clients' control variates, as deltas of the server's control variate. The state stores that one
-/// in the dtype of a state tensor. Coordinates are those of the updates. Integer tensors have no control variate.
+/// in the dtype of a state tensor. Coordinates are those of the updates. Statistics have no control variate.
 pub fn controls_of(set: &UpdateSet) -> UpdateSet {
     let control = |client: &Client| Client {
         id: client.id.clone(),
@@ -68,10 +69,11 @@ pub fn controls_of(set: &UpdateSet) -> UpdateSet {
         metadata: UpdateMetadata { kind: UpdateKind::Delta, ..client.metadata.clone() },
         placement: Arc::clone(client.control.as_ref().unwrap_or(&client.placement)),
         control: None,
+        opaque: Arc::default(),
     };
-    let named = |spec: &TensorSpec| TensorSpec {
+    let named = |(spec, class): (&TensorSpec, &TensorClass)| TensorSpec {
         name: format!("{SCAFFOLD_CONTROL}{}", spec.name),
-        dtype: if spec.dtype.kind() == Kind::Float { stored_dtype(spec.dtype) } else { spec.dtype },
+        dtype: if *class == TensorClass::Parameter { stored_dtype(spec.dtype) } else { spec.dtype },
         ..spec.clone()
     };
     let base = set
@@ -79,7 +81,8 @@ pub fn controls_of(set: &UpdateSet) -> UpdateSet {
         .sources
         .get(&StateTensor::Control)
         .map(|Source { model, placement }| Arc::new(Base::new(Arc::clone(model), Vec::clone(placement))));
-    let layout = Layout::new(set.layout.tensors().iter().map(named).collect());
+    let named = set.layout.tensors().iter().zip(set.layout.classes()).map(named);
+    let layout = set.layout.of_same_classes(named.collect());
     let merged = MergedLayout::of(&layout);
     UpdateSet::new(layout, merged, set.clients.iter().map(control).collect(), base)
 }

@@ -3,7 +3,9 @@
 use crate::engine::aggregate::geometry::GeometryError;
 use crate::engine::aggregate::state::StateError;
 use crate::engine::decide::source::JudgeError;
+use crate::engine::intake::classes::NoTensor;
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::opaque::{NothingShared, REMEDY};
 use crate::engine::intake::personal::PersonalError;
 use crate::engine::intake::update::{BadBase, Update};
 use crate::engine::intake::weights::WeightsError;
@@ -31,6 +33,10 @@ pub enum Error {
     BadUpdates { list: String, hint: &'static str },
     #[error(transparent)]
     Personal(#[from] PersonalError),
+    #[error(transparent)]
+    Classes(#[from] NoTensor),
+    #[error(transparent)]
+    Opaque(#[from] NothingShared),
     #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error(transparent)]
@@ -148,6 +154,7 @@ impl Explain for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
+            Self::Opaque(_) => Some(REMEDY.to_owned()),
             Self::Base(why) => why.hint().map(str::to_owned),
             Self::Unsupported(why) => why.hint.map(str::to_owned),
             Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),

@@ -7,7 +7,8 @@ use crate::engine::aggregate::session::Session;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
-use crate::engine::passes::combine::reducer::{self, Reducer};
+use crate::engine::passes::combine::compile::compile;
+use crate::engine::passes::combine::reducer::Reducer;
 use crate::telemetry::report::Report;
 use std::collections::BTreeMap;
 
@@ -65,7 +66,7 @@ pub trait Mode {
     ) -> Box<dyn Reducer + 't> {
         let recipe = judgement.recipe.as_ref().expect("a judgement by a rule has a recipe");
         let members: Vec<usize> = (0..taken.set.clients.len()).collect();
-        reducer::compile(recipe, &taken.set, &members, skips)
+        compile(recipe, &taken.set, &members, skips)
     }
 
     /// Checks that no input changed while the run read it: the merged model would mix two versions.

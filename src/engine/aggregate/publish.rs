@@ -24,17 +24,23 @@ pub fn state_writer(session: &Session, taken: &Taken) -> Result<Option<StateWrit
     Ok(Some(StateWriter::create(path, &spec, layout, carried, session.base_digest()?)?))
 }
 
-/// Copies the base's personal tensors into the merged model. Returns the number of bytes copied.
+/// Copies into the merged model what the run does not merge: the base's personal tensors, and opaque tensors. Without a
+/// base, all clients have the same opaque tensors. Returns the number of bytes copied.
 ///
 /// # Errors
 ///
-/// When the base cannot be read or the model cannot be written.
-pub fn keep_personal(set: &UpdateSet, writer: &ModelWriter) -> Result<u64, WriteError> {
-    let Some(base) = &set.base else { return Ok(0) };
+/// When an input cannot be read or the model cannot be written.
+pub fn copy_kept(set: &UpdateSet, writer: &ModelWriter) -> Result<u64, WriteError> {
     let mut copied = 0;
-    for (tensor, place) in set.merged.kept() {
+    for (i, (tensor, place)) in set.merged.kept().enumerate() {
+        let (model, file, offset) = match (&set.base, set.clients.first()) {
+            (Some(base), _) => (&base.model, place.file, place.offset),
+            // Without a base, no tensor is copied but the opaque ones, in their order.
+            (None, Some(client)) => (&client.model, client.opaque[i].file, client.opaque[i].offset),
+            (None, None) => break,
+        };
         let bytes = place.spec.bytes() as u64;
-        writer.copy(tensor, &base.model.files[place.file], place.offset, bytes)?;
+        writer.copy(tensor, &model.files[file], offset, bytes)?;
         copied += bytes;
     }
     Ok(copied)

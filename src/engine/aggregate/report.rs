@@ -11,13 +11,14 @@ use crate::engine::passes::combine::SquaredNorms;
 use crate::engine::passes::combine::rounding::share_lost;
 use crate::io::memory::peak_resident_bytes;
 use crate::io::model_writer::ModelWriter;
+use crate::model::class::TensorClass;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::rules::metrics::RoundMetrics;
 use crate::rules::pre::StepRecord;
 use crate::rules::{Decision, Distances, RuleError, Warning};
 use crate::telemetry::report::{
     BackendChoice, ClientRow, GapRow, InfluenceRow, MetricsRow, Output, RejectedRow, Report, SCHEMA,
-    Settings, ShadowRow, StepClientRow, StepRow, StrategyRow, Timings, Tool,
+    Settings, ShadowRow, StepClientRow, StepRow, StrategyRow, TensorClassRow, Timings, Tool,
 };
 use crate::updates::set::{Client, UpdateSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ pub fn without_judgement(session: &Session, taken: &Taken) -> Report {
         clients: taken.set.clients.iter().map(client_row).chain(member_rows(taken)).collect(),
         rejected: taken.rejected.iter().map(rejected_row).collect(),
         tiers: Vec::new(),
+        tensors: class_rows(&taken.set),
         strategy: strategy_row(session, taken),
         pre: Vec::new(),
         shadow: Vec::new(),
@@ -119,6 +121,7 @@ fn backend_row(session: &Session) -> BackendChoice {
 fn settings(session: &Session, taken: &Taken) -> Settings {
     let request = &session.request;
     let method = &request.method;
+    let [statistics, opaque] = request.policy.classes.texts();
     Settings {
         rule: method.rule.to_string(),
         definition: method.rule.definition().to_string(),
@@ -142,9 +145,32 @@ fn settings(session: &Session, taken: &Taken) -> Settings {
         },
         max_examples: request.policy.claims.max_examples,
         personal: request.policy.personal.texts(),
+        statistics,
+        opaque,
         max_shard_size: request.outputs.max_shard_bytes,
         threads: session.machine.threads(),
     }
+}
+
+/// The most names of tensors that the row of a class lists.
+const MOST_NAMES: usize = 20;
+
+/// A row for each class that the model has.
+fn class_rows(set: &UpdateSet) -> Vec<TensorClassRow> {
+    let row = |class: TensorClass| {
+        let opaque = set.opaque.iter().map(|spec| (spec, &TensorClass::Opaque));
+        let all = set.layout.tensors().iter().zip(set.layout.classes()).chain(opaque);
+        let specs: Vec<&TensorSpec> = all.filter(|(_, of)| **of == class).map(|(spec, _)| spec).collect();
+        let most = if class == TensorClass::Parameter { 0 } else { MOST_NAMES };
+        TensorClassRow {
+            class: class.to_string(),
+            tensors: specs.len(),
+            values: specs.iter().map(|spec| spec.len).sum(),
+            names: specs.iter().take(most).map(|spec| spec.name.clone()).collect(),
+        }
+    };
+    let rows = [TensorClass::Parameter, TensorClass::Statistic, TensorClass::Opaque].map(row);
+    rows.into_iter().filter(|row| row.tensors > 0).collect()
 }
 
 /// The report's row for the merged model.

@@ -140,7 +140,7 @@ pub fn merge_staged(
             state.write(slot, set.layout.pieces(tile.coordinates.clone()), bytes)
         })?;
     }
-    session.bytes.read += publish::keep_personal(set, &writer)?;
+    session.bytes.read += publish::copy_kept(set, &writer)?;
     mode.check_unchanged(session, taken)?;
     session.timings.pass_s += started.elapsed().as_secs_f64();
     session.add_clock(clock);

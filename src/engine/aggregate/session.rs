@@ -14,6 +14,7 @@ use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::intake::admit;
 use crate::engine::intake::cohort::cohort;
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::opaque;
 use crate::engine::intake::opening;
 use crate::engine::intake::policy::OnBadUpdate;
 use crate::engine::intake::sparse::Comparer;
@@ -32,7 +33,6 @@ use crate::io::discover;
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
 use crate::kernels::server_step::ServerStep;
-use crate::model::layout::TensorSpec;
 use crate::model::state::KeptTensor;
 use crate::rules::Statistics;
 use crate::strategies::StrategyError;
@@ -90,6 +90,7 @@ impl<'m> Session<'m> {
             machine.pool.install(|| opening::open(&paths, &files, &tables, base.as_ref(), policy));
         updates.extend(machine.pool.install(|| opening::open_partials(&partials, &files, &tables)));
         request.policy.personal.check_round(base.as_ref(), &updates)?;
+        request.policy.classes.check_round(base.as_ref(), &updates)?;
         Ok(Self {
             request,
             machine,
@@ -179,6 +180,10 @@ impl<'m> Session<'m> {
     ///
     /// When the weights cannot be used.
     pub fn count(&self, taken: &mut Taken, comparer: &Comparer) -> Result<Vec<(usize, Fault)>, Error> {
+        let faults = self.opaque_faults(&taken.set)?;
+        if !faults.is_empty() {
+            return Ok(faults);
+        }
         let Request { policy, method, .. } = &self.request;
         match cohort(&taken.set, policy, method.strategy.as_ref(), comparer)? {
             Ok((cohort, source)) => (taken.cohort, taken.weights_source) = (cohort, source),
@@ -187,6 +192,16 @@ impl<'m> Session<'m> {
         let clients = taken.cohort.clients.len();
         taken.byzantine = method.byzantine.as_ref().map(|share| share.of(clients));
         Ok(Vec::new())
+    }
+
+    /// The faults of updates whose opaque tensors differ from those of the others, by index in the set.
+    ///
+    /// # Errors
+    ///
+    /// When the base cannot be read, or the updates do not agree and there is no base.
+    pub fn opaque_faults(&self, set: &UpdateSet) -> Result<Vec<(usize, Fault)>, Error> {
+        let found = self.machine.pool.install(|| opaque::differing(set));
+        Ok(found.map_err(|why| self.unread_base(why))??)
     }
 
     /// Refuses a run with too few clients and publishes a report. Warns of weights and settings that may surprise the
@@ -208,7 +223,6 @@ impl<'m> Session<'m> {
             tracing::warn!("no update states `num_examples`: every client weighs the same");
         }
         self.warn_of_capped_examples(taken);
-        self.warn_of_stepped_statistics(&taken.set);
         Ok(())
     }
 
@@ -233,19 +247,6 @@ impl<'m> Session<'m> {
             taken.set.clients.iter().filter(is_above).map(|client| client.id.as_str()).collect();
         if !ids.is_empty() {
             tracing::warn!("--max-examples: {most} examples count of {}, which state more", ids.join(", "));
-        }
-    }
-
-    /// Warns if the server steps on a running variance: an optimiser's step may make it negative.
-    fn warn_of_stepped_statistics(&self, set: &UpdateSet) {
-        let strategy = &self.request.method.strategy;
-        let is_variance = |spec: &&TensorSpec| spec.name.ends_with("running_var");
-        let variance = set.layout.tensors().iter().find(is_variance);
-        if let Some(spec) = variance.filter(|_| strategy.keeps().iter().any(|kept| kept.slot.is_moment())) {
-            let name = &spec.name;
-            tracing::warn!(
-                "{strategy} steps `{name}` too, which may leave its range: --personal fedbn leaves it out"
-            );
         }
     }
 
@@ -363,7 +364,7 @@ impl<'m> Session<'m> {
             step,
             keeps,
             coordinates: None,
-            floats_only: false,
+            parameters_only: false,
         }
     }
 

@@ -1,19 +1,19 @@
 //! The state for the next round: a rule's centre and a strategy's moments, in a safetensors file.
 //!
 //! Each slot holds the model's tensors under its prefix ([`StateTensor::prefix`]). Floats are F32 (F64 for F64), which
-//! is more precise than a model in half precision. Of integer tensors the state keeps only the centre, in F64. The
-//! metadata has the digests of the state's model and of the base of that model.
+//! is more precise than a model in half precision. Of statistics the state keeps only the centre; that of integers is F64.
+//! The metadata has the digests of the state's model and of the base of that model.
 //!
 //! A run publishes the state just before its model, and keeps the state before as `FILE.previous`. So every published
 //! model has its state. A repeated round finds the state of its base in the file or in `FILE.previous`, even after a
 //! crash. The first round has no state.
 
 use crate::engine::decide::method::Method;
-use crate::io::model_file::{OpenFault, TablePool, list};
+use crate::io::model_file::{OpenFault, TablePool, TensorPlace, list};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish;
 use crate::io::source::{OpenFiles, identity_of};
-use crate::model::dtype::Dtype;
+use crate::model::class::TensorClass;
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::state::{KeptTensor, StateTensor, is_kept, stored_dtype};
 use crate::updates;
@@ -22,7 +22,7 @@ use crate::updates::placement::placement;
 use crate::updates::set::Carried;
 use crate::updates::source::{Place, Placement, Source};
 use rayon::ThreadPool;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,8 +117,9 @@ impl StateSpec {
     fn layout(&self, model: &Layout) -> Layout {
         let of_slot = |kept: &KeptTensor| {
             let (prefix, slot) = (kept.slot.prefix(), kept.slot);
-            let specs = model.tensors().iter().filter(move |spec| is_kept(slot, spec.dtype));
-            specs.map(move |spec| TensorSpec {
+            let specs = model.tensors().iter().zip(model.classes());
+            let specs = specs.filter(move |(_, class)| is_kept(slot, **class));
+            specs.map(move |(spec, _)| TensorSpec {
                 name: format!("{prefix}{}", spec.name),
                 dtype: stored_dtype(spec.dtype),
                 ..spec.clone()
@@ -179,7 +180,10 @@ impl StateSpec {
             found: format!("`{steps}`"),
             expected: "a count",
         })?;
-        let places = placement(&*model.table, self.layout(layout).tensors(), "model")
+        let obsolete = self.obsolete(layout);
+        let table: Vec<&TensorPlace> =
+            model.table.iter().filter(|place| !obsolete.contains(&place.spec.name)).collect();
+        let places = placement(table, self.layout(layout).tensors(), "model")
             .map_err(|faults| StateError::OtherLayout { path: at(), faults })?;
         let (metadata, model) = (model.metadata.clone(), Arc::new(model));
         let source = |(slot, placement): (StateTensor, Placement)| {
@@ -189,15 +193,27 @@ impl StateSpec {
         Ok(Some(StateFile { carried: Carried { sources, steps }, metadata }))
     }
 
+    /// The names of the moments of statistics. A state of an earlier version holds them; no step reads them.
+    fn obsolete(&self, layout: &Layout) -> HashSet<String> {
+        let slots = self.kept.iter().filter(|kept| !is_kept(kept.slot, TensorClass::Statistic));
+        let of_slot = |kept: &KeptTensor| {
+            let prefix = kept.slot.prefix();
+            let specs = layout.tensors().iter().zip(layout.classes());
+            let statistics = specs.filter(|(_, class)| **class != TensorClass::Parameter);
+            statistics.map(move |(spec, _)| format!("{prefix}{}", spec.name))
+        };
+        slots.flat_map(of_slot).collect()
+    }
+
     /// The places of each slot's tensors in the order of the model's layout.
     fn by_slot(&self, layout: &Layout, places: Placement) -> Vec<(StateTensor, Placement)> {
         let mut places = places.into_iter();
-        let mut place = |slot: StateTensor, dtype: Dtype| {
-            if is_kept(slot, dtype) { places.next().unwrap_or(Place::NONE) } else { Place::NONE }
+        let mut place = |slot: StateTensor, class: TensorClass| {
+            if is_kept(slot, class) { places.next().unwrap_or(Place::NONE) } else { Place::NONE }
         };
         let slot = |kept: &KeptTensor| {
-            let tensors = layout.tensors().iter();
-            (kept.slot, tensors.map(|spec| place(kept.slot, spec.dtype)).collect())
+            let classes = layout.classes().iter();
+            (kept.slot, classes.map(|class| place(kept.slot, *class)).collect())
         };
         self.kept.iter().map(slot).collect()
     }
@@ -252,13 +268,14 @@ impl StateWriter {
         let metadata = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let writer = ModelWriter::create(path, &layout, &metadata, None)?;
         let mut next = 0;
-        let mut place = |slot: StateTensor, dtype: Dtype| {
-            next += usize::from(is_kept(slot, dtype));
+        let mut place = |slot: StateTensor, class: TensorClass| {
+            next += usize::from(is_kept(slot, class));
             next.saturating_sub(1)
         };
-        let tensors = spec.kept.iter().map(|kept| {
-            model.tensors().iter().map(|spec| place(kept.slot, spec.dtype)).collect::<Vec<usize>>()
-        });
+        let tensors = spec
+            .kept
+            .iter()
+            .map(|kept| model.classes().iter().map(|class| place(kept.slot, *class)).collect::<Vec<usize>>());
         let tensors = tensors.collect();
         let follows = carried.sources.values().any(|source| source.model.path == path);
         Ok(Self { path: path.to_owned(), layout, writer, metadata, tensors, follows })

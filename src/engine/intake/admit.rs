@@ -42,13 +42,13 @@ pub fn admit(
     };
     let (mut clients, mut rejected) = reference.place(opened);
     reject_duplicates(&mut clients, &mut rejected);
-    let ExpectedLayout { mut layout, merged, metadata, base_placement, .. } = reference;
+    let ExpectedLayout { mut layout, opaque, merged, metadata, base_placement, .. } = reference;
     if let Some(dtype) = policy.dtype {
         layout.convert(|spec| if spec.dtype.kind() == Kind::Float { dtype } else { spec.dtype });
     }
     let merged = merged.with_dtypes_of(&layout);
     let base = base.map(|base| Arc::new(base.placed(base_placement)));
-    let set = UpdateSet { metadata, ..UpdateSet::new(layout, merged, clients, base) };
+    let set = UpdateSet { metadata, opaque, ..UpdateSet::new(layout, merged, clients, base) };
     Ok((set, rejected))
 }
 

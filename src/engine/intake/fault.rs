@@ -1,5 +1,6 @@
 //! The faults that keep an update out of a run.
 
+use crate::engine::intake::opaque::REMEDY;
 use crate::io::model_file::OpenFault;
 use crate::strategies::MissingMetadata;
 use crate::updates::fault::{LayoutFault, NonFinite, Unfit};
@@ -69,6 +70,13 @@ pub enum Fault {
         "update is encoded by {codec} with another choice of values than most others, expected one that all clients share, for {rule}, which compares clients"
     )]
     OtherChoice { codec: &'static str, rule: String },
+    #[error(
+        "tensor `{tensor}` is opaque, and its bytes are not those of {from}{}: packed weights cannot be averaged",
+        more_tensors(*.more)
+    )]
+    OpaqueDiffers { tensor: String, from: &'static str, more: usize },
+    #[error("tensor `{tensor}` is opaque, but a codec encoded it, expected its bytes")]
+    OpaqueEncoded { tensor: String },
     #[error("update is a sketch, expected tensors, which can be added to a base")]
     SketchOntoBase,
     #[error("update is {found}, expected {expected}")]
@@ -80,6 +88,10 @@ pub enum Fault {
     Mode { fault: Box<dyn std::error::Error + Send + Sync>, is_relative: bool },
     #[error("cannot be read: {0}")]
     Read(io::Error),
+}
+
+fn more_tensors(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (nor those of {more} more tensors)") }
 }
 
 impl Fault {
@@ -119,6 +131,7 @@ impl Fault {
             Self::SketchOntoBase => Some(
                 "merge the sketches without --base, decompress the result, and aggregate that onto the base",
             ),
+            Self::OpaqueDiffers { .. } | Self::OpaqueEncoded { .. } => Some(REMEDY),
             Self::SketchUnderRule { .. } => Some("pass --rule mean, or decompress each update first"),
             Self::OtherChoice { .. } => Some(
                 "compress the updates of a round with the same --seed and the same settings; --allow-sparse-robust \

@@ -1,17 +1,20 @@
 //! Admits updates to a run: which clients take part, and with which weights.
 //!
 //! [`opening`] opens the inputs: [`update`] reads one, [`identity`] names its client by the operator's [`claims`], and
-//! [`copies`] finds the same tensors under several names. [`admit`] checks them against the operator's [`policy`] and an expected layout
-//! ([`reference`](mod@reference)). [`personal`] layers stay with clients. [`weights`] weighs clients, and [`sparse`]
-//! finds sparse updates that mislead a rule. [`cohort`] holds what the clients report, [`taken`] is the result, and
-//! [`fault`] lists what keeps an update out.
+//! [`copies`] finds the same tensors under several names. [`admit`] checks them against the operator's [`policy`] and an
+//! expected layout ([`reference`](mod@reference)). [`personal`] layers stay with clients. [`weights`] weighs clients, and
+//! [`sparse`] finds sparse updates that mislead a rule. [`classes`] tells parameters, statistics and opaque tensors
+//! apart, and [`opaque`] compares the bytes of the last. [`cohort`] holds what the clients report, [`taken`] is the
+//! result, and [`fault`] lists what keeps an update out.
 
 pub mod admit;
 pub mod claims;
+pub mod classes;
 pub mod cohort;
 pub mod copies;
 pub mod fault;
 pub mod identity;
+pub mod opaque;
 pub mod opening;
 pub mod personal;
 pub mod policy;

@@ -7,19 +7,15 @@
 //! The operator names them by patterns on tensor names, or by the name of a paper.
 
 use crate::engine::intake::update::Update;
+use crate::model::class::{is_batch_norm, module_of, running_module};
 use crate::updates::set::Base;
 use glob::Pattern;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// The preset of FedBN, and the names of its modules, in lower case and without digits and underscores. Such a name
-/// marks batch normalisation even if clients do not send the module's statistics.
+/// The preset of FedBN.
 const FEDBN: &str = "fedbn";
-const BATCH_NORMS: [&str; 4] = ["bn", "batchnorm", "batchnormd", "batchnormalization"];
-
-/// Names of the running statistics of a module, in PyTorch and in Keras.
-const RUNNING: [&str; 4] = ["running_mean", "running_var", "moving_mean", "moving_variance"];
 
 /// The preset of FedPer: patterns of the names of heads.
 const FEDPER: &str = "fedper";
@@ -86,9 +82,7 @@ pub struct NormModules {
 
 impl NormModules {
     fn has(&self, module: &str) -> bool {
-        let last = module.rsplit(SEPARATORS).next().unwrap_or(module).to_lowercase();
-        let plain: String = last.chars().filter(|c| !c.is_ascii_digit() && *c != '_').collect();
-        BATCH_NORMS.contains(&plain.as_str()) || self.with_statistics.contains(module)
+        is_batch_norm(module) || self.with_statistics.contains(module)
     }
 
     /// Adds the modules of some tensors.
@@ -111,19 +105,8 @@ impl NormModules {
     }
 }
 
-/// Separators between module names, in PyTorch and in Keras.
-const SEPARATORS: [char; 2] = ['.', '/'];
-
-/// The module of a tensor; `None` for a tensor outside all modules.
-fn module_of(name: &str) -> Option<&str> {
-    name.rfind(SEPARATORS).map(|end| &name[..end])
-}
-
 fn with_statistics<'n>(names: impl Iterator<Item = &'n str>) -> impl Iterator<Item = &'n str> {
-    names.filter_map(|name| {
-        let module = module_of(name)?;
-        RUNNING.contains(&&name[module.len() + 1..]).then_some(module)
-    })
+    names.filter_map(running_module)
 }
 
 /// The layers that stay with the clients.
@@ -198,7 +181,8 @@ impl Personal {
     }
 }
 
-fn some(names: &BTreeSet<&str>) -> String {
+/// Some of the names, for a message.
+pub(super) fn some(names: &BTreeSet<&str>) -> String {
     let listed: Vec<String> = names.iter().take(MOST_LISTED).map(|name| format!("`{name}`")).collect();
     match names.len().checked_sub(MOST_LISTED) {
         None | Some(0) => listed.join(", "),

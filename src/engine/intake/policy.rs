@@ -1,6 +1,7 @@
 //! The operator's policy: which updates take part, what each must hold, and how many must come.
 
 use crate::engine::intake::claims::Claims;
+use crate::engine::intake::classes::ClassPatterns;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::Personal;
 use crate::engine::intake::weights::Weighting;
@@ -41,6 +42,8 @@ pub struct Policy {
     pub weighting: Weighting,
     /// Layers that stay with the clients: updates may hold them or not, in any shape.
     pub personal: Personal,
+    /// Tensors that are statistics or opaque, beyond those that their names tell.
+    pub classes: ClassPatterns,
     /// The number of all clients; `None` without `--population`.
     pub population: Option<usize>,
     /// Whether updates of other rounds take part, as deltas.
@@ -53,7 +56,7 @@ pub struct Policy {
     pub dtype: Option<Dtype>,
     /// What the run believes of what an update says of itself.
     pub claims: Claims,
-    /// The prefix of control tensors, if updates must hold one for each float tensor of the layout.
+    /// The prefix of control tensors, if updates must hold one for each parameter of the layout.
     pub control_prefix: Option<&'static str>,
 }
 
@@ -65,6 +68,7 @@ impl Default for Policy {
             on_bad_update: OnBadUpdate::Fail,
             weighting: Weighting::Default,
             personal: Personal::default(),
+            classes: ClassPatterns::default(),
             population: None,
             takes_stale: false,
             allows_sparse: false,

@@ -1,14 +1,16 @@
 //! The layout that every update must have: the base's, or the one that most updates share.
 
+use crate::engine::intake::classes::ClassPatterns;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal};
 use crate::engine::intake::policy::{Missing, Policy};
 use crate::engine::intake::update::Update;
 use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
+use crate::model::class::TensorClass;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, TensorSpec};
 use crate::updates::fault::LayoutFault;
-use crate::updates::placement::{in_layout_order, placement, placement_with_gaps};
+use crate::updates::placement::{in_layout_order, opaque_placement, placement, placement_with_gaps};
 use crate::updates::set::{Client, MergedLayout};
 use crate::updates::source::{Place, Placement};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,6 +21,8 @@ use std::sync::Arc;
 pub(crate) struct ExpectedLayout {
     /// The tensors that every update must hold.
     pub(crate) layout: Layout,
+    /// The opaque tensors that every update must hold.
+    pub(crate) opaque: Vec<TensorSpec>,
     /// The tensors of the merged model.
     pub(crate) merged: MergedLayout,
     /// Metadata of the base, or of the first update with this layout.
@@ -72,8 +76,25 @@ fn names(table: &TensorTable) -> impl Iterator<Item = &str> {
     table.iter().map(|place| place.spec.name.as_str())
 }
 
-fn specs<'a>(places: impl IntoIterator<Item = &'a TensorPlace>) -> Layout {
-    Layout::new(places.into_iter().map(|place| place.spec.clone()).collect())
+/// The tensors of a model that clients share: those to merge, with their places, and the opaque ones.
+struct SharedTensors<'a> {
+    layout: Layout,
+    places: Vec<&'a TensorPlace>,
+    opaque: Vec<TensorSpec>,
+}
+
+impl<'a> SharedTensors<'a> {
+    fn of(shared: Vec<&'a TensorPlace>, patterns: &ClassPatterns) -> Self {
+        let classes = patterns.among(shared.iter().map(|place| &place.spec));
+        let is_opaque = |place: &&TensorPlace| classes.of(&place.spec) == TensorClass::Opaque;
+        let (opaque, places): (Vec<_>, Vec<_>) = shared.iter().copied().partition(is_opaque);
+        let specs = places.iter().map(|place| place.spec.clone()).collect();
+        Self {
+            layout: Layout::classified(specs, |spec| classes.of(spec)),
+            places,
+            opaque: opaque.into_iter().map(|place| place.spec.clone()).collect(),
+        }
+    }
 }
 
 /// The models of sound updates, one per client: several files with one id have one vote. Updates are in order of id.
@@ -87,14 +108,14 @@ impl ExpectedLayout {
     /// The layout of a base, without personal tensors.
     pub(crate) fn of_base(base: &ModelFile, opened: &[Update], policy: &Policy) -> Self {
         let membership = Membership::new(policy, Some(&base.table), opened);
-        let shared: Vec<&TensorPlace> = membership.shared(&base.table).collect();
-        let (layout, base_placement) =
-            (specs(shared.iter().copied()), shared.into_iter().map(Place::from).collect());
+        let shared = SharedTensors::of(membership.shared(&base.table).collect(), &policy.classes);
+        let merged: HashSet<&str> = shared.places.iter().map(|place| place.spec.name.as_str()).collect();
         Self {
-            merged: MergedLayout::with_kept(&base.table, |name| membership.is_shared(name)),
-            layout,
+            merged: MergedLayout::with_kept(&*base.table, |name| merged.contains(name)),
             metadata: base.metadata.clone(),
-            base_placement,
+            base_placement: shared.places.iter().copied().map(Place::from).collect(),
+            layout: shared.layout,
+            opaque: shared.opaque,
             name: "base",
             membership,
         }
@@ -108,12 +129,15 @@ impl ExpectedLayout {
         let same_shapes = same_shapes.into_iter().next().unwrap_or_default();
         let same_dtypes = largest_groups(same_shapes, |model| dtypes(membership.shared(&model.table)));
         let first = same_dtypes.first().and_then(|group| group.first());
-        let mut layout = specs(first.iter().flat_map(|first| membership.shared(&first.table)));
+        let all: Vec<&TensorPlace> = first.iter().flat_map(|first| membership.shared(&first.table)).collect();
+        let mut shared = SharedTensors::of(all.clone(), &policy.classes);
         let tied = same_dtypes.iter().skip(1).filter_map(|group| group.first());
-        widen(&mut layout, tied.flat_map(|model| membership.shared(&model.table)));
+        widen(&mut shared.layout, tied.flat_map(|model| membership.shared(&model.table)));
+        let merged: HashSet<&str> = shared.places.iter().map(|place| place.spec.name.as_str()).collect();
         Self {
-            merged: MergedLayout::of(&layout),
-            layout,
+            merged: MergedLayout::with_kept(all, |name| merged.contains(name)),
+            layout: shared.layout,
+            opaque: shared.opaque,
             metadata: first.map(|first| first.metadata.clone()).unwrap_or_default(),
             base_placement: Placement::new(),
             name: "layout most updates share",
@@ -143,9 +167,10 @@ impl ExpectedLayout {
                 }
             });
             match (update.model, placements) {
-                (Some(model), Some((placement, control))) if update.faults.is_empty() => {
+                (Some(model), Some(places)) if update.faults.is_empty() => {
+                    let Placements { model: placement, control, opaque } = places;
                     let Update { id, named_by, metadata, .. } = update;
-                    clients.push(Client { id, named_by, model, metadata, placement, control });
+                    clients.push(Client { id, named_by, model, metadata, placement, control, opaque });
                 }
                 (model, _) => rejected.push(Update { model, ..update }),
             }
@@ -156,26 +181,51 @@ impl ExpectedLayout {
     /// Finds the tensors of the reference in an update, and its control tensors if the policy expects them. Returns the
     /// differences if it cannot.
     fn placements(&self, table: &TensorTable) -> Result<Placements, Vec<LayoutFault>> {
-        let (reference, name) = (self.layout.tensors(), self.name);
         let (control, model): (Vec<&TensorPlace>, _) =
             self.not_personal(table).partition(|place| self.membership.controls(&place.spec.name).is_some());
+        let opaque: HashSet<&str> = self.opaque.iter().map(|spec| spec.name.as_str()).collect();
+        let (opaque, model): (Vec<&TensorPlace>, _) =
+            model.into_iter().partition(|place| opaque.contains(place.spec.name.as_str()));
+        let reference = self.layout.tensors();
         let model = match self.membership.missing {
-            Missing::Reject => placement(model, reference, name),
-            Missing::Base | Missing::Present => placement_with_gaps(model, reference, name),
+            Missing::Reject => placement(model, reference, self.name),
+            Missing::Base | Missing::Present => placement_with_gaps(model, reference, self.name),
         };
-        let Some(prefix) = self.membership.control_prefix else {
-            return model.map(|model| (Arc::new(model), None));
-        };
+        let opaque = opaque_placement(opaque, &self.opaque, self.name);
+        let prefix = self.membership.control_prefix;
+        let control = prefix.map(|prefix| self.control_placement(control, prefix)).transpose();
+        match (model, opaque, control) {
+            (Ok(model), Ok(opaque), Ok(control)) => Ok(Placements {
+                model: Arc::new(model),
+                control: control.map(Arc::new),
+                opaque: Arc::new(opaque),
+            }),
+            (model, opaque, control) => {
+                let faults = [model.err(), opaque.err(), control.err()];
+                Err(faults.into_iter().flatten().flatten().collect())
+            }
+        }
+    }
+
+    /// Finds the control tensor of each parameter among the control tensors of an update. Clients may send those of
+    /// statistics too: no step uses them.
+    fn control_placement(
+        &self,
+        control: Vec<&TensorPlace>,
+        prefix: &str,
+    ) -> Result<Placement, Vec<LayoutFault>> {
+        let specs = self.layout.tensors().iter().zip(self.layout.classes());
+        let (parameters, others): (Vec<_>, Vec<_>) =
+            specs.partition(|(_, class)| **class == TensorClass::Parameter);
         let of_control =
             |spec: &TensorSpec| TensorSpec { name: format!("{prefix}{}", spec.name), ..spec.clone() };
-        let floats = reference.iter().filter(|spec| spec.dtype.kind() == Kind::Float);
-        match (model, placement(control, &floats.map(of_control).collect::<Vec<_>>(), name)) {
-            (Ok(model), Ok(control)) => {
-                let control = in_layout_order(reference, control);
-                Ok((Arc::new(model), Some(Arc::new(control))))
-            }
-            (model, control) => Err([model.err(), control.err()].into_iter().flatten().flatten().collect()),
-        }
+        let parameters: Vec<TensorSpec> = parameters.into_iter().map(|(spec, _)| of_control(spec)).collect();
+        let others: HashSet<&str> = others.into_iter().map(|(spec, _)| spec.name.as_str()).collect();
+        let is_of_parameter = |place: &&TensorPlace| {
+            self.membership.controls(&place.spec.name).is_none_or(|name| !others.contains(name))
+        };
+        let control: Vec<&TensorPlace> = control.into_iter().filter(is_of_parameter).collect();
+        Ok(in_layout_order(&self.layout, placement(control, &parameters, self.name)?))
     }
 
     /// The tensors of an update that are not personal. Tensors outside the reference are also personal by the update's
@@ -245,5 +295,10 @@ fn largest_groups<'a, K: PartialEq>(
     groups.into_iter().map(|(_, members)| members).filter(|members| members.len() == most).collect()
 }
 
-/// The places of an update's tensors: the model's, then those of its control variate.
-type Placements = (Arc<Placement>, Option<Arc<Placement>>);
+/// The places of an update's tensors.
+#[derive(Clone)]
+struct Placements {
+    model: Arc<Placement>,
+    control: Option<Arc<Placement>>,
+    opaque: Arc<Placement>,
+}

@@ -1,6 +1,6 @@
 //! The GPU of a run: the coordinates that it takes, their tiles, and the tiles that stay.
 //!
-//! The GPU works on floats of up to 32 bits. The CPU takes tensors of f64 and of integers, and all tensors if the run
+//! The GPU works on parameters of up to 32 bits. The CPU takes statistics and tensors of f64, and all tensors if the run
 //! mixes weights and deltas. Each slot of the ring has its own thread, which reads files into the slot, waits for the
 //! results and hands them on. So threads read files while the GPU works.
 
@@ -10,7 +10,8 @@ use crate::engine::passes::reader::TileReader;
 use crate::gpu::job::{GpuError, TileShape};
 use crate::gpu::{Gpu, ResidentTile, RingSlot};
 use crate::kernels::element::Element;
-use crate::model::dtype::{Dtype, Kind, Working};
+use crate::model::class::TensorClass;
+use crate::model::dtype::{Dtype, Working};
 use crate::model::tile::{LINE_BYTES, TileBuffer};
 use crate::rules::mixing::Mixing;
 use crate::updates::metadata::UpdateKind;
@@ -169,7 +170,8 @@ pub(crate) fn shares(set: &UpdateSet) -> Vec<GpuShare> {
     for (tensor, working) in set.working().into_iter().enumerate() {
         let coordinates = set.layout.coordinates(tensor);
         let dtype = set.layout.tensors()[tensor].dtype;
-        if coordinates.is_empty() || !is_for_device(dtype, working) {
+        let is_parameter = set.layout.classes()[tensor] == TensorClass::Parameter;
+        if coordinates.is_empty() || !is_parameter || !is_for_device(dtype, working) {
             continue;
         }
         let share = match shares.iter_mut().position(|share| share.stored == working) {
@@ -189,7 +191,7 @@ pub(crate) fn shares(set: &UpdateSet) -> Vec<GpuShare> {
 }
 
 fn is_for_device(dtype: Dtype, working: Working) -> bool {
-    dtype.kind() == Kind::Float && dtype != Dtype::F64 && working != Working::F64
+    dtype != Dtype::F64 && working != Working::F64
 }
 
 /// The coordinates of a set that are not among `taken`, in order.

@@ -1,11 +1,12 @@
 //! Cuts a layout into tiles.
 //!
-//! A tile is a range of coordinates of one dtype. It is small enough for all clients' rows of it to stay in a core's
+//! A tile is a range of coordinates of one dtype and one class. It is small enough for all clients' rows of it to stay in a core's
 //! caches. Its shape depends on the clients and the layout only, never on the number of threads. A tile for the caches
 //! lies in one section. So a sharded run has the same tiles as a run in one process.
 
 use crate::engine::passes::sections::SECTION;
 use crate::kernels::gram::BLOCK;
+use crate::model::class::TensorClass;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::tile::LINE_BYTES;
 use crate::updates::set::UpdateSet;
@@ -32,6 +33,8 @@ pub struct Tile {
     pub working: Working,
     /// The dtype of the layout's tensors there.
     pub dtype: Dtype,
+    /// Their class.
+    pub class: TensorClass,
 }
 
 /// All tiles of a layout, in order. Computes each tile on demand.
@@ -46,12 +49,13 @@ pub struct TilePlan {
     pub at_once: usize,
 }
 
-/// Consecutive tensors of one dtype and one working float.
+/// Consecutive tensors of one dtype, one class and one working float.
 #[derive(Debug)]
 struct Stretch {
     coordinates: Range<usize>,
     working: Working,
     dtype: Dtype,
+    class: TensorClass,
     columns: usize,
     /// Tiles end at multiples of this.
     section: usize,
@@ -75,7 +79,8 @@ impl TilePlan {
         Self::cut(working, set, rows, ranges, SECTION, |working| tile_columns(rows, working.bytes()))
     }
 
-    /// Cuts ranges of coordinates, in order, only at multiples of `columns` and between tensors of different floats.
+    /// Cuts ranges of coordinates, in order, only at multiples of `columns`, and between tensors of different floats or
+    /// classes.
     /// The part of a tensor between two multiples is always in one tile, whatever floats clients send.
     pub fn at_multiples(set: &UpdateSet, rows: usize, ranges: &[Range<usize>], columns: usize) -> Self {
         Self::cut(set.working(), set, rows, ranges, columns, |_| columns)
@@ -107,21 +112,29 @@ impl TilePlan {
         let mut stretches: Vec<Stretch> = Vec::new();
         let tensors = working.into_iter().enumerate();
         for (tensor, working) in tensors {
-            let dtype = set.layout.tensors()[tensor].dtype;
+            let (dtype, class) = (set.layout.tensors()[tensor].dtype, set.layout.classes()[tensor]);
             let whole = set.layout.coordinates(tensor);
             let parts = ranges.iter().map(|range| whole.start.max(range.start)..whole.end.min(range.end));
             for coordinates in parts.filter(|part| !part.is_empty()) {
                 match stretches.last_mut() {
                     Some(last)
-                        if (last.working, last.dtype, last.coordinates.end)
-                            == (working, dtype, coordinates.start) =>
+                        if (last.working, last.dtype, last.class, last.coordinates.end)
+                            == (working, dtype, class, coordinates.start) =>
                     {
                         last.coordinates.end = coordinates.end;
                     }
                     _ => {
                         let columns = columns(working);
                         let first_tile = 0;
-                        stretches.push(Stretch { coordinates, working, dtype, columns, section, first_tile });
+                        stretches.push(Stretch {
+                            coordinates,
+                            working,
+                            dtype,
+                            class,
+                            columns,
+                            section,
+                            first_tile,
+                        });
                     }
                 }
             }
@@ -149,7 +162,7 @@ impl TilePlan {
         let stretch = self.stretches.partition_point(|stretch| stretch.first_tile <= number) - 1;
         let stretch = &self.stretches[stretch];
         let coordinates = stretch.tile(number - stretch.first_tile);
-        Tile { number, coordinates, working: stretch.working, dtype: stretch.dtype }
+        Tile { number, coordinates, working: stretch.working, dtype: stretch.dtype, class: stretch.class }
     }
 
     /// The number of columns of the widest tile.

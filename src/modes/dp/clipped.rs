@@ -7,11 +7,13 @@ use crate::engine::intake::admit;
 use crate::engine::intake::cohort::reported;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::taken::Taken;
-use crate::model::dtype::Kind;
-use crate::modes::dp::clips::{ClientClip, ValuesDigest, clips, floats};
+use crate::model::class::TensorClass;
+use crate::model::layout::TensorSpec;
+use crate::modes::dp::clips::{ClientClip, ValuesDigest, clips};
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noised_sum::ClippedSum;
 use crate::modes::dp::release::{Options, check};
+use crate::modes::dp::statistics::DpStatistics;
 use crate::modes::dp::sum_file::{SumFile, SumFileError, SumTerms};
 use crate::modes::dp::sum_pass::{self, Digests, WriteIntegers};
 use crate::privacy::clipping::{Clip, Grid, Treatment};
@@ -24,7 +26,7 @@ use std::path::Path;
 pub struct Clipped {
     /// The clients. Their values are merged as deltas.
     pub taken: Taken,
-    /// The number of coordinates of the float tensors.
+    /// The number of coordinates of the clipped vector.
     pub dimension: u64,
     /// The terms of the noise.
     pub terms: NoiseTerms,
@@ -48,7 +50,8 @@ impl Clipped {
         check(&session.request)?;
         let taken = take(session)?;
         let set = &taken.set;
-        let dimension: u64 = floats(set).iter().map(|range| range.len() as u64).sum();
+        let statistics = options.statistics;
+        let dimension = statistics.dimension(set);
         let terms = books.terms(dimension).map_err(DpError::of)?;
         let grid = Grid::at(terms.level, terms.clip, terms.value_multiplier).map_err(DpError::of)?;
         let sum_terms = SumTerms {
@@ -58,6 +61,7 @@ impl Clipped {
             clip: terms.clip,
             bound: grid.bound(),
             level: grid.level(),
+            statistics,
         };
         let edges = SumFile::open_all(&options.sums, &set.layout, &sum_terms).map_err(DpError::of)?;
         check_apart(set, &edges)?;
@@ -66,10 +70,10 @@ impl Clipped {
         if found > most {
             return Err(DpError::of(DpError::TooMany { found, most }));
         }
-        let clips = ClientClips(clips(&session.machine, set, &grid)?);
+        let clips = ClientClips(clips(&session.machine, set, &statistics.clipped(set), &grid)?);
         session.machine.take_meter();
         clips.warn(set);
-        warn_of_tensors(set);
+        warn_of_tensors(set, statistics);
         Ok(Self { taken, dimension, terms, sum_terms, grid, clips, edges })
     }
 }
@@ -103,7 +107,8 @@ impl Clipped {
         let set = &self.taken.set;
         loop {
             let sum = self.clips.sum(self.grid, &self.edges);
-            let digests = sum_pass::run(&session.machine, set, &sum, write)?;
+            let coordinates = self.sum_terms.statistics.clipped(set);
+            let digests = sum_pass::run(&session.machine, set, &coordinates, &sum, write)?;
             let changed = self.clips.changed(sum.clients(), &digests);
             if changed.is_empty() {
                 let paths: Vec<&Path> =
@@ -150,8 +155,15 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
     // What one client states must not decide whether another counts.
     let mut policy = session.request.policy.clone();
     policy.claims.judges_alone = true;
-    let admitted = admit::admit(updates, session.base.clone(), &policy);
-    let (mut set, rejected) = admitted.map_err(|why| session.unread_base(why))?;
+    let admit = |updates| {
+        let admitted = admit::admit(updates, session.base.clone(), &policy);
+        admitted.map_err(|why| session.unread_base(why))
+    };
+    let (mut set, mut rejected) = admit(updates)?;
+    let faults = session.opaque_faults(&set)?;
+    if !faults.is_empty() {
+        (set, rejected) = admit(Taken::new(set, rejected).dissolve(faults))?;
+    }
     for update in &rejected {
         let more = match update.faults.len() {
             0 | 1 => String::new(),
@@ -184,14 +196,22 @@ fn check_apart(set: &UpdateSet, edges: &[SumFile]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Warns of integer tensors, which the noised sum leaves out, and of variances, which noise may make negative.
-fn warn_of_tensors(set: &UpdateSet) {
-    if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.dtype.kind() != Kind::Float) {
-        tracing::warn!("`{}` holds integers: the model keeps the base's values", spec.name);
+/// Warns of statistics: the noised sum leaves them out, or noise may move them out of their range.
+fn warn_of_tensors(set: &UpdateSet, statistics: DpStatistics) {
+    let specs = set.layout.tensors().iter().zip(set.layout.classes());
+    let all = specs.filter(|(_, class)| **class == TensorClass::Statistic).map(|(spec, _)| spec);
+    let (released, kept): (Vec<_>, Vec<_>) =
+        all.partition(|spec| statistics.clips(TensorClass::Statistic, spec.dtype));
+    let named = |specs: &[&TensorSpec]| format!("`{}` and {} more", specs[0].name, specs.len() - 1);
+    if !kept.is_empty() {
+        tracing::warn!("statistics stay as in the base: {}", named(&kept));
     }
-    if let Some(spec) = set.layout.tensors().iter().find(|spec| spec.name.ends_with("running_var")) {
-        let name = &spec.name;
-        tracing::warn!("noise on `{name}` may leave it below zero: --personal fedbn keeps the base's");
+    if !released.is_empty() {
+        tracing::warn!(
+            hint = "leave out --dp-statistics release, and the base's stay",
+            "noise may move statistics out of their range, such as a variance below zero: {}",
+            named(&released)
+        );
     }
 }
 

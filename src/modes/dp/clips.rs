@@ -21,7 +21,7 @@ use crate::kernels::element::Element;
 use crate::kernels::finite::all_finite;
 use crate::kernels::lanes::Isa;
 use crate::kernels::norms::squared_norm;
-use crate::model::dtype::{Dtype, Kind};
+use crate::model::dtype::Dtype;
 use crate::model::layout::Piece;
 use crate::modes::dp::COLUMNS;
 use crate::privacy::clipping::{Clip, Grid, Treatment};
@@ -41,19 +41,24 @@ pub struct ClientClip {
     pub digest: String,
 }
 
-/// Measures every client of a set, and computes its clip to a grid.
+/// Measures every client of a set at some coordinates, and computes its clip to a grid.
 ///
 /// # Errors
 ///
 /// When the base cannot be read, or a signal asked to stop.
-pub fn clips(machine: &Machine, set: &UpdateSet, grid: &Grid) -> Result<Vec<ClientClip>, PassError> {
-    let measures: Vec<Option<NormMeasure>> = measure_clients(machine, set, &|_| true)?;
+pub fn clips(
+    machine: &Machine,
+    set: &UpdateSet,
+    coordinates: &[Range<usize>],
+    grid: &Grid,
+) -> Result<Vec<ClientClip>, PassError> {
+    let measures: Vec<Option<NormMeasure>> = measure_clients(machine, set, coordinates, &|_| true)?;
     let margin = margin(set);
     let mut clips: Vec<ClientClip> =
         measures.iter().map(|measure| clip_of(grid, margin, measure.as_ref())).collect();
     let is_beyond = |client: usize| measures[client].as_ref().is_some_and(NormMeasure::is_beyond);
     if (0..clips.len()).any(is_beyond) {
-        let exact: Vec<Option<Squares>> = measure_clients(machine, set, &is_beyond)?;
+        let exact: Vec<Option<Squares>> = measure_clients(machine, set, coordinates, &is_beyond)?;
         for (clip, squares) in clips.iter_mut().zip(&exact) {
             if let Some(squares) = squares {
                 (clip.clip, clip.norm) = (grid.clip(squares, 1.0), squares.norm());
@@ -87,6 +92,7 @@ fn margin(set: &UpdateSet) -> f64 {
 fn measure_clients<M: ClientMeasure>(
     machine: &Machine,
     set: &UpdateSet,
+    coordinates: &[Range<usize>],
     counts: &(dyn Fn(usize) -> bool + Sync),
 ) -> Result<Vec<Option<M>>, PassError> {
     machine.progress.start("measuring", set.data_bytes());
@@ -94,7 +100,7 @@ fn measure_clients<M: ClientMeasure>(
     let pass = ClipPass {
         machine,
         set,
-        plan: TilePlan::at_multiples(set, 1, &floats(set), COLUMNS),
+        plan: TilePlan::at_multiples(set, 1, coordinates, COLUMNS),
         counts,
         unread: (0..clients).map(|_| AtomicBool::new(false)).collect(),
         measure: PhantomData::<fn() -> M>,
@@ -304,11 +310,4 @@ impl ClientMeasure for Squares {
     fn add(&mut self, part: Self) {
         self.merge(&part);
     }
-}
-
-/// The coordinates of the float tensors.
-pub fn floats(set: &UpdateSet) -> Vec<Range<usize>> {
-    let tensors = set.layout.tensors();
-    let is_float = |tensor: &usize| tensors[*tensor].dtype.kind() == Kind::Float;
-    (0..tensors.len()).filter(is_float).map(|tensor| set.layout.coordinates(tensor)).collect()
 }

@@ -18,12 +18,12 @@ use crate::kernels::clip_integers::add_quantized;
 use crate::kernels::element::Element;
 use crate::kernels::integer_sum::{add_integers, to_floats};
 use crate::kernels::lanes::Isa;
-use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
 use crate::modes::dp::COLUMNS;
 use crate::modes::dp::clips::RowDigest;
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noise::Noise;
+use crate::modes::dp::statistics::DpStatistics;
 use crate::modes::dp::sum_file::SumFile;
 use crate::privacy::clipping::{Clip, Grid, Treatment};
 use crate::telemetry::explain::Explain;
@@ -61,6 +61,8 @@ pub struct NoisedSum {
     unit: f64,
     /// Number of values that were cut to the range of the base's dtype.
     cut: AtomicU64,
+    /// What the release does with statistics.
+    statistics: DpStatistics,
 }
 
 impl SumOnDisk {
@@ -180,8 +182,14 @@ impl Explain for NoNoise {}
 
 impl NoisedSum {
     /// A sum on a grid, its noise, and the divisor.
-    pub fn new(sum: SumOnDisk, noise: Noise, grid: &Grid, denominator: u64) -> Self {
-        Self { sum, noise, unit: grid.unit() / denominator as f64, cut: AtomicU64::new(0) }
+    pub fn new(
+        sum: SumOnDisk,
+        noise: Noise,
+        grid: &Grid,
+        denominator: u64,
+        statistics: DpStatistics,
+    ) -> Self {
+        Self { sum, noise, unit: grid.unit() / denominator as f64, cut: AtomicU64::new(0), statistics }
     }
 
     /// A warning of values that were cut to the range of the base's dtype, if there are any. Prints it.
@@ -221,10 +229,10 @@ impl Reducer for &NoisedSum {
         Cut::AtMultiples(COLUMNS)
     }
 
-    /// Integer tensors are not part of the sum: they keep the base's values.
+    /// Tensors outside the clipped vector keep the base's values.
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
         let mut released = vec![0.0; work.columns()];
-        if work.tile.dtype.kind() == Kind::Float {
+        if self.statistics.clips(work.tile.class, work.tile.dtype) {
             self.release(work, &mut released)?;
         }
         work.finish(&mut released)

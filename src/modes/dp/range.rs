@@ -15,7 +15,6 @@ use crate::kernels::lanes::Isa;
 use crate::kernels::server_step::ServerStep;
 use crate::modes::dp::COLUMNS;
 use crate::modes::dp::clipped::Clipped;
-use crate::modes::dp::clips::floats;
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noise::most;
 use crate::privacy::ledger::plan::BudgetPlan;
@@ -36,7 +35,7 @@ pub(super) fn check(session: &Session, plan: &BudgetPlan, clipped: &Clipped) -> 
     let clients = plan.cohort().min(plan.denominator);
     let sum = clients as f64 * grid.bound() as f64;
     let delta = (most(plan, clipped.terms.level) + sum) * grid.unit() / clipped.terms.denominator as f64;
-    let plan = TilePlan::at_multiples(set, 1, &floats(set), COLUMNS);
+    let plan = TilePlan::at_multiples(set, 1, &clipped.sum_terms.statistics.clipped(set), COLUMNS);
     let pass = RangePass { isa: session.machine.isa, set, plan, reach: step.most(delta) };
     match session.machine.run(&pass)? {
         Some((tensor, value, dtype)) => {

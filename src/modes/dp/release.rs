@@ -44,6 +44,7 @@ use crate::modes::dp::checks::{check_base, check_cohort};
 use crate::modes::dp::clipped::{ClientClips, Clipped, check_operators_files};
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noised_sum::{NoisedSum, SumOnDisk};
+use crate::modes::dp::statistics::DpStatistics;
 use crate::modes::dp::sum_file::SumFile;
 use crate::modes::dp::{CPU_ONLY, adaptive_clip, noise, range};
 use crate::privacy::clipping::Treatment;
@@ -70,6 +71,8 @@ pub struct Options {
     pub allow_empty: bool,
     /// Sum files of edges. The server trusts the edges to have clipped the updates.
     pub sums: Vec<PathBuf>,
+    /// What the release does with statistics.
+    pub statistics: DpStatistics,
 }
 
 impl Options {
@@ -82,6 +85,7 @@ impl Options {
             report_clients: false,
             allow_empty: false,
             sums: Vec::new(),
+            statistics: DpStatistics::default(),
         }
     }
 }
@@ -306,6 +310,7 @@ fn inputs(session: &Session, clipped: &Clipped) -> Result<Sha256, Error> {
     add(env!("CARGO_PKG_VERSION"));
     add(&session.request.method.strategy.to_string());
     add(session.base_digest()?.unwrap_or_default());
+    add(&clipped.sum_terms.statistics.to_string());
     let digest = |model: &ModelFile| {
         let unread = |source| Error::Read { path: model.path.clone(), source };
         Blake3::of(&model.files).map_err(unread)
@@ -403,7 +408,7 @@ impl Release {
         clipped: Clipped,
         sum: SumOnDisk,
     ) -> Result<(Self, Taken), Error> {
-        let Clipped { taken, terms, grid, clips, edges, .. } = clipped;
+        let Clipped { taken, terms, sum_terms, grid, clips, edges, .. } = clipped;
         let next_clip = match account.plan().clip {
             ClipBound::Adaptive(adaptive) => {
                 let noise = noise::of_count(session.machine.isa, &grant.key, terms.level);
@@ -416,7 +421,7 @@ impl Release {
         let coordinates = taken.set.layout.parameters() as u64;
         let (isa, pool) = (session.machine.isa, session.machine.pool);
         let noise = noise::of_grant(account, grant, coordinates, isa, pool).map_err(DpError::of)?;
-        let sum = NoisedSum::new(sum, noise, &grid, terms.denominator);
+        let sum = NoisedSum::new(sum, noise, &grid, terms.denominator, sum_terms.statistics);
         let stamp = grant.stamp(next_clip);
         let (options, directory) = (options.clone(), account.books().directory.clone());
         Ok((Self { sum, stamp, clips, options, directory }, taken))

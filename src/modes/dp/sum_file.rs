@@ -3,7 +3,7 @@
 //! They are not private: they have no noise.
 //!
 //! A sum file holds the sums of the integers of some clients: one I64 tensor for each tensor of the model, of the same
-//! shape. The values for integer tensors are zero. The metadata names the grid, the plan, the base and the clients.
+//! shape. The values for tensors outside the clipped vector are zero. The metadata names the grid, the plan, the base and the clients.
 //! Integers add up exactly, so a sum of sums is the sum of all clients, and one round needs its noise only once.
 
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
@@ -11,6 +11,7 @@ use crate::io::source::OpenFiles;
 use crate::kernels::discrete_gaussian::Level;
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
+use crate::modes::dp::statistics::DpStatistics;
 use crate::record::sha256::Sha256;
 use crate::updates;
 use crate::updates::metadata::SUM_KEY;
@@ -40,6 +41,8 @@ pub struct SumTerms {
     pub bound: u64,
     /// The scale of the noise.
     pub level: Level,
+    /// Whether the sum holds float statistics.
+    pub statistics: DpStatistics,
 }
 
 /// The metadata of a sum file.

@@ -10,17 +10,18 @@ use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
 use crate::modes::dp::COLUMNS;
-use crate::modes::dp::clips::{RowDigest, ValuesDigest, floats};
+use crate::modes::dp::clips::{RowDigest, ValuesDigest};
 use crate::modes::dp::noised_sum::ClippedSum;
 use crate::updates::set::UpdateSet;
+use std::ops::Range;
 
-/// Receives the integers of tiles, in any order. The integers of tensors of integers are not written.
+/// Receives the integers of tiles, in any order. The pass writes no tensors outside the clipped vector.
 pub type WriteIntegers<'w> = dyn Fn(&Tile, &[i64]) -> Result<(), PassError> + Sync + 'w;
 
 /// The digests of the clients of a sum; `None` for a client that cannot be read.
 pub type Digests = Vec<Option<ValuesDigest>>;
 
-/// Adds up the clients and the edges of a sum. Returns the digest of each client's values.
+/// Adds up the clients and the edges of a sum at some coordinates. Returns the digest of each client's values.
 ///
 /// # Errors
 ///
@@ -28,11 +29,12 @@ pub type Digests = Vec<Option<ValuesDigest>>;
 pub fn run(
     machine: &Machine,
     set: &UpdateSet,
+    coordinates: &[Range<usize>],
     sum: &ClippedSum,
     write: &WriteIntegers,
 ) -> Result<Digests, PassError> {
     machine.progress.start("adding up", set.data_bytes());
-    let plan = TilePlan::at_multiples(set, 1, &floats(set), COLUMNS);
+    let plan = TilePlan::at_multiples(set, 1, coordinates, COLUMNS);
     machine.run(&SumPass { machine, set, plan, sum, write })
 }
 

@@ -14,7 +14,8 @@ use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::decide::method::{MetricsRequest, Reporting};
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::TileWork;
-use crate::engine::passes::combine::reducer::{self, CpuOnly, GpuReduction, Reducer};
+use crate::engine::passes::combine::compile::compile;
+use crate::engine::passes::combine::reducer::{CpuOnly, GpuReduction, Reducer};
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::model::layout::Layout;
@@ -137,7 +138,7 @@ impl Mode for ByPresence {
         let set = &taken.set;
         let compile = |group: &'t TensorGroup| {
             let recipe = group.recipe.as_ref();
-            let reducer = recipe.map(|recipe| reducer::compile(recipe, set, &group.clients, skips));
+            let reducer = recipe.map(|recipe| compile(recipe, set, &group.clients, skips));
             GroupReducer { tensors: &group.tensors, reducer }
         };
         let groups = self.groups.iter().map(compile).collect();

@@ -8,7 +8,7 @@ use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::request::Request;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::decide::source::GeometrySource;
-use crate::engine::passes::combine::reducer::compile;
+use crate::engine::passes::combine::compile::compile;
 use crate::engine::passes::combine::{CombinePass, Combined, SquaredNorms, norms_of};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::{Branch, SectionAdder, SectionTree, coordinates_of};

@@ -180,5 +180,7 @@ fn is_for(recipe: &Recipe, clients: usize) -> bool {
         Reduction::WeightedSum { coefficients, .. } => coefficients.len(),
         Reduction::Select(_) => clients,
     };
-    rows == clients && recipe.mixing.as_ref().is_none_or(|mixing| mixing.inputs() == clients)
+    rows == clients
+        && recipe.mixing.as_ref().is_none_or(|mixing| mixing.inputs() == clients)
+        && recipe.statistics.as_ref().is_none_or(|own| is_for(own, clients))
 }

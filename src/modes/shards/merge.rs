@@ -56,7 +56,7 @@ pub fn merge(
     let bytes = shards.iter().map(|shard| shard.model.bytes()).sum();
     session.machine.progress.start("copying", bytes);
     copy_all(&session, &taken, &writer, state.as_ref(), &shards)?;
-    publish::keep_personal(&taken.set, &writer)?;
+    publish::copy_kept(&taken.set, &writer)?;
     session.timings.pass_s = started.elapsed().as_secs_f64();
     session.bytes.read = bytes;
     publish::sync(&mut session, &writer, &mut state)?;
@@ -117,9 +117,9 @@ impl Copy<'_> {
         let layout = &self.taken.set.layout;
         let coordinates = coordinates_of(&shard.sections, layout.parameters());
         let pieces = Pieces::of(layout, &self.kept, coordinates);
-        // `read_norms` reads and checks the norms.
-        let norms = shard.specs_below("norms.");
-        let specs = [&pieces.specs[..], &norms].concat();
+        // `read_norms` and `read_rounding` read and check these.
+        let measured = ["norms.", "rounding."].map(|prefix| shard.specs_below(prefix)).concat();
+        let specs = [&pieces.specs[..], &measured].concat();
         let placement = shard.placement(&specs)?;
         for (((slot, piece), place), spec) in pieces.each().zip(placement).zip(&pieces.specs) {
             let file = &shard.model.files[place.file];

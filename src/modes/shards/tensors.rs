@@ -5,6 +5,7 @@
 
 use crate::engine::passes::combine::TileValues;
 use crate::io::model_writer::{ModelWriter, WriteError};
+use crate::model::class::TensorClass;
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::state::KeptTensor;
 use crate::model::state::is_kept;
@@ -30,22 +31,23 @@ impl Pieces {
     pub(crate) fn of(layout: &Layout, kept: &[KeptTensor], coordinates: Range<usize>) -> Self {
         let pieces: Vec<Piece> = layout.pieces(coordinates).collect();
         let mut tensors = Self { pieces, places: Vec::new(), specs: Vec::new() };
-        tensors
-            .add(layout, |spec| Some(TensorSpec { name: format!("{MODEL}{}", spec.name), ..spec.clone() }));
+        tensors.add(layout, |spec, _| {
+            Some(TensorSpec { name: format!("{MODEL}{}", spec.name), ..spec.clone() })
+        });
         for KeptTensor { slot, .. } in kept {
-            tensors.add(layout, |spec| {
+            tensors.add(layout, |spec, class| {
                 let name = format!("{STATE}{}{}", slot.prefix(), spec.name);
                 let dtype = stored_dtype(spec.dtype);
-                is_kept(*slot, spec.dtype).then(|| TensorSpec { name, dtype, ..spec.clone() })
+                is_kept(*slot, class).then(|| TensorSpec { name, dtype, ..spec.clone() })
             });
         }
         tensors
     }
 
-    fn add(&mut self, layout: &Layout, stored: impl Fn(&TensorSpec) -> Option<TensorSpec>) {
+    fn add(&mut self, layout: &Layout, stored: impl Fn(&TensorSpec, TensorClass) -> Option<TensorSpec>) {
         let mut places = Vec::new();
         for piece in &self.pieces {
-            let spec = stored(&layout.tensors()[piece.tensor]);
+            let spec = stored(&layout.tensors()[piece.tensor], layout.classes()[piece.tensor]);
             places.push(spec.as_ref().map(|_| self.specs.len()));
             self.specs.extend(spec.map(|spec| TensorSpec { shape: vec![piece.len], len: piece.len, ..spec }));
         }

@@ -14,7 +14,8 @@ use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::blocks::add_times;
 use crate::engine::passes::combine::TileWork;
-use crate::engine::passes::combine::reducer::{self, CpuOnly, GpuReduction, Reducer};
+use crate::engine::passes::combine::compile::compile;
+use crate::engine::passes::combine::reducer::{CpuOnly, GpuReduction, Reducer};
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::kernels::server_step::ServerStep;
@@ -115,9 +116,10 @@ impl Mode for ByTier {
     }
 
     fn reducer<'t>(&'t self, taken: &'t Taken, _: &'t Judgement, skips: bool) -> Box<dyn Reducer + 't> {
-        let parts = self.members.iter().zip(&self.recipes).map(|(members, recipe)| {
-            (members.share, reducer::compile(recipe, &taken.set, &members.clients, skips))
-        });
+        let parts =
+            self.members.iter().zip(&self.recipes).map(|(members, recipe)| {
+                (members.share, compile(recipe, &taken.set, &members.clients, skips))
+            });
         Box::new(TierSum::new(parts.collect(), taken.set.clients.len()))
     }
 

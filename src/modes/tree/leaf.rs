@@ -3,7 +3,7 @@
 //! A partial is a safetensors file of sums, their rounding errors, and the edges. Its tensors have the names of the
 //! model's tensors, with a prefix.
 
-use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::request::Request;
 use crate::engine::aggregate::session::Session;
@@ -56,6 +56,7 @@ fn publish_partial(
     taken: &Taken,
 ) -> Result<Report, Stopped> {
     let (set, started) = (&taken.set, Instant::now());
+    check_opaque(set)?;
     let clients = taken.cohort.clients.len();
     let (low, high) = purpose.edges(clients);
     let sum = match purpose {
@@ -88,6 +89,20 @@ fn publish_partial(
     publish::publish_report(staged)?;
     tracing::info!("summed {clients} updates for {} ({} rejected)", purpose.rule(), taken.rejected.len());
     Ok(report)
+}
+
+/// Refuses opaque tensors without a base: a partial holds sums, and the root would have nothing to copy.
+fn check_opaque(set: &UpdateSet) -> Result<(), Unsupported> {
+    match (set.opaque.first(), &set.base) {
+        (Some(spec), None) => Err(Unsupported {
+            option: format!("--partial with the opaque tensor `{}`", spec.name),
+            mode: None,
+            why: "cannot be done without --base: partials hold sums, and packed weights cannot be summed"
+                .to_owned(),
+            hint: Some("pass the same --base to all nodes: the root copies its opaque tensors"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn partial_metadata(

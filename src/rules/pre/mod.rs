@@ -82,6 +82,9 @@ pub struct PreAggregation {
     pub statistics: Statistics,
     /// The updates as combinations of the clients' deltas; `None` without a step.
     pub mixing: Option<Mixing>,
+    /// The updates as combinations of the clients' statistics, which no step clips and no strategy scales; `None` if
+    /// they are those of the clients.
+    unscaled: Option<Mixing>,
     /// For each client, the update that stands for it; `None` if a step left it out.
     pub place: Vec<Option<usize>>,
     /// A record of each step.
@@ -119,7 +122,8 @@ pub fn prepare(
     if let Some(mixing) = &mixing {
         statistics.geometry = statistics.geometry.map(|geometry| geometry.mixed(mixing));
     }
-    let mut prepared = PreAggregation { statistics, mixing, place, steps: Vec::new(), warnings: Vec::new() };
+    let mut prepared =
+        PreAggregation { statistics, mixing, unscaled: None, place, steps: Vec::new(), warnings: Vec::new() };
     for step in steps {
         let taken = prepared.take(step.as_ref());
         taken.map_err(|why| prepared.explain(why, clients))?;
@@ -145,6 +149,13 @@ impl PreAggregation {
             found: self.place.iter().map(|place| place.map(|place| output.found[place].clone())).collect(),
         });
         self.statistics = mixed_statistics(statistics, &output)?;
+        // A diagonal matrix clips.
+        if !output.mixing.is_diagonal() {
+            self.unscaled = Some(match &self.unscaled {
+                Some(before) => output.mixing.after(before),
+                None => output.mixing.clone(),
+            });
+        }
         self.mixing = Some(match &self.mixing {
             Some(before) => output.mixing.after(before),
             None => output.mixing,
@@ -161,9 +172,17 @@ impl PreAggregation {
     /// When the rule cannot decide on them.
     pub fn decide(&self, rule: &dyn Rule) -> Result<Decision, RuleError> {
         let clients = self.place.len();
-        let Some(mixing) = &self.mixing else { return decide(rule, &self.statistics) };
+        let Some(mixing) = &self.mixing else {
+            let decision = decide(rule, &self.statistics)?;
+            let recipe = decision.recipe.clone().with_statistics(decision.recipe);
+            return Ok(Decision { recipe, ..decision });
+        };
         let decision = self.decide_on_mixed(rule).map_err(|why| self.explain(why, clients))?;
-        let recipe = compose(decision.recipe, mixing);
+        let statistics = match &self.unscaled {
+            Some(unscaled) => compose(decision.recipe.clone(), unscaled),
+            None => decision.recipe.clone(),
+        };
+        let recipe = compose(decision.recipe, mixing).with_statistics(statistics);
         let shares = ClientShares::of(&recipe, clients);
         let verdict = |client: usize| self.verdict(client, &decision.verdicts, &shares);
         let verdicts = (0..clients).map(verdict).collect();
@@ -252,7 +271,7 @@ fn compose(recipe: Recipe, mixing: &Mixing) -> Recipe {
         Reduction::WeightedSum { coefficients, centre } => {
             Reduction::WeightedSum { coefficients: mixing.combine(&coefficients), centre }.into()
         }
-        reduction => Recipe { mixing: Some(mixing), reduction },
+        reduction => Recipe { mixing: Some(mixing), reduction, statistics: None },
     }
 }
 

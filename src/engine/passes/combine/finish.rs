@@ -5,7 +5,8 @@ use crate::engine::passes::error::PassError;
 use crate::kernels::convert::{all_within, encode};
 use crate::kernels::element::Merged;
 use crate::kernels::server_step::{ServerStep, server_step};
-use crate::model::dtype::{Dtype, Kind};
+use crate::model::class::TensorClass;
+use crate::model::dtype::Dtype;
 use crate::model::state::{StateTensor, is_kept, stored_dtype};
 use crate::updates::set::ValueKind;
 use std::ops::Range;
@@ -25,7 +26,7 @@ impl TileWork<'_, '_> {
             captured[block.clone()].iter_mut().zip(&*merged).for_each(|(x, merged)| *x = merged.widen());
             return self.check_fits(merged, block.start, Dtype::F64);
         }
-        if self.pass.steps(self.tile.dtype) {
+        if self.pass.steps(self.tile.class) {
             return self.finish_stepped_block(block, merged);
         }
         if !self.pass.keeps.is_empty() {
@@ -81,7 +82,7 @@ impl TileWork<'_, '_> {
         let (tile, worker) = (self.tile, &mut *self.worker);
         let reader = &mut worker.reader;
         for (row, of) in worker.kept.iter_mut().zip(self.pass.keeps) {
-            if !of.slot.is_moment() || !is_kept(of.slot, tile.dtype) {
+            if !of.slot.is_moment() || !is_kept(of.slot, tile.class) {
                 continue;
             }
             let (row, columns) = (row.row_mut(0), tile.coordinates.len());
@@ -155,8 +156,8 @@ impl TileWork<'_, '_> {
 }
 
 impl CombinePass<'_> {
-    /// Whether the server's step applies to tensors of a dtype: integers keep the merged value.
-    pub(super) fn steps(&self, dtype: Dtype) -> bool {
-        self.step != ServerStep::PLAIN && dtype.kind() == Kind::Float
+    /// Whether the server's step applies to tensors of a class: statistics take the merged value.
+    pub(super) fn steps(&self, class: TensorClass) -> bool {
+        self.step != ServerStep::PLAIN && class == TensorClass::Parameter
     }
 }

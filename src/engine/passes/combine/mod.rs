@@ -1,9 +1,11 @@
 //! The second pass: combines every tile by a reducer, and applies the server's step.
 //!
-//! A recipe compiles to a [`reducer`]: a [`weighted_sum`] or an order statistic ([`select`]). `finish` turns merged
-//! values into the model's, and [`rounding`] measures what their dtype loses. `gpu` runs the pass on the GPU, and
-//! `spot_check` checks a sample of its values on the CPU.
+//! A recipe [compiles](mod@compile) to a [`reducer`]: a [`weighted_sum`] or an order statistic ([`select`]), [`by_class`]
+//! if statistics have another recipe. `finish` turns merged values into the model's, and [`rounding`] measures what their
+//! dtype loses. `gpu` runs the pass on the GPU, and `spot_check` checks a sample of its values on the CPU.
 
+pub mod by_class;
+pub mod compile;
 mod finish;
 mod gpu;
 pub mod reducer;
@@ -26,6 +28,7 @@ use crate::kernels::element::Element;
 use crate::kernels::lanes::Isa;
 use crate::kernels::norms::squared_norm;
 use crate::kernels::server_step::ServerStep;
+use crate::model::class::TensorClass;
 use crate::model::dtype::Kind;
 use crate::model::state::{KeptTensor, StateTensor, is_kept, stored_dtype};
 use crate::model::tile::TileBuffer;
@@ -50,8 +53,8 @@ pub struct CombinePass<'a> {
     pub keeps: &'a [KeptTensor],
     /// The coordinates to merge; `None` for all.
     pub coordinates: Option<Range<usize>>,
-    /// Whether to leave out integer tensors.
-    pub floats_only: bool,
+    /// Whether to leave out statistics.
+    pub parameters_only: bool,
 }
 
 /// The encoded values of a tile.
@@ -137,19 +140,19 @@ impl CombinePass<'_> {
         }
     }
 
-    /// The part of a range to merge; cut into tensors if the pass leaves out integers.
+    /// The part of a range to merge; cut into tensors if the pass leaves out statistics.
     fn to_merge(&self, range: Range<usize>) -> Vec<Range<usize>> {
         let range = self.within(range);
-        if !self.floats_only {
+        if !self.parameters_only {
             return vec![range];
         }
-        let tensors = self.set.layout.tensors();
-        let floats = (0..tensors.len()).filter(|i| tensors[*i].dtype.kind() == Kind::Float);
+        let classes = self.set.layout.classes();
+        let parameters = (0..classes.len()).filter(|i| classes[*i] == TensorClass::Parameter);
         let of_tensor = |tensor| {
             let of = self.set.layout.coordinates(tensor);
             range.start.max(of.start)..range.end.min(of.end)
         };
-        floats.map(of_tensor).collect()
+        parameters.map(of_tensor).collect()
     }
 
     /// Bytes of updates that the pass works on, and the bytes that it reads. It does not read tiles that stayed on the
@@ -216,7 +219,7 @@ impl CombinePass<'_> {
         let model = &encoded.row(0)[..columns * tile.dtype.bytes()];
         let bytes_of = |of: &KeptTensor| {
             // Control variates are merged in a separate pass.
-            let has_some = of.slot != StateTensor::Control && is_kept(of.slot, tile.dtype);
+            let has_some = of.slot != StateTensor::Control && is_kept(of.slot, tile.class);
             if has_some { columns * stored_dtype(tile.dtype).bytes() } else { 0 }
         };
         let kept = kept.iter().zip(self.keeps).map(|(values, of)| &values.row(0)[..bytes_of(of)]).collect();

@@ -1,13 +1,11 @@
 //! Reducers: each combines the rows of one tile into merged values.
 //!
-//! A recipe compiles to a weighted sum or an order statistic. Modes bring other reducers.
+//! A recipe [compiles](crate::engine::passes::combine::compile) to one. Modes bring other reducers.
 
 use crate::engine::passes::combine::TileWork;
 use crate::engine::passes::combine::select::Select;
 use crate::engine::passes::combine::weighted_sum::WeightedSum;
 use crate::engine::passes::error::PassError;
-use crate::rules::{Recipe, Reduction};
-use crate::updates::set::{UpdateSet, ValueKind};
 use crate::updates::source::Placement;
 use std::sync::atomic::AtomicU64;
 
@@ -91,27 +89,3 @@ impl GpuReduction<'_> {
 /// Why a reduction runs on the CPU only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuOnly(pub &'static str);
-
-/// Compiles a recipe for some clients of a set, by index in order. With `skips`, the pass does not read clients of
-/// weight 0.
-pub fn compile<'a>(
-    recipe: &'a Recipe,
-    set: &UpdateSet,
-    members: &[usize],
-    skips: bool,
-) -> Box<dyn Reducer + 'a> {
-    match &recipe.reduction {
-        Reduction::WeightedMean { weights } => {
-            let divisor = weights.iter().sum();
-            Box::new(WeightedSum { divisor, ..WeightedSum::of(weights, members, skips) })
-        }
-        Reduction::WeightedSum { coefficients, centre } => {
-            // A row of weights contains the base, with the row's coefficient.
-            let brings_base = set.value_kind == ValueKind::AsSent && set.base.is_some();
-            let rest = 1.0 - coefficients.iter().sum::<f64>();
-            let base = if brings_base { rest } else { 0.0 };
-            Box::new(WeightedSum { base, centre: *centre, ..WeightedSum::of(coefficients, members, skips) })
-        }
-        Reduction::Select(statistic) => Box::new(Select::of(*statistic, recipe.mixing.as_ref(), members)),
-    }
-}

@@ -99,6 +99,7 @@ impl<'a> Select<'a> {
             if !reduce(isa, self.statistic, &mixtures, &mut merged) {
                 return Err(PassError::NonFinite);
             }
+            work.add_norms::<E>(&self.clients, block.clone());
             work.finish_block(block, &mut merged)?;
         }
         work.put_back_mixed(mixed);
