@@ -35,7 +35,7 @@ fn started(mechanism: &str) -> Dir {
 fn round(dir: &Dir, number: u32, base: &str) -> Run {
     let (number, output) = (number.to_string(), format!("r{number}.safetensors"));
     let args = ["aggregate", "in", "--dp", "dp", "--base", base, "--round", &number, "-o", &output];
-    fedmill(dir, &args)
+    fedmill(dir, &[&args[..], &["--kind", "weights"]].concat())
 }
 
 fn backup(dir: &Dir) -> Vec<(String, Vec<u8>)> {
