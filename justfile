@@ -107,6 +107,10 @@ vectors:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
+# Change files at random and take each through every command that reads them; COUNT files.
+mutations COUNT="245000":
+    FEDMILL_MUTATIONS={{COUNT}} cargo test --test integration -- mutations:: hostile_updates::files_that_are_changed
+
 # Fuzz the reader of headers, or of updates: TARGET is header or update (needs cargo-fuzz).
 fuzz TARGET="header" *ARGS:
     cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz {{TARGET}} {{ARGS}}

@@ -12,6 +12,7 @@ use crate::engine::passes::survey::{Measured, cosines_to_median, measure};
 use crate::io::discover::{self, DiscoverError};
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
+use crate::model::faults::Faults;
 use crate::model::layout::Layout;
 use crate::telemetry::explain::Explain;
 use crate::telemetry::progress::Progress;
@@ -112,7 +113,7 @@ impl Inspection {
         for update in rejected {
             rows.push(inspect_alone(machine, update, &set)?);
         }
-        let measured = measure_set(machine, &mut rows, &set)?;
+        let measured = measure_set(machine, &mut rows, &mut set)?;
         let is_finite: Vec<bool> = measured.iter().map(Measured::is_sound).collect();
         let mut keep = is_finite.iter();
         set.clients.retain(|_| keep.next().copied().unwrap_or(false));
@@ -129,12 +130,22 @@ impl Inspection {
 fn measure_set(
     machine: &Machine,
     rows: &mut Vec<InspectedUpdate>,
-    set: &UpdateSet,
+    set: &mut UpdateSet,
 ) -> Result<Vec<Measured>, PassError> {
     machine.progress.start("measuring", bytes_of(set));
-    let measured = measure(machine, set)?;
+    let measured = loop {
+        match measure(machine, set) {
+            // The update is bad in a way that only its values show.
+            Err(PassError::Read { input: Some(input), source, .. }) => {
+                let client = set.clients.remove(input);
+                let fault = Faults::from(Fault::Read(source));
+                rows.push(describe(&client.id, &client.model, &client.metadata, &fault));
+            }
+            measured => break measured?,
+        }
+    };
     for (i, (client, measured)) in set.clients.iter().zip(&measured).enumerate() {
-        let faults: Vec<Fault> = fault_of_values(set, i, measured).into_iter().collect();
+        let faults: Faults<Fault> = fault_of_values(set, i, measured).into_iter().collect();
         let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
         row.measured(measured);
         rows.push(row);
@@ -152,7 +163,11 @@ fn compare(
     machine.progress.start("comparing", bytes_of(finite));
     let is_finite = |measured: &&Measured| measured.is_sound();
     let norms: Vec<f64> = measured.iter().filter(is_finite).map(|m| m.squared_norm).collect();
-    let cosines = cosines_to_median(machine, finite, &norms)?;
+    let cosines = match cosines_to_median(machine, finite, &norms) {
+        // A file changed since it was measured.
+        Err(PassError::Read { input: Some(_), .. }) => return Ok(()),
+        cosines => cosines?,
+    };
     let first = rows.len() - measured.len();
     let compared = rows[first..].iter_mut().zip(measured).filter(|(_, measured)| is_finite(measured));
     for ((row, _), cosine) in compared.zip(cosines) {
@@ -195,9 +210,15 @@ fn inspect_alone(
     };
     let hidden = Progress::hidden();
     let quiet = Machine::new(machine.isa, machine.pool, &hidden);
-    let measured = measure(&quiet, &alone)?;
     let client = &alone.clients[0];
     let mut faults = update.faults;
+    let measured = match measure(&quiet, &alone) {
+        Err(PassError::Read { input: Some(_), source, .. }) => {
+            faults.push(Fault::Read(source));
+            return Ok(describe(&client.id, &client.model, &client.metadata, &faults));
+        }
+        measured => measured?,
+    };
     faults.extend(fault_of_values(&alone, 0, &measured[0]));
     let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
     row.measured(&measured[0]);
@@ -223,11 +244,16 @@ fn unopened(update: Update) -> InspectedUpdate {
         cosine_to_median: None,
         max_abs: None,
         non_finite: None,
-        faults: update.faults.iter().map(Fault::to_string).collect(),
+        faults: update.faults.lines().collect(),
     }
 }
 
-fn describe(id: &str, model: &ModelFile, metadata: &UpdateMetadata, faults: &[Fault]) -> InspectedUpdate {
+fn describe(
+    id: &str,
+    model: &ModelFile,
+    metadata: &UpdateMetadata,
+    faults: &Faults<Fault>,
+) -> InspectedUpdate {
     InspectedUpdate {
         id: id.to_owned(),
         file: model.path.display().to_string(),
@@ -242,7 +268,7 @@ fn describe(id: &str, model: &ModelFile, metadata: &UpdateMetadata, faults: &[Fa
         cosine_to_median: None,
         max_abs: None,
         non_finite: None,
-        faults: faults.iter().map(Fault::to_string).collect(),
+        faults: faults.lines().collect(),
     }
 }
 

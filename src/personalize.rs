@@ -6,10 +6,11 @@
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal, PersonalError};
+use crate::io::collision::{self, Collision};
 use crate::io::digest::Blake3;
 use crate::io::discover::stem;
 use crate::io::interrupt::{self, Interrupted};
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, list};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
 use crate::io::model_files;
 use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
@@ -18,6 +19,7 @@ use crate::kernels::lanes::Isa;
 use crate::model::class::PackedWeights;
 use crate::model::client_id::nfc;
 use crate::model::dtype::{Dtype, Kind};
+use crate::model::faults::Faults;
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
 use crate::telemetry::explain::Explain;
@@ -62,10 +64,10 @@ pub struct Personalization {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum PersonalizeError {
-    #[error("{}: {}", .path.display(), list(.faults))]
-    Open { path: PathBuf, faults: Vec<OpenFault> },
-    #[error("{}: {}", .path.display(), list(.faults))]
-    Client { path: PathBuf, faults: Vec<Fault> },
+    #[error("{}: {}", .path.display(), .faults)]
+    Open { path: PathBuf, faults: Faults<OpenFault> },
+    #[error("{}: {}", .path.display(), .faults)]
+    Client { path: PathBuf, faults: Faults<Fault> },
     #[error("{}: metadata `kind` is delta, expected weights", .path.display())]
     IsDelta { path: PathBuf },
     #[error(transparent)]
@@ -78,8 +80,8 @@ pub enum PersonalizeError {
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: is also an input, expected another output path", .path.display())]
-    OutputIsInput { path: PathBuf },
+    #[error(transparent)]
+    Collision(#[from] Collision),
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -128,7 +130,8 @@ impl Personalization {
     /// When the models do not fit each other, or a file cannot be read or written. Nothing is published then.
     pub fn run(&self, pool: &ThreadPool) -> Result<PathBuf, PersonalizeError> {
         model_writer::check_target(&self.output)?;
-        let (global, client) = (open(&self.global)?, open(&self.client)?);
+        let global = open(&self.global)?;
+        let client = open_client(&self.client, &global)?;
         let about = about(&global).and_then(|_| about(&client))?;
         self.check_output(&[&global, &client])?;
         let parts = self.parts(&global, &client)?;
@@ -183,11 +186,7 @@ impl Personalization {
         let named = inputs.iter().filter_map(|model| identity_of(&model.path));
         let inputs: Vec<(u64, u64)> = files.chain(named).collect();
         let family = model_files::family(&self.output).map_err(WriteError::at(&self.output))?;
-        let is_input = |path: &PathBuf| identity_of(path).is_some_and(|id| inputs.contains(&id));
-        match family.into_iter().find(is_input) {
-            Some(path) => Err(PersonalizeError::OutputIsInput { path }),
-            None => Ok(()),
-        }
+        Ok(collision::check(&family, &inputs)?)
     }
 
     fn parts<'a>(&self, global: &'a ModelFile, client: &'a ModelFile) -> Result<Parts<'a>, PersonalizeError> {
@@ -204,7 +203,7 @@ impl Personalization {
         };
         parts.map_err(|faults| PersonalizeError::Client {
             path: self.client.clone(),
-            faults: faults.into_iter().map(Fault::from).collect(),
+            faults: faults.map(Fault::from),
         })
     }
 }
@@ -214,13 +213,19 @@ fn open(path: &Path) -> Result<ModelFile, PersonalizeError> {
         .map_err(|faults| PersonalizeError::Open { path: path.to_owned(), faults })
 }
 
+fn open_client(path: &Path, global: &ModelFile) -> Result<ModelFile, PersonalizeError> {
+    let limits = updates::limits(Some(&global.table));
+    updates::open_plain_within(path, &OpenFiles::raise_limit(), &TablePool::default(), &limits)
+        .map_err(|faults| PersonalizeError::Open { path: path.to_owned(), faults })
+}
+
 /// The metadata of a model. Refuses a model that is not weights.
 fn about(model: &ModelFile) -> Result<UpdateMetadata, PersonalizeError> {
     let (about, mut faults) = UpdateMetadata::parse(&model.metadata);
     // Other faults of the metadata do not matter here.
     faults.retain(|fault| matches!(fault.key, "kind" | "client_id"));
     let other = OtherPurpose::of(&model.metadata);
-    let faults = faults.into_iter().map(Fault::from).chain(other.map(Fault::from)).collect::<Vec<_>>();
+    let faults: Faults<Fault> = faults.into_iter().map(Fault::from).chain(other.map(Fault::from)).collect();
     if !faults.is_empty() {
         return Err(PersonalizeError::Client { path: model.path.clone(), faults });
     }
@@ -236,10 +241,10 @@ fn layers<'a>(
     global: &'a ModelFile,
     client: &'a ModelFile,
     is_personal: impl Fn(&str) -> bool,
-) -> Result<Parts<'a>, Vec<LayoutFault>> {
+) -> Result<Parts<'a>, Faults<LayoutFault>> {
     let mut theirs: HashMap<&str, &TensorPlace> =
         client.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
-    let (mut parts, mut faults) = (Vec::new(), Vec::new());
+    let (mut parts, mut faults) = (Vec::new(), Faults::default());
     for ours in global.table.iter() {
         let spec = &ours.spec;
         match (is_personal(&spec.name), theirs.remove(spec.name.as_str())) {
@@ -264,7 +269,7 @@ fn layers<'a>(
             }),
         }
     }
-    if faults.is_empty() { Ok(parts) } else { Err(faults) }
+    faults.none_or(parts)
 }
 
 /// The tensors of the global model, with every float mixed. With alpha 0 or 1, copies the bytes of one of the models.
@@ -272,7 +277,7 @@ fn mixed<'a>(
     global: &'a ModelFile,
     client: &'a ModelFile,
     alpha: f64,
-) -> Result<Parts<'a>, Vec<LayoutFault>> {
+) -> Result<Parts<'a>, Faults<LayoutFault>> {
     let specs: Vec<TensorSpec> = global.table.iter().map(|place| place.spec.clone()).collect();
     placement(&*client.table, &specs, "global model")?;
     let theirs: HashMap<&str, &TensorPlace> =

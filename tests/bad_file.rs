@@ -22,10 +22,7 @@ fn file_cut_off() {
 #[test]
 fn header_of_wrong_length() {
     assert_rejected(&bad().length(5000), &["header claims 5000 bytes, but the file has only"]);
-    assert_rejected(
-        &bad().length(100_000_001),
-        &["header claims 100000001 bytes, expected at most 100000000"],
-    );
+    assert_rejected(&bad().length(100_000_001), &["header claims 100000001 bytes, expected at most "]);
     assert_rejected(&bad().length(u64::MAX), &["header claims 18446744073709551615 bytes"]);
     assert_rejected(&bad().length(0), &["header is not a JSON object"]);
     assert_rejected(&bad().length(20), &["header is not a JSON object"]);
@@ -81,7 +78,7 @@ fn header_entries_not_understood() {
     let complex = entry(r#"{"dtype":"C64","shape":[1],"data_offsets":[0,8]}"#);
     assert_rejected(&complex, &["tensor `a`: dtype C64 cannot be merged, expected one of F64, F32"]);
     let metadata = |text: &str| with_header(&format!(r#""__metadata__":{text}"#));
-    assert_rejected(&metadata(r#"{"a":1}"#), &["metadata is not a map of strings"]);
+    assert_rejected(&metadata(r#"{"a":1}"#), &["metadata `a` is not a string"]);
     assert_rejected(&metadata("[]"), &["metadata is not a map of strings"]);
 }
 
@@ -142,7 +139,7 @@ fn header_over_the_limit_in_a_file_as_long() {
     dir.write(name, 100_000_001u64.to_le_bytes());
     File::options().write(true).open(dir.path(name)).unwrap().set_len(150_000_000).unwrap();
     let run = aggregate(&dir, &[], &[]);
-    run.assert_fails(2, &[BAD, "header claims 100000001 bytes, expected at most 100000000"]);
+    run.assert_fails(2, &[BAD, "header claims 100000001 bytes, expected at most 4259840"]);
 }
 
 /// The bad client's update in two shards.

@@ -184,7 +184,7 @@ fn weights_file_not_understood() {
         ("client-0 1\nclient-2\n", "weights: line 2: found `client-2`, expected a client id and a weight"),
         ("client-0 -1\n", "weights: line 1: found `client-0 -1`"),
         ("client-0,NaN\n", "weights: line 1: found `client-0,NaN`"),
-        ("client-0\tinf\n", "weights: line 1: found `client-0\tinf`"),
+        ("client-0\tinf\n", "weights: line 1: found `client-0\\tinf`"),
         ("client-0 1\nclient-0 2\n", "weights: client `client-0` is listed twice"),
         ("{", "weights: is not a JSON object of client ids and weights"),
         (r#"{"client-0": "1"}"#, "weights: is not a JSON object of client ids and weights"),
@@ -213,7 +213,7 @@ fn base_not_usable() {
     assert_refused(
         &dir,
         &["--base", "updates"],
-        &["updates: the base cannot be used: cannot be read: not a reg"],
+        &["updates: the base cannot be used: updates: directory holds 3 models, expected one"],
     );
     named("broken", 0.0).cut_to(100).write(&dir);
     let parts = ["broken.safetensors: the base cannot be used: header claims"];

@@ -15,10 +15,12 @@
 //! - `partials`: trees of aggregators against one merge of all updates, and refused partials.
 //! - `hostile_updates`: encoded updates from attackers, cut off, changed at random, and made up.
 //! - `identity`: what names a client, and what updates may claim of themselves.
+//! - `hostile_files`: files that ask for too much, act on the terminal, or are not what they seem.
 //! - `inspect`: the output of `fedmill inspect`.
 //! - `compress`: updates compressed and decompressed, files to files, and encoded updates in a merge.
 //! - `doctor`: the output of `fedmill doctor`: adapters, tests, advice.
 //! - `bench`: the output of `fedmill bench`. No test compares times.
+//! - `mutations`: files changed at random, through every command that reads them.
 //! - `durability`: published files are on disk before the command reports them, as `strace` sees it.
 //! - `kill`: runs that a signal ends at random moments.
 //! - `help`: the help texts, as snapshots.
@@ -73,11 +75,13 @@ mod golden_rules;
 mod gpu;
 mod harness;
 mod help;
+mod hostile_files;
 mod hostile_updates;
 mod identity;
 mod inspect;
 mod kernels;
 mod kill;
+mod mutations;
 mod output;
 mod partials;
 mod personal;

@@ -118,7 +118,7 @@ fn admit(updates: &[Update], base: Option<Update>, expected: &Policy) -> (Update
     let (set, rejected) =
         admit::admit(opening::open(&paths, &files, &tables, base.as_deref(), expected), base, expected)
             .unwrap();
-    let fault = |update: &update::Update| format!("{}: {}", update.id, update.faults[0]);
+    let fault = |update: &update::Update| format!("{}: {}", update.id, update.faults.first().unwrap());
     (set, rejected.iter().map(fault).collect())
 }
 

@@ -1,7 +1,8 @@
 //! Why a privacy budget cannot be used.
 
 use crate::io::journal::JournalError;
-use crate::io::model_file::{OpenFault, list};
+use crate::io::model_file::OpenFault;
+use crate::model::faults::Faults;
 use crate::privacy::ledger::budget::VerdictError;
 use crate::privacy::ledger::plan::{FrozenError, PlanError};
 use crate::privacy::ledger::replay::ReplayError;
@@ -47,8 +48,8 @@ pub enum BudgetError {
     Voided { path: PathBuf, charge: u64, attest: String },
     #[error("{}: metadata `{key}`: {why}", .path.display())]
     Stamp { path: PathBuf, key: &'static str, why: String },
-    #[error("{}: cannot be used: {}", .path.display(), list(.faults))]
-    Model { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: cannot be used: {}", .path.display(), .faults)]
+    Model { path: PathBuf, faults: Faults<OpenFault> },
     #[error("updates have {found} coordinates, the plan has {expected}")]
     Dimension { found: u64, expected: u64 },
     #[error("record {seq}: {why}")]

@@ -103,6 +103,9 @@ pub(super) struct AggregationOptions {
     /// Let rules that compare clients merge updates in which each client chose the values to send (topk).
     #[arg(long)]
     allow_sparse_robust: bool,
+    /// Merge the factors of LoRA adapters one by one: right if all updates share one of the two factors.
+    #[arg(long, help_heading = INPUTS)]
+    allow_lora_factors: bool,
     /// The number of the round. Updates of another round are bad, and those without one if any update states one.
     #[arg(long, value_name = "N", help_heading = INPUTS)]
     round: Option<u64>,
@@ -412,6 +415,7 @@ impl AggregationOptions {
             },
             dtype: self.dtype,
             claims: Claims { max_examples: self.max_examples, ..self.paths.claims() },
+            allows_lora_factors: self.allow_lora_factors,
             control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),
         }
     }

@@ -1,5 +1,6 @@
 //! `fedmill decompress`: writes a compressed update as a plain one.
 
+use super::size::parse_bytes;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::compress::decompress::Decompression;
 use clap::Args;
@@ -16,6 +17,10 @@ pub(super) struct Arguments {
     /// The model that the client started from, for an update that takes the names of its tensors from it.
     #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
+    /// The most bytes that the plain update may have, such as 20GB [default: what the base allows; without a base
+    /// 64MiB, or 1024 times the bytes of the compressed update if that is more].
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = OUTPUT)]
+    max_size: Option<u64>,
     /// Write the plain update to this path.
     #[arg(long, short, value_name = "OUT", help_heading = OUTPUT)]
     output: PathBuf,
@@ -25,7 +30,8 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         common.refuse_gpu("decompress")?;
         let (update, base, output) = (self.update.clone(), self.base.clone(), self.output.clone());
-        let decompression = Decompression { update, base, output, isa: common.isa() };
+        let decompression =
+            Decompression { update, base, max_bytes: self.max_size, output, isa: common.isa() };
         let path = decompression.run(&common.pool()?).map_err(Failure::of)?;
         print(&format!("{}\n", path.display()))?;
         Ok(Outcome::Done)

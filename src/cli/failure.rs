@@ -1,5 +1,6 @@
 //! The end of a command that fails: its message, hint and exit status.
 
+use crate::io::interrupt;
 use crate::telemetry::explain::Explain;
 use std::process::ExitCode;
 
@@ -8,21 +9,23 @@ pub(super) struct Failure {
     pub(super) error: anyhow::Error,
     /// What the user may do about it.
     pub(super) hint: Option<String>,
+    /// The lines of the message, if it has several.
+    pub(super) lines: Vec<String>,
     /// The signal that stopped the command; `None` for other errors.
     pub(super) signal: Option<i32>,
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { error: error.into(), hint: None, signal: None }
+        Self { error: error.into(), hint: None, lines: Vec::new(), signal: None }
     }
 }
 
 impl Failure {
     /// The failure for an error that has a hint or a signal.
     pub(super) fn of(error: impl Explain) -> Self {
-        let (hint, signal) = (error.hint(), error.signal());
-        Self { hint, signal, ..Self::from(error) }
+        let (hint, lines, signal) = (error.hint(), error.lines(), error.signal());
+        Self { hint, lines, signal, ..Self::from(error) }
     }
 
     /// The refusal of `--backend gpu` by a command that has no work for a GPU.
@@ -32,13 +35,18 @@ impl Failure {
 
     /// Prints the message and the hint. Returns exit status 2, or 128 and the signal.
     pub(super) fn tell(self) -> ExitCode {
-        let message = message(&self.error);
+        let mut lines = self.lines;
+        let message = lines.pop().unwrap_or_else(|| message(&self.error));
+        for line in lines {
+            tracing::error!("{line}");
+        }
         match self.hint {
             Some(hint) => tracing::error!(hint, "{message}"),
             None => tracing::error!("{message}"),
         }
         // The shell's convention for a process that a signal ended.
-        let code = self.signal.map_or(2, |signal| 128 + signal);
+        let signal = self.signal.or_else(|| interrupt::check().err().map(|interrupted| interrupted.signal));
+        let code = signal.map_or(2, |signal| 128 + signal);
         ExitCode::from(u8::try_from(code).unwrap_or(2))
     }
 }

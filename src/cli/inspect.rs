@@ -1,8 +1,10 @@
 //! `fedmill inspect`: measures updates and lists their faults, without merging them.
 
+use super::cells::row;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, UpdatePaths, print};
 use crate::engine::intake::policy::Policy;
 use crate::inspect::{InspectedUpdate, Inspection};
+use crate::telemetry::escape::{self, line};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::PathBuf;
@@ -50,7 +52,7 @@ impl Arguments {
 fn json_lines(updates: &[InspectedUpdate]) -> Result<String, Failure> {
     let mut lines = String::new();
     for update in updates {
-        lines.push_str(&serde_json::to_string(update)?);
+        lines.push_str(&escape::json(&serde_json::to_string(update)?));
         lines.push('\n');
     }
     Ok(lines)
@@ -77,7 +79,7 @@ fn table(updates: &[InspectedUpdate]) -> String {
         }
     }
     for update in updates {
-        table.add_row([
+        table.add_row(row([
             update.id.clone(),
             text(update.tensors),
             text(update.parameters),
@@ -88,11 +90,12 @@ fn table(updates: &[InspectedUpdate]) -> String {
             text(update.cosine_to_median.map(|cosine| format!("{cosine:+.3}"))),
             text(update.max_abs.map(|largest| format!("{largest:.4}"))),
             text(update.non_finite),
-        ]);
+        ]));
     }
     let faults = updates
         .iter()
-        .flat_map(|update| update.faults.iter().map(move |fault| format!("{}: {fault}\n", update.file)));
+        .flat_map(|update| update.faults.iter().map(move |fault| format!("{}: {fault}", update.file)))
+        .map(|fault| format!("{}\n", line(&fault)));
     format!("{}\n{}", table.trim_fmt(), faults.collect::<String>())
 }
 

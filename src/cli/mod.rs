@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
-//! A subcommand is its file, a `mod` line and a row of `subcommands!`. Subcommands share `aggregation` (options), `size`
+//! A subcommand is its file, a `mod` line and a row of `subcommands!`. Subcommands share `aggregation` (options), `cells` (of tables), `size`
 //! (sizes in bytes), `failure` (exit status) and `rates` (the table of codecs).
 
 /// Declares subcommands: the name, the arguments, and the common options that the subcommand reads.
@@ -27,6 +27,7 @@ macro_rules! subcommands {
 mod aggregate;
 mod aggregation;
 mod bench;
+mod cells;
 mod combine;
 mod compress;
 mod decide;

@@ -4,6 +4,7 @@
 //! tensors to the base.
 
 use crate::codecs::coding::Coding;
+use crate::codecs::count::Count;
 use crate::codecs::{CHUNK, Extent, Invalid, Stream, Vector};
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
@@ -34,6 +35,52 @@ pub struct Directory {
     pub metadata: Vec<(Key, String)>,
     /// The first bytes of the base's BLAKE3 digest; `None` if the metadata names the base, or without a base.
     pub base: Option<[u8; BASE_BYTES]>,
+}
+
+/// The most entries of a directory of metadata.
+const MAX_METADATA: usize = 1024;
+
+/// How much a directory may list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Most {
+    /// Tensors that it lists itself.
+    pub tensors: usize,
+    /// Tensors of the base, for a directory that lists none.
+    pub of_base: usize,
+}
+
+/// A directory of which only the entries are counted.
+#[derive(Deserialize)]
+struct Counted {
+    tensors: CountedTensors,
+    parts: Count<Part>,
+    metadata: Count<(Key, String)>,
+    #[serde(rename = "base")]
+    _base: Option<[u8; BASE_BYTES]>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CountedTensors {
+    Here(Count<(String, String, Vec<u64>)>),
+    OfBase(#[expect(dead_code, reason = "only lists are counted")] [u8; 4]),
+}
+
+impl Counted {
+    fn check(&self, most: Most) -> Result<(), Invalid> {
+        let tensors = match &self.tensors {
+            CountedTensors::Here(count) => count.0,
+            CountedTensors::OfBase(_) => most.of_base,
+        };
+        let at_most = |found: usize, most: usize, what: &str| match found > most {
+            true => Err(Invalid(format!("its directory lists {found} {what}, expected at most {most}"))),
+            false => Ok(()),
+        };
+        at_most(tensors, most.tensors, "tensors")?;
+        // Each part has at least one tensor, and no two share one.
+        at_most(self.parts.0, tensors.max(1), "parts")?;
+        at_most(self.metadata.0, MAX_METADATA, "metadata keys")
+    }
 }
 
 /// Bytes of the base's digest in a directory.
@@ -263,9 +310,11 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// When the bytes are not a directory, or more bytes follow it.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
+    /// When the bytes are not a directory, list more than allowed, or more bytes follow them.
+    pub fn from_bytes(bytes: &[u8], most: Most) -> Result<Self, Invalid> {
         let not = |why: postcard::Error| Invalid(format!("directory is not understood: {why}"));
+        let (counted, _) = postcard::take_from_bytes::<Counted>(bytes).map_err(not)?;
+        counted.check(most)?;
         let (directory, rest) = postcard::take_from_bytes(bytes).map_err(not)?;
         match rest {
             [] => Ok(directory),
@@ -286,8 +335,10 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// When the text is not a directory.
-    pub fn from_json(text: &str) -> Result<Self, Invalid> {
-        serde_json::from_str(text).map_err(|why| Invalid(format!("directory is not understood: {why}")))
+    /// When the text is not a directory, or lists more than allowed.
+    pub fn from_json(text: &str, most: Most) -> Result<Self, Invalid> {
+        let not = |why: serde_json::Error| Invalid(format!("directory is not understood: {why}"));
+        serde_json::from_str::<Counted>(text).map_err(not)?.check(most)?;
+        serde_json::from_str(text).map_err(not)
     }
 }

@@ -14,7 +14,7 @@
 //! | [`codec`], [`tally`] | the encoding half: the traits [`Codec`] and [`Encoder`] |
 //! | [`scheme`], [`coding`], [`wire`] | the decoding half: the trait [`Scheme`], and what a file holds |
 //! | [`family`] | what help, docs and tests know of the codecs in a file |
-//! | [`directory`] | the table of contents of an encoded file |
+//! | [`directory`], `count` | the table of contents of an encoded file |
 //! | [`device`] | what a GPU may compute for an encoder |
 //! | [`compressed_tensors`] | the configuration for the library compressed-tensors |
 //! | [`quantize`] | every value to a code of few bits |
@@ -31,6 +31,7 @@ pub mod codec;
 pub mod coding;
 pub mod compressed_tensors;
 pub mod constant;
+mod count;
 pub mod device;
 pub mod directory;
 pub mod ecsq;

@@ -1,16 +1,20 @@
 //! Decompresses one update to the plain file that `aggregate` would see.
 
 use crate::codecs::directory::{CODEC_KEY, FORMAT_KEY};
+use crate::io::collision::{self, Collision};
 use crate::io::interrupt;
-use crate::io::model_file::{ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable, list};
+use crate::io::limits::Decoded;
+use crate::io::model_file::{ENCODED, ModelFile, OpenFault, TablePool, TensorPlace};
+use crate::io::model_files;
 use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::encode;
 use crate::kernels::lanes::Isa;
+use crate::model::faults::Faults;
 use crate::model::layout::{Layout, Piece};
 use crate::model::tile::TileBuffer;
 use crate::telemetry::explain::Explain;
-use crate::updates::encoded::{KIND_SKETCH, open};
+use crate::updates::encoded::{KIND_SKETCH, limits, open_plain, open_within};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::io;
@@ -26,6 +30,8 @@ pub struct Decompression {
     pub update: PathBuf,
     /// The base, for an update that leaves the names of its tensors to it.
     pub base: Option<PathBuf>,
+    /// The most bytes to write; `None` for what the base allows, or without one a multiple of the update's bytes.
+    pub max_bytes: Option<u64>,
     /// Where to publish the plain update.
     pub output: PathBuf,
     /// The instruction set to compute with.
@@ -37,14 +43,14 @@ pub struct Decompression {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum DecompressError {
-    #[error("{}: {}", .path.display(), list(.faults))]
-    Open { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: {}", .path.display(), .faults)]
+    Open { path: PathBuf, faults: Faults<OpenFault> },
     #[error("{}: is not encoded, expected an update from `fedmill compress`", .path.display())]
     NotEncoded { path: PathBuf },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: is also an input, expected another path for the output", .path.display())]
-    OutputIsInput { path: PathBuf },
+    #[error(transparent)]
+    Collision(#[from] Collision),
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -67,18 +73,24 @@ impl Decompression {
     pub fn run(&self, pool: &ThreadPool) -> Result<PathBuf, DecompressError> {
         model_writer::check_target(&self.output)?;
         let files = OpenFiles::raise_limit();
-        let opened = |path: &Path, base: Option<&TensorTable>| {
-            open(path, &files, &TablePool::default(), base)
-                .map_err(|faults| DecompressError::Open { path: path.to_owned(), faults })
+        let tables = TablePool::default();
+        let cannot = |path: &Path| {
+            let path = path.to_owned();
+            |faults| DecompressError::Open { path, faults }
         };
-        let base = self.base.as_ref().map(|path| opened(path, None)).transpose()?;
-        let update = opened(&self.update, base.as_ref().map(|base| &*base.table))?;
+        let base = self.base.as_ref().map(|path| open_plain(path, &files, &tables).map_err(cannot(path)));
+        let base = base.transpose()?;
+        let base_table = base.as_ref().map(|base| &*base.table);
+        let mut limits = limits(base_table);
+        if let Some(most) = self.max_bytes {
+            limits.decoded = Decoded::Bytes(most);
+        }
+        let update = open_within(&self.update, &files, &tables, base_table, &limits);
+        let update = update.map_err(cannot(&self.update))?;
         if update.decoder.is_none() {
             return Err(DecompressError::NotEncoded { path: self.update.clone() });
         }
-        if identity_of(&self.output).is_some_and(|id| update.files.iter().any(|file| file.identity() == id)) {
-            return Err(DecompressError::OutputIsInput { path: self.output.clone() });
-        }
+        self.check_output(&update, base.as_ref())?;
         let layout = Layout::new(update.table.iter().map(|place| place.spec.clone()).collect());
         let mut metadata = update.metadata.clone();
         metadata.retain(|key, _| ![FORMAT_KEY, CODEC_KEY, KIND_SKETCH.0].contains(&key.as_str()));
@@ -92,6 +104,15 @@ impl Decompression {
         let path = writer.path().to_owned();
         writer.publish()?;
         Ok(path)
+    }
+
+    fn check_output(&self, update: &ModelFile, base: Option<&ModelFile>) -> Result<(), DecompressError> {
+        let models = || std::iter::once(update).chain(base);
+        let named = models().filter_map(|model| identity_of(&model.path));
+        let files = models().flat_map(|model| &model.files).map(SourceFile::identity);
+        let read: Vec<(u64, u64)> = files.chain(named).collect();
+        let family = model_files::family(&self.output).map_err(WriteError::at(&self.output))?;
+        Ok(collision::check(&family, &read)?)
     }
 
     fn write(&self, update: &ModelFile, writer: &ModelWriter, piece: Piece) -> Result<(), DecompressError> {

@@ -5,9 +5,11 @@ use crate::compress::residual::error::ResidualError;
 use crate::compress::sink::LayoutError;
 use crate::compress::values::Values;
 use crate::gpu::job::GpuError;
+use crate::io::collision::Collision;
 use crate::io::interrupt::Interrupted;
-use crate::io::model_file::{OpenFault, list};
+use crate::io::model_file::OpenFault;
 use crate::io::model_writer::WriteError;
+use crate::model::faults::Faults;
 use crate::telemetry::explain::Explain;
 use crate::updates::metadata::MetadataFault;
 use std::io;
@@ -18,10 +20,10 @@ use std::path::PathBuf;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum CompressError {
-    #[error("{}: {}", .path.display(), list(.faults))]
-    Open { path: PathBuf, faults: Vec<OpenFault> },
-    #[error("{}: {}", .path.display(), list(.faults))]
-    Metadata { path: PathBuf, faults: Vec<MetadataFault> },
+    #[error("{}: {}", .path.display(), .faults)]
+    Open { path: PathBuf, faults: Faults<OpenFault> },
+    #[error("{}: {}", .path.display(), .faults)]
+    Metadata { path: PathBuf, faults: Faults<MetadataFault> },
     #[error("{}: is encoded already, expected a plain update", .path.display())]
     Encoded { path: PathBuf },
     #[error("{}: holds a delta, expected weights, because --base is given", .path.display())]
@@ -34,8 +36,8 @@ pub enum CompressError {
     Layout { path: PathBuf, source: LayoutError },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: is also an input, expected another path for the output", .path.display())]
-    OutputIsInput { path: PathBuf },
+    #[error(transparent)]
+    Collision(#[from] Collision),
     #[error("{}: has no matrix that compressed-tensors decodes, expected one for {}", .path.display(), .config.display())]
     NoConfig { path: PathBuf, config: PathBuf },
     #[error("{}: has {bytes} bytes, expected at least {ratio} for a file that is {ratio} times smaller", .path.display())]

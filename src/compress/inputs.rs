@@ -6,17 +6,18 @@ use crate::compress::error::CompressError;
 use crate::compress::parts::{self, PartPlan};
 use crate::compress::residual::CarryOver;
 use crate::compress::values::{NonFinite, Values};
+use crate::io::collision;
 use crate::io::digest::Digest;
-use crate::io::discover::stem;
-use crate::io::model_file::{ModelFile, TablePool, TensorPlace};
+use crate::io::discover::{model_at, stem};
+use crate::io::limits::Limits;
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, check_is_whole};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
 use crate::model::layout::TensorSpec;
-use crate::updates::encoded::open;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 use rayon::ThreadPool;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The checked inputs of a compression.
 pub(crate) struct Inputs {
@@ -35,7 +36,7 @@ impl Inputs {
         let update = open_unencoded(path, &files)?;
         let (about, faults) = UpdateMetadata::parse(&update.metadata);
         if !faults.is_empty() {
-            return Err(CompressError::Metadata { path: path.to_owned(), faults });
+            return Err(CompressError::Metadata { path: path.to_owned(), faults: faults.into() });
         }
         let client = about.client_id.clone().unwrap_or_else(|| stem(path));
         let Some(base) = base else { return Ok(Self { update, base: None, about, client }) };
@@ -60,14 +61,12 @@ impl Inputs {
         self.update.files.iter().chain(self.base.iter().flat_map(|(base, ..)| &base.files))
     }
 
-    /// Checks that the output is not an input.
-    pub(crate) fn check_output(&self, output: &Path) -> Result<(), CompressError> {
-        match identity_of(output) {
-            Some(id) if self.files().any(|file| file.identity() == id) => {
-                Err(CompressError::OutputIsInput { path: output.to_owned() })
-            }
-            _ => Ok(()),
-        }
+    /// Checks that no output is an input, or another output.
+    pub(crate) fn check_outputs(&self, outputs: &[PathBuf]) -> Result<(), CompressError> {
+        let models = std::iter::once(&self.update).chain(self.base.iter().map(|(base, ..)| base));
+        let named = models.filter_map(|model| identity_of(&model.path));
+        let read: Vec<(u64, u64)> = self.files().map(SourceFile::identity).chain(named).collect();
+        Ok(collision::check(outputs, &read)?)
     }
 
     /// Checks that no file changed since it was opened.
@@ -128,10 +127,14 @@ impl Inputs {
     }
 }
 
-/// Opens a model that must not be encoded.
+/// Opens a model of the user that must not be encoded: a file, an index, or a folder with one model.
 fn open_unencoded(path: &Path, files: &OpenFiles) -> Result<ModelFile, CompressError> {
-    let model = open(path, files, &TablePool::default(), None)
-        .map_err(|faults| CompressError::Open { path: path.to_owned(), faults })?;
+    let open = || {
+        let path = model_at(path).map_err(OpenFault::from)?;
+        check_is_whole(&path)?;
+        ModelFile::open(&path, files, &TablePool::default(), &Limits::TRUSTED)
+    };
+    let model = open().map_err(|faults| CompressError::Open { path: path.to_owned(), faults })?;
     match model.metadata.contains_key(FORMAT_KEY) {
         true => Err(CompressError::Encoded { path: path.to_owned() }),
         false => Ok(model),

@@ -90,7 +90,8 @@ impl Compression {
             remove_leftovers(output).map_err(WriteError::at(output))?;
         }
         let inputs = Inputs::open(&self.update, self.base.as_deref(), pool)?;
-        self.output.as_ref().map_or(Ok(()), |output| inputs.check_output(output))?;
+        let outputs: Vec<PathBuf> = self.output.iter().chain(&self.config).cloned().collect();
+        inputs.check_outputs(&outputs)?;
         self.check_target(inputs.update.bytes())?;
         let tensors = inputs.tensors();
         let carried = self.carried(&inputs, &tensors)?;

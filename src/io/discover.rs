@@ -1,6 +1,7 @@
 //! Finds update files from the paths that a user names.
 
-use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, shard_stem};
+use crate::io::shard_index;
+use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, index_stem, model_stem, shard_stem};
 use crate::io::text;
 use std::collections::HashSet;
 use std::fs;
@@ -20,6 +21,8 @@ pub enum DiscoverError {
     UnreadableList { path: PathBuf, source: io::Error },
     #[error("found no update, expected files, directories or --files-from FILE")]
     Nothing,
+    #[error("{}: directory holds {found} models, expected one (or its path)", .path.display())]
+    NotOneModel { path: PathBuf, found: usize },
 }
 
 /// The update files that `paths` name, sorted by path. A directory stands for the updates in it, not for those in
@@ -59,13 +62,37 @@ pub fn paths_from(list: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(PathBuf::from).collect())
 }
 
+/// The model that a path names: of a directory, the model in it. `model.safetensors` or its index goes before others.
+///
+/// # Errors
+///
+/// When a directory cannot be listed, or it is not clear which model in it is meant.
+pub fn model_at(path: &Path) -> Result<PathBuf, DiscoverError> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let mut models = match updates_in(path) {
+        Err(DiscoverError::Empty { .. }) => Vec::new(),
+        found => found?,
+    };
+    let usual = |model: &PathBuf| stem(model) == "model";
+    if models.iter().filter(|model| usual(model)).count() == 1 {
+        models.retain(usual);
+    }
+    match <[PathBuf; 1]>::try_from(models) {
+        Ok([model]) => Ok(model),
+        Err(models) => Err(DiscoverError::NotOneModel { path: path.to_owned(), found: models.len() }),
+    }
+}
+
 /// The name of an update without its ending: its client's id, unless its metadata names another.
 pub fn stem(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    [INDEX_SUFFIX, MODEL_SUFFIX]
-        .iter()
-        .find_map(|suffix| name.strip_suffix(suffix))
-        .map_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), str::to_owned)
+    let stem = index_stem(&name).or_else(|| model_stem(&name).map(Into::into));
+    stem.map_or_else(
+        || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        |stem| stem.into_owned(),
+    )
 }
 
 /// The name of the folder of an update. A path without a folder is in the working directory.
@@ -83,16 +110,20 @@ fn updates_in(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
     for entry in fs::read_dir(directory).map_err(unlistable)? {
         let name = entry.map_err(unlistable)?.file_name();
         // The lossy text of a name that is not UTF-8 still has its ending.
-        names.push((name.to_string_lossy().into_owned(), name));
+        let text = name.to_string_lossy().into_owned();
+        if !text.starts_with('.') && (index_stem(&text).is_some() || model_stem(&text).is_some()) {
+            names.push((text, name));
+        }
     }
-    let indexes: HashSet<String> =
-        names.iter().filter_map(|(text, _)| text.strip_suffix(INDEX_SUFFIX)).map(str::to_owned).collect();
-    let is_update = |text: &str| {
-        let model = text.ends_with(INDEX_SUFFIX) || text.ends_with(MODEL_SUFFIX);
-        let shard = shard_stem(text).is_some_and(|stem| indexes.contains(stem));
-        model && !shard && !text.starts_with('.')
+    let indexes = || names.iter().filter_map(|(text, name)| Some((index_stem(text)?, name)));
+    let stems: HashSet<String> = indexes().map(|(stem, _)| stem.into_owned()).collect();
+    let only = indexes().next().filter(|_| stems.len() == 1);
+    let foreign =
+        only.map(|(_, name)| shard_index::foreign_shards(&directory.join(name))).unwrap_or_default();
+    let is_shard = |text: &str| {
+        shard_stem(text).is_some_and(|stem| stems.contains(stem.as_ref())) || foreign.contains(text)
     };
-    let updates = names.iter().filter(|(text, _)| is_update(text));
+    let updates = names.iter().filter(|(text, _)| !is_shard(text));
     let updates: Vec<PathBuf> = updates.map(|(_, name)| directory.join(name)).collect();
     if updates.is_empty() {
         return Err(DiscoverError::Empty { path: directory.to_owned() });

@@ -1,19 +1,18 @@
 //! Reads and checks the header of a safetensors file.
 //!
 //! A header is 8 bytes of length and that much JSON, and its sender may be hostile. This module checks each claim
-//! against the real length of the file before it trusts it, and before it allocates memory for it. It finds every
-//! fault, not only the first. It refuses what the `safetensors` crate refuses, and duplicate keys.
+//! against the real length of the file and against [`Limits`] before it trusts it, and before it allocates memory for
+//! it. It finds every fault, not only the first. It refuses what the `safetensors` crate refuses, and duplicate keys.
 
-use crate::io::text::object_entries;
+use crate::io::limits::{Limits, MAX_AXES, MAX_METADATA_KEYS};
+use crate::io::text::each_entry;
 use crate::model::dtype::Dtype;
+use crate::model::faults::Faults;
 use crate::model::layout::TensorSpec;
 use safetensors::tensor::TensorInfo;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-
-/// Most bytes of a header that is read; the `safetensors` crate has the same limit.
-pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Bytes of the length before the header.
 pub const LENGTH_BYTES: u64 = 8;
@@ -46,14 +45,20 @@ pub struct StoredTensor {
 pub enum HeaderFault {
     #[error("file has {bytes} bytes, expected at least the {LENGTH_BYTES} of the header's length")]
     NoLength { bytes: u64 },
-    #[error("header claims {claimed} bytes, expected at most {MAX_HEADER_BYTES}")]
-    TooLarge { claimed: u64 },
+    #[error("header claims {claimed} bytes, expected at most {most}")]
+    TooLarge { claimed: u64, most: u64 },
+    #[error("header lists {found} tensors, expected at most {most}")]
+    TooManyTensors { found: usize, most: usize },
+    #[error("metadata has {found} keys, expected at most {MAX_METADATA_KEYS}")]
+    TooManyKeys { found: usize },
     #[error("header claims {claimed} bytes, but the file has only {available} more")]
     PastEnd { claimed: u64, available: u64 },
     #[error("header is not a JSON object: {why}")]
     NotAnObject { why: String },
     #[error("metadata is not a map of strings: {why}")]
     BadMetadata { why: String },
+    #[error("metadata `{key}` is not a string: its value must stand in quotes")]
+    BadMetadataValue { key: String },
     #[error("key `{key}` appears twice in the header")]
     DuplicateKey { key: String },
     #[error("tensor `{tensor}`: header entry is not understood: {why}")]
@@ -88,17 +93,18 @@ fn supported() -> String {
 ///
 /// # Errors
 ///
-/// When it is longer than the file or than [`MAX_HEADER_BYTES`].
-pub fn header_length(first: [u8; 8], file_bytes: u64) -> Result<usize, HeaderFault> {
+/// When it is longer than the file, or than the limit.
+pub fn header_length(first: [u8; 8], file_bytes: u64, limits: &Limits) -> Result<usize, HeaderFault> {
     let claimed = u64::from_le_bytes(first);
     let available = file_bytes.saturating_sub(LENGTH_BYTES);
-    if claimed > MAX_HEADER_BYTES {
-        return Err(HeaderFault::TooLarge { claimed });
+    let most = limits.header_bytes;
+    if claimed > most {
+        return Err(HeaderFault::TooLarge { claimed, most });
     }
     if claimed > available {
         return Err(HeaderFault::PastEnd { claimed, available });
     }
-    usize::try_from(claimed).map_err(|_| HeaderFault::TooLarge { claimed })
+    usize::try_from(claimed).map_err(|_| HeaderFault::TooLarge { claimed, most })
 }
 
 impl Header {
@@ -107,54 +113,101 @@ impl Header {
     /// # Errors
     ///
     /// Every fault of the header, tensors in the order of the text.
-    pub fn parse(json: &[u8], data_bytes: u64) -> Result<Self, Vec<HeaderFault>> {
-        let not_an_object = |why: &dyn fmt::Display| vec![HeaderFault::NotAnObject { why: why.to_string() }];
-        let json = std::str::from_utf8(json).map_err(|why| not_an_object(&why))?;
-        let entries = object_entries(json).map_err(|why| not_an_object(&why))?;
-        let mut faults = duplicate_keys(&entries);
-        let mut metadata = BTreeMap::new();
-        let mut tensors = Vec::with_capacity(entries.len());
-        for (key, value) in &entries {
-            if key == METADATA_KEY {
-                match string_map(value) {
-                    Ok(map) => metadata = map,
-                    Err(fault) => faults.push(fault),
-                }
-            } else {
-                match tensor(key, value) {
-                    Ok(tensor) => tensors.push(tensor),
-                    Err(fault) => faults.push(fault),
-                }
-            }
+    pub fn parse(json: &[u8], data_bytes: u64, limits: &Limits) -> Result<Self, Faults<HeaderFault>> {
+        let not_an_object = |why: &dyn fmt::Display| HeaderFault::NotAnObject { why: why.to_string() };
+        let json = std::str::from_utf8(json).map_err(|why| Faults::from(not_an_object(&why)))?;
+        let mut entries = Entries { left: limits.tensors, ..Entries::default() };
+        each_entry(json, |key, value| entries.take(key, value))
+            .map_err(|why| Faults::from(not_an_object(&why)))?;
+        let Entries { mut tensors, metadata, mut faults, .. } = entries;
+        let found = tensors.len() + entries.dropped;
+        if found > limits.tensors {
+            return Err(HeaderFault::TooManyTensors { found, most: limits.tensors }.into());
         }
         // A missing entry would make its neighbours seem wrong.
         if faults.is_empty() {
             tensors.sort_by_key(|tensor| (tensor.offset, tensor.spec.bytes()));
             faults = placement_faults(&tensors, data_bytes);
         }
-        if faults.is_empty() { Ok(Self { tensors, metadata }) } else { Err(faults) }
+        faults.none_or(Self { tensors, metadata })
     }
 }
 
-fn duplicate_keys(entries: &[(String, &RawValue)]) -> Vec<HeaderFault> {
-    let mut seen = HashSet::new();
-    entries
-        .iter()
-        .filter(|(key, _)| !seen.insert(key))
-        .map(|(key, _)| HeaderFault::DuplicateKey { key: key.clone() })
-        .collect()
+/// The entries of a header, as far as they are read.
+#[derive(Default)]
+struct Entries {
+    tensors: Vec<StoredTensor>,
+    metadata: BTreeMap<String, String>,
+    faults: Faults<HeaderFault>,
+    /// Keys so far.
+    seen: HashSet<String>,
+    /// Tensors that may still be kept.
+    left: usize,
+    /// Tensors beyond those, or behind a fault.
+    dropped: usize,
 }
 
-fn string_map(value: &RawValue) -> Result<BTreeMap<String, String>, HeaderFault> {
-    let bad = |why: serde_json::Error| HeaderFault::BadMetadata { why: why.to_string() };
-    let entries = object_entries(value.get()).map_err(bad)?;
-    let mut map = BTreeMap::new();
-    for (key, value) in entries {
-        if map.insert(key.clone(), serde_json::from_str(value.get()).map_err(bad)?).is_some() {
-            return Err(HeaderFault::DuplicateKey { key: format!("{METADATA_KEY}.{key}") });
+impl Entries {
+    fn take(&mut self, key: String, value: &RawValue) {
+        if self.seen.contains(&key) {
+            self.faults.push(HeaderFault::DuplicateKey { key: key.clone() });
+        }
+        if key == METADATA_KEY {
+            match string_map(value) {
+                Ok(map) => self.metadata = map,
+                Err(fault) => self.faults.push(fault),
+            }
+        } else {
+            self.take_tensor(&key, value);
+        }
+        // Keys behind the limits are counted, not kept.
+        if self.left > 0 && !self.faults.is_full() {
+            self.seen.insert(key);
         }
     }
-    Ok(map)
+
+    fn take_tensor(&mut self, key: &str, value: &RawValue) {
+        if self.left == 0 {
+            self.dropped += 1;
+            return;
+        }
+        self.left -= 1;
+        match tensor(key, value) {
+            Ok(tensor) if self.faults.is_empty() => self.tensors.push(tensor),
+            Ok(_) => self.dropped += 1,
+            Err(fault) => {
+                self.dropped += 1;
+                self.faults.push(fault);
+            }
+        }
+    }
+}
+
+/// The metadata, which may be null.
+fn string_map(value: &RawValue) -> Result<BTreeMap<String, String>, HeaderFault> {
+    let (mut map, mut found, mut fault) = (BTreeMap::new(), 0, None);
+    if value.get() == "null" {
+        return Ok(map);
+    }
+    let entries = each_entry(value.get(), |key, value| {
+        found += 1;
+        if found > MAX_METADATA_KEYS || fault.is_some() {
+            return;
+        }
+        let Ok(text) = serde_json::from_str::<String>(value.get()) else {
+            fault = Some(HeaderFault::BadMetadataValue { key });
+            return;
+        };
+        if map.insert(key.clone(), text).is_some() {
+            fault = Some(HeaderFault::DuplicateKey { key: format!("{METADATA_KEY}.{key}") });
+        }
+    });
+    entries.map_err(|why| HeaderFault::BadMetadata { why: why.to_string() })?;
+    match fault {
+        _ if found > MAX_METADATA_KEYS => Err(HeaderFault::TooManyKeys { found }),
+        Some(fault) => Err(fault),
+        None => Ok(map),
+    }
 }
 
 fn tensor(name: &str, value: &RawValue) -> Result<StoredTensor, HeaderFault> {
@@ -167,6 +220,10 @@ fn tensor(name: &str, value: &RawValue) -> Result<StoredTensor, HeaderFault> {
         return Err(HeaderFault::UnsupportedDtype { tensor, found: format!("{:?}", info.dtype) });
     };
     let shape = info.shape;
+    if shape.len() > MAX_AXES {
+        let why = format!("its shape has {} axes, expected at most {MAX_AXES}", shape.len());
+        return Err(HeaderFault::BadEntry { tensor, why });
+    }
     let bytes = |len: &usize| len.checked_mul(dtype.bytes());
     let Some(len) = element_count(&shape).filter(|len| bytes(len).is_some()) else {
         return Err(HeaderFault::ShapeOverflow { tensor, shape });
@@ -188,8 +245,8 @@ fn element_count(shape: &[usize]) -> Option<usize> {
 }
 
 /// The faults of tensors, in the order of their offsets, that do not fill the data exactly.
-fn placement_faults(tensors: &[StoredTensor], data_bytes: u64) -> Vec<HeaderFault> {
-    let mut faults = Vec::new();
+fn placement_faults(tensors: &[StoredTensor], data_bytes: u64) -> Faults<HeaderFault> {
+    let mut faults = Faults::default();
     let mut expected = 0;
     let mut furthest: Option<&StoredTensor> = None;
     for stored in tensors {
@@ -220,8 +277,8 @@ mod tests {
     use super::*;
 
     fn faults(json: &str, data_bytes: u64) -> String {
-        let faults = Header::parse(json.as_bytes(), data_bytes).unwrap_err();
-        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        let faults = Header::parse(json.as_bytes(), data_bytes, &Limits::UNKNOWN).unwrap_err();
+        faults.lines().collect::<Vec<_>>().join("\n")
     }
 
     #[test]
@@ -230,7 +287,7 @@ mod tests {
             "a":{"dtype":"I32","shape":[],"data_offsets":[0,4]},
             "none":{"dtype":"F16","shape":[0,3],"data_offsets":[12,12]},
             "__metadata__":{"client_id":"x"}}   "#;
-        let header = Header::parse(json.as_bytes(), 12).unwrap();
+        let header = Header::parse(json.as_bytes(), 12, &Limits::UNKNOWN).unwrap();
         let names: Vec<_> = header.tensors.iter().map(|t| t.spec.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "none"]);
         assert_eq!(header.tensors[1].spec.len, 2);
@@ -264,7 +321,7 @@ mod tests {
                 b[1] - b[0]
             )
         };
-        assert!(Header::parse(two([0, 4], [4, 8]).as_bytes(), 8).is_ok());
+        assert!(Header::parse(two([0, 4], [4, 8]).as_bytes(), 8, &Limits::UNKNOWN).is_ok());
         assert!(faults(&two([0, 4], [2, 6]), 6).contains("inside tensor `a`"));
         assert!(faults(&two([0, 8], [2, 6]), 8).contains("inside tensor `a`"));
         assert!(faults(&two([0, 4], [6, 8]), 8).contains("expected 4"));
@@ -274,8 +331,40 @@ mod tests {
 
     #[test]
     fn header_length_is_checked_against_the_file() {
-        assert_eq!(header_length(4u64.to_le_bytes(), 12), Ok(4));
-        assert!(header_length(5u64.to_le_bytes(), 12).is_err());
-        assert!(header_length((MAX_HEADER_BYTES + 1).to_le_bytes(), u64::MAX).is_err());
+        let length = |claimed: u64, bytes| header_length(claimed.to_le_bytes(), bytes, &Limits::TRUSTED);
+        assert_eq!(length(4, 12), Ok(4));
+        assert!(length(5, 12).is_err());
+        assert!(length(Limits::TRUSTED.header_bytes + 1, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn faults_and_tensors_behind_the_limits_are_only_counted() {
+        let some = |count: usize, entry: &dyn Fn(usize) -> String| {
+            let entries: Vec<String> = (0..count).map(entry).collect();
+            Header::parse(format!("{{{}}}", entries.join(",")).as_bytes(), 0, &Limits::UNKNOWN).unwrap_err()
+        };
+        let few = |entry: &dyn Fn(usize) -> String| some(1000, entry);
+        let many = |entry: &dyn Fn(usize) -> String| some(100_000, entry);
+        let bad = few(&|_| "\"\":0".to_owned());
+        assert_eq!(bad.iter().count(), crate::model::faults::MOST_KEPT);
+        let empty = r#"{"dtype":"U8","shape":[0],"data_offsets":[0,0]}"#;
+        let found = many(&|i| format!("\"{i}\":{empty}")).to_string();
+        assert_eq!(
+            found,
+            format!("header lists 100000 tensors, expected at most {}", Limits::UNKNOWN.tensors)
+        );
+        let found = many(&|i| format!("\"__metadata__\":{{\"{i}\":\"\"}}")).to_string();
+        assert!(found.starts_with("key `__metadata__` appears twice"), "{found}");
+        let keys: Vec<String> = (0..2000).map(|i| format!("\"{i}\":\"\"")).collect();
+        let found = faults(&format!("{{\"__metadata__\":{{{}}}}}", keys.join(",")), 0);
+        assert_eq!(found, "metadata has 2000 keys, expected at most 1024");
+    }
+
+    #[test]
+    fn metadata_may_be_null_and_values_must_be_strings() {
+        let parse = |json: &str| Header::parse(json.as_bytes(), 0, &Limits::UNKNOWN);
+        assert!(parse(r#"{"__metadata__":null}"#).unwrap().metadata.is_empty());
+        assert!(faults(r#"{"__metadata__":{"round":4}}"#, 0).contains("metadata `round` is not a string"));
+        assert!(faults(r#"{"__metadata__":[]}"#, 0).contains("metadata is not a map of strings"));
     }
 }

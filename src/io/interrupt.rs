@@ -2,9 +2,10 @@
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use std::io;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// A signal asked the run to stop.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,27 @@ pub fn listen() -> io::Result<()> {
     // Makes a file past the size limit (ulimit -f) an error like a full disk instead of the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     Ok(())
+}
+
+/// The longest time from a signal to the end of a wait.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Does work that may wait for ever, such as reading a pipe without a writer. A signal ends the wait.
+///
+/// # Errors
+///
+/// The error of the work, or that a signal came.
+pub fn wait_for<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    // A thread that still waits when the process ends holds nothing.
+    std::thread::Builder::new().spawn(move || sender.send(work()))?;
+    loop {
+        match receiver.recv_timeout(POLL) {
+            Ok(done) => return done,
+            Err(RecvTimeoutError::Timeout) => check().map_err(io::Error::other)?,
+            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("its reader ended early")),
+        }
+    }
 }
 
 /// Fails if a signal asked the run to stop.

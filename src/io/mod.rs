@@ -1,16 +1,19 @@
 //! The only room that opens files.
 //!
-//! Reading: [`discover`] finds updates, [`shards`] names the files of sharded models, [`header`] checks the claims of a
-//! safetensors header, [`source`] reads files in place, [`model_file`] joins headers and sources, [`digest`] names
-//! content, [`content`] is a model without its metadata. Writing: [`publish`] makes whole files appear at once,
+//! Reading: [`discover`] finds updates, [`shards`] names the files of sharded models, [`shard_index`] reads what an
+//! index says about them. [`header`] checks the claims of a safetensors header, [`limits`] bound it, and [`lookalike`]
+//! knows files of other formats. [`source`] reads files in place, [`model_file`] joins headers and sources, [`digest`]
+//! names content, [`content`] is a model without its metadata. Writing: [`publish`] makes whole files appear at once,
 //! [`model_writer`] streams a model into one, [`model_files`] names its files,
 //! [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small files between runs.
 //!
-//! [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends one where a test asks for it.
+//! [`collision`] keeps outputs off inputs. [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends
+//! one where a test asks for it.
 //! [`synthetic`] makes updates for measurements. [`text`], [`memory`] and [`machine`] are small; [`system`] finds what
 //! is installed.
 
 pub mod cache;
+pub mod collision;
 pub mod content;
 pub mod crash;
 pub mod digest;
@@ -18,6 +21,8 @@ pub mod discover;
 pub mod header;
 pub mod interrupt;
 pub mod journal;
+pub mod limits;
+pub mod lookalike;
 pub mod machine;
 pub mod memory;
 pub mod model_file;
@@ -25,6 +30,7 @@ pub mod model_files;
 pub mod model_writer;
 pub mod publish;
 pub mod secret;
+pub mod shard_index;
 pub mod shards;
 pub mod source;
 pub mod synthetic;

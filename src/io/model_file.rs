@@ -1,23 +1,21 @@
 //! A model on disk: one safetensors file, or several under a Hugging Face shard index.
 
-use crate::io::discover::stem;
+use crate::io::discover::DiscoverError;
 use crate::io::header::{Header, HeaderFault, LENGTH_BYTES, StoredTensor, header_length};
-use crate::io::shards::{INDEX_SUFFIX, is_shard_of};
+use crate::io::limits::Limits;
+use crate::io::lookalike::{self, Lookalike};
+use crate::io::shard_index::{IndexFault, ShardIndex, is_index};
+use crate::io::shards::shard_stem;
 use crate::io::source::{OpenFiles, SourceFile};
+use crate::model::faults::Faults;
 use crate::model::layout::TensorSpec;
 use crate::model::sparsity::Sparsity;
-use serde::Deserialize;
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Most bytes of a shard index that is read.
-const MAX_INDEX_BYTES: u64 = 100_000_000;
 
 /// A fault of a model on disk.
 #[derive(thiserror::Error, Debug)]
@@ -30,12 +28,14 @@ pub enum OpenFault {
     Header(#[from] HeaderFault),
     #[error("shard {shard}: {fault}")]
     Shard { shard: String, fault: Box<OpenFault> },
-    #[error("shard index is not understood: {why}")]
-    BadIndex { why: String },
-    #[error(
-        "shard index names `{shard}`, expected a file beside it called {stem}-NNNNN-of-NNNNN.safetensors"
-    )]
-    ForeignShard { shard: String, stem: String },
+    #[error("file is {}, expected safetensors", .0.what)]
+    Lookalike(Lookalike),
+    #[error(transparent)]
+    Folder(#[from] DiscoverError),
+    #[error(transparent)]
+    Index(#[from] IndexFault),
+    #[error("file is one shard of {stem}, expected the index of all its shards")]
+    ShardAlone { stem: String },
     #[error("tensor `{tensor}`: the index places it in {shard}, which does not hold it")]
     NotInShard { tensor: String, shard: String },
     #[error("tensor `{tensor}`: {shard} holds it, but the index does not place it there")]
@@ -48,16 +48,16 @@ pub enum OpenFault {
     ConflictingMetadata { key: String, one: String, other: String },
 }
 
-/// The messages of faults, joined.
-pub fn list<T: ToString>(faults: &[T]) -> String {
-    faults.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
-}
-
 impl OpenFault {
     /// The remedy, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Encoded => Some("run `fedmill decompress` on it first"),
+            Self::Lookalike(known) => Some(known.hint),
+            Self::ShardAlone { .. } => {
+                Some("name the index, *.safetensors.index.json, and put all shards beside it")
+            }
+            Self::Shard { fault, .. } => fault.hint(),
             _ => None,
         }
     }
@@ -136,10 +136,18 @@ impl ModelFile {
     /// # Errors
     ///
     /// Every fault found.
-    pub fn open(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<Self, Vec<OpenFault>> {
-        let is_index = path.to_string_lossy().ends_with(INDEX_SUFFIX);
-        let (files, places, metadata) =
-            if is_index { open_shards(path, files)? } else { open_single(path, files)? };
+    pub fn open(
+        path: &Path,
+        files: &OpenFiles,
+        tables: &TablePool,
+        limits: &Limits,
+    ) -> Result<Self, Faults<OpenFault>> {
+        let opened = if is_index(path) {
+            open_shards(path, files, limits)?
+        } else {
+            open_single(path, files, limits)?
+        };
+        let (files, places, metadata) = opened;
         Ok(Self { path: path.to_owned(), files, table: tables.share(places), metadata, decoder: None })
     }
 
@@ -149,72 +157,84 @@ impl ModelFile {
     }
 }
 
+/// Checks that a path names a whole model: a shard is none.
+///
+/// # Errors
+///
+/// When it names a shard.
+pub fn check_is_whole(path: &Path) -> Result<(), Faults<OpenFault>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match shard_stem(&name) {
+        Some(stem) => Err(OpenFault::ShardAlone { stem: stem.into_owned() }.into()),
+        None => Ok(()),
+    }
+}
+
 type ModelParts = (Vec<SourceFile>, TensorTable, BTreeMap<String, String>);
 
-fn open_single(path: &Path, files: &OpenFiles) -> Result<ModelParts, Vec<OpenFault>> {
-    let (source, header, data_start) = open_file(path, files)?;
+fn open_single(path: &Path, files: &OpenFiles, limits: &Limits) -> Result<ModelParts, Faults<OpenFault>> {
+    let (source, header, data_start) = open_file(path, files, limits)?;
     let place =
         |stored: StoredTensor| TensorPlace { offset: data_start + stored.offset, spec: stored.spec, file: 0 };
     Ok((vec![source], header.tensors.into_iter().map(place).collect(), header.metadata))
 }
 
 /// Opens one safetensors file. Also returns where its data starts.
-fn open_file(path: &Path, files: &OpenFiles) -> Result<(SourceFile, Header, u64), Vec<OpenFault>> {
-    let unreadable = |why| vec![OpenFault::Unreadable(why)];
-    let headers = |faults: Vec<HeaderFault>| faults.into_iter().map(OpenFault::from).collect();
+fn open_file(
+    path: &Path,
+    files: &OpenFiles,
+    limits: &Limits,
+) -> Result<(SourceFile, Header, u64), Faults<OpenFault>> {
+    let unreadable = |why| Faults::from(OpenFault::Unreadable(why));
     let source = SourceFile::open(path, files).map_err(unreadable)?;
-    let bytes = source.bytes();
-    if bytes < LENGTH_BYTES {
-        return Err(headers(vec![HeaderFault::NoLength { bytes }]));
-    }
-    let mut length = [0; LENGTH_BYTES as usize];
-    source.read_exact_at(&mut length, 0).map_err(unreadable)?;
-    let length = header_length(length, bytes).map_err(|fault| headers(vec![fault]))?;
-    let mut json = vec![0; length];
-    source.read_exact_at(&mut json, LENGTH_BYTES).map_err(unreadable)?;
-    let data_start = LENGTH_BYTES + length as u64;
-    let header = Header::parse(&json, bytes - data_start).map_err(headers)?;
+    let mut first = [0; lookalike::BYTES];
+    let known = first.len().min(usize::try_from(source.bytes()).unwrap_or(usize::MAX));
+    source.read_exact_at(&mut first[..known], 0).map_err(unreadable)?;
+    let json = read_header(&source, &first[..known], limits)?;
+    let data_start = LENGTH_BYTES + json.len() as u64;
+    let header = Header::parse(&json, source.bytes() - data_start, limits);
+    let header = header.map_err(|faults| told(&first[..known], faults))?;
     Ok((source, header, data_start))
 }
 
-/// The content of a shard index.
-#[derive(Deserialize, Debug)]
-struct ShardIndex {
-    /// The file that holds each tensor.
-    weight_map: BTreeMap<String, String>,
-    /// Free-form metadata.
-    #[serde(default)]
-    metadata: BTreeMap<String, Value>,
+/// The text of a file's header.
+fn read_header(source: &SourceFile, first: &[u8], limits: &Limits) -> Result<Vec<u8>, Faults<OpenFault>> {
+    let bytes = source.bytes();
+    let length = match first.first_chunk::<{ LENGTH_BYTES as usize }>() {
+        Some(length) => header_length(*length, bytes, limits),
+        None => Err(HeaderFault::NoLength { bytes }),
+    };
+    let length = length.map_err(|fault| told(first, fault.into()))?;
+    let mut json = vec![0; length];
+    source.read_exact_at(&mut json, LENGTH_BYTES).map_err(OpenFault::Unreadable)?;
+    Ok(json)
 }
 
-fn read_index(path: &Path) -> Result<ShardIndex, OpenFault> {
-    let meta = fs::metadata(path).map_err(OpenFault::Unreadable)?;
-    if !meta.is_file() || meta.len() > MAX_INDEX_BYTES {
-        let why = format!("expected a regular file of at most {MAX_INDEX_BYTES} bytes");
-        return Err(OpenFault::BadIndex { why });
+/// The faults of a header, or that the file has another format.
+fn told(first: &[u8], faults: Faults<HeaderFault>) -> Faults<OpenFault> {
+    match lookalike::told_by(first) {
+        Some(known) => OpenFault::Lookalike(known).into(),
+        None => faults.map(OpenFault::from),
     }
-    let text = fs::read_to_string(path).map_err(OpenFault::Unreadable)?;
-    serde_json::from_str(&text).map_err(|why| OpenFault::BadIndex { why: why.to_string() })
 }
 
-fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<ModelParts, Vec<OpenFault>> {
-    let stem = stem(index_path);
-    let index = read_index(index_path).map_err(|fault| vec![fault])?;
-    let names: BTreeSet<&String> = index.weight_map.values().collect();
-    let mut metadata: BTreeMap<String, String> = index
-        .metadata
-        .iter()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect();
-    let (mut sources, mut table, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+fn open_shards(
+    index_path: &Path,
+    files: &OpenFiles,
+    limits: &Limits,
+) -> Result<ModelParts, Faults<OpenFault>> {
+    let mut index = ShardIndex::read(index_path, limits).map_err(OpenFault::from)?;
+    let mut metadata = std::mem::take(&mut index.metadata);
+    let (names, foreign) = index.shards(index_path);
+    let mut faults = foreign.map(OpenFault::from);
+    let (mut sources, mut table) = (Vec::new(), Vec::new());
+    let mut left = *limits;
     for name in names {
-        if !is_shard_of(&stem, name) {
-            faults.push(OpenFault::ForeignShard { shard: name.clone(), stem: stem.clone() });
-            continue;
-        }
-        match open_file(&index_path.with_file_name(name), files) {
+        match open_file(&index_path.with_file_name(name), files, &left) {
             Ok((source, header, data_start)) => {
-                faults.extend(index_faults(&index, name, &header));
+                left.header_bytes = left.header_bytes.saturating_sub(data_start);
+                left.tensors = left.tensors.saturating_sub(header.tensors.len());
+                add_index_faults(&mut faults, &index, name, &header);
                 faults.extend(merge_metadata(&mut metadata, header.metadata));
                 table.extend(header.tensors.into_iter().map(|stored| TensorPlace {
                     offset: data_start + stored.offset,
@@ -223,18 +243,16 @@ fn open_shards(index_path: &Path, files: &OpenFiles) -> Result<ModelParts, Vec<O
                 }));
                 sources.push(source);
             }
-            Err(found) => faults.extend(
-                found
-                    .into_iter()
-                    .map(|fault| OpenFault::Shard { shard: name.clone(), fault: Box::new(fault) }),
+            Err(found) => faults.append(
+                found.map(|fault| OpenFault::Shard { shard: name.to_owned(), fault: Box::new(fault) }),
             ),
         }
     }
-    if faults.is_empty() { Ok((sources, table, metadata)) } else { Err(faults) }
+    faults.none_or((sources, table, metadata))
 }
 
-/// The faults where an index and the header of a shard disagree.
-fn index_faults(index: &ShardIndex, shard: &str, header: &Header) -> Vec<OpenFault> {
+/// Adds the faults where an index and the header of a shard disagree.
+fn add_index_faults(faults: &mut Faults<OpenFault>, index: &ShardIndex, shard: &str, header: &Header) {
     let held: HashSet<&str> = header.tensors.iter().map(|stored| stored.spec.name.as_str()).collect();
     let placed = |tensor: &str| index.weight_map.get(tensor).is_some_and(|file| file == shard);
     let missing = index
@@ -242,15 +260,16 @@ fn index_faults(index: &ShardIndex, shard: &str, header: &Header) -> Vec<OpenFau
         .iter()
         .filter(|(tensor, file)| *file == shard && !held.contains(tensor.as_str()))
         .map(|(tensor, _)| OpenFault::NotInShard { tensor: tensor.clone(), shard: shard.to_owned() });
+    faults.extend(missing);
     let extra =
         header.tensors.iter().filter(|stored| !placed(&stored.spec.name)).map(|stored| {
             OpenFault::NotInIndex { tensor: stored.spec.name.clone(), shard: shard.to_owned() }
         });
-    missing.chain(extra).collect()
+    faults.extend(extra);
 }
 
-fn merge_metadata(all: &mut BTreeMap<String, String>, shard: BTreeMap<String, String>) -> Vec<OpenFault> {
-    let mut faults = Vec::new();
+fn merge_metadata(all: &mut BTreeMap<String, String>, shard: BTreeMap<String, String>) -> Faults<OpenFault> {
+    let mut faults = Faults::default();
     for (key, value) in shard {
         let known = all.entry(key.clone()).or_insert_with(|| value.clone());
         if *known != value {

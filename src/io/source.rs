@@ -2,10 +2,11 @@
 //!
 //! Files are not mapped: if a client truncates its file during a run, the run gets an error and does not crash.
 
+use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -77,6 +78,22 @@ pub fn identity_of(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
+/// Opens a regular file to read. Never waits, as a pipe would make it.
+///
+/// # Errors
+///
+/// When it cannot be opened, or is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let not_regular = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+    // Some devices act when they are opened.
+    if !fs::metadata(path)?.is_file() {
+        return Err(not_regular());
+    }
+    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(without_waiting).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
 impl SourceFile {
     /// Opens a regular file.
     ///
@@ -84,10 +101,7 @@ impl SourceFile {
     ///
     /// When it cannot be opened or is no regular file (a pipe would block the run).
     pub fn open(path: &Path, files: &OpenFiles) -> io::Result<Self> {
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        let file = File::open(path)?;
+        let file = open_regular(path)?;
         let identity = Identity::of(&file)?;
         Ok(Self { path: path.to_owned(), identity, held: files.take().then_some(file) })
     }
@@ -168,7 +182,7 @@ impl SourceFile {
     /// Opens the file anew to read from. A time proves no change, and a read compares no content: see
     /// [`check_unchanged`](Self::check_unchanged).
     fn reopen(&self) -> io::Result<File> {
-        let file = File::open(&self.path)?;
+        let file = open_regular(&self.path)?;
         let found = Identity { modified: self.identity.modified, ..Identity::of(&file)? };
         self.compare(found)?;
         Ok(file)

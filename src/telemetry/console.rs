@@ -2,8 +2,10 @@
 //!
 //! Standard output carries only data.
 
+use crate::telemetry::escape;
 use anstyle::{AnsiColor, Style};
 use std::fmt;
+use std::io;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
@@ -24,7 +26,25 @@ pub fn install(level: Level, format: LogFormat) {
     match format {
         // The stream removes colours where the output is not a terminal.
         LogFormat::Text => builder.with_writer(anstream::stderr).event_format(Plain).init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+        LogFormat::Json => {
+            let json = builder.json().flatten_event(true).with_current_span(false);
+            json.with_writer(|| SafeJson).init();
+        }
+    }
+}
+
+/// Standard error for lines of JSON, each written at once.
+struct SafeJson;
+
+impl io::Write for SafeJson {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let safe = escape::json(std::str::from_utf8(line).map_err(io::Error::other)?).into_owned();
+        io::stderr().write_all(safe.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }
 
@@ -45,11 +65,11 @@ where
         let style = color.map_or(Style::new(), |color| color.on_default().bold());
         let mut text = Text::default();
         event.record(&mut text);
-        writeln!(out, "{style}{word}{style:#}: {}", text.message)?;
+        writeln!(out, "{style}{word}{style:#}: {}", escape::line(&text.message))?;
         match text.hint {
             Some(hint) => {
                 let style = AnsiColor::Cyan.on_default().bold();
-                writeln!(out, "{style}hint{style:#}: {hint}")
+                writeln!(out, "{style}hint{style:#}: {}", escape::line(&hint))
             }
             None => Ok(()),
         }

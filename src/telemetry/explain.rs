@@ -9,6 +9,11 @@ pub trait Explain: Error + Send + Sync + 'static {
         None
     }
 
+    /// The lines of a message with a line for each of several faults; empty for a message of one line.
+    fn lines(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The signal that ended the run, if one did.
     fn signal(&self) -> Option<i32> {
         None

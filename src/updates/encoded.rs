@@ -1,13 +1,18 @@
 //! Opens updates whatever their encoding, and decodes tiles of them in place.
 
-use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, PartStreams};
+use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, Most, PartStreams};
 use crate::codecs::{Coding, Extent, Invalid};
 use crate::io::digest::hex;
-use crate::io::model_file::{Decoder, ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable};
+use crate::io::discover::model_at;
+use crate::io::limits::Limits;
+use crate::io::model_file::{
+    Decoder, ENCODED, ModelFile, OpenFault, TablePool, TensorPlace, TensorTable, check_is_whole,
+};
 use crate::io::source::{OpenFiles, SourceFile};
 use crate::kernels::convert::{decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
+use crate::model::faults::Faults;
 use crate::model::layout::TensorSpec;
 use crate::model::sparsity::Sparsity;
 use crate::model::tile::TileBuffer;
@@ -20,6 +25,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// How much an update may ask for: what its base allows, or without one a default.
+pub fn limits(base: Option<&TensorTable>) -> Limits {
+    base.map_or(Limits::UNKNOWN, |table| Limits::of_layout(table.iter().map(|place| &place.spec)))
+}
+
 /// Opens an update and checks its header and directory. Reads no values. An encoded update shows the tensors that it
 /// decodes to; `base` has the tensors of an update that leaves their names to its base.
 ///
@@ -31,9 +41,25 @@ pub fn open(
     files: &OpenFiles,
     tables: &TablePool,
     base: Option<&TensorTable>,
-) -> Result<ModelFile, Vec<OpenFault>> {
-    let mut model = ModelFile::open(path, files, tables)?;
-    if let Some(encoded) = Encoded::of(&model, base).map_err(bad)? {
+) -> Result<ModelFile, Faults<OpenFault>> {
+    open_within(path, files, tables, base, &limits(base))
+}
+
+/// Opens an update as [`open`], within other limits than its base allows.
+///
+/// # Errors
+///
+/// Every fault found.
+pub fn open_within(
+    path: &Path,
+    files: &OpenFiles,
+    tables: &TablePool,
+    base: Option<&TensorTable>,
+    limits: &Limits,
+) -> Result<ModelFile, Faults<OpenFault>> {
+    check_is_whole(path)?;
+    let mut model = ModelFile::open(path, files, tables, limits)?;
+    if let Some(encoded) = Encoded::of(&model, base, limits).map_err(bad)? {
         let table = encoded.table();
         model.metadata.append(&mut encoded.metadata.clone());
         model.table = tables.share(table);
@@ -53,9 +79,11 @@ pub fn open_to_merge(
     files: &OpenFiles,
     tables: &TablePool,
     base: Option<&TensorTable>,
-) -> Result<ModelFile, Vec<OpenFault>> {
-    let mut model = ModelFile::open(path, files, tables)?;
-    let Some(encoded) = Encoded::of(&model, base).map_err(bad)? else { return Ok(model) };
+    limits: &Limits,
+) -> Result<ModelFile, Faults<OpenFault>> {
+    check_is_whole(path)?;
+    let mut model = ModelFile::open(path, files, tables, limits)?;
+    let Some(encoded) = Encoded::of(&model, base, limits).map_err(bad)? else { return Ok(model) };
     model.metadata.append(&mut encoded.metadata.clone());
     if encoded.is_sketch().map_err(bad)? {
         // All other tensors of a sketch are raw, so a merge takes the tensors of the file.
@@ -86,21 +114,45 @@ pub fn sketch_metadata(by: &str) -> [(String, String); 3] {
 /// The metadata that marks a sketch.
 pub(crate) const KIND_SKETCH: (&str, &str) = ("fedmill.kind", "sketch");
 
-/// Opens a model that must be plain, such as a base.
+/// Opens a model of the operator that must be plain, such as a base: a file, an index, or a folder with one model.
 ///
 /// # Errors
 ///
 /// Every fault found. An encoded model is one.
-pub fn open_plain(path: &Path, files: &OpenFiles, tables: &TablePool) -> Result<ModelFile, Vec<OpenFault>> {
-    let model = ModelFile::open(path, files, tables)?;
+pub fn open_plain(
+    path: &Path,
+    files: &OpenFiles,
+    tables: &TablePool,
+) -> Result<ModelFile, Faults<OpenFault>> {
+    let path = model_at(path).map_err(OpenFault::from)?;
+    check_is_whole(&path)?;
+    plain(ModelFile::open(&path, files, tables, &Limits::TRUSTED)?)
+}
+
+/// Opens a model of a client that must be plain, within limits.
+///
+/// # Errors
+///
+/// Every fault found. An encoded model is one.
+pub fn open_plain_within(
+    path: &Path,
+    files: &OpenFiles,
+    tables: &TablePool,
+    limits: &Limits,
+) -> Result<ModelFile, Faults<OpenFault>> {
+    check_is_whole(path)?;
+    plain(ModelFile::open(path, files, tables, limits)?)
+}
+
+fn plain(model: ModelFile) -> Result<ModelFile, Faults<OpenFault>> {
     match model.metadata.contains_key(FORMAT_KEY) {
-        true => Err(vec![OpenFault::Encoded]),
+        true => Err(OpenFault::Encoded.into()),
         false => Ok(model),
     }
 }
 
-fn bad(why: Invalid) -> Vec<OpenFault> {
-    vec![OpenFault::BadEncoding { why: why.0 }]
+fn bad(why: Invalid) -> Faults<OpenFault> {
+    OpenFault::BadEncoding { why: why.0 }.into()
 }
 
 /// An encoded update whose directory fits its file.
@@ -118,9 +170,16 @@ pub struct Encoded {
     content: Option<Range<u64>>,
 }
 
+/// What an encoded update is held against when it is opened.
+struct Opening<'a> {
+    base: Option<&'a [TensorSpec]>,
+    file_bytes: u64,
+    limits: &'a Limits,
+}
+
 impl Encoded {
     /// The encoded update in an open file; `None` for a plain model.
-    fn of(model: &ModelFile, base: Option<&TensorTable>) -> Result<Option<Self>, Invalid> {
+    fn of(model: &ModelFile, base: Option<&TensorTable>, limits: &Limits) -> Result<Option<Self>, Invalid> {
         match model.metadata.get(FORMAT_KEY).map(String::as_str) {
             None => return Ok(None),
             Some(FORMAT) => {}
@@ -130,30 +189,34 @@ impl Encoded {
         }
         let base: Option<Vec<TensorSpec>> =
             base.map(|table| table.iter().map(|place| place.spec.clone()).collect());
+        let most = Most { tensors: limits.tensors, of_base: base.as_deref().map_or(0, <[TensorSpec]>::len) };
+        let opening = Opening { base: base.as_deref(), file_bytes: model.bytes(), limits };
         if let Some(json) = model.metadata.get(CODEC_KEY) {
             let stored = model.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
-            return Self::new(Directory::from_json(json)?, base.as_deref(), Plain { stored }).map(Some);
+            return Self::new(Directory::from_json(json, most)?, &opening, Plain { stored }).map(Some);
         }
         let [bundle] = &model.table[..] else {
             return Err(Invalid(format!("it has neither `{CODEC_KEY}` nor the tensor `{BUNDLE}` alone")));
         };
-        let (directory, end) = read_directory(bundle, &model.files)?;
-        let encoded = Self::new(directory, base.as_deref(), Bundle { next: bundle.offset, end })?;
+        let (directory, end) = read_directory(bundle, &model.files, limits.header_bytes, most)?;
+        let encoded = Self::new(directory, &opening, Bundle { next: bundle.offset, end })?;
         Ok(Some(Self { content: Some(bundle.offset..end), ..encoded }))
     }
 
     fn new(
         mut directory: Directory,
-        base: Option<&[TensorSpec]>,
+        opening: &Opening<'_>,
         mut layout: impl StreamLayout,
     ) -> Result<Self, Invalid> {
-        let tensors = directory.tensors.resolve(base)?;
+        let tensors = directory.tensors.resolve(opening.base)?;
         directory.name_the_rest(tensors.len())?;
         let metadata = metadata(&directory)?;
         let bytes = tensors.iter().try_fold(0usize, |bytes, spec| bytes.checked_add(spec.bytes()));
         if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
             return Err(Invalid::new("its tensors have too many values together"));
         }
+        let decoded = opening.limits.decoded.check(&tensors, opening.file_bytes);
+        decoded.map_err(|why| Invalid(why.to_string()))?;
         let mut places = vec![(0, 0); tensors.len()];
         let mut parts: Vec<EncodedPart> = Vec::with_capacity(directory.parts.len());
         let mut appended = Vec::new();

@@ -11,6 +11,16 @@ pub enum LayoutFault {
     MissingTensor { tensor: String, dtype: Dtype, shape: Vec<usize> },
     #[error("tensor `{tensor}` is not expected: the {reference} has none of that name")]
     ExtraTensor { tensor: String, reference: &'static str },
+    #[error("tensor `{tensor}` is missing: the update ties it to `{to}`, which the {reference} does not")]
+    TiedMissing { tensor: String, to: String, reference: &'static str },
+    #[error("tensor `{tensor}` is not expected: the {reference} ties it to `{to}`")]
+    TiedExtra { tensor: String, to: String, reference: &'static str },
+    #[error(
+        "the name of every tensor starts with `{prefix}`, expected names as in the {reference}, without it"
+    )]
+    Wrapped { prefix: &'static str, reference: &'static str },
+    #[error("no name of a tensor starts with `{prefix}`, expected it as in the {reference}")]
+    NotWrapped { prefix: &'static str, reference: &'static str },
     #[error("tensor `{tensor}` has shape {found:?}, expected {expected:?}")]
     OtherShape { tensor: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("tensor `{tensor}` has dtype {found}, which does not convert to {expected}")]

@@ -5,15 +5,16 @@
 //! finds the bytes, `part` decodes a run of a vector. [`metadata`] parses what a client says about its update.
 //!
 //! A [`set`] has the updates, base and layout of a run; a [`source`] has the places of a model's tensors, which
-//! [`placement`] finds, or a [`fault`].
+//! [`placement`] finds, or a [`fault`]; `names` tell why tensors do not fit.
 
 pub mod encoded;
 pub mod fault;
 pub mod metadata;
+mod names;
 mod part;
 pub mod placement;
 pub mod set;
 pub mod source;
 mod streams;
 
-pub use encoded::{open, open_plain, open_to_merge};
+pub use encoded::{limits, open, open_plain, open_plain_within, open_to_merge, open_within};

@@ -2,8 +2,10 @@
 
 use crate::io::model_file::TensorPlace;
 use crate::model::class::TensorClass;
+use crate::model::faults::Faults;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::updates::fault::LayoutFault;
+use crate::updates::names::{tied, wrapper};
 use crate::updates::source::{Place, Placement};
 use std::collections::{HashMap, HashSet};
 
@@ -22,15 +24,15 @@ pub fn in_layout_order(reference: &Layout, parameters: Placement) -> Placement {
 ///
 /// # Errors
 ///
-/// Every difference between the model's tensors and the reference's.
+/// The differences between the model's tensors and the reference's.
 pub fn placement<'t>(
     table: impl IntoIterator<Item = &'t TensorPlace> + Clone,
     reference: &[TensorSpec],
     reference_name: &'static str,
-) -> Result<Placement, Vec<LayoutFault>> {
+) -> Result<Placement, Faults<LayoutFault>> {
     let mut by_name: HashMap<&str, &TensorPlace> =
         table.clone().into_iter().map(|place| (place.spec.name.as_str(), place)).collect();
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let mut placement = Vec::with_capacity(reference.len());
     for expected in reference {
         match by_name.remove(expected.name.as_str()) {
@@ -38,19 +40,48 @@ pub fn placement<'t>(
                 None => placement.push(Place::from(found)),
                 Some(fault) => faults.push(fault),
             },
-            None => faults.push(LayoutFault::MissingTensor {
-                tensor: expected.name.clone(),
-                dtype: expected.dtype,
-                shape: expected.shape.clone(),
-            }),
+            None => faults.push(missing(expected, table.clone(), reference_name)),
         }
     }
-    let extra = table.into_iter().filter(|place| by_name.contains_key(place.spec.name.as_str()));
-    faults.extend(extra.map(|place| LayoutFault::ExtraTensor {
-        tensor: place.spec.name.clone(),
-        reference: reference_name,
-    }));
-    if faults.is_empty() { Ok(placement) } else { Err(faults) }
+    let extra = table.clone().into_iter().filter(|place| by_name.contains_key(place.spec.name.as_str()));
+    faults.extend(extra.map(|place| extra_fault(&place.spec, reference, reference_name)));
+    if let Some(wrapped) = wrapped(table, reference, reference_name).filter(|_| !faults.is_empty()) {
+        return Err(wrapped.into());
+    }
+    faults.none_or(placement)
+}
+
+fn missing<'t>(
+    expected: &TensorSpec,
+    table: impl IntoIterator<Item = &'t TensorPlace>,
+    reference: &'static str,
+) -> LayoutFault {
+    let tensor = expected.name.clone();
+    match tied(&tensor, &expected.shape, table.into_iter().map(|place| &place.spec)) {
+        Some(to) => LayoutFault::TiedMissing { tensor, to: to.to_owned(), reference },
+        None => LayoutFault::MissingTensor { tensor, dtype: expected.dtype, shape: expected.shape.clone() },
+    }
+}
+
+fn extra_fault(found: &TensorSpec, layout: &[TensorSpec], reference: &'static str) -> LayoutFault {
+    let tensor = found.name.clone();
+    match tied(&tensor, &found.shape, layout) {
+        Some(to) => LayoutFault::TiedExtra { tensor, to: to.to_owned(), reference },
+        None => LayoutFault::ExtraTensor { tensor, reference },
+    }
+}
+
+/// The fault of names that differ by the prefix of a wrapper alone.
+fn wrapped<'t>(
+    table: impl IntoIterator<Item = &'t TensorPlace> + Clone,
+    layout: &[TensorSpec],
+    reference: &'static str,
+) -> Option<LayoutFault> {
+    let found: Vec<&str> = table.into_iter().map(|place| place.spec.name.as_str()).collect();
+    let expected: Vec<&str> = layout.iter().map(|spec| spec.name.as_str()).collect();
+    let (found, expected) = (|| found.iter().copied(), || expected.iter().copied());
+    let here = wrapper(found(), expected()).map(|prefix| LayoutFault::Wrapped { prefix, reference });
+    here.or_else(|| wrapper(expected(), found()).map(|prefix| LayoutFault::NotWrapped { prefix, reference }))
 }
 
 /// Finds the tensors of a reference that a model has. The others are [absent](Place::absent).
@@ -62,7 +93,7 @@ pub fn placement_with_gaps<'t>(
     table: impl IntoIterator<Item = &'t TensorPlace> + Clone,
     reference: &[TensorSpec],
     reference_name: &'static str,
-) -> Result<Placement, Vec<LayoutFault>> {
+) -> Result<Placement, Faults<LayoutFault>> {
     let names: HashSet<&str> = table.clone().into_iter().map(|place| place.spec.name.as_str()).collect();
     let (found, absent): (Vec<TensorSpec>, Vec<TensorSpec>) =
         reference.iter().cloned().partition(|spec| names.contains(spec.name.as_str()));
@@ -86,14 +117,14 @@ pub fn opaque_placement<'t>(
     table: Vec<&'t TensorPlace>,
     reference: &[TensorSpec],
     reference_name: &'static str,
-) -> Result<Placement, Vec<LayoutFault>> {
+) -> Result<Placement, Faults<LayoutFault>> {
     let found = placement(table, reference, reference_name)?;
     let other = |(place, spec): (&Place, &TensorSpec)| {
         let (tensor, found, expected) = (spec.name.clone(), place.dtype, spec.dtype);
         (found != expected).then_some(LayoutFault::OtherDtype { tensor, found, expected })
     };
-    let faults: Vec<LayoutFault> = found.iter().zip(reference).filter_map(other).collect();
-    if faults.is_empty() { Ok(found) } else { Err(faults) }
+    let faults: Faults<LayoutFault> = found.iter().zip(reference).filter_map(other).collect();
+    faults.none_or(found)
 }
 
 /// Compares a tensor with the expected one; `None` if it can replace it.

@@ -1,16 +1,13 @@
 //! Where the streams of an encoded update are in its file: in tensors, or in a bundle.
 
 use crate::codecs::Invalid;
-use crate::codecs::directory::{BUNDLE, Directory};
+use crate::codecs::directory::{BUNDLE, Directory, Most};
 use crate::io::model_file::TensorPlace;
 use crate::io::source::SourceFile;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
 use std::collections::HashMap;
 use std::io;
-
-/// The longest directory that is read, in bytes.
-const MAX_DIRECTORY_BYTES: u64 = 100_000_000;
 
 /// Finds the bytes of one stream after another, and checks that no others are left.
 pub(crate) trait StreamLayout {
@@ -75,10 +72,12 @@ impl StreamLayout for Bundle {
     }
 }
 
-/// Reads the directory at the end of a bundle. Returns it with the end of the streams.
+/// Reads the directory at the end of a bundle, if it has at most `most_bytes`. Returns it with the end of the streams.
 pub(crate) fn read_directory(
     bundle: &TensorPlace,
     files: &[SourceFile],
+    most_bytes: u64,
+    most: Most,
 ) -> Result<(Directory, u64), Invalid> {
     let unreadable = |why: io::Error| Invalid(format!("its directory cannot be read: {why}"));
     if (bundle.spec.name.as_str(), bundle.spec.dtype) != (BUNDLE, Dtype::U8) {
@@ -89,11 +88,14 @@ pub(crate) fn read_directory(
     let end = bytes.checked_sub(4).ok_or_else(|| Invalid(format!("its bundle has {bytes} bytes")))?;
     files[bundle.file].read_exact_at(&mut length, bundle.offset + end).map_err(unreadable)?;
     let length = u64::from(u32::from_le_bytes(length));
-    let start = end.checked_sub(length).filter(|_| length <= MAX_DIRECTORY_BYTES);
+    if length > most_bytes {
+        return Err(Invalid(format!("its directory claims {length} bytes, expected at most {most_bytes}")));
+    }
+    let start = end.checked_sub(length);
     let start = start.ok_or_else(|| {
         Invalid(format!("its directory claims {length} bytes, but its bundle has {bytes} in all"))
     })?;
     let mut text = vec![0; length as usize];
     files[bundle.file].read_exact_at(&mut text, bundle.offset + start).map_err(unreadable)?;
-    Ok((Directory::from_bytes(&text)?, bundle.offset + start))
+    Ok((Directory::from_bytes(&text, most)?, bundle.offset + start))
 }

@@ -48,7 +48,7 @@ pub(crate) const ARROWS: &Table = &[
     ("passes", "updates rules gpu kernels io telemetry model"),
     ("backend", "gpu kernels io telemetry"),
     ("compress", "updates codecs gpu kernels io telemetry settings model"),
-    ("budget", "updates privacy kernels record io"),
+    ("budget", "updates privacy kernels record io model"),
     ("fleet", "record io settings"),
     ("attacks", "rules kernels"),
     ("updates", "codecs kernels io model"),

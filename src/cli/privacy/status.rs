@@ -3,6 +3,7 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::failure::failure;
 use crate::budget::books::Books;
+use crate::cli::cells::row;
 use crate::privacy::ledger::status::Status;
 use clap::Args;
 use std::path::PathBuf;
@@ -64,7 +65,7 @@ fn table(status: &Status) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     for (name, value) in status.lines() {
-        table.add_row([name.to_owned(), value]);
+        table.add_row(row([name.to_owned(), value]));
     }
     table.trim_fmt()
 }

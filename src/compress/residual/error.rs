@@ -1,8 +1,9 @@
 //! Why error feedback is not possible, with advice for the user.
 
-use crate::io::model_file::{OpenFault, list};
+use crate::io::model_file::OpenFault;
 use crate::io::model_writer::WriteError;
 use crate::io::publish;
+use crate::model::faults::Faults;
 use std::io;
 use std::path::PathBuf;
 
@@ -11,8 +12,8 @@ use std::path::PathBuf;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum ResidualError {
-    #[error("{}: the residual cannot be used: {}", .path.display(), list(.faults))]
-    Unreadable { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: the residual cannot be used: {}", .path.display(), .faults)]
+    Unreadable { path: PathBuf, faults: Faults<OpenFault> },
     #[error("{}: is no residual: metadata `{key}` is {found}, expected {expected}", .path.display())]
     Metadata { path: PathBuf, key: &'static str, found: String, expected: &'static str },
     #[error("{}: is the residual of client `{found}`, expected that of `{expected}`", .path.display())]

@@ -1,6 +1,7 @@
 //! A residual in its file, and the update that it belongs to.
 
 use crate::compress::residual::error::ResidualError;
+use crate::io::limits::Limits;
 use crate::io::model_file::{ModelFile, TablePool, TensorPlace};
 use crate::io::source::{OpenFiles, identity_of};
 use crate::model::dtype::Kind;
@@ -68,7 +69,7 @@ impl StoredResidual {
         if identity_of(path).is_none() {
             return Ok(None);
         }
-        let model = ModelFile::open(path, &OpenFiles::raise_limit(), &TablePool::default())
+        let model = ModelFile::open(path, &OpenFiles::raise_limit(), &TablePool::default(), &Limits::TRUSTED)
             .map_err(|faults| ResidualError::Unreadable { path: path.to_owned(), faults })?;
         let text = |key: &'static str| {
             model.metadata.get(key).cloned().ok_or_else(|| ResidualError::Metadata {

@@ -11,6 +11,7 @@ use crate::engine::intake::update::{BadBase, Update};
 use crate::engine::intake::weights::WeightsError;
 use crate::engine::passes::error::PassError;
 use crate::gpu::job::GpuError;
+use crate::io::collision::Collision;
 use crate::io::discover::DiscoverError;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
@@ -29,8 +30,8 @@ pub enum Error {
     Discover(#[from] DiscoverError),
     #[error(transparent)]
     Base(#[from] BadBase),
-    #[error("{list}")]
-    BadUpdates { list: String, hint: &'static str },
+    #[error("{}", .lines.join("; "))]
+    BadUpdates { lines: Vec<String>, hint: &'static str },
     #[error(transparent)]
     Personal(#[from] PersonalError),
     #[error(transparent)]
@@ -45,10 +46,13 @@ pub enum Error {
     Strategy(#[from] StrategyError),
     #[error("{strategy} moves the base, expected --base MODEL")]
     NoBase { strategy: String },
-    #[error("{}: is also an input, expected another output path", .path.display())]
-    OutputIsInput { path: PathBuf },
-    #[error("{}: is also another output, expected different paths for model, state and report", .path.display())]
-    SameOutput { path: PathBuf },
+    #[error(transparent)]
+    Collision(#[from] Collision),
+    #[error(
+        "the updates are LoRA adapters (`{one}` and `{other}`): merged one by one, the factors do not give the mean of \
+         their products"
+    )]
+    LoraFactors { one: String, other: String },
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
@@ -141,12 +145,13 @@ impl Error {
         let faults = || bad.iter().flat_map(|update| update.faults.iter().map(move |fault| (update, fault)));
         let line = |(update, fault): (&Update, &Fault)| format!("{}: {fault}", update.path.display());
         let mut lines: Vec<String> = faults().take(MOST_LISTED).map(line).collect();
-        if let Some(more) = faults().count().checked_sub(MOST_LISTED).filter(|more| *more > 0) {
+        let all: usize = bad.iter().map(|update| update.faults.len()).sum();
+        if let Some(more) = all.checked_sub(MOST_LISTED).filter(|more| *more > 0) {
             lines.push(format!("and {more} more faults in {} updates", bad.len()));
         }
         let specific = faults().find_map(|(_, fault)| fault.hint());
         let hint = specific.unwrap_or("pass --on-bad-update skip to merge the others");
-        Self::BadUpdates { list: lines.join("\n"), hint }
+        Self::BadUpdates { lines, hint }
     }
 }
 
@@ -156,6 +161,11 @@ impl Explain for Error {
             Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
             Self::Opaque(_) => Some(REMEDY.to_owned()),
             Self::Base(why) => why.hint().map(str::to_owned),
+            Self::LoraFactors { .. } => Some(
+                "merge each adapter into its weights and send those (merge_and_unload in PEFT); if all clients share one of \
+                 the two factors, pass --allow-lora-factors"
+                    .to_owned(),
+            ),
             Self::Unsupported(why) => why.hint.map(str::to_owned),
             Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
             Self::State(why) => why.hint(),
@@ -167,6 +177,14 @@ impl Explain for Error {
             ),
             Self::Mode(why) => why.hint(),
             _ => None,
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Self::BadUpdates { lines, .. } => lines.clone(),
+            Self::Mode(why) => why.lines(),
+            _ => Vec::new(),
         }
     }
 

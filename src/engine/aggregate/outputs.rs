@@ -3,12 +3,12 @@
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::request::{Inputs, Outputs};
 use crate::engine::intake::taken::Taken;
+use crate::io::collision;
 use crate::io::model_file::ModelFile;
 use crate::io::model_files;
 use crate::io::model_writer::{self, WriteError};
 use crate::io::publish;
 use crate::io::source::{SourceFile, identity_of};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Checks that the outputs can be written to their paths.
@@ -28,21 +28,11 @@ pub(super) fn check_targets(outputs: &Outputs) -> Result<(), WriteError> {
 ///
 /// The first output that is an input or another output too.
 pub(super) fn check_collisions(outputs: &Outputs, inputs: &Inputs, taken: &Taken) -> Result<(), Error> {
-    let read = identities(inputs, taken);
     let beside = outputs.state.as_deref().map(publish::previous);
     let family = model_files::family(&outputs.model).map_err(WriteError::at(&outputs.model))?;
-    let mut all: BTreeSet<PathBuf> = family.iter().map(|path| publish::resolved(path)).collect();
-    for other in outputs.state.iter().chain(&beside).chain(&outputs.report) {
-        if !all.insert(publish::resolved(other)) {
-            return Err(Error::SameOutput { path: other.clone() });
-        }
-    }
-    let is_input = |path: &PathBuf| identity_of(path).is_some_and(|id| read.contains(&id));
-    let others = outputs.report.iter().chain(&outputs.state).cloned().chain(beside);
-    match family.into_iter().chain(others).find(is_input) {
-        Some(path) => Err(Error::OutputIsInput { path }),
-        None => Ok(()),
-    }
+    let all: Vec<PathBuf> =
+        family.into_iter().chain(outputs.state.clone()).chain(beside).chain(outputs.report.clone()).collect();
+    Ok(collision::check(&all, &identities(inputs, taken))?)
 }
 
 /// Device and inode of every file that the run reads.

@@ -3,7 +3,6 @@
 use crate::engine::aggregate::session::Session;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::intake::claims::OnDuplicateContent;
-use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::OnBadUpdate;
 use crate::engine::intake::taken::Taken;
 use crate::engine::intake::update::Update;
@@ -247,7 +246,7 @@ fn member_rows(taken: &Taken) -> impl Iterator<Item = ClientRow> {
 }
 
 fn rejected_row(update: &Update) -> RejectedRow {
-    let errors: Vec<String> = update.faults.iter().map(Fault::to_string).collect();
+    let errors: Vec<String> = update.faults.lines().collect();
     let error = errors.first().cloned().unwrap_or_default();
     RejectedRow { id: update.id.clone(), file: update.path.display().to_string(), error, errors }
 }

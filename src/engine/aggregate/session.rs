@@ -14,6 +14,7 @@ use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::intake::admit;
 use crate::engine::intake::cohort::cohort;
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::lora;
 use crate::engine::intake::opaque;
 use crate::engine::intake::opening;
 use crate::engine::intake::policy::OnBadUpdate;
@@ -136,7 +137,7 @@ impl<'m> Session<'m> {
         }
         for update in &taken.rejected {
             if self.warned.insert(update.path.clone()) {
-                for fault in &update.faults {
+                for fault in update.faults.lines() {
                     tracing::warn!(client = update.id, "skipped {}: {fault}", update.path.display());
                 }
             }
@@ -160,10 +161,16 @@ impl<'m> Session<'m> {
     ///
     /// # Errors
     ///
-    /// When an output is an input, the strategy needs a base, or the state is of another model.
+    /// When an output is an input, the strategy needs a base, the state is of another model, or the updates are LoRA
+    /// adapters.
     pub fn open_state(&self, taken: &mut Taken) -> Result<(), Error> {
         let Request { outputs, inputs, method, .. } = &self.request;
         check_collisions(outputs, inputs, taken)?;
+        if let Some((one, other)) =
+            lora::factors(&taken.set.layout).filter(|_| !self.request.policy.allows_lora_factors)
+        {
+            return Err(Error::LoraFactors { one: one.to_owned(), other: other.to_owned() });
+        }
         if taken.set.base.is_none() && !method.strategy.is_plain() {
             return Err(Error::NoBase { strategy: method.strategy.to_string() });
         }

@@ -9,11 +9,12 @@
 //! crash. The first round has no state.
 
 use crate::engine::decide::method::Method;
-use crate::io::model_file::{OpenFault, TablePool, TensorPlace, list};
+use crate::io::model_file::{OpenFault, TablePool, TensorPlace};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish;
 use crate::io::source::{OpenFiles, identity_of};
 use crate::model::class::TensorClass;
+use crate::model::faults::Faults;
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::model::state::{KeptTensor, StateTensor, is_kept, stored_dtype};
 use crate::updates;
@@ -62,14 +63,14 @@ struct StateFile {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum StateError {
-    #[error("{}: the state cannot be used: {}", .path.display(), list(.faults))]
-    Unreadable { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: the state cannot be used: {}", .path.display(), .faults)]
+    Unreadable { path: PathBuf, faults: Faults<OpenFault> },
     #[error("{}: is not the state of this run: metadata `{key}` is {found}, expected {expected}", .path.display(), key = key::OWNER)]
     OtherOwner { path: PathBuf, found: String, expected: String },
     #[error("{}: metadata `{key}` is {found}, expected {expected}", .path.display())]
     Metadata { path: PathBuf, key: &'static str, found: String, expected: &'static str },
-    #[error("{}: is the state of another model: {}", .path.display(), list(.faults))]
-    OtherLayout { path: PathBuf, faults: Vec<LayoutFault> },
+    #[error("{}: is the state of another model: {}", .path.display(), .faults)]
+    OtherLayout { path: PathBuf, faults: Faults<LayoutFault> },
     #[error("{}: belongs to the model blake3:{found}, expected that of the base, blake3:{expected}", .path.display())]
     OtherModel { path: PathBuf, found: String, expected: String },
 }

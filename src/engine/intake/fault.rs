@@ -1,5 +1,6 @@
 //! The faults that keep an update out of a run.
 
+use crate::engine::intake::lora::is_factor;
 use crate::engine::intake::opaque::REMEDY;
 use crate::io::model_file::OpenFault;
 use crate::strategies::MissingMetadata;
@@ -20,6 +21,8 @@ pub enum Fault {
     Metadata(#[from] MetadataFault),
     #[error(transparent)]
     OtherPurpose(#[from] OtherPurpose),
+    #[error("update holds no tensor")]
+    NoTensor,
     #[error("client id `{id}` is also the id of {}", .other.display())]
     DuplicateClient { id: String, other: PathBuf },
     #[error("metadata `kind` is {found}, expected {expected} because of --kind {expected}")]
@@ -115,6 +118,7 @@ impl Fault {
     /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Open(why) => why.hint(),
             Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
             Self::DuplicateClient { .. } => Some(
                 "keep one of them, or name clients by what you choose: --client-id-from stem, parent or path",
@@ -143,6 +147,15 @@ impl Fault {
             Self::Unfit(_) => {
                 Some("pass --on-bad-update skip to merge the others, or --dtype for a model of a wider dtype")
             }
+            Self::Layout(LayoutFault::Wrapped { .. } | LayoutFault::NotWrapped { .. }) => Some(
+                "save the model inside its wrapper: model.module under DataParallel, model._orig_mod under torch.compile",
+            ),
+            Self::Layout(LayoutFault::TiedMissing { .. } | LayoutFault::TiedExtra { .. }) => {
+                Some("all clients must tie the two weights, or none (tie_word_embeddings)")
+            }
+            Self::Layout(LayoutFault::ExtraTensor { tensor, .. }) if is_factor(tensor) => Some(
+                "the update is a LoRA adapter: merge it into its weights first (merge_and_unload in PEFT)",
+            ),
             Self::Layout(LayoutFault::ExtraTensor { tensor, .. }) if tensor.starts_with(SCAFFOLD_CONTROL) => {
                 Some("pass --strategy scaffold, which takes the changes of control variates")
             }

@@ -5,7 +5,7 @@
 //! expected layout ([`reference`](mod@reference)). [`personal`] layers stay with clients. [`weights`] weighs clients, and
 //! [`sparse`] finds sparse updates that mislead a rule. [`classes`] tells parameters, statistics and opaque tensors
 //! apart, and [`opaque`] compares the bytes of the last. [`cohort`] holds what the clients report, [`taken`] is the
-//! result, and [`fault`] lists what keeps an update out.
+//! result, and [`fault`] lists what keeps an update out. [`lora`] knows adapters by their names.
 
 pub mod admit;
 pub mod claims;
@@ -14,6 +14,7 @@ pub mod cohort;
 pub mod copies;
 pub mod fault;
 pub mod identity;
+pub mod lora;
 pub mod opaque;
 pub mod opening;
 pub mod personal;

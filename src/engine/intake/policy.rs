@@ -56,6 +56,8 @@ pub struct Policy {
     pub dtype: Option<Dtype>,
     /// What the run believes of what an update says of itself.
     pub claims: Claims,
+    /// Whether factors of LoRA adapters are merged one by one.
+    pub allows_lora_factors: bool,
     /// The prefix of control tensors, if updates must hold one for each parameter of the layout.
     pub control_prefix: Option<&'static str>,
 }
@@ -75,6 +77,7 @@ impl Default for Policy {
             missing: Missing::Reject,
             dtype: None,
             claims: Claims::default(),
+            allows_lora_factors: false,
             control_prefix: None,
         }
     }

@@ -1,13 +1,13 @@
 //! The layout that every update must have: the base's, or the one that most updates share.
 
 use crate::engine::intake::classes::ClassPatterns;
-use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::{NormModules, Personal};
 use crate::engine::intake::policy::{Missing, Policy};
 use crate::engine::intake::update::Update;
 use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
 use crate::model::class::TensorClass;
 use crate::model::dtype::{Dtype, Kind};
+use crate::model::faults::Faults;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::updates::fault::LayoutFault;
 use crate::updates::placement::{in_layout_order, opaque_placement, placement, placement_with_gaps};
@@ -161,7 +161,7 @@ impl ExpectedLayout {
                         Some(placements)
                     }
                     Err(faults) => {
-                        update.faults.extend(faults.into_iter().map(Fault::from));
+                        update.faults.append(faults);
                         None
                     }
                 }
@@ -180,7 +180,7 @@ impl ExpectedLayout {
 
     /// Finds the tensors of the reference in an update, and its control tensors if the policy expects them. Returns the
     /// differences if it cannot.
-    fn placements(&self, table: &TensorTable) -> Result<Placements, Vec<LayoutFault>> {
+    fn placements(&self, table: &TensorTable) -> Result<Placements, Faults<LayoutFault>> {
         let (control, model): (Vec<&TensorPlace>, _) =
             self.not_personal(table).partition(|place| self.membership.controls(&place.spec.name).is_some());
         let opaque: HashSet<&str> = self.opaque.iter().map(|spec| spec.name.as_str()).collect();
@@ -201,8 +201,10 @@ impl ExpectedLayout {
                 opaque: Arc::new(opaque),
             }),
             (model, opaque, control) => {
-                let faults = [model.err(), opaque.err(), control.err()];
-                Err(faults.into_iter().flatten().flatten().collect())
+                let mut faults = model.err().unwrap_or_default();
+                faults.append(opaque.err().unwrap_or_default());
+                faults.append(control.err().unwrap_or_default());
+                Err(faults)
             }
         }
     }
@@ -213,7 +215,7 @@ impl ExpectedLayout {
         &self,
         control: Vec<&TensorPlace>,
         prefix: &str,
-    ) -> Result<Placement, Vec<LayoutFault>> {
+    ) -> Result<Placement, Faults<LayoutFault>> {
         let specs = self.layout.tensors().iter().zip(self.layout.classes());
         let (parameters, others): (Vec<_>, Vec<_>) =
             specs.partition(|(_, class)| **class == TensorClass::Parameter);

@@ -2,9 +2,11 @@
 
 use crate::engine::intake::fault::Fault;
 use crate::io::discover::stem;
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
+use crate::io::limits::Limits;
+use crate::io::model_file::{ModelFile, OpenFault, TablePool};
 use crate::io::source::OpenFiles;
 use crate::model::client_id::IdSource;
+use crate::model::faults::Faults;
 use crate::updates;
 use crate::updates::metadata::{OtherPurpose, UpdateKind, UpdateMetadata};
 use crate::updates::set::{Base, Client};
@@ -38,7 +40,7 @@ pub struct Update {
     /// Its files; `None` if they cannot be opened.
     pub model: Option<Arc<ModelFile>>,
     /// Its faults.
-    pub faults: Vec<Fault>,
+    pub faults: Faults<Fault>,
 }
 
 impl Update {
@@ -50,12 +52,19 @@ impl Update {
         base: Option<&Base>,
     ) -> Self {
         let base = base.map(|base| &*base.model.table);
-        let (model, mut faults) = match updates::open_to_merge(path, files, tables, base) {
-            Ok(model) => (Some(Arc::new(model)), Vec::new()),
-            Err(faults) => (None, faults.into_iter().map(Fault::from).collect()),
+        let limits = match role {
+            InputRole::Update => updates::limits(base),
+            InputRole::Partial => Limits::PARTIAL,
+        };
+        let (model, mut faults) = match updates::open_to_merge(path, files, tables, base, &limits) {
+            Ok(model) => (Some(Arc::new(model)), Faults::default()),
+            Err(faults) => (None, faults.map(Fault::from)),
         };
         let (metadata, bad) = UpdateMetadata::parse(model.as_ref().map_or(&BTreeMap::new(), |m| &m.metadata));
         faults.extend(bad.into_iter().map(Fault::from));
+        if model.as_ref().is_some_and(|model| model.table.is_empty()) {
+            faults.push(Fault::NoTensor);
+        }
         if role == InputRole::Update {
             let other = model.as_ref().and_then(|model| OtherPurpose::of(&model.metadata));
             faults.extend(other.map(Fault::from));
@@ -91,19 +100,19 @@ impl Update {
             named_by,
             metadata,
             model: Some(model),
-            faults,
+            faults: faults.into(),
         }
     }
 }
 
 /// Why the base cannot be used.
 #[derive(thiserror::Error, Debug)]
-#[error("{}: the base cannot be used: {}", .path.display(), list(.faults))]
+#[error("{}: the base cannot be used: {}", .path.display(), .faults)]
 pub struct BadBase {
     /// Its path.
     pub path: PathBuf,
     /// Its faults.
-    pub faults: Vec<OpenFault>,
+    pub faults: Faults<OpenFault>,
 }
 
 impl BadBase {

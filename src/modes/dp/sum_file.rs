@@ -6,10 +6,11 @@
 //! shape. The values for tensors outside the clipped vector are zero. The metadata names the grid, the plan, the base and the clients.
 //! Integers add up exactly, so a sum of sums is the sum of all clients, and one round needs its noise only once.
 
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool};
 use crate::io::source::OpenFiles;
 use crate::kernels::discrete_gaussian::Level;
 use crate::model::dtype::Dtype;
+use crate::model::faults::Faults;
 use crate::model::layout::{Layout, TensorSpec};
 use crate::modes::dp::statistics::DpStatistics;
 use crate::record::sha256::Sha256;
@@ -64,8 +65,8 @@ pub struct SumDescription {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum SumFileError {
-    #[error("{}: cannot be used: {}", .path.display(), list(.faults))]
-    Unusable { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: cannot be used: {}", .path.display(), .faults)]
+    Unusable { path: PathBuf, faults: Faults<OpenFault> },
     #[error("{}: has no metadata `{KEY}`, expected a sum of clipped updates", .path.display())]
     NoSum { path: PathBuf },
     #[error("{}: metadata `{KEY}` is not understood: {why}", .path.display())]

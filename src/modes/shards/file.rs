@@ -5,10 +5,12 @@
 //! that did not run.
 
 use crate::engine::aggregate::error::Error;
-use crate::io::model_file::{ModelFile, OpenFault, TablePool, list};
+use crate::io::limits::Limits;
+use crate::io::model_file::{ModelFile, OpenFault, TablePool};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::source::OpenFiles;
 use crate::model::dtype::Dtype;
+use crate::model::faults::Faults;
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::modes::shards::Shard;
 use crate::modes::shards::identity::{Difference, RunIdentity};
@@ -68,16 +70,16 @@ pub struct ShardFile {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum ShardError {
-    #[error("{}: the shard file cannot be used: {}", .path.display(), list(.faults))]
-    Unreadable { path: PathBuf, faults: Vec<OpenFault> },
+    #[error("{}: the shard file cannot be used: {}", .path.display(), .faults)]
+    Unreadable { path: PathBuf, faults: Faults<OpenFault> },
     #[error("{}: is a partial of a tree, expected a shard file of `fedmill {command}`", .path.display())]
     PartialOfTree { path: PathBuf, command: &'static str },
     #[error("{}: metadata `{key}` is {found}, expected {expected}", .path.display())]
     Metadata { path: PathBuf, key: &'static str, found: String, expected: String },
     #[error("{}: belongs to another run: its {what} is {found}, that of this run is {expected}", .path.display())]
     Stranger { path: PathBuf, what: String, found: String, expected: String },
-    #[error("{}: its tensors are not those of its sections: {}", .path.display(), list(.faults))]
-    OtherTensors { path: PathBuf, faults: Vec<LayoutFault> },
+    #[error("{}: its tensors are not those of its sections: {}", .path.display(), .faults)]
+    OtherTensors { path: PathBuf, faults: Faults<LayoutFault> },
     #[error("{}: {what}", .path.display())]
     Damaged { path: PathBuf, what: String },
     #[error("{} and {}: both hold {}, expected one shard file for each section", .one.display(), .other.display(), named(.sections))]
@@ -272,7 +274,7 @@ impl ShardFile {
         tables: &TablePool,
     ) -> Result<Self, ShardError> {
         let at = || path.to_owned();
-        let model = ModelFile::open(path, files, tables)
+        let model = ModelFile::open(path, files, tables, &Limits::TRUSTED)
             .map_err(|faults| ShardError::Unreadable { path: at(), faults })?;
         let text = |key: &'static str| model.metadata.get(key).map_or("missing", String::as_str);
         let bad = |key: &'static str, expected: String| ShardError::Metadata {

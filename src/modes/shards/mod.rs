@@ -66,10 +66,10 @@ fn without_whole_updates() -> Unsupported {
 /// cannot skip them.
 fn bad_updates(set: &UpdateSet, faults: &[(usize, Fault)]) -> Error {
     let line = |(i, fault): &(usize, Fault)| format!("{}: {fault}", set.clients[*i].model.path.display());
-    let list = faults.iter().map(line).collect::<Vec<_>>().join("\n");
+    let lines = faults.iter().map(line).collect();
     let hint =
         "the other shards still use it: leave the update out of the inputs of all commands of this run";
-    Error::BadUpdates { list, hint }
+    Error::BadUpdates { lines, hint }
 }
 
 /// Turns the end of an attempt into the error of a sharded run.
