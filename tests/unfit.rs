@@ -1,4 +1,4 @@
-//! Finite values that the merged model cannot hold are the fault of the client that sent them, under every rule.
+//! Finite values that the merged model cannot hold are the fault of their client, under every rule.
 
 use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
 
