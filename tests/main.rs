@@ -34,6 +34,7 @@
 //! - `tiers`: tiers of clients, each with its own rule.
 //! - `gaps`: updates that lack tensors of the model, against a naive merge of those that have them.
 //! - `pre`: steps before a rule, against their oracles; properties.
+//! - `protection`: fractions of few clients, quorums, lost states, reports of failed runs, very large values.
 //! - `privacy`: the cost of releases, budgets, and rounds under a budget.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
 //! - `digests`: digests of outputs over a matrix of runs, against recorded ones.
@@ -88,6 +89,7 @@ mod personal;
 mod personalize;
 mod pre;
 mod privacy;
+mod protection;
 mod quality;
 mod reference;
 mod residual;

@@ -94,11 +94,11 @@ fn two_tiers_are_merges_of_each_by_examples() {
 }
 
 #[test]
-fn three_tiers_with_steps_and_weights_of_every_kind() {
+fn three_tiers_with_steps_and_weights_by_number() {
     let dir = round_of(&json!([
-        { "name": "c", "clients": ["phone-*"], "rule": "median", "pre": ["nnm"], "byzantine": 0.2, "weight": "clients" },
+        { "name": "c", "clients": ["phone-*"], "rule": "median", "pre": ["nnm"], "byzantine": 0.2, "weight": 5 },
         { "name": "a", "clients": ["laptop-a", "laptop-[bc]"], "rule": "geometric-median", "weight": 2.5 },
-        { "name": "b", "clients": ["*"], "rule": "mean", "weight": "examples" },
+        { "name": "b", "clients": ["*"], "rule": "mean", "weight": examples_of(&SERVERS) },
     ]));
     let model = merge(&dir, &[&TIERS[..], &BASE, &["--report", "report.json"]].concat());
     let expected = average(&[

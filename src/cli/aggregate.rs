@@ -1,7 +1,8 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
-use super::aggregation::{AggregationOptions, Outputs, ReportingOptions, model_path, published};
+use super::aggregation::{AggregationOptions, Outputs, model_path, published};
 use super::privacy::vector::StatisticsChoice;
+use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
 use crate::engine::aggregate::error::{Error, Unsupported};
 use crate::engine::aggregate::request::{Inputs, Request};
@@ -71,9 +72,11 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let request = self.request(common)?;
-        let (pool, progress) = (common.pool()?, common.progress());
-        published(model_path(self.run_as(request, common.machine(&pool, &progress))))
+        self.outputs.reporting(self.dp.is_some(), || {
+            let request = self.request(common)?;
+            let (pool, progress) = (common.pool()?, common.progress());
+            published(model_path(self.run_as(request, common.machine(&pool, &progress))))
+        })
     }
 
     /// Runs the mode that the options ask for.

@@ -1,10 +1,12 @@
 //! The options that `aggregate` shares with the commands of a sharded run.
 
+use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, print, size};
 use crate::engine::aggregate::error::Error;
+use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{self, Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
-use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
+use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::intake::claims::Claims;
 use crate::engine::intake::classes::ClassPatterns;
 use crate::engine::intake::personal::{Layers, Personal};
@@ -18,7 +20,7 @@ use crate::modes::tiers::file::TierText;
 use crate::rules::pre::{self, STEPS};
 use crate::rules::{self, Distances, RULES};
 use crate::settings::share::Share;
-use crate::settings::{self, Definition, SpecError, split_list};
+use crate::settings::{self, Definition, SpecError};
 use crate::strategies::{self, STRATEGIES, Strategy};
 use crate::telemetry::report::Report;
 use crate::updates::metadata::{MOST_EXAMPLES, SCAFFOLD_CONTROL};
@@ -44,6 +46,11 @@ pub(super) struct AggregationOptions {
     /// The number of clients to assume hostile: a count, or a fraction below 1 of all clients, rounded down.
     #[arg(long, value_name = "F")]
     byzantine: Option<Share>,
+    /// Go on if --byzantine or cut is a fraction that rounds down to no client of this round.
+    ///
+    /// The report and the metadata of the model then say that it has no protection.
+    #[arg(long)]
+    allow_unprotected: bool,
     /// Follow this library's definition where it differs from the paper's.
     #[arg(long, value_name = "LIBRARY")]
     compat: Option<Library>,
@@ -56,6 +63,11 @@ pub(super) struct AggregationOptions {
     /// stays as FILE.previous.
     #[arg(long, value_name = "FILE", help_heading = SERVER_STEP)]
     state: Option<PathBuf>,
+    /// Start a new state from a base that earlier steps made.
+    ///
+    /// Without it, such a base without its state file is an error: the strategy would lose its moments.
+    #[arg(long, help_heading = SERVER_STEP)]
+    state_init: bool,
     /// The number of all clients, including those that do not take part in this round.
     #[arg(long, value_name = "N", help_heading = SERVER_STEP)]
     population: Option<usize>,
@@ -82,9 +94,11 @@ pub(super) struct AggregationOptions {
     /// Count at most N examples of a client, whatever it states.
     #[arg(long, value_name = "N", value_parser = most_examples)]
     max_examples: Option<f64>,
-    /// Refuse to merge fewer clients than N.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = INPUTS)]
-    min_clients: usize,
+    /// Refuse a merge in which fewer than N clients have a part: a count, or a fraction of --population, rounded up.
+    ///
+    /// A client of weight zero has no part, and a client that the rule leaves out. An empty inbox is then refused, too.
+    #[arg(long, value_name = "N", help_heading = INPUTS)]
+    min_clients: Option<Share>,
     /// What to do with a bad update: fail ends the run, skip leaves the update out.
     #[arg(long, value_name = "ACTION", default_value = "fail", help_heading = INPUTS)]
     on_bad_update: BadUpdateAction,
@@ -194,7 +208,10 @@ fn strategy_long_help() -> String {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Library {
     Byzfl,
+    /// Flower's message API: flwr.serverapp.strategy of version 1.42.
     Flower,
+    /// Flower's first API: flwr.server.strategy of version 1.42.
+    FlowerLegacy,
     /// TensorFlow Federated.
     Tff,
 }
@@ -204,56 +221,6 @@ enum HowDistances {
     Auto,
     Gram,
     Direct,
-}
-
-/// What the report holds beyond the account of the run.
-#[derive(Args, Debug)]
-#[command(next_help_heading = OUTPUT)]
-pub(super) struct ReportingOptions {
-    /// Add to the report which clients these rules would have kept.
-    #[arg(long, value_name = "RULES", value_parser = shadow_text)]
-    shadow_rules: Option<String>,
-    /// The metrics of the whole round that the report holds [default: geometry for up to 1024 clients].
-    #[arg(long, value_name = "WHICH")]
-    metrics: Option<Metrics>,
-}
-
-/// The metrics of the whole round that the report holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Metrics {
-    None,
-    /// Coherence, alignment, signal fraction, noise scale, effective rank, influence.
-    Geometry,
-    /// The metrics of geometry, and sign agreement.
-    Signs,
-}
-
-impl ReportingOptions {
-    /// Refuses options that need a report if there is none.
-    pub(super) fn check(&self, has_report: bool) -> Result<(), Failure> {
-        let given = [self.shadow_rules.as_ref().map(|_| "--shadow-rules"), self.metrics.map(|_| "--metrics")];
-        match given.into_iter().flatten().next() {
-            Some(option) if !has_report => {
-                Err(anyhow::anyhow!("{option} adds to the report, expected --report FILE").into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The metrics to measure.
-    pub(super) fn metrics(&self, has_report: bool) -> MetricsRequest {
-        match self.metrics {
-            None if has_report => MetricsRequest::IfFew,
-            None | Some(Metrics::None) => MetricsRequest::Nothing,
-            Some(Metrics::Geometry) => MetricsRequest::Geometry,
-            Some(Metrics::Signs) => MetricsRequest::GeometryAndSigns,
-        }
-    }
-
-    /// Specs of the shadow rules: the run reports their decisions and does not follow them.
-    pub(super) fn shadow(&self) -> Vec<String> {
-        self.shadow_rules.as_deref().map(split_list).unwrap_or_default()
-    }
 }
 
 /// Paths of shard files, with each directory replaced by the files in it.
@@ -266,14 +233,13 @@ pub(super) fn model_path(done: Result<Report, Error>) -> Result<PathBuf, Error> 
     done.map(|report| report.output.map_or_else(PathBuf::new, |output| output.path.into()))
 }
 
-/// Prints the path of the published file, or turns the error into a refusal or a failure.
+/// Prints the path of the published file, or turns the error into a failure.
 pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure> {
     match done {
         Ok(path) => {
             print(&format!("{}\n", path.display()))?;
             Ok(Outcome::Done)
         }
-        Err(Error::Refused(report)) => Ok(Outcome::Refused(report.refused.unwrap_or_default())),
         Err(error) => Err(Failure::of(error)),
     }
 }
@@ -288,12 +254,8 @@ fn float_dtype(text: &str) -> Result<Dtype, String> {
 }
 
 // clap checks the text only: the rule is built later, with the definition that --compat names.
-fn rule_text(text: &str) -> Result<String, SpecError> {
+pub(super) fn rule_text(text: &str) -> Result<String, SpecError> {
     rules::parse(text, Definition::Paper).map(|_| nfc(text))
-}
-
-fn shadow_text(text: &str) -> Result<String, SpecError> {
-    split_list(text).iter().try_for_each(|rule| rule_text(rule).map(drop)).map(|()| text.to_owned())
 }
 
 fn step_text(text: &str) -> Result<String, SpecError> {
@@ -320,6 +282,23 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
+    /// Runs a command. Writes the report of a run that fails, if the operator asked for a report.
+    pub(super) fn reporting(
+        &self,
+        is_private: bool,
+        run: impl FnOnce() -> Result<Outcome, Failure>,
+    ) -> Result<Outcome, Failure> {
+        run().inspect_err(|failure| {
+            let Some(path) = &self.report else { return };
+            let so_far = failure.error.downcast_ref::<Error>().and_then(Error::report);
+            let told =
+                publish::publish_failure(path, so_far, (failure.message(), failure.is_refusal), is_private);
+            if let Err(why) = told {
+                tracing::warn!("no report was written: {why}");
+            }
+        })
+    }
+
     /// Every file that the run writes; `state` comes from --state.
     pub(super) fn outputs(&self, state: Option<PathBuf>) -> request::Outputs {
         request::Outputs {
@@ -362,12 +341,13 @@ impl AggregationOptions {
             return Err(why.into());
         }
         let weighting = self.weighting(uses_weights && alike.is_none())?;
-        let policy = self.policy(method.strategy.as_ref(), weighting);
+        let policy = self.policy(method.strategy.as_ref(), weighting)?;
         let request = Request::new(self.paths.resolve()?, method, output.to_owned());
         let weights_file = self.weights_file().map(Path::to_owned);
         Ok(Request {
             inputs: Inputs {
                 base: self.base.clone(),
+                starts_state: self.state_init,
                 others: self.paths.files_from.iter().cloned().chain(weights_file).collect(),
                 ..request.inputs
             },
@@ -393,11 +373,11 @@ impl AggregationOptions {
     }
 
     /// Which updates take part, and the weight of each.
-    fn policy(&self, strategy: &dyn Strategy, weighting: Weighting) -> Policy {
+    fn policy(&self, strategy: &dyn Strategy, weighting: Weighting) -> Result<Policy, Failure> {
         let has_controls = strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
-        Policy {
+        Ok(Policy {
             round: self.round,
-            min_clients: self.min_clients,
+            min_clients: self.min_clients()?,
             on_bad_update: match self.on_bad_update {
                 BadUpdateAction::Fail => OnBadUpdate::Fail,
                 BadUpdateAction::Skip => OnBadUpdate::Skip,
@@ -417,6 +397,19 @@ impl AggregationOptions {
             claims: Claims { max_examples: self.max_examples, ..self.paths.claims() },
             allows_lora_factors: self.allow_lora_factors,
             control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),
+        })
+    }
+
+    /// The fewest clients with a part in the result; `None` without --min-clients.
+    fn min_clients(&self) -> Result<Option<usize>, Failure> {
+        match (&self.min_clients, self.population) {
+            (Some(share), None) if share.is_fraction() => {
+                let why = "is a fraction of all clients, expected --population N beside it";
+                Err(anyhow::anyhow!("--min-clients {share} {why}").into())
+            }
+            (share, population) => {
+                Ok(share.as_ref().map(|share| share.at_least(population.unwrap_or_default())))
+            }
         }
     }
 
@@ -441,6 +434,7 @@ impl AggregationOptions {
             None => Definition::Paper,
             Some(Library::Byzfl) => Definition::Byzfl,
             Some(Library::Flower) => Definition::Flower,
+            Some(Library::FlowerLegacy) => Definition::FlowerLegacy,
             Some(Library::Tff) => Definition::Tff,
         }
     }
@@ -460,6 +454,7 @@ impl AggregationOptions {
             byzantine: tier.byzantine.clone(),
             seed: self.seed,
             distances: self.distances(),
+            allows_unprotected: self.allow_unprotected,
             ..Method::new(rules::parse(&nfc(&tier.rule), self.definition())?)
         })
     }
@@ -486,6 +481,7 @@ impl AggregationOptions {
             byzantine: self.byzantine.clone(),
             seed: self.seed,
             distances: self.distances(),
+            allows_unprotected: self.allow_unprotected,
         })
     }
 

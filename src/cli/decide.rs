@@ -1,6 +1,7 @@
 //! `fedmill decide`: judges a sharded run by the geometry of all shards.
 
-use super::aggregation::{AggregationOptions, ReportingOptions, partial_files, published};
+use super::aggregation::{AggregationOptions, partial_files, published};
+use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::modes::shards::decide::decide;
 use clap::Args;

@@ -11,21 +11,24 @@ pub(super) struct Failure {
     pub(super) hint: Option<String>,
     /// The lines of the message, if it has several.
     pub(super) lines: Vec<String>,
+    /// Whether the operator's policy refused valid input.
+    pub(super) is_refusal: bool,
     /// The signal that stopped the command; `None` for other errors.
     pub(super) signal: Option<i32>,
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { error: error.into(), hint: None, lines: Vec::new(), signal: None }
+        Self { error: error.into(), hint: None, lines: Vec::new(), is_refusal: false, signal: None }
     }
 }
 
 impl Failure {
     /// The failure for an error that has a hint or a signal.
     pub(super) fn of(error: impl Explain) -> Self {
-        let (hint, lines, signal) = (error.hint(), error.lines(), error.signal());
-        Self { hint, lines, signal, ..Self::from(error) }
+        let (hint, lines) = (error.hint(), error.lines());
+        let (is_refusal, signal) = (error.is_refusal(), error.signal());
+        Self { hint, lines, is_refusal, signal, ..Self::from(error) }
     }
 
     /// The refusal of `--backend gpu` by a command that has no work for a GPU.
@@ -33,10 +36,17 @@ impl Failure {
         anyhow::anyhow!("--backend gpu: {command} runs on the CPU, expected auto or cpu").into()
     }
 
-    /// Prints the message and the hint. Returns exit status 2, or 128 and the signal.
+    /// The message of the error and its causes.
+    pub(super) fn message(&self) -> String {
+        message(&self.error)
+    }
+
+    /// Prints the message and the hint. Returns exit status 1 for a refusal, else 2, or 128 and the signal.
     pub(super) fn tell(self) -> ExitCode {
+        let refused = if self.is_refusal { "refused: " } else { "" };
+        let whole = self.message();
         let mut lines = self.lines;
-        let message = lines.pop().unwrap_or_else(|| message(&self.error));
+        let message = format!("{refused}{}", lines.pop().unwrap_or(whole));
         for line in lines {
             tracing::error!("{line}");
         }
@@ -46,7 +56,7 @@ impl Failure {
         }
         // The shell's convention for a process that a signal ended.
         let signal = self.signal.or_else(|| interrupt::check().err().map(|interrupted| interrupted.signal));
-        let code = signal.map_or(2, |signal| 128 + signal);
+        let code = signal.map_or(if self.is_refusal { 1 } else { 2 }, |signal| 128 + signal);
         ExitCode::from(u8::try_from(code).unwrap_or(2))
     }
 }

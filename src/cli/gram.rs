@@ -1,6 +1,7 @@
 //! `fedmill gram`: measures the geometry of the updates in one shard.
 
-use super::aggregation::{AggregationOptions, ReportingOptions, published};
+use super::aggregation::{AggregationOptions, published};
+use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::modes::shards::{Shard, gram::gram};
 use clap::Args;

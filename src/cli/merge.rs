@@ -26,6 +26,10 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        self.outputs.reporting(false, || self.merge(common))
+    }
+
+    fn merge(&self, common: &Common) -> Result<Outcome, Failure> {
         let partials = partial_files(&self.partials)?;
         let mut request = self.aggregation.request(common, &self.outputs.output, Reporting::default())?;
         request.inputs.others.extend(partials.iter().chain(&self.decision).cloned());

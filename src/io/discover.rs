@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub enum DiscoverError {
     #[error("{}: cannot list the directory: {source}", .path.display())]
     Unlistable { path: PathBuf, source: io::Error },
+    #[error("{}: does not exist, expected an update or a directory", .path.display())]
+    Missing { path: PathBuf },
     #[error("{}: directory holds no update, expected *{MODEL_SUFFIX} or *{INDEX_SUFFIX}", .path.display())]
     Empty { path: PathBuf },
     #[error("{}: cannot read the list of updates: {source}", .path.display())]
@@ -26,11 +28,11 @@ pub enum DiscoverError {
 }
 
 /// The update files that `paths` name, sorted by path. A directory stands for the updates in it, not for those in
-/// folders below it. A file counts whether it exists or not.
+/// folders below it. A path that is named as an update counts whether it exists or not: it is then a bad update.
 ///
 /// # Errors
 ///
-/// When a directory cannot be listed. Unless `may_be_none`, also when a directory holds no update, or no update is
+/// When a path with another name does not exist, or a directory cannot be listed. Unless `may_be_none`, also when a directory holds no update, or no update is
 /// named.
 pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, DiscoverError> {
     let mut found = Vec::new();
@@ -40,6 +42,8 @@ pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, Dis
                 Err(DiscoverError::Empty { .. }) if may_be_none => {}
                 in_directory => found.extend(in_directory?),
             }
+        } else if !is_update(&path.to_string_lossy()) && !exists(path) {
+            return Err(DiscoverError::Missing { path: path.clone() });
         } else {
             found.push(path.clone());
         }
@@ -102,6 +106,16 @@ pub fn parent_name(path: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     // `..` is no name.
     name(parent).or_else(|| name(&fs::canonicalize(parent).ok()?)).unwrap_or_default()
+}
+
+/// Whether a file is named as an update.
+fn is_update(name: &str) -> bool {
+    name.ends_with(INDEX_SUFFIX) || name.ends_with(MODEL_SUFFIX)
+}
+
+/// Whether something has this path. A broken link exists.
+fn exists(path: &Path) -> bool {
+    !fs::symlink_metadata(path).is_err_and(|why| why.kind() == io::ErrorKind::NotFound)
 }
 
 fn updates_in(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {

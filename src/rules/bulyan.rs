@@ -35,7 +35,10 @@ impl Bulyan {
     fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
         let definition = match settings.definition() {
             Definition::Flower => Definition::Flower,
-            Definition::Paper | Definition::Byzfl | Definition::Tff => Definition::Paper,
+            // Flower's first API runs Krum again for each update, as the paper does.
+            Definition::Paper | Definition::Byzfl | Definition::FlowerLegacy | Definition::Tff => {
+                Definition::Paper
+            }
         };
         Ok(Box::new(Self { definition }))
     }
@@ -81,7 +84,7 @@ impl Rule for Bulyan {
         let (n, f) = (statistics.clients(), statistics.hostile());
         let Selection { chosen, scores, warnings } = match self.definition {
             Definition::Flower => choose_at_once(statistics, n - 2 * f)?,
-            Definition::Paper | Definition::Byzfl | Definition::Tff => {
+            Definition::Paper | Definition::Byzfl | Definition::FlowerLegacy | Definition::Tff => {
                 choose_one_by_one(statistics, n - 2 * f)?
             }
         };

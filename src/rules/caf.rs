@@ -9,7 +9,7 @@
 //!   weighted covariance. The result is the mean with the least leading eigenvalue.
 //! - Elsewhere: ByzFL takes one power iteration from a random start for the eigenvector, so its results vary.
 
-use crate::rules::eigen::leading_pair;
+use crate::rules::eigen::{leading_pair, power_of_two_above};
 use crate::rules::geometry::Geometry;
 use crate::rules::mean::weighted_mean;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics};
@@ -96,9 +96,11 @@ fn leading_direction(geometry: &Geometry, weights: &[f64]) -> (f64, Vec<f64>) {
     if eigenvalue <= 0.0 {
         return (0.0, vec![0.0; weights.len()]);
     }
+    // A power of two changes no bit, and keeps the square of a sum within f64, whatever the size of the values.
+    let scale = power_of_two_above(eigenvalue);
     let projection = |i: usize| {
         let terms = roots.iter().zip(&u).enumerate().map(|(j, (root, u))| root * u * products.at(i, j));
-        terms.sum::<f64>().powi(2) / eigenvalue
+        (terms.sum::<f64>() / scale).powi(2) / (eigenvalue / scale) * scale
     };
     (eigenvalue, (0..weights.len()).map(projection).collect())
 }

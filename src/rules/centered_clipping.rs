@@ -68,7 +68,9 @@ impl CenteredClipping {
     fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
         let definition = match settings.definition() {
             Definition::Byzfl => Definition::Byzfl,
-            Definition::Paper | Definition::Flower | Definition::Tff => Definition::Paper,
+            Definition::Paper | Definition::Flower | Definition::FlowerLegacy | Definition::Tff => {
+                Definition::Paper
+            }
         };
         Ok(Box::new(Self {
             tau: settings.take("tau")?,
@@ -80,7 +82,7 @@ impl CenteredClipping {
     fn tau(&self) -> Tau {
         let default = match self.definition {
             Definition::Byzfl => Tau::Length(Positive(100.0)),
-            Definition::Paper | Definition::Flower | Definition::Tff => Tau::Auto,
+            Definition::Paper | Definition::Flower | Definition::FlowerLegacy | Definition::Tff => Tau::Auto,
         };
         self.tau.unwrap_or(default)
     }

@@ -1,5 +1,6 @@
 //! A rule's decision: a recipe, a verdict on each client, and warnings for the operator.
 
+use crate::rules::RuleError;
 use crate::rules::recipe::{Recipe, Reduction};
 use std::fmt;
 
@@ -14,6 +15,13 @@ pub struct Verdict {
     pub score: Option<f64>,
     /// The reason, for people.
     pub reason: String,
+}
+
+impl Verdict {
+    /// Whether the client's update changes the merged model.
+    pub fn has_part(&self) -> bool {
+        self.kept && self.weight != Some(0.0)
+    }
 }
 
 /// A rule's decision.
@@ -32,19 +40,35 @@ pub struct Decision {
 pub struct Warning {
     /// The text.
     pub text: String,
-    /// Whether the decision depends on a difference below the numeric bound, so that more exact numbers may change it.
-    pub is_close_call: bool,
+    /// What it means for the run.
+    pub kind: WarningKind,
+}
+
+/// What a warning means for the run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WarningKind {
+    /// The operator should know it.
+    Note,
+    /// The decision depends on a difference below the numeric bound, so that more exact numbers may change it.
+    CloseCall,
+    /// The merged model has no protection that the operator asked for.
+    Unprotected,
 }
 
 impl Warning {
     pub(super) fn close_call(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_close_call: true }
+        Self { text: text.into(), kind: WarningKind::CloseCall }
+    }
+
+    /// The warning that the run goes on without protection, as `--allow-unprotected` says.
+    pub fn unprotected(why: &RuleError) -> Self {
+        Self { text: format!("no protection: {why}"), kind: WarningKind::Unprotected }
     }
 }
 
 impl<T: Into<String>> From<T> for Warning {
     fn from(text: T) -> Self {
-        Self { text: text.into(), is_close_call: false }
+        Self { text: text.into(), kind: WarningKind::Note }
     }
 }
 

@@ -20,7 +20,7 @@ const MOST_STEPS: usize = 60;
 
 /// The eigenvalues of a symmetric matrix.
 pub fn eigenvalues(matrix: &Matrix) -> Vec<f64> {
-    Tridiagonal::of(matrix, false).solve().values
+    spectrum(matrix, false).values
 }
 
 /// The largest eigenvalue; zero for an empty matrix.
@@ -30,9 +30,29 @@ pub fn largest_eigenvalue(matrix: &Matrix) -> f64 {
 
 /// The largest eigenvalue and its unit eigenvector.
 pub fn leading_pair(matrix: &Matrix) -> (f64, Vec<f64>) {
-    let Eigen { values, vectors } = Tridiagonal::of(matrix, true).solve();
+    let Eigen { values, vectors } = spectrum(matrix, true);
     let pairs = values.into_iter().zip(vectors);
     pairs.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, Vec::new()))
+}
+
+/// The largest value whose sums over rows surely fit f64.
+const LARGEST: f64 = 1e270;
+
+/// The spectrum of a symmetric matrix. Scales large values first, so that no sum overflows.
+fn spectrum(matrix: &Matrix, with_vectors: bool) -> Eigen {
+    let largest = (0..matrix.size()).flat_map(|i| matrix.row(i)).fold(0.0f64, |most, x| most.max(x.abs()));
+    if largest <= LARGEST {
+        return Tridiagonal::of(matrix, with_vectors).solve();
+    }
+    let scale = power_of_two_above(largest);
+    let scaled = Matrix::new(matrix.size(), |i, j| matrix.at(i, j) / scale);
+    let Eigen { values, vectors } = Tridiagonal::of(&scaled, with_vectors).solve();
+    Eigen { values: values.iter().map(|value| value * scale).collect(), vectors }
+}
+
+/// The power of two at `x` or above, within a factor of two. `x` is finite and above zero.
+pub(super) fn power_of_two_above(x: f64) -> f64 {
+    x.log2().ceil().clamp(-1022.0, 1023.0).exp2()
 }
 
 /// A tridiagonal matrix, and the rotations that lead to it: row `i` of `vectors` belongs to diagonal value `i`.
@@ -44,6 +64,7 @@ struct Tridiagonal {
 }
 
 impl Tridiagonal {
+    /// The form of a matrix whose sums fit f64.
     fn of(matrix: &Matrix, with_vectors: bool) -> Self {
         let n = matrix.size();
         let mut a: Vec<Vec<f64>> = (0..n).map(|i| matrix.row(i).to_vec()).collect();

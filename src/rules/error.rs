@@ -7,6 +7,10 @@
 pub enum RuleError {
     #[error("{rule} tolerates at most {most} hostile of {clients} clients, but --byzantine says {byzantine}")]
     TooManyByzantine { rule: String, byzantine: usize, clients: usize, most: usize },
+    #[error(
+        "{what} needs at least {least} clients, found {clients}: the fraction of them rounds down to no client"
+    )]
+    Unprotected { what: String, clients: usize, least: usize },
     #[error("{rule} needs at least {least} clients, found {clients}")]
     TooFewClients { rule: String, clients: usize, least: usize },
     #[error(
@@ -26,4 +30,23 @@ pub enum RuleError {
     NotMeasured { what: &'static str },
     #[error("after --pre {steps}, which made {rows} updates of {clients}: {source}")]
     AfterPre { steps: String, rows: usize, clients: usize, source: Box<Self> },
+}
+
+impl RuleError {
+    /// Whether the run would have no protection. The input is valid.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unprotected { .. } => true,
+            Self::AfterPre { source, .. } => source.is_refusal(),
+            _ => false,
+        }
+    }
+
+    /// Advice for the operator, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.is_refusal().then_some(
+            "wait for more clients, give a count instead of the fraction, or pass --allow-unprotected to merge without \
+             protection",
+        )
+    }
 }

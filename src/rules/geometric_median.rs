@@ -51,7 +51,9 @@ impl GeometricMedian {
     fn parse(settings: &mut Settings) -> Result<Box<dyn Rule>, SpecError> {
         let definition = match settings.definition() {
             Definition::Byzfl => Definition::Byzfl,
-            Definition::Paper | Definition::Flower | Definition::Tff => Definition::Paper,
+            Definition::Paper | Definition::Flower | Definition::FlowerLegacy | Definition::Tff => {
+                Definition::Paper
+            }
         };
         let (smoothing, iterations) = (settings.take("smoothing")?, settings.take("iterations")?);
         Ok(Box::new(Self { smoothing, iterations, definition }))

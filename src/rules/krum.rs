@@ -66,7 +66,7 @@ impl Rule for Krum {
 pub(super) fn least_clients(definition: Definition) -> usize {
     match definition {
         Definition::Paper | Definition::Tff => 3,
-        Definition::Byzfl | Definition::Flower => 1,
+        Definition::Byzfl | Definition::Flower | Definition::FlowerLegacy => 1,
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn tolerates(definition: Definition, clients: usize) -> usize {
     match definition {
         Definition::Paper | Definition::Tff => clients.saturating_sub(3) / 2,
         Definition::Byzfl => less_than_half(clients),
-        Definition::Flower => clients.saturating_sub(1),
+        Definition::Flower | Definition::FlowerLegacy => clients.saturating_sub(1),
     }
 }
 
@@ -85,7 +85,9 @@ pub(super) fn scores(definition: Definition, statistics: &Statistics) -> Result<
     let geometry = statistics.geometry()?;
     let all: Vec<usize> = (0..n).collect();
     let neighbours = match definition {
-        Definition::Paper | Definition::Flower | Definition::Tff => neighbours(n, f),
+        Definition::Paper | Definition::Flower | Definition::FlowerLegacy | Definition::Tff => {
+            neighbours(n, f)
+        }
         Definition::Byzfl => n.saturating_sub(f + 1),
     };
     let mut scores = scores_among(geometry, &all, neighbours);

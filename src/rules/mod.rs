@@ -38,7 +38,7 @@ use crate::settings::{self, Definition, RegistryEntry, SpecError};
 use std::fmt;
 
 use decision::mean_of_kept;
-pub use decision::{Decision, Verdict, Warning};
+pub use decision::{Decision, Verdict, Warning, WarningKind};
 pub use error::RuleError;
 pub use recipe::{OrderStatistic, Recipe, Reduction};
 pub use statistics::{Distances, GeometryRequest, GeometryResult, Needs, Precision, Statistics};
@@ -85,6 +85,11 @@ pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
     /// clients, is at least [`least_clients`](Self::least_clients).
     fn tolerates(&self, clients: usize) -> usize {
         less_than_half(clients)
+    }
+
+    /// The share of the clients against which it protects, if a setting says it.
+    fn share(&self) -> Option<&Share> {
+        None
     }
 
     /// Decides. There are at least [`least_clients`](Self::least_clients) clients, and no more hostile clients than it
@@ -150,6 +155,27 @@ pub fn check(rule: &dyn Rule, statistics: &Statistics) -> Result<(), RuleError> 
         return Err(RuleError::TooFewClients { rule: rule.to_string(), clients, least });
     }
     check_tolerates(&rule.to_string(), rule.tolerates(clients), statistics)
+}
+
+/// Checks that the share of the clients against which a rule protects is at least one client.
+///
+/// # Errors
+///
+/// When it is a fraction that rounds down to none.
+pub fn check_protects(rule: &dyn Rule, clients: usize) -> Result<(), RuleError> {
+    rule.share().map_or(Ok(()), |share| check_share(&rule.to_string(), share, clients))
+}
+
+/// Checks that a share of the clients is at least one client, or a count. `what` names the option.
+///
+/// # Errors
+///
+/// When it is a fraction that rounds down to none.
+pub fn check_share(what: &str, share: &Share, clients: usize) -> Result<(), RuleError> {
+    match share.needs_more_than(clients) {
+        Some(least) => Err(RuleError::Unprotected { what: what.to_owned(), clients, least }),
+        None => Ok(()),
+    }
 }
 
 /// The warning for a rule or step that needs `--byzantine` when the option is missing.

@@ -34,7 +34,7 @@ impl MultiKrum {
         let default = match self.definition {
             Definition::Paper | Definition::Tff => krum::neighbours(n, f),
             Definition::Byzfl => n - f,
-            Definition::Flower => 1,
+            Definition::Flower | Definition::FlowerLegacy => 1,
         };
         match self.m.unwrap_or(default) {
             m if (1..=n).contains(&m) => Ok(m),
@@ -56,7 +56,7 @@ impl fmt::Display for MultiKrum {
 
 impl Rule for MultiKrum {
     fn uses_weights(&self) -> bool {
-        self.definition == Definition::Flower
+        matches!(self.definition, Definition::Flower | Definition::FlowerLegacy)
     }
 
     fn needs(&self) -> Needs {

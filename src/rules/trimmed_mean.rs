@@ -54,6 +54,10 @@ impl Rule for TrimmedMean {
         self.cut.as_ref().map_or(less_than_half(clients), |cut| cut.of(clients))
     }
 
+    fn share(&self) -> Option<&Share> {
+        self.cut.as_ref()
+    }
+
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
         let clients = statistics.clients();
         let (cut, warnings) = self.resolve_cut(statistics);

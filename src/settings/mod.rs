@@ -37,8 +37,10 @@ pub enum Definition {
     Paper,
     /// The library ByzFL.
     Byzfl,
-    /// Flower.
+    /// Flower's message API, `flwr.serverapp.strategy`, as of version 1.42.
     Flower,
+    /// Flower's first API, `flwr.server.strategy`, as of version 1.42.
+    FlowerLegacy,
     /// TensorFlow Federated. It defines server optimisers differently, and no rule.
     Tff,
 }
@@ -50,12 +52,26 @@ impl Definition {
     }
 }
 
+impl Definition {
+    /// The API and the version that the definition follows.
+    pub fn source(self) -> &'static str {
+        match self {
+            Self::Paper => "the paper",
+            Self::Byzfl => "ByzFL",
+            Self::Flower => "flwr.serverapp.strategy of Flower 1.42",
+            Self::FlowerLegacy => "flwr.server.strategy of Flower 1.42",
+            Self::Tff => "TensorFlow Federated",
+        }
+    }
+}
+
 impl Display for Definition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Paper => "paper",
             Self::Byzfl => "byzfl",
             Self::Flower => "flower",
+            Self::FlowerLegacy => "flower-legacy",
             Self::Tff => "tff",
         })
     }

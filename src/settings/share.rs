@@ -1,4 +1,4 @@
-//! A part of the clients: a count, or a fraction rounded down.
+//! A part of the clients: a count, or a fraction.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,6 +30,24 @@ impl Share {
             Some(scale) => self.digits * clients as u128 / scale,
         };
         usize::try_from(count).unwrap_or(usize::MAX)
+    }
+
+    /// The smallest number of clients that is at least this share of `clients`.
+    pub fn at_least(&self, clients: usize) -> usize {
+        self.of(clients)
+            + usize::from(self.scale.is_some_and(|scale| self.digits * clients as u128 % scale > 0))
+    }
+
+    /// The fewest clients of which this fraction is at least one client, if there are fewer. `None` for a count, and
+    /// if the fraction of `clients` is a client.
+    pub fn needs_more_than(&self, clients: usize) -> Option<usize> {
+        let least = usize::try_from(self.scale?.div_ceil(self.digits)).unwrap_or(usize::MAX);
+        (clients < least).then_some(least)
+    }
+
+    /// Whether it is a fraction.
+    pub fn is_fraction(&self) -> bool {
+        self.scale.is_some()
     }
 }
 
@@ -76,6 +94,22 @@ mod tests {
         assert_eq!(of("0.2", 4), 0);
         assert_eq!(of(".5", 5), 2);
         assert_eq!(of("0.999", 1000), 999);
+    }
+
+    #[test]
+    fn a_fraction_says_how_many_clients_it_needs() {
+        let needs = |text: &str, clients| text.parse::<Share>().unwrap().needs_more_than(clients);
+        assert_eq!((needs("0.2", 4), needs("0.2", 5)), (Some(5), None));
+        assert_eq!((needs("0.3", 3), needs("0.3", 4), needs("0.3", 0)), (Some(4), None, Some(4)));
+        assert_eq!((needs("0.0001", 9_999), needs("0.0001", 10_000)), (Some(10_000), None));
+        assert_eq!((needs("0", 4), needs("0.0", 4), needs("2", 1)), (None, None, None));
+    }
+
+    #[test]
+    fn a_quorum_rounds_up() {
+        let at_least = |text: &str, clients| text.parse::<Share>().unwrap().at_least(clients);
+        assert_eq!((at_least("0.5", 5), at_least("0.5", 4), at_least("0.29", 100)), (3, 2, 29));
+        assert_eq!((at_least("3", 100), at_least("0.1", 0)), (3, 0));
     }
 
     #[test]

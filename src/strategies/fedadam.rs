@@ -4,7 +4,8 @@
 //! - Step: `m = beta1 * m + (1 - beta1) * delta; v = beta2 * v + (1 - beta2) * delta^2; x += lr * m / (sqrt(v) + tau)`.
 //! - Keeps: `m`, zero before the first round, and `v`.
 //! - Details: `bias-correction=adam` takes `lr * sqrt(1 - beta2^t) / (1 - beta1^t)` in round t, counted from one.
-//! - Elsewhere: Flower starts `v` at zero and corrects by t + 1, one more than Kingma and Ba. TensorFlow Federated
+//! - Elsewhere: Flower starts `v` at zero and corrects by t + 1, one more than Kingma and Ba. The `tau` of its first API
+//!   is 1e-9. TensorFlow Federated
 //!   corrects by t, with a `beta2` of 0.999, a `tau` of 1e-7, and `v` from zero. FEDn starts `m` at
 //!   `(1 - beta1) * delta`, which gives the same, and has `tau` 1e-4. APPFL follows the paper, without defaults.
 
@@ -38,6 +39,10 @@ fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
         Definition::Paper | Definition::Byzfl => paper,
         definition @ Definition::Flower => {
             Defaults { definition, v0: Some(0.0), correction: Correction::Adam, ahead: 1, ..paper }
+        }
+        definition @ Definition::FlowerLegacy => {
+            let correction = Correction::Adam;
+            Defaults { definition, tau: 1e-9, v0: Some(0.0), correction, ahead: 1, ..paper }
         }
         definition @ Definition::Tff => Defaults {
             definition,

@@ -26,7 +26,9 @@ fn parse(settings: &mut Settings) -> Result<Box<dyn Strategy>, SpecError> {
     let paper = Defaults { lr: 0.01, ..Defaults::PAPER };
     let defaults = match settings.definition() {
         Definition::Paper | Definition::Byzfl => paper,
-        definition @ Definition::Flower => Defaults { definition, v0: Some(0.0), ..paper },
+        definition @ (Definition::Flower | Definition::FlowerLegacy) => {
+            Defaults { definition, v0: Some(0.0), ..paper }
+        }
         definition @ Definition::Tff => {
             Defaults { definition, beta2: 0.999, v0: Some(1e-6), correction: Correction::Adam, ..paper }
         }

@@ -3,13 +3,18 @@
 //! Standard output carries only data.
 
 use crate::telemetry::escape;
+use crate::telemetry::warnings::Keep;
 use anstyle::{AnsiColor, Style};
 use std::fmt;
 use std::io;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The format of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -20,15 +25,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts sending messages of `level` and above to standard error.
+/// Starts sending messages of `level` and above to standard error, and keeping warnings for reports.
 pub fn install(level: Level, format: LogFormat) {
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let shown = LevelFilter::from_level(level);
+    let layer = tracing_subscriber::fmt::layer();
+    let kept = tracing_subscriber::registry().with(Keep.with_filter(LevelFilter::WARN));
     match format {
         // The stream removes colours where the output is not a terminal.
-        LogFormat::Text => builder.with_writer(anstream::stderr).event_format(Plain).init(),
+        LogFormat::Text => {
+            kept.with(layer.with_writer(anstream::stderr).event_format(Plain).with_filter(shown)).init();
+        }
         LogFormat::Json => {
-            let json = builder.json().flatten_event(true).with_current_span(false);
-            json.with_writer(|| SafeJson).init();
+            let layer = layer.with_writer(|| SafeJson).json().flatten_event(true);
+            kept.with(layer.with_current_span(false).with_filter(shown)).init();
         }
     }
 }
@@ -78,8 +87,8 @@ where
 
 /// The parts of a message that people read.
 #[derive(Default)]
-struct Text {
-    message: String,
+pub(super) struct Text {
+    pub(super) message: String,
     hint: Option<String>,
 }
 

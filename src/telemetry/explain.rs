@@ -14,6 +14,11 @@ pub trait Explain: Error + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether the operator's policy refused valid input: the exit status is then 1.
+    fn is_refusal(&self) -> bool {
+        false
+    }
+
     /// The signal that ended the run, if one did.
     fn signal(&self) -> Option<i32> {
         None

@@ -1,5 +1,6 @@
 //! The report of a merge as JSON, schema `fedmill.report/1`: clients, verdicts, settings, times.
 
+use crate::telemetry::warnings;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -13,9 +14,12 @@ pub struct Report {
     pub schema: &'static str,
     /// The tool and its version.
     pub tool: Tool,
-    /// Whether a model was published; if not, `refused` says why.
+    /// Whether a model was published; if not, `error` says why.
     pub published: bool,
-    /// Why policy refused to publish.
+    /// Why nothing was published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The same, if the operator's policy refused valid input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// The settings of the run, those of the rule resolved.
@@ -41,8 +45,11 @@ pub struct Report {
     /// The tensors that some clients lack.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<GapRow>,
-    /// Warnings to the user.
+    /// Every warning of the run.
     pub warnings: Vec<String>,
+    /// Protection that the operator asked for, and that the merged model does not have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unprotected: Vec<String>,
     /// The merged model.
     pub output: Option<Output>,
     /// Bytes moved.
@@ -62,12 +69,48 @@ pub struct GapRow {
     pub clients: usize,
 }
 
+/// The report of a run that failed before it took updates.
+#[derive(Serialize, Clone, Debug)]
+#[expect(missing_docs, reason = "as in a report")]
+pub struct FailureReport {
+    pub schema: &'static str,
+    pub tool: Tool,
+    pub published: bool,
+    pub error: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    pub clients: Vec<ClientRow>,
+    pub rejected: Vec<RejectedRow>,
+    pub warnings: Vec<String>,
+}
+
+impl FailureReport {
+    /// The report of this error, with the warnings that were printed.
+    pub fn new(error: String, refused: Option<String>) -> Self {
+        Self {
+            schema: SCHEMA,
+            tool: Tool::FEDMILL,
+            published: false,
+            error,
+            refused,
+            clients: Vec::new(),
+            rejected: Vec::new(),
+            warnings: warnings::with_printed(Vec::new()),
+        }
+    }
+}
+
 /// The tool that made a report.
 #[derive(Serialize, Clone, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Tool {
     pub name: &'static str,
     pub version: &'static str,
+}
+
+impl Tool {
+    /// This program.
+    pub const FEDMILL: Self = Self { name: "fedmill", version: env!("CARGO_PKG_VERSION") };
 }
 
 /// The settings of a run.
@@ -116,6 +159,12 @@ pub struct StrategyRow {
     pub steps: Option<u64>,
     /// The server's step with its numbers.
     pub server_step: Option<String>,
+    /// L2 norm of the merged delta, floats only; `None` if the server takes no step, or the GPU or shards took it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta_norm: Option<f64>,
+    /// L2 norm of the change of the model by the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_norm: Option<f64>,
     /// Further inputs by name: normalisation of weights, effective steps.
     #[serde(flatten)]
     pub found: BTreeMap<&'static str, String>,

@@ -12,9 +12,9 @@ fn tiers() {
         { "name": "others", "clients": ["*"], "rule": "krum", "byzantine": 1 },
     ]);
     let three = json!([
-        { "name": "c", "clients": ["client-0[0-4]"], "rule": "median", "pre": ["nnm"], "byzantine": 0.2, "weight": "clients" },
+        { "name": "c", "clients": ["client-0[0-4]"], "rule": "median", "pre": ["nnm"], "byzantine": 0.2, "weight": 5 },
         { "name": "a", "clients": ["client-0[5-7]"], "rule": "geometric-median", "weight": 2.5 },
-        { "name": "b", "clients": ["*"], "rule": "mean", "weight": "examples" },
+        { "name": "b", "clients": ["*"], "rule": "mean", "weight": 3 },
     ]);
     for (kind_name, kind) in Kind::ALL {
         let dir = write_round(10, kind, every_dtype);

@@ -138,7 +138,7 @@ impl Shared {
             inputs: Inputs { base: Some(self.base.clone()), others: sums.to_vec(), ..request.inputs },
             policy: Policy {
                 round: self.round,
-                min_clients: 0,
+                min_clients: None,
                 on_bad_update: OnBadUpdate::Skip,
                 weighting: Weighting::Uniform,
                 ..self.vector.policy()

@@ -57,6 +57,8 @@ pub enum Error {
     State(#[from] StateError),
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
+    #[error("{}: exists and is not a report, expected another path", .path.display())]
+    NotAReport { path: PathBuf },
     #[error("the report cannot be written as JSON: {0}")]
     Report(serde_json::Error),
     #[error(transparent)]
@@ -73,8 +75,11 @@ pub enum Error {
     #[error("{0}")]
     Mode(Box<dyn Explain>),
     /// The operator's policy refused the run: the input is valid.
-    #[error("{}", .0.refused.as_deref().unwrap_or_default())]
-    Refused(Box<Report>),
+    #[error("{0}")]
+    Refused(String),
+    /// The end of a run that had taken updates, with the report so far.
+    #[error("{source}")]
+    Reported { source: Box<Self>, report: Box<Report> },
 }
 
 /// An option that a mode does not support.
@@ -155,9 +160,21 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The report of the run so far; `None` if it had not taken updates.
+    pub fn report(&self) -> Option<&Report> {
+        match self {
+            Self::Reported { report, .. } => Some(report),
+            _ => None,
+        }
+    }
+}
+
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Rule(why) => why.hint().map(str::to_owned),
+            Self::Reported { source, .. } => source.hint(),
             Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
             Self::Opaque(_) => Some(REMEDY.to_owned()),
             Self::Base(why) => why.hint().map(str::to_owned),
@@ -184,12 +201,24 @@ impl Explain for Error {
         match self {
             Self::BadUpdates { lines, .. } => lines.clone(),
             Self::Mode(why) => why.lines(),
+            Self::Reported { source, .. } => source.lines(),
             _ => Vec::new(),
+        }
+    }
+
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Rule(why) => why.is_refusal(),
+            Self::Mode(why) => why.is_refusal(),
+            Self::Reported { source, .. } => source.is_refusal(),
+            _ => false,
         }
     }
 
     fn signal(&self) -> Option<i32> {
         match self {
+            Self::Reported { source, .. } => source.signal(),
             Self::Write(WriteError::Interrupted(Interrupted { signal })) => Some(*signal),
             Self::Pass(why) => why.signal(),
             Self::Mode(why) => why.signal(),

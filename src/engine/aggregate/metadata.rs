@@ -51,6 +51,13 @@ pub fn of(session: &Session, taken: &Taken) -> BTreeMap<String, String> {
     metadata
 }
 
+/// Adds the protection that the model does not have.
+pub fn add_unprotected(unprotected: &[String], metadata: &mut BTreeMap<String, String>) {
+    if !unprotected.is_empty() {
+        metadata.insert("fedmill.unprotected".to_owned(), unprotected.join("; "));
+    }
+}
+
 /// The strategy's metadata for clients, and keys that distinguish models of two rounds with the same values.
 fn of_strategy(session: &Session, taken: &Taken) -> Vec<(String, String)> {
     let strategy = &session.request.method.strategy;

@@ -5,10 +5,14 @@ use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::StateWriter;
 use crate::engine::intake::taken::Taken;
 use crate::io::model_files::KeptModel;
-use crate::io::model_writer::{ModelWriter, WriteError};
+use crate::io::model_writer::{ModelWriter, WriteError, check_file_target};
 use crate::io::publish::{self, Staged};
+use crate::io::text;
+use crate::telemetry::report::{FailureReport, Report};
+use crate::telemetry::warnings;
 use crate::updates::set::UpdateSet;
 use serde::{Deserialize, Serialize};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// The writer of the run's state; `None` without `--state`.
@@ -209,6 +213,47 @@ pub fn stage_report(session: &Session, report: &impl Serialize) -> Result<Staged
     };
     let staged = stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
     Ok(Some((path.clone(), staged)))
+}
+
+/// Writes the report of a run that published nothing. `so_far` is the report of a run that had taken updates. Keeps a
+/// file that is not a report: it may be an input that the run did not come to read.
+///
+/// # Errors
+///
+/// When the report cannot be written.
+pub fn publish_failure(
+    path: &Path,
+    so_far: Option<&Report>,
+    (why, is_refusal): (String, bool),
+    is_private: bool,
+) -> Result<(), Error> {
+    check_file_target(path)?;
+    if !is_report(path).map_err(WriteError::at(path))? {
+        return Err(Error::NotAReport { path: path.to_owned() });
+    }
+    let refused = is_refusal.then(|| why.clone());
+    let json = match so_far.cloned() {
+        Some(report) => {
+            let warnings = warnings::with_printed(report.warnings);
+            let report = Report { published: false, error: Some(why), refused, warnings, ..report };
+            serde_json::to_string_pretty(&report)
+        }
+        None => serde_json::to_string_pretty(&FailureReport::new(why, refused)),
+    };
+    let json = format!("{}\n", json.map_err(Error::Report)?);
+    let stage = if is_private { publish::stage_private } else { publish::stage };
+    let staged = stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
+    Ok(publish_report(Some((path.to_owned(), staged)))?)
+}
+
+/// Whether a file is a report, or empty, or does not exist.
+fn is_report(path: &Path) -> io::Result<bool> {
+    match text::read(path) {
+        Ok(text) => Ok(text.is_empty() || text.starts_with('{') && text.contains("\"fedmill.report/")),
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(true),
+        Err(why) if why.kind() == ErrorKind::InvalidData => Ok(false),
+        Err(why) => Err(why),
+    }
 }
 
 /// Renames a report to its final path.

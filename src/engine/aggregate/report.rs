@@ -6,8 +6,8 @@ use crate::engine::intake::claims::OnDuplicateContent;
 use crate::engine::intake::policy::OnBadUpdate;
 use crate::engine::intake::taken::Taken;
 use crate::engine::intake::update::Update;
-use crate::engine::passes::combine::SquaredNorms;
 use crate::engine::passes::combine::rounding::share_lost;
+use crate::engine::passes::combine::{SquaredNorms, StepNorms};
 use crate::io::memory::peak_resident_bytes;
 use crate::io::model_writer::ModelWriter;
 use crate::model::class::TensorClass;
@@ -28,8 +28,9 @@ pub fn without_judgement(session: &Session, taken: &Taken) -> Report {
     let total_s = session.started.elapsed().as_secs_f64();
     Report {
         schema: SCHEMA,
-        tool: Tool { name: "fedmill", version: env!("CARGO_PKG_VERSION") },
+        tool: Tool::FEDMILL,
         published: false,
+        error: None,
         refused: None,
         settings: settings(session, taken),
         backend: backend_row(session),
@@ -43,6 +44,7 @@ pub fn without_judgement(session: &Session, taken: &Taken) -> Report {
         metrics: None,
         gaps: gap_rows(&taken.set),
         warnings: Vec::new(),
+        unprotected: Vec::new(),
         output: None,
         bytes: session.bytes,
         timings: Timings { total_s, ..session.timings },
@@ -78,6 +80,7 @@ pub fn of(session: &Session, taken: &Taken, judgement: &Judgement, norms: Option
     report.metrics = judgement.metrics.as_ref().map(|metrics| metrics_row(metrics, judgement.sign_agreement));
     report.strategy.server_step = Some(judgement.server_step.to_string());
     report.warnings = texts(&judgement.warnings);
+    report.unprotected = judgement.unprotected();
     report
 }
 
@@ -90,6 +93,25 @@ fn gap_rows(set: &UpdateSet) -> Vec<GapRow> {
     set.layout.tensors().iter().enumerate().filter_map(row).collect()
 }
 
+/// The ratio of step and merged delta above which a step is suspicious.
+const LONG_STEP: f64 = 10.0;
+
+/// Adds the norms of the server's step. Warns of a step that is much longer than the merged delta.
+pub fn add_step(norms: Option<StepNorms>, report: &mut Report) {
+    let row = &mut report.strategy;
+    (row.delta_norm, row.step_norm) = (norms.map(|norms| norms.delta), norms.map(|norms| norms.step));
+    if let Some(StepNorms { delta, step }) =
+        norms.filter(|norms| norms.delta > 0.0 && norms.step > LONG_STEP * norms.delta)
+    {
+        tracing::warn!(
+            "the step of {} is {:.3} times as long as the merged delta ({step:.3e}, {delta:.3e}): a smaller lr or a \
+             larger tau shortens it",
+            row.strategy,
+            step / delta
+        );
+    }
+}
+
 fn strategy_row(session: &Session, taken: &Taken) -> StrategyRow {
     let strategy = &session.request.method.strategy;
     let state = &session.request.outputs.state;
@@ -100,6 +122,8 @@ fn strategy_row(session: &Session, taken: &Taken) -> StrategyRow {
         state: state.as_ref().map(|path| path.display().to_string()),
         steps: state.as_ref().map(|_| taken.set.carried.steps),
         server_step: None,
+        delta_norm: None,
+        step_norm: None,
         found: strategy.accounts(&taken.cohort).into_iter().collect(),
     }
 }
@@ -130,7 +154,7 @@ fn settings(session: &Session, taken: &Taken) -> Settings {
         distances: None,
         weights: taken.weights_source,
         base: request.inputs.base.as_ref().map(|path| path.display().to_string()),
-        min_clients: request.policy.min_clients,
+        min_clients: request.policy.least_clients(),
         on_bad_update: match request.policy.on_bad_update {
             OnBadUpdate::Fail => "fail",
             OnBadUpdate::Skip => "skip",

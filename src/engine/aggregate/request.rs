@@ -35,6 +35,8 @@ pub struct Inputs {
     pub others: Vec<PathBuf>,
     /// Whether the run accepts zero updates.
     pub may_be_empty: bool,
+    /// Whether the run may start a new state from a base that earlier steps made.
+    pub starts_state: bool,
 }
 
 /// The files that a run writes.

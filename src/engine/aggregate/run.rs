@@ -10,10 +10,11 @@ use crate::engine::aggregate::state::StateWriter;
 use crate::engine::aggregate::{metadata, publish, report};
 use crate::engine::decide::judge::Judgement;
 use crate::engine::intake::taken::Taken;
-use crate::engine::passes::combine::norms_of;
+use crate::engine::passes::combine::{norms_of, step_norms};
 use crate::engine::passes::machine::Machine;
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::telemetry::report::Report;
+use crate::telemetry::warnings;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -34,11 +35,13 @@ pub fn run(request: Request, machine: Machine) -> Result<Report, Error> {
 pub fn run_as(mode: &mut dyn Mode, request: Request, machine: Machine) -> Result<Report, Error> {
     mode.check(&request)?;
     let mut session = Session::open(request, machine)?;
-    let report = session.until_sound(mode, |session, mode, taken| {
+    let done = session.until_sound(mode, |session, mode, taken| {
         session.choose(taken)?;
         let judgement = mode.judge(session, taken)?;
+        session.check_kept(&judgement)?;
         merge_and_publish(session, mode, taken, &judgement)
-    })?;
+    });
+    let report = session.with_report(done)?;
     session.machine.progress.finish();
     Ok(report)
 }
@@ -55,6 +58,7 @@ pub fn merge_and_publish(
     judgement: &Judgement,
 ) -> Result<Report, Stopped> {
     let mut metadata = metadata::of(session, taken);
+    metadata::add_unprotected(&judgement.unprotected(), &mut metadata);
     mode.describe(taken, &mut metadata);
     let staging = stage(session, taken, metadata)?;
     merge_staged(session, mode, taken, judgement, staging)
@@ -111,6 +115,7 @@ pub fn merge_staged(
     let set = &taken.set;
     let Staging { writer, mut state, report: report_room, metadata: staged } = staging;
     let mut metadata = metadata::of(session, taken);
+    metadata::add_unprotected(&judgement.unprotected(), &mut metadata);
     mode.describe(taken, &mut metadata);
     if metadata != staged {
         writer.rewrite_metadata(&set.merged.layout, &metadata)?;
@@ -148,8 +153,11 @@ pub fn merge_staged(
     let lost = report::warn_of_rounding(set, combined.rounding);
     let norms = with_norms.then(|| norms_of(combined.squared_norms, set.clients.len()));
     let mut report = report::of(session, taken, judgement, norms.as_deref());
+    // A GPU takes its steps without measuring them.
+    report::add_step(step_norms(combined.stepped).filter(|_| session.machine.gpu().is_none()), &mut report);
     mode.report(taken, &mut report);
     report.published = true;
+    report.warnings = warnings::with_printed(report.warnings);
     report.output = Some(report::output(&set.merged.layout, &writer, metadata, lost));
     publish::fill_report(&report_room, &report)?;
     mode.publish(Complete { model: writer, state, report: report_room })?;

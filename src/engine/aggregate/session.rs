@@ -7,7 +7,7 @@ use crate::engine::aggregate::outputs::{check_collisions, check_targets};
 use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::aggregate::work::work;
-use crate::engine::aggregate::{kinds, publish, report};
+use crate::engine::aggregate::{kinds, notices, report};
 use crate::engine::backend::calibration::Host;
 use crate::engine::backend::choose::{Choice, choose};
 use crate::engine::decide::judge::{Judgement, judge};
@@ -37,8 +37,8 @@ use crate::kernels::server_step::ServerStep;
 use crate::model::state::KeptTensor;
 use crate::rules::Statistics;
 use crate::strategies::StrategyError;
-use crate::telemetry::report::{Bytes, Timings};
-use crate::updates::set::{Base, Client, UpdateSet};
+use crate::telemetry::report::{Bytes, Report, Timings};
+use crate::updates::set::{Base, UpdateSet};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,6 +65,8 @@ pub struct Session<'m> {
     knows_kinds: bool,
     /// Rejected files for which the session printed a warning.
     warned: BTreeSet<PathBuf>,
+    /// The report of the updates that the session took last; `None` before that, and without `--report`.
+    so_far: Option<Box<Report>>,
 }
 
 impl<'m> Session<'m> {
@@ -77,7 +79,9 @@ impl<'m> Session<'m> {
         let started = Instant::now();
         check_targets(&request.outputs)?;
         let Inputs { updates, partials, may_be_empty, .. } = &request.inputs;
-        let paths = discover::updates(updates, *may_be_empty || !partials.is_empty())?;
+        // A quorum refuses an empty inbox: that is no error.
+        let may_be_empty = *may_be_empty || request.policy.min_clients.is_some();
+        let paths = discover::updates(updates, may_be_empty || !partials.is_empty())?;
         let partials = discover::updates(partials, partials.is_empty())?;
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = request.inputs.base.as_deref();
@@ -103,6 +107,7 @@ impl<'m> Session<'m> {
             started,
             knows_kinds: false,
             warned: BTreeSet::new(),
+            so_far: None,
         })
     }
 
@@ -130,6 +135,7 @@ impl<'m> Session<'m> {
     /// When an update was rejected and may not be skipped, an output is an input, or the state cannot be used.
     pub fn settle(&mut self, taken: &mut Taken) -> Result<(), Error> {
         taken.rejected.sort_by(|a, b| a.path.cmp(&b.path));
+        self.note(taken);
         self.open_state(taken)?;
         self.check_kinds(&taken.set)?;
         if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
@@ -174,7 +180,11 @@ impl<'m> Session<'m> {
         if taken.set.base.is_none() && !method.strategy.is_plain() {
             return Err(Error::NoBase { strategy: method.strategy.to_string() });
         }
-        if let (Some(path), Some(spec)) = (&outputs.state, self.state_spec()) {
+        let spec = self.state_spec();
+        if let (Some(base), Some(spec), false) = (&taken.set.base, &spec, inputs.starts_state) {
+            spec.check_kept(outputs.state.as_deref(), &base.model)?;
+        }
+        if let (Some(path), Some(spec)) = (&outputs.state, spec) {
             let carried = spec.open(path, &taken.set.layout, self.base_digest()?)?;
             taken.set.carried = carried.unwrap_or_default();
         }
@@ -211,50 +221,65 @@ impl<'m> Session<'m> {
         Ok(found.map_err(|why| self.unread_base(why))??)
     }
 
-    /// Refuses a run with too few clients and publishes a report. Warns of weights and settings that may surprise the
+    /// Refuses a run with too few clients of a weight above zero. Warns of weights and settings that may surprise the
     /// operator.
     ///
     /// # Errors
     ///
     /// When there are too few clients.
-    pub fn check_quorum(&self, taken: &Taken) -> Result<(), Error> {
+    pub fn check_quorum(&mut self, taken: &Taken) -> Result<(), Error> {
+        self.note(taken);
         let Request { policy, method, .. } = &self.request;
-        let least = policy.min_clients.max(method.strategy.least_clients());
+        let least = policy.least_clients().max(method.strategy.least_clients());
         let clients = taken.cohort.clients.len();
         if clients < least {
             let rejected = taken.rejected.len();
             let why = format!("{clients} usable updates ({rejected} rejected), expected at least {least}");
-            return Err(self.refusal(taken, why)?);
+            return Err(Error::Refused(why));
+        }
+        if method.rule.uses_weights() {
+            let weights = &taken.cohort.weights;
+            self.check_parts(weights.iter().filter(|weight| **weight > 0.0).count(), clients)?;
         }
         if taken.weights_source == "uniform" && policy.weighting == Weighting::Default {
             tracing::warn!("no update states `num_examples`: every client weighs the same");
         }
-        self.warn_of_capped_examples(taken);
+        notices::capped_examples(policy, taken);
         Ok(())
     }
 
-    /// Publishes the report of a refused run. Returns the refusal.
+    /// Refuses a judged run in which too few clients have a part in the merged model.
     ///
     /// # Errors
     ///
-    /// When the report cannot be written.
-    pub fn refusal(&self, taken: &Taken, why: String) -> Result<Error, Error> {
-        let mut report = report::without_judgement(self, taken);
-        report.refused = Some(why);
-        publish::publish_report(publish::stage_report(self, &report)?)?;
-        Ok(Error::Refused(Box::new(report)))
+    /// When `--min-clients` expects more.
+    pub fn check_kept(&self, judgement: &Judgement) -> Result<(), Error> {
+        let verdicts = &judgement.verdicts;
+        self.check_parts(verdicts.iter().filter(|verdict| verdict.has_part()).count(), verdicts.len())
     }
 
-    /// Warns of clients that state more examples than may count.
-    fn warn_of_capped_examples(&self, taken: &Taken) {
-        let most = self.request.policy.claims.max_examples.filter(|_| taken.weights_source == "examples");
-        let Some(most) = most else { return };
-        let is_above = |client: &&Client| client.metadata.num_examples.is_some_and(|found| found > most);
-        let ids: Vec<&str> =
-            taken.set.clients.iter().filter(is_above).map(|client| client.id.as_str()).collect();
-        if !ids.is_empty() {
-            tracing::warn!("--max-examples: {most} examples count of {}, which state more", ids.join(", "));
+    fn check_parts(&self, parts: usize, clients: usize) -> Result<(), Error> {
+        self.request.policy.too_few(parts, clients).map_or(Ok(()), |why| Err(Error::Refused(why)))
+    }
+
+    /// Notes the updates that the run has taken, for the report of a run that fails.
+    fn note(&mut self, taken: &Taken) {
+        if self.request.outputs.report.is_some() {
+            self.so_far = Some(Box::new(report::without_judgement(self, taken)));
         }
+    }
+
+    /// Adds the report so far to the error of a run.
+    ///
+    /// # Errors
+    ///
+    /// The error of the run.
+    pub fn with_report<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
+        let so_far = &mut self.so_far;
+        done.map_err(|why| match so_far.take() {
+            Some(report) => Error::Reported { source: Box::new(why), report },
+            None => why,
+        })
     }
 
     /// The statistics of the clients that need no read of their values.

@@ -9,7 +9,7 @@
 //! crash. The first round has no state.
 
 use crate::engine::decide::method::Method;
-use crate::io::model_file::{OpenFault, TablePool, TensorPlace};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish;
 use crate::io::source::{OpenFiles, identity_of};
@@ -71,8 +71,18 @@ pub enum StateError {
     Metadata { path: PathBuf, key: &'static str, found: String, expected: &'static str },
     #[error("{}: is the state of another model: {}", .path.display(), .faults)]
     OtherLayout { path: PathBuf, faults: Faults<LayoutFault> },
+    #[error("{}: was made by {steps} steps of {made_by}, and {}", .base.display(), lost(.path.as_deref()))]
+    Lost { base: PathBuf, steps: String, made_by: String, path: Option<PathBuf> },
     #[error("{}: belongs to the model blake3:{found}, expected that of the base, blake3:{expected}", .path.display())]
     OtherModel { path: PathBuf, found: String, expected: String },
+}
+
+/// What is missing of a state.
+fn lost(path: Option<&Path>) -> String {
+    match path {
+        Some(path) => format!("its state {} does not exist", path.display()),
+        None => "no --state FILE is given".to_owned(),
+    }
 }
 
 impl StateError {
@@ -88,6 +98,11 @@ impl StateError {
                 "each strategy needs its own state file; to start a new one, move {} away",
                 path.display()
             )),
+            Self::Lost { .. } => Some(
+                "pass the state file that the last step left as --state; or pass --state-init, to start a new state from \
+                 this base"
+                    .to_owned(),
+            ),
             Self::Unreadable { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
             _ => None,
         }
@@ -159,6 +174,22 @@ impl StateSpec {
         }
         let found = current.metadata.get(key::MODEL).cloned().unwrap_or_default();
         Err(StateError::OtherModel { path: path.to_owned(), found, expected: base.to_owned() })
+    }
+
+    /// Checks that the state exists if earlier steps made the base, as its metadata says.
+    ///
+    /// # Errors
+    ///
+    /// When there is no state file.
+    pub fn check_kept(&self, path: Option<&Path>, base: &ModelFile) -> Result<(), StateError> {
+        let about = |key: &str| base.metadata.get(key).cloned();
+        let Some(steps) = about(key::STEPS).filter(|steps| steps != "0") else { return Ok(()) };
+        if path.is_some_and(|path| identity_of(path).is_some()) {
+            return Ok(());
+        }
+        let made_by = about(key::STRATEGY).or_else(|| about("fedmill.rule")).unwrap_or_default();
+        let (base, path) = (base.path.clone(), path.map(Path::to_owned));
+        Err(StateError::Lost { base, steps, made_by, path })
     }
 
     /// Opens the state in a file; `None` if the file does not exist.

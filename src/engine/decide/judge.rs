@@ -12,7 +12,7 @@ use crate::rules::mixing::Mixing;
 use crate::rules::pre::{self, PreAggregation, StepRecord};
 use crate::rules::{
     Decision, Distances, GeometryRequest, GeometryResult, Needs, Precision, Recipe, Rule, RuleError,
-    Statistics, Verdict, Warning,
+    Statistics, Verdict, Warning, WarningKind,
 };
 use crate::strategies::{Cohort, StepInput, StrategyError};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,12 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// The reasons why the merged model has no protection that the operator asked for.
+    pub fn unprotected(&self) -> Vec<String> {
+        let warnings = self.warnings.iter().filter(|warning| warning.kind == WarningKind::Unprotected);
+        warnings.map(ToString::to_string).collect()
+    }
+
     /// The judgement of a mode that keeps every client of `verdicts` and needs no geometry.
     pub fn without_geometry(verdicts: Vec<Verdict>, server_step: ServerStep) -> Self {
         Self {
@@ -105,7 +111,7 @@ pub fn judge<S: GeometrySource>(
     method.check(&statistics)?;
     let mut judge = Judge { method, reporting, cohort, subject, source };
     let judgement = judge.judge(Precision::Usual, statistics.clone())?;
-    if !judgement.warnings.iter().any(|warning| warning.is_close_call) {
+    if !judgement.warnings.iter().any(|warning| warning.kind == WarningKind::CloseCall) {
         return Ok(judgement);
     }
     let (precision, how) = match judge.source.leave_gpu() {
@@ -158,14 +164,15 @@ impl<S: GeometrySource> Judge<'_, S> {
         let measured_again = self.measure_again(precision, &prepared, needs)?;
         // Each rule sees the numbers that it would see alone, so a shadow rule changes nothing.
         let decide = |rule: &dyn Rule| match &measured_again {
-            Some(again) if rule.needs() == Needs::Median => again.decide(rule),
-            _ => prepared.decide(rule),
+            Some(again) if rule.needs() == Needs::Median => method.decide(rule, again),
+            _ => method.decide(rule, &prepared),
         };
         let Decision { recipe, verdicts, mut warnings } = decide(method.rule.as_ref())?;
         let shadow = |rule: &dyn Rule| (rule.to_string(), decide(rule));
         let shadows = self.reporting.shadow.iter().map(|rule| shadow(rule.as_ref())).collect();
+        let unprotected = method.unprotected(self.subject.clients)?.into_iter();
         let about = no_metrics.into_iter().chain(self.lengths_of_weights()).map(Warning::from);
-        warnings.splice(0..0, about.chain(prepared.warnings));
+        warnings.splice(0..0, unprotected.chain(about).chain(prepared.warnings));
         let server_step = self.server_step(&recipe, sent.as_ref())?;
         Ok(Judgement {
             recipe: Some(recipe),

@@ -1,9 +1,10 @@
 //! The settings of a judgement: some change the model, some change only the report.
 
 use crate::rules::geometry::References;
-use crate::rules::pre::Step;
+use crate::rules::pre::{PreAggregation, Step};
 use crate::rules::{
-    self, Byzantine, Distances, GeometryRequest, Needs, Precision, Rule, RuleError, Statistics,
+    self, Byzantine, Decision, Distances, GeometryRequest, Needs, Precision, Rule, RuleError, Statistics,
+    Warning,
 };
 use crate::strategies::{self, Strategy};
 
@@ -22,6 +23,8 @@ pub struct Method {
     pub seed: u64,
     /// How the run computes distances between clients.
     pub distances: Distances,
+    /// Whether a run without the protection that a fraction asks for goes on, with a warning.
+    pub allows_unprotected: bool,
 }
 
 /// The settings that change only the report.
@@ -59,6 +62,7 @@ impl Method {
             byzantine: None,
             seed: 0,
             distances: Distances::Auto,
+            allows_unprotected: false,
         }
     }
 
@@ -82,14 +86,50 @@ impl Method {
         steps.chain(rule).collect()
     }
 
+    /// The warning that `--byzantine` is a fraction of `clients` that rounds down to none.
+    ///
+    /// # Errors
+    ///
+    /// When the operator does not allow such a run.
+    pub(super) fn unprotected(&self, clients: usize) -> Result<Option<Warning>, RuleError> {
+        let share = self.byzantine.as_ref();
+        let checked =
+            share.map_or(Ok(()), |share| rules::check_share(&format!("--byzantine {share}"), share, clients));
+        self.allowed(checked)
+    }
+
+    /// Turns a missing protection into a warning, if the operator allows it.
+    fn allowed(&self, checked: Result<(), RuleError>) -> Result<Option<Warning>, RuleError> {
+        match checked {
+            Err(why) if self.allows_unprotected => Ok(Some(Warning::unprotected(&why))),
+            checked => checked.map(|()| None),
+        }
+    }
+
+    /// The decision of a rule on updates after the steps. The first warning names a missing protection.
+    ///
+    /// # Errors
+    ///
+    /// When the rule cannot decide on them, or would protect against no client.
+    pub(super) fn decide(&self, rule: &dyn Rule, on: &PreAggregation) -> Result<Decision, RuleError> {
+        let warning = self.allowed(on.check_protects(rule))?;
+        let mut decision = on.decide(rule)?;
+        decision.warnings.splice(0..0, warning);
+        Ok(decision)
+    }
+
     /// Checks the rule before the run reads any values.
     ///
     /// # Errors
     ///
     /// When the rule does not work on these clients.
     pub fn check(&self, statistics: &Statistics) -> Result<(), RuleError> {
+        self.unprotected(statistics.clients())?;
         match self.pre.is_empty() {
-            true => rules::check(self.rule.as_ref(), statistics),
+            true => {
+                self.allowed(rules::check_protects(self.rule.as_ref(), statistics.clients()))?;
+                rules::check(self.rule.as_ref(), statistics)
+            }
             // The input of the rule is known only after the steps.
             false => Ok(()),
         }

@@ -34,8 +34,8 @@ pub enum Missing {
 pub struct Policy {
     /// The number of the round. An update whose metadata names a round must name this one. `None` accepts all rounds.
     pub round: Option<u64>,
-    /// The fewest clients of a run.
-    pub min_clients: usize,
+    /// The fewest clients with a part in the result; `None` without `--min-clients`.
+    pub min_clients: Option<usize>,
     /// What the server does about a bad update.
     pub on_bad_update: OnBadUpdate,
     /// The source of the clients' weights.
@@ -66,7 +66,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             round: None,
-            min_clients: 1,
+            min_clients: None,
             on_bad_update: OnBadUpdate::Fail,
             weighting: Weighting::Default,
             personal: Personal::default(),
@@ -84,6 +84,19 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The reason to refuse a run in which only `parts` of the clients have a part in the model, if there is one.
+    pub fn too_few(&self, parts: usize, clients: usize) -> Option<String> {
+        let least = self.min_clients.filter(|least| parts < *least)?;
+        Some(format!(
+            "{parts} of {clients} clients have a part in the merged model, expected at least {least}"
+        ))
+    }
+
+    /// The fewest clients of a run: one, unless the operator says more.
+    pub fn least_clients(&self) -> usize {
+        self.min_clients.unwrap_or(1).max(1)
+    }
+
     /// The fault of an update that names another round; `None` if the round fits.
     pub(super) fn round_fault(&self, update: &UpdateMetadata) -> Option<Fault> {
         let (found, expected) = (update.round?, self.round?);

@@ -52,6 +52,7 @@ use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
 use crate::rules::Verdict;
 use crate::telemetry::report::{Output, Report};
+use crate::telemetry::warnings;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -134,7 +135,11 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
         let hint = "fedavg, fedprox, fedavgm, fedadam, fedyogi and fedadagrad step after the noise";
         return refuse(format!("--strategy {strategy}"), why, hint);
     }
-    if request.policy.min_clients > 1 {
+    if let Some(share) = method.byzantine.as_ref().filter(|share| share.to_string() != "0") {
+        let why = "the noised mean leaves out no hostile client: the clip bounds each";
+        return refuse(format!("--byzantine {share}"), why, "leave it out");
+    }
+    if request.policy.least_clients() > 1 {
         let why = "a missing model would reveal the number of clients";
         let hint = "leave it out: a round without clients is noise alone";
         return refuse("--min-clients".to_owned(), why, hint);
@@ -277,11 +282,11 @@ fn describe(metadata: &mut BTreeMap<String, String>, stamp: &Stamp) {
     metadata.extend(stamp.metadata());
 }
 
-/// The refusal of a release. Its report is not published.
+/// The refusal of a release.
 pub(super) fn refused(session: &Session, options: &Options, taken: &Taken, why: String) -> Error {
-    let mut report = Report { refused: Some(why), ..report::without_judgement(session, taken) };
+    let mut report = report::without_judgement(session, taken);
     without_clients(&mut report, options);
-    Error::Refused(Box::new(report))
+    Error::Reported { source: Box::new(Error::Refused(why)), report: Box::new(report) }
 }
 
 fn charge_request(
@@ -349,6 +354,7 @@ fn existing_report(session: &Session, options: &Options, taken: &Taken, path: &P
     let output = existing_output(path, &taken.set.merged.layout);
     let mut report =
         Report { published: true, output: Some(output), ..report::without_judgement(session, taken) };
+    report.warnings = warnings::with_printed(report.warnings);
     without_clients(&mut report, options);
     report
 }

@@ -98,6 +98,18 @@ impl Decided {
         }
     }
 
+    /// The protection that the operator asked for, and that the model does not have.
+    pub(super) fn unprotected(&self) -> Vec<String> {
+        let texts = |of: &serde_json::Value| of.as_array().cloned().unwrap_or_default();
+        match self {
+            Self::Read(decision) => {
+                let all = texts(&decision.file.report["unprotected"]).into_iter();
+                all.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+            }
+            Self::Alone(judgement) => judgement.unprotected(),
+        }
+    }
+
     /// The name of the decision in shard files.
     pub(super) fn name(&self) -> &str {
         match self {
@@ -140,7 +152,8 @@ fn merge(
     let sections = shard.sections(layout.parameters());
     let coordinates = coordinates_of(&sections, layout.parameters());
     let pieces = Pieces::of(layout, &run.session.kept_tensors(), coordinates.clone());
-    let none = Combined { squared_norms: branches_of(&sections), rounding: branches_of(&sections) };
+    let empty = || branches_of(&sections);
+    let none = Combined { squared_norms: empty(), rounding: empty(), stepped: empty() };
     let room = measured(&run.taken.set, decided, &none);
     let target = &run.session.request.outputs.model;
     let writer = file::create(target, ShardKind::Combine, identity, shard, &sections, &pieces.specs, &room)?;

@@ -20,6 +20,7 @@ use crate::modes::shards::gram::{geometry_identity, read_all, requests};
 use crate::modes::shards::identity::{Difference, RunIdentity};
 use crate::modes::shards::{ShardedRun, stopped};
 use crate::rules::{GeometryRequest, GeometryResult, Recipe, Reduction};
+use crate::telemetry::warnings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -67,7 +68,8 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
     let mut source = ShardGeometry { rule, shards, held: requests(&run) };
     let identity = RunIdentity::of(&run)?;
     let judgement = judge_by(&run, &mut source)?;
-    let report = report::of(&run.session, &run.taken, &judgement, None);
+    let mut report = report::of(&run.session, &run.taken, &judgement, None);
+    report.warnings = warnings::with_printed(report.warnings);
     let Some(recipe) = judgement.recipe else { unreachable!("a rule decides a recipe") };
     let file = DecisionFile {
         schema: SCHEMA.to_owned(),
@@ -110,7 +112,8 @@ pub(super) fn judge_by<S: GeometrySource<Error = ShardError>>(
     let Request { method, reporting, .. } = &run.session.request;
     let (taken, statistics) = (&run.taken, run.statistics.clone());
     let subject = subject_of(&taken.set);
-    judge(method, reporting, &taken.cohort, subject, statistics, source).map_err(|why| {
+    let judged = judge(method, reporting, &taken.cohort, subject, statistics, source);
+    let judgement = judged.map_err(|why| {
         let why: JudgeError<GeometryError> = match why {
             JudgeError::Source(why) => return why.into(),
             JudgeError::Rule(why) => JudgeError::Rule(why),
@@ -118,7 +121,9 @@ pub(super) fn judge_by<S: GeometrySource<Error = ShardError>>(
             JudgeError::TooLarge(clients) => JudgeError::TooLarge(clients),
         };
         stopped(&taken.set, Stopped::from(why))
-    })
+    })?;
+    run.session.check_kept(&judgement)?;
+    Ok(judgement)
 }
 
 /// The geometry from the shard files of all shards.

@@ -20,6 +20,7 @@ use crate::modes::shards::file::{ShardFile, ShardKind, open_all};
 use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::tensors::Pieces;
 use crate::telemetry::report::Report;
+use crate::telemetry::warnings;
 use serde_json::Value;
 use std::iter::once;
 use std::path::{Path, PathBuf};
@@ -39,41 +40,48 @@ pub fn merge(
     decision: Option<&Path>,
     machine: Machine,
 ) -> Result<PathBuf, Error> {
-    let run = ShardedRun::open(request, machine)?;
-    let identity = run.session.machine.pool.install(|| RunIdentity::of(&run))?;
-    let decided = Decided::read(&run, &identity, decision)?;
+    let mut run = ShardedRun::open(request, machine)?;
+    let done = publish_all(&mut run, shards, decision);
+    run.session.with_report(done)
+}
+
+fn publish_all(run: &mut ShardedRun, shards: &[PathBuf], decision: Option<&Path>) -> Result<PathBuf, Error> {
+    let identity = run.session.machine.pool.install(|| RunIdentity::of(run))?;
+    let decided = Decided::read(run, &identity, decision)?;
     let identity = identity.with(DECISION, decided.name());
     let sections = sections_of(run.taken.set.layout.parameters());
     let shards = open_all(shards, ShardKind::Combine, &identity, sections)?;
 
-    let ShardedRun { mut session, taken, .. } = run;
+    let ShardedRun { session, taken, .. } = run;
     let merged = &taken.set.merged.layout;
-    let metadata = metadata::of(&session, &taken);
+    let mut metadata = metadata::of(session, taken);
+    metadata::add_unprotected(&decided.unprotected(), &mut metadata);
     let outputs = &session.request.outputs;
     let writer = ModelWriter::create(&outputs.model, merged, &metadata, outputs.max_shard_bytes)?;
-    let mut state = publish::state_writer(&session, &taken)?;
+    let mut state = publish::state_writer(session, taken)?;
     let started = Instant::now();
     let bytes = shards.iter().map(|shard| shard.model.bytes()).sum();
     session.machine.progress.start("copying", bytes);
-    copy_all(&session, &taken, &writer, state.as_ref(), &shards)?;
+    copy_all(session, taken, &writer, state.as_ref(), &shards)?;
     publish::copy_kept(&taken.set, &writer)?;
     session.timings.pass_s = started.elapsed().as_secs_f64();
     session.bytes.read = bytes;
-    publish::sync(&mut session, &writer, &mut state)?;
+    publish::sync(session, &writer, &mut state)?;
     let norms = match decided.lacks_norms() {
         true => Some(read_norms(&shards, taken.set.clients.len())?),
         false => None,
     };
     let mut own = match &decided {
-        Decided::Alone(judgement) => report::of(&session, &taken, judgement, norms.as_deref()),
-        Decided::Read(_) => report::without_judgement(&session, &taken),
+        Decided::Alone(judgement) => report::of(session, taken, judgement, norms.as_deref()),
+        Decided::Read(_) => report::without_judgement(session, taken),
     };
     own.published = true;
+    own.warnings = warnings::with_printed(own.warnings);
     own.backend.why = "put together from shards".to_owned();
     let lost = report::warn_of_rounding(&taken.set, read_rounding(&shards, &taken.set)?);
     own.output = Some(report::output(merged, &writer, metadata, lost));
     let path = writer.path().to_owned();
-    publish::publish(&session, writer, state, &full_report(own, &decided)?)?;
+    publish::publish(session, writer, state, &full_report(own, &decided)?)?;
     session.machine.progress.finish();
     Ok(path)
 }
@@ -94,6 +102,15 @@ fn full_report(own: Report, decided: &Decided) -> Result<Value, Error> {
     let own = serde_json::to_value(own).map_err(Error::Report)?;
     let Decided::Read(decision) = decided else { return Ok(own) };
     let mut full = decision.file.report.clone();
+    // The warnings of the judgement, then those of merging.
+    let warnings = |of: &Value| of["warnings"].as_array().cloned().unwrap_or_default();
+    let mut all = warnings(&full);
+    for warning in warnings(&own) {
+        if !all.contains(&warning) {
+            all.push(warning);
+        }
+    }
+    full["warnings"] = Value::Array(all);
     for part in MERGING_FIELDS {
         full[part] = own[part].clone();
     }

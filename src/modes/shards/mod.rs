@@ -46,7 +46,8 @@ impl<'m> ShardedRun<'m> {
             return Err(without_whole_updates().into());
         }
         let mut session = Session::open(request, machine)?;
-        let taken = Plain.take(&mut session)?;
+        let taken = Plain.take(&mut session);
+        let taken = session.with_report(taken)?;
         let statistics = session.statistics(&taken)?;
         Ok(Self { session, taken, statistics })
     }

@@ -86,6 +86,8 @@ pub enum TiersError {
     NoWeight { path: PathBuf, tier: String, clients: usize },
     #[error("{}: the weights of the tiers add up to {total}, expected a number above zero", .path.display())]
     BadTotal { path: PathBuf, total: f64 },
+    #[error("{}: the weights of the tiers have different units, expected one unit: {list}", .path.display())]
+    MixedUnits { path: PathBuf, list: String },
     #[error("{}: tier `{tier}`: {source}", .path.display())]
     Rule { path: PathBuf, tier: String, source: Box<RuleError> },
 }
@@ -95,8 +97,16 @@ impl Explain for TiersError {
         match self {
             Self::NoTier { .. } => Some("end the list with a tier that has all others: [\"*\"]".to_owned()),
             Self::NoClients { .. } => Some("a tier with \"optional\": true may be empty".to_owned()),
+            Self::MixedUnits { .. } => {
+                Some("give all tiers a number, or all `examples`, or all `clients`".to_owned())
+            }
+            Self::Rule { source, .. } => source.hint().map(str::to_owned),
             _ => None,
         }
+    }
+
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Rule { source, .. } if source.is_refusal())
     }
 }
 
@@ -199,7 +209,25 @@ impl Tiers {
             return Err(TiersError::BadTotal { path: path(), total });
         }
         sorted.iter_mut().for_each(|tier| tier.share /= total);
+        self.check_units(&sorted)?;
         Ok(sorted)
+    }
+
+    /// Refuses a sum of examples, clients and numbers: one of them would drown the others. A tier of share 0 has no
+    /// unit.
+    fn check_units(&self, sorted: &[TierMembers]) -> Result<(), TiersError> {
+        let weighing =
+            || sorted.iter().filter(|tier| tier.share > 0.0).map(|tier| (&self.tiers[tier.tier], tier.share));
+        let mut units = weighing().map(|(tier, _)| tier.weight.unit());
+        let first = units.next();
+        if units.all(|unit| Some(unit) == first) {
+            return Ok(());
+        }
+        let line = |(tier, share): (&Tier, f64)| {
+            format!("`{}` by {} has a share of {share:.6}", tier.name, tier.weight.unit())
+        };
+        let list = weighing().map(line).collect::<Vec<_>>().join(", ");
+        Err(TiersError::MixedUnits { path: self.path.clone(), list })
     }
 
     /// The tier of a client; `None` if no pattern matches.
@@ -282,6 +310,14 @@ impl fmt::Display for Tier {
 }
 
 impl TierWeight {
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Examples => "examples",
+            Self::Clients => "clients",
+            Self::Number(_) => "number",
+        }
+    }
+
     fn parse(weight: &NumberOrText) -> Result<Self, String> {
         let number = match weight {
             NumberOrText::Number(number) => number.as_f64(),

@@ -28,6 +28,7 @@ use crate::modes::tree::root::Node;
 use crate::modes::tree::sums::TreeSum;
 use crate::strategies::ClientMetadata;
 use crate::telemetry::report::Report;
+use crate::telemetry::warnings;
 use crate::updates::metadata::{PARTIAL_KEY, UpdateKind};
 use crate::updates::set::{UpdateSet, ValueKind};
 use std::collections::BTreeMap;
@@ -43,8 +44,9 @@ pub fn run(request: Request, machine: Machine) -> Result<Report, Error> {
     let purpose = Purpose::of_leaf(&request)?;
     let mut session = Session::open(request, machine)?;
     let mut node = Node { writes: Some(purpose), ..Node::default() };
-    let report = session
-        .until_sound(&mut node, |session, node, taken| publish_partial(session, node, purpose, taken))?;
+    let done =
+        session.until_sound(&mut node, |session, node, taken| publish_partial(session, node, purpose, taken));
+    let report = session.with_report(done)?;
     session.machine.progress.finish();
     Ok(report)
 }
@@ -162,6 +164,7 @@ fn partial_report(
     }
     node.report(taken, &mut report);
     report.published = true;
+    report.warnings = warnings::with_printed(report.warnings);
     report.output = Some(report::output(layout, writer, metadata, None));
     report
 }

@@ -12,8 +12,8 @@ pub mod outliers;
 
 use crate::rules::mixing::Mixing;
 use crate::rules::{
-    Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning, check_tolerates,
-    decide, less_than_half, unknown_byzantine,
+    Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning, check_protects,
+    check_tolerates, decide, less_than_half, unknown_byzantine,
 };
 use crate::settings::{self, Definition, RegistryEntry, SpecError};
 use std::collections::BTreeMap;
@@ -163,6 +163,16 @@ impl PreAggregation {
         self.place = self.place.iter().map(|place| place.and_then(|place| output.place[place])).collect();
         self.warnings.extend(output.warnings);
         Ok(())
+    }
+
+    /// Checks that the share of the updates against which a rule protects is at least one.
+    ///
+    /// # Errors
+    ///
+    /// When it is a fraction that rounds down to none.
+    pub fn check_protects(&self, rule: &dyn Rule) -> Result<(), RuleError> {
+        let checked = check_protects(rule, self.statistics.clients());
+        checked.map_err(|why| self.explain(why, self.place.len()))
     }
 
     /// The decision of a rule on the updates, with a verdict on each client.

@@ -9,7 +9,7 @@
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, StepOutput};
 use crate::rules::ranking::{Score, lowest};
-use crate::rules::{RuleError, Statistics, Warning};
+use crate::rules::{RuleError, Statistics, Warning, WarningKind};
 use crate::settings::RegistryEntry;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +40,7 @@ impl Step for NearestNeighbourMixing {
         let rows = (0..n).map(|i| {
             let distances: Vec<Score> = (0..n).map(|j| Score::squared_distance(geometry, i, j)).collect();
             let (nearest, warning) = lowest(&distances, mixed, &statistics.ids);
-            close = close.take().or(warning.filter(|warning| warning.is_close_call));
+            close = close.take().or(warning.filter(|warning| warning.kind == WarningKind::CloseCall));
             nearest.iter().map(|near| if *near { 1.0 / mixed as f64 } else { 0.0 }).collect()
         });
         Ok(StepOutput {

@@ -8,6 +8,7 @@
 //!   cosine between its delta and the geometric median of all. Each number counts less its mean over the clients,
 //!   divided by its standard deviation.
 
+use crate::rules::eigen::power_of_two_above;
 use crate::rules::geometric_median::geometric_median;
 use crate::rules::geometry::Geometry;
 use crate::rules::mixing::Mixing;
@@ -102,7 +103,11 @@ fn angles_to_centre(geometry: &Geometry) -> Vec<f64> {
 fn standardised(values: &[f64]) -> Vec<f64> {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
-    let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    // A power of two changes no bit, and keeps squares within f64.
+    let farthest = values.iter().map(|x| (x - mean).abs()).fold(0.0, f64::max);
+    let scale = if farthest > 0.0 { power_of_two_above(farthest) } else { 1.0 };
+    let squares = values.iter().map(|x| ((x - mean) / scale).powi(2)).sum::<f64>();
+    let deviation = (squares / n).sqrt() * scale;
     let differs = deviation > 1e-12 * mean.abs();
     values.iter().map(|x| if differs { (x - mean) / deviation } else { 0.0 }).collect()
 }

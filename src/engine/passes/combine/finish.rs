@@ -52,10 +52,14 @@ impl TileWork<'_, '_> {
             let merged = &merged[part.start - block.start..part.end - block.start];
             let mut delta = self.delta(&part, merged);
             self.keep(StateTensor::Centre, &part, &delta);
+            let before = squared(&delta);
             match stored_dtype(self.tile.dtype) {
                 Dtype::F64 => self.step::<f64>(&part, &mut delta),
                 _ => self.step::<f32>(&part, &mut delta),
             }
+            let sums = &mut self.worker.stepped;
+            sums.resize(2, 0.0);
+            (sums[0], sums[1]) = (sums[0] + before, sums[1] + squared(&delta));
             let base = self.worker.reader.base().get(part.clone()).unwrap_or_default();
             for (x, base) in delta.iter_mut().zip(base) {
                 *x += base;
@@ -160,4 +164,9 @@ impl CombinePass<'_> {
     pub(super) fn steps(&self, class: TensorClass) -> bool {
         self.step != ServerStep::PLAIN && class == TensorClass::Parameter
     }
+}
+
+/// The squared L2 norm of values.
+fn squared(values: &[f64]) -> f64 {
+    values.iter().map(|x| x * x).sum()
 }

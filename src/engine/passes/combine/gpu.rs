@@ -350,7 +350,8 @@ impl CombineOnGpu<'_> {
         for number in 0..plan.tiles() {
             let tile = plan.tile(number);
             pass.merge(isa, &mut worker, &tile)?;
-            add_sums(&mut sums, &worker.take_sums());
+            let [norms, rounding, _] = worker.take_sums();
+            add_sums(&mut sums, &[norms, rounding]);
             pass.hand_on(self.machine, &mut worker, &tile, self.write)?;
         }
         Ok(sums)

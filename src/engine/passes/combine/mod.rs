@@ -78,6 +78,8 @@ pub struct Combined {
     pub squared_norms: SquaredNorms,
     /// Squared norms of what rounding to narrow floats lost, and of the deltas before; by [`rounding`].
     pub rounding: SquaredNorms,
+    /// Squared norms of the merged delta and of the server's step, on the CPU.
+    pub stepped: SquaredNorms,
 }
 
 /// The L2 norms of clients, from the sums of squares in all sections.
@@ -85,6 +87,23 @@ pub fn norms_of(squared: SquaredNorms, clients: usize) -> Vec<f64> {
     let mut norms = squared.total().flatten().unwrap_or_default();
     norms.resize(clients, 0.0);
     norms.into_iter().map(f64::sqrt).collect()
+}
+
+/// The lengths of the merged delta and of the server's step.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct StepNorms {
+    /// L2 norm of the merged delta.
+    pub delta: f64,
+    /// L2 norm of the change of the model.
+    pub step: f64,
+}
+
+/// The norms of the server's step, from the sums of squares in all sections. `None` if the CPU took no step.
+pub fn step_norms(squared: SquaredNorms) -> Option<StepNorms> {
+    match squared.total().flatten()?[..] {
+        [delta, step] => Some(StepNorms { delta: delta.sqrt(), step: step.sqrt() }),
+        _ => None,
+    }
 }
 
 impl CombinePass<'_> {
@@ -104,7 +123,7 @@ impl CombinePass<'_> {
         let plan = self.plan(&rest.collect::<Vec<_>>());
         let sections = self.sections();
         let pass = CombineOnCpu { pass: self, machine, plan, first_section: sections.start, write: &write };
-        let [squared_norms, rounding] = machine.run(&pass)?;
+        let [squared_norms, rounding, stepped] = machine.run(&pass)?;
         let all = |sums: SectionAdder<Vec<f64>>, on_gpu: Vec<f64>| {
             let mut sums = sums.finish(sections.end);
             if let Some(first) = sums.0.first_mut() {
@@ -115,7 +134,8 @@ impl CombinePass<'_> {
         let [norms_on_gpu, rounding_on_gpu] = on_gpu;
         let squared_norms = all(squared_norms, norms_on_gpu);
         let rounding = all(rounding, rounding_on_gpu);
-        Ok(Combined { squared_norms, rounding })
+        let stepped = stepped.finish(sections.end);
+        Ok(Combined { squared_norms, rounding, stepped })
     }
 
     fn plan(&self, ranges: &[Range<usize>]) -> TilePlan {
@@ -187,6 +207,7 @@ impl CombinePass<'_> {
             captured: None,
             squared_norms: Vec::new(),
             rounding: Vec::new(),
+            stepped: Vec::new(),
         }
     }
 
@@ -244,9 +265,9 @@ impl TilePass for CombineOnCpu<'_> {
         = CombineWorker<'p>
     where
         Self: 'p;
-    /// Squared norms of the clients that the pass reads, and the rounding.
-    type Part = [Vec<f64>; 2];
-    type Sum = [SectionAdder<Vec<f64>>; 2];
+    /// Squared norms of the clients that the pass reads, of the rounding, and of the step.
+    type Part = [Vec<f64>; 3];
+    type Sum = [SectionAdder<Vec<f64>>; 3];
 
     fn plan(&self) -> &TilePlan {
         &self.plan
@@ -256,17 +277,17 @@ impl TilePass for CombineOnCpu<'_> {
         self.pass.new_worker(self.machine.isa, &self.plan)
     }
 
-    fn tile(&self, worker: &mut CombineWorker, tile: &Tile) -> Result<[Vec<f64>; 2], PassError> {
+    fn tile(&self, worker: &mut CombineWorker, tile: &Tile) -> Result<[Vec<f64>; 3], PassError> {
         self.pass.merge(self.machine.isa, worker, tile)?;
         self.pass.hand_on(self.machine, worker, tile, self.write)?;
         Ok(worker.take_sums())
     }
 
-    fn start(&self) -> [SectionAdder<Vec<f64>>; 2] {
-        [0; 2].map(|_| SectionAdder::starting_at(self.first_section))
+    fn start(&self) -> [SectionAdder<Vec<f64>>; 3] {
+        [0; 3].map(|_| SectionAdder::starting_at(self.first_section))
     }
 
-    fn add(&self, sums: &mut [SectionAdder<Vec<f64>>; 2], tile: &Tile, parts: [Vec<f64>; 2]) {
+    fn add(&self, sums: &mut [SectionAdder<Vec<f64>>; 3], tile: &Tile, parts: [Vec<f64>; 3]) {
         for (sum, part) in sums.iter_mut().zip(parts) {
             sum.add(section_of(tile.coordinates.start), part);
         }
@@ -294,12 +315,14 @@ pub struct CombineWorker<'a> {
     squared_norms: Vec<f64>,
     /// Squared norms of what rounding lost, and of the delta; empty if the tile measures none.
     rounding: Vec<f64>,
+    /// Squared norms of the merged delta and of the server's step on it; empty without a step.
+    stepped: Vec<f64>,
 }
 
 impl CombineWorker<'_> {
     /// Takes the sums of the last tile.
-    fn take_sums(&mut self) -> [Vec<f64>; 2] {
-        [mem::take(&mut self.squared_norms), mem::take(&mut self.rounding)]
+    fn take_sums(&mut self) -> [Vec<f64>; 3] {
+        [&mut self.squared_norms, &mut self.rounding, &mut self.stepped].map(mem::take)
     }
 }
 
@@ -446,6 +469,7 @@ impl<'a> TileWork<'_, 'a> {
     fn forget_norms(&mut self) {
         self.worker.squared_norms.clear();
         self.worker.rounding.clear();
+        self.worker.stepped.clear();
     }
 
     /// The squared norms of these clients' rows in some columns; empty if the pass measures none.

@@ -1,0 +1,61 @@
+//! The options for what a report holds beyond the account of the run.
+
+use super::aggregation::rule_text;
+use super::{Failure, OUTPUT};
+use crate::engine::decide::method::MetricsRequest;
+use crate::settings::{SpecError, split_list};
+use clap::{Args, ValueEnum};
+
+/// What the report holds beyond the account of the run.
+#[derive(Args, Debug)]
+#[command(next_help_heading = OUTPUT)]
+pub(super) struct ReportingOptions {
+    /// Add to the report which clients these rules would have kept.
+    #[arg(long, value_name = "RULES", value_parser = shadow_text)]
+    shadow_rules: Option<String>,
+    /// The metrics of the whole round that the report holds [default: geometry for up to 1024 clients].
+    #[arg(long, value_name = "WHICH")]
+    metrics: Option<Metrics>,
+}
+
+/// The metrics of the whole round that the report holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Metrics {
+    None,
+    /// Coherence, alignment, signal fraction, noise scale, effective rank, influence.
+    Geometry,
+    /// The metrics of geometry, and sign agreement.
+    Signs,
+}
+
+impl ReportingOptions {
+    /// Refuses options that need a report if there is none.
+    pub(super) fn check(&self, has_report: bool) -> Result<(), Failure> {
+        let given = [self.shadow_rules.as_ref().map(|_| "--shadow-rules"), self.metrics.map(|_| "--metrics")];
+        match given.into_iter().flatten().next() {
+            Some(option) if !has_report => {
+                Err(anyhow::anyhow!("{option} adds to the report, expected --report FILE").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The metrics to measure.
+    pub(super) fn metrics(&self, has_report: bool) -> MetricsRequest {
+        match self.metrics {
+            None if has_report => MetricsRequest::IfFew,
+            None | Some(Metrics::None) => MetricsRequest::Nothing,
+            Some(Metrics::Geometry) => MetricsRequest::Geometry,
+            Some(Metrics::Signs) => MetricsRequest::GeometryAndSigns,
+        }
+    }
+
+    /// Specs of the shadow rules: the run reports their decisions and does not follow them.
+    pub(super) fn shadow(&self) -> Vec<String> {
+        self.shadow_rules.as_deref().map(split_list).unwrap_or_default()
+    }
+}
+
+fn shadow_text(text: &str) -> Result<String, SpecError> {
+    split_list(text).iter().try_for_each(|rule| rule_text(rule).map(drop)).map(|()| text.to_owned())
+}
