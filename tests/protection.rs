@@ -1,4 +1,4 @@
-//! Protection that must not vanish silently: fractions of few clients, quorums, lost states, reports of failed runs.
+//! Protection that must not vanish silently: fractions of few clients, quorums, lost states, reports.
 
 use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
 use fedmill::rules::RULES;
@@ -256,7 +256,7 @@ fn strategies_of_both_flower_interfaces_agree_with_flower() {
 }
 
 /// One hostile client of ten, at every size of values. Robust rules stay among the honest clients, or the client's
-/// update is a fault of its own.
+/// update is a fault.
 #[test]
 fn no_value_of_one_client_moves_a_robust_rule() {
     for size in [1e30, 1e80, 1e150, 1e153, 1e154, 1e200, 1e300, 1.7e308] {
