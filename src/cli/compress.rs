@@ -26,6 +26,9 @@ pub(super) struct Arguments {
     /// The model that the client started from. The client then sends the difference.
     #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
+    /// Send weights even by a codec that leaves values out or pulls them towards zero.
+    #[arg(long, conflicts_with = "base", help_heading = INPUTS)]
+    as_is: bool,
     #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how")]
     #[arg(help = codec_help(), long_help = codec_long_help())]
     codec: Option<Arc<dyn Codec>>,
@@ -152,6 +155,7 @@ impl Arguments {
         if let Some(missed) = summary.missed.as_ref().filter(|_| !self.best_effort) {
             return Ok(Outcome::Refused(missed.clone()));
         }
+        warn_of_range(&summary);
         self.tell(&summary, common)?;
         Ok(Outcome::Done)
     }
@@ -159,6 +163,7 @@ impl Arguments {
     fn compression(&self, common: &Common) -> Compression {
         Compression {
             base: self.base.clone(),
+            as_is: self.as_is,
             seed: self.seed,
             non_finite: self.nonfinite,
             feedback: self.feedback(),
@@ -217,6 +222,23 @@ impl Arguments {
                 print(&format!("{path}\n"))
             }
         }
+    }
+}
+
+/// Warns of values that did not fit.
+fn warn_of_range(summary: &Summary) {
+    let Summary { input, parameters, values_cut, values_lost, .. } = summary;
+    if *values_cut > 0 {
+        tracing::warn!(
+            hint = "bf16, u8 and ecsq send values of any size",
+            "{input}: {values_cut} of {parameters} values are beyond the range of the codec and are cut to its end"
+        );
+    }
+    if *values_lost > 0 {
+        tracing::warn!(
+            hint = "multiply the update by a constant, and divide the merged delta by it",
+            "{input}: {values_lost} of {parameters} values are lost: they are too small for the codec and become zero"
+        );
     }
 }
 

@@ -45,6 +45,19 @@ pub trait Codec: fmt::Display + fmt::Debug + Send + Sync {
     fn is_unbiased(&self) -> bool {
         false
     }
+    /// Whether the decoded values as a whole are smaller than the encoded ones: values left out, or pulled towards zero.
+    /// As weights they would be another model; as a delta they are a shorter step.
+    fn shrinks(&self) -> bool {
+        false
+    }
+    /// The expected squared error over the squared norm, where it follows from the settings alone.
+    fn expected_nmse(&self, _vector: &Vector) -> Option<f64> {
+        None
+    }
+    /// The settings of the same codec whose error is below the encoded values, as error feedback needs.
+    fn contracting(&self) -> Option<String> {
+        None
+    }
     /// The goal for the whole model, if a search must find the step for it; only `ecsq` has one.
     fn model_goal(&self) -> Option<ModelGoal> {
         None
@@ -83,6 +96,10 @@ pub trait Encoder: fmt::Debug + Send + Sync {
     fn coding(&self) -> Coding;
     /// An estimate of the bytes of all chunks of the stream of unknown extent; 0 without such a stream.
     fn expected_bytes(&self) -> u64 {
+        0
+    }
+    /// The number of these values that are beyond the range of the codec and decode as its end.
+    fn cut(&self, _values: &[f32], _decoded: &[f32]) -> u64 {
         0
     }
     /// Encodes the values from `start` on, one chunk or the rest at the end. Returns the bytes of each stream.

@@ -80,6 +80,10 @@ fn random(isa: Isa, seed: u64, len: usize) -> Vec<f64> {
 }
 
 impl Codec for LowRank {
+    fn shrinks(&self) -> bool {
+        true
+    }
+
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let Some(view) = self.view(vector) else { return Half::F16.encoder(isa, vector, seeds) };
         let q = random(isa, seeds.shared, view.columns * view.rank);

@@ -78,6 +78,10 @@ impl Codec for CountSketch {
     fn is_linear(&self) -> bool {
         true
     }
+
+    fn shrinks(&self) -> bool {
+        true
+    }
 }
 
 /// The coding: the size of the tables, and the seed of the hashes.

@@ -232,6 +232,11 @@ impl PartEncoder {
         }
     }
 
+    /// Whether all values are equal, and one is sent.
+    pub(crate) fn is_constant(&self) -> bool {
+        matches!(self.coding, Coding::Constant(_))
+    }
+
     /// Chunks of the stream of unknown extent; 0 without such a stream.
     pub(crate) fn chunk_count(&self) -> usize {
         let has = self.streams.iter().any(|stream| stream.extent == Extent::Chunks);
@@ -296,6 +301,15 @@ struct Done {
     negative_variances: u64,
 }
 
+/// The number of values that are too small for a 16-bit float.
+fn lost_in_half(coding: &Coding, sent: &[f32], decoded: &[f32]) -> u64 {
+    let is_lost = |(x, decoded): &(&f32, &f32)| **x != 0.0 && **decoded == 0.0;
+    match coding {
+        Coding::Half(_) => sent.iter().zip(decoded).filter(is_lost).count() as u64,
+        _ => 0,
+    }
+}
+
 impl Encoding<'_> {
     /// Encodes all chunks into a sink. Chunks of a stream of unknown extent are appended in order.
     ///
@@ -335,11 +349,13 @@ impl Encoding<'_> {
     /// Encodes a chunk, writes its streams of known extent, and decodes it again.
     fn encode(&self, chunk: Chunk, sink: &Sink, buffers: &mut Buffers) -> Result<Done, EncodeError> {
         let part = &self.parts[chunk.part];
-        let sent = read(self.values, &part.plan, chunk, &mut buffers.sent)?;
+        buffers.sent.resize(chunk.len, 0.0);
+        let lost = self.values.read(&part.plan, chunk.start, &mut buffers.sent)?;
+        let sent = &buffers.sent[..];
         let mut streams =
             part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
         self.write(part, chunk, &streams, sink)?;
-        let mut done = Done::default();
+        let mut done = Done { quality: Quality::of_lost(lost), ..Done::default() };
         for values in part.runs(chunk.len) {
             buffers.decoded.resize(values.len(), 0.0);
             let run = Run { chunk, sent: &sent[values.clone()], values, streams: &streams };
@@ -364,7 +380,12 @@ impl Encoding<'_> {
     ) -> Result<(), EncodeError> {
         let start = run.chunk.start + run.values.start;
         self.decode(part, run, decoded)?;
-        done.quality.add(&Quality::of(self.values.isa, run.sent, decoded));
+        let quality = Quality::of(self.values.isa, run.sent, decoded);
+        done.quality.add(&Quality {
+            cut: self.cut(part, run.sent, decoded),
+            lost: lost_in_half(&part.coding, run.sent, decoded),
+            ..quality
+        });
         let negative = self.values.negative_variances(&part.plan, start, decoded);
         done.negative_variances += negative.map_err(ValueError::Read)?;
         if let Some(residue) = self.residue {
@@ -372,6 +393,18 @@ impl Encoding<'_> {
             residue(&part.plan, start, decoded).map_err(EncodeError::Write)?;
         }
         Ok(())
+    }
+
+    /// The number of values beyond the range of the codec, or of the dtype that the server rounds to.
+    fn cut(&self, part: &PartEncoder, sent: &[f32], decoded: &[f32]) -> u64 {
+        let by_codec = part.encoder.as_ref().map_or(0, |encoder| encoder.cut(sent, decoded));
+        let limit = |tensor: &usize| *self.tensors[*tensor].dtype.limits().end();
+        let limit = part.plan.tensors.iter().map(limit).fold(f64::INFINITY, f64::min);
+        if limit >= f64::from(f32::MAX) {
+            return by_codec;
+        }
+        let is_cut = |(x, decoded): &(&f32, &f32)| **decoded != 0.0 && f64::from(x.abs()) > limit;
+        by_codec.max(sent.iter().zip(decoded).filter(is_cut).count() as u64)
     }
 
     /// Decodes the bytes of a run of a chunk, as the server will.

@@ -3,7 +3,7 @@
 use crate::compress::encode::EncodeError;
 use crate::compress::residual::error::ResidualError;
 use crate::compress::sink::LayoutError;
-use crate::compress::values::Values;
+use crate::compress::values::{ValueError, Values};
 use crate::gpu::job::GpuError;
 use crate::io::collision::Collision;
 use crate::io::interrupt::Interrupted;
@@ -28,6 +28,8 @@ pub enum CompressError {
     Encoded { path: PathBuf },
     #[error("{}: holds a delta, expected weights, because --base is given", .path.display())]
     IsDelta { path: PathBuf },
+    #[error("{}: holds weights, expected a delta: {codec} leaves values out or pulls them towards zero", .path.display())]
+    PlainWeights { path: PathBuf, codec: String },
     #[error("{}: tensor `{tensor}` is {found}, expected {expected} as in the base", .path.display())]
     OtherTensor { path: PathBuf, tensor: String, found: String, expected: String },
     #[error("{}: {source}", .path.display())]
@@ -53,7 +55,11 @@ pub enum CompressError {
 impl CompressError {
     /// The error of encoding the values of an update.
     pub(crate) fn encode(values: &Values, source: EncodeError) -> Self {
-        Self::Encode { path: values.update.path.clone(), source }
+        match source {
+            // The file of the residual is to blame, not the update.
+            EncodeError::Value(ValueError::Residual(why)) => Self::Residual(why),
+            source => Self::Encode { path: values.update.path.clone(), source },
+        }
     }
 }
 
@@ -67,9 +73,14 @@ impl Explain for CompressError {
                 "compressed-tensors decodes i2 to i8 by channel, or by blocks that divide rows, in the plain layout"
                     .to_owned(),
             ),
+            Self::PlainWeights { .. } => Some(
+                "--base BASE sends the difference; metadata `kind` = `delta` marks a delta; --as-is sends the weights \
+                 so"
+                .to_owned(),
+            ),
             Self::NothingLeft { .. } => Some("ask for a lower --target, or add --best-effort".to_owned()),
             Self::IsDelta { .. } => Some("leave --base out to compress a delta".to_owned()),
-            Self::Encode { source: EncodeError::Value(_), .. } => {
+            Self::Encode { source: EncodeError::Value(ValueError::NonFinite { .. }), .. } => {
                 Some("--nonfinite zero sends zeros in their place".to_owned())
             }
             _ => None,

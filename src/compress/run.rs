@@ -13,6 +13,7 @@ use crate::compress::inputs::Inputs;
 use crate::compress::method::{CompressionMethod, Targets};
 use crate::compress::offload::Offload;
 use crate::compress::parts::{self, PartPlan};
+use crate::compress::residual::error::ResidualError;
 use crate::compress::residual::stored::Subject;
 use crate::compress::residual::writer::ResidualWriter;
 use crate::compress::residual::{CarryOver, Feedback};
@@ -41,6 +42,8 @@ pub struct Compression {
     pub update: PathBuf,
     /// The model to subtract from weights; `None` sends the values as they are.
     pub base: Option<PathBuf>,
+    /// Whether weights may be sent by a codec that leaves values out or pulls them towards zero.
+    pub as_is: bool,
     /// How to compress it.
     pub method: CompressionMethod,
     /// The seed of the random numbers, of the client's own and of those that all clients share.
@@ -67,6 +70,7 @@ impl Compression {
         Self {
             update,
             base: None,
+            as_is: false,
             method,
             seed: 0,
             non_finite: NonFinite::Error,
@@ -92,13 +96,18 @@ impl Compression {
         let inputs = Inputs::open(&self.update, self.base.as_deref(), pool)?;
         let outputs: Vec<PathBuf> = self.output.iter().chain(&self.config).cloned().collect();
         inputs.check_outputs(&outputs)?;
+        self.check_kind(&inputs)?;
         self.check_target(inputs.update.bytes())?;
         let tensors = inputs.tensors();
+        let _locked = self.lock(&inputs)?;
         let carried = self.carried(&inputs, &tensors)?;
         let values = inputs.values(self.isa, self.non_finite, carried.as_ref());
         let mut attempt = pool.install(|| self.best_attempt(&inputs, &values, &tensors))?;
         if let Some(device) = &self.device {
             device.check()?;
+        }
+        if let (Some(feedback), Some(carried)) = (&self.feedback, &carried) {
+            check_feedback(feedback, carried, &attempt, &tensors)?;
         }
         let summary = Summary::of(&inputs, &attempt, &self.method, self.output.as_deref());
         let config = self.config_of(&attempt, &tensors)?;
@@ -108,7 +117,9 @@ impl Compression {
         }
         inputs.check_unchanged()?;
         if let (Some(output), Some(staged)) = (&self.output, staged) {
-            self.publish(output, staged, &attempt.file, attempt.residual.take())?;
+            let residual =
+                attempt.residual.take().map(|residual| (residual, attempt.quality().errors.sqrt()));
+            self.publish(output, staged, &attempt.file, residual)?;
             if let Some((path, config)) = config {
                 let published = config.publish(path).and_then(|()| sync_directory_of(path));
                 published.map_err(WriteError::at(path))?;
@@ -193,24 +204,44 @@ impl Compression {
         output: &Path,
         staged: Staged,
         file: &FinishedFile,
-        residual: Option<ResidualWriter>,
+        residual: Option<(ResidualWriter, f64)>,
     ) -> Result<(), CompressError> {
         let at = || WriteError::at(output);
         staged.sync().map_err(at())?;
-        if let Some(residual) = residual {
+        if let Some((residual, norm)) = residual {
             let read = |chunk: &mut [u8], offset| staged.read_at(chunk, offset);
-            residual.publish(&digest::sha256(file.bytes, read).map_err(at())?)?;
+            residual.publish(&digest::sha256(file.bytes, read).map_err(at())?, norm)?;
         }
         staged.publish(output).map_err(at())?;
         sync_directory_of(output).map_err(at())?;
         self.feedback.as_ref().map_or(Ok(()), Feedback::promote).map_err(CompressError::from)
     }
 
-    /// The residual of earlier rounds, if the request has error feedback.
-    fn carried(&self, inputs: &Inputs, tensors: &[TensorSpec]) -> Result<Option<CarryOver>, CompressError> {
+    /// Locks the residual for a run that rewrites it. Checks that no other file has its path.
+    fn lock(&self, inputs: &Inputs) -> Result<Option<Staged>, CompressError> {
         let Some(feedback) = &self.feedback else { return Ok(None) };
         let named = [Some(self.update.as_path()), self.base.as_deref(), self.output.as_deref()];
         feedback.check(inputs.files().map(SourceFile::path).chain(named.into_iter().flatten()))?;
+        Ok(self.output.is_some().then(|| feedback.lock()).transpose()?)
+    }
+
+    /// Checks that what is sent is not another model: weights of which some are left out or pulled towards zero.
+    fn check_kind(&self, inputs: &Inputs) -> Result<(), CompressError> {
+        let is_delta = self.base.is_some() || inputs.about.kind == UpdateKind::Delta;
+        if is_delta || self.as_is || self.output.is_none() {
+            return Ok(());
+        }
+        let codec = match &self.method {
+            CompressionMethod::Codec(codec) if !codec.shrinks() => return Ok(()),
+            CompressionMethod::Codec(codec) => codec.to_string(),
+            CompressionMethod::Targets(_) => "a codec chosen for a target".to_owned(),
+        };
+        Err(CompressError::PlainWeights { path: self.update.clone(), codec })
+    }
+
+    /// The residual of earlier rounds, if the request has error feedback.
+    fn carried(&self, inputs: &Inputs, tensors: &[TensorSpec]) -> Result<Option<CarryOver>, CompressError> {
+        let Some(feedback) = &self.feedback else { return Ok(None) };
         if let Some(output) = &self.output {
             feedback.recover(output)?;
         }
@@ -281,6 +312,8 @@ impl Compression {
         if base.is_some() {
             metadata.insert("kind".to_owned(), UpdateKind::Delta.to_string());
             metadata.remove("base");
+        } else if self.as_is {
+            metadata.entry("kind".to_owned()).or_insert_with(|| UpdateKind::Weights.to_string());
         }
         // The server adds tables as tensors, so each table must be a tensor.
         let is_linear =
@@ -307,4 +340,39 @@ impl Compression {
         }
         Ok(design)
     }
+}
+
+/// The excess of an error over the vector that is rounding alone.
+const ROUNDING: f64 = 1e-6;
+
+/// Checks that error feedback stays bounded: every vector is sent with an error below the vector itself.
+fn check_feedback(
+    feedback: &Feedback,
+    carried: &CarryOver,
+    attempt: &Attempt,
+    tensors: &[TensorSpec],
+) -> Result<(), CompressError> {
+    for (part, quality) in attempt.parts.iter().zip(&attempt.outcome.quality) {
+        let Some(codec) = part.plan.codec.as_ref().filter(|_| quality.squares > 0.0) else { continue };
+        let expected = codec.expected_nmse(&part.plan.vector).filter(|_| !part.is_constant());
+        let nmse = quality.nmse().max(expected.unwrap_or(0.0));
+        if nmse > 1.0 + ROUNDING {
+            let (scale, scaled_nmse) = quality.best_scale();
+            let tensor =
+                part.plan.tensors.first().map_or(String::new(), |first| tensors[*first].name.clone());
+            let (path, codec, contracting) = (feedback.path.clone(), codec.to_string(), codec.contracting());
+            return Err(ResidualError::Expands {
+                path,
+                tensor,
+                codec,
+                nmse,
+                scale,
+                scaled_nmse,
+                contracting,
+            }
+            .into());
+        }
+    }
+    carried.check_norm(&feedback.path, attempt.quality().errors.sqrt())?;
+    Ok(())
 }

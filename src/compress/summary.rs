@@ -36,6 +36,10 @@ pub struct Summary {
     pub measures: Measures,
     /// The least NMSE of any code with this number of bits, on white Gaussian data.
     pub white_nmse_bound: f64,
+    /// Values beyond the range of their codec or dtype, which decode as its end.
+    pub values_cut: u64,
+    /// Values that are not zero, and are sent as zero because they are too small for the dtype.
+    pub values_lost: u64,
     /// Values by codec.
     pub codecs: BTreeMap<String, u64>,
     /// How the file misses its targets; `None` if it meets them.
@@ -57,6 +61,7 @@ impl Summary {
         }
         let floats = inputs.update.table.iter().filter(|place| place.spec.dtype.kind() == Kind::Float);
         let parameters: u64 = floats.map(|place| place.spec.len as u64).sum();
+        let quality = attempt.quality();
         let bits = 8.0 * output_bytes as f64 / parameters.max(1) as f64;
         Self {
             input: inputs.update.path.display().to_string(),
@@ -67,7 +72,9 @@ impl Summary {
             header_bytes: attempt.file.header_bytes,
             parameters,
             bits_per_parameter: bits,
-            measures: attempt.quality().measures(),
+            measures: quality.measures(),
+            values_cut: quality.cut,
+            values_lost: quality.lost,
             white_nmse_bound: white_bound(bits),
             codecs,
             missed: missed(method, input_bytes, &attempt.cost()),

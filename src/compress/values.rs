@@ -2,6 +2,7 @@
 
 use crate::compress::parts::{PartPlan, is_variance};
 use crate::compress::residual::CarryOver;
+use crate::compress::residual::error::ResidualError;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::kernels::convert::decode;
 use crate::kernels::element::Element;
@@ -33,6 +34,38 @@ pub enum ValueError {
     Read(#[from] io::Error),
     #[error("tensor `{tensor}` holds {value} at flat index {index}, expected a finite number")]
     NonFinite { tensor: String, index: usize, value: f64 },
+    #[error(
+        "tensor `{tensor}` sends {value:e} at flat index {index}, expected at most {:e}: codecs compute in F32",
+        f32::MAX
+    )]
+    TooLarge { tensor: String, index: usize, value: f64 },
+    #[error(transparent)]
+    Residual(#[from] ResidualError),
+}
+
+/// Values that F32 does not hold: not zero as they are stored, and sent as zero.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub(crate) struct Lost {
+    /// Their number.
+    pub(crate) values: u64,
+    /// Sum of their squares.
+    pub(crate) squares: f64,
+}
+
+impl Lost {
+    fn of(exact: &[f64], sent: &[f32]) -> Self {
+        let mut lost = Self::default();
+        for (exact, _) in exact.iter().zip(sent).filter(|(exact, sent)| **exact != 0.0 && **sent == 0.0) {
+            lost.values += 1;
+            lost.squares += exact * exact;
+        }
+        lost
+    }
+
+    fn add(&mut self, next: Self) {
+        self.values += next.values;
+        self.squares += next.squares;
+    }
 }
 
 /// The values of an update, as they are sent.
@@ -50,22 +83,22 @@ pub(crate) struct Values<'a> {
 }
 
 impl Values<'_> {
-    /// Reads values of a part from `start` on.
+    /// Reads values of a part from `start` on. Returns what F32 does not hold of them.
     ///
     /// # Errors
     ///
     /// When values cannot be read, or a value is not finite and has to be.
-    pub(crate) fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<(), ValueError> {
-        let mut rest = out;
+    pub(crate) fn read(&self, part: &PartPlan, start: usize, out: &mut [f32]) -> Result<Lost, ValueError> {
+        let (mut rest, mut lost) = (out, Lost::default());
         for piece in part.pieces(start, rest.len(), |tensor| self.update.table[tensor].spec.len) {
             let (out, behind) = rest.split_at_mut(piece.len);
             for (number, out) in out.chunks_mut(READ_AT_ONCE).enumerate() {
                 let start = piece.start + number * READ_AT_ONCE;
-                self.read_tensor(Piece { start, len: out.len(), ..piece }, out)?;
+                lost.add(self.read_tensor(Piece { start, len: out.len(), ..piece }, out)?);
             }
             rest = behind;
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// Reads values of a tensor in f64, minus the base, without the residual. Floats must be finite.
@@ -74,17 +107,23 @@ impl Values<'_> {
     ///
     /// When values cannot be read, or a value is not finite and has to be.
     pub(crate) fn read_exact(&self, tensor: usize, start: usize, len: usize) -> Result<Vec<f64>, ValueError> {
+        let mut sent = self.difference(tensor, start, len)?;
+        if self.update.table[tensor].spec.dtype.kind() == Kind::Float {
+            for (i, x) in sent.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
+                *x = self.replaced(tensor, start + i)?;
+            }
+        }
+        Ok(sent)
+    }
+
+    /// The values of a tensor in f64, minus the base, whatever they are.
+    fn difference(&self, tensor: usize, start: usize, len: usize) -> io::Result<Vec<f64>> {
         let mut sent = vec![0.0f64; len];
         self.read_stored(self.update, &self.update.table[tensor], start, &mut sent)?;
         if let Some((model, places)) = &self.base {
             let mut base = vec![0.0f64; len];
             self.read_stored(model, &places[tensor], start, &mut base)?;
             sent.iter_mut().zip(&base).for_each(|(x, base)| *x -= base);
-        }
-        if self.update.table[tensor].spec.dtype.kind() == Kind::Float {
-            for (i, x) in sent.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
-                *x = self.replaced(tensor, start + i, *x)?;
-            }
         }
         Ok(sent)
     }
@@ -128,7 +167,8 @@ impl Values<'_> {
         Ok(negative)
     }
 
-    fn read_tensor(&self, piece: Piece, out: &mut [f32]) -> Result<(), ValueError> {
+    fn read_tensor(&self, piece: Piece, out: &mut [f32]) -> Result<Lost, ValueError> {
+        let mut lost = Lost::default();
         let places = self.base.as_ref().map(|(model, places)| (*model, &places[piece.tensor]));
         let place = &self.update.table[piece.tensor];
         let is_wide = |place: &TensorPlace| place.spec.dtype.working() == Working::F64;
@@ -138,6 +178,7 @@ impl Values<'_> {
                 carried.add(self.isa, piece, &mut sent)?;
             }
             out.iter_mut().zip(&sent).for_each(|(out, x)| *out = *x as f32);
+            lost = Lost::of(&sent, out);
         } else {
             self.read_stored(self.update, place, piece.start, out)?;
             if let Some((model, place)) = places {
@@ -151,18 +192,26 @@ impl Values<'_> {
         if !clear_signs_of_zeros(self.isa, out) {
             let Piece { tensor, start, .. } = piece;
             for (i, x) in out.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
-                *x = self.replaced(tensor, start + i, f64::from(*x))? as f32;
+                *x = self.replaced(tensor, start + i)? as f32;
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
-    fn replaced(&self, tensor: usize, index: usize, value: f64) -> Result<f64, ValueError> {
-        match self.non_finite {
-            NonFinite::Zero => Ok(0.0),
-            NonFinite::Error => {
-                let tensor = self.update.table[tensor].spec.name.clone();
-                Err(ValueError::NonFinite { tensor, index, value })
+    /// What is sent for a value that is not finite in the working dtype.
+    fn replaced(&self, tensor: usize, index: usize) -> Result<f64, ValueError> {
+        let mut value = self.difference(tensor, index, 1)?;
+        let name = || self.update.table[tensor].spec.name.clone();
+        match (value[0].is_finite(), self.non_finite) {
+            (false, NonFinite::Zero) => Ok(0.0),
+            (false, NonFinite::Error) => {
+                Err(ValueError::NonFinite { tensor: name(), index, value: value[0] })
+            }
+            (true, _) => {
+                if let Some(carried) = self.carried {
+                    carried.add(self.isa, Piece { tensor, start: index, len: 1 }, &mut value)?;
+                }
+                Err(ValueError::TooLarge { tensor: name(), index, value: value[0] })
             }
         }
     }

@@ -329,6 +329,22 @@ pub fn resolved(path: &Path) -> PathBuf {
 ///
 /// When the directory of the target cannot be listed.
 pub fn remove_leftovers(target: &Path) -> io::Result<bool> {
+    remove_leftovers_except(target, None)
+}
+
+/// Claims a target for this run: an empty temporary, held until it is dropped. `None` if another run has a temporary of
+/// the target. If two runs claim it at the same time, both may get `None`.
+///
+/// # Errors
+///
+/// When the directory of the target cannot be listed or written.
+pub fn claim(target: &Path) -> io::Result<Option<Staged>> {
+    let claim = Staged::create_private(target, 0)?;
+    let is_being_written = remove_leftovers_except(target, Some(&claim.path))?;
+    Ok((!is_being_written).then_some(claim))
+}
+
+fn remove_leftovers_except(target: &Path, own: Option<&Path>) -> io::Result<bool> {
     let prefix = temporary_name(target, "").to_string_lossy().replace(TEMPORARY_SUFFIX, "");
     let mut is_being_written = false;
     for entry in fs::read_dir(directory_of(target))? {
@@ -336,7 +352,7 @@ pub fn remove_leftovers(target: &Path) -> io::Result<bool> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let unique = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
         let is_ours = |unique: &str| unique.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-        if !unique.is_some_and(is_ours) {
+        if !unique.is_some_and(is_ours) || own.is_some_and(|own| own.file_name() == path.file_name()) {
             continue;
         }
         // Another run may have removed it already.

@@ -124,6 +124,10 @@ impl fmt::Display for Ecsq {
 }
 
 impl Codec for Ecsq {
+    fn shrinks(&self) -> bool {
+        true
+    }
+
     fn model_goal(&self) -> Option<ModelGoal> {
         match self.goal {
             Goal::Step(_) => None,

@@ -166,6 +166,14 @@ impl Codec for EdenCodec {
         self.scale == Scale::Unbiased
     }
 
+    fn shrinks(&self) -> bool {
+        self.scale == Scale::MinError
+    }
+
+    fn contracting(&self) -> Option<String> {
+        (self.scale != Scale::MinError).then(|| Self { scale: Scale::MinError, ..self.clone() }.to_string())
+    }
+
     fn has_shaders(&self) -> bool {
         self.block as usize == ON_DEVICE
     }

@@ -69,6 +69,15 @@ impl Half {
         decode(isa, self.dtype(), bytemuck::cast_slice(&codes), out);
     }
 
+    /// The number of values that, times a factor, are beyond the largest number. A value that is not sent decodes as
+    /// zero.
+    pub(crate) fn cut(self, factor: f64, values: &[f32], decoded: &[f32]) -> u64 {
+        let largest = f64::from(self.largest());
+        let is_cut =
+            |(x, decoded): &(&f32, &f32)| **decoded != 0.0 && (f64::from(**x) * factor).abs() > largest;
+        values.iter().zip(decoded).filter(is_cut).count() as u64
+    }
+
     fn largest(self) -> f32 {
         match self {
             Self::F16 => half::f16::MAX.to_f32(),
@@ -92,6 +101,10 @@ struct HalfEncoder {
 impl Encoder for HalfEncoder {
     fn coding(&self) -> Coding {
         Coding::Half(self.half)
+    }
+
+    fn cut(&self, values: &[f32], decoded: &[f32]) -> u64 {
+        self.half.cut(1.0, values, decoded)
     }
 
     fn encode(&self, _start: usize, values: &[f32]) -> Vec<Vec<u8>> {

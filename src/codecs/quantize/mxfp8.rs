@@ -4,7 +4,7 @@
 //! default adds one in that case, and cuts off none.
 
 use crate::codecs::quantize::blocks::{Blocks, limit};
-use crate::codecs::quantize::fp8::{of_codes, to_codes};
+use crate::codecs::quantize::fp8::{LARGEST, of_codes, to_codes};
 use crate::codecs::{
     Codec, Coding, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Vector, check_lengths,
 };
@@ -111,6 +111,18 @@ fn power_of_two(exponent: i32) -> f32 {
 impl Encoder for Mxfp8Encoder {
     fn coding(&self) -> Coding {
         Coding::Mxfp8(Mxfp8 {})
+    }
+
+    fn cut(&self, values: &[f32], _decoded: &[f32]) -> u64 {
+        if self.scale == Scale::Up {
+            return 0;
+        }
+        let cut = |values: &[f32]| {
+            let largest = values.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+            let end = LARGEST * power_of_two(self.scale.exponent(largest));
+            values.iter().filter(|x| x.abs() > end).count() as u64
+        };
+        values.chunks(BLOCK).map(cut).sum()
     }
 
     fn encode(&self, _start: usize, values: &[f32]) -> Vec<Vec<u8>> {

@@ -39,6 +39,10 @@ impl fmt::Display for Sign {
 }
 
 impl Codec for Sign {
+    fn shrinks(&self) -> bool {
+        true
+    }
+
     fn encoder(&self, isa: Isa, vector: &Vector, _seeds: Seeds) -> Box<dyn Encoder> {
         Box::new(SignEncoder { isa, len: vector.len, magnitude: None })
     }

@@ -86,6 +86,10 @@ impl Codec for SymmetricCodec {
         self.round == Round::Stochastic
     }
 
+    fn contracting(&self) -> Option<String> {
+        (self.round == Round::Stochastic).then(|| Self { round: Round::Nearest, ..self.clone() }.to_string())
+    }
+
     fn has_shaders(&self) -> bool {
         self.scheme.blocks != Blocks::Rows
     }

@@ -88,6 +88,10 @@ impl Codec for UniformCodec {
         self.round == Round::Stochastic
     }
 
+    fn contracting(&self) -> Option<String> {
+        (self.round == Round::Stochastic).then(|| Self { round: Round::Nearest, ..self.clone() }.to_string())
+    }
+
     fn has_shaders(&self) -> bool {
         self.scheme.blocks != Blocks::Rows
     }

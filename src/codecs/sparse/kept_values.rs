@@ -98,6 +98,15 @@ impl ValueCode {
         }
     }
 
+    /// The number of sent values that are beyond the largest of the form. `factor` is that of the sent values; a value
+    /// that is not sent decodes as zero.
+    pub(crate) fn cut(self, factor: f64, values: &[f32], decoded: &[f32]) -> u64 {
+        match self {
+            Self::F16 => Half::F16.cut(factor, values, decoded),
+            _ => 0,
+        }
+    }
+
     /// Appends values.
     pub(crate) fn encode(self, isa: Isa, values: &[f32], out: &mut Vec<u8>) {
         match self {

@@ -101,7 +101,7 @@ impl fmt::Display for RandK {
 impl Codec for RandK {
     fn encoder(&self, isa: Isa, vector: &Vector, seeds: Seeds) -> Box<dyn Encoder> {
         let all = runs(vector);
-        let runs = self.portion.of(vector.len as u64).div_ceil(RUN as u64).max(least_runs(vector));
+        let runs = self.sent_runs(vector);
         let drawn = RandKScheme { runs, seed: seeds.shared, values: self.values.with_magnitude(0.0) };
         let factor = match self.scale {
             Scale::None => 1.0,
@@ -112,6 +112,26 @@ impl Codec for RandK {
 
     fn is_unbiased(&self) -> bool {
         self.scale == Scale::Inverse
+    }
+
+    fn shrinks(&self) -> bool {
+        self.scale == Scale::None
+    }
+
+    fn expected_nmse(&self, vector: &Vector) -> Option<f64> {
+        // Each value is sent with probability runs / all, and then too large by the inverse.
+        (self.scale == Scale::Inverse).then(|| runs(vector) as f64 / self.sent_runs(vector) as f64 - 1.0)
+    }
+
+    fn contracting(&self) -> Option<String> {
+        (self.scale == Scale::Inverse).then(|| Self { scale: Scale::None, ..*self }.to_string())
+    }
+}
+
+impl RandK {
+    /// Runs of a vector that are sent.
+    fn sent_runs(&self, vector: &Vector) -> u64 {
+        self.portion.of(vector.len as u64).div_ceil(RUN as u64).max(least_runs(vector))
     }
 }
 
@@ -211,6 +231,10 @@ struct RandKEncoder {
 impl Encoder for RandKEncoder {
     fn coding(&self) -> Coding {
         Coding::RandK(self.drawn.clone())
+    }
+
+    fn cut(&self, values: &[f32], decoded: &[f32]) -> u64 {
+        self.values.cut(self.factor, values, decoded)
     }
 
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {

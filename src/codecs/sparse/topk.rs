@@ -87,6 +87,10 @@ impl Codec for TopK {
         Box::new(TopKEncoder { isa, device, len: vector.len, k, values: self.values, stage })
     }
 
+    fn shrinks(&self) -> bool {
+        true
+    }
+
     fn has_shaders(&self) -> bool {
         true
     }
@@ -246,6 +250,10 @@ impl Encoder for TopKEncoder {
             }
             Stage::Settled(_) => Tally::default(),
         }
+    }
+
+    fn cut(&self, values: &[f32], decoded: &[f32]) -> u64 {
+        self.values.cut(1.0, values, decoded)
     }
 
     fn learn(&mut self, tally: Tally) {

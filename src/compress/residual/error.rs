@@ -25,6 +25,31 @@ pub enum ResidualError {
     NoPrevious { path: PathBuf },
     #[error("{}: is also the update, its base or the output, expected another path for the residual", .path.display())]
     NotItsOwn { path: PathBuf },
+    #[error(
+        "{}: the residual holds {value} in tensor `{tensor}` at flat index {index}, expected a finite number",
+        .path.display()
+    )]
+    NonFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
+    #[error(
+        "{}: tensor `{tensor}`: the error of {codec} exceeds the update: NMSE {nmse:.3}, expected at most 1 with \
+         --residual; times {scale:.3e} the sent values would have NMSE {scaled_nmse:.3}",
+        .path.display()
+    )]
+    Expands {
+        path: PathBuf,
+        tensor: String,
+        codec: String,
+        nmse: f64,
+        scale: f64,
+        scaled_nmse: f64,
+        contracting: Option<String>,
+    },
+    #[error(
+        "{}: the norm of the residual would grow from {before:.3e} to {after:.3e} over three rounds, expected at most \
+         tenfold",
+        .path.display()
+    )]
+    Grows { path: PathBuf, before: f64, after: f64 },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -39,6 +64,20 @@ impl ResidualError {
             Self::NoPrevious { path } => {
                 Some(format!("to start over without a residual, move {} away", path.display()))
             }
+            Self::NonFinite { path, .. } => {
+                Some(format!("to start over without a residual, move {} away", path.display()))
+            }
+            Self::Expands { contracting: Some(codec), .. } => {
+                Some(format!("--codec {codec} sends the values at the scale that contracts"))
+            }
+            Self::Expands { contracting: None, .. } => Some(
+                "take a codec whose error is below the update, such as topk, ecsq or eden2:scale=min-error"
+                    .to_owned(),
+            ),
+            Self::Grows { path, .. } => Some(format!(
+                "take a codec that sends more of the update, or --decay below 1; to start over, move {} away",
+                path.display()
+            )),
             _ => None,
         }
     }

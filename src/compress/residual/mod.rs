@@ -21,13 +21,12 @@ use crate::compress::residual::stored::{NO_DIGEST, StoredResidual, Subject};
 use crate::io::digest;
 use crate::io::model_file::TensorPlace;
 use crate::io::model_writer::{self, WriteError};
-use crate::io::publish;
+use crate::io::publish::{self, Staged};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::decode;
 use crate::kernels::lanes::Isa;
 use crate::model::layout::{Piece, TensorSpec};
 use crate::model::tile::TileBuffer;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// The dtype of a residual's values.
@@ -62,21 +61,56 @@ pub(crate) struct CarryOver {
     factor: f64,
 }
 
+/// The largest growth of the residual's norm over [`GROWTH_ROUNDS`] rounds. More means that errors feed errors.
+const MOST_GROWTH: f64 = 10.0;
+
+/// Rounds of the growth that is checked.
+pub(crate) const GROWTH_ROUNDS: usize = 3;
+
 impl CarryOver {
+    /// The norms of the last residuals, the oldest first.
+    pub(crate) fn norms(&self) -> &[f64] {
+        self.from.as_ref().map_or(&[], |(kept, _)| &kept.norms)
+    }
+
+    /// Checks the norm of the residual that follows.
+    ///
+    /// # Errors
+    ///
+    /// When the norm grew tenfold over three rounds.
+    pub(crate) fn check_norm(&self, path: &Path, norm: f64) -> Result<(), ResidualError> {
+        match *self.norms() {
+            [before, ..] if self.norms().len() == GROWTH_ROUNDS && before > 0.0 => {
+                match norm > MOST_GROWTH * before {
+                    true => Err(ResidualError::Grows { path: path.to_owned(), before, after: norm }),
+                    false => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Adds the residual of a piece of a tensor to the values of the piece.
     ///
     /// # Errors
     ///
-    /// When the residual cannot be read.
-    pub(crate) fn add(&self, isa: Isa, piece: Piece, out: &mut [f64]) -> io::Result<()> {
+    /// When the residual cannot be read, or holds a value that is not finite.
+    pub(crate) fn add(&self, isa: Isa, piece: Piece, out: &mut [f64]) -> Result<(), ResidualError> {
         let Some((kept, places)) = &self.from else { return Ok(()) };
         let Some(place) = &places[piece.tensor] else { return Ok(()) };
         let size = place.spec.dtype.bytes();
         let mut stored = TileBuffer::new(1, piece.len * size);
         let bytes = &mut stored.row_mut(0)[..piece.len * size];
-        kept.model.files[place.file].read_exact_at(bytes, place.offset + (piece.start * size) as u64)?;
+        let path = || kept.model.path.clone();
+        kept.model.files[place.file]
+            .read_exact_at(bytes, place.offset + (piece.start * size) as u64)
+            .map_err(|source| ResidualError::Read { path: path(), source })?;
         let mut left = vec![0.0f64; piece.len];
         decode(isa, place.spec.dtype, bytes, &mut left);
+        if let Some(bad) = left.iter().position(|left| !left.is_finite()) {
+            let (tensor, index, value) = (place.spec.name.clone(), piece.start + bad, left[bad]);
+            return Err(ResidualError::NonFinite { path: path(), tensor, index, value });
+        }
         out.iter_mut().zip(&left).for_each(|(x, left)| *x += self.factor * left);
         Ok(())
     }
@@ -108,16 +142,25 @@ impl Feedback {
         }
     }
 
-    /// Finishes a run that was killed: names its residual if its update was published, or discards it.
+    /// Locks the residual until the claim is dropped. Two runs at once would both start from the same residual, and one
+    /// of their errors would be lost.
     ///
     /// # Errors
     ///
-    /// When files cannot be read or renamed, or another run is working on them.
+    /// When another run has the lock, or it cannot be made.
+    pub(crate) fn lock(&self) -> Result<Staged, ResidualError> {
+        let next = self.next();
+        let claim = publish::claim(&next).map_err(WriteError::at(&next))?;
+        Ok(claim.ok_or_else(|| WriteError::Busy { path: self.path.clone() })?)
+    }
+
+    /// Finishes a run that was killed: names its residual if its update was published, or discards it. Needs the lock.
+    ///
+    /// # Errors
+    ///
+    /// When files cannot be read or renamed.
     pub(crate) fn recover(&self, output: &Path) -> Result<(), ResidualError> {
         let next = self.next();
-        if publish::remove_leftovers(&next).map_err(WriteError::at(&next))? {
-            return Err(WriteError::Busy { path: self.path.clone() }.into());
-        }
         let Some(kept) = StoredResidual::read(&next)? else { return Ok(()) };
         for update in [output.to_owned(), output.with_file_name(&kept.output)] {
             if sha256_of(&update)?.is_some_and(|found| found == kept.update) {

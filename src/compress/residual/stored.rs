@@ -21,6 +21,7 @@ pub(crate) mod key {
     pub(crate) const INPUT: &str = "fedmill.input_sha256";
     pub(crate) const OUTPUT: &str = "fedmill.update_name";
     pub(crate) const UPDATE: &str = "fedmill.update_sha256";
+    pub(crate) const NORMS: &str = "fedmill.residual_norms";
     pub(crate) const FOLLOWS: &str = "fedmill.follows";
 }
 
@@ -61,6 +62,24 @@ pub(crate) struct StoredResidual {
     pub(crate) follows: String,
     /// Updates that it includes, one a residual in the chain.
     pub(crate) steps: u64,
+    /// The norms of the last residuals up to this one, the oldest first; none in files of fedmill 0.1.
+    pub(crate) norms: Vec<f64>,
+}
+
+/// The norms of residuals as metadata. Every norm has the same width, so that the header keeps its length.
+pub(crate) fn norms_as_text(norms: &[f64]) -> String {
+    norms.iter().map(|norm| format!("{norm:<24e}")).collect::<Vec<_>>().join(" ")
+}
+
+fn parse_norms(path: &Path, text: Option<&String>) -> Result<Vec<f64>, ResidualError> {
+    let norm = |word: &str| word.parse().ok().filter(|norm: &f64| norm.is_finite() && *norm >= 0.0);
+    let norms: Option<Vec<f64>> = text.map_or("", String::as_str).split_whitespace().map(norm).collect();
+    norms.ok_or_else(|| ResidualError::Metadata {
+        path: path.to_owned(),
+        key: key::NORMS,
+        found: format!("`{}`", text.map_or("", String::as_str)),
+        expected: "norms of residuals",
+    })
 }
 
 impl StoredResidual {
@@ -96,6 +115,7 @@ impl StoredResidual {
             output: text(key::OUTPUT)?,
             follows: text(key::FOLLOWS)?,
             steps,
+            norms: parse_norms(path, model.metadata.get(key::NORMS))?,
             model,
         }))
     }

@@ -2,8 +2,8 @@
 
 use crate::compress::parts::PartPlan;
 use crate::compress::residual::error::ResidualError;
-use crate::compress::residual::stored::{NO_DIGEST, key};
-use crate::compress::residual::{CarryOver, Feedback, ResidualDtype};
+use crate::compress::residual::stored::{NO_DIGEST, key, norms_as_text};
+use crate::compress::residual::{CarryOver, Feedback, GROWTH_ROUNDS, ResidualDtype};
 use crate::io::model_writer::{WriteError, header_bytes};
 use crate::io::publish::{self, Staged};
 use crate::kernels::convert::encode;
@@ -25,6 +25,8 @@ pub(crate) struct ResidualWriter {
     /// First byte of each tensor of the update; `None` for tensors that are not float.
     places: Vec<Option<u64>>,
     metadata: BTreeMap<String, String>,
+    /// The norms of the last residuals. The last place is for that of this one.
+    norms: Vec<f64>,
 }
 
 impl ResidualWriter {
@@ -42,6 +44,9 @@ impl ResidualWriter {
     ) -> Result<Self, ResidualError> {
         let CarryOver { subject, from, .. } = carried;
         let kept = from.as_ref().map(|(kept, _)| kept);
+        // The last place is for the norm of this residual.
+        let norms = carried.norms().iter().copied().chain([0.0]).collect::<Vec<f64>>();
+        let norms = norms[norms.len().saturating_sub(GROWTH_ROUNDS)..].to_vec();
         let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut metadata = BTreeMap::from([
             (key::CLIENT, subject.client.clone()),
@@ -51,6 +56,7 @@ impl ResidualWriter {
             (key::INPUT, subject.input_sha256.clone()),
             (key::OUTPUT, name),
             (key::UPDATE, NO_DIGEST.to_owned()),
+            (key::NORMS, norms_as_text(&norms)),
             (key::FOLLOWS, kept.map_or(NO_DIGEST, |kept| &kept.update).to_owned()),
         ]);
         metadata.extend(subject.round.map(|round| (key::ROUND, round.to_string())));
@@ -73,7 +79,7 @@ impl ResidualWriter {
         let places = tensors.iter().map(|spec| is_float(&spec).then(|| place(spec))).collect();
         let next = feedback.next();
         let staged = Staged::create_private(&next, end).map_err(WriteError::at(&next))?;
-        Ok(Self { next, staged, specs, places, metadata })
+        Ok(Self { next, staged, specs, places, metadata, norms })
     }
 
     /// Writes the residual of a part's values from `start` on.
@@ -104,12 +110,16 @@ impl ResidualWriter {
         Ok(())
     }
 
-    /// Syncs the residual of the update with this digest as `FILE.next`.
+    /// Syncs the residual of the update with this digest and this norm as `FILE.next`.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub(crate) fn publish(mut self, update_sha256: &str) -> Result<(), ResidualError> {
+    pub(crate) fn publish(mut self, update_sha256: &str, norm: f64) -> Result<(), ResidualError> {
+        if let Some(last) = self.norms.last_mut() {
+            *last = norm;
+        }
+        self.metadata.insert(key::NORMS.to_owned(), norms_as_text(&self.norms));
         self.metadata.insert(key::UPDATE.to_owned(), update_sha256.to_owned());
         let header = header_bytes(&self.specs, &self.metadata);
         let publish = || {
