@@ -43,7 +43,7 @@ const ENCODED: [&str; 4] = ["layer.weight", "double", "f16", "bf16"];
 
 #[track_caller]
 fn compress(dir: &Dir, args: &[&str], output: &str) -> Run {
-    let run = fedmill(dir, &[&["compress", "--quiet", "-o", output], args].concat());
+    let run = fedmill(dir, &[&["compress", "--quiet", "--as-is", "-o", output], args].concat());
     assert_eq!((run.code, run.stdout.trim_end()), (Some(0), output), "{run:#?}");
     run
 }
@@ -77,7 +77,12 @@ fn nmse(sent: &[f64], decoded: &[f64]) -> f64 {
 #[test]
 fn what_was_compressed_comes_back() {
     let dir = Dir::new();
-    update("a", 1).meta("num_examples", "120").meta("note", "kept").meta("round", "4").write(&dir);
+    update("a", 1)
+        .meta("kind", "weights")
+        .meta("num_examples", "120")
+        .meta("note", "kept")
+        .meta("round", "4")
+        .write(&dir);
     let before = Model::read(&dir, "a.safetensors");
     for (codec, most) in [("f16", 1e-6), ("bf16", 1e-5), ("u8", 1e-4), ("u4", 2e-2)] {
         let mut plain = Vec::new();
@@ -190,8 +195,10 @@ fn the_same_bytes_every_time() {
     for codec in &fedmill::codecs::tried().collect::<Vec<_>>() {
         let mut first: Option<Vec<u8>> = None;
         for more in [&["--threads", "1"][..], &["--threads", "4"], &["--isa", "portable"]] {
-            let args =
-                [&["compress", "-q", "--codec", codec, "a.safetensors", "-o", "out.safetensors"], more];
+            let args = [
+                &["compress", "-q", "--as-is", "--codec", codec, "a.safetensors", "-o", "out.safetensors"],
+                more,
+            ];
             let run = fedmill(&dir, &args.concat());
             assert_eq!(run.code, Some(0), "{codec}: {run:#?}");
             let bytes = dir.read("out.safetensors");
@@ -478,7 +485,11 @@ fn a_dry_run_leaves_nothing() {
 #[test]
 fn a_table_of_what_every_codec_makes_of_an_update() {
     let dir = Dir::new();
-    Update::new("a").f32("w", &[40, 100], &values(2, 4000)).f32("b", &[10], &values(3, 10)).write(&dir);
+    Update::new("a")
+        .f32("w", &[40, 100], &values(2, 4000))
+        .f32("b", &[10], &values(3, 10))
+        .meta("kind", "weights")
+        .write(&dir);
     let before = dir.contents();
     let run = fedmill(&dir, &["compress", "--dry-run", "--table", "--json", "a.safetensors"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
@@ -528,5 +539,86 @@ fn tables_that_make_no_sense() {
         let run = fedmill(&dir, &[&["compress", "a.safetensors"], args].concat());
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{args:?}");
         dir.assert_unchanged_since(&before);
+    }
+}
+
+/// Values beyond the range of a codec are counted, in a warning and in the measurements.
+#[test]
+fn values_that_are_cut_or_lost_are_counted() {
+    let large: Vec<f32> = (0..400).map(|i| if i < 300 { 1e6 } else { i as f32 }).collect();
+    let tiny: Vec<f64> = (0..400).map(|i| 1e-60 * f64::from(i)).collect();
+    let minute: Vec<f64> = (0..400).map(|i| 1e-200 * f64::from(i)).collect();
+    let small: Vec<f32> = (0..400).map(|i| 1e-9 * i as f32).collect();
+    let cases = [
+        ("f16", Update::new("a").f32("w", &[400], &large), 300, 0, None),
+        ("topk:fraction=1,values=f16", Update::new("a").f32("w", &[400], &large), 300, 0, None),
+        ("bf16", Update::new("a").f32("w", &[400], &large), 0, 0, None),
+        ("u8", Update::new("a").f64("w", &[400], &tiny), 0, 399, Some(1.0)),
+        ("u8", Update::new("a").f64("w", &[400], &minute), 0, 399, Some(1.0)),
+        ("f16", Update::new("a").f32("w", &[400], &small), 0, 29, None),
+    ];
+    for (codec, update, cut, lost, nmse) in cases {
+        let dir = Dir::new();
+        update.meta("kind", "delta").write(&dir);
+        let run =
+            fedmill(&dir, &["compress", "--json", "--codec", codec, "a.safetensors", "-o", "o.safetensors"]);
+        assert_eq!(run.code, Some(0), "{codec}: {run:#?}");
+        let found: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(
+            (&found["values_cut"], &found["values_lost"]),
+            (&cut.into(), &lost.into()),
+            "{codec}: {found}"
+        );
+        assert_eq!(
+            run.stderr.contains(&format!("{cut} of 400 values are beyond the range")),
+            cut > 0,
+            "{run:#?}"
+        );
+        assert_eq!(run.stderr.contains(&format!("{lost} of 400 values are lost")), lost > 0, "{run:#?}");
+        assert!(nmse.is_none_or(|nmse| found["nmse"] == nmse), "{codec}: {found}");
+    }
+}
+
+/// A finite value that F32 does not hold is named as it is.
+#[test]
+fn values_beyond_f32_are_named() {
+    let dir = Dir::new();
+    Update::new("a").f64("w", &[300], &[1e60; 300]).meta("kind", "delta").write(&dir);
+    let args = ["compress", "--codec", "u8", "a.safetensors", "-o", "o.safetensors"];
+    fedmill(&dir, &args).assert_fails(2, &["tensor `w` sends 1e60 at flat index 0, expected at most 3.4"]);
+}
+
+/// A codec that leaves values out makes another model of plain weights.
+#[test]
+fn weights_are_not_sent_by_codecs_that_shrink_them() {
+    let dir = Dir::new();
+    Update::new("a").f32("w", &[400], &values(2, 400)).write(&dir);
+    Update::new("d").f32("w", &[400], &values(2, 400)).meta("kind", "delta").write(&dir);
+    let run = |update: &str, how: &[&str]| {
+        fedmill(
+            &dir,
+            &[&["compress", "-q", "--layout", "plain", update, "-o", "o.safetensors"], how].concat(),
+        )
+    };
+    for how in [
+        ["--codec", "topk"],
+        ["--codec", "sign"],
+        ["--codec", "lowrank"],
+        ["--codec", "randk"],
+        ["--target", "4"],
+    ] {
+        let says = ["a.safetensors: holds weights, expected a delta", "hint: --base BASE", "--as-is"];
+        run("a.safetensors", &how).assert_fails(2, &says);
+        assert!(!dir.exists("o.safetensors"));
+    }
+    for (update, how, kind) in [
+        ("a.safetensors", &["--codec", "topk", "--as-is"][..], Some("weights")),
+        ("d.safetensors", &["--codec", "topk"], Some("delta")),
+        ("d.safetensors", &["--codec", "topk", "--as-is"], Some("delta")),
+        ("a.safetensors", &["--codec", "u8"], None),
+    ] {
+        assert_eq!(run(update, how).code, Some(0), "{how:?}");
+        let found = Model::read(&dir, "o.safetensors").metadata.get("kind").cloned();
+        assert_eq!(found.as_deref(), kind, "{how:?}");
     }
 }

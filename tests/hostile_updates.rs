@@ -74,6 +74,7 @@ fn encoded(dir: &Dir, codec: &str, layout: FileLayout) -> Vec<u8> {
     let how = CompressionMethod::Codec(Arc::from(fedmill::codecs::parse(codec).unwrap()));
     let compression = Compression {
         seed: 1,
+        as_is: true,
         layout: Some(layout),
         output: Some(dir.path("encoded.safetensors")),
         ..Compression::new(dir.path("trained.safetensors"), how)

@@ -448,3 +448,141 @@ fn compressed_rounds_from_the_shell() {
     // The cosine of a random direction would be about 0.01.
     assert!(cosine > 0.75, "{cosine}");
 }
+
+/// A delta of independent values around zero.
+fn white(name: &str, round: usize, scale: f32) -> Update {
+    let mut state = round as u64 + 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        scale * ((state >> 40) as f32 / (1 << 24) as f32 - 0.5)
+    };
+    let values: Vec<f32> = (0..4096).map(|_| next()).collect();
+    Update::new(name)
+        .f32("w", &[64, 64], &values)
+        .meta("kind", "delta")
+        .meta("client_id", "ada")
+        .meta("round", &round.to_string())
+}
+
+/// A codec whose error exceeds the update feeds errors on errors. The same codec at the contracting scale does not.
+#[test]
+fn codecs_whose_error_exceeds_the_update_are_refused() {
+    for (codec, remedy) in [
+        (
+            "randk:fraction=0.1,scale=inverse",
+            "hint: --codec randk:fraction=0.1 sends the values at the scale that",
+        ),
+        (
+            "randk:fraction=0.4,scale=inverse",
+            "hint: --codec randk:fraction=0.4 sends the values at the scale that",
+        ),
+        (
+            "u1:block=64,rounding=stochastic",
+            "hint: --codec u1:block=64 sends the values at the scale that contracts",
+        ),
+        ("sketch", "hint: take a codec whose error is below the update, such as topk"),
+    ] {
+        let dir = Dir::new();
+        white("in", 1, 1e-3).write(&dir);
+        let before = dir.contents();
+        let args = [
+            "compress",
+            "--codec",
+            codec,
+            "--residual",
+            "e.safetensors",
+            "in.safetensors",
+            "-o",
+            "o.safetensors",
+        ];
+        let says = [
+            "e.safetensors: tensor `w`: the error of",
+            "exceeds the update: NMSE",
+            "expected at most 1",
+            remedy,
+        ];
+        fedmill(&dir, &args).assert_fails(2, &says);
+        dir.assert_unchanged_since(&before);
+    }
+    for codec in ["randk:fraction=0.1", "randk:fraction=0.6,scale=inverse", "eden1", "sign", "topk"] {
+        let dir = Dir::new();
+        white("in", 1, 1e-3).write(&dir);
+        let args = [
+            "compress",
+            "--codec",
+            codec,
+            "--residual",
+            "e.safetensors",
+            "in.safetensors",
+            "-o",
+            "o.safetensors",
+        ];
+        assert_eq!(fedmill(&dir, &args).code, Some(0), "{codec}");
+    }
+}
+
+/// A residual that grows tenfold over three rounds is refused: in the fourth round, not before.
+#[test]
+fn residuals_that_grew_tenfold_are_refused() {
+    let dir = Dir::new();
+    let run = |round: usize| {
+        white("in", round, 3f32.powi(round as i32)).write(&dir);
+        let args = [
+            "compress",
+            "-q",
+            "--codec",
+            "topk",
+            "--residual",
+            "e.safetensors",
+            "in.safetensors",
+            "-o",
+            "o.safetensors",
+        ];
+        fedmill(&dir, &args)
+    };
+    for round in 1..=3 {
+        let run = run(round);
+        assert_eq!(run.code, Some(0), "{round}: {run:#?}");
+    }
+    let kept = dir.read("e.safetensors");
+    let says =
+        ["e.safetensors: the norm of the residual would grow from", "over three rounds", "hint: ", "--decay"];
+    run(4).assert_fails(2, &says);
+    assert!(dir.read("e.safetensors") == kept);
+    let norms = Model::read(&dir, "e.safetensors").metadata["fedmill.residual_norms"].clone();
+    assert_eq!(norms.split_whitespace().count(), 3, "{norms}");
+}
+
+/// What is wrong with a residual is not blamed on the update.
+#[test]
+fn a_residual_that_is_not_finite_is_blamed() {
+    let client = Client::new(&[]);
+    client.run(1);
+    let metadata = client.residual().metadata;
+    let mut broken = Update::new("e").f32("small", &[4], &[0.0; 4]).f32("w", &[70, 10], &[f32::NAN; 700]);
+    for (key, value) in &metadata {
+        broken = broken.meta(key, value);
+    }
+    broken.write(&client.dir);
+    let says =
+        ["error: e.safetensors: the residual holds NaN in tensor `w` at flat index 0", "hint: to start over"];
+    client.try_run(2, "true").assert_fails(2, &says);
+    let client = Client { more: vec!["--nonfinite", "zero"], ..client };
+    client.try_run(2, "true").assert_fails(2, &says);
+}
+
+/// A run that reads and rewrites a residual holds its lock; another run is refused and changes nothing.
+#[test]
+fn a_residual_is_locked() {
+    let client = Client::new(&[]);
+    client.run(1);
+    let held = client.dir.path(".e.safetensors.next.1-0.fedmill-tmp");
+    let lock = fs::File::create(&held).unwrap();
+    lock.lock().unwrap();
+    let before = client.dir.contents();
+    client.try_run(2, "true").assert_fails(2, &["e.safetensors: "]);
+    client.dir.assert_unchanged_since(&before);
+    drop(lock);
+    client.run(2);
+    assert!(!held.exists());
+}

@@ -187,8 +187,10 @@ fn what_low_rank_does_not_suit_goes_as_f16_and_the_summary_says_so() {
     let (row, column) = (values(1), values(2));
     let matrix: Vec<f32> = (0..80 * 90).map(|i| 100.0 * row[i / 90] * column[i % 90]).collect();
     Update::new("a").f32("w", &[80, 90], &matrix).f32("v", &[LEN], &values(3)).write(&dir);
-    let run =
-        fedmill(&dir, &["compress", "a.safetensors", "--codec", "lowrank:rank=2", "-o", "b.safetensors"]);
+    let run = fedmill(
+        &dir,
+        &["compress", "a.safetensors", "--as-is", "--codec", "lowrank:rank=2", "-o", "b.safetensors"],
+    );
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert!(run.stderr.contains("values by codec: f16 3000, lowrank:rank=2 7200"), "{}", run.stderr);
     done(&dir, &["decompress", "b.safetensors", "-o", "c.safetensors"]);
@@ -201,7 +203,10 @@ fn what_low_rank_does_not_suit_goes_as_f16_and_the_summary_says_so() {
 fn sent_of(client: &str, round: &str) -> Vec<bool> {
     let dir = Dir::new();
     Update::new("a").f32("w", &[LEN], &values(5)).meta("client_id", client).meta("round", round).write(&dir);
-    done(&dir, &[&["compress", "--quiet", "a.safetensors", "-o", "b.safetensors"], RANDK].concat());
+    done(
+        &dir,
+        &[&["compress", "--quiet", "--as-is", "a.safetensors", "-o", "b.safetensors"], RANDK].concat(),
+    );
     done(&dir, &["decompress", "b.safetensors", "-o", "c.safetensors"]);
     Model::read(&dir, "c.safetensors").f32("w").iter().map(|x| *x != 0.0).collect()
 }

@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
     /// Send weights even by a codec that leaves values out or pulls them towards zero.
-    #[arg(long, conflicts_with = "base", help_heading = INPUTS)]
+    #[arg(long, help_heading = INPUTS)]
     as_is: bool,
     #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how")]
     #[arg(help = codec_help(), long_help = codec_long_help())]

@@ -16,7 +16,11 @@ pub(super) mod vector;
 mod verify;
 
 use super::{CPU, Common, Failure, GPU, Outcome};
+use crate::io::interrupt::{self, Interrupted};
 use clap::Args;
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::Duration;
 
 /// Keep a budget of differential privacy.
 ///
@@ -47,4 +51,20 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         self.command.run(common)
     }
+}
+
+/// Pause between two checks for a signal.
+const LISTEN_EVERY: Duration = Duration::from_millis(20);
+
+/// Computes on another thread, and stops waiting when a signal asks the run to end. Accountants are pure: they hear no
+/// signal themselves.
+fn while_listening<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let worker = thread::spawn(work);
+    while !worker.is_finished() {
+        if let Err(Interrupted { signal }) = interrupt::check() {
+            return Err(Failure { signal: Some(signal), ..Interrupted { signal }.into() });
+        }
+        thread::sleep(LISTEN_EVERY);
+    }
+    Ok(worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
 }

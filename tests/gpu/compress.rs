@@ -63,7 +63,8 @@ fn bytes_are_those_of_the_cpu() {
         update(&dir);
         for codec in &with_shaders() {
             let compress = |backend: &[&str], output: &str| {
-                let args = ["compress", "--quiet", "--codec", codec, "a.safetensors", "-o", output];
+                let args =
+                    ["compress", "--quiet", "--as-is", "--codec", codec, "a.safetensors", "-o", output];
                 let run = fedmill(&dir, &[&args, backend].concat());
                 assert_eq!(run.code, Some(0), "{run:#?}");
                 dir.read(output)
@@ -93,6 +94,7 @@ fn nothing_is_published_where_the_device_fails() {
             let how = CompressionMethod::Codec(codecs::parse(codec).unwrap().into());
             let device = Offload::open(&Options { lose_after: Some(runs), ..options.clone() }).unwrap();
             let compression = Compression {
+                as_is: true,
                 output: Some(dir.path("out.safetensors")),
                 device: Some(device),
                 ..Compression::new(dir.path("a.safetensors"), how)
@@ -130,7 +132,7 @@ fn what_has_no_shaders_is_refused() {
 fn verbose_output_names_the_device() {
     let dir = Dir::new();
     update(&dir);
-    let args = ["compress", "--codec", "topk:k=9", "a.safetensors", "-o", "out.safetensors"];
+    let args = ["compress", "--as-is", "--codec", "topk:k=9", "a.safetensors", "-o", "out.safetensors"];
     let tells = |more: &[&str]| {
         let run = fedmill(&dir, &[&args, more].concat());
         assert_eq!(run.code, Some(0), "{run:#?}");

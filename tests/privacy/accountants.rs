@@ -237,6 +237,21 @@ fn gaussian_noise_on_all_clients_is_exact() {
 }
 
 /// Rows 14, 15 and 18: delta at epsilon of 1.
+/// Deltas in the tail fall with epsilon, and are never below the resolution, which is never below the true delta.
+#[test]
+fn deltas_fall_with_epsilon_down_to_the_resolution() {
+    let mut before = 1.0;
+    for epsilon in [0.5, 1.0, 2.0, 3.0, 3.5, 4.0, 4.5, 5.0, 7.5, 8.0, 9.0, 90.0, 1000.0] {
+        let found = accountants::delta(&[sampled(1.0, 0.01, 10)], epsilon, Adjacency::default()).unwrap();
+        assert!(found.delta_pld <= before, "{epsilon}: {found:?} after {before}");
+        assert!(found.delta_pld >= accountants::RESOLUTION && found.delta_rdp > 0.0, "{epsilon}: {found:?}");
+        assert_eq!(found.below_resolution, epsilon >= 3.5, "{epsilon}: {found:?}");
+        before = found.delta_pld;
+    }
+    let free = accountants::delta(&[], 1.0, Adjacency::default()).unwrap();
+    assert_eq!((free.delta_pld, free.delta_rdp, free.below_resolution), (0.0, 0.0, false));
+}
+
 #[test]
 fn deltas_are_those_of_dp_accounting() {
     for (z, q, rounds, expected, off) in [
@@ -245,8 +260,8 @@ fn deltas_are_those_of_dp_accounting() {
         (10.0 / 6.0, 1.0, 25, 0.787_600_74, 1e-7),
     ] {
         let found = accountants::delta(&[sampled(z, q, rounds)], 1.0, Adjacency::default()).unwrap();
-        assert_close(found.delta_pld.unwrap(), expected, off);
-        assert!(found.delta_rdp >= found.delta_pld.unwrap());
+        assert_close(found.delta_pld, expected, off);
+        assert!(found.delta_rdp >= found.delta_pld && !found.below_resolution);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::compose::{lines, rounded_up};
 use super::mechanism::{self, MechanismOptions};
 use super::plan::{self, PlanOptions};
+use super::while_listening;
 use crate::cli::{Common, Failure, OUTPUT, Outcome, PRIVACY, print};
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::calibrate::{Budget, CalibrateError, ClientSampling, TargetAccountant};
@@ -70,8 +71,12 @@ impl Arguments {
         }
         // One charge pays for all rounds of a series.
         let charges = self.rounds.map(|rounds| if correlated.is_some() { 1 } else { rounds });
-        let (noise_multiplier, charges) = self.solve(&budget, charges).map_err(failure)?;
-        let cost = budget.cost(noise_multiplier, charges).map_err(failure)?;
+        let noise = self.noise_multiplier;
+        let solved = while_listening(move || {
+            let (noise_multiplier, charges) = solve(&budget, noise, charges)?;
+            Ok((noise_multiplier, charges, budget.cost(noise_multiplier, charges)?))
+        });
+        let (noise_multiplier, charges, cost) = solved?.map_err(failure)?;
         let rounds = correlated.and(self.rounds).unwrap_or(charges);
         let calibrated = Calibrated {
             noise_multiplier,
@@ -115,15 +120,16 @@ impl Arguments {
             (None, None) => Err(wrong("one of --epsilon, --noise-multiplier and --rounds")),
         }
     }
+}
 
-    fn solve(&self, budget: &Budget, rounds: Option<u64>) -> Result<(f64, u64), CalibrateError> {
-        match (self.noise_multiplier, rounds) {
-            (Some(noise), Some(rounds)) => Ok((noise, rounds)),
-            (Some(noise), None) => Ok((noise, budget.rounds(noise)?)),
-            (None, rounds) => {
-                let rounds = rounds.unwrap_or(1);
-                Ok((budget.noise_multiplier(rounds)?, rounds))
-            }
+/// The noise multiplier and the number of charges, of which one is given.
+fn solve(budget: &Budget, noise: Option<f64>, rounds: Option<u64>) -> Result<(f64, u64), CalibrateError> {
+    match (noise, rounds) {
+        (Some(noise), Some(rounds)) => Ok((noise, rounds)),
+        (Some(noise), None) => Ok((noise, budget.rounds(noise)?)),
+        (None, rounds) => {
+            let rounds = rounds.unwrap_or(1);
+            Ok((budget.noise_multiplier(rounds)?, rounds))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `fedmill privacy compose`: the cost of releases, without a state directory.
 
 use super::plan::{self, PlanOptions};
+use super::while_listening;
 use crate::bench::curves::{self, Curve};
 use crate::cli::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, print, rates};
 use crate::io::text;
@@ -66,14 +67,18 @@ impl Arguments {
         let events = self.events()?;
         match (self.delta, self.epsilon) {
             (Some(delta), _) => {
-                let cost = cost(&events, &self.terms(delta)?)?;
+                let terms = self.terms(delta)?;
+                let cost = while_listening(move || cost(&events, &terms))??;
                 if let (Some(path), Some(format)) = (&self.plot, format) {
                     rates::write(path, &curves::draw(&self.title(delta), &self.curves(delta)?, format)?)?;
                 }
                 self.print(&cost, || table(&cost), &cost.warnings, common)?;
             }
             (None, epsilon) => {
-                let deltas = accountants::delta(&events, epsilon.unwrap_or(0.0), self.plan.adjacency()?)?;
+                let deltas = {
+                    let (epsilon, adjacency) = (epsilon.unwrap_or(0.0), self.plan.adjacency()?);
+                    while_listening(move || accountants::delta(&events, epsilon, adjacency))??
+                };
                 self.print(&deltas, || table_of_deltas(&deltas), &[], common)?;
             }
         }
@@ -131,7 +136,7 @@ impl Arguments {
         let mut costs: Vec<(f64, Cost)> = Vec::new();
         for rounds in rounds {
             let event = self.rounds_of(self.noise_multiplier.unwrap_or(0.0), rounds)?;
-            costs.push((rounds as f64, cost(&[event], &terms)?));
+            costs.push((rounds as f64, while_listening(move || cost(&[event], &terms))??));
         }
         let curve = |label: &str, epsilon: &dyn Fn(&Cost) -> Option<f64>| Curve {
             label: label.to_owned(),
@@ -184,10 +189,13 @@ pub(super) fn rounded_up(epsilon: f64) -> String {
 }
 
 fn table_of_deltas(deltas: &Deltas) -> String {
-    let known = |delta: Option<f64>| delta.map_or("-".to_owned(), |delta| format!("{delta:.6e}"));
+    let by_distribution = match deltas.below_resolution {
+        true => (format!("below {:e}", accountants::RESOLUTION), "the resolution of this grid".to_owned()),
+        false => (format!("{:.6e}", deltas.delta_pld), "for a plan fixed in advance".to_owned()),
+    };
     lines(vec![
-        ("delta, Renyi divergences", known(Some(deltas.delta_rdp)), format!("order {}", deltas.order)),
-        ("delta, loss distribution", known(deltas.delta_pld), "for a plan fixed in advance".to_owned()),
+        ("delta, Renyi divergences", format!("{:.6e}", deltas.delta_rdp), format!("order {}", deltas.order)),
+        ("delta, loss distribution", by_distribution.0, by_distribution.1),
         ("epsilon", deltas.epsilon.to_string(), String::new()),
     ])
 }

@@ -150,7 +150,7 @@ pub fn cost(events: &[Event], terms: &CostTerms) -> Result<Cost, CostError> {
     })
 }
 
-/// The least delta at this epsilon, for continuous noise.
+/// Delta at this epsilon, for continuous noise. It is never too small, and falls as epsilon grows.
 ///
 /// # Errors
 ///
@@ -161,9 +161,20 @@ pub fn delta(events: &[Event], epsilon: f64, adjacency: Adjacency) -> Result<Del
     }
     let steps = Steps::of(events, adjacency)?;
     let best = conversion::delta(&Curve::of(&steps, &OrderList::All.orders()), epsilon);
-    let (delta_rdp, order) = (best.value.min(1.0), best.order);
-    Ok(Deltas { epsilon, delta_rdp, order, delta_pld: pld::delta(&steps, epsilon) })
+    // The exponential of a bound may be smaller than any number; the bound is not zero.
+    let least = if steps.list.is_empty() && !steps.non_private { 0.0 } else { f64::MIN_POSITIVE };
+    let (delta_rdp, order) = (best.value.clamp(least, 1.0), best.order);
+    let delta_pld = match delta_rdp {
+        0.0 => 0.0,
+        // The distribution cannot show less. A grid for it would have no end.
+        below if below < RESOLUTION => RESOLUTION,
+        bound => pld::delta(&steps, epsilon).unwrap_or(bound).clamp(RESOLUTION, bound),
+    };
+    Ok(Deltas { epsilon, delta_rdp, order, delta_pld, below_resolution: delta_pld == RESOLUTION })
 }
+
+/// The least delta that a loss distribution shows: below it, rounding in its transforms decides.
+pub const RESOLUTION: f64 = 1e-15;
 
 /// The delta of an epsilon.
 #[derive(Clone, Copy, PartialEq, Serialize, Debug)]
@@ -175,8 +186,11 @@ pub struct Deltas {
     /// The order that gives it.
     #[serde(serialize_with = "number")]
     pub order: f64,
-    /// Delta by the privacy loss distribution.
-    pub delta_pld: Option<f64>,
+    /// Delta by the privacy loss distribution, at least [`RESOLUTION`] if there is a release; the Renyi bound where the
+    /// distribution is not known.
+    pub delta_pld: f64,
+    /// Whether delta is below [`RESOLUTION`], which `delta_pld` then is.
+    pub below_resolution: bool,
 }
 
 /// The parameters (rho, xi) of the summed divergences `xi + rho * order`; `None` if a step has other divergences.
