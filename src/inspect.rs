@@ -1,6 +1,5 @@
 //! Inspects updates one by one, without merging: the content, norms and faults of each.
 
-use crate::engine::aggregate::geometry::fault_of_values;
 use crate::engine::intake::admit::admit;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::opening;
@@ -145,7 +144,7 @@ fn measure_set(
         }
     };
     for (i, (client, measured)) in set.clients.iter().zip(&measured).enumerate() {
-        let faults: Faults<Fault> = fault_of_values(set, i, measured).into_iter().collect();
+        let faults: Faults<Fault> = measured.bad_value_in(set, i).map(Fault::from).into_iter().collect();
         let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
         row.measured(measured);
         rows.push(row);
@@ -219,7 +218,7 @@ fn inspect_alone(
         }
         measured => measured?,
     };
-    faults.extend(fault_of_values(&alone, 0, &measured[0]));
+    faults.extend(measured[0].bad_value_in(&alone, 0).map(Fault::from));
     let mut row = describe(&client.id, &client.model, &client.metadata, &faults);
     row.measured(&measured[0]);
     if set.base.is_some() && alone.base.is_none() {

@@ -27,6 +27,15 @@ pub enum LayoutFault {
     OtherDtype { tensor: String, found: Dtype, expected: Dtype },
 }
 
+/// The first bad value of an update.
+#[derive(Clone, PartialEq, Debug)]
+pub enum BadValue {
+    /// It is NaN or infinite.
+    NonFinite(NonFinite),
+    /// The merged model cannot hold it.
+    Unfit(Unfit),
+}
+
 /// The first value of an update that the merged model cannot hold. For a delta that is the base's value plus the
 /// update's.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]

@@ -95,14 +95,7 @@ impl GeometrySource for FileGeometry<'_> {
 
 /// The faults of the clients with values that are not finite, or that the merged model cannot hold, by index in the set.
 pub fn faults_of_values(set: &UpdateSet, measured: &[Measured]) -> Vec<(usize, Fault)> {
-    measured.iter().enumerate().filter_map(|(i, of)| Some((i, fault_of_values(set, i, of)?))).collect()
-}
-
-/// The fault of a client with a value that is not finite, or that the merged model cannot hold.
-pub fn fault_of_values(set: &UpdateSet, client: usize, measured: &Measured) -> Option<Fault> {
-    let is_onto_base = set.clients[client].metadata.kind == UpdateKind::Delta && set.base.is_some();
-    let non_finite = measured.non_finite_in(&set.layout).map(Fault::from);
-    non_finite.or_else(|| measured.unfit_in(&set.layout, is_onto_base).map(Fault::from))
+    measured.iter().enumerate().filter_map(|(i, of)| Some((i, of.bad_value_in(set, i)?.into()))).collect()
 }
 
 /// What the judgement needs to know of a set before any measurement.

@@ -4,7 +4,7 @@ use crate::engine::intake::lora::is_factor;
 use crate::engine::intake::opaque::REMEDY;
 use crate::io::model_file::OpenFault;
 use crate::strategies::MissingMetadata;
-use crate::updates::fault::{LayoutFault, NonFinite, Unfit};
+use crate::updates::fault::{BadValue, LayoutFault, NonFinite, Unfit};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{MetadataFault, OtherPurpose, UpdateKind};
 use std::io;
@@ -95,6 +95,15 @@ pub enum Fault {
 
 fn more_tensors(more: usize) -> String {
     if more == 0 { String::new() } else { format!(" (nor those of {more} more tensors)") }
+}
+
+impl From<BadValue> for Fault {
+    fn from(found: BadValue) -> Self {
+        match found {
+            BadValue::NonFinite(found) => found.into(),
+            BadValue::Unfit(found) => found.into(),
+        }
+    }
 }
 
 impl Fault {

@@ -80,7 +80,7 @@ impl TilePass for SamplePass<'_> {
     }
 
     fn worker(&self) -> TileReader<'_> {
-        TileReader::new(self.machine.isa, self.set, &self.plan)
+        TileReader::new(self.machine.isa, self.set, &self.plan).without_screen()
     }
 
     fn tile(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<f64>, PassError> {

@@ -16,7 +16,8 @@ use crate::kernels::norms::{dot, largest_magnitude, squared_norm};
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
 use crate::model::tile::Rows;
-use crate::updates::fault::{NonFinite, Unfit};
+use crate::updates::fault::{BadValue, NonFinite, Unfit};
+use crate::updates::metadata::UpdateKind;
 use crate::updates::set::UpdateSet;
 
 /// The measurements of one update.
@@ -285,8 +286,15 @@ impl Measured {
         Some(NonFinite { tensor: tensor.name.clone(), index, value, count: self.non_finite })
     }
 
+    /// The first bad value of a client: not finite, or not one that the merged model can hold. `None` if all are good.
+    pub fn bad_value_in(&self, set: &UpdateSet, client: usize) -> Option<BadValue> {
+        let is_onto_base = set.clients[client].metadata.kind == UpdateKind::Delta && set.base.is_some();
+        let non_finite = self.non_finite_in(&set.layout).map(BadValue::NonFinite);
+        non_finite.or_else(|| self.unfit_in(&set.layout, is_onto_base).map(BadValue::Unfit))
+    }
+
     /// The first value that the merged model cannot hold; `None` if it can hold all.
-    pub fn unfit_in(&self, layout: &Layout, is_onto_base: bool) -> Option<Unfit> {
+    fn unfit_in(&self, layout: &Layout, is_onto_base: bool) -> Option<Unfit> {
         let (coordinate, value) = self.first_unfit?;
         let (tensor, index) = layout.locate(coordinate);
         let (tensor, dtype) = (tensor.name.clone(), tensor.dtype);
