@@ -319,9 +319,11 @@ fn path_that_may_not_be_read() {
 fn path_that_does_not_exist() {
     let dir = round_of(sound);
     let before = dir.contents();
-    assert_ends_the_run(&dir, &["updates/client-1.safetensors"], &["No such file"], &before);
-    let expected = merged_without_it(sound, &[]);
-    assert_is_skipped(&dir, &["updates/client-1.safetensors"], &["No such file"], &expected);
+    for policy in ["fail", "skip"] {
+        aggregate(&dir, &["--on-bad-update", policy], &["updates/client-1.safetensors"])
+            .assert_fails(2, &["updates/client-1.safetensors: does not exist"]);
+        dir.assert_unchanged_since(&before);
+    }
 }
 
 #[test]

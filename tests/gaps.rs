@@ -1,4 +1,4 @@
-//! Updates that lack tensors of the model: refused, standing at the base, or left out of those tensors alone.
+//! Updates that lack tensors: refused, standing at the base, or left out of those tensors alone.
 
 use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
 

@@ -4,7 +4,7 @@ use crate::harness::{Contents, Dir, Model, Update, aggregate, merge};
 use fedmill::engine::intake::admit;
 use fedmill::engine::intake::opening;
 use fedmill::engine::intake::personal::Personal;
-use fedmill::engine::intake::policy::Policy;
+use fedmill::engine::intake::policy::{Policy, TensorPolicy};
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
 use fedmill::updates::metadata::SCAFFOLD_CONTROL;
@@ -218,7 +218,9 @@ fn control_variates_are_of_what_is_shared() {
     let opened =
         opening::open(&paths, &OpenFiles::raise_limit(), &TablePool::default(), None, &Policy::default());
     let personal = Personal { layers: vec!["head.*".parse().unwrap()] };
-    let expected = Policy { control_prefix: Some(SCAFFOLD_CONTROL), personal, ..Policy::default() };
+    let tensors =
+        TensorPolicy { control_prefix: Some(SCAFFOLD_CONTROL), personal, ..TensorPolicy::default() };
+    let expected = Policy { tensors, ..Policy::default() };
     let (set, rejected) = admit::admit(opened, None, &expected).unwrap();
     assert_eq!((set.clients.len(), rejected.len()), (2, 0), "{rejected:?}");
     assert_eq!(set.layout.tensors().len(), 1);

@@ -3,7 +3,7 @@
 use crate::bad_input::{aggregate, round_of, sound};
 use crate::harness::{Dir, Model, Update, fedmill_after};
 use fedmill::engine::intake::admit;
-use fedmill::engine::intake::policy::Policy;
+use fedmill::engine::intake::policy::{Policy, TensorPolicy};
 use fedmill::engine::intake::{opening, update};
 use fedmill::io::model_file::TablePool;
 use fedmill::io::source::OpenFiles;
@@ -158,7 +158,8 @@ fn with_control(control: &[&str]) -> Update {
 
 #[test]
 fn control_tensors_have_places_in_the_layouts_order() {
-    let expected = Policy { control_prefix: Some(SCAFFOLD_CONTROL), ..Policy::default() };
+    let tensors = TensorPolicy { control_prefix: Some(SCAFFOLD_CONTROL), ..TensorPolicy::default() };
+    let expected = Policy { tensors, ..Policy::default() };
     for base in [None, Some(with_control(&[]))] {
         let (set, faults) = admit(&[with_control(&["z", "a"]), with_control(&["a", "z"])], base, &expected);
         assert_eq!(faults, [""; 0]);
@@ -177,12 +178,12 @@ fn control_tensors_have_places_in_the_layouts_order() {
 }
 
 #[test]
-fn control_tensors_have_to_be_those_of_the_floats() {
-    let expected = Policy { control_prefix: Some(SCAFFOLD_CONTROL), ..Policy::default() };
+fn control_tensors_have_to_be_those_of_the_parameters() {
+    let tensors = TensorPolicy { control_prefix: Some(SCAFFOLD_CONTROL), ..TensorPolicy::default() };
+    let expected = Policy { tensors, ..Policy::default() };
     let sound = || with_control(&["a", "z"]);
     for (odd, fault) in [
         (with_control(&["a"]), "tensor `scaffold.delta_c.z` is missing, expected F32 [1]"),
-        (with_control(&["a", "z", "n"]), "tensor `scaffold.delta_c.n` is not expected"),
         (with_control(&["z"]).f32("scaffold.delta_c.a", &[3], &[0.0; 3]), "has shape [3], expected [2]"),
         (
             with_control(&["z"]).i64("scaffold.delta_c.a", &[2], &[0; 2]),
@@ -193,6 +194,8 @@ fn control_tensors_have_to_be_those_of_the_floats() {
         assert_eq!(ids(&set), ["0", "2"]);
         assert!(faults[0].starts_with("1: ") && faults[0].contains(fault), "{faults:?}");
     }
+    let (set, faults) = admit(&[sound(), with_control(&["a", "z", "n"]), sound()], None, &expected);
+    assert_eq!((ids(&set).len(), faults.len()), (3, 0), "that of the statistic `n` is not used");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use fedmill::kernels::lanes::Isa;
 /// A rule and its options.
 type Way = (&'static str, &'static [&'static str]);
 
-/// A number of hostile clients that every rule here tolerates, for five clients or more.
+/// A number of hostile clients that every rule here tolerates, for nine clients or more.
 const HOSTILE: [&str; 2] = ["--byzantine", "0.12"];
 
 /// Rules by coordinate, by distances from differences and from the Gram matrix, by the coordinate median, and on mixed
@@ -143,7 +143,7 @@ fn instruction_sets_change_nothing() {
 #[test]
 fn a_rerun_and_a_report_change_nothing() {
     let dir = Dir::new();
-    for clients in [5, 20] {
+    for clients in [9, 20] {
         write_round(&dir, clients, 20_000);
         for way in WAYS {
             let want = merge_and_tell(&dir, way, &["in"]);

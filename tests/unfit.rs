@@ -1,4 +1,4 @@
-//! Finite values that the merged model cannot hold are the fault of their client, under every rule.
+//! Finite values that the merged model cannot hold are the fault of their client, for all rules.
 
 use crate::harness::{Dir, Model, Update, aggregate, fedmill, merge};
 

@@ -72,7 +72,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        self.outputs.reporting(self.dp.is_some(), || {
+        self.outputs.reporting(self.aggregation.state.as_ref(), self.dp.is_some(), || {
             let request = self.request(common)?;
             let (pool, progress) = (common.pool()?, common.progress());
             published(model_path(self.run_as(request, common.machine(&pool, &progress))))
@@ -87,7 +87,7 @@ impl Arguments {
         if let (Some((option, _)), Some(_)) = (lone.iter().find(|(_, is_given)| *is_given), &self.dp) {
             return Err(outside_noised_sum(option).into());
         }
-        let by_presence = request.policy.missing == Missing::Present;
+        let by_presence = request.policy.tensors.missing == Missing::Present;
         let other = lone.iter().find(|(_, is_given)| *is_given).map(|(option, _)| *option);
         if let (true, Some(option)) = (by_presence, other.or(self.dp.as_ref().map(|_| "--dp"))) {
             return Err(beside_present(option).into());

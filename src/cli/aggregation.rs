@@ -1,5 +1,6 @@
 //! The options that `aggregate` shares with the commands of a sharded run.
 
+use super::classes::ClassOptions;
 use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, print, size};
 use crate::engine::aggregate::error::Error;
@@ -8,9 +9,8 @@ use crate::engine::aggregate::request::{self, Inputs, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::intake::claims::Claims;
-use crate::engine::intake::classes::ClassPatterns;
 use crate::engine::intake::personal::{Layers, Personal};
-use crate::engine::intake::policy::{Missing, OnBadUpdate, Policy};
+use crate::engine::intake::policy::{Missing, OnBadUpdate, Policy, TensorPolicy};
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::io::discover;
 use crate::model::client_id::nfc;
@@ -25,7 +25,6 @@ use crate::strategies::{self, STRATEGIES, Strategy};
 use crate::telemetry::report::Report;
 use crate::updates::metadata::{MOST_EXAMPLES, SCAFFOLD_CONTROL};
 use clap::{Args, ValueEnum};
-use glob::Pattern;
 use std::path::{Path, PathBuf};
 
 /// The updates, and how the run judges and combines them.
@@ -62,7 +61,7 @@ pub(super) struct AggregationOptions {
     /// The state holds the moments of a strategy such as fedadam, or the centre of centered-clipping. The state before
     /// stays as FILE.previous.
     #[arg(long, value_name = "FILE", help_heading = SERVER_STEP)]
-    state: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
     /// Start a new state from a base that earlier steps made.
     ///
     /// Without it, such a base without its state file is an error: the strategy would lose its moments.
@@ -123,30 +122,6 @@ pub(super) struct AggregationOptions {
     /// The number of the round. Updates of another round are bad, and those without one if any update states one.
     #[arg(long, value_name = "N", help_heading = INPUTS)]
     round: Option<u64>,
-}
-
-/// The classes of tensors, beyond those that their names tell.
-#[derive(Args, Debug)]
-pub(super) struct ClassOptions {
-    /// Treat tensors whose names match this pattern as statistics: the server merges them and takes no step on them.
-    ///
-    /// Integers, counters and the running means and variances of PyTorch, Keras and Flax are statistics already. May be
-    /// repeated.
-    #[arg(long, value_name = "PATTERN", help_heading = INPUTS)]
-    statistics: Vec<Pattern>,
-    /// Treat tensors whose names match this pattern as opaque: all updates must have the same bytes, which are copied.
-    ///
-    /// The packed weights of bitsandbytes, compressed-tensors, GPTQ and AWQ are opaque already, with their scales. May be
-    /// repeated.
-    #[arg(long, value_name = "PATTERN", help_heading = INPUTS)]
-    opaque: Vec<Pattern>,
-}
-
-impl ClassOptions {
-    /// The patterns that the operator gave.
-    pub(super) fn patterns(&self) -> ClassPatterns {
-        ClassPatterns { statistics: self.statistics.clone(), opaque: self.opaque.clone() }
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -285,14 +260,16 @@ impl Outputs {
     /// Runs a command. Writes the report of a run that fails, if the operator asked for a report.
     pub(super) fn reporting(
         &self,
+        state: Option<&PathBuf>,
         is_private: bool,
         run: impl FnOnce() -> Result<Outcome, Failure>,
     ) -> Result<Outcome, Failure> {
         run().inspect_err(|failure| {
-            let Some(path) = &self.report else { return };
             let so_far = failure.error.downcast_ref::<Error>().and_then(Error::report);
-            let told =
-                publish::publish_failure(path, so_far, (failure.message(), failure.is_refusal), is_private);
+            let outputs = self.outputs(state.cloned());
+            let outputs = request::Outputs { report_is_private: is_private, ..outputs };
+            let why = (failure.message(), failure.is_refusal);
+            let told = publish::publish_failure(&outputs, so_far, why);
             if let Err(why) = told {
                 tracing::warn!("no report was written: {why}");
             }
@@ -374,7 +351,6 @@ impl AggregationOptions {
 
     /// Which updates take part, and the weight of each.
     fn policy(&self, strategy: &dyn Strategy, weighting: Weighting) -> Result<Policy, Failure> {
-        let has_controls = strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
         Ok(Policy {
             round: self.round,
             min_clients: self.min_clients()?,
@@ -383,21 +359,29 @@ impl AggregationOptions {
                 BadUpdateAction::Skip => OnBadUpdate::Skip,
             },
             weighting,
-            personal: Personal { layers: self.personal.clone() },
-            classes: self.classes.patterns(),
             population: self.population,
             takes_stale: strategy.takes_stale(),
             allows_sparse: self.allow_sparse_robust,
+            claims: Claims { max_examples: self.max_examples, ..self.paths.claims() },
+            tensors: self.tensors(strategy),
+        })
+    }
+
+    /// Which tensors an update must hold, and what they are.
+    fn tensors(&self, strategy: &dyn Strategy) -> TensorPolicy {
+        let has_controls = strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
+        TensorPolicy {
+            personal: Personal { layers: self.personal.clone() },
+            classes: self.classes.patterns(),
             missing: match self.missing {
                 MissingAction::Reject => Missing::Reject,
                 MissingAction::Base => Missing::Base,
                 MissingAction::Present => Missing::Present,
             },
             dtype: self.dtype,
-            claims: Claims { max_examples: self.max_examples, ..self.paths.claims() },
             allows_lora_factors: self.allow_lora_factors,
             control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),
-        })
+        }
     }
 
     /// The fewest clients with a part in the result; `None` without --min-clients.

@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        self.outputs.reporting(false, || self.merge(common))
+        self.outputs.reporting(self.aggregation.state.as_ref(), false, || self.merge(common))
     }
 
     fn merge(&self, common: &Common) -> Result<Outcome, Failure> {

@@ -1,7 +1,8 @@
 //! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
-//! A subcommand is its file, a `mod` line and a row of `subcommands!`. Subcommands share `aggregation` and `reporting`
-//! (options), `cells` (of tables), `size` (sizes in bytes), `failure` (exit status) and `rates` (the table of codecs).
+//! A subcommand is its file, a `mod` line and a row of `subcommands!`. Subcommands share `aggregation`, `classes`
+//! and `reporting` (options), `cells` (of tables), `size` (sizes in bytes), `failure` (exit status) and `rates` (the
+//! table of codecs).
 
 /// Declares subcommands: the name, the arguments, and the common options that the subcommand reads.
 macro_rules! subcommands {
@@ -28,6 +29,7 @@ mod aggregate;
 mod aggregation;
 mod bench;
 mod cells;
+mod classes;
 mod combine;
 mod compress;
 mod decide;

@@ -13,7 +13,7 @@ use crate::compress::inputs::Inputs;
 use crate::compress::method::{CompressionMethod, Targets};
 use crate::compress::offload::Offload;
 use crate::compress::parts::{self, PartPlan};
-use crate::compress::residual::error::ResidualError;
+use crate::compress::residual::error::{Expansion, ResidualError};
 use crate::compress::residual::stored::Subject;
 use crate::compress::residual::writer::ResidualWriter;
 use crate::compress::residual::{CarryOver, Feedback};
@@ -361,16 +361,8 @@ fn check_feedback(
             let tensor =
                 part.plan.tensors.first().map_or(String::new(), |first| tensors[*first].name.clone());
             let (path, codec, contracting) = (feedback.path.clone(), codec.to_string(), codec.contracting());
-            return Err(ResidualError::Expands {
-                path,
-                tensor,
-                codec,
-                nmse,
-                scale,
-                scaled_nmse,
-                contracting,
-            }
-            .into());
+            let expansion = Expansion { path, tensor, codec, nmse, scale, scaled_nmse, contracting };
+            return Err(ResidualError::from(Box::new(expansion)).into());
         }
     }
     carried.check_norm(&feedback.path, attempt.quality().errors.sqrt())?;

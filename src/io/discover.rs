@@ -42,7 +42,7 @@ pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, Dis
                 Err(DiscoverError::Empty { .. }) if may_be_none => {}
                 in_directory => found.extend(in_directory?),
             }
-        } else if !is_update(&path.to_string_lossy()) && !exists(path) {
+        } else if !exists(path) {
             return Err(DiscoverError::Missing { path: path.clone() });
         } else {
             found.push(path.clone());
@@ -106,11 +106,6 @@ pub fn parent_name(path: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     // `..` is no name.
     name(parent).or_else(|| name(&fs::canonicalize(parent).ok()?)).unwrap_or_default()
-}
-
-/// Whether a file is named as an update.
-fn is_update(name: &str) -> bool {
-    name.ends_with(INDEX_SUFFIX) || name.ends_with(MODEL_SUFFIX)
 }
 
 /// Whether something has this path. A broken link exists.

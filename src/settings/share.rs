@@ -35,7 +35,9 @@ impl Share {
     /// The smallest number of clients that is at least this share of `clients`.
     pub fn at_least(&self, clients: usize) -> usize {
         self.of(clients)
-            + usize::from(self.scale.is_some_and(|scale| self.digits * clients as u128 % scale > 0))
+            + usize::from(
+                self.scale.is_some_and(|scale| !(self.digits * clients as u128).is_multiple_of(scale)),
+            )
     }
 
     /// The fewest clients of which this fraction is at least one client, if there are fewer. `None` for a count, and

@@ -1,4 +1,4 @@
-//! What names of tensors tell of an update that does not fit: wrappers of a model, and tied weights.
+//! What tensor names tell of an update that does not fit: wrappers of a model, tied weights.
 
 use crate::model::layout::TensorSpec;
 

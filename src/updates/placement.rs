@@ -113,8 +113,8 @@ pub fn placement_with_gaps<'t>(
 /// # Errors
 ///
 /// As [`placement`].
-pub fn opaque_placement<'t>(
-    table: Vec<&'t TensorPlace>,
+pub fn opaque_placement(
+    table: Vec<&TensorPlace>,
     reference: &[TensorSpec],
     reference_name: &'static str,
 ) -> Result<Placement, Faults<LayoutFault>> {

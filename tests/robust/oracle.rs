@@ -239,7 +239,7 @@ proptest! {
         write_base(&dir, &base);
         for rule in ["krum", "multi-krum", "bulyan", "mda", "monna:trusted=client-02"] {
             let plain = merge_against(&dir, rule, f, &[]);
-            let based = merge_against(&dir, rule, f, &["--base", "base.safetensors"]);
+            let based = merge_against(&dir, rule, f, &["--base", "base.safetensors", "--kind", "weights"]);
             prop_assert_eq!(plain.kept(), based.kept(), "{}", rule);
             assert_near(&based.values, &plain.values, 16.0, rule);
         }

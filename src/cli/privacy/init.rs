@@ -184,8 +184,8 @@ impl Arguments {
         let base = update::open_base(path, &OpenFiles::raise_limit(), &TablePool::default());
         let base = base.map_err(|BadBase { path, faults }| failure(BudgetError::Model { path, faults }))?;
         let policy = self.vector.policy();
-        policy.personal.check_round(Some(&base), &[])?;
-        policy.classes.check_round(Some(&base), &[])?;
+        policy.tensors.personal.check_round(Some(&base), &[])?;
+        policy.tensors.classes.check_round(Some(&base), &[])?;
         let (set, _) = admit::admit(Vec::new(), Some(Arc::new(base)), &policy)?;
         Ok(self.vector.statistics().dimension(&set))
     }

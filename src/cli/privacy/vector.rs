@@ -1,9 +1,9 @@
 //! Which tensors the clipped vector of a private round holds: options of `init` and of the rounds.
 
-use crate::cli::aggregation::ClassOptions;
+use crate::cli::classes::ClassOptions;
 use crate::cli::{INPUTS, PRIVACY};
 use crate::engine::intake::personal::{Layers, Personal};
-use crate::engine::intake::policy::Policy;
+use crate::engine::intake::policy::{Policy, TensorPolicy};
 use crate::modes::dp::statistics::DpStatistics;
 use clap::{Args, ValueEnum};
 
@@ -40,7 +40,8 @@ impl VectorOptions {
     /// A policy with these layers and classes.
     pub(super) fn policy(&self) -> Policy {
         let personal = Personal { layers: self.personal.clone() };
-        Policy { personal, classes: self.classes.patterns(), ..Policy::default() }
+        let tensors = TensorPolicy { personal, classes: self.classes.patterns(), ..TensorPolicy::default() };
+        Policy { tensors, ..Policy::default() }
     }
 
     /// What a release does with statistics.

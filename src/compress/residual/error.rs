@@ -30,20 +30,8 @@ pub enum ResidualError {
         .path.display()
     )]
     NonFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
-    #[error(
-        "{}: tensor `{tensor}`: the error of {codec} exceeds the update: NMSE {nmse:.3}, expected at most 1 with \
-         --residual; times {scale:.3e} the sent values would have NMSE {scaled_nmse:.3}",
-        .path.display()
-    )]
-    Expands {
-        path: PathBuf,
-        tensor: String,
-        codec: String,
-        nmse: f64,
-        scale: f64,
-        scaled_nmse: f64,
-        contracting: Option<String>,
-    },
+    #[error(transparent)]
+    Expands(#[from] Box<Expansion>),
     #[error(
         "{}: the norm of the residual would grow from {before:.3e} to {after:.3e} over three rounds, expected at most \
          tenfold",
@@ -54,6 +42,37 @@ pub enum ResidualError {
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+/// A codec whose error exceeds the update, so that the residual would grow.
+#[derive(thiserror::Error, Debug)]
+#[error(
+    "{}: tensor `{tensor}`: the error of {codec} exceeds the update: NMSE {nmse:.3}, expected at most 1 with --residual; \
+     times {scale:.3e} the sent values would have NMSE {scaled_nmse:.3}",
+    .path.display()
+)]
+#[expect(missing_docs, reason = "the message says what its fields are")]
+pub struct Expansion {
+    pub path: PathBuf,
+    pub tensor: String,
+    pub codec: String,
+    pub nmse: f64,
+    pub scale: f64,
+    pub scaled_nmse: f64,
+    /// The codec at the scale that contracts, if there is one.
+    pub contracting: Option<String>,
+}
+
+impl Expansion {
+    fn hint(&self) -> String {
+        match &self.contracting {
+            Some(codec) => format!("--codec {codec} sends the values at the scale that contracts"),
+            None => {
+                "take a codec whose error is below the update, such as topk, ecsq or eden2:scale=min-error"
+                    .to_owned()
+            }
+        }
+    }
 }
 
 impl ResidualError {
@@ -67,13 +86,7 @@ impl ResidualError {
             Self::NonFinite { path, .. } => {
                 Some(format!("to start over without a residual, move {} away", path.display()))
             }
-            Self::Expands { contracting: Some(codec), .. } => {
-                Some(format!("--codec {codec} sends the values at the scale that contracts"))
-            }
-            Self::Expands { contracting: None, .. } => Some(
-                "take a codec whose error is below the update, such as topk, ecsq or eden2:scale=min-error"
-                    .to_owned(),
-            ),
+            Self::Expands(why) => Some(why.hint()),
             Self::Grows { path, .. } => Some(format!(
                 "take a codec that sends more of the update, or --decay below 1; to start over, move {} away",
                 path.display()

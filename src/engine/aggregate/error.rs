@@ -16,7 +16,7 @@ use crate::io::discover::DiscoverError;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
 use crate::rules::RuleError;
-use crate::strategies::StrategyError;
+use crate::strategies::{Strategy, StrategyError};
 use crate::telemetry::explain::Explain;
 use crate::telemetry::report::Report;
 use std::path::PathBuf;
@@ -145,6 +145,16 @@ impl From<JudgeError<GeometryError>> for Stopped {
 const MOST_LISTED: usize = 20;
 
 impl Error {
+    /// The error of a pass. Names the strategy if the server's step brought a value past the model's dtype.
+    pub(super) fn of_step(why: PassError, strategy: &dyn Strategy) -> Self {
+        match why {
+            PassError::DoesNotFit { .. } if !strategy.is_plain() => {
+                Self::Step { strategy: strategy.to_string(), why }
+            }
+            why => why.into(),
+        }
+    }
+
     /// The error that lists the faults of these updates.
     pub(super) fn bad_updates(bad: &[Update]) -> Self {
         let faults = || bad.iter().flat_map(|update| update.faults.iter().map(move |fault| (update, fault)));

@@ -34,7 +34,7 @@ pub fn of(session: &Session, taken: &Taken) -> BTreeMap<String, String> {
     if let Some(byzantine) = taken.byzantine {
         insert("byzantine", byzantine.to_string());
     }
-    let personal = &session.request.policy.personal;
+    let personal = &session.request.policy.tensors.personal;
     if !personal.is_empty() {
         insert("personal", personal.texts().join(" "));
     }

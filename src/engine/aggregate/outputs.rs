@@ -28,11 +28,19 @@ pub(super) fn check_targets(outputs: &Outputs) -> Result<(), WriteError> {
 ///
 /// The first output that is an input or another output too.
 pub(super) fn check_collisions(outputs: &Outputs, inputs: &Inputs, taken: &Taken) -> Result<(), Error> {
+    Ok(collision::check(&written(outputs)?, &identities(inputs, taken))?)
+}
+
+/// The paths that a run may write to.
+///
+/// # Errors
+///
+/// When the folder of the model cannot be read.
+pub(super) fn written(outputs: &Outputs) -> Result<Vec<PathBuf>, Error> {
     let beside = outputs.state.as_deref().map(publish::previous);
     let family = model_files::family(&outputs.model).map_err(WriteError::at(&outputs.model))?;
-    let all: Vec<PathBuf> =
-        family.into_iter().chain(outputs.state.clone()).chain(beside).chain(outputs.report.clone()).collect();
-    Ok(collision::check(&all, &identities(inputs, taken))?)
+    let others = outputs.state.clone().into_iter().chain(beside).chain(outputs.report.clone());
+    Ok(family.into_iter().chain(others).collect())
 }
 
 /// Device and inode of every file that the run reads.

@@ -1,9 +1,12 @@
 //! Syncs model, state and report to disk, then renames each to its final path.
 
 use crate::engine::aggregate::error::Error;
+use crate::engine::aggregate::outputs::written;
+use crate::engine::aggregate::request::Outputs;
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::StateWriter;
 use crate::engine::intake::taken::Taken;
+use crate::io::collision;
 use crate::io::model_files::KeptModel;
 use crate::io::model_writer::{ModelWriter, WriteError, check_file_target};
 use crate::io::publish::{self, Staged};
@@ -216,18 +219,20 @@ pub fn stage_report(session: &Session, report: &impl Serialize) -> Result<Staged
 }
 
 /// Writes the report of a run that published nothing. `so_far` is the report of a run that had taken updates. Keeps a
-/// file that is not a report: it may be an input that the run did not come to read.
+/// file that is not a report: it may be an input that the run did not come to read. Writes none where another output
+/// belongs.
 ///
 /// # Errors
 ///
 /// When the report cannot be written.
 pub fn publish_failure(
-    path: &Path,
+    outputs: &Outputs,
     so_far: Option<&Report>,
     (why, is_refusal): (String, bool),
-    is_private: bool,
 ) -> Result<(), Error> {
+    let Some(path) = &outputs.report else { return Ok(()) };
     check_file_target(path)?;
+    collision::check(&written(outputs)?, &[])?;
     if !is_report(path).map_err(WriteError::at(path))? {
         return Err(Error::NotAReport { path: path.to_owned() });
     }
@@ -241,7 +246,7 @@ pub fn publish_failure(
         None => serde_json::to_string_pretty(&FailureReport::new(why, refused)),
     };
     let json = format!("{}\n", json.map_err(Error::Report)?);
-    let stage = if is_private { publish::stage_private } else { publish::stage };
+    let stage = if outputs.report_is_private { publish::stage_private } else { publish::stage };
     let staged = stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
     Ok(publish_report(Some((path.to_owned(), staged)))?)
 }

@@ -144,7 +144,7 @@ fn backend_row(session: &Session) -> BackendChoice {
 fn settings(session: &Session, taken: &Taken) -> Settings {
     let request = &session.request;
     let method = &request.method;
-    let [statistics, opaque] = request.policy.classes.texts();
+    let [statistics, opaque] = request.policy.tensors.classes.texts();
     Settings {
         rule: method.rule.to_string(),
         definition: method.rule.definition().to_string(),
@@ -167,7 +167,7 @@ fn settings(session: &Session, taken: &Taken) -> Settings {
             OnDuplicateContent::Reject => "reject",
         },
         max_examples: request.policy.claims.max_examples,
-        personal: request.policy.personal.texts(),
+        personal: request.policy.tensors.personal.texts(),
         statistics,
         opaque,
         max_shard_size: request.outputs.max_shard_bytes,

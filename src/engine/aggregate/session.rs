@@ -17,7 +17,7 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::lora;
 use crate::engine::intake::opaque;
 use crate::engine::intake::opening;
-use crate::engine::intake::policy::OnBadUpdate;
+use crate::engine::intake::policy::{OnBadUpdate, TensorPolicy};
 use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
 use crate::engine::intake::update::{self, Update};
@@ -29,9 +29,8 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::gpu_ring::{self, GpuRing};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::survey::measure;
-use crate::gpu::job::GpuError;
 use crate::io::discover;
-use crate::io::model_file::{ModelFile, TablePool};
+use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::KeptTensor;
@@ -94,8 +93,9 @@ impl<'m> Session<'m> {
         let mut updates =
             machine.pool.install(|| opening::open(&paths, &files, &tables, base.as_ref(), policy));
         updates.extend(machine.pool.install(|| opening::open_partials(&partials, &files, &tables)));
-        request.policy.personal.check_round(base.as_ref(), &updates)?;
-        request.policy.classes.check_round(base.as_ref(), &updates)?;
+        let TensorPolicy { personal, classes, .. } = &request.policy.tensors;
+        personal.check_round(base.as_ref(), &updates)?;
+        classes.check_round(base.as_ref(), &updates)?;
         Ok(Self {
             request,
             machine,
@@ -173,7 +173,7 @@ impl<'m> Session<'m> {
         let Request { outputs, inputs, method, .. } = &self.request;
         check_collisions(outputs, inputs, taken)?;
         if let Some((one, other)) =
-            lora::factors(&taken.set.layout).filter(|_| !self.request.policy.allows_lora_factors)
+            lora::factors(&taken.set.layout).filter(|_| !self.request.policy.tensors.allows_lora_factors)
         {
             return Err(Error::LoraFactors { one: one.to_owned(), other: other.to_owned() });
         }
@@ -332,14 +332,9 @@ impl<'m> Session<'m> {
         let threads = self.machine.threads();
         let mut what = format!("cpu with {} on {threads} threads", self.machine.isa);
         if let Some(gpu) = choice.gpu {
-            let adapter = gpu.adapter().clone();
+            let adapter = gpu.adapter();
             what = format!("gpu, {} ({})", adapter.name, adapter.driver);
-            let ring = GpuRing::new(gpu, threads, choice.falls_back);
-            let not_opened = |why: rayon::ThreadPoolBuildError| GpuError::NotOpened {
-                adapter: adapter.name.clone(),
-                why: why.to_string(),
-            };
-            self.machine.use_gpu(ring.map_err(not_opened)?);
+            self.machine.use_gpu(GpuRing::new(gpu, threads, choice.falls_back)?);
         }
         if is_logged {
             tracing::info!("backend: {what}, {}", choice.why);
@@ -456,23 +451,16 @@ impl<'m> Session<'m> {
                 self.machine.progress.start("looking for bad values", set.data_bytes());
                 self.bytes.read += set.data_bytes();
                 let found = faults_of_values(set, &measure(&self.machine, set)?);
-                if found.is_empty() { Err(self.after_step(why)) } else { Ok(found) }
+                if found.is_empty() {
+                    Err(Error::of_step(why, self.request.method.strategy.as_ref()))
+                } else {
+                    Ok(found)
+                }
             }
             Error::Pass(PassError::Read { input: Some(input), source, .. }) => {
                 Ok(vec![(input, Fault::Read(source))])
             }
             other => Err(other),
-        }
-    }
-
-    /// The error of a pass, with the strategy if the server's step brought a value past the model's dtype.
-    fn after_step(&self, why: PassError) -> Error {
-        let strategy = &self.request.method.strategy;
-        match why {
-            PassError::DoesNotFit { .. } if !strategy.is_plain() => {
-                Error::Step { strategy: strategy.to_string(), why }
-            }
-            why => why.into(),
         }
     }
 
@@ -483,13 +471,7 @@ impl<'m> Session<'m> {
     ///
     /// The updates that changed; or the error of the first other file that did.
     pub fn check_unchanged(&self, taken: &Taken) -> Result<(), Stopped> {
-        let clients = taken.set.clients.iter().map(|client| Some(&*client.model));
-        let others = taken.others.iter().map(|other| other.model.as_deref());
-        let changed = |(input, model): (usize, Option<&ModelFile>)| {
-            let mut files = model?.files.iter();
-            files.find_map(|file| file.check_unchanged().err()).map(|why| (input, Fault::Read(why)))
-        };
-        let found: Vec<(usize, Fault)> = clients.chain(others).enumerate().filter_map(changed).collect();
+        let found = taken.changed();
         if !found.is_empty() {
             return Err(Stopped::BadUpdates(found));
         }

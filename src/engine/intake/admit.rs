@@ -43,7 +43,7 @@ pub fn admit(
     let (mut clients, mut rejected) = reference.place(opened);
     reject_duplicates(&mut clients, &mut rejected);
     let ExpectedLayout { mut layout, opaque, merged, metadata, base_placement, .. } = reference;
-    if let Some(dtype) = policy.dtype {
+    if let Some(dtype) = policy.tensors.dtype {
         layout.convert(|spec| if spec.dtype.kind() == Kind::Float { dtype } else { spec.dtype });
     }
     let merged = merged.with_dtypes_of(&layout);

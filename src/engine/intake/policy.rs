@@ -40,22 +40,29 @@ pub struct Policy {
     pub on_bad_update: OnBadUpdate,
     /// The source of the clients' weights.
     pub weighting: Weighting,
-    /// Layers that stay with the clients: updates may hold them or not, in any shape.
-    pub personal: Personal,
-    /// Tensors that are statistics or opaque, beyond those that their names tell.
-    pub classes: ClassPatterns,
     /// The number of all clients; `None` without `--population`.
     pub population: Option<usize>,
     /// Whether updates of other rounds take part, as deltas.
     pub takes_stale: bool,
     /// Whether rules that compare clients accept updates in which the client chose few values to send.
     pub allows_sparse: bool,
+    /// What the run believes of what an update says of itself.
+    pub claims: Claims,
+    /// Which tensors an update must hold, and what they are.
+    pub tensors: TensorPolicy,
+}
+
+/// Which tensors an update must hold, and what they are.
+#[derive(Clone, Default, Debug)]
+pub struct TensorPolicy {
+    /// Layers that stay with the clients: updates may hold them or not, in any shape.
+    pub personal: Personal,
+    /// Tensors that are statistics or opaque, beyond those that their names tell.
+    pub classes: ClassPatterns,
     /// What the server does about a tensor that an update lacks.
     pub missing: Missing,
     /// The dtype of the merged model's float tensors; `None` for the reference's.
     pub dtype: Option<Dtype>,
-    /// What the run believes of what an update says of itself.
-    pub claims: Claims,
     /// Whether factors of LoRA adapters are merged one by one.
     pub allows_lora_factors: bool,
     /// The prefix of control tensors, if updates must hold one for each parameter of the layout.
@@ -69,16 +76,11 @@ impl Default for Policy {
             min_clients: None,
             on_bad_update: OnBadUpdate::Fail,
             weighting: Weighting::Default,
-            personal: Personal::default(),
-            classes: ClassPatterns::default(),
             population: None,
             takes_stale: false,
             allows_sparse: false,
-            missing: Missing::Reject,
-            dtype: None,
             claims: Claims::default(),
-            allows_lora_factors: false,
-            control_prefix: None,
+            tensors: TensorPolicy::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::engine::intake::classes::ClassPatterns;
 use crate::engine::intake::personal::{NormModules, Personal};
-use crate::engine::intake::policy::{Missing, Policy};
+use crate::engine::intake::policy::{Missing, Policy, TensorPolicy};
 use crate::engine::intake::update::Update;
 use crate::io::model_file::{ModelFile, TensorPlace, TensorTable};
 use crate::model::class::TensorClass;
@@ -46,14 +46,14 @@ struct Membership {
 
 impl Membership {
     fn new(policy: &Policy, base: Option<&TensorTable>, opened: &[Update]) -> Self {
-        let (control_prefix, personal) = (policy.control_prefix, policy.personal.clone());
+        let TensorPolicy { control_prefix, missing, personal, .. } = policy.tensors.clone();
         let mut norms = NormModules::default();
         if !personal.is_empty() {
             let tables = voters(opened).into_iter().map(|model| names(&model.table));
             norms = NormModules::of_most(tables.collect());
             norms.extend(base.into_iter().flat_map(names));
         }
-        Self { control_prefix, missing: policy.missing, personal, norms }
+        Self { control_prefix, missing, personal, norms }
     }
 
     /// The name of the model's tensor that a control tensor belongs to; `None` for other tensors.
@@ -108,7 +108,7 @@ impl ExpectedLayout {
     /// The layout of a base, without personal tensors.
     pub(crate) fn of_base(base: &ModelFile, opened: &[Update], policy: &Policy) -> Self {
         let membership = Membership::new(policy, Some(&base.table), opened);
-        let shared = SharedTensors::of(membership.shared(&base.table).collect(), &policy.classes);
+        let shared = SharedTensors::of(membership.shared(&base.table).collect(), &policy.tensors.classes);
         let merged: HashSet<&str> = shared.places.iter().map(|place| place.spec.name.as_str()).collect();
         Self {
             merged: MergedLayout::with_kept(&*base.table, |name| merged.contains(name)),
@@ -130,7 +130,7 @@ impl ExpectedLayout {
         let same_dtypes = largest_groups(same_shapes, |model| dtypes(membership.shared(&model.table)));
         let first = same_dtypes.first().and_then(|group| group.first());
         let all: Vec<&TensorPlace> = first.iter().flat_map(|first| membership.shared(&first.table)).collect();
-        let mut shared = SharedTensors::of(all.clone(), &policy.classes);
+        let mut shared = SharedTensors::of(all.clone(), &policy.tensors.classes);
         let tied = same_dtypes.iter().skip(1).filter_map(|group| group.first());
         widen(&mut shared.layout, tied.flat_map(|model| membership.shared(&model.table)));
         let merged: HashSet<&str> = shared.places.iter().map(|place| place.spec.name.as_str()).collect();

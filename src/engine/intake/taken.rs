@@ -2,6 +2,7 @@
 
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::update::Update;
+use crate::io::model_file::ModelFile;
 use crate::strategies::Cohort;
 use crate::updates::set::UpdateSet;
 
@@ -49,6 +50,17 @@ impl Taken {
             byzantine: None,
             cpu_only: None,
         }
+    }
+
+    /// The inputs whose files changed since the run opened them, by index: the clients, then `others`.
+    pub fn changed(&self) -> Vec<(usize, Fault)> {
+        let clients = self.set.clients.iter().map(|client| Some(&*client.model));
+        let others = self.others.iter().map(|other| other.model.as_deref());
+        let changed = |(input, model): (usize, Option<&ModelFile>)| {
+            let mut files = model?.files.iter();
+            files.find_map(|file| file.check_unchanged().err()).map(|why| (input, Fault::Read(why)))
+        };
+        clients.chain(others).enumerate().filter_map(changed).collect()
     }
 
     /// Turns the set back into updates, sorted by path. Adds the faults in `found`, by index: the clients, then

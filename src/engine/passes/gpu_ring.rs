@@ -81,9 +81,11 @@ impl GpuRing {
     /// # Errors
     ///
     /// When a thread cannot be started.
-    pub fn new(gpu: Gpu, threads: usize, falls_back: bool) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub fn new(gpu: Gpu, threads: usize, falls_back: bool) -> Result<Self, GpuError> {
         let slots = gpu.options().slots.unwrap_or((threads + 1).clamp(SLOTS.start, SLOTS.end));
-        let lanes = ThreadPoolBuilder::new().num_threads(slots.max(1)).build()?;
+        let lanes = ThreadPoolBuilder::new().num_threads(slots.max(1)).build().map_err(|why| {
+            GpuError::NotOpened { adapter: gpu.adapter().name.clone(), why: why.to_string() }
+        })?;
         Ok(Self { gpu, lanes, falls_back, kept: Mutex::default() })
     }
 

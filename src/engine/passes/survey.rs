@@ -1,4 +1,4 @@
-//! Measures each update alone: values that are not finite or do not fit, norm, angle to the median.
+//! Measures each update alone: bad or unfitting values, its norm, its angle to the median.
 
 use crate::engine::passes::blocks::add_rows;
 use crate::engine::passes::drive::Clock;

@@ -54,7 +54,7 @@ impl RunIdentity {
         let tensors = set.layout.tensors().iter();
         let layout: Vec<String> =
             tensors.map(|spec| format!("{:?} {} {:?}", spec.name, spec.dtype, spec.shape)).collect();
-        let [statistics, opaque] = policy.classes.texts();
+        let [statistics, opaque] = policy.tensors.classes.texts();
         let none = || "none".to_owned();
         let entries = [
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -69,7 +69,7 @@ impl RunIdentity {
             ("round", policy.round.map_or_else(none, |round| round.to_string())),
             ("population", policy.population.map_or_else(none, |count| count.to_string())),
             ("keeps", session.kept_tensors().iter().map(|kept| kept.slot.prefix()).collect()),
-            ("personal", policy.personal.texts().join(" ")),
+            ("personal", policy.tensors.personal.texts().join(" ")),
             ("statistics", statistics.join(" ")),
             ("opaque", opaque.join(" ")),
             ("clients", format!("{} of digest {}", ids.len(), digest(&ids))),

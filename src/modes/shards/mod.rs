@@ -42,7 +42,7 @@ struct ShardedRun<'m> {
 impl<'m> ShardedRun<'m> {
     /// Opens all updates, and takes those that a plain run takes.
     fn open(request: Request, machine: Machine<'m>) -> Result<Self, Error> {
-        if request.policy.missing == Missing::Present {
+        if request.policy.tensors.missing == Missing::Present {
             return Err(without_whole_updates().into());
         }
         let mut session = Session::open(request, machine)?;

@@ -25,14 +25,13 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+/// What the GPU merged: the squared norms of deltas, their rounding, and the merged ranges.
+type DoneOnGpu = ([Vec<f64>; 2], Vec<Range<usize>>);
+
 impl CombinePass<'_> {
     /// Merges the coordinates that the GPU takes. Returns the squared norms of their deltas, their rounding, and the
     /// merged ranges. If the GPU fails and the CPU may take over, the run stops using the GPU.
-    pub(super) fn run_on_gpu(
-        &self,
-        machine: &Machine,
-        write: &Write,
-    ) -> Result<([Vec<f64>; 2], Vec<Range<usize>>), PassError> {
+    pub(super) fn run_on_gpu(&self, machine: &Machine, write: &Write) -> Result<DoneOnGpu, PassError> {
         let clients = self.set.clients.len();
         let (Some(ring), Ok(reduction)) = (machine.gpu(), self.reducer.on_gpu()) else {
             return Ok(([Vec::new(), Vec::new()], Vec::new()));
