@@ -38,7 +38,7 @@ impl Round {
         let base = (0..TENSORS).map(&mut row).collect();
         let all: Vec<Vec<Vec<f64>>> = (0..clients).map(|_| (0..TENSORS).map(&mut row).collect()).collect();
         let has = |client: usize, tensor: usize, random: &mut Random| {
-            tensor == 0 || client + 2 >= clients || random.next() % 2 == 0
+            tensor == 0 || client + 2 >= clients || random.next().is_multiple_of(2)
         };
         let mut random = Random(seed ^ 77);
         let mut gaps = |client: usize, rows: Vec<Vec<f64>>| {
