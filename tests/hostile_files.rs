@@ -258,6 +258,7 @@ fn numbers_in_the_metadata_of_an_index_count() {
     let run = fedmill(&dir, &["inspect", "--round", "5", "--check", "--json", "updates"]);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     assert!(run.stdout.contains("update is of round 4, expected round 5"), "{}", run.stdout);
+    assert!(!run.stdout.contains("is not expected"), "no layout to compare it with: {}", run.stdout);
     assert!(run.stdout.contains(r#""examples":7.0"#), "{}", run.stdout);
 }
 

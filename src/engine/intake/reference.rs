@@ -97,11 +97,14 @@ impl<'a> SharedTensors<'a> {
     }
 }
 
-/// The models of sound updates, one per client: several files with one id have one vote. Updates are in order of id.
+/// The models of sound updates, one per client: several files with one id have one vote. If no update is sound, all
+/// have a vote, so that none gets faults for a layout without tensors. Updates are in order of id.
 fn voters(opened: &[Update]) -> Vec<&ModelFile> {
-    let mut sound: Vec<&Update> = opened.iter().filter(|update| update.faults.is_empty()).collect();
-    sound.dedup_by(|a, b| a.id == b.id);
-    sound.into_iter().filter_map(|update| update.model.as_deref()).collect()
+    let is_sound = |update: &&Update| update.faults.is_empty();
+    let any_is_sound = opened.iter().any(|update| is_sound(&update));
+    let mut voters: Vec<&Update> = opened.iter().filter(|update| !any_is_sound || is_sound(update)).collect();
+    voters.dedup_by(|a, b| a.id == b.id);
+    voters.into_iter().filter_map(|update| update.model.as_deref()).collect()
 }
 
 impl ExpectedLayout {
