@@ -1,6 +1,6 @@
 //! Every dtype, alone and mixed, against values computed by hand; deltas; dtypes of a merged file.
 
-use crate::harness::{Dir, Model, Update, aggregate, le, merge};
+use crate::harness::{Dir, Model, Update, aggregate, fedmill, le, merge};
 
 /// Client `number` with one tensor `w`, which has these bytes.
 fn client(number: usize, dtype: &str, shape: &[usize], bytes: &[u8]) -> Update {
@@ -230,11 +230,14 @@ fn model_of_no_values() {
     let dir = Dir::new();
     Update::new("updates/a").write(&dir);
     Update::new("updates/b").write(&dir);
-    assert!(merge(&dir, &["--rule", "median", "--report", "report.json"]).tensors.is_empty());
+    let run = fedmill(&dir, &["aggregate", "updates", "-o", "merged.safetensors"]);
+    run.assert_fails(2, &["updates/a.safetensors: update holds no tensor"]);
     Update::new("updates/a").f32("none", &[0, 4], &[]).write(&dir);
     Update::new("updates/b").f32("none", &[0, 4], &[]).write(&dir);
-    let merged = merge(&dir, &["--rule", "mean"]);
-    assert_eq!(merged.tensors["none"], ("F32".to_owned(), vec![0, 4], vec![]));
+    for rule in ["mean", "median"] {
+        let merged = merge(&dir, &["--rule", rule, "--report", "report.json"]);
+        assert_eq!(merged.tensors["none"], ("F32".to_owned(), vec![0, 4], vec![]));
+    }
 }
 
 /// Four clients, each with a different float dtype.

@@ -10,12 +10,12 @@ fn sound(name: &str, value: f32) -> Update {
     Update::new(name).f32("w", &[4], &[value; 4]).meta("num_examples", "10")
 }
 
-/// Two sound updates and a base.
+/// Two sound updates of different values, and a base.
 fn round() -> Dir {
     let dir = Dir::new();
     sound("base", 0.0).write(&dir);
-    sound("updates/a", 1.0).write(&dir);
-    sound("updates/b", 1.0).write(&dir);
+    sound("updates/a", 0.5).write(&dir);
+    sound("updates/b", 1.5).write(&dir);
     dir
 }
 

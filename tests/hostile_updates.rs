@@ -29,7 +29,7 @@ const LONGEST: Duration = Duration::from_secs(20);
 const MOST_DECODED: usize = 1 << 14;
 
 /// A directory of any length.
-const ANY: Most = Most { tensors: usize::MAX, of_base: usize::MAX };
+const ANY: Most = Most { tensors: usize::MAX, of_base: Some(usize::MAX) };
 
 /// SplitMix64.
 pub(crate) struct Random(pub(crate) u64);

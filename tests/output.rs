@@ -161,7 +161,7 @@ fn report_of_the_settings() {
         "rule": "trimmed-mean", "byzantine": 1, "weights": "uniform", "base": null, "min_clients": 1,
         "on_bad_update": "skip", "round": 9, "max_shard_size": 24, "threads": 2, "pre": [], "seed": 0,
         "definition": "paper", "distances": "direct", "personal": [], "kind": "auto", "client_id_from": "auto",
-        "on_duplicate_content": "keep", "max_examples": null,
+        "on_duplicate_content": "keep", "max_examples": null, "statistics": [], "opaque": [],
     });
     assert_eq!(report["settings"], expected);
     assert_eq!(report["backend"]["name"], "cpu");

@@ -45,8 +45,8 @@ const MAX_METADATA: usize = 1024;
 pub struct Most {
     /// Tensors that it lists itself.
     pub tensors: usize,
-    /// Tensors of the base, for a directory that lists none.
-    pub of_base: usize,
+    /// Tensors of the base, for a directory that lists none; `None` without a base.
+    pub of_base: Option<usize>,
 }
 
 /// A directory of which only the entries are counted.
@@ -70,7 +70,7 @@ impl Counted {
     fn check(&self, most: Most) -> Result<(), Invalid> {
         let tensors = match &self.tensors {
             CountedTensors::Here(count) => count.0,
-            CountedTensors::OfBase(_) => most.of_base,
+            CountedTensors::OfBase(_) => most.of_base.ok_or_else(without_base)?,
         };
         let at_most = |found: usize, most: usize, what: &str| match found > most {
             true => Err(Invalid(format!("its directory lists {found} {what}, expected at most {most}"))),
@@ -194,11 +194,13 @@ impl Tensors {
             (Self::OfBase(_), Some(_)) => Err(Invalid::new(
                 "it leaves the names of its tensors to its base, expected the base that it was made with",
             )),
-            (Self::OfBase(_), None) => {
-                Err(Invalid::new("it leaves the names of its tensors to its base, expected --base"))
-            }
+            (Self::OfBase(_), None) => Err(without_base()),
         }
     }
+}
+
+fn without_base() -> Invalid {
+    Invalid::new("it leaves the names of its tensors to its base, expected --base")
 }
 
 fn resolve((name, dtype, shape): &(String, String, Vec<u64>)) -> Result<TensorSpec, Invalid> {

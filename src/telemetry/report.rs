@@ -159,7 +159,7 @@ pub struct StrategyRow {
     pub steps: Option<u64>,
     /// The server's step with its numbers.
     pub server_step: Option<String>,
-    /// L2 norm of the merged delta, floats only; `None` if the server takes no step, or the GPU or shards took it.
+    /// L2 norm of the merged delta, floats only; `None` if the server takes no step, or the GPU took it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta_norm: Option<f64>,
     /// L2 norm of the change of the model by the step.

@@ -189,7 +189,7 @@ impl Encoded {
         }
         let base: Option<Vec<TensorSpec>> =
             base.map(|table| table.iter().map(|place| place.spec.clone()).collect());
-        let most = Most { tensors: limits.tensors, of_base: base.as_deref().map_or(0, <[TensorSpec]>::len) };
+        let most = Most { tensors: limits.tensors, of_base: base.as_deref().map(<[TensorSpec]>::len) };
         let opening = Opening { base: base.as_deref(), file_bytes: model.bytes(), limits };
         if let Some(json) = model.metadata.get(CODEC_KEY) {
             let stored = model.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();

@@ -2,6 +2,7 @@
 
 use crate::io::digest::{Blake3, Digest};
 use crate::io::model_file::{ModelFile, TensorPlace};
+use crate::model::class::TensorClass;
 use crate::model::client_id::IdSource;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::layout::{Layout, Piece, TensorSpec};
@@ -227,6 +228,12 @@ impl UpdateSet {
     /// Whether a run measures what rounding to narrow floats takes from the merged delta.
     pub fn rounds_narrow(&self) -> bool {
         self.knows_delta() && self.layout.tensors().iter().any(|spec| spec.dtype.is_narrow_float())
+    }
+
+    /// Whether a tensor of parameters has a value.
+    pub fn has_parameters(&self) -> bool {
+        let tensors = self.layout.tensors().iter().zip(self.layout.classes());
+        tensors.into_iter().any(|(spec, class)| *class == TensorClass::Parameter && spec.len > 0)
     }
 
     /// Bytes of the values of one update, in the layout's dtypes.

@@ -87,7 +87,9 @@ fn sections() {
     let mut digests = Digests::new("sections");
     let dir = write_round(7, Kind::Mixed, five_sections);
     for (name, way) in WAYS {
-        let fixed = ["aggregate", "in", "-o", "m.safetensors", "--base=base.safetensors"];
+        // Of 7 clients, the share of hostile ones rounds down to none.
+        let fixed =
+            ["aggregate", "in", "-o", "m.safetensors", "--base=base.safetensors", "--allow-unprotected"];
         done(&dir, &[&fixed, way].concat());
         digests.add_file(&format!("{name}/model"), &dir, "m.safetensors");
     }

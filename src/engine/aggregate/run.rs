@@ -150,9 +150,9 @@ pub fn merge_staged(
     session.timings.pass_s += started.elapsed().as_secs_f64();
     session.add_clock(clock);
     publish::sync(session, &writer, &mut state)?;
-    let lost = report::warn_of_rounding(set, combined.rounding);
     let norms = with_norms.then(|| norms_of(combined.squared_norms, set.clients.len()));
     let mut report = report::of(session, taken, judgement, norms.as_deref());
+    let lost = report::warn_of_rounding(set, combined.rounding);
     // A GPU takes its steps without measuring them.
     report::add_step(step_norms(combined.stepped).filter(|_| session.machine.gpu().is_none()), &mut report);
     mode.report(taken, &mut report);

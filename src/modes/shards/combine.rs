@@ -9,7 +9,7 @@ use crate::engine::aggregate::request::Request;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::decide::source::GeometrySource;
 use crate::engine::passes::combine::compile::compile;
-use crate::engine::passes::combine::{CombinePass, Combined, SquaredNorms, norms_of};
+use crate::engine::passes::combine::{CombinePass, Combined, SquaredNorms, StepNorms, norms_of, step_norms};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::{Branch, SectionAdder, SectionTree, coordinates_of};
 use crate::io::model_writer::ModelWriter;
@@ -25,9 +25,10 @@ use crate::updates::set::UpdateSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The names of the tensors of squared norms, and of the rounding.
+/// The names of the tensors of squared norms, of the rounding, and of the server's step.
 const NORMS: Names = ["norms.branches", "norms.squares"];
 const ROUNDING: Names = ["rounding.branches", "rounding.squares"];
+const STEPPED: Names = ["stepped.branches", "stepped.squares"];
 
 /// The entry of an identity that names the decision.
 pub(super) const DECISION: &str = "decision";
@@ -154,11 +155,12 @@ fn merge(
     let pieces = Pieces::of(layout, &run.session.kept_tensors(), coordinates.clone());
     let empty = || branches_of(&sections);
     let none = Combined { squared_norms: empty(), rounding: empty(), stepped: empty() };
-    let room = measured(&run.taken.set, decided, &none);
+    let measures = Measures::of(run, decided);
+    let room = measures.tensors(&none);
     let target = &run.session.request.outputs.model;
     let writer = file::create(target, ShardKind::Combine, identity, shard, &sections, &pieces.specs, &room)?;
     if !sections.is_empty() {
-        fill(run, decided, coordinates, &pieces, &writer)?;
+        fill(run, decided, measures, coordinates, &pieces, &writer)?;
         run.session.end_if_changed(&run.taken)?;
     }
     writer.sync()?;
@@ -169,6 +171,7 @@ fn merge(
 fn fill(
     run: &mut ShardedRun,
     decided: &Decided,
+    measures: Measures,
     coordinates: Range<usize>,
     pieces: &Pieces,
     writer: &ModelWriter,
@@ -185,7 +188,7 @@ fn fill(
     session.machine.progress.start("merging", layout.bytes_of(coordinates.clone()) * clients as u64);
     let combined =
         pass.run(&session.machine, |tile, values| pieces.write(writer, layout, &tile.coordinates, values))?;
-    file::write(writer, pieces.specs.len(), &measured(&taken.set, decided, &combined))?;
+    file::write(writer, pieces.specs.len(), &measures.tensors(&combined))?;
     if kept.is_empty() {
         return Ok(());
     }
@@ -194,11 +197,34 @@ fn fill(
     })
 }
 
-/// The measurements of a shard: norms if the decision lacks them, and rounding if the model has narrow floats.
-fn measured(set: &UpdateSet, decided: &Decided, of: &Combined) -> Vec<SmallTensor> {
-    let norms = decided.lacks_norms().then(|| sums(NORMS, &of.squared_norms, set.clients.len()));
-    let rounding = set.rounds_narrow().then(|| sums(ROUNDING, &of.rounding, 2));
-    norms.into_iter().chain(rounding).flatten().collect()
+/// What a shard measures beside its values.
+#[derive(Clone, Copy)]
+struct Measures {
+    /// The number of clients whose norms it measures: all, if the decision lacks them.
+    norms: Option<usize>,
+    /// Rounding, if the model has narrow floats.
+    rounding: bool,
+    /// The server's step, if there is one. A GPU takes its steps without measuring them.
+    stepped: bool,
+}
+
+impl Measures {
+    fn of(run: &ShardedRun, decided: &Decided) -> Self {
+        let set = &run.taken.set;
+        Self {
+            norms: decided.lacks_norms().then_some(set.clients.len()),
+            rounding: set.rounds_narrow(),
+            stepped: decided.server_step() != ServerStep::PLAIN && run.session.machine.gpu().is_none(),
+        }
+    }
+
+    /// The tensors of these measurements.
+    fn tensors(self, of: &Combined) -> Vec<SmallTensor> {
+        let norms = self.norms.map(|clients| sums(NORMS, &of.squared_norms, clients));
+        let rounding = self.rounding.then(|| sums(ROUNDING, &of.rounding, 2));
+        let stepped = self.stepped.then(|| sums(STEPPED, &of.stepped, 2));
+        norms.into_iter().chain(rounding).chain(stepped).flatten().collect()
+    }
 }
 
 /// The names of the tensors of sums: the branches, and a row for each.
@@ -238,6 +264,19 @@ pub(super) fn read_rounding(partials: &[ShardFile], set: &UpdateSet) -> Result<S
         true => read_sums(partials, ROUNDING, 2),
         false => Ok(SectionTree(Vec::new())),
     }
+}
+
+/// Joins the norms of the server's step of all shard files; `None` without a step, or if a shard did not measure it.
+///
+/// # Errors
+///
+/// When a shard file lacks a tensor, or holds a non-finite value.
+pub(super) fn read_step(partials: &[ShardFile], set: &UpdateSet) -> Result<Option<StepNorms>, ShardError> {
+    let measured = |partial: &ShardFile| partial.shape(STEPPED[0]).is_some();
+    if !set.has_parameters() || !partials.iter().all(measured) {
+        return Ok(None);
+    }
+    Ok(step_norms(read_sums(partials, STEPPED, 2)?))
 }
 
 fn read_sums(

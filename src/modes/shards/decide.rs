@@ -93,6 +93,9 @@ pub(super) const MERGING_FIELDS: [&str; 6] =
 /// The settings of merging in a report.
 pub(super) const MERGING_SETTINGS: [&str; 2] = ["max_shard_size", "threads"];
 
+/// The norms of the server's step in a report, which merging measures.
+pub(super) const STEP_NORMS: [&str; 2] = ["delta_norm", "step_norm"];
+
 /// A report without the fields of merging.
 fn judgement_of(mut report: Value) -> Value {
     if let Some(parts) = report.as_object_mut() {

@@ -14,8 +14,8 @@ use crate::io::model_writer::ModelWriter;
 use crate::model::layout::Piece;
 use crate::model::state::KeptTensor;
 use crate::modes::shards::ShardedRun;
-use crate::modes::shards::combine::{DECISION, Decided, read_norms, read_rounding};
-use crate::modes::shards::decide::{MERGING_FIELDS, MERGING_SETTINGS};
+use crate::modes::shards::combine::{DECISION, Decided, read_norms, read_rounding, read_step};
+use crate::modes::shards::decide::{MERGING_FIELDS, MERGING_SETTINGS, STEP_NORMS};
 use crate::modes::shards::file::{ShardFile, ShardKind, open_all};
 use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::tensors::Pieces;
@@ -75,10 +75,11 @@ fn publish_all(run: &mut ShardedRun, shards: &[PathBuf], decision: Option<&Path>
         Decided::Alone(judgement) => report::of(session, taken, judgement, norms.as_deref()),
         Decided::Read(_) => report::without_judgement(session, taken),
     };
+    let lost = report::warn_of_rounding(&taken.set, read_rounding(&shards, &taken.set)?);
+    report::add_step(read_step(&shards, &taken.set)?, &mut own);
     own.published = true;
     own.warnings = warnings::with_printed(own.warnings);
     own.backend.why = "put together from shards".to_owned();
-    let lost = report::warn_of_rounding(&taken.set, read_rounding(&shards, &taken.set)?);
     own.output = Some(report::output(merged, &writer, metadata, lost));
     let path = writer.path().to_owned();
     publish::publish(session, writer, state, &full_report(own, &decided)?)?;
@@ -111,6 +112,11 @@ fn full_report(own: Report, decided: &Decided) -> Result<Value, Error> {
         }
     }
     full["warnings"] = Value::Array(all);
+    for norm in STEP_NORMS {
+        if let Some(length) = own["strategy"].get(norm) {
+            full["strategy"][norm] = length.clone();
+        }
+    }
     for part in MERGING_FIELDS {
         full[part] = own[part].clone();
     }
@@ -134,8 +140,8 @@ impl Copy<'_> {
         let layout = &self.taken.set.layout;
         let coordinates = coordinates_of(&shard.sections, layout.parameters());
         let pieces = Pieces::of(layout, &self.kept, coordinates);
-        // `read_norms` and `read_rounding` read and check these.
-        let measured = ["norms.", "rounding."].map(|prefix| shard.specs_below(prefix)).concat();
+        // `read_norms`, `read_rounding` and `read_step` read and check these.
+        let measured = ["norms.", "rounding.", "stepped."].map(|prefix| shard.specs_below(prefix)).concat();
         let specs = [&pieces.specs[..], &measured].concat();
         let placement = shard.placement(&specs)?;
         for (((slot, piece), place), spec) in pieces.each().zip(placement).zip(&pieces.specs) {

@@ -46,7 +46,8 @@ impl CombinePass<'_> {
                 Ok(of_share) => add_sums(&mut sums, &of_share),
                 Err(PassError::Gpu(why)) if ring.falls_back => {
                     // A GPU that computes one value wrong may compute all wrong, and sums are of whole shares.
-                    let has_sums = self.with_norms || self.set.rounds_narrow();
+                    let has_step = self.step != ServerStep::PLAIN;
+                    let has_sums = self.with_norms || self.set.rounds_narrow() || has_step;
                     if matches!(why, GpuError::Wrong { .. }) || has_sums {
                         (sums, all) = (zero_sums(clients), Vec::new());
                     }
