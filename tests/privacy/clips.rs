@@ -48,8 +48,13 @@ fn widened(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// The clips of updates of a base.
+/// The clips of updates of a base of f32.
 fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<ClientClip> {
+    found_on([false; 3], updates, threads, isa)
+}
+
+/// The clips of updates of a base of f32, or of f64 in the tensors that are `wide`.
+fn found_on(wide: [bool; 3], updates: &[Update], threads: usize, isa: Isa) -> Vec<ClientClip> {
     let dir = Dir::new();
     let write = |update: &Update, name: String| {
         dir.write(&name, update.bytes());
@@ -58,7 +63,7 @@ fn found(updates: &[Update], threads: usize, isa: Isa) -> Vec<ClientClip> {
     let paths: Vec<_> =
         updates.iter().enumerate().map(|(i, update)| write(update, format!("{i}.safetensors"))).collect();
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
-    let base = write(&update(&widened(&values(0)), [false; 3]), "base.safetensors".to_owned());
+    let base = write(&update(&widened(&values(0)), wide), "base.safetensors".to_owned());
     let base = Arc::new(update::open_base(&base, &files, &tables).unwrap());
     let updates = opening::open(&paths, &files, &tables, Some(&base), &Policy::default());
     let (set, rejected) = admit::admit(updates, Some(base), &Policy::default()).unwrap();
@@ -138,10 +143,13 @@ fn values_whose_squares_are_beyond_f64_are_clipped_and_others_void() {
         update(&sent, [true; 3])
     };
     let others = [1e200, -1e300, f64::NAN, f64::INFINITY, 1e-320].map(with);
-    let found = found(&others, 2, Isa::detect());
-    let treatments: Vec<Treatment> = found.iter().map(|found| found.clip.treatment).collect();
+    let treatments =
+        |found: &[ClientClip]| found.iter().map(|found| found.clip.treatment).collect::<Vec<Treatment>>();
     let (clipped, void) = (Treatment::Clipped, Treatment::Void);
-    assert_eq!(treatments, [clipped, clipped, void, void, clipped]);
+    // A base of f32 cannot hold the large values, so their clients count as zero.
+    assert_eq!(treatments(&found(&others, 2, Isa::detect())), [void, void, void, void, clipped]);
+    let found = found_on([true; 3], &others, 2, Isa::detect());
+    assert_eq!(treatments(&found), [clipped, clipped, void, void, clipped]);
     assert!((found[0].norm / 1e200 - 1.0).abs() < 1e-14 && (found[1].norm / 1e300 - 1.0).abs() < 1e-14);
     assert_eq!((found[2].norm, found[3].norm), (0.0, 0.0));
     for (found, value) in found[..2].iter().zip([1e200, 1e300]) {

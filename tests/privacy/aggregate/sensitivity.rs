@@ -222,7 +222,9 @@ fn on_a_base_of_f32_one_client_is_within_the_bound_but_for_storing() {
         let mean = |x: f64| x / DENOMINATOR as f64;
         let bound = mean(1.0) + stored * (LEN as f64).sqrt();
         assert!(norm(&difference) <= bound, "{}: {} is more than {bound}", case.name, norm(&difference));
-        let Some(delta) = &case.delta else {
+        // An update counts as zero too if a base of F32 cannot hold its values.
+        let fits = |delta: &&Vec<f64>| delta.iter().all(|x| (*x as f32).is_finite());
+        let Some(delta) = case.delta.as_ref().filter(fits) else {
             assert!(with == without, "{}: counts as zero", case.name);
             continue;
         };
