@@ -5,7 +5,7 @@ use super::privacy::vector::StatisticsChoice;
 use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
 use crate::engine::aggregate::error::{Error, Unsupported};
-use crate::engine::aggregate::request::{Inputs, Request};
+use crate::engine::aggregate::request::{Inputs, Readers, Request};
 use crate::engine::intake::policy::Missing;
 use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
@@ -72,7 +72,11 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        self.outputs.reporting(self.aggregation.state.as_ref(), self.dp.is_some(), || {
+        let readers = match self.dp {
+            None => Readers::All,
+            Some(_) => Readers::Owner { of_clients: self.report_clients },
+        };
+        self.outputs.reporting(self.aggregation.state.as_ref(), readers, || {
             let request = self.request(common)?;
             let (pool, progress) = (common.pool()?, common.progress());
             published(model_path(self.run_as(request, common.machine(&pool, &progress))))

@@ -5,7 +5,7 @@ use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, print, size};
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::publish;
-use crate::engine::aggregate::request::{self, Inputs, Request};
+use crate::engine::aggregate::request::{self, Inputs, Readers, Request};
 use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::intake::claims::Claims;
@@ -261,13 +261,13 @@ impl Outputs {
     pub(super) fn reporting(
         &self,
         state: Option<&PathBuf>,
-        is_private: bool,
+        readers: Readers,
         run: impl FnOnce() -> Result<Outcome, Failure>,
     ) -> Result<Outcome, Failure> {
         run().inspect_err(|failure| {
             let so_far = failure.error.downcast_ref::<Error>().and_then(Error::report);
             let outputs = self.outputs(state.cloned());
-            let outputs = request::Outputs { report_is_private: is_private, ..outputs };
+            let outputs = request::Outputs { readers, ..outputs };
             let why = (failure.message(), failure.is_refusal);
             let told = publish::publish_failure(&outputs, so_far, why);
             if let Err(why) = told {
@@ -279,7 +279,7 @@ impl Outputs {
     /// Every file that the run writes; `state` comes from --state.
     pub(super) fn outputs(&self, state: Option<PathBuf>) -> request::Outputs {
         request::Outputs {
-            report_is_private: false,
+            readers: Readers::All,
             model: self.output.clone(),
             max_shard_bytes: self.max_shard_size,
             report: self.report.clone(),

@@ -2,6 +2,7 @@
 
 use super::aggregation::{AggregationOptions, Outputs, partial_files, published};
 use super::{Common, Failure, INPUTS, Outcome};
+use crate::engine::aggregate::request::Readers;
 use crate::engine::decide::method::Reporting;
 use crate::modes::shards::merge::merge;
 use clap::Args;
@@ -26,7 +27,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        self.outputs.reporting(self.aggregation.state.as_ref(), false, || self.merge(common))
+        self.outputs.reporting(self.aggregation.state.as_ref(), Readers::All, || self.merge(common))
     }
 
     fn merge(&self, common: &Common) -> Result<Outcome, Failure> {

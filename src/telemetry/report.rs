@@ -85,8 +85,8 @@ pub struct FailureReport {
 }
 
 impl FailureReport {
-    /// The report of this error, with the warnings that were printed.
-    pub fn new(error: String, refused: Option<String>) -> Self {
+    /// The report of this error, with the warnings that were printed: those about single clients if it `names_clients`.
+    pub fn new(error: String, refused: Option<String>, names_clients: bool) -> Self {
         Self {
             schema: SCHEMA,
             tool: Tool::FEDMILL,
@@ -95,7 +95,7 @@ impl FailureReport {
             refused,
             clients: Vec::new(),
             rejected: Vec::new(),
-            warnings: warnings::with_printed(Vec::new()),
+            warnings: warnings::with_printed(Vec::new(), names_clients),
         }
     }
 }

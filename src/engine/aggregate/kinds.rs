@@ -55,7 +55,10 @@ pub fn check(machine: &Machine, set: &UpdateSet, claims: &Claims) -> Result<(), 
     }
     for (client, _) in asked.clients.iter().zip(&likely).filter(|(_, likely)| **likely) {
         let path = client.model.path.display();
-        tracing::warn!("{path}: states no `kind` and looks like a delta of the base: it counts as weights");
+        tracing::warn!(
+            client = path.to_string(),
+            "{path}: states no `kind` and looks like a delta of the base: it counts as weights"
+        );
     }
     Ok(())
 }

@@ -11,6 +11,10 @@ pub(super) fn capped_examples(policy: &Policy, taken: &Taken) {
     let is_above = |client: &&Client| client.metadata.num_examples.is_some_and(|found| found > most);
     let ids: Vec<&str> = taken.set.clients.iter().filter(is_above).map(|client| client.id.as_str()).collect();
     if !ids.is_empty() {
-        tracing::warn!("--max-examples: {most} examples count of {}, which state more", ids.join(", "));
+        tracing::warn!(
+            clients = ids.len(),
+            "--max-examples: {most} examples count of {}, which state more",
+            ids.join(", ")
+        );
     }
 }

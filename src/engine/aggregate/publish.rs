@@ -184,7 +184,7 @@ pub fn reserve_report(session: &Session, without_judgement: &impl Serialize) -> 
     let start = serde_json::to_string_pretty(without_judgement).map_err(Error::Report)?;
     let bytes = ROOM_FACTOR * start.len() as u64 + ROOM_BYTES;
     let create =
-        if session.request.outputs.report_is_private { Staged::create_private } else { Staged::create };
+        if session.request.outputs.readers.are_few() { Staged::create_private } else { Staged::create };
     let staged = publish::remove_leftovers(path).and_then(|_| create(path, bytes));
     Ok(Some((path.clone(), staged.map_err(WriteError::at(path))?)))
 }
@@ -210,7 +210,7 @@ pub fn fill_report(room: &StagedReport, report: &impl Serialize) -> Result<(), E
 pub fn stage_report(session: &Session, report: &impl Serialize) -> Result<StagedReport, Error> {
     let Some(path) = &session.request.outputs.report else { return Ok(None) };
     let json = format!("{}\n", serde_json::to_string_pretty(report).map_err(Error::Report)?);
-    let stage = match session.request.outputs.report_is_private {
+    let stage = match session.request.outputs.readers.are_few() {
         true => publish::stage_private,
         false => publish::stage,
     };
@@ -237,16 +237,21 @@ pub fn publish_failure(
         return Err(Error::NotAReport { path: path.to_owned() });
     }
     let refused = is_refusal.then(|| why.clone());
+    let names_clients = outputs.readers.may_see_clients();
     let json = match so_far.cloned() {
-        Some(report) => {
-            let warnings = warnings::with_printed(report.warnings);
+        Some(mut report) => {
+            if !names_clients {
+                report.clients.clear();
+                report.rejected.clear();
+            }
+            let warnings = warnings::with_printed(report.warnings, names_clients);
             let report = Report { published: false, error: Some(why), refused, warnings, ..report };
             serde_json::to_string_pretty(&report)
         }
-        None => serde_json::to_string_pretty(&FailureReport::new(why, refused)),
+        None => serde_json::to_string_pretty(&FailureReport::new(why, refused, names_clients)),
     };
     let json = format!("{}\n", json.map_err(Error::Report)?);
-    let stage = if outputs.report_is_private { publish::stage_private } else { publish::stage };
+    let stage = if outputs.readers.are_few() { publish::stage_private } else { publish::stage };
     let staged = stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
     Ok(publish_report(Some((path.to_owned(), staged)))?)
 }

@@ -39,6 +39,30 @@ pub struct Inputs {
     pub starts_state: bool,
 }
 
+/// Who may read the report of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Readers {
+    /// Everyone whom the process's file mode admits.
+    All,
+    /// The owner of the file alone, since the budget of a private round does not cover it.
+    Owner {
+        /// Whether the report tells of single clients.
+        of_clients: bool,
+    },
+}
+
+impl Readers {
+    /// Whether only the owner may read the report.
+    pub fn are_few(self) -> bool {
+        self != Self::All
+    }
+
+    /// Whether the report tells of single clients.
+    pub fn may_see_clients(self) -> bool {
+        self != Self::Owner { of_clients: false }
+    }
+}
+
 /// The files that a run writes.
 #[derive(Clone, Debug)]
 pub struct Outputs {
@@ -48,8 +72,8 @@ pub struct Outputs {
     pub max_shard_bytes: Option<u64>,
     /// The report.
     pub report: Option<PathBuf>,
-    /// Whether only its owner may read the report.
-    pub report_is_private: bool,
+    /// Who may read the report.
+    pub readers: Readers,
     /// The state file: the run reads it first and replaces it at the end. `None` without `--state`.
     pub state: Option<PathBuf>,
 }
@@ -66,7 +90,7 @@ impl Request {
                 model,
                 max_shard_bytes: None,
                 report: None,
-                report_is_private: false,
+                readers: Readers::All,
                 state: None,
             },
             backend: BackendRequest::new(BackendName::Cpu),

@@ -157,7 +157,8 @@ pub fn merge_staged(
     report::add_step(step_norms(combined.stepped).filter(|_| session.machine.gpu().is_none()), &mut report);
     mode.report(taken, &mut report);
     report.published = true;
-    report.warnings = warnings::with_printed(report.warnings);
+    report.warnings =
+        warnings::with_printed(report.warnings, session.request.outputs.readers.may_see_clients());
     report.output = Some(report::output(&set.merged.layout, &writer, metadata, lost));
     publish::fill_report(&report_room, &report)?;
     mode.publish(Complete { model: writer, state, report: report_room })?;

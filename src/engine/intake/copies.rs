@@ -16,7 +16,11 @@ use std::io;
 pub(super) fn find(updates: &mut [Update], action: OnDuplicateContent) {
     for copies in groups(updates) {
         let paths: Vec<String> = copies.iter().map(|i| updates[*i].path.display().to_string()).collect();
-        tracing::warn!("{} hold the same tensors under different client ids", paths.join(", "));
+        tracing::warn!(
+            clients = paths.len(),
+            "{} hold the same tensors under different client ids",
+            paths.join(", ")
+        );
         if action == OnDuplicateContent::Reject {
             for (place, i) in copies.iter().enumerate() {
                 let other = updates[copies[usize::from(place == 0)]].path.clone();

@@ -27,6 +27,7 @@ pub(super) fn identify(updates: Vec<Update>, from: ClientIdFrom) -> Vec<Update> 
         }
         match known.get(&(update.id.clone(), files_of(&update))) {
             Some(first) => tracing::warn!(
+                client = update.id,
                 "{}: is the same file as {}: it counts once",
                 update.path.display(),
                 first.display()

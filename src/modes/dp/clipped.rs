@@ -170,7 +170,11 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
             faults => format!(" (and {} more faults)", faults - 1),
         };
         if let Some(fault) = update.faults.first() {
-            tracing::warn!("{}: {fault}{more}: the client counts as zero", update.path.display());
+            tracing::warn!(
+                client = update.id,
+                "{}: {fault}{more}: the client counts as zero",
+                update.path.display()
+            );
         }
     }
     session.check_kinds(&set)?;
@@ -224,6 +228,7 @@ impl ClientClips {
         for (client, ClientClip { clip, norm, .. }) in set.clients.iter().zip(&self.0) {
             match clip.treatment {
                 Treatment::Void => tracing::warn!(
+                    client = client.id,
                     "{}: holds values that are not finite, or cannot be read: the client counts as zero",
                     client.model.path.display()
                 ),
@@ -238,6 +243,7 @@ impl ClientClips {
         for ((client, found), counts) in set.clients.iter().zip(&mut self.0).zip(counted) {
             if !counts {
                 tracing::warn!(
+                    client = client.id,
                     "{}: takes part more often or sooner than the plan allows: the client counts as zero",
                     client.id
                 );
@@ -279,8 +285,9 @@ impl ClientClips {
     /// Makes a client count as zero whose values changed during the run. Its digest is that of a client that cannot be
     /// read.
     fn leave_out_changed(&mut self, set: &UpdateSet, client: usize) {
-        let path = set.clients[client].model.path.display();
-        tracing::warn!("{path}: changed while the run read it: the client counts as zero");
+        let Client { id, model, .. } = &set.clients[client];
+        let path = model.path.display();
+        tracing::warn!(client = id, "{path}: changed while the run read it: the client counts as zero");
         self.0[client] = ClientClip { clip: Clip::VOID, norm: 0.0, digest: String::new() };
     }
 

@@ -171,7 +171,7 @@ impl<M: ClientMeasure> ClipPass<'_, M> {
         match for_element!(tile.working, E => self.row::<E>(reader, tile, client)) {
             Err(why @ (PassError::Read { .. } | PassError::Unfit { .. })) => {
                 if !unread.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("{why}: the client counts as zero");
+                    tracing::warn!(client, "{why}: the client counts as zero");
                 }
                 Ok(None)
             }

@@ -19,7 +19,7 @@ use crate::budget::stamp::Stamp;
 use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::publish::{Complete, Kept};
-use crate::engine::aggregate::request::{Inputs, Request};
+use crate::engine::aggregate::request::{Inputs, Readers, Request};
 use crate::engine::aggregate::run::{merge_staged, stage};
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::{metadata, publish, report};
@@ -165,7 +165,6 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
 /// When the base is missing or cannot be used, or an output cannot be written.
 pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Session<'m>, Error> {
     request.inputs = Inputs { may_be_empty: true, ..request.inputs };
-    request.outputs.report_is_private = true;
     Session::open(request, machine)
 }
 
@@ -174,7 +173,8 @@ pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Ses
 /// # Errors
 ///
 /// When the input is bad, the budget does not allow the release, or a file cannot be written. Nothing is published then.
-pub fn run(request: Request, options: &Options, machine: Machine) -> Result<Report, Error> {
+pub fn run(mut request: Request, options: &Options, machine: Machine) -> Result<Report, Error> {
+    request.outputs.readers = Readers::Owner { of_clients: options.report_clients };
     let mut session = open(request, machine)?;
     let report = release(&mut session, options)?;
     session.machine.progress.finish();
@@ -354,7 +354,7 @@ fn existing_report(session: &Session, options: &Options, taken: &Taken, path: &P
     let output = existing_output(path, &taken.set.merged.layout);
     let mut report =
         Report { published: true, output: Some(output), ..report::without_judgement(session, taken) };
-    report.warnings = warnings::with_printed(report.warnings);
+    report.warnings = warnings::with_printed(report.warnings, options.report_clients);
     without_clients(&mut report, options);
     report
 }

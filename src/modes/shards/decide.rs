@@ -69,7 +69,7 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
     let identity = RunIdentity::of(&run)?;
     let judgement = judge_by(&run, &mut source)?;
     let mut report = report::of(&run.session, &run.taken, &judgement, None);
-    report.warnings = warnings::with_printed(report.warnings);
+    report.warnings = warnings::with_printed(report.warnings, true);
     let Some(recipe) = judgement.recipe else { unreachable!("a rule decides a recipe") };
     let file = DecisionFile {
         schema: SCHEMA.to_owned(),

@@ -78,7 +78,7 @@ fn publish_all(run: &mut ShardedRun, shards: &[PathBuf], decision: Option<&Path>
     let lost = report::warn_of_rounding(&taken.set, read_rounding(&shards, &taken.set)?);
     report::add_step(read_step(&shards, &taken.set)?, &mut own);
     own.published = true;
-    own.warnings = warnings::with_printed(own.warnings);
+    own.warnings = warnings::with_printed(own.warnings, true);
     own.backend.why = "put together from shards".to_owned();
     own.output = Some(report::output(merged, &writer, metadata, lost));
     let path = writer.path().to_owned();

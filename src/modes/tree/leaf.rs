@@ -164,7 +164,7 @@ fn partial_report(
     }
     node.report(taken, &mut report);
     report.published = true;
-    report.warnings = warnings::with_printed(report.warnings);
+    report.warnings = warnings::with_printed(report.warnings, true);
     report.output = Some(report::output(layout, writer, metadata, None));
     report
 }
