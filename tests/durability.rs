@@ -275,14 +275,16 @@ fn private(covered: &mut Covered) {
     covered.run(&dir, "privacy export deep/er/dp --format csv -o e.csv --plot e.svg", &["e.csv", "e.svg"]);
     covered.run(&dir, "privacy compose --noise-multiplier 2 --delta 1e-3 --plot c.svg", &["c.svg"]);
 
-    // Open charges from killed runs. The last run was killed after its model had its name.
+    // Open charges from killed runs. The last run was killed after its model had its name. Each writes to another path,
+    // because a run to the same path finishes what the run before it left complete.
     let killed = |step: usize| {
+        let model = format!("killed-{step}.safetensors");
         let mut command = Command::new(program());
-        command.current_dir(dir.path("")).args(words(release)).args(["-o", "m4.safetensors"]);
+        command.current_dir(dir.path("")).args(words(release)).args(["-o", &model]);
         assert_eq!(command.env("FEDMILL_FAIL_AT", step.to_string()).output().unwrap().status.code(), None);
-        dir.exists("m4.safetensors")
+        dir.exists(&model).then_some(model)
     };
-    assert!((1..).any(killed));
+    let named = (1..).find_map(killed).unwrap();
     let open = fedmill(&dir, &["privacy", "recover", "deep/er/dp"]).stdout;
     let charges = open.lines().filter_map(|line| line.strip_prefix("charge ")?.split_once(','));
     let charges: Vec<&str> = charges.map(|(number, _)| number).collect();
@@ -294,7 +296,7 @@ fn private(covered: &mut Covered) {
     );
     covered.run(
         &dir,
-        &format!("privacy recover deep/er/dp --adopt {published} --output m4.safetensors"),
+        &format!("privacy recover deep/er/dp --adopt {published} --output {named}"),
         &[head[0]],
     );
     for reader in [
@@ -315,6 +317,8 @@ fn private(covered: &mut Covered) {
         &["ftrl/head"],
     );
     for round in 1..=4 {
+        let update = model(&format!("in/c{round}"), round).meta("client_id", &format!("c{round}"));
+        update.meta("round", &round.to_string()).write(&dir);
         let run = format!(
             "aggregate in/c{round}.safetensors --base base.safetensors --dp ftrl --round {round} -o f{round}.safetensors"
         );

@@ -162,7 +162,11 @@ pub fn merge_staged(
     report.output = Some(report::output(&set.merged.layout, &writer, metadata, lost));
     publish::fill_report(&report_room, &report)?;
     mode.publish(Complete { model: writer, state, report: report_room })?;
+    tell_merged(session, taken);
+    Ok(report)
+}
+
+fn tell_merged(session: &Session, taken: &Taken) {
     let (merged, rejected) = (taken.cohort.clients.len(), taken.rejected.len());
     tracing::info!("merged {merged} updates by {} ({rejected} rejected)", session.request.method.rule);
-    Ok(report)
 }
