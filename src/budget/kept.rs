@@ -8,7 +8,7 @@ use crate::budget::error::BudgetError;
 use crate::io::source::identity_of;
 use crate::io::{cache, publish, secret};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The record of outputs that wait for their names.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -52,9 +52,14 @@ impl KeptOutputs {
     pub(super) fn discard(directory: &Directory, charge: u64) -> Result<(), BudgetError> {
         let Some(kept) = Self::read(directory, charge)? else { return Ok(()) };
         for file in kept.files.iter().filter(|file| identity_of(file).is_some()) {
-            publish::discard(file).map_err(BudgetError::at(file))?;
+            remove(file)?;
         }
-        let path = directory.outputs(charge);
-        publish::discard(&path).map_err(BudgetError::at(&path))
+        remove(&directory.outputs(charge))
     }
+}
+
+/// Removes a file, and waits until its name is gone from the disk.
+fn remove(file: &Path) -> Result<(), BudgetError> {
+    let removed = publish::discard(file).and_then(|()| publish::sync_directory_of(file));
+    removed.map_err(BudgetError::at(file))
 }
