@@ -22,7 +22,7 @@ pub struct KeptModel {
 }
 
 impl KeptModel {
-    /// As [`ModelWriter::publish`]. May be repeated.
+    /// As [`ModelWriter::publish`](crate::io::model_writer::ModelWriter::publish). May be repeated.
     ///
     /// # Errors
     ///
