@@ -52,19 +52,6 @@ impl Definition {
     }
 }
 
-impl Definition {
-    /// The API and the version that the definition follows.
-    pub fn source(self) -> &'static str {
-        match self {
-            Self::Paper => "the paper",
-            Self::Byzfl => "ByzFL",
-            Self::Flower => "flwr.serverapp.strategy of Flower 1.42",
-            Self::FlowerLegacy => "flwr.server.strategy of Flower 1.42",
-            Self::Tff => "TensorFlow Federated",
-        }
-    }
-}
-
 impl Display for Definition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

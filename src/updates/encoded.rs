@@ -57,15 +57,35 @@ pub fn open_within(
     base: Option<&TensorTable>,
     limits: &Limits,
 ) -> Result<ModelFile, Faults<OpenFault>> {
+    let (model, encoded) = open_encoded(path, files, tables, base, limits)?;
+    Ok(match encoded {
+        Some(encoded) => decoded(model, encoded, tables),
+        None => model,
+    })
+}
+
+/// Opens the files of an update. Also returns its directory if it is encoded; the model then has the client's metadata.
+fn open_encoded(
+    path: &Path,
+    files: &OpenFiles,
+    tables: &TablePool,
+    base: Option<&TensorTable>,
+    limits: &Limits,
+) -> Result<(ModelFile, Option<Encoded>), Faults<OpenFault>> {
     check_is_whole(path)?;
     let mut model = ModelFile::open(path, files, tables, limits)?;
-    if let Some(encoded) = Encoded::of(&model, base, limits).map_err(bad)? {
-        let table = encoded.table();
+    let encoded = Encoded::of(&model, base, limits).map_err(bad)?;
+    if let Some(encoded) = &encoded {
         model.metadata.append(&mut encoded.metadata.clone());
-        model.table = tables.share(table);
-        model.decoder = Some(Arc::new(encoded));
     }
-    Ok(model)
+    Ok((model, encoded))
+}
+
+/// The model that an encoded update decodes to.
+fn decoded(mut model: ModelFile, encoded: Encoded, tables: &TablePool) -> ModelFile {
+    model.table = tables.share(encoded.table());
+    model.decoder = Some(Arc::new(encoded));
+    model
 }
 
 /// Opens an update for a merge. A sketch shows its tables, whose sum over clients is the sketch of the sum; any other
@@ -81,17 +101,13 @@ pub fn open_to_merge(
     base: Option<&TensorTable>,
     limits: &Limits,
 ) -> Result<ModelFile, Faults<OpenFault>> {
-    check_is_whole(path)?;
-    let mut model = ModelFile::open(path, files, tables, limits)?;
-    let Some(encoded) = Encoded::of(&model, base, limits).map_err(bad)? else { return Ok(model) };
-    model.metadata.append(&mut encoded.metadata.clone());
+    let (model, encoded) = open_encoded(path, files, tables, base, limits)?;
+    let Some(encoded) = encoded else { return Ok(model) };
     if encoded.is_sketch().map_err(bad)? {
         // All other tensors of a sketch are raw, so a merge takes the tensors of the file.
         return if model.metadata.contains_key(CODEC_KEY) { Ok(model) } else { Err(bad(no_tables())) };
     }
-    model.table = tables.share(encoded.table());
-    model.decoder = Some(Arc::new(encoded));
-    Ok(model)
+    Ok(decoded(model, encoded, tables))
 }
 
 fn no_tables() -> Invalid {

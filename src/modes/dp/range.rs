@@ -13,6 +13,7 @@ use crate::engine::passes::reader::TileReader;
 use crate::kernels::convert::all_within;
 use crate::kernels::lanes::Isa;
 use crate::kernels::server_step::ServerStep;
+use crate::model::dtype::Dtype;
 use crate::modes::dp::COLUMNS;
 use crate::modes::dp::clipped::Clipped;
 use crate::modes::dp::error::DpError;
@@ -46,7 +47,7 @@ pub(super) fn check(session: &Session, plan: &BudgetPlan, clipped: &Clipped) -> 
 }
 
 /// A tensor with a value that could leave the range: its name, the value, and the dtype.
-type Found = (String, f64, crate::model::dtype::Dtype);
+type Found = (String, f64, Dtype);
 
 /// The pass over the base.
 struct RangePass<'a> {
