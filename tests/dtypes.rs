@@ -177,6 +177,39 @@ fn unsigned_integer_of_every_width() {
     }
 }
 
+/// f64 holds 2^63 and 2^53 + 2, and neither 2^63 + 5 nor 2^53 + 1: merging would change those without a word.
+#[test]
+fn integer_that_f64_does_not_hold_is_a_fault() {
+    let odd = [((1u64 << 63) + 5, "U64"), ((1 << 53) + 1, "I64"), (u64::MAX - (1 << 53), "I64")];
+    for (value, dtype) in odd {
+        let dir = Dir::new();
+        for number in 0..2 {
+            client(number, dtype, &[2], &stored(&[7, (1 << 53) + 2], 8)).write(&dir);
+        }
+        client(2, dtype, &[2], &stored(&[7, value], 8)).write(&dir);
+        let part = "client-2.safetensors: tensor `w` holds an integer beyond 2^53 at flat index 1";
+        for rule in ["mean", "median", "trimmed-mean:cut=1"] {
+            aggregate(&dir, &["--rule", rule]).assert_fails(2, &[part, "--opaque PATTERN"]);
+            let rule = rule.replace("cut=1", "cut=0");
+            let merged = merge(&dir, &["--rule", &rule, "--on-bad-update", "skip"]);
+            assert_eq!(merged.bytes("w"), stored(&[7, (1 << 53) + 2], 8), "{rule} of {dtype}");
+        }
+        let inspected = fedmill(&dir, &["inspect", "updates", "--json"]);
+        assert!(inspected.stdout.contains("holds an integer beyond 2^53"), "{inspected:#?}");
+    }
+}
+
+/// The remedy that the fault names.
+#[test]
+fn opaque_integers_are_copied_exactly() {
+    let dir = Dir::new();
+    let seed = stored(&[(1 << 63) + 5], 8);
+    for number in 0..3 {
+        client(number, "U64", &[1], &seed).f32("x", &[1], &[1.0]).write(&dir);
+    }
+    assert_eq!(merge(&dir, &["--rule", "mean", "--opaque", "w"]).bytes("w"), seed);
+}
+
 #[test]
 fn bool_rounds_half_to_false() {
     assert_merges("BOOL", 1, [&[0, 1, 1, 0], &[1, 1, 0, 0], &[1, 0, 0, 0]], &[1, 1, 0, 0], &[0, 1, 0, 0]);

@@ -83,6 +83,9 @@ impl Explain for CompressError {
             Self::Encode { source: EncodeError::Value(ValueError::NonFinite { .. }), .. } => {
                 Some("--nonfinite zero sends zeros in their place".to_owned())
             }
+            Self::Encode { source: EncodeError::Value(ValueError::Inexact { .. }), .. } => {
+                Some("leave --base out: without it integers are sent as they are".to_owned())
+            }
             _ => None,
         }
     }

@@ -35,6 +35,10 @@ pub enum ValueError {
     #[error("tensor `{tensor}` holds {value} at flat index {index}, expected a finite number")]
     NonFinite { tensor: String, index: usize, value: f64 },
     #[error(
+        "tensor `{tensor}` holds an integer beyond 2^53 at flat index {index}, in the update or the base, that no f64 equals"
+    )]
+    Inexact { tensor: String, index: usize },
+    #[error(
         "tensor `{tensor}` sends {value:e} at flat index {index}, expected at most {:e}: codecs compute in F32",
         f32::MAX
     )]
@@ -101,17 +105,23 @@ impl Values<'_> {
         Ok(lost)
     }
 
-    /// Reads values of a tensor in f64, minus the base, without the residual. Floats must be finite.
+    /// Reads values of a tensor in f64, minus the base, without the residual. Floats must be finite. Without a base, an
+    /// integer that f64 does not hold is NaN.
     ///
     /// # Errors
     ///
-    /// When values cannot be read, or a value is not finite and has to be.
+    /// When values cannot be read, a value is not finite and has to be, or a difference of integers is not exact.
     pub(crate) fn read_exact(&self, tensor: usize, start: usize, len: usize) -> Result<Vec<f64>, ValueError> {
         let mut sent = self.difference(tensor, start, len)?;
         if self.update.table[tensor].spec.dtype.kind() == Kind::Float {
             for (i, x) in sent.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
                 *x = self.replaced(tensor, start + i)?;
             }
+        } else if self.base.is_some()
+            && let Some(i) = sent.iter().position(|x| x.is_nan())
+        {
+            let tensor = self.update.table[tensor].spec.name.clone();
+            return Err(ValueError::Inexact { tensor, index: start + i });
         }
         Ok(sent)
     }

@@ -1,7 +1,7 @@
 //! Converts stored values to working floats and back, with one correct rounding each way.
 //!
-//! Decoding to the working float of [`Dtype::working`] is exact, except for 64-bit integers above 2^53. Encoding rounds
-//! half to even, directly from the f64. Formats narrower than f32 go through an f32 rounded to odd, which keeps the
+//! Decoding to the working float of [`Dtype::working`] is exact. A 64-bit integer that f64 does not hold becomes NaN.
+//! Encoding rounds half to even, directly from the f64. Formats narrower than f32 go through an f32 rounded to odd, which keeps the
 //! information for a second rounding (Boldo and Melquiond, Emulation of a fused multiply-add and correctly rounded
 //! sums, 2008; see [`Merged`]). Agreement: bits.
 //!
@@ -23,8 +23,9 @@ dispatch! {
             Dtype::BF16 => decode_with(bytes, out, |x: bf16| F::from_exact(widen_bf16(x))),
             Dtype::F8E4M3 => decode_with(bytes, out, |x: u8| F::from_exact(E4M3[usize::from(x)])),
             Dtype::F8E5M2 => decode_with(bytes, out, |x: u8| F::from_exact(widen_e5m2(x))),
-            Dtype::I64 => decode_with(bytes, out, |x: i64| F::from_exact(x as f64)),
-            Dtype::U64 => decode_with(bytes, out, |x: u64| F::from_exact(x as f64)),
+            // The casts back clamp, so that the ends of both ranges count as held: encoding clamps too.
+            Dtype::I64 => decode_with(bytes, out, |x: i64| exact_integer(x as f64, (x as f64) as i64 == x)),
+            Dtype::U64 => decode_with(bytes, out, |x: u64| exact_integer(x as f64, (x as f64) as u64 == x)),
             Dtype::I32 => decode_with(bytes, out, |x: i32| F::from_exact(f64::from(x))),
             Dtype::U32 => decode_with(bytes, out, |x: u32| F::from_exact(f64::from(x))),
             Dtype::I16 => decode_with(bytes, out, |x: i16| F::from_exact(f64::from(x))),
@@ -34,6 +35,11 @@ dispatch! {
             Dtype::Bool => decode_with(bytes, out, |x: u8| F::from_exact(f64::from(u8::from(x != 0)))),
         }
     }
+}
+
+#[inline(always)]
+fn exact_integer<F: Element>(x: f64, is_exact: bool) -> F {
+    F::from_exact(if is_exact { x } else { f64::NAN })
 }
 
 #[inline(always)]
@@ -202,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn integers_that_f64_does_not_hold_become_nan() {
+        let nan = f64::NAN;
+        let signed = [(1i64 << 53) + 1, (1 << 53) + 2, i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1];
+        let expected = [nan, 9_007_199_254_740_994.0, 2f64.powi(63), -2f64.powi(63), nan, nan];
+        assert_decodes(Dtype::I64, bytemuck::cast_slice(&signed), &expected);
+        let unsigned = [(1u64 << 63) + 5, 1 << 63, u64::MAX, u64::MAX - 1];
+        assert_decodes(
+            Dtype::U64,
+            bytemuck::cast_slice(&unsigned),
+            &[nan, 2f64.powi(63), 2f64.powi(64), nan],
+        );
+    }
+
+    #[test]
     fn decode_matches_the_golden_tables() {
         for (dtype, file) in [(Dtype::F8E4M3, "f8_e4m3.json"), (Dtype::F8E5M2, "f8_e5m2.json")] {
             let expected: Vec<f64> = vectors(file).iter().map(number).collect();
@@ -217,12 +237,12 @@ mod tests {
     #[test]
     fn decode_reads_every_other_dtype() {
         let cast = bytemuck::cast_slice::<u64, u8>;
-        let bits = [0x0102_0304_0506_0708_u64, 0xfffe_fdfc_fbfa_f9f8];
+        let bits = [0x0102_0304_0506_0700_u64, 0xfffe_fdfc_fbfa_f800];
         assert_decodes(Dtype::U64, cast(&bits), &bits.map(|x| x as f64));
         assert_decodes(
             Dtype::I64,
             cast(&bits),
-            &[0x0102_0304_0506_0708_i64 as f64, -0x1_0203_0405_0608_i64 as f64],
+            &[0x0102_0304_0506_0700_i64 as f64, -0x1_0203_0405_0800_i64 as f64],
         );
         let bits = [0x3ff8_0000_c000_0000_u64, 0x8000_0000_0000_0001];
         assert_decodes(Dtype::F64, cast(&bits), &bits.map(f64::from_bits));

@@ -106,7 +106,8 @@ impl Dtype {
         self.kind() == other.kind()
     }
 
-    /// The narrowest working float that holds every value exactly. Integers above 2^53 are rounded.
+    /// The narrowest working float that holds every value exactly; f64 for 64-bit integers, of which it holds most up to
+    /// 2^53 and few beyond.
     pub fn working(self) -> Working {
         match self {
             Self::BF16 => Working::BF16,

@@ -32,8 +32,24 @@ pub enum LayoutFault {
 pub enum BadValue {
     /// It is NaN or infinite.
     NonFinite(NonFinite),
+    /// It is an integer that f64 does not hold.
+    Inexact(Inexact),
     /// The merged model cannot hold it.
     Unfit(Unfit),
+}
+
+/// The first integer of an update that f64 does not hold. Merging would change it.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error(
+    "tensor `{tensor}` holds an integer beyond 2^53 at flat index {index} that no f64 equals, so merging would change it ({count} such values in the update)"
+)]
+pub struct Inexact {
+    /// The name of the tensor.
+    pub tensor: String,
+    /// Its index in the flattened tensor.
+    pub index: usize,
+    /// The number of such values in the update.
+    pub count: u64,
 }
 
 /// The first value of an update that the merged model cannot hold. For a delta that is the base's value plus the

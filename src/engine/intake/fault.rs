@@ -4,7 +4,7 @@ use crate::engine::intake::lora::is_factor;
 use crate::engine::intake::opaque::REMEDY;
 use crate::io::model_file::OpenFault;
 use crate::strategies::MissingMetadata;
-use crate::updates::fault::{BadValue, LayoutFault, NonFinite, Unfit};
+use crate::updates::fault::{BadValue, Inexact, LayoutFault, NonFinite, Unfit};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{MetadataFault, OtherPurpose, UpdateKind};
 use std::io;
@@ -54,6 +54,8 @@ pub enum Fault {
     #[error(transparent)]
     NonFinite(#[from] NonFinite),
     #[error(transparent)]
+    Inexact(#[from] Inexact),
+    #[error(transparent)]
     Unfit(#[from] Unfit),
     #[error(
         "its values are too large: their squares do not fit f64, so its distance to other updates cannot be measured"
@@ -101,6 +103,7 @@ impl From<BadValue> for Fault {
     fn from(found: BadValue) -> Self {
         match found {
             BadValue::NonFinite(found) => found.into(),
+            BadValue::Inexact(found) => found.into(),
             BadValue::Unfit(found) => found.into(),
         }
     }
@@ -152,6 +155,10 @@ impl Fault {
             ),
             Self::Layout(LayoutFault::MissingTensor { .. }) => Some(
                 "pass --on-bad-update skip to merge the others; --missing base or present merges what the update has",
+            ),
+            Self::Inexact(_) => Some(
+                "pass --opaque PATTERN to copy a tensor that is the same in all updates, or --on-bad-update skip to \
+                 merge the others",
             ),
             Self::Unfit(_) => {
                 Some("pass --on-bad-update skip to merge the others, or --dtype for a model of a wider dtype")

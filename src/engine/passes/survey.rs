@@ -16,7 +16,7 @@ use crate::kernels::norms::{dot, largest_magnitude, squared_norm};
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
 use crate::model::tile::Rows;
-use crate::updates::fault::{BadValue, NonFinite, Unfit};
+use crate::updates::fault::{BadValue, Inexact, NonFinite, Unfit};
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::UpdateSet;
 
@@ -279,18 +279,22 @@ impl Measured {
         self.non_finite == 0 && self.unfit == 0
     }
 
-    /// The first non-finite value; `None` if all are finite.
-    pub fn non_finite_in(&self, layout: &Layout) -> Option<NonFinite> {
+    /// The first non-finite value; `None` if all are finite. An integer is NaN where f64 does not hold it.
+    fn non_finite_in(&self, layout: &Layout) -> Option<BadValue> {
         let (coordinate, value) = self.first_non_finite?;
         let (tensor, index) = layout.locate(coordinate);
-        Some(NonFinite { tensor: tensor.name.clone(), index, value, count: self.non_finite })
+        let (name, count) = (tensor.name.clone(), self.non_finite);
+        Some(match tensor.dtype.kind() {
+            Kind::Float => BadValue::NonFinite(NonFinite { tensor: name, index, value, count }),
+            Kind::Integer | Kind::Bool => BadValue::Inexact(Inexact { tensor: name, index, count }),
+        })
     }
 
     /// The first bad value of a client: not finite, or not one that the merged model can hold. `None` if all are good.
     pub fn bad_value_in(&self, set: &UpdateSet, client: usize) -> Option<BadValue> {
         let is_onto_base = set.clients[client].metadata.kind == UpdateKind::Delta && set.base.is_some();
-        let non_finite = self.non_finite_in(&set.layout).map(BadValue::NonFinite);
-        non_finite.or_else(|| self.unfit_in(&set.layout, is_onto_base).map(BadValue::Unfit))
+        self.non_finite_in(&set.layout)
+            .or_else(|| self.unfit_in(&set.layout, is_onto_base).map(BadValue::Unfit))
     }
 
     /// The first value that the merged model cannot hold; `None` if it can hold all.
