@@ -348,6 +348,14 @@ fn an_update_without_a_round_is_a_fault_where_others_state_one() {
         stderr.contains("skipped in/old.safetensors: metadata `round` is missing, expected 5"),
         "{stderr}"
     );
+    write(&dir, "in/odd", [9.0, 9.0], &[("round", "5.0")]);
+    let (.., stderr) = merged(&dir, &["in", "--round", "5"]);
+    assert!(
+        stderr.contains("skipped in/odd.safetensors: metadata `round` is `5.0`, expected a whole"),
+        "{stderr}"
+    );
+    assert_eq!(stderr.matches("in/odd").count(), 1, "{stderr}");
+    std::fs::remove_file(dir.path("in/odd.safetensors")).unwrap();
     let (values, _, stderr) = merged(&dir, &["in/old.safetensors", "--round", "5"]);
     assert_eq!(values, [9.0, 9.0]);
     assert_eq!(stderr.matches("no update states `round`").count(), 1, "{stderr}");

@@ -1,7 +1,7 @@
 //! The classes of a model's tensors: parameters, statistics, and opaque bytes.
 //!
 //! A tensor's name tells its class, by the naming of PyTorch, Keras and Flax, and of bitsandbytes, compressed-tensors,
-//! GPTQ and AWQ. Only this file knows such names.
+//! GPTQ, AWQ, Quanto, HQQ and MXFP4. Only this file knows such names.
 
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::TensorSpec;
@@ -117,7 +117,7 @@ const OF_FOUR_BITS: [&str; 4] = ["absmax", "quant_map", "nested_absmax", "nested
 const QUANT_STATE: &str = "quant_state.";
 
 /// What a module holds in the formats of packed weights: the marks, all of which it must have, and the other tensors.
-const FORMATS: [(&[&str], &[&str]); 4] = [
+const FORMATS: [(&[&str], &[&str]); 6] = [
     // bitsandbytes, eight bits.
     (&["weight", "SCB"], &["weight_format"]),
     // compressed-tensors.
@@ -128,7 +128,14 @@ const FORMATS: [(&[&str], &[&str]); 4] = [
     // GPTQ, and AWQ, which has no `g_idx`.
     (&["qweight", "scales"], &["qzeros", "g_idx"]),
     (&["qweight", "qzeros"], &["scales", "g_idx"]),
+    // Quanto, which has these beneath the weight's own name.
+    (&["_data", "_scale"], &["_shift"]),
+    // HQQ.
+    (&["W_q", "scale"], &["zero"]),
 ];
+
+/// What the names of an MXFP4 weight end in: blocks of values, and the scale of each block.
+const OF_BLOCKS: [&str; 2] = ["_blocks", "_scales"];
 
 /// The scales beside a weight of eight bits that is not packed, and the other tensors of its module.
 const OF_EIGHT_BITS: [&str; 6] = [
@@ -148,7 +155,7 @@ impl<'t> PackedWeights<'t> {
 
     /// Whether a tensor is a packed weight, or belongs to one.
     pub fn hold(&self, name: &str) -> bool {
-        self.is_of_four_bits(name) || self.is_of_module(name)
+        self.is_of_four_bits(name) || self.is_of_module(name) || self.is_of_blocks(name)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -163,6 +170,15 @@ impl<'t> PackedWeights<'t> {
             None => OF_FOUR_BITS.iter().find_map(|part| name.strip_suffix(part)?.strip_suffix('.')),
         };
         is_packed(name) || weight.is_some_and(is_packed)
+    }
+
+    /// Whether blocks of bytes and their scales are both there.
+    fn is_of_blocks(&self, name: &str) -> bool {
+        let is_bytes = |name: String| self.dtypes.get(name.as_str()) == Some(&Dtype::U8);
+        OF_BLOCKS
+            .iter()
+            .filter_map(|end| name.strip_suffix(end))
+            .any(|weight| OF_BLOCKS.iter().all(|end| is_bytes(format!("{weight}{end}"))))
     }
 
     /// Whether a module with a packed weight holds the tensor.
@@ -249,6 +265,9 @@ mod tests {
             &[("l.weight_packed", I32), ("l.weight_scale", F32), ("l.weight_shape", I32)],
             &[("l.weight", Dtype::F8E4M3), ("l.weight_scale", F32), ("l.input_scale", F32)],
             &[("l.qweight", I32), ("l.qzeros", I32), ("l.scales", F32), ("l.g_idx", I32)],
+            &[("l.weight._data", I8), ("l.weight._scale", F32), ("l.weight._shift", F32)],
+            &[("l.W_q", U8), ("l.scale", F32), ("l.zero", F32)],
+            &[("l.up_proj_blocks", U8), ("l.up_proj_scales", U8)],
         ] {
             let names: Vec<&str> = tensors.iter().map(|(name, _)| *name).collect();
             assert_eq!(opaque(tensors), names);
@@ -260,7 +279,9 @@ mod tests {
     #[test]
     fn a_scale_without_a_packed_weight_is_not_opaque() {
         use Dtype::F32;
-        for name in ["l.absmax", "l.weight.absmax", "l.scales", "l.SCB", "l.weight_packed"] {
+        for name in
+            ["l.absmax", "l.weight.absmax", "l.scales", "l.SCB", "l.weight_packed", "l.up_blocks", "l.scale"]
+        {
             assert_eq!(opaque(&[(name, F32), ("l.bias", F32)]), Vec::<&str>::new());
         }
         assert_eq!(opaque(&[("l.weight", F32), ("l.weight_scale", F32)]), Vec::<&str>::new());

@@ -49,7 +49,7 @@ pub enum Error {
     #[error(transparent)]
     Collision(#[from] Collision),
     #[error(
-        "the updates are LoRA adapters (`{one}` and `{other}`): merged one by one, the factors do not give the mean of \
+        "the updates are LoRA adapters or the like (`{one}` and `{other}`): merged one by one, the factors do not give the mean of \
          their products"
     )]
     LoraFactors { one: String, other: String },

@@ -76,7 +76,7 @@ fn mark_other_rounds(opened: &mut [Update], policy: &Policy) {
     let lacks = policy.round.filter(|_| is_asked);
     for update in opened {
         update.faults.extend(policy.round_fault(&update.metadata));
-        let is_silent = update.model.is_some() && update.metadata.round.is_none();
+        let is_silent = update.model.as_ref().is_some_and(|model| !model.metadata.contains_key("round"));
         update.faults.extend(lacks.filter(|_| is_silent).map(|expected| Fault::NoRound { expected }));
     }
 }
