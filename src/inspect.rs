@@ -6,6 +6,7 @@ use crate::engine::intake::opening;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::update::{self, BadBase, Update};
 use crate::engine::passes::error::PassError;
+use crate::engine::passes::kind_sample::{FAR_BELOW, likely_deltas};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::survey::{Measured, cosines_to_median, measure};
 use crate::io::discover::{self, DiscoverError};
@@ -113,6 +114,9 @@ impl Inspection {
             rows.push(inspect_alone(machine, update, &set)?);
         }
         let measured = measure_set(machine, &mut rows, &mut set)?;
+        if self.policy.claims.kind.is_none() {
+            note_likely_deltas(machine, &mut rows, &set)?;
+        }
         let is_finite: Vec<bool> = measured.iter().map(Measured::is_sound).collect();
         let mut keep = is_finite.iter();
         set.clients.retain(|_| keep.next().copied().unwrap_or(false));
@@ -150,6 +154,24 @@ fn measure_set(
         rows.push(row);
     }
     Ok(measured)
+}
+
+/// Adds the fault of updates that look like deltas and do not say so. The last rows are those of the set.
+fn note_likely_deltas(
+    machine: &Machine,
+    rows: &mut [InspectedUpdate],
+    set: &UpdateSet,
+) -> Result<(), PassError> {
+    let first = rows.len() - set.clients.len();
+    let likely = match likely_deltas(machine, set) {
+        // A file changed since it was measured.
+        Err(PassError::Read { input: Some(_), .. }) => return Ok(()),
+        likely => likely?,
+    };
+    for client in likely {
+        rows[first + client].faults.push(Fault::LikelyDelta { below: FAR_BELOW }.to_string());
+    }
+    Ok(())
 }
 
 /// Compares the finite clients with their median. The rows are in the order of the clients of `set`.

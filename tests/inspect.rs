@@ -197,6 +197,21 @@ fn round_of_another_is_a_fault() {
     assert_eq!(faults("8"), json!(["update is of round 7, expected round 8"]));
 }
 
+/// As `aggregate` finds it.
+#[test]
+fn a_delta_that_does_not_say_so_has_a_fault() {
+    let dir = Dir::new();
+    Update::new("base").f32("w", &[2], &[10.0, 10.0]).i64("steps", &[1], &[0]).write(&dir);
+    for (name, value) in [("a", 9.5), ("b", 0.01), ("c", 10.5)] {
+        update(name, [value; 2]).write(&dir);
+    }
+    update("d", [0.02; 2]).meta("kind", "delta").write(&dir);
+    let faults: Vec<String> =
+        rows(&dir, &["--base", "base.safetensors"]).iter().map(|row| row["faults"].to_string()).collect();
+    assert_eq!((&*faults[0], &*faults[2], &*faults[3]), ("[]", "[]", "[]"));
+    assert!(faults[1].contains("states no `kind` and looks like a delta"), "{faults:?}");
+}
+
 #[test]
 fn table_for_people() {
     let dir = round();

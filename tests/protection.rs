@@ -142,6 +142,31 @@ fn a_failed_run_has_its_report() {
 
 /// The first error is the one that the user sees, and a file that is no report stays.
 #[test]
+fn a_command_line_that_is_not_understood_has_its_report() {
+    let dir = Dir::new();
+    let report = ["--report", "r.json"];
+    let cases: [(&[&str], &str); 5] = [
+        (&["aggregate", "--rule", "zzz", "-o", "m.safetensors", "in"], "found rule `zzz`"),
+        (&["aggregate", "--nope", "-o", "m.safetensors", "in"], "'--nope'"),
+        (&["aggregate", "in"], "required arguments were not provided: --output"),
+        (&["merge", "-o", "m.safetensors", "--threads", "x", "in"], "'x' for '--threads"),
+        (&["aggregate", "in", "-o", "m.safetensors", "-q", "-v"], "cannot be used with"),
+    ];
+    for (args, part) in cases {
+        fedmill(&dir, &[args, &report].concat()).assert_fails(2, &["error: "]);
+        let json = dir.json("r.json");
+        assert_eq!(json["published"], false, "{json:#}");
+        assert!(json["error"].as_str().unwrap().contains(part), "{json:#}");
+    }
+    dir.write("notes.json", b"not a report");
+    fedmill(&dir, &["aggregate", "--rule", "zzz", "--report", "notes.json"])
+        .assert_fails(2, &["no report was written"]);
+    assert_eq!(dir.read("notes.json"), b"not a report");
+    fedmill(&dir, &["inspect", "--report", "new.json"]).assert_fails(2, &["'--report'"]);
+    assert!(!dir.exists("new.json"));
+}
+
+#[test]
 fn the_report_of_a_failure_replaces_no_other_file() {
     let dir = round_of(3);
     let base = dir.contents();

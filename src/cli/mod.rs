@@ -1,8 +1,8 @@
 //! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
 //! A subcommand is its file, a `mod` line and a row of `subcommands!`. Subcommands share `aggregation`, `classes`
-//! and `reporting` (options), `cells` (of tables), `size` (sizes in bytes), `failure` (exit status) and `rates` (the
-//! table of codecs).
+//! and `reporting` (options), `cells` (of tables), `size` (sizes in bytes), `failure` and `usage` (exit status) and
+//! `rates` (the table of codecs).
 
 /// Declares subcommands: the name, the arguments, and the common options that the subcommand reads.
 macro_rules! subcommands {
@@ -44,6 +44,7 @@ mod privacy;
 mod rates;
 mod reporting;
 mod size;
+mod usage;
 
 use crate::engine::backend::request::{BackendName, BackendRequest};
 use crate::engine::intake::claims::{Claims, ClientIdFrom, OnDuplicateContent};
@@ -58,6 +59,7 @@ use crate::updates::metadata::UpdateKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use failure::Failure;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -174,7 +176,12 @@ enum Outcome {
 
 /// Parses the command line, runs the command, and returns its exit status.
 pub fn run() -> ExitCode {
-    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|why| why.exit());
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let parsed = command().try_get_matches_from(&arguments);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(why) => return usage::tell(&why, &arguments),
+    };
     cli.common.install_console();
     match cli.execute() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

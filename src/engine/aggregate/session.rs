@@ -60,8 +60,6 @@ pub struct Session<'m> {
     /// The reason for the backend; `None` before the choice.
     pub backend_why: Option<String>,
     pub(super) started: Instant,
-    /// Whether the kinds of the updates were checked.
-    knows_kinds: bool,
     /// Rejected files for which the session printed a warning.
     warned: BTreeSet<PathBuf>,
     /// The report of the updates that the session took last; `None` before that, and without `--report`.
@@ -105,7 +103,6 @@ impl<'m> Session<'m> {
             bytes: Bytes::default(),
             backend_why: None,
             started,
-            knows_kinds: false,
             warned: BTreeSet::new(),
             so_far: None,
         })
@@ -137,7 +134,6 @@ impl<'m> Session<'m> {
         taken.rejected.sort_by(|a, b| a.path.cmp(&b.path));
         self.note(taken);
         self.open_state(taken)?;
-        self.check_kinds(&taken.set)?;
         if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
             return Err(Error::bad_updates(&taken.rejected));
         }
@@ -147,18 +143,6 @@ impl<'m> Session<'m> {
                     tracing::warn!(client = update.id, "skipped {}: {fault}", update.path.display());
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Stops a run that would take deltas for weights. Only the first call reads updates.
-    ///
-    /// # Errors
-    ///
-    /// When most updates that do not state their kind look like deltas of the base.
-    pub fn check_kinds(&mut self, set: &UpdateSet) -> Result<(), Error> {
-        if !std::mem::replace(&mut self.knows_kinds, true) {
-            kinds::check(&self.machine, set, &self.request.policy.claims)?;
         }
         Ok(())
     }
@@ -195,9 +179,11 @@ impl<'m> Session<'m> {
     ///
     /// # Errors
     ///
-    /// When the weights cannot be used.
+    /// When the weights cannot be used, or most updates look like deltas and do not say so.
     pub fn count(&self, taken: &mut Taken, comparer: &Comparer) -> Result<Vec<(usize, Fault)>, Error> {
-        let faults = self.opaque_faults(&taken.set)?;
+        let mut faults = self.kind_faults(&taken.set)?;
+        kinds::check_few(&faults, taken.set.clients.len()).map_err(|why| Error::Mode(Box::new(why)))?;
+        faults.extend(self.opaque_faults(&taken.set)?);
         if !faults.is_empty() {
             return Ok(faults);
         }
@@ -209,6 +195,15 @@ impl<'m> Session<'m> {
         let clients = taken.cohort.clients.len();
         taken.byzantine = method.byzantine.as_ref().map(|share| share.of(clients));
         Ok(Vec::new())
+    }
+
+    /// The faults of updates that do not state their kind and look like deltas of the base, by index in the set.
+    ///
+    /// # Errors
+    ///
+    /// When the base cannot be read.
+    pub fn kind_faults(&self, set: &UpdateSet) -> Result<Vec<(usize, Fault)>, Error> {
+        kinds::faults(&self.machine, set, &self.request.policy.claims)
     }
 
     /// The faults of updates whose opaque tensors differ from those of the others, by index in the set.

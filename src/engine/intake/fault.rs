@@ -27,6 +27,8 @@ pub enum Fault {
     DuplicateClient { id: String, other: PathBuf },
     #[error("metadata `kind` is {found}, expected {expected} because of --kind {expected}")]
     ForcedKind { found: UpdateKind, expected: UpdateKind },
+    #[error("update states no `kind` and looks like a delta: its norm is below {} % of the base's", 100.0 * .below)]
+    LikelyDelta { below: f64 },
     #[error("metadata `client_id` is missing, expected it because --client-id-from is metadata")]
     NoClientId,
     #[error("metadata `client_id` is `{found}`, expected `{expected}` by --client-id-from {by}")]
@@ -146,6 +148,10 @@ impl Fault {
             ),
             Self::SketchOntoBase => Some(
                 "merge the sketches without --base, decompress the result, and aggregate that onto the base",
+            ),
+            Self::LikelyDelta { .. } => Some(
+                "clients state metadata `kind` = `delta`; if all updates are deltas, pass --kind delta, and if they are \
+                 models, --kind weights",
             ),
             Self::OpaqueDiffers { .. } | Self::OpaqueEncoded { .. } => Some(REMEDY),
             Self::SketchUnderRule { .. } => Some("pass --rule mean, or decompress each update first"),

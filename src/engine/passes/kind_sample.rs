@@ -23,12 +23,32 @@ const COLUMNS: usize = 2048;
 /// An update is far shorter than the base below this part of the base's norm.
 pub const FAR_BELOW: f64 = 0.2;
 
+/// The updates that do not state their kind and are far shorter than the base, by index in the set. None without a base.
+///
+/// # Errors
+///
+/// When an update or the base cannot be read.
+pub fn likely_deltas(machine: &Machine, set: &UpdateSet) -> Result<Vec<usize>, PassError> {
+    let is_silent = |i: &usize| !set.clients[*i].metadata.states_kind;
+    let silent: Vec<usize> = (0..set.clients.len()).filter(is_silent).collect();
+    if set.base.is_none() || silent.is_empty() {
+        return Ok(Vec::new());
+    }
+    let likely = far_below_base(machine, &set.among(&silent)).map_err(|why| match why {
+        PassError::Read { path, input: Some(input), source } => {
+            PassError::Read { path, input: Some(silent[input]), source }
+        }
+        why => why,
+    })?;
+    Ok(silent.into_iter().zip(likely).filter_map(|(client, likely)| likely.then_some(client)).collect())
+}
+
 /// Whether each update of a set is far shorter than the base in a sample of their floats. None is if the base is zero.
 ///
 /// # Errors
 ///
 /// When an update or the base cannot be read.
-pub fn far_below_base(machine: &Machine, set: &UpdateSet) -> Result<Vec<bool>, PassError> {
+fn far_below_base(machine: &Machine, set: &UpdateSet) -> Result<Vec<bool>, PassError> {
     let plan = TilePlan::of_ranges(set, set.clients.len(), &ranges(set.layout.parameters()));
     let mut squares = machine.run(&SamplePass { machine, set, plan })?;
     let base = squares.pop().unwrap_or(0.0);

@@ -160,7 +160,8 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
         admitted.map_err(|why| session.unread_base(why))
     };
     let (mut set, mut rejected) = admit(updates)?;
-    let faults = session.opaque_faults(&set)?;
+    let mut faults = session.kind_faults(&set)?;
+    faults.extend(session.opaque_faults(&set)?);
     if !faults.is_empty() {
         (set, rejected) = admit(Taken::new(set, rejected).dissolve(faults))?;
     }
@@ -177,7 +178,6 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
             );
         }
     }
-    session.check_kinds(&set)?;
     // The run merges deltas, whether clients sent weights or deltas.
     set.value_kind = ValueKind::Deltas;
     let mut taken = Taken::new(set, rejected);

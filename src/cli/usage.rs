@@ -1,0 +1,73 @@
+//! The end of a command line that clap refuses: its message, and the report if one is asked for.
+
+use crate::engine::aggregate::publish::publish_failure;
+use crate::engine::aggregate::request::{Outputs, Readers};
+use clap::error::ErrorKind;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Prints the message of clap. Writes the report that the arguments ask for.
+pub(super) fn tell(why: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    // Nothing is left to do where standard error is closed.
+    let _ = why.print();
+    if !why.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let knows_report = why.kind() != ErrorKind::UnknownArgument || !why.to_string().contains("'--report'");
+    if let Some(outputs) = outputs(arguments).filter(|_| knows_report)
+        && let Err(why) = publish_failure(&outputs, None, (message(why), false))
+    {
+        eprintln!("warning: no report was written: {why}");
+    }
+    ExitCode::from(2)
+}
+
+/// The outputs that the arguments name; `None` without `--report`. clap reads nothing behind the first error.
+fn outputs(arguments: &[OsString]) -> Option<Outputs> {
+    let report = value(arguments, &["--report"])?;
+    let is_private = value(arguments, &["--dp"]).is_some();
+    Some(Outputs {
+        model: value(arguments, &["--output", "-o"]).unwrap_or_default(),
+        max_shard_bytes: None,
+        report: Some(report),
+        readers: if is_private { Readers::Owner { of_clients: false } } else { Readers::All },
+        state: value(arguments, &["--state"]),
+    })
+}
+
+/// The value of an option: the next argument, or the text behind `=`.
+fn value(arguments: &[OsString], names: &[&str]) -> Option<PathBuf> {
+    let mut arguments = arguments.iter().take_while(|argument| *argument != "--");
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy();
+        match text.split_once('=') {
+            Some((name, value)) if names.contains(&name) => return Some(value.into()),
+            None if names.contains(&&*text) => return arguments.next().map(PathBuf::from),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The first paragraph of clap's message as one line, without its label.
+fn message(why: &clap::Error) -> String {
+    let text = why.render().to_string();
+    let paragraph = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let line = paragraph.collect::<Vec<&str>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_behind_their_option() {
+        let arguments = ["fedmill", "aggregate", "-o", "m", "--report=r.json", "--", "--state", "s"];
+        let arguments = arguments.map(OsString::from);
+        assert_eq!(value(&arguments, &["--output", "-o"]), Some("m".into()));
+        assert_eq!(value(&arguments, &["--report"]), Some("r.json".into()));
+        assert_eq!(value(&arguments, &["--state"]), None);
+    }
+}
