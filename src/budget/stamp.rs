@@ -13,6 +13,7 @@ use crate::privacy::ledger::replay::{ChargeRecord, State};
 use crate::record::Head;
 use crate::record::sha256::{DigestError, Sha256};
 use crate::updates;
+use crate::updates::metadata::ancestor_as_release;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,18 @@ impl Stamp {
             (key::TEST_SEED, self.is_test.then(|| NOT_PRIVATE.to_owned())),
         ];
         entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    }
+
+    /// Reads the stamp of a model, or if it has none, that of the nearest private release among its bases.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub fn of_base(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Option<Self>, BudgetError> {
+        match Self::of(path, metadata)? {
+            None => Self::of(path, &ancestor_as_release(metadata)),
+            own => Ok(own),
+        }
     }
 
     /// Reads the stamp from a model's metadata; `None` if the model was not made with a charge.

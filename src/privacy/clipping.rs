@@ -25,10 +25,10 @@ pub const NORMS: std::ops::RangeInclusive<f64> = 1e-60..=1e60;
 #[derive(Clone, Copy, PartialEq, Debug, Error)]
 pub enum NoGrid {
     /// The clip norm is out of range.
-    #[error("the norm to clip to is {0}, expected a number from 1e-60 to 1e60")]
+    #[error("the norm to clip to is {0:e}, expected a number from 1e-60 to 1e60")]
     ClipNorm(f64),
     /// The noise multiplier is out of range.
-    #[error("the noise multiplier is {0}, expected a number from 0.000002 to 2000000")]
+    #[error("the noise multiplier is {0:e}, expected a number from 0.000002 to 2000000")]
     NoiseMultiplier(f64),
 }
 

@@ -81,6 +81,37 @@ pub const PARTIAL_KEY: &str = "fedmill.partial";
 /// The metadata key that a shard file is recognised by. Shard files also have [`PARTIAL_KEY`], with other values.
 pub const SHARD_KEY: &str = "fedmill.shard";
 
+/// The prefix of the metadata keys in which a private release names its charge.
+const PRIVACY_PREFIX: &str = "fedmill.privacy.";
+
+/// The prefix of the same keys in a model that has a private release among its bases.
+const ANCESTOR_PREFIX: &str = "fedmill.privacy.base.";
+
+/// What a merged model says of the nearest private release among its bases; empty if there is none.
+pub fn privacy_ancestor(base: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let (older, own): (Vec<_>, Vec<_>) = base
+        .iter()
+        .filter(|(key, _)| key.starts_with(PRIVACY_PREFIX))
+        .partition(|(key, _)| key.starts_with(ANCESTOR_PREFIX));
+    let renamed = |(key, value): (&String, &String)| {
+        let key = key.strip_prefix(PRIVACY_PREFIX).unwrap_or(key);
+        (format!("{ANCESTOR_PREFIX}{key}"), value.clone())
+    };
+    if own.is_empty() {
+        older.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    } else {
+        own.into_iter().map(renamed).collect()
+    }
+}
+
+/// The metadata of the nearest private release among a model's bases, under the keys of a release.
+pub fn ancestor_as_release(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let own = |(key, value): (&String, &String)| {
+        Some((format!("{PRIVACY_PREFIX}{}", key.strip_prefix(ANCESTOR_PREFIX)?), value.clone()))
+    };
+    metadata.iter().filter_map(own).collect()
+}
+
 /// The metadata key of the sum of clipped updates.
 pub const SUM_KEY: &str = "fedmill.privacy.sum";
 

@@ -159,6 +159,14 @@ fn a_base_of_a_voided_charge_is_refused() {
     assert_eq!(void.code, Some(0), "{void:#?}");
     let run = fedmill(&dir, &words("aggregate --dp p --base base2.safetensors in -o z.safetensors"));
     run.assert_fails(2, &["base2.safetensors", "charge 1, which was voided: `it was never seen`"]);
+    // A merge without privacy carries the charge onward, however many follow.
+    let mut base = "base2.safetensors".to_owned();
+    for next in ["n1.safetensors", "n2.safetensors"] {
+        fedmill(&dir, &words(&format!("aggregate --base {base} in -o {next}"))).assert_merged(next);
+        base = next.to_owned();
+        let run = fedmill(&dir, &words(&format!("aggregate --dp p --base {base} in -o z.safetensors")));
+        run.assert_fails(2, &[&*base, "charge 1, which was voided"]);
+    }
     assert_eq!(charges(&dir, "p"), 0);
 }
 
@@ -169,9 +177,14 @@ fn a_base_with_noise_from_a_test_seed_marks_what_follows() {
         init(&dir, ledger, ALL);
     }
     release(&dir, "--dp p in -o seeded.safetensors --test-seed 3").assert_merged("seeded.safetensors");
-    for ledger in ["p", "q"] {
-        let next = format!("aggregate --dp {ledger} --base seeded.safetensors in -o next.safetensors");
-        fedmill(&dir, &words(&next)).assert_fails(2, &["seeded.safetensors", "test seed"]);
+    fedmill(&dir, &words("aggregate --base seeded.safetensors in -o plain.safetensors"))
+        .assert_merged("plain.safetensors");
+    let marks = Model::read(&dir, "plain.safetensors").metadata;
+    assert!(marks["fedmill.privacy.base.test_seed"].contains("NOT private"));
+    assert!(!marks.contains_key("fedmill.privacy.release"), "{marks:?}");
+    for (ledger, base) in [("p", "seeded"), ("q", "seeded"), ("p", "plain"), ("q", "plain")] {
+        let next = format!("aggregate --dp {ledger} --base {base}.safetensors in -o next.safetensors");
+        fedmill(&dir, &words(&next)).assert_fails(2, &[&format!("{base}.safetensors"), "test seed"]);
         fedmill(&dir, &words(&format!("{next} --test-seed 4"))).assert_merged("next.safetensors");
         let metadata = Model::read(&dir, "next.safetensors").metadata;
         assert!(metadata["fedmill.privacy.test_seed"].contains("NOT private"));

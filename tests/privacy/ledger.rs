@@ -166,6 +166,8 @@ fn plans_that_make_no_sense_are_refused() {
         ("--delta 1e-5", "--delta 0", &["delta: found 0"]),
         ("--epsilon 2", "--epsilon NaN", &["epsilon: found NaN"]),
         ("--clip 1.5", "--clip inf", &["clip bound: found inf"]),
+        ("--clip 1.5", "--clip 1e300", &["clip bound: found 1e300", "from 1e-60 to 1e60"]),
+        ("--clip 1.5", "--clip 1e-300", &["clip bound: found 1e-300", "from 1e-60 to 1e60"]),
         ("--noise-multiplier 1.2", "--noise-multiplier=-1", &["noise multiplier: found -1"]),
         ("--clip 1.5", "--clip 1 --adaptive-clip --count-noise 0.6", &["noise of 0.6 on the count"]),
     ] {

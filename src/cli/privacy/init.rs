@@ -11,6 +11,7 @@ use crate::engine::intake::admit;
 use crate::engine::intake::update::{self, BadBase};
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
+use crate::privacy::clipping::Grid;
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::budget::{self, VerdictError, epsilon_text};
 use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
@@ -146,6 +147,10 @@ impl Arguments {
             _ => {}
         }
         plan.level = plan.dimension.map(|dimension| plan.level_for(dimension));
+        if let Some(level) = plan.level {
+            let multiplier = plan.drawn_multiplier().map_err(|why| failure(why.into()))?;
+            Grid::at(level, plan.first_clip(), multiplier)?;
+        }
         Ok(plan)
     }
 

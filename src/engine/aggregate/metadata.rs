@@ -6,7 +6,7 @@ use crate::engine::aggregate::session::Session;
 use crate::engine::intake::taken::Taken;
 use crate::strategies;
 use crate::updates::encoded::{sketch_metadata, sketched};
-use crate::updates::metadata::{UPDATE_KEYS, UpdateKind};
+use crate::updates::metadata::{UPDATE_KEYS, UpdateKind, privacy_ancestor};
 use std::collections::BTreeMap;
 
 /// The reference's metadata, without keys of an update or an earlier merge, and with fedmill's version.
@@ -21,6 +21,7 @@ pub fn inherited(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String
 pub fn of(session: &Session, taken: &Taken) -> BTreeMap<String, String> {
     let (method, set) = (&session.request.method, &taken.set);
     let mut metadata = inherited(&set.metadata);
+    metadata.extend(set.base.iter().flat_map(|base| privacy_ancestor(&base.model.metadata)));
     let mut insert = |key: &str, value: String| metadata.insert(format!("fedmill.{key}"), value);
     insert("rule", method.rule.to_string());
     if !method.pre.is_empty() {

@@ -21,7 +21,7 @@ pub(super) fn check_base(session: &Session, options: &Options, account: &Account
         .into());
     };
     let (path, metadata) = (&base.model.path, &base.model.metadata);
-    let Some(stamp) = Stamp::of(path, metadata).map_err(DpError::of)? else { return Ok(()) };
+    let Some(stamp) = Stamp::of_base(path, metadata).map_err(DpError::of)? else { return Ok(()) };
     account.check_base(path, &stamp).map_err(DpError::of)?;
     if stamp.is_test && options.test_seed.is_none() {
         return Err(DpError::of(DpError::TestBase { path: path.clone() }));

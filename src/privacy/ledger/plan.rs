@@ -19,6 +19,7 @@ pub use correlated::Correlated;
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::calibrate::{Budget, ClientSampling, TargetAccountant};
+use crate::privacy::clipping::NORMS;
 use crate::privacy::event::{Adjacency, Event, EventError};
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
@@ -237,11 +238,12 @@ impl BudgetPlan {
 
     fn check_clip(&self) -> Result<(), PlanError> {
         let positive = "a finite number above 0";
+        let clip = self.first_clip();
+        in_range("clip bound", clip, NORMS.contains(&clip), "a number from 1e-60 to 1e60")?;
         match self.clip {
-            ClipBound::Fixed(bound) => in_range("clip bound", bound, bound > 0.0, positive),
+            ClipBound::Fixed(_) => Ok(()),
             ClipBound::Adaptive(adaptive) => {
-                let Adaptive { initial, quantile, rate, count_noise } = adaptive;
-                in_range("clip bound", initial, initial > 0.0, positive)?;
+                let Adaptive { quantile, rate, count_noise, .. } = adaptive;
                 let between = quantile > 0.0 && quantile < 1.0;
                 in_range("quantile", quantile, between, "a number between 0 and 1")?;
                 let most = rate * quantile.max(1.0 - quantile);
@@ -435,5 +437,7 @@ fn in_range(what: &'static str, found: f64, fine: bool, expected: &'static str) 
     if fine && found.is_finite() {
         return Ok(());
     }
-    Err(PlanError::OutOfRange { what, found: found.to_string(), expected })
+    // `Debug` writes large and small numbers with an exponent, and counts with `.0`.
+    let found = format!("{found:?}").trim_end_matches(".0").to_owned();
+    Err(PlanError::OutOfRange { what, found, expected })
 }

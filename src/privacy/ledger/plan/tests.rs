@@ -20,6 +20,10 @@ fn numbers_out_of_range_are_refused() {
         assert!(with(|plan| plan.noise_multiplier = bad).is_err());
         assert!(with(|plan| plan.clip = ClipBound::Fixed(bad)).is_err());
     }
+    // A round could not clip to such norms.
+    for bad in [1e300, 1e-300] {
+        assert!(with(|plan| plan.clip = ClipBound::Fixed(bad)).is_err());
+    }
     assert!(with(|plan| plan.delta = 1.0).is_err());
     assert!(with(|plan| plan.sampling_rate = 1.1).is_err());
     assert!(with(|plan| plan.population = 0).is_err());
