@@ -100,6 +100,15 @@ impl Dir {
         names
     }
 
+    /// Gives all files the content that they had.
+    pub(crate) fn restore(&self, before: &Contents) {
+        let is_file = |name: &&String| !name.ends_with('/');
+        let now = self.contents();
+        let new = now.keys().filter(is_file).filter(|name| !before.contains_key(*name));
+        new.for_each(|name| fs::remove_file(self.path(name)).unwrap());
+        before.keys().filter(is_file).for_each(|name| self.write(name, &before[name]));
+    }
+
     /// Fails if a file was added, removed or changed. The report of a failed run may be new: it must say that nothing
     /// was published.
     #[track_caller]
@@ -255,6 +264,16 @@ impl Update {
         }
         serde_json::Value::Object(header).to_string()
     }
+}
+
+/// The bytes of a safetensors file without the digest that it carries, as a program of another make could write it.
+pub(crate) fn without_digest(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for key in ["\"fedmill.digest\"", "\"fedmill.sealed\""] {
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).expect("a digest");
+        bytes[at + 1..at + 8].copy_from_slice(b"removed");
+    }
+    bytes
 }
 
 /// The values in little-endian bytes, one after the other.

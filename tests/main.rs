@@ -43,6 +43,7 @@
 //! - `resume`: rounds that keep a state, killed before every durable step and run again.
 //! - `state`: the state of centred clipping over several rounds.
 //! - `strategies`: server strategies over ten rounds against the oracle.
+//! - `seals`: files that carry a digest: damage to any part of them is found.
 //! - `shards`: rounds cut into shards, against the bytes of one process; shard files that do not fit together.
 //! - `quality`: the error of codecs relative to their bytes, on vectors of four distributions.
 //! - `sparse`: merges of codecs that send few values, and rules that refuse them.
@@ -98,6 +99,7 @@ mod robust;
 mod roster;
 mod rules;
 mod same_bits;
+mod seals;
 mod shards;
 mod sparse;
 mod state;

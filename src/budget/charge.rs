@@ -44,7 +44,7 @@ pub fn charge(account: &mut Account, request: &Request) -> Result<Answer, Budget
     let key = request.test_seed.map_or_else(Key::draw, |seed| Ok(Key::of_test_seed(seed)))?;
     if request.resumable {
         let path = account.books().directory.key(payment.charge.seq);
-        secret::write(&path, key.bytes()).map_err(BudgetError::at(&path))?;
+        secret::write_key(&path, key.bytes()).map_err(BudgetError::at(&path))?;
     }
     let counted = vec![true; request.clients.len()];
     Ok(Answer::Granted(payment.grant(account, request, mechanism, key, counted)))

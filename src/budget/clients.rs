@@ -61,8 +61,9 @@ impl Admission {
         clients: impl Iterator<Item = &'a String>,
     ) -> Result<Self, BudgetError> {
         let path = directory.clients_key();
-        let key = secret::read::<KEY_BYTES>(&path).map_err(BudgetError::at(&path))?;
-        let key = key.ok_or_else(|| BudgetError::SeriesKey { path, why: "is missing".to_owned() })?;
+        let fault = |why: String| BudgetError::SeriesKey { path: path.clone(), why };
+        let key = secret::read_key::<KEY_BYTES>(&path).map_err(|why| fault(why.to_string()))?;
+        let key = key.ok_or_else(|| fault("is missing".to_owned()))?;
         let mut rounds_of_clients = earlier_rounds(directory, state, round)?;
         let mut admitted: Vec<IdHash> = Vec::new();
         let mut counted = Vec::new();
@@ -103,7 +104,7 @@ pub(crate) fn draw_key(directory: &Directory) -> Result<(), BudgetError> {
     let mut key = [0; KEY_BYTES];
     getrandom::fill(&mut key)?;
     let path = directory.clients_key();
-    secret::write(&path, &key).map_err(BudgetError::at(&path))
+    secret::write_key(&path, &key).map_err(BudgetError::at(&path))
 }
 
 /// The rounds of each client before this round, from the lists on disk.

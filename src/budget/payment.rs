@@ -126,12 +126,14 @@ pub(super) fn existing_release(
     Ok(Some(ExistingRelease { path: output.path, release_id: charge.charge.release_id.clone() }))
 }
 
-/// Reads a key from its file; `None` if there is none.
+/// Reads the key of a charge from its file; `None` if there is none.
 pub(super) fn read_key(path: &Path) -> Result<Option<Key>, BudgetError> {
-    let bytes = secret::read::<KEY_BYTES>(path).map_err(BudgetError::at(path))?;
-    Ok(bytes.map(|mut bytes| {
-        let key = Key::kept(bytes);
-        bytes.zeroize();
-        key
-    }))
+    Ok(secret::read_key::<KEY_BYTES>(path).map_err(BudgetError::at(path))?.map(kept))
+}
+
+/// The key of these bytes, which are wiped.
+pub(super) fn kept(mut bytes: [u8; KEY_BYTES]) -> Key {
+    let key = Key::kept(bytes);
+    bytes.zeroize();
+    key
 }

@@ -18,11 +18,11 @@
 use crate::budget::account::Account;
 use crate::budget::clients::Admission;
 use crate::budget::error::BudgetError;
-use crate::budget::payment::{Payment, existing_release, is_for, mechanism, pay, read_key, refusal};
+use crate::budget::payment::{Payment, existing_release, is_for, kept, mechanism, pay, refusal};
 use crate::budget::request::{Answer, Request, WrongRound};
 use crate::io::secret;
 use crate::privacy::event::Event;
-use crate::privacy::key::Key;
+use crate::privacy::key::{KEY_BYTES, Key};
 use crate::privacy::ledger::plan::Correlated;
 use crate::privacy::ledger::record::{DrawsFrom, LedgerEntry, Mechanism, SeriesKey};
 use crate::privacy::ledger::replay::ChargeRecord;
@@ -168,7 +168,8 @@ fn series_key(account: &mut Account, request: &Request) -> Result<Key, BudgetErr
     };
     let key = match test_key {
         Some(key) => Some(key),
-        None => read_key(&path)?,
+        // The ledger has its digest.
+        None => secret::read::<KEY_BYTES>(&path).map_err(BudgetError::at(&path))?.map(kept),
     };
     let fault = |why: &str| BudgetError::SeriesKey { path: path.clone(), why: why.to_owned() };
     let key = key

@@ -119,7 +119,7 @@ impl Compression {
         if let (Some(output), Some(staged)) = (&self.output, staged) {
             let residual =
                 attempt.residual.take().map(|residual| (residual, attempt.quality().errors.sqrt()));
-            self.publish(output, staged, &attempt.file, residual)?;
+            pool.install(|| self.publish(output, staged, &attempt.file, residual))?;
             if let Some((path, config)) = config {
                 let published = config.publish(path).and_then(|()| sync_directory_of(path));
                 published.map_err(WriteError::at(path))?;

@@ -1,4 +1,6 @@
-//! Names a file by its content.
+//! Names a file by its content. [`seal`] is the digest that a file of fedmill carries.
+
+pub mod seal;
 
 use crate::io::source::SourceFile;
 use sha2::Digest as _;
@@ -54,11 +56,11 @@ impl Blake3 {
     }
 
     /// Adds a file of `bytes` bytes, read a chunk at a time.
-    pub(super) fn add(
-        &mut self,
-        bytes: u64,
-        read: impl Fn(&mut [u8], u64) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn add(&mut self, bytes: u64, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io::Result<()> {
         each_chunk(bytes, SHARED_CHUNK_BYTES, read, |chunk| {
             self.hasher.update_rayon(chunk);
         })

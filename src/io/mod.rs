@@ -3,9 +3,10 @@
 //! Reading: [`discover`] finds updates, [`shards`] names the files of sharded models, [`shard_index`] reads what an
 //! index says about them. [`header`] checks the claims of a safetensors header, [`limits`] bound it, and [`lookalike`]
 //! knows files of other formats. [`source`] reads files in place, [`model_file`] joins headers and sources, [`digest`]
-//! names content, [`content`] is a model without its metadata. Writing: [`publish`] makes whole files appear at once,
-//! [`model_writer`] streams a model into one, [`model_files`] names its files,
-//! [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small files between runs.
+//! names content, [`digest::seal`] is the digest that a file carries, [`content`] is a model without its metadata.
+//! Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, [`model_files`]
+//! names its files, [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small
+//! files between runs.
 //!
 //! [`collision`] keeps outputs off inputs. [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends
 //! one where a test asks for it.

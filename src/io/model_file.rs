@@ -1,5 +1,6 @@
 //! A model on disk: one safetensors file, or several under a Hugging Face shard index.
 
+use crate::io::digest::seal;
 use crate::io::discover::DiscoverError;
 use crate::io::header::{Header, HeaderFault, LENGTH_BYTES, StoredTensor, header_length};
 use crate::io::limits::Limits;
@@ -46,6 +47,13 @@ pub enum OpenFault {
     Encoded,
     #[error("metadata `{key}` is `{one}` in one shard and `{other}` in another")]
     ConflictingMetadata { key: String, one: String, other: String },
+    #[error("file was damaged or changed: its digest is {found}, expected {expected} as it states itself")]
+    Damaged { found: String, expected: String },
+    #[error(
+        "file was damaged or changed: metadata `{}` is missing, expected the digest of the file",
+        seal::DIGEST_KEY
+    )]
+    NoDigest,
 }
 
 impl OpenFault {
@@ -56,6 +64,9 @@ impl OpenFault {
             Self::Lookalike(known) => Some(known.hint),
             Self::ShardAlone { .. } => {
                 Some("name the index, *.safetensors.index.json, and put all shards beside it")
+            }
+            Self::Damaged { .. } | Self::NoDigest => {
+                Some("take a sound copy of the file, or make it again by the command that wrote it")
             }
             Self::Shard { fault, .. } => fault.hint(),
             _ => None,

@@ -4,6 +4,7 @@
 //! removes an old index first and publishes the new one last: an index never stands beside shards of another model.
 
 use crate::io::digest;
+use crate::io::digest::seal;
 use crate::io::header::{LENGTH_BYTES, METADATA_KEY};
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::model_files::{KeptModel, index_path, publish_files, stem_of};
@@ -260,6 +261,18 @@ impl ModelWriter {
         Ok(digest.hex())
     }
 
+    /// Writes the digest of the files into them, where [`seal::with_room`] made room in the metadata. Call it when nothing
+    /// else is left to write.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read back or written.
+    pub fn seal(&self) -> Result<(), WriteError> {
+        let files: Vec<(&Staged, u64)> =
+            self.shards.iter().map(|shard| (&shard.staged, shard.bytes)).collect();
+        seal::fill(&files).map_err(WriteError::at(&self.target))
+    }
+
     /// Flushes everything written to disk. Returns the time that it took.
     ///
     /// # Errors
@@ -402,8 +415,10 @@ fn index_json(
     names: &[String],
 ) -> String {
     let total_size: usize = tensors.iter().map(TensorSpec::bytes).sum();
+    // The digest of the files is theirs.
+    let of_all = metadata.iter().filter(|(key, _)| *key != seal::DIGEST_KEY);
     let mut index_metadata: BTreeMap<&str, serde_json::Value> =
-        metadata.iter().map(|(key, value)| (key.as_str(), json!(value))).collect();
+        of_all.map(|(key, value)| (key.as_str(), json!(value))).collect();
     index_metadata.insert("total_size", json!(total_size));
     let weight_map: BTreeMap<&str, &str> = ranges
         .iter()

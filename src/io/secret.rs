@@ -1,6 +1,7 @@
 //! Small files that only their owner may read, and that are wiped after use.
 
 use crate::io::crash;
+use crate::io::digest::{Blake3, seal};
 use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
 use std::fs::{self, File};
 use std::io;
@@ -35,6 +36,49 @@ pub fn read<const BYTES: usize>(path: &Path) -> io::Result<Option<[u8; BYTES]>> 
     let found = bytes.len();
     let expected = move |_| io::Error::other(format!("found {found} bytes, expected {BYTES}"));
     bytes.try_into().map(Some).map_err(expected)
+}
+
+/// Writes a key as [`write`] does, and behind it a digest that finds damage.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write_key<const BYTES: usize>(path: &Path, key: &[u8; BYTES]) -> io::Result<()> {
+    let mut bytes = [key.as_slice(), &digest_of(key)].concat();
+    let written = write(path, &bytes);
+    bytes.zeroize();
+    written
+}
+
+/// The key that [`write_key`] wrote; `None` if the file is missing or was being wiped. Warns of a key without a digest.
+///
+/// # Errors
+///
+/// When it cannot be read, is not of this size, or does not have its digest.
+pub fn read_key<const BYTES: usize>(path: &Path) -> io::Result<Option<[u8; BYTES]>> {
+    let Some(mut bytes) = kept(path)? else { return Ok(None) };
+    let found = bytes.len();
+    let key =
+        bytes.first_chunk::<BYTES>().copied().filter(|_| [BYTES, BYTES + DIGEST_BYTES].contains(&found));
+    let expected = format!("found {found} bytes, expected {BYTES} and a digest");
+    let key = key.ok_or_else(|| io::Error::other(expected))?;
+    let is_sound = bytes[BYTES..] == digest_of(&key) || found == BYTES;
+    bytes.zeroize();
+    if !is_sound {
+        return Err(io::Error::other("file was damaged or changed: the key does not have its digest"));
+    }
+    if found == BYTES {
+        seal::warn_of_unsealed(&[path]);
+    }
+    Ok(Some(key))
+}
+
+/// Bytes of the digest of a key.
+const DIGEST_BYTES: usize = 32;
+
+/// A digest of a key, which differs from all that the key is used for.
+fn digest_of(key: &[u8]) -> [u8; DIGEST_BYTES] {
+    Blake3::of_bytes(&[b"fedmill digest of a kept key", key].concat())
 }
 
 /// Whether there is a secret in a file.
@@ -129,6 +173,27 @@ mod tests {
         held.read_exact_at(&mut left, 0).unwrap();
         assert_eq!(left, [0; 3], "the disk holds zeros");
         wipe(&path).unwrap();
+    }
+
+    #[test]
+    fn damage_to_a_key_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        assert_eq!(read_key::<3>(&path).unwrap(), None);
+        write_key(&path, &[1, 2, 3]).unwrap();
+        assert_eq!(read_key(&path).unwrap(), Some([1, 2, 3]));
+        assert!(read_key::<4>(&path).is_err());
+        let sound = fs::read(&path).unwrap();
+        for at in 0..sound.len() {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, damaged).unwrap();
+            assert!(read_key::<3>(&path).is_err(), "{at}");
+        }
+        fs::write(&path, &sound[..30]).unwrap();
+        assert!(read_key::<3>(&path).is_err());
+        fs::write(&path, &sound[..3]).unwrap();
+        assert_eq!(read_key(&path).unwrap(), Some([1, 2, 3]), "of an earlier version");
     }
 
     #[test]

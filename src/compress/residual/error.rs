@@ -86,6 +86,7 @@ impl ResidualError {
             Self::NonFinite { path, .. } => {
                 Some(format!("to start over without a residual, move {} away", path.display()))
             }
+            Self::Unreadable { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
             Self::Expands(why) => Some(why.hint()),
             Self::Grows { path, .. } => Some(format!(
                 "take a codec that sends more of the update, or --decay below 1; to start over, move {} away",

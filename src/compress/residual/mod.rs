@@ -248,7 +248,7 @@ impl Feedback {
     pub(crate) fn promote(&self) -> Result<(), ResidualError> {
         let next = self.next();
         if let (Some(current), Some(next)) =
-            (StoredResidual::read(&self.path).ok().flatten(), StoredResidual::read(&next)?)
+            (StoredResidual::read_again(&self.path).ok().flatten(), StoredResidual::read_again(&next)?)
             && current.is_followed_by(&next)
         {
             publish::keep_as_previous(&self.path).map_err(WriteError::at(&self.path))?;

@@ -1,8 +1,9 @@
 //! A residual in its file, and the update that it belongs to.
 
 use crate::compress::residual::error::ResidualError;
+use crate::io::digest::seal;
 use crate::io::limits::Limits;
-use crate::io::model_file::{ModelFile, TablePool, TensorPlace};
+use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
 use crate::io::source::{OpenFiles, identity_of};
 use crate::model::dtype::Kind;
 use crate::model::layout::TensorSpec;
@@ -82,14 +83,32 @@ fn parse_norms(path: &Path, text: Option<&String>) -> Result<Vec<f64>, ResidualE
     })
 }
 
+fn open(path: &Path) -> Result<Option<ModelFile>, ResidualError> {
+    if identity_of(path).is_none() {
+        return Ok(None);
+    }
+    ModelFile::open(path, &OpenFiles::raise_limit(), &TablePool::default(), &Limits::TRUSTED)
+        .map(Some)
+        .map_err(|faults| ResidualError::Unreadable { path: path.to_owned(), faults })
+}
+
 impl StoredResidual {
-    /// Reads a residual; `None` if there is no file.
+    /// Reads a residual and compares its file with its digest; `None` if there is no file.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, ResidualError> {
-        if identity_of(path).is_none() {
-            return Ok(None);
-        }
-        let model = ModelFile::open(path, &OpenFiles::raise_limit(), &TablePool::default(), &Limits::TRUSTED)
-            .map_err(|faults| ResidualError::Unreadable { path: path.to_owned(), faults })?;
+        let Some(model) = open(path)? else { return Ok(None) };
+        let unreadable =
+            |fault: OpenFault| ResidualError::Unreadable { path: path.to_owned(), faults: fault.into() };
+        seal::check_or_warn(&model).map_err(unreadable)?;
+        Self::of(model).map(Some)
+    }
+
+    /// Reads the header of a residual that this run has read or written; `None` if there is no file.
+    pub(crate) fn read_again(path: &Path) -> Result<Option<Self>, ResidualError> {
+        open(path)?.map(Self::of).transpose()
+    }
+
+    fn of(model: ModelFile) -> Result<Self, ResidualError> {
+        let path = &model.path;
         let text = |key: &'static str| {
             model.metadata.get(key).cloned().ok_or_else(|| ResidualError::Metadata {
                 path: path.to_owned(),
@@ -105,7 +124,7 @@ impl StoredResidual {
             found: format!("`{steps}`"),
             expected: "a count",
         })?;
-        Ok(Some(Self {
+        Ok(Self {
             client: text(key::CLIENT)?,
             round: model.metadata.get(key::ROUND).and_then(|round| round.parse().ok()),
             local_lr: model.metadata.get(key::LOCAL_LR).and_then(|lr| lr.parse().ok()),
@@ -117,7 +136,7 @@ impl StoredResidual {
             steps,
             norms: parse_norms(path, model.metadata.get(key::NORMS))?,
             model,
-        }))
+        })
     }
 
     /// Whether a residual is the next one of the chain.

@@ -4,6 +4,7 @@ use crate::compress::parts::PartPlan;
 use crate::compress::residual::error::ResidualError;
 use crate::compress::residual::stored::{NO_DIGEST, key, norms_as_text};
 use crate::compress::residual::{CarryOver, Feedback, GROWTH_ROUNDS, ResidualDtype};
+use crate::io::digest::seal;
 use crate::io::model_writer::{WriteError, header_bytes};
 use crate::io::publish::{self, Staged};
 use crate::kernels::convert::encode;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct ResidualWriter {
     next: PathBuf,
     staged: Staged,
+    bytes: u64,
     /// The float tensors of the update.
     specs: Vec<TensorSpec>,
     /// First byte of each tensor of the update; `None` for tensors that are not float.
@@ -62,7 +64,8 @@ impl ResidualWriter {
         metadata.extend(subject.round.map(|round| (key::ROUND, round.to_string())));
         metadata.extend(subject.local_lr.map(|lr| (key::LOCAL_LR, lr.to_string())));
         metadata.extend(subject.base_sha256.clone().map(|base| (key::BASE, base)));
-        let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let metadata = seal::with_room(metadata.collect());
         let dtype = match feedback.dtype {
             ResidualDtype::F32 => Dtype::F32,
             ResidualDtype::Bf16 => Dtype::BF16,
@@ -79,7 +82,7 @@ impl ResidualWriter {
         let places = tensors.iter().map(|spec| is_float(&spec).then(|| place(spec))).collect();
         let next = feedback.next();
         let staged = Staged::create_private(&next, end).map_err(WriteError::at(&next))?;
-        Ok(Self { next, staged, specs, places, metadata, norms })
+        Ok(Self { next, staged, bytes: end, specs, places, metadata, norms })
     }
 
     /// Writes the residual of a part's values from `start` on.
@@ -124,6 +127,7 @@ impl ResidualWriter {
         let header = header_bytes(&self.specs, &self.metadata);
         let publish = || {
             self.staged.write_at(&header, 0)?;
+            seal::fill(&[(&self.staged, self.bytes)])?;
             self.staged.sync()?;
             self.staged.publish(&self.next)?;
             publish::sync_directory_of(&self.next)

@@ -5,7 +5,7 @@ use crate::engine::aggregate::geometry::{FileGeometry, Spent, faults_of_values, 
 use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::outputs::{check_collisions, check_targets};
 use crate::engine::aggregate::request::{Inputs, Request};
-use crate::engine::aggregate::state::StateSpec;
+use crate::engine::aggregate::state::{StateSpec, check_digest};
 use crate::engine::aggregate::work::work;
 use crate::engine::aggregate::{kinds, notices, report};
 use crate::engine::backend::calibration::Host;
@@ -83,9 +83,10 @@ impl<'m> Session<'m> {
         let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
         let base = request.inputs.base.as_deref();
         let base = base.map(|path| update::open_base(path, &files, &tables)).transpose()?;
-        if let (Some(base), Some(_)) = (&base, &request.outputs.state) {
-            // All threads hash the base now: the state needs the digest later.
-            machine.pool.install(|| digest_of(base))?;
+        if let Some(state) = &request.outputs.state {
+            // All threads hash now. The state needs the digest of the base later.
+            machine.pool.install(|| check_digest(state))?;
+            base.as_ref().map(|base| machine.pool.install(|| digest_of(base))).transpose()?;
         }
         let policy = &request.policy;
         let mut updates =

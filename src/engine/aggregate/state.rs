@@ -9,6 +9,7 @@
 //! crash. The first round has no state.
 
 use crate::engine::decide::method::Method;
+use crate::io::digest::seal;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish;
@@ -166,6 +167,7 @@ impl StateSpec {
             return Ok(None);
         }
         let beside = publish::previous(path);
+        check_digest(&beside)?;
         if let Ok(Some(previous)) = self.read(&beside, layout)
             && previous.names(key::MODEL, base)
         {
@@ -198,8 +200,7 @@ impl StateSpec {
             return Ok(None);
         }
         let at = || path.to_owned();
-        let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
-            .map_err(|faults| StateError::Unreadable { path: at(), faults })?;
+        let model = open_file(path).map_err(|faults| StateError::Unreadable { path: at(), faults })?;
         let found = model.metadata.get(key::OWNER);
         if found != Some(&self.owner) {
             let found = found.map_or_else(|| "missing".to_owned(), |found| format!("`{found}`"));
@@ -251,6 +252,25 @@ impl StateSpec {
     }
 }
 
+/// Compares a state file with its digest. Warns if it has none. A file that does not exist is sound. All threads of the
+/// current pool share the work.
+///
+/// # Errors
+///
+/// When the file cannot be read, or is damaged.
+pub fn check_digest(path: &Path) -> Result<(), StateError> {
+    if identity_of(path).is_none() {
+        return Ok(());
+    }
+    let unreadable = |faults| StateError::Unreadable { path: path.to_owned(), faults };
+    let model = open_file(path).map_err(unreadable)?;
+    seal::check_or_warn(&model).map_err(|fault| unreadable(fault.into()))
+}
+
+fn open_file(path: &Path) -> Result<ModelFile, Faults<OpenFault>> {
+    updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default())
+}
+
 impl StateFile {
     fn names(&self, key: &str, digest: &str) -> bool {
         self.metadata.get(key).is_some_and(|found| found == digest)
@@ -297,7 +317,8 @@ impl StateWriter {
             (key::BASE, base.unwrap_or(NO_DIGEST).to_owned()),
             ("fedmill.version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
-        let metadata = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let metadata = entries.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let metadata = seal::with_room(metadata.collect());
         let writer = ModelWriter::create(path, &layout, &metadata, None)?;
         let mut next = 0;
         let mut place = |slot: StateTensor, class: TensorClass| {
@@ -333,8 +354,8 @@ impl StateWriter {
         self.writer.bytes()
     }
 
-    /// Syncs the model and the state to disk, and writes the digest of the model into the state. The pool hashes while
-    /// the disk syncs. Returns the time of both.
+    /// Syncs the model and the state to disk, and writes the digests of the model and of the state into the state. The
+    /// pool hashes while the disk syncs. Returns the time of both.
     ///
     /// # Errors
     ///
@@ -354,6 +375,7 @@ impl StateWriter {
         })?;
         self.metadata.insert(key::MODEL.to_owned(), digest);
         self.writer.rewrite_metadata(&self.layout, &self.metadata)?;
+        pool.install(|| self.writer.seal())?;
         self.writer.sync()?;
         Ok(started.elapsed())
     }

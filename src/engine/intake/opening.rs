@@ -5,6 +5,7 @@ use crate::engine::intake::copies;
 use crate::engine::intake::identity::identify;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::update::{InputRole, Update};
+use crate::io::digest::seal;
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::updates::set::Base;
@@ -29,10 +30,25 @@ pub fn open(
     updates
 }
 
-/// Reads the headers of partials, in parallel.
+/// Reads the headers of partials, in parallel, and compares the files with their digests.
 pub fn open_partials(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool) -> Vec<Update> {
     let read = |path: &PathBuf| Update::read(path, InputRole::Partial, files, tables, None);
-    identify(paths.par_iter().map(read).collect(), ClientIdFrom::Auto)
+    let mut partials = identify(paths.par_iter().map(read).collect(), ClientIdFrom::Auto);
+    check_digests(&mut partials);
+    partials
+}
+
+/// Compares partials with their digests. All threads share the work on each. Warns of those without a digest.
+fn check_digests(partials: &mut [Update]) {
+    let mut unsealed = Vec::new();
+    for partial in partials {
+        match partial.model.as_deref().map_or(Ok(true), seal::check) {
+            Ok(true) => {}
+            Ok(false) => unsealed.push(partial.path.as_path()),
+            Err(fault) => partial.faults.push(fault.into()),
+        }
+    }
+    seal::warn_of_unsealed(&unsealed);
 }
 
 /// Warns if the round checks nothing, or if updates of several rounds meet.

@@ -63,7 +63,8 @@ impl Clipped {
             level: grid.level(),
             statistics,
         };
-        let edges = SumFile::open_all(&options.sums, &set.layout, &sum_terms).map_err(DpError::of)?;
+        let open = || SumFile::open_all(&options.sums, &set.layout, &sum_terms);
+        let edges = session.machine.pool.install(open).map_err(DpError::of)?;
         check_apart(set, &edges)?;
         let elsewhere: usize = edges.iter().map(|edge| edge.clients().len()).sum();
         let (found, most) = ((set.clients.len() + elsewhere) as u64, grid.most_clients());

@@ -47,7 +47,8 @@ impl Explain for DpError {
             Self::Elsewhere { path } => {
                 Some(format!("copy the shards and the index from {}", path.display()))
             }
-            Self::Longer { .. } | Self::Grid(_) | Self::SumFile(_) | Self::TooMany { .. } => None,
+            Self::SumFile(why) => why.hint().map(str::to_owned),
+            Self::Longer { .. } | Self::Grid(_) | Self::TooMany { .. } => None,
         }
     }
 }

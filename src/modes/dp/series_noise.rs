@@ -3,13 +3,14 @@
 //! The noise of a round depends on that of a few rounds before it.
 //!
 //! A row is the noise of one round at all coordinates, in a file that only its owner can read: a digest of the round's
-//! key, then i32 in native byte order. The key of the series and the transcript of the round determine the row. A row
-//! of another transcript does not count: an older copy of the ledger may stand beside newer rows. A file is published
-//! whole or not at all, and missing rows are computed again, from the first round if needed. So a crash at any time
+//! key, a digest of the values, then the values, i32 in native byte order. The key of the series and the transcript of the round determine the row. A row
+//! of another transcript does not count: an older copy of the ledger may stand beside newer rows. Nor does a damaged row.
+//! A file is published whole or not at all, and missing rows are computed again, from the first round if needed. So a crash at any time
 //! changes nothing. Memory holds a few thousand coordinates of one row per band.
 
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
+use crate::io::digest::Blake3;
 use crate::io::interrupt;
 use crate::io::journal::JournalError;
 use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
@@ -24,18 +25,19 @@ use crate::record::sha256::Sha256;
 use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::VecDeque;
+use std::io;
 
 /// The number of coordinates that the noise is computed for at a time.
 const BLOCK_COORDINATES: u64 = 4096;
 /// Bytes of one value.
 const BYTES: u64 = size_of::<i32>() as u64;
 
-/// Bytes before the values: a digest that names the key of the round.
-const NAME_BYTES: u64 = 32;
+/// Bytes of a digest. Two stand before the values: one that names the key of the round, and that of the values.
+const DIGEST_BYTES: u64 = 32;
 
 /// The place of a coordinate in the file of a row.
 pub(crate) fn offset(coordinate: u64) -> u64 {
-    NAME_BYTES + BYTES * coordinate
+    2 * DIGEST_BYTES + BYTES * coordinate
 }
 
 /// The draws of the rounds of a series up to one of them.
@@ -105,13 +107,23 @@ impl History<'_> {
         SourceFile::open(&path, &OpenFiles::raise_limit()).map_err(BudgetError::at(&path))
     }
 
+    /// Whether the row of a round is kept and sound.
     fn is_kept(&self, round: u32) -> bool {
-        let mut name = [0; NAME_BYTES as usize];
-        self.open(round).is_ok_and(|row| {
-            row.bytes() == offset(self.coordinates)
-                && row.read_exact_at(&mut name, 0).is_ok()
-                && name == *self.draws.name(round).bytes()
-        })
+        let digest = |row: &SourceFile, place| {
+            let mut digest = [0; DIGEST_BYTES as usize];
+            row.read_exact_at(&mut digest, place * DIGEST_BYTES).map(|()| digest)
+        };
+        let Ok(row) = self.open(round) else { return false };
+        let is_named = digest(&row, 0).is_ok_and(|name| name == *self.draws.name(round).bytes());
+        if row.bytes() != offset(self.coordinates) || !is_named {
+            return false;
+        }
+        let found = Blake3::of_range(&row, offset(0), BYTES * self.coordinates);
+        let is_sound = found.and_then(|found| Ok(found == digest(&row, 1)?)).is_ok_and(|same| same);
+        if !is_sound {
+            tracing::warn!("{}: was damaged, and is made again from the key", row.path().display());
+        }
+        is_sound
     }
 
     /// The rows that the row after `round` depends on, the latest first.
@@ -147,6 +159,7 @@ impl History<'_> {
         })?;
         for (round, staged) in progress.kept {
             let path = self.directory.row(round);
+            pool.install(|| self.seal(&staged)).map_err(BudgetError::at(&path))?;
             staged.sync().and_then(|()| staged.publish(&path)).map_err(BudgetError::at(&path))?;
         }
         let path = self.directory.row(round);
@@ -164,6 +177,14 @@ impl History<'_> {
             Ok(staged)
         });
         named.map_err(BudgetError::at(&path))
+    }
+
+    /// Writes the digest of the values.
+    fn seal(&self, staged: &Staged) -> io::Result<()> {
+        let mut digest = Blake3::default();
+        let read = |chunk: &mut [u8], at| staged.read_at(chunk, offset(0) + at);
+        digest.add(BYTES * self.coordinates, read)?;
+        staged.write_at(&digest.bytes(), DIGEST_BYTES)
     }
 
     /// Computes all rows in progress, at the coordinates from `first` on.

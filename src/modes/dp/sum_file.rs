@@ -6,6 +6,7 @@
 //! shape. The values for tensors outside the clipped vector are zero. The metadata names the grid, the plan, the base and the clients.
 //! Integers add up exactly, so a sum of sums is the sum of all clients, and one round needs its noise only once.
 
+use crate::io::digest::seal;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool};
 use crate::io::source::OpenFiles;
 use crate::kernels::discrete_gaussian::Level;
@@ -81,6 +82,16 @@ pub enum SumFileError {
     Longer { path: PathBuf, clients: usize },
 }
 
+impl SumFileError {
+    /// Advice for the user, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unusable { faults, .. } => faults.iter().find_map(OpenFault::hint),
+            _ => None,
+        }
+    }
+}
+
 /// An opened sum file.
 #[derive(Debug)]
 pub struct SumFile {
@@ -89,6 +100,8 @@ pub struct SumFile {
     /// Its metadata.
     pub description: SumDescription,
     placement: Placement,
+    /// Whether the file carries a digest.
+    is_sealed: bool,
 }
 
 impl SumFile {
@@ -112,6 +125,8 @@ impl SumFile {
             }
             edges.push(edge);
         }
+        let unsealed = edges.iter().filter(|edge| !edge.is_sealed).map(|edge| edge.model.path.as_path());
+        seal::warn_of_unsealed(&unsealed.collect::<Vec<_>>());
         Ok(edges)
     }
 
@@ -119,6 +134,7 @@ impl SumFile {
         let unusable = |faults| SumFileError::Unusable { path: path.to_owned(), faults };
         let model = updates::open_plain(path, &OpenFiles::raise_limit(), &TablePool::default());
         let model = model.map_err(unusable)?;
+        let is_sealed = seal::check(&model).map_err(|fault| unusable(fault.into()))?;
         let text = model.metadata.get(KEY).ok_or_else(|| SumFileError::NoSum { path: path.to_owned() })?;
         let description: SumDescription = serde_json::from_str(text)
             .map_err(|why| SumFileError::Bad { path: path.to_owned(), why: why.to_string() })?;
@@ -143,7 +159,7 @@ impl SumFile {
             }
         });
         let placement = placement.collect::<Result<_, _>>()?;
-        Ok(Self { model, description, placement })
+        Ok(Self { model, description, placement, is_sealed })
     }
 
     /// Reads the integers of some coordinates.
@@ -186,10 +202,10 @@ pub fn layout_of(model: &Layout) -> Layout {
 }
 
 impl SumDescription {
-    /// The metadata as text.
+    /// The metadata as text, with room for the digest of the file.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let json = serde_json::to_string(self).unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        [(KEY.to_owned(), json), ("fedmill.version".to_owned(), version)].into()
+        seal::with_room([(KEY.to_owned(), json), ("fedmill.version".to_owned(), version)].into())
     }
 }

@@ -33,6 +33,7 @@ pub fn write_sum(request: Request, options: &Options, machine: Machine) -> Resul
     clipped.check_unchanged()?;
     // Clients that changed meanwhile are not in the sum.
     writer.rewrite_metadata(&layout, &description(&clipped).metadata())?;
+    session.machine.pool.install(|| writer.seal())?;
     writer.sync()?;
     let path = writer.path().to_owned();
     writer.publish()?;

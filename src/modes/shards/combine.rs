@@ -163,6 +163,7 @@ fn merge(
         fill(run, decided, measures, coordinates, &pieces, &writer)?;
         run.session.end_if_changed(&run.taken)?;
     }
+    run.session.machine.pool.install(|| writer.seal())?;
     writer.sync()?;
     Ok(writer.publish()?)
 }

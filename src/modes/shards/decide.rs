@@ -11,6 +11,7 @@ use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::decide::source::{GeometrySource, JudgeError};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::sections_of;
+use crate::io::digest::seal;
 use crate::io::model_writer::WriteError;
 use crate::io::publish;
 use crate::io::text;
@@ -35,6 +36,9 @@ pub const SCHEMA: &str = "fedmill.decision/1";
 pub struct DecisionFile {
     /// [`SCHEMA`].
     pub schema: String,
+    /// The digest of the file, with zeros in place of its digits; `None` in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The identity of the run, as in the metadata of its shard files.
     pub run: BTreeMap<String, String>,
     /// The recipe that combines updates.
@@ -63,7 +67,8 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
     let run = ShardedRun::open(request, machine)?;
     let identity = run.session.machine.pool.install(|| geometry_identity(&run))?;
     let sections = sections_of(run.taken.set.layout.parameters());
-    let shards = open_all(shards, ShardKind::Gram, &identity, sections)?;
+    let open = || open_all(shards, ShardKind::Gram, &identity, sections);
+    let shards = run.session.machine.pool.install(open)?;
     let rule = run.session.request.method.rule.to_string();
     let mut source = ShardGeometry { rule, shards, held: requests(&run) };
     let identity = RunIdentity::of(&run)?;
@@ -73,13 +78,15 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
     let Some(recipe) = judgement.recipe else { unreachable!("a rule decides a recipe") };
     let file = DecisionFile {
         schema: SCHEMA.to_owned(),
+        digest: Some(seal::placeholder()),
         run: identity.0,
         recipe,
         server_step: judgement.server_step,
         report: judgement_of(serde_json::to_value(&report).map_err(Error::Report)?),
     };
     let path = &run.session.request.outputs.model;
-    let json = format!("{}\n", serde_json::to_string_pretty(&file).map_err(Error::Report)?);
+    let json = serde_json::to_string_pretty(&file).map_err(Error::Report)?;
+    let json = seal::fill_text(format!("{json}\n"));
     let staged = publish::stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
     staged.publish(path).map_err(WriteError::at(path))?;
     publish::sync_directory_of(path).map_err(WriteError::at(path))?;
@@ -166,6 +173,11 @@ impl Decision {
         let bad = |why: String| ShardError::NotADecision { path: path.to_owned(), why };
         let json = text::read(path).map_err(|why| bad(format!("cannot be read: {why}")))?;
         let file: DecisionFile = serde_json::from_str(&json).map_err(|why| bad(why.to_string()))?;
+        match &file.digest {
+            Some(stated) => seal::check_text(&json, stated)
+                .map_err(|why| ShardError::Damaged { path: path.to_owned(), what: why.to_string() })?,
+            None => seal::warn_of_unsealed(&[path]),
+        }
         if file.schema != SCHEMA {
             return Err(bad(format!("schema is `{}`, expected `{SCHEMA}`", file.schema)));
         }

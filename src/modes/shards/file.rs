@@ -5,6 +5,7 @@
 //! that did not run.
 
 use crate::engine::aggregate::error::Error;
+use crate::io::digest::seal;
 use crate::io::limits::Limits;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool};
 use crate::io::model_writer::{ModelWriter, WriteError};
@@ -61,6 +62,8 @@ pub struct ShardFile {
     pub sections: Range<usize>,
     /// Its shard.
     shard: Shard,
+    /// Whether the file carries a digest.
+    is_sealed: bool,
     /// Its file.
     pub model: ModelFile,
 }
@@ -130,7 +133,7 @@ impl Explain for ShardError {
             Self::SecondLook { .. } => "merge the round with `fedmill aggregate`",
             Self::NoDecision { .. } => "run `fedmill gram` for each shard, then `fedmill decide`",
             Self::Unreadable { .. } | Self::Damaged { .. } | Self::OtherTensors { .. } => {
-                "make the shard file again: its command gives the same bytes"
+                "make the file again: its command gives the same bytes"
             }
             _ => return None,
         };
@@ -159,7 +162,7 @@ impl SmallTensor {
     }
 }
 
-/// Starts a shard file with these tensors. Writes the small ones, which come last.
+/// Starts a shard file with these tensors, and with room for its digest. Writes the small ones, which come last.
 pub(crate) fn create(
     path: &Path,
     kind: ShardKind,
@@ -173,6 +176,7 @@ pub(crate) fn create(
     metadata.insert(KIND.to_owned(), kind.to_string());
     metadata.insert(SECTIONS.to_owned(), format!("{}..{}", sections.start, sections.end));
     metadata.insert(SHARD.to_owned(), shard.to_string());
+    let metadata = seal::with_room(metadata);
     let specs = large.iter().cloned().chain(small.iter().map(SmallTensor::spec));
     let writer = ModelWriter::create(path, &Layout::new(specs.collect()), &metadata, None)?;
     write(&writer, large.len(), small)?;
@@ -205,6 +209,8 @@ pub fn open_all(
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let open = |path: &PathBuf| ShardFile::open(path, kind, key, sections, &files, &tables);
     let mut partials = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let unsealed = partials.iter().filter(|partial| !partial.is_sealed);
+    seal::warn_of_unsealed(&unsealed.map(|partial| partial.model.path.as_path()).collect::<Vec<_>>());
     partials.sort_by(|a, b| {
         let place = |partial: &ShardFile| (partial.sections.start, partial.sections.end);
         place(a).cmp(&place(b)).then_with(|| a.model.path.cmp(&b.model.path))
@@ -276,6 +282,8 @@ impl ShardFile {
         let at = || path.to_owned();
         let model = ModelFile::open(path, files, tables, &Limits::TRUSTED)
             .map_err(|faults| ShardError::Unreadable { path: at(), faults })?;
+        let is_sealed = seal::check(&model)
+            .map_err(|fault| ShardError::Unreadable { path: at(), faults: fault.into() })?;
         let text = |key: &'static str| model.metadata.get(key).map_or("missing", String::as_str);
         let bad = |key: &'static str, expected: String| ShardError::Metadata {
             path: at(),
@@ -300,7 +308,7 @@ impl ShardFile {
             _ => return Err(bad(SECTIONS, format!("START..END up to {sections}"))),
         };
         let shard = text(SHARD).parse().map_err(|_| bad(SHARD, "I/S: shard I of S".to_owned()))?;
-        Ok(Self { sections, shard, model })
+        Ok(Self { sections, shard, is_sealed, model })
     }
 
     /// The places of these tensors in the file.

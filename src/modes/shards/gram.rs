@@ -46,6 +46,7 @@ pub fn gram(request: Request, shard: Shard, machine: Machine) -> Result<PathBuf,
     let sections = shard.sections(taken.set.layout.parameters());
     let target = &session.request.outputs.model;
     let writer = file::create(target, ShardKind::Gram, &identity, shard, &sections, &[], &small)?;
+    session.machine.pool.install(|| writer.seal())?;
     writer.sync()?;
     writer.publish()?;
     session.machine.progress.finish();

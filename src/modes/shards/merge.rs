@@ -50,7 +50,8 @@ fn publish_all(run: &mut ShardedRun, shards: &[PathBuf], decision: Option<&Path>
     let decided = Decided::read(run, &identity, decision)?;
     let identity = identity.with(DECISION, decided.name());
     let sections = sections_of(run.taken.set.layout.parameters());
-    let shards = open_all(shards, ShardKind::Combine, &identity, sections)?;
+    let open = || open_all(shards, ShardKind::Combine, &identity, sections);
+    let shards = run.session.machine.pool.install(open)?;
 
     let ShardedRun { session, taken, .. } = run;
     let merged = &taken.set.merged.layout;

@@ -16,6 +16,7 @@ use crate::engine::passes::machine::Machine;
 use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
+use crate::io::digest::seal;
 use crate::io::model_writer::ModelWriter;
 use crate::kernels::element::Element;
 use crate::model::dtype::{Dtype, Working};
@@ -68,7 +69,8 @@ fn publish_partial(
     let metadata = partial_metadata(session, &node.partials, taken, purpose, (low, high))?;
     let layout = partial_layout(set, &sum, low, high);
     let outputs = &session.request.outputs;
-    let writer = ModelWriter::create(&outputs.model, &layout, &metadata, outputs.max_shard_bytes)?;
+    let sealed = seal::with_room(metadata.clone());
+    let writer = ModelWriter::create(&outputs.model, &layout, &sealed, outputs.max_shard_bytes)?;
     let bytes = set.bytes_of_one() * (set.clients.len() + node.partials.len()) as u64;
     session.machine.progress.start("summing", bytes);
     session.machine.take_meter();
@@ -83,6 +85,7 @@ fn publish_partial(
     session.bytes.read += bytes;
     session.timings.pass_s += started.elapsed().as_secs_f64();
     session.add_clock(clock);
+    session.machine.pool.install(|| writer.seal())?;
     publish::sync(session, &writer, &mut None)?;
 
     let report = partial_report(session, node, taken, &layout, &writer, metadata);

@@ -217,7 +217,7 @@ fn a_key_that_was_wiped_in_part_makes_no_noise() {
         let void = ["privacy", "void", "dp", "--seq", &seq, "--attest", "the machine was off"];
         let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &void);
         let is_half =
-            dir.contents().iter().any(|(name, bytes)| name.starts_with("dp/key-") && bytes == &[0; 32]);
+            dir.contents().iter().any(|(name, bytes)| name.starts_with("dp/key-") && bytes == &[0; 64]);
         if is_half {
             assert!(explained(&dir).contains("its key is gone"), "{}", explained(&dir));
         }
