@@ -49,6 +49,7 @@
 //! - `sparse`: merges of codecs that send few values, and rules that refuse them.
 //! - `compressed_tensors`: files that the library compressed-tensors decodes, and their configuration.
 //! - `unfit`: finite values that the merged model cannot hold.
+//! - `overflow`: values and claims that overflow the server's step, its state, or a sum.
 //! - `upstream_mistakes`: mistakes seen in widely used code.
 //! - `architecture`: the rules of the source: rooms and the arrows between them, circles, sizes, names, maps, prose.
 //! - `fuzz_seeds`: the seeds of the fuzz targets.
@@ -85,6 +86,7 @@ mod kernels;
 mod kill;
 mod mutations;
 mod output;
+mod overflow;
 mod partials;
 mod personal;
 mod personalize;

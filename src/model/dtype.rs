@@ -147,6 +147,19 @@ impl Dtype {
         }
     }
 
+    /// The largest finite value.
+    pub fn largest(self) -> f64 {
+        match self {
+            Self::F64 => f64::MAX,
+            Self::F32 => f32::MAX.into(),
+            Self::F16 => half::f16::MAX.into(),
+            Self::BF16 => half::bf16::MAX.into(),
+            Self::F8E4M3 => 448.0,
+            Self::F8E5M2 => 57_344.0,
+            _ => self.limits().end().floor(),
+        }
+    }
+
     /// Whether every value of `other` is within the [`limits`](Self::limits).
     pub fn holds_all_of(self, other: Self) -> bool {
         let (own, others) = (self.limits(), other.limits());

@@ -2,7 +2,7 @@
 //!
 //! [`client_id`] has the text of client ids, [`dtype`] the dtypes of tensors, [`layout`] their order and coordinates,
 //! [`tile`] a range of coordinates of every client, [`state`] the tensors kept between rounds, and [`sparsity`] which
-//! values of an update were sent. [`class`](mod@class) tells parameters, statistics and opaque bytes apart, and
+//! values of an update were sent. [`shown`] prints numbers. [`class`](mod@class) tells parameters, statistics and opaque bytes apart, and
 //! [`faults`] are what is wrong with one file.
 
 pub mod class;
@@ -10,6 +10,7 @@ pub mod client_id;
 pub mod dtype;
 pub mod faults;
 pub mod layout;
+pub mod shown;
 pub mod sparsity;
 pub mod state;
 pub mod tile;

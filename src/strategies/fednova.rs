@@ -40,6 +40,9 @@ pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
 /// The most local steps that a client may report.
 const MOST_STEPS: f64 = 1e7;
 
+/// How many times the median of the clients' steps a claim must exceed to be the cause of an overflow.
+const OUTLYING: f64 = 10.0;
+
 /// Federated normalised averaging.
 #[derive(Clone, Copy, Debug)]
 pub struct FedNova {
@@ -66,6 +69,11 @@ impl LocalWork {
         let momentum = Some(client.momentum.unwrap_or(0.0));
         let momentum = expect("momentum", momentum, below_one, |momentum| (0.0..1.0).contains(&momentum))?;
         Ok(Self { steps: steps as u32, momentum, shrink: shrink(client)? })
+    }
+
+    /// The steps that count in `tau_eff`.
+    fn counted(&self) -> f64 {
+        if self.shrink == 0.0 { self.normaliser() } else { f64::from(self.steps) }
     }
 
     /// `a_i`: the recurrence of a step, applied once for each step. A step is linear in `(c, a, 1)`, and squaring gives
@@ -140,8 +148,7 @@ impl FedNova {
         }
         let mut sum = 0.0;
         for (client, weight) in cohort.clients.iter().zip(&cohort.weights) {
-            let work = LocalWork::of(client)?;
-            sum += weight * if work.shrink == 0.0 { work.normaliser() } else { f64::from(work.steps) };
+            sum += weight * LocalWork::of(client)?.counted();
         }
         Ok(sum / cohort.weights.iter().sum::<f64>())
     }
@@ -170,6 +177,20 @@ impl Strategy for FedNova {
 
     fn check(&self, client: &ClientMetadata, _: Option<u64>) -> Result<(), MissingMetadata> {
         LocalWork::of(client).map(drop)
+    }
+
+    fn outlying_claim(&self, cohort: &Cohort) -> Option<(usize, MissingMetadata)> {
+        let of = |client| LocalWork::of(client).map_or(0.0, |work| work.counted());
+        let counted: Vec<f64> = cohort.clients.iter().map(of).collect();
+        let mut sorted = counted.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (middle, most) = (*sorted.get((sorted.len().max(1) - 1) / 2)?, *sorted.last()?);
+        let largest = counted.iter().position(|steps| *steps == most)?;
+        (self.steps.is_none() && most > OUTLYING * middle).then(|| {
+            let expected = format!("about as many as most clients, {middle}: the merged delta does not fit");
+            let found = cohort.clients[largest].local_steps;
+            (largest, MissingMetadata::new("fednova", "local_steps", found, expected))
+        })
     }
 
     fn scale(&self, cohort: &Cohort, _: Option<&Geometry>) -> Result<Option<Vec<f64>>, StrategyError> {

@@ -185,6 +185,12 @@ pub trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
+    /// The client whose claim stretches the deltas of others far more than other claims do, by index, and its fault if
+    /// the merged delta then does not fit. `None` if no claim does.
+    fn outlying_claim(&self, _: &Cohort) -> Option<(usize, MissingMetadata)> {
+        None
+    }
+
     /// Factor for each client's delta before the rule; `None` means 1 for all.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! The faults of the tensors of one update.
 
 use crate::model::dtype::Dtype;
+use crate::model::shown::Shown;
+use crate::model::state::StateTensor;
+use std::fmt;
 
 /// A difference between a tensor of an update and the expected layout.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -56,8 +59,8 @@ pub struct Inexact {
 /// update's.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[error(
-    "tensor `{tensor}` {} {value} at flat index {index}, which does not fit {dtype} of the merged model ({count} such values in the update)",
-    if *.is_onto_base { "brings the base to" } else { "holds" }
+    "tensor `{tensor}` {} {} at flat index {index}, which does not fit {dtype} of the merged model ({count} such values in the update)",
+    if *.is_onto_base { "brings the base to" } else { "holds" }, Shown(*.value)
 )]
 pub struct Unfit {
     /// The name of the tensor.
@@ -72,6 +75,48 @@ pub struct Unfit {
     pub is_onto_base: bool,
     /// The number of such values in the update.
     pub count: u64,
+}
+
+/// The first value of an update that the server's step would take past what the state or the model can hold, if the
+/// value were the merged one.
+#[derive(thiserror::Error, Clone, PartialEq, Debug)]
+#[error(
+    "tensor `{tensor}` holds {} at flat index {index}, which the server's step takes to {} in {holder}, expected at most {} for {dtype} ({count} such values in the update)",
+    Shown(*.value), Shown(*.reached), Shown(.dtype.largest())
+)]
+pub struct Overflow {
+    /// The name of the tensor.
+    pub tensor: String,
+    /// Its index in the flattened tensor.
+    pub index: usize,
+    /// The value, as the update holds it.
+    pub value: f64,
+    /// Where the step takes it.
+    pub reached: f64,
+    /// What holds the result.
+    pub holder: Holder,
+    /// The dtype of the result.
+    pub dtype: Dtype,
+    /// The number of such values in the update.
+    pub count: u64,
+}
+
+/// What holds a result of the server's step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holder {
+    /// The merged model.
+    Model,
+    /// A slot of the state.
+    State(StateTensor),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model => f.write_str("the model"),
+            Self::State(slot) => write!(f, "`{}` of the state", slot.prefix().trim_end_matches('.')),
+        }
+    }
 }
 
 /// The first value of an update that is NaN or infinite.

@@ -226,8 +226,25 @@ impl Reader<'_> {
     }
 }
 
+/// The number that the text states, if it is within the limits to the last digit. Minus zero is zero.
 fn within(text: &str, limits: RangeInclusive<f64>) -> Option<f64> {
-    text.parse().ok().filter(|number| limits.contains(number))
+    let number: f64 = text.parse().ok().filter(|number| limits.contains(number))?;
+    // A text just above a limit may round to the limit.
+    let is_above = number == *limits.end() && decimal(text) > decimal(&limits.end().to_string());
+    (!is_above).then_some(number + 0.0)
+}
+
+/// The magnitude of a number above zero as its text states it, to compare: an exponent, and digits that are the fraction
+/// behind `0.`.
+fn decimal(text: &str) -> (i64, String) {
+    let unsigned = text.trim_start_matches(['+', '-']);
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_start_matches('0');
+    let zeros = (digits.len() - significant.len()) as i64;
+    let exponent = exponent.parse::<i64>().unwrap_or(0) + whole.len() as i64 - zeros;
+    (exponent, significant.trim_end_matches('0').to_owned())
 }
 
 fn kind(text: &str) -> Option<UpdateKind> {
@@ -256,6 +273,10 @@ mod tests {
         assert_eq!(parse("loss", "-2.5").0.loss, Some(-2.5));
         assert_eq!(parse("round", "7").0.round, Some(7));
         assert_eq!(parse("num_examples", "9007199254740992").0.num_examples, Some(MOST_EXAMPLES));
+        for text in ["9007199254740992.0", "9.007199254740992e15", "+00900719925474099200e-2"] {
+            assert_eq!(parse("num_examples", text).0.num_examples, Some(MOST_EXAMPLES), "{text}");
+        }
+        assert!(parse("num_examples", "-0").0.num_examples.unwrap().is_sign_positive());
         assert_eq!(parse("local_lr", "0").0.local_lr, Some(0.0));
         let universita = Some("Universit\u{e0}".to_owned());
         assert_eq!(parse("client_id", "Universita\u{300}").0.client_id, universita);
@@ -271,6 +292,11 @@ mod tests {
             ("num_examples", "NaN"),
             ("num_examples", "inf"),
             ("num_examples", "9007199254740994"),
+            ("num_examples", "9007199254740993"),
+            ("num_examples", "9007199254740992.5"),
+            ("num_examples", "0.90071992547409920001e16"),
+            ("loss", "1000000000000.00001"),
+            ("momentum", "0.99999999999999999"),
             ("num_examples", "1e308"),
             ("local_steps", "1e308"),
             ("proximal_mu", "1e7"),

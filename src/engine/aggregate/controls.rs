@@ -5,6 +5,7 @@ use crate::engine::aggregate::session::Session;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::CombinePass;
 use crate::engine::passes::combine::compile::compile;
+use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::Tile;
 use crate::io::model_writer::WriteError;
 use crate::kernels::server_step::ServerStep;
@@ -55,7 +56,13 @@ pub fn merge_controls(
     session.bytes.read += set.data_bytes();
     match combined {
         Ok(_) => Ok(()),
-        Err(why) => Err(Stopped::BadUpdates(session.culprits(Error::from(why), &set)?)),
+        Err(PassError::BaseNotFinite { path, tensor, index, value }) => {
+            let name = tensor.strip_prefix(SCAFFOLD_CONTROL).unwrap_or(&tensor);
+            let tensor = format!("{}{name}", StateTensor::Control.prefix());
+            let expected = "a finite number";
+            Err(PassError::BadState { path, tensor, index, value, expected }.into())
+        }
+        Err(why) => Err(Stopped::BadUpdates(session.culprits(Error::from(why), &set, &taken.cohort)?)),
     }
 }
 

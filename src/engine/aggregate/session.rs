@@ -1,7 +1,8 @@
 //! A session: the request of one run, its opened updates, and the bytes and times so far.
 
+use crate::engine::aggregate::culprits::{Faulty, Search};
 use crate::engine::aggregate::error::{Error, Stopped};
-use crate::engine::aggregate::geometry::{FileGeometry, Spent, faults_of_values, subject_of};
+use crate::engine::aggregate::geometry::{FileGeometry, Spent, subject_of};
 use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::outputs::{check_collisions, check_targets};
 use crate::engine::aggregate::request::{Inputs, Request};
@@ -25,17 +26,15 @@ use crate::engine::intake::weights::Weighting;
 use crate::engine::passes::combine::CombinePass;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::drive::Clock;
-use crate::engine::passes::error::PassError;
 use crate::engine::passes::gpu_ring::{self, GpuRing};
 use crate::engine::passes::machine::Machine;
-use crate::engine::passes::survey::measure;
 use crate::io::discover;
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::KeptTensor;
 use crate::rules::Statistics;
-use crate::strategies::StrategyError;
+use crate::strategies::{Cohort, StrategyError};
 use crate::telemetry::report::{Bytes, Report, Timings};
 use crate::updates::set::{Base, UpdateSet};
 use std::collections::BTreeSet;
@@ -427,7 +426,7 @@ impl<'m> Session<'m> {
             let found = match attempt(self, mode, &taken) {
                 Ok(done) => return Ok(done),
                 Err(Stopped::BadUpdates(found)) => found,
-                Err(Stopped::Error(why)) => self.culprits(why, &taken.set)?,
+                Err(Stopped::Error(why)) => self.culprits(why, &taken.set, &taken.cohort)?,
             };
             self.updates = taken.dissolve(found);
         }
@@ -438,26 +437,10 @@ impl<'m> Session<'m> {
     /// # Errors
     ///
     /// The error itself, if no update caused it.
-    pub fn culprits(&mut self, why: Error, set: &UpdateSet) -> Result<Vec<(usize, Fault)>, Error> {
-        match why {
-            Error::Pass(PassError::BadInput { input, fault }) => {
-                Ok(vec![(set.clients.len() + input, Fault::Mode { fault, is_relative: false })])
-            }
-            Error::Pass(why) if why.may_be_of_values() && !set.clients.is_empty() => {
-                self.machine.progress.start("looking for bad values", set.data_bytes());
-                self.bytes.read += set.data_bytes();
-                let found = faults_of_values(set, &measure(&self.machine, set)?);
-                if found.is_empty() {
-                    Err(Error::of_step(why, self.request.method.strategy.as_ref()))
-                } else {
-                    Ok(found)
-                }
-            }
-            Error::Pass(PassError::Read { input: Some(input), source, .. }) => {
-                Ok(vec![(input, Fault::Read(source))])
-            }
-            other => Err(other),
-        }
+    pub fn culprits(&mut self, why: Error, set: &UpdateSet, cohort: &Cohort) -> Result<Faulty, Error> {
+        let strategy = self.request.method.strategy.as_ref();
+        let mut search = Search { machine: &self.machine, strategy, bytes_read: &mut self.bytes.read };
+        search.culprits(why, set, cohort)
     }
 
     /// Checks that no input changed while the run read it: the merged model would mix two versions. A change is a fault

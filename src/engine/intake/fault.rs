@@ -3,8 +3,9 @@
 use crate::engine::intake::lora::is_factor;
 use crate::engine::intake::opaque::REMEDY;
 use crate::io::model_file::OpenFault;
+use crate::model::shown::Shown;
 use crate::strategies::MissingMetadata;
-use crate::updates::fault::{BadValue, Inexact, LayoutFault, NonFinite, Unfit};
+use crate::updates::fault::{BadValue, Inexact, LayoutFault, NonFinite, Overflow, Unfit};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{MetadataFault, OtherPurpose, UpdateKind};
 use std::io;
@@ -59,10 +60,17 @@ pub enum Fault {
     Inexact(#[from] Inexact),
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
     #[error(
         "its values are too large: their squares do not fit f64, so its distance to other updates cannot be measured"
     )]
     TooLarge,
+    #[error(
+        "its values are too large: the largest, {}, does not fit f64 once the weights of all clients, {}, multiply it",
+        Shown(*.value), Shown(*.weights)
+    )]
+    TooLargeToSum { value: f64, weights: f64 },
     #[error("metadata `num_examples` is missing, expected it for weighting by examples")]
     NoExamples,
     #[error("client `{id}` has no weight in the weights file")]

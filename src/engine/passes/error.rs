@@ -1,9 +1,11 @@
 //! Why a pass over the tiles stopped.
 
+use crate::engine::passes::reach::Reach;
 use crate::gpu::job::GpuError;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
 use crate::model::dtype::Dtype;
+use crate::model::shown::Shown;
 use crate::telemetry::explain::Explain;
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use std::path::PathBuf;
 pub enum PassError {
     #[error("{}: {source}", .path.display())]
     Read { path: PathBuf, input: Option<usize>, source: io::Error },
-    #[error("{}: tensor `{tensor}` of the base holds {value} at flat index {index}, expected a finite number", .path.display())]
+    #[error("{}: tensor `{tensor}` of the base holds {} at flat index {index}, expected a finite number", .path.display(), Shown(*.value))]
     BaseNotFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
     #[error(transparent)]
     Gpu(#[from] GpuError),
@@ -30,8 +32,17 @@ pub enum PassError {
     /// A fault of an input that only a mode reads, by index among those.
     #[error("{fault}")]
     BadInput { input: usize, fault: Box<dyn std::error::Error + Send + Sync> },
-    #[error("tensor `{tensor}`: the merged value {value} at flat index {index} does not fit {dtype}")]
-    DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
+    #[error("tensor `{tensor}`: {holder} {} at flat index {index} does not fit {dtype}", Shown(*.value))]
+    DoesNotFit {
+        tensor: String,
+        index: usize,
+        value: f64,
+        dtype: Dtype,
+        holder: &'static str,
+        reach: Box<Reach>,
+    },
+    #[error("{}: tensor `{tensor}` of the state holds {} at flat index {index}, expected {expected}", .path.display(), Shown(*.value))]
+    BadState { path: PathBuf, tensor: String, index: usize, value: f64, expected: &'static str },
     #[error("{}: holds a value that the merged model cannot hold", .path.display())]
     Unfit { path: PathBuf },
     /// The error of a mode's reducer.
@@ -54,6 +65,9 @@ impl PassError {
             Self::DoesNotFit { value, .. } if value.is_finite() => Some(
                 "no update alone is that large: base and merged delta add up past the model's dtype"
                     .to_owned(),
+            ),
+            Self::BadState { .. } => Some(
+                "restore the state of an earlier round, or pass --state-init to start a new one".to_owned(),
             ),
             Self::Gpu(why) => why.hint().map(str::to_owned),
             Self::Reducer(why) => why.hint(),

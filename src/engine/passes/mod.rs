@@ -3,7 +3,9 @@
 //! A [`pass`] is work on every tile of a [`plan`]. The [`machine`] runs it: [`drive`] hands tiles to threads, which
 //! read rows by a [`reader`], and adds the parts in the order of tiles. Sums of [`sections`] have the same shape in a
 //! sharded run. [`geometry`] measures updates for a decision, [`combine`] merges them, and [`survey`] measures each
-//! alone, all by [`blocks`] of rows. [`kind_sample`] compares a sample of them with the base. [`gpu_ring`] is the GPU's share of a pass, and [`error`] says why a pass stopped.
+//! alone, all by [`blocks`] of rows. [`kind_sample`] compares a sample of them with the base, and [`overflow`] finds those
+//! that the server's step takes too far; [`reach`] is how far. [`kept`] checks the state's values. [`gpu_ring`] is the GPU's share of a pass, and [`error`] says why a pass
+//! stopped.
 
 pub mod blocks;
 pub mod combine;
@@ -11,10 +13,13 @@ pub mod drive;
 pub mod error;
 pub mod geometry;
 pub mod gpu_ring;
+pub mod kept;
 pub mod kind_sample;
 pub mod machine;
+pub mod overflow;
 pub mod pass;
 pub mod plan;
+pub mod reach;
 pub mod reader;
 pub mod sections;
 pub mod survey;

@@ -2,6 +2,7 @@
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
+use crate::engine::passes::kept::check_kept;
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::io::model_file::{ENCODED, ModelFile};
 use crate::kernels::convert::{all_fit, all_within, decode};
@@ -9,7 +10,7 @@ use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece};
-use crate::model::state::KeptTensor;
+use crate::model::state::{KeptTensor, StateTensor};
 use crate::model::tile::{Rows, TileBuffer};
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::{Base, Client, UpdateSet, ValueKind};
@@ -113,6 +114,7 @@ impl<'a> TileReader<'a> {
         let Some(Source { model, placement }) = self.set.centre() else { return Ok(()) };
         let mut values = std::mem::take(&mut self.centre);
         self.read_reference(tile, model, placement, &mut values)?;
+        check_kept(self.isa, (self.set, tile), StateTensor::Centre, &model.path, &values)?;
         self.centre = values;
         Ok(())
     }
@@ -130,7 +132,10 @@ impl<'a> TileReader<'a> {
         values: &mut [K],
     ) -> Result<(), PassError> {
         match self.set.carried.sources.get(&kept.slot) {
-            Some(source) => self.read_source(tile, source, None, values),
+            Some(source) => {
+                self.read_source(tile, source, None, values)?;
+                check_kept(self.isa, (self.set, tile), kept.slot, &source.model.path, values)
+            }
             None => {
                 values.fill(K::rounded(kept.initial));
                 Ok(())

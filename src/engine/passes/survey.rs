@@ -71,7 +71,7 @@ pub fn cosines_to_median(
 }
 
 /// A pass that reads every update once and keeps a few numbers for each.
-struct Survey<'a, Q> {
+pub(crate) struct Survey<'a, Q> {
     machine: &'a Machine<'a>,
     set: &'a UpdateSet,
     plan: TilePlan,
@@ -79,7 +79,7 @@ struct Survey<'a, Q> {
 }
 
 /// The numbers that a survey keeps for each update.
-trait Quantity: Sync {
+pub(crate) trait Quantity: Sync {
     type Value: Send;
     /// The values before the first tile, one per client.
     fn none(&self, clients: usize) -> Vec<Self::Value>;
@@ -94,7 +94,7 @@ trait Quantity: Sync {
 }
 
 impl<'a, Q: Quantity> Survey<'a, Q> {
-    fn new(machine: &'a Machine<'a>, set: &'a UpdateSet, quantity: Q) -> Self {
+    pub(crate) fn new(machine: &'a Machine<'a>, set: &'a UpdateSet, quantity: Q) -> Self {
         Self { machine, set, plan: TilePlan::new(set, set.clients.len()), quantity }
     }
 }
@@ -136,7 +136,11 @@ impl<Q: Quantity> TilePass for Survey<'_, Q> {
 }
 
 /// Reads all rows of a tile, and the base's.
-fn read_all<E: Element>(reader: &mut TileReader, tile: &Tile, clients: usize) -> Result<(), PassError> {
+pub(crate) fn read_all<E: Element>(
+    reader: &mut TileReader,
+    tile: &Tile,
+    clients: usize,
+) -> Result<(), PassError> {
     reader.read_base(tile)?;
     reader.read::<E>(tile, &(0..clients).collect::<Vec<usize>>())
 }

@@ -56,7 +56,7 @@ pub fn combine(
         }
         Err(Stopped::BadUpdates(found)) => found,
         // Reads as much as a run in one process, to find the bad update.
-        Err(Stopped::Error(why)) => run.session.culprits(why, &run.taken.set)?,
+        Err(Stopped::Error(why)) => run.session.culprits(why, &run.taken.set, &run.taken.cohort)?,
     };
     Err(bad_updates(&run.taken.set, &found))
 }

@@ -34,7 +34,7 @@ pub fn gram(request: Request, shard: Shard, machine: Machine) -> Result<PathBuf,
         let (branches, on_gpu) = match measure(&run, shard, &request) {
             Err(Error::Pass(why)) if why.may_be_of_values() => {
                 // Reads as much as a run in one process, to name every bad update.
-                let found = run.session.culprits(why.into(), &run.taken.set)?;
+                let found = run.session.culprits(why.into(), &run.taken.set, &run.taken.cohort)?;
                 return Err(bad_updates(&run.taken.set, &found));
             }
             measured => measured?,

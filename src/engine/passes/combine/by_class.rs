@@ -31,6 +31,10 @@ impl Reducer for ByClass<'_> {
         self.parameters.uses_base() || self.statistics.uses_base()
     }
 
+    fn stretch(&self) -> f64 {
+        self.parameters.stretch()
+    }
+
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
         match work.tile.class {
             TensorClass::Parameter => self.parameters.reduce(work),

@@ -2,6 +2,7 @@
 
 use crate::engine::passes::combine::{CombinePass, TileWork};
 use crate::engine::passes::error::PassError;
+use crate::engine::passes::reach::Reach;
 use crate::kernels::convert::{all_within, encode};
 use crate::kernels::element::Merged;
 use crate::kernels::server_step::{ServerStep, server_step};
@@ -31,7 +32,7 @@ impl TileWork<'_, '_> {
         }
         if !self.pass.keeps.is_empty() {
             let delta = self.delta(&block, merged);
-            self.keep(StateTensor::Centre, &block, &delta);
+            self.keep(StateTensor::Centre, &block, &delta)?;
         }
         if self.pass.set.value_kind != ValueKind::AsSent {
             for (merged, base) in merged.iter_mut().zip(&self.worker.reader.base()[block.clone()]) {
@@ -51,11 +52,11 @@ impl TileWork<'_, '_> {
             let part = start..(start + STEPPED).min(block.end);
             let merged = &merged[part.start - block.start..part.end - block.start];
             let mut delta = self.delta(&part, merged);
-            self.keep(StateTensor::Centre, &part, &delta);
+            self.keep(StateTensor::Centre, &part, &delta)?;
             let before = squared(&delta);
             match stored_dtype(self.tile.dtype) {
-                Dtype::F64 => self.step::<f64>(&part, &mut delta),
-                _ => self.step::<f32>(&part, &mut delta),
+                Dtype::F64 => self.step::<f64, F>(&part, &mut delta, merged)?,
+                _ => self.step::<f32, F>(&part, &mut delta, merged)?,
             }
             let sums = &mut self.worker.stepped;
             sums.resize(2, 0.0);
@@ -112,8 +113,13 @@ impl TileWork<'_, '_> {
         delta
     }
 
-    /// Applies the server's step to merged deltas, with the state in floats of this type.
-    fn step<K: Merged>(&mut self, part: &Range<usize>, delta: &mut [f64]) {
+    /// Applies the server's step to merged deltas, with the state in floats of this type. The new state must be finite.
+    fn step<K: Merged, F: Merged>(
+        &mut self,
+        part: &Range<usize>,
+        delta: &mut [f64],
+        merged: &[F],
+    ) -> Result<(), PassError> {
         let (mut m, mut v): (&mut [K], &mut [K]) = (&mut [], &mut []);
         for (row, kept) in self.worker.kept.iter_mut().zip(self.pass.keeps) {
             let values = &mut bytemuck::cast_slice_mut::<u8, K>(row.row_mut(0))[part.clone()];
@@ -124,14 +130,42 @@ impl TileWork<'_, '_> {
             }
         }
         server_step(self.isa, &self.pass.step, delta, m, v);
+        let limits = stored_dtype(self.tile.dtype).limits();
+        if all_within(self.isa, m, &limits) && all_within(self.isa, v, &limits) {
+            return Ok(());
+        }
+        // A merged value that is not finite comes first: the sum may have overflowed, and not its mean.
+        self.check_fits(merged, part.start, Dtype::F64)?;
+        let moments = [StateTensor::Momentum, StateTensor::SecondMoment];
+        moments.iter().try_for_each(|slot| self.check_kept::<K>(*slot, part))
+    }
+
+    /// Checks the new values of a moment.
+    fn check_kept<K: Merged>(&self, slot: StateTensor, part: &Range<usize>) -> Result<(), PassError> {
+        let Some(place) = self.pass.keeps.iter().position(|kept| kept.slot == slot) else { return Ok(()) };
+        let row = bytemuck::cast_slice::<u8, K>(self.worker.kept[place].row(0));
+        self.check_state(slot, part.start, &row[part.clone()])
+    }
+
+    fn check_state<F: Merged>(&self, slot: StateTensor, first: usize, values: &[F]) -> Result<(), PassError> {
+        let dtype = stored_dtype(self.tile.dtype);
+        let named = |tensor: &str| (format!("{}{tensor}", slot.prefix()), "the state's new value");
+        self.check(values, first, dtype, named)
     }
 
     /// Encodes a block of a state tensor, if the run keeps it.
-    pub(super) fn keep<F: Merged>(&mut self, slot: StateTensor, block: &Range<usize>, values: &[F]) {
-        let Some(place) = self.pass.keeps.iter().position(|kept| kept.slot == slot) else { return };
+    pub(super) fn keep<F: Merged>(
+        &mut self,
+        slot: StateTensor,
+        block: &Range<usize>,
+        values: &[F],
+    ) -> Result<(), PassError> {
+        let Some(place) = self.pass.keeps.iter().position(|kept| kept.slot == slot) else { return Ok(()) };
+        self.check_state(slot, block.start, values)?;
         let dtype = stored_dtype(self.tile.dtype);
         let bytes = block.start * dtype.bytes()..block.end * dtype.bytes();
         encode(self.isa, dtype, values, &mut self.worker.kept[place].row_mut(0)[bytes]);
+        Ok(())
     }
 
     /// The values cut to the range of a dtype; `None` if all fit, or the reducer does not cut.
@@ -147,19 +181,36 @@ impl TileWork<'_, '_> {
     }
 
     fn check_fits<F: Merged>(&self, merged: &[F], first: usize, dtype: Dtype) -> Result<(), PassError> {
+        self.check(merged, first, dtype, |tensor| (tensor.to_owned(), "the merged value"))
+    }
+
+    /// Refuses values that a dtype cannot hold. `named` has the name of the tensor, and what such a value is.
+    fn check<F: Merged>(
+        &self,
+        values: &[F],
+        first: usize,
+        dtype: Dtype,
+        named: impl Fn(&str) -> (String, &'static str),
+    ) -> Result<(), PassError> {
         let limits = dtype.limits();
-        if all_within(self.isa, merged, &limits) {
+        if all_within(self.isa, values, &limits) {
             return Ok(());
         }
         let fits = |value: &F| limits.contains(&value.widen());
-        let column = merged.iter().position(|value| !fits(value)).unwrap_or(0);
+        let column = values.iter().position(|value| !fits(value)).unwrap_or(0);
         let (tensor, index) = self.pass.set.layout.locate(self.tile.coordinates.start + first + column);
-        let value = merged[column].widen();
-        Err(PassError::DoesNotFit { tensor: tensor.name.clone(), index, value, dtype })
+        let (tensor, holder) = named(&tensor.name);
+        let (value, reach) = (values[column].widen(), Box::new(self.pass.reach()));
+        Err(PassError::DoesNotFit { tensor, index, value, dtype, holder, reach })
     }
 }
 
 impl CombinePass<'_> {
+    /// How far the pass may take a merged delta.
+    fn reach(&self) -> Reach {
+        Reach { step: self.step, keeps: self.keeps.to_vec(), stretch: self.reducer.stretch() }
+    }
+
     /// Whether the server's step applies to tensors of a class: statistics take the merged value.
     pub(super) fn steps(&self, class: TensorClass) -> bool {
         self.step != ServerStep::PLAIN && class == TensorClass::Parameter

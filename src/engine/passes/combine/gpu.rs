@@ -315,7 +315,7 @@ impl CombineOnGpu<'_> {
         let mut work = self.work(lane, tile);
         let all = 0..work.columns();
         for (place, values) in kept.iter().zip(&stepped[1..]) {
-            work.keep(self.pass.keeps[*place].slot, &all, values);
+            work.keep(self.pass.keeps[*place].slot, &all, values)?;
         }
         work.encode(all, &stepped[0])?;
         lane.host.reader.clock.compute += started.elapsed();

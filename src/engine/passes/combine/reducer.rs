@@ -20,6 +20,11 @@ pub trait Reducer: Sync {
     /// Whether the reduction uses the base's row, if rows are not deltas.
     fn uses_base(&self) -> bool;
 
+    /// How many times larger than the largest delta the merged delta can be.
+    fn stretch(&self) -> f64 {
+        1.0
+    }
+
     /// Where tiles are cut.
     fn cut(&self) -> Cut {
         Cut::ForCaches

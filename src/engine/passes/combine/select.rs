@@ -120,6 +120,12 @@ impl Reducer for Select<'_> {
         self.mixing.is_some()
     }
 
+    fn stretch(&self) -> f64 {
+        let length = |mixing: &Mixing, row| mixing.row(row).iter().map(|factor| factor.abs()).sum();
+        let rows = |mixing: &Mixing| (0..mixing.len()).map(|row| length(mixing, row)).fold(0.0, f64::max);
+        self.mixing.map_or(1.0, rows)
+    }
+
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
         for_element!(work.tile.working, E => self.select::<E>(work))
     }

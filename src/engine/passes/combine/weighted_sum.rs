@@ -87,6 +87,10 @@ impl Reducer for WeightedSum {
         self.base != 0.0
     }
 
+    fn stretch(&self) -> f64 {
+        self.weights.iter().map(|weight| (weight / self.divisor).abs()).sum()
+    }
+
     fn reduce(&self, work: &mut TileWork) -> Result<(), PassError> {
         match for_element!(work.tile.working, E => self.sum::<E>(work)) {
             // The sum of values near the end of f64's range may overflow, although their mean does not.
@@ -94,6 +98,7 @@ impl Reducer for WeightedSum {
                 if work.tile.working == Working::F64 && !value.is_finite() =>
             {
                 work.forget_norms();
+                work.read_kept()?;
                 self.scaled_down().sum::<f64>(work)
             }
             done => done,
