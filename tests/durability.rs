@@ -275,17 +275,26 @@ fn private(covered: &mut Covered) {
     covered.run(&dir, "privacy export deep/er/dp --format csv -o e.csv --plot e.svg", &["e.csv", "e.svg"]);
     covered.run(&dir, "privacy compose --noise-multiplier 2 --delta 1e-3 --plot c.svg", &["c.svg"]);
 
-    // Open charges from killed runs. The last run was killed after its model had its name. Each writes to another path,
-    // because a run to the same path finishes what the run before it left complete.
-    let killed = |step: usize| {
-        let model = format!("killed-{step}.safetensors");
+    // Open charges from killed runs. The first was killed after its charge, and the last after its model had its name. Each
+    // writes to another path, because a run to the same path finishes what the run before it left complete.
+    let killed = |more: &str, step: usize| {
         let mut command = Command::new(program());
-        command.current_dir(dir.path("")).args(words(release)).args(["-o", &model]);
+        command.current_dir(dir.path("")).args(words(release)).args(words(more));
         assert_eq!(command.env("FEDMILL_FAIL_AT", step.to_string()).output().unwrap().status.code(), None);
-        dir.exists(&model).then_some(model)
     };
-    let named = (1..).find_map(killed).unwrap();
-    let open = fedmill(&dir, &["privacy", "recover", "deep/er/dp"]).stdout;
+    let recover = || fedmill(&dir, &["privacy", "recover", "deep/er/dp"]).stdout;
+    let lost = (1..).find(|step| {
+        killed("--round 7 -o lost.safetensors", *step);
+        recover().contains("charge ")
+    });
+    assert!(lost.is_some());
+    let named = (1..).map(|step| {
+        let model = format!("killed-{step}.safetensors");
+        killed(&format!("-o {model}"), step);
+        model
+    });
+    let named = named.into_iter().find(|model| dir.exists(model)).unwrap();
+    let open = recover();
     let charges = open.lines().filter_map(|line| line.strip_prefix("charge ")?.split_once(','));
     let charges: Vec<&str> = charges.map(|(number, _)| number).collect();
     let (lost, published) = (charges[0], charges.last().unwrap());

@@ -4,10 +4,10 @@ use crate::budget::books::Books;
 use crate::budget::clients;
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
+use crate::budget::kept::KeptOutputs;
 use crate::budget::stamp::{Stamp, StampedModel};
 use crate::io::digest::hex;
 use crate::io::journal::{Journal, Lock};
-use crate::io::source::identity_of;
 use crate::io::{cache, journal, publish};
 use crate::privacy::event::Event;
 use crate::privacy::ledger::budget::{self, Verdict};
@@ -17,6 +17,7 @@ use crate::privacy::ledger::record::{
 };
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
 use crate::record::{self, Head};
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -105,20 +106,14 @@ impl Account {
             books.directory.write_head(&books.state.head)?;
         }
         let account = Self { books, journal };
-        account.wipe_old_keys()?;
+        account.clean()?;
         Ok(account)
     }
 
-    /// Wipes the keys of settled charges, which a process that was stopped may have left.
-    fn wipe_old_keys(&self) -> Result<(), BudgetError> {
-        let settled = self.state().charges.iter().filter(|charge| charge.fate != Fate::Open);
-        let directory = &self.books.directory;
-        let leaves = |charge: &&ChargeRecord| {
-            let mechanism = charge.charge.mechanism.as_ref();
-            mechanism.is_some_and(|mechanism| mechanism.resumable)
-                || identity_of(&directory.outputs(charge.head.seq)).is_some()
-        };
-        settled.filter(leaves).try_for_each(|charge| directory.settle(charge.head.seq))?;
+    /// Wipes what a process that was stopped may have left: keys and outputs of settled charges, and temporaries.
+    fn clean(&self) -> Result<(), BudgetError> {
+        let open: HashSet<u64> = self.state().orphans().map(|charge| charge.head.seq).collect();
+        self.books.directory.clean(|number| open.contains(&number))?;
         self.books.wipe_series_if_over()
     }
 
@@ -184,10 +179,14 @@ impl Account {
         Ok(head)
     }
 
+    /// The number of the next record.
+    pub(super) fn next_seq(&self) -> u64 {
+        self.state().head.seq + 1 + u64::from(!self.books.torn.is_empty())
+    }
+
     /// The name of the release that the next record charges.
     pub(super) fn next_release_id(&self) -> String {
-        let torn = u64::from(!self.books.torn.is_empty());
-        format!("{}-{}", self.state().short_id(), self.state().head.seq + 1 + torn)
+        format!("{}-{}", self.state().short_id(), self.next_seq())
     }
 
     /// Charges a release that fedmill does not make, if the budget holds it.
@@ -252,18 +251,40 @@ impl Account {
     /// When it is not open, its output exists, or the record cannot be written.
     pub fn void(&mut self, seq: u64, attest: &str) -> Result<Head, BudgetError> {
         if let Some(charge) = self.state().charges.iter().find(|charge| charge.head.seq == seq) {
-            let refused = |why: String| Err(BudgetError::NotOpen { seq, why });
-            if let Some(output) = self.books.output_of(charge)? {
-                return refused(format!("{} is its output: it was released", output.path.display()));
-            }
-            if self.state().is_of_series(&charge.charge) {
-                return refused("is a round of a series: its noise is part of later rounds".to_owned());
-            }
+            self.check_voidable(charge)?;
         }
         if self.state().orphans().any(|charge| charge.head.seq == seq) {
             self.books.directory.settle(seq)?;
         }
         self.append(LedgerEntry::Void(Void { charge: seq, attest: attest.to_owned() }))
+    }
+
+    /// Refuses to void a charge whose outputs have their names, or cannot be found.
+    fn check_voidable(&self, charge: &ChargeRecord) -> Result<(), BudgetError> {
+        let seq = charge.head.seq;
+        let refused = |why: String| Err(BudgetError::NotOpen { seq, why });
+        if let Some(output) = self.books.output_of(charge)? {
+            return refused(format!("{} is its output: it was released", output.path.display()));
+        }
+        if self.state().is_of_series(&charge.charge) {
+            return refused("is a round of a series: its noise is part of later rounds".to_owned());
+        }
+        let kept = KeptOutputs::read(&self.books.directory, seq)?.filter(|_| charge.fate == Fate::Open);
+        let Some(kept) = kept else { return Ok(()) };
+        let published: Vec<String> = kept.published().map(|path| path.display().to_string()).collect();
+        if !published.is_empty() {
+            let files = published.join(", ");
+            return refused(format!(
+                "{files}: published with its noise; the same command publishes the rest"
+            ));
+        }
+        match kept.lost_directory() {
+            None => Ok(()),
+            Some(lost) => refused(format!(
+                "{}: does not exist, and may hold its outputs; give the directory its name back",
+                lost.display()
+            )),
+        }
     }
 
     /// Records the release of a charge whose output was published without a record. The output is at `path`, or where

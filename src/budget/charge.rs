@@ -1,19 +1,21 @@
 //! Charges and releases an output.
 //!
-//! The charge is on disk before its key is drawn, and the release is recorded once the output is published.
+//! The key is on disk before the charge, and the charge is on disk before any noise is made from the key. The release is
+//! recorded once the output is published, and then the key is wiped.
 //!
-//! A release that is stopped in between stays charged. A process that starts it again draws new noise and pays again,
-//! with two exceptions. The key of a resumable charge is kept until its release, and makes the same bytes again, for
-//! the same inputs and settings only. And an output that exists already is not made again.
+//! A release that is stopped in between stays charged. A process that starts it again goes on with the charge: the key
+//! makes the same bytes again, for the same inputs and settings only. An output that exists already is not made again. If
+//! the key was lost, the process draws new noise and pays again.
 
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
 use crate::budget::kept::KeptOutputs;
-use crate::budget::payment::{Payment, existing_release, is_for, mechanism, pay, read_key, refusal};
+use crate::budget::payment::{
+    KeptKey, Payment, existing_release, is_for, mechanism, pay, refusal, warn_of_second_charge,
+};
 use crate::budget::request::{Answer, Grant, Request};
 use crate::budget::series;
 use crate::budget::stamp::StampedModel;
-use crate::io::secret;
 use crate::privacy::key::Key;
 use crate::privacy::ledger::record::{LedgerEntry, Mechanism, Release};
 use crate::privacy::ledger::replay::{ChargeRecord, Fate};
@@ -21,7 +23,7 @@ use crate::record::Head;
 use crate::record::sha256::Sha256;
 use std::path::Path;
 
-/// Charges a release, and draws its key once the charge is on disk. Charges nothing if the output exists already, or
+/// Charges a release whose key is on disk. Charges nothing if the output exists already, or
 /// the budget does not hold the release.
 ///
 /// # Errors
@@ -33,19 +35,19 @@ pub fn charge(account: &mut Account, request: &Request) -> Result<Answer, Budget
     }
     let mechanism = mechanism(account, request)?;
     if let Some(answer) = earlier(account, request, &mechanism)? {
+        if let Answer::Granted(grant) = &answer {
+            KeptOutputs::restage(&account.books().directory, grant.charge.seq, &request.staged)?;
+        }
         return Ok(answer);
     }
     let event = account.plan().event()?;
-    let payment = match pay(account, request, &mechanism, event, |_| Ok(()))? {
+    let key = request.test_seed.map_or_else(Key::draw, |seed| Ok(Key::of_test_seed(seed)))?;
+    let kept = KeptKey::new(request, &mechanism);
+    // Without a charge on disk, no noise is made from the key.
+    let payment = match pay(account, request, &mechanism, event, |path| kept.write(&path.key, &key))? {
         Ok(payment) => payment,
         Err(verdict) => return Ok(Answer::Refused(verdict)),
     };
-    // The key must not exist before the charge is on disk: from here on its noise may be seen.
-    let key = request.test_seed.map_or_else(Key::draw, |seed| Ok(Key::of_test_seed(seed)))?;
-    if request.resumable {
-        let path = account.books().directory.key(payment.charge.seq);
-        secret::write_key(&path, key.bytes()).map_err(BudgetError::at(&path))?;
-    }
     let counted = vec![true; request.clients.len()];
     Ok(Answer::Granted(payment.grant(account, request, mechanism, key, counted)))
 }
@@ -62,7 +64,10 @@ pub fn foresee(account: &mut Account, request: &Request) -> Result<Option<Answer
         None => {
             let mechanism = mechanism(account, request)?;
             match earlier(account, request, &mechanism)? {
-                None => refusal(account, &mechanism, &account.plan().event()?)?,
+                None => {
+                    warn_of_second_charge(account, request);
+                    refusal(account, &mechanism, &account.plan().event()?)?
+                }
                 answer => answer,
             }
         }
@@ -70,7 +75,8 @@ pub fn foresee(account: &mut Account, request: &Request) -> Result<Option<Answer
     Ok(answer.filter(|answer| !matches!(answer, Answer::Granted(_))))
 }
 
-/// The answer to a release that was charged before: the output if it exists, or a grant if the key is kept.
+/// The answer to a release that was charged before: the output if it exists, or a grant if the key is kept. A charge that
+/// is open may have had another output path: its directory may have been renamed.
 fn earlier(
     account: &mut Account,
     request: &Request,
@@ -78,19 +84,25 @@ fn earlier(
 ) -> Result<Option<Answer>, BudgetError> {
     let is_same = |charge: &&ChargeRecord| {
         let found = charge.charge.mechanism.as_ref();
-        let expected = found.map(|found| Mechanism { resumable: found.resumable, ..mechanism.clone() });
+        let expected = found.map(|found| Mechanism {
+            resumable: found.resumable,
+            output: found.output.clone(),
+            ..mechanism.clone()
+        });
         charge.charge.round == request.round && is_for(charge, request, expected.as_ref())
     };
     let charges: Vec<ChargeRecord> = account.state().charges.iter().filter(is_same).cloned().collect();
     for charge in charges.iter().rev() {
         // A test seed may be another one this time.
         if request.test_seed.is_none()
-            && let Some(existing) = existing_release(account, charge)?
+            && let Some(existing) =
+                existing_release(account, charge, &request.output, charge.fate == Fate::Open)?
         {
             return Ok(Some(Answer::Existing(existing)));
         }
+        let path = account.books().directory.key(charge.head.seq);
         if charge.fate == Fate::Open
-            && let Some(key) = read_key(&account.books().directory.key(charge.head.seq))?
+            && let Some(key) = KeptKey::new(request, mechanism).read(&path)?
         {
             let counted = vec![true; request.clients.len()];
             let grant = Payment::of(charge).grant(account, request, mechanism.clone(), key, counted);
@@ -124,6 +136,7 @@ pub fn kept(
         let is_same = charge.charge.round == request.round && is_for(charge, request, expected.as_ref());
         if let Some(kept) =
             is_same.then(|| KeptOutputs::read(directory, charge.head.seq)).transpose()?.flatten()
+            && kept.is_complete()
         {
             return Ok(Some((charge.clone(), kept)));
         }

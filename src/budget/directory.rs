@@ -2,9 +2,15 @@
 
 use crate::budget::error::BudgetError;
 use crate::budget::kept::KeptOutputs;
-use crate::io::{cache, secret};
+use crate::io::{cache, publish, secret};
 use crate::record::Head;
 use std::path::{Path, PathBuf};
+
+/// Prefix of the files that hold the key of a charge; the number of the charge follows.
+const KEY: &str = "key";
+
+/// Prefix of the files that name the outputs of a charge; the number of the charge follows.
+const OUTPUTS: &str = "outputs";
 
 /// Prefix of the files that hold the noise of a round; the number of the round follows.
 const NOISE_ROW: &str = "noise";
@@ -43,12 +49,12 @@ impl Directory {
 
     /// The file with the key of a charge, kept while the release may be made again.
     pub fn key(&self, charge: u64) -> PathBuf {
-        self.path.join(format!("key-{charge}"))
+        self.path.join(format!("{KEY}-{charge}"))
     }
 
     /// The file that says where the outputs of a charge wait for their names.
     pub fn outputs(&self, charge: u64) -> PathBuf {
-        self.path.join(format!("outputs-{charge}"))
+        self.path.join(format!("{OUTPUTS}-{charge}"))
     }
 
     /// The file with the key of a series.
@@ -86,6 +92,18 @@ impl Directory {
         let key = self.key(charge);
         secret::wipe(&key).map_err(BudgetError::at(&key))?;
         KeptOutputs::discard(self, charge)
+    }
+
+    /// Wipes what killed runs left in the directory: temporaries, and files of charges that are not open.
+    pub(super) fn clean(&self, is_open: impl Fn(u64) -> bool) -> Result<(), BudgetError> {
+        for left in publish::leftovers_in(&self.path).map_err(BudgetError::at(&self.path))? {
+            secret::wipe(&left).map_err(BudgetError::at(&left))?;
+            tracing::warn!("{}: wiped; a run that was stopped left it behind", left.display());
+        }
+        let numbers = secret::numbers(&self.path, KEY).map_err(BudgetError::at(&self.path))?;
+        let more = secret::numbers(&self.path, OUTPUTS).map_err(BudgetError::at(&self.path))?;
+        let settled = numbers.into_iter().chain(more).filter(|number| !is_open(*number));
+        settled.into_iter().try_for_each(|number| self.settle(number))
     }
 
     /// Reads the end of the ledger as of the last write; `None` if no head was ever written.

@@ -1,23 +1,24 @@
-//! Outputs of a charge that are complete on disk, and wait for their names.
+//! Outputs of a charge on their way to their names.
 //!
-//! A run writes this record once its outputs are complete, before it gives them their names. If a later step fails, the
-//! next run of the same request gives them their names, without a second charge.
+//! The record of a charge is on disk before the charge. It names the temporary files, so that nothing of a charge is
+//! lost sight of. Once the outputs are complete, the record also says how to give them their names. If a later step
+//! fails, the next run of the same request does that, without a second charge.
 
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
-use crate::io::source::identity_of;
-use crate::io::{cache, publish, secret};
+use crate::io::publish::{self, StagedNames};
+use crate::io::{cache, secret};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The record of outputs that wait for their names.
+/// The record of the outputs of a charge.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct KeptOutputs {
-    /// The temporary files, to remove if the charge is voided.
-    pub files: Vec<PathBuf>,
-    /// What the run needs to give them their names.
-    pub outputs: serde_json::Value,
+    /// The names of the files.
+    pub files: Vec<StagedNames>,
+    /// What the run needs to give complete outputs their names; `None` before they are complete.
+    pub outputs: Option<serde_json::Value>,
 }
 
 impl KeptOutputs {
@@ -44,6 +45,42 @@ impl KeptOutputs {
         read.map_err(|why| BudgetError::BadHead { path, why: why.to_string() })
     }
 
+    /// Writes the record of files that wait to be filled. Removes what an earlier run of the charge left.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written or removed.
+    pub(super) fn restage(
+        directory: &Directory,
+        charge: u64,
+        staged: &[StagedNames],
+    ) -> Result<(), BudgetError> {
+        let left = Self::read(directory, charge)?.map(|kept| kept.files).unwrap_or_default();
+        let moved = left.iter().flat_map(|left| staged.iter().map(|new| left.moved_to(&new.target)));
+        let stale: Vec<StagedNames> =
+            moved.chain(left.clone()).filter(|stale| !staged.contains(stale)).collect();
+        let files = staged.iter().chain(&stale).cloned().collect();
+        Self { files, outputs: None }.write(directory, charge)?;
+        remove_all(&stale)
+    }
+
+    /// Whether every output is complete, and waits for its name or has it.
+    pub(super) fn is_complete(&self) -> bool {
+        self.outputs.is_some() && self.files.iter().all(|file| file.kept.exists() || file.target.exists())
+    }
+
+    /// The files that have their names.
+    pub(super) fn published(&self) -> impl Iterator<Item = &Path> {
+        let complete = self.files.iter().filter(|_| self.outputs.is_some());
+        complete.filter(|file| file.is_published()).map(|file| file.target.as_path())
+    }
+
+    /// A directory of the files that does not exist any more.
+    pub(super) fn lost_directory(&self) -> Option<&Path> {
+        let mut directories = self.files.iter().map(|file| publish::directory_of(&file.kept));
+        directories.find(|directory| !directory.exists())
+    }
+
     /// Removes the record of a charge that is settled, and the files that have no name.
     ///
     /// # Errors
@@ -51,11 +88,14 @@ impl KeptOutputs {
     /// When a file cannot be removed.
     pub(super) fn discard(directory: &Directory, charge: u64) -> Result<(), BudgetError> {
         let Some(kept) = Self::read(directory, charge)? else { return Ok(()) };
-        for file in kept.files.iter().filter(|file| identity_of(file).is_some()) {
-            remove(file)?;
-        }
+        remove_all(&kept.files)?;
         remove(&directory.outputs(charge))
     }
+}
+
+/// Removes the files that have no name.
+fn remove_all(files: &[StagedNames]) -> Result<(), BudgetError> {
+    files.iter().filter_map(StagedNames::waiting).try_for_each(remove)
 }
 
 /// Removes a file, and waits until its name is gone from the disk.

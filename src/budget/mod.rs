@@ -6,18 +6,19 @@
 //! - `plan.lock`: the frozen plan.
 //! - `head`: the number and digest of the last record.
 //! - `ledger.lock`: the lock that the one writer holds.
-//! - `key-N`: the key of charge N, kept while the same bytes may be made again.
-//! - `outputs-N`: where the outputs of charge N wait for their names.
+//! - `key-N`: the key of charge N, kept until its release, so that the same bytes can be made again.
+//! - `outputs-N`: the names of the outputs of charge N, and how to publish them once they are complete.
 //! - `run-key`, `clients-key`: the keys of a series, for its noise and for its lists of clients.
 //! - `clients-T`, `noise-T`: the clients that count in round T of a series, and the noise of the latest rounds.
 //!
 //! A release takes these steps:
 //!
 //! ```text
-//! open, locked --> charge, on disk --> key drawn --> noise --> output published --> release, on disk --> key wiped
+//! open, locked --> key, names of outputs --> charge --> noise --> outputs complete, published --> release --> key wiped
 //! ```
 //!
-//! A process that is stopped after the charge leaves the charge in the ledger. The output's [`stamp`] names the charge,
+//! Each step is on disk before the next. A process that is stopped after the charge leaves the charge in the ledger, and
+//! the next run of the same request goes on with it: it makes the same bytes, at no cost. The output's [`stamp`] names the charge,
 //! so that [`verify`] notices a ledger from an older backup. [`recover`] explains charges whose release was not
 //! recorded.
 //!
@@ -25,7 +26,7 @@
 //! - [`account`]: the ledger as its one writer sees it.
 //! - [`request`]: the request of a round, and the answers.
 //! - [`charge`](mod@charge), `series`, `payment`: the charge of one release or of a series, and the steps of every charge.
-//! - [`kept`]: outputs that are complete and wait for their names.
+//! - [`kept`]: outputs on their way to their names.
 //! - `clients`: the clients that count in each round of a series.
 //! - [`error`]: why a budget cannot be used.
 

@@ -3,7 +3,9 @@
 use crate::budget::account::Account;
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
+use crate::budget::kept::KeptOutputs;
 use crate::budget::request::{Answer, ExistingRelease, Grant, Request};
+use crate::budget::stamp::StampedModel;
 use crate::io::{publish, secret};
 use crate::privacy::event::Event;
 use crate::privacy::key::{KEY_BYTES, Key};
@@ -11,7 +13,8 @@ use crate::privacy::ledger::budget::{self, Verdict};
 use crate::privacy::ledger::record::{Charge, LedgerEntry, Mechanism};
 use crate::privacy::ledger::replay::{ChargeRecord, Fate};
 use crate::record::Head;
-use std::path::Path;
+use crate::record::sha256::Sha256;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroize;
 
 /// A charge that is on disk.
@@ -62,7 +65,7 @@ pub(super) fn mechanism(account: &Account, request: &Request) -> Result<Mechanis
         level: terms.level,
         inputs_sha256: request.inputs_sha256,
         output: publish::resolved(&request.output).to_string_lossy().into_owned(),
-        resumable: request.resumable,
+        resumable: true,
         clients_sha256: None,
     })
 }
@@ -78,19 +81,29 @@ pub(super) fn refusal(
     Ok((!verdict.fits()).then_some(Answer::Refused(verdict)))
 }
 
+/// What has to be on disk before a charge.
+pub(super) struct Ahead<'d> {
+    /// The state directory.
+    pub(super) directory: &'d Directory,
+    /// The file of the charge's key.
+    pub(super) key: PathBuf,
+}
+
 /// Writes a charge to the ledger, if the budget holds it. `prepare` writes what has to be on disk before the charge.
 pub(super) fn pay(
     account: &mut Account,
     request: &Request,
     mechanism: &Mechanism,
     event: Event,
-    prepare: impl FnOnce(&Directory) -> Result<(), BudgetError>,
+    prepare: impl FnOnce(&Ahead) -> Result<(), BudgetError>,
 ) -> Result<Result<Payment, Verdict>, BudgetError> {
     let noise = account.plan().noise_of(mechanism.level, mechanism.d);
     let verdict = budget::would(account.state(), &event, Some(noise), None)?;
     let Some(epsilons) = verdict.epsilons() else { return Ok(Err(verdict)) };
     account.reserve_room()?;
-    prepare(&account.books().directory)?;
+    let (directory, seq) = (&account.books().directory, account.next_seq());
+    KeptOutputs::restage(directory, seq, &request.staged)?;
+    prepare(&Ahead { directory, key: directory.key(seq) })?;
     let charge = Charge {
         round: request.round,
         mechanism: Some(mechanism.clone()),
@@ -112,12 +125,21 @@ pub(super) fn is_for(charge: &ChargeRecord, request: &Request, mechanism: Option
         && charge.tool_version == env!("CARGO_PKG_VERSION")
 }
 
-/// The output of a charge, if it exists as it was released. Records its release if that is missing.
+/// The output of a charge, if it exists as it was released: at the path that this run wants, or where the charge says,
+/// `elsewhere` or not. Records its release if that is missing.
 pub(super) fn existing_release(
     account: &mut Account,
     charge: &ChargeRecord,
+    wanted: &Path,
+    elsewhere: bool,
 ) -> Result<Option<ExistingRelease>, BudgetError> {
-    let Some(output) = account.books().output_of(charge)? else { return Ok(None) };
+    // A file that is no model is no output of the charge.
+    let there = StampedModel::published(wanted).ok().flatten().filter(|model| model.is_of(charge));
+    let output = match there {
+        None if elsewhere => account.books().output_of(charge)?,
+        there => there,
+    };
+    let Some(output) = output else { return Ok(None) };
     match &charge.fate {
         Fate::Open => drop(account.adopt_output(charge, &output)?),
         Fate::Released { output_sha256, .. } if output.sha256()? == *output_sha256 => {}
@@ -126,9 +148,72 @@ pub(super) fn existing_release(
     Ok(Some(ExistingRelease { path: output.path, release_id: charge.charge.release_id.clone() }))
 }
 
-/// Reads the key of a charge from its file; `None` if there is none.
-pub(super) fn read_key(path: &Path) -> Result<Option<Key>, BudgetError> {
-    Ok(secret::read_key::<KEY_BYTES>(path).map_err(BudgetError::at(path))?.map(kept))
+/// Warns of a request whose round and inputs were charged before: the output of that charge was lost or moved.
+pub(super) fn warn_of_second_charge(account: &Account, request: &Request) {
+    let is_same = |charge: &&ChargeRecord| {
+        let mechanism = charge.charge.mechanism.as_ref();
+        charge.charge.round == request.round
+            && charge.charge.rng == request.rng()
+            && mechanism.is_some_and(|mechanism| mechanism.inputs_sha256 == request.inputs_sha256)
+    };
+    let Some(earlier) = account.state().counted().filter(is_same).last() else { return };
+    let seq = earlier.head.seq;
+    let output = earlier.charge.mechanism.as_ref().map_or("", |mechanism| mechanism.output.as_str());
+    let hint = match earlier.fate {
+        Fate::Open => format!(
+            "if its output was moved, `fedmill privacy recover {} --adopt {seq} --output FILE` records it",
+            account.books().directory.path.display()
+        ),
+        _ => format!(
+            "use its output {output}; if it was moved, -o with its new path finds it and charges nothing"
+        ),
+    };
+    tracing::warn!(
+        hint,
+        "charge {seq} paid for this round with these inputs: this run pays for them once more"
+    );
+}
+
+/// The key of a charge, kept on disk until the release. Behind the key stands the digest of what its noise is for, so that
+/// a file from a restored backup never gives the same noise to something else.
+pub(super) struct KeptKey {
+    purpose: Sha256,
+    test_key: Option<Key>,
+}
+
+impl KeptKey {
+    /// Bytes of a key and of the digest.
+    const BYTES: usize = KEY_BYTES + 32;
+
+    /// The key of a request with these settings.
+    pub(super) fn new(request: &Request, mechanism: &Mechanism) -> Self {
+        let Mechanism { z, q, clip, n_pub, d, level, inputs_sha256, .. } = mechanism;
+        let purpose = format!("{:?}", (request.round, z, q, clip, n_pub, d, level, inputs_sha256));
+        Self { purpose: Sha256::of(purpose), test_key: request.test_seed.map(Key::of_test_seed) }
+    }
+
+    /// Writes a key to disk.
+    pub(super) fn write(&self, path: &Path, key: &Key) -> Result<(), BudgetError> {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..KEY_BYTES].copy_from_slice(key.bytes());
+        bytes[KEY_BYTES..].copy_from_slice(self.purpose.bytes());
+        let written = secret::write_key(path, &bytes);
+        bytes.zeroize();
+        written.map_err(BudgetError::at(path))
+    }
+
+    /// Reads the key; `None` if there is none for this purpose, or a test seed makes another one.
+    pub(super) fn read(&self, path: &Path) -> Result<Option<Key>, BudgetError> {
+        let Some(mut bytes) = secret::read_key::<{ Self::BYTES }>(path).map_err(BudgetError::at(path))?
+        else {
+            return Ok(None);
+        };
+        let (start, purpose) = bytes.split_at(KEY_BYTES);
+        let key = start.try_into().ok().filter(|_| purpose == self.purpose.bytes()).map(kept);
+        bytes.zeroize();
+        let is_same = |key: &Key| self.test_key.as_ref().is_none_or(|test| test.bytes() == key.bytes());
+        Ok(key.filter(is_same))
+    }
 }
 
 /// The key of these bytes, which are wiped.

@@ -3,13 +3,15 @@
 //! A process was stopped between its charge and its release. Its noise may have been drawn, and its output seen, so the
 //! charge stands. The explanation depends on how far the process came.
 
+use crate::budget::account::Account;
 use crate::budget::books::Books;
+use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
+use crate::budget::kept::KeptOutputs;
 use crate::io::journal::Lock;
 use crate::io::secret;
-use crate::io::source::identity_of;
 use crate::privacy::ledger::replay::ChargeRecord;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A charge whose release was not recorded.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,6 +39,18 @@ pub enum OrphanStage {
     Nothing,
 }
 
+/// The ledger to explain. Wipes what a killed run left, unless another process is at work.
+///
+/// # Errors
+///
+/// When there is no ledger, or it has a fault.
+pub fn books(path: &Path) -> Result<Books, BudgetError> {
+    match Lock::is_taken(&Directory::new(path).lock())? {
+        true => Books::read(path),
+        false => Ok(Account::open(path)?.books),
+    }
+}
+
 /// Every charge whose release was not recorded.
 ///
 /// # Errors
@@ -44,12 +58,16 @@ pub enum OrphanStage {
 /// When the file at an output's path cannot be read.
 pub fn orphans(books: &Books) -> Result<Vec<Orphan>, BudgetError> {
     let at_work = Lock::is_taken(&books.directory.lock())?;
+    let is_complete = |charge: &ChargeRecord| {
+        let kept = KeptOutputs::read(&books.directory, charge.head.seq);
+        kept.map(|kept| kept.is_some_and(|kept| kept.is_complete()))
+    };
     let explain = |charge: &ChargeRecord| {
         let key = books.directory.key(charge.head.seq);
         let stage = match books.output_of(charge)? {
             _ if at_work => OrphanStage::AtWork,
             Some(output) => OrphanStage::Published(output.path),
-            None if identity_of(&books.directory.outputs(charge.head.seq)).is_some() => OrphanStage::Complete,
+            None if is_complete(charge)? => OrphanStage::Complete,
             None if books.state.is_of_series(&charge.charge) => OrphanStage::InSeries,
             None if secret::is_kept(&key).map_err(BudgetError::at(&key))? => OrphanStage::KeyKept,
             None => OrphanStage::Nothing,

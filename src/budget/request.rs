@@ -1,6 +1,7 @@
 //! The request of a round to a budget, and the answers.
 
 use crate::budget::stamp::Stamp;
+use crate::io::publish::StagedNames;
 use crate::privacy::key::Key;
 use crate::privacy::ledger::budget::Verdict;
 use crate::privacy::ledger::record::{Mechanism, Rng};
@@ -25,8 +26,8 @@ pub struct Request {
     pub inputs_sha256: Sha256,
     /// The path to publish the output at.
     pub output: PathBuf,
-    /// Whether to keep the key until the output is published, so that the same bytes can be made again.
-    pub resumable: bool,
+    /// The names of the outputs, once their room is reserved.
+    pub staged: Vec<StagedNames>,
     /// For tests: the number to make the key from. The output is NOT private.
     pub test_seed: Option<u64>,
 }

@@ -18,7 +18,8 @@
 use crate::budget::account::Account;
 use crate::budget::clients::Admission;
 use crate::budget::error::BudgetError;
-use crate::budget::payment::{Payment, existing_release, is_for, kept, mechanism, pay, refusal};
+use crate::budget::kept::KeptOutputs;
+use crate::budget::payment::{Ahead, Payment, existing_release, is_for, kept, mechanism, pay, refusal};
 use crate::budget::request::{Answer, Request, WrongRound};
 use crate::io::secret;
 use crate::privacy::event::Event;
@@ -36,9 +37,14 @@ pub(super) fn charge_round(
 ) -> Result<Answer, BudgetError> {
     let Due { round, event, mechanism, admission } = match due(account, correlated, request)? {
         Ok(due) => due,
-        Err(answer) => return Ok(answer),
+        Err(answer) => {
+            if let Answer::Granted(grant) = &answer {
+                KeptOutputs::restage(&account.books().directory, grant.charge.seq, &request.staged)?;
+            }
+            return Ok(answer);
+        }
     };
-    let keep = |directory: &_| admission.keep(directory, round);
+    let keep = |ahead: &Ahead| admission.keep(ahead.directory, round);
     let payment = match pay(account, request, &mechanism, event, keep)? {
         Ok(payment) => payment,
         Err(verdict) => return Ok(Answer::Refused(verdict)),
@@ -126,7 +132,7 @@ fn earlier_round(
         let round = request.round.unwrap_or(0);
         return Ok(Answer::WrongRound(WrongRound::Used { round }));
     }
-    if let Some(existing) = existing_release(account, charge)? {
+    if let Some(existing) = existing_release(account, charge, &request.output, true)? {
         return Ok(Answer::Existing(existing));
     }
     check_draws(account)?;

@@ -35,11 +35,8 @@ pub(super) struct Arguments {
     /// `fedmill privacy init` creates the directory. Bad updates count as zero. docs/privacy.md explains the guarantee.
     #[arg(long, value_name = "DIR", help_heading = PRIVACY, requires = "base", conflicts_with_all = ["weights", "explain"])]
     dp: Option<PathBuf>,
-    /// Keep the noise key on disk until the model is published.
-    ///
-    /// After a crash, the same command then gives the same bytes. It charges a second time only if the crash came before
-    /// the key was on disk.
-    #[arg(long, help_heading = PRIVACY, requires = "dp")]
+    /// Has no effect any more: every release keeps its noise key on disk until its outputs are published.
+    #[arg(long, help_heading = PRIVACY, requires = "dp", hide = true)]
     resumable: bool,
     /// Release noise alone if no update counts.
     ///
@@ -123,9 +120,9 @@ impl Arguments {
 
     /// The options of a release that the budget in `directory` pays for.
     fn options(&self, directory: PathBuf) -> Options {
-        let Self { resumable, test_seed, allow_empty, report_clients, .. } = *self;
+        let Self { test_seed, allow_empty, report_clients, .. } = *self;
         let statistics = self.dp_statistics.map(Into::into).unwrap_or_default();
-        Options { resumable, test_seed, allow_empty, report_clients, statistics, ..Options::new(directory) }
+        Options { test_seed, allow_empty, report_clients, statistics, ..Options::new(directory) }
     }
 }
 

@@ -29,17 +29,16 @@ impl KeptModel {
     /// When files cannot be renamed.
     pub fn publish(&self) -> Result<(), WriteError> {
         let Self { target, shards, index } = self.clone();
+        // The index comes last. It must not be removed as an old one.
+        if index.as_ref().is_some_and(|(kept, path)| !kept.exists() && path.exists()) {
+            return sync_directory_of(&target).map_err(WriteError::at(&target));
+        }
         publish_files(&target, shards, index, |kept, path| publish_kept(&kept, path))
     }
 
     /// The file to load once the model is published.
     pub fn path(&self) -> &Path {
         self.index.as_ref().map_or(&self.target, |(_, path)| path)
-    }
-
-    /// The temporary files.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.shards.iter().chain(&self.index).map(|(kept, _)| kept.as_path())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::io::digest::seal;
 use crate::io::header::{LENGTH_BYTES, METADATA_KEY};
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::model_files::{KeptModel, index_path, publish_files, stem_of};
-use crate::io::publish::{Staged, directory_of, remove_leftovers, resolved, sync_directory_of};
+use crate::io::publish::{Staged, StagedNames, directory_of, remove_leftovers, resolved, sync_directory_of};
 use crate::io::shards::{INDEX_SUFFIX, shard_name};
 use crate::io::source::SourceFile;
 use crate::model::layout::{Layout, Piece, TensorSpec};
@@ -325,6 +325,12 @@ impl ModelWriter {
         let shards = self.shards.iter().map(|shard| &shard.staged);
         let mut all = shards.chain(self.index.iter().map(|(_, staged)| staged));
         all.try_for_each(Staged::check_kept_name).map_err(WriteError::at(&self.target))
+    }
+
+    /// The names of all files on their way to their final ones.
+    pub fn names(&self) -> Vec<StagedNames> {
+        let shards = self.shards.iter().map(|shard| shard.staged.names(&shard.path));
+        shards.chain(self.index.iter().map(|(path, staged)| staged.names(path))).collect()
     }
 
     /// Keeps the model under temporary names that outlast the run. Call [`sync`](Self::sync) first.

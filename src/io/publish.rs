@@ -4,6 +4,7 @@
 //! fails or is interrupted removes it. The next run with the same target removes the temporary of a killed writer.
 
 use crate::io::crash;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -22,6 +23,42 @@ pub struct Staged {
     published: bool,
     /// Whether a file that it replaces keeps its mode: the operator may have chosen it.
     keeps_mode: bool,
+}
+
+/// The names that an output has on its way to its final one.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct StagedNames {
+    /// The name while its run writes it.
+    pub temporary: PathBuf,
+    /// The name that [`Staged::keep`] gives it.
+    pub kept: PathBuf,
+    /// The final name.
+    pub target: PathBuf,
+}
+
+impl StagedNames {
+    /// The file, if it has a temporary name and no living run writes it.
+    pub fn waiting(&self) -> Option<&Path> {
+        [&self.temporary, &self.kept].into_iter().map(PathBuf::as_path).find(|path| is_free(path))
+    }
+
+    /// Whether a file that was kept has its final name.
+    pub fn is_published(&self) -> bool {
+        !self.temporary.exists() && !self.kept.exists() && self.target.exists()
+    }
+
+    /// The names that the file has after its directory was renamed to that of `target`.
+    #[must_use]
+    pub fn moved_to(&self, target: &Path) -> Self {
+        let moved = |path: &Path| target.with_file_name(path.file_name().unwrap_or_default());
+        Self { temporary: moved(&self.temporary), kept: moved(&self.kept), target: moved(&self.target) }
+    }
+}
+
+/// Whether a file exists that no living run writes.
+fn is_free(path: &Path) -> bool {
+    File::options().write(true).open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 impl Staged {
@@ -143,6 +180,27 @@ impl Staged {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let start = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(&name);
         self.path.with_file_name(format!("{start}-kept{TEMPORARY_SUFFIX}"))
+    }
+
+    /// The names of the file on its way to `target`. A later run may start in another directory.
+    pub fn names(&self, target: &Path) -> StagedNames {
+        StagedNames {
+            temporary: resolved(&self.path),
+            kept: resolved(&self.kept_name()),
+            target: resolved(target),
+        }
+    }
+
+    /// Removes the name of the file, which nobody else can open any more. The system frees it once this run ends, however
+    /// it ends.
+    ///
+    /// # Errors
+    ///
+    /// When the name cannot be removed.
+    pub fn hide(&mut self) -> io::Result<()> {
+        fs::remove_file(&self.path)?;
+        self.published = true;
+        Ok(())
     }
 
     /// Checks before the work that the file system takes the name that [`keep`](Self::keep) gives the file.
@@ -330,6 +388,23 @@ pub fn resolved(path: &Path) -> PathBuf {
 /// When the directory of the target cannot be listed.
 pub fn remove_leftovers(target: &Path) -> io::Result<bool> {
     remove_leftovers_except(target, None)
+}
+
+/// The temporaries of a directory that killed runs left, whatever their targets.
+///
+/// # Errors
+///
+/// When the directory cannot be listed.
+pub fn leftovers_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX) && is_free(&path) {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 /// Claims a target for this run: an empty temporary, held until it is dropped. `None` if another run has a temporary of

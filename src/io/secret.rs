@@ -128,15 +128,23 @@ pub fn wipe(path: &Path) -> io::Result<()> {
 ///
 /// When one cannot be wiped.
 pub fn wipe_numbered(directory: &Path, prefix: &str, keep: impl Fn(u64) -> bool) -> io::Result<()> {
+    let numbers = numbers(directory, prefix)?.into_iter().filter(|number| !keep(*number));
+    numbers.into_iter().try_for_each(|number| wipe(&directory.join(format!("{prefix}-{number}"))))
+}
+
+/// The numbers of the files of a directory named `PREFIX-N`.
+///
+/// # Errors
+///
+/// When the directory cannot be listed.
+pub fn numbers(directory: &Path, prefix: &str) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let number = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')?.parse().ok());
-        if number.is_some_and(|number| !keep(number)) {
-            wipe(&entry.path())?;
-        }
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        numbers
+            .extend(name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')?.parse::<u64>().ok()));
     }
-    Ok(())
+    Ok(numbers)
 }
 
 #[cfg(test)]

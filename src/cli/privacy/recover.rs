@@ -3,7 +3,6 @@
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::failure::failure;
 use crate::budget::account::Account;
-use crate::budget::books::Books;
 use crate::budget::error::BudgetError;
 use crate::budget::recover;
 use crate::privacy::ledger::replay::ChargeRecord;
@@ -52,7 +51,7 @@ impl Arguments {
             print(&format!("{}\n", head.seq))?;
             return Ok(Outcome::Done);
         }
-        let books = Books::read(&self.directory).map_err(failure)?;
+        let books = recover::books(&self.directory).map_err(failure)?;
         let mut text = String::new();
         if !books.torn.is_empty() {
             let bytes = books.torn.len();

@@ -71,11 +71,8 @@ pub(in crate::cli) struct NoiseArguments {
     /// Sums that `clip` or `sum` wrote.
     #[arg(value_name = "SUM", help_heading = INPUTS)]
     sums: Vec<PathBuf>,
-    /// Keep the noise key on disk until the model is published.
-    ///
-    /// After a crash, the same command then gives the same bytes. It charges a second time only if the crash came before
-    /// the key was on disk.
-    #[arg(long, help_heading = PRIVACY)]
+    /// Has no effect any more: every release keeps its noise key on disk until its outputs are published.
+    #[arg(long, help_heading = PRIVACY, hide = true)]
     resumable: bool,
     /// Release noise alone if the sums have no client.
     ///
@@ -102,7 +99,6 @@ impl SumArguments {
 impl NoiseArguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let options = Options {
-            resumable: self.resumable,
             test_seed: self.test_seed,
             allow_empty: self.allow_empty,
             ..self.shared.options(self.sums.clone())

@@ -9,7 +9,7 @@ use crate::engine::intake::taken::Taken;
 use crate::io::collision;
 use crate::io::model_files::KeptModel;
 use crate::io::model_writer::{ModelWriter, WriteError, check_file_target};
-use crate::io::publish::{self, Staged};
+use crate::io::publish::{self, Staged, StagedNames};
 use crate::io::text;
 use crate::telemetry::report::{FailureReport, Report};
 use crate::telemetry::warnings;
@@ -114,6 +114,11 @@ impl Complete {
         Ok(())
     }
 
+    /// The names of all files on their way to their final ones.
+    pub fn names(&self) -> Vec<StagedNames> {
+        names(&self.model, self.state.as_ref(), &self.report)
+    }
+
     /// Keeps all outputs under temporary names that outlast the run.
     ///
     /// # Errors
@@ -159,12 +164,17 @@ impl Kept {
     pub fn path(&self) -> &Path {
         self.model.path()
     }
+}
 
-    /// The temporary files.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let models = self.state.iter().chain([&self.model]).flat_map(KeptModel::files).map(Path::to_owned);
-        models.chain(self.report.iter().map(|(kept, _)| kept.clone())).collect()
-    }
+/// The names of the files of a run on their way to their final ones.
+pub(super) fn names(
+    model: &ModelWriter,
+    state: Option<&StateWriter>,
+    report: &StagedReport,
+) -> Vec<StagedNames> {
+    let state = state.map(StateWriter::names).unwrap_or_default();
+    let report = report.iter().map(|(path, staged)| staged.names(path));
+    model.names().into_iter().chain(state).chain(report).collect()
 }
 
 /// Room for a report, in bytes beside the report without a judgement, and as a factor of that.

@@ -13,6 +13,7 @@ use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::{norms_of, step_norms};
 use crate::engine::passes::machine::Machine;
 use crate::io::model_writer::{ModelWriter, WriteError};
+use crate::io::publish::StagedNames;
 use crate::telemetry::report::Report;
 use crate::telemetry::warnings;
 use std::collections::BTreeMap;
@@ -84,6 +85,11 @@ impl Staging {
             staged.check_kept_name().map_err(WriteError::at(path))?;
         }
         self.state.as_ref().map_or(Ok(()), StateWriter::check_kept_names)
+    }
+
+    /// The names of the files on their way to their final ones.
+    pub fn names(&self) -> Vec<StagedNames> {
+        publish::names(&self.writer, self.state.as_ref(), &self.report)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::engine::decide::method::Method;
 use crate::io::digest::seal;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
 use crate::io::model_writer::{ModelWriter, WriteError};
-use crate::io::publish;
+use crate::io::publish::{self, StagedNames};
 use crate::io::source::{OpenFiles, identity_of};
 use crate::model::class::TensorClass;
 use crate::model::faults::Faults;
@@ -391,6 +391,11 @@ impl StateWriter {
     /// As [`ModelWriter::check_kept_names`].
     pub(super) fn check_kept_names(&self) -> Result<(), WriteError> {
         self.writer.check_kept_names()
+    }
+
+    /// As [`ModelWriter::names`].
+    pub(super) fn names(&self) -> Vec<StagedNames> {
+        self.writer.names()
     }
 
     /// The writer of the file.

@@ -13,7 +13,7 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::Tile;
 use crate::engine::passes::reader::TileReader;
 use crate::io::model_writer::WriteError;
-use crate::io::publish::{Staged, remove_leftovers};
+use crate::io::publish::Staged;
 use crate::kernels::clip_integers::add_quantized;
 use crate::kernels::element::Element;
 use crate::kernels::integer_sum::{add_integers, to_floats};
@@ -45,7 +45,7 @@ pub struct ClippedSum<'e> {
     squares: Mutex<Vec<u128>>,
 }
 
-/// The integers of a clipped sum, in a temporary file that only its owner can read. They are NOT private.
+/// The integers of a clipped sum, in a file without a name. They are NOT private.
 #[derive(Debug)]
 pub struct SumOnDisk {
     file: Staged,
@@ -66,15 +66,17 @@ pub struct NoisedSum {
 }
 
 impl SumOnDisk {
-    /// Reserves the room for the integers of a model of `coordinates` coordinates, in a state directory.
+    /// Reserves the room for the integers of a model of `coordinates` coordinates, in a state directory. The file has no
+    /// name, so that no crash leaves it behind.
     ///
     /// # Errors
     ///
     /// When the file cannot be written, or the disk has no room.
     pub fn create(directory: &Directory, coordinates: usize) -> Result<Self, BudgetError> {
         let path = directory.sum();
-        let staged = remove_leftovers(&path).and_then(|_| Staged::create_secret(&path, offset(coordinates)));
-        Ok(Self { file: staged.map_err(BudgetError::at(&path))?, path })
+        let mut file = Staged::create_secret(&path, offset(coordinates)).map_err(BudgetError::at(&path))?;
+        file.hide().map_err(BudgetError::at(&path))?;
+        Ok(Self { file, path })
     }
 
     /// Writes the integers of a tile.

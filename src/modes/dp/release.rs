@@ -61,9 +61,6 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// The state directory of the budget.
     pub directory: PathBuf,
-    /// Whether the run keeps the noise key until the output is published, so that the operator can repeat a crashed
-    /// run.
-    pub resumable: bool,
     /// A seed for the noise, for tests: the output is then NOT private. `None` for secret noise.
     pub test_seed: Option<u64>,
     /// Whether the report describes single clients.
@@ -81,7 +78,6 @@ impl Options {
     pub fn new(directory: PathBuf) -> Self {
         Self {
             directory,
-            resumable: false,
             test_seed: None,
             report_clients: false,
             allow_empty: false,
@@ -200,10 +196,11 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     let sum = add_up(session, &account, &mut clipped)?;
     check_cohort(session, options, &account, &clipped)?;
     // Clients that changed meanwhile count as zero.
-    let request = charge_request(session, options, &clipped)?;
+    let mut request = charge_request(session, options, &clipped)?;
     let step = range::check(session, account.plan(), &clipped)?;
     let staging = stage(session, &clipped.taken, longest_metadata(session, &account, &clipped.taken))?;
     staging.check_kept_names()?;
+    request.staged = staging.names();
     if options.test_seed.is_some() {
         tracing::warn!("--test-seed: the seed of the noise is known, so the model is NOT private");
     }
@@ -229,7 +226,7 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
 /// Gives outputs their names that an earlier run of this request completed and could not publish. Their charge is paid.
 fn publish_kept(account: &mut Account, request: &request::Request) -> Result<Option<ExistingRelease>, Error> {
     let Some((charge, kept)) = charge::kept(account, request).map_err(DpError::of)? else { return Ok(None) };
-    let outputs: Kept = serde_json::from_value(kept.outputs).map_err(Error::Report)?;
+    let outputs: Kept = serde_json::from_value(kept.outputs.unwrap_or_default()).map_err(Error::Report)?;
     tracing::warn!(
         "an earlier run of this round completed its outputs as release {}, and could not publish them: nothing is charged",
         charge.charge.release_id
@@ -304,7 +301,7 @@ fn charge_request(
         counting: clipped.counting(),
         inputs_sha256: session.machine.pool.install(|| inputs(session, clipped))?,
         output: session.request.outputs.model.clone(),
-        resumable: options.resumable,
+        staged: Vec::new(),
         test_seed: options.test_seed,
     })
 }
@@ -466,9 +463,10 @@ impl Mode for Release {
 
     /// Records first where the outputs wait, so that a run that fails from here on costs no second charge.
     fn publish(&self, outputs: Complete) -> Result<(), Error> {
+        let files = outputs.names();
         let kept = outputs.keep()?;
         let value = serde_json::to_value(&kept).map_err(Error::Report)?;
-        let record = KeptOutputs { files: kept.files(), outputs: value };
+        let record = KeptOutputs { files, outputs: Some(value) };
         record.write(&self.directory, self.stamp.charge.seq).map_err(DpError::of)?;
         Ok(kept.publish()?)
     }

@@ -118,7 +118,7 @@ pub struct Mechanism {
     pub inputs_sha256: Sha256,
     /// The path to publish the output at.
     pub output: String,
-    /// Whether the key is kept until the output is published.
+    /// Whether the key is kept until the output is published. False in records of older versions, and in a series.
     pub resumable: bool,
     /// Digest of the list of clients that count, in a series.
     #[serde(default, skip_serializing_if = "Option::is_none")]

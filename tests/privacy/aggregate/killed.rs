@@ -21,6 +21,14 @@ fn folder() -> Dir {
     dir
 }
 
+fn folder_with(budget: &[(String, Vec<u8>)]) -> Dir {
+    let dir = folder();
+    for (name, bytes) in budget.iter().filter(|(name, _)| !name.ends_with('/')) {
+        dir.write(name, bytes);
+    }
+    dir
+}
+
 fn charges(dir: &Dir) -> usize {
     books(dir).state.counted().count()
 }
@@ -78,7 +86,10 @@ fn killed_everywhere(more: &[&str]) -> Vec<Death> {
         assert_verified(&dir, step);
         let is_open = books(&dir).state.orphans().next().is_some();
         let keeps_key = dir.contents().keys().any(|name| name.starts_with("dp/key-"));
-        let complete = dir.contents().keys().any(|name| name.starts_with("dp/outputs-"));
+        let records: Vec<_> =
+            dir.contents().into_iter().filter(|(name, _)| name.starts_with("dp/outputs-")).collect();
+        let complete =
+            records.iter().any(|(_, bytes)| !String::from_utf8_lossy(bytes).contains("\"outputs\":null"));
         assert_explained(&explained(&dir), is_open, seen, (complete, keeps_key));
 
         fedmill(&dir, &args).assert_merged(OUTPUT);
@@ -86,6 +97,8 @@ fn killed_everywhere(more: &[&str]) -> Vec<Death> {
         if let Some(before) = before {
             assert!(dir.read(OUTPUT) == before, "step {step}: other noise on an output that existed");
         }
+        let left = temporaries(&dir);
+        assert!(left.is_empty(), "step {step}: a temporary is left");
         for temporary in unseen {
             let charge = |model: &Model| model.metadata["fedmill.privacy.ledger"].clone();
             let same = charge(&temporary) == charge(&model);
@@ -94,8 +107,10 @@ fn killed_everywhere(more: &[&str]) -> Vec<Death> {
         assert_verified(&dir, step);
         assert_eq!(dir.exists("report.json"), args.contains(&"--report"), "step {step}");
         let left = dir.contents();
-        assert!(!left.keys().any(|name| name.starts_with("dp/key-")), "step {step}: a key is left");
-        assert!(!left.keys().any(|name| name.starts_with("dp/outputs-")), "step {step}: a record is left");
+        let stale =
+            |name: &&String| ["dp/key-", "dp/outputs-", "dp/."].iter().any(|start| name.starts_with(start));
+        let stale: Vec<_> = left.keys().filter(stale).collect();
+        assert!(stale.is_empty(), "step {step}: {stale:?} is left");
         let state = books(&dir).state;
         let released =
             state.charges.iter().filter(|charge| matches!(charge.fate, Fate::Released { .. })).count();
@@ -117,35 +132,128 @@ fn assert_explained(explanation: &str, is_open: bool, seen: bool, (complete, kee
     assert!(explanation.contains(expected), "expected `{expected}` in: {explanation}");
 }
 
-#[test]
-fn a_round_that_starts_again_pays_again_unless_its_output_exists() {
-    let deaths = killed_everywhere(&[]);
-    assert!(deaths.len() >= 10, "{deaths:#?}");
-    for death in &deaths {
-        let expected = if death.seen || death.complete { 1 } else { death.charged + 1 };
-        assert_eq!(death.after, expected, "{deaths:#?}");
-    }
-    assert!(deaths.iter().any(|death| death.complete && !death.seen), "{deaths:#?}");
+#[track_caller]
+fn assert_pays_once(deaths: &[Death]) {
+    assert!(deaths.iter().all(|death| death.after == 1), "{deaths:#?}");
     let is_there = |charged, seen| deaths.iter().any(|death| (death.charged, death.seen) == (charged, seen));
     assert!(is_there(0, false) && is_there(1, false) && is_there(1, true), "{deaths:#?}");
+    assert!(deaths.iter().any(|death| death.complete && !death.seen), "{deaths:#?}");
+}
+
+#[test]
+fn a_round_that_is_killed_anywhere_pays_once() {
+    assert_pays_once(&killed_everywhere(&[]));
 }
 
 /// The round also writes moments, whose file is published first, and a report.
 #[test]
-fn a_resumable_round_with_a_state_pays_once_from_when_its_key_is_kept() {
+fn a_round_with_a_state_that_is_killed_anywhere_pays_once() {
     let state = ["--strategy", "fedadam", "--state", "state.safetensors", "--report", "report.json"];
-    let deaths = killed_everywhere(&[&["--resumable"], &state[..]].concat());
-    assert!(deaths.len() >= 14, "{deaths:#?}");
-    let paid_twice = deaths.iter().filter(|death| death.after == 2).count();
-    let from = deaths.iter().position(|death| death.charged == 1).unwrap() + paid_twice;
-    assert!(paid_twice <= 8, "between the charge and the key: {deaths:#?}");
-    for death in &deaths[from..] {
-        assert_eq!((death.charged, death.after), (1, 1), "{deaths:#?}");
+    assert_pays_once(&killed_everywhere(&[&["--resumable"], &state[..]].concat()));
+}
+
+/// The index of a model in shards appears last.
+#[test]
+fn a_round_in_shards_that_is_killed_anywhere_pays_once() {
+    let dir = folder();
+    let args = ["aggregate", "updates", "-q", "--dp", "dp", "--base", "base.safetensors", "-o", OUTPUT];
+    let args = [&args[..], &["--max-shard-size", "80"]].concat();
+    let budget: Vec<_> = dir.contents().into_iter().filter(|(name, _)| name.starts_with("dp/")).collect();
+    for step in 1.. {
+        let dir = folder_with(&budget);
+        let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &args);
+        if run.code == Some(0) {
+            break;
+        }
+        fedmill(&dir, &args).assert_merged("released.safetensors.index.json");
+        assert_eq!(charges(&dir), 1, "step {step}");
     }
-    assert!(
-        deaths[from..].iter().any(|death| !death.seen) && deaths[from..].iter().any(|death| death.seen),
-        "{deaths:#?}"
-    );
+}
+
+/// Whatever a killed round left, a voided charge leaves no output and no key behind, or stays.
+#[test]
+fn void_wipes_or_names_what_the_charge_left() {
+    let state = ["--strategy", "fedadam", "--state", "state.safetensors", "--report", "report.json"];
+    let args = ["aggregate", "updates", "-q", "--dp", "dp", "--base", "base.safetensors", "-o", OUTPUT];
+    let args = [&args[..], &state].concat();
+    let void = ["privacy", "void", "dp", "--seq", "1", "--attest", "the machine was off"];
+    let (mut voided, mut refused) = (0, 0);
+    for step in 1.. {
+        let dir = folder();
+        let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &args);
+        if run.code == Some(0) {
+            break;
+        }
+        if books(&dir).state.orphans().next().is_none() {
+            continue;
+        }
+        let names = || dir.contents().into_keys().filter(|name| !name.ends_with('/'));
+        assert!(!names().any(|name| name.contains(".sum.")), "step {step}: a sum without noise has a name");
+        let run = fedmill(&dir, &void);
+        if run.code == Some(0) {
+            let left: Vec<String> = names()
+                .filter(|name| {
+                    name.contains("fedmill-tmp") || name.contains("key-") || name.contains("outputs-")
+                })
+                .chain(names().filter(|name| [OUTPUT, "state.safetensors"].contains(&name.as_str())))
+                .collect();
+            assert!(left.is_empty(), "step {step}: {left:?}");
+            voided += 1;
+        } else {
+            assert_eq!(run.code, Some(1), "{run:#?}");
+            let named = if dir.exists(OUTPUT) { OUTPUT } else { "state.safetensors" };
+            assert!(dir.exists(named) && run.stderr.contains(named), "step {step}: {run:#?}");
+            refused += 1;
+        }
+    }
+    assert!(voided > 5 && refused > 3, "{voided} voided, {refused} refused");
+}
+
+/// The directory of complete outputs was renamed: a void would lose sight of them.
+#[test]
+fn void_looks_for_outputs_in_a_directory_that_is_gone() {
+    let args = ["aggregate", "updates", "-q", "--dp", "dp", "--base", "base.safetensors"];
+    let to = |output| [&args[..], &["-o", output]].concat();
+    let void = ["privacy", "void", "dp", "--seq", "1", "--attest", "the machine was off"];
+    let mut found = false;
+    for step in 1.. {
+        let dir = folder();
+        std::fs::create_dir(dir.path("out")).unwrap();
+        let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &to("out/m.safetensors"));
+        if run.code == Some(0) || dir.exists("out/m.safetensors") {
+            break;
+        }
+        std::fs::rename(dir.path("out"), dir.path("new")).unwrap();
+        if books(&dir).state.orphans().next().is_some() {
+            let run = fedmill(&dir, &void);
+            assert!(
+                run.code == Some(1) && run.stderr.contains("give the directory its name back"),
+                "{run:#?}"
+            );
+            found = true;
+        }
+        fedmill(&dir, &to("new/m.safetensors")).assert_merged("new/m.safetensors");
+        assert_eq!(charges(&dir), 1, "step {step}");
+        let left: Vec<_> = dir.contents().into_keys().filter(|name| name.contains("fedmill-tmp")).collect();
+        assert!(left.is_empty(), "step {step}: {left:?}");
+    }
+    assert!(found);
+}
+
+/// A second release of the same inputs pays, and says what would have cost nothing.
+#[test]
+fn a_second_charge_for_the_same_inputs_gives_a_hint() {
+    let dir = folder();
+    let args = ["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors", "-o", OUTPUT];
+    fedmill(&dir, &args).assert_merged(OUTPUT);
+    std::fs::rename(dir.path(OUTPUT), dir.path("moved.safetensors")).unwrap();
+    let moved = [&args[..args.len() - 1], &["moved.safetensors"]].concat();
+    fedmill(&dir, &moved).assert_merged("moved.safetensors");
+    assert_eq!(charges(&dir), 1, "the output is where the run wants it");
+    let run = fedmill(&dir, &args);
+    assert!(run.stderr.contains("charge 1 paid for this round with these inputs"), "{run:#?}");
+    assert!(run.stderr.contains("-o with its new path"), "{run:#?}");
+    assert_eq!(charges(&dir), 2);
 }
 
 /// A resumable round has the same bytes after any number of deaths.
@@ -208,16 +316,18 @@ fn a_key_that_was_wiped_in_part_makes_no_noise() {
             "--resumable",
             "--allow-empty",
         ];
-        let keeps_key = || dir.contents().keys().any(|name| name.starts_with("dp/key-"));
-        (1..).take_while(|_| !keeps_key()).for_each(|step| {
+        let is_open = || books(&dir).state.orphans().next().is_some();
+        (1..).take_while(|_| !is_open()).for_each(|step| {
             let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &args);
             assert!(run.code != Some(0), "{run:#?}");
         });
         let seq = books(&dir).state.charges.last().unwrap().head.seq.to_string();
         let void = ["privacy", "void", "dp", "--seq", &seq, "--attest", "the machine was off"];
         let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &void);
-        let is_half =
-            dir.contents().iter().any(|(name, bytes)| name.starts_with("dp/key-") && bytes == &[0; 64]);
+        let is_half = dir
+            .contents()
+            .iter()
+            .any(|(name, bytes)| name.starts_with("dp/key-") && bytes.iter().all(|byte| *byte == 0));
         if is_half {
             assert!(explained(&dir).contains("its key is gone"), "{}", explained(&dir));
         }
@@ -256,7 +366,7 @@ fn other_updates_are_another_release() {
     let dir = folder();
     let keeps_key = || dir.contents().keys().any(|name| name.starts_with("dp/key-"));
     let mut step = 1;
-    while !keeps_key() {
+    while books(&dir).state.orphans().next().is_none() {
         let run = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &args);
         assert!(run.code != Some(0), "{run:#?}");
         step += 1;
