@@ -123,6 +123,7 @@ fn plan() -> BudgetPlan {
         dimension: Some(PARAMETERS as u64),
         level: None,
         correlated: None,
+        tensors_sha256: None,
         accountant: Accountant::Rdp,
     };
     BudgetPlan { level: Some(plan.level_for(PARAMETERS as u64)), ..plan }

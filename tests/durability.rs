@@ -285,7 +285,7 @@ fn private(covered: &mut Covered) {
     let recover = || fedmill(&dir, &["privacy", "recover", "deep/er/dp"]).stdout;
     let lost = (1..).find(|step| {
         killed("--round 7 -o lost.safetensors", *step);
-        recover().contains("charge ")
+        recover().starts_with("charge ")
     });
     assert!(lost.is_some());
     let named = (1..).map(|step| {
@@ -295,7 +295,7 @@ fn private(covered: &mut Covered) {
     });
     let named = named.into_iter().find(|model| dir.exists(model)).unwrap();
     let open = recover();
-    let charges = open.lines().filter_map(|line| line.strip_prefix("charge ")?.split_once(','));
+    let charges = open.lines().filter_map(|line| line.strip_prefix("charge ")?.split_once([',', ' ']));
     let charges: Vec<&str> = charges.map(|(number, _)| number).collect();
     let (lost, published) = (charges[0], charges.last().unwrap());
     covered.run(

@@ -263,6 +263,15 @@ impl Account {
     fn check_voidable(&self, charge: &ChargeRecord) -> Result<(), BudgetError> {
         let seq = charge.head.seq;
         let refused = |why: String| Err(BudgetError::NotOpen { seq, why });
+        match &charge.fate {
+            Fate::Released { seq: release, .. } => {
+                return refused(format!(
+                    "was released, as record {release} says, wherever its output is now"
+                ));
+            }
+            Fate::Voided { attest } => return refused(format!("was voided before: `{attest}`")),
+            Fate::Open | Fate::External => {}
+        }
         if let Some(output) = self.books.output_of(charge)? {
             return refused(format!("{} is its output: it was released", output.path.display()));
         }

@@ -11,6 +11,7 @@ use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::ledger::plan::BudgetPlan;
 use crate::privacy::ledger::record::LedgerRecord;
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
+use crate::record::sha256::Sha256;
 use crate::record::{self, Head};
 use std::path::Path;
 
@@ -176,6 +177,29 @@ impl Books {
             denominator: plan.denominator,
             level: plan.level_for(dimension),
         })
+    }
+
+    /// Checks the tensors that updates are clipped over. A plan that does not name them gives a warning.
+    ///
+    /// # Errors
+    ///
+    /// When the plan is for other tensors.
+    pub fn check_tensors(&self, found: &Sha256) -> Result<(), BudgetError> {
+        let plan = self.state.plan();
+        match plan.tensors_sha256 {
+            Some(expected) if expected != *found => {
+                Err(BudgetError::Tensors { path: self.directory.plan(), found: *found, expected })
+            }
+            None if plan.dimension.is_some() => {
+                tracing::warn!(
+                    hint = "`fedmill privacy init --base MODEL` makes a plan that names them",
+                    "{}: names no tensors, so the run checks only how many coordinates an update has",
+                    self.directory.plan().display()
+                );
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether each client counts in a round, as far as this directory knows. Where sums are made elsewhere it holds no

@@ -13,7 +13,7 @@ use crate::budget::kept::KeptOutputs;
 use crate::budget::payment::{
     KeptKey, Payment, existing_release, is_for, mechanism, pay, refusal, warn_of_second_charge,
 };
-use crate::budget::request::{Answer, Grant, Request};
+use crate::budget::request::{Answer, Grant, Request, WrongRound};
 use crate::budget::series;
 use crate::budget::stamp::StampedModel;
 use crate::privacy::key::Key;
@@ -73,6 +73,11 @@ pub fn foresee(account: &mut Account, request: &Request) -> Result<Option<Answer
         }
     };
     Ok(answer.filter(|answer| !matches!(answer, Answer::Granted(_))))
+}
+
+/// Why a round cannot be charged, whatever its clients are; `None` if it may be.
+pub fn wrong_round(account: &Account, round: Option<u64>) -> Option<WrongRound> {
+    account.plan().correlated.and(round).and_then(|round| series::wrong_round(account.state(), round))
 }
 
 /// The answer to a release that was charged before: the output if it exists, or a grant if the key is kept. A charge that

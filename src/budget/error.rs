@@ -52,6 +52,8 @@ pub enum BudgetError {
     Model { path: PathBuf, faults: Faults<OpenFault> },
     #[error("updates have {found} coordinates, the plan has {expected}")]
     Dimension { found: u64, expected: u64 },
+    #[error("{}: the round clips other tensors: their names have digest {found}, the plan has {expected}", .path.display())]
+    Tensors { path: PathBuf, found: Sha256, expected: Sha256 },
     #[error("record {seq}: {why}")]
     NotOpen { seq: u64, why: String },
     #[error("a record cannot be written: {0}")]
@@ -102,7 +104,7 @@ impl BudgetError {
             Self::OldSeries { .. } => {
                 "its releases stay valid, but a restored backup could repeat its noise; start a new ledger"
             }
-            Self::Dimension { .. } => {
+            Self::Dimension { .. } | Self::Tensors { .. } => {
                 "a plan is for one model and one choice of its tensors: give --personal, --statistics, --opaque and \
                  --dp-statistics to `privacy init` as to each round, or start a new ledger"
             }

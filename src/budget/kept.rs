@@ -7,6 +7,7 @@
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
 use crate::io::publish::{self, StagedNames};
+use crate::io::source::identity_of;
 use crate::io::{cache, secret};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -66,7 +67,7 @@ impl KeptOutputs {
 
     /// Whether every output is complete, and waits for its name or has it.
     pub(super) fn is_complete(&self) -> bool {
-        self.outputs.is_some() && self.files.iter().all(|file| file.kept.exists() || file.target.exists())
+        self.outputs.is_some() && self.files.iter().all(StagedNames::is_kept)
     }
 
     /// The files that have their names.
@@ -78,7 +79,7 @@ impl KeptOutputs {
     /// A directory of the files that does not exist any more.
     pub(super) fn lost_directory(&self) -> Option<&Path> {
         let mut directories = self.files.iter().map(|file| publish::directory_of(&file.kept));
-        directories.find(|directory| !directory.exists())
+        directories.find(|directory| identity_of(directory).is_none())
     }
 
     /// Removes the record of a charge that is settled, and the files that have no name.

@@ -26,7 +26,7 @@ use crate::privacy::event::Event;
 use crate::privacy::key::{KEY_BYTES, Key};
 use crate::privacy::ledger::plan::Correlated;
 use crate::privacy::ledger::record::{DrawsFrom, LedgerEntry, Mechanism, SeriesKey};
-use crate::privacy::ledger::replay::ChargeRecord;
+use crate::privacy::ledger::replay::{ChargeRecord, State};
 use crate::record::sha256::Sha256;
 
 /// As [`charge`](super::charge::charge), for a round of a series.
@@ -97,20 +97,28 @@ fn due(
     if let Some(charge) = used {
         return earlier_round(account, &charge, request, mechanism, admission).map(Err);
     }
-    let (last, rounds) = (account.state().last_round(), account.plan().rounds);
-    if !(1..=rounds).contains(&round) {
-        return Ok(Err(Answer::WrongRound(WrongRound::Beyond { round, rounds })));
-    }
-    if let Some(last) = last.filter(|last| round < *last) {
-        return Ok(Err(Answer::WrongRound(WrongRound::Passed { round, last })));
+    if let Some(why) = wrong_round(account.state(), round) {
+        return Ok(Err(Answer::WrongRound(why)));
     }
     if let Some(client) = admission.left_out_of(&request.clients, &request.summed) {
         return Ok(Err(Answer::WrongRound(WrongRound::InSum { client: client.clone() })));
     }
     check_draws(account)?;
     check_rng(account, request)?;
-    let event = account.plan().event_of_round(last.is_none())?;
+    let event = account.plan().event_of_round(account.state().last_round().is_none())?;
     Ok(Ok(Due { round, event, mechanism, admission }))
+}
+
+/// Why a round of a series cannot be charged, whatever its clients are.
+pub(super) fn wrong_round(state: &State, round: u64) -> Option<WrongRound> {
+    let rounds = state.plan().rounds;
+    if state.rounds().any(|(used, _)| used == round) {
+        return None;
+    }
+    if !(1..=rounds).contains(&round) {
+        return Some(WrongRound::Beyond { round, rounds });
+    }
+    state.last_round().filter(|last| round < *last).map(|last| WrongRound::Passed { round, last })
 }
 
 /// The answer to a round that was charged before.

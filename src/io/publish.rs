@@ -43,6 +43,11 @@ impl StagedNames {
         [&self.temporary, &self.kept].into_iter().map(PathBuf::as_path).find(|path| is_free(path))
     }
 
+    /// Whether the file was kept, or has its final name.
+    pub fn is_kept(&self) -> bool {
+        self.kept.exists() || self.target.exists()
+    }
+
     /// Whether a file that was kept has its final name.
     pub fn is_published(&self) -> bool {
         !self.temporary.exists() && !self.kept.exists() && self.target.exists()
@@ -191,7 +196,7 @@ impl Staged {
         }
     }
 
-    /// Removes the name of the file, which nobody else can open any more. The system frees it once this run ends, however
+    /// Removes the name of the file: no other process can open it any more. The system frees it once this run ends, however
     /// it ends.
     ///
     /// # Errors

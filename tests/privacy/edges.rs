@@ -160,3 +160,71 @@ fn the_report_shows_which_clients_count_as_zero() {
     assert!(warnings.contains("the budget does not cover it"), "{report}");
     assert!(warnings.contains("eve.safetensors"), "warnings about clients too: {report}");
 }
+
+/// Two tensors of the same size: the number of coordinates alone does not tell which is clipped.
+#[test]
+fn a_round_clips_the_tensors_of_its_plan() {
+    let dir = Dir::new();
+    let two = |name: &str| Update::new(name).f32("a", &[8], &[0.0; 8]).f32("b", &[8], &[0.0; 8]);
+    two("base").write(&dir);
+    two("in/c").meta("kind", "delta").write(&dir);
+    let words = |text: &str| -> Run { fedmill(&dir, &text.split_whitespace().collect::<Vec<_>>()) };
+    let plan =
+        "--epsilon 8 --delta 1e-6 --clip 1 --sampling all --population 100 --rounds 5 --denominator 10";
+    let init = |more: &str| assert_eq!(words(&format!("privacy init {more} {plan}")).code, Some(0), "{more}");
+    init("p --base base.safetensors --personal a");
+    let round = |more: &str| words(&format!("aggregate in --base base.safetensors -o m.safetensors {more}"));
+    for other in ["--personal b", "--statistics a"] {
+        round(&format!("--dp p {other}"))
+            .assert_fails(2, &["p/plan.lock", "clips other tensors", "--personal"]);
+    }
+    let sum = "privacy clip p --base base.safetensors -o s.safetensors in";
+    words(&format!("{sum} --personal b")).assert_fails(2, &["clips other tensors"]);
+    let run = round("--dp p --personal a");
+    run.assert_merged("m.safetensors");
+    assert!(!run.stderr.contains("names no tensors"), "{run:#?}");
+    init("q --dimension 8");
+    let run = round("--dp q --personal b");
+    run.assert_merged("m.safetensors");
+    assert_eq!(run.stderr.matches("names no tensors").count(), 1, "{run:#?}");
+}
+
+/// A round that is over: the answer is not hidden behind a line for each client.
+#[test]
+fn a_late_round_of_a_series_is_refused_before_its_clients_are_listed() {
+    let dir = Dir::new();
+    Update::new("base").f32("w", &[8], &[0.0; 8]).write(&dir);
+    Update::new("in/c").meta("kind", "delta").f32("w", &[8], &[0.01; 8]).write(&dir);
+    let words = |text: &str| -> Run { fedmill(&dir, &text.split_whitespace().collect::<Vec<_>>()) };
+    let plan =
+        "--epsilon 8 --delta 1e-6 --clip 1 --sampling all --population 100 --rounds 5 --denominator 10";
+    let series = "--mechanism dp-ftrl:bands=2 --base base.safetensors";
+    assert_eq!(words(&format!("privacy init p {plan} {series}")).code, Some(0));
+    let round = |n: u32| {
+        words(&format!("aggregate in --base base.safetensors --dp p --round {n} -o m{n}.safetensors"))
+    };
+    round(3).assert_merged("m3.safetensors");
+    let run = round(2);
+    run.assert_fails(1, &["round 2 is too late"]);
+    assert!(!run.stderr.contains("takes part more often"), "{run:#?}");
+    round(9).assert_fails(1, &["round 9 is not in the plan"]);
+}
+
+/// A charge whose model was moved after its release, or that was voided, is not voided again.
+#[test]
+fn void_says_what_became_of_a_charge() {
+    let dir = Dir::new();
+    Update::new("base").f32("w", &[8], &[0.0; 8]).write(&dir);
+    Update::new("in/c").meta("kind", "delta").f32("w", &[8], &[0.01; 8]).write(&dir);
+    let words = |text: &str| -> Run { fedmill(&dir, &text.split_whitespace().collect::<Vec<_>>()) };
+    let plan =
+        "--epsilon 8 --delta 1e-6 --clip 1 --sampling all --population 100 --rounds 5 --denominator 10";
+    assert_eq!(words(&format!("privacy init p {plan} --base base.safetensors")).code, Some(0));
+    words("aggregate in --base base.safetensors --dp p -o m.safetensors").assert_merged("m.safetensors");
+    std::fs::rename(dir.path("m.safetensors"), dir.path("moved.safetensors")).unwrap();
+    words("privacy void p --seq 1 --attest lost")
+        .assert_fails(1, &["record 1", "was released, as record 2 says"]);
+    assert_eq!(words("privacy spend p --noise-multiplier 9").code, Some(0));
+    assert_eq!(words("privacy void p --seq 3 --attest lost").code, Some(0));
+    words("privacy void p --seq 3 --attest lost").assert_fails(1, &["was voided before: `lost`"]);
+}

@@ -42,6 +42,7 @@ fn plan() -> BudgetPlan {
         level: None,
         accountant: Accountant::Rdp,
         correlated: None,
+        tensors_sha256: None,
     };
     BudgetPlan { level: Some(plan.level_for(DIMENSION)), ..plan }
 }

@@ -15,6 +15,7 @@ use crate::privacy::clipping::Grid;
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::budget::{self, VerdictError, epsilon_text};
 use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
+use crate::record::sha256::Sha256;
 use crate::telemetry::console;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -120,6 +121,7 @@ impl Arguments {
 
     /// The plan, with the option that was left out solved for.
     fn plan(&self) -> Result<BudgetPlan, Failure> {
+        let vector = self.vector()?;
         let plan = BudgetPlan {
             epsilon: self.epsilon,
             delta: self.delta,
@@ -132,10 +134,11 @@ impl Arguments {
             denominator: 1,
             adjacency: self.adjacency,
             unit: self.unit,
-            dimension: self.dimension()?,
+            dimension: vector.map(|(dimension, _)| dimension).or(self.dimension),
             level: None,
             accountant: self.accountant,
             correlated: self.mechanism.correlated(self.rounds)?,
+            tensors_sha256: vector.map(|(_, names)| names),
         };
         let denominator = self.denominator.unwrap_or_else(|| plan.cohort());
         let mut plan = BudgetPlan { denominator, clip: self.clip(denominator), ..plan };
@@ -180,18 +183,19 @@ impl Arguments {
         })
     }
 
-    fn dimension(&self) -> Result<Option<u64>, Failure> {
-        self.base.as_deref().map_or(Ok(self.dimension), |base| self.coordinates(base).map(Some))
+    /// The number of coordinates of an update of the base, as a round counts them, and the digest of its tensors' names.
+    fn vector(&self) -> Result<Option<(u64, Sha256)>, Failure> {
+        self.base.as_deref().map(|base| self.vector_of(base)).transpose()
     }
 
-    /// The number of coordinates of an update of a model, as a round counts them.
-    fn coordinates(&self, path: &Path) -> Result<u64, Failure> {
+    fn vector_of(&self, path: &Path) -> Result<(u64, Sha256), Failure> {
         let base = update::open_base(path, &OpenFiles::raise_limit(), &TablePool::default());
         let base = base.map_err(|BadBase { path, faults }| failure(BudgetError::Model { path, faults }))?;
         let policy = self.vector.policy();
         policy.tensors.personal.check_round(Some(&base), &[])?;
         policy.tensors.classes.check_round(Some(&base), &[])?;
         let (set, _) = admit::admit(Vec::new(), Some(Arc::new(base)), &policy)?;
-        Ok(self.vector.statistics().dimension(&set))
+        let statistics = self.vector.statistics();
+        Ok((statistics.dimension(&set), statistics.names(&set)))
     }
 }

@@ -53,6 +53,7 @@ impl Clipped {
         let statistics = options.statistics;
         let dimension = statistics.dimension(set);
         let terms = books.terms(dimension).map_err(DpError::of)?;
+        books.check_tensors(&statistics.names(set)).map_err(DpError::of)?;
         let grid = Grid::at(terms.level, terms.clip, terms.value_multiplier).map_err(DpError::of)?;
         let sum_terms = SumTerms {
             plan_sha256: books.state.init.plan_sha256,
@@ -161,9 +162,13 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
         admitted.map_err(|why| session.unread_base(why))
     };
     let (mut set, mut rejected) = admit(updates)?;
-    let mut faults = session.kind_faults(&set)?;
-    faults.extend(session.opaque_faults(&set)?);
-    if !faults.is_empty() {
+    // A client that cannot be read is found alone, so the others are looked at once more.
+    loop {
+        let mut faults = session.kind_faults(&set)?;
+        faults.extend(session.opaque_faults(&set)?);
+        if faults.is_empty() {
+            break;
+        }
         (set, rejected) = admit(Taken::new(set, rejected).dissolve(faults))?;
     }
     for update in &rejected {

@@ -182,6 +182,9 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     check_base(session, options, &account)?;
     account.books().check_output(&session.request.outputs.model).map_err(DpError::of)?;
     let mut clipped = Clipped::of(session, options, account.books())?;
+    if let Some(why) = charge::wrong_round(&account, session.request.policy.round) {
+        return Err(refused(session, options, &clipped.taken, why.to_string()));
+    }
     clipped.leave_out(account.books(), session.request.policy.round)?;
     let request = charge_request(session, options, &clipped)?;
     if let Some(release) = publish_kept(&mut account, &request)? {

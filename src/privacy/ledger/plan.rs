@@ -127,6 +127,9 @@ pub struct BudgetPlan {
     /// How noise is correlated across rounds; `None` if each round has independent noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlated: Option<Correlated>,
+    /// Digest of the names of the tensors that an update is clipped over, if the model is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors_sha256: Option<Sha256>,
 }
 
 /// Why a plan is not valid.

@@ -27,6 +27,7 @@ pub(super) fn plan() -> BudgetPlan {
         level: None,
         accountant: Accountant::Best,
         correlated: None,
+        tensors_sha256: None,
     };
     BudgetPlan { level: Some(plan.level_for(1000)), ..plan }
 }
