@@ -263,6 +263,12 @@ impl Account {
     fn check_voidable(&self, charge: &ChargeRecord) -> Result<(), BudgetError> {
         let seq = charge.head.seq;
         let refused = |why: String| Err(BudgetError::NotOpen { seq, why });
+        if let Some(output) = self.books.output_of(charge)? {
+            return refused(format!("{} is its output: it was released", output.path.display()));
+        }
+        if self.state().is_of_series(&charge.charge) {
+            return refused("is a round of a series: its noise is part of later rounds".to_owned());
+        }
         match &charge.fate {
             Fate::Released { seq: release, .. } => {
                 return refused(format!(
@@ -272,13 +278,7 @@ impl Account {
             Fate::Voided { attest } => return refused(format!("was voided before: `{attest}`")),
             Fate::Open | Fate::External => {}
         }
-        if let Some(output) = self.books.output_of(charge)? {
-            return refused(format!("{} is its output: it was released", output.path.display()));
-        }
-        if self.state().is_of_series(&charge.charge) {
-            return refused("is a round of a series: its noise is part of later rounds".to_owned());
-        }
-        let kept = KeptOutputs::read(&self.books.directory, seq)?.filter(|_| charge.fate == Fate::Open);
+        let kept = KeptOutputs::read(&self.books.directory, seq)?;
         let Some(kept) = kept else { return Ok(()) };
         let published: Vec<String> = kept.published().map(|path| path.display().to_string()).collect();
         if !published.is_empty() {

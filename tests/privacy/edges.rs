@@ -174,7 +174,7 @@ fn a_round_clips_the_tensors_of_its_plan() {
     let init = |more: &str| assert_eq!(words(&format!("privacy init {more} {plan}")).code, Some(0), "{more}");
     init("p --base base.safetensors --personal a");
     let round = |more: &str| words(&format!("aggregate in --base base.safetensors -o m.safetensors {more}"));
-    for other in ["--personal b", "--statistics a"] {
+    for other in ["--personal b", "--statistics b"] {
         round(&format!("--dp p {other}"))
             .assert_fails(2, &["p/plan.lock", "clips other tensors", "--personal"]);
     }

@@ -242,7 +242,7 @@ fn a_reserve_counts_until_it_is_settled_or_voided() {
     assert_eq!(status(&dir)["epsilon_spent"].as_f64().unwrap(), 0.0);
     assert!(lines(&dir).last().unwrap().contains("the study was called off"));
     let again = fedmill(&dir, &["privacy", "void", "dp", "--seq", "2", "--attest", "again"]);
-    again.assert_fails(2, &["cannot be voided"]);
+    again.assert_fails(1, &["record 2", "was voided before: `the study was called off`"]);
 }
 
 #[test]
