@@ -175,6 +175,30 @@ fn deltas_of_statistics_are_not_scaled_either() {
 }
 
 /// A decision carries the recipe for statistics to all shards.
+/// A variance below zero is no variance: the client that sends it is at fault, whatever the others say.
+#[test]
+fn a_negative_variance_or_counter_is_a_fault() {
+    let cases = [
+        ([0.5, -0.25, 0.5], 7, "`bn.running_var` holds -0.25 at flat index 1"),
+        ([0.5; 3], -3, "`bn.num_batches_tracked` holds -3 at flat index 0"),
+    ];
+    for (variance, counter, fault) in cases {
+        let dir = batch_norm();
+        let odd = model("updates/odd", 0.1, [0.0; 3], variance, counter);
+        odd.meta("num_examples", "10").meta("round", "7").meta("local_steps", "5").write(&dir);
+        let fault = format!("odd.safetensors: tensor {fault}");
+        for rule in ["mean", "median", "trimmed-mean:cut=1"] {
+            let args = [&BASE[..], &["--rule", rule]].concat();
+            aggregate(&dir, &args).assert_fails(2, &[&fault]);
+            let run = aggregate(&dir, &[&args[..], &["--on-bad-update", "skip"]].concat());
+            run.assert_merged("merged.safetensors");
+            assert!(run.stderr.contains(&fault), "{run:#?}");
+        }
+        let rows = fedmill(&dir, &["inspect", "updates", "--base", "base.safetensors", "--json"]);
+        assert!(rows.stdout.contains("at least 0 (1 such values"), "{rows:#?}");
+    }
+}
+
 #[test]
 fn shards_merge_statistics_as_one_process_does() {
     let dir = batch_norm();

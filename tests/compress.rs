@@ -23,6 +23,7 @@ fn update(name: &str, seed: u32) -> Update {
     let doubles: Vec<f64> = values(seed + 1, 300).iter().map(|x| f64::from(*x)).collect();
     let f16: Vec<u16> = values(seed + 2, 512).iter().map(|x| half::f16::from_f32(*x).to_bits()).collect();
     let bf16: Vec<u16> = values(seed + 3, 600).iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();
+    let variances: Vec<f32> = values(seed + 5, 300).iter().map(|x| x.abs()).collect();
     Update::new(name)
         .f32("layer.weight", &[40, 50], &values(seed, 2000))
         .f64("double", &[300], &doubles)
@@ -30,10 +31,10 @@ fn update(name: &str, seed: u32) -> Update {
         .half("bf16", "BF16", &[600], &bf16)
         .f32("all.equal", &[512], &[0.25; 512])
         .f32("layer.bias", &[10], &values(seed + 4, 10))
-        .f32("bn.running_var", &[300], &values(seed + 5, 300))
+        .f32("bn.running_var", &[300], &variances)
         .f32("empty", &[0, 7], &[])
         .f32("scalar", &[], &[1.5])
-        .i64("bn.num_batches_tracked", &[3], &[1, -2, 1 << 60])
+        .i64("bn.num_batches_tracked", &[3], &[1, 2, 1 << 60])
         .raw("mask", "BOOL", &[5], &[1, 0, 0, 1, 1])
         .raw("bytes", "U8", &[300], &[7; 300])
 }

@@ -39,6 +39,25 @@ pub enum BadValue {
     Inexact(Inexact),
     /// The merged model cannot hold it.
     Unfit(Unfit),
+    /// It is a variance or a counter, and negative.
+    Negative(Negative),
+}
+
+/// The first running variance or counter of an update that is below zero.
+#[derive(thiserror::Error, Clone, PartialEq, Debug)]
+#[error(
+    "tensor `{tensor}` holds {} at flat index {index}, expected a variance or counter of at least 0 ({count} such values in the update)",
+    Shown(*.value)
+)]
+pub struct Negative {
+    /// The name of the tensor.
+    pub tensor: String,
+    /// Its index in the flattened tensor.
+    pub index: usize,
+    /// The value.
+    pub value: f64,
+    /// The number of such values in the update.
+    pub count: u64,
 }
 
 /// The first integer of an update that f64 does not hold. Merging would change it.

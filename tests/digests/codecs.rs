@@ -75,13 +75,20 @@ fn layer(seed: usize, len: usize) -> Vec<f64> {
     (0..len).map(|i| (value(seed, 3 * i) + value(seed, 3 * i + 1) + value(seed, 3 * i + 2)) * 0.125).collect()
 }
 
-/// Every float dtype, and tensors that codecs leave raw.
+/// Every float dtype, and tensors that codecs leave raw. Its variances and counters have any sign, which is no fault of
+/// encoded updates.
 fn update(name: &str, seed: usize) -> Update {
+    signed(name, seed, |x| x, -2)
+}
+
+/// As [`update`], with the variances by `variance` and this counter.
+fn signed(name: &str, seed: usize, variance: impl Fn(f32) -> f32, counter: i64) -> Update {
     let narrow = |seed, len| layer(seed, len).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
     let halves =
         |seed| layer(seed, 512).into_iter().map(|x| f16::from_f64(x).to_bits()).collect::<Vec<u16>>();
     let bfloats =
         |seed| layer(seed, 600).into_iter().map(|x| bf16::from_f64(x).to_bits()).collect::<Vec<u16>>();
+    let variances: Vec<f32> = narrow(seed + 6, 300).into_iter().map(variance).collect();
     Update::new(name)
         // Two chunks and a part of a chunk.
         .f32("large", &[700, 200], &narrow(seed, 140_000))
@@ -92,10 +99,10 @@ fn update(name: &str, seed: usize) -> Update {
         .f32("all.equal", &[512], &[0.25; 512])
         .f32("zeros", &[20, 20], &[0.0; 400])
         .f32("layer.bias", &[10], &narrow(seed + 5, 10))
-        .f32("bn.running_var", &[300], &narrow(seed + 6, 300))
+        .f32("bn.running_var", &[300], &variances)
         .f32("empty", &[0, 7], &[])
         .f32("scalar", &[], &[1.5])
-        .i64("bn.num_batches_tracked", &[3], &[1, -2, 1 << 60])
+        .i64("bn.num_batches_tracked", &[3], &[1, counter, 1 << 60])
         .raw("mask", "BOOL", &[5], &[1, 0, 0, 1, 1])
         .raw("bytes", "U8", &[300], &[7; 300])
 }
@@ -183,7 +190,7 @@ fn encoded_updates() {
         done(&dir, &["compress", &input, &how(text), "--base=base.safetensors", "-o", &output]);
         digests.add_file(&format!("sent/{text}"), &dir, &output);
     }
-    update("in/plain", 900).meta("num_examples", "5").write(&dir);
+    signed("in/plain", 900, f32::abs, 2).meta("num_examples", "5").write(&dir);
     let ways: [(&str, &[&str]); 4] = [
         ("mean", &["--rule=mean"]),
         ("median", &["--rule=median"]),

@@ -5,7 +5,7 @@ use crate::engine::intake::opaque::REMEDY;
 use crate::io::model_file::OpenFault;
 use crate::model::shown::Shown;
 use crate::strategies::MissingMetadata;
-use crate::updates::fault::{BadValue, Inexact, LayoutFault, NonFinite, Overflow, Unfit};
+use crate::updates::fault::{BadValue, Inexact, LayoutFault, Negative, NonFinite, Overflow, Unfit};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{MetadataFault, OtherPurpose, UpdateKind};
 use std::io;
@@ -58,6 +58,8 @@ pub enum Fault {
     NonFinite(#[from] NonFinite),
     #[error(transparent)]
     Inexact(#[from] Inexact),
+    #[error(transparent)]
+    Negative(#[from] Negative),
     #[error(transparent)]
     Unfit(#[from] Unfit),
     #[error(transparent)]
@@ -115,6 +117,7 @@ impl From<BadValue> for Fault {
             BadValue::NonFinite(found) => found.into(),
             BadValue::Inexact(found) => found.into(),
             BadValue::Unfit(found) => found.into(),
+            BadValue::Negative(found) => found.into(),
         }
     }
 }

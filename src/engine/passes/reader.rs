@@ -4,10 +4,12 @@ use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::kept::check_kept;
 use crate::engine::passes::plan::{Tile, TilePlan};
+use crate::engine::passes::variances::negative;
 use crate::io::model_file::{ENCODED, ModelFile};
 use crate::kernels::convert::{all_fit, all_within, decode};
 use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
+use crate::model::class::TensorClass;
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece};
 use crate::model::state::{KeptTensor, StateTensor};
@@ -60,6 +62,11 @@ impl<'a> TileReader<'a> {
         Self { screens: false, ..self }
     }
 
+    /// The updates that it reads.
+    pub fn set(&self) -> &UpdateSet {
+        self.set
+    }
+
     /// The base's values of the last tile; empty before the first call of [`read_base`](Self::read_base).
     pub fn base(&self) -> &[f64] {
         &self.base
@@ -98,9 +105,11 @@ impl<'a> TileReader<'a> {
     }
 
     /// Refuses a client's row of a tile if the merged model cannot hold one of its values: its weights, or base plus
-    /// delta.
+    /// delta. A variance or counter below zero is such a value.
     fn screen<E: Element>(&self, tile: &Tile, client: usize, row: &[E]) -> Result<(), PassError> {
-        let fits = all_fit(self.isa, row, self.base_under(client), &tile.dtype.limits());
+        let base = self.base_under(client);
+        let fits = all_fit(self.isa, row, base, &tile.dtype.limits())
+            && negative(self.set, tile, client, row).next().is_none();
         let path = &self.set.clients[client].model.path;
         if fits { Ok(()) } else { Err(PassError::Unfit { path: path.clone() }) }
     }
@@ -213,7 +222,7 @@ impl<'a> TileReader<'a> {
                 SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, under, input };
             let narrows = read.tile(tile, &mut self.stored, values)?;
             self.tile.clear_behind(row, columns * size_of::<E>());
-            if narrows && self.screens {
+            if (narrows || tile.class == TensorClass::Statistic) && self.screens {
                 self.read_base_under(tile, *index)?;
                 self.screen(tile, *index, &bytemuck::cast_slice::<u8, E>(self.tile.row(row))[..columns])?;
             }

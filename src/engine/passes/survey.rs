@@ -7,6 +7,7 @@ use crate::engine::passes::machine::Machine;
 use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
+use crate::engine::passes::variances::negative;
 use crate::kernels::convert::all_fit;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::Element;
@@ -16,7 +17,7 @@ use crate::kernels::norms::{dot, largest_magnitude, squared_norm};
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
 use crate::model::tile::Rows;
-use crate::updates::fault::{BadValue, Inexact, NonFinite, Unfit};
+use crate::updates::fault::{BadValue, Inexact, Negative, NonFinite, Unfit};
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::UpdateSet;
 
@@ -31,6 +32,10 @@ pub struct Measured {
     pub unfit: u64,
     /// Coordinate and value of the first of them: a weight, or base plus delta. `None` if all fit.
     pub first_unfit: Option<(usize, f64)>,
+    /// The number of variances and counters below zero.
+    pub negative: u64,
+    /// Coordinate and value of the first of them; `None` if there is none.
+    pub first_negative: Option<(usize, f64)>,
     /// The largest magnitude of the finite floats.
     pub max_abs: f64,
     /// Squared L2 norm of the floats of its delta, or without a base of its values. NaN if some are not finite.
@@ -169,7 +174,15 @@ impl Quantity for Magnitudes {
             if !all_finite(isa, values) {
                 return measure_non_finite(values, tile.coordinates.start);
             }
-            let unfit = measure_unfit(isa, values, reader.base_under(row), tile);
+            let base = reader.base_under(row);
+            let negative = || negative(reader.set(), tile, row, values);
+            let unfit = Measured {
+                negative: negative().count() as u64,
+                first_negative: negative()
+                    .next()
+                    .map(|(column, value)| (tile.coordinates.start + column, value)),
+                ..measure_unfit(isa, values, base, tile)
+            };
             if tile.dtype.kind() != Kind::Float {
                 return unfit;
             }
@@ -274,13 +287,15 @@ impl Measured {
         self.first_non_finite = self.first_non_finite.or(later.first_non_finite);
         self.unfit += later.unfit;
         self.first_unfit = self.first_unfit.or(later.first_unfit);
+        self.negative += later.negative;
+        self.first_negative = self.first_negative.or(later.first_negative);
         self.max_abs = self.max_abs.max(later.max_abs);
         self.squared_norm += later.squared_norm;
     }
 
-    /// Whether all values are finite, and the merged model can hold them.
+    /// Whether all values are finite, the merged model can hold them, and no variance is negative.
     pub fn is_sound(&self) -> bool {
-        self.non_finite == 0 && self.unfit == 0
+        self.non_finite == 0 && self.unfit == 0 && self.negative == 0
     }
 
     /// The first non-finite value; `None` if all are finite. An integer is NaN where f64 does not hold it.
@@ -297,8 +312,9 @@ impl Measured {
     /// The first bad value of a client: not finite, or not one that the merged model can hold. `None` if all are good.
     pub fn bad_value_in(&self, set: &UpdateSet, client: usize) -> Option<BadValue> {
         let is_onto_base = set.clients[client].metadata.kind == UpdateKind::Delta && set.base.is_some();
-        self.non_finite_in(&set.layout)
-            .or_else(|| self.unfit_in(&set.layout, is_onto_base).map(BadValue::Unfit))
+        let unfit = || self.unfit_in(&set.layout, is_onto_base).map(BadValue::Unfit);
+        let negative = || self.negative_in(&set.layout);
+        self.non_finite_in(&set.layout).or_else(unfit).or_else(negative)
     }
 
     /// The first value that the merged model cannot hold; `None` if it can hold all.
@@ -307,5 +323,13 @@ impl Measured {
         let (tensor, index) = layout.locate(coordinate);
         let (tensor, dtype) = (tensor.name.clone(), tensor.dtype);
         Some(Unfit { tensor, index, value, dtype, is_onto_base, count: self.unfit })
+    }
+
+    /// The first variance or counter below zero; `None` if there is none.
+    fn negative_in(&self, layout: &Layout) -> Option<BadValue> {
+        let (coordinate, value) = self.first_negative?;
+        let (tensor, index) = layout.locate(coordinate);
+        let (tensor, count) = (tensor.name.clone(), self.negative);
+        Some(BadValue::Negative(Negative { tensor, index, value, count }))
     }
 }
