@@ -4,11 +4,12 @@
 //!   personal layers on or under a global body. APFL (Deng, Kamani and Mahdavi, Adaptive personalized federated
 //!   learning, 2020) interpolates: `alpha * client + (1 - alpha) * global`, equation 1.
 
+use crate::engine::intake::claims::ClientIdFrom;
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::identity::ClientName;
 use crate::engine::intake::personal::{NormModules, Personal, PersonalError};
 use crate::io::collision::{self, Collision};
 use crate::io::digest::Blake3;
-use crate::io::discover::stem;
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace};
 use crate::io::model_files;
@@ -17,7 +18,6 @@ use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::{all_within, decode, encode};
 use crate::kernels::lanes::Isa;
 use crate::model::class::PackedWeights;
-use crate::model::client_id::nfc;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::faults::Faults;
 use crate::model::layout::{Layout, Piece, TensorSpec};
@@ -55,6 +55,8 @@ pub struct Personalization {
     pub output: PathBuf,
     /// The most bytes of data in one file of the output; `None` for a single file.
     pub max_shard_bytes: Option<u64>,
+    /// What names the client.
+    pub client_id_from: ClientIdFrom,
     /// The instruction set to run on.
     pub isa: Isa,
 }
@@ -136,7 +138,7 @@ impl Personalization {
         self.check_output(&[&global, &client])?;
         let parts = self.parts(&global, &client)?;
         let layout = Layout::new(parts.iter().map(|(spec, _)| spec.clone()).collect());
-        let id = about.client_id.unwrap_or_else(|| nfc(&stem(&self.client)));
+        let id = self.client_id(about.client_id.as_deref())?;
         let metadata = self.metadata(&global, id);
         let writer = ModelWriter::create(&self.output, &layout, &metadata, self.max_shard_bytes)?;
         let make = |(tensor, (spec, source)): (usize, &(TensorSpec, TensorSource))| match source {
@@ -160,6 +162,14 @@ impl Personalization {
         let path = writer.path().to_owned();
         writer.publish()?;
         Ok(path)
+    }
+
+    /// The id of the client, whose metadata claims one or none.
+    fn client_id(&self, claimed: Option<&str>) -> Result<String, PersonalizeError> {
+        let named = ClientName::of(&self.client, claimed, self.client_id_from, false);
+        let faults: Faults<Fault> = named.faults.into();
+        let faults = faults.none_or(named.id.unwrap_or_default());
+        faults.map_err(|faults| PersonalizeError::Client { path: self.client.clone(), faults })
     }
 
     fn alpha(&self) -> f64 {

@@ -243,7 +243,7 @@ fn metadata_not_understood() {
         ("local_steps", "-1", "a number from 0 to 2^53"),
         ("round", "1.5", "a whole number"),
         ("kind", "gradient", "`weights` or `delta`"),
-        ("client_id", " ", "a name without control characters"),
+        ("client_id", " ", "a name without control or invisible characters"),
     ] {
         let part = format!("metadata `{key}` is `{value}`, expected {expected}");
         assert_rejected(&bad().meta(key, value), &[&part]);

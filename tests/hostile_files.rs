@@ -58,6 +58,47 @@ fn at_most_twenty_faults_of_a_file_are_kept() {
     assert_eq!(errors, 21);
 }
 
+/// Data of a run here, in KiB: 256 MiB less the stacks of its threads.
+const DATA: &str = "ulimit -d 262144";
+
+/// The faults of many small files together are bounded too: each bad file then has one line.
+#[test]
+fn faults_of_many_files_are_bounded_together() {
+    let dir = round();
+    let header = format!("{{{}}}", (0..60).map(|i| format!("\"{i}\":0")).collect::<Vec<_>>().join(","));
+    for i in 0..3000 {
+        Update::new(&format!("updates/evil{i:04}")).header(&header).write(&dir);
+    }
+    for base in [&["--base", "base.safetensors"][..], &[]] {
+        let run = fedmill_after(&dir, DATA, &[&MERGE, base, &["--report", "report.json"]].concat());
+        run.assert_merged("merged.safetensors");
+        let lines = run.stderr.lines().filter(|line| line.contains("skipped updates/evil")).count();
+        // 95 updates with 20 faults, and all with their first and the number of the others.
+        assert!((6000..=8100).contains(&lines), "{lines}");
+        let rejected = dir.json("report.json")["rejected"].as_array().unwrap().clone();
+        assert_eq!(rejected.len(), 3000);
+        assert_eq!(rejected[0]["errors"].as_array().unwrap().len(), 21);
+        assert_eq!(rejected[2999]["errors"].as_array().unwrap().len(), 2);
+        assert_eq!(rejected[2999]["errors"][1], "and 59 more faults");
+    }
+}
+
+/// Tensors that take more memory than text end the update, before many such updates fill the memory.
+#[test]
+fn tensors_that_cost_more_than_their_text_are_refused() {
+    let dir = round();
+    let entry = |i: usize| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    for file in 0..4 {
+        let entries: Vec<String> = (file..file + 60_000).map(entry).collect();
+        let header = format!("{{{}}}", entries.join(","));
+        Update::new(&format!("updates/evil{file}")).header(&header).write(&dir);
+    }
+    let run = fedmill_after(&dir, DATA, &MERGE);
+    run.assert_merged("merged.safetensors");
+    let fault = "header lists 60000 tensors without values beside 0 others";
+    assert_eq!(run.stderr.matches(fault).count(), 4, "{}", run.stderr);
+}
+
 #[test]
 fn many_metadata_keys_are_refused() {
     let dir = round();

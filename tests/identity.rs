@@ -54,6 +54,68 @@ fn folders_name_clients_whose_files_have_one_name() {
     fedmill(&dir, &none).assert_fails(2, &["metadata `client_id` is missing"]);
 }
 
+/// Neither the names of files nor those of folders tell the clients apart.
+#[test]
+fn a_collision_of_folders_suggests_paths() {
+    let dir = Dir::new();
+    let paths = ["x/in/update", "y/in/update"];
+    for (i, path) in paths.iter().enumerate() {
+        write(&dir, path, [i as f32, 1.0], &[]);
+    }
+    let run = ["aggregate", "x/in", "y/in", "-o", "m.safetensors"];
+    fedmill(&dir, &run).assert_fails(2, &["client id `in` is also the id of", "--client-id-from path"]);
+    let (_, ids, _) = merged(&dir, &["x/in", "y/in", "--client-id-from", "path"]);
+    assert_eq!(ids, paths.map(|path| format!("{path}.safetensors")));
+    // Flat folders: each folder has the files of several clients.
+    for path in ["p/1", "p/2", "q/1", "q/2"] {
+        write(&dir, path, [1.0, 1.0], &[]);
+    }
+    let run = ["aggregate", "p", "q", "-o", "m.safetensors"];
+    fedmill(&dir, &run).assert_fails(2, &["client id `p` is also the id of", "--client-id-from path"]);
+}
+
+#[test]
+fn folders_in_an_inbox_are_counted() {
+    let dir = Dir::new();
+    write(&dir, "in/a", [1.0, 1.0], &[]);
+    for path in ["in/late/b", "in/more/c", "in/.hidden/d"] {
+        write(&dir, path, [9.0, 9.0], &[]);
+    }
+    let (values, _, stderr) = merged(&dir, &["in"]);
+    assert_eq!(values, [1.0, 1.0]);
+    let warning = "in: updates in its folders are not read: it has 2, among them in/late";
+    assert_eq!(stderr.matches(warning).count(), 1, "{stderr}");
+    fs::remove_file(dir.path("in/a.safetensors")).unwrap();
+    fedmill(&dir, &["aggregate", "in", "-o", "m.safetensors"])
+        .assert_fails(2, &["not in folders below it: name in/late and 1 more"]);
+    let quorum = fedmill(&dir, &["aggregate", "in", "-o", "m.safetensors", "--min-clients", "1"]);
+    assert_eq!(quorum.code, Some(1), "{quorum:#?}");
+    assert!(quorum.stderr.contains(warning), "{quorum:#?}");
+}
+
+#[test]
+fn unknown_keys_of_fedmill_are_one_warning() {
+    let dir = Dir::new();
+    for i in 0..3 {
+        let key = format!("fedmill.trust-{i}");
+        write(&dir, &format!("in/c{i}"), [i as f32, 1.0], &[(&key, "all")]);
+    }
+    write(&dir, "in/d", [1.0, 1.0], &[("fedmill.version", "0.1"), ("fedmillion", "x")]);
+    let (_, ids, stderr) = merged(&dir, &["in"]);
+    assert_eq!(ids.len(), 4);
+    let warning = "metadata `fedmill.trust-0`: fedmill knows no such key";
+    assert_eq!(stderr.matches("fedmill knows no such key").count(), 1, "{stderr}");
+    assert!(stderr.contains(warning) && stderr.contains("3 updates have such keys"), "{stderr}");
+    // What fedmill itself writes is known.
+    let args =
+        ["aggregate", "in", "--rule", "median", "--pre", "nnm", "--byzantine", "1", "--allow-unprotected"];
+    fs::create_dir(dir.path("next")).unwrap();
+    let got = fedmill(&dir, &[&args[..], &["-o", "next/m.safetensors"]].concat());
+    got.assert_merged("next/m.safetensors");
+    let (.., stderr) = merged(&dir, &["next"]);
+    assert!(!stderr.contains("no such key"), "{stderr}");
+}
+
 /// The server cannot tell which of two files is the client's, and the names of the files decide nothing.
 #[test]
 fn two_files_of_one_id_are_both_left_out() {
@@ -128,7 +190,8 @@ fn the_same_tensors_under_two_ids_are_reported() {
     write(&dir, "in/d", [5.0, 5.0], &[]);
     std::os::unix::fs::symlink(dir.path("in/d.safetensors"), dir.path("in/e.safetensors")).unwrap();
     let (_, _, stderr) = merged(&dir, &uniform);
-    assert!(stderr.contains("in/d.safetensors, in/e.safetensors hold the same tensors"), "{stderr}");
+    let link = "in/d.safetensors, in/e.safetensors are links to the same file under different client ids";
+    assert!(stderr.contains(link), "{stderr}");
     // Compressed copies, whose metadata stands among their data.
     for (i, layout) in ["plain", "bundle"].into_iter().enumerate() {
         fs::create_dir(dir.path(layout)).unwrap();
@@ -184,14 +247,18 @@ fn ids_are_compared_in_nfc() {
 }
 
 #[test]
-fn ids_that_forge_lines_are_faults() {
+fn ids_that_forge_lines_or_look_like_others_are_faults() {
     let dir = Dir::new();
     write(&dir, "in/a", [1.0, 1.0], &[]);
-    for id in ["evil\u{1b}[8m", "evil\r\nerror: forged", "\u{202e}live", "evil\u{9b}2J"] {
+    let forging = ["evil\u{1b}[8m", "evil\r\nerror: forged", "\u{202e}live", "evil\u{9b}2J"];
+    let invisible = ["a\u{200b}", "a\u{200d}", "\u{feff}a", "a\u{2060}", "a\u{ad}", "a\u{e0061}"];
+    let long = "x".repeat(1025);
+    for id in forging.into_iter().chain(invisible).chain([long.as_str()]) {
         write(&dir, "in/evil", [9.0, 9.0], &[("client_id", id)]);
         let (values, ids, stderr) = merged(&dir, &["in"]);
         assert_eq!((values, ids), (vec![1.0, 1.0], vec!["a".to_owned()]));
-        assert!(stderr.contains("expected a name without control characters"), "{stderr}");
+        assert!(stderr.contains("expected a name without control or invisible characters"), "{stderr}");
+        assert!(!stderr.contains(id), "the message shows what no one sees: {stderr}");
     }
     write(&dir, "in/evil", [9.0, 9.0], &[]);
     fs::rename(dir.path("in/evil.safetensors"), dir.path("in/ev\nil.safetensors")).unwrap();

@@ -124,6 +124,7 @@ impl Round {
     fn personalize(&self) {
         let output = self.dir.path("personal.safetensors");
         let request = Personalization {
+            client_id_from: Default::default(),
             global: self.dir.path("base.safetensors"),
             client: self.dir.path(EVIL),
             method: PersonalizeMethod::Mix(0.5),

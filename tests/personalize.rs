@@ -282,3 +282,20 @@ fn outputs_are_not_inputs() {
     let run = personalize(&dir, &["--mix", "0.5", "--layers", "head.*"]);
     run.assert_fails(2, &["cannot be used with"]);
 }
+
+/// The operator may choose what names the client; a claim that differs is then a fault.
+#[test]
+fn the_operator_chooses_what_names_the_client() {
+    let dir = models();
+    let named = |args: &[&str]| {
+        personalized(&dir, &[&["--layers", "head.*"], args].concat()).metadata["client_id"].clone()
+    };
+    assert_eq!(named(&[]), "c7");
+    assert_eq!(named(&["--client-id-from", "stem"]), "c7");
+    assert_eq!(named(&["--client-id-from", "path"]), "c7.safetensors");
+    let run = personalize(&dir, &["--layers", "head.*", "--client-id-from", "metadata"]);
+    run.assert_fails(2, &["c7.safetensors: metadata `client_id` is missing"]);
+    Update::new("c7").f32("tail", &[1], &[-5.0]).meta("client_id", "c8").write(&dir);
+    let run = personalize(&dir, &["--layers", "tail", "--client-id-from", "stem"]);
+    run.assert_fails(2, &["metadata `client_id` is `c8`, expected `c7` by --client-id-from stem"]);
+}

@@ -316,17 +316,23 @@ enum CopyOption {
     Reject,
 }
 
+impl From<IdOption> for ClientIdFrom {
+    fn from(option: IdOption) -> Self {
+        match option {
+            IdOption::Auto => Self::Auto,
+            IdOption::Metadata => Self::Only(IdSource::Metadata),
+            IdOption::Stem => Self::Only(IdSource::Stem),
+            IdOption::Parent => Self::Only(IdSource::Parent),
+            IdOption::Path => Self::Only(IdSource::Path),
+        }
+    }
+}
+
 impl UpdatePaths {
     /// What the run believes of what updates say of themselves.
     fn claims(&self) -> Claims {
         Claims {
-            client_id_from: match self.client_id_from {
-                IdOption::Auto => ClientIdFrom::Auto,
-                IdOption::Metadata => ClientIdFrom::Only(IdSource::Metadata),
-                IdOption::Stem => ClientIdFrom::Only(IdSource::Stem),
-                IdOption::Parent => ClientIdFrom::Only(IdSource::Parent),
-                IdOption::Path => ClientIdFrom::Only(IdSource::Path),
-            },
+            client_id_from: self.client_id_from.into(),
             kind: match self.kind {
                 KindOption::Auto => None,
                 KindOption::Weights => Some(UpdateKind::Weights),

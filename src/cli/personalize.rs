@@ -1,6 +1,6 @@
 //! `fedmill personalize`: builds the model of one client from the global and the client's model.
 
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, print, size};
+use super::{Common, Failure, INPUTS, IdOption, OUTPUT, Outcome, RULE, print, size};
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::personalize::{Personalization, PersonalizeMethod};
 use clap::{ArgGroup, Args};
@@ -20,6 +20,13 @@ pub(super) struct Arguments {
     /// The client's model, or a file with only its personal layers.
     #[arg(long, value_name = "CLIENT", help_heading = INPUTS)]
     personal: PathBuf,
+    /// What names the client in the model's metadata: auto, metadata, stem, parent or path.
+    ///
+    /// metadata is `client_id` of the client's model. stem is the name of its file without the ending, parent the name
+    /// of its folder, and path the path as given. With those three, a `client_id` that differs is a fault. auto takes
+    /// the metadata, else the stem.
+    #[arg(long, value_name = "SOURCE", default_value = "auto", hide_possible_values = true, help_heading = INPUTS)]
+    client_id_from: IdOption,
     /// Take these layers from the client: a pattern of tensor names such as `head.*`, or fedbn, or fedper. May be
     /// repeated.
     #[arg(long, value_name = "LAYERS", help_heading = RULE, group = "how")]
@@ -52,6 +59,7 @@ impl Arguments {
             },
             output: self.output.clone(),
             max_shard_bytes: self.max_shard_size,
+            client_id_from: self.client_id_from.into(),
             isa: common.isa(),
         };
         let path = personalization.run(&common.pool()?).map_err(Failure::of)?;

@@ -17,14 +17,49 @@ pub enum DiscoverError {
     Unlistable { path: PathBuf, source: io::Error },
     #[error("{}: does not exist, expected an update or a directory", .path.display())]
     Missing { path: PathBuf },
-    #[error("{}: directory holds no update, expected *{MODEL_SUFFIX} or *{INDEX_SUFFIX}", .path.display())]
-    Empty { path: PathBuf },
+    #[error("{}: directory holds no update, expected *{MODEL_SUFFIX} or *{INDEX_SUFFIX}{}", .path.display(), unread(.folders))]
+    Empty { path: PathBuf, folders: Folders },
     #[error("{}: cannot read the list of updates: {source}", .path.display())]
     UnreadableList { path: PathBuf, source: io::Error },
     #[error("found no update, expected files, directories or --files-from FILE")]
     Nothing,
     #[error("{}: directory holds {found} models, expected one (or its path)", .path.display())]
     NotOneModel { path: PathBuf, found: usize },
+}
+
+/// The folders in a directory of updates. No updates are read from them.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Folders {
+    /// The path of the first by name.
+    first: Option<PathBuf>,
+    count: usize,
+}
+
+impl Folders {
+    fn add(&mut self, path: PathBuf) {
+        self.count += 1;
+        if self.first.as_ref().is_none_or(|first| path < *first) {
+            self.first = Some(path);
+        }
+    }
+
+    /// Warns if there are any.
+    fn warn(&self, directory: &Path) {
+        if let Some(first) = &self.first {
+            tracing::warn!(
+                "{}: updates in its folders are not read: it has {}, among them {}; name folders to read them",
+                directory.display(),
+                self.count,
+                first.display()
+            );
+        }
+    }
+}
+
+fn unread(folders: &Folders) -> String {
+    let Some(first) = &folders.first else { return String::new() };
+    let of_more = if folders.count > 1 { format!(" and {} more", folders.count - 1) } else { String::new() };
+    format!(" (not in folders below it: name {}{of_more})", first.display())
 }
 
 /// The update files that `paths` name, sorted by path. A directory stands for the updates in it, not for those in
@@ -39,8 +74,12 @@ pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, Dis
     for path in paths {
         if path.is_dir() {
             match updates_in(path) {
-                Err(DiscoverError::Empty { .. }) if may_be_none => {}
-                in_directory => found.extend(in_directory?),
+                Err(DiscoverError::Empty { folders, .. }) if may_be_none => folders.warn(path),
+                in_directory => {
+                    let (updates, folders) = in_directory?;
+                    folders.warn(path);
+                    found.extend(updates);
+                }
             }
         } else if !exists(path) {
             return Err(DiscoverError::Missing { path: path.clone() });
@@ -77,7 +116,7 @@ pub fn model_at(path: &Path) -> Result<PathBuf, DiscoverError> {
     }
     let mut models = match updates_in(path) {
         Err(DiscoverError::Empty { .. }) => Vec::new(),
-        found => found?,
+        found => found?.0,
     };
     let usual = |model: &PathBuf| stem(model) == "model";
     if models.iter().filter(|model| usual(model)).count() == 1 {
@@ -113,15 +152,21 @@ fn exists(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|why| why.kind() == io::ErrorKind::NotFound)
 }
 
-fn updates_in(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
+/// The updates in a directory, and the folders in it.
+fn updates_in(directory: &Path) -> Result<(Vec<PathBuf>, Folders), DiscoverError> {
     let unlistable = |source| DiscoverError::Unlistable { path: directory.to_owned(), source };
-    let mut names = Vec::new();
+    let (mut names, mut folders) = (Vec::new(), Folders::default());
     for entry in fs::read_dir(directory).map_err(unlistable)? {
         let name = entry.map_err(unlistable)?.file_name();
         // The lossy text of a name that is not UTF-8 still has its ending.
         let text = name.to_string_lossy().into_owned();
-        if !text.starts_with('.') && (index_stem(&text).is_some() || model_stem(&text).is_some()) {
+        if text.starts_with('.') {
+            continue;
+        }
+        if index_stem(&text).is_some() || model_stem(&text).is_some() {
             names.push((text, name));
+        } else if directory.join(&name).is_dir() {
+            folders.add(directory.join(name));
         }
     }
     let indexes = || names.iter().filter_map(|(text, name)| Some((index_stem(text)?, name)));
@@ -135,9 +180,9 @@ fn updates_in(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
     let updates = names.iter().filter(|(text, _)| !is_shard(text));
     let updates: Vec<PathBuf> = updates.map(|(_, name)| directory.join(name)).collect();
     if updates.is_empty() {
-        return Err(DiscoverError::Empty { path: directory.to_owned() });
+        return Err(DiscoverError::Empty { path: directory.to_owned(), folders });
     }
-    Ok(updates)
+    Ok((updates, folders))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! against the real length of the file and against [`Limits`] before it trusts it, and before it allocates memory for
 //! it. It finds every fault, not only the first. It refuses what the `safetensors` crate refuses, and duplicate keys.
 
-use crate::io::limits::{Limits, MAX_AXES, MAX_METADATA_KEYS};
+use crate::io::limits::{Limits, MAX_AXES, MAX_METADATA_KEYS, MAX_NAME};
 use crate::io::text::each_entry;
 use crate::model::dtype::Dtype;
 use crate::model::faults::Faults;
@@ -16,6 +16,9 @@ use std::fmt;
 
 /// Bytes of the length before the header.
 pub const LENGTH_BYTES: u64 = 8;
+
+/// Tensors without values that each header may list.
+const FREE_EMPTY: usize = 16;
 
 /// The key of the free-form metadata.
 pub const METADATA_KEY: &str = "__metadata__";
@@ -49,6 +52,10 @@ pub enum HeaderFault {
     TooLarge { claimed: u64, most: u64 },
     #[error("header lists {found} tensors, expected at most {most}")]
     TooManyTensors { found: usize, most: usize },
+    #[error("header lists {empty} tensors without values beside {others} others: most must have values")]
+    TooManyEmpty { empty: usize, others: usize },
+    #[error("header lists {found} extents in the shapes of {tensors} tensors, expected at most 4 a tensor")]
+    TooManyExtents { found: usize, tensors: usize },
     #[error("metadata has {found} keys, expected at most {MAX_METADATA_KEYS}")]
     TooManyKeys { found: usize },
     #[error("header claims {claimed} bytes, but the file has only {available} more")]
@@ -124,6 +131,9 @@ impl Header {
         if found > limits.tensors {
             return Err(HeaderFault::TooManyTensors { found, most: limits.tensors }.into());
         }
+        if !limits.is_trusted() {
+            faults.extend(costly(&tensors));
+        }
         // A missing entry would make its neighbours seem wrong.
         if faults.is_empty() {
             tensors.sort_by_key(|tensor| (tensor.offset, tensor.spec.bytes()));
@@ -131,6 +141,18 @@ impl Header {
         }
         faults.none_or(Self { tensors, metadata })
     }
+}
+
+/// Tensors that take far more memory than text: many without values, or of many axes.
+fn costly(tensors: &[StoredTensor]) -> Option<HeaderFault> {
+    let empty = tensors.iter().filter(|tensor| tensor.spec.len == 0).count();
+    let others = tensors.len() - empty;
+    let found = tensors.iter().map(|tensor| tensor.spec.shape.len()).sum();
+    if empty > FREE_EMPTY + others / 4 {
+        return Some(HeaderFault::TooManyEmpty { empty, others });
+    }
+    let is_too_many = found > MAX_AXES + 4 * tensors.len();
+    is_too_many.then_some(HeaderFault::TooManyExtents { found, tensors: tensors.len() })
 }
 
 /// The entries of a header, as far as they are read.
@@ -211,6 +233,11 @@ fn string_map(value: &RawValue) -> Result<BTreeMap<String, String>, HeaderFault>
 }
 
 fn tensor(name: &str, value: &RawValue) -> Result<StoredTensor, HeaderFault> {
+    if name.len() > MAX_NAME {
+        let tensor = name.chars().take(MAX_NAME / 16).collect();
+        let why = format!("its name has {} bytes, expected at most {MAX_NAME}", name.len());
+        return Err(HeaderFault::BadEntry { tensor, why });
+    }
     let tensor = name.to_owned();
     let info: TensorInfo = match serde_json::from_str(value.get()) {
         Ok(info) => info,
@@ -219,7 +246,8 @@ fn tensor(name: &str, value: &RawValue) -> Result<StoredTensor, HeaderFault> {
     let Some(dtype) = Dtype::from_stored(info.dtype) else {
         return Err(HeaderFault::UnsupportedDtype { tensor, found: format!("{:?}", info.dtype) });
     };
-    let shape = info.shape;
+    let mut shape = info.shape;
+    shape.shrink_to_fit();
     if shape.len() > MAX_AXES {
         let why = format!("its shape has {} axes, expected at most {MAX_AXES}", shape.len());
         return Err(HeaderFault::BadEntry { tensor, why });
@@ -358,6 +386,26 @@ mod tests {
         let keys: Vec<String> = (0..2000).map(|i| format!("\"{i}\":\"\"")).collect();
         let found = faults(&format!("{{\"__metadata__\":{{{}}}}}", keys.join(",")), 0);
         assert_eq!(found, "metadata has 2000 keys, expected at most 1024");
+    }
+
+    #[test]
+    fn tensors_that_cost_more_memory_than_text_are_few() {
+        let parse = |count: usize, shape: &str, limits: &Limits| {
+            let entry = |i| format!("\"{i}\":{{\"dtype\":\"U8\",\"shape\":{shape},\"data_offsets\":[0,0]}}");
+            let entries: Vec<String> = (0..count).map(entry).collect();
+            Header::parse(format!("{{{}}}", entries.join(",")).as_bytes(), 0, limits)
+        };
+        assert!(parse(16, "[0]", &Limits::UNKNOWN).is_ok());
+        assert!(parse(17, "[0]", &Limits::TRUSTED).is_ok());
+        let found = parse(17, "[0]", &Limits::UNKNOWN).unwrap_err().to_string();
+        assert_eq!(found, "header lists 17 tensors without values beside 0 others: most must have values");
+        let axes = format!("[0{}]", ",1".repeat(12));
+        let found = parse(10, &axes, &Limits::UNKNOWN).unwrap_err().to_string();
+        assert_eq!(
+            found,
+            "header lists 130 extents in the shapes of 10 tensors, expected at most 4 a tensor"
+        );
+        assert!(parse(1, &format!("[0{}]", ",1".repeat(63)), &Limits::UNKNOWN).is_ok());
     }
 
     #[test]

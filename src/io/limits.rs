@@ -31,6 +31,8 @@ const LEAST_DECODED: u64 = 64 << 20;
 
 /// The most keys of a file's metadata.
 pub const MAX_METADATA_KEYS: usize = 1024;
+/// Bytes of the longest name of a tensor.
+pub const MAX_NAME: usize = 1024;
 /// The most axes of a tensor.
 pub const MAX_AXES: usize = 64;
 
@@ -72,6 +74,12 @@ impl Limits {
         let lens = tensors.into_iter().map(|spec| spec.len);
         let (count, values) = lens.fold((0, 0usize), |(n, sum), len| (n + 1, sum.saturating_add(len)));
         Self::of(count, values)
+    }
+
+    /// Whether the file is the operator's.
+    pub fn is_trusted(&self) -> bool {
+        // The shards of a model use up its limits.
+        self.tensors > Self::TRUSTED.tensors / 2
     }
 
     const fn of(tensors: usize, values: usize) -> Self {

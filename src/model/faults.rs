@@ -33,6 +33,13 @@ impl<T> Faults<T> {
         self.extend(other.kept.into_iter().map(U::into));
     }
 
+    /// Keeps the first `most` faults, and counts the others.
+    pub fn keep_at_most(&mut self, most: usize) {
+        self.more += self.kept.len().saturating_sub(most);
+        self.kept.truncate(most);
+        self.kept.shrink_to_fit();
+    }
+
     /// Whether further faults are only counted.
     pub fn is_full(&self) -> bool {
         self.kept.len() >= MOST_KEPT

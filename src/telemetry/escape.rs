@@ -1,18 +1,18 @@
 //! Text of others as it may reach a terminal, a table or a log line.
 //!
 //! Names, ids, paths and metadata come from clients. Control characters could clear the screen, forge a line or hide
-//! one; bidirectional controls show text in another order.
+//! one; bidirectional controls show text in another order; invisible characters make two names look the same.
 
+use crate::model::client_id::forbidden;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// The most characters of a line of a message.
 const LONGEST: usize = 4000;
 
-/// Whether a character does more than show itself.
+/// Whether a character does other than show itself.
 fn is_control(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    forbidden(c.encode_utf8(&mut [0; 4])).is_some()
 }
 
 /// The text with every control as its escape, such as `\n` or `\u{1b}`. Line breaks are controls too.
@@ -47,7 +47,11 @@ pub fn json(text: &str) -> Cow<'_, str> {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match is_left(c) {
-            true => drop(write!(safe, "\\u{:04x}", u32::from(c))),
+            true => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(safe, "\\u{unit:04x}");
+                }
+            }
             false => safe.push(c),
         }
     }
@@ -68,7 +72,7 @@ mod tests {
 
     #[test]
     fn json_stays_the_same_json() {
-        let value = serde_json::json!({ "id": "a\u{9b}b\u{202e}\u{7f}\n" });
+        let value = serde_json::json!({ "id": "a\u{9b}b\u{202e}\u{7f}\u{e0061}\n" });
         let safe = json(&value.to_string()).into_owned();
         assert!(safe.is_ascii());
         assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);

@@ -1,6 +1,6 @@
 //! The metadata that a client writes into its update.
 
-use crate::model::client_id::{forbidden, nfc};
+use crate::model::client_id::{EXPECTED, is_sound, nfc};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -72,6 +72,9 @@ const MOST_RATE: f64 = 1e6;
 const LEAST_RATE: f64 = 1e-30;
 const MOST_LOSS: f64 = 1e12;
 
+/// The most characters of a value that a fault shows.
+const MOST_SHOWN: usize = 100;
+
 /// The prefix of the tensors in which clients of SCAFFOLD send the change of their control variate.
 pub const SCAFFOLD_CONTROL: &str = "scaffold.delta_c.";
 
@@ -128,6 +131,38 @@ const PURPOSES: [(&str, &str); 7] = [
     ("fedmill.run.", "a shard file"),
 ];
 
+/// Keys that say how a model or an update was made, after the prefix. They change nothing.
+const KNOWN: [&str; 22] = [
+    "byzantine",
+    "clients",
+    "codec",
+    "definition",
+    "format",
+    "kind",
+    "missing",
+    "personal",
+    "pre",
+    "privacy.ledger",
+    "privacy.next_clip",
+    "privacy.plan",
+    "privacy.release",
+    "privacy.test_seed",
+    "rule",
+    "seed",
+    "steps",
+    "strategy",
+    "tiers",
+    "unprotected",
+    "version",
+    "weights",
+];
+
+/// The first key of fedmill in metadata that no version up to this one writes; `None` if there is none.
+pub fn unknown_key(metadata: &BTreeMap<String, String>) -> Option<&str> {
+    let is_unknown = |key: &&str| key.strip_prefix("fedmill.").is_some_and(|key| !KNOWN.contains(&key));
+    metadata.keys().map(String::as_str).find(is_unknown)
+}
+
 /// A metadata key that marks the file as one of another purpose.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error("metadata `{key}` marks {purpose}, expected an update of one client")]
@@ -179,9 +214,7 @@ impl UpdateMetadata {
         let mut faults = Vec::new();
         let mut read = Reader { metadata, faults: &mut faults };
         let parsed = Self {
-            client_id: read.value("client_id", "a name without control characters", |id| {
-                (!id.is_empty() && forbidden(id).is_none()).then(|| nfc(id))
-            }),
+            client_id: read.value("client_id", EXPECTED, |id| is_sound(id).then(|| nfc(id))),
             num_examples: read
                 .value("num_examples", "a number from 0 to 2^53", |text| within(text, 0.0..=MOST_EXAMPLES)),
             local_steps: read
@@ -220,7 +253,8 @@ impl Reader<'_> {
         let found = self.metadata.get(key)?;
         let value = parse(found.trim());
         if value.is_none() {
-            self.faults.push(MetadataFault { key, found: found.clone(), expected });
+            let found = found.chars().take(MOST_SHOWN).collect();
+            self.faults.push(MetadataFault { key, found, expected });
         }
         value
     }

@@ -26,8 +26,15 @@ pub(crate) struct StreamPlace {
     pub(crate) is_chunks: bool,
 }
 
-/// Decoded chunks that a thread keeps, since the next tile often needs the rest of a chunk.
+/// Decoded chunks that all threads keep together, in 128 MiB, since the next tile often needs the rest of a chunk.
 const KEPT_CHUNKS: usize = 512;
+/// Decoded chunks that each thread may keep however many threads there are.
+const LEAST_KEPT: usize = 8;
+
+/// Decoded chunks that one of `threads` may keep.
+fn kept_chunks(threads: usize) -> usize {
+    (KEPT_CHUNKS / threads.max(1)).max(LEAST_KEPT)
+}
 
 /// A part of an open update: the number of the update in the process, and of the part in the update.
 pub(crate) type PartKey = (u64, usize);
@@ -112,7 +119,7 @@ impl EncodedPart {
         out: &mut [f32],
     ) -> Result<(), PartError> {
         KEPT.with_borrow_mut(|kept| {
-            if kept.len() >= KEPT_CHUNKS && !kept.contains_key(&key) {
+            if kept.len() >= kept_chunks(rayon::current_num_threads()) && !kept.contains_key(&key) {
                 kept.clear();
             }
             let (start, values) = kept.entry(key).or_insert((usize::MAX, Vec::new()));
@@ -149,5 +156,20 @@ impl EncodedPart {
             streams.push(read);
         }
         Ok(streams)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_chunks_are_bounded_over_all_threads() {
+        let bytes = |threads: usize| threads * kept_chunks(threads) * CHUNK * size_of::<f32>();
+        for threads in 0..=64 {
+            assert!(bytes(threads) <= 128 << 20, "{threads}");
+        }
+        assert_eq!(kept_chunks(1), 512);
+        assert_eq!(kept_chunks(1000), LEAST_KEPT);
     }
 }

@@ -58,7 +58,8 @@ pub(crate) const ARROWS: &Table = &[
     ("privacy", "kernels record"),
     ("gpu", "kernels model"),
     ("kernels io", "model"),
-    ("telemetry record settings model", ""),
+    ("telemetry", "model"),
+    ("record settings model", ""),
 ];
 
 /// Rooms that compute alone: no files, no device, no threads, no clock.

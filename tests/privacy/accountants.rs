@@ -11,6 +11,7 @@ use fedmill::privacy::accountants::{self, Cost, CostTerms, cost};
 use fedmill::privacy::event::{Adjacency, Event, Module, StepCounts};
 use proptest::prelude::*;
 use serde::Deserialize;
+use std::fs;
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -250,6 +251,34 @@ fn deltas_fall_with_epsilon_down_to_the_resolution() {
     }
     let free = accountants::delta(&[], 1.0, Adjacency::default()).unwrap();
     assert_eq!((free.delta_pld, free.delta_rdp, free.below_resolution), (0.0, 0.0, false));
+}
+
+#[derive(Deserialize)]
+struct Tail {
+    z: f64,
+    rounds: u64,
+    epsilon: f64,
+    delta: f64,
+}
+
+/// Far in the tail, delta is the exact one by 50 digits, or the resolution stands for it.
+#[test]
+fn deep_tails_of_the_gaussian_are_exact() {
+    let text = fs::read_to_string("data/vectors/deep_tails.json").unwrap();
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let tails: Vec<Tail> = serde_json::from_value(all["gaussian"].clone()).unwrap();
+    assert!(tails.iter().filter(|tail| tail.delta > accountants::RESOLUTION).count() >= 5);
+    for Tail { z, rounds, epsilon, delta } in tails {
+        let found = accountants::delta(&[sampled(z, 1.0, rounds)], epsilon, Adjacency::default()).unwrap();
+        assert!(found.delta_rdp >= delta, "{z} {rounds} {epsilon}: {found:?} is below {delta}");
+        match delta > accountants::RESOLUTION {
+            true => {
+                let range = delta * (1.0 - 1e-9)..=delta * (1.0 + 1e-3) + accountants::RESOLUTION;
+                assert!(range.contains(&found.delta_pld), "{z} {rounds} {epsilon}: {found:?}, not {delta}");
+            }
+            false => assert!(found.below_resolution, "{z} {rounds} {epsilon}: {found:?}"),
+        }
+    }
 }
 
 #[test]

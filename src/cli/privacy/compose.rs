@@ -193,8 +193,12 @@ fn table_of_deltas(deltas: &Deltas) -> String {
         true => (format!("below {:e}", accountants::RESOLUTION), "the resolution of this grid".to_owned()),
         false => (format!("{:.6e}", deltas.delta_pld), "for a plan fixed in advance".to_owned()),
     };
+    let by_divergences = match deltas.is_below_floats() {
+        true => ("below 1e-307".to_owned(), "the resolution of a float".to_owned()),
+        false => (format!("{:.6e}", deltas.delta_rdp), format!("order {}", deltas.order)),
+    };
     lines(vec![
-        ("delta, Renyi divergences", format!("{:.6e}", deltas.delta_rdp), format!("order {}", deltas.order)),
+        ("delta, Renyi divergences", by_divergences.0, by_divergences.1),
         ("delta, loss distribution", by_distribution.0, by_distribution.1),
         ("epsilon", deltas.epsilon.to_string(), String::new()),
     ])

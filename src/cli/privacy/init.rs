@@ -67,7 +67,7 @@ pub(in crate::cli) struct Arguments {
     /// The standard deviation of the noise on the count of updates below the bound [default: denominator / 20].
     #[arg(long, value_name = "SIGMA", requires = "adaptive_clip")]
     count_noise: Option<f64>,
-    /// The divisor of the noised sum [default: sampling rate * population].
+    /// The divisor of the noised sum [default: sampling rate * population, which is the population with --sampling all].
     #[arg(long, value_name = "N")]
     denominator: Option<u64>,
     /// The neighbouring data sets: add-remove, replace-special or replace-one.
@@ -140,7 +140,7 @@ impl Arguments {
             correlated: self.mechanism.correlated(self.rounds)?,
             tensors_sha256: vector.map(|(_, names)| names),
         };
-        let denominator = self.denominator.unwrap_or_else(|| plan.cohort());
+        let denominator = self.denominator.unwrap_or_else(|| default_denominator(&plan));
         let mut plan = BudgetPlan { denominator, clip: self.clip(denominator), ..plan };
         let unknown = |why: VerdictError| failure(why.into());
         plan.check_all_but_level().map_err(|why| failure(why.into()))?;
@@ -198,4 +198,16 @@ impl Arguments {
         let statistics = self.vector.statistics();
         Ok((statistics.dimension(&set), statistics.names(&set)))
     }
+}
+
+/// The expected number of clients in a round. Says so where any number may come.
+fn default_denominator(plan: &BudgetPlan) -> u64 {
+    let denominator = plan.cohort();
+    if plan.sampling == Sampling::All {
+        tracing::warn!(
+            hint = "pass --denominator with the number of clients that usually come",
+            "the denominator is {denominator}, the whole population: each sum is divided by it, however few clients come"
+        );
+    }
+    denominator
 }

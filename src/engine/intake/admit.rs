@@ -4,6 +4,7 @@
 //! one odd client cannot make the others look wrong.
 
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::opening::{MOST_FAULTS, bound_faults};
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::reference::ExpectedLayout;
 use crate::engine::intake::update::Update;
@@ -48,6 +49,7 @@ pub fn admit(
     }
     let merged = merged.with_dtypes_of(&layout);
     let base = base.map(|base| Arc::new(base.placed(base_placement)));
+    bound_faults(&mut rejected, &mut MOST_FAULTS.clone());
     let set = UpdateSet { metadata, opaque, ..UpdateSet::new(layout, merged, clients, base) };
     Ok((set, rejected))
 }
@@ -62,7 +64,7 @@ fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
         }
         for (place, client) in group.iter().enumerate() {
             let other = group[usize::from(place == 0)].model.path.clone();
-            let fault = Fault::DuplicateClient { id: client.id.clone(), other };
+            let fault = Fault::DuplicateClient { id: client.id.clone(), other, by: client.named_by };
             rejected.push(Update::of_client(client.clone(), vec![fault]));
         }
     }

@@ -5,6 +5,7 @@
 
 use crate::engine::intake::claims::OnDuplicateContent;
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::identity::files_of;
 use crate::engine::intake::update::{InputRole, Update};
 use crate::io::content::Content;
 use crate::model::layout::TensorSpec;
@@ -16,11 +17,9 @@ use std::io;
 pub(super) fn find(updates: &mut [Update], action: OnDuplicateContent) {
     for copies in groups(updates) {
         let paths: Vec<String> = copies.iter().map(|i| updates[*i].path.display().to_string()).collect();
-        tracing::warn!(
-            clients = paths.len(),
-            "{} hold the same tensors under different client ids",
-            paths.join(", ")
-        );
+        let files: BTreeSet<Vec<(u64, u64)>> = copies.iter().map(|i| files_of(&updates[*i])).collect();
+        let what = if files.len() == 1 { "are links to the same file" } else { "hold the same tensors" };
+        tracing::warn!(clients = paths.len(), "{} {what} under different client ids", paths.join(", "));
         if action == OnDuplicateContent::Reject {
             for (place, i) in copies.iter().enumerate() {
                 let other = updates[copies[usize::from(place == 0)]].path.clone();

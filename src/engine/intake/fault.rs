@@ -3,6 +3,7 @@
 use crate::engine::intake::lora::is_factor;
 use crate::engine::intake::opaque::REMEDY;
 use crate::io::model_file::OpenFault;
+use crate::model::client_id::{self, IdSource};
 use crate::model::shown::Shown;
 use crate::strategies::MissingMetadata;
 use crate::updates::fault::{BadValue, Inexact, LayoutFault, Negative, NonFinite, Overflow, Unfit};
@@ -25,7 +26,7 @@ pub enum Fault {
     #[error("update holds no tensor")]
     NoTensor,
     #[error("client id `{id}` is also the id of {}", .other.display())]
-    DuplicateClient { id: String, other: PathBuf },
+    DuplicateClient { id: String, other: PathBuf, by: IdSource },
     #[error("metadata `kind` is {found}, expected {expected} because of --kind {expected}")]
     ForcedKind { found: UpdateKind, expected: UpdateKind },
     #[error("update states no `kind` and looks like a delta: its norm is below {} % of the base's", 100.0 * .below)]
@@ -34,7 +35,7 @@ pub enum Fault {
     NoClientId,
     #[error("metadata `client_id` is `{found}`, expected `{expected}` by --client-id-from {by}")]
     OtherClientId { found: String, expected: String, by: &'static str },
-    #[error("client id `{id}` from the {by}: expected a name without control characters")]
+    #[error("client id `{id}` from the {by}: expected {}", client_id::EXPECTED)]
     BadClientId { id: String, by: &'static str },
     #[error("its tensors hold the same bytes as those of {}", .other.display())]
     SameContent { other: PathBuf },
@@ -145,9 +146,16 @@ impl Fault {
         match self {
             Self::Open(why) => why.hint(),
             Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
-            Self::DuplicateClient { .. } => Some(
-                "keep one of them, or name clients by what you choose: --client-id-from stem, parent or path",
-            ),
+            Self::DuplicateClient { by, .. } => Some(match by {
+                IdSource::Metadata => {
+                    "keep one of them, or name clients by what you choose: --client-id-from stem, parent or path"
+                }
+                IdSource::Stem => {
+                    "keep one of them, or name clients by their folders or paths: --client-id-from parent or path"
+                }
+                IdSource::Parent => "keep one of them, or name clients by their paths: --client-id-from path",
+                IdSource::Path => "keep one of them",
+            }),
             Self::OtherPurpose(fault) => fault.hint(),
             Self::OtherKind { .. } => Some("pass the model that the deltas started from as --base"),
             Self::StaleWeights { .. } => {

@@ -11,7 +11,7 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::update::{InputRole, Update};
 use crate::io::discover::{parent_name, stem};
 use crate::io::source::identity_of;
-use crate::model::client_id::{IdSource, forbidden, nfc};
+use crate::model::client_id::{IdSource, is_sound, nfc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,7 @@ fn shared_stems(updates: &[Update]) -> BTreeSet<String> {
 }
 
 /// Device and inode of every file of an update.
-fn files_of(update: &Update) -> Vec<(u64, u64)> {
+pub(super) fn files_of(update: &Update) -> Vec<(u64, u64)> {
     match &update.model {
         Some(model) => model.files.iter().map(|file| file.identity()).collect(),
         None => identity_of(&update.path).into_iter().collect(),
@@ -60,32 +60,61 @@ fn files_of(update: &Update) -> Vec<(u64, u64)> {
 }
 
 fn name(update: &mut Update, from: ClientIdFrom, shared: &BTreeSet<String>) {
-    let claimed = update.metadata.client_id.clone();
-    let source = match from {
-        ClientIdFrom::Only(source) => source,
-        ClientIdFrom::Auto if claimed.is_some() => IdSource::Metadata,
-        ClientIdFrom::Auto if shared.contains(&stem(&update.path)) => IdSource::Parent,
-        ClientIdFrom::Auto => IdSource::Stem,
-    };
-    update.named_by = source;
-    let found = match source {
-        IdSource::Metadata => claimed.clone(),
-        IdSource::Stem => Some(stem(&update.path)),
-        IdSource::Parent => Some(parent_name(&update.path)),
-        IdSource::Path => Some(update.path.to_string_lossy().into_owned()),
-    };
-    let Some(id) = found.map(|id| nfc(&id)) else {
-        // A malformed id is a fault of the metadata already.
-        let lacks = update.model.as_ref().is_some_and(|model| !model.metadata.contains_key("client_id"));
-        update.faults.extend(lacks.then_some(Fault::NoClientId));
-        return;
-    };
-    if id.is_empty() || forbidden(&id).is_some() {
-        update.faults.push(Fault::BadClientId { id: id.clone(), by: source.name() });
+    let claimed = update.metadata.client_id.as_deref();
+    let named = ClientName::of(&update.path, claimed, from, shared.contains(&stem(&update.path)));
+    update.named_by = named.by;
+    // A malformed id is a fault of the metadata already.
+    let is_malformed = named.id.is_none()
+        && update.model.as_ref().is_none_or(|model| model.metadata.contains_key("client_id"));
+    if !is_malformed {
+        update.faults.extend(named.faults);
     }
-    if let Some(claimed) = claimed.filter(|claimed| *claimed != id) {
-        let (expected, by) = (id.clone(), source.name());
-        update.faults.push(Fault::OtherClientId { found: claimed, expected, by });
+    if let Some(id) = named.id {
+        update.id = id;
     }
-    update.id = id;
+}
+
+/// The name of a client.
+#[derive(Debug)]
+pub struct ClientName {
+    /// Its id; `None` if nothing names it.
+    pub id: Option<String>,
+    /// What named it.
+    pub by: IdSource,
+    /// Why the name cannot be used.
+    pub faults: Vec<Fault>,
+}
+
+impl ClientName {
+    /// The name of the client whose update is at `path`. `claimed` is the id in its metadata, and `is_shared` says
+    /// whether updates of other folders have its stem.
+    pub fn of(path: &Path, claimed: Option<&str>, from: ClientIdFrom, is_shared: bool) -> Self {
+        let by = match from {
+            ClientIdFrom::Only(source) => source,
+            ClientIdFrom::Auto if claimed.is_some() => IdSource::Metadata,
+            ClientIdFrom::Auto if is_shared => IdSource::Parent,
+            ClientIdFrom::Auto => IdSource::Stem,
+        };
+        let found = match by {
+            IdSource::Metadata => claimed.map(str::to_owned),
+            IdSource::Stem => Some(stem(path)),
+            IdSource::Parent => Some(parent_name(path)),
+            IdSource::Path => Some(path.to_string_lossy().into_owned()),
+        };
+        let Some(id) = found.map(|id| nfc(&id)) else {
+            return Self { id: None, by, faults: vec![Fault::NoClientId] };
+        };
+        let mut faults = Vec::new();
+        if !is_sound(&id) {
+            faults.push(Fault::BadClientId { id: id.clone(), by: by.name() });
+        }
+        if let Some(claimed) = claimed.filter(|claimed| *claimed != id) {
+            faults.push(Fault::OtherClientId {
+                found: claimed.to_owned(),
+                expected: id.clone(),
+                by: by.name(),
+            });
+        }
+        Self { id: Some(id), by, faults }
+    }
 }

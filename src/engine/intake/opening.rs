@@ -8,10 +8,17 @@ use crate::engine::intake::update::{InputRole, Update};
 use crate::io::digest::seal;
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
+use crate::updates::metadata::unknown_key;
 use crate::updates::set::Base;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// The most faults that all updates of a run keep. Each bad update keeps one more.
+pub(super) const MOST_FAULTS: usize = 2000;
+
+/// Updates that are opened between two counts of their faults.
+const AT_ONCE: usize = 1024;
 
 /// Reads the headers of all updates, in parallel, and names their clients. An encoded update without tensor names takes
 /// those of the base. Updates are in order of path.
@@ -23,11 +30,28 @@ pub fn open(
     policy: &Policy,
 ) -> Vec<Update> {
     let read = |path: &PathBuf| Update::read(path, InputRole::Update, files, tables, base);
-    let mut updates = identify(paths.par_iter().map(read).collect(), policy.claims.client_id_from);
+    let mut left = MOST_FAULTS;
+    let read = |some: &[PathBuf]| {
+        let mut updates: Vec<Update> = some.par_iter().map(read).collect();
+        bound_faults(&mut updates, &mut left);
+        updates
+    };
+    let mut updates = identify(paths.chunks(AT_ONCE).flat_map(read).collect(), policy.claims.client_id_from);
     updates.iter_mut().for_each(|update| update.take_kind(policy.claims.kind));
     copies::find(&mut updates, policy.claims.on_duplicate_content);
     warn_of_rounds(&updates, policy);
+    warn_of_keys(&updates);
     updates
+}
+
+/// Keeps the faults of updates while there are some `left`, and then only the first of each update.
+pub(super) fn bound_faults(updates: &mut [Update], left: &mut usize) {
+    for update in updates {
+        match left.checked_sub(update.faults.iter().len()) {
+            Some(rest) => *left = rest,
+            None => update.faults.keep_at_most(1),
+        }
+    }
 }
 
 /// Reads the headers of partials, in parallel, and compares the files with their digests.
@@ -49,6 +73,21 @@ fn check_digests(partials: &mut [Update]) {
         }
     }
     seal::warn_of_unsealed(&unsealed);
+}
+
+/// Warns of updates with metadata keys of ours that mean nothing here.
+fn warn_of_keys(updates: &[Update]) {
+    let sound = updates.iter().filter(|update| update.faults.is_empty());
+    let keys: Vec<&str> = sound
+        .filter_map(|update| update.model.as_ref().and_then(|model| unknown_key(&model.metadata)))
+        .collect();
+    if let Some(first) = keys.first() {
+        let clients = keys.len();
+        tracing::warn!(
+            clients,
+            "metadata `{first}`: fedmill knows no such key, and it changes nothing; {clients} updates have such keys"
+        );
+    }
 }
 
 /// Warns if the round checks nothing, or if updates of several rounds meet.

@@ -14,6 +14,7 @@ use crate::updates::placement::{in_layout_order, opaque_placement, placement, pl
 use crate::updates::set::{Client, MergedLayout};
 use crate::updates::source::{Place, Placement};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Debug;
 use std::sync::Arc;
 
 /// The layout that every update must have.
@@ -279,16 +280,17 @@ fn widen<'a>(layout: &mut Layout, others: impl Iterator<Item = &'a TensorPlace>)
 }
 
 /// The items of the most frequent key; of each equally frequent key, in order.
-fn largest_groups<'a, K: PartialEq>(
+fn largest_groups<'a, K: Debug>(
     models: Vec<&'a ModelFile>,
-    key: impl Fn(&'a ModelFile) -> K,
+    key: impl Fn(&'a ModelFile) -> Vec<K>,
 ) -> Vec<Vec<&'a ModelFile>> {
     // Updates with equal tables share one, so few comparisons remain.
-    let mut groups: Vec<(K, Vec<&ModelFile>)> = Vec::new();
+    let mut groups: Vec<(blake3::Hash, Vec<&ModelFile>)> = Vec::new();
     let mut known: HashMap<*const TensorTable, usize> = HashMap::new();
     for model in models {
         let group = *known.entry(Arc::as_ptr(&model.table)).or_insert_with(|| {
-            let key = key(model);
+            // A digest stands for the key: those of hostile updates would take as much memory as their tables.
+            let key = digest(key(model));
             groups.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
                 groups.push((key, Vec::new()));
                 groups.len() - 1
@@ -298,6 +300,15 @@ fn largest_groups<'a, K: PartialEq>(
     }
     let most = groups.iter().map(|(_, members)| members.len()).max().unwrap_or(0);
     groups.into_iter().map(|(_, members)| members).filter(|members| members.len() == most).collect()
+}
+
+/// The digest of the text of items.
+fn digest<T: Debug>(items: impl IntoIterator<Item = T>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for item in items {
+        hasher.update(format!("{item:?}\n").as_bytes());
+    }
+    hasher.finalize()
 }
 
 /// The places of an update's tensors.

@@ -212,7 +212,11 @@ fn warn_of_tensors(set: &UpdateSet, statistics: DpStatistics) {
     let all = specs.filter(|(_, class)| **class == TensorClass::Statistic).map(|(spec, _)| spec);
     let (released, kept): (Vec<_>, Vec<_>) =
         all.partition(|spec| statistics.clips(TensorClass::Statistic, spec.dtype));
-    let named = |specs: &[&TensorSpec]| format!("`{}` and {} more", specs[0].name, specs.len() - 1);
+    let named = |specs: &[&TensorSpec]| match specs {
+        [only] => format!("`{}`", only.name),
+        [first, rest @ ..] => format!("`{}` and {} more", first.name, rest.len()),
+        [] => String::new(),
+    };
     if !kept.is_empty() {
         tracing::warn!("statistics stay as in the base: {}", named(&kept));
     }

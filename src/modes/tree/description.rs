@@ -1,6 +1,6 @@
 //! The description of a partial: JSON under one key of its safetensors metadata.
 
-use crate::model::client_id::{forbidden, nfc};
+use crate::model::client_id::{EXPECTED, is_sound, nfc};
 use crate::model::dtype::Dtype;
 use crate::modes::tree::purpose::Purpose;
 use crate::updates::metadata::{MOST_EXAMPLES, UpdateKind};
@@ -117,9 +117,9 @@ impl Description {
                 pair[0].id, pair[1].id
             ));
         }
-        let is_unsound = |id: &str| id.is_empty() || forbidden(id).is_some() || nfc(id) != id;
+        let is_unsound = |id: &str| !is_sound(id) || nfc(id) != id;
         if let Some(PartialMember { id, .. }) = self.clients.iter().find(|member| is_unsound(&member.id)) {
-            return Err(format!("client `{id}`: expected a name in Unicode NFC without control characters"));
+            return Err(format!("client `{id}`: expected {EXPECTED}, in Unicode NFC"));
         }
         if self.clients.is_empty() {
             return Err("found no client, expected at least one".to_owned());

@@ -193,6 +193,13 @@ pub struct Deltas {
     pub below_resolution: bool,
 }
 
+impl Deltas {
+    /// Whether delta by Renyi divergences is smaller than any normal float: `delta_rdp` is then only a bound.
+    pub fn is_below_floats(&self) -> bool {
+        self.delta_rdp == f64::MIN_POSITIVE
+    }
+}
+
 /// The parameters (rho, xi) of the summed divergences `xi + rho * order`; `None` if a step has other divergences.
 fn concentrated(steps: &Steps) -> Option<(f64, f64)> {
     let mut sum = (0.0, 0.0);
