@@ -108,6 +108,20 @@ pub enum Fault {
     Read(io::Error),
 }
 
+/// How the operator tells clients apart that share a name of this source.
+fn other_names(by: IdSource) -> &'static str {
+    match by {
+        IdSource::Metadata => {
+            "keep one of them, or name clients by what you choose: --client-id-from stem, parent or path"
+        }
+        IdSource::Stem => {
+            "keep one of them, or name clients by their folders or paths: --client-id-from parent or path"
+        }
+        IdSource::Parent => "keep one of them, or name clients by their paths: --client-id-from path",
+        IdSource::Path => "keep one of them",
+    }
+}
+
 fn more_tensors(more: usize) -> String {
     if more == 0 { String::new() } else { format!(" (nor those of {more} more tensors)") }
 }
@@ -146,16 +160,7 @@ impl Fault {
         match self {
             Self::Open(why) => why.hint(),
             Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
-            Self::DuplicateClient { by, .. } => Some(match by {
-                IdSource::Metadata => {
-                    "keep one of them, or name clients by what you choose: --client-id-from stem, parent or path"
-                }
-                IdSource::Stem => {
-                    "keep one of them, or name clients by their folders or paths: --client-id-from parent or path"
-                }
-                IdSource::Parent => "keep one of them, or name clients by their paths: --client-id-from path",
-                IdSource::Path => "keep one of them",
-            }),
+            Self::DuplicateClient { by, .. } => Some(other_names(*by)),
             Self::OtherPurpose(fault) => fault.hint(),
             Self::OtherKind { .. } => Some("pass the model that the deltas started from as --base"),
             Self::StaleWeights { .. } => {
