@@ -199,6 +199,24 @@ fn integer_that_f64_does_not_hold_is_a_fault() {
     }
 }
 
+/// A base may hold such an integer: weights replace it, and deltas cannot be added to it.
+#[test]
+fn integer_of_the_base_that_f64_does_not_hold() {
+    let dir = Dir::new();
+    let pair = |name: &str, n: i64| Update::new(name).f32("x", &[1], &[1.0]).i64("n", &[1], &[n]);
+    pair("base", (1 << 60) + 1).write(&dir);
+    for i in 0..3 {
+        pair(&format!("updates/client-{i}"), 7).meta("kind", "weights").write(&dir);
+    }
+    for strategy in ["fedavg", "fedavg:lr=2"] {
+        let merged = merge(&dir, &["--base", "base.safetensors", "--strategy", strategy]);
+        assert_eq!(merged.bytes("n"), 7i64.to_le_bytes(), "{strategy}");
+    }
+    pair("updates/client-1", 0).meta("kind", "delta").write(&dir);
+    let part = "base.safetensors: tensor `n` of the base holds an integer beyond 2^53 at flat index 0";
+    aggregate(&dir, &["--base", "base.safetensors", "--strategy", "fedavg:lr=2"]).assert_fails(2, &[part]);
+}
+
 /// The remedy that the fault names.
 #[test]
 fn opaque_integers_are_copied_exactly() {

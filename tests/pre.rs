@@ -100,7 +100,7 @@ proptest! {
         let clipped = coordinate_median(&oracle::clip(&deltas, most));
         let want: Vec<f64> = base.iter().zip(clipped).map(|(b, x)| b + x).collect();
         let step = format!("clip:norm={most}");
-        let got = merge(&dir, "median", &["--pre", &step, "--base", "base.safetensors"]);
+        let got = merge(&dir, "median", &["--pre", &step, "--base", "base.safetensors", "--kind", "weights"]);
         assert_near(&got.values, &want, scale(&rows).max(1.0), &step);
     }
 

@@ -141,6 +141,57 @@ fn a_failed_run_has_its_report() {
 }
 
 /// The first error is the one that the user sees, and a file that is no report stays.
+/// One client must not take the weight of all others away by stating what they leave out.
+#[test]
+fn a_few_clients_do_not_decide_the_weights() {
+    let dir = Dir::new();
+    for i in 0..6 {
+        Update::new(&format!("in/c{i}")).f32("w", &[1], &[1.0]).write(&dir);
+    }
+    Update::new("in/odd").f32("w", &[1], &[8.0]).meta("num_examples", "1000").write(&dir);
+    let run = fedmill(&dir, &["aggregate", "in", "-o", "m.safetensors"]);
+    run.assert_merged("m.safetensors");
+    assert!(
+        run.stderr.contains("1 of 7 updates state `num_examples`: every client weighs the same"),
+        "{run:#?}"
+    );
+    assert_eq!(Model::read(&dir, "m.safetensors").f32("w"), [2.0]);
+}
+
+#[test]
+fn a_failed_run_without_its_folder_has_its_report() {
+    let dir = Dir::new();
+    Update::new("in/c").f32("w", &[1], &[1.0]).write(&dir);
+    let run = fedmill(&dir, &["aggregate", "in", "-o", "missing/m.safetensors", "--report", "r.json"]);
+    run.assert_fails(2, &["missing"]);
+    assert_eq!(dir.json("r.json")["published"], false);
+}
+
+/// A round without the strategy of the rounds before would lose its moments without a word.
+#[test]
+fn a_run_that_leaves_a_state_behind_says_so() {
+    let dir = Dir::new();
+    Update::new("base").f32("w", &[1], &[1.0]).write(&dir);
+    Update::new("in/c").f32("w", &[1], &[2.0]).meta("num_examples", "1").write(&dir);
+    let adam = [
+        "aggregate",
+        "in",
+        "--base",
+        "base.safetensors",
+        "--strategy",
+        "fedadam",
+        "--state",
+        "s.safetensors",
+    ];
+    fedmill(&dir, &[&adam[..], &["-o", "one.safetensors"]].concat()).assert_merged("one.safetensors");
+    let run = fedmill(&dir, &["aggregate", "in", "--base", "one.safetensors", "-o", "two.safetensors"]);
+    run.assert_merged("two.safetensors");
+    assert!(
+        run.stderr.contains("was made by 1 steps of fedadam; this run leaves their state behind"),
+        "{run:#?}"
+    );
+}
+
 #[test]
 fn a_command_line_that_is_not_understood_has_its_report() {
     let dir = Dir::new();

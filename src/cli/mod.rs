@@ -281,8 +281,9 @@ struct UpdatePaths {
     client_id_from: IdOption,
     /// What the updates hold: auto takes the word of their metadata.
     ///
-    /// With auto an update is weights unless its metadata says `delta`. If most updates that say nothing look like deltas of the
-    /// base, the run ends. With weights or delta, metadata that says otherwise is a fault.
+    /// With auto an update is weights unless its metadata says `delta`. One that says nothing and looks like a delta of
+    /// the base is a bad update; if most are such, the run ends. With weights or delta, metadata that says otherwise is a
+    /// fault.
     #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true, help_heading = INPUTS)]
     kind: KindOption,
     /// What to do with updates of several clients whose tensors hold the same bytes: keep warns, reject leaves all of

@@ -176,6 +176,11 @@ impl UpdateSet {
         };
     }
 
+    /// Whether no client sends a delta.
+    pub fn has_weights_alone(&self) -> bool {
+        self.clients.iter().all(|client| client.metadata.kind == UpdateKind::Weights)
+    }
+
     /// The set of some of the clients, by index in order, without state.
     #[must_use]
     pub fn among(&self, members: &[usize]) -> Self {

@@ -144,7 +144,7 @@ proptest! {
         let start = wide(&[base]).swap_remove(0);
         let want = oracle::centered_clipping(&rows, &start, tau, iterations);
         for distances in DISTANCES {
-            let got = merge(&dir, &rule, &[&["--base", "base.safetensors"], distances].concat());
+            let got = merge(&dir, &rule, &[&["--base", "base.safetensors", "--kind", "weights"], distances].concat());
             assert_near(&got.values, &want, magnitude(&rows).max(1.0), &rule);
         }
     }

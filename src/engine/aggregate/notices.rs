@@ -2,7 +2,8 @@
 
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::Taken;
-use crate::updates::set::Client;
+use crate::io::model_file::ModelFile;
+use crate::updates::set::{Client, UpdateSet};
 
 /// Warns of clients that state more examples than may count.
 pub(super) fn capped_examples(policy: &Policy, taken: &Taken) {
@@ -17,4 +18,25 @@ pub(super) fn capped_examples(policy: &Policy, taken: &Taken) {
             ids.join(", ")
         );
     }
+}
+
+/// Warns that no example counts, since few updates or none state their number.
+pub(super) fn uniform_weights(set: &UpdateSet) {
+    let stating = set.clients.iter().filter(|client| client.metadata.num_examples.is_some()).count();
+    let found = match stating {
+        0 => "no update states".to_owned(),
+        few => format!("{few} of {} updates state", set.clients.len()),
+    };
+    tracing::warn!("{found} `num_examples`: every client weighs the same");
+}
+
+/// Warns of a base that a strategy with a state made, if this run keeps none: the next round of that strategy misses it.
+pub(super) fn state_left_behind(base: &ModelFile) {
+    let Some(steps) = base.metadata.get("fedmill.steps").filter(|steps| *steps != "0") else { return };
+    let made_by = base.metadata.get("fedmill.strategy").map_or("a strategy", String::as_str);
+    tracing::warn!(
+        hint = "pass the --strategy and --state of the rounds before, if this is one of them",
+        "{}: was made by {steps} steps of {made_by}; this run leaves their state behind",
+        base.path.display()
+    );
 }

@@ -165,6 +165,9 @@ impl<'m> Session<'m> {
             return Err(Error::NoBase { strategy: method.strategy.to_string() });
         }
         let spec = self.state_spec();
+        if let (Some(base), None) = (&taken.set.base, &spec) {
+            notices::state_left_behind(&base.model);
+        }
         if let (Some(base), Some(spec), false) = (&taken.set.base, &spec, inputs.starts_state) {
             spec.check_kept(outputs.state.as_deref(), &base.model)?;
         }
@@ -237,7 +240,7 @@ impl<'m> Session<'m> {
             self.check_parts(weights.iter().filter(|weight| **weight > 0.0).count(), clients)?;
         }
         if taken.weights_source == "uniform" && policy.weighting == Weighting::Default {
-            tracing::warn!("no update states `num_examples`: every client weighs the same");
+            notices::uniform_weights(&taken.set);
         }
         notices::capped_examples(policy, taken);
         Ok(())

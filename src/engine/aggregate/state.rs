@@ -104,7 +104,11 @@ impl StateError {
                  this base"
                     .to_owned(),
             ),
-            Self::Unreadable { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
+            Self::Unreadable { path, .. } => Some(format!(
+                "copy {path}.previous over it and run the last round again, which gives the same bytes; or, to start \
+                 without the kept state, move {path} away and pass --state-init",
+                path = path.display()
+            )),
             _ => None,
         }
     }

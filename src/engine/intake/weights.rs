@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The source of the clients' weights.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Weighting {
-    /// `Examples` if the updates state them, else `Uniform`.
+    /// `Examples` if at least half of the updates state them, else `Uniform`. So a few clients do not decide.
     Default,
     /// The `num_examples` of each update's metadata.
     Examples,
@@ -82,12 +82,11 @@ impl Weighting {
     }
 
     fn source(&self, clients: &[Client]) -> &'static str {
+        let stating = clients.iter().filter(|client| client.metadata.num_examples.is_some()).count();
         match self {
             Self::Table(_) => "file",
             Self::Examples => "examples",
-            Self::Default if clients.iter().any(|client| client.metadata.num_examples.is_some()) => {
-                "examples"
-            }
+            Self::Default if stating > 0 && 2 * stating >= clients.len() => "examples",
             Self::Default | Self::Uniform => "uniform",
         }
     }

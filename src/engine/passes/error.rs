@@ -19,6 +19,8 @@ pub enum PassError {
     Read { path: PathBuf, input: Option<usize>, source: io::Error },
     #[error("{}: tensor `{tensor}` of the base holds {} at flat index {index}, expected a finite number", .path.display(), Shown(*.value))]
     BaseNotFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
+    #[error("{}: tensor `{tensor}` of the base holds an integer beyond 2^53 at flat index {index} that no f64 equals, so deltas cannot be added to it", .path.display())]
+    BaseInexact { path: PathBuf, tensor: String, index: usize },
     #[error(transparent)]
     Gpu(#[from] GpuError),
     #[error(transparent)]

@@ -10,7 +10,7 @@ use crate::kernels::convert::{all_fit, all_within, decode};
 use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
 use crate::model::class::TensorClass;
-use crate::model::dtype::Dtype;
+use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, Piece};
 use crate::model::state::{KeptTensor, StateTensor};
 use crate::model::tile::{Rows, TileBuffer};
@@ -194,13 +194,20 @@ impl<'a> TileReader<'a> {
     /// When a value is not finite, or the base's file cannot be read.
     pub fn read_finite_base(&mut self, tile: &Tile) -> Result<(), PassError> {
         self.read_base(tile)?;
-        if all_within(self.isa, &self.base, &Dtype::F64.limits()) {
+        // A statistic of weights takes the merged value, whatever the base holds.
+        let is_float = tile.dtype.kind() == Kind::Float;
+        if all_within(self.isa, &self.base, &Dtype::F64.limits()) || !is_float && self.set.has_weights_alone()
+        {
             return Ok(());
         }
         let column = self.base.iter().position(|value| !value.is_finite()).unwrap_or(0);
         let (tensor, index) = self.set.layout.locate(tile.coordinates.start + column);
         let path = self.set.base.as_ref().map(|base| base.model.path.clone()).unwrap_or_default();
-        Err(PassError::BaseNotFinite { path, tensor: tensor.name.clone(), index, value: self.base[column] })
+        let tensor = tensor.name.clone();
+        Err(match is_float {
+            true => PassError::BaseNotFinite { path, tensor, index, value: self.base[column] },
+            false => PassError::BaseInexact { path, tensor, index },
+        })
     }
 
     /// Reads some clients' rows of a tile.
