@@ -12,6 +12,7 @@ use crate::engine::intake::claims::Claims;
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::engine::intake::policy::{Missing, OnBadUpdate, Policy, TensorPolicy};
 use crate::engine::intake::weights::{Weighting, read_table};
+use crate::io::collision::Collision;
 use crate::io::discover;
 use crate::model::client_id::nfc;
 use crate::model::dtype::{Dtype, Kind};
@@ -265,7 +266,11 @@ impl Outputs {
         run: impl FnOnce() -> Result<Outcome, Failure>,
     ) -> Result<Outcome, Failure> {
         run().inspect_err(|failure| {
-            let so_far = failure.error.downcast_ref::<Error>().and_then(Error::report);
+            let error = failure.error.downcast_ref::<Error>();
+            if matches!(error, Some(Error::Collision(Collision::Kept { .. }))) {
+                return;
+            }
+            let so_far = error.and_then(Error::report);
             let outputs = self.outputs(state.cloned());
             let outputs = request::Outputs { readers, ..outputs };
             let why = (failure.message(), failure.is_refusal);

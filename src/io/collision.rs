@@ -3,7 +3,7 @@
 use crate::io::publish;
 use crate::io::source::identity_of;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An output that would replace what the command reads or writes elsewhere.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -13,6 +13,14 @@ pub enum Collision {
     Input {
         /// Its path.
         path: PathBuf,
+    },
+    /// The output is in a directory that fedmill keeps for itself.
+    #[error("{}: is in the state directory {}, expected an output path outside it", .path.display(), .directory.display())]
+    Kept {
+        /// Its path.
+        path: PathBuf,
+        /// The directory.
+        directory: PathBuf,
     },
     /// Two outputs are one file.
     #[error("{}: is also another output, expected different paths for all outputs", .path.display())]
@@ -39,6 +47,20 @@ pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> 
         }
     }
     Ok(())
+}
+
+/// Checks that no output is in a directory that fedmill keeps for itself: it could replace a file there, or be wiped with
+/// one.
+///
+/// # Errors
+///
+/// The first output there.
+pub fn check_outside(outputs: &[PathBuf], directory: &Path) -> Result<(), Collision> {
+    let kept = identity_of(directory);
+    let is_inside =
+        |path: &&PathBuf| kept.is_some() && publish::resolved(path).parent().and_then(identity_of) == kept;
+    let collision = |path: &PathBuf| Collision::Kept { path: path.clone(), directory: directory.to_owned() };
+    outputs.iter().find(is_inside).map_or(Ok(()), |path| Err(collision(path)))
 }
 
 #[cfg(test)]

@@ -138,6 +138,29 @@ fn noise_that_leaves_the_dtype_of_the_base_costs_nothing() {
     release(&dir, "--dp q in -o o.safetensors").assert_merged("o.safetensors");
 }
 
+/// An output in the state directory could replace the ledger, or be wiped with a key.
+#[test]
+fn no_output_is_in_the_state_directory() {
+    let dir = folder(2);
+    init(&dir, "p", ALL);
+    let ledger = dir.read("p/ledger.jsonl");
+    for output in ["p/ledger.jsonl", "p/plan.lock", "p/key-1", "p/new.safetensors", "./p/../p/head"] {
+        for command in [
+            format!("aggregate --dp p --base base.safetensors in -o {output}"),
+            format!("aggregate --dp p --base base.safetensors in -o m.safetensors --report {output}"),
+            format!(
+                "aggregate --dp p --base base.safetensors in -o m.safetensors --strategy fedadam --state {output}"
+            ),
+            format!("privacy clip p --base base.safetensors in -o {output}"),
+            format!("privacy export p --format csv -o {output}"),
+        ] {
+            fedmill(&dir, &words(&command)).assert_fails(2, &["is in the state directory p", "outside it"]);
+        }
+    }
+    assert_eq!(dir.read("p/ledger.jsonl"), ledger);
+    assert!(!dir.exists("p/key-1") && !dir.exists("p/new.safetensors") && !dir.exists("m.safetensors"));
+}
+
 #[test]
 fn a_base_of_a_voided_charge_is_refused() {
     let dir = folder(2);

@@ -5,6 +5,7 @@ use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::failure::failure;
 use crate::bench::curves::{Curve, draw};
 use crate::budget::books::Books;
+use crate::io::collision;
 use crate::privacy::ledger::budget::{self, VerdictError};
 use crate::privacy::ledger::export::{self, Format};
 use crate::privacy::ledger::record::{Charge, Epsilon};
@@ -37,6 +38,8 @@ impl Arguments {
         let picture = self.plot.as_deref().map(format_of).transpose()?;
         let books = Books::read(&self.directory).map_err(failure)?;
         let text = export::text(&books.state, self.format).map_err(|why| failure(why.into()))?;
+        let outputs: Vec<PathBuf> = self.plot.iter().chain(&self.output).cloned().collect();
+        collision::check_outside(&outputs, &self.directory)?;
         if let (Some(path), Some(format)) = (&self.plot, picture) {
             let title = format!("epsilon by rounds, delta {:e}", books.state.plan().delta);
             let curves = curves(&books.state).map_err(|why| failure(why.into()))?;

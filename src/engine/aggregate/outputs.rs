@@ -9,7 +9,7 @@ use crate::io::model_files;
 use crate::io::model_writer::{self, WriteError};
 use crate::io::publish;
 use crate::io::source::{SourceFile, identity_of};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Checks that the outputs can be written to their paths.
 ///
@@ -29,6 +29,15 @@ pub(super) fn check_targets(outputs: &Outputs) -> Result<(), WriteError> {
 /// The first output that is an input or another output too.
 pub(super) fn check_collisions(outputs: &Outputs, inputs: &Inputs, taken: &Taken) -> Result<(), Error> {
     Ok(collision::check(&written(outputs)?, &identities(inputs, taken))?)
+}
+
+/// Checks that no output is in a directory that fedmill keeps for itself.
+///
+/// # Errors
+///
+/// The first output there.
+pub fn check_outside(outputs: &Outputs, directory: &Path) -> Result<(), Error> {
+    Ok(collision::check_outside(&written(outputs)?, directory)?)
 }
 
 /// The paths that a run may write to.

@@ -18,6 +18,7 @@ use crate::budget::request::{self, Answer, ExistingRelease, Grant};
 use crate::budget::stamp::Stamp;
 use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::mode::Mode;
+use crate::engine::aggregate::outputs::check_outside;
 use crate::engine::aggregate::publish::{Complete, Kept};
 use crate::engine::aggregate::request::{Inputs, Readers, Request};
 use crate::engine::aggregate::run::{merge_staged, stage};
@@ -158,8 +159,13 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
 ///
 /// # Errors
 ///
-/// When the base is missing or cannot be used, or an output cannot be written.
-pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Session<'m>, Error> {
+/// When the base is missing or cannot be used, or an output cannot be written or is in the state directory.
+pub(super) fn open<'m>(
+    mut request: Request,
+    options: &Options,
+    machine: Machine<'m>,
+) -> Result<Session<'m>, Error> {
+    check_outside(&request.outputs, &options.directory)?;
     request.inputs = Inputs { may_be_empty: true, ..request.inputs };
     Session::open(request, machine)
 }
@@ -171,7 +177,7 @@ pub(super) fn open<'m>(mut request: Request, machine: Machine<'m>) -> Result<Ses
 /// When the input is bad, the budget does not allow the release, or a file cannot be written. Nothing is published then.
 pub fn run(mut request: Request, options: &Options, machine: Machine) -> Result<Report, Error> {
     request.outputs.readers = Readers::Owner { of_clients: options.report_clients };
-    let mut session = open(request, machine)?;
+    let mut session = open(request, options, machine)?;
     let report = release(&mut session, options)?;
     session.machine.progress.finish();
     Ok(report)

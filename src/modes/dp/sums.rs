@@ -19,7 +19,7 @@ use std::path::PathBuf;
 ///
 /// When the input is bad or a file cannot be written; nothing is published then.
 pub fn write_sum(request: Request, options: &Options, machine: Machine) -> Result<PathBuf, Error> {
-    let mut session = open(request, machine)?;
+    let mut session = open(request, options, machine)?;
     let books = Books::read(&options.directory).map_err(DpError::of)?;
     let mut clipped = Clipped::of(&mut session, options, &books)?;
     clipped.leave_out(&books, session.request.policy.round)?;
