@@ -104,14 +104,23 @@ impl StateError {
                  this base"
                     .to_owned(),
             ),
-            Self::Unreadable { path, .. } => Some(format!(
-                "copy {path}.previous over it and run the last round again, which gives the same bytes; or, to start \
-                 without the kept state, move {path} away and pass --state-init",
-                path = path.display()
-            )),
+            Self::Unreadable { path, faults } => {
+                let is_damage = |fault: &OpenFault| matches!(fault, OpenFault::Damaged { .. } | OpenFault::NoDigest);
+                let other = faults.iter().filter(|fault| !is_damage(fault)).find_map(OpenFault::hint);
+                Some(other.map_or_else(|| way_back(path), str::to_owned))
+            }
             _ => None,
         }
     }
+}
+
+/// How to go on after damage to the state at `path`.
+fn way_back(path: &Path) -> String {
+    format!(
+        "copy {path}.previous over it and run the last round again, which gives the same bytes; or, to start without the \
+         kept state, move {path} away and pass --state-init",
+        path = path.display()
+    )
 }
 
 impl StateSpec {
