@@ -38,7 +38,7 @@ pub fn read<const BYTES: usize>(path: &Path) -> io::Result<Option<[u8; BYTES]>> 
     bytes.try_into().map(Some).map_err(expected)
 }
 
-/// Writes a key as [`write`] does, and behind it a digest that finds damage.
+/// Writes a key as [`write()`] does, and behind it a digest that finds damage.
 ///
 /// # Errors
 ///
