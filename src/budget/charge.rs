@@ -1,11 +1,11 @@
 //! Charges and releases an output.
 //!
-//! The key is on disk before the charge, and the charge is on disk before any noise is made from the key. The release is
-//! recorded once the output is published, and then the key is wiped.
+//! The key is on disk before the charge, and the charge is on disk before any noise is made from the key. The release
+//! is recorded once the output is published, and then the key is wiped.
 //!
 //! A release that is stopped in between stays charged. A process that starts it again goes on with the charge: the key
-//! makes the same bytes again, for the same inputs and settings only. An output that exists already is not made again. If
-//! the key was lost, the process draws new noise and pays again.
+//! makes the same bytes again, for the same inputs and settings only. An output that exists already is not made again.
+//! If the key was lost, the process draws new noise and pays again.
 
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
@@ -80,8 +80,8 @@ pub fn wrong_round(account: &Account, round: Option<u64>) -> Option<WrongRound> 
     account.plan().correlated.and(round).and_then(|round| series::wrong_round(account.state(), round))
 }
 
-/// The answer to a release that was charged before: the output if it exists, or a grant if the key is kept. A charge that
-/// is open may have had another output path: its directory may have been renamed.
+/// The answer to a release that was charged before: the output if it exists, or a grant if the key is kept. A charge
+/// that is open may have had another output path: its directory may have been renamed.
 fn earlier(
     account: &mut Account,
     request: &Request,

@@ -17,10 +17,10 @@
 //! open, locked --> key, names of outputs --> charge --> noise --> outputs complete, published --> release --> key wiped
 //! ```
 //!
-//! Each step is on disk before the next. A process that is stopped after the charge leaves the charge in the ledger, and
-//! the next run of the same request goes on with it: it makes the same bytes, at no cost. The output's [`stamp`] names the charge,
-//! so that [`verify`] notices a ledger from an older backup. [`recover`] explains charges whose release was not
-//! recorded.
+//! Each step is on disk before the next. A process that is stopped after the charge leaves the charge in the ledger,
+//! and the next run of the same request goes on with it: it makes the same bytes, at no cost. The output's [`stamp`]
+//! names the charge, so that [`verify`] notices a ledger from an older backup. [`recover`] explains charges whose
+//! release was not recorded.
 //!
 //! - [`directory`], [`books`]: the files, and the ledger as readers see it.
 //! - [`account`]: the ledger as its one writer sees it.

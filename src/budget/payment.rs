@@ -174,8 +174,8 @@ pub(super) fn warn_of_second_charge(account: &Account, request: &Request) {
     );
 }
 
-/// The key of a charge, kept on disk until the release. Behind the key stands the digest of what its noise is for, so that
-/// a file from a restored backup never gives the same noise to something else.
+/// The key of a charge, kept on disk until the release. Behind the key stands the digest of what its noise is for, so
+/// that a file from a restored backup never gives the same noise to something else.
 pub(super) struct KeptKey {
     purpose: Sha256,
     test_key: Option<Key>,

@@ -11,7 +11,8 @@
 //! With other inputs it is refused, whether it was published or not: it would be another release, which the series did
 //! not pay for. A restored copy of the directory does not know the round. There, other inputs have other draws: the
 //! copy costs one more charge, and no draw is used twice. If a process is stopped before the digest of the key is in
-//! the ledger, no noise was made from the key, and a new key is drawn. After the last round all keys and noise are wiped.
+//! the ledger, no noise was made from the key, and a new key is drawn. After the last round all keys and noise are
+//! wiped.
 //!
 //! [`State::transcripts`]: crate::privacy::ledger::replay::State::transcripts
 

@@ -16,8 +16,8 @@ pub(super) struct ClassOptions {
     statistics: Vec<Pattern>,
     /// Treat tensors whose names match this pattern as opaque: all updates must have the same bytes, which are copied.
     ///
-    /// The packed weights of bitsandbytes, compressed-tensors, GPTQ and AWQ are opaque already, with their scales. May be
-    /// repeated.
+    /// The packed weights of bitsandbytes, compressed-tensors, GPTQ and AWQ are opaque already, with their scales. May
+    /// be repeated.
     #[arg(long, value_name = "PATTERN", help_heading = INPUTS)]
     opaque: Vec<Pattern>,
 }

@@ -274,16 +274,16 @@ struct UpdatePaths {
     files_from: Option<PathBuf>,
     /// What names the client of an update: auto, metadata, stem, parent or path.
     ///
-    /// metadata is `client_id`. stem is the name of the file without its ending, parent the name of its folder, and path
-    /// the path as given. With those three, a `client_id` that differs is a fault. auto takes the metadata, else the
-    /// stem; if updates of several folders have one stem, it takes the folder.
+    /// metadata is `client_id`. stem is the name of the file without its ending, parent the name of its folder, and
+    /// path the path as given. With those three, a `client_id` that differs is a fault. auto takes the metadata, else
+    /// the stem; if updates of several folders have one stem, it takes the folder.
     #[arg(long, value_name = "SOURCE", default_value = "auto", hide_possible_values = true, help_heading = INPUTS)]
     client_id_from: IdOption,
     /// What the updates hold: auto takes the word of their metadata.
     ///
     /// With auto an update is weights unless its metadata says `delta`. One that says nothing and looks like a delta of
-    /// the base is a bad update; if most are such, the run ends. With weights or delta, metadata that says otherwise is a
-    /// fault.
+    /// the base is a bad update; if most are such, the run ends. With weights or delta, metadata that says otherwise is
+    /// a fault.
     #[arg(long, value_name = "KIND", default_value = "auto", hide_possible_values = true, help_heading = INPUTS)]
     kind: KindOption,
     /// What to do with updates of several clients whose tensors hold the same bytes: keep warns, reject leaves all of

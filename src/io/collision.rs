@@ -49,8 +49,8 @@ pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> 
     Ok(())
 }
 
-/// Checks that no output is in a directory that fedmill keeps for itself: it could replace a file there, or be wiped with
-/// one.
+/// Checks that no output is in a directory that fedmill keeps for itself: it could replace a file there, or be wiped
+/// with one.
 ///
 /// # Errors
 ///

@@ -67,8 +67,8 @@ fn unread(folders: &Folders) -> String {
 ///
 /// # Errors
 ///
-/// When a path with another name does not exist, or a directory cannot be listed. Unless `may_be_none`, also when a directory holds no update, or no update is
-/// named.
+/// When a path with another name does not exist, or a directory cannot be listed. Unless `may_be_none`, also when a
+/// directory holds no update, or no update is named.
 pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, DiscoverError> {
     let mut found = Vec::new();
     for path in paths {

@@ -261,8 +261,8 @@ impl ModelWriter {
         Ok(digest.hex())
     }
 
-    /// Writes the digest of the files into them, where [`seal::with_room`] made room in the metadata. Call it when nothing
-    /// else is left to write.
+    /// Writes the digest of the files into them, where [`seal::with_room`] made room in the metadata. Call it when
+    /// nothing else is left to write.
     ///
     /// # Errors
     ///

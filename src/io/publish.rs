@@ -166,8 +166,8 @@ impl Staged {
         self.file.sync_all()
     }
 
-    /// Keeps the file under a temporary name that outlasts the run, and returns that name. Later runs do not take it for a
-    /// leftover.
+    /// Keeps the file under a temporary name that outlasts the run, and returns that name. Later runs do not take it
+    /// for a leftover.
     ///
     /// # Errors
     ///
@@ -196,8 +196,8 @@ impl Staged {
         }
     }
 
-    /// Removes the name of the file: no other process can open it any more. The system frees it once this run ends, however
-    /// it ends.
+    /// Removes the name of the file: no other process can open it any more. The system frees it once this run ends,
+    /// however it ends.
     ///
     /// # Errors
     ///
@@ -220,8 +220,8 @@ impl Staged {
         }
     }
 
-    /// Gives the file its name and replaces a file of that name, whose mode it takes. Call [`sync`](Self::sync) first, and
-    /// [`sync_directory_of`] after.
+    /// Gives the file its name and replaces a file of that name, whose mode it takes. Call [`sync`](Self::sync) first,
+    /// and [`sync_directory_of`] after.
     ///
     /// # Errors
     ///

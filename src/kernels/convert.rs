@@ -1,9 +1,9 @@
 //! Converts stored values to working floats and back, with one correct rounding each way.
 //!
 //! Decoding to the working float of [`Dtype::working`] is exact. A 64-bit integer that f64 does not hold becomes NaN.
-//! Encoding rounds half to even, directly from the f64. Formats narrower than f32 go through an f32 rounded to odd, which keeps the
-//! information for a second rounding (Boldo and Melquiond, Emulation of a fused multiply-add and correctly rounded
-//! sums, 2008; see [`Merged`]). Agreement: bits.
+//! Encoding rounds half to even, directly from the f64. Formats narrower than f32 go through an f32 rounded to odd,
+//! which keeps the information for a second rounding (Boldo and Melquiond, Emulation of a fused multiply-add and
+//! correctly rounded sums, 2008; see [`Merged`]). Agreement: bits.
 //!
 //! F8 formats: Micikevicius et al., FP8 formats for deep learning, 2022.
 

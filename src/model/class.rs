@@ -192,8 +192,8 @@ impl<'t> PackedWeights<'t> {
         FORMATS.iter().any(is_part) || self.is_of_eight_bits(module, leaf)
     }
 
-    /// Whether the module holds a weight of eight bits with its scale. A float weight beside `weight_scale` is no packed
-    /// weight.
+    /// Whether the module holds a weight of eight bits with its scale. A float weight beside `weight_scale` is no
+    /// packed weight.
     fn is_of_eight_bits(&self, module: &str, leaf: &str) -> bool {
         let is_part = leaf == "weight" || OF_EIGHT_BITS.contains(&leaf);
         let has_scale = ["weight_scale", "weight_scale_inv"];

@@ -106,8 +106,8 @@ impl Dtype {
         self.kind() == other.kind()
     }
 
-    /// The narrowest working float that holds every value exactly; f64 for 64-bit integers, of which it holds most up to
-    /// 2^53 and few beyond.
+    /// The narrowest working float that holds every value exactly; f64 for 64-bit integers, of which it holds most up
+    /// to 2^53 and few beyond.
     pub fn working(self) -> Working {
         match self {
             Self::BF16 => Working::BF16,

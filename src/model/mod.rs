@@ -2,8 +2,8 @@
 //!
 //! [`client_id`] has the text of client ids, [`dtype`] the dtypes of tensors, [`layout`] their order and coordinates,
 //! [`tile`] a range of coordinates of every client, [`state`] the tensors kept between rounds, and [`sparsity`] which
-//! values of an update were sent. [`shown`] prints numbers. [`class`](mod@class) tells parameters, statistics and opaque bytes apart, and
-//! [`faults`] are what is wrong with one file.
+//! values of an update were sent. [`shown`] prints numbers. [`class`](mod@class) tells parameters, statistics and
+//! opaque bytes apart, and [`faults`] are what is wrong with one file.
 
 pub mod class;
 pub mod client_id;

@@ -218,8 +218,8 @@ pub trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
     /// When the input lacks something that the step needs.
     fn step(&self, input: &StepInput) -> Result<ServerStep, StrategyError>;
 
-    /// Factor for the merged change of the clients' control variates, before the server adds it to its own. `None` means
-    /// that clients send no control variates.
+    /// Factor for the merged change of the clients' control variates, before the server adds it to its own. `None`
+    /// means that clients send no control variates.
     ///
     /// # Errors
     ///

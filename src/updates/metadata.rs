@@ -66,8 +66,8 @@ impl fmt::Display for UpdateKind {
 /// The most training examples that a client may claim: every whole number up to it has its own f64.
 pub const MOST_EXAMPLES: f64 = 9_007_199_254_740_992.0;
 
-/// The largest rate or proximal weight, the smallest rate above zero, and the largest loss that a client may claim. Their
-/// products and quotients fit f64 in every strategy.
+/// The largest rate or proximal weight, the smallest rate above zero, and the largest loss that a client may claim.
+/// Their products and quotients fit f64 in every strategy.
 const MOST_RATE: f64 = 1e6;
 const LEAST_RATE: f64 = 1e-30;
 const MOST_LOSS: f64 = 1e12;
@@ -85,7 +85,7 @@ pub const PARTIAL_KEY: &str = "fedmill.partial";
 pub const SHARD_KEY: &str = "fedmill.shard";
 
 /// The prefix of the metadata keys in which a private release names its charge.
-const PRIVACY_PREFIX: &str = "fedmill.privacy.";
+pub const PRIVACY_PREFIX: &str = "fedmill.privacy.";
 
 /// The prefix of the same keys in a model that has a private release among its bases.
 const ANCESTOR_PREFIX: &str = "fedmill.privacy.base.";
@@ -268,8 +268,8 @@ fn within(text: &str, limits: RangeInclusive<f64>) -> Option<f64> {
     (!is_above).then_some(number + 0.0)
 }
 
-/// The magnitude of a number above zero as its text states it, to compare: an exponent, and digits that are the fraction
-/// behind `0.`.
+/// The magnitude of a number above zero as its text states it, to compare: an exponent, and digits that are the
+/// fraction behind `0.`.
 fn decimal(text: &str) -> (i64, String) {
     let unsigned = text.trim_start_matches(['+', '-']);
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));

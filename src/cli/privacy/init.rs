@@ -67,7 +67,8 @@ pub(in crate::cli) struct Arguments {
     /// The standard deviation of the noise on the count of updates below the bound [default: denominator / 20].
     #[arg(long, value_name = "SIGMA", requires = "adaptive_clip")]
     count_noise: Option<f64>,
-    /// The divisor of the noised sum [default: sampling rate * population, which is the population with --sampling all].
+    /// The divisor of the noised sum [default: sampling rate * population, which is the population with --sampling
+    /// all].
     #[arg(long, value_name = "N")]
     denominator: Option<u64>,
     /// The neighbouring data sets: add-remove, replace-special or replace-one.
@@ -183,7 +184,8 @@ impl Arguments {
         })
     }
 
-    /// The number of coordinates of an update of the base, as a round counts them, and the digest of its tensors' names.
+    /// The number of coordinates of an update of the base, as a round counts them, and the digest of its tensors'
+    /// names.
     fn vector(&self) -> Result<Option<(u64, Sha256)>, Failure> {
         self.base.as_deref().map(|base| self.vector_of(base)).transpose()
     }

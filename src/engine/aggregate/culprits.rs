@@ -80,7 +80,8 @@ impl Search<'_, '_> {
     }
 }
 
-/// The updates whose largest value does not fit f64 once all clients' weights multiply it: sums of such values overflow.
+/// The updates whose largest value does not fit f64 once all clients' weights multiply it: sums of such values
+/// overflow.
 fn too_large_to_sum(measured: &[Measured], cohort: &Cohort) -> Faulty {
     let weights: f64 = cohort.weights.iter().map(|weight| weight.max(1.0)).sum();
     let faults = measured.iter().enumerate().filter(|(_, of)| !(of.max_abs * weights).is_finite());

@@ -1,10 +1,10 @@
 //! One aggregate run, from a [`request`] to a published model.
 //!
 //! [`run`] holds the order of the steps. A [`session`] opens updates, judges them by their [`geometry`] and merges
-//! them. [`culprits`] finds the updates that stopped a pass, and [`kinds`] stops a run that would take deltas for weights.
-//! [`controls`] is SCAFFOLD's second merge. A [`mode`] replaces single steps. [`outputs`] checks the paths and `publish`
-//! writes the model, its [`metadata`], the [`state`] and the [`report`]. `work` is the input of a backend's forecast,
-//! `notices` warns before values are read, and [`error`] says why a run failed.
+//! them. [`culprits`] finds the updates that stopped a pass, and [`kinds`] stops a run that would take deltas for
+//! weights. [`controls`] is SCAFFOLD's second merge. A [`mode`] replaces single steps. [`outputs`] checks the paths and
+//! `publish` writes the model, its [`metadata`], the [`state`] and the [`report`]. `work` is the input of a backend's
+//! forecast, `notices` warns before values are read, and [`error`] says why a run failed.
 
 pub mod controls;
 pub mod culprits;

@@ -1,5 +1,6 @@
 //! Warnings about the clients of a run, before it reads any values.
 
+use crate::engine::aggregate::state::key;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::Taken;
 use crate::io::model_file::ModelFile;
@@ -30,10 +31,11 @@ pub(super) fn uniform_weights(set: &UpdateSet) {
     tracing::warn!("{found} `num_examples`: every client weighs the same");
 }
 
-/// Warns of a base that a strategy with a state made, if this run keeps none: the next round of that strategy misses it.
+/// Warns of a base that a strategy with a state made, if this run keeps none: the next round of that strategy misses
+/// it.
 pub(super) fn state_left_behind(base: &ModelFile) {
-    let Some(steps) = base.metadata.get("fedmill.steps").filter(|steps| *steps != "0") else { return };
-    let made_by = base.metadata.get("fedmill.strategy").map_or("a strategy", String::as_str);
+    let Some(steps) = base.metadata.get(key::STEPS).filter(|steps| *steps != "0") else { return };
+    let made_by = base.metadata.get(key::STRATEGY).map_or("a strategy", String::as_str);
     tracing::warn!(
         hint = "pass the --strategy and --state of the rounds before, if this is one of them",
         "{}: was made by {steps} steps of {made_by}; this run leaves their state behind",

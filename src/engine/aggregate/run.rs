@@ -93,7 +93,8 @@ impl Staging {
     }
 }
 
-/// Reserves the room for the model, the state and the report. The text of the final metadata may be shorter, and not longer.
+/// Reserves the room for the model, the state and the report. The text of the final metadata may be shorter, and not
+/// longer.
 ///
 /// # Errors
 ///

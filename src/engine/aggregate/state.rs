@@ -1,8 +1,8 @@
 //! The state for the next round: a rule's centre and a strategy's moments, in a safetensors file.
 //!
 //! Each slot holds the model's tensors under its prefix ([`StateTensor::prefix`]). Floats are F32 (F64 for F64), which
-//! is more precise than a model in half precision. Of statistics the state keeps only the centre; that of integers is F64.
-//! The metadata has the digests of the state's model and of the base of that model.
+//! is more precise than a model in half precision. Of statistics the state keeps only the centre; that of integers is
+//! F64. The metadata has the digests of the state's model and of the base of that model.
 //!
 //! A run publishes the state just before its model, and keeps the state before as `FILE.previous`. So every published
 //! model has its state. A repeated round finds the state of its base in the file or in `FILE.previous`, even after a
@@ -32,7 +32,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Metadata keys of a state file.
-mod key {
+pub(super) mod key {
     pub(crate) const OWNER: &str = "fedmill.state";
     pub(crate) const STRATEGY: &str = "fedmill.strategy";
     pub(crate) const STEPS: &str = "fedmill.steps";

@@ -54,8 +54,8 @@ pub fn admit(
     Ok((set, rejected))
 }
 
-/// Rejects all sound updates with one client id: the server cannot tell which is genuine. Clients are in order of id and
-/// path.
+/// Rejects all sound updates with one client id: the server cannot tell which is genuine. Clients are in order of id
+/// and path.
 fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
     for group in std::mem::take(clients).chunk_by(|a, b| a.id == b.id) {
         if let [client] = group {

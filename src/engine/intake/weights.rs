@@ -49,7 +49,8 @@ pub enum WeightsError {
 }
 
 impl Weighting {
-    /// The weights of these clients, in their order, with examples counted up to `max_examples`, or the faults of clients without a weight.
+    /// The weights of these clients, in their order, with examples counted up to `max_examples`, or the faults of
+    /// clients without a weight.
     ///
     /// # Errors
     ///

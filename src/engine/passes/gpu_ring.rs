@@ -1,8 +1,8 @@
 //! The GPU of a run: the coordinates that it takes, their tiles, and the tiles that stay.
 //!
-//! The GPU works on parameters of up to 32 bits. The CPU takes statistics and tensors of f64, and all tensors if the run
-//! mixes weights and deltas. Each slot of the ring has its own thread, which reads files into the slot, waits for the
-//! results and hands them on. So threads read files while the GPU works.
+//! The GPU works on parameters of up to 32 bits. The CPU takes statistics and tensors of f64, and all tensors if the
+//! run mixes weights and deltas. Each slot of the ring has its own thread, which reads files into the slot, waits for
+//! the results and hands them on. So threads read files while the GPU works.
 
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::plan::{Tile, TilePlan};

@@ -23,7 +23,8 @@ const COLUMNS: usize = 2048;
 /// An update is far shorter than the base below this part of the base's norm.
 pub const FAR_BELOW: f64 = 0.2;
 
-/// The updates that do not state their kind and are far shorter than the base, by index in the set. None without a base.
+/// The updates that do not state their kind and are far shorter than the base, by index in the set. None without a
+/// base.
 ///
 /// # Errors
 ///

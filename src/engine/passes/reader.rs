@@ -169,9 +169,8 @@ impl<'a> TileReader<'a> {
         Ok(())
     }
 
-    /// Reads a model's values of a tile. `input` is the index of the model among the inputs of the run, and `client` the
-    /// same if it is a client. Returns whether
-    /// the model's dtype has values that the tile's dtype cannot hold.
+    /// Reads a model's values of a tile. `input` is the index of the model among the inputs of the run, and `client`
+    /// the same if it is a client. Returns whether the model's dtype has values that the tile's dtype cannot hold.
     fn read_model<E: Element>(
         &mut self,
         tile: &Tile,

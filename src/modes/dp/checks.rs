@@ -29,8 +29,8 @@ pub(super) fn check_base(session: &Session, options: &Options, account: &Account
     Ok(())
 }
 
-/// Refuses a number of clients that the plan cannot have, and a round of noise alone that the operator did not ask for. Warns of a
-/// number that contradicts the plan's sampling.
+/// Refuses a number of clients that the plan cannot have, and a round of noise alone that the operator did not ask for.
+/// Warns of a number that contradicts the plan's sampling.
 pub(super) fn check_cohort(
     session: &Session,
     options: &Options,

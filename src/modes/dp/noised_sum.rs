@@ -66,8 +66,8 @@ pub struct NoisedSum {
 }
 
 impl SumOnDisk {
-    /// Reserves the room for the integers of a model of `coordinates` coordinates, in a state directory. The file has no
-    /// name, so that no crash leaves it behind.
+    /// Reserves the room for the integers of a model of `coordinates` coordinates, in a state directory. The file has
+    /// no name, so that no crash leaves it behind.
     ///
     /// # Errors
     ///

@@ -54,6 +54,7 @@ use crate::record::sha256::Sha256;
 use crate::rules::Verdict;
 use crate::telemetry::report::{Output, Report};
 use crate::telemetry::warnings;
+use crate::updates::metadata::PRIVACY_PREFIX;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -174,7 +175,8 @@ pub(super) fn open<'m>(
 ///
 /// # Errors
 ///
-/// When the input is bad, the budget does not allow the release, or a file cannot be written. Nothing is published then.
+/// When the input is bad, the budget does not allow the release, or a file cannot be written. Nothing is published
+/// then.
 pub fn run(mut request: Request, options: &Options, machine: Machine) -> Result<Report, Error> {
     request.outputs.readers = Readers::Owner { of_clients: options.report_clients };
     let mut session = open(request, options, machine)?;
@@ -286,7 +288,7 @@ fn describe(metadata: &mut BTreeMap<String, String>, stamp: &Stamp) {
     metadata.remove("fedmill.clients");
     metadata.remove("fedmill.weights");
     // This release names its own charge. Its base was checked.
-    metadata.retain(|key, _| !key.starts_with("fedmill.privacy."));
+    metadata.retain(|key, _| !key.starts_with(PRIVACY_PREFIX));
     metadata.extend(stamp.metadata());
 }
 

@@ -3,10 +3,11 @@
 //! The noise of a round depends on that of a few rounds before it.
 //!
 //! A row is the noise of one round at all coordinates, in a file that only its owner can read: a digest of the round's
-//! key, a digest of the values, then the values, i32 in native byte order. The key of the series and the transcript of the round determine the row. A row
-//! of another transcript does not count: an older copy of the ledger may stand beside newer rows. Nor does a damaged row.
-//! A file is published whole or not at all, and missing rows are computed again, from the first round if needed. So a crash at any time
-//! changes nothing. Memory holds a few thousand coordinates of one row per band.
+//! key, a digest of the values, then the values, i32 in native byte order. The key of the series and the transcript of
+//! the round determine the row. A row of another transcript does not count: an older copy of the ledger may stand
+//! beside newer rows. Nor does a damaged row. A file is published whole or not at all, and missing rows are computed
+//! again, from the first round if needed. So a crash at any time changes nothing. Memory holds a few thousand
+//! coordinates of one row per band.
 
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;

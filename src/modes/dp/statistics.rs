@@ -46,8 +46,8 @@ impl DpStatistics {
         (0..layout.tensors().len()).filter(is_clipped).map(|tensor| layout.coordinates(tensor)).collect()
     }
 
-    /// The digest of the names of the tensors in the clipped vector, in order of the alphabet. Plans hold it, so the text
-    /// must not change.
+    /// The digest of the names of the tensors in the clipped vector, in order of the alphabet. Plans hold it, so the
+    /// text must not change.
     pub fn names(self, set: &UpdateSet) -> Sha256 {
         let specs = set.layout.tensors().iter().zip(set.layout.classes());
         let clipped = specs.filter(|(spec, class)| self.clips(**class, spec.dtype));

@@ -3,8 +3,9 @@
 //! They are not private: they have no noise.
 //!
 //! A sum file holds the sums of the integers of some clients: one I64 tensor for each tensor of the model, of the same
-//! shape. The values for tensors outside the clipped vector are zero. The metadata names the grid, the plan, the base and the clients.
-//! Integers add up exactly, so a sum of sums is the sum of all clients, and one round needs its noise only once.
+//! shape. The values for tensors outside the clipped vector are zero. The metadata names the grid, the plan, the base
+//! and the clients. Integers add up exactly, so a sum of sums is the sum of all clients, and one round needs its noise
+//! only once.
 
 use crate::io::digest::seal;
 use crate::io::model_file::{ModelFile, OpenFault, TablePool};
