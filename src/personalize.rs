@@ -21,6 +21,7 @@ use crate::model::class::PackedWeights;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::faults::Faults;
 use crate::model::layout::{Layout, Piece, TensorSpec};
+use crate::model::shown::Shown;
 use crate::model::tile::TileBuffer;
 use crate::telemetry::explain::Explain;
 use crate::updates;
@@ -78,7 +79,7 @@ pub enum PersonalizeError {
     NonFinite { path: PathBuf, tensor: String, index: usize, value: f64 },
     #[error("{}: tensor `{tensor}` is packed, and its bytes are not those of the global model: it cannot be mixed", .path.display())]
     Packed { path: PathBuf, tensor: String },
-    #[error("tensor `{tensor}`: the mixed value {value} at flat index {index} does not fit {dtype}")]
+    #[error("tensor `{tensor}`: the mixed value {} at flat index {index} does not fit {dtype}", Shown(*value))]
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },

@@ -94,6 +94,22 @@ fn folders_in_an_inbox_are_counted() {
 }
 
 #[test]
+fn files_of_other_formats_in_an_inbox_are_counted() {
+    let dir = Dir::new();
+    write(&dir, "in/a", [1.0, 1.0], &[]);
+    for name in ["in/b.pt", "in/c.NPZ", "in/notes.txt", "in/a.safetensors.sha256"] {
+        dir.write(name, b"x");
+    }
+    let (values, _, stderr) = merged(&dir, &["in"]);
+    assert_eq!(values, [1.0, 1.0]);
+    let warning = "in: 2 files of other formats are not read, among them in/b.pt";
+    assert_eq!(stderr.matches(warning).count(), 1, "{stderr}");
+    fs::remove_file(dir.path("in/a.safetensors")).unwrap();
+    fedmill(&dir, &["aggregate", "in", "-o", "m.safetensors"])
+        .assert_fails(2, &["it holds 2 files of other formats, among them in/b.pt"]);
+}
+
+#[test]
 fn unknown_keys_of_fedmill_are_one_warning() {
     let dir = Dir::new();
     for i in 0..3 {

@@ -189,6 +189,17 @@ fn a_rerun_counts_nothing_twice() {
     assert!(client.contents() == once.contents());
 }
 
+/// A residual that vanished is not silently taken for a first round.
+#[test]
+fn a_lost_residual_is_a_warning() {
+    let client = Client::new(&[]);
+    (1..=2).for_each(|round| assert!(!client.run(round).contains("starts over"), "round {round}"));
+    fs::remove_file(client.dir.path("e.safetensors")).unwrap();
+    let warning = "e.safetensors: does not exist, though e.safetensors.previous does";
+    let stderr = client.run(3);
+    assert!(stderr.contains(warning), "{stderr}");
+}
+
 /// A second update of a round replaces the first one.
 #[test]
 fn an_update_that_is_trained_again_replaces_the_first() {
@@ -352,7 +363,14 @@ fn what_is_no_residual_of_this_client() {
             "in-1.safetensors",
             &["in-1.safetensors: is no residual: metadata `fedmill.residual` is missing"],
         ),
-        ("in-3", "cut.safetensors", &["cut.safetensors: the residual cannot be used: "]),
+        (
+            "in-3",
+            "cut.safetensors",
+            &[
+                "cut.safetensors: the residual cannot be used: ",
+                "hint: copy cut.safetensors.previous over it",
+            ],
+        ),
         ("in-3", "in-3.safetensors", &["in-3.safetensors: is also the update, its base or the output"]),
         ("in-3", "out.safetensors", &["out.safetensors: is also the update, its base or the output"]),
         ("in-3", "./out.safetensors", &["out.safetensors: is also the update, its base or the output"]),

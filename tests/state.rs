@@ -75,12 +75,30 @@ fn without_a_state_every_round_starts_at_zero() {
     );
     std::fs::rename(dir.path("m.safetensors"), dir.path("base.safetensors")).unwrap();
     let second = merge(&dir, &["--state", "centre.safetensors"]);
+    let lost = dir.read("centre.safetensors");
+    std::fs::remove_file(dir.path("centre.safetensors")).unwrap();
+    let run = fedmill(&dir, &[&ARGS[..], &["--state", "centre.safetensors"]].concat());
+    run.assert_fails(2, &["hint: copy centre.safetensors.previous to centre.safetensors"]);
+    dir.write("centre.safetensors", &lost);
     assert_ne!(merge(&dir, &["--state-init"]), second, "the second starts at the first's centre");
     assert_eq!(
         merge(&dir, &["--state", "centre.safetensors"]),
         second,
         "again, from what stayed beside the state"
     );
+}
+
+#[test]
+fn a_sound_state_is_used_beside_state_init() {
+    let dir = Dir::new();
+    write_round(&dir, 0, false, &first_base());
+    merge(&dir, &["--state", "centre.safetensors"]);
+    std::fs::rename(dir.path("m.safetensors"), dir.path("base.safetensors")).unwrap();
+    let loud: Vec<&str> = ARGS.into_iter().filter(|arg| *arg != "-q").collect();
+    let run = fedmill(&dir, &[&loud[..], &["--state", "centre.safetensors", "--state-init"]].concat());
+    run.assert_merged("m.safetensors");
+    let warning = "centre.safetensors: belongs to the base and is used; --state-init changes nothing";
+    assert_eq!(run.stderr.matches(warning).count(), 1, "{run:#?}");
 }
 
 #[test]

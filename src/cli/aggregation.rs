@@ -65,7 +65,8 @@ pub(super) struct AggregationOptions {
     pub(super) state: Option<PathBuf>,
     /// Start a new state from a base that earlier steps made.
     ///
-    /// Without it, such a base without its state file is an error: the strategy would lose its moments.
+    /// Without it, such a base without its state file is an error: the strategy would lose its moments. A state file
+    /// that belongs to the base is used all the same.
     #[arg(long, help_heading = SERVER_STEP)]
     state_init: bool,
     /// The number of all clients, including those that do not take part in this round.

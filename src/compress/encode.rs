@@ -11,6 +11,7 @@ use crate::io::interrupt::{self, Interrupted};
 use crate::kernels::convert::encode;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Piece, TensorSpec};
+use crate::model::shown::Shown;
 use crate::model::tile::TileBuffer;
 use crate::updates::encoded::round_to;
 use rayon::prelude::*;
@@ -34,7 +35,7 @@ pub enum EncodeError {
     Value(#[from] ValueError),
     #[error("cannot be written: {0}")]
     Write(io::Error),
-    #[error("tensor `{tensor}`: the delta {value} at flat index {index} does not fit {dtype}")]
+    #[error("tensor `{tensor}`: the delta {} at flat index {index} does not fit {dtype}", Shown(*value))]
     DoesNotFit { tensor: String, index: usize, value: f64, dtype: Dtype },
     #[error("tensor `{tensor}`: its encoding cannot be decoded: {why}")]
     Invalid { tensor: String, why: Invalid },

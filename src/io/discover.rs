@@ -17,8 +17,8 @@ pub enum DiscoverError {
     Unlistable { path: PathBuf, source: io::Error },
     #[error("{}: does not exist, expected an update or a directory", .path.display())]
     Missing { path: PathBuf },
-    #[error("{}: directory holds no update, expected *{MODEL_SUFFIX} or *{INDEX_SUFFIX}{}", .path.display(), unread(.folders))]
-    Empty { path: PathBuf, folders: Folders },
+    #[error("{}: directory holds no update, expected *{MODEL_SUFFIX} or *{INDEX_SUFFIX}{}", .path.display(), unread(.beside))]
+    Empty { path: PathBuf, beside: Box<Beside> },
     #[error("{}: cannot read the list of updates: {source}", .path.display())]
     UnreadableList { path: PathBuf, source: io::Error },
     #[error("found no update, expected files, directories or --files-from FILE")]
@@ -27,36 +27,69 @@ pub enum DiscoverError {
     NotOneModel { path: PathBuf, found: usize },
 }
 
-/// The folders in a directory of updates. No updates are read from them.
+/// Entries of a directory of updates that are not read.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Folders {
+pub struct Unread {
     /// The path of the first by name.
     first: Option<PathBuf>,
     count: usize,
 }
 
-impl Folders {
+/// What a directory of updates holds that is not read.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Beside {
+    folders: Unread,
+    /// Files whose ending is that of another format of models.
+    others: Unread,
+}
+
+/// The endings of other formats that clients save models in.
+const OTHER_FORMATS: [&str; 12] =
+    ["pt", "pth", "bin", "ckpt", "pkl", "npz", "npy", "h5", "keras", "gguf", "onnx", "msgpack"];
+
+impl Unread {
     fn add(&mut self, path: PathBuf) {
         self.count += 1;
         if self.first.as_ref().is_none_or(|first| path < *first) {
             self.first = Some(path);
         }
     }
+}
+
+impl Beside {
+    fn add(&mut self, name: &str, path: PathBuf) {
+        let ending = Path::new(name).extension().unwrap_or_default().to_ascii_lowercase();
+        if path.is_dir() {
+            self.folders.add(path);
+        } else if OTHER_FORMATS.iter().any(|other| ending == *other) {
+            self.others.add(path);
+        }
+    }
 
     /// Warns if there are any.
     fn warn(&self, directory: &Path) {
-        if let Some(first) = &self.first {
+        let directory = directory.display();
+        if let Unread { first: Some(first), count } = &self.folders {
             tracing::warn!(
-                "{}: updates in its folders are not read: it has {}, among them {}; name folders to read them",
-                directory.display(),
-                self.count,
+                "{directory}: updates in its folders are not read: it has {count}, among them {}; name folders to read \
+                 them",
+                first.display()
+            );
+        }
+        if let Unread { first: Some(first), count } = &self.others {
+            tracing::warn!(
+                "{directory}: {count} files of other formats are not read, among them {}; updates are {MODEL_SUFFIX} files",
                 first.display()
             );
         }
     }
 }
 
-fn unread(folders: &Folders) -> String {
+fn unread(beside: &Beside) -> String {
+    if let (None, Unread { first: Some(other), count }) = (&beside.folders.first, &beside.others) {
+        return format!(" (it holds {count} files of other formats, among them {})", other.display());
+    }
+    let folders = &beside.folders;
     let Some(first) = &folders.first else { return String::new() };
     let of_more = if folders.count > 1 { format!(" and {} more", folders.count - 1) } else { String::new() };
     format!(" (not in folders below it: name {}{of_more})", first.display())
@@ -74,10 +107,10 @@ pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, Dis
     for path in paths {
         if path.is_dir() {
             match updates_in(path) {
-                Err(DiscoverError::Empty { folders, .. }) if may_be_none => folders.warn(path),
+                Err(DiscoverError::Empty { beside, .. }) if may_be_none => beside.warn(path),
                 in_directory => {
-                    let (updates, folders) = in_directory?;
-                    folders.warn(path);
+                    let (updates, beside) = in_directory?;
+                    beside.warn(path);
                     found.extend(updates);
                 }
             }
@@ -152,10 +185,10 @@ fn exists(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|why| why.kind() == io::ErrorKind::NotFound)
 }
 
-/// The updates in a directory, and the folders in it.
-fn updates_in(directory: &Path) -> Result<(Vec<PathBuf>, Folders), DiscoverError> {
+/// The updates in a directory, and what is not read.
+fn updates_in(directory: &Path) -> Result<(Vec<PathBuf>, Beside), DiscoverError> {
     let unlistable = |source| DiscoverError::Unlistable { path: directory.to_owned(), source };
-    let (mut names, mut folders) = (Vec::new(), Folders::default());
+    let (mut names, mut beside) = (Vec::new(), Beside::default());
     for entry in fs::read_dir(directory).map_err(unlistable)? {
         let name = entry.map_err(unlistable)?.file_name();
         // The lossy text of a name that is not UTF-8 still has its ending.
@@ -165,8 +198,8 @@ fn updates_in(directory: &Path) -> Result<(Vec<PathBuf>, Folders), DiscoverError
         }
         if index_stem(&text).is_some() || model_stem(&text).is_some() {
             names.push((text, name));
-        } else if directory.join(&name).is_dir() {
-            folders.add(directory.join(name));
+        } else {
+            beside.add(&text, directory.join(name));
         }
     }
     let indexes = || names.iter().filter_map(|(text, name)| Some((index_stem(text)?, name)));
@@ -180,9 +213,9 @@ fn updates_in(directory: &Path) -> Result<(Vec<PathBuf>, Folders), DiscoverError
     let updates = names.iter().filter(|(text, _)| !is_shard(text));
     let updates: Vec<PathBuf> = updates.map(|(_, name)| directory.join(name)).collect();
     if updates.is_empty() {
-        return Err(DiscoverError::Empty { path: directory.to_owned(), folders });
+        return Err(DiscoverError::Empty { path: directory.to_owned(), beside: Box::new(beside) });
     }
-    Ok((updates, folders))
+    Ok((updates, beside))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::io::model_writer::WriteError;
 use crate::io::publish;
 use crate::model::faults::Faults;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why error feedback is not possible.
 #[derive(thiserror::Error, Debug)]
@@ -75,6 +75,15 @@ impl Expansion {
     }
 }
 
+/// How to go on after damage to the residual at `path`.
+fn way_back(path: &Path) -> String {
+    format!(
+        "copy {} over it and compress the last update again; or, to start over without a residual, move {} away",
+        publish::previous(path).display(),
+        path.display()
+    )
+}
+
 impl ResidualError {
     /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
@@ -86,7 +95,12 @@ impl ResidualError {
             Self::NonFinite { path, .. } => {
                 Some(format!("to start over without a residual, move {} away", path.display()))
             }
-            Self::Unreadable { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
+            Self::Unreadable { path, faults } => {
+                let is_damage =
+                    |fault: &OpenFault| matches!(fault, OpenFault::Damaged { .. } | OpenFault::NoDigest);
+                let other = faults.iter().filter(|fault| !is_damage(fault)).find_map(OpenFault::hint);
+                Some(other.map_or_else(|| way_back(path), str::to_owned))
+            }
             Self::Expands(why) => Some(why.hint()),
             Self::Grows { path, .. } => Some(format!(
                 "take a codec that sends more of the update, or --decay below 1; to start over, move {} away",

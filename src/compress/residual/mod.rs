@@ -214,7 +214,10 @@ impl Feedback {
 
     /// The residual that an update starts from: the previous one if the current one already includes this update.
     fn start(&self, subject: &Subject) -> Result<Option<StoredResidual>, ResidualError> {
-        let Some(current) = StoredResidual::read(&self.path)? else { return Ok(None) };
+        let Some(current) = StoredResidual::read(&self.path)? else {
+            self.warn_if_lost();
+            return Ok(None);
+        };
         if current.client != subject.client {
             let (path, expected) = (self.path.clone(), subject.client.clone());
             return Err(ResidualError::OtherClient { path, found: current.client, expected });
@@ -238,6 +241,18 @@ impl Feedback {
         let previous = StoredResidual::read(&publish::previous(&self.path))?;
         let previous = previous.filter(|previous| previous.is_followed_by(&current));
         previous.map(Some).ok_or_else(|| ResidualError::NoPrevious { path: self.path.clone() })
+    }
+
+    /// Warns if the residual is missing and the one before it is not.
+    fn warn_if_lost(&self) {
+        let previous = publish::previous(&self.path);
+        if identity_of(&previous).is_some() {
+            tracing::warn!(
+                "{}: does not exist, though {} does: the compression starts over without a residual",
+                self.path.display(),
+                previous.display()
+            );
+        }
     }
 
     /// Gives the staged residual its name, after the update has its own.

@@ -5,6 +5,7 @@ use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::Taken;
 use crate::io::model_file::ModelFile;
 use crate::updates::set::{Client, UpdateSet};
+use std::path::Path;
 
 /// Warns of clients that state more examples than may count.
 pub(super) fn capped_examples(policy: &Policy, taken: &Taken) {
@@ -29,6 +30,15 @@ pub(super) fn uniform_weights(set: &UpdateSet) {
         few => format!("{few} of {} updates state", set.clients.len()),
     };
     tracing::warn!("{found} `num_examples`: every client weighs the same");
+}
+
+/// Warns that `--state-init` changes nothing, since the state at `path` is that of the base.
+pub(super) fn state_init_unused(path: &Path) {
+    tracing::warn!(
+        hint = "move the file away to start a new state",
+        "{}: belongs to the base and is used; --state-init changes nothing",
+        path.display()
+    );
 }
 
 /// Warns of a base that a strategy with a state made, if this run keeps none: the next round of that strategy misses

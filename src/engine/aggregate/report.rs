@@ -104,10 +104,9 @@ pub fn add_step(norms: Option<StepNorms>, report: &mut Report) {
         norms.filter(|norms| norms.delta > 0.0 && norms.step > LONG_STEP * norms.delta)
     {
         tracing::warn!(
-            "the step of {} is {:.3} times as long as the merged delta ({step:.3e}, {delta:.3e}): a smaller lr or a \
-             larger tau shortens it",
-            row.strategy,
-            step / delta
+            "the step of {} is much longer than the merged delta ({step:.3e}, {delta:.3e}): settings of the strategy, such \
+             as a smaller lr, shorten it",
+            row.strategy
         );
     }
 }

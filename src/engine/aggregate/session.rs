@@ -173,6 +173,9 @@ impl<'m> Session<'m> {
         }
         if let (Some(path), Some(spec)) = (&outputs.state, spec) {
             let carried = spec.open(path, &taken.set.layout, self.base_digest()?)?;
+            if inputs.starts_state && carried.is_some() {
+                notices::state_init_unused(path);
+            }
             taken.set.carried = carried.unwrap_or_default();
         }
         Ok(())

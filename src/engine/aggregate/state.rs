@@ -73,7 +73,7 @@ pub enum StateError {
     #[error("{}: is the state of another model: {}", .path.display(), .faults)]
     OtherLayout { path: PathBuf, faults: Faults<LayoutFault> },
     #[error("{}: was made by {steps} steps of {made_by}, and {}", .base.display(), lost(.path.as_deref()))]
-    Lost { base: PathBuf, steps: String, made_by: String, path: Option<PathBuf> },
+    Lost { base: PathBuf, steps: String, made_by: String, path: Option<PathBuf>, previous: Option<PathBuf> },
     #[error("{}: belongs to the model blake3:{found}, expected that of the base, blake3:{expected}", .path.display())]
     OtherModel { path: PathBuf, found: String, expected: String },
 }
@@ -97,6 +97,12 @@ impl StateError {
             )),
             Self::OtherOwner { path, .. } => Some(format!(
                 "each strategy needs its own state file; to start a new one, move {} away",
+                path.display()
+            )),
+            Self::Lost { path: Some(path), previous: Some(previous), .. } => Some(format!(
+                "copy {} to {} and run the last round again, which gives the same bytes; or pass --state-init, to start a \
+                 new state from this base",
+                previous.display(),
                 path.display()
             )),
             Self::Lost { .. } => Some(
@@ -203,8 +209,9 @@ impl StateSpec {
             return Ok(());
         }
         let made_by = about(key::STRATEGY).or_else(|| about("fedmill.rule")).unwrap_or_default();
+        let previous = path.map(publish::previous).filter(|previous| identity_of(previous).is_some());
         let (base, path) = (base.path.clone(), path.map(Path::to_owned));
-        Err(StateError::Lost { base, steps, made_by, path })
+        Err(StateError::Lost { base, steps, made_by, path, previous })
     }
 
     /// Opens the state in a file; `None` if the file does not exist.

@@ -3,6 +3,7 @@
 use crate::budget::error::BudgetError;
 use crate::engine::aggregate::error::Error;
 use crate::model::dtype::Dtype;
+use crate::model::shown::Shown;
 use crate::modes::dp::sum_file::SumFileError;
 use crate::privacy::clipping::NoGrid;
 use crate::telemetry::explain::Explain;
@@ -22,7 +23,8 @@ pub enum DpError {
     #[error("{found} updates, expected at most {most}: the sum of more may not fit 64 bits")]
     TooMany { found: u64, most: u64 },
     #[error(
-        "tensor `{tensor}`: the base holds {value}, and the round may add {reach}: more than {dtype} can hold"
+        "tensor `{tensor}`: the base holds {}, and the round may add {}: more than {dtype} can hold",
+        Shown(*value), Shown(*reach)
     )]
     Range { tensor: String, value: f64, reach: f64, dtype: Dtype },
     #[error("{}: its noise came from a test seed, so no release from it is private", .path.display())]
