@@ -133,7 +133,7 @@ impl<'m> Session<'m> {
     pub fn settle(&mut self, taken: &mut Taken) -> Result<(), Error> {
         taken.rejected.sort_by(|a, b| a.path.cmp(&b.path));
         self.note(taken);
-        self.open_state(taken)?;
+        self.prepare(taken)?;
         if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
             return Err(Error::bad_updates(&taken.rejected));
         }
@@ -147,20 +147,30 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    /// Checks that no output is an input, and opens the state that an earlier run left for the base.
+    /// Refuses updates that are factors of adapters, unless the operator allows them.
+    fn check_factors(&self, taken: &Taken) -> Result<(), Error> {
+        let allows = self.request.policy.tensors.allows_lora_factors;
+        match lora::factors(&taken.set.layout).filter(|_| !allows) {
+            Some((one, other)) => Err(Error::LoraFactors { one: one.to_owned(), other: other.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the outputs and the kind of the tensors, and opens the state.
     ///
     /// # Errors
     ///
-    /// When an output is an input, the strategy needs a base, the state is of another model, or the updates are LoRA
-    /// adapters.
-    pub fn open_state(&self, taken: &mut Taken) -> Result<(), Error> {
+    /// When an output is an input, the updates are factors of adapters, the strategy needs a base, or the state is of
+    /// another model.
+    pub fn prepare(&self, taken: &mut Taken) -> Result<(), Error> {
+        check_collisions(&self.request.outputs, &self.request.inputs, taken)?;
+        self.check_factors(taken)?;
+        self.open_state(taken)
+    }
+
+    /// Opens the state that an earlier run left for the base.
+    fn open_state(&self, taken: &mut Taken) -> Result<(), Error> {
         let Request { outputs, inputs, method, .. } = &self.request;
-        check_collisions(outputs, inputs, taken)?;
-        if let Some((one, other)) =
-            lora::factors(&taken.set.layout).filter(|_| !self.request.policy.tensors.allows_lora_factors)
-        {
-            return Err(Error::LoraFactors { one: one.to_owned(), other: other.to_owned() });
-        }
         if taken.set.base.is_none() && !method.strategy.is_plain() {
             return Err(Error::NoBase { strategy: method.strategy.to_string() });
         }

@@ -187,7 +187,7 @@ fn take(session: &mut Session) -> Result<Taken, Error> {
     // The run merges deltas, whether clients sent weights or deltas.
     set.value_kind = ValueKind::Deltas;
     let mut taken = Taken::new(set, rejected);
-    session.open_state(&mut taken)?;
+    session.prepare(&mut taken)?;
     let clients = taken.set.clients.iter().map(reported).collect();
     let weights = vec![1.0; taken.set.clients.len()];
     let round = session.request.policy.round;
