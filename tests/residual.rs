@@ -1,5 +1,8 @@
 //! Error feedback on disk: residuals against the definition, killed runs, reruns, resets.
 
+mod killed;
+mod shell;
+
 use crate::harness::{Contents, Dir, Model, Run, Update, fedmill, fedmill_after};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -237,79 +240,6 @@ fn a_base_that_moved_makes_another_update() {
     assert_eq!(run("base-2.safetensors"), "2", "the same once more");
 }
 
-/// A round killed before any durable step, and run again, ends in the same bytes.
-fn killed_everywhere(killed: usize, is_one_output: bool) -> usize {
-    let new = || Client { is_one_output, ..Client::new(&["-q"]) };
-    let whole = new();
-    (1..=ROUNDS).for_each(|round| drop(whole.run(round)));
-    for step in 1.. {
-        let client = new();
-        (1..killed).for_each(|round| drop(client.run(round)));
-        let run = client.try_run(killed, &format!("export FEDMILL_FAIL_AT={step}"));
-        if run.code == Some(0) {
-            return step - 1;
-        }
-        assert!(run.code != Some(1) && run.code != Some(2), "{run:#?}");
-        (killed..=ROUNDS).for_each(|round| drop(client.run(round)));
-        assert!(client.contents() == whole.contents(), "killed before step {step} of round {killed}");
-    }
-    unreachable!()
-}
-
-#[test]
-fn killed_before_every_durable_step_and_run_again() {
-    assert_eq!(killed_everywhere(1, false), 8);
-    assert_eq!(killed_everywhere(3, false), 9);
-    assert_eq!(killed_everywhere(3, true), 9);
-}
-
-/// After a kill that left the update published, the next round finds its residual.
-#[test]
-fn killed_behind_the_update_and_not_run_again() {
-    let whole = Client::new(&["-q"]);
-    (1..=ROUNDS).for_each(|round| drop(whole.run(round)));
-    let mut went_on = 0;
-    for step in 1..=9 {
-        let client = Client::new(&["-q"]);
-        client.run(1);
-        client.try_run(2, &format!("export FEDMILL_FAIL_AT={step}"));
-        let is_there = client.dir.exists("out-2.safetensors");
-        went_on += usize::from(is_there);
-        (if is_there { 3 } else { 2 }..=ROUNDS).for_each(|round| drop(client.run(round)));
-        assert!(client.contents() == whole.contents(), "killed before step {step}");
-    }
-    assert_eq!(went_on, 4);
-}
-
-/// After a kill before the update was published, the next round ignores the residual.
-#[test]
-fn killed_before_the_update_and_given_up() {
-    let without = Client::new(&["-q"]);
-    [1, 3, 4].iter().for_each(|round| drop(without.run(*round)));
-    for step in 1..=5 {
-        let client = Client::new(&["-q"]);
-        client.run(1);
-        client.try_run(2, &format!("export FEDMILL_FAIL_AT={step}"));
-        assert!(!client.dir.exists("out-2.safetensors"));
-        [3, 4].iter().for_each(|round| drop(client.run(*round)));
-        assert!(client.contents() == without.contents(), "killed before step {step}");
-    }
-}
-
-/// A rerun of a killed round can be killed too.
-#[test]
-fn a_rerun_killed_before_every_durable_step() {
-    let whole = Client::new(&["-q"]);
-    (1..=ROUNDS).for_each(|round| drop(whole.run(round)));
-    for step in 1..=9 {
-        let client = Client::new(&["-q"]);
-        (1..=3).for_each(|round| drop(client.run(round)));
-        client.try_run(3, &format!("export FEDMILL_FAIL_AT={step}"));
-        (3..=ROUNDS).for_each(|round| drop(client.run(round)));
-        assert!(client.contents() == whole.contents(), "killed before step {step}");
-    }
-}
-
 #[test]
 fn residuals_that_are_of_no_use_are_forgotten() {
     let fresh = Client::new(&[]);
@@ -428,43 +358,6 @@ fn a_biased_codec_wants_a_residual() {
 /// The values of every sent update, decompressed.
 fn summary(said: &str) -> String {
     said.lines().filter(|line| line.contains(" bits per parameter")).map(|line| format!("{line}\n")).collect()
-}
-
-/// The script of `just compressed-rounds`: a robust merge of compressed updates moves as a merge of plain ones does.
-#[test]
-fn compressed_rounds_from_the_shell() {
-    let Some(root) = crate::harness::source_tree() else { return };
-    let dir = Dir::new();
-    let script = root.join("data/mnist-round/compressed_rounds.sh");
-    let output = std::process::Command::new("bash")
-        .arg(script)
-        .arg(crate::harness::program())
-        .arg(dir.path(""))
-        .output();
-    let output = output.unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let bytes: Vec<u64> =
-        said.lines().next().unwrap().split(' ').filter_map(|word| word.parse().ok()).collect();
-    let [5, 20, plain, compressed] = bytes[..] else { panic!("{said}") };
-    assert!(plain > 100 * compressed, "{said}");
-    let went = |path: &str| {
-        let base = fs::read(root.join("data/mnist-round/base.safetensors")).unwrap();
-        dir.write("base.safetensors", base);
-        let (model, base) = (Model::read(&dir, path), Model::read(&dir, "base.safetensors"));
-        model
-            .f32("fc1.weight")
-            .iter()
-            .zip(base.f32("fc1.weight"))
-            .map(|(x, b)| f64::from(x - b))
-            .collect::<Vec<_>>()
-    };
-    let (plain, compressed) = (went("plain.safetensors"), went("compressed.safetensors"));
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let cosine =
-        product(&plain, &compressed) / (product(&plain, &plain) * product(&compressed, &compressed)).sqrt();
-    // The cosine of a random direction would be about 0.01.
-    assert!(cosine > 0.75, "{cosine}");
 }
 
 /// A delta of independent values around zero.
