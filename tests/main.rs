@@ -13,6 +13,7 @@
 //! - `deltas`: updates that are deltas, and the parts of a base that a merged file keeps.
 //! - `output`: the output of a run: shards, reports, messages, temporary files.
 //! - `partials`: trees of aggregators against one merge of all updates, and refused partials.
+//! - `partial_claims`: what a partial says of its round, its kind and its sums, held against the run.
 //! - `hostile_updates`: encoded updates from attackers, cut off, changed at random, and made up.
 //! - `identity`: what names a client, and what updates may claim of themselves.
 //! - `hostile_files`: files that ask for too much, act on the terminal, or are not what they seem.
@@ -87,6 +88,7 @@ mod kill;
 mod mutations;
 mod output;
 mod overflow;
+mod partial_claims;
 mod partials;
 mod personal;
 mod personalize;

@@ -44,6 +44,13 @@ pub fn add_sums(more: &[f64], more_errors: &[f64], sums: &mut [f64], errors: &mu
     }
 }
 
+/// Moves all of each error into its sum that fits there: the sum alone is then the pair, rounded once.
+pub fn settle(sums: &mut [f64], errors: &mut [f64]) {
+    for (sum, error) in sums.iter_mut().zip(errors) {
+        (*sum, *error) = exact_sum(*sum, *error);
+    }
+}
+
 /// Watches whether operations on f64 were rounded between [`start`](Self::start) and [`end`](Self::end).
 pub(super) struct Rounding;
 

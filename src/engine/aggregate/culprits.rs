@@ -35,7 +35,7 @@ impl Search<'_, '_> {
     pub fn culprits(&mut self, why: Error, set: &UpdateSet, cohort: &Cohort) -> Result<Faulty, Error> {
         match why {
             Error::Pass(PassError::BadInput { input, fault }) => {
-                Ok(vec![(set.clients.len() + input, Fault::Mode { fault, is_relative: false })])
+                Ok(vec![(set.clients.len() + input, Fault::Mode { fault, is_relative: false, hint: None })])
             }
             Error::Pass(why) if why.may_be_of_values() && !set.clients.is_empty() => {
                 let found = self.of_values(&why, set, cohort)?;

@@ -3,6 +3,7 @@
 use crate::engine::aggregate::geometry::GeometryError;
 use crate::engine::aggregate::state::StateError;
 use crate::engine::decide::source::JudgeError;
+use crate::engine::intake::bases::TiedBases;
 use crate::engine::intake::classes::NoTensor;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::opaque::{NothingShared, REMEDY};
@@ -38,6 +39,8 @@ pub enum Error {
     Classes(#[from] NoTensor),
     #[error(transparent)]
     Opaque(#[from] NothingShared),
+    #[error(transparent)]
+    Bases(#[from] TiedBases),
     #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error(transparent)]
@@ -186,6 +189,7 @@ impl Explain for Error {
             Self::Rule(why) => why.hint().map(str::to_owned),
             Self::Reported { source, .. } => source.hint(),
             Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
+            Self::Bases(_) => Some(TiedBases::HINT.to_owned()),
             Self::Opaque(_) => Some(REMEDY.to_owned()),
             Self::Base(why) => why.hint().map(str::to_owned),
             Self::LoraFactors { .. } => Some(

@@ -1,5 +1,6 @@
 //! The hooks by which a mode changes an aggregate run. The default of each hook is the plain run.
 
+use crate::engine::aggregate::culprits::Faulty;
 use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::publish::Complete;
 use crate::engine::aggregate::request::Request;
@@ -9,6 +10,7 @@ use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::compile::compile;
 use crate::engine::passes::combine::reducer::Reducer;
+use crate::engine::passes::error::PassError;
 use crate::telemetry::report::Report;
 use std::collections::BTreeMap;
 
@@ -67,6 +69,16 @@ pub trait Mode {
         let recipe = judgement.recipe.as_ref().expect("a judgement by a rule has a recipe");
         let members: Vec<usize> = (0..taken.set.clients.len()).collect();
         compile(recipe, &taken.set, &members, skips)
+    }
+
+    /// The faults of inputs that only the mode reads and that stopped a pass, by index: the clients, then the others.
+    ///
+    /// # Errors
+    ///
+    /// When an input cannot be read.
+    fn culprits(&self, session: &Session, why: &PassError, taken: &Taken) -> Result<Faulty, PassError> {
+        let _ = (session, why, taken);
+        Ok(Vec::new())
     }
 
     /// Checks that no input changed while the run read it: the merged model would mix two versions.

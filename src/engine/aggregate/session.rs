@@ -13,6 +13,7 @@ use crate::engine::backend::calibration::Host;
 use crate::engine::backend::choose::{Choice, choose};
 use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::intake::admit;
+use crate::engine::intake::bases;
 use crate::engine::intake::cohort::cohort;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::lora;
@@ -112,9 +113,12 @@ impl<'m> Session<'m> {
     ///
     /// # Errors
     ///
-    /// When the base cannot be read.
+    /// When the base cannot be read, or without one as many updates name one base as another.
     pub fn admit(&self, updates: Vec<Update>) -> Result<Taken, Error> {
         let base = self.base.clone();
+        if base.is_none() && !self.request.policy.claims.judges_alone {
+            bases::check_tied(&updates)?;
+        }
         let admitted = admit::admit(updates, base, &self.request.policy);
         let (set, rejected) = admitted.map_err(|why| self.unread_base(why))?;
         Ok(Taken::new(set, rejected))
@@ -442,7 +446,13 @@ impl<'m> Session<'m> {
             let found = match attempt(self, mode, &taken) {
                 Ok(done) => return Ok(done),
                 Err(Stopped::BadUpdates(found)) => found,
-                Err(Stopped::Error(why)) => self.culprits(why, &taken.set, &taken.cohort)?,
+                Err(Stopped::Error(why)) => {
+                    let of_mode = match &why {
+                        Error::Pass(why) => mode.culprits(self, why, &taken)?,
+                        _ => Vec::new(),
+                    };
+                    if of_mode.is_empty() { self.culprits(why, &taken.set, &taken.cohort)? } else { of_mode }
+                }
             };
             self.updates = taken.dissolve(found);
         }

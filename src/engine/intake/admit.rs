@@ -3,6 +3,7 @@
 //! Every update must fit the reference layout: the base's layout, or without a base the one that most updates share. So
 //! one odd client cannot make the others look wrong.
 
+use crate::engine::intake::bases;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::opening::{MOST_FAULTS, bound_faults};
 use crate::engine::intake::policy::Policy;
@@ -35,6 +36,9 @@ pub fn admit(
     opened.sort_by(|a, b| a.id.cmp(&b.id).then_with(|| a.path.cmp(&b.path)));
     if base.is_none() {
         mark_other_kinds(&mut opened);
+        if !policy.claims.judges_alone {
+            bases::mark_others(&mut opened);
+        }
     }
     mark_other_sketches(&mut opened, base.is_some());
     let reference = match &base {

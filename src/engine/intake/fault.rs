@@ -103,7 +103,7 @@ pub enum Fault {
     SketchUnderRule { rule: String },
     /// A fault of an input that only a mode reads.
     #[error("{fault}")]
-    Mode { fault: Box<dyn std::error::Error + Send + Sync>, is_relative: bool },
+    Mode { fault: Box<dyn std::error::Error + Send + Sync>, is_relative: bool, hint: Option<&'static str> },
     #[error("cannot be read: {0}")]
     Read(io::Error),
 }
@@ -162,6 +162,7 @@ impl Fault {
             Self::NoExamples => Some("pass --weights uniform, or a file of weights"),
             Self::DuplicateClient { by, .. } => Some(other_names(*by)),
             Self::OtherPurpose(fault) => fault.hint(),
+            Self::Mode { hint, .. } => *hint,
             Self::OtherKind { .. } => Some("pass the model that the deltas started from as --base"),
             Self::StaleWeights { .. } => {
                 Some("send the change from the model that the client started from, as a delta")

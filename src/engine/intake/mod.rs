@@ -5,9 +5,12 @@
 //! expected layout ([`reference`](mod@reference)). [`personal`] layers stay with clients. [`weights`] weighs clients, and
 //! [`sparse`] finds sparse updates that mislead a rule. [`classes`] tells parameters, statistics and opaque tensors
 //! apart, and [`opaque`] compares the bytes of the last. [`cohort`] holds what the clients report, [`taken`] is the
-//! result, and [`fault`] lists what keeps an update out. [`lora`] knows adapters by their names.
+//! result, and [`fault`] lists what keeps an update out. [`lora`] knows adapters by their names. [`agreed`] is the value
+//! that most updates state, such as the base that they name in [`bases`].
 
 pub mod admit;
+pub mod agreed;
+pub mod bases;
 pub mod claims;
 pub mod classes;
 pub mod cohort;

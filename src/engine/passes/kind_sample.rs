@@ -53,12 +53,16 @@ fn far_below_base(machine: &Machine, set: &UpdateSet) -> Result<Vec<bool>, PassE
     let plan = TilePlan::of_ranges(set, set.clients.len(), &ranges(set.layout.parameters()));
     let mut squares = machine.run(&SamplePass { machine, set, plan })?;
     let base = squares.pop().unwrap_or(0.0);
-    let limit = FAR_BELOW * FAR_BELOW * base;
-    Ok(squares.into_iter().map(|square| square < limit && base.is_finite()).collect())
+    Ok(squares.into_iter().map(|square| is_far_below(square, base)).collect())
+}
+
+/// Whether one vector is far shorter than the base, by the squares of both norms.
+pub fn is_far_below(square: f64, base: f64) -> bool {
+    base.is_finite() && square < FAR_BELOW * FAR_BELOW * base
 }
 
 /// Ranges that are evenly spread over the coordinates: all of them, if there are few.
-fn ranges(coordinates: usize) -> Vec<Range<usize>> {
+pub fn ranges(coordinates: usize) -> Vec<Range<usize>> {
     if coordinates <= RANGES * COLUMNS {
         return iter::once(0..coordinates).collect();
     }

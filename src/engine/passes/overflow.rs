@@ -79,9 +79,8 @@ impl Quantity for StepAlone<'_> {
             return Ok(self.none(clients));
         }
         read_all::<E>(reader, tile, clients)?;
-        let moments = [StateTensor::Momentum, StateTensor::SecondMoment];
-        let [m, v] = moments.map(|slot| self.read_moment(reader, tile, slot));
-        let alone = Alone { isa, reach: self.reach, reader, tile, m: m?, v: v? };
+        let step = StepAt::read(isa, self.reach, reader, tile)?;
+        let alone = Alone { step, reader, tile };
         let mut counts = vec![0; tile.coordinates.len()];
         for row in 0..clients {
             alone.breaches::<E>(row, clients).iter().for_each(|breach| counts[alone.column(breach)] += 1);
@@ -89,7 +88,9 @@ impl Quantity for StepAlone<'_> {
         let most = clients.saturating_sub(1);
         let blamed = |row: usize| {
             let mut own = alone.breaches::<E>(row, clients);
-            own.retain(|breach| counts[alone.column(breach)] <= most || alone.has_no_square(breach));
+            own.retain(|breach| {
+                counts[alone.column(breach)] <= most || alone.step.has_no_square(breach.value)
+            });
             Breaches { count: own.len() as u64, first: own.first().copied() }
         };
         Ok((0..clients).map(blamed).collect())
@@ -103,32 +104,77 @@ impl Quantity for StepAlone<'_> {
     }
 }
 
-impl StepAlone<'_> {
-    /// The values of a moment before the step; empty if the step has none.
-    fn read_moment(
-        &self,
-        reader: &mut TileReader,
-        tile: &Tile,
-        slot: StateTensor,
-    ) -> Result<Vec<f64>, PassError> {
-        let Some(kept) = self.reach.keeps.iter().find(|kept| kept.slot == slot) else {
-            return Ok(Vec::new());
+/// A merged value that does not fit: its column, where the step takes it, what holds it, and the dtype there.
+pub struct Misfit {
+    /// The column of the tile.
+    pub column: usize,
+    /// Where the step takes the merged value.
+    pub reached: f64,
+    /// What holds the result.
+    pub holder: Holder,
+    /// The dtype of the result.
+    pub dtype: Dtype,
+}
+
+/// The server's step at one tile.
+pub struct StepAt<'t> {
+    isa: Isa,
+    reach: &'t Reach,
+    dtype: Dtype,
+    /// The moments before the step.
+    m: Vec<f64>,
+    v: Vec<f64>,
+}
+
+impl<'t> StepAt<'t> {
+    /// The step at a tile, with the moments of the state.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be read.
+    pub fn read(isa: Isa, reach: &'t Reach, reader: &mut TileReader, tile: &Tile) -> Result<Self, PassError> {
+        let mut moment = |slot: StateTensor| -> Result<Vec<f64>, PassError> {
+            let Some(kept) = reach.keeps.iter().find(|kept| kept.slot == slot) else { return Ok(Vec::new()) };
+            let mut values = vec![0.0; tile.coordinates.len()];
+            reader.read_kept(tile, kept, &mut values)?;
+            Ok(values)
         };
-        let mut values = vec![0.0; tile.coordinates.len()];
-        reader.read_kept(tile, kept, &mut values)?;
-        Ok(values)
+        let (m, v) = (moment(StateTensor::Momentum)?, moment(StateTensor::SecondMoment)?);
+        Ok(Self { isa, reach, dtype: tile.dtype, m, v })
+    }
+
+    /// The values of merged deltas that do not fit after the step, in order of column.
+    pub fn misfits(&self, mut delta: Vec<f64>, base: &[f64]) -> Vec<Misfit> {
+        let (mut m, mut v) = (self.m.clone(), self.v.clone());
+        delta.iter_mut().for_each(|x| *x *= self.reach.stretch);
+        server_step(self.isa, &self.reach.step, &mut delta, &mut m, &mut v);
+        let kept = stored_dtype(self.dtype);
+        let of_state = [(StateTensor::Momentum, &m), (StateTensor::SecondMoment, &v)];
+        let misfit = |column: usize| {
+            let of_state = of_state
+                .iter()
+                .filter_map(|(slot, values)| Some((Holder::State(*slot), *values.get(column)?, kept)));
+            let onto_base = delta[column] + base.get(column).copied().unwrap_or(0.0);
+            let mut reached = of_state.chain([(Holder::Model, onto_base, self.dtype)]);
+            let (holder, reached, dtype) =
+                reached.find(|(_, value, dtype)| !dtype.limits().contains(value))?;
+            Some(Misfit { column, reached, holder, dtype })
+        };
+        (0..delta.len()).filter_map(misfit).collect()
+    }
+
+    /// Whether the square of a value does not fit the state: then it is at fault whatever others send.
+    pub fn has_no_square(&self, value: f64) -> bool {
+        matches!(self.reach.step, ServerStep::Adaptive { .. })
+            && !stored_dtype(self.dtype).limits().contains(&(value * value))
     }
 }
 
 /// One tile, whose rows take the step alone.
 struct Alone<'t, 'a> {
-    isa: Isa,
-    reach: &'t Reach,
+    step: StepAt<'t>,
     reader: &'t TileReader<'a>,
     tile: &'t Tile,
-    /// The moments before the step.
-    m: Vec<f64>,
-    v: Vec<f64>,
 }
 
 impl Alone<'_, '_> {
@@ -140,34 +186,12 @@ impl Alone<'_, '_> {
     fn breaches<E: Element>(&self, row: usize, rows: usize) -> Vec<Breach> {
         let values = self.reader.rows::<E>(self.tile, rows);
         let (values, less) = (values.row(row), self.reader.base_of(row));
-        let base = |column: usize| self.reader.base().get(column).copied().unwrap_or(0.0);
-        let delta = |(column, x): (usize, &E)| {
-            self.reach.stretch * (x.widen() - less.get(column).copied().unwrap_or(0.0))
-        };
-        let mut delta: Vec<f64> = values.iter().enumerate().map(delta).collect();
-        let (mut m, mut v) = (self.m.clone(), self.v.clone());
-        server_step(self.isa, &self.reach.step, &mut delta, &mut m, &mut v);
-        let kept = stored_dtype(self.tile.dtype);
-        let of_state = [(StateTensor::Momentum, &m), (StateTensor::SecondMoment, &v)];
-        let reached = |column: usize| {
-            let of_state = of_state
-                .iter()
-                .filter_map(move |(slot, values)| Some((Holder::State(*slot), *values.get(column)?, kept)));
-            of_state.chain([(Holder::Model, base(column) + delta[column], self.tile.dtype)])
-        };
-        let breach = |column: usize| {
-            let fits = |(_, value, dtype): &(Holder, f64, Dtype)| dtype.limits().contains(value);
-            let (holder, reached, dtype) = reached(column).find(|found| !fits(found))?;
+        let delta = |(column, x): (usize, &E)| x.widen() - less.get(column).copied().unwrap_or(0.0);
+        let delta = values.iter().enumerate().map(delta).collect();
+        let breach = |Misfit { column, reached, holder, dtype }| {
             let coordinate = self.tile.coordinates.start + column;
-            Some(Breach { coordinate, value: values[column].widen(), reached, holder, dtype })
+            Breach { coordinate, value: values[column].widen(), reached, holder, dtype }
         };
-        (0..values.len()).filter_map(breach).collect()
-    }
-
-    /// Whether the square of a value does not fit the state: then it is at fault whatever others send.
-    fn has_no_square(&self, breach: &Breach) -> bool {
-        let square = breach.value * breach.value;
-        matches!(self.reach.step, ServerStep::Adaptive { .. })
-            && !stored_dtype(self.tile.dtype).limits().contains(&square)
+        self.step.misfits(delta, self.reader.base()).into_iter().map(breach).collect()
     }
 }

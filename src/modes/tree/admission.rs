@@ -5,13 +5,16 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::{Member, Taken};
 use crate::engine::intake::update::{InputRole, Update};
+use crate::engine::passes::kind_sample::FAR_BELOW;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
+use crate::model::shown::Shown;
 use crate::modes::tree::Partial;
 use crate::modes::tree::description::Description;
 use crate::modes::tree::purpose::Purpose;
 use crate::strategies::ClientMetadata;
+use crate::updates::fault::Holder;
 use crate::updates::metadata::{PARTIAL_KEY, SHARD_KEY, UpdateKind};
 use crate::updates::placement::placement;
 use crate::updates::set::{MergedLayout, UpdateSet};
@@ -60,17 +63,49 @@ pub enum PartialFault {
         "tensor `{tensor}`: the rounding error of the sum is {found} at flat index {index}, expected at most {most}"
     )]
     BadError { tensor: String, index: usize, found: f64, most: f64 },
+    #[error(
+        "tensor `{tensor}`: the clients' values are {found} at flat index {index}, expected a variance or counter of at least 0"
+    )]
+    Negative { tensor: String, index: usize, found: f64 },
+    #[error(
+        "partial holds sums of weights that look like deltas: the norm of its mean is below {} % of the base's",
+        100.0 * FAR_BELOW
+    )]
+    LikelyDelta,
+    #[error(
+        "tensor `{tensor}`: the mean of its clients is {} at flat index {index}, which the server's step takes to {} in {holder}, expected at most {} for {dtype}",
+        Shown(*.mean), Shown(*.reached), Shown(.dtype.largest())
+    )]
+    Overflow { tensor: String, index: usize, mean: f64, reached: f64, holder: Holder, dtype: Dtype },
     #[error("partial has {what} {found}, expected {expected}")]
     Other { what: &'static str, found: String, expected: String },
     #[error("partial weighs clients by {found}, expected {expected} as in this run")]
     OtherWeights { found: String, expected: &'static str },
 }
 
+impl PartialFault {
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::LikelyDelta => Some(
+                "if its clients sent deltas, make it again with --kind delta; if they sent models, pass --kind weights here",
+            ),
+            Self::NotOne => {
+                Some("--partials takes all paths up to the next option: put updates before it, or after `--`")
+            }
+            _ => None,
+        }
+    }
+}
+
 impl From<PartialFault> for Fault {
     fn from(fault: PartialFault) -> Self {
-        // Weights are compared after all updates are admitted. Each admission finds the other faults again.
-        let is_relative = !matches!(fault, PartialFault::OtherWeights { .. });
-        Self::Mode { fault: Box::new(fault), is_relative }
+        // These are found after all inputs are admitted. Each admission finds the other faults again.
+        let is_relative = !matches!(
+            fault,
+            PartialFault::OtherWeights { .. } | PartialFault::LikelyDelta | PartialFault::Overflow { .. }
+        );
+        let hint = fault.hint();
+        Self::Mode { fault: Box::new(fault), is_relative, hint }
     }
 }
 
@@ -106,9 +141,10 @@ pub fn join(
     }
     described.sort_by(|a, b| a.place().cmp(&b.place()));
     let Some(expected) = AgreedTerms::of(&taken.set, &described) else { return Ok(Vec::new()) };
+    let is_round_stated = states_round(policy.round, &taken.set, &described);
     let mut fitting: Vec<(PartialFile, Vec<Source>)> = Vec::new();
     for mut partial in described {
-        match fit(&taken.set, &expected, &partial, purpose, policy)? {
+        match fit(&taken.set, &expected, &partial, purpose, policy, is_round_stated)? {
             Ok(sources) => fitting.push((partial, sources)),
             Err(faults) => {
                 partial.update.faults.extend(faults);
@@ -118,6 +154,20 @@ pub fn join(
     }
     let fitting = reject_shared_members(taken, fitting);
     Ok(admit(taken, expected.layout, fitting))
+}
+
+/// Whether an update or a partial states the round of the run. Warns if partials could, and no input does.
+fn states_round(round: Option<u64>, set: &UpdateSet, partials: &[PartialFile]) -> bool {
+    let of_updates = set.clients.iter().map(|client| client.metadata.round);
+    let of_partials = partials.iter().map(|partial| partial.description.round);
+    let mut stated = of_updates.chain(of_partials).flatten().peekable();
+    match round {
+        Some(round) if stated.peek().is_none() => {
+            tracing::warn!("no partial states its round: --round {round} leaves out none of them");
+            false
+        }
+        _ => stated.any(|stated| Some(stated) == round),
+    }
 }
 
 /// A partial with its parsed description.
@@ -134,7 +184,7 @@ impl PartialFile {
     }
 }
 
-fn describe(partial: &Update) -> Result<(Arc<ModelFile>, Description), PartialFault> {
+pub(super) fn describe(partial: &Update) -> Result<(Arc<ModelFile>, Description), PartialFault> {
     let bad = |why| PartialFault::Bad { why };
     let model = partial.model.as_ref().ok_or_else(|| bad("the file cannot be read".to_owned()))?;
     if let Some(shard) = model.metadata.get(SHARD_KEY) {
@@ -219,6 +269,7 @@ fn fit(
     partial: &PartialFile,
     purpose: Purpose,
     policy: &Policy,
+    is_round_stated: bool,
 ) -> io::Result<Result<Vec<Source>, Vec<Fault>>> {
     let PartialFile { model, description, .. } = partial;
     let mut faults = Vec::new();
@@ -228,8 +279,15 @@ fn fit(
     } else if let Some(why) = description.edge_fault(purpose) {
         faults.push(PartialFault::Bad { why }.into());
     }
-    if let Some((found, expected)) = description.round.zip(policy.round).filter(|(a, b)| a != b) {
-        faults.push(Fault::OtherRound { found, expected });
+    match (description.round, policy.round) {
+        (Some(found), Some(expected)) if found != expected => {
+            faults.push(Fault::OtherRound { found, expected });
+        }
+        (None, Some(expected)) if is_round_stated => faults.push(Fault::NoRound { expected }),
+        _ => {}
+    }
+    if policy.claims.kind == Some(UpdateKind::Delta) && description.kind == UpdateKind::Weights {
+        faults.push(other("kind", description.kind.to_string(), "delta because of --kind delta".to_owned()));
     }
     if let Some(why) = policy.claims.max_examples.and_then(|most| description.above(most)) {
         faults.push(PartialFault::Bad { why }.into());

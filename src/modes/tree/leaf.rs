@@ -8,6 +8,7 @@ use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::request::Request;
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::{metadata, publish, report};
+use crate::engine::intake::agreed::{Agreement, agreed};
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::drive::Clock;
@@ -19,6 +20,7 @@ use crate::engine::passes::reader::TileReader;
 use crate::io::digest::seal;
 use crate::io::model_writer::ModelWriter;
 use crate::kernels::element::Element;
+use crate::kernels::exact_sum::settle;
 use crate::model::dtype::{Dtype, Working};
 use crate::model::layout::{Layout, Piece, TensorSpec};
 use crate::modes::tree::Partial;
@@ -66,7 +68,7 @@ fn publish_partial(
         Purpose::Mean => TreeSum::weighted(set, &node.partials, &taken.cohort.weights),
         Purpose::TrimmedMean(_) => TreeSum::trimmed(set, &node.partials, low, high),
     };
-    let metadata = partial_metadata(session, &node.partials, taken, purpose, (low, high))?;
+    let metadata = partial_metadata(session, node, taken, purpose, (low, high))?;
     let layout = partial_layout(set, &sum, low, high);
     let outputs = &session.request.outputs;
     let sealed = seal::with_room(metadata.clone());
@@ -112,7 +114,7 @@ fn check_opaque(set: &UpdateSet) -> Result<(), Unsupported> {
 
 fn partial_metadata(
     session: &Session,
-    partials: &[Partial],
+    node: &Node,
     taken: &Taken,
     purpose: Purpose,
     (low, high): (usize, usize),
@@ -123,12 +125,11 @@ fn partial_metadata(
         |(client, weight): (&ClientMetadata, &f64)| PartialMember { id: client.id.clone(), weight: *weight };
     let mut clients: Vec<PartialMember> = members.map(member).collect();
     clients.sort_by(|a, b| a.id.cmp(&b.id));
-    let below = partials.iter().find_map(|partial| partial.description.round);
     let description = Description {
         rule: purpose.rule(),
         kind: kind_of(set),
-        base: base_of(session, partials, set)?,
-        round: session.request.policy.round.or(below),
+        base: base_of(session, &node.partials, set)?,
+        round: session.request.policy.round.or(node.round),
         weights: taken.weights_source.to_owned(),
         clients,
         low,
@@ -140,16 +141,17 @@ fn partial_metadata(
     Ok(metadata)
 }
 
-/// The digest of the base. Without `--base`, the digest that all updates and partials name; `None` if they differ.
+/// The digest of the base. Without `--base`, the digest that most updates and partials name; `None` if most name none.
 fn base_of(session: &Session, partials: &[Partial], set: &UpdateSet) -> Result<Option<String>, Error> {
     if let Some(digest) = session.base_digest()? {
         return Ok(Some(digest.to_owned()));
     }
-    let updates = set.clients.iter().map(|client| client.metadata.base.as_ref());
-    let partials = partials.iter().map(|partial| partial.description.base.as_ref());
-    let mut named = updates.chain(partials).flatten();
-    let Some(first) = named.next() else { return Ok(None) };
-    Ok(named.all(|other| other == first).then(|| first.clone()))
+    let updates = set.clients.iter().map(|client| client.metadata.base.clone());
+    let partials = partials.iter().map(|partial| partial.description.base.clone());
+    match agreed(updates.chain(partials)) {
+        Agreement::On(digest) => Ok(Some(digest)),
+        Agreement::None | Agreement::Tied(..) => Ok(None),
+    }
 }
 
 fn partial_report(
@@ -270,6 +272,7 @@ impl PartialPass<'_> {
             values.resize(columns, 0.0);
         }
         self.sum.add_tile::<E>(self.machine.isa, reader, tile, (&mut *sums, &mut *errors), edges)?;
+        settle(sums, errors);
         let read = reader.clock.read - before;
         reader.clock.compute += started.elapsed().saturating_sub(read);
         let edges =

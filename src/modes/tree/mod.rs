@@ -5,11 +5,14 @@
 //! by weights that it adds in order of client id. So a tree gives the same bytes as one merge of all updates. The
 //! partial of a trimmed mean holds the smallest and largest values of every coordinate beside the sum of the others.
 //!
-//! [`description`] is the metadata of a partial, and [`admission`] takes partials into a run. [`purpose`] refuses
+//! [`description`] is the metadata of a partial, and [`admission`] takes partials into a run. [`agreed`] is the round and
+//! the base that the inputs of a leaf state. [`alone`] finds partials whose own mean cannot be right. [`purpose`] refuses
 //! options that sums do not support. [`sums`] adds up tile by tile, [`leaf`] writes a partial, and [`root`] merges
 //! partials into the model.
 
 pub mod admission;
+pub mod agreed;
+pub mod alone;
 pub mod description;
 pub mod leaf;
 pub mod purpose;

@@ -1,5 +1,6 @@
 //! The root of a tree: merges updates and partials into the model.
 
+use crate::engine::aggregate::culprits::Faulty;
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::mode::{Mode, Plain};
 use crate::engine::aggregate::request::Request;
@@ -12,9 +13,12 @@ use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
 use crate::engine::intake::weights::Weighting;
 use crate::engine::passes::combine::reducer::Reducer;
+use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::modes::tree::Partial;
 use crate::modes::tree::admission::{add_members, apart, join};
+use crate::modes::tree::agreed;
+use crate::modes::tree::alone::EachPartial;
 use crate::modes::tree::purpose::Purpose;
 use crate::modes::tree::sums::{CPU_ONLY, TreeSum};
 use crate::rules::Recipe;
@@ -39,12 +43,17 @@ pub struct Node {
     pub(super) partials: Vec<Partial>,
     /// The purpose of the sums, if this node writes a partial.
     pub(super) writes: Option<Purpose>,
+    /// The round that its inputs state, if this node writes a partial without `--round`.
+    pub(super) round: Option<u64>,
 }
 
 impl Mode for Node {
     fn take(&mut self, session: &mut Session) -> Result<Taken, Error> {
         loop {
-            let (partials, updates) = apart(std::mem::take(&mut session.updates));
+            let (mut partials, mut updates) = apart(std::mem::take(&mut session.updates));
+            if self.writes.is_some() && session.request.policy.round.is_none() {
+                self.round = agreed::round(&mut updates, &mut partials)?;
+            }
             let mut taken = session.admit(updates)?;
             self.partials = match (self.writes, partials.is_empty()) {
                 (None, true) => Vec::new(),
@@ -86,6 +95,13 @@ impl Mode for Node {
         }
     }
 
+    fn culprits(&self, session: &Session, why: &PassError, taken: &Taken) -> Result<Faulty, PassError> {
+        if self.partials.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.alone(session, taken).overflowing(why)
+    }
+
     fn report(&self, _: &Taken, report: &mut Report) {
         if self.writes.is_some() || !self.partials.is_empty() {
             report.clients.sort_by(|a, b| a.id.cmp(&b.id));
@@ -105,9 +121,16 @@ impl Node {
         if !faults.is_empty() {
             return Ok(faults);
         }
-        let faults = add_members(taken, &self.partials, policy.weighting != Weighting::Default);
+        let mut faults = add_members(taken, &self.partials, policy.weighting != Weighting::Default);
+        if policy.claims.kind.is_none() {
+            faults.extend(self.alone(session, taken).likely_deltas()?);
+        }
         let clients = taken.cohort.clients.len();
         taken.byzantine = method.byzantine.as_ref().map(|share| share.of(clients));
         Ok(faults)
+    }
+
+    fn alone<'a>(&'a self, session: &'a Session, taken: &'a Taken) -> EachPartial<'a> {
+        EachPartial { machine: &session.machine, set: &taken.set, partials: &self.partials }
     }
 }

@@ -8,6 +8,7 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::pass::for_element;
 use crate::engine::passes::plan::Tile;
 use crate::engine::passes::reader::TileReader;
+use crate::engine::passes::variances::variances_and_counters;
 use crate::kernels::convert::all_within;
 use crate::kernels::element::Element;
 use crate::kernels::exact_sum::add_sums;
@@ -168,6 +169,9 @@ impl<'a> TreeSum<'a> {
             let rows = reader.rows::<E>(tile, row);
             let own: Vec<&[E]> = (row - partial.edges.len()..row).map(|edge| rows.row(edge)).collect();
             self.check_order(tile, i, &own)?;
+            if let Some(lowest) = own.first() {
+                self.check_not_negative(tile, i, |column| lowest[column].widen())?;
+            }
             let Description { clients, low, .. } = &partial.description;
             between.push(Limits::between(&own, *low, clients.len() - own.len()));
         }
@@ -202,6 +206,7 @@ impl<'a> TreeSum<'a> {
                     return Err(self.non_finite(tile, i, column, values[column]));
                 }
             }
+            self.check_not_negative(tile, i, |column| more[column] + more_errors[column])?;
             let limits = between.get(i).cloned().unwrap_or_else(|| Limits::of_dtype(partial, tile.dtype));
             self.check_sums(tile, i, &limits, (&more, &more_errors))?;
             add_sums(&more, &more_errors, sums, errors);
@@ -226,6 +231,29 @@ impl<'a> TreeSum<'a> {
         Ok(())
     }
 
+    /// Checks that a partial of weights holds no variance or counter below zero.
+    fn check_not_negative(
+        &self,
+        tile: &Tile,
+        partial: usize,
+        value: impl Fn(usize) -> f64,
+    ) -> Result<(), PassError> {
+        if self.partials[partial].description.kind == UpdateKind::Delta {
+            return Ok(());
+        }
+        match variances_and_counters(self.set, tile).find(|column| value(*column) < 0.0) {
+            None => Ok(()),
+            Some(column) => {
+                let found = value(column);
+                Err(self.at_fault(tile, partial, column, |tensor, index| PartialFault::Negative {
+                    tensor,
+                    index,
+                    found,
+                }))
+            }
+        }
+    }
+
     /// Checks that a partial's sums and rounding errors are possible for its clients.
     fn check_sums(
         &self,
@@ -240,12 +268,14 @@ impl<'a> TreeSum<'a> {
             let (least, most) = limits.of(column);
             let slack = roundings * (f64::EPSILON * least.abs().max(most.abs()) + f64::from_bits(1));
             let found = *sum + *error;
-            if error.abs() > slack {
+            // A leaf settles its sums, so their errors are below their last bit.
+            let most_error = roundings * (f64::EPSILON * sum.abs() + f64::from_bits(1));
+            if error.abs() > most_error {
                 return Err(self.at_fault(tile, partial, column, |tensor, index| PartialFault::BadError {
                     tensor,
                     index,
                     found: *error,
-                    most: slack,
+                    most: most_error,
                 }));
             }
             if !(least - slack..=most + slack).contains(&found) {
