@@ -154,6 +154,87 @@ fn a_share_of_hostile_clients_is_resolved_per_tensor() {
     round.check(&dir, false, |deltas| middle(deltas, |n| n / 4));
 }
 
+/// Six clients that freeze a layer, and one that sends it.
+fn one_holder(value: f32) -> Dir {
+    let dir = Dir::new();
+    let model = |name: &str, w: f32, v: Option<f32>| {
+        let update = Update::new(name).f32("w", &[2], &[w; 2]).meta("num_examples", "10");
+        v.map_or(update.clone(), |v| update.f32("v", &[2], &[v; 2])).write(&dir);
+    };
+    model("base", 1.0, Some(7.0));
+    (0..6).for_each(|i| model(&format!("updates/g{i}"), 2.0, None));
+    model("updates/evil", 2.0, Some(value));
+    dir
+}
+
+#[test]
+fn a_rule_that_holds_against_clients_lets_no_few_of_them_set_a_tensor() {
+    for rule in [
+        &["--rule", "median", "--byzantine", "1"][..],
+        &["--rule", "median", "--byzantine", "0.2"],
+        &["--rule", "trimmed-mean:cut=1"],
+        &["--rule", "trimmed-mean:cut=0.2"],
+        &["--rule", "trimmed-mean", "--byzantine", "2"],
+        &["--rule", "meamed", "--byzantine", "1"],
+        &["--rule", "meamed", "--byzantine", "1", "--strategy", "fedavg:lr=0.5"],
+    ] {
+        let dir = one_holder(1000.0);
+        let run = aggregate(&dir, &args("present", &[rule, &["--report", "report.json"]].concat()));
+        run.assert_merged("merged.safetensors");
+        let merged = Model::read(&dir, "merged.safetensors");
+        let stepped = if rule.len() > 4 { 1.5 } else { 2.0 };
+        assert_eq!((merged.f32("v"), merged.f32("w")), (vec![7.0; 2], vec![stepped; 2]), "{rule:?}");
+        let warning = "tensor `v` keeps the base's values: 1 of 7 clients have it, and ";
+        assert!(run.stderr.contains(warning), "{rule:?}: {}", run.stderr);
+        let report = dir.json("report.json");
+        let row = serde_json::json!([{ "tensor": "v", "clients": 1, "keeps_base": true }]);
+        assert_eq!(report["gaps"], row);
+        assert!(report["warnings"].to_string().contains(warning), "{}", report["warnings"]);
+    }
+    // Enough clients have the tensor: two of them cannot move it.
+    let dir = one_holder(1000.0);
+    for i in 0..3 {
+        let update = Update::new(&format!("updates/g{i}")).f32("w", &[2], &[2.0; 2]);
+        update.f32("v", &[2], &[8.0; 2]).meta("num_examples", "10").write(&dir);
+    }
+    let merged = merge(&dir, &args("present", &["--rule", "median", "--byzantine", "1"]));
+    assert_eq!(merged.f32("v"), [8.0; 2]);
+}
+
+#[test]
+fn the_mean_takes_what_one_client_sends() {
+    let dir = one_holder(9.0);
+    assert_eq!(merge(&dir, &args("present", &[])).f32("v"), [9.0; 2]);
+    // No rule was asked to hold against clients: the median says that it does not.
+    let run = aggregate(&dir, &args("present", &["--rule", "median"]));
+    assert!(
+        run.stderr.contains("such as `v`, are in so few updates that median holds against no"),
+        "{run:?}"
+    );
+    // A client whose weight is zero ends no run.
+    let update = Update::new("updates/evil").f32("w", &[2], &[2.0; 2]).f32("v", &[2], &[9.0; 2]);
+    update.meta("num_examples", "0").write(&dir);
+    let run = aggregate(&dir, &args("present", &[]));
+    run.assert_merged("merged.safetensors");
+    assert!(run.stderr.contains("1 of 7 clients have it, and they weigh nothing"), "{}", run.stderr);
+    assert_eq!(Model::read(&dir, "merged.safetensors").f32("v"), [7.0; 2]);
+}
+
+#[test]
+fn without_a_base_too_few_holders_are_named() {
+    let dir = Dir::new();
+    for name in ["a", "b", "c", "d"] {
+        let update = Update::new(&format!("updates/{name}")).f32("w", &[2], &[2.0; 2]);
+        let update = if name == "a" { update } else { update.f32("v", &[2], &[1.0; 2]) };
+        update.write(&dir);
+    }
+    let rule = ["--missing", "present", "--rule", "trimmed-mean", "--byzantine", "1"];
+    merge(&dir, &rule);
+    std::fs::remove_file(dir.path("updates/b.safetensors")).unwrap();
+    let what = ["tensor `v`: 2 of 3 clients have it (c, d), and trimmed-mean", "hint: pass --base MODEL"];
+    aggregate(&dir, &rule).assert_fails(2, &what);
+}
+
 /// The encoder of three clients, and the head of two.
 fn partial_layers() -> Dir {
     let dir = Dir::new();

@@ -67,6 +67,9 @@ pub struct GapRow {
     pub tensor: String,
     /// The number of clients that have it.
     pub clients: usize,
+    /// Whether it keeps the base's values because these clients are too few for the rule.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_base: bool,
 }
 
 /// The report of a run that failed before it took updates.

@@ -76,7 +76,7 @@ pub trait Mode {
     /// # Errors
     ///
     /// When an input cannot be read.
-    fn culprits(&self, session: &Session, why: &PassError, taken: &Taken) -> Result<Faulty, PassError> {
+    fn culprits(&self, session: &Session, why: &Error, taken: &Taken) -> Result<Faulty, PassError> {
         let _ = (session, why, taken);
         Ok(Vec::new())
     }

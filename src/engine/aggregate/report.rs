@@ -88,7 +88,11 @@ fn gap_rows(set: &UpdateSet) -> Vec<GapRow> {
     let row = |(tensor, spec): (usize, &TensorSpec)| {
         let has = |client: &&Client| !client.placement[tensor].is_absent();
         let clients = set.clients.iter().filter(has).count();
-        (clients < set.clients.len()).then(|| GapRow { tensor: spec.name.clone(), clients })
+        (clients < set.clients.len()).then(|| GapRow {
+            tensor: spec.name.clone(),
+            clients,
+            keeps_base: false,
+        })
     };
     set.layout.tensors().iter().enumerate().filter_map(row).collect()
 }

@@ -116,9 +116,7 @@ impl<'m> Session<'m> {
     /// When the base cannot be read, or without one as many updates name one base as another.
     pub fn admit(&self, updates: Vec<Update>) -> Result<Taken, Error> {
         let base = self.base.clone();
-        if base.is_none() && !self.request.policy.claims.judges_alone {
-            bases::check_tied(&updates)?;
-        }
+        bases::check_tied(&updates, base.is_some(), &self.request.policy)?;
         let admitted = admit::admit(updates, base, &self.request.policy);
         let (set, rejected) = admitted.map_err(|why| self.unread_base(why))?;
         Ok(Taken::new(set, rejected))
@@ -446,13 +444,10 @@ impl<'m> Session<'m> {
             let found = match attempt(self, mode, &taken) {
                 Ok(done) => return Ok(done),
                 Err(Stopped::BadUpdates(found)) => found,
-                Err(Stopped::Error(why)) => {
-                    let of_mode = match &why {
-                        Error::Pass(why) => mode.culprits(self, why, &taken)?,
-                        _ => Vec::new(),
-                    };
-                    if of_mode.is_empty() { self.culprits(why, &taken.set, &taken.cohort)? } else { of_mode }
-                }
+                Err(Stopped::Error(why)) => match mode.culprits(self, &why, &taken)? {
+                    of_mode if of_mode.is_empty() => self.culprits(why, &taken.set, &taken.cohort)?,
+                    of_mode => of_mode,
+                },
             };
             self.updates = taken.dissolve(found);
         }

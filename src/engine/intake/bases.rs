@@ -2,6 +2,7 @@
 
 use crate::engine::intake::agreed::{Agreement, agreed};
 use crate::engine::intake::fault::Fault;
+use crate::engine::intake::policy::Policy;
 use crate::engine::intake::update::Update;
 use std::collections::BTreeSet;
 
@@ -58,12 +59,15 @@ pub fn mark_others(updates: &mut [Update]) {
     }
 }
 
-/// Refuses updates of which as many name one base as another.
+/// Refuses updates of which as many name one base as another, in a run without a base.
 ///
 /// # Errors
 ///
 /// The two bases.
-pub fn check_tied(updates: &[Update]) -> Result<(), TiedBases> {
+pub fn check_tied(updates: &[Update], has_base: bool, policy: &Policy) -> Result<(), TiedBases> {
+    if has_base || policy.claims.judges_alone {
+        return Ok(());
+    }
     let tied = KINDS.into_iter().find_map(|kind| match named(updates, kind) {
         Agreement::Tied(one, other) => Some(TiedBases { one, other }),
         Agreement::None | Agreement::On(_) => None,

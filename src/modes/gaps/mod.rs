@@ -1,7 +1,10 @@
 //! Merges each tensor over the clients that have it, by a rule that works by coordinate.
 //!
 //! Tensors that the same clients have form a group. The rule decides for each group alone: with the group's number of
-//! clients, its weights, and its share of hostile clients. A tensor that no client has keeps the base's values.
+//! clients, its weights, and its share of hostile clients. A tensor that no client has keeps the base's values. So does one
+//! that too few clients have for the rule ([`few`]): else one client alone could set it.
+
+pub mod few;
 
 use crate::engine::aggregate::error::{Error, Stopped, Unsupported};
 use crate::engine::aggregate::geometry::{FileGeometry, subject_of};
@@ -12,6 +15,7 @@ use crate::engine::aggregate::session::Session;
 use crate::engine::backend::request::BackendName;
 use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::decide::method::{MetricsRequest, Reporting};
+use crate::engine::decide::source::JudgeError;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::TileWork;
 use crate::engine::passes::combine::compile::compile;
@@ -20,11 +24,12 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::model::layout::Layout;
 use crate::model::state::StateTensor;
-use crate::rules::{Needs, Recipe, Statistics, Verdict};
+use crate::rules::{Needs, Recipe, Statistics, Verdict, Warning};
 use crate::strategies::{Cohort, StepInput};
 use crate::telemetry::report::Report;
 use crate::updates::set::{UpdateSet, ValueKind};
-use std::collections::BTreeMap;
+use few::TooFew;
+use std::collections::{BTreeMap, HashSet};
 
 /// Merges each tensor over the clients that have it.
 ///
@@ -50,8 +55,10 @@ struct TensorGroup {
     clients: Vec<usize>,
     /// The tensors, by index in the layout.
     tensors: Vec<usize>,
-    /// The recipe for the rows of all clients; `None` without clients.
+    /// The recipe for the rows of all clients; `None` if the tensors keep the base's values.
     recipe: Option<Recipe>,
+    /// Why too few clients have the tensors; `None` if the rule decides, or no client has them.
+    too_few: Option<TooFew>,
 }
 
 /// The refusal of what needs whole updates.
@@ -102,6 +109,10 @@ impl Mode for ByPresence {
     fn judge(&mut self, session: &mut Session, taken: &Taken) -> Result<Judgement, Stopped> {
         let statistics = session.statistics(taken)?;
         let clients = taken.set.clients.len();
+        // What the rule refuses for all clients is no matter of gaps.
+        let method = &session.request.method;
+        method.check(&statistics)?;
+        method.rule.decide(&statistics)?;
         let mut warnings = Vec::new();
         let mut kept = vec![false; clients];
         self.groups = groups_of(&taken.set);
@@ -109,7 +120,13 @@ impl Mode for ByPresence {
             if group.clients.is_empty() {
                 continue;
             }
-            let judgement = judge_group(session, taken, group, &statistics)?;
+            let judgement = match judge_group(session, taken, group, &statistics)? {
+                Ok(judgement) => judgement,
+                Err(why) => {
+                    group.too_few = Some(few::check_base(why, taken, &group.clients, &group.tensors)?);
+                    continue;
+                }
+            };
             for (client, verdict) in group.clients.iter().zip(&judgement.verdicts) {
                 kept[*client] |= verdict.kept;
             }
@@ -120,7 +137,9 @@ impl Mode for ByPresence {
             }
             group.recipe = judgement.recipe.map(|recipe| recipe.among(&group.clients, clients));
         }
+        warnings.extend(few::warnings(&self.groups, taken).map(Warning::from));
         let method = &session.request.method;
+        warnings.extend(few::undefended(&self.groups, taken, method).map(Warning::from));
         let decided = StepInput {
             steps: taken.set.carried.steps,
             coefficients: None,
@@ -128,8 +147,11 @@ impl Mode for ByPresence {
             rule: &method.rule.to_string(),
         };
         let server_step = method.strategy.step(&decided)?;
-        let reason = "merged in the tensors that it has";
-        let verdict = |kept| Verdict { kept, weight: None, score: None, reason: reason.to_owned() };
+        let verdict = |kept| {
+            let reason =
+                if kept { "merged in the tensors that it has" } else { "has no tensor that is merged" };
+            Verdict { kept, weight: None, score: None, reason: reason.to_owned() }
+        };
         let verdicts = kept.into_iter().map(verdict).collect();
         Ok(Judgement { warnings, ..Judgement::without_geometry(verdicts, server_step) })
     }
@@ -145,6 +167,16 @@ impl Mode for ByPresence {
         Box::new(MergeByGroup { groups, clients: (0..set.clients.len()).collect(), layout: &set.layout })
     }
 
+    fn report(&self, taken: &Taken, report: &mut Report) {
+        let tensors = taken.set.layout.tensors();
+        let few = self.groups.iter().filter(|group| group.too_few.is_some());
+        let kept: HashSet<&str> =
+            few.flat_map(|group| &group.tensors).map(|tensor| tensors[*tensor].name.as_str()).collect();
+        for row in &mut report.gaps {
+            row.keeps_base = kept.contains(row.tensor.as_str());
+        }
+    }
+
     fn describe(&self, _: &Taken, metadata: &mut BTreeMap<String, String>) {
         metadata.insert("fedmill.missing".to_owned(), "present".to_owned());
     }
@@ -157,23 +189,24 @@ fn groups_of(set: &UpdateSet) -> Vec<TensorGroup> {
         let has = |client: &usize| !set.clients[*client].placement[tensor].is_absent();
         groups.entry((0..set.clients.len()).filter(has).collect()).or_default().push(tensor);
     }
-    groups.into_iter().map(|(clients, tensors)| TensorGroup { clients, tensors, recipe: None }).collect()
+    groups
+        .into_iter()
+        .map(|(clients, tensors)| TensorGroup { clients, tensors, recipe: None, too_few: None })
+        .collect()
 }
 
-/// Judges the clients of a group by the rule alone.
+/// Judges the clients of a group by the rule alone, or says why they are too few.
 fn judge_group(
     session: &mut Session,
     taken: &Taken,
     group: &TensorGroup,
     all: &Statistics,
-) -> Result<Judgement, Stopped> {
+) -> Result<Result<Judgement, TooFew>, Stopped> {
     let method = &session.request.method;
     let set = taken.set.among(&group.clients);
     let weights: Vec<f64> = group.clients.iter().map(|client| all.weights[*client]).collect();
-    let tensor = || taken.set.layout.tensors()[group.tensors[0]].name.clone();
     if method.rule.uses_weights() && weights.iter().sum::<f64>() <= 0.0 {
-        let what = format!("tensor `{}`", tensor());
-        return Err(needs_whole_updates(what, "the clients that have it weigh nothing").into());
+        return Ok(Err(TooFew::NoWeight));
     }
     let clients = group.clients.iter().map(|client| taken.cohort.clients[*client].clone()).collect();
     let cohort = Cohort { clients, weights: weights.clone(), ..taken.cohort.clone() };
@@ -185,11 +218,11 @@ fn judge_group(
     };
     let reporting = Reporting { shadow: Vec::new(), metrics: MetricsRequest::Nothing };
     let mut source = FileGeometry::new(&session.machine, &set);
-    let judged = judge(method, &reporting, &cohort, subject_of(&set), statistics, &mut source);
-    judged.map_err(|why| {
-        tracing::warn!("tensor `{}`: {} of the clients have it", tensor(), group.clients.len());
-        why.into()
-    })
+    match judge(method, &reporting, &cohort, subject_of(&set), statistics, &mut source) {
+        Ok(judgement) => Ok(Ok(judgement)),
+        Err(JudgeError::Rule(why)) => Ok(Err(TooFew::ForRule(why))),
+        Err(why) => Err(why.into()),
+    }
 }
 
 /// The reducer of a group; `None` for tensors that keep the base's values.

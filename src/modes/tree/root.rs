@@ -95,11 +95,11 @@ impl Mode for Node {
         }
     }
 
-    fn culprits(&self, session: &Session, why: &PassError, taken: &Taken) -> Result<Faulty, PassError> {
-        if self.partials.is_empty() {
-            return Ok(Vec::new());
+    fn culprits(&self, session: &Session, why: &Error, taken: &Taken) -> Result<Faulty, PassError> {
+        match why {
+            Error::Pass(why) if !self.partials.is_empty() => self.alone(session, taken).overflowing(why),
+            _ => Ok(Vec::new()),
         }
-        self.alone(session, taken).overflowing(why)
     }
 
     fn report(&self, _: &Taken, report: &mut Report) {
