@@ -1,6 +1,6 @@
 //! Tiers of clients, each with its own rule, against separate merges averaged in f64.
 
-use crate::harness::{Dir, Update, aggregate, merge};
+use crate::harness::{Dir, Model, Update, aggregate, merge};
 use serde_json::{Value, json};
 
 /// The values of a client, different from those of all others.
@@ -338,4 +338,89 @@ fn norms_are_those_of_a_plain_run() {
         rows.as_array().unwrap().iter().map(|row| row["norm"].as_f64().unwrap()).collect::<Vec<f64>>()
     };
     assert_close(&norms(&TIERS), &norms(&["--metrics", "none"]));
+}
+
+/// A client that no tier has is a bad update: it ends no round that skips those.
+#[test]
+fn a_client_without_a_tier_is_a_bad_update() {
+    let tiers = json!([
+        { "name": "phones", "clients": ["phone-*"], "rule": "mean" },
+        { "name": "others", "clients": ["laptop-*", "rack-*", "server-*"], "rule": "mean" },
+    ]);
+    let dir = round_of(&tiers);
+    let expected = merge(&dir, &TIERS).tensors;
+    update("updates", "stranger").write(&dir);
+    let fault = "updates/stranger.safetensors: tiers.json: no tier has client `stranger`";
+    aggregate(&dir, &TIERS).assert_fails(2, &[fault, "hint: end the list with a tier"]);
+    let skip = [&TIERS[..], &["--on-bad-update", "skip"]].concat();
+    assert_eq!(merge(&dir, &skip).tensors, expected);
+}
+
+#[test]
+fn an_optional_tier_of_too_few_clients_is_left_out() {
+    let others = json!({ "name": "others", "clients": ["*"], "rule": "mean" });
+    let dir = round_of(&json!([others]));
+    for id in &LAPTOPS {
+        std::fs::remove_file(dir.path(&format!("updates/{id}.safetensors"))).unwrap();
+    }
+    let expected = merge(&dir, &TIERS).tensors;
+    let id = LAPTOPS[0];
+    for (rule, needs) in [
+        (json!({ "rule": "krum", "byzantine": 1 }), "the tier needs 5 clients"),
+        (json!({ "rule": "trimmed-mean:cut=1" }), "the tier needs 3 clients"),
+        (json!({ "rule": "median", "byzantine": 1 }), "the tier needs 3 clients"),
+    ] {
+        let tier = |optional: bool| {
+            let mut tier = json!({ "name": "laptops", "clients": ["laptop-*"], "optional": optional });
+            tier.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+            json!({ "schema": "fedmill.tiers/1", "tiers": [tier, others] }).to_string()
+        };
+        update("updates", id).write(&dir);
+        dir.write("tiers.json", tier(false));
+        let run = aggregate(&dir, &TIERS);
+        run.assert_fails(
+            2,
+            &["tiers.json: tier `laptops`: ", &format!("hint: {needs}; with \"optional\": true")],
+        );
+        dir.write("tiers.json", tier(true));
+        let run = aggregate(&dir, &[&TIERS[..], &["--report", "report.json"]].concat());
+        run.assert_merged("merged.safetensors");
+        assert!(run.stderr.contains("warning: tier laptops with 1 clients is left out: "), "{}", run.stderr);
+        assert_eq!(Model::read(&dir, "merged.safetensors").tensors, expected, "{rule}");
+        let report = dir.json("report.json");
+        let row = report["tiers"].as_array().unwrap().iter().find(|tier| tier["name"] == "laptops").unwrap();
+        assert_eq!((&row["clients"], &row["weight"]), (&json!(1), &json!(0.0)));
+        assert!(row["left_out"].is_string(), "{row}");
+        let client = report["clients"].as_array().unwrap().iter().find(|client| client["id"] == id).unwrap();
+        assert_eq!(
+            (&client["kept"], &client["tier"], &client["norm"]),
+            (&json!(false), &json!("laptops"), &json!(null))
+        );
+    }
+    // With no other tier nothing is left to merge.
+    let alone =
+        json!([{ "name": "all", "clients": ["*"], "rule": "krum", "byzantine": 9, "optional": true }]);
+    dir.write("tiers.json", json!({ "schema": "fedmill.tiers/1", "tiers": alone }).to_string());
+    aggregate(&dir, &TIERS)
+        .assert_fails(2, &["tiers.json: every tier is left out, `all` because krum tolerates"]);
+}
+
+#[test]
+fn the_trusted_client_that_another_claims_to_be_is_named() {
+    let tiers = json!([{ "name": "all", "clients": ["*"], "rule": format!("monna:trusted={}", PHONES[0]) }]);
+    let dir = round_of(&tiers);
+    update("updates", PHONES[0]).write(&dir);
+    let claimed = update("other", PHONES[1]).meta("client_id", PHONES[0]);
+    claimed.write(&dir);
+    let name = format!("other/{}.safetensors", PHONES[1]);
+    std::fs::copy(dir.path(&name), dir.path("updates/zz.safetensors")).unwrap();
+    let rule = format!("monna:trusted={}", PHONES[0]);
+    let trusted = format!("{rule}: the update of `{}` was left out: updates/{0}.safetensors", PHONES[0]);
+    let what = [&trusted, "is also the id of updates/zz.safetensors", "hint: ", "--client-id-from stem"];
+    let skip = ["--on-bad-update", "skip"];
+    for args in [&TIERS[..], &["--rule", &rule]] {
+        aggregate(&dir, &[args, &skip].concat()).assert_fails(2, &what);
+        let by_stem = [args, &skip, &["--client-id-from", "stem"]].concat();
+        aggregate(&dir, &by_stem).assert_merged("merged.safetensors");
+    }
 }

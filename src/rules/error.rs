@@ -42,6 +42,19 @@ impl RuleError {
         }
     }
 
+    /// Whether the rule could decide on other clients, or more of them.
+    pub fn is_of_clients(&self) -> bool {
+        match self {
+            Self::TooManyByzantine { .. }
+            | Self::Unprotected { .. }
+            | Self::TooFewClients { .. }
+            | Self::NothingLeft { .. }
+            | Self::NoSuchClient { .. } => true,
+            Self::AfterPre { source, .. } => source.is_of_clients(),
+            Self::BadSetting { .. } | Self::TooMuchWork { .. } | Self::NotMeasured { .. } => false,
+        }
+    }
+
     /// Advice for the operator, if there is any.
     pub fn hint(&self) -> Option<&'static str> {
         self.is_refusal().then_some(

@@ -76,6 +76,11 @@ pub trait Rule: fmt::Debug + fmt::Display + Send + Sync {
         false
     }
 
+    /// The client that must be among those merged, if a setting names one.
+    fn trusted(&self) -> Option<&str> {
+        None
+    }
+
     /// The fewest clients that it needs.
     fn least_clients(&self) -> usize {
         1

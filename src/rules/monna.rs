@@ -38,6 +38,10 @@ impl Rule for Monna {
         true
     }
 
+    fn trusted(&self) -> Option<&str> {
+        Some(&self.trusted)
+    }
+
     fn decide(&self, statistics: &Statistics) -> Result<Decision, RuleError> {
         let geometry = statistics.geometry()?;
         let trusted =

@@ -253,6 +253,9 @@ pub struct TierRow {
     pub clients: usize,
     /// Its share of the merged model.
     pub weight: f64,
+    /// Why its clients are not merged; `None` if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
 }
 
 /// A step of pre-aggregation.

@@ -47,6 +47,8 @@ pub enum Error {
     Rule(#[from] RuleError),
     #[error(transparent)]
     Strategy(#[from] StrategyError),
+    #[error("{rule}: the update of `{id}` was left out: {fault}")]
+    TrustedLeftOut { rule: String, id: String, fault: String, hint: Option<&'static str> },
     #[error("{strategy} moves the base, expected --base MODEL")]
     NoBase { strategy: String },
     #[error(transparent)]
@@ -189,6 +191,7 @@ impl Explain for Error {
             Self::Rule(why) => why.hint().map(str::to_owned),
             Self::Reported { source, .. } => source.hint(),
             Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
+            Self::TrustedLeftOut { hint, .. } => hint.map(str::to_owned),
             Self::Bases(_) => Some(TiedBases::HINT.to_owned()),
             Self::Opaque(_) => Some(REMEDY.to_owned()),
             Self::Base(why) => why.hint().map(str::to_owned),

@@ -7,6 +7,7 @@ use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::outputs::{check_collisions, check_targets};
 use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::aggregate::state::{StateSpec, check_digest};
+use crate::engine::aggregate::trusted::check_trusted;
 use crate::engine::aggregate::work::work;
 use crate::engine::aggregate::{kinds, notices, report};
 use crate::engine::backend::calibration::Host;
@@ -250,6 +251,7 @@ impl<'m> Session<'m> {
             let why = format!("{clients} usable updates ({rejected} rejected), expected at least {least}");
             return Err(Error::Refused(why));
         }
+        check_trusted(method.rule.as_ref(), taken)?;
         if method.rule.uses_weights() {
             let weights = &taken.cohort.weights;
             self.check_parts(weights.iter().filter(|weight| **weight > 0.0).count(), clients)?;

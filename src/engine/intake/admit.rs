@@ -9,6 +9,7 @@ use crate::engine::intake::opening::{MOST_FAULTS, bound_faults};
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::reference::ExpectedLayout;
 use crate::engine::intake::update::Update;
+use crate::model::client_id::IdSource;
 use crate::model::dtype::Kind;
 use crate::updates::encoded::sketched;
 use crate::updates::metadata::UpdateKind;
@@ -66,9 +67,12 @@ fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
             clients.push(client.clone());
             continue;
         }
+        // What the operator chooses tells them apart if one of them says who it is.
+        let claims = group.iter().any(|client| client.named_by == IdSource::Metadata);
         for (place, client) in group.iter().enumerate() {
+            let by = if claims { IdSource::Metadata } else { client.named_by };
             let other = group[usize::from(place == 0)].model.path.clone();
-            let fault = Fault::DuplicateClient { id: client.id.clone(), other, by: client.named_by };
+            let fault = Fault::DuplicateClient { id: client.id.clone(), other, by };
             rejected.push(Update::of_client(client.clone(), vec![fault]));
         }
     }

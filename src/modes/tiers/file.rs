@@ -5,6 +5,7 @@
 //! added in f64 and rounded once. So the result is at least as exact as merging the tiers by hand.
 
 use crate::engine::decide::method::Method;
+use crate::engine::intake::fault::Fault;
 use crate::io::text;
 use crate::model::client_id::nfc;
 use crate::rules::RuleError;
@@ -40,7 +41,8 @@ pub struct Tier {
     /// The rule and the steps for its clients.
     pub method: Method,
     weight: TierWeight,
-    is_optional: bool,
+    /// Whether a round goes on without it.
+    pub is_optional: bool,
 }
 
 /// The weight of a tier.
@@ -84,22 +86,30 @@ pub enum TiersError {
     NoClients { path: PathBuf, tier: String, clients: usize },
     #[error("{}: tier `{tier}`: the weights of its {clients} clients are all zero, expected one above zero", .path.display())]
     NoWeight { path: PathBuf, tier: String, clients: usize },
+    #[error("{}: every tier is left out, `{tier}` because {why}", .path.display())]
+    AllLeftOut { path: PathBuf, tier: String, why: String },
     #[error("{}: the weights of the tiers add up to {total}, expected a number above zero", .path.display())]
     BadTotal { path: PathBuf, total: f64 },
     #[error("{}: the weights of the tiers have different units, expected one unit: {list}", .path.display())]
     MixedUnits { path: PathBuf, list: String },
     #[error("{}: tier `{tier}`: {source}", .path.display())]
-    Rule { path: PathBuf, tier: String, source: Box<RuleError> },
+    Rule { path: PathBuf, tier: String, needs: Option<usize>, source: Box<RuleError> },
 }
+
+/// How every client has a tier.
+const LAST_TIER: &str = "end the list with a tier that has all others: [\"*\"]";
 
 impl Explain for TiersError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoTier { .. } => Some("end the list with a tier that has all others: [\"*\"]".to_owned()),
+            Self::NoTier { .. } => Some(LAST_TIER.to_owned()),
             Self::NoClients { .. } => Some("a tier with \"optional\": true may be empty".to_owned()),
             Self::MixedUnits { .. } => {
                 Some("give all tiers a number, or all `examples`, or all `clients`".to_owned())
             }
+            Self::Rule { needs: Some(needs), .. } => Some(format!(
+                "the tier needs {needs} clients; with \"optional\": true it is left out of a round that has fewer"
+            )),
             Self::Rule { source, .. } => source.hint().map(str::to_owned),
             _ => None,
         }
@@ -179,12 +189,24 @@ impl Tiers {
         Ok(Self { path: path.to_owned(), tiers })
     }
 
-    /// Sorts clients with these weights into the tiers, and computes the share of each tier.
+    /// The faults of clients that no tier has, by index.
+    pub fn strangers(&self, clients: &[Client]) -> Vec<(usize, Fault)> {
+        let fault = |(i, client): (usize, &Client)| {
+            let stranger = TiersError::NoTier { path: self.path.clone(), client: client.id.clone() };
+            let hint = Some(LAST_TIER);
+            let fault = Fault::Mode { fault: Box::new(stranger), is_relative: false, hint };
+            self.place_of(&client.id).is_none().then_some((i, fault))
+        };
+        clients.iter().enumerate().filter_map(fault).collect()
+    }
+
+    /// Sorts clients with these weights into the tiers, and computes the share of each tier. An optional tier whose
+    /// clients weigh nothing is left out: returned apart, with the reason.
     ///
     /// # Errors
     ///
     /// When a client has no tier, or a tier has no clients or no weight.
-    pub fn sort(&self, clients: &[Client], weights: &[f64]) -> Result<Vec<TierMembers>, TiersError> {
+    pub fn sort(&self, clients: &[Client], weights: &[f64]) -> Result<SortedTiers, TiersError> {
         let path = || self.path.clone();
         let mut members = vec![Vec::new(); self.tiers.len()];
         for (i, client) in clients.iter().enumerate() {
@@ -192,25 +214,63 @@ impl Tiers {
             let none = || TiersError::NoTier { path: path(), client: client.id.clone() };
             members[tier.ok_or_else(none)?].push(i);
         }
-        let mut sorted = Vec::new();
+        let mut sorted = SortedTiers::default();
         for (number, (tier, clients)) in self.tiers.iter().zip(members).enumerate() {
-            if !clients.is_empty() {
-                let weight = self.weight(tier, &clients, weights)?;
-                sorted.push(TierMembers { tier: number, clients, share: weight });
-            } else if !tier.is_optional {
+            if clients.is_empty() && !tier.is_optional {
                 let (tier, clients) = (tier.name.clone(), weights.len());
                 return Err(TiersError::NoClients { path: path(), tier, clients });
             }
+            match self.weight(tier, &clients, weights) {
+                _ if clients.is_empty() => {}
+                Ok(weight) => {
+                    sorted.members.push(TierMembers { tier: number, clients, weight, share: weight });
+                }
+                Err(TiersError::NoWeight { .. }) if tier.is_optional => {
+                    sorted.left_out.push(LeftOut {
+                        tier: number,
+                        clients,
+                        why: "the weights of its clients are all zero".to_owned(),
+                    });
+                }
+                Err(why) => return Err(why),
+            }
         }
         // Tiers are added in order of name, so that their order in the file changes no bit.
-        sorted.sort_by(|a, b| self.tiers[a.tier].name.cmp(&self.tiers[b.tier].name));
-        let total: f64 = sorted.iter().map(|tier| tier.share).sum();
-        if !(total > 0.0 && total.is_finite()) {
-            return Err(TiersError::BadTotal { path: path(), total });
-        }
-        sorted.iter_mut().for_each(|tier| tier.share /= total);
-        self.check_units(&sorted)?;
+        sorted.members.sort_by(|a, b| self.tiers[a.tier].name.cmp(&self.tiers[b.tier].name));
+        self.check_left(&sorted.members, &sorted.left_out)?;
+        self.share_out(&mut sorted.members)?;
+        self.check_units(&sorted.members)?;
         Ok(sorted)
+    }
+
+    /// Refuses a round whose tiers are all left out.
+    ///
+    /// # Errors
+    ///
+    /// The reason of the first.
+    pub fn check_left(&self, members: &[TierMembers], left_out: &[LeftOut]) -> Result<(), TiersError> {
+        match left_out.first().filter(|_| members.is_empty()) {
+            None => Ok(()),
+            Some(LeftOut { tier, why, .. }) => Err(TiersError::AllLeftOut {
+                path: self.path.clone(),
+                tier: self.tiers[*tier].name.clone(),
+                why: why.clone(),
+            }),
+        }
+    }
+
+    /// Computes the share of each tier from the weights of these tiers.
+    ///
+    /// # Errors
+    ///
+    /// When they add up to zero, or to no finite number.
+    pub fn share_out(&self, members: &mut [TierMembers]) -> Result<(), TiersError> {
+        let total: f64 = members.iter().map(|tier| tier.weight).sum();
+        if !(total > 0.0 && total.is_finite()) {
+            return Err(TiersError::BadTotal { path: self.path.clone(), total });
+        }
+        members.iter_mut().for_each(|tier| tier.share = tier.weight / total);
+        Ok(())
     }
 
     /// Refuses a sum of examples, clients and numbers: one of them would drown the others. A tier of share 0 has no
@@ -339,6 +399,28 @@ pub struct TierMembers {
     pub tier: usize,
     /// Its clients, by index in the set, in order.
     pub clients: Vec<usize>,
+    /// Its weight, as the file gives it.
+    pub weight: f64,
     /// Its share of the merged model, from 0 to 1.
     pub share: f64,
+}
+
+/// An optional tier whose clients the merged model does not contain.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LeftOut {
+    /// The index of the tier in the file.
+    pub tier: usize,
+    /// Its clients, by index in the set, in order.
+    pub clients: Vec<usize>,
+    /// The reason.
+    pub why: String,
+}
+
+/// The clients of a round, tier by tier.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct SortedTiers {
+    /// The tiers to merge, in the order of their names.
+    pub members: Vec<TierMembers>,
+    /// The tiers that are left out.
+    pub left_out: Vec<LeftOut>,
 }

@@ -6,6 +6,7 @@ use crate::engine::aggregate::mode::Mode;
 use crate::engine::aggregate::request::Request;
 use crate::engine::aggregate::run::run_as;
 use crate::engine::aggregate::session::Session;
+use crate::engine::aggregate::trusted::check_trusted;
 use crate::engine::backend::request::BackendName;
 use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
@@ -20,9 +21,9 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::StateTensor;
-use crate::modes::tiers::file::{Tier, TierMembers, TierText, Tiers, TiersError};
+use crate::modes::tiers::file::{LeftOut, Tier, TierMembers, TierText, Tiers, TiersError};
 use crate::rules::pre::StepRecord;
-use crate::rules::{Needs, Recipe, Statistics, Verdict, Warning};
+use crate::rules::{Needs, Recipe, RuleError, Statistics, Verdict, Warning};
 use crate::strategies::{Cohort, StepInput, StrategyError};
 use crate::telemetry::report::{Report, TierRow};
 use std::collections::BTreeMap;
@@ -44,7 +45,8 @@ pub fn run<E: fmt::Display>(
     // Refuses options before it reads files.
     check(&request)?;
     let tiers = Tiers::read(tiers, method).map_err(of_mode)?;
-    run_as(&mut ByTier { tiers, members: Vec::new(), recipes: Vec::new() }, request, machine)
+    let mut mode = ByTier { tiers, members: Vec::new(), left_out: Vec::new(), recipes: Vec::new() };
+    run_as(&mut mode, request, machine)
 }
 
 fn check(request: &Request) -> Result<(), Unsupported> {
@@ -67,6 +69,8 @@ struct ByTier {
     tiers: Tiers,
     /// The clients of each tier, in order of the tiers' names.
     members: Vec<TierMembers>,
+    /// The tiers whose clients are not merged.
+    left_out: Vec<LeftOut>,
     /// The recipe of each tier, for the rows of all clients.
     recipes: Vec<Recipe>,
 }
@@ -85,23 +89,29 @@ impl Mode for ByTier {
                 Some(tier) => tier.method.comparer(),
                 None => session.request.method.comparer(),
             };
-            match session.count(&mut taken, &Comparer { of: &of, refuses_sketches: None })? {
+            let mut faults = session.count(&mut taken, &Comparer { of: &of, refuses_sketches: None })?;
+            faults.extend(self.tiers.strangers(&taken.set.clients));
+            match faults {
                 faults if faults.is_empty() => break Taken { cpu_only: Some(CPU_ONLY), ..taken },
                 faults => session.updates = taken.dissolve(faults),
             }
         };
         session.check_quorum(&taken)?;
         check_strategy(session, &taken.cohort)?;
-        self.members = self.tiers.sort(&taken.set.clients, &taken.cohort.weights).map_err(of_mode)?;
+        let sorted = self.tiers.sort(&taken.set.clients, &taken.cohort.weights).map_err(of_mode)?;
+        (self.members, self.left_out) = (sorted.members, sorted.left_out);
         Ok(taken)
     }
 
     fn judge(&mut self, session: &mut Session, taken: &Taken) -> Result<Judgement, Stopped> {
         let statistics = session.statistics(taken)?;
+        let judgements = self.judge_tiers(session, taken, &statistics)?;
         let mut all = TierJudgement::new(taken.set.clients.len());
-        for members in &self.members {
-            let judgement = self.judge_tier(session, taken, members, &statistics)?;
+        for (members, judgement) in self.members.iter().zip(judgements) {
             all.add(&self.tiers.tiers[members.tier].name, members, judgement);
+        }
+        for left_out in &self.left_out {
+            all.leave_out(&self.tiers.tiers[left_out.tier].name, left_out);
         }
         let coefficients = all.coefficients();
         let decided = StepInput {
@@ -143,8 +153,26 @@ impl Mode for ByTier {
                 byzantine: method.byzantine.as_ref().map(|share| share.of(members.clients.len())),
                 clients: members.clients.len(),
                 weight: members.share,
+                left_out: None,
             });
         }
+        for LeftOut { tier, clients, why } in &self.left_out {
+            let Tier { name, method, .. } = &self.tiers.tiers[*tier];
+            for client in clients {
+                report.clients[*client].tier = Some(name.clone());
+                report.clients[*client].norm = None;
+            }
+            report.tiers.push(TierRow {
+                name: name.clone(),
+                rule: method.rule.to_string(),
+                pre: method.pre.iter().map(ToString::to_string).collect(),
+                byzantine: method.byzantine.as_ref().map(|share| share.of(clients.len())),
+                clients: clients.len(),
+                weight: 0.0,
+                left_out: Some(why.clone()),
+            });
+        }
+        report.tiers.sort_by(|a, b| a.name.cmp(&b.name));
     }
 }
 
@@ -181,13 +209,49 @@ impl ByTier {
         }
     }
 
+    /// Judges every tier. Leaves out optional tiers whose rule cannot decide on their clients.
+    fn judge_tiers(
+        &mut self,
+        session: &mut Session,
+        taken: &Taken,
+        all: &Statistics,
+    ) -> Result<Vec<Judgement>, Stopped> {
+        let (mut kept, mut judgements) = (Vec::new(), Vec::new());
+        for members in std::mem::take(&mut self.members) {
+            let tier = &self.tiers.tiers[members.tier];
+            match self.judge_tier(session, taken, &members, all)? {
+                Ok(judgement) => {
+                    judgements.push(judgement);
+                    kept.push(members);
+                }
+                Err(why) if tier.is_optional && why.is_of_clients() => {
+                    let TierMembers { tier, clients, .. } = members;
+                    self.left_out.push(LeftOut { tier, clients, why: why.to_string() });
+                }
+                Err(source) => {
+                    check_trusted(tier.method.rule.as_ref(), taken)?;
+                    let needs = needed_clients(&tier.method, members.clients.len());
+                    let (path, tier) = (self.tiers.path.clone(), tier.name.clone());
+                    return Err(
+                        of_mode(TiersError::Rule { path, tier, needs, source: Box::new(source) }).into()
+                    );
+                }
+            }
+        }
+        self.tiers.check_left(&kept, &self.left_out).map_err(of_mode)?;
+        self.tiers.share_out(&mut kept).map_err(of_mode)?;
+        self.members = kept;
+        Ok(judgements)
+    }
+
+    /// The judgement of one tier, or why its rule cannot decide.
     fn judge_tier(
         &self,
         session: &mut Session,
         taken: &Taken,
         members: &TierMembers,
         all: &Statistics,
-    ) -> Result<Judgement, Stopped> {
+    ) -> Result<Result<Judgement, RuleError>, Stopped> {
         let tier = &self.tiers.tiers[members.tier];
         let set = taken.set.among(&members.clients);
         let weights: Vec<f64> = members.clients.iter().map(|client| all.weights[*client]).collect();
@@ -206,20 +270,39 @@ impl ByTier {
         let judged = judge(&tier.method, &reporting, &cohort, subject, statistics, &mut source);
         let spent = source.spent;
         session.add_spent(&spent);
-        judged.map_err(|why| match why {
-            JudgeError::Rule(source) => {
-                let (path, tier) = (self.tiers.path.clone(), tier.name.clone());
-                of_mode(TiersError::Rule { path, tier, source: Box::new(source) }).into()
-            }
-            why => match Stopped::from(why) {
+        match judged {
+            Ok(judgement) => Ok(Ok(judgement)),
+            Err(JudgeError::Rule(why)) => Ok(Err(why)),
+            Err(why) => Err(match Stopped::from(why) {
                 Stopped::BadUpdates(faults) => {
                     let faults = faults.into_iter().map(|(i, fault)| (members.clients[i], fault));
                     Stopped::BadUpdates(faults.collect())
                 }
                 why => why,
-            },
-        })
+            }),
+        }
     }
+}
+
+/// The most clients that a search for the number that a tier needs goes to.
+const MOST_NEEDED: usize = 1000;
+
+/// The fewest clients, more than it has, on which the method of a tier can decide. `None` if no small number is known.
+fn needed_clients(method: &Method, clients: usize) -> Option<usize> {
+    let can_decide = |clients: &usize| {
+        let statistics = Statistics {
+            ids: vec![String::new(); *clients],
+            weights: vec![1.0; *clients],
+            byzantine: method.byzantine.as_ref().map(|share| share.of(*clients)),
+            seed: method.seed,
+            geometry: None,
+        };
+        let is_of_clients = || method.rule.decide(&statistics).is_err_and(|why| why.is_of_clients());
+        method.check(&statistics).is_ok() && !is_of_clients()
+    };
+    (clients + 1..MOST_NEEDED)
+        .find(can_decide)
+        .filter(|_| method.pre.is_empty() && method.rule.trusted().is_none())
 }
 
 /// The judgements of the tiers so far.
@@ -269,6 +352,18 @@ impl TierJudgement {
             |warning: &Warning| Warning { text: format!("tier {name}: {warning}"), ..warning.clone() };
         self.warnings.extend(judgement.warnings.iter().map(named));
         self.judgements.push(judgement);
+    }
+
+    /// Adds the clients of a tier that is not merged.
+    fn leave_out(&mut self, name: &str, tier: &LeftOut) {
+        let reason = format!("its tier {name} is left out: {}", tier.why);
+        for client in &tier.clients {
+            let verdict = Verdict { kept: false, weight: None, score: None, reason: reason.clone() };
+            self.verdicts[*client] = Some(verdict);
+            self.norms[*client] = Some(f64::NAN);
+        }
+        let clients = tier.clients.len();
+        self.warnings.push(format!("tier {name} with {clients} clients is left out: {}", tier.why).into());
     }
 
     /// The coefficient of each client's delta in the merged delta; `None` if a tier merges by an order statistic.
