@@ -26,7 +26,7 @@ use crate::model::tile::TileBuffer;
 use crate::telemetry::explain::Explain;
 use crate::updates;
 use crate::updates::fault::LayoutFault;
-use crate::updates::metadata::{OtherPurpose, UpdateKind, UpdateMetadata};
+use crate::updates::metadata::{OtherPurpose, UpdateKind, UpdateMetadata, has_test_noise, mark_test_noise};
 use crate::updates::placement::{placement, tensor_fault};
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -140,7 +140,7 @@ impl Personalization {
         let parts = self.parts(&global, &client)?;
         let layout = Layout::new(parts.iter().map(|(spec, _)| spec.clone()).collect());
         let id = self.client_id(about.client_id.as_deref())?;
-        let metadata = self.metadata(&global, id);
+        let metadata = self.metadata(&global, &client, id);
         let writer = ModelWriter::create(&self.output, &layout, &metadata, self.max_shard_bytes)?;
         let make = |(tensor, (spec, source)): (usize, &(TensorSpec, TensorSource))| match source {
             TensorSource::Copied(from, place) => {
@@ -181,7 +181,7 @@ impl Personalization {
     }
 
     /// The metadata of the global model, with the id of the client.
-    fn metadata(&self, global: &ModelFile, id: String) -> BTreeMap<String, String> {
+    fn metadata(&self, global: &ModelFile, client: &ModelFile, id: String) -> BTreeMap<String, String> {
         let how = match &self.method {
             PersonalizeMethod::Layers(personal) => personal.texts().join(" "),
             PersonalizeMethod::Mix(alpha) => format!("mix={alpha}"),
@@ -189,6 +189,13 @@ impl Personalization {
         let mut metadata = global.metadata.clone();
         metadata.insert("client_id".to_owned(), id);
         metadata.insert("fedmill.personal".to_owned(), how);
+        if has_test_noise(&client.metadata) {
+            let path = client.path.display();
+            tracing::warn!(
+                "{path}: its noise came from a test seed: no private round may start from the output"
+            );
+            mark_test_noise(&mut metadata);
+        }
         metadata
     }
 

@@ -252,7 +252,11 @@ fn private(covered: &mut Covered) {
     covered.run(&dir, &format!("privacy init deep/er/dp {plan}"), &head);
     let release = "aggregate in --base base.safetensors --dp deep/er/dp --report r.json";
     covered.run(&dir, &format!("{release} -o m1.safetensors"), &["m1.safetensors", "r.json", head[0]]);
-    covered.run(&dir, &format!("{release} -o m2.safetensors --resumable"), &["m2.safetensors", head[0]]);
+    covered.run(
+        &dir,
+        &format!("{release} -o m2.safetensors --resumable --release-again"),
+        &["m2.safetensors", head[0]],
+    );
     let with = "deep/er/dp --base base.safetensors --round 1 -o";
     covered.run(
         &dir,
@@ -290,7 +294,7 @@ fn private(covered: &mut Covered) {
     assert!(lost.is_some());
     let named = (1..).map(|step| {
         let model = format!("killed-{step}.safetensors");
-        killed(&format!("-o {model}"), step);
+        killed(&format!("--release-again -o {model}"), step);
         model
     });
     let named = named.into_iter().find(|model| dir.exists(model)).unwrap();

@@ -280,18 +280,17 @@ impl Account {
         }
         let kept = KeptOutputs::read(&self.books.directory, seq)?;
         let Some(kept) = kept else { return Ok(()) };
-        let published: Vec<String> = kept.published().map(|path| path.display().to_string()).collect();
-        if !published.is_empty() {
-            let files = published.join(", ");
+        if let Some(lost) = kept.lost_directory() {
             return refused(format!(
-                "{files}: published with its noise; the same command publishes the rest"
-            ));
-        }
-        match kept.lost_directory() {
-            None => Ok(()),
-            Some(lost) => refused(format!(
                 "{}: does not exist, and may hold its outputs; give the directory its name back",
                 lost.display()
+            ));
+        }
+        match kept.seen() {
+            None => Ok(()),
+            Some(seen) => refused(format!(
+                "{}: was published with its noise, wherever the file is now; `fedmill privacy recover` explains it",
+                seen.display()
             )),
         }
     }
@@ -326,7 +325,7 @@ impl Account {
             output_sha256: output.sha256()?,
             next_clip: output.stamp.as_ref().and_then(|stamp| stamp.next_clip),
         };
-        let output = output.path.to_string_lossy().into_owned();
+        let output = publish::resolved(&output.path).to_string_lossy().into_owned();
         let head = self.append(LedgerEntry::Adopt(Adopt { release, output }))?;
         self.books.directory.settle(charge.head.seq)?;
         self.books.wipe_series_if_over()?;

@@ -9,11 +9,11 @@ use crate::io::source::identity_of;
 use crate::io::{secret, text};
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::ledger::plan::BudgetPlan;
-use crate::privacy::ledger::record::LedgerRecord;
+use crate::privacy::ledger::record::{LedgerEntry, LedgerRecord};
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
 use crate::record::sha256::Sha256;
 use crate::record::{self, Head};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A ledger, read and checked.
 #[derive(Clone, Debug)]
@@ -111,6 +111,16 @@ impl Books {
         Ok(model.filter(|model| model.is_of(charge)))
     }
 
+    /// The paths at which the output of a charge was published or found.
+    pub(super) fn paths_of(&self, charge: &ChargeRecord) -> Vec<PathBuf> {
+        let named = charge.charge.mechanism.iter().map(|mechanism| &mechanism.output);
+        let adopted = self.records.iter().filter_map(|(record, _)| match &record.entry {
+            LedgerEntry::Adopt(adopt) if adopt.release.charge == charge.head.seq => Some(&adopt.output),
+            _ => None,
+        });
+        named.chain(adopted).map(PathBuf::from).collect()
+    }
+
     /// Compares the ledger with a model's stamp, whose charge was in the ledger before the model was made.
     ///
     /// # Errors
@@ -152,6 +162,24 @@ impl Books {
         let Ok(Some(model)) = StampedModel::published(path) else { return Ok(()) };
         match model.stamp.filter(|stamp| self.knows(stamp)) {
             Some(stamp) => self.check_stamp(&model.path, &stamp),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to replace the model of a charge whose release is not recorded, unless it is this run's `own` charge.
+    ///
+    /// # Errors
+    ///
+    /// When such a model stands at the path.
+    pub(crate) fn check_recorded(&self, path: &Path, own: Option<u64>) -> Result<(), BudgetError> {
+        let Ok(Some(model)) = StampedModel::published(path) else { return Ok(()) };
+        let mut open = self.state.orphans().filter(|charge| Some(charge.head.seq) != own);
+        match open.find(|charge| model.is_of(charge)) {
+            Some(charge) => Err(BudgetError::Unrecorded {
+                path: model.path,
+                charge: charge.head.seq,
+                directory: self.directory.path.clone(),
+            }),
             None => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
 use crate::budget::kept::KeptOutputs;
 use crate::budget::payment::{
-    KeptKey, Payment, existing_release, is_for, mechanism, pay, refusal, warn_of_second_charge,
+    KeptKey, Payment, existing_release, is_for, mechanism, paid_before, pay, refusal,
 };
 use crate::budget::request::{Answer, Grant, Request, WrongRound};
 use crate::budget::series;
@@ -64,14 +64,19 @@ pub fn foresee(account: &mut Account, request: &Request) -> Result<Option<Answer
         None => {
             let mechanism = mechanism(account, request)?;
             match earlier(account, request, &mechanism)? {
-                None => {
-                    warn_of_second_charge(account, request);
-                    refusal(account, &mechanism, &account.plan().event()?)?
-                }
+                None => match paid_before(account, request)? {
+                    Some(paid) => Some(Answer::PaidBefore(paid)),
+                    None => refusal(account, &mechanism, &account.plan().event()?)?,
+                },
                 answer => answer,
             }
         }
     };
+    let own = match &answer {
+        Some(Answer::Granted(grant)) => Some(grant.charge.seq),
+        _ => None,
+    };
+    account.books().check_recorded(&request.output, own)?;
     Ok(answer.filter(|answer| !matches!(answer, Answer::Granted(_))))
 }
 
@@ -98,17 +103,18 @@ fn earlier(
     };
     let charges: Vec<ChargeRecord> = account.state().charges.iter().filter(is_same).cloned().collect();
     for charge in charges.iter().rev() {
+        let is_open = charge.fate == Fate::Open;
+        // Without --round this may be another round. Equal bytes would reveal that its inputs are the same.
+        let elsewhere = is_open || request.round.is_some();
         // A test seed may be another one this time.
         if request.test_seed.is_none()
-            && let Some(existing) =
-                existing_release(account, charge, &request.output, charge.fate == Fate::Open)?
+            && (is_open || !request.release_again)
+            && let Some(existing) = existing_release(account, charge, &request.output, elsewhere)?
         {
             return Ok(Some(Answer::Existing(existing)));
         }
         let path = account.books().directory.key(charge.head.seq);
-        if charge.fate == Fate::Open
-            && let Some(key) = KeptKey::new(request, mechanism).read(&path)?
-        {
+        if is_open && let Some(key) = KeptKey::new(request, mechanism).read(&path)? {
             let counted = vec![true; request.clients.len()];
             let grant = Payment::of(charge).grant(account, request, mechanism.clone(), key, counted);
             return Ok(Some(Answer::Granted(grant)));

@@ -2,6 +2,7 @@
 
 use crate::budget::error::BudgetError;
 use crate::budget::kept::KeptOutputs;
+use crate::io::journal::LEDGER;
 use crate::io::{cache, publish, secret};
 use crate::record::Head;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ impl Directory {
 
     /// The file with the records.
     pub fn ledger(&self) -> PathBuf {
-        self.path.join("ledger.jsonl")
+        self.path.join(LEDGER)
     }
 
     /// The file with the frozen plan.

@@ -46,6 +46,8 @@ pub enum BudgetError {
     OtherCharge { path: PathBuf, charge: u64, found: Sha256, expected: Sha256 },
     #[error("{}: was made with charge {charge}, which was voided: `{attest}`", .path.display())]
     Voided { path: PathBuf, charge: u64, attest: String },
+    #[error("{}: is the output of charge {charge}, whose release is not recorded: this run would replace it", .path.display())]
+    Unrecorded { path: PathBuf, charge: u64, directory: PathBuf },
     #[error("{}: metadata `{key}`: {why}", .path.display())]
     Stamp { path: PathBuf, key: &'static str, why: String },
     #[error("{}: cannot be used: {}", .path.display(), .faults)]
@@ -80,6 +82,12 @@ impl BudgetError {
         let hint = match self {
             Self::NoLedger { path } => {
                 return Some(format!("`fedmill privacy init {}` starts one", path.display()));
+            }
+            Self::Unrecorded { charge, directory, .. } => {
+                let directory = directory.display();
+                return Some(format!(
+                    "`fedmill privacy recover {directory} --adopt {charge}` records its release; or pass another -o"
+                ));
             }
             Self::Exists { .. } => "choose a new directory for another budget",
             Self::Plan(why) => return why.hint().map(str::to_owned),

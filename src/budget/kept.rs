@@ -10,7 +10,7 @@ use crate::io::publish::{self, StagedNames};
 use crate::io::source::identity_of;
 use crate::io::{cache, secret};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The record of the outputs of a charge.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -20,15 +20,29 @@ pub struct KeptOutputs {
     pub files: Vec<StagedNames>,
     /// What the run needs to give complete outputs their names; `None` before they are complete.
     pub outputs: Option<serde_json::Value>,
+    /// The final name of a file that an earlier run gave it. An attacker may have seen it, wherever it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<PathBuf>,
 }
 
 impl KeptOutputs {
-    /// Writes the record of a charge, and waits until it is on disk.
+    /// Records that the outputs of a charge are complete, and what the run needs to give them their names.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
-    pub fn write(&self, directory: &Directory, charge: u64) -> Result<(), BudgetError> {
+    /// When the record cannot be read or written.
+    pub fn complete(
+        directory: &Directory,
+        charge: u64,
+        files: Vec<StagedNames>,
+        outputs: serde_json::Value,
+    ) -> Result<(), BudgetError> {
+        let seen = Self::read(directory, charge)?.and_then(|earlier| earlier.seen);
+        Self { files, outputs: Some(outputs), seen }.write(directory, charge)
+    }
+
+    /// Writes the record of a charge, and waits until it is on disk.
+    fn write(&self, directory: &Directory, charge: u64) -> Result<(), BudgetError> {
         let path = directory.outputs(charge);
         let json = serde_json::to_vec(self).unwrap_or_default();
         secret::write(&path, &json).map_err(BudgetError::at(&path))
@@ -56,12 +70,14 @@ impl KeptOutputs {
         charge: u64,
         staged: &[StagedNames],
     ) -> Result<(), BudgetError> {
-        let left = Self::read(directory, charge)?.map(|kept| kept.files).unwrap_or_default();
+        let earlier = Self::read(directory, charge)?;
+        let seen = earlier.as_ref().and_then(|earlier| earlier.seen_beside(staged)).map(Path::to_owned);
+        let left = earlier.map(|kept| kept.files).unwrap_or_default();
         let moved = left.iter().flat_map(|left| staged.iter().map(|new| left.moved_to(&new.target)));
         let stale: Vec<StagedNames> =
             moved.chain(left.clone()).filter(|stale| !staged.contains(stale)).collect();
         let files = staged.iter().chain(&stale).cloned().collect();
-        Self { files, outputs: None }.write(directory, charge)?;
+        Self { files, outputs: None, seen }.write(directory, charge)?;
         remove_all(&stale)
     }
 
@@ -70,10 +86,20 @@ impl KeptOutputs {
         self.outputs.is_some() && self.files.iter().all(StagedNames::is_kept)
     }
 
-    /// The files that have their names.
-    pub(super) fn published(&self) -> impl Iterator<Item = &Path> {
-        let complete = self.files.iter().filter(|_| self.outputs.is_some());
-        complete.filter(|file| file.is_published()).map(|file| file.target.as_path())
+    /// The final name of a file that has it or had it: an attacker may have seen the file. A complete file has one of its
+    /// temporary names until it gets its final one, and nothing else takes that name from it.
+    pub(super) fn seen(&self) -> Option<&Path> {
+        self.seen_beside(&[])
+    }
+
+    /// As [`seen`](Self::seen). The directory of the files may have been renamed to that of these new ones.
+    fn seen_beside(&self, staged: &[StagedNames]) -> Option<&Path> {
+        let is_waiting = |file: &StagedNames| {
+            file.is_waiting() || staged.iter().any(|new| file.moved_to(&new.target).is_waiting())
+        };
+        let mut complete = self.files.iter().filter(|_| self.outputs.is_some());
+        let found = complete.find(|file| !is_waiting(file)).map(|file| file.target.as_path());
+        self.seen.as_deref().or(found)
     }
 
     /// A directory of the files that does not exist any more.

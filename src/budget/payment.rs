@@ -4,7 +4,7 @@ use crate::budget::account::Account;
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
 use crate::budget::kept::KeptOutputs;
-use crate::budget::request::{Answer, ExistingRelease, Grant, Request};
+use crate::budget::request::{Answer, ExistingRelease, Grant, PaidBefore, Request};
 use crate::budget::stamp::StampedModel;
 use crate::io::{publish, secret};
 use crate::privacy::event::Event;
@@ -125,53 +125,71 @@ pub(super) fn is_for(charge: &ChargeRecord, request: &Request, mechanism: Option
         && charge.tool_version == env!("CARGO_PKG_VERSION")
 }
 
-/// The output of a charge, if it exists as it was released: at the path that this run wants, or where the charge says,
-/// `elsewhere` or not. Records its release if that is missing.
+/// The output of a charge, if it exists as it was released: at the path that this run wants, or where it was published
+/// or found, `elsewhere` or not. Records its release if that is missing.
 pub(super) fn existing_release(
     account: &mut Account,
     charge: &ChargeRecord,
     wanted: &Path,
     elsewhere: bool,
 ) -> Result<Option<ExistingRelease>, BudgetError> {
-    // A file that is no model is no output of the charge.
-    let there = StampedModel::published(wanted).ok().flatten().filter(|model| model.is_of(charge));
-    let output = match there {
-        None if elsewhere => account.books().output_of(charge)?,
-        there => there,
+    let others = if elsewhere { account.books().paths_of(charge) } else { Vec::new() };
+    let Some(output) = intact(charge, [wanted.to_owned()].into_iter().chain(others))? else {
+        return Ok(None);
     };
-    let Some(output) = output else { return Ok(None) };
-    match &charge.fate {
-        Fate::Open => drop(account.adopt_output(charge, &output)?),
-        Fate::Released { output_sha256, .. } if output.sha256()? == *output_sha256 => {}
-        _ => return Ok(None),
+    if charge.fate == Fate::Open {
+        account.adopt_output(charge, &output)?;
     }
     Ok(Some(ExistingRelease { path: output.path, release_id: charge.charge.release_id.clone() }))
 }
 
-/// Warns of a request whose round and inputs were charged before: the output of that charge was lost or moved.
-pub(super) fn warn_of_second_charge(account: &Account, request: &Request) {
+/// The first model of a charge at these paths that is as it was released.
+fn intact(
+    charge: &ChargeRecord,
+    paths: impl Iterator<Item = PathBuf>,
+) -> Result<Option<StampedModel>, BudgetError> {
+    for path in paths {
+        // A file that is no model is no output of the charge.
+        let there = StampedModel::published(&path).ok().flatten().filter(|model| model.is_of(charge));
+        let Some(output) = there else { continue };
+        let is_intact = match &charge.fate {
+            Fate::Open => true,
+            Fate::Released { output_sha256, .. } => output.sha256()? == *output_sha256,
+            Fate::Voided { .. } | Fate::External => false,
+        };
+        if is_intact {
+            return Ok(Some(output));
+        }
+    }
+    Ok(None)
+}
+
+/// The charge that paid for a request's round and inputs before. Warns of it instead if the request asks for a second
+/// release, or has a test seed, whose releases are not private.
+pub(super) fn paid_before(account: &Account, request: &Request) -> Result<Option<PaidBefore>, BudgetError> {
     let is_same = |charge: &&ChargeRecord| {
         let mechanism = charge.charge.mechanism.as_ref();
         charge.charge.round == request.round
             && charge.charge.rng == request.rng()
             && mechanism.is_some_and(|mechanism| mechanism.inputs_sha256 == request.inputs_sha256)
     };
-    let Some(earlier) = account.state().counted().filter(is_same).last() else { return };
+    let Some(earlier) = account.state().counted().filter(is_same).last() else { return Ok(None) };
     let seq = earlier.head.seq;
-    let output = earlier.charge.mechanism.as_ref().map_or("", |mechanism| mechanism.output.as_str());
-    let hint = match earlier.fate {
-        Fate::Open => format!(
-            "if its output was moved, `fedmill privacy recover {} --adopt {seq} --output FILE` records it",
-            account.books().directory.path.display()
-        ),
-        _ => format!(
-            "use its output {output}; if it was moved, -o with its new path finds it and charges nothing"
-        ),
-    };
-    tracing::warn!(
-        hint,
-        "charge {seq} paid for this round with these inputs: this run pays for them once more"
-    );
+    if request.release_again || request.test_seed.is_some() {
+        tracing::warn!(
+            "charge {seq} paid for this round with these inputs: this run pays for them once more"
+        );
+        return Ok(None);
+    }
+    let paths = account.books().paths_of(earlier);
+    let model = intact(earlier, paths.iter().cloned())?.map(|model| model.path);
+    Ok(Some(PaidBefore {
+        seq,
+        output: paths.last().cloned().unwrap_or_default(),
+        model,
+        is_released: earlier.fate != Fate::Open,
+        directory: account.books().directory.path.clone(),
+    }))
 }
 
 /// The key of a charge, kept on disk until the release. Behind the key stands the digest of what its noise is for, so

@@ -31,6 +31,8 @@ pub enum OrphanStage {
     Published(PathBuf),
     /// The outputs are complete, and wait for their names.
     Complete,
+    /// An output had this name, and is not there any more.
+    Moved(PathBuf),
     /// The key is kept: the same bytes can be made again.
     KeyKept,
     /// The charge is a round of a series, whose key is kept.
@@ -58,17 +60,16 @@ pub fn books(path: &Path) -> Result<Books, BudgetError> {
 /// When the file at an output's path cannot be read.
 pub fn orphans(books: &Books) -> Result<Vec<Orphan>, BudgetError> {
     let at_work = Lock::is_taken(&books.directory.lock())?;
-    let is_complete = |charge: &ChargeRecord| {
-        let kept = KeptOutputs::read(&books.directory, charge.head.seq);
-        kept.map(|kept| kept.is_some_and(|kept| kept.is_complete()))
-    };
     let explain = |charge: &ChargeRecord| {
         let key = books.directory.key(charge.head.seq);
+        let kept = KeptOutputs::read(&books.directory, charge.head.seq)?;
+        let seen = kept.as_ref().and_then(KeptOutputs::seen);
         let stage = match books.output_of(charge)? {
             _ if at_work => OrphanStage::AtWork,
             Some(output) => OrphanStage::Published(output.path),
-            None if is_complete(charge)? => OrphanStage::Complete,
+            None if kept.as_ref().is_some_and(KeptOutputs::is_complete) => OrphanStage::Complete,
             None if books.state.is_of_series(&charge.charge) => OrphanStage::InSeries,
+            None if let Some(seen) = seen => OrphanStage::Moved(seen.to_owned()),
             None if secret::is_kept(&key).map_err(BudgetError::at(&key))? => OrphanStage::KeyKept,
             None => OrphanStage::Nothing,
         };
@@ -94,6 +95,12 @@ impl Orphan {
                 "its outputs are complete, but could not get their names; the same command with the same inputs gives \
                  them their names and costs nothing.\n  If that is not possible and its output was never seen: \
                  `fedmill privacy void {directory} --seq {seq} --attest TEXT`"
+            ),
+            OrphanStage::Moved(path) => format!(
+                "its output was published as {}, and is not there any more; it counts as released.\n  If the file was \
+                 moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` records it; the same command \
+                 with the same inputs makes the same bytes and costs nothing",
+                path.display()
             ),
             OrphanStage::KeyKept => format!(
                 "nothing was published, and its key is kept; the same command with the same inputs makes the same \

@@ -28,6 +28,8 @@ pub struct Request {
     pub output: PathBuf,
     /// The names of the outputs, once their room is reserved.
     pub staged: Vec<StagedNames>,
+    /// Whether to release the same inputs once more, with other noise and at full cost.
+    pub release_again: bool,
     /// For tests: the number to make the key from. The output is NOT private.
     pub test_seed: Option<u64>,
 }
@@ -39,6 +41,8 @@ pub enum Answer {
     Granted(Grant),
     /// The round was released before, and its output exists: there is nothing to do.
     Existing(ExistingRelease),
+    /// An earlier charge paid for it, and its output is not found.
+    PaidBefore(PaidBefore),
     /// The budget does not hold it.
     Refused(Verdict),
     /// The round of a series must not be released.
@@ -74,6 +78,45 @@ pub struct ExistingRelease {
     pub release_id: String,
 }
 
+/// A charge that paid for the same round with the same inputs.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("charge {seq} paid for this round with these inputs, and {}", self.found())]
+pub struct PaidBefore {
+    /// The number of the charge.
+    pub seq: u64,
+    /// The last path of its output.
+    pub output: PathBuf,
+    /// Its model, if it is found as it was released.
+    pub model: Option<PathBuf>,
+    /// Whether its release is recorded.
+    pub is_released: bool,
+    /// The state directory.
+    pub directory: PathBuf,
+}
+
+impl PaidBefore {
+    fn found(&self) -> String {
+        match &self.model {
+            Some(model) => format!("released {}", model.display()),
+            None => format!("{} does not hold the model as it was released", self.output.display()),
+        }
+    }
+
+    /// How to go on without a second charge, or with one.
+    pub fn hint(&self) -> String {
+        let seq = self.seq;
+        let free = match (&self.model, self.is_released) {
+            (Some(_), _) => "use that model".to_owned(),
+            (None, true) => "if the model was moved, pass its new path as -o, which costs nothing".to_owned(),
+            (None, false) => format!(
+                "if the model was moved, `fedmill privacy recover {} --adopt {seq} --output FILE` records it",
+                self.directory.display()
+            ),
+        };
+        format!("{free}; for another release, --release-again draws new noise and pays once more")
+    }
+}
+
 /// Why a round of a series is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WrongRound {
@@ -99,6 +142,14 @@ pub enum WrongRound {
     InSum {
         /// The id of the client.
         client: String,
+    },
+    /// A second release of a round was asked for.
+    #[error(
+        "--release-again: round {round} was charged, and a series releases each round once; leave the option out"
+    )]
+    Again {
+        /// The round.
+        round: u64,
     },
     /// The plan has no such round.
     #[error("round {round} is not in the plan, which has rounds 1 to {rounds}")]

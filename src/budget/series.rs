@@ -36,7 +36,7 @@ pub(super) fn charge_round(
     correlated: &Correlated,
     request: &Request,
 ) -> Result<Answer, BudgetError> {
-    let Due { round, event, mechanism, admission } = match due(account, correlated, request)? {
+    let Due { round, event, mechanism, admission, key } = match due(account, correlated, request)? {
         Ok(due) => due,
         Err(answer) => {
             if let Answer::Granted(grant) = &answer {
@@ -50,7 +50,7 @@ pub(super) fn charge_round(
         Ok(payment) => payment,
         Err(verdict) => return Ok(Answer::Refused(verdict)),
     };
-    let key = series_key(account, request)?;
+    let key = key.map_or_else(|| draw_key(account, request), Ok)?;
     Ok(Answer::Granted(payment.grant(account, request, mechanism, key, admission.counted)))
 }
 
@@ -72,6 +72,8 @@ struct Due {
     event: Event,
     mechanism: Mechanism,
     admission: Admission,
+    /// The key of the series; `None` if no round drew it yet.
+    key: Option<Key>,
 }
 
 /// What a round has to pay, or the answer to it if there is nothing to pay.
@@ -96,6 +98,9 @@ fn due(
         ..mechanism(account, request)?
     };
     if let Some(charge) = used {
+        if request.release_again {
+            return Ok(Err(Answer::WrongRound(WrongRound::Again { round })));
+        }
         return earlier_round(account, &charge, request, mechanism, admission).map(Err);
     }
     if let Some(why) = wrong_round(account.state(), round) {
@@ -107,7 +112,8 @@ fn due(
     check_draws(account)?;
     check_rng(account, request)?;
     let event = account.plan().event_of_round(account.state().last_round().is_none())?;
-    Ok(Ok(Due { round, event, mechanism, admission }))
+    let key = series_key(account, request)?;
+    Ok(Ok(Due { round, event, mechanism, admission, key }))
 }
 
 /// Why a round of a series cannot be charged, whatever its clients are.
@@ -145,7 +151,7 @@ fn earlier_round(
         return Ok(Answer::Existing(existing));
     }
     check_draws(account)?;
-    let key = series_key(account, request)?;
+    let key = series_key(account, request)?.map_or_else(|| draw_key(account, request), Ok)?;
     let grant = Payment::of(charge).grant(account, request, mechanism, key, admission.counted);
     Ok(Answer::Granted(grant))
 }
@@ -170,18 +176,21 @@ fn check_rng(account: &Account, request: &Request) -> Result<(), BudgetError> {
     })
 }
 
-/// The key of the series. The first call draws it, keeps it, and writes its digest to the ledger.
-fn series_key(account: &mut Account, request: &Request) -> Result<Key, BudgetError> {
+/// Draws the key of the series, keeps it, and writes its digest to the ledger.
+fn draw_key(account: &mut Account, request: &Request) -> Result<Key, BudgetError> {
     let path = account.books().directory.series_key();
-    let test_key = request.test_seed.map(Key::of_test_seed);
-    let Some(expected) = account.state().series_key.clone() else {
-        let key = test_key.map_or_else(Key::draw, Ok)?;
-        secret::write(&path, key.bytes()).map_err(BudgetError::at(&path))?;
-        let record = SeriesKey { key_sha256: digest(&key), draws: DrawsFrom::Inputs };
-        account.append(LedgerEntry::Key(record))?;
-        return Ok(key);
-    };
-    let key = match test_key {
+    let key = request.test_seed.map(Key::of_test_seed).map_or_else(Key::draw, Ok)?;
+    secret::write(&path, key.bytes()).map_err(BudgetError::at(&path))?;
+    let record = SeriesKey { key_sha256: digest(&key), draws: DrawsFrom::Inputs };
+    account.append(LedgerEntry::Key(record))?;
+    Ok(key)
+}
+
+/// The key of the series, checked against its digest in the ledger; `None` if no round drew it yet.
+fn series_key(account: &Account, request: &Request) -> Result<Option<Key>, BudgetError> {
+    let path = account.books().directory.series_key();
+    let Some(expected) = &account.state().series_key else { return Ok(None) };
+    let key = match request.test_seed.map(Key::of_test_seed) {
         Some(key) => Some(key),
         // The ledger has its digest.
         None => secret::read::<KEY_BYTES>(&path).map_err(BudgetError::at(&path))?.map(kept),
@@ -192,7 +201,7 @@ fn series_key(account: &mut Account, request: &Request) -> Result<Key, BudgetErr
     if digest(&key) != expected.key_sha256 {
         return Err(fault("the key is not that of the earlier rounds"));
     }
-    Ok(key)
+    Ok(Some(key))
 }
 
 /// A digest that tells keys apart and does not reveal them. Ledgers hold it, so the text must not change.

@@ -13,7 +13,7 @@ use crate::privacy::ledger::replay::{ChargeRecord, State};
 use crate::record::Head;
 use crate::record::sha256::{DigestError, Sha256};
 use crate::updates;
-use crate::updates::metadata::ancestor_as_release;
+use crate::updates::metadata::{NOT_PRIVATE, ancestor_as_release};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -28,11 +28,8 @@ pub mod key {
     /// The clip bound of the next round, if it follows the norms.
     pub const NEXT_CLIP: &str = "fedmill.privacy.next_clip";
     /// Present if the noise came from a test seed.
-    pub const TEST_SEED: &str = "fedmill.privacy.test_seed";
+    pub const TEST_SEED: &str = crate::updates::metadata::TEST_SEED_KEY;
 }
-
-/// The value of [`key::TEST_SEED`]. Released models hold these bytes, so the text must not change.
-const NOT_PRIVATE: &str = "NOT private: the noise came from a number that somebody chose";
 
 /// What a model says about its charge.
 #[derive(Clone, PartialEq, Debug)]

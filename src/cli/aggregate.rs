@@ -43,6 +43,11 @@ pub(super) struct Arguments {
     /// Without it, a round without updates is refused. Pass it where the cohort must stay hidden.
     #[arg(long, help_heading = PRIVACY, requires = "dp")]
     allow_empty: bool,
+    /// Release the same updates once more, with other noise and at full cost, if their model was lost.
+    ///
+    /// Without it, a round that was paid for is not charged again: its model is used, or the run is refused.
+    #[arg(long, help_heading = PRIVACY, requires = "dp")]
+    release_again: bool,
     /// Draw the noise from the seed N, for tests. The model is then NOT private.
     #[arg(long, value_name = "N", help_heading = PRIVACY, requires = "dp")]
     test_seed: Option<u64>,
@@ -120,9 +125,16 @@ impl Arguments {
 
     /// The options of a release that the budget in `directory` pays for.
     fn options(&self, directory: PathBuf) -> Options {
-        let Self { test_seed, allow_empty, report_clients, .. } = *self;
+        let Self { test_seed, allow_empty, release_again, report_clients, .. } = *self;
         let statistics = self.dp_statistics.map(Into::into).unwrap_or_default();
-        Options { test_seed, allow_empty, report_clients, statistics, ..Options::new(directory) }
+        Options {
+            test_seed,
+            allow_empty,
+            release_again,
+            report_clients,
+            statistics,
+            ..Options::new(directory)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Keeps every command from writing an output over one of its inputs, or over another output.
 
+use crate::io::journal::LEDGER;
 use crate::io::publish;
 use crate::io::source::identity_of;
 use std::collections::BTreeSet;
@@ -30,19 +31,24 @@ pub enum Collision {
     },
 }
 
-/// Checks that the outputs differ from each other and from everything that is read. `read` has the device and inode of
+/// Checks that the outputs differ from each other and from everything that is read, and are outside state directories. `read` has the device and inode of
 /// each input, so other names and links of a file count as the file.
 ///
 /// # Errors
 ///
-/// The first output that is an input or another output too.
+/// The first output that is an input or another output too, or is in a directory with a ledger.
 pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> {
     let mut paths = BTreeSet::new();
     for path in outputs {
         if identity_of(path).is_some_and(|id| read.contains(&id)) {
             return Err(Collision::Input { path: path.clone() });
         }
-        if !paths.insert(publish::resolved(path)) {
+        let resolved = publish::resolved(path);
+        let directory = publish::directory_of(&resolved);
+        if directory.join(LEDGER).exists() {
+            return Err(Collision::Kept { path: path.clone(), directory: directory.to_owned() });
+        }
+        if !paths.insert(resolved) {
             return Err(Collision::Output { path: path.clone() });
         }
     }

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The file name of the ledger in a state directory.
+pub const LEDGER: &str = "ledger.jsonl";
+
 /// Pause between two attempts to get a lock that another run holds.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 

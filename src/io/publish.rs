@@ -48,9 +48,9 @@ impl StagedNames {
         self.kept.exists() || self.target.exists()
     }
 
-    /// Whether a file that was kept has its final name.
-    pub fn is_published(&self) -> bool {
-        !self.temporary.exists() && !self.kept.exists() && self.target.exists()
+    /// Whether the file has one of its temporary names.
+    pub fn is_waiting(&self) -> bool {
+        self.temporary.exists() || self.kept.exists()
     }
 
     /// The names that the file has after its directory was renamed to that of `target`.

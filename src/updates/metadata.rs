@@ -90,6 +90,25 @@ pub const PRIVACY_PREFIX: &str = "fedmill.privacy.";
 /// The prefix of the same keys in a model that has a private release among its bases.
 const ANCESTOR_PREFIX: &str = "fedmill.privacy.base.";
 
+/// The metadata key of a private release whose noise came from a test seed.
+pub const TEST_SEED_KEY: &str = "fedmill.privacy.test_seed";
+
+/// The same key in a model that was made from such a release.
+const TEST_SEED_MARK: &str = "fedmill.privacy.base.test_seed";
+
+/// The value of both keys. Released models hold these bytes, so the text must not change.
+pub const NOT_PRIVATE: &str = "NOT private: the noise came from a number that somebody chose";
+
+/// Whether a model holds noise from a test seed, its own or that of a model that it was made from.
+pub fn has_test_noise(metadata: &BTreeMap<String, String>) -> bool {
+    [TEST_SEED_KEY, TEST_SEED_MARK].iter().any(|key| metadata.contains_key(*key))
+}
+
+/// Marks a model that was made from one with noise from a test seed.
+pub fn mark_test_noise(metadata: &mut BTreeMap<String, String>) {
+    metadata.insert(TEST_SEED_MARK.to_owned(), NOT_PRIVATE.to_owned());
+}
+
 /// What a merged model says of the nearest private release among its bases; empty if there is none.
 pub fn privacy_ancestor(base: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let (older, own): (Vec<_>, Vec<_>) = base
@@ -159,7 +178,8 @@ const KNOWN: [&str; 22] = [
 
 /// The first key of fedmill in metadata that no version up to this one writes; `None` if there is none.
 pub fn unknown_key(metadata: &BTreeMap<String, String>) -> Option<&str> {
-    let is_unknown = |key: &&str| key.strip_prefix("fedmill.").is_some_and(|key| !KNOWN.contains(&key));
+    let is_known = |key: &str| KNOWN.contains(&key.replace("privacy.base.", "privacy.").as_str());
+    let is_unknown = |key: &&str| key.strip_prefix("fedmill.").is_some_and(|key| !is_known(key));
     metadata.keys().map(String::as_str).find(is_unknown)
 }
 

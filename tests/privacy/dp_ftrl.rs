@@ -307,6 +307,7 @@ fn secrets_are_readable_by_their_owner_only_and_are_missed_when_gone() {
         let mode = std::fs::metadata(dir.path(&format!("dp/{name}"))).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+    let ledger = dir.read("dp/ledger.jsonl");
     let restore: Vec<_> =
         ["run-key", "clients-key", "clients-1"].map(|name| (name, dir.read(&format!("dp/{name}")))).to_vec();
     for (name, bytes) in restore {
@@ -319,6 +320,10 @@ fn secrets_are_readable_by_their_owner_only_and_are_missed_when_gone() {
         round(&dir, 3, "cy", "").assert_fails(2, &[name, "restore the latest copy"]);
         std::fs::remove_file(dir.path(&path)).unwrap();
         round(&dir, 3, "cy", "").assert_fails(2, &[name]);
+        assert!(
+            dir.read("dp/ledger.jsonl") == ledger && !dir.exists("dp/clients-3"),
+            "{name}: the round is not charged"
+        );
         dir.write(&path, bytes);
     }
     // Rows of noise of earlier rounds may be missing: the run makes them again.

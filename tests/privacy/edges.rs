@@ -122,7 +122,9 @@ fn sums_that_do_not_fit_together_are_refused() {
         .assert_fails(2, &["ada.safetensors", "fedmill.privacy.sum", "expected a sum of clipped updates"]);
     let other =
         ["privacy", "sum", "copy", "--base", "base.safetensors", "-o", "out.safetensors", "one.safetensors"];
-    fedmill(&dir, &other).assert_fails(2, &["another plan, base or round", "\"round\":3", "\"round\":null"]);
+    let differences =
+        "one.safetensors: was made for another plan, base or round: round is 3, expected none\n";
+    fedmill(&dir, &other).assert_fails(2, &[differences, "the same state directory, --base, --round"]);
     assert!(!dir.exists("out.safetensors"));
     assert_eq!(dir.read("copy/ledger.jsonl"), dir.read("budget/ledger.jsonl"));
 }

@@ -156,6 +156,19 @@ fn no_output_is_in_the_state_directory() {
         ] {
             fedmill(&dir, &words(&command)).assert_fails(2, &["is in the state directory p", "outside it"]);
         }
+        // Commands that do not open the budget, and runs that end before they would.
+        for command in [
+            format!("aggregate --base base.safetensors in -o {output}"),
+            format!("aggregate --base base.safetensors in -o m.safetensors --report {output}"),
+            format!("aggregate --dp p --base base.safetensors in -o m.safetensors --report {output} --bogus"),
+            format!("aggregate --dp p --base base.safetensors in --report {output} --strategy fedadam -o m"),
+            format!("compress in/c00.safetensors --codec u4 -o {output}"),
+            format!(
+                "personalize --global base.safetensors --personal base.safetensors --mix 0.5 -o {output}"
+            ),
+        ] {
+            fedmill(&dir, &words(&command)).assert_fails(2, &["is in the state directory", "outside it"]);
+        }
     }
     assert_eq!(dir.read("p/ledger.jsonl"), ledger);
     assert!(!dir.exists("p/key-1") && !dir.exists("p/new.safetensors") && !dir.exists("m.safetensors"));
@@ -163,22 +176,10 @@ fn no_output_is_in_the_state_directory() {
 
 #[test]
 fn a_base_of_a_voided_charge_is_refused() {
-    let dir = folder(2);
-    init(&dir, "p", ALL);
-    // A run that published and was stopped before it recorded the release.
-    let stopped = (1..).find(|step| {
-        let mut command = std::process::Command::new(crate::harness::program());
-        let args = "aggregate --base base.safetensors --dp p in -o x.safetensors";
-        command.current_dir(dir.path("")).args(words(args)).env("FEDMILL_FAIL_AT", step.to_string());
-        command.output().unwrap();
-        if !dir.exists("x.safetensors") {
-            std::fs::remove_dir_all(dir.path("p")).unwrap();
-            init(&dir, "p", ALL);
-        }
-        dir.exists("x.safetensors")
-    });
-    assert!(stopped.is_some());
-    std::fs::rename(dir.path("x.safetensors"), dir.path("base2.safetensors")).unwrap();
+    let dir = stopped_with_complete_outputs("aggregate --base base.safetensors --dp p in -o x.safetensors");
+    // A copy of the complete model, made before it had its name.
+    let kept = dir.names().into_iter().find(|name| name.contains("-kept")).unwrap();
+    std::fs::copy(dir.path(&kept), dir.path("base2.safetensors")).unwrap();
     let void = fedmill(&dir, &["privacy", "void", "p", "--seq", "1", "--attest", "it was never seen"]);
     assert_eq!(void.code, Some(0), "{void:#?}");
     let run = fedmill(&dir, &words("aggregate --dp p --base base2.safetensors in -o z.safetensors"));
@@ -206,6 +207,25 @@ fn a_base_with_noise_from_a_test_seed_marks_what_follows() {
     let marks = Model::read(&dir, "plain.safetensors").metadata;
     assert!(marks["fedmill.privacy.base.test_seed"].contains("NOT private"));
     assert!(!marks.contains_key("fedmill.privacy.release"), "{marks:?}");
+    // The mark also comes from an update, from a partial of one, and from the model of a client.
+    for (made, command) in [
+        ("update", "aggregate seeded.safetensors --base base.safetensors --kind weights"),
+        ("alone", "aggregate seeded.safetensors"),
+        ("partial", "aggregate seeded.safetensors --base base.safetensors --partial"),
+        ("tree", "aggregate --partials partial.safetensors --base base.safetensors"),
+        ("mixture", "personalize --global base.safetensors --personal seeded.safetensors --mix 0.5"),
+        ("twice", "personalize --global base.safetensors --personal mixture.safetensors --mix 0.5"),
+    ] {
+        let run = fedmill(&dir, &words(&format!("{command} -o {made}.safetensors")));
+        run.assert_merged(&format!("{made}.safetensors"));
+        assert!(run.stderr.contains("safetensors: its noise came from a test seed"), "{run:#?}");
+        let marks = Model::read(&dir, &format!("{made}.safetensors")).metadata;
+        assert!(marks["fedmill.privacy.base.test_seed"].contains("NOT private"), "{made}: {marks:?}");
+    }
+    for base in ["update", "alone", "tree", "mixture", "twice"] {
+        let next = format!("aggregate --dp p --base {base}.safetensors in -o next.safetensors");
+        fedmill(&dir, &words(&next)).assert_fails(2, &[&format!("{base}.safetensors"), "test seed"]);
+    }
     for (ledger, base) in [("p", "seeded"), ("q", "seeded"), ("p", "plain"), ("q", "plain")] {
         let next = format!("aggregate --dp {ledger} --base {base}.safetensors in -o next.safetensors");
         fedmill(&dir, &words(&next)).assert_fails(2, &[&format!("{base}.safetensors"), "test seed"]);
@@ -393,9 +413,10 @@ fn sums_and_reports_are_for_their_owner_alone() {
     assert_ne!(mode(&dir, "m.safetensors"), 0o600, "a release may be public");
     let report = dir.json("r.json");
     assert_eq!(report["clients"], serde_json::json!([]));
+    assert_eq!(report["settings"]["on_bad_update"], "skip", "as every round does under --dp");
     assert!(report["warnings"].to_string().contains("keep it private"), "{report}");
     assert!(!report.to_string().contains("in/"), "no file of a client: {report}");
-    let run = release(&dir, "--dp p in -o n.safetensors --report c.json --report-clients");
+    let run = release(&dir, "--dp p in -o n.safetensors --report c.json --report-clients --release-again");
     run.assert_merged("n.safetensors");
     assert_eq!(dir.json("c.json")["clients"].as_array().unwrap().len(), 2);
     // An output that exists keeps its mode.

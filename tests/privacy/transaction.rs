@@ -64,6 +64,7 @@ fn request(folder: &Path, inputs: &str, how: &str) -> Request {
         inputs_sha256: Sha256::of(inputs),
         output: folder.join("model.safetensors"),
         staged: Vec::new(),
+        release_again: false,
         test_seed: (how == "test").then_some(7),
     }
 }
@@ -92,7 +93,7 @@ fn round(folder: &Path, inputs: &str, how: &str) -> Result<bool, BudgetError> {
             Ok(true)
         }
         Answer::Existing(_) => Ok(true),
-        Answer::Refused(_) | Answer::WrongRound(_) => Ok(false),
+        Answer::Refused(_) | Answer::PaidBefore(_) | Answer::WrongRound(_) => Ok(false),
     }
 }
 

@@ -79,6 +79,11 @@ pub(in crate::cli) struct NoiseArguments {
     /// Without it, a round without clients is refused. Pass it where the cohort must stay hidden.
     #[arg(long, help_heading = PRIVACY)]
     allow_empty: bool,
+    /// Release the same sums once more, with other noise and at full cost, if their model was lost.
+    ///
+    /// Without it, a round that was paid for is not charged again: its model is used, or the command is refused.
+    #[arg(long, help_heading = PRIVACY)]
+    release_again: bool,
     /// Draw the noise from the seed N, for tests. The model is then NOT private.
     #[arg(long, value_name = "N", help_heading = PRIVACY)]
     test_seed: Option<u64>,
@@ -101,6 +106,7 @@ impl NoiseArguments {
         let options = Options {
             test_seed: self.test_seed,
             allow_empty: self.allow_empty,
+            release_again: self.release_again,
             ..self.shared.options(self.sums.clone())
         };
         let (pool, progress) = (common.pool()?, common.progress());

@@ -6,7 +6,7 @@ use crate::engine::aggregate::session::Session;
 use crate::engine::intake::taken::Taken;
 use crate::strategies;
 use crate::updates::encoded::{sketch_metadata, sketched};
-use crate::updates::metadata::{UPDATE_KEYS, UpdateKind, privacy_ancestor};
+use crate::updates::metadata::{UPDATE_KEYS, UpdateKind, has_test_noise, mark_test_noise, privacy_ancestor};
 use std::collections::BTreeMap;
 
 /// The reference's metadata, without keys of an update or an earlier merge, and with fedmill's version.
@@ -22,6 +22,7 @@ pub fn of(session: &Session, taken: &Taken) -> BTreeMap<String, String> {
     let (method, set) = (&session.request.method, &taken.set);
     let mut metadata = inherited(&set.metadata);
     metadata.extend(set.base.iter().flat_map(|base| privacy_ancestor(&base.model.metadata)));
+    carry_test_noise(taken, &mut metadata);
     let mut insert = |key: &str, value: String| metadata.insert(format!("fedmill.{key}"), value);
     insert("rule", method.rule.to_string());
     if !method.pre.is_empty() {
@@ -50,6 +51,14 @@ pub fn of(session: &Session, taken: &Taken) -> BTreeMap<String, String> {
     let sketch = set.clients.first().and_then(|client| sketched(&client.model));
     metadata.extend(sketch.into_iter().flat_map(sketch_metadata));
     metadata
+}
+
+/// Marks what is made from a model with noise from a test seed: no private round may start from it.
+pub fn carry_test_noise(taken: &Taken, metadata: &mut BTreeMap<String, String>) {
+    let others = taken.others.iter().filter_map(|other| other.model.as_ref());
+    if taken.set.models().chain(others).any(|model| has_test_noise(&model.metadata)) {
+        mark_test_noise(metadata);
+    }
 }
 
 /// Adds the protection that the model does not have.

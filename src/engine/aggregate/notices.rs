@@ -4,6 +4,7 @@ use crate::engine::aggregate::state::key;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::Taken;
 use crate::io::model_file::ModelFile;
+use crate::updates::metadata::has_test_noise;
 use crate::updates::set::{Client, UpdateSet};
 use std::path::Path;
 
@@ -51,4 +52,17 @@ pub(super) fn state_left_behind(base: &ModelFile) {
         "{}: was made by {steps} steps of {made_by}; this run leaves their state behind",
         base.path.display()
     );
+}
+
+/// Warns of updates and other inputs with noise from a test seed: the merged model carries their mark.
+pub(super) fn test_noise(taken: &Taken) {
+    let clients = taken.set.clients.iter().map(|client| &*client.model);
+    let others = taken.others.iter().filter_map(|other| other.model.as_deref());
+    for model in clients.chain(others).filter(|model| has_test_noise(&model.metadata)) {
+        tracing::warn!(
+            hint = "leave the file out; its metadata say so, which any client may write",
+            "{}: its noise came from a test seed: no private round may start from the merged model",
+            model.path.display()
+        );
+    }
 }

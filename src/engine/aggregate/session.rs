@@ -260,6 +260,7 @@ impl<'m> Session<'m> {
             notices::uniform_weights(&taken.set);
         }
         notices::capped_examples(policy, taken);
+        notices::test_noise(taken);
         Ok(())
     }
 

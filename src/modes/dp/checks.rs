@@ -7,6 +7,7 @@ use crate::engine::aggregate::session::Session;
 use crate::modes::dp::clipped::Clipped;
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::release::{Options, refused};
+use crate::updates::metadata::has_test_noise;
 
 /// Refuses a base that no round may start from: without the layout of a model, with a stamp that the ledger does not
 /// know, with a voided charge, or with noise from a test seed.
@@ -21,9 +22,10 @@ pub(super) fn check_base(session: &Session, options: &Options, account: &Account
         .into());
     };
     let (path, metadata) = (&base.model.path, &base.model.metadata);
-    let Some(stamp) = Stamp::of_base(path, metadata).map_err(DpError::of)? else { return Ok(()) };
-    account.check_base(path, &stamp).map_err(DpError::of)?;
-    if stamp.is_test && options.test_seed.is_none() {
+    if let Some(stamp) = Stamp::of_base(path, metadata).map_err(DpError::of)? {
+        account.check_base(path, &stamp).map_err(DpError::of)?;
+    }
+    if has_test_noise(metadata) && options.test_seed.is_none() {
         return Err(DpError::of(DpError::TestBase { path: path.clone() }));
     }
     Ok(())

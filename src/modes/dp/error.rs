@@ -1,6 +1,7 @@
 //! Why a run was not released.
 
 use crate::budget::error::BudgetError;
+use crate::budget::request::PaidBefore;
 use crate::engine::aggregate::error::Error;
 use crate::model::dtype::Dtype;
 use crate::model::shown::Shown;
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 pub enum DpError {
     #[error(transparent)]
     Budget(#[from] BudgetError),
+    #[error(transparent)]
+    PaidBefore(#[from] PaidBefore),
     #[error(transparent)]
     Grid(#[from] NoGrid),
     #[error(transparent)]
@@ -39,6 +42,7 @@ impl Explain for DpError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Budget(why) => why.hint(),
+            Self::PaidBefore(paid) => Some(paid.hint()),
             Self::Range { .. } => {
                 Some("nothing was charged; use a base of a wider dtype, or a smaller clip bound".to_owned())
             }
@@ -52,6 +56,10 @@ impl Explain for DpError {
             Self::SumFile(why) => why.hint().map(str::to_owned),
             Self::Longer { .. } | Self::Grid(_) | Self::TooMany { .. } => None,
         }
+    }
+
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::PaidBefore(_))
     }
 }
 

@@ -3,7 +3,8 @@
 //! [`release`] holds the order of the steps. [`clips`] measures each client, and [`clipped`] holds the clipped clients
 //! of a run. [`sum_pass`] adds the clipped integers, and [`noised_sum`] the [`noise`]. [`series_noise`] keeps noise that
 //! is correlated across rounds, and [`adaptive_clip`] moves the clip bound. Before the charge, `checks` looks at the
-//! base and the number of clients, and `range` at values that leave the base's dtype. Edges hand up their sums in files
+//! base and the number of clients, and `range` at values that leave the base's dtype. `reports` ends a run whose release
+//! exists. Edges hand up their sums in files
 //! ([`sum_file`], [`sums`]). [`statistics`] says what the clipped vector holds, and [`error`] why a run was not
 //! released.
 
@@ -16,6 +17,7 @@ pub mod noise;
 pub mod noised_sum;
 mod range;
 pub mod release;
+mod reports;
 pub mod series_noise;
 pub mod statistics;
 pub mod sum_file;

@@ -23,28 +23,24 @@ use crate::engine::aggregate::publish::{Complete, Kept};
 use crate::engine::aggregate::request::{Inputs, Readers, Request};
 use crate::engine::aggregate::run::{merge_staged, stage};
 use crate::engine::aggregate::session::Session;
-use crate::engine::aggregate::{metadata, publish, report};
+use crate::engine::aggregate::{metadata, report};
 use crate::engine::backend::request::BackendName;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::decide::method::MetricsRequest;
 use crate::engine::intake::claims::OnDuplicateContent;
+use crate::engine::intake::policy::OnBadUpdate;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
-use crate::io;
 use crate::io::digest::Blake3;
 use crate::io::model_file::ModelFile;
-use crate::io::model_files;
-use crate::io::model_writer::WriteError;
-use crate::io::shards::INDEX_SUFFIX;
-use crate::io::source::identity_of;
 use crate::kernels::server_step::ServerStep;
-use crate::model::layout::Layout;
 use crate::modes::dp::checks::{check_base, check_cohort};
 use crate::modes::dp::clipped::{ClientClips, Clipped, check_operators_files};
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::noised_sum::{NoisedSum, SumOnDisk};
+use crate::modes::dp::reports::{at_target, existing_report, report_existing, without_clients};
 use crate::modes::dp::statistics::DpStatistics;
 use crate::modes::dp::sum_file::SumFile;
 use crate::modes::dp::{CPU_ONLY, adaptive_clip, noise, range};
@@ -52,11 +48,10 @@ use crate::privacy::clipping::Treatment;
 use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
 use crate::rules::Verdict;
-use crate::telemetry::report::{Output, Report};
-use crate::telemetry::warnings;
+use crate::telemetry::report::Report;
 use crate::updates::metadata::PRIVACY_PREFIX;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The options of a release under a budget.
 #[derive(Clone, Debug)]
@@ -69,6 +64,8 @@ pub struct Options {
     pub report_clients: bool,
     /// Whether the round may release noise alone, without any client.
     pub allow_empty: bool,
+    /// Whether to release the same inputs once more, with other noise and at full cost.
+    pub release_again: bool,
     /// Sum files of edges. The server trusts the edges to have clipped the updates.
     pub sums: Vec<PathBuf>,
     /// What the release does with statistics.
@@ -83,6 +80,7 @@ impl Options {
             test_seed: None,
             report_clients: false,
             allow_empty: false,
+            release_again: false,
             sums: Vec::new(),
             statistics: DpStatistics::default(),
         }
@@ -91,14 +89,6 @@ impl Options {
 
 /// Strategies whose step depends on the merged delta and their own state alone.
 const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
-
-/// The warning in the report of a released model.
-const FOR_OPERATOR: &str =
-    "the budget does not cover this report: its bytes and times depend on the clients, keep it private";
-
-/// The warning in a report that describes clients.
-const NOT_PRIVATE: &str =
-    "this report describes single clients without noise: the budget does not cover it, keep it private";
 
 /// Refuses options that could reveal single clients.
 ///
@@ -168,6 +158,8 @@ pub(super) fn open<'m>(
 ) -> Result<Session<'m>, Error> {
     check_outside(&request.outputs, &options.directory)?;
     request.inputs = Inputs { may_be_empty: true, ..request.inputs };
+    // A stop would reveal a bad update: it counts as zero, whatever --on-bad-update says.
+    request.policy.on_bad_update = OnBadUpdate::Skip;
     Session::open(request, machine)
 }
 
@@ -197,7 +189,7 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     let request = charge_request(session, options, &clipped)?;
     if let Some(release) = publish_kept(&mut account, &request)? {
         let path = at_target(&session.request.outputs.model, &release)?;
-        return Ok(existing_report(session, options, &clipped.taken, &path));
+        return Ok(existing_report(session, options.report_clients, &clipped.taken, &path));
     }
     if let Some(answer) = charge::foresee(&mut account, &request).map_err(DpError::of)?
         && let Err(ended) = granted(session, options, &clipped.taken, answer)?
@@ -242,6 +234,7 @@ fn publish_kept(account: &mut Account, request: &request::Request) -> Result<Opt
         "an earlier run of this round completed its outputs as release {}, and could not publish them: nothing is charged",
         charge.charge.release_id
     );
+    account.books().check_recorded(outputs.path(), Some(charge.head.seq)).map_err(DpError::of)?;
     outputs.publish()?;
     account.adopt(charge.head.seq, Some(outputs.path())).map_err(DpError::of)?;
     Ok(Some(ExistingRelease {
@@ -259,7 +252,10 @@ fn granted(
 ) -> Result<Result<Grant, Report>, Error> {
     match answer {
         Answer::Granted(grant) => Ok(Ok(grant)),
-        Answer::Existing(release) => report_existing(session, options, taken, &release).map(Err),
+        Answer::Existing(release) => {
+            report_existing(session, options.report_clients, taken, &release).map(Err)
+        }
+        Answer::PaidBefore(paid) => Err(reported(session, options, taken, DpError::of(paid))),
         Answer::Refused(verdict) => {
             Err(refused(session, options, taken, format!("over the privacy budget: {verdict}")))
         }
@@ -294,9 +290,14 @@ fn describe(metadata: &mut BTreeMap<String, String>, stamp: &Stamp) {
 
 /// The refusal of a release.
 pub(super) fn refused(session: &Session, options: &Options, taken: &Taken, why: String) -> Error {
+    reported(session, options, taken, Error::Refused(why))
+}
+
+/// An error with the report so far.
+fn reported(session: &Session, options: &Options, taken: &Taken, why: Error) -> Error {
     let mut report = report::without_judgement(session, taken);
-    without_clients(&mut report, options);
-    Error::Reported { source: Box::new(Error::Refused(why)), report: Box::new(report) }
+    without_clients(&mut report, options.report_clients);
+    Error::Reported { source: Box::new(why), report: Box::new(report) }
 }
 
 fn charge_request(
@@ -313,6 +314,7 @@ fn charge_request(
         inputs_sha256: session.machine.pool.install(|| inputs(session, clipped))?,
         output: session.request.outputs.model.clone(),
         staged: Vec::new(),
+        release_again: options.release_again,
         test_seed: options.test_seed,
     })
 }
@@ -344,75 +346,12 @@ fn inputs(session: &Session, clipped: &Clipped) -> Result<Sha256, Error> {
     Ok(Sha256::of(all))
 }
 
-/// Ends a run whose release exists already: an earlier run may have crashed before it wrote its report. Another output
-/// path gets a copy.
-fn report_existing(
-    session: &Session,
-    options: &Options,
-    taken: &Taken,
-    release: &ExistingRelease,
-) -> Result<Report, Error> {
-    let (found, id) = (release.path.display(), &release.release_id);
-    tracing::warn!("{found} is already the release {id} of these updates: nothing is charged");
-    let path = at_target(&session.request.outputs.model, release)?;
-    let report = existing_report(session, options, taken, &path);
-    publish::publish_report(publish::stage_report(session, &report)?)?;
-    Ok(report)
-}
-
-fn existing_report(session: &Session, options: &Options, taken: &Taken, path: &Path) -> Report {
-    let output = existing_output(path, &taken.set.merged.layout);
-    let mut report =
-        Report { published: true, output: Some(output), ..report::without_judgement(session, taken) };
-    report.warnings = warnings::with_printed(report.warnings, options.report_clients);
-    without_clients(&mut report, options);
-    report
-}
-
-/// The path at which the release stands for this output: its own, as the user wrote it, or that of a copy.
-fn at_target(target: &Path, release: &ExistingRelease) -> Result<PathBuf, Error> {
-    let at = || WriteError::at(target);
-    let is_there = |path: &PathBuf| identity_of(path) == identity_of(&release.path);
-    // `family` lists the file itself and the index first.
-    let mut there = model_files::family(target).map_err(at())?.into_iter().take(2);
-    if let Some(path) = there.find(is_there) {
-        return Ok(path);
-    }
-    if release.path.to_string_lossy().ends_with(INDEX_SUFFIX) {
-        return Err(DpError::of(DpError::Elsewhere { path: release.path.clone() }));
-    }
-    io::publish::copy_to(&release.path, target).map_err(at())?;
-    Ok(target.to_owned())
-}
-
-/// Removes all that a report says about single clients, unless the operator asked for it.
-fn without_clients(report: &mut Report, options: &Options) {
-    if options.report_clients {
-        report.warnings.push(NOT_PRIVATE.to_owned());
-        return;
-    }
-    report.clients.clear();
-    report.rejected.clear();
-    report.warnings.push(FOR_OPERATOR.to_owned());
-}
-
-fn existing_output(path: &Path, layout: &Layout) -> Output {
-    Output {
-        path: path.display().to_string(),
-        files: Vec::new(),
-        tensors: layout.tensors().len(),
-        parameters: layout.parameters(),
-        metadata: BTreeMap::new(),
-        lost_to_rounding: None,
-    }
-}
-
 /// A release that the budget has paid for.
 struct Release {
     sum: NoisedSum,
     stamp: Stamp,
     clips: ClientClips,
-    options: Options,
+    report_clients: bool,
     directory: Directory,
 }
 
@@ -439,8 +378,8 @@ impl Release {
         let noise = noise::of_grant(account, grant, coordinates, isa, pool).map_err(DpError::of)?;
         let sum = NoisedSum::new(sum, noise, &grid, terms.denominator, sum_terms.statistics);
         let stamp = grant.stamp(next_clip);
-        let (options, directory) = (options.clone(), account.books().directory.clone());
-        Ok((Self { sum, stamp, clips, options, directory }, taken))
+        let (report_clients, directory) = (options.report_clients, account.books().directory.clone());
+        Ok((Self { sum, stamp, clips, report_clients, directory }, taken))
     }
 
     /// The judgement that every client has the same weight.
@@ -477,8 +416,7 @@ impl Mode for Release {
         let files = outputs.names();
         let kept = outputs.keep()?;
         let value = serde_json::to_value(&kept).map_err(Error::Report)?;
-        let record = KeptOutputs { files, outputs: Some(value) };
-        record.write(&self.directory, self.stamp.charge.seq).map_err(DpError::of)?;
+        KeptOutputs::complete(&self.directory, self.stamp.charge.seq, files, value).map_err(DpError::of)?;
         Ok(kept.publish()?)
     }
 
@@ -487,7 +425,7 @@ impl Mode for Release {
     }
 
     fn report(&self, _: &Taken, report: &mut Report) {
-        without_clients(report, &self.options);
+        without_clients(report, self.report_clients);
         report.warnings.extend(self.sum.warning());
     }
 }

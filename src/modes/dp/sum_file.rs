@@ -48,6 +48,28 @@ pub struct SumTerms {
     pub statistics: DpStatistics,
 }
 
+impl SumTerms {
+    /// How these terms differ from the expected ones, in words.
+    fn differences(&self, expected: &Self) -> String {
+        let round = |terms: &Self| terms.round.map_or_else(|| "none".to_owned(), |round| round.to_string());
+        let all = |terms: &Self| {
+            [
+                ("plan", terms.plan_sha256.to_string()),
+                ("base", terms.base.clone()),
+                ("round", round(terms)),
+                ("clip norm", terms.clip.to_string()),
+                ("bound of the integers", terms.bound.to_string()),
+                ("noise level", format!("{:?}", terms.level)),
+                ("statistics", terms.statistics.to_string()),
+            ]
+        };
+        let pairs = all(self).into_iter().zip(all(expected)).filter(|(found, expected)| found != expected);
+        let texts =
+            pairs.map(|((name, found), (_, expected))| format!("{name} is {found}, expected {expected}"));
+        texts.collect::<Vec<String>>().join("; ")
+    }
+}
+
 /// The metadata of a sum file.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
@@ -73,8 +95,8 @@ pub enum SumFileError {
     NoSum { path: PathBuf },
     #[error("{}: metadata `{KEY}` is not understood: {why}", .path.display())]
     Bad { path: PathBuf, why: String },
-    #[error("{}: was made for another plan, base or round: found {found}, expected {expected}", .path.display())]
-    OtherTerms { path: PathBuf, found: String, expected: String },
+    #[error("{}: was made for another plan, base or round: {differences}", .path.display())]
+    OtherTerms { path: PathBuf, differences: String },
     #[error("{}: tensor `{tensor}`: found {found}, expected {expected}", .path.display())]
     Tensor { path: PathBuf, tensor: String, found: String, expected: String },
     #[error("{}: client `{id}` is in another sum too", .path.display())]
@@ -88,6 +110,9 @@ impl SumFileError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Unusable { faults, .. } => faults.iter().find_map(OpenFault::hint),
+            Self::OtherTerms { .. } => Some(
+                "give every step of a round the same state directory, --base, --round and --dp-statistics",
+            ),
             _ => None,
         }
     }
@@ -140,9 +165,8 @@ impl SumFile {
         let description: SumDescription = serde_json::from_str(text)
             .map_err(|why| SumFileError::Bad { path: path.to_owned(), why: why.to_string() })?;
         if description.terms != *terms {
-            let text_of = |terms: &SumTerms| serde_json::to_string(terms).unwrap_or_default();
-            let (found, expected) = (text_of(&description.terms), text_of(terms));
-            return Err(SumFileError::OtherTerms { path: path.to_owned(), found, expected });
+            let differences = description.terms.differences(terms);
+            return Err(SumFileError::OtherTerms { path: path.to_owned(), differences });
         }
         let placement = layout.tensors().iter().map(|spec| {
             let found = model.table.iter().find(|place| place.spec.name == spec.name);

@@ -137,6 +137,7 @@ fn partial_metadata(
         dtypes: set.layout.tensors().iter().map(|spec| (spec.name.clone(), spec.dtype)).collect(),
     };
     let mut metadata = metadata::inherited(&set.metadata);
+    metadata::carry_test_noise(taken, &mut metadata);
     metadata.insert(PARTIAL_KEY.to_owned(), description.text());
     Ok(metadata)
 }

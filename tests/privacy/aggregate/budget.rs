@@ -31,7 +31,7 @@ fn assert_verified(dir: &Dir, models: &[&str]) -> String {
 fn a_spent_budget_ends_with_status_1_and_changes_no_file() {
     let dir = folder(&TWO_ROUNDS);
     for output in ["one.safetensors", "two.safetensors"] {
-        release_to(&dir, output, &[]).assert_merged(output);
+        release_to(&dir, output, &["--release-again"]).assert_merged(output);
     }
     let before = dir.contents();
     let why = [
@@ -44,7 +44,8 @@ fn a_spent_budget_ends_with_status_1_and_changes_no_file() {
             release_to(&dir, output, more).assert_fails(1, &why);
         }
     }
-    release_to(&dir, "three.safetensors", &["--report", "report.json"]).assert_fails(1, &why);
+    let report = ["--release-again", "--report", "report.json"];
+    release_to(&dir, "three.safetensors", &report).assert_fails(1, &why);
     let strategy = ["--strategy", "fedadam", "--state", "state.safetensors"];
     release_to(&dir, "three.safetensors", &strategy).assert_fails(1, &why);
     dir.assert_unchanged_since(&before);
@@ -113,8 +114,9 @@ fn rounds_at_the_same_time_are_charged_one_after_the_other() {
     let dir = folder(&TWO_ROUNDS);
     let outputs = ["1.safetensors", "2.safetensors", "3.safetensors", "4.safetensors"];
     let runs: Vec<Run> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            outputs.map(|output| scope.spawn(|| release_to(&dir, output, &["--threads", "1"]))).into();
+        let threads: Vec<_> = outputs
+            .map(|output| scope.spawn(|| release_to(&dir, output, &["--release-again", "--threads", "1"])))
+            .into();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let ended = |code| runs.iter().filter(|run| run.code == Some(code)).count();

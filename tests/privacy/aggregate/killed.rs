@@ -240,19 +240,131 @@ fn void_looks_for_outputs_in_a_directory_that_is_gone() {
     assert!(found);
 }
 
-/// A second release of the same inputs pays, and says what would have cost nothing.
+/// Another path gets a copy, wherever the output was published or found. What is lost is paid for again on request only.
 #[test]
-fn a_second_charge_for_the_same_inputs_gives_a_hint() {
+fn the_same_inputs_pay_a_second_time_only_on_request() {
     let dir = folder();
-    let args = ["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors", "-o", OUTPUT];
-    fedmill(&dir, &args).assert_merged(OUTPUT);
+    let round = |more: &[&str], output: &str| {
+        let args = ["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors", "-o", output];
+        fedmill(&dir, &[&args, more].concat())
+    };
+    round(&["--round", "1"], OUTPUT).assert_merged(OUTPUT);
+    let bytes = dir.read(OUTPUT);
+    let copied = round(&["--round", "1"], "copy.safetensors");
+    copied.assert_merged("copy.safetensors");
+    assert!(copied.stderr.contains("nothing is charged") && dir.read("copy.safetensors") == bytes);
+    round(&["--round", "1", "--release-again"], "new.safetensors").assert_merged("new.safetensors");
+    assert_eq!(charges(&dir), 2);
+    assert!(dir.read("new.safetensors") != bytes, "a second release has other noise");
+    std::fs::rename(dir.path("new.safetensors"), dir.path("moved.safetensors")).unwrap();
+    round(&["--round", "1"], "moved.safetensors").assert_merged("moved.safetensors");
+    // One output is lost, and the other is no longer as it was released.
+    std::fs::remove_file(dir.path("moved.safetensors")).unwrap();
+    dir.write(OUTPUT, [&bytes[..bytes.len() - 1], &[bytes[bytes.len() - 1] ^ 1]].concat());
+    let before = dir.contents();
+    let why =
+        ["charge 3 paid for this round", "new.safetensors does not hold the model", "-o", "--release-again"];
+    round(&["--round", "1"], "other.safetensors").assert_fails(1, &why);
+    dir.assert_unchanged_since(&before);
+    assert_eq!(charges(&dir), 2);
+}
+
+/// A copy would reveal that no client changed between two rounds without numbers.
+#[test]
+fn a_round_without_a_number_is_not_copied() {
+    let dir = folder();
+    let to = |output| ["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors", "-o", output];
+    fedmill(&dir, &to(OUTPUT)).assert_merged(OUTPUT);
+    fedmill(&dir, &to(OUTPUT)).assert_merged(OUTPUT);
+    let before = dir.contents();
+    let why =
+        ["charge 1 paid for this round", "released.safetensors\nhint: use that model", "--release-again"];
+    fedmill(&dir, &to("other.safetensors")).assert_fails(1, &why);
+    dir.assert_unchanged_since(&before);
+}
+
+/// A run that starts while another makes the same release waits, and copies its model.
+#[test]
+fn runs_of_one_round_at_once_pay_once() {
+    let dir = folder();
+    let start = |output: &str| {
+        let mut command = std::process::Command::new(crate::harness::program());
+        command.args(["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors"]);
+        command.args(["--round", "1", "-o", output]);
+        command.current_dir(dir.path("")).spawn().unwrap()
+    };
+    let outputs = ["one.safetensors", "two.safetensors", "three.safetensors"];
+    for mut run in outputs.map(start) {
+        assert!(run.wait().unwrap().success());
+    }
+    assert_eq!(charges(&dir), 1);
+    assert!(outputs.iter().all(|output| dir.read(output) == dir.read(outputs[0])));
+}
+
+/// A round with a number, to which an output is added.
+const ROUND_1: [&str; 8] =
+    ["aggregate", "updates", "--dp", "dp", "--base", "base.safetensors", "--round", "1"];
+
+/// A folder whose round was stopped when its model was published and its release was not recorded.
+fn stopped_before_its_record() -> Dir {
+    let args = [&ROUND_1[..], &["-o", OUTPUT]].concat();
+    let stopped = |step: u32| {
+        let dir = folder();
+        fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &args);
+        (dir.exists(OUTPUT) && books(&dir).state.orphans().next().is_some()).then_some(dir)
+    };
+    (1..60).find_map(stopped).unwrap()
+}
+
+/// An attacker may have seen the model where it was, so its charge stays, wherever the file is now and however often a run
+/// was started again.
+#[test]
+fn a_charge_whose_model_was_published_and_moved_is_not_voided() {
+    let args = [&ROUND_1[..], &["-o", OUTPUT]].concat();
+    let void = ["privacy", "void", "dp", "--seq", "1", "--attest", "the machine was off"];
+    let mut stops = 0;
+    for step in 1.. {
+        let dir = stopped_before_its_record();
+        std::fs::rename(dir.path(OUTPUT), dir.path("moved.safetensors")).unwrap();
+        assert!(
+            explained(&dir).contains("released.safetensors, and is not there any more"),
+            "{}",
+            explained(&dir)
+        );
+        let again = fedmill_after(&dir, &format!("export FEDMILL_FAIL_AT={step}"), &args);
+        if again.code == Some(0) {
+            break;
+        }
+        if books(&dir).state.orphans().next().is_some() {
+            fedmill(&dir, &void).assert_fails(1, &["record 1", OUTPUT]);
+            stops += 1;
+        }
+        fedmill(&dir, &args).assert_merged(OUTPUT);
+        assert!(dir.read(OUTPUT) == dir.read("moved.safetensors"), "step {step}: two outputs of one charge");
+        assert_eq!(charges(&dir), 1);
+    }
+    assert!(stops > 5, "{stops}");
+    let dir = stopped_before_its_record();
     std::fs::rename(dir.path(OUTPUT), dir.path("moved.safetensors")).unwrap();
-    let moved = [&args[..args.len() - 1], &["moved.safetensors"]].concat();
-    fedmill(&dir, &moved).assert_merged("moved.safetensors");
-    assert_eq!(charges(&dir), 1, "the output is where the run wants it");
-    let run = fedmill(&dir, &args);
-    assert!(run.stderr.contains("charge 1 paid for this round with these inputs"), "{run:#?}");
-    assert!(run.stderr.contains("-o with its new path"), "{run:#?}");
+    let adopt = ["privacy", "recover", "dp", "--adopt", "1", "--output", "moved.safetensors"];
+    assert_eq!(fedmill(&dir, &adopt).code, Some(0));
+    fedmill(&dir, &args).assert_merged(OUTPUT);
+    assert!(dir.read(OUTPUT) == dir.read("moved.safetensors"), "the model is copied from where it was found");
+    assert_eq!(charges(&dir), 1);
+}
+
+/// A model without a record of its release would be lost, and its charge could be voided.
+#[test]
+fn a_model_without_a_record_of_its_release_is_not_replaced() {
+    let dir = stopped_before_its_record();
+    model_f32("other/client", &values(7, 40)).meta("kind", "delta").write(&dir);
+    let before = dir.contents();
+    let other = ["aggregate", "other", "--dp", "dp", "--base", "base.safetensors", "-o", OUTPUT];
+    let hint = "`fedmill privacy recover dp --adopt 1`";
+    fedmill(&dir, &other).assert_fails(2, &[OUTPUT, "the output of charge 1", "not recorded", hint]);
+    dir.assert_unchanged_since(&before);
+    assert_eq!(fedmill(&dir, &["privacy", "recover", "dp", "--adopt", "1"]).code, Some(0));
+    fedmill(&dir, &other).assert_merged(OUTPUT);
     assert_eq!(charges(&dir), 2);
 }
 
@@ -331,7 +443,8 @@ fn a_key_that_was_wiped_in_part_makes_no_noise() {
         if is_half {
             assert!(explained(&dir).contains("its key is gone"), "{}", explained(&dir));
         }
-        fedmill(&dir, &args).assert_merged(OUTPUT);
+        // The key is lost, so the run pays once more.
+        fedmill(&dir, &[&args[..], &["--release-again"]].concat()).assert_merged(OUTPUT);
         let mut known = [0; 64];
         let key = [0; 32];
         let stream = Stream { key: &key, domain: 1, segment: 0 };
