@@ -108,6 +108,29 @@ def mixed():
         yield dict(parts=named, delta=1e-6, rdp=integer, order=integer_order, pld=tight[0], change=tight[1])
 
 
+def tree(event):
+    """An event as `privacy compose --events` reads it."""
+    if hasattr(event, "_asdict"):
+        return {key: tree(value) for key, value in event._asdict().items()}
+    return [tree(each) for each in event] if isinstance(event, list) else event
+
+
+def sampled_compositions():
+    """Events that sample clients once for several Gaussians, which equal one. The library's loss distributions take
+    that one only."""
+    cases = [(0.01, [(2.0, 1), (3.0, 4)], 500), (0.1, [(4.0, 1), (6.0, 2), (10.0, 25)], 30), (0.5, [(8.0, 2)], 10)]
+    for q, parts, rounds in cases:
+        gaussians = [dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(z), n) for z, n in parts]
+        sampled = dp_accounting.PoissonSampledDpEvent(q, dp_accounting.ComposedDpEvent(gaussians))
+        whole = dp_accounting.SelfComposedDpEvent(sampled, rounds)
+        guess, order = rdp([whole], 1e-6, None)
+        integer, integer_order = rdp([whole], 1e-6, INTEGERS)
+        one = sum(n / z**2 for z, n in parts) ** -0.5
+        tight = pld([event(one, q, rounds)], rounds, 1e-6, guess, order)
+        row = dict(event=tree(whole.to_named_tuple()), delta=1e-6)
+        yield row | dict(rdp=integer, order=integer_order, pld=tight[0], change=tight[1])
+
+
 def divergence(z, q, order):
     """ln E[(1 - q + q r)^a] / (a - 1), for x of N(0, z^2) and r the ratio of noise about 1 and about 0."""
     mpmath.mp.dps = 40
@@ -145,6 +168,7 @@ def main():
         divergences=list(divergences()),
         without_replacement=list(without_replacement()),
         mixed=list(mixed()),
+        sampled_compositions=list(sampled_compositions()),
         plans=plans(),
     )
     lines = []

@@ -18,6 +18,7 @@ struct Vectors {
     divergences: Vec<Divergence>,
     without_replacement: Vec<Fixed>,
     mixed: Vec<Mixed>,
+    sampled_compositions: Vec<SampledComposition>,
     plans: Vec<Plan>,
 }
 
@@ -50,6 +51,16 @@ struct Part {
 #[derive(Deserialize)]
 struct Mixed {
     parts: Vec<Part>,
+    delta: f64,
+    rdp: f64,
+    order: f64,
+    pld: f64,
+    change: f64,
+}
+
+#[derive(Deserialize)]
+struct SampledComposition {
+    event: Event,
     delta: f64,
     rdp: f64,
     order: f64,
@@ -118,6 +129,19 @@ fn divergences_are_the_integrals() {
         let curve = Curve::of(&steps, &OrderList::All.orders());
         let (_, found) = curve.points().find(|(order, _)| *order == case.order).unwrap();
         assert_close(found, case.divergence, 1e-9);
+    }
+}
+
+/// One sample of clients for several Gaussians is a sample for one Gaussian with the sum of their precisions.
+#[test]
+fn sampled_compositions_cost_what_dp_accounting_says() {
+    let all = Vectors::read().sampled_compositions;
+    assert_eq!(all.len(), 3);
+    for case in all {
+        let found = by_rdp(case.event.clone(), case.delta);
+        assert_close(found.epsilon_rdp_integer, case.rdp, 1e-6);
+        assert_eq!(found.integer_order, case.order);
+        assert_tight(by_pld(&[case.event], case.delta), case.pld, case.change);
     }
 }
 

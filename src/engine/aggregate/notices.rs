@@ -8,8 +8,14 @@ use crate::updates::metadata::has_test_noise;
 use crate::updates::set::{Client, UpdateSet};
 use std::path::Path;
 
+/// Warns of what the clients and the other inputs state.
+pub(super) fn inputs(policy: &Policy, taken: &Taken) {
+    capped_examples(policy, taken);
+    test_noise(taken);
+}
+
 /// Warns of clients that state more examples than may count.
-pub(super) fn capped_examples(policy: &Policy, taken: &Taken) {
+fn capped_examples(policy: &Policy, taken: &Taken) {
     let most = policy.claims.max_examples.filter(|_| taken.weights_source == "examples");
     let Some(most) = most else { return };
     let is_above = |client: &&Client| client.metadata.num_examples.is_some_and(|found| found > most);
@@ -55,7 +61,7 @@ pub(super) fn state_left_behind(base: &ModelFile) {
 }
 
 /// Warns of updates and other inputs with noise from a test seed: the merged model carries their mark.
-pub(super) fn test_noise(taken: &Taken) {
+fn test_noise(taken: &Taken) {
     let clients = taken.set.clients.iter().map(|client| &*client.model);
     let others = taken.others.iter().filter_map(|other| other.model.as_deref());
     for model in clients.chain(others).filter(|model| has_test_noise(&model.metadata)) {

@@ -259,8 +259,7 @@ impl<'m> Session<'m> {
         if taken.weights_source == "uniform" && policy.weighting == Weighting::Default {
             notices::uniform_weights(&taken.set);
         }
-        notices::capped_examples(policy, taken);
-        notices::test_noise(taken);
+        notices::inputs(policy, taken);
         Ok(())
     }
 
