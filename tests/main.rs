@@ -16,6 +16,7 @@
 //! - `partial_claims`: what a partial says of its round, its kind and its sums, held against the run.
 //! - `hostile_updates`: encoded updates from attackers, cut off, changed at random, and made up.
 //! - `identity`: what names a client, and what updates may claim of themselves.
+//! - `hostile_statistics`: wild values of statistics, in the distances of rules and the lengths of strategies.
 //! - `hostile_files`: files that ask for too much, act on the terminal, or are not what they seem.
 //! - `inspect`: the output of `fedmill inspect`.
 //! - `compress`: updates compressed and decompressed, files to files, and encoded updates in a merge.
@@ -80,6 +81,7 @@ mod gpu;
 mod harness;
 mod help;
 mod hostile_files;
+mod hostile_statistics;
 mod hostile_updates;
 mod identity;
 mod inspect;

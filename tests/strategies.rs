@@ -126,6 +126,7 @@ fn run(strategy: &dyn Strategy, isa: Isa) -> Vec<Server> {
         let decided = StepInput {
             steps: round as u64,
             coefficients: Some(&coefficients),
+            weights: &cohort.weights,
             geometry: measured.as_ref(),
             rule: "mean",
         };

@@ -51,7 +51,7 @@ fn spectrum(matrix: &Matrix, with_vectors: bool) -> Eigen {
 }
 
 /// The power of two at `x` or above, within a factor of two. `x` is finite and above zero.
-pub(super) fn power_of_two_above(x: f64) -> f64 {
+pub fn power_of_two_above(x: f64) -> f64 {
     x.log2().ceil().clamp(-1022.0, 1023.0).exp2()
 }
 

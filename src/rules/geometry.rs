@@ -8,6 +8,9 @@
 //!
 //! The Gram matrix is about a centre amid the clients, not about the origin. So updates that agree in all but their last
 //! digits keep those digits, and clients far away do not blur the distances between the others.
+//!
+//! Parameters and statistics are coordinates of one space, so their Gram matrices add up. Rules see the sum. A factor
+//! that shortens deltas, such as that of a clip, is for parameters alone: then the sum is `f_i f_j G + G_statistics`.
 
 use crate::rules::mixing::Mixing;
 
@@ -36,6 +39,12 @@ impl Matrix {
     #[must_use]
     pub fn scaled(&self, factors: &[f64]) -> Self {
         Self::new(self.size, |i, j| factors[i] * factors[j] * self.at(i, j))
+    }
+
+    /// The sum with a matrix of the same size.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self::new(self.size, |i, j| self.at(i, j) + other.at(i, j))
     }
 
     /// Number of rows.
@@ -81,6 +90,15 @@ pub struct Geometry {
     relative_error: f64,
     median: Option<usize>,
     centre: Option<usize>,
+    /// The parts of the sum; `None` if no float is a statistic.
+    classes: Option<Box<Classes>>,
+}
+
+/// The geometries of the same points in parameters alone and in statistics alone.
+#[derive(Clone, Debug)]
+struct Classes {
+    parameters: Geometry,
+    statistics: Geometry,
 }
 
 /// The references besides the origin, in the order of the points.
@@ -120,7 +138,29 @@ impl Geometry {
         let measured = measured.is_some();
         let median = references.median.then_some(clients + 1);
         let centre = references.centre.then(|| clients + references.count() - 1);
-        Self { clients, gram, squared, measured, spread, relative_error, median, centre }
+        Self { clients, gram, squared, measured, spread, relative_error, median, centre, classes: None }
+    }
+
+    /// The geometry in all floats, from that in parameters and that in statistics, of the same points.
+    #[must_use]
+    pub fn of_classes(parameters: Self, statistics: Self) -> Self {
+        let spread = parameters.spread.iter().zip(&statistics.spread).map(|(a, b)| a + b).collect();
+        Self {
+            clients: parameters.clients,
+            gram: parameters.gram.plus(&statistics.gram),
+            squared: parameters.squared.plus(&statistics.squared),
+            measured: parameters.measured && statistics.measured,
+            spread,
+            relative_error: parameters.relative_error.max(statistics.relative_error),
+            median: parameters.median,
+            centre: parameters.centre,
+            classes: Some(Box::new(Classes { parameters, statistics })),
+        }
+    }
+
+    /// The geometry in parameters alone, for lengths that decide how far deltas are scaled.
+    pub fn parameters(&self) -> &Self {
+        self.classes.as_ref().map_or(self, |classes| &classes.parameters)
     }
 
     /// Number of clients.
@@ -233,12 +273,23 @@ impl Geometry {
             .collect()
     }
 
-    /// The geometry of mixed updates: the rows of `mixing` take the clients' place. It has no coordinate median.
+    /// The geometry of mixed updates: the rows of `mixing` take the clients' place. It has no coordinate median, unless
+    /// the rows are the clients themselves. No factor shortens statistics.
     #[must_use]
     pub fn mixed(&self, mixing: &Mixing) -> Self {
-        if mixing.inputs() == mixing.len() && (0..mixing.len()).all(|k| mixing.chosen(k) == Some(k)) {
+        if mixing.is_identity() {
             return self.clone();
         }
+        match &self.classes {
+            None => self.remade(mixing),
+            Some(of) => {
+                Self::of_classes(of.parameters.remade(mixing), of.statistics.remade(&mixing.unscaled()))
+            }
+        }
+    }
+
+    /// The geometry of the rows of `mixing` in one class.
+    fn remade(&self, mixing: &Mixing) -> Self {
         let extras: Vec<usize> = [Some(self.origin()), self.centre].into_iter().flatten().collect();
         // Each new point as a combination of the old ones.
         let mut points: Vec<Vec<f64>> = (0..mixing.len()).map(|k| self.combination(mixing.row(k))).collect();
@@ -260,6 +311,7 @@ impl Geometry {
             relative_error: self.relative_error,
             median: None,
             centre: self.centre.map(|_| mixing.len() + 1),
+            classes: None,
         }
     }
 
@@ -347,6 +399,22 @@ pub(crate) mod tests {
         // Half of the third delta is half way to the origin.
         let half = geometry.combination(&[0.0, 0.0, 0.5]);
         assert_eq!(geometry.squared_distances_to(&half)[geometry.origin()], 6.25);
+    }
+
+    #[test]
+    fn factors_shorten_parameters_and_not_statistics() {
+        // One parameter and one statistic for each client.
+        let parameters: Vec<Vec<f64>> = vec![vec![1.0], vec![2.0], vec![30.0]];
+        let statistics: Vec<Vec<f64>> = vec![vec![5.0], vec![5.0], vec![-400.0]];
+        let all = Geometry::of_classes(geometry_of(&parameters), geometry_of(&statistics));
+        assert_eq!((all.norm(2), all.parameters().norm(2)), (30f64.hypot(400.0), 30.0));
+        let clipped = all.mixed(&Mixing::diagonal(&[1.0, 1.0, 0.1]));
+        assert!((clipped.distance(0, 2) - 2f64.hypot(405.0)).abs() < 1e-9, "{}", clipped.distance(0, 2));
+        assert!((clipped.norm(2) - 3f64.hypot(400.0)).abs() < 1e-9);
+        assert!((clipped.parameters().norm(2) - 3.0).abs() < 1e-12);
+        // A mean of two is one of both classes.
+        let mixed = all.mixed(&Mixing::new(3, vec![vec![0.5, 0.0, 0.5]]));
+        assert!((mixed.norm(0) - 15.5f64.hypot(197.5)).abs() < 1e-9);
     }
 
     #[test]

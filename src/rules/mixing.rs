@@ -38,6 +38,17 @@ impl Mixing {
         self.rows.len() == self.inputs && self.rows.iter().enumerate().all(is_own)
     }
 
+    /// The combinations without the factors that shorten deltas: a diagonal matrix becomes the identity.
+    #[must_use]
+    pub fn unscaled(&self) -> Self {
+        if self.is_diagonal() { Self::diagonal(&vec![1.0; self.inputs]) } else { self.clone() }
+    }
+
+    /// Whether the rows are the inputs, unchanged and in order.
+    pub fn is_identity(&self) -> bool {
+        self.inputs == self.len() && (0..self.len()).all(|row| self.chosen(row) == Some(row))
+    }
+
     /// Number of rows.
     #[expect(clippy::len_without_is_empty, reason = "there is always a row")]
     pub fn len(&self) -> usize {

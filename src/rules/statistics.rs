@@ -104,6 +104,8 @@ pub struct GeometryRequest<'m> {
     pub hostile: Option<usize>,
     /// The updates as combinations of the clients' updates; `None` for the clients' updates themselves.
     pub mixing: Option<&'m Mixing>,
+    /// The same for statistics, without the factors that shorten deltas.
+    pub unscaled: Option<&'m Mixing>,
 }
 
 impl GeometryRequest<'_> {

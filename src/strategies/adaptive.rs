@@ -224,7 +224,13 @@ mod tests {
         let (mut m, mut v) = (kept.next().unwrap(), kept.next().unwrap());
         let mut x = 0.0;
         for (steps, delta) in deltas.iter().enumerate() {
-            let input = StepInput { steps: steps as u64, coefficients: None, geometry: None, rule: "mean" };
+            let input = StepInput {
+                steps: steps as u64,
+                coefficients: None,
+                weights: &[],
+                geometry: None,
+                rule: "mean",
+            };
             let mut moved = [*delta];
             server_step(
                 Isa::named("portable").unwrap(),

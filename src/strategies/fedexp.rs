@@ -6,10 +6,15 @@
 //! - Cost: the distances of all updates.
 //! - Elsewhere: the authors' code has `eps * S`; the equation has `eps` alone.
 //!
+//! The lengths are those of parameters, after every factor: a clip, a mixture, and the rule's own. If the rule gives an
+//! update a share `a_i` below its weight `p_i`, as centered clipping and the geometric median do with a distant one, the
+//! rule shortened the delta by `a_i / p_i`, and `a_i * (a_i / p_i) * |delta_i|^2` counts. So a distant client lengthens the
+//! step no more than a near one.
+//!
 //! The step needs the length of the merged delta before the merge. So a rule that works by coordinate cannot precede it:
 //! its merged delta is no combination of the clients' deltas. After a rule that shrinks deltas, such as centered
-//! clipping, the shares need not add up to one. A hostile client that the rule keeps can lengthen the step with a long
-//! delta. A rule that leaves out long deltas bounds the step.
+//! clipping, the shares need not add up to one. A hostile client that the rule keeps in full can lengthen the step with a
+//! long delta. A rule that leaves out long deltas bounds the step.
 
 use crate::kernels::server_step::ServerStep;
 use crate::rules::Needs;
@@ -33,11 +38,17 @@ pub struct FedExp {
 }
 
 impl FedExp {
-    /// The server's learning rate.
-    fn lr(&self, coefficients: &[f64], geometry: &Geometry) -> f64 {
-        let parts = coefficients.iter().filter(|a| **a != 0.0).count();
-        let squares = |(i, a): (usize, &f64)| a * geometry.norm(i).powi(2);
-        let lengths: f64 = coefficients.iter().enumerate().map(squares).sum();
+    /// The server's learning rate. A share below the weight of its update is a factor on the update's delta: the rule
+    /// shortened it.
+    fn lr(&self, coefficients: &[f64], weights: &[f64], geometry: &Geometry) -> f64 {
+        let has_part = |i: &usize| coefficients[*i] != 0.0;
+        let parts = (0..coefficients.len()).filter(has_part).count();
+        let total: f64 = (0..coefficients.len()).filter(has_part).map(|i| weights[i]).sum();
+        let square = |i: usize| {
+            let factor = (coefficients[i] / (weights[i] / total)).min(1.0);
+            coefficients[i] * factor * geometry.norm(i).powi(2)
+        };
+        let lengths: f64 = (0..coefficients.len()).filter(has_part).map(square).sum();
         let merged = geometry.squared_distances_to(&geometry.combination(coefficients))[geometry.origin()];
         let eps = self.eps.map_or(1e-3, |eps| eps.0);
         (lengths / (2.0 * (merged + eps * parts as f64))).max(1.0)
@@ -69,7 +80,7 @@ impl Strategy for FedExp {
             });
         };
         let geometry = input.geometry.ok_or_else(|| StrategyError::not_measured(self))?;
-        let lr = self.lr(coefficients, geometry);
+        let lr = self.lr(coefficients, input.weights, geometry);
         if !lr.is_finite() {
             let what = "the deltas are too long for the step to be a number".to_owned();
             return Err(StrategyError::NotANumber { strategy: self.to_string(), what });
@@ -84,7 +95,7 @@ mod tests {
     use crate::rules::geometry::tests::geometry_of;
 
     fn lr(eps: f64, rows: &[Vec<f64>], coefficients: &[f64]) -> f64 {
-        FedExp { eps: Some(Positive(eps)) }.lr(coefficients, &geometry_of(rows))
+        FedExp { eps: Some(Positive(eps)) }.lr(coefficients, coefficients, &geometry_of(rows))
     }
 
     /// The squared lengths are 9 and 16, and 25 / 4 of the mean: (25 / 2) / (25 / 2).
@@ -99,6 +110,17 @@ mod tests {
         assert!((lr(0.125, &[vec![1.0], vec![-3.0], vec![5.0]], &[0.75, 0.25, 0.0]) - 6.0).abs() < 1e-12);
     }
 
+    /// Two of four units, and a delta of length 8e9 that the rule gives a share of 1e-9 in place of a third.
+    #[test]
+    fn a_share_below_the_weight_is_a_factor() {
+        let rows = [vec![1.0, 0.0], vec![0.0, 1.0], vec![8e9, 0.0]];
+        let (a, far) = (0.5 - 5e-10, 1e-9);
+        let got = FedExp { eps: Some(Positive(0.01)) }.lr(&[a, a, far], &[1.0; 3], &geometry_of(&rows));
+        let lengths = 2.0 * a + far * (3.0 * far) * 64e18;
+        let merged = (a + 8.0f64).powi(2) + a * a;
+        assert!((got - (lengths / (2.0 * (merged + 0.03))).max(1.0)).abs() < 1e-6, "{got}");
+    }
+
     #[test]
     fn it_never_steps_less_than_the_average() {
         assert_eq!(lr(1e-3, &[vec![2.0], vec![2.0]], &[0.5, 0.5]), 1.0);
@@ -107,7 +129,7 @@ mod tests {
 
     #[test]
     fn rules_by_coordinate_cannot_precede_it() {
-        let input = StepInput { steps: 0, coefficients: None, geometry: None, rule: "median" };
+        let input = StepInput { steps: 0, coefficients: None, weights: &[], geometry: None, rule: "median" };
         let error = FedExp { eps: None }.step(&input).unwrap_err().to_string();
         assert!(error.starts_with("fedexp with median has no meaning: "), "{error}");
     }

@@ -91,9 +91,12 @@ pub struct Cohort {
 pub struct StepInput<'a> {
     /// The number of steps in earlier rounds.
     pub steps: u64,
-    /// The coefficient of each client's delta in the merged delta; `None` if the rule works by coordinate.
+    /// The coefficient of each update's delta in the merged delta; `None` if the rule works by coordinate. Updates are
+    /// those that the rule sees: after factors, clips and mixtures.
     pub coefficients: Option<&'a [f64]>,
-    /// The geometry of the clients' deltas before any scaling; `None` if it was not measured.
+    /// The weight of each update before the rule; equal for a rule that does not weigh.
+    pub weights: &'a [f64],
+    /// The geometry of the updates' parameters; `None` if it was not measured.
     pub geometry: Option<&'a Geometry>,
     /// The text of the rule, for messages.
     pub rule: &'a str,
@@ -191,7 +194,8 @@ pub trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
-    /// Factor for each client's delta before the rule; `None` means 1 for all.
+    /// Factor for each client's delta before the rule; `None` means 1 for all. `geometry` is that of the deltas'
+    /// parameters.
     ///
     /// # Errors
     ///

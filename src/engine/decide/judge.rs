@@ -9,7 +9,7 @@ use crate::kernels::server_step::ServerStep;
 use crate::rules::geometry::Geometry;
 use crate::rules::metrics::RoundMetrics;
 use crate::rules::mixing::Mixing;
-use crate::rules::pre::{self, PreAggregation, StepRecord};
+use crate::rules::pre::{self, PreAggregation, Shares, StepRecord};
 use crate::rules::{
     Decision, Distances, GeometryRequest, GeometryResult, Needs, Precision, Recipe, Rule, RuleError,
     Statistics, Verdict, Warning, WarningKind,
@@ -146,7 +146,7 @@ impl<S: GeometrySource> Judge<'_, S> {
         let needs_metrics = self.reporting.wants_metrics(statistics.clients());
         let mut sign_agreement = None;
         if needs > Needs::Nothing || needs_metrics {
-            let measured = self.measure(precision, None, statistics.byzantine)?;
+            let measured = self.measure(precision, [None; 2], statistics.byzantine)?;
             sign_agreement = measured.sign_agreement;
             statistics.geometry = Some(measured.geometry);
         }
@@ -158,22 +158,22 @@ impl<S: GeometrySource> Judge<'_, S> {
         let norms = geometry.map(|g| (0..g.clients()).map(|i| g.norm(i)).collect());
         let distances = screened.then(|| method.distances.resolved(statistics.clients()));
 
-        let sent = statistics.geometry.clone().filter(|_| method.strategy.needs() > Needs::Nothing);
-        let scale = method.strategy.scale(self.cohort, sent.as_ref())?;
-        let prepared = pre::prepare(&method.pre, statistics, scale.as_deref())?;
+        let lengths = statistics.geometry.as_ref().map(Geometry::parameters);
+        let scale = method.strategy.scale(self.cohort, lengths)?;
+        let prepared = self.prepare(statistics, scale.as_deref())?;
         let measured_again = self.measure_again(precision, &prepared, needs)?;
         // Each rule sees the numbers that it would see alone, so a shadow rule changes nothing.
         let decide = |rule: &dyn Rule| match &measured_again {
             Some(again) if rule.needs() == Needs::Median => method.decide(rule, again),
             _ => method.decide(rule, &prepared),
         };
-        let Decision { recipe, verdicts, mut warnings } = decide(method.rule.as_ref())?;
-        let shadow = |rule: &dyn Rule| (rule.to_string(), decide(rule));
+        let (Decision { recipe, verdicts, mut warnings }, shares) = decide(method.rule.as_ref())?;
+        let shadow = |rule: &dyn Rule| (rule.to_string(), decide(rule).map(|(decision, _)| decision));
         let shadows = self.reporting.shadow.iter().map(|rule| shadow(rule.as_ref())).collect();
         let unprotected = method.unprotected(self.subject.clients)?.into_iter();
         let about = no_metrics.into_iter().chain(self.lengths_of_weights()).map(Warning::from);
+        let server_step = self.server_step(&prepared, shares)?;
         warnings.splice(0..0, unprotected.chain(about).chain(prepared.warnings));
-        let server_step = self.server_step(&recipe, sent.as_ref())?;
         Ok(Judgement {
             recipe: Some(recipe),
             verdicts,
@@ -189,26 +189,44 @@ impl<S: GeometrySource> Judge<'_, S> {
         })
     }
 
-    fn server_step(&self, recipe: &Recipe, sent: Option<&Geometry>) -> Result<ServerStep, StrategyError> {
-        let coefficients = recipe.coefficients();
+    /// Takes the steps before the rule, on deltas that the strategy may have scaled.
+    fn prepare(
+        &self,
+        statistics: Statistics,
+        scale: Option<&[f64]>,
+    ) -> Result<PreAggregation, JudgeError<S::Error>> {
+        let mut scaled = pre::scaled(statistics, scale);
+        let too_large = scaled.statistics.geometry.as_ref().map_or_else(Vec::new, Geometry::unmeasurable);
+        if !too_large.is_empty() {
+            if self.method.needs() > Needs::Nothing {
+                return Err(JudgeError::TooLarge(too_large));
+            }
+            scaled.statistics.geometry = None;
+        }
+        Ok(pre::prepare(&self.method.pre, scaled)?)
+    }
+
+    fn server_step(&self, on: &PreAggregation, shares: Shares) -> Result<ServerStep, StrategyError> {
+        let rule = self.method.rule.as_ref();
         self.method.strategy.step(&StepInput {
             steps: self.subject.steps,
-            coefficients: coefficients.as_deref(),
-            geometry: sent,
-            rule: &self.method.rule.to_string(),
+            coefficients: shares.as_deref(),
+            weights: &on.weights_for(rule),
+            geometry: on.statistics.geometry.as_ref().map(Geometry::parameters),
+            rule: &rule.to_string(),
         })
     }
 
     fn measure(
         &mut self,
         precision: Precision,
-        mixing: Option<&Mixing>,
+        [mixing, unscaled]: [Option<&Mixing>; 2],
         hostile: Option<usize>,
     ) -> Result<GeometryResult, JudgeError<S::Error>> {
         let Subject { clients, has_centre, .. } = self.subject;
         let updates = mixing.map_or(clients, Mixing::len);
         let request = self.reporting.request(self.method, updates, has_centre, precision);
-        let request = GeometryRequest { mixing, hostile, ..request };
+        let request = GeometryRequest { mixing, unscaled, hostile, ..request };
         self.source.measure(&request).map_err(JudgeError::Source)
     }
 
@@ -223,7 +241,8 @@ impl<S: GeometrySource> Judge<'_, S> {
         if needs < Needs::Median || prepared.knows(needs) || prepared.statistics.geometry.is_none() {
             return Ok(None);
         }
-        let measured = self.measure(precision, prepared.mixing.as_ref(), prepared.statistics.byzantine)?;
+        let mixings = [&prepared.mixing, &prepared.unscaled].map(Option::as_ref);
+        let measured = self.measure(precision, mixings, prepared.statistics.byzantine)?;
         let mut again = prepared.clone();
         again.statistics.geometry = Some(measured.geometry);
         Ok(Some(again))

@@ -1,7 +1,7 @@
 //! The settings of a judgement: some change the model, some change only the report.
 
 use crate::rules::geometry::References;
-use crate::rules::pre::{PreAggregation, Step};
+use crate::rules::pre::{PreAggregation, Shares, Step};
 use crate::rules::{
     self, Byzantine, Decision, Distances, GeometryRequest, Needs, Precision, Rule, RuleError, Statistics,
     Warning,
@@ -111,11 +111,15 @@ impl Method {
     /// # Errors
     ///
     /// When the rule cannot decide on them, or would protect against no client.
-    pub(super) fn decide(&self, rule: &dyn Rule, on: &PreAggregation) -> Result<Decision, RuleError> {
+    pub(super) fn decide(
+        &self,
+        rule: &dyn Rule,
+        on: &PreAggregation,
+    ) -> Result<(Decision, Shares), RuleError> {
         let warning = self.allowed(on.check_protects(rule))?;
-        let mut decision = on.decide(rule)?;
+        let (mut decision, shares) = on.decide(rule)?;
         decision.warnings.splice(0..0, warning);
-        Ok(decision)
+        Ok((decision, shares))
     }
 
     /// Checks the rule before the run reads any values.
@@ -177,6 +181,7 @@ impl Reporting {
             precision,
             hostile: None,
             mixing: None,
+            unscaled: None,
         }
     }
 }

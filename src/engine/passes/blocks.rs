@@ -28,29 +28,31 @@ pub(crate) fn reduce<E: Element>(
     }
 }
 
-/// Writes the mixtures of these clients' rows to `mixed`. The base has the coefficient one minus the sum of the others,
-/// unless `base` is empty.
-pub(crate) fn mix<E: Element>(
+/// Writes the mixtures of these clients' rows to `mixed`, divided by `divisor`. The base has the coefficient one minus the
+/// sum of the others, unless `base` is empty. A mixture that does not fit the float is infinite.
+pub(crate) fn mix<E: Element, M: Merged>(
     isa: Isa,
     rows: &Rows<E>,
     clients: &[usize],
     mixing: &Mixing,
     base: &[f64],
+    divisor: f64,
     mixed: &mut TileBuffer,
 ) {
     let mut sums = vec![0.0; rows.columns()];
     for k in 0..mixing.len() {
-        let weights: Vec<f64> = clients.iter().map(|client| mixing.row(k)[*client]).collect();
+        let mut weights: Vec<f64> = clients.iter().map(|client| mixing.row(k)[*client]).collect();
         sums.fill(0.0);
         if !base.is_empty() {
-            add_times(base, 1.0 - weights.iter().sum::<f64>(), &mut sums);
+            add_times(base, (1.0 - weights.iter().sum::<f64>()) / divisor, &mut sums);
         }
+        weights.iter_mut().for_each(|weight| *weight /= divisor);
         add_weighted(isa, rows, &weights, &mut sums);
-        let row: &mut [E::Mixed] = bytemuck::cast_slice_mut(mixed.row_mut(k));
+        let row: &mut [M] = bytemuck::cast_slice_mut(mixed.row_mut(k));
         for (x, sum) in row.iter_mut().zip(&sums) {
-            *x = <E::Mixed as Merged>::rounded(*sum);
+            *x = M::rounded(*sum);
         }
-        mixed.clear_behind(k, sums.len() * size_of::<E::Mixed>());
+        mixed.clear_behind(k, sums.len() * size_of::<M>());
     }
 }
 

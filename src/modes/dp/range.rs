@@ -31,7 +31,7 @@ use crate::updates::set::UpdateSet;
 pub(super) fn check(session: &Session, plan: &BudgetPlan, clipped: &Clipped) -> Result<ServerStep, Error> {
     let (set, grid) = (&clipped.taken.set, &clipped.grid);
     let steps = set.carried.steps;
-    let decided = StepInput { steps, coefficients: None, geometry: None, rule: "mean" };
+    let decided = StepInput { steps, coefficients: None, weights: &[], geometry: None, rule: "mean" };
     let step = session.request.method.strategy.step(&decided)?;
     let clients = plan.cohort().min(plan.denominator);
     let sum = clients as f64 * grid.bound() as f64;

@@ -143,6 +143,7 @@ impl Mode for ByPresence {
         let decided = StepInput {
             steps: taken.set.carried.steps,
             coefficients: None,
+            weights: &[],
             geometry: None,
             rule: &method.rule.to_string(),
         };

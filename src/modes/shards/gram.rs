@@ -1,14 +1,14 @@
 //! Measures one shard: runs the geometry pass over its sections, and writes a shard file.
 //!
 //! The file holds sums for the branches of its sections, as upper triangles. The sums are inner products of all points,
-//! and squared distances if the run computes distances from differences. If a close call would be settled in f64, the
-//! file holds the sums in f64 too.
+//! and squared distances if the run computes distances from differences. Sums over statistics stand apart from those over
+//! parameters. If a close call would be settled in f64, the file holds the sums in f64 too.
 
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::geometry::{FileGeometry, faults_of_values, subject_of};
 use crate::engine::aggregate::request::Request;
 use crate::engine::intake::fault::Fault;
-use crate::engine::passes::geometry::sums::{GeometrySums, SectionSums};
+use crate::engine::passes::geometry::sums::{GeometrySums, SectionSums, Triangles};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::{Branch, SectionTree, Summand};
 use crate::engine::passes::survey::Measured;
@@ -116,9 +116,13 @@ fn check_sound(run: &ShardedRun, branches: &[Branch<SectionSums>]) -> Result<(),
 
 /// The faults of clients whose products do not fit f64.
 fn too_large(all: &SectionSums, clients: usize) -> Vec<(usize, Fault)> {
-    let points = triangle_size(all.products.len());
-    let diagonal = |i: usize| all.products[i * (2 * points - i + 1) / 2];
-    (0..clients).filter(|i| !diagonal(*i).is_finite()).map(|i| (i, Fault::TooLarge)).collect()
+    let is_too_large = |i: &usize| {
+        [&all.parameters, &all.statistics].into_iter().flatten().any(|Triangles { products, .. }| {
+            let points = triangle_size(products.len());
+            !products[i * (2 * points - i + 1) / 2].is_finite()
+        })
+    };
+    (0..clients).filter(is_too_large).map(|i| (i, Fault::TooLarge)).collect()
 }
 
 /// The number of rows of the square whose upper triangle has `values` values.
@@ -138,15 +142,55 @@ fn prefix(request: &GeometryRequest) -> &'static str {
     }
 }
 
-fn tensors(request: &GeometryRequest, branches: &[Branch<SectionSums>], on_gpu: bool) -> [SmallTensor; 4] {
+fn tensors(request: &GeometryRequest, branches: &[Branch<SectionSums>], on_gpu: bool) -> Vec<SmallTensor> {
     let name = |tensor: &str| format!("{}.{tensor}", prefix(request));
-    let squares = if request.is_direct() { triangle(request.updates) } else { 0 };
+    let mut tensors = vec![places(name(if on_gpu { "device-branches" } else { "branches" }), branches)];
+    tensors.extend(triangles(request, branches, PARAMETERS, |sum| &sum.parameters));
+    tensors.push(pairs(name("counts"), branches, |branch| [branch.sum.signs, branch.sum.floats]));
+    if branches.iter().any(|branch| branch.sum.statistics.is_some()) {
+        tensors.extend(triangles(request, branches, STATISTICS, |sum| &sum.statistics));
+    }
+    tensors
+}
+
+/// The names of the sums over parameters: inner products, and squared distances.
+const PARAMETERS: [&str; 2] = ["products", "squares"];
+
+/// The names of the sums over statistics. A file has them if its sections have statistics that are floats.
+const STATISTICS: [&str; 2] = ["statistics-products", "statistics-squares"];
+
+/// The sums over one class, with zeros for a branch without tensors of it.
+fn triangles(
+    request: &GeometryRequest,
+    branches: &[Branch<SectionSums>],
+    names: [&str; 2],
+    of: impl Fn(&SectionSums) -> &Option<Triangles>,
+) -> [SmallTensor; 2] {
+    let [products, squares] = names.map(|tensor| format!("{}.{tensor}", prefix(request)));
+    let of = |sum: &SectionSums| of(sum).clone().unwrap_or_else(|| Triangles::none(request));
     [
-        places(name(if on_gpu { "device-branches" } else { "branches" }), branches),
-        rows(name("products"), branches, triangle(request.points()), |sum| sum.products.clone()),
-        rows(name("squares"), branches, squares, |sum| sum.squares.clone()),
-        pairs(name("counts"), branches, |branch| [branch.sum.signs, branch.sum.floats]),
+        rows(products, branches, triangle(request.points()), |sum| of(sum).products),
+        rows(squares, branches, squares_of(request), |sum| of(sum).squares),
     ]
+}
+
+/// The number of squared distances of a branch.
+fn squares_of(request: &GeometryRequest) -> usize {
+    if request.is_direct() { triangle(request.updates) } else { 0 }
+}
+
+/// Reads the sums of all branches over one class.
+fn read_triangles(
+    shard: &ShardFile,
+    request: &GeometryRequest,
+    names: [&str; 2],
+    branches: usize,
+) -> Result<Vec<Option<Triangles>>, ShardError> {
+    let [products, squares] = names.map(|tensor| format!("{}.{tensor}", prefix(request)));
+    let products = read_rows(shard, &products, branches, triangle(request.points()))?;
+    let squares = read_rows(shard, &squares, branches, squares_of(request))?;
+    let both = products.into_iter().zip(squares);
+    Ok(both.map(|(products, squares)| Some(Triangles { products, squares })).collect())
 }
 
 /// Reads the branches of a measurement, and whether the GPU computed some of them.
@@ -157,17 +201,19 @@ fn read(
     let name = |tensor: &str| format!("{}.{tensor}", prefix(request));
     let on_gpu = shard.shape(&name("device-branches")).is_some();
     let places = read_places(shard, &name(if on_gpu { "device-branches" } else { "branches" }))?;
-    let squares = if request.is_direct() { triangle(request.updates) } else { 0 };
-    let products = read_rows(shard, &name("products"), places.len(), triangle(request.points()))?;
-    let squares = read_rows(shard, &name("squares"), places.len(), squares)?;
-    let counts = read_pairs(shard, &name("counts"), places.len())?;
-    let sums = products.into_iter().zip(squares).zip(counts);
-    let branch = |(place, ((products, squares), [signs, floats])): (Branch<()>, ((_, _), [u64; 2]))| {
-        let measured = vec![Measured::default(); request.updates];
-        let sum = SectionSums { products, squares, measured, signs, floats };
-        Branch { level: place.level, number: place.number, sum }
+    let parameters = read_triangles(shard, request, PARAMETERS, places.len())?;
+    let statistics = match shard.shape(&name(STATISTICS[0])) {
+        Some(_) => read_triangles(shard, request, STATISTICS, places.len())?,
+        None => vec![None; places.len()],
     };
-    Ok((places.into_iter().zip(sums).map(branch).collect(), on_gpu))
+    let counts = read_pairs(shard, &name("counts"), places.len())?;
+    let sums = parameters.into_iter().zip(statistics).zip(counts);
+    let sum = |((parameters, statistics), [signs, floats]): ((_, _), [u64; 2])| {
+        let measured = vec![Measured::default(); request.updates];
+        SectionSums { parameters, statistics, measured, signs, floats }
+    };
+    let branch = |place: Branch<()>, sum| Branch { level: place.level, number: place.number, sum };
+    Ok((places.into_iter().zip(sums.map(sum)).map(|(place, sum)| branch(place, sum)).collect(), on_gpu))
 }
 
 /// Joins the sums of a measurement from the files of all shards.

@@ -117,6 +117,7 @@ impl Mode for ByTier {
         let decided = StepInput {
             steps: taken.set.carried.steps,
             coefficients: coefficients.as_deref(),
+            weights: &statistics.weights,
             geometry: None,
             rule: &session.request.method.rule.to_string(),
         };

@@ -5,6 +5,7 @@
 //! - Cost: the norms of all updates. Before a rule that works by coordinate, updates are scaled tile by tile.
 //! - Tolerates: fewer than half.
 //! - Leaves: F.
+//! - Details: lengths are those of the parameters, as for `clip`.
 
 use crate::rules::pre::clip::clip_to;
 use crate::rules::pre::{Step, StepOutput};
@@ -41,7 +42,7 @@ impl Step for Arc {
 
     fn take(&self, statistics: &Statistics) -> Result<StepOutput, RuleError> {
         let (n, f) = (statistics.clients(), statistics.hostile());
-        let geometry = statistics.geometry()?;
+        let geometry = statistics.geometry()?.parameters();
         let mut norms: Vec<f64> = (0..n).map(|i| geometry.norm(i)).collect();
         norms.sort_by(f64::total_cmp);
         let longest = 2 * f * (n - f) / n;

@@ -4,6 +4,8 @@
 //! - Cost: the norms of all updates. Before a rule that works by coordinate, updates are scaled tile by tile.
 //! - Tolerates: any number; it bounds every client and finds no hostile client.
 //! - Leaves: F.
+//! - Details: the length is that of the parameters. Statistics are neither measured nor shortened, and the rule after the
+//!   step sees them as they were sent.
 
 use crate::rules::mixing::Mixing;
 use crate::rules::pre::{Step, StepOutput};
@@ -53,9 +55,9 @@ impl Step for Clip {
     }
 }
 
-/// Scales deltas down to `length` where they are longer.
+/// Scales deltas down to `length` where their parameters are longer.
 pub(super) fn clip_to(statistics: &Statistics, length: f64) -> Result<StepOutput, RuleError> {
-    let geometry = statistics.geometry()?;
+    let geometry = statistics.geometry()?.parameters();
     let n = statistics.clients();
     let norms: Vec<f64> = (0..n).map(|i| geometry.norm(i)).collect();
     let factors: Vec<f64> =

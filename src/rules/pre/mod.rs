@@ -84,7 +84,7 @@ pub struct PreAggregation {
     pub mixing: Option<Mixing>,
     /// The updates as combinations of the clients' statistics, which no step clips and no strategy scales; `None` if
     /// they are those of the clients.
-    unscaled: Option<Mixing>,
+    pub unscaled: Option<Mixing>,
     /// For each client, the update that stands for it; `None` if a step left it out.
     pub place: Vec<Option<usize>>,
     /// A record of each step.
@@ -92,6 +92,9 @@ pub struct PreAggregation {
     /// Warnings for the operator.
     pub warnings: Vec<Warning>,
 }
+
+/// The share that a rule gave each update after the steps; `None` if it works by coordinate.
+pub type Shares = Option<Vec<f64>>;
 
 /// The record of one step.
 #[derive(Clone, Debug)]
@@ -106,29 +109,28 @@ pub struct StepRecord {
     pub left_out: Vec<usize>,
 }
 
-/// Takes steps one after the other. If there is a `scale`, the first step sees each delta multiplied by its factor.
-///
-/// # Errors
-///
-/// When a step does not tolerate the hostile clients assumed, or its settings make no sense.
-pub fn prepare(
-    steps: &[Box<dyn Step>],
-    mut statistics: Statistics,
-    scale: Option<&[f64]>,
-) -> Result<PreAggregation, RuleError> {
-    let clients = statistics.clients();
-    let place = (0..clients).map(Some).collect();
+/// The updates before any step, each delta multiplied by its factor.
+pub fn scaled(mut statistics: Statistics, scale: Option<&[f64]>) -> PreAggregation {
+    let place = (0..statistics.clients()).map(Some).collect();
     let mixing = scale.map(Mixing::diagonal);
     if let Some(mixing) = &mixing {
         statistics.geometry = statistics.geometry.map(|geometry| geometry.mixed(mixing));
     }
-    let mut prepared =
-        PreAggregation { statistics, mixing, unscaled: None, place, steps: Vec::new(), warnings: Vec::new() };
+    PreAggregation { statistics, mixing, unscaled: None, place, steps: Vec::new(), warnings: Vec::new() }
+}
+
+/// Takes steps one after the other.
+///
+/// # Errors
+///
+/// When a step does not tolerate the hostile clients assumed, or its settings make no sense.
+pub fn prepare(steps: &[Box<dyn Step>], mut updates: PreAggregation) -> Result<PreAggregation, RuleError> {
+    let clients = updates.place.len();
     for step in steps {
-        let taken = prepared.take(step.as_ref());
-        taken.map_err(|why| prepared.explain(why, clients))?;
+        let taken = updates.take(step.as_ref());
+        taken.map_err(|why| updates.explain(why, clients))?;
     }
-    Ok(prepared)
+    Ok(updates)
 }
 
 impl PreAggregation {
@@ -149,11 +151,11 @@ impl PreAggregation {
             found: self.place.iter().map(|place| place.map(|place| output.found[place].clone())).collect(),
         });
         self.statistics = mixed_statistics(statistics, &output)?;
-        // A diagonal matrix clips.
-        if !output.mixing.is_diagonal() {
+        let unscaled = output.mixing.unscaled();
+        if !unscaled.is_identity() {
             self.unscaled = Some(match &self.unscaled {
-                Some(before) => output.mixing.after(before),
-                None => output.mixing.clone(),
+                Some(before) => unscaled.after(before),
+                None => unscaled,
             });
         }
         self.mixing = Some(match &self.mixing {
@@ -175,19 +177,22 @@ impl PreAggregation {
         checked.map_err(|why| self.explain(why, self.place.len()))
     }
 
-    /// The decision of a rule on the updates, with a verdict on each client.
+    /// The decision of a rule on the updates, with a verdict on each client, and the share that the rule gave each
+    /// update.
     ///
     /// # Errors
     ///
     /// When the rule cannot decide on them.
-    pub fn decide(&self, rule: &dyn Rule) -> Result<Decision, RuleError> {
+    pub fn decide(&self, rule: &dyn Rule) -> Result<(Decision, Shares), RuleError> {
         let clients = self.place.len();
         let Some(mixing) = &self.mixing else {
             let decision = decide(rule, &self.statistics)?;
+            let shares = decision.recipe.coefficients();
             let recipe = decision.recipe.clone().with_statistics(decision.recipe);
-            return Ok(Decision { recipe, ..decision });
+            return Ok((Decision { recipe, ..decision }, shares));
         };
         let decision = self.decide_on_mixed(rule).map_err(|why| self.explain(why, clients))?;
+        let given = decision.recipe.coefficients();
         let statistics = match &self.unscaled {
             Some(unscaled) => compose(decision.recipe.clone(), unscaled),
             None => decision.recipe.clone(),
@@ -196,7 +201,15 @@ impl PreAggregation {
         let shares = ClientShares::of(&recipe, clients);
         let verdict = |client: usize| self.verdict(client, &decision.verdicts, &shares);
         let verdicts = (0..clients).map(verdict).collect();
-        Ok(Decision { recipe, verdicts, warnings: decision.warnings })
+        Ok((Decision { recipe, verdicts, warnings: decision.warnings }, given))
+    }
+
+    /// The weight of each update before a rule; equal for a rule that does not weigh.
+    pub fn weights_for(&self, rule: &dyn Rule) -> Vec<f64> {
+        match rule.uses_weights() {
+            true => self.statistics.weights.clone(),
+            false => vec![1.0; self.statistics.clients()],
+        }
     }
 
     /// The decision of a rule on the updates, with a verdict on each update. A rule that tolerates no hostile client, such

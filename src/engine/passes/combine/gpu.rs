@@ -277,7 +277,8 @@ impl CombineOnGpu<'_> {
             return Err(PassError::NonFinite);
         }
         let is_exact = matches!(self.reduction, GpuReduction::Select(select) if select.is_exact());
-        if found.largest > MOST_MAGNITUDE && (!is_exact || self.step.is_some()) {
+        let largest = f64::from(found.largest) * self.pass.reducer.stretch().max(1.0);
+        if largest > MOST_MAGNITUDE.into() && (!is_exact || self.step.is_some()) {
             return self.merge_on_cpu(tile);
         }
         lane.check.compare::<E>(tile, self.reduction, &lane.merged, self.ring.gpu())?;

@@ -7,8 +7,10 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::pass::for_element;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::{Element, Merged};
-use crate::model::tile::Rows;
+use crate::kernels::lanes::Isa;
+use crate::model::tile::{Rows, TileBuffer};
 use crate::rules::OrderStatistic;
+use crate::rules::eigen::power_of_two_above;
 use crate::rules::mixing::Mixing;
 use crate::updates::set::ValueKind;
 
@@ -93,11 +95,11 @@ impl<'a> Select<'a> {
             let reader = work.reader();
             let rows = reader.rows::<E>(tile, self.clients.len()).at(block.clone());
             let base = reader.base().get(block.clone()).filter(|_| brings_base).unwrap_or_default();
-            mix(isa, &rows, &self.clients, mixing, base, &mut mixed);
+            mix::<E, E::Mixed>(isa, &rows, &self.clients, mixing, base, 1.0, &mut mixed);
             merged.resize(block.len(), 0.0);
             let mixtures = mixed.rows::<E::Mixed>(mixing.len(), block.len());
             if !reduce(isa, self.statistic, &mixtures, &mut merged) {
-                return Err(PassError::NonFinite);
+                self.select_huge(isa, &rows, mixing, base, &mut mixed, &mut merged)?;
             }
             work.add_norms::<E>(&self.clients, block.clone());
             work.finish_block(block, &mut merged)?;
@@ -105,6 +107,44 @@ impl<'a> Select<'a> {
         work.put_back_mixed(mixed);
         Ok(())
     }
+
+    /// Merges a block with mixtures that the usual float cannot hold. These columns are mixed in f64, divided by a power
+    /// of two so that no mixture of finite values overflows. So a value that the statistic leaves out harms nothing.
+    fn select_huge<E: Element>(
+        &self,
+        isa: Isa,
+        rows: &Rows<E>,
+        mixing: &Mixing,
+        base: &[f64],
+        mixed: &mut TileBuffer,
+        merged: &mut [f64],
+    ) -> Result<(), PassError> {
+        let huge = clear_huge_columns::<E::Mixed>(mixed, mixing.len(), rows.columns());
+        reduce(isa, self.statistic, &mixed.rows::<E::Mixed>(mixing.len(), rows.columns()), merged);
+        // Twice the coefficients of the clients, and of the base, whose coefficient is one minus their sum.
+        let scale = power_of_two_above(2.0 + 4.0 * self.stretch());
+        mix::<E, f64>(isa, rows, &self.clients, mixing, base, scale, mixed);
+        let mut in_f64 = vec![0.0; rows.columns()];
+        if !reduce(isa, self.statistic, &mixed.rows::<f64>(mixing.len(), rows.columns()), &mut in_f64) {
+            return Err(PassError::NonFinite);
+        }
+        huge.into_iter().for_each(|column| merged[column] = in_f64[column] * scale);
+        Ok(())
+    }
+}
+
+/// Sets the columns with values that are not finite to zero, and returns them.
+fn clear_huge_columns<M: Element>(mixed: &mut TileBuffer, rows: usize, columns: usize) -> Vec<usize> {
+    let is_huge = |column: &usize| {
+        let all = mixed.rows::<M>(rows, columns);
+        (0..rows).any(|row| !all.row(row)[*column].widen().is_finite())
+    };
+    let huge: Vec<usize> = (0..columns).filter(is_huge).collect();
+    for row in 0..rows {
+        let row: &mut [M] = bytemuck::cast_slice_mut(mixed.row_mut(row));
+        huge.iter().for_each(|column| row[*column] = M::zeroed());
+    }
+    huge
 }
 
 impl Reducer for Select<'_> {

@@ -138,7 +138,7 @@ impl<'a> SpotCheck<'a> {
             Some(mixing) => {
                 let base = if brings_base { self.reader.base() } else { &[] };
                 let mut mixed = TileBuffer::new(mixing.len(), RUN * size_of::<f64>());
-                mix(self.isa, &rows, clients, mixing, base, &mut mixed);
+                mix::<E, E::Mixed>(self.isa, &rows, clients, mixing, base, 1.0, &mut mixed);
                 let within = mixed_bounds(&rows, clients, mixing, base);
                 let mixtures = mixed.rows::<E::Mixed>(mixing.len(), rows.columns());
                 self.selected(&mixtures, select.statistic, &within)

@@ -27,9 +27,11 @@ use crate::kernels::gram::{BLOCK, Product, SquaredDifference, add_pair_sums, add
 use crate::kernels::lanes::Isa;
 use crate::kernels::network::MAX_BLOCK;
 use crate::kernels::signs::add_signs;
+use crate::model::class::TensorClass;
 use crate::model::dtype::Kind;
 use crate::model::tile::{Rows, TileBuffer};
 use crate::rules::geometry::References;
+use crate::rules::mixing::Mixing;
 use crate::rules::{GeometryRequest, Precision};
 use crate::updates::set::{UpdateSet, ValueKind};
 use std::borrow::Cow;
@@ -104,7 +106,7 @@ impl GeometryPass<'_> {
         let mut sections =
             machine.run(&GeometryOnCpu { pass: self, machine, plan })?.finish(self.sections.end);
         if let Some(first) = sections.0.first_mut() {
-            first.sum.add(&on_gpu.map(|sums| SectionSums::of(&self.request, sums)));
+            first.sum.add(&on_gpu.map(|sums| SectionSums::of(&self.request, sums, TensorClass::Parameter)));
         }
         machine.add_elapsed(started.elapsed());
         Ok(GeometrySums { sections, on_gpu: ring.is_some() })
@@ -164,13 +166,9 @@ impl GeometryPass<'_> {
                 centre: reader.centre().get(block.clone()).unwrap_or_default(),
                 first: tile.coordinates.start + start,
             };
-            match self.request.mixing {
+            match self.mixing(tile.class) {
                 None => of_block.add::<E>(&rows, panels, &mut sums),
-                Some(mixing) => {
-                    let mut mixed = TileBuffer::new(mixing.len(), block.len() * size_of::<E::Mixed>());
-                    mix(isa, &rows, &clients, mixing, of_block.origin, &mut mixed);
-                    of_block.add::<E::Mixed>(&mixed.rows(mixing.len(), block.len()), panels, &mut sums);
-                }
+                Some(mixing) => of_block.add_mixed::<E>(&rows, &clients, mixing, panels, &mut sums),
             }
             if self.request.with_signs {
                 sums.signs += count_signs(isa, reader, &rows, &block);
@@ -178,6 +176,11 @@ impl GeometryPass<'_> {
         }
         sums.floats = columns as u64;
         Ok(sums)
+    }
+
+    /// The updates as combinations of the clients' rows, in tensors of a class.
+    fn mixing(&self, class: TensorClass) -> Option<&Mixing> {
+        if class == TensorClass::Parameter { self.request.mixing } else { self.request.unscaled }
     }
 
     /// The row of a zero delta: the base if rows are weights, zero (empty) if not.
@@ -219,7 +222,7 @@ impl TilePass for GeometryOnCpu<'_> {
         worker.reader.clock.compute += started.elapsed().saturating_sub(read);
         let clients = self.pass.set.clients.len();
         self.machine.progress.advance((clients * tile.coordinates.len() * tile.dtype.bytes()) as u64);
-        Ok(SectionSums::of(&self.pass.request, sums))
+        Ok(SectionSums::of(&self.pass.request, sums, tile.class))
     }
 
     fn start(&self) -> SectionAdder<SectionSums> {
@@ -247,6 +250,26 @@ struct BlockGeometry<'a> {
 }
 
 impl BlockGeometry<'_> {
+    /// Adds the products of mixtures of the rows: in f64 if the usual float cannot hold one of them.
+    fn add_mixed<E: Element>(
+        &self,
+        rows: &Rows<E>,
+        clients: &[usize],
+        mixing: &Mixing,
+        panels: &mut Panels,
+        sums: &mut TileSums,
+    ) {
+        let (isa, columns) = (self.isa, rows.columns());
+        let mut mixed = TileBuffer::new(mixing.len(), columns * size_of::<f64>());
+        mix::<E, E::Mixed>(isa, rows, clients, mixing, self.origin, 1.0, &mut mixed);
+        let usual = mixed.rows::<E::Mixed>(mixing.len(), columns);
+        if (0..mixing.len()).all(|row| all_finite(isa, usual.row(row))) {
+            return self.add::<E::Mixed>(&usual, panels, sums);
+        }
+        mix::<E, f64>(isa, rows, clients, mixing, self.origin, 1.0, &mut mixed);
+        self.add::<f64>(&mixed.rows(mixing.len(), columns), panels, sums);
+    }
+
     /// Adds the block's products to the sums of its tile.
     fn add<E: Element>(&self, rows: &Rows<E>, panels: &mut Panels, sums: &mut TileSums) {
         let (isa, columns, request) = (self.isa, rows.columns(), self.request);

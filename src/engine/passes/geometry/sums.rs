@@ -5,6 +5,7 @@ use crate::engine::passes::sections::{SectionTree, Summand};
 use crate::engine::passes::survey::{Measured, add_measured};
 use crate::gpu::job::PAIRS_RELATIVE_ERROR;
 use crate::kernels::gram::RELATIVE_ERROR;
+use crate::model::class::TensorClass;
 use crate::rules::geometry::{Geometry, Matrix, upper_triangle};
 use crate::rules::{GeometryRequest, GeometryResult, Precision};
 
@@ -21,13 +22,22 @@ pub(super) struct TileSums {
     pub(super) floats: u64,
 }
 
-/// Sums over a section: only the upper triangles.
+/// Sums over pairs of points: only the upper triangles.
+#[derive(Clone, Debug)]
+pub struct Triangles {
+    /// Inner products of all points.
+    pub products: Vec<f64>,
+    /// Squared distances of the updates. Empty if distances follow from products.
+    pub squares: Vec<f64>,
+}
+
+/// Sums over a section.
 #[derive(Clone, Debug)]
 pub struct SectionSums {
-    /// Inner products of all points: the upper triangle.
-    pub products: Vec<f64>,
-    /// Squared distances of the updates: the upper triangle. Empty if distances follow from products.
-    pub squares: Vec<f64>,
+    /// The sums over parameters; `None` if the section has none.
+    pub parameters: Option<Triangles>,
+    /// The sums over statistics that are floats; `None` if the section has none.
+    pub statistics: Option<Triangles>,
     /// The measurements of each update.
     pub measured: Vec<Measured>,
     /// For each coordinate, the number of deltas of the more frequent sign less that of the other; summed over
@@ -67,28 +77,66 @@ impl TileSums {
     }
 }
 
-impl SectionSums {
+impl Triangles {
     /// Zeros.
     pub fn none(request: &GeometryRequest) -> Self {
-        Self::of(request, TileSums::none(request))
+        Self::of(request, &TileSums::none(request))
     }
 
-    pub(super) fn of(request: &GeometryRequest, sums: TileSums) -> Self {
+    fn of(request: &GeometryRequest, sums: &TileSums) -> Self {
         let squares = if request.is_direct() { request.updates } else { 0 };
         Self {
             products: upper_triangle(request.points(), &sums.products),
             squares: upper_triangle(squares, &sums.squares),
-            measured: sums.measured,
-            signs: sums.signs,
-            floats: sums.floats,
+        }
+    }
+
+    fn geometry(&self, request: &GeometryRequest, error: f64) -> Geometry {
+        let products = Matrix::mirrored(request.points(), &self.products);
+        let squares = request.is_direct().then(|| Matrix::mirrored(request.updates, &self.squares));
+        Geometry::new(request.updates, request.references, products, squares, error)
+    }
+}
+
+impl Summand for Triangles {
+    fn add(&mut self, later: &Self) {
+        add_rows(&mut self.products, &later.products);
+        add_rows(&mut self.squares, &later.squares);
+    }
+}
+
+impl SectionSums {
+    /// No tiles.
+    pub fn none(request: &GeometryRequest) -> Self {
+        Self::of(request, TileSums::none(request), TensorClass::Parameter)
+    }
+
+    /// The sums of tiles of one class.
+    pub(super) fn of(request: &GeometryRequest, sums: TileSums, class: TensorClass) -> Self {
+        let triangles = (sums.floats > 0).then(|| Triangles::of(request, &sums));
+        let (parameters, statistics) = match class {
+            TensorClass::Parameter => (triangles, None),
+            TensorClass::Statistic | TensorClass::Opaque => (None, triangles),
+        };
+        let TileSums { measured, signs, floats, .. } = sums;
+        Self { parameters, statistics, measured, signs, floats }
+    }
+
+    /// The geometry of the points. Its error is relative to the sums.
+    fn geometry(&self, request: &GeometryRequest, error: f64) -> Geometry {
+        let of = |triangles: &Triangles| triangles.geometry(request, error);
+        let parameters = self.parameters.as_ref().map_or_else(|| of(&Triangles::none(request)), of);
+        match &self.statistics {
+            Some(statistics) => Geometry::of_classes(parameters, of(statistics)),
+            None => parameters,
         }
     }
 }
 
 impl Summand for SectionSums {
     fn add(&mut self, later: &Self) {
-        add_rows(&mut self.products, &later.products);
-        add_rows(&mut self.squares, &later.squares);
+        self.parameters.add(&later.parameters);
+        self.statistics.add(&later.statistics);
         add_measured(&mut self.measured, &later.measured);
         self.signs += later.signs;
         self.floats += later.floats;
@@ -109,11 +157,9 @@ impl GeometrySums {
     pub fn conclude(self, request: &GeometryRequest) -> (GeometryResult, Vec<Measured>) {
         let error = self.relative_error(request.precision);
         let sums = self.sections.total().flatten().unwrap_or_else(|| SectionSums::none(request));
-        let products = Matrix::mirrored(request.points(), &sums.products);
-        let squares = request.is_direct().then(|| Matrix::mirrored(request.updates, &sums.squares));
         let agreement = sums.signs as f64 / (sums.floats as f64 * request.updates as f64);
         let result = GeometryResult {
-            geometry: Geometry::new(request.updates, request.references, products, squares, error),
+            geometry: sums.geometry(request, error),
             sign_agreement: (request.with_signs && sums.floats > 0).then_some(agreement),
         };
         (result, sums.measured)
