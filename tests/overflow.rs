@@ -15,13 +15,18 @@ fn round(dtype: &str) -> Dir {
 }
 
 fn of(name: &str, dtype: &str, values: [f64; 2]) -> Update {
+    after(5, name, dtype, values)
+}
+
+/// The update of a client that claims a number of local steps.
+fn after(steps: u32, name: &str, dtype: &str, values: [f64; 2]) -> Update {
     let bytes = match dtype {
         "F64" => le(values.map(f64::to_le_bytes)),
         "F32" => le(values.map(|x| (x as f32).to_le_bytes())),
         _ => le(values.map(|x| half::f16::from_f64(x).to_bits().to_le_bytes())),
     };
     let update = Update::new(name).raw("w", dtype, &[2], &bytes).meta("num_examples", "10");
-    update.meta("local_steps", "5").meta("kind", "weights")
+    update.meta("local_steps", &steps.to_string()).meta("kind", "weights")
 }
 
 fn run(dir: &Dir, more: &[&str]) -> Run {
@@ -212,6 +217,100 @@ fn a_value_that_factors_take_too_far() {
     assert_left_out(&dir, &["evil"], "tensor `w` holds 3", &["--strategy", "fednova:steps=5"]);
 }
 
+/// Clients a, b and c took 50 steps. The hostile client claims one, so its value is multiplied by 38 and leaves F32.
+fn stretched(dtype: &str, huge: f64) -> Dir {
+    let dir = Dir::new();
+    of("base", dtype, [0.5, 0.5]).write(&dir);
+    for (name, value) in [("a", 0.25), ("b", 0.5), ("c", 1.0)] {
+        after(50, &format!("in/{name}"), dtype, [value, value]).write(&dir);
+    }
+    after(1, "in/evil", dtype, [0.5, huge]).write(&dir);
+    dir
+}
+
+/// The median bounds such a value: it counts as the largest of its coordinate, and no more.
+#[test]
+fn a_stretched_value_that_an_order_statistic_leaves_out_stays() {
+    let factor = (3.0 * 50.0 + 1.0) / 4.0 / 50.0;
+    let [a, b, c] = [-0.25, 0.0, 0.5].map(|delta| factor * delta);
+    // The second value of `evil` is huge, and the first is the base's.
+    let wanted = [
+        ("median", [0.0, (b + c) / 2.0]),
+        ("trimmed-mean:cut=1", [0.0, (b + c) / 2.0]),
+        ("meamed", [(a + b) / 3.0, (a + b + c) / 3.0]),
+    ];
+    for (dtype, huge) in [("F32", f64::from(f32::MAX)), ("F32", -3e38), ("F64", f64::MAX), ("F64", 1e308)] {
+        let dir = stretched(dtype, huge);
+        for (rule, want) in wanted {
+            let [first, mut second] = want;
+            if huge < 0.0 {
+                second = if rule == "meamed" { (a + b + c) / 3.0 } else { (a + b) / 2.0 };
+            }
+            let method = ["--strategy", "fednova", "--rule", rule, "--byzantine", "1"];
+            let more = [&method[..], &["--base", "base.safetensors"]].concat();
+            let args = [&["aggregate", "in", "-o", "merged.safetensors"], &more[..]].concat();
+            fedmill(&dir, &args).assert_merged("merged.safetensors");
+            let merged = Model::read(&dir, "merged.safetensors");
+            let got = if dtype == "F64" { merged.f64("w") } else { widened(&merged, "w") };
+            for (got, delta) in got.iter().zip([first, second]) {
+                assert!((got - 0.5 - delta).abs() < 1e-6, "{dtype} {huge} {rule}: {got}, {delta}");
+            }
+            let shard = ["combine", "in", "--shard", "1/1", "-o", "shard.safetensors"];
+            fedmill(&dir, &[&shard[..], &more].concat()).assert_merged("shard.safetensors");
+        }
+    }
+}
+
+/// One value beyond F32 changes only its own coordinate, to the last bit.
+#[test]
+fn a_stretched_value_leaves_other_coordinates_as_they_are() {
+    let wide = |name: &str, x: f32, first: f32, steps: &str| {
+        let mut values: Vec<f32> = (0..5000).map(|j| x * (1.0 + j as f32 / 777.0)).collect();
+        values[0] = first;
+        let update = Update::new(name).f32("w", &[5000], &values).meta("local_steps", steps);
+        update.meta("num_examples", "10").meta("kind", "weights")
+    };
+    let merged = |first: f32| {
+        let dir = Dir::new();
+        wide("base", 0.1, 0.5, "1").write(&dir);
+        wide("updates/a", 0.2, 0.5, "50").write(&dir);
+        wide("updates/b", 0.3, 0.5, "50").write(&dir);
+        wide("updates/c", 0.7, first, "1").write(&dir);
+        assert_eq!(run(&dir, &["--strategy", "fednova", "--rule", "median"]).code, Some(0));
+        Model::read(&dir, "merged.safetensors").f32("w")
+    };
+    assert_eq!(merged(3e38), merged(0.75));
+}
+
+/// A huge value that has a part in the result is its client's fault.
+#[test]
+fn a_stretched_value_in_the_result_is_named() {
+    for (dtype, huge) in [("F32", 3e38), ("F64", 1.5e308)] {
+        let dir = stretched(dtype, huge);
+        std::fs::rename(dir.path("in"), dir.path("updates")).unwrap();
+        let more = ["--strategy", "fednova", "--rule", "trimmed-mean:cut=0"];
+        assert_left_out(&dir, &["evil"], "tensor `w` holds ", &more);
+    }
+}
+
+/// The second measurement, of scaled updates, counts the block that holds the huge value.
+#[test]
+fn a_stretched_value_hides_no_distance() {
+    let dir = stretched("F32", 3e38);
+    std::fs::rename(dir.path("in"), dir.path("updates")).unwrap();
+    let method = ["--strategy", "fednova", "--rule", "distance-trim", "--byzantine", "1"];
+    assert_eq!(run(&dir, &[&method[..], &["--report", "report.json"]].concat()).code, Some(0));
+    let factor = (3.0 * 50.0 + 1.0) / 4.0 / 50.0;
+    let median = [0.0, factor * 0.25];
+    let clients = dir.json("report.json")["clients"].clone();
+    for (i, delta) in [-0.25, 0.0, 0.5].into_iter().enumerate() {
+        let want = median.map(|x| factor * delta - x).iter().map(|x| x * x).sum::<f64>().sqrt();
+        let got = clients[i]["score"].as_f64().unwrap();
+        assert!((got - want).abs() < 1e-6, "client {i}: {got}, expected {want}");
+    }
+    assert_eq!(clients[3]["kept"], false);
+}
+
 #[test]
 fn shards_and_tiers_name_the_client() {
     let dir = round("F32");
@@ -261,4 +360,60 @@ fn num_examples_holds_its_bound_to_the_digit() {
             assert!(String::from_utf8(dir.read("report.json")).unwrap().contains("\"examples\": 0.0"));
         }
     }
+}
+
+/// A round of seven clients for SCAFFOLD, of which the one in the middle sends a huge control variate.
+fn controlled(huge: f64) -> (Dir, Vec<f64>) {
+    let dir = Dir::new();
+    let control = |i: usize| if i == 3 { huge } else { 0.125 * (i + 1) as f64 };
+    Update::new("base").f64("w", &[2], &[0.5, 0.5]).write(&dir);
+    for i in 0..7 {
+        let w = 0.5 + 0.01 * i as f64;
+        let update = Update::new(&format!("updates/c{i}")).f64("w", &[2], &[w, w]);
+        update.f64("scaffold.delta_c.w", &[2], &[control(i), 1.0]).meta("kind", "weights").write(&dir);
+    }
+    let mut controls: Vec<f64> = (0..7).map(control).collect();
+    controls.sort_by(f64::total_cmp);
+    (dir, controls)
+}
+
+/// The delta of a client says nothing about its control variate, so no rule on deltas lets one client set the server's.
+#[test]
+fn a_huge_control_variate_moves_no_robust_state() {
+    let scaffold = ["--strategy", "scaffold", "--population", "14", "--state", "state.safetensors"];
+    for huge in [f64::MAX, -f64::MAX, 1e30] {
+        let (dir, sorted) = controlled(huge);
+        let trimmed = sorted[1..6].iter().sum::<f64>() / 5.0;
+        for (method, want) in [
+            (&["--rule", "krum", "--byzantine", "1"][..], trimmed),
+            (&["--rule", "mda", "--byzantine", "1"], trimmed),
+            (&["--rule", "caf", "--byzantine", "1"], trimmed),
+            (&["--rule", "geometric-median", "--byzantine", "1"], trimmed),
+            (&["--rule", "trimmed-mean", "--byzantine", "1", "--pre", "nnm"], trimmed),
+            (&["--pre", "arc", "--byzantine", "1"], trimmed),
+            (&["--rule", "trimmed-mean", "--byzantine", "1"], trimmed),
+            (&["--rule", "geometric-median"], sorted[3]),
+            (&["--rule", "centered-clipping:tau=1"], sorted[3]),
+            (&["--rule", "median"], sorted[3]),
+        ] {
+            let _ = std::fs::remove_file(dir.path("state.safetensors"));
+            let done = run(&dir, &[method, &scaffold].concat());
+            assert_eq!(done.code, Some(0), "{method:?}: {done:#?}");
+            let c = Model::read(&dir, "state.safetensors").f64("c.w");
+            assert!((c[0] - 0.5 * want).abs() < 1e-12 && c[1] == 0.5, "{method:?} {huge}: {c:?}, {want}");
+        }
+    }
+}
+
+/// If no client is hostile, the rule's choice of clients holds for control variates too.
+#[test]
+fn control_variates_follow_a_rule_that_assumes_no_hostile_client() {
+    let (dir, _) = controlled(9.0);
+    let scaffold = ["--strategy", "scaffold", "--population", "14", "--state", "state.safetensors"];
+    let krum = ["--rule", "krum", "--byzantine", "0", "--report", "report.json"];
+    assert_eq!(run(&dir, &[&krum[..], &scaffold].concat()).code, Some(0));
+    let clients = dir.json("report.json")["clients"].clone();
+    let chosen = (0..7).find(|i| clients[i]["kept"] == true).unwrap();
+    let control = if chosen == 3 { 9.0 } else { 0.125 * (chosen + 1) as f64 };
+    assert_eq!(Model::read(&dir, "state.safetensors").f64("c.w"), [0.5 * control, 0.5]);
 }

@@ -1,7 +1,12 @@
-//! SCAFFOLD's second merge: the changes of the clients' control variates, by the same recipe.
+//! SCAFFOLD's second merge: the changes of the clients' control variates.
+//!
+//! A rule by coordinate merges them as it merges the model. A rule or a step that compares whole clients sees their
+//! deltas alone, and a client with a sound delta may send any control variate. So an order statistic of all clients'
+//! control variates takes the place of such a rule.
 
 use crate::engine::aggregate::error::{Error, Stopped};
 use crate::engine::aggregate::session::Session;
+use crate::engine::decide::method::Method;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::CombinePass;
 use crate::engine::passes::combine::compile::compile;
@@ -12,7 +17,7 @@ use crate::kernels::server_step::ServerStep;
 use crate::model::class::TensorClass;
 use crate::model::layout::TensorSpec;
 use crate::model::state::{StateTensor, stored_dtype};
-use crate::rules::Recipe;
+use crate::rules::{Needs, OrderStatistic, Recipe};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 use crate::updates::set::{Base, Client, MergedLayout, UpdateSet};
@@ -40,7 +45,8 @@ pub fn merge_controls(
     // The tiles that stayed on the GPU are those of the updates.
     session.machine.forget_tiles();
     let members: Vec<usize> = (0..set.clients.len()).collect();
-    let reducer = compile(recipe, &set, &members, false);
+    let robust = robust_recipe(&session.request.method, members.len(), taken.byzantine);
+    let reducer = compile(robust.as_ref().unwrap_or(recipe), &set, &members, false);
     let pass = CombinePass {
         set: &set,
         reducer: &*reducer,
@@ -63,6 +69,21 @@ pub fn merge_controls(
             Err(PassError::BadState { path, tensor, index, value, expected }.into())
         }
         Err(why) => Err(Stopped::BadUpdates(session.culprits(Error::from(why), &set, &taken.cohort)?)),
+    }
+}
+
+/// The recipe for control variates if the rule or a step compares whole clients, which then decide nothing about these:
+/// the mean without the F largest and smallest values, or the median if F is not given. `None` is the rule's own recipe.
+fn robust_recipe(method: &Method, clients: usize, hostile: Option<usize>) -> Option<Recipe> {
+    let is_by_coordinate = method.pre.is_empty() && method.rule.needs() == Needs::Nothing;
+    match hostile {
+        _ if is_by_coordinate => None,
+        Some(0) => None,
+        Some(hostile) => {
+            let cut = hostile.min(clients.saturating_sub(1) / 2);
+            Some(OrderStatistic::TrimmedMean { cut }.into())
+        }
+        None => Some(OrderStatistic::Median.into()),
     }
 }
 
