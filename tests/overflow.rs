@@ -293,6 +293,15 @@ fn a_stretched_value_in_the_result_is_named() {
     }
 }
 
+/// The square of this value fits f64, and that of the scaled value does not.
+#[test]
+fn a_square_that_a_factor_takes_too_far() {
+    let dir = stretched("F64", 1e154);
+    std::fs::rename(dir.path("in"), dir.path("updates")).unwrap();
+    let more = ["--strategy", "fednova", "--rule", "geometric-median"];
+    assert_left_out(&dir, &["evil"], "its values are too large: their squares do not fit f64", &more);
+}
+
 /// The second measurement, of scaled updates, counts the block that holds the huge value.
 #[test]
 fn a_stretched_value_hides_no_distance() {
