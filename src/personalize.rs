@@ -332,7 +332,8 @@ fn check_same(
 ) -> Result<(), PersonalizeError> {
     let digest = |model: &ModelFile, place: &TensorPlace| {
         let file = &model.files[place.file];
-        Blake3::of_range(file, place.offset, place.spec.bytes() as u64).map_err(read_error(file))
+        Blake3::of_range(file, file.place_of(place.offset), place.spec.bytes() as u64)
+            .map_err(read_error(file))
     };
     if ours.spec.dtype == theirs.spec.dtype && digest(global, ours)? == digest(client, theirs)? {
         return Ok(());
@@ -381,7 +382,7 @@ impl Mix<'_> {
         let (file, dtype) = (&model.files[place.file], place.spec.dtype);
         let bytes = &mut stored.row_mut(0)[..piece.len * dtype.bytes()];
         let offset = place.offset + (piece.start * dtype.bytes()) as u64;
-        file.read_exact_at(bytes, offset).map_err(read_error(file))?;
+        file.read_values_at(bytes, offset).map_err(read_error(file))?;
         values.resize(piece.len, 0.0);
         decode(self.isa, dtype, bytes, values);
         Ok(())

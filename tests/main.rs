@@ -18,6 +18,7 @@
 //! - `identity`: what names a client, and what updates may claim of themselves.
 //! - `hostile_statistics`: wild values of statistics, in the distances of rules and the lengths of strategies.
 //! - `hostile_files`: files that ask for too much, act on the terminal, or are not what they seem.
+//! - `memory`: lists of tensors in memory: one table a layout, and a bound on all lists together.
 //! - `inspect`: the output of `fedmill inspect`.
 //! - `compress`: updates compressed and decompressed, files to files, and encoded updates in a merge.
 //! - `doctor`: the output of `fedmill doctor`: adapters, tests, advice.
@@ -87,6 +88,7 @@ mod identity;
 mod inspect;
 mod kernels;
 mod kill;
+mod memory;
 mod mutations;
 mod output;
 mod overflow;

@@ -132,7 +132,7 @@ impl Decompression {
             _ => {
                 let source = &update.files[*file];
                 source
-                    .read_exact_at(bytes, offset + (piece.start * size) as u64)
+                    .read_values_at(bytes, offset + (piece.start * size) as u64)
                     .map_err(unreadable(source))?;
             }
         }

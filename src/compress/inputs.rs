@@ -33,7 +33,7 @@ impl Inputs {
     /// Opens an update and its base.
     pub(crate) fn open(path: &Path, base: Option<&Path>, pool: &ThreadPool) -> Result<Self, CompressError> {
         let files = OpenFiles::raise_limit();
-        let update = open_unencoded(path, &files)?;
+        let update = open_unencoded(path, &files, &Limits::TO_COMPRESS)?;
         let (about, faults) = UpdateMetadata::parse(&update.metadata);
         if !faults.is_empty() {
             return Err(CompressError::Metadata { path: path.to_owned(), faults: faults.into() });
@@ -43,7 +43,7 @@ impl Inputs {
         if about.kind == UpdateKind::Delta {
             return Err(CompressError::IsDelta { path: path.to_owned() });
         }
-        let model = open_unencoded(base, &files)?;
+        let model = open_unencoded(base, &files, &Limits::TRUSTED)?;
         let places = places(&update, &model)?;
         let digest = pool
             .install(|| Digest::of(&model.files))
@@ -85,7 +85,7 @@ impl Inputs {
         non_finite: NonFinite,
         carried: Option<&'a CarryOver>,
     ) -> Values<'a> {
-        let base = self.base.as_ref().map(|(model, places, _)| (model, places.clone()));
+        let base = self.base.as_ref().map(|(model, places, _)| (model, &places[..]));
         Values { isa, update: &self.update, base, non_finite, carried }
     }
 
@@ -128,11 +128,11 @@ impl Inputs {
 }
 
 /// Opens a model of the user that must not be encoded: a file, an index, or a folder with one model.
-fn open_unencoded(path: &Path, files: &OpenFiles) -> Result<ModelFile, CompressError> {
+fn open_unencoded(path: &Path, files: &OpenFiles, limits: &Limits) -> Result<ModelFile, CompressError> {
     let open = || {
         let path = model_at(path).map_err(OpenFault::from)?;
         check_is_whole(&path)?;
-        ModelFile::open(&path, files, &TablePool::default(), &Limits::TRUSTED)
+        ModelFile::open(&path, files, &TablePool::default(), limits)
     };
     let model = open().map_err(|faults| CompressError::Open { path: path.to_owned(), faults })?;
     match model.metadata.contains_key(FORMAT_KEY) {

@@ -79,7 +79,7 @@ pub(crate) struct Values<'a> {
     /// The update.
     pub(crate) update: &'a ModelFile,
     /// The model to subtract, and the place of each tensor of the update in it.
-    pub(crate) base: Option<(&'a ModelFile, Vec<TensorPlace>)>,
+    pub(crate) base: Option<(&'a ModelFile, &'a [TensorPlace])>,
     /// What to do with values that are not finite.
     pub(crate) non_finite: NonFinite,
     /// The residual that is added to values of encoded tensors.
@@ -146,7 +146,7 @@ impl Values<'_> {
     pub(crate) fn read_bytes(&self, tensor: usize, start: usize, bytes: &mut [u8]) -> Result<(), ValueError> {
         let place = &self.update.table[tensor];
         let offset = place.offset + (start * place.spec.dtype.bytes()) as u64;
-        Ok(self.update.files[place.file].read_exact_at(bytes, offset)?)
+        Ok(self.update.files[place.file].read_values_at(bytes, offset)?)
     }
 
     /// Whether the base is known, without which no negative variance can be noticed.
@@ -237,11 +237,11 @@ impl Values<'_> {
         let (dtype, file) = (place.spec.dtype, &model.files[place.file]);
         let offset = place.offset + (start * dtype.bytes()) as u64;
         if E::DTYPE == dtype {
-            return file.read_exact_at(bytemuck::cast_slice_mut(out), offset);
+            return file.read_values_at(bytemuck::cast_slice_mut(out), offset);
         }
         let mut stored = TileBuffer::new(1, out.len() * dtype.bytes());
         let bytes = &mut stored.row_mut(0)[..out.len() * dtype.bytes()];
-        file.read_exact_at(bytes, offset)?;
+        file.read_values_at(bytes, offset)?;
         decode(self.isa, dtype, bytes, out);
         Ok(())
     }

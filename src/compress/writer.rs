@@ -65,11 +65,14 @@ impl Design<'_> {
     pub(crate) fn is_plain_fit(&self, parts: &[PartEncoder]) -> Result<bool, Invalid> {
         let chunks: Vec<Vec<u32>> = parts.iter().map(|part| vec![0; part.chunk_count()]).collect();
         let specs = self.stream_specs(parts, &chunks)?;
-        let mut names = HashSet::new();
         let data = specs.iter().map(|spec| spec.bytes() as u64).sum::<u64>();
         let data = data + parts.iter().map(PartEncoder::expected_bytes).sum::<u64>();
+        let mut names = HashSet::new();
+        let has_twice = specs.iter().any(|spec| !names.insert(spec.name.as_str()));
+        drop(names);
+        drop(specs);
         let header = self.header(parts, &chunks, data)?.len() as f64;
-        Ok(specs.iter().all(|spec| names.insert(spec.name.as_str())) && header < MOST_HEADER * data as f64)
+        Ok(!has_twice && header < MOST_HEADER * data as f64)
     }
 
     /// Makes room for parts in a file that will get the name `path`. Without a `path` bytes are only counted.

@@ -1,6 +1,5 @@
 //! The bytes of a model's tensors, without headers and metadata.
 
-use crate::io::header::LENGTH_BYTES;
 use crate::io::model_file::ModelFile;
 use crate::io::source::{SAMPLE_BYTES, SAMPLES, SourceFile};
 use std::io;
@@ -22,12 +21,9 @@ impl<'m> Content<'m> {
         let inner = model.decoder.as_ref().and_then(|decoder| decoder.content());
         let parts = model.files.iter().map(|file| {
             if let Some(inner) = &inner {
-                return Ok((file, inner.clone()));
+                return Ok((file, file.place_of(inner.start)..file.place_of(inner.end)));
             }
-            let mut length = [0; LENGTH_BYTES as usize];
-            file.read_exact_at(&mut length, 0)?;
-            let start = u64::from_le_bytes(length).saturating_add(LENGTH_BYTES).min(file.bytes());
-            Ok((file, start..file.bytes()))
+            Ok((file, file.place_of(0)..file.bytes()))
         });
         parts.collect::<io::Result<_>>().map(Self)
     }

@@ -161,8 +161,8 @@ struct Entries {
     tensors: Vec<StoredTensor>,
     metadata: BTreeMap<String, String>,
     faults: Faults<HeaderFault>,
-    /// Keys so far.
-    seen: HashSet<String>,
+    /// Keys so far: the first bytes of their digests, which take less memory.
+    seen: HashSet<[u8; 16]>,
     /// Tensors that may still be kept.
     left: usize,
     /// Tensors beyond those, or behind a fault.
@@ -171,7 +171,9 @@ struct Entries {
 
 impl Entries {
     fn take(&mut self, key: String, value: &RawValue) {
-        if self.seen.contains(&key) {
+        let mut digest = [0; 16];
+        blake3::Hasher::new().update(key.as_bytes()).finalize_xof().fill(&mut digest);
+        if self.seen.contains(&digest) {
             self.faults.push(HeaderFault::DuplicateKey { key: key.clone() });
         }
         if key == METADATA_KEY {
@@ -184,7 +186,7 @@ impl Entries {
         }
         // Keys behind the limits are counted, not kept.
         if self.left > 0 && !self.faults.is_full() {
-            self.seen.insert(key);
+            self.seen.insert(digest);
         }
     }
 

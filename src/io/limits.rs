@@ -16,6 +16,8 @@ const BYTES_PER_CHUNK: u64 = 16;
 const CHUNK: usize = 1 << 16;
 /// Tensors of a file for each tensor of the layout: an encoded tensor has several streams.
 const TENSORS_PER_TENSOR: usize = 8;
+/// Tensors of the layout up to which that holds. For each tensor beyond those, a file may have half of it.
+const FULL_TENSORS: usize = 1 << 15;
 /// Tensors that every file may have beyond those.
 const LEAST_TENSORS: usize = 64;
 /// Tensors of the largest layout of a run without a base.
@@ -66,6 +68,10 @@ impl Limits {
     /// For a partial of a tree: its header names every client, and several sums of each tensor.
     pub const PARTIAL: Self = Self { header_bytes: 32 << 20, tensors: 1 << 18, decoded: Decoded::OfFile };
 
+    /// For an update to compress: no layout bounds it, and a run keeps the list of its tensors several times.
+    pub const TO_COMPRESS: Self =
+        Self { header_bytes: 20 << 20, tensors: 1 << 17, decoded: Decoded::Bytes(u64::MAX) };
+
     /// For an update whose layout is not known before it is read.
     pub const UNKNOWN: Self = Self { decoded: Decoded::OfFile, ..Self::of(UNKNOWN_TENSORS, 0) };
 
@@ -86,7 +92,9 @@ impl Limits {
         let chunks = (values / CHUNK) as u64;
         Self {
             header_bytes: LEAST_BYTES + BYTES_PER_TENSOR * tensors as u64 + BYTES_PER_CHUNK * chunks,
-            tensors: LEAST_TENSORS + TENSORS_PER_TENSOR * tensors,
+            tensors: LEAST_TENSORS
+                + TENSORS_PER_TENSOR * (if tensors < FULL_TENSORS { tensors } else { FULL_TENSORS })
+                + TENSORS_PER_TENSOR / 2 * tensors.saturating_sub(FULL_TENSORS),
             decoded: Decoded::Values(LEAST_VALUES.saturating_add(values.saturating_mul(VALUES_PER_VALUE))),
         }
     }

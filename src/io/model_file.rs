@@ -16,7 +16,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A fault of a model on disk.
 #[derive(thiserror::Error, Debug)]
@@ -81,7 +81,8 @@ pub struct TensorPlace {
     pub spec: TensorSpec,
     /// Index of its file, or [`ENCODED`].
     pub file: usize,
-    /// First byte of its values in that file; for an encoded tensor its number in the model.
+    /// First byte of its values, counted from the end of that file's header, so that models with other metadata share
+    /// one table; for an encoded tensor its number in the model.
     pub offset: u64,
 }
 
@@ -102,6 +103,21 @@ pub trait Decoder: Debug + Send + Sync {
 
     /// The bytes of its values in the file, if metadata stands among the data; `None` if not.
     fn content(&self) -> Option<Range<u64>>;
+
+    /// Bytes of memory that it takes, about.
+    fn memory(&self) -> usize;
+}
+
+/// Bytes that a run keeps for each tensor beside the table: its place in the layout.
+const PLACED: usize = 24;
+/// Bytes of a key of metadata beside its text.
+const KEY: usize = 72;
+/// Keys that every update may have.
+const USUAL_KEYS: usize = 16;
+
+/// Bytes that `len` bytes on the heap take.
+pub fn heap(len: usize) -> usize {
+    if len == 0 { 0 } else { (len + 8).next_multiple_of(16).max(32) }
 }
 
 /// The tensors of a model in the order of their data.
@@ -123,6 +139,15 @@ impl TablePool {
         let table = Arc::new(table);
         tables.insert(Arc::clone(&table));
         table
+    }
+
+    /// Drops a table, unless another model has it too.
+    pub fn forget(&self, table: Arc<TensorTable>) {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        // One count is the pool's, and one the caller's.
+        if Arc::strong_count(&table) == 2 {
+            tables.remove(&table);
+        }
     }
 }
 
@@ -162,6 +187,18 @@ impl ModelFile {
         Ok(Self { path: path.to_owned(), files, table: tables.share(places), metadata, decoder: None })
     }
 
+    /// Bytes of memory that it takes by itself, about: `shares_table` tells if another model has its table.
+    pub fn memory(&self, shares_table: bool) -> usize {
+        let of_place = |place: &TensorPlace| {
+            let TensorSpec { name, shape, .. } = &place.spec;
+            size_of::<TensorPlace>() + heap(name.len()) + heap(shape.len() * size_of::<usize>()) + PLACED
+        };
+        let table = if shares_table { 0 } else { self.table.iter().map(of_place).sum() };
+        let of_key = |(key, value): (&String, &String)| heap(key.len()) + heap(value.len()) + KEY;
+        let metadata: usize = self.metadata.iter().skip(USUAL_KEYS).map(of_key).sum();
+        table + metadata + self.decoder.as_ref().map_or(0, |decoder| decoder.memory())
+    }
+
     /// Bytes in all its files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(SourceFile::bytes).sum()
@@ -181,16 +218,21 @@ pub fn check_is_whole(path: &Path) -> Result<(), Faults<OpenFault>> {
     }
 }
 
+/// Bytes of a header that is read while no other such header is.
+const LONG_HEADER: usize = 6 << 20;
+
+/// Held while a long header is read.
+type AloneGuard = MutexGuard<'static, ()>;
+
 type ModelParts = (Vec<SourceFile>, TensorTable, BTreeMap<String, String>);
 
 fn open_single(path: &Path, files: &OpenFiles, limits: &Limits) -> Result<ModelParts, Faults<OpenFault>> {
-    let (source, header, data_start) = open_file(path, files, limits)?;
-    let place =
-        |stored: StoredTensor| TensorPlace { offset: data_start + stored.offset, spec: stored.spec, file: 0 };
+    let (source, header, _) = open_file(path, files, limits)?;
+    let place = |stored: StoredTensor| TensorPlace { offset: stored.offset, spec: stored.spec, file: 0 };
     Ok((vec![source], header.tensors.into_iter().map(place).collect(), header.metadata))
 }
 
-/// Opens one safetensors file. Also returns where its data starts.
+/// Opens one safetensors file. Also returns the bytes of its header, with their length.
 fn open_file(
     path: &Path,
     files: &OpenFiles,
@@ -201,24 +243,31 @@ fn open_file(
     let mut first = [0; lookalike::BYTES];
     let known = first.len().min(usize::try_from(source.bytes()).unwrap_or(usize::MAX));
     source.read_exact_at(&mut first[..known], 0).map_err(unreadable)?;
-    let json = read_header(&source, &first[..known], limits)?;
+    let (json, _alone) = read_header(&source, &first[..known], limits)?;
     let data_start = LENGTH_BYTES + json.len() as u64;
     let header = Header::parse(&json, source.bytes() - data_start, limits);
     let header = header.map_err(|faults| told(&first[..known], faults))?;
-    Ok((source, header, data_start))
+    Ok((source.behind(data_start), header, data_start))
 }
 
-/// The text of a file's header.
-fn read_header(source: &SourceFile, first: &[u8], limits: &Limits) -> Result<Vec<u8>, Faults<OpenFault>> {
+/// The text of a file's header. Long headers take many times their length while they are read: no other such text is
+/// read until the caller drops the guard.
+fn read_header(
+    source: &SourceFile,
+    first: &[u8],
+    limits: &Limits,
+) -> Result<(Vec<u8>, Option<AloneGuard>), Faults<OpenFault>> {
+    static ALONE: Mutex<()> = Mutex::new(());
     let bytes = source.bytes();
     let length = match first.first_chunk::<{ LENGTH_BYTES as usize }>() {
         Some(length) => header_length(*length, bytes, limits),
         None => Err(HeaderFault::NoLength { bytes }),
     };
     let length = length.map_err(|fault| told(first, fault.into()))?;
+    let alone = (length > LONG_HEADER).then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
     let mut json = vec![0; length];
     source.read_exact_at(&mut json, LENGTH_BYTES).map_err(OpenFault::Unreadable)?;
-    Ok(json)
+    Ok((json, alone))
 }
 
 /// The faults of a header, or that the file has another format.
@@ -248,7 +297,7 @@ fn open_shards(
                 add_index_faults(&mut faults, &index, name, &header);
                 faults.extend(merge_metadata(&mut metadata, header.metadata));
                 table.extend(header.tensors.into_iter().map(|stored| TensorPlace {
-                    offset: data_start + stored.offset,
+                    offset: stored.offset,
                     spec: stored.spec,
                     file: sources.len(),
                 }));

@@ -208,7 +208,7 @@ impl ModelWriter {
             interrupt::check()?;
             let chunk = &mut chunk[..(bytes - done).min(COPIED_BYTES) as usize];
             let unreadable = |source| WriteError::Unreadable { path: from.path().to_owned(), source };
-            from.read_exact_at(chunk, offset + done).map_err(unreadable)?;
+            from.read_values_at(chunk, offset + done).map_err(unreadable)?;
             let end = done + chunk.len() as u64;
             self.write_run((shard, start + done..start + end), chunk)?;
             done = end;

@@ -50,6 +50,8 @@ pub struct SourceFile {
     path: PathBuf,
     identity: Identity,
     held: Option<File>,
+    /// Bytes before its values: the header of a model.
+    header_bytes: u64,
 }
 
 /// The properties that change when a file is replaced or rewritten during a run.
@@ -103,7 +105,27 @@ impl SourceFile {
     pub fn open(path: &Path, files: &OpenFiles) -> io::Result<Self> {
         let file = open_regular(path)?;
         let identity = Identity::of(&file)?;
-        Ok(Self { path: path.to_owned(), identity, held: files.take().then_some(file) })
+        Ok(Self { path: path.to_owned(), identity, held: files.take().then_some(file), header_bytes: 0 })
+    }
+
+    /// The same file, whose values stand behind this many bytes.
+    #[must_use]
+    pub fn behind(self, header_bytes: u64) -> Self {
+        Self { header_bytes, ..self }
+    }
+
+    /// The place in the file of a byte of its values.
+    pub fn place_of(&self, value_offset: u64) -> u64 {
+        self.header_bytes + value_offset
+    }
+
+    /// Reads bytes of its values: offset 0 is the first byte behind the header.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_exact_at`](Self::read_exact_at).
+    pub fn read_values_at(&self, buffer: &mut [u8], value_offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, self.place_of(value_offset))
     }
 
     /// The path of the file.

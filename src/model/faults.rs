@@ -27,6 +27,14 @@ impl<T> Faults<T> {
         }
     }
 
+    /// Keeps a fault, or counts it without making it.
+    pub fn push_with(&mut self, fault: impl FnOnce() -> T) {
+        match self.is_full() {
+            true => self.more += 1,
+            false => self.kept.push(fault()),
+        }
+    }
+
     /// Adds the faults of another list.
     pub fn append<U: Into<T>>(&mut self, other: Faults<U>) {
         self.more += other.more;

@@ -82,8 +82,11 @@ fn open_encoded(
 }
 
 /// The model that an encoded update decodes to.
-fn decoded(mut model: ModelFile, encoded: Encoded, tables: &TablePool) -> ModelFile {
-    model.table = tables.share(encoded.table());
+fn decoded(mut model: ModelFile, mut encoded: Encoded, tables: &TablePool) -> ModelFile {
+    encoded.table = tables.share(Arc::unwrap_or_clone(encoded.table));
+    tables.forget(std::mem::replace(&mut model.table, Arc::clone(&encoded.table)));
+    // The directory is read: its text would only take memory.
+    model.metadata.remove(CODEC_KEY);
     model.decoder = Some(Arc::new(encoded));
     model
 }
@@ -177,7 +180,8 @@ pub struct Encoded {
     isa: Isa,
     /// The number of the update among all that the process opened.
     number: u64,
-    tensors: Vec<TensorSpec>,
+    /// The tensors that the update decodes to.
+    table: Arc<TensorTable>,
     /// The part of each tensor, and the index of its first value there.
     places: Vec<(usize, usize)>,
     parts: Vec<EncodedPart>,
@@ -264,7 +268,8 @@ impl Encoded {
                 *end += u64::from(*bytes);
                 Some(*end)
             });
-            let chunks = std::iter::once(0).chain(ends).collect();
+            let first = if part.chunks.is_empty() { None } else { Some(0) };
+            let chunks = first.into_iter().chain(ends).collect();
             parts.push(EncodedPart { coding: part.coding, vector, streams: placed, chunks });
         }
         for (part, stream, spec) in appended {
@@ -274,7 +279,8 @@ impl Encoded {
         layout.finish()?;
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { isa: Isa::detect(), number, tensors, places, parts, metadata, content: None })
+        let table = Arc::new(table(tensors, &places, &parts));
+        Ok(Self { isa: Isa::detect(), number, table, places, parts, metadata, content: None })
     }
 
     /// Whether the update is a sketch. All other tensors of a sketch must be raw.
@@ -289,19 +295,19 @@ impl Encoded {
             _ => Err(Invalid::new("it is a sketch, and some of its tensors are encoded otherwise")),
         }
     }
+}
 
-    /// The tensors that the update decodes to.
-    fn table(&self) -> TensorTable {
-        let place = |(number, spec): (usize, &TensorSpec)| {
-            let part = &self.parts[self.places[number].0];
-            let (file, offset) = match part.coding {
-                Coding::Raw => (part.streams[0].file, part.streams[0].offset),
-                _ => (ENCODED, number as u64),
-            };
-            TensorPlace { spec: spec.clone(), file, offset }
+/// The tensors that an update decodes to, with the part of each in `places`.
+fn table(tensors: Vec<TensorSpec>, places: &[(usize, usize)], parts: &[EncodedPart]) -> TensorTable {
+    let place = |(number, spec): (usize, TensorSpec)| {
+        let part = &parts[places[number].0];
+        let (file, offset) = match part.coding {
+            Coding::Raw => (part.streams[0].file, part.streams[0].offset),
+            _ => (ENCODED, number as u64),
         };
-        self.tensors.iter().enumerate().map(place).collect()
-    }
+        TensorPlace { spec, file, offset }
+    };
+    tensors.into_iter().enumerate().map(place).collect()
 }
 
 /// The metadata that the directory has in place of the header.
@@ -318,7 +324,7 @@ fn metadata(directory: &Directory) -> Result<BTreeMap<String, String>, Invalid> 
 
 impl Decoder for Encoded {
     fn decode(&self, files: &[SourceFile], tensor: usize, start: usize, out: &mut [f32]) -> io::Result<()> {
-        let spec = &self.tensors[tensor];
+        let spec = &self.table[tensor].spec;
         let (part, first) = self.places[tensor];
         let key = (self.number, part);
         let decoded = self.parts[part].decode(self.isa, files, key, first + start, out);
@@ -334,6 +340,11 @@ impl Decoder for Encoded {
 
     fn content(&self) -> Option<Range<u64>> {
         self.content.clone()
+    }
+
+    fn memory(&self) -> usize {
+        let parts: usize = self.parts.iter().map(EncodedPart::memory).sum();
+        parts + size_of_val(&self.places[..])
     }
 
     fn sparsity(&self) -> Sparsity {

@@ -1,6 +1,7 @@
 //! One vector of an encoded update: reads the bytes of any run of its values, and decodes them.
 
 use crate::codecs::{CHUNK, Coding, Invalid, Vector};
+use crate::io::model_file::heap;
 use crate::io::source::SourceFile;
 use crate::kernels::lanes::Isa;
 use std::cell::RefCell;
@@ -59,6 +60,16 @@ impl From<Invalid> for PartError {
 }
 
 impl EncodedPart {
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn memory(&self) -> usize {
+        let lists = [
+            size_of_val(&self.vector.shape[..]),
+            size_of_val(&self.streams[..]),
+            size_of_val(&self.chunks[..]),
+        ];
+        size_of::<Self>() + lists.into_iter().map(heap).sum::<usize>()
+    }
+
     /// Decodes values from `start` on.
     pub(crate) fn decode(
         &self,
@@ -151,7 +162,7 @@ impl EncodedPart {
             };
             let mut read = vec![0; (bytes.end - bytes.start) as usize];
             files[place.file]
-                .read_exact_at(&mut read, place.offset + bytes.start)
+                .read_values_at(&mut read, place.offset + bytes.start)
                 .map_err(PartError::Read)?;
             streams.push(read);
         }

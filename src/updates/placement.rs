@@ -40,11 +40,11 @@ pub fn placement<'t>(
                 None => placement.push(Place::from(found)),
                 Some(fault) => faults.push(fault),
             },
-            None => faults.push(missing(expected, table.clone(), reference_name)),
+            None => faults.push_with(|| missing(expected, table.clone(), reference_name)),
         }
     }
     let extra = table.clone().into_iter().filter(|place| by_name.contains_key(place.spec.name.as_str()));
-    faults.extend(extra.map(|place| extra_fault(&place.spec, reference, reference_name)));
+    extra.for_each(|place| faults.push_with(|| extra_fault(&place.spec, reference, reference_name)));
     if let Some(wrapped) = wrapped(table, reference, reference_name).filter(|_| !faults.is_empty()) {
         return Err(wrapped.into());
     }

@@ -21,7 +21,7 @@ pub type Placement = Vec<Place>;
 pub struct Place {
     /// Index of the file.
     pub file: usize,
-    /// First byte in it.
+    /// First byte in it, behind the header.
     pub offset: u64,
     /// Dtype in the file.
     pub dtype: Dtype,

@@ -86,7 +86,7 @@ pub(crate) fn read_directory(
     let bytes = bundle.spec.len as u64;
     let mut length = [0; 4];
     let end = bytes.checked_sub(4).ok_or_else(|| Invalid(format!("its bundle has {bytes} bytes")))?;
-    files[bundle.file].read_exact_at(&mut length, bundle.offset + end).map_err(unreadable)?;
+    files[bundle.file].read_values_at(&mut length, bundle.offset + end).map_err(unreadable)?;
     let length = u64::from(u32::from_le_bytes(length));
     if length > most_bytes {
         return Err(Invalid(format!("its directory claims {length} bytes, expected at most {most_bytes}")));
@@ -96,6 +96,6 @@ pub(crate) fn read_directory(
         Invalid(format!("its directory claims {length} bytes, but its bundle has {bytes} in all"))
     })?;
     let mut text = vec![0; length as usize];
-    files[bundle.file].read_exact_at(&mut text, bundle.offset + start).map_err(unreadable)?;
+    files[bundle.file].read_values_at(&mut text, bundle.offset + start).map_err(unreadable)?;
     Ok((Directory::from_bytes(&text, most)?, bundle.offset + start))
 }

@@ -103,7 +103,7 @@ impl CarryOver {
         let bytes = &mut stored.row_mut(0)[..piece.len * size];
         let path = || kept.model.path.clone();
         kept.model.files[place.file]
-            .read_exact_at(bytes, place.offset + (piece.start * size) as u64)
+            .read_values_at(bytes, place.offset + (piece.start * size) as u64)
             .map_err(|source| ResidualError::Read { path: path(), source })?;
         let mut left = vec![0.0f64; piece.len];
         decode(isa, place.spec.dtype, bytes, &mut left);

@@ -23,6 +23,10 @@ pub enum Fault {
     Metadata(#[from] MetadataFault),
     #[error(transparent)]
     OtherPurpose(#[from] OtherPurpose),
+    #[error(
+        "update lists {tensors} tensors in {bytes} bytes: such lists of all updates together would take more memory than expected, at most {} MiB beyond the bytes of their files", .most >> 20
+    )]
+    TooMuchMemory { tensors: usize, bytes: u64, most: u64 },
     #[error("update holds no tensor")]
     NoTensor,
     #[error("client id `{id}` is also the id of {}", .other.display())]

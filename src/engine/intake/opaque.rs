@@ -119,7 +119,11 @@ fn base_places(set: &UpdateSet) -> Vec<Place> {
 fn contents(model: &ModelFile, places: &[Place], specs: &[TensorSpec]) -> io::Result<Vec<Content>> {
     let content = |(place, spec): (&Place, &TensorSpec)| match place.file {
         ENCODED => Ok(Content::Encoded),
-        file => Ok(Content::Bytes(Blake3::of_range(&model.files[file], place.offset, spec.bytes() as u64)?)),
+        file => {
+            let file = &model.files[file];
+            let start = file.place_of(place.offset);
+            Ok(Content::Bytes(Blake3::of_range(file, start, spec.bytes() as u64)?))
+        }
     };
     places.iter().zip(specs).map(content).collect()
 }

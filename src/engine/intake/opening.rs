@@ -4,13 +4,13 @@ use crate::engine::intake::claims::ClientIdFrom;
 use crate::engine::intake::copies;
 use crate::engine::intake::identity::identify;
 use crate::engine::intake::policy::Policy;
+use crate::engine::intake::room::Room;
 use crate::engine::intake::update::{InputRole, Update};
 use crate::io::digest::seal;
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::updates::metadata::unknown_key;
 use crate::updates::set::Base;
-use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -29,10 +29,11 @@ pub fn open(
     base: Option<&Base>,
     policy: &Policy,
 ) -> Vec<Update> {
-    let read = |path: &PathBuf| Update::read(path, InputRole::Update, files, tables, base);
+    let mut room = Room::new(paths.len(), tables, base.map(|base| &*base.model));
+    let read_one = |path: &PathBuf| Update::read(path, InputRole::Update, files, tables, base);
     let mut left = MOST_FAULTS;
     let read = |some: &[PathBuf]| {
-        let mut updates: Vec<Update> = some.par_iter().map(read).collect();
+        let mut updates = room.read(some, read_one);
         bound_faults(&mut updates, &mut left);
         updates
     };
@@ -57,7 +58,8 @@ pub(super) fn bound_faults(updates: &mut [Update], left: &mut usize) {
 /// Reads the headers of partials, in parallel, and compares the files with their digests.
 pub fn open_partials(paths: &[PathBuf], files: &OpenFiles, tables: &TablePool) -> Vec<Update> {
     let read = |path: &PathBuf| Update::read(path, InputRole::Partial, files, tables, None);
-    let mut partials = identify(paths.par_iter().map(read).collect(), ClientIdFrom::Auto);
+    let partials = Room::new(paths.len(), tables, None).read(paths, read);
+    let mut partials = identify(partials, ClientIdFrom::Auto);
     check_digests(&mut partials);
     partials
 }

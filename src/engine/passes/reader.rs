@@ -363,10 +363,10 @@ impl SourceReader<'_> {
             let values = &mut values[column..column + run.len];
             let file = &self.model.files[run.file];
             if E::DTYPE == run.dtype {
-                file.read_exact_at(bytemuck::cast_slice_mut(values), run.offset)?;
+                file.read_values_at(bytemuck::cast_slice_mut(values), run.offset)?;
             } else {
                 let bytes = &mut stored.row_mut(0)[..run.len * run.dtype.bytes()];
-                file.read_exact_at(bytes, run.offset)?;
+                file.read_values_at(bytes, run.offset)?;
                 decode(self.isa, run.dtype, bytes, values);
             }
             narrows |= !tile.dtype.holds_all_of(run.dtype);
@@ -422,7 +422,7 @@ impl SourceReader<'_> {
     ) -> io::Result<()> {
         let bytes = &mut stored.row_mut(0)[..piece.len * place.dtype.bytes()];
         let offset = place.offset + (piece.start * place.dtype.bytes()) as u64;
-        model.files[place.file].read_exact_at(bytes, offset)?;
+        model.files[place.file].read_values_at(bytes, offset)?;
         decode(self.isa, place.dtype, bytes, values);
         Ok(())
     }

@@ -198,7 +198,7 @@ impl SumFile {
             let (values, behind) = rest.split_at_mut(piece.len);
             let place = &self.placement[piece.tensor];
             let offset = place.offset + (piece.start * size_of::<i64>()) as u64;
-            self.model.files[place.file].read_exact_at(bytemuck::cast_slice_mut(values), offset)?;
+            self.model.files[place.file].read_values_at(bytemuck::cast_slice_mut(values), offset)?;
             values.iter_mut().for_each(|value| *value = i64::from_le(*value));
             rest = behind;
         }

@@ -345,7 +345,7 @@ impl ShardFile {
         let missing = || self.damaged(format!("tensor `{name}` is missing, expected {dtype} {shape:?}"));
         let place = place.ok_or_else(missing)?;
         let mut bytes = vec![0; place.spec.bytes()];
-        let read = self.model.files[place.file].read_exact_at(&mut bytes, place.offset);
+        let read = self.model.files[place.file].read_values_at(&mut bytes, place.offset);
         read.map_err(|why| self.damaged(format!("cannot be read: {why}")))?;
         Ok(bytes)
     }

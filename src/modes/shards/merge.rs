@@ -152,7 +152,7 @@ impl Copy<'_> {
             for start in (0..piece.len).step_by(CHUNK_BYTES / size) {
                 let len = (piece.len - start).min(CHUNK_BYTES / size);
                 let bytes = &mut chunk[..len * size];
-                let read = file.read_exact_at(bytes, place.offset + (start * size) as u64);
+                let read = file.read_values_at(bytes, place.offset + (start * size) as u64);
                 read.map_err(|why| shard.damaged(format!("cannot be read: {why}")))?;
                 let piece = Piece { start: piece.start + start, len, ..piece };
                 self.write(slot, piece, bytes)?;
