@@ -6,7 +6,7 @@ use crate::engine::intake::opening;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::update::{self, BadBase, Update};
 use crate::engine::passes::error::PassError;
-use crate::engine::passes::kind_sample::{FAR_BELOW, likely_deltas};
+use crate::engine::passes::kind_sample::likely_deltas;
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::survey::{Measured, cosines_to_median, measure};
 use crate::io::discover::{self, DiscoverError};
@@ -169,7 +169,7 @@ fn note_likely_deltas(
         likely => likely?,
     };
     for client in likely {
-        rows[first + client].faults.push(Fault::LikelyDelta { below: FAR_BELOW }.to_string());
+        rows[first + client].faults.push(Fault::LikelyDelta.to_string());
     }
     Ok(())
 }

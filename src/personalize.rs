@@ -17,7 +17,7 @@ use crate::io::model_writer::{self, ModelWriter, WriteError};
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::convert::{all_within, decode, encode};
 use crate::kernels::lanes::Isa;
-use crate::model::class::PackedWeights;
+use crate::model::class::{PackedWeights, is_statistic};
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::faults::Faults;
 use crate::model::layout::{Layout, Piece, TensorSpec};
@@ -26,6 +26,7 @@ use crate::model::tile::TileBuffer;
 use crate::telemetry::explain::Explain;
 use crate::updates;
 use crate::updates::fault::LayoutFault;
+use crate::updates::likely_kind::Distances;
 use crate::updates::metadata::{OtherPurpose, UpdateKind, UpdateMetadata, has_test_noise, mark_test_noise};
 use crate::updates::placement::{placement, tensor_fault};
 use rayon::ThreadPool;
@@ -73,6 +74,8 @@ pub enum PersonalizeError {
     Client { path: PathBuf, faults: Faults<Fault> },
     #[error("{}: metadata `kind` is delta, expected weights", .path.display())]
     IsDelta { path: PathBuf },
+    #[error("{}: states no `kind` and looks like a delta: it is far nearer to zero than to the global model", .path.display())]
+    LikelyDelta { path: PathBuf },
     #[error(transparent)]
     Personal(#[from] PersonalError),
     #[error("{}: tensor `{tensor}` holds {value} at flat index {index}, expected a finite number", .path.display())]
@@ -96,7 +99,13 @@ impl Explain for PersonalizeError {
                 "add it to the model it started from: fedmill aggregate --base BASE {} -o WEIGHTS",
                 path.display()
             )),
+            Self::LikelyDelta { path } => Some(format!(
+                "if it is a delta, add it to the model it started from: fedmill aggregate --kind delta --base BASE {} -o \
+                 WEIGHTS; if it is a model, let its metadata state `kind` = `weights`",
+                path.display()
+            )),
             Self::Open { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
+            Self::Personal(why) => why.hint().map(str::to_owned),
             Self::Packed { .. } => Some("dequantise both models before mixing them".to_owned()),
             Self::Write(WriteError::NoDirectory { path }) => Some(format!("mkdir -p {}", path.display())),
             _ => None,
@@ -138,6 +147,9 @@ impl Personalization {
         let about = about(&global).and_then(|_| about(&client))?;
         self.check_output(&[&global, &client])?;
         let parts = self.parts(&global, &client)?;
+        if !about.states_kind {
+            check_kind(self.isa, &global, &client)?;
+        }
         let layout = Layout::new(parts.iter().map(|(spec, _)| spec.clone()).collect());
         let id = self.client_id(about.client_id.as_deref())?;
         let metadata = self.metadata(&global, &client, id);
@@ -251,6 +263,39 @@ fn about(model: &ModelFile) -> Result<UpdateMetadata, PersonalizeError> {
         UpdateKind::Weights => Ok(about),
         UpdateKind::Delta => Err(PersonalizeError::IsDelta { path: model.path.clone() }),
     }
+}
+
+/// The values of a tensor that [`check_kind`] reads at most.
+const SAMPLE: usize = 2048;
+
+/// Refuses a client's model whose values look like a delta of the global model: the first of each parameter that both
+/// have.
+fn check_kind(isa: Isa, global: &ModelFile, client: &ModelFile) -> Result<(), PersonalizeError> {
+    let theirs: HashMap<&str, &TensorPlace> =
+        client.table.iter().map(|place| (place.spec.name.as_str(), place)).collect();
+    let mut distances = Distances::default();
+    let is_parameter = |spec: &TensorSpec| spec.dtype.kind() == Kind::Float && !is_statistic(&spec.name);
+    for ours in global.table.iter().filter(|ours| is_parameter(&ours.spec)) {
+        let theirs = theirs.get(ours.spec.name.as_str());
+        let Some(theirs) = theirs.filter(|theirs| theirs.spec.shape == ours.spec.shape) else { continue };
+        let [base, values] = [first_values(isa, global, ours)?, first_values(isa, client, theirs)?];
+        distances.add(Distances::of(isa, &values, &base));
+    }
+    match distances.is_delta() {
+        true => Err(PersonalizeError::LikelyDelta { path: client.path.clone() }),
+        false => Ok(()),
+    }
+}
+
+/// The first values of a tensor.
+fn first_values(isa: Isa, model: &ModelFile, place: &TensorPlace) -> Result<Vec<f64>, PersonalizeError> {
+    let (file, dtype, len) = (&model.files[place.file], place.spec.dtype, place.spec.len.min(SAMPLE));
+    let mut stored = TileBuffer::new(1, len * dtype.bytes());
+    let bytes = &mut stored.row_mut(0)[..len * dtype.bytes()];
+    file.read_exact_at(bytes, place.offset).map_err(read_error(file))?;
+    let mut values = vec![0.0; len];
+    decode(isa, dtype, bytes, &mut values);
+    Ok(values)
 }
 
 /// The tensors of the global model, with the client's personal layers in place of the global ones. Personal layers that

@@ -51,7 +51,7 @@ fn row_of_a_sound_update() {
 #[test]
 fn every_update_may_have_a_fault() {
     let dir = round();
-    let rows = rows(&dir, &[&WITH_BASE[..], &["--round", "9"]].concat());
+    let rows = rows(&dir, &[&WITH_BASE[..], &["--round", "9", "-q"]].concat());
     let faults: Vec<usize> = rows.iter().map(|row| row["faults"].as_array().unwrap().len()).collect();
     assert_eq!(faults, [1, 0, 0]);
     for (name, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0)] {
@@ -192,7 +192,7 @@ fn two_updates_of_one_client_have_a_fault() {
 #[test]
 fn round_of_another_is_a_fault() {
     let dir = round();
-    let faults = |round: &str| rows(&dir, &["--round", round])[0]["faults"].clone();
+    let faults = |round: &str| rows(&dir, &["--round", round, "-q"])[0]["faults"].clone();
     assert_eq!(faults("7"), json!([]));
     assert_eq!(faults("8"), json!(["update is of round 7, expected round 8"]));
 }

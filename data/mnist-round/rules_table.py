@@ -86,10 +86,11 @@ class Judge:
 def rules(fedmill):
     """Every rule with its required settings, from the program's help."""
     run = subprocess.run([fedmill, "aggregate", "--help"], capture_output=True, text=True)
-    found = re.search(r"--rule <RULE>\s[^:]*:(.*?)\. docs/rules\.md", run.stdout, re.DOTALL)
-    if not found:
+    found = re.search(r"--rule <RULE>\s(.*?)\[default", run.stdout, re.DOTALL)
+    usages = re.findall(r"^ +- (\S+): ", found[1], re.MULTILINE) if found else []
+    if not usages:
         raise Failed(f"{fedmill}: the help of --rule lists no rules")
-    usages = re.sub(r"\[.*?\]", "", " ".join(found[1].split())).split(", ")
+    usages = [re.sub(r"\[.*?\]", "", usage) for usage in usages]
     return [usage.replace("=ID", "=client-00") for usage in usages]
 
 

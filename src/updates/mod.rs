@@ -5,10 +5,11 @@
 //! finds the bytes, `part` decodes a run of a vector. [`metadata`] parses what a client says about its update.
 //!
 //! A [`set`] has the updates, base and layout of a run; a [`source`] has the places of a model's tensors, which
-//! [`placement`] finds, or a [`fault`]; `names` tell why tensors do not fit.
+//! [`placement`] finds, or a [`fault`]; `names` tell why tensors do not fit. [`likely_kind`] tells deltas from weights.
 
 pub mod encoded;
 pub mod fault;
+pub mod likely_kind;
 pub mod metadata;
 mod names;
 mod part;

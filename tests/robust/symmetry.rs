@@ -66,7 +66,7 @@ proptest! {
         let merged = |shift: f32, rule: &str| {
             let dir = write_round(&map(&round, |x| x + shift));
             write_base(&dir, &base.iter().map(|x| x + shift).collect::<Vec<f32>>());
-            merge_against(&dir, rule, 2, &["--base", "base.safetensors"])
+            merge_against(&dir, rule, 2, &["--base", "base.safetensors", "--kind", "weights"])
         };
         for rule in ["krum", "geometric-median", "caf", "centered-clipping:tau=0.5,iterations=2"] {
             let want: Vec<f64> = merged(0.0, rule).values.iter().map(|x| x + f64::from(shift)).collect();

@@ -78,7 +78,8 @@ impl Expansion {
 /// How to go on after damage to the residual at `path`.
 fn way_back(path: &Path) -> String {
     format!(
-        "copy {} over it and compress the last update again; or, to start over without a residual, move {} away",
+        "copy {} over it and compress the update of the round before again; or, to start over without a residual, move \
+         {} away",
         publish::previous(path).display(),
         path.display()
     )

@@ -248,6 +248,8 @@ impl Feedback {
         let previous = publish::previous(&self.path);
         if identity_of(&previous).is_some() {
             tracing::warn!(
+                hint = "to go on with the error that it carried, copy the other file to it, and compress the update of \
+                        the round before again",
                 "{}: does not exist, though {} does: the compression starts over without a residual",
                 self.path.display(),
                 previous.display()

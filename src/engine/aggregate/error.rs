@@ -193,6 +193,7 @@ impl Explain for Error {
             Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
             Self::TrustedLeftOut { hint, .. } => hint.map(str::to_owned),
             Self::Bases(_) => Some(TiedBases::HINT.to_owned()),
+            Self::Personal(why) => why.hint().map(str::to_owned),
             Self::Opaque(_) => Some(REMEDY.to_owned()),
             Self::Base(why) => why.hint().map(str::to_owned),
             Self::LoraFactors { .. } => Some(

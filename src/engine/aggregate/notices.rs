@@ -3,21 +3,40 @@
 use crate::engine::aggregate::state::key;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::Taken;
+use crate::engine::intake::weights::Weighting;
 use crate::io::model_file::ModelFile;
-use crate::updates::metadata::has_test_noise;
+use crate::io::source::identity_of;
+use crate::updates::metadata::{PRIVACY_PREFIX, has_test_noise};
 use crate::updates::set::{Client, UpdateSet};
 use std::path::Path;
 
-/// Warns of what the clients and the other inputs state.
-pub(super) fn inputs(policy: &Policy, taken: &Taken) {
-    capped_examples(policy, taken);
+/// Warns of what the clients of a run leave open, or make doubtful.
+pub(super) fn of_clients(policy: &Policy, uses_weights: bool, taken: &Taken) {
+    if taken.weights_source == "uniform" && policy.weighting == Weighting::Default {
+        uniform_weights(&taken.set);
+    }
+    capped_examples(policy, uses_weights, taken);
+    models_among_updates(&taken.set);
     test_noise(taken);
 }
 
-/// Warns of clients that state more examples than may count.
-fn capped_examples(policy: &Policy, taken: &Taken) {
-    let most = policy.claims.max_examples.filter(|_| taken.weights_source == "examples");
-    let Some(most) = most else { return };
+/// Warns of a base whose rounds had a state or a budget that this run lacks.
+pub(super) fn of_base(base: &ModelFile, has_state: bool, is_private: bool) {
+    if !has_state {
+        state_left_behind(base);
+    }
+    if !is_private {
+        private_base(base);
+    }
+}
+
+/// Warns of clients that state more examples than may count, or that no examples count.
+fn capped_examples(policy: &Policy, uses_weights: bool, taken: &Taken) {
+    let Some(most) = policy.claims.max_examples else { return };
+    if !uses_weights || taken.weights_source != "examples" {
+        tracing::warn!("--max-examples changes nothing: no client weighs by its examples");
+        return;
+    }
     let is_above = |client: &&Client| client.metadata.num_examples.is_some_and(|found| found > most);
     let ids: Vec<&str> = taken.set.clients.iter().filter(is_above).map(|client| client.id.as_str()).collect();
     if !ids.is_empty() {
@@ -29,8 +48,41 @@ fn capped_examples(policy: &Policy, taken: &Taken) {
     }
 }
 
+/// Warns of updates that are models of the server: each counts as one client.
+fn models_among_updates(set: &UpdateSet) {
+    let base = set.base.as_ref().and_then(|base| identity_of(&base.model.path));
+    let is_base = |client: &&Client| base.is_some() && identity_of(&client.model.path) == base;
+    if let Some(client) = set.clients.iter().find(is_base) {
+        tracing::warn!(
+            "{}: is the base, and counts as an update without a change",
+            client.model.path.display()
+        );
+    }
+    let is_merged = |client: &&Client| client.model.metadata.contains_key("fedmill.clients");
+    let merged: Vec<&Client> = set.clients.iter().filter(is_merged).collect();
+    if let Some(first) = merged.first() {
+        tracing::warn!(
+            hint = "keep merged models out of the folder of updates",
+            "{}: its metadata says that fedmill merged it; it counts as one client, as do {} such updates in all",
+            first.model.path.display(),
+            merged.len()
+        );
+    }
+}
+
+/// Warns of a base from a private round, if this run adds no noise.
+fn private_base(base: &ModelFile) {
+    if base.metadata.keys().any(|key| key.starts_with(PRIVACY_PREFIX)) {
+        tracing::warn!(
+            hint = "pass --dp DIR for a private round",
+            "{}: comes from a private round; this run protects no client of its updates",
+            base.path.display()
+        );
+    }
+}
+
 /// Warns that no example counts, since few updates or none state their number.
-pub(super) fn uniform_weights(set: &UpdateSet) {
+fn uniform_weights(set: &UpdateSet) {
     let stating = set.clients.iter().filter(|client| client.metadata.num_examples.is_some()).count();
     let found = match stating {
         0 => "no update states".to_owned(),
@@ -50,7 +102,7 @@ pub(super) fn state_init_unused(path: &Path) {
 
 /// Warns of a base that a strategy with a state made, if this run keeps none: the next round of that strategy misses
 /// it.
-pub(super) fn state_left_behind(base: &ModelFile) {
+fn state_left_behind(base: &ModelFile) {
     let Some(steps) = base.metadata.get(key::STEPS).filter(|steps| *steps != "0") else { return };
     let made_by = base.metadata.get(key::STRATEGY).map_or("a strategy", String::as_str);
     tracing::warn!(

@@ -24,7 +24,6 @@ use crate::engine::intake::policy::{OnBadUpdate, TensorPolicy};
 use crate::engine::intake::sparse::Comparer;
 use crate::engine::intake::taken::Taken;
 use crate::engine::intake::update::{self, Update};
-use crate::engine::intake::weights::Weighting;
 use crate::engine::passes::combine::CombinePass;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::drive::Clock;
@@ -178,8 +177,8 @@ impl<'m> Session<'m> {
             return Err(Error::NoBase { strategy: method.strategy.to_string() });
         }
         let spec = self.state_spec();
-        if let (Some(base), None) = (&taken.set.base, &spec) {
-            notices::state_left_behind(&base.model);
+        if let Some(base) = &taken.set.base {
+            notices::of_base(&base.model, spec.is_some(), self.request.policy.claims.judges_alone);
         }
         if let (Some(base), Some(spec), false) = (&taken.set.base, &spec, inputs.starts_state) {
             spec.check_kept(outputs.state.as_deref(), &base.model)?;
@@ -256,11 +255,8 @@ impl<'m> Session<'m> {
             let weights = &taken.cohort.weights;
             self.check_parts(weights.iter().filter(|weight| **weight > 0.0).count(), clients)?;
         }
-        if taken.weights_source == "uniform" && policy.weighting == Weighting::Default {
-            notices::uniform_weights(&taken.set);
-        }
-        notices::inputs(policy, taken);
-        Ok(())
+        notices::of_clients(policy, method.rule.uses_weights(), taken);
+        kinds::warn_of_weights(&self.machine, &taken.set)
     }
 
     /// Refuses a judged run in which too few clients have a part in the merged model.

@@ -99,11 +99,12 @@ impl StateError {
                 "each strategy needs its own state file; to start a new one, move {} away",
                 path.display()
             )),
-            Self::Lost { path: Some(path), previous: Some(previous), .. } => Some(format!(
-                "copy {} to {} and run the last round again, which gives the same bytes; or pass --state-init, to start a \
-                 new state from this base",
+            Self::Lost { path: Some(path), previous: Some(previous), base, .. } => Some(format!(
+                "copy {} to {} and run the round that made {} again, on its own base and updates, which gives the same bytes; \
+                 or pass --state-init, to start a new state from this base",
                 previous.display(),
-                path.display()
+                path.display(),
+                base.display()
             )),
             Self::Lost { .. } => Some(
                 "pass the state file that the last step left as --state; or pass --state-init, to start a new state from \
@@ -123,8 +124,8 @@ impl StateError {
 /// How to go on after damage to the state at `path`.
 fn way_back(path: &Path) -> String {
     format!(
-        "copy {path}.previous over it and run the last round again, which gives the same bytes; or, to start without the \
-         kept state, move {path} away and pass --state-init",
+        "copy {path}.previous over it and run the round that wrote {path} again, on its own base and updates, which gives \
+         the same bytes; or, to start without the kept state, move {path} away and pass --state-init",
         path = path.display()
     )
 }

@@ -78,11 +78,15 @@ fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
     }
 }
 
+/// Marks the updates of other rounds, and those that state no round if at least half of the updates state this one: a
+/// few that state it must not make the others look wrong.
 fn mark_other_rounds(opened: &mut [Update], policy: &Policy) {
     let states_it =
-        |update: &Update| update.metadata.round.is_some() && update.metadata.round == policy.round;
+        |update: &&Update| update.metadata.round.is_some() && update.metadata.round == policy.round;
+    let readable = opened.iter().filter(|update| update.model.is_some()).count();
+    let is_usual = 2 * opened.iter().filter(states_it).count() >= readable;
     // A strategy that takes stale updates asks each of them for its round.
-    let is_asked = !policy.takes_stale && !policy.claims.judges_alone && opened.iter().any(states_it);
+    let is_asked = is_usual && !policy.takes_stale && !policy.claims.judges_alone;
     let lacks = policy.round.filter(|_| is_asked);
     for update in opened {
         update.faults.extend(policy.round_fault(&update.metadata));

@@ -33,8 +33,8 @@ pub enum Fault {
     DuplicateClient { id: String, other: PathBuf, by: IdSource },
     #[error("metadata `kind` is {found}, expected {expected} because of --kind {expected}")]
     ForcedKind { found: UpdateKind, expected: UpdateKind },
-    #[error("update states no `kind` and looks like a delta: its norm is below {} % of the base's", 100.0 * .below)]
-    LikelyDelta { below: f64 },
+    #[error("update states no `kind` and looks like a delta: it is far nearer to zero than to the base")]
+    LikelyDelta,
     #[error("metadata `client_id` is missing, expected it because --client-id-from is metadata")]
     NoClientId,
     #[error("metadata `client_id` is `{found}`, expected `{expected}` by --client-id-from {by}")]
@@ -178,7 +178,7 @@ impl Fault {
             Self::SketchOntoBase => Some(
                 "merge the sketches without --base, decompress the result, and aggregate that onto the base",
             ),
-            Self::LikelyDelta { .. } => Some(
+            Self::LikelyDelta => Some(
                 "clients state metadata `kind` = `delta`; if all updates are deltas, pass --kind delta, and if they are \
                  models, --kind weights",
             ),
@@ -188,6 +188,13 @@ impl Fault {
                 "compress the updates of a round with the same --seed and the same settings; --allow-sparse-robust \
                  merges them all the same",
             ),
+            Self::Layout(LayoutFault::MissingTensor { tensor, .. })
+                if tensor.starts_with(SCAFFOLD_CONTROL) =>
+            {
+                Some(
+                    "with --strategy scaffold clients send the change of their control variates, one for each float",
+                )
+            }
             Self::Layout(LayoutFault::MissingTensor { .. }) => Some(
                 "pass --on-bad-update skip to merge the others; --missing base or present merges what the update has",
             ),

@@ -95,9 +95,16 @@ fn warn_of_keys(updates: &[Update]) {
 /// Warns if the round checks nothing, or if updates of several rounds meet.
 fn warn_of_rounds(updates: &[Update], policy: &Policy) {
     let rounds: BTreeSet<u64> = updates.iter().filter_map(|update| update.metadata.round).collect();
+    let stating = updates.iter().filter(|update| update.metadata.round.is_some()).count();
     match (policy.round, rounds.first().zip(rounds.last())) {
         (Some(round), None) if !updates.is_empty() => {
             tracing::warn!("no update states `round`: --round {round} leaves out none of them");
+        }
+        (Some(round), Some(_)) if 2 * stating < updates.len() && !policy.takes_stale => {
+            tracing::warn!(
+                "{stating} of {} updates state `round`: --round {round} leaves out none of the others",
+                updates.len()
+            );
         }
         (None, Some((first, last))) if first != last && !policy.takes_stale => {
             tracing::warn!("updates state rounds from {first} to {last}: --round N leaves out all others");

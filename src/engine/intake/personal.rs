@@ -127,6 +127,18 @@ pub enum PersonalError {
     NothingShared { layers: String, tensors: usize },
 }
 
+impl PersonalError {
+    /// Advice for the user, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoMatch { .. } => Some(
+                "a pattern matches the whole name of a tensor: `head.*` matches all tensors of the module `head`",
+            ),
+            Self::NothingShared { .. } => None,
+        }
+    }
+}
+
 /// The most names that a message lists. It counts the others.
 const MOST_LISTED: usize = 6;
 

@@ -1,7 +1,6 @@
 //! Compares updates with the base in a sample of coordinates, to tell deltas from weights.
 //!
-//! The weights of a client that trained from the base are about as long as the base. A delta is far shorter. The sample
-//! is the same for all updates, and depends on the layout alone.
+//! The sample is the same for all updates, and depends on the layout alone.
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
@@ -10,9 +9,10 @@ use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
 use crate::kernels::element::Element;
-use crate::kernels::norms::squared_norm;
-use crate::model::dtype::Kind;
-use crate::updates::set::UpdateSet;
+use crate::model::class::TensorClass;
+use crate::updates::likely_kind::Distances;
+use crate::updates::metadata::UpdateKind;
+use crate::updates::set::{Client, UpdateSet};
 use std::iter;
 use std::ops::Range;
 
@@ -20,45 +20,53 @@ use std::ops::Range;
 const RANGES: usize = 8;
 const COLUMNS: usize = 2048;
 
-/// An update is far shorter than the base below this part of the base's norm.
-pub const FAR_BELOW: f64 = 0.2;
-
-/// The updates that do not state their kind and are far shorter than the base, by index in the set. None without a
-/// base.
+/// The updates that do not state their kind and look like deltas, by index in the set. None without a base.
 ///
 /// # Errors
 ///
 /// When an update or the base cannot be read.
 pub fn likely_deltas(machine: &Machine, set: &UpdateSet) -> Result<Vec<usize>, PassError> {
-    let is_silent = |i: &usize| !set.clients[*i].metadata.states_kind;
-    let silent: Vec<usize> = (0..set.clients.len()).filter(is_silent).collect();
-    if set.base.is_none() || silent.is_empty() {
-        return Ok(Vec::new());
-    }
-    let likely = far_below_base(machine, &set.among(&silent)).map_err(|why| match why {
-        PassError::Read { path, input: Some(input), source } => {
-            PassError::Read { path, input: Some(silent[input]), source }
-        }
-        why => why,
-    })?;
-    Ok(silent.into_iter().zip(likely).filter_map(|(client, likely)| likely.then_some(client)).collect())
+    looking(machine, set, |client| !client.metadata.states_kind, Distances::is_delta)
 }
 
-/// Whether each update of a set is far shorter than the base in a sample of their floats. None is if the base is zero.
+/// The updates that are taken for deltas and look like weights, by index in the set. None without a base.
 ///
 /// # Errors
 ///
 /// When an update or the base cannot be read.
-fn far_below_base(machine: &Machine, set: &UpdateSet) -> Result<Vec<bool>, PassError> {
-    let plan = TilePlan::of_ranges(set, set.clients.len(), &ranges(set.layout.parameters()));
-    let mut squares = machine.run(&SamplePass { machine, set, plan })?;
-    let base = squares.pop().unwrap_or(0.0);
-    Ok(squares.into_iter().map(|square| is_far_below(square, base)).collect())
+pub fn likely_weights(machine: &Machine, set: &UpdateSet) -> Result<Vec<usize>, PassError> {
+    looking(machine, set, |client| client.metadata.kind == UpdateKind::Delta, Distances::is_weights)
 }
 
-/// Whether one vector is far shorter than the base, by the squares of both norms.
-pub fn is_far_below(square: f64, base: f64) -> bool {
-    base.is_finite() && square < FAR_BELOW * FAR_BELOW * base
+/// The updates among those asked about whose values look like this, by index in the set. None without a base.
+fn looking(
+    machine: &Machine,
+    set: &UpdateSet,
+    is_asked: impl Fn(&Client) -> bool,
+    looks: impl Fn(Distances) -> bool,
+) -> Result<Vec<usize>, PassError> {
+    let asked: Vec<usize> = (0..set.clients.len()).filter(|i| is_asked(&set.clients[*i])).collect();
+    if set.base.is_none() || asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let distances = distances(machine, &set.among(&asked)).map_err(|why| match why {
+        PassError::Read { path, input: Some(input), source } => {
+            PassError::Read { path, input: Some(asked[input]), source }
+        }
+        why => why,
+    })?;
+    Ok(asked.into_iter().zip(distances).filter_map(|(i, found)| looks(found).then_some(i)).collect())
+}
+
+/// The distances of each update of a set in a sample of its parameters. Statistics say nothing: training may shrink a
+/// variance to almost zero.
+///
+/// # Errors
+///
+/// When an update or the base cannot be read.
+fn distances(machine: &Machine, set: &UpdateSet) -> Result<Vec<Distances>, PassError> {
+    let plan = TilePlan::of_ranges(set, set.clients.len(), &ranges(set.layout.parameters()));
+    machine.run(&SamplePass { machine, set, plan })
 }
 
 /// Ranges that are evenly spread over the coordinates: all of them, if there are few.
@@ -71,7 +79,7 @@ pub fn ranges(coordinates: usize) -> Vec<Range<usize>> {
     (0..RANGES).map(|range| start(range)..start(range) + COLUMNS).collect()
 }
 
-/// The pass that adds squares: those of each update, then those of the base.
+/// The pass that adds the distances of each update.
 struct SamplePass<'a> {
     machine: &'a Machine<'a>,
     set: &'a UpdateSet,
@@ -79,16 +87,15 @@ struct SamplePass<'a> {
 }
 
 impl SamplePass<'_> {
-    fn squares<E: Element>(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<f64>, PassError> {
+    fn measure<E: Element>(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<Distances>, PassError> {
         let (isa, clients) = (self.machine.isa, self.set.clients.len());
-        if tile.dtype.kind() != Kind::Float {
-            return Ok(vec![0.0; clients + 1]);
+        if tile.class != TensorClass::Parameter {
+            return Ok(vec![Distances::default(); clients]);
         }
         reader.read_base(tile)?;
         reader.read::<E>(tile, &(0..clients).collect::<Vec<usize>>())?;
         let rows = reader.rows::<E>(tile, clients);
-        let of_clients = (0..clients).map(|row| squared_norm(isa, rows.row(row), &[]));
-        Ok(of_clients.chain([squared_norm(isa, reader.base(), &[])]).collect())
+        Ok((0..clients).map(|row| Distances::of(isa, rows.row(row), reader.base())).collect())
     }
 }
 
@@ -97,8 +104,8 @@ impl TilePass for SamplePass<'_> {
         = TileReader<'p>
     where
         Self: 'p;
-    type Part = Vec<f64>;
-    type Sum = Vec<f64>;
+    type Part = Vec<Distances>;
+    type Sum = Vec<Distances>;
 
     fn plan(&self) -> &TilePlan {
         &self.plan
@@ -108,16 +115,16 @@ impl TilePass for SamplePass<'_> {
         TileReader::new(self.machine.isa, self.set, &self.plan).without_screen()
     }
 
-    fn tile(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<f64>, PassError> {
-        for_element!(tile.working, E => self.squares::<E>(reader, tile))
+    fn tile(&self, reader: &mut TileReader, tile: &Tile) -> Result<Vec<Distances>, PassError> {
+        for_element!(tile.working, E => self.measure::<E>(reader, tile))
     }
 
-    fn start(&self) -> Vec<f64> {
-        vec![0.0; self.set.clients.len() + 1]
+    fn start(&self) -> Vec<Distances> {
+        vec![Distances::default(); self.set.clients.len()]
     }
 
-    fn add(&self, sum: &mut Vec<f64>, _: &Tile, part: Vec<f64>) {
-        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    fn add(&self, sum: &mut Vec<Distances>, _: &Tile, part: Vec<Distances>) {
+        sum.iter_mut().zip(part).for_each(|(sum, part)| sum.add(part));
     }
 
     fn clock(&self, reader: &TileReader) -> Clock {

@@ -5,7 +5,6 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::{Member, Taken};
 use crate::engine::intake::update::{InputRole, Update};
-use crate::engine::passes::kind_sample::FAR_BELOW;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
@@ -68,8 +67,7 @@ pub enum PartialFault {
     )]
     Negative { tensor: String, index: usize, found: f64 },
     #[error(
-        "partial holds sums of weights that look like deltas: the norm of its mean is below {} % of the base's",
-        100.0 * FAR_BELOW
+        "partial holds sums of weights that look like deltas: its mean is far nearer to zero than to the base"
     )]
     LikelyDelta,
     #[error(

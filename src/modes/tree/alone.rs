@@ -2,7 +2,7 @@
 
 use crate::engine::aggregate::culprits::Faulty;
 use crate::engine::passes::error::PassError;
-use crate::engine::passes::kind_sample::{is_far_below, ranges};
+use crate::engine::passes::kind_sample::ranges;
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::overflow::{Misfit, StepAt};
 use crate::engine::passes::plan::{Tile, TilePlan};
@@ -10,11 +10,11 @@ use crate::engine::passes::reach::Reach;
 use crate::engine::passes::reader::TileReader;
 use crate::kernels::server_step::ServerStep;
 use crate::model::class::TensorClass;
-use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
 use crate::model::state::StateTensor;
 use crate::modes::tree::Partial;
 use crate::modes::tree::admission::PartialFault;
+use crate::updates::likely_kind::Distances;
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::UpdateSet;
 use crate::updates::source::Source;
@@ -30,7 +30,7 @@ pub struct EachPartial<'a> {
 }
 
 impl EachPartial<'_> {
-    /// The partials of weights whose mean is far shorter than the base. None without a base.
+    /// The partials of weights whose mean looks like a delta. None without a base.
     ///
     /// # Errors
     ///
@@ -43,16 +43,16 @@ impl EachPartial<'_> {
         }
         let plan = TilePlan::of_ranges(self.set, 1, &ranges(self.set.layout.parameters()));
         let mut reader = TileReader::new(self.machine.isa, self.set, &plan).without_screen();
-        let (mut base, mut squares) = (0.0, vec![0.0; suspects.len()]);
+        let mut distances = vec![Distances::default(); suspects.len()];
         let tiles = (0..plan.tiles()).map(|number| plan.tile(number));
-        for tile in tiles.filter(|tile| tile.dtype.kind() == Kind::Float) {
+        for tile in tiles.filter(|tile| tile.class == TensorClass::Parameter) {
             reader.read_base(&tile)?;
-            base += squared(reader.base());
-            for (square, partial) in squares.iter_mut().zip(&suspects) {
-                *square += squared(&self.mean(&mut reader, &tile, *partial)?);
+            for (sum, partial) in distances.iter_mut().zip(&suspects) {
+                let mean = self.mean(&mut reader, &tile, *partial)?;
+                sum.add(Distances::of(self.machine.isa, &mean, reader.base()));
             }
         }
-        let likely = suspects.into_iter().zip(squares).filter(|(_, square)| is_far_below(*square, base));
+        let likely = suspects.into_iter().zip(distances).filter(|(_, distances)| distances.is_delta());
         let updates = self.set.clients.len();
         Ok(likely.map(|(i, _)| (updates + i, PartialFault::LikelyDelta.into())).collect())
     }
@@ -135,8 +135,4 @@ fn coordinate(layout: &Layout, tensor: &str, index: usize) -> Option<usize> {
     let of_state = || moments.iter().find_map(|slot| named(tensor.strip_prefix(slot.prefix())?));
     let found = named(tensor).or_else(of_state)?;
     Some(layout.coordinates(found).start + index)
-}
-
-fn squared(values: &[f64]) -> f64 {
-    values.iter().map(|x| x * x).sum()
 }
