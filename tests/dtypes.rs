@@ -199,6 +199,57 @@ fn integer_that_f64_does_not_hold_is_a_fault() {
     }
 }
 
+/// The largest I64 is 2^63 in f64. A U64 of 2^63 is another number, which an I64 cannot hold.
+#[test]
+fn integer_of_another_dtype_that_does_not_fit_is_a_fault() {
+    for (value, sent, dtype, width) in [
+        (1u64 << 63, "U64", "I64", 8),
+        (1 << 31, "U32", "I32", 4),
+        (1 << 15, "U16", "I16", 2),
+        (1 << 7, "U8", "I8", 1),
+        (u64::MAX, "I64", "U64", 8),
+        (u64::MAX, "I32", "U32", 4),
+        (u64::MAX, "I16", "U16", 2),
+        (u64::MAX, "I8", "U8", 1),
+        (1 << 32, "I64", "I32", 8),
+    ] {
+        let dir = Dir::new();
+        let own = if dtype == "I32" { 4 } else { width };
+        let write = |name: &str, dtype: &str, width: usize, value: u64| {
+            Update::new(name).raw("n", dtype, &[2], &stored(&[7, value], width)).write(&dir);
+        };
+        write("base", dtype, own, 5);
+        for i in 0..3 {
+            write(&format!("updates/client-{i}"), dtype, own, 9);
+        }
+        write("updates/client-9", sent, width, value);
+        let base = ["--base", "base.safetensors", "--kind", "weights"];
+        for rule in ["mean", "median", "trimmed-mean:cut=1"] {
+            let args = [&base[..], &["--rule", rule]].concat();
+            aggregate(&dir, &args).assert_fails(2, &["client-9.safetensors: tensor `n`"]);
+            let merged = merge(&dir, &[&args[..], &["--on-bad-update", "skip"]].concat());
+            assert_eq!(merged.bytes("n"), stored(&[7, 9], own), "{sent} onto {dtype} by {rule}");
+        }
+    }
+}
+
+/// A delta that takes an integer past the largest I64 is a fault, although f64 rounds both to 2^63.
+#[test]
+fn delta_past_the_largest_integer_is_a_fault() {
+    let dir = Dir::new();
+    let write = |name: &str, kind: &str, n: i64| {
+        Update::new(name).f32("w", &[1], &[1.0]).i64("n", &[1], &[n]).meta("kind", kind).write(&dir);
+    };
+    write("base", "weights", (1 << 62) + (1 << 61));
+    (0..3).for_each(|i| write(&format!("updates/client-{i}"), "delta", 1 << 60));
+    write("updates/client-9", "delta", 1 << 61);
+    let base = ["--base", "base.safetensors"];
+    aggregate(&dir, &base).assert_fails(2, &["client-9.safetensors: tensor `n`"]);
+    let merged = merge(&dir, &[&base[..], &["--on-bad-update", "skip"]].concat());
+    let expected: i64 = (1 << 62) + (1 << 61) + (1 << 60);
+    assert_eq!(merged.bytes("n"), expected.to_le_bytes());
+}
+
 /// A base may hold such an integer: weights replace it, and deltas cannot be added to it.
 #[test]
 fn integer_of_the_base_that_f64_does_not_hold() {

@@ -3,7 +3,9 @@
 mod kinds;
 
 use crate::harness::{Dir, Model, Update, fedmill};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 /// Writes an update of two values.
 fn write(dir: &Dir, path: &str, values: [f32; 2], metadata: &[(&str, &str)]) {
@@ -482,4 +484,60 @@ fn an_update_without_a_round_is_a_fault_where_half_state_one() {
     write(&dir, "in/b", [1.0, 1.0], &[("round", "4")]);
     let (.., stderr) = merged(&dir, &["in"]);
     assert_eq!(stderr.matches("updates state rounds from 4 to 5").count(), 1, "{stderr}");
+}
+
+/// Names of files need not be UTF-8. Two such names are two clients.
+#[test]
+fn names_that_are_not_utf_8_are_told_apart() {
+    let dir = Dir::new();
+    let mut list = "\u{feff}".as_bytes().to_vec();
+    for (byte, value) in [(0xfe, 1.0), (0xff, 3.0)] {
+        let name = [b"in/site-", &[byte][..], b".safetensors"].concat();
+        Update::new("one").f32("w", &[1], &[value]).write(&dir);
+        std::fs::create_dir_all(dir.path("in")).unwrap();
+        std::fs::rename(dir.path("one.safetensors"), dir.path("").join(OsStr::from_bytes(&name))).unwrap();
+        list.extend([&name[..], b"\r\n"].concat());
+    }
+    dir.write("list", list);
+    for inputs in [&["in"][..], &["--files-from", "list"], &["in", "--client-id-from", "path"]] {
+        let args = ["aggregate", "-o", "m.safetensors", "--report", "report.json"];
+        fedmill(&dir, &[&args[..], inputs].concat()).assert_merged("m.safetensors");
+        assert_eq!(Model::read(&dir, "m.safetensors").f32("w"), [2.0], "{inputs:?}");
+        let report = dir.json("report.json");
+        let id = |client: usize| report["clients"][client]["id"].as_str().unwrap().to_owned();
+        assert!(id(0).contains("site-\\xfe") && id(1).contains("site-\\xff"), "{} {}", id(0), id(1));
+    }
+}
+
+/// Editors of some systems put a byte order mark before the text.
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_table() {
+    let dir = Dir::new();
+    for (name, value) in [("a", 1.0), ("b", 4.0)] {
+        Update::new(&format!("updates/{name}")).f32("w", &[1], &[value]).write(&dir);
+    }
+    for table in ["\u{feff}a 2\r\nb 1\r\n", "\u{feff}{\"a\": 2, \"b\": 1}"] {
+        dir.write("weights", table);
+        let args = ["aggregate", "updates", "--weights", "weights", "-o", "m.safetensors"];
+        fedmill(&dir, &args).assert_merged("m.safetensors");
+        assert_eq!(Model::read(&dir, "m.safetensors").f32("w"), [2.0], "{table:?}");
+    }
+}
+
+/// Where every update is bad, no advice speaks of others.
+#[test]
+fn no_hint_speaks_of_others_where_there_are_none() {
+    let dir = Dir::new();
+    let base = Update::new("base").f32("w", &[1], &[1.0]).f32("v", &[1], &[1.0]);
+    base.write(&dir);
+    let lacks = Update::new("updates/lacks").f32("w", &[1], &[1.0]);
+    lacks.write(&dir);
+    let args = ["aggregate", "updates", "--base", "base.safetensors", "-o", "m.safetensors"];
+    let run = fedmill(&dir, &args);
+    run.assert_fails(2, &["lacks.safetensors: tensor `v` is missing", "hint: --missing base or present"]);
+    assert!(!run.stderr.contains("others"), "{}", run.stderr);
+    lacks.f32("v", &[1], &[f32::NAN]).write(&dir);
+    let run = fedmill(&dir, &args);
+    run.assert_fails(2, &["holds NaN"]);
+    assert!(!run.stderr.contains("hint"), "{}", run.stderr);
 }

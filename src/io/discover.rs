@@ -4,6 +4,7 @@ use crate::io::shard_index;
 use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, index_stem, model_stem, shard_stem};
 use crate::io::text;
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -133,9 +134,10 @@ pub fn updates(paths: &[PathBuf], may_be_none: bool) -> Result<Vec<PathBuf>, Dis
 ///
 /// When the list cannot be read.
 pub fn paths_from(list: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
-    let text =
-        text::read(list).map_err(|source| DiscoverError::UnreadableList { path: list.to_owned(), source })?;
-    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(PathBuf::from).collect())
+    let lines = text::read_lines(list)
+        .map_err(|source| DiscoverError::UnreadableList { path: list.to_owned(), source })?;
+    let is_blank = |line: &OsString| line.to_str().is_some_and(|line| line.trim().is_empty());
+    Ok(lines.into_iter().filter(|line| !is_blank(line)).map(PathBuf::from).collect())
 }
 
 /// The model that a path names: of a directory, the model in it. `model.safetensors` or its index goes before others.
@@ -163,19 +165,16 @@ pub fn model_at(path: &Path) -> Result<PathBuf, DiscoverError> {
 
 /// The name of an update without its ending: its client's id, unless its metadata names another.
 pub fn stem(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = text::of_name(path.file_name().unwrap_or_default());
     let stem = index_stem(&name).or_else(|| model_stem(&name).map(Into::into));
-    stem.map_or_else(
-        || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        |stem| stem.into_owned(),
-    )
+    stem.map_or_else(|| text::of_name(path.file_stem().unwrap_or_default()), |stem| stem.into_owned())
 }
 
 /// The name of the folder of an update. A path without a folder is in the working directory.
 pub fn parent_name(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let parent = absolute.parent().unwrap_or(Path::new(""));
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = |path: &Path| path.file_name().map(text::of_name);
     // `..` is no name.
     name(parent).or_else(|| name(&fs::canonicalize(parent).ok()?)).unwrap_or_default()
 }

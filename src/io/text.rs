@@ -1,13 +1,18 @@
-//! Small text files that a user names, and JSON objects with possible duplicate keys.
+//! Small text files that a user names, names as text, and JSON objects with duplicate keys.
 
 use crate::io::interrupt;
 use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+
+/// The byte order mark of UTF-8.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// The whole text of a file; `-` is standard input. A signal ends the wait for a pipe or terminal that stays silent.
 ///
@@ -20,6 +25,48 @@ pub fn read(path: &Path) -> io::Result<String> {
         true => io::read_to_string(io::stdin()),
         false => fs::read_to_string(path),
     })
+}
+
+/// The whole text of a file that a user wrote, as [`read`]. Some editors put a byte order mark before the text: it is no
+/// part of it.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_written(path: &Path) -> io::Result<String> {
+    let text = read(path)?;
+    Ok(text.strip_prefix(BYTE_ORDER_MARK).map_or_else(|| text.clone(), str::to_owned))
+}
+
+/// The lines of a file that a user wrote, without their ends. A name of a file need not be UTF-8.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn read_lines(path: &Path) -> io::Result<Vec<OsString>> {
+    let path = path.to_owned();
+    let bytes = interrupt::wait_for(move || match path.as_os_str() == "-" {
+        true => {
+            let mut bytes = Vec::new();
+            io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+        }
+        false => fs::read(path),
+    })?;
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(&bytes);
+    let line = |line: &[u8]| OsString::from_vec(line.strip_suffix(b"\r").unwrap_or(line).to_vec());
+    Ok(text.split(|byte| *byte == b'\n').map(line).collect())
+}
+
+/// A name as text, such that two names have two texts: bytes that are not UTF-8 stand as `\xff`.
+pub fn of_name(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
 }
 
 /// The entries of a JSON object in order, with duplicate keys.

@@ -153,7 +153,7 @@ impl Arguments {
 /// Reads events from a file, or from standard input for `-`.
 pub(super) fn read(path: &Path) -> Result<Vec<Event>, Failure> {
     let failed = |why: anyhow::Error| why.context(path.display().to_string());
-    let text = text::read(path).map_err(|why| failed(why.into()))?;
+    let text = text::read_written(path).map_err(|why| failed(why.into()))?;
     let events = match text.trim_start().starts_with('[') {
         true => serde_json::from_str(&text),
         false => serde_json::from_str(&text).map(|event| vec![event]),

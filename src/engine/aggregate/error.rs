@@ -32,7 +32,7 @@ pub enum Error {
     #[error(transparent)]
     Base(#[from] BadBase),
     #[error("{}", .lines.join("; "))]
-    BadUpdates { lines: Vec<String>, hint: &'static str },
+    BadUpdates { lines: Vec<String>, hint: Option<&'static str> },
     #[error(transparent)]
     Personal(#[from] PersonalError),
     #[error(transparent)]
@@ -146,6 +146,9 @@ impl From<JudgeError<GeometryError>> for Stopped {
     }
 }
 
+/// The advice for a run that has sound updates beside bad ones.
+const MERGE_OTHERS: &str = "pass --on-bad-update skip to merge the others";
+
 /// The most faults that an error message lists. It counts the others.
 const MOST_LISTED: usize = 20;
 
@@ -160,8 +163,8 @@ impl Error {
         }
     }
 
-    /// The error that lists the faults of these updates.
-    pub(super) fn bad_updates(bad: &[Update]) -> Self {
+    /// The error that lists the faults of these updates. `has_others` is whether the run has sound ones too.
+    pub(super) fn bad_updates(bad: &[Update], has_others: bool) -> Self {
         let faults = || bad.iter().flat_map(|update| update.faults.iter().map(move |fault| (update, fault)));
         let line = |(update, fault): (&Update, &Fault)| format!("{}: {fault}", update.path.display());
         let mut lines: Vec<String> = faults().take(MOST_LISTED).map(line).collect();
@@ -169,8 +172,10 @@ impl Error {
         if let Some(more) = all.checked_sub(MOST_LISTED).filter(|more| *more > 0) {
             lines.push(format!("and {more} more faults in {} updates", bad.len()));
         }
-        let specific = faults().find_map(|(_, fault)| fault.hint());
-        let hint = specific.unwrap_or("pass --on-bad-update skip to merge the others");
+        let hint = match has_others {
+            true => faults().find_map(|(_, fault)| fault.hint()).or(Some(MERGE_OTHERS)),
+            false => faults().find_map(|(_, fault)| fault.hint_alone()),
+        };
         Self::BadUpdates { lines, hint }
     }
 }
@@ -190,7 +195,7 @@ impl Explain for Error {
         match self {
             Self::Rule(why) => why.hint().map(str::to_owned),
             Self::Reported { source, .. } => source.hint(),
-            Self::BadUpdates { hint, .. } => Some((*hint).to_owned()),
+            Self::BadUpdates { hint, .. } => hint.map(str::to_owned),
             Self::TrustedLeftOut { hint, .. } => hint.map(str::to_owned),
             Self::Bases(_) => Some(TiedBases::HINT.to_owned()),
             Self::Personal(why) => why.hint().map(str::to_owned),

@@ -137,7 +137,7 @@ impl<'m> Session<'m> {
         self.note(taken);
         self.prepare(taken)?;
         if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
-            return Err(Error::bad_updates(&taken.rejected));
+            return Err(Error::bad_updates(&taken.rejected, taken.has_inputs()));
         }
         for update in &taken.rejected {
             if self.warned.insert(update.path.clone()) {

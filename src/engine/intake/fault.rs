@@ -159,6 +159,20 @@ impl Fault {
         )
     }
 
+    /// Advice for the user where no other update could be merged, if there is any.
+    pub fn hint_alone(&self) -> Option<&'static str> {
+        match self {
+            Self::Layout(LayoutFault::MissingTensor { .. }) => {
+                Some("--missing base or present merges what the update has")
+            }
+            Self::Inexact(_) => {
+                Some("pass --opaque PATTERN to copy a tensor that is the same in all updates")
+            }
+            Self::Unfit(_) => Some("pass --dtype for a model of a wider dtype"),
+            other => other.hint(),
+        }
+    }
+
     /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

@@ -11,6 +11,7 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::update::{InputRole, Update};
 use crate::io::discover::{parent_name, stem};
 use crate::io::source::identity_of;
+use crate::io::text::of_name;
 use crate::model::client_id::{IdSource, is_sound, nfc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -99,7 +100,7 @@ impl ClientName {
             IdSource::Metadata => claimed.map(str::to_owned),
             IdSource::Stem => Some(stem(path)),
             IdSource::Parent => Some(parent_name(path)),
-            IdSource::Path => Some(path.to_string_lossy().into_owned()),
+            IdSource::Path => Some(of_name(path.as_os_str())),
         };
         let Some(id) = found.map(|id| nfc(&id)) else {
             return Self { id: None, by, faults: vec![Fault::NoClientId] };

@@ -52,6 +52,11 @@ impl Taken {
         }
     }
 
+    /// Whether an input takes part.
+    pub fn has_inputs(&self) -> bool {
+        !(self.set.clients.is_empty() && self.others.is_empty())
+    }
+
     /// The inputs whose files changed since the run opened them, by index: the clients, then `others`.
     pub fn changed(&self) -> Vec<(usize, Fault)> {
         let clients = self.set.clients.iter().map(|client| Some(&*client.model));

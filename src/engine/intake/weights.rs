@@ -110,8 +110,8 @@ impl Weighting {
 ///
 /// When the file cannot be read or has another format.
 pub fn read_table(path: &Path) -> Result<BTreeMap<String, f64>, WeightsError> {
-    let text =
-        text::read(path).map_err(|source| WeightsError::Unreadable { path: path.to_owned(), source })?;
+    let text = text::read_written(path)
+        .map_err(|source| WeightsError::Unreadable { path: path.to_owned(), source })?;
     if text.trim_start().starts_with('{') { parse_json(path, &text) } else { parse_lines(path, &text) }
 }
 

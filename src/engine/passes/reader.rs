@@ -4,6 +4,7 @@ use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::kept::check_kept;
 use crate::engine::passes::plan::{Tile, TilePlan};
+use crate::engine::passes::row_limits::row_limits;
 use crate::engine::passes::variances::negative;
 use crate::io::model_file::{ENCODED, ModelFile};
 use crate::kernels::convert::{all_fit, all_within, decode};
@@ -108,7 +109,7 @@ impl<'a> TileReader<'a> {
     /// delta. A variance or counter below zero is such a value.
     fn screen<E: Element>(&self, tile: &Tile, client: usize, row: &[E]) -> Result<(), PassError> {
         let base = self.base_under(client);
-        let fits = all_fit(self.isa, row, base, &tile.dtype.limits())
+        let fits = all_fit(self.isa, row, base, &row_limits(self.set, tile, client, !base.is_empty()))
             && negative(self.set, tile, client, row).next().is_none();
         let path = &self.set.clients[client].model.path;
         if fits { Ok(()) } else { Err(PassError::Unfit { path: path.clone() }) }

@@ -7,6 +7,7 @@ use crate::engine::passes::machine::Machine;
 use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
+use crate::engine::passes::row_limits::row_limits;
 use crate::engine::passes::variances::negative;
 use crate::kernels::convert::all_fit;
 use crate::kernels::coordinate_median::coordinate_median;
@@ -20,6 +21,7 @@ use crate::model::tile::Rows;
 use crate::updates::fault::{BadValue, Inexact, Negative, NonFinite, Unfit};
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::UpdateSet;
+use std::ops::RangeInclusive;
 
 /// The measurements of one update.
 #[derive(Clone, Default, Debug)]
@@ -181,7 +183,13 @@ impl Quantity for Magnitudes {
                 first_negative: negative()
                     .next()
                     .map(|(column, value)| (tile.coordinates.start + column, value)),
-                ..measure_unfit(isa, values, base, tile)
+                ..measure_unfit(
+                    isa,
+                    values,
+                    base,
+                    tile,
+                    &row_limits(reader.set(), tile, row, !base.is_empty()),
+                )
             };
             if tile.dtype.kind() != Kind::Float {
                 return unfit;
@@ -256,9 +264,15 @@ pub(crate) fn measure_non_finite<E: Element>(values: &[E], start: usize) -> Meas
 
 /// Counts the values of a finite row that the tile's dtype cannot hold. `base` is the base's values under a delta, and
 /// empty under weights.
-fn measure_unfit<E: Element>(isa: Isa, values: &[E], base: &[f64], tile: &Tile) -> Measured {
-    let (limits, mut measured) = (tile.dtype.limits(), Measured::default());
-    if all_fit(isa, values, base, &limits) {
+fn measure_unfit<E: Element>(
+    isa: Isa,
+    values: &[E],
+    base: &[f64],
+    tile: &Tile,
+    limits: &RangeInclusive<f64>,
+) -> Measured {
+    let mut measured = Measured::default();
+    if all_fit(isa, values, base, limits) {
         return measured;
     }
     for (column, x) in values.iter().enumerate() {

@@ -70,7 +70,7 @@ fn bad_updates(set: &UpdateSet, faults: &[(usize, Fault)]) -> Error {
     let lines = faults.iter().map(line).collect();
     let hint =
         "the other shards still use it: leave the update out of the inputs of all commands of this run";
-    Error::BadUpdates { lines, hint }
+    Error::BadUpdates { lines, hint: Some(hint) }
 }
 
 /// Turns the end of an attempt into the error of a sharded run.

@@ -167,8 +167,8 @@ impl Tiers {
         path: &Path,
         method: impl Fn(&TierText) -> Result<Method, E>,
     ) -> Result<Self, TiersError> {
-        let text =
-            text::read(path).map_err(|source| TiersError::Unreadable { path: path.to_owned(), source })?;
+        let text = text::read_written(path)
+            .map_err(|source| TiersError::Unreadable { path: path.to_owned(), source })?;
         let json = |why: String| TiersError::Json { path: path.to_owned(), why };
         let file: FileJson = serde_json::from_str(&text).map_err(|why| json(why.to_string()))?;
         if file.schema != SCHEMA {
