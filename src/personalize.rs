@@ -292,7 +292,7 @@ fn first_values(isa: Isa, model: &ModelFile, place: &TensorPlace) -> Result<Vec<
     let (file, dtype, len) = (&model.files[place.file], place.spec.dtype, place.spec.len.min(SAMPLE));
     let mut stored = TileBuffer::new(1, len * dtype.bytes());
     let bytes = &mut stored.row_mut(0)[..len * dtype.bytes()];
-    file.read_exact_at(bytes, place.offset).map_err(read_error(file))?;
+    file.read_values_at(bytes, place.offset).map_err(read_error(file))?;
     let mut values = vec![0.0; len];
     decode(isa, dtype, bytes, &mut values);
     Ok(values)
