@@ -555,4 +555,18 @@ fn an_odd_partial_evicts_no_other() {
     got.assert_merged("m.safetensors");
     assert!(got.stderr.contains("skipped odd.safetensors: partial has source of weights file"), "{got:#?}");
     assert_eq!(Model::read(&dir, "m.safetensors").f32("w"), [2.5, 2.5]);
+    // A partial that the run cannot take has no vote.
+    let trimmed = ["--rule", "trimmed-mean:cut=1", "--weights", "uniform"];
+    for name in ["a", "b"] {
+        part(&dir, &format!("cut-{name}"), &[format!("small/{name}.safetensors")], &trimmed);
+    }
+    part(&dir, "c", &["small/c.safetensors".to_owned()], &[]);
+    let inputs = ["--partials", "cut-a.safetensors", "cut-b.safetensors", "c.safetensors"];
+    for chosen in [&[][..], &["--weights", "examples"]] {
+        let args =
+            [&["aggregate", "-o", "m.safetensors", "--on-bad-update", "skip"], chosen, &inputs[..]].concat();
+        let got = fedmill(&dir, &args);
+        got.assert_merged("m.safetensors");
+        assert_eq!(Model::read(&dir, "m.safetensors").f32("w"), [3.0, 3.0], "{got:#?}");
+    }
 }

@@ -250,8 +250,13 @@ impl Account {
     ///
     /// When it is not open, its output exists, or the record cannot be written.
     pub fn void(&mut self, seq: u64, attest: &str) -> Result<Head, BudgetError> {
-        if let Some(charge) = self.state().charges.iter().find(|charge| charge.head.seq == seq) {
-            self.check_voidable(charge)?;
+        match self.state().charges.iter().find(|charge| charge.head.seq == seq) {
+            Some(charge) => self.check_voidable(charge)?,
+            None => {
+                let why =
+                    "no charge of the ledger has this number; `fedmill privacy recover` lists the open ones";
+                return Err(BudgetError::NotOpen { seq, why: why.to_owned() });
+            }
         }
         if self.state().orphans().any(|charge| charge.head.seq == seq) {
             self.books.directory.settle(seq)?;

@@ -100,6 +100,7 @@ pub(super) fn pay(
     let noise = account.plan().noise_of(mechanism.level, mechanism.d);
     let verdict = budget::would(account.state(), &event, Some(noise), None)?;
     let Some(epsilons) = verdict.epsilons() else { return Ok(Err(verdict)) };
+    warn_of_repetition(account, request);
     account.reserve_room()?;
     let (directory, seq) = (&account.books().directory, account.next_seq());
     KeptOutputs::restage(directory, seq, &request.staged)?;
@@ -114,6 +115,26 @@ pub(super) fn pay(
     let release_id = charge.release_id.clone();
     let charge = account.append(LedgerEntry::Charge(Box::new(charge)))?;
     Ok(Ok(Payment { charge, release_id }))
+}
+
+/// Warns of an earlier charge for the same round, and of charges that a rerun of their command would finish for free.
+fn warn_of_repetition(account: &Account, request: &Request) {
+    let state = account.state();
+    let same_round = |charge: &&ChargeRecord| request.round.is_some() && charge.charge.round == request.round;
+    if let Some(charge) = state.counted().find(same_round) {
+        tracing::warn!(
+            "round {} has charge {} of other inputs or settings: this release pays for the round again",
+            request.round.unwrap_or_default(),
+            charge.head.seq
+        );
+    }
+    if let Some(charge) = state.orphans().next() {
+        tracing::warn!(
+            hint = "`fedmill privacy recover DIR` says how to finish it",
+            "charge {} is paid and its release is not recorded; this release is another one",
+            charge.head.seq
+        );
+    }
 }
 
 /// Whether a charge paid for this request: with these settings, by this version.

@@ -377,6 +377,30 @@ fn a_clip_rate_that_can_overflow_is_refused_at_init() {
     init(&dir, "p", &format!("{adaptive} 5"));
 }
 
+/// A round that is paid again, and a charge that a rerun would finish, are named before the next charge.
+#[test]
+fn a_charge_that_repeats_another_is_a_warning() {
+    let dir = folder(3);
+    init(&dir, "p", ALL);
+    let first = release(&dir, "--dp p --round 1 in -o one.safetensors");
+    assert!(!first.stderr.contains("charge"), "{first:#?}");
+    std::fs::remove_file(dir.path("in/c02.safetensors")).unwrap();
+    let again = release(&dir, "--dp p --round 1 in -o two.safetensors");
+    again.assert_merged("two.safetensors");
+    assert_eq!(again.stderr.matches("round 1 has charge 1 of other inputs").count(), 1, "{again:#?}");
+    assert!(!again.stderr.contains("is not recorded"), "{again:#?}");
+
+    let dir = stopped_with_complete_outputs("aggregate --base base.safetensors --dp p in -o m.safetensors");
+    std::fs::remove_file(dir.path("in/c01.safetensors")).unwrap();
+    let other = release(&dir, "--dp p in -o n.safetensors");
+    other.assert_merged("n.safetensors");
+    assert!(other.stderr.contains("charge 1 is paid and its release is not recorded"), "{other:#?}");
+    let void = fedmill(&dir, &words("privacy void p --seq 7 --attest x"));
+    assert_eq!(void.code, Some(1), "{void:#?}");
+    assert!(void.stderr.contains("no charge of the ledger has this number"), "{void:#?}");
+    assert_eq!(fedmill(&dir, &words("privacy verify p")).code, Some(0));
+}
+
 #[test]
 fn another_output_of_a_released_round_gets_the_same_bytes() {
     let dir = folder(1);

@@ -82,13 +82,21 @@ impl Weighting {
         Ok(Ok(Weights { values, source }))
     }
 
+    /// The source that the operator chose, as partials name it; `None` if the updates decide.
+    pub fn chosen(&self) -> Option<&'static str> {
+        match self {
+            Self::Default => None,
+            Self::Examples => Some("examples"),
+            Self::Uniform => Some("uniform"),
+            Self::Table(_) => Some("file"),
+        }
+    }
+
     fn source(&self, clients: &[Client]) -> &'static str {
         let stating = clients.iter().filter(|client| client.metadata.num_examples.is_some()).count();
         match self {
-            Self::Table(_) => "file",
-            Self::Examples => "examples",
             Self::Default if stating > 0 && 2 * stating >= clients.len() => "examples",
-            Self::Default | Self::Uniform => "uniform",
+            chosen => chosen.chosen().unwrap_or("uniform"),
         }
     }
 

@@ -129,7 +129,7 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
     }
     if request.policy.least_clients() > 1 {
         let why = "a missing model would reveal the number of clients";
-        let hint = "leave it out: a round without clients is noise alone";
+        let hint = "leave it out; a round in which no client counts is refused unless --allow-empty is given";
         return refuse("--min-clients".to_owned(), why, hint);
     }
     if request.policy.claims.on_duplicate_content == OnDuplicateContent::Reject {

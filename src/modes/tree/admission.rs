@@ -5,6 +5,7 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::taken::{Member, Taken};
 use crate::engine::intake::update::{InputRole, Update};
+use crate::engine::intake::weights::Weighting;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
@@ -138,7 +139,9 @@ pub fn join(
         }
     }
     described.sort_by(|a, b| a.place().cmp(&b.place()));
-    let Some(expected) = AgreedTerms::of(&taken.set, &described) else { return Ok(Vec::new()) };
+    let Some(expected) = AgreedTerms::of(&taken.set, &described, purpose, &policy.weighting) else {
+        return Ok(Vec::new());
+    };
     let is_round_stated = states_round(policy.round, &taken.set, &described);
     let mut fitting: Vec<(PartialFile, Vec<Source>)> = Vec::new();
     for mut partial in described {
@@ -227,11 +230,23 @@ impl Terms {
 }
 
 impl AgreedTerms {
-    /// The terms of most partials; `None` if there are none.
-    fn of(set: &UpdateSet, partials: &[PartialFile]) -> Option<Self> {
-        let terms: Vec<Terms> = partials.iter().map(Terms::of).collect();
+    /// The terms of most partials; `None` if there are none. Partials of another rule or of another source of weights
+    /// than the operator chose have no vote, unless all are such.
+    fn of(
+        set: &UpdateSet,
+        partials: &[PartialFile],
+        purpose: Purpose,
+        weighting: &Weighting,
+    ) -> Option<Self> {
+        let may_vote = |partial: &&PartialFile| {
+            let Description { rule, weights, .. } = &partial.description;
+            *rule == purpose.rule() && weighting.chosen().is_none_or(|source| weights == source)
+        };
+        let voters: Vec<&PartialFile> = partials.iter().filter(may_vote).collect();
+        let voters = if voters.is_empty() { partials.iter().collect() } else { voters };
+        let terms: Vec<Terms> = voters.iter().map(|partial| Terms::of(partial)).collect();
         let most = most_common(terms.iter())?.clone();
-        let first = &partials[terms.iter().position(|terms| *terms == most)?];
+        let first = voters[terms.iter().position(|terms| *terms == most)?];
         let is_known = !set.layout.tensors().is_empty() || set.base.is_some() || !set.clients.is_empty();
         let layout = match is_known {
             true => set.layout.clone(),
