@@ -99,7 +99,16 @@ fn a_partial_without_a_round_is_held_against_the_others() {
     let args = ["--round", "3", "--partials", "silent.safetensors"];
     let alone = root(&dir, &args);
     alone.assert_merged("m.safetensors");
-    assert!(alone.stderr.contains("warning: no partial states its round"), "{}", alone.stderr);
+    let warning = "warning: 1 of 1 partials state no round: --round 3 leaves out none of them";
+    assert_eq!(alone.stderr.matches(warning).count(), 1, "{}", alone.stderr);
+    // One update that states the round decides nothing about two partials that do not.
+    update(&dir, "more/s9", moved(2.0), &[]);
+    leaf(&dir, "more", &[]);
+    let few =
+        ["--round", "3", "fresh/c0.safetensors", "--partials", "silent.safetensors", "more.safetensors"];
+    let few = root(&dir, &few);
+    few.assert_merged("m.safetensors");
+    assert!(few.stderr.contains("2 of 2 partials state no round"), "{}", few.stderr);
     let args = ["--round", "3", "fresh", "--partials", "silent.safetensors"];
     root(&dir, &args).assert_fails(2, &["silent.safetensors: metadata `round` is missing, expected 3"]);
     assert_eq!(merged(&dir, &[&args[..], &SKIP].concat()), moved(0.5));
