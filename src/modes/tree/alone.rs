@@ -52,7 +52,8 @@ impl EachPartial<'_> {
                 sum.add(Distances::of(self.machine.isa, &mean, reader.base()));
             }
         }
-        let likely = suspects.into_iter().zip(distances).filter(|(_, distances)| distances.is_delta());
+        let likely =
+            suspects.into_iter().zip(distances).filter(|(_, distances)| distances.is_mean_of_deltas());
         let updates = self.set.clients.len();
         Ok(likely.map(|(i, _)| (updates + i, PartialFault::LikelyDelta.into())).collect())
     }
