@@ -481,6 +481,12 @@ fn an_update_without_a_round_is_a_fault_where_half_state_one() {
         1,
         "{stderr}"
     );
+    // Updates that are left out decide nothing either.
+    for name in ["x/a", "x/b", "x/c", "x/d"] {
+        write(&dir, name, [9.0, 9.0], &[("round", "5"), ("client_id", "twin")]);
+    }
+    let (_, ids, _) = merged(&dir, &["in/more.safetensors", "in/most.safetensors", "x", "--round", "5"]);
+    assert_eq!(ids, ["more", "most"]);
     write(&dir, "in/b", [1.0, 1.0], &[("round", "4")]);
     let (.., stderr) = merged(&dir, &["in"]);
     assert_eq!(stderr.matches("updates state rounds from 4 to 5").count(), 1, "{stderr}");

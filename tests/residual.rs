@@ -203,6 +203,28 @@ fn a_lost_residual_is_a_warning() {
     assert!(stderr.contains(warning), "{stderr}");
 }
 
+/// The output may be none of the files of the residual, and an older round is named.
+#[test]
+fn the_files_of_a_residual_are_its_own() {
+    let client = Client::new(&[]);
+    (1..=3).for_each(|round| drop(client.run(round)));
+    for output in ["e.safetensors.previous", "e.safetensors.next"] {
+        let args =
+            ["compress", "--codec", "u2", "--residual", "e.safetensors", "in-4.safetensors", "-o", output];
+        fedmill(&client.dir, &args)
+            .assert_fails(2, &["e.safetensors: is also the update, its base or the output"]);
+    }
+    let warning = "the residual is of round 3, and the update of the earlier round 1";
+    let stderr = client.run(1);
+    assert!(stderr.contains(warning), "{stderr}");
+    let damaged = client.dir.read("e.safetensors.previous").len() - 1;
+    let mut bytes = client.dir.read("e.safetensors.previous");
+    bytes[damaged] ^= 1;
+    client.dir.write("e.safetensors.previous", &bytes);
+    let hint = "hint: to start over without a residual, move e.safetensors and it away";
+    client.try_run(1, "true").assert_fails(2, &["e.safetensors.previous: the residual cannot be used", hint]);
+}
+
 /// A second update of a round replaces the first one.
 #[test]
 fn an_update_that_is_trained_again_replaces_the_first() {
@@ -282,7 +304,7 @@ fn what_is_no_residual_of_this_client() {
     fs::copy(dir.path("e.safetensors"), dir.path("alone.safetensors")).unwrap();
     dir.write("cut.safetensors", &dir.read("e.safetensors")[..90]);
     let before = dir.contents();
-    let cases: [(&str, &str, &[&str]); 8] = [
+    let cases: [(&str, &str, &[&str]); 9] = [
         (
             "other",
             "e.safetensors",
@@ -305,6 +327,7 @@ fn what_is_no_residual_of_this_client() {
         ("in-3", "out.safetensors", &["out.safetensors: is also the update, its base or the output"]),
         ("in-3", "./out.safetensors", &["out.safetensors: is also the update, its base or the output"]),
         ("in-3", "no/folder/e.safetensors", &["directory does not exist"]),
+        ("e", "new.safetensors", &["e.safetensors: metadata `fedmill.residual` marks"]),
         (
             "in-2",
             "alone.safetensors",

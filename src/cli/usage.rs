@@ -43,7 +43,10 @@ fn value(arguments: &[OsString], names: &[&str]) -> Option<PathBuf> {
         let text = argument.to_string_lossy();
         match text.split_once('=') {
             Some((name, value)) if names.contains(&name) => return Some(value.into()),
-            None if names.contains(&&*text) => return arguments.next().map(PathBuf::from),
+            None if names.contains(&&*text) => {
+                let is_value = |next: &&OsString| !next.to_string_lossy().starts_with("--");
+                return arguments.next().filter(is_value).map(PathBuf::from);
+            }
             _ => {}
         }
     }
@@ -69,5 +72,7 @@ mod tests {
         assert_eq!(value(&arguments, &["--output", "-o"]), Some("m".into()));
         assert_eq!(value(&arguments, &["--report"]), Some("r.json".into()));
         assert_eq!(value(&arguments, &["--state"]), None);
+        let arguments = ["fedmill", "aggregate", "--report", "--bogus"].map(OsString::from);
+        assert_eq!(value(&arguments, &["--report"]), None, "an option is no value");
     }
 }

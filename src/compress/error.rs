@@ -11,7 +11,7 @@ use crate::io::model_file::OpenFault;
 use crate::io::model_writer::WriteError;
 use crate::model::faults::Faults;
 use crate::telemetry::explain::Explain;
-use crate::updates::metadata::MetadataFault;
+use crate::updates::metadata::{MetadataFault, OtherPurpose};
 use std::io;
 use std::path::PathBuf;
 
@@ -26,6 +26,8 @@ pub enum CompressError {
     Metadata { path: PathBuf, faults: Faults<MetadataFault> },
     #[error("{}: is encoded already, expected a plain update", .path.display())]
     Encoded { path: PathBuf },
+    #[error("{}: {fault}", .path.display())]
+    OtherPurpose { path: PathBuf, fault: OtherPurpose },
     #[error("{}: holds a delta, expected weights, because --base is given", .path.display())]
     IsDelta { path: PathBuf },
     #[error("{}: holds weights, expected a delta: {codec} leaves values out or pulls them towards zero", .path.display())]
@@ -79,6 +81,7 @@ impl Explain for CompressError {
                 .to_owned(),
             ),
             Self::NothingLeft { .. } => Some("ask for a lower --target, or add --best-effort".to_owned()),
+            Self::OtherPurpose { fault, .. } => fault.hint().map(str::to_owned),
             Self::IsDelta { .. } => Some("leave --base out to compress a delta".to_owned()),
             Self::Encode { source: EncodeError::Value(ValueError::NonFinite { .. }), .. } => {
                 Some("--nonfinite zero sends zeros in their place".to_owned())

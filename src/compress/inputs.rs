@@ -14,7 +14,7 @@ use crate::io::model_file::{ModelFile, OpenFault, TablePool, TensorPlace, check_
 use crate::io::source::{OpenFiles, SourceFile, identity_of};
 use crate::kernels::lanes::Isa;
 use crate::model::layout::TensorSpec;
-use crate::updates::metadata::{UpdateKind, UpdateMetadata};
+use crate::updates::metadata::{OtherPurpose, UpdateKind, UpdateMetadata};
 use rayon::ThreadPool;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,9 @@ impl Inputs {
         let (about, faults) = UpdateMetadata::parse(&update.metadata);
         if !faults.is_empty() {
             return Err(CompressError::Metadata { path: path.to_owned(), faults: faults.into() });
+        }
+        if let Some(fault) = OtherPurpose::of(&update.metadata) {
+            return Err(CompressError::OtherPurpose { path: path.to_owned(), fault });
         }
         let client = about.client_id.clone().unwrap_or_else(|| stem(path));
         let Some(base) = base else { return Ok(Self { update, base: None, about, client }) };

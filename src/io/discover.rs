@@ -72,6 +72,7 @@ impl Beside {
         let directory = directory.display();
         if let Unread { first: Some(first), count } = &self.folders {
             tracing::warn!(
+                clients = count,
                 "{directory}: updates in its folders are not read: it has {count}, among them {}; name folders to read \
                  them",
                 first.display()
@@ -79,6 +80,7 @@ impl Beside {
         }
         if let Unread { first: Some(first), count } = &self.others {
             tracing::warn!(
+                clients = count,
                 "{directory}: {count} files of other formats are not read, among them {}; updates are {MODEL_SUFFIX} files",
                 first.display()
             );

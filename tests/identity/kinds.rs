@@ -148,3 +148,38 @@ fn personalize_refuses_what_looks_like_a_delta() {
     let got = fedmill(&dir, &[&args[..], &["--mix", "0.5", "-o", "out.safetensors"]].concat());
     assert_eq!(got.code, Some(0), "{got:#?}");
 }
+
+/// Deltas of a part of the tensors, and a delta beside partials.
+#[test]
+fn only_the_tensors_of_an_update_tell_its_kind() {
+    let dir = Dir::new();
+    Update::new("base").f32("body", &[2], &[30.0, 40.0]).f32("head", &[2], &[3.0, 4.0]).write(&dir);
+    for i in 0..3 {
+        Update::new(&format!("in/c{i}")).f32("head", &[2], &[0.01, 0.02 * i as f32]).write(&dir);
+    }
+    for missing in ["base", "present"] {
+        let args =
+            ["aggregate", "in", "--base", "base.safetensors", "--rule", "median", "-o", "m.safetensors"];
+        fedmill(&dir, &[&args[..], &["--missing", missing]].concat())
+            .assert_fails(2, &["3 of the 3 updates state no `kind` and look like deltas"]);
+    }
+}
+
+/// One update among partials is not most of the inputs.
+#[test]
+fn a_delta_beside_partials_ends_no_round() {
+    let dir = Dir::new();
+    write(&dir, "base", [3.0, 4.0], &[]);
+    for side in ["east", "west"] {
+        (0..3).for_each(|i| write(&dir, &format!("{side}/{side}{i}"), [3.5, 4.5], &[("num_examples", "1")]));
+        let output = format!("{side}.safetensors");
+        let leaf = ["aggregate", "--partial", side, "--base", "base.safetensors", "-o", &output];
+        fedmill(&dir, &leaf).assert_merged(&output);
+    }
+    write(&dir, "odd", [0.0, 0.01], &[("num_examples", "1")]);
+    let partials = ["--partials", "east.safetensors", "west.safetensors"];
+    let (values, ids, stderr) =
+        merged(&dir, &[&["odd.safetensors", "--base", "base.safetensors"], &partials[..]].concat());
+    assert_eq!((values, ids.len()), (vec![3.5, 4.5], 6), "{stderr}");
+    assert!(stderr.contains("skipped odd.safetensors: update states no `kind`"), "{stderr}");
+}

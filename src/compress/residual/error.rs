@@ -77,6 +77,12 @@ impl Expansion {
 
 /// How to go on after damage to the residual at `path`.
 fn way_back(path: &Path) -> String {
+    if path.extension().is_some_and(|ending| ending == "previous") {
+        return format!(
+            "to start over without a residual, move {} and it away",
+            path.with_extension("").display()
+        );
+    }
     format!(
         "copy {} over it and compress the update of the round before again; or, to start over without a residual, move \
          {} away",

@@ -129,12 +129,14 @@ impl Feedback {
     ///
     /// When another file has it, or the residual cannot be written there.
     pub(crate) fn check<'a>(&self, others: impl Iterator<Item = &'a Path>) -> Result<(), ResidualError> {
-        model_writer::check_file_target(&self.path)?;
-        let same = |other: &Path| {
-            let identities = [&self.path, other].map(identity_of);
-            publish::resolved(other) == publish::resolved(&self.path)
+        let own = [self.path.clone(), self.next(), publish::previous(&self.path)];
+        own.iter().try_for_each(|path| model_writer::check_file_target(path))?;
+        let is = |own: &PathBuf, other: &Path| {
+            let identities = [own, other].map(identity_of);
+            publish::resolved(other) == publish::resolved(own)
                 || (identities[0].is_some() && identities[0] == identities[1])
         };
+        let same = |other: &Path| own.iter().any(|own| is(own, other));
         let mut others = others;
         match others.any(same) {
             true => Err(ResidualError::NotItsOwn { path: self.path.clone() }),
@@ -196,6 +198,11 @@ impl Feedback {
         tensors: &[TensorSpec],
     ) -> Option<(StoredResidual, Vec<Option<TensorPlace>>)> {
         let path = kept.model.path.display();
+        if let Some((now, then)) = subject.round.zip(kept.round).filter(|(now, then)| now < then) {
+            tracing::warn!(
+                "{path}: the residual is of round {then}, and the update of the earlier round {now}"
+            );
+        }
         let age = subject.round.zip(kept.round).map(|(now, then)| now.saturating_sub(then));
         if let (Some(age), Some(most)) = (age, self.max_age)
             && age > most

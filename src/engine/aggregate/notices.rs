@@ -20,16 +20,6 @@ pub(super) fn of_clients(policy: &Policy, uses_weights: bool, taken: &Taken) {
     test_noise(taken);
 }
 
-/// Warns of a base whose rounds had a state or a budget that this run lacks.
-pub(super) fn of_base(base: &ModelFile, has_state: bool, is_private: bool) {
-    if !has_state {
-        state_left_behind(base);
-    }
-    if !is_private {
-        private_base(base);
-    }
-}
-
 /// Warns of clients that state more examples than may count, or that no examples count.
 fn capped_examples(policy: &Policy, uses_weights: bool, taken: &Taken) {
     let Some(most) = policy.claims.max_examples else { return };
@@ -71,7 +61,7 @@ fn models_among_updates(set: &UpdateSet) {
 }
 
 /// Warns of a base from a private round, if this run adds no noise.
-fn private_base(base: &ModelFile) {
+pub(super) fn private_base(base: &ModelFile) {
     if base.metadata.keys().any(|key| key.starts_with(PRIVACY_PREFIX)) {
         tracing::warn!(
             hint = "pass --dp DIR for a private round",
@@ -102,7 +92,7 @@ pub(super) fn state_init_unused(path: &Path) {
 
 /// Warns of a base that a strategy with a state made, if this run keeps none: the next round of that strategy misses
 /// it.
-fn state_left_behind(base: &ModelFile) {
+pub(super) fn state_left_behind(base: &ModelFile) {
     let Some(steps) = base.metadata.get(key::STEPS).filter(|steps| *steps != "0") else { return };
     let made_by = base.metadata.get(key::STRATEGY).map_or("a strategy", String::as_str);
     tracing::warn!(

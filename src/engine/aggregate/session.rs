@@ -136,6 +136,7 @@ impl<'m> Session<'m> {
         taken.rejected.sort_by(|a, b| a.path.cmp(&b.path));
         self.note(taken);
         self.prepare(taken)?;
+        taken.set.base.iter().for_each(|base| notices::private_base(&base.model));
         if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
             return Err(Error::bad_updates(&taken.rejected, taken.has_inputs()));
         }
@@ -177,8 +178,8 @@ impl<'m> Session<'m> {
             return Err(Error::NoBase { strategy: method.strategy.to_string() });
         }
         let spec = self.state_spec();
-        if let Some(base) = &taken.set.base {
-            notices::of_base(&base.model, spec.is_some(), self.request.policy.claims.judges_alone);
+        if let (Some(base), None) = (&taken.set.base, &spec) {
+            notices::state_left_behind(&base.model);
         }
         if let (Some(base), Some(spec), false) = (&taken.set.base, &spec, inputs.starts_state) {
             spec.check_kept(outputs.state.as_deref(), &base.model)?;
@@ -200,7 +201,8 @@ impl<'m> Session<'m> {
     /// When the weights cannot be used, or most updates look like deltas and do not say so.
     pub fn count(&self, taken: &mut Taken, comparer: &Comparer) -> Result<Vec<(usize, Fault)>, Error> {
         let mut faults = self.kind_faults(&taken.set)?;
-        kinds::check_few(&faults, taken.set.clients.len()).map_err(|why| Error::Mode(Box::new(why)))?;
+        kinds::check_few(&faults, taken.set.clients.len() + taken.others.len())
+            .map_err(|why| Error::Mode(Box::new(why)))?;
         faults.extend(self.opaque_faults(&taken.set)?);
         if !faults.is_empty() {
             return Ok(faults);

@@ -123,6 +123,15 @@ impl StateError {
 
 /// How to go on after damage to the state at `path`.
 fn way_back(path: &Path) -> String {
+    if path.extension().is_some_and(|ending| ending == "previous") {
+        let state = path.with_extension("");
+        return format!(
+            "only the state before {0} can continue from this base; to start without it, move {0} and {1} away and pass \
+             --state-init",
+            state.display(),
+            path.display()
+        );
+    }
     format!(
         "copy {path}.previous over it and run the round that wrote {path} again, on its own base and updates, which gives \
          the same bytes; or, to start without the kept state, move {path} away and pass --state-init",

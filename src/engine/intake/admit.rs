@@ -15,7 +15,7 @@ use crate::updates::encoded::sketched;
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::{Base, Client, UpdateSet};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -81,10 +81,14 @@ fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
 /// Marks the updates of other rounds, and those that state no round if at least half of the updates state this one: a
 /// few that state it must not make the others look wrong.
 fn mark_other_rounds(opened: &mut [Update], policy: &Policy) {
+    let mut files_of: HashMap<&str, usize> = HashMap::new();
+    opened.iter().for_each(|update| *files_of.entry(&update.id).or_default() += 1);
+    // An update that is left out has no vote.
+    let votes = |update: &&Update| update.faults.is_empty() && files_of[update.id.as_str()] == 1;
     let states_it =
         |update: &&Update| update.metadata.round.is_some() && update.metadata.round == policy.round;
-    let readable = opened.iter().filter(|update| update.model.is_some()).count();
-    let is_usual = 2 * opened.iter().filter(states_it).count() >= readable;
+    let voters = opened.iter().filter(votes);
+    let is_usual = 2 * voters.clone().filter(states_it).count() >= voters.count();
     // A strategy that takes stale updates asks each of them for its round.
     let is_asked = is_usual && !policy.takes_stale && !policy.claims.judges_alone;
     let lacks = policy.round.filter(|_| is_asked);

@@ -95,7 +95,20 @@ impl SamplePass<'_> {
         reader.read_base(tile)?;
         reader.read::<E>(tile, &(0..clients).collect::<Vec<usize>>())?;
         let rows = reader.rows::<E>(tile, clients);
-        Ok((0..clients).map(|row| Distances::of(isa, rows.row(row), reader.base())).collect())
+        let of_client = |row: usize| {
+            let mut sum = Distances::default();
+            for piece in self.set.layout.pieces(tile.coordinates.clone()) {
+                // A tensor that the update lacks says nothing.
+                if !self.set.clients[row].placement[piece.tensor].is_absent() {
+                    let start = self.set.layout.coordinates(piece.tensor).start + piece.start;
+                    let place = start - tile.coordinates.start;
+                    let columns = place..place + piece.len;
+                    sum.add(Distances::of(isa, &rows.row(row)[columns.clone()], &reader.base()[columns]));
+                }
+            }
+            sum
+        };
+        Ok((0..clients).map(of_client).collect())
     }
 }
 
