@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that all updates together may take beyond the bytes of their files.
-const MOST: u64 = 48 << 20;
+const MOST: u64 = 24 << 20;
 
 /// What is left of the memory for the headers of a run.
 pub(super) struct Room<'a> {
