@@ -16,6 +16,7 @@ use crate::privacy::ledger::record::{
     Adopt, Charge, ChargeEpsilons, Init, LedgerEntry, Note, Release, Reserve, Rng, Void,
 };
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
+use crate::record::sha256::Sha256;
 use crate::record::{self, Head};
 use std::collections::HashSet;
 use std::path::Path;
@@ -283,7 +284,15 @@ impl Account {
             Fate::Voided { attest } => return refused(format!("was voided before: `{attest}`")),
             Fate::Open | Fate::External => {}
         }
+        let record = self.books.directory.outputs(seq);
         let kept = KeptOutputs::read(&self.books.directory, seq)?;
+        if KeptOutputs::is_lost(&self.books.directory, seq, kept.as_ref())? {
+            return refused(format!(
+                "{}: was damaged or lost, so an output may have been published; the same command with the same inputs \
+                 makes the same bytes and costs nothing",
+                record.display()
+            ));
+        }
         let Some(kept) = kept else { return Ok(()) };
         if let Some(lost) = kept.lost_directory() {
             return refused(format!(
@@ -315,7 +324,36 @@ impl Account {
             None => self.books.output_of(&charge)?,
         };
         let output = output.ok_or_else(|| not_open("found no output of this charge there"))?;
+        self.check_is_output(&charge, &output)?;
         self.adopt_output(&charge, &output)
+    }
+
+    /// Refuses a model that names a charge and is not what the run of the charge made.
+    fn check_is_output(&self, charge: &ChargeRecord, model: &StampedModel) -> Result<(), BudgetError> {
+        let seq = charge.head.seq;
+        let refused = |path: &Path, found: Sha256, expected: String| {
+            let path = path.display();
+            let why = format!(
+                "{path} has the digest {found}, expected {expected}: another program changed the file"
+            );
+            Err(BudgetError::NotOpen { seq, why })
+        };
+        if let Some(kept) = KeptOutputs::read(&self.books.directory, seq)?
+            && let Some((path, found)) = kept.stranger(model.files())?
+        {
+            let expected: Vec<String> = kept.digests.iter().map(Sha256::to_string).collect();
+            return refused(path, found, format!("{} as its run completed it", expected.join(" or ")));
+        }
+        let Some(own) = self.books.output_of(charge).ok().flatten() else { return Ok(()) };
+        let (found, expected) = (model.sha256()?, own.sha256()?);
+        match found == expected {
+            true => Ok(()),
+            false => refused(
+                &model.path,
+                found,
+                format!("{expected} as {} has, which it published", own.path.display()),
+            ),
+        }
     }
 
     /// Records the release of a charge from its output, and wipes the key.

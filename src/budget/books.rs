@@ -3,10 +3,11 @@
 use crate::budget::clients::Admission;
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
-use crate::budget::stamp::{Stamp, StampedModel};
+use crate::budget::kept::KeptOutputs;
+use crate::budget::stamp::{Stamp, StampedModel, stamps_at};
 use crate::io::journal::{self, Lines};
 use crate::io::source::identity_of;
-use crate::io::{secret, text};
+use crate::io::{publish, secret, text};
 use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::ledger::plan::BudgetPlan;
 use crate::privacy::ledger::record::{LedgerEntry, LedgerRecord};
@@ -129,6 +130,7 @@ impl Books {
     pub fn check_stamp(&self, path: &Path, stamp: &Stamp) -> Result<(), BudgetError> {
         let Head { seq: charge, sha256: found } = stamp.charge;
         match self.state.at(charge) {
+            None if stamp.is_reserved_room() => Err(BudgetError::Incomplete { path: path.to_owned() }),
             None => {
                 Err(BudgetError::OlderThanModel { path: path.to_owned(), charge, found: self.state.head.seq })
             }
@@ -141,47 +143,73 @@ impl Books {
 
     /// Refuses a model whose charge was voided: the model exists, so it was seen.
     pub(super) fn check_not_void(&self, path: &Path, stamp: &Stamp) -> Result<(), BudgetError> {
-        match self.state.charges.iter().find(|charge| charge.head == stamp.charge).map(|charge| &charge.fate)
-        {
-            Some(Fate::Voided { attest }) => Err(BudgetError::Voided {
+        match self.attest_of(stamp) {
+            Some(attest) => Err(BudgetError::Voided {
                 path: path.to_owned(),
                 charge: stamp.charge.seq,
-                attest: attest.clone(),
+                attest: attest.to_owned(),
             }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses the model that stands at a path if it names a charge that this ledger lacks: the ledger is older.
-    ///
-    /// # Errors
-    ///
-    /// As [`check_stamp`](Self::check_stamp).
-    pub fn check_output(&self, path: &Path) -> Result<(), BudgetError> {
-        // What cannot be read as a model names no charge.
-        let Ok(Some(model)) = StampedModel::published(path) else { return Ok(()) };
-        match model.stamp.filter(|stamp| self.knows(stamp)) {
-            Some(stamp) => self.check_stamp(&model.path, &stamp),
             None => Ok(()),
         }
     }
 
-    /// Refuses to replace the model of a charge whose release is not recorded, unless it is this run's `own` charge.
+    /// The operator's statement that the output of a voided charge was never seen; `None` if it was not voided.
+    fn attest_of(&self, stamp: &Stamp) -> Option<&str> {
+        let charge = self.state.charges.iter().find(|charge| charge.head == stamp.charge)?;
+        match &charge.fate {
+            Fate::Voided { attest } => Some(attest),
+            _ => None,
+        }
+    }
+
+    /// Refuses what stands at an output path if it names a charge that this ledger lacks or voided, as its own or as
+    /// that of a base: the ledger is older, or the statement of the void is wrong. The file must not be lost.
     ///
     /// # Errors
     ///
-    /// When such a model stands at the path.
-    pub(crate) fn check_recorded(&self, path: &Path, own: Option<u64>) -> Result<(), BudgetError> {
-        let Ok(Some(model)) = StampedModel::published(path) else { return Ok(()) };
-        let mut open = self.state.orphans().filter(|charge| Some(charge.head.seq) != own);
-        match open.find(|charge| model.is_of(charge)) {
-            Some(charge) => Err(BudgetError::Unrecorded {
-                path: model.path,
-                charge: charge.head.seq,
-                directory: self.directory.path.clone(),
-            }),
-            None => Ok(()),
+    /// As [`check_stamp`](Self::check_stamp), and when the charge was voided.
+    pub fn check_output(&self, target: &Path) -> Result<(), BudgetError> {
+        stamps_at(target).iter().filter(|(_, stamp)| self.knows(stamp)).try_for_each(|(path, stamp)| {
+            self.check_stamp(path, stamp)?;
+            match self.attest_of(stamp) {
+                None => Ok(()),
+                Some(attest) => Err(BudgetError::ReplacesVoided {
+                    path: path.clone(),
+                    charge: stamp.charge.seq,
+                    attest: attest.to_owned(),
+                }),
+            }
+        })
+    }
+
+    /// Refuses to replace an output of a charge whose release is not recorded, unless it is this run's `own` charge.
+    /// The model names its charge, also in single shards; the state does not, and the record of the outputs names it.
+    ///
+    /// # Errors
+    ///
+    /// When such a model stands at `model`, or such a state at `state`.
+    pub(crate) fn check_recorded(
+        &self,
+        (model, state): (&Path, Option<&Path>),
+        own: Option<u64>,
+    ) -> Result<(), BudgetError> {
+        let stamps = stamps_at(model);
+        let targets: Vec<PathBuf> =
+            [Some(model), state].into_iter().flatten().map(publish::resolved).collect();
+        for charge in self.state.orphans().filter(|charge| Some(charge.head.seq) != own) {
+            let seq = charge.head.seq;
+            let stamped = stamps.iter().find(|(_, stamp)| stamp.charge == charge.head);
+            let kept = KeptOutputs::read(&self.directory, seq)?;
+            let published = kept.iter().flat_map(KeptOutputs::published);
+            let found = stamped.map(|(path, _)| path.as_path());
+            if let Some(path) = found
+                .or_else(|| published.into_iter().find(|path| targets.iter().any(|target| target == path)))
+            {
+                let directory = self.directory.path.clone();
+                return Err(BudgetError::Unrecorded { path: path.to_owned(), charge: seq, directory });
+            }
         }
+        Ok(())
     }
 
     /// Whether a stamp belongs to this ledger and not to another one.

@@ -16,8 +16,9 @@ use crate::budget::payment::{
 use crate::budget::request::{Answer, Grant, Request, WrongRound};
 use crate::budget::series;
 use crate::budget::stamp::StampedModel;
+use crate::io::publish;
 use crate::privacy::key::Key;
-use crate::privacy::ledger::record::{LedgerEntry, Mechanism, Release};
+use crate::privacy::ledger::record::{Adopt, LedgerEntry, Mechanism, Release};
 use crate::privacy::ledger::replay::{ChargeRecord, Fate};
 use crate::record::Head;
 use crate::record::sha256::Sha256;
@@ -76,7 +77,7 @@ pub fn foresee(account: &mut Account, request: &Request) -> Result<Option<Answer
         Some(Answer::Granted(grant)) => Some(grant.charge.seq),
         _ => None,
     };
-    account.books().check_recorded(&request.output, own)?;
+    account.books().check_recorded((&request.output, request.state.as_deref()), own)?;
     Ok(answer.filter(|answer| !matches!(answer, Answer::Granted(_))))
 }
 
@@ -147,12 +148,26 @@ pub fn kept(
         let is_same = charge.charge.round == request.round && is_for(charge, request, expected.as_ref());
         if let Some(kept) =
             is_same.then(|| KeptOutputs::read(directory, charge.head.seq)).transpose()?.flatten()
-            && kept.is_complete()
+            && is_usable(charge, &kept, &directory.outputs(charge.head.seq))
         {
             return Ok(Some((charge.clone(), kept)));
         }
     }
     Ok(None)
+}
+
+/// Whether the outputs of a charge are complete and as they were made. Otherwise the run makes them again.
+fn is_usable(charge: &ChargeRecord, kept: &KeptOutputs, record: &Path) -> bool {
+    let changed = if kept.was_damaged { Some(record) } else { None };
+    let changed = changed.or_else(|| kept.is_complete().then(|| kept.changed()).flatten());
+    if let Some(changed) = changed {
+        tracing::warn!(
+            "{}: was damaged since the run that wrote it: this run makes the outputs of charge {} again",
+            changed.display(),
+            charge.head.seq
+        );
+    }
+    changed.is_none() && kept.is_complete()
 }
 
 /// Records that the output of a grant was published with its stamp, and wipes the key.
@@ -179,10 +194,21 @@ pub fn release(
     }
     let release =
         Release { charge: grant.charge.seq, release_id: grant.release_id.clone(), output_sha256, next_clip };
-    let head = account.append(LedgerEntry::Release(release))?;
+    let head = account.append(entry_of(account, &grant, release, output))?;
     account.books.directory.settle(grant.charge.seq)?;
     account.books.wipe_series_if_over()?;
     Ok(head)
+}
+
+/// The record of a release. It names the path if an earlier run charged the release for another one.
+fn entry_of(account: &Account, grant: &Grant, release: Release, output: &Path) -> LedgerEntry {
+    let charge = account.state().charges.iter().find(|charge| charge.head == grant.charge);
+    let charged = charge.and_then(|charge| charge.charge.mechanism.as_ref());
+    if charged.is_none_or(|charged| charged.output == grant.mechanism.output) {
+        return LedgerEntry::Release(release);
+    }
+    let output = publish::resolved(output).to_string_lossy().into_owned();
+    LedgerEntry::Adopt(Adopt { release, output })
 }
 
 /// The end of the ledger if the release of this charge is recorded: a round of a series that was made again.

@@ -46,6 +46,8 @@ pub enum BudgetError {
     OtherCharge { path: PathBuf, charge: u64, found: Sha256, expected: Sha256 },
     #[error("{}: was made with charge {charge}, which was voided: `{attest}`", .path.display())]
     Voided { path: PathBuf, charge: u64, attest: String },
+    #[error("{}: was made with charge {charge}, which was voided: `{attest}`; this run would replace it", .path.display())]
+    ReplacesVoided { path: PathBuf, charge: u64, attest: String },
     #[error("{}: is the output of charge {charge}, whose release is not recorded: this run would replace it", .path.display())]
     Unrecorded { path: PathBuf, charge: u64, directory: PathBuf },
     #[error("{}: metadata `{key}`: {why}", .path.display())]
@@ -62,6 +64,10 @@ pub enum BudgetError {
     Seal(#[from] ChainFault),
     #[error("--round is missing: correlated noise needs the number of the round")]
     NoRound,
+    #[error("{}: was copied before its run completed it, expected the released model", .path.display())]
+    Incomplete { path: PathBuf },
+    #[error("--test-seed: {why}")]
+    TestSeed { why: String },
     #[error("{}: {why}", .path.display())]
     SeriesKey { path: PathBuf, why: String },
     #[error("{}: an older fedmill started this series, with noise that does not depend on the inputs of a round", .path.display())]
@@ -86,7 +92,8 @@ impl BudgetError {
             Self::Unrecorded { charge, directory, .. } => {
                 let directory = directory.display();
                 return Some(format!(
-                    "`fedmill privacy recover {directory} --adopt {charge}` records its release; or pass another -o"
+                    "run the command of charge {charge} again, which costs nothing, or record its release with `fedmill \
+                     privacy recover {directory} --adopt {charge}`; or pass another path for this run"
                 ));
             }
             Self::Exists { .. } => "choose a new directory for another budget",
@@ -108,6 +115,13 @@ impl BudgetError {
             Self::Voided { .. } => {
                 "the model exists, so its cost is spent: start from another base, and charge the release again with \
                  `fedmill privacy spend`"
+            }
+            Self::TestSeed { .. } => {
+                "all rounds of a series share one key: do as in its earlier rounds, or start a new ledger"
+            }
+            Self::ReplacesVoided { .. } => {
+                "the model exists, so the statement is wrong and its cost is spent: pass another -o, and charge the \
+                 release again with `fedmill privacy spend`"
             }
             Self::OldSeries { .. } => {
                 "its releases stay valid, but a restored backup could repeat its noise; start a new ledger"

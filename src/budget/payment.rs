@@ -155,7 +155,8 @@ pub(super) fn existing_release(
     elsewhere: bool,
 ) -> Result<Option<ExistingRelease>, BudgetError> {
     let others = if elsewhere { account.books().paths_of(charge) } else { Vec::new() };
-    let Some(output) = intact(charge, [wanted.to_owned()].into_iter().chain(others))? else {
+    let kept = KeptOutputs::read(&account.books().directory, charge.head.seq)?;
+    let Some(output) = intact((charge, kept.as_ref()), [wanted.to_owned()].into_iter().chain(others))? else {
         return Ok(None);
     };
     if charge.fate == Fate::Open {
@@ -166,7 +167,7 @@ pub(super) fn existing_release(
 
 /// The first model of a charge at these paths that is as it was released.
 fn intact(
-    charge: &ChargeRecord,
+    (charge, kept): (&ChargeRecord, Option<&KeptOutputs>),
     paths: impl Iterator<Item = PathBuf>,
 ) -> Result<Option<StampedModel>, BudgetError> {
     for path in paths {
@@ -174,7 +175,7 @@ fn intact(
         let there = StampedModel::published(&path).ok().flatten().filter(|model| model.is_of(charge));
         let Some(output) = there else { continue };
         let is_intact = match &charge.fate {
-            Fate::Open => true,
+            Fate::Open => kept.map(|kept| kept.stranger(output.files())).transpose()?.flatten().is_none(),
             Fate::Released { output_sha256, .. } => output.sha256()? == *output_sha256,
             Fate::Voided { .. } | Fate::External => false,
         };
@@ -203,7 +204,8 @@ pub(super) fn paid_before(account: &Account, request: &Request) -> Result<Option
         return Ok(None);
     }
     let paths = account.books().paths_of(earlier);
-    let model = intact(earlier, paths.iter().cloned())?.map(|model| model.path);
+    let kept = KeptOutputs::read(&account.books().directory, seq)?;
+    let model = intact((earlier, kept.as_ref()), paths.iter().cloned())?.map(|model| model.path);
     Ok(Some(PaidBefore {
         seq,
         output: paths.last().cloned().unwrap_or_default(),

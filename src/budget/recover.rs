@@ -33,6 +33,8 @@ pub enum OrphanStage {
     Complete,
     /// An output had this name, and is not there any more.
     Moved(PathBuf),
+    /// The record of its outputs was damaged, so an output may have had its name.
+    Damaged,
     /// The key is kept: the same bytes can be made again.
     KeyKept,
     /// The charge is a round of a series, whose key is kept.
@@ -64,13 +66,17 @@ pub fn orphans(books: &Books) -> Result<Vec<Orphan>, BudgetError> {
         let key = books.directory.key(charge.head.seq);
         let kept = KeptOutputs::read(&books.directory, charge.head.seq)?;
         let seen = kept.as_ref().and_then(KeptOutputs::seen);
-        let stage = match books.output_of(charge)? {
+        let keeps_key = secret::is_kept(&key).map_err(BudgetError::at(&key))?;
+        let is_lost = KeptOutputs::is_lost(&books.directory, charge.head.seq, kept.as_ref())?;
+        // What cannot be read as a model is no output of the charge.
+        let stage = match books.output_of(charge).ok().flatten() {
             _ if at_work => OrphanStage::AtWork,
             Some(output) => OrphanStage::Published(output.path),
             None if kept.as_ref().is_some_and(KeptOutputs::is_complete) => OrphanStage::Complete,
             None if books.state.is_of_series(&charge.charge) => OrphanStage::InSeries,
             None if let Some(seen) = seen => OrphanStage::Moved(seen.to_owned()),
-            None if secret::is_kept(&key).map_err(BudgetError::at(&key))? => OrphanStage::KeyKept,
+            None if is_lost => OrphanStage::Damaged,
+            None if keeps_key => OrphanStage::KeyKept,
             None => OrphanStage::Nothing,
         };
         Ok(Orphan { charge: charge.clone(), stage })
@@ -101,6 +107,11 @@ impl Orphan {
                  moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` records it; the same command \
                  with the same inputs makes the same bytes and costs nothing",
                 path.display()
+            ),
+            OrphanStage::Damaged => format!(
+                "the record of its outputs was damaged or lost, so an output may have been published; it counts as \
+                 released.\n  The same command with the same inputs makes the same bytes and costs nothing. If its \
+                 output was moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` records it"
             ),
             OrphanStage::KeyKept => format!(
                 "nothing was published, and its key is kept; the same command with the same inputs makes the same \

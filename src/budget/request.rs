@@ -26,6 +26,8 @@ pub struct Request {
     pub inputs_sha256: Sha256,
     /// The path to publish the output at.
     pub output: PathBuf,
+    /// The path to publish the server's state at; `None` without one.
+    pub state: Option<PathBuf>,
     /// The names of the outputs, once their room is reserved.
     pub staged: Vec<StagedNames>,
     /// Whether to release the same inputs once more, with other noise and at full cost.
@@ -104,13 +106,13 @@ impl PaidBefore {
 
     /// How to go on without a second charge, or with one.
     pub fn hint(&self) -> String {
-        let seq = self.seq;
+        let (seq, directory) = (self.seq, self.directory.display());
         let free = match (&self.model, self.is_released) {
             (Some(_), _) => "use that model".to_owned(),
             (None, true) => "if the model was moved, pass its new path as -o, which costs nothing".to_owned(),
             (None, false) => format!(
-                "if the model was moved, `fedmill privacy recover {} --adopt {seq} --output FILE` records it",
-                self.directory.display()
+                "if the model was moved, `fedmill privacy recover {directory} --adopt {seq} --output FILE` records it; \
+                 if it was never seen, `fedmill privacy void {directory} --seq {seq} --attest TEXT` takes the charge back"
             ),
         };
         format!("{free}; for another release, --release-again draws new noise and pays once more")

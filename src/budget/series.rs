@@ -170,10 +170,8 @@ fn check_draws(account: &Account) -> Result<(), BudgetError> {
 fn check_rng(account: &Account, request: &Request) -> Result<(), BudgetError> {
     let other = account.state().rounds().find(|(_, charge)| charge.charge.rng != request.rng());
     let why =
-        |round: u64| format!("--test-seed must be given in all rounds or in none; round {round} differs");
-    other.map_or(Ok(()), |(round, _)| {
-        Err(BudgetError::SeriesKey { path: account.books().directory.series_key(), why: why(round) })
-    })
+        |round: u64| format!("must be given in all rounds of a series or in none; round {round} differs");
+    other.map_or(Ok(()), |(round, _)| Err(BudgetError::TestSeed { why: why(round) }))
 }
 
 /// Draws the key of the series, keeps it, and writes its digest to the ledger.
@@ -199,6 +197,10 @@ fn series_key(account: &Account, request: &Request) -> Result<Option<Key>, Budge
     let key = key
         .ok_or_else(|| fault("the key of the series is missing: the series is over, or the file was lost"))?;
     if digest(&key) != expected.key_sha256 {
+        if request.test_seed.is_some() {
+            let why = "found another seed than in the earlier rounds of the series".to_owned();
+            return Err(BudgetError::TestSeed { why });
+        }
         return Err(fault("the key is not that of the earlier rounds"));
     }
     Ok(Some(key))

@@ -5,6 +5,7 @@
 
 use crate::budget::error::BudgetError;
 use crate::io::digest::sha256_of;
+use crate::io::limits::Limits;
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::model_files::family;
 use crate::io::source::{OpenFiles, identity_of};
@@ -68,6 +69,11 @@ impl Stamp {
             next_clip: is_adaptive.then_some(f64::MIN_POSITIVE.next_down()),
             is_test: true,
         }
+    }
+
+    /// Whether this is the [`longest`](Self::longest) stamp, which a model has until its run completes it.
+    pub(super) fn is_reserved_room(&self) -> bool {
+        self.charge.seq == u64::MAX
     }
 
     /// The stamp as metadata of a model.
@@ -151,6 +157,11 @@ impl StampedModel {
         self.stamp.as_ref().is_some_and(|stamp| stamp.charge == charge.head)
     }
 
+    /// The paths of the model's files.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.model.files.iter().map(|file| Path::new(file.path()))
+    }
+
     /// Computes the SHA-256 digest over the bytes of all files of the model, in order.
     ///
     /// # Errors
@@ -164,4 +175,17 @@ impl StampedModel {
             why: why.to_string(),
         })
     }
+}
+
+/// The charges that the files name which a publication to `target` may replace: each file, and the charge of its own or
+/// of its nearest private base. A shard counts without an index: a run that was stopped leaves such shards. What cannot
+/// be read as a model names no charge.
+pub(super) fn stamps_at(target: &Path) -> Vec<(PathBuf, Stamp)> {
+    let (open, tables) = (OpenFiles::raise_limit(), TablePool::default());
+    let stamp_of = |path: PathBuf| {
+        let model = ModelFile::open(&path, &open, &tables, &Limits::TRUSTED).ok()?;
+        let stamp = Stamp::of_base(&path, &model.metadata).ok()??;
+        Some((path, stamp))
+    };
+    family(target).unwrap_or_default().into_iter().filter_map(stamp_of).collect()
 }

@@ -6,7 +6,7 @@ use crate::budget::stamp::{Stamp, StampedModel};
 use crate::io::source::identity_of;
 use crate::privacy::ledger::budget::{self, epsilon_text};
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Largest difference between a recorded epsilon and the one computed now. Epsilons are rounded, and the last bits of
@@ -139,19 +139,19 @@ fn contradictions(state: &State) -> impl Iterator<Item = Finding> {
     state.contradictions().map(|(seq, found)| Finding::Note(format!("charge {seq}: {found}")))
 }
 
-/// The models of this ledger that exist at the output paths of charges.
+/// The models of this ledger that exist at the output paths of charges, or where a release was filed.
 fn outputs(books: &Books) -> Result<Vec<StampedModel>, BudgetError> {
-    let mechanisms = books.state.charges.iter().filter_map(|charge| charge.charge.mechanism.as_ref());
-    let paths: BTreeSet<&str> = mechanisms.map(|mechanism| mechanism.output.as_str()).collect();
-    let mut models = Vec::new();
+    let paths: BTreeSet<PathBuf> =
+        books.state.charges.iter().flat_map(|charge| books.paths_of(charge)).collect();
+    let mut models = BTreeMap::new();
     for path in paths {
         // Another model may be at the path by now.
-        models.extend(
-            StampedModel::published(Path::new(path))?
-                .filter(|model| model.stamp.as_ref().is_some_and(|stamp| books.knows(stamp))),
-        );
+        let model = StampedModel::published(&path)?;
+        let known = model.filter(|model| model.stamp.as_ref().is_some_and(|stamp| books.knows(stamp)));
+        // The index of a model in shards may be named too.
+        models.extend(known.map(|model| (model.path.clone(), model)));
     }
-    Ok(models)
+    Ok(models.into_values().collect())
 }
 
 fn check_model(books: &Books, model: &StampedModel) -> Result<Finding, BudgetError> {

@@ -36,6 +36,11 @@ impl KeptModel {
         publish_files(&target, shards, index, |kept, path| publish_kept(&kept, path))
     }
 
+    /// The path that the model is published to, in one file or in shards.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// The file to load once the model is published.
     pub fn path(&self) -> &Path {
         self.index.as_ref().map_or(&self.target, |(_, path)| path)

@@ -4,6 +4,7 @@ mod adaptive;
 mod budget;
 mod canaries;
 mod cohort;
+mod damaged;
 mod killed;
 mod refusals;
 mod sensitivity;

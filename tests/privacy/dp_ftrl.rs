@@ -393,3 +393,22 @@ fn a_series_shows_in_status_and_exports() {
     let text = String::from_utf8_lossy(&dir.read("r1.safetensors")).into_owned();
     assert!(!text.contains("clients"), "the number of clients must not show");
 }
+
+/// The rounds of a series share one key.
+#[test]
+fn a_test_seed_in_some_rounds_of_a_series_is_named() {
+    let other =
+        ["--test-seed", "must be given in all rounds of a series or in none; round 1 differs", "one key"];
+    let another = ["--test-seed", "found another seed than in the earlier rounds", "one key"];
+    let seeded = started(BANDED);
+    done(&round(&seeded, 1, "ada", "--test-seed 7"));
+    let secret = started(BANDED);
+    done(&round(&secret, 1, "ada", ""));
+    for (dir, more, why) in
+        [(&seeded, "", other), (&seeded, "--test-seed 8", another), (&secret, "--test-seed 7", other)]
+    {
+        let run = round(dir, 2, "bob", more);
+        run.assert_fails(2, &why);
+        assert!(!run.stderr.contains("restore the latest copy"), "{run:#?}");
+    }
+}

@@ -192,6 +192,16 @@ fn a_base_of_a_voided_charge_is_refused() {
         let run = fedmill(&dir, &words(&format!("aggregate --dp p --base {base} in -o z.safetensors")));
         run.assert_fails(2, &[&*base, "charge 1, which was voided"]);
     }
+    // At the output they show that the statement is wrong, so they are not replaced.
+    let before = dir.contents();
+    for output in ["base2.safetensors", "n1.safetensors", "n2.safetensors"] {
+        let run = release(&dir, &format!("--dp p in -o {output}"));
+        run.assert_fails(
+            2,
+            &[output, "voided: `it was never seen`", "would replace it", "the statement is wrong"],
+        );
+    }
+    dir.assert_unchanged_since(&before);
     assert_eq!(charges(&dir, "p"), 0);
 }
 

@@ -76,6 +76,19 @@ fn two_releases_of_a_round_differ_by_noise_of_their_own() {
         round(&dir, 3, "published.safetensors")
             .assert_fails(2, &[&["published.safetensors"][..], &why].concat());
         dir.assert_unchanged_since(&before);
+        // So does a merged model that was made from it.
+        let carried = [
+            "aggregate",
+            "in",
+            "--kind",
+            "weights",
+            "--base",
+            "published.safetensors",
+            "-o",
+            "r3.safetensors",
+        ];
+        done(&fedmill(&dir, &carried));
+        round(&dir, 3, "r1.safetensors").assert_fails(2, &[&["r3.safetensors"][..], &why].concat());
         // The attacker removes the model. The round is released again, with other draws.
         std::fs::remove_file(dir.path("r2.safetensors")).unwrap();
         done(&round(&dir, 2, "r1.safetensors"));

@@ -63,6 +63,7 @@ fn request(folder: &Path, inputs: &str, how: &str) -> Request {
         counting: 100,
         inputs_sha256: Sha256::of(inputs),
         output: folder.join("model.safetensors"),
+        state: None,
         staged: Vec::new(),
         release_again: false,
         test_seed: (how == "test").then_some(7),

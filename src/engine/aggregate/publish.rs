@@ -160,6 +160,11 @@ impl Kept {
         sync_directory(path)
     }
 
+    /// The paths that model and state are published to.
+    pub fn targets(&self) -> (&Path, Option<&Path>) {
+        (self.model.target(), self.state.as_ref().map(KeptModel::target))
+    }
+
     /// The final path of the model, or of its index.
     pub fn path(&self) -> &Path {
         self.model.path()

@@ -234,7 +234,7 @@ fn publish_kept(account: &mut Account, request: &request::Request) -> Result<Opt
         "an earlier run of this round completed its outputs as release {}, and could not publish them: nothing is charged",
         charge.charge.release_id
     );
-    account.books().check_recorded(outputs.path(), Some(charge.head.seq)).map_err(DpError::of)?;
+    account.books().check_recorded(outputs.targets(), Some(charge.head.seq)).map_err(DpError::of)?;
     outputs.publish()?;
     account.adopt(charge.head.seq, Some(outputs.path())).map_err(DpError::of)?;
     Ok(Some(ExistingRelease {
@@ -313,6 +313,7 @@ fn charge_request(
         counting: clipped.counting(),
         inputs_sha256: session.machine.pool.install(|| inputs(session, clipped))?,
         output: session.request.outputs.model.clone(),
+        state: session.request.outputs.state.clone(),
         staged: Vec::new(),
         release_again: options.release_again,
         test_seed: options.test_seed,

@@ -9,9 +9,9 @@ use fedmill::kernels::discrete_gaussian::noise;
 use fedmill::kernels::lanes::Isa;
 use fedmill::privacy::ledger::replay::Fate;
 
-const OUTPUT: &str = "released.safetensors";
+pub(super) const OUTPUT: &str = "released.safetensors";
 
-fn folder() -> Dir {
+pub(super) fn folder() -> Dir {
     let dir = Dir::new();
     model_f32("base", &values(9, 40)).write(&dir);
     for client in 0..3 {
@@ -29,7 +29,7 @@ fn folder_with(budget: &[(String, Vec<u8>)]) -> Dir {
     dir
 }
 
-fn charges(dir: &Dir) -> usize {
+pub(super) fn charges(dir: &Dir) -> usize {
     books(dir).state.counted().count()
 }
 
@@ -41,7 +41,7 @@ fn temporaries(dir: &Dir) -> Vec<Model> {
 }
 
 /// The explanation of `recover` for a round that died.
-fn explained(dir: &Dir) -> String {
+pub(super) fn explained(dir: &Dir) -> String {
     let run = fedmill(dir, &["privacy", "recover", "dp"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     run.stdout
