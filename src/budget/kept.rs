@@ -119,12 +119,11 @@ impl KeptOutputs {
 
     /// The first file that is not as the run completed it, by whichever name it has.
     pub(super) fn changed(&self) -> Option<&Path> {
-        let names = self.files.iter().map(|file| if file.kept.exists() { &file.kept } else { &file.target });
-        let mut files = names.enumerate();
+        let mut files = self.files.iter().map(StagedNames::complete).enumerate();
         let is_as_completed = |i: usize, path: &Path| {
             self.digests.get(i).is_some_and(|expected| digest_of(path).is_ok_and(|found| found == *expected))
         };
-        files.find(|(i, path)| !is_as_completed(*i, path)).map(|(_, path)| path.as_path())
+        files.find(|(i, path)| !is_as_completed(*i, path)).map(|(_, path)| path)
     }
 
     /// The first of a model's files that is none of the complete ones, with its digest; `None` if no record of them
@@ -166,7 +165,7 @@ impl KeptOutputs {
     /// The files that have their final names.
     pub(super) fn published(&self) -> impl Iterator<Item = &Path> {
         let complete = self.files.iter().filter(|file| self.outputs.is_some() && !file.is_waiting());
-        complete.map(|file| file.target.as_path()).filter(|target| target.exists())
+        complete.filter(|file| file.is_kept()).map(|file| file.target.as_path())
     }
 
     /// A directory of the files that does not exist any more.
@@ -182,6 +181,10 @@ impl KeptOutputs {
     /// When a file cannot be removed.
     pub(super) fn discard(directory: &Directory, charge: u64) -> Result<(), BudgetError> {
         let Some(kept) = Self::read(directory, charge)? else { return Ok(()) };
+        if kept.files.iter().any(StagedNames::is_waiting) {
+            // Complete files that do not wait any more would count as seen, if this process is stopped.
+            Self { outputs: None, digests: Vec::new(), ..kept.clone() }.write(directory, charge)?;
+        }
         remove_all(&kept.files)?;
         remove(&directory.outputs(charge))
     }

@@ -177,9 +177,9 @@ impl StampedModel {
     }
 }
 
-/// The charges that the files name which a publication to `target` may replace: each file, and the charge of its own or
-/// of its nearest private base. A shard counts without an index: a run that was stopped leaves such shards. What cannot
-/// be read as a model names no charge.
+/// The files that a publication to `target` may replace, and the charge that each names as its maker or as that of its
+/// nearest private base. A shard counts without an index: a run that was stopped leaves such shards. What cannot be read
+/// as a model names no charge.
 pub(super) fn stamps_at(target: &Path) -> Vec<(PathBuf, Stamp)> {
     let (open, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let stamp_of = |path: PathBuf| {

@@ -53,6 +53,11 @@ impl StagedNames {
         self.temporary.exists() || self.kept.exists()
     }
 
+    /// The path of the complete file: its name while it waits, or its final one.
+    pub fn complete(&self) -> &Path {
+        if self.kept.exists() { &self.kept } else { &self.target }
+    }
+
     /// The names that the file has after its directory was renamed to that of `target`.
     #[must_use]
     pub fn moved_to(&self, target: &Path) -> Self {
