@@ -108,9 +108,10 @@ pub fn add_step(norms: Option<StepNorms>, report: &mut Report) {
         norms.filter(|norms| norms.delta > 0.0 && norms.step > LONG_STEP * norms.delta)
     {
         tracing::warn!(
-            "the step of {} is much longer than the merged delta ({step:.3e}, {delta:.3e}): settings of the strategy, such \
-             as a smaller lr, shorten it",
-            row.strategy
+            "the step of {} is {:.3e} times as long as the merged delta ({step:.3e}, {delta:.3e}): settings of the strategy, \
+             such as a smaller lr, shorten it",
+            row.strategy,
+            step / delta
         );
     }
 }
