@@ -199,6 +199,62 @@ fn a_negative_variance_or_counter_is_a_fault() {
     }
 }
 
+/// A plain delta may take a variance or a counter to zero, and no further.
+#[test]
+fn a_delta_that_makes_a_variance_or_counter_negative_is_a_fault() {
+    let cases = [
+        ([-5.0; 3], -100, None),
+        ([0.0, -5.5, 0.0], -100, Some("`bn.running_var` brings the base to -0.5 at flat index 1")),
+        ([0.0; 3], -101, Some("`bn.num_batches_tracked` brings the base to -1 at flat index 0")),
+    ];
+    for (variance, counter, fault) in cases {
+        let dir = Dir::new();
+        model("base", 0.1, [0.0; 3], [5.0; 3], 100).write(&dir);
+        let delta = |name: &str, variance, counter| {
+            model(name, 0.01, [0.0; 3], variance, counter).meta("kind", "delta").write(&dir);
+        };
+        (0..4).for_each(|i| delta(&format!("updates/c{i}"), [0.0; 3], 0));
+        delta("updates/odd", variance, counter);
+        for more in [&[][..], &["--rule", "median"], &["--partial"]] {
+            let run = aggregate(&dir, &[&BASE[..], more].concat());
+            let Some(fault) = fault else {
+                run.assert_merged("merged.safetensors");
+                continue;
+            };
+            let part =
+                format!("odd.safetensors: tensor {fault}, expected a variance or counter of at least 0");
+            run.assert_fails(2, &[&part]);
+        }
+        let rows = fedmill(&dir, &["inspect", "updates", "--base", "base.safetensors", "--json"]);
+        assert_eq!(rows.stdout.contains("at least 0 (1 such values"), fault.is_some(), "{rows:#?}");
+    }
+}
+
+/// The nearest F16 to a delta may take a variance a little below zero.
+#[test]
+fn a_short_delta_may_take_a_variance_below_zero_by_its_rounding() {
+    let delta = half::f16::from_f32(-0.1);
+    assert!(
+        0.1 + delta.to_f32() < 0.0 || half::f16::from_f32(-0.3).to_f32() + 0.3 < 0.0,
+        "a case that rounds away"
+    );
+    let base = if 0.1 + delta.to_f32() < 0.0 { 0.1 } else { 0.3 };
+    for (sent, is_fault) in [(-base, false), (-2.0 * base, true)] {
+        let dir = Dir::new();
+        let model = |name: &str| Update::new(name).f32("w", &[1], &[1.0]);
+        model("base").f32("bn.running_var", &[1], &[base]).write(&dir);
+        let sent = half::f16::from_f32(sent).to_bits();
+        let update = model("updates/a").half("bn.running_var", "F16", &[1], &[sent]);
+        update.meta("kind", "delta").write(&dir);
+        let run = aggregate(&dir, &BASE);
+        if is_fault {
+            run.assert_fails(2, &["a.safetensors: tensor `bn.running_var` brings the base to -"]);
+        } else {
+            run.assert_merged("merged.safetensors");
+        }
+    }
+}
+
 #[test]
 fn shards_merge_statistics_as_one_process_does() {
     let dir = batch_norm();
@@ -256,6 +312,60 @@ fn scaffold_needs_control_variates_of_parameters_alone() {
     }
     assert_eq!(scaffold(&dir).tensors, merged.tensors);
     assert_eq!(dir.read("state.safetensors"), before);
+}
+
+/// A client's update for SCAFFOLD: every control variate holds `control`.
+fn with_control(name: &str, i: usize, control: f32) -> Update {
+    client(name, i)
+        .f32("scaffold.delta_c.conv.weight", &[2], &[control; 2])
+        .f32("scaffold.delta_c.bn.weight", &[3], &[control; 3])
+        .f32("scaffold.delta_c.head.bias", &[1], &[control])
+}
+
+/// Statistics have no control variate, so a search for the client with a bad one passes them over.
+#[test]
+fn a_bad_control_variate_beside_statistics_is_its_clients_fault() {
+    let dir = batch_norm();
+    let population = &CLIENTS.to_string();
+    let way = ["--strategy", "scaffold", "--population", population, "--state", "state.safetensors"];
+    let skip = ["--on-bad-update", "skip"];
+    (0..CLIENTS).for_each(|i| with_control(&format!("updates/c{i}"), i, 2e38).write(&dir));
+    merge(&dir, &[&way[..], &BASE].concat());
+    let state = dir.read("state.safetensors");
+    dir.write("next.safetensors", dir.read("merged.safetensors"));
+    let args = [&way[..], &["--base", "next.safetensors"]].concat();
+    // 2e38 plus a mean of 1.72e38 overflows; of the clients alone, only the last does.
+    let (good, far) = (1.3e38, 3.4e38);
+    (0..CLIENTS).for_each(|i| with_control(&format!("updates/c{i}"), i, good).write(&dir));
+    for (control, fault) in [
+        (
+            f32::NAN,
+            "tensor `scaffold.delta_c.conv.weight` holds NaN at flat index 0, expected a finite number",
+        ),
+        (
+            far,
+            "tensor `scaffold.delta_c.conv.weight` brings `c` of the state to 5.399999888201503e38 at flat index 0, \
+             which does not fit F32 of the state",
+        ),
+    ] {
+        with_control("updates/c4", 4, control).write(&dir);
+        aggregate(&dir, &args).assert_fails(2, &["c4.safetensors: ", fault]);
+        let done = aggregate(&dir, &[&args[..], &skip].concat());
+        done.assert_merged("merged.safetensors");
+        assert!(done.stderr.contains(fault), "{}", done.stderr);
+        let c = f64::from(Model::read(&dir, "state.safetensors").f32("c.head.bias")[0]);
+        // Four of five clients take part.
+        assert!((c / (2e38 + 0.8 * 1.3e38) - 1.0).abs() < 1e-6, "{c:e}");
+        dir.write("state.safetensors", &state);
+    }
+    std::fs::rename(dir.path("updates"), dir.path("in")).unwrap();
+    with_control("in/c4", 4, f32::NAN).write(&dir);
+    let options = [&args[..], &["--rule", "krum", "--byzantine", "1"]].concat();
+    decide(&dir, &options, &[], 1);
+    let combine = ["combine", "in", "--shard", "1/1", "-o", "c.safetensors"];
+    let fault = "tensor `scaffold.delta_c.conv.weight` holds NaN at flat index 0";
+    fedmill(&dir, &[&combine[..], &options, &DECISION].concat())
+        .assert_fails(2, &["c4.safetensors: ", fault]);
 }
 
 /// A moment that a state holds for a tensor is no longer read once the tensor is a statistic.

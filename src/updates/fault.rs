@@ -43,10 +43,45 @@ pub enum BadValue {
     Negative(Negative),
 }
 
-/// The first running variance or counter of an update that is below zero.
+/// What a run adds an update's value to before it checks the sum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Onto {
+    /// Nothing: the value is a weight, or there is no base.
+    Nothing,
+    /// The base: the value is a delta.
+    Base,
+    /// The server's control variate, if there is one: the value is the change of a client's.
+    Control,
+}
+
+impl Onto {
+    /// What holds the sum.
+    fn holder(self) -> &'static str {
+        match self {
+            Self::Nothing | Self::Base => "the merged model",
+            Self::Control => "the state",
+        }
+    }
+}
+
+impl fmt::Display for Onto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("holds"),
+            Self::Base => f.write_str("brings the base to"),
+            Self::Control => {
+                let slot = StateTensor::Control.prefix();
+                write!(f, "brings `{}` of the state to", slot.trim_end_matches('.'))
+            }
+        }
+    }
+}
+
+/// The first running variance or counter of an update that is below zero. For a delta that is the base's value plus the
+/// update's.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[error(
-    "tensor `{tensor}` holds {} at flat index {index}, expected a variance or counter of at least 0 ({count} such values in the update)",
+    "tensor `{tensor}` {onto} {} at flat index {index}, expected a variance or counter of at least 0 ({count} such values in the update)",
     Shown(*.value)
 )]
 pub struct Negative {
@@ -56,6 +91,8 @@ pub struct Negative {
     pub index: usize,
     /// The value.
     pub value: f64,
+    /// What the value was added to.
+    pub onto: Onto,
     /// The number of such values in the update.
     pub count: u64,
 }
@@ -78,8 +115,8 @@ pub struct Inexact {
 /// update's.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[error(
-    "tensor `{tensor}` {} {} at flat index {index}, which does not fit {dtype} of the merged model ({count} such values in the update)",
-    if *.is_onto_base { "brings the base to" } else { "holds" }, Shown(*.value)
+    "tensor `{tensor}` {onto} {} at flat index {index}, which does not fit {dtype} of {} ({count} such values in the update)",
+    Shown(*.value), .onto.holder()
 )]
 pub struct Unfit {
     /// The name of the tensor.
@@ -90,8 +127,8 @@ pub struct Unfit {
     pub value: f64,
     /// The tensor's dtype in the merged model.
     pub dtype: Dtype,
-    /// Whether the value is the sum of a delta and the base.
-    pub is_onto_base: bool,
+    /// What the value was added to.
+    pub onto: Onto,
     /// The number of such values in the update.
     pub count: u64,
 }

@@ -11,6 +11,7 @@ use crate::updates::metadata::{UpdateKind, UpdateMetadata};
 use crate::updates::source::{Placement, Source};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// A client whose update takes part.
@@ -233,6 +234,20 @@ impl UpdateSet {
     /// Whether a run measures what rounding to narrow floats takes from the merged delta.
     pub fn rounds_narrow(&self) -> bool {
         self.knows_delta() && self.layout.tensors().iter().any(|spec| spec.dtype.is_narrow_float())
+    }
+
+    /// The coordinates of the tensors that clients hold, in order. Statistics have no control variates.
+    pub fn held(&self) -> Vec<Range<usize>> {
+        let mut held: Vec<Range<usize>> = Vec::new();
+        let Some(client) = self.clients.first() else { return held };
+        for tensor in (0..client.placement.len()).filter(|tensor| !client.placement[*tensor].is_none()) {
+            let coordinates = self.layout.coordinates(tensor);
+            match held.last_mut() {
+                Some(last) if last.end == coordinates.start => last.end = coordinates.end,
+                _ => held.push(coordinates),
+            }
+        }
+        held
     }
 
     /// Whether a tensor of parameters has a value.

@@ -39,6 +39,11 @@ impl Place {
         Self { file: ABSENT, offset: 0, dtype }
     }
 
+    /// Whether it is [`NONE`](Self::NONE): nothing may read it.
+    pub fn is_none(&self) -> bool {
+        self.file == Self::NONE.file
+    }
+
     /// Whether the update lacks the tensor.
     pub fn is_absent(&self) -> bool {
         self.file == ABSENT

@@ -110,7 +110,7 @@ impl<'a> TileReader<'a> {
     fn screen<E: Element>(&self, tile: &Tile, client: usize, row: &[E]) -> Result<(), PassError> {
         let base = self.base_under(client);
         let fits = all_fit(self.isa, row, base, &row_limits(self.set, tile, client, !base.is_empty()))
-            && negative(self.set, tile, client, row).next().is_none();
+            && negative(self.set, tile, client, row, base).next().is_none();
         let path = &self.set.clients[client].model.path;
         if fits { Ok(()) } else { Err(PassError::Unfit { path: path.clone() }) }
     }

@@ -18,8 +18,8 @@ use crate::kernels::norms::{dot, largest_magnitude, squared_norm};
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
 use crate::model::tile::Rows;
-use crate::updates::fault::{BadValue, Inexact, Negative, NonFinite, Unfit};
-use crate::updates::metadata::UpdateKind;
+use crate::updates::fault::{BadValue, Inexact, Negative, NonFinite, Onto, Unfit};
+use crate::updates::metadata::{SCAFFOLD_CONTROL, UpdateKind};
 use crate::updates::set::UpdateSet;
 use std::ops::RangeInclusive;
 
@@ -102,7 +102,7 @@ pub(crate) trait Quantity: Sync {
 
 impl<'a, Q: Quantity> Survey<'a, Q> {
     pub(crate) fn new(machine: &'a Machine<'a>, set: &'a UpdateSet, quantity: Q) -> Self {
-        Self { machine, set, plan: TilePlan::new(set, set.clients.len()), quantity }
+        Self { machine, set, plan: TilePlan::of_ranges(set, set.clients.len(), &set.held()), quantity }
     }
 }
 
@@ -177,7 +177,7 @@ impl Quantity for Magnitudes {
                 return measure_non_finite(values, tile.coordinates.start);
             }
             let base = reader.base_under(row);
-            let negative = || negative(reader.set(), tile, row, values);
+            let negative = || negative(reader.set(), tile, row, values, base);
             let unfit = Measured {
                 negative: negative().count() as u64,
                 first_negative: negative()
@@ -325,25 +325,34 @@ impl Measured {
 
     /// The first bad value of a client: not finite, or not one that the merged model can hold. `None` if all are good.
     pub fn bad_value_in(&self, set: &UpdateSet, client: usize) -> Option<BadValue> {
-        let is_onto_base = set.clients[client].metadata.kind == UpdateKind::Delta && set.base.is_some();
-        let unfit = || self.unfit_in(&set.layout, is_onto_base).map(BadValue::Unfit);
-        let negative = || self.negative_in(&set.layout);
+        let unfit = || self.unfit_in(set, client).map(BadValue::Unfit);
+        let negative = || self.negative_in(set, client);
         self.non_finite_in(&set.layout).or_else(unfit).or_else(negative)
     }
 
     /// The first value that the merged model cannot hold; `None` if it can hold all.
-    fn unfit_in(&self, layout: &Layout, is_onto_base: bool) -> Option<Unfit> {
+    fn unfit_in(&self, set: &UpdateSet, client: usize) -> Option<Unfit> {
         let (coordinate, value) = self.first_unfit?;
-        let (tensor, index) = layout.locate(coordinate);
-        let (tensor, dtype) = (tensor.name.clone(), tensor.dtype);
-        Some(Unfit { tensor, index, value, dtype, is_onto_base, count: self.unfit })
+        let (tensor, index) = set.layout.locate(coordinate);
+        let (onto, dtype) = (onto(set, client, &tensor.name), tensor.dtype);
+        Some(Unfit { tensor: tensor.name.clone(), index, value, dtype, onto, count: self.unfit })
     }
 
     /// The first variance or counter below zero; `None` if there is none.
-    fn negative_in(&self, layout: &Layout) -> Option<BadValue> {
+    fn negative_in(&self, set: &UpdateSet, client: usize) -> Option<BadValue> {
         let (coordinate, value) = self.first_negative?;
-        let (tensor, index) = layout.locate(coordinate);
-        let (tensor, count) = (tensor.name.clone(), self.negative);
-        Some(BadValue::Negative(Negative { tensor, index, value, count }))
+        let (tensor, index) = set.layout.locate(coordinate);
+        let (onto, count) = (onto(set, client, &tensor.name), self.negative);
+        Some(BadValue::Negative(Negative { tensor: tensor.name.clone(), index, value, onto, count }))
+    }
+}
+
+/// What a client's values of a tensor are added to.
+fn onto(set: &UpdateSet, client: usize, tensor: &str) -> Onto {
+    let is_delta = set.clients[client].metadata.kind == UpdateKind::Delta;
+    match (is_delta && set.base.is_some(), tensor.starts_with(SCAFFOLD_CONTROL)) {
+        (false, _) => Onto::Nothing,
+        (true, false) => Onto::Base,
+        (true, true) => Onto::Control,
     }
 }
