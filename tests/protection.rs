@@ -82,6 +82,48 @@ fn steps_and_tiers_count_the_updates_that_the_fraction_is_of() {
     fedmill(&dir, &gram).assert_fails(1, &["--byzantine 0.1 needs at least 10 clients, found 8"]);
 }
 
+/// Bucketing leaves as many hostile updates among fewer, and neighbours' means are no bound: the rule must tolerate them.
+#[test]
+fn a_rule_after_a_step_that_bounds_nothing_must_tolerate_the_hostile_clients() {
+    let dir = round_of(20);
+    let buckets = ["--pre", "bucketing:s=10", "--byzantine", "4"];
+    let by_coordinate = ["mean", "median", "trimmed-mean", "meamed"];
+    let by_distance = ["geometric-median", "centered-clipping:tau=1", "distance-trim", "mda", "caf"];
+    for rule in by_coordinate.iter().chain(&by_distance) {
+        let part = format!(
+            "after --pre bucketing:s=10, which made 2 updates of 20: {rule} tolerates at most 0 hostile of 2 clients, \
+             but --byzantine says 4"
+        );
+        aggregate(&dir, &[&["--rule", rule][..], &buckets].concat()).assert_fails(2, &[&part]);
+        assert!(!dir.exists("merged.safetensors"), "{rule}");
+    }
+    let krum = aggregate(&dir, &[&["--rule", "krum"][..], &buckets].concat());
+    krum.assert_fails(2, &["krum needs at least 11 clients, found 2"]);
+    let mean = "mean tolerates at most 0 hostile of 20 clients, but --byzantine says 4";
+    aggregate(&dir, &["--rule", "mean", "--pre", "nnm", "--byzantine", "4"]).assert_fails(2, &[mean]);
+    for pre in ["bucketing:s=2", "nnm"] {
+        merge(&dir, &["--rule", "median", "--pre", pre, "--byzantine", "4"]);
+    }
+    let tier = json!({ "name": "all", "clients": ["*"], "rule": "median", "pre": ["bucketing:s=10"], "byzantine": 4 });
+    dir.write("tiers.json", json!({ "schema": "fedmill.tiers/1", "tiers": [tier] }).to_string());
+    let parts = ["tier `all`: after --pre bucketing:s=10", "median tolerates at most 0 hostile of 2 clients"];
+    aggregate(&dir, &["--tiers", "tiers.json"]).assert_fails(2, &parts);
+}
+
+/// What is left after `outliers` are two honest clients, whom every rule may average.
+#[test]
+fn a_rule_may_rely_on_a_step_that_bounds_hostile_clients() {
+    let dir = round_of(3);
+    Update::new("updates/client-2").f64("w", &[4], &[1e6; 4]).meta("num_examples", "10").write(&dir);
+    for rule in ["mean", "median", "trimmed-mean"] {
+        let done = aggregate(&dir, &["--rule", rule, "--pre", "outliers", "--byzantine", "1"]);
+        done.assert_merged("merged.safetensors");
+        assert!(done.stderr.contains("it relies on the steps before"), "{rule}: {}", done.stderr);
+        assert!(!done.stderr.contains("--byzantine is given"), "{rule}: {}", done.stderr);
+        assert_eq!(Model::read(&dir, "merged.safetensors").f64("w"), [1.5, -1.5, 0.5, 2.0], "{rule}");
+    }
+}
+
 #[test]
 fn a_quorum_counts_clients_with_a_part_in_the_model() {
     let dir = round_of(4);

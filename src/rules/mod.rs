@@ -155,11 +155,20 @@ pub fn decide(rule: &dyn Rule, statistics: &Statistics) -> Result<Decision, Rule
 ///
 /// When it does not.
 pub fn check(rule: &dyn Rule, statistics: &Statistics) -> Result<(), RuleError> {
-    let (clients, least) = (statistics.clients(), rule.least_clients());
-    if clients < least {
+    let clients = statistics.clients();
+    if clients < rule.least_clients() {
+        let least = least_against(rule, statistics.hostile());
         return Err(RuleError::TooFewClients { rule: rule.to_string(), clients, least });
     }
     check_tolerates(&rule.to_string(), rule.tolerates(clients), statistics)
+}
+
+/// The fewest clients among which a rule tolerates this many hostile ones; or the fewest that it works on, if it never
+/// tolerates as many.
+fn least_against(rule: &dyn Rule, hostile: usize) -> usize {
+    let least = rule.least_clients();
+    let most = 4 * hostile + least;
+    (least..=most).find(|clients| rule.tolerates(*clients) >= hostile).unwrap_or(least)
 }
 
 /// Checks that the share of the clients against which a rule protects is at least one client.

@@ -36,6 +36,10 @@ impl fmt::Display for Bucketing {
 }
 
 impl Step for Bucketing {
+    fn bounds(&self) -> bool {
+        false
+    }
+
     fn uses_byzantine(&self) -> bool {
         false
     }

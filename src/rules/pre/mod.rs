@@ -49,6 +49,12 @@ pub trait Step: fmt::Debug + fmt::Display + Send + Sync {
         true
     }
 
+    /// Whether it bounds by itself how far hostile updates move the mean of its outputs. If not, the rule after it must
+    /// tolerate the hostile clients.
+    fn bounds(&self) -> bool {
+        true
+    }
+
     /// The largest number of hostile clients among `clients` that it tolerates.
     fn tolerates(&self, clients: usize) -> usize {
         less_than_half(clients)
@@ -87,6 +93,8 @@ pub struct PreAggregation {
     pub unscaled: Option<Mixing>,
     /// For each client, the update that stands for it; `None` if a step left it out.
     pub place: Vec<Option<usize>>,
+    /// Whether a step bounds how far hostile updates move their mean.
+    pub is_bounded: bool,
     /// A record of each step.
     pub steps: Vec<StepRecord>,
     /// Warnings for the operator.
@@ -116,7 +124,8 @@ pub fn scaled(mut statistics: Statistics, scale: Option<&[f64]>) -> PreAggregati
     if let Some(mixing) = &mixing {
         statistics.geometry = statistics.geometry.map(|geometry| geometry.mixed(mixing));
     }
-    PreAggregation { statistics, mixing, unscaled: None, place, steps: Vec::new(), warnings: Vec::new() }
+    let (steps, warnings) = (Vec::new(), Vec::new());
+    PreAggregation { statistics, mixing, unscaled: None, place, is_bounded: false, steps, warnings }
 }
 
 /// Takes steps one after the other.
@@ -151,6 +160,7 @@ impl PreAggregation {
             found: self.place.iter().map(|place| place.map(|place| output.found[place].clone())).collect(),
         });
         self.statistics = mixed_statistics(statistics, &output)?;
+        self.is_bounded |= step.bounds();
         let unscaled = output.mixing.unscaled();
         if !unscaled.is_identity() {
             self.unscaled = Some(match &self.unscaled {
@@ -213,15 +223,16 @@ impl PreAggregation {
     }
 
     /// The decision of a rule on the updates, with a verdict on each update. A rule that tolerates no hostile client, such
-    /// as the mean, may follow steps that do: then it decides as if there were none, and warns.
+    /// as the mean, may follow a step that bounds them: then it decides as if there were none, and warns.
     fn decide_on_mixed(&self, rule: &dyn Rule) -> Result<Decision, RuleError> {
-        let relies_on_steps = self.statistics.hostile() > 0
+        let relies_on_steps = self.is_bounded
+            && self.statistics.hostile() > 0
             && !rule.uses_byzantine()
             && rule.tolerates(self.statistics.clients()) == 0;
         if !relies_on_steps {
             return decide(rule, &self.statistics);
         }
-        let mut decision = decide(rule, &Statistics { byzantine: None, ..self.statistics.clone() })?;
+        let mut decision = decide(rule, &Statistics { byzantine: Some(0), ..self.statistics.clone() })?;
         decision
             .warnings
             .push(format!("{rule} itself tolerates no hostile client: it relies on the steps before").into());
