@@ -458,10 +458,10 @@ impl AggregationOptions {
             let who = if strategy.is_plain() { rule.to_string() } else { both };
             tracing::warn!("{who}: {definition} has no other definition, so the run follows the paper's");
         }
-        if let Some(key) = strategy.trusts().filter(|_| rule.to_string() != "mean") {
+        if let Some((key, decides)) = strategy.trusts().filter(|_| rule.to_string() != "mean") {
             tracing::warn!(
                 "{strategy} scales each update by the `{key}` that its client states, before {rule} compares them: a \
-                 hostile client chooses its own factor"
+                 hostile client {decides}"
             );
         }
         Ok(Method {

@@ -40,7 +40,8 @@ pub(super) const ENTRY: RegistryEntry<Box<dyn Strategy>> = RegistryEntry {
 /// The most local steps that a client may report.
 const MOST_STEPS: f64 = 1e7;
 
-/// How many times the median of the clients' steps a claim must exceed to be the cause of an overflow.
+/// How many times the median of the clients' steps a claim must exceed to be worth a warning, or to be the cause of an
+/// overflow.
 const OUTLYING: f64 = 10.0;
 
 /// Federated normalised averaging.
@@ -118,6 +119,15 @@ fn expect(
         .ok_or_else(|| MissingMetadata::new("fednova", key, found, expected))
 }
 
+/// A claim far above the middle one.
+struct Outlying {
+    client: usize,
+    /// The steps of the claim that count in `tau_eff`.
+    steps: f64,
+    /// Those of the middle claim.
+    middle: f64,
+}
+
 type Square = [[f64; 3]; 3];
 
 fn product(a: &Square, b: &Square) -> Square {
@@ -152,6 +162,17 @@ impl FedNova {
         }
         Ok(sum / cohort.weights.iter().sum::<f64>())
     }
+
+    /// The largest claim, if it is far above the middle one and moves `tau_eff`.
+    fn outlying(&self, cohort: &Cohort) -> Option<Outlying> {
+        let of = |client| LocalWork::of(client).map_or(0.0, |work| work.counted());
+        let counted: Vec<f64> = cohort.clients.iter().map(of).collect();
+        let mut sorted = counted.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (middle, steps) = (*sorted.get((sorted.len().max(1) - 1) / 2)?, *sorted.last()?);
+        let client = counted.iter().position(|counted| *counted == steps)?;
+        (self.steps.is_none() && steps > OUTLYING * middle).then_some(Outlying { client, steps, middle })
+    }
 }
 
 impl fmt::Display for FedNova {
@@ -171,8 +192,24 @@ impl Strategy for FedNova {
         if self.gmf() == 0.0 { Vec::new() } else { vec![momentum] }
     }
 
-    fn trusts(&self) -> Option<&'static str> {
-        Some("local_steps")
+    fn trusts(&self) -> Option<(&'static str, &'static str)> {
+        let decides = match self.steps {
+            Some(_) => "chooses its own factor",
+            None => {
+                "chooses its own factor, and its claim moves tau_eff, the factor of all updates; fednova:steps=N fixes \
+                 tau_eff"
+            }
+        };
+        Some(("local_steps", decides))
+    }
+
+    fn warns(&self, cohort: &Cohort) -> Option<String> {
+        let Outlying { client, steps, middle } = self.outlying(cohort)?;
+        let (id, effective) = (&cohort.clients[client].id, self.effective_steps(cohort).ok()?);
+        Some(format!(
+            "client {id} claims {steps} effective steps, over {OUTLYING} times the {middle} of most clients: its claim \
+             takes tau_eff, the factor of all updates, to {effective:.1}; fednova:steps=N fixes tau_eff"
+        ))
     }
 
     fn check(&self, client: &ClientMetadata, _: Option<u64>) -> Result<(), MissingMetadata> {
@@ -180,17 +217,10 @@ impl Strategy for FedNova {
     }
 
     fn outlying_claim(&self, cohort: &Cohort) -> Option<(usize, MissingMetadata)> {
-        let of = |client| LocalWork::of(client).map_or(0.0, |work| work.counted());
-        let counted: Vec<f64> = cohort.clients.iter().map(of).collect();
-        let mut sorted = counted.clone();
-        sorted.sort_by(f64::total_cmp);
-        let (middle, most) = (*sorted.get((sorted.len().max(1) - 1) / 2)?, *sorted.last()?);
-        let largest = counted.iter().position(|steps| *steps == most)?;
-        (self.steps.is_none() && most > OUTLYING * middle).then(|| {
-            let expected = format!("about as many as most clients, {middle}: the merged delta does not fit");
-            let found = cohort.clients[largest].local_steps;
-            (largest, MissingMetadata::new("fednova", "local_steps", found, expected))
-        })
+        let Outlying { client, middle, .. } = self.outlying(cohort)?;
+        let expected = format!("about as many as most clients, {middle}: the merged delta does not fit");
+        let found = cohort.clients[client].local_steps;
+        Some((client, MissingMetadata::new("fednova", "local_steps", found, expected)))
     }
 
     fn scale(&self, cohort: &Cohort, _: Option<&Geometry>) -> Result<Option<Vec<f64>>, StrategyError> {

@@ -183,8 +183,14 @@ pub trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
         Vec::new()
     }
 
-    /// What of the clients' own reports decides how much each of them counts; `None` if nothing does.
-    fn trusts(&self) -> Option<&'static str> {
+    /// What of the clients' own reports decides how much each of them counts, and what a hostile client decides by it;
+    /// `None` if nothing does.
+    fn trusts(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
+    /// A warning of a client whose claim makes the steps of all clients far longer than other claims do.
+    fn warns(&self, _: &Cohort) -> Option<String> {
         None
     }
 

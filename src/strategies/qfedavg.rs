@@ -125,8 +125,8 @@ impl Strategy for QFedAvg {
         Some("the losses decide how much each counts")
     }
 
-    fn trusts(&self) -> Option<&'static str> {
-        Some("loss")
+    fn trusts(&self) -> Option<(&'static str, &'static str)> {
+        Some(("loss", "chooses its own factor"))
     }
 
     /// All clients must have one learning rate, unless the setting gives it: that of most clients.

@@ -197,6 +197,45 @@ fn deltas_are_scaled_before_the_rule() {
     );
 }
 
+/// One claim moves tau_eff, the mean of all claims, and with it every scaled delta. No rule bounds that: a warning says so.
+#[test]
+fn a_claim_of_many_steps_that_moves_tau_eff_is_a_warning() {
+    let dir = Dir::new();
+    Update::new("base").f64("w", &[1], &[0.0]).write(&dir);
+    let client = |i: usize, steps: &str| {
+        let update = Update::new(&format!("in/c{i}")).f64("w", &[1], &[1.0]).meta("kind", "delta");
+        update.meta("num_examples", "1").meta("local_steps", steps).write(&dir);
+    };
+    (0..4).for_each(|i| client(i, "10"));
+    let run = |strategy: &str, rule: &str| {
+        let out = ["aggregate", "in", "--base", "base.safetensors", "-o", "out.safetensors"];
+        let done = fedmill(&dir, &[&out[..], &["--strategy", strategy, "--rule", rule]].concat());
+        done.assert_merged("out.safetensors");
+        (Model::read(&dir, "out.safetensors").f64("w")[0], done.stderr)
+    };
+    for (most, is_far) in [("100", false), ("110", true)] {
+        client(4, most);
+        let effective = (40.0 + most.parse::<f64>().unwrap()) / 5.0;
+        let (w, stderr) = run("fednova", "median");
+        assert!((w - effective / 10.0).abs() < 1e-12, "{w}");
+        let warning = format!(
+            "client c4 claims {most} effective steps, over 10 times the 10 of most clients: its claim takes tau_eff, the \
+             factor of all updates, to {effective:.1}; fednova:steps=N fixes tau_eff"
+        );
+        assert_eq!(stderr.contains(&warning), is_far, "{stderr}");
+        assert!(stderr.contains("its claim moves tau_eff, the factor of all updates"), "{stderr}");
+        assert_eq!(run("fednova", "mean").1.contains(&warning), is_far);
+        let (w, stderr) = run("fednova:steps=10", "median");
+        assert_eq!(w, 1.0);
+        assert!(stderr.contains("a hostile client chooses its own factor\n"), "{stderr}");
+        assert!(!stderr.contains("tau_eff"), "{stderr}");
+    }
+    // Factors are no protection.
+    let mean = ["aggregate", "in", "--base", "base.safetensors", "-o", "m.safetensors", "--byzantine", "2"];
+    let part = "mean tolerates at most 0 hostile of 5 clients, but --byzantine says 2";
+    fedmill(&dir, &[&mean[..], &["--strategy", "fednova"]].concat()).assert_fails(2, &[part]);
+}
+
 #[track_caller]
 fn assert_refused(dir: &Dir, more: &[&str], parts: &[&str]) {
     let before: Contents = dir.contents();

@@ -171,7 +171,8 @@ impl<S: GeometrySource> Judge<'_, S> {
         let shadow = |rule: &dyn Rule| (rule.to_string(), decide(rule).map(|(decision, _)| decision));
         let shadows = self.reporting.shadow.iter().map(|rule| shadow(rule.as_ref())).collect();
         let unprotected = method.unprotected(self.subject.clients)?.into_iter();
-        let about = no_metrics.into_iter().chain(self.lengths_of_weights()).map(Warning::from);
+        let about = no_metrics.into_iter().chain(self.lengths_of_weights());
+        let about = about.chain(method.strategy.warns(self.cohort)).map(Warning::from);
         let server_step = self.server_step(&prepared, shares)?;
         warnings.splice(0..0, unprotected.chain(about).chain(prepared.warnings));
         Ok(Judgement {
