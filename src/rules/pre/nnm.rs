@@ -32,10 +32,6 @@ impl fmt::Display for NearestNeighbourMixing {
 }
 
 impl Step for NearestNeighbourMixing {
-    fn bounds(&self) -> bool {
-        false
-    }
-
     fn take(&self, statistics: &Statistics) -> Result<StepOutput, RuleError> {
         let geometry = statistics.geometry()?;
         let n = statistics.clients();
