@@ -57,6 +57,16 @@ pub enum OpenFault {
 }
 
 impl OpenFault {
+    /// Whether the file's content is not that of its digest.
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::NoDigest)
+    }
+
+    /// The remedy of the first fault that has one, other than damage: a file with a predecessor has its own way back.
+    pub fn hint_beside_damage(faults: &Faults<Self>) -> Option<&'static str> {
+        faults.iter().filter(|fault| !fault.is_damage()).find_map(Self::hint)
+    }
+
     /// The remedy, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

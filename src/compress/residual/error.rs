@@ -103,9 +103,7 @@ impl ResidualError {
                 Some(format!("to start over without a residual, move {} away", path.display()))
             }
             Self::Unreadable { path, faults } => {
-                let is_damage =
-                    |fault: &OpenFault| matches!(fault, OpenFault::Damaged { .. } | OpenFault::NoDigest);
-                let other = faults.iter().filter(|fault| !is_damage(fault)).find_map(OpenFault::hint);
+                let other = OpenFault::hint_beside_damage(faults);
                 Some(other.map_or_else(|| way_back(path), str::to_owned))
             }
             Self::Expands(why) => Some(why.hint()),

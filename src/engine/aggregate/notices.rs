@@ -53,7 +53,7 @@ fn models_among_updates(set: &UpdateSet) {
     if let Some(first) = merged.first() {
         tracing::warn!(
             hint = "keep merged models out of the folder of updates",
-            "{}: its metadata says that fedmill merged it; it counts as one client, as do {} such updates in all",
+            "{}: its metadata says that fedmill merged it; each of the {} such updates counts as one client",
             first.model.path.display(),
             merged.len()
         );
@@ -65,7 +65,7 @@ pub(super) fn private_base(base: &ModelFile) {
     if base.metadata.keys().any(|key| key.starts_with(PRIVACY_PREFIX)) {
         tracing::warn!(
             hint = "pass --dp DIR for a private round",
-            "{}: comes from a private round; this run protects no client of its updates",
+            "{}: comes from a private round; this run adds no noise, so it protects none of its clients",
             base.path.display()
         );
     }
@@ -108,7 +108,7 @@ fn test_noise(taken: &Taken) {
     let others = taken.others.iter().filter_map(|other| other.model.as_deref());
     for model in clients.chain(others).filter(|model| has_test_noise(&model.metadata)) {
         tracing::warn!(
-            hint = "leave the file out; its metadata say so, which any client may write",
+            hint = "the mark is in the metadata of the file, which any client may write; leave the file out to merge without it",
             "{}: its noise came from a test seed: no private round may start from the merged model",
             model.path.display()
         );
