@@ -13,6 +13,7 @@
 //! this:
 //!
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
+//! - [`round`]: the rounds of a federation, phase by phase, on a state directory.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
@@ -38,6 +39,7 @@ pub mod modes;
 pub mod personalize;
 pub mod privacy;
 pub mod record;
+pub mod round;
 pub mod rules;
 pub mod settings;
 pub mod strategies;
