@@ -3,10 +3,14 @@
 //! [`report`] is the JSON report, [`progress`] the progress bar, [`console`] prints messages, [`warnings`] keeps those
 //! that are warnings, [`escape`] keeps the text of others from acting on a terminal, and [`explain`] adds a remedy and a
 //! signal to an error.
+//!
+//! Rounds of a federation: [`metrics`] is the record of a round, [`derived`] what follows from several records.
 
 pub mod console;
+pub mod derived;
 pub mod escape;
 pub mod explain;
+pub mod metrics;
 pub mod progress;
 pub mod report;
 pub mod warnings;
