@@ -1,6 +1,6 @@
 //! Figures that follow from the records of several rounds.
 
-use super::metrics::RoundRecord;
+use super::metrics::{Outcome, RoundRecord};
 use serde::Serialize;
 
 /// Figures of one round, computed from its record and those before it.
@@ -16,6 +16,8 @@ pub struct Derived {
     pub communication_cost: u64,
     /// Epsilon spent up to this round.
     pub privacy_budget_spent: Option<f64>,
+    /// The time at which a round last published a model, in seconds since 1970. `None` if no record has published.
+    pub last_published_at: Option<f64>,
 }
 
 impl Derived {
@@ -25,12 +27,14 @@ impl Derived {
     pub fn of(records: &[RoundRecord], window: u64) -> Option<Self> {
         let last = records.last()?;
         let selected = last.clients.selected;
+        let published = records.iter().rev().find(|record| record.outcome == Outcome::Published);
         Some(Self {
             convergence_rate: convergence_rate(records, window),
             node_participation: (selected > 0).then(|| last.clients.merged as f64 / selected as f64),
             model_accuracy: last.metric("accuracy"),
             communication_cost: last.bytes.total,
             privacy_budget_spent: last.privacy.map(|privacy| privacy.epsilon_spent),
+            last_published_at: published.map(|record| record.closed_at),
         })
     }
 }
@@ -101,5 +105,14 @@ mod tests {
         record.clients.selected = 8;
         record.clients.merged = 6;
         assert_eq!(Derived::of(&[record], 10).unwrap().node_participation, Some(0.75));
+    }
+
+    #[test]
+    fn the_last_success_is_that_of_the_last_published_round() {
+        let mut records = vec![RoundRecord::new(1, 0.0, 1.0), RoundRecord::new(2, 1.0, 2.0)];
+        assert_eq!(Derived::of(&records, 10).unwrap().last_published_at, Some(2.0));
+        records[1].outcome = Outcome::Refused("too few clients".to_owned());
+        assert_eq!(Derived::of(&records, 10).unwrap().last_published_at, Some(1.0));
+        assert_eq!(Derived::of(&records[1..], 10).unwrap().last_published_at, None);
     }
 }

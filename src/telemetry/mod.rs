@@ -4,13 +4,17 @@
 //! that are warnings, [`escape`] keeps the text of others from acting on a terminal, and [`explain`] adds a remedy and a
 //! signal to an error.
 //!
-//! Rounds of a federation: [`metrics`] is the record of a round, [`derived`] what follows from several records.
+//! Rounds of a federation: [`metrics`] is the record of a round, [`derived`] what follows from several records,
+//! [`figures`] the table of what is exported, [`prometheus`] and [`tensorboard`] export it.
 
 pub mod console;
 pub mod derived;
 pub mod escape;
 pub mod explain;
+pub mod figures;
 pub mod metrics;
 pub mod progress;
+pub mod prometheus;
 pub mod report;
+pub mod tensorboard;
 pub mod warnings;
