@@ -46,7 +46,8 @@ impl Covered {
     #[track_caller]
     fn run_with(&mut self, dir: &Dir, command: &str, published: &[&str], strace: &[&str]) -> Traced {
         let args: Vec<&str> = command.split_whitespace().collect();
-        let name = if args[0] == "privacy" { args[..2].join(" ") } else { args[0].to_owned() };
+        let is_nested = ["privacy", "round"].contains(&args[0]);
+        let name = if is_nested { args[..2].join(" ") } else { args[0].to_owned() };
         let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
         self.words.extend(options.chain([name.clone()]));
         let run = traced(dir, &args, strace);
@@ -375,4 +376,7 @@ fn measured(covered: &mut Covered) {
     covered.run(&dir, bench, &["b.svg"]);
     covered.run(&dir, "doctor --calibrate --backend cpu", &["cache/fedmill/calibration.json"]);
     assert_eq!(covered.run(&round(), "inspect in --base base.safetensors", &[]).published(), [""; 0]);
+    let dir = Dir::new();
+    dir.write("fed/fedmill.toml", "");
+    assert_eq!(covered.run(&dir, "round check fed", &[]).published(), [""; 0]);
 }

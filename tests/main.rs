@@ -30,6 +30,7 @@
 //! - `reference`: the oracle, in f64 and without optimisation, and cases that check it.
 //! - `kernels`: every kernel against the oracle, on every instruction set.
 //! - `gpu`: the GPU backend, on every adapter.
+//! - `round_config`: `fedmill.toml`: its keys, its faults, and settings that do not fit together.
 //! - `rules`: every rule, files to file, against the oracle; properties.
 //! - `robust`: rules that judge whole clients: oracles, bounds, symmetries, the real round.
 //! - `personal`: personal layers: neither merged nor measured.
@@ -105,6 +106,7 @@ mod residual;
 mod resume;
 mod robust;
 mod roster;
+mod round_config;
 mod rules;
 mod same_bits;
 mod seals;

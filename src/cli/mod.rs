@@ -43,6 +43,7 @@ mod personalize;
 mod privacy;
 mod rates;
 mod reporting;
+mod round;
 mod size;
 mod usage;
 
@@ -109,6 +110,7 @@ subcommands! {
     Decompress: decompress::Arguments, reads [CPU];
     Personalize: personalize::Arguments, reads [CPU];
     Privacy: privacy::Arguments, reads [];
+    Round: round::Arguments, reads [];
     Doctor: doctor::Arguments, reads [GPU, CPU];
     Bench: bench::Arguments, reads [BACKEND, GPU, CPU];
     Gram: gram::Arguments, reads [BACKEND, GPU, CPU];
@@ -395,4 +397,5 @@ pub fn command() -> clap::Command {
     };
     show_each(program, Command::READS)
         .mut_subcommand("privacy", |privacy| show_each(privacy, privacy::Command::READS))
+        .mut_subcommand("round", |round| show_each(round, round::Command::READS))
 }

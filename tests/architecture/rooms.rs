@@ -32,6 +32,8 @@ pub(crate) const ARROWS: &Table = &[
         "fleet aggregate tiers gaps tree dp secure compress budget backend intake decide strategies rules record io \
          telemetry settings model",
     ),
+    // `codecs` for the names of codecs in its configuration; `privacy` for the plan that `budget` keeps, and its cost.
+    ("round", "codecs privacy"),
     ("plan", "record io telemetry settings"),
     (
         "tiers gaps tree shards dp secure",

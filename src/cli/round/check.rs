@@ -1,0 +1,56 @@
+//! `fedmill round check`: findings about the settings of a federation.
+
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use crate::cli::cells::row;
+use crate::round::config::{self, Config};
+use crate::round::lint::{Facts, Finding, Level, lint};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Check the settings of a federation.
+///
+/// Prints a line for each finding. The exit status is 1 if a finding is an error.
+#[derive(Args, Debug)]
+#[command(next_help_heading = OUTPUT)]
+pub(in crate::cli) struct Arguments {
+    /// The state directory.
+    #[arg(value_name = "DIR", help_heading = INPUTS)]
+    directory: PathBuf,
+    /// The number of clients that could take part [default: those in the registry].
+    #[arg(long, value_name = "N", help_heading = INPUTS)]
+    population: Option<u64>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
+        let config = Config::read(&self.directory.join(config::FILE)).map_err(Failure::of)?;
+        let findings = lint(&config, &Facts { population: self.population, ..Facts::default() });
+        let text = match self.json {
+            true => format!("{}\n", serde_json::json!({ "findings": findings })),
+            false => table(&findings),
+        };
+        print(&text)?;
+        let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
+        Ok(match errors {
+            0 => Outcome::Done,
+            1 => Outcome::Refused("1 error in the settings".to_owned()),
+            errors => Outcome::Refused(format!("{errors} errors in the settings")),
+        })
+    }
+}
+
+fn table(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "no finding\n".to_owned();
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["level", "key", "found", "why", "remedy"]);
+    for Finding { level, key, found, why, remedy } in findings {
+        table.add_row(row([level.to_string(), key.to_string(), found.clone(), why.clone(), remedy.clone()]));
+    }
+    format!("{}\n", table.trim_fmt())
+}

@@ -1,0 +1,121 @@
+//! `fedmill.toml`: its keys, its faults, and findings about settings that do not fit together.
+
+use crate::harness::{Dir, fedmill};
+use fedmill::round::config::sections::{Mode, OnBad};
+use fedmill::round::config::{Config, keys, template};
+use fedmill::telemetry::explain::Explain;
+use jiff::SignedDuration;
+use std::path::Path;
+
+/// The settings of a text.
+fn config(text: &str) -> Config {
+    Config::parse(Path::new("fedmill.toml"), text).unwrap_or_else(|why| panic!("{text}: {why}"))
+}
+
+/// The lines of the error of a text.
+fn faults(text: &str) -> Vec<String> {
+    Config::parse(Path::new("f.toml"), text).unwrap_err().lines()
+}
+
+#[test]
+fn an_empty_file_has_the_defaults_of_the_sources() {
+    let config = config("");
+    assert_eq!(config, Config::default());
+    let coordination = &config.coordination;
+    assert_eq!((coordination.min_clients, coordination.max_clients), (10, 1000));
+    assert_eq!((coordination.selection.as_str(), coordination.round_timeout.as_secs()), ("weighted", 300));
+    let privacy = &config.privacy;
+    assert_eq!((privacy.epsilon, privacy.delta, privacy.noise_multiplier), (10.0, 1e-5, 1.0));
+    assert_eq!((config.secure_aggregation.threshold, config.compression.target), (0.6, 0.01));
+    assert_eq!((config.robustness.byzantine_tolerance, config.strategy.mu), (0.3, 0.1));
+}
+
+#[test]
+fn keys_are_read() {
+    let config = config(
+        "robustness.on_bad_update = 'fail'\n[coordination]\nround_timeout = '1h 30m'\nmode = 'async'\n\
+         dropout = 0\n[adaptation]\nround_timeout = ['1m', '2h']\nclients = [1, 5]\n",
+    );
+    assert_eq!(config.coordination.round_timeout, SignedDuration::from_secs(5400));
+    assert_eq!((config.coordination.mode, config.robustness.on_bad_update), (Mode::Async, OnBad::Fail));
+    let bounds = [SignedDuration::from_secs(60), SignedDuration::from_secs(7200)];
+    assert_eq!((config.adaptation.round_timeout, config.adaptation.clients), (Some(bounds), Some([1, 5])));
+}
+
+#[test]
+fn unknown_keys_are_named_with_the_nearest_all_at_once() {
+    let text =
+        "[coordination]\nmin_client = 3\nepsilon = 1\n\n[privcy]\ndelta = 1e-6\n\n[privacy]\nNoise = 2\n";
+    let found = faults(text);
+    assert_eq!(
+        found,
+        [
+            "f.toml:2: unknown key `coordination.min_client`, the nearest is `coordination.min_clients`",
+            "f.toml:3: unknown key `coordination.epsilon`, the nearest is `privacy.epsilon`",
+            "f.toml:5: unknown section or key `privcy`, the nearest is `privacy`",
+            "f.toml:9: unknown key `privacy.Noise`, the nearest is `privacy.noise_multiplier`",
+        ]
+    );
+    assert_eq!(
+        faults("epsilon = 1\n"),
+        ["f.toml:1: unknown section or key `epsilon`, the nearest is `privacy.epsilon`"]
+    );
+}
+
+#[test]
+fn wrong_types_are_named_all_at_once() {
+    let text = "[coordination]\nmin_clients = '3'\nmax_clients = -1\nround_timeout = 300\nmode = 'later'\n\
+                [privacy]\nenabled = 1\nepsilon = 'x'\n[evaluation]\ncommand = 'run'\ntimeout = 'soon'\n\
+                [adaptation]\nquorum = [0.1]\nround_timeout = ['1m', 'x']\n";
+    assert_eq!(
+        faults(text),
+        [
+            "f.toml:2: coordination.min_clients: found string \"3\", expected a whole number that is not negative",
+            "f.toml:3: coordination.max_clients: found integer `-1`, expected a whole number that is not negative",
+            "f.toml:4: coordination.round_timeout: found integer `300`, expected a duration such as \"300s\" or \"1h 30m\"",
+            "f.toml:5: coordination.mode: found `later`, expected `sync` or `async`",
+            "f.toml:7: privacy.enabled: found integer `1`, expected true or false",
+            "f.toml:8: privacy.epsilon: found string \"x\", expected a number",
+            "f.toml:10: evaluation.command: found string \"run\", expected a list",
+            "f.toml:11: evaluation.timeout: found string \"soon\", expected a duration such as \"300s\" or \"1h 30m\"",
+            "f.toml:13: adaptation.quorum: found a list of length 1, expected two values",
+            "f.toml:14: adaptation.round_timeout: found string \"x\", expected a duration such as \"300s\" or \"1h 30m\"",
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_named() {
+    assert_eq!(
+        faults("[coordination\nmin_clients = 3\n"),
+        ["f.toml:1: not TOML: unclosed table, expected `]`"]
+    );
+    assert_eq!(faults("[privacy]\ndelta = 1\ndelta = 2\n"), ["f.toml:3: not TOML: duplicate key"]);
+    assert_eq!(
+        faults("privacy = 3\n"),
+        ["f.toml:1: privacy: found integer `3`, expected a section with keys"]
+    );
+}
+
+#[test]
+fn the_template_parses_to_the_defaults_as_it_is_and_with_every_key() {
+    let text = template();
+    assert_eq!(config(&text), Config::default());
+    let keys: usize = keys::sections().iter().map(|section| section.keys.len()).sum();
+    let is_key = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
+    let live = text.lines().map(|line| if is_key(&line) { &line[1..] } else { line });
+    let live = live.collect::<Vec<_>>().join("\n");
+    assert_eq!(config(&live), Config::default());
+    let examples = text.lines().filter(|line| line.starts_with("# For example: ")).count();
+    assert_eq!(text.lines().filter(is_key).count() + examples, keys, "{text}");
+    // The examples are valid too.
+    let live = text.replace("# For example: ", "");
+    config(&live);
+}
+
+#[test]
+fn a_missing_file_is_an_error_with_a_hint() {
+    let dir = Dir::new();
+    let run = fedmill(&dir, &["round", "check", "."]);
+    run.assert_fails(2, &["./fedmill.toml: is missing", "fedmill round init ."]);
+}
