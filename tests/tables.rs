@@ -1,4 +1,4 @@
-//! The tables of rules, steps, strategies, codecs and kernels in `docs`.
+//! The tables of rules, steps, strategies, codecs, kernels and exported figures in `docs`.
 //!
 //! They come from the registries and the heads of their files. `just bless` writes them anew.
 
@@ -13,6 +13,8 @@ use fedmill::rules::pre::{self, STEPS};
 use fedmill::rules::{self, RULES};
 use fedmill::settings::{Definition, RegistryEntry, Setting};
 use fedmill::strategies::STRATEGIES;
+use fedmill::telemetry::figures::FIGURES;
+use fedmill::telemetry::prometheus::PREFIX;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -159,6 +161,18 @@ fn the_table_of_strategies_is_the_registrys() {
         "paper",
     ];
     check(&root.join("docs/strategies.md"), "strategies", &head, rows);
+}
+
+#[test]
+fn the_table_of_exported_figures_is_that_of_the_exporter() {
+    let Some(root) = source_tree() else { return };
+    let rows = FIGURES.iter().map(|figure| {
+        let label = figure.label().map(|label| format!("`{label}`")).unwrap_or_default();
+        let name = format!("`{PREFIX}{}`", figure.name);
+        line([name, figure.group.to_owned(), figure.kind.name().to_owned(), label, figure.help.to_owned()])
+    });
+    let head = ["name", "group", "type", "label", "what it is"];
+    check(&root.join("docs/monitoring.md"), "figures", &head, rows);
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Derived {
 ///
 /// 0.1 means that the loss falls by about a tenth a round. Losses that are missing, not finite or not positive are left
 /// out. `None` with fewer than two.
-fn convergence_rate(records: &[RoundRecord], window: u64) -> Option<f64> {
+pub(super) fn convergence_rate(records: &[RoundRecord], window: u64) -> Option<f64> {
     let window = usize::try_from(window).unwrap_or(usize::MAX);
     let recent = &records[records.len().saturating_sub(window)..];
     let point = |record: &RoundRecord| {

@@ -1,4 +1,4 @@
-//! The table of exported figures: the one source for Prometheus, TensorBoard and docs/monitoring.md.
+//! The table of exported figures: the source for Prometheus, TensorBoard and docs/monitoring.md.
 
 use super::derived::Derived;
 use super::metrics::{Geometry, Outcome, Quantiles, RoundRecord};

@@ -5,13 +5,15 @@
 //! signal to an error.
 //!
 //! Rounds of a federation: [`metrics`] is the record of a round, [`derived`] what follows from several records,
-//! [`figures`] the table of what is exported, [`prometheus`] and [`tensorboard`] export it.
+//! [`figures`] the table of what is exported, [`prometheus`] and [`tensorboard`] export it,
+//! [`html`] is the report page.
 
 pub mod console;
 pub mod derived;
 pub mod escape;
 pub mod explain;
 pub mod figures;
+pub mod html;
 pub mod metrics;
 pub mod progress;
 pub mod prometheus;
