@@ -13,7 +13,8 @@
 //! this:
 //!
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
-//! - [`round`]: the rounds of a federation, phase by phase, on a state directory.
+//! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`fleet`]: its clients, and who is
+//!   selected.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod codecs;
 pub mod compress;
 pub mod engine;
+pub mod fleet;
 pub mod gpu;
 pub mod inspect;
 pub mod io;

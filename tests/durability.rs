@@ -46,7 +46,7 @@ impl Covered {
     #[track_caller]
     fn run_with(&mut self, dir: &Dir, command: &str, published: &[&str], strace: &[&str]) -> Traced {
         let args: Vec<&str> = command.split_whitespace().collect();
-        let is_nested = ["privacy", "round"].contains(&args[0]);
+        let is_nested = ["privacy", "clients", "round"].contains(&args[0]);
         let name = if is_nested { args[..2].join(" ") } else { args[0].to_owned() };
         let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
         self.words.extend(options.chain([name.clone()]));
@@ -129,6 +129,7 @@ fn everything_published_is_on_disk() {
     private(&mut covered);
     updates(&mut covered);
     measured(&mut covered);
+    registry(&mut covered);
     covered.assert_sound();
     covered.assert_complete();
 }
@@ -225,6 +226,25 @@ fn aggregate(covered: &mut Covered) {
         refused.stderr
     );
     assert!(refused.faults().is_empty(), "{:?}", refused.faults());
+}
+
+/// A registry of clients, which SQLite brings to disk: its journal before the file, and both names.
+fn registry(covered: &mut Covered) {
+    let dir = Dir::new();
+    let client = r#"{"node_id":"ID","compute_capability":1,"data_size":10,"connection_quality":1}"#;
+    for id in ["a", "b", "c"] {
+        dir.write(&format!("{id}.json"), client.replace("ID", id));
+    }
+    for change in ["add new/state a.json", "import new/state b.json", "retire new/state a"] {
+        covered.run(&dir, &format!("clients {change}"), &[]);
+    }
+    covered.run(&dir, "clients add new/state c.json", &[]);
+    covered.run(&dir, "clients expire new/state --older-than 1d --at 2200-01-01T00:00:00Z", &[]);
+    covered.run(&dir, "clients add new/state a.json --update", &[]);
+    covered.run(&dir, "clients tiers new/state -o tiers.json", &["tiers.json"]);
+    for reader in ["list new/state", "show new/state a", "select new/state --count 1 --round 1 --seed 1"] {
+        assert_eq!(covered.run(&dir, &format!("clients {reader}"), &[]).published(), [""; 0]);
+    }
 }
 
 fn words(command: &str) -> Vec<&str> {

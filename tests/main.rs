@@ -9,6 +9,7 @@
 //! - `bad_output`: outputs that cannot be written, or must not be; full disks.
 //! - `roster`: the clients of a run, and the model that updates are compared with: file names, ids, layout.
 //! - `dtypes`: every dtype, alone and mixed, against values computed by hand.
+//! - `clients`: the registry of clients, and who is selected, against exact probabilities.
 //! - `classes`: statistics take the merged value, and opaque tensors are copied, whatever the server does.
 //! - `deltas`: updates that are deltas, and the parts of a base that a merged file keeps.
 //! - `output`: the output of a run: shards, reports, messages, temporary files.
@@ -69,6 +70,7 @@ mod bad_output;
 mod bad_request;
 mod bench;
 mod classes;
+mod clients;
 mod compress;
 mod compressed_tensors;
 mod deltas;

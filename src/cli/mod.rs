@@ -30,6 +30,7 @@ mod aggregation;
 mod bench;
 mod cells;
 mod classes;
+mod clients;
 mod combine;
 mod compress;
 mod decide;
@@ -110,6 +111,7 @@ subcommands! {
     Decompress: decompress::Arguments, reads [CPU];
     Personalize: personalize::Arguments, reads [CPU];
     Privacy: privacy::Arguments, reads [];
+    Clients: clients::Arguments, reads [];
     Round: round::Arguments, reads [];
     Doctor: doctor::Arguments, reads [GPU, CPU];
     Bench: bench::Arguments, reads [BACKEND, GPU, CPU];
@@ -397,5 +399,6 @@ pub fn command() -> clap::Command {
     };
     show_each(program, Command::READS)
         .mut_subcommand("privacy", |privacy| show_each(privacy, privacy::Command::READS))
+        .mut_subcommand("clients", |clients| show_each(clients, clients::Command::READS))
         .mut_subcommand("round", |round| show_each(round, round::Command::READS))
 }

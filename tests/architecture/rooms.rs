@@ -51,7 +51,8 @@ pub(crate) const ARROWS: &Table = &[
     ("backend", "gpu kernels io telemetry"),
     ("compress", "updates codecs gpu kernels io telemetry settings model"),
     ("budget", "updates privacy kernels record io model"),
-    ("fleet", "record io settings"),
+    // `telemetry` for the hints of its errors.
+    ("fleet", "record io telemetry settings model"),
     ("attacks", "rules kernels"),
     ("updates", "codecs kernels io model"),
     ("strategies", "rules kernels settings model"),

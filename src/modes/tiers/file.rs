@@ -15,8 +15,10 @@ use crate::updates::set::Client;
 use glob::Pattern;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 /// The schema of a file of tiers.
@@ -36,13 +38,19 @@ pub struct Tiers {
 pub struct Tier {
     /// Its name.
     pub name: String,
+    /// Ids of its clients.
+    ids: HashSet<String>,
     /// Patterns of the ids of its clients.
-    clients: Vec<Pattern>,
+    patterns: Vec<Pattern>,
     /// The rule and the steps for its clients.
     pub method: Method,
     weight: TierWeight,
     /// Whether a round goes on without it.
     pub is_optional: bool,
+    /// Local steps that a round asks of its clients. Merging ignores them.
+    pub local_steps: Option<u64>,
+    /// The codec that a round asks its clients to use. Merging ignores it.
+    pub codec: Option<String>,
 }
 
 /// The weight of a tier.
@@ -139,6 +147,8 @@ struct TierJson {
     weight: Option<NumberOrText>,
     #[serde(default)]
     optional: bool,
+    local_steps: Option<NonZeroU64>,
+    codec: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -338,26 +348,31 @@ impl Tier {
         json: &str,
         method: impl Fn(&TierText) -> Result<Method, E>,
     ) -> Result<Self, String> {
-        let TierJson { name, clients, rule, pre, byzantine, weight, optional } =
+        let TierJson { name, clients, rule, pre, byzantine, weight, optional, local_steps, codec } =
             serde_json::from_str(json).map_err(|why| why.to_string())?;
         if name.is_empty() || clients.is_empty() {
             return Err("`name` and `clients` may not be empty".to_owned());
         }
-        let pattern =
-            |text: &String| Pattern::new(&nfc(text)).map_err(|why| format!("clients: `{text}`: {why}"));
+        let pattern = |text: &String| Pattern::new(text).map_err(|why| format!("clients: `{text}`: {why}"));
+        // A registry may have many ids, and few clients match a pattern.
+        let (patterns, ids): (Vec<String>, Vec<String>) =
+            clients.iter().map(|text| nfc(text)).partition(|text| text.contains(['*', '?', '[']));
         let share = |text: NumberOrText| text.to_string().parse().map_err(|why| format!("byzantine: {why}"));
         let text = TierText { rule, pre, byzantine: byzantine.map(share).transpose()? };
         Ok(Self {
             name,
-            clients: clients.iter().map(pattern).collect::<Result<_, _>>()?,
+            ids: ids.into_iter().collect(),
+            patterns: patterns.iter().map(pattern).collect::<Result<_, _>>()?,
             method: method(&text).map_err(|why| why.to_string())?,
             weight: weight.map_or(Ok(TierWeight::Examples), |weight| TierWeight::parse(&weight))?,
             is_optional: optional,
+            local_steps: local_steps.map(NonZeroU64::get),
+            codec,
         })
     }
 
     fn has(&self, client: &str) -> bool {
-        self.clients.iter().any(|pattern| pattern.matches(client))
+        self.ids.contains(client) || self.patterns.iter().any(|pattern| pattern.matches(client))
     }
 }
 

@@ -1,0 +1,84 @@
+//! Why a registry cannot be read or changed.
+
+use crate::io::interrupt::Interrupted;
+use crate::telemetry::explain::Explain;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a registry cannot be read or changed.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum FleetError {
+    #[error("{}: there is no registry", .path.display())]
+    Missing { path: PathBuf },
+    #[error("{}: is not a registry of clients: {why}", .path.display())]
+    Foreign { path: PathBuf, why: String },
+    #[error("{}: the registry has version {found}, this fedmill reads version {known}", .path.display())]
+    OtherVersion { path: PathBuf, found: i64, known: i64 },
+    #[error("{}: another process writes to the registry", .path.display())]
+    Busy { path: PathBuf },
+    #[error("{}: {source}", .path.display())]
+    Sql { path: PathBuf, source: rusqlite::Error },
+    #[error("{}: {source}", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: no client has id `{id}`", .path.display())]
+    Unknown { path: PathBuf, id: String },
+    #[error("{}: line {line}: {why}", .path.display())]
+    Broken { path: PathBuf, line: u64, why: String },
+    #[error("{}: {bad} of {rows} rows are bad, expected none: no client was registered", .path.display())]
+    BadRows { path: PathBuf, bad: u64, rows: u64 },
+    #[error("{}: the format is unknown, expected a name that ends in .json, .jsonl or .csv", .path.display())]
+    NoFormat { path: PathBuf },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl FleetError {
+    /// The error of SQLite at a registry.
+    pub(super) fn sql(path: &Path) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |source| {
+            let path = path.to_owned();
+            match source.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+                    Self::Busy { path }
+                }
+                Some(rusqlite::ErrorCode::NotADatabase) => {
+                    Self::Foreign { path, why: "it is not an SQLite file".to_owned() }
+                }
+                _ => Self::Sql { path, source },
+            }
+        }
+    }
+
+    /// The error of a file.
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+impl Explain for FleetError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Missing { .. } => "`fedmill clients add` and `clients import` make one",
+            Self::OtherVersion { found, known, .. } if found > known => {
+                "use the newer fedmill that wrote it, or restore a backup from before"
+            }
+            Self::OtherVersion { .. } => "export it with the fedmill that wrote it, and import it anew",
+            Self::Busy { .. } => "try again when that process has ended",
+            Self::BadRows { .. } => {
+                "correct these rows; `clients import --skip-bad` registers the others, and --update changes clients"
+            }
+            Self::NoFormat { .. } => "pass --format json, jsonl or csv",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Interrupted(interrupted) => Some(interrupted.signal),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The tables of a registry, as SQL.
+
+/// The tables of a new registry. docs/clients.md shows the same text.
+pub const SCHEMA: &str = "\
+CREATE TABLE clients (
+  id TEXT NOT NULL PRIMARY KEY,        -- in Unicode NFC
+  compute_capability REAL NOT NULL,    -- any unit, larger is faster
+  data_size REAL NOT NULL,             -- examples
+  connection_quality REAL NOT NULL,    -- from 0 to 1
+  memory REAL,                         -- any unit
+  bandwidth REAL,                      -- any unit
+  epsilon REAL,                        -- the most epsilon that the client allows
+  secure_aggregation INTEGER NOT NULL, -- 1: takes part under secure aggregation only
+  min_secagg_threshold REAL,           -- the least threshold of secure aggregation
+  tier TEXT,
+  retired_at INTEGER,                  -- seconds since 1970; NULL for clients that may be selected
+  registered_at INTEGER NOT NULL,      -- seconds since 1970
+  last_update INTEGER,                 -- seconds since 1970
+  last_round INTEGER NOT NULL,         -- the last round that selected it, else the last before it registered
+  last_loss REAL,                      -- root of the mean squared loss over its examples
+  loss_round INTEGER,                  -- the round of last_loss
+  last_duration REAL,                  -- seconds from task to update
+  selected INTEGER NOT NULL DEFAULT 0, -- rounds by their outcome, and bytes
+  merged INTEGER NOT NULL DEFAULT 0,
+  rejected INTEGER NOT NULL DEFAULT 0,
+  late INTEGER NOT NULL DEFAULT 0,
+  missing INTEGER NOT NULL DEFAULT 0,
+  refused INTEGER NOT NULL DEFAULT 0,
+  bytes_up INTEGER NOT NULL DEFAULT 0,
+  bytes_down INTEGER NOT NULL DEFAULT 0,
+  holds TEXT,                          -- digest of the model that the client holds
+  public_key TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE rounds (
+  round INTEGER NOT NULL PRIMARY KEY,
+  recorded_at INTEGER NOT NULL,        -- seconds since 1970
+  utility REAL                         -- mean of data_size * loss over merged clients
+) STRICT;
+CREATE TABLE participation (
+  client TEXT NOT NULL,
+  round INTEGER NOT NULL,
+  outcome TEXT NOT NULL,               -- merged, rejected, late, missing or refused
+  bytes_up INTEGER NOT NULL,
+  bytes_down INTEGER NOT NULL,
+  duration REAL,                       -- seconds from task to update
+  loss REAL,
+  PRIMARY KEY (client, round)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The version of [`SCHEMA`], in `PRAGMA user_version`.
+pub const VERSION: i64 = 1;
+
+/// The mark of a registry, in `PRAGMA application_id`: `fedm` in ASCII.
+pub const APPLICATION: i64 = 0x6665_646d;
