@@ -133,7 +133,7 @@ fn every_bad_row_is_reported_with_its_line_and_nothing_is_registered() {
     let lines = [
         "c.jsonl: line 2: node_id holds `/`",
         "c.jsonl: line 3: compute_capability is -1",
-        "c.jsonl: line 4: EOF",
+        "c.jsonl: line 4: invalid type: integer `3`, expected a string at column 13",
         "c.jsonl: line 5: found key `datasize`, expected a known key such as `data_size`",
         "c.jsonl: line 6: found key `epsilom`, expected a known key such as `epsilon`",
         "c.jsonl: line 7: client `good` is registered already",

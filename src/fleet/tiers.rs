@@ -1,4 +1,4 @@
-//! Tiers of clients by what their devices can do, and the file of tiers that `aggregate --tiers` reads.
+//! Tiers of clients by their devices, and the file of tiers for `aggregate --tiers`.
 //!
 //! - Score: compute * c + memory * m + bandwidth * b, each scaled to [0, 1] over the registry, divided by the sum of the
 //!   weights. What a client does not state is left out of its score and its divisor. Without any of it, the score is 0.

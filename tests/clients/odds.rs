@@ -120,7 +120,7 @@ fn weighted_draws_in_proportion_to_the_scaled_sum() {
 fn poisson_takes_each_client_independently() {
     let dir = Dir::new();
     let registry = registry(&dir, &["a", "b", "c"].map(profile));
-    for (strategy, rate) in [("poisson", 2.0 / 3.0), ("poisson:rate=0.25", 0.25)] {
+    for (strategy, rate) in [("poisson", 2.0_f64 / 3.0), ("poisson:rate=0.25", 0.25)] {
         let mut exact = BTreeMap::new();
         for mask in 0..8_u32 {
             let set: String =

@@ -1,4 +1,4 @@
-//! Who is selected: constraints, the floor for long waits, over-selection, refusals, the same choice again.
+//! Who is selected: constraints, long waits, over-selection, refusals, the same choice again.
 
 use super::{now, part, profile, registry};
 use crate::harness::{Dir, fedmill, shortest};
