@@ -164,7 +164,6 @@ fn the_table_of_strategies_is_the_registrys() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn the_table_of_exported_figures_is_that_of_the_exporter() {
     let Some(root) = source_tree() else { return };
     let rows = FIGURES.iter().map(|figure| {
@@ -174,7 +173,9 @@ fn the_table_of_exported_figures_is_that_of_the_exporter() {
     });
     let head = ["name", "group", "type", "label", "what it is"];
     check(&root.join("docs/monitoring.md"), "figures", &head, rows);
-=======
+}
+
+#[test]
 fn the_table_of_selection_strategies_is_the_registrys() {
     let Some(root) = source_tree() else { return };
     let columns = [
@@ -187,7 +188,6 @@ fn the_table_of_selection_strategies_is_the_registrys() {
     let rows = entries.map(|entry| row(root, "src/fleet/select", entry, &columns));
     let head = ["strategy", "what it does", "formula", "probability", "settings", "pacer"];
     check(&root.join("docs/clients.md"), "selection", &head, rows);
->>>>>>> dbfe665 (Keep a registry of clients, and select the clients of a round)
 }
 
 #[test]
