@@ -2,7 +2,7 @@
 //!
 //! The tests need Python with `prometheus_client` and `tensorboard`, `prometheus-node-exporter` and `chromium`. Without
 //! one of them the tests that need it print that they are skipped, or fail if `FEDMILL_REQUIRE_MONITORING` is set. The
-//! pages and their screenshots stay in the folder that `FEDMILL_MONITORING_KEEP` names.
+//! textfiles, the pages and their screenshots stay in the folder that `FEDMILL_MONITORING_KEEP` names.
 
 mod dashboard;
 mod examples;

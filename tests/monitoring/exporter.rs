@@ -1,6 +1,6 @@
 //! The real node_exporter scrapes the textfiles of several federations.
 
-use super::{examples, is_there};
+use super::{examples, is_there, kept};
 use crate::harness::Dir;
 use fedmill::telemetry::derived::Derived;
 use fedmill::telemetry::metrics::RoundRecord;
@@ -72,7 +72,11 @@ fn node_exporter_takes_every_sample_of_every_federation() {
         ("hostile", examples::hostile()),
     ];
     for (number, (name, records)) in histories.iter().enumerate() {
-        dir.write(&format!("fedmill-{number}.prom"), textfile(records, name));
+        let (file, text) = (format!("fedmill-{number}.prom"), textfile(records, name));
+        if let Some(folder) = kept() {
+            std::fs::write(folder.join(&file), &text).unwrap();
+        }
+        dir.write(&file, text);
     }
     let exporter = Exporter::start(&dir);
     let page = exporter.scrape();

@@ -20,7 +20,7 @@ impl Unit {
     pub(super) fn shown(self, value: f64) -> String {
         let size = value.abs();
         match self {
-            Self::Plain if size >= 1e7 || size > 0.0 && size < 1e-3 => short_exponent(value),
+            Self::Plain if size >= 1e7 || size > 0.0 && size < 1e-4 => short_exponent(value),
             Self::Plain => digits(value),
             Self::Share => format!("{} %", digits(100.0 * value)),
             Self::Bytes => scaled(value, &[(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")]),
@@ -75,7 +75,8 @@ mod tests {
         let cases = [
             (Unit::Plain, 0.0, "0"),
             (Unit::Plain, -0.00001, "−1e−5"),
-            (Unit::Plain, 0.03125, "0.0313"),
+            (Unit::Plain, 0.00054, "0.0005"),
+            (Unit::Plain, 0.03142, "0.0314"),
             (Unit::Plain, 0.9375, "0.938"),
             (Unit::Plain, 42.0, "42"),
             (Unit::Plain, 123_456.0, "123456"),

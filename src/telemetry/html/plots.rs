@@ -101,7 +101,7 @@ impl<'a> Sketch<'a> {
     }
 }
 
-/// All plots of a history, in the order of the page. `window` is that of the convergence rate, in rounds.
+/// All plots of a history, in the order of the page: absent ones come last. `window` is that of the convergence rate, in rounds.
 ///
 /// # Errors
 ///
@@ -111,7 +111,9 @@ pub(super) fn all(records: &[RoundRecord], window: u64) -> Result<Vec<Plot>, Str
     sketches.extend(clients(records));
     sketches.extend(updates(records));
     sketches.extend(costs(records));
-    sketches.into_iter().map(Sketch::finish).collect()
+    let mut plots: Vec<Plot> = sketches.into_iter().map(Sketch::finish).collect::<Result<_, _>>()?;
+    plots.sort_by_key(|plot| plot.svg.is_none());
+    Ok(plots)
 }
 
 const NO_EVALUATION: &str = "No round has this figure: the evaluation command does not print it. Set \
