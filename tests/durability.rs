@@ -383,6 +383,17 @@ fn updates(covered: &mut Covered) {
         "decompress u.safetensors --base base.safetensors -o back.safetensors",
         &["back.safetensors"],
     );
+    model("later", 0).meta("round", "2").write(&dir);
+    covered.run(
+        &dir,
+        "compress later.safetensors --base base.safetensors --exact -o patch.safetensors",
+        &["patch.safetensors"],
+    );
+    covered.run(
+        &dir,
+        "decompress patch.safetensors --base base.safetensors -o exact.safetensors",
+        &["exact.safetensors"],
+    );
     let personalize = "personalize --global base.safetensors --personal in/c1.safetensors --mix 0.5";
     covered.run(&dir, &format!("{personalize} -o mine.safetensors"), &["mine.safetensors"]);
     let sharded = format!("{personalize} --max-shard-size 1kB -o mine.safetensors");

@@ -35,6 +35,7 @@
 //! - `round_config`: `fedmill.toml`: its keys, its faults, and settings that do not fit together.
 //! - `rules`: every rule, files to file, against the oracle; properties.
 //! - `robust`: rules that judge whole clients: oracles, bounds, symmetries, the real round.
+//! - `patches`: exact patches between models, and what damaged or hostile ones do.
 //! - `personal`: personal layers: neither merged nor measured.
 //! - `personalize`: the model of one client: personal layers on the global body, or a mixture.
 //! - `tiers`: tiers of clients, each with its own rule.
@@ -99,6 +100,7 @@ mod output;
 mod overflow;
 mod partial_claims;
 mod partials;
+mod patches;
 mod personal;
 mod personalize;
 mod pre;

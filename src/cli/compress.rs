@@ -4,6 +4,7 @@ use super::{BackendName, CODEC, Common, Failure, INPUTS, OUTPUT, Outcome, print,
 use crate::codecs::{self, Codec};
 use crate::compress::method::{CompressionMethod, Targets};
 use crate::compress::offload::Offload;
+use crate::compress::patch;
 use crate::compress::residual::{Feedback, ResidualDtype};
 use crate::compress::run::Compression;
 use crate::compress::summary::Summary;
@@ -11,7 +12,7 @@ use crate::compress::values::NonFinite;
 use crate::compress::writer::FileLayout;
 use crate::telemetry::console;
 use clap::{ArgGroup, Args};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Compress an update.
@@ -41,6 +42,14 @@ pub(super) struct Arguments {
     /// Choose codecs so that the squared error is at most E times the squared norm.
     #[arg(long, value_name = "E", value_parser = parse_nmse, group = "how", conflicts_with = "codec")]
     max_nmse: Option<f64>,
+    /// Write a patch that turns BASE into exactly this file: no bit, key or header differs. Refused if the patch would not
+    /// be smaller than the file.
+    ///
+    /// `decompress PATCH --base BASE` applies it. It suits models that a server sends to its clients.
+    #[arg(long, group = "how", requires = "base")]
+    #[arg(conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse", "as_is", "residual", "layout"])]
+    #[arg(conflicts_with_all = ["emit_config", "dry_run", "table", "json"])]
+    exact: bool,
     /// Publish the best file even if it misses the target.
     #[arg(long, conflicts_with = "codec")]
     best_effort: bool,
@@ -146,6 +155,9 @@ impl Arguments {
     }
 
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        if let (true, Some(base), Some(output)) = (self.exact, &self.base, &self.output) {
+            return self.run_exact(base, output, common);
+        }
         let compression = Compression { device: self.device(common)?, ..self.compression(common) };
         if self.table {
             return rates::run(&compression, self.json, self.plot.as_deref(), common).map(|()| Outcome::Done);
@@ -157,6 +169,18 @@ impl Arguments {
         }
         warn_of_range(&summary);
         self.tell(&summary, common)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Makes a patch from the base to the file.
+    fn run_exact(&self, base: &Path, output: &Path, common: &Common) -> Result<Outcome, Failure> {
+        common.refuse_gpu("compress --exact")?;
+        let made = common.pool()?.install(|| patch::make(base, &self.update, output));
+        if !made.map_err(Failure::of)? {
+            let update = self.update.display();
+            return Ok(Outcome::Refused(format!("{update}: a patch would not be smaller than the file")));
+        }
+        print(&format!("{}\n", output.display()))?;
         Ok(Outcome::Done)
     }
 

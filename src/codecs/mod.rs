@@ -22,7 +22,7 @@
 //! | [`ecsq`] | entropy-coded integers |
 //! | [`lowrank`], [`sketch`] | products of thin matrices, and sums of values |
 //! | [`constant`], [`integers`] | chosen by the data, never by name |
-//! | `packing` | codes to bytes, shared by codecs |
+//! | `packing` | codes to bytes, shared by codecs and by patches between models |
 //! | `suite`, `trial` | tests of every codec in the registry, and what the tests of codecs share |
 //!
 //! To add a codec: its file, a line in `CODECS`, a variant of [`Coding`].
@@ -70,7 +70,7 @@ pub mod sparse {
 }
 
 /// Codes and numbers as bytes: fixed and variable numbers of bits, entropy coding, checked floats.
-mod packing {
+pub(crate) mod packing {
     pub(crate) mod bit_stream;
     pub(crate) mod bits;
     pub(crate) mod floats;

@@ -12,7 +12,7 @@
 //! | meet a target | `auto`, with estimates (`survey`) and a search over real files (`search`) |
 //!
 //! [`table`] compares all codecs on one update. [`decompress`] is the inverse of a run. [`error`] has the errors of a
-//! run.
+//! run. [`patch`] turns one model into another without loss.
 
 mod attempt;
 mod auto;
@@ -24,6 +24,7 @@ mod inputs;
 pub mod method;
 pub mod offload;
 mod parts;
+pub mod patch;
 pub mod quality;
 pub mod residual;
 pub mod run;

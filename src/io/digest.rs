@@ -76,6 +76,11 @@ impl Blake3 {
         self.hasher.update(bytes);
     }
 
+    /// Adds some bytes. All threads of the current pool share the work.
+    pub fn add_shared(&mut self, bytes: &[u8]) {
+        self.hasher.update_rayon(bytes);
+    }
+
     /// The digest of everything added, as bytes.
     pub fn bytes(&self) -> [u8; 32] {
         self.hasher.finalize().into()

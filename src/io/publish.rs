@@ -239,6 +239,17 @@ impl Staged {
         Ok(())
     }
 
+    /// Brings the file to disk, gives it its name as [`publish`](Self::publish) does, and flushes the name.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written or renamed.
+    pub fn publish_on_disk(self, target: &Path) -> io::Result<()> {
+        self.sync()?;
+        self.publish(target)?;
+        sync_directory_of(target)
+    }
+
     /// Takes the mode of a file that this one replaces.
     fn take_mode_of(&self, replaced: &Path) -> io::Result<()> {
         match fs::symlink_metadata(replaced) {
@@ -335,9 +346,7 @@ pub fn copy_to(from: &Path, target: &Path) -> io::Result<()> {
     let mut from = File::open(from)?;
     let mut staged = Staged::create(target, from.metadata()?.len())?;
     io::copy(&mut from, &mut staged.file)?;
-    staged.sync()?;
-    staged.publish(target)?;
-    sync_directory_of(target)
+    staged.publish_on_disk(target)
 }
 
 /// Gives a kept file its name, as [`Staged::publish`] does. Does nothing if an earlier run did.
