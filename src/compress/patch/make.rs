@@ -1,4 +1,4 @@
-//! Makes a patch: blocks of the new model against the old one, coded in parallel, written in order.
+//! Makes a patch: blocks of the new model against the old one, coded in parallel, kept in order.
 
 use crate::compress::patch::error::PatchError;
 use crate::compress::patch::exact;
