@@ -128,6 +128,11 @@ impl Registry {
         &self.connection
     }
 
+    /// A view of the registry that no other process changes while it is held.
+    pub(super) fn view(&self) -> Result<Transaction<'_>, FleetError> {
+        self.connection.unchecked_transaction().map_err(FleetError::sql(&self.path))
+    }
+
     fn begin(&mut self) -> Result<Transaction<'_>, FleetError> {
         let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
         begun.map_err(FleetError::sql(&self.path))

@@ -128,9 +128,9 @@ fn unknown_key(object: &Map<String, Value>) -> Option<String> {
 }
 
 fn unknown_text(found: &str, keys: &[(&str, Kind)]) -> String {
-    let distance = |known: &str| strsim::damerau_levenshtein(found, known);
-    let nearest =
-        keys.iter().map(|(known, _)| *known).min_by_key(|known| distance(known)).unwrap_or_default();
+    let nearness = |known: &&str| strsim::jaro_winkler(found, known);
+    let known = keys.iter().map(|(known, _)| *known);
+    let nearest = known.max_by(|a, b| nearness(a).total_cmp(&nearness(b))).unwrap_or_default();
     format!("found key `{found}`, expected a known key such as `{nearest}`")
 }
 

@@ -177,6 +177,8 @@ fn more_are_selected_if_some_drop_out() {
     let selected = |request: &Request| select::select(&registry, request).unwrap().choices.len();
     assert_eq!(selected(&Request { count: 5, dropout: 0.5, ..request("weighted", 1) }), 10);
     assert_eq!(selected(&Request { count: 15, dropout: 0.5, ..request("oort", 1) }), 20);
+    let short = select::select(&registry, &Request { least: 21, ..request("uniform", 1) });
+    assert!(matches!(short, Err(SelectError::TooFew { eligible: 20, needed: 21, .. })));
     for dropout in [1.0, -0.1, f64::NAN] {
         let refused = select::select(&registry, &Request { dropout, ..request("uniform", 1) });
         assert!(matches!(refused, Err(SelectError::Value { .. })));

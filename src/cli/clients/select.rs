@@ -101,12 +101,13 @@ impl Arguments {
 
     fn request(&self, strategy: Box<dyn Strategy>) -> Request {
         let ConstraintOptions { tier, epsilon, secure_aggregation, secure_threshold } = &self.constraints;
-        let least = if strategy.rate(1, 1).is_some() { 1 } else { self.count };
+        let most = self.max_clients.unwrap_or(usize::MAX);
+        let least = if strategy.rate(1, 1).is_some() { 1 } else { self.count.min(most) };
         Request {
             strategy,
             count: self.count,
             dropout: self.dropout,
-            most: self.max_clients.unwrap_or(usize::MAX),
+            most,
             round: self.round,
             seed: self.seed,
             max_wait: self.max_wait,

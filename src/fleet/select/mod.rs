@@ -53,6 +53,7 @@ pub fn parse(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
 /// When too few clients may be selected, the request makes no sense, or the registry cannot be read.
 pub fn select(registry: &Registry, request: &Request) -> Result<Selection, SelectError> {
     request.check()?;
+    let _view = registry.view()?;
     let strategy = request.strategy.as_ref();
     let mut columns = strategy.columns().to_vec();
     columns.extend(request.max_wait.map(|_| Column::LastRound));
@@ -62,8 +63,7 @@ pub fn select(registry: &Registry, request: &Request) -> Result<Selection, Selec
     }
     let eligible = pool.len();
     let rate = strategy.rate(request.count, eligible);
-    let needed =
-        if rate.is_some() { request.least.max(1) } else { request.least.max(1).min(request.asked()) };
+    let needed = request.least.max(1);
     if eligible < needed {
         return Err(SelectError::TooFew { eligible, needed, excluded: pool.excluded });
     }
