@@ -1,5 +1,7 @@
 //! `fedmill.toml`: its keys, its faults, and findings about settings that do not fit together.
 
+mod lint;
+
 use crate::harness::{Dir, fedmill};
 use fedmill::round::config::sections::{Mode, OnBad};
 use fedmill::round::config::{Config, keys, template};
@@ -80,6 +82,128 @@ fn wrong_types_are_named_all_at_once() {
             "f.toml:11: evaluation.timeout: found string \"soon\", expected a duration such as \"300s\" or \"1h 30m\"",
             "f.toml:13: adaptation.quorum: found a list of length 1, expected two values",
             "f.toml:14: adaptation.round_timeout: found string \"x\", expected a duration such as \"300s\" or \"1h 30m\"",
+        ]
+    );
+}
+
+#[test]
+fn bad_values_are_named_all_at_once() {
+    let share = "a share above 0 and at most 1";
+    for (text, expected) in [
+        ("coordination.min_clients = 0", "coordination.min_clients: found 0, expected a count above 0"),
+        (
+            "coordination.min_clients = 1001",
+            "coordination.min_clients: found 1001, expected at most max_clients, 1000",
+        ),
+        (
+            "coordination.clients = 1001",
+            "coordination.clients: found 1001, expected at most max_clients, 1000",
+        ),
+        ("coordination.dropout = 1.0", "coordination.dropout: found 1, expected a share from 0 to below 1"),
+        ("coordination.dropout = nan", "coordination.dropout: found NaN, expected a share from 0 to below 1"),
+        ("coordination.quorum = 0", &format!("coordination.quorum: found 0, expected {share}")),
+        (
+            "coordination.round_timeout = '0s'",
+            "coordination.round_timeout: found 0s, expected a time above 0",
+        ),
+        ("coordination.buffer = 0", "coordination.buffer: found 0, expected a count above 0"),
+        ("coordination.max_wait = 0", "coordination.max_wait: found 0, expected a count above 0"),
+        ("coordination.rounds = 0", "coordination.rounds: found 0, expected a count above 0"),
+        (
+            "robustness.byzantine_tolerance = 0.5",
+            "robustness.byzantine_tolerance: found 0.5, expected a share from 0 to below 0.5",
+        ),
+        (
+            "robustness.max_examples = inf",
+            "robustness.max_examples: found inf, expected a finite number above 0",
+        ),
+        ("strategy.mu = -1", "strategy.mu: found -1, expected a finite number that is not negative"),
+        ("strategy.local_steps = 0", "strategy.local_steps: found 0, expected a count above 0"),
+        ("privacy.epsilon = 0", "privacy.epsilon: found 0, expected a finite number above 0"),
+        ("privacy.delta = 1", "privacy.delta: found 1, expected a number between 0 and 1"),
+        (
+            "privacy.noise_multiplier = 0",
+            "privacy.noise_multiplier: found 0, expected a finite number above 0",
+        ),
+        ("privacy.clip = -1", "privacy.clip: found -1, expected a finite number above 0"),
+        (
+            "secure_aggregation.enabled = true",
+            "secure_aggregation.enabled: found true, expected false: masked sums are not available in this version",
+        ),
+        (
+            "secure_aggregation.threshold = 2",
+            &format!("secure_aggregation.threshold: found 2, expected {share}"),
+        ),
+        ("compression.target = 0", &format!("compression.target: found 0, expected {share}")),
+        (
+            "compression.bytes_per_update = 0",
+            "compression.bytes_per_update: found 0, expected a count above 0",
+        ),
+        ("evaluation.timeout = '-1s'", "evaluation.timeout: found 1s ago, expected a time above 0"),
+        (
+            "evaluation.max_regression = -0.1",
+            "evaluation.max_regression: found -0.1, expected a finite number that is not negative",
+        ),
+        ("publish.keep_last = 0", "publish.keep_last: found 0, expected a count above 0"),
+        (
+            "adaptation.quorum = [0.9, 0.5]",
+            "adaptation.quorum: found [0.9, 0.5], expected the lower bound first",
+        ),
+        ("adaptation.quorum = [0, 1]", &format!("adaptation.quorum: found 0, expected {share}")),
+        ("adaptation.clients = [0, 1]", "adaptation.clients: found 0, expected a count above 0"),
+        (
+            "adaptation.local_steps = [3, 1]",
+            "adaptation.local_steps: found [3, 1], expected the lower bound first",
+        ),
+        (
+            "adaptation.round_timeout = ['1h', '1m']",
+            "adaptation.round_timeout: found [1h, 1m], expected the lower bound first",
+        ),
+        (
+            "adaptation.server_learning_rate = [0, 1]",
+            "adaptation.server_learning_rate: found 0, expected a number above 0",
+        ),
+        (
+            "adaptation.compression_target = [0.1, 2]",
+            &format!("adaptation.compression_target: found 2, expected {share}"),
+        ),
+        ("adaptation.bytes_per_round = 0", "adaptation.bytes_per_round: found 0, expected a count above 0"),
+        ("monitoring.window = 1", "monitoring.window: found 1, expected at least 2 rounds"),
+    ] {
+        assert_eq!(faults(text), [format!("f.toml:1: {expected}")]);
+    }
+    for (text, start) in [
+        (
+            "robustness.rule = 'kurm'",
+            "robustness.rule: `kurm` is not understood: found rule `kurm`, expected one of mean,",
+        ),
+        (
+            "robustness.pre = ['nmm']",
+            "robustness.pre: `nmm` is not understood: found step `nmm`, expected one of nnm,",
+        ),
+        ("strategy.name = 'fedadan'", "strategy.name: `fedadan` is not understood: found strategy `fedadan`"),
+        (
+            "compression.methods = ['u8', 'zip']",
+            "compression.methods: `zip` is not understood: found codec `zip`",
+        ),
+        ("compression.downlink_codec = 'zip'", "compression.downlink_codec: `zip` is not understood"),
+        ("personalization.layers = ['head.[']", "personalization.layers: `head.[` is not understood"),
+        (
+            "robustness.weights = 'metadata:'",
+            "robustness.weights: found metadata:, expected examples, uniform, metadata:KEY or a file",
+        ),
+    ] {
+        let found = faults(text);
+        assert!(found.len() == 1 && found[0].starts_with(&format!("f.toml:1: {start}")), "{found:?}");
+    }
+    let two = faults("[privacy]\ndelta = 1\nbogus = 1\nclip = 'x'\n");
+    assert_eq!(two.len(), 3, "{two:?}");
+    // A default that does not suit another value has no line.
+    assert_eq!(
+        faults("coordination.max_clients = 5"),
+        [
+            "f.toml: coordination.clients: found 10, expected at most max_clients, 5",
+            "f.toml: coordination.min_clients: found 10, expected at most max_clients, 5",
         ]
     );
 }

@@ -1,8 +1,9 @@
-//! The tables of rules, steps, strategies, codecs, kernels and exported figures in `docs`.
+//! The tables of rules, steps, strategies, codecs, kernels, figures and keys in `docs`.
 //!
-//! They come from the registries and the heads of their files. `just bless` writes them anew.
+//! They come from the registries, the heads of their files and the types of the configuration. `just bless` writes them anew.
 
 mod codecs;
+mod configuration;
 #[cfg(feature = "gpu")]
 mod kernels;
 
@@ -84,23 +85,27 @@ fn line(cells: impl IntoIterator<Item = String>) -> String {
 
 /// Compares the lines between two markers of a page with a table, or writes them.
 fn check(page: &Path, mark: &str, head: &[&str], rows: impl Iterator<Item = String>) {
+    compare(page, mark, &table(head, rows));
+}
+
+/// The lines of a table.
+fn table(head: &[&str], rows: impl Iterator<Item = String>) -> String {
+    let titles = line(head.iter().map(|title| (*title).to_owned()));
+    let rule = format!("|{}", "---|".repeat(head.len()));
+    [titles, rule].into_iter().chain(rows).map(|line| line + "\n").collect()
+}
+
+/// Compares the lines between two markers of a page with a text, or writes them.
+fn compare(page: &Path, mark: &str, expected: &str) {
     let text = fs::read_to_string(page).unwrap();
     let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->\n"));
     let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{}: no {begin}", page.display()));
     let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{}: no {end}", page.display()));
-    let titles = line(head.iter().map(|title| (*title).to_owned()));
-    let rule = format!("|{}", "---|".repeat(head.len()));
-    let table: String = [titles, rule].into_iter().chain(rows).map(|line| line + "\n").collect();
     if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
-        fs::write(page, [before, &begin, &table, &end, after].concat()).unwrap();
+        fs::write(page, [before, &begin, expected, &end, after].concat()).unwrap();
         return;
     }
-    assert_eq!(
-        found,
-        table,
-        "{}: the table `{mark}` is not that of the registry: `just bless`",
-        page.display()
-    );
+    assert_eq!(found, expected, "{}: `{mark}` is not what the source has: `just bless`", page.display());
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Options {
 }
 
 /// Strategies whose step depends on the merged delta and their own state alone.
-const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
+pub const STEPS_AFTER_NOISE: [&str; 6] = ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"];
 
 /// Refuses options that could reveal single clients.
 ///

@@ -107,6 +107,11 @@ fn kind(schema: &Value) -> String {
     .to_owned()
 }
 
+/// A value as TOML.
+pub fn toml_text(value: &Value) -> String {
+    toml::Value::try_from(value).map(|value| value.to_string()).unwrap_or_default()
+}
+
 /// How much more a key of the section that was named counts than one of another section.
 const SAME_SECTION: f64 = 0.1;
 

@@ -37,13 +37,19 @@ pub struct Config {
     pub coordination: Coordination,
     /// The first model.
     pub model: Model,
-    /// The rule and the checks against hostile clients.
+    /// The rule, and the checks against hostile clients.
+    ///
+    /// The default rule cuts as many values on each side as `byzantine_tolerance` assumes hostile clients. So it
+    /// tolerates every share below one half; at 0 it is the unweighted mean.
     pub robustness: Robustness,
     /// The server's step, and what clients train with.
     pub strategy: Strategy,
     /// The budget of differential privacy.
+    ///
+    /// A private round releases the noised mean alone. It needs `rule = "mean"`, `byzantine_tolerance = 0` and no step
+    /// before the rule.
     pub privacy: Privacy,
-    /// Sums that hide single updates.
+    /// Sums that hide single updates. This version has none.
     pub secure_aggregation: SecureAggregation,
     /// Codecs and budgets of bytes.
     pub compression: Compression,
@@ -56,6 +62,8 @@ pub struct Config {
     /// The models that are kept.
     pub publish: Publish,
     /// Settings that follow what the rounds show.
+    ///
+    /// A setting moves only if its bounds are set, only within them, and never in private rounds.
     pub adaptation: Adaptation,
     /// What is exported after every round.
     pub monitoring: Monitoring,
@@ -90,6 +98,7 @@ impl Config {
         self.privacy.check(&mut values);
         self.secure_aggregation.check(&mut values);
         self.compression.check(&mut values);
+        self.personalization.check(&mut values);
         self.evaluation.check(&mut values);
         self.publish.check(&mut values);
         self.adaptation.check(&mut values);

@@ -1,6 +1,6 @@
 //! The `fedmill.toml` that `round init` writes: keys as comments, with descriptions and defaults.
 
-use crate::round::config::keys::{self, Key};
+use crate::round::config::keys::{self, Key, toml_text};
 use serde_json::Value;
 
 /// The longest line of a comment.
@@ -28,11 +28,6 @@ fn line(key: &Key) -> String {
         Value::Null => format!("# For example: {} = {}\n", key.name, toml_text(&key.example)),
         default => format!("#{} = {}\n", key.name, toml_text(default)),
     }
-}
-
-/// A value as TOML.
-pub(super) fn toml_text(value: &Value) -> String {
-    toml::Value::try_from(value).map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// A text as lines of comments.

@@ -12,7 +12,7 @@ pub mod outliers;
 
 use crate::rules::mixing::Mixing;
 use crate::rules::{
-    Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning, check_protects,
+    Decision, Needs, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning, check, check_protects,
     check_tolerates, decide, less_than_half, unknown_byzantine,
 };
 use crate::settings::{self, Definition, RegistryEntry, SpecError};
@@ -187,6 +187,25 @@ impl PreAggregation {
         checked.map_err(|why| self.explain(why, self.place.len()))
     }
 
+    /// Checks that a rule works on the number of updates and tolerates the hostile clients assumed.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub fn check(&self, rule: &dyn Rule) -> Result<(), RuleError> {
+        let byzantine = if self.relies_on_steps(rule) { Some(0) } else { self.statistics.byzantine };
+        let statistics = Statistics { byzantine, geometry: None, ..self.statistics.clone() };
+        check(rule, &statistics).map_err(|why| self.explain(why, self.place.len()))
+    }
+
+    /// Whether the steps, and not the rule, bound hostile clients.
+    fn relies_on_steps(&self, rule: &dyn Rule) -> bool {
+        self.is_bounded
+            && self.statistics.hostile() > 0
+            && !rule.uses_byzantine()
+            && rule.tolerates(self.statistics.clients()) == 0
+    }
+
     /// The decision of a rule on the updates, with a verdict on each client, and the share that the rule gave each
     /// update.
     ///
@@ -225,11 +244,7 @@ impl PreAggregation {
     /// The decision of a rule on the updates, with a verdict on each update. A rule that tolerates no hostile client, such
     /// as the mean, may follow a step that bounds them: then it decides as if there were none, and warns.
     fn decide_on_mixed(&self, rule: &dyn Rule) -> Result<Decision, RuleError> {
-        let relies_on_steps = self.is_bounded
-            && self.statistics.hostile() > 0
-            && !rule.uses_byzantine()
-            && rule.tolerates(self.statistics.clients()) == 0;
-        if !relies_on_steps {
+        if !self.relies_on_steps(rule) {
             return decide(rule, &self.statistics);
         }
         let mut decision = decide(rule, &Statistics { byzantine: Some(0), ..self.statistics.clone() })?;

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings that follow what the rounds show. A setting moves only if its bounds are set, and only within them.
+/// Settings that follow what the rounds show.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, Debug)]
 #[serde(default)]
 pub struct Adaptation {

@@ -1,5 +1,7 @@
 //! `[personalization]`: layers that stay with the clients.
 
+use crate::engine::intake::personal::Layers;
+use crate::round::config::values::Values;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,4 +12,13 @@ pub struct Personalization {
     /// Layers that are not merged, as `aggregate --personal` takes them.
     #[schemars(extend("x-origin" = "`personalization_layers`", "x-reader" = "aggregate"))]
     pub layers: Vec<String>,
+}
+
+impl Personalization {
+    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+        let values = &mut values.of("personalization");
+        for layers in &self.layers {
+            values.parsed("layers", layers, layers.parse::<Layers>());
+        }
+    }
 }

@@ -5,9 +5,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The budget of differential privacy.
-///
-/// A private round releases the noised mean alone: it needs `rule = "mean"`, no step before the rule, and
-/// `byzantine_tolerance = 0`.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
 #[serde(default)]
 pub struct Privacy {

@@ -7,9 +7,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The rule, and the checks against hostile clients.
-///
-/// The default rule cuts as many values on each side as `byzantine_tolerance` assumes hostile clients, so it tolerates
-/// them at any share below one half; at 0 it is the unweighted mean.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
 #[serde(default)]
 pub struct Robustness {
@@ -29,7 +26,7 @@ pub struct Robustness {
     #[schemars(extend("x-origin" = "fedmill, for `_validate_updates`", "x-reader" = "validate"))]
     pub on_bad_update: OnBad,
     /// The source of weights: `examples`, `uniform`, `metadata:KEY`, or a file of client ids and weights. Unset:
-    /// examples, if every update has them, else uniform.
+    /// examples, if the updates state them.
     #[schemars(extend(
         "x-origin" = "fedmill, for `_calculate_aggregation_weights`",
         "x-reader" = "aggregate",
@@ -75,6 +72,9 @@ impl Robustness {
         let tolerance = self.byzantine_tolerance;
         let below_half = (0.0..0.5).contains(&tolerance);
         values.check("byzantine_tolerance", below_half, tolerance, "a share from 0 to below 0.5");
+        if let Some(weights) = self.weights.as_deref().filter(|text| ["", "metadata:"].contains(text)) {
+            values.check("weights", false, weights, "examples, uniform, metadata:KEY or a file");
+        }
         self.max_examples.inspect(|most| values.positive("max_examples", *most));
     }
 }

@@ -1,0 +1,48 @@
+//! The plan of a privacy budget that follows from the settings.
+
+use crate::privacy::event::Adjacency;
+use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
+use crate::round::config::Config;
+
+/// The plan for `population` clients and, if the model is known, updates of `dimension` coordinates.
+///
+/// Only Poisson sampling claims amplification: under another selection the plan pays as if every client took part in
+/// every round. Without a number of rounds it is for one round.
+pub fn budget_plan(config: &Config, population: u64, dimension: Option<u64>) -> BudgetPlan {
+    let privacy = &config.privacy;
+    let coordination = &config.coordination;
+    let rate = sampling_rate(&coordination.selection, coordination.clients, population);
+    let mut plan = BudgetPlan {
+        epsilon: privacy.epsilon,
+        delta: privacy.delta,
+        population,
+        sampling: if rate.is_some() { Sampling::Poisson } else { Sampling::All },
+        sampling_rate: rate.unwrap_or(1.0),
+        noise_multiplier: privacy.noise_multiplier,
+        rounds: coordination.rounds.unwrap_or(1),
+        clip: ClipBound::Fixed(privacy.clip),
+        denominator: 1,
+        adjacency: Adjacency::default(),
+        unit: Unit::Client,
+        dimension,
+        level: None,
+        accountant: Accountant::Best,
+        correlated: None,
+        tensors_sha256: None,
+    };
+    plan.denominator = if rate.is_some() { plan.cohort() } else { coordination.clients };
+    if privacy.adaptive_clip {
+        let count_noise = plan.denominator as f64 / 20.0;
+        plan.clip =
+            ClipBound::Adaptive(Adaptive { initial: privacy.clip, quantile: 0.5, rate: 0.2, count_noise });
+    }
+    plan.level = dimension.map(|dimension| plan.level_for(dimension));
+    plan
+}
+
+/// The probability with which each client takes part, independent of all others; `None` if the selection is another.
+fn sampling_rate(selection: &str, clients: u64, population: u64) -> Option<f64> {
+    let settings = selection.strip_prefix("poisson")?;
+    let given = settings.strip_prefix(":rate=").and_then(|rate| rate.parse().ok());
+    Some(given.unwrap_or((clients as f64 / population as f64).min(1.0)))
+}

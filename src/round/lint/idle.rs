@@ -1,0 +1,83 @@
+//! Findings about keys that have no effect beside the others.
+
+use super::finding::Lint;
+use crate::round::config::Config;
+use crate::round::config::sections::Mode;
+use std::fmt::Display;
+
+/// The usual remedy.
+const LEAVE_OUT: &str = "leave it out";
+
+pub(super) fn check(lint: &mut Lint) {
+    check_rounds(lint);
+    check_compression(lint);
+    check_off(lint);
+}
+
+/// A key that is set, and not read.
+struct Idle<'i> {
+    key: &'static str,
+    found: &'i dyn Display,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+fn note(lint: &mut Lint, is_idle: bool, idle: &Idle) {
+    if is_idle {
+        lint.warning(idle.key, idle.found, format!("it has no effect: {}", idle.why), idle.remedy);
+    }
+}
+
+/// Keys about asynchronous rounds, the guard and tiers.
+fn check_rounds(lint: &mut Lint) {
+    let (config, usual) = (lint.config, Config::default());
+    let (buffer, is_sync) = (config.coordination.buffer, config.coordination.mode == Mode::Sync);
+    let (key, remedy) = ("coordination.buffer", "mode = \"async\", or leave it out");
+    let idle = Idle { key, found: &buffer, why: "mode is sync", remedy };
+    note(lint, is_sync && buffer != usual.coordination.buffer, &idle);
+    let regression = config.evaluation.max_regression;
+    let (key, why, remedy) =
+        ("evaluation.max_regression", "no metric guards publishing", "set evaluation.metric");
+    let idle = Idle { key, found: &regression, why, remedy };
+    note(lint, config.evaluation.metric.is_none() && regression != 0.0, &idle);
+    let (found, default) = (&config.robustness, &usual.robustness);
+    let differs = found.rule != default.rule
+        || found.pre != default.pre
+        || found.byzantine_tolerance != default.byzantine_tolerance;
+    let why = "every tier has a rule, steps and hostile share in the file of tiers";
+    let (key, remedy) = ("robustness.rule", "set them in the file of tiers");
+    let idle = Idle { key, found: &found.rule, why, remedy };
+    note(lint, config.tiers.file.is_some() && differs, &idle);
+}
+
+fn check_compression(lint: &mut Lint) {
+    let (compression, usual) = (&lint.config.compression, Config::default().compression);
+    let no_codec = compression.methods.is_empty();
+    let (why, remedy) = ("no codec is in methods", "set compression.methods");
+    let idle = Idle { key: "compression.target", found: &compression.target, why, remedy };
+    note(lint, no_codec && compression.target != usual.target, &idle);
+    let bounds = lint.config.adaptation.compression_target.is_some();
+    let idle = Idle { key: "adaptation.compression_target", found: &"bounds", why, remedy };
+    note(lint, no_codec && bounds, &idle);
+    if let Some(codec) = &compression.downlink_codec {
+        let (key, why) = ("compression.downlink_codec", "downlink_deltas is false");
+        let idle = Idle { key, found: codec, why, remedy: LEAVE_OUT };
+        note(lint, !compression.downlink_deltas, &idle);
+    }
+}
+
+/// Keys of what is off.
+fn check_off(lint: &mut Lint) {
+    let (config, usual) = (lint.config, Config::default());
+    let privacy = &config.privacy;
+    let (key, why) = ("privacy.enabled", "[privacy] has a budget, and is off");
+    let idle = Idle { key, found: &false, why, remedy: "enabled = true, or leave [privacy] out" };
+    note(lint, !privacy.enabled && *privacy != usual.privacy, &idle);
+    let (key, why) = ("monitoring.clients_under_privacy", "privacy.enabled is false");
+    let idle = Idle { key, found: &true, why, remedy: LEAVE_OUT };
+    note(lint, !privacy.enabled && config.monitoring.clients_under_privacy, &idle);
+    let masked = &config.secure_aggregation;
+    let (key, why) = ("secure_aggregation.threshold", "secure aggregation is off");
+    let idle = Idle { key, found: &masked.threshold, why, remedy: LEAVE_OUT };
+    note(lint, !masked.enabled && masked.threshold != usual.secure_aggregation.threshold, &idle);
+}

@@ -1,0 +1,34 @@
+//! Findings about settings that are sound one by one, and do not fit together or the federation.
+//!
+//! - `finding`: a finding, and the facts that it needs.
+//! - `clients`: numbers of clients, quorum, dropout, asynchronous rounds.
+//! - `protection`: the rule against the hostile clients assumed.
+//! - `private`: the budget of differential privacy, and what private rounds cannot do.
+//! - `bytes`: codecs and budgets of bytes.
+//! - `adaptation`: bounds, and what a change is measured by.
+//! - `idle`: keys that have no effect beside the others.
+
+mod adaptation;
+mod bytes;
+mod clients;
+mod finding;
+mod idle;
+mod private;
+mod protection;
+
+use crate::round::config::Config;
+use finding::Lint;
+pub use finding::{Facts, Finding, Level};
+
+/// The findings about settings, errors first.
+pub fn lint(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut lint = Lint { config, facts, findings: Vec::new() };
+    clients::check(&mut lint);
+    protection::check(&mut lint);
+    private::check(&mut lint);
+    bytes::check(&mut lint);
+    adaptation::check(&mut lint);
+    idle::check(&mut lint);
+    lint.findings.sort_by_key(|finding| finding.level);
+    lint.findings
+}
