@@ -189,6 +189,10 @@ fn bad_values_are_named_all_at_once() {
         ("compression.downlink_codec = 'zip'", "compression.downlink_codec: `zip` is not understood"),
         ("personalization.layers = ['head.[']", "personalization.layers: `head.[` is not understood"),
         (
+            "coordination.selection = 'best'",
+            "coordination.selection: `best` is not understood: found selection strategy `best`",
+        ),
+        (
             "robustness.weights = 'metadata:'",
             "robustness.weights: found metadata:, expected examples, uniform, metadata:KEY or a file",
         ),

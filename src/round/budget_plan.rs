@@ -1,8 +1,12 @@
 //! The plan of a privacy budget that follows from the settings.
 
+use crate::fleet::select;
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
 use crate::round::config::Config;
+
+/// The folder of the budget in a state directory.
+pub const FOLDER: &str = "privacy";
 
 /// The plan for `population` clients and, if the model is known, updates of `dimension` coordinates.
 ///
@@ -11,7 +15,9 @@ use crate::round::config::Config;
 pub fn budget_plan(config: &Config, population: u64, dimension: Option<u64>) -> BudgetPlan {
     let privacy = &config.privacy;
     let coordination = &config.coordination;
-    let rate = sampling_rate(&coordination.selection, coordination.clients, population);
+    let strategy = select::parse(&coordination.selection).ok();
+    let rate =
+        strategy.and_then(|strategy| strategy.rate(coordination.clients as usize, population as usize));
     let mut plan = BudgetPlan {
         epsilon: privacy.epsilon,
         delta: privacy.delta,
@@ -38,11 +44,4 @@ pub fn budget_plan(config: &Config, population: u64, dimension: Option<u64>) -> 
     }
     plan.level = dimension.map(|dimension| plan.level_for(dimension));
     plan
-}
-
-/// The probability with which each client takes part, independent of all others; `None` if the selection is another.
-fn sampling_rate(selection: &str, clients: u64, population: u64) -> Option<f64> {
-    let settings = selection.strip_prefix("poisson")?;
-    let given = settings.strip_prefix(":rate=").and_then(|rate| rate.parse().ok());
-    Some(given.unwrap_or((clients as f64 / population as f64).min(1.0)))
 }

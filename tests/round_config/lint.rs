@@ -504,6 +504,23 @@ fn the_command_prints_findings_and_its_status_tells_errors() {
     let run = check("robustness.rule = 'mean'\nevaluation.max_regression = 0.1", &[]);
     assert!(run.code == Some(1) && run.stderr.contains("refused: 1 error in the settings"), "{run:?}");
     assert!(run.stdout.contains("mean tolerates at most 0 hostile"), "{}", run.stdout);
+    let client =
+        r#"{ "node_id": "c1", "compute_capability": 1.0, "data_size": 10, "connection_quality": 1.0 }"#;
+    dir.write("c1.json", client);
+    let added = fedmill(&dir, &["clients", "add", "fed", "c1.json"]);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    let run = check("", &[]);
+    assert!(run.code == Some(1) && run.stdout.contains("the registry has 1 clients"), "{run:?}");
+    assert_eq!(check("", &["--population", "50"]).code, Some(0));
+    dir.write("fed/first.safetensors", "x".repeat(1000));
+    let run = check("model.initial = 'first.safetensors'\ncompression.bytes_per_update = 999", &[]);
+    assert!(run.stdout.contains("a model of 1000 bytes"), "{run:?}");
+    let plan =
+        "--epsilon 10 --delta 1e-5 --population 50 --noise-multiplier 2 --rounds 2 --clip 1 --dimension 9";
+    let init = [&["privacy", "init", "fed/privacy"][..], &plan.split(' ').collect::<Vec<_>>()].concat();
+    assert_eq!(fedmill(&dir, &init).code, Some(0));
+    let run = check(&format!("{PRIVATE}coordination.rounds = 2"), &["--population", "50"]);
+    assert!(run.code == Some(1) && run.stdout.contains("the frozen plan of the budget has 2"), "{run:?}");
     let run = check("", &["--population", "5"]);
     assert_eq!(run.code, Some(1));
     assert!(run.stdout.contains("the registry has 5 clients"), "{}", run.stdout);

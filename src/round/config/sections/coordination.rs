@@ -1,5 +1,6 @@
 //! `[coordination]`: who takes part in a round, and how long it waits.
 
+use crate::fleet::select;
 use crate::round::config::duration;
 use crate::round::config::values::Values;
 use jiff::SignedDuration;
@@ -102,6 +103,7 @@ impl Coordination {
         values.check("clients", self.clients <= most, self.clients, format!("at most max_clients, {most}"));
         let found = self.min_clients;
         values.check("min_clients", found <= most, found, format!("at most max_clients, {most}"));
+        values.parsed("selection", &self.selection, select::parse(&self.selection));
         let below_one = (0.0..1.0).contains(&self.dropout);
         values.check("dropout", below_one, self.dropout, "a share from 0 to below 1");
         values.positive_share("quorum", self.quorum);
