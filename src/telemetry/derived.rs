@@ -6,7 +6,8 @@ use serde::Serialize;
 /// Figures of one round, computed from its record and those before it.
 #[derive(Serialize, Clone, Copy, PartialEq, Default, Debug)]
 pub struct Derived {
-    /// Minus the slope of ln(loss) over the last rounds, per round: how fast the loss falls. [`convergence_rate`].
+    /// Minus the slope of ln(loss) over the last rounds, per round: how fast the loss falls.
+    /// `None` with fewer than two positive losses.
     pub convergence_rate: Option<f64>,
     /// Clients in the merged model over selected clients, 0 to 1. Above 1 if late updates were merged too.
     pub node_participation: Option<f64>,

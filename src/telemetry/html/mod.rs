@@ -1,7 +1,7 @@
 //! The page of `round report --html`: one file, plots and tables, without script, for any screen.
 //!
-//! [`plots`] chooses what each plot shows, [`draw`] draws one, [`glance`] has the head of the page, [`tables`] its tables,
-//! [`numbers`] writes numbers. `page.html` is the template; it escapes every text. The page also forbids all scripts and
+//! `plots` chooses what each plot shows, `draw` draws one, `glance` has the head of the page, `tables` its tables,
+//! `numbers` writes numbers. `page.html` is the template; it escapes every text. The page also forbids all scripts and
 //! all requests, so that a text which slipped through could do nothing.
 
 mod draw;
