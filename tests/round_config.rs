@@ -186,7 +186,6 @@ fn bad_values_are_named_all_at_once() {
             "compression.methods = ['u8', 'zip']",
             "compression.methods: `zip` is not understood: found codec `zip`",
         ),
-        ("compression.downlink_codec = 'zip'", "compression.downlink_codec: `zip` is not understood"),
         ("personalization.layers = ['head.[']", "personalization.layers: `head.[` is not understood"),
         (
             "coordination.selection = 'best'",

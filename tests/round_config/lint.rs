@@ -449,12 +449,6 @@ fn keys_without_effect_are_found() {
             "adaptation.compression_target = [0.01, 0.1]\ncompression.methods = ['u8']",
         ),
         idle(
-            "compression.downlink_codec",
-            "downlink_deltas is false",
-            "compression = { downlink_codec = 'bf16', downlink_deltas = false }",
-            "compression = { downlink_codec = 'bf16' }",
-        ),
-        idle(
             "coordination.buffer",
             "mode is sync",
             "coordination.buffer = 20",

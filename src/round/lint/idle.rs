@@ -59,11 +59,6 @@ fn check_compression(lint: &mut Lint) {
     let bounds = lint.config.adaptation.compression_target.is_some();
     let idle = Idle { key: "adaptation.compression_target", found: &"bounds", why, remedy };
     note(lint, no_codec && bounds, &idle);
-    if let Some(codec) = &compression.downlink_codec {
-        let (key, why) = ("compression.downlink_codec", "downlink_deltas is false");
-        let idle = Idle { key, found: codec, why, remedy: LEAVE_OUT };
-        note(lint, !compression.downlink_deltas, &idle);
-    }
 }
 
 /// Keys of what is off.

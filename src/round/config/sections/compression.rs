@@ -28,20 +28,11 @@ pub struct Compression {
     /// Whether clients that hold an earlier model are offered a delta.
     #[schemars(extend("x-origin" = "fedmill, for the edge caching of the source", "x-reader" = "publish"))]
     pub downlink_deltas: bool,
-    /// The codec of these deltas. It must be exact. Unset: fedmill chooses.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "publish", "x-example" = "bf16"))]
-    pub downlink_codec: Option<String>,
 }
 
 impl Default for Compression {
     fn default() -> Self {
-        Self {
-            methods: Vec::new(),
-            target: 0.01,
-            bytes_per_update: None,
-            downlink_deltas: true,
-            downlink_codec: None,
-        }
+        Self { methods: Vec::new(), target: 0.01, bytes_per_update: None, downlink_deltas: true }
     }
 }
 
@@ -53,8 +44,5 @@ impl Compression {
         }
         values.positive_share("target", self.target);
         self.bytes_per_update.inspect(|bytes| values.count("bytes_per_update", *bytes));
-        if let Some(codec) = &self.downlink_codec {
-            values.parsed("downlink_codec", codec, codecs::parse(codec));
-        }
     }
 }
