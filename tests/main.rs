@@ -46,6 +46,7 @@
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
 //! - `digests`: digests of outputs over a matrix of runs, against recorded ones.
 //! - `same_bits`: file order, threads, instruction sets and reruns change no bit.
+//! - `round`: the rounds of a federation, on the real program and in a simulated world.
 //! - `residual`: error feedback of clients on disk, against its definition, killed and run again.
 //! - `resume`: rounds that keep a state, killed before every durable step and run again.
 //! - `state`: the state of centred clipping over several rounds.
@@ -112,6 +113,7 @@ mod residual;
 mod resume;
 mod robust;
 mod roster;
+mod round;
 mod round_config;
 mod rules;
 mod same_bits;

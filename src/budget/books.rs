@@ -12,6 +12,7 @@ use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::ledger::plan::BudgetPlan;
 use crate::privacy::ledger::record::{LedgerEntry, LedgerRecord};
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
+use crate::privacy::ledger::status::Status;
 use crate::record::sha256::Sha256;
 use crate::record::{self, Head};
 use std::path::{Path, PathBuf};
@@ -71,6 +72,15 @@ impl Books {
         books.check_head(head)?;
         books.check_plan()?;
         Ok(books)
+    }
+
+    /// The epsilon spent and left.
+    ///
+    /// # Errors
+    ///
+    /// When an accountant cannot compute it.
+    pub fn status(&self) -> Result<Status, BudgetError> {
+        Ok(Status::of(&self.state)?)
     }
 
     /// Compares the ledger with its end as of the last write.

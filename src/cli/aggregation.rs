@@ -10,13 +10,12 @@ use crate::engine::aggregate::state::StateSpec;
 use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::intake::claims::Claims;
 use crate::engine::intake::personal::{Layers, Personal};
-use crate::engine::intake::policy::{Missing, OnBadUpdate, Policy, TensorPolicy};
+use crate::engine::intake::policy::{Missing, OnBadUpdate, Policy, TensorPolicy, control_prefix};
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::io::collision::Collision;
 use crate::io::discover;
 use crate::model::client_id::nfc;
 use crate::model::dtype::{Dtype, Kind};
-use crate::model::state::StateTensor;
 use crate::modes::tiers::file::TierText;
 use crate::rules::pre::{self, STEPS};
 use crate::rules::{self, Distances, RULES};
@@ -24,7 +23,7 @@ use crate::settings::share::Share;
 use crate::settings::{self, Definition, SpecError};
 use crate::strategies::{self, STRATEGIES, Strategy};
 use crate::telemetry::report::Report;
-use crate::updates::metadata::{MOST_EXAMPLES, SCAFFOLD_CONTROL};
+use crate::updates::metadata::MOST_EXAMPLES;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -87,9 +86,11 @@ pub(super) struct AggregationOptions {
     /// The seed of random shuffles, such as those of bucketing. Choose one that clients cannot guess.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The weight of each client: examples, uniform, or a file [default: examples if the updates state them].
+    /// The weight of each client: examples, uniform, metadata:KEY, or a file [default: examples if the updates state
+    /// them].
     ///
-    /// Rules without weights ignore it. The file has client ids and weights, as lines or a JSON object.
+    /// Rules without weights ignore it. metadata:KEY takes the number under KEY of each update's metadata. The file has
+    /// client ids and weights, as lines or a JSON object.
     #[arg(long, value_name = "WEIGHTS")]
     weights: Option<String>,
     /// Count at most N examples of a client, whatever it states.
@@ -199,6 +200,9 @@ enum HowDistances {
     Gram,
     Direct,
 }
+
+/// What precedes the key of metadata that holds weights.
+const METADATA: &str = "metadata:";
 
 /// Paths of shard files, with each directory replaced by the files in it.
 pub(super) fn partial_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
@@ -375,7 +379,6 @@ impl AggregationOptions {
 
     /// Which tensors an update must hold, and what they are.
     fn tensors(&self, strategy: &dyn Strategy) -> TensorPolicy {
-        let has_controls = strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
         TensorPolicy {
             personal: Personal { layers: self.personal.clone() },
             classes: self.classes.patterns(),
@@ -386,7 +389,7 @@ impl AggregationOptions {
             },
             dtype: self.dtype,
             allows_lora_factors: self.allow_lora_factors,
-            control_prefix: has_controls.then_some(SCAFFOLD_CONTROL),
+            control_prefix: control_prefix(strategy),
         }
     }
 
@@ -476,7 +479,8 @@ impl AggregationOptions {
     }
 
     fn weights_file(&self) -> Option<&Path> {
-        self.weights.as_deref().filter(|name| !["examples", "uniform"].contains(name)).map(Path::new)
+        let is_file = |name: &&str| !["examples", "uniform"].contains(name) && !name.starts_with(METADATA);
+        self.weights.as_deref().filter(is_file).map(Path::new)
     }
 
     fn weighting(&self, uses_weights: bool) -> Result<Weighting, Failure> {
@@ -486,6 +490,9 @@ impl AggregationOptions {
         Ok(match (self.weights.as_deref(), self.weights_file()) {
             (_, Some(file)) => Weighting::Table(read_table(file)?),
             (Some("examples"), _) => Weighting::Examples,
+            (Some(key), _) if key.starts_with(METADATA) => {
+                Weighting::Metadata(key[METADATA.len()..].to_owned())
+            }
             (Some(_), _) => Weighting::Uniform,
             (None, _) => Weighting::Default,
         })

@@ -176,6 +176,8 @@ enum Outcome {
     Done,
     /// A limit or check of the user refused the input, with the reason: exit status 1.
     Refused(String),
+    /// It has to wait for others, with the reason: exit status 1.
+    Waiting(String),
 }
 
 /// Parses the command line, runs the command, and returns its exit status.
@@ -191,6 +193,12 @@ pub fn run() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused(why)) => {
             tracing::error!("refused: {why}");
+            ExitCode::from(1)
+        }
+        Ok(Outcome::Waiting(why)) => {
+            if !cli.common.quiet {
+                console::tell(&format!("waiting: {why}"));
+            }
             ExitCode::from(1)
         }
         Err(failure) => failure.tell(),

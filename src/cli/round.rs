@@ -1,8 +1,16 @@
 //! `fedmill round`: the rounds of a federation on a state directory.
 
 mod check;
+mod directory;
+mod history;
+mod init;
+mod report;
+mod rollback;
+mod run;
+mod status;
+mod verify;
 
-use super::{Common, Failure, Outcome};
+use super::{BACKEND, CPU, Common, Failure, GPU, Outcome};
 use clap::Args;
 
 /// Run the rounds of a federation.
@@ -15,7 +23,14 @@ pub(super) struct Arguments {
 }
 
 subcommands! {
+    Init: init::Arguments, reads [];
+    Run: run::Arguments, reads [BACKEND, GPU, CPU];
     Check: check::Arguments, reads [];
+    Status: status::Arguments, reads [];
+    History: history::Arguments, reads [];
+    Verify: verify::Arguments, reads [&["threads"]];
+    Rollback: rollback::Arguments, reads [];
+    Report: report::Arguments, reads [];
 }
 
 impl Arguments {

@@ -16,7 +16,7 @@ pub enum Outcome {
     Late,
     /// No update came.
     Missing,
-    /// It refused to take part.
+    /// Its update came, and the round published nothing.
     Refused,
 }
 
@@ -34,7 +34,7 @@ impl Outcome {
 
     /// Whether an update came.
     fn sent(self) -> bool {
-        matches!(self, Self::Merged | Self::Rejected | Self::Late)
+        matches!(self, Self::Merged | Self::Rejected | Self::Late | Self::Refused)
     }
 }
 
@@ -190,6 +190,12 @@ pub(super) fn of(connection: &Connection, id: &str, limit: u64) -> rusqlite::Res
         })
     })?;
     rows.collect()
+}
+
+/// The last round on record.
+pub(super) fn last_round(connection: &Connection) -> rusqlite::Result<Option<u64>> {
+    let last: Option<i64> = connection.query_row("SELECT max(round) FROM rounds", [], |row| row.get(0))?;
+    Ok(last.and_then(|last| u64::try_from(last).ok()))
 }
 
 /// The sums over all clients that are not retired.

@@ -264,6 +264,15 @@ impl Registry {
         history::of(&self.connection, id, limit).map_err(FleetError::sql(&self.path))
     }
 
+    /// The last round on record; `None` for none.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn last_round(&self) -> Result<Option<u64>, FleetError> {
+        history::last_round(&self.connection).map_err(FleetError::sql(&self.path))
+    }
+
     /// The sums from which Jain's index of fair participation follows, over clients that are not retired.
     ///
     /// # Errors

@@ -45,6 +45,15 @@ pub struct Lock {
     _file: File,
 }
 
+/// The outcome of an attempt to take a lock.
+#[derive(Debug)]
+pub enum Taken {
+    /// This process holds it now.
+    Ours(Lock),
+    /// Another process holds it.
+    By(String),
+}
+
 impl Lock {
     /// Takes the lock of this file, and creates the file if needed. Waits while another run holds it.
     ///
@@ -67,6 +76,33 @@ impl Lock {
                 told = true;
             }
             thread::sleep(TRY_EVERY);
+        }
+    }
+
+    /// Takes the lock of this file if it is free, and writes into it who holds it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be created or locked.
+    pub fn try_take(path: &Path) -> Result<Taken, JournalError> {
+        let fault = |source| JournalError::Lock { path: path.to_owned(), source };
+        let mut options = File::options();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).map_err(fault)?;
+        match file.try_lock() {
+            Ok(()) => {
+                let holder = format!("process {}", std::process::id());
+                // Only a message depends on it.
+                let _ = file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0));
+                Ok(Taken::Ours(Self { _file: file }))
+            }
+            Err(TryLockError::Error(why)) => Err(fault(why)),
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(path).unwrap_or_default();
+                let holder =
+                    if holder.is_empty() { "a process that did not say which".to_owned() } else { holder };
+                Ok(Taken::By(holder))
+            }
         }
     }
 

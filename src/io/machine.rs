@@ -40,6 +40,22 @@ pub fn available_memory() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
+/// The name of this start of the machine, and milliseconds since then, as all processes of the machine see them.
+pub fn boot() -> (String, u64) {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ms = up.tv_sec.unsigned_abs() * 1000 + up.tv_nsec.unsigned_abs() / 1_000_000;
+    (id.trim().to_owned(), ms)
+}
+
+/// Peak resident memory of this process in bytes, if the system reports it (Linux).
+pub fn peak_resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

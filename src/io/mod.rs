@@ -6,11 +6,11 @@
 //! names content, [`digest::seal`] is the digest that a file carries, [`content`] is a model without its metadata.
 //! Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, [`model_files`]
 //! names its files, [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small
-//! files between runs.
+//! files between runs, and [`folder`] the folders of a state directory.
 //!
 //! [`collision`] keeps outputs off inputs. [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends
 //! one where a test asks for it.
-//! [`synthetic`] makes updates for measurements. [`text`], [`memory`] and [`machine`] are small; [`system`] finds what
+//! [`synthetic`] makes updates for measurements. [`text`] and [`machine`] are small; [`system`] finds what
 //! is installed.
 
 pub mod cache;
@@ -19,13 +19,13 @@ pub mod content;
 pub mod crash;
 pub mod digest;
 pub mod discover;
+pub mod folder;
 pub mod header;
 pub mod interrupt;
 pub mod journal;
 pub mod limits;
 pub mod lookalike;
 pub mod machine;
-pub mod memory;
 pub mod model_file;
 pub mod model_files;
 pub mod model_writer;

@@ -1,9 +1,39 @@
 //! A federation's rounds from cron: one state directory, one phase after the other.
 //!
-//! - [`config`] reads `fedmill.toml`.
-//! - [`budget_plan`](mod@budget_plan): the plan of a privacy budget that follows from the settings.
-//! - [`lint`](mod@lint): findings about its settings as a whole.
+//! ```text
+//! open -> collect -> validate -> aggregate -> evaluate -> publish -> adapt -> report
+//! ```
+//!
+//! - [`config`]: `fedmill.toml`. [`lint`](mod@lint): findings about its settings as a whole. [`layout`]: the names of all
+//!   other files. [`budget_plan`](mod@budget_plan): the plan of a privacy budget that follows from the settings.
+//! - [`journal`]: a sealed line before each phase acts. [`state`]: what the journals tell. [`moment`]: two clocks.
+//! - [`machine`]: lets the next phase act. The phases: [`open`] with [`task`], [`collect`], [`validate`], [`aggregate`],
+//!   [`evaluate`], [`publish`], [`adapt`], [`report`]. [`drive`]: step by step, until there is nothing to do.
+//! - Between rounds: [`init`], [`rollback`], [`status`], [`verify`].
+//! - [`world`]: the files and the work that phases see. [`server`]: the real ones. [`error`]: why a round stopped.
 
+pub mod adapt;
+pub mod aggregate;
 pub mod budget_plan;
+pub mod collect;
 pub mod config;
+pub mod drive;
+pub mod error;
+pub mod evaluate;
+pub mod init;
+pub mod journal;
+pub mod layout;
 pub mod lint;
+pub mod machine;
+pub mod moment;
+pub mod open;
+pub mod publish;
+pub mod report;
+pub mod rollback;
+pub mod server;
+pub mod state;
+pub mod status;
+pub mod task;
+pub mod validate;
+pub mod verify;
+pub mod world;

@@ -27,6 +27,8 @@ pub(crate) const ARROWS: &Table = &[
         "attacks aggregate tiers gaps dp secure compress updates strategies rules codecs kernels io telemetry settings \
          model",
     ),
+    // `passes` and `kernels` for the machine that a merge runs on.
+    ("round", "passes kernels"),
     (
         "round",
         "fleet aggregate tiers gaps tree dp secure compress budget backend intake decide strategies rules record io \

@@ -8,7 +8,7 @@ use crate::engine::intake::taken::Taken;
 use crate::engine::intake::update::Update;
 use crate::engine::passes::combine::rounding::share_lost;
 use crate::engine::passes::combine::{SquaredNorms, StepNorms};
-use crate::io::memory::peak_resident_bytes;
+use crate::io::machine::peak_resident_bytes;
 use crate::io::model_writer::ModelWriter;
 use crate::model::class::TensorClass;
 use crate::model::layout::{Layout, TensorSpec};

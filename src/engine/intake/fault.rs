@@ -80,6 +80,11 @@ pub enum Fault {
     TooLargeToSum { value: f64, weights: f64 },
     #[error("metadata `num_examples` is missing, expected it for weighting by examples")]
     NoExamples,
+    #[error(
+        "metadata `{key}` is {}, expected a number that is not negative, as the weight",
+        .found.as_ref().map_or_else(|| "missing".to_owned(), |found| format!("`{found}`"))
+    )]
+    NoNumber { key: String, found: Option<String> },
     #[error("client `{id}` has no weight in the weights file")]
     NoWeight { id: String },
     #[error(transparent)]

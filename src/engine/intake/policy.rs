@@ -6,7 +6,9 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::personal::Personal;
 use crate::engine::intake::weights::Weighting;
 use crate::model::dtype::Dtype;
-use crate::updates::metadata::{UpdateKind, UpdateMetadata};
+use crate::model::state::StateTensor;
+use crate::strategies::Strategy;
+use crate::updates::metadata::{SCAFFOLD_CONTROL, UpdateKind, UpdateMetadata};
 
 /// What the server does about a bad update.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +69,11 @@ pub struct TensorPolicy {
     pub allows_lora_factors: bool,
     /// The prefix of control tensors, if updates must hold one for each parameter of the layout.
     pub control_prefix: Option<&'static str>,
+}
+
+/// The prefix of the control tensors that updates must hold for a strategy; `None` if it keeps no control variate.
+pub fn control_prefix(strategy: &dyn Strategy) -> Option<&'static str> {
+    strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control).then_some(SCAFFOLD_CONTROL)
 }
 
 impl Default for Policy {

@@ -18,6 +18,8 @@ pub enum Weighting {
     Uniform,
     /// A table from client id to weight.
     Table(BTreeMap<String, f64>),
+    /// The number under this key of each update's metadata.
+    Metadata(String),
 }
 
 /// The weight of each client, and their source.
@@ -25,7 +27,7 @@ pub enum Weighting {
 pub struct Weights {
     /// One weight per client, in order of client id.
     pub values: Vec<f64>,
-    /// The source as reports name it: `examples`, `uniform` or `file`.
+    /// The source as reports name it: `examples`, `uniform`, `file` or `metadata`.
     pub source: &'static str,
 }
 
@@ -89,6 +91,7 @@ impl Weighting {
             Self::Examples => Some("examples"),
             Self::Uniform => Some("uniform"),
             Self::Table(_) => Some("file"),
+            Self::Metadata(_) => Some("metadata"),
         }
     }
 
@@ -105,10 +108,18 @@ impl Weighting {
             Self::Table(table) => {
                 table.get(&client.id).copied().ok_or_else(|| Fault::NoWeight { id: client.id.clone() })
             }
+            Self::Metadata(key) => of_metadata(client, key),
             _ if source == "examples" => client.metadata.num_examples.ok_or(Fault::NoExamples),
             _ => Ok(1.0),
         }
     }
+}
+
+/// The number under a key of an update's metadata.
+fn of_metadata(client: &Client, key: &str) -> Result<f64, Fault> {
+    let found = client.model.metadata.get(key).cloned();
+    let weight = found.as_deref().and_then(|text| text.trim().parse().ok()).filter(is_weight);
+    weight.ok_or_else(|| Fault::NoNumber { key: key.to_owned(), found })
 }
 
 /// Reads a table of weights: a JSON object, or lines of a client id and a weight. A comma, a tab or blanks separate the

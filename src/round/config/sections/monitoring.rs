@@ -17,7 +17,8 @@ pub struct Monitoring {
     /// Whether to write `metrics/rounds.jsonl`.
     #[schemars(extend("x-origin" = "fedmill, for the volume `logs`", "x-reader" = "report"))]
     pub json_lines: bool,
-    /// Whether to write `report.html`.
+    /// Whether to write `report.html` after every round, which takes longer with every round. `fedmill round report
+    /// --html FILE` writes the page at any time.
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "report"))]
     pub html: bool,
     /// Whether to export figures of single clients under privacy too.
@@ -34,7 +35,7 @@ impl Default for Monitoring {
             prometheus: true,
             tensorboard: true,
             json_lines: true,
-            html: true,
+            html: false,
             clients_under_privacy: false,
             window: 10,
         }

@@ -14,11 +14,14 @@ pub struct Publish {
     /// Of earlier models every this many is kept; 0 for none.
     #[schemars(extend("x-origin" = "fedmill, for the volume `checkpoints`", "x-reader" = "publish"))]
     pub keep_every: u64,
+    /// The number of the latest rounds whose updates are kept.
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "publish"))]
+    pub keep_updates: u64,
 }
 
 impl Default for Publish {
     fn default() -> Self {
-        Self { keep_last: 5, keep_every: 0 }
+        Self { keep_last: 5, keep_every: 0, keep_updates: 1 }
     }
 }
 

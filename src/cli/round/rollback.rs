@@ -1,0 +1,34 @@
+//! `fedmill round rollback`: goes back to an earlier model.
+
+use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::directory::{config, hardware};
+use crate::round::layout;
+use crate::round::machine::Machine;
+use crate::round::server::Server;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Make an earlier model the current one.
+///
+/// Prints its path. The next round starts from it. The journal keeps the rounds since.
+#[derive(Args, Debug)]
+#[command(next_help_heading = INPUTS)]
+pub(in crate::cli) struct Arguments {
+    /// The state directory.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// The version to go back to, among those that `fedmill round status` lists as kept.
+    #[arg(long, value_name = "VERSION")]
+    to: u64,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let config = config(&self.directory)?;
+        let mut server = Server::open(&self.directory, &config, hardware(common)?).map_err(Failure::of)?;
+        let mut machine = Machine::open(&mut server, &config, &self.directory).map_err(Failure::of)?;
+        let version = machine.roll_back(self.to).map_err(Failure::of)?;
+        print(&format!("{}\n", self.directory.join(layout::model(&version.file.blake3)).display()))?;
+        Ok(Outcome::Done)
+    }
+}

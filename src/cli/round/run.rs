@@ -1,0 +1,102 @@
+//! `fedmill round run`: does what the state of a federation allows.
+
+use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::directory::{config, hardware};
+use crate::round::drive::{self, Until, drive};
+use crate::round::journal::Ending;
+use crate::round::layout;
+use crate::round::machine::{Machine, PHASES};
+use crate::round::server::Server;
+use crate::telemetry::console;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Do what the state of a federation allows now, and exit.
+///
+/// Prints the path of each model that it publishes. Exit status: 0 if something was done or nothing is left, 1 if the
+/// round waits or was refused, 2 for an error. cron may run it every minute; a second run at the same time ends at once.
+#[derive(Args, Debug)]
+#[command(next_help_heading = INPUTS)]
+pub(in crate::cli) struct Arguments {
+    /// The state directory.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Do what the state allows now, and exit. This is the default.
+    #[arg(long, conflicts_with_all = ["rounds", "phase"])]
+    once: bool,
+    /// Go on until N rounds ended, and wait for updates in between.
+    #[arg(long, value_name = "N", conflicts_with = "phase", value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: Option<u64>,
+    /// Run this phase alone, if it is next.
+    #[arg(long, value_name = "PHASE", value_parser = PHASES)]
+    phase: Option<String>,
+    /// Print what the command would do, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// The fewest clients of a round, in place of coordination.min_clients.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    min_clients: Option<u64>,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let mut config = config(&self.directory)?;
+        if let Some(least) = self.min_clients {
+            config.coordination.min_clients = least;
+            config.coordination.clients = config.coordination.clients.max(least);
+        }
+        if self.dry_run {
+            return self.foresee(&config, common);
+        }
+        let mut server = Server::open(&self.directory, &config, hardware(common)?).map_err(Failure::of)?;
+        let mut machine = Machine::open(&mut server, &config, &self.directory).map_err(Failure::of)?;
+        machine.finish_rollback().map_err(Failure::of)?;
+        let until = match (&self.phase, self.rounds) {
+            (Some(phase), _) => Until::Phase(phase.clone()),
+            (None, Some(rounds)) => Until::Rounds(rounds),
+            (None, None) => Until::Waits,
+        };
+        let mut published = Vec::new();
+        let done = drive(&mut machine, &until, |phase, ending| {
+            tracing::info!("{phase} done");
+            match ending {
+                Some(Ending::Published(version)) => {
+                    published.push(self.directory.join(layout::model(&version.file.blake3)));
+                }
+                Some(Ending::Refused { why }) => tracing::info!("the round published nothing: {why}"),
+                None => {}
+            }
+        });
+        for model in published {
+            print(&format!("{}\n", model.display()))?;
+        }
+        Ok(match done.map_err(Failure::of)? {
+            drive::Outcome::Progressed(None) => Outcome::Done,
+            drive::Outcome::Progressed(Some(why)) => {
+                self.tell(common, &why);
+                Outcome::Done
+            }
+            drive::Outcome::Finished => {
+                self.tell(common, "all planned rounds are over");
+                Outcome::Done
+            }
+            drive::Outcome::Waiting(why) => Outcome::Waiting(why),
+            drive::Outcome::Refused(why) => Outcome::Refused(why),
+        })
+    }
+
+    fn tell(&self, common: &Common, text: &str) {
+        if !common.quiet {
+            console::tell(text);
+        }
+    }
+
+    /// Prints what a run would do.
+    fn foresee(&self, config: &crate::round::config::Config, common: &Common) -> Result<Outcome, Failure> {
+        let mut server = Server::reader(&self.directory, config, hardware(common)?);
+        let mut machine = Machine::open(&mut server, config, &self.directory).map_err(Failure::of)?;
+        let text = machine.foresee().map_err(Failure::of)?;
+        print(&format!("{text}\n"))?;
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,71 @@
+//! `fedmill round status`: the state of a federation on one screen.
+
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::directory::reader;
+use crate::cli::cells::row;
+use crate::round::state::State;
+use crate::round::status::Status;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Show the state of a federation on one screen.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// The state directory.
+    #[arg(value_name = "DIR", help_heading = INPUTS)]
+    directory: PathBuf,
+    /// Print one JSON object.
+    #[arg(long, help_heading = OUTPUT)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let (config, mut server) = reader(&self.directory, common)?;
+        let state = State::read(&server, &self.directory).map_err(Failure::of)?;
+        let status = Status::of(&mut server, &config, &state).map_err(Failure::of)?;
+        let text = if self.json { serde_json::to_string(&status)? } else { table(&status) };
+        print(&format!("{text}\n"))?;
+        Ok(Outcome::Done)
+    }
+}
+
+fn table(status: &Status) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    for (name, value) in lines(status) {
+        table.add_row(row([name.to_owned(), value]));
+    }
+    table.trim_fmt()
+}
+
+/// The rows of the table.
+fn lines(status: &Status) -> Vec<(&'static str, String)> {
+    let current = &status.current;
+    let metrics: Vec<String> =
+        current.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let kept: Vec<String> = status.kept.iter().map(u64::to_string).collect();
+    let settings = status.settings.as_ref();
+    let rows = [
+        ("round", Some(format!("{}, phase {}", status.round, status.phase))),
+        ("opened", status.opened.clone()),
+        ("clients", status.selected.map(|selected| format!("{selected} selected"))),
+        ("waits", status.waits.clone()),
+        ("last", status.last.clone()),
+        ("model", Some(format!("version {} of round {}, {}", current.number, current.round, status.model))),
+        ("metrics", Some(metrics.join(", ")).filter(|text| !text.is_empty())),
+        ("kept", Some(format!("versions {}", kept.join(", ")))),
+        ("rounds", Some(format!("{} published, {} refused", status.published, status.refused))),
+        ("bytes", Some(format!("{} up, {} down", status.bytes_up, status.bytes_down))),
+        ("quorum", settings.map(|settings| format!("{} of {} clients", settings.quorum, settings.clients))),
+        ("deadline", settings.map(|settings| format!("{} s after the opening", settings.timeout_s))),
+        (
+            "privacy",
+            status.budget.as_ref().map(|budget| {
+                let spent = budget.epsilon_spent.map_or("infinite".to_owned(), |spent| format!("{spent:.3}"));
+                format!("epsilon {spent} of {}, {} rounds left", budget.epsilon_budget, budget.rounds_left)
+            }),
+        ),
+    ];
+    rows.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}

@@ -1,0 +1,33 @@
+//! `fedmill round verify`: checks the state directory of a federation.
+
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::directory::reader;
+use crate::round::verify;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Check the state directory of a federation: the chain of its journals, and the digests of its models.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// The state directory.
+    #[arg(value_name = "DIR", help_heading = INPUTS)]
+    directory: PathBuf,
+    /// Print one JSON object.
+    #[arg(long, help_heading = OUTPUT)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let (_, mut server) = reader(&self.directory, common)?;
+        let checked = verify::run(&mut server, &self.directory).map_err(Failure::of)?;
+        let verify::Checked { rounds, lines, models, head } = &checked;
+        let head = head.map_or_else(String::new, |head| format!("\nhead {head}"));
+        let text = match self.json {
+            true => serde_json::to_string(&checked)?,
+            false => format!("{rounds} rounds, {lines} lines and {models} models are sound{head}"),
+        };
+        print(&format!("{text}\n"))?;
+        Ok(Outcome::Done)
+    }
+}

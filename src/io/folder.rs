@@ -1,0 +1,199 @@
+//! Folders of a state directory: what they hold, links, and files that grow.
+
+use crate::io::crash;
+use crate::io::publish::{Staged, make_directory, remove_leftovers, sync_directory_of};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// What an entry of a folder is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryKind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A link, a pipe, a socket or a device.
+    Other,
+}
+
+/// The names in a folder that are UTF-8 and do not begin with a dot, in order; none if it does not exist.
+///
+/// # Errors
+///
+/// When it cannot be listed.
+pub fn entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
+    let listed = match fs::read_dir(folder) {
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    let mut found = Vec::new();
+    for entry in listed {
+        let entry = entry?;
+        let kind = match entry.file_type()? {
+            kind if kind.is_file() => EntryKind::File,
+            kind if kind.is_dir() => EntryKind::Folder,
+            _ => EntryKind::Other,
+        };
+        match entry.file_name().into_string() {
+            Ok(name) if !name.starts_with('.') => found.push((name, kind)),
+            _ => {}
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// Whether a path is a file, and no link to one.
+pub fn is_plain_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+}
+
+/// Whether there is something at a path, a broken link too.
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Whether a path is a folder, or a link to one.
+pub fn is_folder(path: &Path) -> bool {
+    path.is_dir()
+}
+
+/// Creates the folder of a file, if it does not exist.
+///
+/// # Errors
+///
+/// When it cannot be created.
+pub fn make_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") && !folder.is_dir() => make_directory(folder),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a folder with files, which appears whole.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write(folder: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
+    make_folder_of(folder)?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.with_file_name(format!(".{name}.fedmill-tmp"));
+    remove(&temporary)?;
+    fs::create_dir(&temporary)?;
+    for (name, bytes) in files {
+        let file = File::create_new(temporary.join(name))?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_all()?;
+    }
+    File::open(&temporary)?.sync_all()?;
+    crash::before_step();
+    fs::rename(&temporary, folder)?;
+    sync_directory_of(folder)
+}
+
+/// Removes a file, or a folder with all that it holds, if it exists.
+///
+/// # Errors
+///
+/// When it cannot be removed.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(why) => return Err(why),
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    match removed {
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Renames a file or a folder, and flushes both folders. Copies a file to another file system.
+///
+/// # Errors
+///
+/// When it cannot be renamed.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    make_folder_of(to)?;
+    crash::before_step();
+    match fs::rename(from, to) {
+        Err(why) if why.kind() == ErrorKind::CrossesDevices => {
+            crate::io::publish::copy_to(from, to)?;
+            fs::remove_file(from)?;
+        }
+        renamed => renamed?,
+    }
+    sync_directory_of(to)?;
+    match from.parent() == to.parent() {
+        true => Ok(()),
+        false => sync_directory_of(from),
+    }
+}
+
+/// Cuts a file to `at` bytes, appends some, and waits until they are on disk. Only the owner may read a file that this
+/// creates, if it is `private`.
+///
+/// # Errors
+///
+/// When they cannot be written.
+pub fn append(path: &Path, at: u64, bytes: &[u8], private: bool) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    make_folder_of(path)?;
+    let is_new = !path.exists();
+    let mode = if private { 0o600 } else { 0o666 };
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(mode).open(path)?;
+    if file.metadata()?.len() != at {
+        file.set_len(at)?;
+    }
+    crash::before_step();
+    file.write_all_at(bytes, at)?;
+    crash::before_step();
+    file.sync_all()?;
+    if is_new { sync_directory_of(path) } else { Ok(()) }
+}
+
+/// Makes a symbolic link, and replaces what has its name.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn link(link: &Path, target: &str) -> io::Result<()> {
+    remove_leftovers(link)?;
+    let name = link.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = link.with_file_name(format!(".{name}.link.fedmill-tmp"));
+    remove(&temporary)?;
+    std::os::unix::fs::symlink(target, &temporary)?;
+    crash::before_step();
+    fs::rename(&temporary, link)?;
+    sync_directory_of(link)
+}
+
+/// The target of a symbolic link; `None` if there is none.
+///
+/// # Errors
+///
+/// When it is no link, or cannot be read.
+pub fn target(link: &Path) -> io::Result<Option<PathBuf>> {
+    match fs::read_link(link) {
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
+        target => target.map(Some),
+    }
+}
+
+/// Writes a whole file, readable by its owner alone if it is `private`. Creates its folder.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write_file(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
+    make_folder_of(path)?;
+    let stage = if private { crate::io::publish::stage_private } else { crate::io::publish::stage };
+    let staged: Staged = stage(path, bytes)?;
+    staged.publish(path)?;
+    sync_directory_of(path)
+}

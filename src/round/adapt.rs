@@ -1,0 +1,193 @@
+//! Adapts settings for the next round to what this one showed, within bounds.
+//!
+//! - Server learning rate: FedExP (Jhunjhunwala, Wang and Joshi, 2023, equation 5).
+//! - Quorum, deadline, dropout, local steps: from how many updates came, and when.
+//! - Compression target: from the bytes of the round and its budget.
+//!
+//! No setting changes by more than [`STEP`] in a round. Under differential privacy nothing changes here, since all of it
+//! follows from what clients did; the clip bound then follows the noised count of the budget.
+
+use crate::round::config::Config;
+use crate::round::journal::{Change, Collected, Ending, Opening, Settings};
+use crate::round::open;
+use crate::round::state::State;
+use crate::round::world::Merged;
+use std::collections::BTreeMap;
+
+/// The largest factor by which a setting changes in one round.
+const STEP: f64 = 1.25;
+
+/// The deadline aims at this multiple of the time by which nine of ten updates came.
+const SLACK: f64 = 1.5;
+
+/// The part of an observation that enters the running share of dropouts.
+const RATE: f64 = 0.5;
+
+/// The term that keeps FedExP's step finite.
+const EPSILON: f64 = 1e-3;
+
+/// The settings of the next round, and what changed.
+pub fn act(config: &Config, state: &State, ending: &Ending) -> (Settings, Vec<Change>) {
+    let settings =
+        state.opening().map_or_else(|| open::settings(config, None), |opening| opening.settings.clone());
+    if config.privacy.enabled {
+        return (settings, Vec::new());
+    }
+    let mut next = Next { settings, changes: Vec::new() };
+    if let (Some(opening), Some(collected)) = (state.opening(), state.collected()) {
+        next.follow_arrivals(config, opening, collected);
+        next.follow_bytes(config, collected);
+    }
+    if let (Some(merged), Ending::Published(_)) = (state.merged(), ending) {
+        next.follow_lengths(config, merged);
+    }
+    (next.settings, next.changes)
+}
+
+/// The settings of the next round in the making.
+struct Next {
+    settings: Settings,
+    changes: Vec<Change>,
+}
+
+impl Next {
+    /// The value nearest to `wanted` within one step of `from` and the bounds.
+    fn change(&mut self, setting: &str, from: f64, wanted: f64, [least, most]: [f64; 2], why: String) -> f64 {
+        let to = wanted.clamp(from / STEP, from * STEP).clamp(least, most);
+        if to != from {
+            self.changes.push(Change { setting: setting.to_owned(), from, to, why });
+        }
+        to
+    }
+
+    fn follow_arrivals(&mut self, config: &Config, opening: &Opening, collected: &Collected) {
+        let asked = opening.selection.choices.len() as f64;
+        let missing = collected.missing.len() as f64;
+        let mut times: Vec<f64> = collected.updates.iter().map(|update| update.after_s).collect();
+        times.sort_by(f64::total_cmp);
+        let bounds = &config.adaptation;
+        if let (Some([least, most]), Some(late)) = (bounds.round_timeout, quantile(&times, 0.9)) {
+            let from = self.settings.timeout_s;
+            let at_deadline = collected.closed_by == "deadline";
+            let wanted = if at_deadline { from * STEP } else { SLACK * late };
+            let why = match at_deadline {
+                true => {
+                    format!("the round closed at its deadline, and {missing} of {asked} updates were missing")
+                }
+                false => format!("nine of ten updates came within {late:.0} s"),
+            };
+            let bounds = [least.as_secs_f64(), most.as_secs_f64()];
+            self.settings.timeout_s = self.change("round_timeout", from, wanted, bounds, why);
+        }
+        if asked == 0.0 {
+            return;
+        }
+        let came = 1.0 - missing / asked;
+        if let Some(range) = bounds.quorum {
+            let from = self.settings.quorum;
+            let why = format!("{:.0} of {asked} updates came", asked - missing);
+            self.settings.quorum = self.change("quorum", from, from + RATE * (came - from), range, why);
+        }
+        if let Some([_, most]) = bounds.clients {
+            let from = self.settings.dropout;
+            let most = (1.0 - self.settings.clients as f64 / most.max(1) as f64).max(0.0);
+            let to = (from + RATE * (1.0 - came - from)).clamp(0.0, most);
+            if to != from {
+                let why = format!("{missing} of {asked} selected clients sent nothing");
+                self.changes.push(Change { setting: "dropout".to_owned(), from, to, why });
+            }
+            self.settings.dropout = to;
+        }
+        if let Some([least, most]) = bounds.local_steps {
+            self.follow_tiers(opening, collected, [least as f64, most as f64]);
+        }
+    }
+
+    /// Fewer local steps for tiers that are slow, more for those that have time left.
+    fn follow_tiers(&mut self, opening: &Opening, collected: &Collected, range: [f64; 2]) {
+        let tier_of: BTreeMap<&str, &str> = opening
+            .selection
+            .choices
+            .iter()
+            .map(|choice| (choice.id.as_str(), choice.tier.as_deref().unwrap_or_default()))
+            .collect();
+        let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for tier in tier_of.values() {
+            times.entry(tier).or_default();
+        }
+        for update in &collected.updates {
+            let tier = tier_of.get(update.id.as_str()).copied().unwrap_or_default();
+            times.entry(tier).or_default().push(update.after_s);
+        }
+        for id in &collected.missing {
+            // A client that sent nothing took at least the whole round.
+            times
+                .entry(tier_of.get(id.as_str()).copied().unwrap_or_default())
+                .or_default()
+                .push(f64::INFINITY);
+        }
+        let round = opening.settings.timeout_s;
+        for (tier, mut times) in times {
+            times.sort_by(f64::total_cmp);
+            let Some(median) = quantile(&times, 0.5) else { continue };
+            let from = self.settings.local_steps.get(tier).or_else(|| self.settings.local_steps.get(""));
+            let from = from.copied().unwrap_or(1) as f64;
+            let wanted = match median / round {
+                slow if slow > 0.8 => (from / STEP).floor(),
+                fast if fast < 0.3 => (from * STEP).ceil(),
+                _ => from,
+            };
+            let to = wanted.clamp(range[0], range[1]);
+            if to != from {
+                let setting = format!("local_steps of tier `{tier}`");
+                let why = format!("half of its updates came within {median:.0} s of {round:.0} s");
+                self.changes.push(Change { setting, from, to, why });
+                self.settings.local_steps.insert(tier.to_owned(), to as u64);
+            }
+        }
+    }
+
+    fn follow_bytes(&mut self, config: &Config, collected: &Collected) {
+        let (Some(range), Some(budget)) =
+            (config.adaptation.compression_target, config.adaptation.bytes_per_round)
+        else {
+            return;
+        };
+        let used: u64 = collected.updates.iter().map(|update| update.file.bytes).sum();
+        let from = self.settings.compression_target;
+        let share = used as f64 / budget as f64;
+        if used > 0 && !(0.8..=1.0).contains(&share) {
+            let why = format!("updates took {used} of {budget} bytes");
+            self.settings.compression_target =
+                self.change("compression_target", from, from / share, range, why);
+        }
+    }
+
+    fn follow_lengths(&mut self, config: &Config, merged: &Merged) {
+        let Some(range) = config.adaptation.server_learning_rate else { return };
+        let Some(rate) = fedexp(merged) else { return };
+        let from = self.settings.server_learning_rate.unwrap_or(1.0);
+        let why = format!("FedExP of the clients' lengths and the merged delta's is {rate:.3}");
+        self.settings.server_learning_rate =
+            Some(self.change("server_learning_rate", from, rate, range, why));
+    }
+}
+
+/// FedExP's learning rate: the weighted mean of the squared lengths of deltas over twice the squared length of the
+/// merged delta, at least 1. `None` if the merge did not measure them.
+fn fedexp(merged: &Merged) -> Option<f64> {
+    let kept = merged.clients.iter().filter(|client| client.kept);
+    let parts: Option<Vec<(f64, f64)>> = kept.map(|client| Some((client.weight?, client.norm?))).collect();
+    let parts = parts.filter(|parts| !parts.is_empty())?;
+    let delta = merged.geometry.get("delta_norm")?;
+    let total: f64 = parts.iter().map(|(weight, _)| weight).sum();
+    let lengths: f64 = parts.iter().map(|(weight, norm)| weight / total * norm * norm).sum();
+    Some((lengths / (2.0 * (delta * delta + EPSILON * parts.len() as f64))).max(1.0))
+        .filter(|rate| rate.is_finite())
+}
+
+/// A quantile of sorted values, the lower one between two; `None` without values.
+fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get((share * last as f64) as usize).copied()
+}

@@ -1,0 +1,357 @@
+//! Collects the updates of a round from its inbox, until the quorum or the deadline.
+//!
+//! Every run takes what is whole. A list on disk says where each file goes before it moves, so that a killed run is
+//! finished by the next. What came too late for its round waits for a round that can merge it, and is never lost.
+
+use crate::round::config::Config;
+use crate::round::config::sections::Mode;
+use crate::round::error::RoundError;
+use crate::round::journal::{Arrival, Collected, Opening, Rejected};
+use crate::round::layout;
+use crate::round::state::{State, round_folders};
+use crate::round::world::{Files, Fingerprint, World};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+
+/// What became of the inbox.
+pub enum Collecting {
+    /// The round waits, for this reason.
+    Waiting(String),
+    /// The round is closed, with enough updates.
+    Closed(Box<Collected>),
+    /// The round is closed, with too few updates.
+    TooFew(String),
+}
+
+/// Where a file goes, and why.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    from: String,
+    to: String,
+    /// The client that the name of the file states.
+    id: String,
+    /// The round that it was put in for.
+    round: u64,
+    fate: Fate,
+}
+
+/// What a file is.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+enum Fate {
+    /// The update of a client.
+    Arrived {
+        /// Seconds after the opening.
+        after_s: f64,
+    },
+    /// An update that came too late for its round.
+    Late,
+    /// No update of the round.
+    Rejected {
+        /// The reason.
+        why: String,
+    },
+}
+
+/// Takes what is whole from the inbox, and closes the round if it may.
+///
+/// # Errors
+///
+/// When a file cannot be read or moved.
+pub fn act(
+    world: &mut impl World,
+    config: &Config,
+    state: &State,
+    opening: &Opening,
+) -> Result<Collecting, RoundError> {
+    let mut inbox = Inbox::open(world, config, state, opening)?;
+    inbox.take_whole(world)?;
+    let elapsed = inbox.elapsed_s;
+    let (fresh, wanted) = (inbox.fresh(), opening.quorum as usize);
+    let closed_by = match config.coordination.mode {
+        Mode::Async if fresh >= wanted => "buffer",
+        Mode::Sync if fresh >= wanted || fresh == opening.selection.choices.len() => "quorum",
+        _ if elapsed >= opening.settings.timeout_s => "deadline",
+        _ => return Ok(Collecting::Waiting(inbox.waiting(opening))),
+    };
+    inbox.take_rest(world, closed_by == "deadline")?;
+    inbox.finish(world, closed_by)
+}
+
+/// What a run that changes nothing would find in the inbox.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn look(
+    files: &impl Files,
+    config: &Config,
+    state: &State,
+    opening: &Opening,
+) -> Result<String, RoundError> {
+    let mut inbox = Inbox::open(files, config, state, opening)?;
+    inbox.moves.extend(inbox.whole(files)?);
+    Ok(inbox.waiting(opening))
+}
+
+/// The inbox of a round, and where its files go.
+struct Inbox<'r> {
+    config: &'r Config,
+    round: u64,
+    /// Seconds since the round opened.
+    elapsed_s: f64,
+    takes_stale: bool,
+    selected: BTreeSet<&'r str>,
+    moves: Vec<Move>,
+}
+
+impl<'r> Inbox<'r> {
+    fn open(
+        files: &(impl Files + ?Sized),
+        config: &'r Config,
+        state: &'r State,
+        opening: &'r Opening,
+    ) -> Result<Self, RoundError> {
+        let round = state.round;
+        let path = layout::of_round(round, LIST);
+        let list = files.read(&path).map_err(RoundError::reading(&path))?;
+        let moves = list.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        let moves = moves.map_err(|why| RoundError::Unexpected {
+            path,
+            found: why.to_string(),
+            expected: "the list that fedmill wrote".to_owned(),
+        })?;
+        Ok(Self {
+            config,
+            round,
+            elapsed_s: state.opened().map_or(0.0, |line| files.now().since(&line.at)),
+            takes_stale: takes_stale(config),
+            selected: opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect(),
+            moves: moves.unwrap_or_default(),
+        })
+    }
+
+    /// The number of updates that count for the quorum.
+    fn fresh(&self) -> usize {
+        let any_round = self.config.coordination.mode == Mode::Async;
+        self.arrived().filter(|moved| any_round || moved.round == self.round).count()
+    }
+
+    fn arrived(&self) -> impl Iterator<Item = &Move> {
+        self.moves.iter().filter(|moved| matches!(moved.fate, Fate::Arrived { .. }))
+    }
+
+    fn has_arrived(&self, id: &str) -> bool {
+        self.arrived().any(|moved| moved.id == id)
+    }
+
+    fn waiting(&self, opening: &Opening) -> String {
+        let left = (opening.settings.timeout_s - self.elapsed_s).max(0.0);
+        format!(
+            "round {} has {} of {} updates; it closes in {left:.0} s at the latest",
+            self.round,
+            self.fresh(),
+            opening.quorum
+        )
+    }
+
+    /// Moves the files that earlier runs listed, and then those that are whole.
+    fn take_whole(&mut self, files: &mut impl Files) -> Result<(), RoundError> {
+        self.moves.iter().try_for_each(|moved| match carry_out(files, moved) {
+            // A late update that was taken from its buffer since.
+            Err(RoundError::Write { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(()),
+            done => done,
+        })?;
+        let moves = self.whole(files)?;
+        self.take(files, moves)
+    }
+
+    /// Lists moves, and then carries them out.
+    fn take(&mut self, files: &mut impl Files, moves: Vec<Move>) -> Result<(), RoundError> {
+        if moves.is_empty() {
+            return Ok(());
+        }
+        self.moves.extend(moves.iter().cloned());
+        let path = layout::of_round(self.round, LIST);
+        let list = serde_json::to_vec(&self.moves).unwrap_or_default();
+        files.write(&path, &list).map_err(RoundError::writing(&path))?;
+        moves.iter().try_for_each(|moved| carry_out(files, moved))
+    }
+
+    /// Moves of the files in the inbox that are whole.
+    fn whole(&self, files: &(impl Files + ?Sized)) -> Result<Vec<Move>, RoundError> {
+        let mut moves = Vec::new();
+        let mut arrived: BTreeSet<String> = self.arrived().map(|moved| moved.id.clone()).collect();
+        for (round, name) in self.files_in(files, layout::INBOX)? {
+            let Some(id) = layout::client_of(&name) else { continue };
+            let from = format!("{}/{name}", folder(layout::INBOX, round));
+            let may_wait = self.config.coordination.mode == Mode::Async && arrived.contains(id);
+            if may_wait || files.unfinished(&from).is_some() {
+                continue;
+            }
+            let fate = self.fate(files, id, round, arrived.contains(id))?;
+            if matches!(fate, Fate::Arrived { .. }) {
+                arrived.insert(id.to_owned());
+            }
+            moves.push(self.moved(from, id, round, fate, moves.len()));
+        }
+        Ok(moves)
+    }
+
+    /// What a whole update in the inbox of a round is.
+    fn fate(
+        &self,
+        files: &(impl Files + ?Sized),
+        id: &str,
+        round: u64,
+        again: bool,
+    ) -> Result<Fate, RoundError> {
+        let rejected = |why: &str| Ok(Fate::Rejected { why: why.to_owned() });
+        let task = layout::of_client(&layout::tasks(round), id, ".json");
+        let is_asked = match round == self.round {
+            true => self.selected.contains(id),
+            false => files.read(&task).map_err(RoundError::reading(&task))?.is_some(),
+        };
+        let stale = self.round - round;
+        match self.config.coordination.mode {
+            _ if !is_asked => rejected("the client was not selected for the round"),
+            _ if again && stale == 0 => rejected("the client delivered before"),
+            Mode::Async if stale > self.config.coordination.max_staleness => rejected(TOO_OLD),
+            Mode::Sync if stale > 0 && self.is_stale(files, id, round)? => {
+                rejected("the client delivered before")
+            }
+            Mode::Sync if stale > 0 => Ok(Fate::Late),
+            _ => Ok(Fate::Arrived { after_s: self.elapsed_s }),
+        }
+    }
+
+    /// Whether a late update of a client waits already.
+    fn is_stale(&self, files: &(impl Files + ?Sized), id: &str, round: u64) -> Result<bool, RoundError> {
+        let name = format!("{id}{}", layout::MODEL_ENDING);
+        let path = layout::stale(round);
+        let entries = files.list(&path).map_err(RoundError::reading(&path))?;
+        Ok(entries.iter().any(|entry| entry.name == name))
+    }
+
+    /// Takes what is left as the round closes: late updates that it may merge, and those that no round will. At the
+    /// deadline also the files that never became an update.
+    fn take_rest(&mut self, files: &mut impl Files, at_deadline: bool) -> Result<(), RoundError> {
+        let mut moves = Vec::new();
+        for (round, name) in self.files_in(files, layout::STALE)? {
+            let Some(id) = layout::client_of(&name) else { continue };
+            let from = format!("{}/{name}", folder(layout::STALE, round));
+            let stale = self.round.saturating_sub(round);
+            let fate = match self.takes_stale {
+                _ if stale == 0 => continue,
+                true if stale > self.config.coordination.max_staleness => {
+                    Fate::Rejected { why: TOO_OLD.to_owned() }
+                }
+                true if self.has_arrived(id) => continue,
+                true => Fate::Arrived { after_s: self.elapsed_s },
+                false => Fate::Rejected { why: LATE.to_owned() },
+            };
+            let is_double = moves.iter().any(|moved: &Move| moved.id == id && fate == moved.fate);
+            if !is_double {
+                moves.push(self.moved(from, id, round, fate, moves.len()));
+            }
+        }
+        for (round, name) in self.files_in(files, layout::INBOX)? {
+            let may_be_written = round == self.round && !at_deadline;
+            let from = format!("{}/{name}", folder(layout::INBOX, round));
+            let id = layout::client_of(&name).unwrap_or(&name);
+            let why = match layout::client_of(&name) {
+                _ if may_be_written => None,
+                None => Some(format!("is no update, expected CLIENT{}", layout::MODEL_ENDING)),
+                Some(_) => files.unfinished(&from),
+            };
+            if let Some(why) = why {
+                moves.push(self.moved(from, id, round, Fate::Rejected { why }, moves.len()));
+            }
+        }
+        self.take(files, moves)
+    }
+
+    /// Files of the folders of this round and the rounds before, as round and name.
+    fn files_in(&self, files: &(impl Files + ?Sized), above: &str) -> Result<Vec<(u64, String)>, RoundError> {
+        let mut found = Vec::new();
+        for round in round_folders(files, above)?.into_iter().filter(|round| *round <= self.round) {
+            let path = folder(above, round);
+            let entries = files.list(&path).map_err(RoundError::reading(&path))?;
+            found.extend(
+                entries.into_iter().filter(|entry| !entry.is_folder).map(|entry| (round, entry.name)),
+            );
+        }
+        Ok(found)
+    }
+
+    fn moved(&self, from: String, id: &str, round: u64, fate: Fate, before: usize) -> Move {
+        let to = match &fate {
+            Fate::Arrived { .. } => {
+                layout::of_client(&layout::of_round(self.round, "updates"), id, layout::MODEL_ENDING)
+            }
+            Fate::Late => layout::of_client(&layout::stale(round), id, layout::MODEL_ENDING),
+            Fate::Rejected { .. } => {
+                let name = from.rsplit('/').next().unwrap_or_default();
+                layout::of_round(self.round, &format!("quarantine/{:04}-{name}", self.moves.len() + before))
+            }
+        };
+        Move { from, to, id: id.to_owned(), round, fate }
+    }
+
+    /// What the round collected.
+    fn finish(&self, files: &impl Files, closed_by: &str) -> Result<Collecting, RoundError> {
+        let mut updates = BTreeMap::new();
+        for moved in self.arrived() {
+            let Fate::Arrived { after_s } = moved.fate else { continue };
+            let file: Fingerprint = files.fingerprint(&moved.to).map_err(RoundError::reading(&moved.to))?;
+            let (id, path, round) = (moved.id.clone(), moved.to.clone(), moved.round);
+            updates.insert(id.clone(), Arrival { id, round, path, file, after_s });
+        }
+        let least = self.config.coordination.min_clients as usize;
+        if updates.len() < least && !self.config.privacy.enabled {
+            let found = updates.len();
+            let why = format!("{found} updates came by the {closed_by}, expected at least {least}");
+            return Ok(Collecting::TooFew(why));
+        }
+        let rejected = self.moves.iter().filter_map(|moved| match &moved.fate {
+            Fate::Rejected { why } => {
+                Some(Rejected { id: moved.id.clone(), path: moved.to.clone(), why: why.clone() })
+            }
+            _ => None,
+        });
+        let late = self.moves.iter().filter(|moved| moved.fate == Fate::Late).map(|moved| moved.to.clone());
+        let is_missing = |id: &&&str| !updates.contains_key(**id);
+        Ok(Collecting::Closed(Box::new(Collected {
+            rejected: rejected.collect(),
+            late: late.collect(),
+            missing: self.selected.iter().filter(is_missing).map(|id| (*id).to_owned()).collect(),
+            closed_by: closed_by.to_owned(),
+            updates: updates.into_values().collect(),
+        })))
+    }
+}
+
+/// The file that says where the files of the inbox went.
+const LIST: &str = "collect.json";
+
+const TOO_OLD: &str = "the update is older than max_staleness rounds";
+
+const LATE: &str =
+    "the update came after its round closed, and the strategy merges no updates of earlier rounds";
+
+fn folder(above: &str, round: u64) -> String {
+    format!("{above}/{}", layout::number(round))
+}
+
+/// Moves a file, unless an earlier run did.
+fn carry_out(files: &mut impl Files, moved: &Move) -> Result<(), RoundError> {
+    files.rename(&moved.from, &moved.to).map_err(RoundError::writing(&moved.to))
+}
+
+/// Whether the strategy merges updates of earlier rounds.
+pub fn takes_stale(config: &Config) -> bool {
+    let definition = crate::settings::Definition::Paper;
+    crate::strategies::parse(&config.strategy.name, definition).is_ok_and(|strategy| strategy.takes_stale())
+}

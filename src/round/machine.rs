@@ -1,0 +1,190 @@
+//! The phases of a round as a machine: the last event of the journal says which phase acts next.
+//!
+//! Every phase may be killed at any moment and acts again: what it changes on disk it changes once. The event of the
+//! next phase holds what the phase found, and is on disk before the next phase acts.
+
+use crate::round::config::Config;
+use crate::round::error::RoundError;
+use crate::round::journal::{Ending, Event, Version};
+use crate::round::state::State;
+use crate::round::world::World;
+use crate::round::{adapt, aggregate, collect, evaluate, open, publish, report, rollback, validate};
+use std::path::Path;
+
+/// The phases, in order.
+pub const PHASES: [&str; 8] =
+    ["open", "collect", "validate", "aggregate", "evaluate", "publish", "adapt", "report"];
+
+/// What one step did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It began the next phase.
+    Advanced,
+    /// The round waits, for this reason.
+    Waiting(String),
+    /// The round is over and published a model.
+    Published,
+    /// The round is over and published nothing, for this reason.
+    Refused(String),
+    /// All planned rounds are over.
+    Finished,
+}
+
+/// A federation and its world.
+pub struct Machine<'w, W> {
+    world: &'w mut W,
+    config: &'w Config,
+    /// The state of the federation.
+    pub state: State,
+}
+
+impl<'w, W: World> Machine<'w, W> {
+    /// Reads the state of a federation, and checks that its parts belong together.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is damaged, or a part of it is from a backup.
+    pub fn open(world: &'w mut W, config: &'w Config, directory: &Path) -> Result<Self, RoundError> {
+        let state = State::read(world, directory)?;
+        state.check_whole(world)?;
+        Ok(Self { world, config, state })
+    }
+
+    /// Finishes a rollback that was killed.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or written.
+    pub fn finish_rollback(&mut self) -> Result<(), RoundError> {
+        rollback::finish(self.world, &self.state)
+    }
+
+    /// Makes a kept version the current model.
+    ///
+    /// # Errors
+    ///
+    /// When a round is open, the version is not kept, or a file cannot be written.
+    pub fn roll_back(&mut self, version: u64) -> Result<Version, RoundError> {
+        rollback::run(self.world, &mut self.state, version)
+    }
+
+    /// What the next step would do.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, or there are too few clients.
+    pub fn foresee(&mut self) -> Result<String, RoundError> {
+        let Self { world, config, state } = self;
+        let round = state.next_round();
+        match (state.last(), state.opening()) {
+            (Some(Event::Collect), Some(opening)) => collect::look(*world, config, state, opening),
+            (Some(event), _) if event.carry().is_none() => {
+                Ok(format!("would go on with round {round} in the phase {}", event.name()))
+            }
+            _ if config.coordination.rounds.is_some_and(|planned| round > planned) => {
+                Ok("would do nothing: all planned rounds are over".to_owned())
+            }
+            _ => {
+                let opening = open::decide(*world, config, state)?;
+                let ids: Vec<&str> =
+                    opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect();
+                Ok(format!("would open round {round} with {} clients: {}", ids.len(), ids.join(", ")))
+            }
+        }
+    }
+
+    /// The name of the phase that acts next.
+    pub fn phase(&self) -> &'static str {
+        match self.state.last() {
+            Some(event) if event.carry().is_none() => event.name(),
+            _ => "open",
+        }
+    }
+
+    /// Lets the next phase act.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or written, or a command fails. The phase then acts again at the next call.
+    pub fn step(&mut self) -> Result<Step, RoundError> {
+        let Self { world, config, state } = self;
+        let event = match state.last().filter(|event| event.carry().is_none()).cloned() {
+            None => return self.begin(),
+            Some(Event::Open(opening)) => {
+                open::act(*world, config, state, &opening)?;
+                Event::Collect
+            }
+            Some(Event::Collect) => return self.collect(),
+            Some(Event::Validate(collected)) => {
+                Event::Aggregate(Box::new(validate::act(*world, config, state, &collected)?))
+            }
+            Some(Event::Aggregate(validated)) => {
+                ended(aggregate::act(*world, config, state, &validated), |merged| {
+                    Event::Evaluate(Box::new(merged))
+                })?
+            }
+            Some(Event::Evaluate(merged)) => {
+                ended(evaluate::act(*world, config, state, &merged), |metrics| Event::Publish { metrics })?
+            }
+            Some(Event::Publish { metrics }) => self.publish(&metrics)?,
+            Some(Event::Adapt(ending)) => {
+                let (settings, changes) = adapt::act(config, state, &ending);
+                Event::Report { settings: Box::new(settings), changes }
+            }
+            Some(Event::Report { settings, changes }) => {
+                let carry = report::act(*world, config, state, &settings, &changes)?;
+                Event::Close(Box::new(carry))
+            }
+            Some(Event::Init(_) | Event::Close(_) | Event::Rollback(_)) => return self.begin(),
+        };
+        self.append(event)
+    }
+
+    fn append(&mut self, event: Event) -> Result<Step, RoundError> {
+        let closes = matches!(event, Event::Close(_));
+        self.state.append(self.world, self.state.round, event)?;
+        match self.state.ending() {
+            Some(Ending::Published(_)) if closes => Ok(Step::Published),
+            Some(Ending::Refused { why }) if closes => Ok(Step::Refused(why.clone())),
+            _ => Ok(Step::Advanced),
+        }
+    }
+
+    /// Opens the next round, if one is planned.
+    fn begin(&mut self) -> Result<Step, RoundError> {
+        let round = self.state.next_round();
+        if self.config.coordination.rounds.is_some_and(|planned| round > planned) {
+            return Ok(Step::Finished);
+        }
+        let opening = open::decide(self.world, self.config, &self.state)?;
+        self.state.append(self.world, round, Event::Open(Box::new(opening)))?;
+        Ok(Step::Advanced)
+    }
+
+    fn collect(&mut self) -> Result<Step, RoundError> {
+        let Self { world, config, state } = self;
+        let opening = state.opening().ok_or_else(|| RoundError::Refused(NO_OPENING.to_owned()))?;
+        let event = match collect::act(*world, config, state, opening)? {
+            collect::Collecting::Waiting(why) => return Ok(Step::Waiting(why)),
+            collect::Collecting::Closed(collected) => Event::Validate(collected),
+            collect::Collecting::TooFew(why) => Event::Adapt(Box::new(Ending::Refused { why })),
+        };
+        self.append(event)
+    }
+
+    fn publish(&mut self, metrics: &std::collections::BTreeMap<String, f64>) -> Result<Event, RoundError> {
+        let merged = self.state.merged().ok_or_else(|| RoundError::Refused(NO_OPENING.to_owned()))?;
+        let version = publish::act(self.world, &self.state, merged, metrics)?;
+        Ok(Event::Adapt(Box::new(Ending::Published(version))))
+    }
+}
+
+const NO_OPENING: &str = "the journal of the round lacks an event of an earlier phase";
+
+/// The event of the next phase; or the end of the round, if the policy refused it.
+fn ended<T>(done: Result<T, RoundError>, next: impl FnOnce(T) -> Event) -> Result<Event, RoundError> {
+    match done {
+        Ok(found) => Ok(next(found)),
+        Err(why) => Ok(Event::Adapt(Box::new(Ending::Refused { why: why.refusal()? }))),
+    }
+}

@@ -1,0 +1,151 @@
+//! Opens a round: selects its clients, and writes a task for each.
+
+use crate::fleet::select::Choice;
+use crate::io::digest::{Blake3, hex};
+use crate::round::config::Config;
+use crate::round::config::sections::Mode;
+use crate::round::error::RoundError;
+use crate::round::journal::{Opening, Settings, Version};
+use crate::round::layout;
+use crate::round::state::State;
+use crate::round::task::{Manifest, ModelSource, Task, TaskSettings};
+use crate::round::world::{Fingerprint, World};
+use std::collections::BTreeMap;
+
+/// Decides who takes part in the next round.
+///
+/// # Errors
+///
+/// When there are too few clients, or a file cannot be read.
+pub fn decide(world: &mut impl World, config: &Config, state: &State) -> Result<Opening, RoundError> {
+    let round = state.next_round();
+    let mut settings = settings(config, state.carry.settings.as_ref());
+    for (tier, task) in world.tiers()? {
+        task.local_steps.map(|steps| *settings.local_steps.entry(tier).or_insert(steps));
+    }
+    let budget = world.budget()?;
+    let now = world.now();
+    let selection = world.select(round, &settings, &now)?;
+    let selected = selection.choices.len() as u64;
+    let wanted = match config.coordination.mode {
+        Mode::Sync => {
+            ((settings.quorum * settings.clients as f64).ceil() as u64).max(config.coordination.min_clients)
+        }
+        Mode::Async => config.coordination.buffer,
+    };
+    let quorum = if config.coordination.mode == Mode::Sync { wanted.min(selected) } else { wanted };
+    Ok(Opening {
+        base: state.carry.current.clone(),
+        population: world.population()?,
+        settings,
+        selection,
+        quorum,
+        config: digest_of(config),
+        budget,
+    })
+}
+
+/// The settings of a round: those that adapt as the last round left them, the others from the configuration.
+pub fn settings(config: &Config, adapted: Option<&Settings>) -> Settings {
+    let own = Settings {
+        clients: config.coordination.clients,
+        quorum: config.coordination.quorum,
+        timeout_s: config.coordination.round_timeout.as_secs_f64(),
+        dropout: config.coordination.dropout,
+        server_learning_rate: None,
+        compression_target: config.compression.target,
+        local_steps: BTreeMap::from([(String::new(), config.strategy.local_steps)]),
+    };
+    let Some(adapted) = adapted else { return own };
+    let bounds = &config.adaptation;
+    Settings {
+        clients: bounds.clients.map_or(own.clients, |[least, most]| adapted.clients.clamp(least, most)),
+        quorum: bounds.quorum.map_or(own.quorum, |[least, most]| adapted.quorum.clamp(least, most)),
+        timeout_s: bounds.round_timeout.map_or(own.timeout_s, |[least, most]| {
+            adapted.timeout_s.clamp(least.as_secs_f64(), most.as_secs_f64())
+        }),
+        dropout: if bounds.clients.is_some() { adapted.dropout } else { own.dropout },
+        server_learning_rate: bounds
+            .server_learning_rate
+            .and_then(|[least, most]| adapted.server_learning_rate.map(|rate| rate.clamp(least, most))),
+        compression_target: bounds
+            .compression_target
+            .map_or(own.compression_target, |[least, most]| adapted.compression_target.clamp(least, most)),
+        local_steps: match bounds.local_steps {
+            Some([least, most]) => {
+                let steps = adapted
+                    .local_steps
+                    .iter()
+                    .map(|(tier, steps)| (tier.clone(), (*steps).clamp(least, most)));
+                own.local_steps.into_iter().chain(steps).collect()
+            }
+            None => own.local_steps,
+        },
+    }
+}
+
+/// BLAKE3 of the configuration with all its defaults.
+fn digest_of(config: &Config) -> String {
+    hex(&Blake3::of_bytes(&serde_json::to_vec(config).unwrap_or_default()))
+}
+
+/// Writes the tasks, the manifest and the folder for updates.
+///
+/// # Errors
+///
+/// When a file cannot be written.
+pub fn act(
+    world: &mut impl World,
+    config: &Config,
+    state: &State,
+    opening: &Opening,
+) -> Result<(), RoundError> {
+    let round = state.round;
+    let inbox = layout::inbox(round);
+    world.make_folder(&inbox).map_err(RoundError::writing(&inbox))?;
+    let patches = patches(world, config, state, opening)?;
+    let common = TaskSettings::of(config, opening, world.tiers()?);
+    let deadline = state.opened().map_or(0, |line| line.at.unix_s()) + opening.settings.timeout_s as u64;
+    let mut files = Vec::new();
+    for choice in &opening.selection.choices {
+        let model = source(&opening.base, choice, &patches);
+        let task = Task::new(round, choice, &common, model, deadline);
+        files.push((format!("{}.json", choice.id), task.text()));
+    }
+    let manifest = Manifest::new(round, opening, &common, deadline).text();
+    files.push(("round.json".to_owned(), manifest.clone()));
+    let folder = layout::tasks(round);
+    world.write_folder(&folder, &files).map_err(RoundError::writing(&folder))?;
+    world.write(layout::OPEN_ROUND, &manifest).map_err(RoundError::writing(layout::OPEN_ROUND))
+}
+
+/// The patches from models that selected clients hold to the base, by the digest of that model.
+fn patches(
+    world: &mut impl World,
+    config: &Config,
+    state: &State,
+    opening: &Opening,
+) -> Result<BTreeMap<String, Fingerprint>, RoundError> {
+    let mut patches = BTreeMap::new();
+    if !config.compression.downlink_deltas {
+        return Ok(patches);
+    }
+    let base = &opening.base.file.blake3;
+    let held = opening.selection.choices.iter().filter_map(|choice| choice.known_version.as_ref());
+    let held: std::collections::BTreeSet<&String> = held.filter(|held| *held != base).collect();
+    for from in held.into_iter().filter(|held| state.carry.kept.iter().any(|kept| kept.file.blake3 == **held))
+    {
+        let path = layout::patch(from, base);
+        if let Some(patch) = world.patch(&layout::model(from), &layout::model(base), &path)? {
+            patches.insert(from.clone(), patch);
+        }
+    }
+    Ok(patches)
+}
+
+/// Where a client gets the model: whole, or as a patch onto the model that it holds.
+fn source(base: &Version, choice: &Choice, patches: &BTreeMap<String, Fingerprint>) -> ModelSource {
+    let held = choice.known_version.as_ref();
+    let patch = held.and_then(|held| patches.get(held).map(|patch| (held.clone(), patch.clone())));
+    ModelSource::new(base, held.is_some_and(|held| *held == base.file.blake3), patch)
+}

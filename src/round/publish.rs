@@ -1,0 +1,97 @@
+//! Publishes a merged model: into the store, then as the current one. Removes old models.
+
+use crate::round::config::Config;
+use crate::round::config::sections::Publish;
+use crate::round::error::RoundError;
+use crate::round::evaluate::MODEL;
+use crate::round::journal::Version;
+use crate::round::layout;
+use crate::round::state::State;
+use crate::round::world::{Files, Merged};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Publishes the model of a round.
+///
+/// # Errors
+///
+/// When a file cannot be moved.
+pub fn act(
+    files: &mut impl Files,
+    state: &State,
+    merged: &Merged,
+    metrics: &BTreeMap<String, f64>,
+) -> Result<Version, RoundError> {
+    let made = layout::of_round(state.round, MODEL);
+    let stored = layout::model(&merged.model.blake3);
+    files.rename(&made, &stored).map_err(RoundError::writing(&stored))?;
+    files.remove(&made).map_err(RoundError::writing(&made))?;
+    make_current(files, &merged.model.blake3)?;
+    Ok(Version {
+        number: state.carry.newest + 1,
+        round: state.round,
+        file: merged.model.clone(),
+        has_state: merged.has_state,
+        metrics: metrics.clone(),
+    })
+}
+
+/// Makes a model of the store the current one.
+///
+/// # Errors
+///
+/// When the link cannot be written.
+pub fn make_current(files: &mut impl Files, blake3: &str) -> Result<(), RoundError> {
+    let link = layout::CURRENT;
+    files.point(link, &layout::model(blake3)).map_err(RoundError::writing(link))
+}
+
+/// The versions to keep when a version joins those that are kept: the last few, and every n-th of earlier ones.
+pub fn kept(publish: &Publish, kept: &[Version], joining: Option<&Version>, current: u64) -> Vec<Version> {
+    let all: Vec<&Version> = kept.iter().chain(joining).collect();
+    let first_of_last = all.len().saturating_sub(publish.keep_last.max(1) as usize);
+    let every = publish.keep_every;
+    let stays = |(place, version): &(usize, &&Version)| {
+        let is_nth = every > 0 && version.number % every == 0;
+        *place >= first_of_last || is_nth || version.number == current
+    };
+    all.iter().enumerate().filter(stays).map(|(_, version)| (*version).clone()).collect()
+}
+
+/// Removes models, patches and states of versions that are kept no longer, and updates of earlier rounds.
+///
+/// # Errors
+///
+/// When a file cannot be removed.
+pub fn remove_old(
+    files: &mut impl Files,
+    config: &Config,
+    round: u64,
+    before: &[Version],
+    kept: &[Version],
+) -> Result<(), RoundError> {
+    let stays: BTreeSet<&str> = kept.iter().map(|version| version.file.blake3.as_str()).collect();
+    let gone = before.iter().filter(|version| !kept.iter().any(|stays| stays.number == version.number));
+    let mut remove = |path: &str| files.remove(path).map_err(RoundError::writing(path));
+    for version in gone {
+        if !stays.contains(version.file.blake3.as_str()) {
+            remove(&layout::model(&version.file.blake3))?;
+        }
+        if version.has_state {
+            remove(&layout::of_round(version.round, crate::round::validate::STATE))?;
+        }
+    }
+    if let Some(old) = round.checked_sub(config.publish.keep_updates) {
+        remove(&layout::of_round(old, "updates"))?;
+    }
+    let entries = files.list(layout::MODELS).map_err(RoundError::reading(layout::MODELS))?;
+    for entry in entries {
+        let patch =
+            entry.name.strip_suffix(layout::MODEL_ENDING).and_then(|name| name.strip_suffix(".patch"));
+        let is_old = patch.is_some_and(|ends| ends.split('-').any(|end| !stays.contains(end)));
+        if is_old {
+            let path = format!("{}/{}", layout::MODELS, entry.name);
+            files.remove(&path).map_err(RoundError::writing(&path))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! Reports a round: into the registry, and into the files that monitoring reads.
+
+use crate::fleet::history::{Outcome as Fate, Participation};
+use crate::round::config::Config;
+use crate::round::error::RoundError;
+use crate::round::journal::{Carry, Change, Ending, Rejected, Settings};
+use crate::round::layout;
+use crate::round::publish;
+use crate::round::state::State;
+use crate::round::task::ModelSource;
+use crate::round::world::{Files, World};
+use crate::telemetry::derived::Derived;
+use crate::telemetry::metrics::{
+    Adapted, Bytes, ClientCounts, ClientFigures, Geometry, Outcome, PrivacyState, Quantiles, RoundRecord,
+    RoundSettings,
+};
+use crate::telemetry::{html, prometheus, tensorboard};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Reports a round, and returns what the next one starts from.
+///
+/// # Errors
+///
+/// When a file or the registry cannot be written.
+pub fn act(
+    world: &mut impl World,
+    config: &Config,
+    state: &State,
+    settings: &Settings,
+    changes: &[Change],
+) -> Result<Carry, RoundError> {
+    let clients = participation(state);
+    let now = world.now();
+    world.record(state.round, &clients, &now)?;
+    let mut carry = carry(config, state, settings, &clients);
+    let record = record(world, config, state, &carry, changes, &clients)?;
+    if record.outcome == Outcome::Published {
+        carry.published_at = record.closed_at;
+    }
+    if let Some(loss) = record.metric("loss") {
+        carry.losses.push((state.round, loss));
+        let window = config.monitoring.window.max(2) as usize;
+        carry.losses.drain(..carry.losses.len().saturating_sub(window));
+    }
+    export(world, config, &mut carry, &record)?;
+    publish::remove_old(world, config, state.round, &all_versions(state), &carry.kept)?;
+    Ok(carry)
+}
+
+/// What each client did in the round.
+fn participation(state: &State) -> Vec<Participation> {
+    let (Some(opening), collected) = (state.opening(), state.collected()) else { return Vec::new() };
+    let merged = state.merged();
+    let rejected = rejected(state);
+    let bad: BTreeSet<&str> = rejected.iter().map(|bad| bad.id.as_str()).collect();
+    let kept: BTreeMap<&str, bool> = merged
+        .map(|merged| merged.clients.iter().map(|client| (client.id.as_str(), client.kept)).collect())
+        .unwrap_or_default();
+    let is_published = matches!(state.ending(), Some(Ending::Published(_)));
+    let base = &opening.base;
+    let choices = opening.selection.choices.iter().map(|choice| {
+        let arrival = collected.and_then(|found| found.updates.iter().find(|update| update.id == choice.id));
+        let outcome = match arrival {
+            None if bad.contains(choice.id.as_str()) => Fate::Rejected,
+            None => Fate::Missing,
+            Some(_) if bad.contains(choice.id.as_str()) => Fate::Rejected,
+            Some(_) if !is_published => Fate::Refused,
+            // Under privacy nothing says who is in the sum.
+            Some(_) if kept.get(choice.id.as_str()).copied().unwrap_or(true) => Fate::Merged,
+            Some(_) => Fate::Rejected,
+        };
+        let held = choice.known_version.as_deref() == Some(base.file.blake3.as_str());
+        Participation {
+            client: choice.id.clone(),
+            outcome,
+            bytes_up: arrival.map_or(0, |arrival| arrival.file.bytes),
+            bytes_down: ModelSource::new(base, held, None).fetched(),
+            duration_s: arrival.map(|arrival| arrival.after_s),
+            loss: None,
+            holds: arrival.map(|_| base.file.blake3.clone()),
+        }
+    });
+    choices.collect()
+}
+
+/// All updates that the round left out.
+fn rejected(state: &State) -> Vec<Rejected> {
+    let collected = state.collected().map_or_else(Vec::new, |collected| collected.rejected.clone());
+    let validated = state.validated().map_or_else(Vec::new, |validated| validated.rejected.clone());
+    let merged = state.merged().map_or_else(Vec::new, |merged| merged.rejected.clone());
+    collected.into_iter().chain(validated).chain(merged).collect()
+}
+
+/// The versions that were kept before, and the one that the round made.
+fn all_versions(state: &State) -> Vec<crate::round::journal::Version> {
+    let made = match state.ending() {
+        Some(Ending::Published(version)) => Some(version.clone()),
+        _ => None,
+    };
+    state.carry.kept.iter().cloned().chain(made).collect()
+}
+
+fn carry(config: &Config, state: &State, settings: &Settings, clients: &[Participation]) -> Carry {
+    let before = &state.carry;
+    let made = match state.ending() {
+        Some(Ending::Published(version)) => Some(version),
+        _ => None,
+    };
+    let current = made.unwrap_or(&before.current).clone();
+    let up: u64 = clients.iter().map(|client| client.bytes_up).sum();
+    let down: u64 = clients.iter().map(|client| client.bytes_down).sum();
+    Carry {
+        newest: before.newest.max(current.number),
+        kept: publish::kept(&config.publish, &before.kept, made, current.number),
+        current,
+        settings: Some(settings.clone()),
+        published: before.published + u64::from(made.is_some()),
+        refused: before.refused + u64::from(made.is_none()),
+        bytes: [before.bytes[0] + up, before.bytes[1] + down],
+        losses: before.losses.clone(),
+        published_at: before.published_at,
+        exported: before.exported,
+    }
+}
+
+/// The figures of the round.
+fn record(
+    world: &mut impl World,
+    config: &Config,
+    state: &State,
+    carry: &Carry,
+    changes: &[Change],
+    clients: &[Participation],
+) -> Result<RoundRecord, RoundError> {
+    let opened = state.opened().map_or(0, |line| line.at.unix_ms) as f64 / 1000.0;
+    let mut seconds = state.seconds();
+    let now = world.now();
+    if let Some(line) = state.journal.last() {
+        seconds.insert(line.event.name().to_owned(), now.since(&line.at));
+    }
+    let shows_clients = !config.privacy.enabled || config.monitoring.clients_under_privacy;
+    let sum = |of: fn(&Participation) -> u64| clients.iter().map(of).sum();
+    Ok(RoundRecord {
+        outcome: match state.ending() {
+            Some(Ending::Refused { why }) => Outcome::Refused(why.clone()),
+            _ => Outcome::Published,
+        },
+        phase_s: seconds,
+        base: state.opening().map(|opening| opening.base.file.blake3.clone()),
+        model: state.merged().map(|merged| merged.model.blake3.clone()),
+        clients: counts(state, clients),
+        metrics: state.measured().cloned().unwrap_or_default(),
+        geometry: geometry(state),
+        bytes: Bytes {
+            up: sum(|one| one.bytes_up),
+            down: sum(|one| one.bytes_down),
+            total: carry.bytes.iter().sum(),
+        },
+        privacy: world.budget()?.map(|budget| PrivacyState {
+            epsilon_spent: budget.epsilon_spent.unwrap_or(f64::INFINITY),
+            epsilon_budget: budget.epsilon_budget,
+            delta: budget.delta,
+            rounds_left: Some(budget.rounds_left),
+        }),
+        settings: round_settings(state),
+        adapted: changes.iter().map(adapted).collect(),
+        rows: shows_clients.then(|| rows(state, clients)),
+        fairness: world.fairness()?,
+        ..RoundRecord::new(state.round, opened, now.unix_ms as f64 / 1000.0)
+    })
+}
+
+fn adapted(change: &Change) -> Adapted {
+    Adapted {
+        setting: change.setting.clone(),
+        from: format!("{:.4}", change.from),
+        to: format!("{:.4}", change.to),
+        why: change.why.clone(),
+    }
+}
+
+fn counts(state: &State, clients: &[Participation]) -> ClientCounts {
+    let count =
+        |fates: &[Fate]| clients.iter().filter(|client| fates.contains(&client.outcome)).count() as u64;
+    let collected = state.collected();
+    let mut times: Vec<f64> = clients.iter().filter_map(|client| client.duration_s).collect();
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times.get((share * times.len().saturating_sub(1) as f64) as usize).copied();
+    let arrival_s = at(0.0).zip(at(0.5)).zip(at(0.9).zip(at(1.0)));
+    ClientCounts {
+        population: state.opening().map_or(0, |opening| opening.population),
+        selected: clients.len() as u64,
+        delivered: times.len() as u64,
+        late: collected.map_or(0, |collected| collected.late.len() as u64),
+        missing: count(&[Fate::Missing]),
+        rejected: rejected(state).len() as u64,
+        merged: count(&[Fate::Merged]),
+        waiting: collected.map_or(0, |collected| collected.late.len() as u64),
+        arrival_s: arrival_s.map(|((min, median), (p90, max))| Quantiles { min, median, p90, max }),
+    }
+}
+
+fn geometry(state: &State) -> Geometry {
+    let Some(merged) = state.merged() else { return Geometry::default() };
+    let of = |name: &str| merged.geometry.get(name).copied();
+    let mut norms: Vec<f64> = merged.clients.iter().filter_map(|client| client.norm).collect();
+    norms.sort_by(f64::total_cmp);
+    Geometry {
+        coherence: of("coherence"),
+        noise_scale: of("noise_scale"),
+        signal_fraction: of("signal_fraction"),
+        alignment: of("alignment"),
+        norm_median: norms.get(norms.len() / 2).copied(),
+        norm_min: norms.first().copied(),
+        norm_max: norms.last().copied(),
+    }
+}
+
+fn round_settings(state: &State) -> RoundSettings {
+    let Some(opening) = state.opening() else { return RoundSettings::default() };
+    let settings = &opening.settings;
+    RoundSettings {
+        server_learning_rate: settings.server_learning_rate,
+        clip: opening.budget.as_ref().map(|budget| budget.clip),
+        quorum: Some(opening.quorum),
+        deadline_s: Some(settings.timeout_s),
+        selected: Some(opening.selection.choices.len() as u64),
+        compression_target: Some(settings.compression_target),
+        local_steps: settings.local_steps.clone(),
+    }
+}
+
+fn rows(state: &State, clients: &[Participation]) -> Vec<ClientFigures> {
+    let rejected = rejected(state);
+    let merged = state.merged();
+    let row = |client: &Participation| {
+        let found = merged.and_then(|merged| merged.clients.iter().find(|row| row.id == client.client));
+        let bad = rejected.iter().find(|bad| bad.id == client.client);
+        ClientFigures {
+            id: client.client.clone(),
+            outcome: client.outcome.name().to_owned(),
+            norm: found.and_then(|row| row.norm),
+            kept: found.is_some_and(|row| row.kept),
+            reason: bad.map(|bad| bad.why.clone()).or_else(|| found.map(|row| row.reason.clone())),
+        }
+    };
+    clients.iter().map(row).collect()
+}
+
+/// Writes the figures for each kind of reader.
+fn export(
+    world: &mut impl World,
+    config: &Config,
+    carry: &mut Carry,
+    record: &RoundRecord,
+) -> Result<(), RoundError> {
+    let monitoring = &config.monitoring;
+    let derived = derived(config, carry, record);
+    if monitoring.json_lines {
+        let line = format!("{}\n", serde_json::to_string(record).unwrap_or_default());
+        carry.exported[0] = append(world, layout::METRICS_LINES, carry.exported[0], line.as_bytes())?;
+    }
+    if monitoring.tensorboard {
+        let events = tensorboard::events(carry.exported[1] == 0, record, &derived);
+        carry.exported[1] = append(world, layout::METRICS_TENSORBOARD, carry.exported[1], &events)?;
+    }
+    if monitoring.html {
+        let page = page(world, config)?;
+        world
+            .write(layout::REPORT_PAGE, page.as_bytes())
+            .map_err(RoundError::writing(layout::REPORT_PAGE))?;
+    }
+    if monitoring.prometheus {
+        let (path, text) = (layout::METRICS_PROMETHEUS, prometheus::text(record, &derived, &world.name()));
+        world.write(path, text.as_bytes()).map_err(RoundError::writing(path))?;
+    }
+    Ok(())
+}
+
+/// The page about all rounds, from `metrics/rounds.jsonl`.
+///
+/// # Errors
+///
+/// When the file cannot be read, or a plot cannot be drawn.
+pub fn page(files: &impl Files, config: &Config) -> Result<String, RoundError> {
+    let path = layout::METRICS_LINES;
+    let lines = files.read(path).map_err(RoundError::reading(path))?.unwrap_or_default();
+    let whole = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let lines = lines[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let records: Result<Vec<RoundRecord>, _> = lines.map(serde_json::from_slice).collect();
+    let records = records.map_err(|why| RoundError::Unexpected {
+        path: path.to_owned(),
+        found: why.to_string(),
+        expected: "the lines that fedmill wrote".to_owned(),
+    })?;
+    let about = html::About { title: &files.name(), status: None, window: config.monitoring.window };
+    html::page(&records, &about).map_err(|why| RoundError::Refused(why.to_string()))
+}
+
+fn append(world: &mut impl World, path: &str, at: u64, bytes: &[u8]) -> Result<u64, RoundError> {
+    world.append(path, at, bytes).map_err(RoundError::writing(path))?;
+    Ok(at + bytes.len() as u64)
+}
+
+/// The figures that follow from the losses of the last rounds.
+fn derived(config: &Config, carry: &Carry, record: &RoundRecord) -> Derived {
+    let last_published =
+        (carry.published_at > 0.0).then(|| RoundRecord::new(0, carry.published_at, carry.published_at));
+    let earlier = carry.losses.iter().filter(|(round, _)| *round != record.round).map(|(round, loss)| {
+        let mut earlier = RoundRecord::new(*round, 0.0, 0.0);
+        // Only its loss is known here.
+        earlier.outcome = Outcome::Refused(String::new());
+        earlier.metrics.insert("loss".to_owned(), *loss);
+        earlier
+    });
+    let records: Vec<RoundRecord> = last_published.into_iter().chain(earlier).chain([record.clone()]).collect();
+    Derived::of(&records, config.monitoring.window).unwrap_or_default()
+}

@@ -1,0 +1,146 @@
+//! Runs the operator's command that measures a model.
+//!
+//! The command runs in the state directory and in a process group that the run ends at a timeout or a signal. It finds
+//! the model and the round in variables, and prints one JSON object of numbers.
+
+use crate::io::interrupt::{self, Interrupted};
+use crate::round::error::RoundError;
+use crate::telemetry::explain::Explain;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The most bytes that a command may print.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Pause between two looks at the command.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Time between the request to end and the end by force.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why a command measured nothing.
+#[derive(thiserror::Error, Debug)]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum CommandError {
+    #[error("evaluation: `{program}` cannot be started: {source}")]
+    Start { program: String, source: io::Error },
+    #[error("evaluation: `{program}` ended with {status}")]
+    Failed { program: String, status: ExitStatus },
+    #[error("evaluation: `{program}` took longer than {seconds} s, and was ended")]
+    TooLong { program: String, seconds: f64 },
+    #[error("evaluation: `{program}` printed no JSON object of numbers: {why}")]
+    NoNumbers { program: String, why: String },
+    #[error("evaluation: {0}")]
+    Interrupted(#[from] Interrupted),
+}
+
+impl Explain for CommandError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoNumbers { .. } => {
+                Some("it should print an object such as {\"loss\": 0.31, \"accuracy\": 0.9}".to_owned())
+            }
+            Self::TooLong { .. } => Some("evaluation.timeout in fedmill.toml sets the limit".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Interrupted(interrupted) => Some(interrupted.signal),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a command in a directory with these variables, and returns the numbers that it prints.
+///
+/// # Errors
+///
+/// When the command cannot be started, fails, takes too long, or prints something else.
+pub fn measure(
+    command: &[String],
+    directory: &Path,
+    variables: &[(&str, String)],
+    timeout: Duration,
+) -> Result<BTreeMap<String, f64>, RoundError> {
+    run(command, directory, variables, timeout).map_err(RoundError::work)
+}
+
+fn run(
+    command: &[String],
+    directory: &Path,
+    variables: &[(&str, String)],
+    timeout: Duration,
+) -> Result<BTreeMap<String, f64>, CommandError> {
+    let program = command.first().cloned().unwrap_or_default();
+    let mut started = Command::new(&program);
+    started.args(command.get(1..).unwrap_or_default()).current_dir(directory).process_group(0);
+    started.envs(variables.iter().map(|(name, value)| (*name, value)));
+    started.stdin(Stdio::null()).stdout(Stdio::piped());
+    let start = |source| CommandError::Start { program: program.clone(), source };
+    let mut child = started.spawn().map_err(start)?;
+    let out = child.stdout.take();
+    let reader = thread::spawn(move || {
+        let mut text = Vec::new();
+        let read = out.map(|out| out.take(MOST_BYTES).read_to_end(&mut text));
+        (text, read)
+    });
+    let status = wait(&mut child, &program, timeout)?;
+    let (text, _) = reader.join().unwrap_or_default();
+    if !status.success() {
+        return Err(CommandError::Failed { program, status });
+    }
+    numbers(&text).map_err(|why| CommandError::NoNumbers { program, why })
+}
+
+fn wait(child: &mut Child, program: &str, timeout: Duration) -> Result<ExitStatus, CommandError> {
+    let started = Instant::now();
+    loop {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Ok(status);
+        }
+        if let Err(interrupted) = interrupt::check() {
+            end(child);
+            return Err(interrupted.into());
+        }
+        if started.elapsed() > timeout {
+            end(child);
+            return Err(CommandError::TooLong {
+                program: program.to_owned(),
+                seconds: timeout.as_secs_f64(),
+            });
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Asks the process group of a command to end, and ends it by force after a while.
+fn end(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let kill = |signal| group.map(|group| kill_process_group(group, signal));
+    kill(Signal::TERM);
+    let asked = Instant::now();
+    while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
+        thread::sleep(LOOK_EVERY);
+    }
+    kill(Signal::KILL);
+    // The process is a child of this one, which takes its exit status.
+    let _ = child.wait();
+}
+
+fn numbers(text: &[u8]) -> Result<BTreeMap<String, f64>, String> {
+    let object: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(text).map_err(|why| why.to_string())?;
+    let number = |(name, value): (String, serde_json::Value)| match value.as_f64() {
+        Some(number) => Ok((name, number)),
+        None => Err(format!("{name} is {value}")),
+    };
+    object.into_iter().map(number).collect()
+}

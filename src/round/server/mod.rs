@@ -1,0 +1,78 @@
+//! The real world of a round: a state directory on disk, and the rooms that do the work.
+//!
+//! - [`disk`]: the files. [`work`]: selection, merges, records.
+//! - [`command`]: the operator's command that measures a model.
+
+pub mod command;
+pub mod disk;
+pub mod work;
+
+use crate::engine::backend::request::BackendRequest;
+use crate::engine::intake::update::open_base;
+use crate::io::journal::{Lock, Taken};
+use crate::io::model_file::TablePool;
+use crate::io::source::OpenFiles;
+use crate::kernels::lanes::Isa;
+use crate::round::config::Config;
+use crate::round::error::RoundError;
+use crate::round::layout;
+use rayon::ThreadPool;
+use std::path::{Path, PathBuf};
+
+/// The threads and devices that merges run on.
+pub struct Hardware {
+    /// The worker threads.
+    pub pool: ThreadPool,
+    /// The instruction set.
+    pub isa: Isa,
+    /// The backend.
+    pub backend: BackendRequest,
+}
+
+/// A state directory and the rooms that work on it.
+pub struct Server {
+    root: PathBuf,
+    config: Config,
+    hardware: Hardware,
+    _lock: Option<Lock>,
+}
+
+impl Server {
+    /// Opens a state directory for the one command that may change it.
+    ///
+    /// # Errors
+    ///
+    /// When another command holds its lock.
+    pub fn open(root: &Path, config: &Config, hardware: Hardware) -> Result<Self, RoundError> {
+        let server = Self::reader(root, config, hardware);
+        let lock = Lock::try_take(&root.join(layout::LOCK))?;
+        match lock {
+            Taken::Ours(lock) => Ok(Self { _lock: Some(lock), ..server }),
+            Taken::By(holder) => Err(RoundError::Locked { directory: root.to_owned(), holder }),
+        }
+    }
+
+    /// Opens a state directory to read it, without its lock.
+    pub fn reader(root: &Path, config: &Config, hardware: Hardware) -> Self {
+        Self { root: root.to_owned(), config: config.clone(), hardware, _lock: None }
+    }
+
+    /// Checks that a file is a plain model.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub fn check_model(&self, path: &Path) -> Result<(), RoundError> {
+        let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
+        let checked = open_base(path, &files, &tables);
+        checked.map(drop).map_err(|why| RoundError::Unexpected {
+            path: path.display().to_string(),
+            found: why.faults.to_string(),
+            expected: "a model".to_owned(),
+        })
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+}

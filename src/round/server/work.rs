@@ -1,0 +1,361 @@
+//! The work that other rooms do for a round.
+
+use crate::budget::books::Books;
+use crate::compress::patch;
+use crate::engine::aggregate::publish;
+use crate::engine::aggregate::request::{Inputs, Outputs, Readers, Request};
+use crate::engine::aggregate::session::Session;
+use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
+use crate::engine::intake::claims::{Claims, ClientIdFrom};
+use crate::engine::intake::personal::{Layers, Personal};
+use crate::engine::intake::policy::{OnBadUpdate, Policy, TensorPolicy, control_prefix};
+use crate::engine::intake::weights::{Weighting, read_table};
+use crate::engine::passes::machine::Machine;
+use crate::fleet::history::Participation;
+use crate::fleet::registry::Registry;
+use crate::fleet::select::{self, Constraints, Selection};
+use crate::io::folder;
+use crate::model::client_id::IdSource;
+use crate::modes::dp::error::DpError;
+use crate::modes::dp::release;
+use crate::modes::tiers::file::{Tier, TierText, Tiers};
+use crate::modes::{tiers, tree};
+use crate::round::config::sections::OnBad;
+use crate::round::error::RoundError;
+use crate::round::evaluate::MODEL;
+use crate::round::journal::{Rejected, Settings};
+use crate::round::layout;
+use crate::round::moment::Moment;
+use crate::round::server::{Server, command};
+use crate::round::validate::STATE;
+use crate::round::world::{
+    BudgetFacts, Files, Fingerprint, MergeOrder, Merged, MergedClient, TierTask, Work,
+};
+use crate::rules::{self, pre};
+use crate::settings::Definition;
+use crate::settings::share::Share;
+use crate::strategies::{self, Strategy};
+use crate::telemetry::explain::Explain;
+use crate::telemetry::progress::Progress;
+use crate::telemetry::report::Report;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+impl Work for Server {
+    fn select(&mut self, round: u64, settings: &Settings, now: &Moment) -> Result<Selection, RoundError> {
+        let coordination = &self.config.coordination;
+        let privacy = &self.config.privacy;
+        let request = select::Request {
+            strategy: select::parse(&coordination.selection)
+                .map_err(RoundError::setting("coordination.selection"))?,
+            count: settings.clients as usize,
+            dropout: settings.dropout,
+            most: coordination.max_clients as usize,
+            round,
+            seed: coordination.seed,
+            max_wait: coordination.max_wait,
+            constraints: Constraints {
+                tiers: coordination.tiers.clone(),
+                epsilon: privacy.enabled.then_some(privacy.epsilon),
+                ..Constraints::default()
+            },
+            now: timestamp(now),
+            least: coordination.min_clients as usize,
+        };
+        select::select(&self.registry()?, &request).map_err(RoundError::work)
+    }
+
+    fn tiers(&mut self) -> Result<BTreeMap<String, TierTask>, RoundError> {
+        let Some(file) = &self.config.tiers.file else { return Ok(BTreeMap::new()) };
+        let tiers = Tiers::read(&self.root.join(file), |tier| self.tier(tier)).map_err(RoundError::work)?;
+        let task = |tier: Tier| (tier.name, TierTask { local_steps: tier.local_steps, codec: tier.codec });
+        Ok(tiers.tiers.into_iter().map(task).collect())
+    }
+
+    fn population(&mut self) -> Result<u64, RoundError> {
+        self.registry()?.active().map_err(RoundError::work)
+    }
+
+    fn recorded_round(&mut self) -> Result<Option<u64>, RoundError> {
+        match folder::exists(&self.path(layout::REGISTRY)) {
+            true => self.registry()?.last_round().map_err(RoundError::work),
+            false => Ok(None),
+        }
+    }
+
+    fn record(&mut self, round: u64, clients: &[Participation], now: &Moment) -> Result<(), RoundError> {
+        let recorded = self.registry()?.record(round, clients, timestamp(now));
+        recorded.map(drop).map_err(RoundError::work)
+    }
+
+    fn fairness(&mut self) -> Result<Option<f64>, RoundError> {
+        let counts = self.registry()?.participation_counts().map_err(RoundError::work)?;
+        Ok(counts.jain())
+    }
+
+    fn faults(&mut self, order: &MergeOrder) -> Result<Vec<Rejected>, RoundError> {
+        let progress = Progress::hidden();
+        let request = self.request(order)?;
+        let mut session = Session::open(request, self.machine(&progress)).map_err(RoundError::work)?;
+        let updates = std::mem::take(&mut session.updates);
+        let taken = session.admit(updates).map_err(RoundError::work)?;
+        let row = |update: &crate::engine::intake::update::Update| {
+            let asked = order.updates.iter().find(|asked| self.path(&asked.path) == update.path)?;
+            Some(Rejected { id: asked.id.clone(), path: asked.path.clone(), why: update.faults.to_string() })
+        };
+        Ok(taken.rejected.iter().filter_map(row).collect())
+    }
+
+    fn merge(&mut self, order: &MergeOrder) -> Result<Merged, RoundError> {
+        let progress = Progress::hidden();
+        let request = self.request(order)?;
+        let machine = self.machine(&progress);
+        let has_state = request.outputs.state.is_some();
+        let outputs = request.outputs.clone();
+        let done = match (self.config.privacy.enabled, &self.config.tiers.file) {
+            (true, _) => release::run(request, &release::Options::new(self.path(layout::BUDGET)), machine),
+            (false, Some(file)) => {
+                let method = |tier: &TierText| self.tier(tier);
+                tiers::mode::run(request, &self.root.join(file), method, machine)
+            }
+            (false, None) => tree::root::run(request, machine),
+        };
+        let report = done.inspect_err(|why| {
+            let told = publish::publish_failure(&outputs, why.report(), (why.to_string(), why.is_refusal()));
+            if let Err(why) = told {
+                tracing::warn!("no report was written: {why}");
+            }
+        });
+        let report = report.map_err(RoundError::work)?;
+        let model = layout::of_round(order.round, MODEL);
+        let model = self.fingerprint(&model).map_err(RoundError::reading(&model))?;
+        Ok(merged(order, &report, model, has_state, self.config.privacy.enabled))
+    }
+
+    fn evaluate(&mut self, round: u64, model: &str) -> Result<BTreeMap<String, f64>, RoundError> {
+        let evaluation = &self.config.evaluation;
+        let absolute = std::path::absolute(self.path(model)).unwrap_or_else(|_| self.path(model));
+        let variables =
+            [("FEDMILL_ROUND", round.to_string()), ("FEDMILL_MODEL", absolute.display().to_string())];
+        command::measure(&evaluation.command, &self.root, &variables, evaluation.timeout.unsigned_abs())
+    }
+
+    fn patch(&mut self, from: &str, to: &str, target: &str) -> Result<Option<Fingerprint>, RoundError> {
+        let path = self.path(target);
+        if !folder::exists(&path) {
+            let made = patch::make(&self.path(from), &self.path(to), &path).map_err(RoundError::work)?;
+            if !made {
+                return Ok(None);
+            }
+        }
+        self.fingerprint(target).map(Some).map_err(RoundError::reading(target))
+    }
+
+    fn budget(&mut self) -> Result<Option<BudgetFacts>, RoundError> {
+        if !self.config.privacy.enabled {
+            return Ok(None);
+        }
+        let books =
+            Books::read(&self.path(layout::BUDGET)).map_err(|why| RoundError::work(DpError::from(why)))?;
+        let status = books.status().map_err(|why| RoundError::work(DpError::from(why)))?;
+        Ok(Some(BudgetFacts {
+            epsilon_spent: status.epsilon_spent,
+            epsilon_budget: status.epsilon_budget,
+            delta: status.delta,
+            rounds_left: status.rounds_left,
+            clip: status.clip,
+        }))
+    }
+}
+
+fn timestamp(now: &Moment) -> Timestamp {
+    i64::try_from(now.unix_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+impl Server {
+    fn registry(&self) -> Result<Registry, RoundError> {
+        Registry::open(&self.path(layout::REGISTRY)).map_err(RoundError::work)
+    }
+
+    fn machine<'s>(&'s self, progress: &'s Progress) -> Machine<'s> {
+        Machine::new(self.hardware.isa, &self.hardware.pool, progress)
+    }
+
+    /// The request for the merge of a round.
+    fn request(&self, order: &MergeOrder) -> Result<Request, RoundError> {
+        let is_private = self.config.privacy.enabled;
+        let method = self.method(order)?;
+        let keeps_state = !method.strategy.keeps().is_empty() || method.rule.keeps_centre();
+        let weighting = self.weighting(&method)?;
+        let policy = self.policy(order, method.strategy.as_ref(), weighting)?;
+        let updates: Vec<PathBuf> = order.updates.iter().map(|update| self.path(&update.path)).collect();
+        let model = self.path(&layout::of_round(order.round, MODEL));
+        let request = Request::new(updates, method, model.clone());
+        Ok(Request {
+            inputs: Inputs {
+                base: Some(self.path(&order.base)),
+                starts_state: keeps_state && order.state.is_none(),
+                may_be_empty: is_private,
+                ..request.inputs
+            },
+            policy,
+            reporting: Reporting { metrics: MetricsRequest::IfFew, ..Reporting::default() },
+            outputs: Outputs {
+                report: Some(self.path(&layout::of_round(order.round, "report.json"))),
+                readers: if is_private { Readers::Owner { of_clients: false } } else { Readers::All },
+                state: keeps_state.then(|| self.path(&layout::of_round(order.round, STATE))),
+                ..request.outputs
+            },
+            backend: self.hardware.backend.clone(),
+            ..request
+        })
+    }
+
+    fn method(&self, order: &MergeOrder) -> Result<Method, RoundError> {
+        let robustness = &self.config.robustness;
+        let byzantine = match robustness.byzantine_tolerance {
+            0.0 => None,
+            share => Some(
+                share
+                    .to_string()
+                    .parse::<Share>()
+                    .map_err(RoundError::setting("robustness.byzantine_tolerance"))?,
+            ),
+        };
+        let is_private = self.config.privacy.enabled;
+        Ok(Method {
+            strategy: strategies::parse(&self.strategy(order), Definition::Paper)
+                .map_err(RoundError::setting("strategy.name"))?,
+            pre: robustness
+                .pre
+                .iter()
+                .map(|step| pre::parse(step))
+                .collect::<Result<_, _>>()
+                .map_err(RoundError::setting("robustness.pre"))?,
+            byzantine: byzantine.filter(|_| !is_private && self.config.tiers.file.is_none()),
+            seed: self.config.coordination.seed.wrapping_add(order.round),
+            ..Method::new(
+                rules::parse(&robustness.rule, Definition::Paper)
+                    .map_err(RoundError::setting("robustness.rule"))?,
+            )
+        })
+    }
+
+    /// The strategy with the learning rate that adaptation set.
+    fn strategy(&self, order: &MergeOrder) -> String {
+        let name = &self.config.strategy.name;
+        let Some(rate) = order.settings.server_learning_rate else { return name.clone() };
+        let (name, settings) = name.split_once(':').unwrap_or((name, ""));
+        let others = settings.split(',').filter(|setting| !setting.is_empty() && !setting.starts_with("lr="));
+        let all: Vec<String> = others.map(str::to_owned).chain([format!("lr={rate}")]).collect();
+        format!("{name}:{}", all.join(","))
+    }
+
+    fn weighting(&self, method: &Method) -> Result<Weighting, RoundError> {
+        let is_private = self.config.privacy.enabled;
+        if is_private || !method.rule.uses_weights() || method.strategy.weighs_alike().is_some() {
+            return Ok(if is_private { Weighting::Default } else { Weighting::Uniform });
+        }
+        match self.config.robustness.weights.as_deref() {
+            None => Ok(Weighting::Default),
+            Some("examples") => Ok(Weighting::Examples),
+            Some("uniform") => Ok(Weighting::Uniform),
+            Some(text) => match text.strip_prefix("metadata:") {
+                Some(key) => Ok(Weighting::Metadata(key.to_owned())),
+                None => read_table(&self.path(text))
+                    .map(Weighting::Table)
+                    .map_err(RoundError::setting("robustness.weights")),
+            },
+        }
+    }
+
+    fn policy(
+        &self,
+        order: &MergeOrder,
+        strategy: &dyn Strategy,
+        weighting: Weighting,
+    ) -> Result<Policy, RoundError> {
+        let is_private = self.config.privacy.enabled;
+        let layers = self.config.personalization.layers.iter().map(|layers| layers.parse::<Layers>());
+        let layers =
+            layers.collect::<Result<_, _>>().map_err(RoundError::setting("personalization.layers"))?;
+        Ok(Policy {
+            round: Some(order.round),
+            min_clients: (!is_private).then_some(self.config.coordination.min_clients as usize),
+            on_bad_update: match self.config.robustness.on_bad_update {
+                OnBad::Skip => OnBadUpdate::Skip,
+                OnBad::Fail => OnBadUpdate::Fail,
+            },
+            weighting,
+            population: Some(order.population as usize),
+            takes_stale: strategy.takes_stale(),
+            claims: Claims {
+                client_id_from: ClientIdFrom::Only(IdSource::Stem),
+                max_examples: self.config.robustness.max_examples,
+                judges_alone: is_private,
+                ..Claims::default()
+            },
+            tensors: TensorPolicy {
+                personal: Personal { layers },
+                control_prefix: control_prefix(strategy),
+                ..TensorPolicy::default()
+            },
+            ..Policy::default()
+        })
+    }
+
+    /// The method of one tier of clients.
+    fn tier(&self, tier: &TierText) -> Result<Method, crate::settings::SpecError> {
+        Ok(Method {
+            pre: tier.pre.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
+            byzantine: tier.byzantine.clone(),
+            seed: self.config.coordination.seed,
+            ..Method::new(rules::parse(&tier.rule, Definition::Paper)?)
+        })
+    }
+}
+
+/// What a report says of a merge. Under privacy it says nothing of single clients.
+fn merged(
+    order: &MergeOrder,
+    report: &Report,
+    model: Fingerprint,
+    has_state: bool,
+    is_private: bool,
+) -> Merged {
+    let clients = report.clients.iter().map(|row| MergedClient {
+        id: row.id.clone(),
+        weight: row.weight,
+        norm: row.norm,
+        kept: row.kept,
+        reason: row.reason.clone(),
+    });
+    let rejected = report.rejected.iter().filter_map(|row| {
+        let asked = order.updates.iter().find(|asked| row.file.ends_with(&asked.path))?;
+        Some(Rejected { id: asked.id.clone(), path: asked.path.clone(), why: row.errors.join("; ") })
+    });
+    let metrics = report.metrics.as_ref();
+    let figures = [
+        ("coherence", metrics.and_then(|metrics| metrics.coherence)),
+        ("alignment", metrics.and_then(|metrics| metrics.alignment)),
+        ("signal_fraction", metrics.and_then(|metrics| metrics.signal_fraction)),
+        ("noise_scale", metrics.and_then(|metrics| metrics.noise_scale)),
+        ("delta_norm", report.strategy.delta_norm),
+    ];
+    let geometry = figures.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Merged {
+        model,
+        has_state,
+        clients: if is_private { Vec::new() } else { clients.collect() },
+        rejected: if is_private { Vec::new() } else { rejected.collect() },
+        geometry: if is_private {
+            BTreeMap::new()
+        } else {
+            geometry.filter(|(_, value)| value.is_finite()).collect()
+        },
+    }
+}

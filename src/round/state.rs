@@ -1,0 +1,181 @@
+//! The state of a federation: its last round, as the journals tell it.
+
+use crate::round::error::RoundError;
+use crate::round::journal::{Carry, Collected, Ending, Event, Line, Opening, RoundJournal, Validated};
+use crate::round::layout;
+use crate::round::world::{Files, Merged, World};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The state of a federation.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The last round with an event; 0 after `round init`.
+    pub round: u64,
+    /// Its journal.
+    pub journal: RoundJournal,
+    /// What the round started from, or left if it is over.
+    pub carry: Carry,
+}
+
+impl State {
+    /// Reads the state of a federation.
+    ///
+    /// # Errors
+    ///
+    /// When the directory holds none, or a journal is damaged.
+    pub fn read(files: &(impl Files + ?Sized), directory: &Path) -> Result<Self, RoundError> {
+        let missing = || RoundError::NoState { directory: directory.to_owned() };
+        let last = last_folder(files, layout::ROUNDS)?.ok_or_else(missing)?;
+        let own = RoundJournal::read_alone(files, last)?;
+        if let Some(carry) = own.lines.iter().rev().find_map(|line| line.event.carry()).cloned() {
+            return Ok(Self { round: last, journal: own, carry });
+        }
+        let before = last.checked_sub(1).ok_or_else(missing)?;
+        let earlier = RoundJournal::read_alone(files, before)?;
+        let carry = earlier.last().and_then(|line| line.event.carry()).cloned();
+        let carry = carry.ok_or_else(|| RoundError::Unexpected {
+            path: layout::journal(before),
+            found: format!("a round that does not end, before round {last}"),
+            expected: "the event close".to_owned(),
+        })?;
+        let journal = RoundJournal::read(files, last, earlier.head)?;
+        match journal.lines.is_empty() {
+            true => Ok(Self { round: before, journal: earlier, carry }),
+            false => Ok(Self { round: last, journal, carry }),
+        }
+    }
+
+    /// The event that the round ended with so far.
+    pub fn last(&self) -> Option<&Event> {
+        self.journal.last().map(|line| &line.event)
+    }
+
+    /// Whether a round is open.
+    pub fn is_open(&self) -> bool {
+        self.last().is_some_and(|event| event.carry().is_none())
+    }
+
+    /// The round that is open, or that opens next.
+    pub fn next_round(&self) -> u64 {
+        if self.is_open() { self.round } else { self.round + 1 }
+    }
+
+    /// Appends an event of a round, and makes it the last.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn append(&mut self, files: &mut impl Files, round: u64, event: Event) -> Result<(), RoundError> {
+        if round != self.round {
+            let head = self.journal.head;
+            self.journal = RoundJournal { head, ..RoundJournal::default() };
+            self.round = round;
+        }
+        if let Some(carry) = event.carry() {
+            self.carry = carry.clone();
+        }
+        self.journal.append(files, round, event)
+    }
+
+    /// The last line that `find` accepts.
+    fn find<'s, T>(&'s self, find: impl Fn(&'s Event) -> Option<T>) -> Option<T> {
+        self.journal.lines.iter().rev().find_map(|line| find(&line.event))
+    }
+
+    /// The opening of the round.
+    pub fn opening(&self) -> Option<&Opening> {
+        self.find(|event| if let Event::Open(opening) = event { Some(&**opening) } else { None })
+    }
+
+    /// The line of the opening of the round.
+    pub fn opened(&self) -> Option<&Line> {
+        self.journal.lines.iter().rev().find(|line| matches!(line.event, Event::Open(_)))
+    }
+
+    /// What the round collected; `None` while it collects.
+    pub fn collected(&self) -> Option<&Collected> {
+        self.find(|event| if let Event::Validate(collected) = event { Some(&**collected) } else { None })
+    }
+
+    /// The updates that the round merges; `None` before.
+    pub fn validated(&self) -> Option<&Validated> {
+        self.find(|event| if let Event::Aggregate(validated) = event { Some(&**validated) } else { None })
+    }
+
+    /// What the merge made; `None` before.
+    pub fn merged(&self) -> Option<&Merged> {
+        self.find(|event| if let Event::Evaluate(merged) = event { Some(&**merged) } else { None })
+    }
+
+    /// What the evaluation measured; `None` before.
+    pub fn measured(&self) -> Option<&BTreeMap<String, f64>> {
+        self.find(|event| if let Event::Publish { metrics } = event { Some(metrics) } else { None })
+    }
+
+    /// How the round ends; `None` before.
+    pub fn ending(&self) -> Option<&Ending> {
+        self.find(|event| if let Event::Adapt(ending) = event { Some(&**ending) } else { None })
+    }
+
+    /// Seconds of each phase so far, without the time until a round opens.
+    pub fn seconds(&self) -> BTreeMap<String, f64> {
+        let lines = &self.journal.lines;
+        let mut seconds = BTreeMap::new();
+        for pair in lines.windows(2).filter(|pair| pair[0].event.carry().is_none()) {
+            *seconds.entry(pair[0].event.name().to_owned()).or_insert(0.0) += pair[1].at.since(&pair[0].at);
+        }
+        seconds
+    }
+
+    /// Notices a part of the directory that is older or newer than the journal.
+    ///
+    /// # Errors
+    ///
+    /// When there is such a part, or a file cannot be read.
+    pub fn check_whole(&self, world: &mut impl World) -> Result<(), RoundError> {
+        let beyond = |found: String| Err(RoundError::Restored { journal: self.round, found });
+        if let Some(later) = world.recorded_round()?.filter(|later| *later > self.round) {
+            return beyond(format!("{} knows round {later}", layout::REGISTRY));
+        }
+        for folder in [layout::TASKS, layout::INBOX] {
+            if let Some(later) = last_folder(world, folder)?.filter(|later| *later > self.round) {
+                return beyond(format!("there is {folder}/{}", layout::number(later)));
+            }
+        }
+        let found = world.target(layout::CURRENT).map_err(RoundError::reading(layout::CURRENT))?;
+        let merged = self.merged().map(|merged| layout::model(&merged.model.blake3));
+        let current = Some(layout::model(&self.carry.current.file.blake3));
+        // A rollback that was killed leaves the link at a model that is kept.
+        let is_back = matches!(self.last(), Some(Event::Rollback(_)));
+        let kept =
+            self.carry.kept.iter().filter(|_| is_back).map(|version| layout::model(&version.file.blake3));
+        let known: Vec<String> = kept.chain(current).chain(merged).collect();
+        match found {
+            Some(found) if !known.contains(&found) => {
+                beyond(format!("{} is {found}, which the journal does not know as current", layout::CURRENT))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The largest number of a round among the folders of a folder.
+///
+/// # Errors
+///
+/// When it cannot be listed.
+pub fn last_folder(files: &(impl Files + ?Sized), folder: &str) -> Result<Option<u64>, RoundError> {
+    Ok(round_folders(files, folder)?.last().copied())
+}
+
+/// The numbers of the rounds that have a folder in a folder, in order.
+///
+/// # Errors
+///
+/// When it cannot be listed.
+pub fn round_folders(files: &(impl Files + ?Sized), folder: &str) -> Result<Vec<u64>, RoundError> {
+    let entries = files.list(folder).map_err(RoundError::reading(folder))?;
+    let folders = entries.iter().filter(|entry| entry.is_folder);
+    Ok(folders.filter_map(|entry| layout::round_of(&entry.name)).collect())
+}

@@ -1,0 +1,173 @@
+//! What an operator asks of a federation: its state now, and its rounds so far.
+
+use crate::round::config::Config;
+use crate::round::error::RoundError;
+use crate::round::journal::{Ending, Event, RoundJournal, Settings, Version};
+use crate::round::layout;
+use crate::round::state::{State, round_folders};
+use crate::round::world::{BudgetFacts, World};
+use crate::round::{collect, task};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The state of a federation.
+#[derive(Clone, Serialize, Debug)]
+pub struct Status {
+    /// The round that is open, or the last that is over.
+    pub round: u64,
+    /// Its phase, or `closed`.
+    pub phase: String,
+    /// What it waits for; `None` if it does not wait.
+    pub waits: Option<String>,
+    /// The time at which the round opened.
+    pub opened: Option<String>,
+    /// The number of selected clients.
+    pub selected: Option<usize>,
+    /// The current model.
+    pub current: Version,
+    /// The path of the current model.
+    pub model: String,
+    /// Versions that a rollback may go to.
+    pub kept: Vec<u64>,
+    /// Rounds that published a model.
+    pub published: u64,
+    /// Rounds that published nothing.
+    pub refused: u64,
+    /// How the last round ended.
+    pub last: Option<String>,
+    /// Bytes that clients sent in all rounds.
+    pub bytes_up: u64,
+    /// Bytes that clients fetched in all rounds.
+    pub bytes_down: u64,
+    /// The settings of the open round, or of the next.
+    pub settings: Option<Settings>,
+    /// The privacy budget.
+    pub budget: Option<BudgetFacts>,
+}
+
+impl Status {
+    /// The state of a federation.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn of(world: &mut impl World, config: &Config, state: &State) -> Result<Self, RoundError> {
+        let waits = match (state.last(), state.opening()) {
+            (Some(Event::Collect), Some(opening)) => Some(collect::look(world, config, state, opening)?),
+            _ => None,
+        };
+        let opening = state.opening().filter(|_| state.is_open());
+        let carry = &state.carry;
+        Ok(Self {
+            round: state.round,
+            phase: if state.is_open() { state.last().map_or("closed", Event::name) } else { "closed" }
+                .to_owned(),
+            waits,
+            opened: state.opened().map(|line| task::time(line.at.unix_s())),
+            selected: opening.map(|opening| opening.selection.choices.len()),
+            model: layout::model(&carry.current.file.blake3),
+            current: carry.current.clone(),
+            kept: carry.kept.iter().map(|version| version.number).collect(),
+            published: carry.published,
+            refused: carry.refused,
+            last: state.ending().map(ending),
+            bytes_up: carry.bytes[0],
+            bytes_down: carry.bytes[1],
+            settings: opening.map(|opening| opening.settings.clone()).or_else(|| carry.settings.clone()),
+            budget: world.budget()?,
+        })
+    }
+}
+
+fn ending(ending: &Ending) -> String {
+    match ending {
+        Ending::Published(version) => format!("published version {}", version.number),
+        Ending::Refused { why } => format!("published nothing: {why}"),
+    }
+}
+
+/// A round that is over, or how far it came.
+#[derive(Clone, Serialize, Debug)]
+pub struct Past {
+    /// The round.
+    pub round: u64,
+    /// The time at which it opened.
+    pub opened: Option<String>,
+    /// Its last phase, or `closed`.
+    pub phase: String,
+    /// The number of selected clients.
+    pub selected: usize,
+    /// The number of updates that it merged.
+    pub merged: usize,
+    /// The number of updates that it left out.
+    pub rejected: usize,
+    /// How it ended.
+    pub ending: String,
+    /// The version that it published.
+    pub version: Option<u64>,
+    /// What its evaluation measured.
+    pub metrics: BTreeMap<String, f64>,
+    /// The operator's rollbacks behind it, as versions.
+    pub rollbacks: Vec<u64>,
+}
+
+/// The last rounds, the last first.
+///
+/// # Errors
+///
+/// When a journal cannot be read.
+pub fn history(world: &mut impl World, most: usize) -> Result<Vec<Past>, RoundError> {
+    let rounds = round_folders(world, layout::ROUNDS)?;
+    let last = rounds.into_iter().filter(|round| *round > 0).rev().take(most);
+    last.map(|round| Ok(past(round, RoundJournal::read_alone(world, round)?))).collect()
+}
+
+fn past(round: u64, journal: RoundJournal) -> Past {
+    let rollback = |event: &Event| match event {
+        Event::Rollback(carry) => Some(carry.current.number),
+        _ => None,
+    };
+    let rollbacks = journal.lines.iter().filter_map(|line| rollback(&line.event)).collect();
+    let carry = journal.lines.iter().find_map(|line| line.event.carry()).cloned();
+    let state = State { round, carry: carry.unwrap_or_else(none), journal };
+    let merged = state.merged();
+    let version = match state.ending() {
+        Some(Ending::Published(version)) => Some(version.number),
+        _ => None,
+    };
+    let bad = [
+        state.collected().map_or(0, |found| found.rejected.len()),
+        state.validated().map_or(0, |found| found.rejected.len()),
+        merged.map_or(0, |found| found.rejected.len()),
+    ];
+    Past {
+        round,
+        opened: state.opened().map(|line| task::time(line.at.unix_s())),
+        phase: state.last().map_or("open", Event::name).to_owned(),
+        selected: state.opening().map_or(0, |opening| opening.selection.choices.len()),
+        merged: merged.map_or(0, |merged| merged.clients.iter().filter(|client| client.kept).count()),
+        rejected: bad.into_iter().sum(),
+        ending: state.ending().map_or_else(String::new, ending),
+        version,
+        metrics: state.measured().cloned().unwrap_or_default(),
+        rollbacks,
+    }
+}
+
+/// The carry of a round that has not ended; no figure of it is used.
+fn none() -> crate::round::journal::Carry {
+    let file = crate::round::world::Fingerprint::default();
+    let current = Version { number: 0, round: 0, file, has_state: false, metrics: BTreeMap::new() };
+    crate::round::journal::Carry {
+        current,
+        newest: 0,
+        kept: Vec::new(),
+        settings: None,
+        published: 0,
+        refused: 0,
+        bytes: [0; 2],
+        losses: Vec::new(),
+        published_at: 0.0,
+        exported: [0; 2],
+    }
+}

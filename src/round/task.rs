@@ -1,0 +1,228 @@
+//! The files that clients read: a task for each client, and the manifest of the round.
+
+use crate::fleet::select::Choice;
+use crate::round::config::Config;
+use crate::round::journal::{Opening, Version};
+use crate::round::layout;
+use crate::round::world::{Fingerprint, TierTask};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The schema of a task.
+pub const TASK: &str = "fedmill.task/1";
+
+/// The schema of the manifest of a round.
+pub const MANIFEST: &str = "fedmill.round/1";
+
+/// The settings that all tasks of a round share.
+#[derive(Clone, Serialize, Debug)]
+pub struct TaskSettings {
+    /// The weight of FedProx's proximal term; `None` for other strategies.
+    pub mu: Option<f64>,
+    /// Local steps by tier; the empty name stands for clients without a tier.
+    pub local_steps: BTreeMap<String, u64>,
+    /// Codecs that a client may use; empty for updates as they are.
+    pub codecs: Vec<String>,
+    /// The codec that the clients of a tier use.
+    pub tier_codecs: BTreeMap<String, String>,
+    /// The size of an update relative to the model that clients aim at.
+    pub compression_target: f64,
+    /// The most bytes of an update; `None` for no bound.
+    pub max_bytes: Option<u64>,
+    /// The L2 norm to which an update is clipped; `None` without privacy.
+    pub clip: Option<f64>,
+    /// Layers that stay with the client.
+    pub personal: Vec<String>,
+    /// The seed of the round.
+    pub seed: u64,
+}
+
+impl TaskSettings {
+    /// The settings of a round.
+    pub fn of(config: &Config, opening: &Opening, tiers: BTreeMap<String, TierTask>) -> Self {
+        let strategy = &config.strategy;
+        let is_proximal = strategy.name.split(':').next() == Some("fedprox");
+        Self {
+            mu: is_proximal.then_some(strategy.mu),
+            local_steps: opening.settings.local_steps.clone(),
+            codecs: config.compression.methods.clone(),
+            tier_codecs: tiers.into_iter().filter_map(|(tier, task)| Some((tier, task.codec?))).collect(),
+            compression_target: opening.settings.compression_target,
+            max_bytes: config.compression.bytes_per_update,
+            clip: opening.budget.as_ref().map(|budget| budget.clip),
+            personal: config.personalization.layers.clone(),
+            seed: config.coordination.seed.wrapping_add(opening.selection.round),
+        }
+    }
+
+    fn codecs(&self, tier: Option<&str>) -> Vec<String> {
+        let own = tier.and_then(|tier| self.tier_codecs.get(tier));
+        own.map_or_else(|| self.codecs.clone(), |codec| vec![codec.clone()])
+    }
+
+    fn steps(&self, tier: Option<&str>) -> u64 {
+        let of = |tier: &str| self.local_steps.get(tier).copied();
+        tier.and_then(of).or_else(|| of("")).unwrap_or(1)
+    }
+}
+
+/// Where a client gets the model of a round.
+#[derive(Clone, Serialize, Debug)]
+pub struct ModelSource {
+    /// The number of the version.
+    pub version: u64,
+    /// Its digest, to check against.
+    pub blake3: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its path in the state directory.
+    pub path: String,
+    /// Whether the client holds it already.
+    pub is_held: bool,
+    /// A smaller way to it; `None` if there is none.
+    pub patch: Option<PatchSource>,
+}
+
+/// A patch from a model that a client holds.
+#[derive(Clone, Serialize, Debug)]
+pub struct PatchSource {
+    /// The digest of the model that it applies to.
+    pub onto: String,
+    /// Its path in the state directory.
+    pub path: String,
+    /// Its digest.
+    pub blake3: String,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+impl ModelSource {
+    /// The source of a version. `patch` has the digest of the model that the client holds, and the patch.
+    pub fn new(version: &Version, is_held: bool, patch: Option<(String, Fingerprint)>) -> Self {
+        let Fingerprint { blake3, bytes } = version.file.clone();
+        let patch = patch.map(|(onto, file)| PatchSource {
+            path: layout::patch(&onto, &blake3),
+            onto,
+            blake3: file.blake3,
+            bytes: file.bytes,
+        });
+        Self { version: version.number, path: layout::model(&blake3), blake3, bytes, is_held, patch }
+    }
+
+    /// Bytes that a client fetches.
+    pub fn fetched(&self) -> u64 {
+        match &self.patch {
+            _ if self.is_held => 0,
+            Some(patch) => patch.bytes,
+            None => self.bytes,
+        }
+    }
+}
+
+/// The task of a client.
+#[derive(Clone, Serialize, Debug)]
+pub struct Task {
+    schema: &'static str,
+    client: String,
+    round: u64,
+    model: ModelSource,
+    local_steps: u64,
+    mu: Option<f64>,
+    codecs: Vec<String>,
+    compression_target: f64,
+    max_bytes: Option<u64>,
+    clip: Option<f64>,
+    personal: Vec<String>,
+    seed: u64,
+    deadline: String,
+    /// Where to put the update, in the state directory.
+    put: String,
+    /// The metadata that the update must have.
+    metadata: BTreeMap<&'static str, String>,
+}
+
+impl Task {
+    /// The task of a client. `deadline` is in seconds since 1970.
+    pub fn new(
+        round: u64,
+        choice: &Choice,
+        common: &TaskSettings,
+        model: ModelSource,
+        deadline: u64,
+    ) -> Self {
+        let metadata = BTreeMap::from([
+            ("client_id", choice.id.clone()),
+            ("round", round.to_string()),
+            ("base", format!("blake3:{}", model.blake3)),
+        ]);
+        Self {
+            schema: TASK,
+            client: choice.id.clone(),
+            round,
+            local_steps: common.steps(choice.tier.as_deref()),
+            mu: common.mu,
+            codecs: common.codecs(choice.tier.as_deref()),
+            compression_target: common.compression_target,
+            max_bytes: common.max_bytes,
+            clip: common.clip,
+            personal: common.personal.clone(),
+            seed: common.seed,
+            deadline: time(deadline),
+            put: layout::of_client(&layout::inbox(round), &choice.id, layout::MODEL_ENDING),
+            metadata,
+            model,
+        }
+    }
+
+    /// The task as JSON.
+    pub fn text(&self) -> Vec<u8> {
+        lines_of(self)
+    }
+}
+
+/// The manifest of a round.
+#[derive(Clone, Serialize, Debug)]
+pub struct Manifest {
+    schema: &'static str,
+    round: u64,
+    model: ModelSource,
+    clients: usize,
+    quorum: u64,
+    deadline: String,
+    inbox: String,
+    settings: TaskSettings,
+}
+
+impl Manifest {
+    /// The manifest of a round. `deadline` is in seconds since 1970.
+    pub fn new(round: u64, opening: &Opening, common: &TaskSettings, deadline: u64) -> Self {
+        Self {
+            schema: MANIFEST,
+            round,
+            model: ModelSource::new(&opening.base, false, None),
+            clients: opening.selection.choices.len(),
+            quorum: opening.quorum,
+            deadline: time(deadline),
+            inbox: layout::inbox(round),
+            settings: common.clone(),
+        }
+    }
+
+    /// The manifest as JSON.
+    pub fn text(&self) -> Vec<u8> {
+        lines_of(self)
+    }
+}
+
+/// A time as RFC 3339.
+pub fn time(unix_s: u64) -> String {
+    let seconds = i64::try_from(unix_s).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
+}
+
+fn lines_of(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+    text.push(b'\n');
+    text
+}

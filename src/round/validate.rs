@@ -1,0 +1,97 @@
+//! Validates updates by their headers, metadata and layouts. Bad ones go to quarantine.
+
+use crate::round::config::Config;
+use crate::round::config::sections::OnBad;
+use crate::round::error::RoundError;
+use crate::round::journal::{Collected, Rejected, Validated};
+use crate::round::layout;
+use crate::round::state::State;
+use crate::round::world::{Files, MergeOrder, World};
+use std::collections::BTreeMap;
+
+/// Sorts updates into those that fit the round and those that do not. Moves nothing: the next phase does.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn act(
+    world: &mut impl World,
+    config: &Config,
+    state: &State,
+    collected: &Collected,
+) -> Result<Validated, RoundError> {
+    if config.privacy.enabled {
+        // A bad update counts as zero there, and whether one is bad must not change the round.
+        return Ok(Validated { accepted: collected.updates.clone(), rejected: Vec::new() });
+    }
+    let faults = world.faults(&order(config, state, collected.updates.clone()))?;
+    let why: BTreeMap<&str, &Rejected> = faults.iter().map(|fault| (fault.path.as_str(), fault)).collect();
+    let (rejected, accepted): (Vec<_>, Vec<_>) =
+        collected.updates.iter().cloned().partition(|update| why.contains_key(update.path.as_str()));
+    let rejected: Vec<Rejected> = rejected
+        .into_iter()
+        .map(|update| Rejected {
+            why: why[update.path.as_str()].why.clone(),
+            id: update.id,
+            path: update.path,
+        })
+        .collect();
+    Ok(Validated { accepted, rejected })
+}
+
+/// Why the policy refuses to merge what is valid; `None` if it does not.
+pub fn refusal(config: &Config, validated: &Validated) -> Option<String> {
+    let Validated { accepted, rejected } = validated;
+    if let (OnBad::Fail, Some(first)) = (config.robustness.on_bad_update, rejected.first()) {
+        let (count, Rejected { id, why, .. }) = (rejected.len(), first);
+        return Some(format!("{count} bad updates, the first of client `{id}`: {why}"));
+    }
+    let (found, bad) = (accepted.len(), rejected.len());
+    let least = config.coordination.min_clients as usize;
+    let is_few = found < least && !config.privacy.enabled;
+    is_few.then(|| format!("{found} valid updates ({bad} bad), expected at least {least}"))
+}
+
+/// The order to merge these updates.
+pub fn order(config: &Config, state: &State, updates: Vec<crate::round::journal::Arrival>) -> MergeOrder {
+    let base = &state.carry.current;
+    let opening = state.opening();
+    MergeOrder {
+        round: state.round,
+        base: layout::model(&base.file.blake3),
+        updates,
+        state: base.has_state.then(|| layout::of_round(base.round, STATE)),
+        population: opening.map_or(0, |opening| opening.population),
+        settings: opening
+            .map_or_else(|| super::open::settings(config, None), |opening| opening.settings.clone()),
+    }
+}
+
+/// The file of the strategy's state in the folder of a round.
+pub const STATE: &str = "state.safetensors";
+
+/// Moves bad updates of a round to quarantine. An earlier run may have moved some.
+///
+/// # Errors
+///
+/// When a file cannot be moved.
+pub fn quarantine(files: &mut impl Files, round: u64, rejected: &[Rejected]) -> Result<(), RoundError> {
+    let list = layout::of_round(round, "quarantine/reasons.jsonl");
+    for rejected in rejected {
+        let to = quarantined(round, &rejected.path);
+        files.rename(&rejected.path, &to).map_err(RoundError::writing(&to))?;
+    }
+    let lines: Vec<String> = rejected.iter().filter_map(|bad| serde_json::to_string(bad).ok()).collect();
+    match lines.is_empty() {
+        true => Ok(()),
+        false => files
+            .write(&list, format!("{}\n", lines.join("\n")).as_bytes())
+            .map_err(RoundError::writing(&list)),
+    }
+}
+
+/// The path of an update in quarantine.
+pub fn quarantined(round: u64, path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    layout::of_round(round, &format!("quarantine/{name}"))
+}

@@ -1,0 +1,70 @@
+//! Checks a state directory: the chain of all journals, and the digests of the store.
+
+use crate::record::Head;
+use crate::round::error::RoundError;
+use crate::round::journal::{Event, RoundJournal};
+use crate::round::layout;
+use crate::round::state::{State, round_folders};
+use crate::round::world::World;
+use serde::Serialize;
+use std::path::Path;
+
+/// What was checked.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct Checked {
+    /// Rounds whose journal is whole.
+    pub rounds: u64,
+    /// Lines of all journals.
+    pub lines: usize,
+    /// Models whose digest is that of their name.
+    pub models: usize,
+    /// The number and the digest of the last line: a backup with another one is older, or was changed.
+    pub head: Option<Head>,
+}
+
+/// Checks a state directory.
+///
+/// # Errors
+///
+/// The first fault.
+pub fn run(world: &mut impl World, directory: &Path) -> Result<Checked, RoundError> {
+    let state = State::read(world, directory)?;
+    state.check_whole(world)?;
+    let (mut head, mut lines) = (None, 0);
+    let rounds = round_folders(world, layout::ROUNDS)?;
+    for (place, round) in rounds.iter().enumerate() {
+        if *round != place as u64 {
+            let path = layout::of_round(place as u64, "");
+            let expected = format!("the folder of round {place}");
+            return Err(RoundError::Unexpected { path, found: "none".to_owned(), expected });
+        }
+        let journal = RoundJournal::read(world, *round, head)?;
+        head = journal.head;
+        lines += journal.lines.len();
+    }
+    let models = models(world, &state)?;
+    Ok(Checked { rounds: rounds.len().saturating_sub(1) as u64, lines, models, head })
+}
+
+fn models(world: &mut impl World, state: &State) -> Result<usize, RoundError> {
+    let mut count = 0;
+    for version in &state.carry.kept {
+        let path = layout::model(&version.file.blake3);
+        let found = world.fingerprint(&path).map_err(RoundError::reading(&path))?;
+        if found != version.file {
+            let expected = format!("blake3 {}", version.file.blake3);
+            return Err(RoundError::Unexpected { path, found: format!("blake3 {}", found.blake3), expected });
+        }
+        count += 1;
+    }
+    let merged = state.merged().filter(|_| matches!(state.last(), Some(Event::Evaluate(_))));
+    if let Some(merged) = merged {
+        let path = layout::of_round(state.round, crate::round::evaluate::MODEL);
+        let found = world.fingerprint(&path).map_err(RoundError::reading(&path))?;
+        if found != merged.model {
+            let expected = format!("blake3 {}", merged.model.blake3);
+            return Err(RoundError::Unexpected { path, found: format!("blake3 {}", found.blake3), expected });
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,289 @@
+//! What a round touches: the files of its state directory, the clock, and the work of other rooms.
+//!
+//! The phases see the world through these traits alone. [`crate::round::disk`] and [`crate::round::server`] are the real
+//! world; the tests have one that crashes, tears writes, fills disks and moves clocks.
+
+use crate::fleet::history::Participation;
+use crate::fleet::select::Selection;
+use crate::round::error::RoundError;
+use crate::round::journal::{Arrival, Rejected, Settings};
+use crate::round::moment::Moment;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+
+/// An entry of a folder.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+}
+
+/// The size and the digest of a file.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// BLAKE3, in lower-case hex.
+    pub blake3: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// The files of a state directory, by paths relative to it. What a method changed is on disk when it returns, whole or
+/// not at all.
+pub trait Files {
+    /// The content of a file; `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Writes a whole file, and replaces a file of that name. Creates its folder.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes a folder with these files, which appears whole. Does nothing if the folder exists.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    fn write_folder(&mut self, folder: &str, files: &[(String, Vec<u8>)]) -> io::Result<()>;
+
+    /// Creates a folder, if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created.
+    fn make_folder(&mut self, folder: &str) -> io::Result<()>;
+
+    /// The entries of a folder in order of name, without hidden ones; none if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be listed.
+    fn list(&self, folder: &str) -> io::Result<Vec<Entry>>;
+
+    /// Moves a file or a folder, and creates the folder of the target. Does nothing if the target exists: an earlier run
+    /// moved it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be moved.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Copies a file, or gives it a second name. Does nothing if the target exists.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be copied.
+    fn copy(&mut self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file or a folder with its files, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be removed.
+    fn remove(&mut self, path: &str) -> io::Result<()>;
+
+    /// Cuts a file to `at` bytes and appends some. Creates it if needed.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written. A part of them may then stand in the file.
+    fn append(&mut self, path: &str, at: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes a symbolic link, and replaces one of that name.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    fn point(&mut self, link: &str, target: &str) -> io::Result<()>;
+
+    /// The target of a symbolic link; `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    fn target(&self, link: &str) -> io::Result<Option<String>>;
+
+    /// The size and the digest of a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    fn fingerprint(&self, path: &str) -> io::Result<Fingerprint>;
+
+    /// Why a file is no whole update; `None` if it is whole. A client may still write it.
+    fn unfinished(&self, path: &str) -> Option<String>;
+
+    /// The name of the federation, for those who read its metrics.
+    fn name(&self) -> String;
+
+    /// The moment.
+    fn now(&self) -> Moment;
+}
+
+/// The updates and the settings of one merge.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MergeOrder {
+    /// The round.
+    pub round: u64,
+    /// The path of the model that the updates started from.
+    pub base: String,
+    /// The updates.
+    pub updates: Vec<Arrival>,
+    /// The path of the state that the strategy left with the base; `None` if it left none.
+    pub state: Option<String>,
+    /// The number of all clients.
+    pub population: u64,
+    /// Settings that adapt.
+    pub settings: Settings,
+}
+
+/// A client in a merged model.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct MergedClient {
+    /// Its id.
+    pub id: String,
+    /// Its share of the model, if the rule assigns shares.
+    pub weight: Option<f64>,
+    /// The L2 norm of its delta.
+    pub norm: Option<f64>,
+    /// Whether the model contains it.
+    pub kept: bool,
+    /// The reason of the rule.
+    pub reason: String,
+}
+
+/// What a merge made.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Merged {
+    /// The merged model.
+    pub model: Fingerprint,
+    /// Whether the strategy left a state.
+    pub has_state: bool,
+    /// The clients that took part; none under privacy.
+    pub clients: Vec<MergedClient>,
+    /// The updates that the merge left out; none under privacy.
+    pub rejected: Vec<Rejected>,
+    /// Numbers of the round as a whole, by name.
+    pub geometry: BTreeMap<String, f64>,
+}
+
+/// What the file of tiers asks of the clients of a tier.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct TierTask {
+    /// Local steps; `None` for those of all clients.
+    pub local_steps: Option<u64>,
+    /// The codec; `None` for those of all clients.
+    pub codec: Option<String>,
+}
+
+/// The state of the privacy budget.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetFacts {
+    /// The epsilon spent; `None` for infinity.
+    pub epsilon_spent: Option<f64>,
+    /// The epsilon of the budget.
+    pub epsilon_budget: f64,
+    /// Its delta.
+    pub delta: f64,
+    /// The rounds that it still holds.
+    pub rounds_left: u64,
+    /// The clip bound of the next round.
+    pub clip: f64,
+}
+
+/// The work that other rooms do for a round.
+pub trait Work {
+    /// Selects the clients of a round.
+    ///
+    /// # Errors
+    ///
+    /// When there are too few clients, or the registry cannot be read.
+    fn select(&mut self, round: u64, settings: &Settings, now: &Moment) -> Result<Selection, RoundError>;
+
+    /// What the file of tiers asks of the clients of each tier; nothing without such a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be used.
+    fn tiers(&mut self) -> Result<BTreeMap<String, TierTask>, RoundError>;
+
+    /// The number of clients that are not retired.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be read.
+    fn population(&mut self) -> Result<u64, RoundError>;
+
+    /// The last round that the registry knows; `None` for none.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be read.
+    fn recorded_round(&mut self) -> Result<Option<u64>, RoundError>;
+
+    /// Records what each client did in a round. A second call for the same round changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be written.
+    fn record(&mut self, round: u64, clients: &[Participation], now: &Moment) -> Result<(), RoundError>;
+
+    /// The Jain index of participation over all clients; `None` without clients.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be read.
+    fn fairness(&mut self) -> Result<Option<f64>, RoundError>;
+
+    /// The updates whose headers, metadata or layout do not fit the round, with the reason.
+    ///
+    /// # Errors
+    ///
+    /// When the base cannot be read.
+    fn faults(&mut self, order: &MergeOrder) -> Result<Vec<Rejected>, RoundError>;
+
+    /// Merges updates into `rounds/N/model.safetensors`, with a report and the state of the strategy beside it.
+    ///
+    /// # Errors
+    ///
+    /// When the policy refuses the merge, or a file cannot be read or written.
+    fn merge(&mut self, order: &MergeOrder) -> Result<Merged, RoundError>;
+
+    /// Measures a model by the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// When the command fails, or prints no object of numbers.
+    fn evaluate(&mut self, round: u64, model: &str) -> Result<BTreeMap<String, f64>, RoundError>;
+
+    /// Writes a patch that turns one model into another, if it is smaller than the model. Returns its fingerprint.
+    ///
+    /// # Errors
+    ///
+    /// When a model cannot be read, or the patch cannot be written.
+    fn patch(&mut self, from: &str, to: &str, patch: &str) -> Result<Option<Fingerprint>, RoundError>;
+
+    /// The state of the privacy budget; `None` without privacy.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    fn budget(&mut self) -> Result<Option<BudgetFacts>, RoundError>;
+}
+
+/// The whole world of a round.
+pub trait World: Files + Work {}
+
+impl<T: Files + Work> World for T {}

@@ -1,0 +1,7 @@
+//! The rounds of a federation, on the real program and in a simulated world.
+
+mod federation;
+mod killed;
+mod phases;
+mod restored;
+mod simulator;

@@ -1,0 +1,270 @@
+//! The phases of a round, one thing that may happen in each.
+
+use super::federation::{Federation, STATE, update};
+use crate::harness::{Model, Update, fedmill};
+
+const SIX: &str = "[coordination]\nmin_clients = 2\nclients = 6\nquorum = 1.0\nround_timeout = \"1h\"\n\
+                   [robustness]\nrule = \"mean\"\nbyzantine_tolerance = 0.0\n";
+
+#[test]
+fn a_round_merges_what_aggregate_merges() {
+    let federation = Federation::new(8, SIX);
+    federation.advance();
+    assert_eq!(federation.selected(1).len(), 6);
+    federation.deliver(1, 0);
+    let run = federation.advance();
+    let model = format!("{STATE}/models/{}.safetensors\n", federation.current());
+    assert_eq!(run.stdout, model, "the path of the published model");
+    let dir = &federation.dir;
+    let updates = format!("{STATE}/rounds/000001/updates");
+    let merged =
+        fedmill(dir, &["aggregate", &updates, "--base", "model.safetensors", "-o", "whole.safetensors"]);
+    merged.assert_merged("whole.safetensors");
+    let (one, other) = (Model::read(dir, "whole.safetensors"), federation.model());
+    dir.write("published.safetensors", other);
+    assert_eq!(Model::read(dir, "published.safetensors").tensors, one.tensors);
+    let status = federation.status();
+    assert_eq!((status["round"].as_u64(), status["phase"].as_str()), (Some(2), Some("collect")));
+    assert_eq!(status["published"], 1);
+    federation.assert_sound();
+}
+
+#[test]
+fn nothing_is_done_twice_and_waiting_is_status_1() {
+    let federation = Federation::new(8, SIX);
+    federation.advance();
+    let contents = || {
+        let mut contents = federation.dir.contents();
+        contents.remove(&format!("{STATE}/lock")).expect("the lock names its last holder");
+        contents
+    };
+    let before = contents();
+    let run = federation.round("run", &[]);
+    run.assert_fails(1, &["waiting: round 1 has 0 of 6 updates"]);
+    assert_eq!(federation.round("run", &["--quiet"]).stderr, "", "cron sends no mail");
+    assert!(contents() == before, "a run that waits changes nothing");
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let federation = Federation::new(8, SIX);
+    let before = federation.dir.contents();
+    let run = federation.round("run", &["--dry-run"]);
+    assert!(run.stdout.starts_with("would open round 1 with 6 clients: client-"), "{run:#?}");
+    federation.dir.assert_unchanged_since(&before);
+    federation.advance();
+    federation.deliver(1, 2);
+    let before = federation.dir.contents();
+    let run = federation.round("run", &["--dry-run"]);
+    assert!(run.stdout.starts_with("round 1 has 4 of 6 updates"), "{run:#?}");
+    federation.dir.assert_unchanged_since(&before);
+}
+
+#[test]
+fn a_phase_runs_alone_if_it_is_next() {
+    let federation = Federation::new(8, SIX);
+    let run = federation.round("run", &["--phase", "publish"]);
+    run.assert_fails(1, &["waiting: the next phase of round 1 is open"]);
+    let phases = ["open", "collect", "validate", "aggregate", "evaluate", "publish", "adapt", "report"];
+    for phase in phases {
+        if phase == "collect" {
+            federation.deliver(1, 0);
+        }
+        let run = federation.round("run", &["--phase", phase]);
+        assert_eq!(run.code, Some(0), "{phase}: {run:#?}");
+    }
+    assert_eq!(federation.status()["published"], 1);
+}
+
+#[test]
+fn what_is_no_update_of_a_selected_client_goes_to_quarantine() {
+    let federation = Federation::new(8, &SIX.replace("quorum = 1.0", "quorum = 0.5"));
+    federation.advance();
+    let selected = federation.selected(1);
+    let stranger = (0..8).find(|client| !selected.contains(client)).unwrap();
+    let name = |client: u64| format!("client-{client}.safetensors");
+    federation.put(1, &name(stranger), &update(stranger, 1).bytes());
+    let [bad, other, cut, sound, ..] = selected[..] else { panic!("{selected:?}") };
+    federation.put(1, &name(bad), &Update::new("bad").f32("c", &[3], &[1.0, 2.0, 3.0]).bytes());
+    federation.put(1, &name(sound), &update(sound, 1).bytes());
+    let bytes = update(cut, 1).bytes();
+    federation.put(1, &name(cut), &bytes[..bytes.len() - 3]);
+    federation.put(1, &name(other), &update(other, 1).meta("round", "7").bytes());
+    let run = federation.round("run", &[]);
+    run.assert_fails(1, &["refused: 1 valid updates (2 bad), expected at least 2"]);
+    let history = federation.history();
+    assert_eq!(history[0]["rejected"], 3, "{history:?}");
+    federation.advance();
+    // The file that never became whole is taken out as the next round closes.
+    federation.deliver(2, 0);
+    federation.advance();
+    let quarantine = federation.dir.path(&format!("{STATE}/rounds/000001/quarantine"));
+    let mut names: Vec<String> = std::fs::read_dir(quarantine)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let expected = [format!("0000-{}", name(stranger)), name(bad), name(other), "reasons.jsonl".to_owned()];
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(names, expected);
+    let quarantine = federation.dir.path(&format!("{STATE}/rounds/000002/quarantine"));
+    let late = std::fs::read_dir(quarantine).unwrap().next().unwrap().unwrap().file_name();
+    assert!(late.to_str().unwrap().ends_with(&name(cut)), "{late:?}");
+}
+
+#[test]
+fn an_update_that_only_the_merge_finds_bad_goes_to_quarantine_too() {
+    let federation = Federation::new(6, SIX);
+    federation.advance();
+    federation.deliver(1, 1);
+    let nan = Update::new("nan").f32("a", &[10], &[f32::NAN; 10]).f32("b", &[5, 6], &[0.0; 30]);
+    let nan = nan.meta("kind", "delta").meta("num_examples", "3").meta("round", "1");
+    federation.put(1, &format!("client-{}.safetensors", federation.selected(1)[0]), &nan.bytes());
+    federation.advance();
+    let history = federation.history();
+    assert_eq!((history[1]["merged"].as_u64(), history[1]["rejected"].as_u64()), (Some(5), Some(1)));
+    let reasons = federation.dir.read(&format!("{STATE}/rounds/000001/quarantine/reasons.jsonl"));
+    let reasons = String::from_utf8(reasons).unwrap();
+    assert!(reasons.contains("\"why\":\"tensor `a`: 10 values are not finite"), "{reasons}");
+}
+
+#[test]
+fn a_round_without_its_quorum_closes_at_the_deadline() {
+    let settings = SIX.replace("\"1h\"", "\"1s\"");
+    let federation = Federation::new(8, &settings);
+    federation.advance();
+    federation.deliver(1, 3);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    federation.advance();
+    let history = federation.history();
+    assert_eq!((history[1]["merged"].as_u64(), history[1]["selected"].as_u64()), (Some(3), Some(6)));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let run = federation.round("run", &[]);
+    run.assert_fails(1, &["refused: 0 updates came by the deadline, expected at least 2"]);
+    assert_eq!(federation.status()["published"], 1);
+}
+
+#[test]
+fn too_few_clients_are_a_refusal() {
+    let federation = Federation::new(
+        8,
+        &SIX.replace("min_clients = 2", "min_clients = 9").replace("clients = 6", "clients = 9"),
+    );
+    federation.round("run", &[]).assert_fails(1, &["refused: ", "8"]);
+    assert_eq!(federation.status()["round"], 0);
+}
+
+#[test]
+fn late_updates_wait_for_a_strategy_that_merges_them() {
+    for (strategy, ending, merged) in [("fedavg", "rejected", 4), ("fedbuff", "merged", 5)] {
+        let settings = format!("{SIX}[strategy]\nname = \"{strategy}\"\n");
+        let settings = settings.replace("\nclients = 6", "\nclients = 4\ndropout = 0.33");
+        let federation = Federation::new(6, &settings);
+        federation.advance();
+        let selected = federation.selected(1);
+        assert_eq!(selected.len(), 6, "two more, for dropouts");
+        federation.deliver(1, 2);
+        federation.advance();
+        // Round 2 is open. A client delivers for round 1, and is too late.
+        let late = selected[0];
+        let bytes = update(late, 1).bytes();
+        federation.put(1, &format!("client-{late}.safetensors"), &bytes);
+        federation.round("run", &[]).assert_fails(1, &["waiting: round 2 has 0 of 4 updates"]);
+        let waiting = format!("{STATE}/stale/000001/client-{late}.safetensors");
+        assert!(federation.dir.exists(&waiting), "{strategy}");
+        for client in federation.selected(2).into_iter().filter(|client| *client != late).take(4) {
+            let bytes = update(client, 2).bytes();
+            federation.put(2, &format!("client-{client}.safetensors"), &bytes);
+        }
+        federation.advance();
+        let history = federation.history();
+        assert_eq!(history[1]["merged"], merged, "{strategy}: {history:?}");
+        assert_eq!(history[1]["rejected"], u64::from(ending == "rejected"), "{strategy}");
+        assert!(!federation.dir.exists(&waiting), "{strategy}");
+        federation.assert_sound();
+    }
+}
+
+#[test]
+fn a_worse_model_is_not_published() {
+    let settings = format!(
+        "{SIX}[evaluation]\ncommand = [\"sh\", \"-c\", \"cat accuracy\"]\nmetric = \"accuracy\"\nmax_regression = 0.05\n"
+    );
+    let federation = Federation::new(8, &settings);
+    let accuracies = ["{\"accuracy\": 0.8, \"loss\": 0.5}", "{\"accuracy\": 0.7}", "{\"accuracy\": 0.76}"];
+    let endings =
+        ["published version 1", "published nothing: accuracy is 0.7, worse by", "published version 2"];
+    for (round, (accuracy, ending)) in (1..).zip(accuracies.iter().zip(endings)) {
+        federation.round("run", &[]);
+        federation.deliver(round, 0);
+        federation.dir.write(&format!("{STATE}/accuracy"), accuracy);
+        let before = federation.current();
+        let run = federation.round("run", &[]);
+        assert_eq!(run.code, Some(i32::from(round == 2)), "{run:#?}");
+        let history = federation.history();
+        let last = history.iter().find(|past| past["round"] == round).unwrap();
+        assert!(last["ending"].as_str().unwrap().starts_with(ending), "{last}");
+        assert_eq!(federation.current() == before, round == 2);
+    }
+    federation.assert_sound();
+}
+
+#[test]
+fn an_evaluation_that_fails_is_an_error_and_runs_again() {
+    let settings = format!("{SIX}[evaluation]\ncommand = [\"sh\", \"-c\", \"cat accuracy\"]\n");
+    let federation = Federation::new(8, &settings);
+    federation.advance();
+    federation.deliver(1, 0);
+    federation.round("run", &[]).assert_fails(2, &["evaluation: `sh` ended with exit status: 1"]);
+    federation.dir.write(&format!("{STATE}/accuracy"), "0.5");
+    federation
+        .round("run", &[])
+        .assert_fails(2, &["evaluation: `sh` printed no JSON object of numbers", "hint: "]);
+    federation.dir.write(&format!("{STATE}/accuracy"), "{\"accuracy\": 0.5}");
+    federation.advance();
+    assert_eq!(federation.status()["current"]["metrics"]["accuracy"], 0.5);
+}
+
+#[test]
+fn a_rollback_goes_to_a_version_that_is_kept() {
+    let federation = Federation::new(8, SIX);
+    let mut models = vec![federation.current()];
+    for round in 1..=3 {
+        federation.round("run", &["--phase", "open"]);
+        federation.deliver(round, 0);
+        let run = federation.round("run", &["--rounds", "1"]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        models.push(federation.current());
+    }
+    federation
+        .round("rollback", &["--to", "9"])
+        .assert_fails(1, &["refused: version 9 is not kept; kept are 0, 1, 2, 3"]);
+    let back = federation.round("rollback", &["--to", "1"]);
+    assert_eq!(back.stdout, format!("{STATE}/models/{}.safetensors\n", models[1]), "{back:#?}");
+    assert_eq!(federation.current(), models[1]);
+    federation.assert_sound();
+    federation.advance();
+    federation.round("rollback", &["--to", "0"]).assert_fails(1, &["round 4 is open"]);
+    federation.deliver(4, 0);
+    federation.advance();
+    let history = federation.history();
+    assert_eq!(history[1]["version"], 4, "a new version follows the newest: {history:?}");
+    assert_eq!(history[2]["rollbacks"], serde_json::json!([1]));
+    federation.assert_sound();
+}
+
+#[test]
+fn old_models_are_removed_and_every_so_many_kept() {
+    let settings = format!("{SIX}[publish]\nkeep_last = 2\nkeep_every = 3\n");
+    let federation = Federation::new(8, &settings);
+    for round in 1..=5 {
+        federation.round("run", &["--phase", "open"]);
+        federation.deliver(round, 0);
+        federation.round("run", &["--rounds", "1"]);
+    }
+    assert_eq!(federation.status()["kept"], serde_json::json!([0, 3, 4, 5]));
+    let models = std::fs::read_dir(federation.dir.path(&format!("{STATE}/models"))).unwrap().count();
+    assert_eq!(models, 4);
+    federation.assert_sound();
+}
