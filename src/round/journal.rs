@@ -188,7 +188,10 @@ pub enum Event {
     /// A round opens: tasks are written.
     Open(Box<Opening>),
     /// It collects updates.
-    Collect,
+    Collect {
+        /// Patches to the base, by the digest of the model that they apply to.
+        patches: BTreeMap<String, Fingerprint>,
+    },
     /// It validates what came.
     Validate(Box<Collected>),
     /// It merges what is valid.
@@ -221,7 +224,7 @@ impl Event {
         match self {
             Self::Init(_) => "init",
             Self::Open(_) => "open",
-            Self::Collect => "collect",
+            Self::Collect { .. } => "collect",
             Self::Validate(_) => "validate",
             Self::Aggregate(_) => "aggregate",
             Self::Evaluate(_) => "evaluate",

@@ -77,7 +77,7 @@ impl<'w, W: World> Machine<'w, W> {
         let Self { world, config, state } = self;
         let round = state.next_round();
         match (state.last(), state.opening()) {
-            (Some(Event::Collect), Some(opening)) => collect::look(*world, config, state, opening),
+            (Some(Event::Collect { .. }), Some(opening)) => collect::look(*world, config, state, opening),
             (Some(event), _) if event.carry().is_none() => {
                 Ok(format!("would go on with round {round} in the phase {}", event.name()))
             }
@@ -111,10 +111,9 @@ impl<'w, W: World> Machine<'w, W> {
         let event = match state.last().filter(|event| event.carry().is_none()).cloned() {
             None => return self.begin(),
             Some(Event::Open(opening)) => {
-                open::act(*world, config, state, &opening)?;
-                Event::Collect
+                Event::Collect { patches: open::act(*world, config, state, &opening)? }
             }
-            Some(Event::Collect) => return self.collect(),
+            Some(Event::Collect { .. }) => return self.collect(),
             Some(Event::Validate(collected)) => {
                 Event::Aggregate(Box::new(validate::act(*world, config, state, &collected)?))
             }

@@ -1,16 +1,15 @@
 //! Opens a round: selects its clients, and writes a task for each.
 
-use crate::fleet::select::Choice;
 use crate::io::digest::{Blake3, hex};
 use crate::round::config::Config;
 use crate::round::config::sections::Mode;
 use crate::round::error::RoundError;
-use crate::round::journal::{Opening, Settings, Version};
+use crate::round::journal::{Opening, Settings};
 use crate::round::layout;
 use crate::round::state::State;
 use crate::round::task::{Manifest, ModelSource, Task, TaskSettings};
 use crate::round::world::{Fingerprint, World};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Decides who takes part in the next round.
 ///
@@ -89,7 +88,7 @@ fn digest_of(config: &Config) -> String {
     hex(&Blake3::of_bytes(&serde_json::to_vec(config).unwrap_or_default()))
 }
 
-/// Writes the tasks, the manifest and the folder for updates.
+/// Writes the tasks, the manifest and the folder for updates. Returns the patches that it offers.
 ///
 /// # Errors
 ///
@@ -99,7 +98,7 @@ pub fn act(
     config: &Config,
     state: &State,
     opening: &Opening,
-) -> Result<(), RoundError> {
+) -> Result<BTreeMap<String, Fingerprint>, RoundError> {
     let round = state.round;
     let inbox = layout::inbox(round);
     world.make_folder(&inbox).map_err(RoundError::writing(&inbox))?;
@@ -108,7 +107,7 @@ pub fn act(
     let deadline = state.opened().map_or(0, |line| line.at.unix_s()) + opening.settings.timeout_s as u64;
     let mut files = Vec::new();
     for choice in &opening.selection.choices {
-        let model = source(&opening.base, choice, &patches);
+        let model = ModelSource::of(&opening.base, choice, &patches);
         let task = Task::new(round, choice, &common, model, deadline);
         files.push((format!("{}.json", choice.id), task.text()));
     }
@@ -116,7 +115,8 @@ pub fn act(
     files.push(("round.json".to_owned(), manifest.clone()));
     let folder = layout::tasks(round);
     world.write_folder(&folder, &files).map_err(RoundError::writing(&folder))?;
-    world.write(layout::OPEN_ROUND, &manifest).map_err(RoundError::writing(layout::OPEN_ROUND))
+    world.write(layout::OPEN_ROUND, &manifest).map_err(RoundError::writing(layout::OPEN_ROUND))?;
+    Ok(patches)
 }
 
 /// The patches from models that selected clients hold to the base, by the digest of that model.
@@ -132,7 +132,7 @@ fn patches(
     }
     let base = &opening.base.file.blake3;
     let held = opening.selection.choices.iter().filter_map(|choice| choice.known_version.as_ref());
-    let held: std::collections::BTreeSet<&String> = held.filter(|held| *held != base).collect();
+    let held: BTreeSet<&String> = held.filter(|held| *held != base).collect();
     for from in held.into_iter().filter(|held| state.carry.kept.iter().any(|kept| kept.file.blake3 == **held))
     {
         let path = layout::patch(from, base);
@@ -141,11 +141,4 @@ fn patches(
         }
     }
     Ok(patches)
-}
-
-/// Where a client gets the model: whole, or as a patch onto the model that it holds.
-fn source(base: &Version, choice: &Choice, patches: &BTreeMap<String, Fingerprint>) -> ModelSource {
-    let held = choice.known_version.as_ref();
-    let patch = held.and_then(|held| patches.get(held).map(|patch| (held.clone(), patch.clone())));
-    ModelSource::new(base, held.is_some_and(|held| *held == base.file.blake3), patch)
 }

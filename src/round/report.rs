@@ -58,6 +58,7 @@ fn participation(state: &State) -> Vec<Participation> {
         .unwrap_or_default();
     let is_published = matches!(state.ending(), Some(Ending::Published(_)));
     let base = &opening.base;
+    let patches = state.patches();
     let choices = opening.selection.choices.iter().map(|choice| {
         let arrival = collected.and_then(|found| found.updates.iter().find(|update| update.id == choice.id));
         let outcome = match arrival {
@@ -69,12 +70,11 @@ fn participation(state: &State) -> Vec<Participation> {
             Some(_) if kept.get(choice.id.as_str()).copied().unwrap_or(true) => Fate::Merged,
             Some(_) => Fate::Rejected,
         };
-        let held = choice.known_version.as_deref() == Some(base.file.blake3.as_str());
         Participation {
             client: choice.id.clone(),
             outcome,
             bytes_up: arrival.map_or(0, |arrival| arrival.file.bytes),
-            bytes_down: ModelSource::new(base, held, None).fetched(),
+            bytes_down: ModelSource::of(base, choice, &patches).fetched(),
             duration_s: arrival.map(|arrival| arrival.after_s),
             loss: None,
             holds: arrival.map(|_| base.file.blake3.clone()),
@@ -313,6 +313,7 @@ fn derived(config: &Config, carry: &Carry, record: &RoundRecord) -> Derived {
         earlier.metrics.insert("loss".to_owned(), *loss);
         earlier
     });
-    let records: Vec<RoundRecord> = last_published.into_iter().chain(earlier).chain([record.clone()]).collect();
+    let records: Vec<RoundRecord> =
+        last_published.into_iter().chain(earlier).chain([record.clone()]).collect();
     Derived::of(&records, config.monitoring.window).unwrap_or_default()
 }

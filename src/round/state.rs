@@ -3,7 +3,7 @@
 use crate::round::error::RoundError;
 use crate::round::journal::{Carry, Collected, Ending, Event, Line, Opening, RoundJournal, Validated};
 use crate::round::layout;
-use crate::round::world::{Files, Merged, World};
+use crate::round::world::{Files, Fingerprint, Merged, World};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -91,6 +91,13 @@ impl State {
     /// The line of the opening of the round.
     pub fn opened(&self) -> Option<&Line> {
         self.journal.lines.iter().rev().find(|line| matches!(line.event, Event::Open(_)))
+    }
+
+    /// The patches that the round offers, by the digest of the model that they apply to.
+    pub fn patches(&self) -> BTreeMap<String, Fingerprint> {
+        let found =
+            self.find(|event| if let Event::Collect { patches } = event { Some(patches) } else { None });
+        found.cloned().unwrap_or_default()
     }
 
     /// What the round collected; `None` while it collects.

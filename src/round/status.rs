@@ -53,7 +53,9 @@ impl Status {
     /// When a file cannot be read.
     pub fn of(world: &mut impl World, config: &Config, state: &State) -> Result<Self, RoundError> {
         let waits = match (state.last(), state.opening()) {
-            (Some(Event::Collect), Some(opening)) => Some(collect::look(world, config, state, opening)?),
+            (Some(Event::Collect { .. }), Some(opening)) => {
+                Some(collect::look(world, config, state, opening)?)
+            }
             _ => None,
         };
         let opening = state.opening().filter(|_| state.is_open());

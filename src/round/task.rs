@@ -98,8 +98,15 @@ pub struct PatchSource {
 }
 
 impl ModelSource {
+    /// Where a client gets the model of a round. `patches` are by the digest of the model that they apply to.
+    pub fn of(base: &Version, choice: &Choice, patches: &BTreeMap<String, Fingerprint>) -> Self {
+        let held = choice.known_version.as_ref();
+        let patch = held.and_then(|held| patches.get(held).map(|patch| (held.clone(), patch.clone())));
+        Self::new(base, held.is_some_and(|held| *held == base.file.blake3), patch)
+    }
+
     /// The source of a version. `patch` has the digest of the model that the client holds, and the patch.
-    pub fn new(version: &Version, is_held: bool, patch: Option<(String, Fingerprint)>) -> Self {
+    fn new(version: &Version, is_held: bool, patch: Option<(String, Fingerprint)>) -> Self {
         let Fingerprint { blake3, bytes } = version.file.clone();
         let patch = patch.map(|(onto, file)| PatchSource {
             path: layout::patch(&onto, &blake3),

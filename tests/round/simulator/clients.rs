@@ -80,7 +80,7 @@ impl World {
         let state = State::read(self, Path::new("fed")).unwrap();
         let round = state.next_round();
         self.disk.pass(1_000);
-        if !matches!(state.last(), Some(Event::Collect)) {
+        if !matches!(state.last(), Some(Event::Collect { .. })) {
             return;
         }
         let mut all_sent = true;
