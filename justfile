@@ -88,6 +88,12 @@ private-rounds:
     cargo build --release --quiet
     data/mnist-round/private_rounds.sh target/release/fedmill target/private-rounds
 
+# Five rounds of a federation of the clients in data/ as cron would run them: kills, a hostile client, a rollback, the
+# report page (needs data/requirements.txt).
+demo-rounds:
+    cargo build --release --quiet
+    data/mnist-round/demo_rounds.sh target/release/fedmill target/demo-rounds
+
 # Merge the round in data/ by every rule and step, and put what came out into docs/rules.md (needs NumPy).
 table:
     cargo build --release --quiet

@@ -2,8 +2,11 @@
 """Accuracy of one or more models of this round on MNIST's 10,000 test images.
 
     python3 accuracy.py MODEL.safetensors [MODEL...] [--min PERCENT] [--max PERCENT]
+    python3 accuracy.py --json [MODEL.safetensors]
 
-Prints one line per model. Exit status: 0; 1 if an accuracy lies outside
+Prints one line per model. With --json it prints the accuracy, from 0 to 1, and
+the mean cross-entropy loss of one model as fedmill's `evaluation.command` must;
+the model is then that of the variable FEDMILL_MODEL if none is named. Exit status: 0; 1 if an accuracy lies outside
 --min/--max; 2 if a model cannot be read or is not the model of this round.
 
 Needs only NumPy. It has its own reader of safetensors, so that it notices a
@@ -13,6 +16,7 @@ file that only one particular reader accepts.
 import argparse
 import gzip
 import json
+import os
 import struct
 import sys
 from pathlib import Path
@@ -114,34 +118,55 @@ def forward(model, x):
     return x @ model["fc2.weight"].T + model["fc2.bias"]
 
 
-def accuracy(model, images, labels):
-    right = 0
+def measure(model, images, labels):
+    """The number of images that the model classifies right, and the mean loss."""
+    right, loss = 0, 0.0
     for start in range(0, len(images), BATCH):
         x = images[start:start + BATCH, None].astype(np.float32) / 255
+        label = labels[start:start + BATCH]
         # A poisoned merge may hold huge weights or NaN. It should get a low score without a warning.
         with np.errstate(all="ignore"):
-            guess = forward(model, x).argmax(axis=1)
-        right += int((guess == labels[start:start + BATCH]).sum())
-    return 100 * right / len(images)
+            logits = forward(model, x).astype(np.float64)
+            top = logits.max(axis=1)
+            log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+            loss += float((log_sum - logits[np.arange(len(label)), label]).sum())
+        right += int((logits.argmax(axis=1) == label).sum())
+    return right, loss / len(images)
+
+
+def accuracy(model, images, labels):
+    """The accuracy in percent."""
+    return 100 * measure(model, images, labels)[0] / len(images)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--min", type=float, default=0.0, metavar="PERCENT")
     parser.add_argument("--max", type=float, default=100.0, metavar="PERCENT")
+    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.json and not args.models and "FEDMILL_MODEL" in os.environ:
+        args.models = [os.environ["FEDMILL_MODEL"]]
+    if not args.models or args.json and len(args.models) > 1:
+        parser.error("expected a model, and with --json no more than one")
 
     images = read_idx(HERE / "t10k-images-idx3-ubyte.gz")
     labels = read_idx(HERE / "t10k-labels-idx1-ubyte.gz")
     status = 0
     for path in args.models:
         try:
-            percent = accuracy(read_model(path), images, labels)
+            right, loss = measure(read_model(path), images, labels)
         except (BadModel, OSError) as error:
             print(f"accuracy.py: {path}: {error}", file=sys.stderr)
             return 2
-        print(f"{percent:.1f}%  {path}")
+        percent = 100 * right / len(images)
+        if args.json:
+            # JSON has no NaN: a model without a finite loss has none.
+            finite = {"loss": loss} if np.isfinite(loss) else {}
+            print(json.dumps({"accuracy": right / len(images), **finite}))
+        else:
+            print(f"{percent:.1f}%  {path}")
         if not args.min <= percent <= args.max:
             print(f"accuracy.py: {path}: {percent:.2f}% is outside "
                   f"{args.min:g}..{args.max:g}", file=sys.stderr)

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Clients of a federation: read their tasks, fetch the model, train, deliver.
+
+    client.py FEDERATION HOMES CLIENT... [--step STEP] [--nan CLIENT] [--fedmill PROGRAM]
+
+FEDERATION is the state directory, or what rsync reaches it by (host:/srv/federation). HOMES has a folder for each
+client, with the model that the client holds. A client without a task, or whose update is delivered, does nothing.
+
+Needs NumPy, safetensors and blake3 from PyPI; for patches the program `fedmill`. Only `train` knows that the clients are
+those of this folder: it moves the model by STEP of the way to what the client trained once. Replace it by a training.
+With --nan a client is hostile: its update has a NaN.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+UPDATES = Path(__file__).resolve().parent / "updates"
+
+
+class Federation:
+    """The files of a federation: in a folder that client and server share, or behind rsync."""
+
+    def __init__(self, place):
+        self.place, self.is_remote = place, ":" in place
+
+    def fetch(self, path, to):
+        """Whether there is such a file. It then lies at `to`."""
+        source = f"{self.place}/{path}"
+        if not self.is_remote:
+            try:
+                shutil.copyfile(source, to)
+            except FileNotFoundError:
+                return False
+            return True
+        # 23 is rsync's status for a file that is not there.
+        status = subprocess.run(["rsync", "--quiet", source, str(to)], stderr=subprocess.DEVNULL).returncode
+        if status not in (0, 23):
+            sys.exit(f"client.py: {source}: rsync ended with status {status}")
+        return status == 0
+
+    def deliver(self, file, path):
+        """Delivers a file, which appears whole: it has a name that fedmill skips until all of it is written."""
+        target = f"{self.place}/{path}"
+        if self.is_remote:
+            # rsync itself writes `.NAME.XXXXXX` and renames it.
+            subprocess.run(["rsync", "--quiet", str(file), target], check=True)
+            return
+        folder, name = os.path.split(target)
+        shutil.copyfile(file, f"{folder}/.{name}")
+        os.rename(f"{folder}/.{name}", target)
+
+
+def model_of(federation, source, home, fedmill):
+    """The path of the model of a task, which the client then holds. `source` is the part `model` of the task."""
+    held, new = home / "model.safetensors", home / "new.safetensors"
+    if held.exists() and digest(held) == source["blake3"]:
+        return held
+    patch = source["patch"]
+    if patch and held.exists() and digest(held) == patch["onto"]:
+        federation.fetch(patch["path"], home / "patch.safetensors")
+        command = [fedmill, "decompress", "--quiet", home / "patch.safetensors", "--base", held, "-o", new]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    else:
+        federation.fetch(source["path"], new)
+    if digest(new) != source["blake3"]:
+        sys.exit(f"client.py: {new}: found blake3 {digest(new)}, expected {source['blake3']}")
+    os.rename(new, held)
+    return held
+
+
+def digest(path):
+    return blake3(Path(path).read_bytes()).hexdigest()
+
+
+def train(client, model, step):
+    """The trained tensors, and the number of examples."""
+    with safe_open(UPDATES / f"{client}.safetensors", "numpy") as file:
+        own, examples = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["num_examples"]
+    trained = {}
+    for name, start in model.items():
+        is_float = start.dtype == np.float32
+        trained[name] = start + np.float32(step) * (own[name] - start) if is_float else own[name]
+    return trained, examples
+
+
+def take_part(federation, client, home, options):
+    """One round of one client."""
+    home.mkdir(parents=True, exist_ok=True)
+    if not federation.fetch("tasks/round.json", home / "round.json"):
+        return
+    number = json.loads((home / "round.json").read_text())["round"]
+    done = home / "delivered"
+    if done.exists() and done.read_text() == str(number):
+        return
+    if not federation.fetch(f"tasks/{number:06}/{client}.json", home / "task.json"):
+        return
+    task = json.loads((home / "task.json").read_text())
+    model = model_of(federation, task["model"], home, options.fedmill)
+    tensors, examples = train(client, load_file(model), options.step)
+    if client in options.nan:
+        tensors["fc2.bias"][0] = np.nan
+    update = home / "update.safetensors"
+    save_file(tensors, update, metadata={"num_examples": examples, **task["metadata"]})
+    federation.deliver(update, task["put"])
+    done.write_text(str(number))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("federation", metavar="FEDERATION")
+    parser.add_argument("homes", metavar="HOMES", type=Path)
+    parser.add_argument("clients", metavar="CLIENT", nargs="+")
+    parser.add_argument("--step", type=float, default=0.4)
+    parser.add_argument("--nan", action="append", default=[], metavar="CLIENT")
+    parser.add_argument("--fedmill", default="fedmill", metavar="PROGRAM")
+    options = parser.parse_args()
+    for client in options.clients:
+        take_part(Federation(options.federation), client, options.homes / client, options)
+
+
+if __name__ == "__main__":
+    main()
