@@ -2,6 +2,8 @@
 
 mod federation;
 mod killed;
+mod modes;
 mod phases;
+mod private;
 mod restored;
 mod simulator;

@@ -226,7 +226,9 @@ fn what_is_not_toml_is_named() {
 
 #[test]
 fn the_template_parses_to_the_defaults_as_it_is_and_with_every_key() {
-    let text = template();
+    let seeded = template(7);
+    assert_eq!(config(&seeded).coordination.seed, 7, "the one key that is set");
+    let text = seeded.replace("\nseed = 7\n", "\n#seed = 0\n");
     assert_eq!(config(&text), Config::default());
     let keys: usize = keys::sections().iter().map(|section| section.keys.len()).sum();
     let is_key = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";

@@ -55,6 +55,15 @@ pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
+/// Bytes of a file.
+///
+/// # Errors
+///
+/// When it cannot be looked at.
+pub fn bytes(path: &Path) -> io::Result<u64> {
+    fs::metadata(path).map(|meta| meta.len())
+}
+
 /// Whether a path is a folder, or a link to one.
 pub fn is_folder(path: &Path) -> bool {
     path.is_dir()

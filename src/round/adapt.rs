@@ -88,10 +88,12 @@ impl Next {
             let why = format!("{:.0} of {asked} updates came", asked - missing);
             self.settings.quorum = self.change("quorum", from, from + RATE * (came - from), range, why);
         }
-        if let Some([_, most]) = bounds.clients {
+        if let Some(selected) = bounds.clients {
             let from = self.settings.dropout;
-            let most = (1.0 - self.settings.clients as f64 / most.max(1) as f64).max(0.0);
-            let to = (from + RATE * (1.0 - came - from)).clamp(0.0, most);
+            // The shares of dropouts at which a round selects the least, and the most.
+            let share = |n: u64| (1.0 - self.settings.clients as f64 / n.max(1) as f64).max(0.0);
+            let [least, most] = selected.map(share);
+            let to = (from + RATE * (1.0 - came - from)).clamp(least, most);
             if to != from {
                 let why = format!("{missing} of {asked} selected clients sent nothing");
                 self.changes.push(Change { setting: "dropout".to_owned(), from, to, why });
@@ -179,8 +181,11 @@ fn fedexp(merged: &Merged) -> Option<f64> {
     let kept = merged.clients.iter().filter(|client| client.kept);
     let parts: Option<Vec<(f64, f64)>> = kept.map(|client| Some((client.weight?, client.norm?))).collect();
     let parts = parts.filter(|parts| !parts.is_empty())?;
-    let delta = merged.geometry.get("delta_norm")?;
     let total: f64 = parts.iter().map(|(weight, _)| weight).sum();
+    let mean_length: f64 = parts.iter().map(|(weight, norm)| weight / total * norm).sum();
+    let of = |name: &str| merged.geometry.get(name).copied();
+    // Without a server step nothing measures the merged delta: the alignment is its length over the mean length.
+    let delta = of("delta_norm").or_else(|| Some(of("alignment")? * mean_length))?;
     let lengths: f64 = parts.iter().map(|(weight, norm)| weight / total * norm * norm).sum();
     Some((lengths / (2.0 * (delta * delta + EPSILON * parts.len() as f64))).max(1.0))
         .filter(|rate| rate.is_finite())

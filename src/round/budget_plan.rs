@@ -5,9 +5,6 @@ use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
 use crate::round::config::Config;
 
-/// The folder of the budget in a state directory.
-pub const FOLDER: &str = "privacy";
-
 /// The plan for `population` clients and, if the model is known, updates of `dimension` coordinates.
 ///
 /// Only Poisson sampling claims amplification: under another selection the plan pays as if every client took part in

@@ -191,7 +191,10 @@ impl<'r> Inbox<'r> {
             if may_wait || files.unfinished(&from).is_some() {
                 continue;
             }
-            let fate = self.fate(files, id, round, arrived.contains(id))?;
+            let fate = match self.too_large(files, &from)? {
+                Some(why) => Fate::Rejected { why },
+                None => self.fate(files, id, round, arrived.contains(id))?,
+            };
             if matches!(fate, Fate::Arrived { .. }) {
                 arrived.insert(id.to_owned());
             }
@@ -225,6 +228,13 @@ impl<'r> Inbox<'r> {
             Mode::Sync if stale > 0 => Ok(Fate::Late),
             _ => Ok(Fate::Arrived { after_s: self.elapsed_s }),
         }
+    }
+
+    /// Why an update is larger than the operator allows; `None` if it is not.
+    fn too_large(&self, files: &(impl Files + ?Sized), path: &str) -> Result<Option<String>, RoundError> {
+        let Some(most) = self.config.compression.bytes_per_update else { return Ok(None) };
+        let found = files.bytes(path).map_err(RoundError::reading(path))?;
+        Ok((found > most).then(|| format!("the update has {found} bytes, expected at most {most}")))
     }
 
     /// Whether a late update of a client waits already.

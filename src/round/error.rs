@@ -34,12 +34,18 @@ pub enum RoundError {
     Restored { journal: u64, found: String },
     #[error("{}: {key}: {why}", layout::CONFIG)]
     Setting { key: &'static str, why: String },
+    #[error("{}: {key} is {found}: {why}{}", layout::CONFIG, and_more(.more))]
+    Lint { key: &'static str, found: String, why: String, more: usize },
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
     Work(Box<dyn Explain>),
+}
+
+fn and_more(more: &usize) -> String {
+    if *more == 0 { String::new() } else { format!(" (and {more} more)") }
 }
 
 impl RoundError {
@@ -87,6 +93,9 @@ impl Explain for RoundError {
                 "restore the whole state directory from one backup; docs/rounds.md says how to go on without"
                     .to_owned(),
             ),
+            Self::Lint { .. } => {
+                Some("`fedmill round check DIR` lists all findings, each with its remedy".to_owned())
+            }
             Self::Work(why) => why.hint(),
             _ => None,
         }
@@ -101,7 +110,7 @@ impl Explain for RoundError {
 
     fn is_refusal(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Locked { .. } => true,
+            Self::Refused(_) | Self::Locked { .. } | Self::Lint { .. } => true,
             Self::Work(why) => why.is_refusal(),
             _ => false,
         }

@@ -6,7 +6,6 @@ use crate::round::layout;
 use crate::round::publish::make_current;
 use crate::round::state::last_folder;
 use crate::round::world::World;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Starts a federation from a model that `take` puts into the store under its digest. Does nothing that was done.
@@ -27,18 +26,7 @@ pub fn run(world: &mut impl World, directory: &Path, imported: &str) -> Result<(
     for folder in [layout::INBOX, layout::METRICS] {
         world.make_folder(folder).map_err(RoundError::writing(folder))?;
     }
-    let current = Version { number: 0, round: 0, file, has_state: false, metrics: BTreeMap::new() };
-    let carry = Carry {
-        kept: vec![current.clone()],
-        current,
-        newest: 0,
-        settings: None,
-        published: 0,
-        refused: 0,
-        bytes: [0; 2],
-        losses: Vec::new(),
-        published_at: 0.0,
-        exported: [0; 2],
-    };
+    let current = Version { file, ..Version::default() };
+    let carry = Carry { kept: vec![current.clone()], current, ..Carry::default() };
     RoundJournal::default().append(world, 0, Event::Init(Box::new(carry)))
 }

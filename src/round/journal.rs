@@ -64,7 +64,7 @@ pub struct Rejected {
 }
 
 /// A published model.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Version {
     /// Its number: 0 for the first model, and one more for each that a round published.
@@ -154,7 +154,7 @@ pub struct Change {
 }
 
 /// What the next round starts from.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Carry {
     /// The current model.

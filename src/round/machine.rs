@@ -155,6 +155,8 @@ impl<'w, W: World> Machine<'w, W> {
         if self.config.coordination.rounds.is_some_and(|planned| round > planned) {
             return Ok(Step::Finished);
         }
+        let population = self.world.population()?;
+        self.world.prepare(population)?;
         let opening = open::decide(self.world, self.config, &self.state)?;
         self.state.append(self.world, round, Event::Open(Box::new(opening)))?;
         Ok(Step::Advanced)

@@ -3,6 +3,7 @@
 use crate::io::digest::{Blake3, hex};
 use crate::round::config::Config;
 use crate::round::config::sections::Mode;
+use crate::round::config::sections::coordination::count_of;
 use crate::round::error::RoundError;
 use crate::round::journal::{Opening, Settings};
 use crate::round::layout;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// When there are too few clients, or a file cannot be read.
 pub fn decide(world: &mut impl World, config: &Config, state: &State) -> Result<Opening, RoundError> {
     let round = state.next_round();
+    let population = world.population()?;
     let mut settings = settings(config, state.carry.settings.as_ref());
     for (tier, task) in world.tiers()? {
         task.local_steps.map(|steps| *settings.local_steps.entry(tier).or_insert(steps));
@@ -27,15 +29,13 @@ pub fn decide(world: &mut impl World, config: &Config, state: &State) -> Result<
     let selection = world.select(round, &settings, &now)?;
     let selected = selection.choices.len() as u64;
     let wanted = match config.coordination.mode {
-        Mode::Sync => {
-            ((settings.quorum * settings.clients as f64).ceil() as u64).max(config.coordination.min_clients)
-        }
+        Mode::Sync => count_of(settings.quorum, settings.clients).max(config.coordination.min_clients),
         Mode::Async => config.coordination.buffer,
     };
     let quorum = if config.coordination.mode == Mode::Sync { wanted.min(selected) } else { wanted };
     Ok(Opening {
         base: state.carry.current.clone(),
-        population: world.population()?,
+        population,
         settings,
         selection,
         quorum,

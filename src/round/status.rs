@@ -131,7 +131,7 @@ fn past(round: u64, journal: RoundJournal) -> Past {
     };
     let rollbacks = journal.lines.iter().filter_map(|line| rollback(&line.event)).collect();
     let carry = journal.lines.iter().find_map(|line| line.event.carry()).cloned();
-    let state = State { round, carry: carry.unwrap_or_else(none), journal };
+    let state = State { round, carry: carry.unwrap_or_default(), journal };
     let merged = state.merged();
     let version = match state.ending() {
         Some(Ending::Published(version)) => Some(version.number),
@@ -153,23 +153,5 @@ fn past(round: u64, journal: RoundJournal) -> Past {
         version,
         metrics: state.measured().cloned().unwrap_or_default(),
         rollbacks,
-    }
-}
-
-/// The carry of a round that has not ended; no figure of it is used.
-fn none() -> crate::round::journal::Carry {
-    let file = crate::round::world::Fingerprint::default();
-    let current = Version { number: 0, round: 0, file, has_state: false, metrics: BTreeMap::new() };
-    crate::round::journal::Carry {
-        current,
-        newest: 0,
-        kept: Vec::new(),
-        settings: None,
-        published: 0,
-        refused: 0,
-        bytes: [0; 2],
-        losses: Vec::new(),
-        published_at: 0.0,
-        exported: [0; 2],
     }
 }

@@ -1,6 +1,7 @@
 //! The files that clients read: a task for each client, and the manifest of the round.
 
 use crate::fleet::select::Choice;
+use crate::io::digest::Blake3;
 use crate::round::config::Config;
 use crate::round::journal::{Opening, Version};
 use crate::round::layout;
@@ -52,7 +53,7 @@ impl TaskSettings {
             max_bytes: config.compression.bytes_per_update,
             clip: opening.budget.as_ref().map(|budget| budget.clip),
             personal: config.personalization.layers.clone(),
-            seed: config.coordination.seed.wrapping_add(opening.selection.round),
+            seed: task_seed(config.coordination.seed, opening.selection.round),
         }
     }
 
@@ -220,6 +221,14 @@ impl Manifest {
     pub fn text(&self) -> Vec<u8> {
         lines_of(self)
     }
+}
+
+/// The seed of a round for its clients, from which the seed of selections does not follow.
+fn task_seed(seed: u64, round: u64) -> u64 {
+    let digest = Blake3::of_bytes(format!("fedmill task seed {seed} {round}").as_bytes());
+    let bytes = digest.first_chunk().copied().unwrap_or_default();
+    // 53 bits: every reader of JSON takes such a number as it is.
+    u64::from_le_bytes(bytes) >> 11
 }
 
 /// A time as RFC 3339.

@@ -119,6 +119,13 @@ pub trait Files {
     /// When it cannot be read.
     fn fingerprint(&self, path: &str) -> io::Result<Fingerprint>;
 
+    /// Bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be looked at.
+    fn bytes(&self, path: &str) -> io::Result<u64>;
+
     /// Why a file is no whole update; `None` if it is whole. A client may still write it.
     fn unfinished(&self, path: &str) -> Option<String>;
 
@@ -274,6 +281,13 @@ pub trait Work {
     ///
     /// When a model cannot be read, or the patch cannot be written.
     fn patch(&mut self, from: &str, to: &str, patch: &str) -> Result<Option<Fingerprint>, RoundError>;
+
+    /// Checks before a round opens that its settings fit together, and makes the privacy budget if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When they do not, or a file cannot be read or written.
+    fn prepare(&mut self, population: u64) -> Result<(), RoundError>;
 
     /// The state of the privacy budget; `None` without privacy.
     ///

@@ -1,20 +1,11 @@
 //! `fedmill round check`: findings about the settings of a federation.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
-use crate::budget::books::Books;
-use crate::budget::directory::Directory;
+use super::directory::reader;
 use crate::cli::cells::row;
-use crate::fleet::registry::{self, Registry};
-use crate::io::{journal, source};
-use crate::privacy::ledger::plan::BudgetPlan;
-use crate::round::budget_plan;
-use crate::round::config::{self, Config};
 use crate::round::lint::{Facts, Finding, Level, lint};
 use clap::Args;
 use std::path::PathBuf;
-
-/// The link to the current model.
-const CURRENT: &str = "current.safetensors";
 
 /// Check the settings of a federation.
 ///
@@ -34,9 +25,11 @@ pub(in crate::cli) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
-        let config = Config::read(&self.directory.join(config::FILE)).map_err(Failure::of)?;
-        let findings = lint(&config, &self.facts(&config)?);
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let (config, server) = reader(&self.directory, common)?;
+        let facts = server.facts().map_err(Failure::of)?;
+        let population = self.population.or(facts.population);
+        let findings = lint(&config, &Facts { population, ..facts });
         let text = match self.json {
             true => format!("{}\n", serde_json::json!({ "findings": findings })),
             false => table(&findings),
@@ -48,45 +41,6 @@ impl Arguments {
             1 => Outcome::Refused("1 error in the settings".to_owned()),
             errors => Outcome::Refused(format!("{errors} errors in the settings")),
         })
-    }
-
-    fn facts(&self, config: &Config) -> Result<Facts, Failure> {
-        let population = match self.population {
-            Some(population) => Some(population),
-            None => self.registered()?,
-        };
-        Ok(Facts { population, model_bytes: self.model_bytes(config), plan: self.plan()? })
-    }
-
-    /// The clients in the registry, if there is one.
-    fn registered(&self) -> Result<Option<u64>, Failure> {
-        let path = self.directory.join(registry::FILE);
-        if !journal::exists(&path) {
-            return Ok(None);
-        }
-        let registry = Registry::open(&path).map_err(Failure::of)?;
-        registry.active().map(Some).map_err(Failure::of)
-    }
-
-    /// The bytes of the current model, or of the first one.
-    fn model_bytes(&self, config: &Config) -> Option<u64> {
-        let current = self.directory.join(CURRENT);
-        let first = config.model.initial.as_ref().map(|path| self.directory.join(path));
-        let bytes = |path| source::open_regular(path).and_then(|file| file.metadata()).ok();
-        bytes(&current).or_else(|| bytes(first.as_deref()?)).map(|meta| meta.len())
-    }
-
-    /// The frozen plan of the budget, if there is one.
-    fn plan(&self) -> Result<Option<BudgetPlan>, Failure> {
-        let directory = self.directory.join(budget_plan::FOLDER);
-        if !journal::exists(&Directory::new(&directory).ledger()) {
-            return Ok(None);
-        }
-        let books = Books::read(&directory).map_err(|why| {
-            let (hint, signal) = (why.hint(), why.signal());
-            Failure { hint, signal, ..Failure::from(why) }
-        })?;
-        Ok(Some(books.state.plan().clone()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `fedmill round init`: makes the state directory of a federation.
 
 use super::super::{Common, Failure, INPUTS, Outcome, print};
-use super::directory::hardware;
+use super::directory::{config, hardware};
 use crate::io::{folder, publish};
 use crate::round::config::{Config, template};
 use crate::round::server::Server;
@@ -18,9 +18,9 @@ pub(in crate::cli) struct Arguments {
     /// The state directory. The command creates it if it does not exist.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// The first model, which clients of round 1 start from.
+    /// The first model, which clients of round 1 start from [default: model.initial in fedmill.toml].
     #[arg(long, value_name = "MODEL")]
-    model: PathBuf,
+    model: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -28,18 +28,34 @@ impl Arguments {
         if !folder::is_folder(&self.directory) {
             publish::make_directory(&self.directory)?;
         }
-        let mut server =
-            Server::open(&self.directory, &Config::default(), hardware(common)?).map_err(Failure::of)?;
-        server.check_model(&self.model).map_err(Failure::of)?;
-        let config = self.directory.join(layout::CONFIG);
-        if !folder::exists(&config) {
-            folder::write_file(&config, template().as_bytes(), false)?;
+        let path = self.directory.join(layout::CONFIG);
+        if !folder::exists(&path) {
+            folder::write_file(&path, template(random_seed()?).as_bytes(), false)?;
         }
-        publish::copy_to(&self.model, &self.directory.join(IMPORTED))?;
+        let config = config(&self.directory)?;
+        let model = self.model(&config)?;
+        let mut server = Server::open(&self.directory, &config, hardware(common)?).map_err(Failure::of)?;
+        server.check_model(&model).map_err(Failure::of)?;
+        publish::copy_to(&model, &self.directory.join(IMPORTED))?;
         init::run(&mut server, &self.directory, IMPORTED).map_err(Failure::of)?;
         print(&format!("{}\n", self.directory.display()))?;
         Ok(Outcome::Done)
     }
+
+    /// The path of the first model.
+    fn model(&self, config: &Config) -> Result<PathBuf, Failure> {
+        let named = config.model.initial.as_ref().map(|path| self.directory.join(path));
+        let missing = || anyhow::anyhow!("the first model is missing, expected --model MODEL");
+        Ok(self.model.clone().or(named).ok_or_else(missing)?)
+    }
+}
+
+/// A seed that no client can guess: who is selected must not be known ahead.
+fn random_seed() -> Result<u64, Failure> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|why| anyhow::anyhow!("no random seed: {why}"))?;
+    // TOML has signed numbers.
+    Ok(u64::from_le_bytes(bytes) >> 1)
 }
 
 /// The name of the first model before it gets that of its digest.

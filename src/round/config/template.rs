@@ -6,8 +6,14 @@ use serde_json::Value;
 /// The longest line of a comment.
 const WIDTH: usize = 100;
 
-/// The text of a file with all keys as comments. Without its first `#`, a line `#key = value` sets the default.
-pub fn template() -> String {
+/// The text of a file with all keys as comments, except for the seed. Without its first `#`, a line `#key = value` sets
+/// the default.
+pub fn template(seed: u64) -> String {
+    commented().replace("\n#seed = 0\n", &format!("\nseed = {seed}\n"))
+}
+
+/// The text of a file with all keys as comments.
+pub(super) fn commented() -> String {
     let mut text = "\
 # The settings of a federation. Every key is optional: a line `#key = value` has its default.
 # docs/configuration.md has the same keys as tables. `fedmill round check` reads this file.

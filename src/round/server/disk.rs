@@ -75,6 +75,10 @@ impl Files for Server {
         Ok(Fingerprint { blake3, bytes })
     }
 
+    fn bytes(&self, path: &str) -> io::Result<u64> {
+        folder::bytes(&self.path(path))
+    }
+
     fn unfinished(&self, path: &str) -> Option<String> {
         let path = self.path(path);
         if !folder::is_plain_file(&path) {

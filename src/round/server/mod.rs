@@ -1,14 +1,17 @@
 //! The real world of a round: a state directory on disk, and the rooms that do the work.
 //!
-//! - [`disk`]: the files. [`work`]: selection, merges, records.
+//! - [`disk`]: the files. [`work`]: selection, merges, records. [`budget`](mod@budget): the privacy budget.
 //! - [`command`]: the operator's command that measures a model.
 
+pub mod budget;
 pub mod command;
 pub mod disk;
 pub mod work;
 
 use crate::engine::backend::request::BackendRequest;
 use crate::engine::intake::update::open_base;
+use crate::fleet::registry::Registry;
+use crate::io::folder;
 use crate::io::journal::{Lock, Taken};
 use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
@@ -16,6 +19,7 @@ use crate::kernels::lanes::Isa;
 use crate::round::config::Config;
 use crate::round::error::RoundError;
 use crate::round::layout;
+use crate::round::lint::Facts;
 use rayon::ThreadPool;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +74,25 @@ impl Server {
             found: why.faults.to_string(),
             expected: "a model".to_owned(),
         })
+    }
+
+    /// What the lint of settings knows of the federation.
+    ///
+    /// # Errors
+    ///
+    /// When the registry or the budget cannot be read.
+    pub fn facts(&self) -> Result<Facts, RoundError> {
+        let registry = self.path(layout::REGISTRY);
+        let population = match folder::exists(&registry) {
+            true => Some(
+                Registry::open(&registry).and_then(|clients| clients.active()).map_err(RoundError::work)?,
+            ),
+            false => None,
+        };
+        let first = self.config.model.initial.as_ref().map(|path| self.root.join(path));
+        let bytes = |path: &Path| folder::bytes(path).ok();
+        let model_bytes = bytes(&self.path(layout::CURRENT)).or_else(|| bytes(first.as_deref()?));
+        Ok(Facts { population, model_bytes, plan: self.plan()? })
     }
 
     fn path(&self, path: &str) -> PathBuf {

@@ -1,6 +1,5 @@
 //! The work that other rooms do for a round.
 
-use crate::budget::books::Books;
 use crate::compress::patch;
 use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{Inputs, Outputs, Readers, Request};
@@ -16,7 +15,6 @@ use crate::fleet::registry::Registry;
 use crate::fleet::select::{self, Constraints, Selection};
 use crate::io::folder;
 use crate::model::client_id::IdSource;
-use crate::modes::dp::error::DpError;
 use crate::modes::dp::release;
 use crate::modes::tiers::file::{Tier, TierText, Tiers};
 use crate::modes::{tiers, tree};
@@ -25,6 +23,7 @@ use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
 use crate::round::journal::{Rejected, Settings};
 use crate::round::layout;
+use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::moment::Moment;
 use crate::round::server::{Server, command};
 use crate::round::validate::STATE;
@@ -46,12 +45,16 @@ impl Work for Server {
     fn select(&mut self, round: u64, settings: &Settings, now: &Moment) -> Result<Selection, RoundError> {
         let coordination = &self.config.coordination;
         let privacy = &self.config.privacy;
+        let strategy = select::parse(&coordination.selection);
+        let strategy = strategy.map_err(RoundError::setting("coordination.selection"))?;
+        let (registry, clients) = (self.registry()?, settings.clients as usize);
+        // A sample of unknown size claims amplification, which a least size would void.
+        let samples = strategy.rate(clients, clients).is_some();
         let request = select::Request {
-            strategy: select::parse(&coordination.selection)
-                .map_err(RoundError::setting("coordination.selection"))?,
+            strategy,
             count: settings.clients as usize,
             dropout: settings.dropout,
-            most: coordination.max_clients as usize,
+            most: self.most_clients() as usize,
             round,
             seed: coordination.seed,
             max_wait: coordination.max_wait,
@@ -61,9 +64,9 @@ impl Work for Server {
                 ..Constraints::default()
             },
             now: timestamp(now),
-            least: coordination.min_clients as usize,
+            least: if samples { 1 } else { coordination.min_clients as usize },
         };
-        select::select(&self.registry()?, &request).map_err(RoundError::work)
+        select::select(&registry, &request).map_err(RoundError::work)
     }
 
     fn tiers(&mut self) -> Result<BTreeMap<String, TierTask>, RoundError> {
@@ -153,19 +156,21 @@ impl Work for Server {
     }
 
     fn budget(&mut self) -> Result<Option<BudgetFacts>, RoundError> {
-        if !self.config.privacy.enabled {
-            return Ok(None);
+        self.budget_facts()
+    }
+
+    fn prepare(&mut self, population: u64) -> Result<(), RoundError> {
+        let findings = lint(&self.config, &Facts { population: Some(population), ..self.facts()? });
+        let errors: Vec<&Finding> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
+        if let Some(Finding { key, found, why, .. }) = errors.first() {
+            return Err(RoundError::Lint {
+                key,
+                found: found.clone(),
+                why: why.clone(),
+                more: errors.len() - 1,
+            });
         }
-        let books =
-            Books::read(&self.path(layout::BUDGET)).map_err(|why| RoundError::work(DpError::from(why)))?;
-        let status = books.status().map_err(|why| RoundError::work(DpError::from(why)))?;
-        Ok(Some(BudgetFacts {
-            epsilon_spent: status.epsilon_spent,
-            epsilon_budget: status.epsilon_budget,
-            delta: status.delta,
-            rounds_left: status.rounds_left,
-            clip: status.clip,
-        }))
+        self.make_budget(population)
     }
 }
 
@@ -179,6 +184,12 @@ fn timestamp(now: &Moment) -> Timestamp {
 impl Server {
     fn registry(&self) -> Result<Registry, RoundError> {
         Registry::open(&self.path(layout::REGISTRY)).map_err(RoundError::work)
+    }
+
+    /// The most clients that a round selects.
+    fn most_clients(&self) -> u64 {
+        let most = self.config.coordination.max_clients;
+        self.config.adaptation.clients.map_or(most, |[_, bound]| most.min(bound))
     }
 
     fn machine<'s>(&'s self, progress: &'s Progress) -> Machine<'s> {
@@ -247,9 +258,9 @@ impl Server {
 
     /// The strategy with the learning rate that adaptation set.
     fn strategy(&self, order: &MergeOrder) -> String {
-        let name = &self.config.strategy.name;
-        let Some(rate) = order.settings.server_learning_rate else { return name.clone() };
-        let (name, settings) = name.split_once(':').unwrap_or((name, ""));
+        let spec = self.config.strategy.spec();
+        let Some(rate) = order.settings.server_learning_rate else { return spec };
+        let (name, settings) = spec.split_once(':').unwrap_or((&spec, ""));
         let others = settings.split(',').filter(|setting| !setting.is_empty() && !setting.starts_with("lr="));
         let all: Vec<String> = others.map(str::to_owned).chain([format!("lr={rate}")]).collect();
         format!("{name}:{}", all.join(","))

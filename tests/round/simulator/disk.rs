@@ -230,6 +230,10 @@ impl Files for World {
         Ok(super::work::fingerprint(bytes))
     }
 
+    fn bytes(&self, path: &str) -> io::Result<u64> {
+        Ok(self.disk.files[path].len() as u64)
+    }
+
     fn unfinished(&self, path: &str) -> Option<String> {
         let bytes = self.disk.files.get(path)?;
         (!bytes.ends_with(b"end")).then(|| "the file is cut off".to_owned())

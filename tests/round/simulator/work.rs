@@ -158,6 +158,10 @@ impl Work for World {
         Ok(None)
     }
 
+    fn prepare(&mut self, _: u64) -> Result<(), RoundError> {
+        Ok(())
+    }
+
     fn budget(&mut self) -> Result<Option<BudgetFacts>, RoundError> {
         Ok(None)
     }
