@@ -117,13 +117,15 @@ pub struct Collected {
 }
 
 /// The updates that a round merges.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Validated {
     /// The updates that fit the round.
     pub accepted: Vec<Arrival>,
     /// Those that do not.
     pub rejected: Vec<Rejected>,
+    /// The loss that clients state, by client.
+    pub losses: BTreeMap<String, f64>,
 }
 
 /// How a round ends.

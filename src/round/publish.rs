@@ -6,7 +6,8 @@ use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
 use crate::round::journal::Version;
 use crate::round::layout;
-use crate::round::state::State;
+use crate::round::state::{State, round_folders};
+use crate::round::validate::STATE;
 use crate::round::world::{Files, Merged};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,12 +78,18 @@ pub fn remove_old(
             remove(&layout::model(&version.file.blake3))?;
         }
         if version.has_state {
-            remove(&layout::of_round(version.round, crate::round::validate::STATE))?;
+            remove(&layout::of_round(version.round, STATE))?;
         }
     }
     if let Some(old) = round.checked_sub(config.publish.keep_updates) {
         remove(&layout::of_round(old, "updates"))?;
+        remove(&layout::of_round(old, MODEL))?;
+        remove(&layout::of_round(old, &format!("{STATE}.previous")))?;
+        if !kept.iter().any(|version| version.round == old) {
+            remove(&layout::of_round(old, STATE))?;
+        }
     }
+    remove_old_tasks(files, config, round)?;
     let entries = files.list(layout::MODELS).map_err(RoundError::reading(layout::MODELS))?;
     for entry in entries {
         let patch =
@@ -91,6 +98,23 @@ pub fn remove_old(
         if is_old {
             let path = format!("{}/{}", layout::MODELS, entry.name);
             files.remove(&path).map_err(RoundError::writing(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the tasks of rounds whose updates would come too late for any round, and empty folders of such rounds.
+fn remove_old_tasks(files: &mut impl Files, config: &Config, round: u64) -> Result<(), RoundError> {
+    let most = config.coordination.max_staleness;
+    for above in [layout::TASKS, layout::INBOX, layout::STALE] {
+        let old = round_folders(files, above)?.into_iter().take_while(|old| old + most < round);
+        for old in old {
+            let path = format!("{above}/{}", layout::number(old));
+            let is_left =
+                above == layout::TASKS || files.list(&path).map_err(RoundError::reading(&path))?.is_empty();
+            if is_left {
+                files.remove(&path).map_err(RoundError::writing(&path))?;
+            }
         }
     }
     Ok(())

@@ -59,10 +59,14 @@ fn participation(state: &State) -> Vec<Participation> {
     let is_published = matches!(state.ending(), Some(Ending::Published(_)));
     let base = &opening.base;
     let patches = state.patches();
+    let losses = state.validated().map(|validated| &validated.losses);
+    let late: BTreeSet<&str> =
+        collected.iter().flat_map(|found| &found.late).filter_map(|path| late_client(path)).collect();
     let choices = opening.selection.choices.iter().map(|choice| {
         let arrival = collected.and_then(|found| found.updates.iter().find(|update| update.id == choice.id));
         let outcome = match arrival {
             None if bad.contains(choice.id.as_str()) => Fate::Rejected,
+            None if late.contains(choice.id.as_str()) => Fate::Late,
             None => Fate::Missing,
             Some(_) if bad.contains(choice.id.as_str()) => Fate::Rejected,
             Some(_) if !is_published => Fate::Refused,
@@ -76,11 +80,16 @@ fn participation(state: &State) -> Vec<Participation> {
             bytes_up: arrival.map_or(0, |arrival| arrival.file.bytes),
             bytes_down: ModelSource::of(base, choice, &patches).fetched(),
             duration_s: arrival.map(|arrival| arrival.after_s),
-            loss: None,
+            loss: losses.and_then(|losses| losses.get(&choice.id).copied()),
             holds: arrival.map(|_| base.file.blake3.clone()),
         }
     });
     choices.collect()
+}
+
+/// The client of a late update.
+fn late_client(path: &str) -> Option<&str> {
+    layout::client_of(path.rsplit('/').next()?)
 }
 
 /// All updates that the round left out.

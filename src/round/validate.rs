@@ -6,7 +6,7 @@ use crate::round::error::RoundError;
 use crate::round::journal::{Collected, Rejected, Validated};
 use crate::round::layout;
 use crate::round::state::State;
-use crate::round::world::{Files, MergeOrder, World};
+use crate::round::world::{Examined, Files, MergeOrder, World};
 use std::collections::BTreeMap;
 
 /// Sorts updates into those that fit the round and those that do not. Moves nothing: the next phase does.
@@ -22,9 +22,10 @@ pub fn act(
 ) -> Result<Validated, RoundError> {
     if config.privacy.enabled {
         // A bad update counts as zero there, and whether one is bad must not change the round.
-        return Ok(Validated { accepted: collected.updates.clone(), rejected: Vec::new() });
+        return Ok(Validated { accepted: collected.updates.clone(), ..Validated::default() });
     }
-    let faults = world.faults(&order(config, state, collected.updates.clone()))?;
+    let Examined { rejected: faults, losses } =
+        world.examine(&order(config, state, collected.updates.clone()))?;
     let why: BTreeMap<&str, &Rejected> = faults.iter().map(|fault| (fault.path.as_str(), fault)).collect();
     let (rejected, accepted): (Vec<_>, Vec<_>) =
         collected.updates.iter().cloned().partition(|update| why.contains_key(update.path.as_str()));
@@ -36,12 +37,12 @@ pub fn act(
             path: update.path,
         })
         .collect();
-    Ok(Validated { accepted, rejected })
+    Ok(Validated { accepted, rejected, losses })
 }
 
 /// Why the policy refuses to merge what is valid; `None` if it does not.
 pub fn refusal(config: &Config, validated: &Validated) -> Option<String> {
-    let Validated { accepted, rejected } = validated;
+    let Validated { accepted, rejected, .. } = validated;
     if let (OnBad::Fail, Some(first)) = (config.robustness.on_bad_update, rejected.first()) {
         let (count, Rejected { id, why, .. }) = (rejected.len(), first);
         return Some(format!("{count} bad updates, the first of client `{id}`: {why}"));

@@ -153,6 +153,15 @@ pub struct MergeOrder {
     pub settings: Settings,
 }
 
+/// What the headers and the metadata of updates say.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Examined {
+    /// The updates that do not fit the round.
+    pub rejected: Vec<Rejected>,
+    /// The loss that clients state, by client.
+    pub losses: BTreeMap<String, f64>,
+}
+
 /// A client in a merged model.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
@@ -254,12 +263,12 @@ pub trait Work {
     /// When the registry cannot be read.
     fn fairness(&mut self) -> Result<Option<f64>, RoundError>;
 
-    /// The updates whose headers, metadata or layout do not fit the round, with the reason.
+    /// Looks at the headers, the metadata and the layouts of updates.
     ///
     /// # Errors
     ///
     /// When the base cannot be read.
-    fn faults(&mut self, order: &MergeOrder) -> Result<Vec<Rejected>, RoundError>;
+    fn examine(&mut self, order: &MergeOrder) -> Result<Examined, RoundError>;
 
     /// Merges updates into `rounds/N/model.safetensors`, with a report and the state of the strategy beside it.
     ///

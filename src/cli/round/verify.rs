@@ -1,7 +1,8 @@
 //! `fedmill round verify`: checks the state directory of a federation.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
-use super::directory::reader;
+use super::directory::{config, hardware};
+use crate::round::server::Server;
 use crate::round::verify;
 use clap::Args;
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ pub(in crate::cli) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let (_, mut server) = reader(&self.directory, common)?;
+        let config = config(&self.directory)?;
+        let mut server = Server::open(&self.directory, &config, hardware(common)?).map_err(Failure::of)?;
         let checked = verify::run(&mut server, &self.directory).map_err(Failure::of)?;
         let verify::Checked { rounds, lines, models, head } = &checked;
         let head = head.map_or_else(String::new, |head| format!("\nhead {head}"));

@@ -8,6 +8,7 @@ use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::intake::claims::{Claims, ClientIdFrom};
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::engine::intake::policy::{OnBadUpdate, Policy, TensorPolicy, control_prefix};
+use crate::engine::intake::update::Update;
 use crate::engine::intake::weights::{Weighting, read_table};
 use crate::engine::passes::machine::Machine;
 use crate::fleet::history::Participation;
@@ -28,7 +29,7 @@ use crate::round::moment::Moment;
 use crate::round::server::{Server, command};
 use crate::round::validate::STATE;
 use crate::round::world::{
-    BudgetFacts, Files, Fingerprint, MergeOrder, Merged, MergedClient, TierTask, Work,
+    BudgetFacts, Examined, Files, Fingerprint, MergeOrder, Merged, MergedClient, TierTask, Work,
 };
 use crate::rules::{self, pre};
 use crate::settings::Definition;
@@ -39,7 +40,7 @@ use crate::telemetry::progress::Progress;
 use crate::telemetry::report::Report;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 impl Work for Server {
     fn select(&mut self, round: u64, settings: &Settings, now: &Moment) -> Result<Selection, RoundError> {
@@ -97,17 +98,20 @@ impl Work for Server {
         Ok(counts.jain())
     }
 
-    fn faults(&mut self, order: &MergeOrder) -> Result<Vec<Rejected>, RoundError> {
+    fn examine(&mut self, order: &MergeOrder) -> Result<Examined, RoundError> {
         let progress = Progress::hidden();
         let request = self.request(order)?;
         let mut session = Session::open(request, self.machine(&progress)).map_err(RoundError::work)?;
         let updates = std::mem::take(&mut session.updates);
+        let asked_for = |path: &Path| order.updates.iter().find(|asked| self.path(&asked.path) == path);
+        let loss = |update: &Update| Some((asked_for(&update.path)?.id.clone(), update.metadata.loss?));
+        let losses = updates.iter().filter_map(loss).collect();
         let taken = session.admit(updates).map_err(RoundError::work)?;
-        let row = |update: &crate::engine::intake::update::Update| {
-            let asked = order.updates.iter().find(|asked| self.path(&asked.path) == update.path)?;
+        let rejected = taken.rejected.iter().filter_map(|update| {
+            let asked = asked_for(&update.path)?;
             Some(Rejected { id: asked.id.clone(), path: asked.path.clone(), why: update.faults.to_string() })
-        };
-        Ok(taken.rejected.iter().filter_map(row).collect())
+        });
+        Ok(Examined { rejected: rejected.collect(), losses })
     }
 
     fn merge(&mut self, order: &MergeOrder) -> Result<Merged, RoundError> {

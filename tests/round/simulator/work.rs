@@ -8,7 +8,9 @@ use fedmill::io::digest::{Blake3, hex};
 use fedmill::round::error::RoundError;
 use fedmill::round::journal::{Rejected, Settings};
 use fedmill::round::moment::Moment;
-use fedmill::round::world::{BudgetFacts, Fingerprint, MergeOrder, Merged, MergedClient, TierTask, Work};
+use fedmill::round::world::{
+    BudgetFacts, Examined, Fingerprint, MergeOrder, Merged, MergedClient, TierTask, Work,
+};
 use std::collections::BTreeMap;
 
 pub(super) fn fingerprint(bytes: &[u8]) -> Fingerprint {
@@ -94,16 +96,17 @@ impl Work for World {
         Ok(None)
     }
 
-    fn faults(&mut self, order: &MergeOrder) -> Result<Vec<Rejected>, RoundError> {
+    fn examine(&mut self, order: &MergeOrder) -> Result<Examined, RoundError> {
         let is_bad = |path: &str| self.bytes(path).starts_with(b"bad");
         let bad = order.updates.iter().filter(|update| is_bad(&update.path));
-        Ok(bad
+        let rejected = bad
             .map(|update| Rejected {
                 id: update.id.clone(),
                 path: update.path.clone(),
                 why: "bad layout".to_owned(),
             })
-            .collect())
+            .collect();
+        Ok(Examined { rejected, ..Examined::default() })
     }
 
     fn merge(&mut self, order: &MergeOrder) -> Result<Merged, RoundError> {
