@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Clients of a federation: read their tasks, fetch the model, train, deliver.
 
-    client.py FEDERATION HOMES CLIENT... [--step STEP] [--nan CLIENT] [--fedmill PROGRAM]
+    client.py FEDERATION HOMES CLIENT... [--drop PLACE] [--step STEP] [--nan CLIENT] [--fedmill PROGRAM]
 
 FEDERATION is the state directory, or what rsync reaches it by (host:/srv/federation). HOMES has a folder for each
-client, with the model that the client holds. A client without a task, or whose update is delivered, does nothing.
+client, with the model that the client holds. A client without a task, or whose update is delivered, does nothing. With
+--drop the update goes into the folder PLACE, named after its round, in place of the inbox.
 
 Needs NumPy, safetensors and blake3 from PyPI; for patches the program `fedmill`. Only `train` knows that the clients are
 those of this folder: it moves the model by STEP of the way to what the client trained once. Replace it by a training.
@@ -30,8 +31,8 @@ UPDATES = Path(__file__).resolve().parent / "updates"
 class Federation:
     """The files of a federation: in a folder that client and server share, or behind rsync."""
 
-    def __init__(self, place):
-        self.place, self.is_remote = place, ":" in place
+    def __init__(self, place, drop):
+        self.place, self.drop, self.is_remote = place, drop, ":" in place
 
     def fetch(self, path, to):
         """Whether there is such a file. It then lies at `to`."""
@@ -48,10 +49,10 @@ class Federation:
             sys.exit(f"client.py: {source}: rsync ended with status {status}")
         return status == 0
 
-    def deliver(self, file, path):
-        """Delivers a file, which appears whole: it has a name that fedmill skips until all of it is written."""
-        target = f"{self.place}/{path}"
-        if self.is_remote:
+    def deliver(self, file, task):
+        """Delivers an update, which appears whole: it has a name that fedmill skips until all of it is written."""
+        target = f"{self.drop}/{task['round']:06}.safetensors" if self.drop else f"{self.place}/{task['put']}"
+        if ":" in target:
             # rsync itself writes `.NAME.XXXXXX` and renames it.
             subprocess.run(["rsync", "--quiet", str(file), target], check=True)
             return
@@ -111,7 +112,7 @@ def take_part(federation, client, home, options):
         tensors["fc2.bias"][0] = np.nan
     update = home / "update.safetensors"
     save_file(tensors, update, metadata={"num_examples": examples, **task["metadata"]})
-    federation.deliver(update, task["put"])
+    federation.deliver(update, task)
     done.write_text(str(number))
 
 
@@ -120,12 +121,13 @@ def main():
     parser.add_argument("federation", metavar="FEDERATION")
     parser.add_argument("homes", metavar="HOMES", type=Path)
     parser.add_argument("clients", metavar="CLIENT", nargs="+")
+    parser.add_argument("--drop", metavar="PLACE")
     parser.add_argument("--step", type=float, default=0.4)
     parser.add_argument("--nan", action="append", default=[], metavar="CLIENT")
     parser.add_argument("--fedmill", default="fedmill", metavar="PROGRAM")
     options = parser.parse_args()
     for client in options.clients:
-        take_part(Federation(options.federation), client, options.homes / client, options)
+        take_part(Federation(options.federation, options.drop), client, options.homes / client, options)
 
 
 if __name__ == "__main__":
