@@ -53,8 +53,8 @@ class Federation:
         """Delivers an update, which appears whole: it has a name that fedmill skips until all of it is written."""
         target = f"{self.drop}/{task['round']:06}.safetensors" if self.drop else f"{self.place}/{task['put']}"
         if ":" in target:
-            # rsync itself writes `.NAME.XXXXXX` and renames it.
-            subprocess.run(["rsync", "--quiet", str(file), target], check=True)
+            # rsync itself writes `.NAME.XXXXXX` and renames it. safetensors writes files that their owner alone may read.
+            subprocess.run(["rsync", "--quiet", "--chmod=F644", str(file), target], check=True)
             return
         folder, name = os.path.split(target)
         shutil.copyfile(file, f"{folder}/.{name}")
