@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lets a real cron run a federation of ten clients of this folder, until three rounds are published: some four minutes.
-# The line is that of docs/rounds.md. The clients look for tasks every second. Needs Debian's `cron`, and what client.py
+# The line is that of docs/rounds.md, for this program and folder. The clients look for tasks every second. Needs Debian's `cron`, and what client.py
 # needs. Starts cron if none runs, which needs root; leaves the crontab and cron as they were.
 #
 #     cron_rounds.sh FEDMILL FOLDER
@@ -26,6 +26,8 @@ metric = "accuracy"
 max_regression = 0.01
 EOF
 
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
 published() { "$fedmill" round status "$federation" --json | sed 's/.*"published":\([0-9]*\).*/\1/'; }
 
 before=$(mktemp)
@@ -33,17 +35,19 @@ started=()
 clean_up() {
     if [ -s "$before" ]; then crontab "$before"; else crontab -r 2>/dev/null || true; fi
     rm -f "$before"
-    [ ${#started[@]} = 0 ] || kill "${started[@]}" 2>/dev/null || true
+    [ ${#started[@]} = 0 ] || as_root kill "${started[@]}" 2>/dev/null || true
 }
 trap clean_up EXIT
 trap 'exit 1' INT TERM
 
 # What stood in the crontab stays in it.
 crontab -l >"$before" 2>/dev/null || true
-line="* * * * * ${fedmill} round run --quiet ${federation} >>$out/cron.out 2>>$out/cron.err"
+line=$(grep -m1 '^\* \* \* \* \* fedmill round run' "$data/../../docs/rounds.md")
+line=${line/fedmill/$fedmill} line=${line/\/srv\/federation/$federation}
+line="${line/>\/dev\/null/>>$out/cron.out} 2>>$out/cron.err"
 printf '%s\n' "$(cat "$before")" "$line" | crontab -
 if ! pgrep -x cron >/dev/null; then
-    cron -f -L 7 &
+    { [ "$(id -u)" != 0 ] || exec cron -f; exec sudo cron -f; } &
     started+=($!)
 fi
 (
@@ -71,4 +75,4 @@ if [ "$(published)" -lt $wanted ] || [ -s "$out/cron.err" ] || ! "$fedmill" roun
     exit 1
 fi
 # cron's own output is the path of each model.
-[ "$(wc -l <"$out/cron.out")" = "$(published)" ]
+[ "$(wc -l <"$out/cron.out")" = "$(published)" ] || { echo "cron_rounds.sh: cron.out has other lines" >&2; exit 1; }
