@@ -46,7 +46,7 @@ line=$(grep -m1 '^\* \* \* \* \* fedmill round run' "$data/../../docs/rounds.md"
 line=${line/fedmill/$fedmill} line=${line/\/srv\/federation/$federation}
 line="${line/>\/dev\/null/>>$out/cron.out} 2>>$out/cron.err"
 printf '%s\n' "$(cat "$before")" "$line" | crontab -
-if ! pgrep -x cron >/dev/null; then
+if ! pgrep -r D,R,S -x cron >/dev/null; then
     { [ "$(id -u)" != 0 ] || exec cron -f; exec sudo cron -f; } &
     started+=($!)
 fi
