@@ -60,7 +60,8 @@ fi
 started+=($!)
 
 echo "cron runs: $line"
-for ((second = 0; second < seconds && $(published) < wanted; second++)); do sleep 1; done
+second=0
+while ((second++ < seconds && $(published) < wanted)) && [ ! -s "$out/cron.err" ]; do sleep 1; done
 echo "$(published) rounds published after $second s"
 "$fedmill" round history "$federation"
 if [ "$(published)" -lt $wanted ] || [ -s "$out/cron.err" ] || ! "$fedmill" round verify "$federation"; then
