@@ -2,6 +2,7 @@
 
 pub mod seal;
 
+use crate::io::interrupt;
 use crate::io::source::SourceFile;
 use sha2::Digest as _;
 use std::io;
@@ -102,6 +103,7 @@ fn each_chunk(
     let mut chunk = vec![0; chunk_bytes.min(usize::try_from(bytes).unwrap_or(chunk_bytes))];
     let mut offset = 0;
     while offset < bytes {
+        interrupt::check().map_err(io::Error::other)?;
         let len = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(chunk_bytes);
         read(&mut chunk[..len], offset)?;
         take(&chunk[..len]);

@@ -55,6 +55,32 @@ pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
+/// Device, inode, size and times of a file. No one can set the time of its last change.
+///
+/// # Errors
+///
+/// When it cannot be looked at.
+pub fn stamp(path: &Path) -> io::Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::symlink_metadata(path)?;
+    let changed = (meta.ctime(), meta.ctime_nsec());
+    Ok(format!("{}-{}-{}-{}.{}", meta.dev(), meta.ino(), meta.len(), changed.0, changed.1))
+}
+
+/// Creates a folder that only its owner may use, if it does not exist.
+///
+/// # Errors
+///
+/// When it cannot be created.
+pub fn make_private(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make_directory(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+}
+
 /// Bytes of a file.
 ///
 /// # Errors
@@ -117,7 +143,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
     };
     match removed {
         Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
-        done => done,
+        Err(why) => Err(why),
+        Ok(()) => sync_directory_of(path),
     }
 }
 

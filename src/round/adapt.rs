@@ -11,7 +11,8 @@ use crate::round::config::Config;
 use crate::round::journal::{Change, Collected, Ending, Opening, Settings};
 use crate::round::open;
 use crate::round::state::State;
-use crate::round::world::Merged;
+use crate::round::task::ModelSource;
+use crate::round::world::{BudgetFacts, Fingerprint, Merged};
 use std::collections::BTreeMap;
 
 /// The largest factor by which a setting changes in one round.
@@ -27,21 +28,39 @@ const RATE: f64 = 0.5;
 const EPSILON: f64 = 1e-3;
 
 /// The settings of the next round, and what changed.
-pub fn act(config: &Config, state: &State, ending: &Ending) -> (Settings, Vec<Change>) {
+pub fn act(
+    config: &Config,
+    state: &State,
+    ending: &Ending,
+    budget: Option<&BudgetFacts>,
+) -> (Settings, Vec<Change>) {
     let settings =
         state.opening().map_or_else(|| open::settings(config, None), |opening| opening.settings.clone());
     if config.privacy.enabled {
-        return (settings, Vec::new());
+        return (settings, clip_change(state, budget));
     }
     let mut next = Next { settings, changes: Vec::new() };
     if let (Some(opening), Some(collected)) = (state.opening(), state.collected()) {
         next.follow_arrivals(config, opening, collected);
-        next.follow_bytes(config, collected);
+        next.follow_bytes(config, (opening, collected), &state.patches());
     }
     if let (Some(merged), Ending::Published(_)) = (state.merged(), ending) {
         next.follow_lengths(config, merged);
     }
     (next.settings, next.changes)
+}
+
+/// The clip bound that follows the noised share of updates below it; the budget moves it.
+fn clip_change(state: &State, budget: Option<&BudgetFacts>) -> Vec<Change> {
+    let before = state.opening().and_then(|opening| opening.budget.as_ref());
+    let moved = before.zip(budget).filter(|(before, after)| before.clip != after.clip);
+    let change = |(before, after): (&BudgetFacts, &BudgetFacts)| Change {
+        setting: "clip".to_owned(),
+        from: before.clip,
+        to: after.clip,
+        why: "the bound follows the noised share of updates below it".to_owned(),
+    };
+    moved.map(change).into_iter().collect()
 }
 
 /// The settings of the next round in the making.
@@ -79,7 +98,8 @@ impl Next {
             let bounds = [least.as_secs_f64(), most.as_secs_f64()];
             self.settings.timeout_s = self.change("round_timeout", from, wanted, bounds, why);
         }
-        if asked == 0.0 {
+        // Before the deadline, a client without an update may be slow: it is no dropout yet.
+        if asked == 0.0 || collected.closed_by != "deadline" && missing > 0.0 {
             return;
         }
         let came = 1.0 - missing / asked;
@@ -149,17 +169,25 @@ impl Next {
         }
     }
 
-    fn follow_bytes(&mut self, config: &Config, collected: &Collected) {
+    fn follow_bytes(
+        &mut self,
+        config: &Config,
+        (opening, collected): (&Opening, &Collected),
+        patches: &BTreeMap<String, Fingerprint>,
+    ) {
         let (Some(range), Some(budget)) =
             (config.adaptation.compression_target, config.adaptation.bytes_per_round)
         else {
             return;
         };
-        let used: u64 = collected.updates.iter().map(|update| update.file.bytes).sum();
+        let up: u64 = collected.updates.iter().map(|update| update.file.bytes).sum();
+        let fetched = |choice| ModelSource::of(&opening.base, choice, patches).fetched();
+        let down: u64 = opening.selection.choices.iter().map(fetched).sum();
         let from = self.settings.compression_target;
-        let share = used as f64 / budget as f64;
-        if used > 0 && !(0.8..=1.0).contains(&share) {
-            let why = format!("updates took {used} of {budget} bytes");
+        // Only updates follow the target: they have what the models leave of the budget.
+        let share = up as f64 / budget.saturating_sub(down).max(1) as f64;
+        if up > 0 && !(0.8..=1.0).contains(&share) {
+            let why = format!("updates took {up} bytes and models {down}, of {budget}");
             self.settings.compression_target =
                 self.change("compression_target", from, from / share, range, why);
         }

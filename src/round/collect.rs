@@ -9,7 +9,7 @@ use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Collected, Opening, Rejected};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
-use crate::round::world::{Files, Fingerprint, World};
+use crate::round::world::{Entry, Files, Fingerprint, World};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -18,10 +18,8 @@ use std::io::ErrorKind;
 pub enum Collecting {
     /// The round waits, for this reason.
     Waiting(String),
-    /// The round is closed, with enough updates.
+    /// The round is closed.
     Closed(Box<Collected>),
-    /// The round is closed, with too few updates.
-    TooFew(String),
 }
 
 /// Where a file goes, and why.
@@ -68,13 +66,8 @@ pub fn act(
 ) -> Result<Collecting, RoundError> {
     let mut inbox = Inbox::open(world, config, state, opening)?;
     inbox.take_whole(world)?;
-    let elapsed = inbox.elapsed_s;
-    let (fresh, wanted) = (inbox.fresh(), opening.quorum as usize);
-    let closed_by = match config.coordination.mode {
-        Mode::Async if fresh >= wanted => "buffer",
-        Mode::Sync if fresh >= wanted || fresh == opening.selection.choices.len() => "quorum",
-        _ if elapsed >= opening.settings.timeout_s => "deadline",
-        _ => return Ok(Collecting::Waiting(inbox.waiting(opening))),
+    let Some(closed_by) = inbox.closed_by(opening) else {
+        return Ok(Collecting::Waiting(inbox.waiting(world, opening)?));
     };
     inbox.take_rest(world, closed_by == "deadline")?;
     inbox.finish(world, closed_by)
@@ -93,7 +86,14 @@ pub fn look(
 ) -> Result<String, RoundError> {
     let mut inbox = Inbox::open(files, config, state, opening)?;
     inbox.moves.extend(inbox.whole(files)?);
-    Ok(inbox.waiting(opening))
+    match inbox.closed_by(opening) {
+        Some(by) => Ok(format!(
+            "round {} has {} updates and closes by its {by}",
+            inbox.round,
+            inbox.arrived().count()
+        )),
+        None => inbox.waiting(files, opening),
+    }
 }
 
 /// The inbox of a round, and where its files go.
@@ -103,6 +103,8 @@ struct Inbox<'r> {
     /// Seconds since the round opened.
     elapsed_s: f64,
     takes_stale: bool,
+    /// Bytes of the model that clients start from.
+    base_bytes: u64,
     selected: BTreeSet<&'r str>,
     moves: Vec<Move>,
 }
@@ -128,9 +130,22 @@ impl<'r> Inbox<'r> {
             round,
             elapsed_s: state.opened().map_or(0.0, |line| files.now().since(&line.at)),
             takes_stale: takes_stale(config),
+            base_bytes: opening.base.file.bytes,
             selected: opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect(),
             moves: moves.unwrap_or_default(),
         })
+    }
+
+    /// What closes the round now: `buffer`, `quorum` or `deadline`; `None` if it stays open.
+    fn closed_by(&self, opening: &Opening) -> Option<&'static str> {
+        let fresh = self.fresh();
+        let wanted = opening.quorum.max(self.config.coordination.min_clients) as usize;
+        match self.config.coordination.mode {
+            Mode::Async if fresh >= wanted => Some("buffer"),
+            Mode::Sync if fresh >= wanted || fresh == opening.selection.choices.len() => Some("quorum"),
+            _ if self.elapsed_s >= opening.settings.timeout_s => Some("deadline"),
+            _ => None,
+        }
     }
 
     /// The number of updates that count for the quorum.
@@ -147,23 +162,26 @@ impl<'r> Inbox<'r> {
         self.arrived().any(|moved| moved.id == id)
     }
 
-    fn waiting(&self, opening: &Opening) -> String {
+    fn waiting(&self, files: &(impl Files + ?Sized), opening: &Opening) -> Result<String, RoundError> {
         let left = (opening.settings.timeout_s - self.elapsed_s).max(0.0);
-        format!(
-            "round {} has {} of {} updates; it closes in {left:.0} s at the latest",
+        let here = folder(layout::INBOX, self.round);
+        let entries = files.list(&here).map_err(RoundError::reading(&here))?;
+        let unfinished = |entry: &Entry| {
+            Some((&entry.name, files.unfinished(&format!("{here}/{}", entry.name))?))
+                .map(|(name, why)| format!("; {name} is not whole: {why}"))
+        };
+        Ok(format!(
+            "round {} has {} of {} updates; it closes in {left:.0} s at the latest{}",
             self.round,
             self.fresh(),
-            opening.quorum
-        )
+            opening.quorum,
+            entries.iter().find_map(unfinished).unwrap_or_default()
+        ))
     }
 
     /// Moves the files that earlier runs listed, and then those that are whole.
     fn take_whole(&mut self, files: &mut impl Files) -> Result<(), RoundError> {
-        self.moves.iter().try_for_each(|moved| match carry_out(files, moved) {
-            // A late update that was taken from its buffer since.
-            Err(RoundError::Write { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(()),
-            done => done,
-        })?;
+        self.moves.iter().try_for_each(|moved| carry_out(files, moved))?;
         let moves = self.whole(files)?;
         self.take(files, moves)
     }
@@ -232,7 +250,8 @@ impl<'r> Inbox<'r> {
 
     /// Why an update is larger than the operator allows; `None` if it is not.
     fn too_large(&self, files: &(impl Files + ?Sized), path: &str) -> Result<Option<String>, RoundError> {
-        let Some(most) = self.config.compression.bytes_per_update else { return Ok(None) };
+        let usual = MOST_TIMES.saturating_mul(self.base_bytes).saturating_add(HEADER_ROOM);
+        let most = self.config.compression.bytes_per_update.unwrap_or(usual);
         let found = files.bytes(path).map_err(RoundError::reading(path))?;
         Ok((found > most).then(|| format!("the update has {found} bytes, expected at most {most}")))
     }
@@ -304,6 +323,7 @@ impl<'r> Inbox<'r> {
             Fate::Late => layout::of_client(&layout::stale(round), id, layout::MODEL_ENDING),
             Fate::Rejected { .. } => {
                 let name = from.rsplit('/').next().unwrap_or_default();
+                let name = short(name);
                 layout::of_round(self.round, &format!("quarantine/{:04}-{name}", self.moves.len() + before))
             }
         };
@@ -312,18 +332,18 @@ impl<'r> Inbox<'r> {
 
     /// What the round collected.
     fn finish(&self, files: &impl Files, closed_by: &str) -> Result<Collecting, RoundError> {
-        let mut updates = BTreeMap::new();
+        let (mut updates, mut bad) = (BTreeMap::new(), Vec::new());
         for moved in self.arrived() {
             let Fate::Arrived { after_s } = moved.fate else { continue };
-            let file: Fingerprint = files.fingerprint(&moved.to).map_err(RoundError::reading(&moved.to))?;
             let (id, path, round) = (moved.id.clone(), moved.to.clone(), moved.round);
-            updates.insert(id.clone(), Arrival { id, round, path, file, after_s });
-        }
-        let least = self.config.coordination.min_clients as usize;
-        if updates.len() < least && !self.config.privacy.enabled {
-            let found = updates.len();
-            let why = format!("{found} updates came by the {closed_by}, expected at least {least}");
-            return Ok(Collecting::TooFew(why));
+            // A client may have taken its file back, or put another in its place, before the move.
+            if let Some(why) = files.unfinished(&path) {
+                bad.push(Rejected { id, path, why });
+                continue;
+            }
+            let file: Fingerprint = files.fingerprint(&path).map_err(RoundError::reading(&path))?;
+            let stamp = files.stamp(&path).map_err(RoundError::reading(&path))?;
+            updates.insert(id.clone(), Arrival { id, round, path, file, stamp, after_s });
         }
         let rejected = self.moves.iter().filter_map(|moved| match &moved.fate {
             Fate::Rejected { why } => {
@@ -334,7 +354,7 @@ impl<'r> Inbox<'r> {
         let late = self.moves.iter().filter(|moved| moved.fate == Fate::Late).map(|moved| moved.to.clone());
         let is_missing = |id: &&&str| !updates.contains_key(**id);
         Ok(Collecting::Closed(Box::new(Collected {
-            rejected: rejected.collect(),
+            rejected: rejected.chain(bad).collect(),
             late: late.collect(),
             missing: self.selected.iter().filter(is_missing).map(|id| (*id).to_owned()).collect(),
             closed_by: closed_by.to_owned(),
@@ -355,9 +375,28 @@ fn folder(above: &str, round: u64) -> String {
     format!("{above}/{}", layout::number(round))
 }
 
-/// Moves a file, unless an earlier run did.
+/// The end of a name, which fits behind a number.
+fn short(name: &str) -> &str {
+    let from = name.len().saturating_sub(LONGEST_NAME);
+    let from = (from..name.len()).find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+    &name[from..]
+}
+
+/// Bytes of a name in quarantine, without its number.
+const LONGEST_NAME: usize = 200;
+
+/// An update has at most this multiple of the base's bytes, and [`HEADER_ROOM`] more: a narrow model in f64, and room.
+const MOST_TIMES: u64 = 8;
+
+/// Bytes that the header of an update may take.
+const HEADER_ROOM: u64 = 32 << 20;
+
+/// Moves a file, unless an earlier run did. A client may have taken it back.
 fn carry_out(files: &mut impl Files, moved: &Move) -> Result<(), RoundError> {
-    files.rename(&moved.from, &moved.to).map_err(RoundError::writing(&moved.to))
+    match files.rename(&moved.from, &moved.to) {
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
+        done => done.map_err(RoundError::writing(&moved.to)),
+    }
 }
 
 /// Whether the strategy merges updates of earlier rounds.

@@ -69,6 +69,9 @@ pub fn drive<W: World>(
                 ended += 1;
                 progressed = true;
                 match (until, step) {
+                    (Until::Rounds(rounds), Step::Refused(why)) if ended == *rounds => {
+                        return Ok(Outcome::Refused(why));
+                    }
                     (Until::Rounds(rounds), _) if ended == *rounds => return Ok(Outcome::Progressed(None)),
                     (Until::Rounds(_), _) => {}
                     (_, Step::Refused(why)) => return Ok(Outcome::Refused(why)),

@@ -1,7 +1,7 @@
 //! Measures the merged model by the operator's command, and refuses a worse one.
 
 use crate::round::config::Config;
-use crate::round::config::sections::Evaluation;
+use crate::round::config::sections::{Evaluation, OnBad};
 use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::state::State;
@@ -12,26 +12,48 @@ use std::collections::BTreeMap;
 /// The file of the merged model in the folder of a round.
 pub const MODEL: &str = "model.safetensors";
 
-/// The metrics of the merged model; none without a command.
+/// What the evaluation found.
+pub struct Evaluated {
+    /// The metrics of the merged model; none without a command.
+    pub metrics: BTreeMap<String, f64>,
+    /// Why the model must not be published; `None` if it may be.
+    pub refusal: Option<String>,
+}
+
+/// Measures the merged model, and compares it with the current one.
 ///
 /// # Errors
 ///
-/// When the guard refuses the model, or the command fails.
+/// When the command fails, or a file cannot be moved.
 pub fn act(
     world: &mut impl World,
     config: &Config,
     state: &State,
     merged: &Merged,
-) -> Result<BTreeMap<String, f64>, RoundError> {
+) -> Result<Evaluated, RoundError> {
     quarantine(world, state.round, &all_rejected(state, merged))?;
-    if config.evaluation.command.is_empty() {
-        return Ok(BTreeMap::new());
+    let refused = |why: String| Ok(Evaluated { metrics: BTreeMap::new(), refusal: Some(why) });
+    if let Some(why) = &merged.refused {
+        return refused(why.clone());
+    }
+    if let (OnBad::Fail, Some(bad)) = (config.robustness.on_bad_update, merged.rejected.first()) {
+        return refused(format!("the update of client `{}` is bad: {}", bad.id, bad.why));
+    }
+    let evaluation = &config.evaluation;
+    if evaluation.command.is_empty() {
+        return Ok(Evaluated { metrics: BTreeMap::new(), refusal: None });
     }
     let metrics = world.evaluate(state.round, &layout::of_round(state.round, MODEL))?;
-    match verdict(&config.evaluation, &metrics, &state.carry.current.metrics) {
-        Some(why) => Err(RoundError::Refused(why)),
-        None => Ok(metrics),
-    }
+    let current = &state.carry.current;
+    let is_measured = evaluation.metric.as_ref().is_none_or(|metric| current.metrics.contains_key(metric));
+    let published = match is_measured {
+        true => current.metrics.clone(),
+        // The first model, which no round measured.
+        false => world.evaluate(state.round, &layout::model(&current.file.blake3))?,
+    };
+    let refusal = verdict(evaluation, &metrics, &published);
+    let metrics = metrics.into_iter().filter(|(_, value)| value.is_finite()).collect();
+    Ok(Evaluated { metrics, refusal })
 }
 
 /// The updates that validation and the merge left out.
@@ -57,7 +79,7 @@ pub fn verdict(
     let worse_by = if evaluation.higher_is_better { last - found } else { found - last };
     let most = evaluation.max_regression;
     (worse_by > most).then(|| {
-        format!("{metric} is {found}, worse by {worse_by} than the {last} of the last model, expected at most {most}")
+        format!("{metric} is {found}, worse by {worse_by:.4} than the {last} of the current model, expected at most {most}")
     })
 }
 

@@ -47,6 +47,8 @@ pub struct Arrival {
     /// Its size and digest.
     #[serde(flatten)]
     pub file: Fingerprint,
+    /// What the system knows of the file as it was read: another value shows that it may have changed.
+    pub stamp: String,
     /// Seconds from the opening of the round to its arrival.
     pub after_s: f64,
 }
@@ -74,6 +76,8 @@ pub struct Version {
     /// Its size and digest.
     #[serde(flatten)]
     pub file: Fingerprint,
+    /// The name of the strategy that made it; empty for the first model.
+    pub strategy: String,
     /// Whether `rounds/N/state.safetensors` holds the state that the strategy left with it.
     pub has_state: bool,
     /// What its evaluation measured.
@@ -138,6 +142,8 @@ pub enum Ending {
     Refused {
         /// The reason.
         why: String,
+        /// What the evaluation measured, if it came so far.
+        metrics: BTreeMap<String, f64>,
     },
 }
 
@@ -183,7 +189,7 @@ pub struct Carry {
 
 /// What happened.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-#[serde(tag = "event", content = "data", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Event {
     /// The state directory was made.
     Init(Box<Carry>),
@@ -257,7 +263,6 @@ pub struct Line {
     /// When it was written.
     pub at: Moment,
     /// What happened.
-    #[serde(flatten)]
     pub event: Event,
 }
 
@@ -282,6 +287,8 @@ pub struct RoundJournal {
     pub bytes: u64,
     /// The last line of the chain, that of the round before if this one has none.
     pub head: Option<Head>,
+    /// The last line of the round before, as the first line of this one states it.
+    pub after: Option<Head>,
 }
 
 impl RoundJournal {
@@ -310,7 +317,7 @@ impl RoundJournal {
         let bytes = files.read(&path).map_err(RoundError::reading(&path))?.unwrap_or_default();
         // A killed writer may leave a part of a line, which it never reported as written.
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let mut journal = Self { lines: Vec::new(), bytes: whole as u64, head: after };
+        let mut journal = Self { lines: Vec::new(), bytes: whole as u64, head: after, after };
         let text = std::str::from_utf8(&bytes[..whole]).map_err(|why| RoundError::Damaged {
             path: path.clone(),
             line: 0,
@@ -319,6 +326,14 @@ impl RoundJournal {
         for (number, line) in text.lines().enumerate() {
             let at = |fault| damaged(&path, number + 1, line, &fault);
             let (record, head): (Record<Line>, Head) = read(line, journal.head.as_ref()).map_err(at)?;
+            if record.entry.round != round {
+                let found = format!("a line of round {}", record.entry.round);
+                return Err(RoundError::Unexpected {
+                    path,
+                    found,
+                    expected: format!("lines of round {round}"),
+                });
+            }
             journal.lines.push(record.entry);
             journal.head = Some(head);
         }

@@ -5,10 +5,13 @@
 
 use crate::round::config::Config;
 use crate::round::error::RoundError;
+use crate::round::evaluate::Evaluated;
 use crate::round::journal::{Ending, Event, Version};
+use crate::round::layout;
 use crate::round::state::State;
 use crate::round::world::World;
 use crate::round::{adapt, aggregate, collect, evaluate, open, publish, report, rollback, validate};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The phases, in order.
@@ -63,7 +66,7 @@ impl<'w, W: World> Machine<'w, W> {
     ///
     /// # Errors
     ///
-    /// When a round is open, the version is not kept, or a file cannot be written.
+    /// When a round merges its updates, the version is not kept, or a file cannot be written.
     pub fn roll_back(&mut self, version: u64) -> Result<Version, RoundError> {
         rollback::run(self.world, &mut self.state, version)
     }
@@ -122,12 +125,16 @@ impl<'w, W: World> Machine<'w, W> {
                     Event::Evaluate(Box::new(merged))
                 })?
             }
-            Some(Event::Evaluate(merged)) => {
-                ended(evaluate::act(*world, config, state, &merged), |metrics| Event::Publish { metrics })?
-            }
+            Some(Event::Evaluate(merged)) => match evaluate::act(*world, config, state, &merged)? {
+                Evaluated { metrics, refusal: None } => Event::Publish { metrics },
+                Evaluated { metrics, refusal: Some(why) } => {
+                    Event::Adapt(Box::new(Ending::Refused { why, metrics }))
+                }
+            },
             Some(Event::Publish { metrics }) => self.publish(&metrics)?,
             Some(Event::Adapt(ending)) => {
-                let (settings, changes) = adapt::act(config, state, &ending);
+                let budget = world.budget()?;
+                let (settings, changes) = adapt::act(config, state, &ending, budget.as_ref());
                 Event::Report { settings: Box::new(settings), changes }
             }
             Some(Event::Report { settings, changes }) => {
@@ -144,7 +151,7 @@ impl<'w, W: World> Machine<'w, W> {
         self.state.append(self.world, self.state.round, event)?;
         match self.state.ending() {
             Some(Ending::Published(_)) if closes => Ok(Step::Published),
-            Some(Ending::Refused { why }) if closes => Ok(Step::Refused(why.clone())),
+            Some(Ending::Refused { why, .. }) if closes => Ok(Step::Refused(why.clone())),
             _ => Ok(Step::Advanced),
         }
     }
@@ -165,18 +172,21 @@ impl<'w, W: World> Machine<'w, W> {
     fn collect(&mut self) -> Result<Step, RoundError> {
         let Self { world, config, state } = self;
         let opening = state.opening().ok_or_else(|| RoundError::Refused(NO_OPENING.to_owned()))?;
+        let tasks = layout::tasks(state.round);
+        if world.list(&tasks).map_err(RoundError::reading(&tasks))?.is_empty() {
+            open::act(*world, config, state, opening)?;
+        }
         let event = match collect::act(*world, config, state, opening)? {
             collect::Collecting::Waiting(why) => return Ok(Step::Waiting(why)),
             collect::Collecting::Closed(collected) => Event::Validate(collected),
-            collect::Collecting::TooFew(why) => Event::Adapt(Box::new(Ending::Refused { why })),
         };
         self.append(event)
     }
 
-    fn publish(&mut self, metrics: &std::collections::BTreeMap<String, f64>) -> Result<Event, RoundError> {
+    fn publish(&mut self, metrics: &BTreeMap<String, f64>) -> Result<Event, RoundError> {
         let merged = self.state.merged().ok_or_else(|| RoundError::Refused(NO_OPENING.to_owned()))?;
-        let version = publish::act(self.world, &self.state, merged, metrics)?;
-        Ok(Event::Adapt(Box::new(Ending::Published(version))))
+        let done = publish::act(self.world, self.config, &self.state, merged, metrics);
+        ended(done, |version| Event::Adapt(Box::new(Ending::Published(version))))
     }
 }
 
@@ -186,6 +196,9 @@ const NO_OPENING: &str = "the journal of the round lacks an event of an earlier 
 fn ended<T>(done: Result<T, RoundError>, next: impl FnOnce(T) -> Event) -> Result<Event, RoundError> {
     match done {
         Ok(found) => Ok(next(found)),
-        Err(why) => Ok(Event::Adapt(Box::new(Ending::Refused { why: why.refusal()? }))),
+        Err(why) => {
+            let (why, metrics) = (why.refusal()?, BTreeMap::new());
+            Ok(Event::Adapt(Box::new(Ending::Refused { why, metrics })))
+        }
     }
 }

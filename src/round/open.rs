@@ -112,9 +112,10 @@ pub fn act(
         files.push((format!("{}.json", choice.id), task.text()));
     }
     let manifest = Manifest::new(round, opening, &common, deadline).text();
-    files.push(("round.json".to_owned(), manifest.clone()));
     let folder = layout::tasks(round);
     world.write_folder(&folder, &files).map_err(RoundError::writing(&folder))?;
+    let own = format!("{folder}.json");
+    world.write(&own, &manifest).map_err(RoundError::writing(&own))?;
     world.write(layout::OPEN_ROUND, &manifest).map_err(RoundError::writing(layout::OPEN_ROUND))?;
     Ok(patches)
 }

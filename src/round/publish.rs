@@ -18,12 +18,17 @@ use std::collections::{BTreeMap, BTreeSet};
 /// When a file cannot be moved.
 pub fn act(
     files: &mut impl Files,
+    config: &Config,
     state: &State,
     merged: &Merged,
     metrics: &BTreeMap<String, f64>,
 ) -> Result<Version, RoundError> {
     let made = layout::of_round(state.round, MODEL);
     let stored = layout::model(&merged.model.blake3);
+    let is_stored = files.bytes(&stored).is_ok();
+    if !is_stored && files.fingerprint(&made).map_err(RoundError::reading(&made))? != merged.model {
+        return Err(RoundError::Refused("the merged model changed after the merge".to_owned()));
+    }
     files.rename(&made, &stored).map_err(RoundError::writing(&stored))?;
     files.remove(&made).map_err(RoundError::writing(&made))?;
     make_current(files, &merged.model.blake3)?;
@@ -31,9 +36,15 @@ pub fn act(
         number: state.carry.newest + 1,
         round: state.round,
         file: merged.model.clone(),
+        strategy: strategy_name(config),
         has_state: merged.has_state,
         metrics: metrics.clone(),
     })
+}
+
+/// The name of the strategy, without its settings.
+pub fn strategy_name(config: &Config) -> String {
+    config.strategy.name.split(':').next().unwrap_or_default().to_owned()
 }
 
 /// Makes a model of the store the current one.
@@ -112,6 +123,10 @@ fn remove_old_tasks(files: &mut impl Files, config: &Config, round: u64) -> Resu
             let path = format!("{above}/{}", layout::number(old));
             let is_left =
                 above == layout::TASKS || files.list(&path).map_err(RoundError::reading(&path))?.is_empty();
+            if above == layout::TASKS {
+                let manifest = format!("{path}.json");
+                files.remove(&manifest).map_err(RoundError::writing(&manifest))?;
+            }
             if is_left {
                 files.remove(&path).map_err(RoundError::writing(&path))?;
             }

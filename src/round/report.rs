@@ -3,11 +3,12 @@
 use crate::fleet::history::{Outcome as Fate, Participation};
 use crate::round::config::Config;
 use crate::round::error::RoundError;
-use crate::round::journal::{Carry, Change, Ending, Rejected, Settings};
+use crate::round::journal::{Arrival, Carry, Change, Ending, Rejected, Settings};
 use crate::round::layout;
 use crate::round::publish;
 use crate::round::state::State;
 use crate::round::task::ModelSource;
+use crate::round::validate::quarantined;
 use crate::round::world::{Files, World};
 use crate::telemetry::derived::Derived;
 use crate::telemetry::metrics::{
@@ -32,6 +33,7 @@ pub fn act(
     let clients = participation(state);
     let now = world.now();
     world.record(state.round, &clients, &now)?;
+    write_reasons(world, state)?;
     let mut carry = carry(config, state, settings, &clients);
     let record = record(world, config, state, &carry, changes, &clients)?;
     if record.outcome == Outcome::Published {
@@ -62,29 +64,49 @@ fn participation(state: &State) -> Vec<Participation> {
     let losses = state.validated().map(|validated| &validated.losses);
     let late: BTreeSet<&str> =
         collected.iter().flat_map(|found| &found.late).filter_map(|path| late_client(path)).collect();
+    let bad_files: BTreeSet<&str> = rejected.iter().map(|bad| bad.path.as_str()).collect();
+    let fate = |id: &str, arrival: Option<&Arrival>| match arrival {
+        None if bad.contains(id) => Fate::Rejected,
+        None if late.contains(id) => Fate::Late,
+        None => Fate::Missing,
+        Some(one) if bad_files.contains(quarantined(state.round, &one.path).as_str()) => Fate::Rejected,
+        Some(_) if !is_published => Fate::Refused,
+        // Under privacy nothing says who is in the sum.
+        Some(_) if kept.get(id).copied().unwrap_or(true) => Fate::Merged,
+        Some(_) => Fate::Rejected,
+    };
+    let part = |id: &str, arrival: Option<&Arrival>, bytes_down: u64| Participation {
+        client: id.to_owned(),
+        outcome: fate(id, arrival),
+        bytes_up: arrival.map_or(0, |arrival| arrival.file.bytes),
+        bytes_down,
+        duration_s: arrival.map(|arrival| arrival.after_s),
+        loss: losses.and_then(|losses| losses.get(id).copied()),
+        holds: arrival.filter(|one| one.round == state.round).map(|_| base.file.blake3.clone()),
+    };
+    let updates = || collected.iter().flat_map(|found| &found.updates);
     let choices = opening.selection.choices.iter().map(|choice| {
-        let arrival = collected.and_then(|found| found.updates.iter().find(|update| update.id == choice.id));
-        let outcome = match arrival {
-            None if bad.contains(choice.id.as_str()) => Fate::Rejected,
-            None if late.contains(choice.id.as_str()) => Fate::Late,
-            None => Fate::Missing,
-            Some(_) if bad.contains(choice.id.as_str()) => Fate::Rejected,
-            Some(_) if !is_published => Fate::Refused,
-            // Under privacy nothing says who is in the sum.
-            Some(_) if kept.get(choice.id.as_str()).copied().unwrap_or(true) => Fate::Merged,
-            Some(_) => Fate::Rejected,
-        };
-        Participation {
-            client: choice.id.clone(),
-            outcome,
-            bytes_up: arrival.map_or(0, |arrival| arrival.file.bytes),
-            bytes_down: ModelSource::of(base, choice, &patches).fetched(),
-            duration_s: arrival.map(|arrival| arrival.after_s),
-            loss: losses.and_then(|losses| losses.get(&choice.id).copied()),
-            holds: arrival.map(|_| base.file.blake3.clone()),
-        }
+        let arrival = updates().find(|update| update.id == choice.id);
+        part(&choice.id, arrival, ModelSource::of(base, choice, &patches).fetched())
     });
+    let is_selected = |id: &str| opening.selection.choices.iter().any(|choice| choice.id == id);
+    // Late updates of clients that this round did not select.
+    let others = updates().filter(|update| !is_selected(&update.id));
+    let choices = choices.chain(others.map(|update| part(&update.id, Some(update), 0)));
     choices.collect()
+}
+
+/// Writes why each file is in quarantine.
+fn write_reasons(files: &mut impl Files, state: &State) -> Result<(), RoundError> {
+    let path = layout::of_round(state.round, "quarantine/reasons.jsonl");
+    let lines: Vec<String> =
+        rejected(state).iter().filter_map(|bad| serde_json::to_string(bad).ok()).collect();
+    match lines.is_empty() {
+        true => Ok(()),
+        false => files
+            .write(&path, format!("{}\n", lines.join("\n")).as_bytes())
+            .map_err(RoundError::writing(&path)),
+    }
 }
 
 /// The client of a late update.
@@ -92,12 +114,13 @@ fn late_client(path: &str) -> Option<&str> {
     layout::client_of(path.rsplit('/').next()?)
 }
 
-/// All updates that the round left out.
+/// All updates that the round left out, with their paths in quarantine.
 fn rejected(state: &State) -> Vec<Rejected> {
     let collected = state.collected().map_or_else(Vec::new, |collected| collected.rejected.clone());
     let validated = state.validated().map_or_else(Vec::new, |validated| validated.rejected.clone());
     let merged = state.merged().map_or_else(Vec::new, |merged| merged.rejected.clone());
-    collected.into_iter().chain(validated).chain(merged).collect()
+    let moved = |bad: Rejected| Rejected { path: quarantined(state.round, &bad.path), ..bad };
+    collected.into_iter().chain(validated.into_iter().chain(merged).map(moved)).collect()
 }
 
 /// The versions that were kept before, and the one that the round made.
@@ -151,13 +174,13 @@ fn record(
     let sum = |of: fn(&Participation) -> u64| clients.iter().map(of).sum();
     Ok(RoundRecord {
         outcome: match state.ending() {
-            Some(Ending::Refused { why }) => Outcome::Refused(why.clone()),
+            Some(Ending::Refused { why, .. }) => Outcome::Refused(why.clone()),
             _ => Outcome::Published,
         },
         phase_s: seconds,
         base: state.opening().map(|opening| opening.base.file.blake3.clone()),
         model: state.merged().map(|merged| merged.model.blake3.clone()),
-        clients: counts(state, clients),
+        clients: counts(state, clients, shows_clients),
         metrics: state.measured().cloned().unwrap_or_default(),
         geometry: geometry(state),
         bytes: Bytes {
@@ -188,7 +211,7 @@ fn adapted(change: &Change) -> Adapted {
     }
 }
 
-fn counts(state: &State, clients: &[Participation]) -> ClientCounts {
+fn counts(state: &State, clients: &[Participation], shows_clients: bool) -> ClientCounts {
     let count =
         |fates: &[Fate]| clients.iter().filter(|client| fates.contains(&client.outcome)).count() as u64;
     let collected = state.collected();
@@ -198,14 +221,19 @@ fn counts(state: &State, clients: &[Participation]) -> ClientCounts {
     let arrival_s = at(0.0).zip(at(0.5)).zip(at(0.9).zip(at(1.0)));
     ClientCounts {
         population: state.opening().map_or(0, |opening| opening.population),
-        selected: clients.len() as u64,
+        selected: state.opening().map_or(0, |opening| opening.selection.choices.len() as u64),
         delivered: times.len() as u64,
         late: collected.map_or(0, |collected| collected.late.len() as u64),
         missing: count(&[Fate::Missing]),
         rejected: rejected(state).len() as u64,
         merged: count(&[Fate::Merged]),
         waiting: collected.map_or(0, |collected| collected.late.len() as u64),
-        arrival_s: arrival_s.map(|((min, median), (p90, max))| Quantiles { min, median, p90, max }),
+        arrival_s: arrival_s.filter(|_| shows_clients).map(|((min, median), (p90, max))| Quantiles {
+            min,
+            median,
+            p90,
+            max,
+        }),
     }
 }
 
@@ -270,7 +298,8 @@ fn export(
         carry.exported[0] = append(world, layout::METRICS_LINES, carry.exported[0], line.as_bytes())?;
     }
     if monitoring.tensorboard {
-        let events = tensorboard::events(carry.exported[1] == 0, record, &derived);
+        let is_new = carry.exported[1].min(world.bytes(layout::METRICS_TENSORBOARD).unwrap_or(0)) == 0;
+        let events = tensorboard::events(is_new, record, &derived);
         carry.exported[1] = append(world, layout::METRICS_TENSORBOARD, carry.exported[1], &events)?;
     }
     if monitoring.html {
@@ -307,6 +336,8 @@ pub fn page(files: &impl Files, config: &Config) -> Result<String, RoundError> {
 }
 
 fn append(world: &mut impl World, path: &str, at: u64, bytes: &[u8]) -> Result<u64, RoundError> {
+    // A file that the operator cut or removed starts anew where it ends.
+    let at = at.min(world.bytes(path).unwrap_or(0));
     world.append(path, at, bytes).map_err(RoundError::writing(path))?;
     Ok(at + bytes.len() as u64)
 }

@@ -1,4 +1,6 @@
-//! Goes back to an earlier model that is kept. The rounds since stay in the journal.
+//! Goes back to an earlier model that is kept.
+//!
+//! The rounds since stay in the journal. A round that collects updates is abandoned.
 
 use crate::round::error::RoundError;
 use crate::round::journal::{Carry, Event, Version};
@@ -10,13 +12,12 @@ use crate::round::world::World;
 ///
 /// # Errors
 ///
-/// When a round is open, the version is not kept, or a file cannot be written.
+/// When a round merges its updates, the version is not kept, or a file cannot be written.
 pub fn run(world: &mut impl World, state: &mut State, number: u64) -> Result<Version, RoundError> {
-    if state.is_open() {
+    let is_merging = state.is_open() && !matches!(state.last(), Some(Event::Open(_) | Event::Collect { .. }));
+    if is_merging {
         let round = state.round;
-        return Err(RoundError::Refused(format!(
-            "round {round} is open, and its clients train on the current model: let it end first"
-        )));
+        return Err(RoundError::Refused(format!("round {round} merges its updates: let it end first")));
     }
     let kept = &state.carry.kept;
     let Some(version) = kept.iter().find(|version| version.number == number).cloned() else {
@@ -26,7 +27,13 @@ pub fn run(world: &mut impl World, state: &mut State, number: u64) -> Result<Ver
             numbers.join(", ")
         )));
     };
-    let carry = Carry { current: version.clone(), losses: Vec::new(), ..state.carry.clone() };
+    if !state.is_open() && state.carry.current.number == number {
+        make_current(world, &version.file.blake3)?;
+        return Ok(version);
+    }
+    // A round that collects is abandoned: its clients train on the model that the operator leaves.
+    let refused = state.carry.refused + u64::from(state.is_open());
+    let carry = Carry { current: version.clone(), losses: Vec::new(), refused, ..state.carry.clone() };
     state.append(world, state.round, Event::Rollback(Box::new(carry)))?;
     make_current(world, &version.file.blake3)?;
     Ok(version)

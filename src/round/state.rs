@@ -39,11 +39,17 @@ impl State {
             found: format!("a round that does not end, before round {last}"),
             expected: "the event close".to_owned(),
         })?;
-        let journal = RoundJournal::read(files, last, earlier.head)?;
-        match journal.lines.is_empty() {
-            true => Ok(Self { round: before, journal: earlier, carry }),
-            false => Ok(Self { round: last, journal, carry }),
+        if own.lines.is_empty() {
+            return Ok(Self { round: before, journal: earlier, carry });
         }
+        if own.after != earlier.head {
+            return Err(RoundError::Unexpected {
+                path: layout::journal(last),
+                found: "a first line that follows another line".to_owned(),
+                expected: format!("one behind the last line of {}", layout::journal(before)),
+            });
+        }
+        Ok(Self { round: last, journal: own, carry })
     }
 
     /// The event that the round ended with so far.
@@ -117,7 +123,14 @@ impl State {
 
     /// What the evaluation measured; `None` before.
     pub fn measured(&self) -> Option<&BTreeMap<String, f64>> {
-        self.find(|event| if let Event::Publish { metrics } = event { Some(metrics) } else { None })
+        self.find(|event| match event {
+            Event::Publish { metrics } => Some(metrics),
+            Event::Adapt(ending) => match &**ending {
+                Ending::Refused { metrics, .. } => Some(metrics),
+                Ending::Published(_) => None,
+            },
+            _ => None,
+        })
     }
 
     /// How the round ends; `None` before.
@@ -142,13 +155,24 @@ impl State {
     /// When there is such a part, or a file cannot be read.
     pub fn check_whole(&self, world: &mut impl World) -> Result<(), RoundError> {
         let beyond = |found: String| Err(RoundError::Restored { journal: self.round, found });
-        if let Some(later) = world.recorded_round()?.filter(|later| *later > self.round) {
+        let recorded = world.recorded_round()?;
+        if let Some(later) = recorded.filter(|later| *later > self.round) {
             return beyond(format!("{} knows round {later}", layout::REGISTRY));
         }
-        for folder in [layout::TASKS, layout::INBOX] {
-            if let Some(later) = last_folder(world, folder)?.filter(|later| *later > self.round) {
-                return beyond(format!("there is {folder}/{}", layout::number(later)));
-            }
+        let closed = self.journal.lines.iter().any(|line| matches!(line.event, Event::Close(_)));
+        if closed && recorded.is_none_or(|recorded| recorded < self.round) {
+            let (registry, round) = (layout::REGISTRY, self.round);
+            tracing::warn!("{registry} does not know round {round}, which is over: it may be from a backup");
+        }
+        let (model, file) = (layout::model(&self.carry.current.file.blake3), &self.carry.current.file);
+        let found = world.bytes(&model).map_err(RoundError::reading(&model))?;
+        if found != file.bytes {
+            let expected = format!("{} bytes", file.bytes);
+            return Err(RoundError::Unexpected { path: model, found: format!("{found} bytes"), expected });
+        }
+        // Clients may make any folder in the inbox; the tasks are the server's.
+        if let Some(later) = last_folder(world, layout::TASKS)?.filter(|later| *later > self.round) {
+            return beyond(format!("there is {}", layout::tasks(later)));
         }
         let found = world.target(layout::CURRENT).map_err(RoundError::reading(layout::CURRENT))?;
         let merged = self.merged().map(|merged| layout::model(&merged.model.blake3));

@@ -84,7 +84,7 @@ impl Status {
 fn ending(ending: &Ending) -> String {
     match ending {
         Ending::Published(version) => format!("published version {}", version.number),
-        Ending::Refused { why } => format!("published nothing: {why}"),
+        Ending::Refused { why, .. } => format!("published nothing: {why}"),
     }
 }
 
@@ -149,7 +149,11 @@ fn past(round: u64, journal: RoundJournal) -> Past {
         selected: state.opening().map_or(0, |opening| opening.selection.choices.len()),
         merged: merged.map_or(0, |merged| merged.clients.iter().filter(|client| client.kept).count()),
         rejected: bad.into_iter().sum(),
-        ending: state.ending().map_or_else(String::new, ending),
+        ending: match (state.ending(), state.last()) {
+            (Some(found), _) => ending(found),
+            (None, Some(Event::Rollback(_))) => "abandoned".to_owned(),
+            _ => String::new(),
+        },
         version,
         metrics: state.measured().cloned().unwrap_or_default(),
         rollbacks,

@@ -5,6 +5,7 @@ use crate::round::config::sections::OnBad;
 use crate::round::error::RoundError;
 use crate::round::journal::{Collected, Rejected, Validated};
 use crate::round::layout;
+use crate::round::publish::strategy_name;
 use crate::round::state::State;
 use crate::round::world::{Examined, Files, MergeOrder, World};
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ pub fn act(
     state: &State,
     collected: &Collected,
 ) -> Result<Validated, RoundError> {
-    if config.privacy.enabled {
+    if config.privacy.enabled || collected.updates.is_empty() {
         // A bad update counts as zero there, and whether one is bad must not change the round.
         return Ok(Validated { accepted: collected.updates.clone(), ..Validated::default() });
     }
@@ -41,7 +42,7 @@ pub fn act(
 }
 
 /// Why the policy refuses to merge what is valid; `None` if it does not.
-pub fn refusal(config: &Config, validated: &Validated) -> Option<String> {
+pub fn refusal(config: &Config, validated: &Validated, closed_by: &str) -> Option<String> {
     let Validated { accepted, rejected, .. } = validated;
     if let (OnBad::Fail, Some(first)) = (config.robustness.on_bad_update, rejected.first()) {
         let (count, Rejected { id, why, .. }) = (rejected.len(), first);
@@ -50,7 +51,7 @@ pub fn refusal(config: &Config, validated: &Validated) -> Option<String> {
     let (found, bad) = (accepted.len(), rejected.len());
     let least = config.coordination.min_clients as usize;
     let is_few = found < least && !config.privacy.enabled;
-    is_few.then(|| format!("{found} valid updates ({bad} bad), expected at least {least}"))
+    is_few.then(|| format!("the round closed by its {closed_by} with {found} valid updates and {bad} bad ones, expected {least} valid"))
 }
 
 /// The order to merge these updates.
@@ -61,7 +62,9 @@ pub fn order(config: &Config, state: &State, updates: Vec<crate::round::journal:
         round: state.round,
         base: layout::model(&base.file.blake3),
         updates,
-        state: base.has_state.then(|| layout::of_round(base.round, STATE)),
+        // A state belongs to the strategy that left it.
+        state: (base.has_state && base.strategy == strategy_name(config))
+            .then(|| layout::of_round(base.round, STATE)),
         population: opening.map_or(0, |opening| opening.population),
         settings: opening
             .map_or_else(|| super::open::settings(config, None), |opening| opening.settings.clone()),
@@ -77,18 +80,11 @@ pub const STATE: &str = "state.safetensors";
 ///
 /// When a file cannot be moved.
 pub fn quarantine(files: &mut impl Files, round: u64, rejected: &[Rejected]) -> Result<(), RoundError> {
-    let list = layout::of_round(round, "quarantine/reasons.jsonl");
     for rejected in rejected {
         let to = quarantined(round, &rejected.path);
         files.rename(&rejected.path, &to).map_err(RoundError::writing(&to))?;
     }
-    let lines: Vec<String> = rejected.iter().filter_map(|bad| serde_json::to_string(bad).ok()).collect();
-    match lines.is_empty() {
-        true => Ok(()),
-        false => files
-            .write(&list, format!("{}\n", lines.join("\n")).as_bytes())
-            .map_err(RoundError::writing(&list)),
-    }
+    Ok(())
 }
 
 /// The path of an update in quarantine.

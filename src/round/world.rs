@@ -119,6 +119,13 @@ pub trait Files {
     /// When it cannot be read.
     fn fingerprint(&self, path: &str) -> io::Result<Fingerprint>;
 
+    /// Device, inode, size and times of a file. A change of its content changes one of them.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be looked at.
+    fn stamp(&self, path: &str) -> io::Result<String>;
+
     /// Bytes of a file.
     ///
     /// # Errors
@@ -182,6 +189,8 @@ pub struct MergedClient {
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Merged {
+    /// Why the merge was refused; `None` if there is a model.
+    pub refused: Option<String>,
     /// The merged model.
     pub model: Fingerprint,
     /// Whether the strategy left a state.

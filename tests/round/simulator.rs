@@ -13,6 +13,7 @@ use clients::Script;
 use disk::{Disk, Trouble};
 use fedmill::round::config::Config;
 use fedmill::round::drive::{Outcome, Until, drive};
+use fedmill::round::error::RoundError;
 use fedmill::round::init;
 use fedmill::round::journal::{Event, RoundJournal};
 use fedmill::round::machine::Machine;
@@ -75,8 +76,8 @@ fn run(seed: u64, is_troubled: bool) -> (End, u64) {
             world.disk.jump(&mut rng);
         }
         match one_run(&mut world, &config) {
-            Ok(Outcome::Finished) => break,
-            Ok(_) => world.move_clients(&mut rng, is_troubled),
+            Ok((Outcome::Finished, _)) => break,
+            Ok((_, collecting)) => world.move_clients(&mut rng, is_troubled, collecting),
             Err(_) if world.disk.has_failed() => {
                 crashes += 1;
                 world.disk.restart();
@@ -88,8 +89,8 @@ fn run(seed: u64, is_troubled: bool) -> (End, u64) {
     (end(seed, &mut world), crashes)
 }
 
-/// What cron runs every minute.
-fn one_run(world: &mut World, config: &Config) -> Result<Outcome, fedmill::round::error::RoundError> {
+/// What cron runs every minute. Also returns the round that collects updates, if one does.
+fn one_run(world: &mut World, config: &Config) -> Result<(Outcome, Option<u64>), RoundError> {
     let directory = Path::new("fed");
     if RoundJournal::read_alone(world, 0)?.lines.is_empty() {
         // The command copies the model anew each time.
@@ -98,7 +99,9 @@ fn one_run(world: &mut World, config: &Config) -> Result<Outcome, fedmill::round
     }
     let mut machine = Machine::open(world, config, directory)?;
     machine.finish_rollback()?;
-    drive(&mut machine, &Until::Waits, |_, _| {})
+    let done = drive(&mut machine, &Until::Waits, |_, _| {})?;
+    let collects = matches!(machine.state.last(), Some(Event::Collect { .. }));
+    Ok((done, collects.then_some(machine.state.round)))
 }
 
 fn end(seed: u64, world: &mut World) -> End {

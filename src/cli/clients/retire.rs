@@ -30,7 +30,7 @@ impl Arguments {
 
 /// Retire clients that were not seen for a time. Prints their ids.
 ///
-/// A client is seen when it registers, and when an update of it comes.
+/// A client was last seen when its last update came. Without an update, its registration counts.
 #[derive(Args, Debug)]
 #[command(next_help_heading = INPUTS)]
 pub(in crate::cli) struct ExpireArguments {

@@ -45,7 +45,7 @@ pub(in crate::cli) struct Arguments {
     /// The local steps of the clients of a tier, such as low=2.
     #[arg(long, value_name = "TIER=N", requires = "output", value_parser = of_tier)]
     tier_steps: Vec<(usize, String)>,
-    /// The codec of the updates of a tier, such as low=top-k:fraction=0.01.
+    /// The codec of the updates of a tier, such as low=topk:fraction=0.01.
     #[arg(long, value_name = "TIER=CODEC", requires = "output", value_parser = of_tier)]
     tier_codec: Vec<(usize, String)>,
 }

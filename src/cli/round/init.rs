@@ -30,11 +30,12 @@ impl Arguments {
         }
         let path = self.directory.join(layout::CONFIG);
         if !folder::exists(&path) {
-            folder::write_file(&path, template(random_seed()?).as_bytes(), false)?;
+            folder::write_file(&path, template(random_seed()?).as_bytes(), true)?;
         }
         let config = config(&self.directory)?;
         let model = self.model(&config)?;
         let mut server = Server::open(&self.directory, &config, hardware(common)?).map_err(Failure::of)?;
+        init::check_new(&server, &self.directory).map_err(Failure::of)?;
         server.check_model(&model).map_err(Failure::of)?;
         publish::copy_to(&model, &self.directory.join(IMPORTED))?;
         init::run(&mut server, &self.directory, IMPORTED).map_err(Failure::of)?;

@@ -3,6 +3,7 @@
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
 use crate::round::drive::{self, Until, drive};
+use crate::round::error::RoundError;
 use crate::round::journal::Ending;
 use crate::round::layout;
 use crate::round::machine::{Machine, PHASES};
@@ -48,7 +49,11 @@ impl Arguments {
         if self.dry_run {
             return self.foresee(&config, common);
         }
-        let mut server = Server::open(&self.directory, &config, hardware(common)?).map_err(Failure::of)?;
+        let mut server = match Server::open(&self.directory, &config, hardware(common)?) {
+            // The run of the minute before still works: nothing is wrong.
+            Err(why @ RoundError::Locked { .. }) => return Ok(Outcome::Waiting(why.to_string())),
+            opened => opened.map_err(Failure::of)?,
+        };
         let mut machine = Machine::open(&mut server, &config, &self.directory).map_err(Failure::of)?;
         machine.finish_rollback().map_err(Failure::of)?;
         let until = match (&self.phase, self.rounds) {
@@ -63,7 +68,7 @@ impl Arguments {
                 Some(Ending::Published(version)) => {
                     published.push(self.directory.join(layout::model(&version.file.blake3)));
                 }
-                Some(Ending::Refused { why }) => tracing::info!("the round published nothing: {why}"),
+                Some(Ending::Refused { why, .. }) => tracing::info!("the round published nothing: {why}"),
                 None => {}
             }
         });

@@ -57,7 +57,11 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         ("kept", Some(format!("versions {}", kept.join(", ")))),
         ("rounds", Some(format!("{} published, {} refused", status.published, status.refused))),
         ("bytes", Some(format!("{} up, {} down", status.bytes_up, status.bytes_down))),
-        ("quorum", settings.map(|settings| format!("{} of {} clients", settings.quorum, settings.clients))),
+        (
+            "quorum",
+            settings
+                .map(|settings| format!("{:.0} % of {} clients", 100.0 * settings.quorum, settings.clients)),
+        ),
         ("deadline", settings.map(|settings| format!("{} s after the opening", settings.timeout_s))),
         (
             "privacy",

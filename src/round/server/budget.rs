@@ -4,7 +4,7 @@ use crate::budget::account::Account;
 use crate::budget::books::Books;
 use crate::budget::directory::Directory;
 use crate::engine::intake::admit;
-use crate::engine::intake::policy::Policy;
+use crate::engine::intake::policy::{Policy, TensorPolicy};
 use crate::engine::intake::update::open_base;
 use crate::io::folder;
 use crate::io::model_file::TablePool;
@@ -81,7 +81,9 @@ impl Server {
             found: why.faults.to_string(),
             expected: "a model".to_owned(),
         })?;
-        let admitted = admit::admit(Vec::new(), Some(Arc::new(base)), &Policy::default());
+        let tensors = TensorPolicy { personal: self.personal()?, ..TensorPolicy::default() };
+        let policy = Policy { tensors, ..Policy::default() };
+        let admitted = admit::admit(Vec::new(), Some(Arc::new(base)), &policy);
         let (set, _) = admitted.map_err(RoundError::reading(layout::CURRENT))?;
         let statistics = DpStatistics::default();
         let plan = budget_plan(&self.config, population, Some(statistics.dimension(&set)));

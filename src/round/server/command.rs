@@ -93,6 +93,8 @@ fn run(
         (text, read)
     });
     let status = wait(&mut child, &program, timeout)?;
+    // Children that it left behind would keep the pipe open.
+    kill(&child, Signal::KILL);
     let (text, _) = reader.join().unwrap_or_default();
     if !status.success() {
         return Err(CommandError::Failed { program, status });
@@ -121,26 +123,57 @@ fn wait(child: &mut Child, program: &str, timeout: Duration) -> Result<ExitStatu
     }
 }
 
+/// Sends a signal to the process group of a command.
+fn kill(child: &Child, signal: Signal) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // A group that ended needs no signal.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
 /// Asks the process group of a command to end, and ends it by force after a while.
 fn end(child: &mut Child) {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let kill = |signal| group.map(|group| kill_process_group(group, signal));
-    kill(Signal::TERM);
+    kill(child, Signal::TERM);
     let asked = Instant::now();
     while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
         thread::sleep(LOOK_EVERY);
     }
-    kill(Signal::KILL);
+    kill(child, Signal::KILL);
     // The process is a child of this one, which takes its exit status.
     let _ = child.wait();
 }
 
+/// The numbers of a JSON object. NaN and infinity, which JSON lacks and Python writes, are numbers too.
 fn numbers(text: &[u8]) -> Result<BTreeMap<String, f64>, String> {
+    let text = std::str::from_utf8(text).map_err(|why| why.to_string())?;
     let object: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(text).map_err(|why| why.to_string())?;
+        serde_json::from_str(&without_nan(text)).map_err(|why| why.to_string())?;
     let number = |(name, value): (String, serde_json::Value)| match value.as_f64() {
         Some(number) => Ok((name, number)),
+        None if value.is_null() => Ok((name, f64::NAN)),
         None => Err(format!("{name} is {value}")),
     };
     object.into_iter().map(number).collect()
+}
+
+/// The text with `null` in place of NaN and infinity outside of strings.
+fn without_nan(text: &str) -> String {
+    let parts = text.split('"').enumerate().map(|(place, part)| match place % 2 {
+        0 => part.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"),
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_json_lacks_are_no_number() {
+        let found = numbers(br#"{"loss": NaN, "NaN": 2, "a": -Infinity, "b": null}"#).unwrap();
+        assert_eq!(found["NaN"], 2.0);
+        assert!(["loss", "a", "b"].iter().all(|name| found[*name].is_nan()));
+        assert!(numbers(b"[1]").is_err() && numbers(br#"{"a": "x"}"#).is_err() && numbers(b"").is_err());
+    }
 }

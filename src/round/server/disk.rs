@@ -29,7 +29,11 @@ impl Files for Server {
 
     fn make_folder(&mut self, folder: &str) -> io::Result<()> {
         let path = self.path(folder);
-        if folder::is_folder(&path) { Ok(()) } else { crate::io::publish::make_directory(&path) }
+        match is_private(folder) {
+            true => folder::make_private(&path),
+            false if folder::is_folder(&path) => Ok(()),
+            false => crate::io::publish::make_directory(&path),
+        }
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
@@ -73,6 +77,10 @@ impl Files for Server {
         let files = [file];
         let blake3 = self.hardware.pool.install(|| Blake3::of(&files))?;
         Ok(Fingerprint { blake3, bytes })
+    }
+
+    fn stamp(&self, path: &str) -> io::Result<String> {
+        folder::stamp(&self.path(path))
     }
 
     fn bytes(&self, path: &str) -> io::Result<u64> {

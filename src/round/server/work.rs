@@ -1,6 +1,7 @@
 //! The work that other rooms do for a round.
 
 use crate::compress::patch;
+use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{Inputs, Outputs, Readers, Request};
 use crate::engine::aggregate::session::Session;
@@ -10,6 +11,7 @@ use crate::engine::intake::personal::{Layers, Personal};
 use crate::engine::intake::policy::{OnBadUpdate, Policy, TensorPolicy, control_prefix};
 use crate::engine::intake::update::Update;
 use crate::engine::intake::weights::{Weighting, read_table};
+use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::fleet::history::Participation;
 use crate::fleet::registry::Registry;
@@ -19,7 +21,6 @@ use crate::model::client_id::IdSource;
 use crate::modes::dp::release;
 use crate::modes::tiers::file::{Tier, TierText, Tiers};
 use crate::modes::{tiers, tree};
-use crate::round::config::sections::OnBad;
 use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
 use crate::round::journal::{Rejected, Settings};
@@ -37,7 +38,7 @@ use crate::settings::share::Share;
 use crate::strategies::{self, Strategy};
 use crate::telemetry::explain::Explain;
 use crate::telemetry::progress::Progress;
-use crate::telemetry::report::Report;
+use crate::telemetry::report::{RejectedRow, Report};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,7 +62,8 @@ impl Work for Server {
             max_wait: coordination.max_wait,
             constraints: Constraints {
                 tiers: coordination.tiers.clone(),
-                epsilon: privacy.enabled.then_some(privacy.epsilon),
+                // Without privacy no client with a cap may take part.
+                epsilon: Some(if privacy.enabled { privacy.epsilon } else { f64::INFINITY }),
                 ..Constraints::default()
             },
             now: timestamp(now),
@@ -134,7 +136,10 @@ impl Work for Server {
                 tracing::warn!("no report was written: {why}");
             }
         });
-        let report = report.map_err(RoundError::work)?;
+        let report = match report {
+            Err(why) if why.is_refusal() || is_of_values(&why) => return Ok(refused(order, &why)),
+            done => done.map_err(RoundError::work)?,
+        };
         let model = layout::of_round(order.round, MODEL);
         let model = self.fingerprint(&model).map_err(RoundError::reading(&model))?;
         Ok(merged(order, &report, model, has_state, self.config.privacy.enabled))
@@ -295,16 +300,11 @@ impl Server {
         weighting: Weighting,
     ) -> Result<Policy, RoundError> {
         let is_private = self.config.privacy.enabled;
-        let layers = self.config.personalization.layers.iter().map(|layers| layers.parse::<Layers>());
-        let layers =
-            layers.collect::<Result<_, _>>().map_err(RoundError::setting("personalization.layers"))?;
         Ok(Policy {
             round: Some(order.round),
             min_clients: (!is_private).then_some(self.config.coordination.min_clients as usize),
-            on_bad_update: match self.config.robustness.on_bad_update {
-                OnBad::Skip => OnBadUpdate::Skip,
-                OnBad::Fail => OnBadUpdate::Fail,
-            },
+            // The round decides what a bad update means, once all of them are known.
+            on_bad_update: OnBadUpdate::Skip,
             weighting,
             population: Some(order.population as usize),
             takes_stale: strategy.takes_stale(),
@@ -315,12 +315,19 @@ impl Server {
                 ..Claims::default()
             },
             tensors: TensorPolicy {
-                personal: Personal { layers },
+                personal: self.personal()?,
                 control_prefix: control_prefix(strategy),
                 ..TensorPolicy::default()
             },
             ..Policy::default()
         })
+    }
+
+    /// The layers that stay with the clients.
+    pub(super) fn personal(&self) -> Result<Personal, RoundError> {
+        let layers = self.config.personalization.layers.iter().map(|layers| layers.parse::<Layers>());
+        let layers: Result<_, _> = layers.collect();
+        Ok(Personal { layers: layers.map_err(RoundError::setting("personalization.layers"))? })
     }
 
     /// The method of one tier of clients.
@@ -332,6 +339,35 @@ impl Server {
             ..Method::new(rules::parse(&tier.rule, Definition::Paper)?)
         })
     }
+}
+
+/// Whether an error follows from the values of the updates alone: the same updates would fail again.
+fn is_of_values(why: &Error) -> bool {
+    match why {
+        Error::Reported { source, .. } => is_of_values(source),
+        Error::BadUpdates { .. }
+        | Error::Rule(_)
+        | Error::Strategy(_)
+        | Error::Weights(_)
+        | Error::Step { .. } => true,
+        Error::Pass(PassError::NonFinite) | Error::TrustedLeftOut { .. } | Error::LoraFactors { .. } => true,
+        _ => false,
+    }
+}
+
+/// A merge that came to nothing.
+fn refused(order: &MergeOrder, why: &Error) -> Merged {
+    let rejected = why.report().map_or_else(Vec::new, |report| rejected_rows(order, report));
+    Merged { refused: Some(why.to_string()), rejected, ..Merged::default() }
+}
+
+/// The updates that a merge left out.
+fn rejected_rows(order: &MergeOrder, report: &Report) -> Vec<Rejected> {
+    let row = |row: &RejectedRow| {
+        let asked = order.updates.iter().find(|asked| row.file.ends_with(&asked.path))?;
+        Some(Rejected { id: asked.id.clone(), path: asked.path.clone(), why: row.errors.join("; ") })
+    };
+    report.rejected.iter().filter_map(row).collect()
 }
 
 /// What a report says of a merge. Under privacy it says nothing of single clients.
@@ -349,10 +385,6 @@ fn merged(
         kept: row.kept,
         reason: row.reason.clone(),
     });
-    let rejected = report.rejected.iter().filter_map(|row| {
-        let asked = order.updates.iter().find(|asked| row.file.ends_with(&asked.path))?;
-        Some(Rejected { id: asked.id.clone(), path: asked.path.clone(), why: row.errors.join("; ") })
-    });
     let metrics = report.metrics.as_ref();
     let figures = [
         ("coherence", metrics.and_then(|metrics| metrics.coherence)),
@@ -363,10 +395,11 @@ fn merged(
     ];
     let geometry = figures.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Merged {
+        refused: None,
         model,
         has_state,
         clients: if is_private { Vec::new() } else { clients.collect() },
-        rejected: if is_private { Vec::new() } else { rejected.collect() },
+        rejected: if is_private { Vec::new() } else { rejected_rows(order, report) },
         geometry: if is_private {
             BTreeMap::new()
         } else {

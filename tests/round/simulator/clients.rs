@@ -2,10 +2,7 @@
 
 use super::World;
 use super::rng::Rng;
-use fedmill::round::journal::Event;
-use fedmill::round::state::State;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 /// What a client does in a round that selects it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,13 +73,9 @@ impl Script {
 
 impl World {
     /// Every client does the next thing that it does, or nothing if it is not its turn.
-    pub(super) fn move_clients(&mut self, rng: &mut Rng, is_troubled: bool) {
-        let state = State::read(self, Path::new("fed")).unwrap();
-        let round = state.next_round();
+    pub(super) fn move_clients(&mut self, rng: &mut Rng, is_troubled: bool, collects: Option<u64>) {
         self.disk.pass(1_000);
-        if !matches!(state.last(), Some(Event::Collect { .. })) {
-            return;
-        }
+        let Some(round) = collects else { return };
         let mut all_sent = true;
         // Late updates come first: whether a round merges them must not depend on what goes wrong.
         let mut order: Vec<usize> = (0..self.script.habits.len()).collect();

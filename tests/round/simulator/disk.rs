@@ -230,8 +230,13 @@ impl Files for World {
         Ok(super::work::fingerprint(bytes))
     }
 
+    fn stamp(&self, path: &str) -> io::Result<String> {
+        Ok(self.fingerprint(path)?.blake3)
+    }
+
     fn bytes(&self, path: &str) -> io::Result<u64> {
-        Ok(self.disk.files[path].len() as u64)
+        let bytes = self.disk.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(bytes.len() as u64)
     }
 
     fn unfinished(&self, path: &str) -> Option<String> {
