@@ -1,6 +1,7 @@
 //! The rounds of a federation, on the real program and in a simulated world.
 
 mod federation;
+mod hostile;
 mod killed;
 mod modes;
 mod phases;

@@ -105,3 +105,24 @@ fn settings_that_break_privacy_open_no_round() {
     );
     assert_eq!(federation.status()["round"], 0);
 }
+
+#[test]
+fn a_round_that_opened_private_is_not_merged_without_privacy() {
+    let federation = Federation::new(6, SETTINGS);
+    federation.round("run", &["-q"]);
+    federation.deliver(1, 0);
+    federation.configure(&SETTINGS.replace("enabled = true", "enabled = false"));
+    let run = federation.round("run", &[]);
+    run.assert_fails(1, &["refused: privacy.enabled changed after the round opened"]);
+    assert_eq!(federation.status()["published"], 0);
+}
+
+#[test]
+fn private_rounds_may_have_personal_layers() {
+    let federation = Federation::new(6, &format!("{SETTINGS}[personalization]\nlayers = [\"a\"]\n"));
+    federation.round("run", &["-q"]);
+    federation.deliver(1, 0);
+    let run = federation.round("run", &["-q"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(federation.status()["published"], 1);
+}
