@@ -4,8 +4,8 @@
 //! - Quorum, deadline, dropout, local steps: from how many updates came, and when.
 //! - Compression target: from the bytes of the round and its budget.
 //!
-//! No setting changes by more than [`STEP`] in a round. Under differential privacy nothing changes here, since all of it
-//! follows from what clients did; the clip bound then follows the noised count of the budget.
+//! No setting changes by more than a quarter in a round. Under differential privacy nothing changes, since all of it
+//! follows from what clients did. Only the clip bound moves then, by the noised count of the budget.
 
 use crate::round::config::Config;
 use crate::round::journal::{Change, Collected, Ending, Opening, Settings};

@@ -1,6 +1,6 @@
 //! What a round touches: the files of its state directory, the clock, and the work of other rooms.
 //!
-//! The phases see the world through these traits alone. [`crate::round::disk`] and [`crate::round::server`] are the real
+//! The phases see the world through these traits alone. [`crate::round::server`] is the real
 //! world; the tests have one that crashes, tears writes, fills disks and moves clocks.
 
 use crate::fleet::history::Participation;

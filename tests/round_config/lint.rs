@@ -55,6 +55,14 @@ fn rules_that_do_not_protect_are_found() {
     let cases = [
         Case {
             level: Level::Error,
+            key: "strategy.name",
+            why: "across tiers",
+            remedy: "fedavg",
+            with: "tiers.file = 't.json'\nstrategy.name = 'fednova'",
+            without: "strategy.name = 'fednova'",
+        },
+        Case {
+            level: Level::Error,
             key: "robustness.rule",
             why: "mean tolerates at most 0 hostile of 10 clients, byzantine_tolerance assumes 3",
             remedy: "lower byzantine_tolerance to 0, or take",

@@ -9,9 +9,9 @@
 //! | what a patch file holds | `format` |
 //! | a block of values against another, as bytes | `exact` |
 //! | a model as its header and blocks of values | `side` |
-//! | make a patch, and check it | [`make`] |
+//! | make a patch, and check it | [`make`](mod@make) |
 //! | decode the blocks of a patch | `rebuild` |
-//! | apply a patch | [`apply`] |
+//! | apply a patch | [`apply`](mod@apply) |
 
 pub mod apply;
 pub mod error;

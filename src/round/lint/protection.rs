@@ -1,13 +1,15 @@
 //! Findings about the rule, at the numbers of clients that a round may merge.
 
 use super::finding::{Level, Lint};
+use crate::model::state::StateTensor;
 use crate::round::config::Config;
 use crate::round::config::sections::{Mode, OnBad};
 use crate::rules::geometry::{Geometry, Matrix, References};
 use crate::rules::pre::{self, PreAggregation};
-use crate::rules::{self, Rule, RuleError, Statistics};
+use crate::rules::{self, Needs, Rule, RuleError, Statistics};
 use crate::settings::Definition;
 use crate::settings::share::Share;
+use crate::strategies;
 
 /// The most clients with which steps before the rule are tried: their work grows with the square of the number.
 const MOST_TRIED: u64 = 300;
@@ -17,6 +19,9 @@ pub(super) fn check(lint: &mut Lint) {
     if config.robustness.on_bad_update == OnBad::Fail && config.robustness.byzantine_tolerance > 0.0 {
         let why = "one bad update refuses the round, so one hostile client can stop the training";
         lint.warning("robustness.on_bad_update", "fail", why, "on_bad_update = \"skip\"");
+    }
+    if config.tiers.file.is_some() {
+        check_tiers(lint);
     }
     // Each tier has its rule, and a private round has the mean alone.
     if config.privacy.enabled || config.tiers.file.is_some() {
@@ -39,6 +44,19 @@ pub(super) fn check(lint: &mut Lint) {
             "no rule, step or bound stands against outliers: one update moves the model as far as it likes";
         let remedy = "rule = \"trimmed-mean\" with a byzantine_tolerance, or pre = [\"clip:norm=1\"]";
         lint.warning("robustness.rule", &config.robustness.rule, why, remedy);
+    }
+}
+
+/// Tiers are merged one by one: a strategy that measures or scales clients across them has no meaning.
+fn check_tiers(lint: &mut Lint) {
+    let name = &lint.config.strategy.name;
+    let Ok(strategy) = strategies::parse(&lint.config.strategy.spec(), Definition::Paper) else { return };
+    let is_across = strategy.needs() > Needs::Nothing
+        || strategy.trusts().is_some()
+        || strategy.keeps().iter().any(|kept| kept.slot == StateTensor::Control);
+    if is_across {
+        let why = "the strategy measures or scales clients across tiers, which are merged one by one";
+        lint.error("strategy.name", name, why, "fedavg, or leave tiers.file out");
     }
 }
 
