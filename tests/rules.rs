@@ -193,3 +193,21 @@ fn real_round_is_saved_by_robust_rules() {
     let trimmed = distance(merge("trimmed-mean:cut=4", &[&updates]));
     assert!(mean > 10.0 * median && mean > 10.0 * trimmed, "mean {mean}, median {median}, trimmed {trimmed}");
 }
+
+#[test]
+fn weights_may_be_a_number_of_the_metadata() {
+    let dir = Dir::new();
+    for (client, (tokens, value)) in [("1e3", 1.0_f32), ("3000", 5.0)].into_iter().enumerate() {
+        Update::new(&format!("in/c{client}")).f32("a", &[1], &[value]).meta("tokens", tokens).write(&dir);
+    }
+    let by = |weights: &str| fedmill(&dir, &["aggregate", "in", "--weights", weights, "-o", "m.safetensors"]);
+    by("metadata:tokens").assert_merged("m.safetensors");
+    assert_eq!(Model::read(&dir, "m.safetensors").f32("a"), [4.0]);
+    by("metadata:words").assert_fails(
+        2,
+        &["metadata `words` is missing, expected a number that is not negative, as the weight"],
+    );
+    Update::new("in/c0").f32("a", &[1], &[1.0]).meta("tokens", "-1").write(&dir);
+    by("metadata:tokens")
+        .assert_fails(2, &["metadata `tokens` is `-1`, expected a number that is not negative"]);
+}
