@@ -71,8 +71,9 @@ fn a_round_killed_at_random_moments_ends_in_the_same_bytes() {
         let mut command = Command::new(program());
         let command = command.current_dir(federation.dir.path("")).args(["round", "run", STATE, "-q"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Times that no run repeats, from nothing to longer than a run.
-        std::thread::sleep(Duration::from_micros(u64::from(started.elapsed().subsec_nanos()) % 60_000));
+        // Times that no run repeats, from nothing on. They grow, so that a slow machine comes to an end too.
+        let most = 60_000 + 3_000 * u64::from(kills);
+        std::thread::sleep(Duration::from_micros(u64::from(started.elapsed().subsec_nanos()) % most));
         child.kill().unwrap();
         kills += u32::from(child.wait().unwrap().code().is_none());
     });
