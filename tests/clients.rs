@@ -339,3 +339,14 @@ fn the_page_has_the_tables_of_the_code() {
     let page = std::fs::read_to_string(root.join("docs/clients.md")).unwrap();
     assert!(page.contains(&format!("```sql\n{SCHEMA}```\n")), "docs/clients.md has other tables than SCHEMA");
 }
+
+#[test]
+fn only_its_owner_may_read_a_registry() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = Dir::new();
+    dir.write("a.json", r#"{"node_id":"a","compute_capability":1,"data_size":1,"connection_quality":1}"#);
+    let add = fedmill(&dir, &["clients", "add", "fed", "a.json"]);
+    assert_eq!(add.code, Some(0), "{add:#?}");
+    let mode = std::fs::metadata(dir.path("fed/clients.db")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}

@@ -7,7 +7,7 @@ use crate::fleet::client::{Client, PrivacyRequirements, Profile, Totals};
 use crate::fleet::error::FleetError;
 use crate::fleet::history::{self, Counts, Participation, Past, Recorded};
 use crate::fleet::schema::{APPLICATION, SCHEMA, VERSION};
-use crate::io::{crash, journal, publish};
+use crate::io::{crash, folder, journal, publish};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,10 @@ impl Registry {
     pub fn create(path: &Path) -> Result<Self, FleetError> {
         let directory = publish::directory_of(path);
         publish::make_directory(directory).map_err(FleetError::io(path))?;
+        if !journal::exists(path) {
+            // SQLite would let everyone read which clients took part in which round.
+            folder::append(path, 0, &[], true).map_err(FleetError::io(path))?;
+        }
         let mut registry = Self::connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
         if registry.is_empty()? {
             let made = registry.begin()?;

@@ -5,7 +5,7 @@ use crate::round::error::RoundError;
 use crate::round::journal::{Ending, Event, RoundJournal, Settings, Version};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
-use crate::round::world::{BudgetFacts, World};
+use crate::round::world::{BudgetFacts, Merged, World};
 use crate::round::{collect, task};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -147,7 +147,7 @@ fn past(round: u64, journal: RoundJournal) -> Past {
         opened: state.opened().map(|line| task::time(line.at.unix_s())),
         phase: state.last().map_or("open", Event::name).to_owned(),
         selected: state.opening().map_or(0, |opening| opening.selection.choices.len()),
-        merged: merged.map_or(0, |merged| merged.clients.iter().filter(|client| client.kept).count()),
+        merged: merged.filter(|_| version.is_some()).map_or(0, |merged| merged_clients(&state, merged)),
         rejected: bad.into_iter().sum(),
         ending: match (state.ending(), state.last()) {
             (Some(found), _) => ending(found),
@@ -157,5 +157,13 @@ fn past(round: u64, journal: RoundJournal) -> Past {
         version,
         metrics: state.measured().cloned().unwrap_or_default(),
         rollbacks,
+    }
+}
+
+/// The clients in a published model. Under privacy nothing says who they are: all sound updates count.
+fn merged_clients(state: &State, merged: &Merged) -> usize {
+    match merged.clients.is_empty() {
+        true => state.validated().map_or(0, |validated| validated.accepted.len()),
+        false => merged.clients.iter().filter(|client| client.kept).count(),
     }
 }
