@@ -44,6 +44,14 @@ pub fn act(
         return Ok(Evaluated { metrics: BTreeMap::new(), refusal: None });
     }
     let metrics = world.evaluate(state.round, &layout::of_round(state.round, MODEL))?;
+    if let Some(missing) = evaluation.metric.as_ref().filter(|metric| !metrics.contains_key(*metric)) {
+        let names: Vec<&str> = metrics.keys().map(String::as_str).collect();
+        return Err(RoundError::Unexpected {
+            path: "evaluation.command".to_owned(),
+            found: format!("metrics {}", names.join(", ")),
+            expected: format!("{missing}, which evaluation.metric names"),
+        });
+    }
     let current = &state.carry.current;
     let is_measured = evaluation.metric.as_ref().is_none_or(|metric| current.metrics.contains_key(metric));
     let published = match is_measured {

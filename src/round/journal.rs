@@ -169,7 +169,7 @@ pub struct Carry {
     pub current: Version,
     /// The number of the newest version, which a rollback does not lower.
     pub newest: u64,
-    /// Published models that are kept, the current one too, from the oldest on.
+    /// Published models that are kept, in the order in which they became current.
     pub kept: Vec<Version>,
     /// The settings of the next round; `None` before the first.
     pub settings: Option<Settings>,

@@ -248,6 +248,11 @@ fn a_rollback_goes_to_a_version_that_is_kept() {
     assert_eq!(federation.current(), models[1]);
     federation.assert_sound();
     federation.advance();
+    assert_eq!(
+        federation.status()["kept"],
+        serde_json::json!([0, 2, 3, 1]),
+        "the target outlasts the others"
+    );
     // Round 4 collects updates onto a model that the operator leaves.
     let back = federation.round("rollback", &["--to", "0"]);
     assert_eq!(back.code, Some(0), "{back:#?}");

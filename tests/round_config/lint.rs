@@ -295,6 +295,14 @@ fn private_rounds_that_cannot_be_are_found() {
         },
         Case {
             level: Level::Warning,
+            key: "coordination.seed",
+            why: "guesses the seed",
+            remedy: "round init",
+            with: "PRIVATE coordination = { rounds = 2, selection = 'poisson', seed = 7 }",
+            without: "PRIVATE coordination = { rounds = 2, selection = 'poisson', seed = 4417903618204715 }",
+        },
+        Case {
+            level: Level::Warning,
             key: "privacy.epsilon",
             why: "rounds has no end",
             remedy: "rounds = ",
@@ -307,7 +315,8 @@ fn private_rounds_that_cannot_be_are_found() {
 
 #[test]
 fn a_frozen_plan_that_differs_is_found() {
-    let text = format!("{PRIVATE}coordination = {{ rounds = 2, selection = 'poisson' }}\n");
+    let text =
+        format!("{PRIVATE}coordination = {{ rounds = 2, selection = 'poisson', seed = 4417903618204715 }}\n");
     let plan = budget_plan(&config(&text), 1000, None);
     let frozen = Facts { plan: Some(plan), ..facts() };
     assert_eq!(lint(&config(&text), &frozen), []);

@@ -13,7 +13,26 @@ pub(super) fn check(lint: &mut Lint) {
     }
     check_mean_only(lint);
     check_mode(lint);
+    check_seed(lint);
     check_population(lint);
+}
+
+/// A seed below this number is found by trying all.
+const LEAST_SECRET_SEED: u64 = 1 << 40;
+
+/// Poisson sampling hides who takes part only from those who cannot guess its seed.
+fn check_seed(lint: &mut Lint) {
+    let coordination = &lint.config.coordination;
+    let is_poisson = coordination.selection.split(':').next() == Some("poisson");
+    if is_poisson && coordination.seed < LEAST_SECRET_SEED {
+        let why = "a client that guesses the seed knows who takes part, which voids the guarantee of Poisson sampling";
+        lint.warning(
+            "coordination.seed",
+            coordination.seed,
+            why,
+            "the seed that `round init` writes, or 15 random digits",
+        );
+    }
 }
 
 /// A private round releases the mean, and steps after the noise.
