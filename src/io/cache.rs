@@ -1,6 +1,6 @@
 //! Small files that stay between runs, in the user's cache directory.
 
-use crate::io::publish;
+use crate::io::folder;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -38,12 +38,7 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 ///
 /// When it cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = publish::directory_of(path);
-    if !directory.is_dir() {
-        publish::make_directory(directory)?;
-    }
-    publish::stage(path, bytes)?.publish(path)?;
-    publish::sync_directory_of(path)
+    folder::write_file(path, bytes, false)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Folders of a state directory: what they hold, links, and files that grow.
 
 use crate::io::crash;
-use crate::io::publish::{Staged, make_directory, remove_leftovers, sync_directory_of};
+use crate::io::publish::{
+    copy_to, make_directory, remove_leftovers, stage, stage_private, sync_directory_of,
+};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -158,7 +160,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     crash::before_step();
     match fs::rename(from, to) {
         Err(why) if why.kind() == ErrorKind::CrossesDevices => {
-            crate::io::publish::copy_to(from, to)?;
+            copy_to(from, to)?;
             fs::remove_file(from)?;
         }
         renamed => renamed?,
@@ -228,8 +230,7 @@ pub fn target(link: &Path) -> io::Result<Option<PathBuf>> {
 /// When it cannot be written.
 pub fn write_file(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
     make_folder_of(path)?;
-    let stage = if private { crate::io::publish::stage_private } else { crate::io::publish::stage };
-    let staged: Staged = stage(path, bytes)?;
-    staged.publish(path)?;
+    let staged = if private { stage_private(path, bytes) } else { stage(path, bytes) };
+    staged?.publish(path)?;
     sync_directory_of(path)
 }

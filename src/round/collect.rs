@@ -10,6 +10,8 @@ use crate::round::journal::{Arrival, Collected, Opening, Rejected};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
 use crate::round::world::{Entry, Files, Fingerprint, World};
+use crate::settings::Definition;
+use crate::strategies;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -164,7 +166,7 @@ impl<'r> Inbox<'r> {
 
     fn waiting(&self, files: &(impl Files + ?Sized), opening: &Opening) -> Result<String, RoundError> {
         let left = (opening.settings.timeout_s - self.elapsed_s).max(0.0);
-        let here = folder(layout::INBOX, self.round);
+        let here = layout::inbox(self.round);
         let entries = files.list(&here).map_err(RoundError::reading(&here))?;
         let unfinished = |entry: &Entry| {
             Some((&entry.name, files.unfinished(&format!("{here}/{}", entry.name))?))
@@ -204,7 +206,7 @@ impl<'r> Inbox<'r> {
         let mut arrived: BTreeSet<String> = self.arrived().map(|moved| moved.id.clone()).collect();
         for (round, name) in self.files_in(files, layout::INBOX)? {
             let Some(id) = layout::client_of(&name) else { continue };
-            let from = format!("{}/{name}", folder(layout::INBOX, round));
+            let from = format!("{}/{name}", layout::folder(layout::INBOX, round));
             let may_wait = self.config.coordination.mode == Mode::Async && arrived.contains(id);
             if may_wait || files.unfinished(&from).is_some() {
                 continue;
@@ -240,7 +242,7 @@ impl<'r> Inbox<'r> {
             _ if !is_asked => rejected("the client was not selected for the round"),
             _ if again && stale == 0 => rejected("the client delivered before"),
             Mode::Async if stale > self.config.coordination.max_staleness => rejected(TOO_OLD),
-            Mode::Sync if stale > 0 && self.is_stale(files, id, round)? => {
+            Mode::Sync if stale > 0 && self.is_stale(files, id, round) => {
                 rejected("the client delivered before")
             }
             Mode::Sync if stale > 0 => Ok(Fate::Late),
@@ -257,11 +259,8 @@ impl<'r> Inbox<'r> {
     }
 
     /// Whether a late update of a client waits already.
-    fn is_stale(&self, files: &(impl Files + ?Sized), id: &str, round: u64) -> Result<bool, RoundError> {
-        let name = format!("{id}{}", layout::MODEL_ENDING);
-        let path = layout::stale(round);
-        let entries = files.list(&path).map_err(RoundError::reading(&path))?;
-        Ok(entries.iter().any(|entry| entry.name == name))
+    fn is_stale(&self, files: &(impl Files + ?Sized), id: &str, round: u64) -> bool {
+        files.bytes(&layout::of_client(&layout::stale(round), id, layout::MODEL_ENDING)).is_ok()
     }
 
     /// Takes what is left as the round closes: late updates that it may merge, and those that no round will. At the
@@ -270,7 +269,7 @@ impl<'r> Inbox<'r> {
         let mut moves = Vec::new();
         for (round, name) in self.files_in(files, layout::STALE)? {
             let Some(id) = layout::client_of(&name) else { continue };
-            let from = format!("{}/{name}", folder(layout::STALE, round));
+            let from = format!("{}/{name}", layout::folder(layout::STALE, round));
             let stale = self.round.saturating_sub(round);
             let fate = match self.takes_stale {
                 _ if stale == 0 => continue,
@@ -288,7 +287,7 @@ impl<'r> Inbox<'r> {
         }
         for (round, name) in self.files_in(files, layout::INBOX)? {
             let may_be_written = round == self.round && !at_deadline;
-            let from = format!("{}/{name}", folder(layout::INBOX, round));
+            let from = format!("{}/{name}", layout::folder(layout::INBOX, round));
             let id = layout::client_of(&name).unwrap_or(&name);
             let why = match layout::client_of(&name) {
                 _ if may_be_written => None,
@@ -306,7 +305,7 @@ impl<'r> Inbox<'r> {
     fn files_in(&self, files: &(impl Files + ?Sized), above: &str) -> Result<Vec<(u64, String)>, RoundError> {
         let mut found = Vec::new();
         for round in round_folders(files, above)?.into_iter().filter(|round| *round <= self.round) {
-            let path = folder(above, round);
+            let path = layout::folder(above, round);
             let entries = files.list(&path).map_err(RoundError::reading(&path))?;
             found.extend(
                 entries.into_iter().filter(|entry| !entry.is_folder).map(|entry| (round, entry.name)),
@@ -371,10 +370,6 @@ const TOO_OLD: &str = "the update is older than max_staleness rounds";
 const LATE: &str =
     "the update came after its round closed, and the strategy merges no updates of earlier rounds";
 
-fn folder(above: &str, round: u64) -> String {
-    format!("{above}/{}", layout::number(round))
-}
-
 /// The end of a name, which fits behind a number.
 fn short(name: &str) -> &str {
     let from = name.len().saturating_sub(LONGEST_NAME);
@@ -401,6 +396,5 @@ fn carry_out(files: &mut impl Files, moved: &Move) -> Result<(), RoundError> {
 
 /// Whether the strategy merges updates of earlier rounds.
 pub fn takes_stale(config: &Config) -> bool {
-    let definition = crate::settings::Definition::Paper;
-    crate::strategies::parse(&config.strategy.name, definition).is_ok_and(|strategy| strategy.takes_stale())
+    strategies::parse(&config.strategy.spec(), Definition::Paper).is_ok_and(|strategy| strategy.takes_stale())
 }

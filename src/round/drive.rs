@@ -1,6 +1,7 @@
 //! Drives the machine: once as far as it goes, or round after round.
 
 use crate::io::interrupt;
+use crate::io::journal::JournalError;
 use crate::round::error::RoundError;
 use crate::round::journal::Ending;
 use crate::round::machine::{Machine, Step};
@@ -47,7 +48,7 @@ pub fn drive<W: World>(
 ) -> Result<Outcome, RoundError> {
     let (mut progressed, mut ended) = (false, 0);
     loop {
-        interrupt::check().map_err(crate::io::journal::JournalError::from)?;
+        interrupt::check().map_err(JournalError::from)?;
         let phase = machine.phase();
         if let Until::Phase(asked) = until
             && asked != phase

@@ -3,6 +3,7 @@
 use crate::round::config::Config;
 use crate::round::config::sections::{Evaluation, OnBad};
 use crate::round::error::RoundError;
+use crate::round::journal::Rejected;
 use crate::round::layout;
 use crate::round::state::State;
 use crate::round::validate::quarantine;
@@ -65,7 +66,7 @@ pub fn act(
 }
 
 /// The updates that validation and the merge left out.
-fn all_rejected(state: &State, merged: &Merged) -> Vec<crate::round::journal::Rejected> {
+fn all_rejected(state: &State, merged: &Merged) -> Vec<Rejected> {
     let before = state.validated().map_or_else(Vec::new, |validated| validated.rejected.clone());
     before.into_iter().chain(merged.rejected.iter().cloned()).collect()
 }

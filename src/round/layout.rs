@@ -56,19 +56,24 @@ pub fn journal(round: u64) -> String {
     of_round(round, "journal.jsonl")
 }
 
+/// The folder of a round in another folder.
+pub fn folder(above: &str, round: u64) -> String {
+    format!("{above}/{}", number(round))
+}
+
 /// The folder where clients put updates of a round.
 pub fn inbox(round: u64) -> String {
-    format!("{INBOX}/{}", number(round))
+    folder(INBOX, round)
 }
 
 /// The folder of late updates of a round.
 pub fn stale(round: u64) -> String {
-    format!("{STALE}/{}", number(round))
+    folder(STALE, round)
 }
 
 /// The folder of tasks of a round.
 pub fn tasks(round: u64) -> String {
-    format!("{TASKS}/{}", number(round))
+    folder(TASKS, round)
 }
 
 /// A model in the store.

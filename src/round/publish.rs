@@ -120,7 +120,7 @@ fn remove_old_tasks(files: &mut impl Files, config: &Config, round: u64) -> Resu
     for above in [layout::TASKS, layout::INBOX, layout::STALE] {
         let old = round_folders(files, above)?.into_iter().take_while(|old| old + most < round);
         for old in old {
-            let path = format!("{above}/{}", layout::number(old));
+            let path = layout::folder(above, old);
             let is_left =
                 above == layout::TASKS || files.list(&path).map_err(RoundError::reading(&path))?.is_empty();
             if above == layout::TASKS {

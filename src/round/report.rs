@@ -3,7 +3,7 @@
 use crate::fleet::history::{Outcome as Fate, Participation};
 use crate::round::config::Config;
 use crate::round::error::RoundError;
-use crate::round::journal::{Arrival, Carry, Change, Ending, Rejected, Settings};
+use crate::round::journal::{Arrival, Carry, Change, Ending, Rejected, Settings, Version};
 use crate::round::layout;
 use crate::round::publish;
 use crate::round::state::State;
@@ -124,7 +124,7 @@ fn rejected(state: &State) -> Vec<Rejected> {
 }
 
 /// The versions that were kept before, and the one that the round made.
-fn all_versions(state: &State) -> Vec<crate::round::journal::Version> {
+fn all_versions(state: &State) -> Vec<Version> {
     let made = match state.ending() {
         Some(Ending::Published(version)) => Some(version.clone()),
         _ => None,

@@ -3,7 +3,7 @@
 use crate::round::config::Config;
 use crate::round::config::sections::OnBad;
 use crate::round::error::RoundError;
-use crate::round::journal::{Collected, Rejected, Validated};
+use crate::round::journal::{Arrival, Collected, Rejected, Validated};
 use crate::round::layout;
 use crate::round::publish::strategy_name;
 use crate::round::state::State;
@@ -55,7 +55,7 @@ pub fn refusal(config: &Config, validated: &Validated, closed_by: &str) -> Optio
 }
 
 /// The order to merge these updates.
-pub fn order(config: &Config, state: &State, updates: Vec<crate::round::journal::Arrival>) -> MergeOrder {
+pub fn order(config: &Config, state: &State, updates: Vec<Arrival>) -> MergeOrder {
     let base = &state.carry.current;
     let opening = state.opening();
     MergeOrder {

@@ -2,6 +2,7 @@
 
 use crate::record::Head;
 use crate::round::error::RoundError;
+use crate::round::evaluate::MODEL;
 use crate::round::journal::{Event, RoundJournal};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
@@ -59,7 +60,7 @@ fn models(world: &mut impl World, state: &State) -> Result<usize, RoundError> {
     }
     let merged = state.merged().filter(|_| matches!(state.last(), Some(Event::Evaluate(_))));
     if let Some(merged) = merged {
-        let path = layout::of_round(state.round, crate::round::evaluate::MODEL);
+        let path = layout::of_round(state.round, MODEL);
         let found = world.fingerprint(&path).map_err(RoundError::reading(&path))?;
         if found != merged.model {
             let expected = format!("blake3 {}", merged.model.blake3);

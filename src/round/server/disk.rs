@@ -6,6 +6,7 @@ use crate::io::limits::Limits;
 use crate::io::machine;
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::{OpenFiles, SourceFile};
+use crate::io::{cache, publish};
 use crate::round::layout;
 use crate::round::moment::Moment;
 use crate::round::server::Server;
@@ -15,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Files for Server {
     fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        crate::io::cache::read(&self.path(path))
+        cache::read(&self.path(path))
     }
 
     fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
@@ -32,7 +33,7 @@ impl Files for Server {
         match is_private(folder) {
             true => folder::make_private(&path),
             false if folder::is_folder(&path) => Ok(()),
-            false => crate::io::publish::make_directory(&path),
+            false => publish::make_directory(&path),
         }
     }
 
@@ -52,7 +53,7 @@ impl Files for Server {
             return Ok(());
         }
         folder::make_folder_of(&target)?;
-        crate::io::publish::copy_to(&self.path(from), &target)
+        publish::copy_to(&self.path(from), &target)
     }
 
     fn remove(&mut self, path: &str) -> io::Result<()> {
