@@ -9,7 +9,7 @@ use crate::round::publish;
 use crate::round::state::State;
 use crate::round::task::ModelSource;
 use crate::round::validate::quarantined;
-use crate::round::world::{Files, World};
+use crate::round::world::{Files, MergedClient, World};
 use crate::telemetry::derived::Derived;
 use crate::telemetry::metrics::{
     Adapted, Bytes, ClientCounts, ClientFigures, Geometry, Outcome, PrivacyState, Quantiles, RoundRecord,
@@ -85,13 +85,15 @@ fn participation(state: &State) -> Vec<Participation> {
         holds: arrival.filter(|one| one.round == state.round).map(|_| base.file.blake3.clone()),
     };
     let updates = || collected.iter().flat_map(|found| &found.updates);
+    let arrivals: BTreeMap<&str, &Arrival> = updates().map(|update| (update.id.as_str(), update)).collect();
     let choices = opening.selection.choices.iter().map(|choice| {
-        let arrival = updates().find(|update| update.id == choice.id);
+        let arrival = arrivals.get(choice.id.as_str()).copied();
         part(&choice.id, arrival, ModelSource::of(base, choice, &patches).fetched())
     });
-    let is_selected = |id: &str| opening.selection.choices.iter().any(|choice| choice.id == id);
+    let selected: BTreeSet<&str> =
+        opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect();
     // Late updates of clients that this round did not select.
-    let others = updates().filter(|update| !is_selected(&update.id));
+    let others = updates().filter(|update| !selected.contains(update.id.as_str()));
     let choices = choices.chain(others.map(|update| part(&update.id, Some(update), 0)));
     choices.collect()
 }
@@ -269,10 +271,13 @@ fn round_settings(state: &State) -> RoundSettings {
 
 fn rows(state: &State, clients: &[Participation]) -> Vec<ClientFigures> {
     let rejected = rejected(state);
-    let merged = state.merged();
+    let merged: BTreeMap<&str, &MergedClient> =
+        state.merged().iter().flat_map(|merged| &merged.clients).map(|row| (row.id.as_str(), row)).collect();
+    let rejected: BTreeMap<&str, &Rejected> =
+        rejected.iter().rev().map(|bad| (bad.id.as_str(), bad)).collect();
     let row = |client: &Participation| {
-        let found = merged.and_then(|merged| merged.clients.iter().find(|row| row.id == client.client));
-        let bad = rejected.iter().find(|bad| bad.id == client.client);
+        let found = merged.get(client.client.as_str());
+        let bad = rejected.get(client.client.as_str());
         ClientFigures {
             id: client.client.clone(),
             outcome: client.outcome.name().to_owned(),

@@ -23,7 +23,7 @@ use crate::modes::tiers::file::{Tier, TierText, Tiers};
 use crate::modes::{tiers, tree};
 use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
-use crate::round::journal::{Rejected, Settings};
+use crate::round::journal::{Arrival, Rejected, Settings};
 use crate::round::layout;
 use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::moment::Moment;
@@ -105,7 +105,9 @@ impl Work for Server {
         let request = self.request(order)?;
         let mut session = Session::open(request, self.machine(&progress)).map_err(RoundError::work)?;
         let updates = std::mem::take(&mut session.updates);
-        let asked_for = |path: &Path| order.updates.iter().find(|asked| self.path(&asked.path) == path);
+        let asked: BTreeMap<PathBuf, &Arrival> =
+            order.updates.iter().map(|asked| (self.path(&asked.path), asked)).collect();
+        let asked_for = |path: &Path| asked.get(path).copied();
         let loss = |update: &Update| Some((asked_for(&update.path)?.id.clone(), update.metadata.loss?));
         let losses = updates.iter().filter_map(loss).collect();
         let taken = session.admit(updates).map_err(RoundError::work)?;
