@@ -69,6 +69,19 @@ pub fn stamp(path: &Path) -> io::Result<String> {
     Ok(format!("{}-{}-{}-{}.{}", meta.dev(), meta.ino(), meta.len(), changed.0, changed.1))
 }
 
+/// The time of the last change of a file, its name or its owner, in milliseconds since 1970, by the clock of its file
+/// system. A rename is such a change. No account can set this time, unlike that of the last write.
+///
+/// # Errors
+///
+/// When it cannot be looked at.
+pub fn changed_ms(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::symlink_metadata(path)?;
+    let (seconds, nanos) = (u64::try_from(meta.ctime()), u64::try_from(meta.ctime_nsec()));
+    Ok(seconds.unwrap_or(0).saturating_mul(1000).saturating_add(nanos.unwrap_or(0) / 1_000_000))
+}
+
 /// Creates a folder that only its owner may use, if it does not exist.
 ///
 /// # Errors

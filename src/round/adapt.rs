@@ -8,7 +8,8 @@
 //! follows from what clients did. Only the clip bound moves then, by the noised count of the budget.
 
 use crate::round::config::Config;
-use crate::round::journal::{Change, Collected, Ending, Opening, Settings};
+use crate::round::config::sections::Mode;
+use crate::round::journal::{Arrival, Change, Collected, Ending, Opening, Settings};
 use crate::round::open;
 use crate::round::state::State;
 use crate::round::task::ModelSource;
@@ -82,7 +83,9 @@ impl Next {
     fn follow_arrivals(&mut self, config: &Config, opening: &Opening, collected: &Collected) {
         let asked = opening.selection.choices.len() as f64;
         let missing = collected.missing.len() as f64;
-        let mut times: Vec<f64> = collected.updates.iter().map(|update| update.after_s).collect();
+        let is_async = config.coordination.mode == Mode::Async;
+        let updates = collected.updates.iter().filter(|update| is_async || is_of(opening, update));
+        let mut times: Vec<f64> = updates.map(|update| update.after_s).collect();
         times.sort_by(f64::total_cmp);
         let bounds = &config.adaptation;
         if let (Some([least, most]), Some(late)) = (bounds.round_timeout, quantile(&times, 0.9)) {
@@ -137,7 +140,7 @@ impl Next {
         for tier in tier_of.values() {
             times.entry(tier).or_default();
         }
-        for update in &collected.updates {
+        for update in collected.updates.iter().filter(|update| is_of(opening, update)) {
             let tier = tier_of.get(update.id.as_str()).copied().unwrap_or_default();
             times.entry(tier).or_default().push(update.after_s);
         }
@@ -201,6 +204,11 @@ impl Next {
         self.settings.server_learning_rate =
             Some(self.change("server_learning_rate", from, rate, range, why));
     }
+}
+
+/// Whether a round asked for an update itself: the time of another one says nothing of the round.
+fn is_of(opening: &Opening, update: &Arrival) -> bool {
+    update.round == opening.selection.round
 }
 
 /// FedExP's learning rate: the weighted mean of the squared lengths of deltas over twice the squared length of the

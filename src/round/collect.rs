@@ -8,6 +8,7 @@ use crate::round::config::sections::Mode;
 use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Collected, Opening, Rejected};
 use crate::round::layout;
+use crate::round::moment::Moment;
 use crate::round::state::{State, round_folders};
 use crate::round::world::{Entry, Files, Fingerprint, World};
 use crate::settings::Definition;
@@ -43,7 +44,7 @@ struct Move {
 enum Fate {
     /// The update of a client.
     Arrived {
-        /// Seconds after the opening.
+        /// Seconds from the opening to the moment at which the file came to the server.
         after_s: f64,
     },
     /// An update that came too late for its round.
@@ -102,8 +103,12 @@ pub fn look(
 struct Inbox<'r> {
     config: &'r Config,
     round: u64,
-    /// Seconds since the round opened.
-    elapsed_s: f64,
+    /// The moment of this look.
+    now: Moment,
+    /// The moment at which the round opened.
+    opened: Moment,
+    /// Seconds from the opening to the deadline.
+    deadline_s: f64,
     takes_stale: bool,
     /// Bytes of the model that clients start from.
     base_bytes: u64,
@@ -127,10 +132,13 @@ impl<'r> Inbox<'r> {
             found: why.to_string(),
             expected: "the list that fedmill wrote".to_owned(),
         })?;
+        let now = files.now();
         Ok(Self {
             config,
             round,
-            elapsed_s: state.opened().map_or(0.0, |line| files.now().since(&line.at)),
+            opened: state.opened().map_or_else(|| now.clone(), |line| line.at.clone()),
+            now,
+            deadline_s: opening.settings.timeout_s,
             takes_stale: takes_stale(config),
             base_bytes: opening.base.file.bytes,
             selected: opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect(),
@@ -145,8 +153,23 @@ impl<'r> Inbox<'r> {
         match self.config.coordination.mode {
             Mode::Async if fresh >= wanted => Some("buffer"),
             Mode::Sync if fresh >= wanted || fresh == opening.selection.choices.len() => Some("quorum"),
-            _ if self.elapsed_s >= opening.settings.timeout_s => Some("deadline"),
+            _ if self.elapsed_s() >= self.deadline_s => Some("deadline"),
             _ => None,
+        }
+    }
+
+    /// Seconds since the round opened.
+    fn elapsed_s(&self) -> f64 {
+        self.now.since(&self.opened)
+    }
+
+    /// Seconds from the opening to the moment at which a file came to the server.
+    /// `None` if the client took the file back.
+    fn arrival_s(&self, files: &(impl Files + ?Sized), path: &str) -> Result<Option<f64>, RoundError> {
+        match files.changed_ms(path) {
+            Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(RoundError::reading(path)(why)),
+            Ok(changed_ms) => Ok(Some(self.now.arrival_s(&self.opened, changed_ms, self.deadline_s))),
         }
     }
 
@@ -165,7 +188,7 @@ impl<'r> Inbox<'r> {
     }
 
     fn waiting(&self, files: &(impl Files + ?Sized), opening: &Opening) -> Result<String, RoundError> {
-        let left = (opening.settings.timeout_s - self.elapsed_s).max(0.0);
+        let left = (self.deadline_s - self.elapsed_s()).max(0.0);
         let here = layout::inbox(self.round);
         let entries = files.list(&here).map_err(RoundError::reading(&here))?;
         let unfinished = |entry: &Entry| {
@@ -207,13 +230,16 @@ impl<'r> Inbox<'r> {
         for (round, name) in self.files_in(files, layout::INBOX)? {
             let Some(id) = layout::client_of(&name) else { continue };
             let from = format!("{}/{name}", layout::folder(layout::INBOX, round));
-            let may_wait = self.config.coordination.mode == Mode::Async && arrived.contains(id);
+            let Some(after_s) = self.arrival_s(files, &from)? else { continue };
+            // The next asynchronous round takes what this one does not.
+            let (again, is_overdue) = (arrived.contains(id), after_s > self.deadline_s);
+            let may_wait = self.config.coordination.mode == Mode::Async && (again || is_overdue);
             if may_wait || files.unfinished(&from).is_some() {
                 continue;
             }
             let fate = match self.too_large(files, &from)? {
                 Some(why) => Fate::Rejected { why },
-                None => self.fate(files, id, round, arrived.contains(id))?,
+                None => self.fate(files, (id, round), after_s, again)?,
             };
             if matches!(fate, Fate::Arrived { .. }) {
                 arrived.insert(id.to_owned());
@@ -223,12 +249,12 @@ impl<'r> Inbox<'r> {
         Ok(moves)
     }
 
-    /// What a whole update in the inbox of a round is.
+    /// What a whole update of a client in the inbox of a round is.
     fn fate(
         &self,
         files: &(impl Files + ?Sized),
-        id: &str,
-        round: u64,
+        (id, round): (&str, u64),
+        after_s: f64,
         again: bool,
     ) -> Result<Fate, RoundError> {
         let rejected = |why: &str| Ok(Fate::Rejected { why: why.to_owned() });
@@ -238,15 +264,16 @@ impl<'r> Inbox<'r> {
             false => files.read(&task).map_err(RoundError::reading(&task))?.is_some(),
         };
         let stale = self.round - round;
+        let is_late = stale > 0 || after_s > self.deadline_s;
         match self.config.coordination.mode {
             _ if !is_asked => rejected("the client was not selected for the round"),
             _ if again && stale == 0 => rejected("the client delivered before"),
             Mode::Async if stale > self.config.coordination.max_staleness => rejected(TOO_OLD),
-            Mode::Sync if stale > 0 && self.is_stale(files, id, round) => {
+            Mode::Sync if is_late && self.is_stale(files, id, round) => {
                 rejected("the client delivered before")
             }
-            Mode::Sync if stale > 0 => Ok(Fate::Late),
-            _ => Ok(Fate::Arrived { after_s: self.elapsed_s }),
+            Mode::Sync if is_late => Ok(Fate::Late),
+            _ => Ok(Fate::Arrived { after_s }),
         }
     }
 
@@ -271,13 +298,14 @@ impl<'r> Inbox<'r> {
             let Some(id) = layout::client_of(&name) else { continue };
             let from = format!("{}/{name}", layout::folder(layout::STALE, round));
             let stale = self.round.saturating_sub(round);
+            let Some(after_s) = self.arrival_s(files, &from)? else { continue };
             let fate = match self.takes_stale {
                 _ if stale == 0 => continue,
                 true if stale > self.config.coordination.max_staleness => {
                     Fate::Rejected { why: TOO_OLD.to_owned() }
                 }
                 true if self.has_arrived(id) => continue,
-                true => Fate::Arrived { after_s: self.elapsed_s },
+                true => Fate::Arrived { after_s: after_s.min(self.deadline_s) },
                 false => Fate::Rejected { why: LATE.to_owned() },
             };
             let is_double = moves.iter().any(|moved: &Move| moved.id == id && fate == moved.fate);
@@ -368,7 +396,7 @@ const LIST: &str = "collect.json";
 const TOO_OLD: &str = "the update is older than max_staleness rounds";
 
 const LATE: &str =
-    "the update came after its round closed, and the strategy merges no updates of earlier rounds";
+    "the update came too late for its round, and the strategy merges no updates of earlier rounds";
 
 /// The end of a name, which fits behind a number.
 fn short(name: &str) -> &str {

@@ -49,7 +49,7 @@ pub struct Arrival {
     pub file: Fingerprint,
     /// What the system knows of the file as it was read: another value shows that it may have changed.
     pub stamp: String,
-    /// Seconds from the opening of the round to its arrival.
+    /// Seconds from the opening of the round to the moment at which the file came to the server.
     pub after_s: f64,
 }
 

@@ -80,7 +80,8 @@ fn participation(state: &State) -> Vec<Participation> {
         outcome: fate(id, arrival),
         bytes_up: arrival.map_or(0, |arrival| arrival.file.bytes),
         bytes_down,
-        duration_s: arrival.map(|arrival| arrival.after_s),
+        // The time of a client's work counts from its own task.
+        duration_s: arrival.filter(|one| one.round == state.round).map(|arrival| arrival.after_s),
         loss: losses.and_then(|losses| losses.get(id).copied()),
         holds: arrival.filter(|one| one.round == state.round).map(|_| base.file.blake3.clone()),
     };
@@ -224,7 +225,7 @@ fn counts(state: &State, clients: &[Participation], shows_clients: bool) -> Clie
     ClientCounts {
         population: state.opening().map_or(0, |opening| opening.population),
         selected: state.opening().map_or(0, |opening| opening.selection.choices.len() as u64),
-        delivered: times.len() as u64,
+        delivered: collected.map_or(0, |collected| collected.updates.len() as u64),
         late: collected.map_or(0, |collected| collected.late.len() as u64),
         missing: count(&[Fate::Missing]),
         rejected: rejected(state).len() as u64,

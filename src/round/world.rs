@@ -126,6 +126,14 @@ pub trait Files {
     /// When it cannot be looked at.
     fn stamp(&self, path: &str) -> io::Result<String>;
 
+    /// The moment at which a file got its content, its name or its owner, whichever was last, in milliseconds since
+    /// 1970 on the wall clock. No client can set it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be looked at.
+    fn changed_ms(&self, path: &str) -> io::Result<u64>;
+
     /// Bytes of a file.
     ///
     /// # Errors

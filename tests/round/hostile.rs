@@ -57,7 +57,7 @@ fn a_client_may_have_the_name_of_a_file() {
 
 #[test]
 fn no_file_in_the_inbox_stops_a_round() {
-    let federation = Federation::new(4, &FOUR.replace("\"1h\"", "\"1s\""));
+    let federation = Federation::new(4, &FOUR.replace("\"1h\"", "\"2s\""));
     federation.advance();
     federation.deliver(1, 2);
     let inbox = federation.dir.path(&format!("{STATE}/inbox/000001"));
@@ -70,7 +70,7 @@ fn no_file_in_the_inbox_stops_a_round() {
     let header = update(1, 1).bytes();
     std::io::Write::write_all(&mut &sparse, &header).unwrap();
     sparse.set_len(1 << 40).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(std::time::Duration::from_millis(2100));
     federation.advance();
     let history = federation.history();
     assert_eq!(history[1]["merged"], 2, "{history:?}");

@@ -134,18 +134,68 @@ fn an_update_that_only_the_merge_finds_bad_goes_to_quarantine_too() {
 
 #[test]
 fn a_round_without_its_quorum_closes_at_the_deadline() {
-    let settings = SIX.replace("\"1h\"", "\"1s\"");
+    let settings = SIX.replace("\"1h\"", "\"2s\"");
     let federation = Federation::new(8, &settings);
     federation.advance();
     federation.deliver(1, 3);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(std::time::Duration::from_millis(2100));
     federation.advance();
     let history = federation.history();
     assert_eq!((history[1]["merged"].as_u64(), history[1]["selected"].as_u64()), (Some(3), Some(6)));
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(std::time::Duration::from_millis(2100));
     let run = federation.round("run", &[]);
     run.assert_fails(1, &["refused: the round closed by its deadline with 0 valid updates and 0 bad ones"]);
     assert_eq!(federation.status()["published"], 1);
+}
+
+/// Seconds from the opening to each arrival, as the journal of a round has them.
+fn arrivals(federation: &Federation, round: u64) -> Vec<f64> {
+    let journal = federation.dir.read(&format!("{STATE}/rounds/{round:06}/journal.jsonl"));
+    let lines = String::from_utf8(journal).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut found = lines.map(|line| line["event"]["validate"]["updates"].clone());
+    let updates = found.find(|updates| updates.is_array()).unwrap();
+    updates.as_array().unwrap().iter().map(|update| update["after_s"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn an_update_is_late_by_the_moment_it_came_and_not_by_the_run_that_saw_it() {
+    let settings = SIX.replace("\"1h\"", "\"3s\"");
+    let federation = Federation::new(6, &settings);
+    federation.advance();
+    federation.deliver(1, 2);
+    std::thread::sleep(std::time::Duration::from_millis(3200));
+    // No run looked before the deadline. One client delivers after it, and dates its file back.
+    let name = "client-0.safetensors";
+    federation.put(1, name, &update(0, 1).bytes());
+    let path = federation.dir.path(&format!("{STATE}/inbox/000001/{name}"));
+    let back = std::fs::File::options().write(true).open(path).unwrap();
+    back.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1)).unwrap();
+    federation.advance();
+    let past = federation.history()[1].clone();
+    assert_eq!((past["merged"].as_u64(), past["selected"].as_u64()), (Some(4), Some(6)), "{past}");
+    assert!(federation.dir.exists(&format!("{STATE}/stale/000001/{name}")));
+    let times = arrivals(&federation, 1);
+    assert!(times.len() == 4 && times.iter().all(|after| *after < 3.0), "{times:?}");
+}
+
+#[test]
+fn the_moment_of_arrival_is_decided_once() {
+    let settings = SIX.replace("\"1h\"", "\"4s\"");
+    let federation = Federation::new(6, &settings);
+    federation.advance();
+    federation.deliver(1, 3);
+    federation.round("run", &[]).assert_fails(1, &["waiting: round 1 has 3 of 6 updates"]);
+    std::thread::sleep(std::time::Duration::from_millis(4200));
+    // Whatever changes the inodes since, such as a backup with hard links, changes no arrival.
+    for client in federation.selected(1).into_iter().skip(3) {
+        let taken =
+            federation.dir.path(&format!("{STATE}/rounds/000001/updates/client-{client}.safetensors"));
+        std::fs::hard_link(taken, federation.dir.path(&format!("backup-{client}"))).unwrap();
+    }
+    federation.advance();
+    let times = arrivals(&federation, 1);
+    assert!(times.len() == 3 && times.iter().all(|after| *after < 4.0), "{times:?}");
 }
 
 #[test]

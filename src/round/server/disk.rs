@@ -84,6 +84,10 @@ impl Files for Server {
         folder::stamp(&self.path(path))
     }
 
+    fn changed_ms(&self, path: &str) -> io::Result<u64> {
+        folder::changed_ms(&self.path(path))
+    }
+
     fn bytes(&self, path: &str) -> io::Result<u64> {
         folder::bytes(&self.path(path))
     }

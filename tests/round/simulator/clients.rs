@@ -13,6 +13,8 @@ enum Habit {
     Twice,
     /// Sends its update in two parts.
     Slow,
+    /// Sends its update after the deadline, before a run closes the round.
+    Overdue,
     /// Sends its update in the next round.
     Late,
     /// Sends a file that never becomes whole.
@@ -38,9 +40,17 @@ pub(super) struct Script {
 impl Script {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let others = [Habit::Twice, Habit::Slow, Habit::Late, Habit::Garbage, Habit::Bad, Habit::Silent];
+        let others = [
+            Habit::Twice,
+            Habit::Slow,
+            Habit::Overdue,
+            Habit::Late,
+            Habit::Garbage,
+            Habit::Bad,
+            Habit::Silent,
+        ];
         let mut habits = vec![Habit::Prompt; 3 + rng.below(3) as usize];
-        habits.extend((0..rng.below(6)).map(|_| others[rng.below(6) as usize]));
+        habits.extend((0..rng.below(6)).map(|_| others[rng.below(7) as usize]));
         Self {
             seed,
             habits,
@@ -60,6 +70,11 @@ impl Script {
     /// The number of updates that a round wants: more than come if it closes at its deadline.
     pub(super) fn wanted(&self) -> usize {
         if self.closes_at_deadline { self.habits.len() } else { self.prompt() }
+    }
+
+    /// Whether a round's end depends on the moment at which an update came, which no clock that is set can tell.
+    pub(super) fn needs_a_steady_clock(&self) -> bool {
+        self.closes_at_deadline && self.habits.contains(&Habit::Overdue)
     }
 
     pub(super) fn selected(&self, _: u64) -> Vec<String> {
@@ -84,7 +99,7 @@ impl World {
             // With trouble, clients come in any order and number.
             let is_late = self.script.habits[client] == Habit::Late;
             if is_troubled && !is_late && rng.chance(40) {
-                all_sent = false;
+                all_sent &= self.is_done(client, round);
                 continue;
             }
             all_sent &= self.act(client, round);
@@ -96,12 +111,29 @@ impl World {
         }
         if all_sent && self.script.closes_at_deadline {
             self.disk.pass(400_000);
+            self.send_overdue(round);
+        }
+    }
+
+    /// The deadline is over, and no run saw it.
+    fn send_overdue(&mut self, round: u64) {
+        for client in 0..self.script.habits.len() {
+            let is_overdue = self.script.habits[client] == Habit::Overdue;
+            if is_overdue && self.script.sent.insert((round, client), 2).is_none() {
+                let update = self.script.update(client, round, "overdue update");
+                self.send(round, &format!("client-{client}.safetensors"), update);
+            }
         }
     }
 
     fn send(&mut self, round: u64, name: &str, bytes: Vec<u8>) {
         self.disk.put(&format!("inbox/{round:06}/{name}"), bytes);
         self.script.all.insert((round, name.to_owned()));
+    }
+
+    fn is_done(&self, client: usize, round: u64) -> bool {
+        let is_quiet = matches!(self.script.habits[client], Habit::Silent | Habit::Overdue);
+        is_quiet || self.script.sent.get(&(round, client)) == Some(&2)
     }
 
     /// Returns whether the client sent all that it sends before the round closes.
@@ -113,7 +145,7 @@ impl World {
         let (whole, done) = (self.script.update(client, round, "update"), 2);
         let was_taken = !self.disk.files.contains_key(&path);
         let next = match (habit, step) {
-            (Habit::Silent, _) | (_, 2) => return true,
+            (Habit::Silent | Habit::Overdue, _) | (_, 2) => return true,
             (Habit::Prompt, 0) => (whole, done),
             (Habit::Twice, 0) => (whole, 1),
             (Habit::Twice, 1) if was_taken => (self.script.update(client, round, "second update"), done),

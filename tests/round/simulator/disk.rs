@@ -40,6 +40,8 @@ impl Trouble {
 /// Files by path. Folders exist by themselves or by their files.
 pub(super) struct Disk {
     pub(super) files: BTreeMap<String, Vec<u8>>,
+    /// The wall clock as each file changed last.
+    changed: BTreeMap<String, u64>,
     folders: BTreeSet<String>,
     links: BTreeMap<String, String>,
     pub(super) trouble: Option<Trouble>,
@@ -54,6 +56,7 @@ impl Disk {
     pub(super) fn new(seed: u64, _: &Script) -> Self {
         Self {
             files: BTreeMap::new(),
+            changed: BTreeMap::new(),
             folders: BTreeSet::new(),
             links: BTreeMap::new(),
             trouble: None,
@@ -68,6 +71,7 @@ impl Disk {
     /// Writes a file without any fault.
     pub(super) fn put(&mut self, path: &str, bytes: Vec<u8>) {
         self.files.insert(path.to_owned(), bytes);
+        self.changed.insert(path.to_owned(), self.wall_ms);
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -85,7 +89,7 @@ impl Disk {
         self.wall_ms += ms;
     }
 
-    /// The wall clock jumps by hours; or the machine starts anew, which takes seconds.
+    /// The wall clock jumps by hours, or does not.
     pub(super) fn jump(&mut self, rng: &mut Rng) {
         match rng.below(3) {
             0 => self.wall_ms += rng.below(40_000_000),
@@ -232,6 +236,11 @@ impl Files for World {
 
     fn stamp(&self, path: &str) -> io::Result<String> {
         Ok(self.fingerprint(path)?.blake3)
+    }
+
+    fn changed_ms(&self, path: &str) -> io::Result<u64> {
+        self.disk.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.disk.changed[path])
     }
 
     fn bytes(&self, path: &str) -> io::Result<u64> {
