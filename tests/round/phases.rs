@@ -1,7 +1,7 @@
 //! The phases of a round, one thing that may happen in each.
 
 use super::federation::{Federation, STATE, update};
-use crate::harness::{Model, Update, fedmill};
+use crate::harness::{Dir, Model, Update, fedmill};
 
 const SIX: &str = "[coordination]\nmin_clients = 2\nclients = 6\nquorum = 1.0\nround_timeout = \"1h\"\n\
                    [robustness]\nrule = \"mean\"\nbyzantine_tolerance = 0.0\n";
@@ -330,4 +330,28 @@ fn old_models_are_removed_and_every_so_many_kept() {
     let models = std::fs::read_dir(federation.dir.path(&format!("{STATE}/models"))).unwrap().count();
     assert_eq!(models, 4);
     federation.assert_sound();
+}
+
+#[test]
+fn a_first_model_that_is_not_finite_is_refused_before_anything_is_lost() {
+    let dir = Dir::new();
+    let model = |b: f32| Update::new("model").f32("a", &[2], &[1.0, 2.0]).f32("b", &[3], &[0.5, b, f32::NAN]);
+    let init = || fedmill(&dir, &["round", "init", STATE, "--model", "model.safetensors"]);
+    for (value, named) in [(f32::INFINITY, "inf"), (f32::NAN, "NaN")] {
+        let bytes = model(value).bytes();
+        dir.write("model.safetensors", &bytes);
+        init().assert_fails(
+            2,
+            &[
+                &format!("model.safetensors: found {named} in tensor `b` at flat index 1 (2 such values in the model)"),
+                "expected a model of finite numbers",
+            ],
+        );
+        assert!(dir.read("model.safetensors") == bytes);
+        assert!(!dir.exists(&format!("{STATE}/rounds")) && !dir.exists(&format!("{STATE}/models")));
+    }
+    // The same directory takes a sound model then. Integers are no floats, whatever their bits.
+    let sound = Update::new("model").f32("a", &[2], &[1.0, f32::MAX]).i64("n", &[2], &[i64::MAX, -1]);
+    dir.write("model.safetensors", sound.bytes());
+    assert_eq!(init().code, Some(0));
 }

@@ -1,20 +1,18 @@
 //! The real world of a round: a state directory on disk, and the rooms that do the work.
 //!
 //! - [`disk`]: the files. [`work`]: selection, merges, records. [`budget`](mod@budget): the privacy budget.
-//! - [`command`]: the operator's command that measures a model.
+//! - [`initial`]: checks the first model. [`command`]: the operator's command that measures a model.
 
 pub mod budget;
 pub mod command;
 pub mod disk;
+pub mod initial;
 pub mod work;
 
 use crate::engine::backend::request::BackendRequest;
-use crate::engine::intake::update::open_base;
 use crate::fleet::registry::Registry;
 use crate::io::folder;
 use crate::io::journal::{Lock, Taken};
-use crate::io::model_file::TablePool;
-use crate::io::source::OpenFiles;
 use crate::kernels::lanes::Isa;
 use crate::round::config::Config;
 use crate::round::error::RoundError;
@@ -59,21 +57,6 @@ impl Server {
     /// Opens a state directory to read it, without its lock.
     pub fn reader(root: &Path, config: &Config, hardware: Hardware) -> Self {
         Self { root: root.to_owned(), config: config.clone(), hardware, _lock: None }
-    }
-
-    /// Checks that a file is a plain model.
-    ///
-    /// # Errors
-    ///
-    /// When it is none.
-    pub fn check_model(&self, path: &Path) -> Result<(), RoundError> {
-        let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
-        let checked = open_base(path, &files, &tables);
-        checked.map(drop).map_err(|why| RoundError::Unexpected {
-            path: path.display().to_string(),
-            found: why.faults.to_string(),
-            expected: "a model".to_owned(),
-        })
     }
 
     /// What the lint of settings knows of the federation.

@@ -203,7 +203,7 @@ impl Server {
         self.config.adaptation.clients.map_or(most, |[_, bound]| most.min(bound))
     }
 
-    fn machine<'s>(&'s self, progress: &'s Progress) -> Machine<'s> {
+    pub(super) fn machine<'s>(&'s self, progress: &'s Progress) -> Machine<'s> {
         Machine::new(self.hardware.isa, &self.hardware.pool, progress)
     }
 
