@@ -1,6 +1,7 @@
-//! Finds what a GPU needs among the installed files; runs nothing.
+//! Finds programs, and what a GPU needs, among the installed files; runs nothing.
 
-use std::ffi::OsString;
+use rustix::fs::{Access, access};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,37 @@ fn vulkan_under(root: &Path, variable: impl Fn(&str) -> Option<OsString>) -> Vul
     }
 }
 
+/// Whether a program can be run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Program {
+    /// It can.
+    Found,
+    /// There is a file that this account may not run, or a folder.
+    NotExecutable(PathBuf),
+    /// There is nothing of this name.
+    Missing,
+}
+
+/// Finds a program as a process that works in `directory` does: a name with a slash from there on, another one in the
+/// folders of the variable PATH.
+pub fn program(name: &str, directory: &Path) -> Program {
+    let folders = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    program_among(name, directory, &folders)
+}
+
+fn program_among(name: &str, directory: &Path, folders: &OsStr) -> Program {
+    let paths: Vec<PathBuf> = match name.contains('/') {
+        true => vec![directory.join(name)],
+        false => std::env::split_paths(folders).map(|folder| directory.join(folder).join(name)).collect(),
+    };
+    let is_program = |path: &&PathBuf| path.is_file() && access(path.as_path(), Access::EXEC_OK).is_ok();
+    match (paths.iter().find(is_program), paths.iter().find(|path| path.exists())) {
+        (Some(_), _) => Program::Found,
+        (None, Some(found)) => Program::NotExecutable(found.clone()),
+        (None, None) => Program::Missing,
+    }
+}
+
 /// The file itself, or the JSON files of a folder in order of their names.
 fn json_files(path: &Path) -> Vec<PathBuf> {
     let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
@@ -92,6 +124,25 @@ fn is_nvidia(manifest: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_found_as_a_process_in_its_folder_finds_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, mode: u32| {
+            fs::write(root.path().join(name), "#!/bin/sh\n").unwrap();
+            fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("run", 0o755);
+        write("text", 0o644);
+        let find = |name: &str, folders: &str| program_among(name, root.path(), OsStr::new(folders));
+        assert_eq!(find("./run", ""), Program::Found);
+        assert_eq!(find("./text", ""), Program::NotExecutable(root.path().join("./text")));
+        assert_eq!(find("./none", ""), Program::Missing);
+        assert_eq!(find("run", "/nowhere:."), Program::Found);
+        assert_eq!(find("run", "/nowhere"), Program::Missing, "the folder itself is not searched");
+        assert_eq!(find("/", ""), Program::NotExecutable(PathBuf::from("/")), "a folder is no program");
+    }
 
     fn write(root: &Path, path: &str, text: &str) {
         let path = root.join(path);

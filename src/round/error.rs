@@ -32,6 +32,8 @@ pub enum RoundError {
         "the journal ends at round {journal}, and {found}: a part of the state directory is from a backup"
     )]
     Restored { journal: u64, found: String },
+    #[error("{}: found a file, expected a link to {}", layout::CURRENT, layout::model(.current))]
+    NoLink { current: String },
     #[error("{}: {key}: {why}", layout::CONFIG)]
     Setting { key: &'static str, why: String },
     #[error("{}: {key} is {found}: {why}{}", layout::CONFIG, and_more(.more))]
@@ -69,6 +71,12 @@ impl RoundError {
         Self::Work(Box::new(why))
     }
 
+    /// The error of a current model that is a file, in place of a link into the store. `current` is the digest of the
+    /// model that the journal knows as current.
+    pub(crate) fn no_link(current: &str) -> Self {
+        Self::NoLink { current: current.to_owned() }
+    }
+
     /// The reason, if the operator's policy refused what is valid; else the error.
     pub(crate) fn refusal(self) -> Result<String, Self> {
         match self {
@@ -93,6 +101,12 @@ impl Explain for RoundError {
                 "restore the whole state directory from one backup; docs/rounds.md says how to go on without"
                     .to_owned(),
             ),
+            Self::NoLink { current } => Some(format!(
+                "move the file away, and make the link anew in the state directory: `ln -s {} {}`; a copy of the directory \
+                 must keep links (`rsync -l`)",
+                layout::model(current),
+                layout::CURRENT
+            )),
             Self::Lint { .. } => {
                 Some("`fedmill round check DIR` lists all findings, each with its remedy".to_owned())
             }

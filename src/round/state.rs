@@ -5,6 +5,7 @@ use crate::round::journal::{Carry, Collected, Ending, Event, Line, Opening, Roun
 use crate::round::layout;
 use crate::round::world::{Files, Fingerprint, Merged, World};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// The state of a federation.
@@ -174,7 +175,10 @@ impl State {
         if let Some(later) = last_folder(world, layout::TASKS)?.filter(|later| *later > self.round) {
             return beyond(format!("there is {}", layout::tasks(later)));
         }
-        let found = world.target(layout::CURRENT).map_err(RoundError::reading(layout::CURRENT))?;
+        let found = world.target(layout::CURRENT).map_err(|why| match why.kind() {
+            ErrorKind::InvalidInput => RoundError::no_link(&self.carry.current.file.blake3),
+            _ => RoundError::reading(layout::CURRENT)(why),
+        })?;
         let merged = self.merged().map(|merged| layout::model(&merged.model.blake3));
         let current = Some(layout::model(&self.carry.current.file.blake3));
         // A rollback that was killed leaves the link at a model that is kept.

@@ -109,7 +109,7 @@ pub trait Files {
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// When it cannot be read. When it is no link, the kind of the error is `InvalidInput`.
     fn target(&self, link: &str) -> io::Result<Option<String>>;
 
     /// The size and the digest of a file.

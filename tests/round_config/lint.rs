@@ -505,14 +505,20 @@ fn the_command_prints_findings_and_its_status_tells_errors() {
         dir.write("fed/fedmill.toml", text);
         fedmill(&dir, &[&["round", "check", "fed"], more].concat())
     };
-    let run = check("", &[]);
+    let of_50 = ["--population", "50"];
+    let run = check("", &of_50);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), "no finding\n"));
-    let run = check("evaluation.max_regression = 0.1", &["--json"]);
+    let run = check("", &[]);
+    assert!(
+        run.code == Some(1) && run.stdout.contains("no registry of clients: no round can open"),
+        "{run:?}"
+    );
+    let run = check("evaluation.max_regression = 0.1", &["--json", "--population", "50"]);
     assert_eq!(run.code, Some(0));
     let json: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(json["findings"][0]["key"], "evaluation.max_regression");
     assert_eq!(json["findings"][0]["level"], "warning");
-    let run = check("robustness.rule = 'mean'\nevaluation.max_regression = 0.1", &[]);
+    let run = check("robustness.rule = 'mean'\nevaluation.max_regression = 0.1", &of_50);
     assert!(run.code == Some(1) && run.stderr.contains("refused: 1 error in the settings"), "{run:?}");
     assert!(run.stdout.contains("mean tolerates at most 0 hostile"), "{}", run.stdout);
     let client =

@@ -3,11 +3,11 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
 use crate::cli::cells::row;
-use crate::round::lint::{Facts, Finding, Level, lint};
+use crate::round::lint::{Finding, Level};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Check the settings of a federation.
+/// Check the settings of a federation, and the files that they need.
 ///
 /// Prints a line for each finding. The exit status is 1 if a finding is an error.
 #[derive(Args, Debug)]
@@ -26,10 +26,8 @@ pub(in crate::cli) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let (config, server) = reader(&self.directory, common)?;
-        let facts = server.facts().map_err(Failure::of)?;
-        let population = self.population.or(facts.population);
-        let findings = lint(&config, &Facts { population, ..facts });
+        let (_, mut server) = reader(&self.directory, common)?;
+        let findings = server.check(self.population);
         let text = match self.json {
             true => format!("{}\n", serde_json::json!({ "findings": findings })),
             false => table(&findings),

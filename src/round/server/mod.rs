@@ -1,16 +1,16 @@
 //! The real world of a round: a state directory on disk, and the rooms that do the work.
 //!
 //! - [`disk`]: the files. [`work`]: selection, merges, records. [`budget`](mod@budget): the privacy budget.
-//! - [`initial`]: checks the first model. [`command`]: the operator's command that measures a model.
+//! - [`check`]: findings about the files. [`initial`]: checks the first model. [`command`]: the operator's command that measures a model.
 
 pub mod budget;
+pub mod check;
 pub mod command;
 pub mod disk;
 pub mod initial;
 pub mod work;
 
 use crate::engine::backend::request::BackendRequest;
-use crate::fleet::registry::Registry;
 use crate::io::folder;
 use crate::io::journal::{Lock, Taken};
 use crate::kernels::lanes::Isa;
@@ -65,17 +65,14 @@ impl Server {
     ///
     /// When the registry or the budget cannot be read.
     pub fn facts(&self) -> Result<Facts, RoundError> {
-        let registry = self.path(layout::REGISTRY);
-        let population = match folder::exists(&registry) {
-            true => Some(
-                Registry::open(&registry).and_then(|clients| clients.active()).map_err(RoundError::work)?,
-            ),
-            false => None,
-        };
+        Ok(Facts { population: self.active()?, model_bytes: self.model_bytes(), plan: self.plan()? })
+    }
+
+    /// Bytes of the current model, or of the one to start from; `None` without either.
+    fn model_bytes(&self) -> Option<u64> {
         let first = self.config.model.initial.as_ref().map(|path| self.root.join(path));
         let bytes = |path: &Path| folder::bytes(path).ok();
-        let model_bytes = bytes(&self.path(layout::CURRENT)).or_else(|| bytes(first.as_deref()?));
-        Ok(Facts { population, model_bytes, plan: self.plan()? })
+        bytes(&self.path(layout::CURRENT)).or_else(|| bytes(first.as_deref()?))
     }
 
     fn path(&self, path: &str) -> PathBuf {

@@ -1,0 +1,111 @@
+//! Checks the files around a federation: its registry, and what its settings name.
+
+use crate::fleet::registry::Registry;
+use crate::io::folder;
+use crate::io::system::{self, Program};
+use crate::round::error::RoundError;
+use crate::round::layout;
+use crate::round::lint::{Facts, Finding, Level, lint};
+use crate::round::server::Server;
+use crate::round::state::State;
+use crate::round::world::Work;
+use std::fmt::Display;
+
+impl Server {
+    /// The findings about settings and about the files that they need, errors first. `population` stands for the number
+    /// of clients in the registry.
+    pub fn check(&mut self, population: Option<u64>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let population = population.or_else(|| self.checked_population(&mut findings));
+        let plan = self.plan().unwrap_or_else(|why| {
+            let remedy = "restore the folder from a backup, or start a new budget";
+            findings.push(error("privacy.enabled", layout::BUDGET, why, remedy));
+            None
+        });
+        let facts = Facts { population, model_bytes: self.model_bytes(), plan };
+        findings.extend(self.check_tiers());
+        findings.extend(self.check_evaluation());
+        findings.extend(self.check_current());
+        findings.extend(lint(&self.config, &facts));
+        findings.sort_by_key(|finding| finding.level);
+        findings
+    }
+
+    /// The number of clients in the registry. A registry that is missing or cannot be read is a finding.
+    fn checked_population(&self, findings: &mut Vec<Finding>) -> Option<u64> {
+        let finding = match self.active() {
+            Ok(Some(active)) => return Some(active),
+            Ok(None) => {
+                let why = "the federation has no registry of clients: no round can open";
+                let remedy = format!("`fedmill clients import {} FILE`", self.root.display());
+                error(layout::REGISTRY, "no file", why, remedy)
+            }
+            Err(why) => error(layout::REGISTRY, "a damaged file", why, "restore it from a backup"),
+        };
+        findings.push(finding);
+        None
+    }
+
+    /// The number of clients that are not retired; `None` without a registry.
+    pub(super) fn active(&self) -> Result<Option<u64>, RoundError> {
+        let registry = self.path(layout::REGISTRY);
+        if !folder::exists(&registry) {
+            return Ok(None);
+        }
+        let active = Registry::open(&registry).and_then(|clients| clients.active());
+        active.map(Some).map_err(RoundError::work)
+    }
+
+    fn check_tiers(&mut self) -> Option<Finding> {
+        let why = self.tiers().err()?;
+        let file = self.config.tiers.file.as_ref()?.display().to_string();
+        let remedy = format!(
+            "write the file by `fedmill clients tiers {} -o FILE`, or leave tiers.file out",
+            self.root.display()
+        );
+        Some(error("tiers.file", file, why, remedy))
+    }
+
+    fn check_evaluation(&self) -> Option<Finding> {
+        let name = self.config.evaluation.command.first()?;
+        let (why, remedy) = match system::program(name, &self.root) {
+            Program::Found => return None,
+            Program::NotExecutable(path) => (
+                format!("{} is no program that this account may run: every evaluation fails", path.display()),
+                format!("`chmod +x {}`, or name its interpreter first: [\"python3\", \"FILE\"]", path.display()),
+            ),
+            Program::Missing if name.contains('/') => (
+                "there is no such file: every evaluation fails. A relative path starts at the state directory"
+                    .to_owned(),
+                "install the program, or name it with its whole path".to_owned(),
+            ),
+            Program::Missing => (
+                "no folder of PATH has this program: every evaluation fails".to_owned(),
+                "install it, or name it with its whole path; cron has a short PATH".to_owned(),
+            ),
+        };
+        Some(error("evaluation.command", name, why, remedy))
+    }
+
+    fn check_current(&self) -> Option<Finding> {
+        let path = self.path(layout::CURRENT);
+        if !folder::exists(&path) || folder::target(&path).is_ok() {
+            return None;
+        }
+        let state = State::read(self, &self.root).ok()?;
+        let why = RoundError::no_link(&state.carry.current.file.blake3);
+        let remedy = crate::telemetry::explain::Explain::hint(&why)?;
+        let found = "a file, expected a link";
+        Some(error(
+            layout::CURRENT,
+            found,
+            "every run ends with status 2: runs move the link to publish",
+            remedy,
+        ))
+    }
+}
+
+fn error(key: &'static str, found: impl Display, why: impl Display, remedy: impl Display) -> Finding {
+    let (found, why, remedy) = (found.to_string(), why.to_string(), remedy.to_string());
+    Finding { level: Level::Error, key, found, why, remedy }
+}
