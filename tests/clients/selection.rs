@@ -255,3 +255,24 @@ fn no_client_waits_longer_than_the_floor() {
         }
     }
 }
+
+/// A tier that no client has is named, with those that clients have.
+#[test]
+fn a_tier_without_clients_is_named() {
+    let dir = Dir::new();
+    let of = |id: &str, tier: &str| Profile { tier: Some(tier.to_owned()), ..profile(id) };
+    let mut registry = registry(&dir, &[of("a", "high"), of("b", "low"), of("c", "gone")]);
+    registry.retire(&["c".to_owned()], now()).unwrap();
+    let select = |tiers: &[&str]| {
+        let options: Vec<&str> = tiers.iter().flat_map(|tier| ["--tier", *tier]).collect();
+        let base = ["clients", "select", "state", "--count", "1", "--round", "1", "--seed", "1"];
+        fedmill(&dir, &[&base[..], &options].concat())
+    };
+    let said = "no client has tier `hihg`, did you mean `high`; clients have high, low";
+    select(&["hihg"]).assert_fails(1, &["0 clients may be selected", said]);
+    select(&["gone"]).assert_fails(1, &["no client has tier `gone`; clients have high, low"]);
+    let run = select(&["hihg", "low"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stderr.contains(&format!("warning: {said}")), "{run:#?}");
+    assert_eq!(select(&["low"]).stderr, "");
+}

@@ -5,7 +5,7 @@
 //!
 //! - [`request`]: what is asked, with its [`constraints`]. [`selection`]: what came out, with the reason for each choice.
 //! - [`pool`]: the clients that may be selected, column by column. [`draw`]: random numbers from the seed.
-//! - [`strategy`]: what a strategy is. [`ranking`]: the largest of many keys. [`error`]: why no clients are selected.
+//! - `tier_names`: tiers that no client has. [`strategy`]: what a strategy is. [`ranking`]: the largest of many keys. [`error`]: why no clients are selected.
 //! - The strategies, one file each: [`uniform`], [`weighted`], [`poisson`], [`oort`], [`power_of_choice`].
 
 pub mod constraints;
@@ -19,6 +19,7 @@ pub mod ranking;
 pub mod request;
 pub mod selection;
 pub mod strategy;
+mod tier_names;
 pub mod uniform;
 pub mod weighted;
 
@@ -54,6 +55,7 @@ pub fn parse(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
 pub fn select(registry: &Registry, request: &Request) -> Result<Selection, SelectError> {
     request.check()?;
     let _view = registry.view()?;
+    let unknown_tiers = tier_names::unknown(registry, &request.constraints.tiers)?;
     let strategy = request.strategy.as_ref();
     let mut columns = strategy.columns().to_vec();
     columns.extend(request.max_wait.map(|_| Column::LastRound));
@@ -65,7 +67,10 @@ pub fn select(registry: &Registry, request: &Request) -> Result<Selection, Selec
     let rate = strategy.rate(request.count, eligible);
     let needed = request.least.max(1);
     if eligible < needed {
-        return Err(SelectError::TooFew { eligible, needed, excluded: pool.excluded });
+        return Err(SelectError::TooFew { eligible, needed, excluded: pool.excluded, unknown_tiers });
+    }
+    if let Some(unknown) = unknown_tiers {
+        tracing::warn!("{unknown}");
     }
     let asked = request.asked().min(eligible);
     let mut picks = waiting(&mut pool, request, asked);
