@@ -32,6 +32,7 @@ fn profile(id: &str) -> Profile {
         tier: None,
         public_key: None,
         last_update: None,
+        retired_at: None,
     }
 }
 
@@ -56,6 +57,7 @@ fn part(client: &str, outcome: Outcome) -> Participation {
         duration_s: None,
         loss: None,
         holds: None,
+        reason: None,
     }
 }
 
@@ -316,7 +318,7 @@ fn other_files_are_no_registry() {
     drop(registry(&dir, &[]));
     let newer = Connection::open(dir.path("state/clients.db")).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
-    list(&dir).assert_fails(2, &["has version 99, this fedmill reads version 1", "newer fedmill"]);
+    list(&dir).assert_fails(2, &["has version 99, this fedmill reads versions up to 2", "newer fedmill"]);
 }
 
 #[test]
@@ -349,4 +351,140 @@ fn only_its_owner_may_read_a_registry() {
     assert_eq!(add.code, Some(0), "{add:#?}");
     let mode = std::fs::metadata(dir.path("fed/clients.db")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// A registry as a fedmill before version 2 of the tables made it, with a round on record.
+fn first_version(dir: &Dir) {
+    drop(registry(dir, &[]));
+    std::fs::remove_file(dir.path("state/clients.db")).unwrap();
+    let old = Connection::open(dir.path("state/clients.db")).unwrap();
+    let tables: Vec<&str> = SCHEMA.lines().filter(|line| !line.starts_with("  reason ")).collect();
+    old.execute_batch(&tables.join("\n")).unwrap();
+    old.execute_batch(
+        "PRAGMA application_id = 0x6665646d; PRAGMA user_version = 1; INSERT INTO rounds VALUES (1, 0, NULL);
+         INSERT INTO clients (id, compute_capability, data_size, connection_quality, secure_aggregation, registered_at,
+         last_round, selected, missing) VALUES ('a', 1, 1, 1, 0, 0, 1, 1, 1);
+         INSERT INTO participation VALUES ('a', 1, 'missing', 0, 5, NULL, NULL)",
+    )
+    .unwrap();
+}
+
+#[test]
+fn an_older_registry_is_read_as_it_is_and_upgraded_by_its_first_change() {
+    let dir = Dir::new();
+    first_version(&dir);
+    let show = || {
+        let run = fedmill(&dir, &["clients", "show", "state", "a", "--json"]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        serde_json::from_str::<serde_json::Value>(&run.stdout).unwrap()["rounds"].clone()
+    };
+    assert_eq!(show()[0]["outcome"], "missing");
+    assert!(show()[0]["reason"].is_null());
+    assert_eq!(query(&dir, "PRAGMA user_version"), ["1"], "reading changes nothing");
+    dir.write("b.json", client("b"));
+    let add = || fedmill(&dir, &["clients", "add", "state", "b.json", "--update"]);
+    let run = add();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let told = "state/clients.db: the registry had version 1 and gets version 2 with this change";
+    assert!(run.stderr.contains(told), "{run:#?}");
+    assert_eq!(query(&dir, "PRAGMA user_version"), ["2"]);
+    assert!(!add().stderr.contains("version"), "once");
+    let late = Participation { reason: Some("came too late".to_owned()), ..part("a", Outcome::Late) };
+    Registry::open(&dir.path("state/clients.db")).unwrap().record(2, &[late], now()).unwrap();
+    assert_eq!(show()[0]["reason"], "came too late");
+    assert!(show()[1]["reason"].is_null());
+    let table = fedmill(&dir, &["clients", "show", "state", "a"]).stdout;
+    assert!(table.contains("late") && table.contains("came too late"), "{table}");
+}
+
+/// A change that stops before its end leaves an older registry as it was.
+#[test]
+fn a_killed_upgrade_leaves_the_older_registry() {
+    let dir = Dir::new();
+    first_version(&dir);
+    dir.write("b.json", client("b"));
+    let run = fedmill_after(&dir, "export FEDMILL_FAIL_AT=1", &["clients", "add", "state", "b.json"]);
+    assert_ne!(run.code, Some(0), "{run:#?}");
+    assert_eq!(query(&dir, "PRAGMA user_version"), ["1"]);
+    assert_eq!(query(&dir, "SELECT outcome FROM participation"), ["missing"]);
+}
+
+/// The warning comes while the other process holds the registry; the error after ten seconds names the file.
+#[test]
+fn a_registry_that_another_process_holds_is_waited_for() {
+    let dir = Dir::new();
+    drop(registry(&dir, &[profile("a")]));
+    dir.write("b.json", client("b"));
+    let hold = |seconds: f32| {
+        let other = Connection::open(dir.path("state/clients.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let release = move || {
+            std::thread::sleep(std::time::Duration::from_secs_f32(seconds));
+            drop(other);
+        };
+        std::thread::spawn(release)
+    };
+    let add = || fedmill(&dir, &["clients", "add", "state", "b.json"]);
+    let holder = hold(2.5);
+    let run = add();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stderr.starts_with("warning: state/clients.db: waits for "), "{run:#?}");
+    assert!(run.stderr.contains("which holds the registry, 10 s at the longest"), "{run:#?}");
+    let lists_locks = std::fs::read_to_string("/proc/locks").is_ok_and(|text| text.contains("POSIX"));
+    if lists_locks {
+        assert!(run.stderr.contains(&format!("process {} (", std::process::id())), "{run:#?}");
+    }
+    holder.join().unwrap();
+    let holder = hold(13.0);
+    add().assert_fails(2, &["state/clients.db: cannot be used:", "holds the registry, and did so for 10 s"]);
+    assert_eq!(fedmill(&dir, &["clients", "list", "state", "--json"]).code, Some(0), "readers do not wait");
+    holder.join().unwrap();
+}
+
+/// What `list --json` prints is what `import` reads: all that an operator sets, and who is retired.
+#[test]
+fn an_export_is_imported_again() {
+    let dir = Dir::new();
+    let whole = Profile {
+        memory: Some(16.0),
+        bandwidth: Some(0.1),
+        privacy_requirements: PrivacyRequirements {
+            epsilon: Some(4.5),
+            secure_aggregation: true,
+            min_secagg_threshold: Some(0.25),
+        },
+        tier: Some("high".to_owned()),
+        public_key: Some("key, \"quoted\"".to_owned()),
+        last_update: Some(1_700_000_000),
+        ..profile("Universit\u{e0}")
+    };
+    let mut one = registry(&dir, &[whole, profile("plain"), profile("retired")]);
+    one.record(3, &[part("plain", Outcome::Merged)], now()).unwrap();
+    one.retire(&["retired".to_owned()], now()).unwrap();
+    let export = |state: &str| fedmill(&dir, &["clients", "list", state, "--retired", "--json"]).stdout;
+    dir.write("export.jsonl", export("state"));
+    let run = fedmill(&dir, &["clients", "import", "other", "export.jsonl"]);
+    assert_eq!(run.stdout, "3 clients added; 2 may be selected\n", "{run:#?}");
+    let rows = |state: &str| -> Vec<serde_json::Value> {
+        let mut rows: Vec<serde_json::Value> =
+            export(state).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for row in &mut rows {
+            let row = row.as_object_mut().unwrap();
+            // A registry makes these two itself.
+            assert!(row.remove("registered_at").is_some() && row.remove("history").is_some());
+        }
+        rows
+    };
+    assert_eq!(rows("other"), rows("state"));
+    assert_eq!(rows("state").iter().filter(|row| !row["retired_at"].is_null()).count(), 1);
+    let plain = Registry::open(&dir.path("other/clients.db")).unwrap().client("plain").unwrap();
+    assert_eq!(plain.history.merged, 0, "the history stays in its registry");
+    // A row that does not say that its client is retired brings it back.
+    dir.write("back.jsonl", client("retired"));
+    fedmill(&dir, &["clients", "import", "other", "back.jsonl", "--update"]);
+    let back = Registry::open(&dir.path("other/clients.db")).unwrap().client("retired").unwrap();
+    assert_eq!(back.profile.retired_at, None);
+    dir.write("bad.jsonl", client("x").replace("{\"node_id\"", "{\"retired_at\":\"soon\",\"node_id\""));
+    fedmill(&dir, &["clients", "import", "other", "bad.jsonl"])
+        .assert_fails(2, &["retired_at is `soon`, expected"]);
 }

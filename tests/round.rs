@@ -7,5 +7,6 @@ mod killed;
 mod modes;
 mod phases;
 mod private;
+mod reasons;
 mod restored;
 mod simulator;

@@ -35,6 +35,8 @@ pub struct Profile {
     /// The time of its last update, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_update: Option<i64>,
+    /// When it was retired, in seconds since 1970; `None` while it may be selected.
+    pub retired_at: Option<i64>,
 }
 
 /// What a client demands for its privacy.
@@ -126,8 +128,6 @@ pub struct Client {
     pub profile: Profile,
     /// When it registered, in seconds since 1970.
     pub registered_at: i64,
-    /// When it was retired, in seconds since 1970; `None` while it may be selected.
-    pub retired_at: Option<i64>,
     /// What it did so far.
     pub history: Totals,
 }

@@ -1,6 +1,8 @@
 //! Why a registry cannot be read or changed.
 
+use crate::fleet::wait::PATIENCE;
 use crate::io::interrupt::Interrupted;
+use crate::io::machine;
 use crate::telemetry::explain::Explain;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,10 +16,10 @@ pub enum FleetError {
     Missing { path: PathBuf },
     #[error("{}: is not a registry of clients: {why}", .path.display())]
     Foreign { path: PathBuf, why: String },
-    #[error("{}: the registry has version {found}, this fedmill reads version {known}", .path.display())]
+    #[error("{}: the registry has version {found}, this fedmill reads versions up to {known}", .path.display())]
     OtherVersion { path: PathBuf, found: i64, known: i64 },
-    #[error("{}: another process writes to the registry", .path.display())]
-    Busy { path: PathBuf },
+    #[error("{}: cannot be used: {holder}, and did so for {} s", .path.display(), PATIENCE.as_secs())]
+    Busy { path: PathBuf, holder: String },
     #[error("{}: {source}", .path.display())]
     Sql { path: PathBuf, source: rusqlite::Error },
     #[error("{}: {source}", .path.display())]
@@ -38,11 +40,12 @@ impl FleetError {
     /// The error of SQLite at a registry.
     pub(super) fn sql(path: &Path) -> impl FnOnce(rusqlite::Error) -> Self {
         move |source| {
+            let holder = is_busy(&source).then(|| held_by(path, "holds the registry"));
             let path = path.to_owned();
+            if let Some(holder) = holder {
+                return Self::Busy { path, holder };
+            }
             match source.sqlite_error_code() {
-                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-                    Self::Busy { path }
-                }
                 Some(rusqlite::ErrorCode::NotADatabase) => {
                     Self::Foreign { path, why: "it is not an SQLite file".to_owned() }
                 }
@@ -57,6 +60,21 @@ impl FleetError {
     }
 }
 
+/// Whether an error of SQLite says that another process holds the file.
+pub(super) fn is_busy(why: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(why.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}
+
+/// The processes that hold a registry, as far as this machine knows them, and what they do.
+pub(super) fn held_by(path: &Path, does: &str) -> String {
+    let holders = machine::holders(path);
+    match holders.is_empty() {
+        true => format!("another process {does}"),
+        false => format!("{} {does}", holders.join(" and ")),
+    }
+}
+
 impl Explain for FleetError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -65,7 +83,10 @@ impl Explain for FleetError {
                 "use the newer fedmill that wrote it, or restore a backup from before"
             }
             Self::OtherVersion { .. } => "export it with the fedmill that wrote it, and import it anew",
-            Self::Busy { .. } => "try again when that process has ended",
+            Self::Busy { .. } => {
+                "try again when that process has ended: another fedmill, or a program that reads or changes the file \
+                 with SQLite"
+            }
             Self::BadRows { .. } => {
                 "correct these rows; `clients import --skip-bad` registers the others, and --update changes clients"
             }

@@ -1,5 +1,6 @@
 //! What each client did in each round, and the sums of it in the client's row.
 
+use crate::fleet::schema::has_reasons;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ pub enum Outcome {
     Merged,
     /// Its update came, and the round rejected it.
     Rejected,
-    /// Its update came after the round closed.
+    /// No update came in time, but one that is too late for this round or an earlier one.
     Late,
     /// No update came.
     Missing,
@@ -55,6 +56,8 @@ pub struct Participation {
     pub loss: Option<f64>,
     /// The digest of the model that it holds now; `None` if that did not change.
     pub holds: Option<String>,
+    /// Why the round ended so for it; `None` if its update was merged.
+    pub reason: Option<String>,
 }
 
 /// What became of a round to record.
@@ -73,6 +76,8 @@ pub struct Past {
     pub round: u64,
     /// How it ended for the client.
     pub outcome: String,
+    /// Why it ended so; `None` if the update was merged, and for rounds that an older fedmill recorded.
+    pub reason: Option<String>,
     /// Bytes of its update.
     pub bytes_up: u64,
     /// Bytes that it was given.
@@ -146,8 +151,8 @@ fn record_part(
 ) -> rusqlite::Result<bool> {
     let Participation { client, outcome, duration_s, loss, holds, .. } = part;
     let (up, down) = (to_sql(part.bytes_up), to_sql(part.bytes_down));
-    let sql = "INSERT INTO participation (client, round, outcome, bytes_up, bytes_down, duration, loss) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+    let sql = "INSERT INTO participation (client, round, outcome, bytes_up, bytes_down, duration, loss, reason) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
     let is_new = change.prepare_cached(sql)?.execute(params![
         client,
         round,
@@ -155,7 +160,8 @@ fn record_part(
         up,
         down,
         duration_s,
-        loss
+        loss,
+        part.reason
     ])?;
     if is_new == 0 {
         return Ok(true);
@@ -174,11 +180,14 @@ fn record_part(
 
 /// What a client did in its last rounds.
 pub(super) fn of(connection: &Connection, id: &str, limit: u64) -> rusqlite::Result<Vec<Past>> {
-    let sql = "SELECT round, outcome, bytes_up, bytes_down, duration, loss FROM participation WHERE client = ?1 \
-               ORDER BY round DESC LIMIT ?2";
+    let reason = if has_reasons(connection)? { "reason" } else { "NULL" };
+    let sql = format!(
+        "SELECT round, outcome, bytes_up, bytes_down, duration, loss, {reason} FROM participation WHERE client = ?1 \
+         ORDER BY round DESC LIMIT ?2"
+    );
     let count =
         |row: &rusqlite::Row, column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
-    let mut query = connection.prepare(sql)?;
+    let mut query = connection.prepare(&sql)?;
     let rows = query.query_map(params![id, to_sql(limit)], |row| {
         Ok(Past {
             round: count(row, 0)?,
@@ -187,6 +196,7 @@ pub(super) fn of(connection: &Connection, id: &str, limit: u64) -> rusqlite::Res
             bytes_down: count(row, 3)?,
             duration_s: row.get(4)?,
             loss: row.get(5)?,
+            reason: row.get(6)?,
         })
     })?;
     rows.collect()

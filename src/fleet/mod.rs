@@ -3,7 +3,7 @@
 //! - [`client`]: a client as it registers, and as the registry shows it; ids; demands of privacy.
 //! - [`row`]: one client as JSON or CSV text. [`elements`]: the elements of a JSON file, one by one.
 //! - [`import`]: many clients from a file, with a line for every bad row.
-//! - [`registry`]: the file. [`schema`]: its tables. [`error`]: its errors.
+//! - [`registry`]: the file. [`schema`]: its tables. [`error`]: its errors. `wait`: when another process holds it.
 //! - [`history`]: what each client did in each round.
 //! - [`select`]: the clients of a round, one strategy a file.
 //! - [`tiers`]: classes of devices, and the file that `aggregate --tiers` reads.
@@ -20,3 +20,4 @@ pub mod row;
 pub mod schema;
 pub mod select;
 pub mod tiers;
+mod wait;

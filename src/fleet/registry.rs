@@ -6,18 +6,15 @@
 use crate::fleet::client::{Client, PrivacyRequirements, Profile, Totals};
 use crate::fleet::error::FleetError;
 use crate::fleet::history::{self, Counts, Participation, Past, Recorded};
-use crate::fleet::schema::{APPLICATION, SCHEMA, VERSION};
+use crate::fleet::schema::{self, APPLICATION, OLDEST, SCHEMA, VERSION};
+use crate::fleet::wait::{PATIENCE, patiently};
 use crate::io::{crash, folder, journal, publish};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The name of the registry in a state directory.
 pub const FILE: &str = "clients.db";
-
-/// The time that a change waits for another process.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most memory for pages of the file, in KiB.
 const CACHE_KIB: i64 = 256 << 10;
@@ -83,16 +80,17 @@ impl Registry {
 
     fn connect(path: &Path, more: OpenFlags) -> Result<Self, FleetError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
-        let set_up = || {
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(PATIENCE)?;
+        let connection = Connection::open_with_flags(path, flags).map_err(FleetError::sql(path))?;
+        connection.busy_timeout(PATIENCE).map_err(FleetError::sql(path))?;
+        patiently(&connection, path, |connection| {
             connection.pragma_update(None, "synchronous", "EXTRA")?;
             connection.pragma_update(None, "trusted_schema", false)?;
             connection.pragma_update(None, "temp_store", "MEMORY")?;
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-            Ok(connection)
-        };
-        Ok(Self { path: path.to_owned(), connection: set_up().map_err(FleetError::sql(path))? })
+            // The first look at the file: a process that holds it shows here.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+        })?;
+        Ok(Self { path: path.to_owned(), connection })
     }
 
     /// Whether the file has no tables: it is new, or the process that made it was killed.
@@ -112,7 +110,7 @@ impl Registry {
             return Err(FleetError::Foreign { path: self.path, why });
         }
         let found = number("user_version")?;
-        if found != VERSION {
+        if !(OLDEST..=VERSION).contains(&found) {
             return Err(FleetError::OtherVersion { path: self.path, found, known: VERSION });
         }
         Ok(self)
@@ -138,8 +136,11 @@ impl Registry {
     }
 
     fn begin(&mut self) -> Result<Transaction<'_>, FleetError> {
-        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        begun.map_err(FleetError::sql(&self.path))
+        let begun = patiently(&self.connection, &self.path, |connection| {
+            Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
+        })?;
+        schema::upgrade(&begun, &self.path).map_err(FleetError::sql(&self.path))?;
+        Ok(begun)
     }
 
     /// Starts to register clients. They are in the file after [`Batch::commit`].
@@ -318,7 +319,8 @@ impl Registry {
 /// Brings a change to the file. Tests end a run right before.
 fn commit(change: Transaction, path: &Path) -> Result<(), FleetError> {
     crash::before_step();
-    change.commit().map_err(FleetError::sql(path))
+    // A reader keeps a change from the file. The change stays whole until then.
+    patiently(&change, path, |change| change.execute_batch("COMMIT"))
 }
 
 /// Clients to register together.
@@ -343,14 +345,14 @@ pub enum Put {
 
 const INSERT: &str = "INSERT INTO clients (id, compute_capability, data_size, connection_quality, memory, bandwidth, \
                       epsilon, secure_aggregation, min_secagg_threshold, tier, public_key, last_update, \
-                      registered_at, last_round) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING";
+                      retired_at, registered_at, last_round) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING";
 
-/// A client that comes back is no longer retired. A tier and a time that the new values lack stay.
+/// A client that comes back is no longer retired, unless the new values say so. A tier and a time that the new values lack stay.
 const UPDATE: &str = "UPDATE clients SET compute_capability = ?2, data_size = ?3, connection_quality = ?4, memory = ?5, \
                       bandwidth = ?6, epsilon = ?7, secure_aggregation = ?8, min_secagg_threshold = ?9, \
                       tier = coalesce(?10, tier), public_key = ?11, last_update = coalesce(?12, last_update), \
-                      retired_at = NULL WHERE id = ?1";
+                      retired_at = ?13 WHERE id = ?1";
 
 impl Batch<'_> {
     /// Registers a client. With `update`, one that is registered gets the new values.
@@ -375,6 +377,7 @@ impl Batch<'_> {
             profile.tier,
             profile.public_key,
             profile.last_update,
+            profile.retired_at,
             self.now,
             self.last_round
         ];
@@ -388,7 +391,7 @@ impl Batch<'_> {
         if !update {
             return Ok(Put::Exists);
         }
-        run(UPDATE, &values[..12])?;
+        run(UPDATE, &values[..13])?;
         Ok(Put::Updated)
     }
 
@@ -426,9 +429,9 @@ fn client(row: &Row) -> rusqlite::Result<Client> {
             tier: row.get("tier")?,
             public_key: row.get("public_key")?,
             last_update: row.get("last_update")?,
+            retired_at: row.get("retired_at")?,
         },
         registered_at: row.get("registered_at")?,
-        retired_at: row.get("retired_at")?,
         history: Totals {
             last_round: count("last_round")?,
             selected: count("selected")?,

@@ -1,4 +1,6 @@
-//! One client as text: a JSON object as `node_config.json` has it, or a row of a CSV file.
+//! One client as text: a JSON object, or a row of a CSV file.
+//!
+//! `node_config.json` and the lines of `clients list --json` are such objects.
 
 use crate::fleet::client::{PrivacyRequirements, Profile};
 use jiff::Timestamp;
@@ -17,7 +19,11 @@ const KEYS: &[(&str, Kind)] = &[
     ("tier", Kind::Text),
     ("public_key", Kind::Text),
     ("last_update", Kind::Time),
+    ("retired_at", Kind::Time),
 ];
+
+/// Keys that `clients list --json` writes and that a registry makes itself: what they hold is not read.
+const OF_REGISTRY: [&str; 2] = ["registered_at", "history"];
 
 /// The keys of `privacy_requirements`. In a CSV file they are columns.
 const DEMANDS: &[(&str, Kind)] =
@@ -48,6 +54,7 @@ struct Written {
     tier: Option<String>,
     public_key: Option<String>,
     last_update: Option<Time>,
+    retired_at: Option<Time>,
 }
 
 /// Seconds since 1970, or a date and time with its offset.
@@ -59,7 +66,8 @@ enum Time {
 }
 
 impl Time {
-    fn seconds(&self) -> Result<i64, String> {
+    /// The time under a key, in seconds since 1970.
+    fn seconds(&self, key: &str) -> Result<i64, String> {
         let (found, seconds) = match self {
             Self::Seconds(seconds) => (
                 seconds.to_string(),
@@ -68,9 +76,7 @@ impl Time {
             Self::Text(text) => (text.clone(), text.parse::<Timestamp>().ok()),
         };
         let bad = || {
-            format!(
-                "last_update is `{found}`, expected seconds since 1970 or a time such as 2026-01-31T12:00:00Z"
-            )
+            format!("{key} is `{found}`, expected seconds since 1970 or a time such as 2026-01-31T12:00:00Z")
         };
         seconds.map(Timestamp::as_second).ok_or_else(bad)
     }
@@ -78,7 +84,9 @@ impl Time {
 
 impl Written {
     fn profile(self) -> Result<Profile, String> {
-        let last_update = self.last_update.map(|time| time.seconds()).transpose()?;
+        let seconds = |time: Option<Time>, key: &str| time.map(|time| time.seconds(key)).transpose();
+        let last_update = seconds(self.last_update, "last_update")?;
+        let retired_at = seconds(self.retired_at, "retired_at")?;
         let profile = Profile {
             id: self.node_id,
             compute_capability: self.compute_capability,
@@ -90,6 +98,7 @@ impl Written {
             tier: self.tier,
             public_key: self.public_key,
             last_update,
+            retired_at,
         };
         profile.checked()
     }
@@ -101,8 +110,21 @@ impl Written {
 ///
 /// The line within the text, from 0 on, and what is wrong.
 pub fn from_json(text: &[u8]) -> Result<Profile, (u64, String)> {
-    let written: Written = serde_json::from_slice(text).map_err(|why| explain(text, &why))?;
+    let written = match serde_json::from_slice::<Written>(text) {
+        Ok(written) => written,
+        Err(why) => exported(text).ok_or_else(|| explain(text, &why))?.map_err(|why| (0, why))?,
+    };
     written.profile().map_err(|why| (0, why))
+}
+
+/// An object without the keys that a registry makes itself; `None` if it has none of them, or is no object.
+fn exported(text: &[u8]) -> Option<Result<Written, String>> {
+    let mut object: Map<String, Value> = serde_json::from_slice(text).ok()?;
+    let removed = OF_REGISTRY.iter().filter(|key| object.remove(**key).is_some()).count();
+    (removed > 0).then(|| match unknown_key(&object) {
+        Some(unknown) => Err(unknown),
+        None => serde_json::from_value(object.into()).map_err(|why| why.to_string()),
+    })
 }
 
 /// The line and the reason of an object that is not understood.

@@ -1,4 +1,7 @@
-//! The tables of a registry, as SQL.
+//! The tables of a registry, as SQL, and the step from an older version.
+
+use rusqlite::Connection;
+use std::path::Path;
 
 /// The tables of a new registry. docs/clients.md shows the same text.
 pub const SCHEMA: &str = "\
@@ -44,12 +47,40 @@ CREATE TABLE participation (
   bytes_down INTEGER NOT NULL,
   duration REAL,                       -- seconds from task to update
   loss REAL,
+  reason TEXT,                         -- why it ended so; NULL for merged, and for rounds before version 2
   PRIMARY KEY (client, round)
 ) STRICT, WITHOUT ROWID;
 ";
 
 /// The version of [`SCHEMA`], in `PRAGMA user_version`.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
+
+/// The oldest version that this fedmill reads. The first change of such a registry brings it to [`VERSION`].
+pub const OLDEST: i64 = 1;
 
 /// The mark of a registry, in `PRAGMA application_id`: `fedm` in ASCII.
 pub const APPLICATION: i64 = 0x6665_646d;
+
+/// The step from version 1 to version 2.
+const REASONS: &str = "ALTER TABLE participation ADD COLUMN reason TEXT; PRAGMA user_version = 2";
+
+/// Whether the registry says why a round ended as it did for a client: version 1 does not.
+pub(super) fn has_reasons(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM pragma_table_info('participation') WHERE name = 'reason'";
+    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|columns| columns > 0)
+}
+
+/// Brings an older registry to [`VERSION`], within a change to it.
+pub(super) fn upgrade(change: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let found: i64 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found != OLDEST {
+        return Ok(());
+    }
+    change.execute_batch(REASONS)?;
+    tracing::warn!(
+        "{}: the registry had version {found} and gets version {VERSION} with this change: an older fedmill does not \
+         read it any more",
+        path.display()
+    );
+    Ok(())
+}

@@ -1,7 +1,9 @@
-//! The machine's processor, cores, operating system and memory.
+//! The machine: its processor, cores, system and memory, and the processes that hold a file.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 /// The processor's name.
 pub fn processor() -> String {
@@ -56,9 +58,47 @@ pub fn peak_resident_bytes() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
+/// The processes that hold a lock on a file, such as `process 4711 (sqlite3)`. Empty where the system does not say: on
+/// other systems, for processes of other machines, and within containers.
+pub fn holders(path: &Path) -> Vec<String> {
+    let (Ok(file), Ok(locks)) = (fs::metadata(path), fs::read_to_string("/proc/locks")) else {
+        return Vec::new();
+    };
+    let mut processes: Vec<u32> = locks.lines().filter_map(|line| holder(line, file.ino())).collect();
+    processes.retain(|process| *process != std::process::id());
+    processes.sort_unstable();
+    processes.dedup();
+    let text = |process: u32| match fs::read_to_string(format!("/proc/{process}/comm")) {
+        Ok(name) => format!("process {process} ({})", name.trim()),
+        Err(_) => format!("process {process}"),
+    };
+    processes.into_iter().map(text).collect()
+}
+
+/// The process of a line of `/proc/locks`, if it holds a lock on the file of this inode. The devices in these lines are
+/// not those of `stat` on every file system, so they are not compared.
+fn holder(line: &str, inode: u64) -> Option<u32> {
+    let mut fields = line.split_whitespace().skip(1);
+    // A line with an arrow is a process that waits.
+    let (kind, process) = (fields.next()?, fields.nth(2)?);
+    let found = fields.next()?.rsplit(':').next()?;
+    let is_same = kind != "->" && found.parse() == Ok(inode);
+    process.parse().ok().filter(|process| is_same && *process > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_names_its_process_unless_it_waits() {
+        let line = "3: POSIX  ADVISORY  WRITE 4711 08:01:99 1073741825 1073741825";
+        assert_eq!(holder(line, 99), Some(4711));
+        assert_eq!(holder(line, 9), None);
+        assert_eq!(holder("3: -> POSIX  ADVISORY  WRITE 4711 08:01:99 0 EOF", 99), None);
+        assert_eq!(holder("3: OFDLCK ADVISORY  WRITE -1 08:01:99 0 EOF", 99), None);
+        assert_eq!(holder("", 99), None);
+    }
 
     #[test]
     fn cores_are_counted_once() {

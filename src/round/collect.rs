@@ -393,9 +393,11 @@ impl<'r> Inbox<'r> {
 /// The file that says where the files of the inbox went.
 const LIST: &str = "collect.json";
 
-const TOO_OLD: &str = "the update is older than max_staleness rounds";
+/// Why an update is not merged that started from a model of too long ago.
+pub const TOO_OLD: &str = "the update is older than max_staleness rounds";
 
-const LATE: &str =
+/// Why a strategy does not merge an update that came too late.
+pub const LATE: &str =
     "the update came too late for its round, and the strategy merges no updates of earlier rounds";
 
 /// The end of a name, which fits behind a number.

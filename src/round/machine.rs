@@ -10,7 +10,7 @@ use crate::round::journal::{Ending, Event, Version};
 use crate::round::layout;
 use crate::round::state::State;
 use crate::round::world::World;
-use crate::round::{adapt, aggregate, collect, evaluate, open, publish, report, rollback, validate};
+use crate::round::{adapt, aggregate, collect, evaluate, fates, open, publish, report, rollback, validate};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -162,6 +162,7 @@ impl<'w, W: World> Machine<'w, W> {
         if self.config.coordination.rounds.is_some_and(|planned| round > planned) {
             return Ok(Step::Finished);
         }
+        fates::record_missing(self.world, &self.state)?;
         let population = self.world.population()?;
         self.world.prepare(population)?;
         let opening = open::decide(self.world, self.config, &self.state)?;

@@ -8,7 +8,7 @@
 //!   other files. [`budget_plan`](mod@budget_plan): the plan of a privacy budget that follows from the settings.
 //! - [`journal`]: a sealed line before each phase acts. [`state`]: what the journals tell. [`moment`]: two clocks.
 //! - [`machine`]: lets the next phase act. The phases: [`open`] with [`task`], [`collect`], [`validate`], [`aggregate`],
-//!   [`evaluate`], [`publish`], [`adapt`], [`report`]. [`drive`]: step by step, until there is nothing to do.
+//!   [`evaluate`], [`publish`], [`adapt`], [`report`] with [`fates`]. [`drive`]: step by step, until there is nothing to do.
 //! - Between rounds: [`init`], [`rollback`], [`status`], [`verify`].
 //! - [`world`]: the files and the work that phases see. [`server`]: the real ones. [`error`]: why a round stopped.
 
@@ -20,6 +20,7 @@ pub mod config;
 pub mod drive;
 pub mod error;
 pub mod evaluate;
+pub mod fates;
 pub mod init;
 pub mod journal;
 pub mod layout;

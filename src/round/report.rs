@@ -3,12 +3,12 @@
 use crate::fleet::history::{Outcome as Fate, Participation};
 use crate::round::config::Config;
 use crate::round::error::RoundError;
-use crate::round::journal::{Arrival, Carry, Change, Ending, Rejected, Settings, Version};
+use crate::round::fates;
+use crate::round::fates::{participation, rejected};
+use crate::round::journal::{Carry, Change, Ending, Rejected, Settings, Version};
 use crate::round::layout;
 use crate::round::publish;
 use crate::round::state::State;
-use crate::round::task::ModelSource;
-use crate::round::validate::quarantined;
 use crate::round::world::{Files, MergedClient, World};
 use crate::telemetry::derived::Derived;
 use crate::telemetry::metrics::{
@@ -16,7 +16,7 @@ use crate::telemetry::metrics::{
     RoundSettings,
 };
 use crate::telemetry::{html, prometheus, tensorboard};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Reports a round, and returns what the next one starts from.
 ///
@@ -32,6 +32,7 @@ pub fn act(
 ) -> Result<Carry, RoundError> {
     let clients = participation(state);
     let now = world.now();
+    fates::record_missing(world, state)?;
     world.record(state.round, &clients, &now)?;
     write_reasons(world, state)?;
     let mut carry = carry(config, state, settings, &clients);
@@ -49,56 +50,6 @@ pub fn act(
     Ok(carry)
 }
 
-/// What each client did in the round.
-fn participation(state: &State) -> Vec<Participation> {
-    let (Some(opening), collected) = (state.opening(), state.collected()) else { return Vec::new() };
-    let merged = state.merged();
-    let rejected = rejected(state);
-    let bad: BTreeSet<&str> = rejected.iter().map(|bad| bad.id.as_str()).collect();
-    let kept: BTreeMap<&str, bool> = merged
-        .map(|merged| merged.clients.iter().map(|client| (client.id.as_str(), client.kept)).collect())
-        .unwrap_or_default();
-    let is_published = matches!(state.ending(), Some(Ending::Published(_)));
-    let base = &opening.base;
-    let patches = state.patches();
-    let losses = state.validated().map(|validated| &validated.losses);
-    let late: BTreeSet<&str> =
-        collected.iter().flat_map(|found| &found.late).filter_map(|path| late_client(path)).collect();
-    let bad_files: BTreeSet<&str> = rejected.iter().map(|bad| bad.path.as_str()).collect();
-    let fate = |id: &str, arrival: Option<&Arrival>| match arrival {
-        None if bad.contains(id) => Fate::Rejected,
-        None if late.contains(id) => Fate::Late,
-        None => Fate::Missing,
-        Some(one) if bad_files.contains(quarantined(state.round, &one.path).as_str()) => Fate::Rejected,
-        Some(_) if !is_published => Fate::Refused,
-        // Under privacy nothing says who is in the sum.
-        Some(_) if kept.get(id).copied().unwrap_or(true) => Fate::Merged,
-        Some(_) => Fate::Rejected,
-    };
-    let part = |id: &str, arrival: Option<&Arrival>, bytes_down: u64| Participation {
-        client: id.to_owned(),
-        outcome: fate(id, arrival),
-        bytes_up: arrival.map_or(0, |arrival| arrival.file.bytes),
-        bytes_down,
-        // The time of a client's work counts from its own task.
-        duration_s: arrival.filter(|one| one.round == state.round).map(|arrival| arrival.after_s),
-        loss: losses.and_then(|losses| losses.get(id).copied()),
-        holds: arrival.filter(|one| one.round == state.round).map(|_| base.file.blake3.clone()),
-    };
-    let updates = || collected.iter().flat_map(|found| &found.updates);
-    let arrivals: BTreeMap<&str, &Arrival> = updates().map(|update| (update.id.as_str(), update)).collect();
-    let choices = opening.selection.choices.iter().map(|choice| {
-        let arrival = arrivals.get(choice.id.as_str()).copied();
-        part(&choice.id, arrival, ModelSource::of(base, choice, &patches).fetched())
-    });
-    let selected: BTreeSet<&str> =
-        opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect();
-    // Late updates of clients that this round did not select.
-    let others = updates().filter(|update| !selected.contains(update.id.as_str()));
-    let choices = choices.chain(others.map(|update| part(&update.id, Some(update), 0)));
-    choices.collect()
-}
-
 /// Writes why each file is in quarantine.
 fn write_reasons(files: &mut impl Files, state: &State) -> Result<(), RoundError> {
     let path = layout::of_round(state.round, "quarantine/reasons.jsonl");
@@ -110,20 +61,6 @@ fn write_reasons(files: &mut impl Files, state: &State) -> Result<(), RoundError
             .write(&path, format!("{}\n", lines.join("\n")).as_bytes())
             .map_err(RoundError::writing(&path)),
     }
-}
-
-/// The client of a late update.
-fn late_client(path: &str) -> Option<&str> {
-    layout::client_of(path.rsplit('/').next()?)
-}
-
-/// All updates that the round left out, with their paths in quarantine.
-fn rejected(state: &State) -> Vec<Rejected> {
-    let collected = state.collected().map_or_else(Vec::new, |collected| collected.rejected.clone());
-    let validated = state.validated().map_or_else(Vec::new, |validated| validated.rejected.clone());
-    let merged = state.merged().map_or_else(Vec::new, |merged| merged.rejected.clone());
-    let moved = |bad: Rejected| Rejected { path: quarantined(state.round, &bad.path), ..bad };
-    collected.into_iter().chain(validated.into_iter().chain(merged).map(moved)).collect()
 }
 
 /// The versions that were kept before, and the one that the round made.

@@ -160,11 +160,6 @@ impl State {
         if let Some(later) = recorded.filter(|later| *later > self.round) {
             return beyond(format!("{} knows round {later}", layout::REGISTRY));
         }
-        let closed = self.journal.lines.iter().any(|line| matches!(line.event, Event::Close(_)));
-        if closed && recorded.is_none_or(|recorded| recorded < self.round) {
-            let (registry, round) = (layout::REGISTRY, self.round);
-            tracing::warn!("{registry} does not know round {round}, which is over: it may be from a backup");
-        }
         let (model, file) = (layout::model(&self.carry.current.file.blake3), &self.carry.current.file);
         let found = world.bytes(&model).map_err(RoundError::reading(&model))?;
         if found != file.bytes {

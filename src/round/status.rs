@@ -6,7 +6,7 @@ use crate::round::journal::{Ending, Event, RoundJournal, Settings, Version};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
 use crate::round::world::{BudgetFacts, Merged, World};
-use crate::round::{collect, task};
+use crate::round::{collect, fates, task};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -39,6 +39,9 @@ pub struct Status {
     pub bytes_up: u64,
     /// Bytes that clients fetched in all rounds.
     pub bytes_down: u64,
+    /// The first and the last round that are over and that the registry does not know: it is from a backup. `None` if
+    /// it knows all.
+    pub unrecorded: Option<[u64; 2]>,
     /// The settings of the open round, or of the next.
     pub settings: Option<Settings>,
     /// The privacy budget.
@@ -75,6 +78,7 @@ impl Status {
             last: state.ending().map(ending),
             bytes_up: carry.bytes[0],
             bytes_down: carry.bytes[1],
+            unrecorded: fates::unrecorded(world, state)?,
             settings: opening.map(|opening| opening.settings.clone()).or_else(|| carry.settings.clone()),
             budget: world.budget()?,
         })

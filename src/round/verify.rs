@@ -3,6 +3,7 @@
 use crate::record::Head;
 use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
+use crate::round::fates;
 use crate::round::journal::{Event, RoundJournal};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
@@ -21,6 +22,8 @@ pub struct Checked {
     pub models: usize,
     /// The number and the digest of the last line: a backup with another one is older, or was changed.
     pub head: Option<Head>,
+    /// The first and the last round that are over and that the registry does not know; `None` if it knows all.
+    pub unrecorded: Option<[u64; 2]>,
 }
 
 /// Checks a state directory.
@@ -44,7 +47,8 @@ pub fn run(world: &mut impl World, directory: &Path) -> Result<Checked, RoundErr
         lines += journal.lines.len();
     }
     let models = models(world, &state)?;
-    Ok(Checked { rounds: rounds.len().saturating_sub(1) as u64, lines, models, head })
+    let unrecorded = fates::unrecorded(world, &state)?;
+    Ok(Checked { rounds: rounds.len().saturating_sub(1) as u64, lines, models, head, unrecorded })
 }
 
 fn models(world: &mut impl World, state: &State) -> Result<usize, RoundError> {

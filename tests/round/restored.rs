@@ -84,3 +84,61 @@ fn a_folder_without_a_federation_is_named() {
     let again = federation.round("init", &["--model", "model.safetensors"]);
     again.assert_fails(2, &["fed: holds a federation already"]);
 }
+
+/// A registry from a backup beside journals that know more: it is noticed, and what it lacks is recorded again.
+#[test]
+fn an_older_registry_is_noticed_and_completed() {
+    let federation = after(1);
+    let path = format!("{STATE}/clients.db");
+    let backup = federation.dir.read(&path);
+    for round in 2..=3 {
+        federation.deliver(round, 0);
+        federation.advance();
+    }
+    let show = || {
+        let shown =
+            crate::harness::fedmill(&federation.dir, &["clients", "show", STATE, "client-1", "--json"]);
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+        (shown["history"].clone(), shown["rounds"].clone(), shown["last_update"].clone())
+    };
+    let whole = show();
+    assert_eq!(whole.1.as_array().unwrap().len(), 3);
+    federation.assert_sound();
+    federation.dir.write(&path, backup);
+    let verify = federation.round("verify", &[]);
+    assert_eq!(verify.code, Some(1), "{verify:#?}");
+    assert!(verify.stderr.contains("refused: clients.db does not know rounds 2 to 3"), "{verify:#?}");
+    assert_eq!(federation.status()["unrecorded"], serde_json::json!([2, 3]));
+    let status = federation.round("status", &[]).stdout;
+    assert!(status.contains("does not know rounds 2 to 3: it is from a backup"), "{status}");
+    federation.deliver(4, 0);
+    let run = federation.round("run", &["--quiet"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(
+        run.stderr.contains("error: clients.db did not know rounds 2 to 3: it is from a backup"),
+        "{run:#?}"
+    );
+    federation.assert_sound();
+    assert!(federation.status()["unrecorded"].is_null());
+    let completed = show();
+    assert_eq!(completed.1.as_array().unwrap()[1..], whole.1.as_array().unwrap()[..]);
+    assert_eq!(completed.0["merged"], 4);
+}
+
+/// The same between two rounds: the registry is complete before the next round selects.
+#[test]
+fn an_older_registry_is_completed_before_a_round_opens() {
+    let federation = after(1);
+    let path = format!("{STATE}/clients.db");
+    let backup = federation.dir.read(&path);
+    federation.deliver(2, 0);
+    federation.round("run", &["--phase", "collect"]);
+    for phase in ["validate", "aggregate", "evaluate", "publish", "adapt", "report"] {
+        let run = federation.round("run", &["--phase", phase]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+    }
+    federation.dir.write(&path, backup);
+    let run = federation.advance();
+    assert!(run.stderr.contains("clients.db did not know round 2: it is from a backup"), "{run:#?}");
+    federation.assert_sound();
+}

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 /// Register the clients of a file.
 ///
 /// Makes the registry if there is none. All rows go into the registry together. Every bad row is reported with its line;
-/// then no client is registered, unless --skip-bad leaves the bad rows out.
+/// then no client is registered, unless --skip-bad leaves the bad rows out. `clients list --json` prints such a file; its
+/// keys registered_at and history are ignored.
 #[derive(Args, Debug)]
 #[command(next_help_heading = INPUTS)]
 pub(in crate::cli) struct Arguments {

@@ -105,6 +105,6 @@ fn cells(client: &Client) -> Vec<String> {
         profile.connection_quality.to_string(),
         client.history.merged.to_string(),
         time_text(profile.last_update),
-        time_text(client.retired_at),
+        time_text(profile.retired_at),
     ])
 }

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::state::{StateDirectory, failure, or_dash, time_text};
-use crate::cli::cells::row;
+use crate::cli::cells::{fit, row};
 use crate::fleet::client::Client;
 use crate::fleet::history::Past;
 use crate::model::client_id::nfc;
@@ -69,7 +69,7 @@ fn facts(client: &Client) -> String {
         ("public key", or_dash(profile.public_key.as_ref())),
         ("registered", time_text(Some(client.registered_at))),
         ("last update", time_text(profile.last_update)),
-        ("retired", time_text(client.retired_at)),
+        ("retired", time_text(profile.retired_at)),
         ("last round", history.last_round.to_string()),
         ("selected", history.selected.to_string()),
         ("merged", history.merged.to_string()),
@@ -90,23 +90,17 @@ fn facts(client: &Client) -> String {
 
 fn past(rounds: &[Past]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "round",
-        "outcome",
-        "bytes up",
-        "bytes down",
-        "seconds",
-        "loss",
-    ]);
+    let header = ["round", "outcome", "bytes up", "bytes down", "seconds", "reason"];
+    table.load_style(presets::NOTHING).set_header(header);
     for past in rounds {
         table.add_row(row([
             past.round.to_string(),
             past.outcome.clone(),
             past.bytes_up.to_string(),
             past.bytes_down.to_string(),
-            or_dash(past.duration_s),
-            or_dash(past.loss),
+            or_dash(past.duration_s.map(|seconds| format!("{seconds:.1}"))),
+            or_dash(past.reason.as_ref()),
         ]));
     }
-    table.trim_fmt()
+    fit(&mut table, &[5])
 }

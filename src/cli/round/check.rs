@@ -2,14 +2,14 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
-use crate::cli::cells::row;
+use crate::cli::cells::wrapped;
 use crate::round::lint::{Finding, Level};
 use clap::Args;
 use std::path::PathBuf;
 
 /// Check the settings of a federation, and the files that they need.
 ///
-/// Prints a line for each finding. The exit status is 1 if a finding is an error.
+/// Prints each finding with its reason and what mends it. The exit status is 1 if a finding is an error.
 #[derive(Args, Debug)]
 #[command(next_help_heading = OUTPUT)]
 pub(in crate::cli) struct Arguments {
@@ -30,7 +30,7 @@ impl Arguments {
         let findings = server.check(self.population);
         let text = match self.json {
             true => format!("{}\n", serde_json::json!({ "findings": findings })),
-            false => table(&findings),
+            false => text_of(&findings),
         };
         print(&text)?;
         let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
@@ -42,15 +42,13 @@ impl Arguments {
     }
 }
 
-fn table(findings: &[Finding]) -> String {
+fn text_of(findings: &[Finding]) -> String {
     if findings.is_empty() {
         return "no finding\n".to_owned();
     }
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["level", "key", "found", "why", "remedy"]);
-    for Finding { level, key, found, why, remedy } in findings {
-        table.add_row(row([level.to_string(), key.to_string(), found.clone(), why.clone(), remedy.clone()]));
-    }
-    format!("{}\n", table.trim_fmt())
+    let block = |Finding { level, key, found, why, remedy }: &Finding| {
+        let remedy = if remedy.is_empty() { String::new() } else { wrapped(&format!("remedy: {remedy}"), 2) };
+        format!("{}{}{remedy}", wrapped(&format!("{level}: {key} is {found}"), 0), wrapped(why, 2))
+    };
+    findings.iter().map(block).collect::<Vec<_>>().join("\n")
 }

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
-use crate::cli::cells::row;
+use crate::cli::cells::{fit, row};
 use crate::round::status::{Past, history};
 use clap::Args;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ impl Arguments {
 fn table(rounds: &[Past]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["round", "opened", "selected", "merged", "rejected", "metrics", "ending"]);
+    table.set_header(["round", "opened (UTC)", "merged", "rejected", "metrics", "ending"]);
     for past in rounds {
         let metrics: Vec<String> =
             past.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -49,13 +49,17 @@ fn table(rounds: &[Past]) -> String {
             if past.ending.is_empty() { format!("open, phase {}", past.phase) } else { past.ending.clone() };
         table.add_row(row([
             past.round.to_string(),
-            past.opened.clone().unwrap_or_default(),
-            past.selected.to_string(),
-            past.merged.to_string(),
+            past.opened.as_deref().map(minute).unwrap_or_default(),
+            format!("{} of {}", past.merged, past.selected),
             past.rejected.to_string(),
             metrics.join(", "),
             format!("{ending}{}", back.concat()),
         ]));
     }
-    table.trim_fmt()
+    fit(&mut table, &[4, 5])
+}
+
+/// A time such as `2026-01-31T12:00:05Z` as `2026-01-31 12:00`.
+fn minute(time: &str) -> String {
+    time.chars().take("2026-01-31T12:00".len()).map(|sign| if sign == 'T' { ' ' } else { sign }).collect()
 }

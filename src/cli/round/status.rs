@@ -3,6 +3,7 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
 use crate::cli::cells::row;
+use crate::round::fates::rounds_text;
 use crate::round::state::State;
 use crate::round::status::Status;
 use clap::Args;
@@ -57,6 +58,15 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         ("kept", Some(format!("versions {}", kept.join(", ")))),
         ("rounds", Some(format!("{} published, {} refused", status.published, status.refused))),
         ("bytes", Some(format!("{} up, {} down", status.bytes_up, status.bytes_down))),
+        (
+            "registry",
+            status.unrecorded.map(|rounds| {
+                format!(
+                    "does not know {}: it is from a backup; the next run records them",
+                    rounds_text(rounds)
+                )
+            }),
+        ),
         (
             "quorum",
             settings
