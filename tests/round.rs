@@ -1,5 +1,6 @@
 //! The rounds of a federation, on the real program and in a simulated world.
 
+mod bandwidth;
 mod check;
 mod federation;
 mod hostile;

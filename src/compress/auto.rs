@@ -18,9 +18,11 @@ use crate::model::layout::TensorSpec;
 /// Models of up to this many values are also tried as one vector.
 const TINY_MODEL: usize = 1 << 18;
 
-/// About the bytes of a header, and of a part's entry in it.
-const HEADER_BYTES: u64 = 256;
-const PART_BYTES: u64 = 32;
+/// About the bytes of a header without its entries.
+pub(crate) const HEADER_BYTES: u64 = 256;
+
+/// About the bytes of a part's entry in the header.
+pub(crate) const PART_BYTES: u64 = 32;
 
 /// A goal, and the plans that may meet it.
 #[derive(Debug)]

@@ -9,6 +9,7 @@
 //! | encode chunk by chunk; a GPU may help | `encode`, [`offload`] |
 //! | lay the streams out in a file | [`writer`], `sink` |
 //! | measure the error, and report | [`quality`], [`summary`], `attempt` |
+//! | forecast the bytes from a layout | [`forecast`] |
 //! | meet a target | `auto`, with estimates (`survey`) and a search over real files (`search`) |
 //!
 //! [`table`] compares all codecs on one update. [`decompress`] is the inverse of a run. [`error`] has the errors of a
@@ -19,6 +20,7 @@ mod auto;
 pub mod decompress;
 mod encode;
 pub mod error;
+pub mod forecast;
 mod goal;
 mod inputs;
 pub mod method;

@@ -45,6 +45,9 @@ pub struct TierPlan {
     /// The codec of its updates, as `compress --codec` takes it; `None` for that of the round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
+    /// The bytes that one of its clients may send in a round; `None` for its share of the round's budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_bytes: Option<u64>,
 }
 
 /// Clients by tier.

@@ -2,25 +2,30 @@
 //!
 //! - Server learning rate: FedExP (Jhunjhunwala, Wang and Joshi, 2023, equation 5).
 //! - Quorum, deadline, dropout, local steps: from how many updates came, and when.
-//! - Compression target: from the bytes of the round and its budget.
+//! - Compression target: from the bytes of the round, or of a tier, and their budget.
+//! - Codec of a tier: the least lossy one that meets the budget of the tier ([`bandwidth`]).
 //!
-//! No setting changes by more than a quarter in a round. Under differential privacy nothing changes, since all of it
+//! No number changes by more than a quarter in a round. Under differential privacy nothing changes, since all of it
 //! follows from what clients did. Only the clip bound moves then, by the noised count of the budget.
 
+use crate::round::bandwidth::{self, Chosen, Traffic};
 use crate::round::config::Config;
 use crate::round::config::sections::Mode;
-use crate::round::journal::{Arrival, Change, Collected, Ending, Opening, Settings};
+use crate::round::journal::{Arrival, Change, Collected, Ending, Opening, Settings, TierSettings, Value};
 use crate::round::open;
 use crate::round::state::State;
-use crate::round::task::ModelSource;
-use crate::round::world::{BudgetFacts, Fingerprint, Merged};
+use crate::round::world::{BudgetFacts, Merged, TierTask};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// The largest factor by which a setting changes in one round.
 const STEP: f64 = 1.25;
 
 /// The deadline aims at this multiple of the time by which nine of ten updates came.
 const SLACK: f64 = 1.5;
+
+/// The part of its budget that the bytes of updates may take before a compression target moves.
+const FITTING: RangeInclusive<f64> = 0.8..=1.0;
 
 /// The part of an observation that enters the running share of dropouts.
 const RATE: f64 = 0.5;
@@ -34,6 +39,7 @@ pub fn act(
     state: &State,
     ending: &Ending,
     budget: Option<&BudgetFacts>,
+    tiers: &BTreeMap<String, TierTask>,
 ) -> (Settings, Vec<Change>) {
     let settings =
         state.opening().map_or_else(|| open::settings(config, None), |opening| opening.settings.clone());
@@ -43,7 +49,9 @@ pub fn act(
     let mut next = Next { settings, changes: Vec::new() };
     if let (Some(opening), Some(collected)) = (state.opening(), state.collected()) {
         next.follow_arrivals(config, opening, collected);
-        next.follow_bytes(config, (opening, collected), &state.patches());
+        let selected = (&opening.base, &opening.selection.choices[..]);
+        let traffic = bandwidth::traffic(selected, &collected.updates, &state.patches(), tiers);
+        next.follow_bytes(config, tiers, &traffic);
     }
     if let (Some(merged), Ending::Published(_)) = (state.merged(), ending) {
         next.follow_lengths(config, merged);
@@ -57,8 +65,8 @@ fn clip_change(state: &State, budget: Option<&BudgetFacts>) -> Vec<Change> {
     let moved = before.zip(budget).filter(|(before, after)| before.clip != after.clip);
     let change = |(before, after): (&BudgetFacts, &BudgetFacts)| Change {
         setting: "clip".to_owned(),
-        from: before.clip,
-        to: after.clip,
+        from: Value::Number(before.clip),
+        to: Value::Number(after.clip),
         why: "the bound follows the noised share of updates below it".to_owned(),
     };
     moved.map(change).into_iter().collect()
@@ -75,9 +83,14 @@ impl Next {
     fn change(&mut self, setting: &str, from: f64, wanted: f64, [least, most]: [f64; 2], why: String) -> f64 {
         let to = wanted.clamp(from / STEP, from * STEP).clamp(least, most);
         if to != from {
-            self.changes.push(Change { setting: setting.to_owned(), from, to, why });
+            self.record(setting, from, to, why);
         }
         to
+    }
+
+    fn record(&mut self, setting: &str, from: f64, to: f64, why: String) {
+        let (from, to) = (Value::Number(from), Value::Number(to));
+        self.changes.push(Change { setting: setting.to_owned(), from, to, why });
     }
 
     fn follow_arrivals(&mut self, config: &Config, opening: &Opening, collected: &Collected) {
@@ -119,7 +132,7 @@ impl Next {
             let to = (from + RATE * (1.0 - came - from)).clamp(least, most);
             if to != from {
                 let why = format!("{missing} of {asked} selected clients sent nothing");
-                self.changes.push(Change { setting: "dropout".to_owned(), from, to, why });
+                self.record("dropout", from, to, why);
             }
             self.settings.dropout = to;
         }
@@ -166,34 +179,85 @@ impl Next {
             if to != from {
                 let setting = format!("local_steps of tier `{tier}`");
                 let why = format!("half of its updates came within {median:.0} s of {round:.0} s");
-                self.changes.push(Change { setting, from, to, why });
+                self.record(&setting, from, to, why);
                 self.settings.local_steps.insert(tier.to_owned(), to as u64);
             }
         }
     }
 
+    /// Fits the compression target of all clients, and the settings of each tier, to their budgets of bytes.
     fn follow_bytes(
         &mut self,
         config: &Config,
-        (opening, collected): (&Opening, &Collected),
-        patches: &BTreeMap<String, Fingerprint>,
+        tiers: &BTreeMap<String, TierTask>,
+        traffic: &BTreeMap<String, Traffic>,
     ) {
-        let (Some(range), Some(budget)) =
-            (config.adaptation.compression_target, config.adaptation.bytes_per_round)
+        let left = bandwidth::left(config, tiers, traffic);
+        for (tier, task) in tiers {
+            let budget = bandwidth::budget(config, task, left);
+            let found = traffic.get(tier).and_then(Traffic::mean);
+            if let (Some(mean), Some(budget), Some(before)) =
+                (found, budget, self.settings.tiers.get(tier).cloned())
+            {
+                let after = self.follow_tier(config, (tier, task), (mean, budget), &before);
+                self.settings.tiers.insert(tier.clone(), after);
+            }
+        }
+        let bounds = config.adaptation.compression_target.zip(config.adaptation.bytes_per_round);
+        let (Some((range, budget)), Some((left, sharing)), Some(others)) = (bounds, left, traffic.get(""))
         else {
             return;
         };
-        let up: u64 = collected.updates.iter().map(|update| update.file.bytes).sum();
-        let fetched = |choice| ModelSource::of(&opening.base, choice, patches).fetched();
-        let down: u64 = opening.selection.choices.iter().map(fetched).sum();
-        let from = self.settings.compression_target;
+        let down: u64 = traffic.values().map(|tier| tier.down).sum();
         // Only updates follow the target: they have what the models leave of the budget.
-        let share = up as f64 / budget.saturating_sub(down).max(1) as f64;
-        if up > 0 && !(0.8..=1.0).contains(&share) {
+        let own = left as f64 * others.clients as f64 / sharing.max(1) as f64;
+        let (up, share) = (others.up, others.up as f64 / own.max(1.0));
+        if up > 0 && !FITTING.contains(&share) {
+            let from = self.settings.compression_target;
             let why = format!("updates took {up} bytes and models {down}, of {budget}");
             self.settings.compression_target =
                 self.change("compression_target", from, from / share, range, why);
         }
+    }
+
+    /// The target and the codec of a tier whose updates had `mean` bytes on average.
+    fn follow_tier(
+        &mut self,
+        config: &Config,
+        (tier, task): (&str, &TierTask),
+        (mean, budget): (u64, u64),
+        before: &TierSettings,
+    ) -> TierSettings {
+        let mut after = TierSettings { upload_bytes: Some(budget), ..before.clone() };
+        let found = format!("its updates took {mean} bytes on average, of {budget}");
+        let share = mean as f64 / budget.max(1) as f64;
+        if let Some(range) = config.adaptation.compression_target.filter(|_| !FITTING.contains(&share)) {
+            let (setting, from) = (format!("compression_target of tier `{tier}`"), before.compression_target);
+            after.compression_target = self.change(&setting, from, from / share, range, found.clone());
+        }
+        if config.adaptation.tier_codecs && task.codec.is_none() {
+            let chosen = bandwidth::choose(&task.codecs, before.codec.as_deref(), Some(mean), budget);
+            after.codec = chosen.as_ref().map(|chosen| chosen.codec.clone());
+            self.record_codec(tier, before.codec.as_ref(), chosen, &found);
+        }
+        after
+    }
+
+    /// Records another codec for a tier, or that no codec meets its budget.
+    fn record_codec(&mut self, tier: &str, before: Option<&String>, chosen: Option<Chosen>, found: &str) {
+        let why = match &chosen {
+            Some(Chosen { codec, is_met: true, .. }) if Some(codec) == before => return,
+            Some(Chosen { codec, expected, is_met: true }) => {
+                format!("{found}; {codec} is expected to take {expected}")
+            }
+            Some(Chosen { codec, expected, is_met: false }) => format!(
+                "{found}; no codec of compression.methods meets that: {codec}, the smallest, is expected to take {expected}"
+            ),
+            None => format!("{found}; the rule of the tier takes no codec of compression.methods"),
+        };
+        let name = |codec: Option<&String>| Value::Name(codec.map_or("any", String::as_str).to_owned());
+        let (from, to) = (name(before), name(chosen.as_ref().map(|chosen| &chosen.codec)));
+        self.changes.push(Change { setting: format!("codec of tier `{tier}`"), from, to, why });
     }
 
     fn follow_lengths(&mut self, config: &Config, merged: &Merged) {

@@ -13,6 +13,7 @@ use crate::round::moment::Moment;
 use crate::round::world::{BudgetFacts, Files, Fingerprint, Merged};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The settings that change from round to round.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
@@ -32,6 +33,21 @@ pub struct Settings {
     pub compression_target: f64,
     /// Local steps of the clients of a tier; the empty name stands for clients without a tier.
     pub local_steps: BTreeMap<String, u64>,
+    /// The other settings of a tier; empty without tiers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tiers: BTreeMap<String, TierSettings>,
+}
+
+/// The settings of a tier that change from round to round.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct TierSettings {
+    /// The codec of its clients; `None` for any of the configuration.
+    pub codec: Option<String>,
+    /// The size of an update relative to the model that its clients aim at.
+    pub compression_target: f64,
+    /// The bytes that one of its clients may send in a round; `None` without a budget.
+    pub upload_bytes: Option<u64>,
 }
 
 /// An update that a client delivered.
@@ -147,16 +163,35 @@ pub enum Ending {
     },
 }
 
-/// A setting that changes for the next round.
+/// The value of a setting.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(untagged)]
+pub enum Value {
+    /// A number.
+    Number(f64),
+    /// A name, such as that of a codec.
+    Name(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number:.4}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A setting that changes for the next round, or that cannot change as a budget asks: then both values are equal.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The setting.
     pub setting: String,
     /// Its value in this round.
-    pub from: f64,
+    pub from: Value,
     /// Its value in the next.
-    pub to: f64,
+    pub to: Value,
     /// The reason.
     pub why: String,
 }

@@ -134,7 +134,12 @@ impl<'w, W: World> Machine<'w, W> {
             Some(Event::Publish { metrics }) => self.publish(&metrics)?,
             Some(Event::Adapt(ending)) => {
                 let budget = world.budget()?;
-                let (settings, changes) = adapt::act(config, state, &ending, budget.as_ref());
+                let base = state.opening().map(|opening| layout::model(&opening.base.file.blake3));
+                let tiers = match base.filter(|_| !config.privacy.enabled) {
+                    Some(base) => world.tiers(&base)?,
+                    None => BTreeMap::new(),
+                };
+                let (settings, changes) = adapt::act(config, state, &ending, budget.as_ref(), &tiers);
                 Event::Report { settings: Box::new(settings), changes }
             }
             Some(Event::Report { settings, changes }) => {

@@ -9,11 +9,13 @@
 //! - [`journal`]: a sealed line before each phase acts. [`state`]: what the journals tell. [`moment`]: two clocks.
 //! - [`machine`]: lets the next phase act. The phases: [`open`] with [`task`], [`collect`], [`validate`], [`aggregate`],
 //!   [`evaluate`], [`publish`], [`adapt`], [`report`] with [`fates`]. [`drive`]: step by step, until there is nothing to do.
+//! - [`bandwidth`]: budgets of bytes for the updates of tiers, and the codecs that meet them.
 //! - Between rounds: [`init`], [`rollback`], [`status`], [`verify`].
 //! - [`world`]: the files and the work that phases see. [`server`]: the real ones. [`error`]: why a round stopped.
 
 pub mod adapt;
 pub mod aggregate;
+pub mod bandwidth;
 pub mod budget_plan;
 pub mod collect;
 pub mod config;

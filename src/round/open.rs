@@ -1,6 +1,7 @@
 //! Opens a round: selects its clients, and writes a task for each.
 
 use crate::io::digest::{Blake3, hex};
+use crate::round::bandwidth;
 use crate::round::config::Config;
 use crate::round::config::sections::Mode;
 use crate::round::config::sections::coordination::count_of;
@@ -21,12 +22,17 @@ pub fn decide(world: &mut impl World, config: &Config, state: &State) -> Result<
     let round = state.next_round();
     let population = world.population()?;
     let mut settings = settings(config, state.carry.settings.as_ref());
-    for (tier, task) in world.tiers()? {
-        task.local_steps.map(|steps| *settings.local_steps.entry(tier).or_insert(steps));
+    let tiers = world.tiers(&layout::model(&state.carry.current.file.blake3))?;
+    for (tier, task) in &tiers {
+        task.local_steps.map(|steps| *settings.local_steps.entry(tier.clone()).or_insert(steps));
     }
     let budget = world.budget()?;
     let now = world.now();
     let selection = world.select(round, &settings, &now)?;
+    // Patches are not made yet: a client that needs one counts as if it fetched the model.
+    let traffic =
+        bandwidth::traffic((&state.carry.current, &selection.choices), &[], &BTreeMap::new(), &tiers);
+    settings.tiers = bandwidth::opening(config, state.carry.settings.as_ref(), &tiers, &traffic);
     let selected = selection.choices.len() as u64;
     let wanted = match config.coordination.mode {
         Mode::Sync => count_of(settings.quorum, settings.clients).max(config.coordination.min_clients),
@@ -54,6 +60,7 @@ pub fn settings(config: &Config, adapted: Option<&Settings>) -> Settings {
         server_learning_rate: None,
         compression_target: config.compression.target,
         local_steps: BTreeMap::from([(String::new(), config.strategy.local_steps)]),
+        tiers: BTreeMap::new(),
     };
     let Some(adapted) = adapted else { return own };
     let bounds = &config.adaptation;
@@ -80,6 +87,7 @@ pub fn settings(config: &Config, adapted: Option<&Settings>) -> Settings {
             }
             None => own.local_steps,
         },
+        tiers: own.tiers,
     }
 }
 
@@ -103,7 +111,7 @@ pub fn act(
     let inbox = layout::inbox(round);
     world.make_folder(&inbox).map_err(RoundError::writing(&inbox))?;
     let patches = patches(world, config, state, opening)?;
-    let common = TaskSettings::of(config, opening, world.tiers()?);
+    let common = TaskSettings::of(config, opening);
     let deadline = state.opened().map_or(0, |line| line.at.unix_s()) + opening.settings.timeout_s as u64;
     let mut files = Vec::new();
     for choice in &opening.selection.choices {

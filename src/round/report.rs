@@ -145,8 +145,8 @@ fn record(
 fn adapted(change: &Change) -> Adapted {
     Adapted {
         setting: change.setting.clone(),
-        from: format!("{:.4}", change.from),
-        to: format!("{:.4}", change.to),
+        from: change.from.to_string(),
+        to: change.to.to_string(),
         why: change.why.clone(),
     }
 }

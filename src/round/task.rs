@@ -3,9 +3,9 @@
 use crate::fleet::select::Choice;
 use crate::io::digest::Blake3;
 use crate::round::config::Config;
-use crate::round::journal::{Opening, Version};
+use crate::round::journal::{Opening, TierSettings, Version};
 use crate::round::layout;
-use crate::round::world::{Fingerprint, TierTask};
+use crate::round::world::Fingerprint;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,8 +25,8 @@ pub struct TaskSettings {
     pub local_steps: BTreeMap<String, u64>,
     /// Codecs that a client may use; empty for updates as they are.
     pub codecs: Vec<String>,
-    /// The codec that the clients of a tier use.
-    pub tier_codecs: BTreeMap<String, String>,
+    /// The codec, the compression target and the budget of a tier.
+    pub tiers: BTreeMap<String, TierSettings>,
     /// The size of an update relative to the model that clients aim at.
     pub compression_target: f64,
     /// The most bytes of an update; `None` for no bound.
@@ -41,14 +41,14 @@ pub struct TaskSettings {
 
 impl TaskSettings {
     /// The settings of a round.
-    pub fn of(config: &Config, opening: &Opening, tiers: BTreeMap<String, TierTask>) -> Self {
+    pub fn of(config: &Config, opening: &Opening) -> Self {
         let strategy = &config.strategy;
         let is_proximal = strategy.name.split(':').next() == Some("fedprox");
         Self {
             mu: is_proximal.then_some(strategy.mu),
             local_steps: opening.settings.local_steps.clone(),
             codecs: config.compression.methods.clone(),
-            tier_codecs: tiers.into_iter().filter_map(|(tier, task)| Some((tier, task.codec?))).collect(),
+            tiers: opening.settings.tiers.clone(),
             compression_target: opening.settings.compression_target,
             max_bytes: config.compression.bytes_per_update,
             clip: opening.budget.as_ref().map(|budget| budget.clip),
@@ -58,8 +58,12 @@ impl TaskSettings {
     }
 
     fn codecs(&self, tier: Option<&str>) -> Vec<String> {
-        let own = tier.and_then(|tier| self.tier_codecs.get(tier));
+        let own = self.tier(tier).and_then(|tier| tier.codec.as_ref());
         own.map_or_else(|| self.codecs.clone(), |codec| vec![codec.clone()])
+    }
+
+    fn tier(&self, tier: Option<&str>) -> Option<&TierSettings> {
+        self.tiers.get(tier?)
     }
 
     fn steps(&self, tier: Option<&str>) -> u64 {
@@ -139,6 +143,8 @@ pub struct Task {
     mu: Option<f64>,
     codecs: Vec<String>,
     compression_target: f64,
+    /// The bytes that the update may have in the client's budget; `None` without a budget.
+    upload_bytes: Option<u64>,
     max_bytes: Option<u64>,
     clip: Option<f64>,
     personal: Vec<String>,
@@ -164,6 +170,7 @@ impl Task {
             ("round", round.to_string()),
             ("base", format!("blake3:{}", model.blake3)),
         ]);
+        let tier = common.tier(choice.tier.as_deref());
         Self {
             schema: TASK,
             client: choice.id.clone(),
@@ -171,7 +178,8 @@ impl Task {
             local_steps: common.steps(choice.tier.as_deref()),
             mu: common.mu,
             codecs: common.codecs(choice.tier.as_deref()),
-            compression_target: common.compression_target,
+            compression_target: tier.map_or(common.compression_target, |tier| tier.compression_target),
+            upload_bytes: tier.and_then(|tier| tier.upload_bytes),
             max_bytes: common.max_bytes,
             clip: common.clip,
             personal: common.personal.clone(),

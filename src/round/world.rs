@@ -211,13 +211,28 @@ pub struct Merged {
     pub geometry: BTreeMap<String, f64>,
 }
 
-/// What the file of tiers asks of the clients of a tier.
+/// A codec of the configuration, and the bytes that an update by it is expected to have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CodecForecast {
+    /// The codec.
+    pub codec: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What the file of tiers asks of the clients of a tier, and what they may send.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct TierTask {
     /// Local steps; `None` for those of all clients.
     pub local_steps: Option<u64>,
     /// The codec; `None` for those of all clients.
     pub codec: Option<String>,
+    /// The bytes that one client may send in a round; `None` for its share of the round's budget.
+    pub upload_bytes: Option<u64>,
+    /// The codecs of the configuration that the rule of the tier takes, in their order.
+    pub codecs: Vec<CodecForecast>,
+    /// The other codecs of the configuration, each with the reason.
+    pub unfit: Vec<(String, String)>,
 }
 
 /// The state of the privacy budget.
@@ -245,12 +260,13 @@ pub trait Work {
     /// When there are too few clients, or the registry cannot be read.
     fn select(&mut self, round: u64, settings: &Settings, now: &Moment) -> Result<Selection, RoundError>;
 
-    /// What the file of tiers asks of the clients of each tier; nothing without such a file.
+    /// What the file of tiers asks of the clients of each tier; nothing without such a file. Forecasts are for updates of
+    /// the model at this path.
     ///
     /// # Errors
     ///
-    /// When it cannot be used.
-    fn tiers(&mut self) -> Result<BTreeMap<String, TierTask>, RoundError>;
+    /// When the file or the model cannot be used.
+    fn tiers(&mut self, model: &str) -> Result<BTreeMap<String, TierTask>, RoundError>;
 
     /// The number of clients that are not retired.
     ///

@@ -4,6 +4,8 @@ use super::config;
 use crate::harness::{Dir, fedmill};
 use fedmill::round::budget_plan::budget_plan;
 use fedmill::round::lint::{Facts, Finding, Level, lint};
+use fedmill::round::world::{CodecForecast, TierTask};
+use std::collections::BTreeMap;
 
 /// A finding, and settings with and without it.
 struct Case {
@@ -19,7 +21,7 @@ struct Case {
 
 /// Facts of a registry of 1000 and a model of 1 MB.
 fn facts() -> Facts {
-    Facts { population: Some(1000), model_bytes: Some(1_000_000), plan: None }
+    Facts { population: Some(1000), model_bytes: Some(1_000_000), ..Facts::default() }
 }
 
 fn has(findings: &[Finding], case: &Case) -> bool {
@@ -541,4 +543,55 @@ fn the_command_prints_findings_and_its_status_tells_errors() {
     let run = check("", &["--population", "5"]);
     assert_eq!(run.code, Some(1));
     assert!(run.stdout.contains("the registry has 5 clients"), "{}", run.stdout);
+}
+
+/// The tiers low, whose clients may send this much, and high, which has no budget.
+fn with_tiers(upload_bytes: u64, low: TierTask) -> Facts {
+    let one = |(codec, bytes): (&str, u64)| CodecForecast { codec: codec.to_owned(), bytes };
+    let codecs: Vec<_> = [("f16", 500_000), ("u4", 130_000)].map(one).into();
+    let high = TierTask { codecs: codecs.clone(), ..TierTask::default() };
+    let low = TierTask { upload_bytes: Some(upload_bytes), codecs: [codecs, low.codecs].concat(), ..low };
+    let tiers = BTreeMap::from([("low".to_owned(), low), ("high".to_owned(), high)]);
+    Facts { tiers, ..facts() }
+}
+
+#[test]
+fn codecs_that_do_not_fit_a_tier_are_found() {
+    let settings =
+        "tiers.file = 't.json'\nadaptation.tier_codecs = true\ncompression.methods = ['f16', 'u4']";
+    let found = |settings: &str, facts: &Facts| -> Vec<String> {
+        let of = ["adaptation.tier_codecs", "compression.methods"];
+        let findings = lint(&config(settings), facts);
+        assert!(findings.iter().all(|one| one.level == Level::Warning), "{findings:#?}");
+        findings.into_iter().filter(|one| of.contains(&one.key)).map(|one| one.why).collect()
+    };
+    let low = TierTask::default();
+    let none: [&str; 0] = [];
+    assert_eq!(found(settings, &with_tiers(130_000, low.clone())), none);
+    assert_eq!(
+        found(settings, &with_tiers(129_999, low.clone())),
+        [
+            "no codec meets the 129999 bytes of a client in tier `low`: u4, the smallest, is expected to take 130000"
+        ]
+    );
+    let pinned = TierTask { codec: Some("f16".to_owned()), ..low.clone() };
+    assert_eq!(
+        found(settings, &with_tiers(130_000, pinned)),
+        ["tier `low` uses f16, which is expected to take 500000 bytes, of 130000"]
+    );
+    let refused = TierTask { unfit: vec![("topk".to_owned(), "median".to_owned())], ..low.clone() };
+    assert_eq!(found(settings, &with_tiers(130_000, refused)), ["tier `low` never gets it: median"]);
+    let larger = vec![CodecForecast { codec: "u8".to_owned(), bytes: 250_000 }];
+    assert_eq!(
+        found(settings, &with_tiers(130_000, TierTask { codecs: larger, ..low.clone() })),
+        ["u8 is expected to take 250000 bytes and u4 before it 130000: it is never chosen"]
+    );
+    let unbounded = Facts { tiers: BTreeMap::from([("low".to_owned(), low)]), ..facts() };
+    assert_eq!(found(settings, &unbounded), ["no tier has a budget of bytes, so each codec meets it"]);
+    let share = format!("{settings}\nadaptation.bytes_per_round = 1000000");
+    let finds = found(&share, &with_tiers(130_000, TierTask::default()));
+    assert!(finds[0].starts_with("no codec meets the 100000 bytes of a client in tier `high`"), "{finds:?}");
+    assert_eq!(found("adaptation.tier_codecs = true", &facts()), ["it has no effect: there are no tiers"]);
+    let no_codec = "tiers.file = 't.json'\nadaptation.tier_codecs = true";
+    assert_eq!(found(no_codec, &facts()), ["it has no effect: no codec is in methods"]);
 }

@@ -1,6 +1,6 @@
 //! `fedmill clients tiers`: sorts clients into tiers by their devices.
 
-use super::super::{Common, Failure, OUTPUT, Outcome, RULE, print};
+use super::super::{Common, Failure, OUTPUT, Outcome, RULE, print, size};
 use super::state::{StateDirectory, failure};
 use crate::codecs;
 use crate::fleet::tiers::{self, Scale, TIERS, TierPlan};
@@ -48,6 +48,9 @@ pub(in crate::cli) struct Arguments {
     /// The codec of the updates of a tier, such as low=topk:fraction=0.01.
     #[arg(long, value_name = "TIER=CODEC", requires = "output", value_parser = of_tier)]
     tier_codec: Vec<(usize, String)>,
+    /// The bytes that a client of a tier may send in a round, such as low=200kB.
+    #[arg(long, value_name = "TIER=BYTES", requires = "output", value_parser = of_tier)]
+    tier_bytes: Vec<(usize, String)>,
 }
 
 /// A tier by its place, and what is set for it.
@@ -98,7 +101,8 @@ impl Arguments {
     }
 
     fn plans(&self) -> Result<[TierPlan; 3], Failure> {
-        let plan = || TierPlan { rule: "mean".to_owned(), local_steps: None, codec: None };
+        let plan =
+            || TierPlan { rule: "mean".to_owned(), local_steps: None, codec: None, upload_bytes: None };
         let mut plans = [plan(), plan(), plan()];
         for (tier, rule) in &self.tier_rule {
             rules::parse(rule, Definition::Paper)?;
@@ -112,6 +116,10 @@ impl Arguments {
         for (tier, codec) in &self.tier_codec {
             codecs::parse(codec)?;
             plans[*tier].codec = Some(codec.clone());
+        }
+        for (tier, bytes) in &self.tier_bytes {
+            let bad = |why| anyhow::anyhow!("--tier-bytes {bytes}: {why}");
+            plans[*tier].upload_bytes = Some(size::parse_bytes(bytes).map_err(bad)?);
         }
         Ok(plans)
     }

@@ -13,6 +13,11 @@ use crate::updates::set::{Client, UpdateSet};
 /// The least share of the values that a client must send under rules that compare clients.
 const LEAST_FRACTION: f64 = 0.5;
 
+/// Whether rules that compare clients refuse updates in which the client chose these values to send.
+pub fn is_own_choice(sparsity: &Sparsity) -> bool {
+    matches!(sparsity, Sparsity::Own { fraction, .. } if *fraction < LEAST_FRACTION)
+}
+
 /// The rule or step that compares clients, and the one that cannot take sketches.
 pub struct Comparer<'a> {
     /// The rule or step that compares this client with others, by client id.
@@ -55,7 +60,7 @@ fn choices(set: &UpdateSet, comparer: &Comparer) -> Vec<(usize, Fault)> {
     found
         .into_iter()
         .filter_map(|(i, sparsity, rule)| match sparsity {
-            Sparsity::Own { codec, fraction } if fraction < LEAST_FRACTION => {
+            Sparsity::Own { codec, fraction } if is_own_choice(&sparsity) => {
                 Some((i, Fault::OwnChoice { codec, percent: 100.0 * fraction, rule }))
             }
             Sparsity::Shared { codec, mark } if Some(mark) != most => {

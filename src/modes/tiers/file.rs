@@ -51,6 +51,8 @@ pub struct Tier {
     pub local_steps: Option<u64>,
     /// The codec that a round asks its clients to use. Merging ignores it.
     pub codec: Option<String>,
+    /// The bytes that one client may send in a round. Merging ignores them.
+    pub upload_bytes: Option<u64>,
 }
 
 /// The weight of a tier.
@@ -149,6 +151,7 @@ struct TierJson {
     optional: bool,
     local_steps: Option<NonZeroU64>,
     codec: Option<String>,
+    upload_bytes: Option<NonZeroU64>,
 }
 
 #[derive(Deserialize)]
@@ -348,8 +351,18 @@ impl Tier {
         json: &str,
         method: impl Fn(&TierText) -> Result<Method, E>,
     ) -> Result<Self, String> {
-        let TierJson { name, clients, rule, pre, byzantine, weight, optional, local_steps, codec } =
-            serde_json::from_str(json).map_err(|why| why.to_string())?;
+        let TierJson {
+            name,
+            clients,
+            rule,
+            pre,
+            byzantine,
+            weight,
+            optional,
+            local_steps,
+            codec,
+            upload_bytes,
+        } = serde_json::from_str(json).map_err(|why| why.to_string())?;
         if name.is_empty() || clients.is_empty() {
             return Err("`name` and `clients` may not be empty".to_owned());
         }
@@ -368,6 +381,7 @@ impl Tier {
             is_optional: optional,
             local_steps: local_steps.map(NonZeroU64::get),
             codec,
+            upload_bytes: upload_bytes.map(NonZeroU64::get),
         })
     }
 

@@ -87,7 +87,8 @@ fn check_evaluation(lint: &mut Lint) {
     let bounds = &lint.config.adaptation;
     let learns = bounds.server_learning_rate.is_some()
         || bounds.local_steps.is_some()
-        || bounds.compression_target.is_some();
+        || bounds.compression_target.is_some()
+        || bounds.tier_codecs;
     if learns && evaluation.command.is_empty() {
         let why = "adaptation changes how the model is trained, and no evaluation shows if it gets worse";
         lint.warning("evaluation.command", "[]", why, "set evaluation.command and evaluation.metric");

@@ -2,7 +2,9 @@
 
 use crate::privacy::ledger::plan::BudgetPlan;
 use crate::round::config::Config;
+use crate::round::world::TierTask;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 /// How bad a finding is.
@@ -48,6 +50,8 @@ pub struct Facts {
     pub model_bytes: Option<u64>,
     /// The frozen plan of the privacy budget.
     pub plan: Option<BudgetPlan>,
+    /// What each tier asks of its clients, with forecasts; empty unless `adaptation.tier_codecs` is set.
+    pub tiers: BTreeMap<String, TierTask>,
 }
 
 /// The settings with what is found so far.

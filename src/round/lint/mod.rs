@@ -5,6 +5,7 @@
 //! - `protection`: the rule against the hostile clients assumed.
 //! - `private`: the budget of differential privacy, and what private rounds cannot do.
 //! - `bytes`: codecs and budgets of bytes.
+//! - `tiers`: the codecs that each tier may use, and whether one meets its budget.
 //! - `adaptation`: bounds, and what a change is measured by.
 //! - `idle`: keys that have no effect beside the others.
 
@@ -15,6 +16,7 @@ mod finding;
 mod idle;
 mod private;
 mod protection;
+mod tiers;
 
 use crate::round::config::Config;
 use finding::Lint;
@@ -27,6 +29,7 @@ pub fn lint(config: &Config, facts: &Facts) -> Vec<Finding> {
     protection::check(&mut lint);
     private::check(&mut lint);
     bytes::check(&mut lint);
+    tiers::check(&mut lint);
     adaptation::check(&mut lint);
     idle::check(&mut lint);
     lint.findings.sort_by_key(|finding| finding.level);

@@ -88,6 +88,7 @@ fn check_mode(lint: &mut Lint) {
         || bounds.quorum.is_some()
         || bounds.round_timeout.is_some()
         || bounds.compression_target.is_some()
+        || bounds.tier_codecs
         || bounds.clients.is_some()
         || bounds.local_steps.is_some();
     if any {

@@ -8,7 +8,8 @@ use crate::round::layout;
 use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::server::Server;
 use crate::round::state::State;
-use crate::round::world::Work;
+use crate::round::world::TierTask;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 impl Server {
@@ -22,8 +23,9 @@ impl Server {
             findings.push(error("privacy.enabled", layout::BUDGET, why, remedy));
             None
         });
-        let facts = Facts { population, model_bytes: self.model_bytes(), plan };
-        findings.extend(self.check_tiers());
+        let tiers = self.checked_tiers(&mut findings);
+        let model_bytes = self.model().map(|(bytes, _)| bytes);
+        let facts = Facts { population, model_bytes, plan, tiers };
         findings.extend(self.check_evaluation());
         findings.extend(self.check_current());
         findings.extend(lint(&self.config, &facts));
@@ -56,8 +58,21 @@ impl Server {
         active.map(Some).map_err(RoundError::work)
     }
 
-    fn check_tiers(&mut self) -> Option<Finding> {
-        let why = self.tiers().err()?;
+    /// What each tier asks of its clients. A file of tiers or a model that cannot be read is a finding.
+    fn checked_tiers(&self, findings: &mut Vec<Finding>) -> BTreeMap<String, TierTask> {
+        if let Some(finding) = self.check_tiers() {
+            findings.push(finding);
+            return BTreeMap::new();
+        }
+        self.adapting_tiers().unwrap_or_else(|why| {
+            let remedy = "restore the model from a backup";
+            findings.push(error("adaptation.tier_codecs", "a model that cannot be read", why, remedy));
+            BTreeMap::new()
+        })
+    }
+
+    fn check_tiers(&self) -> Option<Finding> {
+        let why = self.tier_tasks(None).err()?;
         let file = self.config.tiers.file.as_ref()?.display().to_string();
         let remedy = format!(
             "write the file by `fedmill clients tiers {} -o FILE`, or leave tiers.file out",

@@ -1,13 +1,16 @@
 //! The real world of a round: a state directory on disk, and the rooms that do the work.
 //!
 //! - [`disk`]: the files. [`work`]: selection, merges, records. [`budget`](mod@budget): the privacy budget.
-//! - [`check`]: findings about the files. [`initial`]: checks the first model. [`command`]: the operator's command that measures a model.
+//! - [`tiers`]: what tiers ask of their clients, with forecasts of the bytes of each codec.
+//! - [`check`]: findings about the files. [`initial`]: checks the first model. [`command`]: the operator's command that
+//!   measures a model.
 
 pub mod budget;
 pub mod check;
 pub mod command;
 pub mod disk;
 pub mod initial;
+pub mod tiers;
 pub mod work;
 
 use crate::engine::backend::request::BackendRequest;
@@ -18,7 +21,9 @@ use crate::round::config::Config;
 use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::lint::Facts;
+use crate::round::world::TierTask;
 use rayon::ThreadPool;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The threads and devices that merges run on.
@@ -65,14 +70,25 @@ impl Server {
     ///
     /// When the registry or the budget cannot be read.
     pub fn facts(&self) -> Result<Facts, RoundError> {
-        Ok(Facts { population: self.active()?, model_bytes: self.model_bytes(), plan: self.plan()? })
+        let model_bytes = self.model().map(|(bytes, _)| bytes);
+        let tiers = self.adapting_tiers()?;
+        Ok(Facts { population: self.active()?, model_bytes, plan: self.plan()?, tiers })
     }
 
-    /// Bytes of the current model, or of the one to start from; `None` without either.
-    fn model_bytes(&self) -> Option<u64> {
+    /// Bytes and path of the current model, or of the one to start from; `None` without either.
+    fn model(&self) -> Option<(u64, PathBuf)> {
         let first = self.config.model.initial.as_ref().map(|path| self.root.join(path));
         let bytes = |path: &Path| folder::bytes(path).ok();
-        bytes(&self.path(layout::CURRENT)).or_else(|| bytes(first.as_deref()?))
+        let models = [Some(self.path(layout::CURRENT)), first].into_iter().flatten();
+        models.filter_map(|path| Some((bytes(&path)?, path))).next()
+    }
+
+    /// What each tier asks of its clients, with forecasts; nothing unless codecs of tiers adapt.
+    fn adapting_tiers(&self) -> Result<BTreeMap<String, TierTask>, RoundError> {
+        match self.config.adaptation.tier_codecs {
+            true => self.tier_tasks(self.model().as_ref().map(|(_, path)| path.as_path())),
+            false => Ok(BTreeMap::new()),
+        }
     }
 
     fn path(&self, path: &str) -> PathBuf {

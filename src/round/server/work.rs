@@ -19,7 +19,7 @@ use crate::fleet::select::{self, Constraints, Selection};
 use crate::io::folder;
 use crate::model::client_id::IdSource;
 use crate::modes::dp::release;
-use crate::modes::tiers::file::{Tier, TierText, Tiers};
+use crate::modes::tiers::file::TierText;
 use crate::modes::{tiers, tree};
 use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
@@ -72,11 +72,8 @@ impl Work for Server {
         select::select(&registry, &request).map_err(RoundError::work)
     }
 
-    fn tiers(&mut self) -> Result<BTreeMap<String, TierTask>, RoundError> {
-        let Some(file) = &self.config.tiers.file else { return Ok(BTreeMap::new()) };
-        let tiers = Tiers::read(&self.root.join(file), |tier| self.tier(tier)).map_err(RoundError::work)?;
-        let task = |tier: Tier| (tier.name, TierTask { local_steps: tier.local_steps, codec: tier.codec });
-        Ok(tiers.tiers.into_iter().map(task).collect())
+    fn tiers(&mut self, model: &str) -> Result<BTreeMap<String, TierTask>, RoundError> {
+        self.tier_tasks(Some(&self.path(model)))
     }
 
     fn population(&mut self) -> Result<u64, RoundError> {
@@ -333,7 +330,7 @@ impl Server {
     }
 
     /// The method of one tier of clients.
-    fn tier(&self, tier: &TierText) -> Result<Method, crate::settings::SpecError> {
+    pub(super) fn tier(&self, tier: &TierText) -> Result<Method, crate::settings::SpecError> {
         Ok(Method {
             pre: tier.pre.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
             byzantine: tier.byzantine.clone(),

@@ -65,7 +65,7 @@ impl Work for World {
         })
     }
 
-    fn tiers(&mut self) -> Result<BTreeMap<String, TierTask>, RoundError> {
+    fn tiers(&mut self, _: &str) -> Result<BTreeMap<String, TierTask>, RoundError> {
         Ok(BTreeMap::new())
     }
 

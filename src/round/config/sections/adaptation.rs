@@ -28,6 +28,13 @@ pub struct Adaptation {
         "x-example" = [0.001, 0.1]
     ))]
     pub compression_target: Option<[f64; 2]>,
+    /// Whether each tier gets the least lossy codec of `compression.methods` that meets its budget of bytes. The list goes
+    /// from the least lossy codec down.
+    #[schemars(extend(
+        "x-origin" = "`adaptive communication`, `adaptive bandwidth`",
+        "x-reader" = "open, adapt"
+    ))]
+    pub tier_codecs: bool,
     /// Bounds of the number of selected clients, which follows dropouts.
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "adapt", "x-example" = [10, 20]))]
     pub clients: Option<[u64; 2]>,

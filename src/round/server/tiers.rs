@@ -1,0 +1,98 @@
+//! What the file of tiers asks of clients, and the codecs that each tier may use.
+
+use crate::codecs::{self, Codec};
+use crate::compress::forecast::{self, Forecast};
+use crate::engine::decide::method::Method;
+use crate::engine::intake::personal::NormModules;
+use crate::engine::intake::sparse::is_own_choice;
+use crate::engine::intake::update::open_base;
+use crate::io::model_file::TablePool;
+use crate::io::source::OpenFiles;
+use crate::model::layout::TensorSpec;
+use crate::model::sparsity::Sparsity;
+use crate::modes::tiers::file::{Tier, Tiers};
+use crate::round::error::RoundError;
+use crate::round::server::Server;
+use crate::round::world::{CodecForecast, TierTask};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A codec of the configuration, and the forecast for an update by it.
+struct Candidate {
+    name: String,
+    forecast: Forecast,
+    is_sketch: bool,
+}
+
+impl Server {
+    /// What the file of tiers asks of the clients of each tier. Without a model there are no forecasts.
+    pub(super) fn tier_tasks(&self, model: Option<&Path>) -> Result<BTreeMap<String, TierTask>, RoundError> {
+        let Some(file) = &self.config.tiers.file else { return Ok(BTreeMap::new()) };
+        let tiers = Tiers::read(&self.root.join(file), |tier| self.tier(tier)).map_err(RoundError::work)?;
+        let candidates = match model.filter(|_| self.config.adaptation.tier_codecs) {
+            Some(model) => self.candidates(&self.sent_tensors(model)?)?,
+            None => Vec::new(),
+        };
+        Ok(tiers.tiers.into_iter().map(|tier| (tier.name.clone(), task(tier, &candidates))).collect())
+    }
+
+    /// The tensors of a model that clients send.
+    fn sent_tensors(&self, model: &Path) -> Result<Vec<TensorSpec>, RoundError> {
+        let base = open_base(model, &OpenFiles::raise_limit(), &TablePool::default());
+        let base = base.map_err(|why| RoundError::Unexpected {
+            path: model.display().to_string(),
+            found: why.faults.to_string(),
+            expected: "a model".to_owned(),
+        })?;
+        let personal = self.personal()?;
+        let specs = || base.model.table.iter().map(|place| &place.spec);
+        let norms = NormModules::of_most(vec![specs().map(|spec| spec.name.as_str())]);
+        Ok(specs().filter(|spec| !personal.holds(&spec.name, &norms)).cloned().collect())
+    }
+
+    fn candidates(&self, tensors: &[TensorSpec]) -> Result<Vec<Candidate>, RoundError> {
+        let candidate = |name: &String| {
+            let codec: Arc<dyn Codec> =
+                codecs::parse(name).map_err(RoundError::setting("compression.methods"))?.into();
+            let forecast = forecast::of(&codec, tensors);
+            Ok(Candidate { name: name.clone(), forecast, is_sketch: codec.is_linear() })
+        };
+        self.config.compression.methods.iter().map(candidate).collect()
+    }
+}
+
+fn task(tier: Tier, candidates: &[Candidate]) -> TierTask {
+    let (mut codecs, mut unfit) = (Vec::new(), Vec::new());
+    for candidate in candidates {
+        let codec = candidate.name.clone();
+        match (why_unfit(candidate, &tier.method, candidates), candidate.forecast.bytes) {
+            (Some(why), _) => unfit.push((codec, why)),
+            (None, Some(bytes)) => codecs.push(CodecForecast { codec, bytes }),
+            (None, None) => unfit.push((
+                codec,
+                "its bytes depend on the values, so none can be expected before they come".to_owned(),
+            )),
+        }
+    }
+    let Tier { local_steps, codec, upload_bytes, .. } = tier;
+    TierTask { local_steps, codec, upload_bytes, codecs, unfit }
+}
+
+/// Why the merge of a tier refuses updates by a codec; `None` if it takes them.
+fn why_unfit(candidate: &Candidate, method: &Method, all: &[Candidate]) -> Option<String> {
+    if candidate.is_sketch {
+        return Some("rounds merge onto a base, and sketches merge without one".to_owned());
+    }
+    let rule = method.comparer()?;
+    let is_shared = |one: &Candidate| matches!(one.forecast.sparsity, Sparsity::Shared { .. });
+    if is_own_choice(&candidate.forecast.sparsity) {
+        Some(format!("each client chooses under half of its values, and {rule} compares clients"))
+    } else if is_shared(candidate) && all.iter().filter(|one| is_shared(one)).count() > 1 {
+        Some(format!(
+            "{rule} compares clients, whose values must be the same choice, and methods has two such choices"
+        ))
+    } else {
+        None
+    }
+}
