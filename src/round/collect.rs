@@ -127,10 +127,8 @@ impl<'r> Inbox<'r> {
         let path = layout::of_round(round, LIST);
         let list = files.read(&path).map_err(RoundError::reading(&path))?;
         let moves = list.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-        let moves = moves.map_err(|why| RoundError::Unexpected {
-            path,
-            found: why.to_string(),
-            expected: "the list that fedmill wrote".to_owned(),
+        let moves = moves.map_err(|why| {
+            RoundError::torn(&path, &why, "the list that fedmill wrote", without_list(&path, round))
         })?;
         let now = files.now();
         Ok(Self {
@@ -392,6 +390,16 @@ impl<'r> Inbox<'r> {
 
 /// The file that says where the files of the inbox went.
 const LIST: &str = "collect.json";
+
+/// How to go on without the list of a round.
+fn without_list(path: &str, round: u64) -> String {
+    let (updates, inbox) = (layout::of_round(round, "updates"), layout::inbox(round));
+    format!(
+        "restore {path} from a backup. Or, in the state directory, delete it and run `mv {updates}/* {inbox}/`: nothing \
+         else is lost than the reasons of files in quarantine, but the updates count as arrived at that moment, so as late \
+         after the deadline"
+    )
+}
 
 /// Why an update is not merged that started from a model of too long ago.
 pub const TOO_OLD: &str = "the update is older than max_staleness rounds";

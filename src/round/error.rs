@@ -28,6 +28,8 @@ pub enum RoundError {
     Newer { path: String, found: u32, known: u32 },
     #[error("{path}: found {found}, expected {expected}")]
     Unexpected { path: String, found: String, expected: String },
+    #[error("{path}: found {found}, expected {expected}")]
+    Torn { path: String, found: String, expected: &'static str, remedy: String },
     #[error(
         "the journal ends at round {journal}, and {found}: a part of the state directory is from a backup"
     )]
@@ -54,6 +56,16 @@ impl RoundError {
     /// The error of a file that cannot be read.
     pub(crate) fn reading(path: &str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Read { path: path.to_owned(), source }
+    }
+
+    /// The error of a file of fedmill that does not parse, as a disk that lost its last writes may leave it. `remedy` says
+    /// which file to restore or delete, and what is then lost.
+    pub(crate) fn torn(path: &str, why: &serde_json::Error, expected: &'static str, remedy: String) -> Self {
+        let found = match why.is_eof() && why.column() == 0 {
+            true => "an empty file".to_owned(),
+            false => why.to_string(),
+        };
+        Self::Torn { path: path.to_owned(), found, expected, remedy }
     }
 
     /// The error of a file that cannot be written.
@@ -97,6 +109,7 @@ impl Explain for RoundError {
             Self::Damaged { .. } => {
                 Some("restore the state directory from a backup; docs/rounds.md says how".to_owned())
             }
+            Self::Torn { remedy, .. } => Some(remedy.clone()),
             Self::Restored { .. } => Some(
                 "restore the whole state directory from one backup; docs/rounds.md says how to go on without"
                     .to_owned(),

@@ -269,10 +269,10 @@ pub fn page(files: &impl Files, config: &Config) -> Result<String, RoundError> {
     let whole = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let lines = lines[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let records: Result<Vec<RoundRecord>, _> = lines.map(serde_json::from_slice).collect();
-    let records = records.map_err(|why| RoundError::Unexpected {
-        path: path.to_owned(),
-        found: why.to_string(),
-        expected: "the lines that fedmill wrote".to_owned(),
+    let records = records.map_err(|why| {
+        let remedy = "restore the file from a backup, or delete it: the figures of the rounds so far are then lost, and \
+                      nothing else";
+        RoundError::torn(path, &why, "the lines that fedmill wrote", remedy.to_owned())
     })?;
     let about = html::About { title: &files.name(), status: None, window: config.monitoring.window };
     html::page(&records, &about).map_err(|why| RoundError::Refused(why.to_string()))

@@ -35,10 +35,12 @@ impl State {
         let before = last.checked_sub(1).ok_or_else(missing)?;
         let earlier = RoundJournal::read_alone(files, before)?;
         let carry = earlier.last().and_then(|line| line.event.carry()).cloned();
-        let carry = carry.ok_or_else(|| RoundError::Unexpected {
+        let carry = carry.ok_or_else(|| RoundError::Torn {
             path: layout::journal(before),
             found: format!("a round that does not end, before round {last}"),
-            expected: "the event close".to_owned(),
+            expected: "the event close",
+            remedy: "restore the state directory from a backup; docs/rounds.md says how to go on without"
+                .to_owned(),
         })?;
         if own.lines.is_empty() {
             return Ok(Self { round: before, journal: earlier, carry });

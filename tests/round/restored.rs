@@ -142,3 +142,42 @@ fn an_older_registry_is_completed_before_a_round_opens() {
     assert!(run.stderr.contains("clients.db did not know round 2: it is from a backup"), "{run:#?}");
     federation.assert_sound();
 }
+
+#[test]
+fn a_list_of_the_inbox_that_a_disk_lost_comes_with_a_way_on() {
+    let federation = after(1);
+    federation.deliver(2, 2);
+    federation.round("run", &[]).assert_fails(1, &["waiting: round 2 has 2 of 4 updates"]);
+    let list = format!("{STATE}/rounds/000002/collect.json");
+    let bytes = federation.dir.read(&list);
+    federation.dir.write(&list, &bytes[..bytes.len() / 2]);
+    federation
+        .round("run", &[])
+        .assert_fails(2, &["rounds/000002/collect.json: found EOF", "hint: restore "]);
+    federation.dir.write(&list, "");
+    let run = federation.round("run", &[]);
+    run.assert_fails(
+        2,
+        &["rounds/000002/collect.json: found an empty file, expected the list", "hint: restore "],
+    );
+    let hint = run.stderr.split('`').nth(1).unwrap();
+    fs::remove_file(federation.dir.path(&list)).unwrap();
+    let moved =
+        std::process::Command::new("sh").args(["-c", hint]).current_dir(federation.dir.path(STATE)).status();
+    assert!(moved.unwrap().success(), "{hint}");
+    for client in federation.selected(2).into_iter().take(2) {
+        let bytes = super::federation::update(client, 2).bytes();
+        federation.put(2, &format!("client-{client}.safetensors"), &bytes);
+    }
+    federation.advance();
+    assert_eq!(federation.history()[1]["merged"], 4);
+    federation.assert_sound();
+}
+
+#[test]
+fn a_journal_that_a_disk_lost_comes_with_a_way_on() {
+    let federation = after(2);
+    federation.dir.write(&format!("{STATE}/rounds/000002/journal.jsonl"), "");
+    let run = federation.round("run", &[]);
+    run.assert_fails(2, &["rounds/000002/journal.jsonl: found a round that does not end", "hint: restore "]);
+}
