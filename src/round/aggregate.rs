@@ -57,6 +57,7 @@ fn unchanged(files: &impl Files, updates: &[Arrival]) -> Result<(Vec<Arrival>, V
                 id: update.id.clone(),
                 path: path.clone(),
                 why: "the file changed after it was collected".to_owned(),
+                ..Rejected::default()
             }),
         }
     }

@@ -6,7 +6,7 @@
 use crate::round::config::Config;
 use crate::round::config::sections::Mode;
 use crate::round::error::RoundError;
-use crate::round::journal::{Arrival, Collected, Opening, Rejected};
+use crate::round::journal::{Arrival, Collected, Opening, Rejected, RoundJournal};
 use crate::round::layout;
 use crate::round::moment::Moment;
 use crate::round::state::{State, round_folders};
@@ -51,6 +51,11 @@ enum Fate {
     Late,
     /// No update of the round.
     Rejected {
+        /// The reason.
+        why: String,
+    },
+    /// An update that came too late for its round, and that no round merges.
+    Stale {
         /// The reason.
         why: String,
     },
@@ -262,17 +267,33 @@ impl<'r> Inbox<'r> {
             false => files.read(&task).map_err(RoundError::reading(&task))?.is_some(),
         };
         let stale = self.round - round;
-        let is_late = stale > 0 || after_s > self.deadline_s;
-        match self.config.coordination.mode {
+        let is_late = match self.config.coordination.mode {
+            Mode::Sync => stale > 0 || after_s > self.deadline_s,
+            Mode::Async => self.why_never(files, round)?.is_some(),
+        };
+        match is_late {
             _ if !is_asked => rejected("the client was not selected for the round"),
             _ if again && stale == 0 => rejected("the client delivered before"),
-            Mode::Async if stale > self.config.coordination.max_staleness => rejected(TOO_OLD),
-            Mode::Sync if is_late && self.is_stale(files, id, round) => {
-                rejected("the client delivered before")
-            }
-            Mode::Sync if is_late => Ok(Fate::Late),
-            _ => Ok(Fate::Arrived { after_s }),
+            true if self.is_stale(files, id, round) => rejected("the client delivered before"),
+            true => Ok(Fate::Late),
+            false => Ok(Fate::Arrived { after_s }),
         }
+    }
+
+    /// Why no round merges an update for an earlier round; `None` if one may.
+    fn why_never(
+        &self,
+        files: &(impl Files + ?Sized),
+        round: u64,
+    ) -> Result<Option<&'static str>, RoundError> {
+        let journal = |round| RoundJournal::read_alone(files, round);
+        Ok(match self.round.saturating_sub(round) {
+            0 => None,
+            _ if journal(round)?.is_abandoned() => Some(ABANDONED),
+            _ if !self.takes_stale => Some(LATE),
+            stale if stale > self.config.coordination.max_staleness => Some(TOO_OLD),
+            _ => None,
+        })
     }
 
     /// Why an update is larger than the operator allows; `None` if it is not.
@@ -295,16 +316,12 @@ impl<'r> Inbox<'r> {
         for (round, name) in self.files_in(files, layout::STALE)? {
             let Some(id) = layout::client_of(&name) else { continue };
             let from = format!("{}/{name}", layout::folder(layout::STALE, round));
-            let stale = self.round.saturating_sub(round);
             let Some(after_s) = self.arrival_s(files, &from)? else { continue };
-            let fate = match self.takes_stale {
-                _ if stale == 0 => continue,
-                true if stale > self.config.coordination.max_staleness => {
-                    Fate::Rejected { why: TOO_OLD.to_owned() }
-                }
-                true if self.has_arrived(id) => continue,
-                true => Fate::Arrived { after_s: after_s.min(self.deadline_s) },
-                false => Fate::Rejected { why: LATE.to_owned() },
+            let fate = match self.why_never(files, round)? {
+                _ if round == self.round => continue,
+                Some(why) => Fate::Stale { why: why.to_owned() },
+                None if self.has_arrived(id) => continue,
+                None => Fate::Arrived { after_s: after_s.min(self.deadline_s) },
             };
             let is_double = moves.iter().any(|moved: &Move| moved.id == id && fate == moved.fate);
             if !is_double {
@@ -346,7 +363,7 @@ impl<'r> Inbox<'r> {
                 layout::of_client(&layout::of_round(self.round, "updates"), id, layout::MODEL_ENDING)
             }
             Fate::Late => layout::of_client(&layout::stale(round), id, layout::MODEL_ENDING),
-            Fate::Rejected { .. } => {
+            Fate::Rejected { .. } | Fate::Stale { .. } => {
                 let name = from.rsplit('/').next().unwrap_or_default();
                 let name = short(name);
                 layout::of_round(self.round, &format!("quarantine/{:04}-{name}", self.moves.len() + before))
@@ -363,7 +380,7 @@ impl<'r> Inbox<'r> {
             let (id, path, round) = (moved.id.clone(), moved.to.clone(), moved.round);
             // A client may have taken its file back, or put another in its place, before the move.
             if let Some(why) = files.unfinished(&path) {
-                bad.push(Rejected { id, path, why });
+                bad.push(Rejected { id, path, why, is_late: false });
                 continue;
             }
             let file: Fingerprint = files.fingerprint(&path).map_err(RoundError::reading(&path))?;
@@ -371,10 +388,13 @@ impl<'r> Inbox<'r> {
             updates.insert(id.clone(), Arrival { id, round, path, file, stamp, after_s });
         }
         let rejected = self.moves.iter().filter_map(|moved| match &moved.fate {
-            Fate::Rejected { why } => {
-                Some(Rejected { id: moved.id.clone(), path: moved.to.clone(), why: why.clone() })
-            }
-            _ => None,
+            Fate::Rejected { why } | Fate::Stale { why } => Some(Rejected {
+                id: moved.id.clone(),
+                path: moved.to.clone(),
+                why: why.clone(),
+                is_late: matches!(moved.fate, Fate::Stale { .. }),
+            }),
+            Fate::Arrived { .. } | Fate::Late => None,
         });
         let late = self.moves.iter().filter(|moved| moved.fate == Fate::Late).map(|moved| moved.to.clone());
         let is_missing = |id: &&&str| !updates.contains_key(**id);
@@ -402,7 +422,9 @@ fn without_list(path: &str, round: u64) -> String {
 }
 
 /// Why an update is not merged that started from a model of too long ago.
-pub const TOO_OLD: &str = "the update is older than max_staleness rounds";
+const TOO_OLD: &str = "the update is older than max_staleness rounds";
+
+const ABANDONED: &str = "the round of the update was abandoned by a rollback";
 
 /// Why a strategy does not merge an update that came too late.
 pub const LATE: &str =

@@ -1,7 +1,6 @@
 //! What a round meant for each of its clients, and why: what the registry records of it.
 
 use crate::fleet::history::{Outcome, Participation};
-use crate::round::collect::{LATE, TOO_OLD};
 use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Ending, Event, Rejected, RoundJournal};
 use crate::round::layout;
@@ -96,16 +95,17 @@ impl<'s> Fates<'s> {
     }
 
     fn without_update(&self, id: &str) -> (Outcome, Option<String>) {
-        let is_late = |bad: &&Rejected| [LATE, TOO_OLD].contains(&bad.why.as_str());
         let bad = || self.rejected.iter().filter(|bad| bad.id == id);
-        if let Some(bad) = bad().find(|bad| !is_late(bad)) {
+        if let Some(bad) = bad().find(|bad| !bad.is_late) {
             return (Outcome::Rejected, Some(bad.why.clone()));
         }
-        if let Some(late) = bad().next() {
-            return (Outcome::Late, Some(late.why.clone()));
-        }
+        let late = bad().find(|bad| bad.is_late);
         match self.late.get(id) {
-            Some(path) => (Outcome::Late, Some(format!("an update came too late for its round: {path}"))),
+            Some(path) => {
+                let waits = || format!("an update came too late for its round: {path}");
+                (Outcome::Late, Some(late.map_or_else(waits, |late| late.why.clone())))
+            }
+            // An update that an earlier round found too late says nothing of this one.
             None => {
                 let why = format!("no update came before the round closed by its {}", self.closed_by);
                 (Outcome::Missing, Some(why))

@@ -70,7 +70,7 @@ pub struct Arrival {
 }
 
 /// An update that a round left out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Rejected {
     /// The client that the name of the file states.
@@ -79,6 +79,9 @@ pub struct Rejected {
     pub path: String,
     /// The reason.
     pub why: String,
+    /// Whether it came too late for an earlier round, and this round does not merge it either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_late: bool,
 }
 
 /// A published model.
@@ -210,8 +213,11 @@ pub struct Carry {
     pub settings: Option<Settings>,
     /// Rounds that published a model.
     pub published: u64,
-    /// Rounds that did not.
+    /// Rounds that ended and did not.
     pub refused: u64,
+    /// Rounds that a rollback ended before they merged.
+    #[serde(default)]
+    pub abandoned: u64,
     /// Bytes that clients sent and fetched in all rounds.
     pub bytes: [u64; 2],
     /// The loss of the last rounds that measured one, from the oldest on.
@@ -378,6 +384,12 @@ impl RoundJournal {
     /// The last event.
     pub fn last(&self) -> Option<&Line> {
         self.lines.last()
+    }
+
+    /// Whether a rollback ended the round before it merged.
+    pub fn is_abandoned(&self) -> bool {
+        let ended = self.lines.iter().find(|line| line.event.carry().is_some());
+        ended.is_some_and(|line| matches!(line.event, Event::Rollback(_)))
     }
 
     /// Appends an event, and waits until it is on disk.

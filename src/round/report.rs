@@ -88,6 +88,7 @@ fn carry(config: &Config, state: &State, settings: &Settings, clients: &[Partici
         settings: Some(settings.clone()),
         published: before.published + u64::from(made.is_some()),
         refused: before.refused + u64::from(made.is_none()),
+        abandoned: before.abandoned,
         bytes: [before.bytes[0] + up, before.bytes[1] + down],
         losses: before.losses.clone(),
         published_at: before.published_at,
@@ -165,7 +166,7 @@ fn counts(state: &State, clients: &[Participation], shows_clients: bool) -> Clie
         delivered: collected.map_or(0, |collected| collected.updates.len() as u64),
         late: collected.map_or(0, |collected| collected.late.len() as u64),
         missing: count(&[Fate::Missing]),
-        rejected: rejected(state).len() as u64,
+        rejected: rejected(state).iter().filter(|bad| !bad.is_late).count() as u64,
         merged: count(&[Fate::Merged]),
         waiting: collected.map_or(0, |collected| collected.late.len() as u64),
         arrival_s: arrival_s.filter(|_| shows_clients).map(|((min, median), (p90, max))| Quantiles {

@@ -32,11 +32,12 @@ pub fn run(world: &mut impl World, state: &mut State, number: u64) -> Result<Ver
         return Ok(version);
     }
     // A round that collects is abandoned: its clients train on the model that the operator leaves.
-    let refused = state.carry.refused + u64::from(state.is_open());
+    let abandoned = state.carry.abandoned + u64::from(state.is_open());
     // The version counts as the latest from now on, so that it outlasts those that the operator leaves.
     let others = kept.iter().filter(|other| other.number != number);
     let kept = others.chain([&version]).cloned().collect();
-    let carry = Carry { current: version.clone(), kept, losses: Vec::new(), refused, ..state.carry.clone() };
+    let carry =
+        Carry { current: version.clone(), kept, losses: Vec::new(), abandoned, ..state.carry.clone() };
     state.append(world, state.round, Event::Rollback(Box::new(carry)))?;
     make_current(world, &version.file.blake3)?;
     Ok(version)

@@ -31,8 +31,10 @@ pub struct Status {
     pub kept: Vec<u64>,
     /// Rounds that published a model.
     pub published: u64,
-    /// Rounds that published nothing.
+    /// Rounds that ended and published nothing.
     pub refused: u64,
+    /// Rounds that a rollback ended before they merged.
+    pub abandoned: u64,
     /// How the last round ended.
     pub last: Option<String>,
     /// Bytes that clients sent in all rounds.
@@ -75,6 +77,7 @@ impl Status {
             kept: carry.kept.iter().map(|version| version.number).collect(),
             published: carry.published,
             refused: carry.refused,
+            abandoned: carry.abandoned,
             last: state.ending().map(ending),
             bytes_up: carry.bytes[0],
             bytes_down: carry.bytes[1],
@@ -105,8 +108,10 @@ pub struct Past {
     pub selected: usize,
     /// The number of updates that it merged.
     pub merged: usize,
-    /// The number of updates that it left out.
+    /// The number of updates that it left out, without late ones.
     pub rejected: usize,
+    /// The number of updates that it found, and that came too late for their round.
+    pub late: usize,
     /// How it ended.
     pub ending: String,
     /// The version that it published.
@@ -141,8 +146,9 @@ fn past(round: u64, journal: RoundJournal) -> Past {
         Some(Ending::Published(version)) => Some(version.number),
         _ => None,
     };
+    let collected = state.collected();
     let bad = [
-        state.collected().map_or(0, |found| found.rejected.len()),
+        collected.map_or(0, |found| found.rejected.iter().filter(|bad| !bad.is_late).count()),
         state.validated().map_or(0, |found| found.rejected.len()),
         merged.map_or(0, |found| found.rejected.len()),
     ];
@@ -153,6 +159,7 @@ fn past(round: u64, journal: RoundJournal) -> Past {
         selected: state.opening().map_or(0, |opening| opening.selection.choices.len()),
         merged: merged.filter(|_| version.is_some()).map_or(0, |merged| merged_clients(&state, merged)),
         rejected: bad.into_iter().sum(),
+        late: collected.map_or(0, |found| found.late.len()),
         ending: match (state.ending(), state.last()) {
             (Some(found), _) => ending(found),
             (None, Some(Event::Rollback(_))) => "abandoned".to_owned(),

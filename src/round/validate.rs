@@ -36,6 +36,7 @@ pub fn act(
             why: why[update.path.as_str()].why.clone(),
             id: update.id,
             path: update.path,
+            ..Rejected::default()
         })
         .collect();
     Ok(Validated { accepted, rejected, losses })

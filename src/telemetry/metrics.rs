@@ -114,7 +114,7 @@ pub struct ClientCounts {
     pub late: u64,
     /// Selected clients that delivered nothing in time.
     pub missing: u64,
-    /// Updates in quarantine.
+    /// Updates in quarantine, without late ones.
     pub rejected: u64,
     /// Clients in the merged model.
     pub merged: u64,

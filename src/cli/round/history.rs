@@ -39,7 +39,7 @@ impl Arguments {
 fn table(rounds: &[Past]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["round", "opened (UTC)", "merged", "rejected", "metrics", "ending"]);
+    table.set_header(["round", "opened (UTC)", "merged", "rejected", "late", "metrics", "ending"]);
     for past in rounds {
         let metrics: Vec<String> =
             past.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -52,11 +52,12 @@ fn table(rounds: &[Past]) -> String {
             past.opened.as_deref().map(minute).unwrap_or_default(),
             format!("{} of {}", past.merged, past.selected),
             past.rejected.to_string(),
+            past.late.to_string(),
             metrics.join(", "),
             format!("{ending}{}", back.concat()),
         ]));
     }
-    fit(&mut table, &[4, 5])
+    fit(&mut table, &[5, 6])
 }
 
 /// A time such as `2026-01-31T12:00:05Z` as `2026-01-31 12:00`.

@@ -40,6 +40,15 @@ fn table(status: &Status) -> String {
     table.trim_fmt()
 }
 
+/// How rounds ended.
+fn rounds(status: &Status) -> String {
+    let abandoned = match status.abandoned {
+        0 => String::new(),
+        abandoned => format!(", {abandoned} abandoned"),
+    };
+    format!("{} published, {} refused{abandoned}", status.published, status.refused)
+}
+
 /// The rows of the table.
 fn lines(status: &Status) -> Vec<(&'static str, String)> {
     let current = &status.current;
@@ -56,7 +65,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         ("model", Some(format!("version {} of round {}, {}", current.number, current.round, status.model))),
         ("metrics", Some(metrics.join(", ")).filter(|text| !text.is_empty())),
         ("kept", Some(format!("versions {}", kept.join(", ")))),
-        ("rounds", Some(format!("{} published, {} refused", status.published, status.refused))),
+        ("rounds", Some(rounds(status))),
         ("bytes", Some(format!("{} up, {} down", status.bytes_up, status.bytes_down))),
         (
             "registry",

@@ -110,7 +110,12 @@ impl Work for Server {
         let taken = session.admit(updates).map_err(RoundError::work)?;
         let rejected = taken.rejected.iter().filter_map(|update| {
             let asked = asked_for(&update.path)?;
-            Some(Rejected { id: asked.id.clone(), path: asked.path.clone(), why: update.faults.to_string() })
+            Some(Rejected {
+                id: asked.id.clone(),
+                path: asked.path.clone(),
+                why: update.faults.to_string(),
+                ..Rejected::default()
+            })
         });
         Ok(Examined { rejected: rejected.collect(), losses })
     }
@@ -364,7 +369,12 @@ fn refused(order: &MergeOrder, why: &Error) -> Merged {
 fn rejected_rows(order: &MergeOrder, report: &Report) -> Vec<Rejected> {
     let row = |row: &RejectedRow| {
         let asked = order.updates.iter().find(|asked| row.file.ends_with(&asked.path))?;
-        Some(Rejected { id: asked.id.clone(), path: asked.path.clone(), why: row.errors.join("; ") })
+        Some(Rejected {
+            id: asked.id.clone(),
+            path: asked.path.clone(),
+            why: row.errors.join("; "),
+            ..Rejected::default()
+        })
     };
     report.rejected.iter().filter_map(row).collect()
 }

@@ -104,6 +104,7 @@ impl Work for World {
                 id: update.id.clone(),
                 path: update.path.clone(),
                 why: "bad layout".to_owned(),
+                ..Rejected::default()
             })
             .collect();
         Ok(Examined { rejected, ..Examined::default() })
