@@ -130,8 +130,10 @@ pub fn read<E: Entry>(line: &str, after: Option<&Head>) -> Result<(Record<E>, He
     if found != expected {
         return Err(ChainFault::Digest { found, expected });
     }
-    let record: Record<E> =
-        serde_json::from_str(&text).map_err(|why| ChainFault::Unreadable(why.to_string()))?;
+    let (record, is_own_form) = match in_own_form::<E>(&text) {
+        Some(record) => (record, true),
+        None => (serde_json::from_str(&text).map_err(|why| ChainFault::Unreadable(why.to_string()))?, false),
+    };
     let seq = after.map_or(0, |head| head.seq + 1);
     if record.seq != seq {
         return Err(ChainFault::Seq { found: record.seq, expected: seq });
@@ -142,10 +144,35 @@ pub fn read<E: Entry>(line: &str, after: Option<&Head>) -> Result<(Record<E>, He
     }
     record.entry.check().map_err(ChainFault::Value)?;
     // Other readers may understand a repeated field or an abbreviated number differently.
-    if body(&record)? != text {
+    if !is_own_form && body(&record)? != text {
         return Err(ChainFault::OtherForm);
     }
     Ok((record, Head { seq, sha256: found }))
+}
+
+/// The fields of a record before its entry.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Placed {
+    seq: u64,
+    prev_sha256: Sha256,
+    ts: u64,
+    tool_version: String,
+}
+
+/// The record of a line in exactly the form that [`seal`] writes; `None` for any other line, whose fault the caller
+/// finds. A record with a flattened entry copies all its fields before it reads one, so the parts are read apart.
+fn in_own_form<E: Entry>(text: &str) -> Option<Record<E>> {
+    const LAST: &str = "\"tool_version\":\"";
+    let version = text.find(LAST)? + LAST.len();
+    let end = version + text[version..].find("\",")? + 1;
+    let (before, own) = (format!("{}}}", &text[..end]), format!("{{{}", &text[end + 1..]));
+    let placed: Placed = serde_json::from_str(&before).ok()?;
+    let entry: E = serde_json::from_str(&own).ok()?;
+    let is_same =
+        serde_json::to_string(&placed).ok()? == before && serde_json::to_string(&entry).ok()? == own;
+    let Placed { seq, prev_sha256, ts, tool_version } = placed;
+    is_same.then_some(Record { seq, prev_sha256, ts, tool_version, entry })
 }
 
 /// Reads a chain from its first line on. Returns each record and the head at it.

@@ -1,6 +1,6 @@
 //! SHA-256 digests, with which a ledger names its lines, its plan and its releases.
 
-use base16ct::{HexDisplay, lower};
+use base16ct::lower;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use std::fmt;
@@ -38,7 +38,8 @@ impl Sha256 {
 
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", HexDisplay(&self.0))
+        let mut digits = [0; 64];
+        f.write_str(lower::encode_str(&self.0, &mut digits).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -16,6 +16,7 @@ use fedmill::round::drive::{Outcome, Until, drive};
 use fedmill::round::error::RoundError;
 use fedmill::round::init;
 use fedmill::round::journal::{Event, RoundJournal};
+use fedmill::round::layout;
 use fedmill::round::machine::Machine;
 use fedmill::round::state::State;
 use fedmill::round::verify;
@@ -92,7 +93,9 @@ fn run(seed: u64, is_troubled: bool) -> (End, u64) {
 /// What cron runs every minute. Also returns the round that collects updates, if one does.
 fn one_run(world: &mut World, config: &Config) -> Result<(Outcome, Option<u64>), RoundError> {
     let directory = Path::new("fed");
-    if RoundJournal::read_alone(world, 0)?.lines.is_empty() {
+    // A line that was torn is no line: the federation starts anew.
+    let begun = world.disk.files.get(&layout::journal(0)).is_some_and(|journal| journal.contains(&b'\n'));
+    if !begun {
         // The command copies the model anew each time.
         world.disk.put("initial", b"model 0".to_vec());
         init::run(world, directory, "initial")?;
