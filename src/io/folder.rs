@@ -163,6 +163,25 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Gives a file the group of its folder, if the folder passes its group on (setgid). A file that was renamed into the
+/// folder has the group of the one in which it was made.
+///
+/// # Errors
+///
+/// When the group cannot be set.
+pub fn inherit_group(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) else { return Ok(()) };
+    let (above, own) = (fs::metadata(folder)?, fs::symlink_metadata(path)?);
+    match above.mode() & SETGID != 0 && above.gid() != own.gid() {
+        true => std::os::unix::fs::lchown(path, None, Some(above.gid())),
+        false => Ok(()),
+    }
+}
+
+/// The bit of a folder's mode that passes its group on to what is made in it.
+const SETGID: u32 = 0o2000;
+
 /// Renames a file or a folder, and flushes both folders. Copies a file to another file system.
 ///
 /// # Errors
@@ -246,4 +265,29 @@ pub fn write_file(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
     let staged = if private { stage_private(path, bytes) } else { stage(path, bytes) };
     staged?.publish(path)?;
     sync_directory_of(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test needs an account that may give files to another group, as root may.
+    #[test]
+    fn a_file_gets_the_group_of_a_folder_that_passes_it_on() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+        let root = tempfile::tempdir().unwrap();
+        let (folder, file) = (root.path().join("models"), root.path().join("models/a"));
+        fs::create_dir(&folder).unwrap();
+        let own = fs::metadata(&folder).unwrap().gid();
+        if chown(&folder, None, Some(own + 4321)).is_err() {
+            return;
+        }
+        fs::write(root.path().join("made"), "a").unwrap();
+        fs::rename(root.path().join("made"), &file).unwrap();
+        inherit_group(&file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().gid(), own, "the folder passes nothing on");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o2750)).unwrap();
+        inherit_group(&file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().gid(), own + 4321);
+    }
 }

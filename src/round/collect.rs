@@ -104,6 +104,16 @@ pub fn look(
     }
 }
 
+/// The number of updates that closes a round: the buffer, or the quorum with the least number of clients, but no more
+/// than the round selected.
+pub fn closing_count(config: &Config, opening: &Opening) -> u64 {
+    let wanted = opening.quorum.max(config.coordination.min_clients);
+    match config.coordination.mode {
+        Mode::Async => wanted,
+        Mode::Sync => wanted.min(opening.selection.choices.len() as u64),
+    }
+}
+
 /// The inbox of a round, and where its files go.
 struct Inbox<'r> {
     config: &'r Config,
@@ -152,10 +162,10 @@ impl<'r> Inbox<'r> {
     /// What closes the round now: `buffer`, `quorum` or `deadline`; `None` if it stays open.
     fn closed_by(&self, opening: &Opening) -> Option<&'static str> {
         let fresh = self.fresh();
-        let wanted = opening.quorum.max(self.config.coordination.min_clients) as usize;
+        let wanted = closing_count(self.config, opening) as usize;
         match self.config.coordination.mode {
             Mode::Async if fresh >= wanted => Some("buffer"),
-            Mode::Sync if fresh >= wanted || fresh == opening.selection.choices.len() => Some("quorum"),
+            Mode::Sync if fresh >= wanted => Some("quorum"),
             _ if self.elapsed_s() >= self.deadline_s => Some("deadline"),
             _ => None,
         }
@@ -202,7 +212,7 @@ impl<'r> Inbox<'r> {
             "round {} has {} of {} updates; it closes in {left:.0} s at the latest{}",
             self.round,
             self.fresh(),
-            opening.quorum,
+            closing_count(self.config, opening),
             entries.iter().find_map(unfinished).unwrap_or_default()
         ))
     }

@@ -23,6 +23,8 @@ pub struct Status {
     pub opened: Option<String>,
     /// The number of selected clients.
     pub selected: Option<usize>,
+    /// The number of updates that closes the open round before its deadline.
+    pub quorum: Option<u64>,
     /// The current model.
     pub current: Version,
     /// The path of the current model.
@@ -72,6 +74,7 @@ impl Status {
             waits,
             opened: state.opened().map(|line| task::time(line.at.unix_s())),
             selected: opening.map(|opening| opening.selection.choices.len()),
+            quorum: opening.map(|opening| collect::closing_count(config, opening)),
             model: layout::model(&carry.current.file.blake3),
             current: carry.current.clone(),
             kept: carry.kept.iter().map(|version| version.number).collect(),

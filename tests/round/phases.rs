@@ -367,3 +367,23 @@ fn a_first_model_that_is_not_finite_is_refused_before_anything_is_lost() {
     dir.write("model.safetensors", sound.bytes());
     assert_eq!(init().code, Some(0));
 }
+
+/// The test needs an account that may give files to another group, as root may.
+#[test]
+fn a_published_model_has_the_group_that_the_store_passes_on() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let federation = Federation::new(8, SIX);
+    federation.advance();
+    let [models, rounds] = ["models", "rounds"].map(|name| federation.dir.path(&format!("{STATE}/{name}")));
+    let own = std::fs::metadata(&models).unwrap().gid();
+    for (folder, group) in [(&models, own + 1), (&rounds, own + 2)] {
+        if chown(folder, None, Some(group)).is_err() {
+            return;
+        }
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o2750)).unwrap();
+    }
+    federation.deliver(1, 0);
+    federation.advance();
+    let model = models.join(format!("{}.safetensors", federation.current()));
+    assert_eq!(std::fs::metadata(model).unwrap().gid(), own + 1);
+}

@@ -18,6 +18,10 @@ fn private_rounds_charge_once_and_tell_nothing_of_single_clients() {
     let federation = Federation::new(6, SETTINGS);
     for round in 1..=3 {
         federation.round("run", &["-q"]);
+        let (status, selected) = (federation.status(), federation.selected(round).len());
+        assert_eq!(status["quorum"], selected, "what closes the round, and no share: {status}");
+        let text = federation.round("status", &[]).stdout;
+        assert!(text.contains(&format!("{selected} updates close the round")), "{text}");
         federation.deliver(round, usize::from(round == 2));
         if round == 2 {
             federation.put(

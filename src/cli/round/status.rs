@@ -40,6 +40,15 @@ fn table(status: &Status) -> String {
     table.trim_fmt()
 }
 
+/// What closes the open round before its deadline, or will close the next one.
+fn quorum(status: &Status) -> Option<String> {
+    let settings = status.settings.as_ref()?;
+    Some(match status.quorum {
+        Some(count) => format!("{count} updates close the round"),
+        None => format!("{:.0} % of {} clients", 100.0 * settings.quorum, settings.clients),
+    })
+}
+
 /// How rounds ended.
 fn rounds(status: &Status) -> String {
     let abandoned = match status.abandoned {
@@ -76,11 +85,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
                 )
             }),
         ),
-        (
-            "quorum",
-            settings
-                .map(|settings| format!("{:.0} % of {} clients", 100.0 * settings.quorum, settings.clients)),
-        ),
+        ("quorum", quorum(status)),
         ("deadline", settings.map(|settings| format!("{} s after the opening", settings.timeout_s))),
         (
             "privacy",

@@ -44,7 +44,11 @@ impl Files for Server {
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let target = self.path(to);
-        if folder::exists(&target) { Ok(()) } else { folder::rename(&self.path(from), &target) }
+        if !folder::exists(&target) {
+            folder::rename(&self.path(from), &target)?;
+        }
+        // Clients read the store, and no other folder that files are moved into.
+        if to.starts_with(layout::MODELS) { folder::inherit_group(&target) } else { Ok(()) }
     }
 
     fn copy(&mut self, from: &str, to: &str) -> io::Result<()> {
