@@ -209,3 +209,70 @@ impl FromStr for Head {
         parse().ok_or_else(|| format!("found `{text}`, expected a number, a colon and a SHA-256 digest"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+    struct Remark {
+        text: String,
+        number: f64,
+    }
+
+    impl Entry for Remark {
+        fn check(&self) -> Result<(), String> {
+            if self.number < 0.0 { Err("number is below 0".to_owned()) } else { Ok(()) }
+        }
+    }
+
+    /// The line of a record with this text before its digest.
+    fn sealed(text: &str) -> String {
+        format!("{}{SEAL}{}{END}", text.strip_suffix('}').unwrap(), Sha256::of(text))
+    }
+
+    fn fault(text: &str) -> ChainFault {
+        read::<Remark>(&sealed(text), None).unwrap_err()
+    }
+
+    #[test]
+    fn a_line_reads_as_it_was_sealed() {
+        for text in ["plain", "a \"quoted\" text, with \u{e9}\n", "\"tool_version\":\"9\",", ""] {
+            let entry = Remark { text: text.to_owned(), number: 0.1 };
+            let (line, head) = seal(None, 7, &entry).unwrap();
+            let (record, read_head) = read::<Remark>(&line, None).unwrap();
+            assert_eq!((record.entry, record.seq, record.ts, read_head), (entry, 0, 7, head));
+        }
+    }
+
+    /// Each has the right digest, and says what a sealed line says, in another way.
+    #[test]
+    fn a_line_in_another_form_is_refused() {
+        let zeros = "0".repeat(64);
+        let line = |before: &str, own: &str| format!("{{{before},\"tool_version\":\"1\",{own}}}");
+        let before = format!("\"seq\":0,\"prev_sha256\":\"{zeros}\",\"ts\":7");
+        let own = "\"text\":\"a\",\"number\":1.5";
+        assert!(read::<Remark>(&sealed(&line(&before, own)), None).is_ok());
+        let moved = format!("\"ts\":7,\"seq\":0,\"prev_sha256\":\"{zeros}\"");
+        let spaced = before.replace(':', ": ");
+        for (before, own) in [
+            (&before, "\"number\":1.5,\"text\":\"a\""),
+            (&before, "\"text\":\"a\",\"number\":1.50"),
+            (&before, "\"text\":\"\\u0061\",\"number\":1.5"),
+            (&before, "\"text\":\"a\",\"number\":1.5,\"more\":1"),
+            (&before, "\"text\":\"a\", \"number\":1.5"),
+            (&moved, own),
+            (&spaced, own),
+        ] {
+            assert_eq!(fault(&line(before, own)), ChainFault::OtherForm, "{before} {own}");
+        }
+        let twice = line(&before, "\"text\":\"a\",\"text\":\"a\",\"number\":1.5");
+        assert!(matches!(fault(&twice), ChainFault::Unreadable(_)), "a repeated field");
+        let again = line(&before, &format!("{own},\"seq\":0"));
+        assert!(matches!(fault(&again), ChainFault::Unreadable(_)), "a repeated number");
+        assert_eq!(
+            fault(&line(&before, "\"text\":\"a\",\"number\":-1.5")),
+            ChainFault::Value("number is below 0".to_owned())
+        );
+    }
+}
