@@ -7,8 +7,12 @@ FEDERATION is the state directory, or what rsync reaches it by (host:/srv/federa
 client, with the model that the client holds. A client without a task, or whose update is delivered, does nothing. With
 --drop the update goes into the folder PLACE, named after its round, in place of the inbox.
 
-Needs NumPy, safetensors and blake3 from PyPI; for patches the program `fedmill`. Only `train` knows that the clients are
-those of this folder: it moves the model by STEP of the way to what the client trained once. Replace it by a training.
+A client prints a line for each update: what it trained, how it sent it, and where it put the update. If the task names
+codecs, it sends the update by the first of them. A task that keeps layers with the client ends it with a message.
+
+Needs NumPy, safetensors and blake3 from PyPI; for patches and codecs the program `fedmill`. Only `train` knows that the
+clients are those of this folder: it moves the model by STEP of the way to what the client trained once. Replace it by a
+training.
 With --nan a client is hostile: its update has a NaN.
 """
 
@@ -50,15 +54,16 @@ class Federation:
         return status == 0
 
     def deliver(self, file, task):
-        """Delivers an update, which appears whole: it has a name that fedmill skips until all of it is written."""
+        """Delivers an update and returns where. It appears whole: it has a name that fedmill skips until all of it is written."""
         target = f"{self.drop}/{task['round']:06}.safetensors" if self.drop else f"{self.place}/{task['put']}"
         if ":" in target:
             # rsync itself writes `.NAME.XXXXXX` and renames it. safetensors writes files that their owner alone may read.
             subprocess.run(["rsync", "--quiet", "--chmod=F644", str(file), target], check=True)
-            return
+            return target
         folder, name = os.path.split(target)
         shutil.copyfile(file, f"{folder}/.{name}")
         os.rename(f"{folder}/.{name}", target)
+        return target
 
 
 def model_of(federation, source, home, fedmill):
@@ -77,6 +82,25 @@ def model_of(federation, source, home, fedmill):
         sys.exit(f"client.py: {new}: found blake3 {digest(new)}, expected {source['blake3']}")
     os.rename(new, held)
     return held
+
+
+def check(client, task):
+    """Ends the program if a task asks for what it cannot do."""
+    if task["personal"]:
+        layers = ", ".join(task["personal"])
+        sys.exit(f"client.py: {client}: the task keeps layers with the client ({layers}), which this program cannot do")
+
+
+def encoded(update, base, task, fedmill):
+    """The file to send, and how it is encoded: by the first codec that the task names."""
+    if not task["codecs"]:
+        return update, "as it is"
+    codec, to = task["codecs"][0], update.with_name("encoded.safetensors")
+    command = [fedmill, "compress", "--quiet", update, "--base", base, "--codec", codec, "-o", to]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"client.py: {task['client']}: fedmill compress --codec {codec}: {done.stderr.strip()}")
+    return to, f"by {codec}"
 
 
 def digest(path):
@@ -107,14 +131,17 @@ def take_part(federation, client, home, options):
     if done.exists() and done.read_text() == asked:
         return
     task = json.loads((home / "task.json").read_text())
+    check(client, task)
     model = model_of(federation, task["model"], home, options.fedmill)
     tensors, examples = train(client, load_file(model), options.step)
     if client in options.nan:
         tensors["fc2.bias"][0] = np.nan
     update = home / "update.safetensors"
     save_file(tensors, update, metadata={"num_examples": examples, **task["metadata"]})
-    federation.deliver(update, task)
+    sent, how = encoded(update, model, task, options.fedmill)
+    place = federation.deliver(sent, task)
     done.write_text(asked)
+    print(f"{client}: round {number}: {examples} examples, {sent.stat().st_size} bytes {how}, put at {place}", flush=True)
 
 
 def main():

@@ -10,21 +10,11 @@ mkdir -p "$2" && out=$(cd "$2" && pwd)
 federation=$out/federation wanted=3 seconds=420
 export PATH="$PATH:/usr/sbin"
 
-rm -rf "$federation" "$out/clients" "$out/cron.out" "$out/cron.err"
-"$fedmill" round init "$federation" --model "$data/base.safetensors"
-for i in 0 1 2 3 4 5 6 7 8 9; do
-    echo "{\"node_id\": \"client-0$i\", \"compute_capability\": 1, \"data_size\": 1000, \"connection_quality\": 1}"
-done >"$out/clients.jsonl"
-"$fedmill" clients import "$federation" "$out/clients.jsonl"
-cat >"$federation/fedmill.toml" <<EOF
-[coordination]
-min_clients = 8
-
-[evaluation]
-command = ["$(command -v python3)", "$data/accuracy.py", "--json"]
-metric = "accuracy"
-max_regression = 0.01
-EOF
+. "$data/federation.sh"
+rm -f "$out/cron.out" "$out/cron.err"
+make_federation "$federation" 00 01 02 03 04 05 06 07 08 09
+printf '[coordination]\nmin_clients = 8\n' >"$federation/fedmill.toml"
+evaluation_settings >>"$federation/fedmill.toml"
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
@@ -54,7 +44,7 @@ fi
     mapfile -t names < <(seq -f 'client-0%g' 0 9)
     while sleep 1; do
         [ ! -e "$federation/tasks/round.json" ] ||
-            python3 "$data/client.py" "$federation" "$out/clients" "${names[@]}" --fedmill "$fedmill"
+            python3 "$data/client.py" "$federation" "$federation-clients" "${names[@]}" --fedmill "$fedmill"
     done
 ) >"$out/clients.log" 2>&1 &
 started+=($!)

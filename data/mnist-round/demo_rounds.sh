@@ -7,6 +7,7 @@
 set -euo pipefail
 fedmill=$(realpath "$1") out=$2 data=$(cd "$(dirname "$0")" && pwd)
 hostile=client-17 planned=3
+. "$data/federation.sh"
 
 say() { printf '\n-- %s\n' "$*"; }
 fail() { echo "demo_rounds.sh: $*" >&2; exit 1; }
@@ -35,26 +36,10 @@ seed = 7
 [robustness]
 byzantine_tolerance = 0.2
 
-[evaluation]
-command = ["python3", "$data/accuracy.py", "--json"]
-metric = "accuracy"
-max_regression = 0.01
-
 [monitoring]
 html = true
 EOF
-}
-
-make_federation() {
-    rm -rf "$1" "$1-clients"
-    "$fedmill" round init "$1" --model "$data/base.safetensors" >/dev/null
-    for i in $(seq -w 0 19); do
-        echo "{\"node_id\": \"client-$i\", \"compute_capability\": $((10#$i % 4 + 1)), \"data_size\": 1000," \
-            "\"connection_quality\": 0.9, \"privacy_requirements\": {}}"
-    done >"$1.jsonl"
-    "$fedmill" clients import "$1" "$1.jsonl" >/dev/null
-    settings "$1" $planned
-    "$fedmill" round check "$1" >/dev/null
+    evaluation_settings >>"$1/fedmill.toml"
 }
 
 run() { "$fedmill" round run --quiet "$1"; }
@@ -63,7 +48,8 @@ run() { "$fedmill" round run --quiet "$1"; }
 clients() {
     local awake
     mapfile -t awake < <(seq -f 'client-%02g' 0 19 | grep -v "client-0$2")
-    python3 "$data/client.py" "$1" "$1-clients" "${awake[@]}" --nan $hostile --fedmill "$fedmill"
+    python3 "$data/client.py" "$1" "$1-clients" "${awake[@]}" --nan $hostile --fedmill "$fedmill" \
+        >>"$1-clients.log"
 }
 
 # Kills the program before its first durable step, then before its second, and so on, until it gets through.
@@ -92,7 +78,11 @@ rounds() {
 }
 
 federation() {
-    make_federation "$1"
+    local numbers
+    mapfile -t numbers < <(seq -w 0 19)
+    make_federation "$1" "${numbers[@]}"
+    settings "$1" $planned
+    "$fedmill" round check "$1" >/dev/null
     rounds "$1" 1 $planned
     "$fedmill" round rollback "$1" --to 2 >/dev/null
     expect "$1" "['current']['number']" 2

@@ -440,15 +440,15 @@ impl AggregationOptions {
         }
     }
 
-    /// The method of one tier of clients.
+    /// The method of one tier of clients. A tier without a rule takes the mean.
     pub(super) fn tier(&self, tier: &TierText) -> Result<Method, SpecError> {
         Ok(Method {
-            pre: tier.pre.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
+            pre: tier.pre.iter().flatten().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
             byzantine: tier.byzantine.clone(),
             seed: self.seed,
             distances: self.distances(),
             allows_unprotected: self.allow_unprotected,
-            ..Method::new(rules::parse(&nfc(&tier.rule), self.definition())?)
+            ..Method::new(rules::parse(&nfc(tier.rule.as_deref().unwrap_or("mean")), self.definition())?)
         })
     }
 

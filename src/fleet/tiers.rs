@@ -37,8 +37,9 @@ impl Default for Scale {
 /// What the file says of a tier beside its clients.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct TierPlan {
-    /// The rule, as `aggregate --rule` takes it.
-    pub rule: String,
+    /// The rule, as `aggregate --rule` takes it; `None` for that of the round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Local steps of its clients; `None` for those of the round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_steps: Option<u64>,

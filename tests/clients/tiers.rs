@@ -73,7 +73,7 @@ fn aggregate_reads_the_file() {
     let file = dir.json("tiers.json");
     let high =
         json!({"name": "high", "clients": ["s2", "s3", "s[*][[]1[]]"], "rule": "median", "optional": true});
-    let low = json!({"name": "low", "clients": ["*"], "rule": "mean", "optional": true, "local_steps": 2, "codec": "f16"});
+    let low = json!({"name": "low", "clients": ["*"], "optional": true, "local_steps": 2, "codec": "f16"});
     assert_eq!(file["tiers"].as_array().unwrap().len(), 2);
     let mut found = file["tiers"][0].clone();
     found["clients"].as_array_mut().unwrap().sort_by_key(ToString::to_string);
@@ -82,7 +82,7 @@ fn aggregate_reads_the_file() {
         let update = Update::new(&format!("updates/{id}")).f32("w", &[1], &[value]);
         update.meta("num_examples", "1").meta("client_id", id).write(&dir);
     }
-    // The median of 1, 2 and 30, and the mean of 4 and 6, by examples.
+    // The median of 1, 2 and 30, and the mean of 4 and 6, by examples: without a rule a tier takes the mean.
     let merged = merge(&dir, &["--tiers", "tiers.json"]);
     assert_eq!(merged.f32("w"), [(3.0 * 2.0 + 2.0 * 5.0) / 5.0]);
     for (bad, says) in

@@ -52,7 +52,7 @@ fn the_tasks_of_a_tier_have_its_steps_and_codec() {
     let federation = Federation::new(
         6,
         "[coordination]\nmin_clients = 2\nclients = 6\n[strategy]\nlocal_steps = 2\n[tiers]\nfile = \"tiers.json\"\n\
-         [robustness]\nbyzantine_tolerance = 0.0\n",
+         [robustness]\nrule = \"meamed\"\nbyzantine_tolerance = 0.0\n",
     );
     let made = fedmill(
         &federation.dir,
@@ -79,7 +79,22 @@ fn the_tasks_of_a_tier_have_its_steps_and_codec() {
     federation.deliver(1, 0);
     federation.advance();
     let report = federation.dir.json(&format!("{STATE}/rounds/000001/report.json"));
-    assert!(report["tiers"].as_array().unwrap().len() > 1, "{report}");
+    let tiers = report["tiers"].as_array().unwrap().iter();
+    let rule =
+        |tier: &Value| format!("{}={}", tier["name"].as_str().unwrap(), tier["rule"].as_str().unwrap());
+    let rules: Vec<String> = tiers.map(rule).collect();
+    // A tier without a rule in the file takes that of the round.
+    assert!(
+        rules.contains(&"high=median".to_owned()) && rules.contains(&"low=meamed".to_owned()),
+        "{rules:?}"
+    );
+    let check = federation.round("check", &[]).stdout;
+    let words = check.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        words.contains("note: tiers.file is tiers.json tier high is merged by median (its own); "),
+        "{check}"
+    );
+    assert!(words.contains("tier low is merged by meamed (robustness.rule)"), "{check}");
 }
 
 #[test]

@@ -42,6 +42,9 @@ fn nothing_is_done_twice_and_waiting_is_status_1() {
     let run = federation.round("run", &[]);
     run.assert_fails(1, &["waiting: round 1 has 0 of 6 updates"]);
     assert_eq!(federation.round("run", &["--quiet"]).stderr, "", "cron sends no mail");
+    let run = federation.round("run", &["--waiting-ok"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stderr.starts_with("waiting: round 1 has 0 of 6 updates"), "{run:#?}");
     assert!(contents() == before, "a run that waits changes nothing");
 }
 
@@ -386,4 +389,53 @@ fn a_published_model_has_the_group_that_the_store_passes_on() {
     federation.advance();
     let model = models.join(format!("{}.safetensors", federation.current()));
     assert_eq!(std::fs::metadata(model).unwrap().gid(), own + 1);
+}
+
+/// `--waiting-ok` leaves status 1 to refused rounds.
+#[test]
+fn a_refused_round_is_status_1_where_waiting_is_not() {
+    let federation = Federation::new(8, SIX);
+    federation.advance();
+    federation.deliver(1, 0);
+    federation.configure(&format!(
+        "{SIX}[evaluation]\ncommand = [\"sh\", \"-c\", \"echo '{{\\\"loss\\\": NaN}}'\"]\n"
+    ));
+    let run = federation.round("run", &["--quiet", "--waiting-ok"]);
+    run.assert_fails(1, &["error: refused: the metric loss is NaN"]);
+}
+
+/// docs/configuration.md says when a change acts: the quorum and the deadline stay, the fewest clients do not.
+#[test]
+fn keys_act_on_the_open_round_or_from_the_next_one_on() {
+    let federation = Federation::new(8, SIX);
+    federation.advance();
+    let changed = |from: &str, to: &str| federation.configure(&SIX.replace(from, to));
+    changed("quorum = 1.0", "quorum = 0.5");
+    federation.deliver(1, 3);
+    federation.round("run", &[]).assert_fails(1, &["round 1 has 3 of 6 updates; it closes in 3"]);
+    changed("\"1h\"", "\"1s\"");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    federation.round("run", &[]).assert_fails(1, &["waiting: round 1 has 3 of 6 updates"]);
+    federation.deliver(1, 0);
+    let text = SIX.replace("min_clients = 2", "min_clients = 7").replace("clients = 6", "clients = 8");
+    federation.configure(&text);
+    let run = federation.round("run", &[]);
+    run.assert_fails(1, &["error: refused: the round closed by its quorum with 6 valid updates"]);
+    changed("quorum = 1.0", "quorum = 0.5");
+    federation.advance();
+    federation.deliver(2, 3);
+    federation.advance();
+    assert_eq!(federation.status()["published"], 1, "the next round has the new quorum");
+}
+
+#[test]
+fn the_page_goes_to_standard_output_too() {
+    let federation = Federation::new(8, SIX);
+    federation.advance();
+    federation.deliver(1, 0);
+    federation.advance();
+    let run = federation.round("report", &["--html", "-"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+    assert!(run.stdout.starts_with("<!") && run.stdout.contains("<svg"), "{}", &run.stdout[..200]);
+    assert!(!federation.dir.exists("-"));
 }

@@ -21,7 +21,7 @@ struct Case {
 
 /// Facts of a registry of 1000 and a model of 1 MB.
 fn facts() -> Facts {
-    Facts { population: Some(1000), model_bytes: Some(1_000_000), ..Facts::default() }
+    Facts { population: Some(1000), model_bytes: Some(1_000_000), has_tier_rules: true, ..Facts::default() }
 }
 
 fn has(findings: &[Finding], case: &Case) -> bool {
@@ -481,7 +481,7 @@ fn keys_without_effect_are_found() {
         ),
         idle(
             "robustness.rule",
-            "every tier has a rule",
+            "every tier names its rule",
             "robustness.rule = 'median'\ntiers.file = 't.json'",
             "tiers.file = 't.json'",
         ),

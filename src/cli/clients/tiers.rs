@@ -18,7 +18,8 @@ use std::path::PathBuf;
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     state: StateDirectory,
-    /// The file of tiers.
+    /// The file of tiers, relative to the current directory. The key tiers.file of fedmill.toml takes it relative to the
+    /// state directory: for DIR/tiers.json it is "tiers.json".
     #[arg(long, short, value_name = "FILE", help_heading = OUTPUT)]
     output: Option<PathBuf>,
     /// The weight of compute capability in the score.
@@ -39,7 +40,7 @@ pub(in crate::cli) struct Arguments {
     /// Take HIGH and LOW as parts of the clients: 0.7 and 0.3 put 30 % into high and 30 % into low.
     #[arg(long)]
     quantiles: bool,
-    /// The rule of a tier in the file, such as high=median [default: mean].
+    /// The rule of a tier in the file, such as high=median [default: that of the round; mean in `aggregate --tiers`].
     #[arg(long, value_name = "TIER=RULE", requires = "output", value_parser = of_tier)]
     tier_rule: Vec<(usize, String)>,
     /// The local steps of the clients of a tier, such as low=2.
@@ -101,12 +102,11 @@ impl Arguments {
     }
 
     fn plans(&self) -> Result<[TierPlan; 3], Failure> {
-        let plan =
-            || TierPlan { rule: "mean".to_owned(), local_steps: None, codec: None, upload_bytes: None };
+        let plan = || TierPlan { rule: None, local_steps: None, codec: None, upload_bytes: None };
         let mut plans = [plan(), plan(), plan()];
         for (tier, rule) in &self.tier_rule {
             rules::parse(rule, Definition::Paper)?;
-            plans[*tier].rule.clone_from(rule);
+            plans[*tier].rule = Some(rule.clone());
         }
         for (tier, steps) in &self.tier_steps {
             let count = steps.parse().ok().filter(|steps| *steps > 0);

@@ -14,7 +14,8 @@ pub(in crate::cli) struct Arguments {
     /// The state directory.
     #[arg(value_name = "DIR", help_heading = INPUTS)]
     directory: PathBuf,
-    /// Write a page with plots into FILE, and print its path. The page is one file without script.
+    /// Write a page with plots into FILE, and print its path. The page is one file without script. `-` is standard
+    /// output.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     html: Option<PathBuf>,
 }
@@ -28,6 +29,10 @@ impl Arguments {
             return Ok(Outcome::Done);
         };
         let page = report::page(&server, &config).map_err(Failure::of)?;
+        if path.as_os_str() == "-" {
+            print(&page)?;
+            return Ok(Outcome::Done);
+        }
         let written = folder::write_file(path, page.as_bytes(), false);
         written.map_err(|why| anyhow::anyhow!("{}: cannot be written: {why}", path.display()))?;
         print(&format!("{}\n", path.display()))?;

@@ -31,6 +31,9 @@ pub(in crate::cli) struct Arguments {
     /// Run this phase alone, if it is next.
     #[arg(long, value_name = "PHASE", value_parser = PHASES)]
     phase: Option<String>,
+    /// Exit with status 0 where the round waits or another run works. Status 1 then means that a round was refused.
+    #[arg(long)]
+    waiting_ok: bool,
     /// Print what the command would do, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -51,7 +54,7 @@ impl Arguments {
         }
         let mut server = match Server::open(&self.directory, &config, hardware(common)?) {
             // The run of the minute before still works: nothing is wrong.
-            Err(why @ RoundError::Locked { .. }) => return Ok(Outcome::Waiting(why.to_string())),
+            Err(why @ RoundError::Locked { .. }) => return Ok(self.waits(common, why.to_string())),
             opened => opened.map_err(Failure::of)?,
         };
         let mut machine = Machine::open(&mut server, &config, &self.directory).map_err(Failure::of)?;
@@ -85,9 +88,18 @@ impl Arguments {
                 self.tell(common, "all planned rounds are over");
                 Outcome::Done
             }
-            drive::Outcome::Waiting(why) => Outcome::Waiting(why),
+            drive::Outcome::Waiting(why) => self.waits(common, why),
             drive::Outcome::Refused(why) => Outcome::Refused(why),
         })
+    }
+
+    /// The end of a run that could do nothing.
+    fn waits(&self, common: &Common, why: String) -> Outcome {
+        if !self.waiting_ok {
+            return Outcome::Waiting(why);
+        }
+        self.tell(common, &format!("waiting: {why}"));
+        Outcome::Done
     }
 
     fn tell(&self, common: &Common, text: &str) {

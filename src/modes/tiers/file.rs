@@ -44,6 +44,8 @@ pub struct Tier {
     patterns: Vec<Pattern>,
     /// The rule and the steps for its clients.
     pub method: Method,
+    /// Whether the file names its rule.
+    pub has_rule: bool,
     weight: TierWeight,
     /// Whether a round goes on without it.
     pub is_optional: bool,
@@ -69,10 +71,10 @@ enum TierWeight {
 /// The texts of one tier in the file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TierText {
-    /// The rule.
-    pub rule: String,
-    /// The steps before it.
-    pub pre: Vec<String>,
+    /// The rule; `None` if the file does not say.
+    pub rule: Option<String>,
+    /// The steps before it; `None` if the file does not say.
+    pub pre: Option<Vec<String>>,
     /// The number of its clients assumed hostile; `None` if the file does not say.
     pub byzantine: Option<Share>,
 }
@@ -142,9 +144,8 @@ struct FileJson {
 struct TierJson {
     name: String,
     clients: Vec<String>,
-    rule: String,
-    #[serde(default)]
-    pre: Vec<String>,
+    rule: Option<String>,
+    pre: Option<Vec<String>>,
     byzantine: Option<NumberOrText>,
     weight: Option<NumberOrText>,
     #[serde(default)]
@@ -376,6 +377,7 @@ impl Tier {
             name,
             ids: ids.into_iter().collect(),
             patterns: patterns.iter().map(pattern).collect::<Result<_, _>>()?,
+            has_rule: text.rule.is_some(),
             method: method(&text).map_err(|why| why.to_string())?,
             weight: weight.map_or(Ok(TierWeight::Examples), |weight| TierWeight::parse(&weight))?,
             is_optional: optional,

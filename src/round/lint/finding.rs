@@ -15,6 +15,8 @@ pub enum Level {
     Error,
     /// Rounds run, and may surprise the operator.
     Warning,
+    /// What the settings come to, where it does not show in them.
+    Note,
 }
 
 impl Display for Level {
@@ -22,6 +24,7 @@ impl Display for Level {
         f.write_str(match self {
             Self::Error => "error",
             Self::Warning => "warning",
+            Self::Note => "note",
         })
     }
 }
@@ -52,6 +55,8 @@ pub struct Facts {
     pub plan: Option<BudgetPlan>,
     /// What each tier asks of its clients, with forecasts; empty unless `adaptation.tier_codecs` is set.
     pub tiers: BTreeMap<String, TierTask>,
+    /// Whether every tier of the file of tiers names its rule.
+    pub has_tier_rules: bool,
 }
 
 /// The settings with what is found so far.

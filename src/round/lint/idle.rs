@@ -44,10 +44,10 @@ fn check_rounds(lint: &mut Lint) {
     let differs = found.rule != default.rule
         || found.pre != default.pre
         || found.byzantine_tolerance != default.byzantine_tolerance;
-    let why = "every tier has a rule, steps and hostile share in the file of tiers";
+    let why = "every tier names its rule in the file of tiers";
     let (key, remedy) = ("robustness.rule", "set them in the file of tiers");
     let idle = Idle { key, found: &found.rule, why, remedy };
-    note(lint, config.tiers.file.is_some() && differs, &idle);
+    note(lint, lint.facts.has_tier_rules && config.tiers.file.is_some() && differs, &idle);
 }
 
 fn check_compression(lint: &mut Lint) {

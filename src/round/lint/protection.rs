@@ -124,7 +124,7 @@ fn report(lint: &mut Lint, rule: &dyn Rule, clients: u64, level: Level, why: &Ru
         false => ("robustness.rule", config.robustness.rule.clone()),
     };
     let at = match level {
-        Level::Error => "",
+        Level::Error | Level::Note => "",
         Level::Warning => "at the deadline with min_clients updates: ",
     };
     let why = why

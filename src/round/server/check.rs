@@ -3,6 +3,7 @@
 use crate::fleet::registry::Registry;
 use crate::io::folder;
 use crate::io::system::{self, Program};
+use crate::modes::tiers::file::Tier;
 use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::lint::{Facts, Finding, Level, lint};
@@ -24,8 +25,9 @@ impl Server {
             None
         });
         let tiers = self.checked_tiers(&mut findings);
+        let has_tier_rules = self.has_tier_rules().unwrap_or_default();
         let model_bytes = self.model().map(|(bytes, _)| bytes);
-        let facts = Facts { population, model_bytes, plan, tiers };
+        let facts = Facts { population, model_bytes, plan, tiers, has_tier_rules };
         findings.extend(self.check_evaluation());
         findings.extend(self.check_current());
         findings.extend(lint(&self.config, &facts));
@@ -58,11 +60,21 @@ impl Server {
         active.map(Some).map_err(RoundError::work)
     }
 
-    /// What each tier asks of its clients. A file of tiers or a model that cannot be read is a finding.
+    /// Whether every tier names its rule.
+    pub(super) fn has_tier_rules(&self) -> Result<bool, RoundError> {
+        let tiers = self.read_tiers()?;
+        Ok(tiers.is_some_and(|tiers| tiers.tiers.iter().all(|tier| tier.has_rule)))
+    }
+
+    /// What each tier asks of its clients. A file of tiers or a model that cannot be read is a finding, as is the rule
+    /// of each tier.
     fn checked_tiers(&self, findings: &mut Vec<Finding>) -> BTreeMap<String, TierTask> {
         if let Some(finding) = self.check_tiers() {
+            let is_error = finding.level == Level::Error;
             findings.push(finding);
-            return BTreeMap::new();
+            if is_error {
+                return BTreeMap::new();
+            }
         }
         self.adapting_tiers().unwrap_or_else(|why| {
             let remedy = "restore the model from a backup";
@@ -72,8 +84,11 @@ impl Server {
     }
 
     fn check_tiers(&self) -> Option<Finding> {
-        let why = self.tier_tasks(None).err()?;
         let file = self.config.tiers.file.as_ref()?.display().to_string();
+        let why = match self.read_tiers() {
+            Ok(tiers) => return Some(rules_of(file, &tiers?.tiers)),
+            Err(why) => why,
+        };
         let remedy = format!(
             "write the file by `fedmill clients tiers {} -o FILE`, or leave tiers.file out",
             self.root.display()
@@ -118,6 +133,16 @@ impl Server {
             remedy,
         ))
     }
+}
+
+/// Says which rule each tier has.
+fn rules_of(file: String, tiers: &[Tier]) -> Finding {
+    let rule = |tier: &Tier| {
+        let source = if tier.has_rule { "its own" } else { "robustness.rule" };
+        format!("tier {} is merged by {} ({source})", tier.name, tier.method.rule)
+    };
+    let why = tiers.iter().map(rule).collect::<Vec<_>>().join("; ");
+    Finding { level: Level::Note, key: "tiers.file", found: file, why, remedy: String::new() }
 }
 
 fn error(key: &'static str, found: impl Display, why: impl Display, remedy: impl Display) -> Finding {

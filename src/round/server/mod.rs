@@ -70,9 +70,13 @@ impl Server {
     ///
     /// When the registry or the budget cannot be read.
     pub fn facts(&self) -> Result<Facts, RoundError> {
-        let model_bytes = self.model().map(|(bytes, _)| bytes);
-        let tiers = self.adapting_tiers()?;
-        Ok(Facts { population: self.active()?, model_bytes, plan: self.plan()?, tiers })
+        Ok(Facts {
+            population: self.active()?,
+            model_bytes: self.model().map(|(bytes, _)| bytes),
+            plan: self.plan()?,
+            tiers: self.adapting_tiers()?,
+            has_tier_rules: self.has_tier_rules()?,
+        })
     }
 
     /// Bytes and path of the current model, or of the one to start from; `None` without either.

@@ -28,13 +28,19 @@ struct Candidate {
 impl Server {
     /// What the file of tiers asks of the clients of each tier. Without a model there are no forecasts.
     pub(super) fn tier_tasks(&self, model: Option<&Path>) -> Result<BTreeMap<String, TierTask>, RoundError> {
-        let Some(file) = &self.config.tiers.file else { return Ok(BTreeMap::new()) };
-        let tiers = Tiers::read(&self.root.join(file), |tier| self.tier(tier)).map_err(RoundError::work)?;
+        let Some(tiers) = self.read_tiers()? else { return Ok(BTreeMap::new()) };
         let candidates = match model.filter(|_| self.config.adaptation.tier_codecs) {
             Some(model) => self.candidates(&self.sent_tensors(model)?)?,
             None => Vec::new(),
         };
         Ok(tiers.tiers.into_iter().map(|tier| (tier.name.clone(), task(tier, &candidates))).collect())
+    }
+
+    /// The file of tiers; `None` without one.
+    pub(super) fn read_tiers(&self) -> Result<Option<Tiers>, RoundError> {
+        let Some(file) = &self.config.tiers.file else { return Ok(None) };
+        let tiers = Tiers::read(&self.root.join(file), |tier| self.tier(tier));
+        tiers.map(Some).map_err(RoundError::work)
     }
 
     /// The tensors of a model that clients send.

@@ -241,25 +241,12 @@ impl Server {
 
     fn method(&self, order: &MergeOrder) -> Result<Method, RoundError> {
         let robustness = &self.config.robustness;
-        let byzantine = match robustness.byzantine_tolerance {
-            0.0 => None,
-            share => Some(
-                share
-                    .to_string()
-                    .parse::<Share>()
-                    .map_err(RoundError::setting("robustness.byzantine_tolerance"))?,
-            ),
-        };
+        let byzantine = self.tolerance()?;
         let is_private = self.config.privacy.enabled;
         Ok(Method {
             strategy: strategies::parse(&self.strategy(order), Definition::Paper)
                 .map_err(RoundError::setting("strategy.name"))?,
-            pre: robustness
-                .pre
-                .iter()
-                .map(|step| pre::parse(step))
-                .collect::<Result<_, _>>()
-                .map_err(RoundError::setting("robustness.pre"))?,
+            pre: steps(&robustness.pre)?,
             byzantine: byzantine.filter(|_| !is_private && self.config.tiers.file.is_none()),
             seed: self.config.coordination.seed.wrapping_add(order.round),
             ..Method::new(
@@ -267,6 +254,17 @@ impl Server {
                     .map_err(RoundError::setting("robustness.rule"))?,
             )
         })
+    }
+
+    /// The share of clients assumed hostile; `None` for no hostile clients.
+    fn tolerance(&self) -> Result<Option<Share>, RoundError> {
+        match self.config.robustness.byzantine_tolerance {
+            0.0 => Ok(None),
+            share => {
+                let share = share.to_string().parse::<Share>();
+                share.map(Some).map_err(RoundError::setting("robustness.byzantine_tolerance"))
+            }
+        }
     }
 
     /// The strategy with the learning rate that adaptation set.
@@ -334,15 +332,36 @@ impl Server {
         Ok(Personal { layers: layers.map_err(RoundError::setting("personalization.layers"))? })
     }
 
-    /// The method of one tier of clients.
-    pub(super) fn tier(&self, tier: &TierText) -> Result<Method, crate::settings::SpecError> {
+    /// The method of one tier of clients. What the file does not say of a tier is that of the round: its rule, and for
+    /// a tier without a rule the steps and the share of hostile clients too.
+    pub(super) fn tier(&self, tier: &TierText) -> Result<Method, RoundError> {
+        let robustness = &self.config.robustness;
+        let parse = |rule: &str| rules::parse(rule, Definition::Paper);
+        let (rule, usual) = match &tier.rule {
+            Some(rule) => (parse(rule).map_err(RoundError::setting("tiers.file"))?, None),
+            None => {
+                let rule = parse(&robustness.rule).map_err(RoundError::setting("robustness.rule"))?;
+                (rule, Some(&robustness.pre))
+            }
+        };
+        let byzantine = match (&tier.byzantine, usual) {
+            (None, Some(_)) => self.tolerance()?,
+            (own, _) => own.clone(),
+        };
+        let pre = tier.pre.as_ref().or(usual);
         Ok(Method {
-            pre: tier.pre.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
-            byzantine: tier.byzantine.clone(),
+            pre: pre.map_or(Ok(Vec::new()), |pre| steps(pre))?,
+            byzantine,
             seed: self.config.coordination.seed,
-            ..Method::new(rules::parse(&tier.rule, Definition::Paper)?)
+            ..Method::new(rule)
         })
     }
+}
+
+/// The steps before a rule.
+fn steps(texts: &[String]) -> Result<Vec<Box<dyn pre::Step>>, RoundError> {
+    let steps = texts.iter().map(|step| pre::parse(step)).collect::<Result<_, _>>();
+    steps.map_err(RoundError::setting("robustness.pre"))
 }
 
 /// Whether an error follows from the values of the updates alone: the same updates would fail again.

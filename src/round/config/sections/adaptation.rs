@@ -11,20 +11,20 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct Adaptation {
     /// Bounds of the server's learning rate, which follows FedExP. Unset, as for the other bounds: it does not move.
-    #[schemars(extend("x-origin" = "`_adapt_strategies`", "x-reader" = "adapt", "x-example" = [1.0, 4.0]))]
+    #[schemars(extend("x-origin" = "`_adapt_strategies`", "x-reader" = "open, adapt", "x-example" = [1.0, 4.0]))]
     pub server_learning_rate: Option<[f64; 2]>,
     /// Bounds of the quorum, which follows the number of clients that come in time.
-    #[schemars(extend("x-origin" = "`adaptive rounds`", "x-reader" = "adapt", "x-example" = [0.5, 1.0]))]
+    #[schemars(extend("x-origin" = "`adaptive rounds`", "x-reader" = "open, adapt", "x-example" = [0.5, 1.0]))]
     pub quorum: Option<[f64; 2]>,
     /// Bounds of the deadline, which follows the times at which updates come.
     #[serde(with = "duration::bounds")]
     #[schemars(with = "Option<[String; 2]>", extend("x-kind" = "two durations"))]
-    #[schemars(extend("x-origin" = "`adaptive rounds`", "x-reader" = "adapt", "x-example" = ["1m", "1h"]))]
+    #[schemars(extend("x-origin" = "`adaptive rounds`", "x-reader" = "open, adapt", "x-example" = ["1m", "1h"]))]
     pub round_timeout: Option<[SignedDuration; 2]>,
     /// Bounds of the compression target, which follows the bytes of a round.
     #[schemars(extend(
         "x-origin" = "`adaptive communication`, `adaptive bandwidth`",
-        "x-reader" = "adapt",
+        "x-reader" = "open, adapt",
         "x-example" = [0.001, 0.1]
     ))]
     pub compression_target: Option<[f64; 2]>,
@@ -36,10 +36,10 @@ pub struct Adaptation {
     ))]
     pub tier_codecs: bool,
     /// Bounds of the number of selected clients, which follows dropouts.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "adapt", "x-example" = [10, 20]))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open, adapt", "x-example" = [10, 20]))]
     pub clients: Option<[u64; 2]>,
     /// Bounds of the local steps of a tier, which follow its arrival times.
-    #[schemars(extend("x-origin" = "`_adapt_strategies`", "x-reader" = "adapt", "x-example" = [1, 10]))]
+    #[schemars(extend("x-origin" = "`_adapt_strategies`", "x-reader" = "open, adapt", "x-example" = [1, 10]))]
     pub local_steps: Option<[u64; 2]>,
     /// The bytes that one round may cost, up and down. Unset: no budget.
     #[schemars(extend("x-origin" = "`adaptive bandwidth`", "x-reader" = "adapt", "x-example" = 1000000000))]

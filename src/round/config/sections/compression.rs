@@ -19,14 +19,14 @@ pub struct Compression {
     /// The size of an update, relative to the model, that clients aim at.
     #[schemars(extend(
         "x-origin" = "`target_compression`, `compression_rate`, `COMMUNICATION_COMPRESSION`",
-        "x-reader" = "open, adapt"
+        "x-reader" = "open"
     ))]
     pub target: f64,
     /// The most bytes of one update. Unset: no bound.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open, validate", "x-example" = 1000000))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open, collect", "x-example" = 1000000))]
     pub bytes_per_update: Option<u64>,
     /// Whether clients that hold an earlier model are offered a delta.
-    #[schemars(extend("x-origin" = "fedmill, for the edge caching of the source", "x-reader" = "publish"))]
+    #[schemars(extend("x-origin" = "fedmill, for the edge caching of the source", "x-reader" = "open"))]
     pub downlink_deltas: bool,
 }
 

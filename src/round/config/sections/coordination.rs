@@ -19,7 +19,7 @@ pub struct Coordination {
     #[schemars(extend("x-origin" = "`max_nodes_per_round`", "x-reader" = "open"))]
     pub max_clients: u64,
     /// The number of clients whose updates a round wants, between `min_clients` and `max_clients`.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open, collect"))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open"))]
     pub clients: u64,
     /// How clients are selected: a strategy with settings, as `clients select --strategy` takes it.
     #[schemars(extend(
@@ -37,18 +37,18 @@ pub struct Coordination {
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open"))]
     pub tiers: Vec<String>,
     /// The share of `clients` whose updates close the round before its deadline.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "collect"))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open"))]
     pub quorum: f64,
     /// The time after which a round closes with the updates that came.
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("format" = "duration"))]
-    #[schemars(extend("x-origin" = "`round_timeout`", "x-reader" = "open, collect"))]
+    #[schemars(extend("x-origin" = "`round_timeout`", "x-reader" = "open"))]
     pub round_timeout: SignedDuration,
     /// How rounds close: `sync` at the quorum or the deadline, `async` at `buffer` updates of any round.
-    #[schemars(extend("x-origin" = "fedmill, for the asynchronous updates of the source", "x-reader" = "collect"))]
+    #[schemars(extend("x-origin" = "fedmill, for the asynchronous updates of the source", "x-reader" = "open, collect"))]
     pub mode: Mode,
     /// The number of updates that an asynchronous round merges.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "collect"))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open"))]
     pub buffer: u64,
     /// The number of rounds to run. Unset: no end.
     #[schemars(extend("x-origin" = "`num_rounds`", "x-reader" = "run", "x-example" = 100))]
@@ -57,7 +57,7 @@ pub struct Coordination {
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open, aggregate"))]
     pub seed: u64,
     /// A late update of more rounds ago than this is not merged.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "collect"))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "collect, report"))]
     pub max_staleness: u64,
 }
 

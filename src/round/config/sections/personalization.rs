@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct Personalization {
     /// Layers that are not merged, as `aggregate --personal` takes them.
-    #[schemars(extend("x-origin" = "`personalization_layers`", "x-reader" = "aggregate"))]
+    #[schemars(extend("x-origin" = "`personalization_layers`", "x-reader" = "open, validate, aggregate"))]
     pub layers: Vec<String>,
 }
 

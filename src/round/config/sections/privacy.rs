@@ -12,7 +12,7 @@ pub struct Privacy {
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "init, open, aggregate"))]
     pub enabled: bool,
     /// The epsilon that all rounds may spend together.
-    #[schemars(extend("x-origin" = "`epsilon_budget`, `PRIVACY_BUDGET`", "x-reader" = "init"))]
+    #[schemars(extend("x-origin" = "`epsilon_budget`, `PRIVACY_BUDGET`", "x-reader" = "init, open"))]
     pub epsilon: f64,
     /// The delta of that epsilon, below 1 / the number of clients in the registry.
     #[schemars(extend("x-origin" = "`delta`", "x-reader" = "init"))]

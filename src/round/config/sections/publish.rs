@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct Publish {
     /// The number of the latest models that are kept.
-    #[schemars(extend("x-origin" = "fedmill, for the volume `models`", "x-reader" = "publish"))]
+    #[schemars(extend("x-origin" = "fedmill, for the volume `models`", "x-reader" = "report"))]
     pub keep_last: u64,
     /// Of earlier models every this many is kept; 0 for none.
-    #[schemars(extend("x-origin" = "fedmill, for the volume `checkpoints`", "x-reader" = "publish"))]
+    #[schemars(extend("x-origin" = "fedmill, for the volume `checkpoints`", "x-reader" = "report"))]
     pub keep_every: u64,
     /// The number of the latest rounds whose updates are kept.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "publish"))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "report"))]
     pub keep_updates: u64,
 }
 

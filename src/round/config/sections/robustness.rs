@@ -23,7 +23,7 @@ pub struct Robustness {
     ))]
     pub byzantine_tolerance: f64,
     /// What a round does with a bad update: `skip` moves it to quarantine, `fail` refuses the round.
-    #[schemars(extend("x-origin" = "fedmill, for `_validate_updates`", "x-reader" = "validate"))]
+    #[schemars(extend("x-origin" = "fedmill, for `_validate_updates`", "x-reader" = "aggregate, evaluate"))]
     pub on_bad_update: OnBad,
     /// The source of weights: `examples`, `uniform`, `metadata:KEY`, or a file of client ids and weights. Unset:
     /// examples, if the updates state them.
@@ -34,7 +34,7 @@ pub struct Robustness {
     ))]
     pub weights: Option<String>,
     /// The most examples that a client counts with. Unset: no bound.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "aggregate", "x-example" = 10000.0))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "validate, aggregate", "x-example" = 10000.0))]
     pub max_examples: Option<f64>,
 }
 

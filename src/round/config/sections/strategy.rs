@@ -13,7 +13,7 @@ pub struct Strategy {
     /// The server's step, as `aggregate --strategy` takes it. `fedprox` without settings takes its weight from `mu`.
     #[schemars(extend(
         "x-origin" = "`AGGREGATION_STRATEGY`, `default`; `hyperparameters` such as `beta1` are its settings",
-        "x-reader" = "open, aggregate"
+        "x-reader" = "open, collect, aggregate"
     ))]
     pub name: String,
     /// The weight of FedProx's proximal term, which clients add to their loss.
