@@ -15,6 +15,7 @@
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
 //! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`fleet`]: its clients, and who is
 //!   selected.
+//! - [`plan`]: workflows as files, and their runner.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
@@ -39,6 +40,7 @@ pub mod kernels;
 pub mod model;
 pub mod modes;
 pub mod personalize;
+pub mod plan;
 pub mod privacy;
 pub mod record;
 pub mod round;

@@ -1,8 +1,10 @@
 //! How an operator writes a rule, step, strategy or codec: `name` or `name:key=value,key=value`.
 //!
 //! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests
-//! read it. [`share`] parses a part of the clients, and [`numbers`] checks numbers of strategies.
+//! read it. [`share`] parses a part of the clients, [`numbers`] checks numbers of strategies, and [`duration`] is a duration
+//! as text.
 
+pub mod duration;
 pub mod numbers;
 pub mod share;
 

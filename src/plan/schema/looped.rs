@@ -1,0 +1,178 @@
+//! Loops: stages that run again until a condition holds, and the parameter that a loop may tune.
+
+use super::name::Id;
+use super::value::is_default;
+use crate::settings::duration::Friendly;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Stages that run again until a condition holds.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Loop {
+    /// The name.
+    pub id: Id,
+    /// The first and the last stage of the loop, in the order of the plan; all between them belong to it. One name alone
+    /// is a loop of one stage.
+    #[schemars(length(min = 1, max = 2))]
+    pub over: Vec<Id>,
+    /// Files that an iteration takes from the one before, as `{carry.NAME}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub carry: BTreeMap<Id, Carry>,
+    /// The loop ends after an iteration in which this condition holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// The most iterations.
+    #[schemars(range(min = 1))]
+    pub max_iters: u32,
+    /// What it means that the condition never held.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_exhausted: Exhausted,
+    /// The parameter that the loop tunes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune: Option<Tune>,
+}
+
+/// A file that an iteration takes from the one before.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Carry {
+    /// The output, as `STAGE.OUTPUT`.
+    pub from: String,
+    /// The input that the first iteration takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Id>,
+}
+
+/// What it means that the condition of a loop never held.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Exhausted {
+    /// The run goes on with the last iteration.
+    #[default]
+    Continue,
+    /// The run fails.
+    Fail,
+}
+
+/// A numeric parameter that a loop changes, if stored rounds show that the change is better.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Tune {
+    /// The parameter, as a JSON pointer: `/params/NAME`.
+    pub param: String,
+    /// How a candidate is made.
+    #[serde(default)]
+    pub policy: Policy,
+    /// The least and the greatest value.
+    pub bounds: [f64; 2],
+    /// By what a candidate may differ from the value in use: at most this factor, in either direction.
+    #[serde(default = "Tune::ratio")]
+    pub max_ratio: f64,
+    /// A candidate is tried after each of this many iterations.
+    #[serde(default = "Tune::each")]
+    #[schemars(range(min = 1))]
+    pub every: u32,
+    /// What judges a candidate.
+    pub validate: Validate,
+    /// When a change is taken back.
+    #[serde(default)]
+    pub rollback: Rollback,
+    /// The seed of candidates.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl Tune {
+    fn ratio() -> f64 {
+        1.25
+    }
+
+    fn each() -> u32 {
+        5
+    }
+}
+
+/// How a candidate is made from the value in use.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// The value by `max_ratio`, up and down in turns; the direction that was accepted last comes first.
+    #[default]
+    Climb,
+    /// A value drawn within `max_ratio`, log-uniform.
+    Random,
+    /// The value that the metric `fedexp` proposes.
+    Fedexp,
+}
+
+/// A candidate is judged on iterations that are over: the shadow stages run on their files with the value in use and with
+/// the candidate.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Validate {
+    /// Stages of the loop that a shadow run repeats, in order; they may have no side effects.
+    pub shadow: Vec<Id>,
+    /// The metric that judges.
+    pub metric: Id,
+    /// Whether less is better.
+    #[serde(default)]
+    pub minimize: bool,
+    /// How many of the last iterations are repeated.
+    #[serde(default = "Validate::rounds")]
+    #[schemars(range(min = 2))]
+    pub replay_rounds: u32,
+    /// The relative gain that a change needs.
+    #[serde(default = "Validate::gain")]
+    pub gain: f64,
+    /// The confidence at which the interval of the gain must exclude 0.
+    #[serde(default = "Validate::confidence")]
+    pub ci: f64,
+    /// Metrics that may not get worse, with the direction that is worse.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guard: BTreeMap<Id, Worse>,
+    /// How long the shadow runs of one candidate may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Friendly>,
+}
+
+impl Validate {
+    fn rounds() -> u32 {
+        5
+    }
+
+    fn gain() -> f64 {
+        0.15
+    }
+
+    fn confidence() -> f64 {
+        0.95
+    }
+}
+
+/// The direction in which a metric is worse.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Worse {
+    /// A higher value.
+    Higher,
+    /// A lower value.
+    Lower,
+}
+
+/// When a change is taken back, and for how long its value is not tried again.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollback {
+    /// Iterations in a row that are worse than before the change.
+    pub after_failures: u32,
+    /// Trials for which a refused value is not tried again.
+    pub tabu: u32,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self { after_failures: 2, tabu: 10 }
+    }
+}

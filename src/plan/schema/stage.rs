@@ -1,0 +1,189 @@
+//! A stage: one piece of work, or one decision, and what must hold before and after it.
+
+use super::agent::Pool;
+use super::name::{Id, Name};
+use super::policy::{Cache, Gate, Retry, SideEffects, Timeout};
+use super::value::{Scalar, is_default};
+use super::vote::Consensus;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// One piece of work, one decision, one vote or one gate.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// The name.
+    pub id: Id,
+    /// `decide` chooses one of the cases; any other stage has no kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+
+    /// The agent that does the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Name>,
+    /// What the agent must be able to do, where no agent is named: the agent of the plan with the highest score takes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs_capability: Vec<Name>,
+    /// Arguments of a command, behind those of its agent. See [`crate::plan::template`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+    /// Variables of a command's environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Standard input of a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// The prompt for a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The JSON body of a request; its texts are templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+    /// Bytes of memory that an attempt needs.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::value::whole")]
+    pub mem_bytes: Option<u64>,
+
+    /// Stages that must have succeeded, or been skipped, before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Id>,
+    /// In place of `needs`: a condition over how other stages ended, such as `stages.a.ok || stages.b.failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depends: Option<String>,
+    /// The stage is skipped unless this condition holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// The stage is skipped unless a decision that it needs chose this case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<Id>,
+    /// Runs the stage once for each of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_each: Option<ForEach>,
+
+    /// Files that the stage makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub out: Vec<Out>,
+    /// Numbers that the stage measures, or that a decision reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Id>,
+    /// The stage failed unless this condition holds after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success_when: Option<String>,
+
+    /// The cases of a decision, in order; the first whose condition holds is chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cases: Vec<Case>,
+    /// The case of a decision if no condition holds.
+    #[serde(default, rename = "else", skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Id>,
+    /// A vote among agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consensus: Option<Consensus>,
+    /// The stage waits for a person before it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+
+    /// How often the stage is tried; once by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// How long an attempt may take; a stage with an agent must say so, here or in `limits.timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Timeout>,
+    /// What an attempt does outside of its folder.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub side_effects: SideEffects,
+    /// Whether the result of equal work is used again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cache: Cache,
+}
+
+/// What a stage does instead of work.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It chooses one of its cases.
+    Decide,
+}
+
+/// A case of a decision.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// The condition.
+    #[serde(rename = "if")]
+    pub condition: String,
+    /// The name of the case: stages with this `branch` run.
+    pub to: Id,
+}
+
+/// What a stage runs once for.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ForEach {
+    /// Each of these values, as `{item}`.
+    Values(Vec<Scalar>),
+    /// Each number from 0 up to this one, which is left out, as `{item}`.
+    Range(u32),
+    /// Each file of an input, as `{item}`.
+    Input(Id),
+    /// Each shard, as `{shard}` from 1 to `{shards}`.
+    Shards(Shards),
+    /// Each agent of a pool, which does the work of its instance; its name is `{item}`.
+    Agents(Pool),
+}
+
+/// A number of shards.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(untagged)]
+pub enum Shards {
+    /// This many.
+    Count(u32),
+    /// As many as attempts run at a time.
+    Auto(Auto),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Auto {
+    /// The runner chooses.
+    Auto,
+}
+
+/// A file that a stage makes.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Out {
+    /// The name of the output.
+    pub name: Id,
+    /// Its path in the folder of the attempt; `-` is what a command prints to standard output.
+    pub path: String,
+    /// Whether the file is JSON whose numbers are metrics of the stage. The numbers stand in the object itself or, in
+    /// a report of fedmill, in its `metrics`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub metrics: bool,
+    /// Whether the stage may leave the file out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub optional: bool,
+}
+
+impl Stage {
+    /// Whether the stage chooses a case.
+    pub fn decides(&self) -> bool {
+        self.kind == Some(Kind::Decide)
+    }
+
+    /// Whether an agent works for the stage, or several.
+    pub fn works(&self) -> bool {
+        self.agent.is_some()
+            || !self.needs_capability.is_empty()
+            || matches!(self.for_each, Some(ForEach::Agents(_)))
+            || self.consensus.is_some()
+    }
+
+    /// The most attempts.
+    pub fn max_attempts(&self) -> u32 {
+        self.retry.as_ref().map_or(1, |retry| retry.max_attempts.max(1))
+    }
+}
